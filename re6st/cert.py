@@ -1,0 +1,452 @@
+"""Certificates: make, sign, verify, encrypt (wire.md 0.1 and section 2).
+
+`Authority` is what the registry holds (CA certificate and key), `Trust` what everybody holds (the CA certificate),
+`Identity` what a node holds. All keys are RSA; the primitives are PKCS#1 v1.5 with SHA-512, fixed by the protocol.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime, timedelta
+from ipaddress import IPv6Network
+from pathlib import Path
+
+from cryptography import x509
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import padding, rsa
+from cryptography.x509.oid import NameOID
+from OpenSSL import crypto
+
+from re6st.core.prefix import Prefix, PrefixError, network_of_serial, serial_of_network
+
+VALIDITY = timedelta(days=365)
+RENEW_BEFORE = timedelta(days=30)
+"""How long before its end a certificate is renewed (wire.md 2.3)."""
+CA_VALIDITY = timedelta(days=3650)
+KEY_SIZES = (2048, 3072, 4096)
+PEM_LIMIT = 64 * 1024
+
+_SHA512_RSA = bytes.fromhex("300d06092a864886f70d01010d0500")
+
+
+class CertError(Exception):
+    """A certificate, request or key that is damaged, not trusted, or not ours."""
+
+
+# --- reading ---
+
+
+def load_pem(data: bytes, what: str = "certificate") -> x509.Certificate:
+    """The certificate in PEM `data`. Raises CertError, which names `what`."""
+    try:
+        cert = x509.load_pem_x509_certificate(data)
+        _rsa_key(cert.public_key())
+        return cert
+    except (ValueError, TypeError, CertError) as error:
+        raise CertError(f"{what}: no RSA certificate in PEM form ({_first_line(error)})") from None
+
+
+def load_der(data: bytes) -> x509.Certificate:
+    """The certificate in DER `data`, nothing behind it. Raises CertError."""
+    try:
+        cert = x509.load_der_x509_certificate(data)
+        _rsa_key(cert.public_key())
+        return cert
+    except (ValueError, TypeError, CertError) as error:
+        raise CertError(f"no RSA certificate ({_first_line(error)})") from None
+
+
+def load_private_key(data: bytes, what: str = "key") -> rsa.RSAPrivateKey:
+    """The RSA key in PEM `data`. Raises CertError."""
+    try:
+        key = serialization.load_pem_private_key(data, None)
+    except (ValueError, TypeError) as error:
+        raise CertError(f"{what}: no private key in PEM form ({_first_line(error)})") from None
+    if not isinstance(key, rsa.RSAPrivateKey):
+        raise CertError(f"{what}: the key is not RSA")
+    return key
+
+
+def load_request(data: bytes) -> x509.CertificateSigningRequest:
+    """The certificate request in PEM `data`, its own signature checked. Raises CertError."""
+    try:
+        request = x509.load_pem_x509_csr(data)
+        _rsa_key(request.public_key())
+        for attribute in request.subject:
+            if not isinstance(attribute.value, str):
+                raise CertError("a field of the subject is no text")
+        valid = request.is_signature_valid
+    except CertError:
+        raise
+    except Exception as error:  # the parser's errors are of many kinds, and the input is a stranger's
+        raise CertError(f"no certificate request in PEM form ({_first_line(error)})") from None
+    if not valid:
+        raise CertError("the signature of the certificate request is wrong")
+    return request
+
+
+def read_file(path: str | Path) -> bytes:
+    """The content of a PEM file. Raises CertError, in words for the user."""
+    try:
+        with open(path, "rb") as file:
+            data = file.read(PEM_LIMIT + 1)
+    except OSError as error:
+        raise CertError(f"{path}: {error.strerror}") from None
+    if len(data) > PEM_LIMIT:
+        raise CertError(f"{path}: more than {PEM_LIMIT} bytes, so no certificate or key")
+    return data
+
+
+def prefix_of_cert(cert: x509.Certificate) -> Prefix:
+    """The prefix in the CN of a node's certificate. Raises CertError."""
+    names = cert.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
+    if len(names) != 1 or not isinstance(names[0].value, str):
+        raise CertError("the certificate has not exactly one common name")
+    try:
+        return Prefix.from_cn(names[0].value)
+    except PrefixError as error:
+        raise CertError(f"common name {error}") from None
+
+
+def number_of_cert(cert: x509.Certificate) -> int | None:
+    """The node number: the subject's serialNumber (wire.md 2.2), None where it is missing or no number."""
+    names = cert.subject.get_attributes_for_oid(NameOID.SERIAL_NUMBER)
+    text = names[0].value if names else ""
+    if isinstance(text, str) and text.isascii() and text.isdigit() and len(text) < 19:
+        return int(text)
+    return None
+
+
+def network_of_ca(ca: x509.Certificate) -> IPv6Network:
+    """The network of a CA. Raises CertError."""
+    try:
+        return network_of_serial(ca.serial_number)
+    except PrefixError as error:
+        raise CertError(str(error)) from None
+
+
+def to_der(cert: x509.Certificate) -> bytes:
+    return cert.public_bytes(serialization.Encoding.DER)
+
+
+def to_pem(cert: x509.Certificate) -> bytes:
+    return cert.public_bytes(serialization.Encoding.PEM)
+
+
+def fingerprint(cert: x509.Certificate, algorithm: str = "sha1") -> bytes:
+    """Digest of the DER form. Raises CertError for a hash nobody knows."""
+    try:
+        digest = hashlib.new(algorithm, to_der(cert), usedforsecurity=False)
+        return digest.digest()
+    except (ValueError, TypeError):
+        raise CertError(f"unknown hash {algorithm!r}: use sha256") from None
+
+
+# --- making ---
+
+
+def new_key(bits: int = 2048) -> rsa.RSAPrivateKey:
+    return rsa.generate_private_key(65537, bits)
+
+
+def key_to_pem(key: rsa.RSAPrivateKey) -> bytes:
+    return key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+
+
+def new_request(
+    key: rsa.RSAPrivateKey, fields: Iterable[x509.NameAttribute[str | bytes]] = ()
+) -> x509.CertificateSigningRequest:
+    """A certificate request with these subject fields, signed with SHA-512."""
+    return x509.CertificateSigningRequestBuilder(x509.Name(list(fields))).sign(key, hashes.SHA512())
+
+
+def new_ca(key: rsa.RSAPrivateKey, network: IPv6Network, name: str, email: str, now: datetime) -> x509.Certificate:
+    """A self-signed CA certificate for `network` (wire.md 2.1)."""
+    subject = x509.Name(
+        [x509.NameAttribute(NameOID.COMMON_NAME, name), x509.NameAttribute(NameOID.EMAIL_ADDRESS, email)]
+    )
+    identifier = x509.SubjectKeyIdentifier.from_public_key(key.public_key())
+    return (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(subject)
+        .serial_number(serial_of_network(network))
+        .not_valid_before(now)
+        .not_valid_after(now + CA_VALIDITY)
+        .public_key(key.public_key())
+        .add_extension(identifier, critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .sign(key, hashes.SHA512())
+    )
+
+
+def write_private(path: Path, data: bytes) -> None:
+    """Write a file that only its owner reads (0600), whole or not at all, never over an existing one.
+
+    Raises FileExistsError, OSError.
+    """
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    try:
+        with open(descriptor, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.link(temporary, path)
+    finally:
+        os.unlink(temporary)
+
+
+def replace_file(path: Path, data: bytes) -> None:
+    """Put `data` in the place of a file, with its owner and mode, whole or not at all (wire.md 2.3). Raises OSError."""
+    temporary = path.with_name(f"{path.name}.new")
+    with contextlib.suppress(FileNotFoundError):
+        temporary.unlink()
+    old = path.stat() if path.exists() else None
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, old.st_mode & 0o777 if old else 0o644)
+    try:
+        with open(descriptor, "wb") as file:
+            file.write(data)
+            file.flush()
+            if old and os.geteuid() == 0:
+                os.fchown(file.fileno(), old.st_uid, old.st_gid)
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+# --- using ---
+
+
+def encrypt(cert: x509.Certificate, data: bytes) -> bytes:
+    """ENCRYPT to the holder of a certificate. Raises CertError when the data is too long for the key."""
+    key = _rsa_key(cert.public_key())
+    if len(data) > key.key_size // 8 - 11:
+        raise CertError(f"{len(data)} bytes are too many for a key of {key.key_size} bits")
+    return key.encrypt(data, padding.PKCS1v15())
+
+
+def decrypt(key: rsa.RSAPrivateKey, data: bytes) -> bytes:
+    """DECRYPT. Raises CertError."""
+    try:
+        return key.decrypt(data, padding.PKCS1v15())
+    except ValueError:
+        raise CertError("cannot be decrypted with our key") from None
+
+
+def sign(key: rsa.RSAPrivateKey, data: bytes) -> bytes:
+    """SIGN."""
+    return key.sign(data, padding.PKCS1v15(), hashes.SHA512())
+
+
+def verify(cert: x509.Certificate, signature: bytes, data: bytes) -> bool:
+    """VERIFY: whether the holder of the certificate signed `data`."""
+    try:
+        _rsa_key(cert.public_key()).verify(signature, data, padding.PKCS1v15(), hashes.SHA512())
+    except (InvalidSignature, ValueError):
+        return False
+    return True
+
+
+class Trust:
+    """The CA certificate: whose certificates we believe, and which network it is."""
+
+    def __init__(self, ca: x509.Certificate) -> None:
+        self.ca = ca
+        self.network = network_of_ca(ca)
+        self._ca = crypto.X509.from_cryptography(ca)
+
+    @property
+    def key_size(self) -> int:
+        """Modulus size in bits, which every key of the network shares (wire.md 0.1)."""
+        return _rsa_key(self.ca.public_key()).key_size
+
+    def check(self, cert: x509.Certificate, when: datetime) -> None:
+        """Chain and validity at `when` (aware). Raises CertError with the reason."""
+        store = crypto.X509Store()
+        store.add_cert(self._ca)
+        store.set_time(when.astimezone(UTC).replace(tzinfo=None))
+        try:
+            crypto.X509StoreContext(store, crypto.X509.from_cryptography(cert)).verify_certificate()
+        except crypto.X509StoreContextError as error:
+            raise CertError(f"not accepted: {error}") from None
+
+    def check_strict(self, cert: x509.Certificate, when: datetime) -> None:
+        """For a certificate from a peer: also its key size and the form of its CN (wire.md 2.4). Raises CertError."""
+        self.check(cert, when)
+        if _rsa_key(cert.public_key()).key_size != self.key_size:
+            raise CertError("its key is not of the size of the CA's")
+        prefix_of_cert(cert)
+
+    def check_own(self, cert: x509.Certificate, now: datetime) -> None:
+        """For our own certificate at start: an expired one passes, to be renewed; one of the future does not (2.4)."""
+        newest = max(self.ca.not_valid_before_utc, cert.not_valid_before_utc)
+        if now < newest:
+            raise CertError(f"valid from {newest:%Y-%m-%dT%H:%MZ}, but it is {now:%Y-%m-%dT%H:%MZ} here: set the clock")
+        self.check(cert, newest)
+
+    def renews(self, new: x509.Certificate) -> bool:
+        """Whether `new` may take the place of the CA: same key or signed by it, same network (wire.md 12, item 2)."""
+        same_key = new.public_key() == self.ca.public_key()
+        if not same_key:
+            try:
+                new.verify_directly_issued_by(self.ca)
+            except (ValueError, TypeError, InvalidSignature):
+                return False
+        return new.serial_number == self.ca.serial_number
+
+
+class Identity:
+    """A node's certificate and key."""
+
+    def __init__(self, trust: Trust, cert: x509.Certificate, key: rsa.RSAPrivateKey) -> None:
+        if cert.public_key() != key.public_key():
+            raise CertError("the key does not belong to the certificate")
+        self.trust = trust
+        self.cert = cert
+        self.key = key
+        self.prefix = prefix_of_cert(cert)
+        self.der = to_der(cert)
+        self.fingerprint = fingerprint(cert)
+
+    @classmethod
+    def load(cls, ca: Path, cert: Path, key: Path, now: datetime) -> Identity:
+        """Read the three files of a node, and check them as wire.md 2.4 wants. Raises CertError, naming the file."""
+        trust = Trust(load_pem(read_file(ca), str(ca)))
+        own = load_pem(read_file(cert), str(cert))
+        private = load_private_key(read_file(key), str(key))
+        if own.public_key() != private.public_key():
+            raise CertError(f"{key} does not belong to {cert}: restore the key from its backup, or enrol again")
+        try:
+            trust.check_own(own, now)
+            return cls(trust, own, private)
+        except CertError as error:
+            raise CertError(f"{cert}: {error}") from None
+
+    def verify_version(self, packed: bytes, signature: bytes) -> bool:
+        """Whether the CA signed this network version (wire.md 5.2)."""
+        return verify(self.trust.ca, signature, packed)
+
+
+class Authority:
+    """The CA: certificate and key."""
+
+    def __init__(self, ca: x509.Certificate, key: rsa.RSAPrivateKey) -> None:
+        if ca.public_key() != key.public_key():
+            raise CertError("the CA key does not belong to the CA certificate")
+        self.trust = Trust(ca)
+        self.key = key
+        self._issuer = ca.subject.public_bytes()
+
+    def issue(
+        self,
+        subject: x509.Name,
+        public_key: rsa.RSAPublicKey,
+        serial: int,
+        not_before: datetime,
+        not_after: datetime | None = None,
+    ) -> x509.Certificate:
+        """A version 1 certificate without extensions, as wire.md 2.2 has it.
+
+        Put together by hand, since the library only makes version 3.
+        """
+        not_before = not_before.replace(microsecond=0)
+        spki = public_key.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
+        body = _der(
+            0x30,
+            _der_integer(serial),
+            _SHA512_RSA,
+            self._issuer,
+            _der(0x30, _der_time(not_before), _der_time(not_after or not_before + VALIDITY)),
+            subject.public_bytes(),
+            spki,
+        )
+        signature = sign(self.key, body)
+        return x509.load_der_x509_certificate(_der(0x30, body, _SHA512_RSA, _der(0x03, b"\0", signature)))
+
+    def check_request(self, request: x509.CertificateSigningRequest) -> rsa.RSAPublicKey:
+        """The key of a request, which must have the size of the CA's (wire.md 0.1, 12 item 8). Raises CertError."""
+        key = _rsa_key(request.public_key())
+        if key.key_size != self.trust.key_size:
+            raise CertError(f"the key has {key.key_size} bits, this network uses {self.trust.key_size}")
+        return key
+
+
+def subject_for(fields: x509.Name, number: int, prefix: Prefix) -> x509.Name:
+    """Subject of a node: the request's fields, then serialNumber, then CN (wire.md 2.2)."""
+    kept = [a for a in fields if a.oid not in RESERVED_FIELDS]
+    return x509.Name(
+        [
+            *kept,
+            x509.NameAttribute(NameOID.SERIAL_NUMBER, str(number)),
+            x509.NameAttribute(NameOID.COMMON_NAME, prefix.cn),
+        ]
+    )
+
+
+RESERVED_FIELDS = (NameOID.COMMON_NAME, NameOID.SERIAL_NUMBER)
+"""Subject fields that the registry alone sets."""
+
+FIELDS: Mapping[str, x509.ObjectIdentifier] = {
+    "C": NameOID.COUNTRY_NAME,
+    "countryName": NameOID.COUNTRY_NAME,
+    "ST": NameOID.STATE_OR_PROVINCE_NAME,
+    "stateOrProvinceName": NameOID.STATE_OR_PROVINCE_NAME,
+    "L": NameOID.LOCALITY_NAME,
+    "localityName": NameOID.LOCALITY_NAME,
+    "O": NameOID.ORGANIZATION_NAME,
+    "organizationName": NameOID.ORGANIZATION_NAME,
+    "OU": NameOID.ORGANIZATIONAL_UNIT_NAME,
+    "organizationalUnitName": NameOID.ORGANIZATIONAL_UNIT_NAME,
+    "GN": NameOID.GIVEN_NAME,
+    "givenName": NameOID.GIVEN_NAME,
+    "SN": NameOID.SURNAME,
+    "surname": NameOID.SURNAME,
+    "title": NameOID.TITLE,
+    "emailAddress": NameOID.EMAIL_ADDRESS,
+    "email": NameOID.EMAIL_ADDRESS,
+    "CN": NameOID.COMMON_NAME,
+    "commonName": NameOID.COMMON_NAME,
+    "serialNumber": NameOID.SERIAL_NUMBER,
+}
+"""OpenSSL's names of subject fields, short and long, as --req of re6st-conf takes them."""
+
+
+def _rsa_key(key: object) -> rsa.RSAPublicKey:
+    if not isinstance(key, rsa.RSAPublicKey):
+        raise CertError("the key is not RSA")
+    return key
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0][:200]
+
+
+def _der(tag: int, *parts: bytes) -> bytes:
+    """One DER value (X.690)."""
+    content = b"".join(parts)
+    size = len(content)
+    if size < 0x80:
+        return bytes((tag, size)) + content
+    length = size.to_bytes((size.bit_length() + 7) // 8)
+    return bytes((tag, 0x80 | len(length))) + length + content
+
+
+def _der_integer(value: int) -> bytes:
+    return _der(0x02, value.to_bytes(value.bit_length() // 8 + 1))
+
+
+def _der_time(when: datetime) -> bytes:
+    """UTCTime until 2049, then GeneralizedTime (RFC 5280 4.1.2.5)."""
+    when = when.astimezone(UTC)
+    if when.year < 2050:
+        return _der(0x17, when.strftime("%y%m%d%H%M%SZ").encode())
+    return _der(0x18, when.strftime("%Y%m%d%H%M%SZ").encode())

@@ -1,0 +1,273 @@
+"""Network parameters: the signed, versioned JSON that the registry gives to every node (wire.md section 5).
+
+`decode` takes what a registry sent and gives `Parameters` or raises `ParamsError`; it never gives half of them. Unknown
+names are ignored, known ones are checked, so a damaged answer changes nothing.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+import re
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from ipaddress import IPv4Network
+from typing import Any
+
+from re6st.core.integers import pack_integer, unpack_integer
+from re6st.core.prefix import Prefix, PrefixError
+
+BLOB_LIMIT = 1 << 20
+"""Bytes of a compressed answer we look at."""
+JSON_LIMIT = 8 << 20
+"""Bytes it may unpack to: a million revoked serials."""
+VERSION_LIMIT = 9 + 1024
+KEY_LENGTH = 16
+
+BABEL_DEFAULT = "max-rtt-penalty 5000 rtt-max 500 rtt-decay 125"
+
+_BABEL_TEXT = re.compile(r"[A-Za-z0-9 ._-]{0,500}", re.ASCII)
+
+
+class ParamsError(ValueError):
+    """Parameters that are damaged, out of range or not signed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Parameters:
+    """What wire.md 5.1 lists. Times are Unix seconds, intervals seconds."""
+
+    registry_prefix: Prefix
+    version: bytes = b"\0"
+    babel_default: str = BABEL_DEFAULT
+    crl: frozenset[int] = frozenset()
+    protocol: int = 1
+    min_protocol: int = 1
+    client_count: int = 10
+    max_clients: int = 20
+    encrypt: bool = False
+    hello: int = 15
+    tunnel_refresh: int = 300
+    ipv4: IPv4Network | None = None
+    ipv4_sublen: int = 0
+    same_country: tuple[str, ...] | None = None
+    babel_hmac_sign: bytes | None = field(default=None, repr=False)
+    babel_hmac_accept: bytes | None = field(default=None, repr=False)
+    """None: no second key. Empty: accept unsigned packets too (wire.md 5.4)."""
+    valid_until: float | None = None
+    delay_restart: int = 0
+
+    def public(self) -> dict[str, Any]:
+        """The part that is the same for all nodes and that a version stands for (wire.md 5.2)."""
+        values: dict[str, Any] = {
+            "babel_default": self.babel_default,
+            "crl": sorted(self.crl),
+            "protocol": self.protocol,
+            "registry_prefix": self.registry_prefix.bits,
+            "client_count": self.client_count,
+            "encrypt": self.encrypt,
+            "hello": self.hello,
+            "max_clients": self.max_clients,
+            "min_protocol": self.min_protocol,
+            "tunnel_refresh": self.tunnel_refresh,
+        }
+        if self.ipv4 is not None:
+            values["ipv4"] = str(self.ipv4)
+            values["ipv4_sublen"] = self.ipv4_sublen
+        if self.same_country:
+            values["same_country"] = list(self.same_country)
+        return values
+
+    def text(self) -> str:
+        """What the registry keeps as `last_config` to see a change."""
+        return json.dumps(self.public(), sort_keys=True)
+
+
+def encode(parameters: Parameters, encrypt: Callable[[bytes], bytes]) -> bytes:
+    """The answer of getNetworkConfig for one node; `encrypt` is ENCRYPT to that node (vectors/network_config.json)."""
+    values = parameters.public()
+    if parameters.babel_hmac_sign is not None:
+        values["babel_hmac_sign"] = _base64(encrypt(parameters.babel_hmac_sign))
+    if parameters.babel_hmac_accept is not None:
+        accept = parameters.babel_hmac_accept
+        values["babel_hmac_accept"] = _base64(encrypt(accept)) if accept else ""
+    if parameters.valid_until is not None:
+        values["valid_until"] = parameters.valid_until
+    values[""] = ["version"]
+    values["version"] = _base64(parameters.version)
+    return zlib.compress(json.dumps(values).encode())
+
+
+def decode(blob: bytes, decrypt: Callable[[bytes], bytes]) -> Parameters:
+    """The parameters in an answer of getNetworkConfig; `decrypt` is DECRYPT with our key and may raise ParamsError.
+
+    Raises ParamsError. The version's signature is for the caller to check.
+    """
+    if len(blob) > BLOB_LIMIT:
+        raise ParamsError("the answer is too large")
+    unpacker = zlib.decompressobj()
+    try:
+        text = unpacker.decompress(blob, JSON_LIMIT)
+        if unpacker.unconsumed_tail or not unpacker.eof:
+            raise ParamsError("the answer is cut short or unpacks to too much")
+        values = json.loads(text)
+    except (zlib.error, ValueError, RecursionError) as error:
+        raise ParamsError(f"no compressed JSON: {error}") from None
+    if not isinstance(values, dict):
+        raise ParamsError("the answer is no JSON object")
+    return from_json(values, decrypt)
+
+
+def from_json(values: dict[str, Any], decrypt: Callable[[bytes], bytes]) -> Parameters:
+    """Parameters from the JSON object. Raises ParamsError."""
+    sign, accept = values.get("babel_hmac_sign"), values.get("babel_hmac_accept")
+    return check(
+        values
+        | {
+            "version": _bytes("version", values.get("version")),
+            "babel_hmac_sign": None if sign is None else decrypt(_bytes("babel_hmac_sign", sign)),
+            "babel_hmac_accept": (
+                None if accept is None else b"" if accept == "" else decrypt(_bytes("babel_hmac_accept", accept))
+            ),
+        }
+    )
+
+
+def check(values: dict[str, Any]) -> Parameters:
+    """Parameters from plain values, each of the right type and within its range. Raises ParamsError.
+
+    Names we do not know are left out; those with a default may be missing.
+    """
+    reader = _Reader(values)
+    try:
+        registry_prefix = Prefix.from_bits(reader.text("registry_prefix"))
+    except PrefixError as error:
+        raise ParamsError(f"registry_prefix: {error}") from None
+    babel_default = reader.text("babel_default", BABEL_DEFAULT)
+    if not _BABEL_TEXT.fullmatch(babel_default):
+        raise ParamsError("babel_default has characters that no babeld statement has")
+    ipv4 = None
+    if values.get("ipv4") is not None:
+        try:
+            ipv4 = IPv4Network(reader.text("ipv4"))
+        except ValueError as error:
+            raise ParamsError(f"ipv4: {error}") from None
+    valid_until = values.get("valid_until")
+    if valid_until is not None and (isinstance(valid_until, bool) or not isinstance(valid_until, int | float)):
+        raise ParamsError("valid_until is no number")
+    return Parameters(
+        registry_prefix=registry_prefix,
+        version=_version(values.get("version", b"\0")),
+        babel_default=babel_default,
+        crl=frozenset(reader.integers("crl")),
+        protocol=reader.integer("protocol", 1, 0, 1 << 30),
+        min_protocol=reader.integer("min_protocol", 1, 0, 1 << 30),
+        client_count=reader.integer("client_count", 10, 0, 1000),
+        max_clients=reader.integer("max_clients", 20, 0, 100_000),
+        encrypt=reader.boolean("encrypt", False),
+        hello=reader.integer("hello", 15, 1, 3600),
+        tunnel_refresh=reader.integer("tunnel_refresh", 300, 1, 1 << 30),
+        ipv4=ipv4,
+        ipv4_sublen=reader.integer("ipv4_sublen", 0, 0, 32),
+        same_country=reader.countries("same_country"),
+        babel_hmac_sign=_key("babel_hmac_sign", values.get("babel_hmac_sign")),
+        babel_hmac_accept=_key("babel_hmac_accept", values.get("babel_hmac_accept")),
+        valid_until=valid_until,
+        delay_restart=reader.integer("delay_restart", 0, 0, 86400),
+    )
+
+
+# --- versions (wire.md 5.2) ---
+
+
+def make_version(number: int, sign: Callable[[bytes], bytes]) -> bytes:
+    """The version with this number, signed by the CA."""
+    packed = pack_integer(number)
+    return packed + sign(packed)
+
+
+def version_number(version: bytes) -> int:
+    """The number in a version. Raises ParamsError."""
+    try:
+        return unpack_integer(version)[0]
+    except ValueError as error:
+        raise ParamsError(f"version: {error}") from None
+
+
+def check_version(version: bytes, verify: Callable[[bytes, bytes], bool]) -> bool:
+    """Whether the CA signed this version; `verify(packed, signature)` is VERIFY with the CA's key."""
+    try:
+        _, signature = unpack_integer(version)
+    except ValueError:
+        return False
+    return bool(signature) and verify(version[: len(version) - len(signature)], signature)
+
+
+class _Reader:
+    """Reads typed values, naming what is wrong."""
+
+    def __init__(self, values: dict[str, Any]) -> None:
+        self._values = values
+
+    def text(self, name: str, default: str | None = None) -> str:
+        value = self._values.get(name, default)
+        if not isinstance(value, str) or len(value) > 1000:
+            raise ParamsError(f"{name} is no text" if name in self._values else f"{name} is missing")
+        return value
+
+    def integer(self, name: str, default: int, low: int, high: int) -> int:
+        value = self._values.get(name, default)
+        if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
+            raise ParamsError(f"{name} is no number between {low} and {high}")
+        return value
+
+    def boolean(self, name: str, default: bool) -> bool:
+        value = self._values.get(name, default)
+        if value not in (0, 1, True, False):
+            raise ParamsError(f"{name} is neither true nor false")
+        return bool(value)
+
+    def integers(self, name: str) -> list[int]:
+        value = self._values.get(name, [])
+        if not isinstance(value, list) or any(
+            isinstance(item, bool) or not isinstance(item, int) or item < 0 for item in value
+        ):
+            raise ParamsError(f"{name} is no list of numbers")
+        return value
+
+    def countries(self, name: str) -> tuple[str, ...] | None:
+        value = self._values.get(name)
+        if value is None:
+            return None
+        if not isinstance(value, list) or any(not isinstance(item, str) or len(item) > 8 for item in value):
+            raise ParamsError(f"{name} is no list of country codes")
+        return tuple(value)
+
+
+def _version(value: Any) -> bytes:
+    if not isinstance(value, bytes) or not 0 < len(value) <= VERSION_LIMIT:
+        raise ParamsError("version is missing or too long")
+    return value
+
+
+def _key(name: str, value: Any) -> bytes | None:
+    if value is None:
+        return None
+    if not isinstance(value, bytes) or len(value) not in ({0, KEY_LENGTH} if name.endswith("accept") else {KEY_LENGTH}):
+        raise ParamsError(f"{name} is no key of {KEY_LENGTH} bytes")
+    return value
+
+
+def _bytes(name: str, value: Any) -> bytes:
+    if not isinstance(value, str):
+        raise ParamsError(f"{name} is missing or no base64")
+    try:
+        return base64.b64decode(value, validate=True)
+    except (binascii.Error, ValueError):
+        raise ParamsError(f"{name} is no base64") from None
+
+
+def _base64(value: bytes) -> str:
+    return base64.b64encode(value).decode("ascii")
