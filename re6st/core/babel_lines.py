@@ -1,0 +1,226 @@
+"""The text protocol of babeld's local socket, and the table it describes (wire.md 9.5, babeld(8) "local configuration").
+
+`parse` reads one line; `Table` keeps the interfaces, neighbours and routes that the lines announce, and says what
+changed. A line that cannot be read raises `LineError` and changes nothing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+from ipaddress import AddressValueError, IPv6Address, IPv6Network, NetmaskValueError
+from typing import TypeVar
+
+INFINITY = 65535
+"""A metric or cost that means unreachable (RFC 8966 section 3.5.1)."""
+
+LINE_LIMIT = 1024
+ENTRY_LIMIT = 200_000
+"""Entries of one kind we keep: about a hundred routes to each of two thousand nodes."""
+
+
+T = TypeVar("T")
+
+
+class LineError(ValueError):
+    """A line that is not of the protocol."""
+
+
+class Verb(Enum):
+    ADD = "add"
+    CHANGE = "change"
+    FLUSH = "flush"
+
+
+class Reply(Enum):
+    """The line that ends babeld's answer to a command."""
+
+    OK = "ok"
+    NO = "no"
+    BAD = "bad"
+
+
+@dataclass(frozen=True, slots=True)
+class Interface:
+    name: str
+    up: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Neighbour:
+    """A router at the other end of a link. `reach` is its bit history of hellos, newest at the left; `rtt` in ms."""
+
+    ident: str
+    address: IPv6Address
+    interface: str
+    reach: int
+    rxcost: int
+    txcost: int
+    cost: int
+    rtt: float | None
+
+    @property
+    def key(self) -> NextHop:
+        return NextHop(self.address, self.interface)
+
+
+@dataclass(frozen=True, slots=True)
+class NextHop:
+    """A neighbour as routes name it: link-local address and interface."""
+
+    address: IPv6Address
+    interface: str
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """One way to an IPv6 destination. With refmetric 0 the next hop itself owns the destination (wire.md 10.3)."""
+
+    ident: str
+    destination: IPv6Network
+    source: IPv6Network
+    installed: bool
+    metric: int
+    refmetric: int
+    via: NextHop
+
+    @property
+    def usable(self) -> bool:
+        """Installed and reachable: an installed route of infinite metric is an unreachable one in the kernel."""
+        return self.installed and self.metric < INFINITY
+
+
+@dataclass(frozen=True, slots=True)
+class Announced:
+    """A line about something that is not kept: xroutes and IPv4 routes."""
+
+    kind: str
+
+
+Entry = Interface | Neighbour | Route | Announced
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    verb: Verb
+    ident: str
+    entry: Entry
+
+
+def parse_reply(line: str) -> Reply | None:
+    """The reply a line is, if it is one; `no` may be followed by a reason."""
+    word = line.split(" ", 1)[0]
+    return Reply(word) if word in ("ok", "no", "bad") else None
+
+
+def parse(line: str) -> Line | None:
+    """One line of a dump or of an event; None for a greeting line. Raises LineError."""
+    if len(line) > LINE_LIMIT:
+        raise LineError("line too long")
+    words = line.split()
+    if len(words) >= 2 and words[0] in ("BABEL", "version", "host", "my-id"):
+        return None
+    try:
+        verb, kind, ident = Verb(words[0]), words[1], words[2]
+        values = dict(zip(words[3::2], words[4::2], strict=True))
+        return Line(verb, ident, _entry(kind, ident, values))
+    except (IndexError, KeyError, ValueError) as error:
+        raise LineError(f"{line[:200]!r}: {error}") from None
+
+
+def _entry(kind: str, ident: str, values: dict[str, str]) -> Entry:
+    match kind:
+        case "interface":
+            return Interface(ident, values.get("up") == "true")
+        case "neighbour":
+            return Neighbour(
+                ident=ident,
+                address=_address(values["address"]),
+                interface=values["if"],
+                reach=int(values["reach"], 16),
+                rxcost=_metric(values["rxcost"]),
+                txcost=_metric(values["txcost"]),
+                cost=_metric(values["cost"]),
+                rtt=float(values["rtt"]) if "rtt" in values else None,
+            )
+        case "route" if "." not in values["prefix"]:
+            return Route(
+                ident=ident,
+                destination=_network(values["prefix"]),
+                source=_network(values["from"]),
+                installed=values["installed"] == "yes",
+                metric=_metric(values["metric"]),
+                refmetric=_metric(values["refmetric"]),
+                via=NextHop(_address(values["via"]), values["if"]),
+            )
+        case "route" | "xroute":
+            return Announced(kind)
+    raise ValueError(f"unknown kind {kind!r}")
+
+
+class Table:
+    """What babeld knows. Owned by one reader of its socket."""
+
+    def __init__(self) -> None:
+        self.interfaces: dict[str, Interface] = {}
+        self.neighbours: dict[str, Neighbour] = {}
+        self.routes: dict[str, Route] = {}
+
+    def feed(self, line: str) -> Line | None:
+        """Take one line in; returns it if the table changed. Raises LineError."""
+        parsed = parse(line)
+        if parsed is None:
+            return None
+        match parsed.entry:
+            case Interface() as entry:
+                changed = _update(self.interfaces, parsed.verb, parsed.ident, entry)
+            case Neighbour() as entry:
+                changed = _update(self.neighbours, parsed.verb, parsed.ident, entry)
+            case Route() as entry:
+                changed = _update(self.routes, parsed.verb, parsed.ident, entry)
+            case _:
+                return None
+        return parsed if changed else None
+
+    def clear(self) -> None:
+        """Forget everything: babeld restarted."""
+        self.interfaces.clear()
+        self.neighbours.clear()
+        self.routes.clear()
+
+    def neighbour_at(self, hop: NextHop) -> Neighbour | None:
+        """The neighbour at a next hop; of two (an old one may linger after a flush) the one with the lower cost."""
+        found = [n for n in self.neighbours.values() if n.key == hop]
+        return min(found, key=lambda n: n.cost, default=None)
+
+
+def _update(table: dict[str, T], verb: Verb, ident: str, entry: T) -> bool:
+    if verb is Verb.FLUSH:
+        return table.pop(ident, None) is not None
+    if table.get(ident) == entry:
+        return False
+    if ident not in table and len(table) >= ENTRY_LIMIT:
+        raise LineError(f"more than {ENTRY_LIMIT} entries")
+    table[ident] = entry
+    return True
+
+
+def _metric(text: str) -> int:
+    value = int(text)
+    if not 0 <= value <= INFINITY:
+        raise ValueError(f"metric {text!r} out of range")
+    return value
+
+
+def _address(text: str) -> IPv6Address:
+    try:
+        return IPv6Address(text)
+    except AddressValueError:
+        raise ValueError(f"{text!r} is no IPv6 address") from None
+
+
+def _network(text: str) -> IPv6Network:
+    try:
+        return IPv6Network(text)
+    except (AddressValueError, NetmaskValueError):
+        raise ValueError(f"{text!r} is no IPv6 network") from None
