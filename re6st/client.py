@@ -1,0 +1,281 @@
+"""The registry's client: public calls and calls in a session, over HTTP or HTTPS (wire.md section 3).
+
+A node gives its identity and may call every method; without one only the public calls work, which is all that enrolment
+needs. Every answer is bounded, and one that is not signed as it should be is an error. Failure is a `RegistryError`,
+whose text is for the user; callers retry by their own rules.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import platform
+import socket
+import ssl
+from http import HTTPStatus
+
+import aiohttp
+from cryptography import x509
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives import serialization
+from yarl import URL
+
+from re6st import PROTOCOL, __version__, cert
+from re6st.core.prefix import Prefix, PrefixError
+from re6st.core.rpc import HEADER, METHODS, SECRET_LENGTH, Access, Ratchet, target
+
+TIMEOUT = 60.0
+"""Seconds for one exchange, from the name lookup to the last byte (wire.md 3.1)."""
+ANSWER_LIMIT = 1 << 20
+"""Bytes of an answer: parameters with 100,000 revoked serials stay below."""
+USER_AGENT = f"re6stnet/{__version__}, {platform.platform()}"
+
+
+class RegistryError(Exception):
+    """A call that gave no result; the text names the registry and the cause, in words for the user."""
+
+
+class RegistryUnreachable(RegistryError):
+    """No connection, or it broke off before the answer was complete."""
+
+
+class RegistryRefused(RegistryError):
+    """The registry answered with an error status."""
+
+    def __init__(self, message: str, status: int) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+class RegistryAnswerError(RegistryError):
+    """An answer that is not signed, too large, or not what the method gives."""
+
+
+class RegistryClient:
+    """Calls one registry. `identity` is who we are in session calls; it may be replaced after a renewal.
+
+    Session calls are made one at a time, so tasks may share a client. Raises RegistryError for a URL that is none.
+    """
+
+    def __init__(self, url: str, identity: cert.Identity | None = None, *, timeout: float = TIMEOUT) -> None:
+        self._base = parse_url(url)
+        self.identity = identity
+        self._timeout = timeout
+        self._ratchet: Ratchet | None = None
+        self._lock = asyncio.Lock()
+
+    @property
+    def url(self) -> str:
+        """The registry's URL, without user and password: for messages."""
+        return str(self._base.with_user(None))
+
+    # --- public calls ---
+
+    async def get_ca(self) -> x509.Certificate:
+        """The CA certificate. Not authenticated: compare its fingerprint, or ask Trust.renews before using it."""
+        return self._load_cert("getCa", await self.call("getCa"))
+
+    async def request_token(self, email: str) -> None:
+        """Have a token mailed. RegistryRefused with status 403: this registry takes no enrolment by mail."""
+        await self.call("requestToken", email=email)
+
+    async def request_certificate(
+        self, token: str, request: x509.CertificateSigningRequest, location: str = ""
+    ) -> x509.Certificate | None:
+        """A certificate for the request; an empty token means anonymous. None: the token is unknown or was used."""
+        pem = request.public_bytes(serialization.Encoding.PEM).decode("ascii")
+        answer = await self.call("requestCertificate", token=token, req=pem, location=location)
+        return None if answer is None else self._load_cert("requestCertificate", answer)
+
+    # --- calls in a session ---
+
+    async def get_network_config(self) -> bytes:
+        """The compressed network parameters, for `params.decode`."""
+        return self._some("getNetworkConfig", await self.call("getNetworkConfig"))
+
+    async def get_bootstrap_peer(self) -> tuple[Prefix, str] | None:
+        """A peer to begin with: its prefix and its address list as text (wire.md 6.6). None: none is known now."""
+        answer = await self.call("getBootstrapPeer")
+        if answer is None:
+            return None
+        try:
+            text = cert.decrypt(self._identity().key, answer).decode("utf-8")
+            bits, separator, addresses = text.partition(" ")
+            if not separator:
+                raise ValueError(text)
+            return Prefix.from_bits(bits), addresses
+        except (cert.CertError, PrefixError, ValueError):
+            raise self._bad("getBootstrapPeer", "not a peer encrypted for us") from None
+
+    async def renew_certificate(self) -> x509.Certificate:
+        """Our certificate, a new one when it was time (wire.md 2.3). It is for our key and prefix, by our CA."""
+        new = self._load_cert("renewCertificate", await self.call("renewCertificate"))
+        identity = self._identity()
+        try:
+            new.verify_directly_issued_by(identity.trust.ca)
+            if new.public_key() == identity.key.public_key() and cert.prefix_of_cert(new) == identity.prefix:
+                return new
+        except (cert.CertError, ValueError, TypeError, InvalidSignature):
+            pass
+        raise self._bad("renewCertificate", "not a certificate for our key and subnet by our CA")
+
+    async def get_dh(self) -> bytes:
+        """The Diffie-Hellman parameters for OpenVPN servers, in PEM form."""
+        answer = self._some("getDh", await self.call("getDh"))
+        if b"-----BEGIN " not in answer:
+            raise self._bad("getDh", "no PEM file")
+        return answer
+
+    async def get_country(self, address: str) -> str | None:
+        """Two-letter code of the country of an IP address; None when unknown. Status 400: the registry cannot tell."""
+        answer = await self.call("getCountry", address=address)
+        if answer is None:
+            return None
+        if len(answer) != 2 or not answer.isalpha():
+            raise self._bad("getCountry", "no country code")
+        return answer.decode("ascii").upper()
+
+    # --- any call ---
+
+    async def call(self, method: str, **arguments: str) -> bytes | None:
+        """Call a method of wire.md 3.4, in a session if it needs one; None for an answer without content.
+
+        `cn` is filled in, other parameters left out are sent empty. Raises RegistryError.
+        """
+        known = METHODS[method]
+        if unknown := arguments.keys() - known.parameters.keys():
+            raise TypeError(f"{method} has no parameter {unknown}")
+        values = {name: arguments.get(name, "") for name in known.parameters}
+        if known.access is not Access.NODE:
+            status, body, _ = await self._get(method, target(method, values))
+            return None if status == HTTPStatus.NO_CONTENT else body
+        values["cn"] = self._identity().prefix.bits
+        async with self._lock:
+            return await self._call_in_session(method, target(method, values))
+
+    async def _call_in_session(self, method: str, path: str) -> bytes | None:
+        """The client's rule of wire.md 3.3: a key is kept only as long as everything goes well."""
+        if ratchet := self._ratchet:
+            try:
+                return await self._call_once(method, path, ratchet)
+            except RegistryRefused as error:
+                if error.status == HTTPStatus.FORBIDDEN:
+                    raise
+            except RegistryAnswerError:
+                pass
+        return await self._call_once(method, path, await self._hello())
+
+    async def _call_once(self, method: str, path: str, ratchet: Ratchet) -> bytes | None:
+        self._ratchet = None
+        status, body, header = await self._get(method, path, ratchet.sign(path.encode("ascii")))
+        if not ratchet.check(body, header):
+            raise self._bad(method, f"its {HEADER} is wrong")
+        self._ratchet = ratchet
+        return None if status == HTTPStatus.NO_CONTENT else body
+
+    async def _hello(self) -> Ratchet:
+        identity = self._identity()
+        arguments = {"client_prefix": identity.prefix.bits, "protocol": str(PROTOCOL)}
+        _, body, _ = await self._get("hello", target("hello", arguments))
+        encrypted, signature = body[: len(body) // 2], body[len(body) // 2 :]
+        if not cert.verify(identity.trust.ca, signature, encrypted):
+            raise self._bad("hello", "not signed by our CA. Is this the registry of our network?")
+        try:
+            secret = cert.decrypt(identity.key, encrypted)
+        except cert.CertError:
+            secret = b""
+        if len(secret) != SECRET_LENGTH:
+            raise self._bad(
+                "hello", f"not encrypted for us. Has the registry another certificate for {identity.prefix}?"
+            )
+        return Ratchet(secret)
+
+    # --- HTTP ---
+
+    async def _get(self, method: str, path: str, header: str | None = None) -> tuple[int, bytes, str]:
+        """One exchange: status (200 or 204), body and Re6stHMAC of the answer. `path` goes out as it is."""
+        url = URL(f"{self._base}{path}", encoded=True)
+        # Identity: the HMAC covers the body as it travels, and nothing may unpack to more than the limit.
+        headers = {"User-Agent": USER_AGENT, "Accept-Encoding": "identity"}
+        if header is not None:
+            headers[HEADER] = header
+        try:
+            async with (
+                aiohttp.ClientSession(
+                    connector=aiohttp.TCPConnector(force_close=True),
+                    timeout=aiohttp.ClientTimeout(total=self._timeout),
+                    auto_decompress=False,
+                ) as session,
+                session.get(url, headers=headers, allow_redirects=False) as response,
+            ):
+                if response.status not in (HTTPStatus.OK, HTTPStatus.NO_CONTENT):
+                    raise self._refused(method, response)
+                body = bytearray()
+                async for chunk in response.content.iter_chunked(1 << 16):
+                    body += chunk
+                    if len(body) > ANSWER_LIMIT:
+                        raise self._bad(method, f"longer than {ANSWER_LIMIT} bytes")
+                return response.status, bytes(body), response.headers.get(HEADER, "")
+        except (aiohttp.ClientError, OSError, TimeoutError, UnicodeError) as error:
+            raise RegistryUnreachable(f"registry {self.url}: {self._reason(error)}") from None
+
+    def _reason(self, error: Exception) -> str:
+        match error:
+            case TimeoutError():
+                return f"no answer within {self._timeout:g} s. Try again later, or check the network and --registry."
+            case aiohttp.ClientConnectorCertificateError() | ssl.SSLCertVerificationError():
+                return f"its TLS certificate is not accepted: {error.args[-1] if error.args else error}"
+            case aiohttp.ClientConnectorError(os_error=socket.gaierror()) | UnicodeError():
+                return "host name unknown. Check --registry."
+            case aiohttp.ClientConnectorError(os_error=cause):
+                return f"cannot connect: {cause.strerror or cause}. Check the network and --registry."
+            case aiohttp.ClientPayloadError() | aiohttp.ServerDisconnectedError():
+                return "the connection broke off before the answer was complete. Try again."
+            case aiohttp.ClientResponseError():
+                return f"the answer is not HTTP: {error.message}. Check --registry."
+        return f"{error or type(error).__name__}"
+
+    def _refused(self, method: str, response: aiohttp.ClientResponse) -> RegistryRefused:
+        status = response.status
+        place = response.headers.get("Location", "")[:200]
+        if 300 <= status < 400 and place:
+            cause = f"it sends us on to {place!r}. Give the address it means as --registry."
+        else:
+            cause = f"{method} refused: {status} {_phrase(status)}"
+        return RegistryRefused(f"registry {self.url}: {cause}", status)
+
+    def _bad(self, method: str, cause: str) -> RegistryAnswerError:
+        return RegistryAnswerError(f"registry {self.url}: bad answer to {method}: {cause}")
+
+    def _some(self, method: str, answer: bytes | None) -> bytes:
+        if not answer:
+            raise self._bad(method, "empty")
+        return answer
+
+    def _load_cert(self, method: str, answer: bytes | None) -> x509.Certificate:
+        try:
+            return cert.load_pem(self._some(method, answer))
+        except cert.CertError as error:
+            raise self._bad(method, str(error)) from None
+
+    def _identity(self) -> cert.Identity:
+        if self.identity is None:
+            raise TypeError("this call needs an identity")
+        return self.identity
+
+
+def parse_url(url: str) -> URL:
+    """The base of a registry's calls, without a final '/' (wire.md 3.1). Raises RegistryError."""
+    try:
+        base = URL(url.strip())
+        if base.scheme in ("http", "https") and base.host and not base.raw_query_string and not base.raw_fragment:
+            return URL(str(base).rstrip("/"), encoded=True)
+    except ValueError:
+        pass
+    raise RegistryError(f"registry {url!r}: not of the form http://HOST[:PORT][/PATH]. Check --registry.")
+
+
+def _phrase(status: int) -> str:
+    try:
+        return HTTPStatus(status).phrase
+    except ValueError:
+        return "unknown status"
