@@ -1,4 +1,4 @@
-"""The text protocol of babeld's local socket, and the table it describes (wire.md 9.5, babeld(8) "local configuration").
+"""babeld's local socket: its text protocol, and the table that it describes (wire.md 9.5, babeld(8)).
 
 `parse` reads one line; `Table` keeps the interfaces, neighbours and routes that the lines announce, and says what
 changed. A line that cannot be read raises `LineError` and changes nothing.
