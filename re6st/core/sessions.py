@@ -1,0 +1,381 @@
+"""The sessions of a node with its peers: who is who, handshake, acknowledgement (wire.md 6.2 to 6.5).
+
+`Sessions` is told what arrived and what to send, and returns what is to be done: `Datagram`s to put on the wire and
+`Message`s to act on. Every message must be given to `answer` once.
+
+Where the protocol leaves room, this side is kinder than the older software, and stays understood by it:
+
+- a message for a peer without a session waits for it (a few seconds) instead of being lost;
+- a new session offered to us stands beside the old one until its first valid packet, so a replayed hello breaks
+  nothing;
+- two nodes that greet each other at the same time both get an answer at once instead of after 60 s;
+- a datagram that we sent ourselves and that comes back is ignored, as one secret serves both directions.
+"""
+
+from __future__ import annotations
+
+import hmac
+from collections import OrderedDict, deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from ipaddress import IPv6Address, IPv6Network
+from typing import Protocol
+
+from re6st.core.prefix import Prefix, address_bits, control_address
+from re6st.core.wire import (
+    MAC_LENGTH,
+    PORT,
+    RELAYED,
+    Data,
+    Hello,
+    Hello0,
+    WireError,
+    check_data,
+    decode,
+    encode_data,
+    encode_hello,
+    encode_hello0,
+)
+
+SECRET_LENGTH = 20
+MESSAGE_TIMEOUT = 60.0
+"""Seconds after which a peer that answers nothing counts as not connected (wire.md 6.2)."""
+HELLO_WAIT = 60.0
+HELLO_FIRST_WAIT = 1.0
+QUEUE_LIMIT = 8
+QUEUE_TIME = 10.0
+"""Seconds a message waits for a session."""
+PEER_LIMIT = 10_000
+WORK_PER_SECOND = 50.0
+"""Handshake packets from strangers that we do public-key work for."""
+
+
+class PeerCertificate(Protocol):
+    """What `Sessions` needs of a peer's certificate."""
+
+    @property
+    def prefix(self) -> Prefix: ...
+    @property
+    def serial(self) -> int: ...
+    @property
+    def der(self) -> bytes: ...
+    @property
+    def fingerprint(self) -> bytes: ...
+
+
+class Crypto(Protocol):
+    """Our own keys and the CA, as `Sessions` uses them. All methods raise WireError when they refuse."""
+
+    prefix: Prefix
+    der: bytes
+    fingerprint: bytes
+
+    def admit(self, der: bytes) -> PeerCertificate:
+        """Verify a peer's certificate strictly: chain, validity now, not revoked (wire.md 2.4)."""
+
+    def still_good(self, certificate: PeerCertificate) -> bool:
+        """Whether a certificate admitted before is still valid and not revoked."""
+
+    def encrypt(self, certificate: PeerCertificate, data: bytes) -> bytes: ...
+
+    def decrypt(self, data: bytes) -> bytes: ...
+
+    def sign(self, data: bytes) -> bytes: ...
+
+    def verify(self, certificate: PeerCertificate, signature: bytes, data: bytes) -> bool: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Datagram:
+    """To be sent from our port 326."""
+
+    address: IPv6Address
+    port: int
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """A non-empty payload of a peer, to be answered once."""
+
+    peer: Prefix
+    code: int
+    relayed: bool
+    payload: bytes
+    source: tuple[IPv6Address, int]
+
+
+@dataclass(frozen=True, slots=True)
+class SessionOpened:
+    """A new session with this peer is in use; `protocol` is the peer's."""
+
+    peer: Prefix
+    protocol: int
+
+
+Output = Datagram | Message | SessionOpened
+
+
+@dataclass(slots=True)
+class _Session:
+    secret: bytes
+    rx: int = 2
+    tx: int = 2
+
+
+@dataclass(slots=True)
+class Peer:
+    """State of one peer (wire.md 6.2). Times are seconds of the monotonic clock given to `Sessions`."""
+
+    prefix: Prefix
+    certificate: PeerCertificate | None = None
+    protocol: int = 0
+    session: _Session | None = None
+    offered: _Session | None = None
+    unanswered_since: float | None = None
+    hello_after: float = 0.0
+    hello_wait: float = HELLO_FIRST_WAIT
+    reply_after: float = 0.0
+    version: bytes = b""
+    """Highest network version known to be at the peer."""
+    queue: deque[tuple[float, bytes]] = field(default_factory=lambda: deque(maxlen=QUEUE_LIMIT))
+    sent: deque[bytes] = field(default_factory=lambda: deque(maxlen=32))
+
+    def connected(self, now: float) -> bool:
+        return self.session is not None and (
+            self.unanswered_since is None or self.unanswered_since + MESSAGE_TIMEOUT > now
+        )
+
+
+class Sessions:
+    """All peers we ever heard of, within a bound.
+
+    `new_secret` gives 8 bytes of microseconds since 1970 and 12 random ones, so that a later secret is greater
+    (wire.md 6.2). `now` is always seconds of one monotonic clock.
+    """
+
+    def __init__(
+        self, network: IPv6Network, crypto: Crypto, protocol: int, version: bytes, new_secret: Callable[[], bytes]
+    ) -> None:
+        self.network = network
+        self.crypto = crypto
+        self.protocol = protocol
+        self.version = version
+        self._new_secret = new_secret
+        self._oldest_secret = new_secret()
+        self._peers: OrderedDict[Prefix, Peer] = OrderedDict()
+        self._work = WORK_PER_SECOND
+        self._work_at = 0.0
+
+    # -- asking --
+
+    def peer(self, prefix: Prefix) -> Peer | None:
+        return self._peers.get(prefix)
+
+    def connected(self, prefix: Prefix, now: float) -> bool:
+        peer = self._peers.get(prefix)
+        return peer is not None and peer.connected(now)
+
+    def forget(self, revoked: frozenset[int]) -> list[Prefix]:
+        """Drop the peers whose certificate is revoked (wire.md 5.3 point 6)."""
+        gone = [p.prefix for p in self._peers.values() if p.certificate and p.certificate.serial in revoked]
+        for prefix in gone:
+            del self._peers[prefix]
+        return gone
+
+    # -- sending --
+
+    def send(self, prefix: Prefix, payload: bytes, now: float) -> list[Output]:
+        """Send a message; without a session it waits for one, for QUEUE_TIME."""
+        peer = self._remember(prefix)
+        if peer.connected(now):
+            return [self._data(peer, payload, (control_address(self.network, prefix), PORT), now)]
+        peer.queue.append((now + QUEUE_TIME, payload))
+        return self._greet(peer, now)
+
+    def ensure(self, prefix: Prefix, now: float) -> list[Output]:
+        """Open a session if there is none."""
+        peer = self._remember(prefix)
+        return [] if peer.connected(now) else self._greet(peer, now)
+
+    def answer(self, message: Message, answer: bytes | None, now: float) -> list[Output]:
+        """Answer a message: `answer` goes back behind its code; None or empty only acknowledges (wire.md 6.4)."""
+        peer = self._peers.get(message.peer)
+        if peer is None or peer.session is None:
+            return []
+        payload = bytes((message.code | (RELAYED if message.relayed else 0),)) + answer if answer else b""
+        return [self._data(peer, payload, message.source, now)]
+
+    def retry(self, now: float) -> list[Output]:
+        """Greet again the peers for whom a message still waits. To be called every second or so."""
+        outputs: list[Output] = []
+        for peer in list(self._peers.values()):
+            while peer.queue and peer.queue[0][0] <= now:
+                peer.queue.popleft()
+            if peer.queue and not peer.connected(now):
+                outputs += self._greet(peer, now)
+        return outputs
+
+    # -- receiving --
+
+    def receive(self, source: tuple[IPv6Address, int], datagram: bytes, now: float) -> list[Output]:
+        """Take a datagram in. Raises WireError, with the reason, for one that is dropped."""
+        bits = address_bits(self.network, source[0])
+        if bits is None:
+            raise WireError("source address is outside the network")
+        packet = decode(datagram)
+        if isinstance(packet, Data):
+            return self._receive_data(self._find(bits), packet, source, now)
+        self._spend_work(now)
+        if isinstance(packet, Hello):
+            return self._receive_hello(self._find(bits), packet, datagram, source, now)
+        return self._receive_hello0(bits, packet, datagram, source, now)
+
+    def _receive_hello0(
+        self, bits: Prefix, packet: Hello0, datagram: bytes, source: tuple[IPv6Address, int], now: float
+    ) -> list[Output]:
+        try:
+            certificate = self._admit(bits, packet.certificate)
+        except WireError:
+            if packet.fingerprint is None:
+                raise
+            old = decode(datagram, numbered=False)
+            if not isinstance(old, Hello0):
+                raise
+            certificate = self._admit(bits, old.certificate)
+            packet = old
+        peer = self._remember(certificate.prefix)
+        peer.certificate = certificate
+        if packet.fingerprint is None or not hmac.compare_digest(packet.fingerprint, self.crypto.fingerprint):
+            return self._reply_hello0(peer, source, now)
+        peer.protocol = packet.protocol or 0
+        secret = self._new_secret()
+        ciphertext = self.crypto.encrypt(certificate, secret)
+        hello = Hello(ciphertext, self.crypto.sign(ciphertext), None if packet.protocol is None else self.protocol)
+        peer.offered = _Session(secret)
+        return [Datagram(*source, encode_hello(hello))]
+
+    def _receive_hello(
+        self, peer: Peer | None, packet: Hello, datagram: bytes, source: tuple[IPv6Address, int], now: float
+    ) -> list[Output]:
+        if peer is None or peer.certificate is None:
+            raise WireError("hello from a peer whose certificate we do not have")
+        if not self.crypto.verify(peer.certificate, packet.signature, packet.ciphertext):
+            old = decode(datagram, numbered=False) if len(datagram) % 2 == 0 else packet
+            if not isinstance(old, Hello) or not self.crypto.verify(peer.certificate, old.signature, old.ciphertext):
+                raise WireError("hello with a wrong signature")
+            packet = old
+        secret = self.crypto.decrypt(packet.ciphertext)
+        known = [s.secret for s in (peer.session, peer.offered) if s] or [self._oldest_secret]
+        if len(secret) != SECRET_LENGTH or secret <= max(known):
+            raise WireError("hello is not newer than the session (is the peer's clock late?)")
+        peer.protocol = packet.protocol or 0
+        peer.session, peer.offered = _Session(secret), None
+        return self._opened(peer, source, now, [self._data(peer, b"\0" + self.version, source, now)])
+
+    def _receive_data(
+        self, peer: Peer | None, packet: Data, source: tuple[IPv6Address, int], now: float
+    ) -> list[Output]:
+        if peer is None:
+            raise WireError("data from a stranger")
+        if packet.mac in peer.sent:
+            raise WireError("our own datagram came back")
+        outputs: list[Output] = []
+        if peer.session and check_data(packet, peer.session.secret):
+            if packet.number <= peer.session.rx:
+                raise WireError("data packet repeated or late")
+            peer.session.rx = packet.number
+            peer.unanswered_since = None
+        elif peer.offered and packet.number > peer.offered.rx and check_data(packet, peer.offered.secret):
+            peer.session, peer.offered = peer.offered, None
+            peer.session.rx = packet.number
+            outputs = self._opened(peer, source, now, [])
+        else:
+            raise WireError("data packet with a wrong HMAC")
+        if packet.payload:
+            code = packet.payload[0]
+            outputs.append(Message(peer.prefix, code & ~RELAYED, bool(code & RELAYED), packet.payload[1:], source))
+        return outputs
+
+    # -- within --
+
+    def _opened(self, peer: Peer, source: tuple[IPv6Address, int], now: float, outputs: list[Output]) -> list[Output]:
+        peer.unanswered_since = None
+        peer.hello_wait, peer.hello_after = HELLO_FIRST_WAIT, 0.0
+        waiting = [payload for until, payload in peer.queue if until > now]
+        peer.queue.clear()
+        return [
+            SessionOpened(peer.prefix, peer.protocol),
+            *outputs,
+            *(self._data(peer, payload, source, now) for payload in waiting),
+        ]
+
+    def _data(self, peer: Peer, payload: bytes, to: tuple[IPv6Address, int], now: float) -> Datagram:
+        session = peer.session
+        if session is None:
+            raise RuntimeError(f"no session with {peer.prefix}")
+        session.tx += 1
+        if payload and peer.unanswered_since is None:
+            peer.unanswered_since = now
+        data = encode_data(session.tx, payload, session.secret)
+        peer.sent.append(data[-MAC_LENGTH:])
+        return Datagram(*to, data)
+
+    def _greet(self, peer: Peer, now: float) -> list[Output]:
+        """A hello0, at most one per wait, which doubles up to HELLO_WAIT."""
+        if now < peer.hello_after or peer.prefix == self.crypto.prefix:
+            return []
+        peer.hello_after = now + peer.hello_wait
+        peer.hello_wait = min(2 * peer.hello_wait, HELLO_WAIT)
+        return [Datagram(control_address(self.network, peer.prefix), PORT, self._hello0(peer))]
+
+    def _reply_hello0(self, peer: Peer, to: tuple[IPv6Address, int], now: float) -> list[Output]:
+        """Answer a hello0 that does not show our fingerprint.
+
+        Bounded on its own: two nodes that greet each other at the same time must both answer, and a wrong fingerprint
+        must not start an endless exchange.
+        """
+        if now < peer.reply_after:
+            return []
+        peer.reply_after = now + HELLO_FIRST_WAIT
+        return [Datagram(*to, self._hello0(peer))]
+
+    def _hello0(self, peer: Peer) -> bytes:
+        if peer.certificate is None:
+            return encode_hello0(Hello0(self.crypto.der))
+        return encode_hello0(Hello0(self.crypto.der, peer.certificate.fingerprint, self.protocol))
+
+    def _admit(self, bits: Prefix, der: bytes) -> PeerCertificate:
+        known = self._find(bits)
+        if known and known.certificate and known.certificate.der == der:
+            if not self.crypto.still_good(known.certificate):
+                raise WireError("certificate has expired or is revoked")
+            return known.certificate
+        certificate = self.crypto.admit(der)
+        if not certificate.prefix.contains(bits):
+            raise WireError(f"certificate of {certificate.prefix} came from an address of somebody else")
+        return certificate
+
+    def _find(self, bits: Prefix) -> Peer | None:
+        for length in range(bits.length, 0, -1):
+            peer = self._peers.get(Prefix(bits.value >> bits.length - length, length))
+            if peer is not None:
+                return peer
+        return None
+
+    def _remember(self, prefix: Prefix) -> Peer:
+        peer = self._peers.get(prefix)
+        if peer is None:
+            if len(self._peers) >= PEER_LIMIT:
+                self._peers.popitem(last=False)
+            peer = self._peers[prefix] = Peer(prefix)
+        self._peers.move_to_end(prefix)
+        return peer
+
+    def _spend_work(self, now: float) -> None:
+        """A bucket of public-key operations for handshakes; raises WireError when it is empty."""
+        self._work = min(2 * WORK_PER_SECOND, self._work + (now - self._work_at) * WORK_PER_SECOND)
+        self._work_at = now
+        if self._work < 1:
+            raise WireError("too many handshakes")
+        self._work -= 1
