@@ -1,0 +1,181 @@
+"""The text protocol of OpenVPN's management socket (management-notes.txt of OpenVPN 2.6; design.md section 3).
+
+`Reader` takes lines and gives events. Blocks of environment variables that follow a notification are collected into
+its event. Lines we have no use for give nothing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+from ipaddress import ip_address
+
+LINE_LIMIT = 4096
+ENVIRONMENT_LIMIT = 200
+"""Variables of one block we keep; 2.6.14 sends about 40."""
+
+
+class ClientChange(Enum):
+    """What happened to a client of a server."""
+
+    CONNECT = "CONNECT"
+    """It asks to be let in."""
+    REAUTH = "REAUTH"
+    """It asks again, at a renegotiation of keys."""
+    ESTABLISHED = "ESTABLISHED"
+    DISCONNECT = "DISCONNECT"
+
+
+@dataclass(frozen=True, slots=True)
+class Hold:
+    """The process waits for `hold release`."""
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """A new state of the process: CONNECTING, WAIT, AUTH, CONNECTED, RECONNECTING, EXITING..., with a reason."""
+
+    name: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Client:
+    """A notification of a server about one of its clients. `key` is needed to let it in."""
+
+    change: ClientChange
+    ident: int
+    key: int | None
+    environment: Environment
+
+
+@dataclass(frozen=True, slots=True)
+class Up:
+    """The client process is connected (--management-up-down)."""
+
+    environment: Environment
+
+
+@dataclass(frozen=True, slots=True)
+class Traffic:
+    """Bytes received and sent; `ident` is the client's on a server, None on a client."""
+
+    ident: int | None
+    received: int
+    sent: int
+
+
+@dataclass(frozen=True, slots=True)
+class Fatal:
+    """The process ends because of this."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """The reply to a command."""
+
+    success: bool
+    text: str
+
+
+Event = Hold | State | Client | Up | Traffic | Fatal | Answer
+
+
+class Environment(dict[str, str]):
+    """The variables of a block, with the few that we use."""
+
+    @property
+    def common_name(self) -> str:
+        return self.get("common_name", "")
+
+    @property
+    def serial(self) -> int | None:
+        """Serial number of the certificate at the other end."""
+        text = self.get("tls_serial_0", "")
+        return int(text) if text.isascii() and text.isdigit() and len(text) < 60 else None
+
+    @property
+    def external_ip(self) -> str | None:
+        """Our address as the server sees it, which servers push to their clients (wire.md 8.1)."""
+        return _ip(self.get("OPENVPN_external_ip", ""))
+
+    @property
+    def trusted_ip(self) -> str | None:
+        """The address of the other end."""
+        for name in ("trusted_ip6", "trusted_ip", "untrusted_ip6", "untrusted_ip"):
+            address = _ip(self.get(name, ""))
+            if address:
+                return address
+        return None
+
+
+class Reader:
+    """Turns the lines of one management connection into events."""
+
+    def __init__(self) -> None:
+        self._environment: Environment | None = None
+        self._head: tuple[str, list[str]] = ("", [])
+
+    def feed(self, line: str) -> Event | None:
+        """The event that this line completes, if any. Raises nothing: a line that cannot be read is skipped."""
+        line = line[:LINE_LIMIT]
+        if not line.startswith(">"):
+            for word, success in (("SUCCESS:", True), ("ERROR:", False)):
+                if line.startswith(word):
+                    return Answer(success, line[len(word) :].strip())
+            return None
+        kind, _, rest = line[1:].partition(":")
+        try:
+            return self._notification(kind, rest)
+        except (ValueError, IndexError):
+            return None
+
+    def _notification(self, kind: str, rest: str) -> Event | None:
+        if kind in ("CLIENT", "UPDOWN"):
+            return self._block(kind, rest)
+        fields = rest.split(",")
+        match kind:
+            case "HOLD":
+                return Hold()
+            case "STATE":
+                return State(fields[1], fields[2])
+            case "BYTECOUNT":
+                return Traffic(None, int(fields[0]), int(fields[1]))
+            case "BYTECOUNT_CLI":
+                return Traffic(int(fields[0]), int(fields[1]), int(fields[2]))
+            case "FATAL":
+                return Fatal(rest[:300])
+        return None
+
+    def _block(self, kind: str, rest: str) -> Event | None:
+        if rest == "ENV,END":
+            environment, self._environment = self._environment, None
+            if environment is None:
+                return None
+            kind, fields = self._head
+            if kind == "UPDOWN":
+                return Up(environment) if fields[0] == "UP" else None
+            key = int(fields[2]) if len(fields) > 2 else None
+            return Client(ClientChange(fields[0]), int(fields[1]), key, environment)
+        if rest.startswith("ENV,"):
+            name, _, value = rest[4:].partition("=")
+            if self._environment is not None and len(self._environment) < ENVIRONMENT_LIMIT:
+                self._environment[name] = value
+            return None
+        fields = rest.split(",")
+        if fields[0] == "ADDRESS":  # has no environment behind it
+            return None
+        self._head, self._environment = (kind, fields), Environment()
+        return None
+
+
+def _ip(text: str) -> str | None:
+    """The address in canonical text; OpenVPN gives an IPv4 client of a dual-stack server as ::ffff:1.2.3.4."""
+    try:
+        address = ip_address(text)
+    except ValueError:
+        return None
+    mapped = getattr(address, "ipv4_mapped", None)
+    return str(mapped or address)
