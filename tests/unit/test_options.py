@@ -1,0 +1,142 @@
+"""Option files, one-line errors, and logs that nobody can fill (wire.md 11.1)."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from re6st.cli.options import LogHandler, OptionParser, RepeatFilter, fail, integer, setup_logging
+
+
+def parser() -> OptionParser:
+    made = OptionParser("prog", "a program")
+    made.add_argument("--registry", required=True)
+    made.add_argument("--port", type=integer(0, 65535), default=80)
+    made.add_argument("-4", dest="ipv4", default="0.0.0.0")
+    made.add_argument("-O", dest="openvpn", action="append", default=[])
+    made.add_argument("--pp", nargs=2, action="append", default=[])
+    made.add_argument("--encrypt", action="store_true")
+    made.add_verbosity(1)
+    return made
+
+
+def from_file(path: Path, text: str) -> argparse.Namespace:
+    path.write_text(text)
+    return parser().parse([f"@{path}"])
+
+
+def test_a_file_gives_options_line_by_line(tmp_path: Path) -> None:
+    options = from_file(
+        tmp_path / "a.conf",
+        "# comment\n\n  # another\nregistry http://x/\nv 3\nO--verb\nO --mute 3\nO '--a b'\npp 1194 udp\n"
+        "  pp 443 tcp\nencrypt\n4 ''\n".replace("O --mute 3\n", ""),
+    )
+    assert options.registry == "http://x/"
+    assert options.verbose == 3
+    assert options.openvpn == ["--verb", "--a b"]
+    assert options.pp == [["1194", "udp"], ["443", "tcp"]]
+    assert options.encrypt is True
+    assert options.ipv4 == ""
+
+
+def test_files_include_files_and_the_command_line_wins_afterwards(tmp_path: Path) -> None:
+    (tmp_path / "b.conf").write_text("port 8080\n")
+    (tmp_path / "a.conf").write_text(f"registry http://x/\n@{tmp_path}/b.conf\n")
+    assert parser().parse([f"@{tmp_path}/a.conf"]).port == 8080
+    assert parser().parse([f"@{tmp_path}/a.conf", "--por", "81"]).port == 81
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("registry x\nport abc\n", "a.conf:2: argument --port: 'abc' is no number between 0 and 65535"),
+        ("registry x\nport 80\nport 99999\n", "a.conf:3: argument --port: '99999'"),
+        ("registry x\nnonsense 1\n", "a.conf:2: unknown option 'nonsense'"),
+        ("registry x # comment\n", "a.conf:1: unrecognized arguments: # comment"),
+        ("registry 'x\n", "a.conf:1: No closing quotation"),
+        ("\npp 1\nregistry x\n", "a.conf:2: argument --pp: expected 2 arguments"),
+        ("port 1\n", "the following arguments are required: --registry"),
+        ("@/nonexistent/file\n", "option file /nonexistent/file: No such file"),
+        ("@{}/a.conf\n", "included by itself"),
+    ],
+)
+def test_a_wrong_file_ends_with_status_2_and_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], text: str, says: str
+) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        from_file(tmp_path / "a.conf", text.format(tmp_path))
+    error = capsys.readouterr().err
+    assert stopped.value.code == 2
+    assert error.startswith("prog: ")
+    assert error.count("\n") == 1
+    assert says in error
+
+
+def test_version_names_the_protocol(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        parser().parse(["-V"])
+    assert stopped.value.code == 0
+    assert "protocol 10" in capsys.readouterr().out
+
+
+def test_fail_prints_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        fail("prog", "/x: gone. Look.", 3)
+    assert stopped.value.code == 3
+    assert capsys.readouterr().err == "prog: /x: gone. Look.\n"
+
+
+@pytest.fixture
+def log(tmp_path: Path) -> Iterator[tuple[LogHandler, Path]]:
+    root = logging.getLogger()
+    before, level = root.handlers[:], root.level
+    for handler in before:
+        root.removeHandler(handler)
+    made = setup_logging(2, tmp_path / "logs" / "a.log")
+    assert made is not None
+    yield made, tmp_path / "logs" / "a.log"
+    root.removeHandler(made)
+    made.close()
+    for handler in before:
+        root.addHandler(handler)
+    root.setLevel(level)
+
+
+def test_the_log_is_reopened_under_its_name(log: tuple[LogHandler, Path]) -> None:
+    handler, path = log
+    logging.getLogger("a").info("one")
+    path.rename(path.with_name("a.log.1"))
+    handler.reopen()
+    logging.getLogger("a").info("two")
+    assert path.with_name("a.log.1").read_text().endswith("INFO a: one\n")
+    assert path.read_text().endswith("INFO a: two\n")
+
+
+def test_a_message_cannot_forge_a_second_line(log: tuple[LogHandler, Path]) -> None:
+    logging.getLogger("a").info("evil\n2026 INFO a: forged \x1b[31m")
+    assert log[1].read_text().count("\n") == 1
+    assert "\x1b" not in log[1].read_text()
+
+
+def test_the_same_line_is_written_a_few_times_only(log: tuple[LogHandler, Path]) -> None:
+    for _ in range(1000):
+        logging.getLogger("a").warning("again")
+    assert log[1].read_text().count("again") == RepeatFilter.SAME_LINE
+
+
+def test_warnings_of_one_kind_are_bounded_and_counted() -> None:
+    bound = RepeatFilter()
+
+    def passes(text: str, now: float) -> str | None:
+        record = logging.LogRecord("a", logging.WARNING, "", 0, "bad request %s", (text,), None)
+        record.created = now
+        return record.getMessage() if bound.filter(record) else None
+
+    passed = [passes(str(i), i / 100) for i in range(1000)]
+    assert sum(text is not None for text in passed) == RepeatFilter.SAME_KIND
+    assert passes("later", 100.0) == "bad request later (900 more like this before)"
+    assert len(bound._seen) <= RepeatFilter.KEYS
