@@ -1,0 +1,431 @@
+"""re6st-conf: enrol this machine at a registry (wire.md 11.4).
+
+Leaves ca.crt, cert.key, cert.crt and a sample re6stnet.conf in a directory. Nothing is written before the CA is
+checked, every file is written whole or not at all, and what may stop us (subject, key, disk) comes before the token is
+spent.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import hashlib
+import hmac
+import re
+import shlex
+import socket
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from ipaddress import IPv6Address, IPv6Network
+from pathlib import Path
+from urllib.parse import urldefrag
+
+from cryptography import x509
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.x509.oid import NameOID
+
+from re6st import cert
+from re6st.cli.options import OptionParser, fail
+from re6st.client import RegistryClient, RegistryError, RegistryRefused, RegistryUnreachable
+from re6st.core.prefix import Prefix, PrefixError, subnet
+
+PROGRAM = "re6st-conf"
+
+CA, KEY, CERT, CONF = "ca.crt", "cert.key", "cert.crt", "re6stnet.conf"
+
+FAILED, USAGE, UNREACHABLE, REFUSED, INTERRUPTED = 1, 2, 3, 5, 130
+"""Exit codes beside 0. A CA that does not match its fingerprint and an unknown token are 1 (wire.md 11.4)."""
+
+_ADVICE = {"email": "give --token or --anonymous", "token": "run again with --token"}
+
+
+class ConfError(Exception):
+    """What ends the program, in one line for the user, and its exit code."""
+
+    def __init__(self, message: str, code: int = FAILED) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+@dataclass(frozen=True, slots=True)
+class Fingerprint:
+    """Expected digest of the CA certificate's DER form."""
+
+    algorithm: str
+    digest: bytes
+
+    @classmethod
+    def parse(cls, text: str) -> Fingerprint:
+        """From ALG:HEX; colons between the bytes, as openssl prints them, are welcome. Raises ValueError."""
+        algorithm, _, digits = text.partition(":")
+        algorithm = algorithm.strip().lower()
+        digest = bytes.fromhex(digits.replace(":", ""))
+        if algorithm not in hashlib.algorithms_available or len(digest) != hashlib.new(algorithm).digest_size != 0:
+            raise ValueError(text)
+        return cls(algorithm, digest)
+
+    @classmethod
+    def of(cls, ca: x509.Certificate, algorithm: str = "sha256") -> Fingerprint:
+        return cls(algorithm, cert.fingerprint(ca, algorithm))
+
+    def __str__(self) -> str:
+        return f"{self.algorithm}:{self.digest.hex()}"
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What the command line asks for."""
+
+    registry: str
+    directory: Path
+    fingerprint: Fingerprint | None = None
+    is_needed: bool = False
+    ca_only: bool = False
+    fields: Mapping[x509.ObjectIdentifier, str] = field(default_factory=dict)
+    """Subject fields to set; an empty value removes one."""
+    email: str | None = None
+    token: str | None = None
+    """Empty: anonymous. None: ask for one by mail."""
+    location: str = ""
+
+
+# --- the command line ---
+
+
+def parse(arguments: Sequence[str] | None) -> Options:
+    """Options from the command line. Exits with status 2 when they are wrong."""
+    parser = OptionParser(
+        PROGRAM,
+        "Enrol this machine: fetch the CA, make a key, get a certificate, write a sample configuration.",
+        f"Example: {PROGRAM} --registry https://re6st.example.com/ --fingerprint sha256:3f9a... --token qwertzui",
+    )
+    add = parser.add_argument
+    add("--registry", metavar="URL", help="HTTP URL of the registry")
+    add("--fingerprint", metavar="ALG:HEX", help="expected fingerprint of the CA, e.g. sha256:3f9a...")
+    add("--join", metavar="URL#ALG:HEX,token=TOKEN", help="registry, fingerprint and token in one paste")
+    add("--is-needed", action="store_true", help="only say by the exit code whether the network is out of reach (0)")
+    add("--ca-only", action="store_true", help="only fetch the CA")
+    add("-d", "--dir", metavar="DIR", type=Path, default=Path(), help="where to work (default: current directory)")
+    add(
+        *("-r", "--req"),
+        nargs=2,
+        metavar=("KEY", "VALUE"),
+        action="append",
+        default=[],
+        help="field of the certificate's subject, e.g. O 'Example Corp.'; an empty value removes it",
+    )
+    add("--email", metavar="EMAIL", help="where the registry mails a token to")
+    add("--token", metavar="TOKEN", help="token you received")
+    add("--anonymous", action="store_true", help="no token: the registry may give a longer prefix")
+    add("--location", metavar="CC,CT", default="", help="codes of country and continent, e.g. FR,EU")
+    values = parser.parse_args(arguments)
+    try:
+        return _options(values)
+    except ConfError as error:
+        parser.error(str(error))
+
+
+def _options(values: argparse.Namespace) -> Options:
+    """Check and convert. Raises ConfError."""
+    registry, fingerprint, token = values.registry, values.fingerprint, values.token
+    if values.join is not None:
+        if registry or fingerprint or token is not None:
+            raise ConfError("--join takes the place of --registry, --fingerprint and --token")
+        registry, fragment = urldefrag(values.join)
+        for item in filter(None, fragment.split(",")):
+            if item.startswith("token="):
+                token = item.removeprefix("token=")
+            else:
+                fingerprint = item
+    if not registry:
+        raise ConfError("the following arguments are required: --registry")
+    if values.anonymous and (values.email or token is not None):
+        raise ConfError("--anonymous conflicts with --email and --token")
+    if token is not None and not token.strip():
+        raise ConfError("the token is empty: use --anonymous to enrol without one")
+    if values.location and not re.fullmatch(r"[A-Z]{2},[A-Z]{2}", values.location):
+        raise ConfError(f"--location {values.location!r}: two codes of two capital letters wanted, as in FR,EU")
+    try:
+        expected = Fingerprint.parse(fingerprint) if fingerprint else None
+    except ValueError:
+        raise ConfError(f"fingerprint {fingerprint!r}: not of the form ALG:HEX, as in sha256:3f9a...") from None
+    return Options(
+        registry=registry,
+        directory=values.dir,
+        fingerprint=expected,
+        is_needed=values.is_needed,
+        ca_only=values.ca_only,
+        fields=dict(_field(key, value) for key, value in values.req),
+        email=values.email,
+        token="" if values.anonymous else token.strip() if token else None,
+        location=values.location,
+    )
+
+
+def _field(key: str, value: str) -> tuple[x509.ObjectIdentifier, str]:
+    oid = cert.FIELDS.get(key)
+    if oid is None:
+        raise ConfError(f"--req {key}: unknown field. Known are {', '.join(sorted(cert.FIELDS))}.")
+    if oid in cert.RESERVED_FIELDS:
+        raise ConfError(f"--req {key}: only the registry sets this field")
+    if value:
+        try:
+            x509.NameAttribute(oid, value)
+        except ValueError as error:
+            raise ConfError(f"--req {key} {value!r}: {error}") from None
+    return oid, value
+
+
+# --- the steps ---
+
+
+async def enrol(options: Options) -> int:
+    """Do what the options ask for; the exit code. Raises ConfError, RegistryError, CertError, OSError."""
+    client = RegistryClient(options.registry)
+    trust = check_ca(await client.get_ca(), options.fingerprint)
+    if options.is_needed:
+        return int(is_inside(trust.network))
+    if not options.directory.is_dir():
+        raise ConfError(f"{options.directory}: no such directory. Create it, or choose another one with --dir.")
+    if options.fingerprint is None:
+        check_known_ca(options.directory / CA, trust.ca)
+        shown = Fingerprint.of(trust.ca)
+        _warn(f"the CA is not checked without --fingerprint. Compare with what its operator says: {shown}")
+    if options.ca_only:
+        save_ca(options.directory / CA, trust)
+    else:
+        await _enrol(client, trust, options)
+    return 0
+
+
+async def _enrol(client: RegistryClient, trust: cert.Trust, options: Options) -> None:
+    directory = options.directory
+    fields = subject_fields(directory / CERT, options.fields)
+    key = load_key(directory / KEY, trust)
+    token = options.token if options.token is not None else await ask_token(client, options.email)
+    save_ca(directory / CA, trust)
+    if key is None:
+        key = await make_key(directory / KEY, trust)
+    else:
+        _say("Key", f"existing one used again, {directory / KEY}")
+    _say("Request", f"{'certificate' if token else 'anonymous certificate'} from {client.url} ...")
+    try:
+        new = await client.request_certificate(token, cert.new_request(key, fields), options.location)
+    except RegistryError:
+        if options.token is None:
+            _warn(f"when trying again, use the same token: --token {token}")
+        raise
+    if new is None:
+        raise ConfError(
+            f'token "{token}" unknown, used or expired. '
+            f"Ask for a new one: {PROGRAM} --registry {shlex.quote(options.registry)} --email YOU"
+        )
+    prefix = check_issued(new, trust, key)
+    save_cert(directory / CERT, new, trust)
+    save_sample(directory / CONF, options)
+    _say(
+        "Next",
+        f"in {directory.absolute()}: re6stnet @{CONF}, or systemctl enable --now re6stnet if this is its directory",
+    )
+    _say("Subnet", f"{subnet(trust.network, prefix)} (CN={prefix.cn})")
+
+
+def check_ca(ca: x509.Certificate, expected: Fingerprint | None) -> cert.Trust:
+    """The CA, if it is the expected one and one of re6st. Raises ConfError, CertError."""
+    if expected is not None:
+        actual = Fingerprint.of(ca, expected.algorithm)
+        if not hmac.compare_digest(actual.digest, expected.digest):
+            raise ConfError(
+                f"CA fingerprint is {actual}, expected {expected}: "
+                "wrong registry, or someone in between. Nothing was written."
+            )
+    return cert.Trust(ca)
+
+
+def check_known_ca(path: Path, ca: x509.Certificate) -> None:
+    """Whether an unchecked CA is the one that this directory knows. Raises ConfError, CertError."""
+    if path.exists() and not cert.Trust(cert.load_pem(cert.read_file(path), str(path))).renews(ca):
+        raise ConfError(
+            f"the CA {Fingerprint.of(ca)} is another one than {path}: wrong registry, or someone in between. "
+            "Give --fingerprint if it is right. Nothing was written."
+        )
+
+
+def is_inside(network: IPv6Network) -> bool:
+    """Whether this machine reaches the network from an address of the network: it runs re6st, or its router does.
+
+    Connecting a datagram socket only looks up the route and the source address, no packet leaves.
+    """
+    try:
+        with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as probe:
+            probe.connect((str(network.network_address), 9))
+            source = probe.getsockname()[0]
+    except OSError:
+        return False
+    return IPv6Address(source.partition("%")[0]) in network
+
+
+def subject_fields(old: Path, changes: Mapping[x509.ObjectIdentifier, str]) -> list[x509.NameAttribute[str | bytes]]:
+    """Subject of the request: the fields of an earlier certificate, with the changes. Raises CertError."""
+    kept: list[x509.NameAttribute[str | bytes]] = []
+    if old.exists():
+        subject = cert.load_pem(cert.read_file(old), str(old)).subject
+        kept = [a for a in subject if a.oid not in (*cert.RESERVED_FIELDS, *changes)]
+    return kept + [x509.NameAttribute(oid, value) for oid, value in changes.items() if value]
+
+
+def load_key(path: Path, trust: cert.Trust) -> rsa.RSAPrivateKey | None:
+    """The existing key, if there is one, to be used again. Raises CertError, ConfError."""
+    if not path.exists():
+        return None
+    key = cert.load_private_key(cert.read_file(path), str(path))
+    if key.key_size != trust.key_size:
+        raise ConfError(
+            f"{path} has {key.key_size} bits, this network uses {trust.key_size}. "
+            "Move it away to get a new one, if no subnet depends on it."
+        )
+    return key
+
+
+async def ask_token(client: RegistryClient, email: str | None) -> str:
+    """Have a token mailed and ask for it on the terminal. Raises ConfError, RegistryError."""
+    email = email or _ask("email", "Your email address: ", USAGE)
+    try:
+        await client.request_token(email)
+    except RegistryRefused as error:
+        if error.status != 403:
+            raise
+        raise ConfError(
+            f"registry {client.url} takes no enrolment by mail. Ask its operator for a token, or try --anonymous.",
+            REFUSED,
+        ) from None
+    _say("Token", f"mailed to {email}")
+    return _ask("token", "The token you received: ", FAILED)
+
+
+def _ask(what: str, prompt: str, code: int) -> str:
+    """Ask on the terminal; never without one. Raises ConfError."""
+    try:
+        answer = input(prompt).strip() if sys.stdin.isatty() else ""
+    except EOFError:
+        answer = ""
+    if not answer:
+        raise ConfError(f"no {what}, and no terminal to ask for it: {_ADVICE[what]}.", code)
+    return answer
+
+
+def check_issued(new: x509.Certificate, trust: cert.Trust, key: rsa.RSAPrivateKey) -> Prefix:
+    """The prefix in a new certificate, which is by the CA, for our key and inside the network. Raises ConfError."""
+    try:
+        new.verify_directly_issued_by(trust.ca)
+        prefix = cert.prefix_of_cert(new)
+        subnet(trust.network, prefix)
+    except (cert.CertError, PrefixError, ValueError, TypeError, InvalidSignature) as error:
+        raise ConfError(f"the registry gave a certificate that is of no use: {error or 'not by its CA'}") from None
+    if new.public_key() != key.public_key():
+        raise ConfError("the registry gave a certificate that is of no use: not for our key")
+    return prefix
+
+
+def save_ca(path: Path, trust: cert.Trust) -> None:
+    cert.replace_file(path, cert.to_pem(trust.ca))
+    end = trust.ca.not_valid_after_utc
+    _say("CA", f'"{_name(trust.ca)}", network {trust.network}, valid until {end:%Y-%m-%d}, in {path}')
+
+
+async def make_key(path: Path, trust: cert.Trust) -> rsa.RSAPrivateKey:
+    key = await asyncio.to_thread(cert.new_key, trust.key_size)
+    cert.write_private(path, cert.key_to_pem(key))
+    _say("Key", f"new RSA-{trust.key_size} in {path}: back it up, whoever loses it loses the subnet")
+    return key
+
+
+def save_cert(path: Path, new: x509.Certificate, trust: cert.Trust) -> None:
+    """Keep the certificate, say until when it is valid, and complain about a wrong clock."""
+    try:
+        cert.replace_file(path, cert.to_pem(new))
+    except OSError:
+        _warn(f"{path} cannot be written. The token is spent, so save this certificate there yourself:")
+        print(cert.to_pem(new).decode("ascii"))
+        raise
+    end = new.not_valid_after_utc
+    renewal = end - cert.RENEW_BEFORE
+    _say("Cert", f"valid until {end:%Y-%m-%dT%H:%MZ}, renewed by itself from {renewal:%Y-%m-%d} on, in {path}")
+    try:
+        trust.check_own(new, datetime.now(UTC))
+    except cert.CertError as error:
+        _warn(f"{path}: {error}")
+
+
+def save_sample(path: Path, options: Options) -> None:
+    if path.exists():
+        _say("Config", f"existing one left as it is, {path}")
+    else:
+        cert.replace_file(path, sample_configuration(options).encode())
+        _say("Config", f"sample written, {path}")
+
+
+def sample_configuration(options: Options) -> str:
+    """re6stnet.conf for this machine; paths are relative to its directory (wire.md 11.1, 11.4)."""
+    country, _, _ = options.location.partition(",")
+    lines = [f"registry {shlex.quote(options.registry)}", "ca ca.crt", "cert cert.crt", "key cert.key"]
+    if country:
+        lines.append(f"country {country}")
+    return "\n".join(lines) + _SAMPLES
+
+
+_SAMPLES = """
+
+# say more in the log (0 nothing ... 4 everything):
+#verbose 3
+# a log of its own for every tunnel, and more in it:
+#ovpnlog
+#O--verb
+#O3
+# the local network where other machines run re6st or babeld too:
+#interface eth0
+"""
+
+
+# --- words ---
+
+
+def _say(what: str, text: str) -> None:
+    print(f"{what:<8} {text}", flush=True)
+
+
+def _warn(text: str) -> None:
+    print(f"{PROGRAM}: warning: {text}", file=sys.stderr, flush=True)
+
+
+def _name(ca: x509.Certificate) -> str:
+    """What the CA calls itself, fit for a terminal."""
+    names = ca.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
+    text = str(names[0].value) if names else "no name"
+    return "".join(c if c.isprintable() else "?" for c in text[:64])
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command; its exit code."""
+    options = parse(arguments)
+    try:
+        return asyncio.run(enrol(options))
+    except RegistryUnreachable as error:
+        fail(PROGRAM, str(error), UNREACHABLE)
+    except RegistryRefused as error:
+        fail(PROGRAM, str(error), REFUSED)
+    except ConfError as error:
+        fail(PROGRAM, str(error), error.code)
+    except (RegistryError, cert.CertError) as error:
+        fail(PROGRAM, str(error))
+    except OSError as error:
+        fail(PROGRAM, f"{error.filename or options.directory}: {error.strerror or error}")
+    except KeyboardInterrupt:
+        fail(PROGRAM, "interrupted", INTERRUPTED)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
