@@ -1,0 +1,289 @@
+"""A re6st network on a bed: a registry, its node beside it, and more nodes; all of them the real programs."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from ipaddress import IPv6Address, IPv6Network
+from pathlib import Path
+
+from re6st import cert
+from re6st.core.babel_lines import INFINITY, LineError, Table, parse_reply
+from re6st.core.prefix import Prefix, address, subnet
+from testbed.bed import Bed, BedError, Host
+from testbed.pings import ping_pairs
+from testbed.wait import wait_until
+
+ROOT = Path(__file__).resolve().parent.parent
+NETWORK = IPv6Network("2001:db8:42::/48")
+
+_CLIENT_INTERFACE = re.compile(r"re6stnet\d+")  # the others, re6stnet-PROTO, are those of our servers (wire.md 8.4)
+
+
+def program(name: str) -> list[str]:
+    """The command line of one of our programs: registry, conf or node."""
+    return [sys.executable, "-m", f"re6st.cli.{name}"]
+
+
+def environment() -> dict[str, str]:
+    """The environment of our programs: this checkout's package, whatever else is installed."""
+    return dict(os.environ, PYTHONPATH=str(ROOT), PYTHONUNBUFFERED="1")
+
+
+class Node:
+    """re6stnet on a host."""
+
+    def __init__(self, host: Host, options: Sequence[str] = ()) -> None:
+        self.host = host
+        self.options = list(options)
+        self.process: subprocess.Popen[bytes] | None = None
+        self.prefix = Prefix(0, 0)
+
+    def __repr__(self) -> str:
+        return f"<{self.name} {self.prefix.cn}>"
+
+    @property
+    def name(self) -> str:
+        return self.host.name
+
+    @property
+    def subnet(self) -> IPv6Network:
+        return subnet(NETWORK, self.prefix)
+
+    @property
+    def address(self) -> IPv6Address:
+        """Its address inside re6st."""
+        return address(NETWORK, self.prefix)
+
+    def enrol(self, registry: str, fingerprint: str, *options: str) -> None:
+        """Get a certificate with re6st-conf; anonymously, if no options say otherwise. Raises BedError."""
+        base = ["--registry", registry, "--fingerprint", fingerprint, "-d", str(self.host.etc)]
+        self.host.run([*program("conf"), *base, *(options or ["--anonymous"])], env=environment())
+        own = cert.load_pem((self.host.etc / "cert.crt").read_bytes())
+        self.prefix = cert.prefix_of_cert(own)
+
+    def command(self, *options: str) -> list[str]:
+        """The command line that starts the node, with its own options and these."""
+        host = self.host
+        places = ["--log", host.log, "--run", host.run_directory, "--state", host.state]
+        return [*program("node"), "@re6stnet.conf", *map(str, places), *self.options, *options]
+
+    def start(self, *options: str) -> None:
+        self.process = self.host.start(self.command(*options), "re6stnet.out.log", env=environment(), cwd=self.host.etc)
+
+    def stop(self, timeout: float = 15) -> int:
+        """End it as systemd would (SIGTERM), and return its exit status."""
+        assert self.process is not None
+        self.process.terminate()
+        return self.process.wait(timeout)
+
+    def kill(self) -> None:
+        """End the daemon at once (SIGKILL); its children live on."""
+        assert self.process is not None
+        self.process.kill()
+        self.process.wait(10)
+
+    def pids(self, name: str) -> list[int]:
+        """The processes on its host that run this program, `openvpn` or `babeld`."""
+        return [pid for pid, words in self.host.processes().items() if words and Path(words[0]).name == name]
+
+    def signal(self, name: str, number: signal.Signals = signal.SIGKILL) -> list[int]:
+        """Send a signal to every process of its host that runs this program; their process ids."""
+        pids = self.pids(name)
+        for pid in pids:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, number)
+        return pids
+
+    def traces(self) -> list[str]:
+        """What is on the host that was not there before the node: empty after a clean end."""
+        host = self.host
+        found = [f"interface {name}" for name in host.interfaces() if name not in ("lo", "eth0")]
+        found += [f"process {pid}: {' '.join(words)}" for pid, words in host.processes().items()]
+        found += [f"file {path}" for path in [host.run_directory] if path.exists()]
+        lines = host.ip("-6", "address", "show") + host.ip("-6", "route", "show", "table", "all")
+        net = str(NETWORK.network_address).rstrip(":")
+        found += [line.strip() for line in lines.splitlines() if net in line]
+        rules = host.run(["nft", "list", "ruleset"]).stdout
+        return found + [f"nftables {line}" for line in rules.splitlines()]
+
+    def babel(self) -> Table:
+        """What its babeld knows; empty while it does not run."""
+        table = Table()
+        with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX) as own:
+            own.settimeout(2)
+            own.connect(str(self.host.run_directory / "babeld.sock"))
+            with own.makefile("r", encoding="ascii", errors="replace") as lines:
+                for command in (b"", b"dump\n"):
+                    own.sendall(command)
+                    for line in lines:
+                        if parse_reply(line.strip()):
+                            break
+                        with contextlib.suppress(LineError):
+                            table.feed(line)
+        return table
+
+
+@dataclass(frozen=True)
+class Tunnel:
+    """A tunnel in use: who opened it, to whom, and its round-trip time in ms as babeld sees it."""
+
+    client: Node
+    server: Node
+    rtt: float | None
+
+
+class Network:
+    """A registry and nodes. `nodes[0]` is the one beside the registry; the last `nat` ones sit behind a NAT router."""
+
+    def __init__(
+        self,
+        bed: Bed,
+        nodes: int = 3,
+        *,
+        nat: int = 0,
+        registry_options: Sequence[str] = (),
+        node_options: Sequence[str] = (),
+    ) -> None:
+        if not 0 <= nat < nodes:
+            raise BedError(f"{nat} of {nodes} nodes behind NAT: at least the registry's node stands before it")
+        self.bed = bed
+        self.registry_options = list(registry_options)
+        self.registry_process: subprocess.Popen[bytes] | None = None
+        self.nodes: list[Node] = []
+        for number in range(1, nodes - nat + 1):
+            host = bed.host(f"node{number}")
+            self.nodes.append(Node(host, ["--ip", host.address, *node_options]))
+        if nat:
+            router = bed.router("nat")
+            for number in range(nodes - nat + 1, nodes + 1):
+                # Its address is what its peers see; no time is lost looking for an UPnP router.
+                self.nodes.append(Node(router.host(f"node{number}"), ["--ip", "any", *node_options]))
+        self.registry_host = self.nodes[0].host
+        self.url = f"http://{self.registry_host.address}/"
+        self.fingerprint = ""
+
+    # --- life ---
+
+    @property
+    def registry_directory(self) -> Path:
+        return self.registry_host.directory / "registry"
+
+    def create(self) -> None:
+        """Make the CA, as an operator would, and start the registry."""
+        directory = self.registry_directory
+        directory.mkdir()
+        init = [*program("registry"), "init", "--network", str(NETWORK)]
+        self.registry_host.run(init, env=environment(), cwd=directory)
+        ca = cert.load_pem((directory / "ca.crt").read_bytes())
+        self.fingerprint = f"sha256:{cert.fingerprint(ca, 'sha256').hex()}"
+        self.start_registry()
+
+    def start_registry(self) -> None:
+        """Start the registry, and wait until it answers."""
+        host, directory = self.registry_host, self.registry_directory
+        places = ["--db", directory / "registry.db", "--logfile", host.log / "registry.log", "-r", host.run_directory]
+        options = ["@re6st-registry.conf", *map(str, places), "--anonymous-prefix-length", "16", *self.registry_options]
+        process = host.start([*program("registry"), *options], "registry.out.log", env=environment(), cwd=directory)
+        self.registry_process = process
+
+        def answers() -> bool:
+            if process.poll() is not None:
+                raise BedError(f"the registry ended with status {process.returncode}\n{self.bed.tails()}")
+            with contextlib.suppress(OSError, BedError):
+                return b"CERTIFICATE" in self.call("getCa")
+            return False
+
+        wait_until(answers, 20, "the registry answers", self.bed.tails)
+
+    def stop_registry(self) -> int:
+        """End it as systemd would, and return its exit status."""
+        assert self.registry_process is not None
+        self.registry_process.terminate()
+        return self.registry_process.wait(15)
+
+    def enrol(self) -> None:
+        """Enrol every node: first the registry's own, then two at a time."""
+        first, *others = self.nodes
+        first.enrol(self.url, self.fingerprint)
+        with ThreadPoolExecutor(2) as pool:
+            list(pool.map(lambda node: node.enrol(self.url, self.fingerprint), others))
+
+    def start(self) -> None:
+        """The whole network: registry, certificates, nodes."""
+        self.create()
+        self.enrol()
+        for node in self.nodes:
+            node.start()
+
+    # --- what it is like ---
+
+    def call(self, method: str, query: str = "") -> bytes:
+        """A call of the registry from its own host, which may call the restricted methods. Raises OSError, BedError."""
+
+        def connect() -> socket.socket:
+            return socket.create_connection(("127.0.0.1", 80), 10)
+
+        connection = http.client.HTTPConnection("127.0.0.1", timeout=10)
+        with contextlib.closing(connection):
+            connection.sock = self.registry_host.namespace.call(connect)
+            try:
+                connection.request("GET", f"/{method}?{query}")
+                response = connection.getresponse()
+                body = response.read()
+            except http.client.HTTPException as error:
+                raise BedError(f"{method}: {error!r}") from None
+        if response.status not in (200, 204):
+            raise BedError(f"{method}: status {response.status}")
+        return body
+
+    def pings(
+        self, nodes: Sequence[Node] | None = None, timeout: float = 2.0, size: int = 64
+    ) -> dict[tuple[Node, Node], float | None]:
+        """Round trips in seconds between all pairs of nodes, by their re6st addresses; None where none came back."""
+        nodes = self.nodes if nodes is None else nodes
+        pairs = {(a.host, b.address): (a, b) for a in nodes for b in nodes if a is not b}
+        return {pairs[pair]: rtt for pair, rtt in ping_pairs(pairs, timeout, size).items()}
+
+    def wait_connected(self, timeout: float, nodes: Sequence[Node] | None = None) -> None:
+        """Wait until every node, or each of these, reaches every other one. Raises AssertionError."""
+        silent: list[str] = []
+
+        def connected() -> bool:
+            pings = self.pings(nodes, timeout=0.5)
+            silent[:] = [f"{a.name} -> {b.name}" for (a, b), rtt in pings.items() if rtt is None]
+            return not silent
+
+        def context() -> str:
+            return f"no answer: {', '.join(silent)}\n{self.bed.tails()}"
+
+        wait_until(connected, timeout, "every node reaches every other one", context)
+
+    def tunnels(self) -> list[Tunnel]:
+        """The tunnels that babeld uses, each once, from the side that opened it."""
+        owners = {node.subnet: node for node in self.nodes}
+        found: dict[tuple[str, str], Tunnel] = {}
+        for node in self.nodes:
+            table = node.babel()
+            # The next hop of a route with refmetric 0 is the owner of its destination (wire.md 10.3).
+            hops = {route.via: route.destination for route in table.routes.values() if route.refmetric == 0}
+            for neighbour in table.neighbours.values():
+                peer = owners.get(hops.get(neighbour.key, NETWORK))
+                if peer and neighbour.cost < INFINITY and _CLIENT_INTERFACE.fullmatch(neighbour.interface):
+                    found[node.name, peer.name] = Tunnel(node, peer, neighbour.rtt)
+        return list(found.values())
+
+    def forget(self, node: Node) -> None:
+        """Remove what a node remembers (its cache), as on a new disk."""
+        shutil.rmtree(node.host.state)
+        node.host.state.mkdir()
