@@ -25,6 +25,8 @@ JSON_LIMIT = 8 << 20
 """Bytes it may unpack to: a million revoked serials."""
 VERSION_LIMIT = 9 + 1024
 KEY_LENGTH = 16
+TIME_LIMIT = 1e12
+"""Unix time that no parameter reaches; also keeps infinity and NaN out."""
 
 BABEL_DEFAULT = "max-rtt-penalty 5000 rtt-max 500 rtt-decay 125"
 
@@ -155,8 +157,10 @@ def check(values: dict[str, Any]) -> Parameters:
         except ValueError as error:
             raise ParamsError(f"ipv4: {error}") from None
     valid_until = values.get("valid_until")
-    if valid_until is not None and (isinstance(valid_until, bool) or not isinstance(valid_until, int | float)):
-        raise ParamsError("valid_until is no number")
+    if valid_until is not None and (
+        isinstance(valid_until, bool) or not isinstance(valid_until, int | float) or not 0 <= valid_until < TIME_LIMIT
+    ):
+        raise ParamsError("valid_until is no time")
     return Parameters(
         registry_prefix=registry_prefix,
         version=_version(values.get("version", b"\0")),
@@ -243,7 +247,7 @@ class _Reader:
             return None
         if not isinstance(value, list) or any(not isinstance(item, str) or len(item) > 8 for item in value):
             raise ParamsError(f"{name} is no list of country codes")
-        return tuple(value)
+        return tuple(value) or None
 
 
 def _version(value: Any) -> bytes:

@@ -91,7 +91,7 @@ class Prefix:
 def network_of_serial(serial: int) -> IPv6Network:
     """The IPv6 network written in the serial number of the CA certificate (wire.md 1.1). Raises PrefixError."""
     length = serial.bit_length() - 1
-    if not 0 < length <= MAX_LENGTH:
+    if serial < 0 or not 0 < length <= MAX_LENGTH:
         raise PrefixError(f"CA serial number {serial:#x} holds no IPv6 prefix")
     return IPv6Network(((serial ^ 1 << length) << MAX_LENGTH - length, length))
 
