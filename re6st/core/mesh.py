@@ -1,0 +1,491 @@
+"""The policy of the mesh: which tunnels to open, keep, drain and close (wire.md 10.4, 10.7, 8.4).
+
+`Mesh` takes events and returns actions; it owns the list of our client tunnels and of the clients of our servers. It
+has no clock and no dice of its own, so the same code runs in the daemon, in a test and in a simulation.
+
+A node keeps up to `client_count` client tunnels to peers picked at random among those it reaches only through others;
+random far links keep the graph an expander. It replaces the least useful one now and then, never one that somebody can
+only be reached through. A node that nobody connects to stays modest (two tunnels), as it takes room from others without
+giving any. A node that reaches nobody asks the registry and its memory at the same time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+from random import Random
+
+from re6st.core.prefix import Prefix
+from re6st.core.survey import Survey
+from re6st.core.wire import Endpoint
+
+MODEST = 2
+"""Client tunnels of a node that nobody is connected to (wire.md 10.4)."""
+FIRST_TUNNELS = 3
+"""Tunnels opened at once from memory by a node that reaches nobody."""
+ASK_TIME = 8.0
+"""Seconds until a question for an address counts as lost."""
+RETRY_FIRST, RETRY_LAST = 10.0, 600.0
+"""Seconds before a peer that could not be reached is tried again, doubling."""
+BOOTSTRAP_FIRST, BOOTSTRAP_LAST = 1.0, 60.0
+DEAD_TIME = 12.0
+"""Seconds without a babel neighbour after which an open tunnel is given up."""
+PARTITION_WAIT = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What the policy is told. Times in seconds."""
+
+    own: Prefix
+    registry: Prefix
+    client_count: int
+    tunnel_refresh: float
+    close_time: float
+    """How long the exchange before closing a tunnel may take: 2T of wire.md 10.7."""
+    neighbours: frozenset[Prefix] = frozenset()
+    disabled_protocols: frozenset[str] = frozenset()
+
+
+# --- events ---
+
+
+@dataclass(frozen=True, slots=True)
+class TunnelUp:
+    """Our client tunnel to `peer` is connected, on `interface`."""
+
+    peer: Prefix
+    interface: str
+
+
+@dataclass(frozen=True, slots=True)
+class TunnelDown:
+    """Our client tunnel ended, or never came up."""
+
+    peer: Prefix
+
+
+@dataclass(frozen=True, slots=True)
+class ClientUp:
+    """A client connected to one of our servers."""
+
+    peer: Prefix
+
+
+@dataclass(frozen=True, slots=True)
+class ClientDown:
+    peer: Prefix
+
+
+@dataclass(frozen=True, slots=True)
+class Surveyed:
+    """The routing table changed."""
+
+    survey: Survey
+
+
+@dataclass(frozen=True, slots=True)
+class AddressLearned:
+    """A peer told us where its servers are; nothing if it has none."""
+
+    peer: Prefix
+    endpoints: tuple[Endpoint, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class BootstrapAnswered:
+    """The registry named a peer to begin with, or nobody."""
+
+    peer: Prefix | None
+    endpoints: tuple[Endpoint, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class CloseAsked:
+    """A client asks whether it may close its tunnel to us (code 2)."""
+
+    peer: Prefix
+
+
+@dataclass(frozen=True, slots=True)
+class CloseAllowed:
+    """The peer lets us close our tunnel (code 3)."""
+
+    peer: Prefix
+
+
+@dataclass(frozen=True, slots=True)
+class SettingsChanged:
+    settings: Settings
+
+
+Event = (
+    TunnelUp
+    | TunnelDown
+    | ClientUp
+    | ClientDown
+    | Surveyed
+    | AddressLearned
+    | BootstrapAnswered
+    | CloseAsked
+    | CloseAllowed
+    | SettingsChanged
+)
+
+
+# --- actions ---
+
+
+@dataclass(frozen=True, slots=True)
+class OpenTunnel:
+    peer: Prefix
+    endpoints: tuple[Endpoint, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class CloseTunnel:
+    peer: Prefix
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class DrainTunnel:
+    """Make routes move away from this tunnel while it still forwards."""
+
+    peer: Prefix
+
+
+@dataclass(frozen=True, slots=True)
+class UndrainTunnel:
+    peer: Prefix
+
+
+@dataclass(frozen=True, slots=True)
+class AskAddress:
+    peer: Prefix
+
+
+@dataclass(frozen=True, slots=True)
+class AskBootstrap:
+    """Ask the registry for a peer."""
+
+
+@dataclass(frozen=True, slots=True)
+class AskClose:
+    """Ask the peer whether we may close (code 2)."""
+
+    peer: Prefix
+
+
+@dataclass(frozen=True, slots=True)
+class AllowClose:
+    """Tell a client that it may close (code 3)."""
+
+    peer: Prefix
+
+
+@dataclass(frozen=True, slots=True)
+class EnsureSession:
+    peer: Prefix
+
+
+Action = (
+    OpenTunnel
+    | CloseTunnel
+    | DrainTunnel
+    | UndrainTunnel
+    | AskAddress
+    | AskBootstrap
+    | AskClose
+    | AllowClose
+    | EnsureSession
+)
+
+
+class Phase(Enum):
+    """Life of a client tunnel."""
+
+    OPENING = "opening"
+    UP = "up"
+    DRAINING = "draining"
+    """Routes are moving away."""
+    ASKED = "asked"
+    """Nothing goes through it any more; the peer was asked."""
+    CLOSING = "closing"
+
+
+@dataclass(slots=True)
+class Tunnel:
+    """One of our client tunnels. `since` is when the phase began, `alive` when babel last had a neighbour on it."""
+
+    peer: Prefix
+    phase: Phase
+    since: float
+    interface: str = ""
+    alive: float = 0.0
+    asked: float = 0.0
+
+
+@dataclass(slots=True)
+class _Failures:
+    count: int = 0
+    until: float = 0.0
+
+
+@dataclass(slots=True)
+class _Wait:
+    """When the registry may be asked for a peer again, and how long after that."""
+
+    until: float = 0.0
+    next: float = field(default=BOOTSTRAP_FIRST)
+    pending: bool = False
+
+
+class Mesh:
+    """The policy of one node. `known` are the endpoints that the node remembers of peers; it belongs to the caller."""
+
+    def __init__(self, settings: Settings, known: Mapping[Prefix, tuple[Endpoint, ...]], rng: Random) -> None:
+        self.settings = settings
+        self.tunnels: dict[Prefix, Tunnel] = {}
+        self.clients: dict[Prefix, int] = {}
+        """Peers connected to our servers, with the number of their tunnels."""
+        self.survey = Survey()
+        self._known = known
+        self._rng = rng
+        self._asked: dict[Prefix, float] = {}
+        self._failures: dict[Prefix, _Failures] = {}
+        self._close_asked: dict[Prefix, float] = {}
+        self._bootstrap = _Wait()
+        self._refreshed = 0.0
+        self._partitioned: float | None = None
+
+    # -- state, in words --
+
+    @property
+    def connected(self) -> bool:
+        """Whether we reach the registry's node, which is everybody's proof of being in the network (wire.md 4.5)."""
+        registry, own = self.settings.registry, self.settings.own
+        if registry == own:
+            return bool(self.survey.peers)
+        return registry in self.survey.peers or registry in self.clients
+
+    @property
+    def limit(self) -> int:
+        """How many client tunnels we want at most."""
+        count = self.settings.client_count
+        return count if self.clients or not self.connected else min(MODEST, count)
+
+    # -- the two ways in --
+
+    def handle(self, event: Event, now: float) -> list[Action]:
+        """Take an event in; returns what is to be done."""
+        match event:
+            case TunnelUp(peer, interface):
+                if tunnel := self.tunnels.get(peer):
+                    tunnel.phase, tunnel.since, tunnel.interface, tunnel.alive = Phase.UP, now, interface, now
+                    self._failures.pop(peer, None)
+            case TunnelDown(peer):
+                tunnel = self.tunnels.pop(peer, None)
+                if tunnel and tunnel.phase is Phase.OPENING:
+                    self._failed(peer, now)
+            case ClientUp(peer):
+                self.clients[peer] = self.clients.get(peer, 0) + 1
+            case ClientDown(peer):
+                self.clients[peer] = self.clients.get(peer, 1) - 1
+                if self.clients[peer] <= 0:
+                    del self.clients[peer]
+                    self._close_asked.pop(peer, None)
+            case Surveyed(survey):
+                self.survey = survey
+            case AddressLearned(peer, endpoints):
+                if self._asked.pop(peer, None) is not None:
+                    return self._open(peer, endpoints, now) if self._missing() > 0 else []
+            case BootstrapAnswered(peer, endpoints):
+                self._bootstrap.pending = False
+                if peer is not None and peer not in self.survey.peers:
+                    return self._open(peer, endpoints, now)
+            case CloseAsked(peer):
+                if peer in self.clients:
+                    self._close_asked.setdefault(peer, now)
+            case CloseAllowed(peer):
+                tunnel = self.tunnels.get(peer)
+                if tunnel and tunnel.phase is Phase.ASKED:
+                    return [self._close(tunnel, "replaced", now)]
+            case SettingsChanged(settings):
+                self.settings = settings
+        return self.tick(now)
+
+    def tick(self, now: float) -> list[Action]:
+        """What is to be done at this moment. To be called every second or so."""
+        actions: list[Action] = []
+        actions += self._give_up(now)
+        actions += self._advance_closing(now)
+        actions += self._allow_closing(now)
+        actions += self._reach_out(now)
+        actions += self._refresh(now)
+        actions += self._meet(now)
+        return actions
+
+    # -- closing --
+
+    def _give_up(self, now: float) -> list[Action]:
+        """Close tunnels that are doubled by the peer's own one, or that babel sees nobody through."""
+        actions: list[Action] = []
+        for tunnel in list(self.tunnels.values()):
+            if tunnel.phase in (Phase.CLOSING, Phase.OPENING):
+                continue
+            if tunnel.interface in self.survey.alive:
+                tunnel.alive = now
+            if tunnel.peer in self.clients and self.settings.own < tunnel.peer:
+                actions.append(self._close(tunnel, "doubled by the peer's own tunnel", now))
+            elif tunnel.phase is Phase.UP and now - tunnel.alive > DEAD_TIME:
+                actions.append(self._close(tunnel, f"silent for {DEAD_TIME:g} s", now))
+        return actions
+
+    def _advance_closing(self, now: float) -> list[Action]:
+        """The client's side of wire.md 10.7: wait until nothing is carried, ask, and go back if nobody answers."""
+        actions: list[Action] = []
+        for tunnel in list(self.tunnels.values()):
+            if tunnel.phase not in (Phase.DRAINING, Phase.ASKED):
+                continue
+            if tunnel.phase is Phase.DRAINING and not self.survey.carried_by(tunnel.interface):
+                tunnel.phase, tunnel.since, tunnel.asked = Phase.ASKED, now, now
+                actions.append(AskClose(tunnel.peer))
+            elif now - tunnel.since > self.settings.close_time:
+                tunnel.phase, tunnel.since, tunnel.alive = Phase.UP, now, now
+                actions.append(UndrainTunnel(tunnel.peer))
+        return actions
+
+    def _allow_closing(self, now: float) -> list[Action]:
+        """The server's side: agree once nothing goes through the client, or at half of its patience."""
+        actions: list[Action] = []
+        for peer, since in list(self._close_asked.items()):
+            if not self.survey.carried(peer) or now - since > self.settings.close_time / 2:
+                del self._close_asked[peer]
+                actions.append(AllowClose(peer))
+        return actions
+
+    def _close(self, tunnel: Tunnel, reason: str, now: float) -> CloseTunnel:
+        tunnel.phase, tunnel.since = Phase.CLOSING, now
+        return CloseTunnel(tunnel.peer, reason)
+
+    def _refresh(self, now: float) -> list[Action]:
+        """Now and then replace the least useful tunnel, if there is somebody else to meet."""
+        if now - self._refreshed < self.settings.tunnel_refresh or not self._distant():
+            return []
+        self._refreshed = now
+        candidates = [t for t in self.tunnels.values() if t.phase is Phase.UP]
+        if len(self.tunnels) < self.limit or len(candidates) < len(self.tunnels):
+            return []
+        candidates = [
+            t for t in candidates if t.peer not in self.settings.neighbours and not self.survey.sole_by(t.interface)
+        ]
+        if not candidates:
+            return []
+        worst = min(
+            candidates, key=lambda t: (t.peer in self.survey.neighbours, len(self.survey.carried_by(t.interface)))
+        )
+        worst.phase, worst.since = Phase.DRAINING, now
+        return [DrainTunnel(worst.peer)]
+
+    # -- opening --
+
+    def _reach_out(self, now: float) -> list[Action]:
+        """When we do not reach the registry's node: ask for a first peer, and try those we remember."""
+        settings, wait = self.settings, self._bootstrap
+        if self.connected:
+            if self._partitioned is not None or wait.next > BOOTSTRAP_FIRST:
+                self._partitioned, self._bootstrap = None, _Wait()
+            return [] if settings.registry == settings.own else [EnsureSession(settings.registry)]
+        if settings.client_count == 0:
+            return []
+        actions: list[Action] = []
+        peers = self.survey.peers
+        if not peers:
+            busy = [t for t in self.tunnels.values() if t.phase is not Phase.CLOSING]
+            if len(busy) < FIRST_TUNNELS:
+                for peer in self._remembered(now)[: FIRST_TUNNELS - len(busy)]:
+                    actions += self._open(peer, self._known[peer], now)
+        elif self._partitioned is None:
+            # Others reach us, so the network is split: the larger our part, the less each of us needs to ask.
+            self._partitioned = now
+            wait.until = now + PARTITION_WAIT * (1 + self._rng.random() * len(peers))
+        if settings.registry != settings.own and not wait.pending and now >= wait.until:
+            wait.pending = True
+            wait.until = now + wait.next * self._rng.uniform(0.8, 1.2)
+            wait.next = min(2 * wait.next, BOOTSTRAP_LAST)
+            actions.append(AskBootstrap())
+        return actions
+
+    def _meet(self, now: float) -> list[Action]:
+        """Open tunnels to peers that we reach only through others."""
+        for peer in [p for p, until in self._asked.items() if until <= now]:
+            del self._asked[peer]
+            self._failed(peer, now)
+        missing = self._missing()
+        if missing <= 0 or not self.survey.peers:
+            return []
+        actions: list[Action] = []
+        for peer in self._distant():
+            if missing <= 0:
+                break
+            failures = self._failures.get(peer)
+            if failures and failures.until > now:
+                continue
+            opened = self._open(peer, self._known.get(peer, ()), now)
+            if not opened:
+                self._asked[peer] = now + ASK_TIME
+                opened = [AskAddress(peer)]
+            actions += opened
+            missing -= 1
+        return actions
+
+    def _open(self, peer: Prefix, endpoints: tuple[Endpoint, ...], now: float) -> list[Action]:
+        """A tunnel to a peer we have none with, if it has an address that we may use."""
+        if peer == self.settings.own or peer in self.tunnels or peer in self.clients:
+            return []
+        failures = self._failures.get(peer)
+        usable = tuple(e for e in endpoints if _family(e.protocol) not in self.settings.disabled_protocols)
+        if not usable:
+            if endpoints:
+                self._failed(peer, now)
+            return []
+        if failures and failures.until > now and self.survey.peers:
+            return []
+        self._asked.pop(peer, None)
+        self._refreshed = now
+        self.tunnels[peer] = Tunnel(peer, Phase.OPENING, now)
+        return [OpenTunnel(peer, usable)]
+
+    def _missing(self) -> int:
+        return self.limit - len(self.tunnels) - len(self._asked)
+
+    def _distant(self) -> list[Prefix]:
+        """Peers that are not next to us, the wanted neighbours first, then in random order."""
+        near = self.survey.neighbours.keys() | self.tunnels.keys() | self.clients.keys() | self._asked.keys()
+        distant = sorted(self.survey.peers - near)
+        self._rng.shuffle(distant)
+        return sorted(distant, key=lambda peer: peer not in self.settings.neighbours)
+
+    def _remembered(self, now: float) -> list[Prefix]:
+        """Peers in our memory, in random order, those that failed lately last and not before their time."""
+        peers = sorted(self._known.keys() - self.tunnels.keys() - self.clients.keys() - {self.settings.own})
+        self._rng.shuffle(peers)
+        failed = self._failures
+        return sorted(
+            (p for p in peers if p not in failed or failed[p].until <= now),
+            key=lambda p: (p not in self.settings.neighbours, failed[p].count if p in failed else 0),
+        )
+
+    def _failed(self, peer: Prefix, now: float) -> None:
+        failures = self._failures.setdefault(peer, _Failures())
+        failures.until = now + min(RETRY_FIRST * 2**failures.count, RETRY_LAST) * self._rng.uniform(0.8, 1.2)
+        failures.count += 1
+        if len(self._failures) > 1000:
+            del self._failures[next(iter(self._failures))]
+
+
+def _family(protocol: str) -> str:
+    """The protocol as --disable-proto names it: udp4 is udp, tcp4 is tcp."""
+    return protocol.removesuffix("4")

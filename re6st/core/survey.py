@@ -1,0 +1,90 @@
+"""What babeld's table says about the mesh: who is reachable, who is next to us, what they carry (wire.md 10.3).
+
+A neighbour is known by its own subnet: a route whose refmetric is 0 is announced by the owner of the destination, so
+the next hop *is* that node. Routes that are not installed tell this too, so a neighbour whose own subnet is better
+reached through somebody else is still identified.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from ipaddress import IPv6Network
+
+from re6st.core.babel_lines import INFINITY, NextHop, Table
+from re6st.core.prefix import Prefix, prefix_of
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """What goes through one neighbour: destinations `carried` now, and those of them with no other way (`sole`)."""
+
+    hop: NextHop
+    carried: frozenset[Prefix]
+    sole: frozenset[Prefix]
+
+
+@dataclass(frozen=True, slots=True)
+class Survey:
+    """The mesh as we see it at one moment."""
+
+    peers: frozenset[Prefix] = frozenset()
+    """Everybody reachable, ourselves left out."""
+    neighbours: Mapping[Prefix, tuple[Link, ...]] = field(default_factory=dict)
+    """Nodes next to us, with the links to each (two if both opened a tunnel)."""
+    unidentified: tuple[Link, ...] = ()
+    """Next hops that carry something but never announced a subnet of their own to us."""
+    alive: frozenset[str] = frozenset()
+    """Interfaces with a babel neighbour that can be reached."""
+
+    def carried(self, peer: Prefix) -> frozenset[Prefix]:
+        """Destinations whose traffic goes through this neighbour now."""
+        return frozenset().union(*(link.carried for link in self.neighbours.get(peer, ())))
+
+    def carried_by(self, interface: str) -> frozenset[Prefix]:
+        """Destinations whose traffic leaves by this interface now."""
+        return frozenset().union(*(link.carried for link in self._links() if link.hop.interface == interface))
+
+    def sole_by(self, interface: str) -> frozenset[Prefix]:
+        """Destinations that only this interface leads to."""
+        return frozenset().union(*(link.sole for link in self._links() if link.hop.interface == interface))
+
+    def _links(self) -> list[Link]:
+        return [link for links in self.neighbours.values() for link in links] + list(self.unidentified)
+
+
+def survey(table: Table, network: IPv6Network, own: Prefix) -> Survey:
+    """Read the table. Time is proportional to the number of routes."""
+    owner: dict[NextHop, Prefix] = {}
+    ways: defaultdict[Prefix, set[NextHop]] = defaultdict(set)
+    used: dict[Prefix, NextHop] = {}
+    for route in table.routes.values():
+        if route.metric >= INFINITY or route.source.prefixlen:
+            continue
+        destination = prefix_of(network, route.destination)
+        if destination is None or destination == own:
+            continue
+        if route.refmetric == 0:
+            owner[route.via] = destination
+        ways[destination].add(route.via)
+        if route.installed:
+            used[destination] = route.via
+    carried: defaultdict[NextHop, set[Prefix]] = defaultdict(set)
+    for destination, hop in used.items():
+        carried[hop].add(destination)
+    neighbours: defaultdict[Prefix, list[Link]] = defaultdict(list)
+    unidentified = []
+    for hop in owner.keys() | carried.keys():
+        through = frozenset(carried[hop])
+        link = Link(hop, through, frozenset(d for d in through if len(ways[d]) < 2))
+        if hop in owner:
+            neighbours[owner[hop]].append(link)
+        else:
+            unidentified.append(link)
+    return Survey(
+        peers=frozenset(used),
+        neighbours={peer: tuple(links) for peer, links in neighbours.items()},
+        unidentified=tuple(unidentified),
+        alive=frozenset(n.interface for n in table.neighbours.values() if n.cost < INFINITY),
+    )

@@ -1,0 +1,211 @@
+"""Links, addresses and routes of this machine (pyroute2, /proc/sys/net, the netifaces API).
+
+What a node adds is declared here and undone at exit: `Kernel` remembers what it made, and `clear` removes what an
+earlier run left behind (wire.md 1.3). Only names and prefixes of our network are touched.
+"""
+
+from __future__ import annotations
+
+import logging
+import socket
+from collections.abc import Iterable
+from contextlib import suppress
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
+from pathlib import Path
+from typing import Any
+
+import netifaces
+from pyroute2 import AsyncIPRoute
+from pyroute2.netlink.exceptions import NetlinkError
+
+RTPROT_BABEL = 42
+RTN_UNREACHABLE = 7
+RT_TABLE_MAIN = 254
+
+log = logging.getLogger(__name__)
+
+Network = IPv4Network | IPv6Network
+Address = IPv4Address | IPv6Address
+
+
+class KernelError(Exception):
+    """The kernel refused; the text says what, and what to do."""
+
+
+class Kernel:
+    """The kernel of the network namespace we run in."""
+
+    def __init__(self) -> None:
+        self._netlink = AsyncIPRoute()
+        self._links: list[str] = []
+        self._addresses: list[tuple[Address, int, str]] = []
+        self._unreachable: list[Network] = []
+
+    async def close(self) -> None:
+        await self._netlink.close()
+
+    # -- links --
+
+    async def make_tap(self, name: str) -> None:
+        """Make a persistent TAP interface, down; one of that name is taken over. Raises KernelError.
+
+        Duplicate address detection is off on it: nobody else can have its random link-local address, and waiting for the
+        detection would cost a second of every new tunnel.
+        """
+        if await self._index(name) is None:
+            await self._do(
+                f"make the interface {name}",
+                self._netlink.link("add", ifname=name, kind="tuntap", mode="tap"),
+            )
+        if name not in self._links:
+            self._links.append(name)
+        for setting, value in (("accept_dad", 0), ("dad_transmits", 0), ("accept_ra", 0)):
+            self._sysctl(f"ipv6/conf/{name}/{setting}", value)
+
+    async def set_up(self, name: str, mtu: int | None = None) -> None:
+        """Bring an interface up, with this MTU in bytes. Raises KernelError."""
+        arguments: dict[str, Any] = {"state": "up"} | ({"mtu": mtu} if mtu else {})
+        await self._do(f"bring {name} up", self._netlink.link("set", index=await self._need(name), **arguments))
+
+    async def set_down(self, name: str) -> None:
+        """Take an interface down, if it is there: babeld forgets its neighbours and routes at once."""
+        index = await self._index(name)
+        if index is not None:
+            with suppress(NetlinkError):
+                await self._netlink.link("set", index=index, state="down")
+
+    async def delete_link(self, name: str) -> None:
+        index = await self._index(name)
+        if index is not None:
+            with suppress(NetlinkError):
+                await self._netlink.link("del", index=index)
+        if name in self._links:
+            self._links.remove(name)
+
+    # -- addresses and routes --
+
+    async def add_address(self, ip: Address, length: int, interface: str) -> None:
+        """Put an address on an interface, which is brought up. Raises KernelError."""
+        index = await self._need(interface)
+        await self.set_up(interface)
+        self._addresses.append((ip, length, interface))
+        await self._do(
+            f"put {ip}/{length} on {interface}",
+            self._netlink.addr("replace", index=index, address=str(ip), prefixlen=length),
+        )
+
+    async def add_unreachable(self, network: Network) -> None:
+        """Traffic to unknown parts of the network must not leak to the default route (wire.md 1.3). Raises KernelError."""
+        self._unreachable.append(network)
+        await self._do(
+            f"add the route unreachable {network}",
+            self._netlink.route("replace", dst=str(network), type="unreachable", family=_family(network)),
+        )
+
+    async def undo(self) -> None:
+        """Remove what was added, the last first; what is gone already is no error."""
+        for network in reversed(self._unreachable):
+            with suppress(NetlinkError):
+                await self._netlink.route("del", dst=str(network), type="unreachable", family=_family(network))
+        for ip, length, interface in reversed(self._addresses):
+            with suppress(NetlinkError):
+                index = await self._index(interface)
+                if index is not None:
+                    await self._netlink.addr("del", index=index, address=str(ip), prefixlen=length)
+        for name in list(self._links):
+            await self.delete_link(name)
+        self._unreachable.clear()
+        self._addresses.clear()
+
+    async def clear(self, network: Network, names: Iterable[str]) -> list[str]:
+        """Remove what an earlier run left: our TAPs, routes and addresses inside the network. Says what it removed."""
+        removed = []
+        ours = set(names)
+        for link in await self._dump(self._netlink.link("dump")):
+            name = link.get("ifname")
+            if name in ours and link.get(("linkinfo", "kind")) == "tun":
+                with suppress(NetlinkError):
+                    await self._netlink.link("del", index=link["index"])
+                    removed.append(f"interface {name}")
+        for route in await self._dump(self._netlink.route("dump", family=_family(network))):
+            if await self._clear_route(route, network):
+                removed.append(f"route {route.get('dst')}/{route['dst_len']}")
+        for entry in await self._dump(self._netlink.addr("dump", family=_family(network))):
+            ip = ip_address(entry.get("address"))
+            if ip in network:
+                with suppress(NetlinkError):
+                    await self._netlink.addr("del", index=entry["index"], address=str(ip), prefixlen=entry["prefixlen"])
+                    removed.append(f"address {ip}")
+        return removed
+
+    async def _clear_route(self, route: Any, network: Network) -> bool:
+        text, length = route.get("dst"), route["dst_len"]
+        if text is None or length < network.prefixlen or ip_address(text) not in network:
+            return False
+        unreachable = route["type"] == RTN_UNREACHABLE
+        if route["proto"] != RTPROT_BABEL and not (unreachable and length == network.prefixlen):
+            return False
+        arguments: dict[str, Any] = {"dst": f"{text}/{length}", "family": _family(network), "proto": route["proto"]}
+        arguments |= {"type": "unreachable"} if unreachable else {"oif": route.get("oif")}
+        arguments |= {"table": route.get("table") or route["table"], "priority": route.get("priority")}
+        with suppress(NetlinkError):
+            await self._netlink.route("del", **arguments)
+            return True
+        return False
+
+    # -- within --
+
+    async def _do(self, what: str, call: Any) -> None:
+        try:
+            await call
+        except NetlinkError as error:
+            raise KernelError(f"cannot {what}: {error.args[-1]}. {_advice(error.code)}") from None
+        except OSError as error:
+            raise KernelError(f"cannot {what}: {error.strerror}. {_advice(error.errno)}") from None
+
+    async def _dump(self, call: Any) -> list[Any]:
+        return [message async for message in await call]
+
+    async def _index(self, name: str) -> int | None:
+        try:
+            return socket.if_nametoindex(name)
+        except OSError:
+            return None
+
+    async def _need(self, name: str) -> int:
+        index = await self._index(name)
+        if index is None:
+            raise KernelError(f"there is no interface {name}")
+        return index
+
+    def _sysctl(self, name: str, value: int) -> None:
+        try:
+            Path("/proc/sys/net", name).write_text(f"{value}\n")
+        except OSError as error:
+            log.warning("/proc/sys/net/%s: %s", name, error.strerror)
+
+
+def local_addresses() -> list[IPv4Address | IPv6Address]:
+    """The global addresses of this machine, of all interfaces."""
+    found: list[IPv4Address | IPv6Address] = []
+    for interface in netifaces.interfaces():
+        addresses = netifaces.ifaddresses(interface)
+        for family in (netifaces.AF_INET, netifaces.AF_INET6):
+            for entry in addresses.get(family, ()):
+                with suppress(ValueError, KeyError):
+                    ip = ip_address(entry["addr"].partition("%")[0])
+                    if not ip.is_loopback and not ip.is_link_local and ip not in found:
+                        found.append(ip)
+    return found
+
+
+def _family(network: Network) -> int:
+    return socket.AF_INET6 if network.version == 6 else socket.AF_INET
+
+
+def _advice(code: int | None) -> str:
+    if code in (1, 13):
+        return "Run as root or with CAP_NET_ADMIN (see re6stnet.service)."
+    if code in (2, 19, 95):
+        return "Is the kernel module tun loaded (modprobe tun), and IPv6 enabled?"
+    return "See the kernel's log."

@@ -1,0 +1,143 @@
+"""Child processes: started, watched, stopped; and how long to wait before the next start.
+
+`Child` is one run of a program in a process group of its own. Whoever needs it to live (babel.py, tunnel.py) loops with
+a `Backoff`; `leftovers` finds what a crashed daemon left running.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import random
+import shutil
+import signal
+from collections.abc import Sequence
+from pathlib import Path
+
+STOP_GRACE = 5.0
+"""Seconds between SIGTERM and SIGKILL (wire.md 10.9)."""
+
+
+class MissingProgram(Exception):
+    """A program that is not installed."""
+
+
+def find_program(name: str) -> str:
+    """The path of a program, also where PATH lacks the sbin directories. Raises MissingProgram."""
+    path = shutil.which(name) or shutil.which(name, path="/usr/local/sbin:/usr/sbin:/sbin")
+    if path is None:
+        raise MissingProgram(f"{name}: program not found. Install it (Debian: apt install {name}).")
+    return path
+
+
+class Backoff:
+    """Delays that double from `first` to `last` seconds, with some jitter, and start again after success."""
+
+    def __init__(self, first: float = 0.5, last: float = 60.0) -> None:
+        self._first = self._next = first
+        self._last = last
+
+    def next(self) -> float:
+        delay = self._next * random.uniform(0.75, 1.25)  # noqa: S311
+        self._next = min(2 * self._next, self._last)
+        return delay
+
+    def reset(self) -> None:
+        self._next = self._first
+
+
+class Child:
+    """One run of a program."""
+
+    def __init__(self, name: str, process: asyncio.subprocess.Process) -> None:
+        self.name = name
+        self._process = process
+
+    @classmethod
+    async def start(cls, name: str, argv: Sequence[str | Path], log: Path | None = None) -> Child:
+        """Start a program; what it prints goes to the end of `log` or nowhere. Raises OSError.
+
+        It gets a session of its own, so that a Ctrl-C in our terminal does not end it before we ask.
+        """
+        with open(log or os.devnull, "ab") as output:
+            process = await asyncio.create_subprocess_exec(
+                *map(str, argv),
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                start_new_session=True,
+            )
+        return cls(name, process)
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    @property
+    def running(self) -> bool:
+        return self._process.returncode is None
+
+    async def wait(self) -> int:
+        """The exit status; negative is the number of the signal that ended it."""
+        return await self._process.wait()
+
+    def signal(self, number: signal.Signals) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            self._process.send_signal(number)
+
+    async def stop(self, grace: float = STOP_GRACE) -> None:
+        """End it: SIGTERM, and SIGKILL after `grace` seconds. Finishes also when cancelled."""
+        if not self.running:
+            return
+        self.signal(signal.SIGTERM)
+        try:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(grace):
+                    await self._process.wait()
+        finally:
+            if self.running:
+                self.signal(signal.SIGKILL)
+        await self._process.wait()
+
+
+def status_text(status: int) -> str:
+    """An exit status in words."""
+    if status >= 0:
+        return f"exit status {status}"
+    with contextlib.suppress(ValueError):
+        return signal.Signals(-status).name
+    return f"signal {-status}"
+
+
+def leftovers(programs: frozenset[str], directory: Path) -> list[int]:
+    """Processes of these programs with an argument inside `directory`: ours, from a run that could not clean up.
+
+    The directory is the run directory of one node, so another node of the same machine is not touched.
+    """
+    found = []
+    inside = os.fsencode(f"{directory}/")
+    for entry in Path("/proc").iterdir():
+        if not entry.name.isdigit() or int(entry.name) == os.getpid():
+            continue
+        try:
+            argv = (entry / "cmdline").read_bytes().split(b"\0")
+        except OSError:
+            continue
+        if os.path.basename(os.fsdecode(argv[0])) in programs and any(inside in word for word in argv[1:]):
+            found.append(int(entry.name))
+    return found
+
+
+async def end_leftovers(programs: frozenset[str], directory: Path) -> list[int]:
+    """End such processes, and return their numbers."""
+    pids = leftovers(programs, directory)
+    for number, patience in ((signal.SIGTERM, STOP_GRACE), (signal.SIGKILL, 1.0)):
+        left = leftovers(programs, directory)
+        for pid in left:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, number)
+        deadline = asyncio.get_running_loop().time() + patience
+        while leftovers(programs, directory) and asyncio.get_running_loop().time() < deadline:  # noqa: ASYNC110
+            await asyncio.sleep(0.05)  # another parent's children: there is nothing else to wait for
+    return pids
