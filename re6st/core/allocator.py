@@ -1,0 +1,278 @@
+"""Which prefix a new node gets: the free leaves of the registry's tree, node numbers, communities (wire.md section 4).
+
+The tree itself, with its used leaves, is in the registry's database. Here are only the free leaves, sorted, so that
+every operation costs O(log n). What an operation changes it returns as `Edits`, for the database; `undo` takes them
+back when the database could not store them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from sortedcontainers import SortedDict, SortedList
+
+from re6st.core.prefix import MAX_LENGTH, Prefix, PrefixError
+
+ROOT = Prefix(0, 0)
+
+FILE_LIMIT = 1000
+"""Lines of a community file."""
+
+
+class AllocationError(Exception):
+    """There is no prefix of this length here: no space, or the length makes no sense in this network."""
+
+
+class CommunityError(Exception):
+    """A community file that cannot be used; the text names the line."""
+
+
+@dataclass(frozen=True, slots=True)
+class Edits:
+    """What an operation does to the rows of the tree.
+
+    `removed` rows were free and go, `added` rows come and are free, `reserved` rows come and are never given out. The
+    row of an allocated prefix is for the caller to add, as the row of a released one was for the caller to remove.
+    """
+
+    removed: tuple[Prefix, ...] = ()
+    added: tuple[Prefix, ...] = ()
+    reserved: tuple[Prefix, ...] = ()
+
+
+class Allocator:
+    """The free leaves below a network of `network_length` bits."""
+
+    def __init__(self, network_length: int) -> None:
+        self._room = MAX_LENGTH - network_length
+        # By length, the values of the free leaves: those below a prefix are neighbours in this order.
+        self._free: list[SortedList[int]] = [SortedList() for _ in range(self._room + 1)]
+
+    def __len__(self) -> int:
+        return sum(len(values) for values in self._free)
+
+    def __iter__(self) -> Iterator[Prefix]:
+        return (Prefix(value, length) for length, values in enumerate(self._free) for value in values)
+
+    def is_free(self, prefix: Prefix) -> bool:
+        """Whether this very leaf is free."""
+        return prefix.length <= self._room and prefix.value in self._free[prefix.length]
+
+    def load(self, leaves: Iterable[Prefix]) -> None:
+        """Start again with these free leaves. Raises PrefixError for one that is too long for the network."""
+        values: list[list[int]] = [[] for _ in self._free]
+        for leaf in leaves:
+            if leaf.length > self._room:
+                raise PrefixError(f"prefix {leaf} is too long for the network")
+            values[leaf.length].append(leaf.value)
+        self._free = [SortedList(each) for each in values]
+
+    def check_length(self, community: Prefix, length: int) -> Prefix:
+        """The leftmost prefix of `length` bits in a community. Raises AllocationError for an impossible length."""
+        target = community.length + length
+        if length < 1 or target > self._room:
+            raise AllocationError(
+                f"prefix length {length} does not fit into the network, where {self._room} bits are left"
+            )
+        if target == self._room - 1:
+            # A /127 has no subnet-router anycast address, so its node could not be reached (wire.md 1.2).
+            raise AllocationError(f"prefix length {length} would make subnets of /{MAX_LENGTH - 1}, which cannot work")
+        return Prefix(community.value << length, target)
+
+    def allocate(self, community: Prefix, length: int) -> tuple[Prefix, Edits]:
+        """Take a prefix of `length` bits behind the community's (wire.md 4.2).
+
+        Raises AllocationError, and then nothing has changed.
+        """
+        first = self.check_length(community, length)
+        removed: list[Prefix] = []
+        added: list[Prefix] = []
+        reserved: list[Prefix] = []
+        while True:
+            leaf = self._find(community, first.length)
+            if leaf is None:
+                self.undo(Edits(tuple(removed), tuple(added)))
+                raise AllocationError(
+                    f"no free prefix of {length} bits" + (f" in {community.bits}" if community.length else "")
+                )
+            goal = first if leaf.contains(first) else Prefix(leaf.value << first.length - leaf.length, first.length)
+            siblings = self._split(leaf, goal)
+            if leaf in added:
+                added.remove(leaf)
+            else:
+                removed.append(leaf)
+            added += siblings
+            # The first /128 of a community is the control address of a larger subnet.
+            if goal != first or goal.length < self._room:
+                return goal, Edits(tuple(removed), tuple(added), tuple(reserved))
+            reserved.append(goal)
+
+    def reserve(self, prefix: Prefix) -> Edits:
+        """Take this very prefix out of the free leaves, if it is in one, so that nobody ever gets it."""
+        leaf = self._leaf_above(prefix)
+        if leaf is None:
+            return Edits()
+        return Edits((leaf,), tuple(self._split(leaf, prefix)), (prefix,))
+
+    def release(self, prefix: Prefix) -> Edits:
+        """Make a used prefix free, and merge it with its free sibling, and so on upwards (wire.md 4.4)."""
+        removed: list[Prefix] = []
+        leaf = prefix
+        while leaf.length and self.is_free(leaf.sibling):
+            removed.append(leaf.sibling)
+            self._discard(leaf.sibling)
+            leaf = leaf.parent
+        self._add(leaf)
+        return Edits(tuple(removed), (leaf,))
+
+    def merge(self) -> Edits:
+        """Merge all free siblings, from the longest length down (wire.md 4.4): after loading a foreign tree."""
+        removed: list[Prefix] = []
+        added: dict[Prefix, None] = {}
+        for length in range(self._room, 0, -1):
+            values = self._free[length]
+            pairs = [value for value in values if not value & 1 and value + 1 in values]
+            for value in pairs:
+                for half in (Prefix(value, length), Prefix(value + 1, length)):
+                    self._discard(half)
+                    if half in added:
+                        del added[half]
+                    else:
+                        removed.append(half)
+                parent = Prefix(value >> 1, length - 1)
+                self._add(parent)
+                added[parent] = None
+        return Edits(tuple(removed), tuple(added))
+
+    def undo(self, edits: Edits) -> None:
+        """Take back an operation. Those made since must have been taken back before."""
+        for leaf in edits.added:
+            self._discard(leaf)
+        for leaf in edits.removed:
+            self._add(leaf)
+
+    def _find(self, community: Prefix, target: int) -> Prefix | None:
+        """The leaf to take from: the longest one in the community, else the one that holds the whole community."""
+        for length in range(target, community.length - 1, -1):
+            values = self._free[length]
+            shift = length - community.length
+            at = values.bisect_left(community.value << shift)
+            if at < len(values) and values[at] >> shift == community.value:
+                return Prefix(values[at], length)
+        return self._leaf_above(community)
+
+    def _leaf_above(self, prefix: Prefix) -> Prefix | None:
+        leaf = prefix
+        while not self.is_free(leaf):
+            if not leaf.length:
+                return None
+            leaf = leaf.parent
+        return leaf
+
+    def _split(self, leaf: Prefix, goal: Prefix) -> list[Prefix]:
+        """Take `goal` out of `leaf`; returns the free leaves that remain of it."""
+        siblings: list[Prefix] = []
+        self._discard(leaf)
+        while goal.length > leaf.length:
+            self._add(goal.sibling)
+            siblings.append(goal.sibling)
+            goal = goal.parent
+        return siblings
+
+    def _add(self, leaf: Prefix) -> None:
+        self._free[leaf.length].add(leaf.value)
+
+    def _discard(self, leaf: Prefix) -> None:
+        self._free[leaf.length].discard(leaf.value)
+
+
+class Numbers:
+    """Free node numbers: all integers from 0 that no certificate has (wire.md 2.2), kept as intervals."""
+
+    def __init__(self, used: Iterable[int] = ()) -> None:
+        """`used` in ascending order."""
+        self._free: SortedDict[int, int | None] = SortedDict()
+        start = 0
+        for number in used:
+            if number > start:
+                self._free[start] = number
+            start = max(start, number + 1)
+        self._free[start] = None
+
+    def take(self) -> int:
+        """The smallest free number, used from now on."""
+        start, end = self._free.popitem(0)
+        if end is None or start + 1 < end:
+            self._free[start + 1] = end
+        return int(start)
+
+    def release(self, number: int) -> None:
+        """The number is free again. It may be so already."""
+        at = self._free.bisect_right(number)
+        before = self._free.peekitem(at - 1) if at else None
+        if before is not None and (before[1] is None or number < before[1]):
+            return
+        start, end = number, number + 1
+        if before is not None and before[1] == number:
+            start = before[0]
+        if end in self._free:
+            end = self._free.pop(end)
+        self._free[start] = end
+
+
+# --- communities (wire.md 4.3) ---
+
+DEFAULT_LOCATION = "*"
+
+
+@dataclass(frozen=True, slots=True)
+class Community:
+    """A part of the network for some locations: `*`, country codes, `@` and continent codes."""
+
+    prefix: Prefix
+    locations: tuple[str, ...]
+
+
+WHOLE_NETWORK = (Community(ROOT, (DEFAULT_LOCATION,)),)
+"""What a registry without a community file has."""
+
+
+def parse_communities(text: str) -> tuple[Community, ...]:
+    """The communities of a file. Raises CommunityError."""
+    communities: list[Community] = []
+    lines = text.splitlines()
+    if len(lines) > FILE_LIMIT:
+        raise CommunityError(f"more than {FILE_LIMIT} lines")
+    for number, line in enumerate(lines, 1):
+        words = line.split()
+        if not words or words[0].startswith("#"):
+            continue
+        try:
+            prefix = Prefix.from_bits(words[0])
+        except PrefixError as error:
+            raise CommunityError(f"line {number}: {error}") from None
+        if len(words) < 2:
+            raise CommunityError(f"line {number}: community {words[0]} has no location")
+        for other in communities:
+            if other.prefix.contains(prefix) or prefix.contains(other.prefix):
+                raise CommunityError(f"line {number}: community {words[0]} overlaps with {other.prefix.bits}")
+        communities.append(Community(prefix, tuple(words[1:])))
+    defaults = sum(community.locations.count(DEFAULT_LOCATION) for community in communities)
+    if defaults != 1:
+        raise CommunityError(
+            f"the default location {DEFAULT_LOCATION} must be there exactly once, not {defaults} times"
+        )
+    return tuple(communities)
+
+
+def choose_community(communities: Iterable[Community], country: str = "", continent: str = "") -> Prefix:
+    """The community for a location; unknown ones have no country and no continent."""
+    wanted = [country] if country else []
+    wanted += [f"@{continent}"] if continent else []
+    wanted.append(DEFAULT_LOCATION)
+    for location in wanted:
+        for community in communities:
+            if location in community.locations:
+                return community.prefix
+    raise CommunityError(f"no community has the default location {DEFAULT_LOCATION}")
