@@ -9,13 +9,13 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime, timedelta
 from ipaddress import IPv6Network
 from pathlib import Path
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import padding, rsa
 from cryptography.x509.oid import NameOID
@@ -42,22 +42,24 @@ class CertError(Exception):
 
 def load_pem(data: bytes, what: str = "certificate") -> x509.Certificate:
     """The certificate in PEM `data`. Raises CertError, which names `what`."""
-    try:
-        cert = x509.load_pem_x509_certificate(data)
-        _rsa_key(cert.public_key())
-        return cert
-    except (ValueError, TypeError, CertError) as error:
-        raise CertError(f"{what}: no RSA certificate in PEM form ({_first_line(error)})") from None
+    return _load(x509.load_pem_x509_certificate, data, f"{what}: no RSA certificate in PEM form")
 
 
 def load_der(data: bytes) -> x509.Certificate:
     """The certificate in DER `data`, nothing behind it. Raises CertError."""
+    return _load(x509.load_der_x509_certificate, data, "no RSA certificate")
+
+
+def _load(load: Callable[[bytes], x509.Certificate], data: bytes, complaint: str) -> x509.Certificate:
+    """Read a certificate, and every part of it that we use: the library parses them late, each with its own errors."""
     try:
-        cert = x509.load_der_x509_certificate(data)
+        cert = load(data)
         _rsa_key(cert.public_key())
+        _ = cert.version, cert.serial_number, cert.subject, cert.issuer, cert.signature
+        _ = cert.not_valid_before_utc, cert.not_valid_after_utc
         return cert
-    except (ValueError, TypeError, CertError) as error:
-        raise CertError(f"no RSA certificate ({_first_line(error)})") from None
+    except Exception as error:  # the parser's errors are of many kinds, and the input is a stranger's
+        raise CertError(f"{complaint} ({_first_line(error)})") from None
 
 
 def load_private_key(data: bytes, what: str = "key") -> rsa.RSAPrivateKey:
@@ -227,11 +229,14 @@ def replace_file(path: Path, data: bytes) -> None:
 
 
 def encrypt(cert: x509.Certificate, data: bytes) -> bytes:
-    """ENCRYPT to the holder of a certificate. Raises CertError when the data is too long for the key."""
+    """ENCRYPT to the holder of a certificate. Raises CertError when its key cannot: too short, or none at all."""
     key = _rsa_key(cert.public_key())
     if len(data) > key.key_size // 8 - 11:
         raise CertError(f"{len(data)} bytes are too many for a key of {key.key_size} bits")
-    return key.encrypt(data, padding.PKCS1v15())
+    try:
+        return key.encrypt(data, padding.PKCS1v15())
+    except ValueError:  # a modulus that is no product of two primes
+        raise CertError("the key of the certificate cannot encrypt") from None
 
 
 def decrypt(key: rsa.RSAPrivateKey, data: bytes) -> bytes:
@@ -278,6 +283,16 @@ class Trust:
             crypto.X509StoreContext(store, crypto.X509.from_cryptography(cert)).verify_certificate()
         except crypto.X509StoreContextError as error:
             raise CertError(f"not accepted: {error}") from None
+        except crypto.Error:
+            raise CertError("not accepted: OpenSSL cannot read it") from None
+
+    def signed(self, cert: x509.Certificate) -> bool:
+        """Whether the CA issued this certificate, whatever its dates."""
+        try:
+            cert.verify_directly_issued_by(self.ca)
+        except (ValueError, TypeError, InvalidSignature, UnsupportedAlgorithm):
+            return False
+        return True
 
     def check_strict(self, cert: x509.Certificate, when: datetime) -> None:
         """For a certificate from a peer: also its key size and the form of its CN (wire.md 2.4). Raises CertError."""
@@ -296,12 +311,7 @@ class Trust:
     def renews(self, new: x509.Certificate) -> bool:
         """Whether `new` may take the place of the CA: same key or signed by it, same network (wire.md 12, item 2)."""
         same_key = new.public_key() == self.ca.public_key()
-        if not same_key:
-            try:
-                new.verify_directly_issued_by(self.ca)
-            except (ValueError, TypeError, InvalidSignature):
-                return False
-        return new.serial_number == self.ca.serial_number
+        return new.serial_number == self.ca.serial_number and (same_key or self.signed(new))
 
 
 class Identity:
