@@ -49,9 +49,8 @@ def missing() -> str:
         return "network namespaces need root"
     if not Path("/dev/net/tun").exists():
         return "no /dev/net/tun: load the kernel module tun"
-    path = os.environ.get("PATH", "") + ":/usr/sbin:/sbin"
-    packages = sorted({package for name, package in PROGRAMS.items() if not shutil.which(name, path=path)})
-    return f"not installed: {', '.join(packages)}" if packages else ""
+    packages = sorted({package for name, package in PROGRAMS.items() if not shutil.which(name)})
+    return f"not in PATH, or not installed: {', '.join(packages)}" if packages else ""
 
 
 class Bed:

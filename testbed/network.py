@@ -46,6 +46,7 @@ class Node:
     def __init__(self, host: Host, options: Sequence[str] = ()) -> None:
         self.host = host
         self.options = list(options)
+        self.environment = environment()
         self.process: subprocess.Popen[bytes] | None = None
         self.prefix = Prefix(0, 0)
 
@@ -78,8 +79,16 @@ class Node:
         places = ["--log", host.log, "--run", host.run_directory, "--state", host.state]
         return [*program("node"), "@re6stnet.conf", *map(str, places), *self.options, *options]
 
+    def run(self, *options: str, timeout: float = 30) -> subprocess.CompletedProcess[str]:
+        """Run the node until it ends by itself. Raises BedError if it does not."""
+        return self.host.run(
+            self.command(*options), timeout=timeout, check=False, env=self.environment, cwd=self.host.etc
+        )
+
     def start(self, *options: str) -> None:
-        self.process = self.host.start(self.command(*options), "re6stnet.out.log", env=environment(), cwd=self.host.etc)
+        self.process = self.host.start(
+            self.command(*options), "re6stnet.out.log", env=self.environment, cwd=self.host.etc
+        )
 
     def stop(self, timeout: float = 15) -> int:
         """End it as systemd would (SIGTERM), and return its exit status."""

@@ -1,0 +1,1 @@
+"""What we measure. Each module is a program: `./run bench NAME`."""

@@ -1,0 +1,117 @@
+"""What a network lives through: cuts, killed processes, killed nodes, ends."""
+
+from __future__ import annotations
+
+import signal
+
+import pytest
+
+from testbed import Bed, Network, Node, wait_until
+
+FORMS = HEALS = 90
+"""Seconds a network may take to form and to heal: far more than it takes."""
+
+
+@pytest.fixture
+def network(bed: Bed) -> Network:
+    network = Network(bed, 3, registry_options=["--hello", "2"])
+    network.start()
+    network.wait_connected(FORMS)
+    return network
+
+
+def connected(network: Network, a: Node, b: Node) -> bool:
+    """Whether there is a tunnel between two nodes."""
+    return any({tunnel.client, tunnel.server} == {a, b} for tunnel in network.tunnels())
+
+
+def test_life_goes_on_without_the_registry_and_its_node(network: Network, bed: Bed) -> None:
+    first, *others = network.nodes
+    wait_until(lambda: connected(network, *others), 60, "a tunnel between the other two", bed.tails)
+    first.host.cut()
+    network.wait_connected(HEALS, others)
+
+    killed = {node: node.signal("openvpn") for node in others}
+    assert all(killed.values())
+    network.wait_connected(HEALS, others)
+    for node in others:
+        assert not set(killed[node]) & set(node.pids("openvpn"))
+    assert all(rtt is None for pair, rtt in network.pings(timeout=0.5).items() if first in pair), "still cut"
+
+    first.host.restore()
+    network.wait_connected(HEALS)
+
+
+def test_a_node_without_registry_starts_from_what_it_remembers(network: Network, bed: Bed) -> None:
+    first, *others = network.nodes
+    wait_until(lambda: connected(network, *others), 60, "a tunnel between the other two", bed.tails)
+    assert others[1].stop() == 0
+    first.host.cut()
+    others[1].start()
+    network.wait_connected(HEALS, others)
+
+
+def test_babeld_is_restarted(network: Network) -> None:
+    node = network.nodes[1]
+    killed = node.signal("babeld")
+    assert killed
+    network.wait_connected(HEALS)
+    assert len(node.pids("babeld")) == 1
+    assert node.pids("babeld") != killed
+
+
+def test_a_killed_node_joins_again_and_clears_what_was_left(network: Network, bed: Bed) -> None:
+    node = network.nodes[1]
+    node.kill()
+    left = set(node.host.processes())
+    assert node.traces()
+    node.start()
+
+    def cleared() -> bool:
+        return not left & set(node.host.processes())
+
+    wait_until(cleared, 30, "the processes of the killed node are ended", bed.tails)
+    network.wait_connected(HEALS)
+    assert len(node.pids("babeld")) == 1
+    assert node.stop() == 0
+    assert node.traces() == []
+
+
+@pytest.mark.parametrize(
+    ("number", "status"),
+    [(signal.SIGTERM, 0), (signal.SIGINT, 0), (signal.SIGHUP, 255), (signal.SIGUSR2, 255)],
+    ids=lambda value: getattr(value, "name", None),
+)
+def test_an_ended_node_leaves_nothing(bed: Bed, number: signal.Signals, status: int) -> None:
+    network = Network(bed, 2)
+    network.start()
+    network.wait_connected(FORMS)
+    assert network.stop_registry() == 0
+    for node in network.nodes:
+        assert node.process is not None
+        node.process.send_signal(number)
+        assert node.process.wait(20) == status
+        assert node.traces() == []
+
+
+def test_a_node_ended_while_it_starts_leaves_nothing(bed: Bed) -> None:
+    network = Network(bed, 2)
+    network.create()
+    network.enrol()
+    assert network.stop_registry() == 0
+    node = network.nodes[0]  # without registry its start waits for the network parameters
+    node.start()
+    wait_until(lambda: list(node.host.log.glob("re6stnet.log")), 30, "the node has begun", bed.tails)
+    assert node.stop() == 0
+    assert node.traces() == []
+
+
+def test_a_revoked_node_is_out(network: Network, bed: Bed) -> None:
+    *members, revoked = network.nodes
+    network.call("revoke", f"cn_or_serial={revoked.prefix.cn}")
+
+    def is_out() -> bool:
+        return all(rtt is None for pair, rtt in network.pings(timeout=0.5).items() if revoked in pair)
+
+    wait_until(is_out, HEALS, "nobody reaches the revoked node", bed.tails)
+    network.wait_connected(HEALS, members)
