@@ -1,7 +1,7 @@
 """What a node remembers between runs: addresses of peers, network parameters, its own last addresses (wire.md 10.2).
 
-One SQLite file, `STATE/cache.db`, in the form of the older software, so that a machine may go back. It is only a memory:
-a damaged file is set aside with a warning, and a failing disk costs the memory, not the node.
+One SQLite file, `STATE/cache.db`, in the form of the older software, so that a machine may go back. It is only a
+memory: a damaged file is set aside with a warning, and a failing disk costs the memory, not the node.
 """
 
 from __future__ import annotations

@@ -49,8 +49,8 @@ class Kernel:
     async def make_tap(self, name: str) -> None:
         """Make a persistent TAP interface, down; one of that name is taken over. Raises KernelError.
 
-        Duplicate address detection is off on it: nobody else can have its random link-local address, and waiting for the
-        detection would cost a second of every new tunnel.
+        Duplicate address detection is off on it: nobody else can have its random link-local address, and waiting for
+        the detection would cost a second of every new tunnel.
         """
         if await self._index(name) is None:
             await self._do(
@@ -95,7 +95,7 @@ class Kernel:
         )
 
     async def add_unreachable(self, network: Network) -> None:
-        """Traffic to unknown parts of the network must not leak to the default route (wire.md 1.3). Raises KernelError."""
+        """Keep traffic to unknown parts of the network off the default route (wire.md 1.3). Raises KernelError."""
         self._unreachable.append(network)
         await self._do(
             f"add the route unreachable {network}",

@@ -1,0 +1,257 @@
+"""babeld: its configuration, its life, and the socket it tells its table through (wire.md section 9; babeld(8)).
+
+Stock babeld 1.12. `configuration` is a pure function; the file it makes holds the keys, so only its owner reads it. All
+tunnel interfaces are named there from the start, also those that do not exist yet: babeld notices them when they come.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from ipaddress import IPv4Network, IPv6Address, IPv6Network
+from pathlib import Path
+
+from re6st.core.babel_lines import LineError, Reply, Table, parse_reply
+from re6st.core.prefix import ipv4_address
+from re6st.process import Backoff, Child, status_text
+
+PROGRAM = "babeld"
+SOCKET = "babeld.ctl"
+"""In the run directory. The older software's registry expects a binary protocol at `babeld.sock`, so not that name."""
+
+HELLO = 0.5
+"""Seconds between our hellos. Neighbours learn it from the hello itself, so a network may mix intervals."""
+UPDATE_FIRST, UPDATE_LAST = 1.0, 20.0
+ROUTES_PER_SECOND = 50
+"""Routes announced per second and tunnel at rest: about 1.2 kB/s."""
+START_TIME = 10.0
+STABLE_TIME = 30.0
+
+_DEFAULT_WORDS = frozenset(
+    ("max-rtt-penalty", "rtt-min", "rtt-max", "rtt-decay", "rxcost", "faraway", "channel", "enable-timestamps")
+)
+"""What the registry may set in babel's defaults. The rest is ours, or has no meaning on a tunnel."""
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What babeld is told. Intervals in seconds."""
+
+    network: IPv6Network
+    subnet: IPv6Network
+    address: IPv6Address
+    tunnels: tuple[str, ...]
+    """Interfaces of tunnels, existing or not."""
+    lan: tuple[str, ...] = ()
+    """Interfaces on which neighbours are looked for without a tunnel."""
+    babel_default: str = ""
+    key_sign: bytes | None = field(default=None, repr=False)
+    accept_unsigned: bool = False
+    """Let packets with a wrong or no signature in: while keys change (wire.md 9.4)."""
+    ipv4: IPv4Network | None = None
+    gateway: bool = False
+    hello: float = HELLO
+    update: float = UPDATE_FIRST
+
+
+def update_interval(routes: int) -> float:
+    """How often to repeat all routes: often while there are few, since a new neighbour waits for it (design.md 3)."""
+    return max(UPDATE_FIRST, min(routes / ROUTES_PER_SECOND, UPDATE_LAST))
+
+
+def configuration(settings: Settings) -> str:
+    """The configuration file. Statements are those of wire.md 9.1, as far as stock babeld knows them (9.2, 9.3)."""
+    lines = ["redistribute local deny", f"redistribute ip {settings.subnet} eq {settings.subnet.prefixlen}"]
+    if settings.key_sign is not None:
+        lines.append(f"key id sign type blake2s128 value {settings.key_sign.hex()}")
+    default = [
+        "default",
+        *_default_words(settings.babel_default),
+        f"hello-interval {settings.hello:g}",
+        f"update-interval {settings.update:g}",
+        # Hellos that are missed raise the cost at once, on both sides: this is how a tunnel is drained.
+        "link-quality true",
+        "split-horizon false",
+    ]
+    if settings.key_sign is not None:
+        default.append("key sign")
+        if settings.accept_unsigned:
+            default.append("accept-bad-signatures true")
+    lines.append(" ".join(default))
+    if settings.ipv4 is not None:
+        lines.append(f"redistribute ip {settings.ipv4} eq {settings.ipv4.prefixlen}")
+    if settings.gateway:
+        lines.append(f"redistribute ip ::/0 eq 0 src-prefix {settings.network}")
+    # An old gateway's plain default route would take over the whole host.
+    lines.append("in ip ::/0 eq 0 src-ip ::/0 src-eq 0 deny")
+    lines += ["redistribute deny", f"install pref-src {settings.address}"]
+    if settings.ipv4 is not None:
+        lines.append(f"install pref-src {ipv4_address(settings.ipv4)}")
+    lines += [f"interface {name} type tunnel" for name in settings.tunnels]
+    lines += [f"interface {name}" for name in settings.lan]
+    return "\n".join(lines) + "\n"
+
+
+def command_line(program: str, run: Path, state: Path, log_file: Path | None, extra: Sequence[str]) -> list[str]:
+    """babeld's arguments; `extra` are the user's (-B)."""
+    return [
+        program,
+        *("-c", str(run / "babeld.conf")),
+        *("-G", str(run / SOCKET)),
+        *("-S", str(state / "babeld.state")),
+        *("-L", str(log_file or os.devnull)),
+        *("-I", ""),
+        "-s",
+        *extra,
+    ]
+
+
+class Babel:
+    """A babeld that is kept running. `table` is what it knows now; `changed` is called after each change of it."""
+
+    def __init__(
+        self, argv: Sequence[str], run: Path, output: Path | None, settings: Settings, changed: Callable[[], None]
+    ) -> None:
+        self.table = Table()
+        self.ready = asyncio.Event()
+        """Set while babeld runs and has told its table."""
+        self.settings = settings
+        self._argv = argv
+        self._run = run
+        self._output = output
+        self._changed = changed
+        self._child: Child | None = None
+        self._restart_wanted = False
+
+    async def run(self) -> None:
+        """Start it, read its table, start it again when it ends, until cancelled; then stop it in good order."""
+        backoff = Backoff()
+        clock = asyncio.get_running_loop().time
+        while True:
+            started = clock()
+            try:
+                reason = await self._run_once()
+            except OSError as error:
+                reason = str(error)
+            if self._restart_wanted:
+                self._restart_wanted = False
+                log.info("babeld is restarted with new settings")
+                continue
+            if clock() - started > STABLE_TIME:
+                backoff.reset()
+            delay = backoff.next()
+            log.error("babeld ended (%s): %s. Next start in %.1f s.", reason, self._last_words(), delay)
+            await asyncio.sleep(delay)
+
+    async def reconfigure(self, settings: Settings) -> None:
+        """Use other settings: babeld is restarted, as its filters and flags cannot change while it runs (9.5)."""
+        if settings == self.settings:
+            return
+        self.settings = settings
+        if self._child is not None:
+            self._restart_wanted = True
+            await self._child.stop()
+
+    def reopen_log(self) -> None:
+        """babeld opens its log file again on SIGUSR2."""
+        if self._child is not None:
+            self._child.signal(signal.SIGUSR2)
+
+    async def _run_once(self) -> str:
+        socket = self._run / SOCKET
+        socket.unlink(missing_ok=True)
+        _write_private(self._run / "babeld.conf", configuration(self.settings))
+        if self._output is not None:
+            self._output.unlink(missing_ok=True)
+        self._child = child = await Child.start(PROGRAM, self._argv, self._output)
+        try:
+            reader, writer = await self._connect(child, socket)
+            try:
+                await self._follow(reader, writer)
+            finally:
+                writer.close()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(1):
+                    return status_text(await child.wait())
+            return "its socket was closed"
+        finally:
+            self.ready.clear()
+            await child.stop()
+            self._child = None
+            self.table.clear()
+            self._changed()
+
+    async def _connect(self, child: Child, socket: Path) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        deadline = asyncio.get_running_loop().time() + START_TIME
+        while True:
+            with contextlib.suppress(FileNotFoundError, ConnectionRefusedError):
+                return await asyncio.open_unix_connection(socket)
+            if not child.running:
+                raise OSError(status_text(await child.wait()))
+            if asyncio.get_running_loop().time() > deadline:
+                raise OSError(f"no socket after {START_TIME:g} s")
+            await asyncio.sleep(0.02)
+
+    async def _follow(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Read the greeting, ask for the table and its changes, and keep up with them until the end."""
+        await self._until_reply(reader)
+        writer.write(b"monitor\n")
+        await self._until_reply(reader)
+        self.ready.set()
+        self._changed()
+        while line := await reader.readline():
+            if self._feed(line):
+                self._changed()
+
+    async def _until_reply(self, reader: asyncio.StreamReader) -> None:
+        async with asyncio.timeout(START_TIME):
+            while line := await reader.readline():
+                if reply := parse_reply(line.decode("ascii", "replace").strip()):
+                    if reply is not Reply.OK:
+                        raise OSError(f"its socket says {line!r}")
+                    return
+                self._feed(line)
+        raise OSError("its socket was closed")
+
+    def _feed(self, line: bytes) -> bool:
+        try:
+            return self.table.feed(line.decode("ascii", "replace").strip()) is not None
+        except LineError as error:
+            log.warning("babeld: line not understood: %s", error)
+            return False
+
+    def _last_words(self) -> str:
+        """The last line babeld printed, to say why it ended."""
+        if self._output is None:
+            return "no output"
+        with contextlib.suppress(OSError):
+            lines = self._output.read_text(errors="replace")[-2000:].strip().splitlines()
+            return lines[-1] if lines else "no output"
+        return "no output"
+
+
+def _default_words(text: str) -> list[str]:
+    """The pairs of the registry's `babel_default` that we take."""
+    words = text.split()
+    pairs = []
+    for name, value in zip(words[::2], words[1::2], strict=False):
+        if name in _DEFAULT_WORDS:
+            pairs.append(f"{name} {value}")
+        else:
+            log.warning("babel_default: %s is left out", name)
+    return pairs
+
+
+def _write_private(path: Path, text: str) -> None:
+    """A file that only its owner reads."""
+    path.unlink(missing_ok=True)
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with open(descriptor, "w", encoding="ascii") as file:
+        file.write(text)

@@ -1,0 +1,231 @@
+"""UDP port 326: the socket under core/sessions.py, and the relay for the registry on this machine (wire.md 6 and 7).
+
+A message goes to `handle`, which returns the answer or None. The registry talks to us from ::1: about ourselves, which
+is answered at once, or about a peer, which is asked on its behalf.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import socket
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from ipaddress import AddressValueError, IPv6Address
+
+from cryptography import x509
+
+from re6st import PROTOCOL, cert
+from re6st.core.prefix import Prefix, PrefixError
+from re6st.core.sessions import Datagram, Message, Output, PeerCertificate, SessionOpened, Sessions
+from re6st.core.wire import DATAGRAM_LIMIT, PORT, RELAYED, WireError
+
+Handler = Callable[[Prefix | None, int, bytes], bytes | None]
+"""Called with the peer (None: the registry on this machine), the code and the payload; returns the answer."""
+
+LOG_EVERY = 10.0
+"""Seconds between two log lines about dropped datagrams."""
+REQUESTER_LIMIT = 64
+RELAY_TIME = 10.0
+
+log = logging.getLogger(__name__)
+
+
+class PortInUse(Exception):
+    """Somebody else has UDP port 326."""
+
+
+@dataclass(frozen=True, slots=True)
+class AdmittedCertificate:
+    """A peer's certificate that was verified."""
+
+    prefix: Prefix
+    serial: int
+    der: bytes
+    fingerprint: bytes
+    certificate: x509.Certificate = field(repr=False)
+
+
+class NodeCrypto:
+    """Our keys and the CA, for core/sessions.py. `revoked` gives the serial numbers that are out."""
+
+    def __init__(self, identity: cert.Identity, revoked: Callable[[], frozenset[int]]) -> None:
+        self.use(identity)
+        self._revoked = revoked
+
+    def use(self, identity: cert.Identity) -> None:
+        """Go on with a renewed certificate."""
+        self._identity = identity
+        self.prefix, self.der, self.fingerprint = identity.prefix, identity.der, identity.fingerprint
+
+    def admit(self, der: bytes) -> AdmittedCertificate:
+        try:
+            certificate = cert.load_der(der)
+            self._identity.trust.check_strict(certificate, datetime.now(UTC))
+            prefix = cert.prefix_of_cert(certificate)
+        except cert.CertError as error:
+            raise WireError(f"peer's certificate: {error}") from None
+        if certificate.serial_number in self._revoked():
+            raise WireError(f"certificate {certificate.serial_number} of {prefix} is revoked")
+        return AdmittedCertificate(prefix, certificate.serial_number, der, cert.fingerprint(certificate), certificate)
+
+    def still_good(self, certificate: PeerCertificate) -> bool:
+        known = _certificate(certificate)
+        return certificate.serial not in self._revoked() and datetime.now(UTC) <= known.not_valid_after_utc
+
+    def encrypt(self, certificate: PeerCertificate, data: bytes) -> bytes:
+        try:
+            return cert.encrypt(_certificate(certificate), data)
+        except cert.CertError as error:
+            raise WireError(str(error)) from None
+
+    def decrypt(self, data: bytes) -> bytes:
+        try:
+            return cert.decrypt(self._identity.key, data)
+        except cert.CertError as error:
+            raise WireError(str(error)) from None
+
+    def sign(self, data: bytes) -> bytes:
+        return cert.sign(self._identity.key, data)
+
+    def verify(self, certificate: PeerCertificate, signature: bytes, data: bytes) -> bool:
+        return cert.verify(_certificate(certificate), signature, data)
+
+
+def _certificate(certificate: PeerCertificate) -> x509.Certificate:
+    if not isinstance(certificate, AdmittedCertificate):
+        raise TypeError("not a certificate that we admitted")
+    return certificate.certificate
+
+
+def new_secret() -> bytes:
+    """A session secret: microseconds since 1970, then chance (wire.md 6.2)."""
+    return int(time.time() * 1e6).to_bytes(8) + os.urandom(12)
+
+
+class Peers(asyncio.DatagramProtocol):
+    """The sessions with our peers, on their socket."""
+
+    def __init__(self, crypto: NodeCrypto, identity: cert.Identity, version: bytes, handle: Handler) -> None:
+        self.sessions = Sessions(identity.trust.network, crypto, PROTOCOL, version, new_secret)
+        self.opened: Callable[[Prefix], None] = lambda peer: None
+        """Called when a new session with a peer is in use."""
+        self._own = identity.prefix
+        self._handle = handle
+        self._transport: asyncio.DatagramTransport | None = None
+        self._requesters: dict[tuple[Prefix, int], tuple[float, tuple[str, int]]] = {}
+        self._dropped = 0
+        self._logged = -LOG_EVERY
+
+    async def open(self) -> None:
+        """Bind UDP port 326 (wire.md 1.2: on `::`, since the control address cannot be bound). Raises PortInUse."""
+        sock = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
+        try:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            sock.setblocking(False)
+            sock.bind(("::", PORT))
+            await asyncio.get_running_loop().create_datagram_endpoint(lambda: self, sock=sock)
+        except OSError as error:
+            sock.close()
+            raise PortInUse(
+                f"udp/{PORT}: {error.strerror}. Is another re6stnet running in this network namespace?"
+            ) from None
+
+    def close(self) -> None:
+        if self._transport is not None:
+            self._transport.close()
+
+    def send(self, peer: Prefix, code: int, payload: bytes = b"") -> None:
+        """Send a message; without a session it waits a few seconds for one."""
+        self._carry_out(self.sessions.send(peer, bytes((code,)) + payload, _now()))
+
+    def ensure(self, peer: Prefix) -> None:
+        """Open a session if there is none."""
+        self._carry_out(self.sessions.ensure(peer, _now()))
+
+    def connected(self, peer: Prefix) -> bool:
+        return self.sessions.connected(peer, _now())
+
+    def tick(self) -> None:
+        """To be called every second or so."""
+        now = _now()
+        self._carry_out(self.sessions.retry(now))
+        for key in [key for key, (until, _) in self._requesters.items() if until <= now]:
+            del self._requesters[key]
+
+    # -- asyncio.DatagramProtocol --
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        if isinstance(transport, asyncio.DatagramTransport):
+            self._transport = transport
+
+    def error_received(self, exc: Exception) -> None:
+        log.debug("port %s: %s", PORT, exc)  # an unreachable peer is no news: it is the routing table's business
+
+    def datagram_received(self, data: bytes, addr: tuple[str, int]) -> None:
+        try:
+            if len(data) > DATAGRAM_LIMIT:
+                raise WireError(f"datagram of {len(data)} bytes")
+            source = IPv6Address(addr[0].partition("%")[0])
+            if source.is_loopback:
+                self._relay(data, (addr[0], addr[1]))
+            else:
+                self._carry_out(self.sessions.receive((source, addr[1]), data, _now()))
+        except (WireError, AddressValueError) as error:
+            self._drop(addr[0], error)
+
+    # -- within --
+
+    def _relay(self, data: bytes, requester: tuple[str, int]) -> None:
+        """A question of the registry on this machine: prefix bits, a zero byte, a code (wire.md 7)."""
+        bits, zero, code = data.partition(b"\0")
+        if not zero or len(code) != 1 or code[0] & RELAYED:
+            raise WireError("no question of a registry")
+        try:
+            peer = Prefix.from_bits(bits.decode("ascii"))
+        except (PrefixError, UnicodeDecodeError) as error:
+            raise WireError(str(error)) from None
+        if peer == self._own:
+            if answer := self._handle(None, code[0], b""):
+                self._send((data + answer), requester)
+            return
+        if len(self._requesters) < REQUESTER_LIMIT:
+            self._requesters[peer, code[0]] = (_now() + RELAY_TIME, requester)
+            self.send(peer, code[0] | RELAYED)
+
+    def _carry_out(self, outputs: list[Output]) -> None:
+        for output in outputs:
+            match output:
+                case Datagram(address, port, data):
+                    self._send(data, (str(address), port))
+                case SessionOpened(peer):
+                    self.opened(peer)
+                case Message() as message:
+                    self._carry_out(self.sessions.answer(message, self._act(message), _now()))
+
+    def _act(self, message: Message) -> bytes | None:
+        if message.relayed and message.payload:
+            waiting = self._requesters.pop((message.peer, message.code), None)
+            if waiting is not None:
+                head = message.peer.bits.encode("ascii") + b"\0" + bytes((message.code,))
+                self._send(head + message.payload, waiting[1])
+            return None
+        return self._handle(message.peer, message.code, message.payload)
+
+    def _send(self, data: bytes, to: tuple[str, int]) -> None:
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.sendto(data, to)
+
+    def _drop(self, source: str, error: Exception) -> None:
+        """Say once in a while what is dropped: a flood must not fill the log."""
+        self._dropped += 1
+        if _now() - self._logged >= LOG_EVERY:
+            log.warning("port %s: dropped %s datagram(s), the last from %s: %s", PORT, self._dropped, source, error)
+            self._dropped, self._logged = 0, _now()
+
+
+def _now() -> float:
+    return time.monotonic()

@@ -1,0 +1,380 @@
+"""OpenVPN: command lines, the management connection, server and client tunnels (wire.md section 8, design.md 3).
+
+Every process is driven over its management socket, a unix socket in the run directory: no helper scripts, nothing is
+evaluated. Revoked certificates are refused by OpenVPN itself, which looks for a file named like the serial number.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from re6st.core.openvpn_lines import Client, ClientChange, Event, Fatal, Hold, Reader, State, Up
+from re6st.core.prefix import Prefix, PrefixError
+from re6st.core.wire import Endpoint
+from re6st.process import Backoff, Child, status_text
+
+PROGRAM = "openvpn"
+START_TIME = 5.0
+"""Seconds a process has to open its management socket."""
+CONNECT_TIME = 15.0
+"""Seconds a client has to get connected to one address."""
+STABLE_TIME = 30.0
+CLIENT_LIMIT = 100_000
+
+MTU = {("udp", True): 1348, ("udp", False): 1372, ("udp6", True): 1366, ("udp6", False): 1390}
+"""--tun-mtu by protocol and encryption (wire.md 8.3): every pair of versions 2.4 to 2.6 passes full-size packets."""
+
+SERVER_PROTOCOLS = {"udp": "udp4", "tcp": "tcp4-server", "udp6": "udp6", "tcp6": "tcp6-server"}
+CLIENT_PROTOCOLS = {"udp": "udp4", "udp4": "udp4", "tcp": "tcp4", "tcp4": "tcp4", "udp6": "udp6", "tcp6": "tcp6"}
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What all our OpenVPN processes have in common."""
+
+    program: str
+    run: Path
+    log: Path | None
+    """Directory of the logs, one per process (--ovpnlog); None: only the last words of each, in `run`."""
+    ca: Path
+    cert: Path
+    key: Path
+    encrypt: bool
+    ping_exit: int
+    """Seconds without traffic after which a tunnel ends: 4 hellos (wire.md 8.1)."""
+    extra: tuple[str, ...] = ()
+    """The user's arguments (-O)."""
+
+    @property
+    def revoked(self) -> Path:
+        """The directory with one empty file for each revoked serial number (--crl-verify DIR dir)."""
+        return self.run / "revoked"
+
+    def management(self, name: str) -> Path:
+        return self.run / f"{name}.sock"
+
+    def output(self, name: str) -> Path:
+        return self.log / f"{name}.log" if self.log else self.run / f"{name}.out"
+
+
+def common_arguments(settings: Settings, interface: str, protocol: str) -> list[str]:
+    """The options that both sides share."""
+    arguments = [
+        *("--dev-type", "tap", "--dev", interface, "--persist-tun", "--persist-key"),
+        *("--script-security", "1", "--management-hold"),
+        *("--management", str(settings.management(interface)), "unix"),
+        *("--ca", str(settings.ca), "--cert", str(settings.cert), "--key", str(settings.key)),
+        *("--crl-verify", str(settings.revoked), "dir"),
+        *("--verb", "3" if settings.log else "0"),
+    ]
+    if not settings.encrypt:
+        # 2.6 wants all three to speak in clear with 2.4 to 2.6 (wire.md 8.2).
+        arguments += ["--cipher", "none", "--data-ciphers", "none", "--data-ciphers-fallback", "none"]
+    mtu = MTU.get((protocol.removesuffix("4"), settings.encrypt))
+    if mtu:
+        arguments += ["--tun-mtu", str(mtu), "--mtu-disc", "yes"]
+    return arguments
+
+
+def server_command(
+    settings: Settings, interface: str, port: int, protocol: str, max_clients: int, dh: Path | None
+) -> list[str]:
+    """One server of ours: `protocol` as in --pp."""
+    return [
+        settings.program,
+        *common_arguments(settings, interface, protocol),
+        *("--tls-server", "--mode", "server", "--dh", str(dh) if dh else "none"),
+        *("--port", str(port), "--proto", SERVER_PROTOCOLS[protocol], "--max-clients", str(max_clients)),
+        *("--management-client-auth", "--auth-user-pass-optional"),
+        *("--ping-exit", str(settings.ping_exit)),
+        *settings.extra,
+    ]
+
+
+def client_command(settings: Settings, interface: str, peer: Prefix, endpoint: Endpoint) -> list[str]:
+    """One client tunnel, to one address of a peer."""
+    return [
+        settings.program,
+        *common_arguments(settings, interface, endpoint.protocol),
+        *("--nobind", "--client"),
+        *("--remote", endpoint.host, str(endpoint.port), CLIENT_PROTOCOLS[endpoint.protocol]),
+        *("--verify-x509-name", peer.cn, "name"),
+        *("--resolv-retry", "0", "--connect-retry", "1", "--connect-retry-max", "3", "--connect-timeout", "5"),
+        *("--tls-exit", "--remap-usr1", "SIGTERM", "--management-up-down"),
+        *("--ping-exit", str(settings.ping_exit)),
+        *settings.extra,
+    ]
+
+
+class Management:
+    """The management connection of one process."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._reader = reader
+        self._writer = writer
+        self._lines = Reader()
+
+    @classmethod
+    async def open(cls, path: Path, child: Child) -> Management:
+        """Connect as soon as the process listens. Raises OSError when it ends or takes too long."""
+        deadline = asyncio.get_running_loop().time() + START_TIME
+        while True:
+            with contextlib.suppress(FileNotFoundError, ConnectionRefusedError):
+                return cls(*await asyncio.open_unix_connection(path))
+            if not child.running:
+                raise OSError(f"ended at start, {status_text(await child.wait())}")
+            if asyncio.get_running_loop().time() > deadline:
+                raise OSError(f"no management socket after {START_TIME:g} s")
+            await asyncio.sleep(0.01)
+
+    def send(self, *lines: str) -> None:
+        self._writer.write("".join(f"{line}\n" for line in lines).encode())
+
+    async def events(self) -> AsyncIterator[Event]:
+        """What happens, until the connection ends."""
+        while True:
+            try:
+                line = await self._reader.readline()
+            except ValueError:  # longer than the buffer: that line only
+                continue
+            except OSError:
+                return
+            if not line:
+                return
+            if event := self._lines.feed(line.decode("utf-8", "replace").rstrip("\r\n")):
+                yield event
+
+    def close(self) -> None:
+        self._writer.close()
+
+
+async def _start(settings: Settings, name: str, argv: Sequence[str]) -> tuple[Child, Management]:
+    socket, output = settings.management(name), settings.output(name)
+    socket.unlink(missing_ok=True)
+    if not settings.log:
+        output.unlink(missing_ok=True)
+    child = await Child.start(name, argv, output)
+    try:
+        return child, await Management.open(socket, child)
+    except BaseException:
+        await child.stop()
+        raise
+
+
+def _last_words(path: Path) -> str:
+    with contextlib.suppress(OSError):
+        lines = path.read_text(errors="replace")[-2000:].strip().splitlines()
+        # The advice that OpenVPN prints behind an error in its options says nothing about the error.
+        told = [line for line in lines if not line.startswith("Use --help")]
+        return told[-1] if told else "no output"
+    return "no output"
+
+
+@dataclass(frozen=True, slots=True)
+class ServerClient:
+    """A client that is connected to one of our servers."""
+
+    peer: Prefix
+    serial: int | None
+    address: str | None
+
+
+class Server:
+    """An OpenVPN server that is kept running; one process serves all clients of one protocol on one interface.
+
+    `admit` says whether a certificate may come in; `joined` and `left` are told about clients.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        interface: str,
+        argv: Sequence[str],
+        *,
+        admit: Callable[[Prefix, int | None], bool],
+        joined: Callable[[ServerClient], None],
+        left: Callable[[ServerClient], None],
+        up: Callable[[str, int], Awaitable[None]],
+        mtu: int,
+    ) -> None:
+        self.interface = interface
+        self.settings = settings
+        self.argv = argv
+        self.listening = asyncio.Event()
+        self.clients: dict[int, ServerClient] = {}
+        self._admit = admit
+        self._joined = joined
+        self._left = left
+        self._up = up
+        self._mtu = mtu
+        self._management: Management | None = None
+
+    async def run(self) -> None:
+        """Start it, serve, start it again when it ends, until cancelled."""
+        backoff = Backoff()
+        clock = asyncio.get_running_loop().time
+        while True:
+            started = clock()
+            try:
+                reason = await self._run_once()
+            except OSError as error:
+                reason = str(error)
+            if clock() - started > STABLE_TIME:
+                backoff.reset()
+            delay = backoff.next()
+            words = _last_words(self.settings.output(self.interface))
+            log.error("OpenVPN server %s: %s: %s. Next start in %.1f s.", self.interface, reason, words, delay)
+            await asyncio.sleep(delay)
+
+    def kick(self, revoked: frozenset[int]) -> None:
+        """Cut off the clients with a revoked certificate; the others notice nothing."""
+        for ident, client in self.clients.items():
+            if client.serial in revoked and self._management:
+                log.warning("cutting off %s: its certificate %s is revoked", client.peer, client.serial)
+                self._management.send(f"client-kill {ident}")
+
+    async def _run_once(self) -> str:
+        child, management = await _start(self.settings, self.interface, self.argv)
+        self._management = management
+        reason = ""
+        try:
+            management.send("state on")
+            async for event in management.events():
+                match event:
+                    case Hold():
+                        management.send("hold release")
+                    case State("CONNECTED"):
+                        await self._up(self.interface, self._mtu)
+                        self.listening.set()
+                    case Client():
+                        self._client(event, management)
+                    case Fatal(text):
+                        reason = text
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(1):
+                    return reason or status_text(await child.wait())
+            return reason or "its management socket was closed"
+        finally:
+            self._management = None
+            self.listening.clear()
+            management.close()
+            await child.stop()
+            for ident in list(self.clients):
+                self._left(self.clients.pop(ident))
+
+    def _client(self, event: Client, management: Management) -> None:
+        match event.change:
+            case ClientChange.CONNECT | ClientChange.REAUTH:
+                self._let_in(event, management)
+            case ClientChange.DISCONNECT:
+                if client := self.clients.pop(event.ident, None):
+                    self._left(client)
+
+    def _let_in(self, event: Client, management: Management) -> None:
+        environment, ident = event.environment, event.ident
+        try:
+            client = ServerClient(Prefix.from_cn(environment.common_name), environment.serial, environment.trusted_ip)
+        except PrefixError as error:
+            client = None
+            log.warning("refused a tunnel from %s: %s", environment.trusted_ip, error)
+        if client is None or not self._admit(client.peer, client.serial) or len(self.clients) >= CLIENT_LIMIT:
+            management.send(f'client-deny {ident} {event.key} "not accepted"')
+            return
+        if event.change is ClientChange.REAUTH:
+            management.send(f"client-auth-nt {ident} {event.key}")
+            return
+        # Peers behind NAT learn their public address from this push (wire.md 8.1).
+        push = [f'push "setenv-safe external_ip {client.address}"'] if client.address else []
+        management.send(f"client-auth {ident} {event.key}", *push, "END")
+        self.clients[ident] = client
+        self._joined(client)
+
+
+@dataclass(frozen=True, slots=True)
+class Connected:
+    """A client tunnel is up. `external_ip` is our address as the peer sees it."""
+
+    peer: Prefix
+    endpoint: Endpoint
+    interface: str
+    serial: int | None
+    external_ip: str | None
+    mtu: int
+
+
+class ClientTunnel:
+    """One client tunnel: the peer's addresses are tried in turn, one process each, until one connects and then ends."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        interface: str,
+        peer: Prefix,
+        endpoints: Sequence[Endpoint],
+        connected: Callable[[Connected], Awaitable[None]],
+    ) -> None:
+        self.interface = interface
+        self.peer = peer
+        self.serial: int | None = None
+        self._settings = settings
+        self._endpoints = endpoints
+        self._connected = connected
+
+    async def run(self) -> bool:
+        """Whether it was connected at all. Cancelling it ends the tunnel."""
+        for endpoint in self._endpoints:
+            try:
+                if await self._try(endpoint):
+                    return True
+            except OSError as error:
+                words = _last_words(self._settings.output(self.interface))
+                log.warning("tunnel to %s at %s: %s: %s", self.peer, endpoint, error, words)
+        return False
+
+    async def _try(self, endpoint: Endpoint) -> bool:
+        argv = client_command(self._settings, self.interface, self.peer, endpoint)
+        child, management = await _start(self._settings, self.interface, argv)
+        worked = False
+        try:
+            management.send("state on")
+            events = management.events()
+            clock = asyncio.get_running_loop().time
+            async with asyncio.timeout(CONNECT_TIME) as deadline:
+                async for event in events:
+                    match event:
+                        case Hold():
+                            management.send("hold release")
+                        case Up(environment):
+                            deadline.reschedule(None)
+                            worked = True
+                            self.serial = environment.serial
+                            mtu = environment.get("tun_mtu", "")
+                            await self._connected(
+                                Connected(
+                                    self.peer,
+                                    endpoint,
+                                    self.interface,
+                                    environment.serial,
+                                    environment.external_ip,
+                                    min(int(mtu), 9000)
+                                    if mtu.isascii() and mtu.isdigit() and int(mtu) >= 1280
+                                    else 1500,
+                                )
+                            )
+                        case State(name, reason) if not worked and name in ("RECONNECTING", "EXITING"):
+                            log.info("tunnel to %s at %s: %s", self.peer, endpoint, reason or name.lower())
+                            # OpenVPN's own retries take long; the next address may be the good one.
+                            deadline.reschedule(min(deadline.when() or 0, clock() + 3))
+        except TimeoutError:
+            log.info("tunnel to %s at %s: not connected in time", self.peer, endpoint)
+        finally:
+            management.close()
+            await child.stop(grace=2)
+        return worked
