@@ -207,6 +207,20 @@ class Numbers:
             self._free[start + 1] = end
         return int(start)
 
+    def remove(self, number: int) -> None:
+        """Use this very number, if it is free."""
+        at = self._free.bisect_right(number)
+        if not at:
+            return
+        start, end = self._free.peekitem(at - 1)
+        if end is not None and end <= number:
+            return
+        del self._free[start]
+        if start < number:
+            self._free[start] = number
+        if end is None or number + 1 < end:
+            self._free[number + 1] = end
+
     def release(self, number: int) -> None:
         """The number is free again. It may be so already."""
         at = self._free.bisect_right(number)

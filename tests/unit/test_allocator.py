@@ -157,17 +157,24 @@ def test_the_tree_stays_a_partition_whatever_is_done(data: Any) -> None:
         tree.check()
 
 
-@given(st.sets(st.integers(0, 30)), st.lists(st.one_of(st.none(), st.integers(0, 40)), max_size=60))
-def test_node_numbers_are_the_smallest_unused(used: set[int], operations: list[int | None]) -> None:
+NUMBER_OPERATIONS = st.lists(st.tuples(st.sampled_from(["take", "release", "remove"]), st.integers(0, 40)), max_size=60)
+
+
+@given(st.sets(st.integers(0, 30)), NUMBER_OPERATIONS)
+def test_node_numbers_are_the_smallest_unused(used: set[int], operations: list[tuple[str, int]]) -> None:
     numbers = Numbers(sorted(used))
-    for number in operations:
-        if number is None:
-            expected = next(n for n in range(1000) if n not in used)
-            assert numbers.take() == expected
-            used.add(expected)
-        else:
-            numbers.release(number)
-            used.discard(number)
+    for operation, number in operations:
+        match operation:
+            case "take":
+                expected = next(n for n in range(1000) if n not in used)
+                assert numbers.take() == expected
+                used.add(expected)
+            case "release":
+                numbers.release(number)
+                used.discard(number)
+            case "remove":
+                numbers.remove(number)
+                used.add(number)
 
 
 def test_a_very_large_number_costs_nothing() -> None:

@@ -1,0 +1,420 @@
+"""The rows of the registry's database: what it may read and write (wire.md section 4).
+
+The four tables of the deployed registry are kept to the letter, so that it can open the file again. Beside them are
+tables of ours: `re6st_issued` knows serial, node number and end of each stored certificate, so that nothing ever reads
+all certificates; triggers on `cert` drop what another program made stale, and the next start reads only those again.
+
+`Rows` reads. `Ledger` also writes, and holds the free leaves and numbers; it belongs to one thread (store.py).
+"""
+
+from __future__ import annotations
+
+import logging
+import sqlite3
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from ipaddress import IPv6Network
+from typing import Any, TypeVar
+
+from cryptography import x509
+
+from re6st import cert
+from re6st.core.allocator import Allocator, Edits, Numbers
+from re6st.core.prefix import Prefix, PrefixError
+
+logger = logging.getLogger("store")
+
+T = TypeVar("T")
+
+SCHEMA: Mapping[str, tuple[str, ...]] = {
+    "config": ("name TEXT PRIMARY KEY NOT NULL", "value"),
+    "token": (
+        "token TEXT PRIMARY KEY NOT NULL",
+        "email TEXT NOT NULL",
+        "prefix_len INTEGER NOT NULL",
+        "date INTEGER NOT NULL",
+    ),
+    "cert": ("prefix TEXT PRIMARY KEY NOT NULL", "email TEXT", "cert TEXT"),
+    "crl": ("serial INTEGER PRIMARY KEY NOT NULL", "date INTEGER NOT NULL"),
+}
+"""wire.md 4.6. The reference compares the stored text character by character."""
+
+
+def create_statement(table: str) -> str:
+    """The text of the table as the reference writes it."""
+    return f"CREATE TABLE {table} (\n  " + ",\n  ".join(SCHEMA[table]) + ")"
+
+
+OUR_SCHEMA = (
+    """CREATE TABLE IF NOT EXISTS re6st_issued (
+  prefix TEXT PRIMARY KEY NOT NULL, serial INTEGER NOT NULL, number INTEGER, not_after INTEGER NOT NULL)""",
+    "CREATE INDEX IF NOT EXISTS re6st_issued_serial ON re6st_issued (serial)",
+    "CREATE INDEX IF NOT EXISTS re6st_issued_number ON re6st_issued (number)",
+    "CREATE INDEX IF NOT EXISTS re6st_issued_not_after ON re6st_issued (not_after)",
+    # Certificates that were renewed and have not ended: revoking their prefix revokes them too.
+    """CREATE TABLE IF NOT EXISTS re6st_superseded (
+  serial INTEGER PRIMARY KEY NOT NULL, prefix TEXT NOT NULL, not_after INTEGER NOT NULL)""",
+    "CREATE INDEX IF NOT EXISTS re6st_superseded_prefix ON re6st_superseded (prefix)",
+    "CREATE INDEX IF NOT EXISTS re6st_cert_email ON cert (email)",
+    """CREATE TRIGGER IF NOT EXISTS re6st_cert_insert AFTER INSERT ON cert BEGIN
+  DELETE FROM re6st_issued WHERE prefix = NEW.prefix; END""",
+    """CREATE TRIGGER IF NOT EXISTS re6st_cert_update AFTER UPDATE ON cert BEGIN
+  DELETE FROM re6st_issued WHERE prefix IN (OLD.prefix, NEW.prefix); END""",
+    """CREATE TRIGGER IF NOT EXISTS re6st_cert_delete AFTER DELETE ON cert BEGIN
+  DELETE FROM re6st_issued WHERE prefix = OLD.prefix; END""",
+)
+
+RESERVED = "reserved"
+"""In the place of a certificate: this leaf is never given to anybody."""
+
+
+class LedgerError(Exception):
+    """A database that is not a registry's, or whose content contradicts itself; text for the user."""
+
+
+class NotFound(Exception):
+    """No such certificate."""
+
+
+class Conflict(Exception):
+    """It is there already."""
+
+
+@dataclass(frozen=True, slots=True)
+class Slot:
+    """What a new certificate is given."""
+
+    prefix: Prefix
+    number: int
+    serial: int
+
+
+@dataclass(frozen=True, slots=True)
+class Issued:
+    """A stored certificate."""
+
+    prefix: Prefix
+    pem: bytes
+    serial: int
+    not_after: int
+
+
+class Rows:
+    """Reads rows over one connection."""
+
+    def __init__(self, db: sqlite3.Connection) -> None:
+        self._db = db
+
+    def close(self) -> None:
+        self._db.close()
+
+    def config(self, name: str) -> Any:
+        row = self._one("SELECT value FROM config WHERE name = ?", name)
+        return row and row[0]
+
+    def registry_prefix(self) -> Prefix | None:
+        """The prefix of the registry node; None before the first certificate. Raises LedgerError."""
+        bits = self.config("prefix")
+        try:
+            return None if bits is None else Prefix.from_bits(bits)
+        except (PrefixError, TypeError, AttributeError) as error:
+            raise LedgerError(f"configuration 'prefix' of the database: {error}") from None
+
+    def pem(self, prefix: Prefix) -> bytes | None:
+        """The certificate of a prefix."""
+        row = self._one("SELECT cert FROM cert WHERE prefix = ?", prefix.bits)
+        return _pem(row[0]) if row else None
+
+    def issued(self, prefix: Prefix) -> Issued | None:
+        """The certificate of a prefix with its serial and end; None for one that cannot be read, too."""
+        row = self._one(
+            "SELECT cert, serial, not_after FROM re6st_issued JOIN cert USING (prefix) WHERE prefix = ?", prefix.bits
+        )
+        pem = _pem(row[0]) if row else None
+        return None if pem is None else Issued(prefix, pem, row[1], row[2])
+
+    def prefix_by_serial(self, serial: int) -> Prefix | None:
+        row = self._one("SELECT prefix FROM re6st_issued WHERE serial = ?", serial)
+        return Prefix.from_bits(row[0]) if row else None
+
+    def prefix_by_email(self, email: str) -> Prefix | None:
+        """The prefix of the first certificate with this e-mail address."""
+        row = self._one("SELECT prefix FROM cert WHERE email = ? AND cert IS NOT NULL ORDER BY rowid LIMIT 1", email)
+        return Prefix.from_bits(row[0]) if row else None
+
+    def token(self, token: str) -> tuple[str, int] | None:
+        """E-mail address and prefix length of a token."""
+        row: tuple[str, int] | None = self._one("SELECT email, prefix_len FROM token WHERE token = ?", token)
+        return row
+
+    def crl(self) -> list[int]:
+        return [row[0] for row in self._db.execute("SELECT serial FROM crl ORDER BY serial")]
+
+    def first_deadline(self, grace: int) -> float | None:
+        """When something is to be cleaned up next, as Unix time."""
+        row = self._one(
+            "SELECT min(date) FROM (SELECT min(date) + ?1 AS date FROM token UNION ALL"
+            " SELECT min(not_after) + ?1 FROM re6st_issued UNION ALL SELECT min(date) FROM crl)",
+            grace,
+        )
+        deadline: float | None = row[0]
+        return deadline
+
+    def is_used(self, prefix: Prefix) -> bool:
+        """Whether this leaf, or one that it lies in, is used or reserved."""
+        above = [(prefix.bits[:length],) for length in range(prefix.length + 1)]
+        return any(self._one("SELECT 1 FROM cert WHERE prefix = ? AND cert IS NOT NULL", *bits) for bits in above)
+
+    def _one(self, statement: str, *values: Any) -> Any:
+        return self._db.execute(statement, values).fetchone()
+
+
+class Ledger(Rows):
+    """Writes rows. Every change is part of a transaction; what a failed one did to the free leaves is undone."""
+
+    def __init__(self, db: sqlite3.Connection, network: IPv6Network) -> None:
+        """Opens or makes the tables. Raises LedgerError, sqlite3.Error."""
+        super().__init__(db)
+        self.allocator = Allocator(network.prefixlen)
+        self.numbers = Numbers()
+        self._undo: list[Callable[[], None]] = []
+        self._data_version = self._found_version = -1
+        self.begin(loading=False)
+        self._make_tables()
+        self._load()
+        self.commit()
+
+    # --- transactions ---
+
+    def begin(self, *, loading: bool = True) -> None:
+        """Begin one. If another program changed the database, read it again."""
+        self._db.execute("BEGIN IMMEDIATE")
+        version = self._one("PRAGMA data_version")[0]
+        if loading and version != self._data_version:
+            logger.warning("another program changed the database: reading it again")
+            self._load()
+        self._found_version = version
+
+    def attempt(self, job: Callable[[Ledger], T]) -> T:
+        """Run one job of a transaction. What it raises passes through, and only its own changes are undone.
+
+        Raises sqlite3.Error when the whole transaction is lost.
+        """
+        mark = len(self._undo)
+        self._db.execute("SAVEPOINT job")
+        try:
+            result = job(self)
+        except BaseException:
+            if self._db.in_transaction:  # a full disk may have ended it
+                self._db.execute("ROLLBACK TO job")
+                self._db.execute("RELEASE job")
+                self._take_back(mark)
+            raise
+        self._db.execute("RELEASE job")
+        return result
+
+    @property
+    def in_transaction(self) -> bool:
+        return self._db.in_transaction
+
+    def commit(self) -> None:
+        self._db.execute("COMMIT")
+        self._undo.clear()
+        self._data_version = self._found_version
+
+    def rollback(self) -> None:
+        """Undo the transaction, as far as SQLite has not done so itself."""
+        if self._db.in_transaction:
+            self._db.execute("ROLLBACK")
+        self._take_back(0)
+
+    def _take_back(self, mark: int) -> None:
+        while len(self._undo) > mark:
+            self._undo.pop()()
+
+    # --- certificates ---
+
+    def issue(
+        self, community: Prefix, length: int, email: str | None, make: Callable[[Slot], x509.Certificate]
+    ) -> Issued:
+        """Take a free prefix of `length` bits in a community, and store the certificate that `make` makes for it.
+
+        The prefix of the very first one becomes the registry's (wire.md 4.5). Raises AllocationError.
+        """
+        prefix, edits = self.allocator.allocate(community, length)
+        self._apply(edits)
+        number = self.numbers.take()
+        self._undo.append(lambda: self.numbers.release(number))
+        new = make(Slot(prefix, number, self._next_serial()))
+        self._db.execute("INSERT INTO cert VALUES (?, ?, NULL)", (prefix.bits, email))
+        if self.registry_prefix() is None:
+            self.set_config("prefix", prefix.bits)
+        return self._write(prefix, number, new)
+
+    def renew(self, old: Issued, make: Callable[[int], x509.Certificate]) -> Issued:
+        """Store the certificate that `make` makes with a new serial in the place of an older one."""
+        number = self._one("SELECT number FROM re6st_issued WHERE prefix = ?", old.prefix.bits)[0]
+        self._db.execute(
+            "INSERT OR REPLACE INTO re6st_superseded VALUES (?, ?, ?)", (old.serial, old.prefix.bits, old.not_after)
+        )
+        return self._write(old.prefix, number, make(self._next_serial()))
+
+    def _write(self, prefix: Prefix, number: int | None, new: x509.Certificate) -> Issued:
+        issued = Issued(prefix, cert.to_pem(new), new.serial_number, int(new.not_valid_after_utc.timestamp()))
+        self._db.execute("UPDATE cert SET cert = ? WHERE prefix = ?", (issued.pem.decode("ascii"), prefix.bits))
+        self._db.execute(
+            "INSERT INTO re6st_issued VALUES (?, ?, ?, ?)", (prefix.bits, issued.serial, number, issued.not_after)
+        )
+        return issued
+
+    def _next_serial(self) -> int:
+        serial = int(self.config("serial") or 0) + 1
+        self.set_config("serial", serial)
+        return serial
+
+    def revoke(self, issued: Issued, now: float) -> None:
+        """Put a certificate on the list of revoked ones, unless it has ended. Raises Conflict if it is there."""
+        if self._one("SELECT 1 FROM crl WHERE serial = ?", issued.serial):
+            raise Conflict(f"serial {issued.serial} is revoked already")
+        if issued.not_after > now:
+            self._db.execute("INSERT INTO crl VALUES (?, ?)", (issued.serial, issued.not_after))
+
+    def evict(self, prefix: Prefix, now: float) -> None:
+        """Revoke the certificate of a prefix, and older ones of it that have not ended; make the prefix free.
+
+        Raises NotFound.
+        """
+        issued = self.issued(prefix)
+        if issued is None:
+            raise NotFound(f"no certificate for {prefix}")
+        self._db.execute(
+            "INSERT OR IGNORE INTO crl SELECT serial, not_after FROM re6st_superseded WHERE prefix = ?1"
+            " AND not_after > ?2 UNION SELECT serial, not_after FROM re6st_issued WHERE prefix = ?1 AND not_after > ?2",
+            (prefix.bits, int(now)),
+        )
+        self._free(prefix)
+
+    def clean_up(self, now: float, grace: int) -> bool:
+        """Drop old tokens, certificates and revocations (wire.md 4.4); whether the list of revoked ones changed.
+
+        Raises LedgerError when the registry's own certificate is due: then the clock is wrong.
+        """
+        limit = int(now) - grace
+        self._db.execute("DELETE FROM token WHERE date <= ?", (limit,))
+        self._db.execute("DELETE FROM re6st_superseded WHERE not_after <= ?", (int(now),))
+        due = self._db.execute("SELECT prefix FROM re6st_issued WHERE not_after <= ?", (limit,)).fetchall()
+        for (bits,) in due:
+            prefix = Prefix.from_bits(bits)
+            if prefix == self.registry_prefix():
+                raise LedgerError(
+                    f"the certificate of the registry node {prefix} ended more than {grace} s ago."
+                    " Check the clock; if it is right, renew that certificate with a larger --grace-period."
+                )
+            self._free(prefix)
+        return self._db.execute("DELETE FROM crl WHERE date <= ?", (int(now),)).rowcount > 0
+
+    def _free(self, prefix: Prefix) -> None:
+        number = self._one("SELECT number FROM re6st_issued WHERE prefix = ?", prefix.bits)
+        self._db.execute("DELETE FROM cert WHERE prefix = ?", (prefix.bits,))
+        self._db.execute("DELETE FROM re6st_superseded WHERE prefix = ?", (prefix.bits,))
+        if prefix == self.registry_prefix():
+            # All nodes take the route of this prefix as proof of being connected: nobody else may ever have it (4.5).
+            self._db.execute("INSERT INTO cert VALUES (?, NULL, ?)", (prefix.bits, RESERVED))
+        else:
+            self._apply(self.allocator.release(prefix))
+        if number and number[0] is not None:
+            self._release_number(number[0])
+
+    def _release_number(self, number: int) -> None:
+        if not self._one("SELECT 1 FROM re6st_issued WHERE number = ?", number):
+            self.numbers.release(number)
+            self._undo.append(lambda: self.numbers.remove(number))
+
+    def _apply(self, edits: Edits) -> None:
+        """Write what the allocator did, and remember how to undo it."""
+        self._undo.append(lambda: self.allocator.undo(edits))
+        self._db.executemany("DELETE FROM cert WHERE prefix = ?", [(prefix.bits,) for prefix in edits.removed])
+        self._db.executemany(
+            "INSERT INTO cert VALUES (?, NULL, ?)",
+            [(prefix.bits, None) for prefix in edits.added] + [(prefix.bits, RESERVED) for prefix in edits.reserved],
+        )
+
+    # --- tokens and configuration ---
+
+    def add_token(self, token: str, email: str, length: int, now: float) -> None:
+        """Raises Conflict if the token exists."""
+        try:
+            self._db.execute("INSERT INTO token VALUES (?, ?, ?, ?)", (token, email, length, int(now)))
+        except sqlite3.IntegrityError:
+            raise Conflict("this token exists already") from None
+
+    def delete_token(self, token: str) -> None:
+        self._db.execute("DELETE FROM token WHERE token = ?", (token,))
+
+    def set_config(self, name: str, value: str | int | float | bytes | None) -> None:
+        """Store a value, or delete it with None."""
+        if value is None:
+            self._db.execute("DELETE FROM config WHERE name = ?", (name,))
+        else:
+            self._db.execute("INSERT OR REPLACE INTO config VALUES (?, ?)", (name, value))
+
+    # --- opening ---
+
+    def _make_tables(self) -> None:
+        for table, columns in SCHEMA.items():
+            found = [row[1] for row in self._db.execute(f"PRAGMA table_info({table})")]
+            if not found:
+                self._db.execute(create_statement(table))
+                if table == "cert":
+                    self._db.execute("INSERT INTO cert VALUES ('', NULL, NULL)")
+            elif found != [column.split()[0] for column in columns]:
+                raise LedgerError(f"table {table} is not a registry's: it has the columns {', '.join(found)}")
+        for statement in OUR_SCHEMA:
+            self._db.execute(statement)
+
+    def _load(self) -> None:
+        """Read what another program wrote, and the free leaves and numbers. Raises LedgerError."""
+        self._read_new_certificates()
+        try:
+            self.allocator.load(self._free_rows())
+        except PrefixError as error:
+            raise LedgerError(f"table cert: {error}") from None
+        self._apply(self.allocator.merge())
+        own = self.registry_prefix()
+        if own is not None:
+            self._apply(self.allocator.reserve(own))
+        used = self._db.execute("SELECT DISTINCT number FROM re6st_issued WHERE number >= 0 ORDER BY number")
+        self.numbers = Numbers(row[0] for row in used)
+
+    def _free_rows(self) -> Iterator[Prefix]:
+        for (bits,) in self._db.execute("SELECT prefix FROM cert WHERE cert IS NULL"):
+            yield Prefix.from_bits(bits)
+
+    def _read_new_certificates(self) -> None:
+        rows = self._db.execute(
+            "SELECT prefix, cert FROM cert WHERE cert IS NOT NULL AND prefix NOT IN (SELECT prefix FROM re6st_issued)"
+        )
+        read = 0
+        for bits, value in rows.fetchall():
+            pem = _pem(value)
+            if pem is None:
+                continue
+            try:
+                found = cert.load_pem(pem)
+                not_after = int(found.not_valid_after_utc.timestamp())
+            except (cert.CertError, ValueError) as error:
+                logger.warning("certificate of prefix %s in the database: %s", bits, error)
+                continue
+            self._db.execute(
+                "INSERT INTO re6st_issued VALUES (?, ?, ?, ?)",
+                (bits, found.serial_number, cert.number_of_cert(found), not_after),
+            )
+            read += 1
+        if read:
+            logger.info("%d certificates read for the first time", read)
+
+
+def _pem(value: str | bytes | None) -> bytes | None:
+    """A stored certificate; old databases hold it as BLOB."""
+    data = value.encode("ascii", "replace") if isinstance(value, str) else value
+    return None if data is None or data == RESERVED.encode("ascii") else data

@@ -1,0 +1,174 @@
+"""The registry's database: one file, one process, one writing thread, group commit (wire.md 4.6).
+
+Writes are jobs: functions of the `Ledger`. The writing thread takes all jobs that wait, runs each under a savepoint in
+one transaction, commits once with the disk flushed, and only then gives the results back; so an answer that was sent is
+never lost, and a job that fails undoes itself alone. Reads need no job: `Store.rows` has a connection of its own and
+sees what was committed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+import logging
+import os
+import queue
+import sqlite3
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from ipaddress import IPv6Network
+from pathlib import Path
+from typing import Any, TypeVar
+
+from re6st.ledger import Ledger, LedgerError, Rows
+
+logger = logging.getLogger("store")
+
+T = TypeVar("T")
+
+QUEUE_LIMIT = 1024
+"""Jobs that wait; one more is refused, as its client would not wait that long."""
+BATCH_LIMIT = 64
+"""Jobs in one transaction."""
+BUSY_TIMEOUT = 2.0
+"""Seconds to wait for another program that holds the database."""
+
+
+class StoreError(Exception):
+    """The database cannot be used now; text for the log or the user."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Job:
+    call: Callable[[Ledger], Any]
+    future: asyncio.Future[Any]
+
+
+@dataclass(frozen=True, slots=True)
+class _Result:
+    future: asyncio.Future[Any]
+    value: Any = None
+    error: BaseException | None = None
+
+
+class Store:
+    """An open database. Nobody else opens it as a registry until `close`."""
+
+    def __init__(self, path: Path, network: IPv6Network) -> None:
+        """Raises StoreError."""
+        self._path = path
+        self._lock = _lock(path)
+        try:
+            writer = self._connect(BUSY_TIMEOUT)
+            writer.execute("PRAGMA journal_mode = WAL")
+            writer.execute("PRAGMA synchronous = FULL")
+            self._ledger = Ledger(writer, network)
+            reader = self._connect(0)
+            reader.execute("PRAGMA query_only = ON")
+            self.rows = Rows(reader)
+        except (sqlite3.Error, LedgerError) as error:
+            os.close(self._lock)
+            raise StoreError(f"database {path}: {error}") from None
+        self._queue: queue.Queue[_Job | None] = queue.Queue(QUEUE_LIMIT)
+        self._thread = threading.Thread(target=self._run, name="store", daemon=True)
+        self._thread.start()
+
+    async def call(self, job: Callable[[Ledger], T]) -> T:
+        """Run a job in the writing thread, and return what it returned once that is on the disk.
+
+        Raises what the job raised; StoreError when the database is full, locked, or has too many jobs waiting.
+        """
+        future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+        try:
+            self._queue.put_nowait(_Job(job, future))
+        except queue.Full:
+            raise StoreError(f"database {self._path}: more than {QUEUE_LIMIT} changes wait") from None
+        return await future
+
+    def close(self) -> None:
+        """Finish the jobs that wait, and close the file. Without a running event loop their results are lost."""
+        self._queue.put(None)
+        self._thread.join()
+        self.rows.close()
+        self._ledger.close()
+        os.close(self._lock)
+
+    def _connect(self, timeout: float) -> sqlite3.Connection:
+        return sqlite3.connect(self._path, timeout=timeout, isolation_level=None, check_same_thread=False)
+
+    def _run(self) -> None:
+        """The writing thread."""
+        while (job := self._queue.get()) is not None:
+            batch = [job]
+            last = False
+            while len(batch) < BATCH_LIMIT and not last:
+                try:
+                    following = self._queue.get_nowait()
+                except queue.Empty:
+                    break
+                if following is None:
+                    last = True
+                else:
+                    batch.append(following)
+            results = self._commit(batch)
+            with contextlib.suppress(RuntimeError):  # the event loop has ended
+                batch[0].future.get_loop().call_soon_threadsafe(_resolve, results)
+            if last:
+                return
+
+    def _commit(self, batch: list[_Job]) -> list[_Result]:
+        try:
+            self._ledger.begin()
+            results = [self._attempt(job) for job in batch]
+            self._ledger.commit()
+            return results
+        except Exception as error:  # whatever it is, the thread goes on
+            logger.error("database %s: %d changes lost: %s", self._path, len(batch), error)
+            with contextlib.suppress(sqlite3.Error):
+                self._ledger.rollback()
+            return [_Result(job.future, error=self._error(error)) for job in batch]
+
+    def _attempt(self, job: _Job) -> _Result:
+        try:
+            return _Result(job.future, self._ledger.attempt(job.call))
+        except sqlite3.Error as error:
+            if not self._ledger.in_transaction:
+                raise
+            return _Result(job.future, error=self._error(error))
+        except Exception as error:
+            if not self._ledger.in_transaction:
+                raise sqlite3.OperationalError("the transaction was lost") from error
+            return _Result(job.future, error=error)
+
+    def _error(self, error: Exception) -> StoreError:
+        return StoreError(f"database {self._path}: {error}")
+
+
+def _resolve(results: list[_Result]) -> None:
+    for result in results:
+        if result.future.done():  # nobody waits any more
+            continue
+        if result.error is None:
+            result.future.set_result(result.value)
+        else:
+            result.future.set_exception(result.error)
+
+
+def _lock(path: Path) -> int:
+    """Open the file, readable for its owner only, and lock it for this process. Raises StoreError.
+
+    flock is apart from the locks that SQLite uses, and it lasts as long as the descriptor.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise StoreError(f"database {path}: {error.strerror}") from None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(descriptor)
+        raise StoreError(f"database {path}: in use by another registry. Stop that one, or choose --db.") from None
+    return descriptor
