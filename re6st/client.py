@@ -8,9 +8,9 @@ whose text is for the user; callers retry by their own rules.
 from __future__ import annotations
 
 import asyncio
+import os
 import platform
 import socket
-import ssl
 from http import HTTPStatus
 
 import aiohttp
@@ -195,40 +195,46 @@ class RegistryClient:
         if header is not None:
             headers[HEADER] = header
         try:
-            async with (
-                aiohttp.ClientSession(
-                    connector=aiohttp.TCPConnector(force_close=True),
-                    timeout=aiohttp.ClientTimeout(total=self._timeout),
-                    auto_decompress=False,
-                ) as session,
-                session.get(url, headers=headers, allow_redirects=False) as response,
-            ):
-                if response.status not in (HTTPStatus.OK, HTTPStatus.NO_CONTENT):
-                    raise self._refused(method, response)
-                body = bytearray()
-                async for chunk in response.content.iter_chunked(1 << 16):
-                    body += chunk
-                    if len(body) > ANSWER_LIMIT:
-                        raise self._bad(method, f"longer than {ANSWER_LIMIT} bytes")
-                return response.status, bytes(body), response.headers.get(HEADER, "")
+            async with aiohttp.ClientSession(
+                connector=aiohttp.TCPConnector(force_close=True),
+                timeout=aiohttp.ClientTimeout(total=self._timeout),
+                auto_decompress=False,
+            ) as session:
+                # aiohttp repeats a GET whose connection broke: that would spend a token twice, or break the ratchet.
+                session._retry_connection = False
+                async with session.get(url, headers=headers, allow_redirects=False) as response:
+                    return await self._read(method, response)
         except (aiohttp.ClientError, OSError, TimeoutError, UnicodeError) as error:
             raise RegistryUnreachable(f"registry {self.url}: {self._reason(error)}") from None
+
+    async def _read(self, method: str, response: aiohttp.ClientResponse) -> tuple[int, bytes, str]:
+        if response.status not in (HTTPStatus.OK, HTTPStatus.NO_CONTENT):
+            raise self._refused(method, response)
+        body = bytearray()
+        async for chunk in response.content.iter_chunked(1 << 16):
+            body += chunk
+            if len(body) > ANSWER_LIMIT:
+                raise self._bad(method, f"longer than {ANSWER_LIMIT} bytes")
+        return response.status, bytes(body), response.headers.get(HEADER, "")
 
     def _reason(self, error: Exception) -> str:
         match error:
             case TimeoutError():
                 return f"no answer within {self._timeout:g} s. Try again later, or check the network and --registry."
-            case aiohttp.ClientConnectorCertificateError() | ssl.SSLCertVerificationError():
-                return f"its TLS certificate is not accepted: {error.args[-1] if error.args else error}"
+            case aiohttp.ClientConnectorCertificateError():
+                return f"its TLS certificate is not accepted ({_line(error.certificate_error)})."
+            case aiohttp.ClientSSLError():
+                return f"it does not speak TLS ({_line(error.os_error)}). Has it an http:// address?"
             case aiohttp.ClientConnectorError(os_error=socket.gaierror()) | UnicodeError():
                 return "host name unknown. Check --registry."
             case aiohttp.ClientConnectorError(os_error=cause):
-                return f"cannot connect: {cause.strerror or cause}. Check the network and --registry."
-            case aiohttp.ClientPayloadError() | aiohttp.ServerDisconnectedError():
+                words = os.strerror(cause.errno) if cause.errno else _line(cause)
+                return f"cannot connect: {words}. Check the network and --registry."
+            case aiohttp.ClientPayloadError() | aiohttp.ServerDisconnectedError() | ConnectionError():
                 return "the connection broke off before the answer was complete. Try again."
             case aiohttp.ClientResponseError():
-                return f"the answer is not HTTP: {error.message}. Check --registry."
-        return f"{error or type(error).__name__}"
+                return "what answers there is no HTTP server. Check --registry."
+        return f"{_line(error)}."
 
     def _refused(self, method: str, response: aiohttp.ClientResponse) -> RegistryRefused:
         status = response.status
@@ -268,6 +274,11 @@ def parse_url(url: str) -> URL:
     except ValueError:
         pass
     raise RegistryError(f"registry {url!r}: not of the form http://HOST[:PORT][/PATH]. Check --registry.")
+
+
+def _line(error: Exception) -> str:
+    """The first line of an error of a library."""
+    return (str(error).splitlines() or [""])[0][:200] or type(error).__name__
 
 
 def _phrase(status: int) -> str:
