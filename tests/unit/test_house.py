@@ -1,0 +1,121 @@
+"""The rules of the house that the layout must keep: a pure core, and nothing received that is ever evaluated."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+PACKAGE = ROOT / "re6st"
+MODULES = sorted(PACKAGE.rglob("*.py"))
+
+FORBIDDEN_IN_CORE = {
+    *("asyncio", "concurrent", "multiprocessing", "selectors", "signal", "socket", "ssl", "subprocess", "threading"),
+    *("sqlite3", "time", "random", "secrets", "os", "io", "pathlib", "shutil", "sys", "tempfile", "logging"),
+    *("aiohttp", "pyroute2", "netifaces", "miniupnpc", "OpenSSL", "cryptography"),
+}
+
+SHELL_ALLOWED = {"process.py"}
+"""Where the administrator's own hooks, --up and --daemon, may be run by the shell (wire.md 10.8)."""
+
+
+def name_of(path: Path) -> str:
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+TREES = {name_of(path): ast.parse(path.read_text(), str(path)) for path in MODULES}
+
+
+def imports(module: str) -> Iterator[str]:
+    """Full names of what a module imports, anywhere in it."""
+    for node in ast.walk(TREES[module]):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{module}: relative import"
+            base = node.module or ""
+            if (base, [alias.name for alias in node.names]) == ("random", ["Random"]):
+                continue  # the type of a source of chance that is handed in; nobody here makes one, see below
+            yield base
+            yield from (f"{base}.{alias.name}" for alias in node.names)
+
+
+def reached(module: str) -> dict[str, str]:
+    """Every module of the package that `module` imports, also through others, with the way there."""
+    found, pending = {module: module}, [module]
+    while pending:
+        current = pending.pop()
+        parents = [current.rpartition(".")[0]] if "." in current else []
+        for name in [*imports(current), *parents]:
+            if name in TREES and name not in found:
+                found[name] = f"{found[current]} -> {name}"
+                pending.append(name)
+    return found
+
+
+CORE = sorted(name for name in TREES if name == "re6st.core" or name.startswith("re6st.core."))
+
+
+def test_there_is_a_core() -> None:
+    assert len(CORE) > 8
+
+
+@pytest.mark.parametrize("module", CORE)
+def test_the_core_has_no_io_no_clock_and_no_chance(module: str) -> None:
+    for name, way in reached(module).items():
+        outside = {imported.partition(".")[0] for imported in imports(name)} & FORBIDDEN_IN_CORE
+        assert not outside, f"{way} imports {', '.join(sorted(outside))}"
+
+
+@pytest.mark.parametrize("module", CORE)
+def test_the_core_is_handed_its_chance(module: str) -> None:
+    made = [call.lineno for function, call in calls(TREES[module]) if function.rpartition(".")[2] == "Random"]
+    assert made == []
+
+
+@pytest.mark.parametrize("module", CORE)
+def test_the_core_stays_on_its_floor(module: str) -> None:
+    above = [way for name, way in reached(module).items() if name != "re6st" and not name.startswith("re6st.core")]
+    assert above == []
+
+
+def test_the_walk_sees_an_indirect_import(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(TREES, "re6st.core.a", ast.parse("def f():\n    from re6st.core import b"))
+    monkeypatch.setitem(TREES, "re6st.core.b", ast.parse("import os.path"))
+    assert "re6st.core.b" in reached("re6st.core.a")
+    with pytest.raises(AssertionError, match=r"re6st.core.a -> re6st.core.b imports os"):
+        test_the_core_has_no_io_no_clock_and_no_chance("re6st.core.a")
+
+
+def calls(tree: ast.Module) -> Iterator[tuple[str, ast.Call]]:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call):
+            yield ast.unparse(node.func), node
+
+
+@pytest.mark.parametrize("path", MODULES, ids=[str(path.relative_to(ROOT)) for path in MODULES])
+def test_nothing_is_evaluated(path: Path) -> None:
+    evaluating = {"eval", "exec", "compile", "__import__", "os.system", "os.popen", "subprocess.getoutput"}
+    for function, call in calls(TREES[name_of(path)]):
+        where = f"{path.name}:{call.lineno}: {function}"
+        assert function not in evaluating, where
+        if path.name in SHELL_ALLOWED:
+            continue
+        assert not function.endswith("create_subprocess_shell"), where
+        for keyword in call.keywords:
+            shell = keyword.arg == "shell" and getattr(keyword.value, "value", None) is not False
+            assert not shell, where
+    modules = {imported.partition(".")[0] for imported in imports(name_of(path))}
+    assert not modules & {"pickle", "marshal", "shelve", "dill", "yaml"}
+
+
+@pytest.mark.parametrize("path", MODULES, ids=[str(path.relative_to(ROOT)) for path in MODULES])
+def test_modules_are_of_a_size_to_be_read(path: Path) -> None:
+    lines = path.read_text().splitlines()
+    assert len(lines) <= 560
+    tree = TREES[name_of(path)]
+    assert ast.get_docstring(tree), "every module says what it is"
