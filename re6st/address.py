@@ -1,0 +1,58 @@
+"""Our own advertised addresses: given by the user, or learned from the servers we connect to (wire.md 10.5)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from ipaddress import IPv4Address, IPv6Address, ip_address
+
+from re6st.core.wire import Endpoint
+
+Ip = IPv4Address | IPv6Address
+LEARNED_LIMIT = 4
+
+
+@dataclass(slots=True)
+class OwnAddresses:
+    """Which endpoints to tell to peers: `ports` are those of --pp, in order; `given` the addresses of --ip.
+
+    A family without a given address takes what peers see us as (`learned`), and before that what this machine itself
+    has that is public (`local`).
+    """
+
+    ports: Sequence[tuple[int, str]]
+    given: Sequence[Ip] = ()
+    local: Sequence[Ip] = ()
+    country: str = ""
+    learned: dict[Ip, None] = field(default_factory=dict)
+
+    def learn(self, external_ip: str) -> bool:
+        """A peer sees us at this address. Whether that is new."""
+        ip = ip_address(external_ip)
+        if any(given.version == ip.version for given in self.given):
+            return False
+        # The latest comes first: the machine may have moved.
+        new = next((known for known in self.learned if known.version == ip.version), None) != ip
+        self.learned = dict.fromkeys([ip, *self.learned])
+        while len(self.learned) > LEARNED_LIMIT:
+            self.learned.popitem()
+        return new
+
+    def endpoints(self) -> tuple[Endpoint, ...]:
+        """Ours, best first: for each family each address with each port and protocol of that family."""
+        found = []
+        for version in (4, 6):
+            protocols = [(port, protocol) for port, protocol in self.ports if family(protocol) == version]
+            for ip in self._addresses(version):
+                found += [Endpoint(str(ip), port, protocol, self.country) for port, protocol in protocols]
+        return tuple(found)
+
+    def _addresses(self, version: int) -> list[Ip]:
+        given = [ip for ip in self.given if ip.version == version]
+        learned = [ip for ip in self.learned if ip.version == version]
+        return given or learned or [ip for ip in self.local if ip.version == version and ip.is_global]
+
+
+def family(protocol: str) -> int:
+    """The version of IP that a protocol of --pp uses."""
+    return 6 if protocol.endswith("6") else 4

@@ -1,0 +1,237 @@
+"""re6stnet: the node daemon's command line (wire.md 11.2)."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import logging
+import signal
+import sys
+from collections.abc import Sequence
+from ipaddress import ip_address
+from pathlib import Path
+
+from re6st.address import Ip
+from re6st.cert import CertError
+from re6st.cli.options import LogHandler, OptionParser, fail, integer, setup_logging
+from re6st.client import RegistryError
+from re6st.core.prefix import Prefix, PrefixError
+from re6st.kernel import KernelError
+from re6st.node import Config, Node
+from re6st.peers import PortInUse
+from re6st.process import MissingProgram
+from re6st.rundir import RunDirectoryError
+from re6st.updates import Files, TooOld
+
+PROGRAM = "re6stnet"
+PROTOCOLS = ("udp", "tcp", "udp6", "tcp6")
+EXIT_FAILED, EXIT_OPTIONS, EXIT_TOO_OLD, EXIT_PERMISSION, EXIT_CONFIG = 1, 2, 76, 77, 78
+EXIT_RESTART = 255
+
+LOG_FILE = "re6stnet.log"
+
+_STATUS: Sequence[tuple[tuple[type[Exception], ...], int]] = (
+    ((CertError, RegistryError, MissingProgram, RunDirectoryError), EXIT_CONFIG),
+    ((TooOld,), EXIT_TOO_OLD),
+    ((KernelError,), EXIT_PERMISSION),
+    ((PortInUse, OSError), EXIT_FAILED),
+)
+"""What each expected error ends the program with."""
+
+_LATER = ("multicast", "console", "remote_gateway", "client", "up", "daemon", "test")
+"""Options of the older software that this version does not carry out yet: refused, rather than ignored."""
+
+
+def parser() -> OptionParser:
+    """All options of re6stnet."""
+    p = OptionParser(
+        PROGRAM,
+        "Node of a re6st network: stable IPv6 over tunnels that heal themselves.",
+        epilog="example: re6stnet @/etc/re6stnet/re6stnet.conf",
+    )
+    net = p.add_argument_group("network")
+    net.add_argument("--registry", metavar="URL", required=True, help="the registry that enrolled this machine")
+    for name, what in (("ca", "CA certificate"), ("cert", "our certificate"), ("key", "our private key")):
+        net.add_argument(f"--{name}", metavar="FILE", type=Path, required=True, help=what)
+    net.add_argument("--dh", metavar="FILE", type=Path, help="Diffie-Hellman parameters of the servers (not needed)")
+    net.add_argument("--country", metavar="CODE", default="", help="country of this machine")
+
+    reach = p.add_argument_group("how others reach us")
+    reach.add_argument(
+        "--ip", metavar="IP", action="append", default=[], help="advertised address, or 'any': learn it from peers"
+    )
+    reach.add_argument(
+        "--pp",
+        nargs=2,
+        metavar=("PORT", "PROTO"),
+        action="append",
+        default=[],
+        help="listen there; PROTO is udp, tcp, udp6 or tcp6 (default: 1194 udp and 1194 tcp)",
+    )
+    reach.add_argument("--max-clients", metavar="N", type=integer(0, 100_000), help="per server; 0: no server")
+
+    mesh = p.add_argument_group("mesh")
+    mesh.add_argument("--client-count", metavar="N", type=integer(0, 1000), help="client tunnels we open")
+    mesh.add_argument(
+        "--disable-proto",
+        action="append",
+        choices=("none", *PROTOCOLS),
+        help="protocols not used for our client tunnels (default: udp and udp6); none: use all",
+    )
+    mesh.add_argument("--neighbour", metavar="CN", action="append", default=[], help="keep a direct tunnel to it")
+    mesh.add_argument("-i", "--interface", metavar="IF", action="append", default=[], help="find neighbours there")
+    mesh.add_argument("-I", "--main-interface", metavar="IF", default="lo", help="gets our address (default: lo)")
+    mesh.add_argument("--gateway", action="store_true", help="be the network's way to the Internet")
+
+    files = p.add_argument_group("files and logs")
+    files.add_argument("-l", "--log", metavar="DIR", type=Path, default=Path("/var/log/re6stnet"))
+    files.add_argument("-r", "--run", metavar="DIR", type=Path, default=Path("/var/run/re6stnet"))
+    files.add_argument("-s", "--state", metavar="DIR", type=Path, default=Path("/var/lib/re6stnet"))
+    files.add_argument("--ovpnlog", action="store_true", help="a log for each OpenVPN process")
+    p.add_verbosity(2)
+
+    more = p.add_argument_group("arguments for others")
+    more.add_argument("-B", dest="babel_arguments", metavar="ARG", action="append", default=[], help="for babeld")
+    more.add_argument("-O", dest="openvpn_arguments", metavar="ARG", action="append", default=[], help="for OpenVPN")
+
+    old = p.add_argument_group("of older versions")
+    old.add_argument("-D", "--default", action="store_true", help=argparse.SUPPRESS)
+    old.add_argument("--table", type=int, choices=(0,), help=argparse.SUPPRESS)
+    old.add_argument("-m", "--multicast", action="store_true", help="not yet in this version")
+    for name in ("up", "daemon", "test", "console", "client"):
+        old.add_argument(f"--{name}", metavar="X", action="append", help="not yet in this version")
+    old.add_argument("--remote-gateway", metavar="IP", action="append", help="not yet in this version")
+    return p
+
+
+def configuration(p: OptionParser, args: argparse.Namespace) -> Config:
+    """The checked options. Wrong ones end the program with status 2."""
+    for name in _LATER:
+        if getattr(args, name):
+            p.error(f"argument --{name.replace('_', '-')}: not yet in this version")
+    disabled = frozenset(("udp", "udp6") if args.disable_proto is None else args.disable_proto)
+    if "none" in disabled and len(disabled) > 1:
+        p.error("argument --disable-proto: none goes with no other")
+    ports = [_port(p, *pair) for pair in args.pp]
+    if not ports:
+        # A protocol we do not use ourselves is still offered, unless told otherwise.
+        ports = [(1194, "udp"), (1194, "tcp")]
+    _check_families(p, ports)
+    return Config(
+        registry=args.registry,
+        files=Files(args.ca, args.cert, args.key),
+        log=args.log,
+        run=args.run.absolute(),
+        state=args.state,
+        main_interface=args.main_interface,
+        lan=tuple(args.interface),
+        ip=tuple(_ip(p, text) for text in args.ip if text != "any"),
+        ports=tuple(ports),
+        disabled_protocols=disabled - {"none"},
+        client_count=args.client_count,
+        max_clients=args.max_clients,
+        neighbours=frozenset(_prefix(p, text) for text in args.neighbour),
+        babel_arguments=tuple(args.babel_arguments),
+        openvpn_arguments=tuple(args.openvpn_arguments),
+        openvpn_log=args.ovpnlog,
+        babel_log=args.verbose > 0,
+        dh=args.dh,
+        country=args.country,
+        gateway=args.gateway,
+    )
+
+
+def _port(p: OptionParser, port: str, protocol: str) -> tuple[int, str]:
+    if protocol not in PROTOCOLS:
+        p.error(f"argument --pp: {protocol!r} is none of {', '.join(PROTOCOLS)}")
+    try:
+        return integer(1, 65535)(port), protocol
+    except argparse.ArgumentTypeError as error:
+        p.error(f"argument --pp: {error}")
+
+
+def _check_families(p: OptionParser, ports: Sequence[tuple[int, str]]) -> None:
+    """udp6 and tcp6 servers listen on IPv4 too, so they need another port (wire.md 8.1)."""
+    first: dict[str, int] = {}
+    for port, protocol in ports:
+        first.setdefault(protocol, port)
+    for plain in ("udp", "tcp"):
+        if first.get(plain) is not None and first.get(plain) == first.get(f"{plain}6"):
+            p.error(f"argument --pp: {plain} and {plain}6 both use port {first[plain]}: give one of them another")
+
+
+def _ip(p: OptionParser, text: str) -> Ip:
+    if text == "upnp":
+        p.error("argument --ip: upnp is not yet in this version")
+    try:
+        return ip_address(text)
+    except ValueError:
+        p.error(f"argument --ip: {text!r} is no IP address, nor 'any'")
+
+
+def _prefix(p: OptionParser, text: str) -> Prefix:
+    try:
+        return Prefix.from_cn(text)
+    except PrefixError as error:
+        p.error(f"argument --neighbour: {error}")
+
+
+async def _run(node: Node, handler: LogHandler | None) -> int:
+    """Run until a signal says stop (wire.md 10.9); returns the exit status."""
+    loop = asyncio.get_running_loop()
+    stop = asyncio.Event()
+    status = 0
+
+    def stop_with(value: int) -> None:
+        nonlocal status
+        status = value
+        stop.set()
+
+    def reopen() -> None:
+        if handler is not None:
+            handler.reopen()
+        node.reopen_logs()
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stop_with, 0)
+    for number in (signal.SIGHUP, signal.SIGUSR2):
+        loop.add_signal_handler(number, stop_with, EXIT_RESTART)
+    loop.add_signal_handler(signal.SIGUSR1, reopen)
+    await node.run(stop)
+    return status
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a node; returns the exit status."""
+    p = parser()
+    args = p.parse(argv)
+    config = configuration(p, args)
+    try:
+        for directory in (config.state, *((config.log,) if args.verbose else ())):
+            directory.mkdir(parents=True, exist_ok=True)
+        handler = setup_logging(args.verbose, config.log / LOG_FILE)
+    except OSError as error:
+        fail(PROGRAM, f"{error.filename}: {error.strerror}. Choose --log and --state.", EXIT_CONFIG)
+    try:
+        return asyncio.run(_run(Node(config), handler))
+    except Exception as error:
+        return _failed(error, config)
+
+
+def _failed(error: Exception, config: Config) -> int:
+    """One line, on the terminal and in the log; returns the exit status."""
+    while isinstance(error, ExceptionGroup):
+        error = error.exceptions[0]
+    log = logging.getLogger(PROGRAM)
+    for kinds, status in _STATUS:
+        if isinstance(error, kinds):
+            log.critical("%s", error)
+            print(f"{PROGRAM}: {error}", file=sys.stderr)
+            return status
+    log.critical("unexpected error", exc_info=error)
+    print(f"{PROGRAM}: unexpected error, please report it: see {config.log / LOG_FILE}", file=sys.stderr)
+    return EXIT_FAILED
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,531 @@
+"""The node: wires the rooms together and carries out what the mesh policy decides (wire.md section 10).
+
+Start, run, stop. Everything that is added to the machine is made by one of the rooms (kernel.py, babel.py, tunnel.py,
+peers.py) and taken away again in `_leave`, babeld first, so that it can tell its neighbours.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import platform
+import random
+import time
+from collections.abc import Coroutine
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from ipaddress import IPv4Network
+from pathlib import Path
+from typing import Any
+
+from re6st import PROTOCOL, __version__, babel, cert, kernel, process, tunnel
+from re6st.address import Ip, OwnAddresses
+from re6st.cache import Cache
+from re6st.client import RegistryClient, RegistryError
+from re6st.core import mesh
+from re6st.core.params import Parameters
+from re6st.core.prefix import Prefix, address, ipv4_address, ipv4_subnet, subnet
+from re6st.core.survey import survey
+from re6st.core.wire import Code, Endpoint, format_addresses, parse_addresses
+from re6st.kernel import Kernel, KernelError
+from re6st.mute import Mute
+from re6st.peers import NodeCrypto, Peers
+from re6st.rundir import RunDirectory
+from re6st.updates import Files, Updates
+
+TICK = 1.0
+SETTLE = 0.1
+"""Seconds that changes of the routing table are collected for."""
+BOOTSTRAP_TIME = 10.0
+CLOSE_TIME = 60.0
+"""Seconds the exchange before closing a tunnel may take."""
+SOFTWARE = f"{__version__}, {platform.platform()}"
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """What the user set (wire.md 11.2). None: the network's parameters decide."""
+
+    registry: str
+    files: Files
+    log: Path
+    run: Path
+    state: Path
+    main_interface: str = "lo"
+    lan: tuple[str, ...] = ()
+    ip: tuple[Ip, ...] = ()
+    ports: tuple[tuple[int, str], ...] = ((1194, "udp"), (1194, "tcp"))
+    disabled_protocols: frozenset[str] = frozenset(("udp", "udp6"))
+    client_count: int | None = None
+    max_clients: int | None = None
+    neighbours: frozenset[Prefix] = frozenset()
+    babel_arguments: tuple[str, ...] = ()
+    openvpn_arguments: tuple[str, ...] = ()
+    openvpn_log: bool = False
+    babel_log: bool = True
+    dh: Path | None = None
+    country: str = ""
+    gateway: bool = False
+
+    @property
+    def servers(self) -> list[tuple[int, str]]:
+        """One server per protocol, on the first port given for it."""
+        first: dict[str, int] = {}
+        for port, protocol in self.ports:
+            first.setdefault(protocol, port)
+        return [(port, protocol) for protocol, port in first.items()]
+
+
+class Node:
+    """One node, from start to end. `run` may be called once."""
+
+    def __init__(self, config: Config) -> None:
+        """Reads the keys and finds the programs. Raises CertError, RegistryError, MissingProgram."""
+        self.config = config
+        identity = cert.Identity.load(config.files.ca, config.files.cert, config.files.key, datetime.now(UTC))
+        self.prefix = identity.prefix
+        self.network = identity.trust.network
+        self.subnet = subnet(self.network, self.prefix)
+        self.address = address(self.network, self.prefix)
+        self._identity = identity
+        self._programs = {name: process.find_program(name) for name in (babel.PROGRAM, tunnel.PROGRAM)}
+        self._client = RegistryClient(config.registry, identity)
+        self._run = RunDirectory(config.run)
+        local = [ip for ip in kernel.local_addresses() if ip not in self.network]
+        self._own = OwnAddresses(config.ports, config.ip, local, config.country)
+        self._servers: dict[str, tuple[tunnel.Server, asyncio.Task[None]]] = {}
+        self._tunnels: dict[Prefix, tuple[tunnel.ClientTunnel | None, asyncio.Task[None]]] = {}
+        self._changed = asyncio.Event()
+
+    # -- start --
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Live until `stop` is set, then leave nothing behind.
+
+        Raises OSError, KernelError, PortInUse, TooOld and RunDirectoryError when it cannot start.
+        """
+        with self._run:
+            self._cache = Cache(self.config.state / "cache.db")
+            try:
+                self._updates = Updates(self._client, self.config.files, self._identity, self._cache)
+                parameters = await _unless(stop, self._updates.start())
+                if parameters is not None:
+                    await self._live(parameters, stop)
+            finally:
+                self._cache.close(keep=self._worth_keeping())
+
+    def reopen_logs(self) -> None:
+        """Have babeld open its log file again."""
+        if hasattr(self, "_babel"):
+            self._babel.reopen_log()
+
+    async def _live(self, parameters: Parameters, stop: asyncio.Event) -> None:
+        self._crypto = NodeCrypto(self._identity, lambda: self._updates.parameters.crl)
+        self._peers = Peers(self._crypto, self._identity, parameters.version, self._answer)
+        self._kernel = Kernel()
+        self._mute = Mute()
+        try:
+            await self._peers.open()
+            await self._clear()
+            self._prepare(parameters)
+            async with asyncio.TaskGroup() as self._tasks:
+                try:
+                    await self._enter(parameters)
+                    await stop.wait()
+                finally:
+                    await self._leave()
+        finally:
+            # Also after a task died: what is left is little, and must not stay.
+            await self._mute.close()
+            await self._kernel.undo()
+            await self._kernel.close()
+            self._peers.close()
+
+    async def _clear(self) -> None:
+        """Remove what an earlier run that was killed left behind."""
+        programs = frozenset((babel.PROGRAM, tunnel.PROGRAM))
+        for pid in await process.end_leftovers(programs, self.config.run):
+            log.warning("ended process %s, left by an earlier run", pid)
+        count = max(self._updates.parameters.client_count, self.config.client_count or 0, 10)
+        names = [f"re6stnet{n}" for n in range(1, count + 1)] + [
+            f"re6stnet-{protocol}" for protocol in tunnel.SERVER_PROTOCOLS
+        ]
+        await self._mute.clear()
+        for what in await self._kernel.clear(self.network, names):
+            log.warning("removed %s, left by an earlier run", what)
+
+    def _prepare(self, parameters: Parameters) -> None:
+        self._taps = [f"re6stnet{n}" for n in range(self._client_count(parameters), 0, -1)]
+        self._mesh = mesh.Mesh(self._mesh_settings(parameters), self._cache.addresses, random.Random())  # noqa: S311
+        self._write_revoked(parameters.crl)
+        self._babel = babel.Babel(
+            babel.command_line(
+                self._programs[babel.PROGRAM],
+                self.config.run,
+                self.config.state,
+                self.config.log / "babeld.log" if self.config.babel_log else None,
+                self.config.babel_arguments,
+            ),
+            self.config.run,
+            self.config.run / "babeld.out",
+            self._babel_settings(parameters),
+            self._changed.set,
+        )
+
+    async def _enter(self, parameters: Parameters) -> None:
+        """Put our address on the machine and start everything."""
+        log.info("%s (%s), subnet %s, protocol %s", self.address, self.prefix, self.subnet, PROTOCOL)
+        await self._kernel.add_unreachable(self.network)
+        await self._kernel.add_address(self.address, self.subnet.prefixlen, self.config.main_interface)
+        ipv4 = self._ipv4(parameters)
+        if ipv4 is not None and parameters.ipv4 is not None:
+            await self._kernel.add_unreachable(parameters.ipv4)
+            await self._kernel.add_address(ipv4_address(ipv4), 32, self.config.main_interface)
+            if self.config.main_interface == "lo":
+                await self._kernel.add_unreachable(ipv4)
+        for port, protocol in self.config.servers if self._max_clients(parameters) else ():
+            await self._kernel.make_tap(f"re6stnet-{protocol}")
+            self._start_server(port, protocol, parameters)
+        self._babel_task = self._start(self._babel.run(), "babeld")
+        self._updates.changed = self._apply
+        self._updates.connected = lambda: self._mesh.connected
+        self._loops = [
+            self._start(self._updates.run(), "updates"),
+            self._start(self._watch_routes(), "routes"),
+            self._start(self._tick(), "tick"),
+        ]
+
+    async def _leave(self) -> None:
+        """Stop everything, babeld first so that it retracts our routes (wire.md 10.9)."""
+        log.info("leaving")
+        self._cache.routes = len(self._mesh.survey.peers)
+        for task in self._loops:
+            task.cancel()
+        await _end(self._babel_task)
+        await asyncio.gather(*(_end(task) for _, task in self._tunnels.values()))
+        await self._mute.close()
+        await self._kernel.undo()
+        await asyncio.gather(*(_end(task) for _, task in self._servers.values()))
+
+    def _start(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
+        return self._tasks.create_task(work, name=name)
+
+    # -- settings, from the user's and the network's --
+
+    def _client_count(self, parameters: Parameters) -> int:
+        return parameters.client_count if self.config.client_count is None else self.config.client_count
+
+    def _max_clients(self, parameters: Parameters) -> int:
+        return parameters.max_clients if self.config.max_clients is None else self.config.max_clients
+
+    def _mesh_settings(self, parameters: Parameters) -> mesh.Settings:
+        return mesh.Settings(
+            own=self.prefix,
+            registry=parameters.registry_prefix,
+            client_count=self._client_count(parameters),
+            tunnel_refresh=parameters.tunnel_refresh if self._mute.available else float("inf"),
+            close_time=min(CLOSE_TIME, 3 * parameters.hello),
+            neighbours=self.config.neighbours,
+            disabled_protocols=self.config.disabled_protocols,
+        )
+
+    def _babel_settings(self, parameters: Parameters) -> babel.Settings:
+        servers = [f"re6stnet-{protocol}" for _, protocol in self.config.servers]
+        clients = [f"re6stnet{n}" for n in range(1, self._client_count(parameters) + 1)]
+        return babel.Settings(
+            network=self.network,
+            subnet=self.subnet,
+            address=self.address,
+            tunnels=(*(servers if self._max_clients(parameters) else ()), *clients),
+            lan=self.config.lan,
+            babel_default=parameters.babel_default,
+            key_sign=parameters.babel_hmac_sign,
+            accept_unsigned=parameters.babel_hmac_accept is not None,
+            ipv4=self._ipv4(parameters),
+            gateway=self.config.gateway,
+            hello=min(babel.HELLO, parameters.hello),
+            update=babel.update_interval(self._cache.routes),
+        )
+
+    def _openvpn_settings(self, parameters: Parameters) -> tunnel.Settings:
+        return tunnel.Settings(
+            program=self._programs[tunnel.PROGRAM],
+            run=self.config.run,
+            log=self.config.log if self.config.openvpn_log else None,
+            ca=self.config.files.ca,
+            cert=self.config.files.cert,
+            key=self.config.files.key,
+            encrypt=parameters.encrypt,
+            ping_exit=4 * parameters.hello,
+            extra=self.config.openvpn_arguments,
+        )
+
+    def _ipv4(self, parameters: Parameters) -> IPv4Network | None:
+        if parameters.ipv4 is None:
+            return None
+        number = cert.number_of_cert(self._identity.cert)
+        found = None if number is None else ipv4_subnet(parameters.ipv4, parameters.ipv4_sublen, number)
+        if found is None:
+            log.warning("no IPv4 subnet for node number %s: going on without IPv4", number)
+        return found
+
+    def _write_revoked(self, crl: frozenset[int]) -> None:
+        """One empty file per revoked serial number: OpenVPN refuses those certificates itself."""
+        directory = self.config.run / "revoked"
+        directory.mkdir(mode=0o700, exist_ok=True)
+        wanted = set(map(str, crl))
+        present = set(os.listdir(directory))
+        for name in wanted - present:
+            (directory / name).touch()
+        for name in present - wanted:
+            (directory / name).unlink()
+
+    # -- new parameters, new certificates --
+
+    def _apply(self, parameters: Parameters, identity: cert.Identity) -> None:
+        """Go on with what the registry said, changing only what it touches (wire.md 5.3 point 6)."""
+        self._start(self._apply_now(parameters, identity), "new parameters")
+
+    async def _apply_now(self, parameters: Parameters, identity: cert.Identity) -> None:
+        renewed, self._identity = identity is not self._identity, identity
+        self._crypto.use(identity)
+        self._peers.sessions.version = parameters.version
+        self._write_revoked(parameters.crl)
+        for peer in self._peers.sessions.forget(parameters.crl):
+            log.warning("%s is revoked", peer)
+        for server, _ in self._servers.values():
+            server.kick(parameters.crl)
+        for client, task in self._tunnels.values():
+            if client is not None and client.serial in parameters.crl:
+                task.cancel()
+        taps = {f"re6stnet{n}" for n in range(1, self._client_count(parameters) + 1)}
+        known = set(self._babel.settings.tunnels)
+        self._taps[:0] = sorted(taps - known)
+        self._event(mesh.SettingsChanged(self._mesh_settings(parameters)))
+        self._spread(parameters.version)
+        await self._babel.reconfigure(self._babel_settings(parameters))
+        settings = self._openvpn_settings(parameters)
+        for port, protocol in self.config.servers:
+            if protocol not in self._servers:
+                continue
+            server, task = self._servers[protocol]
+            if renewed or server.argv != self._server_command(settings, port, protocol, parameters):
+                log.info("OpenVPN server %s is restarted with new settings", server.interface)
+                await _end(task)
+                self._start_server(port, protocol, parameters)
+
+    def _spread(self, version: bytes) -> None:
+        """Tell the nodes next to us that do not know yet."""
+        for peer in self._mesh.survey.neighbours.keys() | self._tunnels.keys() | self._mesh.clients.keys():
+            known = self._peers.sessions.peer(peer)
+            if known is None or known.version < version:
+                self._peers.send(peer, Code.VERSION, version)
+
+    # -- loops --
+
+    async def _watch_routes(self) -> None:
+        while True:
+            await self._changed.wait()
+            await asyncio.sleep(SETTLE)
+            self._changed.clear()
+            was = self._mesh.connected
+            self._event(mesh.Surveyed(survey(self._babel.table, self.network, self.prefix)))
+            if self._mesh.connected != was:
+                log.info("connected to the network" if self._mesh.connected else "the registry's node is out of reach")
+
+    async def _tick(self) -> None:
+        while True:
+            self._carry_out(self._mesh.tick(time.monotonic()))
+            self._peers.tick()
+            await asyncio.sleep(TICK)
+
+    # -- the mesh --
+
+    def _event(self, event: mesh.Event) -> None:
+        self._carry_out(self._mesh.handle(event, time.monotonic()))
+
+    def _carry_out(self, actions: list[mesh.Action]) -> None:
+        for action in actions:
+            match action:
+                case mesh.OpenTunnel(peer, endpoints):
+                    self._tunnels[peer] = None, self._start(self._tunnel(peer, endpoints), f"tunnel to {peer}")
+                case mesh.CloseTunnel(peer, reason):
+                    log.info("closing the tunnel to %s: %s", peer, reason)
+                    if peer in self._tunnels:
+                        self._tunnels[peer][1].cancel()
+                case mesh.DrainTunnel(peer):
+                    log.info("draining the tunnel to %s", peer)
+                    self._start(self._mute.add(self._mesh.tunnels[peer].interface), f"drain {peer}")
+                case mesh.UndrainTunnel(peer):
+                    log.info("keeping the tunnel to %s", peer)
+                    self._start(self._mute.remove(self._mesh.tunnels[peer].interface), f"undrain {peer}")
+                case mesh.AskAddress(peer):
+                    self._peers.send(peer, Code.ADDRESS)
+                case mesh.AskBootstrap():
+                    self._start(self._bootstrap(), "bootstrap")
+                case mesh.AskClose(peer):
+                    self._peers.send(peer, Code.ASK_CLOSE)
+                case mesh.AllowClose(peer):
+                    self._peers.send(peer, Code.ALLOW_CLOSE)
+                case mesh.EnsureSession(peer):
+                    self._peers.ensure(peer)
+
+    async def _bootstrap(self) -> None:
+        found = None
+        try:
+            async with asyncio.timeout(BOOTSTRAP_TIME):
+                found = await self._client.get_bootstrap_peer()
+        except TimeoutError:
+            log.warning("no first peer: the registry does not answer")
+        except RegistryError as error:
+            log.warning("no first peer: %s", error)
+        if found is None:
+            self._event(mesh.BootstrapAnswered(None))
+            return
+        peer, endpoints = found[0], parse_addresses(found[1])
+        self._remember(peer, endpoints)
+        self._event(mesh.BootstrapAnswered(peer, endpoints))
+
+    async def _tunnel(self, peer: Prefix, endpoints: tuple[Endpoint, ...]) -> None:
+        """Hold one client tunnel, from a free interface to giving it back."""
+        tap = self._taps.pop() if self._taps else None
+        try:
+            if tap is None:
+                log.warning("no interface left for a tunnel to %s", peer)
+                return
+            await self._kernel.make_tap(tap)
+            settings = self._openvpn_settings(self._updates.parameters)
+            client = tunnel.ClientTunnel(settings, tap, peer, endpoints, self._connected)
+            self._tunnels[peer] = client, self._tunnels[peer][1]
+            if await client.run():
+                log.info("tunnel to %s ended", peer)
+        except KernelError as error:
+            log.error("tunnel to %s: %s", peer, error)
+        finally:
+            if tap is not None:
+                await self._kernel.set_down(tap)
+                await self._mute.remove(tap)
+                self._taps.append(tap)
+            del self._tunnels[peer]
+            self._event(mesh.TunnelDown(peer))
+
+    async def _connected(self, connected: tunnel.Connected) -> None:
+        peer = connected.peer
+        log.info("tunnel to %s at %s is up, on %s", peer, connected.endpoint, connected.interface)
+        await self._kernel.set_up(connected.interface, connected.mtu)
+        self._cache.worked(peer, connected.endpoint)
+        if connected.external_ip and self._own.learn(connected.external_ip):
+            log.info("peers see us at %s", connected.external_ip)
+            self._cache.set_own(self._own.endpoints())
+        self._event(mesh.TunnelUp(peer, connected.interface))
+
+    def _remember(self, peer: Prefix, endpoints: tuple[Endpoint, ...]) -> None:
+        if endpoints and peer != self.prefix:
+            self._cache.learn(peer, endpoints, lambda p: p not in self._tunnels)
+
+    def _worth_keeping(self) -> list[Prefix]:
+        """Peers to remember for the next start, those we had tunnels with first."""
+        if not hasattr(self, "_mesh"):
+            return list(self._cache.addresses)
+        count = max(self._mesh.settings.client_count, 10)
+        return sorted(self._cache.addresses, key=lambda p: p not in self._mesh.survey.neighbours)[:count]
+
+    # -- servers --
+
+    def _server_command(self, settings: tunnel.Settings, port: int, protocol: str, parameters: Parameters) -> list[str]:
+        dh = self.config.dh or self.config.state / "dh.pem"
+        return tunnel.server_command(
+            settings,
+            f"re6stnet-{protocol}",
+            port,
+            protocol,
+            self._max_clients(parameters),
+            dh if dh.exists() else None,
+        )
+
+    def _start_server(self, port: int, protocol: str, parameters: Parameters) -> None:
+        settings = self._openvpn_settings(parameters)
+        server = tunnel.Server(
+            settings,
+            f"re6stnet-{protocol}",
+            self._server_command(settings, port, protocol, parameters),
+            admit=self._admit,
+            joined=lambda client: self._joined(client, protocol),
+            left=self._left,
+            up=self._kernel.set_up,
+            mtu=tunnel.MTU.get((protocol, parameters.encrypt), 1500),
+        )
+        self._servers[protocol] = server, self._start(server.run(), f"OpenVPN server {protocol}")
+
+    def _admit(self, peer: Prefix, serial: int | None) -> bool:
+        return serial not in self._updates.parameters.crl and peer != self.prefix
+
+    def _joined(self, client: tunnel.ServerClient, protocol: str) -> None:
+        log.info("%s connected from %s by %s", client.peer, client.address, protocol)
+        self._event(mesh.ClientUp(client.peer))
+
+    def _left(self, client: tunnel.ServerClient) -> None:
+        log.info("%s disconnected", client.peer)
+        self._event(mesh.ClientDown(client.peer))
+
+    # -- messages of port 326 (wire.md 6.5) --
+
+    def _answer(self, peer: Prefix | None, code: int, payload: bytes) -> bytes | None:
+        match code:
+            case Code.VERSION:
+                return self._answer_version(peer, payload)
+            case Code.ADDRESS if payload and peer is not None:
+                endpoints = parse_addresses(payload.decode("utf-8", "replace"))
+                self._remember(peer, endpoints)
+                self._event(mesh.AddressLearned(peer, endpoints))
+            case Code.ADDRESS:
+                return self._own_addresses(peer).encode()
+            case Code.ASK_CLOSE if peer is not None:
+                self._event(mesh.CloseAsked(peer))
+            case Code.ALLOW_CLOSE if peer is not None:
+                self._event(mesh.CloseAllowed(peer))
+            case Code.SOFTWARE:
+                return SOFTWARE.encode()
+            case Code.TOPOLOGY if peer in (None, self._updates.parameters.registry_prefix):
+                clients = [p.cn for p in self._mesh.clients]
+                ours = [t.peer.cn for t in self._mesh.tunnels.values() if t.phase is not mesh.Phase.OPENING]
+                return " ".join((str(len(ours)), *ours, *clients)).encode()
+            case Code.LOG if self.prefix == self._updates.parameters.registry_prefix and peer is not None:
+                log.info("%s says: %s", peer, payload[:500].decode("utf-8", "replace"))
+        return None
+
+    def _answer_version(self, peer: Prefix | None, version: bytes) -> bytes | None:
+        if peer is None:  # the registry on this machine: there is something new
+            self._updates.refresh()
+            return None
+        answer = self._updates.hear(version)
+        if known := self._peers.sessions.peer(peer):
+            known.version = max(known.version, version, self._updates.parameters.version)
+        return answer
+
+    def _own_addresses(self, peer: Prefix | None) -> str:
+        endpoints = self._own.endpoints()
+        known = self._peers.sessions.peer(peer) if peer else None
+        if known is not None and known.protocol < 7:
+            endpoints = tuple(Endpoint(e.host, e.port, e.protocol) for e in endpoints)
+        return format_addresses(endpoints)
+
+
+async def _end(task: asyncio.Task[None]) -> None:
+    """Cancel a task and wait for it; its failure is its own and was reported."""
+    task.cancel()
+    await asyncio.wait([task])
+
+
+async def _unless(stop: asyncio.Event, work: Coroutine[Any, Any, Parameters]) -> Parameters | None:
+    """The result of `work`, or None if `stop` comes first."""
+    task, stopped = asyncio.ensure_future(work), asyncio.ensure_future(stop.wait())
+    try:
+        await asyncio.wait((task, stopped), return_when=asyncio.FIRST_COMPLETED)
+        return task.result() if task.done() else None
+    finally:
+        task.cancel()
+        stopped.cancel()

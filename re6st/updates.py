@@ -1,0 +1,257 @@
+"""What the registry tells a node over time: network parameters and certificates, kept up to date (wire.md 2.3, 5.3).
+
+`Updates` asks the registry when somebody says that there is something new, when the own knowledge is suspect, and when
+a certificate nears its end. A registry that does not answer is asked again later; the node lives on what it has.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from re6st import PROTOCOL, cert
+from re6st.cache import Cache
+from re6st.client import RegistryClient, RegistryError
+from re6st.core import params
+from re6st.core.params import Parameters, ParamsError
+from re6st.process import Backoff
+
+FETCH_DELAY = 1.0
+FETCH_RETRY = 300.0
+CHECK_INTERVAL = 3600.0
+RENEW_RETRY = timedelta(days=1)
+RENEW_CHECK = 3600.0
+"""Seconds between looks at the calendar: the clock may have been set since."""
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Files:
+    """Where our certificates are."""
+
+    ca: Path
+    cert: Path
+    key: Path
+
+
+class TooOld(Exception):
+    """This network no longer speaks our protocol."""
+
+
+class Updates:
+    """`parameters` and `identity` are those in force. `changed` is called after either was replaced."""
+
+    def __init__(self, client: RegistryClient, files: Files, identity: cert.Identity, cache: Cache) -> None:
+        self.identity = identity
+        self.changed: Callable[[Parameters, cert.Identity], None] = lambda parameters, identity: None
+        self.connected: Callable[[], bool] = lambda: True
+        """Whether the registry's node can be reached through the mesh."""
+        self._client = client
+        self._files = files
+        self._cache = cache
+        self._parameters: Parameters | None = None
+        self._wanted = asyncio.Event()
+        self._renew_now = asyncio.Event()
+        self._heard = b""
+
+    @property
+    def parameters(self) -> Parameters:
+        """Those in force. Raises RuntimeError before `start`."""
+        if self._parameters is None:
+            raise RuntimeError("no parameters yet")
+        return self._parameters
+
+    # -- at start --
+
+    async def start(self) -> Parameters:
+        """The parameters to start with: remembered ones if they are signed, else from the registry, until it answers.
+
+        Raises TooOld.
+        """
+        remembered = self._cache.load_parameters()
+        if remembered is not None and not self._signed(remembered):
+            log.warning("the remembered network parameters are not of this network: asking the registry")
+            remembered = None
+        if remembered is None:
+            remembered = await self._fetch_first()
+        elif remembered.protocol < PROTOCOL or remembered.registry_prefix == self.identity.prefix:
+            # Others will tell us of a newer version; nobody tells the registry's node, and an upgrade may bring more.
+            self._wanted.set()
+        self._parameters = remembered
+        self._heard = remembered.version
+        self._check_protocol(remembered)
+        return remembered
+
+    async def _fetch_first(self) -> Parameters:
+        backoff = Backoff(first=1, last=60)
+        while True:
+            try:
+                return await self._fetch()
+            except (RegistryError, ParamsError) as error:
+                delay = backoff.next()
+                log.warning("no network parameters yet: %s Next try in %.0f s.", error, delay)
+                await asyncio.sleep(delay)
+
+    # -- while running --
+
+    async def run(self) -> None:
+        """Keep everything up to date, until cancelled."""
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._keep_parameters(), name="parameters")
+            tasks.create_task(self._keep_suspicion(), name="lost-node check")
+            tasks.create_task(self._keep_certificates(), name="certificates")
+
+    def refresh(self) -> None:
+        """Ask the registry for the parameters, soon."""
+        self._wanted.set()
+
+    def hear(self, version: bytes) -> bytes | None:
+        """A peer's version (code 0). Returns our own, if the peer should have it (wire.md 6.5)."""
+        own = self.parameters.version
+        if version < own:
+            return own
+        if version > max(own, self._heard) and params.check_version(version, self.identity.verify_version):
+            log.info("network parameters %s are out", params.version_number(version))
+            self._heard = version
+            self._wanted.set()
+        return None
+
+    async def _keep_parameters(self) -> None:
+        while True:
+            await self._wanted.wait()
+            self._wanted.clear()
+            await asyncio.sleep(FETCH_DELAY)
+            while not await self._update():
+                try:
+                    async with asyncio.timeout(FETCH_RETRY):
+                        await self._wanted.wait()
+                except TimeoutError:
+                    pass
+                self._wanted.clear()
+
+    async def _keep_suspicion(self) -> None:
+        """Ask directly when we look lost twice in a row (wire.md 5.3 point 5)."""
+        suspect = False
+        while True:
+            parameters = self.parameters
+            outdated = parameters.valid_until is not None and parameters.valid_until < datetime.now(UTC).timestamp()
+            before, suspect = suspect, outdated or not self.connected()
+            if before and suspect and parameters.registry_prefix != self.identity.prefix:
+                await self._update()
+            await asyncio.sleep(CHECK_INTERVAL)
+
+    async def _update(self) -> bool:
+        """Ask once; whether there is nothing more to ask for."""
+        try:
+            parameters = await self._fetch()
+        except (RegistryError, ParamsError) as error:
+            log.warning("network parameters: %s", error)
+            return False
+        self._take(parameters)
+        return parameters.version >= self._heard
+
+    def _take(self, parameters: Parameters) -> None:
+        old = self.parameters
+        if parameters == old or parameters.version < old.version:
+            return
+        try:
+            self._check_protocol(parameters)
+        except TooOld as error:
+            log.error("%s", error)
+            return
+        self._parameters = parameters
+        log.info("network parameters %s are in force", params.version_number(parameters.version))
+        if self.identity.cert.serial_number in parameters.crl:
+            log.warning("our certificate %s is revoked: renewing it", self.identity.cert.serial_number)
+            self._renew_now.set()
+        self.changed(parameters, self.identity)
+
+    async def _fetch(self) -> Parameters:
+        """Raises RegistryError, ParamsError."""
+        blob = await self._client.get_network_config()
+        parameters = params.decode(blob, self._decrypt)
+        if parameters.version != b"\0" and not self._signed(parameters):
+            raise ParamsError("the version of the registry's answer is not signed by our CA")
+        self._cache.store_parameters(parameters)
+        return parameters
+
+    def _signed(self, parameters: Parameters) -> bool:
+        return params.check_version(parameters.version, self.identity.verify_version)
+
+    def _decrypt(self, data: bytes) -> bytes:
+        try:
+            return cert.decrypt(self.identity.key, data)
+        except cert.CertError as error:
+            raise ParamsError(str(error)) from None
+
+    def _check_protocol(self, parameters: Parameters) -> None:
+        if parameters.min_protocol > PROTOCOL:
+            raise TooOld(
+                f"this network wants protocol {parameters.min_protocol}, this program speaks {PROTOCOL}: upgrade it"
+            )
+        if parameters.protocol > PROTOCOL:
+            log.warning("the registry speaks protocol %s, we %s: upgrade is advised", parameters.protocol, PROTOCOL)
+
+    # -- certificates --
+
+    async def _keep_certificates(self) -> None:
+        """Renew our certificate and the CA's 30 days before they end, or when ours is revoked."""
+        next_try = datetime.min.replace(tzinfo=UTC)
+        while True:
+            now = datetime.now(UTC)
+            revoked = self._renew_now.is_set()
+            self._renew_now.clear()
+            if (revoked or (self._due(now) and now >= next_try)) and not await self._renew(revoked, now):
+                next_try = now + RENEW_RETRY
+            try:
+                async with asyncio.timeout(RENEW_CHECK):
+                    await self._renew_now.wait()
+            except TimeoutError:
+                pass
+
+    def _due(self, now: datetime) -> bool:
+        ends = (self.identity.cert.not_valid_after_utc, self.identity.trust.ca.not_valid_after_utc)
+        return min(ends) - cert.RENEW_BEFORE < now
+
+    async def _renew(self, revoked: bool, now: datetime) -> bool:
+        """Whether everything that was due is renewed."""
+        done = True
+        try:
+            if self.identity.trust.ca.not_valid_after_utc - cert.RENEW_BEFORE < now:
+                done = await self._renew_ca() and done
+            if revoked or self.identity.cert.not_valid_after_utc - cert.RENEW_BEFORE < now:
+                done = await self._renew_own() and done
+        except (RegistryError, cert.CertError, OSError) as error:
+            log.error("certificate renewal: %s. Next try in a day.", error)
+            return False
+        return done
+
+    async def _renew_own(self) -> bool:
+        new = await self._client.renew_certificate()
+        if new == self.identity.cert:
+            log.warning("the registry gave our certificate back unchanged")
+            return False
+        self._use(cert.Identity(self.identity.trust, new, self.identity.key))
+        cert.replace_file(self._files.cert, cert.to_pem(new))
+        log.info("certificate renewed: serial %s, until %s", new.serial_number, new.not_valid_after_utc)
+        return True
+
+    async def _renew_ca(self) -> bool:
+        new = await self._client.get_ca()
+        if new == self.identity.trust.ca:
+            return False
+        if not self.identity.trust.renews(new):
+            raise cert.CertError("the registry's CA certificate has another key or network: not taken")
+        self._use(cert.Identity(cert.Trust(new), self.identity.cert, self.identity.key))
+        cert.replace_file(self._files.ca, cert.to_pem(new))
+        log.info("CA certificate renewed, until %s", new.not_valid_after_utc)
+        return True
+
+    def _use(self, identity: cert.Identity) -> None:
+        self.identity = self._client.identity = identity
+        self.changed(self.parameters, identity)
