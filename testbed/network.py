@@ -18,6 +18,7 @@ from ipaddress import IPv6Address, IPv6Network
 from pathlib import Path
 
 from re6st import cert
+from re6st.babel import SOCKET
 from re6st.core.babel_lines import INFINITY, LineError, Table, parse_reply
 from re6st.core.prefix import Prefix, address, subnet
 from testbed.bed import Bed, BedError, Host
@@ -46,7 +47,8 @@ class Node:
     def __init__(self, host: Host, options: Sequence[str] = ()) -> None:
         self.host = host
         self.options = list(options)
-        self.environment = environment()
+        self.wrapper: list[str] = []
+        """What stands before its command line, to run it in some odd surroundings."""
         self.process: subprocess.Popen[bytes] | None = None
         self.prefix = Prefix(0, 0)
 
@@ -77,18 +79,14 @@ class Node:
         """The command line that starts the node, with its own options and these."""
         host = self.host
         places = ["--log", host.log, "--run", host.run_directory, "--state", host.state]
-        return [*program("node"), "@re6stnet.conf", *map(str, places), *self.options, *options]
+        return [*self.wrapper, *program("node"), "@re6stnet.conf", *map(str, places), *self.options, *options]
 
     def run(self, *options: str, timeout: float = 30) -> subprocess.CompletedProcess[str]:
         """Run the node until it ends by itself. Raises BedError if it does not."""
-        return self.host.run(
-            self.command(*options), timeout=timeout, check=False, env=self.environment, cwd=self.host.etc
-        )
+        return self.host.run(self.command(*options), timeout=timeout, check=False, env=environment(), cwd=self.host.etc)
 
     def start(self, *options: str) -> None:
-        self.process = self.host.start(
-            self.command(*options), "re6stnet.out.log", env=self.environment, cwd=self.host.etc
-        )
+        self.process = self.host.start(self.command(*options), "re6stnet.out.log", env=environment(), cwd=self.host.etc)
 
     def stop(self, timeout: float = 15) -> int:
         """End it as systemd would (SIGTERM), and return its exit status."""
@@ -131,7 +129,7 @@ class Node:
         table = Table()
         with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX) as own:
             own.settimeout(2)
-            own.connect(str(self.host.run_directory / "babeld.sock"))
+            own.connect(str(self.host.run_directory / SOCKET))
             with own.makefile("r", encoding="ascii", errors="replace") as lines:
                 for command in (b"", b"dump\n"):
                     own.sendall(command)
