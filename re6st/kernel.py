@@ -41,8 +41,8 @@ class Kernel:
         self._addresses: list[tuple[Address, int, str]] = []
         self._unreachable: list[Network] = []
 
-    async def close(self) -> None:
-        await self._netlink.close()
+    def close(self) -> None:
+        self._netlink.close()
 
     # -- links --
 

@@ -98,6 +98,7 @@ class Node:
         self._own = OwnAddresses(config.ports, config.ip, local, config.country)
         self._servers: dict[str, tuple[tunnel.Server, asyncio.Task[None]]] = {}
         self._tunnels: dict[Prefix, tuple[tunnel.ClientTunnel | None, asyncio.Task[None]]] = {}
+        self._loops: list[asyncio.Task[None]] = []
         self._changed = asyncio.Event()
 
     # -- start --
@@ -141,7 +142,7 @@ class Node:
             # Also after a task died: what is left is little, and must not stay.
             await self._mute.close()
             await self._kernel.undo()
-            await self._kernel.close()
+            self._kernel.close()
             self._peers.close()
 
     async def _clear(self) -> None:
@@ -189,22 +190,21 @@ class Node:
         for port, protocol in self.config.servers if self._max_clients(parameters) else ():
             await self._kernel.make_tap(f"re6stnet-{protocol}")
             self._start_server(port, protocol, parameters)
-        self._babel_task = self._start(self._babel.run(), "babeld")
+        babeld = self._start(self._babel.run(), "babeld")
         self._updates.changed = self._apply
         self._updates.connected = lambda: self._mesh.connected
         self._loops = [
             self._start(self._updates.run(), "updates"),
             self._start(self._watch_routes(), "routes"),
             self._start(self._tick(), "tick"),
+            babeld,
         ]
 
     async def _leave(self) -> None:
         """Stop everything, babeld first so that it retracts our routes (wire.md 10.9)."""
         log.info("leaving")
         self._cache.routes = len(self._mesh.survey.peers)
-        for task in self._loops:
-            task.cancel()
-        await _end(self._babel_task)
+        await asyncio.gather(*map(_end, self._loops))
         await asyncio.gather(*(_end(task) for _, task in self._tunnels.values()))
         await self._mute.close()
         await self._kernel.undo()

@@ -280,6 +280,6 @@ def setup_logging(verbosity: int, path: Path | None) -> LogHandler | None:
     handler.setFormatter(_LineFormatter())
     handler.addFilter(RepeatFilter())
     root.addHandler(handler)
-    for library in ("aiohttp.access", "asyncio"):
+    for library in ("aiohttp.access", "asyncio", "pyroute2"):
         logging.getLogger(library).setLevel(max(_LEVELS[verbosity], logging.WARNING))
     return handler
