@@ -62,7 +62,9 @@ class Fingerprint:
         algorithm, _, digits = text.partition(":")
         algorithm = algorithm.strip().lower()
         digest = bytes.fromhex(digits.replace(":", ""))
-        if algorithm not in hashlib.algorithms_available or len(digest) != hashlib.new(algorithm).digest_size != 0:
+        if algorithm not in hashlib.algorithms_available or not digest:
+            raise ValueError(text)
+        if len(digest) != hashlib.new(algorithm, usedforsecurity=False).digest_size:
             raise ValueError(text)
         return cls(algorithm, digest)
 
@@ -131,7 +133,7 @@ def _options(values: argparse.Namespace) -> Options:
     """Check and convert. Raises ConfError."""
     registry, fingerprint, token = values.registry, values.fingerprint, values.token
     if values.join is not None:
-        if registry or fingerprint or token is not None:
+        if registry or fingerprint is not None or token is not None:
             raise ConfError("--join takes the place of --registry, --fingerprint and --token")
         registry, fragment = urldefrag(values.join)
         for item in filter(None, fragment.split(",")):
@@ -148,7 +150,7 @@ def _options(values: argparse.Namespace) -> Options:
     if values.location and not re.fullmatch(r"[A-Z]{2},[A-Z]{2}", values.location):
         raise ConfError(f"--location {values.location!r}: two codes of two capital letters wanted, as in FR,EU")
     try:
-        expected = Fingerprint.parse(fingerprint) if fingerprint else None
+        expected = None if fingerprint is None else Fingerprint.parse(fingerprint)
     except ValueError:
         raise ConfError(f"fingerprint {fingerprint!r}: not of the form ALG:HEX, as in sha256:3f9a...") from None
     return Options(
