@@ -15,6 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from ipaddress import AddressValueError, IPv6Address
+from typing import cast
 
 from cryptography import x509
 
@@ -159,8 +160,8 @@ class Peers(asyncio.DatagramProtocol):
     # -- asyncio.DatagramProtocol --
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        if isinstance(transport, asyncio.DatagramTransport):
-            self._transport = transport
+        # Not an instance of DatagramTransport before Python 3.12, but one in all it does.
+        self._transport = cast(asyncio.DatagramTransport, transport)
 
     def error_received(self, exc: Exception) -> None:
         log.debug("port %s: %s", PORT, exc)  # an unreachable peer is no news: it is the routing table's business

@@ -26,7 +26,7 @@ FIRST_TUNNELS = 3
 """Tunnels opened at once from memory by a node that reaches nobody."""
 ASK_TIME = 8.0
 """Seconds until a question for an address counts as lost."""
-RETRY_FIRST, RETRY_LAST = 10.0, 600.0
+RETRY_FIRST, RETRY_LAST = 2.0, 600.0
 """Seconds before a peer that could not be reached is tried again, doubling."""
 BOOTSTRAP_FIRST, BOOTSTRAP_LAST = 1.0, 60.0
 DEAD_TIME = 12.0
