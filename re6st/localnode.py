@@ -1,0 +1,230 @@
+"""The registry's way to the mesh: the node beside it (wire.md section 7).
+
+Questions go as datagrams to [::1]:326, where the node answers them itself or relays them; which prefixes are routed is
+read from the socket of the node's babeld. Without a node every question is soon answered by None.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+from collections.abc import Callable, Iterable
+from functools import partial
+from ipaddress import IPv6Network
+from pathlib import Path
+
+from re6st.core.babel_lines import LineError, Table, parse_reply
+from re6st.core.prefix import Prefix, PrefixError, prefix_of
+from re6st.core.wire import PORT, Code
+
+logger = logging.getLogger("localnode")
+
+CONTROL_SOCKET = "babeld.ctl"
+"""Name of babeld's text socket in the run directory of the node."""
+TIMEOUT = 3.0
+RESEND = 0.4
+"""A node drops what it cannot relay while it opens a session with the peer, so questions are repeated (wire.md 12)."""
+DUMP_TIMEOUT = 2.0
+LINE_LIMIT = 4096
+SURVEY_LIMIT = 100_000
+"""Nodes asked in one survey."""
+PACE = 64
+"""Datagrams sent before the socket gets time to drain."""
+
+Listener = Callable[[bytes], None]
+
+
+class LocalNode:
+    """The node on this host. Its socket is opened when first needed, and again after a failure."""
+
+    def __init__(self, network: IPv6Network, control: Path, address: tuple[str, int] = ("::1", PORT)) -> None:
+        self._network = network
+        self._control = control
+        self._address = address
+        self._socket: socket.socket | None = None
+        self._listeners: dict[tuple[Prefix, int], list[Listener]] = {}
+
+    def close(self) -> None:
+        if self._socket is not None:
+            asyncio.get_running_loop().remove_reader(self._socket)
+            self._socket.close()
+            self._socket = None
+
+    # --- questions ---
+
+    def tell(self, prefix: Prefix, code: Code) -> None:
+        """Send a message that has no answer, as far as that works."""
+        self._send(prefix, code)
+
+    async def ask(self, prefix: Prefix, code: Code, timeout: float = TIMEOUT) -> bytes | None:
+        """The answer of a node; None if there is none within `timeout` seconds or no local node at all."""
+        future: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+
+        def listener(answer: bytes) -> None:
+            if not future.done():
+                future.set_result(answer)
+
+        self._listen(prefix, code, listener)
+        try:
+            async with asyncio.timeout(timeout):
+                while not future.done():
+                    self._send(prefix, code)
+                    await asyncio.wait((future,), timeout=RESEND)
+            return future.result() or None
+        except TimeoutError:
+            return None
+        finally:
+            self._unlisten(prefix, code, listener)
+
+    async def survey(
+        self,
+        start: Iterable[Prefix],
+        code: Code,
+        follow: Callable[[Prefix, bytes], Iterable[Prefix]] | None = None,
+        quiet: float = TIMEOUT,
+    ) -> dict[Prefix, bytes | None]:
+        """Ask many nodes, and those that `follow` finds in an answer; None for one that does not answer.
+
+        It ends when all have answered, or `quiet` seconds after the last answer.
+        """
+        loop = asyncio.get_running_loop()
+        answers: dict[Prefix, bytes | None] = {}
+        waiting: dict[Prefix, Listener] = {}
+        queue: asyncio.Queue[tuple[Prefix, bytes]] = asyncio.Queue()
+
+        def put(prefix: Prefix, answer: bytes) -> None:
+            queue.put_nowait((prefix, answer))
+
+        def add(prefixes: Iterable[Prefix]) -> list[Prefix]:
+            new = [each for each in dict.fromkeys(prefixes) if each not in answers]
+            new = new[: SURVEY_LIMIT - len(answers)]
+            for prefix in new:
+                answers[prefix] = None
+                waiting[prefix] = partial(put, prefix)
+                self._listen(prefix, code, waiting[prefix])
+            return new
+
+        try:
+            unsent = add(start)
+            end = loop.time() + quiet
+            while waiting and (now := loop.time()) < end:
+                await self._send_all(unsent, code)
+                try:
+                    async with asyncio.timeout(min(RESEND, end - now)):
+                        prefix, answer = await queue.get()
+                except TimeoutError:
+                    unsent = list(waiting)
+                    continue
+                if not answer:  # the local node is not there
+                    break
+                unsent = []
+                if prefix in waiting:
+                    self._unlisten(prefix, code, waiting.pop(prefix))
+                    answers[prefix] = answer
+                    end = loop.time() + quiet
+                    unsent = add(follow(prefix, answer)) if follow else []
+            return answers
+        finally:
+            for prefix, listener in waiting.items():
+                self._unlisten(prefix, code, listener)
+
+    # --- routes ---
+
+    async def routed(self) -> list[Prefix]:
+        """The prefixes that babeld has a usable route to; none when there is no babeld."""
+        try:
+            async with asyncio.timeout(DUMP_TIMEOUT):
+                table = await self._dump()
+        except (OSError, TimeoutError, ValueError, EOFError) as error:
+            logger.info("no routes from %s: %s", self._control, error or type(error).__name__)
+            return []
+        usable = (prefix_of(self._network, route.destination) for route in table.routes.values() if route.usable)
+        return list(dict.fromkeys(prefix for prefix in usable if prefix is not None))
+
+    async def _dump(self) -> Table:
+        reader, writer = await asyncio.open_unix_connection(str(self._control), limit=LINE_LIMIT)
+        try:
+            table = Table()
+            for command in (b"", b"dump\n"):  # the greeting ends with a reply too
+                writer.write(command)
+                while parse_reply(line := await _line(reader)) is None:
+                    try:
+                        table.feed(line)
+                    except LineError as error:
+                        logger.debug("babeld: %s", error)
+            return table
+        finally:
+            writer.close()
+
+    # --- the socket ---
+
+    def _send(self, prefix: Prefix, code: Code) -> None:
+        try:
+            if self._socket is None:
+                self._socket = self._open()
+            self._socket.send(prefix.bits.encode("ascii") + bytes((0, code)))
+        except BlockingIOError:
+            pass  # lost, like any datagram
+        except OSError as error:
+            self._fail(error)
+
+    async def _send_all(self, prefixes: list[Prefix], code: Code) -> None:
+        for count, prefix in enumerate(prefixes, 1):
+            self._send(prefix, code)
+            if count % PACE == 0:
+                await asyncio.sleep(0.005)
+
+    def _open(self) -> socket.socket:
+        """A connected socket: only the node's datagrams come in, and we learn when it is not there."""
+        opened = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+        try:
+            opened.connect(self._address)
+        except OSError:
+            opened.close()
+            raise
+        asyncio.get_running_loop().add_reader(opened, self._receive, opened)
+        return opened
+
+    def _receive(self, opened: socket.socket) -> None:
+        try:
+            data = opened.recv(1 << 16)
+        except BlockingIOError:
+            return
+        except OSError as error:
+            self._fail(error)
+            return
+        bits, separator, rest = data.partition(b"\0")
+        try:
+            prefix = Prefix.from_bits(bits.decode("ascii"))
+        except (PrefixError, UnicodeDecodeError):
+            return
+        if separator and len(rest) > 1:
+            self._answer(self._listeners.get((prefix, rest[0]), ()), rest[1:])
+
+    def _fail(self, error: OSError) -> None:
+        """There is no node: no question will be answered."""
+        logger.info("no local node at [%s]:%d: %s", *self._address, error.strerror)
+        for listeners in tuple(self._listeners.values()):
+            self._answer(listeners, b"")
+
+    def _answer(self, listeners: Iterable[Listener], answer: bytes) -> None:
+        for listener in tuple(listeners):
+            listener(answer)
+
+    def _listen(self, prefix: Prefix, code: Code, listener: Listener) -> None:
+        self._listeners.setdefault((prefix, code), []).append(listener)
+
+    def _unlisten(self, prefix: Prefix, code: Code, listener: Listener) -> None:
+        listeners = self._listeners[prefix, code]
+        listeners.remove(listener)
+        if not listeners:
+            del self._listeners[prefix, code]
+
+
+async def _line(reader: asyncio.StreamReader) -> str:
+    """The next line. Raises EOFError, ValueError for one that is too long."""
+    line = await reader.readline()
+    if not line.endswith(b"\n"):
+        raise EOFError("babeld closed its socket")
+    return line.decode("ascii", "replace").rstrip()

@@ -1,0 +1,178 @@
+"""The registry's questions to the node beside it, and the routes of its babeld (wire.md section 7, 9.5)."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from ipaddress import IPv6Network
+from pathlib import Path
+from typing import cast
+
+import pytest
+
+from re6st.core.prefix import Prefix
+from re6st.core.wire import Code
+from re6st.localnode import LocalNode
+
+NETWORK = IPv6Network("2001:db8:42::/48")
+A, B, C = (Prefix(n, 16) for n in range(3))
+
+
+class FakeNode(asyncio.DatagramProtocol):
+    """Answers on a port of ::1 as a node does."""
+
+    def __init__(self, reply: Callable[[Prefix, int], list[bytes]]) -> None:
+        self.reply = reply
+        self.received: list[bytes] = []
+        self.transport: asyncio.DatagramTransport | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        # Python 3.11's class for it is no subclass of DatagramTransport.
+        self.transport = cast(asyncio.DatagramTransport, transport)
+
+    def datagram_received(self, data: bytes, addr: tuple[str, int]) -> None:
+        self.received.append(data)
+        assert self.transport is not None
+        bits, rest = data.split(b"\0", 1)
+        for answer in self.reply(Prefix.from_bits(bits.decode()), rest[0]):
+            self.transport.sendto(answer, addr)
+
+
+@asynccontextmanager
+async def beside(
+    reply: Callable[[Prefix, int], list[bytes]], control: Path = Path("/nonexistent")
+) -> AsyncIterator[LocalNode]:
+    """A registry's view of a node that answers like this."""
+    transport, _ = await asyncio.get_running_loop().create_datagram_endpoint(
+        lambda: FakeNode(reply), local_addr=("::1", 0)
+    )
+    host, port = transport.get_extra_info("sockname")[:2]
+    node = LocalNode(NETWORK, control, (host, port))
+    try:
+        yield node
+    finally:
+        node.close()
+        transport.close()
+
+
+def answer(prefix: Prefix, code: int, text: bytes) -> bytes:
+    return prefix.bits.encode() + bytes((0, code)) + text
+
+
+def test_several_questions_at_once_get_their_own_answers() -> None:
+    held: list[bytes] = []
+
+    def reply(prefix: Prefix, code: int) -> list[bytes]:
+        # All questions first, then all answers, the last first, with noise between.
+        mine = answer(prefix, code, f"{prefix.cn} {code}".encode())
+        if mine not in held:
+            held.append(mine)
+        if len(held) < 3:
+            return []
+        return [b"", b"\0", b"garbage", b"01x\0\x01y", answer(A, 7, b"?"), *reversed(held)]
+
+    async def run() -> None:
+        async with beside(reply) as node:
+            questions = [node.ask(A, Code.ADDRESS), node.ask(B, Code.ADDRESS), node.ask(A, Code.SOFTWARE)]
+            assert await asyncio.gather(*questions) == [b"0/16 1", b"1/16 1", b"0/16 4"]
+
+    asyncio.run(run())
+
+
+def test_no_answer_is_none_within_the_time() -> None:
+    async def run() -> None:
+        async with beside(lambda prefix, code: []) as node:
+            assert await node.ask(A, Code.ADDRESS, timeout=0.05) is None
+
+    asyncio.run(run())
+
+
+def test_without_a_node_the_answer_is_none_at_once() -> None:
+    async def run() -> None:
+        node = LocalNode(NETWORK, Path("/nonexistent"), ("::1", 1))
+        async with asyncio.timeout(2):
+            assert await node.ask(A, Code.ADDRESS, timeout=60) is None
+            assert await node.survey([A, B], Code.SOFTWARE, quiet=60) == {A: None, B: None}
+            node.tell(A, Code.VERSION)
+            assert await node.routed() == []
+        node.close()
+
+    asyncio.run(run())
+
+
+def test_a_question_whose_datagram_is_lost_is_asked_again() -> None:
+    asked: list[int] = []
+
+    def reply(prefix: Prefix, code: int) -> list[bytes]:
+        asked.append(code)
+        return [answer(prefix, code, b"here")] if len(asked) > 1 else []
+
+    async def run() -> None:
+        async with beside(reply) as node:
+            assert await node.ask(A, Code.ADDRESS) == b"here"
+
+    asyncio.run(run())
+
+
+def test_a_survey_follows_answers_and_reports_the_silent() -> None:
+    links = {A: [B], B: [A, C]}
+
+    def reply(prefix: Prefix, code: int) -> list[bytes]:
+        return [answer(prefix, code, prefix.cn.encode())] if prefix in links else []
+
+    async def run() -> None:
+        async with beside(reply) as node:
+            found = await node.survey([A], Code.TOPOLOGY, lambda prefix, _: links[prefix], quiet=0.2)
+            assert found == {A: b"0/16", B: b"1/16", C: None}
+
+    asyncio.run(run())
+
+
+def test_a_survey_ends_at_once_when_all_have_answered() -> None:
+    async def run() -> None:
+        async with beside(lambda prefix, code: [answer(prefix, code, b"1.0, Linux")] * 2) as node:
+            async with asyncio.timeout(10):
+                everyone = [Prefix(n, 16) for n in range(500)]
+                assert await node.survey(everyone, Code.SOFTWARE, quiet=60) == dict.fromkeys(everyone, b"1.0, Linux")
+
+    asyncio.run(run())
+
+
+GREETING = "BABEL 1.0\nversion babeld-1.12.1\nhost a\nmy-id 00:00:00:00:00:00:00:01\nok\n"
+ROUTE = "add route 55f0 prefix {} from ::/0 installed {} id 01 metric {} refmetric 0 via fe80::1 if re6stnet1\n"
+DUMP = (
+    "add interface re6stnet1 up true ipv6 fe80::2\n"
+    "add neighbour 5 address fe80::1 if re6stnet1 reach ff00 ureach 0000 rxcost 96 txcost 96 cost 96\n"
+    "add xroute 2001:db8:42::/64-::/0 prefix 2001:db8:42::/64 from ::/0 metric 0\n"
+    + ROUTE.format("2001:db8:42:1::/64", "yes", 96)
+    + ROUTE.replace("55f0", "2").format("2001:db8:42:2::/64", "no", 96)
+    + ROUTE.replace("55f0", "3").format("2001:db8:42:3::/64", "yes", 65535)
+    + ROUTE.replace("55f0", "4").format("::/0", "yes", 96)
+    + ROUTE.replace("55f0", "5").format("2001:db8:43::/64", "yes", 96)
+    + "add nonsense of a later version\nok\n"
+)
+
+
+@pytest.mark.parametrize(("talk", "expected"), [(True, [B]), (False, [])])
+def test_routed_prefixes_are_the_usable_routes_of_the_dump(tmp_path: Path, talk: bool, expected: list[Prefix]) -> None:
+    done = asyncio.Event()
+
+    async def babeld(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if talk:
+            writer.write(GREETING.encode())
+            assert await reader.readline() == b"dump\n"
+            writer.write(DUMP.encode())
+            await reader.read()
+        writer.close()
+        await writer.wait_closed()
+        done.set()
+
+    async def run() -> None:
+        control = tmp_path / "babeld.ctl"
+        server = await asyncio.start_unix_server(babeld, control)
+        async with server, beside(lambda prefix, code: [], control) as node:
+            assert await node.routed() == expected
+            await done.wait()
+
+    asyncio.run(run())
