@@ -7,8 +7,8 @@ earlier run left behind (wire.md 1.3). Only names and prefixes of our network ar
 from __future__ import annotations
 
 import logging
+import re
 import socket
-from collections.abc import Iterable
 from contextlib import suppress
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
 from pathlib import Path
@@ -20,7 +20,8 @@ from pyroute2.netlink.exceptions import NetlinkError
 
 RTPROT_BABEL = 42
 RTN_UNREACHABLE = 7
-RT_TABLE_MAIN = 254
+OUR_LINK = re.compile(r"re6stnet([0-9]*|-(udp|tcp)6?)")
+"""Names of tunnel interfaces (wire.md 8.4)."""
 
 log = logging.getLogger(__name__)
 
@@ -117,13 +118,12 @@ class Kernel:
         self._unreachable.clear()
         self._addresses.clear()
 
-    async def clear(self, network: Network, names: Iterable[str]) -> list[str]:
+    async def clear(self, network: Network) -> list[str]:
         """Remove what an earlier run left: our TAPs, routes and addresses inside the network. Says what it removed."""
         removed = []
-        ours = set(names)
         for link in await self._dump(self._netlink.link("dump")):
-            name = link.get("ifname")
-            if name in ours and link.get(("linkinfo", "kind")) == "tun":
+            name = link.get("ifname", "")
+            if OUR_LINK.fullmatch(name) and link.get(("linkinfo", "kind")) == "tun":
                 with suppress(NetlinkError):
                     await self._netlink.link("del", index=link["index"])
                     removed.append(f"interface {name}")

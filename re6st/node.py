@@ -13,70 +13,33 @@ import platform
 import random
 import time
 from collections.abc import Coroutine
-from dataclasses import dataclass
 from datetime import UTC, datetime
-from ipaddress import IPv4Network
-from pathlib import Path
 from typing import Any
 
 from re6st import PROTOCOL, __version__, babel, cert, kernel, process, tunnel
-from re6st.address import Ip, OwnAddresses
+from re6st.address import OwnAddresses
 from re6st.cache import Cache
 from re6st.client import RegistryClient, RegistryError
 from re6st.core import mesh
 from re6st.core.params import Parameters
-from re6st.core.prefix import Prefix, address, ipv4_address, ipv4_subnet, subnet
+from re6st.core.prefix import Prefix, address, ipv4_address, subnet
 from re6st.core.survey import survey
 from re6st.core.wire import Code, Endpoint, format_addresses, parse_addresses
 from re6st.kernel import Kernel, KernelError
 from re6st.mute import Mute
 from re6st.peers import NodeCrypto, Peers
+from re6st.plan import Config, Plan, server_interface
 from re6st.rundir import RunDirectory
-from re6st.updates import Files, Updates
+from re6st.updates import Updates
 
 TICK = 1.0
 SETTLE = 0.1
 """Seconds that changes of the routing table are collected for."""
 BOOTSTRAP_TIME = 10.0
-CLOSE_TIME = 60.0
-"""Seconds the exchange before closing a tunnel may take."""
+PROGRAMS = (babel.PROGRAM, tunnel.PROGRAM)
 SOFTWARE = f"{__version__}, {platform.platform()}"
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class Config:
-    """What the user set (wire.md 11.2). None: the network's parameters decide."""
-
-    registry: str
-    files: Files
-    log: Path
-    run: Path
-    state: Path
-    main_interface: str = "lo"
-    lan: tuple[str, ...] = ()
-    ip: tuple[Ip, ...] = ()
-    ports: tuple[tuple[int, str], ...] = ((1194, "udp"), (1194, "tcp"))
-    disabled_protocols: frozenset[str] = frozenset(("udp", "udp6"))
-    client_count: int | None = None
-    max_clients: int | None = None
-    neighbours: frozenset[Prefix] = frozenset()
-    babel_arguments: tuple[str, ...] = ()
-    openvpn_arguments: tuple[str, ...] = ()
-    openvpn_log: bool = False
-    babel_log: bool = True
-    dh: Path | None = None
-    country: str = ""
-    gateway: bool = False
-
-    @property
-    def servers(self) -> list[tuple[int, str]]:
-        """One server per protocol, on the first port given for it."""
-        first: dict[str, int] = {}
-        for port, protocol in self.ports:
-            first.setdefault(protocol, port)
-        return [(port, protocol) for protocol, port in first.items()]
 
 
 class Node:
@@ -91,7 +54,7 @@ class Node:
         self.subnet = subnet(self.network, self.prefix)
         self.address = address(self.network, self.prefix)
         self._identity = identity
-        self._programs = {name: process.find_program(name) for name in (babel.PROGRAM, tunnel.PROGRAM)}
+        self._programs = {name: process.find_program(name) for name in PROGRAMS}
         self._client = RegistryClient(config.registry, identity)
         self._run = RunDirectory(config.run)
         local = [ip for ip in kernel.local_addresses() if ip not in self.network]
@@ -124,6 +87,7 @@ class Node:
             self._babel.reopen_log()
 
     async def _live(self, parameters: Parameters, stop: asyncio.Event) -> None:
+        self._plan = Plan(self.config, self._identity, parameters, self._programs)
         self._crypto = NodeCrypto(self._identity, lambda: self._updates.parameters.crl)
         self._peers = Peers(self._crypto, self._identity, parameters.version, self._answer)
         self._kernel = Kernel()
@@ -131,10 +95,10 @@ class Node:
         try:
             await self._peers.open()
             await self._clear()
-            self._prepare(parameters)
+            self._prepare()
             async with asyncio.TaskGroup() as self._tasks:
                 try:
-                    await self._enter(parameters)
+                    await self._enter()
                     await stop.wait()
                 finally:
                     await self._leave()
@@ -147,57 +111,47 @@ class Node:
 
     async def _clear(self) -> None:
         """Remove what an earlier run that was killed left behind."""
-        programs = frozenset((babel.PROGRAM, tunnel.PROGRAM))
-        for pid in await process.end_leftovers(programs, self.config.run):
+        for pid in await process.end_leftovers(frozenset(PROGRAMS), self.config.run):
             log.warning("ended process %s, left by an earlier run", pid)
-        count = max(self._updates.parameters.client_count, self.config.client_count or 0, 10)
-        names = [f"re6stnet{n}" for n in range(1, count + 1)] + [
-            f"re6stnet-{protocol}" for protocol in tunnel.SERVER_PROTOCOLS
-        ]
         await self._mute.clear()
-        for what in await self._kernel.clear(self.network, names):
+        for what in await self._kernel.clear(self.network):
             log.warning("removed %s, left by an earlier run", what)
 
-    def _prepare(self, parameters: Parameters) -> None:
-        self._taps = [f"re6stnet{n}" for n in range(self._client_count(parameters), 0, -1)]
-        self._mesh = mesh.Mesh(self._mesh_settings(parameters), self._cache.addresses, random.Random())  # noqa: S311
-        self._write_revoked(parameters.crl)
+    def _prepare(self) -> None:
+        plan = self._plan
+        self._taps = plan.client_interfaces[::-1]
+        settings = plan.mesh(can_drain=self._mute.available)
+        self._mesh = mesh.Mesh(settings, self._cache.addresses, random.Random())  # noqa: S311
+        self._write_revoked(plan.parameters.crl)
         self._babel = babel.Babel(
-            babel.command_line(
-                self._programs[babel.PROGRAM],
-                self.config.run,
-                self.config.state,
-                self.config.log / "babeld.log" if self.config.babel_log else None,
-                self.config.babel_arguments,
-            ),
+            plan.babel_command(),
             self.config.run,
             self.config.run / "babeld.out",
-            self._babel_settings(parameters),
+            plan.babel(self._cache.routes),
             self._changed.set,
         )
 
-    async def _enter(self, parameters: Parameters) -> None:
+    async def _enter(self) -> None:
         """Put our address on the machine and start everything."""
         log.info("%s (%s), subnet %s, protocol %s", self.address, self.prefix, self.subnet, PROTOCOL)
         await self._kernel.add_unreachable(self.network)
         await self._kernel.add_address(self.address, self.subnet.prefixlen, self.config.main_interface)
-        ipv4 = self._ipv4(parameters)
-        if ipv4 is not None and parameters.ipv4 is not None:
-            await self._kernel.add_unreachable(parameters.ipv4)
+        ipv4, ipv4_network = self._plan.ipv4, self._plan.parameters.ipv4
+        if ipv4 is not None and ipv4_network is not None:
+            await self._kernel.add_unreachable(ipv4_network)
             await self._kernel.add_address(ipv4_address(ipv4), 32, self.config.main_interface)
             if self.config.main_interface == "lo":
                 await self._kernel.add_unreachable(ipv4)
-        for port, protocol in self.config.servers if self._max_clients(parameters) else ():
-            await self._kernel.make_tap(f"re6stnet-{protocol}")
-            self._start_server(port, protocol, parameters)
-        babeld = self._start(self._babel.run(), "babeld")
+        for port, protocol in self._plan.servers:
+            await self._kernel.make_tap(server_interface(protocol))
+            self._start_server(port, protocol)
         self._updates.changed = self._apply
         self._updates.connected = lambda: self._mesh.connected
         self._loops = [
+            self._start(self._babel.run(), "babeld"),
             self._start(self._updates.run(), "updates"),
             self._start(self._watch_routes(), "routes"),
             self._start(self._tick(), "tick"),
-            babeld,
         ]
 
     async def _leave(self) -> None:
@@ -212,65 +166,6 @@ class Node:
 
     def _start(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
         return self._tasks.create_task(work, name=name)
-
-    # -- settings, from the user's and the network's --
-
-    def _client_count(self, parameters: Parameters) -> int:
-        return parameters.client_count if self.config.client_count is None else self.config.client_count
-
-    def _max_clients(self, parameters: Parameters) -> int:
-        return parameters.max_clients if self.config.max_clients is None else self.config.max_clients
-
-    def _mesh_settings(self, parameters: Parameters) -> mesh.Settings:
-        return mesh.Settings(
-            own=self.prefix,
-            registry=parameters.registry_prefix,
-            client_count=self._client_count(parameters),
-            tunnel_refresh=parameters.tunnel_refresh if self._mute.available else float("inf"),
-            close_time=min(CLOSE_TIME, 3 * parameters.hello),
-            neighbours=self.config.neighbours,
-            disabled_protocols=self.config.disabled_protocols,
-        )
-
-    def _babel_settings(self, parameters: Parameters) -> babel.Settings:
-        servers = [f"re6stnet-{protocol}" for _, protocol in self.config.servers]
-        clients = [f"re6stnet{n}" for n in range(1, self._client_count(parameters) + 1)]
-        return babel.Settings(
-            network=self.network,
-            subnet=self.subnet,
-            address=self.address,
-            tunnels=(*(servers if self._max_clients(parameters) else ()), *clients),
-            lan=self.config.lan,
-            babel_default=parameters.babel_default,
-            key_sign=parameters.babel_hmac_sign,
-            accept_unsigned=parameters.babel_hmac_accept is not None,
-            ipv4=self._ipv4(parameters),
-            gateway=self.config.gateway,
-            hello=min(babel.HELLO, parameters.hello),
-            update=babel.update_interval(self._cache.routes),
-        )
-
-    def _openvpn_settings(self, parameters: Parameters) -> tunnel.Settings:
-        return tunnel.Settings(
-            program=self._programs[tunnel.PROGRAM],
-            run=self.config.run,
-            log=self.config.log if self.config.openvpn_log else None,
-            ca=self.config.files.ca,
-            cert=self.config.files.cert,
-            key=self.config.files.key,
-            encrypt=parameters.encrypt,
-            ping_exit=4 * parameters.hello,
-            extra=self.config.openvpn_arguments,
-        )
-
-    def _ipv4(self, parameters: Parameters) -> IPv4Network | None:
-        if parameters.ipv4 is None:
-            return None
-        number = cert.number_of_cert(self._identity.cert)
-        found = None if number is None else ipv4_subnet(parameters.ipv4, parameters.ipv4_sublen, number)
-        if found is None:
-            log.warning("no IPv4 subnet for node number %s: going on without IPv4", number)
-        return found
 
     def _write_revoked(self, crl: frozenset[int]) -> None:
         """One empty file per revoked serial number: OpenVPN refuses those certificates itself."""
@@ -291,31 +186,34 @@ class Node:
 
     async def _apply_now(self, parameters: Parameters, identity: cert.Identity) -> None:
         renewed, self._identity = identity is not self._identity, identity
+        known = set(self._plan.client_interfaces)
+        self._plan = plan = Plan(self.config, identity, parameters, self._programs)
         self._crypto.use(identity)
         self._peers.sessions.version = parameters.version
-        self._write_revoked(parameters.crl)
-        for peer in self._peers.sessions.forget(parameters.crl):
-            log.warning("%s is revoked", peer)
-        for server, _ in self._servers.values():
-            server.kick(parameters.crl)
-        for client, task in self._tunnels.values():
-            if client is not None and client.serial in parameters.crl:
-                task.cancel()
-        taps = {f"re6stnet{n}" for n in range(1, self._client_count(parameters) + 1)}
-        known = set(self._babel.settings.tunnels)
-        self._taps[:0] = sorted(taps - known)
-        self._event(mesh.SettingsChanged(self._mesh_settings(parameters)))
+        self._cut_off(parameters.crl)
+        self._taps[:0] = [tap for tap in plan.client_interfaces if tap not in known]
+        self._event(mesh.SettingsChanged(plan.mesh(can_drain=self._mute.available)))
         self._spread(parameters.version)
-        await self._babel.reconfigure(self._babel_settings(parameters))
-        settings = self._openvpn_settings(parameters)
-        for port, protocol in self.config.servers:
+        await self._babel.reconfigure(plan.babel(self._cache.routes))
+        for port, protocol in plan.servers:
             if protocol not in self._servers:
                 continue
             server, task = self._servers[protocol]
-            if renewed or server.argv != self._server_command(settings, port, protocol, parameters):
+            if renewed or server.argv != plan.server_command(port, protocol):
                 log.info("OpenVPN server %s is restarted with new settings", server.interface)
                 await _end(task)
-                self._start_server(port, protocol, parameters)
+                self._start_server(port, protocol)
+
+    def _cut_off(self, crl: frozenset[int]) -> None:
+        """End every session and tunnel with a peer whose certificate is revoked."""
+        self._write_revoked(crl)
+        for peer in self._peers.sessions.forget(crl):
+            log.warning("%s is revoked", peer)
+        for server, _ in self._servers.values():
+            server.kick(crl)
+        for client, task in self._tunnels.values():
+            if client is not None and client.serial in crl:
+                task.cancel()
 
     def _spread(self, version: bytes) -> None:
         """Tell the nodes next to us that do not know yet."""
@@ -397,8 +295,7 @@ class Node:
                 log.warning("no interface left for a tunnel to %s", peer)
                 return
             await self._kernel.make_tap(tap)
-            settings = self._openvpn_settings(self._updates.parameters)
-            client = tunnel.ClientTunnel(settings, tap, peer, endpoints, self._connected)
+            client = tunnel.ClientTunnel(self._plan.openvpn(), tap, peer, endpoints, self._connected)
             self._tunnels[peer] = client, self._tunnels[peer][1]
             if await client.run():
                 log.info("tunnel to %s ended", peer)
@@ -435,28 +332,16 @@ class Node:
 
     # -- servers --
 
-    def _server_command(self, settings: tunnel.Settings, port: int, protocol: str, parameters: Parameters) -> list[str]:
-        dh = self.config.dh or self.config.state / "dh.pem"
-        return tunnel.server_command(
-            settings,
-            f"re6stnet-{protocol}",
-            port,
-            protocol,
-            self._max_clients(parameters),
-            dh if dh.exists() else None,
-        )
-
-    def _start_server(self, port: int, protocol: str, parameters: Parameters) -> None:
-        settings = self._openvpn_settings(parameters)
+    def _start_server(self, port: int, protocol: str) -> None:
         server = tunnel.Server(
-            settings,
-            f"re6stnet-{protocol}",
-            self._server_command(settings, port, protocol, parameters),
+            self._plan.openvpn(),
+            server_interface(protocol),
+            self._plan.server_command(port, protocol),
             admit=self._admit,
             joined=lambda client: self._joined(client, protocol),
             left=self._left,
             up=self._kernel.set_up,
-            mtu=tunnel.MTU.get((protocol, parameters.encrypt), 1500),
+            mtu=tunnel.MTU.get((protocol, self._plan.parameters.encrypt), 1500),
         )
         self._servers[protocol] = server, self._start(server.run(), f"OpenVPN server {protocol}")
 

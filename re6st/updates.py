@@ -9,15 +9,14 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 
 from re6st import PROTOCOL, cert
 from re6st.cache import Cache
 from re6st.client import RegistryClient, RegistryError
 from re6st.core import params
 from re6st.core.params import Parameters, ParamsError
+from re6st.plan import Files
 from re6st.process import Backoff
 
 FETCH_DELAY = 1.0
@@ -28,15 +27,6 @@ RENEW_CHECK = 3600.0
 """Seconds between looks at the calendar: the clock may have been set since."""
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class Files:
-    """Where our certificates are."""
-
-    ca: Path
-    cert: Path
-    key: Path
 
 
 class TooOld(Exception):

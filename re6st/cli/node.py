@@ -17,11 +17,12 @@ from re6st.cli.options import LogHandler, OptionParser, fail, integer, setup_log
 from re6st.client import RegistryError
 from re6st.core.prefix import Prefix, PrefixError
 from re6st.kernel import KernelError
-from re6st.node import Config, Node
+from re6st.node import Node
 from re6st.peers import PortInUse
+from re6st.plan import Config, Files
 from re6st.process import MissingProgram
 from re6st.rundir import RunDirectoryError
-from re6st.updates import Files, TooOld
+from re6st.updates import TooOld
 
 PROGRAM = "re6stnet"
 PROTOCOLS = ("udp", "tcp", "udp6", "tcp6")

@@ -1,0 +1,179 @@
+"""What the user set and what the network says, put together as each room wants it.
+
+A `Plan` is made anew when either the parameters or our certificate change; rooms compare what they got before with
+what the new one says, and change only what differs.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass, field
+from functools import cached_property
+from ipaddress import IPv4Network
+from pathlib import Path
+
+from re6st import babel, cert, tunnel
+from re6st.address import Ip
+from re6st.core import mesh
+from re6st.core.params import Parameters
+from re6st.core.prefix import Prefix, address, ipv4_subnet, subnet
+
+CLOSE_TIME = 60.0
+"""Seconds the exchange before closing a tunnel may take, less where hellos are short: OpenVPN's ping-exit runs on."""
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Files:
+    """Where our certificates are."""
+
+    ca: Path
+    cert: Path
+    key: Path
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """What the user set (wire.md 11.2). None: the network's parameters decide."""
+
+    registry: str
+    files: Files
+    log: Path
+    run: Path
+    state: Path
+    main_interface: str = "lo"
+    lan: tuple[str, ...] = ()
+    ip: tuple[Ip, ...] = ()
+    ports: tuple[tuple[int, str], ...] = ((1194, "udp"), (1194, "tcp"))
+    disabled_protocols: frozenset[str] = frozenset(("udp", "udp6"))
+    client_count: int | None = None
+    max_clients: int | None = None
+    neighbours: frozenset[Prefix] = frozenset()
+    babel_arguments: tuple[str, ...] = ()
+    openvpn_arguments: tuple[str, ...] = ()
+    openvpn_log: bool = False
+    babel_log: bool = True
+    dh: Path | None = None
+    country: str = ""
+    gateway: bool = False
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The settings of every room, from the user's `config`, the network's `parameters` and our `identity`."""
+
+    config: Config
+    identity: cert.Identity
+    parameters: Parameters
+    programs: dict[str, str] = field(repr=False)
+    """Paths of babeld and openvpn."""
+
+    @property
+    def client_count(self) -> int:
+        count = self.config.client_count
+        return self.parameters.client_count if count is None else count
+
+    @property
+    def max_clients(self) -> int:
+        """Per server; 0: no server."""
+        count = self.config.max_clients
+        return self.parameters.max_clients if count is None else count
+
+    @property
+    def servers(self) -> list[tuple[int, str]]:
+        """Port and protocol of our servers: one per protocol, on the first port given for it."""
+        first: dict[str, int] = {}
+        for port, protocol in self.config.ports if self.max_clients else ():
+            first.setdefault(protocol, port)
+        return [(port, protocol) for protocol, port in first.items()]
+
+    @property
+    def client_interfaces(self) -> list[str]:
+        """Interfaces of our client tunnels, whether they exist or not (wire.md 8.4)."""
+        return [f"re6stnet{n}" for n in range(1, self.client_count + 1)]
+
+    @property
+    def server_interfaces(self) -> list[str]:
+        return [server_interface(protocol) for _, protocol in self.servers]
+
+    @cached_property
+    def ipv4(self) -> IPv4Network | None:
+        """Our IPv4 subnet, where the network has one for us (wire.md 1.4)."""
+        if self.parameters.ipv4 is None:
+            return None
+        number = cert.number_of_cert(self.identity.cert)
+        if number is not None and (found := ipv4_subnet(self.parameters.ipv4, self.parameters.ipv4_sublen, number)):
+            return found
+        log.warning("no IPv4 subnet for node number %s: going on without IPv4", number)
+        return None
+
+    def mesh(self, *, can_drain: bool) -> mesh.Settings:
+        """For the policy; tunnels are only refreshed where they can be drained first."""
+        parameters = self.parameters
+        return mesh.Settings(
+            own=self.identity.prefix,
+            registry=parameters.registry_prefix,
+            client_count=self.client_count,
+            tunnel_refresh=parameters.tunnel_refresh if can_drain else float("inf"),
+            close_time=min(CLOSE_TIME, 3 * parameters.hello),
+            neighbours=self.config.neighbours,
+            disabled_protocols=self.config.disabled_protocols,
+        )
+
+    def babel(self, routes: int) -> babel.Settings:
+        """For babeld; `routes` is how many routes the network had when we last looked."""
+        network, prefix, parameters = self.identity.trust.network, self.identity.prefix, self.parameters
+        return babel.Settings(
+            network=network,
+            subnet=subnet(network, prefix),
+            address=address(network, prefix),
+            tunnels=(*self.server_interfaces, *self.client_interfaces),
+            lan=self.config.lan,
+            babel_default=parameters.babel_default,
+            key_sign=parameters.babel_hmac_sign,
+            accept_unsigned=parameters.babel_hmac_accept is not None,
+            ipv4=self.ipv4,
+            gateway=self.config.gateway,
+            hello=min(babel.HELLO, parameters.hello),
+            update=babel.update_interval(routes),
+        )
+
+    def babel_command(self) -> list[str]:
+        config = self.config
+        log_file = config.log / "babeld.log" if config.babel_log else None
+        return babel.command_line(
+            self.programs[babel.PROGRAM], config.run, config.state, log_file, config.babel_arguments
+        )
+
+    def openvpn(self) -> tunnel.Settings:
+        """For every OpenVPN process."""
+        config, parameters = self.config, self.parameters
+        return tunnel.Settings(
+            program=self.programs[tunnel.PROGRAM],
+            run=config.run,
+            log=config.log if config.openvpn_log else None,
+            ca=config.files.ca,
+            cert=config.files.cert,
+            key=config.files.key,
+            encrypt=parameters.encrypt,
+            ping_exit=4 * parameters.hello,
+            extra=config.openvpn_arguments,
+        )
+
+    def server_command(self, port: int, protocol: str) -> list[str]:
+        """One of our servers. Without a file of DH parameters it offers ECDHE only, which every OpenVPN 2.4 speaks."""
+        dh = self.config.dh or self.config.state / "dh.pem"
+        return tunnel.server_command(
+            self.openvpn(),
+            server_interface(protocol),
+            port,
+            protocol,
+            self.max_clients,
+            dh if dh.exists() else None,
+        )
+
+
+def server_interface(protocol: str) -> str:
+    """The interface of a server (wire.md 8.4)."""
+    return f"re6stnet-{protocol}"
