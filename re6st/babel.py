@@ -138,8 +138,8 @@ class Babel:
             started = clock()
             try:
                 reason = await self._run_once()
-            except OSError as error:
-                reason = str(error)
+            except (OSError, ValueError) as error:  # ValueError: a line longer than the buffer
+                reason = str(error) or "its socket does not answer"
             if self._restart_wanted:
                 self._restart_wanted = False
                 log.info("babeld is restarted with new settings")

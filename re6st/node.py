@@ -341,6 +341,7 @@ class Node:
             joined=lambda client: self._joined(client, protocol),
             left=self._left,
             up=self._kernel.set_up,
+            down=self._kernel.set_down,
             mtu=tunnel.MTU.get((protocol, self._plan.parameters.encrypt), 1500),
         )
         self._servers[protocol] = server, self._start(server.run(), f"OpenVPN server {protocol}")

@@ -189,7 +189,8 @@ class ServerClient:
 class Server:
     """An OpenVPN server that is kept running; one process serves all clients of one protocol on one interface.
 
-    `admit` says whether a certificate may come in; `joined` and `left` are told about clients.
+    `admit` says whether a certificate may come in; `joined` and `left` are told about clients. `up` and `down` set the
+    interface: down means to babel that all neighbours behind it are gone.
     """
 
     def __init__(
@@ -202,6 +203,7 @@ class Server:
         joined: Callable[[ServerClient], None],
         left: Callable[[ServerClient], None],
         up: Callable[[str, int], Awaitable[None]],
+        down: Callable[[str], Awaitable[None]],
         mtu: int,
     ) -> None:
         self.interface = interface
@@ -213,6 +215,7 @@ class Server:
         self._joined = joined
         self._left = left
         self._up = up
+        self._down = down
         self._mtu = mtu
         self._management: Management | None = None
 
@@ -265,6 +268,7 @@ class Server:
             self._management = None
             self.listening.clear()
             management.close()
+            await self._down(self.interface)
             await child.stop()
             for ident in list(self.clients):
                 self._left(self.clients.pop(ident))
