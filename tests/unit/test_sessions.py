@@ -1,0 +1,526 @@
+"""Sessions of peers: the recorded handshake, then two and more machines joined in memory."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field
+from datetime import datetime
+from ipaddress import IPv6Address, IPv6Network
+from typing import Any, cast
+
+import pytest
+from cryptography import x509
+
+from re6st import cert
+from re6st.core.prefix import Prefix, address, control_address
+from re6st.core.sessions import (
+    HELLO_WAIT,
+    MESSAGE_TIMEOUT,
+    PEER_LIMIT,
+    QUEUE_LIMIT,
+    QUEUE_TIME,
+    WORK_PER_SECOND,
+    Datagram,
+    Message,
+    Output,
+    PeerCertificate,
+    SessionOpened,
+    Sessions,
+)
+from re6st.core.wire import PORT, Code, Hello, Hello0, WireError, decode, encode_data, encode_hello, encode_hello0
+
+NETWORK = IPv6Network("2001:db8:42::/48")
+A, B, C = Prefix(0, 16), Prefix(1, 16), Prefix(2, 16)
+
+
+def source(prefix: Prefix) -> tuple[IPv6Address, int]:
+    return address(NETWORK, prefix), PORT
+
+
+# --- the recorded handshake, with real keys ---
+
+
+@dataclass(frozen=True)
+class RealCertificate:
+    prefix: Prefix
+    serial: int
+    der: bytes
+    fingerprint: bytes
+    x509: x509.Certificate
+
+
+class RealCrypto:
+    """The keys of the vectors, at a fixed time."""
+
+    def __init__(self, identity: cert.Identity, when: datetime) -> None:
+        self.identity, self.when = identity, when
+        self.prefix, self.der, self.fingerprint = identity.prefix, identity.der, identity.fingerprint
+
+    def admit(self, der: bytes) -> PeerCertificate:
+        try:
+            peer = cert.load_der(der)
+            self.identity.trust.check_strict(peer, self.when)
+            return RealCertificate(cert.prefix_of_cert(peer), peer.serial_number, der, cert.fingerprint(peer), peer)
+        except cert.CertError as error:
+            raise WireError(str(error)) from None
+
+    def still_good(self, certificate: PeerCertificate) -> bool:
+        return True
+
+    def encrypt(self, certificate: PeerCertificate, data: bytes) -> bytes:
+        return cert.encrypt(cast(RealCertificate, certificate).x509, data)
+
+    def decrypt(self, data: bytes) -> bytes:
+        return cert.decrypt(self.identity.key, data)
+
+    def sign(self, data: bytes) -> bytes:
+        return cert.sign(self.identity.key, data)
+
+    def verify(self, certificate: PeerCertificate, signature: bytes, data: bytes) -> bool:
+        return cert.verify(cast(RealCertificate, certificate).x509, signature, data)
+
+
+def test_the_recorded_handshake(vector: Callable[[str], Any], nodes: dict[str, cert.Identity], when: datetime) -> None:
+    session = vector("peer_session")
+    steps = [bytes.fromhex(step["datagram"]) for step in session["steps"]]
+    secret = bytes.fromhex(session["steps"][2]["secret"])
+    version = bytes.fromhex(session["steps"][3]["payload"])[1:]
+    addresses = bytes.fromhex(session["steps"][5]["payload"])[1:]
+    secrets = iter([bytes(20), secret])
+    a = Sessions(NETWORK, RealCrypto(nodes["0/16"], when), 10, b"\0", lambda: next(secrets))
+    b = Sessions(NETWORK, RealCrypto(nodes["1/16"], when), 10, version, lambda: bytes(20))
+
+    assert a.ensure(B, 0) == [Datagram(control_address(NETWORK, B), PORT, steps[0])]
+    assert b.receive(source(A), steps[0], 0) == [Datagram(*source(A), steps[1])]
+    (hello,) = a.receive(source(B), steps[1], 0)
+    assert isinstance(hello, Datagram)
+    assert len(hello.data) == len(steps[2]), "its ciphertext has chance in it"
+    assert not a.connected(B, 0)
+    for offer in (steps[2], hello.data):
+        b.peer(A).session = None  # type: ignore[union-attr]  # so that both are new
+        opened, greeting = b.receive(source(A), offer, 0)
+        assert opened == SessionOpened(A, 10)
+        assert greeting == Datagram(*source(A), steps[3])
+    opened, message = a.receive(source(B), steps[3], 0)
+    assert opened == SessionOpened(B, 10)
+    assert message == Message(B, Code.VERSION, False, version, source(B))
+    assert a.send(B, bytes([Code.ADDRESS]), 0) == [Datagram(control_address(NETWORK, B), PORT, steps[4])]
+    (request,) = b.receive(source(A), steps[4], 0)
+    assert request == Message(A, Code.ADDRESS, False, b"", source(A))
+    assert isinstance(request, Message)
+    assert b.answer(request, addresses, 0) == [Datagram(*source(A), steps[5])]
+    (answer,) = a.receive(source(B), steps[5], 0)
+    assert isinstance(answer, Message)
+    assert answer.payload == addresses
+    assert a.answer(answer, None, 0) == [Datagram(*source(B), steps[6])]
+    assert b.receive(source(A), steps[6], 0) == [], "an empty payload is not answered"
+    assert a.connected(B, 0)
+    assert b.connected(A, 0)
+
+
+# --- machines joined in memory, with keys that are plays on words ---
+
+
+@dataclass(frozen=True)
+class PlayCertificate:
+    prefix: Prefix
+    serial: int
+
+    @property
+    def der(self) -> bytes:
+        return f"certificate of {self.prefix.cn} number {self.serial:4}".encode()
+
+    @property
+    def fingerprint(self) -> bytes:
+        return f"fingerprint {self.prefix.cn:8}"[:20].encode()
+
+
+class PlayCrypto:
+    def __init__(self, certificate: PlayCertificate) -> None:
+        self.own = certificate
+        self.prefix, self.der, self.fingerprint = certificate.prefix, certificate.der, certificate.fingerprint
+        self.bad: set[int] = set()
+        self.admitted = 0
+
+    def admit(self, der: bytes) -> PeerCertificate:
+        self.admitted += 1
+        try:
+            head, _, cn, _, serial = der.decode().split()
+            certificate = PlayCertificate(Prefix.from_cn(cn), int(serial))
+        except (ValueError, UnicodeError):
+            raise WireError("no certificate") from None
+        if head != "certificate" or certificate.serial in self.bad or certificate.der != der:
+            raise WireError("not accepted")
+        return certificate
+
+    def still_good(self, certificate: PeerCertificate) -> bool:
+        return certificate.serial not in self.bad
+
+    def encrypt(self, certificate: PeerCertificate, data: bytes) -> bytes:
+        return f"{certificate.prefix.cn:>10}".encode() + data
+
+    def decrypt(self, data: bytes) -> bytes:
+        if data[:10] != f"{self.prefix.cn:>10}".encode():
+            raise WireError("not for us")
+        return data[10:]
+
+    def sign(self, data: bytes) -> bytes:
+        return f"{self.prefix.cn:>10}".encode() + data[::-1][:20]
+
+    def verify(self, certificate: PeerCertificate, signature: bytes, data: bytes) -> bool:
+        return signature == f"{certificate.prefix.cn:>10}".encode() + data[::-1][:20]
+
+
+@dataclass
+class World:
+    """Machines, and the datagrams under way; what each machine was told is kept."""
+
+    machines: dict[Prefix, Sessions] = field(default_factory=dict)
+    told: dict[Prefix, list[Output]] = field(default_factory=dict)
+    refused: list[str] = field(default_factory=list)
+    now: float = 1000.0
+    secrets: Iterator[bytes] = field(default_factory=lambda: (n.to_bytes(8) + bytes(12) for n in range(1, 1 << 30)))
+    lose: Callable[[Prefix, bytes], bool] = lambda _to, _data: False
+    answers: dict[int, bytes] = field(default_factory=dict)
+
+    def add(self, prefix: Prefix) -> Sessions:
+        crypto = PlayCrypto(PlayCertificate(prefix, prefix.value + 1))
+        self.machines[prefix] = Sessions(NETWORK, crypto, 10, b"\0", lambda: next(self.secrets))
+        self.told.setdefault(prefix, [])
+        return self.machines[prefix]
+
+    def carry(self, sender: Prefix, outputs: list[Output]) -> int:
+        """Deliver what a machine sends, and what comes of it, to the end; how many datagrams that took."""
+        pending, count = [(sender, output) for output in outputs], 0
+        while pending:
+            sender, output = pending.pop(0)
+            if not isinstance(output, Datagram):
+                self.told[sender].append(output)
+                if isinstance(output, Message):
+                    answer = self.answers.get(output.code) if not output.payload else None
+                    more = self.machines[sender].answer(output, answer, self.now)
+                    pending += [(sender, item) for item in more]
+                continue
+            count += 1
+            assert count < 100, "an endless exchange"
+            receiver = next(
+                p for p in self.machines if output.address in (address(NETWORK, p), control_address(NETWORK, p))
+            )
+            if self.lose(receiver, output.data):
+                continue
+            try:
+                more = self.machines[receiver].receive(source(sender), output.data, self.now)
+            except WireError as error:
+                self.refused.append(str(error))
+            else:
+                pending += [(receiver, item) for item in more]
+        return count
+
+    def send(self, sender: Prefix, receiver: Prefix, payload: bytes) -> int:
+        return self.carry(sender, self.machines[sender].send(receiver, payload, self.now))
+
+    def messages(self, prefix: Prefix, code: Code) -> list[Message]:
+        return [output for output in self.told[prefix] if isinstance(output, Message) and output.code == code]
+
+    def connected(self, one: Prefix, other: Prefix) -> bool:
+        return self.machines[one].connected(other, self.now) and self.machines[other].connected(one, self.now)
+
+
+@pytest.fixture
+def world() -> World:
+    world = World()
+    world.add(A)
+    world.add(B)
+    return world
+
+
+def test_a_message_to_a_stranger_arrives_after_the_handshake(world: World) -> None:
+    world.answers[Code.ADDRESS] = b"10.0.0.2,1194,tcp"
+    world.send(A, B, bytes([Code.ADDRESS]))
+    assert world.connected(A, B)
+    assert [m.peer for m in world.messages(B, Code.ADDRESS)] == [A]
+    assert [m.payload for m in world.messages(A, Code.ADDRESS)] == [b"10.0.0.2,1194,tcp"]
+    assert world.refused == []
+    assert world.send(A, B, bytes([Code.SOFTWARE])) == 2, "a message and its acknowledgement"
+
+
+def test_whoever_greets_and_however_the_first_datagrams_are_lost(world: World) -> None:
+    for lost in range(6):
+        fresh = World()
+        for prefix in (A, B):
+            fresh.add(prefix)
+        count = iter(range(1000))
+        fresh.lose = lambda _to, _data, count=count, lost=lost: next(count) == lost  # type: ignore[misc]
+        fresh.send(A, B, bytes([Code.SOFTWARE]))
+        for _ in range(8):
+            fresh.now += 1
+            fresh.carry(A, fresh.machines[A].retry(fresh.now))
+            fresh.carry(B, fresh.machines[B].retry(fresh.now))
+        # What is lost after the handshake is lost, as the protocol has it; until then the message waits.
+        arrived = fresh.messages(B, Code.SOFTWARE)
+        assert len(arrived) <= 1
+        if lost < 3:
+            assert len(arrived) == 1, f"datagram {lost} lost"
+            assert fresh.connected(A, B)
+
+
+def test_both_greet_at_the_same_time(world: World) -> None:
+    first = world.machines[A].send(B, bytes([Code.SOFTWARE]), world.now)
+    second = world.machines[B].send(A, bytes([Code.SOFTWARE]), world.now)
+    world.carry(A, first)
+    world.carry(B, second)
+    assert world.connected(A, B)
+    assert len(world.messages(A, Code.SOFTWARE)) == 1
+    assert len(world.messages(B, Code.SOFTWARE)) == 1
+
+
+def test_a_machine_that_starts_again_is_found_again(world: World) -> None:
+    world.send(A, B, bytes([Code.SOFTWARE]))
+    world.add(B)
+    world.told[B].clear()
+    world.send(B, A, bytes([Code.ADDRESS]))
+    assert world.connected(A, B)
+    assert len(world.messages(A, Code.ADDRESS)) == 1
+
+
+def test_a_silent_peer_is_greeted_again_after_a_minute(world: World) -> None:
+    world.send(A, B, bytes([Code.SOFTWARE]))
+    world.add(B)
+    world.send(A, B, bytes([Code.SOFTWARE]))
+    assert world.machines[A].connected(B, world.now)
+    world.now += MESSAGE_TIMEOUT + 1
+    assert not world.machines[A].connected(B, world.now)
+    world.send(A, B, bytes([Code.TOPOLOGY]))
+    assert world.connected(A, B)
+    assert len(world.messages(B, Code.TOPOLOGY)) == 1
+
+
+def test_messages_wait_only_so_long_and_so_many(world: World) -> None:
+    world.lose = lambda _to, _data: True
+    for number in range(3 * QUEUE_LIMIT):
+        world.send(A, B, bytes([Code.LOG, number]))
+    world.lose = lambda _to, _data: False
+    world.now += 2
+    world.carry(A, world.machines[A].retry(world.now))
+    kept = [m.payload[0] for m in world.messages(B, Code.LOG)]
+    assert kept == list(range(2 * QUEUE_LIMIT, 3 * QUEUE_LIMIT))
+    late = World()
+    late.add(A)
+    late.add(B)
+    late.lose = lambda _to, _data: True
+    late.send(A, B, bytes([Code.LOG, 1]))
+    late.lose = lambda _to, _data: False
+    late.now += QUEUE_TIME + 1
+    assert late.machines[A].retry(late.now) == []
+    late.carry(A, late.machines[A].ensure(B, late.now))
+    assert late.messages(B, Code.LOG) == []
+
+
+def test_greetings_to_one_that_does_not_answer_become_rare(world: World) -> None:
+    world.lose = lambda _to, _data: True
+    sent = 0
+    for _ in range(int(10 * HELLO_WAIT)):
+        world.now += 1
+        sent += world.carry(A, world.machines[A].ensure(B, world.now))
+    assert 10 <= sent <= 20
+
+
+# --- what others try ---
+
+
+def established(world: World) -> None:
+    world.send(A, B, bytes([Code.SOFTWARE]))
+    assert world.connected(A, B)
+
+
+def test_repeated_late_and_touched_data_is_refused(world: World) -> None:
+    established(world)
+    (one,) = world.machines[A].send(B, bytes([Code.SOFTWARE]), world.now)
+    (two,) = world.machines[A].send(B, bytes([Code.TOPOLOGY]), world.now)
+    assert isinstance(one, Datagram)
+    assert isinstance(two, Datagram)
+    assert world.machines[B].receive(source(A), two.data, world.now)
+    for datagram, words in (
+        (two.data, "repeated"),
+        (one.data, "late"),
+        (two.data[:-1] + b"x", "HMAC"),
+        (b"\0\0\1\0" + two.data[4:], "HMAC"),
+        (encode_data(99, b"\5", b"x" * 20), "HMAC"),
+    ):
+        with pytest.raises(WireError, match=words):
+            world.machines[B].receive(source(A), datagram, world.now)
+    assert world.connected(A, B)
+
+
+def test_our_own_datagram_that_comes_back_is_refused(world: World) -> None:
+    established(world)
+    # A far ahead of B in numbers, so that only the comparison with what was sent can tell.
+    for _ in range(5):
+        (datagram,) = world.machines[A].send(B, bytes([Code.SOFTWARE]), world.now)
+    assert isinstance(datagram, Datagram)
+    with pytest.raises(WireError, match="our own"):
+        world.machines[A].receive(source(B), datagram.data, world.now)
+
+
+def test_a_replayed_handshake_breaks_nothing(world: World) -> None:
+    recorded: list[tuple[Prefix, bytes]] = []
+    world.lose = lambda to, data: bool(recorded.append((to, data)))  # type: ignore[func-returns-value]
+    established(world)
+    world.lose = lambda _to, _data: False
+    for wait in (0, 5, 3600):
+        world.now += wait
+        for to, data in recorded:
+            sender = A if to == B else B
+            with suppress(WireError):
+                world.machines[to].receive(source(sender), data, world.now)
+        assert world.connected(A, B)
+        before = len(world.messages(B, Code.LOG))
+        world.send(A, B, bytes([Code.LOG, 1]))
+        world.send(B, A, bytes([Code.LOG, 1]))
+        assert len(world.messages(B, Code.LOG)) == before + 1
+
+
+def test_a_certificate_only_from_the_subnet_it_is_for(world: World) -> None:
+    stolen = encode_hello0(Hello0(PlayCertificate(A, 1).der))
+    with pytest.raises(WireError, match="somebody else"):
+        world.machines[B].receive(source(C), stolen, world.now)
+    with pytest.raises(WireError, match="outside"):
+        world.machines[B].receive((IPv6Address("2001:db8:43::1"), PORT), stolen, world.now)
+    with pytest.raises(WireError, match="outside"):
+        world.machines[B].receive((IPv6Address("::1"), PORT), stolen, world.now)
+    other_address = (control_address(NETWORK, A) + 0x1234, PORT)
+    assert world.machines[B].receive(other_address, stolen, world.now), "any address of the subnet is good"
+
+
+def test_a_revoked_or_bad_certificate_gets_no_session(world: World) -> None:
+    crypto = cast(PlayCrypto, world.machines[B].crypto)
+    crypto.bad.add(1)
+    world.send(A, B, bytes([Code.SOFTWARE]))
+    assert not world.machines[B].connected(A, world.now)
+    assert world.refused == ["not accepted"]
+    crypto.bad.clear()
+    world.now += 100
+    established(world)
+    assert world.machines[B].forget(frozenset({1, 77})) == [A]
+    crypto.bad.add(1)
+    world.now += MESSAGE_TIMEOUT
+    world.refused.clear()
+    world.send(A, B, bytes([Code.LOG, 1]))
+    assert world.messages(B, Code.LOG) == []
+    assert world.machines[B].peer(A) is None
+
+
+def test_hello_must_be_signed_for_us_and_newer(world: World) -> None:
+    established(world)
+    b = world.machines[B]
+    a_crypto, b_certificate = cast(PlayCrypto, world.machines[A].crypto), PlayCertificate(B, 2)
+
+    def hello(secret: bytes, to: PlayCertificate = b_certificate, by: PlayCrypto = a_crypto) -> bytes:
+        ciphertext = by.encrypt(to, secret)
+        return encode_hello(Hello(ciphertext, by.sign(ciphertext), 10))
+
+    new = (1 << 60).to_bytes(8) + bytes(12)
+    for datagram, words in (
+        (hello(new, by=PlayCrypto(PlayCertificate(C, 3))), "signature"),
+        (hello(new, to=PlayCertificate(C, 3)), "not for us"),
+        (hello(bytes(20)), "not newer"),
+        (hello(new[:19]), "halves|signature|not newer"),
+        (encode_hello(Hello(b"x" * 30, b"y" * 30, 10)), "signature"),
+    ):
+        with pytest.raises(WireError, match=words):
+            b.receive(source(A), datagram, world.now)
+    with pytest.raises(WireError, match="do not have"):
+        b.receive(source(C), hello(new), world.now)
+    assert world.connected(A, B)
+    assert isinstance(b.receive(source(A), hello(new), world.now)[0], SessionOpened)
+
+
+def test_data_from_strangers(world: World) -> None:
+    with pytest.raises(WireError, match="stranger"):
+        world.machines[B].receive(source(A), encode_data(3, b"\1", bytes(20)), world.now)
+    world.machines[B].ensure(A, world.now)
+    with pytest.raises(WireError, match="HMAC"):
+        world.machines[B].receive(source(A), encode_data(3, b"\1", bytes(20)), world.now)
+
+
+def test_work_for_strangers_is_bounded(world: World) -> None:
+    b, crypto = world.machines[B], cast(PlayCrypto, world.machines[B].crypto)
+    sent = 0
+    for number in range(2000):
+        certificate = PlayCertificate(Prefix(number + 10, 16), number)
+        with suppress(WireError):
+            sent += len(b.receive(source(certificate.prefix), encode_hello0(Hello0(certificate.der)), world.now))
+    assert crypto.admitted <= 2 * WORK_PER_SECOND + 1
+    assert sent <= crypto.admitted
+    world.now += 1
+    established(world)
+
+
+def test_peers_are_bounded(world: World) -> None:
+    a = world.machines[A]
+    for number in range(PEER_LIMIT + 100):
+        a.ensure(Prefix(number + 10, 24), world.now)
+    assert len(a._peers) == PEER_LIMIT
+    assert a.peer(Prefix(10, 24)) is None
+
+
+def test_older_protocols_are_answered_in_their_form(world: World) -> None:
+    """Protocol 0 has no protocol number in its packets (wire.md 6.3)."""
+    b, old = world.machines[B], PlayCertificate(A, 1)
+    packet = encode_hello0(Hello0(old.der, PlayCertificate(B, 2).fingerprint))
+    (answer,) = b.receive(source(A), packet, world.now)
+    assert isinstance(answer, Datagram)
+    hello = decode(answer.data, numbered=False)
+    assert isinstance(hello, Hello)
+    secret = cast(PlayCrypto, world.machines[A].crypto).decrypt(hello.ciphertext)
+    opened, message = b.receive(source(A), encode_data(3, b"\0\0", secret), world.now)
+    assert opened == SessionOpened(A, 0)
+    assert isinstance(message, Message)
+
+
+def test_the_high_bit_goes_back_with_the_answer(world: World) -> None:
+    established(world)
+    world.answers[Code.SOFTWARE] = b"1.0, Linux"
+    world.send(A, B, bytes([Code.SOFTWARE | 0x80]))
+    assert world.messages(B, Code.SOFTWARE)[-1].relayed
+    answer = world.messages(A, Code.SOFTWARE)[-1]
+    assert (answer.relayed, answer.payload) == (True, b"1.0, Linux")
+
+
+def test_a_million_random_bytes(world: World) -> None:
+    established(world)
+    chance = random.Random(7)
+    good: list[bytes] = []
+    world.lose = lambda _to, data: bool(good.append(data))  # type: ignore[func-returns-value]
+    established(world)
+    session = world.machines[B].peer(A).session  # type: ignore[union-attr]
+    assert session is not None
+    for number in range(1500):
+        world.now += 0.1
+        kind = number % 4
+        noise = chance.randbytes(chance.randrange(1000))
+        if kind == 0:
+            datagram = noise
+        elif kind == 1:
+            datagram = chance.randrange(4).to_bytes(4) + noise
+        elif kind == 2:
+            datagram = encode_data(100 + number, noise, session.secret)
+        else:
+            base = bytearray(chance.choice(good))
+            base[chance.randrange(len(base))] = chance.randrange(256)
+            datagram = bytes(base)
+        try:
+            outputs = world.machines[B].receive(source(chance.choice([A, A, C])), datagram, world.now)
+        except WireError:
+            continue
+        for output in outputs:
+            if isinstance(output, Message):
+                world.machines[B].answer(output, b"", world.now)
+    world.lose = lambda _to, _data: False
+    # Data with the right secret made numbers that A has not reached, so A finds itself unheard, and greets again.
+    world.send(A, B, bytes([Code.LOG, 8]))
+    world.now += MESSAGE_TIMEOUT + HELLO_WAIT
+    world.send(A, B, bytes([Code.LOG, 9]))
+    assert [message.payload for message in world.messages(B, Code.LOG)][-1:] == [b"\x09"]
