@@ -13,6 +13,7 @@ import platform
 import random
 import time
 from collections.abc import Coroutine
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -230,7 +231,8 @@ class Node:
             await asyncio.sleep(SETTLE)
             self._changed.clear()
             was = self._mesh.connected
-            self._event(mesh.Surveyed(survey(self._babel.table, self.network, self.prefix)))
+            seen = survey(self._babel.table, self.network, self.prefix)
+            self._event(mesh.Surveyed(replace(seen, running=self._babel.ready.is_set())))
             if self._mesh.connected != was:
                 log.info("connected to the network" if self._mesh.connected else "the registry's node is out of reach")
 

@@ -213,6 +213,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         handler = setup_logging(args.verbose, config.log / LOG_FILE)
     except OSError as error:
         fail(PROGRAM, f"{error.filename}: {error.strerror}. Choose --log and --state.", EXIT_CONFIG)
+    if sys.version_info < (3, 12):
+        # The default there is a thread for each child process.
+        asyncio.set_child_watcher(asyncio.PidfdChildWatcher())
     try:
         return asyncio.run(_run(Node(config), handler))
     except Exception as error:

@@ -335,7 +335,7 @@ class Mesh:
         for tunnel in list(self.tunnels.values()):
             if tunnel.phase in (Phase.CLOSING, Phase.OPENING):
                 continue
-            if tunnel.interface in self.survey.alive:
+            if tunnel.interface in self.survey.alive or not self.survey.running:
                 tunnel.alive = now
             if tunnel.peer in self.clients and self.settings.own < tunnel.peer:
                 actions.append(self._close(tunnel, "doubled by the peer's own tunnel", now))

@@ -37,6 +37,8 @@ class Survey:
     """Next hops that carry something but never announced a subnet of their own to us."""
     alive: frozenset[str] = frozenset()
     """Interfaces with a babel neighbour that can be reached."""
+    running: bool = True
+    """False while babeld is not there to tell."""
 
     def carried(self, peer: Prefix) -> frozenset[Prefix]:
         """Destinations whose traffic goes through this neighbour now."""
