@@ -123,6 +123,11 @@ def number_of_cert(cert: x509.Certificate) -> int | None:
     return None
 
 
+def key_of_cert(cert: x509.Certificate) -> rsa.RSAPublicKey:
+    """The public key of a certificate. Raises CertError if it is not RSA."""
+    return _rsa_key(cert.public_key())
+
+
 def network_of_ca(ca: x509.Certificate) -> IPv6Network:
     """The network of a CA. Raises CertError."""
     try:

@@ -1,0 +1,197 @@
+"""re6st-registry init: the files of a new network, so that it starts with two commands.
+
+Makes the key and the certificate of the CA, whose serial holds the network (wire.md 1.1), Diffie-Hellman parameters and
+an options file. It writes all or nothing, and never over an existing file.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import secrets
+import string
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from ipaddress import IPv6Network
+from pathlib import Path
+from urllib.parse import quote
+
+from cryptography import x509
+
+from re6st import cert
+from re6st.cli.options import OptionParser, fail, integer
+from re6st.core.allocator import ROOT, AllocationError, Allocator
+from re6st.mail import is_address
+
+PROGRAM = "re6st-registry init"
+OPTIONS_FILE = "re6st-registry.conf"
+PREFIX_LENGTH = 16
+TOKEN_LENGTH = 8
+
+FFDHE2048 = """\
+-----BEGIN DH PARAMETERS-----
+MIIBCAKCAQEA//////////+t+FRYortKmq/cViAnPTzx2LnFg84tNpWp4TZBFGQz
++8yTnc4kmz75fS/jY2MMddj2gbICrsRhetPfHtXV/WVhJDP1H18GbtCFY2VVPe0a
+87VXE15/V8k1mE8McODmi3fipona8+/och3xWKE2rec1MKzKT0g6eXq8CrGCsyT7
+YdEIqUuyyOP7uWrat2DX9GgdT0Kj3jlN9K5W7edjcrsZCwenyO4KbXCeAvzhzffi
+7MA0BM0oNC9hkXL+nOmFg/+OTxIy7vKBg8P+OxtMb61zO7X8vC7CIAXFjvGDfRaD
+ssbzSibBsu/6iGtCOGEoXJf//////////wIBAg==
+-----END DH PARAMETERS-----
+"""
+"""The group ffdhe2048 of RFC 7919: as good as one of our own, without minutes of search."""
+
+OPTIONS = """\
+# Options of re6st-registry, one per line, without dashes; see re6st-registry --help.
+# File names are relative to the directory it is started in: {directory}
+
+# The authority of the network {network}. Keep a copy of ca.key in a safe place.
+ca ca.crt
+key ca.key
+dh dh.pem
+
+port {port}
+
+# Bits of the subnet number: each node gets a /{subnet}.
+# For the holders of tokens (see the guide: addToken, or mailhost).
+prefix-length {length}
+# For anybody who asks, without a token.
+{anonymous}anonymous-prefix-length {length}
+
+# Who may call administrative methods, besides this machine.
+#authorized-origin 192.0.2.1
+
+# Tokens by mail. From: the address in the certificate of the authority.
+#mailhost localhost
+
+# Encrypt the tunnels.
+encrypt
+
+# Seconds between babel's hellos: broken links are noticed after three to four of them.
+hello 4
+
+# IPv4 inside the network: node 3 gets 10.42.3.0/24.
+#ipv4 10.42.0.0/16 8
+
+# 1: warnings, 2: information, 3: debug.
+verbose 2
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class _File:
+    path: Path
+    data: bytes
+    private: bool = False
+
+
+def main(argv: Sequence[str]) -> int:
+    """Make the files, print what to do next. Returns the exit status."""
+    parser = OptionParser(
+        PROGRAM,
+        "Make the files of a new network: authority, options file.",
+        f"Example: {PROGRAM} --network 2001:db8:42::/48",
+    )
+    add = parser.add_argument
+    add("--network", metavar="NET", required=True, help="IPv6 network of all nodes, e.g. 2001:db8:42::/48")
+    add("-d", "--dir", metavar="DIR", type=Path, default=Path("/etc/re6stnet"), help="where to (default: %(default)s)")
+    add("--name", metavar="NAME", help="name of the authority (default: re6st and the network)")
+    add("--email", metavar="EMAIL", default="root@localhost", help="who mails tokens (default: %(default)s)")
+    add("--port", metavar="N", type=integer(1, 65535), default=80, help="port to listen on (default: %(default)s)")
+    add("--anonymous", action="store_true", help="let anybody in, without a token")
+    add("--key-size", type=int, choices=cert.KEY_SIZES, default=2048, help="bits of all RSA keys of the network")
+    options = parser.parse_args(argv)
+    network = _network(parser, options.network)
+    name = options.name or f"re6st {network}"
+    if not re.fullmatch(r"[ -~]{1,64}", name):
+        parser.error(f"--name {name!r}: use 1 to 64 letters, digits, blanks and signs of ASCII")
+    if not is_address(options.email):
+        parser.error(f"--email {options.email}: no e-mail address")
+
+    directory: Path = options.dir
+    names = ("ca.key", "ca.crt", "dh.pem", OPTIONS_FILE)
+    for path in (directory / name for name in names):
+        if path.exists():
+            fail(PROGRAM, f"{path} exists already, and is not replaced. Choose another --dir, or move it away.")
+    key = cert.new_key(options.key_size)
+    ca = cert.new_ca(key, network, name, options.email, datetime.now(UTC).replace(microsecond=0))
+    text = OPTIONS.format(
+        directory=directory.absolute(),
+        network=network,
+        port=options.port,
+        length=(length := prefix_length(network)),
+        subnet=network.prefixlen + length,
+        anonymous="" if options.anonymous else "#",
+    )
+    contents = (cert.key_to_pem(key), cert.to_pem(ca), FFDHE2048.encode(), text.encode())
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        _write([_File(directory / n, data, n == "ca.key") for n, data in zip(names, contents, strict=True)])
+    except OSError as error:
+        fail(PROGRAM, f"{error.filename or directory}: {error.strerror}. Nothing was written.")
+    print(_summary(directory.absolute(), ca, options))
+    return 0
+
+
+def prefix_length(network: IPv6Network) -> int:
+    """How many bits nodes get by default: 16, or what a small network has. Raises AllocationError."""
+    allocator = Allocator(network.prefixlen)
+    try:
+        allocator.check_length(ROOT, PREFIX_LENGTH)
+        return PREFIX_LENGTH
+    except AllocationError:
+        room = network.max_prefixlen - network.prefixlen
+        allocator.check_length(ROOT, room)
+        return room
+
+
+def _network(parser: OptionParser, text: str) -> IPv6Network:
+    try:
+        network = IPv6Network(text)
+        prefix_length(network)
+    except ValueError as error:
+        parser.error(f"--network {text}: {error}")
+    except AllocationError as error:
+        parser.error(f"--network {text}: no room for nodes: {error}")
+    if not network.prefixlen:
+        parser.error(f"--network {text}: the whole of IPv6. Give for example a /48")
+    return network
+
+
+def _write(files: list[_File]) -> None:
+    """Write all files, or none. Raises OSError."""
+    written: list[Path] = []
+    try:
+        for file in files:
+            cert.write_private(file.path, file.data)
+            written.append(file.path)
+            if not file.private:
+                os.chmod(file.path, 0o644)
+    except BaseException:
+        for path in written:
+            path.unlink()
+        raise
+
+
+def _summary(directory: Path, ca: x509.Certificate, options: argparse.Namespace) -> str:
+    """What was made, and what to do next."""
+    url = "http://localhost" + (f":{options.port}" if options.port != 80 else "")
+    fingerprint = f"sha256:{cert.fingerprint(ca, 'sha256').hex()}"
+    lines = [
+        f"CA       network {cert.network_of_ca(ca)}, valid until {ca.not_valid_after_utc:%Y-%m-%d}",
+        f"         fingerprint {fingerprint}",
+        f"Key      {directory / 'ca.key'} (0600): back it up; whoever has it owns the network",
+        f"Options  {directory / OPTIONS_FILE}: look them over",
+        "",
+        "Next     start the registry:",
+        f"           cd {directory} && re6st-registry @{OPTIONS_FILE}",
+        "         (as a service: systemctl enable --now re6st-registry), then enrol this machine as the first node:",
+    ]
+    how = "--anonymous"
+    if not options.anonymous:
+        token = "".join(secrets.choice(string.ascii_lowercase) for _ in range(TOKEN_LENGTH))
+        lines.append(f"           curl '{url}/addToken?email={quote(options.email)}&token={token}'")
+        how = f"--token {token}"
+    lines.append(f"           re6st-conf --registry {url} --fingerprint {fingerprint} {how}")
+    return "\n".join(lines)

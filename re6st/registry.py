@@ -1,0 +1,498 @@
+"""What the registry does for its callers: the methods of wire.md 3.4.
+
+`Registry.call` carries out one call that registry_http.py has read and admitted. State is in the store, but for the
+sessions, which live in memory only. A certificate is on the disk before it is sent.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import secrets
+import sqlite3
+import string
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from functools import partial
+from http import HTTPStatus
+
+from cryptography import x509
+from cryptography.x509.oid import NameOID
+
+from re6st import cert
+from re6st.core.allocator import AllocationError, Community, choose_community
+from re6st.core.params import KEY_LENGTH, Parameters, encode, make_version, version_number
+from re6st.core.prefix import Prefix, PrefixError, control_address
+from re6st.core.registry_sessions import RateLimit, Session, Sessions
+from re6st.core.rpc import SECRET_LENGTH
+from re6st.ledger import Conflict, Issued, Ledger, NotFound, Slot
+from re6st.localnode import LocalNode
+from re6st.mail import Mailer, MailError, is_address
+from re6st.registry_mesh import MeshView
+from re6st.store import Store, StoreError
+
+logger = logging.getLogger("registry")
+
+KEY_ROTATION_TIME = 3600
+"""Seconds until nodes that missed the first step of updateHMAC should know it (wire.md 5.4)."""
+CLEAN_UP_INTERVAL = 3600.0
+RETRY_INTERVAL = 60.0
+TOKEN_LENGTH = 8
+TEXT_LIMIT = 256
+"""Characters of an e-mail address, a token, a CN."""
+SERIAL_DIGITS = 18
+PROTOCOL_LIMIT = 1 << 20
+
+
+class RpcError(Exception):
+    """A call that is refused; `status` as in wire.md 3.1, the text for the log."""
+
+    def __init__(self, status: HTTPStatus, reason: str) -> None:
+        super().__init__(reason)
+        self.status = status
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What the command line says. `parameters` has the part of the network's that it sets; `grace` in seconds."""
+
+    parameters: Parameters
+    dh: bytes
+    communities: tuple[Community, ...]
+    prefix_length: int
+    """For tokens; 0: no tokens."""
+    anonymous_prefix_length: int
+    """0: no anonymous certificates."""
+    grace: int
+    mailer: Mailer | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One admitted call. `source` is a stranger's network, for the limits; None for an authorized origin."""
+
+    method: str
+    arguments: Mapping[str, str]
+    source: str | None
+    caller: Prefix | None = None
+    """Who calls a method in a session."""
+    session: Session | None = None
+
+    def text(self, name: str) -> str:
+        """An argument that is a short text. Raises RpcError."""
+        value = self.arguments[name]
+        if not 0 < len(value) <= TEXT_LIMIT or not value.isprintable():
+            raise RpcError(HTTPStatus.BAD_REQUEST, f"parameter {name} is empty, too long or no text")
+        return value
+
+
+class Registry:
+    def __init__(
+        self,
+        authority: cert.Authority,
+        store: Store,
+        settings: Settings,
+        node: LocalNode,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        """`clock` gives Unix time."""
+        self.sessions = Sessions()
+        self._authority = authority
+        self._ca = cert.to_pem(authority.trust.ca)
+        self._store = store
+        self._rows = store.rows
+        self._settings = settings
+        self._mesh = MeshView(node)
+        self._clock = clock
+        self._parameters: Parameters | None = None
+        self._hello_rate = RateLimit(5, 100)
+        self._mail_rate = RateLimit(1 / 60, 10)
+        self._methods: Mapping[str, Callable[[Call], Awaitable[bytes | None]]] = {
+            "hello": self._hello,
+            "getCa": self._get_ca,
+            "requestToken": self._request_token,
+            "requestCertificate": self._request_certificate,
+            "renewCertificate": self._renew_certificate,
+            "getDh": self._get_dh,
+            "getNetworkConfig": self._get_network_config,
+            "getCountry": self._get_country,
+            "getBootstrapPeer": self._get_bootstrap_peer,
+            "addToken": self._add_token,
+            "isToken": self._is_token,
+            "deleteToken": self._delete_token,
+            "revoke": self._revoke,
+            "updateHMAC": self._update_hmac,
+            "getNodePrefix": self._get_node_prefix,
+            "getIPv6Address": self._get_ipv6_address,
+            "getIPv4Information": self._get_ipv4_information,
+            "versions": self._versions,
+            "topology": self._topology,
+        }
+
+    async def start(self) -> None:
+        """Clean up, and see what changed since the last run. Raises StoreError, LedgerError (wrong clock)."""
+
+        def job(ledger: Ledger) -> None:
+            ledger.clean_up(self._clock(), self._settings.grace)
+            if ledger.registry_prefix() is None:
+                ledger.set_config("babel_hmac0", secrets.token_bytes(KEY_LENGTH))
+            self._update_version(ledger)
+
+        await self._store.call(job)
+        self._changed()
+
+    async def run(self) -> None:
+        """Clean up when it is due, for ever. Raises LedgerError (wrong clock)."""
+        while True:
+            deadline = self._rows.first_deadline(self._settings.grace)
+            delay = CLEAN_UP_INTERVAL if deadline is None else deadline - self._clock()
+            await asyncio.sleep(min(max(delay, 1.0), CLEAN_UP_INTERVAL))
+            try:
+                if await self._store.call(self._clean_up):
+                    self._changed()
+            except StoreError as error:
+                logger.error("%s", error)
+                await asyncio.sleep(RETRY_INTERVAL)
+
+    async def call(self, call: Call) -> bytes | None:
+        """The answer to a call; None: an answer without content. Raises RpcError, StoreError."""
+        try:
+            return await self._methods[call.method](call)
+        except NotFound as error:
+            raise RpcError(HTTPStatus.NOT_FOUND, str(error)) from None
+        except sqlite3.Error as error:
+            raise StoreError(f"database: {error}") from None
+        except (AllocationError, cert.CertError) as error:
+            raise RpcError(HTTPStatus.INTERNAL_SERVER_ERROR, str(error)) from None
+
+    # --- sessions ---
+
+    async def _hello(self, call: Call) -> bytes:
+        prefix = read_prefix(call.arguments["client_prefix"])
+        protocol = _integer(call.arguments.get("protocol", "1"), PROTOCOL_LIMIT)
+        now = self._clock()
+        if (answer := self.sessions.pending_answer(prefix, protocol, now)) is not None:
+            return answer
+        certificate = self._certificate(prefix)
+        self._limit(self._hello_rate, call)
+        secret = secrets.token_bytes(SECRET_LENGTH)
+        encrypted = cert.encrypt(certificate, secret)
+        answer = encrypted + cert.sign(self._authority.key, encrypted)
+        self.sessions.start(prefix, protocol, secret, answer, now)
+        return answer
+
+    # --- certificates ---
+
+    async def _get_ca(self, call: Call) -> bytes:
+        return self._ca
+
+    async def _request_certificate(self, call: Call) -> bytes | None:
+        token = call.arguments["token"]
+        anonymous_length = self._settings.anonymous_prefix_length
+        if not token and not anonymous_length:
+            raise RpcError(HTTPStatus.FORBIDDEN, "this registry gives no anonymous certificates")
+        request = cert.load_request(call.arguments["req"].encode())
+        key = self._authority.check_request(request)
+        # A serialNumber is passed over only: re6st-conf of the older software takes it over when it enrols again.
+        if request.subject.get_attributes_for_oid(NameOID.COMMON_NAME):
+            raise RpcError(HTTPStatus.BAD_REQUEST, "the request sets the common name, which the registry sets")
+        community = choose_community(self._settings.communities)
+        now = self._now()
+
+        def make(slot: Slot) -> x509.Certificate:
+            subject = cert.subject_for(request.subject, slot.number, slot.prefix)
+            return self._authority.issue(subject, key, slot.serial, now)
+
+        def job(ledger: Ledger) -> tuple[Issued, bool] | None:
+            email, length = None, anonymous_length
+            if token:
+                known = ledger.token(token)
+                if known is None:
+                    return None
+                email, length = known
+                ledger.delete_token(token)
+            first = ledger.registry_prefix() is None
+            issued = ledger.issue(community, length, email, make)
+            return issued, first and self._update_version(ledger)
+
+        result = await self._store.call(job)
+        if result is None:
+            logger.warning(
+                "requestCertificate from %s: token unknown, used or expired", call.source or "an authorized origin"
+            )
+            return None
+        issued, first = result
+        logger.info("certificate %d issued for %s", issued.serial, issued.prefix)
+        self.sessions.drop(issued.prefix)
+        if first:
+            self._changed()
+        return issued.pem
+
+    async def _renew_certificate(self, call: Call) -> bytes:
+        prefix = _caller(call)
+        issued = self._rows.issued(prefix)
+        if issued is None:
+            raise NotFound(f"no certificate for {prefix}")
+        if self._end_of_renewal(issued, self._rows.crl()) is None:
+            return issued.pem
+
+        def job(ledger: Ledger) -> Issued:
+            old = ledger.issued(prefix)
+            if old is None:
+                raise NotFound(f"no certificate for {prefix}")
+            until = self._end_of_renewal(old, ledger.crl())
+            if until is None:
+                return old
+            known = cert.load_pem(old.pem)
+            key = cert.key_of_cert(known)
+            return ledger.renew(
+                old, lambda serial: self._authority.issue(known.subject, key, serial, self._now(), until)
+            )
+
+        renewed = await self._store.call(job)
+        logger.info("certificate %d of %s renewed with serial %d", issued.serial, prefix, renewed.serial)
+        return renewed.pem
+
+    def _end_of_renewal(self, issued: Issued, crl: list[int]) -> datetime | None:
+        """Until when a renewed certificate is to be valid; None when it is not time to renew (wire.md 2.3)."""
+        now, end = self._now(), datetime.fromtimestamp(issued.not_after, UTC)
+        if end - cert.RENEW_BEFORE < now:
+            return now + cert.VALIDITY
+        return end if issued.serial in crl else None
+
+    async def _revoke(self, call: Call) -> None:
+        text = call.text("cn_or_serial")
+        now = self._clock()
+        if text.isascii() and text.isdigit():
+            serial = _integer(text, 10**SERIAL_DIGITS)
+
+            def by_serial(ledger: Ledger) -> None:
+                prefix = ledger.prefix_by_serial(serial)
+                issued = ledger.issued(prefix) if prefix else None
+                if issued is None:
+                    raise RpcError(HTTPStatus.INTERNAL_SERVER_ERROR, f"no certificate has the serial {serial}")
+                ledger.revoke(issued, now)
+                self._update_version(ledger)
+
+            try:
+                await self._store.call(by_serial)
+            except Conflict as error:
+                raise RpcError(HTTPStatus.INTERNAL_SERVER_ERROR, str(error)) from None
+        else:
+            prefix = self._cn(text)
+
+            def by_cn(ledger: Ledger) -> None:
+                ledger.evict(prefix, now)
+                self._update_version(ledger)
+
+            await self._store.call(by_cn)
+            self.sessions.drop(prefix)
+        logger.warning("revoked: %s", text)
+        self._changed()
+
+    def _clean_up(self, ledger: Ledger) -> bool:
+        return ledger.clean_up(self._clock(), self._settings.grace) and self._update_version(ledger)
+
+    # --- tokens ---
+
+    async def _request_token(self, call: Call) -> None:
+        email = call.text("email")
+        mailer = self._settings.mailer
+        if mailer is None or not self._settings.prefix_length:
+            raise RpcError(HTTPStatus.FORBIDDEN, "this registry takes no enrolment by e-mail")
+        if not is_address(email):
+            raise RpcError(HTTPStatus.BAD_REQUEST, "parameter email is no e-mail address")
+        self._limit(self._mail_rate, call)
+        token = await self._new_token(email)
+        try:
+            await mailer.send(email, "re6st: your token", self._mail_text(token))
+        except MailError as error:
+            await self._store.call(lambda ledger: ledger.delete_token(token))
+            raise RpcError(HTTPStatus.INTERNAL_SERVER_ERROR, str(error)) from None
+
+    async def _new_token(self, email: str) -> str:
+        """Store a token that nobody can guess: 8 different letters (wire.md 3.4)."""
+
+        def job(ledger: Ledger) -> str:
+            while True:
+                token = "".join(secrets.SystemRandom().sample(string.ascii_lowercase, TOKEN_LENGTH))
+                try:
+                    ledger.add_token(token, email, self._settings.prefix_length, self._clock())
+                except Conflict:
+                    continue
+                return token
+
+        return await self._store.call(job)
+
+    def _mail_text(self, token: str) -> str:
+        return (
+            f"Hello,\n\nyour token to join the network {self._authority.trust.network} is\n\n    {token}\n\n"
+            "It is good for one certificate. Give it to re6st-conf with --token, or when it asks for it.\n"
+            "If you did not ask for it, ignore this mail.\n"
+        )
+
+    async def _add_token(self, call: Call) -> None:
+        email, token = call.text("email"), call.text("token")
+        if not self._settings.prefix_length:
+            raise RpcError(HTTPStatus.FORBIDDEN, "this registry takes no tokens (--prefix-length 0)")
+        length = self._settings.prefix_length
+        try:
+            await self._store.call(lambda ledger: ledger.add_token(token, email, length, self._clock()))
+        except Conflict as error:
+            raise RpcError(HTTPStatus.CONFLICT, str(error)) from None
+
+    async def _is_token(self, call: Call) -> bytes | None:
+        return b"1" if self._rows.token(call.arguments["token"]) else None
+
+    async def _delete_token(self, call: Call) -> None:
+        token = call.arguments["token"]
+        await self._store.call(lambda ledger: ledger.delete_token(token))
+
+    # --- parameters ---
+
+    async def _get_dh(self, call: Call) -> bytes:
+        return self._settings.dh
+
+    async def _get_network_config(self, call: Call) -> bytes:
+        certificate = self._certificate(_caller(call))
+        return encode(self._current(), partial(cert.encrypt, certificate))
+
+    async def _update_hmac(self, call: Call) -> None:
+        """The next state of the babel keys (wire.md 5.4)."""
+
+        def job(ledger: Ledger) -> None:
+            keys: list[bytes | None] = [ledger.config(f"babel_hmac{n}") for n in range(3)]
+            until: float | None = None
+            match [key is not None for key in keys]:
+                case [True, False, False]:
+                    keys[1], until = secrets.token_bytes(KEY_LENGTH), self._clock() + KEY_ROTATION_TIME
+                case [False, False, False]:
+                    keys[1:] = secrets.token_bytes(KEY_LENGTH), b""
+                case [True, True, False]:
+                    keys = [None, keys[1], keys[0]]
+                case _:
+                    keys = [keys[1] or keys[0] or keys[2], None, None]
+            for n, key in enumerate(keys):
+                ledger.set_config(f"babel_hmac{n}", key)
+            ledger.set_config("valid_until", until)
+            self._update_version(ledger, always=True)
+
+        await self._store.call(job)
+        self._changed()
+
+    def _update_version(self, ledger: Ledger, *, always: bool = False) -> bool:
+        """Count the version up if the parameters changed (wire.md 5.2); whether it did."""
+        own = ledger.registry_prefix()
+        if own is None:
+            return False
+        text = replace(self._settings.parameters, registry_prefix=own, crl=frozenset(ledger.crl())).text()
+        if not always and text == ledger.config("last_config"):
+            return False
+        number = version_number(ledger.config("version") or b"\0") + 1
+        ledger.set_config("version", make_version(number, partial(cert.sign, self._authority.key)))
+        ledger.set_config("last_config", text)
+        return True
+
+    def _changed(self) -> None:
+        """Read the parameters again, and let the node next to us spread them."""
+        own = self._rows.registry_prefix()
+        if own is None:
+            return
+        keys = [key for n in range(3) if (key := self._rows.config(f"babel_hmac{n}")) is not None]
+        self._parameters = replace(
+            self._settings.parameters,
+            registry_prefix=own,
+            crl=frozenset(self._rows.crl()),
+            version=self._rows.config("version") or b"\0",
+            babel_hmac_sign=keys[0] if keys else None,
+            babel_hmac_accept=keys[1] if len(keys) > 1 else None,
+            valid_until=self._rows.config("valid_until"),
+        )
+        self._mesh.announce(own)
+
+    def _current(self) -> Parameters:
+        if self._parameters is None:
+            raise NotFound("no certificate was issued yet, so there is no network")
+        return self._parameters
+
+    # --- the mesh ---
+
+    async def _get_country(self, call: Call) -> None:
+        raise RpcError(HTTPStatus.BAD_REQUEST, "no geolocation database is configured")
+
+    async def _get_bootstrap_peer(self, call: Call) -> bytes | None:
+        caller = _caller(call)
+        certificate = self._certificate(caller)
+        protocol = call.session.protocol if call.session else 1
+        room = self._authority.trust.key_size // 8 - 11
+        peer = await self._mesh.bootstrap(self._current().registry_prefix, caller, protocol, room)
+        return None if peer is None else cert.encrypt(certificate, peer)
+
+    async def _get_node_prefix(self, call: Call) -> bytes | None:
+        prefix = self._rows.prefix_by_email(call.text("email"))
+        return None if prefix is None else prefix.cn.encode()
+
+    async def _get_ipv6_address(self, call: Call) -> bytes | None:
+        prefix = self._rows.prefix_by_email(call.text("email"))
+        return None if prefix is None else str(control_address(self._authority.trust.network, prefix)).encode()
+
+    async def _get_ipv4_information(self, call: Call) -> bytes | None:
+        prefix = self._rows.prefix_by_email(call.text("email"))
+        if prefix is None or not await self._mesh.is_routed(self._current().registry_prefix, prefix):
+            return None
+        endpoints = await self._mesh.addresses(prefix)
+        return endpoints[0].host.encode() if endpoints else None
+
+    async def _versions(self, call: Call) -> bytes:
+        return json.dumps(await self._mesh.versions(self._current().registry_prefix)).encode()
+
+    async def _topology(self, call: Call) -> bytes:
+        return json.dumps(await self._mesh.topology(self._current().registry_prefix)).encode()
+
+    # --- helpers ---
+
+    def _now(self) -> datetime:
+        return datetime.fromtimestamp(self._clock(), UTC)
+
+    def _certificate(self, prefix: Prefix) -> x509.Certificate:
+        """The stored certificate of a prefix. Raises NotFound, CertError."""
+        pem = self._rows.pem(prefix)
+        if pem is None:
+            raise NotFound(f"no certificate for {prefix}")
+        return cert.load_pem(pem)
+
+    def _cn(self, text: str) -> Prefix:
+        try:
+            return Prefix.from_cn(text)
+        except PrefixError as error:
+            raise RpcError(HTTPStatus.BAD_REQUEST, f"neither a serial nor a CN: {error}") from None
+
+    def _limit(self, rate: RateLimit, call: Call) -> None:
+        if call.source is not None and not rate.allow(call.source, self._clock()):
+            raise RpcError(HTTPStatus.SERVICE_UNAVAILABLE, f"too many calls of {call.method} from {call.source}")
+
+
+def read_prefix(bits: str) -> Prefix:
+    """A caller's prefix. Raises RpcError; the empty prefix is nobody's."""
+    try:
+        prefix = Prefix.from_bits(bits)
+    except PrefixError as error:
+        raise RpcError(HTTPStatus.BAD_REQUEST, f"prefix {error}") from None
+    if not prefix.length:
+        raise RpcError(HTTPStatus.BAD_REQUEST, "the prefix of the caller is empty")
+    return prefix
+
+
+def _integer(text: str, limit: int) -> int:
+    if not (text.isascii() and text.isdigit() and len(text) <= SERIAL_DIGITS and int(text) < limit):
+        raise RpcError(HTTPStatus.INTERNAL_SERVER_ERROR, f"{text[:40]!r} is no number below {limit}")
+    return int(text)
+
+
+def _caller(call: Call) -> Prefix:
+    if call.caller is None:
+        raise RpcError(HTTPStatus.UNAUTHORIZED, f"{call.method} needs a session")
+    return call.caller

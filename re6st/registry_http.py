@@ -1,0 +1,307 @@
+"""The registry's HTTP server: who may come in, which call it is, what goes back (wire.md 3.1 to 3.3).
+
+`Door` meets every connection. It reads the head of one request, within bounds of size and time, and refuses what is
+none; only then aiohttp gets the connection. One request per connection, as clients of the registry do. A bad request
+costs its sender an error, and us one line in the log, which never holds the query: tokens are in it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import re
+import socket
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from http import HTTPStatus
+from ipaddress import IPv6Address, ip_address
+from typing import cast
+from urllib.parse import parse_qsl
+
+from aiohttp import web
+
+from re6st.core.rpc import HEADER, METHODS, Access, Method
+from re6st.registry import Call, Registry, RpcError, read_prefix
+from re6st.store import StoreError
+
+logger = logging.getLogger("http")
+
+LINE_LIMIT = 16 * 1024
+"""Bytes of the request line: a certificate request of an RSA-4096 key takes a quarter."""
+HEAD_LIMIT = LINE_LIMIT + 16 * 1024
+HEAD_TIMEOUT = 10.0
+"""Seconds for a request to arrive."""
+DRAIN_LIMIT = 64 << 20
+DRAIN_TIMEOUT = 2.0
+"""What a refused client may still send, so that it gets to reading our answer."""
+CONNECTIONS_LIMIT = 1000
+SWEEP_INTERVAL = 60.0
+"""A connection that two sweeps see is cut."""
+STOP_TIMEOUT = 10.0
+FIELDS_LIMIT = 16
+LOCAL_ORIGINS = ("127.0.0.1", "::1")
+
+_REQUEST = re.compile(rb"([!-~]+) ([!-~]+) HTTP/1\.[01]")
+_FORWARDED = "X-Forwarded-For"
+
+
+class HttpServer:
+    """Serves a registry on some sockets. `origins` are the addresses that may call restricted methods."""
+
+    def __init__(self, registry: Registry, origins: Iterable[str] = ()) -> None:
+        self._registry = registry
+        self._origins = frozenset((*LOCAL_ORIGINS, *origins))
+        self._server: web.Server | None = None
+        self._listening: list[asyncio.Server] = []
+        self.doors: set[Door] = set()
+
+    async def start(self, sockets: Iterable[socket.socket]) -> None:
+        """Serve connections to these bound sockets."""
+        self._server = server = web.Server(
+            self._handle,
+            max_line_size=HEAD_LIMIT,
+            max_field_size=HEAD_LIMIT,
+            lingering_time=0,
+            access_log=None,
+            logger=_quiet_logger(),
+        )
+        loop = asyncio.get_running_loop()
+        for each in sockets:
+            self._listening.append(await loop.create_server(lambda: Door(self, server), sock=each, backlog=1024))
+
+    async def run(self) -> None:
+        """Cut connections that do not end, for ever."""
+        before: set[object] = set()
+        while self._server is not None:
+            await asyncio.sleep(SWEEP_INTERVAL)
+            now = set(self._server.connections)
+            for connection in now & before:
+                connection.force_close()
+            before = set(now - before)
+
+    async def stop(self) -> None:
+        """Take no more connections, finish the answers under way."""
+        for listening in self._listening:
+            listening.close()
+        for door in tuple(self.doors):
+            door.abort()
+        if self._server is not None:
+            self._server.pre_shutdown()
+            await self._server.shutdown(STOP_TIMEOUT)
+            self._server = None
+
+    def has_room(self) -> bool:
+        connections = len(self._server.connections) if self._server else 0
+        return connections + len(self.doors) < CONNECTIONS_LIMIT
+
+    async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
+        name = "request"
+        try:
+            method, arguments = parse_target(request.raw_path)
+            name = method.name
+            call = self._admit(method, arguments, request)
+            body = await self._registry.call(call)
+        except RpcError as error:
+            return self._refuse(request, name, error.status, str(error))
+        except StoreError as error:
+            return self._refuse(request, name, HTTPStatus.SERVICE_UNAVAILABLE, str(error))
+        except Exception as error:
+            logger.debug("%s", name, exc_info=True)
+            return self._refuse(request, name, HTTPStatus.INTERNAL_SERVER_ERROR, f"{type(error).__name__}: {error}")
+        if body is None:
+            response = web.Response(status=HTTPStatus.NO_CONTENT)
+        else:
+            response = web.Response(body=body, content_type="application/octet-stream")
+        if call.session is not None:
+            response.headers[HEADER] = call.session.ratchet.sign(body or b"")
+        response.force_close()
+        logger.info("%s %s: %d", request.remote, name, response.status)
+        return response
+
+    def _admit(self, method: Method, arguments: Mapping[str, str], request: web.BaseRequest) -> Call:
+        """Check who calls (wire.md 3.2). Raises RpcError."""
+        match method.access:
+            case Access.PUBLIC:
+                return Call(method.name, arguments, self._source(request))
+            case Access.RESTRICTED:
+                if not self._is_authorized(request):
+                    raise RpcError(HTTPStatus.FORBIDDEN, "from an origin that is not authorized")
+                return Call(method.name, arguments, None)
+        caller = read_prefix(arguments["cn"])
+        header = request.headers.get(HEADER)
+        if header is None:
+            raise RpcError(HTTPStatus.BAD_REQUEST, f"no {HEADER}")
+        sessions = self._registry.sessions
+        if not sessions.known(caller):
+            raise RpcError(HTTPStatus.UNAUTHORIZED, f"no session with {caller}")
+        session = sessions.check(caller, request.raw_path.encode("ascii"), header)
+        if session is None:
+            raise RpcError(HTTPStatus.BAD_REQUEST, f"wrong {HEADER} for {caller}")
+        return Call(method.name, arguments, self._source(request), caller, session)
+
+    def _is_authorized(self, request: web.BaseRequest) -> bool:
+        forwarded = request.headers.getall(_FORWARDED, [])
+        return request.remote in self._origins and (not forwarded or ", ".join(forwarded) in self._origins)
+
+    def _source(self, request: web.BaseRequest) -> str | None:
+        """The network of a stranger; behind a proxy of ours, the one that the proxy saw. None: an authorized origin."""
+        address = request.remote or ""
+        if address in self._origins:
+            forwarded = ",".join(request.headers.getall(_FORWARDED, []))
+            address = forwarded.rpartition(",")[2].strip()
+            if not address:
+                return None
+        with suppress(ValueError):
+            ip = ip_address(address.partition("%")[0])
+            # Whoever has one IPv6 address has its /64.
+            return str(IPv6Address(int(ip) >> 64 << 64)) if ip.version == 6 else str(ip)
+        return "elsewhere"
+
+    def _refuse(self, request: web.BaseRequest, name: str, status: HTTPStatus, reason: str) -> web.Response:
+        logger.warning("%s %s: %d %s", request.remote, name, status, reason)
+        response = web.Response(status=status, text=_page(status), content_type="text/html")
+        response.force_close()
+        return response
+
+
+class Door(asyncio.Protocol):
+    """Reads the head of a request, and hands a good one with its connection to aiohttp."""
+
+    def __init__(self, owner: HttpServer, server: web.Server) -> None:
+        self._owner = owner
+        self._server = server
+        self._transport: asyncio.Transport
+        self._timer: asyncio.TimerHandle | None = None
+        self._head = bytearray()
+        self._refused = False
+        self._drained = 0
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)
+        if not self._owner.has_room():
+            logger.warning("more than %d connections at once: the next ones are closed", CONNECTIONS_LIMIT)
+            self._transport.abort()
+            return
+        self._owner.doors.add(self)
+        self._start_timer(HEAD_TIMEOUT)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._leave()
+
+    def eof_received(self) -> bool | None:
+        return None  # close
+
+    def data_received(self, data: bytes) -> None:
+        if self._refused:
+            self._drained += len(data)
+            if self._drained > DRAIN_LIMIT:
+                self.abort()
+            return
+        self._head += data
+        try:
+            if self._is_complete():
+                self._hand_over()
+        except RpcError as error:
+            self._refuse(error)
+
+    def abort(self) -> None:
+        self._leave()
+        self._transport.abort()
+
+    def _is_complete(self) -> bool:
+        """Whether the whole head is here. Raises RpcError for what is no GET request."""
+        line, separator, _ = self._head.partition(b"\r\n")
+        if len(line) > LINE_LIMIT:
+            raise RpcError(HTTPStatus.BAD_REQUEST, f"request line of more than {LINE_LIMIT} bytes")
+        if not separator:
+            return False
+        match = _REQUEST.fullmatch(line)
+        if match is None:
+            raise RpcError(HTTPStatus.BAD_REQUEST, "no HTTP request line")
+        if match[1] != b"GET":
+            raise RpcError(HTTPStatus.NOT_IMPLEMENTED, f"method {match[1][:40].decode('ascii')}")
+        if b"\r\n\r\n" in self._head:
+            return True
+        if len(self._head) > HEAD_LIMIT:
+            raise RpcError(HTTPStatus.BAD_REQUEST, f"request head of more than {HEAD_LIMIT} bytes")
+        return False
+
+    def _hand_over(self) -> None:
+        self._leave()
+        handler = self._server()
+        self._transport.set_protocol(handler)
+        handler.connection_made(self._transport)
+        handler.data_received(bytes(self._head))
+
+    def _refuse(self, error: RpcError) -> None:
+        """Answer, then let the client finish sending: a reset would take the answer from it."""
+        peer = self._transport.get_extra_info("peername")
+        logger.warning("%s request: %d %s", peer[0] if peer else "?", error.status, error)
+        body = _page(error.status).encode()
+        head = (
+            f"HTTP/1.1 {error.status.value} {error.status.phrase}\r\nContent-Type: text/html; charset=utf-8\r\n"
+            f"Content-Length: {len(body)}\r\nConnection: close\r\n\r\n"
+        )
+        self._refused = True
+        self._head.clear()
+        self._transport.write(head.encode("ascii") + body)
+        self._transport.write_eof()
+        self._start_timer(DRAIN_TIMEOUT)
+
+    def _start_timer(self, delay: float) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = asyncio.get_running_loop().call_later(delay, self.abort)
+
+    def _leave(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._owner.doors.discard(self)
+
+
+def parse_target(target: str) -> tuple[Method, dict[str, str]]:
+    """The method and its arguments in a request target (wire.md 3.1). Raises RpcError."""
+    path, _, query = target.partition("?")
+    method = METHODS.get(path[1:]) if path.startswith("/") else None
+    if method is None:
+        raise RpcError(HTTPStatus.BAD_REQUEST, f"unknown method {path[:40]!r}")
+    try:
+        pairs = parse_qsl(
+            query, keep_blank_values=True, strict_parsing=True, errors="strict", max_num_fields=FIELDS_LIMIT
+        )
+    except ValueError:
+        if query:
+            raise RpcError(HTTPStatus.BAD_REQUEST, f"{method.name}: malformed query") from None
+        pairs = []
+    arguments = dict(pairs)
+    unknown = arguments.keys() - method.parameters.keys()
+    missing = [name for name, required in method.parameters.items() if required and name not in arguments]
+    if unknown:
+        raise RpcError(HTTPStatus.BAD_REQUEST, f"{method.name} has no parameter {min(unknown)[:40]!r}")
+    if missing:
+        raise RpcError(HTTPStatus.BAD_REQUEST, f"{method.name} lacks the parameter {missing[0]}")
+    return method, arguments
+
+
+def _page(status: HTTPStatus) -> str:
+    title = f"{status.value} {status.phrase}"
+    return f"<!DOCTYPE html><html><head><title>{title}</title></head><body><h1>{title}</h1></body></html>\n"
+
+
+class _OneLine(logging.Filter):
+    """aiohttp reports a client's errors with a traceback: keep the line, with the cause, without it."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if record.exc_info and record.exc_info[1] is not None:
+            cause = str(record.exc_info[1]).splitlines() or [record.exc_info[1].__class__.__name__]
+            record.msg, record.args = f"{record.getMessage()}: {cause[0][:200]}", ()
+            record.exc_info = None
+            record.levelno, record.levelname = logging.WARNING, "WARNING"
+        return True
+
+
+def _quiet_logger() -> logging.Logger:
+    named = logging.getLogger("http.server")
+    if not named.filters:
+        named.addFilter(_OneLine())
+    return named

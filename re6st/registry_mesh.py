@@ -1,0 +1,136 @@
+"""What the registry tells about the mesh, asked from the nodes: first peers, versions, topology (wire.md 3.4)."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Iterable
+from dataclasses import replace
+
+from re6st.core.prefix import Prefix, PrefixError
+from re6st.core.wire import Code, Endpoint, format_addresses, parse_addresses
+from re6st.localnode import LocalNode
+
+CANDIDATES_LIFE = 60.0
+"""Seconds for which a dump of babeld's routes is good for candidates."""
+CANDIDATES_REST = 2.0
+"""Seconds before babeld is asked again when all candidates had their turn."""
+CANDIDATE_TIME = 1.0
+"""Seconds for a candidate to answer, before the next one is tried."""
+BOOTSTRAP_TIME = 3.0
+COUNTRY_PROTOCOL = 7
+"""Older clients do not know the fourth field of an address (wire.md 6.7)."""
+TOPOLOGY_LIMIT = 4096
+"""Nodes named in one node's answer."""
+VERSION_LIMIT = 200
+"""Characters of a node's version."""
+
+
+class MeshView:
+    """The mesh as the registry's node shows it."""
+
+    def __init__(self, node: LocalNode) -> None:
+        self._node = node
+        self._random = random.SystemRandom()
+        self._candidates: list[Prefix] = []
+        self._dumped = float("-inf")
+        self._dump: asyncio.Task[list[Prefix]] | None = None
+
+    def announce(self, own: Prefix) -> None:
+        """Tell the registry node that there are new parameters (wire.md 5.2)."""
+        self._node.tell(own, Code.VERSION)
+
+    async def bootstrap(self, own: Prefix, caller: Prefix, protocol: int, room: int) -> bytes | None:
+        """A peer for a newcomer, and its addresses, in at most `room` bytes; None if nobody answers in time.
+
+        Candidates take turns; `own`, the registry node, is the last resort. The caller itself is never given.
+        """
+        try:
+            async with asyncio.timeout(BOOTSTRAP_TIME):
+                tried = {caller}
+                for _ in range(int(BOOTSTRAP_TIME / CANDIDATE_TIME) - 1):
+                    candidate = await self._next_candidate(own)
+                    if candidate not in tried and (text := await self._peer(candidate, protocol, room, CANDIDATE_TIME)):
+                        return text
+                    tried.add(candidate)
+                if own not in tried:
+                    return await self._peer(own, protocol, room, BOOTSTRAP_TIME)
+        except TimeoutError:
+            pass
+        return None
+
+    async def addresses(self, prefix: Prefix, timeout: float = BOOTSTRAP_TIME) -> tuple[Endpoint, ...]:
+        """Where a node listens; nothing if it does not answer."""
+        answer = await self._node.ask(prefix, Code.ADDRESS, timeout)
+        return parse_addresses((answer or b"").decode("utf-8", "replace"))
+
+    async def is_routed(self, own: Prefix, prefix: Prefix) -> bool:
+        return prefix == own or prefix in await self._node.routed()
+
+    async def versions(self, own: Prefix) -> dict[str, str | None]:
+        """By prefix in bits, what software each routed node runs; None for one that does not answer."""
+        answers = await self._node.survey([own, *await self._node.routed()], Code.SOFTWARE)
+        return {
+            prefix.bits: None if answer is None else answer.decode("utf-8", "replace")[:VERSION_LIMIT]
+            for prefix, answer in answers.items()
+        }
+
+    async def topology(self, own: Prefix) -> dict[str, list[str]]:
+        """By CN, to whom a node has client tunnels; under the empty CN, who answered."""
+        tunnels: dict[Prefix, set[Prefix]] = {}
+
+        def follow(prefix: Prefix, answer: bytes) -> Iterable[Prefix]:
+            ours, clients = parse_topology(answer)
+            tunnels.setdefault(prefix, set()).update(ours)
+            for client in clients:
+                tunnels.setdefault(client, set()).add(prefix)
+            return ours + clients
+
+        answers = await self._node.survey([own], Code.TOPOLOGY, follow)
+        graph = {prefix.cn: [peer.cn for peer in sorted(peers)] for prefix, peers in sorted(tunnels.items())}
+        return graph | {"": [prefix.cn for prefix, answer in sorted(answers.items()) if answer is not None]}
+
+    async def _peer(self, prefix: Prefix, protocol: int, room: int, timeout: float) -> bytes | None:
+        """What getBootstrapPeer says about a node: as many of its addresses as there is room for."""
+        endpoints = await self.addresses(prefix, timeout)
+        if protocol < COUNTRY_PROTOCOL:
+            endpoints = tuple(replace(endpoint, country="") for endpoint in endpoints)
+        while endpoints:
+            text = f"{prefix.bits} {format_addresses(endpoints)}".encode()
+            if len(text) <= room:
+                return text
+            endpoints = endpoints[:-1]
+        return None
+
+    async def _next_candidate(self, own: Prefix) -> Prefix:
+        now = asyncio.get_running_loop().time()
+        age = now - self._dumped
+        if age > CANDIDATES_LIFE or not self._candidates:
+            if age > CANDIDATES_REST or self._dump is None:
+                self._dumped = now
+                self._dump = asyncio.create_task(self._node.routed(), name="routed")
+            routed = await asyncio.shield(self._dump)
+            if not self._candidates:
+                self._candidates = list({own, *routed})
+                self._random.shuffle(self._candidates)
+        return self._candidates.pop()
+
+
+def parse_topology(answer: bytes) -> tuple[list[Prefix], list[Prefix]]:
+    """The peers of a node's client tunnels, and the clients of its servers (wire.md 6.5, code 5).
+
+    What cannot be read is left out.
+    """
+    number, *words = answer.decode("ascii", "replace").split()[: TOPOLOGY_LIMIT + 1] or ["0"]
+    count = int(number) if number.isdecimal() and len(number) < 6 else 0
+    return _prefixes(words[:count]), _prefixes(words[count:])
+
+
+def _prefixes(words: Iterable[str]) -> list[Prefix]:
+    found = []
+    for word in words:
+        try:
+            found.append(Prefix.from_cn(word))
+        except PrefixError:
+            continue
+    return found
