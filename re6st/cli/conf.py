@@ -217,9 +217,12 @@ async def _enrol(client: RegistryClient, trust: cert.Trust, options: Options) ->
     _say("Request", f"{'certificate' if token else 'anonymous certificate'} from {client.url} ...")
     try:
         new = await client.request_certificate(token, cert.new_request(key, fields), options.location)
-    except RegistryError:
+    except RegistryError as error:
         if options.token is None:
             _warn(f"when trying again, use the same token: --token {token}")
+        if not token and isinstance(error, RegistryRefused) and error.status == 403:
+            message = f"registry {client.url} takes no anonymous enrolment. Ask its operator for a token."
+            raise ConfError(message, REFUSED) from None
         raise
     if new is None:
         raise ConfError(

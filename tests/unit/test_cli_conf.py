@@ -410,6 +410,15 @@ def test_enrolment_by_mail_is_closed(run: RunConf, registry: Registry, here: Pat
     assert names(here) == []
 
 
+def test_anonymous_enrolment_is_closed(run: RunConf, registry: Registry, here: Path, key: rsa.RSAPrivateKey) -> None:
+    save_key(here, key)
+    registry.answers["requestCertificate"] = 403, b""
+    result = run("--anonymous")
+    assert result.code == 5
+    assert "takes no anonymous enrolment. Ask its operator for a token." in result.err
+    assert names(here) == ["ca.crt", "cert.key"]
+
+
 # --- wrong options, wrong files, wrong answers ---
 
 
