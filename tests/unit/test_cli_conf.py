@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 import threading
@@ -18,7 +19,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.x509.oid import NameOID
 
 from re6st import cert
-from re6st.cli import conf
+from re6st.cli import conf, node
 from re6st.core.prefix import Prefix
 
 NETWORK = IPv6Network("2001:db8:42::/48")
@@ -219,11 +220,18 @@ def test_token_fields_and_location(run: RunConf, registry: Registry, here: Path,
     assert "country FR" in (here / "re6stnet.conf").read_text().splitlines()
 
 
-def test_the_sample_has_only_options_as_re6stnet_takes_them(run: RunConf, here: Path, key: rsa.RSAPrivateKey) -> None:
+def test_the_sample_is_as_re6stnet_takes_it(
+    run: RunConf, registry: Registry, here: Path, key: rsa.RSAPrivateKey
+) -> None:
     save_key(here, key)
-    run("--anonymous")
-    for line in (here / "re6stnet.conf").read_text().splitlines():
-        assert line == "" or line.startswith("#") or len(line.split()) == 2
+    run("--anonymous", "--location", "FR,EU")
+    sample = here / "re6stnet.conf"
+    values = node.parser().parse([f"@{sample}"])
+    assert (values.registry, values.country) == (registry.url, "FR")
+    # The options it only suggests are good ones, too; a comment of words has a blank after its #.
+    sample.write_text(re.sub(r"^#(?=\S)", "", sample.read_text(), flags=re.MULTILINE))
+    values = node.parser().parse([f"@{sample}"])
+    assert (values.verbose, values.ovpnlog, values.interface) == (3, True, ["eth0"])
 
 
 def test_join_takes_all_from_one_paste(run: RunConf, registry: Registry, here: Path, key: rsa.RSAPrivateKey) -> None:
