@@ -293,8 +293,8 @@ class _OneLine(logging.Filter):
 
     def filter(self, record: logging.LogRecord) -> bool:
         if record.exc_info and record.exc_info[1] is not None:
-            cause = str(record.exc_info[1]).splitlines() or [record.exc_info[1].__class__.__name__]
-            record.msg, record.args = f"{record.getMessage()}: {cause[0][:200]}", ()
+            cause = " ".join(str(record.exc_info[1]).split()) or type(record.exc_info[1]).__name__
+            record.msg, record.args = f"{record.getMessage()}: {cause[:200]}", ()
             record.exc_info = None
             record.levelno, record.levelname = logging.WARNING, "WARNING"
         return True

@@ -1,0 +1,157 @@
+"""A registry under test over real HTTP, with a clock of its own, and what its clients do."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from cryptography import x509
+from cryptography.hazmat.primitives import serialization
+
+from re6st import cert
+from re6st.core.allocator import WHOLE_NETWORK
+from re6st.core.params import Parameters, decode
+from re6st.core.prefix import Prefix
+from re6st.core.rpc import HEADER, Ratchet, target
+from re6st.localnode import LocalNode
+from re6st.registry import Registry, Settings
+from re6st.registry_http import HttpServer
+from re6st.store import Store
+
+A, B = Prefix(0, 16), Prefix(1, 16)
+
+START = 1811808000.0
+"""1 June 2027, when the certificates of the vectors are valid."""
+DAY = 86400.0
+NO_NODE = ("::1", 1)
+
+
+@dataclass
+class Answer:
+    status: int
+    headers: dict[str, str]
+    body: bytes
+
+
+class World:
+    """A registry under test, its clock, and what a client needs."""
+
+    def __init__(self, directory: Path, authority: cert.Authority, identity: cert.Identity) -> None:
+        self.directory = directory
+        self.authority = authority
+        self.key = identity.key
+        self.now = START
+        self.settings = Settings(
+            parameters=Parameters(registry_prefix=Prefix(0, 0), protocol=10, hello=4),
+            dh=b"-----BEGIN DH PARAMETERS-----\n",
+            communities=WHOLE_NETWORK,
+            prefix_length=16,
+            anonymous_prefix_length=16,
+            grace=100 * 86400,
+        )
+        self.node = NO_NODE
+        self.control = directory / "babeld.ctl"
+        self.origins: tuple[str, ...] = ()
+        self.port = 0
+        self.store: Store
+        self.registry: Registry
+
+    @asynccontextmanager
+    async def serve(self) -> AsyncIterator[World]:
+        self.store = Store(self.directory / "registry.db", self.authority.trust.network)
+        node = LocalNode(self.authority.trust.network, self.control, self.node)
+        self.registry = Registry(self.authority, self.store, self.settings, node, lambda: self.now)
+        server = HttpServer(self.registry, self.origins)
+        listening = socket.socket()
+        listening.bind(("127.0.0.1", 0))
+        self.port = listening.getsockname()[1]
+        try:
+            await self.registry.start()
+            await server.start([listening])
+            yield self
+        finally:
+            await server.stop()
+            node.close()
+            self.store.close()
+            listening.close()
+
+    def run(self, test: Callable[[World], Awaitable[None]]) -> None:
+        async def main() -> None:
+            async with asyncio.timeout(60), self.serve():
+                await test(self)
+
+        asyncio.run(main())
+
+    # --- HTTP ---
+
+    async def raw(self, data: bytes) -> bytes:
+        """Everything the registry answers to these bytes."""
+        reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
+        try:
+            writer.write(data)
+            await writer.drain()
+            return await reader.read()
+        finally:
+            writer.close()
+            await writer.wait_closed()
+
+    async def get(self, path: str, **headers: str) -> Answer:
+        lines = "".join(f"{name.replace('_', '-')}: {value}\r\n" for name, value in headers.items())
+        answer = await self.raw(f"GET {path} HTTP/1.1\r\nHost: localhost\r\n{lines}\r\n".encode())
+        return parse(answer)
+
+    async def call(self, method: str, **arguments: str) -> Answer:
+        return await self.get(target(method, arguments))
+
+    # --- what clients do ---
+
+    def request(self, *fields: x509.NameAttribute[Any], key: Any = None) -> str:
+        made = cert.new_request(key or self.key, fields)
+        return made.public_bytes(serialization.Encoding.PEM).decode()
+
+    async def enrol(self, token: str = "") -> x509.Certificate:
+        answer = await self.call("requestCertificate", token=token, req=self.request(), location="", ip="")
+        assert answer.status == 200, answer
+        return cert.load_pem(answer.body)
+
+    async def hello(self, prefix: Prefix, protocol: int = 10) -> Ratchet:
+        answer = await self.call("hello", client_prefix=prefix.bits, protocol=str(protocol))
+        assert answer.status == 200, answer
+        encrypted, signature = answer.body[:256], answer.body[256:]
+        assert cert.verify(self.authority.trust.ca, signature, encrypted)
+        return Ratchet(cert.decrypt(self.key, encrypted))
+
+    async def in_session(self, ratchet: Ratchet, method: str, prefix: Prefix, **arguments: str) -> Answer:
+        path = target(method, {"cn": prefix.bits, **arguments})
+        answer = await self.get(path, **{HEADER: ratchet.sign(path.encode())})
+        if answer.status in (200, 204):
+            assert ratchet.check(answer.body, answer.headers[HEADER.lower()])
+        else:
+            assert HEADER.lower() not in answer.headers
+        return answer
+
+    async def parameters(self, prefix: Prefix | None = None) -> Parameters:
+        prefix = prefix or A
+        answer = await self.in_session(await self.hello(prefix), "getNetworkConfig", prefix)
+        assert answer.status == 200, answer
+        return decode(answer.body, partial(cert.decrypt, self.key))
+
+
+def parse(answer: bytes) -> Answer:
+    head, separator, body = answer.partition(b"\r\n\r\n")
+    assert separator, answer
+    first, *rest = head.decode().split("\r\n")
+    version, status, _ = first.split(" ", 2)
+    assert version in ("HTTP/1.1", "HTTP/1.0")
+    headers = {name.lower(): value for name, _, value in (line.partition(": ") for line in rest)}
+    if "content-length" in headers:
+        assert len(body) == int(headers["content-length"])
+    if status == "204":
+        assert not body
+    return Answer(int(status), headers, body)
