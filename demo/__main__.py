@@ -110,7 +110,8 @@ class Demo:
                 if self.complete or time.monotonic() > deadline:
                     break
                 time.sleep(INTERVAL)
-        self.say(self.status())
+        if self.console.is_terminal:  # elsewhere the last line says so
+            self.say(self.status())
         return self.complete
 
     def stay(self) -> None:

@@ -190,7 +190,7 @@ class Network:
         """Make the CA, as an operator would, and start the registry."""
         directory = self.registry_directory
         directory.mkdir()
-        init = [*program("registry"), "init", "--network", str(NETWORK)]
+        init = [*program("registry"), "init", "--network", str(NETWORK), "--dir", "."]
         self.registry_host.run(init, env=environment(), cwd=directory)
         ca = cert.load_pem((directory / "ca.crt").read_bytes())
         self.fingerprint = f"sha256:{cert.fingerprint(ca, 'sha256').hex()}"
@@ -199,8 +199,10 @@ class Network:
     def start_registry(self) -> None:
         """Start the registry, and wait until it answers."""
         host, directory = self.registry_host, self.registry_directory
-        places = ["--db", directory / "registry.db", "--logfile", host.log / "registry.log", "-r", host.run_directory]
-        options = ["@re6st-registry.conf", *map(str, places), "--anonymous-prefix-length", "16", *self.registry_options]
+        # Not with the options file that init writes: what it does not say has the defaults of wire.md 11.3.
+        files = ["--ca", "ca.crt", "--key", "ca.key", "--dh", "dh.pem", "--db", "registry.db"]
+        places = ["--logfile", str(host.log / "registry.log"), "--run", str(host.run_directory)]
+        options = [*files, *places, "--anonymous-prefix-length", "16", *self.registry_options]
         process = host.start([*program("registry"), *options], "registry.out.log", env=environment(), cwd=directory)
         self.registry_process = process
 

@@ -89,7 +89,7 @@ def test_control_port_in_use(network: Network) -> None:
 def test_no_tun_device(network: Network) -> None:
     node = network.nodes[1]
     node.wrapper = mounting("mount -t tmpfs none /dev/net")
-    refuses(node, naming="/dev/net/tun")
+    refuses(node, naming="module tun")
 
 
 def test_babeld_that_dies_at_start_is_tried_again(network: Network, bed: Bed) -> None:
