@@ -150,6 +150,9 @@ class Rows:
     def crl(self) -> list[int]:
         return [row[0] for row in self._db.execute("SELECT serial FROM crl ORDER BY serial")]
 
+    def is_revoked(self, serial: int) -> bool:
+        return self._one("SELECT 1 FROM crl WHERE serial = ?", serial) is not None
+
     def first_deadline(self, grace: int) -> float | None:
         """When something is to be cleaned up next, as Unix time."""
         row = self._one(
@@ -274,7 +277,7 @@ class Ledger(Rows):
 
     def revoke(self, issued: Issued, now: float) -> None:
         """Put a certificate on the list of revoked ones, unless it has ended. Raises Conflict if it is there."""
-        if self._one("SELECT 1 FROM crl WHERE serial = ?", issued.serial):
+        if self.is_revoked(issued.serial):
             raise Conflict(f"serial {issued.serial} is revoked already")
         if issued.not_after > now:
             self._db.execute("INSERT INTO crl VALUES (?, ?)", (issued.serial, issued.not_after))

@@ -147,14 +147,14 @@ class Registry:
     async def run(self) -> None:
         """Clean up when it is due, for ever. Raises LedgerError (wrong clock)."""
         while True:
-            deadline = self._rows.first_deadline(self._settings.grace)
-            delay = CLEAN_UP_INTERVAL if deadline is None else deadline - self._clock()
-            await asyncio.sleep(min(max(delay, 1.0), CLEAN_UP_INTERVAL))
             try:
+                deadline = self._rows.first_deadline(self._settings.grace)
+                delay = CLEAN_UP_INTERVAL if deadline is None else deadline - self._clock()
+                await asyncio.sleep(min(max(delay, 1.0), CLEAN_UP_INTERVAL))
                 if await self._store.call(self._clean_up):
                     self._changed()
-            except StoreError as error:
-                logger.error("%s", error)
+            except (StoreError, sqlite3.Error) as error:
+                logger.error("clean-up: %s", error)
                 await asyncio.sleep(RETRY_INTERVAL)
 
     async def call(self, call: Call) -> bytes | None:
@@ -236,14 +236,14 @@ class Registry:
         issued = self._rows.issued(prefix)
         if issued is None:
             raise NotFound(f"no certificate for {prefix}")
-        if self._end_of_renewal(issued, self._rows.crl()) is None:
+        if self._end_of_renewal(issued, self._rows.is_revoked(issued.serial)) is None:
             return issued.pem
 
         def job(ledger: Ledger) -> Issued:
             old = ledger.issued(prefix)
             if old is None:
                 raise NotFound(f"no certificate for {prefix}")
-            until = self._end_of_renewal(old, ledger.crl())
+            until = self._end_of_renewal(old, ledger.is_revoked(old.serial))
             if until is None:
                 return old
             known = cert.load_pem(old.pem)
@@ -256,12 +256,12 @@ class Registry:
         logger.info("certificate %d of %s renewed with serial %d", issued.serial, prefix, renewed.serial)
         return renewed.pem
 
-    def _end_of_renewal(self, issued: Issued, crl: list[int]) -> datetime | None:
+    def _end_of_renewal(self, issued: Issued, revoked: bool) -> datetime | None:
         """Until when a renewed certificate is to be valid; None when it is not time to renew (wire.md 2.3)."""
         now, end = self._now(), datetime.fromtimestamp(issued.not_after, UTC)
         if end - cert.RENEW_BEFORE < now:
             return now + cert.VALIDITY
-        return end if issued.serial in crl else None
+        return end if revoked else None
 
     async def _revoke(self, call: Call) -> None:
         text = call.text("cn_or_serial")

@@ -17,6 +17,7 @@ CANDIDATES_REST = 2.0
 """Seconds before babeld is asked again when all candidates had their turn."""
 CANDIDATE_TIME = 1.0
 """Seconds for a candidate to answer, before the next one is tried."""
+CANDIDATES_TRIED = 2
 BOOTSTRAP_TIME = 3.0
 COUNTRY_PROTOCOL = 7
 """Older clients do not know the fourth field of an address (wire.md 6.7)."""
@@ -48,11 +49,15 @@ class MeshView:
         try:
             async with asyncio.timeout(BOOTSTRAP_TIME):
                 tried = {caller}
-                for _ in range(int(BOOTSTRAP_TIME / CANDIDATE_TIME) - 1):
+                for _ in range(2 * CANDIDATES_TRIED):
                     candidate = await self._next_candidate(own)
-                    if candidate not in tried and (text := await self._peer(candidate, protocol, room, CANDIDATE_TIME)):
+                    if candidate in tried:
+                        continue
+                    if text := await self._peer(candidate, protocol, room, CANDIDATE_TIME):
                         return text
                     tried.add(candidate)
+                    if len(tried) > CANDIDATES_TRIED:
+                        break
                 if own not in tried:
                     return await self._peer(own, protocol, room, BOOTSTRAP_TIME)
         except TimeoutError:

@@ -244,12 +244,14 @@ def _origin(text: str) -> str:
 
 async def serve(config: Config, log: LogHandler | None) -> None:
     """Serve until SIGTERM or SIGINT. Raises ConfigError when it cannot start, or finds the clock to be wrong."""
+    network = config.authority.trust.network
     sockets = _listen(config)
     try:
-        store = Store(config.database, config.authority.trust.network)
+        store = Store(config.database, network)
     except StoreError as error:
+        _close(sockets)
         raise ConfigError(str(error)) from None
-    node = LocalNode(config.authority.trust.network, config.run / CONTROL_SOCKET)
+    node = LocalNode(network, config.run / CONTROL_SOCKET)
     try:
         for community in config.settings.communities:
             if community.prefix.length and store.rows.is_used(community.prefix):
@@ -265,8 +267,7 @@ async def serve(config: Config, log: LogHandler | None) -> None:
     finally:
         node.close()
         store.close()
-        for each in sockets:
-            each.close()
+        _close(sockets)
 
 
 async def _serve(config: Config, registry: Registry, sockets: list[socket.socket], log: LogHandler | None) -> None:
@@ -312,8 +313,7 @@ def _listen(config: Config) -> list[socket.socket]:
             if address == "::" and error.errno in (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL):
                 logger.warning("this machine has no IPv6: listening on IPv4 only")
                 continue
-            for each in sockets:
-                each.close()
+            _close(sockets)
             raise ConfigError(
                 f"cannot listen on {address} port {config.port}: {error.strerror}."
                 " Choose another --port, or other addresses with -4 and -6."
@@ -321,6 +321,11 @@ def _listen(config: Config) -> list[socket.socket]:
     if not sockets:
         raise ConfigError("neither IPv4 nor IPv6 to listen on: give -4 or -6 an address")
     return sockets
+
+
+def _close(sockets: list[socket.socket]) -> None:
+    for each in sockets:
+        each.close()
 
 
 if __name__ == "__main__":

@@ -28,6 +28,8 @@ from re6st.mail import is_address
 PROGRAM = "re6st-registry init"
 OPTIONS_FILE = "re6st-registry.conf"
 PREFIX_LENGTH = 16
+LONGEST_NETWORK = 120
+"""With room for 255 nodes of one address."""
 TOKEN_LENGTH = 8
 
 FFDHE2048 = """\
@@ -135,27 +137,21 @@ def main(argv: Sequence[str]) -> int:
 
 
 def prefix_length(network: IPv6Network) -> int:
-    """How many bits nodes get by default: 16, or what a small network has. Raises AllocationError."""
-    allocator = Allocator(network.prefixlen)
+    """How many bits nodes get by default: 16, or in a small network all there are."""
     try:
-        allocator.check_length(ROOT, PREFIX_LENGTH)
+        Allocator(network.prefixlen).check_length(ROOT, PREFIX_LENGTH)
         return PREFIX_LENGTH
     except AllocationError:
-        room = network.max_prefixlen - network.prefixlen
-        allocator.check_length(ROOT, room)
-        return room
+        return network.max_prefixlen - network.prefixlen
 
 
 def _network(parser: OptionParser, text: str) -> IPv6Network:
     try:
         network = IPv6Network(text)
-        prefix_length(network)
     except ValueError as error:
         parser.error(f"--network {text}: {error}")
-    except AllocationError as error:
-        parser.error(f"--network {text}: no room for nodes: {error}")
-    if not network.prefixlen:
-        parser.error(f"--network {text}: the whole of IPv6. Give for example a /48")
+    if not 0 < network.prefixlen <= LONGEST_NETWORK:
+        parser.error(f"--network {text}: no network of /1 to /{LONGEST_NETWORK}")
     return network
 
 

@@ -111,6 +111,21 @@ def test_a_silent_candidate_costs_a_second_not_the_answer(world: World) -> None:
     in_mesh(world, {(A, 1): b"a.b.c,1,tcp"}, [B, Prefix(2, 16)], test)
 
 
+def test_answers_under_way_are_finished_when_it_stops(world: World) -> None:
+    async def main() -> str | None:
+        async with asyncio.timeout(60), mesh(world, {(A, 1): b"a.b.c,1,tcp"}, [B, Prefix(2, 16)]) as node:
+            async with world.serve():
+                for _ in range(3):
+                    await world.enrol()
+                asked = len(node.asked)
+                answer = asyncio.create_task(bootstrap(world, Prefix(2, 16)))
+                while len(node.asked) == asked:
+                    await asyncio.sleep(0.01)
+            return await answer
+
+    assert asyncio.run(main()) == f"{A.bits} a.b.c,1,tcp"
+
+
 def test_a_long_address_list_is_cut_to_fit(world: World) -> None:
     addresses = ";".join(f"host{n}.example.com,1194,tcp" for n in range(30)).encode()
 
