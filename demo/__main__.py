@@ -21,6 +21,8 @@ from testbed.network import NETWORK, Tunnel
 
 INTERVAL = 0.5
 """Seconds between two looks at the network."""
+SETTLED = 3.0
+"""Seconds without a change of the tunnels after which the network has formed."""
 WIDEST_TABLE = 14
 """Nodes up to which the table of pings has a cell for each pair."""
 
@@ -80,7 +82,7 @@ class Demo:
         self.timeout: float = options.timeout
         self.behind_nat: int = options.nat
         self.began = time.monotonic()
-        self.tunnels: list[Tunnel] = []
+        self.tunnels: set[Tunnel] = set()
         self.pings: dict[tuple[Node, Node], float | None] = {}
         self.network = Network(
             bed, options.nodes, nat=options.nat, registry_options=["--encrypt"] if options.encrypt else []
@@ -101,18 +103,31 @@ class Demo:
         self.say(f"{len(network.nodes)} nodes started")
 
     def form(self) -> bool:
-        """Show how the network forms; whether every pair answers at last."""
+        """Show how the network forms, until its tunnels are the same for a while; whether every pair answers."""
         deadline = time.monotonic() + self.timeout
+        changed = time.monotonic()
         with self.screen() as show:
             while True:
+                before = self.tunnels
                 self.look()
                 show(self.picture(), self.status())
-                if self.complete or time.monotonic() > deadline:
+                now = time.monotonic()
+                if before != self.tunnels:
+                    changed = now
+                if now > deadline or (self.complete and now - changed > SETTLED):
                     break
                 time.sleep(INTERVAL)
+        if self.complete:
+            self.measure()
         if self.console.is_terminal:  # elsewhere the last line says so
             self.say(self.status())
         return self.complete
+
+    def measure(self) -> None:
+        """Round trips of one node after the other: all at once would wait for each other on a small machine."""
+        for node in self.network.nodes:
+            pairs = [(node, other) for other in self.network.nodes if other is not node]
+            self.pings |= self.network.ping(pairs, timeout=5)
 
     def stay(self) -> None:
         """Watch over the network until Ctrl-C."""

@@ -143,11 +143,10 @@ class Node:
 
 @dataclass(frozen=True)
 class Tunnel:
-    """A tunnel in use: who opened it, to whom, and its round-trip time in ms as babeld sees it."""
+    """A tunnel in use: who opened it, and to whom."""
 
     client: Node
     server: Node
-    rtt: float | None
 
 
 class Network:
@@ -261,8 +260,14 @@ class Network:
     ) -> dict[tuple[Node, Node], float | None]:
         """Round trips in seconds between all pairs of nodes, by their re6st addresses; None where none came back."""
         nodes = self.nodes if nodes is None else nodes
-        pairs = {(a.host, b.address): (a, b) for a in nodes for b in nodes if a is not b}
-        return {pairs[pair]: rtt for pair, rtt in ping_pairs(pairs, timeout, size).items()}
+        return self.ping([(a, b) for a in nodes for b in nodes if a is not b], timeout, size)
+
+    def ping(
+        self, pairs: Sequence[tuple[Node, Node]], timeout: float = 2.0, size: int = 64
+    ) -> dict[tuple[Node, Node], float | None]:
+        """Round trips in seconds between these pairs of nodes, all at once; None where none came back."""
+        known = {(a.host, b.address): (a, b) for a, b in pairs}
+        return {known[pair]: rtt for pair, rtt in ping_pairs(known, timeout, size).items()}
 
     def wait_connected(self, timeout: float, nodes: Sequence[Node] | None = None) -> None:
         """Wait until every node, or each of these, reaches every other one. Raises AssertionError."""
@@ -278,10 +283,10 @@ class Network:
 
         wait_until(connected, timeout, "every node reaches every other one", context)
 
-    def tunnels(self) -> list[Tunnel]:
+    def tunnels(self) -> set[Tunnel]:
         """The tunnels that babeld uses, each once, from the side that opened it."""
         owners = {node.subnet: node for node in self.nodes}
-        found: dict[tuple[str, str], Tunnel] = {}
+        found: set[Tunnel] = set()
         for node in self.nodes:
             table = node.babel()
             # The next hop of a route with refmetric 0 is the owner of its destination (wire.md 10.3).
@@ -289,8 +294,8 @@ class Network:
             for neighbour in table.neighbours.values():
                 peer = owners.get(hops.get(neighbour.key, NETWORK))
                 if peer and neighbour.cost < INFINITY and _CLIENT_INTERFACE.fullmatch(neighbour.interface):
-                    found[node.name, peer.name] = Tunnel(node, peer, neighbour.rtt)
-        return list(found.values())
+                    found.add(Tunnel(node, peer))
+        return found
 
     def forget(self, node: Node) -> None:
         """Remove what a node remembers (its cache), as on a new disk."""
