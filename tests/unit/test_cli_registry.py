@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import os
 import signal
 import socket
@@ -11,9 +12,12 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
+from ipaddress import IPv6Network
 from pathlib import Path
+from urllib.parse import urlencode
 
 import pytest
+from cryptography.hazmat.primitives import serialization
 
 from re6st import cert
 from re6st.cli import registry, registry_init
@@ -168,16 +172,12 @@ def test_wrong_options_of_init_end_with_status_2(
 
 
 def test_small_networks_give_shorter_prefixes() -> None:
-    from ipaddress import IPv6Network
-
     lengths = {size: registry_init.prefix_length(IPv6Network(f"2001:db8::/{size}")) for size in (32, 64, 111, 120)}
     assert lengths == {32: 16, 64: 16, 111: 17, 120: 8}
 
 
 def test_the_group_is_that_of_rfc_7919(tmp_path: Path) -> None:
     """p = 2^2048 - 2^1984 + (floor(2^1918 e) + 560316) 2^64 - 1 (RFC 7919 appendix A.1)."""
-    import base64
-
     scale = 1 << 1918 + 64
     term = total = scale
     k = 1
@@ -204,6 +204,25 @@ def test_it_serves_reopens_its_log_and_stops_cleanly(running: Process) -> None:
     running.process.terminate()
     assert running.finish() == (0, "")
     assert log.read_text().endswith("INFO registry: stopped\n")
+
+
+def test_no_certificate_that_was_sent_is_lost_by_a_kill(running: Process) -> None:
+    request = cert.new_request(cert.new_key()).public_bytes(serialization.Encoding.PEM).decode()
+    query = urlencode({"token": "", "req": request})
+    first = [cert.load_pem(running.get(f"/requestCertificate?{query}")) for _ in range(20)]
+    running.process.kill()
+    running.finish()
+    again = Process(running.directory)
+    try:
+        wait_until(again.answers)
+        second = [cert.load_pem(again.get(f"/requestCertificate?{query}")) for _ in range(5)]
+    finally:
+        again.process.terminate()
+        assert again.finish() == (0, "")
+    issued = first + second
+    assert [cert.prefix_of_cert(each).value for each in issued] == list(range(25))
+    assert [cert.number_of_cert(each) for each in issued] == list(range(25))
+    assert [each.serial_number for each in issued] == list(range(1, 26))
 
 
 def test_a_second_one_refuses_to_start(running: Process) -> None:
@@ -284,10 +303,6 @@ def _no_logging(verbosity: int, path: Path) -> None:
 
 
 def test_a_community_inside_a_used_prefix_is_refused(running: Process) -> None:
-    from urllib.parse import urlencode
-
-    from cryptography.hazmat.primitives import serialization
-
     request = cert.new_request(cert.new_key()).public_bytes(serialization.Encoding.PEM).decode()
     running.get(f"/requestCertificate?{urlencode({'token': '', 'req': request})}")
     running.process.terminate()
