@@ -7,7 +7,6 @@ pending until a call uses it. Strangers can only make pending ones, which are fe
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable
 from dataclasses import dataclass
 
 from re6st.core.prefix import Prefix
@@ -96,9 +95,3 @@ class RateLimit:
         if len(self._buckets) > RATE_KEYS:
             self._buckets.popitem(last=False)
         return allowed
-
-
-def start_session(encrypt: Callable[[bytes], bytes], sign: Callable[[bytes], bytes], secret: bytes) -> bytes:
-    """The answer of hello: the secret encrypted to the client, then the CA's signature of that (3.3 point 1)."""
-    encrypted = encrypt(secret)
-    return encrypted + sign(encrypted)
