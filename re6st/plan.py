@@ -117,6 +117,7 @@ class Plan:
             client_count=self.client_count,
             tunnel_refresh=parameters.tunnel_refresh if can_drain else float("inf"),
             close_time=min(CLOSE_TIME, 3 * parameters.hello),
+            meeting_time=4 * parameters.hello,
             neighbours=self.config.neighbours,
             disabled_protocols=self.config.disabled_protocols,
         )

@@ -6,6 +6,7 @@ changed. A line that cannot be read raises `LineError` and changes nothing.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from enum import Enum
 from ipaddress import AddressValueError, IPv6Address, IPv6Network, NetmaskValueError
@@ -18,6 +19,10 @@ LINE_LIMIT = 1024
 ENTRY_LIMIT = 200_000
 """Entries of one kind we keep: about a hundred routes to each of two thousand nodes."""
 
+
+_DIGITS = re.compile(r"[0-9]{1,5}", re.ASCII)
+_DECIMAL = re.compile(r"[0-9]{1,12}(\.[0-9]{1,9})?", re.ASCII)
+_REACH = re.compile(r"[0-9a-f]{1,8}", re.ASCII)
 
 T = TypeVar("T")
 
@@ -137,11 +142,11 @@ def _entry(kind: str, ident: str, values: dict[str, str]) -> Entry:
                 ident=ident,
                 address=_address(values["address"]),
                 interface=values["if"],
-                reach=int(values["reach"], 16),
+                reach=_reach(values["reach"]),
                 rxcost=_metric(values["rxcost"]),
                 txcost=_metric(values["txcost"]),
                 cost=_metric(values["cost"]),
-                rtt=float(values["rtt"]) if "rtt" in values else None,
+                rtt=_milliseconds(values["rtt"]) if "rtt" in values else None,
             )
         case "route" if "." not in values["prefix"]:
             return Route(
@@ -206,10 +211,22 @@ def _update(table: dict[str, T], verb: Verb, ident: str, entry: T) -> bool:
 
 
 def _metric(text: str) -> int:
-    value = int(text)
+    value = int(text) if _DIGITS.fullmatch(text) else -1
     if not 0 <= value <= INFINITY:
-        raise ValueError(f"metric {text!r} out of range")
+        raise ValueError(f"{text!r} is no metric")
     return value
+
+
+def _reach(text: str) -> int:
+    if not _REACH.fullmatch(text):
+        raise ValueError(f"{text!r} is no history of hellos")
+    return int(text, 16)
+
+
+def _milliseconds(text: str) -> float:
+    if not _DECIMAL.fullmatch(text):
+        raise ValueError(f"{text!r} is no time")
+    return float(text)
 
 
 def _address(text: str) -> IPv6Address:

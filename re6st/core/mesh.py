@@ -26,11 +26,17 @@ FIRST_TUNNELS = 3
 """Tunnels opened at once from memory by a node that reaches nobody."""
 ASK_TIME = 8.0
 """Seconds until a question for an address counts as lost."""
+ASK_AGAIN = 10.0
+"""Seconds between two questions whether we may close: datagrams get lost."""
 RETRY_FIRST, RETRY_LAST = 2.0, 600.0
 """Seconds before a peer that could not be reached is tried again, doubling."""
+RETRY_ALONE = 30.0
+"""The most while we reach nobody: then it is more likely us than them."""
+FAILURES_COUNTED = 9
+"""After so many in a row the wait is RETRY_LAST."""
 BOOTSTRAP_FIRST, BOOTSTRAP_LAST = 1.0, 60.0
 DEAD_TIME = 12.0
-"""Seconds without a babel neighbour after which an open tunnel is given up."""
+"""Seconds without a babel neighbour after which a tunnel that had one is given up."""
 PARTITION_WAIT = 10.0
 
 
@@ -44,6 +50,8 @@ class Settings:
     tunnel_refresh: float
     close_time: float
     """How long the exchange before closing a tunnel may take: 2T of wire.md 10.7."""
+    meeting_time: float = 60.0
+    """How long babel may take to meet the peer on a new tunnel: some hellos of the peer, which may be an older one."""
     neighbours: frozenset[Prefix] = frozenset()
     disabled_protocols: frozenset[str] = frozenset()
 
@@ -224,7 +232,13 @@ class Tunnel:
     since: float
     interface: str = ""
     alive: float = 0.0
+    met: bool = False
+    """Whether babel ever had a neighbour on it."""
     asked: float = 0.0
+    carried: frozenset[Prefix] = frozenset()
+    """What went through it when we began to drain it."""
+    needed: bool = False
+    """Draining it once cost somebody the way: it is not tried again."""
 
 
 @dataclass(slots=True)
@@ -282,12 +296,12 @@ class Mesh:
         """Take an event in; returns what is to be done."""
         match event:
             case TunnelUp(peer, interface):
-                if tunnel := self.tunnels.get(peer):
+                tunnel = self.tunnels.get(peer)
+                if tunnel and tunnel.phase is Phase.OPENING:
                     tunnel.phase, tunnel.since, tunnel.interface, tunnel.alive = Phase.UP, now, interface, now
-                    self._failures.pop(peer, None)
             case TunnelDown(peer):
                 tunnel = self.tunnels.pop(peer, None)
-                if tunnel and tunnel.phase is Phase.OPENING:
+                if tunnel and not tunnel.met and peer not in self.clients:
                     self._failed(peer, now)
             case ClientUp(peer):
                 self.clients[peer] = self.clients.get(peer, 0) + 1
@@ -299,11 +313,14 @@ class Mesh:
             case Surveyed(survey):
                 self.survey = survey
             case AddressLearned(peer, endpoints):
-                if self._asked.pop(peer, None) is not None:
-                    return self._open(peer, endpoints, now) if self._missing() > 0 else []
+                if self._asked.pop(peer, None) is not None and self._missing() > 0:
+                    actions = self._open(peer, endpoints, now)
+                    if not actions:
+                        self._failed(peer, now)
+                    return actions
             case BootstrapAnswered(peer, endpoints):
                 self._bootstrap.pending = False
-                if peer is not None and peer not in self.survey.peers:
+                if peer is not None and peer not in self.survey.peers and self._room() > 0:
                     return self._open(peer, endpoints, now)
             case CloseAsked(peer):
                 if peer in self.clients:
@@ -335,27 +352,45 @@ class Mesh:
         for tunnel in list(self.tunnels.values()):
             if tunnel.phase in (Phase.CLOSING, Phase.OPENING):
                 continue
-            if tunnel.interface in self.survey.alive or not self.survey.running:
+            if not self.survey.running:
                 tunnel.alive = now
+            elif tunnel.interface in self.survey.alive:
+                tunnel.alive, tunnel.met = now, True
+                self._failures.pop(tunnel.peer, None)
+            patience = DEAD_TIME if tunnel.met else self.settings.meeting_time
             if tunnel.peer in self.clients and self.settings.own < tunnel.peer:
                 actions.append(self._close(tunnel, "doubled by the peer's own tunnel", now))
-            elif tunnel.phase is Phase.UP and now - tunnel.alive > DEAD_TIME:
-                actions.append(self._close(tunnel, f"silent for {DEAD_TIME:g} s", now))
+            elif tunnel.phase is Phase.UP and now - tunnel.alive > patience:
+                actions.append(self._close(tunnel, f"silent for {patience:g} s", now))
         return actions
 
     def _advance_closing(self, now: float) -> list[Action]:
-        """The client's side of wire.md 10.7: wait until nothing is carried, ask, and go back if nobody answers."""
+        """The client's side of wire.md 10.7: wait until nothing is carried, ask, and go back if nobody answers.
+
+        Go back at once if somebody cannot be reached any more: babel's table also holds ways that lead back through
+        ourselves, so that only draining shows who has another one.
+        """
         actions: list[Action] = []
         for tunnel in list(self.tunnels.values()):
-            if tunnel.phase not in (Phase.DRAINING, Phase.ASKED):
+            draining = tunnel.phase is Phase.DRAINING
+            if not draining and tunnel.phase is not Phase.ASKED:
                 continue
-            if tunnel.phase is Phase.DRAINING and not self.survey.carried_by(tunnel.interface):
+            if tunnel.carried - self.survey.peers:
+                tunnel.needed = draining and self.survey.running
+                actions.append(self._keep(tunnel, now))
+            elif draining and not self.survey.carried_by(tunnel.interface):
                 tunnel.phase, tunnel.since, tunnel.asked = Phase.ASKED, now, now
                 actions.append(AskClose(tunnel.peer))
             elif now - tunnel.since > self.settings.close_time:
-                tunnel.phase, tunnel.since, tunnel.alive = Phase.UP, now, now
-                actions.append(UndrainTunnel(tunnel.peer))
+                actions.append(self._keep(tunnel, now))
+            elif not draining and now - tunnel.asked > ASK_AGAIN:
+                tunnel.asked = now
+                actions.append(AskClose(tunnel.peer))
         return actions
+
+    def _keep(self, tunnel: Tunnel, now: float) -> UndrainTunnel:
+        tunnel.phase, tunnel.since, tunnel.alive = Phase.UP, now, now
+        return UndrainTunnel(tunnel.peer)
 
     def _allow_closing(self, now: float) -> list[Action]:
         """The server's side: agree once nothing goes through the client, or at half of its patience."""
@@ -379,43 +414,49 @@ class Mesh:
         if len(self.tunnels) < self.limit or len(candidates) < len(self.tunnels):
             return []
         candidates = [
-            t for t in candidates if t.peer not in self.settings.neighbours and not self.survey.sole_by(t.interface)
+            t
+            for t in candidates
+            if t.peer not in self.settings.neighbours and not t.needed and not self.survey.sole_by(t.interface)
         ]
         if not candidates:
             return []
         worst = min(
             candidates, key=lambda t: (t.peer in self.survey.neighbours, len(self.survey.carried_by(t.interface)))
         )
-        worst.phase, worst.since = Phase.DRAINING, now
+        worst.phase, worst.since, worst.carried = Phase.DRAINING, now, self.survey.carried_by(worst.interface)
         return [DrainTunnel(worst.peer)]
 
     # -- opening --
 
     def _reach_out(self, now: float) -> list[Action]:
         """When we do not reach the registry's node: ask for a first peer, and try those we remember."""
-        settings, wait = self.settings, self._bootstrap
+        settings, peers = self.settings, self.survey.peers
         if self.connected:
-            if self._partitioned is not None or wait.next > BOOTSTRAP_FIRST:
+            if self._partitioned is not None or self._bootstrap.next > BOOTSTRAP_FIRST:
                 self._partitioned, self._bootstrap = None, _Wait()
             return [] if settings.registry == settings.own else [EnsureSession(settings.registry)]
         if settings.client_count == 0:
             return []
         actions: list[Action] = []
-        peers = self.survey.peers
+        wanted = 0
         if not peers:
-            busy = [t for t in self.tunnels.values() if t.phase is not Phase.CLOSING]
-            if len(busy) < FIRST_TUNNELS:
-                for peer in self._remembered(now)[: FIRST_TUNNELS - len(busy)]:
-                    actions += self._open(peer, self._known[peer], now)
+            if self._partitioned is not None:
+                self._partitioned, self._bootstrap = None, _Wait()
+            wanted = FIRST_TUNNELS - sum(t.phase is not Phase.CLOSING for t in self.tunnels.values())
         elif self._partitioned is None:
             # Others reach us, so the network is split: the larger our part, the less each of us needs to ask.
             self._partitioned = now
-            wait.until = now + PARTITION_WAIT * (1 + self._rng.random() * len(peers))
-        if settings.registry != settings.own and not wait.pending and now >= wait.until:
-            wait.pending = True
+            self._bootstrap.until = now + PARTITION_WAIT * (1 + self._rng.random() * len(peers))
+        wait = self._bootstrap
+        if not wait.pending and now >= wait.until:
             wait.until = now + wait.next * self._rng.uniform(0.8, 1.2)
             wait.next = min(2 * wait.next, BOOTSTRAP_LAST)
-            actions.append(AskBootstrap())
+            if settings.registry != settings.own:
+                wait.pending = True
+                actions.append(AskBootstrap())
+            wanted = max(wanted, 1)
+        for peer in self._remembered(now)[: max(0, min(wanted, self._room()))]:
+            actions += self._open(peer, self._known[peer], now)
         return actions
 
     def _meet(self, now: float) -> list[Action]:
@@ -433,7 +474,8 @@ class Mesh:
             failures = self._failures.get(peer)
             if failures and failures.until > now:
                 continue
-            opened = self._open(peer, self._known.get(peer, ()), now)
+            # Whoever could not be reached where we remember them may have moved.
+            opened = self._open(peer, () if failures else self._known.get(peer, ()), now)
             if not opened:
                 self._asked[peer] = now + ASK_TIME
                 opened = [AskAddress(peer)]
@@ -445,45 +487,55 @@ class Mesh:
         """A tunnel to a peer we have none with, if it has an address that we may use."""
         if peer == self.settings.own or peer in self.tunnels or peer in self.clients:
             return []
-        failures = self._failures.get(peer)
-        usable = tuple(e for e in endpoints if _family(e.protocol) not in self.settings.disabled_protocols)
-        if not usable:
-            if endpoints:
-                self._failed(peer, now)
-            return []
-        if failures and failures.until > now and self.survey.peers:
+        failures, usable = self._failures.get(peer), self._usable(endpoints)
+        if not usable or (failures and failures.until > now and self.survey.peers):
             return []
         self._asked.pop(peer, None)
         self._refreshed = now
         self.tunnels[peer] = Tunnel(peer, Phase.OPENING, now)
         return [OpenTunnel(peer, usable)]
 
+    def _usable(self, endpoints: tuple[Endpoint, ...]) -> tuple[Endpoint, ...]:
+        return tuple(e for e in endpoints if _family(e.protocol) not in self.settings.disabled_protocols)
+
+    def _room(self) -> int:
+        return self.settings.client_count - len(self.tunnels)
+
     def _missing(self) -> int:
-        return self.limit - len(self.tunnels) - len(self._asked)
+        """How many more tunnels to have with peers that we reach through others (wire.md 10.4)."""
+        # In a part of a split network, one stays free for a tunnel to the other part.
+        count = self.settings.client_count - (0 if self.connected else 1)
+        return (count if self.clients else min(MODEST, count)) - len(self.tunnels) - len(self._asked)
 
     def _distant(self) -> list[Prefix]:
         """Peers that are not next to us, the wanted neighbours first, then in random order."""
         near = self.survey.neighbours.keys() | self.tunnels.keys() | self.clients.keys() | self._asked.keys()
-        distant = sorted(self.survey.peers - near)
+        distant = sorted(self.survey.peers - near - {self.settings.own}, key=_bits)
         self._rng.shuffle(distant)
         return sorted(distant, key=lambda peer: peer not in self.settings.neighbours)
 
     def _remembered(self, now: float) -> list[Prefix]:
-        """Peers in our memory, in random order, those that failed lately last and not before their time."""
-        peers = sorted(self._known.keys() - self.tunnels.keys() - self.clients.keys() - {self.settings.own})
+        """Peers in our memory that we do not reach, in random order: those that failed last, not before their time."""
+        unknown = self._known.keys() - self.tunnels.keys() - self.clients.keys() - self.survey.peers
+        peers = sorted(unknown - {self.settings.own}, key=_bits)
         self._rng.shuffle(peers)
         failed = self._failures
         return sorted(
-            (p for p in peers if p not in failed or failed[p].until <= now),
+            (p for p in peers if self._usable(self._known[p]) and (p not in failed or failed[p].until <= now)),
             key=lambda p: (p not in self.settings.neighbours, failed[p].count if p in failed else 0),
         )
 
     def _failed(self, peer: Prefix, now: float) -> None:
         failures = self._failures.setdefault(peer, _Failures())
-        failures.until = now + min(RETRY_FIRST * 2**failures.count, RETRY_LAST) * self._rng.uniform(0.8, 1.2)
-        failures.count += 1
+        longest = RETRY_LAST if self.survey.peers else RETRY_ALONE
+        failures.until = now + min(RETRY_FIRST * 2**failures.count, longest) * self._rng.uniform(0.8, 1.2)
+        failures.count = min(failures.count + 1, FAILURES_COUNTED)
         if len(self._failures) > 1000:
             del self._failures[next(iter(self._failures))]
+
+
+def _bits(prefix: Prefix) -> str:
+    return prefix.bits
 
 
 def _family(protocol: str) -> str:

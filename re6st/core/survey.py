@@ -12,13 +12,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from ipaddress import IPv6Network
 
-from re6st.core.babel_lines import INFINITY, NextHop, Table
+from re6st.core.babel_lines import INFINITY, NextHop, Route, Table
 from re6st.core.prefix import Prefix, prefix_of
 
 
 @dataclass(frozen=True, slots=True)
 class Link:
-    """What goes through one neighbour: destinations `carried` now, and those of them with no other way (`sole`)."""
+    """What goes through one neighbour: destinations `carried` now, and those of them that may have no other way.
+
+    Babel hears of ways that lead back through ourselves too (there is no split horizon on tunnels). A neighbour that is
+    no farther from the destination than we are cannot be on such a one, so only those take a destination out of `sole`.
+    """
 
     hop: NextHop
     carried: frozenset[Prefix]
@@ -49,7 +53,7 @@ class Survey:
         return frozenset().union(*(link.carried for link in self._links() if link.hop.interface == interface))
 
     def sole_by(self, interface: str) -> frozenset[Prefix]:
-        """Destinations that only this interface leads to."""
+        """Destinations that perhaps only this interface leads to."""
         return frozenset().union(*(link.sole for link in self._links() if link.hop.interface == interface))
 
     def _links(self) -> list[Link]:
@@ -59,8 +63,8 @@ class Survey:
 def survey(table: Table, network: IPv6Network, own: Prefix) -> Survey:
     """Read the table. Time is proportional to the number of routes."""
     owner: dict[NextHop, Prefix] = {}
-    ways: defaultdict[Prefix, set[NextHop]] = defaultdict(set)
-    used: dict[Prefix, NextHop] = {}
+    ways: defaultdict[Prefix, list[Route]] = defaultdict(list)
+    used: dict[Prefix, Route] = {}
     for route in table.routes.values():
         if route.metric >= INFINITY or route.source.prefixlen:
             continue
@@ -69,17 +73,19 @@ def survey(table: Table, network: IPv6Network, own: Prefix) -> Survey:
             continue
         if route.refmetric == 0:
             owner[route.via] = destination
-        ways[destination].add(route.via)
+        ways[destination].append(route)
         if route.installed:
-            used[destination] = route.via
+            used[destination] = route
     carried: defaultdict[NextHop, set[Prefix]] = defaultdict(set)
-    for destination, hop in used.items():
-        carried[hop].add(destination)
+    sole: defaultdict[NextHop, set[Prefix]] = defaultdict(set)
+    for destination, route in used.items():
+        carried[route.via].add(destination)
+        if all(other.via == route.via or other.refmetric > route.metric for other in ways[destination]):
+            sole[route.via].add(destination)
     neighbours: defaultdict[Prefix, list[Link]] = defaultdict(list)
     unidentified = []
     for hop in owner.keys() | carried.keys():
-        through = frozenset(carried[hop])
-        link = Link(hop, through, frozenset(d for d in through if len(ways[d]) < 2))
+        link = Link(hop, frozenset(carried[hop]), frozenset(sole[hop]))
         if hop in owner:
             neighbours[owner[hop]].append(link)
         else:
