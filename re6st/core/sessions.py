@@ -228,7 +228,7 @@ class Sessions:
             return self._receive_data(self._find(bits), packet, source, now)
         self._spend_work(now)
         if isinstance(packet, Hello):
-            return self._receive_hello(self._find(bits), packet, datagram, source, now)
+            return self._receive_hello(self._find(bits), packet, source, now)
         return self._receive_hello0(bits, packet, datagram, source, now)
 
     def _receive_hello0(
@@ -256,15 +256,12 @@ class Sessions:
         return [Datagram(*source, encode_hello(hello))]
 
     def _receive_hello(
-        self, peer: Peer | None, packet: Hello, datagram: bytes, source: tuple[IPv6Address, int], now: float
+        self, peer: Peer | None, packet: Hello, source: tuple[IPv6Address, int], now: float
     ) -> list[Output]:
         if peer is None or peer.certificate is None:
             raise WireError("hello from a peer whose certificate we do not have")
         if not self.crypto.verify(peer.certificate, packet.signature, packet.ciphertext):
-            old = decode(datagram, numbered=False) if len(datagram) % 2 == 0 else packet
-            if not isinstance(old, Hello) or not self.crypto.verify(peer.certificate, old.signature, old.ciphertext):
-                raise WireError("hello with a wrong signature")
-            packet = old
+            raise WireError("hello with a wrong signature")
         secret = self.crypto.decrypt(packet.ciphertext)
         known = [s.secret for s in (peer.session, peer.offered) if s] or [self._oldest_secret]
         if len(secret) != SECRET_LENGTH or secret <= max(known):
