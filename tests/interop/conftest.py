@@ -1,12 +1,7 @@
-"""The deployed software, from PyPI, in a virtual environment of its own, and registries of both kinds on loopback.
-
-The environment is made once, in $RE6ST_INTEROP_VENV (default: .venv-interop in the checkout); Debian needs python3-venv
-for it, and on machines for which miniupnpc has no wheel gcc and python3-dev. Only the programs' command lines are used.
-"""
+"""Registries of both kinds on loopback; the deployed software's is from PyPI (testbed/reference.py)."""
 
 from __future__ import annotations
 
-import fcntl
 import os
 import socket
 import subprocess
@@ -23,9 +18,9 @@ from pathlib import Path
 import pytest
 
 from re6st import cert
+from testbed.reference import InstallError, install, theirs
 
 ROOT = Path(__file__).parents[2]
-PINS = ("re6stnet==0.642", "pyOpenSSL<24")
 NETWORK = IPv6Network("2001:db8:42::/48")
 DEADLINE = 60.0
 
@@ -39,40 +34,17 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(scope="session")
 def reference() -> Path:
     """The folder of the deployed software's programs."""
-    venv = Path(os.environ.get("RE6ST_INTEROP_VENV") or ROOT / ".venv-interop").absolute()
-    venv.parent.mkdir(parents=True, exist_ok=True)
-    complete = venv / "complete"
-    lock = os.open(venv.parent, os.O_RDONLY)
     try:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not complete.exists() or complete.read_text() != "\n".join(PINS):
-            make(venv)
-            complete.write_text("\n".join(PINS))
-    finally:
-        os.close(lock)
-    return venv / "bin"
-
-
-def make(venv: Path) -> None:
-    pip = [str(venv / "bin" / "python"), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *PINS]
-    for command in ([sys.executable, "-m", "venv", "--clear", str(venv)], pip):
-        done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
-        if done.returncode:
-            reason = (done.stderr.strip() or done.stdout.strip() or "no reason given").splitlines()[-1]
-            message = f"the deployed software cannot be installed: {reason}"
-            if os.environ.get("CI") == "true":
-                pytest.fail(message)
-            pytest.skip(message)
+        return install()
+    except InstallError as error:
+        if os.environ.get("CI") == "true":
+            pytest.fail(str(error))
+        pytest.skip(str(error))
 
 
 def ours(module: str) -> list[str]:
     """Command of a program of this checkout, from whatever folder it is started in."""
     return ["env", f"PYTHONPATH={ROOT}", sys.executable, "-m", module]
-
-
-def theirs(reference: Path, program: str) -> list[str]:
-    """Command of a deployed program; -I, since our package has the same name."""
-    return [str(reference / "python"), "-I", str(reference / program)]
 
 
 class Registry:
