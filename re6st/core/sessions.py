@@ -9,7 +9,9 @@ Where the protocol leaves room, this side is kinder than the older software, and
 - a new session offered to us stands beside the old one until its first valid packet, so a replayed hello breaks
   nothing;
 - two nodes that greet each other at the same time both get an answer at once instead of after 60 s;
-- a datagram that we sent ourselves and that comes back is ignored, as one secret serves both directions.
+- a datagram that we sent ourselves and that comes back is ignored, as one secret serves both directions;
+- a peer that answers nothing for a few seconds is greeted again, as it may have started anew, while the session stays;
+- whoever cannot make a secret because its clock is late has the other one make it.
 """
 
 from __future__ import annotations
@@ -38,14 +40,17 @@ from re6st.core.wire import (
 )
 
 SECRET_LENGTH = 20
-MESSAGE_TIMEOUT = 60.0
-"""Seconds after which a peer that answers nothing counts as not connected (wire.md 6.2)."""
-HELLO_WAIT = 60.0
+MESSAGE_TIMEOUT = 5.0
+"""Seconds after which a peer that answers nothing counts as not connected (wire.md 6.2 has 60, for itself)."""
+HELLO_WAIT = 10.0
+"""The longest between two greetings while there is something to say."""
 HELLO_FIRST_WAIT = 1.0
 QUEUE_LIMIT = 8
 QUEUE_TIME = 10.0
 """Seconds a message waits for a session."""
 PEER_LIMIT = 10_000
+SENT_LIMIT = 64
+"""Datagrams of ours that might come back to us as the peer's; with more of them a new session is due."""
 WORK_PER_SECOND = 50.0
 """Handshake packets from strangers that we do public-key work for."""
 
@@ -121,6 +126,17 @@ class _Session:
     secret: bytes
     rx: int = 2
     tx: int = 2
+    sent: dict[int, bytes] = field(default_factory=dict)
+    """HMACs of what we sent under numbers that we would still accept from the peer.
+
+    Acknowledgements are left out: the peer's may be the same, byte for byte.
+    """
+
+    def heard(self, number: int) -> None:
+        """The peer is at this number: what has a lower one is refused anyway."""
+        self.rx = number
+        for old in [n for n in self.sent if n <= number]:
+            del self.sent[old]
 
 
 @dataclass(slots=True)
@@ -132,6 +148,9 @@ class Peer:
     protocol: int = 0
     session: _Session | None = None
     offered: _Session | None = None
+    offer: bytes = b""
+    """The hello that offers it: given again to whoever asks again soon."""
+    offer_until: float = 0.0
     unanswered_since: float | None = None
     hello_after: float = 0.0
     hello_wait: float = HELLO_FIRST_WAIT
@@ -139,12 +158,11 @@ class Peer:
     version: bytes = b""
     """Highest network version known to be at the peer."""
     queue: deque[tuple[float, bytes]] = field(default_factory=lambda: deque(maxlen=QUEUE_LIMIT))
-    sent: deque[bytes] = field(default_factory=lambda: deque(maxlen=32))
 
     def connected(self, now: float) -> bool:
-        return self.session is not None and (
-            self.unanswered_since is None or self.unanswered_since + MESSAGE_TIMEOUT > now
-        )
+        if self.session is None or len(self.session.sent) >= SENT_LIMIT:
+            return False
+        return self.unanswered_since is None or self.unanswered_since + MESSAGE_TIMEOUT > now
 
 
 class Sessions:
@@ -245,27 +263,35 @@ class Sessions:
             certificate = self._admit(bits, old.certificate)
             packet = old
         peer = self._remember(certificate.prefix)
-        peer.certificate = certificate
+        if peer.certificate is not certificate:
+            peer.certificate, peer.offer_until = certificate, 0.0
         if packet.fingerprint is None or not hmac.compare_digest(packet.fingerprint, self.crypto.fingerprint):
-            return self._reply_hello0(peer, source, now)
+            return self._reply_hello0(peer, source, now, peer.certificate)
         peer.protocol = packet.protocol or 0
-        secret = self._new_secret()
-        ciphertext = self.crypto.encrypt(certificate, secret)
-        hello = Hello(ciphertext, self.crypto.sign(ciphertext), None if packet.protocol is None else self.protocol)
-        peer.offered = _Session(secret)
-        return [Datagram(*source, encode_hello(hello))]
+        if peer.offered is None or now >= peer.offer_until:
+            secret = self._new_secret()
+            ciphertext = self.crypto.encrypt(certificate, secret)
+            number = None if packet.protocol is None else self.protocol
+            peer.offer = encode_hello(Hello(ciphertext, self.crypto.sign(ciphertext), number))
+            peer.offered, peer.offer_until = _Session(secret), now + HELLO_FIRST_WAIT
+        return [Datagram(*source, peer.offer)]
 
     def _receive_hello(
         self, peer: Peer | None, packet: Hello, source: tuple[IPv6Address, int], now: float
     ) -> list[Output]:
         if peer is None or peer.certificate is None:
             raise WireError("hello from a peer whose certificate we do not have")
+        if not self.crypto.still_good(peer.certificate):
+            raise WireError("hello from a peer whose certificate has expired or is revoked")
         if not self.crypto.verify(peer.certificate, packet.signature, packet.ciphertext):
             raise WireError("hello with a wrong signature")
         secret = self.crypto.decrypt(packet.ciphertext)
         known = [s.secret for s in (peer.session, peer.offered) if s] or [self._oldest_secret]
         if len(secret) != SECRET_LENGTH or secret <= max(known):
-            raise WireError("hello is not newer than the session (is the peer's clock late?)")
+            if secret in known or peer.connected(now) or now < peer.offer_until:
+                raise WireError("hello is not newer than the session")
+            # The peer's clock is late. Greeted as by a stranger, it asks us to make the secret.
+            return self._reply_hello0(peer, source, now, None)
         peer.protocol = packet.protocol or 0
         peer.session, peer.offered = _Session(secret), None
         return self._opened(peer, source, now, [self._data(peer, b"\0" + self.version, source, now)])
@@ -275,17 +301,18 @@ class Sessions:
     ) -> list[Output]:
         if peer is None:
             raise WireError("data from a stranger")
-        if packet.mac in peer.sent:
-            raise WireError("our own datagram came back")
         outputs: list[Output] = []
         if peer.session and check_data(packet, peer.session.secret):
             if packet.number <= peer.session.rx:
                 raise WireError("data packet repeated or late")
-            peer.session.rx = packet.number
+            if peer.session.sent.get(packet.number) == packet.mac:
+                raise WireError("our own datagram came back")
+            peer.session.heard(packet.number)
             peer.unanswered_since = None
+            outputs += self._waiting(peer, source, now)
         elif peer.offered and packet.number > peer.offered.rx and check_data(packet, peer.offered.secret):
             peer.session, peer.offered = peer.offered, None
-            peer.session.rx = packet.number
+            peer.session.heard(packet.number)
             outputs = self._opened(peer, source, now, [])
         else:
             raise WireError("data packet with a wrong HMAC")
@@ -299,13 +326,15 @@ class Sessions:
     def _opened(self, peer: Peer, source: tuple[IPv6Address, int], now: float, outputs: list[Output]) -> list[Output]:
         peer.unanswered_since = None
         peer.hello_wait, peer.hello_after = HELLO_FIRST_WAIT, 0.0
+        return [SessionOpened(peer.prefix, peer.protocol), *outputs, *self._waiting(peer, source, now)]
+
+    def _waiting(self, peer: Peer, to: tuple[IPv6Address, int], now: float) -> list[Output]:
+        """What waited for a session."""
+        if not peer.queue or not peer.connected(now):
+            return []
         waiting = [payload for until, payload in peer.queue if until > now]
         peer.queue.clear()
-        return [
-            SessionOpened(peer.prefix, peer.protocol),
-            *outputs,
-            *(self._data(peer, payload, source, now) for payload in waiting),
-        ]
+        return [self._data(peer, payload, to, now) for payload in waiting]
 
     def _data(self, peer: Peer, payload: bytes, to: tuple[IPv6Address, int], now: float) -> Datagram:
         session = peer.session
@@ -315,7 +344,8 @@ class Sessions:
         if payload and peer.unanswered_since is None:
             peer.unanswered_since = now
         data = encode_data(session.tx, payload, session.secret)
-        peer.sent.append(data[-MAC_LENGTH:])
+        if payload and session.tx > session.rx:
+            session.sent[session.tx] = data[-MAC_LENGTH:]
         return Datagram(*to, data)
 
     def _greet(self, peer: Peer, now: float) -> list[Output]:
@@ -324,10 +354,12 @@ class Sessions:
             return []
         peer.hello_after = now + peer.hello_wait
         peer.hello_wait = min(2 * peer.hello_wait, HELLO_WAIT)
-        return [Datagram(control_address(self.network, peer.prefix), PORT, self._hello0(peer))]
+        return [Datagram(control_address(self.network, peer.prefix), PORT, self._hello0(peer.certificate))]
 
-    def _reply_hello0(self, peer: Peer, to: tuple[IPv6Address, int], now: float) -> list[Output]:
-        """Answer a hello0 that does not show our fingerprint.
+    def _reply_hello0(
+        self, peer: Peer, to: tuple[IPv6Address, int], now: float, known: PeerCertificate | None
+    ) -> list[Output]:
+        """Answer a hello0 that does not show our fingerprint, or a hello that is late.
 
         Bounded on its own: two nodes that greet each other at the same time must both answer, and a wrong fingerprint
         must not start an endless exchange.
@@ -335,12 +367,12 @@ class Sessions:
         if now < peer.reply_after:
             return []
         peer.reply_after = now + HELLO_FIRST_WAIT
-        return [Datagram(*to, self._hello0(peer))]
+        return [Datagram(*to, self._hello0(known))]
 
-    def _hello0(self, peer: Peer) -> bytes:
-        if peer.certificate is None:
+    def _hello0(self, known: PeerCertificate | None) -> bytes:
+        if known is None:
             return encode_hello0(Hello0(self.crypto.der))
-        return encode_hello0(Hello0(self.crypto.der, peer.certificate.fingerprint, self.protocol))
+        return encode_hello0(Hello0(self.crypto.der, known.fingerprint, self.protocol))
 
     def _admit(self, bits: Prefix, der: bytes) -> PeerCertificate:
         known = self._find(bits)
@@ -356,7 +388,7 @@ class Sessions:
     def _find(self, bits: Prefix) -> Peer | None:
         for length in range(bits.length, 0, -1):
             peer = self._peers.get(Prefix(bits.value >> bits.length - length, length))
-            if peer is not None:
+            if peer is not None and peer.certificate is not None:
                 return peer
         return None
 
