@@ -6,7 +6,6 @@ sessions, which live in memory only. A certificate is on the disk before it is s
 
 from __future__ import annotations
 
-import asyncio
 import json
 import logging
 import secrets
@@ -14,7 +13,7 @@ import sqlite3
 import string
 import time
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from http import HTTPStatus
@@ -24,7 +23,7 @@ from cryptography.x509.oid import NameOID
 
 from re6st import cert
 from re6st.core.allocator import AllocationError, Community, choose_community
-from re6st.core.params import KEY_LENGTH, Parameters, encode, make_version, version_number
+from re6st.core.params import Parameters, encode
 from re6st.core.prefix import Prefix, PrefixError, control_address
 from re6st.core.registry_sessions import RateLimit, Session, Sessions
 from re6st.core.rpc import SECRET_LENGTH
@@ -33,13 +32,10 @@ from re6st.localnode import LocalNode
 from re6st.mail import Mailer, MailError, is_address
 from re6st.registry_mesh import MeshView
 from re6st.store import Store, StoreError
+from re6st.upkeep import Upkeep
 
 logger = logging.getLogger("registry")
 
-KEY_ROTATION_TIME = 3600
-"""Seconds until nodes that missed the first step of updateHMAC should know it (wire.md 5.4)."""
-CLEAN_UP_INTERVAL = 3600.0
-RETRY_INTERVAL = 60.0
 TOKEN_LENGTH = 8
 TEXT_LIMIT = 256
 """Characters of an e-mail address, a token, a CN."""
@@ -107,7 +103,7 @@ class Registry:
         self._settings = settings
         self._mesh = MeshView(node)
         self._clock = clock
-        self._parameters: Parameters | None = None
+        self.upkeep = Upkeep(authority, store, settings.parameters, settings.grace, self._mesh, clock)
         self._hello_rate = RateLimit(5, 100)
         self._mail_rate = RateLimit(1 / 60, 10)
         self._methods: Mapping[str, Callable[[Call], Awaitable[bytes | None]]] = {
@@ -131,31 +127,6 @@ class Registry:
             "versions": self._versions,
             "topology": self._topology,
         }
-
-    async def start(self) -> None:
-        """Clean up, and see what changed since the last run. Raises StoreError, LedgerError (wrong clock)."""
-
-        def job(ledger: Ledger) -> None:
-            ledger.clean_up(self._clock(), self._settings.grace)
-            if ledger.registry_prefix() is None:
-                ledger.set_config("babel_hmac0", secrets.token_bytes(KEY_LENGTH))
-            self._update_version(ledger)
-
-        await self._store.call(job)
-        self._changed()
-
-    async def run(self) -> None:
-        """Clean up when it is due, for ever. Raises LedgerError (wrong clock)."""
-        while True:
-            try:
-                deadline = self._rows.first_deadline(self._settings.grace)
-                delay = CLEAN_UP_INTERVAL if deadline is None else deadline - self._clock()
-                await asyncio.sleep(min(max(delay, 1.0), CLEAN_UP_INTERVAL))
-                if await self._store.call(self._clean_up):
-                    self._changed()
-            except (StoreError, sqlite3.Error) as error:
-                logger.error("clean-up: %s", error)
-                await asyncio.sleep(RETRY_INTERVAL)
 
     async def call(self, call: Call) -> bytes | None:
         """The answer to a call; None: an answer without content. Raises RpcError, StoreError."""
@@ -216,7 +187,7 @@ class Registry:
                 ledger.delete_token(token)
             first = ledger.registry_prefix() is None
             issued = ledger.issue(community, length, email, make)
-            return issued, first and self._update_version(ledger)
+            return issued, first and self.upkeep.update_version(ledger)
 
         result = await self._store.call(job)
         if result is None:
@@ -228,7 +199,7 @@ class Registry:
         logger.info("certificate %d issued for %s", issued.serial, issued.prefix)
         self.sessions.drop(issued.prefix)
         if first:
-            self._changed()
+            self.upkeep.changed()
         return issued.pem
 
     async def _renew_certificate(self, call: Call) -> bytes:
@@ -275,7 +246,7 @@ class Registry:
                 if issued is None:
                     raise RpcError(HTTPStatus.INTERNAL_SERVER_ERROR, f"no certificate has the serial {serial}")
                 ledger.revoke(issued, now)
-                self._update_version(ledger)
+                self.upkeep.update_version(ledger)
 
             try:
                 await self._store.call(by_serial)
@@ -286,15 +257,12 @@ class Registry:
 
             def by_cn(ledger: Ledger) -> None:
                 ledger.evict(prefix, now)
-                self._update_version(ledger)
+                self.upkeep.update_version(ledger)
 
             await self._store.call(by_cn)
             self.sessions.drop(prefix)
         logger.warning("revoked: %s", text)
-        self._changed()
-
-    def _clean_up(self, ledger: Ledger) -> bool:
-        return ledger.clean_up(self._clock(), self._settings.grace) and self._update_version(ledger)
+        self.upkeep.changed()
 
     # --- tokens ---
 
@@ -358,65 +326,10 @@ class Registry:
 
     async def _get_network_config(self, call: Call) -> bytes:
         certificate = self._certificate(_caller(call))
-        return encode(self._current(), partial(cert.encrypt, certificate))
+        return encode(self.upkeep.parameters, partial(cert.encrypt, certificate))
 
     async def _update_hmac(self, call: Call) -> None:
-        """The next state of the babel keys (wire.md 5.4)."""
-
-        def job(ledger: Ledger) -> None:
-            keys: list[bytes | None] = [ledger.config(f"babel_hmac{n}") for n in range(3)]
-            until: float | None = None
-            match [key is not None for key in keys]:
-                case [True, False, False]:
-                    keys[1], until = secrets.token_bytes(KEY_LENGTH), self._clock() + KEY_ROTATION_TIME
-                case [False, False, False]:
-                    keys[1:] = secrets.token_bytes(KEY_LENGTH), b""
-                case [True, True, False]:
-                    keys = [None, keys[1], keys[0]]
-                case _:
-                    keys = [keys[1] or keys[0] or keys[2], None, None]
-            for n, key in enumerate(keys):
-                ledger.set_config(f"babel_hmac{n}", key)
-            ledger.set_config("valid_until", until)
-            self._update_version(ledger, always=True)
-
-        await self._store.call(job)
-        self._changed()
-
-    def _update_version(self, ledger: Ledger, *, always: bool = False) -> bool:
-        """Count the version up if the parameters changed (wire.md 5.2); whether it did."""
-        own = ledger.registry_prefix()
-        if own is None:
-            return False
-        text = replace(self._settings.parameters, registry_prefix=own, crl=frozenset(ledger.crl())).text()
-        if not always and text == ledger.config("last_config"):
-            return False
-        number = version_number(ledger.config("version") or b"\0") + 1
-        ledger.set_config("version", make_version(number, partial(cert.sign, self._authority.key)))
-        ledger.set_config("last_config", text)
-        return True
-
-    def _changed(self) -> None:
-        """Read the parameters again, and let the node next to us spread them."""
-        own = self._rows.registry_prefix()
-        if own is None:
-            return
-        keys = [key for n in range(3) if (key := self._rows.config(f"babel_hmac{n}")) is not None]
-        self._parameters = replace(
-            self._settings.parameters,
-            registry_prefix=own,
-            crl=frozenset(self._rows.crl()),
-            version=self._rows.config("version") or b"\0",
-            babel_hmac_sign=keys[0] if keys else None,
-            babel_hmac_accept=keys[1] if len(keys) > 1 else None,
-            valid_until=self._rows.config("valid_until"),
-        )
-        self._mesh.announce(own)
-
-    def _current(self) -> Parameters:
-        if self._parameters is None:
-            raise NotFound("no certificate was issued yet, so there is no network")
-        return self._parameters
+        await self.upkeep.rotate_keys()
 
     # --- the mesh ---
 
@@ -428,7 +341,7 @@ class Registry:
         certificate = self._certificate(caller)
         protocol = call.session.protocol if call.session else 1
         room = self._authority.trust.key_size // 8 - 11
-        peer = await self._mesh.bootstrap(self._current().registry_prefix, caller, protocol, room)
+        peer = await self._mesh.bootstrap(self.upkeep.parameters.registry_prefix, caller, protocol, room)
         return None if peer is None else cert.encrypt(certificate, peer)
 
     async def _get_node_prefix(self, call: Call) -> bytes | None:
@@ -441,16 +354,16 @@ class Registry:
 
     async def _get_ipv4_information(self, call: Call) -> bytes | None:
         prefix = self._rows.prefix_by_email(call.text("email"))
-        if prefix is None or not await self._mesh.is_routed(self._current().registry_prefix, prefix):
+        if prefix is None or not await self._mesh.is_routed(self.upkeep.parameters.registry_prefix, prefix):
             return None
         endpoints = await self._mesh.addresses(prefix)
         return endpoints[0].host.encode() if endpoints else None
 
     async def _versions(self, call: Call) -> bytes:
-        return json.dumps(await self._mesh.versions(self._current().registry_prefix)).encode()
+        return json.dumps(await self._mesh.versions(self.upkeep.parameters.registry_prefix)).encode()
 
     async def _topology(self, call: Call) -> bytes:
-        return json.dumps(await self._mesh.topology(self._current().registry_prefix)).encode()
+        return json.dumps(await self._mesh.topology(self.upkeep.parameters.registry_prefix)).encode()
 
     # --- helpers ---
 

@@ -277,7 +277,7 @@ async def _serve(config: Config, registry: Registry, sockets: list[socket.socket
         loop.add_signal_handler(number, stop.set)
     if log is not None:
         loop.add_signal_handler(signal.SIGUSR1, log.reopen)
-    await registry.start()
+    await registry.upkeep.start()
     server = HttpServer(registry, config.origins)
     await server.start(sockets)
     for each in sockets:
@@ -285,7 +285,7 @@ async def _serve(config: Config, registry: Registry, sockets: list[socket.socket
     try:
         async with asyncio.TaskGroup() as group:
             tasks = [
-                group.create_task(registry.run(), name="clean-up"),
+                group.create_task(registry.upkeep.run(), name="clean-up"),
                 group.create_task(server.run(), name="connections"),
             ]
             await stop.wait()

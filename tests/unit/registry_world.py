@@ -72,7 +72,7 @@ class World:
         listening.bind(("127.0.0.1", 0))
         self.port = listening.getsockname()[1]
         try:
-            await self.registry.start()
+            await self.registry.upkeep.start()
             await server.start([listening])
             yield self
         finally:
