@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
+import re
 import shutil
 from pathlib import Path
 from types import TracebackType
+
+_OURS = re.compile(r"lock|revoked|(babeld|re6stnet[0-9a-z-]*)\.[a-z]+", re.ASCII)
+"""What a node puts there; a killed one, or one of the older software, may have left it."""
 
 
 class RunDirectoryError(Exception):
@@ -23,6 +28,13 @@ class RunDirectory:
     def __enter__(self) -> RunDirectory:
         try:
             self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
+            foreign = [name for name in sorted(os.listdir(self.path)) if not _OURS.fullmatch(name)]
+            if foreign:
+                # It is emptied at the end, so a mistake here would cost somebody their files.
+                raise RunDirectoryError(
+                    f"--run {self.path} holds {foreign[0]!r}, which is not ours. Choose a directory of its own."
+                )
+            self.path.chmod(0o700)
             self._lock = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT, 0o600)
         except OSError as error:
             raise RunDirectoryError(f"--run {self.path}: {error.strerror}") from None
@@ -39,14 +51,12 @@ class RunDirectory:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         # The content first: a directory made by systemd cannot be removed from inside the unit.
-        for entry in self.path.iterdir():
-            if entry.is_dir():
-                shutil.rmtree(entry, ignore_errors=True)
-            else:
-                entry.unlink(missing_ok=True)
-        try:
+        with contextlib.suppress(OSError):
+            for entry in self.path.iterdir():
+                if entry.is_dir() and not entry.is_symlink():
+                    shutil.rmtree(entry, ignore_errors=True)
+                else:
+                    entry.unlink(missing_ok=True)
             self.path.rmdir()
-        except OSError:
-            pass
         if self._lock is not None:
             os.close(self._lock)

@@ -172,10 +172,15 @@ class Reader:
 
 
 def _ip(text: str) -> str | None:
-    """The address in canonical text; OpenVPN gives an IPv4 client of a dual-stack server as ::ffff:1.2.3.4."""
+    """The address in canonical text; OpenVPN gives an IPv4 client of a dual-stack server as ::ffff:1.2.3.4.
+
+    One with a scope (fe80::1%eth0) means nothing to anybody else.
+    """
     try:
         address = ip_address(text)
     except ValueError:
+        return None
+    if getattr(address, "scope_id", None) is not None:
         return None
     mapped = getattr(address, "ipv4_mapped", None)
     return str(mapped or address)
