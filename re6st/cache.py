@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+import os
 import random
 import sqlite3
 from collections.abc import Callable, Iterable
@@ -34,9 +35,10 @@ log = logging.getLogger(__name__)
 class Cache:
     """The memory of one node. `addresses` and `parameters` are the copies in use; methods change them and the file."""
 
-    def __init__(self, path: Path) -> None:
-        """Raises OSError when the file can neither be opened nor made."""
+    def __init__(self, path: Path, patience: float = 2.0) -> None:
+        """Raises OSError when the file can neither be opened nor made, or is held for `patience` seconds."""
         self._path = path
+        self._patience = patience
         self._db = self._open()
         self.addresses: dict[Prefix, tuple[Endpoint, ...]] = self._load_addresses()
         self.own: tuple[Endpoint, ...] = self._load_own()
@@ -48,7 +50,7 @@ class Cache:
             for prefix in self.addresses.keys() - kept:
                 self._db.execute("DELETE FROM peer WHERE prefix = ?", (prefix.bits,))
             self._db.commit()
-            self._db.close()
+        self._db.close()
 
     # -- addresses --
 
@@ -107,7 +109,7 @@ class Cache:
                 else:
                     values[name] = value
             return check(values)
-        except (ParamsError, ValueError, TypeError) as error:
+        except (ParamsError, ValueError, TypeError, RecursionError) as error:
             log.warning("%s: the network parameters in it are damaged (%s): asking the registry", self._path, error)
             return None
 
@@ -119,7 +121,7 @@ class Cache:
                 rows[f"{name}:json"] = json.dumps(value)
             else:
                 rows[name] = int(value) if isinstance(value, bool) else value
-        for name in ("version", "babel_hmac_sign", "babel_hmac_accept", "valid_until"):
+        for name in ("version", "babel_hmac_sign", "babel_hmac_accept", "valid_until", "babel_switch_time"):
             if (value := getattr(parameters, name)) is not None:
                 rows[name] = value
         with self._quietly():
@@ -143,22 +145,25 @@ class Cache:
 
     def _open(self) -> sqlite3.Connection:
         try:
+            # The keys of babel are in it.
+            os.close(os.open(self._path, os.O_RDWR | os.O_CREAT, 0o600))
+            self._path.chmod(0o600)
+        except OSError as error:
+            raise OSError(f"{self._path}: {error.strerror}. Choose --state.") from None
+        try:
             return self._connect()
+        except sqlite3.OperationalError as error:  # held by somebody, or the disk fails: nothing is wrong with the file
+            raise OSError(f"{self._path}: {error}") from None
         except sqlite3.DatabaseError as error:
-            if isinstance(error, sqlite3.OperationalError) and not self._path.exists():
-                raise OSError(f"{self._path}: {error}") from None
             backup = self._path.with_suffix(".bak")
             log.warning("%s is damaged (%s): it is now %s, and a new one is made", self._path, error, backup.name)
             self._path.replace(backup)
             for leftover in ("-wal", "-shm"):
                 self._path.with_name(self._path.name + leftover).unlink(missing_ok=True)
-            try:
-                return self._connect()
-            except sqlite3.Error as again:
-                raise OSError(f"{self._path}: {again}") from None
+            return self._open()
 
     def _connect(self) -> sqlite3.Connection:
-        db = sqlite3.connect(self._path, timeout=2)
+        db = sqlite3.connect(self._path, timeout=self._patience)
         try:
             db.execute("PRAGMA journal_mode = WAL")
             db.execute("PRAGMA synchronous = NORMAL")
