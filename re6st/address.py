@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from ipaddress import IPv4Address, IPv6Address, ip_address
+from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address
 
 from re6st.core.wire import Endpoint
 
@@ -17,19 +17,24 @@ class OwnAddresses:
     """Which endpoints to tell to peers: `ports` are those of --pp, in order; `given` the addresses of --ip.
 
     A family without a given address takes what peers see us as (`learned`), and before that what this machine itself
-    has that is public (`local`).
+    has that is public (`local`). An address inside re6st's own `network` is none: it would be a tunnel in a tunnel.
     """
 
     ports: Sequence[tuple[int, str]]
     given: Sequence[Ip] = ()
     local: Sequence[Ip] = ()
     country: str = ""
+    network: IPv6Network | None = None
     learned: dict[Ip, None] = field(default_factory=dict)
 
     def learn(self, external_ip: str) -> bool:
         """A peer sees us at this address. Whether that is new."""
         ip = ip_address(external_ip)
         if any(given.version == ip.version for given in self.given):
+            return False
+        if ip.is_link_local or ip.is_loopback or ip.is_unspecified or ip.is_multicast:
+            return False
+        if self.network is not None and ip in self.network:
             return False
         # The latest comes first: the machine may have moved.
         new = next((known for known in self.learned if known.version == ip.version), None) != ip

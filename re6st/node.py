@@ -59,7 +59,7 @@ class Node:
         self._client = RegistryClient(config.registry, identity)
         self._run = RunDirectory(config.run)
         local = [ip for ip in kernel.local_addresses() if ip not in self.network]
-        self._own = OwnAddresses(config.ports, config.ip, local, config.country)
+        self._own = OwnAddresses(config.ports, config.ip, local, config.country, self.network)
         self._servers: dict[str, tuple[tunnel.Server, asyncio.Task[None]]] = {}
         self._tunnels: dict[Prefix, tuple[tunnel.ClientTunnel | None, asyncio.Task[None]]] = {}
         self._loops: list[asyncio.Task[None]] = []

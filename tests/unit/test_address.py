@@ -1,0 +1,96 @@
+"""Which addresses a node tells its peers (wire.md 10.5)."""
+
+from __future__ import annotations
+
+from ipaddress import IPv6Network, ip_address
+
+import pytest
+
+from re6st.address import LEARNED_LIMIT, OwnAddresses, family
+from re6st.core.wire import format_addresses, parse_addresses
+
+PORTS = ((1194, "udp"), (1194, "tcp"), (1195, "tcp6"))
+
+
+def told(own: OwnAddresses) -> str:
+    return format_addresses(own.endpoints())
+
+
+def test_nothing_is_known() -> None:
+    assert told(OwnAddresses(PORTS)) == ""
+
+
+def test_given_addresses_each_with_each_port_of_their_family() -> None:
+    own = OwnAddresses(PORTS, [ip_address("2001:db8::1"), ip_address("192.0.2.1"), ip_address("192.0.2.2")])
+    assert told(own) == (
+        "192.0.2.1,1194,udp;192.0.2.1,1194,tcp;192.0.2.2,1194,udp;192.0.2.2,1194,tcp;2001:db8::1,1195,tcp6"
+    )
+
+
+def test_what_peers_see_is_believed_only_where_nothing_was_given() -> None:
+    own = OwnAddresses(PORTS, [ip_address("192.0.2.1")])
+    assert not own.learn("198.51.100.7")
+    assert own.learn("2001:db8::7")
+    assert told(own) == "192.0.2.1,1194,udp;192.0.2.1,1194,tcp;2001:db8::7,1195,tcp6"
+
+
+def test_the_latest_address_comes_first_and_is_news_once() -> None:
+    own = OwnAddresses([(1194, "tcp")])
+    assert own.learn("192.0.2.1")
+    assert not own.learn("192.0.2.1")
+    assert own.learn("192.0.2.2")
+    assert told(own) == "192.0.2.2,1194,tcp;192.0.2.1,1194,tcp"
+    assert own.learn("192.0.2.1")
+    assert told(own) == "192.0.2.1,1194,tcp;192.0.2.2,1194,tcp"
+
+
+def test_peers_cannot_make_us_tell_ever_more_addresses() -> None:
+    own = OwnAddresses([(1194, "tcp"), (1194, "tcp6")])
+    for number in range(100):
+        own.learn(f"192.0.2.{number}")
+        own.learn(f"2001:db8::{number:x}")
+    assert len(own.endpoints()) <= LEARNED_LIMIT
+
+
+def test_learning_in_one_family_is_no_news_in_the_other() -> None:
+    own = OwnAddresses([(1, "tcp"), (2, "tcp6")])
+    assert own.learn("192.0.2.1")
+    assert own.learn("2001:db8::1")
+    assert not own.learn("192.0.2.1")
+    assert not own.learn("2001:db8::1")
+
+
+def test_public_addresses_of_the_machine_serve_until_something_is_learned() -> None:
+    local = [ip_address(text) for text in ("10.0.0.1", "8.8.4.4", "fd00::1", "2600::1", "127.0.0.1")]
+    own = OwnAddresses([(1194, "tcp"), (1194, "tcp6")], local=local)
+    assert told(own) == "8.8.4.4,1194,tcp;2600::1,1194,tcp6"
+    own.learn("9.9.9.9")
+    assert told(own) == "9.9.9.9,1194,tcp;2600::1,1194,tcp6"
+
+
+def test_without_a_port_of_its_family_an_address_is_of_no_use() -> None:
+    assert told(OwnAddresses([(1194, "tcp")], [ip_address("2001:db8::1")])) == ""
+
+
+def test_the_country_goes_with_every_address() -> None:
+    own = OwnAddresses([(1194, "tcp")], [ip_address("192.0.2.1")], country="FR")
+    assert told(own) == "192.0.2.1,1194,tcp,FR"
+    assert parse_addresses(told(own)) == own.endpoints()
+
+
+def test_an_address_inside_the_network_is_never_told() -> None:
+    """A tunnel inside a tunnel: whoever reaches us through re6st itself sees our re6st address."""
+    own = OwnAddresses([(1194, "tcp6")], network=IPv6Network("2001:db8:42::/48"))
+    assert not own.learn("2001:db8:42:1::1")
+    assert told(own) == ""
+
+
+@pytest.mark.parametrize("text", ["fe80::1", "127.0.0.1", "::1", "0.0.0.0", "::", "224.0.0.1", "ff02::1"])
+def test_an_address_that_means_nothing_to_others_is_not_learned(text: str) -> None:
+    own = OwnAddresses([(1194, "tcp"), (1194, "tcp6")])
+    assert not own.learn(text)
+    assert told(own) == ""
+
+
+def test_family() -> None:
+    assert [family(protocol) for protocol in ("udp", "tcp", "udp4", "tcp4", "udp6", "tcp6")] == [4, 4, 4, 4, 6, 6]
