@@ -1,0 +1,66 @@
+"""Where on earth an IP address is, by a MaxMind country database (MaxMind DB file format 2.0; wire.md 3.4, 4.3)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from ipaddress import ip_address
+from pathlib import Path
+
+import maxminddb
+
+ENVIRONMENT = "GEOIP2_MMDB"
+"""The variable that names the database file; unset or empty: there is none."""
+
+
+class GeoIpError(Exception):
+    """A file that is no database of countries; the text is for the user."""
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Two-letter codes of a country (ISO 3166-1) and of a continent; empty where unknown."""
+
+    country: str = ""
+    continent: str = ""
+
+
+class GeoIp:
+    """An open database."""
+
+    def __init__(self, path: Path) -> None:
+        """Raises GeoIpError."""
+        try:
+            self._reader = maxminddb.open_database(path)
+            kind, version = self._reader.metadata().database_type, self._reader.metadata().ip_version
+        except OSError as error:
+            raise GeoIpError(f"{path}: {error.strerror}") from None
+        except (maxminddb.InvalidDatabaseError, ValueError, UnicodeDecodeError) as error:
+            raise GeoIpError(f"{path}: no MaxMind database: {error}") from None
+        if not any(word in kind for word in ("Country", "City", "Enterprise")):
+            self._reader.close()
+            raise GeoIpError(f"{path}: a database of type {kind}, which does not tell countries")
+        self._ipv4_only = version == 4
+
+    def close(self) -> None:
+        self._reader.close()
+
+    def place(self, address: str) -> Place:
+        """Where an IP address is. Raises ValueError for a text that is none."""
+        ip = ip_address(address.partition("%")[0])
+        if ip.version == 6:
+            ip = ip.ipv4_mapped or ip
+        if ip.version == 6 and self._ipv4_only:
+            return Place()
+        try:
+            record = self._reader.get(ip)
+        except maxminddb.InvalidDatabaseError:
+            return Place()  # a damaged part of the file: unknown, like any place that is not in it
+        return Place(_code(record, "country"), _code(record, "continent"))
+
+
+def _code(record: object, kind: str) -> str:
+    """The code in a record, if it is one: what comes from here is compared with and sent as two letters."""
+    entry = record.get(kind) if isinstance(record, Mapping) else None
+    code = entry.get("iso_code" if kind == "country" else "code") if isinstance(entry, Mapping) else None
+    return code if isinstance(code, str) and len(code) == 2 and code.isascii() and code.isalpha() else ""
