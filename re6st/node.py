@@ -7,6 +7,7 @@ peers.py) and taken away again in `_leave`, babeld first, so that it can tell it
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import platform
@@ -63,7 +64,9 @@ class Node:
         self._servers: dict[str, tuple[tunnel.Server, asyncio.Task[None]]] = {}
         self._tunnels: dict[Prefix, tuple[tunnel.ClientTunnel | None, asyncio.Task[None]]] = {}
         self._loops: list[asyncio.Task[None]] = []
+        self._leaving = False
         self._changed = asyncio.Event()
+        self._babel_news = asyncio.Event()
 
     # -- start --
 
@@ -128,7 +131,7 @@ class Node:
             plan.babel_command(),
             self.config.run,
             self.config.run / "babeld.out",
-            plan.babel(self._cache.routes),
+            plan.babel(self._cache.routes, time.time()),
             self._changed.set,
         )
 
@@ -153,11 +156,13 @@ class Node:
             self._start(self._updates.run(), "updates"),
             self._start(self._watch_routes(), "routes"),
             self._start(self._tick(), "tick"),
+            self._start(self._configure_babel(), "babel's settings"),
         ]
 
     async def _leave(self) -> None:
         """Stop everything, babeld first so that it retracts our routes (wire.md 10.9)."""
         log.info("leaving")
+        self._leaving = True
         self._cache.routes = len(self._mesh.survey.peers)
         await asyncio.gather(*map(_end, self._loops))
         await asyncio.gather(*(_end(task) for _, task in self._tunnels.values()))
@@ -195,7 +200,7 @@ class Node:
         self._taps[:0] = [tap for tap in plan.client_interfaces if tap not in known]
         self._event(mesh.SettingsChanged(plan.mesh(can_drain=self._mute.available)))
         self._spread(parameters.version)
-        await self._babel.reconfigure(plan.babel(self._cache.routes))
+        self._babel_news.set()
         for port, protocol in plan.servers:
             if protocol not in self._servers:
                 continue
@@ -242,13 +247,25 @@ class Node:
             self._peers.tick()
             await asyncio.sleep(TICK)
 
+    async def _configure_babel(self) -> None:
+        """Hand babel its settings when they change, and another key at the time the registry says (wire.md 5.4)."""
+        while True:
+            at = self._plan.parameters.babel_switch_time
+            delay = None if at is None or at < time.time() else at - time.time()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(delay):
+                    await self._babel_news.wait()
+            self._babel_news.clear()
+            await self._babel.reconfigure(self._plan.babel(self._cache.routes, time.time()))
+
     # -- the mesh --
 
     def _event(self, event: mesh.Event) -> None:
         self._carry_out(self._mesh.handle(event, time.monotonic()))
 
     def _carry_out(self, actions: list[mesh.Action]) -> None:
-        for action in actions:
+        # What ends while we leave must not be replaced.
+        for action in () if self._leaving else actions:
             match action:
                 case mesh.OpenTunnel(peer, endpoints):
                     self._tunnels[peer] = None, self._start(self._tunnel(peer, endpoints), f"tunnel to {peer}")
