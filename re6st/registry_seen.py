@@ -1,0 +1,75 @@
+"""When nodes last called the registry, and with which software: noted in memory, written once a minute (wire.md 3.3).
+
+A call costs an entry in a dictionary. What is lost when the registry is killed is a minute of this, and no more.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from functools import partial
+
+from re6st.core.prefix import Prefix
+from re6st.ledger import Ledger
+from re6st.store import Store, StoreError
+
+logger = logging.getLogger("registry")
+
+WRITE_INTERVAL = 60.0
+CHUNK = 500
+"""Nodes in one job of the store, so that others need not wait."""
+SOFTWARE_LIMIT = 200
+AGENT = "re6stnet/"
+"""How the User-Agent of nodes begins (wire.md 3.1)."""
+
+_Call = tuple[str, int, int, str]
+"""As Ledger.mark_seen takes it."""
+
+
+class Seen:
+    """The calls of nodes since the last writing. There are no more than nodes: only their authenticated calls count."""
+
+    def __init__(self, store: Store, clock: Callable[[], float]) -> None:
+        self._store = store
+        self._clock = clock
+        self._calls: dict[Prefix, _Call] = {}
+
+    def note(self, prefix: Prefix, protocol: int, agent: str) -> None:
+        """A node has made an authenticated call; `agent` is its User-Agent, which may be anything."""
+        self._calls[prefix] = (prefix.bits, int(self._clock()), protocol, agent)
+
+    async def flush(self) -> None:
+        """Write what is new. Raises StoreError, and then nothing is forgotten."""
+        calls, self._calls = self._calls, {}
+        waiting = list(calls.items())
+        try:
+            while waiting:
+                rows = [(*row[:3], software(row[3])) for _, row in waiting[:CHUNK]]
+                await self._store.call(partial(_write, rows=rows))
+                del waiting[:CHUNK]
+        finally:
+            self._calls = dict(waiting) | self._calls
+
+    async def run(self) -> None:
+        """Write once a minute, for ever."""
+        while True:
+            await asyncio.sleep(WRITE_INTERVAL)
+            await self.try_flush()
+
+    async def try_flush(self) -> None:
+        """Write, or say why not."""
+        try:
+            await self.flush()
+        except StoreError as error:
+            logger.warning("when nodes were seen: not written: %s", error)
+
+
+def software(agent: str) -> str:
+    """What a node's User-Agent says about its software, `VERSION, PLATFORM`; empty for another program's."""
+    text = agent.removeprefix(AGENT) if agent.startswith(AGENT) else ""
+    return "".join(letter for letter in text[:SOFTWARE_LIMIT] if letter.isprintable())
+
+
+def _write(ledger: Ledger, rows: list[_Call]) -> None:
+    ledger.mark_seen(rows)
