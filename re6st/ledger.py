@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import logging
 import sqlite3
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from ipaddress import IPv6Network
 from typing import Any, TypeVar
@@ -20,6 +20,8 @@ from cryptography import x509
 
 from re6st import cert
 from re6st.core.allocator import Allocator, Edits, Numbers
+from re6st.core.babel_keys import State
+from re6st.core.clock import Marks
 from re6st.core.prefix import Prefix, PrefixError
 
 logger = logging.getLogger("store")
@@ -56,13 +58,37 @@ OUR_SCHEMA = (
   serial INTEGER PRIMARY KEY NOT NULL, prefix TEXT NOT NULL, not_after INTEGER NOT NULL)""",
     "CREATE INDEX IF NOT EXISTS re6st_superseded_prefix ON re6st_superseded (prefix)",
     "CREATE INDEX IF NOT EXISTS re6st_cert_email ON cert (email)",
+    # Which time it is, as core/clock.py has it.
+    "CREATE TABLE IF NOT EXISTS re6st_clock (id INTEGER PRIMARY KEY CHECK (id = 0), trusted INTEGER, seen INTEGER)",
     """CREATE TRIGGER IF NOT EXISTS re6st_cert_insert AFTER INSERT ON cert BEGIN
   DELETE FROM re6st_issued WHERE prefix = NEW.prefix; END""",
     """CREATE TRIGGER IF NOT EXISTS re6st_cert_update AFTER UPDATE ON cert BEGIN
   DELETE FROM re6st_issued WHERE prefix IN (OLD.prefix, NEW.prefix); END""",
     """CREATE TRIGGER IF NOT EXISTS re6st_cert_delete AFTER DELETE ON cert BEGIN
   DELETE FROM re6st_issued WHERE prefix = OLD.prefix; END""",
+    # When a node last made an authenticated call, as Unix time, and with which software.
+    """CREATE TABLE IF NOT EXISTS re6st_seen (
+  prefix TEXT PRIMARY KEY NOT NULL, date INTEGER NOT NULL, protocol INTEGER NOT NULL, software TEXT NOT NULL)""",
+    """CREATE TRIGGER IF NOT EXISTS re6st_seen_delete AFTER DELETE ON cert BEGIN
+  DELETE FROM re6st_seen WHERE prefix = OLD.prefix; END""",
+    """CREATE TRIGGER IF NOT EXISTS re6st_seen_free AFTER UPDATE ON cert WHEN NEW.cert IS NULL BEGIN
+  DELETE FROM re6st_seen WHERE prefix = NEW.prefix; END""",
+    # Tokens that end at a time of their own.
+    """CREATE TABLE IF NOT EXISTS re6st_token (
+  token TEXT PRIMARY KEY NOT NULL, expires INTEGER NOT NULL)""",
+    """CREATE TRIGGER IF NOT EXISTS re6st_token_delete AFTER DELETE ON token BEGIN
+  DELETE FROM re6st_token WHERE token = OLD.token; END""",
+    # Whose the revoked certificates were, when and why they were revoked.
+    """CREATE TABLE IF NOT EXISTS re6st_revoked (
+  serial INTEGER PRIMARY KEY NOT NULL, prefix TEXT NOT NULL, email TEXT, date INTEGER NOT NULL, reason TEXT NOT NULL)""",
+    """CREATE TRIGGER IF NOT EXISTS re6st_revoked_delete AFTER DELETE ON crl BEGIN
+  DELETE FROM re6st_revoked WHERE serial = OLD.serial; END""",
 )
+
+CLEAN_UP_LIMIT = 1000
+
+SWITCH_TIME = "re6st_switch_time"
+"""Our own row of `config`: when nodes change to the babel key that signs."""
 
 RESERVED = "reserved"
 """In the place of a certificate: this leaf is never given to anybody."""
@@ -142,9 +168,13 @@ class Rows:
         row = self._one("SELECT prefix FROM cert WHERE email = ? AND cert IS NOT NULL ORDER BY rowid LIMIT 1", email)
         return Prefix.from_bits(row[0]) if row else None
 
-    def token(self, token: str) -> tuple[str, int] | None:
-        """E-mail address and prefix length of a token."""
-        row: tuple[str, int] | None = self._one("SELECT email, prefix_len FROM token WHERE token = ?", token)
+    def token(self, token: str, now: float = 0.0) -> tuple[str, int] | None:
+        """E-mail address and prefix length of a token, unless it has ended at a time of its own before `now`."""
+        row: tuple[str, int] | None = self._one(
+            "SELECT email, prefix_len FROM token LEFT JOIN re6st_token USING (token)"
+            " WHERE token = ? AND (expires IS NULL OR expires > ?)",
+            *(token, now),
+        )
         return row
 
     def crl(self) -> list[int]:
@@ -153,15 +183,39 @@ class Rows:
     def is_revoked(self, serial: int) -> bool:
         return self._one("SELECT 1 FROM crl WHERE serial = ?", serial) is not None
 
+    def count(self) -> int:
+        """How many certificates there are."""
+        found: int = self._one("SELECT count(*) FROM re6st_issued")[0]
+        return found
+
+    def babel_state(self) -> State:
+        """The keys of babel (wire.md 5.4)."""
+        keys = (self.config("babel_hmac0"), self.config("babel_hmac1"), self.config("babel_hmac2"))
+        return State(keys, self.config("valid_until"), self.config(SWITCH_TIME))
+
     def first_deadline(self, grace: int) -> float | None:
         """When something is to be cleaned up next, as Unix time."""
         row = self._one(
-            "SELECT min(date) FROM (SELECT min(date) + ?1 AS date FROM token UNION ALL"
-            " SELECT min(not_after) + ?1 FROM re6st_issued UNION ALL SELECT min(date) FROM crl)",
+            "SELECT min(date) FROM (SELECT min(ifnull(expires, date + ?1)) AS date FROM token"
+            " LEFT JOIN re6st_token USING (token) UNION ALL"
+            " SELECT * FROM (SELECT not_after + ?1 FROM re6st_issued WHERE prefix IS NOT"
+            " (SELECT value FROM config WHERE name = 'prefix') ORDER BY not_after LIMIT 1)"
+            " UNION ALL SELECT min(date) FROM crl)",
             grace,
         )
         deadline: float | None = row[0]
         return deadline
+
+    def newest_issue(self) -> float | None:
+        """When the newest certificate was issued, as Unix time; None if there is none, or it cannot be read."""
+        row = self._one("SELECT cert FROM re6st_issued JOIN cert USING (prefix) ORDER BY serial DESC LIMIT 1")
+        pem = _pem(row[0]) if row else None
+        return None if pem is None else cert.load_pem(pem).not_valid_before_utc.timestamp()
+
+    def marks(self) -> Marks | None:
+        """Which time it was."""
+        row = self._one("SELECT trusted, seen FROM re6st_clock")
+        return row and Marks(*row)
 
     def is_used(self, prefix: Prefix) -> bool:
         """Whether this leaf, or one that it lies in, is used or reserved."""
@@ -275,14 +329,15 @@ class Ledger(Rows):
         self.set_config("serial", serial)
         return serial
 
-    def revoke(self, issued: Issued, now: float) -> None:
+    def revoke(self, issued: Issued, now: float, reason: str = "") -> None:
         """Put a certificate on the list of revoked ones, unless it has ended. Raises Conflict if it is there."""
         if self.is_revoked(issued.serial):
             raise Conflict(f"serial {issued.serial} is revoked already")
         if issued.not_after > now:
             self._db.execute("INSERT INTO crl VALUES (?, ?)", (issued.serial, issued.not_after))
+            self._explain(issued.prefix, [issued.serial], now, reason)
 
-    def evict(self, prefix: Prefix, now: float) -> None:
+    def evict(self, prefix: Prefix, now: float, reason: str = "") -> None:
         """Revoke the certificate of a prefix, and older ones of it that have not ended; make the prefix free.
 
         Raises NotFound.
@@ -290,31 +345,47 @@ class Ledger(Rows):
         issued = self.issued(prefix)
         if issued is None:
             raise NotFound(f"no certificate for {prefix}")
-        self._db.execute(
+        added = self._db.execute(
             "INSERT OR IGNORE INTO crl SELECT serial, not_after FROM re6st_superseded WHERE prefix = ?1"
-            " AND not_after > ?2 UNION SELECT serial, not_after FROM re6st_issued WHERE prefix = ?1 AND not_after > ?2",
+            " AND not_after > ?2 UNION SELECT serial, not_after FROM re6st_issued WHERE prefix = ?1 AND not_after > ?2"
+            " RETURNING serial",
             (prefix.bits, int(now)),
-        )
+        ).fetchall()
+        self._explain(prefix, [row[0] for row in added], now, reason)
         self._free(prefix)
+
+    def _explain(self, prefix: Prefix, serials: list[int], now: float, reason: str) -> None:
+        """Remember, for the operator, whose the revoked certificates were."""
+        self._db.executemany(
+            "INSERT OR REPLACE INTO re6st_revoked SELECT ?2, prefix, email, ?3, ?4 FROM cert WHERE prefix = ?1",
+            [(prefix.bits, serial, int(now), reason) for serial in serials],
+        )
 
     def clean_up(self, now: float, grace: int) -> bool:
         """Drop old tokens, certificates and revocations (wire.md 4.4); whether the list of revoked ones changed.
 
-        Raises LedgerError when the registry's own certificate is due: then the clock is wrong.
+        `now` is the trusted time (core/clock.py). The registry's own certificate stays, whatever happens. At most
+        CLEAN_UP_LIMIT certificates go at once, so that nobody waits long.
         """
         limit = int(now) - grace
-        self._db.execute("DELETE FROM token WHERE date <= ?", (limit,))
+        self._db.execute(
+            "DELETE FROM token WHERE token IN (SELECT token FROM token LEFT JOIN re6st_token USING (token)"
+            " WHERE ifnull(expires, date + ?) <= ?)",
+            (grace, int(now)),
+        )
         self._db.execute("DELETE FROM re6st_superseded WHERE not_after <= ?", (int(now),))
-        due = self._db.execute("SELECT prefix FROM re6st_issued WHERE not_after <= ?", (limit,)).fetchall()
-        for (bits,) in due:
-            prefix = Prefix.from_bits(bits)
-            if prefix == self.registry_prefix():
-                raise LedgerError(
-                    f"the certificate of the registry node {prefix} ended more than {grace} s ago."
-                    " Check the clock; if it is right, renew that certificate with a larger --grace-period."
-                )
-            self._free(prefix)
+        due = self._db.execute(
+            "SELECT prefix, serial FROM re6st_issued WHERE not_after <= ? AND prefix IS NOT ?"
+            " ORDER BY not_after LIMIT ?",
+            (limit, self.config("prefix"), CLEAN_UP_LIMIT),
+        )
+        for bits, serial in due.fetchall():
+            logger.info("certificate %d of %s ended %d s ago: its prefix is free again", serial, bits, grace)
+            self._free(Prefix.from_bits(bits))
         return self._db.execute("DELETE FROM crl WHERE date <= ?", (int(now),)).rowcount > 0
+
+    def set_marks(self, marks: Marks) -> None:
+        self._db.execute("INSERT OR REPLACE INTO re6st_clock VALUES (0, ?, ?)", (int(marks.trusted), int(marks.seen)))
 
     def _free(self, prefix: Prefix) -> None:
         number = self._one("SELECT number FROM re6st_issued WHERE prefix = ?", prefix.bits)
@@ -344,15 +415,26 @@ class Ledger(Rows):
 
     # --- tokens and configuration ---
 
-    def add_token(self, token: str, email: str, length: int, now: float) -> None:
-        """Raises Conflict if the token exists."""
+    def add_token(self, token: str, email: str, length: int, now: float, expires: float | None = None) -> None:
+        """A token that ends with the grace period after `now`, or at `expires`. Raises Conflict if it exists."""
         try:
             self._db.execute("INSERT INTO token VALUES (?, ?, ?, ?)", (token, email, length, int(now)))
         except sqlite3.IntegrityError:
             raise Conflict("this token exists already") from None
+        if expires is not None:
+            self._db.execute("INSERT OR REPLACE INTO re6st_token VALUES (?, ?)", (token, int(expires)))
 
-    def delete_token(self, token: str) -> None:
-        self._db.execute("DELETE FROM token WHERE token = ?", (token,))
+    def delete_token(self, token: str) -> bool:
+        """Whether there was one."""
+        return self._db.execute("DELETE FROM token WHERE token = ?", (token,)).rowcount > 0
+
+    def mark_seen(self, calls: Iterable[tuple[str, int, int, str]]) -> None:
+        """Remember calls of nodes: prefix in bits, Unix time, protocol, software. Not those without certificate."""
+        self._db.executemany(
+            "INSERT OR REPLACE INTO re6st_seen SELECT ?1, ?2, ?3, ?4"
+            " WHERE EXISTS (SELECT 1 FROM re6st_issued WHERE prefix = ?1)",
+            calls,
+        )
 
     def set_config(self, name: str, value: str | int | float | bytes | None) -> None:
         """Store a value, or delete it with None."""
@@ -360,6 +442,12 @@ class Ledger(Rows):
             self._db.execute("DELETE FROM config WHERE name = ?", (name,))
         else:
             self._db.execute("INSERT OR REPLACE INTO config VALUES (?, ?)", (name, value))
+
+    def set_babel_state(self, state: State) -> None:
+        for number, key in enumerate(state.keys):
+            self.set_config(f"babel_hmac{number}", key)
+        self.set_config("valid_until", state.valid_until)
+        self.set_config(SWITCH_TIME, state.switch_time)
 
     # --- opening ---
 

@@ -23,6 +23,7 @@ from cryptography.x509.oid import NameOID
 
 from re6st import cert
 from re6st.core.allocator import AllocationError, Community, choose_community
+from re6st.core.clock import ClockError
 from re6st.core.params import Parameters, encode
 from re6st.core.prefix import Prefix, PrefixError, control_address
 from re6st.core.registry_sessions import RateLimit, Session, Sessions
@@ -31,6 +32,7 @@ from re6st.ledger import Conflict, Issued, Ledger, NotFound, Slot
 from re6st.localnode import LocalNode
 from re6st.mail import Mailer, MailError, is_address
 from re6st.registry_mesh import MeshView
+from re6st.registry_seen import Seen
 from re6st.store import Store, StoreError
 from re6st.upkeep import Upkeep
 
@@ -93,9 +95,11 @@ class Registry:
         settings: Settings,
         node: LocalNode,
         clock: Callable[[], float] = time.time,
+        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`clock` gives Unix time."""
+        """`clock` gives Unix time. Raises StoreError."""
         self.sessions = Sessions()
+        self.seen = Seen(store, clock)
         self._authority = authority
         self._ca = cert.to_pem(authority.trust.ca)
         self._store = store
@@ -103,7 +107,7 @@ class Registry:
         self._settings = settings
         self._mesh = MeshView(node)
         self._clock = clock
-        self.upkeep = Upkeep(authority, store, settings.parameters, settings.grace, self._mesh, clock)
+        self.upkeep = Upkeep(authority, store, settings.parameters, settings.grace, self._mesh, clock, monotonic)
         self._hello_rate = RateLimit(5, 100)
         self._mail_rate = RateLimit(1 / 60, 10)
         self._methods: Mapping[str, Callable[[Call], Awaitable[bytes | None]]] = {
@@ -136,6 +140,8 @@ class Registry:
             raise RpcError(HTTPStatus.NOT_FOUND, str(error)) from None
         except sqlite3.Error as error:
             raise StoreError(f"database: {error}") from None
+        except ClockError as error:
+            raise RpcError(HTTPStatus.SERVICE_UNAVAILABLE, str(error)) from None
         except (AllocationError, cert.CertError) as error:
             raise RpcError(HTTPStatus.INTERNAL_SERVER_ERROR, str(error)) from None
 
@@ -180,13 +186,13 @@ class Registry:
         def job(ledger: Ledger) -> tuple[Issued, bool] | None:
             email, length = None, anonymous_length
             if token:
-                known = ledger.token(token)
+                known = ledger.token(token, now.timestamp())
                 if known is None:
                     return None
                 email, length = known
                 ledger.delete_token(token)
             first = ledger.registry_prefix() is None
-            issued = ledger.issue(community, length, email, make)
+            issued = ledger.issue(community, length, email or None, make)
             return issued, first and self.upkeep.update_version(ledger)
 
         result = await self._store.call(job)
@@ -207,36 +213,29 @@ class Registry:
         issued = self._rows.issued(prefix)
         if issued is None:
             raise NotFound(f"no certificate for {prefix}")
-        if self._end_of_renewal(issued, self._rows.is_revoked(issued.serial)) is None:
+        now = self._now()
+        if end_of_renewal(issued, self._rows.is_revoked(issued.serial), now) is None:
             return issued.pem
 
         def job(ledger: Ledger) -> Issued:
             old = ledger.issued(prefix)
             if old is None:
                 raise NotFound(f"no certificate for {prefix}")
-            until = self._end_of_renewal(old, ledger.is_revoked(old.serial))
+            until = end_of_renewal(old, ledger.is_revoked(old.serial), now)
             if until is None:
                 return old
             known = cert.load_pem(old.pem)
             key = cert.key_of_cert(known)
-            return ledger.renew(
-                old, lambda serial: self._authority.issue(known.subject, key, serial, self._now(), until)
-            )
+            return ledger.renew(old, lambda serial: self._authority.issue(known.subject, key, serial, now, until))
 
         renewed = await self._store.call(job)
         logger.info("certificate %d of %s renewed with serial %d", issued.serial, prefix, renewed.serial)
         return renewed.pem
 
-    def _end_of_renewal(self, issued: Issued, revoked: bool) -> datetime | None:
-        """Until when a renewed certificate is to be valid; None when it is not time to renew (wire.md 2.3)."""
-        now, end = self._now(), datetime.fromtimestamp(issued.not_after, UTC)
-        if end - cert.RENEW_BEFORE < now:
-            return now + cert.VALIDITY
-        return end if revoked else None
-
     async def _revoke(self, call: Call) -> None:
         text = call.text("cn_or_serial")
-        now = self._clock()
+        reason = call.arguments.get("reason", "")  # only the operator on this machine gives one
+        now = self.upkeep.trusted_now()
         if text.isascii() and text.isdigit():
             serial = _integer(text, 10**SERIAL_DIGITS)
 
@@ -245,7 +244,7 @@ class Registry:
                 issued = ledger.issued(prefix) if prefix else None
                 if issued is None:
                     raise RpcError(HTTPStatus.INTERNAL_SERVER_ERROR, f"no certificate has the serial {serial}")
-                ledger.revoke(issued, now)
+                ledger.revoke(issued, now, reason)
                 self.upkeep.update_version(ledger)
 
             try:
@@ -256,7 +255,7 @@ class Registry:
             prefix = self._cn(text)
 
             def by_cn(ledger: Ledger) -> None:
-                ledger.evict(prefix, now)
+                ledger.evict(prefix, now, reason)
                 self.upkeep.update_version(ledger)
 
             await self._store.call(by_cn)
@@ -274,21 +273,25 @@ class Registry:
         if not is_address(email):
             raise RpcError(HTTPStatus.BAD_REQUEST, "parameter email is no e-mail address")
         self._limit(self._mail_rate, call)
-        token = await self._new_token(email)
+        token = await self.new_token(email, self._settings.prefix_length)
         try:
             await mailer.send(email, "re6st: your token", self._mail_text(token))
         except MailError as error:
             await self._store.call(lambda ledger: ledger.delete_token(token))
             raise RpcError(HTTPStatus.INTERNAL_SERVER_ERROR, str(error)) from None
 
-    async def _new_token(self, email: str) -> str:
-        """Store a token that nobody can guess: 8 different letters (wire.md 3.4)."""
+    async def new_token(self, email: str, length: int, expires: float | None = None) -> str:
+        """Store a token that nobody can guess, 8 different letters (wire.md 3.4), good until `expires` (Unix time).
+
+        Raises StoreError, ClockError.
+        """
+        now = self.upkeep.now()
 
         def job(ledger: Ledger) -> str:
             while True:
                 token = "".join(secrets.SystemRandom().sample(string.ascii_lowercase, TOKEN_LENGTH))
                 try:
-                    ledger.add_token(token, email, self._settings.prefix_length, self._clock())
+                    ledger.add_token(token, email, length, now, expires)
                 except Conflict:
                     continue
                 return token
@@ -308,12 +311,13 @@ class Registry:
             raise RpcError(HTTPStatus.FORBIDDEN, "this registry takes no tokens (--prefix-length 0)")
         length = self._settings.prefix_length
         try:
-            await self._store.call(lambda ledger: ledger.add_token(token, email, length, self._clock()))
+            now = self.upkeep.now()
+            await self._store.call(lambda ledger: ledger.add_token(token, email, length, now))
         except Conflict as error:
             raise RpcError(HTTPStatus.CONFLICT, str(error)) from None
 
     async def _is_token(self, call: Call) -> bytes | None:
-        return b"1" if self._rows.token(call.arguments["token"]) else None
+        return b"1" if self._rows.token(call.arguments["token"], self.upkeep.trusted_now()) else None
 
     async def _delete_token(self, call: Call) -> None:
         token = call.arguments["token"]
@@ -368,7 +372,8 @@ class Registry:
     # --- helpers ---
 
     def _now(self) -> datetime:
-        return datetime.fromtimestamp(self._clock(), UTC)
+        """The time, to date a certificate by. Raises ClockError."""
+        return datetime.fromtimestamp(self.upkeep.now(), UTC)
 
     def _certificate(self, prefix: Prefix) -> x509.Certificate:
         """The stored certificate of a prefix. Raises NotFound, CertError."""
@@ -386,6 +391,14 @@ class Registry:
     def _limit(self, rate: RateLimit, call: Call) -> None:
         if call.source is not None and not rate.allow(call.source, self._clock()):
             raise RpcError(HTTPStatus.SERVICE_UNAVAILABLE, f"too many calls of {call.method} from {call.source}")
+
+
+def end_of_renewal(issued: Issued, revoked: bool, now: datetime) -> datetime | None:
+    """Until when a renewed certificate is to be valid; None when it is not time to renew (wire.md 2.3)."""
+    end = datetime.fromtimestamp(issued.not_after, UTC)
+    if end - cert.RENEW_BEFORE < now:
+        return now + cert.VALIDITY
+    return end if revoked else None
 
 
 def read_prefix(bits: str) -> Prefix:

@@ -11,10 +11,13 @@ import logging
 import secrets
 import sqlite3
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 
 from re6st import cert
+from re6st.core.babel_keys import next_state
+from re6st.core.clock import Clock, ClockError, Marks, first_marks
 from re6st.core.params import KEY_LENGTH, Parameters, make_version, version_number
 from re6st.ledger import Ledger, NotFound
 from re6st.registry_mesh import MeshView
@@ -22,8 +25,6 @@ from re6st.store import Store, StoreError
 
 logger = logging.getLogger("registry")
 
-KEY_ROTATION_TIME = 3600
-"""Seconds until nodes that missed the first step of updateHMAC should know it (wire.md 5.4)."""
 CLEAN_UP_INTERVAL = 3600.0
 RETRY_INTERVAL = 60.0
 
@@ -36,15 +37,26 @@ class Upkeep:
         parameters: Parameters,
         grace: int,
         mesh: MeshView,
-        clock: Callable[[], float],
+        wall: Callable[[], float],
+        monotonic: Callable[[], float],
     ) -> None:
-        """`parameters` has the part that the command line sets; `grace` in seconds; `clock` gives Unix time."""
+        """`parameters` has the part that the command line sets; `grace` in seconds; `wall` gives Unix time.
+
+        Raises StoreError.
+        """
         self._authority = authority
         self._store = store
         self._configured = parameters
         self._grace = grace
         self._mesh = mesh
-        self._clock = clock
+        self._wall = wall
+        self._monotonic = monotonic
+        try:
+            kept, newest = store.rows.marks(), store.rows.newest_issue()
+        except (sqlite3.Error, cert.CertError) as error:
+            raise StoreError(f"database: {error}") from None
+        self._clock = Clock(first_marks(kept, newest, wall()), monotonic())
+        self._complaint = ""
         self._current: Parameters | None = None
 
     @property
@@ -54,11 +66,43 @@ class Upkeep:
             raise NotFound("no certificate was issued yet, so there is no network")
         return self._current
 
+    # --- time ---
+
+    def now(self) -> float:
+        """Unix time, to date something by. Raises ClockError when the clock is wrong."""
+        try:
+            self._clock.advance(self._wall(), self._monotonic())
+        except ClockError as error:
+            if not self._complaint:
+                self._complaint = (
+                    f"{error}: no certificates and tokens are given, and none dropped, until it is set."
+                    " If it is right, start once with --trust-clock."
+                )
+                logger.error("%s", self._complaint)
+            raise
+        if self._complaint:
+            self._complaint = ""
+            logger.warning("the clock is plausible again: certificates are given")
+        return self._wall()
+
+    def trusted_now(self) -> float:
+        """Unix time that has surely come: what ended before has ended."""
+        with suppress(ClockError):
+            self.now()
+        return self._clock.trusted
+
+    def trust_clock(self) -> None:
+        """The operator says that the clock is right."""
+        self._clock = Clock(Marks(self._wall(), self._wall()), self._monotonic())
+
+    # --- life ---
+
     async def start(self) -> None:
-        """Clean up, and see what changed since the last run. Raises StoreError, LedgerError (wrong clock)."""
+        """Clean up, and see what changed since the last run. Raises StoreError."""
+        now = self.trusted_now()
 
         def job(ledger: Ledger) -> None:
-            ledger.clean_up(self._clock(), self._grace)
+            self._clean_up(ledger, now)
             if ledger.registry_prefix() is None:
                 ledger.set_config("babel_hmac0", secrets.token_bytes(KEY_LENGTH))
             self.update_version(ledger)
@@ -67,39 +111,48 @@ class Upkeep:
         self.changed()
 
     async def run(self) -> None:
-        """Clean up when it is due, for ever. Raises LedgerError (wrong clock)."""
+        """Clean up when it is due, for ever."""
         while True:
             try:
                 deadline = self._store.rows.first_deadline(self._grace)
-                delay = CLEAN_UP_INTERVAL if deadline is None else deadline - self._clock()
+                delay = CLEAN_UP_INTERVAL if deadline is None else deadline - self.trusted_now()
                 await asyncio.sleep(min(max(delay, 1.0), CLEAN_UP_INTERVAL))
-                if await self._store.call(self._clean_up):
-                    self.changed()
+                await self.clean_up()
             except (StoreError, sqlite3.Error) as error:
                 logger.error("clean-up: %s", error)
                 await asyncio.sleep(RETRY_INTERVAL)
 
-    def _clean_up(self, ledger: Ledger) -> bool:
-        return ledger.clean_up(self._clock(), self._grace) and self.update_version(ledger)
+    async def clean_up(self) -> None:
+        """Drop what ended long ago. Raises StoreError."""
+        now = self.trusted_now()
+
+        def job(ledger: Ledger) -> bool:
+            return self._clean_up(ledger, now) and self.update_version(ledger)
+
+        if await self._store.call(job):
+            self.changed()
+
+    async def stop(self) -> None:
+        """Remember which time it is."""
+        self.trusted_now()
+        try:
+            await self._store.call(lambda ledger: ledger.set_marks(self._clock.marks))
+        except StoreError as error:
+            logger.error("%s", error)
+
+    def _clean_up(self, ledger: Ledger, now: float) -> bool:
+        ledger.set_marks(self._clock.marks)
+        return ledger.clean_up(now, self._grace)
+
+    # --- parameters ---
 
     async def rotate_keys(self) -> None:
-        """The next state of the babel keys (wire.md 5.4)."""
+        """The next state of the babel keys (wire.md 5.4). Raises ClockError, StoreError."""
+        now = self.now()
 
         def job(ledger: Ledger) -> None:
-            keys: list[bytes | None] = [ledger.config(f"babel_hmac{n}") for n in range(3)]
-            until: float | None = None
-            match [key is not None for key in keys]:
-                case [True, False, False]:
-                    keys[1], until = secrets.token_bytes(KEY_LENGTH), self._clock() + KEY_ROTATION_TIME
-                case [False, False, False]:
-                    keys[1:] = secrets.token_bytes(KEY_LENGTH), b""
-                case [True, True, False]:
-                    keys = [None, keys[1], keys[0]]
-                case _:
-                    keys = [keys[1] or keys[0] or keys[2], None, None]
-            for n, key in enumerate(keys):
-                ledger.set_config(f"babel_hmac{n}", key)
-            ledger.set_config("valid_until", until)
+            new = secrets.token_bytes(KEY_LENGTH)
+            ledger.set_babel_state(next_state(ledger.babel_state(), new, now, ledger.count()))
             self.update_version(ledger, always=True)
 
         await self._store.call(job)
@@ -120,18 +173,24 @@ class Upkeep:
 
     def changed(self) -> None:
         """Read the parameters again, and let the node next to us spread them."""
+        self.load()
+        if self._current is not None:
+            self._mesh.announce(self._current.registry_prefix)
+
+    def load(self) -> None:
+        """Read the parameters."""
         rows = self._store.rows
         own = rows.registry_prefix()
         if own is None:
             return
-        keys = [key for n in range(3) if (key := rows.config(f"babel_hmac{n}")) is not None]
+        babel = rows.babel_state()
         self._current = replace(
             self._configured,
             registry_prefix=own,
             crl=frozenset(rows.crl()),
             version=rows.config("version") or b"\0",
-            babel_hmac_sign=keys[0] if keys else None,
-            babel_hmac_accept=keys[1] if len(keys) > 1 else None,
-            valid_until=rows.config("valid_until"),
+            babel_hmac_sign=babel.sign,
+            babel_hmac_accept=babel.accept,
+            valid_until=babel.valid_until,
+            babel_switch_time=babel.switch_time,
         )
-        self._mesh.announce(own)

@@ -55,6 +55,7 @@ class Config:
     ipv4: str
     """Address to listen on; empty: do not."""
     ipv6: str
+    trust_clock: bool = False
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -113,6 +114,7 @@ def _parser() -> OptionParser:
     add("--authorized-origin", metavar="IP", action="append", default=[], help="may call restricted methods, like ::1")
     add("--community", metavar="FILE", help="communities by location")
     add("--grace-period", metavar="S", type=integer(0, 1 << 40), default=8640000, help="seconds to keep what has ended")
+    add("--trust-clock", action="store_true", help="the clock is right, though it is far from that of the last run")
     add(
         "--hello", metavar="S", type=integer(1, 3600), default=15, help="hello interval of babel (default: %(default)s)"
     )
@@ -161,6 +163,7 @@ def configure(options: argparse.Namespace) -> Config:
         port=options.port,
         ipv4=options.ipv4_address,
         ipv6=options.ipv6_address,
+        trust_clock=options.trust_clock,
     )
 
 
@@ -243,7 +246,7 @@ def _origin(text: str) -> str:
 
 
 async def serve(config: Config, log: LogHandler | None) -> None:
-    """Serve until SIGTERM or SIGINT. Raises ConfigError when it cannot start, or finds the clock to be wrong."""
+    """Serve until SIGTERM or SIGINT. Raises ConfigError when it cannot start."""
     network = config.authority.trust.network
     sockets = _listen(config)
     try:
@@ -277,6 +280,8 @@ async def _serve(config: Config, registry: Registry, sockets: list[socket.socket
         loop.add_signal_handler(number, stop.set)
     if log is not None:
         loop.add_signal_handler(signal.SIGUSR1, log.reopen)
+    if config.trust_clock:
+        registry.upkeep.trust_clock()
     await registry.upkeep.start()
     server = HttpServer(registry, config.origins)
     await server.start(sockets)
@@ -293,6 +298,7 @@ async def _serve(config: Config, registry: Registry, sockets: list[socket.socket
                 task.cancel()
     finally:
         await server.stop()
+        await registry.upkeep.stop()
     logger.info("stopped")
 
 

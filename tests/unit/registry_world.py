@@ -47,6 +47,9 @@ class World:
         self.authority = authority
         self.key = identity.key
         self.now = START
+        """Unix time."""
+        self.wrong = 0.0
+        """Seconds by which the clock of the registry is ahead."""
         self.settings = Settings(
             parameters=Parameters(registry_prefix=Prefix(0, 0), protocol=10, hello=4),
             dh=b"-----BEGIN DH PARAMETERS-----\n",
@@ -66,7 +69,7 @@ class World:
     async def serve(self) -> AsyncIterator[World]:
         self.store = Store(self.directory / "registry.db", self.authority.trust.network)
         node = LocalNode(self.authority.trust.network, self.control, self.node)
-        self.registry = Registry(self.authority, self.store, self.settings, node, lambda: self.now)
+        self.registry = Registry(self.authority, self.store, self.settings, node, self.clock, lambda: self.now)
         server = HttpServer(self.registry, self.origins)
         listening = socket.socket()
         listening.bind(("127.0.0.1", 0))
@@ -77,9 +80,13 @@ class World:
             yield self
         finally:
             await server.stop()
+            await self.registry.upkeep.stop()
             node.close()
             self.store.close()
             listening.close()
+
+    def clock(self) -> float:
+        return self.now + self.wrong
 
     def run(self, test: Callable[[World], Awaitable[None]]) -> None:
         async def main() -> None:

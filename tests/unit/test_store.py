@@ -15,7 +15,7 @@ from cryptography import x509
 from re6st import cert, store
 from re6st.core.allocator import ROOT, AllocationError
 from re6st.core.prefix import Prefix
-from re6st.ledger import Conflict, Issued, Ledger, LedgerError, NotFound, Slot
+from re6st.ledger import Conflict, Issued, Ledger, NotFound, Slot
 from re6st.store import Store, StoreError
 
 T = TypeVar("T")
@@ -286,11 +286,26 @@ def test_clean_up_frees_what_ended_long_ago(world: World) -> None:
     assert world.issue().prefix.cn == "1/16"
 
 
-def test_clean_up_refuses_to_drop_the_registry_node(world: World) -> None:
+def test_clean_up_never_drops_the_registry_node(world: World) -> None:
     world.issue()
-    with pytest.raises(LedgerError, match="clock"):
-        world.call(lambda ledger: ledger.clean_up(NOW.timestamp() + 10 * 365 * 86400, GRACE))
+    world.issue()
+    world.call(lambda ledger: ledger.clean_up(NOW.timestamp() + 10 * 365 * 86400, GRACE))
     assert world.store.rows.pem(Prefix(0, 16)) is not None
+    assert world.store.rows.pem(Prefix(1, 16)) is None
+    assert world.store.rows.first_deadline(GRACE) is None
+
+
+def test_clean_up_goes_on_where_it_stopped(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("re6st.ledger.CLEAN_UP_LIMIT", 2)
+    for _ in range(5):
+        world.issue()
+    left = []
+    for _ in range(3):
+        world.call(lambda ledger: ledger.clean_up(NOW.timestamp() + 10 * 365 * 86400, GRACE))
+        left.append(world.sql("SELECT count(*) FROM cert WHERE cert IS NOT NULL")[0][0])
+    assert left == [3, 1, 1]
+    leaves = {bits for (bits,) in world.sql("SELECT prefix FROM cert")}
+    assert leaves == {"0" * 16, *("0" * n + "1" for n in range(16))}, "merged"
 
 
 def test_revocations_end_with_their_certificates(world: World) -> None:
