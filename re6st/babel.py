@@ -12,7 +12,7 @@ import logging
 import os
 import signal
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from ipaddress import IPv4Network, IPv6Address, IPv6Network
 from pathlib import Path
 
@@ -30,6 +30,7 @@ UPDATE_FIRST, UPDATE_LAST = 1.0, 20.0
 ROUTES_PER_SECOND = 50
 """Routes announced per second and tunnel at rest: about 1.2 kB/s."""
 START_TIME = 10.0
+COMMAND_TIME = 3.0
 STABLE_TIME = 30.0
 
 _DEFAULT_WORDS = frozenset(
@@ -70,7 +71,7 @@ def configuration(settings: Settings) -> str:
     """The configuration file. Statements are those of wire.md 9.1, as far as stock babeld knows them (9.2, 9.3)."""
     lines = ["redistribute local deny", f"redistribute ip {settings.subnet} eq {settings.subnet.prefixlen}"]
     if settings.key_sign is not None:
-        lines.append(f"key id sign type blake2s128 value {settings.key_sign.hex()}")
+        lines.append(_key_statement(settings.key_sign))
     default = [
         "default",
         *_default_words(settings.babel_default),
@@ -151,13 +152,34 @@ class Babel:
             await asyncio.sleep(delay)
 
     async def reconfigure(self, settings: Settings) -> None:
-        """Use other settings: babeld is restarted, as its filters and flags cannot change while it runs (9.5)."""
-        if settings == self.settings:
+        """Use other settings: another key at once, for the rest babeld is restarted.
+
+        Its filters and flags cannot change while it runs (wire.md 9.5), but the value of a key can (9.4).
+        """
+        old, self.settings = self.settings, settings
+        if settings == old or self._child is None:
             return
-        self.settings = settings
+        if old.key_sign and settings.key_sign and replace(old, key_sign=settings.key_sign) == settings:
+            try:
+                await self._change_key(settings.key_sign)
+                return
+            except (OSError, ValueError) as error:
+                log.warning("babeld does not take the new key (%s)", error or type(error).__name__)
         if self._child is not None:
             self._restart_wanted = True
             await self._child.stop()
+
+    async def _change_key(self, key: bytes) -> None:
+        """Give babeld a key to sign with. Raises OSError (also TimeoutError), ValueError."""
+        async with asyncio.timeout(COMMAND_TIME):
+            reader, writer = await asyncio.open_unix_connection(self._run / SOCKET)
+            try:
+                await self._until_reply(reader)
+                writer.write(f"{_key_statement(key)}\n".encode("ascii"))
+                await self._until_reply(reader)
+            finally:
+                writer.close()
+        log.info("babeld signs with another key now")
 
     def reopen_log(self) -> None:
         """babeld opens its log file again on SIGUSR2."""
@@ -235,6 +257,10 @@ class Babel:
             lines = self._output.read_text(errors="replace")[-2000:].strip().splitlines()
             return lines[-1] if lines else "no output"
         return "no output"
+
+
+def _key_statement(key: bytes) -> str:
+    return f"key id sign type blake2s128 value {key.hex()}"
 
 
 def _default_words(text: str) -> list[str]:

@@ -64,6 +64,7 @@ class Node:
         self._servers: dict[str, tuple[tunnel.Server, asyncio.Task[None]]] = {}
         self._tunnels: dict[Prefix, tuple[tunnel.ClientTunnel | None, asyncio.Task[None]]] = {}
         self._loops: list[asyncio.Task[None]] = []
+        self._running: set[asyncio.Task[None]] = set()
         self._leaving = False
         self._changed = asyncio.Event()
         self._babel_news = asyncio.Event()
@@ -168,10 +169,13 @@ class Node:
         await asyncio.gather(*(_end(task) for _, task in self._tunnels.values()))
         await self._mute.close()
         await self._kernel.undo()
-        await asyncio.gather(*(_end(task) for _, task in self._servers.values()))
+        await asyncio.gather(*map(_end, tuple(self._running)))
 
     def _start(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
-        return self._tasks.create_task(work, name=name)
+        task = self._tasks.create_task(work, name=name)
+        self._running.add(task)
+        task.add_done_callback(self._running.discard)
+        return task
 
     def _write_revoked(self, crl: frozenset[int]) -> None:
         """One empty file per revoked serial number: OpenVPN refuses those certificates itself."""

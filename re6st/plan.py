@@ -15,6 +15,7 @@ from pathlib import Path
 from re6st import babel, cert, tunnel
 from re6st.address import Ip
 from re6st.core import mesh
+from re6st.core.babel_keys import key_in_use
 from re6st.core.params import Parameters
 from re6st.core.prefix import Prefix, address, ipv4_subnet, subnet
 
@@ -122,8 +123,8 @@ class Plan:
             disabled_protocols=self.config.disabled_protocols,
         )
 
-    def babel(self, routes: int) -> babel.Settings:
-        """For babeld; `routes` is how many routes the network had when we last looked."""
+    def babel(self, routes: int, now: float) -> babel.Settings:
+        """For babeld at the Unix time `now`; `routes` is how many routes the network had when we last looked."""
         network, prefix, parameters = self.identity.trust.network, self.identity.prefix, self.parameters
         return babel.Settings(
             network=network,
@@ -132,8 +133,11 @@ class Plan:
             tunnels=(*self.server_interfaces, *self.client_interfaces),
             lan=self.config.lan,
             babel_default=parameters.babel_default,
-            key_sign=parameters.babel_hmac_sign,
-            accept_unsigned=parameters.babel_hmac_accept is not None,
+            key_sign=key_in_use(
+                parameters.babel_hmac_sign, parameters.babel_hmac_accept, parameters.babel_switch_time, now
+            ),
+            # Our nodes change keys all at one time, so none has to let in what another key signed.
+            accept_unsigned=parameters.babel_hmac_accept == b"",
             ipv4=self.ipv4,
             gateway=self.config.gateway,
             hello=min(babel.HELLO, parameters.hello),

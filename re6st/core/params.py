@@ -59,6 +59,9 @@ class Parameters:
     babel_hmac_accept: bytes | None = field(default=None, repr=False)
     """None: no second key. Empty: accept unsigned packets too (wire.md 5.4)."""
     valid_until: float | None = None
+    babel_switch_time: float | None = None
+    """When all nodes change to `babel_hmac_sign`; until then they sign with `babel_hmac_accept`. Ours only: others
+    ignore this name."""
     delay_restart: int = 0
 
     def public(self) -> dict[str, Any]:
@@ -97,6 +100,8 @@ def encode(parameters: Parameters, encrypt: Callable[[bytes], bytes]) -> bytes:
         values["babel_hmac_accept"] = _base64(encrypt(accept)) if accept else ""
     if parameters.valid_until is not None:
         values["valid_until"] = parameters.valid_until
+    if parameters.babel_switch_time is not None:
+        values["babel_switch_time"] = parameters.babel_switch_time
     values[""] = ["version"]
     values["version"] = _base64(parameters.version)
     return zlib.compress(json.dumps(values).encode())
@@ -156,11 +161,6 @@ def check(values: dict[str, Any]) -> Parameters:
             ipv4 = IPv4Network(reader.text("ipv4"))
         except ValueError as error:
             raise ParamsError(f"ipv4: {error}") from None
-    valid_until = values.get("valid_until")
-    if valid_until is not None and (
-        isinstance(valid_until, bool) or not isinstance(valid_until, int | float) or not 0 <= valid_until < TIME_LIMIT
-    ):
-        raise ParamsError("valid_until is no time")
     return Parameters(
         registry_prefix=registry_prefix,
         version=_version(values.get("version", b"\0")),
@@ -178,7 +178,8 @@ def check(values: dict[str, Any]) -> Parameters:
         same_country=reader.countries("same_country"),
         babel_hmac_sign=_key("babel_hmac_sign", values.get("babel_hmac_sign")),
         babel_hmac_accept=_key("babel_hmac_accept", values.get("babel_hmac_accept")),
-        valid_until=valid_until,
+        valid_until=reader.time("valid_until"),
+        babel_switch_time=reader.time("babel_switch_time"),
         delay_restart=reader.integer("delay_restart", 0, 0, 86400),
     )
 
@@ -225,6 +226,14 @@ class _Reader:
         value = self._values.get(name, default)
         if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
             raise ParamsError(f"{name} is no number between {low} and {high}")
+        return value
+
+    def time(self, name: str) -> float | None:
+        value = self._values.get(name)
+        if value is None:
+            return None
+        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < TIME_LIMIT:
+            raise ParamsError(f"{name} is no time")
         return value
 
     def boolean(self, name: str, default: bool) -> bool:

@@ -46,6 +46,7 @@ PARAMETERS = st.builds(
     babel_hmac_sign=st.none() | KEYS,
     babel_hmac_accept=st.none() | st.just(b"") | KEYS,
     valid_until=st.none() | st.floats(0, 1e11),
+    babel_switch_time=st.none() | st.floats(0, 1e11),
 )
 
 
@@ -165,6 +166,7 @@ BAD: dict[str, list[Any]] = {
     "babel_hmac_sign": [1, [], "", "%", "AQ==", "AAAA" * 7, {}],
     "babel_hmac_accept": [1, [], "%", "AQ==", "AAAA" * 7, {}],
     "valid_until": ["1", True, [], 1e400, -1, float("nan"), 1 << 99],
+    "babel_switch_time": ["1", True, [], 1e400, -1, float("nan"), 1 << 99],
     "delay_restart": [None, "1", -1, 10**9],
     "encrypt": [None, "no", 2, []],
 }

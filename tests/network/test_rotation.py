@@ -1,0 +1,111 @@
+"""Babel's keys change while the network runs (wire.md 5.4): whoever talks through it does not notice."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from re6st.cache import Cache
+from re6st.core.babel_keys import SWITCH_TIME
+from re6st.core.params import Parameters
+from testbed import Bed, Network, Node, wait_until
+from testbed.pings import ping
+
+FORMS = 90
+PACE = 0.1
+LONGEST_GAP = 2.0
+"""Seconds without an answer that count as a loss; there is none usually, and a restart of babeld takes longer."""
+
+
+class Pinger:
+    """Pings from one node to another, ten a second, and remembers the longest time without an answer."""
+
+    def __init__(self, source: Node, target: Node) -> None:
+        self.source, self.target = source, target
+        self.sent = self.lost = 0
+        self.longest = 0.0
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        stop = threading.Event()
+        thread = threading.Thread(target=self._run, args=(stop,))
+        thread.start()
+        try:
+            yield
+        finally:
+            stop.set()
+            thread.join()
+
+    def _run(self, stop: threading.Event) -> None:
+        answered = time.monotonic()
+        while not stop.is_set():
+            start = time.monotonic()
+            self.sent += 1
+            if ping(self.source.host, self.target.address, timeout=PACE) is None:
+                self.lost += 1
+            else:
+                answered = time.monotonic()
+            self.longest = max(self.longest, time.monotonic() - answered)
+            stop.wait(max(0.0, start + PACE - time.monotonic()))
+
+
+def parameters(node: Node) -> Parameters:
+    """What a node remembers of the network."""
+    cache = Cache(node.host.state / "cache.db")
+    try:
+        found = cache.load_parameters()
+        assert found is not None
+        return found
+    finally:
+        cache.close(keep=cache.addresses)
+
+
+def test_all_phases_of_a_rotation_lose_nothing(bed: Bed, record_property: Callable[[str, object], None]) -> None:
+    network = Network(bed, 3)
+    network.start()
+    network.wait_connected(FORMS)
+    babelds = {node: node.pids("babeld") for node in network.nodes}
+    old = parameters(network.nodes[1])
+    assert old.babel_hmac_sign
+
+    def reached(version: bytes) -> bool:
+        return all(parameters(node).version > version for node in network.nodes)
+
+    def switched() -> bool:
+        logs = [node.host.log / "re6stnet.log" for node in network.nodes]
+        return all("babeld signs with another key now" in log.read_text() for log in logs)
+
+    pinger = Pinger(network.nodes[1], network.nodes[2])
+    with pinger.running():
+        for phase in ("announced", "in use", "alone"):
+            version = parameters(network.nodes[1]).version
+            network.call("updateHMAC")
+            wait_until(lambda: reached(version), 60, f"all nodes know that the key is {phase}", bed.tails)  # noqa: B023
+            if phase == "in use":
+                wait_until(switched, SWITCH_TIME + 30, "all nodes sign with the new key", bed.tails)
+            # Long enough for babel to lose a link whose ends do not agree.
+            end = time.monotonic() + 8
+            wait_until(lambda: time.monotonic() > end, 20, "babel would have noticed")  # noqa: B023
+    new = parameters(network.nodes[1])
+    assert new.babel_hmac_sign not in (None, old.babel_hmac_sign)
+    assert new.babel_hmac_accept is None
+    assert {node: node.pids("babeld") for node in network.nodes} == babelds, "no babeld was restarted"
+    said = f"{pinger.lost} of {pinger.sent} pings lost, longest gap {pinger.longest:.2f} s"
+    print(said)
+    record_property("pings", said)
+    assert pinger.longest < LONGEST_GAP, said
+
+
+def test_a_wrong_key_is_let_in_by_nobody(bed: Bed) -> None:
+    """While a key is being changed too, babel takes nothing that is not signed."""
+    network = Network(bed, 2)
+    network.start()
+    network.wait_connected(FORMS)
+    network.call("updateHMAC")
+    wait_until(
+        lambda: all(parameters(node).babel_hmac_accept for node in network.nodes), 60, "the first step", bed.tails
+    )
+    for node in network.nodes:
+        assert "accept-bad-signatures" not in (node.host.run_directory / "babeld.conf").read_text()
