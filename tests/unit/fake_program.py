@@ -1,0 +1,103 @@
+"""A program that is not there: what stands behind `Child.start` when babeld or OpenVPN shall be played by a test.
+
+It listens on the unix socket that its arguments name, and follows a script for each connection.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
+
+import pytest
+
+from re6st.process import Child
+
+Script = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+
+
+class FakeChild:
+    """One run. It ends when the script does, or when it is stopped."""
+
+    def __init__(self, argv: Sequence[str]) -> None:
+        self.argv = list(argv)
+        self.stopped = False
+        self.signals: list[int] = []
+        self._status: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        self._server: asyncio.Server | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def listen(self, path: str, script: Script) -> None:
+        async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            task = asyncio.current_task()
+            assert task is not None
+            self._tasks.add(task)
+            try:
+                await script(reader, writer)
+            except asyncio.CancelledError:
+                pass
+            finally:
+                self.end(0)
+                writer.close()
+
+        self._server = await asyncio.start_unix_server(serve, path)
+
+    def end(self, status: int) -> None:
+        if not self._status.done():
+            self._status.set_result(status)
+        if self._server is not None:
+            self._server.close()
+
+    @property
+    def running(self) -> bool:
+        return not self._status.done()
+
+    async def wait(self) -> int:
+        return await asyncio.shield(self._status)
+
+    def signal(self, number: signal.Signals) -> None:
+        self.signals.append(number)
+
+    async def stop(self, grace: float = 5.0) -> None:
+        self.stopped = True
+        self.end(-signal.SIGTERM)
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.sleep(0)
+
+
+class FakePrograms:
+    """Every start of a program; `scripts` says what each does, the last one from then on."""
+
+    def __init__(self, socket_option: str, scripts: Sequence[Script | int]) -> None:
+        self.started: list[FakeChild] = []
+        self._option = socket_option
+        self._scripts = list(scripts)
+
+    async def start(self, name: str, argv: Sequence[str | Path], log: Path | None = None) -> FakeChild:
+        words = list(map(str, argv))
+        child = FakeChild(words)
+        self.started.append(child)
+        script = self._scripts.pop(0) if len(self._scripts) > 1 else self._scripts[0]
+        if isinstance(script, int):  # ends at once, without a socket
+            child.end(script)
+            if log is not None:
+                log.write_text("Options error: no good\nUse --help for more information.\n")
+        else:
+            await child.listen(words[words.index(self._option) + 1], script)
+        return child
+
+
+def install(monkeypatch: pytest.MonkeyPatch, option: str, *scripts: Script | int) -> FakePrograms:
+    """Play programs by these scripts."""
+    programs = FakePrograms(option, scripts)
+    monkeypatch.setattr(Child, "start", programs.start)
+    return programs
+
+
+async def until(condition: Callable[[], object], seconds: float = 10.0) -> None:
+    """Wait for a condition, with a bound."""
+    async with asyncio.timeout(seconds):
+        while not condition():
+            await asyncio.sleep(0.005)

@@ -1,0 +1,162 @@
+"""Child processes: started, watched, stopped, and found again after a crash."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from re6st.process import Backoff, Child, MissingProgram, end_leftovers, find_program, leftovers, status_text
+from tests.unit.fake_program import until
+
+SHELL = "/bin/sh"
+
+
+def test_its_exit_status_and_what_it_prints(tmp_path: Path) -> None:
+    async def run() -> int:
+        child = await Child.start("x", [SHELL, "-c", "echo out; echo err >&2; exit 3"], tmp_path / "log")
+        assert child.pid > 0
+        status = await child.wait()
+        assert not child.running
+        await child.stop()
+        return status
+
+    (tmp_path / "log").write_text("earlier\n")
+    assert asyncio.run(run()) == 3
+    assert (tmp_path / "log").read_text() == "earlier\nout\nerr\n"
+
+
+def test_a_program_that_is_not_there() -> None:
+    with pytest.raises(OSError, match="No such file"):
+        asyncio.run(Child.start("x", ["/nonexistent/program"]))
+    with pytest.raises(MissingProgram, match=r"^nonexistent: program not found\. Install it") as raised:
+        find_program("nonexistent")
+    assert "\n" not in str(raised.value)
+    assert find_program("sh").endswith("/sh")
+
+
+def test_programs_of_the_administrator_are_found_with_a_users_path(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "/nonexistent")
+    with pytest.raises(MissingProgram):
+        find_program("nonexistent")
+    assert find_program("ldconfig").startswith("/")
+
+
+@pytest.mark.parametrize(
+    ("script", "number"), [("echo; exec sleep 60", signal.SIGTERM), ("trap '' TERM; echo; sleep 60", signal.SIGKILL)]
+)
+def test_stop_asks_first_and_then_insists(tmp_path: Path, script: str, number: signal.Signals) -> None:
+    async def run() -> int:
+        child = await Child.start("x", [SHELL, "-c", script], tmp_path / "log")
+        await until(lambda: (tmp_path / "log").read_text())
+        await child.stop(grace=0.2 if number is signal.SIGKILL else 10)
+        assert not child.running
+        await child.stop()
+        child.signal(signal.SIGUSR1)
+        return await child.wait()
+
+    assert asyncio.run(run()) == -number
+
+
+def test_a_stop_that_is_cancelled_leaves_no_process_behind(tmp_path: Path) -> None:
+    async def run() -> None:
+        child = await Child.start("x", [SHELL, "-c", "trap '' TERM; echo; sleep 60"], tmp_path / "log")
+        await until(lambda: (tmp_path / "log").read_text())
+        task = asyncio.create_task(child.stop(grace=60))
+        await asyncio.sleep(0)
+        task.cancel()
+        await asyncio.wait([task])
+        async with asyncio.timeout(10):
+            assert await child.wait() == -signal.SIGKILL
+
+    asyncio.run(run())
+
+
+def test_it_does_not_get_our_terminals_ctrl_c() -> None:
+    async def run() -> None:
+        child = await Child.start("x", [SHELL, "-c", "exec sleep 60"])
+        try:
+            assert os.getsid(child.pid) == child.pid != os.getsid(0)
+        finally:
+            await child.stop()
+
+    asyncio.run(run())
+
+
+def test_status_in_words() -> None:
+    assert status_text(0) == "exit status 0"
+    assert status_text(78) == "exit status 78"
+    assert status_text(-signal.SIGSEGV) == "SIGSEGV"
+    assert status_text(-200) == "signal 200"
+
+
+def test_backoff_grows_to_its_bound_and_starts_again() -> None:
+    backoff = Backoff(first=1, last=10)
+    delays = [backoff.next() for _ in range(20)]
+    for number, delay in enumerate(delays):
+        middle = min(2**number, 10)
+        assert 0.75 * middle <= delay <= 1.25 * middle
+    backoff.reset()
+    assert backoff.next() <= 1.25
+
+
+# --- what a killed daemon left ---
+
+
+def started(program: str, directory: Path, script: str) -> subprocess.Popen[bytes]:
+    """A process of another parent's, with an argument inside the directory."""
+    argv = [program, "-c", f"{script}; :", f"{directory}/babeld.conf"]
+    process = subprocess.Popen(argv, executable=SHELL, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert process.stdout is not None
+    process.stdout.readline()
+    return process
+
+
+def test_only_our_programs_with_our_directory_are_leftovers(tmp_path: Path) -> None:
+    script = "echo; read x; exit 0"
+    mine = started("/usr/sbin/re6test-babeld", tmp_path / "run", script)
+    others = [
+        started("/usr/sbin/re6test-babeld", tmp_path / "run2", script),
+        started("/usr/sbin/re6test-else", tmp_path / "run", script),
+    ]
+    try:
+        programs = frozenset({"re6test-babeld", "re6test-openvpn"})
+        assert leftovers(programs, tmp_path / "run") == [mine.pid]
+        assert set(leftovers(programs, tmp_path)) == {mine.pid, others[0].pid}
+    finally:
+        for process in (mine, *others):
+            process.kill()
+            process.communicate()
+    assert leftovers(programs, tmp_path / "run") == []
+
+
+@pytest.mark.parametrize("script", ["echo; read x", "trap '' TERM; echo; while :; do sleep 0.1; done"])
+def test_leftovers_are_ended(tmp_path: Path, script: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("re6st.process.STOP_GRACE", 0.3)
+    # A parent in between that reaps it, as init does.
+    code = (
+        "import subprocess, sys; p = subprocess.Popen([sys.argv[1], '-c', sys.argv[2], sys.argv[3]],"
+        " executable='/bin/sh', stdin=subprocess.PIPE); p.wait()"
+    )
+    parent = subprocess.Popen(
+        [sys.executable, "-c", code, "re6test-babeld", script, f"{tmp_path}/x"], stdout=subprocess.PIPE
+    )
+    try:
+        assert parent.stdout is not None
+        parent.stdout.readline()
+        (pid,) = leftovers(frozenset({"re6test-babeld"}), tmp_path)
+        assert asyncio.run(end_leftovers(frozenset({"re6test-babeld"}), tmp_path)) == [pid]
+        parent.wait(timeout=10)
+        assert leftovers(frozenset({"re6test-babeld"}), tmp_path) == []
+    finally:
+        parent.kill()
+        parent.communicate()
+
+
+def test_nothing_is_left(tmp_path: Path) -> None:
+    assert asyncio.run(end_leftovers(frozenset({"re6test-babeld"}), tmp_path)) == []

@@ -1,0 +1,431 @@
+"""OpenVPN's command lines, and servers and client tunnels before an OpenVPN that a test plays."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import pytest
+
+from re6st import tunnel
+from re6st.core.prefix import Prefix
+from re6st.core.wire import PROTOCOLS, Endpoint
+from re6st.process import Backoff
+from re6st.tunnel import ClientTunnel, Connected, Server, ServerClient, Settings, client_command, server_command
+from tests.unit.fake_program import FakePrograms, Script, install, until
+
+A, B = Prefix(1, 16), Prefix(2, 16)
+ONE, TWO = Endpoint("192.0.2.1", 1194, "tcp"), Endpoint("192.0.2.2", 443, "udp")
+
+
+def made(run: Path, *, encrypt: bool = True, log: Path | None = None) -> Settings:
+    return Settings(
+        program="/usr/sbin/openvpn",
+        run=run,
+        log=log,
+        ca=Path("/etc/ca.crt"),
+        cert=Path("/etc/cert.crt"),
+        key=Path("/etc/cert.key"),
+        encrypt=encrypt,
+        ping_exit=60,
+        extra=("--verb", "4"),
+    )
+
+
+# --- command lines (wire.md 8.1 to 8.3) ---
+
+
+def test_the_command_line_of_a_server() -> None:
+    assert server_command(made(Path("/run/x")), "re6stnet-udp", 1194, "udp", 20, Path("/var/dh.pem")) == [
+        "/usr/sbin/openvpn",
+        *("--dev-type", "tap", "--dev", "re6stnet-udp", "--persist-tun", "--persist-key"),
+        *("--script-security", "1", "--management-hold"),
+        *("--management", "/run/x/re6stnet-udp.sock", "unix"),
+        *("--ca", "/etc/ca.crt", "--cert", "/etc/cert.crt", "--key", "/etc/cert.key"),
+        *("--crl-verify", "/run/x/revoked", "dir", "--verb", "0"),
+        *("--tun-mtu", "1348", "--mtu-disc", "yes"),
+        *("--tls-server", "--mode", "server", "--dh", "/var/dh.pem"),
+        *("--port", "1194", "--proto", "udp4", "--max-clients", "20"),
+        *("--management-client-auth", "--auth-user-pass-optional"),
+        *("--ping-exit", "60", "--verb", "4"),
+    ]
+
+
+def test_the_command_line_of_a_client() -> None:
+    settings = made(Path("/run/x"), encrypt=False, log=Path("/log"))
+    assert client_command(settings, "re6stnet3", A, ONE) == [
+        "/usr/sbin/openvpn",
+        *("--dev-type", "tap", "--dev", "re6stnet3", "--persist-tun", "--persist-key"),
+        *("--script-security", "1", "--management-hold"),
+        *("--management", "/run/x/re6stnet3.sock", "unix"),
+        *("--ca", "/etc/ca.crt", "--cert", "/etc/cert.crt", "--key", "/etc/cert.key"),
+        *("--crl-verify", "/run/x/revoked", "dir", "--verb", "3"),
+        *("--cipher", "none", "--data-ciphers", "none", "--data-ciphers-fallback", "none"),
+        *("--socket-flags", "TCP_NODELAY"),
+        *("--nobind", "--client", "--remote", "192.0.2.1", "1194", "tcp4", "--verify-x509-name", "1/16", "name"),
+        *("--resolv-retry", "0", "--connect-retry", "1", "--connect-retry-max", "3", "--connect-timeout", "5"),
+        *("--tls-exit", "--remap-usr1", "SIGTERM", "--management-up-down"),
+        *("--ping-exit", "60", "--verb", "4"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("protocol", "encrypt", "mtu"),
+    [
+        ("udp", True, "1348"),
+        ("udp4", True, "1348"),
+        ("udp", False, "1372"),
+        ("udp6", True, "1366"),
+        ("udp6", False, "1390"),
+        ("tcp", True, None),
+        ("tcp6", False, None),
+    ],
+)
+def test_both_sides_agree_on_the_mtu(protocol: str, encrypt: bool, mtu: str | None) -> None:
+    settings = made(Path("/r"), encrypt=encrypt)
+    client = client_command(settings, "x", A, Endpoint("h", 1, protocol))
+    commands = [client]
+    if not protocol.endswith("4"):
+        commands.append(server_command(settings, "x", 1, protocol, 1, None))
+    for command in commands:
+        assert ("--tun-mtu" in command) == (mtu is not None) == ("--mtu-disc" in command)
+        assert mtu is None or command[command.index("--tun-mtu") + 1] == mtu
+        assert ("--cipher" in command) == (not encrypt)
+
+
+def test_protocols_are_named_as_openvpn_names_them() -> None:
+    settings = made(Path("/r"))
+
+    def proto(command: list[str], option: str, place: int) -> str:
+        return command[command.index(option) + place]
+
+    assert [proto(client_command(settings, "x", A, Endpoint("h", 1, p)), "--remote", 3) for p in PROTOCOLS] == [
+        "udp4",
+        "tcp4",
+        "udp4",
+        "tcp4",
+        "udp6",
+        "tcp6",
+    ]
+    servers = {p: proto(server_command(settings, "x", 1, p, 1, None), "--proto", 1) for p in tunnel.SERVER_PROTOCOLS}
+    assert servers["udp"] == "udp4"
+    assert servers["udp6"] == "udp6"
+    assert servers["tcp"].endswith("-server")
+    assert servers["tcp6"] == "tcp6-server"
+    assert proto(server_command(settings, "x", 1, "tcp", 1, None), "--dh", 1) == "none"
+
+
+# --- an OpenVPN that a test plays ---
+
+
+class Peer:
+    """The OpenVPN's end of one management connection."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._reader, self._writer = reader, writer
+        self.heard: list[str] = []
+
+    def say(self, *lines: str) -> None:
+        self._writer.write("".join(f"{line}\r\n" for line in lines).encode())
+
+    def block(self, kind: str, head: str, **values: object) -> None:
+        self.say(f">{kind}:{head}", *(f">{kind}:ENV,{n}={v}" for n, v in values.items()), f">{kind}:ENV,END")
+
+    async def hears(self, line: str) -> None:
+        """Read on until this line comes."""
+        async with asyncio.timeout(10):
+            while line not in self.heard:
+                got = await self._reader.readline()
+                if not got:
+                    raise EOFError(f"{line!r} never came, only {self.heard}")
+                self.heard.append(got.decode().rstrip("\n"))
+
+    async def closes(self) -> None:
+        async with asyncio.timeout(10):
+            while await self._reader.readline():
+                pass
+
+
+def played(part: Callable[[Peer], Awaitable[None]]) -> Script:
+    async def script(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        peer = Peer(reader, writer)
+        peer.say(">INFO:OpenVPN Management Interface Version 5 -- type 'help' for more info")
+        peer.say(">HOLD:Waiting for hold release:0")
+        await peer.hears("hold release")
+        assert "state on" in peer.heard
+        await part(peer)
+
+    return script
+
+
+@dataclass
+class Told:
+    """What a server told the node."""
+
+    joined: list[ServerClient] = field(default_factory=list)
+    left: list[ServerClient] = field(default_factory=list)
+    up: list[tuple[str, int]] = field(default_factory=list)
+    down: list[str] = field(default_factory=list)
+    refused: set[Prefix] = field(default_factory=set)
+
+    async def set_up(self, interface: str, mtu: int) -> None:
+        self.up.append((interface, mtu))
+
+    async def set_down(self, interface: str) -> None:
+        self.down.append(interface)
+
+    def server(self, settings: Settings) -> Server:
+        return Server(
+            settings,
+            "re6stnet-tcp",
+            server_command(settings, "re6stnet-tcp", 1194, "tcp", 20, None),
+            admit=lambda peer, serial: peer not in self.refused,
+            joined=self.joined.append,
+            left=self.left.append,
+            up=self.set_up,
+            down=self.set_down,
+            mtu=1500,
+        )
+
+
+class QuickBackoff(Backoff):
+    def next(self) -> float:
+        return 0.001
+
+
+def serve(
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    parts: list[Callable[[Peer], Awaitable[None]] | int],
+    watch: Callable[[Server, Told, FakePrograms], Awaitable[None]],
+) -> Told:
+    """Run a server before these plays until `watch` returns."""
+    monkeypatch.setattr(tunnel, "Backoff", QuickBackoff)
+    programs = install(monkeypatch, "--management", *(p if isinstance(p, int) else played(p) for p in parts))
+    told = Told()
+
+    async def run() -> None:
+        server = told.server(made(tmp_path))
+        task = asyncio.create_task(server.run())
+        try:
+            await watch(server, told, programs)
+        finally:
+            task.cancel()
+            await asyncio.wait([task])
+        assert all(not child.running for child in programs.started)
+
+    asyncio.run(run())
+    return told
+
+
+def test_a_client_comes_and_goes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    async def part(peer: Peer) -> None:
+        peer.say(">STATE:1,CONNECTED,SUCCESS,,,,,")
+        peer.block("CLIENT", "CONNECT,0,1", common_name="1/16", tls_serial_0=12, untrusted_ip="192.0.2.7")
+        await peer.hears("END")
+        assert peer.heard[-3:] == ["client-auth 0 1", 'push "setenv-safe external_ip 192.0.2.7"', "END"]
+        peer.block("CLIENT", "ESTABLISHED,0", common_name="1/16")
+        peer.block("CLIENT", "REAUTH,0,2", common_name="1/16", tls_serial_0=12)
+        await peer.hears("client-auth-nt 0 2")
+        peer.block("CLIENT", "DISCONNECT,0", common_name="1/16")
+        await peer.closes()
+
+    async def watch(server: Server, told: Told, _programs: FakePrograms) -> None:
+        await until(lambda: told.left)
+        assert server.listening.is_set()
+        assert server.clients == {}
+
+    told = serve(monkeypatch, tmp_path, [part], watch)
+    assert told.joined == told.left == [ServerClient(A, 12, "192.0.2.7")]
+    assert told.up == [("re6stnet-tcp", 1500)]
+    assert told.down == ["re6stnet-tcp"]
+
+
+def test_who_may_not_come_in_is_denied(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    async def part(peer: Peer) -> None:
+        for number, name in enumerate(["2/16", "", "nonsense", "9/1", "1/16\\n"]):
+            peer.block("CLIENT", f"CONNECT,{number},7", common_name=name, tls_serial_0=1)
+            await peer.hears(f'client-deny {number} 7 "not accepted"')
+        peer.block("CLIENT", "CONNECT,9,7", common_name="1/16")
+        await peer.hears("client-auth 9 7")
+        peer.block("CLIENT", "DISCONNECT,0", common_name="2/16")
+        await peer.closes()
+
+    async def watch(server: Server, told: Told, _programs: FakePrograms) -> None:
+        told.refused.add(B)
+        await until(lambda: told.joined)
+        await asyncio.sleep(0)
+
+    told = serve(monkeypatch, tmp_path, [part], watch)
+    assert [client.peer for client in told.joined] == [A]
+    assert [client.peer for client in told.left] == [A], "only who came in leaves, here at the end"
+
+
+def test_a_revoked_client_is_cut_off_and_refused_at_its_next_key(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    async def part(peer: Peer) -> None:
+        for number, name in ((3, "1/16"), (4, "2/16")):
+            peer.block("CLIENT", f"CONNECT,{number},1", common_name=name, tls_serial_0=number + 10)
+        await peer.hears("client-kill 4")
+        assert "client-kill 3" not in peer.heard
+        peer.block("CLIENT", "REAUTH,4,2", common_name="2/16", tls_serial_0=14)
+        await peer.hears('client-deny 4 2 "not accepted"')
+        peer.block("CLIENT", "DISCONNECT,4", common_name="2/16")
+        await peer.closes()
+
+    async def watch(server: Server, told: Told, _programs: FakePrograms) -> None:
+        await until(lambda: len(told.joined) == 2)
+        told.refused.add(B)
+        server.kick(frozenset({14, 99}))
+        await until(lambda: told.left)
+        assert [client.peer for client in server.clients.values()] == [A]
+
+    serve(monkeypatch, tmp_path, [part], watch)
+
+
+def test_a_server_that_ends_starts_again_and_its_clients_have_left(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def part(peer: Peer) -> None:
+        peer.block("CLIENT", "CONNECT,0,1", common_name="1/16", tls_serial_0=12)
+        await peer.hears("END")
+        peer.say(">FATAL:out of luck")
+
+    async def watch(server: Server, told: Told, programs: FakePrograms) -> None:
+        await until(lambda: len(told.joined) >= 3)
+        assert len(programs.started) >= 3
+        assert len(told.joined) - len(told.left) <= 1
+        server.kick(frozenset({12}))
+
+    told = serve(monkeypatch, tmp_path, [part], watch)
+    assert told.joined == told.left
+    assert len(told.down) >= 3
+    assert "out of luck" in caplog.text
+
+
+def test_an_option_that_openvpn_refuses_is_told(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def watch(_server: Server, _told: Told, programs: FakePrograms) -> None:
+        await until(lambda: len(programs.started) > 2)
+
+    told = serve(monkeypatch, tmp_path, [1], watch)
+    assert told.joined == []
+    assert "re6stnet-tcp: ended at start, exit status 1: Options error: no good." in caplog.text
+
+
+# --- client tunnels ---
+
+
+def connect(
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    parts: list[Callable[[Peer], Awaitable[None]] | int],
+    endpoints: list[Endpoint],
+) -> tuple[bool, list[Connected], FakePrograms]:
+    """Run a client tunnel before these plays to its end."""
+    monkeypatch.setattr(tunnel, "CONNECT_TIME", 0.3)
+    programs = install(monkeypatch, "--management", *(p if isinstance(p, int) else played(p) for p in parts))
+    told: list[Connected] = []
+
+    async def connected(event: Connected) -> None:
+        told.append(event)
+
+    async def run() -> bool:
+        async with asyncio.timeout(20):
+            return await ClientTunnel(made(tmp_path), "re6stnet1", A, endpoints, connected).run()
+
+    worked = asyncio.run(run())
+    assert all(not child.running for child in programs.started)
+    return worked, told, programs
+
+
+async def comes_up(peer: Peer) -> None:
+    peer.say(">STATE:1,CONNECTED,SUCCESS,,,,,")
+    peer.block("UPDOWN", "UP", tls_serial_0=5, OPENVPN_external_ip="203.0.113.9", tun_mtu=1348)
+
+
+async def never(peer: Peer) -> None:
+    peer.say(">STATE:1,WAIT,,,,,,")
+    await peer.closes()
+
+
+def test_a_client_tunnel_lives_and_ends(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    worked, told, programs = connect(monkeypatch, tmp_path, [comes_up], [ONE, TWO])
+    assert worked
+    assert told == [Connected(A, ONE, "re6stnet1", 5, "203.0.113.9", 1348)]
+    assert len(programs.started) == 1, "one that worked is not tried at its other addresses when it ends"
+
+
+def test_the_next_address_is_tried_when_one_fails(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    worked, told, programs = connect(monkeypatch, tmp_path, [1, never, comes_up], [ONE, ONE, TWO])
+    assert worked
+    assert [event.endpoint for event in told] == [TWO]
+    assert [child.argv[child.argv.index("--remote") + 1] for child in programs.started] == [
+        "192.0.2.1",
+        "192.0.2.1",
+        "192.0.2.2",
+    ]
+    assert "ended at start, exit status 1: Options error: no good" in caplog.text
+    assert "not connected in time" in caplog.text
+
+
+def test_nobody_answers(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    worked, told, _ = connect(monkeypatch, tmp_path, [never], [ONE])
+    assert (worked, told) == (False, [])
+    assert connect(monkeypatch, tmp_path, [never], [])[0] is False
+
+
+def test_a_tunnel_that_is_up_is_not_ended_by_the_time_to_connect(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    async def part(peer: Peer) -> None:
+        await comes_up(peer)
+        await asyncio.sleep(0.6)
+        peer.say(">STATE:1,RECONNECTING,ping-restart,,,,,")
+        await asyncio.sleep(0.1)
+        peer.say("x" * 200_000, ">STATE:1,EXITING,SIGTERM,,,,,")
+
+    worked, told, _ = connect(monkeypatch, tmp_path, [part], [ONE])
+    assert (worked, len(told)) == (True, 1)
+
+
+@pytest.mark.parametrize("mtu", ["", "abc", "-1", "100", "²", "9" * 4000, None])
+def test_an_mtu_that_makes_no_sense_is_not_used(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, mtu: str) -> None:
+    async def part(peer: Peer) -> None:
+        peer.block("UPDOWN", "UP", **({"tun_mtu": mtu} if mtu is not None else {}))
+
+    worked, told, _ = connect(monkeypatch, tmp_path, [part], [ONE])
+    assert worked
+    assert told[0].mtu in (1500, 9000)
+    assert told[0].serial is None
+
+
+def test_cancelling_ends_the_process(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    programs = install(monkeypatch, "--management", played(never))
+
+    async def run() -> None:
+        async def connected(_event: Connected) -> None: ...
+
+        task = asyncio.create_task(ClientTunnel(made(tmp_path), "re6stnet1", A, [ONE], connected).run())
+        await until(lambda: programs.started)
+        task.cancel()
+        await asyncio.wait([task])
+        assert programs.started[0].stopped
+
+    asyncio.run(run())
+
+
+def test_a_leftover_socket_is_no_hindrance(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    settings = replace(made(tmp_path), log=tmp_path)
+    settings.management("re6stnet1").touch()
+    settings.output("re6stnet1").write_text("earlier\n")
+    assert connect(monkeypatch, tmp_path, [comes_up], [ONE])[0]
+    assert settings.output("re6stnet1").read_text() == "earlier\n", "a log of the user's is kept"
