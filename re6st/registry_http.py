@@ -137,6 +137,7 @@ class HttpServer:
         session = sessions.check(caller, request.raw_path.encode("ascii"), header)
         if session is None:
             raise RpcError(HTTPStatus.BAD_REQUEST, f"wrong {HEADER} for {caller}")
+        self._registry.seen.note(caller, session.protocol, request.headers.get("User-Agent", ""))
         return Call(method.name, arguments, self._source(request), caller, session)
 
     def _is_authorized(self, request: web.BaseRequest) -> bool:

@@ -58,7 +58,7 @@ class Store:
 
     def __init__(self, path: Path, network: IPv6Network) -> None:
         """Raises StoreError."""
-        self._path = path
+        self.path = path
         self._lock = _lock(path)
         try:
             writer = self._connect(BUSY_TIMEOUT)
@@ -84,7 +84,7 @@ class Store:
         try:
             self._queue.put_nowait(_Job(job, future))
         except queue.Full:
-            raise StoreError(f"database {self._path}: more than {QUEUE_LIMIT} changes wait") from None
+            raise StoreError(f"database {self.path}: more than {QUEUE_LIMIT} changes wait") from None
         return await future
 
     def close(self) -> None:
@@ -96,7 +96,7 @@ class Store:
         os.close(self._lock)
 
     def _connect(self, timeout: float) -> sqlite3.Connection:
-        return sqlite3.connect(self._path, timeout=timeout, isolation_level=None, check_same_thread=False)
+        return sqlite3.connect(self.path, timeout=timeout, isolation_level=None, check_same_thread=False)
 
     def _run(self) -> None:
         """The writing thread."""
@@ -125,7 +125,7 @@ class Store:
             self._ledger.commit()
             return results
         except Exception as error:  # whatever it is, the thread goes on
-            logger.error("database %s: %d changes lost: %s", self._path, len(batch), error)
+            logger.error("database %s: %d changes lost: %s", self.path, len(batch), error)
             with contextlib.suppress(sqlite3.Error):
                 self._ledger.rollback()
             return [_Result(job.future, error=self._error(error)) for job in batch]
@@ -143,7 +143,7 @@ class Store:
             return _Result(job.future, error=error)
 
     def _error(self, error: Exception) -> StoreError:
-        return StoreError(f"database {self._path}: {error}")
+        return StoreError(f"database {self.path}: {error}")
 
 
 def _resolve(results: list[_Result]) -> None:

@@ -1,0 +1,469 @@
+"""What the operator does on the registry's machine: operations on a registry, and the socket they come in by.
+
+`Admin` carries them out, for the running registry as for the file of one that does not run. `AdminServer` serves them
+on a unix socket beside the database, for its owner only: one JSON object a line, `{"protocol": 1, "operation": NAME,
+"arguments": {...}}`, answered by `{"protocol": 1, "result": {...}}` or `{"protocol": 1, "error": {"status": 3,
+"message": "..."}}`. Lists come in pages, so that no answer holds up other calls.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+import socket
+import sqlite3
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
+from enum import IntEnum
+from functools import partial
+from http import HTTPStatus
+from pathlib import Path
+from typing import Any, Protocol
+
+from re6st import cert
+from re6st import registry_report as report
+from re6st.core.allocator import AllocationError, Allocator
+from re6st.core.babel_keys import State
+from re6st.core.clock import ClockError
+from re6st.core.params import version_number
+from re6st.core.prefix import Prefix
+from re6st.ledger import NotFound
+from re6st.mail import is_address
+from re6st.registry import Call, Registry, RpcError, Settings
+from re6st.registry_report import Filter, Page, Record, iso
+from re6st.store import Store, StoreError
+
+logger = logging.getLogger("admin")
+
+PROTOCOL = 1
+REQUEST_LIMIT = 64 * 1024
+"""Bytes of a request line."""
+CLIENTS_LIMIT = 8
+"""Operators at work at once."""
+IDLE_TIMEOUT = 60.0
+TEXT_LIMIT = 256
+LIFE_LIMIT = 100 * 366 * 86400
+"""Seconds: a hundred years."""
+
+
+class Status(IntEnum):
+    """How an operation ends; also the exit codes of the program."""
+
+    DONE = 0
+    FAILED = 1
+    USAGE = 2
+    NOT_FOUND = 3
+    CONFLICT = 4
+
+
+class AdminError(Exception):
+    """An operation that was not carried out; the text is for the operator."""
+
+    def __init__(self, status: Status, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+class Operations(Protocol):
+    """Who carries out operations: `Admin` itself, or the other end of the socket."""
+
+    async def call(self, operation: str, arguments: Mapping[str, Any]) -> Record:
+        """Raises AdminError."""
+
+
+def socket_path(database: Path) -> Path:
+    """Where the registry of a database listens for its operator."""
+    return database.with_name(f"{database.name}.sock")
+
+
+class Arguments:
+    """The arguments of an operation, from outside: read by type, with a default of None, and no others allowed."""
+
+    def __init__(self, values: Mapping[str, Any]) -> None:
+        self._values = dict(values)
+
+    def text(self, name: str) -> str | None:
+        value = self._values.pop(name, None)
+        if value is not None and not (isinstance(value, str) and len(value) <= TEXT_LIMIT and value.isprintable()):
+            raise AdminError(Status.USAGE, f"{name} is no printable text of at most {TEXT_LIMIT} characters")
+        return value
+
+    def required(self, name: str) -> str:
+        if not (value := self.text(name)):
+            raise AdminError(Status.USAGE, f"{name} is missing")
+        return value
+
+    def integer(self, name: str, low: int, high: int) -> int | None:
+        value = self._values.pop(name, None)
+        if value is not None and not (type(value) is int and low <= value <= high):
+            raise AdminError(Status.USAGE, f"{name} is no number between {low} and {high}")
+        return value
+
+    def end(self) -> None:
+        if self._values:
+            raise AdminError(Status.USAGE, f"unknown argument {min(self._values)[:40]!r}")
+
+
+class Admin:
+    """Operations on a registry. `clock` gives Unix time."""
+
+    def __init__(
+        self,
+        registry: Registry,
+        authority: cert.Authority,
+        store: Store,
+        settings: Settings,
+        clock: Callable[[], float],
+    ) -> None:
+        self._registry = registry
+        self._authority = authority
+        self._network = authority.trust.network
+        self._store = store
+        self._settings = settings
+        self._clock = clock
+        self._operations: Mapping[str, Callable[[Arguments], Awaitable[Record]]] = {
+            "nodes": self._nodes,
+            "node": self._node,
+            "invite": self._invite,
+            "tokens": self._tokens,
+            "delete-token": self._delete_token,
+            "revoke": self._revoke,
+            "revoked": self._revoked,
+            "rotate": self._rotate,
+            "params": self._params,
+            "topology": self._topology,
+            "versions": self._versions,
+        }
+
+    async def call(self, operation: str, arguments: Mapping[str, Any]) -> Record:
+        """Carry out one operation. Raises AdminError."""
+        try:
+            carry_out = self._operations[operation]
+        except KeyError:
+            raise AdminError(Status.USAGE, f"unknown operation {operation[:40]!r}") from None
+        try:
+            return await carry_out(Arguments(arguments))
+        except RpcError as error:
+            known = {HTTPStatus.NOT_FOUND: Status.NOT_FOUND, HTTPStatus.CONFLICT: Status.CONFLICT}
+            raise AdminError(known.get(error.status, Status.FAILED), str(error)) from None
+        except NotFound as error:
+            raise AdminError(Status.NOT_FOUND, str(error)) from None
+        except sqlite3.Error as error:
+            raise AdminError(Status.FAILED, f"database: {error}") from None
+        except (StoreError, ClockError) as error:
+            raise AdminError(Status.FAILED, str(error)) from None
+
+    # --- nodes ---
+
+    async def _nodes(self, arguments: Arguments) -> Record:
+        now = int(self._clock())
+        expiring = arguments.integer("expiring", 0, LIFE_LIMIT)
+        unseen = arguments.integer("unseen", 0, LIFE_LIMIT)
+        wanted = Filter(
+            email=arguments.text("email"),
+            ends_before=None if expiring is None else now + expiring,
+            unseen_since=None if unseen is None else now - unseen,
+        )
+        after = arguments.text("after") or ""
+        arguments.end()
+        if not after:
+            await self._registry.seen.try_flush()
+        page = await self._read(lambda db: report.nodes(db, self._network, wanted, after))
+        return _listed("nodes", page)
+
+    async def _node(self, arguments: Arguments) -> Record:
+        target = arguments.required("target")
+        arguments.end()
+        return {"node": await self._find(target)}
+
+    async def _find(self, target: str) -> Record:
+        await self._registry.seen.try_flush()
+        try:
+            found = await self._read(lambda db: report.find(db, self._network, target))
+        except ValueError:
+            raise AdminError(
+                Status.USAGE, f"{target!r} is no CN such as 120/16, no serial of a certificate and no IPv6 address"
+            ) from None
+        if found is None:
+            raise AdminError(Status.NOT_FOUND, f"{target}: no such node")
+        node: Record = found
+        return node
+
+    async def _revoke(self, arguments: Arguments) -> Record:
+        target, reason = arguments.required("target"), arguments.text("reason") or ""
+        arguments.end()
+        node = await self._find(target)
+        by_serial = report.is_serial(target)
+        if by_serial and node["revoked"]:
+            raise AdminError(Status.CONFLICT, f"serial {target} is revoked already")
+        what = str(node["serial"] if by_serial else node["cn"])
+        await self._registry.call(Call("revoke", {"cn_or_serial": what, "reason": reason}, None))
+        return {"node": node, "subnet_kept": by_serial, "version": self._version()}
+
+    async def _revoked(self, arguments: Arguments) -> Record:
+        after = arguments.text("after") or ""
+        arguments.end()
+        if after and not (after.isascii() and after.isdigit()):
+            raise AdminError(Status.USAGE, "after is no serial")
+        return _listed("revoked", await self._read(lambda db: report.revoked(db, after)))
+
+    # --- tokens ---
+
+    async def _invite(self, arguments: Arguments) -> Record:
+        email = arguments.text("email") or ""
+        length = arguments.integer("prefix_length", 1, 128) or self._settings.prefix_length
+        life = arguments.integer("life", 1, LIFE_LIMIT)
+        arguments.end()
+        if email and not is_address(email):
+            raise AdminError(Status.USAGE, f"{email}: no e-mail address")
+        if not length:
+            raise AdminError(
+                Status.FAILED, "this registry has no prefix length for tokens (--prefix-length 0): give one"
+            )
+        allocator = Allocator(self._network.prefixlen)
+        for community in self._settings.communities:
+            try:
+                allocator.check_length(community.prefix, length)
+            except AllocationError as error:
+                raise AdminError(Status.USAGE, str(error)) from None
+        now = int(self._clock())
+        token = await self._registry.new_token(email, length, None if life is None else now + life)
+        logger.info("an invitation was made for %s", email or "nobody in particular")
+        return {
+            "token": token,
+            "email": email or None,
+            "prefix_length": length,
+            "created": iso(now),
+            "expires": iso(now + (self._settings.grace if life is None else life)),
+            "fingerprint": f"sha256:{cert.fingerprint(self._authority.trust.ca, 'sha256').hex()}",
+        }
+
+    async def _tokens(self, arguments: Arguments) -> Record:
+        after = arguments.text("after") or ""
+        arguments.end()
+        now = self._clock()
+        return _listed("tokens", await self._read(lambda db: report.tokens(db, self._settings.grace, now, after)))
+
+    async def _delete_token(self, arguments: Arguments) -> Record:
+        token = arguments.required("token")
+        arguments.end()
+        if not await self._store.call(lambda ledger: ledger.delete_token(token)):
+            raise AdminError(Status.NOT_FOUND, f"token {token!r}: unknown, used or expired")
+        return {"token": token}
+
+    # --- the network ---
+
+    async def _rotate(self, arguments: Arguments) -> Record:
+        step = arguments.integer("step", 0, 1)
+        arguments.end()
+        if step:
+            if self._store.rows.registry_prefix() is None:
+                raise AdminError(Status.FAILED, "no certificate was issued yet, so there is no key to rotate")
+            await self._registry.call(Call("updateHMAC", {}, None))
+        state = self._store.rows.babel_state()
+        return {
+            "state": state_name(state),
+            "changed": bool(step),
+            "next_not_before": iso(_next_step(state)),
+            "version": self._version(),
+        }
+
+    async def _params(self, arguments: Arguments) -> Record:
+        arguments.end()
+        parameters = self._registry.upkeep.parameters
+        return {
+            "version": self._version(),
+            "parameters": parameters.public(),
+            "registry": parameters.registry_prefix.cn,
+            "keys": state_name(self._store.rows.babel_state()),
+        }
+
+    async def _topology(self, arguments: Arguments) -> Record:
+        arguments.end()
+        graph = json.loads(await self._registry.call(Call("topology", {}, None)) or b"{}")
+        answered = set(graph.pop("", ()))
+        names = sorted({*graph, *answered, *(peer for peers in graph.values() for peer in peers)}, key=Prefix.from_cn)
+        return {
+            "topology": [{"cn": cn, "answered": cn in answered, "tunnels_to": graph.get(cn, [])} for cn in names],
+        }
+
+    async def _versions(self, arguments: Arguments) -> Record:
+        arguments.end()
+        found = json.loads(await self._registry.call(Call("versions", {}, None)) or b"{}")
+        return {
+            "versions": [
+                {"cn": Prefix.from_bits(bits).cn, "prefix": bits, "version": found[bits]} for bits in sorted(found)
+            ]
+        }
+
+    # --- helpers ---
+
+    async def _read(self, job: Callable[[sqlite3.Connection], Any]) -> Any:
+        """Read in a thread, so that nobody waits. Raises sqlite3.Error."""
+        return await asyncio.to_thread(_read, self._store.path, job)
+
+    def _version(self) -> int:
+        return version_number(self._store.rows.config("version") or b"\0")
+
+
+def _read(path: Path, job: Callable[[sqlite3.Connection], Any]) -> Any:
+    with report.reading(path) as db:
+        return job(db)
+
+
+def _listed(name: str, page: Page) -> Record:
+    return {name: page.records, "next": page.next}
+
+
+def state_name(state: State) -> str:
+    """The state of the babel keys, in the words of wire.md 5.4."""
+    match [key is not None for key in state.keys]:
+        case [True, False, False]:
+            return "stable"
+        case [False, False, False]:
+            return "none"
+        case [True, True, False]:
+            return "phase 1"
+        case _:
+            return "phase 2"
+
+
+def _next_step(state: State) -> float | None:
+    """When a rotation that has begun may go on, as Unix time."""
+    match state_name(state):
+        case "phase 1":
+            return state.valid_until
+        case "phase 2":
+            return state.switch_time
+    return None
+
+
+class AdminServer:
+    """The socket of a running registry."""
+
+    def __init__(self, operations: Operations, path: Path) -> None:
+        self._operations = operations
+        self._path = path
+        self._clients: set[asyncio.Task[None]] = set()
+
+    async def run(self) -> None:
+        """Serve until cancelled. Without the socket the registry does its work all the same."""
+        try:
+            listening = _listen(self._path)
+        except OSError as error:
+            logger.error("no socket %s for the operator: %s", self._path, error.strerror or error)
+            return
+        server = await asyncio.start_unix_server(self._connected, sock=listening, limit=REQUEST_LIMIT)
+        try:
+            await asyncio.get_running_loop().create_future()  # until cancelled
+        finally:
+            server.close()
+            for task in self._clients:
+                task.cancel()
+            await asyncio.gather(*self._clients, return_exceptions=True)
+            with suppress(OSError):
+                self._path.unlink()
+
+    async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        if task is None or len(self._clients) >= CLIENTS_LIMIT:
+            writer.write(_refusal(Status.FAILED, f"more than {CLIENTS_LIMIT} operators at once"))
+            writer.close()
+            return
+        self._clients.add(task)
+        try:
+            while True:
+                async with asyncio.timeout(IDLE_TIMEOUT):
+                    line = await reader.readline()
+                if not line.endswith(b"\n"):
+                    return
+                writer.write(await self._answer(line))
+                async with asyncio.timeout(IDLE_TIMEOUT):
+                    await writer.drain()
+        except ValueError:
+            writer.write(_refusal(Status.USAGE, f"a request of more than {REQUEST_LIMIT} bytes"))
+        except (OSError, TimeoutError):
+            pass
+        finally:
+            self._clients.discard(task)
+            writer.close()
+
+    async def _answer(self, line: bytes) -> bytes:
+        try:
+            request = json.loads(line)
+            protocol, operation, arguments = request["protocol"], request["operation"], request["arguments"]
+            if not isinstance(operation, str) or not isinstance(arguments, dict):
+                raise ValueError
+        except (ValueError, TypeError, KeyError, RecursionError):
+            return _refusal(Status.USAGE, "no request in JSON")
+        if protocol != PROTOCOL:
+            return _refusal(Status.FAILED, f"the registry speaks protocol {PROTOCOL} of the operator's socket")
+        try:
+            result = await self._operations.call(operation, arguments)
+        except AdminError as error:
+            return _refusal(error.status, str(error))
+        except Exception as error:
+            logger.error("%s: unexpected error: %s: %s", operation[:40], type(error).__name__, error)
+            return _refusal(Status.FAILED, f"unexpected error, please report it: {type(error).__name__}: {error}")
+        return await asyncio.to_thread(partial(_line, {"result": result}))
+
+
+class Remote:
+    """The other end of the socket."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._reader = reader
+        self._writer = writer
+
+    ANSWER_LIMIT = 1 << 28
+    """Bytes of an answer: the topology of 100,000 nodes is a tenth."""
+    TIMEOUT = 120.0
+
+    @classmethod
+    async def connect(cls, path: Path) -> Remote:
+        """Raises OSError."""
+        return cls(*await asyncio.open_unix_connection(str(path), limit=cls.ANSWER_LIMIT))
+
+    async def call(self, operation: str, arguments: Mapping[str, Any]) -> Record:
+        """Have an operation carried out. Raises AdminError."""
+        try:
+            async with asyncio.timeout(self.TIMEOUT):
+                self._writer.write(_line({"operation": operation, "arguments": arguments}))
+                line = await self._reader.readline()
+            answer = json.loads(line)
+            if "error" in answer:
+                raise AdminError(Status(answer["error"]["status"]), str(answer["error"]["message"]))
+            result: Record = answer["result"]
+            return result
+        except TimeoutError:
+            raise AdminError(Status.FAILED, f"the registry does not answer within {self.TIMEOUT:.0f} s") from None
+        except (OSError, ValueError, KeyError, TypeError):
+            raise AdminError(Status.FAILED, "the registry ended, or its answer is none. See its log.") from None
+
+    def close(self) -> None:
+        self._writer.close()
+
+
+def _listen(path: Path) -> socket.socket:
+    """A socket for its owner only. Who has the lock of the database may replace an old one. Raises OSError."""
+    path.unlink(missing_ok=True)
+    listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+    try:
+        listening.bind(str(path))
+        os.chmod(path, 0o600)  # nobody can connect before it listens
+        listening.listen(CLIENTS_LIMIT)
+    except OSError:
+        listening.close()
+        raise
+    return listening
+
+
+def _line(message: Record) -> bytes:
+    return json.dumps({"protocol": PROTOCOL, **message}).encode() + b"\n"
+
+
+def _refusal(status: Status, message: str) -> bytes:
+    return _line({"error": {"status": int(status), "message": message}})
