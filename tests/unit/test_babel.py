@@ -1,0 +1,263 @@
+"""babeld's configuration, word for word, and its life before a babeld that a test plays (wire.md section 9)."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import stat
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from ipaddress import IPv4Network, IPv6Address, IPv6Network
+from pathlib import Path
+
+import pytest
+
+from re6st import babel
+from re6st.babel import Babel, Settings, command_line, configuration, update_interval
+from re6st.process import Backoff
+from tests.unit.fake_program import FakePrograms, Script, install, until
+
+PLAIN = Settings(
+    network=IPv6Network("2001:db8:42::/48"),
+    subnet=IPv6Network("2001:db8:42:b::/64"),
+    address=IPv6Address("2001:db8:42:b::1"),
+    tunnels=("re6stnet-tcp", "re6stnet1"),
+)
+ROUTE = (
+    "add route 55f0c6ed9410 prefix 2001:db8:42:b::/64 from ::/0 installed yes id a8:e2:88:40:b9:88:04:42 metric 96 "
+    "refmetric 0 via fe80::3cb3:c7ff:fe1d:47a8 if re6stnet1"
+)
+
+
+def test_the_plainest_configuration() -> None:
+    assert configuration(PLAIN) == (
+        "redistribute local deny\n"
+        "redistribute ip 2001:db8:42:b::/64 eq 64\n"
+        "default hello-interval 0.5 update-interval 1 link-quality true split-horizon false\n"
+        "in ip ::/0 eq 0 src-ip ::/0 src-eq 0 deny\n"
+        "redistribute deny\n"
+        "install pref-src 2001:db8:42:b::1\n"
+        "interface re6stnet-tcp type tunnel\n"
+        "interface re6stnet1 type tunnel\n"
+    )
+
+
+def test_the_fullest_configuration() -> None:
+    settings = replace(
+        PLAIN,
+        lan=("eth0",),
+        babel_default="max-rtt-penalty 5000 rtt-max 500 rtt-decay 125",
+        key_sign=bytes(range(16)),
+        accept_unsigned=True,
+        ipv4=IPv4Network("10.42.3.0/24"),
+        gateway=True,
+        hello=4,
+        update=12.5,
+    )
+    assert configuration(settings) == (
+        "redistribute local deny\n"
+        "redistribute ip 2001:db8:42:b::/64 eq 64\n"
+        "key id sign type blake2s128 value 000102030405060708090a0b0c0d0e0f\n"
+        "default max-rtt-penalty 5000 rtt-max 500 rtt-decay 125 hello-interval 4 update-interval 12.5 "
+        "link-quality true split-horizon false key sign accept-bad-signatures true\n"
+        "redistribute ip 10.42.3.0/24 eq 24\n"
+        "redistribute ip ::/0 eq 0 src-prefix 2001:db8:42::/48\n"
+        "in ip ::/0 eq 0 src-ip ::/0 src-eq 0 deny\n"
+        "redistribute deny\n"
+        "install pref-src 2001:db8:42:b::1\n"
+        "install pref-src 10.42.3.1\n"
+        "interface re6stnet-tcp type tunnel\n"
+        "interface re6stnet1 type tunnel\n"
+        "interface eth0\n"
+    )
+
+
+def test_a_key_is_defined_before_it_is_used_and_shown_nowhere_else() -> None:
+    settings = replace(PLAIN, key_sign=b"k" * 16)
+    text = configuration(settings)
+    assert text.index("key id sign") < text.index("key sign")
+    assert "accept-bad-signatures" not in text
+    assert (b"k" * 16).hex() not in repr(settings)
+    assert "accept" not in configuration(replace(PLAIN, accept_unsigned=True)), (
+        "there is nothing to accept without a key"
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "taken"),
+    [
+        ("", ""),
+        ("rtt-max 500 type wired", "rtt-max 500"),
+        ("key none rxcost 100", "rxcost 100"),
+        ("hello-interval 60", ""),
+        ("rtt-max", ""),
+        ("accept-bad-signatures true enable-timestamps false", "enable-timestamps false"),
+    ],
+)
+def test_the_registry_sets_costs_only(text: str, taken: str) -> None:
+    (line,) = [line for line in configuration(replace(PLAIN, babel_default=text)).splitlines() if "default " in line]
+    assert line == " ".join(f"default {taken}".split()) + line[line.index(" hello-interval") :]
+
+
+def test_the_command_line() -> None:
+    run, state = Path("/run/re6stnet"), Path("/var/lib/re6stnet")
+    assert command_line("/usr/sbin/babeld", run, state, Path("/var/log/babeld.log"), ["-d", "1"]) == [
+        "/usr/sbin/babeld",
+        *("-c", "/run/re6stnet/babeld.conf", "-G", "/run/re6stnet/babeld.ctl"),
+        *("-S", "/var/lib/re6stnet/babeld.state", "-L", "/var/log/babeld.log", "-I", "", "-s", "-d", "1"),
+    ]
+    assert "/dev/null" in command_line("babeld", run, state, None, [])
+
+
+def test_routes_are_repeated_often_while_there_are_few() -> None:
+    assert update_interval(0) == update_interval(50) == 1
+    assert update_interval(500) == 10
+    assert update_interval(100_000) == 20
+
+
+# --- a babeld that a test plays ---
+
+
+def played(*events: str, then: Callable[[asyncio.StreamReader], Awaitable[object]] | None = None) -> Script:
+    """Greets, dumps one route, tells events, and goes on until its socket is closed."""
+
+    async def script(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        greeting = ("BABEL 1.0", "version babeld-1.12.1", "host x", "my-id 02:00:00:00:00:00:00:01", "ok")
+        writer.write("".join(f"{line}\n" for line in greeting).encode())
+        assert await reader.readline() == b"monitor\n"
+        writer.write(f"{ROUTE}\nok\n".encode())
+        writer.write("".join(f"{line}\n" for line in events).encode())
+        await (then or asyncio.StreamReader.read)(reader)
+
+    return script
+
+
+async def at_once(_reader: asyncio.StreamReader) -> None: ...
+
+
+class Quick(Backoff):
+    def next(self) -> float:
+        return 0.001
+
+
+def live(
+    monkeypatch: pytest.MonkeyPatch,
+    run: Path,
+    scripts: list[Script | int],
+    watch: Callable[[Babel, FakePrograms], Awaitable[None]],
+    settings: Settings = PLAIN,
+) -> list[int]:
+    """Keep a babeld until `watch` returns; the number of routes at each change of the table that was told."""
+    monkeypatch.setattr(babel, "Backoff", Quick)
+    programs = install(monkeypatch, "-G", *scripts)
+    sizes: list[int] = []
+    known: list[Babel] = []
+
+    def changed() -> None:
+        sizes.append(len(known[0].table.routes))
+
+    async def main() -> None:
+        kept = Babel(command_line("babeld", run, run, None, []), run, run / "babeld.out", settings, changed)
+        known.append(kept)
+        task = asyncio.create_task(kept.run())
+        try:
+            await watch(kept, programs)
+        finally:
+            task.cancel()
+            await asyncio.wait([task])
+        assert task.cancelled()
+        assert not kept.ready.is_set()
+        assert kept.table.routes == {}
+        assert all(not child.running for child in programs.started)
+
+    asyncio.run(main())
+    return sizes
+
+
+def test_its_table_is_read_and_followed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    async def watch(kept: Babel, _programs: FakePrograms) -> None:
+        await kept.ready.wait()
+        assert len(kept.table.routes) == 1
+        await until(lambda: kept.table.routes["55f0c6ed9410"].metric == 200)
+        assert len(kept.table.routes) == 1, "a line that makes no sense costs that line"
+
+    events = ["nonsense", "add route 1", ROUTE.replace("add", "change").replace("metric 96", "metric 200")]
+    assert live(monkeypatch, tmp_path, [played(*events)], watch) == [1, 1, 0]
+
+
+def test_its_configuration_is_read_by_its_owner_only(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "babeld.conf").write_text("from an earlier run")
+    (tmp_path / "babeld.ctl").touch()
+
+    async def watch(kept: Babel, _programs: FakePrograms) -> None:
+        await kept.ready.wait()
+        file = tmp_path / "babeld.conf"
+        assert stat.S_IMODE(file.stat().st_mode) == 0o600
+        assert file.read_text() == configuration(PLAIN)
+
+    live(monkeypatch, tmp_path, [played()], watch)
+
+
+def test_a_babeld_that_ends_is_started_again_and_meanwhile_nothing_is_known(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def watch(kept: Babel, programs: FakePrograms) -> None:
+        await kept.ready.wait()
+        programs.started[0].end(-11)
+        await programs.started[0].stop()
+        await until(lambda: len(programs.started) == 2 and kept.ready.is_set())
+        assert len(kept.table.routes) == 1
+
+    assert live(monkeypatch, tmp_path, [played()], watch) == [1, 0, 1, 0]
+    assert "babeld ended" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("first", "says"),
+    [
+        (1, "exit status 1"),
+        (played(then=at_once), "exit status 0"),
+        (played("add " + "x" * 100_000), ""),
+    ],
+    ids=["refuses its options", "ends", "a line without end"],
+)
+def test_whatever_babeld_does_it_is_tried_again(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture, first: Script | int, says: str
+) -> None:
+    async def watch(kept: Babel, programs: FakePrograms) -> None:
+        await until(lambda: len(programs.started) >= 2 and kept.ready.is_set())
+
+    live(monkeypatch, tmp_path, [first, played()], watch)
+    assert says in caplog.text
+
+
+@pytest.mark.parametrize("greeting", [b"", b"no\n", b"BABEL 1.0\nbad\n"])
+def test_a_socket_that_says_no(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture, greeting: bytes
+) -> None:
+    async def refuses(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(greeting)
+
+    async def watch(kept: Babel, programs: FakePrograms) -> None:
+        await until(lambda: len(programs.started) >= 2 and kept.ready.is_set())
+
+    live(monkeypatch, tmp_path, [refuses, played()], watch)
+    assert "its socket" in caplog.text
+
+
+def test_new_settings_restart_it_without_waiting_and_the_same_do_not(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+
+    async def watch(kept: Babel, programs: FakePrograms) -> None:
+        await kept.ready.wait()
+        await kept.reconfigure(replace(PLAIN))
+        assert programs.started[0].running
+        await kept.reconfigure(replace(PLAIN, hello=9))
+        await until(lambda: len(programs.started) == 2 and kept.ready.is_set())
+        assert "hello-interval 9" in (tmp_path / "babeld.conf").read_text()
+
+    live(monkeypatch, tmp_path, [played()], watch)
+    assert "restarted with new settings" in caplog.text
+    assert "babeld ended" not in caplog.text
