@@ -28,6 +28,7 @@ from re6st.core.params import Parameters, encode
 from re6st.core.prefix import Prefix, PrefixError, control_address
 from re6st.core.registry_sessions import RateLimit, Session, Sessions
 from re6st.core.rpc import SECRET_LENGTH
+from re6st.geoip import GeoIp
 from re6st.ledger import Conflict, Issued, Ledger, NotFound, Slot
 from re6st.localnode import LocalNode
 from re6st.mail import Mailer, MailError, is_address
@@ -66,6 +67,7 @@ class Settings:
     """0: no anonymous certificates."""
     grace: int
     mailer: Mailer | None = None
+    geoip: GeoIp | None = None
 
 
 @dataclass(frozen=True, slots=True)

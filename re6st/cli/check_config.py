@@ -1,0 +1,122 @@
+"""re6st-registry --check-config: everything that is wrong with the options and the files, and nothing changed.
+
+Status 0, or 78 (EX_CONFIG of sysexits.h) after one line for each problem. It works beside a running registry.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sqlite3
+import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import closing
+from datetime import UTC, datetime
+from pathlib import Path
+from urllib.parse import quote
+
+from cryptography.hazmat.primitives import serialization
+from cryptography.utils import CryptographyDeprecationWarning
+
+from re6st.cli.registry_config import PROGRAM, Config, problems
+from re6st.ledger import SCHEMA, LedgerError, Rows
+
+EX_CONFIG = 78
+DH_BITS = 1024
+"""OpenVPN 2.6 with OpenSSL 3 refuses smaller groups."""
+
+
+def main(options: argparse.Namespace, database: str) -> int:
+    """Check, and print what is wrong. `database` is the value of GEOIP2_MMDB. Returns the exit status."""
+    config, found = problems(options, database)
+    found += _places(options)
+    found += [] if config is None else [*_files(options, config), *_database(config)]
+    for problem in found:
+        print(f"{PROGRAM}: {' '.join(problem.split())}", file=sys.stderr)
+    if not found:
+        print(f"{PROGRAM}: the configuration is good")
+    return EX_CONFIG if found else 0
+
+
+def _places(options: argparse.Namespace) -> Iterator[str]:
+    """Files that it will write: there, or possible to make."""
+    places = [("--db", options.db)]
+    if options.verbose:
+        places.append(("--logfile", options.logfile))
+    if options.mailhost and os.path.isabs(options.mailhost):
+        places.append(("--mailhost", Path(options.mailhost)))
+    for option, path in places:
+        if path.is_dir():
+            yield f"{option} {path}: a directory"
+        elif path.exists():
+            if not os.access(path, os.R_OK | os.W_OK):
+                yield f"{option} {path}: this user may not write it"
+        else:
+            parent = next(each for each in path.absolute().parents if each.exists())
+            if not parent.is_dir():
+                yield f"{option} {path}: {parent} is no directory"
+            elif not os.access(parent, os.W_OK | os.X_OK):
+                yield f"{option} {path}: cannot be made, this user may not write in {parent}"
+    if not options.ipv4_address and not options.ipv6_address:
+        yield "neither IPv4 nor IPv6 to listen on: give -4 or -6 an address"
+
+
+def _files(options: argparse.Namespace, config: Config) -> Iterator[str]:
+    """What the registry would serve, but nodes or clients would choke on."""
+    ca, now = config.authority.trust.ca, datetime.now(UTC)
+    if ca.not_valid_after_utc <= now:
+        yield f"--ca {options.ca}: ended on {ca.not_valid_after_utc:%Y-%m-%d}. Renew it with the same key."
+    if ca.not_valid_before_utc > now:
+        yield f"--ca {options.ca}: valid from {ca.not_valid_before_utc:%Y-%m-%d} only. Check the clock."
+    if os.stat(options.key).st_mode & 0o007:
+        yield f"--key {options.key}: open to every user of this machine. chmod 600 {options.key}"
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", CryptographyDeprecationWarning)
+            bits = serialization.load_pem_parameters(config.settings.dh).parameter_numbers().p.bit_length()
+        if bits < DH_BITS:
+            yield f"--dh {options.dh}: a group of {bits} bits, which OpenVPN refuses"
+    except (ValueError, TypeError, AttributeError):
+        yield f"--dh {options.dh}: no Diffie-Hellman parameters in PEM form"
+
+
+def _database(config: Config) -> Iterator[str]:
+    path = config.database
+    if not path.is_file() or not os.access(path, os.R_OK):
+        return  # it will be made, or was complained about
+    try:
+        with closing(_open(path)) as db:
+            yield from (f"database {path}: {problem}" for problem in _content(db, config))
+    except (sqlite3.Error, LedgerError) as error:
+        yield f"database {path}: {error}"
+
+
+def _open(path: Path) -> sqlite3.Connection:
+    """For reading only. Without a write-ahead log it cannot change while we look, and no file is made beside it."""
+    live = all(path.with_name(f"{path.name}{end}").exists() for end in ("-wal", "-shm"))
+    return sqlite3.connect(f"file:{quote(str(path.absolute()))}?{'mode=ro' if live else 'immutable=1'}", uri=True)
+
+
+def _content(db: sqlite3.Connection, config: Config) -> Iterator[str]:
+    """Raises sqlite3.Error, LedgerError."""
+    (verdict,) = db.execute("PRAGMA quick_check(1)").fetchone()
+    if verdict != "ok":
+        yield f"damaged: {verdict}. Restore a copy."
+        return
+    found = {table: [row[1] for row in db.execute(f"PRAGMA table_info({table})")] for table in SCHEMA}
+    if not any(found.values()):
+        if db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
+            yield "of another program: it has none of a registry's tables"
+        return
+    for table, columns in SCHEMA.items():
+        if found[table] != [column.split()[0] for column in columns]:
+            yield f"table {table} is not a registry's: it has the columns {', '.join(found[table]) or '(none)'}"
+            return
+    rows = Rows(db)
+    own = rows.registry_prefix()
+    if own is not None and rows.pem(own) is None:
+        yield f"no certificate for the registry's node {own}"
+    for community in config.settings.communities:
+        if community.prefix.length and rows.is_used(community.prefix):
+            yield f"--community: {community.prefix.bits} lies in a prefix that a node has already"

@@ -1,0 +1,281 @@
+"""The configuration of re6st-registry: its options (wire.md 11.3), and the files that they name.
+
+`configure` gives all of it or raises for the first thing that cannot work; `problems` lists everything that is wrong.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from dataclasses import dataclass
+from ipaddress import IPv4Network, ip_address
+from pathlib import Path
+from typing import ParamSpec, TypeVar
+
+from cryptography.x509.oid import NameOID
+
+from re6st import MIN_PROTOCOL, PROTOCOL, cert, geoip
+from re6st.cli import registry_init
+from re6st.cli.options import OptionParser, integer
+from re6st.core.allocator import WHOLE_NETWORK, AllocationError, Allocator, Community, CommunityError, parse_communities
+from re6st.core.params import Parameters, ParamsError, check
+from re6st.core.prefix import Prefix
+from re6st.geoip import GeoIp, GeoIpError
+from re6st.mail import Mailer
+from re6st.registry import Settings
+
+PROGRAM = "re6st-registry"
+COMMUNITY_LIMIT = 1 << 20
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class ConfigError(Exception):
+    """A configuration that cannot work; the text is for the user."""
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """Everything that a registry needs to start."""
+
+    authority: cert.Authority
+    settings: Settings
+    database: Path
+    run: Path
+    origins: tuple[str, ...]
+    port: int
+    ipv4: str
+    """Address to listen on; empty: do not."""
+    ipv6: str
+    trust_clock: bool = False
+
+
+def make_parser() -> OptionParser:
+    """The options of wire.md 11.3, and ours."""
+    parser = OptionParser(
+        PROGRAM,
+        "Serve a registry: it issues certificates, which give each node its subnet, and points nodes to a first peer.",
+        f"To make the files of a new network: {PROGRAM} init --network 2001:db8:42::/48\n"
+        f"To serve with the options of a file:  {PROGRAM} @{registry_init.OPTIONS_FILE}",
+    )
+    add = parser.add_argument
+    add("--port", metavar="N", type=integer(0, 65535), default=80, help="port to listen on (default: %(default)s)")
+    add("-4", dest="ipv4_address", metavar="IP", default="0.0.0.0", help="address to listen on; '' disables IPv4")  # noqa: S104
+    add("-6", dest="ipv6_address", metavar="IP", default="::", help="address to listen on; '' disables IPv6")
+    add("--db", metavar="FILE", type=Path, default=Path("/var/lib/re6stnet/registry.db"), help="database")
+    add("--dh", metavar="FILE", required=True, help="Diffie-Hellman parameters for the nodes, in PEM form")
+    add("--ca", metavar="FILE", required=True, help="certificate of the CA, in PEM form")
+    add("--key", metavar="FILE", required=True, help="key of the CA, in PEM form")
+    add("--mailhost", metavar="HOST", help="SMTP server to mail tokens with, or the path of an mbox file")
+    add("--smtp-user", metavar="USER", help="user name for the SMTP server")
+    add("--smtp-pwd", metavar="PASSWORD", help="password for the SMTP server")
+    add("--smtp-starttls", action="store_true", help="encrypt the connection to the SMTP server")
+    length = integer(0, 128)
+    add("--prefix-length", metavar="N", type=length, default=16, help="bits of prefixes given for tokens; 0: no tokens")
+    add("--anonymous-prefix-length", metavar="N", type=length, default=0, help="bits of prefixes given to anybody")
+    add("--ipv4", nargs=2, metavar=("IP/N", "K"), help="IPv4 network for nodes; each gets a subnet /(N+K)")
+    log = Path("/var/log/re6stnet/registry.log")
+    add("-l", "--logfile", metavar="FILE", type=Path, default=log, help="log file (default: %(default)s)")
+    add("-r", "--run", metavar="DIR", type=Path, default=Path("/var/run/re6stnet"), help="run directory of the node")
+    parser.add_verbosity(1)
+    add("--check-config", action="store_true", help="say what is wrong with options and files, and exit: 0 or 78")
+    protocol = integer(MIN_PROTOCOL, PROTOCOL)
+    add("--min-protocol", metavar="N", type=protocol, default=MIN_PROTOCOL, help="nodes older than this must stop")
+    add("--authorized-origin", metavar="IP", action="append", default=[], help="may call restricted methods, like ::1")
+    add("--community", metavar="FILE", help="communities by location")
+    add("--grace-period", metavar="S", type=integer(0, 1 << 40), default=8640000, help="seconds to keep what has ended")
+    add("--trust-clock", action="store_true", help="the clock is right, though it is far from that of the last run")
+    add(
+        "--hello", metavar="S", type=integer(1, 3600), default=15, help="hello interval of babel (default: %(default)s)"
+    )
+    add("--encrypt", action="store_true", help="encrypt tunnels")
+    add("--client-count", metavar="N", type=integer(0, 1000), default=10, help="tunnels that a node opens")
+    add("--max-clients", metavar="N", type=integer(0, 100_000), help="clients per server (default: twice client-count)")
+    add("--tunnel-refresh", metavar="S", type=integer(1, 1 << 30), default=300, help="seconds between tunnel changes")
+    add(
+        "--same-country",
+        metavar="CODE",
+        action="append",
+        default=[],
+        help="countries whose nodes stay among themselves",
+    )
+    return parser
+
+
+def configure(options: argparse.Namespace, database: str = "") -> Config:
+    """Read the files, and check what goes together; `database` is the value of GEOIP2_MMDB. Raises ConfigError."""
+    config, found = _read(options, database)
+    if config is None:
+        raise ConfigError(found[0])
+    return config
+
+
+def problems(options: argparse.Namespace, database: str = "") -> tuple[Config | None, list[str]]:
+    """Like `configure`, but everything that is wrong, one line each; the configuration if nothing is."""
+    return _read(options, database)
+
+
+class _Attempts:
+    """Goes on after what cannot work, and remembers it."""
+
+    def __init__(self) -> None:
+        self.problems: list[str] = []
+
+    def make(self, make: Callable[P, T], *args: P.args, **options: P.kwargs) -> T | None:
+        try:
+            return make(*args, **options)
+        except ConfigError as error:
+            self.problems.append(str(error))
+            return None
+
+
+def _read(options: argparse.Namespace, database: str) -> tuple[Config | None, list[str]]:
+    attempts = _Attempts()
+    locator = attempts.make(_locator, options, database)
+    authority = attempts.make(_authority, options)
+    dh = attempts.make(_dh, options.dh)
+    parameters = attempts.make(_parameters, options)
+    communities = attempts.make(_communities, options.community)
+    mailer = attempts.make(_mailer, options, authority) if authority else None
+    if authority and communities:
+        attempts.make(_check_length, authority, communities, "--prefix-length", options.prefix_length)
+        anonymous_length = options.anonymous_prefix_length
+        attempts.make(_check_length, authority, communities, "--anonymous-prefix-length", anonymous_length)
+    origins = [attempts.make(_origin, text) for text in options.authorized_origin]
+    for text in filter(None, (options.ipv4_address, options.ipv6_address)):
+        attempts.make(_listen_address, text)
+    if attempts.problems or authority is None or dh is None or parameters is None or communities is None:
+        return None, attempts.problems
+    settings = Settings(
+        parameters=parameters,
+        dh=dh,
+        communities=communities,
+        prefix_length=options.prefix_length,
+        anonymous_prefix_length=options.anonymous_prefix_length,
+        grace=options.grace_period,
+        mailer=mailer,
+        geoip=locator,
+    )
+    config = Config(
+        authority=authority,
+        settings=settings,
+        database=options.db,
+        run=options.run,
+        origins=tuple(filter(None, origins)),
+        port=options.port,
+        ipv4=options.ipv4_address,
+        ipv6=options.ipv6_address,
+        trust_clock=options.trust_clock,
+    )
+    return config, []
+
+
+def _locator(options: argparse.Namespace, database: str) -> GeoIp | None:
+    if database:
+        try:
+            return GeoIp(Path(database))
+        except GeoIpError as error:
+            raise ConfigError(f"{geoip.ENVIRONMENT}={error}") from None
+    if options.same_country:
+        raise ConfigError(
+            f"--same-country needs a geolocation database: set the environment variable {geoip.ENVIRONMENT}"
+        )
+    return None
+
+
+def _authority(options: argparse.Namespace) -> cert.Authority:
+    try:
+        ca = cert.load_pem(cert.read_file(options.ca), options.ca)
+        return cert.Authority(ca, cert.load_private_key(cert.read_file(options.key), options.key))
+    except cert.CertError as error:
+        raise ConfigError(f"{error}. Check --ca and --key.") from None
+
+
+def _dh(path: str) -> bytes:
+    try:
+        data = cert.read_file(path)
+    except cert.CertError as error:
+        raise ConfigError(f"{error}. Check --dh.") from None
+    if b"-----BEGIN " not in data:
+        raise ConfigError(f"{path}: no Diffie-Hellman parameters in PEM form. Check --dh.")
+    return data
+
+
+def _parameters(options: argparse.Namespace) -> Parameters:
+    ipv4, sublen = options.ipv4 or (None, "0")
+    max_clients = 2 * options.client_count if options.max_clients is None else options.max_clients
+    try:
+        network = None if ipv4 is None else IPv4Network(ipv4)
+        extra = integer(0, 16)(sublen)
+    except (ValueError, argparse.ArgumentTypeError) as error:
+        raise ConfigError(f"--ipv4 {ipv4} {sublen}: {error}") from None
+    if network is not None and network.prefixlen + extra > 32:
+        raise ConfigError(
+            f"--ipv4 {ipv4} {sublen}: a network of /{network.prefixlen} has no {extra} bits to number nodes"
+        )
+    parameters = Parameters(
+        registry_prefix=Prefix(0, 0),
+        protocol=PROTOCOL,
+        min_protocol=options.min_protocol,
+        client_count=options.client_count,
+        max_clients=max_clients,
+        encrypt=options.encrypt,
+        hello=options.hello,
+        tunnel_refresh=options.tunnel_refresh,
+        ipv4=network,
+        ipv4_sublen=extra,
+        same_country=tuple(code.upper() for code in options.same_country) or None,
+    )
+    try:
+        check(parameters.public() | {"version": b"\0"})  # as the nodes will
+    except ParamsError as error:
+        raise ConfigError(f"the network's parameters: {error}") from None
+    return parameters
+
+
+def _communities(path: str | None) -> tuple[Community, ...]:
+    if path is None:
+        return WHOLE_NETWORK
+    try:
+        with open(path, encoding="utf-8") as file:
+            return parse_communities(file.read(COMMUNITY_LIMIT))
+    except OSError as error:
+        raise ConfigError(f"--community {path}: {error.strerror}") from None
+    except (CommunityError, UnicodeDecodeError) as error:
+        raise ConfigError(f"--community {path}: {error}") from None
+
+
+def _mailer(options: argparse.Namespace, authority: cert.Authority) -> Mailer | None:
+    if not options.mailhost:
+        return None
+    senders = authority.trust.ca.subject.get_attributes_for_oid(NameOID.EMAIL_ADDRESS)
+    if not senders:
+        raise ConfigError(f"--mailhost: the CA {options.ca} has no emailAddress to send mails from")
+    return Mailer(
+        options.mailhost, str(senders[0].value), options.smtp_user, options.smtp_pwd, starttls=options.smtp_starttls
+    )
+
+
+def _check_length(authority: cert.Authority, communities: tuple[Community, ...], option: str, length: int) -> None:
+    allocator = Allocator(authority.trust.network.prefixlen)
+    for community in communities if length else ():
+        try:
+            allocator.check_length(community.prefix, length)
+        except AllocationError as error:
+            where = f" in community {community.prefix.bits}" if community.prefix.length else ""
+            raise ConfigError(f"{option} {length}{where}: {error}") from None
+
+
+def _origin(text: str) -> str:
+    try:
+        return str(ip_address(text))
+    except ValueError:
+        raise ConfigError(f"--authorized-origin {text}: no IP address") from None
+
+
+def _listen_address(text: str) -> None:
+    try:
+        ip_address(text.partition("%")[0])
+    except ValueError:
+        raise ConfigError(f"cannot listen on {text}: no IP address. Check -4 and -6.") from None
