@@ -145,9 +145,7 @@ class Demo:
 
     def look(self) -> None:
         """Ask every node for its tunnels, and every pair for an answer."""
-        for node in self.network.nodes:
-            if node.process is not None and (status := node.process.poll()) is not None:
-                raise BedError(f"re6stnet on {node.name} ended with status {status}\n{self.bed.tails()}")
+        self.network.check_alive()
         self.tunnels = self.network.tunnels()
         self.pings = self.network.pings(timeout=INTERVAL)
 

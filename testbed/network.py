@@ -90,15 +90,18 @@ class Node:
 
     def stop(self, timeout: float = 15) -> int:
         """End it as systemd would (SIGTERM), and return its exit status."""
+        return self.end(signal.SIGTERM, timeout)
+
+    def end(self, number: signal.Signals, timeout: float = 15) -> int:
+        """Send it a signal that ends it, and return its exit status."""
         assert self.process is not None
-        self.process.terminate()
-        return self.process.wait(timeout)
+        process, self.process = self.process, None
+        process.send_signal(number)
+        return process.wait(timeout)
 
     def kill(self) -> None:
         """End the daemon at once (SIGKILL); its children live on."""
-        assert self.process is not None
-        self.process.kill()
-        self.process.wait(10)
+        self.end(signal.SIGKILL)
 
     def pids(self, name: str) -> list[int]:
         """The processes on its host that run this program, `openvpn` or `babeld`."""
@@ -270,10 +273,14 @@ class Network:
         return {known[pair]: rtt for pair, rtt in ping_pairs(known, timeout, size).items()}
 
     def wait_connected(self, timeout: float, nodes: Sequence[Node] | None = None) -> None:
-        """Wait until every node, or each of these, reaches every other one. Raises AssertionError."""
+        """Wait until every node, or each of these, reaches every other one.
+
+        Raises AssertionError when it takes too long, BedError when a node ends meanwhile.
+        """
         silent: list[str] = []
 
         def connected() -> bool:
+            self.check_alive()
             pings = self.pings(nodes, timeout=0.5)
             silent[:] = [f"{a.name} -> {b.name}" for (a, b), rtt in pings.items() if rtt is None]
             return not silent
@@ -282,6 +289,12 @@ class Network:
             return f"no answer: {', '.join(silent)}\n{self.bed.tails()}"
 
         wait_until(connected, timeout, "every node reaches every other one", context)
+
+    def check_alive(self) -> None:
+        """Raises BedError if a node has ended that nobody ended."""
+        for node in self.nodes:
+            if node.process is not None and (status := node.process.poll()) is not None:
+                raise BedError(f"re6stnet on {node.name} ended with status {status}\n{self.bed.tails()}")
 
     def tunnels(self) -> set[Tunnel]:
         """The tunnels that babeld uses, each once, from the side that opened it."""

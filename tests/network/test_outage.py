@@ -90,9 +90,7 @@ def test_an_ended_node_leaves_nothing(bed: Bed, number: signal.Signals, status: 
     network.wait_connected(FORMS)
     assert network.stop_registry() == 0
     for node in network.nodes:
-        assert node.process is not None
-        node.process.send_signal(number)
-        assert node.process.wait(20) == status
+        assert node.end(number) == status
         assert node.traces() == []
 
 
