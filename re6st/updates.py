@@ -81,11 +81,14 @@ class Updates:
         backoff = Backoff(first=1, last=60)
         while True:
             try:
-                return await self._fetch()
+                parameters = await self._fetch()
             except (RegistryError, ParamsError) as error:
                 delay = backoff.next()
                 log.warning("no network parameters yet: %s Next try in %.0f s.", error, delay)
                 await asyncio.sleep(delay)
+            else:
+                self._cache.store_parameters(parameters)
+                return parameters
 
     # -- while running --
 
@@ -149,6 +152,7 @@ class Updates:
         old = self.parameters
         if parameters == old or parameters.version < old.version:
             return
+        self._cache.store_parameters(parameters)
         try:
             self._check_protocol(parameters)
         except TooOld as error:
@@ -167,7 +171,6 @@ class Updates:
         parameters = params.decode(blob, self._decrypt)
         if parameters.version != b"\0" and not self._signed(parameters):
             raise ParamsError("the version of the registry's answer is not signed by our CA")
-        self._cache.store_parameters(parameters)
         return parameters
 
     def _signed(self, parameters: Parameters) -> bool:

@@ -1,0 +1,445 @@
+"""What the registry tells over time, by a registry that a test plays: parameters, certificates (wire.md 5.3, 2.3)."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import contextlib
+import json
+import logging
+import zlib
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from ipaddress import IPv6Network
+from pathlib import Path
+
+import pytest
+from cryptography import x509
+
+from re6st import PROTOCOL, cert, updates
+from re6st.cache import Cache
+from re6st.client import RegistryClient, RegistryError
+from re6st.core import params
+from re6st.core.params import Parameters
+from re6st.core.prefix import Prefix
+from re6st.plan import Files
+from re6st.process import Backoff
+from re6st.updates import TooOld, Updates
+from tests.unit.fake_program import until
+
+NETWORK = IPv6Network("2001:db8:42::/48")
+REGISTRY, OWN = Prefix(0, 16), Prefix(1, 16)
+YEAR = timedelta(days=365)
+
+
+class Registry:
+    """Answers what it has, or raises it. Like RegistryClient, it is told of a new identity."""
+
+    def __init__(self, authority: cert.Authority, identity: cert.Identity) -> None:
+        self.authority, self.identity = authority, identity
+        self.parameters: Parameters | Exception = self.version(1)
+        self.certificate: x509.Certificate | Exception = OSError()
+        self.ca: x509.Certificate | Exception = OSError()
+        self.asked = 0
+        self.renewed = 0
+
+    def version(self, number: int, **changes: object) -> Parameters:
+        """Parameters that are signed."""
+        version = params.make_version(number, lambda data: cert.sign(self.authority.key, data))
+        made = Parameters(registry_prefix=REGISTRY, version=version, protocol=PROTOCOL)
+        return replace(made, **changes)  # type: ignore[arg-type]
+
+    async def get_network_config(self) -> bytes:
+        self.asked += 1
+        if isinstance(self.parameters, Exception):
+            raise self.parameters
+        values = self.parameters.public() | {"version": base64.b64encode(self.parameters.version).decode()}
+        if self.parameters.valid_until is not None:
+            values["valid_until"] = self.parameters.valid_until
+        if self.parameters.babel_hmac_sign is not None:
+            key = cert.encrypt(self.identity.cert, self.parameters.babel_hmac_sign)
+            values["babel_hmac_sign"] = base64.b64encode(key).decode()
+        return zlib.compress(json.dumps(values).encode())
+
+    async def renew_certificate(self) -> x509.Certificate:
+        self.renewed += 1
+        if isinstance(self.certificate, Exception):
+            raise self.certificate
+        return self.certificate
+
+    async def get_ca(self) -> x509.Certificate:
+        if isinstance(self.ca, Exception):
+            raise self.ca
+        return self.ca
+
+
+class World:
+    def __init__(self, directory: Path, authority: cert.Authority, key_of: cert.Identity, *, ends: timedelta) -> None:
+        now = datetime.now(UTC)
+        ca = cert.new_ca(authority.key, NETWORK, "re6st.example.com", "x@example.com", now - timedelta(days=1))
+        self.authority = cert.Authority(ca, authority.key)
+        self.key = key_of.key
+        self.files = Files(directory / "ca.crt", directory / "cert.crt", directory / "cert.key")
+        identity = cert.Identity(self.authority.trust, self.issue(2, ends), self.key)
+        for path, content in ((self.files.ca, ca), (self.files.cert, identity.cert)):
+            path.write_bytes(cert.to_pem(content))
+        self.registry = Registry(self.authority, identity)
+        self.cache = Cache(directory / "cache.db")
+        self.changes: list[tuple[Parameters, cert.Identity]] = []
+        self.updates = self.again()
+
+    def again(self) -> Updates:
+        """The same node, started again."""
+        client: RegistryClient = self.registry  # type: ignore[assignment]
+        made = Updates(client, self.files, self.registry.identity, self.cache)
+        made.changed = lambda parameters, identity: self.changes.append((parameters, identity))
+        self.updates = made
+        return made
+
+    def issue(self, serial: int, ends: timedelta, prefix: Prefix = OWN) -> x509.Certificate:
+        now = datetime.now(UTC)
+        subject = cert.subject_for(x509.Name([]), serial, prefix)
+        return self.authority.issue(subject, self.key.public_key(), serial, now - timedelta(days=1), now + ends)
+
+    def run(self, watch: Callable[[], Awaitable[object]]) -> None:
+        """Keep everything up to date until `watch` returns."""
+
+        async def main() -> None:
+            task = asyncio.create_task(self.updates.run())
+            try:
+                async with asyncio.timeout(20):
+                    await watch()
+            finally:
+                task.cancel()
+                await asyncio.wait([task])
+            assert task.cancelled()
+
+        asyncio.run(main())
+
+
+@pytest.fixture(autouse=True)
+def soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(updates, "FETCH_DELAY", 0.0)
+    monkeypatch.setattr(updates, "FETCH_RETRY", 0.01)
+    monkeypatch.setattr(Backoff, "next", lambda self: 0.001)
+
+
+@pytest.fixture
+def world(tmp_path: Path, authority: cert.Authority, nodes: dict[str, cert.Identity]) -> World:
+    return World(tmp_path, authority, nodes["1/16"], ends=YEAR)
+
+
+# --- at start ---
+
+
+def test_the_first_start_asks_until_the_registry_answers(world: World, caplog: pytest.LogCaptureFixture) -> None:
+    good = world.registry.parameters
+
+    async def main() -> Parameters:
+        world.registry.parameters = RegistryError("registry http://x/: connection refused.")
+        task = asyncio.create_task(world.updates.start())
+        await until(lambda: world.registry.asked > 3)
+        world.registry.parameters = good
+        return await task
+
+    started = asyncio.run(main())
+    assert started == world.updates.parameters == good
+    assert world.cache.load_parameters() == started
+    assert "no network parameters yet: registry http://x/: connection refused." in caplog.text
+
+
+def test_what_is_remembered_serves_without_the_registry(world: World) -> None:
+    asyncio.run(world.updates.start())
+    world.registry.parameters = RegistryError("down")
+    asked = world.registry.asked
+    assert asyncio.run(world.again().start()).version
+    assert world.registry.asked == asked
+
+
+def test_what_is_remembered_but_not_signed_does_not(world: World, caplog: pytest.LogCaptureFixture) -> None:
+    assert isinstance(world.registry.parameters, Parameters)
+    forged = replace(world.registry.parameters, version=b"\x07" + bytes(256), client_count=1)
+    world.cache.store_parameters(forged)
+    assert asyncio.run(world.updates.start()).client_count == 10
+    assert world.registry.asked == 1
+    assert "not of this network" in caplog.text
+
+
+def test_a_network_that_is_too_new_for_us_is_said_in_one_line(world: World) -> None:
+    world.registry.parameters = world.registry.version(1, min_protocol=PROTOCOL + 1)
+    with pytest.raises(TooOld, match=f"^this network wants protocol {PROTOCOL + 1}, .*: upgrade it$"):
+        asyncio.run(world.updates.start())
+
+
+def test_before_the_start_there_are_none(world: World) -> None:
+    with pytest.raises(RuntimeError, match="no parameters"):
+        _ = world.updates.parameters
+
+
+# --- while running ---
+
+
+def started(world: World) -> World:
+    asyncio.run(world.updates.start())
+    return world
+
+
+def test_a_peers_newer_version_makes_us_ask(world: World) -> None:
+    started(world)
+    new = world.registry.version(2, client_count=3)
+    world.registry.parameters = new
+
+    async def watch() -> None:
+        assert world.updates.hear(new.version) is None
+        await until(lambda: world.changes)
+
+    world.run(watch)
+    assert world.changes == [(new, world.updates.identity)]
+    assert world.updates.parameters == new
+    assert world.cache.load_parameters() == new
+
+
+def test_a_peer_that_is_behind_gets_our_version(world: World) -> None:
+    started(world)
+    own = world.updates.parameters.version
+    assert world.updates.hear(b"\0") == own
+    assert world.updates.hear(b"") == own
+    assert world.updates.hear(own) is None
+
+
+@pytest.mark.parametrize("version", [b"\x09" + bytes(256), b"\xff" * 300, b"\x09", b"\xff"])
+def test_a_version_that_is_not_signed_is_ignored(world: World, version: bytes) -> None:
+    started(world)
+    asked = world.registry.asked
+
+    async def watch() -> None:
+        assert world.updates.hear(version) is None
+        await asyncio.sleep(0.05)
+
+    world.run(watch)
+    assert world.registry.asked == asked
+    assert world.changes == []
+
+
+def test_a_registry_that_is_down_is_asked_again(world: World) -> None:
+    started(world)
+    new = world.registry.version(2)
+    world.registry.parameters = RegistryError("registry down.")
+
+    async def watch() -> None:
+        world.updates.hear(new.version)
+        await until(lambda: world.registry.asked > 4)
+        world.registry.parameters = new
+        await until(lambda: world.changes)
+        asked = world.registry.asked
+        await asyncio.sleep(0.05)
+        assert world.registry.asked == asked, "and then no more"
+
+    world.run(watch)
+
+
+def test_a_registry_that_still_has_the_old_version_is_asked_again(world: World) -> None:
+    started(world)
+    new = world.registry.version(2)
+
+    async def watch() -> None:
+        world.updates.hear(new.version)
+        await until(lambda: world.registry.asked > 4)
+        assert world.changes == []
+        world.registry.parameters = new
+        await until(lambda: world.changes)
+
+    world.run(watch)
+
+
+@pytest.mark.parametrize("what", ["older", "unsigned", "zero"])
+def test_an_answer_that_is_older_or_not_signed_changes_nothing(world: World, what: str) -> None:
+    """The registry is asked over plain HTTP; what is remembered must be what is in force."""
+    world.registry.parameters = world.registry.version(5, client_count=5)
+    started(world)
+    good = world.updates.parameters
+    bad = world.registry.version(4, client_count=4)
+    world.registry.parameters = {
+        "older": bad,
+        "unsigned": replace(bad, version=b"\x09" + bytes(256)),
+        "zero": replace(bad, version=b"\0"),
+    }[what]
+
+    async def watch() -> None:
+        world.updates.refresh()
+        await until(lambda: world.registry.asked > 1)
+        await asyncio.sleep(0.05)
+
+    world.run(watch)
+    assert world.changes == []
+    assert world.updates.parameters == good
+    assert world.cache.load_parameters() == good
+
+
+def test_a_running_node_goes_on_when_the_network_becomes_too_new(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    started(world)
+    good = world.updates.parameters
+    world.registry.parameters = world.registry.version(2, min_protocol=PROTOCOL + 1)
+
+    async def watch() -> None:
+        world.updates.refresh()
+        await until(lambda: "upgrade it" in caplog.text)
+
+    world.run(watch)
+    assert world.updates.parameters == good
+
+
+def test_the_registrys_node_asks_at_start_as_nobody_tells_it(world: World) -> None:
+    world.registry.parameters = world.registry.version(1, registry_prefix=OWN)
+    started(world)
+    new = world.registry.version(2, registry_prefix=OWN)
+    world.registry.parameters = new
+    asyncio.run(world.again().start())
+
+    async def watch() -> None:
+        await until(lambda: world.changes)
+
+    world.run(watch)
+
+
+@pytest.mark.parametrize("valid_until", [None, 1.0])
+def test_who_looks_lost_twice_in_a_row_asks(
+    world: World, monkeypatch: pytest.MonkeyPatch, valid_until: float | None
+) -> None:
+    monkeypatch.setattr(updates, "CHECK_INTERVAL", 0.02)
+    world.registry.parameters = world.registry.version(1, valid_until=valid_until)
+    started(world)
+    if valid_until is None:
+        world.updates.connected = lambda: False
+    asked = world.registry.asked
+
+    async def watch() -> None:
+        await until(lambda: world.registry.asked > asked)
+
+    world.run(watch)
+
+
+def test_who_is_not_lost_does_not_ask(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(updates, "CHECK_INTERVAL", 0.005)
+    started(world)
+    asked = world.registry.asked
+    world.run(lambda: asyncio.sleep(0.05))
+    assert world.registry.asked == asked
+
+
+# --- certificates ---
+
+
+def test_a_certificate_near_its_end_is_renewed(
+    tmp_path: Path, authority: cert.Authority, nodes: dict[str, cert.Identity]
+) -> None:
+    world = started(World(tmp_path, authority, nodes["1/16"], ends=timedelta(days=20)))
+    new = world.registry.certificate = world.issue(9, YEAR)
+
+    async def watch() -> None:
+        await until(lambda: world.changes)
+
+    world.run(watch)
+    assert world.updates.identity.cert == new
+    assert world.registry.identity is world.updates.identity, "the registry's client goes on with it"
+    assert cert.load_pem(world.files.cert.read_bytes()) == new
+    assert world.registry.renewed == 1
+
+
+def test_a_certificate_with_time_left_is_not(world: World) -> None:
+    started(world)
+    world.run(lambda: asyncio.sleep(0.05))
+    assert world.registry.renewed == 0
+
+
+def test_our_revoked_certificate_is_renewed_at_once(world: World, caplog: pytest.LogCaptureFixture) -> None:
+    started(world)
+    world.registry.certificate = world.issue(9, YEAR)
+    world.registry.parameters = world.registry.version(2, crl=frozenset({2}))
+
+    async def watch() -> None:
+        await asyncio.sleep(0.01)
+        world.updates.refresh()
+        await until(lambda: world.updates.identity.cert.serial_number == 9)
+
+    world.run(watch)
+    assert "our certificate 2 is revoked" in caplog.text
+
+
+@pytest.mark.parametrize("answer", [RegistryError("registry down."), cert.CertError("no good")])
+def test_a_renewal_that_fails_leaves_everything_as_it_was(
+    tmp_path: Path,
+    authority: cert.Authority,
+    nodes: dict[str, cert.Identity],
+    answer: Exception,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(updates, "RENEW_CHECK", 0.01)
+    world = started(World(tmp_path, authority, nodes["1/16"], ends=timedelta(days=20)))
+    world.registry.certificate = answer
+    before = world.files.cert.read_bytes()
+
+    async def watch() -> None:
+        await until(lambda: world.registry.renewed)
+        await asyncio.sleep(0.1)
+
+    world.run(watch)
+    assert world.registry.renewed == 1, "the next try is a day later"
+    assert world.files.cert.read_bytes() == before
+    assert world.changes == []
+    assert str(answer) in caplog.text
+
+
+def test_a_certificate_that_cannot_be_written_is_used_anyway(
+    tmp_path: Path, authority: cert.Authority, nodes: dict[str, cert.Identity], caplog: pytest.LogCaptureFixture
+) -> None:
+    world = World(tmp_path, authority, nodes["1/16"], ends=timedelta(days=20))
+    world.files = replace(world.files, cert=tmp_path / "nowhere" / "cert.crt")
+    world.again()
+    started(world)
+    world.registry.certificate = world.issue(9, YEAR)
+
+    async def watch() -> None:
+        await until(lambda: world.changes)
+        await until(lambda: "certificate renewal" in caplog.text)
+
+    world.run(watch)
+    assert world.updates.identity.cert.serial_number == 9
+
+
+def test_a_ca_near_its_end_is_renewed_but_not_by_another_one(
+    world: World, monkeypatch: pytest.MonkeyPatch, nodes: dict[str, cert.Identity]
+) -> None:
+    monkeypatch.setattr(cert, "RENEW_BEFORE", timedelta(days=36500))
+    now = datetime.now(UTC)
+    other = cert.new_ca(nodes["0/16"].key, NETWORK, "evil", "x@example.com", now)
+    newer = cert.new_ca(world.authority.key, NETWORK, "re6st.example.com", "x@example.com", now)
+    monkeypatch.setattr(updates, "RENEW_CHECK", 0.01)
+    monkeypatch.setattr(updates, "RENEW_RETRY", timedelta(0))
+    started(world)
+    world.registry.ca = other
+
+    async def watch() -> None:
+        await asyncio.sleep(0.1)
+        assert world.updates.identity.trust.ca != other
+        world.registry.ca = newer
+        await until(lambda: world.updates.identity.trust.ca == newer)
+
+    world.run(watch)
+    assert cert.load_pem(world.files.ca.read_bytes()) == newer
+
+
+def test_the_log_names_no_secret(world: World, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG)
+    world.registry.parameters = world.registry.version(1, babel_hmac_sign=b"SECRETKEYSECRET!")
+    started(world)
+    with contextlib.suppress(TimeoutError):
+        world.run(lambda: asyncio.sleep(0.01))
+    assert world.updates.parameters.babel_hmac_sign == b"SECRETKEYSECRET!"
+    for text in (caplog.text, repr(world.updates.parameters)):
+        assert "SECRETKEY" not in text
+        assert b"SECRETKEY".hex() not in text
