@@ -28,7 +28,7 @@ from re6st.core.params import Parameters, encode
 from re6st.core.prefix import Prefix, PrefixError, control_address
 from re6st.core.registry_sessions import RateLimit, Session, Sessions
 from re6st.core.rpc import SECRET_LENGTH
-from re6st.geoip import GeoIp
+from re6st.geoip import GeoIp, Place
 from re6st.ledger import Conflict, Issued, Ledger, NotFound, Slot
 from re6st.localnode import LocalNode
 from re6st.mail import Mailer, MailError, is_address
@@ -80,6 +80,8 @@ class Call:
     caller: Prefix | None = None
     """Who calls a method in a session."""
     session: Session | None = None
+    address: str = ""
+    """Where the client is, as far as it can be known."""
 
     def text(self, name: str) -> str:
         """An argument that is a short text. Raises RpcError."""
@@ -112,6 +114,7 @@ class Registry:
         self.upkeep = Upkeep(authority, store, settings.parameters, settings.grace, self._mesh, clock, monotonic)
         self._hello_rate = RateLimit(5, 100)
         self._mail_rate = RateLimit(1 / 60, 10)
+        self._token_rate = RateLimit(1 / 10, 20)
         self._methods: Mapping[str, Callable[[Call], Awaitable[bytes | None]]] = {
             "hello": self._hello,
             "getCa": self._get_ca,
@@ -173,13 +176,19 @@ class Registry:
         anonymous_length = self._settings.anonymous_prefix_length
         if not token and not anonymous_length:
             raise RpcError(HTTPStatus.FORBIDDEN, "this registry gives no anonymous certificates")
-        request = cert.load_request(call.arguments["req"].encode())
-        key = self._authority.check_request(request)
+        try:
+            request = cert.load_request(call.arguments["req"].encode())
+            key = self._authority.check_request(request)
+        except cert.CertError as error:
+            raise RpcError(HTTPStatus.BAD_REQUEST, str(error)) from None
         # A serialNumber is passed over only: re6st-conf of the older software takes it over when it enrols again.
         if request.subject.get_attributes_for_oid(NameOID.COMMON_NAME):
             raise RpcError(HTTPStatus.BAD_REQUEST, "the request sets the common name, which the registry sets")
-        community = choose_community(self._settings.communities)
+        place = self._place(call)
+        community = choose_community(self._settings.communities, place.country, place.continent)
         now = self._now()
+        if token:
+            self._limit(self._token_rate, call)
 
         def make(slot: Slot) -> x509.Certificate:
             subject = cert.subject_for(request.subject, slot.number, slot.prefix)
@@ -203,6 +212,8 @@ class Registry:
                 "requestCertificate from %s: token unknown, used or expired", call.source or "an authorized origin"
             )
             return None
+        if token and call.source is not None:
+            self._token_rate.give_back(call.source)
         issued, first = result
         logger.info("certificate %d issued for %s", issued.serial, issued.prefix)
         self.sessions.drop(issued.prefix)
@@ -339,8 +350,27 @@ class Registry:
 
     # --- the mesh ---
 
-    async def _get_country(self, call: Call) -> None:
-        raise RpcError(HTTPStatus.BAD_REQUEST, "no geolocation database is configured")
+    async def _get_country(self, call: Call) -> bytes | None:
+        if self._settings.geoip is None:
+            raise RpcError(HTTPStatus.BAD_REQUEST, "no geolocation database is configured")
+        try:
+            place = self._settings.geoip.place(call.text("address"))
+        except ValueError:
+            raise RpcError(HTTPStatus.BAD_REQUEST, "parameter address is no IP address") from None
+        return place.country.encode("ascii") or None
+
+    def _place(self, call: Call) -> Place:
+        """Where the holder of a new certificate says it is, or where it calls from (wire.md 3.4, 4.3)."""
+        locator = self._settings.geoip
+        if locator is None:
+            return Place()
+        if location := call.arguments.get("location"):
+            country, _, continent = location.partition(",")
+            return Place(country, continent)
+        try:
+            return locator.place(call.arguments.get("ip") or call.address)
+        except ValueError:
+            return Place()
 
     async def _get_bootstrap_peer(self, call: Call) -> bytes | None:
         caller = _caller(call)
@@ -392,7 +422,7 @@ class Registry:
 
     def _limit(self, rate: RateLimit, call: Call) -> None:
         if call.source is not None and not rate.allow(call.source, self._clock()):
-            raise RpcError(HTTPStatus.SERVICE_UNAVAILABLE, f"too many calls of {call.method} from {call.source}")
+            raise RpcError(HTTPStatus.TOO_MANY_REQUESTS, f"too many calls of {call.method} from {call.source}")
 
 
 def end_of_renewal(issued: Issued, revoked: bool, now: datetime) -> datetime | None:
@@ -416,7 +446,7 @@ def read_prefix(bits: str) -> Prefix:
 
 def _integer(text: str, limit: int) -> int:
     if not (text.isascii() and text.isdigit() and len(text) <= SERIAL_DIGITS and int(text) < limit):
-        raise RpcError(HTTPStatus.INTERNAL_SERVER_ERROR, f"{text[:40]!r} is no number below {limit}")
+        raise RpcError(HTTPStatus.BAD_REQUEST, f"{text[:40]!r} is no number below {limit}")
     return int(text)
 
 

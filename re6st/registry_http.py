@@ -12,14 +12,13 @@ import logging
 import re
 import socket
 from collections.abc import Iterable, Mapping
-from contextlib import suppress
 from http import HTTPStatus
-from ipaddress import IPv6Address, ip_address
 from typing import cast
 from urllib.parse import parse_qsl
 
 from aiohttp import web
 
+from re6st.core.origins import Origins, network_of
 from re6st.core.rpc import HEADER, METHODS, Access, Method
 from re6st.registry import Call, Registry, RpcError, read_prefix
 from re6st.store import StoreError
@@ -29,6 +28,7 @@ logger = logging.getLogger("http")
 LINE_LIMIT = 16 * 1024
 """Bytes of the request line: a certificate request of an RSA-4096 key takes a quarter."""
 HEAD_LIMIT = LINE_LIMIT + 16 * 1024
+HEADERS_LIMIT = 100
 HEAD_TIMEOUT = 10.0
 """Seconds for a request to arrive."""
 DRAIN_LIMIT = 64 << 20
@@ -39,7 +39,6 @@ SWEEP_INTERVAL = 60.0
 """A connection that two sweeps see is cut."""
 STOP_TIMEOUT = 10.0
 FIELDS_LIMIT = 16
-LOCAL_ORIGINS = ("127.0.0.1", "::1")
 
 _REQUEST = re.compile(rb"([!-~]+) ([!-~]+) HTTP/1\.[01]")
 _FORWARDED = "X-Forwarded-For"
@@ -50,7 +49,7 @@ class HttpServer:
 
     def __init__(self, registry: Registry, origins: Iterable[str] = ()) -> None:
         self._registry = registry
-        self._origins = frozenset((*LOCAL_ORIGINS, *origins))
+        self._origins = Origins(origins)
         self._server: web.Server | None = None
         self._listening: list[asyncio.Server] = []
         self.doors: set[Door] = set()
@@ -120,13 +119,17 @@ class HttpServer:
 
     def _admit(self, method: Method, arguments: Mapping[str, str], request: web.BaseRequest) -> Call:
         """Check who calls (wire.md 3.2). Raises RpcError."""
+        peer, forwarded = request.remote or "", request.headers.getall(_FORWARDED, [])
+        client = self._origins.client(peer, forwarded)
+        source = None if client is None else network_of(client)
+        address = peer if client is None else client
         match method.access:
             case Access.PUBLIC:
-                return Call(method.name, arguments, self._source(request))
+                return Call(method.name, arguments, source, address=address)
             case Access.RESTRICTED:
-                if not self._is_authorized(request):
+                if not self._origins.authorized(peer, forwarded):
                     raise RpcError(HTTPStatus.FORBIDDEN, "from an origin that is not authorized")
-                return Call(method.name, arguments, None)
+                return Call(method.name, arguments, None, address=address)
         caller = read_prefix(arguments["cn"])
         header = request.headers.get(HEADER)
         if header is None:
@@ -138,25 +141,7 @@ class HttpServer:
         if session is None:
             raise RpcError(HTTPStatus.BAD_REQUEST, f"wrong {HEADER} for {caller}")
         self._registry.seen.note(caller, session.protocol, request.headers.get("User-Agent", ""))
-        return Call(method.name, arguments, self._source(request), caller, session)
-
-    def _is_authorized(self, request: web.BaseRequest) -> bool:
-        forwarded = request.headers.getall(_FORWARDED, [])
-        return request.remote in self._origins and (not forwarded or ", ".join(forwarded) in self._origins)
-
-    def _source(self, request: web.BaseRequest) -> str | None:
-        """The network of a stranger; behind a proxy of ours, the one that the proxy saw. None: an authorized origin."""
-        address = request.remote or ""
-        if address in self._origins:
-            forwarded = ",".join(request.headers.getall(_FORWARDED, []))
-            address = forwarded.rpartition(",")[2].strip()
-            if not address:
-                return None
-        with suppress(ValueError):
-            ip = ip_address(address.partition("%")[0])
-            # Whoever has one IPv6 address has its /64.
-            return str(IPv6Address(int(ip) >> 64 << 64)) if ip.version == 6 else str(ip)
-        return "elsewhere"
+        return Call(method.name, arguments, source, caller, session, address)
 
     def _refuse(self, request: web.BaseRequest, name: str, status: HTTPStatus, reason: str) -> web.Response:
         logger.warning("%s %s: %d %s", request.remote, name, status, reason)
@@ -221,6 +206,8 @@ class Door(asyncio.Protocol):
             raise RpcError(HTTPStatus.BAD_REQUEST, "no HTTP request line")
         if match[1] != b"GET":
             raise RpcError(HTTPStatus.NOT_IMPLEMENTED, f"method {match[1][:40].decode('ascii')}")
+        if self._head.count(b"\r\n") > HEADERS_LIMIT + 2:
+            raise RpcError(HTTPStatus.BAD_REQUEST, f"more than {HEADERS_LIMIT} header lines")
         if b"\r\n\r\n" in self._head:
             return True
         if len(self._head) > HEAD_LIMIT:

@@ -95,3 +95,9 @@ class RateLimit:
         if len(self._buckets) > RATE_KEYS:
             self._buckets.popitem(last=False)
         return allowed
+
+    def give_back(self, key: str) -> None:
+        """One that was allowed does not count after all."""
+        if key in self._buckets:
+            tokens, since = self._buckets[key]
+            self._buckets[key] = min(self._burst, tokens + 1), since
