@@ -18,7 +18,7 @@ from functools import partial
 from re6st import cert
 from re6st.core.babel_keys import next_state
 from re6st.core.clock import Clock, ClockError, Marks, first_marks
-from re6st.core.params import KEY_LENGTH, Parameters, make_version, version_number
+from re6st.core.params import KEY_LENGTH, Encoder, Parameters, make_version, version_number
 from re6st.ledger import Ledger, NotFound
 from re6st.registry_mesh import MeshView
 from re6st.store import Store, StoreError
@@ -58,13 +58,23 @@ class Upkeep:
         self._clock = Clock(first_marks(kept, newest, wall()), monotonic())
         self._complaint = ""
         self._current: Parameters | None = None
+        self._encoder: Encoder | None = None
 
     @property
     def parameters(self) -> Parameters:
-        """Raises NotFound before the first certificate."""
+        """Raises NotFound before the first certificate, StoreError."""
+        if self._current is None:
+            self.load()  # it failed before, or there was nothing
         if self._current is None:
             raise NotFound("no certificate was issued yet, so there is no network")
         return self._current
+
+    @property
+    def encoder(self) -> Encoder:
+        """Encodes the parameters. Raises NotFound before the first certificate, StoreError."""
+        if self._encoder is None:
+            self._encoder = Encoder(self.parameters)
+        return self._encoder
 
     # --- time ---
 
@@ -178,17 +188,21 @@ class Upkeep:
             self._mesh.announce(self._current.registry_prefix)
 
     def load(self) -> None:
-        """Read the parameters."""
+        """Read the parameters. Raises StoreError, and then forgets those it had: they are old."""
         rows = self._store.rows
-        own = rows.registry_prefix()
-        if own is None:
-            return
-        babel = rows.babel_state()
+        self._current = self._encoder = None
+        try:
+            own = rows.registry_prefix()
+            if own is None:
+                return
+            babel, crl, version = rows.babel_state(), rows.crl(), rows.config("version")
+        except sqlite3.Error as error:
+            raise StoreError(f"database: {error}") from None
         self._current = replace(
             self._configured,
             registry_prefix=own,
-            crl=frozenset(rows.crl()),
-            version=rows.config("version") or b"\0",
+            crl=frozenset(crl),
+            version=version or b"\0",
             babel_hmac_sign=babel.sign,
             babel_hmac_accept=babel.accept,
             valid_until=babel.valid_until,

@@ -90,21 +90,34 @@ class Parameters:
         return json.dumps(self.public(), sort_keys=True)
 
 
-def encode(parameters: Parameters, encrypt: Callable[[bytes], bytes]) -> bytes:
-    """The answer of getNetworkConfig for one node; `encrypt` is ENCRYPT to that node (vectors/network_config.json)."""
-    values = parameters.public()
-    if parameters.babel_hmac_sign is not None:
-        values["babel_hmac_sign"] = _base64(encrypt(parameters.babel_hmac_sign))
-    if parameters.babel_hmac_accept is not None:
-        accept = parameters.babel_hmac_accept
-        values["babel_hmac_accept"] = _base64(encrypt(accept)) if accept else ""
-    if parameters.valid_until is not None:
-        values["valid_until"] = parameters.valid_until
-    if parameters.babel_switch_time is not None:
-        values["babel_switch_time"] = parameters.babel_switch_time
-    values[""] = ["version"]
-    values["version"] = _base64(parameters.version)
-    return zlib.compress(json.dumps(values).encode())
+class Encoder:
+    """Makes the answers of getNetworkConfig. What all nodes get, the revoked serials too, is compressed once."""
+
+    def __init__(self, parameters: Parameters) -> None:
+        self._sign = parameters.babel_hmac_sign
+        self._accept = parameters.babel_hmac_accept
+        values = parameters.public()
+        if parameters.valid_until is not None:
+            values["valid_until"] = parameters.valid_until
+        if parameters.babel_switch_time is not None:
+            values["babel_switch_time"] = parameters.babel_switch_time
+        values[""] = ["version"]
+        values["version"] = _base64(parameters.version)
+        common = json.dumps(values).encode().removesuffix(b"}")
+        compressor = zlib.compressobj()
+        self._start = compressor.compress(common) + compressor.flush(zlib.Z_FULL_FLUSH)
+        self._adler = zlib.adler32(common)
+
+    def encode(self, encrypt: Callable[[bytes], bytes]) -> bytes:
+        """The answer for one node; `encrypt` is ENCRYPT to that node (vectors/network_config.json)."""
+        values = {}
+        if self._sign is not None:
+            values["babel_hmac_sign"] = _base64(encrypt(self._sign))
+        if self._accept is not None:
+            values["babel_hmac_accept"] = _base64(encrypt(self._accept)) if self._accept else ""
+        rest = "".join(f', "{name}": "{value}"' for name, value in values.items()).encode() + b"}"
+        # A full flush ends at a byte, so any deflate blocks may follow; zlib's checksum is over all (RFC 1950, 1951).
+        return self._start + zlib.compress(rest, wbits=-zlib.MAX_WBITS) + zlib.adler32(rest, self._adler).to_bytes(4)
 
 
 def decode(blob: bytes, decrypt: Callable[[bytes], bytes]) -> Parameters:
