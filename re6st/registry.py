@@ -256,14 +256,14 @@ class Registry:
                 prefix = ledger.prefix_by_serial(serial)
                 issued = ledger.issued(prefix) if prefix else None
                 if issued is None:
-                    raise RpcError(HTTPStatus.INTERNAL_SERVER_ERROR, f"no certificate has the serial {serial}")
+                    raise NotFound(f"no certificate has the serial {serial}")
                 ledger.revoke(issued, now, reason)
                 self.upkeep.update_version(ledger)
 
             try:
                 await self._store.call(by_serial)
             except Conflict as error:
-                raise RpcError(HTTPStatus.INTERNAL_SERVER_ERROR, str(error)) from None
+                raise RpcError(HTTPStatus.CONFLICT, str(error)) from None
         else:
             prefix = self._cn(text)
 
