@@ -43,7 +43,7 @@ class Mute:
     async def add(self, interface: str) -> None:
         """Mute an interface."""
         async with self._lock:
-            if not self._ready:
+            if self.available and not self._ready:
                 self._ready = await self._nft(_SETUP)
             if self._ready and await self._nft(f"add element inet {TABLE} muted {{ {interface} }}\n"):
                 self._muted.add(interface)
