@@ -116,7 +116,7 @@ class Admin:
         authority: cert.Authority,
         store: Store,
         settings: Settings,
-        clock: Callable[[], float],
+        clock: Callable[[], float] = time.time,
     ) -> None:
         self._registry = registry
         self._authority = authority

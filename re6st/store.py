@@ -40,6 +40,10 @@ class StoreError(Exception):
     """The database cannot be used now; text for the log or the user."""
 
 
+class StoreInUse(StoreError):
+    """Another process has it."""
+
+
 @dataclass(frozen=True, slots=True)
 class _Job:
     call: Callable[[Ledger], Any]
@@ -170,5 +174,5 @@ def _lock(path: Path) -> int:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
         os.close(descriptor)
-        raise StoreError(f"database {path}: in use by another registry. Stop that one, or choose --db.") from None
+        raise StoreInUse(f"database {path}: in use by another registry. Stop that one, or choose --db.") from None
     return descriptor

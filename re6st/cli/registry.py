@@ -15,12 +15,13 @@ import sys
 from collections.abc import Sequence
 
 from re6st import geoip
-from re6st.cli import check_config, registry_init
+from re6st.cli import check_config, registry_admin, registry_init
 from re6st.cli.options import LogHandler, fail, setup_logging
 from re6st.cli.registry_config import PROGRAM, Config, ConfigError, configure, make_parser
 from re6st.ledger import LedgerError
 from re6st.localnode import CONTROL_SOCKET, LocalNode
 from re6st.registry import Registry
+from re6st.registry_admin import Admin, AdminServer, socket_path
 from re6st.registry_http import HttpServer
 from re6st.store import Store, StoreError
 
@@ -32,6 +33,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     if arguments[:1] == ["init"]:
         return registry_init.main(arguments[1:])
+    if registry_admin.is_word(arguments):
+        return registry_admin.main(arguments)
     options = make_parser().parse(arguments)
     locations = os.environ.get(geoip.ENVIRONMENT, "")
     if options.check_config:
@@ -68,7 +71,9 @@ async def serve(config: Config, log: LogHandler | None) -> None:
         for community in config.settings.communities:
             if community.prefix.length and store.rows.is_used(community.prefix):
                 raise ConfigError(f"--community: {community.prefix.bits} lies in a prefix that a node has already")
-        await _serve(config, Registry(config.authority, store, config.settings, node), sockets, log)
+        registry = Registry(config.authority, store, config.settings, node)
+        admin = AdminServer(Admin(registry, config.authority, store, config.settings), socket_path(config.database))
+        await _serve(config, registry, admin, sockets, log)
     except (LedgerError, StoreError) as error:
         raise ConfigError(f"database {config.database}: {error}") from None
     except ExceptionGroup as errors:
@@ -82,13 +87,16 @@ async def serve(config: Config, log: LogHandler | None) -> None:
         _close(sockets)
 
 
-async def _serve(config: Config, registry: Registry, sockets: list[socket.socket], log: LogHandler | None) -> None:
+async def _serve(
+    config: Config, registry: Registry, admin: AdminServer, sockets: list[socket.socket], log: LogHandler | None
+) -> None:
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     if log is not None:
         loop.add_signal_handler(signal.SIGUSR1, log.reopen)
+    loop.add_signal_handler(signal.SIGHUP, _reload, config, log)
     if config.trust_clock:
         registry.upkeep.trust_clock()
     await registry.upkeep.start()
@@ -101,14 +109,30 @@ async def _serve(config: Config, registry: Registry, sockets: list[socket.socket
             tasks = [
                 group.create_task(registry.upkeep.run(), name="clean-up"),
                 group.create_task(server.run(), name="connections"),
+                group.create_task(registry.seen.run(), name="seen"),
+                group.create_task(admin.run(), name="administration"),
             ]
             await stop.wait()
             for task in tasks:
                 task.cancel()
     finally:
         await server.stop()
+        await registry.seen.try_flush()
         await registry.upkeep.stop()
     logger.info("stopped")
+
+
+def _reload(config: Config, log: LogHandler | None) -> None:
+    """Read again what may change while we run: the CA certificate, if it was renewed. The log file is opened again."""
+    if log is not None:
+        log.reopen()
+    try:
+        renewed = config.authority.renew(cert.load_pem(cert.read_file(config.ca), str(config.ca)))
+    except cert.CertError as error:
+        logger.error("--ca %s: %s. Still serving the one from before.", config.ca, error)
+        return
+    if renewed:
+        logger.warning("serving a new CA certificate, valid until %s", config.authority.trust.ca.not_valid_after_utc)
 
 
 def _listen(config: Config) -> list[socket.socket]:

@@ -40,6 +40,7 @@ class Config:
     """Everything that a registry needs to start."""
 
     authority: cert.Authority
+    ca: Path
     settings: Settings
     database: Path
     run: Path
@@ -57,7 +58,10 @@ def make_parser() -> OptionParser:
         PROGRAM,
         "Serve a registry: it issues certificates, which give each node its subnet, and points nodes to a first peer.",
         f"To make the files of a new network: {PROGRAM} init --network 2001:db8:42::/48\n"
-        f"To serve with the options of a file:  {PROGRAM} @{registry_init.OPTIONS_FILE}",
+        f"To serve with the options of a file:  {PROGRAM} @{registry_init.OPTIONS_FILE}\n"
+        f"To administer it, serving or not:     {PROGRAM} nodes @{registry_init.OPTIONS_FILE}\n"
+        "                                      also invite, tokens, revoke, revoked, rotate, params, topology,\n"
+        "                                      versions, backup, check",
     )
     add = parser.add_argument
     add("--port", metavar="N", type=integer(0, 65535), default=80, help="port to listen on (default: %(default)s)")
@@ -79,6 +83,7 @@ def make_parser() -> OptionParser:
     add("-l", "--logfile", metavar="FILE", type=Path, default=log, help="log file (default: %(default)s)")
     add("-r", "--run", metavar="DIR", type=Path, default=Path("/var/run/re6stnet"), help="run directory of the node")
     parser.add_verbosity(1)
+    add("--url", metavar="URL", help="how nodes reach this registry, for the invitations that `invite` prints")
     add("--check-config", action="store_true", help="say what is wrong with options and files, and exit: 0 or 78")
     protocol = integer(MIN_PROTOCOL, PROTOCOL)
     add("--min-protocol", metavar="N", type=protocol, default=MIN_PROTOCOL, help="nodes older than this must stop")
@@ -159,6 +164,7 @@ def _read(options: argparse.Namespace, database: str) -> tuple[Config | None, li
     )
     config = Config(
         authority=authority,
+        ca=Path(options.ca),
         settings=settings,
         database=options.db,
         run=options.run,

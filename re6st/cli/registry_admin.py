@@ -1,0 +1,420 @@
+"""The words of re6st-registry for its operator: nodes, invite, tokens, revoke and so on (docs/registry-admin.md).
+
+A word speaks to the registry that runs on the database, by the socket beside it. Where none runs, it works on the file
+itself, which it locks meanwhile. `check` and `backup` only read, so they need neither.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import difflib
+import logging
+import os
+import shlex
+import socket
+import sqlite3
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NoReturn
+from urllib.parse import urlsplit
+
+from re6st import cert, geoip
+from re6st.cli import registry_output as output
+from re6st.cli.options import OptionParser, fail, integer
+from re6st.cli.registry_config import PROGRAM, ConfigError, configure, make_parser
+from re6st.cli.registry_init import OPTIONS_FILE
+from re6st.localnode import CONTROL_SOCKET, LocalNode
+from re6st.registry import Registry
+from re6st.registry_admin import LIFE_LIMIT, Admin, AdminError, Operations, Remote, Status, socket_path
+from re6st.registry_check import BackupError, backup, check
+from re6st.registry_report import Record
+from re6st.store import Store, StoreError, StoreInUse
+
+CONFIG = Path("/etc/re6stnet") / OPTIONS_FILE
+START_TIME = 5.0
+"""Seconds for a registry that has the database to make its socket."""
+FILES = ("db", "ca", "key", "dh", "run", "community")
+UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
+
+
+@dataclass(frozen=True, slots=True)
+class Word:
+    """One word of the command line."""
+
+    help: str
+    example: str
+    options: Callable[[OptionParser], None]
+    run: Callable[[Any, argparse.Namespace], Record] | None = None
+    """For a word that needs the files only: gets the daemon's options and its own."""
+    ask: Callable[[Operations, argparse.Namespace], Awaitable[Record]] | None = None
+    show: Callable[[Record, argparse.Namespace], str] = lambda record, options: ""
+    changes: str = ""
+    """What remains to be done when no registry runs to tell the nodes."""
+
+
+def is_word(arguments: Sequence[str]) -> bool:
+    """Whether a command line is one of ours, or a mistaken one, rather than options of the daemon."""
+    return bool(arguments) and arguments[0][:1] not in ("-", "@", "")
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Carry out the word that a command line begins with. Returns the exit status."""
+    name, *rest = arguments
+    word = WORDS.get(name)
+    if word is None:
+        near = difflib.get_close_matches(name, [*WORDS, "init"], 1)
+        hint = f"Did you mean {near[0]}?" if near else f"Words are init, {', '.join(WORDS)}."
+        fail(PROGRAM, f"unknown word {name!r}. {hint}", Status.USAGE)
+    program = f"{PROGRAM} {name}"
+    if not logging.getLogger().handlers:
+        logging.getLogger().addHandler(logging.NullHandler())  # what concerns the operator is said below
+    options = _parse(program, word, rest)
+    daemon = _daemon_options(program, options)
+    try:
+        if word.run is not None:
+            record = word.run(daemon, options)
+        else:
+            record = asyncio.run(_carry_out(program, word, daemon, options))
+        text = output.to_json(record) if options.json else word.show(record, options)
+        if text:
+            print(text)
+        sys.stdout.flush()
+    except AdminError as error:
+        fail(program, str(error), error.status)
+    except (ConfigError, StoreError, BackupError, cert.CertError) as error:
+        fail(program, str(error))
+    except sqlite3.Error as error:
+        fail(program, f"database {daemon.db}: {error}")
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # the reader had enough
+    except KeyboardInterrupt:
+        fail(program, "interrupted", 130)
+    return int(Status.FAILED if record.get("ok") is False else Status.DONE)
+
+
+# --- the command line ---
+
+
+def _parse(program: str, word: Word, arguments: Sequence[str]) -> argparse.Namespace:
+    files = [argument[1:] for argument in arguments if argument.startswith("@") and len(argument) > 1]
+    parser = OptionParser(program, word.help, f"Example: {program} {word.example}".rstrip())
+    word.options(parser)
+    add = parser.add_argument
+    add("--config", metavar="FILE", type=Path, help=f"option file of the registry, also @FILE (default: {CONFIG})")
+    add("--db", metavar="FILE", type=Path, help="database, if not the one of the option file")
+    add("--json", action="store_true", help="print JSON")
+    options = parser.parse_args([argument for argument in arguments if not argument.startswith("@")])
+    options.error = parser.error
+    if len(files) + (options.config is not None) > 1:
+        parser.error("more than one option file")
+    if files:
+        options.config = Path(files[0])
+    return options
+
+
+def _daemon_options(program: str, options: argparse.Namespace) -> argparse.Namespace:
+    """The options of the registry, with its files where it finds them."""
+    path = Path(str(options.config or CONFIG).removeprefix("@"))
+    if not path.is_file():
+        fail(program, f"option file {path}: no such file. Name the registry's: {program} @FILE", Status.USAGE)
+    daemon = make_parser().parse([f"@{path}"])
+    # Its names are relative to where it is started: the directory of its option file, if it is a service.
+    if (path.parent / daemon.ca).exists():
+        for name in FILES:
+            if (value := getattr(daemon, name)) is not None:
+                setattr(daemon, name, type(value)(path.parent / value))
+    if options.db is not None:
+        daemon.db = options.db
+    return daemon
+
+
+def duration(text: str) -> int:
+    """An argparse type: seconds of 30d, 12h, 90m, 45s, 2w, or a plain number of seconds."""
+    number, unit = (text[:-1], UNITS[text[-1]]) if text[-1:] in UNITS else (text, 1)
+    if number.isascii() and number.isdigit() and len(number) < 12 and 0 < int(number) * unit <= LIFE_LIMIT:
+        return int(number) * unit
+    raise argparse.ArgumentTypeError(f"{text!r} is no duration such as 30d, 12h or 90m")
+
+
+def registry_url(text: str) -> str:
+    """An argparse type: the URL of a registry."""
+    try:
+        parts = urlsplit(text)
+        good = parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port is None or parts.port > 0)
+    except ValueError:
+        good = False
+    if not good or parts.fragment or parts.query or not text.isprintable() or " " in text:
+        raise argparse.ArgumentTypeError(f"{text!r} is no URL of a registry such as https://re6st.example.com/")
+    return text
+
+
+# --- the registry, or its file ---
+
+
+async def _carry_out(program: str, word: Word, daemon: argparse.Namespace, options: argparse.Namespace) -> Record:
+    if word.ask is None:
+        raise AdminError(Status.FAILED, "not carried out")
+    async with _operations(daemon, create=word is WORDS["invite"]) as operations:
+        record = await word.ask(operations, options)
+        if word.changes and isinstance(operations, Admin) and not getattr(options, "status", False):
+            _note(program, f"the registry does not run: {word.changes}")
+    if word is WORDS["invite"]:
+        record |= _joining(program, record, daemon, options)
+    return record
+
+
+@asynccontextmanager
+async def _operations(daemon: argparse.Namespace, *, create: bool) -> AsyncIterator[Operations]:
+    """Who carries out operations on a database. Raises AdminError, ConfigError, StoreError."""
+    path = socket_path(daemon.db)
+    loop = asyncio.get_running_loop()
+    end = loop.time() + START_TIME
+    while True:
+        try:
+            remote = await Remote.connect(path)
+        except PermissionError:
+            _refuse_permission(path)
+        except OSError:
+            try:
+                store = _open(daemon, create)
+            except StoreInUse:
+                if loop.time() < end:  # it is just starting, or a word is at work
+                    await asyncio.sleep(0.1)
+                    continue
+                raise AdminError(
+                    Status.FAILED,
+                    f"database {daemon.db}: a registry has it, but does not listen on {path}. See its log.",
+                ) from None
+            break
+        try:
+            yield remote
+        finally:
+            remote.close()
+        return
+    try:
+        config = configure(daemon, os.environ.get(geoip.ENVIRONMENT, ""))
+        node = LocalNode(config.authority.trust.network, config.run / CONTROL_SOCKET)
+        try:
+            registry = Registry(config.authority, store, config.settings, node)
+            registry.upkeep.load()
+            yield Admin(registry, config.authority, store, config.settings)
+        finally:
+            node.close()
+    finally:
+        store.close()
+
+
+def _open(daemon: argparse.Namespace, create: bool) -> Store:
+    try:
+        if not create and not daemon.db.exists():
+            raise AdminError(
+                Status.FAILED, f"database {daemon.db}: no such file. The first start of the registry makes it."
+            )
+    except PermissionError:
+        _refuse_permission(daemon.db)
+    return Store(daemon.db, _trust(daemon).network)
+
+
+def _refuse_permission(path: Path) -> NoReturn:
+    raise AdminError(Status.FAILED, f"no permission for {path}. Run it as root, or as the user of the registry.")
+
+
+def _trust(daemon: argparse.Namespace) -> cert.Trust:
+    return cert.Trust(cert.load_pem(cert.read_file(daemon.ca), str(daemon.ca)))
+
+
+def _note(program: str, text: str) -> None:
+    print(f"{program}: {text}", file=sys.stderr)
+
+
+# --- words ---
+
+
+async def _all(operations: Operations, operation: str, arguments: Mapping[str, Any]) -> list[Record]:
+    """All pages of a list."""
+    records: list[Record] = []
+    after: str | None = ""
+    while after is not None:
+        page = await operations.call(operation, {**arguments, "after": after})
+        records += page[operation]
+        after = page["next"]
+    return records
+
+
+async def _nodes(operations: Operations, options: argparse.Namespace) -> Record:
+    if options.cn is not None:
+        if options.email or options.expiring or options.unseen:
+            options.error("CN is one node: no filter goes with it")
+        return {"nodes": [(await operations.call("node", {"target": options.cn}))["node"]]}
+    wanted = {"email": options.email, "expiring": options.expiring, "unseen": options.unseen}
+    return {"nodes": await _all(operations, "nodes", wanted)}
+
+
+async def _invite(operations: Operations, options: argparse.Namespace) -> Record:
+    arguments = {"email": options.email, "prefix_length": options.prefix_length, "life": options.expires}
+    return await operations.call("invite", arguments)
+
+
+def _joining(program: str, invitation: Record, daemon: argparse.Namespace, options: argparse.Namespace) -> Record:
+    url = options.url or daemon.url
+    if url is None:
+        host = socket.getfqdn()
+        url = f"http://{host}/" if daemon.port == 80 else f"http://{host}:{daemon.port}/"
+        _note(program, f"the URL {url} is a guess: give the right one with --url, or as url in the option file")
+    target = f"{url}#{invitation['fingerprint']},token={invitation['token']}"
+    return {"url": url, "join": f"re6st-conf --join {shlex.quote(target)}"}
+
+
+async def _tokens(operations: Operations, options: argparse.Namespace) -> Record:
+    if options.delete is not None:
+        return {"deleted": (await operations.call("delete-token", {"token": options.delete}))["token"]}
+    return {"tokens": await _all(operations, "tokens", {})}
+
+
+async def _revoke(operations: Operations, options: argparse.Namespace) -> Record:
+    if not options.yes:
+        node = (await operations.call("node", {"target": options.target}))["node"]
+        kept = options.target.isdigit()
+        print(output.warning(node, kept), file=sys.stderr)
+        if not sys.stdin.isatty():
+            raise AdminError(Status.USAGE, "no terminal to ask on: nothing was revoked. Give --yes.")
+        print("Revoke it? [y/N] ", end="", file=sys.stderr, flush=True)
+        if sys.stdin.readline().strip().lower() not in ("y", "yes"):
+            raise AdminError(Status.FAILED, "nothing was revoked")
+    return await operations.call("revoke", {"target": options.target, "reason": options.reason})
+
+
+async def _revoked(operations: Operations, options: argparse.Namespace) -> Record:
+    return {"revoked": await _all(operations, "revoked", {})}
+
+
+async def _rotate(operations: Operations, options: argparse.Namespace) -> Record:
+    record = await operations.call("rotate", {"step": 0 if options.status else 1})
+    return record | {"next": output.next_rotation(record)}
+
+
+def _simple(operation: str) -> Callable[[Operations, argparse.Namespace], Awaitable[Record]]:
+    async def ask(operations: Operations, options: argparse.Namespace) -> Record:
+        return await operations.call(operation, {})
+
+    return ask
+
+
+def _check(daemon: argparse.Namespace, options: argparse.Namespace) -> Record:
+    if not daemon.db.exists():
+        raise AdminError(Status.FAILED, f"database {daemon.db}: no such file")
+    try:
+        report = check(daemon.db, _trust(daemon))
+    except sqlite3.DatabaseError as error:
+        raise AdminError(Status.FAILED, f"database {daemon.db}: {error}") from None
+    return {"database": str(daemon.db), "ok": not report.problems, **output.report_record(report)}
+
+
+def _backup(daemon: argparse.Namespace, options: argparse.Namespace) -> Record:
+    if not daemon.db.exists():
+        raise AdminError(Status.FAILED, f"database {daemon.db}: no such file")
+    if options.file.exists() and not options.force:
+        message = f"{options.file} exists already, and is not replaced. Choose another name, or give --force."
+        raise AdminError(Status.CONFLICT, message)
+    report = backup(daemon.db, options.file, _trust(daemon), force=options.force)
+    return {"file": str(options.file), "bytes": options.file.stat().st_size, **output.report_record(report)}
+
+
+# --- their options ---
+
+
+def _no_options(parser: OptionParser) -> None:
+    pass
+
+
+def _nodes_options(parser: OptionParser) -> None:
+    add = parser.add_argument
+    add("cn", metavar="CN", nargs="?", help="show one: its CN, a serial of its certificate, an address in its subnet")
+    add("--expiring", metavar="TIME", type=duration, help="those whose certificate ends within, e.g. 30d, or has ended")
+    add("--unseen", metavar="TIME", type=duration, help="those that did not call for so long, e.g. 7d")
+    add("--email", metavar="EMAIL", help="those of this e-mail address")
+
+
+def _invite_options(parser: OptionParser) -> None:
+    add = parser.add_argument
+    add("email", metavar="EMAIL", nargs="?", help="whose token it is; no mail is sent")
+    add("--prefix-length", metavar="N", type=integer(1, 128), help="bits of the prefix (default: the registry's)")
+    add("--expires", metavar="TIME", type=duration, help="how long it is good, e.g. 7d (default: the grace period)")
+    add("--url", metavar="URL", type=registry_url, help="of this registry, as the machine that joins has to use it")
+
+
+def _tokens_options(parser: OptionParser) -> None:
+    parser.add_argument("--delete", metavar="TOKEN", help="delete this one")
+
+
+def _revoke_options(parser: OptionParser) -> None:
+    add = parser.add_argument
+    add("target", metavar="CN|SERIAL", help="CN: the node is out. Serial: it has to renew its certificate")
+    add("--yes", action="store_true", help="do not ask")
+    add("--reason", metavar="TEXT", default="", help="kept with the list of revoked certificates")
+
+
+def _rotate_options(parser: OptionParser) -> None:
+    parser.add_argument("what", metavar="hmac", nargs="?", choices=["hmac"], help="babel's key: there is no other")
+    parser.add_argument("--status", action="store_true", help="only say how far it is")
+
+
+def _topology_options(parser: OptionParser) -> None:
+    parser.add_argument("--dot", action="store_true", help="print a graph for Graphviz")
+
+
+def _backup_options(parser: OptionParser) -> None:
+    parser.add_argument("file", metavar="FILE", type=Path, help="where to")
+    parser.add_argument("--force", action="store_true", help="replace an existing file")
+
+
+_LATER = "nodes learn of it when it does"
+
+WORDS: Mapping[str, Word] = {
+    "nodes": Word("List the nodes, or show one.", "--expiring 30d", _nodes_options, None, _nodes, output.nodes),
+    "invite": Word(
+        "Make a token, and the command line that a new machine joins with.",
+        "alice@example.org --expires 7d",
+        *(_invite_options, None, _invite, output.invitation),
+    ),
+    "tokens": Word(
+        "List the tokens that are not used yet, or delete one.", "", _tokens_options, None, _tokens, output.tokens
+    ),
+    "revoke": Word(
+        "Revoke the certificate of a node.",
+        "120/16 --reason stolen",
+        _revoke_options,
+        None,
+        _revoke,
+        output.revocation,
+        _LATER,
+    ),
+    "revoked": Word("List the revoked certificates.", "", _no_options, None, _revoked, output.revoked),
+    "rotate": Word(
+        "Change babel's key: one of its steps at each call.",
+        "--status",
+        _rotate_options,
+        None,
+        _rotate,
+        output.rotation,
+        _LATER,
+    ),
+    "params": Word("Show the parameters of the network.", "", _no_options, None, _simple("params"), output.params),
+    "topology": Word(
+        "Show who has tunnels to whom.", "--dot", _topology_options, None, _simple("topology"), output.topology
+    ),
+    "versions": Word("Show what software the nodes run.", "", _no_options, None, _simple("versions"), output.versions),
+    "backup": Word(
+        "Copy the database, also while the registry runs.",
+        "/var/backups/registry.db",
+        _backup_options,
+        _backup,
+        None,
+        output.backup,
+    ),
+    "check": Word("Verify the database.", "", _no_options, _check, None, output.check),
+}

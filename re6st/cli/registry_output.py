@@ -1,0 +1,260 @@
+"""What the words of re6st-registry print: aligned tables, JSON. docs/registry-admin.md describes the records."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict
+from datetime import UTC, datetime
+
+from re6st.registry_check import Report
+from re6st.registry_report import Record
+
+SCHEMA = 1
+"""Counts up when a field of the JSON changes its meaning or goes."""
+
+_UNITS = (("year", 365.25 * 86400), ("day", 86400.0), ("h", 3600.0), ("min", 60.0), ("s", 1.0))
+
+
+def to_json(record: Record) -> str:
+    return json.dumps({"schema": SCHEMA, **record}, indent=2)
+
+
+def report_record(report: Report) -> Record:
+    return asdict(report)
+
+
+# --- pieces ---
+
+
+def relative(when: str | None, now: float | None = None) -> str:
+    """A time as `in 12 days` or `4 s ago`."""
+    if when is None:
+        return "-"
+    distance = datetime.strptime(when, "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=UTC).timestamp() - (now or time.time())
+    name, size = next(((name, size) for name, size in _UNITS if abs(distance) >= 2 * size), _UNITS[-1])
+    number = round(abs(distance) / size)
+    text = f"{number} {name}{'s' if name in ('day', 'year') and number != 1 else ''}"
+    return f"in {text}" if distance > 0 else f"{text} ago"
+
+
+def clean(value: object) -> str:
+    """A value for a terminal: `-` for none, nothing that a terminal obeys."""
+    text = "-" if value is None or value == "" else str(value)
+    return "".join(letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in text)
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    """Aligned columns; in colour only on a terminal."""
+    cells = [[clean(value) for value in row] for row in rows]
+    if sys.stdout.isatty() and not os.environ.get("NO_COLOR"):
+        return _rich(head, cells)
+    widths = [max(map(len, column)) for column in zip(head, *cells, strict=True)]
+    lines = ["   ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)) for row in [head, *cells]]
+    return "\n".join(line.rstrip() for line in lines)
+
+
+def _rich(head: Sequence[str], cells: list[list[str]]) -> str:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    made = Table(box=None, pad_edge=False, header_style="bold")
+    for name in head:
+        made.add_column(name, overflow="fold")
+    for row in cells:
+        made.add_row(*map(Text, row))
+    console = Console()
+    with console.capture() as capture:
+        console.print(made)
+    return capture.get().rstrip("\n")
+
+
+def lines(pairs: Iterable[tuple[str, object]]) -> str:
+    """Names and values, one a line."""
+    shown = [(name, clean(value)) for name, value in pairs]
+    width = max(len(name) for name, _ in shown)
+    return "\n".join(f"{name:<{width}}  {value}" for name, value in shown)
+
+
+def _when(when: str | None) -> str:
+    return "-" if when is None else f"{when}, {relative(when)}"
+
+
+def _software(node: Record) -> str:
+    if node["protocol"] is None:
+        return "-"
+    version = (node["version"] or "other software").partition(",")[0]
+    return f"{version} (p{node['protocol']})"
+
+
+# --- words ---
+
+
+def nodes(record: Record, options: argparse.Namespace) -> str:
+    if options.cn is not None:
+        return _node(record["nodes"][0])
+    now = time.time()
+    return table(
+        ("CN", "SUBNET", "ADDRESS", "E-MAIL", "ISSUED", "EXPIRES", "SEEN", "VERSION"),
+        (
+            (
+                *(node["cn"], node["subnet"], node["address"], node["email"], (node["issued"] or "-")[:10]),
+                relative(node["expires"], now) + (" (revoked)" if node["revoked"] else ""),
+                *(relative(node["seen"], now), _software(node)),
+            )
+            for node in record["nodes"]
+        ),
+    )
+
+
+def _node(node: Record) -> str:
+    older = ", ".join(map(str, node["older_serials"]))
+    return lines(
+        [
+            ("CN", node["cn"] + (" (the registry's own node)" if node["registry"] else "")),
+            ("subnet", node["subnet"]),
+            ("address", node["address"]),
+            ("e-mail", node["email"]),
+            ("number", node["number"]),
+            ("serial", f"{node['serial']}{' (revoked: it has to renew)' if node['revoked'] else ''}"),
+            ("older", older or None),
+            ("issued", _when(node["issued"])),
+            ("expires", _when(node["expires"])),
+            ("seen", _when(node["seen"])),
+            ("version", f"{node['version'] or '-'} (protocol {node['protocol']})" if node["protocol"] else None),
+        ]
+    )
+
+
+def invitation(record: Record, options: argparse.Namespace) -> str:
+    return lines(
+        [
+            ("token", f"{record['token']}   prefix /{record['prefix_length']}   until {record['expires']}"),
+            ("join", record["join"]),
+        ]
+    )
+
+
+def tokens(record: Record, options: argparse.Namespace) -> str:
+    if options.delete is not None:
+        return f"deleted  {clean(record['deleted'])}"
+    return table(
+        ("TOKEN", "E-MAIL", "PREFIX", "CREATED", "EXPIRES"),
+        (
+            (
+                *(token["token"], token["email"], f"/{token['prefix_length']}", relative(token["created"])),
+                "expired" if token["expired"] else relative(token["expires"]),
+            )
+            for token in record["tokens"]
+        ),
+    )
+
+
+def warning(node: Record, subnet_kept: bool) -> str:
+    """Whom a revocation hits, and what it does."""
+    if subnet_kept:
+        effect = f"Serial {node['serial']} is not accepted any more; the node keeps its subnet and renews by itself."
+    else:
+        effect = "The node is out of the network, and its subnet is free for others."
+    if node["registry"] and not subnet_kept:
+        effect = (
+            "This is the registry's own node, whose route all nodes take as proof of being connected:"
+            " without it the network falls apart."
+        )
+    return f"{_node(node)}\n\n{effect}"
+
+
+def revocation(record: Record, options: argparse.Namespace) -> str:
+    node = record["node"]
+    kept = "its subnet is kept" if record["subnet_kept"] else "its subnet is free"
+    return (
+        f"revoked  {clean(node['cn'])}, serial {node['serial']}, {clean(node['email'])}; {kept}; "
+        f"parameters of the network: version {record['version']}"
+    )
+
+
+def revoked(record: Record, options: argparse.Namespace) -> str:
+    return table(
+        ("SERIAL", "CN", "E-MAIL", "REVOKED", "REASON", "LISTED UNTIL"),
+        (
+            (
+                *(each["serial"], each["cn"], each["email"], relative(each["revoked"]), each["reason"]),
+                (each["listed_until"] or "-")[:10],
+            )
+            for each in record["revoked"]
+        ),
+    )
+
+
+def next_rotation(record: Record) -> str:
+    """What to do after a step of a rotation."""
+    when = record["next_not_before"]
+    wait = f", not before {when}" if when is not None and not relative(when).endswith("ago") else ""
+    match record["state"]:
+        case "phase 1":
+            return f"the new key is accepted beside the old one. Run rotate again{wait}, to sign with it."
+        case "phase 2":
+            return f"the new key signs. Run rotate again{wait}, to forget the old one."
+        case "none":
+            return "the network has no key. Run rotate to give it one."
+    return "nothing to do; rotate starts the change to a new key."
+
+
+def rotation(record: Record, options: argparse.Namespace) -> str:
+    return lines([("state", record["state"]), ("version", record["version"]), ("next", record["next"])])
+
+
+def params(record: Record, options: argparse.Namespace) -> str:
+    values = dict(record["parameters"])
+    values["crl"] = f"{len(values['crl'])} serials, see revoked"
+    values["registry_prefix"] = record["registry"]
+    rows = [("version", record["version"]), ("babel keys", record["keys"]), *sorted(values.items())]
+    return lines([(name, ", ".join(map(str, value)) if isinstance(value, list) else value) for name, value in rows])
+
+
+def topology(record: Record, options: argparse.Namespace) -> str:
+    if options.dot:
+        return "\n".join(["digraph re6st {", *_edges(record), "}"])
+    return table(
+        ("CN", "TUNNELS TO"),
+        (
+            (node["cn"], " ".join(node["tunnels_to"]) or ("-" if node["answered"] else "no answer"))
+            for node in record["topology"]
+        ),
+    )
+
+
+def _edges(record: Record) -> Iterable[str]:
+    for node in record["topology"]:
+        yield f'  "{node["cn"]}"{"" if node["answered"] else " [style=dashed]"};'
+        yield from (f'  "{node["cn"]}" -> "{peer}";' for peer in node["tunnels_to"])
+
+
+def versions(record: Record, options: argparse.Namespace) -> str:
+    return table(("CN", "VERSION"), ((node["cn"], node["version"] or "no answer") for node in record["versions"]))
+
+
+def backup(record: Record, options: argparse.Namespace) -> str:
+    return f"written  {clean(record['file'])}, {record['bytes'] / 2**20:.1f} MiB; {_holds(record)}; verified"
+
+
+def check(record: Record, options: argparse.Namespace) -> str:
+    if record["ok"]:
+        return f"ok  {clean(record['database'])}: {_holds(record)}"
+    shown = [(each["table"] or "file", each["key"], each["problem"]) for each in record["findings"]]
+    more = record["problems"] - len(shown)
+    rest = [f"and {more} more"] if more else []
+    title = f"{record['problems']} problems in {clean(record['database'])}"
+    return "\n".join([title, table(("TABLE", "KEY", "PROBLEM"), shown), *rest])
+
+
+def _holds(record: Record) -> str:
+    return (
+        f"{record['used']} certificates, {record['free']} free and {record['reserved']} reserved prefixes, "
+        f"{record['tokens']} tokens, {record['revoked']} revoked"
+    )
