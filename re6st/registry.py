@@ -24,7 +24,7 @@ from cryptography.x509.oid import NameOID
 from re6st import cert
 from re6st.core.allocator import AllocationError, Community, choose_community
 from re6st.core.clock import ClockError
-from re6st.core.params import Parameters, encode
+from re6st.core.params import Parameters
 from re6st.core.prefix import Prefix, PrefixError, control_address
 from re6st.core.registry_sessions import RateLimit, Session, Sessions
 from re6st.core.rpc import SECRET_LENGTH
@@ -105,7 +105,6 @@ class Registry:
         self.sessions = Sessions()
         self.seen = Seen(store, clock)
         self._authority = authority
-        self._ca = cert.to_pem(authority.trust.ca)
         self._store = store
         self._rows = store.rows
         self._settings = settings
@@ -343,7 +342,7 @@ class Registry:
 
     async def _get_network_config(self, call: Call) -> bytes:
         certificate = self._certificate(_caller(call))
-        return encode(self.upkeep.parameters, partial(cert.encrypt, certificate))
+        return self.upkeep.encoder.encode(partial(cert.encrypt, certificate))
 
     async def _update_hmac(self, call: Call) -> None:
         await self.upkeep.rotate_keys()

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
+import resource
 import socket
 from collections.abc import Iterable, Mapping
 from http import HTTPStatus
@@ -34,7 +35,9 @@ HEAD_TIMEOUT = 10.0
 DRAIN_LIMIT = 64 << 20
 DRAIN_TIMEOUT = 2.0
 """What a refused client may still send, so that it gets to reading our answer."""
-CONNECTIONS_LIMIT = 1000
+CONNECTIONS_LIMIT = 4000
+OTHER_FILES = 64
+"""Files that the process has open beside its connections."""
 SWEEP_INTERVAL = 60.0
 """A connection that two sweeps see is cut."""
 STOP_TIMEOUT = 10.0
@@ -52,10 +55,12 @@ class HttpServer:
         self._origins = Origins(origins)
         self._server: web.Server | None = None
         self._listening: list[asyncio.Server] = []
-        self.doors: set[Door] = set()
+        self._limit = 0
+        self._doors: dict[Door, None] = {}  # in the order of their coming
 
     async def start(self, sockets: Iterable[socket.socket]) -> None:
         """Serve connections to these bound sockets."""
+        self._limit = _connections_limit()
         self._server = server = web.Server(
             self._handle,
             max_line_size=HEAD_LIMIT,
@@ -82,16 +87,28 @@ class HttpServer:
         """Take no more connections, finish the answers under way."""
         for listening in self._listening:
             listening.close()
-        for door in tuple(self.doors):
+        for door in tuple(self._doors):
             door.abort()
         if self._server is not None:
             self._server.pre_shutdown()
             await self._server.shutdown(STOP_TIMEOUT)
             self._server = None
 
-    def has_room(self) -> bool:
+    def enter(self, door: Door) -> bool:
+        """Let a new connection in. If there are too many, the one that is the longest without a whole request goes.
+
+        False when all have their requests: then there is no room.
+        """
         connections = len(self._server.connections) if self._server else 0
-        return connections + len(self.doors) < CONNECTIONS_LIMIT
+        if connections + len(self._doors) >= self._limit:
+            if not self._doors:
+                return False
+            next(iter(self._doors)).abort()
+        self._doors[door] = None
+        return True
+
+    def leave(self, door: Door) -> None:
+        self._doors.pop(door, None)
 
     async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
         name = "request"
@@ -164,11 +181,9 @@ class Door(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
-        if not self._owner.has_room():
-            logger.warning("more than %d connections at once: the next ones are closed", CONNECTIONS_LIMIT)
+        if not self._owner.enter(self):
             self._transport.abort()
             return
-        self._owner.doors.add(self)
         self._start_timer(HEAD_TIMEOUT)
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -244,7 +259,7 @@ class Door(asyncio.Protocol):
     def _leave(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
-        self._owner.doors.discard(self)
+        self._owner.leave(self)
 
 
 def parse_target(target: str) -> tuple[Method, dict[str, str]]:
@@ -269,6 +284,16 @@ def parse_target(target: str) -> tuple[Method, dict[str, str]]:
     if missing:
         raise RpcError(HTTPStatus.BAD_REQUEST, f"{method.name} lacks the parameter {missing[0]}")
     return method, arguments
+
+
+def _connections_limit() -> int:
+    """Connections that we can have open. The process may open as many files as the system lets it, from now on."""
+    wanted = CONNECTIONS_LIMIT + OTHER_FILES
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    soft, hard = (wanted if each == resource.RLIM_INFINITY else min(each, wanted) for each in limits)
+    if soft < hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, limits[1]))
+    return hard - OTHER_FILES
 
 
 def _page(status: HTTPStatus) -> str:
