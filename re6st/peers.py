@@ -20,7 +20,7 @@ from typing import cast
 from cryptography import x509
 
 from re6st import PROTOCOL, cert
-from re6st.core.prefix import Prefix, PrefixError
+from re6st.core.prefix import Prefix, PrefixError, control_address
 from re6st.core.sessions import Datagram, Message, Output, PeerCertificate, SessionOpened, Sessions
 from re6st.core.wire import DATAGRAM_LIMIT, PORT, RELAYED, WireError
 
@@ -187,6 +187,7 @@ class Peers(asyncio.DatagramProtocol):
             raise WireError("no question of a registry")
         try:
             peer = Prefix.from_bits(bits.decode("ascii"))
+            control_address(self.sessions.network, peer)  # it has one
         except (PrefixError, UnicodeDecodeError) as error:
             raise WireError(str(error)) from None
         if peer == self._own:
