@@ -358,8 +358,25 @@ class Authority:
         if ca.public_key() != key.public_key():
             raise CertError("the CA key does not belong to the CA certificate")
         self.trust = Trust(ca)
+        self.pem = to_pem(ca)
         self.key = key
         self._issuer = ca.subject.public_bytes()
+
+    def renew(self, ca: x509.Certificate) -> bool:
+        """Use a renewed certificate of this CA from now on (wire.md 2.1); whether it is another than before.
+
+        Raises CertError for one with which the certificates issued before would not be accepted.
+        """
+        before = self.trust.ca
+        for what, same in (
+            ("key", ca.public_key() == before.public_key()),
+            ("subject", ca.subject == before.subject),
+            ("serial, hence its network,", ca.serial_number == before.serial_number),
+        ):
+            if not same:
+                raise CertError(f"its {what} differs from that of the CA in use")
+        self.trust, self.pem = Trust(ca), to_pem(ca)
+        return ca != before
 
     def issue(
         self,

@@ -168,7 +168,7 @@ class Registry:
     # --- certificates ---
 
     async def _get_ca(self, call: Call) -> bytes:
-        return self._ca
+        return self._authority.pem
 
     async def _request_certificate(self, call: Call) -> bytes | None:
         token = call.arguments["token"]

@@ -14,7 +14,7 @@ import socket
 import sys
 from collections.abc import Sequence
 
-from re6st import geoip
+from re6st import cert, geoip
 from re6st.cli import check_config, registry_admin, registry_init
 from re6st.cli.options import LogHandler, fail, setup_logging
 from re6st.cli.registry_config import PROGRAM, Config, ConfigError, configure, make_parser
@@ -68,6 +68,7 @@ async def serve(config: Config, log: LogHandler | None) -> None:
         raise ConfigError(str(error)) from None
     node = LocalNode(network, config.run / CONTROL_SOCKET)
     try:
+        _check_ca(config, store)
         for community in config.settings.communities:
             if community.prefix.length and store.rows.is_used(community.prefix):
                 raise ConfigError(f"--community: {community.prefix.bits} lies in a prefix that a node has already")
@@ -85,6 +86,24 @@ async def serve(config: Config, log: LogHandler | None) -> None:
         node.close()
         store.close()
         _close(sockets)
+
+
+def _check_ca(config: Config, store: Store) -> None:
+    """The CA must be the one that issued the certificates in the database. Raises ConfigError."""
+    own = store.rows.registry_prefix()
+    pem = store.rows.pem(own) if own else None
+    if own is None or pem is None:
+        return
+    try:
+        if config.authority.trust.signed(cert.load_pem(pem)):
+            return
+    except cert.CertError as error:
+        logger.warning("certificate of the registry node %s: %s", own.cn, error)
+        return
+    raise ConfigError(
+        f"--ca {config.ca} did not issue the certificate of the registry node {own.cn} in {config.database}."
+        " Check --ca and --db; a renewed CA keeps its key and its subject."
+    )
 
 
 async def _serve(

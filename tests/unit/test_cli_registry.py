@@ -12,12 +12,15 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
+from datetime import timedelta
+from functools import partial
 from ipaddress import IPv6Network
 from pathlib import Path
 from urllib.parse import urlencode
 
 import pytest
 from cryptography.hazmat.primitives import serialization
+from cryptography.x509.oid import NameOID
 
 from re6st import cert
 from re6st.cli import registry, registry_init
@@ -25,6 +28,7 @@ from re6st.cli.registry_init import FFDHE2048
 from re6st.core.prefix import serial_of_network
 
 LIMIT = 30.0
+CA_FIELDS = (NameOID.COMMON_NAME, NameOID.EMAIL_ADDRESS)
 
 
 def wait_until(condition: Callable[[], bool]) -> None:
@@ -204,6 +208,55 @@ def test_it_serves_reopens_its_log_and_stops_cleanly(running: Process) -> None:
     running.process.terminate()
     assert running.finish() == (0, "")
     assert log.read_text().endswith("INFO registry: stopped\n")
+
+
+def test_a_renewed_ca_certificate_is_served_after_sighup_and_after_a_restart(running: Process) -> None:
+    path, log = running.directory / "ca.crt", running.directory / "log" / "r.log"
+    old = cert.load_pem(path.read_bytes())
+    first = cert.load_pem(running.get(f"/requestCertificate?{urlencode({'token': '', 'req': new_request()})}"))
+    key = cert.load_private_key((running.directory / "ca.key").read_bytes())
+    network = cert.network_of_ca(old)
+    name, email = (str(old.subject.get_attributes_for_oid(oid)[0].value) for oid in CA_FIELDS)
+    later = old.not_valid_before_utc + timedelta(days=1)
+    wrong = {
+        "its key differs": cert.new_ca(cert.new_key(), network, name, email, later),
+        "its subject differs": cert.new_ca(key, network, "other", email, later),
+        "its serial, hence its network, differs": cert.new_ca(key, IPv6Network("fd00::/8"), name, email, later),
+    }
+
+    def says(complaint: str) -> bool:
+        return complaint in log.read_text()
+
+    for complaint, bad in wrong.items():
+        path.write_bytes(cert.to_pem(bad))
+        running.process.send_signal(signal.SIGHUP)
+        wait_until(partial(says, complaint))
+        assert cert.load_pem(running.get("/getCa")) == old
+    new = cert.new_ca(key, network, name, email, later)
+    path.write_bytes(cert.to_pem(new))
+    running.process.send_signal(signal.SIGHUP)
+    wait_until(lambda: cert.load_pem(running.get("/getCa")) == new)
+    assert cert.Trust(old).renews(new), "nodes accept it"
+    second = cert.load_pem(running.get(f"/requestCertificate?{urlencode({'token': '', 'req': new_request()})}"))
+    for each in (first, second):
+        cert.Trust(new).check_strict(each, later)
+    running.process.terminate()
+    assert running.finish() == (0, "")
+    again = Process(running.directory)
+    try:
+        wait_until(again.answers)
+        assert cert.load_pem(again.get("/getCa")) == new
+    finally:
+        again.process.terminate()
+        assert again.finish() == (0, "")
+    path.write_bytes(cert.to_pem(wrong["its subject differs"]))
+    status, error = Process(running.directory).finish()
+    assert (status, error.count("\n")) == (1, 1)
+    assert "--ca ca.crt did not issue the certificate of the registry node 0/16 in r.db." in error
+
+
+def new_request() -> str:
+    return cert.new_request(cert.new_key()).public_bytes(serialization.Encoding.PEM).decode()
 
 
 def test_no_certificate_that_was_sent_is_lost_by_a_kill(running: Process) -> None:
