@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import logging
+import re
 import signal
 import sys
 from collections.abc import Sequence
@@ -14,7 +15,7 @@ from pathlib import Path
 from re6st.address import Ip
 from re6st.cert import CertError
 from re6st.cli.options import LogHandler, OptionParser, fail, integer, setup_logging
-from re6st.client import RegistryError
+from re6st.client import RegistryError, parse_url
 from re6st.core.prefix import Prefix, PrefixError
 from re6st.kernel import KernelError
 from re6st.node import Node
@@ -38,6 +39,9 @@ _STATUS: Sequence[tuple[tuple[type[Exception], ...], int]] = (
     ((PortInUse, OSError), EXIT_FAILED),
 )
 """What each expected error ends the program with."""
+
+_COUNTRY = re.compile(r"[A-Za-z]{2}", re.ASCII)
+_INTERFACE = re.compile(r"[A-Za-z0-9_.-]{1,15}", re.ASCII)
 
 _LATER = ("multicast", "console", "remote_gateway", "client", "up", "daemon", "test")
 """Options of the older software that this version does not carry out yet: refused, rather than ignored."""
@@ -118,14 +122,21 @@ def configuration(p: OptionParser, args: argparse.Namespace) -> Config:
         # A protocol we do not use ourselves is still offered, unless told otherwise.
         ports = [(1194, "udp"), (1194, "tcp")]
     _check_families(p, ports)
+    _check_places(p, args)
+    try:
+        parse_url(args.registry)
+    except RegistryError as error:
+        p.error(str(error).removesuffix("."))
+    if args.country and not _COUNTRY.fullmatch(args.country):
+        p.error(f"argument --country: {args.country!r} is no country code of two letters")
     return Config(
         registry=args.registry,
         files=Files(args.ca, args.cert, args.key),
         log=args.log,
         run=args.run.absolute(),
         state=args.state,
-        main_interface=args.main_interface,
-        lan=tuple(args.interface),
+        main_interface=_interface(p, "-I/--main-interface", args.main_interface),
+        lan=tuple(_interface(p, "-i/--interface", name) for name in args.interface),
         ip=tuple(_ip(p, text) for text in args.ip if text != "any"),
         ports=tuple(ports),
         disabled_protocols=disabled - {"none"},
@@ -165,9 +176,28 @@ def _ip(p: OptionParser, text: str) -> Ip:
     if text == "upnp":
         p.error("argument --ip: upnp is not yet in this version")
     try:
-        return ip_address(text)
+        ip = ip_address(text)
     except ValueError:
         p.error(f"argument --ip: {text!r} is no IP address, nor 'any'")
+    if ip.is_unspecified or ip.is_multicast or ip.is_link_local:
+        p.error(f"argument --ip: {text!r} is no address that others can reach")
+    return ip
+
+
+def _interface(p: OptionParser, option: str, name: str) -> str:
+    """It goes into babeld's configuration, where a blank would begin another word."""
+    if not _INTERFACE.fullmatch(name):
+        p.error(f"argument {option}: {name!r} is no name of an interface")
+    return name
+
+
+def _check_places(p: OptionParser, args: argparse.Namespace) -> None:
+    """The run directory is emptied at the end, so nothing that is to be kept may be in it."""
+    for option in ("state", "log"):
+        if args.run.absolute() == getattr(args, option).absolute():
+            p.error(f"argument --run: {args.run} is also --{option}: choose another")
+    if args.dh is not None and not args.dh.is_file():
+        p.error(f"argument --dh: {args.dh}: no such file")
 
 
 def _prefix(p: OptionParser, text: str) -> Prefix:

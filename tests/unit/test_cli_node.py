@@ -1,0 +1,268 @@
+"""re6stnet's options (wire.md 11.2): what they mean, and that every wrong one ends in one line and status 2."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from ipaddress import IPv6Network, ip_address
+from pathlib import Path
+
+import pytest
+from cryptography import x509
+from hypothesis import given
+from hypothesis import strategies as st
+
+from re6st import cert, process
+from re6st.cli.node import configuration, main, parser
+from re6st.core.prefix import Prefix
+from re6st.plan import Config, Files
+
+BASE = ["--registry", "http://192.0.2.1/", "--ca", "ca.crt", "--cert", "cert.crt", "--key", "cert.key"]
+
+
+def read(*argv: str) -> Config:
+    p = parser()
+    return configuration(p, p.parse(argv))
+
+
+def config(*options: str) -> Config:
+    return read(*BASE, *options)
+
+
+def refusal(capsys: pytest.CaptureFixture[str], *argv: str) -> str:
+    """What the user is told, which is one line, with status 2."""
+    with pytest.raises(SystemExit) as stopped:
+        read(*argv)
+    out, err = capsys.readouterr()
+    assert stopped.value.code == 2
+    assert out == ""
+    assert err.startswith("re6stnet: ")
+    assert err.count("\n") == 1
+    assert err.endswith("\n")
+    assert ".." not in err.replace("--help.", "")
+    return err
+
+
+def test_defaults() -> None:
+    assert config() == Config(
+        registry="http://192.0.2.1/",
+        files=Files(Path("ca.crt"), Path("cert.crt"), Path("cert.key")),
+        log=Path("/var/log/re6stnet"),
+        run=Path("/var/run/re6stnet"),
+        state=Path("/var/lib/re6stnet"),
+        main_interface="lo",
+        ports=((1194, "udp"), (1194, "tcp")),
+        disabled_protocols=frozenset({"udp", "udp6"}),
+        client_count=None,
+        max_clients=None,
+    )
+
+
+def test_everything(tmp_path: Path) -> None:
+    (tmp_path / "dh.pem").touch()
+    (tmp_path / "re6stnet.conf").write_text(
+        f"# as the packages have it\nlog {tmp_path}/log\nrun run\nstate {tmp_path}/state\nv 3\nip 192.0.2.7\nip any\n"
+        f"ip 2001:db8::7\npp 1194 tcp\npp 443 tcp\npp 1195 udp6\ncountry FR\ninterface eth0\ninterface wlan0.7\n"
+        f"I dummy0\nB-d\nO--mute\nO 5\novpnlog\ndh {tmp_path}/dh.pem\nclient-count 4\nmax-clients 0\ngateway\n"
+        f"disable-proto tcp6\ndisable-proto udp\nneighbour 3/16\nneighbour 0/80\ndefault\ntable 0\n"
+    )
+    made = config(f"@{tmp_path}/re6stnet.conf", "--client-count", "5")
+    assert made == Config(
+        registry="http://192.0.2.1/",
+        files=Files(Path("ca.crt"), Path("cert.crt"), Path("cert.key")),
+        log=tmp_path / "log",
+        run=Path("run").absolute(),
+        state=tmp_path / "state",
+        main_interface="dummy0",
+        lan=("eth0", "wlan0.7"),
+        ip=(ip_address("192.0.2.7"), ip_address("2001:db8::7")),
+        ports=((1194, "tcp"), (443, "tcp"), (1195, "udp6")),
+        disabled_protocols=frozenset({"udp", "tcp6"}),
+        client_count=5,
+        max_clients=0,
+        neighbours=frozenset({Prefix(3, 16), Prefix(0, 80)}),
+        babel_arguments=("-d",),
+        openvpn_arguments=("--mute", "5"),
+        openvpn_log=True,
+        dh=tmp_path / "dh.pem",
+        country="FR",
+        gateway=True,
+    )
+
+
+def test_every_protocol_may_be_used() -> None:
+    assert config("--disable-proto", "none").disabled_protocols == frozenset()
+
+
+def test_without_log_babeld_has_none_either() -> None:
+    assert config("-v", "0").babel_log is False
+    assert config("-v", "1").babel_log is True
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (["--nonsense"], "unrecognized arguments: --nonsense"),
+        (["stray"], "unrecognized arguments: stray"),
+        (["--pp", "1194"], "argument --pp: expected 2 arguments"),
+        (["--pp", "1194", "sctp"], "argument --pp: 'sctp' is none of udp, tcp, udp6, tcp6"),
+        (["--pp", "0", "tcp"], "argument --pp: '0' is no number between 1 and 65535"),
+        (["--pp", "99999", "tcp"], "argument --pp: '99999'"),
+        (["--pp", "tcp", "1194"], "argument --pp: '1194' is none of"),
+        (["--pp", "1194", "tcp", "--pp", "1194", "tcp6"], "argument --pp: tcp and tcp6 both use port 1194"),
+        (["--ip", "somewhere"], "argument --ip: 'somewhere' is no IP address"),
+        (["--ip", "192.0.2.1/24"], "argument --ip: '192.0.2.1/24'"),
+        (["--ip", "0.0.0.0"], "argument --ip: '0.0.0.0' is no address that others can reach"),
+        (["--ip", "::"], "argument --ip: '::'"),
+        (["--ip", "fe80::1%eth0"], "argument --ip: 'fe80::1%eth0'"),
+        (["--ip", "ff02::1"], "argument --ip: 'ff02::1'"),
+        (["--ip", "upnp"], "argument --ip: upnp is not yet in this version"),
+        (["--neighbour", "3"], "argument --neighbour: '3' is not of the form INT/LEN"),
+        (["--neighbour", "9/2"], "argument --neighbour: 9/2 is no prefix"),
+        (["--client-count", "-1"], "argument --client-count: '-1' is no number between 0 and 1000"),
+        (["--client-count", "many"], "argument --client-count: 'many'"),
+        (["--max-clients", "1e3"], "argument --max-clients: '1e3'"),
+        (["-v", "5"], "argument -v/--verbose: '5' is no number between 0 and 4"),
+        (["--disable-proto", "sctp"], "argument --disable-proto: invalid choice: 'sctp'"),
+        (["--disable-proto", "none", "--disable-proto", "udp"], "argument --disable-proto: none goes with no other"),
+        (["--table", "5"], "argument --table: invalid choice: 5"),
+        (["--multicast"], "argument --multicast: not yet in this version"),
+        (["--up", "cmd"], "argument --up: not yet in this version"),
+        (["--remote-gateway", "192.0.2.1"], "argument --remote-gateway: not yet in this version"),
+        (["--client", "h,1194,tcp"], "argument --client: not yet in this version"),
+        (["--registry", "no url"], "registry 'no url': not of the form http://HOST"),
+        (["--registry", "ftp://x/"], "registry 'ftp://x/': not of the form http://HOST"),
+        (["--interface", "eth 0"], "argument -i/--interface: 'eth 0' is no name of an interface"),
+        (["--interface", "eth0\nredistribute"], "argument -i/--interface: "),
+        (["--interface", ""], "argument -i/--interface: ''"),
+        (["-I", "a/b"], "argument -I/--main-interface: 'a/b'"),
+        (["-I", "x" * 16], "argument -I/--main-interface: 'xxx"),
+        (["--country", "FR;10.0.0.1"], "argument --country: 'FR;10.0.0.1' is no country code of two letters"),
+        (["--dh", "/nonexistent/dh.pem"], "argument --dh: /nonexistent/dh.pem: no such file"),
+        (["--run", "/var/lib/x", "--state", "/var/lib/x"], "argument --run: /var/lib/x is also --state"),
+        (["--run", "/var/log/x/", "--log", "/var/log/x"], "argument --run: /var/log/x is also --log"),
+        (["@/nonexistent.conf"], "option file /nonexistent.conf: No such file or directory"),
+    ],
+)
+def test_a_wrong_option_is_one_line_and_status_2(
+    capsys: pytest.CaptureFixture[str], options: list[str], says: str
+) -> None:
+    assert says in refusal(capsys, *BASE, *options)
+
+
+@pytest.mark.parametrize("missing", ["--registry", "--ca", "--cert", "--key"])
+def test_a_missing_option_is_named(capsys: pytest.CaptureFixture[str], missing: str) -> None:
+    place = BASE.index(missing)
+    assert f"the following arguments are required: {missing}" in refusal(capsys, *BASE[:place], *BASE[place + 2 :])
+
+
+def test_a_wrong_line_of_a_file_is_named(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    file = tmp_path / "re6stnet.conf"
+    file.write_text("pp 1194 tcp\nclient-count lots\n")
+    assert f"re6stnet: {file}:2: argument --client-count: 'lots'" in refusal(capsys, *BASE, f"@{file}")
+
+
+OPTIONS = [f"--{word}" for word in ("pp", "ip", "client-count", "neighbour", "country", "interface", "dh", "registry")]
+
+
+@given(st.lists(st.sampled_from(OPTIONS) | st.text(max_size=8) | st.sampled_from(["1194", "udp", "::1", "0/8"])))
+def test_any_arguments_are_taken_or_refused(words: list[str]) -> None:
+    status: object = 0
+    try:
+        assert config(*words).run.is_absolute()
+    except SystemExit as stopped:
+        status = stopped.code
+    assert status in (0, 2)
+
+
+def test_help_and_version(capsys: pytest.CaptureFixture[str]) -> None:
+    for option, words in (("--help", "INT/LEN|--registry URL"), ("--version", "protocol 10")):
+        with pytest.raises(SystemExit) as stopped:
+            parser().parse([option])
+        assert stopped.value.code == 0
+        assert re.search(words, capsys.readouterr().out)
+
+
+# --- what can go wrong before there is a node ---
+
+
+@pytest.fixture
+def quiet() -> Iterator[None]:
+    """`main` sets logging up; put it back afterwards."""
+    root = logging.getLogger()
+    before, level = root.handlers[:], root.level
+    for handler in before:
+        root.removeHandler(handler)
+    yield
+    for handler in root.handlers[:]:
+        root.removeHandler(handler)
+        handler.close()
+    for handler in before:
+        root.addHandler(handler)
+    root.setLevel(level)
+
+
+def run(tmp_path: Path, *options: str) -> int:
+    places = [f"--log={tmp_path}/log", f"--state={tmp_path}/state", f"--run={tmp_path}/run"]
+    status: object
+    try:
+        status = main([*BASE, *places, *options])
+    except SystemExit as stopped:
+        status = stopped.code
+    assert isinstance(status, int)
+    return status
+
+
+@pytest.mark.usefixtures("quiet")
+@pytest.mark.parametrize("content", [None, b"", b"nonsense", b"-----BEGIN CERTIFICATE-----\nAAAA\n"])
+def test_a_bad_certificate_is_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], content: bytes | None
+) -> None:
+    ca = tmp_path / "ca.crt"
+    if content is not None:
+        ca.write_bytes(content)
+    assert run(tmp_path, f"--ca={ca}") == 78
+    error = capsys.readouterr().err
+    assert error.startswith(f"re6stnet: {ca}: ")
+    assert error.count("\n") == 1
+    assert str(ca) in (tmp_path / "log" / "re6stnet.log").read_text(), "the log has it too"
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.usefixtures("quiet")
+@pytest.mark.parametrize("option", ["--state", "--log"])
+def test_a_folder_that_cannot_be_made_is_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], option: str
+) -> None:
+    (tmp_path / "file").touch()
+    assert run(tmp_path, f"{option}={tmp_path}/file/x") == 78
+    error = capsys.readouterr().err
+    assert f"{tmp_path}/file" in error
+    assert error.count("\n") == 1
+
+
+@pytest.mark.usefixtures("quiet")
+def test_a_program_that_is_not_installed_is_one_line(
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    authority: cert.Authority,
+    nodes: dict[str, cert.Identity],
+) -> None:
+    now = datetime.now(UTC) - timedelta(days=1)
+    key = nodes["1/16"].key
+    ca = cert.new_ca(authority.key, IPv6Network("2001:db8:42::/48"), "x", "x@example.com", now)
+    own = cert.Authority(ca, authority.key).issue(
+        cert.subject_for(x509.Name([]), 1, Prefix(1, 16)), key.public_key(), 1, now
+    )
+    for name, content in (("ca", cert.to_pem(ca)), ("cert", cert.to_pem(own)), ("key", cert.key_to_pem(key))):
+        (tmp_path / name).write_bytes(content)
+
+    def missing(name: str) -> str:
+        raise process.MissingProgram(f"{name}: program not found. Install it (Debian: apt install {name}).")
+
+    monkeypatch.setattr(process, "find_program", missing)
+    assert run(tmp_path, *(f"--{name}={tmp_path}/{name}" for name in ("ca", "cert", "key"))) == 78
+    assert re.fullmatch(r"re6stnet: (babeld|openvpn): program not found\. .*\n", capsys.readouterr().err)
