@@ -19,6 +19,7 @@ from urllib.parse import parse_qsl
 
 from aiohttp import web
 
+from re6st import openapi
 from re6st.core.origins import Origins, network_of
 from re6st.core.rpc import HEADER, METHODS, Access, Method
 from re6st.registry import Call, Registry, RpcError, read_prefix
@@ -112,6 +113,10 @@ class HttpServer:
 
     async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
         name = "request"
+        if request.raw_path == openapi.PATH:
+            response = web.json_response(openapi.document())
+            response.force_close()
+            return response
         try:
             method, arguments = parse_target(request.raw_path)
             name = method.name
