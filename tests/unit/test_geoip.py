@@ -12,7 +12,8 @@ from mmdb_writer import MMDBWriter
 from netaddr import IPSet
 
 from re6st import cert
-from re6st.core.allocator import parse_communities
+from re6st.core.allocator import WHOLE_NETWORK, parse_communities
+from re6st.core.rpc import target
 from re6st.geoip import GeoIp, GeoIpError, Place
 from tests.unit.registry_world import A, World
 
@@ -105,8 +106,6 @@ def world(tmp_path: Path, authority: cert.Authority, nodes: dict[str, cert.Ident
 
 async def community(world: World, forwarded: str | None = None, **arguments: str) -> str:
     """The first bits of the prefix that a new node gets."""
-    from re6st.core.rpc import target
-
     path = target("requestCertificate", {"token": "", "req": world.request(), **arguments})
     answer = await (world.get(path) if forwarded is None else world.get(path, X_Forwarded_For=forwarded))
     assert answer.status == 200
@@ -167,10 +166,8 @@ def test_nodes_ask_for_the_country_of_an_address(world: World) -> None:
 
 
 def test_the_countries_that_stay_among_themselves_are_told(world: World) -> None:
-    world.settings = replace(
-        world.settings, parameters=replace(world.settings.parameters, same_country=("FR", "JP")), communities=()
-    )
-    world.settings = replace(world.settings, communities=parse_communities("0 *"))
+    parameters = replace(world.settings.parameters, same_country=("FR", "JP"))
+    world.settings = replace(world.settings, parameters=parameters, communities=WHOLE_NETWORK)
 
     async def test(world: World) -> None:
         await world.enrol()
