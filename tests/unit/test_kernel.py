@@ -1,0 +1,83 @@
+"""What of kernel.py needs no root: the machine's own addresses, and errors in words."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+from collections.abc import Awaitable, Callable
+from ipaddress import ip_address
+
+import netifaces
+import pytest
+from pyroute2.netlink.exceptions import NetlinkError
+
+from re6st import kernel
+from re6st.kernel import Kernel, KernelError, local_addresses
+
+
+def test_own_addresses_are_those_that_others_might_reach(monkeypatch: pytest.MonkeyPatch) -> None:
+    machine = {
+        "lo": {netifaces.AF_INET: [{"addr": "127.0.0.1"}], netifaces.AF_INET6: [{"addr": "::1"}]},
+        "eth0": {
+            netifaces.AF_INET: [{"addr": "192.0.2.1"}, {"peer": "192.0.2.9"}],
+            netifaces.AF_INET6: [{"addr": "fe80::1%eth0"}, {"addr": "2001:db8::1%eth0"}, {"addr": "nonsense"}],
+        },
+        "eth1": {netifaces.AF_INET: [{"addr": "192.0.2.1"}, {"addr": "169.254.0.7"}]},
+        "tap0": {},
+    }
+    monkeypatch.setattr(netifaces, "interfaces", lambda: list(machine))
+    monkeypatch.setattr(netifaces, "ifaddresses", lambda name: machine[name])
+    assert local_addresses() == [ip_address("192.0.2.1"), ip_address("2001:db8::1")]
+
+
+def test_on_this_machine_nothing_is_raised() -> None:
+    assert not any(ip.is_loopback or ip.is_link_local for ip in local_addresses())
+
+
+def attempt(work: Callable[[Kernel], Awaitable[object]]) -> None:
+    async def run() -> None:
+        own = Kernel()
+        try:
+            await work(own)
+        finally:
+            own.close()
+
+    asyncio.run(run())
+
+
+def test_an_interface_that_is_not_there_is_named() -> None:
+    for work in (
+        lambda own: own.set_up("re6test-none"),
+        lambda own: own.add_address(ip_address("2001:db8::1"), 64, "re6test-none"),
+    ):
+        with pytest.raises(KernelError, match="there is no interface re6test-none"):
+            attempt(work)
+
+
+def test_what_is_gone_already_is_no_error() -> None:
+    async def work(own: Kernel) -> None:
+        await own.set_down("re6test-none")
+        await own.delete_link("re6test-none")
+        await own.undo()
+
+    attempt(work)
+
+
+@pytest.mark.parametrize(
+    ("code", "advice"),
+    [(errno.EPERM, "CAP_NET_ADMIN"), (errno.ENODEV, "modprobe tun"), (errno.EBUSY, "See the kernel's log")],
+)
+def test_a_refusal_says_what_and_what_to_do(code: int, advice: str) -> None:
+    async def refused() -> None:
+        raise NetlinkError(code, "no")
+
+    async def work(own: Kernel) -> None:
+        await own._do("make the interface x", refused())
+
+    with pytest.raises(KernelError, match=rf"^cannot make the interface x: no\. .*{advice}") as raised:
+        attempt(work)
+    assert "\n" not in str(raised.value)
+
+
+def test_advice_for_any_error() -> None:
+    assert all(kernel._advice(code) for code in (None, *range(200)))
