@@ -1,221 +1,282 @@
-"""How fast a registry issues certificates, and whether it stays so.
+"""How fast a registry is on one processor core, and whether it stays so as the network grows.
 
-    python -m bench.registry [--count 1000] [--known 0] [--parallel 16]
+- certificates: issued a second over HTTP, with ever more of them issued before;
+- sessions: hello and getNetworkConfig a second, each session of another node;
+- start: until a registry with all these certificates answers, and its memory;
+- crowd: sessions again, while 1,000 connections are held by clients that say nothing or a byte a second;
+- reference: certificates and sessions of the deployed software, where it can be installed.
 
-Starts a registry of its own on the loopback interface, in a directory of its own, and asks it for certificates with
-requests made beforehand. Prints the rate over all, and of the first and the last hundred, which should be the same.
-`--known` fills the database first. `--sessions` also measures hello and getNetworkConfig.
+The registry has one processor, the load comes from another one, over the loopback interface; certificate requests are
+made beforehand. "per cpu s" is what the server did in a second of its own processor time: it counts where the load
+generator is slower than the server, or the machine has other work.
 """
 
 from __future__ import annotations
 
 import argparse
-import asyncio
 import json
 import os
-import socket
+import platform
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Awaitable, Callable
-from contextlib import suppress
-from datetime import UTC, datetime
-from functools import partial
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
-from cryptography import x509
 from cryptography.hazmat.primitives import serialization
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
 
+from bench.support.load import Client, LoadError, Run, request
+from bench.support.service import CHECKOUT, LENGTH, LOAD_CPU, OURS, Process, Service, ServiceError
 from re6st import PROTOCOL, cert
-from re6st.core.allocator import ROOT
 from re6st.core.prefix import Prefix
-from re6st.core.rpc import HEADER, Ratchet, target
-from re6st.ledger import Ledger, Slot
-from re6st.store import Store
+from re6st.core.rpc import Ratchet, target
+from testbed import reference
 
-ROOT_DIRECTORY = Path(__file__).parent.parent
-LENGTH = 24
-"""Bits of the prefixes: room for more nodes than 16 bits have."""
+PARTS = ("certificates", "sessions", "start", "crowd", "reference")
+SIZES = (0, 1_000, 10_000, 100_000)
+"""Certificates issued before."""
+REFERENCE_CERTIFICATES = {0: 200, 1_000: 60}
+"""The same for the reference, and how many more it is asked for."""
+REFERENCE_PARALLEL = 8
+"""Clients at once that suit it best: with more, connections fail."""
+CROWD = (800, 200)
+"""Clients that hold connections: silent ones, slow ones."""
+COLUMNS = {
+    "per_second": "per s",
+    "first_quarter": "at first",
+    "last_quarter": "at last",
+    "per_cpu_second": "per cpu s",
+    "median_ms": "median ms",
+    "p99_ms": "p99 ms",
+    "memory_mb": "MB",
+    "seconds": "start s",
+}
+RESULTS = Path(__file__).parent / "results" / "registry.json"
+
+Figures = dict[str, Any]
 
 
-class Service:
-    """A registry in a process of its own."""
+class Benchmark:
+    """One run of the benchmark, and what it found."""
 
-    def __init__(self, directory: Path, cpu: int | None) -> None:
-        self.directory = directory
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port: int = probe.getsockname()[1]
-        self._run("init", "--network", "2001:db8:42::/48", "--dir", str(directory), "--anonymous")
-        pem = directory / "ca.crt"
-        self.authority = cert.Authority(
-            cert.load_pem(pem.read_bytes()), cert.load_private_key((directory / "ca.key").read_bytes())
+    def __init__(
+        self,
+        console: Console,
+        directory: Path,
+        *,
+        scale: float = 1.0,
+        parallel: int = 32,
+        crowd: tuple[int, int] = CROWD,
+    ) -> None:
+        """`scale` multiplies the number of calls of each measure; `parallel` clients are served at once."""
+        self.results: dict[str, list[Figures]] = {}
+        self._console = console
+        self._directory = directory
+        self._scale = scale
+        self._parallel = parallel
+        self._crowd = crowd
+        self._key = cert.new_key()
+        self._request = cert.new_request(self._key).public_bytes(serialization.Encoding.PEM).decode("ascii")
+
+    def ours(self, parts: Sequence[str], sizes: Sequence[int]) -> None:
+        """The parts that measure this checkout, with so many certificates issued before; sessions with the most."""
+        for issued in sizes if "certificates" in parts else sizes[-1:]:
+            service = self._service(issued, OURS)
+            if "start" in parts:
+                self._add("start", self._start(service, issued))
+            if "certificates" in parts:
+                self._add("certificates", self._certificates(service, issued, 2000, self._parallel))
+        if "sessions" in parts:
+            self._add("sessions", self._sessions(service, issued, 4000, self._parallel))
+        if "crowd" in parts:
+            self._add("sessions beside a crowd", self._sessions(service, issued, 4000, self._parallel, crowd=True))
+
+    def theirs(self) -> None:
+        """The deployed software, as far as its speed allows. Raises InstallError."""
+        command = reference.theirs(reference.install(), "re6st-registry")
+        for issued, count in REFERENCE_CERTIFICATES.items():
+            service = self._service(issued, command)
+            service.store_blobs()
+            figures = self._certificates(service, issued, count, REFERENCE_PARALLEL)
+            self._add("certificates, reference", figures)
+        self._add("sessions, reference", self._sessions(service, issued, 400, REFERENCE_PARALLEL))
+
+    # --- measures ---
+
+    def _certificates(self, service: Service, issued: int, count: int, parallel: int) -> Figures:
+        arguments = {"token": "", "req": self._request, "location": "", "ip": ""}
+        data = request(target("requestCertificate", arguments))
+        answers: list[bytes] = []
+
+        def client() -> Client:
+            answers.append((yield data))
+
+        with service.running() as process:
+            clients = (client() for _ in range(self._count(count)))
+            figures = self._measure("certificates", issued, process, Run(service.port, parallel, clients))
+        if len({cert.prefix_of_cert(cert.load_pem(answer)) for answer in answers}) != len(answers):
+            raise LoadError("a prefix was given twice")
+        return figures
+
+    def _sessions(self, service: Service, issued: int, count: int, parallel: int, *, crowd: bool = False) -> Figures:
+        """Sessions of one node after the other; these have the first prefixes."""
+
+        def client(number: int) -> Client:
+            bits = Prefix(number, LENGTH).bits
+            hello = yield request(target("hello", {"client_prefix": bits, "protocol": str(PROTOCOL)}))
+            ratchet = Ratchet(cert.decrypt(self._key, hello[: len(hello) // 2]))
+            path = target("getNetworkConfig", {"cn": bits})
+            yield request(path, ratchet.sign(path.encode("ascii")))
+
+        with service.running() as process, _crowd(service.port, *(self._crowd if crowd else (0, 0))) as lines:
+            clients = (client(number % max(issued, 1)) for number in range(self._count(count)))
+            figures = self._measure("sessions", issued, process, Run(service.port, parallel, clients))
+        if crowd:
+            figures["fewest_connected"] = int(lines[-1])
+        return figures
+
+    def _start(self, service: Service, issued: int) -> Figures:
+        self._say(f"start with {issued:,} issued")
+        with service.running() as process:
+            return {"issued": issued, "seconds": round(process.start_seconds, 2), **process.memory()}
+
+    def _measure(self, what: str, issued: int, process: Process, run: Run) -> Figures:
+        before = process.cpu_seconds()
+        run.drive(lambda done: self._say(f"{what} with {issued:,} issued: {done:,}"))
+        used = process.cpu_seconds() - before
+        figures = run.figures()
+        return {
+            "issued": issued,
+            **figures,
+            "per_cpu_second": round(figures["count"] / max(used, 0.01)),
+            **process.memory(),
+        }
+
+    # --- helpers ---
+
+    def _service(self, issued: int, command: Sequence[str]) -> Service:
+        """A registry with a database of its own, with so many certificates in it."""
+        directory = Path(tempfile.mkdtemp(dir=self._directory))
+        service = Service(directory, command)
+        service.fill(
+            issued, self._key.public_key(), lambda count: self._say(f"making {issued:,} certificates: {count:,}")
         )
-        self.database = directory / "registry.db"
-        self._cpu = cpu
-        self._process: subprocess.Popen[bytes] | None = None
+        return service
 
-    def fill(self, count: int, key: x509.CertificateSigningRequest) -> None:
-        """Issue certificates without HTTP."""
-        public = self.authority.check_request(key)
-        now = datetime.now(UTC)
+    def _count(self, count: int) -> int:
+        return max(8, int(count * self._scale))
 
-        def make(slot: Slot) -> x509.Certificate:
-            return self.authority.issue(
-                cert.subject_for(x509.Name([]), slot.number, slot.prefix), public, slot.serial, now
-            )
+    def _add(self, name: str, figures: Figures) -> None:
+        self.results.setdefault(name, []).append(figures)
+        rate = f": {figures['per_second']:,} a second" if "per_second" in figures else ""
+        self._say("")
+        self._console.print(f"{name} with {figures['issued']:,} issued{rate}", highlight=False)
 
-        async def run(store: Store) -> None:
-            def job(ledger: Ledger) -> None:
-                for _ in range(min(1000, count)):
-                    ledger.issue(ROOT, LENGTH, None, make)
-
-            for _ in range(0, count, 1000):
-                await store.call(job)
-
-        store = Store(self.database, self.authority.trust.network)
-        asyncio.run(run(store))
-        store.close()
-
-    async def start(self) -> None:
-        options = ["--port", str(self.port), "--db", str(self.database), "-4", "127.0.0.1", "-6", ""]
-        options += [
-            "--logfile",
-            str(self.directory / "log"),
-            "--run",
-            str(self.directory),
-            "-v",
-            "1",
-            "--anonymous-prefix-length",
-            str(LENGTH),
-        ]
-        command = [sys.executable, "-m", "re6st.cli.registry", f"@{self.directory}/re6st-registry.conf", *options]
-        self._process = subprocess.Popen(command, cwd=self.directory, env=self._environment())
-        if self._cpu is not None:
-            os.sched_setaffinity(self._process.pid, {self._cpu})
-        for _ in range(200):
-            with suppress(OSError):
-                _, writer = await asyncio.open_connection("127.0.0.1", self.port)
-                writer.close()
-                return
-            await asyncio.sleep(0.05)
-        raise SystemExit("the registry did not start")
-
-    def stop(self) -> float:
-        """Stop it; the seconds of processor time it used."""
-        if self._process is None:
-            return 0.0
-        ticks = Path(f"/proc/{self._process.pid}/stat").read_text().rpartition(")")[2].split()
-        self._process.terminate()
-        self._process.wait()
-        self._process = None
-        return (int(ticks[11]) + int(ticks[12])) / os.sysconf("SC_CLK_TCK")
-
-    def _run(self, *arguments: str) -> None:
-        command = [sys.executable, "-m", "re6st.cli.registry", *arguments]
-        subprocess.run(command, check=True, stdout=subprocess.DEVNULL, env=self._environment())
-
-    def _environment(self) -> dict[str, str]:
-        return os.environ | {"PYTHONPATH": str(ROOT_DIRECTORY)}
+    def _say(self, text: str) -> None:
+        """What is being done now, where somebody watches."""
+        if self._console.is_terminal:
+            self._console.print(text.ljust(70), end="\r", highlight=False)
 
 
-async def get(port: int, path: str, header: str = "") -> bytes:
-    """One call over a connection of its own; the body of the answer."""
-    reader, writer = await asyncio.open_connection("127.0.0.1", port)
-    extra = f"{HEADER}: {header}\r\n" if header else ""
-    writer.write(f"GET {path} HTTP/1.1\r\nHost: localhost\r\n{extra}\r\n".encode("ascii"))
-    answer = await reader.read()
-    writer.close()
-    head, _, body = answer.partition(b"\r\n\r\n")
-    if b" 200 " not in head.split(b"\r\n", 1)[0]:
-        raise SystemExit(f"unexpected answer: {head[:200]!r}")
-    return body
+@contextmanager
+def _crowd(port: int, silent: int, slow: int) -> Iterator[list[str]]:
+    """Clients that only hold connections; afterwards, what they printed."""
+    command = [sys.executable, "-m", "bench.support.crowd", str(port), str(silent), str(slow)]
+    lines: list[str] = []
+    with subprocess.Popen(command, cwd=CHECKOUT, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout
+            lines.append(process.stdout.readline())
+            yield lines
+        finally:
+            process.terminate()
+            lines += process.communicate(timeout=20)[0].split()
 
 
-async def parallel(width: int, jobs: list[Callable[[], Awaitable[None]]]) -> list[float]:
-    """Do all jobs, `width` at a time; when each was done, in seconds from the start, in order of time."""
-    waiting = iter(jobs)
-    start = time.perf_counter()
-    done: list[float] = []
-
-    async def worker() -> None:
-        for job in waiting:
-            await job()
-            done.append(time.perf_counter() - start)
-
-    async with asyncio.TaskGroup() as group:
-        for _ in range(width):
-            group.create_task(worker())
-    return done
+def table(results: Figures) -> Table:
+    """The figures for the terminal."""
+    shown = Table("", "issued", *COLUMNS.values(), box=SIMPLE_HEAD)
+    for name, rows in results.items():
+        for row in rows:
+            cells = (f"{row[key]:,}" if key in row else "" for key in COLUMNS)
+            shown.add_row(name, f"{row['issued']:,}", *cells)
+    return shown
 
 
-def rates(done: list[float]) -> dict[str, float]:
-    """Per second: over all, and for the first and the last hundred."""
-    part = min(100, len(done) // 2)
+def ratios(results: Figures) -> dict[str, dict[str, float]]:
+    """What we do for one that the reference does, and what a crowd leaves of the sessions: by wall clock, by processor
+    time."""
+
+    def find(name: str, issued: int | None) -> Figures:
+        return next((row for row in reversed(results.get(name, ())) if issued in (None, row["issued"])), {})
+
+    pairs = {
+        f"certificates, {issued:,} issued: ours to the reference's": (
+            find("certificates", issued),
+            find("certificates, reference", issued),
+        )
+        for issued in REFERENCE_CERTIFICATES
+    }
+    sessions = find("sessions", None)
+    pairs["sessions: ours to the reference's"] = sessions, find("sessions, reference", None)
+    pairs["sessions: beside a crowd to without it"] = find("sessions beside a crowd", None), sessions
     return {
-        "per_second": round(len(done) / done[-1], 1),
-        "first_hundred": round(part / done[part - 1], 1),
-        "last_hundred": round(part / (done[-1] - done[-part - 1]), 1),
+        name: {key: round(ours[key] / other[key], 2) for key in ("per_second", "per_cpu_second")}
+        for name, (ours, other) in pairs.items()
+        if ours and other
     }
 
 
-async def measure(service: Service, request: x509.CertificateSigningRequest, options: argparse.Namespace) -> None:
-    pem = request.public_bytes(serialization.Encoding.PEM).decode("ascii")
-    path = target("requestCertificate", {"token": "", "req": pem, "location": "", "ip": ""})
-    prefixes: list[Prefix] = []
-
-    async def enrol() -> None:
-        prefixes.append(cert.prefix_of_cert(cert.load_pem(await get(service.port, path))))
-
-    await service.start()
-    done = await parallel(options.parallel, [enrol] * options.count)
-    used = service.stop()
-    result = {"certificates": options.count, "known_before": options.known, **rates(done)}
-    print(json.dumps(result | {"per_cpu_second": round(options.count / used, 1)}))
-    if len(set(prefixes)) != options.count:
-        raise SystemExit("a prefix was given twice")
+def machine() -> dict[str, str]:
+    """What it ran on."""
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    return {
+        "processor": next((line.partition(": ")[2] for line in lines if line.startswith("model name")), "unknown"),
+        "kernel": platform.release(),
+        "python": platform.python_version(),
+        **{name: version(name) for name in ("aiohttp", "cryptography")},
+    }
 
 
-async def measure_sessions(service: Service, options: argparse.Namespace) -> None:
-    """hello and getNetworkConfig, for a node of its own each time."""
-    private = cert.load_private_key((service.directory / "node.key").read_bytes())
-
-    async def session(prefix: Prefix) -> None:
-        hello = await get(service.port, target("hello", {"client_prefix": prefix.bits, "protocol": str(PROTOCOL)}))
-        ratchet = Ratchet(cert.decrypt(private, hello[: len(hello) // 2]))
-        path = target("getNetworkConfig", {"cn": prefix.bits})
-        await get(service.port, path, ratchet.sign(path.encode("ascii")))
-
-    await service.start()
-    prefixes = [Prefix(number, LENGTH) for number in range(options.count)]
-    done = await parallel(options.parallel, [partial(session, prefix) for prefix in prefixes])
-    used = service.stop()
-    print(json.dumps({"sessions": len(done), **rates(done), "per_cpu_second": round(len(done) / used, 1)}))
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--count", type=int, default=1000, help="certificates to ask for")
-    parser.add_argument("--known", type=int, default=0, help="certificates that are there before")
-    parser.add_argument("--parallel", type=int, default=16, help="clients at a time")
-    parser.add_argument("--cpu", type=int, help="processor for the registry")
-    parser.add_argument("--sessions", action="store_true", help="measure sessions too")
-    options = parser.parse_args()
-    key = cert.new_key()
-    request = cert.new_request(key)
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command; its exit code."""
+    parser = argparse.ArgumentParser(
+        prog="./run bench registry", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS, metavar="PART", help=", ".join(PARTS))
+    parser.add_argument("--quick", action="store_true", help="a tenth of the calls, up to 1,000 certificates before")
+    parser.add_argument("--parallel", type=int, default=32, metavar="N", help="clients at a time (default: 32)")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="figures (default: bench/results/registry.json)")
+    options = parser.parse_args(arguments)
+    os.sched_setaffinity(0, {LOAD_CPU})
+    console = Console(width=None if sys.stdout.isatty() else 120)
     with tempfile.TemporaryDirectory() as directory:
-        service = Service(Path(directory), options.cpu)
-        (service.directory / "node.key").write_bytes(cert.key_to_pem(key))
+        benchmark = Benchmark(console, Path(directory), scale=0.1 if options.quick else 1.0, parallel=options.parallel)
         try:
-            if options.known:
-                service.fill(options.known, request)
-            asyncio.run(measure(service, request, options))
-            if options.sessions:
-                asyncio.run(measure_sessions(service, options))
-        finally:
-            service.stop()
+            benchmark.ours(options.parts, SIZES[:2] if options.quick else SIZES)
+            if "reference" in options.parts:
+                benchmark.theirs()
+        except reference.InstallError as error:
+            console.print(f"no reference: {error}")
+        except (LoadError, ServiceError) as error:
+            print(f"bench registry: {error}", file=sys.stderr)
+            return 1
+    results = benchmark.results
+    console.print(table(results))
+    for name, ratio in ratios(results).items():
+        console.print(f"{name}: {ratio['per_second']}, by processor time {ratio['per_cpu_second']}", highlight=False)
+    if path := options.json or (None if options.quick else RESULTS):
+        path.parent.mkdir(exist_ok=True)
+        found = {"machine": machine(), "results": results, "ratios": ratios(results)}
+        path.write_text(json.dumps(found, indent=2) + "\n")
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -1,0 +1,163 @@
+"""Registries to measure, of this checkout or the deployed software: each a process of its own, on one processor."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import socket
+import sqlite3
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
+from datetime import UTC, datetime, timedelta
+from ipaddress import IPv6Network
+from pathlib import Path
+
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import rsa
+
+from re6st import cert
+from re6st.core.allocator import ROOT
+from re6st.core.params import KEY_LENGTH
+from re6st.ledger import Ledger, Slot
+
+CHECKOUT = Path(__file__).parents[2]
+OURS = [sys.executable, "-m", "re6st.cli.registry"]
+NETWORK = IPv6Network("2001:db8:42::/48")
+LENGTH = 24
+"""Bits of the prefixes: room for more nodes than 16 bits have."""
+_CPUS = sorted(os.sched_getaffinity(0))
+SERVER_CPU, LOAD_CPU = _CPUS[0], _CPUS[-1]
+START_LIMIT = 120.0
+BATCH = 1000
+
+
+class ServiceError(Exception):
+    """A registry did not start."""
+
+
+class Service:
+    """The files of a registry, and its process when it runs."""
+
+    def __init__(self, directory: Path, command: Sequence[str] = OURS) -> None:
+        self.directory = directory
+        self.database = directory / "registry.db"
+        self.port = _free_port()
+        self._command = [*command, *self._options()]
+        self._process: subprocess.Popen[bytes] | None = None
+        key = cert.new_key()
+        ca = cert.new_ca(key, NETWORK, "bench", "ca@example.org", datetime.now(UTC) - timedelta(hours=1))
+        self.authority = cert.Authority(ca, key)
+        (directory / "ca.crt").write_bytes(cert.to_pem(ca))
+        cert.write_private(directory / "ca.key", cert.key_to_pem(key))
+        (directory / "dh.pem").write_text("-----BEGIN DH PARAMETERS-----\nMAYCAQ8CAQI=\n-----END DH PARAMETERS-----\n")
+
+    def _options(self) -> Iterator[str]:
+        for option, file in (("--ca", "ca.crt"), ("--key", "ca.key"), ("--dh", "dh.pem")):
+            yield from (option, str(self.directory / file))
+        yield from ("--port", str(self.port), "-4", "127.0.0.1", "-6", "")
+        yield from ("--db", str(self.database), "--logfile", str(self.directory / "log"), "--run", str(self.directory))
+        yield from ("--anonymous-prefix-length", str(LENGTH))
+
+    # --- its database ---
+
+    def fill(self, total: int, key: rsa.RSAPublicKey, tick: Callable[[int], None]) -> None:
+        """Issue so many certificates, all for this key: without HTTP, and without waiting for the disk."""
+        if not total:
+            return
+        db = sqlite3.connect(self.database, isolation_level=None)
+        db.execute("PRAGMA journal_mode = WAL")
+        db.execute("PRAGMA synchronous = OFF")
+        ledger = Ledger(db, NETWORK)
+        count = 0
+        now = datetime.now(UTC)
+
+        def make(slot: Slot) -> x509.Certificate:
+            subject = cert.subject_for(x509.Name([]), slot.number, slot.prefix)
+            return self.authority.issue(subject, key, slot.serial, now)
+
+        while count < total:
+            ledger.begin()
+            if ledger.registry_prefix() is None:
+                ledger.set_config("babel_hmac0", secrets.token_bytes(KEY_LENGTH))
+            for _ in range(min(BATCH, total - count)):
+                ledger.issue(ROOT, LENGTH, None, make)
+                count += 1
+            ledger.commit()
+            tick(count)
+        ledger.close()
+
+    def store_blobs(self) -> None:
+        """Store certificates as the deployed software's PyPI release does, which answers no hello otherwise."""
+        with closing(sqlite3.connect(self.database)) as db, db:
+            if db.execute("SELECT 1 FROM sqlite_master WHERE name = 'cert'").fetchone():
+                db.execute("UPDATE cert SET cert = CAST(cert AS BLOB)")
+
+    # --- its process ---
+
+    @contextmanager
+    def running(self) -> Iterator[Process]:
+        """The registry, serving."""
+        began = time.perf_counter()
+        with open(self.directory / "out", "ab") as output:
+            process = subprocess.Popen(
+                self._command,
+                cwd=self.directory,
+                env=os.environ | {"PYTHONPATH": str(CHECKOUT)},
+                stdout=output,
+                stderr=output,
+                preexec_fn=lambda: os.sched_setaffinity(0, {SERVER_CPU}),
+            )
+        try:
+            self._wait(process)
+            yield Process(process.pid, time.perf_counter() - began)
+        finally:
+            process.terminate()
+            try:
+                process.wait(20)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
+    def _wait(self, process: subprocess.Popen[bytes]) -> None:
+        end = time.monotonic() + START_LIMIT
+        while time.monotonic() < end and process.poll() is None:
+            try:
+                with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/getCa", timeout=5) as answer:
+                    answer.read()
+                    return
+            except OSError:
+                time.sleep(0.01)
+        raise ServiceError(f"the registry did not start: {(self.directory / 'out').read_text()[-1000:]}")
+
+
+class Process:
+    """What a running registry uses."""
+
+    def __init__(self, pid: int, start_seconds: float) -> None:
+        self.start_seconds = start_seconds
+        """From its start to its first answer."""
+        self._proc = Path(f"/proc/{pid}")
+
+    def cpu_seconds(self) -> float:
+        """Processor time used so far."""
+        fields = (self._proc / "stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+    def memory(self) -> dict[str, float]:
+        """Resident memory in MB: now, and at most so far."""
+        lines = dict(line.split(":", 1) for line in (self._proc / "status").read_text().splitlines())
+        return {name: round(int(lines[field].split()[0]) / 1024, 1) for name, field in _MEMORY.items()}
+
+
+_MEMORY = {"memory_mb": "VmRSS", "peak_mb": "VmHWM"}
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
