@@ -29,6 +29,20 @@ _TABLES = {
 _ROUTES = "re6st_routes"
 """Our own row of `config`: how many routes the network had, which sets babel's update interval at the next start."""
 
+_TROUBLE = frozenset(
+    (
+        *(
+            sqlite3.SQLITE_BUSY,
+            sqlite3.SQLITE_LOCKED,
+            sqlite3.SQLITE_PERM,
+            sqlite3.SQLITE_READONLY,
+            sqlite3.SQLITE_IOERR,
+        ),
+        *(sqlite3.SQLITE_FULL, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_NOMEM),
+    )
+)
+"""Errors by which nothing is wrong with the file: somebody holds it, or the disk fails."""
+
 log = logging.getLogger(__name__)
 
 
@@ -152,9 +166,9 @@ class Cache:
             raise OSError(f"{self._path}: {error.strerror}. Choose --state.") from None
         try:
             return self._connect()
-        except sqlite3.OperationalError as error:  # held by somebody, or the disk fails: nothing is wrong with the file
-            raise OSError(f"{self._path}: {error}") from None
         except sqlite3.DatabaseError as error:
+            if getattr(error, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT) & 0xFF in _TROUBLE:
+                raise OSError(f"{self._path}: {error}") from None
             backup = self._path.with_suffix(".bak")
             log.warning("%s is damaged (%s): it is now %s, and a new one is made", self._path, error, backup.name)
             self._path.replace(backup)

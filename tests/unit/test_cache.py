@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from re6st.cache import PEER_LIMIT, Cache
@@ -284,7 +284,8 @@ def test_only_its_owner_reads_it(path: Path) -> None:
         os.umask(before)
 
 
-@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@example(content=bytes(100), start=b"SQLite format 3\0\x10\0\x09\x09\0@  ")
 @given(content=st.binary(max_size=300), start=st.sampled_from([b"", b"SQLite format 3\0\x10\0\x02\x02\0@  "]))
 def test_any_file_is_read_or_set_aside(path: Path, content: bytes, start: bytes) -> None:
     path.write_bytes(start + content)
