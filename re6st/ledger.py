@@ -81,7 +81,8 @@ OUR_SCHEMA = (
   DELETE FROM re6st_token WHERE token = OLD.token; END""",
     # Whose the revoked certificates were, when and why they were revoked.
     """CREATE TABLE IF NOT EXISTS re6st_revoked (
-  serial INTEGER PRIMARY KEY NOT NULL, prefix TEXT NOT NULL, email TEXT, date INTEGER NOT NULL, reason TEXT NOT NULL)""",
+  serial INTEGER PRIMARY KEY NOT NULL, prefix TEXT NOT NULL, email TEXT, date INTEGER NOT NULL,
+  reason TEXT NOT NULL)""",
     """CREATE TRIGGER IF NOT EXISTS re6st_revoked_delete AFTER DELETE ON crl BEGIN
   DELETE FROM re6st_revoked WHERE serial = OLD.serial; END""",
 )
@@ -283,9 +284,11 @@ class Ledger(Rows):
 
     def rollback(self) -> None:
         """Undo the transaction, as far as SQLite has not done so itself."""
-        if self._db.in_transaction:
-            self._db.execute("ROLLBACK")
-        self._take_back(0)
+        try:
+            if self._db.in_transaction:
+                self._db.execute("ROLLBACK")
+        finally:
+            self._take_back(0)
 
     def _take_back(self, mark: int) -> None:
         while len(self._undo) > mark:

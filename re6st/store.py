@@ -74,7 +74,7 @@ class Store:
             self.rows = Rows(reader)
         except (sqlite3.Error, LedgerError) as error:
             os.close(self._lock)
-            raise StoreError(f"database {path}: {error}") from None
+            raise self._error(error) from None
         self._queue: queue.Queue[_Job | None] = queue.Queue(QUEUE_LIMIT)
         self._thread = threading.Thread(target=self._run, name="store", daemon=True)
         self._thread.start()
@@ -129,7 +129,7 @@ class Store:
             self._ledger.commit()
             return results
         except Exception as error:  # whatever it is, the thread goes on
-            logger.error("database %s: %d changes lost: %s", self.path, len(batch), error)
+            logger.error("database %s: %d changes refused: %s%s", self.path, len(batch), error, advice(error))
             with contextlib.suppress(sqlite3.Error):
                 self._ledger.rollback()
             return [_Result(job.future, error=self._error(error)) for job in batch]
@@ -147,7 +147,20 @@ class Store:
             return _Result(job.future, error=error)
 
     def _error(self, error: Exception) -> StoreError:
-        return StoreError(f"database {self.path}: {error}")
+        return StoreError(f"database {self.path}: {error}{advice(error)}")
+
+
+def advice(error: Exception) -> str:
+    """What to do about an error of SQLite."""
+    code = getattr(error, "sqlite_errorcode", 0) & 0xFF  # the rest is detail
+    return {
+        sqlite3.SQLITE_BUSY: ". Another program holds it: end that, or wait for it.",
+        sqlite3.SQLITE_FULL: ". Make room on the disk.",
+        sqlite3.SQLITE_READONLY: ". Make it, its directory and the disk writable.",
+        sqlite3.SQLITE_CANTOPEN: ". Make it, its directory and the disk writable.",
+        sqlite3.SQLITE_IOERR: ". Look at the disk, and at the system's log.",
+        sqlite3.SQLITE_CORRUPT: ". Go back to a copy of it.",
+    }.get(code, "")
 
 
 def _resolve(results: list[_Result]) -> None:

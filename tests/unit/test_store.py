@@ -200,6 +200,18 @@ def test_a_full_disk_is_an_error_then_work_goes_on(world: World) -> None:
     assert world.number(Prefix(count, 16)) == count
 
 
+def test_a_read_only_disk_is_an_error_then_work_goes_on(world: World) -> None:
+    world.issue()
+    world.call(lambda ledger: ledger._db.execute("PRAGMA query_only = ON").fetchall())
+    with pytest.raises(StoreError, match=r"readonly database. Make it, its directory and the disk writable"):
+        world.issue()
+    assert world.store.rows.pem(Prefix(0, 16)) is not None
+    # As when the disk can be written to again: nothing of ours reads it.
+    world.store._ledger._db.execute("PRAGMA query_only = OFF")
+    assert [world.issue().prefix.cn for _ in range(2)] == ["1/16", "2/16"]
+    assert world.number(Prefix(1, 16)) == 1
+
+
 def test_too_many_waiting_jobs_are_refused(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     world.store.close()
     monkeypatch.setattr(store, "QUEUE_LIMIT", 2)

@@ -191,6 +191,25 @@ def test_the_clean_up_comes_by_itself(world: World, monkeypatch: pytest.MonkeyPa
     world.run(test)
 
 
+def test_parameters_that_could_not_be_read_again_are_not_served(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def test(world: World) -> None:
+        await fill(world)
+        before = await world.parameters(A)
+
+        def fails() -> None:
+            raise sqlite3.OperationalError("disk I/O error")
+
+        monkeypatch.setattr(world.store.rows, "crl", fails)
+        assert (await world.call("revoke", cn_or_serial="2")).status == 503
+        assert (await world.in_session(await world.hello(A), "getNetworkConfig", A)).status == 503
+        monkeypatch.undo()
+        after = await world.parameters(A)
+        assert after.crl == {2, 3}
+        assert after.version > before.version
+
+    world.run(test)
+
+
 def test_another_registry_may_have_issued_in_between(world: World) -> None:
     """An operator went back to the other software for half a year, which knows nothing of our marks."""
 
