@@ -49,10 +49,15 @@ class Mailer:
         to_file = os.path.isabs(self.host) or os.path.exists(self.host)
         try:
             await asyncio.to_thread(self._append if to_file else self._deliver, message)
+        except ssl.SSLError as error:
+            advice = "If it is right, add the authority of its certificate to those that this machine trusts."
+            raise MailError(f"mail host {self.host}: TLS: {error}. {advice}") from None
         except (OSError, smtplib.SMTPException, mailbox.Error, ValueError) as error:
             raise MailError(f"mail host {self.host}: {error}") from None
 
     def _append(self, message: EmailMessage) -> None:
+        """Tokens are for the owner of the file only."""
+        os.close(os.open(self.host, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600))
         box = mailbox.mbox(self.host)
         try:
             box.lock()
@@ -61,7 +66,11 @@ class Mailer:
             box.close()
 
     def _deliver(self, message: EmailMessage) -> None:
-        with smtplib.SMTP(self.host, timeout=TIMEOUT) as connection:
+        # smtplib takes HOST:PORT too, but then looks for all of it in the certificate.
+        host, separator, port = self.host.rpartition(":") if self.host.count(":") == 1 else (self.host, "", "")
+        if separator and not port.isdecimal():
+            raise ValueError(f"{port!r} is no port")
+        with smtplib.SMTP(host, int(port or 0), timeout=TIMEOUT) as connection:
             if self.starttls:
                 connection.starttls(context=ssl.create_default_context())
             if self.user:
