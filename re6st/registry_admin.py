@@ -387,6 +387,8 @@ class AdminServer:
             writer.write(_refusal(Status.USAGE, f"a request of more than {REQUEST_LIMIT} bytes"))
         except (OSError, TimeoutError):
             pass
+        except asyncio.CancelledError:  # the registry ends; passed on, Python 3.11 would log it as an error
+            pass
         finally:
             self._clients.discard(task)
             writer.close()
