@@ -2,7 +2,7 @@
 
 - certificates: issued a second over HTTP, with ever more of them issued before;
 - sessions: hello and getNetworkConfig a second, each session of another node;
-- start: until a registry with all these certificates answers, and its memory;
+- start: until a registry with all these certificates answers, and its memory; also on a database that is new to it;
 - crowd: sessions again, while 1,000 connections are held by clients that say nothing or a byte a second;
 - reference: certificates and sessions of the deployed software, where it can be installed.
 
@@ -72,6 +72,7 @@ class Benchmark:
         *,
         scale: float = 1.0,
         parallel: int = 32,
+        sessions: int = 4000,
         crowd: tuple[int, int] = CROWD,
     ) -> None:
         """`scale` multiplies the number of calls of each measure; `parallel` clients are served at once."""
@@ -80,6 +81,7 @@ class Benchmark:
         self._directory = directory
         self._scale = scale
         self._parallel = parallel
+        self._session_count = sessions
         self._crowd = crowd
         self._key = cert.new_key()
         self._request = cert.new_request(self._key).public_bytes(serialization.Encoding.PEM).decode("ascii")
@@ -93,16 +95,20 @@ class Benchmark:
             if "certificates" in parts:
                 self._add("certificates", self._certificates(service, issued, 2000, self._parallel))
         if "sessions" in parts:
-            self._add("sessions", self._sessions(service, issued, 4000, self._parallel))
+            self._add("sessions", self._sessions(service, issued, self._session_count, self._parallel))
         if "crowd" in parts:
-            self._add("sessions beside a crowd", self._sessions(service, issued, 4000, self._parallel, crowd=True))
+            figures = self._sessions(service, issued, 12_000, self._parallel, crowd=True)
+            self._add("sessions beside a crowd", figures)
+        if "start" in parts:
+            service.make_foreign()
+            self._add("start on the reference's database", self._start(service, issued))
 
     def theirs(self) -> None:
         """The deployed software, as far as its speed allows. Raises InstallError."""
         command = reference.theirs(reference.install(), "re6st-registry")
         for issued, count in REFERENCE_CERTIFICATES.items():
             service = self._service(issued, command)
-            service.store_blobs()
+            service.make_foreign()
             figures = self._certificates(service, issued, count, REFERENCE_PARALLEL)
             self._add("certificates, reference", figures)
         self._add("sessions, reference", self._sessions(service, issued, 400, REFERENCE_PARALLEL))
@@ -252,12 +258,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS, metavar="PART", help=", ".join(PARTS))
     parser.add_argument("--quick", action="store_true", help="a tenth of the calls, up to 1,000 certificates before")
     parser.add_argument("--parallel", type=int, default=32, metavar="N", help="clients at a time (default: 32)")
+    parser.add_argument("--sessions", type=int, default=4000, metavar="N", help="sessions to measure (default: 4000)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="figures (default: bench/results/registry.json)")
     options = parser.parse_args(arguments)
     os.sched_setaffinity(0, {LOAD_CPU})
     console = Console(width=None if sys.stdout.isatty() else 120)
     with tempfile.TemporaryDirectory() as directory:
-        benchmark = Benchmark(console, Path(directory), scale=0.1 if options.quick else 1.0, parallel=options.parallel)
+        benchmark = Benchmark(
+            console,
+            Path(directory),
+            scale=0.1 if options.quick else 1.0,
+            parallel=options.parallel,
+            sessions=options.sessions,
+        )
         try:
             benchmark.ours(options.parts, SIZES[:2] if options.quick else SIZES)
             if "reference" in options.parts:

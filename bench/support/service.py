@@ -90,9 +90,12 @@ class Service:
             tick(count)
         ledger.close()
 
-    def store_blobs(self) -> None:
-        """Store certificates as the deployed software's PyPI release does, which answers no hello otherwise."""
+    def make_foreign(self) -> None:
+        """Make the database one that the PyPI release of the deployed software wrote."""
         with closing(sqlite3.connect(self.database)) as db, db:
+            ours = "SELECT type, name FROM sqlite_master WHERE name LIKE 're6st%' ORDER BY type = 'table'"
+            for kind, name in db.execute(ours).fetchall():
+                db.execute(f"DROP {kind} {name}")
             if db.execute("SELECT 1 FROM sqlite_master WHERE name = 'cert'").fetchone():
                 db.execute("UPDATE cert SET cert = CAST(cert AS BLOB)")
 
