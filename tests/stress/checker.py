@@ -59,7 +59,7 @@ class Checker:
         return found
 
     def _open(self) -> sqlite3.Connection:
-        return sqlite3.connect(f"file:{self.path}?mode=ro", uri=True, timeout=30)
+        return sqlite3.connect(f"file:{self.path}?mode=rw", uri=True, timeout=30)
 
     def _read(self, pem: str) -> tuple[int, str, int, int]:
         """Serial, CN, node number, end."""
