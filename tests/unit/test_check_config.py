@@ -1,0 +1,203 @@
+"""re6st-registry --check-config: all that is wrong, one line each, and nothing is changed."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import sqlite3
+from collections.abc import Callable
+from contextlib import closing
+from datetime import UTC, datetime, timedelta
+from ipaddress import IPv6Network
+from pathlib import Path
+
+import pytest
+
+from re6st import cert
+from re6st.cli import registry
+from re6st.geoip import ENVIRONMENT
+from re6st.ledger import SCHEMA, create_statement
+from re6st.store import Store
+
+NETWORK = IPv6Network("2001:db8:42::/48")
+
+Check = Callable[..., tuple[int, list[str]]]
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    directory = tmp_path_factory.mktemp("registry") / "etc"
+    assert registry.main(["init", "--network", str(NETWORK), "--dir", str(directory)]) == 0
+    return directory
+
+
+@pytest.fixture
+def here(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A directory with the files of a network, from which it is run."""
+    for path in made.iterdir():
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    (tmp_path / "ca.key").chmod(0o600)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv(ENVIRONMENT, raising=False)
+    return tmp_path
+
+
+def contents(directory: Path) -> dict[str, tuple[str, int]]:
+    """All files, but the memory that SQLite's readers and writers share."""
+    return {
+        str(path.relative_to(directory)): (hashlib.sha256(path.read_bytes()).hexdigest(), path.stat().st_mtime_ns)
+        for path in directory.rglob("*")
+        if path.is_file() and not path.name.endswith("-shm")
+    }
+
+
+@pytest.fixture
+def check(here: Path, capsys: pytest.CaptureFixture[str]) -> Check:
+    """Runs it; its status, and what it says is wrong. Whatever happens, no file changes."""
+    capsys.readouterr()
+
+    def run(*options: str) -> tuple[int, list[str]]:
+        before = contents(here)
+        places = ("--db", "r.db", "--logfile", "log/r.log", "--run", "run")
+        status = registry.main(["@re6st-registry.conf", *places, *options, "--check-config"])
+        out, err = capsys.readouterr()
+        assert contents(here) == before
+        lines = err.splitlines()
+        assert all(line.startswith("re6st-registry: ") for line in lines)
+        assert bool(out) == (status == 0)
+        return status, [line.removeprefix("re6st-registry: ") for line in lines]
+
+    return run
+
+
+def test_a_good_configuration_is_good(check: Check) -> None:
+    assert check() == (0, [])
+
+
+def test_everything_that_is_wrong_is_told_at_once(check: Check, here: Path) -> None:
+    (here / "communities").write_text("01 FR\n")
+    (here / "file").write_text("")
+    status, lines = check(
+        *("--ca", "none.crt", "--dh", "re6st-registry.conf", "--community", "communities", "--same-country", "FR"),
+        *("--ipv4", "10.0.0.0/24", "16", "--authorized-origin", "localhost", "-4", "here", "-6", ""),
+        *("--db", "file/r.db", "-l", "."),
+    )
+    assert status == 78
+    starts = [
+        "--same-country needs a geolocation database",
+        "none.crt: No such file or directory",
+        "re6st-registry.conf: no Diffie-Hellman parameters",
+        "--ipv4 10.0.0.0/24 16: ",
+        "--community communities: the default location *",
+        "--authorized-origin localhost: no IP address",
+        "cannot listen on here: no IP address",
+        "--db file/r.db: ",
+        "--logfile .: a directory",
+    ]
+    assert len(lines) == len(starts), lines
+    for line, start in zip(lines, starts, strict=True):
+        assert line.startswith(start), (line, start)
+
+
+def rewrite(name: str, data: bytes) -> Callable[[Path], None]:
+    def apply(here: Path) -> None:
+        (here / name).write_bytes(data)
+
+    return apply
+
+
+def foreign(here: Path) -> None:
+    with closing(sqlite3.connect(here / "r.db")) as db:
+        db.execute("CREATE TABLE other (x)")
+
+
+def other_columns(here: Path) -> None:
+    with closing(sqlite3.connect(here / "r.db")) as db:
+        for table in ("config", "token", "crl"):
+            db.execute(create_statement(table))
+        db.execute("CREATE TABLE cert (prefix, pem)")
+
+
+def used(here: Path) -> None:
+    with closing(sqlite3.connect(here / "r.db")) as db:
+        for table in SCHEMA:
+            db.execute(create_statement(table))
+        db.execute("INSERT INTO cert VALUES ('01', NULL, 'x'), ('00', NULL, NULL), ('1', NULL, NULL)")
+        db.execute("INSERT INTO config VALUES ('prefix', '1')")
+        db.commit()
+    (here / "communities").write_text("011 FR\n1 *\n")
+
+
+def cut_short(here: Path) -> None:
+    Store(here / "r.db", NETWORK).close()
+    data = (here / "r.db").read_bytes()
+    (here / "r.db").write_bytes(data[: len(data) // 2])
+
+
+def open_key(here: Path) -> None:
+    os.chmod(here / "ca.key", 0o604)
+
+
+def other_key(here: Path) -> None:
+    (here / "ca.key").write_bytes(cert.key_to_pem(cert.new_key()))
+
+
+def old_ca(here: Path) -> None:
+    key = cert.load_private_key((here / "ca.key").read_bytes())
+    ca = cert.new_ca(key, NETWORK, "old", "ca@example.org", datetime.now(UTC) - timedelta(days=20000))
+    (here / "ca.crt").write_bytes(cert.to_pem(ca))
+
+
+def mmdb(here: Path) -> None:
+    os.environ[ENVIRONMENT] = str(here / "dh.pem")
+
+
+CASES: list[tuple[Callable[[Path], None], list[str], str]] = [
+    (
+        rewrite("dh.pem", b"-----BEGIN DH PARAMETERS-----\nAAAA\n-----END DH PARAMETERS-----\n"),
+        [],
+        "--dh dh.pem: no Diffie",
+    ),
+    (rewrite("r.db", b"x" * 5000), [], "database r.db: file is not a database"),
+    (cut_short, [], "database r.db: "),
+    (foreign, [], "database r.db: of another program"),
+    (other_columns, [], "database r.db: table cert is not a registry's: it has the columns prefix, pem"),
+    (used, ["--community", "communities"], "database r.db: --community: 011 lies in a prefix that a node has already"),
+    (open_key, [], "--key ca.key: open to every user"),
+    (other_key, [], "the CA key does not belong to the CA certificate. Check --ca and --key."),
+    (old_ca, [], "--ca ca.crt: ended on "),
+    (mmdb, [], f"{ENVIRONMENT}="),
+    (lambda here: None, ["-4", "", "-6", ""], "neither IPv4 nor IPv6 to listen on"),
+    (lambda here: None, ["--prefix-length", "79"], "--prefix-length 79: prefix length 79 would make subnets of /127"),
+]
+
+
+@pytest.mark.parametrize(("damage", "options", "says"), CASES, ids=[case[2] for case in CASES])
+def test_what_is_wrong_is_named(
+    check: Check,
+    here: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    damage: Callable[[Path], None],
+    options: list[str],
+    says: str,
+) -> None:
+    monkeypatch.setenv(ENVIRONMENT, "")
+    damage(here)
+    status, lines = check(*options)
+    assert status == 78
+    assert any(line.startswith(says) for line in lines), lines
+
+
+def test_it_works_beside_a_running_registry(check: Check, here: Path) -> None:
+    store = Store(here / "r.db", NETWORK)
+    try:
+        assert check() == (0, [])
+    finally:
+        store.close()
+    assert check() == (0, [])
+
+
+def test_wrong_options_are_status_2(check: Check) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        check("--hello", "x")
+    assert stopped.value.code == 2
