@@ -17,6 +17,8 @@ from re6st.registry_report import Record
 SCHEMA = 1
 """Counts up when a field of the JSON changes its meaning or goes."""
 
+WIDTH_LIMIT = 10_000
+
 _UNITS = (("year", 365.25 * 86400), ("day", 86400.0), ("h", 3600.0), ("min", 60.0), ("s", 1.0))
 
 
@@ -65,10 +67,10 @@ def _rich(head: Sequence[str], cells: list[list[str]]) -> str:
 
     made = Table(box=None, pad_edge=False, header_style="bold")
     for name in head:
-        made.add_column(name, overflow="fold")
+        made.add_column(name, no_wrap=True)
     for row in cells:
         made.add_row(*map(Text, row))
-    console = Console()
+    console = Console(width=WIDTH_LIMIT)  # an address that is folded cannot be copied: the terminal wraps lines
     with console.capture() as capture:
         console.print(made)
     return capture.get().rstrip("\n")

@@ -1,4 +1,4 @@
-"""The words of re6st-registry as the operator meets them, with a registry that runs and with the file of one at rest."""
+"""The words of re6st-registry as the operator meets them, with a registry that runs and with only its file."""
 
 from __future__ import annotations
 
@@ -518,3 +518,18 @@ def fields(answer: dict[str, Any]) -> set[str]:
             if isinstance(record, dict) and name != "parameters":
                 found |= set(record)
     return found
+
+
+def test_a_table_on_a_terminal_is_not_folded(monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stdout", terminal)
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "40")
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    rows = [("2001:db8:1:2:3:4:5:6", "[red]x\x1b[2J" + "y" * 80)]
+    shown = registry_output.table(("ADDRESS", "TEXT"), rows)
+    assert "\x1b[1m" in shown  # bold
+    assert shown.count("\n") == 1
+    assert "2001:db8:1:2:3:4:5:6  [red]x\\x1b[2J" + "y" * 80 in shown
+    monkeypatch.setenv("NO_COLOR", "1")
+    assert "\x1b" not in registry_output.table(("ADDRESS", "TEXT"), rows)
