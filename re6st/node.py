@@ -37,6 +37,8 @@ from re6st.updates import Updates
 TICK = 1.0
 SETTLE = 0.1
 """Seconds that changes of the routing table are collected for."""
+LAST_WORD = 0.2
+"""Seconds for the news to get to those that it cuts off: whose serial was revoked, may renew and come back."""
 BOOTSTRAP_TIME = 10.0
 PROGRAMS = (babel.PROGRAM, tunnel.PROGRAM)
 SOFTWARE = f"{__version__}, {platform.platform()}"
@@ -196,15 +198,19 @@ class Node:
 
     async def _apply_now(self, parameters: Parameters, identity: cert.Identity) -> None:
         renewed, self._identity = identity is not self._identity, identity
-        known = set(self._plan.client_interfaces)
+        before = self._plan
         self._plan = plan = Plan(self.config, identity, parameters, self._programs)
         self._crypto.use(identity)
         self._peers.sessions.version = parameters.version
-        self._cut_off(parameters.crl)
+        known = set(before.client_interfaces)
         self._taps[:0] = [tap for tap in plan.client_interfaces if tap not in known]
         self._event(mesh.SettingsChanged(plan.mesh(can_drain=self._mute.available)))
         self._spread(parameters.version)
         self._babel_news.set()
+        if parameters.crl - before.parameters.crl:
+            await asyncio.sleep(LAST_WORD)
+            plan = self._plan
+        self._cut_off(plan.parameters.crl)
         for port, protocol in plan.servers:
             if protocol not in self._servers:
                 continue

@@ -21,7 +21,7 @@ from re6st.process import Backoff
 
 FETCH_DELAY = 1.0
 FETCH_RETRY = 300.0
-CHECK_INTERVAL = 3600.0
+CHECK_FIRST, CHECK_INTERVAL = 60.0, 3600.0
 RENEW_RETRY = timedelta(days=1)
 RENEW_CHECK = 3600.0
 """Seconds between looks at the calendar: the clock may have been set since."""
@@ -128,15 +128,21 @@ class Updates:
                 self._wanted.clear()
 
     async def _keep_suspicion(self) -> None:
-        """Ask directly when we look lost twice in a row (wire.md 5.3 point 5)."""
+        """Ask directly when we look lost twice in a row (wire.md 5.3 point 5).
+
+        Soon, as we may have been cut off before we heard why; then ever more rarely, as others may be lost too.
+        """
+        backoff = Backoff(CHECK_FIRST, CHECK_INTERVAL)
         suspect = False
         while True:
             parameters = self.parameters
             outdated = parameters.valid_until is not None and parameters.valid_until < datetime.now(UTC).timestamp()
             before, suspect = suspect, outdated or not self.connected()
-            if before and suspect and parameters.registry_prefix != self.identity.prefix:
+            if not (before and suspect):
+                backoff.reset()
+            elif parameters.registry_prefix != self.identity.prefix:
                 await self._update()
-            await asyncio.sleep(CHECK_INTERVAL)
+            await asyncio.sleep(backoff.next())
 
     async def _update(self) -> bool:
         """Ask once; whether there is nothing more to ask for."""

@@ -1,0 +1,67 @@
+"""Revocation reaches every node: the one that is revoked is cut off within seconds, the others go on."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from re6st import cert
+from testbed import Bed, Network, Node, wait_until
+
+FORMS = 90
+CUT = 30
+"""Seconds until nobody has anything to do with a revoked node; two to four usually."""
+
+
+@pytest.fixture
+def network(bed: Bed) -> Network:
+    network = Network(bed, 4)
+    network.start()
+    network.wait_connected(FORMS)
+    return network
+
+
+def tunnels_with(network: Network, node: Node) -> int:
+    return sum(node in (tunnel.client, tunnel.server) for tunnel in network.tunnels())
+
+
+def serial(node: Node) -> int:
+    return cert.load_pem((node.host.etc / "cert.crt").read_bytes()).serial_number
+
+
+def test_a_node_revoked_by_its_name_is_cut_off_and_the_others_go_on(network: Network, bed: Bed) -> None:
+    *members, revoked = network.nodes
+    assert tunnels_with(network, revoked)
+    servers = {node: node.pids("openvpn") for node in members}
+    babelds = {node: node.pids("babeld") for node in members}
+    start = time.monotonic()
+    network.call("revoke", f"cn_or_serial={revoked.prefix.cn}")
+
+    def cut_off() -> bool:
+        silent = all(rtt is None for pair, rtt in network.pings(timeout=0.3).items() if revoked in pair)
+        return silent and not tunnels_with(network, revoked)
+
+    wait_until(cut_off, CUT, "nobody has a tunnel to the revoked node, nor reaches it", bed.tails)
+    print(f"cut off after {time.monotonic() - start:.1f} s")
+    network.wait_connected(FORMS, members)
+    assert {node: node.pids("babeld") for node in members} == babelds, "no babeld was restarted"
+    for node in members:
+        assert set(node.pids("openvpn")) & set(servers[node]), "nor every tunnel"
+
+    # Nor does it come back, under its old certificate.
+    revoked.stop()
+    revoked.start()
+    end = time.monotonic() + 8
+    wait_until(lambda: time.monotonic() > end, 20, "the revoked node tries for a while")
+    assert cut_off()
+
+
+def test_a_node_revoked_by_serial_renews_and_is_back(network: Network, bed: Bed) -> None:
+    *members, revoked = network.nodes
+    old = serial(revoked)
+    network.call("revoke", f"cn_or_serial={old}")
+    wait_until(lambda: serial(revoked) != old, CUT, "it has a certificate with another serial", bed.tails)
+    network.wait_connected(FORMS)
+    for node in members:
+        assert str(old) in {path.name for path in (node.host.run_directory / "revoked").iterdir()}
