@@ -56,7 +56,7 @@ dh dh.pem
 port {port}
 
 # Bits of the subnet number: each node gets a /{subnet}.
-# For the holders of tokens (see the guide: addToken, or mailhost).
+# For the holders of tokens: re6st-registry invite makes them, or mailhost sends them.
 prefix-length {length}
 # For anybody who asks, without a token.
 {anonymous}anonymous-prefix-length {length}

@@ -7,6 +7,7 @@ import io
 import json
 import re
 import shlex
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -430,6 +431,12 @@ def test_a_registry_is_not_kept_from_running_by_a_word(resting: Place) -> None:
         started.process.terminate()
         assert started.finish()[0] == 0
     assert not (resting.directory / "r.db.sock").exists()
+
+
+def test_a_socket_that_a_killed_registry_left(resting: Place) -> None:
+    with socket.socket(socket.AF_UNIX) as left:
+        left.bind(str(resting.directory / "r.db.sock"))
+    assert len(resting.word("nodes", "--json").json["nodes"]) == 3
 
 
 def test_names_are_relative_to_the_option_file(resting: Place, monkeypatch: pytest.MonkeyPatch) -> None:
