@@ -123,9 +123,12 @@ def control_address(network: IPv6Network, prefix: Prefix) -> IPv6Address:
 def prefix_of(network: IPv6Network, net: IPv6Network) -> Prefix | None:
     """The prefix of a subnet inside the network; None for any other one and for the network itself."""
     length = net.prefixlen - network.prefixlen
-    if length <= 0 or not net.subnet_of(network):
+    if length <= 0:
         return None
+    # In integers: this is done for every route of a table, and `subnet_of` is slow.
     value = int(net.network_address) >> MAX_LENGTH - net.prefixlen
+    if value >> length != int(network.network_address) >> MAX_LENGTH - network.prefixlen:
+        return None
     return Prefix(value & (1 << length) - 1, length)
 
 

@@ -62,16 +62,13 @@ class Survey:
 
 def survey(table: Table, network: IPv6Network, own: Prefix) -> Survey:
     """Read the table. Time is proportional to the number of routes."""
-    prefixes: dict[IPv6Network, Prefix | None] = {}  # each destination comes once for each neighbour
     owner: dict[NextHop, Prefix] = {}
     ways: defaultdict[Prefix, list[Route]] = defaultdict(list)
     used: dict[Prefix, Route] = {}
     for route in table.routes.values():
         if route.metric >= INFINITY or route.source.prefixlen:
             continue
-        if route.destination not in prefixes:
-            prefixes[route.destination] = prefix_of(network, route.destination)
-        destination = prefixes[route.destination]
+        destination = prefix_of(network, route.destination)
         if destination is None or destination == own:
             continue
         if route.refmetric == 0:
