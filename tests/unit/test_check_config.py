@@ -15,9 +15,12 @@ import pytest
 
 from re6st import cert
 from re6st.cli import registry
+from re6st.cli.registry_config import Config, configure, make_parser
 from re6st.geoip import ENVIRONMENT
 from re6st.ledger import SCHEMA, create_statement
+from re6st.mail import Mailer
 from re6st.store import Store
+from tests.unit.test_geoip import make as make_mmdb
 
 NETWORK = IPv6Network("2001:db8:42::/48")
 
@@ -201,3 +204,53 @@ def test_wrong_options_are_status_2(check: Check) -> None:
     with pytest.raises(SystemExit) as stopped:
         check("--hello", "x")
     assert stopped.value.code == 2
+
+
+# --- options become settings (wire.md 11.3) ---
+
+
+def read(*options: str, places: str = "") -> Config:
+    return configure(make_parser().parse(["@re6st-registry.conf", *options]), places)
+
+
+def test_every_option_of_the_network_becomes_a_parameter(here: Path) -> None:
+    database = make_mmdb(here / "country.mmdb")
+    parameters = read(
+        *("--ipv4", "10.42.0.0/16", "8", "--min-protocol", "7", "--hello", "9", "--client-count", "5"),
+        *("--tunnel-refresh", "100", "--same-country", "fr", "--same-country", "JP", "--encrypt"),
+        places=str(database),
+    ).settings.parameters
+    assert parameters.public() | {"babel_default": "", "protocol": 0} == {
+        "babel_default": "",
+        "client_count": 5,
+        "crl": [],
+        "encrypt": True,
+        "hello": 9,
+        "ipv4": "10.42.0.0/16",
+        "ipv4_sublen": 8,
+        "max_clients": 10,
+        "min_protocol": 7,
+        "protocol": 0,
+        "registry_prefix": "",
+        "same_country": ["FR", "JP"],
+        "tunnel_refresh": 100,
+    }
+    assert read("--max-clients", "0").settings.parameters.max_clients == 0
+
+
+def test_the_other_options_are_taken(here: Path) -> None:
+    (here / "communities").write_text("# ours\n01 FR @EU\n00 *\n")
+    config = read(
+        *("--db", "x/y.db", "--run", "run", "--port", "8080", "-4", "127.0.0.1", "-6", "::1", "--grace-period", "5"),
+        *("--mailhost", "mail.example.org:587", "--smtp-user", "u", "--smtp-pwd", "secret", "--smtp-starttls"),
+        *("--prefix-length", "20", "--anonymous-prefix-length", "24", "--community", "communities"),
+        *("--authorized-origin", "192.0.2.1", "--authorized-origin", "2001:db8:0::1"),
+    )
+    settings = config.settings
+    assert (config.database, config.run, config.port) == (Path("x/y.db"), Path("run"), 8080)
+    assert (config.ipv4, config.ipv6) == ("127.0.0.1", "::1")
+    assert config.origins == ("192.0.2.1", "2001:db8::1")
+    assert (settings.grace, settings.prefix_length, settings.anonymous_prefix_length) == (5, 20, 24)
+    assert settings.mailer == Mailer("mail.example.org:587", "root@localhost", "u", "secret", starttls=True)
+    assert [community.prefix.bits for community in settings.communities] == ["01", "00"]
+    assert "secret" not in repr(config)
