@@ -12,7 +12,7 @@ import os
 import random
 import shutil
 import signal
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 STOP_GRACE = 5.0
@@ -55,17 +55,26 @@ class Child:
         self._process = process
 
     @classmethod
-    async def start(cls, name: str, argv: Sequence[str | Path], log: Path | None = None) -> Child:
-        """Start a program; what it prints goes to the end of `log` or nowhere. Raises OSError.
+    async def start(
+        cls,
+        name: str,
+        argv: Sequence[str | Path],
+        log: Path | None = None,
+        *,
+        environment: Mapping[str, str] | None = None,
+        quiet: bool = True,
+    ) -> Child:
+        """Start a program. What it prints goes to the end of `log` or nowhere; if not `quiet`, where our output goes.
 
-        It gets a session of its own, so that a Ctrl-C in our terminal does not end it before we ask.
+        It gets a session of its own, so that a Ctrl-C in our terminal does not end it before we ask. Raises OSError.
         """
         with open(log or os.devnull, "ab") as output:
             process = await asyncio.create_subprocess_exec(
                 *map(str, argv),
                 stdin=asyncio.subprocess.DEVNULL,
-                stdout=output,
-                stderr=output,
+                stdout=output if quiet else None,
+                stderr=output if quiet else None,
+                env=environment,
                 start_new_session=True,
             )
         return cls(name, process)

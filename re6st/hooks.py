@@ -1,0 +1,62 @@
+"""The user's own commands: --up before the node is in service, --daemon beside it (wire.md 10.8).
+
+They are given to the shell as they are: they are the user's, from the command line or the options file.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from collections.abc import Mapping, Sequence
+
+from re6st.process import Child, status_text
+
+log = logging.getLogger(__name__)
+
+
+class HookError(Exception):
+    """A command of --up failed, so the node does not start."""
+
+
+class Hooks:
+    """The commands of one node. `environment` is what they learn about it."""
+
+    def __init__(self, up: Sequence[str], daemons: Sequence[str], environment: Mapping[str, str]) -> None:
+        self._up = up
+        self._daemons = daemons
+        self._environment = dict(os.environ, **environment)
+        self._running: list[Child] = []
+
+    async def start(self) -> None:
+        """Run the commands of --up to their end, one by one, then start those of --daemon. Raises HookError."""
+        for command in self._up:
+            child = await self._shell(command)
+            try:
+                status = await child.wait()
+            finally:
+                await child.stop()
+            if status:
+                raise HookError(f"--up {command!r}: {status_text(status)}")
+        for command in self._daemons:
+            self._running.append(await self._shell(command))
+
+    async def watch(self) -> None:
+        """Say when a daemon ends by itself; for ever."""
+        await asyncio.gather(*map(self._watch, self._running))
+        await asyncio.Event().wait()
+
+    async def stop(self) -> None:
+        """End the daemons, the last first."""
+        while self._running:
+            await self._running.pop().stop()
+
+    async def _shell(self, command: str) -> Child:
+        try:
+            return await Child.start(command, ("/bin/sh", "-c", command), environment=self._environment, quiet=False)
+        except OSError as error:
+            raise HookError(f"{command!r}: {error.strerror}") from None
+
+    async def _watch(self, child: Child) -> None:
+        status = await child.wait()
+        log.warning("--daemon %r ended: %s", child.name, status_text(status))

@@ -1,0 +1,46 @@
+"""Words to systemd: ready, status, still alive (sd_notify(3)). Without systemd they go nowhere."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Mapping
+
+
+class Notifier:
+    """Sends to the socket that systemd named in the environment."""
+
+    def __init__(self, environment: Mapping[str, str] = os.environ) -> None:
+        self._socket: socket.socket | None = None
+        address = environment.get("NOTIFY_SOCKET", "")
+        if address[:1] in ("/", "@"):
+            self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK)
+            self._address = f"\0{address[1:]}" if address[0] == "@" else address
+        watchdog = environment.get("WATCHDOG_USEC", "")
+        ours = environment.get("WATCHDOG_PID", str(os.getpid())) == str(os.getpid())
+        self.watchdog = int(watchdog) / 1e6 if ours and watchdog.isdigit() and len(watchdog) < 16 else None
+        """Seconds within which systemd wants to hear `alive`; None: it does not watch."""
+
+    def ready(self, status: str) -> None:
+        self._send("READY=1", f"STATUS={status}")
+
+    def status(self, status: str) -> None:
+        self._send(f"STATUS={status}")
+
+    def alive(self) -> None:
+        self._send("WATCHDOG=1")
+
+    def stopping(self) -> None:
+        self._send("STOPPING=1")
+
+    def close(self) -> None:
+        if self._socket is not None:
+            self._socket.close()
+            self._socket = None
+
+    def _send(self, *lines: str) -> None:
+        if self._socket is not None:
+            try:
+                self._socket.sendto("\n".join(lines).encode(), self._address)
+            except OSError:
+                pass  # systemd is gone or busy: nothing here depends on it
