@@ -71,7 +71,7 @@ def parser() -> OptionParser:
         metavar=("PORT", "PROTO"),
         action="append",
         default=[],
-        help="listen there; PROTO is udp, tcp, udp6 or tcp6 (default: 1194 udp and 1194 tcp)",
+        help="listen there; PROTO is udp, tcp, udp6 or tcp6 (default: 1194 udp and 1194 tcp, less what is disabled)",
     )
     reach.add_argument("--max-clients", metavar="N", type=integer(0, 100_000), help="per server; 0: no server")
 
@@ -81,7 +81,7 @@ def parser() -> OptionParser:
         "--disable-proto",
         action="append",
         choices=("none", *PROTOCOLS),
-        help="protocols not used for our client tunnels (default: udp and udp6); none: use all",
+        help="protocols not used for tunnels (default: udp and udp6); none: use all",
     )
     mesh.add_argument("--neighbour", metavar="CN", action="append", default=[], help="keep a direct tunnel to it")
     mesh.add_argument("-i", "--interface", metavar="IF", action="append", default=[], help="find neighbours there")
@@ -117,10 +117,10 @@ def configuration(p: OptionParser, args: argparse.Namespace) -> Config:
     disabled = frozenset(("udp", "udp6") if args.disable_proto is None else args.disable_proto)
     if "none" in disabled and len(disabled) > 1:
         p.error("argument --disable-proto: none goes with no other")
-    ports = [_port(p, *pair) for pair in args.pp]
-    if not ports:
-        # A protocol we do not use ourselves is still offered, unless told otherwise.
-        ports = [(1194, "udp"), (1194, "tcp")]
+    ports = [_port(p, *pair) for pair in args.pp] or [(1194, name) for name in ("udp", "tcp") if name not in disabled]
+    for _, protocol in ports:
+        if protocol in disabled:
+            p.error(f"argument --pp: {protocol} is disabled: see --disable-proto")
     _check_families(p, ports)
     _check_places(p, args)
     try:

@@ -53,7 +53,7 @@ def test_defaults() -> None:
         run=Path("/var/run/re6stnet"),
         state=Path("/var/lib/re6stnet"),
         main_interface="lo",
-        ports=((1194, "udp"), (1194, "tcp")),
+        ports=((1194, "tcp"),),
         disabled_protocols=frozenset({"udp", "udp6"}),
         client_count=None,
         max_clients=None,
@@ -93,7 +93,9 @@ def test_everything(tmp_path: Path) -> None:
 
 
 def test_every_protocol_may_be_used() -> None:
-    assert config("--disable-proto", "none").disabled_protocols == frozenset()
+    made = config("--disable-proto", "none")
+    assert made.disabled_protocols == frozenset()
+    assert made.ports == ((1194, "udp"), (1194, "tcp"))
 
 
 def test_without_log_babeld_has_none_either() -> None:
@@ -126,6 +128,7 @@ def test_without_log_babeld_has_none_either() -> None:
         (["--max-clients", "1e3"], "argument --max-clients: '1e3'"),
         (["-v", "5"], "argument -v/--verbose: '5' is no number between 0 and 4"),
         (["--disable-proto", "sctp"], "argument --disable-proto: invalid choice: 'sctp'"),
+        (["--pp", "1194", "udp"], "argument --pp: udp is disabled: see --disable-proto"),
         (["--disable-proto", "none", "--disable-proto", "udp"], "argument --disable-proto: none goes with no other"),
         (["--table", "5"], "argument --table: invalid choice: 5"),
         (["--multicast"], "argument --multicast: not yet in this version"),
