@@ -237,6 +237,7 @@ class Ledger(Rows):
         self.allocator = Allocator(network.prefixlen)
         self.numbers = Numbers()
         self._tokens = TokenIndex(db)
+        self._blobs = False
         self._undo: list[Callable[[], None]] = []
         self._data_version = self._found_version = -1
         self.begin(loading=False)
@@ -323,7 +324,8 @@ class Ledger(Rows):
 
     def _write(self, prefix: Prefix, number: int | None, new: x509.Certificate) -> Issued:
         issued = Issued(prefix, cert.to_pem(new), new.serial_number, int(new.not_valid_after_utc.timestamp()))
-        self._db.execute("UPDATE cert SET cert = ? WHERE prefix = ?", (issued.pem.decode("ascii"), prefix.bits))
+        stored = issued.pem if self._blobs else issued.pem.decode("ascii")
+        self._db.execute("UPDATE cert SET cert = ? WHERE prefix = ?", (stored, prefix.bits))
         self._db.execute(
             "INSERT INTO re6st_issued VALUES (?, ?, ?, ?)", (prefix.bits, issued.serial, number, issued.not_after)
         )
@@ -487,6 +489,9 @@ class Ledger(Rows):
             self._apply(self.allocator.reserve(own))
         used = self._db.execute("SELECT DISTINCT number FROM re6st_issued WHERE number >= 0 ORDER BY number")
         self.numbers = Numbers(row[0] for row in used)
+        # As the program that wrote the newest certificate: its releases read only one kind (wire.md 4.6).
+        kind = self._one("SELECT typeof(cert) FROM re6st_issued JOIN cert USING (prefix) ORDER BY serial DESC LIMIT 1")
+        self._blobs = kind == ("blob",)
 
     def _free_rows(self) -> Iterator[Prefix]:
         for (bits,) in self._db.execute("SELECT prefix FROM cert WHERE cert IS NULL"):

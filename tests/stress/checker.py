@@ -61,8 +61,9 @@ class Checker:
     def _open(self) -> sqlite3.Connection:
         return sqlite3.connect(f"file:{self.path}?mode=rw", uri=True, timeout=30)
 
-    def _read(self, pem: str) -> tuple[int, str, int, int]:
+    def _read(self, pem: str | bytes) -> tuple[int, str, int, int]:
         """Serial, CN, node number, end."""
+        pem = pem.decode() if isinstance(pem, bytes) else pem
         if pem not in self._known:
             found = x509.load_pem_x509_certificate(pem.encode())
             cn, number = (

@@ -268,6 +268,18 @@ def test_a_database_of_the_deployed_registry_opens(
     world.store.close()
 
 
+def test_certificates_are_stored_as_those_before(world: World) -> None:
+    """As text or as blobs: releases of the deployed registry read only one of them, so that it can take over again."""
+    world.issue()
+    assert world.sql("SELECT typeof(cert) FROM cert WHERE cert IS NOT NULL") == [("text",)]
+    world.sql("UPDATE cert SET cert = CAST(cert AS BLOB) WHERE cert IS NOT NULL")
+    for _ in range(2):
+        world.issue()
+    world.reopen()
+    world.issue()
+    assert world.sql("SELECT typeof(cert) FROM cert WHERE cert IS NOT NULL") == [("blob",)] * 4
+
+
 def test_files_that_are_no_database_of_ours_are_refused(tmp_path: Path, authority: cert.Authority) -> None:
     path = tmp_path / "x.db"
     path.write_text("this is no database, only text, and it is long enough to look at" * 20)
