@@ -212,7 +212,11 @@ class Rows:
         """When the newest certificate was issued, as Unix time; None if there is none, or it cannot be read."""
         row = self._one("SELECT cert FROM re6st_issued JOIN cert USING (prefix) ORDER BY serial DESC LIMIT 1")
         pem = _pem(row[0]) if row else None
-        return None if pem is None else cert.load_pem(pem).not_valid_before_utc.timestamp()
+        try:
+            return None if pem is None else cert.load_pem(pem).not_valid_before_utc.timestamp()
+        except cert.CertError as error:
+            logger.warning("the newest certificate in the database: %s", error)
+            return None
 
     def marks(self) -> Marks | None:
         """Which time it was."""

@@ -53,7 +53,7 @@ class Upkeep:
         self._monotonic = monotonic
         try:
             kept, newest = store.rows.marks(), store.rows.newest_issue()
-        except (sqlite3.Error, cert.CertError) as error:
+        except sqlite3.Error as error:
             raise StoreError(f"database: {error}") from None
         self._clock = Clock(first_marks(kept, newest, wall()), monotonic())
         self._complaint = ""

@@ -45,7 +45,12 @@ class Process:
     """A registry, started by some other command if wanted."""
 
     def __init__(
-        self, directory: Path, wrap: tuple[str, ...] = (), program: tuple[str, ...] = (), log: str = "log"
+        self,
+        directory: Path,
+        wrap: tuple[str, ...] = (),
+        program: tuple[str, ...] = (),
+        log: str = "log",
+        options: tuple[str, ...] = (),
     ) -> None:
         self.directory = directory
         with socket.socket() as probe:
@@ -53,7 +58,7 @@ class Process:
             self.port: int = probe.getsockname()[1]
         command = [*wrap, sys.executable, *(program or ("-m", "re6st.cli.registry"))]
         command += ["@re6st-registry.conf", "--port", str(self.port), "-4", "127.0.0.1", "-6", ""]
-        command += ["--db", f"{DISK}/registry.db", "-l", log, "-r", "."]
+        command += ["--db", f"{DISK}/registry.db", "-l", log, "-r", ".", *options]
         self.process = subprocess.Popen(
             command, cwd=directory, env=os.environ | {"PYTHONPATH": str(ROOT)}, stderr=subprocess.PIPE, text=True
         )
@@ -266,6 +271,11 @@ def test_a_clock_that_jumps(directory: Path) -> None:
             jump(0)
             assert clients.enrol(registry) == 200, "without a restart"
     clients.check(database)
+    jump(year)
+    with running(Process(directory, program=("-c", CLOCK), options=("--trust-clock",))) as registry:
+        assert clients.enrol(registry) == 200, "the operator says that it is right"
+    with running(Process(directory, program=("-c", CLOCK))) as registry:
+        assert clients.enrol(registry) == 200
     log = (directory / "log").read_text()
     assert log.count("--trust-clock") == 6, "said once for each jump, and again after each restart"
     assert log.count("the clock is plausible again") == 3
