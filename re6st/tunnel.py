@@ -271,10 +271,11 @@ class Server:
             self._management = None
             self.listening.clear()
             management.close()
-            await self._down(self.interface)
-            await child.stop()
+            # Before anything that waits, and so could be cut short by a cancellation.
             for ident in list(self.clients):
                 self._left(self.clients.pop(ident))
+            await self._down(self.interface)
+            await child.stop()
 
     def _client(self, event: Client, management: Management) -> None:
         match event.change:

@@ -62,9 +62,16 @@ class FakeChild:
     async def stop(self, grace: float = 5.0) -> None:
         self.stopped = True
         self.end(-signal.SIGTERM)
+        await self.gone()
+
+    async def gone(self) -> None:
+        """Wait until nothing of it is left in the event loop."""
         for task in self._tasks:
             task.cancel()
-        await asyncio.sleep(0)
+        if self._tasks:
+            await asyncio.wait(self._tasks)
+        for _ in range(3):  # transports close in a later turn of the loop
+            await asyncio.sleep(0)
 
 
 class FakePrograms:
@@ -94,6 +101,13 @@ def install(monkeypatch: pytest.MonkeyPatch, option: str, *scripts: Script | int
     programs = FakePrograms(option, scripts)
     monkeypatch.setattr(Child, "start", programs.start)
     return programs
+
+
+async def all_gone(programs: FakePrograms) -> None:
+    """At the end of a test: nothing runs, and nothing is left in the event loop."""
+    assert all(not child.running for child in programs.started)
+    for child in programs.started:
+        await child.gone()
 
 
 async def until(condition: Callable[[], object], seconds: float = 10.0) -> None:

@@ -15,7 +15,7 @@ import pytest
 from re6st import babel
 from re6st.babel import Babel, Settings, command_line, configuration, update_interval
 from re6st.process import Backoff
-from tests.unit.fake_program import FakePrograms, Script, install, until
+from tests.unit.fake_program import FakePrograms, Script, all_gone, install, until
 
 PLAIN = Settings(
     network=IPv6Network("2001:db8:42::/48"),
@@ -168,7 +168,7 @@ def live(
         assert task.cancelled()
         assert not kept.ready.is_set()
         assert kept.table.routes == {}
-        assert all(not child.running for child in programs.started)
+        await all_gone(programs)
 
     asyncio.run(main())
     return sizes

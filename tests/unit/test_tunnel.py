@@ -15,7 +15,7 @@ from re6st.core.prefix import Prefix
 from re6st.core.wire import PROTOCOLS, Endpoint
 from re6st.process import Backoff
 from re6st.tunnel import ClientTunnel, Connected, Server, ServerClient, Settings, client_command, server_command
-from tests.unit.fake_program import FakePrograms, Script, install, until
+from tests.unit.fake_program import FakePrograms, Script, all_gone, install, until
 
 A, B = Prefix(1, 16), Prefix(2, 16)
 ONE, TWO = Endpoint("192.0.2.1", 1194, "tcp"), Endpoint("192.0.2.2", 443, "udp")
@@ -215,7 +215,7 @@ def serve(
         finally:
             task.cancel()
             await asyncio.wait([task])
-        assert all(not child.running for child in programs.started)
+        await all_gone(programs)
 
     asyncio.run(run())
     return told
@@ -337,10 +337,11 @@ def connect(
 
     async def run() -> bool:
         async with asyncio.timeout(20):
-            return await ClientTunnel(made(tmp_path), "re6stnet1", A, endpoints, connected).run()
+            worked = await ClientTunnel(made(tmp_path), "re6stnet1", A, endpoints, connected).run()
+        await all_gone(programs)
+        return worked
 
     worked = asyncio.run(run())
-    assert all(not child.running for child in programs.started)
     return worked, told, programs
 
 
@@ -419,6 +420,7 @@ def test_cancelling_ends_the_process(monkeypatch: pytest.MonkeyPatch, tmp_path: 
         task.cancel()
         await asyncio.wait([task])
         assert programs.started[0].stopped
+        await all_gone(programs)
 
     asyncio.run(run())
 
