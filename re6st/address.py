@@ -26,6 +26,8 @@ class OwnAddresses:
     country: str = ""
     network: IPv6Network | None = None
     learned: dict[Ip, None] = field(default_factory=dict)
+    mapped: tuple[Endpoint, ...] = ()
+    """Ports that the router sends on to us (portmap.py), in place of our IPv4 ones."""
 
     def learn(self, external_ip: str) -> bool:
         """A peer sees us at this address. Whether that is new."""
@@ -45,8 +47,10 @@ class OwnAddresses:
 
     def endpoints(self) -> tuple[Endpoint, ...]:
         """Ours, best first: for each family each address with each port and protocol of that family."""
-        found = []
-        for version in (4, 6):
+        found: list[Endpoint] = []
+        if self.mapped and not any(ip.version == 4 for ip in self.given):
+            found += self.mapped
+        for version in (6,) if found else (4, 6):
             protocols = [(port, protocol) for port, protocol in self.ports if family(protocol) == version]
             for ip in self._addresses(version):
                 found += [Endpoint(str(ip), port, protocol, self.country) for port, protocol in protocols]

@@ -19,7 +19,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from re6st import PROTOCOL, __version__, babel, cert, kernel, process, tunnel
-from re6st.address import OwnAddresses
+from re6st.address import OwnAddresses, family
 from re6st.cache import Cache
 from re6st.client import RegistryClient, RegistryError
 from re6st.core import mesh
@@ -27,14 +27,18 @@ from re6st.core.params import Parameters
 from re6st.core.prefix import Prefix, address, ipv4_address, subnet
 from re6st.core.survey import survey
 from re6st.core.wire import Code, Endpoint, format_addresses, parse_addresses
+from re6st.hooks import Hooks
 from re6st.kernel import Kernel, KernelError
 from re6st.mute import Mute
+from re6st.notify import Notifier
 from re6st.peers import NodeCrypto, Peers
 from re6st.plan import Config, Plan, server_interface
+from re6st.portmap import PortMapper
 from re6st.rundir import RunDirectory
 from re6st.updates import Updates
 
 TICK = 1.0
+STATUS_INTERVAL = 5.0
 SETTLE = 0.1
 """Seconds that changes of the routing table are collected for."""
 LAST_WORD = 0.2
@@ -68,6 +72,7 @@ class Node:
         self._loops: list[asyncio.Task[None]] = []
         self._running: set[asyncio.Task[None]] = set()
         self._leaving = False
+        self._ticked = 0.0
         self._changed = asyncio.Event()
         self._babel_news = asyncio.Event()
 
@@ -99,6 +104,8 @@ class Node:
         self._peers = Peers(self._crypto, self._identity, parameters.version, self._answer)
         self._kernel = Kernel()
         self._mute = Mute()
+        self._hooks = Hooks(self.config.up, self.config.daemons, self._environment())
+        self._notifier = Notifier()
         try:
             await self._peers.open()
             await self._clear()
@@ -111,10 +118,12 @@ class Node:
                     await self._leave()
         finally:
             # Also after a task died: what is left is little, and must not stay.
+            await self._hooks.stop()
             await self._mute.close()
             await self._kernel.undo()
             self._kernel.close()
             self._peers.close()
+            self._notifier.close()
 
     async def _clear(self) -> None:
         """Remove what an earlier run that was killed left behind."""
@@ -161,14 +170,31 @@ class Node:
             self._start(self._tick(), "tick"),
             self._start(self._configure_babel(), "babel's settings"),
         ]
+        if self.config.upnp and self._plan.servers:
+            ports = [(port, protocol) for port, protocol in self.config.ports if family(protocol) == 4]
+            self._loops.append(self._start(PortMapper(ports, self._mapped, self.config.country).run(), "UPnP"))
+        await self._hooks.start()
+        self._loops.append(self._start(self._hooks.watch(), "hooks"))
+        self._loops.append(self._start(self._tell_systemd(), "systemd"))
+
+    def _environment(self) -> dict[str, str]:
+        """What the user's commands are told (wire.md 10.8)."""
+        return {
+            "re6stnet_iface": self.config.main_interface,
+            "re6stnet_ip": str(self.address),
+            "re6stnet_subnet": str(self.subnet),
+            "re6stnet_network": str(self.network),
+        }
 
     async def _leave(self) -> None:
         """Stop everything, babeld first so that it retracts our routes (wire.md 10.9)."""
         log.info("leaving")
         self._leaving = True
+        self._notifier.stopping()
         self._cache.routes = len(self._mesh.survey.peers)
         await asyncio.gather(*map(_end, self._loops))
         await asyncio.gather(*(_end(task) for _, task in self._tunnels.values()))
+        await self._hooks.stop()
         await self._mute.close()
         await self._kernel.undo()
         await asyncio.gather(*map(_end, tuple(self._running)))
@@ -255,6 +281,7 @@ class Node:
         while True:
             self._carry_out(self._mesh.tick(time.monotonic()))
             self._peers.tick()
+            self._ticked = time.monotonic()
             await asyncio.sleep(TICK)
 
     async def _configure_babel(self) -> None:
@@ -267,6 +294,21 @@ class Node:
                     await self._babel_news.wait()
             self._babel_news.clear()
             await self._babel.reconfigure(self._plan.babel(self._cache.routes, time.time()))
+
+    async def _tell_systemd(self) -> None:
+        """Ready once our address is there and babeld speaks; then what we do, and that we live."""
+        await self._babel.ready.wait()
+        self._notifier.ready(self._status())
+        while True:
+            await asyncio.sleep(min(STATUS_INTERVAL, (self._notifier.watchdog or STATUS_INTERVAL) / 3))
+            self._notifier.status(self._status())
+            if time.monotonic() - self._ticked < STATUS_INTERVAL:
+                self._notifier.alive()
+
+    def _status(self) -> str:
+        up = sum(tunnel.phase is not mesh.Phase.OPENING for tunnel in self._mesh.tunnels.values())
+        state = "connected" if self._mesh.connected else "the registry's node is out of reach"
+        return f"{state}, {up} of {self._mesh.limit} tunnels, {len(self._mesh.survey.peers)} routes"
 
     # -- the mesh --
 
@@ -347,6 +389,11 @@ class Node:
             log.info("peers see us at %s", connected.external_ip)
             self._cache.set_own(self._own.endpoints())
         self._event(mesh.TunnelUp(peer, connected.interface))
+
+    def _mapped(self, endpoints: tuple[Endpoint, ...]) -> None:
+        self._own.mapped = endpoints
+        log.info("the router sends to us what comes to %s", format_addresses(endpoints) or "no port")
+        self._cache.set_own(self._own.endpoints())
 
     def _remember(self, peer: Prefix, endpoints: tuple[Endpoint, ...]) -> None:
         if endpoints and peer != self.prefix:

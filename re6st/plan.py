@@ -58,6 +58,10 @@ class Config:
     dh: Path | None = None
     country: str = ""
     gateway: bool = False
+    upnp: bool = False
+    """Open our IPv4 ports at the router."""
+    up: tuple[str, ...] = ()
+    daemons: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

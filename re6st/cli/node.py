@@ -14,9 +14,11 @@ from pathlib import Path
 
 from re6st.address import Ip
 from re6st.cert import CertError
+from re6st.cli.expression import ExpressionError, evaluate
 from re6st.cli.options import LogHandler, OptionParser, fail, integer, setup_logging
 from re6st.client import RegistryError, parse_url
 from re6st.core.prefix import Prefix, PrefixError
+from re6st.hooks import HookError
 from re6st.kernel import KernelError
 from re6st.node import Node
 from re6st.peers import PortInUse
@@ -33,6 +35,7 @@ EXIT_RESTART = 255
 LOG_FILE = "re6stnet.log"
 
 _STATUS: Sequence[tuple[tuple[type[Exception], ...], int]] = (
+    ((HookError,), EXIT_FAILED),
     ((CertError, RegistryError, MissingProgram, RunDirectoryError), EXIT_CONFIG),
     ((TooOld,), EXIT_TOO_OLD),
     ((KernelError,), EXIT_PERMISSION),
@@ -43,7 +46,7 @@ _STATUS: Sequence[tuple[tuple[type[Exception], ...], int]] = (
 _COUNTRY = re.compile(r"[A-Za-z]{2}", re.ASCII)
 _INTERFACE = re.compile(r"[A-Za-z0-9_.-]{1,15}", re.ASCII)
 
-_LATER = ("multicast", "console", "remote_gateway", "client", "up", "daemon", "test")
+_LATER = ("multicast", "console", "remote_gateway", "client")
 """Options of the older software that this version does not carry out yet: refused, rather than ignored."""
 
 
@@ -99,11 +102,15 @@ def parser() -> OptionParser:
     more.add_argument("-B", dest="babel_arguments", metavar="ARG", action="append", default=[], help="for babeld")
     more.add_argument("-O", dest="openvpn_arguments", metavar="ARG", action="append", default=[], help="for OpenVPN")
 
+    more.add_argument("--up", metavar="CMD", action="append", default=[], help="run before the node is in service")
+    more.add_argument("--daemon", metavar="CMD", action="append", default=[], help="run beside the node")
+    more.add_argument("--test", metavar="EXPR", help="exit with the value of an expression over the options")
+
     old = p.add_argument_group("of older versions")
     old.add_argument("-D", "--default", action="store_true", help=argparse.SUPPRESS)
     old.add_argument("--table", type=int, choices=(0,), help=argparse.SUPPRESS)
     old.add_argument("-m", "--multicast", action="store_true", help="not yet in this version")
-    for name in ("up", "daemon", "test", "console", "client"):
+    for name in ("console", "client"):
         old.add_argument(f"--{name}", metavar="X", action="append", help="not yet in this version")
     old.add_argument("--remote-gateway", metavar="IP", action="append", help="not yet in this version")
     return p
@@ -137,7 +144,7 @@ def configuration(p: OptionParser, args: argparse.Namespace) -> Config:
         state=args.state,
         main_interface=_interface(p, "-I/--main-interface", args.main_interface),
         lan=tuple(_interface(p, "-i/--interface", name) for name in args.interface),
-        ip=tuple(_ip(p, text) for text in args.ip if text != "any"),
+        ip=tuple(_ip(p, text) for text in args.ip if text not in ("any", "upnp")),
         ports=tuple(ports),
         disabled_protocols=disabled - {"none"},
         client_count=args.client_count,
@@ -150,6 +157,9 @@ def configuration(p: OptionParser, args: argparse.Namespace) -> Config:
         dh=args.dh,
         country=args.country,
         gateway=args.gateway,
+        upnp=_upnp(p, args.ip),
+        up=tuple(args.up),
+        daemons=tuple(args.daemon),
     )
 
 
@@ -172,9 +182,15 @@ def _check_families(p: OptionParser, ports: Sequence[tuple[int, str]]) -> None:
             p.error(f"argument --pp: {plain} and {plain}6 both use port {first[plain]}: give one of them another")
 
 
+def _upnp(p: OptionParser, words: Sequence[str]) -> bool:
+    """Whether to look for a router: when told to, and when nothing is said about IPv4 (wire.md 10.5)."""
+    ipv4 = [word for word in words if ":" not in word]
+    if len(ipv4) > 1 and ("upnp" in ipv4 or "any" in ipv4):
+        p.error("argument --ip: with 'upnp' or 'any' no other IPv4 address can be given")
+    return not ipv4 or ipv4 == ["upnp"]
+
+
 def _ip(p: OptionParser, text: str) -> Ip:
-    if text == "upnp":
-        p.error("argument --ip: upnp is not yet in this version")
     try:
         ip = ip_address(text)
     except ValueError:
@@ -237,6 +253,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     p = parser()
     args = p.parse(argv)
     config = configuration(p, args)
+    if args.test is not None:
+        return _test(p, args)
     try:
         for directory in (config.state, *((config.log,) if args.verbose else ())):
             directory.mkdir(parents=True, exist_ok=True)
@@ -250,6 +268,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         return asyncio.run(_run(Node(config), handler))
     except Exception as error:
         return _failed(error, config)
+
+
+def _test(p: OptionParser, args: argparse.Namespace) -> int:
+    """--test: the value of an expression over the options, as exit status."""
+    try:
+        value = evaluate(args.test, vars(args))
+    except ExpressionError as error:
+        p.error(f"argument --test: {error}")
+    return int(value) & 0xFF if isinstance(value, int) else int(bool(value))
 
 
 def _failed(error: Exception, config: Config) -> int:

@@ -2,8 +2,9 @@
 
 Two marks are kept over restarts. `trusted` is a time that has surely come: it grows only while the registry runs, with
 the monotonic clock, and never beyond the wall clock. So it is never ahead of the real time, and behind it by the time
-for which the registry was off. What ended before it has ended: it alone decides what is dropped. `seen` is what the wall clock said last when it was plausible; a wall clock far ahead of it, or behind the
-trusted time, is wrong, and then nothing is dated by it.
+for which the registry was off. What ended before it has ended: it alone decides what is dropped. `seen` is what the
+wall clock said last when it was plausible; a wall clock far ahead of it, or behind the trusted time, is wrong, and then
+nothing is dated by it.
 """
 
 from __future__ import annotations

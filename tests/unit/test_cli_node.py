@@ -57,13 +57,14 @@ def test_defaults() -> None:
         disabled_protocols=frozenset({"udp", "udp6"}),
         client_count=None,
         max_clients=None,
+        upnp=True,
     )
 
 
 def test_everything(tmp_path: Path) -> None:
     (tmp_path / "dh.pem").touch()
     (tmp_path / "re6stnet.conf").write_text(
-        f"# as the packages have it\nlog {tmp_path}/log\nrun run\nstate {tmp_path}/state\nv 3\nip 192.0.2.7\nip any\n"
+        f"# as the packages have it\nlog {tmp_path}/log\nrun run\nstate {tmp_path}/state\nv 3\nip 192.0.2.7\n"
         f"ip 2001:db8::7\npp 1194 tcp\npp 443 tcp\npp 1195 udp6\ncountry FR\ninterface eth0\ninterface wlan0.7\n"
         f"I dummy0\nB-d\nO--mute\nO 5\novpnlog\ndh {tmp_path}/dh.pem\nclient-count 4\nmax-clients 0\ngateway\n"
         f"disable-proto tcp6\ndisable-proto udp\nneighbour 3/16\nneighbour 0/80\ndefault\ntable 0\n"
@@ -120,7 +121,10 @@ def test_without_log_babeld_has_none_either() -> None:
         (["--ip", "::"], "argument --ip: '::'"),
         (["--ip", "fe80::1%eth0"], "argument --ip: 'fe80::1%eth0'"),
         (["--ip", "ff02::1"], "argument --ip: 'ff02::1'"),
-        (["--ip", "upnp"], "argument --ip: upnp is not yet in this version"),
+        (
+            ["--ip", "upnp", "--ip", "192.0.2.7"],
+            "argument --ip: with 'upnp' or 'any' no other IPv4 address can be given",
+        ),
         (["--neighbour", "3"], "argument --neighbour: '3' is not of the form INT/LEN"),
         (["--neighbour", "9/2"], "argument --neighbour: 9/2 is no prefix"),
         (["--client-count", "-1"], "argument --client-count: '-1' is no number between 0 and 1000"),
@@ -132,7 +136,6 @@ def test_without_log_babeld_has_none_either() -> None:
         (["--disable-proto", "none", "--disable-proto", "udp"], "argument --disable-proto: none goes with no other"),
         (["--table", "5"], "argument --table: invalid choice: 5"),
         (["--multicast"], "argument --multicast: not yet in this version"),
-        (["--up", "cmd"], "argument --up: not yet in this version"),
         (["--remote-gateway", "192.0.2.1"], "argument --remote-gateway: not yet in this version"),
         (["--client", "h,1194,tcp"], "argument --client: not yet in this version"),
         (["--registry", "no url"], "registry 'no url': not of the form http://HOST"),
@@ -269,3 +272,17 @@ def test_a_program_that_is_not_installed_is_one_line(
     monkeypatch.setattr(process, "find_program", missing)
     assert run(tmp_path, *(f"--{name}={tmp_path}/{name}" for name in ("ca", "cert", "key"))) == 78
     assert re.fullmatch(r"re6stnet: (babeld|openvpn): program not found\. .*\n", capsys.readouterr().err)
+
+
+@pytest.mark.parametrize(
+    ("expression", "status"), [("main_interface == 'lo'", 1), ("gateway", 0), ("client_count == 7", 1), ("7", 7)]
+)
+def test_the_value_of_an_expression_is_the_status(expression: str, status: int) -> None:
+    assert main([*BASE, "--client-count", "7", "--test", expression]) == status
+
+
+def test_an_expression_that_acts_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        main([*BASE, "--test", "__import__('os').getpid()"])
+    assert stopped.value.code == 2
+    assert "argument --test: " in capsys.readouterr().err

@@ -1,0 +1,50 @@
+"""The user's own commands, run by a real shell."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from pathlib import Path
+
+import pytest
+
+from re6st.hooks import HookError, Hooks
+
+
+def test_up_runs_to_its_end_before_the_daemons(tmp_path: Path) -> None:
+    async def run() -> None:
+        up = [f"echo one $re6stnet_ip >> {tmp_path}/said", f"echo two >> {tmp_path}/said"]
+        hooks = Hooks(up, [f"echo three >> {tmp_path}/said; exec sleep 60"], {"re6stnet_ip": "2001:db8::1"})
+        await hooks.start()
+        deadline = time.monotonic() + 10
+        while "three" not in (tmp_path / "said").read_text() and time.monotonic() < deadline:
+            await asyncio.sleep(0.01)
+        await hooks.stop()
+        await hooks.stop()
+
+    asyncio.run(run())
+    assert (tmp_path / "said").read_text() == "one 2001:db8::1\ntwo\nthree\n"
+
+
+@pytest.mark.parametrize(("command", "reason"), [("exit 1", "exit status 1"), ("kill -9 $$", "SIGKILL")])
+def test_up_that_fails_is_an_error_and_starts_no_daemon(tmp_path: Path, command: str, reason: str) -> None:
+    hooks = Hooks([command], [f"touch {tmp_path}/started"], {})
+    with pytest.raises(HookError, match=reason):
+        asyncio.run(hooks.start())
+    assert not (tmp_path / "started").exists()
+
+
+def test_a_daemon_that_ends_is_said(caplog: pytest.LogCaptureFixture) -> None:
+    async def run() -> None:
+        hooks = Hooks([], ["exit 3"], {})
+        await hooks.start()
+        watching = asyncio.create_task(hooks.watch())
+        deadline = time.monotonic() + 10
+        while not caplog.text and time.monotonic() < deadline:
+            await asyncio.sleep(0.01)
+        watching.cancel()
+        await asyncio.wait([watching])
+        await hooks.stop()
+
+    asyncio.run(run())
+    assert "'exit 3' ended: exit status 3" in caplog.text
