@@ -69,12 +69,16 @@ class Mute:
             await self._nft(f"add table inet {TABLE}\ndelete table inet {TABLE}\n")
 
     async def _nft(self, commands: str) -> bool:
-        process = await asyncio.create_subprocess_exec(
-            *(self._program, "-f", "-"),
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.DEVNULL,
-            stderr=asyncio.subprocess.PIPE,
-        )
+        try:
+            process = await asyncio.create_subprocess_exec(
+                *(self._program, "-f", "-"),
+                stdin=asyncio.subprocess.PIPE,
+                stdout=asyncio.subprocess.DEVNULL,
+                stderr=asyncio.subprocess.PIPE,
+            )
+        except OSError as error:
+            log.error("nft: %s", error.strerror)
+            return False
         _, errors = await process.communicate(commands.encode())
         if process.returncode:
             log.error("nft: %s", errors.decode("utf-8", "replace").strip().splitlines()[:1])

@@ -40,7 +40,8 @@ from re6st.updates import Updates
 TICK = 1.0
 STATUS_INTERVAL = 5.0
 SETTLE = 0.1
-"""Seconds that changes of the routing table are collected for."""
+"""Seconds that changes of the routing table are collected for, at least."""
+ROUTES_PER_SECOND = 20_000
 LAST_WORD = 0.2
 """Seconds for the news to get to those that it cuts off: whose serial was revoked, may renew and come back."""
 BOOTSTRAP_TIME = 10.0
@@ -69,6 +70,8 @@ class Node:
         self._own = OwnAddresses(config.ports, config.ip, local, config.country, self.network)
         self._servers: dict[str, tuple[tunnel.Server, asyncio.Task[None]]] = {}
         self._tunnels: dict[Prefix, tuple[tunnel.ClientTunnel | None, asyncio.Task[None]]] = {}
+        self._taps: set[str] = set()
+        """Interfaces of client tunnels in use."""
         self._loops: list[asyncio.Task[None]] = []
         self._running: set[asyncio.Task[None]] = set()
         self._leaving = False
@@ -135,7 +138,6 @@ class Node:
 
     def _prepare(self) -> None:
         plan = self._plan
-        self._taps = plan.client_interfaces[::-1]
         settings = plan.mesh(can_drain=self._mute.available)
         self._mesh = mesh.Mesh(settings, self._cache.addresses, random.Random())  # noqa: S311
         self._write_revoked(plan.parameters.crl)
@@ -228,8 +230,6 @@ class Node:
         self._plan = plan = Plan(self.config, identity, parameters, self._programs)
         self._crypto.use(identity)
         self._peers.sessions.version = parameters.version
-        known = set(before.client_interfaces)
-        self._taps[:0] = [tap for tap in plan.client_interfaces if tap not in known]
         self._event(mesh.SettingsChanged(plan.mesh(can_drain=self._mute.available)))
         self._spread(parameters.version)
         self._babel_news.set()
@@ -269,7 +269,8 @@ class Node:
     async def _watch_routes(self) -> None:
         while True:
             await self._changed.wait()
-            await asyncio.sleep(SETTLE)
+            # The larger the table, the longer it takes to read, so the less often.
+            await asyncio.sleep(max(SETTLE, len(self._babel.table.routes) / ROUTES_PER_SECOND))
             self._changed.clear()
             was = self._mesh.connected
             seen = survey(self._babel.table, self.network, self.prefix)
@@ -360,11 +361,12 @@ class Node:
 
     async def _tunnel(self, peer: Prefix, endpoints: tuple[Endpoint, ...]) -> None:
         """Hold one client tunnel, from a free interface to giving it back."""
-        tap = self._taps.pop() if self._taps else None
+        tap = next((name for name in self._plan.client_interfaces if name not in self._taps), None)
         try:
             if tap is None:
                 log.warning("no interface left for a tunnel to %s", peer)
                 return
+            self._taps.add(tap)
             await self._kernel.make_tap(tap)
             client = tunnel.ClientTunnel(self._plan.openvpn(), tap, peer, endpoints, self._connected)
             self._tunnels[peer] = client, self._tunnels[peer][1]
@@ -376,7 +378,7 @@ class Node:
             if tap is not None:
                 await self._kernel.set_down(tap)
                 await self._mute.remove(tap)
-                self._taps.append(tap)
+                self._taps.discard(tap)
             del self._tunnels[peer]
             self._event(mesh.TunnelDown(peer))
 
