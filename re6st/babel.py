@@ -18,7 +18,7 @@ from pathlib import Path
 
 from re6st.core.babel_lines import LineError, Reply, Table, parse_reply
 from re6st.core.prefix import ipv4_address
-from re6st.process import Backoff, Child, status_text
+from re6st.process import Child, connect, keep_running, status_text
 
 PROGRAM = "babeld"
 SOCKET = "babeld.ctl"
@@ -31,7 +31,6 @@ ROUTES_PER_SECOND = 50
 """Routes announced per second and tunnel at rest: about 1.2 kB/s."""
 START_TIME = 10.0
 COMMAND_TIME = 3.0
-STABLE_TIME = 30.0
 
 _DEFAULT_WORDS = frozenset(
     ("max-rtt-penalty", "rtt-min", "rtt-max", "rtt-decay", "rxcost", "faraway", "channel", "enable-timestamps")
@@ -133,23 +132,7 @@ class Babel:
 
     async def run(self) -> None:
         """Start it, read its table, start it again when it ends, until cancelled; then stop it in good order."""
-        backoff = Backoff()
-        clock = asyncio.get_running_loop().time
-        while True:
-            started = clock()
-            try:
-                reason = await self._run_once()
-            except (OSError, ValueError) as error:  # ValueError: a line longer than the buffer
-                reason = str(error) or "its socket does not answer"
-            if self._restart_wanted:
-                self._restart_wanted = False
-                log.info("babeld is restarted with new settings")
-                continue
-            if clock() - started > STABLE_TIME:
-                backoff.reset()
-            delay = backoff.next()
-            log.error("babeld ended (%s): %s. Next start in %.1f s.", reason, self._last_words(), delay)
-            await asyncio.sleep(delay)
+        await keep_running(PROGRAM, self._once, self._output)
 
     async def reconfigure(self, settings: Settings) -> None:
         """Use other settings: another key at once, for the rest babeld is restarted.
@@ -186,6 +169,18 @@ class Babel:
         if self._child is not None:
             self._child.signal(signal.SIGUSR2)
 
+    async def _once(self) -> str | None:
+        """One run; None if it ended because it is to have other settings."""
+        try:
+            reason = await self._run_once()
+        except (OSError, ValueError) as error:
+            reason = str(error) or "its socket does not answer"
+        if not self._restart_wanted:
+            return reason
+        self._restart_wanted = False
+        log.info("babeld is restarted with new settings")
+        return None
+
     async def _run_once(self) -> str:
         socket = self._run / SOCKET
         socket.unlink(missing_ok=True)
@@ -194,7 +189,7 @@ class Babel:
             self._output.unlink(missing_ok=True)
         self._child = child = await Child.start(PROGRAM, self._argv, self._output)
         try:
-            reader, writer = await self._connect(child, socket)
+            reader, writer = await connect(child, socket, START_TIME)
             try:
                 await self._follow(reader, writer)
             finally:
@@ -209,17 +204,6 @@ class Babel:
             self._child = None
             self.table.clear()
             self._changed()
-
-    async def _connect(self, child: Child, socket: Path) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-        deadline = asyncio.get_running_loop().time() + START_TIME
-        while True:
-            with contextlib.suppress(FileNotFoundError, ConnectionRefusedError):
-                return await asyncio.open_unix_connection(socket)
-            if not child.running:
-                raise OSError(status_text(await child.wait()))
-            if asyncio.get_running_loop().time() > deadline:
-                raise OSError(f"no socket after {START_TIME:g} s")
-            await asyncio.sleep(0.02)
 
     async def _follow(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Read the greeting, ask for the table and its changes, and keep up with them until the end."""
@@ -248,15 +232,6 @@ class Babel:
         except LineError as error:
             log.warning("babeld: line not understood: %s", error)
             return False
-
-    def _last_words(self) -> str:
-        """The last line babeld printed, to say why it ended."""
-        if self._output is None:
-            return "no output"
-        with contextlib.suppress(OSError):
-            lines = self._output.read_text(errors="replace")[-2000:].strip().splitlines()
-            return lines[-1] if lines else "no output"
-        return "no output"
 
 
 def _key_statement(key: bytes) -> str:

@@ -1,22 +1,27 @@
 """Child processes: started, watched, stopped; and how long to wait before the next start.
 
-`Child` is one run of a program in a process group of its own. Whoever needs it to live (babel.py, tunnel.py) loops with
-a `Backoff`; `leftovers` finds what a crashed daemon left running.
+`Child` is one run of a program in a process group of its own; `keep_running` runs one again whenever it ends;
+`leftovers` finds what a crashed daemon left running.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import os
 import random
 import shutil
 import signal
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 
 STOP_GRACE = 5.0
 """Seconds between SIGTERM and SIGKILL (wire.md 10.9)."""
+STABLE_TIME = 30.0
+"""Seconds after which a program counts as running well."""
+
+log = logging.getLogger(__name__)
 
 
 class MissingProgram(Exception):
@@ -108,6 +113,52 @@ class Child:
             if self.running:
                 self.signal(signal.SIGKILL)
         await self._process.wait()
+
+
+async def connect(child: Child, socket: Path, patience: float) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """Connect to a child's unix socket as soon as it listens. Raises OSError when it ends, or is not ready in time."""
+    deadline = asyncio.get_running_loop().time() + patience
+    while True:
+        with contextlib.suppress(FileNotFoundError, ConnectionRefusedError):
+            return await asyncio.open_unix_connection(socket)
+        if not child.running:
+            raise OSError(status_text(await child.wait()))
+        if asyncio.get_running_loop().time() > deadline:
+            raise OSError(f"no socket after {patience:g} s")
+        await asyncio.sleep(0.01)
+
+
+async def keep_running(name: str, once: Callable[[], Awaitable[str | None]], output: Path | None) -> None:
+    """Run a program again whenever it ends, until cancelled: soon at first, then ever less often.
+
+    `once` is one run of it, from start to end; it returns or raises (OSError, ValueError) why it ended, or returns None
+    to be run again at once. What the program printed last, in `output`, goes to the log with the reason.
+    """
+    backoff = Backoff()
+    clock = asyncio.get_running_loop().time
+    while True:
+        started = clock()
+        try:
+            reason = await once()
+        except (OSError, ValueError) as error:  # ValueError: a line longer than the buffer
+            reason = str(error) or "it does not answer"
+        if reason is None:
+            continue
+        if clock() - started > STABLE_TIME:
+            backoff.reset()
+        delay = backoff.next()
+        log.error("%s ended (%s): %s. Next start in %.1f s.", name, reason, last_words(output), delay)
+        await asyncio.sleep(delay)
+
+
+def last_words(output: Path | None) -> str:
+    """The last line that a program printed into a file."""
+    with contextlib.suppress(OSError):
+        lines = output.read_text(errors="replace")[-2000:].strip().splitlines() if output else []
+        # The advice that OpenVPN prints behind an error in its options says nothing about the error.
+        told = [line for line in lines if not line.startswith("Use --help")]
+        return told[-1] if told else "no output"
+    return "no output"
 
 
 def status_text(status: int) -> str:

@@ -16,14 +16,13 @@ from pathlib import Path
 from re6st.core.openvpn_lines import Client, ClientChange, Event, Fatal, Hold, Reader, State, Up
 from re6st.core.prefix import Prefix, PrefixError
 from re6st.core.wire import Endpoint
-from re6st.process import Backoff, Child, status_text
+from re6st.process import Child, connect, keep_running, last_words, status_text
 
 PROGRAM = "openvpn"
 START_TIME = 5.0
 """Seconds a process has to open its management socket."""
 CONNECT_TIME = 15.0
 """Seconds a client has to get connected to one address."""
-STABLE_TIME = 30.0
 CLIENT_LIMIT = 100_000
 
 MTU = {("udp", True): 1348, ("udp", False): 1372, ("udp6", True): 1366, ("udp6", False): 1390}
@@ -127,15 +126,7 @@ class Management:
     @classmethod
     async def open(cls, path: Path, child: Child) -> Management:
         """Connect as soon as the process listens. Raises OSError when it ends or takes too long."""
-        deadline = asyncio.get_running_loop().time() + START_TIME
-        while True:
-            with contextlib.suppress(FileNotFoundError, ConnectionRefusedError):
-                return cls(*await asyncio.open_unix_connection(path))
-            if not child.running:
-                raise OSError(f"ended at start, {status_text(await child.wait())}")
-            if asyncio.get_running_loop().time() > deadline:
-                raise OSError(f"no management socket after {START_TIME:g} s")
-            await asyncio.sleep(0.01)
+        return cls(*await connect(child, path, START_TIME))
 
     def send(self, *lines: str) -> None:
         self._writer.write("".join(f"{line}\n" for line in lines).encode())
@@ -169,15 +160,6 @@ async def _start(settings: Settings, name: str, argv: Sequence[str]) -> tuple[Ch
     except BaseException:
         await child.stop()
         raise
-
-
-def _last_words(path: Path) -> str:
-    with contextlib.suppress(OSError):
-        lines = path.read_text(errors="replace")[-2000:].strip().splitlines()
-        # The advice that OpenVPN prints behind an error in its options says nothing about the error.
-        told = [line for line in lines if not line.startswith("Use --help")]
-        return told[-1] if told else "no output"
-    return "no output"
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,20 +206,8 @@ class Server:
 
     async def run(self) -> None:
         """Start it, serve, start it again when it ends, until cancelled."""
-        backoff = Backoff()
-        clock = asyncio.get_running_loop().time
-        while True:
-            started = clock()
-            try:
-                reason = await self._run_once()
-            except OSError as error:
-                reason = str(error)
-            if clock() - started > STABLE_TIME:
-                backoff.reset()
-            delay = backoff.next()
-            words = _last_words(self.settings.output(self.interface))
-            log.error("OpenVPN server %s: %s: %s. Next start in %.1f s.", self.interface, reason, words, delay)
-            await asyncio.sleep(delay)
+        name = f"OpenVPN server {self.interface}"
+        await keep_running(name, self._run_once, self.settings.output(self.interface))
 
     def kick(self, revoked: frozenset[int]) -> None:
         """Cut off the clients with a revoked certificate; the others notice nothing."""
@@ -342,7 +312,7 @@ class ClientTunnel:
                 if await self._try(endpoint):
                     return True
             except OSError as error:
-                words = _last_words(self._settings.output(self.interface))
+                words = last_words(self._settings.output(self.interface))
                 log.warning("tunnel to %s at %s: %s: %s", self.peer, endpoint, error, words)
         return False
 

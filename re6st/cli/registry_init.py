@@ -9,14 +9,11 @@ from __future__ import annotations
 import argparse
 import os
 import re
-import secrets
-import string
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from ipaddress import IPv6Network
 from pathlib import Path
-from urllib.parse import quote
 
 from cryptography import x509
 
@@ -184,10 +181,9 @@ def _summary(directory: Path, ca: x509.Certificate, options: argparse.Namespace)
         f"           cd {directory} && re6st-registry @{OPTIONS_FILE}",
         "         (as a service: systemctl enable --now re6st-registry), then enrol this machine as the first node:",
     ]
-    how = "--anonymous"
-    if not options.anonymous:
-        token = "".join(secrets.choice(string.ascii_lowercase) for _ in range(TOKEN_LENGTH))
-        lines.append(f"           curl '{url}/addToken?email={quote(options.email)}&token={token}'")
-        how = f"--token {token}"
-    lines.append(f"           re6st-conf --registry {url} --fingerprint {fingerprint} {how}")
+    if options.anonymous:
+        lines.append(f"           re6st-conf --registry {url} --fingerprint {fingerprint} --anonymous")
+    else:
+        lines.append(f"           re6st-registry invite {options.email} --url {url} @{OPTIONS_FILE}")
+        lines.append("         and run the line that it prints")
     return "\n".join(lines)

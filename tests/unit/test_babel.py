@@ -12,7 +12,6 @@ from pathlib import Path
 
 import pytest
 
-from re6st import babel
 from re6st.babel import Babel, Settings, command_line, configuration, update_interval
 from re6st.process import Backoff
 from tests.unit.fake_program import FakePrograms, Script, all_gone, install, until
@@ -148,7 +147,7 @@ def live(
     settings: Settings = PLAIN,
 ) -> list[int]:
     """Keep a babeld until `watch` returns; the number of routes at each change of the table that was told."""
-    monkeypatch.setattr(babel, "Backoff", Quick)
+    monkeypatch.setattr("re6st.process.Backoff", Quick)
     programs = install(monkeypatch, "-G", *scripts)
     sizes: list[int] = []
     known: list[Babel] = []

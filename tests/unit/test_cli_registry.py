@@ -125,8 +125,7 @@ def test_init_says_what_to_do_next(tmp_path: Path, capsys: pytest.CaptureFixture
     assert registry_init.main(["--network", "fd00:42::/32", "--dir", str(tmp_path), "--port", "8080"]) == 0
     said = capsys.readouterr().out
     assert f"cd {tmp_path} && re6st-registry @re6st-registry.conf" in said
-    assert "re6st-conf --registry http://localhost:8080 --fingerprint sha256:" in said
-    assert "/addToken?email=root%40localhost&token=" in said or "/addToken?email=root@localhost&token=" in said
+    assert "re6st-registry invite root@localhost --url http://localhost:8080 @re6st-registry.conf" in said
     assert "\nanonymous-prefix-length" not in (tmp_path / "re6st-registry.conf").read_text()
 
 

@@ -203,7 +203,7 @@ def serve(
     watch: Callable[[Server, Told, FakePrograms], Awaitable[None]],
 ) -> Told:
     """Run a server before these plays until `watch` returns."""
-    monkeypatch.setattr(tunnel, "Backoff", QuickBackoff)
+    monkeypatch.setattr("re6st.process.Backoff", QuickBackoff)
     programs = install(monkeypatch, "--management", *(p if isinstance(p, int) else played(p) for p in parts))
     told = Told()
 
@@ -315,7 +315,7 @@ def test_an_option_that_openvpn_refuses_is_told(
 
     told = serve(monkeypatch, tmp_path, [1], watch)
     assert told.joined == []
-    assert "re6stnet-tcp: ended at start, exit status 1: Options error: no good." in caplog.text
+    assert "re6stnet-tcp ended (exit status 1): Options error: no good." in caplog.text
 
 
 # --- client tunnels ---
