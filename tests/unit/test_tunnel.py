@@ -374,7 +374,7 @@ def test_the_next_address_is_tried_when_one_fails(
         "192.0.2.1",
         "192.0.2.2",
     ]
-    assert "ended at start, exit status 1: Options error: no good" in caplog.text
+    assert "exit status 1: Options error: no good" in caplog.text
     assert "not connected in time" in caplog.text
 
 
