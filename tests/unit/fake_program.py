@@ -41,7 +41,12 @@ class FakeChild:
                 self.end(0)
                 writer.close()
 
-        self._server = await asyncio.start_unix_server(serve, path)
+        self._server = await asyncio.start_unix_server(serve, path, start_serving=False)
+        try:
+            await self._server.start_serving()
+        except asyncio.CancelledError:  # as asyncio ends a process whose start is cancelled
+            self.end(-signal.SIGKILL)
+            raise
 
     def end(self, status: int) -> None:
         if not self._status.done():
