@@ -71,12 +71,12 @@ class FakeChild:
 
     async def gone(self) -> None:
         """Wait until nothing of it is left in the event loop."""
-        for task in self._tasks:
-            task.cancel()
-        if self._tasks:
-            await asyncio.wait(self._tasks)
-        for _ in range(3):  # transports close in a later turn of the loop
-            await asyncio.sleep(0)
+        for _ in range(5):  # a connection may still come in, and transports close in later turns of the loop
+            for task in self._tasks:
+                task.cancel()
+            if self._tasks:
+                await asyncio.wait(self._tasks)
+            await asyncio.sleep(0.002)
 
 
 class FakePrograms:
