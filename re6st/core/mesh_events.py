@@ -1,0 +1,184 @@
+"""What the mesh policy is told and what it answers: settings, events, actions (mesh.py; wire.md 10.4, 10.7).
+
+Events are what happened, actions what is to be done; both are values, so that a daemon, a test and a simulation can
+speak with the same policy.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from re6st.core.prefix import Prefix
+from re6st.core.survey import Survey
+from re6st.core.wire import Endpoint
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What the policy is told. Times in seconds."""
+
+    own: Prefix
+    registry: Prefix
+    client_count: int
+    tunnel_refresh: float
+    close_time: float
+    """How long the exchange before closing a tunnel may take: 2T of wire.md 10.7."""
+    meeting_time: float = 60.0
+    """How long babel may take to meet the peer on a new tunnel: some hellos of the peer, which may be an older one."""
+    neighbours: frozenset[Prefix] = frozenset()
+    disabled_protocols: frozenset[str] = frozenset()
+
+
+# --- events ---
+
+
+@dataclass(frozen=True, slots=True)
+class TunnelUp:
+    """Our client tunnel to `peer` is connected, on `interface`."""
+
+    peer: Prefix
+    interface: str
+
+
+@dataclass(frozen=True, slots=True)
+class TunnelDown:
+    """Our client tunnel ended, or never came up."""
+
+    peer: Prefix
+
+
+@dataclass(frozen=True, slots=True)
+class ClientUp:
+    """A client connected to one of our servers."""
+
+    peer: Prefix
+
+
+@dataclass(frozen=True, slots=True)
+class ClientDown:
+    peer: Prefix
+
+
+@dataclass(frozen=True, slots=True)
+class Surveyed:
+    """The routing table changed."""
+
+    survey: Survey
+
+
+@dataclass(frozen=True, slots=True)
+class AddressLearned:
+    """A peer told us where its servers are; nothing if it has none."""
+
+    peer: Prefix
+    endpoints: tuple[Endpoint, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class BootstrapAnswered:
+    """The registry named a peer to begin with, or nobody."""
+
+    peer: Prefix | None
+    endpoints: tuple[Endpoint, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class CloseAsked:
+    """A client asks whether it may close its tunnel to us (code 2)."""
+
+    peer: Prefix
+
+
+@dataclass(frozen=True, slots=True)
+class CloseAllowed:
+    """The peer lets us close our tunnel (code 3)."""
+
+    peer: Prefix
+
+
+@dataclass(frozen=True, slots=True)
+class SettingsChanged:
+    settings: Settings
+
+
+Event = (
+    TunnelUp
+    | TunnelDown
+    | ClientUp
+    | ClientDown
+    | Surveyed
+    | AddressLearned
+    | BootstrapAnswered
+    | CloseAsked
+    | CloseAllowed
+    | SettingsChanged
+)
+
+
+# --- actions ---
+
+
+@dataclass(frozen=True, slots=True)
+class OpenTunnel:
+    peer: Prefix
+    endpoints: tuple[Endpoint, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class CloseTunnel:
+    peer: Prefix
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class DrainTunnel:
+    """Make routes move away from this tunnel while it still forwards."""
+
+    peer: Prefix
+
+
+@dataclass(frozen=True, slots=True)
+class UndrainTunnel:
+    peer: Prefix
+
+
+@dataclass(frozen=True, slots=True)
+class AskAddress:
+    peer: Prefix
+
+
+@dataclass(frozen=True, slots=True)
+class AskBootstrap:
+    """Ask the registry for a peer."""
+
+
+@dataclass(frozen=True, slots=True)
+class AskClose:
+    """Ask the peer whether we may close (code 2)."""
+
+    peer: Prefix
+
+
+@dataclass(frozen=True, slots=True)
+class AllowClose:
+    """Tell a client that it may close (code 3)."""
+
+    peer: Prefix
+
+
+@dataclass(frozen=True, slots=True)
+class EnsureSession:
+    peer: Prefix
+
+
+Action = (
+    OpenTunnel
+    | CloseTunnel
+    | DrainTunnel
+    | UndrainTunnel
+    | AskAddress
+    | AskBootstrap
+    | AskClose
+    | AllowClose
+    | EnsureSession
+)
