@@ -7,7 +7,6 @@ tunnel interfaces are named there from the start, also those that do not exist y
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import os
 import signal
@@ -16,9 +15,10 @@ from dataclasses import dataclass, field, replace
 from ipaddress import IPv4Network, IPv6Address, IPv6Network
 from pathlib import Path
 
+from re6st.cert import write_private
 from re6st.core.babel_lines import LineError, Reply, Table, parse_reply
 from re6st.core.prefix import ipv4_address
-from re6st.process import Child, connect, keep_running, status_text
+from re6st.process import Child, connect, end_of, keep_running
 
 PROGRAM = "babeld"
 SOCKET = "babeld.ctl"
@@ -184,7 +184,9 @@ class Babel:
     async def _run_once(self) -> str:
         socket = self._run / SOCKET
         socket.unlink(missing_ok=True)
-        _write_private(self._run / "babeld.conf", configuration(self.settings))
+        file = self._run / "babeld.conf"
+        file.unlink(missing_ok=True)
+        write_private(file, configuration(self.settings).encode("ascii"))
         if self._output is not None:
             self._output.unlink(missing_ok=True)
         self._child = child = await Child.start(PROGRAM, self._argv, self._output)
@@ -194,10 +196,7 @@ class Babel:
                 await self._follow(reader, writer)
             finally:
                 writer.close()
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(1):
-                    return status_text(await child.wait())
-            return "its socket was closed"
+            return await end_of(child)
         finally:
             self.ready.clear()
             await child.stop()
@@ -248,11 +247,3 @@ def _default_words(text: str) -> list[str]:
         else:
             log.warning("babel_default: %s is left out", name)
     return pairs
-
-
-def _write_private(path: Path, text: str) -> None:
-    """A file that only its owner reads."""
-    path.unlink(missing_ok=True)
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with open(descriptor, "w", encoding="ascii") as file:
-        file.write(text)

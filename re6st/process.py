@@ -128,6 +128,14 @@ async def connect(child: Child, socket: Path, patience: float) -> tuple[asyncio.
         await asyncio.sleep(0.01)
 
 
+async def end_of(child: Child) -> str:
+    """Why a child whose socket was closed has ended; the socket goes a moment before the process."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(1):
+            return status_text(await child.wait())
+    return "its socket was closed"
+
+
 async def keep_running(name: str, once: Callable[[], Awaitable[str | None]], output: Path | None) -> None:
     """Run a program again whenever it ends, until cancelled: soon at first, then ever less often.
 

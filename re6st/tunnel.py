@@ -7,7 +7,6 @@ evaluated. Revoked certificates are refused by OpenVPN itself, which looks for a
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ from pathlib import Path
 from re6st.core.openvpn_lines import Client, ClientChange, Event, Fatal, Hold, Reader, State, Up
 from re6st.core.prefix import Prefix, PrefixError
 from re6st.core.wire import Endpoint
-from re6st.process import Child, connect, keep_running, last_words, status_text
+from re6st.process import Child, connect, end_of, keep_running, last_words
 
 PROGRAM = "openvpn"
 START_TIME = 5.0
@@ -233,10 +232,7 @@ class Server:
                         self._client(event, management)
                     case Fatal(text):
                         reason = text
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(1):
-                    return reason or status_text(await child.wait())
-            return reason or "its management socket was closed"
+            return reason or await end_of(child)
         finally:
             self._management = None
             self.listening.clear()

@@ -29,7 +29,7 @@ from re6st.updates import TooOld
 
 PROGRAM = "re6stnet"
 PROTOCOLS = ("udp", "tcp", "udp6", "tcp6")
-EXIT_FAILED, EXIT_OPTIONS, EXIT_TOO_OLD, EXIT_PERMISSION, EXIT_CONFIG = 1, 2, 76, 77, 78
+EXIT_FAILED, EXIT_TOO_OLD, EXIT_PERMISSION, EXIT_CONFIG = 1, 76, 77, 78
 EXIT_RESTART = 255
 
 LOG_FILE = "re6stnet.log"
