@@ -6,7 +6,19 @@ echo requests between any of them. The demo, the network tests and the benchmark
 
 from testbed.bed import Bed, BedError, Host, Router, missing
 from testbed.network import Network, Node
-from testbed.pings import ping, ping_pairs
+from testbed.pings import Pinger, ping, ping_pairs
 from testbed.wait import wait_until
 
-__all__ = ["Bed", "BedError", "Host", "Network", "Node", "Router", "missing", "ping", "ping_pairs", "wait_until"]
+__all__ = [
+    "Bed",
+    "BedError",
+    "Host",
+    "Network",
+    "Node",
+    "Pinger",
+    "Router",
+    "missing",
+    "ping",
+    "ping_pairs",
+    "wait_until",
+]

@@ -122,11 +122,18 @@ class Bed:
 
     # --- what is in it ---
 
-    def host(self, name: str) -> Host:
-        """A host on the switch: 10.0.0.N/16 and fd00::N/64, N counting from 1."""
-        number = sum(host.port.switch is self.switch for host in self.hosts.values()) + 1
+    def host(self, name: str, *, ipv6: bool = True) -> Host:
+        """A host on the switch: 10.0.0.N/16 and, unless told otherwise, fd00::N/64, N counting from 1."""
+        number = sum(host.ports["eth0"].switch is self.switch for host in self.hosts.values()) + 1
         address = f"10.0.{number >> 8}.{number & 255}"
-        return self._add(Host(self, name, Port(self.switch, "br0", name), address, 16, ipv6=f"fd00::{number:x}"))
+        port = Port(self.switch, "br0", name)
+        return self._add(Host(self, name, port, address, 16, ipv6=f"fd00::{number:x}" if ipv6 else None))
+
+    def segment(self, name: str, *hosts: Host) -> None:
+        """A switch of its own for these hosts: each gets an interface `name`, with no address but the link-local."""
+        self.switch.ip(f"link add name {name} type bridge mcast_snooping 0", f"link set {name} up")
+        for host in hosts:
+            host.plug(name, Port(self.switch, name, f"{name}-{host.name}"))
 
     def router(self, name: str) -> Router:
         """A router on the switch that hides the hosts behind it (IPv4 masquerade), and lets nobody in."""
@@ -218,7 +225,8 @@ class Host:
     def __init__(self, bed: Bed, name: str, port: Port, address: str, length: int, ipv6: str | None = None) -> None:
         self.bed = bed
         self.name = name
-        self.port = port
+        self.ports: dict[str, Port] = {}
+        """Its interfaces, and where they are plugged in."""
         self.address = address
         self.ipv6 = ipv6
         self.directory = bed.directory / name
@@ -228,14 +236,8 @@ class Host:
         for path in (self.etc, self.log, self.state):
             path.mkdir(parents=True)
         self.namespace = Namespace(bed.name, name)
-        port.switch.ip(
-            f"link add name {port.name} type veth peer name eth0 netns {self.namespace.full_name}",
-            f"link set dev {port.name} master {port.bridge} up",
-        )
-        # Nobody else has our addresses: no second's wait to find that out.
-        self.namespace.sysctl({"net/ipv6/conf/eth0/accept_dad": 0})
+        self.plug("eth0", port)
         self.namespace.ip(
-            "link set eth0 up",
             f"address add {address}/{length} dev eth0",
             *([f"address add {ipv6}/64 dev eth0"] if ipv6 else []),
         )
@@ -296,16 +298,27 @@ class Host:
         """What a command of ip(8) prints on this host."""
         return command("ip", "-n", self.namespace.full_name, *arguments)
 
+    def plug(self, interface: str, port: Port) -> None:
+        """A network card more, plugged in and up."""
+        port.switch.ip(
+            f"link add name {port.name} type veth peer name {interface} netns {self.namespace.full_name}",
+            f"link set dev {port.name} master {port.bridge} up",
+        )
+        # Nobody else has our addresses: no second's wait to find that out.
+        self.namespace.sysctl({f"net/ipv6/conf/{interface}/accept_dad": 0})
+        self.namespace.ip(f"link set {interface} up")
+        self.ports[interface] = port
+
     def interfaces(self) -> list[str]:
         return self.namespace.call(lambda: [name for _, name in socket.if_nameindex()])
 
-    def cut(self) -> None:
-        """Lose every frame from and to this host; nobody is told."""
-        self.port.state(forwarding=False)
+    def cut(self, interface: str = "eth0") -> None:
+        """Lose every frame from and to an interface of this host; nobody is told."""
+        self.ports[interface].state(forwarding=False)
 
-    def restore(self) -> None:
+    def restore(self, interface: str = "eth0") -> None:
         """Undo `cut`."""
-        self.port.state(forwarding=True)
+        self.ports[interface].state(forwarding=True)
 
     # --- end ---
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import http.client
+import json
 import os
 import re
 import shutil
@@ -50,6 +51,7 @@ class Node:
         self.wrapper: list[str] = []
         """What stands before its command line, to run it in some odd surroundings."""
         self.process: subprocess.Popen[bytes] | None = None
+        self.network = NETWORK
         self.prefix = Prefix(0, 0)
 
     def __repr__(self) -> str:
@@ -61,12 +63,12 @@ class Node:
 
     @property
     def subnet(self) -> IPv6Network:
-        return subnet(NETWORK, self.prefix)
+        return subnet(self.network, self.prefix)
 
     @property
     def address(self) -> IPv6Address:
         """Its address inside re6st."""
-        return address(NETWORK, self.prefix)
+        return address(self.network, self.prefix)
 
     def enrol(self, registry: str, fingerprint: str, *options: str) -> None:
         """Get a certificate with re6st-conf; anonymously, if no options say otherwise. Raises BedError."""
@@ -74,6 +76,7 @@ class Node:
         self.host.run([*program("conf"), *base, *(options or ["--anonymous"])], env=environment())
         own = cert.load_pem((self.host.etc / "cert.crt").read_bytes())
         self.prefix = cert.prefix_of_cert(own)
+        self.network = cert.network_of_ca(cert.load_pem((self.host.etc / "ca.crt").read_bytes()))
 
     def command(self, *options: str) -> list[str]:
         """The command line that starts the node, with its own options and these."""
@@ -118,11 +121,11 @@ class Node:
     def traces(self) -> list[str]:
         """What is on the host that was not there before the node: empty after a clean end."""
         host = self.host
-        found = [f"interface {name}" for name in host.interfaces() if name not in ("lo", "eth0")]
+        found = [f"interface {name}" for name in host.interfaces() if name not in ("lo", *host.ports)]
         found += [f"process {pid}: {' '.join(words)}" for pid, words in host.processes().items()]
         found += [f"file {path}" for path in [host.run_directory] if path.exists()]
         lines = host.ip("-6", "address", "show") + host.ip("-6", "route", "show", "table", "all")
-        net = str(NETWORK.network_address).rstrip(":")
+        net = str(self.network.network_address).rstrip(":")
         found += [line.strip() for line in lines.splitlines() if net in line]
         rules = host.run(["nft", "list", "ruleset"]).stdout
         return found + [f"nftables {line}" for line in rules.splitlines()]
@@ -160,18 +163,23 @@ class Network:
         bed: Bed,
         nodes: int = 3,
         *,
+        hosts: Sequence[Host] = (),
+        network: IPv6Network = NETWORK,
         nat: int = 0,
         registry_options: Sequence[str] = (),
         node_options: Sequence[str] = (),
     ) -> None:
+        """On these `hosts`, or on new ones, as many as there are to be `nodes`."""
+        if hosts:
+            nodes = len(hosts)
         if not 0 <= nat < nodes:
             raise BedError(f"{nat} of {nodes} nodes behind NAT: at least the registry's node stands before it")
         self.bed = bed
         self.registry_options = list(registry_options)
         self.registry_process: subprocess.Popen[bytes] | None = None
+        self.network = network
         self.nodes: list[Node] = []
-        for number in range(1, nodes - nat + 1):
-            host = bed.host(f"node{number}")
+        for host in hosts or [bed.host(f"node{number}") for number in range(1, nodes - nat + 1)]:
             self.nodes.append(Node(host, ["--ip", host.address, *node_options]))
         if nat:
             router = bed.router("nat")
@@ -192,7 +200,7 @@ class Network:
         """Make the CA, as an operator would, and start the registry."""
         directory = self.registry_directory
         directory.mkdir()
-        init = [*program("registry"), "init", "--network", str(NETWORK), "--dir", "."]
+        init = [*program("registry"), "init", "--network", str(self.network), "--dir", "."]
         self.registry_host.run(init, env=environment(), cwd=directory)
         ca = cert.load_pem((directory / "ca.crt").read_bytes())
         self.fingerprint = f"sha256:{cert.fingerprint(ca, 'sha256').hex()}"
@@ -222,6 +230,14 @@ class Network:
         assert self.registry_process is not None
         self.registry_process.terminate()
         return self.registry_process.wait(15)
+
+    def invite(self, prefix_length: int) -> str:
+        """A token for a node with a prefix of so many bits, as the operator makes it."""
+        words = ["invite", "node@example.org", "--prefix-length", str(prefix_length), "--json"]
+        argv = [*program("registry"), *words, "--config", "re6st-registry.conf"]
+        done = self.registry_host.run(argv, env=environment(), cwd=self.registry_directory)
+        token: str = json.loads(done.stdout)["token"]
+        return token
 
     def enrol(self) -> None:
         """Enrol every node: first the registry's own, then two at a time."""
@@ -305,7 +321,7 @@ class Network:
             # The next hop of a route with refmetric 0 is the owner of its destination (wire.md 10.3).
             hops = {route.via: route.destination for route in table.routes.values() if route.refmetric == 0}
             for neighbour in table.neighbours.values():
-                peer = owners.get(hops.get(neighbour.key, NETWORK))
+                peer = owners.get(hops.get(neighbour.key, self.network))
                 if peer and neighbour.cost < INFINITY and _CLIENT_INTERFACE.fullmatch(neighbour.interface):
                     found.add(Tunnel(node, peer))
         return found

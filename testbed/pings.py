@@ -11,12 +11,15 @@ import secrets
 import selectors
 import socket
 import struct
+import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from ipaddress import IPv6Address
 
 from testbed.bed import Host
 
+PACE = 0.1
+"""Seconds between two pings of a `Pinger`."""
 ECHO_REQUEST, ECHO_REPLY = 128, 129  # RFC 4443 section 4
 HEADER = struct.Struct("!BBHQ")  # type, code, checksum (the kernel's), then identifier and sequence number as our token
 IPV6_HEADER = 40
@@ -60,6 +63,42 @@ def ping(host: Host, address: IPv6Address, timeout: float = 2.0, size: int = 64)
     """One echo request: the round trip in seconds, or None where no answer came."""
     pair = host, address
     return ping_pairs([pair], timeout, size)[pair]
+
+
+class Pinger:
+    """Pings an address from a host, ten times a second, and remembers the longest time without an answer."""
+
+    def __init__(self, source: Host, target: IPv6Address) -> None:
+        self.source, self.target = source, target
+        self.sent = self.lost = 0
+        self.longest = 0.0
+
+    def __str__(self) -> str:
+        return f"{self.lost} of {self.sent} pings lost, longest gap {self.longest:.2f} s"
+
+    @contextlib.contextmanager
+    def running(self) -> Iterator[None]:
+        """Pings while the block runs."""
+        stop = threading.Event()
+        thread = threading.Thread(target=self._run, args=(stop,))
+        thread.start()
+        try:
+            yield
+        finally:
+            stop.set()
+            thread.join()
+
+    def _run(self, stop: threading.Event) -> None:
+        answered = time.monotonic()
+        while not stop.is_set():
+            start = time.monotonic()
+            self.sent += 1
+            if ping(self.source, self.target, timeout=PACE) is None:
+                self.lost += 1
+            else:
+                answered = time.monotonic()
+            self.longest = max(self.longest, time.monotonic() - answered)
+            stop.wait(max(0.0, start + PACE - time.monotonic()))
 
 
 def _receive(own: socket.socket, waiting: dict[int, tuple[Pair, float]], results: dict[Pair, float | None]) -> None:
