@@ -199,6 +199,17 @@ def local_addresses() -> list[IPv4Address | IPv6Address]:
     return found
 
 
+def source_address(remote: str) -> Address | None:
+    """Our address from which the kernel sends to `remote`; None where it is no address, or there is no way there."""
+    try:
+        ip = ip_address(remote)
+        with socket.socket(socket.AF_INET6 if ip.version == 6 else socket.AF_INET, socket.SOCK_DGRAM) as own:
+            own.connect((remote, 9))  # sends nothing (RFC 863's port)
+            return ip_address(own.getsockname()[0].partition("%")[0])
+    except (OSError, ValueError):
+        return None
+
+
 def _family(network: Network) -> int:
     return socket.AF_INET6 if network.version == 6 else socket.AF_INET
 

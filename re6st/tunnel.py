@@ -7,14 +7,16 @@ evaluated. Revoked certificates are refused by OpenVPN itself, which looks for a
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from re6st.core.openvpn_lines import Client, ClientChange, Event, Fatal, Hold, Reader, State, Up
+from re6st.core.openvpn_lines import Client, ClientChange, Environment, Event, Fatal, Hold, Reader, State, Up
 from re6st.core.prefix import Prefix, PrefixError
 from re6st.core.wire import Endpoint
+from re6st.kernel import Address, source_address
 from re6st.process import Child, connect, end_of, keep_running, last_words
 
 PROGRAM = "openvpn"
@@ -22,6 +24,12 @@ START_TIME = 5.0
 """Seconds a process has to open its management socket."""
 CONNECT_TIME = 15.0
 """Seconds a client has to get connected to one address."""
+SILENT_TIME = 10.0
+"""Seconds an address of several has to give a first answer; with STAGGER, this bounds how many are tried at once."""
+STAGGER = 2.5
+"""Seconds until the next address is tried beside one that does not answer (RFC 8305 has 0.25, for TCP alone)."""
+LAST_TRY = 3.0
+"""Seconds more for OpenVPN's own retries at the last address: they would take long."""
 CLIENT_LIMIT = 100_000
 
 MTU = {("udp", True): 1348, ("udp", False): 1372, ("udp6", True): 1366, ("udp6", False): 1390}
@@ -59,15 +67,16 @@ class Settings:
         return self.run / f"{name}.sock"
 
     def output(self, name: str) -> Path:
-        return self.log / f"{name}.log" if self.log else self.run / f"{name}.out"
+        """What the process `name` prints; a log is one for the interface, however many addresses are tried on it."""
+        return self.log / f"{name.partition('.')[0]}.log" if self.log else self.run / f"{name}.out"
 
 
-def common_arguments(settings: Settings, interface: str, protocol: str) -> list[str]:
-    """The options that both sides share."""
+def common_arguments(settings: Settings, interface: str, protocol: str, name: str) -> list[str]:
+    """The options that both sides share; `name` is that of the process."""
     arguments = [
         *("--dev-type", "tap", "--dev", interface, "--persist-tun", "--persist-key"),
         *("--script-security", "1", "--management-hold"),
-        *("--management", str(settings.management(interface)), "unix"),
+        *("--management", str(settings.management(name)), "unix"),
         *("--ca", str(settings.ca), "--cert", str(settings.cert), "--key", str(settings.key)),
         *("--crl-verify", str(settings.revoked), "dir"),
         *("--verb", "3" if settings.log else "0"),
@@ -90,7 +99,7 @@ def server_command(
     """One server of ours: `protocol` as in --pp."""
     return [
         settings.program,
-        *common_arguments(settings, interface, protocol),
+        *common_arguments(settings, interface, protocol, interface),
         *("--tls-server", "--mode", "server", "--dh", str(dh) if dh else "none"),
         *("--port", str(port), "--proto", SERVER_PROTOCOLS[protocol], "--max-clients", str(max_clients)),
         *("--management-client-auth", "--auth-user-pass-optional"),
@@ -99,11 +108,13 @@ def server_command(
     ]
 
 
-def client_command(settings: Settings, interface: str, peer: Prefix, endpoint: Endpoint) -> list[str]:
+def client_command(
+    settings: Settings, interface: str, peer: Prefix, endpoint: Endpoint, name: str | None = None
+) -> list[str]:
     """One client tunnel, to one address of a peer."""
     return [
         settings.program,
-        *common_arguments(settings, interface, endpoint.protocol),
+        *common_arguments(settings, interface, endpoint.protocol, name or interface),
         *("--nobind", "--client"),
         *("--remote", endpoint.host, str(endpoint.port), CLIENT_PROTOCOLS[endpoint.protocol]),
         *("--verify-x509-name", peer.cn, "name"),
@@ -284,7 +295,12 @@ class Connected:
 
 
 class ClientTunnel:
-    """One client tunnel: the peer's addresses are tried in turn, one process each, until one connects and then ends."""
+    """One client tunnel: the peer's addresses are tried until one connects and then ends, each by a process of its own.
+
+    An address that fails makes place for the next one at once, and one that does not answer stands aside for it after
+    STAGGER seconds (RFC 8305): the first that connects ends the others. All share one interface, which OpenVPN opens
+    only when it is let in. `source` is our own address under the tunnel, `serial` that of the peer's certificate.
+    """
 
     def __init__(
         self,
@@ -297,58 +313,108 @@ class ClientTunnel:
         self.interface = interface
         self.peer = peer
         self.serial: int | None = None
+        self.source: Address | None = None
         self._settings = settings
         self._endpoints = endpoints
         self._connected = connected
+        self._winner: _Attempt | None = None
+        self._attempts: list[_Attempt] = []
 
     async def run(self) -> bool:
         """Whether it was connected at all. Cancelling it ends the tunnel."""
-        for endpoint in self._endpoints:
-            try:
-                if await self._try(endpoint):
-                    return True
-            except OSError as error:
-                words = last_words(self._settings.output(self.interface))
-                log.warning("tunnel to %s at %s: %s: %s", self.peer, endpoint, error, words)
-        return False
+        try:
+            async with asyncio.TaskGroup() as group:
+                for number, endpoint in enumerate(self._endpoints, 1):
+                    name = self.interface if number == 1 else f"{self.interface}.{number}"
+                    attempt = _Attempt(endpoint, name, last=number == len(self._endpoints))
+                    attempt.task = group.create_task(self._try(attempt), name=f"{self.peer} at {endpoint}")
+                    self._attempts.append(attempt)
+                    await self._turn(attempt)
+                    if self._winner is not None:
+                        break
+        except ExceptionGroup as group_error:
+            raise group_error.exceptions[0] from None
+        return self._winner is not None
 
-    async def _try(self, endpoint: Endpoint) -> bool:
-        argv = client_command(self._settings, self.interface, self.peer, endpoint)
-        child, management = await _start(self._settings, self.interface, argv)
-        worked = False
+    async def _turn(self, attempt: _Attempt) -> None:
+        """Wait until the address after this one may be tried."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(STAGGER):
+                await attempt.over.wait()
+        if attempt.answered:
+            await attempt.over.wait()
+
+    async def _try(self, attempt: _Attempt) -> None:
+        try:
+            await self._run_process(attempt)
+        except TimeoutError:
+            log.info("tunnel to %s at %s: not connected in time", self.peer, attempt.endpoint)
+        except OSError as error:
+            words = last_words(self._settings.output(attempt.name))
+            log.warning("tunnel to %s at %s: %s: %s", self.peer, attempt.endpoint, error, words)
+        finally:
+            attempt.over.set()
+
+    async def _run_process(self, attempt: _Attempt) -> None:
+        argv = client_command(self._settings, self.interface, self.peer, attempt.endpoint, attempt.name)
+        child, management = await _start(self._settings, attempt.name, argv)
+        clock = asyncio.get_running_loop().time
+        started = clock()
         try:
             management.send("state on")
-            events = management.events()
-            clock = asyncio.get_running_loop().time
-            async with asyncio.timeout(CONNECT_TIME) as deadline:
-                async for event in events:
+            async with asyncio.timeout(CONNECT_TIME if attempt.last else SILENT_TIME) as deadline:
+                async for event in management.events():
                     match event:
                         case Hold():
                             management.send("hold release")
+                        case State("AUTH"):
+                            attempt.answered = True
+                            if self._winner is None:
+                                deadline.reschedule(started + CONNECT_TIME)
                         case Up(environment):
                             deadline.reschedule(None)
-                            worked = True
-                            self.serial = environment.serial
-                            mtu = environment.get("tun_mtu", "")
-                            await self._connected(
-                                Connected(
-                                    self.peer,
-                                    endpoint,
-                                    self.interface,
-                                    environment.serial,
-                                    environment.external_ip,
-                                    min(int(mtu), 9000)
-                                    if mtu.isascii() and mtu.isdigit() and int(mtu) >= 1280
-                                    else 1500,
-                                )
-                            )
-                        case State(name, reason) if not worked and name in ("RECONNECTING", "EXITING"):
-                            log.info("tunnel to %s at %s: %s", self.peer, endpoint, reason or name.lower())
-                            # OpenVPN's own retries take long; the next address may be the good one.
-                            deadline.reschedule(min(deadline.when() or 0, clock() + 3))
-        except TimeoutError:
-            log.info("tunnel to %s at %s: not connected in time", self.peer, endpoint)
+                            await self._up(attempt, environment)
+                        case State(name, reason) if not self._winner and name in ("RECONNECTING", "EXITING"):
+                            log.info("tunnel to %s at %s: %s", self.peer, attempt.endpoint, reason or name.lower())
+                            if not attempt.last:
+                                attempt.over.set()
+                                return
+                            # Its own next tries.
+                            deadline.reschedule(min(deadline.when() or 0, clock() + LAST_TRY))
         finally:
             management.close()
             await child.stop(grace=2)
-        return worked
+
+    async def _up(self, attempt: _Attempt, environment: Environment) -> None:
+        self._winner = attempt
+        for other in self._attempts:
+            if other is not attempt and other.task:
+                other.task.cancel()
+        self.serial = environment.serial
+        self.source = source_address(environment.trusted_ip or attempt.endpoint.host)
+        mtu = environment.get("tun_mtu", "")
+        await self._connected(
+            Connected(
+                self.peer,
+                attempt.endpoint,
+                self.interface,
+                environment.serial,
+                environment.external_ip,
+                min(int(mtu), 9000) if mtu.isascii() and mtu.isdigit() and int(mtu) >= 1280 else 1500,
+            )
+        )
+
+
+@dataclass(slots=True, eq=False)
+class _Attempt:
+    """One address that is tried."""
+
+    endpoint: Endpoint
+    name: str
+    last: bool
+    """There is no other after it, so it may take its time."""
+    task: asyncio.Task[None] | None = None
+    answered: bool = False
+    """Somebody speaks TLS there."""
+    over: asyncio.Event = field(default_factory=asyncio.Event)
+    """It is the next one's turn."""

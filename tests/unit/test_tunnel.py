@@ -326,9 +326,11 @@ def connect(
     tmp_path: Path,
     parts: list[Callable[[Peer], Awaitable[None]] | int],
     endpoints: list[Endpoint],
+    times: dict[str, float] | None = None,
 ) -> tuple[bool, list[Connected], FakePrograms]:
     """Run a client tunnel before these plays to its end."""
-    monkeypatch.setattr(tunnel, "CONNECT_TIME", 0.3)
+    for name, value in ({"CONNECT_TIME": 0.3, "SILENT_TIME": 0.3, "STAGGER": 5.0} | (times or {})).items():
+        monkeypatch.setattr(tunnel, name, value)
     programs = install(monkeypatch, "--management", *(p if isinstance(p, int) else played(p) for p in parts))
     told: list[Connected] = []
 
@@ -376,6 +378,66 @@ def test_the_next_address_is_tried_when_one_fails(
     ]
     assert "exit status 1: Options error: no good" in caplog.text
     assert "not connected in time" in caplog.text
+
+
+def test_a_silent_address_is_overtaken_and_ended(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    times = {"STAGGER": 0.05, "SILENT_TIME": 5.0}
+    worked, told, programs = connect(monkeypatch, tmp_path, [never, never, comes_up], [ONE, TWO, ONE, TWO], times)
+    assert worked
+    assert [event.endpoint for event in told] == [ONE]
+    assert len(programs.started) == 3, "nothing is tried once one is up"
+    sockets = {child.argv[child.argv.index("--management") + 1] for child in programs.started}
+    assert len(sockets) == 3, "they run beside each other"
+    assert {child.argv[child.argv.index("--dev") + 1] for child in programs.started} == {"re6stnet1"}
+
+
+def test_an_earlier_address_that_is_slow_may_still_win(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    async def slow(peer: Peer) -> None:
+        await asyncio.sleep(0.3)
+        await comes_up(peer)
+
+    times = {"STAGGER": 0.05, "SILENT_TIME": 5.0}
+    worked, told, _ = connect(monkeypatch, tmp_path, [slow, never], [ONE, TWO], times)
+    assert worked
+    assert [event.endpoint for event in told] == [ONE]
+
+
+def test_an_address_that_answers_is_given_its_time(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    async def answers(peer: Peer) -> None:
+        peer.say(">STATE:1,AUTH,,,,,,")
+        await asyncio.sleep(0.4)
+        await comes_up(peer)
+
+    times = {"STAGGER": 0.1, "SILENT_TIME": 0.2, "CONNECT_TIME": 5.0}
+    worked, told, programs = connect(monkeypatch, tmp_path, [answers], [ONE, TWO], times)
+    assert worked
+    assert [event.endpoint for event in told] == [ONE]
+    assert len(programs.started) == 1
+
+
+def test_an_address_that_refuses_makes_place_at_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    async def refuses(peer: Peer) -> None:
+        peer.say(">STATE:1,RECONNECTING,connection-refused,,,,,")
+        await peer.closes()
+
+    times = {"STAGGER": 60.0, "SILENT_TIME": 60.0, "CONNECT_TIME": 60.0}
+    worked, told, _ = connect(monkeypatch, tmp_path, [refuses, refuses, comes_up], [ONE, TWO, ONE], times)
+    assert worked
+    assert [event.endpoint for event in told] == [ONE]
+
+
+def test_what_fails_once_the_tunnel_is_up_is_told_as_it_is(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    programs = install(monkeypatch, "--management", played(comes_up))
+
+    async def connected(_event: Connected) -> None:
+        raise LookupError("no such interface")
+
+    async def run() -> None:
+        with pytest.raises(LookupError, match="no such interface"):
+            await ClientTunnel(made(tmp_path), "re6stnet1", A, [ONE, TWO], connected).run()
+        await all_gone(programs)
+
+    asyncio.run(run())
 
 
 def test_nobody_answers(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
