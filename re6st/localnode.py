@@ -14,6 +14,7 @@ from functools import partial
 from ipaddress import IPv6Network
 from pathlib import Path
 
+from re6st.babel_socket import BINARY_SOCKET, read_dump
 from re6st.core.babel_lines import LineError, Table, parse_reply
 from re6st.core.prefix import Prefix, PrefixError, prefix_of
 from re6st.core.wire import PORT, Code
@@ -132,30 +133,20 @@ class LocalNode:
     # --- routes ---
 
     async def routed(self) -> list[Prefix]:
-        """The prefixes that babeld has a usable route to; none when there is no babeld."""
-        try:
-            async with asyncio.timeout(DUMP_TIMEOUT):
-                table = await self._dump()
-        except (OSError, TimeoutError, ValueError, EOFError) as error:
-            logger.info("no routes from %s: %s", self._control, error or type(error).__name__)
-            return []
-        usable = (prefix_of(self._network, route.destination) for route in table.routes.values() if route.usable)
-        return list(dict.fromkeys(prefix for prefix in usable if prefix is not None))
+        """The prefixes that babeld has a usable route to; none when there is no babeld.
 
-    async def _dump(self) -> Table:
-        reader, writer = await asyncio.open_unix_connection(str(self._control), limit=LINE_LIMIT)
-        try:
-            table = Table()
-            for command in (b"", b"dump\n"):  # the greeting ends with a reply too
-                writer.write(command)
-                while parse_reply(line := await _line(reader)) is None:
-                    try:
-                        table.feed(line)
-                    except LineError as error:
-                        logger.debug("babeld: %s", error)
-            return table
-        finally:
-            writer.close()
+        A node of the older software has its own babeld, which does not speak text (wire.md 9.6).
+        """
+        reasons = []
+        for path, read in ((self._control, _text), (self._control.with_name(BINARY_SOCKET), _binary)):
+            try:
+                async with asyncio.timeout(DUMP_TIMEOUT):
+                    found = [prefix_of(self._network, destination) for destination in await read(path)]
+                return list(dict.fromkeys(prefix for prefix in found if prefix is not None))
+            except (OSError, ValueError, EOFError) as error:
+                reasons.append(f"{path}: {error or type(error).__name__}")
+        logger.info("no routes: %s", "; ".join(reasons))
+        return []
 
     # --- the socket ---
 
@@ -220,6 +211,28 @@ class LocalNode:
         listeners.remove(listener)
         if not listeners:
             del self._listeners[prefix, code]
+
+
+async def _text(path: Path) -> list[IPv6Network]:
+    """Where stock babeld has usable routes to. Raises OSError, EOFError, ValueError."""
+    reader, writer = await asyncio.open_unix_connection(str(path), limit=LINE_LIMIT)
+    try:
+        table = Table()
+        for command in (b"", b"dump\n"):  # the greeting ends with a reply too
+            writer.write(command)
+            while parse_reply(line := await _line(reader)) is None:
+                try:
+                    table.feed(line)
+                except LineError as error:
+                    logger.debug("babeld: %s", error)
+        return [route.destination for route in table.routes.values() if route.usable]
+    finally:
+        writer.close()
+
+
+async def _binary(path: Path) -> list[IPv6Network]:
+    """Where the older software's babeld has usable routes to. Raises OSError, EOFError, BinaryError."""
+    return [route.destination for route in (await read_dump(path)).routes if route.usable]
 
 
 async def _line(reader: asyncio.StreamReader) -> str:

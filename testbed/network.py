@@ -45,6 +45,9 @@ def environment() -> dict[str, str]:
 class Node:
     """re6stnet on a host."""
 
+    babel_socket = SOCKET
+    """Where its babeld speaks text, in the run directory."""
+
     def __init__(self, host: Host, options: Sequence[str] = ()) -> None:
         self.host = host
         self.options = list(options)
@@ -135,7 +138,7 @@ class Node:
         table = Table()
         with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX) as own:
             own.settimeout(2)
-            own.connect(str(self.host.run_directory / SOCKET))
+            own.connect(str(self.host.run_directory / self.babel_socket))
             with own.makefile("r", encoding="ascii", errors="replace") as lines:
                 for command in (b"", b"dump\n"):
                     own.sendall(command)
@@ -175,6 +178,7 @@ class Network:
         if not 0 <= nat < nodes:
             raise BedError(f"{nat} of {nodes} nodes behind NAT: at least the registry's node stands before it")
         self.bed = bed
+        self.registry_program = program("registry")
         self.registry_options = list(registry_options)
         self.registry_process: subprocess.Popen[bytes] | None = None
         self.network = network
@@ -213,7 +217,7 @@ class Network:
         files = ["--ca", "ca.crt", "--key", "ca.key", "--dh", "dh.pem", "--db", "registry.db"]
         places = ["--logfile", str(host.log / "registry.log"), "--run", str(host.run_directory)]
         options = [*files, *places, "--anonymous-prefix-length", "16", *self.registry_options]
-        process = host.start([*program("registry"), *options], "registry.out.log", env=environment(), cwd=directory)
+        process = host.start([*self.registry_program, *options], "registry.out.log", env=environment(), cwd=directory)
         self.registry_process = process
 
         def answers() -> bool:

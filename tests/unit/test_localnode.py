@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from ipaddress import IPv6Network
+from ipaddress import IPv6Address, IPv6Network
 from pathlib import Path
 from typing import cast
 
 import pytest
 
+from re6st.babel_socket import serve
+from re6st.core.babel_binary import Dump, Route
 from re6st.core.prefix import Prefix
 from re6st.core.wire import Code
 from re6st.localnode import LocalNode
@@ -174,5 +177,23 @@ def test_routed_prefixes_are_the_usable_routes_of_the_dump(tmp_path: Path, talk:
         async with server, beside(lambda prefix, code: [], control) as node:
             assert await node.routed() == expected
             await done.wait()
+
+    asyncio.run(run())
+
+
+def test_beside_the_older_software_routes_come_from_its_binary_socket(tmp_path: Path) -> None:
+    hop = IPv6Address("fe80::1")
+    destinations = [(IPv6Network(f"2001:db8:42:{n}::/64"), 0xFFFF if n == 2 else 96) for n in (1, 2)]
+    destinations.append((IPv6Network("2001:db8:43::/64"), 96))
+    dump = Dump({4: "re6stnet1"}, routes=tuple(Route(network, metric, 0, 4, hop) for network, metric in destinations))
+
+    async def run() -> None:
+        control = tmp_path / "babeld.ctl"
+        async with beside(lambda prefix, code: [], control) as node, serve(tmp_path / "babeld.sock", lambda: dump):
+            assert await node.routed() == [B]
+            # Also where the text socket was left by a node of ours that was killed.
+            with socket.socket(socket.AF_UNIX) as left:
+                left.bind(str(control))
+            assert await node.routed() == [B]
 
     asyncio.run(run())

@@ -1,0 +1,123 @@
+"""Both ends of the binary control socket that the older software knows babeld by (wire.md 9.6): RUN/babeld.sock.
+
+`read_dump` lets our registry stand beside a node of the older software; `serve` lets the registry of the older software
+stand beside our node. So an operator may move either first.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from re6st.core.babel_binary import (
+    EVERYTHING,
+    GREETING,
+    HEADER,
+    REQUEST_LIMIT,
+    BinaryError,
+    Dump,
+    Kind,
+    SetMultiplier,
+    decode_dump,
+    decode_header,
+    decode_multiplier,
+    encode_dump,
+    encode_packet,
+)
+
+BINARY_SOCKET = "babeld.sock"
+"""Name in the run directory, where the older software looks for it."""
+CLIENT_LIMIT = 8
+READ_TIME = 5.0
+"""Seconds to take an answer, or to complete a request; between two requests a client may be silent."""
+
+log = logging.getLogger(__name__)
+
+
+async def read_dump(path: Path) -> Dump:
+    """What the babeld behind this socket knows. Raises OSError, EOFError, BinaryError.
+
+    How long it may take is for the caller to say.
+    """
+    reader, writer = await asyncio.open_unix_connection(str(path))
+    try:
+        writer.write(GREETING + encode_packet(Kind.DUMP, bytes((EVERYTHING,))))
+        kind, length = decode_header(await reader.readexactly(HEADER.size))
+        if kind is not Kind.DUMP:
+            raise BinaryError(f"an answer of type {kind}")
+        return decode_dump(await reader.readexactly(length))
+    finally:
+        writer.close()
+
+
+@asynccontextmanager
+async def serve(
+    path: Path, dump: Callable[[], Dump], multiply: Callable[[SetMultiplier], Awaitable[None]] | None = None
+) -> AsyncIterator[None]:
+    """Answer requests for a dump while the context lasts; `multiply` is handed the other ones. Raises OSError.
+
+    Without `multiply` a request for a multiplier is answered, and changes nothing.
+    """
+    clients: set[asyncio.Task[None]] = set()
+
+    def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if len(clients) >= CLIENT_LIMIT:
+            writer.close()
+            return
+        task = asyncio.create_task(_client(reader, writer, dump, multiply), name="client of babeld.sock")
+        clients.add(task)
+        task.add_done_callback(clients.discard)
+
+    path.unlink(missing_ok=True)
+    server = await asyncio.start_unix_server(connected, str(path))
+    path.chmod(0o600)
+    try:
+        yield
+    finally:
+        server.close()
+        for task in clients:
+            task.cancel()
+        await asyncio.gather(*clients, return_exceptions=True)
+        path.unlink(missing_ok=True)
+
+
+async def _client(
+    reader: asyncio.StreamReader,
+    writer: asyncio.StreamWriter,
+    dump: Callable[[], Dump],
+    multiply: Callable[[SetMultiplier], Awaitable[None]] | None,
+) -> None:
+    try:
+        await _answer(reader, writer, dump, multiply)
+    except (OSError, asyncio.IncompleteReadError):
+        pass  # it went away, or is too slow: its own affair
+    except BinaryError as error:
+        log.warning("a client of %s is cut off: %s", BINARY_SOCKET, error)
+    finally:
+        writer.close()
+
+
+async def _answer(
+    reader: asyncio.StreamReader,
+    writer: asyncio.StreamWriter,
+    dump: Callable[[], Dump],
+    multiply: Callable[[SetMultiplier], Awaitable[None]] | None,
+) -> None:
+    if await reader.readexactly(len(GREETING)) != GREETING:
+        raise BinaryError("it does not speak our protocol")
+    while first := await reader.read(1):
+        async with asyncio.timeout(READ_TIME):
+            kind, length = decode_header(first + await reader.readexactly(HEADER.size - 1), REQUEST_LIMIT)
+            content = await reader.readexactly(length)
+            if kind is Kind.DUMP:
+                answer = encode_dump(dump())
+            else:
+                request = decode_multiplier(content)
+                if multiply is not None:
+                    await multiply(request)
+                answer = b"\0"
+            writer.write(encode_packet(kind, answer))
+            await writer.drain()

@@ -1,0 +1,142 @@
+"""Both ends of RUN/babeld.sock (wire.md 9.6): dumps, many clients, and clients that misbehave."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from ipaddress import IPv6Address, IPv6Network
+from pathlib import Path
+
+import pytest
+
+from re6st.babel_socket import CLIENT_LIMIT, read_dump, serve
+from re6st.core.babel_binary import (
+    GREETING,
+    HEADER,
+    BinaryError,
+    Dump,
+    Kind,
+    Route,
+    SetMultiplier,
+    encode_multiplier,
+    encode_packet,
+)
+
+HOP = IPv6Address("fe80::1")
+DUMP = Dump({4: "re6stnet1"}, routes=(Route(IPv6Network("2001:db8:42:1::/64"), 96, 0, 4, HOP),))
+
+Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
+
+
+class Clients:
+    """Connections to the server at `path`; closed at the end."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._writers: list[asyncio.StreamWriter] = []
+
+    async def open(self, sent: bytes = GREETING) -> Streams:
+        reader, writer = await asyncio.open_unix_connection(str(self.path))
+        self._writers.append(writer)
+        writer.write(sent)
+        return reader, writer
+
+    async def close(self) -> None:
+        for writer in self._writers:
+            writer.close()
+            with suppress(OSError):
+                await writer.wait_closed()
+
+
+def with_server(tmp_path: Path, work: Callable[[Clients], Awaitable[None]]) -> list[SetMultiplier]:
+    """Run this with a server at a path; the multipliers that the server was asked for."""
+    asked: list[SetMultiplier] = []
+
+    async def multiply(request: SetMultiplier) -> None:
+        asked.append(request)
+
+    async def run() -> None:
+        path = tmp_path / "babeld.sock"
+        path.touch()  # left by a run that was killed
+        async with asyncio.timeout(20), serve(path, lambda: DUMP, multiply):
+            assert path.stat().st_mode & 0o777 == 0o600
+            clients = Clients(path)
+            try:
+                await work(clients)
+            finally:
+                await clients.close()
+        assert not path.exists()
+
+    asyncio.run(run())
+    return asked
+
+
+def test_a_dump_is_read(tmp_path: Path) -> None:
+    async def work(clients: Clients) -> None:
+        assert await asyncio.gather(*(read_dump(clients.path) for _ in range(3))) == [DUMP] * 3
+
+    assert with_server(tmp_path, work) == []
+
+
+def test_a_client_asks_more_than_once_in_pieces(tmp_path: Path) -> None:
+    request = SetMultiplier((HOP, 4), 4096)
+
+    async def work(clients: Clients) -> None:
+        reader, writer = await clients.open()
+        for byte in encode_packet(Kind.MULTIPLIER, encode_multiplier(request)) + encode_packet(Kind.DUMP, b"\x0b"):
+            writer.write(bytes((byte,)))
+            await asyncio.sleep(0)
+        assert await reader.readexactly(HEADER.size + 1) == encode_packet(Kind.MULTIPLIER, b"\0")
+        assert HEADER.unpack(await reader.readexactly(HEADER.size))[0] == Kind.DUMP
+
+    assert with_server(tmp_path, work) == [request]
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [b"\x02", b"\x01\x00\x07\x00\x00\x00\x00", b"\x01\x00\x01\xff\xff\xff\xff", b"\x01\x00\x02\x00\x00\x00\x01x"],
+    ids=["greeting", "type", "length", "content"],
+)
+def test_who_does_not_speak_the_protocol_is_cut_off_alone(tmp_path: Path, sent: bytes) -> None:
+    async def work(clients: Clients) -> None:
+        other, _ = await clients.open()
+        reader, _ = await clients.open(sent)
+        assert await reader.read() == b""
+        assert await read_dump(clients.path) == DUMP
+        assert not other.at_eof()
+
+    with_server(tmp_path, work)
+
+
+def test_more_clients_than_there_is_room_for_are_turned_away(tmp_path: Path) -> None:
+    async def work(clients: Clients) -> None:
+        held = [await clients.open() for _ in range(CLIENT_LIMIT)]
+        await asyncio.sleep(0)
+        with pytest.raises((EOFError, OSError)):
+            await read_dump(clients.path)
+        held[0][1].close()
+        await held[0][0].read()
+        assert await read_dump(clients.path) == DUMP
+
+    with_server(tmp_path, work)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [b"", b"\x00", encode_packet(Kind.MULTIPLIER, b"\0"), b"\x00\x01\xff\xff\xff\xff", encode_packet(Kind.DUMP, b"\0")],
+    ids=["nothing", "cut short", "another", "too long", "no dump"],
+)
+def test_an_answer_that_is_none_raises(tmp_path: Path, answer: bytes) -> None:
+    async def babeld(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readexactly(len(GREETING) + HEADER.size + 1)
+        writer.write(answer)
+        writer.close()
+
+    async def run() -> None:
+        path = tmp_path / "babeld.sock"
+        async with await asyncio.start_unix_server(babeld, str(path)):
+            with pytest.raises((BinaryError, EOFError)):
+                await read_dump(path)
+
+    asyncio.run(run())
