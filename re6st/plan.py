@@ -125,6 +125,7 @@ class Plan:
             meeting_time=4 * parameters.hello,
             neighbours=self.config.neighbours,
             disabled_protocols=self.config.disabled_protocols,
+            lan=frozenset(self.config.lan),
         )
 
     def babel(self, routes: int, now: float) -> babel.Settings:

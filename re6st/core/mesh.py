@@ -62,6 +62,8 @@ BOOTSTRAP_FIRST, BOOTSTRAP_LAST = 1.0, 60.0
 DEAD_TIME = 12.0
 """Seconds without a babel neighbour after which a tunnel that had one is given up."""
 PARTITION_WAIT = 10.0
+LAN_TIME = 10.0
+"""Seconds after which a tunnel is given up whose peer is also met on the LAN."""
 
 
 __all__ = [
@@ -223,6 +225,7 @@ class Mesh:
         actions += self._allow_closing(now)
         actions += self._reach_out(now)
         actions += self._refresh(now)
+        actions += self._prefer_lan(now)
         actions += self._meet(now)
         return actions
 
@@ -278,7 +281,7 @@ class Mesh:
         """The server's side: agree once nothing goes through the client, or at half of its patience."""
         actions: list[Action] = []
         for peer, since in list(self._close_asked.items()):
-            if not self.survey.carried(peer) or now - since > self.settings.close_time / 2:
+            if not self.survey.carried(peer, besides=self.settings.lan) or now - since > self.settings.close_time / 2:
                 del self._close_asked[peer]
                 actions.append(AllowClose(peer))
         return actions
@@ -305,8 +308,26 @@ class Mesh:
         worst = min(
             candidates, key=lambda t: (t.peer in self.survey.neighbours, len(self.survey.carried_by(t.interface)))
         )
-        worst.phase, worst.since, worst.carried = Phase.DRAINING, now, self.survey.carried_by(worst.interface)
-        return [DrainTunnel(worst.peer)]
+        return [self._drain(worst, now)]
+
+    def _prefer_lan(self, now: float) -> list[Action]:
+        """Give up tunnels to peers that were met on a LAN meanwhile; a wanted neighbour keeps its own."""
+        settings = self.settings
+        if settings.tunnel_refresh == float("inf"):  # nothing can be drained
+            return []
+        return [
+            self._drain(tunnel, now)
+            for tunnel in self.tunnels.values()
+            if tunnel.phase is Phase.UP
+            and now - tunnel.since > LAN_TIME
+            and not tunnel.needed
+            and tunnel.peer not in settings.neighbours
+            and any(link.hop.interface in settings.lan for link in self.survey.neighbours.get(tunnel.peer, ()))
+        ]
+
+    def _drain(self, tunnel: Tunnel, now: float) -> DrainTunnel:
+        tunnel.phase, tunnel.since, tunnel.carried = Phase.DRAINING, now, self.survey.carried_by(tunnel.interface)
+        return DrainTunnel(tunnel.peer)
 
     # -- opening --
 

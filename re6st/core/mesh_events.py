@@ -27,6 +27,8 @@ class Settings:
     """How long babel may take to meet the peer on a new tunnel: some hellos of the peer, which may be an older one."""
     neighbours: frozenset[Prefix] = frozenset()
     disabled_protocols: frozenset[str] = frozenset()
+    lan: frozenset[str] = frozenset()
+    """Interfaces on which neighbours are met without a tunnel."""
 
 
 # --- events ---

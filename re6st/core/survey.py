@@ -8,7 +8,7 @@ reached through somebody else is still identified.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from dataclasses import dataclass, field
 from ipaddress import IPv6Network
 
@@ -44,9 +44,10 @@ class Survey:
     running: bool = True
     """False while babeld is not there to tell."""
 
-    def carried(self, peer: Prefix) -> frozenset[Prefix]:
-        """Destinations whose traffic goes through this neighbour now."""
-        return frozenset().union(*(link.carried for link in self.neighbours.get(peer, ())))
+    def carried(self, peer: Prefix, besides: Set[str] = frozenset()) -> frozenset[Prefix]:
+        """Destinations whose traffic goes through this neighbour now, what leaves by some interfaces left out."""
+        links = self.neighbours.get(peer, ())
+        return frozenset().union(*(link.carried for link in links if link.hop.interface not in besides))
 
     def carried_by(self, interface: str) -> frozenset[Prefix]:
         """Destinations whose traffic leaves by this interface now."""

@@ -18,6 +18,7 @@ from re6st.core.mesh import (
     BOOTSTRAP_LAST,
     DEAD_TIME,
     FIRST_TUNNELS,
+    LAN_TIME,
     MODEST,
     AddressLearned,
     AllowClose,
@@ -499,6 +500,55 @@ def test_whoever_is_no_client_is_not_answered() -> None:
     node.tell(CloseAsked(Q))
     node.tell(ClientDown(Q))
     assert AllowClose(Q) not in node.wait(CLOSE_TIME)
+
+
+# --- neighbours on a LAN ---
+
+
+def on_lan(*peers: Prefix) -> dict[str, Any]:
+    """Who is met on a LAN, beside the tunnels to them."""
+    met = near(*peers)
+    lan = Link(NextHop(IPv6Address("fe80::2"), "eth0"), frozenset(peers), frozenset())
+    return met | {"neighbours": {peer: (lan, *links) for peer, links in met["neighbours"].items()}}
+
+
+def drained(actions: list[Any]) -> list[Prefix]:
+    return [action.peer for action in actions if isinstance(action, DrainTunnel)]
+
+
+def test_a_tunnel_to_somebody_on_the_lan_is_given_up() -> None:
+    node = Driver(lan=frozenset({"eth0"}), neighbours=frozenset({R}))
+    node.up(P, Q, R)
+    node.sees(REGISTRY, P, Q, R, **on_lan(P, R))
+    assert drained(node.wait(LAN_TIME - 1)) == []
+    assert drained(node.wait(2)) == [P], "nor Q, who is met nowhere else, nor R, whom the user wants"
+
+
+def test_a_lan_that_was_tried_in_vain_is_not_tried_again() -> None:
+    node = Driver(lan=frozenset({"eth0"}))
+    node.up(P)
+    node.sees(REGISTRY, P, Q, **on_lan(P))
+    node.wait(LAN_TIME + 1)
+    node.sees(REGISTRY, P, **on_lan(P))
+    assert node.phase(P) is Phase.DRAINING, "nobody was lost who went through it"
+    node.sees(REGISTRY, **on_lan(P))
+    assert node.phase(P) is Phase.UP
+    assert drained(node.wait(REFRESH / 2)) == []
+
+
+def test_where_nothing_can_be_drained_a_tunnel_beside_the_lan_stays() -> None:
+    node = Driver(lan=frozenset({"eth0"}), tunnel_refresh=float("inf"))
+    node.up(P)
+    node.sees(REGISTRY, P, **on_lan(P))
+    assert drained(node.wait(10 * LAN_TIME)) == []
+
+
+def test_what_goes_over_the_lan_does_not_keep_a_client() -> None:
+    node = Driver(lan=frozenset({"eth0"}))
+    node.tell(ClientUp(P))
+    lan = Link(NextHop(IPv6Address("fe80::2"), "eth0"), frozenset({P}), frozenset())
+    node.sees(REGISTRY, P, neighbours={P: (lan,)}, alive=frozenset({"eth0"}))
+    assert AllowClose(P) in node.tell(CloseAsked(P))
 
 
 # --- a network in parts ---
