@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address
 
 from re6st.core.wire import Endpoint
@@ -18,6 +18,7 @@ class OwnAddresses:
 
     A family without a given address takes what peers see us as (`learned`), and before that what this machine itself
     has that is public (`local`). An address inside re6st's own `network` is none: it would be a tunnel in a tunnel.
+    What peers see holds as long as the machine has the address that it was seen through.
     """
 
     ports: Sequence[tuple[int, str]]
@@ -25,12 +26,13 @@ class OwnAddresses:
     local: Sequence[Ip] = ()
     country: str = ""
     network: IPv6Network | None = None
-    learned: dict[Ip, None] = field(default_factory=dict)
+    learned: dict[Ip, Ip | None] = field(default_factory=dict)
+    """What peers see us as, the latest first, and the address of this machine that it was seen through."""
     mapped: tuple[Endpoint, ...] = ()
-    """Ports that the router sends on to us (portmap.py), in place of our IPv4 ones."""
+    """Ports that the router sends on to us (portmap.py), in place of our IPv4 ones; a host may be missing in them."""
 
-    def learn(self, external_ip: str) -> bool:
-        """A peer sees us at this address. Whether that is new."""
+    def learn(self, external_ip: str, through: Ip | None = None) -> bool:
+        """A peer sees us at this address, behind our own one `through`. Whether that is new."""
         ip = ip_address(external_ip)
         if any(given.version == ip.version for given in self.given):
             return False
@@ -40,16 +42,23 @@ class OwnAddresses:
             return False
         # The latest comes first: the machine may have moved.
         new = next((known for known in self.learned if known.version == ip.version), None) != ip
-        self.learned = dict.fromkeys([ip, *self.learned])
+        self.learned = {ip: through} | {known: own for known, own in self.learned.items() if known != ip}
         while len(self.learned) > LEARNED_LIMIT:
             self.learned.popitem()
         return new
+
+    def moved(self, local: Sequence[Ip]) -> None:
+        """The machine has these addresses now: what was learned through others does not hold any more."""
+        self.local = local
+        self.learned = {ip: own for ip, own in self.learned.items() if own is None or own in local}
 
     def endpoints(self) -> tuple[Endpoint, ...]:
         """Ours, best first: for each family each address with each port and protocol of that family."""
         found: list[Endpoint] = []
         if self.mapped and not any(ip.version == 4 for ip in self.given):
-            found += self.mapped
+            for endpoint in self.mapped:
+                hosts = [endpoint.host] if endpoint.host else map(str, self._addresses(4))
+                found += [replace(endpoint, host=host) for host in hosts]
         for version in (6,) if found else (4, 6):
             protocols = [(port, protocol) for port, protocol in self.ports if family(protocol) == version]
             for ip in self._addresses(version):

@@ -1,7 +1,7 @@
 """Ports opened at the router of a machine behind NAT, by UPnP (wire.md 10.5; miniupnpc).
 
-One mapping for each IPv4 port and protocol of ours, made, renewed, made again when the router forgot it or changed its
-address, removed at exit. No router, or one that refuses: the node carries on, and asks again now and then.
+One mapping for each IPv4 port and protocol of ours: made, renewed, made again when the router forgot it, started anew
+or changed its address, removed at exit. No router, or one that refuses: the node carries on, and asks now and then.
 """
 
 from __future__ import annotations
@@ -10,7 +10,10 @@ import asyncio
 import contextlib
 import logging
 import random
+import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from ipaddress import IPv4Address, ip_address
 from typing import Any
 
@@ -19,12 +22,13 @@ import miniupnpc
 from re6st.core.wire import Endpoint
 
 EXTERNAL_PORTS = (32768, 49151)
-TRIES = 15
-RENEW = 500.0
-RETRY = 60.0
+TRIES, TRY_TIME = 15, 1.0
+"""Ports that are tried for one mapping in a round, and seconds for that."""
 LEASE = 1000
 """Seconds a mapping lasts at a router that forgets us: twice the time to its renewal."""
-DISCOVER_MS = 2000
+DISCOVER_MS = 1000
+LEAVE_TIME = 3.0
+"""Seconds we wait for the router to remove our mappings; else it does so when LEASE is over."""
 
 log = logging.getLogger(__name__)
 
@@ -33,51 +37,84 @@ class PortMapError(Exception):
     """No router, or it refuses."""
 
 
+@dataclass(frozen=True, slots=True)
+class Intervals:
+    """Seconds between two rounds of each kind."""
+
+    renew: float = 500.0
+    check: float = 60.0
+    """Asking whether the mappings are still there, and what the address is; reading costs a router nothing."""
+    retry: float = 60.0
+
+
 class PortMapper:
-    """Keeps our ports open. `changed` is told the endpoints under which they can be reached; none while they cannot."""
+    """Keeps our ports open. `changed` is told the endpoints under which they can be reached; none while they cannot.
+
+    The host of an endpoint is empty where the router does not tell its address.
+    """
 
     def __init__(
-        self, ports: Sequence[tuple[int, str]], changed: Callable[[tuple[Endpoint, ...]], None], country: str = ""
+        self,
+        ports: Sequence[tuple[int, str]],
+        changed: Callable[[tuple[Endpoint, ...]], None],
+        country: str = "",
+        intervals: Intervals | None = None,
     ) -> None:
         self._ports = ports
         self._changed = changed
         self._country = country
+        self._intervals = intervals or Intervals()
+        self._endpoints: tuple[Endpoint, ...] = ()
+        self._again = asyncio.Event()
+        # Only the thread uses what follows: the library blocks, and one question is asked after the other.
+        self._thread = ThreadPoolExecutor(1, "UPnP")
         self._router: Any = None
         self._mapped: dict[tuple[int, str], int] = {}
-        self._endpoints: tuple[Endpoint, ...] = ()
+        self._renewed = 0.0
+        self._leaving = False
+
+    def ask_again(self) -> None:
+        """Our address changed: look for the router at once, which may be another one."""
+        self._again.set()
 
     async def run(self) -> None:
-        """Make and renew the mappings until cancelled, then remove them."""
+        """Make, check and renew the mappings until cancelled, then remove them."""
+        loop = asyncio.get_running_loop()
         try:
             while True:
+                anew = self._again.is_set()
+                self._again.clear()
                 try:
-                    endpoints = await asyncio.to_thread(self._refresh)
-                    delay = RENEW
+                    endpoints = await loop.run_in_executor(self._thread, self._round, anew)
+                    delay = self._intervals.check
                 except PortMapError as error:
                     log.log(logging.WARNING if self._endpoints else logging.INFO, "UPnP: %s", error)
-                    endpoints, delay, self._router = (), RETRY, None
+                    endpoints, delay = (), self._intervals.retry
                 if endpoints != self._endpoints:
                     self._endpoints = endpoints
                     self._changed(endpoints)
-                await asyncio.sleep(delay)
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(delay):
+                        await self._again.wait()
         finally:
-            await asyncio.to_thread(self._remove)
+            self._leaving = True
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(LEAVE_TIME):
+                    await loop.run_in_executor(self._thread, self._remove)
+            self._thread.shutdown(wait=False)
 
-    # -- in a thread: the library blocks --
+    # -- in the thread --
 
-    def _refresh(self) -> tuple[Endpoint, ...]:
-        router = self._router = self._router or self._discover()
-        try:
-            external = ip_address(router.externalipaddress())
-        except Exception as error:  # the library raises its own and bare ones
-            raise PortMapError(f"the router does not tell its address: {error}") from None
-        if not isinstance(external, IPv4Address):
-            raise PortMapError(f"the router's address is {external}")
-        endpoints = []
-        for port, protocol in self._ports:
-            outside = self._map(router, port, protocol)
-            endpoints.append(Endpoint(str(external), outside, protocol, self._country))
-        return tuple(endpoints)
+    def _round(self, anew: bool) -> tuple[Endpoint, ...]:
+        if self._router is not None and not anew:
+            try:
+                return self._keep(self._router)
+            except PortMapError as error:
+                log.info("UPnP: %s: looking for the router again", error)
+        # What an earlier address of ours had mapped ends with its lease: a careful router lets nobody else remove it.
+        self._renewed, self._router = 0.0, None
+        self._router = self._discover()
+        return self._keep(self._router)
 
     def _discover(self) -> Any:
         router = miniupnpc.UPnP()
@@ -85,30 +122,69 @@ class PortMapper:
         try:
             router.discover()
             router.selectigd()
-        except Exception as error:
+        except Exception as error:  # the library raises bare ones
             raise PortMapError(f"no router found ({error})") from None
         log.info("UPnP: found a router, our address there is %s", router.lanaddr)
-        self._mapped.clear()
         return router
 
+    def _keep(self, router: Any) -> tuple[Endpoint, ...]:
+        """See to it that all mappings are there. Raises PortMapError."""
+        now = time.monotonic()
+        renew = now - self._renewed >= self._intervals.renew or not self._renewed
+        host = _external_address(router)
+        endpoints = []
+        for port, protocol in self._ports:
+            outside = self._mapped.get((port, protocol))
+            if renew or not outside or not _holds(router, outside, protocol, port):
+                outside = self._map(router, port, protocol)
+            endpoints.append(Endpoint(host, outside, protocol, self._country))
+        if renew:
+            self._renewed = now
+        return tuple(endpoints)
+
     def _map(self, router: Any, port: int, protocol: str) -> int:
-        """The external port for one of ours, the same as before where possible."""
-        kind = protocol[:3].upper()
+        """The external port for one of ours, the same as before where possible. Raises PortMapError."""
         known = self._mapped.get((port, protocol))
         last: object = "no free port"
+        lease, until = LEASE, time.monotonic() + TRY_TIME
         for attempt in range(TRIES):
+            if self._leaving or (attempt and time.monotonic() > until):
+                break
             outside = known if known and not attempt else random.randint(*EXTERNAL_PORTS)  # noqa: S311
             name = f"re6stnet openvpn server ({port}/{protocol})"
             try:
-                if router.addportmapping(outside, kind, router.lanaddr, port, name, "", LEASE):
+                if router.addportmapping(outside, _kind(protocol), router.lanaddr, port, name, "", lease):
                     self._mapped[port, protocol] = outside
                     return outside
             except Exception as error:
                 last = error
+                if "OnlyPermanentLease" in str(error):
+                    lease = 0
         raise PortMapError(f"the router maps no port to {port}/{protocol}: {last}")
 
     def _remove(self) -> None:
-        for (_, protocol), outside in self._mapped.items():
-            with contextlib.suppress(Exception):
-                self._router.deleteportmapping(outside, protocol[:3].upper())
-        self._mapped.clear()
+        with contextlib.suppress(Exception):  # it may be gone, and then every further question costs seconds
+            for (_, protocol), outside in self._mapped.items() if self._router else ():
+                self._router.deleteportmapping(outside, _kind(protocol))
+
+
+def _external_address(router: Any) -> str:
+    """The router's address on the Internet; empty where it tells none."""
+    try:
+        address = ip_address(router.externalipaddress())
+    except Exception:
+        return ""
+    return str(address) if isinstance(address, IPv4Address) and not address.is_unspecified else ""
+
+
+def _holds(router: Any, outside: int, protocol: str, port: int) -> bool:
+    """Whether the router still sends this external port to ours."""
+    try:
+        found = router.getspecificportmapping(outside, _kind(protocol))
+        return found is not None and found[0] == router.lanaddr and found[1] == port
+    except Exception:
+        return False
+
+
+def _kind(protocol: str) -> str:
+    return protocol[:3].upper()

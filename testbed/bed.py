@@ -228,6 +228,7 @@ class Host:
         self.ports: dict[str, Port] = {}
         """Its interfaces, and where they are plugged in."""
         self.address = address
+        self.length = length
         self.ipv6 = ipv6
         self.directory = bed.directory / name
         self.etc, self.log, self.run_directory, self.state = (
@@ -309,6 +310,14 @@ class Host:
         self.namespace.ip(f"link set {interface} up")
         self.ports[interface] = port
 
+    def readdress(self, address: str, length: int = 16) -> None:
+        """Give eth0 another IPv4 address instead of its own, as a DHCP server may; routes over the old one are lost."""
+        self.namespace.ip(
+            f"address del {self.address}/{self.length} dev eth0",
+            f"address add {address}/{length} dev eth0",
+        )
+        self.address, self.length = address, length
+
     def interfaces(self) -> list[str]:
         return self.namespace.call(lambda: [name for _, name in socket.if_nameindex()])
 
@@ -353,7 +362,10 @@ class Router:
         rules = """
             table ip nat {
                 chain out { type nat hook postrouting priority srcnat; oifname "eth0" masquerade; }
-                chain in { type filter hook forward priority filter; iifname "eth0" ct state new drop; }
+                chain in {
+                    type filter hook forward priority filter;
+                    iifname "eth0" ct state new ct status & dnat == 0 drop;
+                }
             }
         """
         command("ip", "netns", "exec", namespace.full_name, "nft", "-f", "-", text=rules)

@@ -7,7 +7,7 @@ from ipaddress import IPv6Network, ip_address
 import pytest
 
 from re6st.address import LEARNED_LIMIT, OwnAddresses, family
-from re6st.core.wire import format_addresses, parse_addresses
+from re6st.core.wire import Endpoint, format_addresses, parse_addresses
 
 PORTS = ((1194, "udp"), (1194, "tcp"), (1195, "tcp6"))
 
@@ -94,3 +94,30 @@ def test_an_address_that_means_nothing_to_others_is_not_learned(text: str) -> No
 
 def test_family() -> None:
     assert [family(protocol) for protocol in ("udp", "tcp", "udp4", "tcp4", "udp6", "tcp6")] == [4, 4, 4, 4, 6, 6]
+
+
+def test_what_was_seen_through_an_address_we_lost_holds_no_more() -> None:
+    wlan, wire = ip_address("192.168.0.5"), ip_address("10.1.2.3")
+    own = OwnAddresses([(1194, "tcp")], local=[wlan, wire])
+    own.learn("198.51.100.1", wlan)
+    own.learn("203.0.113.2", wire)
+    own.moved([wlan])
+    assert told(own) == "198.51.100.1,1194,tcp"
+    own.moved([ip_address("192.0.2.99")])
+    assert told(own) == ""
+    own.learn("198.51.100.1", ip_address("192.0.2.99"))
+    assert told(own) == "198.51.100.1,1194,tcp"
+
+
+def test_a_public_address_of_the_machine_follows_it() -> None:
+    own = OwnAddresses([(1194, "tcp")], local=[ip_address("9.9.9.9")])
+    assert told(own) == "9.9.9.9,1194,tcp"
+    own.moved([ip_address("8.8.8.8"), ip_address("192.168.0.1")])
+    assert told(own) == "8.8.8.8,1194,tcp"
+
+
+def test_a_router_that_does_not_tell_its_address() -> None:
+    own = OwnAddresses([(1194, "tcp")], mapped=(Endpoint("", 40000, "tcp"),))
+    assert told(own) == ""
+    own.learn("198.51.100.7")
+    assert told(own) == "198.51.100.7,40000,tcp"

@@ -23,6 +23,9 @@ class Router:
         self.present = True
         self.external = "198.51.100.7"
         self.taken: Callable[[int], bool] = lambda port: False
+        self.permanent = False
+        self.asked: list[str] = []
+        self.slow = 0.0
         self.mappings: dict[tuple[int, str], tuple[str, int, str]] = {}
 
     def discover(self) -> int:
@@ -36,11 +39,19 @@ class Router:
         return self.external
 
     def addportmapping(self, *values: Any) -> bool:
-        outside, kind, address, port, name, _, _ = values
+        outside, kind, address, port, name, _, lease = values
+        self.asked.append("add")
+        time.sleep(self.slow)
+        if self.permanent and lease:
+            raise Exception("OnlyPermanentLeasesSupported")
         if self.taken(outside):
             raise Exception("ConflictInMappingEntry")
         self.mappings[outside, kind] = address, port, name
         return True
+
+    def getspecificportmapping(self, outside: int, kind: str) -> tuple[str, int, str, bool, int] | None:
+        found = self.mappings.get((outside, kind))
+        return (*found, True, 900) if found else None
 
     def deleteportmapping(self, outside: int, kind: str) -> bool:
         return self.mappings.pop((outside, kind), None) is not None
@@ -50,17 +61,21 @@ class Router:
 def router(monkeypatch: pytest.MonkeyPatch) -> Router:
     played = Router()
     monkeypatch.setattr("miniupnpc.UPnP", lambda: played)
-    monkeypatch.setattr(portmap, "RENEW", 0.02)
-    monkeypatch.setattr(portmap, "RETRY", 0.02)
     return played
 
 
-def play(steps: Callable[[list[tuple[Endpoint, ...]]], Any]) -> list[tuple[Endpoint, ...]]:
+SOON = portmap.Intervals(renew=0.02, check=0.02, retry=0.02)
+
+
+def play(
+    steps: Callable[[list[tuple[Endpoint, ...]]], Any], intervals: portmap.Intervals = SOON
+) -> list[tuple[Endpoint, ...]]:
     """Run a mapper while `steps` (a generator of conditions to wait for) goes on; returns what it told."""
     told: list[tuple[Endpoint, ...]] = []
 
     async def run() -> None:
-        task = asyncio.create_task(portmap.PortMapper([(1194, "tcp"), (1195, "udp")], told.append).run())
+        mapper = portmap.PortMapper([(1194, "tcp"), (1195, "udp")], told.append, intervals=intervals)
+        task = asyncio.create_task(mapper.run())
         deadline = time.monotonic() + 10
         for condition in steps(told):
             while not condition():
@@ -122,7 +137,32 @@ def test_no_router_or_one_that_refuses_is_no_trouble(router: Router) -> None:
         yield lambda: len(told) == 1
         router.external = "not an address"
         yield lambda: len(told) == 2
+        router.present, router.taken = False, lambda port: True
+        yield lambda: len(told) == 3
 
     told = play(steps)
     assert told[0]
-    assert told[1] == ()
+    assert [e.host for e in told[1]] == ["", ""], "the ports are open; peers will tell the address"
+    assert told[2] == ()
+
+
+def test_mappings_that_are_there_are_only_looked_at(router: Router) -> None:
+    def steps(told: list[tuple[Endpoint, ...]]) -> Any:
+        yield lambda: bool(told)
+        router.mappings.popitem()
+        yield lambda: len(router.mappings) == 2
+
+    told = play(steps, portmap.Intervals(renew=1000, check=0.02, retry=0.02))
+    assert len(told) == 1
+    assert len(router.asked) == 3, "two at first, and the one that was lost"
+
+
+def test_a_router_that_knows_no_leases(router: Router) -> None:
+    router.permanent = True
+    assert len(play(lambda told: iter([lambda: bool(told)]))[0]) == 2
+
+
+def test_what_was_just_being_mapped_at_the_end_is_removed_too(router: Router) -> None:
+    router.slow = 0.2
+    assert play(lambda told: iter([lambda: "add" in router.asked])) == []
+    assert not router.mappings

@@ -1,0 +1,113 @@
+"""Ports opened at a router by UPnP, with the real miniupnpd (wire.md 10.5)."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import shutil
+from collections.abc import Awaitable, Callable
+
+import pytest
+
+from re6st.core.wire import Endpoint
+from re6st.portmap import EXTERNAL_PORTS, Intervals, PortMapper
+from testbed import Bed, Host, wait_until
+from testbed.upnp import PACKAGE, PROGRAM, Upnp
+
+FORMS = 90
+PORTS = [(1194, "tcp"), (1195, "udp")]
+
+pytestmark = pytest.mark.skipif(not shutil.which(PROGRAM), reason=f"not installed: {PACKAGE}")
+
+
+@pytest.fixture
+def upnp(bed: Bed) -> Upnp:
+    upnp = Upnp(bed.router("nat"))
+    upnp.start()
+    return upnp
+
+
+# --- the keeping of mappings ---
+
+
+def keep(
+    host: Host, intervals: Intervals, steps: Callable[[PortMapper, list[tuple[Endpoint, ...]]], Awaitable[None]]
+) -> None:
+    """Run a PortMapper on a host while `steps` go on; they get it, and what it has told."""
+
+    async def run() -> None:
+        told: list[tuple[Endpoint, ...]] = []
+        mapper = PortMapper(PORTS, told.append, intervals=intervals)
+        task = asyncio.create_task(mapper.run())
+        try:
+            await steps(mapper, told)
+        finally:
+            task.cancel()
+            await asyncio.wait([task])
+
+    host.namespace.call(lambda: asyncio.run(run()))
+
+
+async def until(condition: Callable[[], object], what: str, host: Host) -> None:
+    await asyncio.to_thread(wait_until, condition, 30, what, host.bed.tails)
+
+
+def expected(host: Host, endpoints: tuple[Endpoint, ...]) -> dict[int, str]:
+    """What the router does for these endpoints."""
+    ports = {protocol: port for port, protocol in PORTS}
+    return {e.port: f"{e.protocol} {host.address}:{ports[e.protocol]}" for e in endpoints}
+
+
+def test_mappings_are_made_kept_and_removed(upnp: Upnp, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    host = upnp.router.host("inner")
+
+    async def steps(mapper: PortMapper, told: list[tuple[Endpoint, ...]]) -> None:
+        await until(lambda: told, "ports are mapped", host)
+        assert [(e.host, e.protocol) for e in told[0]] == [(upnp.address, protocol) for _, protocol in PORTS]
+        assert all(EXTERNAL_PORTS[0] <= e.port <= EXTERNAL_PORTS[1] for e in told[0])
+        first = expected(host, told[0])
+        assert upnp.mappings() == first
+
+        upnp.stop()
+        upnp.start()
+        assert upnp.mappings() == {}
+        await until(lambda: upnp.mappings() == first, "the same ports after the router's start", host)
+
+        upnp.move("44.128.7.7")
+        await until(lambda: told[-1] and told[-1][0].host == "44.128.7.7", "its new address is told", host)
+        assert upnp.mappings() == first
+        assert {e.port for e in told[-1]} == set(first)
+
+    keep(host, Intervals(renew=300, check=0.2, retry=0.2), steps)
+    assert upnp.mappings() == {}
+
+
+def test_mappings_are_renewed_before_they_end(upnp: Upnp) -> None:
+    host = upnp.router.host("inner")
+
+    async def steps(mapper: PortMapper, told: list[tuple[Endpoint, ...]]) -> None:
+        await until(lambda: told, "ports are mapped", host)
+        renewals = upnp.requests("AddPortMapping")
+        await until(
+            lambda: upnp.requests("AddPortMapping") >= renewals + 2 * len(PORTS), "they are renewed twice", host
+        )
+        assert upnp.mappings() == expected(host, told[0])
+        assert len(told) == 1
+
+    keep(host, Intervals(renew=0.5, check=0.2, retry=0.2), steps)
+
+
+def test_another_address_of_ours(upnp: Upnp) -> None:
+    host = upnp.router.host("inner")
+
+    async def steps(mapper: PortMapper, told: list[tuple[Endpoint, ...]]) -> None:
+        await until(lambda: told, "ports are mapped", host)
+        host.readdress("192.168.1.99", 24)
+        host.namespace.ip("route add default via 192.168.1.1")
+        mapper.ask_again()
+        await until(lambda: len(told) == 2, "ports are mapped to the new address", host)
+        # A router that is careful lets nobody remove what another address asked for: the old ones end by themselves.
+        assert expected(host, told[-1]).items() <= upnp.mappings().items()
+
+    keep(host, Intervals(), steps)
