@@ -10,16 +10,14 @@ import asyncio
 import contextlib
 import logging
 import os
-import platform
 import random
 import time
-from collections.abc import Coroutine
 from dataclasses import replace
 from datetime import UTC, datetime
-from typing import Any
 
-from re6st import PROTOCOL, __version__, babel, cert, kernel, process, tunnel
+from re6st import PROTOCOL, babel, cert, kernel, process, tunnel
 from re6st.address import OwnAddresses, family
+from re6st.answers import Answers
 from re6st.cache import Cache
 from re6st.client import RegistryClient, RegistryError
 from re6st.core import mesh
@@ -28,13 +26,15 @@ from re6st.core.prefix import Prefix, address, ipv4_address, subnet
 from re6st.core.survey import survey
 from re6st.core.wire import Code, Endpoint, format_addresses, parse_addresses
 from re6st.hooks import Hooks
-from re6st.kernel import Kernel, KernelError
+from re6st.kernel import Kernel
 from re6st.mute import Mute
 from re6st.notify import Notifier
 from re6st.peers import NodeCrypto, Peers
-from re6st.plan import Config, Plan, server_interface
+from re6st.plan import Config, Plan
 from re6st.portmap import PortMapper
 from re6st.rundir import RunDirectory
+from re6st.tasks import Tasks, end, unless
+from re6st.tunnels import Tunnels
 from re6st.updates import Updates
 
 TICK = 1.0
@@ -46,7 +46,6 @@ LAST_WORD = 0.2
 """Seconds for the news to get to those that it cuts off: whose serial was revoked, may renew and come back."""
 BOOTSTRAP_TIME = 10.0
 PROGRAMS = (babel.PROGRAM, tunnel.PROGRAM)
-SOFTWARE = f"{__version__}, {platform.platform()}"
 
 log = logging.getLogger(__name__)
 
@@ -68,12 +67,7 @@ class Node:
         self._run = RunDirectory(config.run)
         local = [ip for ip in kernel.local_addresses() if ip not in self.network]
         self._own = OwnAddresses(config.ports, config.ip, local, config.country, self.network)
-        self._servers: dict[str, tuple[tunnel.Server, asyncio.Task[None]]] = {}
-        self._tunnels: dict[Prefix, tuple[tunnel.ClientTunnel | None, asyncio.Task[None]]] = {}
-        self._taps: set[str] = set()
-        """Interfaces of client tunnels in use."""
         self._loops: list[asyncio.Task[None]] = []
-        self._running: set[asyncio.Task[None]] = set()
         self._leaving = False
         self._ticked = 0.0
         self._changed = asyncio.Event()
@@ -90,7 +84,7 @@ class Node:
             self._cache = Cache(self.config.state / "cache.db")
             try:
                 self._updates = Updates(self._client, self.config.files, self._identity, self._cache)
-                parameters = await _unless(stop, self._updates.start())
+                parameters = await unless(stop, self._updates.start())
                 if parameters is not None:
                     await self._live(parameters, stop)
             finally:
@@ -104,7 +98,7 @@ class Node:
     async def _live(self, parameters: Parameters, stop: asyncio.Event) -> None:
         self._plan = Plan(self.config, self._identity, parameters, self._programs)
         self._crypto = NodeCrypto(self._identity, lambda: self._updates.parameters.crl)
-        self._peers = Peers(self._crypto, self._identity, parameters.version, self._answer)
+        self._peers = Peers(self._crypto, self._identity, parameters.version, lambda *m: self._answers.answer(*m))
         self._kernel = Kernel()
         self._mute = Mute()
         self._hooks = Hooks(self.config.up, self.config.daemons, self._environment())
@@ -112,8 +106,8 @@ class Node:
         try:
             await self._peers.open()
             await self._clear()
-            self._prepare()
-            async with asyncio.TaskGroup() as self._tasks:
+            async with Tasks() as self._tasks:
+                self._prepare()
                 try:
                     await self._enter()
                     await stop.wait()
@@ -140,6 +134,8 @@ class Node:
         plan = self._plan
         settings = plan.mesh(can_drain=self._mute.available)
         self._mesh = mesh.Mesh(settings, self._cache.addresses, random.Random())  # noqa: S311
+        self._answers = Answers(self._mesh, self._updates, self._own, self._peers.sessions, self._event, self._remember)
+        self._tunnels = Tunnels(plan, self._kernel, self._mute, self._tasks, self._event, self._connected)
         self._write_revoked(plan.parameters.crl)
         self._babel = babel.Babel(
             plan.babel_command(),
@@ -160,24 +156,22 @@ class Node:
             await self._kernel.add_address(ipv4_address(ipv4), 32, self.config.main_interface)
             if self.config.main_interface == "lo":
                 await self._kernel.add_unreachable(ipv4)
-        for port, protocol in self._plan.servers:
-            await self._kernel.make_tap(server_interface(protocol))
-            self._start_server(port, protocol)
+        await self._tunnels.serve()
         self._updates.changed = self._apply
         self._updates.connected = lambda: self._mesh.connected
         self._loops = [
-            self._start(self._babel.run(), "babeld"),
-            self._start(self._updates.run(), "updates"),
-            self._start(self._watch_routes(), "routes"),
-            self._start(self._tick(), "tick"),
-            self._start(self._configure_babel(), "babel's settings"),
+            self._tasks.start(self._babel.run(), "babeld"),
+            self._tasks.start(self._updates.run(), "updates"),
+            self._tasks.start(self._watch_routes(), "routes"),
+            self._tasks.start(self._tick(), "tick"),
+            self._tasks.start(self._configure_babel(), "babel's settings"),
         ]
         if self.config.upnp and self._plan.servers:
             ports = [(port, protocol) for port, protocol in self.config.ports if family(protocol) == 4]
-            self._loops.append(self._start(PortMapper(ports, self._mapped, self.config.country).run(), "UPnP"))
+            self._loops.append(self._tasks.start(PortMapper(ports, self._mapped, self.config.country).run(), "UPnP"))
         await self._hooks.start()
-        self._loops.append(self._start(self._hooks.watch(), "hooks"))
-        self._loops.append(self._start(self._tell_systemd(), "systemd"))
+        self._loops.append(self._tasks.start(self._hooks.watch(), "hooks"))
+        self._loops.append(self._tasks.start(self._tell_systemd(), "systemd"))
 
     def _environment(self) -> dict[str, str]:
         """What the user's commands are told (wire.md 10.8)."""
@@ -194,18 +188,12 @@ class Node:
         self._leaving = True
         self._notifier.stopping()
         self._cache.routes = len(self._mesh.survey.peers)
-        await asyncio.gather(*map(_end, self._loops))
-        await asyncio.gather(*(_end(task) for _, task in self._tunnels.values()))
+        await asyncio.gather(*map(end, self._loops))
+        await self._tunnels.leave()
         await self._hooks.stop()
         await self._mute.close()
         await self._kernel.undo()
-        await asyncio.gather(*map(_end, tuple(self._running)))
-
-    def _start(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
-        task = self._tasks.create_task(work, name=name)
-        self._running.add(task)
-        task.add_done_callback(self._running.discard)
-        return task
+        await self._tasks.end_all()
 
     def _write_revoked(self, crl: frozenset[int]) -> None:
         """One empty file per revoked serial number: OpenVPN refuses those certificates itself."""
@@ -222,12 +210,12 @@ class Node:
 
     def _apply(self, parameters: Parameters, identity: cert.Identity) -> None:
         """Go on with what the registry said, changing only what it touches (wire.md 5.3 point 6)."""
-        self._start(self._apply_now(parameters, identity), "new parameters")
+        self._tasks.start(self._apply_now(parameters, identity), "new parameters")
 
     async def _apply_now(self, parameters: Parameters, identity: cert.Identity) -> None:
         renewed, self._identity = identity is not self._identity, identity
         before = self._plan
-        self._plan = plan = Plan(self.config, identity, parameters, self._programs)
+        self._plan = self._tunnels.plan = plan = Plan(self.config, identity, parameters, self._programs)
         self._crypto.use(identity)
         self._peers.sessions.version = parameters.version
         self._event(mesh.SettingsChanged(plan.mesh(can_drain=self._mute.available)))
@@ -237,29 +225,18 @@ class Node:
             await asyncio.sleep(LAST_WORD)
             plan = self._plan
         self._cut_off(plan.parameters.crl)
-        for port, protocol in plan.servers:
-            if protocol not in self._servers:
-                continue
-            server, task = self._servers[protocol]
-            if renewed or server.argv != plan.server_command(port, protocol):
-                log.info("OpenVPN server %s is restarted with new settings", server.interface)
-                await _end(task)
-                self._start_server(port, protocol)
+        await self._tunnels.renew(certificate=renewed)
 
     def _cut_off(self, crl: frozenset[int]) -> None:
         """End every session and tunnel with a peer whose certificate is revoked."""
         self._write_revoked(crl)
         for peer in self._peers.sessions.forget(crl):
             log.warning("%s is revoked", peer)
-        for server, _ in self._servers.values():
-            server.kick(crl)
-        for client, task in self._tunnels.values():
-            if client is not None and client.serial in crl:
-                task.cancel()
+        self._tunnels.cut_off(crl)
 
     def _spread(self, version: bytes) -> None:
         """Tell the nodes next to us that do not know yet."""
-        for peer in self._mesh.survey.neighbours.keys() | self._tunnels.keys() | self._mesh.clients.keys():
+        for peer in {*self._mesh.survey.neighbours, *self._tunnels, *self._mesh.clients}:
             known = self._peers.sessions.peer(peer)
             if known is None or known.version < version:
                 self._peers.send(peer, Code.VERSION, version)
@@ -321,21 +298,20 @@ class Node:
         for action in () if self._leaving else actions:
             match action:
                 case mesh.OpenTunnel(peer, endpoints):
-                    self._tunnels[peer] = None, self._start(self._tunnel(peer, endpoints), f"tunnel to {peer}")
+                    self._tunnels.open(peer, endpoints)
                 case mesh.CloseTunnel(peer, reason):
                     log.info("closing the tunnel to %s: %s", peer, reason)
-                    if peer in self._tunnels:
-                        self._tunnels[peer][1].cancel()
+                    self._tunnels.close(peer)
                 case mesh.DrainTunnel(peer):
                     log.info("draining the tunnel to %s", peer)
-                    self._start(self._mute.add(self._mesh.tunnels[peer].interface), f"drain {peer}")
+                    self._tunnels.drain(self._mesh.tunnels[peer].interface)
                 case mesh.UndrainTunnel(peer):
                     log.info("keeping the tunnel to %s", peer)
-                    self._start(self._mute.remove(self._mesh.tunnels[peer].interface), f"undrain {peer}")
+                    self._tunnels.undrain(self._mesh.tunnels[peer].interface)
                 case mesh.AskAddress(peer):
                     self._peers.send(peer, Code.ADDRESS)
                 case mesh.AskBootstrap():
-                    self._start(self._bootstrap(), "bootstrap")
+                    self._tasks.start(self._bootstrap(), "bootstrap")
                 case mesh.AskClose(peer):
                     self._peers.send(peer, Code.ASK_CLOSE)
                 case mesh.AllowClose(peer):
@@ -359,38 +335,11 @@ class Node:
         self._remember(peer, endpoints)
         self._event(mesh.BootstrapAnswered(peer, endpoints))
 
-    async def _tunnel(self, peer: Prefix, endpoints: tuple[Endpoint, ...]) -> None:
-        """Hold one client tunnel, from a free interface to giving it back."""
-        tap = next((name for name in self._plan.client_interfaces if name not in self._taps), None)
-        try:
-            if tap is None:
-                log.warning("no interface left for a tunnel to %s", peer)
-                return
-            self._taps.add(tap)
-            await self._kernel.make_tap(tap)
-            client = tunnel.ClientTunnel(self._plan.openvpn(), tap, peer, endpoints, self._connected)
-            self._tunnels[peer] = client, self._tunnels[peer][1]
-            if await client.run():
-                log.info("tunnel to %s ended", peer)
-        except KernelError as error:
-            log.error("tunnel to %s: %s", peer, error)
-        finally:
-            if tap is not None:
-                await self._kernel.set_down(tap)
-                await self._mute.remove(tap)
-                self._taps.discard(tap)
-            del self._tunnels[peer]
-            self._event(mesh.TunnelDown(peer))
-
-    async def _connected(self, connected: tunnel.Connected) -> None:
-        peer = connected.peer
-        log.info("tunnel to %s at %s is up, on %s", peer, connected.endpoint, connected.interface)
-        await self._kernel.set_up(connected.interface, connected.mtu)
-        self._cache.worked(peer, connected.endpoint)
+    def _connected(self, connected: tunnel.Connected) -> None:
+        self._cache.worked(connected.peer, connected.endpoint)
         if connected.external_ip and self._own.learn(connected.external_ip):
             log.info("peers see us at %s", connected.external_ip)
             self._cache.set_own(self._own.endpoints())
-        self._event(mesh.TunnelUp(peer, connected.interface))
 
     def _mapped(self, endpoints: tuple[Endpoint, ...]) -> None:
         self._own.mapped = endpoints
@@ -407,89 +356,3 @@ class Node:
             return list(self._cache.addresses)
         count = max(self._mesh.settings.client_count, 10)
         return sorted(self._cache.addresses, key=lambda p: p not in self._mesh.survey.neighbours)[:count]
-
-    # -- servers --
-
-    def _start_server(self, port: int, protocol: str) -> None:
-        server = tunnel.Server(
-            self._plan.openvpn(),
-            server_interface(protocol),
-            self._plan.server_command(port, protocol),
-            admit=self._admit,
-            joined=lambda client: self._joined(client, protocol),
-            left=self._left,
-            up=self._kernel.set_up,
-            down=self._kernel.set_down,
-            mtu=tunnel.MTU.get((protocol, self._plan.parameters.encrypt), 1500),
-        )
-        self._servers[protocol] = server, self._start(server.run(), f"OpenVPN server {protocol}")
-
-    def _admit(self, peer: Prefix, serial: int | None) -> bool:
-        return serial not in self._updates.parameters.crl and peer != self.prefix
-
-    def _joined(self, client: tunnel.ServerClient, protocol: str) -> None:
-        log.info("%s connected from %s by %s", client.peer, client.address, protocol)
-        self._event(mesh.ClientUp(client.peer))
-
-    def _left(self, client: tunnel.ServerClient) -> None:
-        log.info("%s disconnected", client.peer)
-        self._event(mesh.ClientDown(client.peer))
-
-    # -- messages of port 326 (wire.md 6.5) --
-
-    def _answer(self, peer: Prefix | None, code: int, payload: bytes) -> bytes | None:
-        match code:
-            case Code.VERSION:
-                return self._answer_version(peer, payload)
-            case Code.ADDRESS if payload and peer is not None:
-                endpoints = parse_addresses(payload.decode("utf-8", "replace"))
-                self._remember(peer, endpoints)
-                self._event(mesh.AddressLearned(peer, endpoints))
-            case Code.ADDRESS:
-                return self._own_addresses(peer).encode()
-            case Code.ASK_CLOSE if peer is not None:
-                self._event(mesh.CloseAsked(peer))
-            case Code.ALLOW_CLOSE if peer is not None:
-                self._event(mesh.CloseAllowed(peer))
-            case Code.SOFTWARE:
-                return SOFTWARE.encode()
-            case Code.TOPOLOGY if peer in (None, self._updates.parameters.registry_prefix):
-                clients = [p.cn for p in self._mesh.clients]
-                ours = [t.peer.cn for t in self._mesh.tunnels.values() if t.phase is not mesh.Phase.OPENING]
-                return " ".join((str(len(ours)), *ours, *clients)).encode()
-            case Code.LOG if self.prefix == self._updates.parameters.registry_prefix and peer is not None:
-                log.info("%s says: %s", peer, payload[:500].decode("utf-8", "replace"))
-        return None
-
-    def _answer_version(self, peer: Prefix | None, version: bytes) -> bytes | None:
-        if peer is None:  # the registry on this machine: there is something new
-            self._updates.refresh()
-            return None
-        answer = self._updates.hear(version)
-        if known := self._peers.sessions.peer(peer):
-            known.version = max(known.version, version, self._updates.parameters.version)
-        return answer
-
-    def _own_addresses(self, peer: Prefix | None) -> str:
-        endpoints = self._own.endpoints()
-        known = self._peers.sessions.peer(peer) if peer else None
-        if known is not None and known.protocol < 7:
-            endpoints = tuple(Endpoint(e.host, e.port, e.protocol) for e in endpoints)
-        return format_addresses(endpoints)
-
-
-async def _end(task: asyncio.Task[None]) -> None:
-    """Cancel a task and wait for it; its failure is its own and was reported."""
-    task.cancel()
-    await asyncio.wait([task])
-
-
-async def _unless(stop: asyncio.Event, work: Coroutine[Any, Any, Parameters]) -> Parameters | None:
-    """The result of `work`, or None if `stop` comes first."""
-    task, stopped = asyncio.ensure_future(work), asyncio.ensure_future(stop.wait())
-    try:
-        await asyncio.wait((task, stopped), return_when=asyncio.FIRST_COMPLETED)
-        return task.result() if task.done() else None
-    finally:
-        task.cancel()
-        stopped.cancel()

@@ -1,0 +1,83 @@
+"""What a node answers to messages of port 326, and what it does on them (wire.md 6.5)."""
+
+from __future__ import annotations
+
+import logging
+import platform
+from collections.abc import Callable
+
+from re6st import __version__
+from re6st.address import OwnAddresses
+from re6st.core import mesh
+from re6st.core.prefix import Prefix
+from re6st.core.sessions import Sessions
+from re6st.core.wire import Code, Endpoint, format_addresses, parse_addresses
+from re6st.updates import Updates
+
+SOFTWARE = f"{__version__}, {platform.platform()}"
+LOG_LIMIT = 500
+"""Bytes of a message for the log (code 7) that are kept."""
+
+log = logging.getLogger(__name__)
+
+
+class Answers:
+    """`answer` takes each message; `event` is the policy's ear, `remember` keeps the addresses of a peer."""
+
+    def __init__(
+        self,
+        policy: mesh.Mesh,
+        updates: Updates,
+        own: OwnAddresses,
+        sessions: Sessions,
+        event: Callable[[mesh.Event], None],
+        remember: Callable[[Prefix, tuple[Endpoint, ...]], None],
+    ) -> None:
+        self._mesh = policy
+        self._updates = updates
+        self._own = own
+        self._sessions = sessions
+        self._event = event
+        self._remember = remember
+
+    def answer(self, peer: Prefix | None, code: int, payload: bytes) -> bytes | None:
+        """The answer to a message, if it has one; `peer` None: from the registry on this machine (wire.md 7)."""
+        registry = self._updates.parameters.registry_prefix
+        match code:
+            case Code.VERSION:
+                return self._version(peer, payload)
+            case Code.ADDRESS if payload and peer is not None:
+                endpoints = parse_addresses(payload.decode("utf-8", "replace"))
+                self._remember(peer, endpoints)
+                self._event(mesh.AddressLearned(peer, endpoints))
+            case Code.ADDRESS:
+                return self._addresses(peer).encode()
+            case Code.ASK_CLOSE if peer is not None:
+                self._event(mesh.CloseAsked(peer))
+            case Code.ALLOW_CLOSE if peer is not None:
+                self._event(mesh.CloseAllowed(peer))
+            case Code.SOFTWARE:
+                return SOFTWARE.encode()
+            case Code.TOPOLOGY if peer in (None, registry):
+                clients = [p.cn for p in self._mesh.clients]
+                ours = [t.peer.cn for t in self._mesh.tunnels.values() if t.phase is not mesh.Phase.OPENING]
+                return " ".join((str(len(ours)), *ours, *clients)).encode()
+            case Code.LOG if self._mesh.settings.own == registry and peer is not None:
+                log.info("%s says: %s", peer, payload[:LOG_LIMIT].decode("utf-8", "replace"))
+        return None
+
+    def _version(self, peer: Prefix | None, version: bytes) -> bytes | None:
+        if peer is None:  # the registry on this machine: there is something new
+            self._updates.refresh()
+            return None
+        answer = self._updates.hear(version)
+        if known := self._sessions.peer(peer):
+            known.version = max(known.version, version, self._updates.parameters.version)
+        return answer
+
+    def _addresses(self, peer: Prefix | None) -> str:
+        endpoints = self._own.endpoints()
+        known = self._sessions.peer(peer) if peer else None
+        if known is not None and known.protocol < 7:
+            endpoints = tuple(Endpoint(e.host, e.port, e.protocol) for e in endpoints)
+        return format_addresses(endpoints)

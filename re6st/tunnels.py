@@ -1,0 +1,165 @@
+"""All tunnels of one node: our servers, and the client tunnels that the policy wants (wire.md 8.4).
+
+tunnel.py knows how one OpenVPN is run; here is which of them run now, and on which interfaces.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from re6st import mute, tunnel
+from re6st.core import mesh
+from re6st.core.prefix import Prefix
+from re6st.core.wire import Endpoint
+from re6st.kernel import Kernel, KernelError
+from re6st.plan import Plan, server_interface
+from re6st.tasks import Tasks, end
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class _Client:
+    task: asyncio.Task[None]
+    tunnel: tunnel.ClientTunnel | None = None
+
+
+class Tunnels:
+    """Opens, closes and drains tunnels, and tells the policy (`event`) what became of them.
+
+    `connected` hears first of each client tunnel that came up. `plan` may be replaced at any time; see `renew`.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        kernel: Kernel,
+        drains: mute.Mute,
+        tasks: Tasks,
+        event: Callable[[mesh.Event], None],
+        connected: Callable[[tunnel.Connected], None],
+    ) -> None:
+        self.plan = plan
+        self.servers: dict[str, tunnel.Server] = {}
+        """By protocol."""
+        self._serving: dict[str, asyncio.Task[None]] = {}
+        self._clients: dict[Prefix, _Client] = {}
+        self._taps: set[str] = set()
+        """Interfaces of client tunnels in use."""
+        self._kernel = kernel
+        self._drains = drains
+        self._start = tasks.start
+        self._event = event
+        self._connected = connected
+
+    def __contains__(self, peer: Prefix) -> bool:
+        return peer in self._clients
+
+    def __iter__(self) -> Iterator[Prefix]:
+        """Peers we have a client tunnel with, or try to."""
+        return iter(tuple(self._clients))
+
+    async def leave(self) -> None:
+        """End all client tunnels. The servers end with the task group."""
+        await asyncio.gather(*(end(client.task) for client in tuple(self._clients.values())))
+
+    # -- servers --
+
+    async def serve(self) -> None:
+        """Start our servers. Raises KernelError."""
+        for port, protocol in self.plan.servers:
+            await self._kernel.make_tap(server_interface(protocol))
+            self._start_server(port, protocol)
+
+    async def renew(self, *, certificate: bool) -> None:
+        """Restart, one by one, the servers that `plan` has other settings for, or all for a new certificate."""
+        for port, protocol in self.plan.servers:
+            server = self.servers.get(protocol)
+            if server and (certificate or server.argv != self.plan.server_command(port, protocol)):
+                log.info("OpenVPN server %s is restarted with new settings", server.interface)
+                await end(self._serving[protocol])
+                self._start_server(port, protocol)
+
+    def cut_off(self, crl: frozenset[int]) -> None:
+        """End every tunnel with a peer whose certificate is revoked."""
+        for server in self.servers.values():
+            server.kick(crl)
+        for client in self._clients.values():
+            if client.tunnel is not None and client.tunnel.serial in crl:
+                client.task.cancel()
+
+    def _start_server(self, port: int, protocol: str) -> None:
+        plan = self.plan
+        server = tunnel.Server(
+            plan.openvpn(),
+            server_interface(protocol),
+            plan.server_command(port, protocol),
+            admit=self._admit,
+            joined=lambda client: self._joined(client, protocol),
+            left=self._left,
+            up=self._kernel.set_up,
+            down=self._kernel.set_down,
+            mtu=tunnel.MTU.get((protocol, plan.parameters.encrypt), 1500),
+        )
+        self.servers[protocol] = server
+        self._serving[protocol] = self._start(server.run(), f"OpenVPN server {protocol}")
+
+    def _admit(self, peer: Prefix, serial: int | None) -> bool:
+        return serial not in self.plan.parameters.crl and peer != self.plan.identity.prefix
+
+    def _joined(self, client: tunnel.ServerClient, protocol: str) -> None:
+        log.info("%s connected from %s by %s", client.peer, client.address, protocol)
+        self._event(mesh.ClientUp(client.peer))
+
+    def _left(self, client: tunnel.ServerClient) -> None:
+        log.info("%s disconnected", client.peer)
+        self._event(mesh.ClientDown(client.peer))
+
+    # -- client tunnels --
+
+    def open(self, peer: Prefix, endpoints: tuple[Endpoint, ...]) -> None:
+        """Have a tunnel to a peer we have none with."""
+        self._clients[peer] = _Client(self._start(self._hold(peer, endpoints), f"tunnel to {peer}"))
+
+    def close(self, peer: Prefix) -> None:
+        if peer in self._clients:
+            self._clients[peer].task.cancel()
+
+    def drain(self, interface: str) -> None:
+        """Make babel move its routes away from an interface."""
+        self._start(self._drains.add(interface), f"drain {interface}")
+
+    def undrain(self, interface: str) -> None:
+        self._start(self._drains.remove(interface), f"undrain {interface}")
+
+    async def _hold(self, peer: Prefix, endpoints: tuple[Endpoint, ...]) -> None:
+        """Hold one client tunnel, from a free interface to giving it back."""
+        tap = next((name for name in self.plan.client_interfaces if name not in self._taps), None)
+        try:
+            if tap is None:
+                log.warning("no interface left for a tunnel to %s", peer)
+                return
+            self._taps.add(tap)
+            await self._kernel.make_tap(tap)
+            client = tunnel.ClientTunnel(self.plan.openvpn(), tap, peer, endpoints, self._up)
+            self._clients[peer].tunnel = client
+            if await client.run():
+                log.info("tunnel to %s ended", peer)
+        except KernelError as error:
+            log.error("tunnel to %s: %s", peer, error)
+        finally:
+            if tap is not None:
+                await self._kernel.set_down(tap)
+                await self._drains.remove(tap)
+                self._taps.discard(tap)
+            del self._clients[peer]
+            self._event(mesh.TunnelDown(peer))
+
+    async def _up(self, connected: tunnel.Connected) -> None:
+        log.info("tunnel to %s at %s is up, on %s", connected.peer, connected.endpoint, connected.interface)
+        await self._kernel.set_up(connected.interface, connected.mtu)
+        self._connected(connected)
+        self._event(mesh.TunnelUp(connected.peer, connected.interface))
