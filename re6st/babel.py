@@ -29,6 +29,7 @@ HELLO = 0.5
 UPDATE_FIRST, UPDATE_LAST = 1.0, 20.0
 ROUTES_PER_SECOND = 50
 """Routes announced per second and tunnel at rest: about 1.2 kB/s."""
+RTPROT_BOOT = 3
 START_TIME = 10.0
 COMMAND_TIME = 3.0
 
@@ -88,7 +89,9 @@ def configuration(settings: Settings) -> str:
     if settings.ipv4 is not None:
         lines.append(f"redistribute ip {settings.ipv4} eq {settings.ipv4.prefixlen}")
     if settings.gateway:
-        lines.append(f"redistribute ip ::/0 eq 0 src-prefix {settings.network}")
+        # "boot" is what ip(8) and ifupdown put on a route; babeld leaves those out unless they are named.
+        for protocol in ("", f"proto {RTPROT_BOOT} "):
+            lines.append(f"redistribute ip ::/0 eq 0 {protocol}src-prefix {settings.network}")
     # An old gateway's plain default route would take over the whole host.
     lines.append("in ip ::/0 eq 0 src-ip ::/0 src-eq 0 deny")
     lines += ["redistribute deny", f"install pref-src {settings.address}"]

@@ -61,6 +61,7 @@ def test_the_fullest_configuration() -> None:
         "link-quality true split-horizon false key sign accept-bad-signatures true\n"
         "redistribute ip 10.42.3.0/24 eq 24\n"
         "redistribute ip ::/0 eq 0 src-prefix 2001:db8:42::/48\n"
+        "redistribute ip ::/0 eq 0 proto 3 src-prefix 2001:db8:42::/48\n"
         "in ip ::/0 eq 0 src-ip ::/0 src-eq 0 deny\n"
         "redistribute deny\n"
         "install pref-src 2001:db8:42:b::1\n"
