@@ -51,7 +51,7 @@ class Answers:
                 self._remember(peer, endpoints)
                 self._event(mesh.AddressLearned(peer, endpoints))
             case Code.ADDRESS:
-                return self._addresses(peer).encode()
+                return self.addresses(peer).encode()
             case Code.ASK_CLOSE if peer is not None:
                 self._event(mesh.CloseAsked(peer))
             case Code.ALLOW_CLOSE if peer is not None:
@@ -75,7 +75,8 @@ class Answers:
             known.version = max(known.version, version, self._updates.parameters.version)
         return answer
 
-    def _addresses(self, peer: Prefix | None) -> str:
+    def addresses(self, peer: Prefix | None) -> str:
+        """Our endpoints, in the form that the peer reads."""
         endpoints = self._own.endpoints()
         known = self._sessions.peer(peer) if peer else None
         if known is not None and known.protocol < 7:

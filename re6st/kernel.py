@@ -20,6 +20,9 @@ from pyroute2.netlink.exceptions import NetlinkError
 
 RTPROT_BABEL = 42
 RTN_UNREACHABLE = 7
+RT_SCOPE_UNIVERSE = 0
+IFF_UP, IFF_RUNNING = 0x1, 0x40
+IFA_F_DADFAILED, IFA_F_TENTATIVE = 0x08, 0x40
 OUR_LINK = re.compile(r"re6stnet([0-9]*|-(udp|tcp)6?)")
 """Names of tunnel interfaces (wire.md 8.4)."""
 
@@ -102,6 +105,23 @@ class Kernel:
             f"add the route unreachable {network}",
             self._netlink.route("replace", dst=str(network), type="unreachable", family=_family(network)),
         )
+
+    async def uplinks(self) -> dict[Address, bool]:
+        """The global addresses of this machine, on links that are up; and whether the link of each has a carrier.
+
+        One is left out that the kernel does not use yet, or at all: duplicate address detection (RFC 4862 5.4).
+        Raises NetlinkError when they changed meanwhile: ask again.
+        """
+        links = {link["index"]: link["flags"] for link in await self._dump(self._netlink.link("dump"))}
+        found: dict[Address, bool] = {}
+        for entry in await self._dump(self._netlink.addr("dump")):
+            flags = links.get(entry["index"], 0)
+            usable = not (entry.get("flags") or 0) & (IFA_F_TENTATIVE | IFA_F_DADFAILED)
+            if flags & IFF_UP and usable and entry["scope"] == RT_SCOPE_UNIVERSE:
+                # On a point-to-point link `address` is the other end's.
+                ip = ip_address(entry.get("local") or entry.get("address"))
+                found[ip] = found.get(ip, False) or bool(flags & IFF_RUNNING)
+        return found
 
     async def undo(self) -> None:
         """Remove what was added, the last first; what is gone already is no error."""

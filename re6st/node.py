@@ -16,7 +16,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 
 from re6st import PROTOCOL, babel, cert, kernel, process, tunnel
-from re6st.address import OwnAddresses, family
+from re6st.address import OwnAddresses
 from re6st.answers import Answers
 from re6st.cache import Cache
 from re6st.client import RegistryClient, RegistryError
@@ -24,14 +24,14 @@ from re6st.core import mesh
 from re6st.core.params import Parameters
 from re6st.core.prefix import Prefix, address, ipv4_address, subnet
 from re6st.core.survey import survey
-from re6st.core.wire import Code, Endpoint, format_addresses, parse_addresses
+from re6st.core.wire import Code, Endpoint, parse_addresses
 from re6st.hooks import Hooks
 from re6st.kernel import Kernel
 from re6st.mute import Mute
 from re6st.notify import Notifier
 from re6st.peers import NodeCrypto, Peers
 from re6st.plan import Config, Plan
-from re6st.portmap import PortMapper
+from re6st.reach import Reach
 from re6st.rundir import RunDirectory
 from re6st.tasks import Tasks, end, unless
 from re6st.tunnels import Tunnels
@@ -132,10 +132,23 @@ class Node:
 
     def _prepare(self) -> None:
         plan = self._plan
+        if not plan.servers:
+            self._own.ports = ()
         settings = plan.mesh(can_drain=self._mute.available)
         self._mesh = mesh.Mesh(settings, self._cache.addresses, random.Random())  # noqa: S311
         self._answers = Answers(self._mesh, self._updates, self._own, self._peers.sessions, self._event, self._remember)
         self._tunnels = Tunnels(plan, self._kernel, self._mute, self._tasks, self._event, self._connected)
+        self._reach = Reach(
+            self._own,
+            self._kernel.uplinks,
+            self._ours,
+            upnp=self.config.upnp,
+            moved=self._moved,
+            keep=self._cache.set_own,
+            acquainted=self._peers.sessions.acquainted,
+            reachable=lambda peer: peer in self._mesh.survey.peers,
+            tell=lambda peer: self._peers.send(peer, Code.ADDRESS, self._answers.addresses(peer).encode()),
+        )
         self._write_revoked(plan.parameters.crl)
         self._babel = babel.Babel(
             plan.babel_command(),
@@ -165,10 +178,8 @@ class Node:
             self._tasks.start(self._watch_routes(), "routes"),
             self._tasks.start(self._tick(), "tick"),
             self._tasks.start(self._configure_babel(), "babel's settings"),
+            self._tasks.start(self._reach.run(), "reach"),
         ]
-        if self.config.upnp and self._plan.servers:
-            ports = [(port, protocol) for port, protocol in self.config.ports if family(protocol) == 4]
-            self._loops.append(self._tasks.start(PortMapper(ports, self._mapped, self.config.country).run(), "UPnP"))
         await self._hooks.start()
         self._loops.append(self._tasks.start(self._hooks.watch(), "hooks"))
         self._loops.append(self._tasks.start(self._tell_systemd(), "systemd"))
@@ -337,14 +348,18 @@ class Node:
 
     def _connected(self, connected: tunnel.Connected) -> None:
         self._cache.worked(connected.peer, connected.endpoint)
-        if connected.external_ip and self._own.learn(connected.external_ip):
-            log.info("peers see us at %s", connected.external_ip)
-            self._cache.set_own(self._own.endpoints())
+        self._reach.learn(connected)
 
-    def _mapped(self, endpoints: tuple[Endpoint, ...]) -> None:
-        self._own.mapped = endpoints
-        log.info("the router sends to us what comes to %s", format_addresses(endpoints) or "no port")
-        self._cache.set_own(self._own.endpoints())
+    def _moved(self, lost: frozenset[kernel.Address], news: bool) -> None:
+        """Addresses of this machine were lost, and others are there that were not."""
+        self._tunnels.moved(lost)
+        if news:
+            self._event(mesh.UplinkUp())
+
+    def _ours(self, ip: kernel.Address) -> bool:
+        """Whether an address is one inside re6st."""
+        ipv4 = self._plan.parameters.ipv4
+        return ip in self.network or (ipv4 is not None and ip in ipv4)
 
     def _remember(self, peer: Prefix, endpoints: tuple[Endpoint, ...]) -> None:
         if endpoints and peer != self.prefix:

@@ -284,7 +284,7 @@ class Server:
 
 @dataclass(frozen=True, slots=True)
 class Connected:
-    """A client tunnel is up. `external_ip` is our address as the peer sees it."""
+    """A client tunnel is up. `external_ip` is our address as the peer sees it, `source` as this machine does."""
 
     peer: Prefix
     endpoint: Endpoint
@@ -292,6 +292,7 @@ class Connected:
     serial: int | None
     external_ip: str | None
     mtu: int
+    source: Address | None = field(default=None, compare=False)
 
 
 class ClientTunnel:
@@ -299,7 +300,8 @@ class ClientTunnel:
 
     An address that fails makes place for the next one at once, and one that does not answer stands aside for it after
     STAGGER seconds (RFC 8305): the first that connects ends the others. All share one interface, which OpenVPN opens
-    only when it is let in. `source` is our own address under the tunnel, `serial` that of the peer's certificate.
+    only when it is let in. `source` is our own address under the tunnel (None: not known, or no way to the peer),
+    `serial` the number of the peer's certificate.
     """
 
     def __init__(
@@ -316,9 +318,14 @@ class ClientTunnel:
         self.source: Address | None = None
         self._settings = settings
         self._endpoints = endpoints
-        self._connected = connected
+        self._told = connected
         self._winner: _Attempt | None = None
         self._attempts: list[_Attempt] = []
+
+    @property
+    def connected(self) -> bool:
+        """Whether it is up, or was."""
+        return self._winner is not None
 
     async def run(self) -> bool:
         """Whether it was connected at all. Cancelling it ends the tunnel."""
@@ -334,7 +341,7 @@ class ClientTunnel:
                         break
         except ExceptionGroup as group_error:
             raise group_error.exceptions[0] from None
-        return self._winner is not None
+        return self.connected
 
     async def _turn(self, attempt: _Attempt) -> None:
         """Wait until the address after this one may be tried."""
@@ -356,6 +363,8 @@ class ClientTunnel:
             attempt.over.set()
 
     async def _run_process(self, attempt: _Attempt) -> None:
+        if self._winner is None:
+            self.source = source_address(attempt.endpoint.host)
         argv = client_command(self._settings, self.interface, self.peer, attempt.endpoint, attempt.name)
         child, management = await _start(self._settings, attempt.name, argv)
         clock = asyncio.get_running_loop().time
@@ -393,7 +402,7 @@ class ClientTunnel:
         self.serial = environment.serial
         self.source = source_address(environment.trusted_ip or attempt.endpoint.host)
         mtu = environment.get("tun_mtu", "")
-        await self._connected(
+        await self._told(
             Connected(
                 self.peer,
                 attempt.endpoint,
@@ -401,6 +410,7 @@ class ClientTunnel:
                 environment.serial,
                 environment.external_ip,
                 min(int(mtu), 9000) if mtu.isascii() and mtu.isdigit() and int(mtu) >= 1280 else 1500,
+                self.source,
             )
         )
 

@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 
 from re6st import mute, tunnel
 from re6st.core import mesh
 from re6st.core.prefix import Prefix
 from re6st.core.wire import Endpoint
-from re6st.kernel import Kernel, KernelError
+from re6st.kernel import Address, Kernel, KernelError
 from re6st.plan import Plan, server_interface
 from re6st.tasks import Tasks, end
 
@@ -89,6 +89,14 @@ class Tunnels:
             server.kick(crl)
         for client in self._clients.values():
             if client.tunnel is not None and client.tunnel.serial in crl:
+                client.task.cancel()
+
+    def moved(self, lost: Collection[Address]) -> None:
+        """Our addresses changed: end at once the client tunnels from those lost, and the tries that had no way out."""
+        for peer, client in self._clients.items():
+            tunnel = client.tunnel
+            if tunnel and (tunnel.source in lost or (tunnel.source is None and not tunnel.connected)):
+                log.info("leaving the tunnel to %s: it ran from %s", peer, tunnel.source or "no address of ours")
                 client.task.cancel()
 
     def _start_server(self, port: int, protocol: str) -> None:

@@ -39,6 +39,7 @@ from re6st.core.mesh_events import (
     TunnelDown,
     TunnelUp,
     UndrainTunnel,
+    UplinkUp,
 )
 from re6st.core.prefix import Prefix
 from re6st.core.survey import Survey
@@ -92,6 +93,7 @@ __all__ = [
     "TunnelDown",
     "TunnelUp",
     "UndrainTunnel",
+    "UplinkUp",
 ]
 
 
@@ -202,6 +204,8 @@ class Mesh:
                     if not actions:
                         self._failed(peer, now)
                     return actions
+                if endpoints:  # told unasked: it moved
+                    self._failures.pop(peer, None)
             case BootstrapAnswered(peer, endpoints):
                 self._bootstrap.pending = False
                 if peer is not None and peer not in self.survey.peers and self._room() > 0:
@@ -215,6 +219,11 @@ class Mesh:
                     return [self._close(tunnel, "replaced", now)]
             case SettingsChanged(settings):
                 self.settings = settings
+            case UplinkUp():
+                self._failures.clear()
+                self._bootstrap = _Wait(
+                    min(self._bootstrap.until, now + BOOTSTRAP_FIRST), pending=self._bootstrap.pending
+                )
         return self.tick(now)
 
     def tick(self, now: float) -> list[Action]:

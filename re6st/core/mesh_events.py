@@ -103,6 +103,11 @@ class SettingsChanged:
     settings: Settings
 
 
+@dataclass(frozen=True, slots=True)
+class UplinkUp:
+    """A link or an address of this machine came, or came back: what failed may work now."""
+
+
 Event = (
     TunnelUp
     | TunnelDown
@@ -114,6 +119,7 @@ Event = (
     | CloseAsked
     | CloseAllowed
     | SettingsChanged
+    | UplinkUp
 )
 
 

@@ -194,6 +194,10 @@ class Sessions:
         peer = self._peers.get(prefix)
         return peer is not None and peer.connected(now)
 
+    def acquainted(self) -> list[Prefix]:
+        """The peers we have had a session with, the latest first."""
+        return [peer.prefix for peer in reversed(self._peers.values()) if peer.session is not None]
+
     def forget(self, revoked: frozenset[int]) -> list[Prefix]:
         """Drop the peers whose certificate is revoked (wire.md 5.3 point 6)."""
         gone = [p.prefix for p in self._peers.values() if p.certificate and p.certificate.serial in revoked]

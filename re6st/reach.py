@@ -1,0 +1,159 @@
+"""How others reach us, kept true while this machine moves (wire.md 10.5, 6.5).
+
+A changed address is noticed at once from the kernel; the tunnels that ran from it are left, the router is asked again,
+and what we tell peers changes: those we have spoken with are told, a few a second.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable, Iterable
+from contextlib import aclosing
+
+from pyroute2.netlink.exceptions import NetlinkError
+
+from re6st import watch
+from re6st.address import OwnAddresses, family
+from re6st.core.prefix import Prefix
+from re6st.core.wire import Endpoint, format_addresses
+from re6st.kernel import Address
+from re6st.portmap import PortMapper
+from re6st.tunnel import Connected
+
+AUDIENCE_LIMIT = 200
+"""Peers that are told: as many as remember us (cache.py), the latest first."""
+TOLD_AT_ONCE, TELL_EVERY = 10, 1.0
+"""Messages in a row, and seconds between two rows."""
+PATIENCE = 600.0
+"""Seconds that a peer out of reach is waited for."""
+READ_AGAIN = 0.5
+
+log = logging.getLogger(__name__)
+
+
+class Audience:
+    """Who has still to be told that our addresses changed."""
+
+    def __init__(self) -> None:
+        self._waiting: dict[Prefix, None] = {}
+        self._until = 0.0
+
+    def start(self, peers: Iterable[Prefix], now: float) -> None:
+        """There is something new: everybody is told, whoever waited before too."""
+        self._waiting = dict.fromkeys([*peers][:AUDIENCE_LIMIT])
+        self._until = now + PATIENCE
+
+    def next(self, reachable: Callable[[Prefix], bool], now: float) -> list[Prefix]:
+        """Whom to tell now."""
+        if now > self._until:
+            self._waiting.clear()
+        told = [peer for peer in self._waiting if reachable(peer)][:TOLD_AT_ONCE]
+        for peer in told:
+            del self._waiting[peer]
+        return told
+
+
+class Reach:
+    """Keeps `own` up to date. `run` until cancelled, which also closes the ports at the router.
+
+    `uplinks` reads the machine's addresses (kernel.py), of which `ours` are those inside re6st; `moved` hears which
+    were lost, and whether something is there that was not. `acquainted` are the peers we have spoken with,
+    `reachable` says whether one can be told now, and `tell` tells it. `keep` remembers our endpoints.
+    """
+
+    def __init__(
+        self,
+        own: OwnAddresses,
+        uplinks: Callable[[], Awaitable[dict[Address, bool]]],
+        ours: Callable[[Address], bool],
+        *,
+        upnp: bool,
+        moved: Callable[[frozenset[Address], bool], None],
+        keep: Callable[[tuple[Endpoint, ...]], None],
+        acquainted: Callable[[], Iterable[Prefix]],
+        reachable: Callable[[Prefix], bool],
+        tell: Callable[[Prefix], None],
+    ) -> None:
+        self._own = own
+        self._uplinks = uplinks
+        self._ours = ours
+        self._moved = moved
+        self._keep = keep
+        self._acquainted = acquainted
+        self._reachable = reachable
+        self._tell = tell
+        self._audience = Audience()
+        self._told = own.endpoints()
+        ports = [(port, protocol) for port, protocol in own.ports if family(protocol) == 4]
+        self._router = PortMapper(ports, self._mapped, own.country) if upnp and ports else None
+
+    async def run(self) -> None:
+        """Raises OSError when the kernel tells nothing."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._watch(), name="addresses")
+            group.create_task(self._tell_peers(), name="telling addresses")
+            if self._router is not None:
+                group.create_task(self._router.run(), name="UPnP")
+
+    def learn(self, connected: Connected) -> None:
+        """A server saw us from outside."""
+        if connected.external_ip and self._own.learn(connected.external_ip, connected.source):
+            log.info("peers see us at %s", connected.external_ip)
+            self._changed()
+
+    def _mapped(self, endpoints: tuple[Endpoint, ...]) -> None:
+        self._own.mapped = endpoints
+        log.info("the router sends to us what comes to %s", format_addresses(endpoints) or "no port")
+        self._changed()
+
+    async def _watch(self) -> None:
+        before: dict[Address, bool] | None = None
+        async with aclosing(watch.changes()) as changes:
+            async for _ in changes:
+                now = await self._read()
+                if before is not None and now != before:
+                    self._compare(before, now)
+                elif before is None:
+                    self._own.moved(tuple(now))
+                    self._changed()
+                before = now
+
+    async def _read(self) -> dict[Address, bool]:
+        while True:
+            try:
+                found = await self._uplinks()
+            except NetlinkError as error:
+                log.debug("the addresses of this machine: %s", error)
+                await asyncio.sleep(READ_AGAIN)
+            else:
+                return {ip: alive for ip, alive in found.items() if not self._ours(ip)}
+
+    def _compare(self, before: dict[Address, bool], now: dict[Address, bool]) -> None:
+        lost = frozenset(before.keys() - now.keys())
+        news = any(alive and not before.get(ip) for ip, alive in now.items())
+        for ip in sorted(lost, key=str):
+            log.info("the address %s is gone", ip)
+        for ip in sorted(now.keys() - before.keys(), key=str):
+            log.info("the address %s is new", ip)
+        self._own.moved(tuple(now))
+        self._changed()
+        if self._router is not None:
+            self._router.ask_again()
+        self._moved(lost, news)
+
+    def _changed(self) -> None:
+        endpoints = self._own.endpoints()
+        if endpoints:
+            self._keep(endpoints)
+        if endpoints != self._told:
+            self._told = endpoints
+            # An empty list would be a question (wire.md 6.5): who has none tells nobody.
+            self._audience.start(self._acquainted() if endpoints else (), time.monotonic())
+
+    async def _tell_peers(self) -> None:
+        while True:
+            for peer in self._audience.next(self._reachable, time.monotonic()):
+                self._tell(peer)
+            await asyncio.sleep(TELL_EVERY)

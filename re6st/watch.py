@@ -1,0 +1,55 @@
+"""News of this machine's addresses and links, from the kernel as they happen (rtnetlink(7)).
+
+Only that something changed is taken from here; what there is now is read afresh, so that no message can mislead.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import socket
+from collections.abc import AsyncGenerator, Callable, Iterator
+
+RTMGRP_LINK, RTMGRP_IPV4_IFADDR, RTMGRP_IPV6_IFADDR = 0x1, 0x10, 0x100
+SIZE = 65536
+SETTLE = 0.2
+"""Seconds that changes are collected for: they come in groups, an address after its link, a route after both."""
+
+
+def open_netlink() -> socket.socket:
+    """A socket that the kernel writes to when a link or an address changes. Raises OSError."""
+    sock = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE)
+    try:
+        sock.setblocking(False)
+        sock.bind((0, RTMGRP_LINK | RTMGRP_IPV4_IFADDR | RTMGRP_IPV6_IFADDR))
+    except OSError:
+        sock.close()
+        raise
+    return sock
+
+
+async def changes(make: Callable[[], socket.socket] = open_netlink) -> AsyncGenerator[None, None]:
+    """Once at the start, then again after each group of changes. Raises OSError when there is no such socket."""
+    loop = asyncio.get_running_loop()
+    with make() as sock:
+        yield
+        while True:
+            with _overflow_is_news():
+                await loop.sock_recv(sock, SIZE)
+            await asyncio.sleep(SETTLE)
+            with contextlib.suppress(BlockingIOError):
+                while True:
+                    with _overflow_is_news():
+                        sock.recv(SIZE)
+            yield
+
+
+@contextlib.contextmanager
+def _overflow_is_news() -> Iterator[None]:
+    """There were more messages than the socket holds: which they were does not matter."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno != errno.ENOBUFS:
+            raise
