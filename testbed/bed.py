@@ -329,6 +329,25 @@ class Host:
         """Undo `cut`."""
         self.ports[interface].state(forwarding=True)
 
+    def lose(self, other: Host, percent: int = 100) -> None:
+        """Lose this share of the packets between this host and another one, in both directions; nobody is told."""
+        table = f"lose_{other.name}"
+        chance = "" if percent >= 100 else f"numgen random mod 100 < {percent} "
+        addresses = [("ip", other.address)] + ([("ip6", other.ipv6)] if other.ipv6 else [])
+        rules = [
+            f"add rule inet {table} {chain} {kind} {end}addr {address} {chance}drop"
+            for kind, address in addresses
+            for chain, end in (("input", "s"), ("output", "d"))
+        ]
+        filters = ((chain, f"type filter hook {chain} priority -10;") for chain in ("input", "output"))
+        chains = [f"add chain inet {table} {chain} {{ {what} }}" for chain, what in filters]
+        start = [f"add table inet {table}", f"delete table inet {table}", f"add table inet {table}"]
+        self.run(["nft", "\n".join([*start, *chains, *rules])])
+
+    def find(self, other: Host) -> None:
+        """Undo `lose`."""
+        self.run(["nft", f"delete table inet lose_{other.name}"])
+
     # --- end ---
 
     def close(self) -> None:

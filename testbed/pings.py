@@ -15,11 +15,14 @@ import threading
 import time
 from collections.abc import Iterable, Iterator
 from ipaddress import IPv6Address
+from itertools import pairwise
 
 from testbed.bed import Host
 
 PACE = 0.1
 """Seconds between two pings of a `Pinger`."""
+LATE = 1.0
+"""Seconds after which an answer to a `Pinger` comes too late."""
 ECHO_REQUEST, ECHO_REPLY = 128, 129  # RFC 4443 section 4
 HEADER = struct.Struct("!BBHQ")  # type, code, checksum (the kernel's), then identifier and sequence number as our token
 IPV6_HEADER = 40
@@ -66,39 +69,90 @@ def ping(host: Host, address: IPv6Address, timeout: float = 2.0, size: int = 64)
 
 
 class Pinger:
-    """Pings an address from a host, ten times a second, and remembers the longest time without an answer."""
+    """Pings an address from a host every `pace` seconds, and knows the longest time in which nothing came through.
 
-    def __init__(self, source: Host, target: IPv6Address) -> None:
-        self.source, self.target = source, target
-        self.sent = self.lost = 0
-        self.longest = 0.0
+    A ping counts as lost if its answer takes longer than LATE seconds. The figures are there once `running` has ended.
+    """
+
+    def __init__(self, source: Host, target: IPv6Address, pace: float = PACE) -> None:
+        self.source, self.target, self.pace = source, target, pace
+        self.times: list[float] = []
+        """When each ping was sent, by the monotonic clock."""
+        self.trips: dict[int, float] = {}
+        """Round trips in seconds of those that were answered, by position in `times`."""
 
     def __str__(self) -> str:
         return f"{self.lost} of {self.sent} pings lost, longest gap {self.longest:.2f} s"
 
+    @property
+    def sent(self) -> int:
+        return len(self.times)
+
+    @property
+    def lost(self) -> int:
+        return self.sent - len(self.trips)
+
+    @property
+    def longest(self) -> float:
+        """The longest time in seconds between two pings that were answered, less the pace; all of it if none was."""
+        if not self.trips:
+            return self.times[-1] - self.times[0] if self.times else 0.0
+        moments = [self.times[0] - self.pace, *(self.times[n] for n in sorted(self.trips)), self.times[-1] + self.pace]
+        return max(0.0, max(later - sooner for sooner, later in pairwise(moments)) - self.pace)
+
+    def lost_since(self, moment: float) -> float:
+        """The share of the pings sent since then that was lost."""
+        sent = [n for n, time_sent in enumerate(self.times) if time_sent >= moment]
+        return sum(n not in self.trips for n in sent) / len(sent) if sent else 0.0
+
     @contextlib.contextmanager
-    def running(self) -> Iterator[None]:
+    def running(self) -> Iterator[Pinger]:
         """Pings while the block runs."""
         stop = threading.Event()
         thread = threading.Thread(target=self._run, args=(stop,))
         thread.start()
         try:
-            yield
+            yield self
         finally:
             stop.set()
             thread.join()
 
     def _run(self, stop: threading.Event) -> None:
-        answered = time.monotonic()
-        while not stop.is_set():
-            start = time.monotonic()
-            self.sent += 1
-            if ping(self.source, self.target, timeout=PACE) is None:
-                self.lost += 1
-            else:
-                answered = time.monotonic()
-            self.longest = max(self.longest, time.monotonic() - answered)
-            stop.wait(max(0.0, start + PACE - time.monotonic()))
+        stream = secrets.randbits(32) << 32
+        with self.source.namespace.call(_open) as own, selectors.DefaultSelector() as selector:
+            selector.register(own, selectors.EVENT_READ)
+            due = time.monotonic()
+            while not stop.is_set():
+                number, now = len(self.times), time.monotonic()
+                self.times.append(now)
+                packet = HEADER.pack(ECHO_REQUEST, 0, 0, stream | number).ljust(64 - IPV6_HEADER, b".")
+                with contextlib.suppress(OSError):  # no route: no answer then
+                    own.sendto(packet, (str(self.target), 0))
+                # A pause of this process itself must not be followed by a burst.
+                due = max(due + self.pace, now)
+                self._listen(own, selector, stream, due)
+            self._listen(own, selector, stream, time.monotonic() + LATE, all_answers=True)
+
+    def _listen(
+        self,
+        own: socket.socket,
+        selector: selectors.BaseSelector,
+        stream: int,
+        until: float,
+        *,
+        all_answers: bool = False,
+    ) -> None:
+        while (left := until - time.monotonic()) > 0 and not (all_answers and not self.lost):
+            if not selector.select(left):
+                return
+            with contextlib.suppress(OSError):
+                data, source = own.recvfrom(65536)
+                if len(data) < HEADER.size or IPv6Address(source[0]) != self.target:
+                    continue
+                token, now = HEADER.unpack_from(data)[3], time.monotonic()
+                number = token ^ stream
+                if number < self.sent and now - self.times[number] <= LATE:
+                    self.trips.setdefault(number, now - self.times[number])
 
 
 def _receive(own: socket.socket, waiting: dict[int, tuple[Pair, float]], results: dict[Pair, float | None]) -> None:
