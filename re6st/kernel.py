@@ -9,8 +9,10 @@ from __future__ import annotations
 import logging
 import re
 import socket
+from collections.abc import Iterable
 from contextlib import suppress
-from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +24,7 @@ RTPROT_BABEL = 42
 RTN_UNREACHABLE = 7
 RT_SCOPE_UNIVERSE = 0
 IFF_UP, IFF_RUNNING = 0x1, 0x40
-IFA_F_DADFAILED, IFA_F_TENTATIVE = 0x08, 0x40
+IFA_F_NODAD, IFA_F_DADFAILED, IFA_F_TENTATIVE = 0x02, 0x08, 0x40
 OUR_LINK = re.compile(r"re6stnet([0-9]*|-(udp|tcp)6?)")
 """Names of tunnel interfaces (wire.md 8.4)."""
 
@@ -34,6 +36,17 @@ Address = IPv4Address | IPv6Address
 
 class KernelError(Exception):
     """The kernel refused; the text says what, and what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Presence:
+    """What the kernel is told of the network in one family: our address in it, and where nothing leaks to."""
+
+    network: Network
+    address: Address
+    length: int
+    """Of the prefix that our address brings a route for."""
+    unreachable: tuple[Network, ...]
 
 
 class Kernel:
@@ -50,8 +63,11 @@ class Kernel:
 
     # -- links --
 
-    async def make_tap(self, name: str) -> None:
+    async def make_tap(self, name: str, ipv4: IPv4Address | None = None) -> None:
         """Make a persistent TAP interface, down; one of that name is taken over. Raises KernelError.
+
+        `ipv4` is for babeld, which then speaks of IPv4 as older ones understand it (wire.md 1.4): without an address it
+        gives an IPv6 next hop (RFC 9229).
 
         Duplicate address detection is off on it: nobody else can have its random link-local address, and waiting for
         the detection would cost a second of every new tunnel.
@@ -63,6 +79,8 @@ class Kernel:
             )
         if name not in self._links:
             self._links.append(name)
+        if ipv4 is not None:
+            await self._put_address(ipv4, 32, name)
         for setting, value in (("accept_dad", 0), ("dad_transmits", 0), ("accept_ra", 0)):
             self._sysctl(f"ipv6/conf/{name}/{setting}", value)
 
@@ -90,13 +108,25 @@ class Kernel:
 
     async def add_address(self, ip: Address, length: int, interface: str) -> None:
         """Put an address on an interface, which is brought up. Raises KernelError."""
-        index = await self._need(interface)
         await self.set_up(interface)
         self._addresses.append((ip, length, interface))
+        await self._put_address(ip, length, interface)
+
+    async def _put_address(self, ip: Address, length: int, interface: str) -> None:
+        # Our certificate says that it is ours alone; no route can have it as source before it is found to be.
+        flags = {"flags": IFA_F_NODAD} if ip.version == 6 else {}
         await self._do(
             f"put {ip}/{length} on {interface}",
-            self._netlink.addr("replace", index=index, address=str(ip), prefixlen=length),
+            self._netlink.addr(
+                "replace", index=await self._need(interface), address=str(ip), prefixlen=length, **flags
+            ),
         )
+
+    async def enter(self, presence: Presence, interface: str) -> None:
+        """Put our address on an interface, and the routes that keep traffic inside. Raises KernelError."""
+        for network in presence.unreachable:
+            await self.add_unreachable(network)
+        await self.add_address(presence.address, presence.length, interface)
 
     async def add_unreachable(self, network: Network) -> None:
         """Keep traffic to unknown parts of the network off the default route (wire.md 1.3). Raises KernelError."""
@@ -138,8 +168,11 @@ class Kernel:
         self._unreachable.clear()
         self._addresses.clear()
 
-    async def clear(self, network: Network) -> list[str]:
-        """Remove what an earlier run left: our TAPs, routes and addresses inside the network. Says what it removed."""
+    async def clear(self, presences: Iterable[Presence]) -> list[str]:
+        """Remove what an earlier run left: TAPs, babel's and unreachable routes in our networks, our address in each.
+
+        What else has an address there, the user gave it. Says what it removed.
+        """
         removed = []
         for link in await self._dump(self._netlink.link("dump")):
             name = link.get("ifname", "")
@@ -147,26 +180,32 @@ class Kernel:
                 with suppress(NetlinkError):
                     await self._netlink.link("del", index=link["index"])
                     removed.append(f"interface {name}")
-        for route in await self._dump(self._netlink.route("dump", family=_family(network))):
-            if await self._clear_route(route, network):
-                removed.append(f"route {route.get('dst')}/{route['dst_len']}")
-        for entry in await self._dump(self._netlink.addr("dump", family=_family(network))):
-            ip = ip_address(entry.get("address"))
-            if ip in network:
-                with suppress(NetlinkError):
-                    await self._netlink.addr("del", index=entry["index"], address=str(ip), prefixlen=entry["prefixlen"])
-                    removed.append(f"address {ip}")
+        for presence in presences:
+            family = _family(presence.network)
+            for route in await self._dump(self._netlink.route("dump", family=family)):
+                if await self._clear_route(route, presence):
+                    removed.append(f"route {route.get('dst') or 'default'}/{route['dst_len']}")
+            for entry in await self._dump(self._netlink.addr("dump", family=family)):
+                if ip_address(entry.get("local") or entry.get("address")) == presence.address:
+                    where = {"index": entry["index"], "prefixlen": entry["prefixlen"]}
+                    with suppress(NetlinkError):
+                        await self._netlink.addr("del", address=str(presence.address), **where)
+                        removed.append(f"address {presence.address}")
         return removed
 
-    async def _clear_route(self, route: Any, network: Network) -> bool:
-        text, length = route.get("dst"), route["dst_len"]
-        if text is None or length < network.prefixlen or ip_address(text) not in network:
+    async def _clear_route(self, route: Any, presence: Presence) -> bool:
+        network = presence.network
+        text, length, source = route.get("dst"), route["dst_len"], route.get("src")
+        inside = text is not None and length >= network.prefixlen and ip_address(text) in network
+        # A way to the Internet through a gateway is for our sources only (wire.md 9.3).
+        outward = source is not None and f"{source}/{route['src_len']}" == str(network)
+        blocking = route["type"] == RTN_UNREACHABLE
+        ours = blocking and inside and ip_network(f"{text}/{length}") in presence.unreachable
+        if not ours and (route["proto"] != RTPROT_BABEL or not (inside or outward)):
             return False
-        unreachable = route["type"] == RTN_UNREACHABLE
-        if route["proto"] != RTPROT_BABEL and not (unreachable and length == network.prefixlen):
-            return False
-        arguments: dict[str, Any] = {"dst": f"{text}/{length}", "family": _family(network), "proto": route["proto"]}
-        arguments |= {"type": "unreachable"} if unreachable else {"oif": route.get("oif")}
+        arguments: dict[str, Any] = {"family": _family(network), "proto": route["proto"]}
+        arguments |= {"dst": f"{text or '::'}/{length}"} | ({"src": str(network)} if outward else {})
+        arguments |= {"type": "unreachable"} if blocking else {"oif": route.get("oif")}
         arguments |= {"table": route.get("table") or route["table"], "priority": route.get("priority")}
         with suppress(NetlinkError):
             await self._netlink.route("del", **arguments)

@@ -22,9 +22,10 @@ from re6st.cache import Cache
 from re6st.client import RegistryClient, RegistryError
 from re6st.core import mesh
 from re6st.core.params import Parameters
-from re6st.core.prefix import Prefix, address, ipv4_address, subnet
+from re6st.core.prefix import Prefix, address, subnet
 from re6st.core.survey import survey
 from re6st.core.wire import Code, Endpoint, parse_addresses
+from re6st.forwarding import Advertisements
 from re6st.hooks import Hooks
 from re6st.kernel import Kernel
 from re6st.mute import Mute
@@ -100,6 +101,7 @@ class Node:
         self._crypto = NodeCrypto(self._identity, lambda: self._updates.parameters.crl)
         self._peers = Peers(self._crypto, self._identity, parameters.version, lambda *m: self._answers.answer(*m))
         self._kernel = Kernel()
+        self._advertisements = Advertisements()
         self._mute = Mute()
         self._hooks = Hooks(self.config.up, self.config.daemons, self._environment())
         self._notifier = Notifier()
@@ -118,6 +120,7 @@ class Node:
             await self._hooks.stop()
             await self._mute.close()
             await self._kernel.undo()
+            self._advertisements.undo()
             self._kernel.close()
             self._peers.close()
             self._notifier.close()
@@ -127,7 +130,7 @@ class Node:
         for pid in await process.end_leftovers(frozenset(PROGRAMS), self.config.run):
             log.warning("ended process %s, left by an earlier run", pid)
         await self._mute.clear()
-        for what in await self._kernel.clear(self.network):
+        for what in await self._kernel.clear(self._plan.presences):
             log.warning("removed %s, left by an earlier run", what)
 
     def _prepare(self) -> None:
@@ -161,14 +164,9 @@ class Node:
     async def _enter(self) -> None:
         """Put our address on the machine and start everything."""
         log.info("%s (%s), subnet %s, protocol %s", self.address, self.prefix, self.subnet, PROTOCOL)
-        await self._kernel.add_unreachable(self.network)
-        await self._kernel.add_address(self.address, self.subnet.prefixlen, self.config.main_interface)
-        ipv4, ipv4_network = self._plan.ipv4, self._plan.parameters.ipv4
-        if ipv4 is not None and ipv4_network is not None:
-            await self._kernel.add_unreachable(ipv4_network)
-            await self._kernel.add_address(ipv4_address(ipv4), 32, self.config.main_interface)
-            if self.config.main_interface == "lo":
-                await self._kernel.add_unreachable(ipv4)
+        self._advertisements.keep()
+        for presence in self._plan.presences:
+            await self._kernel.enter(presence, self.config.main_interface)
         await self._tunnels.serve()
         self._updates.changed = self._apply
         self._updates.connected = lambda: self._mesh.connected
@@ -204,6 +202,7 @@ class Node:
         await self._hooks.stop()
         await self._mute.close()
         await self._kernel.undo()
+        self._advertisements.undo()
         await self._tasks.end_all()
 
     def _write_revoked(self, crl: frozenset[int]) -> None:

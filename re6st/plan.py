@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass, field
 from functools import cached_property
-from ipaddress import IPv4Network
+from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 
 from re6st import babel, cert, tunnel
@@ -17,7 +17,8 @@ from re6st.address import Ip
 from re6st.core import mesh
 from re6st.core.babel_keys import key_in_use
 from re6st.core.params import Parameters
-from re6st.core.prefix import Prefix, address, ipv4_subnet, subnet
+from re6st.core.prefix import Prefix, address, ipv4_address, ipv4_subnet, subnet
+from re6st.kernel import Presence
 
 CLOSE_TIME = 60.0
 """Seconds the exchange before closing a tunnel may take, less where hellos are short: OpenVPN's ping-exit runs on."""
@@ -112,6 +113,25 @@ class Plan:
             return found
         log.warning("no IPv4 subnet for node number %s: going on without IPv4", number)
         return None
+
+    @property
+    def ipv4_address(self) -> IPv4Address | None:
+        """Our address in it."""
+        return None if self.ipv4 is None else ipv4_address(self.ipv4)
+
+    @property
+    def presences(self) -> list[Presence]:
+        """Our addresses and routes (wire.md 1.3, 1.4); each brings a route to our subnet, which babeld announces."""
+        network, prefix = self.identity.trust.network, self.identity.prefix
+        found = [Presence(network, address(network, prefix), subnet(network, prefix).prefixlen, (network,))]
+        if self.ipv4 is not None and self.ipv4_address is not None and self.parameters.ipv4 is not None:
+            whole = self.parameters.ipv4
+            if self.config.main_interface == "lo":
+                # An address with that length would make all the subnet local.
+                found.append(Presence(whole, self.ipv4_address, 32, (whole, self.ipv4)))
+            else:
+                found.append(Presence(whole, self.ipv4_address, self.ipv4.prefixlen, (whole,)))
+        return found
 
     def mesh(self, *, can_drain: bool) -> mesh.Settings:
         """For the policy; tunnels are only refreshed where they can be drained first."""

@@ -71,7 +71,7 @@ class Tunnels:
     async def serve(self) -> None:
         """Start our servers. Raises KernelError."""
         for port, protocol in self.plan.servers:
-            await self._kernel.make_tap(server_interface(protocol))
+            await self._kernel.make_tap(server_interface(protocol), self.plan.ipv4_address)
             self._start_server(port, protocol)
 
     async def renew(self, *, certificate: bool) -> None:
@@ -151,7 +151,7 @@ class Tunnels:
                 log.warning("no interface left for a tunnel to %s", peer)
                 return
             self._taps.add(tap)
-            await self._kernel.make_tap(tap)
+            await self._kernel.make_tap(tap, self.plan.ipv4_address)
             client = tunnel.ClientTunnel(self.plan.openvpn(), tap, peer, endpoints, self._up)
             self._clients[peer].tunnel = client
             if await client.run():

@@ -1,0 +1,64 @@
+"""A start removes what a killed run left in the kernel, and nothing that the user or another program made."""
+
+from __future__ import annotations
+
+import asyncio
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
+
+from re6st.kernel import Kernel, Presence
+from testbed import Bed, Host
+
+NET6, NET4, OWN4 = IPv6Network("2001:db8:42::/48"), IPv4Network("10.42.0.0/16"), IPv4Network("10.42.3.0/24")
+OURS = [
+    Presence(NET6, IPv6Address("2001:db8:42:1::1"), 64, (NET6,)),
+    Presence(NET4, IPv4Address("10.42.3.1"), 32, (NET4, OWN4)),
+]
+LEFT = [
+    "tuntap add dev re6stnet1 mode tap",
+    "tuntap add dev re6stnet-tcp mode tap",
+    "address add 2001:db8:42:1::1/64 dev lo",
+    "address add 10.42.3.1/32 dev lo",
+    "route add unreachable 2001:db8:42::/48 proto static",
+    "route add unreachable 10.42.0.0/16 proto static",
+    "route add unreachable 10.42.3.0/24 proto static",
+    "route add 2001:db8:42:2::/64 via fe80::1 dev eth0 proto babel",
+    "route add unreachable 2001:db8:42:3::/64 proto babel",
+    "route add default from 2001:db8:42::/48 via fe80::1 dev eth0 proto babel",
+    "route add 10.42.2.0/24 via 10.0.0.9 dev eth0 proto babel",
+]
+FOREIGN = [
+    "tuntap add dev re6stnet-backup mode tap",
+    "address add 2001:db8:42:1::5/128 dev lo",
+    "address add 10.42.3.5/32 dev lo",
+    "route add 2001:db8:42:1:8000::/80 via fe80::2 dev eth0 proto static",
+    "route add 2001:db8:43:1::/64 via fe80::1 dev eth0 proto babel",
+    "route add default from 2001:db8:43::/48 via fe80::1 dev eth0 proto babel",
+    "route add default via fe80::1 dev eth0",
+    "route add default via 10.0.0.9 dev eth0",
+    "route add 10.43.0.0/24 via 10.0.0.9 dev eth0 proto babel",
+]
+
+
+def state(host: Host) -> set[str]:
+    shown = [host.ip("-6", "route"), host.ip("-4", "route"), host.ip("-brief", "address")]
+    return {" ".join(line.split()) for text in shown for line in text.splitlines()}
+
+
+def test_a_start_clears_what_is_ours_alone(bed: Bed) -> None:
+    host = bed.host("host")
+    host.namespace.ip(*FOREIGN)
+    before = state(host)
+    host.namespace.ip(*LEFT)
+    assert len(state(host) - before) >= len(LEFT) - 2, "two are words in the line of lo"
+
+    async def clear() -> list[str]:
+        own = Kernel()
+        try:
+            return await own.clear(OURS)
+        finally:
+            own.close()
+
+    removed = host.namespace.call(lambda: asyncio.run(clear()))
+    assert state(host) == before, removed
+    assert len(removed) >= len(LEFT), removed
+    assert host.namespace.call(lambda: asyncio.run(clear())) == []

@@ -1,0 +1,67 @@
+"""IPv4 inside re6st (--ipv4 of the registry; wire.md 1.4)."""
+
+from __future__ import annotations
+
+import re
+from ipaddress import IPv4Network
+
+import pytest
+
+from re6st import cert
+from re6st.core.prefix import ipv4_address, ipv4_subnet
+from testbed import Bed, Network, Node, wait_until
+
+FORMS = 90
+NETWORK, EXTRA_BITS = IPv4Network("10.42.0.0/16"), 8
+
+
+def subnet(node: Node) -> IPv4Network:
+    """The IPv4 subnet that goes with the number in the certificate of a node."""
+    number = cert.number_of_cert(cert.load_pem((node.host.etc / "cert.crt").read_bytes()))
+    assert number is not None
+    found = ipv4_subnet(NETWORK, EXTRA_BITS, number)
+    assert found is not None
+    return found
+
+
+def silent(network: Network) -> list[str]:
+    """Pairs of nodes between which no IPv4 ping passes, with re6st addresses at both ends."""
+    pairs = [(a, b) for a in network.nodes for b in network.nodes if a is not b]
+    return [f"{a.name} -> {b.name}" for a, b in pairs if not ping(a, str(ipv4_address(subnet(b))))]
+
+
+def ping(source: Node, address: str, size: int = 56) -> bool:
+    words = ["ping", "-4", "-c", "1", "-W", "1", "-M", "do", "-s", str(size), address]
+    return source.host.run(words, check=False).returncode == 0
+
+
+@pytest.mark.parametrize("main_interface", ["lo", "site"])
+def test_nodes_reach_each_other_by_ipv4(bed: Bed, main_interface: str) -> None:
+    network = Network(bed, 3, registry_options=["--ipv4", str(NETWORK), str(EXTRA_BITS)])
+    if main_interface != "lo":
+        for node in network.nodes:
+            node.host.namespace.ip(f"link add name {main_interface} type bridge mcast_snooping 0")
+            node.options += ["--main-interface", main_interface]
+    before = [node.host.ip("route") for node in network.nodes]
+    network.start()
+    network.wait_connected(FORMS)
+    wait_until(lambda: not silent(network), 30, "every node reaches every other one by IPv4", bed.tails)
+
+    a, b, _ = network.nodes
+    way = a.host.ip("route", "get", str(ipv4_address(subnet(b))))
+    assert re.search(r" dev re6stnet\S* ", way)
+    assert f" src {ipv4_address(subnet(a))} " in way
+    assert ping(a, str(ipv4_address(subnet(b))), 1500 - 28), "full size"
+    assert f"inet {ipv4_address(subnet(a))}/" in a.host.ip("-4", "address", "show", "dev", main_interface)
+    assert a.host.run(["ping", "-c1", "-W1", "10.42.200.1"], check=False).returncode, "it does not leave by eth0"
+
+    # A machine of the site behind one node, with an address of its subnet.
+    other = ipv4_address(subnet(b)) + 4
+    b.host.namespace.ip(f"address add {other}/32 dev {main_interface}")
+    assert ping(a, str(other))
+    b.host.namespace.ip(f"address del {other}/32 dev {main_interface}")
+
+    for node, routes in zip(network.nodes, before, strict=True):
+        assert node.stop() == 0
+        assert node.host.ip("route") == routes
+        assert "10.42." not in node.host.ip("-4", "address", "show")
