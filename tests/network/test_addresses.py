@@ -2,13 +2,32 @@
 
 from __future__ import annotations
 
+import contextlib
+import sqlite3
 import time
 
 import pytest
 
-from testbed import Bed, Host, Network, wait_until
+from re6st.address import family
+from testbed import Bed, Host, Network, Node, wait_until
+from testbed.network import Tunnel
 
 FORMS = 90
+
+
+def says(node: Node, *words: str) -> bool:
+    log = (node.host.log / "re6stnet.log").read_text(errors="replace")
+    return any(all(word in line for word in words) for line in log.splitlines())
+
+
+def known(node: Node, peer: Node) -> str:
+    """What a node remembers of a peer's addresses."""
+    with contextlib.closing(sqlite3.connect(node.host.state / "cache.db")) as db:
+        row = db.execute("SELECT address FROM peer WHERE prefix = ?", (peer.prefix.bits,)).fetchone()
+    return row[0] if row else ""
+
+
+# --- which addresses, and dead ones ---
 
 
 def drop_everything(host: Host) -> None:
@@ -36,3 +55,83 @@ def test_dead_addresses_of_a_peer_cost_little(bed: Bed, protocol: str, kind: str
     began = time.monotonic()
     network.wait_connected(FORMS)
     print(f"{protocol}, {kind}: connected after {time.monotonic() - began:.1f} s")
+
+
+PROTOCOLS = ("tcp", "udp", "tcp6", "udp6")
+
+
+def test_a_node_is_reached_by_every_protocol_and_port_it_offers(bed: Bed) -> None:
+    network = Network(bed, 1 + len(PROTOCOLS))
+    first, *others = network.nodes
+    assert first.host.ipv6
+    offered = [*zip(range(1194, 1198), PROTOCOLS, strict=True), (2000, "tcp")]
+    first.options = ["--ip", first.host.address, "--ip", first.host.ipv6, "--disable-proto", "none"]
+    first.options += [word for port, protocol in offered for word in ("--pp", str(port), protocol)]
+    for node, own in zip(others, PROTOCOLS, strict=True):
+        disabled = [word for protocol in PROTOCOLS if protocol != own for word in ("--disable-proto", protocol)]
+        node.options = ["--ip", "any", "--client-count", "1", "--max-clients", "0", *disabled]
+    network.start()
+    network.wait_connected(FORMS)
+    for node, own in zip(others, PROTOCOLS, strict=True):
+        assert says(first, f"{node.prefix} connected from", f"by {own}")
+    ips = {4: first.host.address, 6: first.host.ipv6}
+    announced = [f"{ips[version]},{port},{p}" for version in (4, 6) for port, p in offered if family(p) == version]
+    # The one that worked comes first in the memory of a peer; this one used the first of the list.
+    assert known(others[0], first) == ";".join(announced)
+    listening = first.host.run(["ss", "-Hlntu"]).stdout
+    assert ":2000 " not in listening, "one server for each protocol, on its first port"
+
+
+# --- addresses that change ---
+
+
+@pytest.fixture
+def movable(bed: Bed) -> tuple[Network, Node]:
+    """A network of three. The last one learns its address from its peers; one of them has a tunnel to it."""
+    network = Network(bed, 3)
+    _, second, mover = network.nodes
+    mover.options = ["--ip", "any", "--client-count", "1", *mover.options[2:]]
+    network.start()
+    network.wait_connected(FORMS)
+    wait_until(lambda: Tunnel(second, mover) in network.tunnels(), 60, "a tunnel to it", bed.tails)
+    return network, mover
+
+
+def test_a_new_address_by_dhcp_is_used_and_told(movable: tuple[Network, Node], bed: Bed) -> None:
+    network, mover = movable
+    second = network.nodes[1]
+    old, new = mover.host.address, "10.0.77.1"
+    assert f"{old},1194,tcp" in known(second, mover)
+    began = time.monotonic()
+    mover.host.readdress(new)
+    wait_until(lambda: says(mover, f"{new} is new"), 10, "the node notices", bed.tails)
+    print(f"noticed after {time.monotonic() - began:.1f} s")
+    network.wait_connected(FORMS)
+    print(f"connected after {time.monotonic() - began:.1f} s")
+    wait_until(lambda: f"{new},1194,tcp" in known(second, mover), 30, "its peer is told", bed.tails)
+    print(f"told after {time.monotonic() - began:.1f} s")
+    assert old not in known(second, mover)
+    wait_until(lambda: says(second, f"at {new}", "is up"), 60, "its peer comes back to it", bed.tails)
+    print(f"peer's tunnel after {time.monotonic() - began:.1f} s")
+
+
+def test_a_link_that_goes_and_comes_back(movable: tuple[Network, Node], bed: Bed) -> None:
+    network, mover = movable
+    mover.host.namespace.ip("link set eth0 down")
+    wait_until(lambda: says(mover, f"{mover.host.address} is gone"), 10, "the node notices", bed.tails)
+    # What it tries meanwhile fails, ever less often.
+    wait_until(lambda: says(mover, "no first peer"), 60, "it asks the registry in vain", bed.tails)
+    began = time.monotonic()
+    mover.host.namespace.ip("link set eth0 up")
+    network.wait_connected(FORMS)
+    print(f"connected after {time.monotonic() - began:.1f} s")
+
+
+def test_a_cable_that_is_pulled_and_plugged_in_again(movable: tuple[Network, Node], bed: Bed) -> None:
+    network, mover = movable
+    mover.host.ports["eth0"].switch.ip(f"link set {mover.name} down")
+    wait_until(lambda: says(mover, "no first peer"), 60, "it asks the registry in vain", bed.tails)
+    began = time.monotonic()
+    mover.host.ports["eth0"].switch.ip(f"link set {mover.name} up")
+    network.wait_connected(FORMS)
+    print(f"connected after {time.monotonic() - began:.1f} s")

@@ -11,7 +11,8 @@ import pytest
 
 from re6st.core.wire import Endpoint
 from re6st.portmap import EXTERNAL_PORTS, Intervals, PortMapper
-from testbed import Bed, Host, wait_until
+from testbed import Bed, Host, Network, Node, wait_until
+from testbed.network import Tunnel
 from testbed.upnp import PACKAGE, PROGRAM, Upnp
 
 FORMS = 90
@@ -111,3 +112,47 @@ def test_another_address_of_ours(upnp: Upnp) -> None:
         assert expected(host, told[-1]).items() <= upnp.mappings().items()
 
     keep(host, Intervals(), steps)
+
+
+# --- the node ---
+
+
+@pytest.fixture
+def behind(bed: Bed, upnp: Upnp) -> tuple[Network, Node]:
+    """A network of three, and the one of them that is behind the router, with the default options."""
+    network = Network(bed, 2)
+    node = Node(upnp.router.host("inner"), ["--client-count", "1"])  # so that somebody has to come to it
+    network.nodes.append(node)
+    upnp.move(upnp.address)  # the hosts are there now
+    network.create()
+    network.enrol()
+    return network, node
+
+
+def test_a_peer_outside_comes_in_by_the_mapped_port(bed: Bed, upnp: Upnp, behind: tuple[Network, Node]) -> None:
+    network, node = behind
+    for each in network.nodes:
+        each.start()
+    network.wait_connected(FORMS)
+    _, second, _ = network.nodes
+    wait_until(lambda: Tunnel(second, node) in network.tunnels(), 60, "a tunnel from outside", bed.tails)
+    targets = sorted(upnp.mappings().values())
+    assert targets == [f"tcp {node.host.address}:1194"]
+    log = (second.host.log / "re6stnet.log").read_text()
+    assert any(f"at {upnp.address},{port},tcp is up" in log for port in upnp.mappings())
+    assert node.stop() == 0
+    assert upnp.mappings() == {}
+    assert node.traces() == []
+
+
+def test_without_a_router_that_maps_it_is_a_client(bed: Bed, upnp: Upnp, behind: tuple[Network, Node]) -> None:
+    network, node = behind
+    upnp.stop()
+    for each in network.nodes:
+        each.start()
+    network.wait_connected(FORMS)
+    log = node.host.log / "re6stnet.log"
+    wait_until(lambda: "UPnP: no router found" in log.read_text(), 30, "it says so", bed.tails)
+    assert all(tunnel.server is not node for tunnel in network.tunnels())
+    assert node.stop() == 0
+    assert node.traces() == []
