@@ -237,7 +237,7 @@ class Network:
 
     def invite(self, prefix_length: int) -> str:
         """A token for a node with a prefix of so many bits, as the operator makes it."""
-        words = ["invite", "node@example.org", "--prefix-length", str(prefix_length), "--json"]
+        words = ["invite", "node@example.org", "--prefix-length", str(prefix_length), "--db", "registry.db", "--json"]
         argv = [*program("registry"), *words, "--config", "re6st-registry.conf"]
         done = self.registry_host.run(argv, env=environment(), cwd=self.registry_directory)
         token: str = json.loads(done.stdout)["token"]
