@@ -24,8 +24,6 @@ PROGRAM = "babeld"
 SOCKET = "babeld.ctl"
 """In the run directory. The older software's registry expects a binary protocol at `babeld.sock`, so not that name."""
 
-HELLO = 0.5
-"""Seconds between our hellos. Neighbours learn it from the hello itself, so a network may mix intervals."""
 UPDATE_FIRST, UPDATE_LAST = 1.0, 20.0
 ROUTES_PER_SECOND = 50
 """Routes announced per second and tunnel at rest: about 1.2 kB/s."""
@@ -58,7 +56,7 @@ class Settings:
     """Let packets with a wrong or no signature in: while keys change (wire.md 9.4)."""
     ipv4: IPv4Network | None = None
     gateway: bool = False
-    hello: float = HELLO
+    hello: float = 15
     update: float = UPDATE_FIRST
 
 

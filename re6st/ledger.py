@@ -218,6 +218,10 @@ class Rows:
             logger.warning("the newest certificate in the database: %s", error)
             return None
 
+    def has_older(self, protocol: int) -> bool:
+        """Whether a node that has a certificate spoke an older protocol when it called last."""
+        return self._one("SELECT 1 FROM re6st_seen WHERE protocol < ? LIMIT 1", protocol) is not None
+
     def marks(self) -> Marks | None:
         """Which time it was."""
         row = self._one("SELECT trusted, seen FROM re6st_clock")

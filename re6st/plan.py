@@ -18,8 +18,11 @@ from re6st.core import mesh
 from re6st.core.babel_keys import key_in_use
 from re6st.core.params import Parameters
 from re6st.core.prefix import Prefix, address, ipv4_address, ipv4_subnet, subnet
+from re6st.core.wire import Endpoint
 from re6st.kernel import Presence
 
+CLIENT_INTERFACE = "re6stnet"
+"""Of the one tunnel of --client (wire.md 8.4)."""
 CLOSE_TIME = 60.0
 """Seconds the exchange before closing a tunnel may take, less where hellos are short: OpenVPN's ping-exit runs on."""
 
@@ -63,6 +66,8 @@ class Config:
     """Open our IPv4 ports at the router."""
     up: tuple[str, ...] = ()
     daemons: tuple[str, ...] = ()
+    remotes: tuple[Endpoint, ...] = ()
+    """One tunnel to one of these, and no other, nor a server (--client)."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +82,8 @@ class Plan:
 
     @property
     def client_count(self) -> int:
-        count = self.config.client_count
+        """How many client tunnels the policy may have."""
+        count = 0 if self.config.remotes else self.config.client_count
         return self.parameters.client_count if count is None else count
 
     @property
@@ -90,13 +96,15 @@ class Plan:
     def servers(self) -> list[tuple[int, str]]:
         """Port and protocol of our servers: one per protocol, on the first port given for it."""
         first: dict[str, int] = {}
-        for port, protocol in self.config.ports if self.max_clients else ():
+        for port, protocol in self.config.ports if self.max_clients and not self.config.remotes else ():
             first.setdefault(protocol, port)
         return [(port, protocol) for protocol, port in first.items()]
 
     @property
     def client_interfaces(self) -> list[str]:
         """Interfaces of our client tunnels, whether they exist or not (wire.md 8.4)."""
+        if self.config.remotes:
+            return [CLIENT_INTERFACE]
         return [f"re6stnet{n}" for n in range(1, self.client_count + 1)]
 
     @property
@@ -140,7 +148,7 @@ class Plan:
             own=self.identity.prefix,
             registry=parameters.registry_prefix,
             client_count=self.client_count,
-            tunnel_refresh=parameters.tunnel_refresh if can_drain else float("inf"),
+            tunnel_refresh=parameters.tunnel_refresh if can_drain and not self.config.remotes else float("inf"),
             close_time=min(CLOSE_TIME, 3 * parameters.hello),
             meeting_time=4 * parameters.hello,
             neighbours=self.config.neighbours,
@@ -165,7 +173,7 @@ class Plan:
             accept_unsigned=parameters.babel_hmac_accept == b"",
             ipv4=self.ipv4,
             gateway=self.config.gateway,
-            hello=min(babel.HELLO, parameters.hello),
+            hello=min(parameters.babel_hello or parameters.hello, parameters.hello),
             update=babel.update_interval(routes),
         )
 

@@ -103,7 +103,6 @@ class Registry:
     ) -> None:
         """`clock` gives Unix time. Raises StoreError."""
         self.sessions = Sessions()
-        self.seen = Seen(store, clock)
         self._authority = authority
         self._store = store
         self._rows = store.rows
@@ -111,6 +110,7 @@ class Registry:
         self._mesh = MeshView(node)
         self._clock = clock
         self.upkeep = Upkeep(authority, store, settings.parameters, settings.grace, self._mesh, clock, monotonic)
+        self.seen = Seen(store, clock, self.upkeep.review)
         self._hello_rate = RateLimit(5, 100)
         self._mail_rate = RateLimit(1 / 60, 10)
         self._token_rate = RateLimit(1 / 10, 20)

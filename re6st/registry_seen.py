@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from functools import partial
 
+from re6st.core.params import SHORT_HELLO_PROTOCOL
 from re6st.core.prefix import Prefix
 from re6st.ledger import Ledger
 from re6st.store import Store, StoreError
@@ -17,6 +19,7 @@ from re6st.store import Store, StoreError
 logger = logging.getLogger("registry")
 
 WRITE_INTERVAL = 60.0
+NEWS_INTERVAL = 1.0
 CHUNK = 500
 """Nodes in one job of the store, so that others need not wait."""
 SOFTWARE_LIMIT = 200
@@ -30,14 +33,22 @@ _Call = tuple[str, int, int, str]
 class Seen:
     """The calls of nodes since the last writing. There are no more than nodes: only their authenticated calls count."""
 
-    def __init__(self, store: Store, clock: Callable[[], float]) -> None:
+    def __init__(self, store: Store, clock: Callable[[], float], review: Callable[[], Awaitable[None]]) -> None:
+        """`review` is called when what was written may change what the network should be told."""
         self._store = store
         self._clock = clock
+        self._review = review
         self._calls: dict[Prefix, _Call] = {}
+        self._older: set[Prefix] = set()
+        self._news = asyncio.Event()
 
     def note(self, prefix: Prefix, protocol: int, agent: str) -> None:
         """A node has made an authenticated call; `agent` is its User-Agent, which may be anything."""
         self._calls[prefix] = (prefix.bits, int(self._clock()), protocol, agent)
+        is_older = protocol < SHORT_HELLO_PROTOCOL
+        if is_older != (prefix in self._older):
+            (self._older.add if is_older else self._older.discard)(prefix)
+            self._news.set()
 
     async def flush(self) -> None:
         """Write what is new. Raises StoreError, and then nothing is forgotten."""
@@ -52,10 +63,18 @@ class Seen:
             self._calls = dict(waiting) | self._calls
 
     async def run(self) -> None:
-        """Write once a minute, for ever."""
+        """Write once a minute, and soon when a node of another kind called, for ever."""
         while True:
-            await asyncio.sleep(WRITE_INTERVAL)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(WRITE_INTERVAL):
+                    await self._news.wait()
+            await asyncio.sleep(NEWS_INTERVAL)
+            self._news.clear()
             await self.try_flush()
+            try:
+                await self._review()
+            except StoreError as error:
+                logger.warning("parameters are not reviewed: %s", error)
 
     async def try_flush(self) -> None:
         """Write, or say why not."""

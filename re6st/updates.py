@@ -69,8 +69,13 @@ class Updates:
             remembered = None
         if remembered is None:
             remembered = await self._fetch_first()
-        elif remembered.protocol < PROTOCOL or remembered.registry_prefix == self.identity.prefix:
+        elif (
+            remembered.protocol < PROTOCOL
+            or remembered.babel_hello is None
+            or remembered.registry_prefix == self.identity.prefix
+        ):
             # Others will tell us of a newer version; nobody tells the registry's node, and an upgrade may bring more.
+            # Where older nodes are known, we may have been the last of them.
             self._wanted.set()
         self._parameters = remembered
         self._heard = remembered.version

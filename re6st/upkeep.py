@@ -18,8 +18,16 @@ from functools import partial
 from re6st import cert
 from re6st.core.babel_keys import next_state
 from re6st.core.clock import Clock, ClockError, Marks, first_marks
-from re6st.core.params import KEY_LENGTH, Encoder, Parameters, make_version, version_number
-from re6st.ledger import Ledger, NotFound
+from re6st.core.params import (
+    BABEL_HELLO,
+    KEY_LENGTH,
+    SHORT_HELLO_PROTOCOL,
+    Encoder,
+    Parameters,
+    make_version,
+    version_number,
+)
+from re6st.ledger import Ledger, NotFound, Rows
 from re6st.registry_mesh import MeshView
 from re6st.store import Store, StoreError
 
@@ -168,12 +176,18 @@ class Upkeep:
         await self._store.call(job)
         self.changed()
 
+    async def review(self) -> None:
+        """See whether the nodes that were seen call for other parameters. Raises StoreError."""
+        if await self._store.call(self.update_version):
+            self.changed()
+
     def update_version(self, ledger: Ledger, *, always: bool = False) -> bool:
         """Count the version up if the parameters changed (wire.md 5.2); whether it did."""
         own = ledger.registry_prefix()
         if own is None:
             return False
-        text = replace(self._configured, registry_prefix=own, crl=frozenset(ledger.crl())).text()
+        parameters = replace(self._configured, registry_prefix=own, crl=frozenset(ledger.crl()))
+        text = replace(parameters, babel_hello=_babel_hello(ledger)).text()
         if not always and text == ledger.config("last_config"):
             return False
         number = version_number(ledger.config("version") or b"\0") + 1
@@ -196,15 +210,22 @@ class Upkeep:
             if own is None:
                 return
             babel, crl, version = rows.babel_state(), rows.crl(), rows.config("version")
+            hello = _babel_hello(rows)
         except sqlite3.Error as error:
             raise StoreError(f"database: {error}") from None
         self._current = replace(
             self._configured,
             registry_prefix=own,
             crl=frozenset(crl),
+            babel_hello=hello,
             version=version or b"\0",
             babel_hmac_sign=babel.sign,
             babel_hmac_accept=babel.accept,
             valid_until=babel.valid_until,
             babel_switch_time=babel.switch_time,
         )
+
+
+def _babel_hello(rows: Rows) -> float | None:
+    """Short, until a node is seen that would not get in then."""
+    return None if rows.has_older(SHORT_HELLO_PROTOCOL) else BABEL_HELLO

@@ -28,6 +28,11 @@ KEY_LENGTH = 16
 TIME_LIMIT = 1e12
 """Unix time that no parameter reaches; also keeps infinity and NaN out."""
 
+SHORT_HELLO_PROTOCOL = 11
+"""Nodes of this protocol or later follow `babel_hello`."""
+BABEL_HELLO = 0.5
+"""Seconds between the hellos of a network without older nodes."""
+
 BABEL_DEFAULT = "max-rtt-penalty 5000 rtt-max 500 rtt-decay 125"
 
 _BABEL_TEXT = re.compile(r"[A-Za-z0-9 ._-]{0,500}", re.ASCII)
@@ -51,6 +56,13 @@ class Parameters:
     max_clients: int = 20
     encrypt: bool = False
     hello: int = 15
+    babel_hello: float | None = None
+    """Seconds between babel's hellos, where no node needs `hello` for it. Ours only.
+
+    babeld forgets a neighbour that has not got through the challenge of RFC 8967 before the next hello of any other
+    neighbour is due. So one link with short hellos keeps older nodes, whose hellos are rare, from getting in, also
+    among themselves.
+    """
     tunnel_refresh: int = 300
     ipv4: IPv4Network | None = None
     ipv4_sublen: int = 0
@@ -78,6 +90,8 @@ class Parameters:
             "min_protocol": self.min_protocol,
             "tunnel_refresh": self.tunnel_refresh,
         }
+        if self.babel_hello is not None:
+            values["babel_hello"] = self.babel_hello
         if self.ipv4 is not None:
             values["ipv4"] = str(self.ipv4)
             values["ipv4_sublen"] = self.ipv4_sublen
@@ -185,6 +199,7 @@ def check(values: dict[str, Any]) -> Parameters:
         max_clients=reader.integer("max_clients", 20, 0, 100_000),
         encrypt=reader.boolean("encrypt", False),
         hello=reader.integer("hello", 15, 1, 3600),
+        babel_hello=reader.seconds("babel_hello", 0.1, 3600),
         tunnel_refresh=reader.integer("tunnel_refresh", 300, 1, 1 << 30),
         ipv4=ipv4,
         ipv4_sublen=reader.integer("ipv4_sublen", 0, 0, 32),
@@ -247,6 +262,14 @@ class _Reader:
             return None
         if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < TIME_LIMIT:
             raise ParamsError(f"{name} is no time")
+        return value
+
+    def seconds(self, name: str, low: float, high: float) -> float | None:
+        value = self._values.get(name)
+        if value is None:
+            return None
+        if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
+            raise ParamsError(f"{name} is no time between {low} and {high} seconds")
         return value
 
     def boolean(self, name: str, default: bool) -> bool:

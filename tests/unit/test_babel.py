@@ -32,7 +32,7 @@ def test_the_plainest_configuration() -> None:
     assert configuration(PLAIN) == (
         "redistribute local deny\n"
         "redistribute ip 2001:db8:42:b::/64 eq 64\n"
-        "default hello-interval 0.5 update-interval 1 link-quality true split-horizon false\n"
+        "default hello-interval 15 update-interval 1 link-quality true split-horizon false\n"
         "in ip ::/0 eq 0 src-ip ::/0 src-eq 0 deny\n"
         "redistribute deny\n"
         "install pref-src 2001:db8:42:b::1\n"

@@ -14,7 +14,7 @@ from cryptography import x509
 from hypothesis import given
 from hypothesis import strategies as st
 
-from re6st import cert, process
+from re6st import PROTOCOL, cert, process
 from re6st.cli.node import configuration, main, parser
 from re6st.core.prefix import Prefix
 from re6st.plan import Config, Files
@@ -184,7 +184,7 @@ def test_any_arguments_are_taken_or_refused(words: list[str]) -> None:
 
 
 def test_help_and_version(capsys: pytest.CaptureFixture[str]) -> None:
-    for option, words in (("--help", "INT/LEN|--registry URL"), ("--version", "protocol 10")):
+    for option, words in (("--help", "INT/LEN|--registry URL"), ("--version", f"protocol {PROTOCOL}")):
         with pytest.raises(SystemExit) as stopped:
             parser().parse([option])
         assert stopped.value.code == 0

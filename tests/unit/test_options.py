@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from re6st import PROTOCOL
 from re6st.cli.options import LogHandler, OptionParser, RepeatFilter, fail, integer, setup_logging
 
 
@@ -80,7 +81,7 @@ def test_version_names_the_protocol(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stopped:
         parser().parse(["-V"])
     assert stopped.value.code == 0
-    assert "protocol 10" in capsys.readouterr().out
+    assert f"protocol {PROTOCOL}" in capsys.readouterr().out
 
 
 def test_fail_prints_one_line(capsys: pytest.CaptureFixture[str]) -> None:

@@ -47,7 +47,7 @@ class Registry:
     def version(self, number: int, **changes: object) -> Parameters:
         """Parameters that are signed."""
         version = params.make_version(number, lambda data: cert.sign(self.authority.key, data))
-        made = Parameters(registry_prefix=REGISTRY, version=version, protocol=PROTOCOL)
+        made = Parameters(registry_prefix=REGISTRY, version=version, protocol=PROTOCOL, babel_hello=0.5)
         return replace(made, **changes)  # type: ignore[arg-type]
 
     async def get_network_config(self) -> bytes:
@@ -303,6 +303,19 @@ def test_the_registrys_node_asks_at_start_as_nobody_tells_it(world: World) -> No
         await until(lambda: world.changes)
 
     world.run(watch)
+
+
+def test_who_may_have_been_the_last_older_node_asks_at_start(world: World) -> None:
+    world.registry.parameters = world.registry.version(1, babel_hello=None)
+    started(world)
+    world.registry.parameters = world.registry.version(2)
+    asyncio.run(world.again().start())
+
+    async def watch() -> None:
+        await until(lambda: world.changes)
+
+    world.run(watch)
+    assert world.updates.parameters.babel_hello == 0.5
 
 
 @pytest.mark.parametrize("valid_until", [None, 1.0])
