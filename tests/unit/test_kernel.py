@@ -81,3 +81,45 @@ def test_a_refusal_says_what_and_what_to_do(code: int, advice: str) -> None:
 
 def test_advice_for_any_error() -> None:
     assert all(kernel._advice(code) for code in (None, *range(200)))
+
+
+def test_uplinks_are_the_addresses_in_use(monkeypatch: pytest.MonkeyPatch) -> None:
+    up, running = kernel.IFF_UP, kernel.IFF_UP | kernel.IFF_RUNNING
+    links = [{"index": n, "flags": flags} for n, flags in enumerate((0, up, running), 1)]
+    addresses: list[dict[str, object]] = [
+        {"index": 1, "scope": 0, "address": "192.0.2.1"},
+        {"index": 2, "scope": 0, "address": "192.0.2.2", "flags": 0x80},
+        {"index": 3, "scope": 0, "address": "192.0.2.9", "local": "192.0.2.3"},
+        {"index": 3, "scope": 0, "address": "2001:db8::1", "flags": kernel.IFA_F_TENTATIVE},
+        {"index": 3, "scope": 0, "address": "2001:db8::2", "flags": kernel.IFA_F_DADFAILED},
+        {"index": 3, "scope": 253, "address": "fe80::1"},
+        {"index": 3, "scope": 254, "address": "127.0.0.1"},
+        {"index": 9, "scope": 0, "address": "192.0.2.4"},
+    ]
+
+    async def dump(own: Kernel, call: object) -> list[dict[str, object]]:
+        return {"link": links, "addr": addresses}[str(call)]  # type: ignore[return-value]
+
+    class Netlink:
+        def link(self, _what: str) -> str:
+            return "link"
+
+        def addr(self, _what: str) -> str:
+            return "addr"
+
+        def close(self) -> None: ...
+
+    monkeypatch.setattr(kernel, "AsyncIPRoute", Netlink)
+    monkeypatch.setattr(Kernel, "_dump", dump)
+    found: list[object] = []
+
+    async def work(own: Kernel) -> None:
+        found.append(await own.uplinks())
+
+    attempt(work)
+    assert found == [{ip_address("192.0.2.2"): False, ip_address("192.0.2.3"): True}]
+
+
+def test_the_address_that_leads_somewhere() -> None:
+    assert kernel.source_address("127.0.0.1") == ip_address("127.0.0.1")
+    assert kernel.source_address("peer.example") is None

@@ -1,0 +1,92 @@
+"""News of the kernel, from a socket that a test writes to."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import socket
+from typing import Any, ClassVar
+
+import pytest
+
+from re6st import watch
+
+
+@pytest.fixture(autouse=True)
+def soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(watch, "SETTLE", 0.02)
+
+
+def play(steps: Any) -> None:
+    async def run() -> None:
+        kernel, own = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+        own.setblocking(False)
+        with kernel:
+            news = watch.changes(lambda: own)
+            async with asyncio.timeout(10):
+                await steps(kernel, news)
+            await news.aclose()
+        assert own.fileno() == -1, "closed"
+
+    asyncio.run(run())
+
+
+def test_once_at_first_then_once_for_each_group() -> None:
+    async def steps(kernel: socket.socket, news: Any) -> None:
+        await anext(news)
+        for _ in range(5):
+            kernel.send(b"link")
+        await anext(news)
+        waiting = asyncio.ensure_future(anext(news))
+        await asyncio.sleep(0.1)
+        assert not waiting.done(), "five messages were one group"
+        kernel.send(b"address")
+        await waiting
+
+    play(steps)
+
+
+def test_messages_that_were_lost_are_news_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Full:
+        """A socket whose buffer was full."""
+
+        errors: ClassVar = [errno.ENOBUFS, errno.EAGAIN]
+
+        def __enter__(self) -> Full:
+            return self
+
+        def __exit__(self, *_: object) -> None: ...
+
+        def recv(self, _size: int) -> bytes:
+            number = self.errors.pop(0)
+            raise OSError(number, "")
+
+    async def received(_loop: object, _sock: object, _size: int) -> bytes:
+        raise OSError(errno.ENOBUFS, "")
+
+    async def run() -> None:
+        monkeypatch.setattr(type(asyncio.get_running_loop()), "sock_recv", received)
+        news = watch.changes(Full)  # type: ignore[arg-type]
+        await anext(news)
+        await anext(news)
+        assert Full.errors == []
+
+    asyncio.run(run())
+
+
+def test_another_error_is_raised(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def received(_loop: object, _sock: object, _size: int) -> bytes:
+        raise OSError(errno.EBADF, "gone")
+
+    async def steps(_kernel: socket.socket, news: Any) -> None:
+        await anext(news)
+        monkeypatch.setattr(type(asyncio.get_running_loop()), "sock_recv", received)
+        with pytest.raises(OSError, match="gone"):
+            await anext(news)
+
+    play(steps)
+
+
+def test_the_kernels_own_socket() -> None:
+    with watch.open_netlink() as sock:
+        assert not sock.getblocking()
