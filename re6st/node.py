@@ -11,6 +11,7 @@ import contextlib
 import logging
 import os
 import random
+import socket
 import time
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -30,7 +31,7 @@ from re6st.hooks import Hooks
 from re6st.kernel import Kernel
 from re6st.mute import Mute
 from re6st.notify import Notifier
-from re6st.peers import NodeCrypto, Peers
+from re6st.peers import NodeCrypto, Peers, control_socket
 from re6st.plan import Config, Plan
 from re6st.reach import Reach
 from re6st.rundir import RunDirectory
@@ -81,13 +82,14 @@ class Node:
 
         Raises OSError, KernelError, PortInUse, TooOld and RunDirectoryError when it cannot start.
         """
-        with self._run:
+        # Nobody else's files, addresses or tunnels are touched before it is sure that we are alone here.
+        with self._run, control_socket() as control:
             self._cache = Cache(self.config.state / "cache.db")
             try:
                 self._updates = Updates(self._client, self.config.files, self._identity, self._cache)
                 parameters = await unless(stop, self._updates.start())
                 if parameters is not None:
-                    await self._live(parameters, stop)
+                    await self._live(control, parameters, stop)
             finally:
                 self._cache.close(keep=self._worth_keeping())
 
@@ -96,7 +98,7 @@ class Node:
         if hasattr(self, "_babel"):
             self._babel.reopen_log()
 
-    async def _live(self, parameters: Parameters, stop: asyncio.Event) -> None:
+    async def _live(self, control: socket.socket, parameters: Parameters, stop: asyncio.Event) -> None:
         self._plan = Plan(self.config, self._identity, parameters, self._programs)
         self._crypto = NodeCrypto(self._identity, lambda: self._updates.parameters.crl)
         self._peers = Peers(self._crypto, self._identity, parameters.version, lambda *m: self._answers.answer(*m))
@@ -106,7 +108,7 @@ class Node:
         self._hooks = Hooks(self.config.up, self.config.daemons, self._environment())
         self._notifier = Notifier()
         try:
-            await self._peers.open()
+            await self._peers.open(control)
             await self._clear()
             async with Tasks() as self._tasks:
                 self._prepare()

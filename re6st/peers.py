@@ -107,6 +107,24 @@ def new_secret() -> bytes:
     return int(time.time() * 1e6).to_bytes(8) + os.urandom(12)
 
 
+def control_socket() -> socket.socket:
+    """UDP port 326. Raises PortInUse: there is one for each network namespace, so one re6stnet too (wire.md 12).
+
+    Bound on `::`, since the control address cannot be bound (wire.md 1.2).
+    """
+    own = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
+    try:
+        own.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        own.setblocking(False)
+        own.bind(("::", PORT))
+    except OSError as error:
+        own.close()
+        raise PortInUse(
+            f"udp/{PORT}: {error.strerror}. Is another re6stnet running in this network namespace?"
+        ) from None
+    return own
+
+
 class Peers(asyncio.DatagramProtocol):
     """The sessions with our peers, on their socket."""
 
@@ -121,19 +139,9 @@ class Peers(asyncio.DatagramProtocol):
         self._dropped = 0
         self._logged = -LOG_EVERY
 
-    async def open(self) -> None:
-        """Bind UDP port 326 (wire.md 1.2: on `::`, since the control address cannot be bound). Raises PortInUse."""
-        sock = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
-        try:
-            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-            sock.setblocking(False)
-            sock.bind(("::", PORT))
-            await asyncio.get_running_loop().create_datagram_endpoint(lambda: self, sock=sock)
-        except OSError as error:
-            sock.close()
-            raise PortInUse(
-                f"udp/{PORT}: {error.strerror}. Is another re6stnet running in this network namespace?"
-            ) from None
+    async def open(self, control: socket.socket) -> None:
+        """Speak over the control socket, which is closed with us."""
+        await asyncio.get_running_loop().create_datagram_endpoint(lambda: self, sock=control)
 
     def close(self) -> None:
         if self._transport is not None:

@@ -255,7 +255,7 @@ def test_questions_that_nobody_answers_are_forgotten(place: Place, monkeypatch: 
 # --- the socket itself ---
 
 
-def test_the_port_is_taken(place: Place) -> None:
+def test_the_port_is_taken() -> None:
     """Bound by the test to another port that is in use, as 326 needs root."""
     taken = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
     taken.bind(("::", 0))
@@ -263,7 +263,7 @@ def test_the_port_is_taken(place: Place) -> None:
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(peers, "PORT", taken.getsockname()[1])
             with pytest.raises(PortInUse, match=r"^udp/\d+: Address already in use\. Is another re6stnet running"):
-                asyncio.run(place.peers[A].open())
+                peers.control_socket()
     finally:
         taken.close()
 
@@ -273,7 +273,7 @@ def test_it_listens_until_it_is_closed(place: Place) -> None:
         fresh = Peers(cast(Any, place.peers[A].sessions.crypto), place.identity(A), b"\0", lambda *_: b"here")
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(peers, "PORT", 0)
-            await fresh.open()
+            await fresh.open(peers.control_socket())
         assert fresh._transport is not None
         port = fresh._transport.get_extra_info("sockname")[1]
         asked = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
