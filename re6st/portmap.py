@@ -65,6 +65,7 @@ class PortMapper:
         self._country = country
         self._intervals = intervals or Intervals()
         self._endpoints: tuple[Endpoint, ...] = ()
+        self._trouble = ""
         self._again = asyncio.Event()
         # Only the thread uses what follows: the library blocks, and one question is asked after the other.
         self._thread = ThreadPoolExecutor(1, "UPnP")
@@ -88,8 +89,10 @@ class PortMapper:
                     endpoints = await loop.run_in_executor(self._thread, self._round, anew)
                     delay = self._intervals.check
                 except PortMapError as error:
-                    log.log(logging.WARNING if self._endpoints else logging.INFO, "UPnP: %s", error)
+                    self._log(error)
                     endpoints, delay = (), self._intervals.retry
+                else:
+                    self._trouble = ""
                 if endpoints != self._endpoints:
                     self._endpoints = endpoints
                     self._changed(endpoints)
@@ -102,6 +105,12 @@ class PortMapper:
                 async with asyncio.timeout(LEAVE_TIME):
                     await loop.run_in_executor(self._thread, self._remove)
             self._thread.shutdown(wait=False)
+
+    def _log(self, error: PortMapError) -> None:
+        """A machine without such a router says so once, not every minute."""
+        known, self._trouble = self._trouble, str(error)
+        level = logging.WARNING if self._endpoints else logging.DEBUG if known == self._trouble else logging.INFO
+        log.log(level, "UPnP: %s", error)
 
     # -- in the thread --
 

@@ -166,3 +166,12 @@ def test_what_was_just_being_mapped_at_the_end_is_removed_too(router: Router) ->
     router.slow = 0.2
     assert play(lambda told: iter([lambda: "add" in router.asked])) == []
     assert not router.mappings
+
+
+def test_no_router_is_told_once(router: Router, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    router.present = False
+    asked: list[int] = []
+    router.discover = lambda: asked.append(0) or 0  # type: ignore[method-assign,func-returns-value]
+    play(lambda told: iter([lambda: len(asked) > 5]))
+    assert caplog.text.count("no router found") == 1

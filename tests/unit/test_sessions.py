@@ -335,6 +335,14 @@ def established(world: World) -> None:
     assert world.connected(A, B)
 
 
+def test_acquainted_are_those_with_a_session(world: World) -> None:
+    sessions = world.machines[A]
+    assert sessions.acquainted() == []
+    established(world)
+    sessions.ensure(C, world.now)
+    assert sessions.acquainted() == [B], "the other one was only greeted"
+
+
 def test_repeated_late_and_touched_data_is_refused(world: World) -> None:
     established(world)
     (one,) = world.machines[A].send(B, bytes([Code.SOFTWARE]), world.now)
