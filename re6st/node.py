@@ -108,10 +108,10 @@ class Node:
         self._hooks = Hooks(self.config.up, self.config.daemons, self._environment())
         self._notifier = Notifier()
         try:
-            await self._peers.open(control)
             await self._clear()
             async with Tasks() as self._tasks:
                 self._prepare()
+                await self._peers.open(control)
                 try:
                     await self._enter()
                     await stop.wait()
