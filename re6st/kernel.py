@@ -153,6 +153,25 @@ class Kernel:
                 found[ip] = found.get(ip, False) or bool(flags & IFF_RUNNING)
         return found
 
+    async def leads_outside(self, host: str) -> bool:
+        """Whether packets for an IPv6 address take a way of this machine's own, not one inside re6st.
+
+        A default route that is for our sources only (wire.md 9.3) is not looked at as long as no source is named; but a
+        program that names none would get it. IPv4 never goes out through re6st, and a name is not looked up.
+        """
+        try:
+            IPv6Address(host)
+        except ValueError:
+            return True
+        try:
+            routes = await self._dump(self._netlink.route("get", dst=host, family=socket.AF_INET6))
+        except NetlinkError:  # there is no way
+            return False
+        index = routes[0].get("oif") if routes else None
+        with suppress(OSError):
+            return index is not None and not OUR_LINK.fullmatch(socket.if_indextoname(index))
+        return False
+
     async def undo(self) -> None:
         """Remove what was added, the last first; what is gone already is no error."""
         for network in reversed(self._unreachable):

@@ -145,8 +145,13 @@ class Tunnels:
 
     async def _hold(self, peer: Prefix, endpoints: tuple[Endpoint, ...]) -> None:
         """Hold one client tunnel, from a free interface to giving it back."""
-        tap = next((name for name in self.plan.client_interfaces if name not in self._taps), None)
+        tap = None
         try:
+            endpoints = tuple([each for each in endpoints if await self._kernel.leads_outside(each.host)])
+            if not endpoints:
+                log.info("no way to %s but through re6st itself", peer)
+                return
+            tap = next((name for name in self.plan.client_interfaces if name not in self._taps), None)
             if tap is None:
                 log.warning("no interface left for a tunnel to %s", peer)
                 return

@@ -170,3 +170,23 @@ def test_a_default_route_from_router_advertisements_stays(bed: Bed, internet: In
     assert network.nodes[0].stop() == 0
     assert "proto ra" in " ".join(defaults(host))
     assert host.run(["cat", "/proc/sys/net/ipv6/conf/eth0/accept_ra"]).stdout.strip() == "1"
+
+
+def test_no_tunnel_is_opened_through_the_gateway(bed: Bed, internet: Internet) -> None:
+    """It would be a tunnel inside re6st, and its own way might lead through it."""
+    network = Network(bed, hosts=[bed.host("gateway"), bed.host("only6"), bed.host("inner", ipv6=False)])
+    gateway, only6, inner = network.nodes
+    gateway.options.append("--gateway")
+    gateway.host.namespace.ip(f"route add default via {internet.host.ipv6}")
+    only6.options = ["--ip", str(only6.host.ipv6), "--disable-proto", "none", "--pp", "1194", "tcp6"]
+    only6.options += ["--client-count", "1"]  # one that leads to the gateway
+    inner.options += ["--disable-proto", "none", "--neighbour", "1/16"]
+    network.create()
+    for node in network.nodes:
+        node.enrol(network.url, network.fingerprint)
+    for node in network.nodes:
+        node.start()
+    network.wait_connected(FORMS)
+    log = inner.host.log / "re6stnet.log"
+    wait_until(lambda: "no way to 1/16 but" in log.read_text(), 30, "the tunnel is not opened", bed.tails)
+    assert not any(tunnel.client is inner and tunnel.server is only6 for tunnel in network.tunnels())
