@@ -56,6 +56,8 @@ class Settings:
     """Let packets with a wrong or no signature in: while keys change (wire.md 9.4)."""
     ipv4: IPv4Network | None = None
     gateway: bool = False
+    source_routes: bool = True
+    """Whether the kernel has routes by source, as the default route from a gateway is."""
     hello: float = 15
     update: float = UPDATE_FIRST
 
@@ -90,8 +92,8 @@ def configuration(settings: Settings) -> str:
         # "boot" is what ip(8) and ifupdown put on a route; babeld leaves those out unless they are named.
         for protocol in ("", f"proto {RTPROT_BOOT} "):
             lines.append(f"redistribute ip ::/0 eq 0 {protocol}src-prefix {settings.network}")
-    # An old gateway's plain default route would take over the whole host.
-    lines.append("in ip ::/0 eq 0 src-ip ::/0 src-eq 0 deny")
+    # An old gateway's plain default route would take over the whole host; others need routes by source (wire.md 9.3).
+    lines.append(f"in ip ::/0 eq 0 {'src-ip ::/0 src-eq 0 ' if settings.source_routes else ''}deny")
     lines += ["redistribute deny", f"install pref-src {settings.address}"]
     if settings.ipv4 is not None:
         lines.append(f"install pref-src {ipv4_address(settings.ipv4)}")

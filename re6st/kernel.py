@@ -6,6 +6,7 @@ earlier run left behind (wire.md 1.3). Only names and prefixes of our network ar
 
 from __future__ import annotations
 
+import errno
 import logging
 import re
 import socket
@@ -152,6 +153,18 @@ class Kernel:
                 ip = ip_address(entry.get("local") or entry.get("address"))
                 found[ip] = found.get(ip, False) or bool(flags & IFF_RUNNING)
         return found
+
+    async def source_specific(self) -> bool:
+        """Whether this kernel has IPv6 routes by source (IPV6_SUBTREES; wire.md 9.3): one is made and removed."""
+        route = {"dst": "::/128", "src": "::/128", "type": "unreachable", "family": socket.AF_INET6}
+        try:
+            await self._netlink.route("replace", **route)
+            await self._netlink.route("del", **route)
+        except NetlinkError as error:
+            if error.code == errno.EINVAL:
+                log.warning("this kernel has no routes by source (IPV6_SUBTREES): no way out through other gateways")
+                return False
+        return True
 
     async def leads_outside(self, host: str) -> bool:
         """Whether packets for an IPv6 address take a way of this machine's own, not one inside re6st.

@@ -99,10 +99,11 @@ class Node:
             self._babel.reopen_log()
 
     async def _live(self, control: socket.socket, parameters: Parameters, stop: asyncio.Event) -> None:
-        self._plan = Plan(self.config, self._identity, parameters, self._programs)
         self._crypto = NodeCrypto(self._identity, lambda: self._updates.parameters.crl)
         self._peers = Peers(self._crypto, self._identity, parameters.version, lambda *m: self._answers.answer(*m))
         self._kernel = Kernel()
+        source_routes = await self._kernel.source_specific()
+        self._plan = Plan(self.config, self._identity, parameters, self._programs, source_routes)
         self._advertisements = Advertisements()
         self._mute = Mute()
         self._hooks = Hooks(self.config.up, self.config.daemons, self._environment())
@@ -227,7 +228,7 @@ class Node:
     async def _apply_now(self, parameters: Parameters, identity: cert.Identity) -> None:
         renewed, self._identity = identity is not self._identity, identity
         before = self._plan
-        self._plan = self._tunnels.plan = plan = Plan(self.config, identity, parameters, self._programs)
+        self._plan = self._tunnels.plan = plan = replace(self._plan, identity=identity, parameters=parameters)
         self._crypto.use(identity)
         self._peers.sessions.version = parameters.version
         self._event(mesh.SettingsChanged(plan.mesh(can_drain=self._mute.available)))

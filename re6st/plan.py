@@ -79,6 +79,8 @@ class Plan:
     parameters: Parameters
     programs: dict[str, str] = field(repr=False)
     """Paths of babeld and openvpn."""
+    source_routes: bool = True
+    """Whether the kernel has routes by source."""
 
     @property
     def client_count(self) -> int:
@@ -173,6 +175,7 @@ class Plan:
             accept_unsigned=parameters.babel_hmac_accept == b"",
             ipv4=self.ipv4,
             gateway=self.config.gateway,
+            source_routes=self.source_routes,
             hello=min(parameters.babel_hello or parameters.hello, parameters.hello),
             update=babel.update_interval(routes),
         )

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
+from typing import TypeVar
 
 from re6st.kernel import Kernel, Presence
 from testbed import Bed, Host
 
+T = TypeVar("T")
 NET6, NET4, OWN4 = IPv6Network("2001:db8:42::/48"), IPv4Network("10.42.0.0/16"), IPv4Network("10.42.3.0/24")
 OURS = [
     Presence(NET6, IPv6Address("2001:db8:42:1::1"), 64, (NET6,)),
@@ -44,6 +47,19 @@ def state(host: Host) -> set[str]:
     return {" ".join(line.split()) for text in shown for line in text.splitlines()}
 
 
+def within(host: Host, work: Callable[[Kernel], Awaitable[T]]) -> T:
+    """What the kernel of a host answers."""
+
+    async def run() -> T:
+        own = Kernel()
+        try:
+            return await work(own)
+        finally:
+            own.close()
+
+    return host.namespace.call(lambda: asyncio.run(run()))
+
+
 def test_a_start_clears_what_is_ours_alone(bed: Bed) -> None:
     host = bed.host("host")
     host.namespace.ip(*FOREIGN)
@@ -51,14 +67,14 @@ def test_a_start_clears_what_is_ours_alone(bed: Bed) -> None:
     host.namespace.ip(*LEFT)
     assert len(state(host) - before) >= len(LEFT) - 2, "two are words in the line of lo"
 
-    async def clear() -> list[str]:
-        own = Kernel()
-        try:
-            return await own.clear(OURS)
-        finally:
-            own.close()
-
-    removed = host.namespace.call(lambda: asyncio.run(clear()))
+    removed = within(host, lambda own: own.clear(OURS))
     assert state(host) == before, removed
     assert len(removed) >= len(LEFT), removed
-    assert host.namespace.call(lambda: asyncio.run(clear())) == []
+    assert within(host, lambda own: own.clear(OURS)) == []
+
+
+def test_trying_routes_by_source_leaves_nothing(bed: Bed) -> None:
+    host = bed.host("host")
+    before = state(host)
+    assert within(host, Kernel.source_specific), "the kernels that we test on have them"
+    assert state(host) == before

@@ -72,6 +72,11 @@ def test_the_fullest_configuration() -> None:
     )
 
 
+def test_a_kernel_without_routes_by_source_takes_no_default_route_and_hands_none_on() -> None:
+    lines = configuration(replace(PLAIN, source_routes=False)).splitlines()
+    assert [line for line in lines if line.startswith("in ")] == ["in ip ::/0 eq 0 deny"]
+
+
 def test_a_key_is_defined_before_it_is_used_and_shown_nowhere_else() -> None:
     settings = replace(PLAIN, key_sign=b"k" * 16)
     text = configuration(settings)

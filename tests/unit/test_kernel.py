@@ -79,6 +79,21 @@ def test_a_refusal_says_what_and_what_to_do(code: int, advice: str) -> None:
     assert "\n" not in str(raised.value)
 
 
+@pytest.mark.parametrize(("code", "has_them"), [(errno.EINVAL, False), (errno.EPERM, True)])
+def test_a_kernel_without_routes_by_source(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, code: int, has_them: bool
+) -> None:
+    async def refuse(*_: object, **__: object) -> None:
+        raise NetlinkError(code, "no")
+
+    async def work(own: Kernel) -> None:
+        monkeypatch.setattr(own._netlink, "route", refuse)
+        assert await own.source_specific() is has_them
+
+    attempt(work)
+    assert ("IPV6_SUBTREES" in caplog.text) is not has_them
+
+
 def test_advice_for_any_error() -> None:
     assert all(kernel._advice(code) for code in (None, *range(200)))
 
