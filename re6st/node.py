@@ -28,7 +28,7 @@ from re6st.core.survey import survey
 from re6st.core.wire import Code, Endpoint, parse_addresses
 from re6st.forwarding import Advertisements
 from re6st.hooks import Hooks
-from re6st.kernel import Kernel
+from re6st.kernel import Kernel, KernelError
 from re6st.mute import Mute
 from re6st.notify import Notifier
 from re6st.peers import NodeCrypto, Peers, control_socket
@@ -230,6 +230,12 @@ class Node:
         before = self._plan
         self._plan = self._tunnels.plan = plan = replace(self._plan, identity=identity, parameters=parameters)
         self._crypto.use(identity)
+        for presence in plan.presences:
+            if presence not in before.presences:  # IPv4 was brought to the network, or another one
+                try:
+                    await self._kernel.enter(presence, self.config.main_interface)
+                except KernelError as error:
+                    log.error("%s", error)
         self._peers.sessions.version = parameters.version
         self._event(mesh.SettingsChanged(plan.mesh(can_drain=self._mute.available)))
         self._spread(parameters.version)

@@ -19,7 +19,7 @@ from re6st.cli.options import LogHandler, OptionParser, fail, integer, setup_log
 from re6st.client import RegistryError, parse_url
 from re6st.core.prefix import Prefix, PrefixError
 from re6st.hooks import HookError
-from re6st.kernel import KernelError
+from re6st.kernel import OUR_LINK, KernelError
 from re6st.node import Node
 from re6st.peers import PortInUse
 from re6st.plan import Config, Files
@@ -204,6 +204,8 @@ def _interface(p: OptionParser, option: str, name: str) -> str:
     """It goes into babeld's configuration, where a blank would begin another word."""
     if not _INTERFACE.fullmatch(name):
         p.error(f"argument {option}: {name!r} is no name of an interface")
+    if OUR_LINK.fullmatch(name):
+        p.error(f"argument {option}: {name!r} is the name of a tunnel of ours")
     return name
 
 

@@ -51,6 +51,7 @@ def test_nodes_reach_each_other_by_ipv4(bed: Bed, main_interface: str) -> None:
     way = a.host.ip("route", "get", str(ipv4_address(subnet(b))))
     assert re.search(r" dev re6stnet\S* ", way)
     assert f" src {ipv4_address(subnet(a))} " in way
+    assert " via inet6 " not in way, "older nodes know IPv4 next hops only"
     assert ping(a, str(ipv4_address(subnet(b))), 1500 - 28), "full size"
     assert f"inet {ipv4_address(subnet(a))}/" in a.host.ip("-4", "address", "show", "dev", main_interface)
     assert a.host.run(["ping", "-c1", "-W1", "10.42.200.1"], check=False).returncode, "it does not leave by eth0"
@@ -65,3 +66,17 @@ def test_nodes_reach_each_other_by_ipv4(bed: Bed, main_interface: str) -> None:
         assert node.stop() == 0
         assert node.host.ip("route") == routes
         assert "10.42." not in node.host.ip("-4", "address", "show")
+
+
+def test_ipv4_comes_to_a_network_that_runs(bed: Bed) -> None:
+    network = Network(bed, 2)
+    network.start()
+    network.wait_connected(FORMS)
+    assert silent(network)
+    assert network.stop_registry() == 0
+    network.registry_options += ["--ipv4", str(NETWORK), str(EXTRA_BITS)]
+    network.start_registry()
+    wait_until(lambda: not silent(network), 90, "every node reaches every other one by IPv4", bed.tails)
+    for node in network.nodes:
+        assert node.stop() == 0
+        assert "10.42." not in node.host.ip("-4", "address", "show") + node.host.ip("route")

@@ -140,6 +140,8 @@ def test_without_log_babeld_has_none_either() -> None:
         (["--client", "h,1194,tcp"], "argument --client: not yet in this version"),
         (["--registry", "no url"], "registry 'no url': not of the form http://HOST"),
         (["--registry", "ftp://x/"], "registry 'ftp://x/': not of the form http://HOST"),
+        (["-i", "re6stnet-tcp"], "argument -i/--interface: 're6stnet-tcp' is the name of a tunnel of ours"),
+        (["-I", "re6stnet2"], "argument -I/--main-interface: 're6stnet2' is the name of a tunnel of ours"),
         (["--interface", "eth 0"], "argument -i/--interface: 'eth 0' is no name of an interface"),
         (["--interface", "eth0\nredistribute"], "argument -i/--interface: "),
         (["--interface", ""], "argument -i/--interface: ''"),
