@@ -181,6 +181,8 @@ class Node:
             self._tasks.start(self._configure_babel(), "babel's settings"),
             self._tasks.start(self._reach.run(), "reach"),
         ]
+        if self.config.remotes:
+            self._loops.append(self._tasks.start(self._tunnels.follow(), "--client"))
         await self._hooks.start()
         self._loops.append(self._tasks.start(self._hooks.watch(), "hooks"))
         self._loops.append(self._tasks.start(self._tell_systemd(), "systemd"))
@@ -305,7 +307,7 @@ class Node:
     def _status(self) -> str:
         up = sum(tunnel.phase is not mesh.Phase.OPENING for tunnel in self._mesh.tunnels.values())
         state = "connected" if self._mesh.connected else "the registry's node is out of reach"
-        return f"{state}, {up} of {self._mesh.limit} tunnels, {len(self._mesh.survey.peers)} routes"
+        return f"{state}, {up} of {max(up, self._mesh.limit)} tunnels, {len(self._mesh.survey.peers)} routes"
 
     # -- the mesh --
 

@@ -156,6 +156,7 @@ class Plan:
             neighbours=self.config.neighbours,
             disabled_protocols=self.config.disabled_protocols,
             lan=frozenset(self.config.lan),
+            given=bool(self.config.remotes),
         )
 
     def babel(self, routes: int, now: float) -> babel.Settings:

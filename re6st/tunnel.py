@@ -109,15 +109,15 @@ def server_command(
 
 
 def client_command(
-    settings: Settings, interface: str, peer: Prefix, endpoint: Endpoint, name: str | None = None
+    settings: Settings, interface: str, peer: Prefix | None, endpoint: Endpoint, name: str | None = None
 ) -> list[str]:
-    """One client tunnel, to one address of a peer."""
+    """One client tunnel, to one address of a peer; or of whoever of the network is there (--client)."""
     return [
         settings.program,
         *common_arguments(settings, interface, endpoint.protocol, name or interface),
         *("--nobind", "--client"),
         *("--remote", endpoint.host, str(endpoint.port), CLIENT_PROTOCOLS[endpoint.protocol]),
-        *("--verify-x509-name", peer.cn, "name"),
+        *(("--verify-x509-name", peer.cn, "name") if peer else ()),
         *("--resolv-retry", "0", "--connect-retry", "1", "--connect-retry-max", "3", "--connect-timeout", "5"),
         *("--tls-exit", "--remap-usr1", "SIGTERM", "--management-up-down"),
         *("--ping-exit", str(settings.ping_exit)),
@@ -301,14 +301,14 @@ class ClientTunnel:
     An address that fails makes place for the next one at once, and one that does not answer stands aside for it after
     STAGGER seconds (RFC 8305): the first that connects ends the others. All share one interface, which OpenVPN opens
     only when it is let in. `source` is our own address under the tunnel (None: not known, or no way to the peer),
-    `serial` the number of the peer's certificate.
+    `serial` the number of the peer's certificate. `peer` may be anybody (None) until the tunnel is up.
     """
 
     def __init__(
         self,
         settings: Settings,
         interface: str,
-        peer: Prefix,
+        peer: Prefix | None,
         endpoints: Sequence[Endpoint],
         connected: Callable[[Connected], Awaitable[None]],
     ) -> None:
@@ -318,6 +318,8 @@ class ClientTunnel:
         self.source: Address | None = None
         self._settings = settings
         self._endpoints = endpoints
+        self._wanted = peer
+        self._name = peer or "a server"
         self._told = connected
         self._winner: _Attempt | None = None
         self._attempts: list[_Attempt] = []
@@ -334,7 +336,7 @@ class ClientTunnel:
                 for number, endpoint in enumerate(self._endpoints, 1):
                     name = self.interface if number == 1 else f"{self.interface}.{number}"
                     attempt = _Attempt(endpoint, name, last=number == len(self._endpoints))
-                    attempt.task = group.create_task(self._try(attempt), name=f"{self.peer} at {endpoint}")
+                    attempt.task = group.create_task(self._try(attempt), name=f"{self._name} at {endpoint}")
                     self._attempts.append(attempt)
                     await self._turn(attempt)
                     if self._winner is not None:
@@ -354,18 +356,20 @@ class ClientTunnel:
     async def _try(self, attempt: _Attempt) -> None:
         try:
             await self._run_process(attempt)
+        except PrefixError as error:
+            log.warning("tunnel to %s at %s: %s", self._name, attempt.endpoint, error)
         except TimeoutError:
-            log.info("tunnel to %s at %s: not connected in time", self.peer, attempt.endpoint)
+            log.info("tunnel to %s at %s: not connected in time", self._name, attempt.endpoint)
         except OSError as error:
             words = last_words(self._settings.output(attempt.name))
-            log.warning("tunnel to %s at %s: %s: %s", self.peer, attempt.endpoint, error, words)
+            log.warning("tunnel to %s at %s: %s: %s", self._name, attempt.endpoint, error, words)
         finally:
             attempt.over.set()
 
     async def _run_process(self, attempt: _Attempt) -> None:
         if self._winner is None:
             self.source = source_address(attempt.endpoint.host)
-        argv = client_command(self._settings, self.interface, self.peer, attempt.endpoint, attempt.name)
+        argv = client_command(self._settings, self.interface, self._wanted, attempt.endpoint, attempt.name)
         child, management = await _start(self._settings, attempt.name, argv)
         clock = asyncio.get_running_loop().time
         started = clock()
@@ -384,7 +388,7 @@ class ClientTunnel:
                             deadline.reschedule(None)
                             await self._up(attempt, environment)
                         case State(name, reason) if not self._winner and name in ("RECONNECTING", "EXITING"):
-                            log.info("tunnel to %s at %s: %s", self.peer, attempt.endpoint, reason or name.lower())
+                            log.info("tunnel to %s at %s: %s", self._name, attempt.endpoint, reason or name.lower())
                             if not attempt.last:
                                 attempt.over.set()
                                 return
@@ -395,7 +399,9 @@ class ClientTunnel:
             await child.stop(grace=2)
 
     async def _up(self, attempt: _Attempt, environment: Environment) -> None:
-        self._winner = attempt
+        """Raises PrefixError for a server, of unknown name, which is no node."""
+        peer = self._wanted or Prefix.from_cn(environment.common_name)
+        self._winner, self.peer = attempt, peer
         for other in self._attempts:
             if other is not attempt and other.task:
                 other.task.cancel()
@@ -404,7 +410,7 @@ class ClientTunnel:
         mtu = environment.get("tun_mtu", "")
         await self._told(
             Connected(
-                self.peer,
+                peer,
                 attempt.endpoint,
                 self.interface,
                 environment.serial,

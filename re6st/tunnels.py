@@ -15,8 +15,12 @@ from re6st.core import mesh
 from re6st.core.prefix import Prefix
 from re6st.core.wire import Endpoint
 from re6st.kernel import Address, Kernel, KernelError
-from re6st.plan import Plan, server_interface
+from re6st.plan import CLIENT_INTERFACE, Plan, server_interface
+from re6st.process import Backoff
 from re6st.tasks import Tasks, end
+
+AGAIN_FIRST, AGAIN_LAST = 0.5, 8.0
+"""Seconds between two tries of the servers of --client."""
 
 log = logging.getLogger(__name__)
 
@@ -142,6 +146,40 @@ class Tunnels:
 
     def undrain(self, interface: str) -> None:
         self._start(self._drains.remove(interface), f"undrain {interface}")
+
+    async def follow(self) -> None:
+        """Have one tunnel, with whoever answers at the addresses of --client, again and again, until cancelled."""
+        backoff = Backoff(AGAIN_FIRST, AGAIN_LAST)
+        while True:
+            once = self._start(self._follow_once(backoff), "tunnel of --client")
+            try:
+                await asyncio.wait([once])
+            finally:
+                await end(once)
+            await asyncio.sleep(backoff.next())
+
+    async def _follow_once(self, backoff: Backoff) -> None:
+        this = asyncio.current_task()
+        assert this is not None
+
+        async def up(connected: tunnel.Connected) -> None:
+            backoff.reset()
+            self._clients[connected.peer] = _Client(this, client)
+            await self._up(connected)
+
+        client = tunnel.ClientTunnel(self.plan.openvpn(), CLIENT_INTERFACE, None, self.plan.config.remotes, up)
+        try:
+            await self._kernel.make_tap(CLIENT_INTERFACE, self.plan.ipv4_address)
+            if not await client.run():
+                log.warning("none of the servers of --client can be reached")
+        except KernelError as error:
+            log.error("tunnel of --client: %s", error)
+        finally:
+            await self._kernel.set_down(CLIENT_INTERFACE)
+            if client.peer is not None:
+                log.info("tunnel to %s ended", client.peer)
+                self._clients.pop(client.peer, None)
+                self._event(mesh.TunnelDown(client.peer))
 
     async def _hold(self, peer: Prefix, endpoints: tuple[Endpoint, ...]) -> None:
         """Hold one client tunnel, from a free interface to giving it back."""

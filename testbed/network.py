@@ -29,7 +29,7 @@ from testbed.wait import wait_until
 ROOT = Path(__file__).resolve().parent.parent
 NETWORK = IPv6Network("2001:db8:42::/48")
 
-_CLIENT_INTERFACE = re.compile(r"re6stnet\d+")  # the others, re6stnet-PROTO, are those of our servers (wire.md 8.4)
+_CLIENT_INTERFACE = re.compile(r"re6stnet\d*")  # the others, re6stnet-PROTO, are those of our servers (wire.md 8.4)
 
 
 def program(name: str) -> list[str]:

@@ -18,6 +18,7 @@ from re6st.cli.expression import ExpressionError, evaluate
 from re6st.cli.options import LogHandler, OptionParser, fail, integer, setup_logging
 from re6st.client import RegistryError, parse_url
 from re6st.core.prefix import Prefix, PrefixError
+from re6st.core.wire import ADDRESSES_LIMIT, Endpoint, parse_addresses
 from re6st.hooks import HookError
 from re6st.kernel import OUR_LINK, KernelError
 from re6st.node import Node
@@ -46,7 +47,9 @@ _STATUS: Sequence[tuple[tuple[type[Exception], ...], int]] = (
 _COUNTRY = re.compile(r"[A-Za-z]{2}", re.ASCII)
 _INTERFACE = re.compile(r"[A-Za-z0-9_.-]{1,15}", re.ASCII)
 
-_LATER = ("multicast", "console", "remote_gateway", "client")
+_SERVING = ("pp", "ip", "max_clients", "client_count", "neighbour")
+"""Options that say nothing to a node of one tunnel (--client)."""
+_LATER = ("multicast", "console", "remote_gateway")
 """Options of the older software that this version does not carry out yet: refused, rather than ignored."""
 
 
@@ -89,6 +92,11 @@ def parser() -> OptionParser:
     mesh.add_argument("--neighbour", metavar="CN", action="append", default=[], help="keep a direct tunnel to it")
     mesh.add_argument("-i", "--interface", metavar="IF", action="append", default=[], help="find neighbours there")
     mesh.add_argument("-I", "--main-interface", metavar="IF", default="lo", help="gets our address (default: lo)")
+    mesh.add_argument(
+        "--client",
+        metavar="HOST,PORT,PROTO;...",
+        help="have no server and one tunnel, to the first of these that answers",
+    )
     mesh.add_argument("--gateway", action="store_true", help="be the network's way to the Internet")
 
     files = p.add_argument_group("files and logs")
@@ -110,8 +118,7 @@ def parser() -> OptionParser:
     old.add_argument("-D", "--default", action="store_true", help=argparse.SUPPRESS)
     old.add_argument("--table", type=int, choices=(0,), help=argparse.SUPPRESS)
     old.add_argument("-m", "--multicast", action="store_true", help="not yet in this version")
-    for name in ("console", "client"):
-        old.add_argument(f"--{name}", metavar="X", action="append", help="not yet in this version")
+    old.add_argument("--console", metavar="X", action="append", help="not yet in this version")
     old.add_argument("--remote-gateway", metavar="IP", action="append", help="not yet in this version")
     return p
 
@@ -130,6 +137,7 @@ def configuration(p: OptionParser, args: argparse.Namespace) -> Config:
             p.error(f"argument --pp: {protocol} is disabled: see --disable-proto")
     _check_families(p, ports)
     _check_places(p, args)
+    remotes = _remotes(p, args)
     try:
         parse_url(args.registry)
     except RegistryError as error:
@@ -157,7 +165,7 @@ def configuration(p: OptionParser, args: argparse.Namespace) -> Config:
         dh=args.dh,
         country=args.country,
         gateway=args.gateway,
-        upnp=_upnp(p, args.ip),
+        upnp=not remotes and _upnp(p, args.ip),
         up=tuple(args.up),
         daemons=tuple(args.daemon),
     )
@@ -169,7 +177,24 @@ def _port(p: OptionParser, port: str, protocol: str) -> tuple[int, str]:
     try:
         return integer(1, 65535)(port), protocol
     except argparse.ArgumentTypeError as error:
+        remotes=remotes,
         p.error(f"argument --pp: {error}")
+
+
+def _remotes(p: OptionParser, args: argparse.Namespace) -> tuple[Endpoint, ...]:
+    """The servers of --client, each of which has to be right."""
+    if args.client is None:
+        return ()
+    for name in _SERVING:
+        if getattr(args, name) not in (None, []):
+            p.error(f"argument --client: goes with no --{name.replace('_', '-')}: there is one tunnel, and no server")
+    entries = [entry.strip() for entry in args.client.split(";") if entry.strip()]
+    if not 0 < len(entries) <= ADDRESSES_LIMIT:
+        p.error(f"argument --client: {len(entries)} servers: give 1 to {ADDRESSES_LIMIT}")
+    for entry in entries:
+        if entry.count(",") != 2 or not parse_addresses(entry):
+            p.error(f"argument --client: {entry!r} is not of the form HOST,PORT,PROTO (PROTO: {', '.join(PROTOCOLS)})")
+    return tuple(endpoint for entry in entries for endpoint in parse_addresses(entry))
 
 
 def _check_families(p: OptionParser, ports: Sequence[tuple[int, str]]) -> None:

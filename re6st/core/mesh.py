@@ -190,6 +190,8 @@ class Mesh:
                 if tunnel and not tunnel.met and peer not in self.clients:
                     self._failed(peer, now)
             case ClientUp(peer):
+                if self.settings.given:
+                    self.tunnels.setdefault(peer, Tunnel(peer, Phase.OPENING, now))
                 self.clients[peer] = self.clients.get(peer, 0) + 1
             case ClientDown(peer):
                 self.clients[peer] = self.clients.get(peer, 1) - 1

@@ -29,6 +29,8 @@ class Settings:
     disabled_protocols: frozenset[str] = frozenset()
     lan: frozenset[str] = frozenset()
     """Interfaces on which neighbours are met without a tunnel."""
+    given: bool = False
+    """Tunnels come up that the policy did not ask for: the one of --client."""
 
 
 # --- events ---

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from re6st import PROTOCOL, cert, process
 from re6st.cli.node import configuration, main, parser
 from re6st.core.prefix import Prefix
+from re6st.core.wire import Endpoint
 from re6st.plan import Config, Files
 
 BASE = ["--registry", "http://192.0.2.1/", "--ca", "ca.crt", "--cert", "cert.crt", "--key", "cert.key"]
@@ -99,6 +100,12 @@ def test_every_protocol_may_be_used() -> None:
     assert made.ports == ((1194, "udp"), (1194, "tcp"))
 
 
+def test_a_node_of_one_tunnel() -> None:
+    made = config("--client", "a.example.org,1194,tcp; 2001:db8::1,443,udp6;")
+    assert made.remotes == (Endpoint("a.example.org", 1194, "tcp"), Endpoint("2001:db8::1", 443, "udp6"))
+    assert not made.upnp
+
+
 def test_without_log_babeld_has_none_either() -> None:
     assert config("-v", "0").babel_log is False
     assert config("-v", "1").babel_log is True
@@ -137,7 +144,17 @@ def test_without_log_babeld_has_none_either() -> None:
         (["--table", "5"], "argument --table: invalid choice: 5"),
         (["--multicast"], "argument --multicast: not yet in this version"),
         (["--remote-gateway", "192.0.2.1"], "argument --remote-gateway: not yet in this version"),
-        (["--client", "h,1194,tcp"], "argument --client: not yet in this version"),
+        (["--client", "h,1194,sctp"], "argument --client: 'h,1194,sctp' is not of the form HOST,PORT,PROTO"),
+        (["--client", "h,1194,tcp;h,0,tcp"], "argument --client: 'h,0,tcp' is not of the form HOST,PORT,PROTO"),
+        (["--client", "h 1,1194,tcp"], "argument --client: 'h 1,1194,tcp' is not"),
+        (["--client", "h,1194,tcp,FR"], "argument --client: 'h,1194,tcp,FR' is not"),
+        (["--client", ""], "argument --client: 0 servers: give 1 to 32"),
+        (["--client", ";".join(["h,1,tcp"] * 33)], "argument --client: 33 servers"),
+        (["--client", "h,1,tcp", "--pp", "1194", "tcp"], "argument --client: goes with no --pp"),
+        (["--client", "h,1,tcp", "--ip", "any"], "argument --client: goes with no --ip"),
+        (["--client", "h,1,tcp", "--max-clients", "0"], "argument --client: goes with no --max-clients"),
+        (["--client", "h,1,tcp", "--client-count", "3"], "argument --client: goes with no --client-count"),
+        (["--client", "h,1,tcp", "--neighbour", "0/8"], "argument --client: goes with no --neighbour"),
         (["--registry", "no url"], "registry 'no url': not of the form http://HOST"),
         (["--registry", "ftp://x/"], "registry 'ftp://x/': not of the form http://HOST"),
         (["-i", "re6stnet-tcp"], "argument -i/--interface: 're6stnet-tcp' is the name of a tunnel of ours"),

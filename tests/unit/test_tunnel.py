@@ -72,6 +72,13 @@ def test_the_command_line_of_a_client() -> None:
     ]
 
 
+def test_a_given_server_may_be_any_node_of_the_network() -> None:
+    settings = made(Path("/run/x"))
+    named, any_node = (client_command(settings, "re6stnet", peer, ONE) for peer in (A, None))
+    place = named.index("--verify-x509-name")
+    assert any_node == named[:place] + named[place + 3 :]
+
+
 @pytest.mark.parametrize(
     ("protocol", "encrypt", "mtu"),
     [
