@@ -45,10 +45,10 @@ _STATUS: Sequence[tuple[tuple[type[Exception], ...], int]] = (
 """What each expected error ends the program with."""
 
 _COUNTRY = re.compile(r"[A-Za-z]{2}", re.ASCII)
-_INTERFACE = re.compile(r"[A-Za-z0-9_.-]{1,15}", re.ASCII)
-
 _SERVING = ("pp", "ip", "max_clients", "client_count", "neighbour")
 """Options that say nothing to a node of one tunnel (--client)."""
+_INTERFACE = re.compile(r"[A-Za-z0-9_.-]{1,15}", re.ASCII)
+
 _LATER = ("multicast", "console", "remote_gateway")
 """Options of the older software that this version does not carry out yet: refused, rather than ignored."""
 
@@ -90,13 +90,13 @@ def parser() -> OptionParser:
         help="protocols not used for tunnels (default: udp and udp6); none: use all",
     )
     mesh.add_argument("--neighbour", metavar="CN", action="append", default=[], help="keep a direct tunnel to it")
-    mesh.add_argument("-i", "--interface", metavar="IF", action="append", default=[], help="find neighbours there")
-    mesh.add_argument("-I", "--main-interface", metavar="IF", default="lo", help="gets our address (default: lo)")
     mesh.add_argument(
         "--client",
         metavar="HOST,PORT,PROTO;...",
         help="have no server and one tunnel, to the first of these that answers",
     )
+    mesh.add_argument("-i", "--interface", metavar="IF", action="append", default=[], help="find neighbours there")
+    mesh.add_argument("-I", "--main-interface", metavar="IF", default="lo", help="gets our address (default: lo)")
     mesh.add_argument("--gateway", action="store_true", help="be the network's way to the Internet")
 
     files = p.add_argument_group("files and logs")
@@ -128,6 +128,7 @@ def configuration(p: OptionParser, args: argparse.Namespace) -> Config:
     for name in _LATER:
         if getattr(args, name):
             p.error(f"argument --{name.replace('_', '-')}: not yet in this version")
+    remotes = _remotes(p, args)
     disabled = frozenset(("udp", "udp6") if args.disable_proto is None else args.disable_proto)
     if "none" in disabled and len(disabled) > 1:
         p.error("argument --disable-proto: none goes with no other")
@@ -137,7 +138,6 @@ def configuration(p: OptionParser, args: argparse.Namespace) -> Config:
             p.error(f"argument --pp: {protocol} is disabled: see --disable-proto")
     _check_families(p, ports)
     _check_places(p, args)
-    remotes = _remotes(p, args)
     try:
         parse_url(args.registry)
     except RegistryError as error:
@@ -168,17 +168,8 @@ def configuration(p: OptionParser, args: argparse.Namespace) -> Config:
         upnp=not remotes and _upnp(p, args.ip),
         up=tuple(args.up),
         daemons=tuple(args.daemon),
-    )
-
-
-def _port(p: OptionParser, port: str, protocol: str) -> tuple[int, str]:
-    if protocol not in PROTOCOLS:
-        p.error(f"argument --pp: {protocol!r} is none of {', '.join(PROTOCOLS)}")
-    try:
-        return integer(1, 65535)(port), protocol
-    except argparse.ArgumentTypeError as error:
         remotes=remotes,
-        p.error(f"argument --pp: {error}")
+    )
 
 
 def _remotes(p: OptionParser, args: argparse.Namespace) -> tuple[Endpoint, ...]:
@@ -195,6 +186,15 @@ def _remotes(p: OptionParser, args: argparse.Namespace) -> tuple[Endpoint, ...]:
         if entry.count(",") != 2 or not parse_addresses(entry):
             p.error(f"argument --client: {entry!r} is not of the form HOST,PORT,PROTO (PROTO: {', '.join(PROTOCOLS)})")
     return tuple(endpoint for entry in entries for endpoint in parse_addresses(entry))
+
+
+def _port(p: OptionParser, port: str, protocol: str) -> tuple[int, str]:
+    if protocol not in PROTOCOLS:
+        p.error(f"argument --pp: {protocol!r} is none of {', '.join(PROTOCOLS)}")
+    try:
+        return integer(1, 65535)(port), protocol
+    except argparse.ArgumentTypeError as error:
+        p.error(f"argument --pp: {error}")
 
 
 def _check_families(p: OptionParser, ports: Sequence[tuple[int, str]]) -> None:

@@ -182,6 +182,8 @@ class Mesh:
         """Take an event in; returns what is to be done."""
         match event:
             case TunnelUp(peer, interface):
+                if self.settings.given:
+                    self.tunnels.setdefault(peer, Tunnel(peer, Phase.OPENING, now))
                 tunnel = self.tunnels.get(peer)
                 if tunnel and tunnel.phase is Phase.OPENING:
                     tunnel.phase, tunnel.since, tunnel.interface, tunnel.alive = Phase.UP, now, interface, now
@@ -190,8 +192,6 @@ class Mesh:
                 if tunnel and not tunnel.met and peer not in self.clients:
                     self._failed(peer, now)
             case ClientUp(peer):
-                if self.settings.given:
-                    self.tunnels.setdefault(peer, Tunnel(peer, Phase.OPENING, now))
                 self.clients[peer] = self.clients.get(peer, 0) + 1
             case ClientDown(peer):
                 self.clients[peer] = self.clients.get(peer, 1) - 1

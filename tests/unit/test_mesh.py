@@ -598,6 +598,21 @@ def test_after_hours_without_any_network_memory_works_within_a_minute_or_two() -
     assert tried
 
 
+# --- one tunnel that the user gave ---
+
+
+def test_a_given_tunnel_is_given_up_when_silent_and_never_replaced() -> None:
+    node = Driver(client_count=0, tunnel_refresh=float("inf"), given=True, lan=frozenset({"eth0"}))
+    assert not node.tell(TunnelUp(P, name(P)))
+    assert not node.sees(REGISTRY, *PEERS, **near(P))
+    assert not node.wait(3 * REFRESH)
+    node.sees(alive=frozenset())
+    assert [action.peer for action in node.wait(DEAD_TIME + 2) if isinstance(action, CloseTunnel)] == [P]
+    assert not node.tell(TunnelDown(P))
+    assert not node.mesh.tunnels
+    assert not node.wait(REFRESH), "another one is not the policy's to open"
+
+
 # --- any events in any order ---
 
 SOME = st.sampled_from([OWN, REGISTRY, P, Q, R])
@@ -655,21 +670,6 @@ def test_any_events_in_any_order(events: list[Event | float], client_count: int,
 
 
 # --- whole networks ---
-# --- one tunnel that the user gave ---
-
-
-def test_a_given_tunnel_is_given_up_when_silent_and_never_replaced() -> None:
-    node = Driver(client_count=0, tunnel_refresh=float("inf"), given=True, lan=frozenset({"eth0"}))
-    assert not node.tell(TunnelUp(P, name(P)))
-    assert not node.sees(REGISTRY, *PEERS, **near(P))
-    assert not node.wait(3 * REFRESH)
-    node.sees(alive=frozenset())
-    assert [action.peer for action in node.wait(DEAD_TIME + 2) if isinstance(action, CloseTunnel)] == [P]
-    assert not node.tell(TunnelDown(P))
-    assert not node.mesh.tunnels
-    assert not node.wait(REFRESH), "another one is not the policy's to open"
-
-
 
 
 def test_sixty_nodes_find_together_and_come_to_rest() -> None:
