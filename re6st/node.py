@@ -153,6 +153,7 @@ class Node:
             keep=self._cache.set_own,
             acquainted=self._peers.sessions.acquainted,
             reachable=lambda peer: peer in self._mesh.survey.peers,
+            heard=self._peers.sessions.answered,
             tell=lambda peer: self._peers.send(peer, Code.ADDRESS, self._answers.addresses(peer).encode()),
         )
         self._write_revoked(plan.parameters.crl)

@@ -26,6 +26,8 @@ AUDIENCE_LIMIT = 200
 """Peers that are told: as many as remember us (cache.py), the latest first."""
 TOLD_AT_ONCE, TELL_EVERY = 10, 1.0
 """Messages in a row, and seconds between two rows."""
+TELL_AGAIN, TELLINGS = 3.0, 5
+"""Seconds until one that did not answer is told again, and how often it is told at most."""
 PATIENCE = 600.0
 """Seconds that a peer out of reach is waited for."""
 READ_AGAIN = 0.5
@@ -34,24 +36,33 @@ log = logging.getLogger(__name__)
 
 
 class Audience:
-    """Who has still to be told that our addresses changed."""
+    """Who has still to be told that our addresses changed. A datagram gets lost: just then, routes change too."""
 
     def __init__(self) -> None:
-        self._waiting: dict[Prefix, None] = {}
+        self._waiting: dict[Prefix, int] = {}
+        """With how often each was told."""
+        self._told: dict[Prefix, tuple[float, int]] = {}
+        """When, and how often; whether they heard is not known yet."""
         self._until = 0.0
 
     def start(self, peers: Iterable[Prefix], now: float) -> None:
-        """There is something new: everybody is told, whoever waited before too."""
-        self._waiting = dict.fromkeys([*peers][:AUDIENCE_LIMIT])
+        """There is something new: everybody is told, whoever was told before too."""
+        self._waiting = dict.fromkeys([*peers][:AUDIENCE_LIMIT], 0)
+        self._told = {}
         self._until = now + PATIENCE
 
-    def next(self, reachable: Callable[[Prefix], bool], now: float) -> list[Prefix]:
-        """Whom to tell now."""
+    def next(self, reachable: Callable[[Prefix], bool], heard: Callable[[Prefix], bool], now: float) -> list[Prefix]:
+        """Whom to tell now. `heard`: whether a peer has answered what we sent."""
         if now > self._until:
             self._waiting.clear()
+        for peer, (at, count) in list(self._told.items()):
+            if now - at >= TELL_AGAIN:
+                del self._told[peer]
+                if count < TELLINGS and not heard(peer):
+                    self._waiting[peer] = count
         told = [peer for peer in self._waiting if reachable(peer)][:TOLD_AT_ONCE]
         for peer in told:
-            del self._waiting[peer]
+            self._told[peer] = now, self._waiting.pop(peer) + 1
         return told
 
 
@@ -59,8 +70,8 @@ class Reach:
     """Keeps `own` up to date. `run` until cancelled, which also closes the ports at the router.
 
     `uplinks` reads the machine's addresses (kernel.py), of which `ours` are those inside re6st; `moved` hears which
-    were lost, and whether something is there that was not. `acquainted` are the peers we have spoken with,
-    `reachable` says whether one can be told now, and `tell` tells it. `keep` remembers our endpoints.
+    were lost, and whether something is there that was not. `acquainted` are the peers we have spoken with; `reachable`
+    says whether one can be told now, `tell` tells it, `heard` says whether it answered. `keep` remembers our endpoints.
     """
 
     def __init__(
@@ -74,6 +85,7 @@ class Reach:
         keep: Callable[[tuple[Endpoint, ...]], None],
         acquainted: Callable[[], Iterable[Prefix]],
         reachable: Callable[[Prefix], bool],
+        heard: Callable[[Prefix], bool],
         tell: Callable[[Prefix], None],
     ) -> None:
         self._own = own
@@ -83,6 +95,7 @@ class Reach:
         self._keep = keep
         self._acquainted = acquainted
         self._reachable = reachable
+        self._heard = heard
         self._tell = tell
         self._audience = Audience()
         self._told = own.endpoints()
@@ -154,6 +167,6 @@ class Reach:
 
     async def _tell_peers(self) -> None:
         while True:
-            for peer in self._audience.next(self._reachable, time.monotonic()):
+            for peer in self._audience.next(self._reachable, self._heard, time.monotonic()):
                 self._tell(peer)
             await asyncio.sleep(TELL_EVERY)

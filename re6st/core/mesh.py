@@ -57,11 +57,15 @@ RETRY_FIRST, RETRY_LAST = 2.0, 600.0
 """Seconds before a peer that could not be reached is tried again, doubling."""
 RETRY_ALONE = 30.0
 """The most while we reach nobody: then it is more likely us than them."""
+TOLD_AGAIN = 60.0
+"""Seconds between two tries of a peer only because it told us an address: it may be anybody's."""
 FAILURES_COUNTED = 9
 """After so many in a row the wait is RETRY_LAST."""
 BOOTSTRAP_FIRST, BOOTSTRAP_LAST = 1.0, 60.0
 DEAD_TIME = 12.0
 """Seconds without a babel neighbour after which a tunnel that had one is given up."""
+MOVED_TIME = 2.0
+"""The same where the peer has just told us another address."""
 PARTITION_WAIT = 10.0
 LAN_TIME = 10.0
 """Seconds after which a tunnel is given up whose peer is also met on the LAN."""
@@ -123,6 +127,8 @@ class Tunnel:
     asked: float = 0.0
     carried: frozenset[Prefix] = frozenset()
     """What went through it when we began to drain it."""
+    doubted: float = float("-inf")
+    """When its peer told us unasked where it is: it may have moved, and left the tunnel behind."""
     needed: bool = False
     """Draining it once cost somebody the way: it is not tried again."""
 
@@ -131,6 +137,8 @@ class Tunnel:
 class _Failures:
     count: int = 0
     until: float = 0.0
+    told: float = float("-inf")
+    """When the peer last told us unasked where it is, and so was tried before its time."""
 
 
 @dataclass(slots=True)
@@ -206,8 +214,8 @@ class Mesh:
                     if not actions:
                         self._failed(peer, now)
                     return actions
-                if endpoints:  # told unasked: it moved
-                    self._failures.pop(peer, None)
+                if endpoints:
+                    self._told_unasked(peer, now)
             case BootstrapAnswered(peer, endpoints):
                 self._bootstrap.pending = False
                 if peer is not None and peer not in self.survey.peers and self._room() > 0:
@@ -240,6 +248,14 @@ class Mesh:
         actions += self._meet(now)
         return actions
 
+    def _told_unasked(self, peer: Prefix, now: float) -> None:
+        """The peer has moved: what failed may work now, and a tunnel that falls silent will not come back."""
+        failures, tunnel = self._failures.get(peer), self.tunnels.get(peer)
+        if failures and now - failures.told > TOLD_AGAIN:
+            failures.until = failures.told = now
+        if tunnel:
+            tunnel.doubted = now
+
     # -- closing --
 
     def _give_up(self, now: float) -> list[Action]:
@@ -254,6 +270,8 @@ class Mesh:
                 tunnel.alive, tunnel.met = now, True
                 self._failures.pop(tunnel.peer, None)
             patience = DEAD_TIME if tunnel.met else self.settings.meeting_time
+            if tunnel.met and now - tunnel.doubted < DEAD_TIME:
+                patience = MOVED_TIME
             if tunnel.peer in self.clients and self.settings.own < tunnel.peer:
                 actions.append(self._close(tunnel, "doubled by the peer's own tunnel", now))
             elif tunnel.phase is Phase.UP and now - tunnel.alive > patience:

@@ -198,6 +198,11 @@ class Sessions:
         """The peers we have had a session with, the latest first."""
         return [peer.prefix for peer in reversed(self._peers.values()) if peer.session is not None]
 
+    def answered(self, prefix: Prefix) -> bool:
+        """Whether a peer has said something since we last sent it a message."""
+        peer = self._peers.get(prefix)
+        return peer is not None and peer.session is not None and not peer.queue and peer.unanswered_since is None
+
     def forget(self, revoked: frozenset[int]) -> list[Prefix]:
         """Drop the peers whose certificate is revoked (wire.md 5.3 point 6)."""
         gone = [p.prefix for p in self._peers.values() if p.certificate and p.certificate.serial in revoked]

@@ -43,6 +43,7 @@ from re6st.core.mesh import (
     TunnelDown,
     TunnelUp,
     UndrainTunnel,
+    UplinkUp,
 )
 from re6st.core.prefix import Prefix
 from re6st.core.survey import Link, Survey
@@ -243,6 +244,51 @@ def test_whoever_cannot_be_reached_is_left_alone_longer_and_longer() -> None:
     assert len(times) < 20
 
 
+def test_whoever_tells_unasked_where_it_is_gets_another_try_but_not_many() -> None:
+    node = Driver(memory=(P,), client_count=1)
+    node.settle()
+    node.sees(REGISTRY, P, **near(REGISTRY))
+    for _ in range(8):
+        node.wait(1000)
+        node.tell(TunnelDown(P))
+        node.tell(AddressLearned(P, endpoints(P)))
+        node.tell(TunnelDown(P))
+    moved = (Endpoint("192.0.2.9", 443, "tcp"),)
+    node.wait(100)
+    opens = 0
+    for _ in range(30):
+        actions = [*node.tell(AddressLearned(P, moved)), *node.wait(1)]
+        opens += len(opened(actions))
+        node.tell(TunnelDown(P))
+    assert opens <= 1
+
+
+def test_when_a_link_comes_back_everything_is_tried_at_once() -> None:
+    node = Driver(memory=(P, R))
+    node.wait(1)
+    for _ in range(200):
+        node.tell(BootstrapAnswered(None))
+        for peer in list(node.mesh.tunnels):
+            node.tell(TunnelDown(peer))
+        node.wait(1)
+    node.tell(BootstrapAnswered(None))
+    for peer in list(node.mesh.tunnels):
+        node.tell(TunnelDown(peer))
+    actions = [*node.tell(UplinkUp()), *node.wait(2)]
+    assert set(opened(actions)) == {P, R}
+    assert AskBootstrap() in actions
+
+
+def test_a_link_that_flaps_does_not_flood_the_registry() -> None:
+    node = Driver()
+    questions = 0
+    for _ in range(300):
+        node.now += 0.2
+        questions += node.tell(UplinkUp()).count(AskBootstrap())
+        node.tell(BootstrapAnswered(None))
+    assert questions <= 75
+
+
 def test_failures_for_years_are_only_failures() -> None:
     node = Driver(memory=(P,))
     for _ in range(3000):
@@ -360,6 +406,17 @@ def test_a_tunnel_that_fell_silent_is_given_up_soon() -> None:
     node.wait(100)
     node.sees(REGISTRY, **near(REGISTRY))
     assert [type(a) for a in node.wait(DEAD_TIME + 2)] == [CloseTunnel]
+
+
+def test_a_silent_tunnel_to_a_peer_that_moved_is_given_up_sooner() -> None:
+    node = Driver()
+    node.up(P)
+    node.sees(REGISTRY, P, **near(P))
+    node.tell(AddressLearned(P, endpoints(P)))
+    assert not [a for a in node.wait(20) if isinstance(a, CloseTunnel)], "as long as babel sees it there"
+    node.tell(AddressLearned(P, endpoints(P)))
+    node.sees(REGISTRY, P)
+    assert [a.peer for a in node.wait(4) if isinstance(a, CloseTunnel)] == [P]
 
 
 def test_a_tunnel_that_worked_is_replaced_at_once_when_it_ends() -> None:

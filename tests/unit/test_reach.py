@@ -14,7 +14,7 @@ from re6st.address import OwnAddresses
 from re6st.core.prefix import Prefix
 from re6st.core.wire import Endpoint, format_addresses
 from re6st.kernel import Address
-from re6st.reach import AUDIENCE_LIMIT, PATIENCE, TOLD_AT_ONCE, Audience, Reach
+from re6st.reach import AUDIENCE_LIMIT, PATIENCE, TELLINGS, TOLD_AT_ONCE, Audience, Reach
 from re6st.tunnel import Connected
 from tests.unit.fake_program import until
 
@@ -26,12 +26,20 @@ INSIDE = ip_address("2001:db8::1")
 # --- who is told ---
 
 
+def always(_peer: Prefix) -> bool:
+    return True
+
+
+def never(_peer: Prefix) -> bool:
+    return False
+
+
 def test_everybody_is_told_once_a_few_at_a_time() -> None:
     audience = Audience()
     audience.start(PEERS, 0)
     told: list[Prefix] = []
     for second in range(100):
-        batch = audience.next(lambda peer: True, second)
+        batch = audience.next(always, always, second)
         assert len(batch) <= TOLD_AT_ONCE
         told += batch
     assert told == PEERS[:AUDIENCE_LIMIT]
@@ -40,19 +48,31 @@ def test_everybody_is_told_once_a_few_at_a_time() -> None:
 def test_whoever_is_out_of_reach_is_told_later_but_not_for_ever() -> None:
     audience = Audience()
     audience.start(PEERS[:2], 0)
-    assert audience.next(lambda peer: peer is PEERS[0], 1) == [PEERS[0]]
-    assert audience.next(lambda peer: True, PATIENCE - 1) == [PEERS[1]]
+    assert audience.next(lambda peer: peer is PEERS[0], always, 1) == [PEERS[0]]
+    assert audience.next(always, always, PATIENCE - 1) == [PEERS[1]]
     audience.start(PEERS[:2], 0)
-    assert audience.next(lambda peer: True, PATIENCE + 1) == []
+    assert audience.next(always, always, PATIENCE + 1) == []
+
+
+def test_whoever_does_not_answer_is_told_again_a_few_times() -> None:
+    audience = Audience()
+    audience.start(PEERS[:2], 0)
+    told = [peer for second in range(100) for peer in audience.next(always, lambda peer: peer is PEERS[0], second)]
+    assert told.count(PEERS[0]) == 1
+    assert told.count(PEERS[1]) == TELLINGS
+    audience.start(PEERS[:1], 100)
+    assert audience.next(always, never, 100) == PEERS[:1]
+    audience.start((), 101)
+    assert audience.next(always, never, 150) == []
 
 
 def test_news_while_telling_begins_again() -> None:
     audience = Audience()
     audience.start(PEERS[:15], 0)
-    audience.next(lambda peer: True, 0)
+    audience.next(always, always, 0)
     audience.start(PEERS[:3], 1)
-    assert audience.next(lambda peer: True, 1) == PEERS[:3]
-    assert audience.next(lambda peer: True, 2) == []
+    assert audience.next(always, always, 1) == PEERS[:3]
+    assert audience.next(always, always, 2) == []
 
 
 # --- what follows from a change ---
@@ -103,6 +123,7 @@ class World:
                 keep=lambda endpoints: self.kept.append(format_addresses(endpoints)),
                 acquainted=lambda: PEERS[:2],
                 reachable=lambda peer: peer is PEERS[1],
+                heard=always,
                 tell=self.told.append,
             )
             task = asyncio.create_task(room.run())

@@ -341,6 +341,10 @@ def test_acquainted_are_those_with_a_session(world: World) -> None:
     established(world)
     sessions.ensure(C, world.now)
     assert sessions.acquainted() == [B], "the other one was only greeted"
+    assert sessions.answered(B)
+    sessions.send(B, bytes([Code.SOFTWARE]), world.now)
+    assert not sessions.answered(B)
+    assert not sessions.answered(C)
 
 
 def test_repeated_late_and_touched_data_is_refused(world: World) -> None:
