@@ -24,7 +24,8 @@ from re6st.kernel import Presence
 CLIENT_INTERFACE = "re6stnet"
 """Of the one tunnel of --client (wire.md 8.4)."""
 CLOSE_TIME = 60.0
-"""Seconds the exchange before closing a tunnel may take, less where hellos are short: OpenVPN's ping-exit runs on."""
+"""Seconds the exchange before closing a drained tunnel may take, less where hellos are short: it is silent meanwhile,
+and OpenVPN's ping-exit runs on."""
 
 log = logging.getLogger(__name__)
 
@@ -146,12 +147,15 @@ class Plan:
     def mesh(self, *, can_drain: bool) -> mesh.Settings:
         """For the policy; tunnels are only refreshed where they can be drained first."""
         parameters = self.parameters
+        # With rare hellos it takes long until a link is seen to have got worse, and some see it too late.
+        drains = can_drain and parameters.babel_hello is not None
         return mesh.Settings(
             own=self.identity.prefix,
             registry=parameters.registry_prefix,
             client_count=self.client_count,
             tunnel_refresh=parameters.tunnel_refresh if can_drain and not self.config.remotes else float("inf"),
-            close_time=min(CLOSE_TIME, 3 * parameters.hello),
+            drains=drains,
+            close_time=min(CLOSE_TIME, 3 * parameters.hello) if drains else 8 * parameters.hello,
             meeting_time=4 * parameters.hello,
             neighbours=self.config.neighbours,
             disabled_protocols=self.config.disabled_protocols,

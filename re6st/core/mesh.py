@@ -226,7 +226,9 @@ class Mesh:
             case CloseAllowed(peer):
                 tunnel = self.tunnels.get(peer)
                 if tunnel and tunnel.phase is Phase.ASKED:
-                    return [self._close(tunnel, "replaced", now)]
+                    # What is not drained may have been taken into use again since.
+                    may_close = self._may_drain(tunnel)
+                    return [self._close(tunnel, "replaced", now) if may_close else self._keep(tunnel, now)]
             case SettingsChanged(settings):
                 self.settings = settings
             case UplinkUp():
@@ -330,14 +332,17 @@ class Mesh:
         candidates = [
             t
             for t in candidates
-            if t.peer not in self.settings.neighbours and not t.needed and not self.survey.sole_by(t.interface)
+            if t.peer not in self.settings.neighbours
+            and not t.needed
+            and not self.survey.sole_by(t.interface)
+            and self._may_drain(t)
         ]
         if not candidates:
             return []
         worst = min(
             candidates, key=lambda t: (t.peer in self.survey.neighbours, len(self.survey.carried_by(t.interface)))
         )
-        return [self._drain(worst, now)]
+        return self._drain(worst, now)
 
     def _prefer_lan(self, now: float) -> list[Action]:
         """Give up tunnels to peers that were met on a LAN meanwhile; a wanted neighbour keeps its own."""
@@ -345,18 +350,23 @@ class Mesh:
         if settings.tunnel_refresh == float("inf"):  # nothing can be drained
             return []
         return [
-            self._drain(tunnel, now)
+            action
             for tunnel in self.tunnels.values()
             if tunnel.phase is Phase.UP
             and now - tunnel.since > LAN_TIME
             and not tunnel.needed
+            and self._may_drain(tunnel)
             and tunnel.peer not in settings.neighbours
             and any(link.hop.interface in settings.lan for link in self.survey.neighbours.get(tunnel.peer, ()))
+            for action in self._drain(tunnel, now)
         ]
 
-    def _drain(self, tunnel: Tunnel, now: float) -> DrainTunnel:
+    def _may_drain(self, tunnel: Tunnel) -> bool:
+        return self.settings.drains or not self.survey.carried_by(tunnel.interface)
+
+    def _drain(self, tunnel: Tunnel, now: float) -> list[Action]:
         tunnel.phase, tunnel.since, tunnel.carried = Phase.DRAINING, now, self.survey.carried_by(tunnel.interface)
-        return DrainTunnel(tunnel.peer)
+        return [DrainTunnel(tunnel.peer)] if self.settings.drains else []
 
     # -- opening --
 

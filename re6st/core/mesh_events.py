@@ -23,6 +23,8 @@ class Settings:
     tunnel_refresh: float
     close_time: float
     """How long the exchange before closing a tunnel may take: 2T of wire.md 10.7."""
+    drains: bool = True
+    """Whether routes can be moved away from a tunnel without a loss. If not, only a tunnel without any is given up."""
     meeting_time: float = 60.0
     """How long babel may take to meet the peer on a new tunnel: some hellos of the peer, which may be an older one."""
     neighbours: frozenset[Prefix] = frozenset()

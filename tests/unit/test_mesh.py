@@ -481,6 +481,37 @@ def test_the_least_useful_tunnel_is_drained_asked_for_and_closed() -> None:
     assert Q not in node.mesh.tunnels
 
 
+def idle() -> Driver:
+    """A node that cannot drain, of whose two tunnels that to Q has just come to carry nothing."""
+    node = Driver(client_count=2, drains=False)
+    node.up(P, Q)
+    node.sees(REGISTRY, P, Q, R, *PEERS, **near(P, Q, carried=3))
+    assert node.wait(3 * REFRESH) == [], "it replaces no tunnel that is used"
+    node.sees(REGISTRY, P, Q, R, *PEERS, **without_routes(Q))
+    assert node.wait(REFRESH + 1)[:1] == [AskClose(Q)], "without draining it"
+    return node
+
+
+def without_routes(peer: Prefix) -> dict[str, Any]:
+    table = near(P, carried=3)
+    return {
+        "neighbours": table["neighbours"] | near(peer, carried=0)["neighbours"],
+        "alive": table["alive"] | {name(peer)},
+    }
+
+
+def test_who_cannot_drain_replaces_only_tunnels_without_routes() -> None:
+    node = idle()
+    assert [type(a) for a in node.tell(CloseAllowed(Q))] == [CloseTunnel]
+
+
+def test_who_cannot_drain_keeps_a_tunnel_that_is_used_again_when_it_may_be_closed() -> None:
+    node = idle()
+    node.sees(REGISTRY, P, Q, R, *PEERS, **near(P, Q, carried=3))
+    assert node.tell(CloseAllowed(Q)) == [UndrainTunnel(Q)]
+    assert node.phase(Q) is Phase.UP
+
+
 def test_a_tunnel_that_turns_out_to_be_the_only_way_is_kept_and_not_drained_again() -> None:
     """Babel also hears of ways that lead back through ourselves, so the table alone does not tell (RFC 8966, 3.5.1)."""
     node = draining()
