@@ -15,12 +15,13 @@ from pathlib import Path
 from re6st.address import Ip
 from re6st.cert import CertError
 from re6st.cli.expression import ExpressionError, evaluate
-from re6st.cli.options import LogHandler, OptionParser, fail, integer, setup_logging
+from re6st.cli.options import OptionParser, fail, integer
 from re6st.client import RegistryError, parse_url
 from re6st.core.prefix import Prefix, PrefixError
 from re6st.core.wire import ADDRESSES_LIMIT, Endpoint, parse_addresses
 from re6st.hooks import HookError
 from re6st.kernel import OUR_LINK, KernelError
+from re6st.logs import LogHandler, in_journal, setup_logging
 from re6st.node import Node
 from re6st.peers import PortInUse
 from re6st.plan import Config, Files
@@ -34,6 +35,7 @@ EXIT_FAILED, EXIT_TOO_OLD, EXIT_PERMISSION, EXIT_CONFIG = 1, 76, 77, 78
 EXIT_RESTART = 255
 
 LOG_FILE = "re6stnet.log"
+LOG_DIRECTORY = Path("/var/log/re6stnet")
 
 _STATUS: Sequence[tuple[tuple[type[Exception], ...], int]] = (
     ((HookError,), EXIT_FAILED),
@@ -100,7 +102,14 @@ def parser() -> OptionParser:
     mesh.add_argument("--gateway", action="store_true", help="be the network's way to the Internet")
 
     files = p.add_argument_group("files and logs")
-    files.add_argument("-l", "--log", metavar="DIR", type=Path, default=Path("/var/log/re6stnet"))
+    files.add_argument(
+        "-l",
+        "--log",
+        metavar="DIR",
+        type=Path,
+        default=LOG_DIRECTORY,
+        help="directory of the logs (default: %(default)s, but our own to the journal where systemd has one for us)",
+    )
     files.add_argument("-r", "--run", metavar="DIR", type=Path, default=Path("/var/run/re6stnet"))
     files.add_argument("-s", "--state", metavar="DIR", type=Path, default=Path("/var/lib/re6stnet"))
     files.add_argument("--ovpnlog", action="store_true", help="a log for each OpenVPN process")
@@ -285,7 +294,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         for directory in (config.state, *((config.log,) if args.verbose else ())):
             directory.mkdir(parents=True, exist_ok=True)
-        handler = setup_logging(args.verbose, config.log / LOG_FILE)
+        journal = config.log == LOG_DIRECTORY and in_journal()
+        handler = setup_logging(args.verbose, config.log / LOG_FILE, journal=journal)
     except OSError as error:
         fail(PROGRAM, f"{error.filename}: {error.strerror}. Choose --log and --state.", EXIT_CONFIG)
     if sys.version_info < (3, 12):
@@ -294,7 +304,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return asyncio.run(_run(Node(config), handler))
     except Exception as error:
-        return _failed(error, config)
+        return _failed(error, config, handler)
 
 
 def _test(p: OptionParser, args: argparse.Namespace) -> int:
@@ -306,7 +316,7 @@ def _test(p: OptionParser, args: argparse.Namespace) -> int:
     return int(value) & 0xFF if isinstance(value, int) else int(bool(value))
 
 
-def _failed(error: Exception, config: Config) -> int:
+def _failed(error: Exception, config: Config, handler: LogHandler | None) -> int:
     """One line, on the terminal and in the log; returns the exit status."""
     while isinstance(error, ExceptionGroup):
         error = error.exceptions[0]
@@ -314,10 +324,12 @@ def _failed(error: Exception, config: Config) -> int:
     for kinds, status in _STATUS:
         if isinstance(error, kinds):
             log.critical("%s", error)
-            print(f"{PROGRAM}: {error}", file=sys.stderr)
+            if handler is None or not handler.on_stderr:
+                print(f"{PROGRAM}: {error}", file=sys.stderr)
             return status
     log.critical("unexpected error", exc_info=error)
-    print(f"{PROGRAM}: unexpected error, please report it: see {config.log / LOG_FILE}", file=sys.stderr)
+    if handler is None or not handler.on_stderr:
+        print(f"{PROGRAM}: unexpected error, please report it: see {config.log / LOG_FILE}", file=sys.stderr)
     return EXIT_FAILED
 
 

@@ -13,13 +13,15 @@ import signal
 import socket
 import sys
 from collections.abc import Sequence
+from typing import NoReturn
 
 from re6st import cert, geoip
 from re6st.cli import check_config, registry_admin, registry_init
-from re6st.cli.options import LogHandler, fail, setup_logging
-from re6st.cli.registry_config import PROGRAM, Config, ConfigError, configure, make_parser
+from re6st.cli.options import fail
+from re6st.cli.registry_config import LOG_FILE, PROGRAM, Config, ConfigError, configure, make_parser
 from re6st.ledger import LedgerError
 from re6st.localnode import CONTROL_SOCKET, LocalNode
+from re6st.logs import LogHandler, in_journal, setup_logging
 from re6st.registry import Registry
 from re6st.registry_admin import Admin, AdminServer, socket_path
 from re6st.registry_http import HttpServer
@@ -40,18 +42,25 @@ def main(argv: Sequence[str] | None = None) -> int:
     if options.check_config:
         return check_config.main(options, locations)
     try:
-        log = setup_logging(options.verbose, options.logfile)
+        log = setup_logging(options.verbose, options.logfile, journal=options.logfile == LOG_FILE and in_journal())
     except OSError as error:
         fail(PROGRAM, f"log file {options.logfile}: {error.strerror}. Choose another one with --logfile.")
     try:
         asyncio.run(serve(configure(options, locations), log))
     except ConfigError as error:
-        logger.error("%s", error)
-        fail(PROGRAM, str(error))
+        _end(log, str(error))
     except Exception as error:
         logger.critical("unexpected error", exc_info=True)
-        fail(PROGRAM, f"unexpected error, please report it: {type(error).__name__}: {error}")
+        _end(log, f"unexpected error, please report it: {type(error).__name__}: {error}")
     return 0
+
+
+def _end(log: LogHandler | None, message: str) -> NoReturn:
+    """One line in the log and one for the user, where that is not the same place."""
+    logger.critical("%s", message)
+    if log is not None and log.on_stderr:
+        raise SystemExit(1)
+    fail(PROGRAM, message)
 
 
 # --- serving ---

@@ -25,6 +25,7 @@ from re6st.mail import Mailer
 from re6st.registry import Settings
 
 PROGRAM = "re6st-registry"
+LOG_FILE = Path("/var/log/re6stnet/registry.log")
 COMMUNITY_LIMIT = 1 << 20
 
 P = ParamSpec("P")
@@ -79,8 +80,8 @@ def make_parser() -> OptionParser:
     add("--prefix-length", metavar="N", type=length, default=16, help="bits of prefixes given for tokens; 0: no tokens")
     add("--anonymous-prefix-length", metavar="N", type=length, default=0, help="bits of prefixes given to anybody")
     add("--ipv4", nargs=2, metavar=("IP/N", "K"), help="IPv4 network for nodes; each gets a subnet /(N+K)")
-    log = Path("/var/log/re6stnet/registry.log")
-    add("-l", "--logfile", metavar="FILE", type=Path, default=log, help="log file (default: %(default)s)")
+    log = "log file (default: the journal where systemd has one for us, else %(default)s)"
+    add("-l", "--logfile", metavar="FILE", type=Path, default=LOG_FILE, help=log)
     add("-r", "--run", metavar="DIR", type=Path, default=Path("/var/run/re6stnet"), help="run directory of the node")
     parser.add_verbosity(1)
     add("--url", metavar="URL", help="how nodes reach this registry, for the invitations that `invite` prints")

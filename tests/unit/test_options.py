@@ -1,16 +1,14 @@
-"""Option files, one-line errors, and logs that nobody can fill (wire.md 11.1)."""
+"""Option files and one-line errors (wire.md 11.1)."""
 
 from __future__ import annotations
 
 import argparse
-import logging
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from re6st import PROTOCOL
-from re6st.cli.options import LogHandler, OptionParser, RepeatFilter, fail, integer, setup_logging
+from re6st.cli.options import OptionParser, fail, integer
 
 
 def parser() -> OptionParser:
@@ -89,55 +87,3 @@ def test_fail_prints_one_line(capsys: pytest.CaptureFixture[str]) -> None:
         fail("prog", "/x: gone. Look.", 3)
     assert stopped.value.code == 3
     assert capsys.readouterr().err == "prog: /x: gone. Look.\n"
-
-
-@pytest.fixture
-def log(tmp_path: Path) -> Iterator[tuple[LogHandler, Path]]:
-    root = logging.getLogger()
-    before, level = root.handlers[:], root.level
-    for handler in before:
-        root.removeHandler(handler)
-    made = setup_logging(2, tmp_path / "logs" / "a.log")
-    assert made is not None
-    yield made, tmp_path / "logs" / "a.log"
-    root.removeHandler(made)
-    made.close()
-    for handler in before:
-        root.addHandler(handler)
-    root.setLevel(level)
-
-
-def test_the_log_is_reopened_under_its_name(log: tuple[LogHandler, Path]) -> None:
-    handler, path = log
-    logging.getLogger("a").info("one")
-    path.rename(path.with_name("a.log.1"))
-    handler.reopen()
-    logging.getLogger("a").info("two")
-    assert path.with_name("a.log.1").read_text().endswith("INFO a: one\n")
-    assert path.read_text().endswith("INFO a: two\n")
-
-
-def test_a_message_cannot_forge_a_second_line(log: tuple[LogHandler, Path]) -> None:
-    logging.getLogger("a").info("evil\n2026 INFO a: forged \x1b[31m")
-    assert log[1].read_text().count("\n") == 1
-    assert "\x1b" not in log[1].read_text()
-
-
-def test_the_same_line_is_written_a_few_times_only(log: tuple[LogHandler, Path]) -> None:
-    for _ in range(1000):
-        logging.getLogger("a").warning("again")
-    assert log[1].read_text().count("again") == RepeatFilter.SAME_LINE
-
-
-def test_warnings_of_one_kind_are_bounded_and_counted() -> None:
-    bound = RepeatFilter()
-
-    def passes(text: str, now: float) -> str | None:
-        record = logging.LogRecord("a", logging.WARNING, "", 0, "bad request %s", (text,), None)
-        record.created = now
-        return record.getMessage() if bound.filter(record) else None
-
-    passed = [passes(str(i), i / 100) for i in range(1000)]
-    assert sum(text is not None for text in passed) == RepeatFilter.SAME_KIND
-    assert passes("later", 100.0) == "bad request later (900 more like this before)"
-    assert len(bound._seen) <= RepeatFilter.KEYS

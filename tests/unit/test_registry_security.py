@@ -18,11 +18,11 @@ from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initialize, rule
 
 from re6st import cert
-from re6st.cli.options import TRACE
 from re6st.core.origins import ELSEWHERE, LOCAL, Origins, network_of
 from re6st.core.registry_sessions import RateLimit, Sessions
 from re6st.core.rpc import HEADER, METHODS, Access, Ratchet, target
 from re6st.ledger import Ledger
+from re6st.logs import TRACE
 from re6st.registry_http import HEADERS_LIMIT
 from tests.unit.registry_world import DAY, A, B, World, parse
 

@@ -1,0 +1,195 @@
+"""Logs: a file that can be opened again, or the journal; bounded, and never a reason to end (wire.md 10.9, 11.2)."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import sys
+import time
+from collections import OrderedDict
+from collections.abc import Mapping
+from pathlib import Path
+
+TRACE = 5
+"""Log level of -v 4, below logging.DEBUG."""
+
+LEVELS = (logging.CRITICAL + 1, logging.WARNING, logging.INFO, logging.DEBUG, TRACE)
+"""What -v means, from 0."""
+
+_LIBRARIES = ("aiohttp.access", "asyncio", "pyroute2")
+_PRIORITIES = ((logging.CRITICAL, 2), (logging.ERROR, 3), (logging.WARNING, 4), (logging.INFO, 6))
+"""Of syslog(3); everything below is 7."""
+
+
+class LogHandler(logging.Handler):
+    """Writes to a file, or to standard error where there is none. `reopen` goes with the rotation of logs.
+
+    A message that cannot be written is lost, and said once on standard error: a full disk ends nobody.
+    """
+
+    def __init__(self, path: Path | None) -> None:
+        """Raises OSError when the file cannot be opened."""
+        super().__init__()
+        self._path = path
+        self._file = self._open()
+        self._complained = False
+
+    @property
+    def on_stderr(self) -> bool:
+        """Whether what it writes appears where the program's last words do."""
+        return self._path is None
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            self._write(self.format(record) + "\n")
+            self._complained = False
+        except (OSError, ValueError) as error:  # ValueError: closed
+            self._complain(error)
+
+    def reopen(self) -> None:
+        """Open the file again under its name."""
+        with self.lock or contextlib.nullcontext():
+            try:
+                file = self._open()
+            except OSError as error:
+                self._complain(error)
+                return
+            self._close()
+            self._file = file
+
+    def close(self) -> None:
+        self._close()
+        super().close()
+
+    def _open(self) -> int | None:
+        if self._path is None:
+            return None
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        return os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o666)
+
+    def _close(self) -> None:
+        if self._file is not None:
+            os.close(self._file)
+            self._file = None
+
+    def _write(self, text: str) -> None:
+        # Without a buffer, which would hold on to what a full disk does not take.
+        if self._file is not None:
+            os.write(self._file, text.encode("utf-8", "backslashreplace"))
+        elif self._path is None:
+            sys.stderr.write(text)
+            sys.stderr.flush()
+
+    def _complain(self, error: Exception) -> None:
+        if not self._complained:
+            self._complained = True
+            with contextlib.suppress(OSError, ValueError):
+                print(f"cannot write the log {self._path or 'on standard error'}: {error}", file=sys.stderr)
+
+
+class _LineFormatter(logging.Formatter):
+    """One line a message: time in UTC, level, part of the program, text with control characters escaped."""
+
+    FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
+
+    def __init__(self) -> None:
+        super().__init__(self.FORMAT)
+
+    def formatTime(self, record: logging.LogRecord, datefmt: str | None = None) -> str:  # noqa: N802
+        return time.strftime(datefmt or "%Y-%m-%dT%H:%M:%SZ", time.gmtime(record.created))
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802
+        text = record.message
+        if not text.isprintable():
+            record.message = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+        return super().formatMessage(record)
+
+
+class _JournalFormatter(_LineFormatter):
+    """As the journal wants it: the priority before each line (sd-daemon(3)), and no time, which it adds itself."""
+
+    FORMAT = "%(name)s: %(message)s"
+
+    def format(self, record: logging.LogRecord) -> str:
+        priority = next((number for level, number in _PRIORITIES if record.levelno >= level), 7)
+        return "\n".join(f"<{priority}>{line}" for line in super().format(record).splitlines())
+
+
+class RepeatFilter(logging.Filter):
+    """Lets the same line pass a few times a minute, and warnings and news of one kind some hundred times.
+
+    The first that passes after a silence says how many were left out.
+    """
+
+    PERIOD = 60.0
+    SAME_LINE = 5
+    SAME_KIND = 100
+    """Warnings and errors."""
+    SAME_NEWS = 600
+    KEYS = 1024
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._seen: OrderedDict[tuple[str, int, str], tuple[float, int]] = OrderedDict()
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        text = record.getMessage()
+        dropped = self._count(record, text, self.SAME_LINE)
+        if dropped is not None and record.levelno >= logging.INFO:
+            limit = self.SAME_KIND if record.levelno >= logging.WARNING else self.SAME_NEWS
+            of_kind = self._count(record, f"kind {record.msg}", limit)
+            dropped = None if of_kind is None else dropped + of_kind
+        if dropped:
+            record.msg, record.args = f"{text} ({dropped} more like this before)", ()
+        return dropped is not None
+
+    def _count(self, record: logging.LogRecord, text: str, limit: int) -> int | None:
+        """How many lines were left out before this one; None when this one is left out too."""
+        key = (record.name, record.levelno, text)
+        start, count = self._seen.get(key, (record.created, 0))
+        dropped = 0
+        if not 0 <= record.created - start < self.PERIOD:
+            dropped = max(0, count - limit)
+            start, count = record.created, 0
+        self._seen[key] = start, count + 1
+        self._seen.move_to_end(key)
+        if len(self._seen) > self.KEYS:
+            self._seen.popitem(last=False)
+        return dropped if count < limit else None
+
+
+def in_journal(environment: Mapping[str, str] = os.environ, descriptor: int = 2) -> bool:
+    """Whether systemd connected our standard error to its journal (JOURNAL_STREAM in systemd.exec(5))."""
+    with contextlib.suppress(OSError):
+        found = os.fstat(descriptor)
+        return environment.get("JOURNAL_STREAM") == f"{found.st_dev}:{found.st_ino}"
+    return False
+
+
+def setup_logging(verbosity: int, path: Path | None, *, journal: bool = False) -> LogHandler | None:
+    """Log to a file (None: standard error) at the level of -v; returns the handler, None for level 0.
+
+    `journal`: standard error is the journal. Raises OSError when the file cannot be opened.
+    """
+    logging.addLevelName(TRACE, "TRACE")
+    root = logging.getLogger()
+    for old in root.handlers[:]:
+        root.removeHandler(old)
+        old.close()
+    set_verbosity(verbosity)
+    if verbosity == 0:
+        root.addHandler(logging.NullHandler())
+        return None
+    handler = LogHandler(None if journal else path)
+    handler.setFormatter(_JournalFormatter() if journal else _LineFormatter())
+    handler.addFilter(RepeatFilter())
+    root.addHandler(handler)
+    return handler
+
+
+def set_verbosity(verbosity: int) -> None:
+    """Log at another level of -v from now on."""
+    logging.getLogger().setLevel(LEVELS[verbosity])
+    for library in _LIBRARIES:
+        logging.getLogger(library).setLevel(max(LEVELS[verbosity], logging.WARNING))

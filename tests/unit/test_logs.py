@@ -1,0 +1,137 @@
+"""Logs that nobody can fill, that a full disk does not stop, and the journal."""
+
+from __future__ import annotations
+
+import logging
+import os
+import tracemalloc
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from re6st.logs import LogHandler, RepeatFilter, in_journal, set_verbosity, setup_logging
+
+
+@pytest.fixture
+def log(tmp_path: Path) -> Iterator[tuple[LogHandler, Path]]:
+    root = logging.getLogger()
+    before, level = root.handlers[:], root.level
+    for handler in before:
+        root.removeHandler(handler)
+    made = setup_logging(2, tmp_path / "logs" / "a.log")
+    assert made is not None
+    yield made, tmp_path / "logs" / "a.log"
+    root.removeHandler(made)
+    made.close()
+    for handler in before:
+        root.addHandler(handler)
+    root.setLevel(level)
+
+
+def test_the_log_is_reopened_under_its_name(log: tuple[LogHandler, Path]) -> None:
+    handler, path = log
+    logging.getLogger("a").info("one")
+    path.rename(path.with_name("a.log.1"))
+    handler.reopen()
+    logging.getLogger("a").info("two")
+    assert path.with_name("a.log.1").read_text().endswith("INFO a: one\n")
+    assert path.read_text().endswith("INFO a: two\n")
+
+
+def test_a_message_cannot_forge_a_second_line(log: tuple[LogHandler, Path]) -> None:
+    logging.getLogger("a").info("evil\n2026 INFO a: forged \x1b[31m")
+    assert log[1].read_text().count("\n") == 1
+    assert "\x1b" not in log[1].read_text()
+
+
+def test_the_same_line_is_written_a_few_times_only(log: tuple[LogHandler, Path]) -> None:
+    for _ in range(1000):
+        logging.getLogger("a").warning("again")
+    assert log[1].read_text().count("again") == RepeatFilter.SAME_LINE
+
+
+def test_warnings_of_one_kind_are_bounded_and_counted() -> None:
+    bound = RepeatFilter()
+
+    def passes(text: str, now: float) -> str | None:
+        record = logging.LogRecord("a", logging.WARNING, "", 0, "bad request %s", (text,), None)
+        record.created = now
+        return record.getMessage() if bound.filter(record) else None
+
+    passed = [passes(str(i), i / 100) for i in range(1000)]
+    assert sum(text is not None for text in passed) == RepeatFilter.SAME_KIND
+    assert passes("later", 100.0) == "bad request later (900 more like this before)"
+    assert len(bound._seen) <= RepeatFilter.KEYS
+
+
+def test_news_of_a_peer_that_flaps_are_bounded() -> None:
+    bound = RepeatFilter()
+    written = 0
+    for turn in range(36_000):  # an hour of ten lines a second, each another one
+        record = logging.LogRecord("a", logging.INFO, "", 0, "%s connected from port %s", ("4/16", turn), None)
+        record.created = turn / 10
+        written += bool(bound.filter(record))
+    assert written <= 60 * RepeatFilter.SAME_NEWS
+    assert len(bound._seen) <= RepeatFilter.KEYS
+
+
+@pytest.mark.parametrize("path", ["/dev/full", "/nowhere"])
+def test_a_full_disk_costs_the_messages_only(
+    log: tuple[LogHandler, Path], capsys: pytest.CaptureFixture[str], path: str
+) -> None:
+    handler, good = log
+    handler._path = Path(path) if path == "/dev/full" else good / "below a file"
+    handler.reopen()
+    if path == "/dev/full":
+        record = logging.LogRecord("a", logging.INFO, "", 0, "x" * 10_000, (), None)
+        tracemalloc.start()
+        for _ in range(2000):
+            handler.emit(record)
+        assert tracemalloc.get_traced_memory()[0] < 1_000_000
+        tracemalloc.stop()
+    handler._path = good
+    handler.reopen()
+    logging.getLogger("a").info("there is room again")
+    assert "there is room again" in good.read_text()
+    assert capsys.readouterr().err.count("\n") == 1, "said once"
+
+
+def test_the_level_changes_while_running(log: tuple[LogHandler, Path]) -> None:
+    for level, word in ((2, "no"), (3, "yes"), (1, "no again"), (0, "no at all")):
+        set_verbosity(level)
+        logging.getLogger("a").debug("word %s.", word)
+    logging.getLogger("a").critical("nor this")
+    assert log[1].read_text().splitlines()[0].endswith("word yes.")
+    assert log[1].read_text().count("\n") == 1
+
+
+def test_the_journal_is_where_systemd_says(tmp_path: Path) -> None:
+    with open(tmp_path / "stderr", "wb") as file:
+        found = os.fstat(file.fileno())
+        right = f"{found.st_dev}:{found.st_ino}"
+        assert in_journal({"JOURNAL_STREAM": right}, file.fileno())
+        assert not in_journal({"JOURNAL_STREAM": "8:1"}, file.fileno()), "it was redirected since"
+        assert not in_journal({}, file.fileno())
+    assert not in_journal({"JOURNAL_STREAM": right}, 9999)
+
+
+def test_the_journal_gets_priorities_and_no_file(
+    log: tuple[LogHandler, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made = setup_logging(3, tmp_path / "other.log", journal=True)
+    logger = logging.getLogger("a")
+    logger.debug("d")
+    logger.info("i")
+    logger.warning("w")
+    try:
+        raise ValueError("two\nlines")
+    except ValueError:
+        logger.exception("e")
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[:4] == ["<7>a: d", "<6>a: i", "<4>a: w", "<3>a: e"]
+    assert all(line.startswith("<3>") for line in lines[3:])
+    assert not (tmp_path / "other.log").exists()
+    assert made is not None
+    assert made.on_stderr
+    logging.getLogger().removeHandler(made)
