@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
+from ipaddress import IPv6Network
 from pathlib import Path
 
 from re6st.core.babel_binary import (
@@ -24,9 +26,11 @@ from re6st.core.babel_binary import (
     decode_dump,
     decode_header,
     decode_multiplier,
+    dump_of,
     encode_dump,
     encode_packet,
 )
+from re6st.core.babel_lines import Table
 
 BINARY_SOCKET = "babeld.sock"
 """Name in the run directory, where the older software looks for it."""
@@ -51,6 +55,24 @@ async def read_dump(path: Path) -> Dump:
         return decode_dump(await reader.readexactly(length))
     finally:
         writer.close()
+
+
+async def offer(path: Path, table: Table, own: IPv6Network) -> None:
+    """Show the registry of the older software what our babeld knows, until cancelled: read only.
+
+    It reads the list of routed prefixes there, for getBootstrapPeer and versions; without it, it knows its own only.
+    """
+
+    def index(interface: str) -> int | None:
+        with suppress(OSError):
+            return socket.if_nametoindex(interface)
+        return None
+
+    try:
+        async with serve(path, lambda: dump_of(table, index, [own])):
+            await asyncio.Event().wait()
+    except OSError as error:
+        log.warning("%s: %s: the older software's registry cannot read our routes", path, error.strerror or error)
 
 
 @asynccontextmanager

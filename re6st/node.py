@@ -19,6 +19,7 @@ from datetime import UTC, datetime
 from re6st import PROTOCOL, babel, cert, kernel, process, tunnel
 from re6st.address import OwnAddresses
 from re6st.answers import Answers
+from re6st.babel_socket import BINARY_SOCKET, offer
 from re6st.cache import Cache
 from re6st.client import RegistryClient, RegistryError
 from re6st.core import mesh
@@ -182,6 +183,9 @@ class Node:
             self._tasks.start(self._configure_babel(), "babel's settings"),
             self._tasks.start(self._reach.run(), "reach"),
         ]
+        if self._plan.parameters.registry_prefix == self.prefix:  # and that registry may be of the older software
+            shown = offer(self.config.run / BINARY_SOCKET, self._babel.table, self.subnet)
+            self._loops.append(self._tasks.start(shown, BINARY_SOCKET))
         if self.config.remotes:
             self._loops.append(self._tasks.start(self._tunnels.follow(), "--client"))
         await self._hooks.start()

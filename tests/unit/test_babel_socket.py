@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from ipaddress import IPv6Address, IPv6Network
@@ -10,10 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from re6st.babel_socket import CLIENT_LIMIT, read_dump, serve
+from re6st.babel_socket import CLIENT_LIMIT, offer, read_dump, serve
 from re6st.core.babel_binary import (
     GREETING,
     HEADER,
+    Announced,
     BinaryError,
     Dump,
     Kind,
@@ -22,6 +24,7 @@ from re6st.core.babel_binary import (
     encode_multiplier,
     encode_packet,
 )
+from re6st.core.babel_lines import Table
 
 HOP = IPv6Address("fe80::1")
 DUMP = Dump({4: "re6stnet1"}, routes=(Route(IPv6Network("2001:db8:42:1::/64"), 96, 0, 4, HOP),))
@@ -140,3 +143,35 @@ def test_an_answer_that_is_none_raises(tmp_path: Path, answer: bytes) -> None:
                 await read_dump(path)
 
     asyncio.run(run())
+
+
+def test_our_table_is_offered_as_it_is_at_the_moment(tmp_path: Path) -> None:
+    table, own = Table(), IPv6Network("2001:db8:42:2::/64")
+    path = tmp_path / "babeld.sock"
+    route = (
+        "add route 3 prefix 2001:db8:42:1::/64 from ::/0 installed yes id 01 metric 97 refmetric 0 via fe80::1 if lo"
+    )
+
+    async def run() -> None:
+        async with asyncio.timeout(20):
+            offered = asyncio.create_task(offer(path, table, own))
+            while not path.exists():
+                await asyncio.sleep(0)
+            assert await read_dump(path) == Dump({}, announced=(Announced(own),))
+            for line in ("add interface lo up true", "add interface gone up false", route):
+                table.feed(line)
+            dump = await read_dump(path)
+            assert (dict(dump.interfaces), [each.destination for each in dump.routes]) == (
+                {socket.if_nametoindex("lo"): "lo"},
+                [IPv6Network("2001:db8:42:1::/64")],
+            )
+            offered.cancel()
+            await asyncio.wait([offered])
+            assert not path.exists()
+
+    asyncio.run(run())
+
+
+def test_a_socket_that_cannot_be_made_is_no_reason_to_end(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    asyncio.run(offer(tmp_path / "not there" / "babeld.sock", Table(), IPv6Network("2001:db8::/64")))
+    assert "babeld.sock" in caplog.text
