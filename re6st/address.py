@@ -58,12 +58,17 @@ class OwnAddresses:
         if self.mapped and not any(ip.version == 4 for ip in self.given):
             for endpoint in self.mapped:
                 hosts = [endpoint.host] if endpoint.host else map(str, self._addresses(4))
-                found += [replace(endpoint, host=host) for host in hosts]
+                found += [replace(endpoint, host=host, country=self.country) for host in hosts]
         for version in (6,) if found else (4, 6):
             protocols = [(port, protocol) for port, protocol in self.ports if family(protocol) == version]
             for ip in self._addresses(version):
                 found += [Endpoint(str(ip), port, protocol, self.country) for port, protocol in protocols]
         return tuple(found)
+
+    def addresses(self) -> list[Ip]:
+        """Ours, whether there is a server on them or not; best first."""
+        mapped = [ip_address(endpoint.host) for endpoint in self.mapped if endpoint.host]
+        return [*mapped, *self._addresses(4), *self._addresses(6)]
 
     def _addresses(self, version: int) -> list[Ip]:
         given = [ip for ip in self.given if ip.version == version]

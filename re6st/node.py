@@ -28,6 +28,7 @@ from re6st.core.prefix import Prefix, address, subnet
 from re6st.core.survey import survey
 from re6st.core.wire import Code, Endpoint, parse_addresses
 from re6st.forwarding import Advertisements
+from re6st.home import Home, locator
 from re6st.hooks import Hooks
 from re6st.kernel import Kernel, KernelError
 from re6st.mute import Mute
@@ -69,7 +70,7 @@ class Node:
         self._client = RegistryClient(config.registry, identity)
         self._run = RunDirectory(config.run)
         local = [ip for ip in kernel.local_addresses() if ip not in self.network]
-        self._own = OwnAddresses(config.ports, config.ip, local, config.country, self.network)
+        self._own = OwnAddresses(config.ports, config.ip, local, network=self.network)
         self._loops: list[asyncio.Task[None]] = []
         self._leaving = False
         self._ticked = 0.0
@@ -141,8 +142,8 @@ class Node:
         plan = self._plan
         if not plan.servers:
             self._own.ports = ()
-        settings = plan.mesh(can_drain=self._mute.available)
-        self._mesh = mesh.Mesh(settings, self._cache.addresses, random.Random())  # noqa: S311
+        locate = locator(self.config.places)
+        self._mesh = mesh.Mesh(self._settings(), self._cache.addresses, random.Random(), locate)  # noqa: S311
         self._answers = Answers(self._mesh, self._updates, self._own, self._peers.sessions, self._event, self._remember)
         self._tunnels = Tunnels(plan, self._kernel, self._mute, self._tasks, self._event, self._connected)
         self._reach = Reach(
@@ -151,11 +152,14 @@ class Node:
             self._ours,
             upnp=self.config.upnp,
             moved=self._moved,
-            keep=self._cache.set_own,
+            keep=self._keep_own,
             acquainted=self._peers.sessions.acquainted,
             reachable=lambda peer: peer in self._mesh.survey.peers,
             heard=self._peers.sessions.answered,
             tell=lambda peer: self._peers.send(peer, Code.ADDRESS, self._answers.addresses(peer).encode()),
+        )
+        self._home = Home(
+            self._own, self.config.country, self._client.get_country, self._cache.own, changed=self._located
         )
         self._write_revoked(plan.parameters.crl)
         self._babel = babel.Babel(
@@ -173,12 +177,15 @@ class Node:
         for presence in self._plan.presences:
             await self._kernel.enter(presence, self.config.main_interface)
         await self._tunnels.serve()
+        self._home.require(bool(self._plan.parameters.same_country))
+        await self._home.start()
         self._updates.changed = self._apply
         self._updates.connected = lambda: self._mesh.connected
         self._loops = [
             self._tasks.start(self._babel.run(), "babeld"),
             self._tasks.start(self._updates.run(), "updates"),
             self._tasks.start(self._watch_routes(), "routes"),
+            self._tasks.start(self._home.run(), "country"),
             self._tasks.start(self._tick(), "tick"),
             self._tasks.start(self._configure_babel(), "babel's settings"),
             self._tasks.start(self._reach.run(), "reach"),
@@ -244,7 +251,8 @@ class Node:
                 except KernelError as error:
                     log.error("%s", error)
         self._peers.sessions.version = parameters.version
-        self._event(mesh.SettingsChanged(plan.mesh(can_drain=self._mute.available)))
+        self._event(mesh.SettingsChanged(self._settings()))
+        self._home.require(bool(parameters.same_country))
         self._spread(parameters.version)
         self._babel_news.set()
         if parameters.crl - before.parameters.crl:
@@ -364,6 +372,20 @@ class Node:
     def _connected(self, connected: tunnel.Connected) -> None:
         self._cache.worked(connected.peer, connected.endpoint)
         self._reach.learn(connected)
+
+    def _settings(self) -> mesh.Settings:
+        """What the policy is told."""
+        return replace(self._plan.mesh(can_drain=self._mute.available), country=self._own.country)
+
+    def _located(self) -> None:
+        """Our country is another one."""
+        self._event(mesh.SettingsChanged(self._settings()))
+        self._reach.refresh()
+
+    def _keep_own(self, endpoints: tuple[Endpoint, ...]) -> None:
+        """Our addresses are these now."""
+        self._cache.set_own(endpoints)
+        self._home.moved()
 
     def _moved(self, lost: frozenset[kernel.Address], news: bool) -> None:
         """Addresses of this machine were lost, and others are there that were not."""

@@ -62,6 +62,8 @@ class Config:
     babel_log: bool = True
     dh: Path | None = None
     country: str = ""
+    places: Path | None = None
+    """A database of countries."""
     gateway: bool = False
     upnp: bool = False
     """Open our IPv4 ports at the router."""
@@ -160,6 +162,7 @@ class Plan:
             neighbours=self.config.neighbours,
             disabled_protocols=self.config.disabled_protocols,
             lan=frozenset(self.config.lan),
+            same_country=frozenset(parameters.same_country or ()),
             given=bool(self.config.remotes),
         )
 

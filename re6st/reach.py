@@ -100,7 +100,7 @@ class Reach:
         self._audience = Audience()
         self._told = own.endpoints()
         ports = [(port, protocol) for port, protocol in own.ports if family(protocol) == 4]
-        self._router = PortMapper(ports, self._mapped, own.country) if upnp and ports else None
+        self._router = PortMapper(ports, self._mapped) if upnp and ports else None
 
     async def run(self) -> None:
         """Raises OSError when the kernel tells nothing."""
@@ -115,6 +115,10 @@ class Reach:
         if connected.external_ip and self._own.learn(connected.external_ip, connected.source):
             log.info("peers see us at %s", connected.external_ip)
             self._changed()
+
+    def refresh(self) -> None:
+        """What goes with our addresses is different."""
+        self._changed()
 
     def _mapped(self, endpoints: tuple[Endpoint, ...]) -> None:
         self._own.mapped = endpoints

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import logging
+import os
 import re
 import signal
 import sys
@@ -12,6 +13,7 @@ from collections.abc import Sequence
 from ipaddress import ip_address
 from pathlib import Path
 
+from re6st import geoip
 from re6st.address import Ip
 from re6st.cert import CertError
 from re6st.cli.expression import ExpressionError, evaluate
@@ -67,7 +69,9 @@ def parser() -> OptionParser:
     for name, what in (("ca", "CA certificate"), ("cert", "our certificate"), ("key", "our private key")):
         net.add_argument(f"--{name}", metavar="FILE", type=Path, required=True, help=what)
     net.add_argument("--dh", metavar="FILE", type=Path, help="Diffie-Hellman parameters of the servers (not needed)")
-    net.add_argument("--country", metavar="CODE", default="", help="country of this machine")
+    net.add_argument(
+        "--country", metavar="CODE", default="", help="country of this machine (default: the registry says)"
+    )
 
     reach = p.add_argument_group("how others reach us")
     reach.add_argument(
@@ -172,7 +176,8 @@ def configuration(p: OptionParser, args: argparse.Namespace) -> Config:
         openvpn_log=args.ovpnlog,
         babel_log=args.verbose > 0,
         dh=args.dh,
-        country=args.country,
+        country=args.country.upper(),
+        places=Path(os.environ[geoip.ENVIRONMENT]) if os.environ.get(geoip.ENVIRONMENT) else None,
         gateway=args.gateway,
         upnp=not remotes and _upnp(p, args.ip),
         up=tuple(args.up),

@@ -11,11 +11,12 @@ giving any. A node that reaches nobody asks the registry and its memory at the s
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from random import Random
 
+from re6st.core.border import may_meet
 from re6st.core.mesh_events import (
     Action,
     AddressLearned,
@@ -131,6 +132,7 @@ class Tunnel:
     """When its peer told us unasked where it is: it may have moved, and left the tunnel behind."""
     needed: bool = False
     """Draining it once cost somebody the way: it is not tried again."""
+    endpoints: tuple[Endpoint, ...] = ()
 
 
 @dataclass(slots=True)
@@ -151,10 +153,21 @@ class _Wait:
 
 
 class Mesh:
-    """The policy of one node. `known` are the endpoints that the node remembers of peers; it belongs to the caller."""
+    """The policy of one node.
 
-    def __init__(self, settings: Settings, known: Mapping[Prefix, tuple[Endpoint, ...]], rng: Random) -> None:
+    `known` are the endpoints that the node remembers of peers; it belongs to the caller. `locate` tells the country of
+    a host, where it knows.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        known: Mapping[Prefix, tuple[Endpoint, ...]],
+        rng: Random,
+        locate: Callable[[str], str] = lambda host: "",
+    ) -> None:
         self.settings = settings
+        self._locate = locate
         self.tunnels: dict[Prefix, Tunnel] = {}
         self.clients: dict[Prefix, int] = {}
         """Peers connected to our servers, with the number of their tunnels."""
@@ -231,6 +244,7 @@ class Mesh:
                     return [self._close(tunnel, "replaced", now) if may_close else self._keep(tunnel, now)]
             case SettingsChanged(settings):
                 self.settings = settings
+                return [*self._respect_borders(now), *self.tick(now)]
             case UplinkUp():
                 self._failures.clear()
                 self._bootstrap = _Wait(
@@ -320,6 +334,14 @@ class Mesh:
     def _close(self, tunnel: Tunnel, reason: str, now: float) -> CloseTunnel:
         tunnel.phase, tunnel.since = Phase.CLOSING, now
         return CloseTunnel(tunnel.peer, reason)
+
+    def _respect_borders(self, now: float) -> list[Action]:
+        """Close tunnels that were opened when we did not know yet that they cross a border."""
+        return [
+            self._close(tunnel, "it crosses a border that the network closes", now)
+            for tunnel in self.tunnels.values()
+            if tunnel.phase is not Phase.CLOSING and not all(map(self._permitted, tunnel.endpoints))
+        ]
 
     def _refresh(self, now: float) -> list[Action]:
         """Now and then replace the least useful tunnel, if there is somebody else to meet."""
@@ -434,11 +456,19 @@ class Mesh:
             return []
         self._asked.pop(peer, None)
         self._refreshed = now
-        self.tunnels[peer] = Tunnel(peer, Phase.OPENING, now)
+        self.tunnels[peer] = Tunnel(peer, Phase.OPENING, now, endpoints=usable)
         return [OpenTunnel(peer, usable)]
 
     def _usable(self, endpoints: tuple[Endpoint, ...]) -> tuple[Endpoint, ...]:
-        return tuple(e for e in endpoints if _family(e.protocol) not in self.settings.disabled_protocols)
+        disabled = self.settings.disabled_protocols
+        return tuple(e for e in endpoints if _family(e.protocol) not in disabled and self._permitted(e))
+
+    def _permitted(self, endpoint: Endpoint) -> bool:
+        settings = self.settings
+        if not settings.same_country:
+            return True
+        country = endpoint.country or self._locate(endpoint.host)
+        return may_meet(settings.country.upper(), country.upper(), settings.same_country)
 
     def _room(self) -> int:
         return self.settings.client_count - len(self.tunnels)

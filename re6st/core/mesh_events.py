@@ -31,6 +31,10 @@ class Settings:
     disabled_protocols: frozenset[str] = frozenset()
     lan: frozenset[str] = frozenset()
     """Interfaces on which neighbours are met without a tunnel."""
+    country: str = ""
+    """Ours, where the network asks for it; see border.py."""
+    same_country: frozenset[str] = frozenset()
+    """Countries whose border no tunnel crosses."""
     given: bool = False
     """Tunnels come up that the policy did not ask for: the one of --client."""
 
