@@ -18,6 +18,7 @@ from pathlib import Path
 import pytest
 
 from re6st import cert
+from testbed import Bed, missing
 from testbed.reference import InstallError, install, theirs
 
 ROOT = Path(__file__).parents[2]
@@ -95,6 +96,14 @@ class Registry:
         """The newest token in the mailbox."""
         words = self.mailbox.read_text().split()
         return [word for word in words if len(word) == 8 and word.islower() and len(set(word)) == 8][-1]
+
+
+@pytest.fixture
+def bed() -> Iterator[Bed]:
+    if reason := missing():
+        pytest.skip(reason)
+    with Bed() as bed:
+        yield bed
 
 
 @pytest.fixture

@@ -148,9 +148,7 @@ def test_an_answer_that_is_none_raises(tmp_path: Path, answer: bytes) -> None:
 def test_our_table_is_offered_as_it_is_at_the_moment(tmp_path: Path) -> None:
     table, own = Table(), IPv6Network("2001:db8:42:2::/64")
     path = tmp_path / "babeld.sock"
-    route = (
-        "add route 3 prefix 2001:db8:42:1::/64 from ::/0 installed yes id 01 metric 97 refmetric 0 via fe80::1 if lo"
-    )
+    route = "add route 3 prefix 2001:db8:42:1::/64 from ::/0 installed yes id 1 metric 97 refmetric 0 via fe80::1 if lo"
 
     async def run() -> None:
         async with asyncio.timeout(20):

@@ -83,6 +83,18 @@ def test_several_questions_at_once_get_their_own_answers() -> None:
     asyncio.run(run())
 
 
+@pytest.mark.parametrize(
+    ("relayed", "expected"),
+    [(b"b'10.0.0.1,1194,tcp'", b"10.0.0.1,1194,tcp"), (b"b'\\x00'", b"b'\\x00'"), (b"b''", b"b''"), (b"b'", b"b'")],
+)
+def test_an_answer_relayed_as_python_shows_bytes_is_understood(relayed: bytes, expected: bytes) -> None:
+    async def run() -> None:
+        async with beside(lambda prefix, code: [answer(prefix, code, relayed)]) as node:
+            assert await node.ask(A, Code.ADDRESS) == expected
+
+    asyncio.run(run())
+
+
 def test_no_answer_is_none_within_the_time() -> None:
     async def run() -> None:
         async with beside(lambda prefix, code: []) as node:

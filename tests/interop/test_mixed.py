@@ -1,0 +1,213 @@
+"""One network of both kinds of nodes, ours and those of the deployed software, under either registry.
+
+An operator replaces one machine at a time, so everything that nodes do with each other has to work between the kinds.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sqlite3
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from re6st.core.params import version_number
+from re6st.core.wire import Code, parse_addresses
+from re6st.localnode import LocalNode
+from testbed import Bed, Node, wait_until
+from testbed.reference import MixedNetwork, ReferenceNode
+
+FORMS = 180
+"""Seconds a network may take to form, or to recover; 20 to 50 usually, at the deployed software's pace."""
+OPTIONS = ["--hello", "2", "--client-count", "3"]
+"""The deployed software's pace is that of the hellos."""
+
+
+class Clock:
+    """Says how long each step took, for the record of the test."""
+
+    def __init__(self, record: Callable[[str, object], None]) -> None:
+        self._record = record
+
+    @contextmanager
+    def __call__(self, what: str) -> Iterator[None]:
+        start = time.monotonic()
+        yield
+        self._record(what, f"{time.monotonic() - start:.1f} s")
+        print(f"{what}: {time.monotonic() - start:.1f} s")
+
+
+@pytest.fixture
+def clock(record_property: Callable[[str, object], None]) -> Clock:
+    return Clock(record_property)
+
+
+def pairs(network: MixedNetwork) -> list[tuple[Node, Node]]:
+    """A node of one kind and one of the other, both ways."""
+    both = [(new, old) for new in network.new for old in network.old]
+    return both + [(old, new) for new, old in both]
+
+
+def opened(network: MixedNetwork) -> set[tuple[bool, bool]]:
+    """Which kinds opened tunnels to which; True stands for the deployed software."""
+    return {
+        (isinstance(tunnel.client, ReferenceNode), isinstance(tunnel.server, ReferenceNode))
+        for tunnel in network.tunnels()
+    }
+
+
+def ask(node: Node, peer: Node, code: Code) -> bytes:
+    """What a registry on this node's host is told about a peer (wire.md 7); empty if there was no answer."""
+
+    async def run() -> bytes | None:
+        local = LocalNode(node.network, node.host.run_directory / "babeld.ctl")
+        try:
+            return await local.ask(peer.prefix, code)
+        finally:
+            local.close()
+
+    return node.host.namespace.call(lambda: asyncio.run(run())) or b""
+
+
+def remembered(node: Node, name: str) -> Any:
+    """A network parameter, as the node has it; None while it has none."""
+    path = node.host.state / "cache.db"
+    try:
+        with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=5)) as database:
+            found = database.execute("SELECT value FROM config WHERE name = ?", (name,)).fetchone()
+    except sqlite3.OperationalError:  # there is no database yet
+        return None
+    return found and found[0]
+
+
+def version(node: Node) -> int:
+    return version_number(remembered(node, "version") or b"\0")
+
+
+def start(network: MixedNetwork, clock: Clock) -> None:
+    network.start()
+    with clock("formed"):
+        network.wait_connected(FORMS)
+
+
+def everybody_is_known_to_the_registry(network: MixedNetwork) -> None:
+    """Also shows that it reads the routes of its node, and reaches the others through it."""
+    found: dict[str, str | None] = {}
+
+    def complete() -> bool:
+        found.clear()
+        found.update(json.loads(network.call("versions")))
+        return set(found) == {node.prefix.bits for node in network.nodes} and all(found.values())
+
+    wait_until(complete, FORMS, "the registry knows everybody's version", lambda: f"{found}\n{network.bed.tails()}")
+    wait_until(
+        lambda: set(json.loads(network.call("topology"))[""]) == {node.prefix.cn for node in network.nodes},
+        FORMS,
+        "everybody tells the registry about their tunnels",
+        network.bed.tails,
+    )
+
+
+def test_both_kinds_are_one_network(bed: Bed, reference: Path, clock: Clock) -> None:
+    network = MixedNetwork(bed, reference, 5, {1, 3}, registry_options=OPTIONS)
+    start(network, clock)
+    with clock("each kind opened tunnels to the other"):
+        both = {(False, True), (True, False)}
+        wait_until(lambda: both <= opened(network), FORMS, "each kind opens tunnels to the other", bed.tails)
+    with clock("everybody known to the registry"):
+        everybody_is_known_to_the_registry(network)
+
+    # Sessions over port 326, started by either side.
+    for asking, asked in pairs(network):
+        for code in (Code.ADDRESS, Code.SOFTWARE):
+            answer = wait_until(
+                lambda: ask(asking, asked, code),  # noqa: B023
+                FORMS,
+                f"{asking} learns about {asked}: {code.name}",
+                bed.tails,
+            )
+            if code is Code.ADDRESS:
+                assert asked.host.address in {endpoint.host for endpoint in parse_addresses(answer.decode())}
+    # Nobody's hellos are shorter than those of the older nodes: with them babeld would keep those out.
+    for node in network.new:
+        assert "hello-interval 2 " in (node.host.run_directory / "babeld.conf").read_text()
+
+    # A changed parameter, and revoked nodes of both kinds.
+    before = version(network.nodes[0])
+    network.stop_registry()
+    network.registry_options += ["--tunnel-refresh", "200"]
+    network.start_registry()
+    with clock("a changed parameter reached everybody"):
+        wait_until(
+            lambda: all(version(node) > before and remembered(node, "tunnel_refresh") == 200 for node in network.nodes),
+            FORMS,
+            "every node has the new parameters",
+            bed.tails,
+        )
+    network.wait_connected(FORMS)
+    members = list(network.nodes)
+    for revoked in (network.old[-1], network.new[-1]):
+        members.remove(revoked)
+        network.call("revoke", f"cn_or_serial={revoked.prefix.cn}")
+        with clock(f"{revoked} was cut off"):
+            wait_until(lambda: cut_off(network, revoked), FORMS, f"nobody reaches {revoked}", bed.tails)  # noqa: B023
+        network.wait_connected(FORMS, members)
+
+
+@pytest.mark.parametrize(
+    ("old", "old_registry"),
+    [({0, 2}, False), ({1, 3}, True)],
+    ids=["old node beside our registry", "our node beside the old registry"],
+)
+def test_registry_and_its_node_may_be_of_different_kinds(
+    bed: Bed, reference: Path, clock: Clock, old: set[int], old_registry: bool
+) -> None:
+    network = MixedNetwork(bed, reference, 4, old, old_registry=old_registry, registry_options=OPTIONS)
+    start(network, clock)
+    with clock("everybody known to the registry"):
+        everybody_is_known_to_the_registry(network)
+    # First peers for those who come anew, of either kind: their memory is gone.
+    for newcomer in (network.new[-1], network.old[-1]):
+        assert newcomer is not network.nodes[0]
+        newcomer.stop()
+        network.forget(newcomer)
+        newcomer.start()
+    with clock("newcomers joined"):
+        network.wait_connected(FORMS)
+
+
+def test_nobody_is_lost_while_babels_keys_change(bed: Bed, reference: Path, clock: Clock) -> None:
+    """Nodes of the deployed software restart at each step, ours do not; what is cut off meanwhile comes back."""
+    network = MixedNetwork(bed, reference, 4, {1, 3}, registry_options=OPTIONS)
+    start(network, clock)
+    processes = {node: (node.process, node.pids("openvpn")) for node in network.new}
+    keys = {node: remembered(node, "babel_hmac_sign") for node in network.nodes}
+    assert len(set(keys.values())) == 1
+    for step in ("announced", "in use", "alone"):
+        before = version(network.nodes[0])
+        network.call("updateHMAC")
+        with clock(f"the key is {step} everywhere"):
+            wait_until(
+                lambda: all(version(node) > before for node in network.nodes),  # noqa: B023
+                FORMS,
+                f"every node knows that the key is {step}",
+                bed.tails,
+            )
+        with clock("everybody reached everybody again"):
+            network.wait_connected(FORMS)
+    new = {remembered(node, "babel_hmac_sign") for node in network.nodes}
+    assert len(new) == 1
+    assert not new & set(keys.values())
+    network.check_alive()
+    for node, (process, servers) in processes.items():
+        assert node.process is process
+        assert set(servers) & set(node.pids("openvpn")), "nor its server"
+
+
+def cut_off(network: MixedNetwork, node: Node) -> bool:
+    return all(rtt is None for pair, rtt in network.pings(timeout=0.3).items() if node in pair)
