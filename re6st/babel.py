@@ -28,6 +28,8 @@ UPDATE_FIRST, UPDATE_LAST = 1.0, 20.0
 ROUTES_PER_SECOND = 50
 """Routes announced per second and tunnel at rest: about 1.2 kB/s."""
 RTPROT_BOOT = 3
+PRIORITY = 1024
+"""Metric in the kernel of the first babeld's routes. Each one started after it has the next larger."""
 START_TIME = 10.0
 COMMAND_TIME = 3.0
 
@@ -67,25 +69,16 @@ def update_interval(routes: int) -> float:
     return max(UPDATE_FIRST, min(routes / ROUTES_PER_SECOND, UPDATE_LAST))
 
 
-def configuration(settings: Settings) -> str:
+def configuration(settings: Settings, priority: int = PRIORITY) -> str:
     """The configuration file. Statements are those of wire.md 9.1, as far as stock babeld knows them (9.2, 9.3)."""
-    lines = ["redistribute local deny", f"redistribute ip {settings.subnet} eq {settings.subnet.prefixlen}"]
-    if settings.key_sign is not None:
-        lines.append(_key_statement(settings.key_sign))
-    default = [
-        "default",
-        *_default_words(settings.babel_default),
-        f"hello-interval {settings.hello:g}",
-        f"update-interval {settings.update:g}",
-        # Hellos that are missed raise the cost at once, on both sides: this is how a tunnel is drained.
-        "link-quality true",
-        "split-horizon false",
+    lines = [
+        f"kernel-priority {priority}",
+        "redistribute local deny",
+        f"redistribute ip {settings.subnet} eq {settings.subnet.prefixlen}",
     ]
     if settings.key_sign is not None:
-        default.append("key sign")
-        if settings.accept_unsigned:
-            default.append("accept-bad-signatures true")
-    lines.append(" ".join(default))
+        lines.append(_key_statement(settings.key_sign))
+    lines.append(" ".join(("default", *_link_words(settings))))
     if settings.ipv4 is not None:
         lines.append(f"redistribute ip {settings.ipv4} eq {settings.ipv4.prefixlen}")
     if settings.gateway:
@@ -117,7 +110,13 @@ def command_line(program: str, run: Path, state: Path, log_file: Path | None, ex
 
 
 class Babel:
-    """A babeld that is kept running. `table` is what it knows now; `changed` is called after each change of it."""
+    """A babeld that is kept running. `table` is what it knows now; `changed` is called after each change of it.
+
+    One that is to have other settings, or dies, leaves its routes in the kernel, and traffic goes on over them while
+    the next one learns. That has a `priority` of its own, since it would take a route that is there already for its
+    own, wherever it leads; theirs is preferred, until they are removed. `followed` is set when a babeld took over from
+    another, which knew `left` routes.
+    """
 
     def __init__(
         self, argv: Sequence[str], run: Path, output: Path | None, settings: Settings, changed: Callable[[], None]
@@ -125,6 +124,9 @@ class Babel:
         self.table = Table()
         self.ready = asyncio.Event()
         """Set while babeld runs and has told its table."""
+        self.followed = asyncio.Event()
+        self.left = 0
+        self.priority = PRIORITY
         self.settings = settings
         self._argv = argv
         self._run = run
@@ -133,39 +135,58 @@ class Babel:
         self._child: Child | None = None
         self._restart_wanted = False
 
+    @property
+    def usable(self) -> int:
+        """How many routes it has in use."""
+        return sum(route.usable for route in self.table.routes.values())
+
     async def run(self) -> None:
         """Start it, read its table, start it again when it ends, until cancelled; then stop it in good order."""
         await keep_running(PROGRAM, self._once, self._output)
 
-    async def reconfigure(self, settings: Settings) -> None:
-        """Use other settings: another key at once, for the rest babeld is restarted.
+    def can_follow(self, settings: Settings) -> bool:
+        """Whether babeld can use these settings without a restart."""
+        return settings == self.settings or bool(_live_commands(self.settings, self._more(settings)))
 
-        Its filters and flags cannot change while it runs (wire.md 9.5), but the value of a key can (9.4).
+    async def reconfigure(self, settings: Settings) -> None:
+        """Use other settings: another key and more tunnels at once, for the rest babeld is restarted.
+
+        Its filters and flags cannot change while it runs (wire.md 9.5), but the value of a key can (9.4), and
+        interfaces can be added.
         """
-        old, self.settings = self.settings, settings
+        old = self.settings
+        settings = self._more(settings)
+        self.settings = settings
         if settings == old or self._child is None:
             return
-        if old.key_sign and settings.key_sign and replace(old, key_sign=settings.key_sign) == settings:
+        if commands := _live_commands(old, settings):
             try:
-                await self._change_key(settings.key_sign)
+                await self._tell(commands)
                 return
             except (OSError, ValueError) as error:
-                log.warning("babeld does not take the new key (%s)", error or type(error).__name__)
+                log.warning("babeld does not take its new settings (%s)", error or type(error).__name__)
         if self._child is not None:
             self._restart_wanted = True
-            await self._child.stop()
+            # In good order it would take its routes out of the kernel.
+            await self._child.stop(grace=0)
 
-    async def _change_key(self, key: bytes) -> None:
-        """Give babeld a key to sign with. Raises OSError (also TimeoutError), ValueError."""
+    def _more(self, settings: Settings) -> Settings:
+        """With the interfaces that it knows already: one that is not there any more does no harm."""
+        return replace(settings, tunnels=tuple(dict.fromkeys((*self.settings.tunnels, *settings.tunnels))))
+
+    async def _tell(self, commands: list[str]) -> None:
+        """Give babeld commands. Raises OSError (also TimeoutError), ValueError."""
         async with asyncio.timeout(COMMAND_TIME):
             reader, writer = await asyncio.open_unix_connection(self._run / SOCKET)
             try:
                 await self._until_reply(reader)
-                writer.write(f"{_key_statement(key)}\n".encode("ascii"))
-                await self._until_reply(reader)
+                for command in commands:
+                    writer.write(f"{command}\n".encode("ascii"))
+                    await self._until_reply(reader)
             finally:
                 writer.close()
-        log.info("babeld signs with another key now")
+        if any(command.startswith("key ") for command in commands):
+            log.info("babeld signs with another key now")
 
     def reopen_log(self) -> None:
         """babeld opens its log file again on SIGUSR2."""
@@ -189,7 +210,7 @@ class Babel:
         socket.unlink(missing_ok=True)
         file = self._run / "babeld.conf"
         file.unlink(missing_ok=True)
-        write_private(file, configuration(self.settings).encode("ascii"))
+        write_private(file, configuration(self.settings, self.priority).encode("ascii"))
         if self._output is not None:
             self._output.unlink(missing_ok=True)
         self._child = child = await Child.start(PROGRAM, self._argv, self._output)
@@ -204,6 +225,8 @@ class Babel:
             self.ready.clear()
             await child.stop()
             self._child = None
+            self.priority += 1
+            self.left = self.usable
             self.table.clear()
             self._changed()
 
@@ -214,6 +237,8 @@ class Babel:
         await self._until_reply(reader)
         self.ready.set()
         self._changed()
+        if self.priority != PRIORITY:
+            self.followed.set()
         while line := await reader.readline():
             if self._feed(line):
                 self._changed()
@@ -234,6 +259,38 @@ class Babel:
         except LineError as error:
             log.warning("babeld: line not understood: %s", error)
             return False
+
+
+def _live_commands(old: Settings, new: Settings) -> list[str]:
+    """The commands that make a running babeld follow new settings; none where it cannot."""
+    if replace(new, tunnels=old.tunnels, key_sign=old.key_sign) != old:
+        return []
+    if (old.key_sign is None) != (new.key_sign is None) or not set(old.tunnels) <= set(new.tunnels):
+        return []
+    commands = []
+    if new.key_sign is not None and new.key_sign != old.key_sign:
+        commands.append(_key_statement(new.key_sign))
+    # One that is added while it runs gets none of the defaults.
+    words = " ".join(_link_words(new))
+    added = (name for name in new.tunnels if name not in old.tunnels)
+    return commands + [f"interface {name} type tunnel {words}" for name in added]
+
+
+def _link_words(settings: Settings) -> list[str]:
+    """What is said of every interface."""
+    words = [
+        *_default_words(settings.babel_default),
+        f"hello-interval {settings.hello:g}",
+        f"update-interval {settings.update:g}",
+        # Hellos that are missed raise the cost at once, on both sides: this is how a tunnel is drained.
+        "link-quality true",
+        "split-horizon false",
+    ]
+    if settings.key_sign is not None:
+        words.append("key sign")
+        if settings.accept_unsigned:
+            words.append("accept-bad-signatures true")
+    return words
 
 
 def _key_statement(key: bytes) -> str:

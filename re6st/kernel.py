@@ -225,6 +225,15 @@ class Kernel:
                         removed.append(f"address {presence.address}")
         return removed
 
+    async def sweep(self, presences: Iterable[Presence], priority: int) -> int:
+        """Remove the routes in our networks that a babeld left which used another priority; returns how many."""
+        count = 0
+        for presence in presences:
+            for route in await self._dump(self._netlink.route("dump", family=_family(presence.network))):
+                stale = route["proto"] == RTPROT_BABEL and route.get("priority") != priority
+                count += stale and await self._clear_route(route, presence)
+        return count
+
     async def _clear_route(self, route: Any, presence: Presence) -> bool:
         network = presence.network
         text, length, source = route.get("dst"), route["dst_len"], route.get("src")

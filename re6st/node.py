@@ -46,6 +46,12 @@ STATUS_INTERVAL = 5.0
 SETTLE = 0.1
 """Seconds that changes of the routing table are collected for, at least."""
 ROUTES_PER_SECOND = 20_000
+TAKE_OVER = 5.0
+"""Seconds, and three update intervals, that a new babeld has at most to learn all routes."""
+SETTLED = 2.0
+"""Seconds for which it must know as many as the last one."""
+SPREAD_FIRST, SPREAD_PER_ROUTE, SPREAD_LAST = 5.0, 0.02, 60.0
+"""Seconds that the nodes of a network spread a restart of babeld over."""
 LAST_WORD = 0.2
 """Seconds for the news to get to those that it cuts off: whose serial was revoked, may renew and come back."""
 BOOTSTRAP_TIME = 10.0
@@ -188,6 +194,7 @@ class Node:
             self._tasks.start(self._home.run(), "country"),
             self._tasks.start(self._tick(), "tick"),
             self._tasks.start(self._configure_babel(), "babel's settings"),
+            self._tasks.start(self._sweep_routes(), "routes left over"),
             self._tasks.start(self._reach.run(), "reach"),
         ]
         if self._plan.parameters.registry_prefix == self.prefix:  # and that registry may be of the older software
@@ -305,7 +312,29 @@ class Node:
                 async with asyncio.timeout(delay):
                     await self._babel_news.wait()
             self._babel_news.clear()
+            spread = min(SPREAD_FIRST + SPREAD_PER_ROUTE * len(self._mesh.survey.peers), SPREAD_LAST)
+            if not self._babel.can_follow(self._plan.babel(self._cache.routes, time.time())):
+                await asyncio.sleep(random.uniform(0, spread))  # noqa: S311
             await self._babel.reconfigure(self._plan.babel(self._cache.routes, time.time()))
+
+    async def _sweep_routes(self) -> None:
+        """Remove from the kernel what a babeld that ended left there, once the next one knows its way."""
+        while True:
+            await self._babel.followed.wait()
+            self._babel.followed.clear()
+            await self._wait_for_routes(self._babel.left)
+            if self._babel.ready.is_set() and not self._babel.followed.is_set():
+                count = await self._kernel.sweep(self._plan.presences, self._babel.priority)
+                log.info("babeld took over; %s routes that the last one left are removed", count)
+
+    async def _wait_for_routes(self, count: int) -> None:
+        """Until babeld has learnt as many routes as the last one knew, for a while; or long enough."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(TAKE_OVER + 3 * self._babel.settings.update):
+                settled = 0.0
+                while settled < SETTLED:
+                    await asyncio.sleep(SETTLE)
+                    settled = settled + SETTLE if self._babel.usable >= count else 0.0
 
     async def _tell_systemd(self) -> None:
         """Ready once our address is there and babeld speaks; then what we do, and that we live."""

@@ -30,6 +30,7 @@ ROUTE = (
 
 def test_the_plainest_configuration() -> None:
     assert configuration(PLAIN) == (
+        "kernel-priority 1024\n"
         "redistribute local deny\n"
         "redistribute ip 2001:db8:42:b::/64 eq 64\n"
         "default hello-interval 15 update-interval 1 link-quality true split-horizon false\n"
@@ -54,6 +55,7 @@ def test_the_fullest_configuration() -> None:
         update=12.5,
     )
     assert configuration(settings) == (
+        "kernel-priority 1024\n"
         "redistribute local deny\n"
         "redistribute ip 2001:db8:42:b::/64 eq 64\n"
         "key id sign type blake2s128 value 000102030405060708090a0b0c0d0e0f\n"

@@ -1,0 +1,90 @@
+"""The operator changes the network's parameters while it runs: they are followed, and whoever talks does not notice."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import pytest
+
+from testbed import Bed, Network, Node, Pinger, wait_until
+
+FORMS = 90
+LONGEST_GAP = 5.0
+"""Seconds without an answer that are too many; usually there is none, at most half a second."""
+
+Record = Callable[[str, object], None]
+
+
+@pytest.fixture
+def network(bed: Bed) -> Network:
+    network = Network(bed, 4, registry_options=["--hello", "2", "--client-count", "2"])
+    network.start()
+    network.wait_connected(FORMS)
+    return network
+
+
+def change(network: Network, *options: str) -> None:
+    """Start the registry again with these options more."""
+    assert network.stop_registry() == 0
+    network.registry_options += options
+    network.start_registry()
+
+
+def conf(node: Node) -> str:
+    file = node.host.run_directory / "babeld.conf"
+    return file.read_text() if file.exists() else ""
+
+
+@contextlib.contextmanager
+def traffic(network: Network, nodes: Sequence[Node] = ()) -> Iterator[list[Pinger]]:
+    """Pings between each node and the next, while the block runs."""
+    nodes = nodes or network.nodes
+    pairs = zip(nodes, [*nodes[1:], nodes[0]], strict=True)
+    with contextlib.ExitStack() as stack:
+        yield [stack.enter_context(Pinger(a.host, b.address, 0.05).running()) for a, b in pairs]
+
+
+def nothing_lost(pingers: Sequence[Pinger], record: Record) -> None:
+    report = "; ".join(map(str, pingers))
+    print(report)
+    record("pings", report)
+    assert max(pinger.longest for pinger in pingers) < LONGEST_GAP, report
+
+
+def linger(seconds: float) -> None:
+    """Let the network live on."""
+    end = time.monotonic() + seconds
+    wait_until(lambda: time.monotonic() > end, seconds + 10, "time passes")
+
+
+def servers(network: Network) -> set[int]:
+    """The process ids of all OpenVPN servers."""
+    found: set[int] = set()
+    for node in network.nodes:
+        programs = node.host.processes().items()
+        found |= {pid for pid, words in programs if "--tls-server" in words and "ip" not in Path(words[0]).name}
+    return found
+
+
+def test_babel_is_restarted_without_loss(network: Network, bed: Bed, record_property: Record) -> None:
+    before = servers(network)
+    with traffic(network) as pingers:
+        change(network, "--ipv4", "10.42.0.0/16", "8")
+        line = "redistribute ip 10.42."
+        wait_until(lambda: all(line in conf(node) for node in network.nodes), 60, f"all say {line}", bed.tails)
+
+        def swept() -> bool:
+            logs = [(node.host.log / "re6stnet.log").read_text() for node in network.nodes]
+            return all("babeld took over" in log for log in logs)
+
+        wait_until(swept, 60, "what the babelds left is removed", bed.tails)
+        linger(2)
+    nothing_lost(pingers, record_property)
+    assert servers(network) == before, "no server was touched"
+    for node in network.nodes:
+        routes = node.host.ip("-6", "route", "show", "proto", "babel")
+        assert "metric 1025" in routes
+        assert "metric 1024" not in routes
