@@ -26,8 +26,11 @@ AUDIENCE_LIMIT = 200
 """Peers that are told: as many as remember us (cache.py), the latest first."""
 TOLD_AT_ONCE, TELL_EVERY = 10, 1.0
 """Messages in a row, and seconds between two rows."""
-TELL_AGAIN, TELLINGS = 3.0, 5
-"""Seconds until one that did not answer is told again, and how often it is told at most."""
+TELL_AGAIN, TELLINGS_FIRST, TELLINGS = 4.0, 3, 6
+"""Seconds between tellings of one peer, how often it is told anyway, and how often if it does not answer.
+
+The first ones may go the way that has just been lost, until babel sees that, and its answer may be to something else.
+"""
 PATIENCE = 600.0
 """Seconds that a peer out of reach is waited for."""
 READ_AGAIN = 0.5
@@ -58,7 +61,7 @@ class Audience:
         for peer, (at, count) in list(self._told.items()):
             if now - at >= TELL_AGAIN:
                 del self._told[peer]
-                if count < TELLINGS and not heard(peer):
+                if count < (TELLINGS_FIRST if heard(peer) else TELLINGS):
                     self._waiting[peer] = count
         told = [peer for peer in self._waiting if reachable(peer)][:TOLD_AT_ONCE]
         for peer in told:

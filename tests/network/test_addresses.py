@@ -10,7 +10,6 @@ import pytest
 
 from re6st.address import family
 from testbed import Bed, Host, Network, Node, wait_until
-from testbed.network import Tunnel
 
 FORMS = 90
 
@@ -89,29 +88,34 @@ def test_a_node_is_reached_by_every_protocol_and_port_it_offers(bed: Bed) -> Non
 def movable(bed: Bed) -> tuple[Network, Node]:
     """A network of three. The last one learns its address from its peers; one of them has a tunnel to it."""
     network = Network(bed, 3)
-    _, second, mover = network.nodes
+    mover = network.nodes[-1]
     mover.options = ["--ip", "any", "--client-count", "1", *mover.options[2:]]
     network.start()
     network.wait_connected(FORMS)
-    wait_until(lambda: Tunnel(second, mover) in network.tunnels(), 60, "a tunnel to it", bed.tails)
+    wait_until(lambda: guests(network, mover), 60, "a tunnel to it", bed.tails)
     return network, mover
+
+
+def guests(network: Network, node: Node) -> list[Node]:
+    """Who has a client tunnel to a node."""
+    return [tunnel.client for tunnel in network.tunnels() if tunnel.server is node]
 
 
 def test_a_new_address_by_dhcp_is_used_and_told(movable: tuple[Network, Node], bed: Bed) -> None:
     network, mover = movable
-    second = network.nodes[1]
+    peer = guests(network, mover)[0]
     old, new = mover.host.address, "10.0.77.1"
-    assert f"{old},1194,tcp" in known(second, mover)
+    assert f"{old},1194,tcp" in known(peer, mover)
     began = time.monotonic()
     mover.host.readdress(new)
     wait_until(lambda: says(mover, f"{new} is new"), 10, "the node notices", bed.tails)
     print(f"noticed after {time.monotonic() - began:.1f} s")
     network.wait_connected(FORMS)
     print(f"connected after {time.monotonic() - began:.1f} s")
-    wait_until(lambda: f"{new},1194,tcp" in known(second, mover), 30, "its peer is told", bed.tails)
+    wait_until(lambda: f"{new},1194,tcp" in known(peer, mover), 30, "its peer is told", bed.tails)
     print(f"told after {time.monotonic() - began:.1f} s")
-    assert old not in known(second, mover)
-    wait_until(lambda: says(second, f"at {new}", "is up"), 60, "its peer comes back to it", bed.tails)
+    assert old not in known(peer, mover)
+    wait_until(lambda: says(peer, f"at {new}", "is up"), 60, "its peer comes back to it", bed.tails)
     print(f"peer's tunnel after {time.monotonic() - began:.1f} s")
 
 

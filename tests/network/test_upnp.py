@@ -12,7 +12,6 @@ import pytest
 from re6st.core.wire import Endpoint
 from re6st.portmap import EXTERNAL_PORTS, Intervals, PortMapper
 from testbed import Bed, Host, Network, Node, wait_until
-from testbed.network import Tunnel
 from testbed.upnp import PACKAGE, PROGRAM, Upnp
 
 FORMS = 90
@@ -134,11 +133,14 @@ def test_a_peer_outside_comes_in_by_the_mapped_port(bed: Bed, upnp: Upnp, behind
     for each in network.nodes:
         each.start()
     network.wait_connected(FORMS)
-    _, second, _ = network.nodes
-    wait_until(lambda: Tunnel(second, node) in network.tunnels(), 60, "a tunnel from outside", bed.tails)
+
+    def guests() -> list[Node]:
+        return [tunnel.client for tunnel in network.tunnels() if tunnel.server is node]
+
+    (guest, *_) = wait_until(guests, 60, "a tunnel from outside", bed.tails)
     targets = sorted(upnp.mappings().values())
     assert targets == [f"tcp {node.host.address}:1194"]
-    log = (second.host.log / "re6stnet.log").read_text()
+    log = (guest.host.log / "re6stnet.log").read_text()
     assert any(f"at {upnp.address},{port},tcp is up" in log for port in upnp.mappings())
     assert node.stop() == 0
     assert upnp.mappings() == {}
