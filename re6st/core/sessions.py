@@ -11,7 +11,8 @@ Where the protocol leaves room, this side is kinder than the older software, and
 - two nodes that greet each other at the same time both get an answer at once instead of after 60 s;
 - a datagram that we sent ourselves and that comes back is ignored, as one secret serves both directions;
 - a peer that answers nothing for a few seconds is greeted again, as it may have started anew, while the session stays;
-- whoever cannot make a secret because its clock is late has the other one make it.
+- whoever cannot make a secret because its clock is late has the other one make it;
+- a peer of a release that would end when it hears an older version opens its session with an empty message.
 """
 
 from __future__ import annotations
@@ -39,6 +40,10 @@ from re6st.core.wire import (
     encode_hello0,
 )
 
+FRAGILE_PROTOCOLS = range(8, 10)
+"""The older software's first releases for Python 3 (0.642 is one, of protocol 8) end with an error when they have to
+answer a version that is older than their own, or not signed. So they are not told ours unasked, which nobody knows to
+be the newer one; they tell us theirs when we make the secret."""
 SECRET_LENGTH = 20
 MESSAGE_TIMEOUT = 5.0
 """Seconds after which a peer that answers nothing counts as not connected (wire.md 6.2 has 60, for itself)."""
@@ -303,7 +308,8 @@ class Sessions:
             return self._reply_hello0(peer, source, now, None)
         peer.protocol = packet.protocol or 0
         peer.session, peer.offered = _Session(secret), None
-        return self._opened(peer, source, now, [self._data(peer, b"\0" + self.version, source, now)])
+        first = b"" if peer.protocol in FRAGILE_PROTOCOLS else b"\0" + self.version
+        return self._opened(peer, source, now, [self._data(peer, first, source, now)])
 
     def _receive_data(
         self, peer: Peer | None, packet: Data, source: tuple[IPv6Address, int], now: float

@@ -492,6 +492,14 @@ def test_older_protocols_are_answered_in_their_form(world: World) -> None:
     assert isinstance(message, Message)
 
 
+@pytest.mark.parametrize("protocol", [7, 8, 9, 10, 11])
+def test_a_release_that_ends_when_it_hears_an_older_version_is_not_told_ours(world: World, protocol: int) -> None:
+    world.machines[A].protocol = protocol
+    established(world)
+    assert bool(world.messages(A, Code.VERSION)) is (protocol not in (8, 9))
+    assert world.messages(B, Code.SOFTWARE), "the session is good all the same"
+
+
 def test_the_high_bit_goes_back_with_the_answer(world: World) -> None:
     established(world)
     world.answers[Code.SOFTWARE] = b"1.0, Linux"
