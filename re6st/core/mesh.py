@@ -344,8 +344,10 @@ class Mesh:
         ]
 
     def _refresh(self, now: float) -> list[Action]:
-        """Now and then replace the least useful tunnel, if there is somebody else to meet."""
-        if now - self._refreshed < self.settings.tunnel_refresh or not self._distant():
+        """Now and then replace the least useful tunnel, if there is somebody else to meet; at once for a neighbour."""
+        interval = self.settings.tunnel_refresh
+        early = interval < float("inf") and self._lacks_neighbour(now)
+        if (now - self._refreshed < interval and not early) or not self._distant():
             return []
         self._refreshed = now
         candidates = [t for t in self.tunnels.values() if t.phase is Phase.UP]
@@ -485,6 +487,12 @@ class Mesh:
         distant = sorted(self.survey.peers - near - {self.settings.own}, key=_bits)
         self._rng.shuffle(distant)
         return sorted(distant, key=lambda peer: peer not in self.settings.neighbours)
+
+    def _lacks_neighbour(self, now: float) -> bool:
+        """Whether a wanted neighbour can be reached, but only through others."""
+        near = self.survey.neighbours.keys() | self.tunnels.keys() | self.clients.keys() | self._asked.keys()
+        far = (self.settings.neighbours & self.survey.peers) - near
+        return any(peer not in self._failures or self._failures[peer].until <= now for peer in far)
 
     def _remembered(self, now: float) -> list[Prefix]:
         """Peers in our memory that we do not reach, in random order: those that failed last, not before their time."""

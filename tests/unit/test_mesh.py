@@ -686,6 +686,20 @@ def test_after_hours_without_any_network_memory_works_within_a_minute_or_two() -
     assert tried
 
 
+def test_a_wanted_neighbour_gets_the_place_of_another_tunnel_at_once() -> None:
+    node = Driver(client_count=2, neighbours=frozenset({R}))
+    node.up(P, Q)
+    node.sees(REGISTRY, P, Q, **near(P, Q))
+    assert not node.wait(REFRESH - 100), "nobody else to meet"
+    actions = [*node.sees(REGISTRY, P, Q, R, **near(P, Q)), *node.wait(2)]
+    drained = [action.peer for action in actions if isinstance(action, DrainTunnel)]
+    assert len(drained) == 1, "one is enough"
+    assert AskAddress(R) in node.tell(TunnelDown(drained[0]))
+    node.tell(AddressLearned(R, endpoints(R)))
+    node.tell(TunnelDown(R))
+    assert not [a for a in node.wait(1) if isinstance(a, DrainTunnel)], "one that failed has to wait"
+
+
 # --- one tunnel that the user gave ---
 
 
