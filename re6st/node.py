@@ -22,7 +22,9 @@ from re6st.answers import Answers
 from re6st.babel_socket import BINARY_SOCKET, offer
 from re6st.cache import Cache
 from re6st.client import RegistryClient, RegistryError
+from re6st.control import ControlServer
 from re6st.core import mesh
+from re6st.core.chronicle import Chronicle
 from re6st.core.params import Parameters
 from re6st.core.prefix import Prefix, address, subnet
 from re6st.core.survey import survey
@@ -33,6 +35,7 @@ from re6st.hooks import Hooks
 from re6st.kernel import Kernel, KernelError
 from re6st.mute import Mute
 from re6st.notify import Notifier
+from re6st.observer import Observer
 from re6st.peers import NodeCrypto, Peers, control_socket
 from re6st.plan import Config, Plan
 from re6st.reach import Reach
@@ -82,6 +85,7 @@ class Node:
         self._ticked = 0.0
         self._changed = asyncio.Event()
         self._babel_news = asyncio.Event()
+        self._chronicle = Chronicle()
 
     # -- start --
 
@@ -175,6 +179,16 @@ class Node:
             plan.babel(self._cache.routes, time.time()),
             self._changed.set,
         )
+        observer = Observer(
+            lambda: self._plan,
+            self._mesh,
+            self._babel,
+            self._tunnels,
+            self._own,
+            self._chronicle,
+            self.config.verbosity,
+        )
+        self._control = ControlServer(observer, self.config.run, self.config.console)
 
     async def _enter(self) -> None:
         """Put our address on the machine and start everything."""
@@ -196,6 +210,7 @@ class Node:
             self._tasks.start(self._configure_babel(), "babel's settings"),
             self._tasks.start(self._sweep_routes(), "routes left over"),
             self._tasks.start(self._reach.run(), "reach"),
+            self._tasks.start(self._control.run(), "control socket"),
         ]
         if self._plan.parameters.registry_prefix == self.prefix:  # and that registry may be of the older software
             shown = offer(self.config.run / BINARY_SOCKET, self._babel.table, self.subnet)
@@ -354,11 +369,14 @@ class Node:
     # -- the mesh --
 
     def _event(self, event: mesh.Event) -> None:
-        self._carry_out(self._mesh.handle(event, time.monotonic()))
+        actions = self._mesh.handle(event, time.monotonic())
+        self._chronicle.note(event, connected=self._mesh.connected, now=time.time())
+        self._carry_out(actions)
 
     def _carry_out(self, actions: list[mesh.Action]) -> None:
         # What ends while we leave must not be replaced.
         for action in () if self._leaving else actions:
+            self._chronicle.decided(action, time.time())
             match action:
                 case mesh.OpenTunnel(peer, endpoints):
                     self._tunnels.open(peer, endpoints)

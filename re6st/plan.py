@@ -69,6 +69,9 @@ class Config:
     """Open our IPv4 ports at the router."""
     up: tuple[str, ...] = ()
     daemons: tuple[str, ...] = ()
+    verbosity: int = 2
+    console: Path | None = None
+    """Another place for the control socket."""
     remotes: tuple[Endpoint, ...] = ()
     """One tunnel to one of these, and no other, nor a server (--client)."""
 

@@ -10,7 +10,7 @@ import shutil
 from pathlib import Path
 from types import TracebackType
 
-_OURS = re.compile(r"lock|revoked|(babeld|re6stnet[0-9a-z-]*)\.[a-z]+", re.ASCII)
+_OURS = re.compile(r"lock|revoked|control\.sock|(babeld|re6stnet[0-9a-z-]*)\.[a-z]+", re.ASCII)
 """What a node puts there; a killed one, or one of the older software, may have left it."""
 
 
@@ -28,7 +28,8 @@ class RunDirectory:
     def __enter__(self) -> RunDirectory:
         try:
             self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
-            foreign = [name for name in sorted(os.listdir(self.path)) if not _OURS.fullmatch(name)]
+            names = [entry.name for entry in self.path.iterdir() if not entry.is_socket()]  # whoever made it: no loss
+            foreign = [name for name in sorted(names) if not _OURS.fullmatch(name)]
             if foreign:
                 # It is emptied at the end, so a mistake here would cost somebody their files.
                 raise RunDirectoryError(

@@ -13,7 +13,18 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from re6st.core.openvpn_lines import Client, ClientChange, Environment, Event, Fatal, Hold, Reader, State, Up
+from re6st.core.openvpn_lines import (
+    Client,
+    ClientChange,
+    Environment,
+    Event,
+    Fatal,
+    Hold,
+    Reader,
+    State,
+    Traffic,
+    Up,
+)
 from re6st.core.prefix import Prefix, PrefixError
 from re6st.core.wire import Endpoint
 from re6st.kernel import Address, source_address
@@ -31,6 +42,9 @@ STAGGER = 2.5
 LAST_TRY = 3.0
 """Seconds more for OpenVPN's own retries at the last address: they would take long."""
 CLIENT_LIMIT = 100_000
+COUNT_TIME = 5
+"""Seconds between two reports of how many bytes went through a tunnel."""
+FOLLOW = ("state on", f"bytecount {COUNT_TIME}")
 
 MTU = {("udp", True): 1348, ("udp", False): 1372, ("udp6", True): 1366, ("udp6", False): 1390}
 """--tun-mtu by protocol and encryption (wire.md 8.3): every pair of versions 2.4 to 2.6 passes full-size packets."""
@@ -179,6 +193,8 @@ class ServerClient:
     peer: Prefix
     serial: int | None
     address: str | None
+    since: float = field(default=0.0, compare=False)
+    """When it came, by the event loop's clock."""
 
 
 class Server:
@@ -206,6 +222,8 @@ class Server:
         self.argv = argv
         self.listening = asyncio.Event()
         self.clients: dict[int, ServerClient] = {}
+        self.traffic: dict[int, Traffic] = {}
+        """By client; at most COUNT_TIME old."""
         self._admit = admit
         self._joined = joined
         self._left = left
@@ -231,11 +249,13 @@ class Server:
         self._management = management
         reason = ""
         try:
-            management.send("state on")
+            management.send(*FOLLOW)
             async for event in management.events():
                 match event:
                     case Hold():
                         management.send("hold release")
+                    case Traffic(int(ident)) if ident in self.clients:
+                        self.traffic[ident] = event
                     case State("CONNECTED"):
                         await self._up(self.interface, self._mtu)
                         self.listening.set()
@@ -249,6 +269,7 @@ class Server:
             self.listening.clear()
             management.close()
             # Before anything that waits, and so could be cut short by a cancellation.
+            self.traffic.clear()
             for ident in list(self.clients):
                 self._left(self.clients.pop(ident))
             await self._down(self.interface)
@@ -259,13 +280,15 @@ class Server:
             case ClientChange.CONNECT | ClientChange.REAUTH:
                 self._let_in(event, management)
             case ClientChange.DISCONNECT:
+                self.traffic.pop(event.ident, None)
                 if client := self.clients.pop(event.ident, None):
                     self._left(client)
 
     def _let_in(self, event: Client, management: Management) -> None:
         environment, ident = event.environment, event.ident
         try:
-            client = ServerClient(Prefix.from_cn(environment.common_name), environment.serial, environment.trusted_ip)
+            peer, now = Prefix.from_cn(environment.common_name), asyncio.get_running_loop().time()
+            client = ServerClient(peer, environment.serial, environment.trusted_ip, now)
         except PrefixError as error:
             client = None
             log.warning("refused a tunnel from %s: %s", environment.trusted_ip, error)
@@ -316,6 +339,9 @@ class ClientTunnel:
         self.peer = peer
         self.serial: int | None = None
         self.source: Address | None = None
+        self.since: float | None = None
+        """When it came up, by the event loop's clock."""
+        self.traffic: Traffic | None = None
         self._settings = settings
         self._endpoints = endpoints
         self._wanted = peer
@@ -328,6 +354,12 @@ class ClientTunnel:
     def connected(self) -> bool:
         """Whether it is up, or was."""
         return self._winner is not None
+
+    @property
+    def endpoint(self) -> Endpoint | None:
+        """Where it leads, or which address is being tried."""
+        attempt = self._winner or (self._attempts[-1] if self._attempts else None)
+        return attempt.endpoint if attempt else None
 
     async def run(self) -> bool:
         """Whether it was connected at all. Cancelling it ends the tunnel."""
@@ -374,7 +406,7 @@ class ClientTunnel:
         clock = asyncio.get_running_loop().time
         started = clock()
         try:
-            management.send("state on")
+            management.send(*FOLLOW)
             async with asyncio.timeout(CONNECT_TIME if attempt.last else SILENT_TIME) as deadline:
                 async for event in management.events():
                     match event:
@@ -384,6 +416,8 @@ class ClientTunnel:
                             attempt.answered = True
                             if self._winner is None:
                                 deadline.reschedule(started + CONNECT_TIME)
+                        case Traffic() if attempt is self._winner:
+                            self.traffic = event
                         case Up(environment):
                             deadline.reschedule(None)
                             await self._up(attempt, environment)
@@ -401,7 +435,7 @@ class ClientTunnel:
     async def _up(self, attempt: _Attempt, environment: Environment) -> None:
         """Raises PrefixError for a server, of unknown name, which is no node."""
         peer = self._wanted or Prefix.from_cn(environment.common_name)
-        self._winner, self.peer = attempt, peer
+        self._winner, self.peer, self.since = attempt, peer, asyncio.get_running_loop().time()
         for other in self._attempts:
             if other is not attempt and other.task:
                 other.task.cancel()

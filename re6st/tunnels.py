@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from re6st import mute, tunnel
 from re6st.core import mesh
 from re6st.core.prefix import Prefix
+from re6st.core.report import Link, Server
 from re6st.core.wire import Endpoint
 from re6st.kernel import Address, Kernel, KernelError
 from re6st.plan import CLIENT_INTERFACE, Plan, server_interface
@@ -65,6 +66,44 @@ class Tunnels:
     def __iter__(self) -> Iterator[Prefix]:
         """Peers we have a client tunnel with, or try to."""
         return iter(tuple(self._clients))
+
+    def links(self) -> Iterator[Link]:
+        """All tunnels, for the operator: ours, and those of our servers' clients."""
+        for peer, client in self._clients.items():
+            endpoint = client.tunnel.endpoint if client.tunnel else None
+            traffic = client.tunnel.traffic if client.tunnel else None
+            yield Link(
+                peer,
+                outgoing=True,
+                protocol=endpoint.protocol if endpoint else "",
+                remote=endpoint.host if endpoint else "",
+                port=endpoint.port if endpoint else None,
+                interface=client.tunnel.interface if client.tunnel else "",
+                since=client.tunnel.since if client.tunnel else None,
+                received=traffic.received if traffic else None,
+                sent=traffic.sent if traffic else None,
+            )
+        for protocol, server in self.servers.items():
+            for ident, known in server.clients.items():
+                traffic = server.traffic.get(ident)
+                yield Link(
+                    known.peer,
+                    outgoing=False,
+                    protocol=protocol,
+                    remote=known.address or "",
+                    interface=server.interface,
+                    since=known.since,
+                    received=traffic.received if traffic else None,
+                    sent=traffic.sent if traffic else None,
+                )
+
+    def listeners(self) -> list[Server]:
+        """Our servers, for the operator."""
+        ports = {protocol: port for port, protocol in self.plan.servers}
+        return [
+            Server(protocol, ports.get(protocol, 0), server.interface, server.listening.is_set(), len(server.clients))
+            for protocol, server in self.servers.items()
+        ]
 
     async def leave(self) -> None:
         """End all client tunnels. The servers end with the task group."""

@@ -53,7 +53,7 @@ _SERVING = ("pp", "ip", "max_clients", "client_count", "neighbour")
 """Options that say nothing to a node of one tunnel (--client)."""
 _INTERFACE = re.compile(r"[A-Za-z0-9_.-]{1,15}", re.ASCII)
 
-_LATER = ("multicast", "console", "remote_gateway")
+_LATER = ("multicast", "remote_gateway")
 """Options of the older software that this version does not carry out yet: refused, rather than ignored."""
 
 
@@ -75,7 +75,11 @@ def parser() -> OptionParser:
 
     reach = p.add_argument_group("how others reach us")
     reach.add_argument(
-        "--ip", metavar="IP", action="append", default=[], help="advertised address, or 'any': learn it from peers"
+        "--ip",
+        metavar="IP",
+        action="append",
+        default=[],
+        help="advertised address; any: learn it from peers; upnp: ask the router (default: upnp, and any)",
     )
     reach.add_argument(
         "--pp",
@@ -117,6 +121,9 @@ def parser() -> OptionParser:
     files.add_argument("-r", "--run", metavar="DIR", type=Path, default=Path("/var/run/re6stnet"))
     files.add_argument("-s", "--state", metavar="DIR", type=Path, default=Path("/var/lib/re6stnet"))
     files.add_argument("--ovpnlog", action="store_true", help="a log for each OpenVPN process")
+    files.add_argument(
+        "--console", metavar="SOCK", type=Path, help="another place for the control socket, beside RUN/control.sock"
+    )
     p.add_verbosity(2)
 
     more = p.add_argument_group("arguments for others")
@@ -131,7 +138,6 @@ def parser() -> OptionParser:
     old.add_argument("-D", "--default", action="store_true", help=argparse.SUPPRESS)
     old.add_argument("--table", type=int, choices=(0,), help=argparse.SUPPRESS)
     old.add_argument("-m", "--multicast", action="store_true", help="not yet in this version")
-    old.add_argument("--console", metavar="X", action="append", help="not yet in this version")
     old.add_argument("--remote-gateway", metavar="IP", action="append", help="not yet in this version")
     return p
 
@@ -182,6 +188,8 @@ def configuration(p: OptionParser, args: argparse.Namespace) -> Config:
         upnp=not remotes and _upnp(p, args.ip),
         up=tuple(args.up),
         daemons=tuple(args.daemon),
+        verbosity=args.verbose,
+        console=args.console.absolute() if args.console else None,
         remotes=remotes,
     )
 
@@ -233,7 +241,7 @@ def _ip(p: OptionParser, text: str) -> Ip:
     try:
         ip = ip_address(text)
     except ValueError:
-        p.error(f"argument --ip: {text!r} is no IP address, nor 'any'")
+        p.error(f"argument --ip: {text!r} is no IP address, nor any or upnp")
     if ip.is_unspecified or ip.is_multicast or ip.is_link_local:
         p.error(f"argument --ip: {text!r} is no address that others can reach")
     return ip
@@ -272,7 +280,8 @@ async def _run(node: Node, handler: LogHandler | None) -> int:
 
     def stop_with(value: int) -> None:
         nonlocal status
-        status = value
+        if not stop.is_set():
+            status = value
         stop.set()
 
     def reopen() -> None:

@@ -69,6 +69,7 @@ def test_everything(tmp_path: Path) -> None:
         f"ip 2001:db8::7\npp 1194 tcp\npp 443 tcp\npp 1195 udp6\ncountry FR\ninterface eth0\ninterface wlan0.7\n"
         f"I dummy0\nB-d\nO--mute\nO 5\novpnlog\ndh {tmp_path}/dh.pem\nclient-count 4\nmax-clients 0\ngateway\n"
         f"disable-proto tcp6\ndisable-proto udp\nneighbour 3/16\nneighbour 0/80\ndefault\ntable 0\n"
+        "console /run/x.sock\n"
     )
     made = config(f"@{tmp_path}/re6stnet.conf", "--client-count", "5")
     assert made == Config(
@@ -90,6 +91,8 @@ def test_everything(tmp_path: Path) -> None:
         openvpn_log=True,
         dh=tmp_path / "dh.pem",
         country="FR",
+        verbosity=3,
+        console=Path("/run/x.sock"),
         gateway=True,
     )
 

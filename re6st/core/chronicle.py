@@ -1,0 +1,130 @@
+"""What happened to a node, for its operator: tunnels that came and went, peers lost and found again.
+
+`Chronicle` reads the events and decisions of the mesh policy as they pass by, and keeps the last ones in words.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from re6st.core import mesh
+from re6st.core.prefix import Prefix
+
+KEPT = 500
+"""Happenings remembered."""
+NAMED = 20
+"""Peers that one happening names; the others are only counted."""
+LOST_LIMIT = 1000
+"""Lost peers whose return is waited for."""
+HOUR = 3600.0
+
+
+@dataclass(frozen=True, slots=True)
+class Happening:
+    """One line of the chronicle. `time` is Unix time, `seconds` how long what ended here had lasted."""
+
+    number: int
+    time: float
+    kind: str
+    peers: tuple[Prefix, ...] = ()
+    count: int = 0
+    """How many peers it is about, if more than `peers` names."""
+    seconds: float | None = None
+    reason: str = ""
+
+
+class Chronicle:
+    """The last happenings, newest at the right. Those in `listeners` are told of each new one."""
+
+    def __init__(self) -> None:
+        self.happenings: deque[Happening] = deque(maxlen=KEPT)
+        self.listeners: set[Callable[[Happening], None]] = set()
+        self._number = 0
+        self._up: dict[Prefix, float] = {}
+        self._clients: dict[Prefix, list[float]] = {}
+        self._reasons: dict[Prefix, str] = {}
+        self._reached: frozenset[Prefix] = frozenset()
+        self._lost: dict[Prefix, float] = {}
+        self._connected: tuple[bool, float] | None = None
+        self._running: tuple[bool, float] | None = None
+
+    def babel_ended(self, now: float) -> int:
+        """How often babeld ended in the last hour."""
+        return sum(h.kind == "babel-ended" and now - h.time < HOUR for h in self.happenings)
+
+    def note(self, event: mesh.Event, *, connected: bool, now: float) -> None:
+        """The policy took in an event, at the Unix time `now`; `connected` is what it thinks after it."""
+        match event:
+            case mesh.TunnelUp(peer):
+                self._up[peer] = now
+                self._add(now, "tunnel-up", peer)
+            case mesh.TunnelDown(peer):
+                since, reason = self._up.pop(peer, None), self._reasons.pop(peer, "")
+                kind = "tunnel-failed" if since is None else "tunnel-closed" if reason else "tunnel-lost"
+                self._add(now, kind, peer, seconds=_elapsed(since, now), reason=reason)
+            case mesh.ClientUp(peer):
+                self._clients.setdefault(peer, []).append(now)
+                self._add(now, "client-up", peer)
+            case mesh.ClientDown(peer):
+                times = self._clients.pop(peer, [])
+                if times[1:]:
+                    self._clients[peer] = times[1:]
+                self._add(now, "client-down", peer, seconds=_elapsed(times[0] if times else None, now))
+            case mesh.Surveyed(survey):
+                self._babel(survey.running, now)
+                if survey.running:
+                    self._survey(survey.peers, now)
+        self._connection(connected, now)
+
+    def decided(self, action: mesh.Action, now: float) -> None:
+        """The policy wants something done."""
+        match action:
+            case mesh.CloseTunnel(peer, reason):
+                self._reasons[peer] = reason
+            case mesh.DrainTunnel(peer):
+                self._add(now, "tunnel-draining", peer)
+            case mesh.UndrainTunnel(peer):
+                self._add(now, "tunnel-kept", peer)
+
+    def _babel(self, running: bool, now: float) -> None:
+        was = self._running
+        if was is None or was[0] != running:
+            self._running = running, now
+            if was is not None:
+                self._add(now, "babel-running" if running else "babel-ended", seconds=_elapsed(was[1], now))
+
+    def _connection(self, connected: bool, now: float) -> None:
+        was = self._connected
+        if was is None or was[0] != connected:
+            self._connected = connected, now
+            if was is not None:
+                self._add(now, "connected" if connected else "disconnected", seconds=_elapsed(was[1], now))
+
+    def _survey(self, peers: frozenset[Prefix], now: float) -> None:
+        gone, self._reached = sorted(self._reached - peers, key=_order), peers
+        if gone:
+            self._add(now, "peers-lost", *gone)
+            self._lost.update(dict.fromkeys(gone, now))
+            for peer in list(self._lost)[: max(0, len(self._lost) - LOST_LIMIT)]:
+                del self._lost[peer]
+        back = sorted(self._lost.keys() & peers, key=_order)
+        if back:
+            longest = max(now - self._lost.pop(peer) for peer in back)
+            self._add(now, "peers-back", *back, seconds=longest)
+
+    def _add(self, now: float, kind: str, *peers: Prefix, seconds: float | None = None, reason: str = "") -> None:
+        self._number += 1
+        happening = Happening(self._number, now, kind, peers[:NAMED], len(peers), seconds, reason)
+        self.happenings.append(happening)
+        for listener in tuple(self.listeners):
+            listener(happening)
+
+
+def _elapsed(since: float | None, now: float) -> float | None:
+    return None if since is None else max(0.0, now - since)
+
+
+def _order(prefix: Prefix) -> str:
+    return prefix.bits

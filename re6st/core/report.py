@@ -1,0 +1,234 @@
+"""What a node tells its operator, in the terms of JSON: from the mesh, babel's table and the tunnels (docs/control.md).
+
+Pure: what is read is handed in, with the clock's reading. Times that lasted are in seconds, moments in Unix time.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from ipaddress import IPv6Network
+
+from re6st.core.babel_lines import INFINITY, Neighbour, NextHop, Route, Table
+from re6st.core.chronicle import Happening
+from re6st.core.mesh import Mesh, Phase
+from re6st.core.prefix import Prefix, prefix_of, subnet
+from re6st.core.survey import Survey
+
+Record = dict[str, object]
+
+DAY = 86400.0
+CERTIFICATE_WARNING = 14 * DAY
+"""Before a certificate's end at which its renewal, due since 30 days before, has obviously failed."""
+CA_WARNING = 90 * DAY
+BABEL_WARNING = 2
+"""Ends of babeld in an hour that are worth a word."""
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """A tunnel as its OpenVPN knows it. `since` is when it came up, by the clock that `tunnels` is handed."""
+
+    peer: Prefix
+    outgoing: bool
+    protocol: str = ""
+    remote: str = ""
+    """The address of the other end."""
+    port: int | None = None
+    interface: str = ""
+    since: float | None = None
+    received: int | None = None
+    sent: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """A server of ours."""
+
+    protocol: str
+    port: int
+    interface: str
+    listening: bool
+    clients: int
+
+
+@dataclass(frozen=True, slots=True)
+class Vitals:
+    """What the verdict on a node's health rests on. Moments are Unix times."""
+
+    now: float
+    connected: bool
+    babel_running: bool
+    babel_ended: int
+    """Times in the last hour."""
+    tunnels: int
+    """Client tunnels that are up."""
+    clients: int
+    reachable: int
+    """Other nodes."""
+    alone: bool
+    """We are the registry's node, and the first."""
+    servers: Sequence[Server]
+    certificate_until: float
+    ca_until: float
+
+
+def health(vitals: Vitals) -> Record:
+    """The verdict (`ok`, `warning` or `failed`) and why."""
+    failed: list[str] = []
+    warnings: list[str] = []
+    if not vitals.babel_running:
+        failed.append("babeld is not running: no routes")
+    elif vitals.alone:
+        warnings.append("no other node can be reached: none is there yet, or we are cut off")
+    elif not vitals.reachable and not vitals.connected:
+        failed.append("no other node can be reached")
+    elif not vitals.connected:
+        failed.append("the registry's node cannot be reached: we are cut off, or it is down")
+    elif not vitals.tunnels and not vitals.clients and vitals.reachable:
+        warnings.append("no tunnels: only what is on the LAN is reached directly")
+    if vitals.babel_ended >= BABEL_WARNING:
+        warnings.append(f"babeld ended {vitals.babel_ended} times in the last hour: see its log")
+    warnings += [
+        f"the server on {server.protocol}/{server.port} is not listening: see the log"
+        for server in vitals.servers
+        if not server.listening
+    ]
+    for what, until, warning in (
+        ("our certificate", vitals.certificate_until, CERTIFICATE_WARNING),
+        ("the CA certificate", vitals.ca_until, CA_WARNING),
+    ):
+        left = until - vitals.now
+        if left < 0:
+            failed.append(f"{what} has expired")
+        elif left < warning:
+            warnings.append(f"{what} expires in {left / DAY:.0f} days")
+    problems = [{"severity": "failed", "text": text} for text in failed]
+    problems += [{"severity": "warning", "text": text} for text in warnings]
+    return {"verdict": "failed" if failed else "warning" if warnings else "ok", "problems": problems}
+
+
+def counts(mesh: Mesh) -> Record:
+    """How much mesh there is."""
+    phases = Counter(tunnel.phase for tunnel in mesh.tunnels.values())
+    return {
+        "tunnels": sum(count for phase, count in phases.items() if phase is not Phase.OPENING),
+        "tunnels_opening": phases[Phase.OPENING],
+        "tunnels_wanted": mesh.limit,
+        "clients": sum(mesh.clients.values()),
+        "neighbours": len(mesh.survey.neighbours),
+        "peers": len(mesh.survey.peers),
+    }
+
+
+def tunnels(mesh: Mesh, table: Table, links: Iterable[Link], now: float) -> list[Record]:
+    """Every tunnel, ours and those of the clients of our servers; also those that are being opened."""
+    found: list[Record] = []
+    for link in links:
+        policy = mesh.tunnels.get(link.peer) if link.outgoing else None
+        neighbour = _neighbour(mesh.survey, table, link)
+        hop = neighbour.key if neighbour else None
+        links_there = mesh.survey.neighbours.get(link.peer, ())
+        state = policy.phase.value if policy else "up" if link.since is not None else "opening"
+        found.append(
+            {
+                "peer": link.peer.cn,
+                "direction": "out" if link.outgoing else "in",
+                "state": state,
+                "protocol": link.protocol,
+                "remote": link.remote,
+                "port": link.port,
+                "interface": link.interface,
+                "up_seconds": None if link.since is None else round(now - link.since, 1),
+                "cost": neighbour.cost if neighbour else None,
+                "rtt_ms": neighbour.rtt if neighbour else None,
+                "reach": f"{neighbour.reach:04x}" if neighbour else None,
+                "routes": next((len(each.carried) for each in links_there if each.hop == hop), 0),
+                "received_bytes": link.received,
+                "sent_bytes": link.sent,
+            }
+        )
+    return found
+
+
+def _neighbour(survey: Survey, table: Table, link: Link) -> Neighbour | None:
+    """Who babel sees at the other end."""
+    for each in survey.neighbours.get(link.peer, ()):
+        if each.hop.interface == link.interface:
+            return table.neighbour_at(each.hop)
+    # Nobody else can be on the interface of a client tunnel.
+    behind = [n for n in table.neighbours.values() if link.outgoing and n.interface == link.interface]
+    return min(behind, key=lambda n: n.cost, default=None)
+
+
+def neighbours(survey: Survey, table: Table) -> list[Record]:
+    """Everybody that babel exchanges routes with."""
+    owners = _owners(survey)
+    carried = {link.hop: len(link.carried) for links in survey.neighbours.values() for link in links}
+    return [
+        {
+            "peer": _cn(owners.get(n.key)),
+            "address": str(n.address),
+            "interface": n.interface,
+            "cost": n.cost,
+            "rxcost": n.rxcost,
+            "txcost": n.txcost,
+            "reach": f"{n.reach:04x}",
+            "rtt_ms": n.rtt,
+            "routes": carried.get(n.key, 0),
+        }
+        for n in table.neighbours.values()
+    ]
+
+
+def routes(survey: Survey, table: Table, network: IPv6Network, offset: int, limit: int) -> Record:
+    """The routes in use: how many, by next hop, and `limit` of them from the `offset`th on, in order of address."""
+    owners = _owners(survey)
+    used = sorted((r for r in table.routes.values() if r.usable), key=lambda r: (r.destination, r.source))
+    by_hop = Counter(route.via for route in used)
+    return {
+        "count": len(used),
+        "known": len(table.routes),
+        "by_next_hop": [
+            {"peer": _cn(owners.get(hop)), "interface": hop.interface, "address": str(hop.address), "routes": count}
+            for hop, count in by_hop.most_common()
+        ],
+        "routes": [_route(route, network, owners) for route in used[offset : offset + limit]],
+    }
+
+
+def why(survey: Survey, table: Table, network: IPv6Network, peer: Prefix) -> list[Record]:
+    """Every way to a peer that babel knows, the one in use first, then by metric."""
+    destination = subnet(network, peer)
+    ways = [r for r in table.routes.values() if r.destination == destination and not r.source.prefixlen]
+    owners = _owners(survey)
+    return [_route(r, network, owners) for r in sorted(ways, key=lambda r: (not r.installed, r.metric))]
+
+
+def _route(route: Route, network: IPv6Network, owners: Mapping[NextHop, Prefix]) -> Record:
+    destination = prefix_of(network, route.destination)
+    return {
+        "destination": str(route.destination),
+        "source": str(route.source) if route.source.prefixlen else None,
+        "peer": _cn(destination),
+        "via": _cn(owners.get(route.via)),
+        "interface": route.via.interface,
+        "address": str(route.via.address),
+        "metric": route.metric if route.metric < INFINITY else None,
+        "behind": route.refmetric if route.refmetric < INFINITY else None,
+        "in_use": route.usable,
+    }
+
+
+def event(happening: Happening) -> Record:
+    """A line of the chronicle."""
+    return {**asdict(happening), "peers": [peer.cn for peer in happening.peers]}
+
+
+def _owners(survey: Survey) -> dict[NextHop, Prefix]:
+    return {link.hop: peer for peer, links in survey.neighbours.items() for link in links}
+
+
+def _cn(prefix: Prefix | None) -> str | None:
+    return None if prefix is None else prefix.cn

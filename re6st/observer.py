@@ -1,0 +1,241 @@
+"""The operations of the control socket: reads the rooms of the node, and tells (docs/control.md)."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import time
+from collections.abc import AsyncIterator, Callable, Mapping
+from typing import Any
+
+from re6st import PROTOCOL, __version__, cert
+from re6st.address import OwnAddresses
+from re6st.babel import Babel
+from re6st.control import ControlError, Status
+from re6st.core import report
+from re6st.core.chronicle import Chronicle, Happening
+from re6st.core.mesh import Mesh
+from re6st.core.params import version_number
+from re6st.core.prefix import Prefix, PrefixError, address, subnet
+from re6st.core.report import Record
+from re6st.logs import LEVELS, set_verbosity
+from re6st.plan import Plan
+from re6st.tunnels import Tunnels
+
+PAGE = 1000
+"""Routes, or events, in one answer."""
+BEHIND_LIMIT = 256
+"""Events that wait for somebody who watches, before the connection ends."""
+
+log = logging.getLogger(__name__)
+
+
+class Observer:
+    """Answers for one node. `plan` and the rooms are those of the node; `verbosity` is its -v."""
+
+    def __init__(
+        self,
+        plan: Callable[[], Plan],
+        mesh: Mesh,
+        babel: Babel,
+        tunnels: Tunnels,
+        own: OwnAddresses,
+        chronicle: Chronicle,
+        verbosity: int,
+    ) -> None:
+        self._plan = plan
+        self._mesh = mesh
+        self._babel = babel
+        self._tunnels = tunnels
+        self._own = own
+        self._chronicle = chronicle
+        self._verbosity = verbosity
+        self._silent = verbosity == 0
+        self._started = time.monotonic()
+        self._operations: Mapping[str, Callable[[_Arguments], Record]] = {
+            "status": self._status,
+            "tunnels": self._list_tunnels,
+            "neighbours": self._neighbours,
+            "routes": self._routes,
+            "why": self._why,
+            "events": self._events,
+        }
+
+    def call(self, operation: str, arguments: Mapping[str, Any], *, trusted: bool) -> Record | AsyncIterator[Record]:
+        """Raises ControlError."""
+        given = _Arguments(arguments)
+        if operation == "watch":
+            given.end()
+            return self._watch()
+        if operation == "log":
+            return self._log(given, trusted)
+        if operation not in self._operations:
+            known = ", ".join(sorted((*self._operations, "watch", "log")))
+            raise ControlError(Status.USAGE, f"unknown operation {operation[:40]!r}: one of {known}")
+        return self._operations[operation](given)
+
+    def health(self) -> Record:
+        """The verdict, with reasons in words."""
+        plan, now = self._plan(), time.time()
+        count = report.counts(self._mesh)
+        up = sum(link.outgoing and link.since is not None for link in self._tunnels.links())
+        return report.health(
+            report.Vitals(
+                now=now,
+                connected=self._mesh.connected,
+                babel_running=self._babel.ready.is_set(),
+                babel_ended=self._chronicle.babel_ended(now),
+                tunnels=up,
+                clients=sum(self._mesh.clients.values()),
+                reachable=len(self._mesh.survey.peers),
+                alone=plan.parameters.registry_prefix == plan.identity.prefix and not count["peers"],
+                servers=self._tunnels.listeners(),
+                certificate_until=plan.identity.cert.not_valid_after_utc.timestamp(),
+                ca_until=plan.identity.trust.ca.not_valid_after_utc.timestamp(),
+            )
+        )
+
+    # -- operations --
+
+    def _status(self, given: _Arguments) -> Record:
+        given.end()
+        plan = self._plan()
+        identity, parameters = plan.identity, plan.parameters
+        network, until = identity.trust.network, identity.cert.not_valid_after_utc
+        return {
+            "program": "re6stnet",
+            "version": __version__,
+            "protocol": PROTOCOL,
+            "pid": os.getpid(),
+            "uptime_seconds": round(time.monotonic() - self._started, 1),
+            "log_level": self._verbosity,
+            "cn": identity.prefix.cn,
+            "address": str(address(network, identity.prefix)),
+            "subnet": str(subnet(network, identity.prefix)),
+            "network": str(network),
+            "ipv4": str(plan.ipv4_address) if plan.ipv4_address else None,
+            "certificate": {
+                "serial": identity.cert.serial_number,
+                "until": int(until.timestamp()),
+                "renews": int((until - cert.RENEW_BEFORE).timestamp()),
+                "ca_until": int(identity.trust.ca.not_valid_after_utc.timestamp()),
+            },
+            "registry": {
+                "url": plan.config.registry,
+                "cn": parameters.registry_prefix.cn,
+                "connected": self._mesh.connected,
+            },
+            "parameters": version_number(parameters.version),
+            "advertised": [
+                {"host": e.host, "port": e.port, "protocol": e.protocol} for e in self._own.endpoints() if e.port
+            ],
+            "servers": [
+                {
+                    "protocol": server.protocol,
+                    "port": server.port,
+                    "interface": server.interface,
+                    "listening": server.listening,
+                    "clients": server.clients,
+                }
+                for server in self._tunnels.listeners()
+            ],
+            "babel": {
+                "running": self._babel.ready.is_set(),
+                "ended_last_hour": self._chronicle.babel_ended(time.time()),
+                "routes_known": len(self._babel.table.routes),
+            },
+            "mesh": report.counts(self._mesh),
+            "health": self.health(),
+        }
+
+    def _list_tunnels(self, given: _Arguments) -> Record:
+        given.end()
+        now = asyncio.get_running_loop().time()
+        return {"tunnels": report.tunnels(self._mesh, self._babel.table, self._tunnels.links(), now)}
+
+    def _neighbours(self, given: _Arguments) -> Record:
+        given.end()
+        return {"neighbours": report.neighbours(self._mesh.survey, self._babel.table)}
+
+    def _routes(self, given: _Arguments) -> Record:
+        offset, limit = given.integer("offset", 0, 1 << 30, 0), given.integer("limit", 0, PAGE, PAGE)
+        given.end()
+        network = self._plan().identity.trust.network
+        return report.routes(self._mesh.survey, self._babel.table, network, offset, limit)
+
+    def _why(self, given: _Arguments) -> Record:
+        peer = given.prefix("peer")
+        given.end()
+        plan = self._plan()
+        network = plan.identity.trust.network
+        if peer == plan.identity.prefix:
+            raise ControlError(Status.USAGE, f"{peer} is this node itself")
+        try:
+            ways = report.why(self._mesh.survey, self._babel.table, network, peer)
+        except PrefixError as error:
+            raise ControlError(Status.USAGE, f"peer: {error}") from None
+        if not ways:
+            raise ControlError(Status.NOT_FOUND, f"no way to {peer} is known")
+        return {"peer": peer.cn, "routes": ways}
+
+    def _events(self, given: _Arguments) -> Record:
+        after, limit = given.integer("after", 0, 1 << 60, 0), given.integer("limit", 1, PAGE, PAGE)
+        given.end()
+        found = [h for h in self._chronicle.happenings if h.number > after]
+        return {"events": [report.event(happening) for happening in found[-limit:]]}
+
+    def _log(self, given: _Arguments, trusted: bool) -> Record:
+        level = given.integer("level", 0, len(LEVELS) - 1, None)
+        given.end()
+        if not trusted:
+            raise ControlError(Status.NOT_ALLOWED, "only root may change the log level")
+        if self._silent:
+            raise ControlError(Status.FAILED, "started with -v 0, so there is no log: start again with another level")
+        was, self._verbosity = self._verbosity, level
+        set_verbosity(max(was, level))
+        log.warning("log level %s, it was %s", level, was)
+        set_verbosity(level)
+        return {"level": level, "was": was}
+
+    async def _watch(self) -> AsyncIterator[Record]:
+        """Happenings as they come. Who does not keep up is cut off."""
+        waiting: asyncio.Queue[Happening | None] = asyncio.Queue(BEHIND_LIMIT + 1)
+
+        def hear(happening: Happening) -> None:
+            if waiting.qsize() < BEHIND_LIMIT:
+                waiting.put_nowait(happening)
+            elif not waiting.full():
+                waiting.put_nowait(None)
+
+        self._chronicle.listeners.add(hear)
+        try:
+            yield {"watching": True}
+            while happening := await waiting.get():
+                yield report.event(happening)
+        finally:
+            self._chronicle.listeners.discard(hear)
+
+
+class _Arguments:
+    """The arguments of a request, from outside: read by type, and no others allowed."""
+
+    def __init__(self, values: Mapping[str, Any]) -> None:
+        self._values = dict(values)
+
+    def integer(self, name: str, low: int, high: int, default: int | None) -> int:
+        value = self._values.pop(name, default)
+        if type(value) is not int or not low <= value <= high:
+            raise ControlError(Status.USAGE, f"{name} is no number between {low} and {high}")
+        return value
+
+    def prefix(self, name: str) -> Prefix:
+        value = self._values.pop(name, None)
+        try:
+            return Prefix.from_cn(value if isinstance(value, str) else "")
+        except PrefixError:
+            raise ControlError(Status.USAGE, f"{name} is no prefix of a node, such as 4/16") from None
+
+    def end(self) -> None:
+        if self._values:
+            raise ControlError(Status.USAGE, f"unknown argument {min(self._values)[:40]!r}")

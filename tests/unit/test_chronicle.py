@@ -1,0 +1,95 @@
+"""What the chronicle makes of a node's life."""
+
+from __future__ import annotations
+
+from re6st.core import mesh
+from re6st.core.chronicle import KEPT, LOST_LIMIT, NAMED, Chronicle, Happening
+from re6st.core.prefix import Prefix
+from re6st.core.survey import Survey
+
+A, B, C = (Prefix(n, 16) for n in (1, 2, 3))
+
+
+def told(chronicle: Chronicle) -> list[tuple[str, str, float | None]]:
+    return [(h.kind, " ".join(p.cn for p in h.peers), h.seconds) for h in chronicle.happenings]
+
+
+def seen(*peers: Prefix, running: bool = True) -> mesh.Surveyed:
+    return mesh.Surveyed(Survey(peers=frozenset(peers), running=running))
+
+
+def test_tunnels_come_and_go() -> None:
+    chronicle = Chronicle()
+
+    def note(event: mesh.Event, now: float) -> None:
+        chronicle.note(event, connected=True, now=now)
+
+    note(mesh.TunnelUp(A, "re6stnet1"), 10)
+    note(mesh.TunnelDown(A), 15)
+    note(mesh.TunnelUp(A, "re6stnet1"), 20)
+    chronicle.decided(mesh.DrainTunnel(A), 21)
+    chronicle.decided(mesh.CloseTunnel(A, "replaced"), 29)
+    note(mesh.TunnelDown(A), 30)
+    note(mesh.TunnelDown(B), 31)
+    note(mesh.ClientUp(C), 40)
+    note(mesh.ClientUp(C), 41)
+    note(mesh.ClientDown(C), 45)
+    note(mesh.ClientDown(C), 46)
+    note(mesh.ClientDown(C), 47)
+    assert told(chronicle) == [
+        ("tunnel-up", "1/16", None),
+        ("tunnel-lost", "1/16", 5),
+        ("tunnel-up", "1/16", None),
+        ("tunnel-draining", "1/16", None),
+        ("tunnel-closed", "1/16", 10),
+        ("tunnel-failed", "2/16", None),
+        ("client-up", "3/16", None),
+        ("client-up", "3/16", None),
+        ("client-down", "3/16", 5),
+        ("client-down", "3/16", 5),
+        ("client-down", "3/16", None),
+    ]
+    assert [h.reason for h in chronicle.happenings if h.reason] == ["replaced"]
+
+
+def test_what_is_lost_and_healed_in_how_long() -> None:
+    chronicle = Chronicle()
+    for event, connected, now in (
+        (seen(running=False), False, 0),
+        (seen(A, B), True, 3),
+        (seen(A), True, 10),
+        (seen(A, B), True, 12),
+        (seen(running=False), False, 20),
+        (seen(B), True, 21),
+        (seen(A, B), True, 22),
+    ):
+        chronicle.note(event, connected=connected, now=now)
+    assert told(chronicle) == [
+        ("babel-running", "", 3),
+        ("connected", "", 3),
+        ("peers-lost", "2/16", None),
+        ("peers-back", "2/16", 2),
+        ("babel-ended", "", 17),
+        ("disconnected", "", 17),
+        ("babel-running", "", 1),
+        ("peers-lost", "1/16", None),
+        ("connected", "", 1),
+        ("peers-back", "1/16", 1),
+    ]
+    assert chronicle.babel_ended(30) == 1
+    assert chronicle.babel_ended(4000) == 0
+
+
+def test_a_large_network_that_flaps_is_told_in_bounds() -> None:
+    chronicle = Chronicle()
+    heard: list[Happening] = []
+    chronicle.listeners.add(heard.append)
+    crowd = [Prefix(n, 16) for n in range(3 * LOST_LIMIT)]
+    for turn in range(KEPT):
+        chronicle.note(seen(*crowd), connected=True, now=2 * turn)
+        chronicle.note(seen(), connected=True, now=2 * turn + 1)
+    assert len(chronicle.happenings) == KEPT
+    assert max(len(h.peers) for h in chronicle.happenings) == NAMED
+    assert {h.count for h in chronicle.happenings} == {LOST_LIMIT, 3 * LOST_LIMIT}
+    assert len(chronicle._lost) <= LOST_LIMIT
+    assert [h.number for h in heard] == list(range(1, len(heard) + 1))

@@ -1,0 +1,172 @@
+"""The control socket: strict, bounded, and in nobody's way."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import stat
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from re6st import control
+from re6st.control import CLIENT_LIMIT, ControlError, ControlServer, Status
+from re6st.core.report import Record
+
+Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
+
+
+class Played:
+    """Operations of the test's."""
+
+    def __init__(self) -> None:
+        self.watching = 0
+
+    def call(self, operation: str, arguments: Mapping[str, Any], *, trusted: bool) -> Record | AsyncIterator[Record]:
+        if operation == "flood":
+            return self._flood()
+        if operation == "quiet":
+            return self._quiet()
+        if operation != "echo":
+            raise ControlError(Status.USAGE, "unknown")
+        return {**arguments, "trusted": trusted}
+
+    async def _flood(self) -> AsyncIterator[Record]:
+        while True:
+            yield {"filler": "x" * 10_000}
+
+    async def _quiet(self) -> AsyncIterator[Record]:
+        self.watching += 1
+        try:
+            yield {}
+            await asyncio.get_running_loop().create_future()
+        finally:
+            self.watching -= 1
+
+
+def serving(path: Path, test: Callable[[Path, Played], Awaitable[None]], other: Path | None = None) -> None:
+    async def run() -> None:
+        played = Played()
+        task = asyncio.create_task(ControlServer(played, path, other).run())
+        try:
+            async with asyncio.timeout(20):
+                while not (path / control.SOCKET).is_socket():
+                    await asyncio.sleep(0.01)
+                await test(path / control.SOCKET, played)
+        finally:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+        await asyncio.sleep(0.01)  # transports close in later turns of the loop
+
+    asyncio.run(run())
+    assert not (path / control.SOCKET).exists()
+
+
+async def connect(path: Path) -> Streams:
+    while True:
+        try:
+            return await asyncio.open_unix_connection(str(path))
+        except ConnectionRefusedError:  # bound, and not listening yet
+            await asyncio.sleep(0.01)
+
+
+async def say(streams: Streams, line: bytes) -> Any:
+    streams[1].write(line)
+    return json.loads(await streams[0].readline())
+
+
+REQUEST = b'{"protocol": 1, "operation": "echo", "arguments": {"a": 1}}\n'
+NOT_JSON = [b"x\n", b"[]\n", b"1\n", b"\xff\n", b"[" * 3000 + b"\n", b'{"protocol": 1, "operation": [1]}\n', b"{}\n"]
+
+
+def test_requests_and_answers(tmp_path: Path) -> None:
+    async def test(path: Path, _: Played) -> None:
+        assert stat.S_IMODE(path.stat().st_mode) in (0o600, 0o660)
+        streams = await connect(path)
+        for _turn in range(2):
+            assert await say(streams, REQUEST) == {"protocol": 1, "result": {"a": 1, "trusted": True}}
+        assert (await say(streams, b'{"protocol": 1, "operation": "x"}\n'))["error"] == {
+            "status": 2,
+            "message": "unknown",
+        }
+        assert "protocol 1" in (await say(streams, REQUEST.replace(b'l": 1', b'l": 2')))["error"]["message"]
+        for line in NOT_JSON:
+            assert (await say(streams, line))["error"]["status"] == 2
+        assert "4096" in (await say(streams, b"x" * 5000 + b"\n"))["error"]["message"]
+        assert await streams[0].read() == b"", "and is cut off"
+        streams[1].close()
+
+    serving(tmp_path, test)
+
+
+def test_another_place_too(tmp_path: Path) -> None:
+    other = tmp_path / "console"
+
+    async def test(path: Path, _: Played) -> None:
+        for place in (path, other):
+            streams = await connect(place)
+            assert "result" in await say(streams, REQUEST)
+            streams[1].close()
+
+    serving(tmp_path, test, other)
+    assert not other.exists()
+
+
+def test_connections_are_counted(tmp_path: Path) -> None:
+    async def test(path: Path, _: Played) -> None:
+        all_of_them = [await connect(path) for _ in range(CLIENT_LIMIT)]
+        for streams in all_of_them:
+            assert "result" in await say(streams, REQUEST)
+        late = await connect(path)
+        assert str(CLIENT_LIMIT) in json.loads(await late[0].readline())["error"]["message"]
+        for streams in (late, *all_of_them):
+            streams[1].close()
+
+    serving(tmp_path, test)
+
+
+def test_who_does_not_read_is_cut_off(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(control, "IDLE_TIME", 0.2)
+
+    async def test(path: Path, _: Played) -> None:
+        reader, writer = await connect(path)
+        writer.transport.pause_reading()  # type: ignore[attr-defined]  # of a transport that reads, too
+        writer.write(b'{"protocol": 1, "operation": "flood"}\n')
+        await asyncio.sleep(0.5)
+        writer.transport.resume_reading()  # type: ignore[attr-defined]
+        with pytest.raises((ConnectionError, asyncio.IncompleteReadError)):
+            await reader.readexactly(1 << 30)
+        writer.close()
+        silent, other = await connect(path)
+        assert await silent.read() == b""
+        other.close()
+
+    serving(tmp_path, test)
+
+
+def test_a_stream_ends_with_its_reader(tmp_path: Path) -> None:
+    async def test(path: Path, played: Played) -> None:
+        streams = await connect(path)
+        assert (await say(streams, b'{"protocol": 1, "operation": "quiet"}\n'))["result"] == {}
+        assert played.watching == 1
+        streams[1].close()
+        while played.watching:
+            await asyncio.sleep(0.01)
+
+    serving(tmp_path, test)
+
+
+def test_what_else_is_there_is_left_alone(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    file = tmp_path / "file"
+    file.write_text("precious")
+
+    async def test(path: Path, _: Played) -> None:
+        streams = await connect(path)
+        assert "result" in await say(streams, REQUEST)
+        streams[1].close()
+
+    serving(tmp_path, test, file)
+    assert file.read_text() == "precious"
+    assert "no socket" in caplog.text

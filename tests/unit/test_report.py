@@ -1,0 +1,133 @@
+"""What the operator is told, from a table and a policy made up."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from ipaddress import IPv6Network
+from random import Random
+
+import pytest
+
+from re6st.core import mesh, report
+from re6st.core.babel_lines import Table
+from re6st.core.prefix import Prefix
+from re6st.core.report import Link, Server, Vitals, health
+from re6st.core.survey import survey
+
+NETWORK = IPv6Network("2001:db8:42::/48")
+OWN, NEAR, FAR = (Prefix(n, 16) for n in (1, 2, 3))
+LINES = """\
+add interface re6stnet1 up true
+add neighbour 1 address fe80::2 if re6stnet1 reach fff0 ureach 0000 rxcost 96 txcost 97 rtt 18.5 rttcost 0 cost 130
+add neighbour 2 address fe80::9 if re6stnet-tcp reach ffff ureach 0000 rxcost 96 txcost 96 cost 65535
+add route a prefix 2001:db8:42:2::/64 from ::/0 installed yes id 0 metric 130 refmetric 0 via fe80::2 if re6stnet1
+add route b prefix 2001:db8:42:3::/64 from ::/0 installed yes id 0 metric 230 refmetric 100 via fe80::2 if re6stnet1
+add route c prefix 2001:db8:42:3::/64 from ::/0 installed no id 0 metric 300 refmetric 0 via fe80::9 if re6stnet-tcp
+add route d prefix 2001:db8:42:3::/64 from ::/0 installed no id 0 metric 65535 refmetric 65535 via fe80::7 if eth0
+"""
+WELL = Vitals(
+    now=0,
+    connected=True,
+    babel_running=True,
+    babel_ended=0,
+    tunnels=2,
+    clients=0,
+    reachable=5,
+    alone=False,
+    servers=[Server("tcp", 1194, "re6stnet-tcp", listening=True, clients=0)],
+    certificate_until=300 * report.DAY,
+    ca_until=900 * report.DAY,
+)
+
+
+@pytest.fixture
+def table() -> Table:
+    table = Table()
+    for line in LINES.splitlines():
+        table.feed(line)
+    return table
+
+
+@pytest.fixture
+def policy(table: Table) -> mesh.Mesh:
+    settings = mesh.Settings(own=OWN, registry=NEAR, client_count=4, tunnel_refresh=300, close_time=60)
+    made = mesh.Mesh(settings, {}, Random(1))
+    made.tunnels[NEAR] = mesh.Tunnel(NEAR, mesh.Phase.DRAINING, 5.0, "re6stnet1")
+    made.survey = survey(table, NETWORK, OWN)
+    return made
+
+
+def test_a_tunnel_has_what_openvpn_babel_and_the_policy_know(table: Table, policy: mesh.Mesh) -> None:
+    links = [
+        Link(NEAR, True, "tcp", "198.51.100.7", 1194, "re6stnet1", since=90.0, received=1000, sent=20),
+        Link(FAR, False, "tcp", "192.0.2.33", None, "re6stnet-tcp", since=99.0),
+        Link(Prefix(9, 16), True),
+    ]
+    up, incoming, opening = report.tunnels(policy, table, links, now=100.0)
+    assert up == {
+        "peer": "2/16",
+        "direction": "out",
+        "state": "draining",
+        "protocol": "tcp",
+        "remote": "198.51.100.7",
+        "port": 1194,
+        "interface": "re6stnet1",
+        "up_seconds": 10.0,
+        "cost": 130,
+        "rtt_ms": 18.5,
+        "reach": "fff0",
+        "routes": 2,
+        "received_bytes": 1000,
+        "sent_bytes": 20,
+    }
+    assert (incoming["state"], incoming["cost"], incoming["direction"], incoming["routes"]) == ("up", 65535, "in", 0)
+    assert (opening["state"], opening["cost"], opening["up_seconds"]) == ("opening", None, None)
+
+
+def test_the_routes_are_counted_and_come_in_pages(table: Table, policy: mesh.Mesh) -> None:
+    found = report.routes(policy.survey, table, NETWORK, 1, 1)
+    assert (found["count"], found["known"]) == (2, 4)
+    assert found["by_next_hop"] == [{"peer": "2/16", "interface": "re6stnet1", "address": "fe80::2", "routes": 2}]
+    assert [r["peer"] for r in found["routes"]] == ["3/16"]  # type: ignore[attr-defined]  # a list of records
+    json.dumps(found)
+
+
+def test_why_a_peer_is_reached_so(table: Table, policy: mesh.Mesh) -> None:
+    ways = report.why(policy.survey, table, NETWORK, FAR)
+    assert [(w["via"], w["metric"], w["behind"], w["in_use"]) for w in ways] == [
+        ("2/16", 230, 100, True),
+        ("3/16", 300, 0, False),
+        (None, None, None, False),
+    ]
+    assert report.why(policy.survey, table, NETWORK, Prefix(77, 16)) == []
+
+
+def test_neighbours_have_names(table: Table, policy: mesh.Mesh) -> None:
+    found = report.neighbours(policy.survey, table)
+    assert [(n["peer"], n["address"], n["routes"]) for n in found] == [("2/16", "fe80::2", 2), ("3/16", "fe80::9", 0)]
+
+
+@pytest.mark.parametrize(
+    ("vitals", "verdict", "words"),
+    [
+        (WELL, "ok", ""),
+        (replace(WELL, babel_running=False, connected=False, reachable=0), "failed", "babeld is not running"),
+        (replace(WELL, connected=False), "failed", "registry's node"),
+        (replace(WELL, connected=False, reachable=0), "failed", "no other node"),
+        (replace(WELL, connected=False, reachable=0, alone=True), "warning", "none is there yet"),
+        (replace(WELL, tunnels=0), "warning", "no tunnels"),
+        (replace(WELL, babel_ended=3), "warning", "3 times in the last hour"),
+        (replace(WELL, servers=[replace(WELL.servers[0], listening=False)]), "warning", "tcp/1194 is not listening"),
+        (replace(WELL, certificate_until=13 * report.DAY), "warning", "our certificate expires in 13 days"),
+        (replace(WELL, certificate_until=-1), "failed", "our certificate has expired"),
+        (replace(WELL, ca_until=80 * report.DAY), "warning", "the CA certificate expires in 80 days"),
+    ],
+)
+def test_the_verdict_has_reasons(vitals: Vitals, verdict: str, words: str) -> None:
+    found = health(vitals)
+    problems = found["problems"]
+    assert isinstance(problems, list)
+    assert found["verdict"] == verdict
+    assert len(problems) == bool(words)
+    assert not words or words in problems[0]["text"]
