@@ -30,7 +30,7 @@ TIME_LIMIT = 1e12
 
 SHORT_HELLO_PROTOCOL = 11
 """Nodes of this protocol or later follow `babel_hello`."""
-BABEL_HELLO = 0.5
+BABEL_HELLO = 0.25
 """Seconds between the hellos of a network without older nodes."""
 
 BABEL_DEFAULT = "max-rtt-penalty 5000 rtt-max 500 rtt-decay 125"

@@ -117,8 +117,8 @@ def test_the_command_line() -> None:
 
 
 def test_routes_are_repeated_often_while_there_are_few() -> None:
-    assert update_interval(0) == update_interval(50) == 1
-    assert update_interval(500) == 10
+    assert update_interval(0) == update_interval(6) == 1
+    assert update_interval(40) < 3 < 10 < update_interval(1000) < 15
     assert update_interval(100_000) == 20
 
 
