@@ -177,7 +177,7 @@ class Kernel:
         except ValueError:
             return True
         try:
-            routes = await self._dump(self._netlink.route("get", dst=host, family=socket.AF_INET6))
+            routes = list(await self._netlink.route("get", dst=host, family=socket.AF_INET6))
         except NetlinkError:  # there is no way
             return False
         index = routes[0].get("oif") if routes else None
