@@ -22,6 +22,8 @@ from pyroute2 import AsyncIPRoute
 from pyroute2.netlink.exceptions import NetlinkError
 
 RTPROT_BABEL = 42
+RTPROT_RE6ST = 146
+"""Marks our routes to peers; a number that nobody registered (/etc/iproute2/rt_protos)."""
 RTN_UNREACHABLE = 7
 RT_SCOPE_UNIVERSE = 0
 IFF_UP, IFF_RUNNING = 0x1, 0x40
@@ -58,6 +60,7 @@ class Kernel:
         self._links: list[str] = []
         self._addresses: list[tuple[Address, int, str]] = []
         self._unreachable: list[Network] = []
+        self._routes: list[tuple[IPv4Address, IPv4Address]] = []
 
     def close(self) -> None:
         self._netlink.close()
@@ -137,6 +140,26 @@ class Kernel:
             self._netlink.route("replace", dst=str(network), type="unreachable", family=_family(network)),
         )
 
+    async def add_route(self, ip: IPv4Address, gateway: IPv4Address) -> None:
+        """Reach a host by a gateway. Raises KernelError, also where the user has a route to it."""
+        self._routes.append((ip, gateway))
+        try:
+            await self._do(
+                f"reach {ip} by the gateway {gateway}",
+                self._netlink.route("add", dst=f"{ip}/32", gateway=str(gateway), proto=RTPROT_RE6ST),
+            )
+        except KernelError:
+            self._routes.remove((ip, gateway))
+            raise
+
+    async def delete_route(self, ip: IPv4Address, gateway: IPv4Address) -> None:
+        """Undo `add_route`; the kernel may have done it, as it does when an interface goes down."""
+        if (ip, gateway) not in self._routes:
+            return
+        self._routes.remove((ip, gateway))
+        with suppress(NetlinkError):
+            await self._netlink.route("del", dst=f"{ip}/32", gateway=str(gateway), proto=RTPROT_RE6ST)
+
     async def uplinks(self) -> dict[Address, bool]:
         """The global addresses of this machine, on links that are up; and whether the link of each has a carrier.
 
@@ -187,6 +210,8 @@ class Kernel:
 
     async def undo(self) -> None:
         """Remove what was added, the last first; what is gone already is no error."""
+        for host, gateway in list(self._routes):
+            await self.delete_route(host, gateway)
         for network in reversed(self._unreachable):
             with suppress(NetlinkError):
                 await self._netlink.route("del", dst=str(network), type="unreachable", family=_family(network))
@@ -212,6 +237,11 @@ class Kernel:
                 with suppress(NetlinkError):
                     await self._netlink.link("del", index=link["index"])
                     removed.append(f"interface {name}")
+        for route in await self._dump(self._netlink.route("dump", family=socket.AF_INET)):
+            if route["proto"] == RTPROT_RE6ST:
+                with suppress(NetlinkError):
+                    await self._netlink.route("del", dst=f"{route.get('dst')}/32", proto=RTPROT_RE6ST)
+                    removed.append(f"route {route.get('dst')}/32")
         for presence in presences:
             family = _family(presence.network)
             for route in await self._dump(self._netlink.route("dump", family=family)):

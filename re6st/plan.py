@@ -72,6 +72,8 @@ class Config:
     verbosity: int = 2
     console: Path | None = None
     """Another place for the control socket."""
+    remote_gateways: tuple[IPv4Address, ...] = ()
+    """Peers are reached by these, in turn."""
     remotes: tuple[Endpoint, ...] = ()
     """One tunnel to one of these, and no other, nor a server (--client)."""
 

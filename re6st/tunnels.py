@@ -18,6 +18,7 @@ from re6st.core.wire import Endpoint
 from re6st.kernel import Address, Kernel, KernelError
 from re6st.plan import CLIENT_INTERFACE, Plan, server_interface
 from re6st.process import Backoff
+from re6st.remote_gateway import RemoteGateways
 from re6st.tasks import Tasks, end
 
 AGAIN_FIRST, AGAIN_LAST = 0.5, 8.0
@@ -55,6 +56,7 @@ class Tunnels:
         self._taps: set[str] = set()
         """Interfaces of client tunnels in use."""
         self._kernel = kernel
+        self._gateways = RemoteGateways(kernel, plan.config.remote_gateways)
         self._drains = drains
         self._start = tasks.start
         self._event = event
@@ -163,10 +165,12 @@ class Tunnels:
 
     def _joined(self, client: tunnel.ServerClient, protocol: str) -> None:
         log.info("%s connected from %s by %s", client.peer, client.address, protocol)
+        self._gateways.hold(client.address)
         self._event(mesh.ClientUp(client.peer))
 
     def _left(self, client: tunnel.ServerClient) -> None:
         log.info("%s disconnected", client.peer)
+        self._gateways.let_go(client.address)
         self._event(mesh.ClientDown(client.peer))
 
     # -- client tunnels --
@@ -221,35 +225,42 @@ class Tunnels:
                 self._event(mesh.TunnelDown(client.peer))
 
     async def _hold(self, peer: Prefix, endpoints: tuple[Endpoint, ...]) -> None:
-        """Hold one client tunnel, from a free interface to giving it back."""
-        tap = None
+        """Hold one client tunnel, from the way to the peer and a free interface to giving them back."""
         try:
-            endpoints = tuple([each for each in endpoints if await self._kernel.leads_outside(each.host)])
-            if not endpoints:
-                log.info("no way to %s but through re6st itself", peer)
-                return
-            tap = next((name for name in self.plan.client_interfaces if name not in self._taps), None)
-            if tap is None:
-                log.warning("no interface left for a tunnel to %s", peer)
-                return
-            self._taps.add(tap)
+            async with self._gateways.towards(endpoints):
+                await self._hold_towards(peer, endpoints)
+        except KernelError as error:
+            log.error("tunnel to %s: %s", peer, error)
+        finally:
+            del self._clients[peer]
+            self._event(mesh.TunnelDown(peer))
+
+    async def _hold_towards(self, peer: Prefix, endpoints: tuple[Endpoint, ...]) -> None:
+        endpoints = tuple([each for each in endpoints if await self._kernel.leads_outside(each.host)])
+        if not endpoints:
+            log.info("no way to %s but through re6st itself", peer)
+            return
+        tap = next((name for name in self.plan.client_interfaces if name not in self._taps), None)
+        if tap is None:
+            log.warning("no interface left for a tunnel to %s", peer)
+            return
+        self._taps.add(tap)
+        try:
             await self._kernel.make_tap(tap, self.plan.ipv4_address)
             client = tunnel.ClientTunnel(self.plan.openvpn(), tap, peer, endpoints, self._up)
             self._clients[peer].tunnel = client
             if await client.run():
                 log.info("tunnel to %s ended", peer)
-        except KernelError as error:
-            log.error("tunnel to %s: %s", peer, error)
+            else:
+                self._gateways.missed(endpoints)
         finally:
-            if tap is not None:
-                await self._kernel.set_down(tap)
-                await self._drains.remove(tap)
-                self._taps.discard(tap)
-            del self._clients[peer]
-            self._event(mesh.TunnelDown(peer))
+            await self._kernel.set_down(tap)
+            await self._drains.remove(tap)
+            self._taps.discard(tap)
 
     async def _up(self, connected: tunnel.Connected) -> None:
         log.info("tunnel to %s at %s is up, on %s", connected.peer, connected.endpoint, connected.interface)
         await self._kernel.set_up(connected.interface, connected.mtu)
+        self._gateways.reached(connected.endpoint.host)
         self._connected(connected)
         self._event(mesh.TunnelUp(connected.peer, connected.interface))

@@ -398,6 +398,17 @@ class Router:
         host.namespace.ip(f"route add default via {self._network}.1")
         return host
 
+    @property
+    def inside(self) -> str:
+        """Its address on the side of the hosts behind it."""
+        return f"{self._network}.1"
+
+    def uplink(self, host: Host, interface: str) -> None:
+        """Plug another interface of a host in behind this router, beside what it has already."""
+        self._count += 1
+        host.plug(interface, Port(self.outside.namespace, "lan", f"{interface}-{host.name}"))
+        host.namespace.ip(f"address add {self._network}.{self._count + 1}/24 dev {interface}")
+
 
 # --- commands ---
 

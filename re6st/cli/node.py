@@ -10,7 +10,7 @@ import re
 import signal
 import sys
 from collections.abc import Sequence
-from ipaddress import ip_address
+from ipaddress import IPv4Address, ip_address
 from pathlib import Path
 
 from re6st import geoip
@@ -49,11 +49,11 @@ _STATUS: Sequence[tuple[tuple[type[Exception], ...], int]] = (
 """What each expected error ends the program with."""
 
 _COUNTRY = re.compile(r"[A-Za-z]{2}", re.ASCII)
-_SERVING = ("pp", "ip", "max_clients", "client_count", "neighbour")
+_SERVING = ("pp", "ip", "max_clients", "client_count", "neighbour", "remote_gateway")
 """Options that say nothing to a node of one tunnel (--client)."""
 _INTERFACE = re.compile(r"[A-Za-z0-9_.-]{1,15}", re.ASCII)
 
-_LATER = ("multicast", "remote_gateway")
+_LATER = ("multicast",)
 """Options of the older software that this version does not carry out yet: refused, rather than ignored."""
 
 
@@ -101,6 +101,13 @@ def parser() -> OptionParser:
     )
     mesh.add_argument("--neighbour", metavar="CN", action="append", default=[], help="keep a direct tunnel to it")
     mesh.add_argument(
+        "--remote-gateway",
+        metavar="IP",
+        action="append",
+        default=[],
+        help="IPv4 router of one of our uplinks: peers are reached by these, in turn",
+    )
+    mesh.add_argument(
         "--client",
         metavar="HOST,PORT,PROTO;...",
         help="have no server and one tunnel, to the first of these that answers",
@@ -138,7 +145,6 @@ def parser() -> OptionParser:
     old.add_argument("-D", "--default", action="store_true", help=argparse.SUPPRESS)
     old.add_argument("--table", type=int, choices=(0,), help=argparse.SUPPRESS)
     old.add_argument("-m", "--multicast", action="store_true", help="not yet in this version")
-    old.add_argument("--remote-gateway", metavar="IP", action="append", help="not yet in this version")
     return p
 
 
@@ -190,6 +196,7 @@ def configuration(p: OptionParser, args: argparse.Namespace) -> Config:
         daemons=tuple(args.daemon),
         verbosity=args.verbose,
         console=args.console.absolute() if args.console else None,
+        remote_gateways=tuple(_gateway(p, text) for text in args.remote_gateway),
         remotes=remotes,
     )
 
@@ -244,6 +251,16 @@ def _ip(p: OptionParser, text: str) -> Ip:
         p.error(f"argument --ip: {text!r} is no IP address, nor any or upnp")
     if ip.is_unspecified or ip.is_multicast or ip.is_link_local:
         p.error(f"argument --ip: {text!r} is no address that others can reach")
+    return ip
+
+
+def _gateway(p: OptionParser, text: str) -> IPv4Address:
+    try:
+        ip = IPv4Address(text)
+    except ValueError:
+        p.error(f"argument --remote-gateway: {text!r} is no IPv4 address")
+    if ip.is_unspecified or ip.is_multicast or ip.is_loopback or ip == IPv4Address("255.255.255.255"):
+        p.error(f"argument --remote-gateway: {text!r} is no address of a router")
     return ip
 
 
