@@ -262,7 +262,7 @@ class Node:
         self._tasks.start(self._apply_now(parameters, identity), "new parameters")
 
     async def _apply_now(self, parameters: Parameters, identity: cert.Identity) -> None:
-        renewed, self._identity = identity is not self._identity, identity
+        self._identity = identity
         before = self._plan
         self._plan = self._tunnels.plan = plan = replace(self._plan, identity=identity, parameters=parameters)
         self._crypto.use(identity)
@@ -281,7 +281,7 @@ class Node:
             await asyncio.sleep(LAST_WORD)
             plan = self._plan
         self._cut_off(plan.parameters.crl)
-        await self._tunnels.renew(certificate=renewed)
+        await self._tunnels.renew(lambda: self._mesh.survey)
 
     def _cut_off(self, crl: frozenset[int]) -> None:
         """End every session and tunnel with a peer whose certificate is revoked."""

@@ -49,6 +49,9 @@ FOLLOW = ("state on", f"bytecount {COUNT_TIME}")
 MTU = {("udp", True): 1348, ("udp", False): 1372, ("udp6", True): 1366, ("udp6", False): 1390}
 """--tun-mtu by protocol and encryption (wire.md 8.3): every pair of versions 2.4 to 2.6 passes full-size packets."""
 
+MOST_CLIENTS = 4096
+"""What OpenVPN is told at least: the number of clients that the network wants is held by us, and may change."""
+
 SERVER_PROTOCOLS = {"udp": "udp4", "tcp": "tcp4-server", "udp6": "udp6", "tcp6": "tcp6-server"}
 CLIENT_PROTOCOLS = {"udp": "udp4", "udp4": "udp4", "tcp": "tcp4", "tcp4": "tcp4", "udp6": "udp6", "tcp6": "tcp6"}
 
@@ -73,6 +76,11 @@ class Settings:
     """The user's arguments (-O)."""
 
     @property
+    def ping(self) -> int:
+        """Seconds without traffic after which we send something."""
+        return max(1, self.ping_exit // 4)
+
+    @property
     def revoked(self) -> Path:
         """The directory with one empty file for each revoked serial number (--crl-verify DIR dir)."""
         return self.run / "revoked"
@@ -90,14 +98,17 @@ def common_arguments(settings: Settings, interface: str, protocol: str, name: st
     arguments = [
         *("--dev-type", "tap", "--dev", interface, "--persist-tun", "--persist-key"),
         *("--script-security", "1", "--management-hold"),
+        # Babel may be silent: on a tunnel that is drained, or while the network gets another interval.
+        *("--ping", str(settings.ping)),
         *("--management", str(settings.management(name)), "unix"),
         *("--ca", str(settings.ca), "--cert", str(settings.cert), "--key", str(settings.key)),
         *("--crl-verify", str(settings.revoked), "dir"),
         *("--verb", "3" if settings.log else "0"),
     ]
     if not settings.encrypt:
-        # 2.6 wants all three to speak in clear with 2.4 to 2.6 (wire.md 8.2).
-        arguments += ["--cipher", "none", "--data-ciphers", "none", "--data-ciphers-fallback", "none"]
+        # 2.6 wants all three to speak in clear with 2.4 to 2.6 (wire.md 8.2). Who wants encryption gets it, so that a
+        # network can change node by node.
+        arguments += ["--cipher", "none", "--data-ciphers", "none:AES-256-GCM", "--data-ciphers-fallback", "none"]
     mtu = MTU.get((protocol.removesuffix("4"), settings.encrypt))
     if mtu:
         arguments += ["--tun-mtu", str(mtu), "--mtu-disc", "yes"]
@@ -115,7 +126,14 @@ def server_command(
         settings.program,
         *common_arguments(settings, interface, protocol, interface),
         *("--tls-server", "--mode", "server", "--dh", str(dh) if dh else "none"),
-        *("--port", str(port), "--proto", SERVER_PROTOCOLS[protocol], "--max-clients", str(max_clients)),
+        *(
+            "--port",
+            str(port),
+            "--proto",
+            SERVER_PROTOCOLS[protocol],
+            "--max-clients",
+            str(max(max_clients, MOST_CLIENTS)),
+        ),
         *("--management-client-auth", "--auth-user-pass-optional"),
         *("--ping-exit", str(settings.ping_exit)),
         *settings.extra,
@@ -200,8 +218,8 @@ class ServerClient:
 class Server:
     """An OpenVPN server that is kept running; one process serves all clients of one protocol on one interface.
 
-    `admit` says whether a certificate may come in; `joined` and `left` are told about clients. `up` and `down` set the
-    interface: down means to babel that all neighbours behind it are gone.
+    `admit` says whether a certificate may come in, `room` how many clients may be there; `joined` and `left` are told
+    about clients. `up` and `down` set the interface: down means to babel that all neighbours behind it are gone.
     """
 
     def __init__(
@@ -211,6 +229,7 @@ class Server:
         argv: Sequence[str],
         *,
         admit: Callable[[Prefix, int | None], bool],
+        room: Callable[[], int],
         joined: Callable[[ServerClient], None],
         left: Callable[[ServerClient], None],
         up: Callable[[str, int], Awaitable[None]],
@@ -225,6 +244,7 @@ class Server:
         self.traffic: dict[int, Traffic] = {}
         """By client; at most COUNT_TIME old."""
         self._admit = admit
+        self._room = room
         self._joined = joined
         self._left = left
         self._up = up
@@ -292,7 +312,7 @@ class Server:
         except PrefixError as error:
             client = None
             log.warning("refused a tunnel from %s: %s", environment.trusted_ip, error)
-        if client is None or not self._admit(client.peer, client.serial) or len(self.clients) >= CLIENT_LIMIT:
+        if client is None or not self._admit(client.peer, client.serial) or self._full(client.peer):
             management.send(f'client-deny {ident} {event.key} "not accepted"')
             return
         if event.change is ClientChange.REAUTH:
@@ -300,9 +320,16 @@ class Server:
             return
         # Peers behind NAT learn their public address from this push (wire.md 8.1).
         push = [f'push "setenv-safe external_ip {client.address}"'] if client.address else []
+        # Both ends must agree on how long silence may last, also after the network's interval has changed.
+        push += [f'push "ping {self.settings.ping}"', f'push "ping-exit {self.settings.ping_exit}"']
         management.send(f"client-auth {ident} {event.key}", *push, "END")
         self.clients[ident] = client
         self._joined(client)
+
+    def _full(self, peer: Prefix) -> bool:
+        # Who connects again is not counted twice.
+        others = sum(client.peer != peer for client in self.clients.values())
+        return others >= min(self._room(), CLIENT_LIMIT)
 
 
 @dataclass(frozen=True, slots=True)

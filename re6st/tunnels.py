@@ -6,14 +6,17 @@ tunnel.py knows how one OpenVPN is run; here is which of them run now, and on wh
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
+import random
 from collections.abc import Callable, Collection, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from re6st import mute, tunnel
 from re6st.core import mesh
 from re6st.core.prefix import Prefix
 from re6st.core.report import Link, Server
+from re6st.core.survey import Survey
 from re6st.core.wire import Endpoint
 from re6st.kernel import Address, Kernel, KernelError
 from re6st.plan import CLIENT_INTERFACE, Plan, server_interface
@@ -24,6 +27,14 @@ from re6st.tasks import Tasks, end
 AGAIN_FIRST, AGAIN_LAST = 0.5, 8.0
 """Seconds between two tries of the servers of --client."""
 
+LISTEN_TIME = 10.0
+"""Seconds that a server which was restarted has to listen, before the next one is restarted."""
+DRAIN = 12
+"""Hellos that a server has to get empty; usually six or seven."""
+SPREAD_PER_PEER, SPREAD_LAST = 12, 600.0
+"""Hellos for each node of the network, and seconds at most, over which the nodes spread this."""
+POLL = 0.2
+
 log = logging.getLogger(__name__)
 
 
@@ -31,6 +42,8 @@ log = logging.getLogger(__name__)
 class _Client:
     task: asyncio.Task[None]
     tunnel: tunnel.ClientTunnel | None = None
+    made: object = None
+    """What it was started with; see `_what_matters`."""
 
 
 class Tunnels:
@@ -52,6 +65,9 @@ class Tunnels:
         self.servers: dict[str, tunnel.Server] = {}
         """By protocol."""
         self._serving: dict[str, asyncio.Task[None]] = {}
+        self._made: dict[str, object] = {}
+        """What each server was started with."""
+        self._renewing = asyncio.Lock()
         self._clients: dict[Prefix, _Client] = {}
         self._taps: set[str] = set()
         """Interfaces of client tunnels in use."""
@@ -119,14 +135,61 @@ class Tunnels:
             await self._kernel.make_tap(server_interface(protocol), self.plan.ipv4_address)
             self._start_server(port, protocol)
 
-    async def renew(self, *, certificate: bool) -> None:
-        """Restart, one by one, the servers that `plan` has other settings for, or all for a new certificate."""
-        for port, protocol in self.plan.servers:
-            server = self.servers.get(protocol)
-            if server and (certificate or server.argv != self.plan.server_command(port, protocol)):
-                log.info("OpenVPN server %s is restarted with new settings", server.interface)
-                await end(self._serving[protocol])
-                self._start_server(port, protocol)
+    async def renew(self, survey: Callable[[], Survey]) -> None:
+        """Go on with `plan`: have as many servers as it wants, all with its settings and our certificate of now.
+
+        One after another, each drained first (`survey` is the mesh as we see it); client tunnels are the policy's.
+        """
+        async with self._renewing:
+            wanted = {protocol: port for port, protocol in self.plan.servers}
+            for protocol in self.servers.keys() - wanted.keys():
+                await self._empty(server_interface(protocol), survey)
+                await self._end_server(protocol)
+            for protocol, port in wanted.items():
+                interface = server_interface(protocol)
+                if protocol not in self.servers:
+                    await self._kernel.make_tap(interface, self.plan.ipv4_address)
+                    self._start_server(port, protocol)
+                elif self._made[protocol] != self._what_matters():
+                    await self._empty(interface, survey)
+                    log.info("OpenVPN server %s is restarted with new settings", interface)
+                    await self._end_server(protocol)
+                    self._start_server(port, protocol)
+                else:
+                    continue
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(LISTEN_TIME):
+                        await self.servers[protocol].listening.wait()
+                await self._drains.remove(interface)
+        outdated = frozenset(p for p, c in self._clients.items() if c.made not in (None, self._what_matters()))
+        if outdated:
+            self._event(mesh.TunnelsOutdated(outdated))
+
+    def _what_matters(self) -> object:
+        """What a running OpenVPN cannot change. Its time of silence may be an older one: both ends agree on it."""
+        return replace(self.plan.openvpn(), ping_exit=0), self.plan.identity.der, self.plan.identity.trust.ca
+
+    async def _end_server(self, protocol: str) -> None:
+        del self.servers[protocol], self._made[protocol]
+        await end(self._serving.pop(protocol))
+
+    async def _empty(self, interface: str, survey: Callable[[], Survey]) -> None:
+        """Have babel move its routes away from a server, as far as there are other ways, before it ends."""
+        hello = self.plan.babel(0, 0).hello
+        # Others do the same, and a network should not do it all at one time.
+        await asyncio.sleep(random.uniform(0, min(SPREAD_PER_PEER * hello * len(survey().peers), SPREAD_LAST)))  # noqa: S311
+        before = survey().carried_by(interface)
+        if not self._drains.available or not before or survey().sole_by(interface):
+            return  # who has no other way loses less by a short end than by a drain
+        log.info("draining %s", interface)
+        await self._drains.add(interface)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(DRAIN * hello):
+                while survey().carried_by(interface):
+                    if before - survey().peers:  # nothing is won by waiting
+                        return
+                    await asyncio.sleep(POLL)
+                await asyncio.sleep(2 * hello)  # our clients may see it a moment later
 
     def cut_off(self, crl: frozenset[int]) -> None:
         """End every tunnel with a peer whose certificate is revoked."""
@@ -151,6 +214,7 @@ class Tunnels:
             server_interface(protocol),
             plan.server_command(port, protocol),
             admit=self._admit,
+            room=lambda: self.plan.max_clients,
             joined=lambda client: self._joined(client, protocol),
             left=self._left,
             up=self._kernel.set_up,
@@ -158,6 +222,7 @@ class Tunnels:
             mtu=tunnel.MTU.get((protocol, plan.parameters.encrypt), 1500),
         )
         self.servers[protocol] = server
+        self._made[protocol] = self._what_matters()
         self._serving[protocol] = self._start(server.run(), f"OpenVPN server {protocol}")
 
     def _admit(self, peer: Prefix, serial: int | None) -> bool:
@@ -207,7 +272,7 @@ class Tunnels:
 
         async def up(connected: tunnel.Connected) -> None:
             backoff.reset()
-            self._clients[connected.peer] = _Client(this, client)
+            self._clients[connected.peer] = _Client(this, client, self._what_matters())
             await self._up(connected)
 
         client = tunnel.ClientTunnel(self.plan.openvpn(), CLIENT_INTERFACE, None, self.plan.config.remotes, up)
@@ -249,6 +314,7 @@ class Tunnels:
             await self._kernel.make_tap(tap, self.plan.ipv4_address)
             client = tunnel.ClientTunnel(self.plan.openvpn(), tap, peer, endpoints, self._up)
             self._clients[peer].tunnel = client
+            self._clients[peer].made = self._what_matters()
             if await client.run():
                 log.info("tunnel to %s ended", peer)
             else:

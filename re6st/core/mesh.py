@@ -38,6 +38,7 @@ from re6st.core.mesh_events import (
     SettingsChanged,
     Surveyed,
     TunnelDown,
+    TunnelsOutdated,
     TunnelUp,
     UndrainTunnel,
     UplinkUp,
@@ -63,6 +64,8 @@ TOLD_AGAIN = 60.0
 FAILURES_COUNTED = 9
 """After so many in a row the wait is RETRY_LAST."""
 BOOTSTRAP_FIRST, BOOTSTRAP_LAST = 1.0, 60.0
+REMAKE_TIME = 5.0
+"""Seconds between two tunnels that are made anew: babel has met the peer on the first one then."""
 DEAD_TIME = 12.0
 """Seconds without a babel neighbour after which a tunnel that had one is given up."""
 MOVED_TIME = 2.0
@@ -97,6 +100,7 @@ __all__ = [
     "Tunnel",
     "TunnelDown",
     "TunnelUp",
+    "TunnelsOutdated",
     "UndrainTunnel",
     "UplinkUp",
 ]
@@ -132,6 +136,10 @@ class Tunnel:
     """When its peer told us unasked where it is: it may have moved, and left the tunnel behind."""
     needed: bool = False
     """Draining it once cost somebody the way: it is not tried again."""
+    outdated: bool = False
+    """It is to be made anew, with other settings."""
+    tried: bool = False
+    """It was drained for this, though somebody has no other way or the peer does not answer."""
     endpoints: tuple[Endpoint, ...] = ()
 
 
@@ -179,6 +187,8 @@ class Mesh:
         self._close_asked: dict[Prefix, float] = {}
         self._bootstrap = _Wait()
         self._refreshed = 0.0
+        self._remade = 0.0
+        """When the next tunnel that is outdated may be made anew."""
         self._partitioned: float | None = None
 
     # -- state, in words --
@@ -212,6 +222,8 @@ class Mesh:
                 tunnel = self.tunnels.pop(peer, None)
                 if tunnel and not tunnel.met and peer not in self.clients:
                     self._failed(peer, now)
+                if tunnel and tunnel.outdated and (again := self._open(peer, self._known.get(peer, ()), now)):
+                    return again
             case ClientUp(peer):
                 self.clients[peer] = self.clients.get(peer, 0) + 1
             case ClientDown(peer):
@@ -245,6 +257,11 @@ class Mesh:
             case SettingsChanged(settings):
                 self.settings = settings
                 return [*self._respect_borders(now), *self.tick(now)]
+            case TunnelsOutdated(peers):
+                for peer in peers & self.tunnels.keys():
+                    self.tunnels[peer].outdated = True
+                # Others are told the same at the same time.
+                self._remade = max(self._remade, now + self._rng.uniform(0, self.settings.close_time))
             case UplinkUp():
                 self._failures.clear()
                 self._bootstrap = _Wait(
@@ -260,6 +277,7 @@ class Mesh:
         actions += self._allow_closing(now)
         actions += self._reach_out(now)
         actions += self._refresh(now)
+        actions += self._remake(now)
         actions += self._prefer_lan(now)
         actions += self._meet(now)
         return actions
@@ -367,6 +385,19 @@ class Mesh:
             candidates, key=lambda t: (t.peer in self.survey.neighbours, len(self.survey.carried_by(t.interface)))
         )
         return self._drain(worst, now)
+
+    def _remake(self, now: float) -> list[Action]:
+        """Make one outdated tunnel after another anew: drained first, as far as there are other ways."""
+        if now < self._remade or any(tunnel.phase is not Phase.UP for tunnel in self.tunnels.values()):
+            return []
+        tunnel = next((tunnel for tunnel in self.tunnels.values() if tunnel.outdated), None)
+        if tunnel is None:
+            return []
+        self._remade = now + REMAKE_TIME
+        if tunnel.tried or self.settings.tunnel_refresh == float("inf"):  # nothing can be drained
+            return [self._close(tunnel, "made anew", now)]
+        tunnel.tried = True
+        return self._drain(tunnel, now)
 
     def _prefer_lan(self, now: float) -> list[Action]:
         """Give up tunnels to peers that were met on a LAN meanwhile; a wanted neighbour keeps its own."""

@@ -112,6 +112,13 @@ class SettingsChanged:
 
 
 @dataclass(frozen=True, slots=True)
+class TunnelsOutdated:
+    """Our client tunnels with these peers run with settings, or under a certificate, that are not ours any more."""
+
+    peers: frozenset[Prefix]
+
+
+@dataclass(frozen=True, slots=True)
 class UplinkUp:
     """A link or an address of this machine came, or came back: what failed may work now."""
 
@@ -127,6 +134,7 @@ Event = (
     | CloseAsked
     | CloseAllowed
     | SettingsChanged
+    | TunnelsOutdated
     | UplinkUp
 )
 

@@ -47,11 +47,11 @@ def traffic(network: Network, nodes: Sequence[Node] = ()) -> Iterator[list[Pinge
         yield [stack.enter_context(Pinger(a.host, b.address, 0.05).running()) for a, b in pairs]
 
 
-def nothing_lost(pingers: Sequence[Pinger], record: Record) -> None:
+def nothing_lost(pingers: Sequence[Pinger], record: Record, longest: float = LONGEST_GAP) -> None:
     report = "; ".join(map(str, pingers))
     print(report)
     record("pings", report)
-    assert max(pinger.longest for pinger in pingers) < LONGEST_GAP, report
+    assert max(pinger.longest for pinger in pingers) < longest, report
 
 
 def linger(seconds: float) -> None:
@@ -88,3 +88,28 @@ def test_babel_is_restarted_without_loss(network: Network, bed: Bed, record_prop
         routes = node.host.ip("-6", "route", "show", "proto", "babel")
         assert "metric 1025" in routes
         assert "metric 1024" not in routes
+
+
+def encrypted(network: Network) -> set[bool]:
+    """Whether the OpenVPN processes encrypt."""
+    found = set()
+    for node in network.nodes:
+        for words in node.host.processes().values():
+            if "--dev-type" in words:
+                found.add("--cipher" not in words)
+    return found
+
+
+def test_a_network_in_clear_becomes_an_encrypted_one(bed: Bed, record_property: Record) -> None:
+    # Enough that not everybody has all its tunnels by its own server.
+    network = Network(bed, 6, registry_options=["--hello", "2", "--client-count", "2"])
+    network.start()
+    network.wait_connected(FORMS)
+    assert encrypted(network) == {False}
+    with traffic(network) as pingers:
+        change(network, "--encrypt")
+        wait_until(lambda: encrypted(network) == {True}, 240, "every tunnel is made anew", bed.tails)
+        linger(3)
+    network.wait_connected(FORMS)
+    # Who has all its tunnels by its own server is away while that is started again.
+    nothing_lost(pingers, record_property, 20)

@@ -41,6 +41,7 @@ from re6st.core.mesh import (
     SettingsChanged,
     Surveyed,
     TunnelDown,
+    TunnelsOutdated,
     TunnelUp,
     UndrainTunnel,
     UplinkUp,
@@ -701,6 +702,29 @@ def test_a_wanted_neighbour_gets_the_place_of_another_tunnel_at_once() -> None:
 
 
 # --- one tunnel that the user gave ---
+
+
+def test_outdated_tunnels_are_made_anew_one_after_the_other() -> None:
+    node = Driver(client_count=2, memory=(P, Q))
+    node.up(P, Q)
+    node.sees(REGISTRY, P, Q, **near(P, Q))
+    node.tell(TunnelsOutdated(frozenset({P, Q, R})))
+    first = next(action for action in node.wait(CLOSE_TIME + 1) if isinstance(action, DrainTunnel)).peer
+    node.sees(REGISTRY, P, Q, **near(({P, Q} - {first}).pop(), REGISTRY))
+    assert [type(a) for a in node.tell(CloseAllowed(first))] == [CloseTunnel]
+    assert opened(node.tell(TunnelDown(first))) == [first]
+    node.tell(TunnelUp(first, name(first)))
+    assert not node.mesh.tunnels[first].outdated
+
+
+def test_an_outdated_tunnel_that_cannot_be_drained_is_made_anew_all_the_same() -> None:
+    node = Driver(client_count=1, memory=(P,))
+    node.up(P)
+    node.sees(REGISTRY, P, **near(P))
+    node.tell(TunnelsOutdated(frozenset({P})))
+    actions = node.wait(4 * CLOSE_TIME)
+    kinds = [type(action) for action in actions if isinstance(action, DrainTunnel | UndrainTunnel | CloseTunnel)]
+    assert kinds == [DrainTunnel, UndrainTunnel, CloseTunnel]
 
 
 def test_a_given_tunnel_is_given_up_when_silent_and_never_replaced() -> None:

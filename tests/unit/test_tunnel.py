@@ -42,13 +42,13 @@ def test_the_command_line_of_a_server() -> None:
     assert server_command(made(Path("/run/x")), "re6stnet-udp", 1194, "udp", 20, Path("/var/dh.pem")) == [
         "/usr/sbin/openvpn",
         *("--dev-type", "tap", "--dev", "re6stnet-udp", "--persist-tun", "--persist-key"),
-        *("--script-security", "1", "--management-hold"),
+        *("--script-security", "1", "--management-hold", "--ping", "15"),
         *("--management", "/run/x/re6stnet-udp.sock", "unix"),
         *("--ca", "/etc/ca.crt", "--cert", "/etc/cert.crt", "--key", "/etc/cert.key"),
         *("--crl-verify", "/run/x/revoked", "dir", "--verb", "0"),
         *("--tun-mtu", "1348", "--mtu-disc", "yes"),
         *("--tls-server", "--mode", "server", "--dh", "/var/dh.pem"),
-        *("--port", "1194", "--proto", "udp4", "--max-clients", "20"),
+        *("--port", "1194", "--proto", "udp4", "--max-clients", "4096"),
         *("--management-client-auth", "--auth-user-pass-optional"),
         *("--ping-exit", "60", "--verb", "4"),
     ]
@@ -59,11 +59,11 @@ def test_the_command_line_of_a_client() -> None:
     assert client_command(settings, "re6stnet3", A, ONE) == [
         "/usr/sbin/openvpn",
         *("--dev-type", "tap", "--dev", "re6stnet3", "--persist-tun", "--persist-key"),
-        *("--script-security", "1", "--management-hold"),
+        *("--script-security", "1", "--management-hold", "--ping", "15"),
         *("--management", "/run/x/re6stnet3.sock", "unix"),
         *("--ca", "/etc/ca.crt", "--cert", "/etc/cert.crt", "--key", "/etc/cert.key"),
         *("--crl-verify", "/run/x/revoked", "dir", "--verb", "3"),
-        *("--cipher", "none", "--data-ciphers", "none", "--data-ciphers-fallback", "none"),
+        *("--cipher", "none", "--data-ciphers", "none:AES-256-GCM", "--data-ciphers-fallback", "none"),
         *("--socket-flags", "TCP_NODELAY"),
         *("--nobind", "--client", "--remote", "192.0.2.1", "1194", "tcp4", "--verify-x509-name", "1/16", "name"),
         *("--resolv-retry", "0", "--connect-retry", "1", "--connect-retry-max", "3", "--connect-timeout", "5"),
@@ -177,6 +177,7 @@ class Told:
     up: list[tuple[str, int]] = field(default_factory=list)
     down: list[str] = field(default_factory=list)
     refused: set[Prefix] = field(default_factory=set)
+    room: int = 20
 
     async def set_up(self, interface: str, mtu: int) -> None:
         self.up.append((interface, mtu))
@@ -190,6 +191,7 @@ class Told:
             "re6stnet-tcp",
             server_command(settings, "re6stnet-tcp", 1194, "tcp", 20, None),
             admit=lambda peer, serial: peer not in self.refused,
+            room=lambda: self.room,
             joined=self.joined.append,
             left=self.left.append,
             up=self.set_up,
@@ -233,7 +235,8 @@ def test_a_client_comes_and_goes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
         peer.say(">STATE:1,CONNECTED,SUCCESS,,,,,")
         peer.block("CLIENT", "CONNECT,0,1", common_name="1/16", tls_serial_0=12, untrusted_ip="192.0.2.7")
         await peer.hears("END")
-        assert peer.heard[-3:] == ["client-auth 0 1", 'push "setenv-safe external_ip 192.0.2.7"', "END"]
+        pushed = ('push "setenv-safe external_ip 192.0.2.7"', 'push "ping 15"', 'push "ping-exit 60"')
+        assert peer.heard[-5:] == ["client-auth 0 1", *pushed, "END"]
         peer.block("CLIENT", "ESTABLISHED,0", common_name="1/16")
         peer.block("CLIENT", "REAUTH,0,2", common_name="1/16", tls_serial_0=12)
         await peer.hears("client-auth-nt 0 2")
@@ -249,6 +252,25 @@ def test_a_client_comes_and_goes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     assert told.joined == told.left == [ServerClient(A, 12, "192.0.2.7")]
     assert told.up == [("re6stnet-tcp", 1500)]
     assert told.down == ["re6stnet-tcp"]
+
+
+def test_more_than_there_is_room_for_are_denied_but_not_who_comes_again(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    async def part(peer: Peer) -> None:
+        for number in range(20):
+            peer.block("CLIENT", f"CONNECT,{number},1", common_name=f"{number}/16", tls_serial_0=number)
+        peer.block("CLIENT", "CONNECT,20,1", common_name="20/16", tls_serial_0=20)
+        await peer.hears('client-deny 20 1 "not accepted"')
+        peer.block("CLIENT", "CONNECT,21,1", common_name="3/16", tls_serial_0=3)
+        await peer.hears("client-auth 21 1")
+        await peer.closes()
+
+    async def watch(server: Server, _told: Told, _programs: FakePrograms) -> None:
+        await until(lambda: 21 in server.clients)
+
+    told = serve(monkeypatch, tmp_path, [part], watch)
+    assert len(told.joined) == 21
 
 
 def test_who_may_not_come_in_is_denied(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
