@@ -94,11 +94,19 @@ class Node:
 
         Raises OSError, KernelError, PortInUse, TooOld and RunDirectoryError when it cannot start.
         """
+        self._notifier = Notifier()
+        try:
+            await self._run_alone(stop)
+        finally:
+            self._notifier.close()
+
+    async def _run_alone(self, stop: asyncio.Event) -> None:
         # Nobody else's files, addresses or tunnels are touched before it is sure that we are alone here.
         with self._run, control_socket() as control:
             self._cache = Cache(self.config.state / "cache.db")
             try:
                 self._updates = Updates(self._client, self.config.files, self._identity, self._cache)
+                self._notifier.status("waiting for the network parameters from the registry")
                 parameters = await unless(stop, self._updates.start())
                 if parameters is not None:
                     await self._live(control, parameters, stop)
@@ -119,7 +127,6 @@ class Node:
         self._advertisements = Advertisements()
         self._mute = Mute()
         self._hooks = Hooks(self.config.up, self.config.daemons, self._environment())
-        self._notifier = Notifier()
         try:
             await self._clear()
             async with Tasks() as self._tasks:
@@ -138,7 +145,6 @@ class Node:
             self._advertisements.undo()
             self._kernel.close()
             self._peers.close()
-            self._notifier.close()
 
     async def _clear(self) -> None:
         """Remove what an earlier run that was killed left behind."""

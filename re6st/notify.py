@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Mapping
+from collections.abc import MutableMapping
 
 
 class Notifier:
-    """Sends to the socket that systemd named in the environment."""
+    """Sends to the socket that systemd named in the environment; it is for us alone, so it is taken out of there.
 
-    def __init__(self, environment: Mapping[str, str] = os.environ) -> None:
+    OpenVPN, for one, would report itself ready in our name.
+    """
+
+    def __init__(self, environment: MutableMapping[str, str] = os.environ) -> None:
         self._socket: socket.socket | None = None
-        address = environment.get("NOTIFY_SOCKET", "")
+        address = environment.pop("NOTIFY_SOCKET", "")
         if address[:1] in ("/", "@"):
             self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK)
             self._address = f"\0{address[1:]}" if address[0] == "@" else address
-        watchdog = environment.get("WATCHDOG_USEC", "")
-        ours = environment.get("WATCHDOG_PID", str(os.getpid())) == str(os.getpid())
+        watchdog = environment.pop("WATCHDOG_USEC", "")
+        ours = environment.pop("WATCHDOG_PID", str(os.getpid())) == str(os.getpid())
         self.watchdog = int(watchdog) / 1e6 if ours and watchdog.isdigit() and len(watchdog) < 16 else None
         """Seconds within which systemd wants to hear `alive`; None: it does not watch."""
 
@@ -29,6 +32,10 @@ class Notifier:
 
     def alive(self) -> None:
         self._send("WATCHDOG=1")
+
+    def reloading(self) -> None:
+        """To be followed by `ready`."""
+        self._send("RELOADING=1")
 
     def stopping(self) -> None:
         self._send("STOPPING=1")

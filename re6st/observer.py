@@ -109,6 +109,7 @@ class Observer:
             "protocol": PROTOCOL,
             "pid": os.getpid(),
             "uptime_seconds": round(time.monotonic() - self._started, 1),
+            "tasks": len(asyncio.all_tasks()),
             "log_level": self._verbosity,
             "cn": identity.prefix.cn,
             "address": str(address(network, identity.prefix)),

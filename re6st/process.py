@@ -58,6 +58,7 @@ class Child:
     def __init__(self, name: str, process: asyncio.subprocess.Process) -> None:
         self.name = name
         self._process = process
+        self._relay: asyncio.Task[None] | None = None
 
     @classmethod
     async def start(
@@ -68,21 +69,27 @@ class Child:
         *,
         environment: Mapping[str, str] | None = None,
         quiet: bool = True,
+        rotated: bool = False,
     ) -> Child:
         """Start a program. What it prints goes to the end of `log` or nowhere; if not `quiet`, where our output goes.
+        A `rotated` log may be renamed at any time: what comes next goes to a new one.
 
         It gets a session of its own, so that a Ctrl-C in our terminal does not end it before we ask. Raises OSError.
         """
+        relayed = log if rotated else None
         with open(log or os.devnull, "ab") as output:
             process = await asyncio.create_subprocess_exec(
                 *map(str, argv),
                 stdin=asyncio.subprocess.DEVNULL,
-                stdout=output if quiet else None,
-                stderr=output if quiet else None,
+                stdout=asyncio.subprocess.PIPE if relayed else output if quiet else None,
+                stderr=asyncio.subprocess.STDOUT if relayed else output if quiet else None,
                 env=environment,
                 start_new_session=True,
             )
-        return cls(name, process)
+        child = cls(name, process)
+        if relayed and process.stdout:
+            child._relay = asyncio.create_task(_relay(process.stdout, relayed), name=f"log of {name}")
+        return child
 
     @property
     def pid(self) -> int:
@@ -94,7 +101,10 @@ class Child:
 
     async def wait(self) -> int:
         """The exit status; negative is the number of the signal that ended it."""
-        return await self._process.wait()
+        status = await self._process.wait()
+        if self._relay:
+            await asyncio.wait([self._relay], timeout=1)
+        return status
 
     def signal(self, number: signal.Signals) -> None:
         with contextlib.suppress(ProcessLookupError):
@@ -113,6 +123,14 @@ class Child:
             if self.running:
                 self.signal(signal.SIGKILL)
         await self._process.wait()
+
+
+async def _relay(output: asyncio.StreamReader, log: Path) -> None:
+    """Write what a program prints into a log, which is opened each time: it may have been rotated."""
+    while data := await output.read(1 << 16):
+        # A full disk costs the log only.
+        with contextlib.suppress(OSError), open(log, "ab", buffering=0) as file:
+            file.write(data)
 
 
 async def connect(child: Child, socket: Path, patience: float) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:

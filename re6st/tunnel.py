@@ -196,7 +196,7 @@ async def _start(settings: Settings, name: str, argv: Sequence[str]) -> tuple[Ch
     socket.unlink(missing_ok=True)
     if not settings.log:
         output.unlink(missing_ok=True)
-    child = await Child.start(name, argv, output)
+    child = await Child.start(name, argv, output, rotated=settings.log is not None)
     try:
         return child, await Management.open(socket, child)
     except BaseException:

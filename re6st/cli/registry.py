@@ -22,10 +22,13 @@ from re6st.cli.registry_config import LOG_FILE, PROGRAM, Config, ConfigError, co
 from re6st.ledger import LedgerError
 from re6st.localnode import CONTROL_SOCKET, LocalNode
 from re6st.logs import LogHandler, in_journal, setup_logging
+from re6st.notify import Notifier
 from re6st.registry import Registry
 from re6st.registry_admin import Admin, AdminServer, socket_path
 from re6st.registry_http import HttpServer
 from re6st.store import Store, StoreError
+
+SERVING = "serving"
 
 logger = logging.getLogger("registry")
 
@@ -124,7 +127,8 @@ async def _serve(
         loop.add_signal_handler(number, stop.set)
     if log is not None:
         loop.add_signal_handler(signal.SIGUSR1, log.reopen)
-    loop.add_signal_handler(signal.SIGHUP, _reload, config, log)
+    notifier = Notifier()
+    loop.add_signal_handler(signal.SIGHUP, _reload, config, log, notifier)
     if config.trust_clock:
         registry.upkeep.trust_clock()
     await registry.upkeep.start()
@@ -139,21 +143,38 @@ async def _serve(
                 group.create_task(server.run(), name="connections"),
                 group.create_task(registry.seen.run(), name="seen"),
                 group.create_task(admin.run(), name="administration"),
+                group.create_task(_tell_systemd(notifier), name="systemd"),
             ]
             await stop.wait()
+            notifier.stopping()
             for task in tasks:
                 task.cancel()
     finally:
         await server.stop()
         await registry.seen.try_flush()
         await registry.upkeep.stop()
+        notifier.close()
     logger.info("stopped")
 
 
-def _reload(config: Config, log: LogHandler | None) -> None:
+async def _tell_systemd(notifier: Notifier) -> None:
+    """We listen already; then, that the event loop turns."""
+    notifier.ready(SERVING)
+    while notifier.watchdog:
+        notifier.alive()
+        await asyncio.sleep(notifier.watchdog / 3)
+
+
+def _reload(config: Config, log: LogHandler | None, notifier: Notifier) -> None:
     """Read again what may change while we run: the CA certificate, if it was renewed. The log file is opened again."""
+    notifier.reloading()
     if log is not None:
         log.reopen()
+    _renew_ca(config)
+    notifier.ready(SERVING)
+
+
+def _renew_ca(config: Config) -> None:
     try:
         renewed = config.authority.renew(cert.load_pem(cert.read_file(config.ca), str(config.ca)))
     except cert.CertError as error:

@@ -87,7 +87,9 @@ class FakePrograms:
         self._option = socket_option
         self._scripts = list(scripts)
 
-    async def start(self, name: str, argv: Sequence[str | Path], log: Path | None = None) -> FakeChild:
+    async def start(
+        self, name: str, argv: Sequence[str | Path], log: Path | None = None, *, rotated: bool = False
+    ) -> FakeChild:
         words = list(map(str, argv))
         child = FakeChild(words)
         self.started.append(child)
