@@ -213,14 +213,24 @@ class Updates:
             if (revoked or (self._due(now) and now >= next_try)) and not await self._renew(revoked, now):
                 next_try = now + RENEW_RETRY
             try:
-                async with asyncio.timeout(RENEW_CHECK):
+                async with asyncio.timeout(min(RENEW_CHECK, self._until_due(datetime.now(UTC)))):
                     await self._renew_now.wait()
             except TimeoutError:
                 pass
 
     def _due(self, now: datetime) -> bool:
+        return self._renewal < now
+
+    @property
+    def _renewal(self) -> datetime:
+        """When the first of the two is to be renewed."""
         ends = (self.identity.cert.not_valid_after_utc, self.identity.trust.ca.not_valid_after_utc)
-        return min(ends) - cert.RENEW_BEFORE < now
+        return min(ends) - cert.RENEW_BEFORE
+
+    def _until_due(self, now: datetime) -> float:
+        """Seconds until something is to be renewed; without end where that has failed."""
+        left = (self._renewal - now).total_seconds()
+        return left + 1 if left > 0 else float("inf")
 
     async def _renew(self, revoked: bool, now: datetime) -> bool:
         """Whether everything that was due is renewed."""
