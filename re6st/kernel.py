@@ -160,6 +160,11 @@ class Kernel:
         with suppress(NetlinkError):
             await self._netlink.route("del", dst=f"{ip}/32", gateway=str(gateway), proto=RTPROT_RE6ST)
 
+    async def links_up(self) -> set[str]:
+        """The names of the interfaces that are up. Raises NetlinkError when they changed meanwhile: ask again."""
+        links = await self._dump(self._netlink.link("dump"))
+        return {link.get("ifname", "") for link in links if link["flags"] & IFF_UP}
+
     async def uplinks(self) -> dict[Address, bool]:
         """The global addresses of this machine, on links that are up; and whether the link of each has a carrier.
 

@@ -16,7 +16,7 @@ import time
 from dataclasses import replace
 from datetime import UTC, datetime
 
-from re6st import PROTOCOL, babel, cert, kernel, process, tunnel
+from re6st import PROTOCOL, babel, cert, kernel, multicast, process, tunnel
 from re6st.address import OwnAddresses
 from re6st.answers import Answers
 from re6st.babel_socket import BINARY_SOCKET, offer
@@ -76,6 +76,8 @@ class Node:
         self.address = address(self.network, self.prefix)
         self._identity = identity
         self._programs = {name: process.find_program(name) for name in PROGRAMS}
+        if config.multicast:
+            self._programs[multicast.PROGRAM] = process.find_program(multicast.PROGRAM, multicast.REMEDY)
         self._client = RegistryClient(config.registry, identity)
         self._run = RunDirectory(config.run)
         local = [ip for ip in kernel.local_addresses() if ip not in self.network]
@@ -148,7 +150,7 @@ class Node:
 
     async def _clear(self) -> None:
         """Remove what an earlier run that was killed left behind."""
-        for pid in await process.end_leftovers(frozenset(PROGRAMS), self.config.run):
+        for pid in await process.end_leftovers(frozenset((*PROGRAMS, multicast.PROGRAM)), self.config.run):
             log.warning("ended process %s, left by an earlier run", pid)
         await self._mute.clear()
         for what in await self._kernel.clear(self._plan.presences):
@@ -223,6 +225,14 @@ class Node:
             self._loops.append(self._tasks.start(shown, BINARY_SOCKET))
         if self.config.remotes:
             self._loops.append(self._tasks.start(self._tunnels.follow(), "--client"))
+        if self.config.multicast:
+            program = multicast.Multicast(
+                self._programs[multicast.PROGRAM],
+                self.config.run,
+                lambda: (*self._plan.server_interfaces, *self._plan.client_interfaces, *self.config.lan),
+                self._kernel.links_up,
+            )
+            self._loops.append(self._tasks.start(program.run(), multicast.PROGRAM))
         await self._hooks.start()
         self._loops.append(self._tasks.start(self._hooks.watch(), "hooks"))
         self._loops.append(self._tasks.start(self._tell_systemd(), "systemd"))

@@ -72,6 +72,7 @@ class Config:
     verbosity: int = 2
     console: Path | None = None
     """Another place for the control socket."""
+    multicast: bool = False
     remote_gateways: tuple[IPv4Address, ...] = ()
     """Peers are reached by these, in turn."""
     remotes: tuple[Endpoint, ...] = ()

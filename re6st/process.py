@@ -28,11 +28,14 @@ class MissingProgram(Exception):
     """A program that is not installed."""
 
 
-def find_program(name: str) -> str:
-    """The path of a program, also where PATH lacks the sbin directories. Raises MissingProgram."""
+def find_program(name: str, remedy: str = "") -> str:
+    """The path of a program, also where PATH lacks the sbin directories. Raises MissingProgram.
+
+    `remedy` is for one that Debian has no package of.
+    """
     path = shutil.which(name) or shutil.which(name, path="/usr/local/sbin:/usr/sbin:/sbin")
     if path is None:
-        raise MissingProgram(f"{name}: program not found. Install it (Debian: apt install {name}).")
+        raise MissingProgram(f"{name}: program not found. {remedy or f'Install it (Debian: apt install {name}).'}")
     return path
 
 
@@ -210,7 +213,10 @@ def leftovers(programs: frozenset[str], directory: Path) -> list[int]:
             argv = (entry / "cmdline").read_bytes().split(b"\0")
         except OSError:
             continue
-        if os.path.basename(os.fsdecode(argv[0])) in programs and any(inside in word for word in argv[1:]):
+        # The second word is the program where the first is its interpreter.
+        if {os.path.basename(os.fsdecode(word)) for word in argv[:2]} & programs and any(
+            inside in word for word in argv[1:]
+        ):
             found.append(int(entry.name))
     return found
 

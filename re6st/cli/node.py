@@ -53,9 +53,6 @@ _SERVING = ("pp", "ip", "max_clients", "client_count", "neighbour", "remote_gate
 """Options that say nothing to a node of one tunnel (--client)."""
 _INTERFACE = re.compile(r"[A-Za-z0-9_.-]{1,15}", re.ASCII)
 
-_LATER = ("multicast",)
-"""Options of the older software that this version does not carry out yet: refused, rather than ignored."""
-
 
 def parser() -> OptionParser:
     """All options of re6stnet."""
@@ -114,6 +111,7 @@ def parser() -> OptionParser:
     )
     mesh.add_argument("-i", "--interface", metavar="IF", action="append", default=[], help="find neighbours there")
     mesh.add_argument("-I", "--main-interface", metavar="IF", default="lo", help="gets our address (default: lo)")
+    mesh.add_argument("-m", "--multicast", action="store_true", help="route IPv6 multicast too, by the program pim-dm")
     mesh.add_argument("--gateway", action="store_true", help="be the network's way to the Internet")
 
     files = p.add_argument_group("files and logs")
@@ -144,15 +142,11 @@ def parser() -> OptionParser:
     old = p.add_argument_group("of older versions")
     old.add_argument("-D", "--default", action="store_true", help=argparse.SUPPRESS)
     old.add_argument("--table", type=int, choices=(0,), help=argparse.SUPPRESS)
-    old.add_argument("-m", "--multicast", action="store_true", help="not yet in this version")
     return p
 
 
 def configuration(p: OptionParser, args: argparse.Namespace) -> Config:
     """The checked options. Wrong ones end the program with status 2."""
-    for name in _LATER:
-        if getattr(args, name):
-            p.error(f"argument --{name.replace('_', '-')}: not yet in this version")
     remotes = _remotes(p, args)
     disabled = frozenset(("udp", "udp6") if args.disable_proto is None else args.disable_proto)
     if "none" in disabled and len(disabled) > 1:
@@ -196,6 +190,7 @@ def configuration(p: OptionParser, args: argparse.Namespace) -> Config:
         daemons=tuple(args.daemon),
         verbosity=args.verbose,
         console=args.console.absolute() if args.console else None,
+        multicast=args.multicast,
         remote_gateways=tuple(_gateway(p, text) for text in args.remote_gateway),
         remotes=remotes,
     )

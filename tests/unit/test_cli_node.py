@@ -145,7 +145,6 @@ def test_without_log_babeld_has_none_either() -> None:
         (["--pp", "1194", "udp"], "argument --pp: udp is disabled: see --disable-proto"),
         (["--disable-proto", "none", "--disable-proto", "udp"], "argument --disable-proto: none goes with no other"),
         (["--table", "5"], "argument --table: invalid choice: 5"),
-        (["--multicast"], "argument --multicast: not yet in this version"),
         (["--remote-gateway", "2001:db8::1"], "argument --remote-gateway: '2001:db8::1' is no IPv4 address"),
         (["--remote-gateway", "127.0.0.1"], "argument --remote-gateway: '127.0.0.1' is no address of a router"),
         (["--client", "h,1,tcp", "--remote-gateway", "192.0.2.1"], "argument --client: goes with no --remote-gateway"),
