@@ -38,7 +38,7 @@ from re6st.notify import Notifier
 from re6st.observer import Observer
 from re6st.peers import NodeCrypto, Peers, control_socket
 from re6st.plan import Config, Plan
-from re6st.reach import Reach
+from re6st.reach import Audience, Reach
 from re6st.rundir import RunDirectory
 from re6st.tasks import Tasks, end, unless
 from re6st.tunnels import Tunnels
@@ -87,6 +87,7 @@ class Node:
         self._ticked = 0.0
         self._changed = asyncio.Event()
         self._babel_news = asyncio.Event()
+        self._audience = Audience()
         self._chronicle = Chronicle()
 
     # -- start --
@@ -307,11 +308,18 @@ class Node:
         self._tunnels.cut_off(crl)
 
     def _spread(self, version: bytes) -> None:
-        """Tell the nodes next to us that do not know yet."""
-        for peer in {*self._mesh.survey.neighbours, *self._tunnels, *self._mesh.clients}:
-            known = self._peers.sessions.peer(peer)
-            if known is None or known.version < version:
-                self._peers.send(peer, Code.VERSION, version)
+        """Tell the nodes next to us that do not know yet, now and again: they may have restarted, and missed it."""
+        known = self._peers.sessions.peer
+        near = {*self._mesh.survey.neighbours, *self._tunnels, *self._mesh.clients}
+        ignorant = [peer for peer in near if (state := known(peer)) is None or state.version < version]
+        for peer in ignorant:
+            self._peers.send(peer, Code.VERSION, version)
+        self._audience.start(ignorant, time.monotonic())
+
+    def _is_ignorant(self, peer: Prefix) -> bool:
+        """Whether a peer is within reach, and we do not know that it has our version."""
+        known = self._peers.sessions.peer(peer)
+        return peer in self._mesh.survey.peers and (known is None or known.version < self._plan.parameters.version)
 
     # -- loops --
 
@@ -331,6 +339,8 @@ class Node:
         while True:
             self._carry_out(self._mesh.tick(time.monotonic()))
             self._peers.tick()
+            for peer in self._audience.next(self._is_ignorant, self._peers.sessions.answered, time.monotonic()):
+                self._peers.send(peer, Code.VERSION, self._plan.parameters.version)
             self._ticked = time.monotonic()
             await asyncio.sleep(TICK)
 

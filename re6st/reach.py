@@ -39,7 +39,7 @@ log = logging.getLogger(__name__)
 
 
 class Audience:
-    """Who has still to be told that our addresses changed. A datagram gets lost: just then, routes change too."""
+    """Who has still to be told some news. A datagram gets lost: just when there is news, routes change too."""
 
     def __init__(self) -> None:
         self._waiting: dict[Prefix, int] = {}
