@@ -90,11 +90,22 @@ class MixedNetwork(Network):
         **options: Any,
     ) -> None:
         super().__init__(bed, nodes, **options)
+        self.failures = 0
+        """How often a node of the deployed software ended by itself."""
         for number in old:
             node = self.nodes[number]
             self.nodes[number] = ReferenceNode(node.host, node.options, reference)
         if old_registry:
             self.registry_program = theirs(reference, "re6st-registry")
+
+    def check_alive(self) -> None:
+        """As systemd does, start the deployed software again when it failed: 0.642 does so now and then."""
+        for node in self.old:
+            if node.process is not None and node.process.poll():
+                print(f"{node} ended with status {node.process.returncode}, and is started again")
+                self.failures += 1
+                node.start()
+        super().check_alive()
 
     @property
     def old(self) -> list[Node]:

@@ -89,6 +89,18 @@ def version(node: Node) -> int:
     return version_number(remembered(node, "version") or b"\0")
 
 
+def wait_all(network: MixedNetwork, holds: Callable[[Node], bool], what: str) -> None:
+    """Wait until something holds for every node."""
+    late: list[Node] = []
+
+    def all_of_them() -> bool:
+        network.check_alive()
+        late[:] = [node for node in network.nodes if not holds(node)]
+        return not late
+
+    wait_until(all_of_them, FORMS, what, lambda: f"not {late}\n{network.bed.tails()}")
+
+
 def start(network: MixedNetwork, clock: Clock) -> None:
     network.start()
     with clock("formed"):
@@ -143,11 +155,10 @@ def test_both_kinds_are_one_network(bed: Bed, reference: Path, clock: Clock) -> 
     network.registry_options += ["--tunnel-refresh", "200"]
     network.start_registry()
     with clock("a changed parameter reached everybody"):
-        wait_until(
-            lambda: all(version(node) > before and remembered(node, "tunnel_refresh") == 200 for node in network.nodes),
-            FORMS,
+        wait_all(
+            network,
+            lambda node: version(node) > before and remembered(node, "tunnel_refresh") == 200,
             "every node has the new parameters",
-            bed.tails,
         )
     network.wait_connected(FORMS)
     members = list(network.nodes)
@@ -192,12 +203,7 @@ def test_nobody_is_lost_while_babels_keys_change(bed: Bed, reference: Path, cloc
         before = version(network.nodes[0])
         network.call("updateHMAC")
         with clock(f"the key is {step} everywhere"):
-            wait_until(
-                lambda: all(version(node) > before for node in network.nodes),  # noqa: B023
-                FORMS,
-                f"every node knows that the key is {step}",
-                bed.tails,
-            )
+            wait_all(network, lambda node: version(node) > before, f"everybody knows that the key is {step}")  # noqa: B023
         with clock("everybody reached everybody again"):
             network.wait_connected(FORMS)
     new = {remembered(node, "babel_hmac_sign") for node in network.nodes}
