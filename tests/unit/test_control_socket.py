@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import grp
 import json
+import os
 import stat
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from pathlib import Path
@@ -112,6 +114,26 @@ def test_another_place_too(tmp_path: Path) -> None:
 
     serving(tmp_path, test, other)
     assert not other.exists()
+
+
+def test_our_group_may_look_where_the_machine_has_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(control, "GROUP", grp.getgrgid(os.getegid()).gr_name)
+
+    async def test(path: Path, _: Played) -> None:
+        (await connect(path))[1].close()
+        assert stat.S_IMODE(path.stat().st_mode) == 0o660
+        assert stat.S_IMODE(path.parent.stat().st_mode) == 0o710
+
+    serving(tmp_path, test)
+    monkeypatch.setattr(control, "GROUP", "re6st-no-such-group")
+    tmp_path.chmod(0o700)
+
+    async def closed(path: Path, _: Played) -> None:
+        (await connect(path))[1].close()
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600
+        assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
+
+    serving(tmp_path, closed)
 
 
 def test_connections_are_counted(tmp_path: Path) -> None:
