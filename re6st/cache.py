@@ -167,7 +167,11 @@ class Cache:
         try:
             return self._connect()
         except sqlite3.DatabaseError as error:
-            if getattr(error, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT) & 0xFF in _TROUBLE:
+            code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT) & 0xFF
+            if code == sqlite3.SQLITE_FULL:
+                log.warning("%s: %s: nothing new is remembered. Make room.", self._path, error)
+                return self._copy()
+            if code in _TROUBLE:
                 raise OSError(f"{self._path}: {error}") from None
             backup = self._path.with_suffix(".bak")
             log.warning("%s is damaged (%s): it is now %s, and a new one is made", self._path, error, backup.name)
@@ -176,8 +180,20 @@ class Cache:
                 self._path.with_name(self._path.name + leftover).unlink(missing_ok=True)
             return self._open()
 
+    def _copy(self) -> sqlite3.Connection:
+        """What is in the file, as far as it can be read, in memory alone."""
+        db = sqlite3.connect(":memory:")
+        with contextlib.suppress(sqlite3.Error):
+            source = sqlite3.connect(f"{self._path.absolute().as_uri()}?mode=ro&immutable=1", uri=True)
+            with contextlib.closing(source):
+                source.backup(db)
+        return self._prepare(db)
+
     def _connect(self) -> sqlite3.Connection:
-        db = sqlite3.connect(self._path, timeout=self._patience)
+        return self._prepare(sqlite3.connect(self._path, timeout=self._patience))
+
+    def _prepare(self, db: sqlite3.Connection) -> sqlite3.Connection:
+        """Make the tables that are missing. Raises sqlite3.Error."""
         try:
             db.execute("PRAGMA journal_mode = WAL")
             db.execute("PRAGMA synchronous = NORMAL")

@@ -78,3 +78,19 @@ def test_a_memory_of_another_network_is_not_believed(network: Network, bed: Bed)
     node.start()
     network.wait_connected(FORMS)
     assert log(node)[before:].count("not of this network") == 1
+
+
+def test_a_full_disk_costs_the_memory_not_the_node(network: Network) -> None:
+    node = network.nodes[1]
+    assert node.stop() == 0
+    state = node.host.state
+    node.wrapper = [
+        *("unshare", "--mount", "sh", "-c"),
+        f"mount -t tmpfs -o size=128k none {state} && dd if=/dev/zero of={state}/full bs=1k count=92 2>/dev/null; "
+        'exec "$@"',
+        "sh",
+    ]
+    node.start()
+    network.wait_connected(FORMS)
+    assert "cache.db" in log(node)
+    assert "Traceback" not in log(node)
