@@ -24,8 +24,10 @@ FORMS = 120
 PACE = 0.02
 BEFORE = 1.0
 """Seconds of pings before the event."""
-MARK = 2.0
-"""What an outage may last."""
+CALM = 6.0
+"""Seconds without a loss after which nothing more is expected."""
+SLOW = 0.3
+"""Seconds that an answer may take."""
 LOSS = 30
 
 
@@ -138,20 +140,30 @@ def measure(case: Case, registry_options: Sequence[str]) -> float:
         def settled() -> bool:
             hop = next_hop(network, a, b)
             others = [n for n in network.nodes if n not in (a, b)]
-            spare = all(next_hop(network, a, n) is n and next_hop(network, n, b) is b for n in others)
+            spare = [n for n in others if next_hop(network, a, n) is n and next_hop(network, n, b) is b]
             back = next_hop(network, b, a)
-            return spare and (hop is not None and back is hop if case.relayed else hop is b and back is a)
+            if case.relayed:
+                return hop is not None and back is hop and len(spare) == len(others)
+            return hop is b and back is a and bool(spare)
 
         wait_until(settled, FORMS, "the mesh has its shape", bed.tails)
         with Pinger(a.host, b.address, PACE).running() as pinger:
             time.sleep(BEFORE)
             happened = time.monotonic()
             case.event(network)
-            time.sleep(case.look)
+            end = happened + case.look
+            while time.monotonic() < min(end, max(happened, _last_loss(pinger)) + CALM):
+                time.sleep(0.1)
         if "loss" not in case.name:
             return pinger.longest
-        lost = [at for n, at in enumerate(pinger.times) if n not in pinger.trips]
-        return max(lost, default=happened) - happened
+        return max(0.0, _last_loss(pinger) - happened)
+
+
+def _last_loss(pinger: Pinger) -> float:
+    """When the last ping was sent that had no answer, and had the time for one."""
+    times, answered = pinger.times, pinger.trips
+    last = next((n for n in range(len(times) - 1, -1, -1) if n not in answered and times[-1] - times[n] > SLOW), None)
+    return 0.0 if last is None else times[last]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
