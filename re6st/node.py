@@ -402,6 +402,8 @@ class Node:
     def _carry_out(self, actions: list[mesh.Action]) -> None:
         # What ends while we leave must not be replaced.
         for action in () if self._leaving else actions:
+            if not isinstance(action, mesh.EnsureSession):  # that one comes every second
+                log.debug("%s", action)
             self._chronicle.decided(action, time.time())
             match action:
                 case mesh.OpenTunnel(peer, endpoints):
