@@ -37,6 +37,8 @@ EXIT_FAILED, EXIT_TOO_OLD, EXIT_PERMISSION, EXIT_CONFIG = 1, 76, 77, 78
 EXIT_RESTART = 255
 
 LOG_FILE = "re6stnet.log"
+DH_LIMIT = 1 << 16
+"""Bytes of the file of --dh that are looked at."""
 LOG_DIRECTORY = Path("/var/log/re6stnet")
 
 _STATUS: Sequence[tuple[tuple[type[Exception], ...], int]] = (
@@ -273,8 +275,15 @@ def _check_places(p: OptionParser, args: argparse.Namespace) -> None:
     for option in ("state", "log"):
         if args.run.absolute() == getattr(args, option).absolute():
             p.error(f"argument --run: {args.run} is also --{option}: choose another")
-    if args.dh is not None and not args.dh.is_file():
-        p.error(f"argument --dh: {args.dh}: no such file")
+    if args.dh is None:
+        return
+    try:
+        with args.dh.open("rb") as file:
+            parameters = b"-----BEGIN DH PARAMETERS-----" in file.read(DH_LIMIT)
+    except OSError as error:
+        p.error(f"argument --dh: {args.dh}: {error.strerror}")
+    if not parameters:
+        p.error(f"argument --dh: {args.dh}: no Diffie-Hellman parameters in PEM form")
 
 
 def _prefix(p: OptionParser, text: str) -> Prefix:

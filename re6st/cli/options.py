@@ -94,6 +94,8 @@ class OptionParser(argparse.ArgumentParser):
             self.error(f"option file {name}: not in UTF-8")
         if len(text) > FILE_LIMIT:
             self.error(f"option file {name}: more than {FILE_LIMIT} characters")
+        if "\0" in text:  # no command line can have one, and no file name
+            self.error(f"option file {name}: not a text, it has a zero byte")
         arguments: list[str] = []
         for number, line in enumerate(text.splitlines(), 1):
             line = line.strip()

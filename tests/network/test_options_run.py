@@ -142,3 +142,17 @@ def test_multicast_without_the_program_is_one_line(bed: Bed) -> None:
         "re6stnet: pim-dm: program not found. Install it (pip install pim-dm), or leave out --multicast.\n"
     )
     assert network.nodes[0].traces()[0].startswith("process"), "only the registry is there"
+
+
+def test_what_is_not_there_is_one_line(bed: Bed) -> None:
+    network = Network(bed, 1)
+    node = network.nodes[0]
+    network.create()
+    network.enrol()
+    for option, value in (("-I", "nosuch0"), ("--run", "/proc/x"), ("--log", "/proc/x"), ("--state", "/proc/x")):
+        done = node.run(option, value)
+        assert done.returncode > 0
+        assert done.stderr.startswith("re6stnet: ")
+        assert done.stderr.count("\n") == 1, done.stderr
+        assert value in done.stderr
+        assert not [trace for trace in node.traces() if not trace.startswith("process")]

@@ -63,7 +63,7 @@ def test_defaults() -> None:
 
 
 def test_everything(tmp_path: Path) -> None:
-    (tmp_path / "dh.pem").touch()
+    (tmp_path / "dh.pem").write_text("-----BEGIN DH PARAMETERS-----\n")
     (tmp_path / "re6stnet.conf").write_text(
         f"# as the packages have it\nlog {tmp_path}/log\nrun run\nstate {tmp_path}/state\nv 3\nip 192.0.2.7\n"
         f"ip 2001:db8::7\npp 1194 tcp\npp 443 tcp\npp 1195 udp6\ncountry FR\ninterface eth0\ninterface wlan0.7\n"
@@ -114,71 +114,95 @@ def test_without_log_babeld_has_none_either() -> None:
     assert config("-v", "1").babel_log is True
 
 
-@pytest.mark.parametrize(
-    ("options", "says"),
-    [
-        (["--nonsense"], "unrecognized arguments: --nonsense"),
-        (["stray"], "unrecognized arguments: stray"),
-        (["--pp", "1194"], "argument --pp: expected 2 arguments"),
-        (["--pp", "1194", "sctp"], "argument --pp: 'sctp' is none of udp, tcp, udp6, tcp6"),
-        (["--pp", "0", "tcp"], "argument --pp: '0' is no number between 1 and 65535"),
-        (["--pp", "99999", "tcp"], "argument --pp: '99999'"),
-        (["--pp", "tcp", "1194"], "argument --pp: '1194' is none of"),
-        (["--pp", "1194", "tcp", "--pp", "1194", "tcp6"], "argument --pp: tcp and tcp6 both use port 1194"),
-        (["--ip", "somewhere"], "argument --ip: 'somewhere' is no IP address"),
-        (["--ip", "192.0.2.1/24"], "argument --ip: '192.0.2.1/24'"),
-        (["--ip", "0.0.0.0"], "argument --ip: '0.0.0.0' is no address that others can reach"),
-        (["--ip", "::"], "argument --ip: '::'"),
-        (["--ip", "fe80::1%eth0"], "argument --ip: 'fe80::1%eth0'"),
-        (["--ip", "ff02::1"], "argument --ip: 'ff02::1'"),
-        (
-            ["--ip", "upnp", "--ip", "192.0.2.7"],
-            "argument --ip: with 'upnp' or 'any' no other IPv4 address can be given",
-        ),
-        (["--neighbour", "3"], "argument --neighbour: '3' is not of the form INT/LEN"),
-        (["--neighbour", "9/2"], "argument --neighbour: 9/2 is no prefix"),
-        (["--client-count", "-1"], "argument --client-count: '-1' is no number between 0 and 1000"),
-        (["--client-count", "many"], "argument --client-count: 'many'"),
-        (["--max-clients", "1e3"], "argument --max-clients: '1e3'"),
-        (["-v", "5"], "argument -v/--verbose: '5' is no number between 0 and 4"),
-        (["--disable-proto", "sctp"], "argument --disable-proto: invalid choice: 'sctp'"),
-        (["--pp", "1194", "udp"], "argument --pp: udp is disabled: see --disable-proto"),
-        (["--disable-proto", "none", "--disable-proto", "udp"], "argument --disable-proto: none goes with no other"),
-        (["--table", "5"], "argument --table: invalid choice: 5"),
-        (["--remote-gateway", "2001:db8::1"], "argument --remote-gateway: '2001:db8::1' is no IPv4 address"),
-        (["--remote-gateway", "127.0.0.1"], "argument --remote-gateway: '127.0.0.1' is no address of a router"),
-        (["--client", "h,1,tcp", "--remote-gateway", "192.0.2.1"], "argument --client: goes with no --remote-gateway"),
-        (["--client", "h,1194,sctp"], "argument --client: 'h,1194,sctp' is not of the form HOST,PORT,PROTO"),
-        (["--client", "h,1194,tcp;h,0,tcp"], "argument --client: 'h,0,tcp' is not of the form HOST,PORT,PROTO"),
-        (["--client", "h 1,1194,tcp"], "argument --client: 'h 1,1194,tcp' is not"),
-        (["--client", "h,1194,tcp,FR"], "argument --client: 'h,1194,tcp,FR' is not"),
-        (["--client", ""], "argument --client: 0 servers: give 1 to 32"),
-        (["--client", ";".join(["h,1,tcp"] * 33)], "argument --client: 33 servers"),
-        (["--client", "h,1,tcp", "--pp", "1194", "tcp"], "argument --client: goes with no --pp"),
-        (["--client", "h,1,tcp", "--ip", "any"], "argument --client: goes with no --ip"),
-        (["--client", "h,1,tcp", "--max-clients", "0"], "argument --client: goes with no --max-clients"),
-        (["--client", "h,1,tcp", "--client-count", "3"], "argument --client: goes with no --client-count"),
-        (["--client", "h,1,tcp", "--neighbour", "0/8"], "argument --client: goes with no --neighbour"),
-        (["--registry", "no url"], "registry 'no url': not of the form http://HOST"),
-        (["--registry", "ftp://x/"], "registry 'ftp://x/': not of the form http://HOST"),
-        (["-i", "re6stnet-tcp"], "argument -i/--interface: 're6stnet-tcp' is the name of a tunnel of ours"),
-        (["-I", "re6stnet2"], "argument -I/--main-interface: 're6stnet2' is the name of a tunnel of ours"),
-        (["--interface", "eth 0"], "argument -i/--interface: 'eth 0' is no name of an interface"),
-        (["--interface", "eth0\nredistribute"], "argument -i/--interface: "),
-        (["--interface", ""], "argument -i/--interface: ''"),
-        (["-I", "a/b"], "argument -I/--main-interface: 'a/b'"),
-        (["-I", "x" * 16], "argument -I/--main-interface: 'xxx"),
-        (["--country", "FR;10.0.0.1"], "argument --country: 'FR;10.0.0.1' is no country code of two letters"),
-        (["--dh", "/nonexistent/dh.pem"], "argument --dh: /nonexistent/dh.pem: no such file"),
-        (["--run", "/var/lib/x", "--state", "/var/lib/x"], "argument --run: /var/lib/x is also --state"),
-        (["--run", "/var/log/x/", "--log", "/var/log/x"], "argument --run: /var/log/x is also --log"),
-        (["@/nonexistent.conf"], "option file /nonexistent.conf: No such file or directory"),
-    ],
-)
+WRONG: list[tuple[list[str], str]] = [
+    (["--nonsense"], "unrecognized arguments: --nonsense"),
+    (["stray"], "unrecognized arguments: stray"),
+    (["--pp", "1194"], "argument --pp: expected 2 arguments"),
+    (["--pp", "1194", "sctp"], "argument --pp: 'sctp' is none of udp, tcp, udp6, tcp6"),
+    (["--pp", "0", "tcp"], "argument --pp: '0' is no number between 1 and 65535"),
+    (["--pp", "99999", "tcp"], "argument --pp: '99999'"),
+    (["--pp", "tcp", "1194"], "argument --pp: '1194' is none of"),
+    (["--pp", "1194", "tcp", "--pp", "1194", "tcp6"], "argument --pp: tcp and tcp6 both use port 1194"),
+    (["--ip", "somewhere"], "argument --ip: 'somewhere' is no IP address"),
+    (["--ip", "192.0.2.1/24"], "argument --ip: '192.0.2.1/24'"),
+    (["--ip", "0.0.0.0"], "argument --ip: '0.0.0.0' is no address that others can reach"),
+    (["--ip", "::"], "argument --ip: '::'"),
+    (["--ip", "fe80::1%eth0"], "argument --ip: 'fe80::1%eth0'"),
+    (["--ip", "ff02::1"], "argument --ip: 'ff02::1'"),
+    (
+        ["--ip", "upnp", "--ip", "192.0.2.7"],
+        "argument --ip: with 'upnp' or 'any' no other IPv4 address can be given",
+    ),
+    (["--neighbour", "3"], "argument --neighbour: '3' is not of the form INT/LEN"),
+    (["--neighbour", "9/2"], "argument --neighbour: 9/2 is no prefix"),
+    (["--client-count", "-1"], "argument --client-count: '-1' is no number between 0 and 1000"),
+    (["--client-count", "many"], "argument --client-count: 'many'"),
+    (["--max-clients", "1e3"], "argument --max-clients: '1e3'"),
+    (["-v", "5"], "argument -v/--verbose: '5' is no number between 0 and 4"),
+    (["--disable-proto", "sctp"], "argument --disable-proto: invalid choice: 'sctp'"),
+    (["--pp", "1194", "udp"], "argument --pp: udp is disabled: see --disable-proto"),
+    (["--disable-proto", "none", "--disable-proto", "udp"], "argument --disable-proto: none goes with no other"),
+    (["--table", "5"], "argument --table: invalid choice: 5"),
+    (["--remote-gateway", "2001:db8::1"], "argument --remote-gateway: '2001:db8::1' is no IPv4 address"),
+    (["--remote-gateway", "127.0.0.1"], "argument --remote-gateway: '127.0.0.1' is no address of a router"),
+    (["--client", "h,1,tcp", "--remote-gateway", "192.0.2.1"], "argument --client: goes with no --remote-gateway"),
+    (["--client", "h,1194,sctp"], "argument --client: 'h,1194,sctp' is not of the form HOST,PORT,PROTO"),
+    (["--client", "h,1194,tcp;h,0,tcp"], "argument --client: 'h,0,tcp' is not of the form HOST,PORT,PROTO"),
+    (["--client", "h 1,1194,tcp"], "argument --client: 'h 1,1194,tcp' is not"),
+    (["--client", "h,1194,tcp,FR"], "argument --client: 'h,1194,tcp,FR' is not"),
+    (["--client", ""], "argument --client: 0 servers: give 1 to 32"),
+    (["--client", ";".join(["h,1,tcp"] * 33)], "argument --client: 33 servers"),
+    (["--client", "h,1,tcp", "--pp", "1194", "tcp"], "argument --client: goes with no --pp"),
+    (["--client", "h,1,tcp", "--ip", "any"], "argument --client: goes with no --ip"),
+    (["--client", "h,1,tcp", "--max-clients", "0"], "argument --client: goes with no --max-clients"),
+    (["--client", "h,1,tcp", "--client-count", "3"], "argument --client: goes with no --client-count"),
+    (["--client", "h,1,tcp", "--neighbour", "0/8"], "argument --client: goes with no --neighbour"),
+    (["--registry", "no url"], "registry 'no url': not of the form http://HOST"),
+    (["--registry", "ftp://x/"], "registry 'ftp://x/': not of the form http://HOST"),
+    (["-i", "re6stnet-tcp"], "argument -i/--interface: 're6stnet-tcp' is the name of a tunnel of ours"),
+    (["-I", "re6stnet2"], "argument -I/--main-interface: 're6stnet2' is the name of a tunnel of ours"),
+    (["--interface", "eth 0"], "argument -i/--interface: 'eth 0' is no name of an interface"),
+    (["--interface", "eth0\nredistribute"], "argument -i/--interface: "),
+    (["--interface", ""], "argument -i/--interface: ''"),
+    (["-I", "a/b"], "argument -I/--main-interface: 'a/b'"),
+    (["-I", "x" * 16], "argument -I/--main-interface: 'xxx"),
+    (["--country", "FR;10.0.0.1"], "argument --country: 'FR;10.0.0.1' is no country code of two letters"),
+    (["--dh", "/nonexistent/dh.pem"], "argument --dh: /nonexistent/dh.pem: No such file or directory"),
+    (["--dh", "/"], "argument --dh: /: Is a directory"),
+    (["--dh", "/dev/null"], "argument --dh: /dev/null: no Diffie-Hellman parameters in PEM form"),
+    (["--country", "FRA"], "argument --country: 'FRA' is no country code"),
+    (["--main-interface", ""], "argument -I/--main-interface: ''"),
+    (["--test"], "argument --test: expected one argument"),
+    (["-v"], "argument -v/--verbose: expected one argument"),
+    (["--gateway=yes"], "argument --gateway: ignored explicit argument 'yes'"),
+    (["--multicast=no"], "argument -m/--multicast: ignored explicit argument 'no'"),
+    (["--ovpnlog=1"], "argument --ovpnlog: ignored explicit argument '1'"),
+    (["--default=1"], "argument -D/--default: ignored explicit argument '1'"),
+    (["--run", "/var/lib/x", "--state", "/var/lib/x"], "argument --run: /var/lib/x is also --state"),
+    (["--run", "/var/log/x/", "--log", "/var/log/x"], "argument --run: /var/log/x is also --log"),
+    (["@/nonexistent.conf"], "option file /nonexistent.conf: No such file or directory"),
+]
+
+
+@pytest.mark.parametrize(("options", "says"), WRONG)
 def test_a_wrong_option_is_one_line_and_status_2(
     capsys: pytest.CaptureFixture[str], options: list[str], says: str
 ) -> None:
     assert says in refusal(capsys, *BASE, *options)
+
+
+ANYTHING = {"--up", "--daemon", "-B", "-O"}
+"""What the user says there is handed on as it is."""
+FILES = {"--ca", "--cert", "--key", "--log", "--run", "--state", "--console"}
+"""Looked at when they are used, below and in test_node_trouble.py."""
+
+
+def test_every_option_has_a_wrong_value_that_is_refused() -> None:
+    refused = {word for options, _ in WRONG for word in (options[-2:] + options)}
+    refused = {word.partition("=")[0] for word in refused}
+    for action in parser()._actions:
+        names = set(action.option_strings)
+        assert names & (refused | ANYTHING | FILES | {"--help", "--version"}), f"{names}: no wrong value is tried"
 
 
 @pytest.mark.parametrize("missing", ["--registry", "--ca", "--cert", "--key"])
@@ -258,6 +282,33 @@ def test_a_bad_certificate_is_one_line(
     assert error.count("\n") == 1
     assert str(ca) in (tmp_path / "log" / "re6stnet.log").read_text(), "the log has it too"
     assert not (tmp_path / "run").exists()
+
+
+def test_a_file_that_is_no_text_is_refused(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    file = tmp_path / "re6stnet.conf"
+    for content, says in ((b"state /x\0y\n", "it has a zero byte"), (b"up \xff\n", "not in UTF-8")):
+        file.write_bytes(content)
+        assert f"option file {file}: not" in (told := refusal(capsys, *BASE, f"@{file}"))
+        assert says in told
+
+
+@pytest.mark.usefixtures("quiet")
+@pytest.mark.parametrize("option", ["--ca", "--cert", "--key"])
+def test_a_missing_or_unreadable_file_is_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], nodes: dict[str, cert.Identity], option: str
+) -> None:
+    node = nodes["1/16"]
+    for name, content in (("ca", node.trust.ca), ("cert", node.cert)):
+        (tmp_path / name).write_bytes(cert.to_pem(content))
+    (tmp_path / "key").write_bytes(cert.key_to_pem(node.key))
+    file = tmp_path / option.removeprefix("--")
+    given = [f"--{name}={tmp_path}/{name}" for name in ("ca", "cert", "key")]
+    for spoil in (lambda: file.write_bytes(b"\0" * 9), file.unlink, file.mkdir):
+        spoil()
+        assert run(tmp_path, *given) == 78
+        error = capsys.readouterr().err
+        assert error.startswith(f"re6stnet: {file}: ")
+        assert error.count("\n") == 1
 
 
 @pytest.mark.usefixtures("quiet")
