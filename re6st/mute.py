@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from ipaddress import IPv6Address
 
 from re6st.process import MissingProgram, find_program
 
@@ -18,7 +19,12 @@ add table inet {TABLE}
 delete table inet {TABLE}
 table inet {TABLE} {{
     set muted {{ type ifname; }}
-    chain input {{ type filter hook input priority 0; iifname @muted udp dport 6696 drop; }}
+    set unheard {{ type ifname . ipv6_addr; }}
+    chain input {{
+        type filter hook input priority 0
+        iifname @muted udp dport 6696 drop
+        iifname . ip6 saddr @unheard udp dport 6696 drop
+    }}
     chain output {{ type filter hook output priority 0; oifname @muted udp dport 6696 drop; }}
 }}
 """
@@ -31,6 +37,7 @@ class Mute:
 
     def __init__(self) -> None:
         self._muted: set[str] = set()
+        """Elements of the sets, with the name of their set."""
         self._ready = False
         self._lock = asyncio.Lock()
         try:
@@ -40,20 +47,22 @@ class Mute:
             log.warning("nft: program not found: tunnels are not refreshed. Install nftables.")
             self.available = False
 
-    async def add(self, interface: str) -> None:
-        """Mute an interface."""
+    async def add(self, interface: str, neighbour: IPv6Address | None = None) -> None:
+        """Mute an interface; or no longer hear one neighbour on it, who notices by what we say that we hear."""
+        element = _element(interface, neighbour)
         async with self._lock:
             if self.available and not self._ready:
                 self._ready = await self._nft(_SETUP)
-            if self._ready and await self._nft(f"add element inet {TABLE} muted {{ {interface} }}\n"):
-                self._muted.add(interface)
+            if self._ready and await self._nft(f"add element inet {TABLE} {element}\n"):
+                self._muted.add(element)
 
-    async def remove(self, interface: str) -> None:
-        """Let an interface speak again."""
+    async def remove(self, interface: str, neighbour: IPv6Address | None = None) -> None:
+        """Undo it."""
+        element = _element(interface, neighbour)
         async with self._lock:
-            if interface in self._muted:
-                self._muted.discard(interface)
-                await self._nft(f"delete element inet {TABLE} muted {{ {interface} }}\n")
+            if element in self._muted:
+                self._muted.discard(element)
+                await self._nft(f"delete element inet {TABLE} {element}\n")
 
     async def close(self) -> None:
         """Remove our table, also one that an earlier run left."""
@@ -83,3 +92,7 @@ class Mute:
         if process.returncode:
             log.error("nft: %s", errors.decode("utf-8", "replace").strip().splitlines()[:1])
         return process.returncode == 0
+
+
+def _element(interface: str, neighbour: IPv6Address | None) -> str:
+    return f"muted {{ {interface} }}" if neighbour is None else f"unheard {{ {interface} . {neighbour} }}"

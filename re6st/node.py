@@ -417,6 +417,11 @@ class Node:
                 case mesh.UndrainTunnel(peer):
                     log.info("keeping the tunnel to %s", peer)
                     self._tunnels.undrain(self._mesh.tunnels[peer].interface)
+                case mesh.DrainClient(peer, hop):
+                    log.info("draining the tunnel from %s", peer)
+                    self._tunnels.drain(hop.interface, hop.address)
+                case mesh.UndrainClient(peer, hop):
+                    self._tunnels.undrain(hop.interface, hop.address)
                 case mesh.AskAddress(peer):
                     self._peers.send(peer, Code.ADDRESS)
                 case mesh.AskBootstrap():

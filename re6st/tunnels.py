@@ -11,6 +11,7 @@ import logging
 import random
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, replace
+from ipaddress import IPv6Address
 
 from re6st import mute, tunnel
 from re6st.core import mesh
@@ -248,12 +249,12 @@ class Tunnels:
         if peer in self._clients:
             self._clients[peer].task.cancel()
 
-    def drain(self, interface: str) -> None:
-        """Make babel move its routes away from an interface."""
-        self._start(self._drains.add(interface), f"drain {interface}")
+    def drain(self, interface: str, neighbour: IPv6Address | None = None) -> None:
+        """Make babel move its routes away from an interface, or from one neighbour on it."""
+        self._start(self._drains.add(interface, neighbour), f"drain {interface}")
 
-    def undrain(self, interface: str) -> None:
-        self._start(self._drains.remove(interface), f"undrain {interface}")
+    def undrain(self, interface: str, neighbour: IPv6Address | None = None) -> None:
+        self._start(self._drains.remove(interface, neighbour), f"undrain {interface}")
 
     async def follow(self) -> None:
         """Have one tunnel, with whoever answers at the addresses of --client, again and again, until cancelled."""

@@ -17,6 +17,7 @@ from enum import Enum
 from random import Random
 
 from re6st.core.border import may_meet
+from re6st.core.leaving import Leavers
 from re6st.core.mesh_events import (
     Action,
     AddressLearned,
@@ -30,6 +31,7 @@ from re6st.core.mesh_events import (
     CloseAllowed,
     CloseAsked,
     CloseTunnel,
+    DrainClient,
     DrainTunnel,
     EnsureSession,
     Event,
@@ -40,6 +42,7 @@ from re6st.core.mesh_events import (
     TunnelDown,
     TunnelsOutdated,
     TunnelUp,
+    UndrainClient,
     UndrainTunnel,
     UplinkUp,
 )
@@ -88,6 +91,7 @@ __all__ = [
     "CloseAllowed",
     "CloseAsked",
     "CloseTunnel",
+    "DrainClient",
     "DrainTunnel",
     "EnsureSession",
     "Event",
@@ -101,6 +105,7 @@ __all__ = [
     "TunnelDown",
     "TunnelUp",
     "TunnelsOutdated",
+    "UndrainClient",
     "UndrainTunnel",
     "UplinkUp",
 ]
@@ -184,7 +189,7 @@ class Mesh:
         self._rng = rng
         self._asked: dict[Prefix, float] = {}
         self._failures: dict[Prefix, _Failures] = {}
-        self._close_asked: dict[Prefix, float] = {}
+        self._leavers = Leavers()
         self._bootstrap = _Wait()
         self._refreshed = 0.0
         self._remade = 0.0
@@ -230,7 +235,7 @@ class Mesh:
                 self.clients[peer] = self.clients.get(peer, 1) - 1
                 if self.clients[peer] <= 0:
                     del self.clients[peer]
-                    self._close_asked.pop(peer, None)
+                    return self._leavers.gone(peer) + self.tick(now)
             case Surveyed(survey):
                 self.survey = survey
             case AddressLearned(peer, endpoints):
@@ -247,7 +252,7 @@ class Mesh:
                     return self._open(peer, endpoints, now)
             case CloseAsked(peer):
                 if peer in self.clients:
-                    self._close_asked.setdefault(peer, now)
+                    self._leavers.ask(peer, now)
             case CloseAllowed(peer):
                 tunnel = self.tunnels.get(peer)
                 if tunnel and tunnel.phase is Phase.ASKED:
@@ -274,7 +279,7 @@ class Mesh:
         actions: list[Action] = []
         actions += self._give_up(now)
         actions += self._advance_closing(now)
-        actions += self._allow_closing(now)
+        actions += self._leavers.advance(self.survey, self.settings, now)
         actions += self._reach_out(now)
         actions += self._refresh(now)
         actions += self._remake(now)
@@ -339,15 +344,6 @@ class Mesh:
     def _keep(self, tunnel: Tunnel, now: float) -> UndrainTunnel:
         tunnel.phase, tunnel.since, tunnel.alive = Phase.UP, now, now
         return UndrainTunnel(tunnel.peer)
-
-    def _allow_closing(self, now: float) -> list[Action]:
-        """The server's side: agree once nothing goes through the client, or at half of its patience."""
-        actions: list[Action] = []
-        for peer, since in list(self._close_asked.items()):
-            if not self.survey.carried(peer, besides=self.settings.lan) or now - since > self.settings.close_time / 2:
-                del self._close_asked[peer]
-                actions.append(AllowClose(peer))
-        return actions
 
     def _close(self, tunnel: Tunnel, reason: str, now: float) -> CloseTunnel:
         tunnel.phase, tunnel.since = Phase.CLOSING, now

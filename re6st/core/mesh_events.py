@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from re6st.core.babel_lines import NextHop
 from re6st.core.prefix import Prefix
 from re6st.core.survey import Survey
 from re6st.core.wire import Endpoint
@@ -167,6 +168,20 @@ class UndrainTunnel:
 
 
 @dataclass(frozen=True, slots=True)
+class DrainClient:
+    """Make routes move away from the tunnel of a client of ours, at this next hop."""
+
+    peer: Prefix
+    hop: NextHop
+
+
+@dataclass(frozen=True, slots=True)
+class UndrainClient:
+    peer: Prefix
+    hop: NextHop
+
+
+@dataclass(frozen=True, slots=True)
 class AskAddress:
     peer: Prefix
 
@@ -200,6 +215,8 @@ Action = (
     | CloseTunnel
     | DrainTunnel
     | UndrainTunnel
+    | DrainClient
+    | UndrainClient
     | AskAddress
     | AskBootstrap
     | AskClose

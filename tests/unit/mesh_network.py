@@ -169,6 +169,8 @@ class Network:
                 self._mute(own, peer, self.now)
             case mesh.UndrainTunnel(peer):
                 self._mute(own, peer, None)
+            case mesh.DrainClient(peer) | mesh.UndrainClient(peer):
+                raise AssertionError("nobody here is of the older software")
             case mesh.AskAddress(peer):
                 self.after(chance(0.1, 0.5), lambda: self._answer_address(member, peer))
             case mesh.AskBootstrap():

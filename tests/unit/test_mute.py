@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from ipaddress import IPv6Address
 from pathlib import Path
 
 import pytest
@@ -41,7 +42,9 @@ def played(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, script: str) -> Path
     return heard
 
 
-def test_only_babels_own_packets_on_one_interface_are_dropped(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_only_babels_own_packets_on_an_interface_or_of_a_neighbour_are_dropped(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     heard = played(monkeypatch, tmp_path, f"cat >> {tmp_path}/heard")
 
     async def run() -> None:
@@ -54,6 +57,8 @@ def test_only_babels_own_packets_on_one_interface_are_dropped(monkeypatch: pytes
         await muted.remove("re6stnet1")
         await muted.remove("re6stnet1")
         await muted.remove("re6stnet9")
+        await muted.add("re6stnet-tcp", IPv6Address("fe80::1"))
+        await muted.remove("re6stnet-tcp", IPv6Address("fe80::1"))
         await muted.close()
         await muted.close()
 
@@ -67,6 +72,8 @@ def test_only_babels_own_packets_on_one_interface_are_dropped(monkeypatch: pytes
         "add element inet re6stnet muted { re6stnet1 }\n"
         "add element inet re6stnet muted { re6stnet2 }\n"
         "delete element inet re6stnet muted { re6stnet1 }\n"
+        "add element inet re6stnet unheard { re6stnet-tcp . fe80::1 }\n"
+        "delete element inet re6stnet unheard { re6stnet-tcp . fe80::1 }\n"
         "delete table inet re6stnet\n"
     )
 
