@@ -171,7 +171,15 @@ class RegistryClient:
     async def _hello(self) -> Ratchet:
         identity = self._identity()
         arguments = {"client_prefix": identity.prefix.bits, "protocol": str(PROTOCOL)}
-        _, body, _ = await self._get("hello", target("hello", arguments))
+        try:
+            _, body, _ = await self._get("hello", target("hello", arguments))
+        except RegistryRefused as error:
+            if error.status != HTTPStatus.NOT_FOUND:
+                raise
+            cause = (
+                f"it does not know {identity.prefix}: revoked, expired, or of another network. Enrol with re6st-conf."
+            )
+            raise RegistryRefused(f"registry {self.url}: {cause}", error.status) from None
         encrypted, signature = body[: len(body) // 2], body[len(body) // 2 :]
         if not cert.verify(identity.trust.ca, signature, encrypted):
             raise self._bad("hello", "not signed by our CA. Is this the registry of our network?")

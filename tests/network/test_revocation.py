@@ -8,6 +8,7 @@ import pytest
 
 from re6st import cert
 from testbed import Bed, Network, Node, wait_until
+from testbed.network import Tunnel
 
 FORMS = 90
 CUT = 30
@@ -65,3 +66,30 @@ def test_a_node_revoked_by_serial_renews_and_is_back(network: Network, bed: Bed)
     network.wait_connected(FORMS)
     for node in members:
         assert str(old) in {path.name for path in (node.host.run_directory / "revoked").iterdir()}
+
+
+@pytest.mark.parametrize("role", ["client", "server"])
+def test_it_is_cut_off_in_either_role(bed: Bed, role: str) -> None:
+    network = Network(bed, 3)
+    *members, revoked = network.nodes
+    # A node without servers is never dialled.
+    (revoked if role == "client" else members[1]).options += ["--max-clients", "0"]
+    network.start()
+    network.wait_connected(FORMS)
+    wanted = Tunnel(revoked, members[1]) if role == "client" else Tunnel(members[1], revoked)
+    wait_until(lambda: wanted in network.tunnels(), FORMS, f"it is a {role}", bed.tails)
+    network.call("revoke", f"cn_or_serial={revoked.prefix.cn}")
+    wait_until(lambda: not tunnels_with(network, revoked), CUT, "nobody has a tunnel to it", bed.tails)
+    network.wait_connected(FORMS, members)
+
+    # It says so itself, and neither ends nor fills its log.
+    def said() -> bool:
+        return "revoked" in (revoked.host.log / "re6stnet.log").read_text()
+
+    wait_until(said, CUT, "its log says that it is revoked", bed.tails)
+    size = len((revoked.host.log / "re6stnet.log").read_text().splitlines())
+    end = time.monotonic() + 10
+    wait_until(lambda: time.monotonic() > end, 20, "time passes")
+    assert len((revoked.host.log / "re6stnet.log").read_text().splitlines()) - size < 30
+    assert revoked.process is not None
+    assert revoked.process.poll() is None

@@ -5,6 +5,8 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
+import pytest
+
 from re6st.cache import Cache
 from re6st.core.babel_keys import SWITCH_TIME
 from re6st.core.params import Parameters
@@ -72,3 +74,22 @@ def test_a_wrong_key_is_let_in_by_nobody(bed: Bed) -> None:
     )
     for node in network.nodes:
         assert "accept-bad-signatures" not in (node.host.run_directory / "babeld.conf").read_text()
+
+
+@pytest.mark.parametrize("phases", [1, 3], ids=["one step", "all of it"])
+def test_a_node_that_was_down_meanwhile_comes_back(bed: Bed, phases: int) -> None:
+    network = Network(bed, 4)
+    network.start()
+    network.wait_connected(FORMS)
+    *others, absent = network.nodes
+    assert absent.stop() == 0
+    for _ in range(phases):
+        version = parameters(others[1]).version
+        network.call("updateHMAC")
+        wait_until(lambda: all(parameters(n).version > version for n in others), 60, "the others know", bed.tails)  # noqa: B023
+    if phases > 1:
+        key = parameters(others[1]).babel_hmac_sign
+        assert key
+        assert key.hex() not in (absent.host.state / "cache.db").read_bytes().decode("latin-1")
+    absent.start()
+    network.wait_connected(FORMS)
