@@ -57,12 +57,10 @@ class PortMapper:
         self,
         ports: Sequence[tuple[int, str]],
         changed: Callable[[tuple[Endpoint, ...]], None],
-        country: str = "",
         intervals: Intervals | None = None,
     ) -> None:
         self._ports = ports
         self._changed = changed
-        self._country = country
         self._intervals = intervals or Intervals()
         self._endpoints: tuple[Endpoint, ...] = ()
         self._trouble = ""
@@ -146,7 +144,7 @@ class PortMapper:
             outside = self._mapped.get((port, protocol))
             if renew or not outside or not _holds(router, outside, protocol, port):
                 outside = self._map(router, port, protocol)
-            endpoints.append(Endpoint(host, outside, protocol, self._country))
+            endpoints.append(Endpoint(host, outside, protocol))
         if renew:
             self._renewed = now
         return tuple(endpoints)
