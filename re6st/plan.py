@@ -164,7 +164,7 @@ class Plan:
             tunnel_refresh=parameters.tunnel_refresh if can_drain and not self.config.remotes else float("inf"),
             drains=drains,
             close_time=min(CLOSE_TIME, 3 * parameters.hello) if drains else 8 * parameters.hello,
-            meeting_time=4 * parameters.hello,
+            meeting_time=(4 if drains else 6) * parameters.hello,
             neighbours=self.config.neighbours,
             disabled_protocols=self.config.disabled_protocols,
             lan=frozenset(self.config.lan),
