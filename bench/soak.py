@@ -124,7 +124,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(f"{name:<8} {measure:<12}", *(f"{value:9.0f}" for value in figures), f"{values['per_hour']:10.1f}")
     if options.json:
         result = {"nodes": options.nodes, "minutes": options.minutes, "happened": happened, "slopes": made}
-        options.json.write_text(json.dumps(result, indent=2) + "\n")
+        series = {
+            name: {m: [each[m] for each in all_of] for m in ("time", *MEASURES)} for name, all_of in samples.items()
+        }
+        options.json.write_text(json.dumps({**result, "samples": series}) + "\n")
     return 0
 
 
