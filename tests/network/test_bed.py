@@ -118,7 +118,11 @@ with Bed() as bed:
 def start_owner() -> tuple[subprocess.Popen[str], str]:
     """A process that owns a bed and waits; the name of the bed."""
     owner = subprocess.Popen(
-        [sys.executable, "-c", OWNER], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        ["env", "--default-signal=INT", sys.executable, "-c", OWNER],
+        cwd=ROOT,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
     )
     assert owner.stdout is not None
     name = owner.stdout.readline().strip()
