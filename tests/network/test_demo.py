@@ -20,7 +20,7 @@ ROOT = Path(__file__).parents[2]
 def start(*options: str) -> subprocess.Popen[str]:
     """The demo in a process group of its own, as in a terminal of its own."""
     return subprocess.Popen(
-        [sys.executable, "-m", "demo", *options],
+        ["env", "--default-signal=INT", sys.executable, "-m", "demo", *options],
         cwd=ROOT,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
