@@ -429,6 +429,7 @@ class Node:
                 case mesh.AskClose(peer):
                     self._peers.send(peer, Code.ASK_CLOSE)
                 case mesh.AllowClose(peer):
+                    log.info("%s may close its tunnel to us", peer)
                     self._peers.send(peer, Code.ALLOW_CLOSE)
                 case mesh.EnsureSession(peer):
                     self._peers.ensure(peer)

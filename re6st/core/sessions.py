@@ -162,6 +162,8 @@ class Peer:
     reply_after: float = 0.0
     version: bytes = b""
     """Highest network version known to be at the peer."""
+    telling: bytes = b""
+    """The version that we sent in this session last, until it is acknowledged."""
     queue: deque[tuple[float, bytes]] = field(default_factory=lambda: deque(maxlen=QUEUE_LIMIT))
 
     def connected(self, now: float) -> bool:
@@ -307,7 +309,7 @@ class Sessions:
             # The peer's clock is late. Greeted as by a stranger, it asks us to make the secret.
             return self._reply_hello0(peer, source, now, None)
         peer.protocol = packet.protocol or 0
-        peer.session, peer.offered = _Session(secret), None
+        peer.session, peer.offered, peer.telling = _Session(secret), None, b""
         first = b"" if peer.protocol in FRAGILE_PROTOCOLS else b"\0" + self.version
         return self._opened(peer, source, now, [self._data(peer, first, source, now)])
 
@@ -324,9 +326,11 @@ class Sessions:
                 raise WireError("our own datagram came back")
             peer.session.heard(packet.number)
             peer.unanswered_since = None
+            if peer.telling and not packet.payload:
+                peer.version, peer.telling = max(peer.version, peer.telling), b""
             outputs += self._waiting(peer, source, now)
         elif peer.offered and packet.number > peer.offered.rx and check_data(packet, peer.offered.secret):
-            peer.session, peer.offered = peer.offered, None
+            peer.session, peer.offered, peer.telling = peer.offered, None, b""
             peer.session.heard(packet.number)
             outputs = self._opened(peer, source, now, [])
         else:
@@ -358,6 +362,8 @@ class Sessions:
         session.tx += 1
         if payload and peer.unanswered_since is None:
             peer.unanswered_since = now
+        if payload[:1] == b"\0":
+            peer.telling = payload[1:]
         data = encode_data(session.tx, payload, session.secret)
         if payload and session.tx > session.rx:
             session.sent[session.tx] = data[-MAC_LENGTH:]

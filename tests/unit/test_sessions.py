@@ -492,6 +492,20 @@ def test_older_protocols_are_answered_in_their_form(world: World) -> None:
     assert isinstance(message, Message)
 
 
+def test_who_acknowledges_a_version_has_it(world: World) -> None:
+    established(world)
+    state = world.machines[A].peer(B)
+    assert state is not None
+    world.lose = lambda to, data: to == A
+    world.send(A, B, b"\0\2signed")
+    assert state.version != b"\2signed"
+    world.lose = lambda to, data: False
+    world.send(A, B, b"\0\2signed")
+    assert state.version == b"\2signed"
+    world.send(A, B, b"\0\1signed")
+    assert state.version == b"\2signed"
+
+
 @pytest.mark.parametrize("protocol", [7, 8, 9, 10, 11])
 def test_a_release_that_ends_when_it_hears_an_older_version_is_not_told_ours(world: World, protocol: int) -> None:
     world.machines[A].protocol = protocol
