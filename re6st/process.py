@@ -110,8 +110,10 @@ class Child:
         return status
 
     def signal(self, number: signal.Signals) -> None:
+        # Not by send_signal: that looks whether it has ended, and so takes the exit status from asyncio (CPython gh-87744).
         with contextlib.suppress(ProcessLookupError):
-            self._process.send_signal(number)
+            if self.running:
+                os.kill(self.pid, number)
 
     async def stop(self, grace: float = STOP_GRACE) -> None:
         """End it: SIGTERM, and SIGKILL after `grace` seconds. Finishes also when cancelled."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 import subprocess
@@ -175,3 +176,15 @@ def test_a_rotated_log_goes_on_in_a_new_file(tmp_path: Path) -> None:
         assert log.read_text() == "two\n"
 
     asyncio.run(test())
+
+
+def test_a_signal_that_comes_too_late_does_not_take_the_exit_status_away(caplog: pytest.LogCaptureFixture) -> None:
+    async def run() -> int:
+        child = await Child.start("x", [SHELL, "-c", "exit 3"])
+        with contextlib.suppress(ChildProcessError):  # asyncio's thread was faster, where it has one
+            os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
+        child.signal(signal.SIGTERM)  # it has ended, but the event loop does not know yet
+        return await child.wait()
+
+    assert {asyncio.run(run()) for _ in range(20)} == {3}
+    assert not caplog.records
