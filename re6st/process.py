@@ -110,7 +110,7 @@ class Child:
         return status
 
     def signal(self, number: signal.Signals) -> None:
-        # Not by send_signal: that looks whether it has ended, and so takes the exit status from asyncio (CPython gh-87744).
+        # send_signal looks whether it has ended, and so takes the exit status from asyncio (CPython gh-87744).
         with contextlib.suppress(ProcessLookupError):
             if self.running:
                 os.kill(self.pid, number)
