@@ -8,17 +8,13 @@ whose text is for the user; callers retry by their own rules.
 from __future__ import annotations
 
 import asyncio
-import os
 import platform
-import socket
 from http import HTTPStatus
 
-import aiohttp
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
-from yarl import URL
 
-from re6st import PROTOCOL, __version__, cert
+from re6st import PROTOCOL, __version__, cert, http_client
 from re6st.core.prefix import Prefix, PrefixError
 from re6st.core.rpc import HEADER, METHODS, SECRET_LENGTH, Access, Ratchet, target
 
@@ -65,7 +61,7 @@ class RegistryClient:
     @property
     def url(self) -> str:
         """The registry's URL, without user and password: for messages."""
-        return str(self._base.with_user(None))
+        return str(self._base)
 
     # --- public calls ---
 
@@ -196,62 +192,31 @@ class RegistryClient:
     # --- HTTP ---
 
     async def _get(self, method: str, path: str, header: str | None = None) -> tuple[int, bytes, str]:
-        """One exchange: status (200 or 204), body and Re6stHMAC of the answer. `path` goes out as it is."""
-        url = URL(f"{self._base}{path}", encoded=True)
+        """One exchange: status (200 or 204), body and Re6stHMAC of the answer. `path` goes out as it is.
+
+        It is never repeated: that would spend a token twice, or break the ratchet.
+        """
         # Identity: the HMAC covers the body as it travels, and nothing may unpack to more than the limit.
         headers = {"User-Agent": USER_AGENT, "Accept-Encoding": "identity"}
         if header is not None:
             headers[HEADER] = header
         try:
-            async with aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(force_close=True),
-                timeout=aiohttp.ClientTimeout(total=self._timeout),
-                auto_decompress=False,
-            ) as session:
-                # aiohttp repeats a GET whose connection broke: that would spend a token twice, or break the ratchet.
-                session._retry_connection = False
-                async with session.get(url, headers=headers, allow_redirects=False) as response:
-                    return await self._read(method, response)
-        except (aiohttp.ClientError, OSError, TimeoutError, UnicodeError) as error:
-            raise RegistryUnreachable(f"registry {self.url}: {self._reason(error)}") from None
+            answer = await http_client.get(self._base, path, headers, timeout=self._timeout, limit=ANSWER_LIMIT)
+        except http_client.HttpError as error:
+            raise RegistryUnreachable(f"registry {self.url}: {error}") from None
+        except http_client.TooLong:
+            raise self._bad(method, f"longer than {ANSWER_LIMIT} bytes") from None
+        if answer.status not in (HTTPStatus.OK, HTTPStatus.NO_CONTENT):
+            raise self._refused(method, answer)
+        return answer.status, answer.body, answer.headers.get(HEADER.lower(), "")
 
-    async def _read(self, method: str, response: aiohttp.ClientResponse) -> tuple[int, bytes, str]:
-        if response.status not in (HTTPStatus.OK, HTTPStatus.NO_CONTENT):
-            raise self._refused(method, response)
-        body = bytearray()
-        async for chunk in response.content.iter_chunked(1 << 16):
-            body += chunk
-            if len(body) > ANSWER_LIMIT:
-                raise self._bad(method, f"longer than {ANSWER_LIMIT} bytes")
-        return response.status, bytes(body), response.headers.get(HEADER, "")
-
-    def _reason(self, error: Exception) -> str:
-        match error:
-            case TimeoutError():
-                return f"no answer within {self._timeout:g} s. Try again later, or check the network and --registry."
-            case aiohttp.ClientConnectorCertificateError():
-                return f"its TLS certificate is not accepted ({_line(error.certificate_error)})."
-            case aiohttp.ClientSSLError():
-                return f"it does not speak TLS ({_line(error.os_error)}). Has it an http:// address?"
-            case aiohttp.ClientConnectorError(os_error=socket.gaierror()) | UnicodeError():
-                return "host name unknown. Check --registry."
-            case aiohttp.ClientConnectorError(os_error=cause):
-                words = os.strerror(cause.errno) if cause.errno else _line(cause)
-                return f"cannot connect: {words}. Check the network and --registry."
-            case aiohttp.ClientPayloadError() | aiohttp.ServerDisconnectedError() | ConnectionError():
-                return "the connection broke off before the answer was complete. Try again."
-            case aiohttp.ClientResponseError():
-                return "what answers there is no HTTP server. Check --registry."
-        return f"{_line(error)}."
-
-    def _refused(self, method: str, response: aiohttp.ClientResponse) -> RegistryRefused:
-        status = response.status
-        place = response.headers.get("Location", "")[:200]
-        if 300 <= status < 400 and place:
+    def _refused(self, method: str, answer: http_client.Response) -> RegistryRefused:
+        place = answer.headers.get("location", "")[:200]
+        if 300 <= answer.status < 400 and place:
             cause = f"it sends us on to {place!r}. Give the address it means as --registry."
         else:
-            cause = f"{method} refused: {status} {_phrase(status)}"
-        return RegistryRefused(f"registry {self.url}: {cause}", status)
+            cause = f"{method} refused: {answer.status} {http_client.phrase(answer.status)}"
+        return RegistryRefused(f"registry {self.url}: {cause}", answer.status)
 
     def _bad(self, method: str, cause: str) -> RegistryAnswerError:
         return RegistryAnswerError(f"registry {self.url}: bad answer to {method}: {cause}")
@@ -273,24 +238,9 @@ class RegistryClient:
         return self.identity
 
 
-def parse_url(url: str) -> URL:
+def parse_url(url: str) -> http_client.Url:
     """The base of a registry's calls, without a final '/' (wire.md 3.1). Raises RegistryError."""
     try:
-        base = URL(url.strip())
-        if base.scheme in ("http", "https") and base.host and not base.raw_query_string and not base.raw_fragment:
-            return URL(str(base).rstrip("/"), encoded=True)
+        return http_client.parse_url(url)
     except ValueError:
-        pass
-    raise RegistryError(f"registry {url!r}: not of the form http://HOST[:PORT][/PATH]. Check --registry.")
-
-
-def _line(error: Exception) -> str:
-    """The first line of an error of a library."""
-    return (str(error).splitlines() or [""])[0][:200] or type(error).__name__
-
-
-def _phrase(status: int) -> str:
-    try:
-        return HTTPStatus(status).phrase
-    except ValueError:
-        return "unknown status"
+        raise RegistryError(f"registry {url!r}: not of the form http://HOST[:PORT][/PATH]. Check --registry.") from None

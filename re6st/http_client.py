@@ -1,0 +1,186 @@
+"""One GET over HTTP/1.1, or HTTPS, on a connection of its own (RFC 9112): all that a node asks of a registry.
+
+Nothing is followed, unpacked or asked twice, no proxy is used, and what comes back is bounded in size and time. It
+stands alone, since a client for everything would be a quarter of the node's memory.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import contextlib
+import os
+import socket
+import ssl
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass, field
+from http import HTTPStatus
+from urllib.parse import quote, unquote, urlsplit
+
+import h11
+
+CHUNK = 1 << 16
+SECOND_ADDRESS = 0.25
+"""Seconds until the next address of a host is tried beside one that does not answer (RFC 8305 section 8)."""
+PORTS = {"http": 80, "https": 443}
+VERSION = b"HTTP/1."
+
+
+class HttpError(Exception):
+    """No answer, or only a part of one; the text says the cause and what to do, in words for the user."""
+
+
+class TooLong(Exception):
+    """An answer with more bytes than its limit."""
+
+
+@dataclass(frozen=True, slots=True)
+class Url:
+    """Where a server is: what its paths begin with, and what it is told to let us in."""
+
+    scheme: str
+    host: str
+    port: int
+    path: str
+    """Percent-encoded, and without a final '/'."""
+    credentials: str = field(default="", repr=False)
+    """USER:PASSWORD, or nothing."""
+
+    @property
+    def authority(self) -> str:
+        """The host as the server is called, with the port where it is not the usual one."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return host if self.port == PORTS[self.scheme] else f"{host}:{self.port}"
+
+    def __str__(self) -> str:
+        """Without user and password: for messages."""
+        return f"{self.scheme}://{self.authority}{self.path}"
+
+
+@dataclass(frozen=True, slots=True)
+class Response:
+    """Headers are by their name in lower case. Of what is no success (2xx) the body is not read."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+
+def parse_url(text: str) -> Url:
+    """A URL of the form http[s]://[USER[:PASSWORD]@]HOST[:PORT][/PATH]. Raises ValueError."""
+    parts = urlsplit(text.strip())
+    if parts.scheme not in PORTS or not parts.hostname or parts.query or parts.fragment:
+        raise ValueError(text)
+    # IDNA is for what is not ASCII; socket.getaddrinfo() refuses the rest of what is no name.
+    host = parts.hostname if parts.hostname.isascii() else parts.hostname.encode("idna").decode("ascii")
+    if any(character.isspace() or not character.isprintable() for character in host):
+        raise ValueError(text)
+    path = quote(parts.path.rstrip("/"), safe="/%:@!$&'()*+,;=~")
+    credentials = f"{unquote(parts.username)}:{unquote(parts.password or '')}" if parts.username is not None else ""
+    port = PORTS[parts.scheme] if parts.port is None else parts.port
+    return Url(parts.scheme, host, port, path, credentials)
+
+
+async def get(url: Url, target: str, headers: Mapping[str, str], *, timeout: float, limit: int) -> Response:
+    """GET the path and query `target` below `url`, as they are. Raises HttpError, TooLong (over `limit` bytes)."""
+    sent = [("Host", url.authority), ("Accept", "*/*"), ("Connection", "close"), *headers.items()]
+    if url.credentials:
+        sent.append(("Authorization", "Basic " + base64.b64encode(url.credentials.encode()).decode("ascii")))
+    try:
+        async with asyncio.timeout(timeout), _connection(url) as (reader, writer):
+            connection = h11.Connection(h11.CLIENT)
+            writer.write(connection.send(h11.Request(method="GET", target=url.path + target, headers=sent)) or b"")
+            connection.send(h11.EndOfMessage())
+            await writer.drain()
+            return await _read(connection, reader, limit)
+    except TimeoutError:
+        cause = f"no answer within {timeout:g} s. Try again later, or check the network and --registry."
+        raise HttpError(cause) from None
+    except h11.RemoteProtocolError:
+        raise HttpError("what answers there is no HTTP server. Check --registry.") from None
+    except (OSError, EOFError):
+        raise HttpError("the connection broke off before the answer was complete. Try again.") from None
+
+
+async def _read(connection: h11.Connection, reader: asyncio.StreamReader, limit: int) -> Response:
+    """Raises EOFError when it ends too early, RemoteProtocolError for what is no answer."""
+    head: h11.Response | None = None
+    body = bytearray()
+    began, ended = b"", False
+    while True:
+        try:
+            event = connection.next_event()
+        except h11.RemoteProtocolError:
+            # The end of the connection is all that was wrong.
+            if ended and began.startswith(VERSION[: len(began)]):
+                raise EOFError from None
+            raise
+        if event is h11.NEED_DATA:
+            data = await reader.read(CHUNK)
+            began, ended = began + data[: len(VERSION) - len(began)], not data
+            # Some speak first and wait, as an SSH server does: what it is shows before it has sent a whole head.
+            if not VERSION.startswith(began):
+                raise h11.RemoteProtocolError("another protocol")
+            connection.receive_data(data)
+        elif isinstance(event, h11.Response):
+            head = event
+            if not 200 <= head.status_code < 300:
+                break
+        elif isinstance(event, h11.Data):
+            body += event.data
+            if len(body) > limit:
+                raise TooLong
+        elif isinstance(event, h11.EndOfMessage):
+            break
+    assert head is not None
+    names = {name.decode("ascii"): value.decode("latin-1") for name, value in head.headers}
+    return Response(int(head.status_code), names, bytes(body))
+
+
+@contextlib.asynccontextmanager
+async def _connection(url: Url) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
+    """Raises HttpError when there is none."""
+    try:
+        reader, writer = await asyncio.open_connection(
+            url.host,
+            url.port,
+            ssl=ssl.create_default_context() if url.scheme == "https" else None,
+            happy_eyeballs_delay=SECOND_ADDRESS,
+        )
+    except TimeoutError as error:
+        if error.errno is None:  # ours
+            raise
+        raise HttpError(_cannot_connect(error)) from None
+    except ssl.SSLCertVerificationError as error:
+        raise HttpError(f"its TLS certificate is not accepted ({first_line(error)}).") from None
+    except ssl.SSLError as error:
+        raise HttpError(f"it does not speak TLS ({first_line(error)}). Has it an http:// address?") from None
+    except (socket.gaierror, UnicodeError):
+        raise HttpError("host name unknown. Check --registry.") from None
+    except OSError as error:
+        raise HttpError(_cannot_connect(error)) from None
+    try:
+        yield reader, writer
+    finally:
+        # There is nothing left to be said, and a server that takes its time to close TLS is not waited for.
+        writer.transport.abort()
+        with contextlib.suppress(OSError):
+            await writer.wait_closed()
+
+
+def _cannot_connect(error: OSError) -> str:
+    words = os.strerror(error.errno) if error.errno else first_line(error)
+    return f"cannot connect: {words}. Check the network and --registry."
+
+
+def first_line(error: Exception) -> str:
+    """The first line of an error of a library, of at most 200 characters."""
+    return (str(error).splitlines() or [""])[0][:200] or type(error).__name__
+
+
+def phrase(status: int) -> str:
+    """A status in words."""
+    try:
+        return HTTPStatus(status).phrase
+    except ValueError:
+        return "unknown status"
