@@ -46,11 +46,11 @@ def ping_pairs(pairs: Iterable[Pair], timeout: float = 2.0, size: int = 64) -> d
         for pair in pairs:
             host, address = pair
             results[pair] = None
-            own = host.shared_socket("ping", _open)
+            own = host.shared_socket("ping", echo_socket)
             with contextlib.suppress(KeyError):
                 selector.register(own, selectors.EVENT_READ)
             token = secrets.randbits(64)
-            packet = HEADER.pack(ECHO_REQUEST, 0, 0, token).ljust(size - IPV6_HEADER, b".")
+            packet = echo_request(token, size)
             waiting[token] = pair, time.monotonic()
             with contextlib.suppress(OSError):  # no route, or too big: no answer then
                 own.sendto(packet, (str(address), 0))
@@ -119,13 +119,13 @@ class Pinger:
 
     def _run(self, stop: threading.Event) -> None:
         stream = secrets.randbits(32) << 32
-        with self.source.namespace.call(_open) as own, selectors.DefaultSelector() as selector:
+        with self.source.namespace.call(echo_socket) as own, selectors.DefaultSelector() as selector:
             selector.register(own, selectors.EVENT_READ)
             due = time.monotonic()
             while not stop.is_set():
                 number, now = len(self.times), time.monotonic()
                 self.times.append(now)
-                packet = HEADER.pack(ECHO_REQUEST, 0, 0, stream | number).ljust(64 - IPV6_HEADER, b".")
+                packet = echo_request(stream | number)
                 with contextlib.suppress(OSError):  # no route: no answer then
                     own.sendto(packet, (str(self.target), 0))
                 # A pause of this process itself must not be followed by a burst.
@@ -168,7 +168,13 @@ def _receive(own: socket.socket, waiting: dict[int, tuple[Pair, float]], results
                 results[pair] = time.monotonic() - sent
 
 
-def _open() -> socket.socket:
+def echo_request(token: int, size: int = 64) -> bytes:
+    """The packet, without its IPv6 header, which is part of the size; the answer has the same token."""
+    return HEADER.pack(ECHO_REQUEST, 0, 0, token).ljust(size - IPV6_HEADER, b".")
+
+
+def echo_socket() -> socket.socket:
+    """A socket that sends echo requests and gets the answers to those of its whole host."""
     own = socket.socket(socket.AF_INET6, socket.SOCK_RAW, socket.IPPROTO_ICMPV6)
     own.setsockopt(socket.IPPROTO_ICMPV6, _ICMP6_FILTER, _ONLY_REPLIES)
     own.setsockopt(socket.IPPROTO_IPV6, 62, 1)  # IPV6_DONTFRAG (linux/in6.h), which Python does not name

@@ -1,0 +1,201 @@
+"""A network of forty nodes on one machine: until all reach all, what idle nodes cost, and what chaos does to them.
+
+- form: all nodes are started at once, in a network that does not exist yet; until every pair answers;
+- idle: processor time, traffic and memory of each node while nothing happens;
+- chaos: faults at random, from a seed; every pair that could talk must do so again within 10 seconds.
+
+Everything runs on this one machine, so its processors are the bound: the load is told beside the figures.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+import statistics
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from bench.support.results import keep, say
+from testbed import Bed, Network, Node
+from testbed.bed import command
+from testbed.chaos import Chaos, Report
+from testbed.watch import Watch
+
+FORMS = 600
+SETTLES = 30.0
+"""Seconds after all reach all, until what follows is called idle."""
+AGAIN = 10.0
+"""Seconds within which a pair that could talk must do so again."""
+TICKS = os.sysconf("SC_CLK_TCK")
+
+Figures = dict[str, Any]
+
+
+def cost(node: Node) -> dict[str, tuple[float, float]]:
+    """Processor seconds so far, and memory in MB, of each program of a node.
+
+    Memory that several processes share is divided among them (Pss of proc(5)).
+    """
+    found: dict[str, tuple[float, float]] = {}
+    for pid, words in node.host.processes().items():
+        name = "re6stnet" if node.process is not None and pid == node.process.pid else Path(words[0]).name
+        proc = Path("/proc", str(pid))
+        try:
+            times = (proc / "stat").read_text().rpartition(")")[2].split()
+            pss = re.search(r"^Pss:\s+(\d+)", (proc / "smaps_rollup").read_text(), re.MULTILINE)
+        except OSError:
+            continue  # ended meanwhile
+        cpu, memory = found.get(name, (0.0, 0.0))
+        found[name] = cpu + (int(times[11]) + int(times[12])) / TICKS, memory + int(pss[1] if pss else 0) / 1024
+    return found
+
+
+def traffic(node: Node) -> int:
+    """Bytes that went out of and into a node's host so far."""
+    port = node.host.ports["eth0"]
+    shown = json.loads(command("ip", "-n", port.switch.full_name, "-s", "-j", "link", "show", "dev", port.name))
+    return int(shown[0]["stats64"]["rx"]["bytes"] + shown[0]["stats64"]["tx"]["bytes"])
+
+
+def form(network: Network) -> Figures:
+    """Start all, and wait until every pair answers. Raises AssertionError."""
+    network.create()
+    say(f"enrolling {len(network.nodes)} nodes")
+    network.enrol()
+    began = time.monotonic()
+    for node in network.nodes:
+        node.start()
+    with Watch(network.nodes).running() as watch:
+        while silent := len([pair for pair in watch.pairs if watch.through.get(pair, 0.0) <= watch.began]):
+            network.check_alive()
+            if time.monotonic() > began + FORMS:
+                raise AssertionError(f"{silent} pairs of {len(watch.pairs)} do not answer after {FORMS} s")
+            time.sleep(0.1)
+        seconds = time.monotonic() - began
+    say(f"all {len(watch.pairs)} pairs answered after {seconds:.1f} s")
+    return {"seconds": round(seconds, 1), "pairs": len(watch.pairs)}
+
+
+def idle(network: Network, seconds: float) -> Figures:
+    """What the nodes use while nothing happens."""
+    say(f"idle: {SETTLES + seconds:.0f} s")
+    time.sleep(SETTLES)
+    before = [(cost(node), traffic(node)) for node in network.nodes]
+    began = time.monotonic()
+    time.sleep(seconds)
+    took = time.monotonic() - began
+    after = [(cost(node), traffic(node)) for node in network.nodes]
+    tunnels = len(network.tunnels())
+    figures: Figures = {"seconds": round(took, 1), "tunnels": tunnels, "load": os.getloadavg()[0]}
+    for name in ("re6stnet", "babeld", "openvpn"):
+        used = [
+            (b.get(name, (0, 0))[0] - a.get(name, (0, 0))[0]) / took
+            for (a, _), (b, _) in zip(before, after, strict=True)
+        ]
+        memory = [b.get(name, (0, 0))[1] for b, _ in after]
+        figures[name] = {
+            "cpu_percent": round(statistics.mean(used) * 100, 2),
+            "cpu_percent_largest": round(max(used) * 100, 2),
+            "memory_mb": round(statistics.mean(memory), 1),
+            "memory_mb_largest": round(max(memory), 1),
+        }
+    sent = [(b - a) / took for (_, a), (_, b) in zip(before, after, strict=True)]
+    figures["bytes_per_second"] = round(statistics.mean(sent))
+    figures["bytes_per_second_and_tunnel_end"] = round(sum(sent) / (2 * tunnels)) if tunnels else None
+    for name, values in figures.items():
+        say(f"  {name}: {values}")
+    return figures
+
+
+def chaos(network: Network, seed: int, seconds: float, every: float) -> Report:
+    """Faults at random for so long."""
+    say(f"chaos: {seconds:.0f} s, seed {seed}")
+    run = Chaos(network, seed, every=every)
+    run.said = say
+    watch = Watch(network.nodes)
+    with watch.running():
+        time.sleep(2 * watch.pace)
+        return run.run(watch, seconds, AGAIN + 5)
+
+
+def told(report: Report) -> Figures:
+    """What is kept of a report."""
+    slow = [asdict(outage) for outage in report.outages if outage.seconds > AGAIN]
+    longest = sorted(report.longest.items(), key=lambda item: -item[1])
+    seconds: dict[str, list[float]] = {}
+    for outage in report.outages:
+        seconds.setdefault(outage.reason, []).append(outage.seconds)
+    kinds = {
+        reason: {
+            "outages": len(seconds[reason]),
+            "median_s": round(statistics.median(seconds[reason]), 2),
+            "longest_s": value,
+        }
+        for reason, value in longest
+    }
+    say(f"faults: {report.faults}")
+    for reason, found in kinds.items():
+        say(
+            f"  {reason:<28} {found['outages']:5} outages, median {found['median_s']:6.2f} s, longest {found['longest_s']:6.2f} s"
+        )
+    say(f"{len(slow)} outages longer than {AGAIN:g} s; {len(report.failures)} nodes ended by themselves")
+    return {
+        "seed": report.seed,
+        "seconds": report.seconds,
+        "faults": report.faults,
+        "failures": report.failures,
+        "watch_pause_s": report.watch_pause,
+        "longer_than_10_s": slow[:100],
+        "kinds": kinds,
+    }
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command; its exit code: 1 if a pair that could talk did not for more than 10 seconds."""
+    parser = argparse.ArgumentParser(
+        prog="./run bench scale", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--nodes", type=int, default=40, metavar="N", help="how many (default: 40)")
+    parser.add_argument("--minutes", type=float, default=10, metavar="N", help="of chaos; 0: none (default: 10)")
+    parser.add_argument("--every", type=float, default=5, metavar="S", help="seconds between faults (default: 5)")
+    parser.add_argument("--seed", type=int, default=1, metavar="N", help="of the chaos (default: 1)")
+    parser.add_argument(
+        "--idle", type=float, default=60, metavar="S", help="seconds to look at idle nodes (default: 60)"
+    )
+    parser.add_argument(
+        "--registry-option", action="append", default=[], metavar="OPTION", help="e.g. --client-count=4"
+    )
+    parser.add_argument("--logs", type=Path, metavar="DIR", help="keep the logs of the nodes there")
+    parser.add_argument("--quick", action="store_true", help="two minutes of chaos, 20 s idle")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="figures (default: docs/bench/scale.json)")
+    options = parser.parse_args(arguments)
+    results: Figures = {"nodes": options.nodes, "registry_options": options.registry_option}
+    with Bed() as bed:
+        network = Network(bed, options.nodes, registry_options=options.registry_option)
+        try:
+            results["form"] = form(network)
+            if options.idle:
+                results["idle"] = idle(network, 20 if options.quick else options.idle)
+            if options.minutes:
+                minutes = min(options.minutes, 2) if options.quick else options.minutes
+                results["chaos"] = told(chaos(network, options.seed, minutes * 60, options.every))
+        finally:
+            if options.logs:
+                for node in network.nodes:
+                    for name in ("re6stnet.log", "babeld.log"):
+                        if (node.host.log / name).exists():
+                            options.logs.mkdir(parents=True, exist_ok=True)
+                            (options.logs / f"{node.name}-{name}").write_bytes((node.host.log / name).read_bytes())
+    keep("scale", results, options.json)
+    found = results.get("chaos", {})
+    return int(bool(found.get("longer_than_10_s") or found.get("failures")))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
