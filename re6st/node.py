@@ -410,6 +410,8 @@ class Node:
                     self._tunnels.open(peer, endpoints)
                 case mesh.CloseTunnel(peer, reason):
                     log.info("closing the tunnel to %s: %s", peer, reason)
+                    if not self._mesh.tunnels[peer].met:
+                        self._updates.doubt()
                     self._tunnels.close(peer)
                 case mesh.DrainTunnel(peer):
                     log.info("draining the tunnel to %s", peer)

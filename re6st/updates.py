@@ -48,6 +48,8 @@ class Updates:
         self._wanted = asyncio.Event()
         self._renew_now = asyncio.Event()
         self._heard = b""
+        self._doubts = Backoff(CHECK_FIRST, CHECK_INTERVAL)
+        self._doubt_again = 0.0
 
     @property
     def parameters(self) -> Parameters:
@@ -107,6 +109,16 @@ class Updates:
     def refresh(self) -> None:
         """Ask the registry for the parameters, soon."""
         self._wanted.set()
+
+    def doubt(self) -> None:
+        """Somebody does not understand us: ask the registry whether we missed something, ever more rarely.
+
+        Where the registry's node is an older one, hellos that are too short for it keep us from hearing of others.
+        """
+        now = asyncio.get_running_loop().time()
+        if now >= self._doubt_again:
+            self._doubt_again = now + self._doubts.next()
+            self._wanted.set()
 
     def hear(self, version: bytes) -> bytes | None:
         """A peer's version (code 0). Returns our own, if the peer should have it (wire.md 6.5)."""
@@ -170,6 +182,8 @@ class Updates:
             log.error("%s", error)
             return
         self._parameters = parameters
+        self._doubts.reset()
+        self._doubt_again = 0.0
         log.info("network parameters %s are in force", params.version_number(parameters.version))
         if self.identity.cert.serial_number in parameters.crl:
             log.warning("our certificate %s is revoked: renewing it", self.identity.cert.serial_number)

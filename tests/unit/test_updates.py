@@ -335,6 +335,30 @@ def test_who_looks_lost_twice_in_a_row_asks(
     world.run(watch)
 
 
+def test_who_is_not_understood_asks_at_once_but_not_again_and_again(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Backoff, "next", lambda self: 60.0)
+    registry = world.registry
+    first = world.updates
+    asyncio.run(first.start())
+    registry.asked = 0
+
+    async def watch() -> None:
+        first.doubt()
+        await until(lambda: registry.asked == 1)
+        first.doubt()
+        await asyncio.sleep(0.05)
+        assert registry.asked == 1, "not twice within a minute"
+        registry.parameters = registry.version(2)
+        first.refresh()
+        await until(lambda: first.parameters == registry.parameters)
+        first.doubt()
+        await until(lambda: registry.asked == 3)  # it may be something else now
+
+    world.run(watch)
+
+
 def test_who_is_not_lost_does_not_ask(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(updates, "CHECK_FIRST", 0.005)
     started(world)
