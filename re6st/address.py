@@ -65,6 +65,15 @@ class OwnAddresses:
                 found += [Endpoint(str(ip), port, protocol, self.country) for port, protocol in protocols]
         return tuple(found)
 
+    def origin(self, endpoint: Endpoint) -> str:
+        """How we know one of our endpoints: `given` (--ip), `upnp`, `seen` by peers, or `local`."""
+        ip = ip_address(endpoint.host)
+        if any(ip == given for given in self.given):
+            return "given"
+        if ip.version == 4 and self.mapped:
+            return "upnp"
+        return "seen" if ip in self.learned else "local"
+
     def addresses(self) -> list[Ip]:
         """Ours, whether there is a server on them or not; best first."""
         mapped = [ip_address(endpoint.host) for endpoint in self.mapped if endpoint.host]

@@ -21,13 +21,14 @@ from re6st.address import OwnAddresses
 from re6st.answers import Answers
 from re6st.babel_socket import BINARY_SOCKET, offer
 from re6st.cache import Cache
-from re6st.client import RegistryClient, RegistryError
+from re6st.client import RegistryError
 from re6st.control import ControlServer
 from re6st.core import mesh
 from re6st.core.chronicle import Chronicle
 from re6st.core.params import Parameters
 from re6st.core.prefix import Prefix, address, subnet
 from re6st.core.survey import survey
+from re6st.core.ways import Ways
 from re6st.core.wire import Code, Endpoint, parse_addresses
 from re6st.forwarding import Advertisements
 from re6st.home import Home, locator
@@ -39,6 +40,7 @@ from re6st.observer import Observer
 from re6st.peers import NodeCrypto, Peers, control_socket
 from re6st.plan import Config, Plan
 from re6st.reach import Audience, Reach
+from re6st.registry_calls import CountedClient
 from re6st.rundir import RunDirectory
 from re6st.tasks import Tasks, end, unless
 from re6st.tunnels import Tunnels
@@ -78,7 +80,7 @@ class Node:
         self._programs = {name: process.find_program(name) for name in PROGRAMS}
         if config.multicast:
             self._programs[multicast.PROGRAM] = process.find_program(multicast.PROGRAM, multicast.REMEDY)
-        self._client = RegistryClient(config.registry, identity)
+        self._client = CountedClient(config.registry, identity)
         self._run = RunDirectory(config.run)
         local = [ip for ip in kernel.local_addresses() if ip not in self.network]
         self._own = OwnAddresses(config.ports, config.ip, local, network=self.network)
@@ -89,6 +91,7 @@ class Node:
         self._babel_news = asyncio.Event()
         self._audience = Audience()
         self._chronicle = Chronicle()
+        self._ways = Ways()
 
     # -- start --
 
@@ -195,6 +198,8 @@ class Node:
             self._tunnels,
             self._own,
             self._chronicle,
+            self._ways,
+            lambda: self._client.answered,
             self.config.verbosity,
         )
         self._control = ControlServer(observer, self.config.run, self.config.console)
@@ -331,6 +336,7 @@ class Node:
             self._changed.clear()
             was = self._mesh.connected
             seen = survey(self._babel.table, self.network, self.prefix)
+            self._ways.note(self._babel.table, time.time())
             self._event(mesh.Surveyed(replace(seen, running=self._babel.ready.is_set())))
             if self._mesh.connected != was:
                 log.info("connected to the network" if self._mesh.connected else "the registry's node is out of reach")

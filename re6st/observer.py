@@ -19,12 +19,16 @@ from re6st.core.mesh import Mesh
 from re6st.core.params import version_number
 from re6st.core.prefix import Prefix, PrefixError, address, subnet
 from re6st.core.report import Record
+from re6st.core.ways import Ways
 from re6st.logs import LEVELS, set_verbosity
 from re6st.plan import Plan
 from re6st.tunnels import Tunnels
 
 PAGE = 1000
 """Routes, or events, in one answer."""
+NAMES_LIMIT = 64
+"""Names asked for at once."""
+TEXT_LIMIT = 100
 BEHIND_LIMIT = 256
 """Events that wait for somebody who watches, before the connection ends."""
 
@@ -32,7 +36,10 @@ log = logging.getLogger(__name__)
 
 
 class Observer:
-    """Answers for one node. `plan` and the rooms are those of the node; `verbosity` is its -v."""
+    """Answers for one node. `plan` and the rooms are those of the node; `verbosity` is its -v.
+
+    `answered` says when the registry last answered (Unix time).
+    """
 
     def __init__(
         self,
@@ -42,6 +49,8 @@ class Observer:
         tunnels: Tunnels,
         own: OwnAddresses,
         chronicle: Chronicle,
+        ways: Ways,
+        answered: Callable[[], float | None],
         verbosity: int,
     ) -> None:
         self._plan = plan
@@ -50,6 +59,8 @@ class Observer:
         self._tunnels = tunnels
         self._own = own
         self._chronicle = chronicle
+        self._ways = ways
+        self._answered = answered
         self._verbosity = verbosity
         self._silent = verbosity == 0
         self._started = time.monotonic()
@@ -59,6 +70,7 @@ class Observer:
             "neighbours": self._neighbours,
             "routes": self._routes,
             "why": self._why,
+            "names": self._names,
             "events": self._events,
         }
 
@@ -126,10 +138,13 @@ class Observer:
                 "url": plan.config.registry,
                 "cn": parameters.registry_prefix.cn,
                 "connected": self._mesh.connected,
+                "answered": self._answered(),
             },
             "parameters": version_number(parameters.version),
             "advertised": [
-                {"host": e.host, "port": e.port, "protocol": e.protocol} for e in self._own.endpoints() if e.port
+                {"host": e.host, "port": e.port, "protocol": e.protocol, "origin": self._own.origin(e)}
+                for e in self._own.endpoints()
+                if e.port
             ],
             "servers": [
                 {
@@ -166,19 +181,33 @@ class Observer:
         return report.routes(self._mesh.survey, self._babel.table, network, offset, limit)
 
     def _why(self, given: _Arguments) -> Record:
-        peer = given.prefix("peer")
+        text = given.text("peer")
         given.end()
         plan = self._plan()
-        network = plan.identity.trust.network
-        if peer == plan.identity.prefix:
+        network, own = plan.identity.trust.network, plan.identity.prefix
+        peer = self._find(text)
+        if peer == own:
             raise ControlError(Status.USAGE, f"{peer} is this node itself")
+        ways = report.why(self._mesh.survey, self._babel.table, network, peer) if peer else []
+        if peer is None or not ways:
+            raise ControlError(Status.NOT_FOUND, f"no way to {peer or text} is known")
+        since = report.since(self._mesh.survey, self._ways[subnet(network, peer)])
+        return {**report.name(network, peer), "since": since, "routes": ways}
+
+    def _names(self, given: _Arguments) -> Record:
+        texts = given.texts("peers")
+        given.end()
+        network = self._plan().identity.trust.network
+        found = {text: self._find(text) for text in texts}
+        return {"names": {text: report.name(network, peer) if peer else None for text, peer in found.items()}}
+
+    def _find(self, text: str) -> Prefix | None:
+        identity = self._plan().identity
         try:
-            ways = report.why(self._mesh.survey, self._babel.table, network, peer)
+            return report.find(self._babel.table, identity.trust.network, identity.prefix, text)
         except PrefixError as error:
-            raise ControlError(Status.USAGE, f"peer: {error}") from None
-        if not ways:
-            raise ControlError(Status.NOT_FOUND, f"no way to {peer} is known")
-        return {"peer": peer.cn, "routes": ways}
+            message = f"{text!r} is no node, such as 4/16, and no address or subnet of one: {error}"
+            raise ControlError(Status.USAGE, message) from None
 
     def _events(self, given: _Arguments) -> Record:
         after, limit = given.integer("after", 0, 1 << 60, 0), given.integer("limit", 1, PAGE, PAGE)
@@ -230,12 +259,19 @@ class _Arguments:
             raise ControlError(Status.USAGE, f"{name} is no number between {low} and {high}")
         return value
 
-    def prefix(self, name: str) -> Prefix:
-        value = self._values.pop(name, None)
-        try:
-            return Prefix.from_cn(value if isinstance(value, str) else "")
-        except PrefixError:
-            raise ControlError(Status.USAGE, f"{name} is no prefix of a node, such as 4/16") from None
+    def text(self, name: str) -> str:
+        return self._text(name, self._values.pop(name, None))
+
+    def texts(self, name: str) -> list[str]:
+        values = self._values.pop(name, None)
+        if not isinstance(values, list) or len(values) > NAMES_LIMIT:
+            raise ControlError(Status.USAGE, f"{name} is no list of at most {NAMES_LIMIT} texts")
+        return [self._text(name, value) for value in values]
+
+    def _text(self, name: str, value: object) -> str:
+        if not isinstance(value, str) or not 0 < len(value) <= TEXT_LIMIT or not value.isprintable():
+            raise ControlError(Status.USAGE, f"{name} is no text of 1 to {TEXT_LIMIT} characters")
+        return value
 
     def end(self) -> None:
         if self._values:

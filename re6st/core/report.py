@@ -8,13 +8,14 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from ipaddress import IPv6Network
+from ipaddress import AddressValueError, IPv6Address, IPv6Network, NetmaskValueError
 
 from re6st.core.babel_lines import INFINITY, Neighbour, NextHop, Route, Table
 from re6st.core.chronicle import Happening
 from re6st.core.mesh import Mesh, Phase
-from re6st.core.prefix import Prefix, prefix_of, subnet
+from re6st.core.prefix import Prefix, PrefixError, address, address_bits, prefix_of, subnet
 from re6st.core.survey import Survey
+from re6st.core.ways import Way
 
 Record = dict[str, object]
 
@@ -204,6 +205,48 @@ def why(survey: Survey, table: Table, network: IPv6Network, peer: Prefix) -> lis
     ways = [r for r in table.routes.values() if r.destination == destination and not r.source.prefixlen]
     owners = _owners(survey)
     return [_route(r, network, owners) for r in sorted(ways, key=lambda r: (not r.installed, r.metric))]
+
+
+def since(survey: Survey, way: Way | None) -> Record | None:
+    """How long a peer has been reached like this, and by whom before."""
+    if way is None:
+        return None
+    owners = _owners(survey)
+
+    def hop(via: NextHop | None) -> Record | None:
+        return via and {"peer": _cn(owners.get(via)), "interface": via.interface, "address": str(via.address)}
+
+    return {"time": way.since, "via": hop(way.via), "before": hop(way.before)}
+
+
+def find(table: Table, network: IPv6Network, own: Prefix, text: str) -> Prefix | None:
+    """The node that a text means: its CN, its subnet, or an address in that; None: an address of no node.
+
+    Raises PrefixError for what is none of these, or outside the network.
+    """
+    if ":" not in text:
+        prefix = Prefix.from_cn(text)
+        subnet(network, prefix)
+        return prefix
+    try:
+        if "/" in text:
+            prefix_or_none = prefix_of(network, IPv6Network(text))
+            if prefix_or_none is None:
+                raise PrefixError(f"{text} is no subnet inside {network}")
+            return prefix_or_none
+        bits = address_bits(network, IPv6Address(text))
+    except (AddressValueError, NetmaskValueError, ValueError) as error:
+        raise PrefixError(str(error)) from None
+    if bits is None:
+        raise PrefixError(f"{text} is not inside {network}")
+    known = {prefix_of(network, route.destination) for route in table.routes.values()} | {own}
+    candidates = (Prefix(bits.value >> cut, bits.length - cut) for cut in range(bits.length))
+    return next((prefix for prefix in candidates if prefix in known), None)
+
+
+def name(network: IPv6Network, prefix: Prefix) -> Record:
+    """A node and its addresses."""
+    return {"peer": prefix.cn, "address": str(address(network, prefix)), "subnet": str(subnet(network, prefix))}
 
 
 def _route(route: Route, network: IPv6Network, owners: Mapping[NextHop, Prefix]) -> Record:

@@ -1,0 +1,48 @@
+"""Since when each route is what it is: which neighbour carries a destination now, and which one did before.
+
+`Ways` looks at babel's table each time it has changed; what it says is for the operator (docs/control.md, `why`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from ipaddress import IPv6Network
+
+from re6st.core.babel_lines import NextHop, Table
+
+GONE_LIMIT = 1000
+"""Destinations out of reach that are remembered."""
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """How a destination is reached since a Unix time; `via` None: not at all. `before` is the neighbour until then."""
+
+    via: NextHop | None
+    since: float
+    before: NextHop | None = None
+
+
+class Ways:
+    """The ways of all destinations. What was there at the first look has been so for longer than we know."""
+
+    def __init__(self) -> None:
+        self._ways: dict[IPv6Network, Way] = {}
+
+    def __getitem__(self, destination: IPv6Network) -> Way | None:
+        return self._ways.get(destination)
+
+    def note(self, table: Table, now: float) -> None:
+        """The table changed, at the Unix time `now`. Time is proportional to the number of routes."""
+        used = {r.destination: r.via for r in table.routes.values() if r.usable and not r.source.prefixlen}
+        for destination, via in used.items():
+            known = self._ways.get(destination)
+            if known is None or known.via != via:
+                self._ways[destination] = Way(via, now, known.via or known.before if known else None)
+        gone = [destination for destination, way in self._ways.items() if destination not in used]
+        for destination in gone[: max(0, len(gone) - GONE_LIMIT)]:
+            del self._ways[destination]
+        for destination in gone[-GONE_LIMIT:]:
+            way = self._ways[destination]
+            if way.via is not None:
+                self._ways[destination] = Way(None, now, way.via)
