@@ -16,7 +16,7 @@ import time
 from dataclasses import replace
 from datetime import UTC, datetime
 
-from re6st import PROTOCOL, babel, cert, kernel, multicast, process, tunnel
+from re6st import PROTOCOL, babel, cert, kernel, multicast, openvpn, process, tunnel
 from re6st.address import OwnAddresses
 from re6st.answers import Answers
 from re6st.babel_socket import BINARY_SOCKET, offer
@@ -60,7 +60,7 @@ SPREAD_FIRST, SPREAD_PER_ROUTE, SPREAD_LAST = 5.0, 0.02, 60.0
 LAST_WORD = 0.2
 """Seconds for the news to get to those that it cuts off: whose serial was revoked, may renew and come back."""
 BOOTSTRAP_TIME = 10.0
-PROGRAMS = (babel.PROGRAM, tunnel.PROGRAM)
+PROGRAMS = (babel.PROGRAM, openvpn.PROGRAM)
 
 log = logging.getLogger(__name__)
 

@@ -12,7 +12,7 @@ from functools import cached_property
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 
-from re6st import babel, cert, tunnel
+from re6st import babel, cert, openvpn
 from re6st.address import Ip
 from re6st.core import mesh
 from re6st.core.babel_keys import key_in_use
@@ -201,11 +201,11 @@ class Plan:
             self.programs[babel.PROGRAM], config.run, config.state, log_file, config.babel_arguments
         )
 
-    def openvpn(self) -> tunnel.Settings:
+    def openvpn(self) -> openvpn.Settings:
         """For every OpenVPN process."""
         config, parameters = self.config, self.parameters
-        return tunnel.Settings(
-            program=self.programs[tunnel.PROGRAM],
+        return openvpn.Settings(
+            program=self.programs[openvpn.PROGRAM],
             run=config.run,
             log=config.log if config.openvpn_log else None,
             ca=config.files.ca,
@@ -219,7 +219,7 @@ class Plan:
     def server_command(self, port: int, protocol: str) -> list[str]:
         """One of our servers. Without a file of DH parameters it offers ECDHE only, which every OpenVPN 2.4 speaks."""
         dh = self.config.dh or self.config.state / "dh.pem"
-        return tunnel.server_command(
+        return openvpn.server_command(
             self.openvpn(),
             server_interface(protocol),
             port,

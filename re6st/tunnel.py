@@ -1,7 +1,6 @@
-"""OpenVPN: command lines, the management connection, server and client tunnels (wire.md section 8, design.md 3).
+"""Server and client tunnels: the life of one of each, from its first OpenVPN process on (wire.md section 8).
 
-Every process is driven over its management socket, a unix socket in the run directory: no helper scripts, nothing is
-evaluated. Revoked certificates are refused by OpenVPN itself, which looks for a file named like the serial number.
+openvpn.py knows how a process is started and spoken with.
 """
 
 from __future__ import annotations
@@ -9,18 +8,16 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
+from re6st import openvpn
 from re6st.core.openvpn_lines import (
     Client,
     ClientChange,
     Environment,
-    Event,
     Fatal,
     Hold,
-    Reader,
     State,
     Traffic,
     Up,
@@ -28,11 +25,9 @@ from re6st.core.openvpn_lines import (
 from re6st.core.prefix import Prefix, PrefixError
 from re6st.core.wire import Endpoint
 from re6st.kernel import Address, source_address
-from re6st.process import Child, connect, end_of, keep_running, last_words
+from re6st.openvpn import FOLLOW, Management, Settings, client_command
+from re6st.process import end_of, keep_running, last_words
 
-PROGRAM = "openvpn"
-START_TIME = 5.0
-"""Seconds a process has to open its management socket."""
 CONNECT_TIME = 15.0
 """Seconds a client has to get connected to one address."""
 SILENT_TIME = 10.0
@@ -42,166 +37,8 @@ STAGGER = 2.5
 LAST_TRY = 3.0
 """Seconds more for OpenVPN's own retries at the last address: they would take long."""
 CLIENT_LIMIT = 100_000
-COUNT_TIME = 5
-"""Seconds between two reports of how many bytes went through a tunnel."""
-FOLLOW = ("state on", f"bytecount {COUNT_TIME}")
-
-MTU = {("udp", True): 1348, ("udp", False): 1372, ("udp6", True): 1366, ("udp6", False): 1390}
-"""--tun-mtu by protocol and encryption (wire.md 8.3): every pair of versions 2.4 to 2.6 passes full-size packets."""
-
-MOST_CLIENTS = 4096
-"""What OpenVPN is told at least: the number of clients that the network wants is held by us, and may change."""
-
-SERVER_PROTOCOLS = {"udp": "udp4", "tcp": "tcp4-server", "udp6": "udp6", "tcp6": "tcp6-server"}
-CLIENT_PROTOCOLS = {"udp": "udp4", "udp4": "udp4", "tcp": "tcp4", "tcp4": "tcp4", "udp6": "udp6", "tcp6": "tcp6"}
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class Settings:
-    """What all our OpenVPN processes have in common."""
-
-    program: str
-    run: Path
-    log: Path | None
-    """Directory of the logs, one per process (--ovpnlog); None: only the last words of each, in `run`."""
-    ca: Path
-    cert: Path
-    key: Path
-    encrypt: bool
-    ping_exit: int
-    """Seconds without traffic after which a tunnel ends: 4 hellos (wire.md 8.1)."""
-    extra: tuple[str, ...] = ()
-    """The user's arguments (-O)."""
-
-    @property
-    def ping(self) -> int:
-        """Seconds without traffic after which we send something."""
-        return max(1, self.ping_exit // 4)
-
-    @property
-    def revoked(self) -> Path:
-        """The directory with one empty file for each revoked serial number (--crl-verify DIR dir)."""
-        return self.run / "revoked"
-
-    def management(self, name: str) -> Path:
-        return self.run / f"{name}.sock"
-
-    def output(self, name: str) -> Path:
-        """What the process `name` prints; a log is one for the interface, however many addresses are tried on it."""
-        return self.log / f"{name.partition('.')[0]}.log" if self.log else self.run / f"{name}.out"
-
-
-def common_arguments(settings: Settings, interface: str, protocol: str, name: str) -> list[str]:
-    """The options that both sides share; `name` is that of the process."""
-    arguments = [
-        *("--dev-type", "tap", "--dev", interface, "--persist-tun", "--persist-key"),
-        *("--script-security", "1", "--management-hold"),
-        # Babel may be silent: on a tunnel that is drained, or while the network gets another interval.
-        *("--ping", str(settings.ping)),
-        *("--management", str(settings.management(name)), "unix"),
-        *("--ca", str(settings.ca), "--cert", str(settings.cert), "--key", str(settings.key)),
-        *("--crl-verify", str(settings.revoked), "dir"),
-        *("--verb", "3" if settings.log else "0"),
-    ]
-    if not settings.encrypt:
-        # 2.6 wants all three to speak in clear with 2.4 to 2.6 (wire.md 8.2). Who wants encryption gets it, so that a
-        # network can change node by node.
-        arguments += ["--cipher", "none", "--data-ciphers", "none:AES-256-GCM", "--data-ciphers-fallback", "none"]
-    mtu = MTU.get((protocol.removesuffix("4"), settings.encrypt))
-    if mtu:
-        arguments += ["--tun-mtu", str(mtu), "--mtu-disc", "yes"]
-    else:
-        # Nagle's algorithm against delayed acknowledgements costs 40 ms a hop.
-        arguments += ["--socket-flags", "TCP_NODELAY"]
-    return arguments
-
-
-def server_command(
-    settings: Settings, interface: str, port: int, protocol: str, max_clients: int, dh: Path | None
-) -> list[str]:
-    """One server of ours: `protocol` as in --pp."""
-    return [
-        settings.program,
-        *common_arguments(settings, interface, protocol, interface),
-        *("--tls-server", "--mode", "server", "--dh", str(dh) if dh else "none"),
-        *(
-            "--port",
-            str(port),
-            "--proto",
-            SERVER_PROTOCOLS[protocol],
-            "--max-clients",
-            str(max(max_clients, MOST_CLIENTS)),
-        ),
-        *("--management-client-auth", "--auth-user-pass-optional"),
-        *("--ping-exit", str(settings.ping_exit)),
-        *settings.extra,
-    ]
-
-
-def client_command(
-    settings: Settings, interface: str, peer: Prefix | None, endpoint: Endpoint, name: str | None = None
-) -> list[str]:
-    """One client tunnel, to one address of a peer; or of whoever of the network is there (--client)."""
-    return [
-        settings.program,
-        *common_arguments(settings, interface, endpoint.protocol, name or interface),
-        *("--nobind", "--client"),
-        *("--remote", endpoint.host, str(endpoint.port), CLIENT_PROTOCOLS[endpoint.protocol]),
-        *(("--verify-x509-name", peer.cn, "name") if peer else ()),
-        *("--resolv-retry", "0", "--connect-retry", "1", "--connect-retry-max", "3", "--connect-timeout", "5"),
-        *("--tls-exit", "--remap-usr1", "SIGTERM", "--management-up-down"),
-        *("--ping-exit", str(settings.ping_exit)),
-        *settings.extra,
-    ]
-
-
-class Management:
-    """The management connection of one process."""
-
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self._reader = reader
-        self._writer = writer
-        self._lines = Reader()
-
-    @classmethod
-    async def open(cls, path: Path, child: Child) -> Management:
-        """Connect as soon as the process listens. Raises OSError when it ends or takes too long."""
-        return cls(*await connect(child, path, START_TIME))
-
-    def send(self, *lines: str) -> None:
-        self._writer.write("".join(f"{line}\n" for line in lines).encode())
-
-    async def events(self) -> AsyncIterator[Event]:
-        """What happens, until the connection ends."""
-        while True:
-            try:
-                line = await self._reader.readline()
-            except ValueError:  # longer than the buffer: that line only
-                continue
-            except OSError:
-                return
-            if not line:
-                return
-            if event := self._lines.feed(line.decode("utf-8", "replace").rstrip("\r\n")):
-                yield event
-
-    def close(self) -> None:
-        self._writer.close()
-
-
-async def _start(settings: Settings, name: str, argv: Sequence[str]) -> tuple[Child, Management]:
-    socket, output = settings.management(name), settings.output(name)
-    socket.unlink(missing_ok=True)
-    if not settings.log:
-        output.unlink(missing_ok=True)
-    child = await Child.start(name, argv, output, rotated=settings.log is not None)
-    try:
-        return child, await Management.open(socket, child)
-    except BaseException:
-        await child.stop()
-        raise
 
 
 @dataclass(frozen=True, slots=True)
@@ -265,7 +102,7 @@ class Server:
                 self._management.send(f"client-kill {ident}")
 
     async def _run_once(self) -> str:
-        child, management = await _start(self.settings, self.interface, self.argv)
+        child, management = await openvpn.start(self.settings, self.interface, self.argv)
         self._management = management
         reason = ""
         try:
@@ -429,7 +266,7 @@ class ClientTunnel:
         if self._winner is None:
             self.source = source_address(attempt.endpoint.host)
         argv = client_command(self._settings, self.interface, self._wanted, attempt.endpoint, attempt.name)
-        child, management = await _start(self._settings, attempt.name, argv)
+        child, management = await openvpn.start(self._settings, attempt.name, argv)
         clock = asyncio.get_running_loop().time
         started = clock()
         try:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, replace
 from ipaddress import IPv6Address
 
-from re6st import mute, tunnel
+from re6st import mute, openvpn, tunnel
 from re6st.core import mesh
 from re6st.core.prefix import Prefix
 from re6st.core.report import Link, Server
@@ -220,7 +220,7 @@ class Tunnels:
             left=self._left,
             up=self._kernel.set_up,
             down=self._kernel.set_down,
-            mtu=tunnel.MTU.get((protocol, plan.parameters.encrypt), 1500),
+            mtu=openvpn.MTU.get((protocol, plan.parameters.encrypt), 1500),
         )
         self.servers[protocol] = server
         self._made[protocol] = self._what_matters()

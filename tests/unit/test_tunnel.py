@@ -10,11 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from re6st import tunnel
+from re6st import openvpn, tunnel
 from re6st.core.prefix import Prefix
 from re6st.core.wire import PROTOCOLS, Endpoint
+from re6st.openvpn import Settings, client_command, server_command
 from re6st.process import Backoff
-from re6st.tunnel import ClientTunnel, Connected, Server, ServerClient, Settings, client_command, server_command
+from re6st.tunnel import ClientTunnel, Connected, Server, ServerClient
 from tests.unit.fake_program import FakePrograms, Script, all_gone, install, until
 
 A, B = Prefix(1, 16), Prefix(2, 16)
@@ -117,7 +118,7 @@ def test_protocols_are_named_as_openvpn_names_them() -> None:
         "udp6",
         "tcp6",
     ]
-    servers = {p: proto(server_command(settings, "x", 1, p, 1, None), "--proto", 1) for p in tunnel.SERVER_PROTOCOLS}
+    servers = {p: proto(server_command(settings, "x", 1, p, 1, None), "--proto", 1) for p in openvpn.SERVER_PROTOCOLS}
     assert servers["udp"] == "udp4"
     assert servers["udp6"] == "udp6"
     assert servers["tcp"].endswith("-server")
