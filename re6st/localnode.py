@@ -133,7 +133,11 @@ class LocalNode:
     # --- routes ---
 
     async def routed(self) -> list[Prefix]:
-        """The prefixes that babeld has a usable route to; none when there is no babeld.
+        """The prefixes that babeld has a usable route to; none when there is no babeld."""
+        return await self.routes() or []
+
+    async def routes(self) -> list[Prefix] | None:
+        """The prefixes that babeld has a usable route to; None when there is no babeld.
 
         A node of the older software has its own babeld, which does not speak text (wire.md 9.6).
         """
@@ -146,7 +150,7 @@ class LocalNode:
             except (OSError, ValueError, EOFError) as error:
                 reasons.append(f"{path}: {error or type(error).__name__}")
         logger.info("no routes: %s", "; ".join(reasons))
-        return []
+        return None
 
     # --- the socket ---
 

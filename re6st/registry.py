@@ -24,7 +24,7 @@ from cryptography.x509.oid import NameOID
 from re6st import cert
 from re6st.core.allocator import AllocationError, Community, choose_community
 from re6st.core.clock import ClockError
-from re6st.core.params import Parameters
+from re6st.core.params import Parameters, version_number
 from re6st.core.prefix import Prefix, PrefixError, control_address
 from re6st.core.registry_sessions import RateLimit, Session, Sessions
 from re6st.core.rpc import SECRET_LENGTH
@@ -32,6 +32,7 @@ from re6st.geoip import GeoIp, Place
 from re6st.ledger import Conflict, Issued, Ledger, NotFound, Slot
 from re6st.localnode import LocalNode
 from re6st.mail import Mailer, MailError, is_address
+from re6st.registry_events import Events, Kind
 from re6st.registry_mesh import MeshView
 from re6st.registry_seen import Seen
 from re6st.store import Store, StoreError
@@ -107,9 +108,13 @@ class Registry:
         self._store = store
         self._rows = store.rows
         self._settings = settings
-        self._mesh = MeshView(node)
+        self.node = node
+        self.mesh = MeshView(node)
+        self.events = Events(clock)
+        self.served: dict[Prefix, int] = {}
+        """The version of the parameters that each node fetched last, since we started."""
         self._clock = clock
-        self.upkeep = Upkeep(authority, store, settings.parameters, settings.grace, self._mesh, clock, monotonic)
+        self.upkeep = Upkeep(authority, store, settings.parameters, settings.grace, self.mesh, clock, monotonic)
         self.seen = Seen(store, clock, self.upkeep.review)
         self._hello_rate = RateLimit(5, 100)
         self._mail_rate = RateLimit(1 / 60, 10)
@@ -210,11 +215,14 @@ class Registry:
             logger.warning(
                 "requestCertificate from %s: token unknown, used or expired", call.source or "an authorized origin"
             )
+            self.events.note(Kind.REFUSED, f"enrolment from {call.address}: token unknown, used or expired")
             return None
         if token and call.source is not None:
             self._token_rate.give_back(call.source)
         issued, first = result
         logger.info("certificate %d issued for %s", issued.serial, issued.prefix)
+        self.events.note(Kind.ENROLLED, f"certificate {issued.serial}, from {call.address}", issued.prefix)
+        self.served.pop(issued.prefix, None)
         self.sessions.drop(issued.prefix)
         if first:
             self.upkeep.changed()
@@ -242,6 +250,7 @@ class Registry:
 
         renewed = await self._store.call(job)
         logger.info("certificate %d of %s renewed with serial %d", issued.serial, prefix, renewed.serial)
+        self.events.note(Kind.RENEWED, f"certificate {issued.serial} became {renewed.serial}", prefix)
         return renewed.pem
 
     async def _revoke(self, call: Call) -> None:
@@ -259,6 +268,7 @@ class Registry:
                 ledger.revoke(issued, now, reason)
                 self.upkeep.update_version(ledger)
 
+            prefix = self._rows.prefix_by_serial(serial)
             try:
                 await self._store.call(by_serial)
             except Conflict as error:
@@ -272,7 +282,10 @@ class Registry:
 
             await self._store.call(by_cn)
             self.sessions.drop(prefix)
+            self.served.pop(prefix, None)
         logger.warning("revoked: %s", text)
+        why = f": {reason}" if reason else ""
+        self.events.note(Kind.REVOKED, f"certificate {text}{why}" if text.isdigit() else f"node {text}{why}", prefix)
         self.upkeep.changed()
 
     # --- tokens ---
@@ -290,7 +303,9 @@ class Registry:
             await mailer.send(email, "re6st: your token", self._mail_text(token))
         except MailError as error:
             await self._store.call(lambda ledger: ledger.delete_token(token))
+            self.events.note(Kind.MAIL, f"no token for {email}: {error}")
             raise RpcError(HTTPStatus.INTERNAL_SERVER_ERROR, str(error)) from None
+        self.events.note(Kind.MAIL, f"a token was sent to {email}")
 
     async def new_token(self, email: str, length: int, expires: float | None = None) -> str:
         """Store a token that nobody can guess, 8 different letters (wire.md 3.4), good until `expires` (Unix time).
@@ -341,11 +356,14 @@ class Registry:
         return self._settings.dh
 
     async def _get_network_config(self, call: Call) -> bytes:
-        certificate = self._certificate(_caller(call))
+        caller = _caller(call)
+        certificate = self._certificate(caller)
+        self.served[caller] = version_number(self._rows.config("version") or b"\0")
         return self.upkeep.encoder.encode(partial(cert.encrypt, certificate))
 
     async def _update_hmac(self, call: Call) -> None:
         await self.upkeep.rotate_keys()
+        self.events.note(Kind.PARAMETERS, "the next step of changing babel's key")
 
     # --- the mesh ---
 
@@ -376,7 +394,7 @@ class Registry:
         certificate = self._certificate(caller)
         protocol = call.session.protocol if call.session else 1
         room = self._authority.trust.key_size // 8 - 11
-        peer = await self._mesh.bootstrap(self.upkeep.parameters.registry_prefix, caller, protocol, room)
+        peer = await self.mesh.bootstrap(self.upkeep.parameters.registry_prefix, caller, protocol, room)
         return None if peer is None else cert.encrypt(certificate, peer)
 
     async def _get_node_prefix(self, call: Call) -> bytes | None:
@@ -389,16 +407,16 @@ class Registry:
 
     async def _get_ipv4_information(self, call: Call) -> bytes | None:
         prefix = self._rows.prefix_by_email(call.text("email"))
-        if prefix is None or not await self._mesh.is_routed(self.upkeep.parameters.registry_prefix, prefix):
+        if prefix is None or not await self.mesh.is_routed(self.upkeep.parameters.registry_prefix, prefix):
             return None
-        endpoints = await self._mesh.addresses(prefix)
+        endpoints = await self.mesh.addresses(prefix)
         return endpoints[0].host.encode() if endpoints else None
 
     async def _versions(self, call: Call) -> bytes:
-        return json.dumps(await self._mesh.versions(self.upkeep.parameters.registry_prefix)).encode()
+        return json.dumps(await self.mesh.versions(self.upkeep.parameters.registry_prefix)).encode()
 
     async def _topology(self, call: Call) -> bytes:
-        return json.dumps(await self._mesh.topology(self.upkeep.parameters.registry_prefix)).encode()
+        return json.dumps(await self.mesh.topology(self.upkeep.parameters.registry_prefix)).encode()
 
     # --- helpers ---
 

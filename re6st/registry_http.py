@@ -23,6 +23,7 @@ from re6st import openapi
 from re6st.core.origins import Origins, network_of
 from re6st.core.rpc import HEADER, METHODS, Access, Method
 from re6st.registry import Call, Registry, RpcError, read_prefix
+from re6st.registry_events import Kind
 from re6st.store import StoreError
 
 logger = logging.getLogger("http")
@@ -167,6 +168,7 @@ class HttpServer:
 
     def _refuse(self, request: web.BaseRequest, name: str, status: HTTPStatus, reason: str) -> web.Response:
         logger.warning("%s %s: %d %s", request.remote, name, status, reason)
+        self._registry.events.note(Kind.REFUSED, f"{name} from {request.remote}: {status.value} {reason}")
         response = web.Response(status=status, text=_page(status), content_type="text/html")
         response.force_close()
         return response

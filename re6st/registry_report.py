@@ -56,35 +56,36 @@ def iso(when: float | None) -> str | None:
     return None if when is None else datetime.fromtimestamp(when, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
-_NODES = """
+NODES = """
 SELECT i.prefix, c.email, c.cert, i.serial, i.number, i.not_after, crl.serial, s.date, s.protocol, s.software
 FROM re6st_issued AS i JOIN cert AS c USING (prefix) LEFT JOIN re6st_seen AS s USING (prefix)
 LEFT JOIN crl ON crl.serial = i.serial """
+"""The columns that `node_record` takes."""
 
 
 def nodes(db: sqlite3.Connection, network: IPv6Network, wanted: Filter, after: str) -> Page:
     """Nodes by their address, those behind the prefix `after` in bits."""
     rows = db.execute(
-        _NODES + "WHERE i.prefix > ?1 AND (?2 IS NULL OR c.email = ?2) AND (?3 IS NULL OR i.not_after <= ?3)"
+        NODES + "WHERE i.prefix > ?1 AND (?2 IS NULL OR c.email = ?2) AND (?3 IS NULL OR i.not_after <= ?3)"
         " AND (?4 IS NULL OR s.date IS NULL OR s.date < ?4) ORDER BY i.prefix LIMIT ?5",
         (after, wanted.email, wanted.ends_before, wanted.unseen_since, PAGE_LIMIT),
     ).fetchall()
-    own = _registry_bits(db)
-    return _page([_node(row, network, own) for row in rows], "prefix")
+    own = registry_bits(db)
+    return _page([node_record(row, network, own) for row in rows], "prefix")
 
 
 def find(db: sqlite3.Connection, network: IPv6Network, target: str) -> Record | None:
     """The node with a CN, a serial of its certificate or an address in its subnet. Raises ValueError: none of these."""
     if is_serial(target):
-        row = db.execute(_NODES + "WHERE i.serial = ?", (int(target),)).fetchone()
+        row = db.execute(NODES + "WHERE i.serial = ?", (int(target),)).fetchone()
     else:
-        candidates = _above(network, IPv6Address(target)) if ":" in target else [Prefix.from_cn(target).bits]
-        found = (db.execute(_NODES + "WHERE i.prefix = ?", (bits,)).fetchone() for bits in candidates)
+        candidates = prefixes_above(network, IPv6Address(target)) if ":" in target else [Prefix.from_cn(target).bits]
+        found = (db.execute(NODES + "WHERE i.prefix = ?", (bits,)).fetchone() for bits in candidates)
         row = next((each for each in found if each is not None), None)
     if row is None:
         return None
     older = db.execute("SELECT serial FROM re6st_superseded WHERE prefix = ? ORDER BY serial", (row[0],))
-    return _node(row, network, _registry_bits(db)) | {"older_serials": [serial for (serial,) in older]}
+    return node_record(row, network, registry_bits(db)) | {"older_serials": [serial for (serial,) in older]}
 
 
 def is_serial(text: str) -> bool:
@@ -92,7 +93,7 @@ def is_serial(text: str) -> bool:
     return text.isascii() and text.isdigit() and len(text) <= SERIAL_DIGITS
 
 
-def _above(network: IPv6Network, ip: IPv6Address) -> list[str]:
+def prefixes_above(network: IPv6Network, ip: IPv6Address) -> list[str]:
     """The prefixes whose subnets have an address in them."""
     inside = address_bits(network, ip)
     return [] if inside is None else [inside.bits[:length] for length in range(1, inside.length + 1)]
@@ -146,12 +147,12 @@ def _page(records: list[Record], key: str) -> Page:
     return Page(records, str(records[-1][key]) if len(records) == PAGE_LIMIT else None)
 
 
-def _registry_bits(db: sqlite3.Connection) -> str | None:
+def registry_bits(db: sqlite3.Connection) -> str | None:
     row = db.execute("SELECT value FROM config WHERE name = 'prefix'").fetchone()
     return row and str(row[0])
 
 
-def _node(row: tuple[Any, ...], network: IPv6Network, own: str | None) -> Record:
+def node_record(row: tuple[Any, ...], network: IPv6Network, own: str | None) -> Record:
     bits, email, pem, serial, number, not_after, is_revoked, seen, protocol, software = row
     prefix = Prefix.from_bits(bits)
     return {

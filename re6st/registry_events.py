@@ -1,0 +1,75 @@
+"""What happened at a registry since it started, for its operator: enrolments, renewals, refusals, mails, revocations.
+
+The last ones of each kind are kept in memory, so that a flood of refusals pushes nothing else out. What must not be
+forgotten is in the database: certificates, and who was revoked why.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from enum import StrEnum
+
+from re6st.core.prefix import Prefix
+
+KEPT = 300
+"""Events of each kind."""
+TEXT_LIMIT = 200
+
+
+class Kind(StrEnum):
+    """What an event is about."""
+
+    ENROLLED = "enrolled"
+    RENEWED = "renewed"
+    REVOKED = "revoked"
+    REFUSED = "refused"
+    MAIL = "mail"
+    TOKEN = "token"
+    PARAMETERS = "parameters"
+    ONLINE = "online"
+    OFFLINE = "offline"
+    LOGIN = "login"
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One line. `time` is Unix time, of the last of `count` equal ones in a row; `cn` the node it is about, if any."""
+
+    number: int
+    time: float
+    kind: Kind
+    cn: str | None
+    text: str
+    count: int = 1
+
+
+class Events:
+    """Those in `listeners` are called after each event that changes what there is; a refusal changes nothing."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self.listeners: set[Callable[[], None]] = set()
+        self._clock = clock
+        self._number = 0
+        self._events: dict[Kind, deque[Event]] = {kind: deque(maxlen=KEPT) for kind in Kind}
+
+    def note(self, kind: Kind, text: str, prefix: Prefix | None = None) -> None:
+        """Something happened, now. `text` may come from outside."""
+        shown = "".join(letter if letter.isprintable() else "?" for letter in text[:TEXT_LIMIT])
+        cn = None if prefix is None else prefix.cn
+        self._number += 1
+        event = Event(self._number, self._clock(), kind, cn, shown)
+        events = self._events[kind]
+        if events and (events[-1].text, events[-1].cn) == (event.text, event.cn):
+            event = replace(event, count=events.pop().count + 1)
+        events.append(event)
+        if kind is not Kind.REFUSED:
+            for listener in tuple(self.listeners):
+                listener()
+
+    def newest(self, limit: int, kind: Kind | None = None, cn: str | None = None) -> list[Event]:
+        """The last events, newest first: all, of one kind, or about one node."""
+        chosen = self._events.values() if kind is None else [self._events[kind]]
+        found = [event for events in chosen for event in events if cn is None or event.cn == cn]
+        return sorted(found, key=lambda event: -event.number)[:limit]

@@ -1,0 +1,154 @@
+"""Who may see the operator's page, and from where a form may come.
+
+This machine and the authorized origins come in as they are, as with the registry's restricted calls (wire.md 3.2), if
+they name the page by an IP address or as localhost: a name that somebody else's DNS points here proves nothing. All
+others need a login: a link for one use, made by the operator on the registry's machine, gives a session for some hours.
+Everybody has a cookie, and what changes something carries a token that belongs to it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import secrets
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from ipaddress import ip_address
+from urllib.parse import urlsplit
+
+from re6st.core.origins import Origins
+
+COOKIE = "re6st"
+COOKIE_LIMIT = 64
+"""Characters of a cookie's value that we look at."""
+LINK_LIFE = 600.0
+"""Seconds for which a login link is good, for one use."""
+LINKS_LIMIT = 16
+SESSION_LIFE = 12 * 3600.0
+SESSION_IDLE = 2 * 3600.0
+SESSIONS_LIMIT = 64
+UNIX_PEER = "127.0.0.1"
+"""Who comes by a unix socket is on this machine."""
+
+
+@dataclass(frozen=True, slots=True)
+class Visitor:
+    """Somebody who may come in. `cookie` is the value that it has, or is to be given."""
+
+    cookie: str
+    is_new: bool
+    logged_in: bool
+    form_token: str
+    """What each form must carry."""
+
+
+@dataclass(slots=True)
+class _Session:
+    began: float
+    used: float
+
+
+class Access:
+    """`clock` gives monotonic seconds."""
+
+    def __init__(self, origins: Origins, clock: Callable[[], float], *, always_login: bool = False) -> None:
+        """With `always_login`, this machine and the authorized origins have to log in, too."""
+        self._origins = origins
+        self._clock = clock
+        self._always_login = always_login
+        self._key = secrets.token_bytes(32)
+        self._links: dict[bytes, float] = {}
+        self._sessions: dict[bytes, _Session] = {}
+
+    # --- logging in ---
+
+    def new_link(self) -> str:
+        """The secret of a new login link. Only the newest ones are good."""
+        secret = secrets.token_urlsafe(24)
+        self._links[_digest(secret)] = self._clock() + LINK_LIFE
+        while len(self._links) > LINKS_LIMIT:
+            del self._links[next(iter(self._links))]
+        return secret
+
+    def log_in(self, secret: str) -> str | None:
+        """The cookie of a new session; None if the link is used, too old, or none."""
+        until = self._links.pop(_digest(secret), None)
+        now = self._clock()
+        if until is None or now > until:
+            return None
+        cookie = secrets.token_urlsafe(24)
+        while len(self._sessions) >= SESSIONS_LIMIT:
+            del self._sessions[min(self._sessions, key=lambda key: self._sessions[key].used)]
+        self._sessions[_digest(cookie)] = _Session(now, now)
+        return cookie
+
+    def log_out(self, cookie: str) -> None:
+        self._sessions.pop(_digest(cookie), None)
+
+    # --- coming in ---
+
+    def visitor(self, peer: str, forwarded: Sequence[str], host: str, cookie: str) -> Visitor | None:
+        """Who it is; None: somebody who has to log in.
+
+        `peer` is the address of the other end, `forwarded` the values of X-Forwarded-For, `host` the header Host.
+        """
+        cookie = cookie[:COOKIE_LIMIT]
+        logged_in = self._in_session(cookie)
+        if not logged_in and (self._always_login or not self._is_trusted(peer, forwarded, host)):
+            return None
+        is_new = not cookie
+        cookie = cookie or secrets.token_urlsafe(24)
+        return Visitor(cookie, is_new, logged_in, self._form_token(cookie))
+
+    def _is_trusted(self, peer: str, forwarded: Sequence[str], host: str) -> bool:
+        return self._origins.authorized(peer, forwarded) and is_plain_host(host)
+
+    def _in_session(self, cookie: str) -> bool:
+        key = _digest(cookie)
+        session = self._sessions.get(key)
+        now = self._clock()
+        if session is None:
+            return False
+        if now > session.began + SESSION_LIFE or now > session.used + SESSION_IDLE:
+            del self._sessions[key]
+            return False
+        session.used = now
+        return True
+
+    def _form_token(self, cookie: str) -> str:
+        return hmac.new(self._key, cookie.encode(), hashlib.sha256).hexdigest()
+
+
+def is_ours(visitor: Visitor, form_token: str) -> bool:
+    """Whether a form was made by a page of ours, for this visitor."""
+    return hmac.compare_digest(visitor.form_token.encode(), form_token.encode("utf-8", "replace"))
+
+
+def is_same_origin(host: str, origin: str | None, fetch_site: str | None) -> bool:
+    """Whether a browser says, as far as it says anything, that a form comes from our own pages.
+
+    `origin` and `fetch_site` are the headers Origin and Sec-Fetch-Site.
+    """
+    if fetch_site not in (None, "same-origin", "none"):
+        return False
+    return origin is None or urlsplit(origin).netloc == host
+
+
+def is_plain_host(host: str) -> bool:
+    """Whether the header Host names an IP address or localhost, which no DNS of a stranger can point to us."""
+    try:
+        name = urlsplit(f"//{host}").hostname or ""
+    except ValueError:
+        return False
+    if name == "localhost" or name.endswith(".localhost"):
+        return True
+    try:
+        ip_address(name)
+    except ValueError:
+        return False
+    return True
+
+
+def _digest(secret: str) -> bytes:
+    """Secrets are looked up by their hash, so that the time it takes tells nothing about them."""
+    return hashlib.sha256(secret.encode("utf-8", "replace")).digest()

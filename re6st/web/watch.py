@@ -1,0 +1,179 @@
+"""Follows the mesh for the operator's page: who is routed, and who has tunnels to whom.
+
+Who is online is what the babeld beside the registry has routes to: that is known within a second. Tunnels are asked
+from the nodes (wire.md 6.5, code 5), which costs the mesh a datagram a node, so only while somebody looks, and not more
+often than the size of the network allows.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, replace
+
+from re6st.core.prefix import Prefix
+from re6st.ledger import NotFound
+from re6st.registry import Registry
+from re6st.registry_events import Events, Kind
+from re6st.store import StoreError
+
+logger = logging.getLogger("web")
+
+WATCHED_TIME = 30.0
+"""Seconds for which a page, once it was asked for, counts as being looked at."""
+ROUTES_INTERVAL = 1.0
+IDLE_INTERVAL = 60.0
+"""Seconds between two looks at the routes while nobody looks at a page."""
+CRAWL_INTERVAL = 3.0
+CRAWL_NODES = 20
+"""One second more between crawls for so many nodes: 500 nodes are asked every 28 seconds, and when one comes or goes."""
+CRAWL_MOST = 120.0
+CRAWL_REST = 1.0
+SHARE = 20
+"""What a look costs, as a part of the time between two looks: at most one in so many."""
+EVENTS_LIMIT = 50
+"""Nodes that come or go at once, each with an event; of more there is only one for all."""
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """The mesh at one moment. Times are Unix times; None: not yet."""
+
+    revision: int = 0
+    """Counts changes of what pages show, in the mesh or in the database."""
+    own: Prefix | None = None
+    """The registry's node."""
+    online: frozenset[Prefix] | None = None
+    """None: it is unknown, since no babeld answers on this host."""
+    looked: float | None = None
+    tunnels: frozenset[tuple[Prefix, Prefix]] = frozenset()
+    """Who opened it, and to whom."""
+    answered: frozenset[Prefix] = frozenset()
+    crawled: float | None = None
+
+    def is_online(self, prefix: Prefix) -> bool | None:
+        return None if self.online is None else prefix in self.online
+
+
+class Watch:
+    """Keeps a picture of the mesh. `clock` gives Unix time."""
+
+    def __init__(self, registry: Registry, clock: Callable[[], float]) -> None:
+        self.picture = Picture()
+        self._mesh = registry.mesh
+        self._registry = registry
+        self._events: Events = registry.events
+        self._clock = clock
+        self._watched_until = float("-inf")
+        self._woken = asyncio.Event()
+        self._stale = asyncio.Event()
+        self._changed = asyncio.Event()
+
+    def look(self) -> None:
+        """Somebody looks at a page: for a while the picture is kept fresh."""
+        loop = asyncio.get_running_loop()
+        if not self.is_watched:
+            self._woken.set()
+            self._stale.set()
+        self._watched_until = loop.time() + WATCHED_TIME
+
+    @property
+    def is_watched(self) -> bool:
+        return asyncio.get_running_loop().time() < self._watched_until
+
+    async def newer(self, revision: int, timeout: float) -> bool:
+        """Wait until the picture is another one than that; False if it is not in time."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(timeout):
+                while self.picture.revision == revision:
+                    await self._changed.wait()
+        return self.picture.revision != revision
+
+    async def run(self) -> None:
+        """Follow the mesh, until cancelled."""
+        self._events.listeners.add(self._bump)
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._follow_routes(), name="routes")
+                group.create_task(self._follow_tunnels(), name="tunnels")
+        finally:
+            self._events.listeners.discard(self._bump)
+
+    # --- routes ---
+
+    async def _follow_routes(self) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            self._woken.clear()
+            began = loop.time()
+            await self._look_at_routes()
+            took = loop.time() - began
+            interval = ROUTES_INTERVAL if self.is_watched else IDLE_INTERVAL
+            with suppress(TimeoutError):
+                async with asyncio.timeout(max(interval, SHARE * took)):
+                    await self._woken.wait()
+
+    async def _look_at_routes(self) -> None:
+        own = self._own()
+        routes = None if own is None else await self._registry.node.routes()
+        online = None if routes is None or own is None else frozenset((own, *routes))
+        before = self.picture
+        if (online, own) != (before.online, before.own):
+            self._stale.set()
+            if online is not None and before.online is not None:
+                self._note(Kind.OFFLINE, before.online - online)
+                self._note(Kind.ONLINE, online - before.online)
+            self._bump()
+        self.picture = replace(self.picture, own=own, online=online, looked=self._clock())
+
+    def _note(self, kind: Kind, prefixes: frozenset[Prefix]) -> None:
+        if len(prefixes) > EVENTS_LIMIT:
+            self._events.note(kind, f"{len(prefixes)} nodes at once")
+            return
+        for prefix in sorted(prefixes):
+            self._events.note(kind, "has a route" if kind is Kind.ONLINE else "has no route any more", prefix)
+
+    def _own(self) -> Prefix | None:
+        try:
+            return self._registry.upkeep.parameters.registry_prefix
+        except (NotFound, StoreError):
+            return None  # no certificate yet
+
+    # --- tunnels ---
+
+    async def _follow_tunnels(self) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            if not self.is_watched:
+                self._stale.clear()
+                await self._stale.wait()
+                if not self.is_watched:
+                    continue
+            self._stale.clear()
+            began = loop.time()
+            await self._crawl()
+            took = loop.time() - began
+            interval = min(CRAWL_INTERVAL + len(self.picture.online or ()) / CRAWL_NODES, CRAWL_MOST)
+            await asyncio.sleep(max(CRAWL_REST, took))
+            with suppress(TimeoutError):
+                async with asyncio.timeout(interval):
+                    await self._stale.wait()
+
+    async def _crawl(self) -> None:
+        own = self.picture.own
+        if own is None:
+            return
+        graph = await self._mesh.topology(own)
+        answered = frozenset(Prefix.from_cn(cn) for cn in graph.pop("", ()))
+        tunnels = frozenset((Prefix.from_cn(cn), Prefix.from_cn(peer)) for cn, peers in graph.items() for peer in peers)
+        before = self.picture
+        self.picture = replace(before, tunnels=tunnels, answered=answered, crawled=self._clock())
+        if (tunnels, answered) != (before.tunnels, before.answered):
+            self._bump()
+
+    def _bump(self) -> None:
+        self.picture = replace(self.picture, revision=self.picture.revision + 1)
+        self._changed.set()
+        self._changed.clear()  # those that wait are woken all the same
