@@ -13,13 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from re6st.core.babel_lines import NextHop
+from re6st.core.closing import DEAD_TIME, LAN_TIME
 from re6st.core.mesh import (
-    ASK_TIME,
-    BOOTSTRAP_LAST,
-    DEAD_TIME,
-    FIRST_TUNNELS,
-    LAN_TIME,
-    MODEST,
     AddressLearned,
     AllowClose,
     AskAddress,
@@ -46,6 +41,8 @@ from re6st.core.mesh import (
     UndrainTunnel,
     UplinkUp,
 )
+from re6st.core.mesh_state import MODEST
+from re6st.core.opening import ASK_TIME, BOOTSTRAP_LAST, FIRST_TUNNELS
 from re6st.core.prefix import Prefix
 from re6st.core.survey import Link, Survey
 from re6st.core.wire import Endpoint
@@ -384,7 +381,7 @@ def test_a_tunnel_without_babel_is_given_up_and_its_peer_left_alone_for_a_while(
     for _ in range(8):
         while node.phase(P) is not Phase.OPENING:
             node.wait(1)
-            if P in node.mesh._asked:
+            if P in node.mesh._opening._asked:
                 node.tell(AddressLearned(P, endpoints(P)))
         node.tell(TunnelUp(P, name(P)))
         assert node.wait(45) == [], "an older node says hello every 15 s, and needs three"
@@ -394,7 +391,7 @@ def test_a_tunnel_without_babel_is_given_up_and_its_peer_left_alone_for_a_while(
         node.tell(TunnelDown(P))
     while node.phase(P) is None:
         node.wait(1)
-        if P in node.mesh._asked:
+        if P in node.mesh._opening._asked:
             node.tell(AddressLearned(P, endpoints(P)))
     assert node.now - began > 60, "a tunnel that babel never used counts as one that failed"
 

@@ -54,7 +54,7 @@ def policy(table: Table) -> mesh.Mesh:
     settings = mesh.Settings(own=OWN, registry=NEAR, client_count=4, tunnel_refresh=300, close_time=60)
     made = mesh.Mesh(settings, {}, Random(1))
     made.tunnels[NEAR] = mesh.Tunnel(NEAR, mesh.Phase.DRAINING, 5.0, "re6stnet1")
-    made.survey = survey(table, NETWORK, OWN)
+    made.handle(mesh.Surveyed(survey(table, NETWORK, OWN)), 5.0)
     return made
 
 

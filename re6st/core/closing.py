@@ -1,0 +1,171 @@
+"""Which of our client tunnels to give up, drain and close (wire.md 10.7, the client's side; 8.4).
+
+A tunnel is closed without more ado only if nothing can go through it any more. The others are drained first: their
+routes move away while they still forward, and one that somebody can only be reached through is kept.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Set
+from random import Random
+
+from re6st.core.mesh_events import Action, AskClose, CloseTunnel, DrainTunnel, UndrainTunnel
+from re6st.core.mesh_state import Phase, State, Tunnel
+from re6st.core.prefix import Prefix
+
+ASK_AGAIN = 10.0
+"""Seconds between two questions whether we may close: datagrams get lost."""
+REMAKE_TIME = 5.0
+"""Seconds between two tunnels that are made anew: babel has met the peer on the first one then."""
+DEAD_TIME = 12.0
+"""Seconds without a babel neighbour after which a tunnel that had one is given up."""
+MOVED_TIME = 2.0
+"""The same where the peer has just told us another address."""
+LAN_TIME = 10.0
+"""Seconds after which a tunnel is given up whose peer is also met on the LAN."""
+
+
+class Closing:
+    """Decides which tunnels go. It changes their phases in the `state`."""
+
+    def __init__(self, state: State, rng: Random) -> None:
+        self._state = state
+        self._rng = rng
+        self._remade = 0.0
+        """When the next tunnel that is outdated may be made anew."""
+
+    def outdated(self, peers: Set[Prefix], now: float) -> None:
+        """Our tunnels with these peers are to be made anew."""
+        for peer in peers & self._state.tunnels.keys():
+            self._state.tunnels[peer].outdated = True
+        # Others are told the same at the same time.
+        self._remade = max(self._remade, now + self._rng.uniform(0, self._state.settings.close_time))
+
+    def may_go(self, peer: Prefix, now: float) -> list[Action]:
+        """The peer lets us close our tunnel."""
+        tunnel = self._state.tunnels.get(peer)
+        if tunnel is None or tunnel.phase is not Phase.ASKED:
+            return []
+        # What is not drained may have been taken into use again since.
+        return [self._close(tunnel, "replaced", now) if self._may_drain(tunnel) else self._keep(tunnel, now)]
+
+    def give_up(self, now: float) -> list[Action]:
+        """Close tunnels that are doubled by the peer's own one, or that babel sees nobody through."""
+        actions: list[Action] = []
+        for tunnel in list(self._state.tunnels.values()):
+            if tunnel.phase in (Phase.CLOSING, Phase.OPENING):
+                continue
+            if not self._state.survey.running:
+                tunnel.alive = now
+            elif tunnel.interface in self._state.survey.alive:
+                tunnel.alive, tunnel.met = now, True
+            patience = DEAD_TIME if tunnel.met else self._state.settings.meeting_time
+            if tunnel.met and now - tunnel.doubted < DEAD_TIME:
+                patience = MOVED_TIME
+            if tunnel.peer in self._state.clients and self._state.settings.own < tunnel.peer:
+                actions.append(self._close(tunnel, "doubled by the peer's own tunnel", now))
+            elif tunnel.phase is Phase.UP and now - tunnel.alive > patience:
+                actions.append(self._close(tunnel, f"silent for {patience:g} s", now))
+        return actions
+
+    def advance(self, now: float) -> list[Action]:
+        """Wait until nothing is carried, ask whether we may close, and go back if nobody answers (wire.md 10.7).
+
+        Go back at once if somebody cannot be reached any more: babel's table also holds ways that lead back through
+        ourselves, so that only draining shows who has another one.
+        """
+        actions: list[Action] = []
+        for tunnel in list(self._state.tunnels.values()):
+            draining = tunnel.phase is Phase.DRAINING
+            if not draining and tunnel.phase is not Phase.ASKED:
+                continue
+            if tunnel.carried - self._state.survey.peers:
+                tunnel.needed = draining and self._state.survey.running
+                actions.append(self._keep(tunnel, now))
+            elif draining and not self._state.survey.carried_by(tunnel.interface):
+                tunnel.phase, tunnel.since, tunnel.asked = Phase.ASKED, now, now
+                actions.append(AskClose(tunnel.peer))
+            elif now - tunnel.since > self._state.settings.close_time:
+                actions.append(self._keep(tunnel, now))
+            elif not draining and now - tunnel.asked > ASK_AGAIN:
+                tunnel.asked = now
+                actions.append(AskClose(tunnel.peer))
+        return actions
+
+    def replace_worst(self, now: float) -> list[Action]:
+        """Drain the least useful tunnel, where we have all that we want and every one of them has come to rest."""
+        state, survey = self._state, self._state.survey
+        held = state.tunnels.values()
+        if len(held) < state.limit or any(tunnel.phase is not Phase.UP for tunnel in held):
+            return []
+        candidates = [tunnel for tunnel in held if self._replaceable(tunnel)]
+        if not candidates:
+            return []
+        worst = min(candidates, key=lambda t: (t.peer in survey.neighbours, len(survey.carried_by(t.interface))))
+        return self._drain(worst, now)
+
+    def _replaceable(self, tunnel: Tunnel) -> bool:
+        """Whether nobody wants this very tunnel, and all that it carries has another way."""
+        return (
+            tunnel.peer not in self._state.settings.neighbours
+            and not tunnel.needed
+            and not self._state.survey.sole_by(tunnel.interface)
+            and self._may_drain(tunnel)
+        )
+
+    def remake(self, now: float) -> list[Action]:
+        """Make one outdated tunnel after another anew: drained first, as far as there are other ways."""
+        if now < self._remade or any(tunnel.phase is not Phase.UP for tunnel in self._state.tunnels.values()):
+            return []
+        tunnel = next((tunnel for tunnel in self._state.tunnels.values() if tunnel.outdated), None)
+        if tunnel is None:
+            return []
+        self._remade = now + REMAKE_TIME
+        if tunnel.tried or self._state.settings.tunnel_refresh == float("inf"):  # nothing can be drained
+            return [self._close(tunnel, "made anew", now)]
+        tunnel.tried = True
+        return self._drain(tunnel, now)
+
+    def prefer_lan(self, now: float) -> list[Action]:
+        """Give up tunnels to peers that were met on a LAN meanwhile; a wanted neighbour keeps its own."""
+        settings, neighbours = self._state.settings, self._state.survey.neighbours
+        if settings.tunnel_refresh == float("inf"):  # nothing can be drained
+            return []
+        return [
+            action
+            for tunnel in self._state.tunnels.values()
+            if tunnel.phase is Phase.UP
+            and now - tunnel.since > LAN_TIME
+            and not tunnel.needed
+            and self._may_drain(tunnel)
+            and tunnel.peer not in settings.neighbours
+            and any(link.hop.interface in settings.lan for link in neighbours.get(tunnel.peer, ()))
+            for action in self._drain(tunnel, now)
+        ]
+
+    def respect_borders(self, now: float) -> list[Action]:
+        """Close tunnels that were opened when we did not know yet that they cross a border."""
+        return [
+            self._close(tunnel, "it crosses a border that the network closes", now)
+            for tunnel in self._state.tunnels.values()
+            if tunnel.phase is not Phase.CLOSING and not all(map(self._state.permits, tunnel.endpoints))
+        ]
+
+    def _keep(self, tunnel: Tunnel, now: float) -> UndrainTunnel:
+        tunnel.phase, tunnel.since, tunnel.alive = Phase.UP, now, now
+        return UndrainTunnel(tunnel.peer)
+
+    def _close(self, tunnel: Tunnel, reason: str, now: float) -> CloseTunnel:
+        tunnel.phase, tunnel.since = Phase.CLOSING, now
+        return CloseTunnel(tunnel.peer, reason)
+
+    def _may_drain(self, tunnel: Tunnel) -> bool:
+        return self._state.settings.drains or not self._state.survey.carried_by(tunnel.interface)
+
+    def _drain(self, tunnel: Tunnel, now: float) -> list[Action]:
+        tunnel.phase, tunnel.since, tunnel.carried = (
+            Phase.DRAINING,
+            now,
+            self._state.survey.carried_by(tunnel.interface),
+        )
+        return [DrainTunnel(tunnel.peer)] if self._state.settings.drains else []

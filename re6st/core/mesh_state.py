@@ -1,0 +1,89 @@
+"""What the mesh policy knows at one moment: settings, the survey, our client tunnels, the clients of our servers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from enum import Enum
+
+from re6st.core.border import may_meet
+from re6st.core.mesh_events import Settings
+from re6st.core.prefix import Prefix
+from re6st.core.survey import Survey
+from re6st.core.wire import Endpoint
+
+MODEST = 2
+"""Client tunnels of a node that nobody is connected to (wire.md 10.4)."""
+
+
+class Phase(Enum):
+    """Life of a client tunnel."""
+
+    OPENING = "opening"
+    UP = "up"
+    DRAINING = "draining"
+    """Routes are moving away."""
+    ASKED = "asked"
+    """Nothing goes through it any more; the peer was asked."""
+    CLOSING = "closing"
+
+
+@dataclass(slots=True)
+class Tunnel:
+    """One of our client tunnels. `since` is when the phase began, `alive` when babel last had a neighbour on it."""
+
+    peer: Prefix
+    phase: Phase
+    since: float
+    interface: str = ""
+    alive: float = 0.0
+    met: bool = False
+    """Whether babel ever had a neighbour on it."""
+    asked: float = 0.0
+    carried: frozenset[Prefix] = frozenset()
+    """What went through it when we began to drain it."""
+    doubted: float = float("-inf")
+    """When its peer told us unasked where it is: it may have moved, and left the tunnel behind."""
+    needed: bool = False
+    """Draining it once cost somebody the way: it is not tried again."""
+    outdated: bool = False
+    """It is to be made anew, with other settings."""
+    tried: bool = False
+    """It was drained for this, though somebody has no other way or the peer does not answer."""
+    endpoints: tuple[Endpoint, ...] = ()
+
+
+@dataclass(slots=True)
+class State:
+    """Shared by the rooms of the policy. `locate` tells the country of a host, where it knows."""
+
+    settings: Settings
+    locate: Callable[[str], str]
+    survey: Survey = field(default_factory=Survey)
+    tunnels: dict[Prefix, Tunnel] = field(default_factory=dict)
+    clients: dict[Prefix, int] = field(default_factory=dict)
+    """Peers connected to our servers, with the number of their tunnels."""
+    refreshed: float = 0.0
+    """When a tunnel was last opened, or chosen to be replaced."""
+
+    @property
+    def connected(self) -> bool:
+        """Whether we reach the registry's node, which is everybody's proof of being in the network (wire.md 4.5)."""
+        registry, own = self.settings.registry, self.settings.own
+        if registry == own:
+            return bool(self.survey.peers)
+        return registry in self.survey.peers or registry in self.clients
+
+    @property
+    def limit(self) -> int:
+        """How many client tunnels we want at most."""
+        count = self.settings.client_count
+        return count if self.clients or not self.connected else min(MODEST, count)
+
+    def permits(self, endpoint: Endpoint) -> bool:
+        """Whether a tunnel to there crosses no border that the network closes."""
+        settings = self.settings
+        if not settings.same_country:
+            return True
+        country = endpoint.country or self.locate(endpoint.host)
+        return may_meet(settings.country.upper(), country.upper(), settings.same_country)

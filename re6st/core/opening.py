@@ -1,0 +1,228 @@
+"""Which peers to open tunnels with, and where we learn of them (wire.md 10.4, opening).
+
+Far peers at random, the wanted neighbours first. A node that does not reach the registry's node asks the registry and
+its memory at the same time. Whoever could not be reached is tried again after longer and longer waits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Set
+from dataclasses import dataclass, field
+from random import Random
+
+from re6st.core.mesh_events import Action, AskAddress, AskBootstrap, EnsureSession, OpenTunnel
+from re6st.core.mesh_state import MODEST, Phase, State, Tunnel
+from re6st.core.prefix import Prefix
+from re6st.core.wire import Endpoint
+
+FIRST_TUNNELS = 3
+"""Tunnels opened at once from memory by a node that reaches nobody."""
+ASK_TIME = 8.0
+"""Seconds until a question for an address counts as lost."""
+RETRY_FIRST, RETRY_LAST = 2.0, 600.0
+"""Seconds before a peer that could not be reached is tried again, doubling."""
+RETRY_ALONE = 30.0
+"""The most while we reach nobody: then it is more likely us than them."""
+TOLD_AGAIN = 60.0
+"""Seconds between two tries of a peer only because it told us an address: it may be anybody's."""
+FAILURES_COUNTED = 9
+"""After so many in a row the wait is RETRY_LAST."""
+BOOTSTRAP_FIRST, BOOTSTRAP_LAST = 1.0, 60.0
+PARTITION_WAIT = 10.0
+
+
+@dataclass(slots=True)
+class _Failures:
+    count: int = 0
+    until: float = 0.0
+    told: float = float("-inf")
+    """When the peer last told us unasked where it is, and so was tried before its time."""
+
+
+@dataclass(slots=True)
+class _Wait:
+    """When the registry may be asked for a peer again, and how long after that."""
+
+    until: float = 0.0
+    next: float = field(default=BOOTSTRAP_FIRST)
+    pending: bool = False
+
+
+class Opening:
+    """Decides whom to meet. It adds the tunnels to the `state`; `known` are the endpoints remembered of peers."""
+
+    def __init__(self, state: State, known: Mapping[Prefix, tuple[Endpoint, ...]], rng: Random) -> None:
+        self._state = state
+        self._known = known
+        self._rng = rng
+        self._asked: dict[Prefix, float] = {}
+        self._failures: dict[Prefix, _Failures] = {}
+        self._bootstrap = _Wait()
+        self._partitioned: float | None = None
+
+    def reach_out(self, now: float) -> list[Action]:
+        """When we do not reach the registry's node: ask for a first peer, and try those we remember."""
+        settings, peers = self._state.settings, self._state.survey.peers
+        if self._state.connected:
+            if self._partitioned is not None or self._bootstrap.next > BOOTSTRAP_FIRST:
+                self._partitioned, self._bootstrap = None, _Wait()
+            return [] if settings.registry == settings.own else [EnsureSession(settings.registry)]
+        if settings.client_count == 0:
+            return []
+        actions: list[Action] = []
+        wanted = 0
+        if not peers:
+            if self._partitioned is not None:
+                self._partitioned, self._bootstrap = None, _Wait()
+            wanted = FIRST_TUNNELS - sum(t.phase is not Phase.CLOSING for t in self._state.tunnels.values())
+        elif self._partitioned is None:
+            # Others reach us, so the network is split: the larger our part, the less each of us needs to ask.
+            self._partitioned = now
+            self._bootstrap.until = now + PARTITION_WAIT * (1 + self._rng.random() * len(peers))
+        wait = self._bootstrap
+        if not wait.pending and now >= wait.until:
+            wait.until = now + wait.next * self._rng.uniform(0.8, 1.2)
+            wait.next = min(2 * wait.next, BOOTSTRAP_LAST)
+            if settings.registry != settings.own:
+                wait.pending = True
+                actions.append(AskBootstrap())
+            wanted = max(wanted, 1)
+        for peer in self._remembered(now)[: max(0, min(wanted, self._room()))]:
+            actions += self._open(peer, self._known[peer], now)
+        return actions
+
+    def meet(self, now: float) -> list[Action]:
+        """Open tunnels to peers that we reach only through others."""
+        for peer in [p for p, until in self._asked.items() if until <= now]:
+            del self._asked[peer]
+            self.failed(peer, now)
+        missing = self._missing()
+        if missing <= 0 or not self._state.survey.peers:
+            return []
+        actions: list[Action] = []
+        for peer in self.distant():
+            if missing <= 0:
+                break
+            failures = self._failures.get(peer)
+            if failures and failures.until > now:
+                continue
+            # Whoever could not be reached where we remember them may have moved.
+            opened = self._open(peer, () if failures else self._known.get(peer, ()), now)
+            if not opened:
+                self._asked[peer] = now + ASK_TIME
+                opened = [AskAddress(peer)]
+            actions += opened
+            missing -= 1
+        return actions
+
+    def _open(self, peer: Prefix, endpoints: tuple[Endpoint, ...], now: float) -> list[Action]:
+        """A tunnel to a peer we have none with, if it has an address that we may use."""
+        if peer == self._state.settings.own or peer in self._state.tunnels or peer in self._state.clients:
+            return []
+        failures, usable = self._failures.get(peer), self._usable(endpoints)
+        if not usable or (failures and failures.until > now and self._state.survey.peers):
+            return []
+        self._asked.pop(peer, None)
+        self._state.refreshed = now
+        self._state.tunnels[peer] = Tunnel(peer, Phase.OPENING, now, endpoints=usable)
+        return [OpenTunnel(peer, usable)]
+
+    def _usable(self, endpoints: tuple[Endpoint, ...]) -> tuple[Endpoint, ...]:
+        disabled = self._state.settings.disabled_protocols
+        return tuple(e for e in endpoints if _family(e.protocol) not in disabled and self._state.permits(e))
+
+    def address_learned(self, peer: Prefix, endpoints: tuple[Endpoint, ...], now: float) -> list[Action] | None:
+        """A peer told where it is; None where nobody had asked it, or there is no room any more."""
+        if self._asked.pop(peer, None) is not None and self._missing() > 0:
+            actions = self._open(peer, endpoints, now)
+            if not actions:
+                self.failed(peer, now)
+            return actions
+        if endpoints:
+            self._told_unasked(peer, now)
+        return None
+
+    def bootstrap_answered(
+        self, peer: Prefix | None, endpoints: tuple[Endpoint, ...], now: float
+    ) -> list[Action] | None:
+        """The registry named a first peer; None where it is of no use to us."""
+        self._bootstrap.pending = False
+        if peer is not None and peer not in self._state.survey.peers and self._room() > 0:
+            return self._open(peer, endpoints, now)
+        return None
+
+    def again(self, peer: Prefix, now: float) -> list[Action]:
+        """A tunnel in place of the one that ended, with the same peer."""
+        return self._open(peer, self._known.get(peer, ()), now)
+
+    def _told_unasked(self, peer: Prefix, now: float) -> None:
+        """The peer has moved: what failed may work now, and a tunnel that falls silent will not come back."""
+        failures, tunnel = self._failures.get(peer), self._state.tunnels.get(peer)
+        if failures and now - failures.told > TOLD_AGAIN:
+            failures.until = failures.told = now
+        if tunnel:
+            tunnel.doubted = now
+
+    def forgive(self) -> None:
+        """Whoever babel meets on a tunnel of ours has not failed."""
+        for tunnel in self._state.tunnels.values():
+            if tunnel.phase is not Phase.OPENING and tunnel.interface in self._state.survey.alive:
+                self._failures.pop(tunnel.peer, None)
+
+    def uplink_up(self, now: float) -> None:
+        """What failed may work now."""
+        self._failures.clear()
+        self._bootstrap = _Wait(min(self._bootstrap.until, now + BOOTSTRAP_FIRST), pending=self._bootstrap.pending)
+
+    def failed(self, peer: Prefix, now: float) -> None:
+        failures = self._failures.setdefault(peer, _Failures())
+        longest = RETRY_LAST if self._state.survey.peers else RETRY_ALONE
+        failures.until = now + min(RETRY_FIRST * 2**failures.count, longest) * self._rng.uniform(0.8, 1.2)
+        failures.count = min(failures.count + 1, FAILURES_COUNTED)
+        if len(self._failures) > 1000:
+            del self._failures[next(iter(self._failures))]
+
+    def _room(self) -> int:
+        return self._state.settings.client_count - len(self._state.tunnels)
+
+    def _missing(self) -> int:
+        """How many more tunnels to have with peers that we reach through others (wire.md 10.4)."""
+        # In a part of a split network, one stays free for a tunnel to the other part.
+        count = self._state.settings.client_count - (0 if self._state.connected else 1)
+        return (count if self._state.clients else min(MODEST, count)) - len(self._state.tunnels) - len(self._asked)
+
+    def _near(self) -> Set[Prefix]:
+        """Peers next to us, or soon to be."""
+        state = self._state
+        return state.survey.neighbours.keys() | state.tunnels.keys() | state.clients.keys() | self._asked.keys()
+
+    def distant(self) -> list[Prefix]:
+        """Peers that are not next to us, the wanted neighbours first, then in random order."""
+        distant = sorted(self._state.survey.peers - self._near() - {self._state.settings.own}, key=_bits)
+        self._rng.shuffle(distant)
+        return sorted(distant, key=lambda peer: peer not in self._state.settings.neighbours)
+
+    def lacks_neighbour(self, now: float) -> bool:
+        """Whether a wanted neighbour can be reached, but only through others."""
+        far = (self._state.settings.neighbours & self._state.survey.peers) - self._near()
+        return any(peer not in self._failures or self._failures[peer].until <= now for peer in far)
+
+    def _remembered(self, now: float) -> list[Prefix]:
+        """Peers in our memory that we do not reach, in random order: those that failed last, not before their time."""
+        state, failed = self._state, self._failures
+        unknown = self._known.keys() - state.tunnels.keys() - state.clients.keys() - state.survey.peers
+        peers = sorted(unknown - {self._state.settings.own}, key=_bits)
+        self._rng.shuffle(peers)
+        return sorted(
+            (p for p in peers if self._usable(self._known[p]) and (p not in failed or failed[p].until <= now)),
+            key=lambda p: (p not in self._state.settings.neighbours, failed[p].count if p in failed else 0),
+        )
+
+
+def _bits(prefix: Prefix) -> str:
+    return prefix.bits
+
+
+def _family(protocol: str) -> str:
+    """The protocol as --disable-proto names it: udp4 is udp, tcp4 is tcp."""
+    return protocol.removesuffix("4")
