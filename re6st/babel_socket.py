@@ -31,6 +31,7 @@ from re6st.core.babel_binary import (
     encode_packet,
 )
 from re6st.core.babel_lines import Table
+from re6st.rundir import give_to_group
 
 BINARY_SOCKET = "babeld.sock"
 """Name in the run directory, where the older software looks for it."""
@@ -96,6 +97,8 @@ async def serve(
     path.unlink(missing_ok=True)
     server = await asyncio.start_unix_server(connected, str(path))
     path.chmod(0o600)
+    with suppress(KeyError, PermissionError):
+        give_to_group(path, 0o660)  # a registry with a user of its own
     try:
         yield
     finally:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import grp
 import json
 import logging
 import os
@@ -22,12 +21,11 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from re6st.core.report import Record
+from re6st.rundir import give_to_group
 
 PROTOCOL = 1
 SOCKET = "control.sock"
 """In the run directory."""
-GROUP = "re6stnet"
-"""Who is in it may look; without such a group only root."""
 REQUEST_LIMIT = 4096
 CLIENT_LIMIT = 16
 IDLE_TIME = 60.0
@@ -101,13 +99,10 @@ class ControlServer:
             own.bind(str(path))
             os.chmod(path, 0o600)  # nobody can connect before it listens
             with contextlib.suppress(KeyError, PermissionError):
-                group = grp.getgrnam(GROUP).gr_gid
-                os.chown(path, -1, group)
-                os.chmod(path, 0o660)
+                give_to_group(path, 0o660)
                 if path.parent == self._run:
                     # They may walk through to the socket, and see nothing else.
-                    os.chown(self._run, -1, group)
-                    os.chmod(self._run, 0o710)  # noqa: S103
+                    give_to_group(self._run, 0o710)
             own.listen(CLIENT_LIMIT)
         except OSError:
             own.close()

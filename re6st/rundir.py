@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import grp
 import os
 import re
 import shutil
 from pathlib import Path
 from types import TracebackType
+
+GROUP = "re6stnet"
+"""Who is in it may look at the node; without such a group only its own user and root."""
 
 _OURS = re.compile(r"lock|revoked|control\.sock|(babeld|re6stnet[0-9a-z-]*)\.[a-z]+", re.ASCII)
 """What a node puts there; a killed one, or one of the older software, may have left it."""
@@ -16,6 +20,14 @@ _OURS = re.compile(r"lock|revoked|control\.sock|(babeld|re6stnet[0-9a-z-]*)\.[a-
 
 class RunDirectoryError(Exception):
     """It cannot be made, or another process has it."""
+
+
+def give_to_group(path: Path, mode: int) -> None:
+    """Let our group use a socket or directory. Raises KeyError without such a group, OSError."""
+    group = grp.getgrnam(GROUP).gr_gid
+    if path.stat().st_gid != group:  # as a service we have the group, and may not call chown
+        os.chown(path, -1, group)
+    path.chmod(mode)
 
 
 class RunDirectory:

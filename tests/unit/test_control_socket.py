@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from re6st import control
+from re6st import control, rundir
 from re6st.control import CLIENT_LIMIT, ControlError, ControlServer, Status
 from re6st.core.report import Record
 
@@ -117,7 +117,7 @@ def test_another_place_too(tmp_path: Path) -> None:
 
 
 def test_our_group_may_look_where_the_machine_has_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(control, "GROUP", grp.getgrgid(os.getegid()).gr_name)
+    monkeypatch.setattr(rundir, "GROUP", grp.getgrgid(os.getegid()).gr_name)
 
     async def test(path: Path, _: Played) -> None:
         (await connect(path))[1].close()
@@ -125,7 +125,7 @@ def test_our_group_may_look_where_the_machine_has_it(tmp_path: Path, monkeypatch
         assert stat.S_IMODE(path.parent.stat().st_mode) == 0o710
 
     serving(tmp_path, test)
-    monkeypatch.setattr(control, "GROUP", "re6st-no-such-group")
+    monkeypatch.setattr(rundir, "GROUP", "re6st-no-such-group")
     tmp_path.chmod(0o700)
 
     async def closed(path: Path, _: Played) -> None:

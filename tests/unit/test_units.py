@@ -1,0 +1,63 @@
+"""The systemd units: right, and as tight as ux.md wants them."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+DAEMON = Path(__file__).parents[2] / "daemon"
+UNITS = ("re6stnet", "re6st-registry")
+
+
+def settings(unit: str) -> list[tuple[str, str]]:
+    """What a unit sets, in order; names may repeat."""
+    lines = (DAEMON / f"{unit}.service").read_text().splitlines()
+    return [(name, value) for name, found, value in (line.partition("=") for line in lines) if found and name[0] != "#"]
+
+
+def analyze(*arguments: str) -> str:
+    run = subprocess.run(
+        ["systemd-analyze", "--no-pager", *arguments], capture_output=True, text=True, env={**os.environ, "LC_ALL": "C"}
+    )
+    return run.stdout + run.stderr
+
+
+@pytest.mark.parametrize(("unit", "worst"), [("re6stnet", 2.1), ("re6st-registry", 1.5)])
+def test_the_units_stay_as_tight_as_they_are(unit: str, worst: float) -> None:
+    output = analyze("security", "--offline=true", str(DAEMON / f"{unit}.service"))
+    found = re.search(r"Overall exposure level for .*: ([\d.]+)", output)
+    assert found, output
+    assert float(found[1]) <= worst, output
+
+
+@pytest.mark.parametrize("unit", UNITS)
+def test_systemd_finds_no_fault_in_the_units(unit: str) -> None:
+    output = analyze("verify", str(DAEMON / f"{unit}.service"))
+    faults = [line for line in output.splitlines() if "is not executable" not in line and "Command 'man" not in line]
+    assert faults == []
+
+
+@pytest.mark.parametrize("unit", UNITS)
+def test_no_service_is_root(unit: str) -> None:
+    values = dict(settings(unit))
+    users = [line.split()[1] for line in (DAEMON / "sysusers.conf").read_text().splitlines() if line.startswith("u ")]
+    assert values["User"] == values["Group"] == unit
+    assert unit in users
+    assert values["AmbientCapabilities"] == values["CapabilityBoundingSet"]
+
+
+def test_neither_service_reaches_the_secrets_of_the_other() -> None:
+    owners = {}
+    for line in (DAEMON / "tmpfiles.conf").read_text().splitlines():
+        if line.startswith("z "):
+            _, path, mode, user, _ = line.split()
+            owners[path] = (mode, user)
+    assert owners["/etc/re6stnet/ca.key"] == ("0600", "re6st-registry")
+    assert owners["/etc/re6stnet/cert.key"] == ("0600", "re6stnet")
+    hidden = {unit: dict(settings(unit))["InaccessiblePaths"].replace("-/", "/").split() for unit in UNITS}
+    assert {"/etc/re6stnet/ca.key", "/var/lib/re6stnet/registry.db"} <= set(hidden["re6stnet"])
+    assert "/etc/re6stnet/cert.key" in hidden["re6st-registry"]
