@@ -214,7 +214,9 @@ def since(survey: Survey, way: Way | None) -> Record | None:
     owners = _owners(survey)
 
     def hop(via: NextHop | None) -> Record | None:
-        return via and {"peer": _cn(owners.get(via)), "interface": via.interface, "address": str(via.address)}
+        if via is None:
+            return None
+        return {"peer": _cn(owners.get(via)), "interface": via.interface, "address": str(via.address)}
 
     return {"time": way.since, "via": hop(way.via), "before": hop(way.before)}
 

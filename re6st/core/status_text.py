@@ -1,0 +1,347 @@
+"""What re6st-status shows, from the answers of a node's control socket (docs/control.md) to lines for a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from re6st.core.screen import Column, Line, Span, Style, fold, line, table
+from re6st.core.words import away, duration, moment, plural, short, size
+
+Answer = Mapping[str, Any]
+"""A result of the control socket, from JSON."""
+
+EVENTS_SHOWN = 5
+HOPS_SHOWN = 6
+VERDICTS: Mapping[str, Style] = {"ok": "good", "warning": "warning", "failed": "bad"}
+_STATES: Mapping[str, Style] = {"up": "good", "opening": "dim", "draining": "warning", "asked": "warning"}
+_ORIGINS = {"given": "--ip", "upnp": "UPnP", "seen": "seen by peers", "local": "of this machine"}
+
+
+def overview(
+    status: Answer, tunnels: Sequence[Answer], routes: Answer, events: Sequence[Answer], now: float, width: int | None
+) -> list[Line]:
+    """The whole picture: who we are, how we are, tunnels, what happened last."""
+    lines = [*headline(status, width), *facts(status, routes, now, width), ()]
+    lines += tunnel_table(tunnels, width) if tunnels else [line(Span("no tunnels", "dim"))]
+    if events:
+        lines += [(), line(Span("LAST EVENTS", "bold")), *event_lines(events[-EVENTS_SHOWN:], now)]
+    return lines
+
+
+def headline(status: Answer, width: int | None) -> list[Line]:
+    """The program, the verdict at the right, and each problem on a line."""
+    health = status["health"]
+    left = f"re6st {status['version']} (protocol {status['protocol']}), up {duration(status['uptime_seconds'])}"
+    verdict = Span(f"health: {verdict_of(health)}", VERDICTS.get(health["verdict"], "bad"))
+    gap = max(2, (width or 80) - len(left) - len(verdict.text))
+    lines = [line(Span(left, "bold"), " " * gap, verdict)]
+    for problem in health["problems"]:
+        style: Style = "bad" if problem["severity"] == "failed" else "warning"
+        lines += [line(Span(each, style)) for each in wrap("  ! ", problem["text"], width)]
+    return lines
+
+
+def verdict_of(health: Answer) -> str:
+    """`ok`, `1 warning`, `failed`."""
+    if health["verdict"] == "warning":
+        return plural(len(health["problems"]), "warning")
+    return str(health["verdict"])
+
+
+def facts(status: Answer, routes: Answer, now: float, width: int | None) -> list[Line]:
+    """Who we are and what we have, one thing a line."""
+    certificate, registry, mesh = status["certificate"], status["registry"], status["mesh"]
+    lines = [
+        _fact("node", f"{status['cn']}, address {status['address']}" + _and("IPv4 ", status["ipv4"])),
+        _fact("subnet", f"{status['subnet']} of the network {status['network']}"),
+        _fact(
+            "certificate",
+            f"until {moment(certificate['until'])} ({away(certificate['until'], now)}),"
+            f" renewed from {moment(certificate['renews'])}; CA until {moment(certificate['ca_until'])}",
+        ),
+        _fact("registry", registry_words(registry, status["cn"], now)),
+    ]
+    lines += _reachable(status, width)
+    lines.append(
+        _fact(
+            "mesh",
+            f"{mesh['tunnels']} of {mesh['tunnels_wanted']} tunnels"
+            + (f" ({mesh['tunnels_opening']} opening)" if mesh["tunnels_opening"] else "")
+            + f", {plural(mesh['clients'], 'client')}, {plural(mesh['neighbours'], 'neighbour')},"
+            f" {plural(mesh['peers'], 'other node')}; parameters {status['parameters']}",
+        )
+    )
+    hops = [f"{hop['routes']} by {hop['peer'] or hop['address']}" for hop in routes["by_next_hop"]]
+    if hops:
+        more = [f"{len(hops) - HOPS_SHOWN} more"] if len(hops) > HOPS_SHOWN else []
+        lines += fold(f"  {'routes':<12} {routes['count']}: ", [*hops[:HOPS_SHOWN], *more], width)
+    else:
+        lines.append(_fact("routes", "none"))
+    return lines
+
+
+def registry_words(registry: Answer, own: str, now: float) -> str:
+    """Where the registry is, and whether we get there."""
+    if registry["cn"] == own:
+        through = "its node is this one"
+    elif registry["connected"]:
+        through = f"its node {registry['cn']} is reached through the mesh"
+    else:
+        through = f"its node {registry['cn']} is out of reach"
+    answered = "" if registry["answered"] is None else f"; it answered {away(registry['answered'], now)}"
+    return f"{registry['url']}: {through}{answered}"
+
+
+def _reachable(status: Answer, width: int | None) -> list[Line]:
+    """Where others can open tunnels to us; and servers that do not listen."""
+    places = [
+        f"{endpoint(e['host'], e['port'], e['protocol'])} ({_ORIGINS.get(e['origin'], e['origin'])})"
+        for e in status["advertised"]
+    ]
+    if places:
+        return fold(f"  {'reachable':<12} ", places, width)
+    why = "no public address is known yet" if status["servers"] else "we have no server"
+    return [_fact("reachable", f"not from outside: {why}")]
+
+
+def _fact(name: str, text: str) -> Line:
+    return line(f"  {name:<12} ", text)
+
+
+def _and(name: str, value: object) -> str:
+    return f", {name}{value}" if value else ""
+
+
+# --- tables ---
+
+_TUNNELS = (
+    Column("PEER"),
+    Column("DIR", drop=1),
+    Column("VIA", least=16),
+    Column("STATE"),
+    Column("RTT", right=True),
+    Column("COST", right=True, drop=2),
+    Column("REACH", drop=5),
+    Column("UP", right=True),
+    Column("RX", right=True, drop=3),
+    Column("TX", right=True, drop=4),
+)
+
+
+def tunnel_table(tunnels: Sequence[Answer], width: int | None) -> list[Line]:
+    """A line a tunnel, ours first; a drop in what babel hears (`reach`) is marked."""
+    rows = [
+        (
+            t["peer"],
+            t["direction"],
+            endpoint(t["remote"], t["port"], t["protocol"]) if t["remote"] else "-",
+            Span(t["state"], _STATES.get(t["state"], "")),
+            milliseconds(t["rtt_ms"]),
+            cost(t["cost"]),
+            t["reach"] or "-",
+            short(t["up_seconds"]),
+            size(t["received_bytes"]),
+            size(t["sent_bytes"]),
+        )
+        for t in sorted(tunnels, key=lambda t: (t["direction"] == "in", *_order(t["peer"])))
+    ]
+    return table(_TUNNELS, rows, width)
+
+
+_NEIGHBOURS = (
+    Column("PEER"),
+    Column("INTERFACE"),
+    Column("ADDRESS", least=14),
+    Column("RTT", right=True),
+    Column("COST", right=True),
+    Column("REACH", drop=1),
+    Column("ROUTES", right=True),
+)
+
+
+def neighbour_table(neighbours: Sequence[Answer], width: int | None) -> list[Line]:
+    rows = [
+        (
+            *(n["peer"] or "?", n["interface"], n["address"], milliseconds(n["rtt_ms"]), cost(n["cost"])),
+            *(n["reach"], str(n["routes"])),
+        )
+        for n in sorted(neighbours, key=lambda n: _order(n["peer"] or "0/0"))
+    ]
+    return table(_NEIGHBOURS, rows, width)
+
+
+_ROUTES = (
+    Column("DESTINATION", least=18),
+    Column("NODE"),
+    Column("VIA"),
+    Column("INTERFACE"),
+    Column("METRIC", right=True),
+    Column("ADDRESS", drop=1),
+)
+
+
+def route_table(routes: Sequence[Answer], width: int | None) -> list[Line]:
+    rows = [
+        (
+            r["destination"] + (f" from {r['source']}" if r["source"] else ""),
+            *(r["peer"] or "-", r["via"] or "?", r["interface"], cost(r["metric"]), r["address"]),
+        )
+        for r in routes
+    ]
+    return table(_ROUTES, rows, width)
+
+
+_WAYS = (
+    Column(""),
+    Column("VIA"),
+    Column("INTERFACE"),
+    Column("METRIC", right=True),
+    Column("THERE", right=True),
+    Column("ADDRESS", drop=1),
+)
+
+
+def why_lines(answer: Answer, now: float, width: int | None) -> list[Line]:
+    """The way to a node in use, since when, and what else babel could take."""
+    ways, since = answer["routes"], answer["since"]
+    used = next((way for way in ways if way["in_use"]), None)
+    head = f"{answer['peer']} ({answer['subnet']}) is "
+    if used is None:
+        head += "out of reach: no way to it is in use"
+    elif used["behind"] == 0:
+        head += f"our neighbour on {used['interface']}, metric {used['metric']}"
+    else:
+        head += f"reached by {used['via'] or used['address']} on {used['interface']}, metric {used['metric']}"
+    lines = [line(Span(head, "good" if used else "bad"))]
+    if since is not None:
+        before = f", before by {_hop(since['before'])}" if since["before"] else ""
+        lines.append(line(f"  so for {duration(now - since['time'])}{before}"))
+    rows = [
+        (
+            Span("*" if way["in_use"] else "", "good"),
+            way["via"] or "?",
+            way["interface"],
+            cost(way["metric"]),
+            cost(way["behind"]),
+            way["address"],
+        )
+        for way in ways
+    ]
+    lines += [(), *table(_WAYS, rows, width)]
+    lines.append(line(Span("THERE is the metric that the next hop itself has; 0: it is the node.", "dim")))
+    return lines
+
+
+def _hop(hop: Answer) -> str:
+    return f"{hop['peer'] or hop['address']} on {hop['interface']}"
+
+
+# --- events ---
+
+_HAPPENED = {
+    "tunnel-up": "our tunnel to {peers} is up",
+    "tunnel-draining": "draining our tunnel to {peers}",
+    "tunnel-kept": "our tunnel to {peers} is kept",
+    "tunnel-closed": "closed our tunnel to {peers}: {reason}",
+    "tunnel-lost": "lost our tunnel to {peers}",
+    "tunnel-failed": "no tunnel to {peers}: it never came up",
+    "client-up": "{peers} opened a tunnel to us",
+    "client-down": "the tunnel from {peers} ended",
+    "peers-lost": "lost {count}: {peers}",
+    "peers-back": "{count} back: {peers}",
+    "connected": "connected to the registry's node",
+    "disconnected": "the registry's node is out of reach",
+    "babel-running": "babeld runs again",
+    "babel-ended": "babeld ended",
+}
+_TROUBLE: Mapping[str, Style] = {
+    **dict.fromkeys(("tunnel-lost", "tunnel-failed", "peers-lost"), "warning"),
+    **dict.fromkeys(("disconnected", "babel-ended"), "bad"),
+    **dict.fromkeys(("connected", "babel-running", "peers-back"), "good"),
+}
+_AFTER = {"peers-back": "healed in", "connected": "after", "babel-running": "after"}
+
+
+def event_lines(events: Sequence[Answer], now: float) -> list[Line]:
+    """What happened, the newest last."""
+    ages = [away(event["time"], now) for event in events]
+    width = max(map(len, ages), default=0)
+    return [
+        line("  ", Span(age.rjust(width), "dim"), "  ", Span(event_words(event), _TROUBLE.get(event["kind"], "")))
+        for age, event in zip(ages, events, strict=True)
+    ]
+
+
+def event_words(event: Answer) -> str:
+    """An event in a sentence."""
+    more = event["count"] - len(event["peers"])
+    peers = ", ".join(event["peers"]) + (f" and {more} more" if more > 0 else "")
+    text = _HAPPENED.get(event["kind"], f"{event['kind']} {{peers}}")
+    words = text.format(peers=peers, count=plural(event["count"], "node"), reason=event["reason"])
+    if event["seconds"] is None:
+        return words
+    lasted = _AFTER.get(event["kind"], "it was up" if "tunnel" in text else "after")
+    return f"{words}, {lasted} {duration(event['seconds'])}"
+
+
+# --- ping and trace ---
+
+
+def hop_line(hop: Answer, width: int = 0) -> Line:
+    """One hop of a trace."""
+    number = f"{hop['hop']:>3}  "
+    if hop["address"] is None:
+        return line(number, Span("no answer", "warning"))
+    return line(number, f"{hop['peer'] or '-':<{max(8, width)}}  {hop['address']}  ", milliseconds(hop["ms"]))
+
+
+def ping_summary(times: Sequence[float | None]) -> Line:
+    """What came of some pings; times in milliseconds."""
+    known = [each for each in times if each is not None]
+    text = f"{len(times)} sent, {len(known)} answered"
+    if not known:
+        return line(Span(text, "bad"))
+    middle = sum(known) / len(known)
+    text += (
+        f"; {milliseconds(min(known))} at least, {milliseconds(middle)} on average, {milliseconds(max(known))} at most"
+    )
+    return line(Span(text, "good" if len(known) == len(times) else "warning"))
+
+
+# --- pieces ---
+
+
+def endpoint(host: str, port: int | None, protocol: str) -> str:
+    """`198.51.100.7:1194/udp`; clients of ours have no port that matters."""
+    if port is None:
+        return f"{host}/{protocol}"
+    return f"[{host}]:{port}/{protocol}" if ":" in host else f"{host}:{port}/{protocol}"
+
+
+def milliseconds(value: float | None) -> str:
+    if value is None:
+        return "-"
+    return f"{value:.0f} ms" if value >= 9.95 else f"{value:.1f} ms"
+
+
+def cost(value: int | None) -> str:
+    """A metric of babel; 65535 means unreachable."""
+    return "-" if value is None else "inf" if value >= 65535 else str(value)
+
+
+def wrap(head: str, text: str, width: int | None) -> list[str]:
+    """Text behind a head, its further lines below the beginning of the first."""
+    lines, current = [], head
+    for number, word in enumerate(text.split()):
+        if width is not None and number and len(current) + 1 + len(word) > width:
+            lines.append(current)
+            current = " " * len(head) + word
+        else:
+            current += f" {word}" if number else word
+    return [*lines, current]
+
+
+def _order(cn: str) -> tuple[int, int]:
+    value, _, length = cn.partition("/")
+    return int(length), int(value)

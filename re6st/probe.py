@@ -1,0 +1,144 @@
+"""Echo requests and traced routes over IPv6, for re6st-status: by the kernel's error queue, so mostly without privileges.
+
+Echo: RFC 4443 section 4. A trace sends UDP to ports that nobody uses, with a growing hop limit; who drops one says so
+(RFC 4443 sections 3.1 and 3.3), and the kernel keeps that for the sender (IPV6_RECVERR in ipv6(7)).
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import socket
+import struct
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from ipaddress import IPv6Address
+
+FIRST_PORT = 33434
+"""As traceroute(8) has it."""
+TRIES = 2
+HOPS_LIMIT = 30
+
+_ECHO_REQUEST, _ECHO_REPLY = 128, 129
+_ECHO = struct.Struct("!BBHHH")
+_ICMP6_FILTER = 1  # linux/icmpv6.h
+_ONLY_REPLIES = b"".join(
+    (0xFFFFFFFF & ~((1 << _ECHO_REPLY % 32) if word == _ECHO_REPLY // 32 else 0)).to_bytes(4, "little")
+    for word in range(8)
+)
+_IPV6_RECVERR = 25  # linux/in6.h
+_ERROR = struct.Struct("=IBBBBII")  # struct sock_extended_err in linux/errqueue.h
+_SOURCE = struct.Struct("=HHI16s")  # the beginning of a sockaddr_in6
+_FROM_ICMP6 = 3
+_UNREACHABLE, _TIME_EXCEEDED, _NO_PORT = 1, 3, 4
+
+
+class ProbeError(Exception):
+    """It cannot be sent; the text says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Hop:
+    """Who answered a probe with this hop limit, and in how many seconds; `address` None: nobody."""
+
+    number: int
+    address: IPv6Address | None = None
+    seconds: float | None = None
+    reached: bool = False
+    refusal: str = ""
+    """Why it goes no farther."""
+
+
+def ping(address: IPv6Address, timeout: float) -> float | None:
+    """One echo request: the round trip in seconds, or None where no answer came. Raises ProbeError."""
+    token = os.urandom(16)
+    sequence = token[0] << 8 | token[1]
+    with _echo_socket() as own:
+        started = time.monotonic()
+        try:
+            own.sendto(_ECHO.pack(_ECHO_REQUEST, 0, 0, 0, sequence) + token, (str(address), 0))
+        except OSError as error:
+            raise ProbeError(f"{address}: {error.strerror}") from None
+        while (left := started + timeout - time.monotonic()) > 0:
+            own.settimeout(left)
+            try:
+                data = own.recv(2048)
+            except TimeoutError:
+                break
+            if data[:1] == bytes((_ECHO_REPLY,)) and data[_ECHO.size :] == token:
+                return time.monotonic() - started
+    return None
+
+
+def _echo_socket() -> socket.socket:
+    """Raises ProbeError."""
+    try:
+        return socket.socket(socket.AF_INET6, socket.SOCK_DGRAM, socket.IPPROTO_ICMPV6)
+    except OSError:  # who may is in the sysctl net.ipv4.ping_group_range
+        pass
+    try:
+        own = socket.socket(socket.AF_INET6, socket.SOCK_RAW, socket.IPPROTO_ICMPV6)
+    except PermissionError:
+        raise ProbeError("no permission to send echo requests. Use sudo.") from None
+    except OSError as error:
+        raise ProbeError(f"echo requests: {error.strerror}") from None
+    own.setsockopt(socket.IPPROTO_ICMPV6, _ICMP6_FILTER, _ONLY_REPLIES)
+    return own
+
+
+def trace(address: IPv6Address, timeout: float, limit: int = HOPS_LIMIT) -> Iterator[Hop]:
+    """The hops on the way to an address, as they answer; the last one has `reached` or `refusal`. Raises ProbeError."""
+    with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as own:
+        own.setsockopt(socket.IPPROTO_IPV6, _IPV6_RECVERR, 1)
+        for number in range(1, limit + 1):
+            hop = Hop(number)
+            for _ in range(TRIES):
+                hop = _probe(own, address, number, timeout)
+                if hop.address is not None:
+                    break
+            yield hop
+            if hop.reached or hop.refusal:
+                return
+
+
+def _probe(own: socket.socket, address: IPv6Address, number: int, timeout: float) -> Hop:
+    own.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_UNICAST_HOPS, number)
+    port = FIRST_PORT + number
+    started = time.monotonic()
+    try:
+        own.sendto(b"re6st-status trace".ljust(32), (str(address), port))
+    except OSError as error:
+        raise ProbeError(f"{address}: {error.strerror}") from None
+    poller = select.poll()
+    poller.register(own, 0)  # errors are told without asking
+    while (left := started + timeout - time.monotonic()) > 0:
+        if not poller.poll(left * 1000):
+            break
+        hop = _error(own, address, number, port, time.monotonic() - started)
+        if hop is not None:
+            return hop
+    return Hop(number)
+
+
+def _error(own: socket.socket, target: IPv6Address, number: int, port: int, seconds: float) -> Hop | None:
+    """The next entry of the error queue, if it is about our probe."""
+    try:
+        _, ancillary, _, about = own.recvmsg(64, 512, socket.MSG_ERRQUEUE | socket.MSG_DONTWAIT)
+    except OSError:
+        return None
+    for level, kind, data in ancillary:
+        if (level, kind) != (socket.IPPROTO_IPV6, _IPV6_RECVERR) or len(data) < _ERROR.size + _SOURCE.size:
+            continue
+        _, origin, icmp_type, code, _, _, _ = _ERROR.unpack_from(data)
+        if origin != _FROM_ICMP6 or about[1] != port:
+            continue
+        source = IPv6Address(_SOURCE.unpack_from(data, _ERROR.size)[3])
+        if icmp_type == _TIME_EXCEEDED:
+            return Hop(number, source, seconds)
+        if icmp_type == _UNREACHABLE and (code == _NO_PORT or source == target):
+            return Hop(number, source, seconds, reached=True)
+        if icmp_type == _UNREACHABLE:
+            reasons = {0: "it has no route", 1: "its firewall forbids it", 3: "the address does not answer"}
+            return Hop(number, source, seconds, refusal=reasons.get(code, f"unreachable (code {code})"))
+    return None
