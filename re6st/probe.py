@@ -1,4 +1,4 @@
-"""Echo requests and traced routes over IPv6, for re6st-status: by the kernel's error queue, so mostly without privileges.
+"""Echo requests and traced routes over IPv6, for re6st-status: by the kernel's error queue, mostly without privileges.
 
 Echo: RFC 4443 section 4. A trace sends UDP to ports that nobody uses, with a growing hop limit; who drops one says so
 (RFC 4443 sections 3.1 and 3.3), and the kernel keeps that for the sender (IPV6_RECVERR in ipv6(7)).

@@ -1,7 +1,7 @@
 """Lines for a terminal: spans of text with a style, tables that give way to a narrow screen, ANSI codes or none.
 
-What is shown may come from other nodes, so nothing in it is obeyed by the terminal: `paint` writes what is not printable
-as an escape.
+What is shown may come from other nodes, so nothing in it is obeyed by the terminal: `paint` writes what is not
+printable as an escape.
 """
 
 from __future__ import annotations
@@ -99,7 +99,7 @@ def _row(
 
 def _span(cell: str | Span) -> Span:
     text, style = (cell.text, cell.style) if isinstance(cell, Span) else (cell, "")
-    return Span(_clean(text), style) if not text.isprintable() else Span(text, style)  # type: ignore[arg-type]
+    return Span(_clean(text), style) if not text.isprintable() else Span(text, style)
 
 
 def fold(head: str, words: Iterable[str], width: int | None) -> list[Line]:

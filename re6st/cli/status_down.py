@@ -1,0 +1,96 @@
+"""What re6st-status can tell while the node does not run: the certificate on the disk, the unit, what to do."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from re6st.core.words import away, moment
+
+DIRECTORY = Path("/etc/re6stnet")
+"""Where re6st-conf of the package leaves them."""
+UNIT = "re6stnet.service"
+PATIENCE = 3.0
+"""Seconds for systemctl."""
+
+
+def look(now: float, directory: Path = DIRECTORY) -> dict[str, Any]:
+    """The certificate and the unit; None where there is none. `now` is Unix time."""
+    return {"certificate": _certificate(directory), "unit": _unit()}
+
+
+def _certificate(directory: Path) -> dict[str, Any] | None:
+    path = directory / "cert.crt"
+    found: dict[str, Any] = {"file": str(path)}
+    try:
+        own_pem = path.read_bytes()
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        return {**found, "error": error.strerror}
+    from re6st import cert  # not before it is needed: it is slow to load
+    from re6st.core.prefix import subnet
+
+    try:
+        own = cert.load_pem(own_pem, str(path))
+        prefix = cert.prefix_of_cert(own)
+        found |= {"cn": prefix.cn, "until": int(own.not_valid_after_utc.timestamp())}
+        found["starts"] = int(own.not_valid_before_utc.timestamp())
+        ca_path = directory / "ca.crt"
+        ca = cert.load_pem(cert.read_file(ca_path), str(ca_path))
+        found["subnet"] = str(subnet(cert.network_of_ca(ca), prefix))
+        cert.Trust(ca).check(own, datetime.now(UTC))
+    except (cert.CertError, ValueError) as error:
+        found["error"] = str(error)
+    return found
+
+
+def _unit() -> dict[str, str] | None:
+    """What systemd says about the unit; None without systemd, or without the unit."""
+    systemctl = shutil.which("systemctl")
+    if systemctl is None:
+        return None
+    argv = [systemctl, "show", UNIT, "--property=LoadState,ActiveState,SubState,Result,UnitFileState"]
+    try:
+        done = subprocess.run(argv, capture_output=True, text=True, timeout=PATIENCE, check=False)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    told = dict(each.partition("=")[::2] for each in done.stdout.splitlines() if "=" in each)
+    if done.returncode or told.get("LoadState") != "loaded":
+        return None
+    return {"state": told["ActiveState"], "result": told.get("Result", ""), "enabled": told.get("UnitFileState", "")}
+
+
+def remedy(found: Mapping[str, Any]) -> str:
+    """What to do, in a sentence."""
+    unit, certificate = found["unit"], found["certificate"]
+    if certificate is None and unit is not None:
+        return f"This machine has no certificate in {DIRECTORY}: join a network with re6st-conf first."
+    if unit is None:
+        return "Start it, or give its socket with --control (RUN/control.sock, where RUN is its option --run)."
+    if unit["state"] in ("activating", "active"):
+        return f"The unit is {unit['state']}: wait with re6st-status wait, or see journalctl -u re6stnet."
+    if unit["state"] == "failed":
+        return f"The unit failed ({unit['result']}): see journalctl -u re6stnet, then systemctl restart re6stnet."
+    return "Start it: systemctl start re6stnet"
+
+
+def words(found: Mapping[str, Any], now: float) -> Iterator[str]:
+    """The rest, a line each."""
+    certificate, unit = found["certificate"], found["unit"]
+    if certificate is None:
+        yield f"  certificate  none in {DIRECTORY}"
+    else:
+        if "until" in certificate:
+            until = certificate["until"]
+            ended = "ended" if until < now else "until"
+            where = f", subnet {certificate['subnet']}" if "subnet" in certificate else ""
+            yield f"  certificate  {certificate['cn']}{where}, {ended} {moment(until)} ({away(until, now)})"
+        if "error" in certificate:
+            yield f"  !            {certificate['file']}: {certificate['error']}"
+    if unit is not None:
+        yield f"  unit         {UNIT}: {unit['state']}, {unit['enabled'] or 'not installed'} at boot"
