@@ -25,6 +25,7 @@ from pathlib import Path
 from types import FrameType, TracebackType
 from typing import TypeVar
 
+from testbed.delay import SlowWay
 from testbed.wait import wait_until
 
 T = TypeVar("T")
@@ -244,6 +245,7 @@ class Host:
         )
         self._started: list[subprocess.Popen[bytes]] = []
         self._sockets: dict[str, socket.socket] = {}
+        self._slow: dict[str, SlowWay] = {}
 
     # --- programs ---
 
@@ -348,12 +350,21 @@ class Host:
         """Undo `lose`."""
         self.run(["nft", f"delete table inet lose_{other.name}"])
 
+    def delay(self, other: Host, seconds: float) -> None:
+        """Have what this host and another one send each other take so long, each way; 0 for no longer than it does."""
+        if other.name in self._slow:
+            self._slow.pop(other.name).close()
+        if seconds:
+            self._slow[other.name] = SlowWay(self, other, seconds)
+
     # --- end ---
 
     def close(self) -> None:
         """Close what the bed's own process holds of this host."""
         while self._sockets:
             self._sockets.popitem()[1].close()
+        while self._slow:
+            self._slow.popitem()[1].close()
         for process in self._started:  # one that is not in the namespace yet would not be found there
             process.kill()
 

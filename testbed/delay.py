@@ -1,0 +1,92 @@
+"""A slow way between two hosts: a tun interface on each, and this process between them, which takes its time.
+
+For kernels without netem. Routes lead what the hosts send to each other into these interfaces; addresses stay as they
+are, so that connections go on, slower.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import selectors
+import struct
+import threading
+import time
+from collections import deque
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from testbed.bed import Host
+
+TUNSETIFF, IFF_TUN, IFF_NO_PI = 0x400454CA, 0x0001, 0x1000  # linux/if_tun.h
+IFREQ = struct.Struct("16sH22x")  # linux/if.h, struct ifreq
+PACKET = 65536
+QUEUE = 20_000
+"""Packets under way at most; the rest is lost."""
+
+
+class SlowWay:
+    """What each of two hosts sends to the addresses of the other on the switch arrives so many seconds later."""
+
+    def __init__(self, one: Host, other: Host, seconds: float) -> None:
+        self._seconds = seconds
+        self._under_way: deque[tuple[float, int, bytes]] = deque()
+        self._ends = [_end(one, other), _end(other, one)]
+        self._stopped, self._stop = os.pipe()
+        self._thread = threading.Thread(target=self._carry, daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        """The hosts reach each other over the switch again."""
+        os.write(self._stop, b".")
+        self._thread.join()
+        for end in (*self._ends, self._stop, self._stopped):
+            os.close(end)
+
+    def _carry(self) -> None:
+        one, other = self._ends
+        opposite = {one: other, other: one}
+        with selectors.DefaultSelector() as selector:
+            for end in (one, other, self._stopped):
+                selector.register(end, selectors.EVENT_READ)
+            while True:
+                ready = {key.fd for key, _ in selector.select(self._wait())}
+                if self._stopped in ready:
+                    return
+                now = time.monotonic()
+                while self._under_way and self._under_way[0][0] <= now:
+                    _, end, packet = self._under_way.popleft()
+                    with contextlib.suppress(OSError):
+                        os.write(end, packet)
+                for end in ready:
+                    with contextlib.suppress(OSError):
+                        while packet := os.read(end, PACKET):
+                            if len(self._under_way) < QUEUE:
+                                self._under_way.append((now + self._seconds, opposite[end], packet))
+
+    def _wait(self) -> float | None:
+        return max(0.0, self._under_way[0][0] - time.monotonic()) if self._under_way else None
+
+
+def _end(host: Host, other: Host) -> int:
+    """A tun interface of a host that everything to the other one goes into."""
+    name = f"slow-{other.name}"[:15]
+
+    def make() -> int:
+        file = os.open("/dev/net/tun", os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
+        try:
+            fcntl.ioctl(file, TUNSETIFF, IFREQ.pack(name.encode(), IFF_TUN | IFF_NO_PI))
+        except OSError:
+            os.close(file)
+            raise
+        return file
+
+    file = host.namespace.call(make)
+    host.namespace.ip(
+        f"link set {name} addrgenmode none",  # no address of its own, or the host had one more uplink
+        f"link set {name} up",
+        f"route add {other.address}/32 dev {name} src {host.address}",
+        *([f"route add {other.ipv6}/128 dev {name} src {host.ipv6}"] if host.ipv6 and other.ipv6 else []),
+    )
+    return file
