@@ -141,9 +141,8 @@ def told(report: Report) -> Figures:
     }
     say(f"faults: {report.faults}")
     for reason, found in kinds.items():
-        say(
-            f"  {reason:<28} {found['outages']:5} outages, median {found['median_s']:6.2f} s, longest {found['longest_s']:6.2f} s"
-        )
+        figures = f"{found['outages']:5}, median {found['median_s']:6.2f} s, longest {found['longest_s']:6.2f} s"
+        say(f"  {reason:<28} {figures}")
     say(f"{len(slow)} outages longer than {AGAIN:g} s; {len(report.failures)} nodes ended by themselves")
     return {
         "seed": report.seed,
