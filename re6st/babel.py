@@ -29,7 +29,8 @@ UPDATE_FIRST, UPDATE_LAST = 1.0, 20.0
 UPDATE_GROWTH = 0.4
 """Seconds by the root of the number of routes, of about 25 bytes: 400 bytes a second with 40, 2 kB with 1,000."""
 SMOOTHING = 1
-"""Half-life, in seconds, of metrics in babel's choice of routes. The default, 4, keeps to a dead link that long."""
+"""Half-life, in seconds, of metrics in babel's choice of routes. With the default, 4, a dead link is left a second later
+and a new direct tunnel is used after 40 s, not 10; with 0 traffic jumps with each hello that a lossy link drops."""
 RTPROT_BOOT = 3
 PRIORITY = 1024
 """Metric in the kernel of the first babeld's routes. Each one started after it has the next larger."""
@@ -76,6 +77,7 @@ def configuration(settings: Settings, priority: int = PRIORITY) -> str:
     """The configuration file. Statements are those of wire.md 9.1, as far as stock babeld knows them (9.2, 9.3)."""
     lines = [
         f"kernel-priority {priority}",
+        f"smoothing-half-life {SMOOTHING}",
         "redistribute local deny",
         f"redistribute ip {settings.subnet} eq {settings.subnet.prefixlen}",
     ]

@@ -31,6 +31,7 @@ ROUTE = (
 def test_the_plainest_configuration() -> None:
     assert configuration(PLAIN) == (
         "kernel-priority 1024\n"
+        "smoothing-half-life 1\n"
         "redistribute local deny\n"
         "redistribute ip 2001:db8:42:b::/64 eq 64\n"
         "default hello-interval 15 update-interval 1 link-quality true split-horizon false\n"
@@ -56,6 +57,7 @@ def test_the_fullest_configuration() -> None:
     )
     assert configuration(settings) == (
         "kernel-priority 1024\n"
+        "smoothing-half-life 1\n"
         "redistribute local deny\n"
         "redistribute ip 2001:db8:42:b::/64 eq 64\n"
         "key id sign type blake2s128 value 000102030405060708090a0b0c0d0e0f\n"
