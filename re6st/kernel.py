@@ -1,4 +1,4 @@
-"""Links, addresses and routes of this machine (pyroute2, /proc/sys/net, the netifaces API).
+"""Links, addresses and routes of this machine (rtnetlink, /proc/sys/net, the netifaces API).
 
 What a node adds is declared here and undone at exit: `Kernel` remembers what it made, and `clear` removes what an
 earlier run left behind (wire.md 1.3). Only names and prefixes of our network are touched.
@@ -10,31 +10,38 @@ import errno
 import logging
 import re
 import socket
-from collections.abc import Iterable
-from contextlib import suppress
+from collections.abc import Collection, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
 from pathlib import Path
-from typing import Any
 
 import netifaces
-from pyroute2 import AsyncIPRoute
-from pyroute2.netlink.exceptions import NetlinkError
+
+from re6st import rtnetlink
+from re6st.rtnetlink import (
+    IFA_F_DADFAILED,
+    IFA_F_NODAD,
+    IFA_F_TENTATIVE,
+    IFF_RUNNING,
+    IFF_UP,
+    RT_SCOPE_UNIVERSE,
+    RTN_UNREACHABLE,
+    Netlink,
+    NetlinkError,
+    Route,
+)
 
 RTPROT_BABEL = 42
 RTPROT_RE6ST = 146
 """Marks our routes to peers; a number that nobody registered (/etc/iproute2/rt_protos)."""
-RTN_UNREACHABLE = 7
-RT_SCOPE_UNIVERSE = 0
-IFF_UP, IFF_RUNNING = 0x1, 0x40
-IFA_F_NODAD, IFA_F_DADFAILED, IFA_F_TENTATIVE = 0x02, 0x08, 0x40
 OUR_LINK = re.compile(r"re6stnet([0-9]*|-(udp|tcp)6?)")
 """Names of tunnel interfaces (wire.md 8.4)."""
 
 log = logging.getLogger(__name__)
 
-Network = IPv4Network | IPv6Network
-Address = IPv4Address | IPv6Address
+Address = rtnetlink.Address
+Network = rtnetlink.Network
 
 
 class KernelError(Exception):
@@ -52,11 +59,21 @@ class Presence:
     unreachable: tuple[Network, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """What an earlier run left that is gone on with: interfaces, and hosts that are reached by a gateway of ours."""
+
+    links: Collection[str] = ()
+    hosts: Collection[str] = ()
+    main_interface: str = "lo"
+    """Where our address is not removed, since it comes there again."""
+
+
 class Kernel:
     """The kernel of the network namespace we run in."""
 
     def __init__(self) -> None:
-        self._netlink = AsyncIPRoute()
+        self._netlink = Netlink()
         self._links: list[str] = []
         self._addresses: list[tuple[Address, int, str]] = []
         self._unreachable: list[Network] = []
@@ -76,35 +93,34 @@ class Kernel:
         Duplicate address detection is off on it: nobody else can have its random link-local address, and waiting for
         the detection would cost a second of every new tunnel.
         """
-        if await self._index(name) is None:
-            await self._do(
-                f"make the interface {name}",
-                self._netlink.link("add", ifname=name, kind="tuntap", mode="tap"),
-            )
+        if self._index(name) is None:
+            with _doing(f"make the interface {name}"):
+                rtnetlink.make_tap(name)
         if name not in self._links:
             self._links.append(name)
         if ipv4 is not None:
-            await self._put_address(ipv4, 32, name)
+            self._put_address(ipv4, 32, name)
         for setting, value in (("accept_dad", 0), ("dad_transmits", 0), ("accept_ra", 0)):
             self._sysctl(f"ipv6/conf/{name}/{setting}", value)
 
     async def set_up(self, name: str, mtu: int | None = None) -> None:
         """Bring an interface up, with this MTU in bytes. Raises KernelError."""
-        arguments: dict[str, Any] = {"state": "up"} | ({"mtu": mtu} if mtu else {})
-        await self._do(f"bring {name} up", self._netlink.link("set", index=await self._need(name), **arguments))
+        index = self._need(name)
+        with _doing(f"bring {name} up"):
+            self._netlink.set_link(index, up=True, mtu=mtu)
 
     async def set_down(self, name: str) -> None:
         """Take an interface down, if it is there: babeld forgets its neighbours and routes at once."""
-        index = await self._index(name)
+        index = self._index(name)
         if index is not None:
             with suppress(NetlinkError):
-                await self._netlink.link("set", index=index, state="down")
+                self._netlink.set_link(index, up=False)
 
     async def delete_link(self, name: str) -> None:
-        index = await self._index(name)
+        index = self._index(name)
         if index is not None:
             with suppress(NetlinkError):
-                await self._netlink.link("del", index=index)
+                self._netlink.delete_link(index)
         if name in self._links:
             self._links.remove(name)
 
@@ -114,40 +130,46 @@ class Kernel:
         """Put an address on an interface, which is brought up. Raises KernelError."""
         await self.set_up(interface)
         self._addresses.append((ip, length, interface))
-        await self._put_address(ip, length, interface)
+        self._put_address(ip, length, interface)
 
-    async def _put_address(self, ip: Address, length: int, interface: str) -> None:
+    def _put_address(self, ip: Address, length: int, interface: str) -> None:
         # Our certificate says that it is ours alone; no route can have it as source before it is found to be.
-        flags = {"flags": IFA_F_NODAD} if ip.version == 6 else {}
-        await self._do(
-            f"put {ip}/{length} on {interface}",
-            self._netlink.addr(
-                "replace", index=await self._need(interface), address=str(ip), prefixlen=length, **flags
-            ),
-        )
+        flags = IFA_F_NODAD if ip.version == 6 else 0
+        index = self._need(interface)
+        with _doing(f"put {ip}/{length} on {interface}"):
+            self._netlink.put_address(ip, length, index, flags)
 
     async def enter(self, presence: Presence, interface: str) -> None:
         """Put our address on an interface, and the routes that keep traffic inside. Raises KernelError."""
         for network in presence.unreachable:
             await self.add_unreachable(network)
         await self.add_address(presence.address, presence.length, interface)
+        for name in tuple(self._links) if isinstance(presence.address, IPv4Address) else ():
+            self._put_address(presence.address, 32, name)  # as in make_tap
+
+    async def leave(self, presence: Presence, interface: str) -> None:
+        """Undo `enter`, and the address on our links. The kernel drops babel's routes that have it as source."""
+        for network in presence.unreachable:
+            await self._delete_unreachable(network)
+            self._unreachable.remove(network)
+        placed = presence.address, presence.length, interface
+        await self._delete_address(*placed)
+        self._addresses.remove(placed)
+        for name in self._links:
+            await self._delete_address(presence.address, 32, name)
 
     async def add_unreachable(self, network: Network) -> None:
         """Keep traffic to unknown parts of the network off the default route (wire.md 1.3). Raises KernelError."""
         self._unreachable.append(network)
-        await self._do(
-            f"add the route unreachable {network}",
-            self._netlink.route("replace", dst=str(network), type="unreachable", family=_family(network)),
-        )
+        with _doing(f"add the route unreachable {network}"):
+            self._netlink.add_route(Route(network, type=RTN_UNREACHABLE), replace=True)
 
     async def add_route(self, ip: IPv4Address, gateway: IPv4Address) -> None:
         """Reach a host by a gateway. Raises KernelError, also where the user has a route to it."""
         self._routes.append((ip, gateway))
         try:
-            await self._do(
-                f"reach {ip} by the gateway {gateway}",
-                self._netlink.route("add", dst=f"{ip}/32", gateway=str(gateway), proto=RTPROT_RE6ST),
-            )
+            with _doing(f"reach {ip} by the gateway {gateway}"):
+                self._netlink.add_route(_host_route(ip, gateway))
         except KernelError:
             self._routes.remove((ip, gateway))
             raise
@@ -158,12 +180,11 @@ class Kernel:
             return
         self._routes.remove((ip, gateway))
         with suppress(NetlinkError):
-            await self._netlink.route("del", dst=f"{ip}/32", gateway=str(gateway), proto=RTPROT_RE6ST)
+            self._netlink.delete_route(_host_route(ip, gateway))
 
     async def links_up(self) -> set[str]:
         """The names of the interfaces that are up. Raises NetlinkError when they changed meanwhile: ask again."""
-        links = await self._dump(self._netlink.link("dump"))
-        return {link.get("ifname", "") for link in links if link["flags"] & IFF_UP}
+        return {link.name for link in self._netlink.links() if link.flags & IFF_UP}
 
     async def uplinks(self) -> dict[Address, bool]:
         """The global addresses of this machine, on links that are up; and whether the link of each has a carrier.
@@ -171,25 +192,24 @@ class Kernel:
         One is left out that the kernel does not use yet, or at all: duplicate address detection (RFC 4862 5.4).
         Raises NetlinkError when they changed meanwhile: ask again.
         """
-        links = {link["index"]: link["flags"] for link in await self._dump(self._netlink.link("dump"))}
+        links = {link.index: link.flags for link in self._netlink.links()}
         found: dict[Address, bool] = {}
-        for entry in await self._dump(self._netlink.addr("dump")):
-            flags = links.get(entry["index"], 0)
-            usable = not (entry.get("flags") or 0) & (IFA_F_TENTATIVE | IFA_F_DADFAILED)
-            if flags & IFF_UP and usable and entry["scope"] == RT_SCOPE_UNIVERSE:
-                # On a point-to-point link `address` is the other end's.
-                ip = ip_address(entry.get("local") or entry.get("address"))
-                found[ip] = found.get(ip, False) or bool(flags & IFF_RUNNING)
+        for entry in self._netlink.addresses():
+            flags = links.get(entry.index, 0)
+            usable = not entry.flags & (IFA_F_TENTATIVE | IFA_F_DADFAILED)
+            if flags & IFF_UP and usable and entry.scope == RT_SCOPE_UNIVERSE:
+                found[entry.address] = found.get(entry.address, False) or bool(flags & IFF_RUNNING)
         return found
 
     async def source_specific(self) -> bool:
         """Whether this kernel has IPv6 routes by source (IPV6_SUBTREES; wire.md 9.3): one is made and removed."""
-        route = {"dst": "::/128", "src": "::/128", "type": "unreachable", "family": socket.AF_INET6}
+        nowhere = IPv6Network("::/128")
+        route = Route(nowhere, nowhere, type=RTN_UNREACHABLE)
         try:
-            await self._netlink.route("replace", **route)
-            await self._netlink.route("del", **route)
+            self._netlink.add_route(route, replace=True)
+            self._netlink.delete_route(route)
         except NetlinkError as error:
-            if error.code == errno.EINVAL:
+            if error.errno == errno.EINVAL:
                 log.warning("this kernel has no routes by source (IPV6_SUBTREES): no way out through other gateways")
                 return False
         return True
@@ -201,16 +221,13 @@ class Kernel:
         program that names none would get it. IPv4 never goes out through re6st, and a name is not looked up.
         """
         try:
-            IPv6Address(host)
+            ip = IPv6Address(host)
         except ValueError:
             return True
-        try:
-            routes = list(await self._netlink.route("get", dst=host, family=socket.AF_INET6))
-        except NetlinkError:  # there is no way
-            return False
-        index = routes[0].get("oif") if routes else None
-        with suppress(OSError):
-            return index is not None and not OUR_LINK.fullmatch(socket.if_indextoname(index))
+        with suppress(OSError):  # there is no way
+            route = self._netlink.route_to(ip)
+            if route is not None and route.interface is not None:
+                return not OUR_LINK.fullmatch(socket.if_indextoname(route.interface))
         return False
 
     async def undo(self) -> None:
@@ -218,97 +235,99 @@ class Kernel:
         for host, gateway in list(self._routes):
             await self.delete_route(host, gateway)
         for network in reversed(self._unreachable):
-            with suppress(NetlinkError):
-                await self._netlink.route("del", dst=str(network), type="unreachable", family=_family(network))
-        for ip, length, interface in reversed(self._addresses):
-            with suppress(NetlinkError):
-                index = await self._index(interface)
-                if index is not None:
-                    await self._netlink.addr("del", index=index, address=str(ip), prefixlen=length)
+            await self._delete_unreachable(network)
+        for placed in reversed(self._addresses):
+            await self._delete_address(*placed)
         for name in list(self._links):
             await self.delete_link(name)
         self._unreachable.clear()
         self._addresses.clear()
 
-    async def clear(self, presences: Iterable[Presence]) -> list[str]:
+    async def clear(self, presences: Iterable[Presence], kept: Kept | None = None) -> list[str]:
         """Remove what an earlier run left: TAPs, babel's and unreachable routes in our networks, our address in each.
 
-        What else has an address there, the user gave it. Says what it removed.
+        What else has an address there, the user gave it. If anything is to be `kept`, so are the routes in our
+        networks, as the traffic needs them. Says what it removed.
         """
         removed = []
-        for link in await self._dump(self._netlink.link("dump")):
-            name = link.get("ifname", "")
-            if OUR_LINK.fullmatch(name) and link.get(("linkinfo", "kind")) == "tun":
+        for link in self._netlink.links():
+            if OUR_LINK.fullmatch(link.name) and link.kind == "tun" and not (kept and link.name in kept.links):
                 with suppress(NetlinkError):
-                    await self._netlink.link("del", index=link["index"])
-                    removed.append(f"interface {name}")
-        for route in await self._dump(self._netlink.route("dump", family=socket.AF_INET)):
-            if route["proto"] == RTPROT_RE6ST:
-                with suppress(NetlinkError):
-                    await self._netlink.route("del", dst=f"{route.get('dst')}/32", proto=RTPROT_RE6ST)
-                    removed.append(f"route {route.get('dst')}/32")
+                    self._netlink.delete_link(link.index)
+                    removed.append(f"interface {link.name}")
+        for route in self._netlink.routes(socket.AF_INET, protocol=RTPROT_RE6ST):
+            if kept and str(route.destination.network_address) in kept.hosts:
+                self._keep(route)
+            elif self._delete(route):
+                removed.append(f"route {route.destination}")
         for presence in presences:
             family = _family(presence.network)
-            for route in await self._dump(self._netlink.route("dump", family=family)):
-                if await self._clear_route(route, presence):
-                    removed.append(f"route {route.get('dst') or 'default'}/{route['dst_len']}")
-            for entry in await self._dump(self._netlink.addr("dump", family=family)):
-                if ip_address(entry.get("local") or entry.get("address")) == presence.address:
-                    where = {"index": entry["index"], "prefixlen": entry["prefixlen"]}
+            by_babel = self._netlink.routes(family, protocol=RTPROT_BABEL)
+            unreachable = self._netlink.routes(family, type=RTN_UNREACHABLE)
+            for route in dict.fromkeys(by_babel + unreachable) if not kept else ():
+                if _is_ours(route, presence) and self._delete(route):
+                    removed.append(f"route {route.destination}")
+            for entry in self._netlink.addresses(family):
+                again = kept is not None and entry.index == self._index(kept.main_interface)
+                if entry.address == presence.address and not again:
                     with suppress(NetlinkError):
-                        await self._netlink.addr("del", address=str(presence.address), **where)
+                        self._netlink.delete_address(entry.address, entry.length, entry.index)
                         removed.append(f"address {presence.address}")
         return removed
+
+    async def babel_routes(self, presences: Iterable[Presence]) -> list[int]:
+        """The priority of each route in our networks that a babeld made."""
+        return [
+            route.priority or 0
+            for presence in presences
+            for route in self._netlink.routes(_family(presence.network), protocol=RTPROT_BABEL)
+            if _is_ours(route, presence)
+        ]
+
+    def gateways(self) -> dict[IPv4Address, IPv4Address]:
+        """The hosts that are reached by a gateway, and by which."""
+        return dict(self._routes)
+
+    def _keep(self, route: Route) -> None:
+        host, gateway = route.destination.network_address, route.gateway
+        if isinstance(host, IPv4Address) and isinstance(gateway, IPv4Address):
+            self._routes.append((host, gateway))
 
     async def sweep(self, presences: Iterable[Presence], priority: int) -> int:
         """Remove the routes in our networks that a babeld left which used another priority; returns how many."""
         count = 0
         for presence in presences:
-            for route in await self._dump(self._netlink.route("dump", family=_family(presence.network))):
-                stale = route["proto"] == RTPROT_BABEL and route.get("priority") != priority
-                count += stale and await self._clear_route(route, presence)
+            for route in self._netlink.routes(_family(presence.network), protocol=RTPROT_BABEL):
+                stale = route.priority != priority and _is_ours(route, presence)
+                count += stale and self._delete(route)
         return count
-
-    async def _clear_route(self, route: Any, presence: Presence) -> bool:
-        network = presence.network
-        text, length, source = route.get("dst"), route["dst_len"], route.get("src")
-        inside = text is not None and length >= network.prefixlen and ip_address(text) in network
-        # A way to the Internet through a gateway is for our sources only (wire.md 9.3).
-        outward = source is not None and f"{source}/{route['src_len']}" == str(network)
-        blocking = route["type"] == RTN_UNREACHABLE
-        ours = blocking and inside and ip_network(f"{text}/{length}") in presence.unreachable
-        if not ours and (route["proto"] != RTPROT_BABEL or not (inside or outward)):
-            return False
-        arguments: dict[str, Any] = {"family": _family(network), "proto": route["proto"]}
-        arguments |= {"dst": f"{text or '::'}/{length}"} | ({"src": str(network)} if outward else {})
-        arguments |= {"type": "unreachable"} if blocking else {"oif": route.get("oif")}
-        arguments |= {"table": route.get("table") or route["table"], "priority": route.get("priority")}
-        with suppress(NetlinkError):
-            await self._netlink.route("del", **arguments)
-            return True
-        return False
 
     # -- within --
 
-    async def _do(self, what: str, call: Any) -> None:
-        try:
-            await call
-        except NetlinkError as error:
-            raise KernelError(f"cannot {what}: {error.args[-1]}. {_advice(error.code)}") from None
-        except OSError as error:
-            raise KernelError(f"cannot {what}: {error.strerror}. {_advice(error.errno)}") from None
+    async def _delete_unreachable(self, network: Network) -> None:
+        with suppress(NetlinkError):
+            self._netlink.delete_route(Route(network, type=RTN_UNREACHABLE))
 
-    async def _dump(self, call: Any) -> list[Any]:
-        return [message async for message in await call]
+    async def _delete_address(self, ip: Address, length: int, interface: str) -> None:
+        index = self._index(interface)
+        if index is not None:
+            with suppress(NetlinkError):
+                self._netlink.delete_address(ip, length, index)
 
-    async def _index(self, name: str) -> int | None:
+    def _delete(self, route: Route) -> bool:
+        with suppress(NetlinkError):
+            self._netlink.delete_route(route)
+            return True
+        return False
+
+    def _index(self, name: str) -> int | None:
         try:
             return socket.if_nametoindex(name)
         except OSError:
             return None
 
-    async def _need(self, name: str) -> int:
-        index = await self._index(name)
+    def _need(self, name: str) -> int:
+        index = self._index(name)
         if index is None:
             raise KernelError(f"there is no interface {name}")
         return index
@@ -343,6 +362,28 @@ def source_address(remote: str) -> Address | None:
             return ip_address(own.getsockname()[0].partition("%")[0])
     except (OSError, ValueError):
         return None
+
+
+def _is_ours(route: Route, presence: Presence) -> bool:
+    """Whether a run of ours, or its babeld, made this route."""
+    network, length = presence.network, route.destination.prefixlen
+    inside = length >= network.prefixlen and route.destination.network_address in network
+    if route.type == RTN_UNREACHABLE and inside and route.destination in presence.unreachable:
+        return True
+    # A way to the Internet through a gateway is for our sources only (wire.md 9.3).
+    return route.protocol == RTPROT_BABEL and (inside or route.source == presence.network)
+
+
+def _host_route(ip: IPv4Address, gateway: IPv4Address) -> Route:
+    return Route(IPv4Network(ip), gateway=gateway, protocol=RTPROT_RE6ST)
+
+
+@contextmanager
+def _doing(what: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise KernelError(f"cannot {what}: {error.strerror}. {_advice(error.errno)}") from None
 
 
 def _family(network: Network) -> int:

@@ -17,7 +17,7 @@ TRACE = 5
 LEVELS = (logging.CRITICAL + 1, logging.WARNING, logging.INFO, logging.DEBUG, TRACE)
 """What -v means, from 0."""
 
-_LIBRARIES = ("aiohttp.access", "asyncio", "pyroute2")
+_LIBRARIES = ("aiohttp.access", "asyncio")
 _PRIORITIES = ((logging.CRITICAL, 2), (logging.ERROR, 3), (logging.WARNING, 4), (logging.INFO, 6))
 """Of syslog(3); everything below is 7."""
 

@@ -13,10 +13,9 @@ from collections.abc import Awaitable, Callable, Iterable
 from contextlib import aclosing, suppress
 from pathlib import Path
 
-from pyroute2.netlink.exceptions import NetlinkError
-
 from re6st import watch
 from re6st.process import Child, keep_running, status_text
+from re6st.rtnetlink import NetlinkError
 
 PROGRAM = "pim-dm"
 REMEDY = "Install it (pip install pim-dm), or leave out --multicast."

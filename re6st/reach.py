@@ -12,14 +12,13 @@ import time
 from collections.abc import Awaitable, Callable, Iterable
 from contextlib import aclosing
 
-from pyroute2.netlink.exceptions import NetlinkError
-
 from re6st import watch
 from re6st.address import OwnAddresses, family
 from re6st.core.prefix import Prefix
 from re6st.core.wire import Endpoint, format_addresses
 from re6st.kernel import Address
 from re6st.portmap import PortMapper
+from re6st.rtnetlink import NetlinkError
 from re6st.tunnel import Connected
 
 AUDIENCE_LIMIT = 200

@@ -9,10 +9,10 @@ from ipaddress import ip_address
 
 import netifaces
 import pytest
-from pyroute2.netlink.exceptions import NetlinkError
 
-from re6st import kernel
+from re6st import kernel, rtnetlink
 from re6st.kernel import Kernel, KernelError, local_addresses
+from re6st.rtnetlink import InterfaceAddress, Link, NetlinkError
 
 
 def test_own_addresses_are_those_that_others_might_reach(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -67,15 +67,13 @@ def test_what_is_gone_already_is_no_error() -> None:
     ("code", "advice"),
     [(errno.EPERM, "CAP_NET_ADMIN"), (errno.ENODEV, "modprobe tun"), (errno.EBUSY, "See the kernel's log")],
 )
-def test_a_refusal_says_what_and_what_to_do(code: int, advice: str) -> None:
-    async def refused() -> None:
+def test_a_refusal_says_what_and_what_to_do(monkeypatch: pytest.MonkeyPatch, code: int, advice: str) -> None:
+    def refuse(*_: object) -> None:
         raise NetlinkError(code, "no")
 
-    async def work(own: Kernel) -> None:
-        await own._do("make the interface x", refused())
-
+    monkeypatch.setattr(rtnetlink, "make_tap", refuse)
     with pytest.raises(KernelError, match=rf"^cannot make the interface x: no\. .*{advice}") as raised:
-        attempt(work)
+        attempt(lambda own: own.make_tap("x"))
     assert "\n" not in str(raised.value)
 
 
@@ -83,11 +81,11 @@ def test_a_refusal_says_what_and_what_to_do(code: int, advice: str) -> None:
 def test_a_kernel_without_routes_by_source(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, code: int, has_them: bool
 ) -> None:
-    async def refuse(*_: object, **__: object) -> None:
+    def refuse(*_: object, **__: object) -> None:
         raise NetlinkError(code, "no")
 
     async def work(own: Kernel) -> None:
-        monkeypatch.setattr(own._netlink, "route", refuse)
+        monkeypatch.setattr(own._netlink, "add_route", refuse)
         assert await own.source_specific() is has_them
 
     attempt(work)
@@ -99,36 +97,26 @@ def test_advice_for_any_error() -> None:
 
 
 def test_uplinks_are_the_addresses_in_use(monkeypatch: pytest.MonkeyPatch) -> None:
-    up, running = kernel.IFF_UP, kernel.IFF_UP | kernel.IFF_RUNNING
-    links = [{"index": n, "flags": flags} for n, flags in enumerate((0, up, running), 1)]
-    addresses: list[dict[str, object]] = [
-        {"index": 1, "scope": 0, "address": "192.0.2.1"},
-        {"index": 2, "scope": 0, "address": "192.0.2.2", "flags": 0x80},
-        {"index": 3, "scope": 0, "address": "192.0.2.9", "local": "192.0.2.3"},
-        {"index": 3, "scope": 0, "address": "2001:db8::1", "flags": kernel.IFA_F_TENTATIVE},
-        {"index": 3, "scope": 0, "address": "2001:db8::2", "flags": kernel.IFA_F_DADFAILED},
-        {"index": 3, "scope": 253, "address": "fe80::1"},
-        {"index": 3, "scope": 254, "address": "127.0.0.1"},
-        {"index": 9, "scope": 0, "address": "192.0.2.4"},
+    up, running = rtnetlink.IFF_UP, rtnetlink.IFF_UP | rtnetlink.IFF_RUNNING
+    links = [Link(n, f"eth{n}", flags, "") for n, flags in enumerate((0, up, running), 1)]
+    addresses = [
+        InterfaceAddress(ip_address(text), 24, index, scope, flags)
+        for index, scope, text, flags in (
+            (1, 0, "192.0.2.1", 0),
+            (2, 0, "192.0.2.2", 0x80),
+            (3, 0, "192.0.2.3", 0),
+            (3, 0, "2001:db8::1", rtnetlink.IFA_F_TENTATIVE),
+            (3, 0, "2001:db8::2", rtnetlink.IFA_F_DADFAILED),
+            (3, 253, "fe80::1", 0),
+            (3, 254, "127.0.0.1", 0),
+            (9, 0, "192.0.2.4", 0),
+        )
     ]
-
-    async def dump(own: Kernel, call: object) -> list[dict[str, object]]:
-        return {"link": links, "addr": addresses}[str(call)]  # type: ignore[return-value]
-
-    class Netlink:
-        def link(self, _what: str) -> str:
-            return "link"
-
-        def addr(self, _what: str) -> str:
-            return "addr"
-
-        def close(self) -> None: ...
-
-    monkeypatch.setattr(kernel, "AsyncIPRoute", Netlink)
-    monkeypatch.setattr(Kernel, "_dump", dump)
     found: list[object] = []
 
     async def work(own: Kernel) -> None:
+        monkeypatch.setattr(own._netlink, "links", lambda: links)
+        monkeypatch.setattr(own._netlink, "addresses", lambda: addresses)
         found.append(await own.uplinks())
 
     attempt(work)

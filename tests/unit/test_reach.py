@@ -8,7 +8,6 @@ from collections.abc import AsyncGenerator, Awaitable, Callable
 from ipaddress import ip_address
 
 import pytest
-from pyroute2.netlink.exceptions import NetlinkError
 
 from re6st import reach, watch
 from re6st.address import OwnAddresses
@@ -16,6 +15,7 @@ from re6st.core.prefix import Prefix
 from re6st.core.wire import Endpoint, format_addresses
 from re6st.kernel import Address
 from re6st.reach import AUDIENCE_LIMIT, PATIENCE, TELLINGS, TELLINGS_FIRST, TOLD_AT_ONCE, Audience, Reach
+from re6st.rtnetlink import NetlinkError
 from re6st.tunnel import Connected
 from tests.unit.fake_program import until
 
