@@ -10,6 +10,7 @@ import asyncio
 import logging
 import math
 import os
+import re
 import signal
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -41,6 +42,8 @@ _DEFAULT_WORDS = frozenset(
     ("max-rtt-penalty", "rtt-min", "rtt-max", "rtt-decay", "rxcost", "faraway", "channel", "enable-timestamps")
 )
 """What the registry may set in babel's defaults. The rest is ours, or has no meaning on a tunnel."""
+
+_PRIORITY = re.compile(r"kernel-priority ([0-9]{1,9})\n")
 
 log = logging.getLogger(__name__)
 
@@ -120,23 +123,32 @@ class Babel:
     One that is to have other settings, or dies, leaves its routes in the kernel, and traffic goes on over them while
     the next one learns. That has a `priority` of its own, since it would take a route that is there already for its
     own, wherever it leads; theirs is preferred, until they are removed. `followed` is set when a babeld took over from
-    another, which knew `left` routes.
+    another, which knew `left` routes. One that an earlier daemon left running, `found`, is gone on with where it has
+    these settings; `priorities` are those of the routes that are in the kernel already.
     """
 
     def __init__(
-        self, argv: Sequence[str], run: Path, output: Path | None, settings: Settings, changed: Callable[[], None]
+        self,
+        argv: Sequence[str],
+        run: Path,
+        output: Path | None,
+        settings: Settings,
+        changed: Callable[[], None],
+        found: int | None = None,
+        priorities: Sequence[int] = (),
     ) -> None:
         self.table = Table()
         self.ready = asyncio.Event()
         """Set while babeld runs and has told its table."""
         self.followed = asyncio.Event()
-        self.left = 0
-        self.priority = PRIORITY
+        self.left = len(priorities)
+        self.priority = max((*priorities, PRIORITY - 1)) + 1
         self.settings = settings
         self._argv = argv
         self._run = run
         self._output = output
         self._changed = changed
+        self._found = found
         self._child: Child | None = None
         self._restart_wanted = False
 
@@ -167,6 +179,7 @@ class Babel:
         if commands := _live_commands(old, settings):
             try:
                 await self._tell(commands)
+                self._write()
                 return
             except (OSError, ValueError) as error:
                 log.warning("babeld does not take its new settings (%s)", error or type(error).__name__)
@@ -211,16 +224,17 @@ class Babel:
         return None
 
     async def _run_once(self) -> str:
-        socket = self._run / SOCKET
-        socket.unlink(missing_ok=True)
-        file = self._run / "babeld.conf"
-        file.unlink(missing_ok=True)
-        write_private(file, configuration(self.settings, self.priority).encode("ascii"))
-        if self._output is not None:
-            self._output.unlink(missing_ok=True)
-        self._child = child = await Child.start(PROGRAM, self._argv, self._output)
+        found, self._found = self._found, None
+        child = await self._resume(found) if found is not None else None
+        if child is None:
+            (self._run / SOCKET).unlink(missing_ok=True)
+            self._write()
+            if self._output is not None:
+                self._output.unlink(missing_ok=True)
+            child = await Child.start(PROGRAM, self._argv, self._output)
+        self._child = child
         try:
-            reader, writer = await connect(child, socket, START_TIME)
+            reader, writer = await connect(child, self._run / SOCKET, START_TIME)
             try:
                 await self._follow(reader, writer)
             finally:
@@ -234,6 +248,33 @@ class Babel:
             self.left = self.usable
             self.table.clear()
             self._changed()
+
+    def _write(self) -> None:
+        """What babeld reads at its start, and the next daemon to know what this one's babeld does."""
+        file = self._run / "babeld.conf"
+        file.unlink(missing_ok=True)
+        write_private(file, configuration(self.settings, self.priority).encode("ascii"))
+
+    async def _resume(self, pid: int) -> Child | None:
+        """The babeld of an earlier daemon, if it does what ours would. Else it is ended, as where settings change."""
+        try:
+            child = Child.adopt(PROGRAM, pid)
+        except OSError:
+            return None
+        try:
+            text = (self._run / "babeld.conf").read_text("ascii")
+        except (OSError, ValueError):
+            text = ""
+        number = _PRIORITY.match(text)
+        priority = int(number[1]) if number else self.priority
+        if text == configuration(self.settings, priority):
+            self.priority = priority
+            log.info("going on with babeld, process %s", pid)
+            return child
+        log.info("babeld is restarted with new settings")
+        await child.stop(grace=0)
+        self.priority = max(self.priority, priority + 1 if number else 0)
+        return None
 
     async def _follow(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Read the greeting, ask for the table and its changes, and keep up with them until the end."""

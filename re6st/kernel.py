@@ -151,11 +151,11 @@ class Kernel:
         """Undo `enter`, and the address on our links. The kernel drops babel's routes that have it as source."""
         for network in presence.unreachable:
             await self._delete_unreachable(network)
-            self._unreachable.remove(network)
+        self._unreachable = [network for network in self._unreachable if network not in presence.unreachable]
         placed = presence.address, presence.length, interface
         await self._delete_address(*placed)
-        self._addresses.remove(placed)
-        for name in self._links:
+        self._addresses = [each for each in self._addresses if each != placed]
+        for name in tuple(self._links):
             await self._delete_address(presence.address, 32, name)
 
     async def add_unreachable(self, network: Network) -> None:

@@ -16,7 +16,7 @@ import time
 from dataclasses import replace
 from datetime import UTC, datetime
 
-from re6st import PROTOCOL, babel, cert, kernel, multicast, openvpn, process, tunnel
+from re6st import PROTOCOL, babel, cert, kernel, multicast, openvpn, process, takeover, tunnel
 from re6st.address import OwnAddresses
 from re6st.answers import Answers
 from re6st.babel_socket import BINARY_SOCKET, offer
@@ -33,7 +33,7 @@ from re6st.core.wire import Code, Endpoint, parse_addresses
 from re6st.forwarding import Advertisements
 from re6st.home import Home, locator
 from re6st.hooks import Hooks
-from re6st.kernel import Kernel, KernelError
+from re6st.kernel import Kept, Kernel, KernelError
 from re6st.mute import Mute
 from re6st.notify import Notifier
 from re6st.observer import Observer
@@ -42,6 +42,7 @@ from re6st.plan import Config, Plan
 from re6st.reach import Audience, Reach
 from re6st.registry_calls import CountedClient
 from re6st.rundir import RunDirectory
+from re6st.takeover import Found
 from re6st.tasks import Tasks, end, unless
 from re6st.tunnels import Tunnels
 from re6st.updates import Updates
@@ -61,6 +62,8 @@ LAST_WORD = 0.2
 """Seconds for the news to get to those that it cuts off: whose serial was revoked, may renew and come back."""
 BOOTSTRAP_TIME = 10.0
 PROGRAMS = (babel.PROGRAM, openvpn.PROGRAM)
+LEFT = frozenset((*PROGRAMS, multicast.PROGRAM))
+"""Programs that an earlier run may have left running."""
 
 log = logging.getLogger(__name__)
 
@@ -84,6 +87,10 @@ class Node:
         self._run = RunDirectory(config.run)
         local = [ip for ip in kernel.local_addresses() if ip not in self.network]
         self._own = OwnAddresses(config.ports, config.ip, local, network=self.network)
+        self._found = Found()
+        self._routes_left: list[int] = []
+        self._former: set[kernel.Presence] = set()
+        """What the network has given up: a babeld may have left routes there."""
         self._loops: list[asyncio.Task[None]] = []
         self._leaving = False
         self._ticked = 0.0
@@ -119,6 +126,21 @@ class Node:
             finally:
                 self._cache.close(keep=self._worth_keeping())
 
+    async def hand_over(self) -> dict[str, str]:
+        """Leave all that runs to another daemon; this one must end at once, without leaving in order.
+
+        Tunnels and babeld go on, and so does the traffic. What the next one wants in its environment is returned.
+        """
+        self._leaving = True
+        log.info("handing over")
+        self._notifier.reloading()
+        if hasattr(self, "_hooks"):
+            await self._hooks.stop()
+            await self._mute.close()
+        if hasattr(self, "_cache"):
+            self._cache.close(keep=self._worth_keeping())
+        return self._notifier.environment
+
     def reopen_logs(self) -> None:
         """Have babeld open its log file again."""
         if hasattr(self, "_babel"):
@@ -153,12 +175,17 @@ class Node:
             self._peers.close()
 
     async def _clear(self) -> None:
-        """Remove what an earlier run that was killed left behind."""
-        for pid in await process.end_leftovers(frozenset((*PROGRAMS, multicast.PROGRAM)), self.config.run):
+        """Find what an earlier run that was killed, or replaced, left running; remove what it left else."""
+        self._found = found = takeover.look(self.config.run, self._plan.babel_command())
+        for pid in await process.end_leftovers(LEFT, self.config.run, found.pids):
             log.warning("ended process %s, left by an earlier run", pid)
         await self._mute.clear()
-        for what in await self._kernel.clear(self._plan.presences):
+        kept = Kept(found.interfaces, found.hosts, self.config.main_interface) if found.pids else None
+        for what in await self._kernel.clear(self._plan.presences, kept):
             log.warning("removed %s, left by an earlier run", what)
+        if found.pids:
+            self._routes_left = await self._kernel.babel_routes(self._plan.presences)
+            log.info("going on with %s tunnels and %s servers", len(found.clients), len(found.servers))
 
     def _prepare(self) -> None:
         plan = self._plan
@@ -167,7 +194,7 @@ class Node:
         locate = locator(self.config.places)
         self._mesh = mesh.Mesh(self._settings(), self._cache.addresses, random.Random(), locate)  # noqa: S311
         self._answers = Answers(self._mesh, self._updates, self._own, self._peers.sessions, self._event, self._remember)
-        self._tunnels = Tunnels(plan, self._kernel, self._mute, self._tasks, self._event, self._connected)
+        self._tunnels = Tunnels(plan, self._kernel, self._mute, self._tasks, self._event, self._connected, self._found)
         self._reach = Reach(
             self._own,
             self._kernel.uplinks,
@@ -190,6 +217,8 @@ class Node:
             self.config.run / "babeld.out",
             plan.babel(self._cache.routes, time.time()),
             self._changed.set,
+            self._found.babeld,
+            self._routes_left,
         )
         observer = Observer(
             lambda: self._plan,
@@ -211,6 +240,7 @@ class Node:
         for presence in self._plan.presences:
             await self._kernel.enter(presence, self.config.main_interface)
         await self._tunnels.serve()
+        self._tunnels.go_on()
         self._home.require(bool(self._plan.parameters.same_country))
         await self._home.start()
         self._updates.changed = self._apply
@@ -265,6 +295,7 @@ class Node:
         await self._kernel.undo()
         self._advertisements.undo()
         await self._tasks.end_all()
+        await process.end_leftovers(LEFT, self.config.run)  # found, and not gone on with
 
     def _write_revoked(self, crl: frozenset[int]) -> None:
         """One empty file per revoked serial number: OpenVPN refuses those certificates itself."""
@@ -288,6 +319,10 @@ class Node:
         before = self._plan
         self._plan = self._tunnels.plan = plan = replace(self._plan, identity=identity, parameters=parameters)
         self._crypto.use(identity)
+        for presence in before.presences:
+            if presence not in plan.presences:  # the network gave IPv4 up, or has another one
+                await self._kernel.leave(presence, self.config.main_interface)
+                self._former.add(presence)
         for presence in plan.presences:
             if presence not in before.presences:  # IPv4 was brought to the network, or another one
                 try:
@@ -371,7 +406,7 @@ class Node:
             self._babel.followed.clear()
             await self._wait_for_routes(self._babel.left)
             if self._babel.ready.is_set() and not self._babel.followed.is_set():
-                count = await self._kernel.sweep(self._plan.presences, self._babel.priority)
+                count = await self._kernel.sweep({*self._plan.presences, *self._former}, self._babel.priority)
                 log.info("babeld took over; %s routes that the last one left are removed", count)
 
     async def _wait_for_routes(self, count: int) -> None:

@@ -6,6 +6,8 @@ import os
 import socket
 from collections.abc import MutableMapping
 
+_OURS = ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID")
+
 
 class Notifier:
     """Sends to the socket that systemd named in the environment; it is for us alone, so it is taken out of there.
@@ -15,6 +17,7 @@ class Notifier:
 
     def __init__(self, environment: MutableMapping[str, str] = os.environ) -> None:
         self._socket: socket.socket | None = None
+        self._taken = {name: environment[name] for name in _OURS if name in environment}
         address = environment.pop("NOTIFY_SOCKET", "")
         if address[:1] in ("/", "@"):
             self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK)
@@ -23,6 +26,11 @@ class Notifier:
         ours = environment.pop("WATCHDOG_PID", str(os.getpid())) == str(os.getpid())
         self.watchdog = int(watchdog) / 1e6 if ours and watchdog.isdigit() and len(watchdog) < 16 else None
         """Seconds within which systemd wants to hear `alive`; None: it does not watch."""
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What was taken out of it: for a program that takes our place."""
+        return dict(self._taken)
 
     def ready(self, status: str) -> None:
         self._send("READY=1", f"STATUS={status}")

@@ -177,3 +177,13 @@ async def start(settings: Settings, name: str, argv: Sequence[str]) -> tuple[Chi
     except BaseException:
         await child.stop()
         raise
+
+
+async def resume(settings: Settings, name: str, pid: int) -> tuple[Child, Management]:
+    """Go on with a process that an earlier daemon started. Raises OSError, and ends it, where that fails."""
+    child = Child.adopt(name, pid)
+    try:
+        return child, await Management.open(settings.management(name), child)
+    except BaseException:
+        await child.stop()
+        raise

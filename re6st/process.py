@@ -1,7 +1,7 @@
 """Child processes: started, watched, stopped; and how long to wait before the next start.
 
 `Child` is one run of a program in a process group of its own; `keep_running` runs one again whenever it ends;
-`leftovers` finds what a crashed daemon left running.
+`leftovers` finds what an earlier daemon left running, and `Child.adopt` goes on with one of them.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import shutil
 import signal
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Protocol
 
 STOP_GRACE = 5.0
 """Seconds between SIGTERM and SIGKILL (wire.md 10.9)."""
@@ -55,10 +56,52 @@ class Backoff:
         self._next = self._first
 
 
+class _Process(Protocol):
+    """What we need to know of a process; asyncio's own has it."""
+
+    @property
+    def pid(self) -> int: ...
+
+    @property
+    def returncode(self) -> int | None: ...
+
+    async def wait(self) -> int: ...
+
+
+class _Adopted:
+    """A process that another daemon started, or an earlier life of this one (exec keeps the children).
+
+    Raises ProcessLookupError when it is gone already.
+    """
+
+    def __init__(self, pid: int) -> None:
+        self.pid = pid
+        self._loop = asyncio.get_running_loop()
+        self._status: asyncio.Future[int] = self._loop.create_future()
+        self._descriptor = os.pidfd_open(pid)
+        self._loop.add_reader(self._descriptor, self._ended)
+
+    @property
+    def returncode(self) -> int | None:
+        return self._status.result() if self._status.done() else None
+
+    async def wait(self) -> int:
+        return await asyncio.shield(self._status)
+
+    def _ended(self) -> None:
+        self._loop.remove_reader(self._descriptor)
+        os.close(self._descriptor)
+        status = 0  # only a parent learns it
+        with contextlib.suppress(ChildProcessError):
+            pid, code = os.waitpid(self.pid, os.WNOHANG)
+            status = os.waitstatus_to_exitcode(code) if pid else 0
+        self._status.set_result(status)
+
+
 class Child:
     """One run of a program."""
 
-    def __init__(self, name: str, process: asyncio.subprocess.Process) -> None:
+    def __init__(self, name: str, process: _Process) -> None:
         self.name = name
         self._process = process
         self._relay: asyncio.Task[None] | None = None
@@ -93,6 +136,11 @@ class Child:
         if relayed and process.stdout:
             child._relay = asyncio.create_task(_relay(process.stdout, relayed), name=f"log of {name}")
         return child
+
+    @classmethod
+    def adopt(cls, name: str, pid: int) -> Child:
+        """Go on with a process that runs already. Raises OSError when it has ended."""
+        return cls(name, _Adopted(pid))
 
     @property
     def pid(self) -> int:
@@ -201,37 +249,42 @@ def status_text(status: int) -> str:
     return f"signal {-status}"
 
 
-def leftovers(programs: frozenset[str], directory: Path) -> list[int]:
-    """Processes of these programs with an argument inside `directory`: ours, from a run that could not clean up.
+def leftovers(programs: frozenset[str], directory: Path) -> dict[int, list[str]]:
+    """Processes of these programs with an argument inside `directory`: ours, from a run that did not clean up.
 
-    The directory is the run directory of one node, so another node of the same machine is not touched.
+    By number, with their command lines. The directory is the run directory of one node, so another node of the same
+    machine is not touched.
     """
-    found = []
-    inside = os.fsencode(f"{directory}/")
+    found = {}
+    inside = f"{directory}/"
     for entry in Path("/proc").iterdir():
         if not entry.name.isdigit() or int(entry.name) == os.getpid():
             continue
         try:
-            argv = (entry / "cmdline").read_bytes().split(b"\0")
+            argv = [os.fsdecode(word) for word in (entry / "cmdline").read_bytes().split(b"\0")[:-1]]
         except OSError:
             continue
         # The second word is the program where the first is its interpreter.
-        if {os.path.basename(os.fsdecode(word)) for word in argv[:2]} & programs and any(
-            inside in word for word in argv[1:]
-        ):
-            found.append(int(entry.name))
+        if {os.path.basename(word) for word in argv[:2]} & programs and any(inside in word for word in argv[1:]):
+            found[int(entry.name)] = argv
     return found
 
 
-async def end_leftovers(programs: frozenset[str], directory: Path) -> list[int]:
-    """End such processes, and return their numbers."""
-    pids = leftovers(programs, directory)
+async def end_leftovers(programs: frozenset[str], directory: Path, keep: frozenset[int] = frozenset()) -> list[int]:
+    """End such processes, but those to `keep`, and return their numbers."""
+
+    def left() -> list[int]:
+        return [pid for pid in leftovers(programs, directory) if pid not in keep]
+
+    pids = left()
     for number, patience in ((signal.SIGTERM, STOP_GRACE), (signal.SIGKILL, 1.0)):
-        left = leftovers(programs, directory)
-        for pid in left:
+        for pid in left():
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, number)
         deadline = asyncio.get_running_loop().time() + patience
-        while leftovers(programs, directory) and asyncio.get_running_loop().time() < deadline:  # noqa: ASYNC110
+        while left() and asyncio.get_running_loop().time() < deadline:  # noqa: ASYNC110
             await asyncio.sleep(0.05)  # another parent's children: there is nothing else to wait for
+    for pid in pids:
+        with contextlib.suppress(ChildProcessError):  # or our own, from before an exec
+            os.waitpid(pid, os.WNOHANG)  # noqa: ASYNC222
     return pids

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from ipaddress import IPv4Address, ip_address
 
@@ -22,9 +22,14 @@ class RemoteGateways:
     def __init__(self, kernel: Kernel, gateways: Sequence[IPv4Address]) -> None:
         self._kernel = kernel
         self._gateways = Gateways(gateways)
+        self._found: dict[IPv4Address, IPv4Address] = {}
         self._unused: list[tuple[IPv4Address, IPv4Address]] = []
         """Routes to remove when routes are next changed."""
         self._lock = asyncio.Lock()  # a route is removed before it is added again, and the other way round
+
+    def go_on(self, routes: Mapping[IPv4Address, IPv4Address]) -> None:
+        """Routes of an earlier daemon, for tunnels that are gone on with."""
+        self._found = dict(routes)
 
     @asynccontextmanager
     async def towards(self, endpoints: Iterable[Endpoint]) -> AsyncIterator[None]:
@@ -66,6 +71,9 @@ class RemoteGateways:
             await self._remove_unused()
             candidates = self._gateways.candidates(ip, time.monotonic())
             self._gateways.take(ip)
+            if found := self._found.pop(ip, None):
+                self._gateways.choose(ip, found)
+                return
             for gateway in candidates:
                 self._gateways.choose(ip, gateway)
                 try:

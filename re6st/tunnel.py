@@ -8,16 +8,18 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from re6st import openvpn
 from re6st.core.openvpn_lines import (
     Client,
     ClientChange,
+    EndOfList,
     Environment,
     Fatal,
     Hold,
+    Listed,
     State,
     Traffic,
     Up,
@@ -26,7 +28,7 @@ from re6st.core.prefix import Prefix, PrefixError
 from re6st.core.wire import Endpoint
 from re6st.kernel import Address, source_address
 from re6st.openvpn import FOLLOW, Management, Settings, client_command
-from re6st.process import end_of, keep_running, last_words
+from re6st.process import Child, end_of, keep_running, last_words
 
 CONNECT_TIME = 15.0
 """Seconds a client has to get connected to one address."""
@@ -52,6 +54,14 @@ class ServerClient:
     """When it came, by the event loop's clock."""
 
 
+@dataclass(frozen=True, slots=True)
+class FoundServer:
+    """A server that an earlier daemon left running, with its clients by their numbers."""
+
+    pid: int
+    clients: Mapping[int, ServerClient]
+
+
 class Server:
     """An OpenVPN server that is kept running; one process serves all clients of one protocol on one interface.
 
@@ -72,6 +82,7 @@ class Server:
         up: Callable[[str, int], Awaitable[None]],
         down: Callable[[str], Awaitable[None]],
         mtu: int,
+        found: FoundServer | None = None,
     ) -> None:
         self.interface = interface
         self.settings = settings
@@ -87,10 +98,16 @@ class Server:
         self._up = up
         self._down = down
         self._mtu = mtu
+        self._found = found
+        self._child: Child | None = None
         self._management: Management | None = None
 
+    @property
+    def pid(self) -> int | None:
+        return self._child.pid if self._child else None
+
     async def run(self) -> None:
-        """Start it, serve, start it again when it ends, until cancelled."""
+        """Start it, or go on with the one `found`; serve, start it again when it ends, until cancelled."""
         name = f"OpenVPN server {self.interface}"
         await keep_running(name, self._run_once, self.settings.output(self.interface))
 
@@ -102,27 +119,46 @@ class Server:
                 self._management.send(f"client-kill {ident}")
 
     async def _run_once(self) -> str:
-        child, management = await openvpn.start(self.settings, self.interface, self.argv)
-        self._management = management
+        found, self._found = self._found, None
+        if found is None:
+            child, management = await openvpn.start(self.settings, self.interface, self.argv)
+        else:
+            child, management = await openvpn.resume(self.settings, self.interface, found.pid)
+        self._child, self._management = child, management
+        listed: set[int] = set()
         reason = ""
         try:
             management.send(*FOLLOW)
+            if found is not None:
+                for ident, client in found.clients.items():
+                    self.clients[ident] = client
+                    self._joined(client)
+                management.send("status 3")
+                await self._serving()
             async for event in management.events():
                 match event:
+                    case Listed(ident, name):
+                        if ident in self.clients and self.clients[ident].peer.cn == name:
+                            listed.add(ident)
+                        else:
+                            # It came while nobody could say whether it may; it will come again.
+                            management.send(f"client-kill {ident}")
+                    case EndOfList():
+                        for ident in self.clients.keys() - listed:
+                            self._left(self.clients.pop(ident))
                     case Hold():
                         management.send("hold release")
                     case Traffic(int(ident)) if ident in self.clients:
                         self.traffic[ident] = event
                     case State("CONNECTED"):
-                        await self._up(self.interface, self._mtu)
-                        self.listening.set()
+                        await self._serving()
                     case Client():
                         self._client(event, management)
                     case Fatal(text):
                         reason = text
             return reason or await end_of(child)
         finally:
-            self._management = None
+            self._child = self._management = None
             self.listening.clear()
             management.close()
             # Before anything that waits, and so could be cut short by a cancellation.
@@ -131,6 +167,10 @@ class Server:
                 self._left(self.clients.pop(ident))
             await self._down(self.interface)
             await child.stop()
+
+    async def _serving(self) -> None:
+        await self._up(self.interface, self._mtu)
+        self.listening.set()
 
     def _client(self, event: Client, management: Management) -> None:
         match event.change:
@@ -182,13 +222,24 @@ class Connected:
     source: Address | None = field(default=None, compare=False)
 
 
+@dataclass(frozen=True, slots=True)
+class FoundClient:
+    """A client tunnel that an earlier daemon left up, since a time of the event loop's clock."""
+
+    pid: int
+    name: str
+    since: float
+    connected: Connected
+
+
 class ClientTunnel:
     """One client tunnel: the peer's addresses are tried until one connects and then ends, each by a process of its own.
 
     An address that fails makes place for the next one at once, and one that does not answer stands aside for it after
     STAGGER seconds (RFC 8305): the first that connects ends the others. All share one interface, which OpenVPN opens
     only when it is let in. `source` is our own address under the tunnel (None: not known, or no way to the peer),
-    `serial` the number of the peer's certificate. `peer` may be anybody (None) until the tunnel is up.
+    `serial` the number of the peer's certificate. `peer` may be anybody (None) until the tunnel is up. One that was
+    `found` up is gone on with, and no address is tried.
     """
 
     def __init__(
@@ -198,6 +249,7 @@ class ClientTunnel:
         peer: Prefix | None,
         endpoints: Sequence[Endpoint],
         connected: Callable[[Connected], Awaitable[None]],
+        found: FoundClient | None = None,
     ) -> None:
         self.interface = interface
         self.peer = peer
@@ -211,8 +263,14 @@ class ClientTunnel:
         self._wanted = peer
         self._name = peer or "a server"
         self._told = connected
+        self._found = found
         self._winner: _Attempt | None = None
         self._attempts: list[_Attempt] = []
+
+    @property
+    def process(self) -> tuple[int, str] | None:
+        """The number and the name of the process of a tunnel that is up."""
+        return (self._winner.pid, self._winner.name) if self._winner else None
 
     @property
     def connected(self) -> bool:
@@ -227,6 +285,9 @@ class ClientTunnel:
 
     async def run(self) -> bool:
         """Whether it was connected at all. Cancelling it ends the tunnel."""
+        if self._found is not None:
+            await self._go_on(self._found)
+            return True
         try:
             async with asyncio.TaskGroup() as group:
                 for number, endpoint in enumerate(self._endpoints, 1):
@@ -240,6 +301,22 @@ class ClientTunnel:
         except ExceptionGroup as group_error:
             raise group_error.exceptions[0] from None
         return self.connected
+
+    async def _go_on(self, found: FoundClient) -> None:
+        self._winner = attempt = _Attempt(found.connected.endpoint, found.name, last=True, pid=found.pid)
+        self.peer, self.serial, self.since = found.connected.peer, found.connected.serial, found.since
+        self.source = found.connected.source
+        try:
+            child, management = await openvpn.resume(self._settings, found.name, found.pid)
+        except OSError as error:
+            log.warning("tunnel to %s at %s, of an earlier run: %s", self._name, attempt.endpoint, error)
+            return
+        try:
+            await self._told(found.connected)
+            await self._follow(attempt, management, None)
+        finally:
+            management.close()
+            await child.stop(grace=2)
 
     async def _turn(self, attempt: _Attempt) -> None:
         """Wait until the address after this one may be tried."""
@@ -267,34 +344,39 @@ class ClientTunnel:
             self.source = source_address(attempt.endpoint.host)
         argv = client_command(self._settings, self.interface, self._wanted, attempt.endpoint, attempt.name)
         child, management = await openvpn.start(self._settings, attempt.name, argv)
-        clock = asyncio.get_running_loop().time
-        started = clock()
+        attempt.pid = child.pid
         try:
-            management.send(*FOLLOW)
-            async with asyncio.timeout(CONNECT_TIME if attempt.last else SILENT_TIME) as deadline:
-                async for event in management.events():
-                    match event:
-                        case Hold():
-                            management.send("hold release")
-                        case State("AUTH"):
-                            attempt.answered = True
-                            if self._winner is None:
-                                deadline.reschedule(started + CONNECT_TIME)
-                        case Traffic() if attempt is self._winner:
-                            self.traffic = event
-                        case Up(environment):
-                            deadline.reschedule(None)
-                            await self._up(attempt, environment)
-                        case State(name, reason) if not self._winner and name in ("RECONNECTING", "EXITING"):
-                            log.info("tunnel to %s at %s: %s", self._name, attempt.endpoint, reason or name.lower())
-                            if not attempt.last:
-                                attempt.over.set()
-                                return
-                            # Its own next tries.
-                            deadline.reschedule(min(deadline.when() or 0, clock() + LAST_TRY))
+            await self._follow(attempt, management, CONNECT_TIME if attempt.last else SILENT_TIME)
         finally:
             management.close()
             await child.stop(grace=2)
+
+    async def _follow(self, attempt: _Attempt, management: Management, patience: float | None) -> None:
+        """Keep up with one process, until it ends or has not connected in time. Raises TimeoutError."""
+        clock = asyncio.get_running_loop().time
+        started = clock()
+        management.send(*FOLLOW)
+        async with asyncio.timeout(patience) as deadline:
+            async for event in management.events():
+                match event:
+                    case Hold():
+                        management.send("hold release")
+                    case State("AUTH"):
+                        attempt.answered = True
+                        if self._winner is None:
+                            deadline.reschedule(started + CONNECT_TIME)
+                    case Traffic() if attempt is self._winner:
+                        self.traffic = event
+                    case Up(environment):
+                        deadline.reschedule(None)
+                        await self._up(attempt, environment)
+                    case State(name, reason) if not self._winner and name in ("RECONNECTING", "EXITING"):
+                        log.info("tunnel to %s at %s: %s", self._name, attempt.endpoint, reason or name.lower())
+                        if not attempt.last:
+                            attempt.over.set()
+                            return
+                        # Its own next tries.
+                        deadline.reschedule(min(deadline.when() or 0, clock() + LAST_TRY))
 
     async def _up(self, attempt: _Attempt, environment: Environment) -> None:
         """Raises PrefixError for a server, of unknown name, which is no node."""
@@ -327,6 +409,7 @@ class _Attempt:
     name: str
     last: bool
     """There is no other after it, so it may take its time."""
+    pid: int = 0
     task: asyncio.Task[None] | None = None
     answered: bool = False
     """Somebody speaks TLS there."""

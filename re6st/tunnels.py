@@ -7,22 +7,28 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import hashlib
 import logging
 import random
+import time
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, replace
 from ipaddress import IPv6Address
 
+from cryptography.hazmat.primitives.serialization import Encoding
+
 from re6st import mute, openvpn, tunnel
 from re6st.core import mesh
 from re6st.core.prefix import Prefix
+from re6st.core.records import ClientOfServer, ClientRecord, ServerRecord
 from re6st.core.report import Link, Server
 from re6st.core.survey import Survey
-from re6st.core.wire import Endpoint
-from re6st.kernel import Address, Kernel, KernelError
+from re6st.core.wire import PROTOCOLS, Endpoint
+from re6st.kernel import Address, Kernel, KernelError, source_address
 from re6st.plan import CLIENT_INTERFACE, Plan, server_interface
 from re6st.process import Backoff
 from re6st.remote_gateway import RemoteGateways
+from re6st.takeover import Found, Records
 from re6st.tasks import Tasks, end
 
 AGAIN_FIRST, AGAIN_LAST = 0.5, 8.0
@@ -43,7 +49,7 @@ log = logging.getLogger(__name__)
 class _Client:
     task: asyncio.Task[None]
     tunnel: tunnel.ClientTunnel | None = None
-    made: object = None
+    made: str = ""
     """What it was started with; see `_what_matters`."""
 
 
@@ -61,12 +67,13 @@ class Tunnels:
         tasks: Tasks,
         event: Callable[[mesh.Event], None],
         connected: Callable[[tunnel.Connected], None],
+        found: Found,
     ) -> None:
         self.plan = plan
         self.servers: dict[str, tunnel.Server] = {}
         """By protocol."""
         self._serving: dict[str, asyncio.Task[None]] = {}
-        self._made: dict[str, object] = {}
+        self._made: dict[str, str] = {}
         """What each server was started with."""
         self._renewing = asyncio.Lock()
         self._clients: dict[Prefix, _Client] = {}
@@ -78,6 +85,8 @@ class Tunnels:
         self._start = tasks.start
         self._event = event
         self._connected = connected
+        self._found = found
+        self._records = Records(plan.config.run)
 
     def __contains__(self, peer: Prefix) -> bool:
         return peer in self._clients
@@ -133,8 +142,22 @@ class Tunnels:
     async def serve(self) -> None:
         """Start our servers. Raises KernelError."""
         for port, protocol in self.plan.servers:
-            await self._kernel.make_tap(server_interface(protocol), self.plan.ipv4_address)
-            self._start_server(port, protocol)
+            interface = server_interface(protocol)
+            await self._kernel.make_tap(interface, self.plan.ipv4_address)
+            self._start_server(port, protocol, self._found.servers.get(interface))
+
+    def go_on(self) -> None:
+        """Take over the tunnels that an earlier daemon left up."""
+        if not self._found.pids:
+            return
+        records = self._found.clients.items()
+        self._event(mesh.Resumed(tuple((record.peer, name) for name, record in records if name != CLIENT_INTERFACE)))
+        self._gateways.go_on(self._kernel.gateways())
+        for interface, record in records:
+            if interface != CLIENT_INTERFACE:  # see `follow`
+                self._taps.add(interface)
+                hold = self._hold(record.peer, (record.endpoint,), (interface, record))
+                self._clients[record.peer] = _Client(self._start(hold, f"tunnel to {record.peer}"), None, record.made)
 
     async def renew(self, survey: Callable[[], Survey]) -> None:
         """Go on with `plan`: have as many servers as it wants, all with its settings and our certificate of now.
@@ -162,17 +185,23 @@ class Tunnels:
                     async with asyncio.timeout(LISTEN_TIME):
                         await self.servers[protocol].listening.wait()
                 await self._drains.remove(interface)
-        outdated = frozenset(p for p, c in self._clients.items() if c.made not in (None, self._what_matters()))
+        outdated = frozenset(p for p, c in self._clients.items() if c.made not in ("", self._what_matters()))
         if outdated:
             self._event(mesh.TunnelsOutdated(outdated))
 
-    def _what_matters(self) -> object:
-        """What a running OpenVPN cannot change. Its time of silence may be an older one: both ends agree on it."""
-        return replace(self.plan.openvpn(), ping_exit=0), self.plan.identity.der, self.plan.identity.trust.ca
+    def _what_matters(self) -> str:
+        """What a running OpenVPN cannot change, as a digest. Its time of silence may be an older one: both ends agree
+        on it."""
+        settings, identity = replace(self.plan.openvpn(), ping_exit=0), self.plan.identity
+        words = [word for protocol in PROTOCOLS for word in openvpn.common_arguments(settings, "", protocol, "")]
+        certificates = identity.der, identity.trust.ca.public_bytes(Encoding.DER)
+        return hashlib.sha256(b"\0".join((*map(str.encode, (*words, *settings.extra)), *certificates))).hexdigest()
 
     async def _end_server(self, protocol: str) -> None:
-        del self.servers[protocol], self._made[protocol]
+        server = self.servers.pop(protocol)
+        del self._made[protocol]
         await end(self._serving.pop(protocol))
+        self._records.forget(server.interface)
 
     async def _empty(self, interface: str, survey: Callable[[], Survey]) -> None:
         """Have babel move its routes away from a server, as far as there are other ways, before it ends."""
@@ -208,8 +237,15 @@ class Tunnels:
                 log.info("leaving the tunnel to %s: it ran from %s", peer, tunnel.source or "no address of ours")
                 client.task.cancel()
 
-    def _start_server(self, port: int, protocol: str) -> None:
+    def _start_server(self, port: int, protocol: str, record: ServerRecord | None = None) -> None:
         plan = self.plan
+        found = None
+        if record is not None:
+            clients = {
+                ident: tunnel.ServerClient(client.peer, client.serial, client.address, _monotonic(client.since))
+                for ident, client in record.clients.items()
+            }
+            found = tunnel.FoundServer(record.pid, clients)
         server = tunnel.Server(
             plan.openvpn(),
             server_interface(protocol),
@@ -217,13 +253,14 @@ class Tunnels:
             admit=self._admit,
             room=lambda: self.plan.max_clients,
             joined=lambda client: self._joined(client, protocol),
-            left=self._left,
-            up=self._kernel.set_up,
+            left=lambda client: self._left(client, protocol),
+            up=self._serving_now,
             down=self._kernel.set_down,
             mtu=openvpn.MTU.get((protocol, plan.parameters.encrypt), 1500),
+            found=found,
         )
         self.servers[protocol] = server
-        self._made[protocol] = self._what_matters()
+        self._made[protocol] = record.made if record else self._what_matters()
         self._serving[protocol] = self._start(server.run(), f"OpenVPN server {protocol}")
 
     def _admit(self, peer: Prefix, serial: int | None) -> bool:
@@ -232,12 +269,31 @@ class Tunnels:
     def _joined(self, client: tunnel.ServerClient, protocol: str) -> None:
         log.info("%s connected from %s by %s", client.peer, client.address, protocol)
         self._gateways.hold(client.address)
+        self._note_server(protocol)
         self._event(mesh.ClientUp(client.peer))
 
-    def _left(self, client: tunnel.ServerClient) -> None:
+    def _left(self, client: tunnel.ServerClient, protocol: str) -> None:
         log.info("%s disconnected", client.peer)
         self._gateways.let_go(client.address)
+        self._note_server(protocol)
         self._event(mesh.ClientDown(client.peer))
+
+    async def _serving_now(self, interface: str, mtu: int) -> None:
+        await self._kernel.set_up(interface, mtu)
+        for protocol, server in self.servers.items():
+            if server.interface == interface:
+                self._note_server(protocol)
+
+    def _note_server(self, protocol: str) -> None:
+        """What the next daemon has to know of a server."""
+        server = self.servers.get(protocol)
+        if server is None or server.pid is None:
+            return
+        clients = {
+            ident: ClientOfServer(client.peer, client.serial, client.address, _since_1970(client.since))
+            for ident, client in server.clients.items()
+        }
+        self._records.write(server.interface, ServerRecord(server.pid, self._made[protocol], clients))
 
     # -- client tunnels --
 
@@ -276,7 +332,15 @@ class Tunnels:
             self._clients[connected.peer] = _Client(this, client, self._what_matters())
             await self._up(connected)
 
-        client = tunnel.ClientTunnel(self.plan.openvpn(), CLIENT_INTERFACE, None, self.plan.config.remotes, up)
+        found, self._found = self._found.clients.get(CLIENT_INTERFACE), Found()
+        client = tunnel.ClientTunnel(
+            self.plan.openvpn(),
+            CLIENT_INTERFACE,
+            None,
+            self.plan.config.remotes,
+            up,
+            _found_client(found, CLIENT_INTERFACE),
+        )
         try:
             await self._kernel.make_tap(CLIENT_INTERFACE, self.plan.ipv4_address)
             if not await client.run():
@@ -285,16 +349,22 @@ class Tunnels:
             log.error("tunnel of --client: %s", error)
         finally:
             await self._kernel.set_down(CLIENT_INTERFACE)
+            self._records.forget(CLIENT_INTERFACE)
             if client.peer is not None:
                 log.info("tunnel to %s ended", client.peer)
                 self._clients.pop(client.peer, None)
                 self._event(mesh.TunnelDown(client.peer))
 
-    async def _hold(self, peer: Prefix, endpoints: tuple[Endpoint, ...]) -> None:
+    async def _hold(
+        self, peer: Prefix, endpoints: tuple[Endpoint, ...], found: tuple[str, ClientRecord] | None = None
+    ) -> None:
         """Hold one client tunnel, from the way to the peer and a free interface to giving them back."""
         try:
             async with self._gateways.towards(endpoints):
-                await self._hold_towards(peer, endpoints)
+                if found is None:
+                    await self._hold_towards(peer, endpoints)
+                else:
+                    await self._hold_on(peer, endpoints, *found)
         except KernelError as error:
             log.error("tunnel to %s: %s", peer, error)
         finally:
@@ -311,11 +381,18 @@ class Tunnels:
             log.warning("no interface left for a tunnel to %s", peer)
             return
         self._taps.add(tap)
+        self._clients[peer].made = self._what_matters()
+        await self._hold_on(peer, endpoints, tap)
+
+    async def _hold_on(
+        self, peer: Prefix, endpoints: tuple[Endpoint, ...], tap: str, record: ClientRecord | None = None
+    ) -> None:
+        """Hold one on an interface that was taken for it."""
         try:
             await self._kernel.make_tap(tap, self.plan.ipv4_address)
-            client = tunnel.ClientTunnel(self.plan.openvpn(), tap, peer, endpoints, self._up)
+            found = _found_client(record, tap)
+            client = tunnel.ClientTunnel(self.plan.openvpn(), tap, peer, endpoints, self._up, found)
             self._clients[peer].tunnel = client
-            self._clients[peer].made = self._what_matters()
             if await client.run():
                 log.info("tunnel to %s ended", peer)
             else:
@@ -323,11 +400,55 @@ class Tunnels:
         finally:
             await self._kernel.set_down(tap)
             await self._drains.remove(tap)
+            self._records.forget(tap)
             self._taps.discard(tap)
 
     async def _up(self, connected: tunnel.Connected) -> None:
         log.info("tunnel to %s at %s is up, on %s", connected.peer, connected.endpoint, connected.interface)
         await self._kernel.set_up(connected.interface, connected.mtu)
+        self._note_client(connected)
         self._gateways.reached(connected.endpoint.host)
         self._connected(connected)
         self._event(mesh.TunnelUp(connected.peer, connected.interface))
+
+    def _note_client(self, connected: tunnel.Connected) -> None:
+        """What the next daemon has to know of a client tunnel."""
+        client = self._clients[connected.peer]
+        if client.tunnel is None or client.tunnel.process is None or client.tunnel.since is None:
+            return
+        pid, name = client.tunnel.process
+        record = ClientRecord(
+            pid,
+            client.made,
+            name,
+            connected.peer,
+            connected.endpoint,
+            connected.serial,
+            connected.external_ip,
+            connected.mtu,
+            _since_1970(client.tunnel.since),
+        )
+        self._records.write(connected.interface, record)
+
+
+def _found_client(record: ClientRecord | None, interface: str) -> tunnel.FoundClient | None:
+    if record is None:
+        return None
+    connected = tunnel.Connected(
+        record.peer,
+        record.endpoint,
+        interface,
+        record.serial,
+        record.external_ip,
+        record.mtu,
+        source_address(record.endpoint.host),
+    )
+    return tunnel.FoundClient(record.pid, record.name, _monotonic(record.since), connected)
+
+
+def _since_1970(monotonic: float) -> float:
+    return time.time() - asyncio.get_running_loop().time() + monotonic
+
+
+def _monotonic(since_1970: float) -> float:
+    return asyncio.get_running_loop().time() - time.time() + since_1970

@@ -29,6 +29,7 @@ from re6st.peers import PortInUse
 from re6st.plan import Config, Files
 from re6st.process import MissingProgram
 from re6st.rundir import RunDirectoryError
+from re6st.successor import Successor
 from re6st.updates import TooOld
 
 PROGRAM = "re6stnet"
@@ -312,9 +313,11 @@ async def _run(node: Node, handler: LogHandler | None) -> int:
 
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop_with, 0)
-    for number in (signal.SIGHUP, signal.SIGUSR2):
-        loop.add_signal_handler(number, stop_with, EXIT_RESTART)
+    loop.add_signal_handler(signal.SIGUSR2, stop_with, EXIT_RESTART)
     loop.add_signal_handler(signal.SIGUSR1, reopen)
+    successor = Successor(node, stop)
+    loop.add_signal_handler(signal.SIGHUP, successor.take_our_place)
+    loop.add_signal_handler(signal.SIGQUIT, successor.await_one)
     await node.run(stop)
     return status
 

@@ -34,6 +34,7 @@ from re6st.core.mesh_events import (
     EnsureSession,
     Event,
     OpenTunnel,
+    Resumed,
     Settings,
     SettingsChanged,
     Surveyed,
@@ -70,6 +71,7 @@ __all__ = [
     "Mesh",
     "OpenTunnel",
     "Phase",
+    "Resumed",
     "Settings",
     "SettingsChanged",
     "Surveyed",
@@ -81,6 +83,9 @@ __all__ = [
     "UndrainTunnel",
     "UplinkUp",
 ]
+
+RESUME_TIME = 5.0
+"""Seconds that a babeld which runs already has to tell its table."""
 
 
 class Mesh:
@@ -101,6 +106,8 @@ class Mesh:
         self._opening = Opening(self._state, known, rng)
         self._closing = Closing(self._state, rng)
         self._leavers = Leavers()
+        self._resumed = float("-inf")
+        """When we went on with an earlier run, while babel's first word is awaited."""
 
     # -- state, in words --
 
@@ -138,6 +145,10 @@ class Mesh:
         """Take an event in; returns what is to be done."""
         state = self._state
         match event:
+            case Resumed(tunnels):
+                self._resumed = now
+                for peer, interface in tunnels:
+                    state.tunnels[peer] = Tunnel(peer, Phase.UP, now, interface, now)
             case TunnelUp(peer, interface):
                 if state.settings.given:
                     state.tunnels.setdefault(peer, Tunnel(peer, Phase.OPENING, now))
@@ -159,6 +170,8 @@ class Mesh:
                     return self._leavers.gone(peer) + self.tick(now)
             case Surveyed(survey):
                 state.survey = survey
+                if survey.running:
+                    self._resumed = float("-inf")
             case AddressLearned(peer, endpoints):
                 if (opened := self._opening.address_learned(peer, endpoints, now)) is not None:
                     return opened
@@ -182,6 +195,8 @@ class Mesh:
 
     def tick(self, now: float) -> list[Action]:
         """What is to be done at this moment. To be called every second or so."""
+        if now - self._resumed < RESUME_TIME:
+            return []  # babel is about to tell what is there
         self._opening.forgive()
         actions: list[Action] = []
         actions += self._closing.give_up(now)

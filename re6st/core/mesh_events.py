@@ -52,6 +52,13 @@ class TunnelUp:
 
 
 @dataclass(frozen=True, slots=True)
+class Resumed:
+    """We go on where an earlier daemon stopped: with these client tunnels, by interface, and with its babeld."""
+
+    tunnels: tuple[tuple[Prefix, str], ...]
+
+
+@dataclass(frozen=True, slots=True)
 class TunnelDown:
     """Our client tunnel ended, or never came up."""
 
@@ -126,6 +133,7 @@ class UplinkUp:
 
 Event = (
     TunnelUp
+    | Resumed
     | TunnelDown
     | ClientUp
     | ClientDown

@@ -80,7 +80,20 @@ class Answer:
     text: str
 
 
-Event = Hold | State | Client | Up | Traffic | Fatal | Answer
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """A client of a server, from the list that `status 3` gives."""
+
+    ident: int
+    common_name: str
+
+
+@dataclass(frozen=True, slots=True)
+class EndOfList:
+    """Every client was listed."""
+
+
+Event = Listed | EndOfList | Hold | State | Client | Up | Traffic | Fatal | Answer
 
 
 class Environment(dict[str, str]):
@@ -125,7 +138,7 @@ class Reader:
             for word, success in (("SUCCESS:", True), ("ERROR:", False)):
                 if line.startswith(word):
                     return Answer(success, line[len(word) :].strip())
-            return None
+            return _listed(line)
         kind, _, rest = line[1:].partition(":")
         try:
             return self._notification(kind, rest)
@@ -169,6 +182,16 @@ class Reader:
             return None
         self._head, self._environment = (kind, fields), Environment()
         return None
+
+
+def _listed(line: str) -> Listed | EndOfList | None:
+    """A line of the status in the version with tabs; its head names the columns, of which 2.4 to 2.6 have the same."""
+    if line == "END":
+        return EndOfList()
+    fields = line.split("\t")
+    if fields[0] == "CLIENT_LIST" and len(fields) > 10 and fields[10].isascii() and fields[10].isdigit():
+        return Listed(int(fields[10]), fields[1])
+    return None
 
 
 def _ip(text: str) -> str | None:

@@ -22,6 +22,7 @@ class FakeChild:
 
     def __init__(self, argv: Sequence[str]) -> None:
         self.argv = list(argv)
+        self.pid = 7
         self.stopped = False
         self.signals: list[int] = []
         self._status: asyncio.Future[int] = asyncio.get_running_loop().create_future()
@@ -84,6 +85,7 @@ class FakePrograms:
 
     def __init__(self, socket_option: str, scripts: Sequence[Script | int]) -> None:
         self.started: list[FakeChild] = []
+        self.found: dict[int, FakeChild] = {}
         self._option = socket_option
         self._scripts = list(scripts)
 
@@ -102,11 +104,20 @@ class FakePrograms:
             await child.listen(words[words.index(self._option) + 1], script)
         return child
 
+    def adopt(self, name: str, pid: int) -> FakeChild:
+        """One that runs already: `pid` counts them."""
+        child = self.found[pid]
+        if not child.running:
+            raise ProcessLookupError
+        self.started.append(child)
+        return child
+
 
 def install(monkeypatch: pytest.MonkeyPatch, option: str, *scripts: Script | int) -> FakePrograms:
     """Play programs by these scripts."""
     programs = FakePrograms(option, scripts)
     monkeypatch.setattr(Child, "start", programs.start)
+    monkeypatch.setattr(Child, "adopt", programs.adopt)
     return programs
 
 

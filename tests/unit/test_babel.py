@@ -14,7 +14,7 @@ import pytest
 
 from re6st.babel import Babel, Settings, command_line, configuration, update_interval
 from re6st.process import Backoff
-from tests.unit.fake_program import FakePrograms, Script, all_gone, install, until
+from tests.unit.fake_program import FakeChild, FakePrograms, Script, all_gone, install, until
 
 PLAIN = Settings(
     network=IPv6Network("2001:db8:42::/48"),
@@ -270,3 +270,54 @@ def test_new_settings_restart_it_without_waiting_and_the_same_do_not(
     live(monkeypatch, tmp_path, [played()], watch)
     assert "restarted with new settings" in caplog.text
     assert "babeld ended" not in caplog.text
+
+
+def resumed(
+    monkeypatch: pytest.MonkeyPatch, run: Path, text: str, watch: Callable[[Babel, FakePrograms], None]
+) -> None:
+    """Go on with a babeld that an earlier daemon started with this configuration."""
+    monkeypatch.setattr("re6st.process.Backoff", Quick)
+    programs = install(monkeypatch, "-G", played())
+
+    async def main() -> None:
+        (run / "babeld.conf").write_text(text)
+        programs.found[7] = found = FakeChild([])
+        await found.listen(str(run / "babeld.ctl"), played())
+        kept = Babel(
+            command_line("babeld", run, run, None, []), run, None, PLAIN, lambda: None, found=7, priorities=[1024, 1030]
+        )
+        task = asyncio.create_task(kept.run())
+        try:
+            async with asyncio.timeout(10):
+                await kept.ready.wait()
+            assert len(kept.table.routes) == 1
+            watch(kept, programs)
+        finally:
+            task.cancel()
+            await asyncio.wait([task])
+        await all_gone(programs)
+
+    asyncio.run(main())
+
+
+def test_a_babeld_that_does_the_same_is_gone_on_with(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def watch(kept: Babel, programs: FakePrograms) -> None:
+        assert programs.started == [programs.found[7]]
+        assert kept.priority == 1030
+
+    resumed(monkeypatch, tmp_path, configuration(PLAIN, 1030), watch)
+
+
+@pytest.mark.parametrize("text", [configuration(replace(PLAIN, hello=9), 1030), "", "kernel-priority x"])
+def test_one_that_does_not_makes_place_and_its_routes_stay_until_the_next_knows_them(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, text: str
+) -> None:
+    def watch(kept: Babel, programs: FakePrograms) -> None:
+        assert len(programs.started) == 2
+        assert programs.found[7].stopped
+        assert kept.priority == 1031
+        assert kept.left == 2
+        assert kept.followed.is_set()
+        assert (tmp_path / "babeld.conf").read_text() == configuration(PLAIN, 1031)
+
+    resumed(monkeypatch, tmp_path, text, watch)

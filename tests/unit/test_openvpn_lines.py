@@ -14,10 +14,12 @@ from re6st.core.openvpn_lines import (
     Answer,
     Client,
     ClientChange,
+    EndOfList,
     Environment,
     Event,
     Fatal,
     Hold,
+    Listed,
     Reader,
     State,
     Traffic,
@@ -95,6 +97,11 @@ def test_other_notifications() -> None:
         ">BYTECOUNT_CLI:5,12,34",
         ">FATAL:Cannot open TUN/TAP dev /dev/net/tun: No such file or directory (errno=2)",
         ">PASSWORD:Need 'Private Key' password",
+        "TITLE\tOpenVPN 2.6.14",
+        "HEADER\tCLIENT_LIST\tCommon Name\tReal Address",
+        "CLIENT_LIST\t2/16\t192.0.2.7:50000\t\t\t1\t2\t2026-01-01 00:00:00\t1767225600\tUNDEF\t7\t0\tAES-256-GCM",
+        "CLIENT_LIST\t2/16\t192.0.2.7:50000",
+        "CLIENT_LIST\t2/16\t\t\t\t\t\t\t\t\tx\t0\t",
         "END",
         "",
     ) == [
@@ -106,6 +113,8 @@ def test_other_notifications() -> None:
         Traffic(None, 12, 34),
         Traffic(5, 12, 34),
         Fatal("Cannot open TUN/TAP dev /dev/net/tun: No such file or directory (errno=2)"),
+        Listed(7, "2/16"),
+        EndOfList(),
     ]
 
 

@@ -127,13 +127,13 @@ def test_only_our_programs_with_our_directory_are_leftovers(tmp_path: Path) -> N
     ]
     try:
         programs = frozenset({"re6test-babeld", "re6test-openvpn"})
-        assert leftovers(programs, tmp_path / "run") == [mine.pid]
+        assert leftovers(programs, tmp_path / "run").keys() == {mine.pid}
         assert set(leftovers(programs, tmp_path)) == {mine.pid, others[0].pid}
     finally:
         for process in (mine, *others):
             process.kill()
             process.communicate()
-    assert leftovers(programs, tmp_path / "run") == []
+    assert not leftovers(programs, tmp_path / "run")
 
 
 @pytest.mark.parametrize("script", ["echo; read x", "trap '' TERM; echo; read x"])
@@ -153,7 +153,7 @@ def test_leftovers_are_ended(tmp_path: Path, script: str, monkeypatch: pytest.Mo
         (pid,) = leftovers(frozenset({"re6test-babeld"}), tmp_path)
         assert asyncio.run(end_leftovers(frozenset({"re6test-babeld"}), tmp_path)) == [pid]
         parent.wait(timeout=10)
-        assert leftovers(frozenset({"re6test-babeld"}), tmp_path) == []
+        assert not leftovers(frozenset({"re6test-babeld"}), tmp_path)
     finally:
         parent.kill()
         parent.communicate()
@@ -188,3 +188,28 @@ def test_a_signal_that_comes_too_late_does_not_take_the_exit_status_away(caplog:
 
     assert {asyncio.run(run()) for _ in range(20)} == {3}
     assert not caplog.records
+
+
+def test_a_process_that_somebody_else_started_is_watched_and_ended_too() -> None:
+    async def run(process: subprocess.Popen[bytes]) -> None:
+        child = Child.adopt("x", process.pid)
+        assert child.pid == process.pid
+        assert child.running
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.01):
+                await child.wait()
+        assert child.running, "a wait that was given up changes nothing"
+        await child.stop()
+        assert not child.running
+        assert await child.wait() == -signal.SIGTERM
+        child.signal(signal.SIGTERM)
+        await child.stop()
+        with pytest.raises(ProcessLookupError):
+            Child.adopt("x", process.pid)
+
+    process = subprocess.Popen([SHELL, "-c", "read x"], stdin=subprocess.PIPE)
+    try:
+        asyncio.run(run(process))
+    finally:
+        process.kill()
+        process.communicate()

@@ -15,8 +15,8 @@ from re6st.core.prefix import Prefix
 from re6st.core.wire import PROTOCOLS, Endpoint
 from re6st.openvpn import Settings, client_command, server_command
 from re6st.process import Backoff
-from re6st.tunnel import ClientTunnel, Connected, Server, ServerClient
-from tests.unit.fake_program import FakePrograms, Script, all_gone, install, until
+from re6st.tunnel import ClientTunnel, Connected, FoundClient, FoundServer, Server, ServerClient
+from tests.unit.fake_program import FakeChild, FakePrograms, Script, all_gone, install, until
 
 A, B = Prefix(1, 16), Prefix(2, 16)
 ONE, TWO = Endpoint("192.0.2.1", 1194, "tcp"), Endpoint("192.0.2.2", 443, "udp")
@@ -186,7 +186,7 @@ class Told:
     async def set_down(self, interface: str) -> None:
         self.down.append(interface)
 
-    def server(self, settings: Settings) -> Server:
+    def server(self, settings: Settings, found: FoundServer | None = None) -> Server:
         return Server(
             settings,
             "re6stnet-tcp",
@@ -198,6 +198,7 @@ class Told:
             up=self.set_up,
             down=self.set_down,
             mtu=1500,
+            found=found,
         )
 
 
@@ -523,3 +524,84 @@ def test_a_leftover_socket_is_no_hindrance(monkeypatch: pytest.MonkeyPatch, tmp_
     settings.output("re6stnet1").write_text("earlier\n")
     assert connect(monkeypatch, tmp_path, [comes_up], [ONE])[0]
     assert settings.output("re6stnet1").read_text() == "earlier\n", "a log of the user's is kept"
+
+
+# --- what an earlier daemon left ---
+
+
+def resumed(script: Callable[[Peer], Awaitable[None]]) -> Script:
+    async def play(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        peer = Peer(reader, writer)
+        await peer.hears("state on")
+        await script(peer)
+
+    return play
+
+
+def test_a_server_is_gone_on_with_and_keeps_the_clients_that_are_known(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("re6st.process.Backoff", QuickBackoff)
+    programs = install(monkeypatch, "--management", 1)
+    told = Told()
+
+    async def part(peer: Peer) -> None:
+        await peer.hears("status 3")
+        for ident, name in ((3, "1/16"), (5, "2/16"), (6, "UNDEF")):
+            peer.say("\t".join(["CLIENT_LIST", name, *[""] * 8, str(ident), "0", ""]))
+        peer.say("END")
+        await peer.hears("client-kill 6")
+        assert "client-kill 3" not in peer.heard
+        assert "client-kill 5" in peer.heard, "another one than what was noted"
+        peer.block("CLIENT", "DISCONNECT,3", common_name="1/16")
+        await peer.closes()
+
+    async def run() -> None:
+        programs.found[7] = child = FakeChild([])
+        await child.listen(str(tmp_path / "re6stnet-tcp.sock"), resumed(part))
+        known = {3: ServerClient(A, 12, "192.0.2.7"), 5: ServerClient(A, 1, None), 9: ServerClient(B, 2, None)}
+        server = told.server(made(tmp_path), FoundServer(7, known))
+        task = asyncio.create_task(server.run())
+        try:
+            await until(lambda: len(told.left) == 3)
+            assert server.pid == child.pid
+            assert server.listening.is_set()
+        finally:
+            task.cancel()
+            await asyncio.wait([task])
+        await all_gone(programs)
+
+    asyncio.run(run())
+    assert told.joined == [ServerClient(A, 12, "192.0.2.7"), ServerClient(A, 1, None), ServerClient(B, 2, None)]
+    assert told.up == [("re6stnet-tcp", 1500)]
+
+
+@pytest.mark.parametrize("alive", [True, False])
+def test_a_client_tunnel_is_gone_on_with_if_it_is_there(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, alive: bool
+) -> None:
+    programs = install(monkeypatch, "--management", 1)
+    told: list[Connected] = []
+
+    async def part(peer: Peer) -> None:
+        peer.say(">BYTECOUNT:5,6")
+
+    async def up(connected: Connected) -> None:
+        told.append(connected)
+
+    async def run() -> None:
+        programs.found[7] = child = FakeChild([])
+        if alive:
+            await child.listen(str(tmp_path / "re6stnet1.2.sock"), resumed(part))
+        else:
+            child.end(0)
+        connected = Connected(A, TWO, "re6stnet1", 12, None, 1400)
+        found = FoundClient(7, "re6stnet1.2", 1.5, connected)
+        client = ClientTunnel(made(tmp_path), "re6stnet1", A, [TWO], up, found)
+        assert await client.run()
+        assert told == [connected] * alive
+        assert (client.since, client.serial, client.endpoint, client.process) == (1.5, 12, TWO, (7, "re6stnet1.2"))
+        assert (client.traffic is not None) == alive
+        await all_gone(programs)
+
+    asyncio.run(run())

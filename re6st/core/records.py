@@ -1,0 +1,123 @@
+"""What a node notes of the OpenVPN processes it runs, so that the next daemon goes on with them (takeover.py).
+
+One JSON object per process, with what neither its command line nor its management connection tells.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from re6st.core.prefix import Prefix
+from re6st.core.wire import Endpoint, format_addresses, parse_addresses
+
+SIZE_LIMIT = 1 << 22
+"""Bytes of one record: a server may have many clients."""
+
+
+class RecordError(ValueError):
+    """A text that is no record of ours."""
+
+
+@dataclass(frozen=True, slots=True)
+class ClientOfServer:
+    """A client that a server let in. `since` is in seconds since 1970."""
+
+    peer: Prefix
+    serial: int | None
+    address: str | None
+    since: float
+
+
+@dataclass(frozen=True, slots=True)
+class ServerRecord:
+    """A running server: its clients by OpenVPN's number, and in short what it was started with."""
+
+    pid: int
+    made: str
+    clients: Mapping[int, ClientOfServer]
+
+
+@dataclass(frozen=True, slots=True)
+class ClientRecord:
+    """A client tunnel that is up; `name` is the process's, of several that share one interface."""
+
+    pid: int
+    made: str
+    name: str
+    peer: Prefix
+    endpoint: Endpoint
+    serial: int | None
+    external_ip: str | None
+    mtu: int
+    since: float
+
+
+Record = ServerRecord | ClientRecord
+
+
+def encode(record: Record) -> bytes:
+    """The text of a record."""
+    common: dict[str, object] = {"pid": record.pid, "made": record.made}
+    if isinstance(record, ServerRecord):
+        clients = {
+            str(ident): {"peer": c.peer.cn, "serial": c.serial, "address": c.address, "since": c.since}
+            for ident, c in record.clients.items()
+        }
+        return json.dumps(common | {"clients": clients}).encode()
+    return json.dumps(
+        common
+        | {
+            "name": record.name,
+            "peer": record.peer.cn,
+            "endpoint": format_addresses([record.endpoint]),
+            "serial": record.serial,
+            "external_ip": record.external_ip,
+            "mtu": record.mtu,
+            "since": record.since,
+        }
+    ).encode()
+
+
+def decode(data: bytes) -> Record:
+    """The record that a text holds. Raises RecordError."""
+    try:
+        fields = json.loads(data)
+        pid, made = _integer(fields["pid"]), str(fields["made"])
+        if "clients" in fields:
+            return ServerRecord(pid, made, {int(ident): _client(entry) for ident, entry in fields["clients"].items()})
+        (endpoint,) = parse_addresses(str(fields["endpoint"]))
+        return ClientRecord(
+            pid,
+            made,
+            str(fields["name"]),
+            Prefix.from_cn(str(fields["peer"])),
+            endpoint,
+            _optional_integer(fields["serial"]),
+            _optional_text(fields["external_ip"]),
+            _integer(fields["mtu"]),
+            float(fields["since"]),
+        )
+    except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError) as error:
+        raise RecordError(f"not a record: {error!r}") from None
+
+
+def _client(fields: Any) -> ClientOfServer:
+    peer, since = Prefix.from_cn(str(fields["peer"])), float(fields["since"])
+    return ClientOfServer(peer, _optional_integer(fields["serial"]), _optional_text(fields["address"]), since)
+
+
+def _integer(value: Any) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+        raise RecordError(f"{value!r} is no number")
+    return value
+
+
+def _optional_integer(value: Any) -> int | None:
+    return None if value is None else _integer(value)
+
+
+def _optional_text(value: Any) -> str | None:
+    return None if value is None else str(value)

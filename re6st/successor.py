@@ -1,0 +1,99 @@
+"""The daemon that comes after this one, and goes on with its tunnels: after an upgrade, or with other options.
+
+By SIGHUP it takes this one's place at once, in the same process; by SIGQUIT this one ends, and somebody else starts the
+next, as `systemctl restart` does. See takeover.py.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import sys
+from collections.abc import Coroutine
+from typing import Any, Protocol
+
+CHECK_TIME = 20.0
+"""Seconds that a successor has to read its options."""
+CHECK = ("--test", "0")
+"""Options with which it does nothing else, and ends with status 0."""
+
+FAILED = 255
+
+log = logging.getLogger(__name__)
+
+
+class Predecessor(Protocol):
+    """What hands over."""
+
+    async def hand_over(self) -> dict[str, str]: ...
+
+
+class Successor:
+    """Hands over what `node` does, once, unless it is told to `stop`."""
+
+    def __init__(self, node: Predecessor, stop: asyncio.Event) -> None:
+        self._node = node
+        self._stop = stop
+        self._task: asyncio.Task[None] | None = None
+
+    def take_our_place(self) -> None:
+        """Have the program start anew, as it is now on disk, in this process."""
+        self._start(self._replace())
+
+    def await_one(self) -> None:
+        """End, and leave everything to who comes."""
+        self._start(self._end())
+
+    def _start(self, work: Coroutine[Any, Any, None]) -> None:
+        if self._stop.is_set() or (self._task is not None and not self._task.done()):
+            work.close()
+            return
+        self._task = asyncio.create_task(work, name="successor")
+
+    async def _replace(self) -> None:
+        argv = [sys.executable, *sys.orig_argv[1:]]
+        fault = await _fault(argv)
+        if fault is not None:
+            log.error("not started anew, going on as before: %s", fault)
+            return
+        environment = os.environ | await self._node.hand_over()
+        logging.shutdown()
+        # Who sends it twice would end the successor before that listens.
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        try:
+            os.execve(argv[0], argv, environment)  # noqa: S606
+        except OSError as error:
+            print(f"{argv[0]}: {error.strerror}", file=sys.stderr)
+            os._exit(FAILED)  # a supervisor starts the next one, and the tunnels wait for it
+
+    async def _end(self) -> None:
+        await self._node.hand_over()
+        logging.shutdown()
+        os._exit(0)
+
+
+async def _fault(argv: list[str]) -> str | None:
+    """What a successor would complain about; None if it can read its options."""
+    try:
+        check = await asyncio.create_subprocess_exec(
+            *argv,
+            *CHECK,
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.DEVNULL,
+            stderr=asyncio.subprocess.PIPE,
+        )
+    except OSError as error:
+        return f"{argv[0]}: {error.strerror}"
+    try:
+        async with asyncio.timeout(CHECK_TIME):
+            _, errors = await check.communicate()
+    except TimeoutError:
+        check.kill()
+        await check.wait()
+        return f"its options take longer than {CHECK_TIME:g} s to read"
+    if check.returncode == 0:
+        return None
+    lines = errors.decode("utf-8", "replace").strip().splitlines()
+    return lines[-1] if lines else f"exit status {check.returncode}"

@@ -1,0 +1,100 @@
+"""What runs on when a daemon ends without leaving, and how the next one finds it.
+
+A tunnel is an OpenVPN process of its own, and the routes are babeld's: both live on when the daemon is killed, or is
+replaced by a newer one. Their sockets are in the run directory, where the next daemon connects to them; what the
+sockets do not tell was noted in a file beside each.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+from pathlib import Path
+
+from re6st import babel, openvpn
+from re6st.core.records import SIZE_LIMIT, ClientRecord, Record, RecordError, ServerRecord, decode, encode
+from re6st.process import leftovers
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What an earlier daemon left running, and can be gone on with: OpenVPN processes by interface."""
+
+    clients: Mapping[str, ClientRecord] = field(default_factory=dict)
+    servers: Mapping[str, ServerRecord] = field(default_factory=dict)
+    babeld: int | None = None
+
+    @property
+    def interfaces(self) -> frozenset[str]:
+        return frozenset((*self.clients, *self.servers))
+
+    @property
+    def pids(self) -> frozenset[int]:
+        clients, servers = self.clients.values(), self.servers.values()
+        babeld = () if self.babeld is None else (self.babeld,)
+        return frozenset((*(record.pid for record in clients), *(record.pid for record in servers), *babeld))
+
+    @property
+    def hosts(self) -> frozenset[str]:
+        """The other ends of the client tunnels."""
+        return frozenset(record.endpoint.host for record in self.clients.values())
+
+
+class Records:
+    """The notes beside the sockets, one for each interface."""
+
+    def __init__(self, run: Path) -> None:
+        self._run = run
+
+    def write(self, interface: str, record: Record) -> None:
+        """Note it. What cannot be noted costs the take-over only."""
+        new = self._run / f"{interface}.new"
+        try:
+            new.write_bytes(encode(record))
+            new.replace(self._run / f"{interface}.json")
+        except OSError as error:
+            log.warning("%s: %s: a restart will cut its tunnels", new, error.strerror)
+
+    def forget(self, interface: str) -> None:
+        with contextlib.suppress(OSError):
+            (self._run / f"{interface}.json").unlink()
+
+    def read(self) -> dict[str, Record]:
+        """Every note that is there and can be read."""
+        found: dict[str, Record] = {}
+        for path in sorted(self._run.glob("re6stnet*.json")):
+            try:
+                with path.open("rb") as file:
+                    found[path.stem] = decode(file.read(SIZE_LIMIT))
+            except (OSError, RecordError) as error:
+                log.warning("%s: %s", path, error)
+        return found
+
+
+def look(run: Path, babeld: Sequence[str]) -> Found:
+    """Find what runs with this run directory: `babeld` is the command line that ours has."""
+    processes = leftovers(frozenset((openvpn.PROGRAM, babel.PROGRAM)), run)
+    clients: dict[str, ClientRecord] = {}
+    servers: dict[str, ServerRecord] = {}
+    peers = set()
+    for interface, record in Records(run).read().items():
+        name = record.name if isinstance(record, ClientRecord) else interface
+        if not _manages(processes.get(record.pid, ()), run / f"{name}.sock"):
+            continue
+        if isinstance(record, ServerRecord):
+            servers[interface] = record
+        elif record.peer not in peers:
+            clients[interface] = record
+            peers.add(record.peer)
+    same = [pid for pid, argv in processes.items() if list(argv) == list(babeld)]
+    return Found(clients, servers, same[0] if len(same) == 1 else None)
+
+
+def _manages(argv: Sequence[str], socket: Path) -> bool:
+    return any(a == "--management" and b == os.fspath(socket) for a, b in pairwise(argv))

@@ -1,0 +1,89 @@
+"""A daemon that ends without leaving, and the next: tunnels, routes and traffic go on as if nothing had happened."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable
+from functools import partial
+
+import pytest
+
+from testbed import Bed, Network, Node, wait_until
+from testbed.pings import Pinger
+
+FORMS = 90
+PACE = 0.01
+STALL = 2.0
+"""Seconds without an answer that would be noticed; usually it is one ping, if any."""
+
+
+@pytest.fixture
+def network(bed: Bed) -> Network:
+    network = Network(bed, 3, node_options=["-v", "3"])
+    network.start()
+    network.wait_connected(FORMS)
+    # A server each, and a tunnel for each pair: those that both sides opened are closed again.
+    wait_until(lambda: sum(len(node.pids("openvpn")) for node in network.nodes) == 6, FORMS, "no doubles", bed.tails)
+    return network
+
+
+def in_place(node: Node) -> None:
+    assert node.process
+    node.process.send_signal(signal.SIGHUP)
+
+
+def by_a_supervisor(node: Node) -> None:
+    assert node.end(signal.SIGQUIT) == 0
+    node.start()
+
+
+def after_a_crash(node: Node) -> None:
+    node.kill()
+    node.start()
+
+
+def programs(node: Node) -> set[int]:
+    return {*node.pids("openvpn"), *node.pids("babeld")}
+
+
+def starts(node: Node) -> int:
+    return (node.host.log / "re6stnet.log").read_text().count("going on with babeld")
+
+
+def started(node: Node, count: int) -> bool:
+    return starts(node) >= count
+
+
+def test_a_successor_takes_over_every_tunnel(network: Network, bed: Bed) -> None:
+    first, *others = network.nodes
+    changes: list[tuple[Node, Callable[[Node], None]]] = [
+        (node, change) for node in others for change in (in_place, by_a_supervisor, after_a_crash)
+    ]
+    changes.append((first, in_place))
+    with Pinger(others[0].host, others[1].address, PACE).running() as pinger:
+        for node, change in changes:
+            before, count = programs(node), starts(node)
+            change(node)
+            wait_until(partial(started, node, count + 1), 30, "the next daemon", bed.tails)
+            network.wait_connected(30)
+            assert programs(node) == before, change.__name__
+    assert pinger.longest < STALL
+    for node in network.nodes:
+        assert "ended process" not in (node.host.log / "re6stnet.log").read_text()
+        assert node.stop() == 0
+        assert node.traces() == [] or node is first
+
+
+def test_a_successor_that_would_not_start_is_not_tried(network: Network, bed: Bed) -> None:
+    node = network.nodes[1]
+    before = programs(node)
+    options = node.host.etc / "re6stnet.conf"
+    text = options.read_text()
+    options.write_text(f"{text}\nno-such-option\n")
+    in_place(node)
+    log = node.host.log / "re6stnet.log"
+    wait_until(lambda: "going on as before" in log.read_text(), 30, "it says why", bed.tails)
+    assert "no-such-option" in log.read_text()
+    assert programs(node) == before
+    options.write_text(text)
+    assert node.stop() == 0
