@@ -145,7 +145,7 @@ def _main(p: OptionParser, options: argparse.Namespace) -> int:
         with connect(options.control) as connection:
             return _WORDS[options.word](connection, options)
     except Refused as error:
-        _end(options, str(error), USAGE if error.status == USAGE else UNHEALTHY)
+        _end(options, str(error), error.status if error.status in (USAGE, NOT_PERMITTED) else UNHEALTHY)
     except NotRunning as error:
         return _not_running(options, error)
     except NotPermitted as error:
@@ -198,7 +198,7 @@ def picture(connection: Connection) -> dict[str, Any]:
         "status": connection.ask("status"),
         "tunnels": connection.ask("tunnels")["tunnels"],
         "routes": connection.ask("routes", limit=0),
-        "events": connection.ask("events", limit=text.EVENTS_SHOWN)["events"],
+        "events": connection.ask("events", limit=text.EVENTS_READ)["events"],
     }
 
 

@@ -11,7 +11,7 @@ from re6st.core.words import away, duration, moment, plural, short, size
 Answer = Mapping[str, Any]
 """A result of the control socket, from JSON."""
 
-EVENTS_SHOWN = 5
+EVENTS_READ, EVENTS_SHOWN = 30, 5
 HOPS_SHOWN = 6
 VERDICTS: Mapping[str, Style] = {"ok": "good", "warning": "warning", "failed": "bad"}
 _STATES: Mapping[str, Style] = {"up": "good", "opening": "dim", "draining": "warning", "asked": "warning"}
@@ -25,7 +25,7 @@ def overview(
     lines = [*headline(status, width), *facts(status, routes, now, width), ()]
     lines += tunnel_table(tunnels, width) if tunnels else [line(Span("no tunnels", "dim"))]
     if events:
-        lines += [(), line(Span("LAST EVENTS", "bold")), *event_lines(events[-EVENTS_SHOWN:], now)]
+        lines += [(), line(Span("LAST EVENTS", "bold")), *event_lines(events, now)[-EVENTS_SHOWN:]]
     return lines
 
 
@@ -52,33 +52,31 @@ def verdict_of(health: Answer) -> str:
 def facts(status: Answer, routes: Answer, now: float, width: int | None) -> list[Line]:
     """Who we are and what we have, one thing a line."""
     certificate, registry, mesh = status["certificate"], status["registry"], status["mesh"]
-    lines = [
-        _fact("node", f"{status['cn']}, address {status['address']}" + _and("IPv4 ", status["ipv4"])),
-        _fact("subnet", f"{status['subnet']} of the network {status['network']}"),
-        _fact(
-            "certificate",
-            f"until {moment(certificate['until'])} ({away(certificate['until'], now)}),"
-            f" renewed from {moment(certificate['renews'])}; CA until {moment(certificate['ca_until'])}",
-        ),
-        _fact("registry", registry_words(registry, status["cn"], now)),
+    until = certificate["until"]
+    left = f"{'ends' if until > now else 'ended'} {away(until, now)} ({moment(until)})"
+    told = [
+        ("node", f"{status['cn']}, address {status['address']}" + _and("IPv4 ", status["ipv4"])),
+        ("subnet", f"{status['subnet']} of the network {status['network']}"),
+        ("certificate", f"{left}, {_renewal(certificate['renews'], now)}; CA until {moment(certificate['ca_until'])}"),
+        ("registry", f"{registry_words(registry, status['cn'], now)}; parameters {status['parameters']}"),
     ]
+    lines = [each for name, words in told for each in _fact(name, words, width)]
     lines += _reachable(status, width)
-    lines.append(
-        _fact(
-            "mesh",
-            f"{mesh['tunnels']} of {mesh['tunnels_wanted']} tunnels"
-            + (f" ({mesh['tunnels_opening']} opening)" if mesh["tunnels_opening"] else "")
-            + f", {plural(mesh['clients'], 'client')}, {plural(mesh['neighbours'], 'neighbour')},"
-            f" {plural(mesh['peers'], 'other node')}; parameters {status['parameters']}",
-        )
+    opening = f" ({mesh['tunnels_opening']} opening)" if mesh["tunnels_opening"] else ""
+    counted = (
+        f"{mesh['tunnels']} of {mesh['tunnels_wanted']} tunnels{opening}, {plural(mesh['clients'], 'client')},"
+        f" {plural(mesh['neighbours'], 'neighbour')}, {plural(mesh['peers'], 'other node')}"
     )
+    lines += _fact("mesh", counted, width)
     hops = [f"{hop['routes']} by {hop['peer'] or hop['address']}" for hop in routes["by_next_hop"]]
-    if hops:
-        more = [f"{len(hops) - HOPS_SHOWN} more"] if len(hops) > HOPS_SHOWN else []
-        lines += fold(f"  {'routes':<12} {routes['count']}: ", [*hops[:HOPS_SHOWN], *more], width)
-    else:
-        lines.append(_fact("routes", "none"))
-    return lines
+    if not hops:
+        return [*lines, *_fact("routes", "none", width)]
+    more = [f"{len(hops) - HOPS_SHOWN} more"] if len(hops) > HOPS_SHOWN else []
+    return lines + fold(f"  {'routes':<12} {routes['count']}: ", [*hops[:HOPS_SHOWN], *more], width)
+
+
+def _renewal(when: float, now: float) -> str:
+    return f"renewed {away(when, now)}" if when > now else "its renewal is due"
 
 
 def registry_words(registry: Answer, own: str, now: float) -> str:
@@ -86,10 +84,10 @@ def registry_words(registry: Answer, own: str, now: float) -> str:
     if registry["cn"] == own:
         through = "its node is this one"
     elif registry["connected"]:
-        through = f"its node {registry['cn']} is reached through the mesh"
+        through = f"its node {registry['cn']} is in reach"
     else:
         through = f"its node {registry['cn']} is out of reach"
-    answered = "" if registry["answered"] is None else f"; it answered {away(registry['answered'], now)}"
+    answered = "" if registry["answered"] is None else f", it answered {away(registry['answered'], now)}"
     return f"{registry['url']}: {through}{answered}"
 
 
@@ -102,11 +100,11 @@ def _reachable(status: Answer, width: int | None) -> list[Line]:
     if places:
         return fold(f"  {'reachable':<12} ", places, width)
     why = "no public address is known yet" if status["servers"] else "we have no server"
-    return [_fact("reachable", f"not from outside: {why}")]
+    return _fact("reachable", f"not from outside: {why}", width)
 
 
-def _fact(name: str, text: str) -> Line:
-    return line(f"  {name:<12} ", text)
+def _fact(name: str, text: str, width: int | None) -> list[Line]:
+    return [line(each) for each in wrap(f"  {name:<12} ", text, width)]
 
 
 def _and(name: str, value: object) -> str:
@@ -264,13 +262,26 @@ _AFTER = {"peers-back": "healed in", "connected": "after", "babel-running": "aft
 
 
 def event_lines(events: Sequence[Answer], now: float) -> list[Line]:
-    """What happened, the newest last."""
-    ages = [away(event["time"], now) for event in events]
+    """What happened, the newest last. What happens again and again is one line, with the time of the last one."""
+    kept: list[tuple[Answer, int]] = []
+    for event in events:
+        times = 0
+        if kept and _same(kept[-1][0], event):
+            times = kept.pop()[1]
+        kept.append((event, times + 1))
+    ages = [away(event["time"], now) for event, _ in kept]
     width = max(map(len, ages), default=0)
     return [
-        line("  ", Span(age.rjust(width), "dim"), "  ", Span(event_words(event), _TROUBLE.get(event["kind"], "")))
-        for age, event in zip(ages, events, strict=True)
+        line(
+            *("  ", Span(age.rjust(width), "dim"), "  ", Span(event_words(event), _TROUBLE.get(event["kind"], ""))),
+            Span(f" ({times} times)" if times > 1 else "", "dim"),
+        )
+        for age, (event, times) in zip(ages, kept, strict=True)
     ]
+
+
+def _same(one: Answer, other: Answer) -> bool:
+    return all(one[key] == other[key] for key in ("kind", "peers", "count", "reason"))
 
 
 def event_words(event: Answer) -> str:
@@ -288,12 +299,12 @@ def event_words(event: Answer) -> str:
 # --- ping and trace ---
 
 
-def hop_line(hop: Answer, width: int = 0) -> Line:
+def hop_line(hop: Answer) -> Line:
     """One hop of a trace."""
     number = f"{hop['hop']:>3}  "
     if hop["address"] is None:
         return line(number, Span("no answer", "warning"))
-    return line(number, f"{hop['peer'] or '-':<{max(8, width)}}  {hop['address']}  ", milliseconds(hop["ms"]))
+    return line(number, f"{hop['peer'] or '-':<9}  {hop['address']:<24}  ", milliseconds(hop["ms"]))
 
 
 def ping_summary(times: Sequence[float | None]) -> Line:

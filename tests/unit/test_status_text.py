@@ -1,0 +1,175 @@
+"""What re6st-status shows of some answers, as text of 80 columns."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from re6st.core import status_text as text
+from re6st.core.screen import paint
+
+NOW = 1_800_000_000.0
+DAY = 86400.0
+STATUS: dict[str, Any] = {
+    "program": "re6stnet",
+    "version": "1.0",
+    "protocol": 11,
+    "uptime_seconds": 3 * DAY + 4 * 3600,
+    "cn": "120/16",
+    "address": "2001:db8:42:78::1",
+    "subnet": "2001:db8:42:78::/64",
+    "network": "2001:db8:42::/48",
+    "ipv4": "10.42.120.1",
+    "parameters": 12,
+    "certificate": {"until": NOW + 331 * DAY, "renews": NOW + 301 * DAY, "ca_until": NOW + 8 * 366 * DAY},
+    "registry": {"url": "https://re6st.example.com/", "cn": "0/16", "connected": True, "answered": NOW - 7300},
+    "advertised": [
+        {"host": "203.0.113.9", "port": 1194, "protocol": "tcp", "origin": "upnp"},
+        {"host": "2001:db8:ffff::9", "port": 1194, "protocol": "tcp6", "origin": "given"},
+    ],
+    "servers": [{"protocol": "tcp"}],
+    "babel": {"running": True},
+    "mesh": {"tunnels": 2, "tunnels_opening": 1, "tunnels_wanted": 10, "clients": 1, "neighbours": 3, "peers": 430},
+    "health": {
+        "verdict": "warning",
+        "problems": [
+            {
+                "severity": "warning",
+                "text": "babeld ended 2 times in the last hour: see its log, which is long but good",
+            }
+        ],
+    },
+}
+UP = {"direction": "out", "state": "up", "protocol": "udp", "remote": "198.51.100.7", "port": 1194, "rtt_ms": 18.5}
+TUNNELS: list[dict[str, Any]] = [
+    {**UP, "peer": "77/16", "direction": "in", "state": "draining", "port": None, "remote": "192.0.2.33", "cost": 410,
+     "reach": "fff0", "up_seconds": 720, "received_bytes": 40 << 20, "sent_bytes": 3 << 20, "rtt_ms": 95.0},
+    {**UP, "peer": "4/16", "cost": 130, "reach": "ffff", "up_seconds": 2 * DAY + 3600, "received_bytes": 1288490189,
+     "sent_bytes": 310 << 20},
+    {**UP, "peer": "9/16", "state": "opening", "rtt_ms": None, "cost": None, "reach": None, "up_seconds": None,
+     "received_bytes": None, "sent_bytes": None, "remote": ""},
+]  # fmt: skip
+ROUTES = {
+    "count": 431,
+    "by_next_hop": [
+        {"peer": f"{n}/16", "address": "fe80::1", "interface": "re6stnet1", "routes": 50} for n in range(8)
+    ],
+}
+
+
+def event(kind: str, ago: float, *peers: str, seconds: float | None = None, reason: str = "") -> dict[str, Any]:
+    named = list(peers)
+    return {"number": 1, "time": NOW - ago, "kind": kind, "peers": named, "count": len(named), "seconds": seconds,
+            "reason": reason}  # fmt: skip
+
+
+EVENTS = [
+    event("tunnel-failed", 90, "9/16"),
+    event("tunnel-failed", 70, "9/16"),
+    event("peers-lost", 65, "5/16", "6/16"),
+    event("peers-back", 63, "5/16", "6/16", seconds=1.63),
+    event("tunnel-closed", 12, "3/16", seconds=300, reason="replaced"),
+]
+
+PICTURE = """\
+re6st 1.0 (protocol 11), up 3 d 4 h                            health: 1 warning
+  ! babeld ended 2 times in the last hour: see its log, which is long but good
+  node         120/16, address 2001:db8:42:78::1, IPv4 10.42.120.1
+  subnet       2001:db8:42:78::/64 of the network 2001:db8:42::/48
+  certificate  ends in 331 d (2027-12-12), renewed in 301 d; CA until 2035-01-21
+  registry     https://re6st.example.com/: its node 0/16 is in reach, it
+               answered 2 h ago; parameters 12
+  reachable    203.0.113.9:1194/tcp (UPnP), [2001:db8:ffff::9]:1194/tcp6 (--ip)
+  mesh         2 of 10 tunnels (1 opening), 1 client, 3 neighbours, 430 other
+               nodes
+  routes       431: 50 by 0/16, 50 by 1/16, 50 by 2/16, 50 by 3/16, 50 by 4/16,
+                    50 by 5/16, 2 more
+
+PEER  DIR VIA                   STATE      RTT COST REACH   UP      RX      TX
+4/16  out 198.51.100.7:1194/udp up       18 ms  130 ffff  2d1h 1.2 GiB 310 MiB
+9/16  out -                     opening      -    - -        -       -       -
+77/16 in  192.0.2.33/udp        draining 95 ms  410 fff0   12m  40 MiB 3.0 MiB
+
+LAST EVENTS
+  70 s ago  no tunnel to 9/16: it never came up (2 times)
+  65 s ago  lost 2 nodes: 5/16, 6/16
+  63 s ago  2 nodes back: 5/16, 6/16, healed in 1.6 s
+  12 s ago  closed our tunnel to 3/16: replaced, it was up 5 min
+"""
+
+
+def test_the_whole_picture_in_80_columns() -> None:
+    lines = text.overview(STATUS, TUNNELS, ROUTES, EVENTS, NOW, 80)
+    assert "\n".join(paint(lines, width=80)) + "\n" == PICTURE
+
+
+@pytest.mark.parametrize("width", [30, 40, 60, 79, 120, None])
+def test_other_widths(width: int | None) -> None:
+    lines = paint(text.overview(STATUS, TUNNELS, ROUTES, EVENTS, NOW, width), width=width)
+    assert width is None or max(map(len, lines)) <= width
+    assert any("120/16" in each for each in lines)
+
+
+def test_a_node_that_is_cut_off() -> None:
+    status = {
+        **STATUS,
+        "advertised": [],
+        "registry": {"url": "http://r/", "cn": "0/16", "connected": False, "answered": None},
+        "certificate": {"until": NOW - 2 * DAY, "renews": NOW - 32 * DAY, "ca_until": NOW + DAY},
+        "health": {"verdict": "failed", "problems": [{"severity": "failed", "text": "no other node can be reached"}]},
+    }
+    shown = "\n".join(paint(text.overview(status, [], {"count": 0, "by_next_hop": []}, [], NOW, 80)))
+    assert "health: failed\n  ! no other node can be reached\n" in shown
+    assert "certificate  ended 2 d ago (2027-01-13), its renewal is due" in shown
+    assert "http://r/: its node 0/16 is out of reach; parameters 12" in shown
+    assert "not from outside: no public address is known yet" in shown
+    assert "routes       none" in shown
+    assert shown.endswith("no tunnels")
+
+
+def test_why() -> None:
+    hop = {"peer": "4/16", "interface": "re6stnet1", "address": "fe80::4"}
+    way = {**hop, "destination": "2001:db8:42:9::/64", "source": None, "via": "4/16", "metric": 226, "behind": 96}
+    answer: dict[str, Any] = {
+        "peer": "9/16",
+        "address": "2001:db8:42:9::1",
+        "subnet": "2001:db8:42:9::/64",
+        "since": {"time": NOW - 3700, "via": hop, "before": {**hop, "peer": None}},
+        "routes": [{**way, "in_use": True}, {**way, "via": None, "in_use": False, "metric": None, "behind": 65535}],
+    }
+    assert "\n".join(paint(text.why_lines(answer, NOW, 80))).startswith(
+        """\
+9/16 (2001:db8:42:9::/64) is reached by 4/16 on re6stnet1, metric 226
+  so for 1 h 1 min, before by fe80::4 on re6stnet1
+
+   VIA   INTERFACE  METRIC  THERE  ADDRESS
+*  4/16  re6stnet1     226     96  fe80::4
+   ?     re6stnet1       -    inf  fe80::4
+"""
+    )
+    answer["routes"][0] |= {"in_use": False}
+    answer["since"] = None
+    assert "out of reach" in paint(text.why_lines(answer, NOW, 80))[0]
+    answer["routes"][0] |= {"in_use": True, "behind": 0}
+    assert "is our neighbour on re6stnet1" in paint(text.why_lines(answer, NOW, 80))[0]
+
+
+def test_every_kind_of_event_has_words() -> None:
+    for kind in text._HAPPENED:
+        words = text.event_words(event(kind, 1, "4/16", seconds=3, reason="r"))
+        assert "{" not in words
+        assert "-" not in words, "the name of the kind itself is none"
+    many = {**event("peers-lost", 1, "4/16"), "count": 21}
+    assert text.event_words(many) == "lost 21 nodes: 4/16 and 20 more"
+    assert text.event_words(event("of-tomorrow", 1, "4/16")) == "of-tomorrow 4/16", "one that a newer node has"
+
+
+def test_hops_and_pings() -> None:
+    hop = {"hop": 1, "peer": "4/16", "address": "2001:db8:42:4::1", "ms": 1.23}
+    assert paint([text.hop_line(hop)]) == ["  1  4/16       2001:db8:42:4::1          1.2 ms"]
+    assert paint([text.hop_line({**hop, "peer": None, "address": None, "ms": None})]) == ["  1  no answer"]
+    assert paint([text.ping_summary([1.0, None, 20.0])]) == [
+        "3 sent, 2 answered; 1.0 ms at least, 10 ms on average, 20 ms at most"
+    ]
+    assert paint([text.ping_summary([None])]) == ["1 sent, 0 answered"]
