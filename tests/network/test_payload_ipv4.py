@@ -9,10 +9,13 @@ import pytest
 
 from re6st import cert
 from re6st.core.prefix import ipv4_address, ipv4_subnet
-from testbed import Bed, Network, Node, wait_until
+from testbed import Bed, Network, Node, Pinger, wait_until
 
 FORMS = 90
 NETWORK, EXTRA_BITS = IPv4Network("10.42.0.0/16"), 8
+OTHER_OPTIONS = ["--hello", "2"]
+LONGEST_GAP = 5.0
+"""Seconds without an answer that are too many; usually there is none."""
 
 
 def subnet(node: Node) -> IPv4Network:
@@ -68,15 +71,57 @@ def test_nodes_reach_each_other_by_ipv4(bed: Bed, main_interface: str) -> None:
         assert "10.42." not in node.host.ip("-4", "address", "show")
 
 
-def test_ipv4_comes_to_a_network_that_runs(bed: Bed) -> None:
-    network = Network(bed, 2)
+def offer(network: Network, *options: str) -> None:
+    """Start the registry again with these options for IPv4, or none."""
+    assert network.stop_registry() == 0
+    network.registry_options[:] = [*OTHER_OPTIONS, *options]
+    network.start_registry()
+
+
+def left_of(node: Node, start: str) -> str:
+    """What a node has of the IPv4 addresses that start like this: addresses, routes, babel's own."""
+    babel = node.host.run_directory / "babeld.conf"
+    found = node.host.ip("-4", "address", "show") + node.host.ip("route", "show", "table", "all")
+    found += babel.read_text() if babel.exists() else ""
+    return "\n".join(line for line in found.splitlines() if start in line)
+
+
+def test_ipv4_comes_to_a_network_that_runs_changes_and_goes(bed: Bed) -> None:
+    network = Network(bed, 3, registry_options=OTHER_OPTIONS)
     network.start()
     network.wait_connected(FORMS)
-    assert silent(network)
-    assert network.stop_registry() == 0
-    network.registry_options += ["--ipv4", str(NETWORK), str(EXTRA_BITS)]
-    network.start_registry()
-    wait_until(lambda: not silent(network), 90, "every node reaches every other one by IPv4", bed.tails)
+    pinger = Pinger(network.nodes[1].host, network.nodes[2].address, 0.05)
+    with pinger.running():
+        assert silent(network)
+        offer(network, "--ipv4", str(NETWORK), str(EXTRA_BITS))
+        wait_until(lambda: not silent(network), 90, "every node reaches every other one by IPv4", bed.tails)
+        for node in network.nodes:
+            shown = node.host.ip("-4", "-o", "address", "show")
+            taps = [line for line in shown.splitlines() if " re6stnet" in line]
+            assert taps, "older nodes get IPv4 next hops, also through tunnels that were there before"
+        offer(network, "--ipv4", "10.99.0.0/16", "8")
+        for start, gone in (("10.99.", "10.42."), ("", "10.99.")):
+            if not start:
+                offer(network)
+            wait_until(
+                lambda: not any(left_of(node, gone) for node in network.nodes),  # noqa: B023
+                90,
+                f"nothing is left of {gone}",
+                lambda: "\n".join(left_of(node, gone) for node in network.nodes) + bed.tails(),  # noqa: B023
+            )
+            if start:
+                wait_until(
+                    lambda: all(left_of(node, start) for node in network.nodes),  # noqa: B023
+                    60,
+                    f"{start} is there",
+                    bed.tails,
+                )
+    # IPv6 went on all the time; babeld was started anew three times.
+    print(pinger)
+    assert pinger.longest < LONGEST_GAP
+    network.wait_connected(FORMS)
     for node in network.nodes:
+        assert "Traceback" not in (node.host.log / "re6stnet.log").read_text()
+    for node in network.nodes[1:]:
         assert node.stop() == 0
-        assert "10.42." not in node.host.ip("-4", "address", "show") + node.host.ip("route")
+        assert not node.traces()
