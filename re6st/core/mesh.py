@@ -159,6 +159,8 @@ class Mesh:
                 tunnel = state.tunnels.pop(peer, None)
                 if tunnel and not tunnel.met and peer not in state.clients:
                     self._opening.failed(peer, now)
+                if tunnel and tunnel.met:
+                    self._opening.lost(peer, now)
                 if tunnel and tunnel.outdated and (actions := self._opening.again(peer, now)):
                     return actions
             case ClientUp(peer):
@@ -203,6 +205,7 @@ class Mesh:
         actions += self._closing.advance(now)
         actions += self._leavers.advance(self._state.survey, self._state.settings, now)
         actions += self._opening.reach_out(now)
+        actions += self._opening.recover(now)
         actions += self._refresh(now)
         actions += self._closing.remake(now)
         actions += self._closing.prefer_lan(now)

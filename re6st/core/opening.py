@@ -10,6 +10,7 @@ from collections.abc import Mapping, Set
 from dataclasses import dataclass, field
 from random import Random
 
+from re6st.core.babel_lines import INFINITY
 from re6st.core.mesh_events import Action, AskAddress, AskBootstrap, EnsureSession, OpenTunnel
 from re6st.core.mesh_state import MODEST, Phase, State, Tunnel
 from re6st.core.prefix import Prefix
@@ -29,6 +30,11 @@ FAILURES_COUNTED = 9
 """After so many in a row the wait is RETRY_LAST."""
 BOOTSTRAP_FIRST, BOOTSTRAP_LAST = 1.0, 60.0
 PARTITION_WAIT = 10.0
+LOST_AGE, LOST_TIME = 1.0, 120.0
+"""Seconds after a tunnel ended, in which we try to open it again if nobody else reaches its peer. At first babel may
+not know yet."""
+NEAREST = 5
+"""How many of the nearest peers there is a choice of."""
 
 
 @dataclass(slots=True)
@@ -48,6 +54,14 @@ class _Wait:
     pending: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class _Question:
+    """A peer was asked where it is; the answer counts as lost after `until`."""
+
+    until: float
+    near: bool
+
+
 class Opening:
     """Decides whom to meet. It adds the tunnels to the `state`; `known` are the endpoints remembered of peers."""
 
@@ -55,10 +69,12 @@ class Opening:
         self._state = state
         self._known = known
         self._rng = rng
-        self._asked: dict[Prefix, float] = {}
+        self._asked: dict[Prefix, _Question] = {}
         self._failures: dict[Prefix, _Failures] = {}
         self._bootstrap = _Wait()
         self._partitioned: float | None = None
+        self._lost: dict[Prefix, float] = {}
+        """Peers whose tunnel ended by itself, and when."""
 
     def reach_out(self, now: float) -> list[Action]:
         """When we do not reach the registry's node: ask for a first peer, and try those we remember."""
@@ -91,31 +107,59 @@ class Opening:
             actions += self._open(peer, self._known[peer], now)
         return actions
 
+    def recover(self, now: float) -> list[Action]:
+        """Open tunnels again with peers that nobody reaches since ours ended: they may remember nobody themselves.
+
+        The registry's own node is the first of those, and would wait until somebody suspects a split network.
+        """
+        state, actions = self._state, list[Action]()
+        for peer, since in list(self._lost.items()):
+            if now - since < LOST_AGE:
+                continue
+            if peer in state.survey.peers or peer in state.clients or now - since > LOST_TIME:
+                del self._lost[peer]
+            elif self._room() > 0 and (peer not in self._failures or self._failures[peer].until <= now):
+                actions += self.again(peer, now)
+        return actions
+
     def meet(self, now: float) -> list[Action]:
         """Open tunnels to peers that we reach only through others."""
-        for peer in [p for p, until in self._asked.items() if until <= now]:
+        for peer in [p for p, asked in self._asked.items() if asked.until <= now]:
             del self._asked[peer]
             self.failed(peer, now)
         missing = self._missing()
         if missing <= 0 or not self._state.survey.peers:
             return []
         actions: list[Action] = []
-        for peer in self.distant():
-            if missing <= 0:
-                break
-            failures = self._failures.get(peer)
-            if failures and failures.until > now:
-                continue
+        distant = [peer for peer in self.distant() if not self._is_left_alone(peer, now)]
+        while missing > 0 and distant:
+            near = self._wants_near()
+            peer = self._pick_near(distant) if near else distant[0]
+            distant.remove(peer)
             # Whoever could not be reached where we remember them may have moved.
-            opened = self._open(peer, () if failures else self._known.get(peer, ()), now)
+            opened = self._open(peer, () if peer in self._failures else self._known.get(peer, ()), now, near=near)
             if not opened:
-                self._asked[peer] = now + ASK_TIME
+                self._asked[peer] = _Question(now + ASK_TIME, near)
                 opened = [AskAddress(peer)]
             actions += opened
             missing -= 1
         return actions
 
-    def _open(self, peer: Prefix, endpoints: tuple[Endpoint, ...], now: float) -> list[Action]:
+    def _wants_near(self) -> bool:
+        """Whether the next tunnel is to be one with a near peer: once we have the random ones."""
+        held = [tunnel.near for tunnel in self._state.tunnels.values()] + [asked.near for asked in self._asked.values()]
+        return len(held) - sum(held) >= self._state.limit - self._state.near_part
+
+    def _pick_near(self, distant: list[Prefix]) -> Prefix:
+        """One of the peers that the cheapest ways lead to; not always the first, or all of us took the same ones."""
+        metrics = self._state.survey.metrics
+        return self._rng.choice(sorted(distant, key=lambda peer: metrics.get(peer, INFINITY))[:NEAREST])
+
+    def _is_left_alone(self, peer: Prefix, now: float) -> bool:
+        failures = self._failures.get(peer)
+        return failures is not None and failures.until > now
+
+    def _open(self, peer: Prefix, endpoints: tuple[Endpoint, ...], now: float, *, near: bool = False) -> list[Action]:
         """A tunnel to a peer we have none with, if it has an address that we may use."""
         if peer == self._state.settings.own or peer in self._state.tunnels or peer in self._state.clients:
             return []
@@ -124,7 +168,7 @@ class Opening:
             return []
         self._asked.pop(peer, None)
         self._state.refreshed = now
-        self._state.tunnels[peer] = Tunnel(peer, Phase.OPENING, now, endpoints=usable)
+        self._state.tunnels[peer] = Tunnel(peer, Phase.OPENING, now, endpoints=usable, near=near)
         return [OpenTunnel(peer, usable)]
 
     def _usable(self, endpoints: tuple[Endpoint, ...]) -> tuple[Endpoint, ...]:
@@ -133,8 +177,9 @@ class Opening:
 
     def address_learned(self, peer: Prefix, endpoints: tuple[Endpoint, ...], now: float) -> list[Action] | None:
         """A peer told where it is; None where nobody had asked it, or there is no room any more."""
-        if self._asked.pop(peer, None) is not None and self._missing() > 0:
-            actions = self._open(peer, endpoints, now)
+        asked = self._asked.pop(peer, None)
+        if asked is not None and self._missing() > 0:
+            actions = self._open(peer, endpoints, now, near=asked.near)
             if not actions:
                 self.failed(peer, now)
             return actions
@@ -154,6 +199,10 @@ class Opening:
     def again(self, peer: Prefix, now: float) -> list[Action]:
         """A tunnel in place of the one that ended, with the same peer."""
         return self._open(peer, self._known.get(peer, ()), now)
+
+    def lost(self, peer: Prefix, now: float) -> None:
+        """A tunnel with this peer, where babel had met it, ended by itself."""
+        self._lost[peer] = now
 
     def _told_unasked(self, peer: Prefix, now: float) -> None:
         """The peer has moved: what failed may work now, and a tunnel that falls silent will not come back."""

@@ -428,6 +428,21 @@ def test_a_tunnel_that_worked_is_replaced_at_once_when_it_ends() -> None:
     assert opened(node.sees(REGISTRY, P, **near(REGISTRY))) == [P]
 
 
+def test_a_peer_that_nobody_reaches_since_its_tunnel_ended_is_tried_again_at_once() -> None:
+    node = Driver(memory=(REGISTRY, P))
+    node.up(REGISTRY, P)
+    node.sees(REGISTRY, P, Q, **near(REGISTRY, P, Q))
+    node.wait(5)
+    node.tell(TunnelDown(REGISTRY))
+    assert opened(node.sees(P, Q, **near(P, Q))) == []
+    assert opened(node.wait(2)) == [REGISTRY]
+    node.tell(TunnelDown(REGISTRY))
+    assert opened(node.wait(4)) == [REGISTRY]
+    node.tell(TunnelDown(P))
+    node.sees(P, Q, **near(Q))
+    assert P not in opened(node.wait(3))
+
+
 def test_while_babeld_is_away_no_tunnel_counts_as_silent() -> None:
     node = Driver(client_count=1)
     node.up(P)
