@@ -37,7 +37,7 @@ class Kind:
     start: Callable[[Network, Node, Random], Undo | None]
     isolates: bool
     """Whether the node is off the network meanwhile."""
-    seconds: tuple[float, float] = (2.0, 15.0)
+    seconds: tuple[float, float] = (2.0, 30.0)
     weight: int = 1
 
 
