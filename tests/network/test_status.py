@@ -1,0 +1,93 @@
+"""re6st-status and the metrics beside running nodes: what they say is what the network really is."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from functools import partial
+from typing import Any
+
+from testbed import Bed, Network, Node, wait_until
+from testbed.network import environment, program
+
+FORMS = 90
+
+
+def status(node: Node, *words: str, timeout: float = 30) -> subprocess.CompletedProcess[str]:
+    """Run re6st-status on the node's host, for this node."""
+    argv = [*program("status"), "--control", str(node.host.run_directory / "control.sock"), *words]
+    return node.host.run(argv, check=False, env=environment(), timeout=timeout)
+
+
+def answer(node: Node, *words: str) -> Any:
+    done = status(node, "--json", *words)
+    return json.loads(done.stdout)
+
+
+def is_well(node: Node) -> bool:
+    return status(node).returncode == 0
+
+
+def test_an_operator_sees_a_network(bed: Bed) -> None:
+    network = Network(bed, 3)
+    # A chain, in which the third node reaches the second only through the first.
+    first, second, third = network.nodes
+    second.options += ["--max-clients", "0"]
+    third.options += ["--max-clients", "0"]
+    network.create()
+    network.enrol()
+    assert status(second).returncode == 3, "nothing runs yet"
+    assert "is not running" in status(second, "tunnels").stderr
+    waiting = second.host.start(
+        [*program("status"), "--control", str(second.host.run_directory / "control.sock"), "wait", "--for", "registry"],
+        "wait.out.log",
+        env=environment(),
+    )
+    for node in network.nodes:
+        node.start()
+    network.wait_connected(FORMS)
+    assert waiting.wait(30) == 0
+    for node in network.nodes:
+        wait_until(partial(is_well, node), 30, f"{node} is well", bed.tails)
+
+    # Who it is, and its one tunnel.
+    shown = status(third).stdout
+    assert "health: ok" in shown
+    assert str(third.address) in shown
+    assert f"its node {first.prefix.cn} is in reach" in shown
+    whole = answer(third)
+    assert whole["schema"] == 1
+    assert whole["cn"] == third.prefix.cn
+    assert [(t["peer"], t["direction"], t["state"]) for t in whole["tunnels"]] == [(first.prefix.cn, "out", "up")]
+    assert status(third, "check").stdout.startswith("RE6ST OK - ")
+
+    # The other one is behind the first: so say the route, the hops, and the echoes.
+    target = second.prefix.cn
+    assert f"is reached by {first.prefix.cn}" in status(third, "why", target).stdout
+    found = answer(third, "why", str(second.subnet))
+    assert found["peer"] == target
+    assert found["since"]["via"]["peer"] == first.prefix.cn
+    traced = answer(third, "trace", str(second.address))
+    assert traced["reached"]
+    assert [hop["peer"] for hop in traced["hops"]] == [first.prefix.cn, target]
+    pinged = status(third, "ping", target, "--count", "1")
+    assert "1 sent, 1 answered" in pinged.stdout
+    assert pinged.returncode == 0
+    assert status(third, "ping", "999/16", "-c", "1", "-t", "1").returncode == 1
+
+    # One that ends: the others say so.
+    second.stop()
+    wait_until(lambda: status(third, "why", target).returncode == 1, 30, "it is out of reach", bed.tails)
+    assert status(third, "trace", target, "-t", "1").returncode == 1
+    assert f"lost 1 node: {target}" in status(third, "events").stdout
+
+    # Cut off, it is not well, and says why; and it is found to be down when it ended.
+    first.stop()
+    network.stop_registry()
+    wait_until(lambda: status(third).returncode == 1, 60, "it is not well", bed.tails)
+    assert status(third, "check").returncode == 2
+    assert "no other node can be reached" in status(third).stdout
+    assert status(third, "wait", "--timeout", "1").returncode == 5
+    third.stop()
+    assert status(third).returncode == 3
+    assert json.loads(status(third, "--json").stdout)["running"] is False
