@@ -8,10 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Set
 from random import Random
+from statistics import median
 
 from re6st.core.mesh_events import Action, AskClose, CloseTunnel, DrainTunnel, UndrainTunnel
 from re6st.core.mesh_state import Phase, State, Tunnel
 from re6st.core.prefix import Prefix
+from re6st.core.quality import Quality
 
 ASK_AGAIN = 10.0
 """Seconds between two questions whether we may close: datagrams get lost."""
@@ -23,6 +25,12 @@ MOVED_TIME = 2.0
 """The same where the peer has just told us another address."""
 LAN_TIME = 10.0
 """Seconds after which a tunnel is given up whose peer is also met on the LAN."""
+SETTLE_TIME = 10.0
+"""Seconds after which babel's figures of a new tunnel, or of one that was drained, are to be believed."""
+NEARER = 0.8
+"""A near peer is replaced if the way to another one, over others, costs less than so much of the link to it."""
+WORN_RATIO, WORN_TIME = 3.0, 30.0
+"""How many times its best a tunnel's cost must be, and twice as much worse than the others got, and for how long."""
 
 
 class Closing:
@@ -92,17 +100,45 @@ class Closing:
                 actions.append(AskClose(tunnel.peer))
         return actions
 
-    def replace_worst(self, now: float) -> list[Action]:
-        """Drain the least useful tunnel, where we have all that we want and every one of them has come to rest."""
-        state, survey = self._state, self._state.survey
-        held = state.tunnels.values()
-        if len(held) < state.limit or any(tunnel.phase is not Phase.UP for tunnel in held):
-            return []
-        candidates = [tunnel for tunnel in held if self._replaceable(tunnel)]
+    def watch(self, now: float) -> None:
+        """Take note of what the tunnels are like."""
+        survey = self._state.survey
+        for tunnel in self._state.tunnels.values():
+            if tunnel.phase is Phase.UP and tunnel.interface in survey.costs and now - tunnel.since > SETTLE_TIME:
+                tunnel.quality.note(survey.costs[tunnel.interface], survey.rtts.get(tunnel.interface), now)
+        held = [tunnel for tunnel in self._state.tunnels.values() if tunnel.quality.cost is not None]
+        for tunnel in held:
+            others = [other.quality.worsened for other in held if other is not tunnel]
+            worse = others and tunnel.quality.worsened > max(WORN_RATIO, 2 * median(others))
+            tunnel.worn = (now if tunnel.worn is None else tunnel.worn) if worse else None
+
+    def worn(self, now: float) -> list[Tunnel]:
+        """Tunnels that became much worse than they were, which the others did not: packets get lost on them."""
+        worn = [t for t in self._state.tunnels.values() if t.worn is not None and now - t.worn >= WORN_TIME]
+        return [tunnel for tunnel in self._candidates() if tunnel in worn] if worn else []
+
+    def replace_worst(self, nearest: int, now: float) -> list[Action]:
+        """Drain a tunnel that has become bad; or that to a near peer where another one is nearer; or a random one.
+
+        `nearest` is the least metric of a peer that we could meet instead. Of the random ones, the least useful goes.
+        """
+        survey, held = self._state.survey, self._state.tunnels.values()
+        bad = self.worn(now) or [tunnel for tunnel in self._candidates() if _is_far(tunnel, nearest)]
+        if bad:
+            return self._drain(max(bad, key=lambda tunnel: tunnel.quality.cost or 0.0), now)
+        excess = sum(tunnel.near for tunnel in held) > self._state.near_part
+        candidates = [tunnel for tunnel in self._candidates() if excess or not tunnel.near]
         if not candidates:
             return []
         worst = min(candidates, key=lambda t: (t.peer in survey.neighbours, len(survey.carried_by(t.interface))))
         return self._drain(worst, now)
+
+    def _candidates(self) -> list[Tunnel]:
+        """Tunnels that may be replaced; none unless we have all that we want, and every one has come to rest."""
+        held = self._state.tunnels.values()
+        if len(held) < self._state.limit or any(tunnel.phase is not Phase.UP for tunnel in held):
+            return []
+        return [tunnel for tunnel in held if self._replaceable(tunnel)]
 
     def _replaceable(self, tunnel: Tunnel) -> bool:
         """Whether nobody wants this very tunnel, and all that it carries has another way."""
@@ -153,6 +189,7 @@ class Closing:
 
     def _keep(self, tunnel: Tunnel, now: float) -> UndrainTunnel:
         tunnel.phase, tunnel.since, tunnel.alive = Phase.UP, now, now
+        tunnel.quality, tunnel.worn = Quality(), None  # draining spoiled it
         return UndrainTunnel(tunnel.peer)
 
     def _close(self, tunnel: Tunnel, reason: str, now: float) -> CloseTunnel:
@@ -169,3 +206,9 @@ class Closing:
             self._state.survey.carried_by(tunnel.interface),
         )
         return [DrainTunnel(tunnel.peer)] if self._state.settings.drains else []
+
+
+def _is_far(tunnel: Tunnel, nearest: int) -> bool:
+    """Whether the peer was taken for a near one, and another one is nearer."""
+    cost = tunnel.quality.cost
+    return tunnel.near and cost is not None and nearest < NEARER * cost

@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from random import Random
 
+from re6st.core.babel_lines import INFINITY
 from re6st.core.closing import Closing
 from re6st.core.leaving import Leavers
 from re6st.core.mesh_events import (
@@ -200,6 +201,7 @@ class Mesh:
         if now - self._resumed < RESUME_TIME:
             return []  # babel is about to tell what is there
         self._opening.forgive()
+        self._closing.watch(now)
         actions: list[Action] = []
         actions += self._closing.give_up(now)
         actions += self._closing.advance(now)
@@ -213,10 +215,17 @@ class Mesh:
         return actions
 
     def _refresh(self, now: float) -> list[Action]:
-        """Now and then replace a tunnel, if there is somebody else to meet; at once for a wanted neighbour."""
+        """Now and then replace a tunnel, if there is somebody else to meet; at once for a wanted neighbour.
+
+        At once also where one has become bad.
+        """
         state, interval = self._state, self._state.settings.tunnel_refresh
-        early = interval < float("inf") and self._opening.lacks_neighbour(now)
-        if (now - state.refreshed < interval and not early) or not self._opening.distant():
+        early = self._opening.lacks_neighbour(now) or self._closing.worn(now)
+        if interval == float("inf") or (now - state.refreshed < interval and not early):
             return []
+        distant = self._opening.distant()
+        if not distant:
+            return []
+        nearest = min(state.survey.metrics.get(peer, INFINITY) for peer in distant)
         state.refreshed = now
-        return self._closing.replace_worst(now)
+        return self._closing.replace_worst(nearest, now)

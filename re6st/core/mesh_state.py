@@ -9,11 +9,14 @@ from enum import Enum
 from re6st.core.border import may_meet
 from re6st.core.mesh_events import Settings
 from re6st.core.prefix import Prefix
+from re6st.core.quality import Quality
 from re6st.core.survey import Survey
 from re6st.core.wire import Endpoint
 
 MODEST = 2
 """Client tunnels of a node that nobody is connected to (wire.md 10.4)."""
+NEAR_PART = 3
+"""One tunnel of so many leads to a peer that is near; the others are random, which is what keeps the mesh together."""
 
 
 class Phase(Enum):
@@ -51,6 +54,11 @@ class Tunnel:
     tried: bool = False
     """It was drained for this, though somebody has no other way or the peer does not answer."""
     endpoints: tuple[Endpoint, ...] = ()
+    near: bool = False
+    """It was opened because its peer is near."""
+    quality: Quality = field(default_factory=Quality)
+    worn: float | None = None
+    """Since when it is much worse than it was, while the others are not."""
 
 
 @dataclass(slots=True)
@@ -79,6 +87,11 @@ class State:
         """How many client tunnels we want at most."""
         count = self.settings.client_count
         return count if self.clients or not self.connected else min(MODEST, count)
+
+    @property
+    def near_part(self) -> int:
+        """How many of our tunnels lead to peers that are near. The rest are random."""
+        return self.limit // NEAR_PART
 
     def permits(self, endpoint: Endpoint) -> bool:
         """Whether a tunnel to there crosses no border that the network closes."""

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Set
 from dataclasses import dataclass, field
 from random import Random
 
+from re6st.core.babel_lines import INFINITY
 from re6st.core.mesh_events import Action, AskAddress, AskBootstrap, EnsureSession, OpenTunnel
 from re6st.core.mesh_state import MODEST, Phase, State, Tunnel
 from re6st.core.prefix import Prefix
@@ -32,6 +33,8 @@ PARTITION_WAIT = 10.0
 LOST_AGE, LOST_TIME = 1.0, 120.0
 """Seconds after a tunnel ended, in which we try to open it again if nobody else reaches its peer. At first babel may
 not know yet."""
+NEAREST = 5
+"""How many of the nearest peers there is a choice of."""
 
 
 @dataclass(slots=True)
@@ -51,6 +54,14 @@ class _Wait:
     pending: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class _Question:
+    """A peer was asked where it is; the answer counts as lost after `until`."""
+
+    until: float
+    near: bool
+
+
 class Opening:
     """Decides whom to meet. It adds the tunnels to the `state`; `known` are the endpoints remembered of peers."""
 
@@ -58,7 +69,7 @@ class Opening:
         self._state = state
         self._known = known
         self._rng = rng
-        self._asked: dict[Prefix, float] = {}
+        self._asked: dict[Prefix, _Question] = {}
         self._failures: dict[Prefix, _Failures] = {}
         self._bootstrap = _Wait()
         self._partitioned: float | None = None
@@ -113,29 +124,42 @@ class Opening:
 
     def meet(self, now: float) -> list[Action]:
         """Open tunnels to peers that we reach only through others."""
-        for peer in [p for p, until in self._asked.items() if until <= now]:
+        for peer in [p for p, asked in self._asked.items() if asked.until <= now]:
             del self._asked[peer]
             self.failed(peer, now)
         missing = self._missing()
         if missing <= 0 or not self._state.survey.peers:
             return []
         actions: list[Action] = []
-        for peer in self.distant():
-            if missing <= 0:
-                break
-            failures = self._failures.get(peer)
-            if failures and failures.until > now:
-                continue
+        distant = [peer for peer in self.distant() if not self._is_left_alone(peer, now)]
+        while missing > 0 and distant:
+            near = distant[0] not in self._state.settings.neighbours and self._wants_near()
+            peer = self._pick_near(distant) if near else distant[0]
+            distant.remove(peer)
             # Whoever could not be reached where we remember them may have moved.
-            opened = self._open(peer, () if failures else self._known.get(peer, ()), now)
+            opened = self._open(peer, () if peer in self._failures else self._known.get(peer, ()), now, near=near)
             if not opened:
-                self._asked[peer] = now + ASK_TIME
+                self._asked[peer] = _Question(now + ASK_TIME, near)
                 opened = [AskAddress(peer)]
             actions += opened
             missing -= 1
         return actions
 
-    def _open(self, peer: Prefix, endpoints: tuple[Endpoint, ...], now: float) -> list[Action]:
+    def _wants_near(self) -> bool:
+        """Whether the next tunnel is to be one with a near peer: once we have the random ones."""
+        held = [tunnel.near for tunnel in self._state.tunnels.values()] + [asked.near for asked in self._asked.values()]
+        return len(held) - sum(held) >= self._state.limit - self._state.near_part
+
+    def _pick_near(self, distant: list[Prefix]) -> Prefix:
+        """One of the peers that the cheapest ways lead to; not always the first, or all of us took the same ones."""
+        metrics = self._state.survey.metrics
+        return self._rng.choice(sorted(distant, key=lambda peer: metrics.get(peer, INFINITY))[:NEAREST])
+
+    def _is_left_alone(self, peer: Prefix, now: float) -> bool:
+        failures = self._failures.get(peer)
+        return failures is not None and failures.until > now
+
+    def _open(self, peer: Prefix, endpoints: tuple[Endpoint, ...], now: float, *, near: bool = False) -> list[Action]:
         """A tunnel to a peer we have none with, if it has an address that we may use."""
         if peer == self._state.settings.own or peer in self._state.tunnels or peer in self._state.clients:
             return []
@@ -144,7 +168,7 @@ class Opening:
             return []
         self._asked.pop(peer, None)
         self._state.refreshed = now
-        self._state.tunnels[peer] = Tunnel(peer, Phase.OPENING, now, endpoints=usable)
+        self._state.tunnels[peer] = Tunnel(peer, Phase.OPENING, now, endpoints=usable, near=near)
         return [OpenTunnel(peer, usable)]
 
     def _usable(self, endpoints: tuple[Endpoint, ...]) -> tuple[Endpoint, ...]:
@@ -153,8 +177,9 @@ class Opening:
 
     def address_learned(self, peer: Prefix, endpoints: tuple[Endpoint, ...], now: float) -> list[Action] | None:
         """A peer told where it is; None where nobody had asked it, or there is no room any more."""
-        if self._asked.pop(peer, None) is not None and self._missing() > 0:
-            actions = self._open(peer, endpoints, now)
+        asked = self._asked.pop(peer, None)
+        if asked is not None and self._missing() > 0:
+            actions = self._open(peer, endpoints, now, near=asked.near)
             if not actions:
                 self.failed(peer, now)
             return actions

@@ -35,12 +35,18 @@ class Survey:
 
     peers: frozenset[Prefix] = frozenset()
     """Everybody reachable, ourselves left out."""
+    metrics: Mapping[Prefix, int] = field(default_factory=dict)
+    """Babel's metric of the way to each of them: the sum of the costs of its links."""
     neighbours: Mapping[Prefix, tuple[Link, ...]] = field(default_factory=dict)
     """Nodes next to us, with the links to each (two if both opened a tunnel)."""
     unidentified: tuple[Link, ...] = ()
     """Next hops that carry something but never announced a subnet of their own to us."""
     alive: frozenset[str] = frozenset()
     """Interfaces with a babel neighbour that can be reached."""
+    costs: Mapping[str, int] = field(default_factory=dict)
+    """Babel's cost of the link on each of them: 96, more for hellos that are missed and for round trips."""
+    rtts: Mapping[str, float] = field(default_factory=dict)
+    """Round trips on those where babel measures them, in milliseconds."""
     running: bool = True
     """False while babeld is not there to tell."""
 
@@ -91,9 +97,13 @@ def survey(table: Table, network: IPv6Network, own: Prefix) -> Survey:
             neighbours[owner[hop]].append(link)
         else:
             unidentified.append(link)
+    links = sorted((n for n in table.neighbours.values() if n.cost < INFINITY), key=lambda n: n.cost, reverse=True)
     return Survey(
         peers=frozenset(used),
+        metrics={destination: route.metric for destination, route in used.items()},
         neighbours={peer: tuple(links) for peer, links in neighbours.items()},
         unidentified=tuple(unidentified),
-        alive=frozenset(n.interface for n in table.neighbours.values() if n.cost < INFINITY),
+        alive=frozenset(n.interface for n in links),
+        costs={n.interface: n.cost for n in links},
+        rtts={n.interface: n.rtt for n in links if n.rtt is not None},
     )
