@@ -1,0 +1,176 @@
+"""The Debian package on whole machines, with systemd: installed, joined, upgraded, removed, purged.
+
+So the units are shown with all that they forbid: the programs run here as users of their own, with few capabilities,
+behind the filter of system calls, on files they cannot write.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from testbed import Bed
+from testbed.machine import Machine
+from testbed.network import NETWORK, ROOT
+from testbed.wait import wait_until
+
+JOINED = 60
+"""Seconds; usual: 6."""
+TIDY = 30
+
+
+@pytest.fixture(scope="module")
+def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    built = subprocess.run([ROOT / "run", "deb"], capture_output=True, text=True, timeout=600)
+    assert built.returncode == 0, built.stderr
+    return (ROOT / built.stdout.split()[-1]).rename(tmp_path_factory.mktemp("deb") / "re6stnet.deb")
+
+
+def install(machine: Machine, package: Path) -> str:
+    shutil.copy(package, machine.path("/tmp/re6stnet.deb"))
+    return machine.run("dpkg", "--install", "/tmp/re6stnet.deb")
+
+
+def newer(package: Path, directory: Path) -> Path:
+    """The same package, as a later version."""
+    tree = directory / "tree"
+    subprocess.run(["dpkg-deb", "--raw-extract", package, tree], check=True)
+    control = tree / "DEBIAN/control"
+    control.write_text(re.sub(r"^Version: .*", r"\g<0>+later", control.read_text(), flags=re.M))
+    later = directory / "later.deb"
+    subprocess.run(["dpkg-deb", "--build", "--root-owner-group", "-Znone", tree, later], check=True, stdout=-3)
+    return later
+
+
+@pytest.fixture(scope="module")
+def machines(package: Path) -> Iterator[tuple[Machine, Machine]]:
+    """A registry with its node, and a node that joined: each by the commands that its operator is told."""
+    with Bed() as bed, Machine(bed.host("first")) as first, Machine(bed.host("second")) as second:
+        for machine in (first, second):
+            install(machine, package)
+        first.run("re6st-registry", "init", "--network", str(NETWORK))
+        first.run("systemctl", "enable", "--now", "re6st-registry")
+        url = f"http://{first.host.address}/"
+        for machine in (first, second):
+            line = first.run("re6st-registry", "invite", "somebody@example.org", "--url", url)
+            join = re.search(r"--join '?(\S+?)'?$", line, re.M)
+            assert join, line
+            machine.run("re6st-conf", "--join", join[1])
+            machine.run("systemctl", "enable", "--now", "re6stnet")
+
+        def logs() -> str:
+            return bed.tails() + "".join(m.journal("re6stnet") + m.journal("re6st-registry") for m in (first, second))
+
+        wait_until(lambda: reaches(second, first), JOINED, "the two machines reach each other", logs)
+        yield first, second
+
+
+def own_address(machine: Machine) -> str:
+    found = re.search(r"inet6 (2001:db8:42:\S+)/", machine.run("ip", "-6", "address", "show", "dev", "lo"))
+    return found[1] if found else ""
+
+
+def reaches(one: Machine, other: Machine) -> bool:
+    address = own_address(other)
+    return bool(address) and one.try_run(["ping", "-c", "1", "-W", "1", address]).returncode == 0
+
+
+def status(pid: int) -> dict[str, str]:
+    """What the kernel says of a process (proc_pid_status(5))."""
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return {name: value.strip() for name, _, value in (line.partition(":") for line in lines)}
+
+
+def test_the_programs_run_confined(machines: tuple[Machine, Machine]) -> None:
+    first, second = machines
+    node = second.pids("re6stnet")
+    assert {"re6stnet", "babeld", "openvpn"} <= set(node.values())
+    network = 1 << 12 | 1 << 10 | 1 << 13  # CAP_NET_ADMIN, CAP_NET_BIND_SERVICE, CAP_NET_RAW
+    for machine, unit, capabilities in ((second, "re6stnet", network), (first, "re6st-registry", 1 << 10)):
+        user = machine.run("id", "-u", unit).strip()
+        for pid in machine.pids(unit):
+            seen = status(pid)
+            assert set(seen["Uid"].split()) == {user}
+            assert int(seen["CapBnd"], 16) == int(seen["CapEff"], 16) == capabilities
+            assert (seen["NoNewPrivs"], seen["Seccomp"]) == ("1", "2")
+    assert "Operation not permitted" not in second.journal("re6stnet") + first.journal("re6st-registry")
+    assert "Permission denied" not in second.journal("re6stnet") + first.journal("re6st-registry")
+
+
+def test_the_registry_asks_the_node_beside_it(machines: tuple[Machine, Machine]) -> None:
+    first, _ = machines
+    wait_until(
+        lambda: len(re.findall(r"^\d+/16 .*\bago\b", first.run("re6st-registry", "nodes"), re.M)) == 2,
+        TIDY,
+        "both nodes seen",
+        lambda: first.run("re6st-registry", "nodes") + first.journal("re6st-registry"),
+    )
+
+
+def test_the_node_does_not_reach_the_key_of_the_authority(machines: tuple[Machine, Machine]) -> None:
+    first, second = machines
+    for machine, unit, own, foreign in (
+        (first, "re6stnet", "cert.key", "ca.key"),
+        (first, "re6st-registry", "ca.key", "cert.key"),
+    ):
+        as_user = ["setpriv", f"--reuid={unit}", f"--regid={unit}", "--init-groups", "cat"]
+        assert machine.try_run([*as_user, f"/etc/re6stnet/{own}"]).returncode == 0
+        assert machine.try_run([*as_user, f"/etc/re6stnet/{foreign}"]).returncode != 0
+    # A certificate is renewed in its place, by the service, behind all its walls.
+    main = second.run("systemctl", "show", "--property=MainPID", "--value", "re6stnet").strip()
+    inside = ["nsenter", f"--target={main}", "--mount", "setpriv", "--reuid=re6stnet", "--regid=re6stnet"]
+    renew = "cd /etc/re6stnet && cp cert.crt cert.crt.new && mv cert.crt.new cert.crt && ! touch /usr/x"
+    second.run(*inside, "--clear-groups", "sh", "-c", renew)
+
+
+def test_logs_are_rotated(machines: tuple[Machine, Machine]) -> None:
+    first, _ = machines
+    log = first.path("/var/log/re6stnet/babeld.log")
+    wait_until(log.exists, TIDY, "a log of babeld")
+    with log.open("a") as file:
+        file.write("a line\n")
+    first.run("logrotate", "--force", "/etc/logrotate.d/re6stnet")
+    owner = status(next(pid for pid, name in first.pids("re6stnet").items() if name == "babeld"))["Uid"].split()[0]
+    wait_until(lambda: log.exists() and str(log.stat().st_uid) == owner, TIDY, "the new log")
+    assert log.with_name("babeld.log.1").exists()
+    assert first.run("systemctl", "is-active", "re6stnet").strip() == "active"
+
+
+def test_an_upgrade_keeps_the_tunnels(machines: tuple[Machine, Machine], package: Path, tmp_path: Path) -> None:
+    first, second = machines
+    before = second.pids("re6stnet")
+    pinging = subprocess.Popen(
+        second.argv(["ping", "-q", "-i", "0.1", "-W", "1", own_address(first)]), stdout=-1, text=True
+    )
+    install(second, newer(package, tmp_path))
+    wait_until(
+        lambda: second.run("systemctl", "is-active", "re6stnet").strip() == "active", TIDY, "the node is in service"
+    )
+    assert reaches(second, first)
+    pinging.send_signal(2)
+    assert pinging.communicate(timeout=10)[0].count(" 0% packet loss") == 1
+    tunnels = {pid for pid, name in before.items() if name == "openvpn"}
+    assert tunnels <= set(second.pids("re6stnet"))
+    assert "+later" in second.run("dpkg-query", "--show", "re6stnet")
+
+
+def test_removed_and_purged(machines: tuple[Machine, Machine]) -> None:
+    """Last: nothing of the package is left, and the keys go with a purge only."""
+    _, second = machines
+    second.run("dpkg", "--remove", "re6stnet")
+    assert second.pids("re6stnet") == {}
+    assert "re6stnet" not in second.run("ip", "link")
+    assert not second.path("/usr/lib/re6stnet").exists()
+    for name in ("cert.key", "cert.crt", "ca.crt", "re6stnet.conf"):
+        assert second.path(f"/etc/re6stnet/{name}").exists()
+    assert second.path("/var/lib/re6stnet/cache.db").exists()
+    second.run("dpkg", "--purge", "re6stnet")
+    left = second.run(
+        "find", "/etc", "/usr/bin", "/usr/lib/re6stnet", "/var", "/run", "/lib", "-name", "*re6st*"
+    ).split()
+    assert left == []
