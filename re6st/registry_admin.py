@@ -79,6 +79,12 @@ def socket_path(database: Path) -> Path:
     return database.with_name(f"{database.name}.sock")
 
 
+def guessed_url(port: int) -> str:
+    """How nodes may reach a registry that was not told so. Asks DNS, so it may take seconds."""
+    host = socket.getfqdn()
+    return f"http://{host}/" if port == 80 else f"http://{host}:{port}/"
+
+
 class Arguments:
     """The arguments of an operation, from outside: read by type, with a default of None, and no others allowed."""
 
@@ -124,6 +130,8 @@ class Admin:
         self._store = store
         self._settings = settings
         self._clock = clock
+        self.new_login: Callable[[], Record] | None = None
+        """Makes a link to log in to the operator's page; None: there is no page."""
         self._operations: Mapping[str, Callable[[Arguments], Awaitable[Record]]] = {
             "nodes": self._nodes,
             "node": self._node,
@@ -136,6 +144,7 @@ class Admin:
             "params": self._params,
             "topology": self._topology,
             "versions": self._versions,
+            "web-login": self._web_login,
         }
 
     async def call(self, operation: str, arguments: Mapping[str, Any]) -> Record:
@@ -298,6 +307,13 @@ class Admin:
                 {"cn": Prefix.from_bits(bits).cn, "prefix": bits, "version": found[bits]} for bits in sorted(found)
             ]
         }
+
+    async def _web_login(self, arguments: Arguments) -> Record:
+        arguments.end()
+        if self.new_login is None:
+            message = "no operator's page is served: the registry does not run, or has --web off, or see its log"
+            raise AdminError(Status.FAILED, message)
+        return self.new_login()
 
     # --- helpers ---
 

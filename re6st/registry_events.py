@@ -26,7 +26,7 @@ class Kind(StrEnum):
     REVOKED = "revoked"
     REFUSED = "refused"
     MAIL = "mail"
-    TOKEN = "token"
+    TOKEN = "token"  # noqa: S105 - the name of a kind
     PARAMETERS = "parameters"
     ONLINE = "online"
     OFFLINE = "offline"

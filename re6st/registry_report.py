@@ -6,6 +6,7 @@ Values are those of JSON: times as text in UTC, prefixes as CN and as bits. docs
 from __future__ import annotations
 
 import sqlite3
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ PAGE_LIMIT = 500
 """Rows of one page: some milliseconds."""
 BUSY_TIMEOUT = 5.0
 SERIAL_DIGITS = 18
+_UNITS = (("year", 365.25 * 86400), ("day", 86400.0), ("h", 3600.0), ("min", 60.0), ("s", 1.0))
 
 Record = dict[str, Any]
 
@@ -54,6 +56,17 @@ def reading(path: Path) -> Iterator[sqlite3.Connection]:
 def iso(when: float | None) -> str | None:
     """A Unix time as text: 2027-06-01T00:00:00Z."""
     return None if when is None else datetime.fromtimestamp(when, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def relative(when: str | None, now: float | None = None) -> str:
+    """A time as `in 12 days` or `4 s ago`."""
+    if when is None:
+        return "-"
+    distance = datetime.strptime(when, "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=UTC).timestamp() - (now or time.time())
+    name, size = next(((name, size) for name, size in _UNITS if abs(distance) >= 2 * size), _UNITS[-1])
+    number = round(abs(distance) / size)
+    text = f"{number} {name}{'s' if name in ('day', 'year') and number != 1 else ''}"
+    return f"in {text}" if distance > 0 else f"{text} ago"
 
 
 NODES = """
@@ -99,12 +112,12 @@ def prefixes_above(network: IPv6Network, ip: IPv6Address) -> list[str]:
     return [] if inside is None else [inside.bits[:length] for length in range(1, inside.length + 1)]
 
 
-def tokens(db: sqlite3.Connection, grace: int, now: float, after: str) -> Page:
+def tokens(db: sqlite3.Connection, grace: int, now: float, after: str, limit: int | None = None) -> Page:
     """Tokens in the order of the alphabet, those behind `after`."""
     rows = db.execute(
         "SELECT token, email, prefix_len, date, ifnull(expires, date + ?1) FROM token LEFT JOIN re6st_token"
         " USING (token) WHERE token > ?2 ORDER BY token LIMIT ?3",
-        (grace, after, PAGE_LIMIT),
+        (grace, after, limit or PAGE_LIMIT),
     ).fetchall()
     records = [
         {
@@ -117,7 +130,7 @@ def tokens(db: sqlite3.Connection, grace: int, now: float, after: str) -> Page:
         }
         for token, email, length, created, expires in rows
     ]
-    return _page(records, "token")
+    return _page(records, "token", limit)
 
 
 def revoked(db: sqlite3.Connection, after: str) -> Page:
@@ -143,8 +156,8 @@ def revoked(db: sqlite3.Connection, after: str) -> Page:
     return _page(records, "serial")
 
 
-def _page(records: list[Record], key: str) -> Page:
-    return Page(records, str(records[-1][key]) if len(records) == PAGE_LIMIT else None)
+def _page(records: list[Record], key: str, limit: int | None = None) -> Page:
+    return Page(records, str(records[-1][key]) if len(records) == (limit or PAGE_LIMIT) else None)
 
 
 def registry_bits(db: sqlite3.Connection) -> str | None:

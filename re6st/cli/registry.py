@@ -16,9 +16,10 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from re6st import cert, geoip
-from re6st.cli import check_config, registry_admin, registry_init
+from re6st.cli import check_config, registry_admin, registry_init, registry_web
 from re6st.cli.options import fail
 from re6st.cli.registry_config import LOG_FILE, PROGRAM, Config, ConfigError, configure, make_parser
+from re6st.cli.registry_web import WebError, WebPage
 from re6st.ledger import LedgerError
 from re6st.localnode import CONTROL_SOCKET, LocalNode
 from re6st.logs import LogHandler, in_journal, setup_logging
@@ -85,8 +86,9 @@ async def serve(config: Config, log: LogHandler | None) -> None:
             if community.prefix.length and store.rows.is_used(community.prefix):
                 raise ConfigError(f"--community: {community.prefix.bits} lies in a prefix that a node has already")
         registry = Registry(config.authority, store, config.settings, node)
-        admin = AdminServer(Admin(registry, config.authority, store, config.settings), socket_path(config.database))
-        await _serve(config, registry, admin, sockets, log)
+        admin = Admin(registry, config.authority, store, config.settings)
+        page = _page(config, registry, admin, store)
+        await _serve(config, registry, AdminServer(admin, socket_path(config.database)), page, sockets, log)
     except (LedgerError, StoreError) as error:
         raise ConfigError(f"database {config.database}: {error}") from None
     except ExceptionGroup as errors:
@@ -98,6 +100,21 @@ async def serve(config: Config, log: LogHandler | None) -> None:
         node.close()
         store.close()
         _close(sockets)
+
+
+def _page(config: Config, registry: Registry, admin: Admin, store: Store) -> WebPage | None:
+    """The operator's page, if there is to be one. Raises ConfigError."""
+    if config.web is None:
+        return None
+    try:
+        listening = registry_web.listen(config.web)
+    except WebError as error:
+        raise ConfigError(str(error)) from None
+    if listening is None:
+        return None
+    page = WebPage(config.web, listening, registry, admin, config.authority, store, config.settings, config.origins)
+    admin.new_login = page.new_login
+    return page
 
 
 def _check_ca(config: Config, store: Store) -> None:
@@ -119,7 +136,12 @@ def _check_ca(config: Config, store: Store) -> None:
 
 
 async def _serve(
-    config: Config, registry: Registry, admin: AdminServer, sockets: list[socket.socket], log: LogHandler | None
+    config: Config,
+    registry: Registry,
+    admin: AdminServer,
+    page: WebPage | None,
+    sockets: list[socket.socket],
+    log: LogHandler | None,
 ) -> None:
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
@@ -145,6 +167,8 @@ async def _serve(
                 group.create_task(admin.run(), name="administration"),
                 group.create_task(_tell_systemd(notifier), name="systemd"),
             ]
+            if page is not None:
+                tasks.append(group.create_task(page.run(), name="page"))
             await stop.wait()
             notifier.stopping()
             for task in tasks:

@@ -12,7 +12,6 @@ import difflib
 import logging
 import os
 import shlex
-import socket
 import sqlite3
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
@@ -29,7 +28,16 @@ from re6st.cli.registry_config import PROGRAM, ConfigError, configure, make_pars
 from re6st.cli.registry_init import OPTIONS_FILE
 from re6st.localnode import CONTROL_SOCKET, LocalNode
 from re6st.registry import Registry
-from re6st.registry_admin import LIFE_LIMIT, Admin, AdminError, Operations, Remote, Status, socket_path
+from re6st.registry_admin import (
+    LIFE_LIMIT,
+    Admin,
+    AdminError,
+    Operations,
+    Remote,
+    Status,
+    guessed_url,
+    socket_path,
+)
 from re6st.registry_check import BackupError, backup, check
 from re6st.registry_report import Record
 from re6st.store import Store, StoreError, StoreInUse
@@ -262,8 +270,7 @@ async def _invite(operations: Operations, options: argparse.Namespace) -> Record
 def _joining(program: str, invitation: Record, daemon: argparse.Namespace, options: argparse.Namespace) -> Record:
     url = options.url or daemon.url
     if url is None:
-        host = socket.getfqdn()
-        url = f"http://{host}/" if daemon.port == 80 else f"http://{host}:{daemon.port}/"
+        url = guessed_url(daemon.port)
         _note(program, f"the URL {url} is a guess: give the right one with --url, or as url in the option file")
     target = f"{url}#{invitation['fingerprint']},token={invitation['token']}"
     return {"url": url, "join": f"re6st-conf --join {shlex.quote(target)}"}
@@ -408,6 +415,10 @@ WORDS: Mapping[str, Word] = {
         "Show who has tunnels to whom.", "--dot", _topology_options, None, _simple("topology"), output.topology
     ),
     "versions": Word("Show what software the nodes run.", "", _no_options, None, _simple("versions"), output.versions),
+    "web-login": Word(
+        "Make a link to log in to the operator's page: for one use, within ten minutes.",
+        *("", _no_options, None, _simple("web-login"), output.web_login),
+    ),
     "backup": Word(
         "Copy the database, also while the registry runs.",
         "/var/backups/registry.db",

@@ -15,7 +15,7 @@ from typing import ParamSpec, TypeVar
 from cryptography.x509.oid import NameOID
 
 from re6st import MIN_PROTOCOL, PROTOCOL, cert, geoip
-from re6st.cli import registry_init
+from re6st.cli import registry_init, registry_web
 from re6st.cli.options import OptionParser, integer
 from re6st.core.allocator import WHOLE_NETWORK, AllocationError, Allocator, Community, CommunityError, parse_communities
 from re6st.core.params import Parameters, ParamsError, check
@@ -51,6 +51,7 @@ class Config:
     """Address to listen on; empty: do not."""
     ipv6: str
     trust_clock: bool = False
+    web: registry_web.WebConfig | None = None
 
 
 def make_parser() -> OptionParser:
@@ -62,7 +63,7 @@ def make_parser() -> OptionParser:
         f"To serve with the options of a file:  {PROGRAM} @{registry_init.OPTIONS_FILE}\n"
         f"To administer it, serving or not:     {PROGRAM} nodes @{registry_init.OPTIONS_FILE}\n"
         "                                      also invite, tokens, revoke, revoked, rotate, params, topology,\n"
-        "                                      versions, backup, check",
+        "                                      versions, web-login, backup, check",
     )
     add = parser.add_argument
     add("--port", metavar="N", type=integer(0, 65535), default=80, help="port to listen on (default: %(default)s)")
@@ -85,6 +86,7 @@ def make_parser() -> OptionParser:
     add("-r", "--run", metavar="DIR", type=Path, default=Path("/var/run/re6stnet"), help="run directory of the node")
     parser.add_verbosity(1)
     add("--url", metavar="URL", help="how nodes reach this registry, for the invitations that `invite` prints")
+    registry_web.add_options(parser)
     add("--check-config", action="store_true", help="say what is wrong with options and files, and exit: 0 or 78")
     protocol = integer(MIN_PROTOCOL, PROTOCOL)
     add("--min-protocol", metavar="N", type=protocol, default=MIN_PROTOCOL, help="nodes older than this must stop")
@@ -174,6 +176,7 @@ def _read(options: argparse.Namespace, database: str) -> tuple[Config | None, li
         ipv4=options.ipv4_address,
         ipv6=options.ipv6_address,
         trust_clock=options.trust_clock,
+        web=registry_web.configured(options),
     )
     return config, []
 

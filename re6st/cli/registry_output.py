@@ -9,17 +9,14 @@ import sys
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
-from datetime import UTC, datetime
 
 from re6st.registry_check import Report
-from re6st.registry_report import Record
+from re6st.registry_report import Record, relative
 
 SCHEMA = 1
 """Counts up when a field of the JSON changes its meaning or goes."""
 
 WIDTH_LIMIT = 10_000
-
-_UNITS = (("year", 365.25 * 86400), ("day", 86400.0), ("h", 3600.0), ("min", 60.0), ("s", 1.0))
 
 
 def to_json(record: Record) -> str:
@@ -33,21 +30,15 @@ def report_record(report: Report) -> Record:
 # --- pieces ---
 
 
-def relative(when: str | None, now: float | None = None) -> str:
-    """A time as `in 12 days` or `4 s ago`."""
-    if when is None:
-        return "-"
-    distance = datetime.strptime(when, "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=UTC).timestamp() - (now or time.time())
-    name, size = next(((name, size) for name, size in _UNITS if abs(distance) >= 2 * size), _UNITS[-1])
-    number = round(abs(distance) / size)
-    text = f"{number} {name}{'s' if name in ('day', 'year') and number != 1 else ''}"
-    return f"in {text}" if distance > 0 else f"{text} ago"
-
-
 def clean(value: object) -> str:
     """A value for a terminal: `-` for none, nothing that a terminal obeys."""
     text = "-" if value is None or value == "" else str(value)
     return "".join(letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in text)
+
+
+def web_login(record: Record, options: argparse.Namespace) -> str:
+    """The link; a page on a unix socket is behind a server whose name we do not know."""
+    return str(record["url"] or f"{record['path']}    (served on {record['listening']})")
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:

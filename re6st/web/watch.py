@@ -14,7 +14,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 
 from re6st.core.prefix import Prefix
-from re6st.ledger import NotFound
+from re6st.ledger import LedgerError, NotFound
 from re6st.registry import Registry
 from re6st.registry_events import Events, Kind
 from re6st.store import StoreError
@@ -28,7 +28,7 @@ IDLE_INTERVAL = 60.0
 """Seconds between two looks at the routes while nobody looks at a page."""
 CRAWL_INTERVAL = 3.0
 CRAWL_NODES = 20
-"""One second more between crawls for so many nodes: 500 nodes are asked every 28 seconds, and when one comes or goes."""
+"""One second more between crawls for so many nodes: 500 are asked every 28 seconds, and when one comes or goes."""
 CRAWL_MOST = 120.0
 CRAWL_REST = 1.0
 SHARE = 20
@@ -138,7 +138,7 @@ class Watch:
     def _own(self) -> Prefix | None:
         try:
             return self._registry.upkeep.parameters.registry_prefix
-        except (NotFound, StoreError):
+        except (NotFound, LedgerError, StoreError):
             return None  # no certificate yet
 
     # --- tunnels ---

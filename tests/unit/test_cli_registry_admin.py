@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 from cryptography import x509
 
-from re6st import cert
+from re6st import cert, registry_report
 from re6st.cli import conf, registry, registry_output
 from re6st.cli.registry_admin import WORDS, duration
 from re6st.core.allocator import ROOT
@@ -482,7 +482,7 @@ def test_durations(text: str, seconds: int) -> None:
 def test_times_relative_to_now(seconds: int, text: str) -> None:
     now = 1811808000
     when = datetime.fromtimestamp(now + seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-    assert registry_output.relative(when, now) == text
+    assert registry_report.relative(when, now) == text
 
 
 def test_nothing_that_a_terminal_obeys() -> None:

@@ -1,0 +1,199 @@
+"""The operator's page as re6st-registry starts it: its options, where it listens, and what it is made of."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import logging
+import os
+import socket
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv6Address, ip_address
+from pathlib import Path
+from typing import Any
+
+from re6st import cert
+from re6st.core.origins import Origins
+from re6st.registry import Registry, Settings
+from re6st.registry_admin import Admin
+from re6st.store import Store
+
+logger = logging.getLogger("web")
+
+OFF = "off"
+DEFAULT_PORT = 8326
+SOCKET_PATH_LIMIT = 107
+"""Bytes of the path of a unix socket (unix(7))."""
+SOCKET_MODE = 0o660
+
+
+class WebError(Exception):
+    """The page cannot be served; the text is for the user."""
+
+
+@dataclass(frozen=True, slots=True)
+class Listen:
+    """Where the page is served: an address and port, or the path of a unix socket."""
+
+    address: IPv4Address | IPv6Address = IPv4Address("127.0.0.1")  # noqa: RUF009 - it is immutable
+    port: int = DEFAULT_PORT
+    path: Path | None = None
+    optional: bool = False
+    """Nobody asked for it: without the port, the registry does its work all the same."""
+
+    def __str__(self) -> str:
+        return str(self.path) if self.path else self.netloc
+
+    @property
+    def netloc(self) -> str:
+        host = f"[{self.address}]" if self.address.version == 6 else str(self.address)
+        return f"{host}:{self.port}"
+
+    @property
+    def url(self) -> str | None:
+        """How a browser on this machine names it."""
+        if self.path is not None:
+            return None
+        if self.address.is_unspecified:
+            return f"http://localhost:{self.port}/"
+        return f"http://{self.netloc}/"
+
+
+DEFAULT = Listen(optional=True)
+
+
+@dataclass(frozen=True, slots=True)
+class WebConfig:
+    listen: Listen
+    always_login: bool
+    url: str | None
+    """How nodes reach the registry, if that is known."""
+    port: int
+    """Of the registry."""
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """The options of the page."""
+    add = parser.add_argument
+    add(
+        "--web",
+        metavar="PLACE",
+        type=place,
+        default=DEFAULT,
+        help=f"where to serve the operator's page: [IP:]PORT, the path of a unix socket, or {OFF}"
+        f" (default: {DEFAULT.netloc})",
+    )
+    add("--web-login", action="store_true", help="ask also this machine and the authorized origins to log in there")
+
+
+def place(text: str) -> Listen | None:
+    """An argparse type: PORT, IP:PORT, [IP]:PORT, a path with a slash, or `off`, which gives None."""
+    if text == OFF:
+        return None
+    if "/" in text:
+        if len(os.fsencode(text)) > SOCKET_PATH_LIMIT:
+            raise argparse.ArgumentTypeError(f"{text!r} is too long for a unix socket: {SOCKET_PATH_LIMIT} bytes")
+        return Listen(path=Path(text))
+    host, _, port = text.rpartition(":")
+    try:
+        if not (port.isascii() and port.isdigit() and len(port) < 6 and 0 < int(port) < 65536):
+            raise ValueError
+        return Listen(ip_address(host.removeprefix("[").removesuffix("]")) if host else DEFAULT.address, int(port))
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is no place to listen: give PORT, 127.0.0.1:PORT, [::1]:PORT, the path of a socket, or {OFF}"
+        ) from None
+
+
+def configured(options: argparse.Namespace) -> WebConfig | None:
+    """What the options say; None: no page."""
+    if options.web is None:
+        return None
+    return WebConfig(options.web, options.web_login, options.url, options.port)
+
+
+def listen(config: WebConfig) -> socket.socket | None:
+    """The bound socket; None, and a line in the log, where nobody asked for the page. Raises WebError."""
+    wanted = config.listen
+    try:
+        return _bound(wanted)
+    except OSError as error:
+        if wanted.optional:
+            logger.warning("no operator's page: %s: %s. Choose another place with --web.", wanted, error.strerror)
+            return None
+        raise WebError(
+            f"--web: cannot listen on {wanted}: {error.strerror}. Choose another place, or --web {OFF}."
+        ) from None
+
+
+def _bound(wanted: Listen) -> socket.socket:
+    if wanted.path is None:
+        family = socket.AF_INET6 if wanted.address.version == 6 else socket.AF_INET
+        bound = socket.socket(family, socket.SOCK_STREAM)
+    else:
+        bound = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        if wanted.path is None:
+            bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            bound.bind((str(wanted.address), wanted.port))
+        else:
+            if wanted.path.is_socket():  # left by one that was killed
+                wanted.path.unlink()
+            bound.bind(str(wanted.path))
+            os.chmod(wanted.path, SOCKET_MODE)
+    except OSError:
+        bound.close()
+        raise
+    return bound
+
+
+class WebPage:
+    """The page of a running registry."""
+
+    def __init__(
+        self,
+        config: WebConfig,
+        listening: socket.socket,
+        registry: Registry,
+        admin: Admin,
+        authority: cert.Authority,
+        store: Store,
+        settings: Settings,
+        origins: tuple[str, ...],
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        # Imported here: a registry without the page needs neither their memory nor their time.
+        from re6st.web.access import Access
+        from re6st.web.server import PageServer
+        from re6st.web.views import Place, Views
+        from re6st.web.watch import Watch
+
+        self._config = config
+        self._listening = listening
+        self._access = Access(Origins(origins), time.monotonic, always_login=config.always_login)
+        self.watch = Watch(registry, clock)
+        where = Place(config.url, config.port)
+        views = Views(registry, admin, authority, store, settings, self.watch, where, clock)
+        self._server = PageServer(views, self._access, registry.events)
+
+    def new_login(self) -> dict[str, Any]:
+        """A link for one use, for `re6st-registry web-login`."""
+        path = f"login?token={self._access.new_link()}"
+        url = self._config.listen.url
+        return {"listening": str(self._config.listen), "path": f"/{path}", "url": url and url + path}
+
+    async def run(self) -> None:
+        """Serve until cancelled."""
+        await self._server.start(self._listening)
+        logger.info("the operator's page is at %s", self._config.listen.url or self._config.listen)
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self.watch.run(), name="watch")
+        finally:
+            await self._server.stop()
+            if self._config.listen.path is not None:
+                with suppress(OSError):
+                    self._config.listen.path.unlink()

@@ -1,0 +1,122 @@
+"""The graph of the mesh as records for the page: what to draw, and the same as a table, in DOT and as SVG."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from re6st.core.graph import Graph, cuts, rings, undirected
+from re6st.core.prefix import Prefix
+from re6st.registry_report import Record, iso
+from re6st.web.watch import Picture
+
+NODES_LIMIT = 2000
+"""Nodes of one drawing; those that are online come first."""
+SVG_RADIUS = 480.0
+
+Name = tuple[str, str | None, str | None]
+"""A node of the database: its prefix in bits, e-mail address, version."""
+
+
+def graph_record(picture: Picture, names: Iterable[Name], total: int) -> Record:
+    """What is drawn: nodes with their state, and tunnels as pairs of indices into them.
+
+    A node is the registry's, `direct` (it has a tunnel with the registry's), `indirect`, `offline` or `unknown`.
+    `cut`: without it, or without this tunnel, the mesh falls apart.
+    """
+    known = {Prefix.from_bits(bits): (email, version) for bits, email, version in names}
+    order = sorted(known, key=lambda prefix: (picture.is_online(prefix) is not True, prefix))[:NODES_LIMIT]
+    places = {prefix: index for index, prefix in enumerate(order)}
+    graph = _alive(picture, order)
+    found = cuts(graph)
+    own_peers = set(graph.get(picture.own, ())) if picture.own else set()
+    degrees = {prefix: len(peers) for prefix, peers in graph.items()}
+    nodes = []
+    for prefix in order:
+        email, version = known[prefix]
+        state = _state(picture, prefix, own_peers)
+        nodes.append(
+            {
+                "cn": prefix.cn,
+                "email": email or None,
+                "version": version or None,
+                "state": state,
+                "tunnels": degrees.get(prefix, 0),
+                "cut": prefix in found.vertices,
+            }
+        )
+    edges = []
+    for client, server in sorted(picture.tunnels):
+        if client in places and server in places:
+            alive = client in graph and server in graph
+            is_cut = (client, server) in found.edges
+            edges.append({"from": places[client], "to": places[server], "alive": alive, "cut": is_cut})
+    return {
+        "revision": picture.revision,
+        "looked": iso(picture.looked),
+        "crawled": iso(picture.crawled),
+        "routes_known": picture.online is not None,
+        "total": total,
+        "nodes": nodes,
+        "tunnels": edges,
+    }
+
+
+def peers_of(picture: Picture, prefix: Prefix) -> list[tuple[Prefix, bool]]:
+    """With whom a node has tunnels, and whether it opened them itself."""
+    opened = {(server, True) for client, server in picture.tunnels if client == prefix}
+    return sorted(opened | {(client, False) for client, server in picture.tunnels if server == prefix})
+
+
+def tunnel_count(picture: Picture) -> int:
+    """Tunnels between nodes that are both online."""
+    online = picture.online
+    return sum(online is None or (a in online and b in online) for a, b in picture.tunnels)
+
+
+def dot(record: Record) -> str:
+    """The graph for Graphviz."""
+    colours = {"offline": "gray", "unknown": "gray", "direct": "forestgreen", "indirect": "steelblue"}
+    lines = ["digraph re6st {"]
+    for node in record["nodes"]:
+        lines.append(f'  "{node["cn"]}" [color={colours.get(node["state"], "gold3")}];')
+    for edge in record["tunnels"]:
+        a, b = record["nodes"][edge["from"]]["cn"], record["nodes"][edge["to"]]["cn"]
+        style = "dotted" if not edge["alive"] else "dashed" if edge["cut"] else "solid"
+        lines.append(f'  "{a}" -> "{b}" [style={style}];')
+    return "\n".join([*lines, "}"]) + "\n"
+
+
+def svg_shapes(record: Record) -> dict[str, list[dict[str, Any]]]:
+    """Circles and lines of a drawing, in rings around the registry's node, within SVG_RADIUS of the middle."""
+    nodes = record["nodes"]
+    if not nodes:
+        return {"circles": [], "lines": []}
+    graph = undirected(range(len(nodes)), ((edge["from"], edge["to"]) for edge in record["tunnels"]))
+    root = next((index for index, node in enumerate(nodes) if node["state"] == "registry"), 0)
+    places = {
+        index: (round(SVG_RADIUS * x, 1), round(SVG_RADIUS * y, 1)) for index, (x, y) in rings(graph, root).items()
+    }
+    size = 9 if len(nodes) < 60 else 6 if len(nodes) < 250 else 4
+    circles = [
+        {"x": places[index][0], "y": places[index][1], "r": size, "labelled": len(nodes) <= 60, **node}
+        for index, node in enumerate(nodes)
+    ]
+    lines = [{"a": places[edge["from"]], "b": places[edge["to"]], **edge} for edge in record["tunnels"]]
+    return {"circles": circles, "lines": lines}
+
+
+def _alive(picture: Picture, order: Iterable[Prefix]) -> Graph[Prefix]:
+    """The tunnels between nodes that are online, or may be."""
+    return undirected((each for each in order if picture.is_online(each) is not False), picture.tunnels)
+
+
+def _state(picture: Picture, prefix: Prefix, own_peers: set[Prefix]) -> str:
+    if prefix == picture.own:
+        return "registry"
+    online = picture.is_online(prefix)
+    if online is None:
+        return "unknown"
+    if not online:
+        return "offline"
+    return "direct" if prefix in own_peers else "indirect"

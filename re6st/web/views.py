@@ -1,0 +1,355 @@
+"""The records behind the pages, the same for HTML and for JSON. None holds a private key or a key of babel."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import math
+import shlex
+import sqlite3
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, TypeVar
+
+from re6st import PROTOCOL, __version__, cert
+from re6st import registry_report as report
+from re6st.core.prefix import Prefix
+from re6st.registry import Registry, Settings
+from re6st.registry_admin import Admin, AdminError, Status, guessed_url
+from re6st.registry_events import Kind
+from re6st.registry_report import Record, iso
+from re6st.store import Store, StoreError
+from re6st.web import mesh_graph, queries
+from re6st.web.queries import NodeQuery
+from re6st.web.watch import Watch
+
+T = TypeVar("T")
+
+ADDRESS_TIME = 1.5
+"""Seconds for a node to say where it listens."""
+EVENTS_SHOWN = 200
+EVENTS_OF_NODE = 20
+CA_DAYS = 90
+"""A CA that ends within is a problem."""
+FREE_SHARE = 0.1
+TOKEN_PAGE = 50
+EXPORT_LIMIT = 100_000
+SECONDS_LIMIT = 366 * 86400
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """How nodes reach the registry, for the line they join with."""
+
+    url: str | None
+    port: int = 80
+
+
+class Views:
+    """Makes the records. `clock` gives Unix time."""
+
+    def __init__(
+        self,
+        registry: Registry,
+        admin: Admin,
+        authority: cert.Authority,
+        store: Store,
+        settings: Settings,
+        watch: Watch,
+        place: Place,
+        clock: Callable[[], float],
+    ) -> None:
+        self.admin = admin
+        self.watch = watch
+        self._registry = registry
+        self._authority = authority
+        self._network = authority.trust.network
+        self._store = store
+        self._settings = settings
+        self._place = place
+        self._clock = clock
+        self._graph: tuple[int, Record] | None = None
+
+    async def _read(self, job: Callable[[sqlite3.Connection], T]) -> T:
+        """Read in a thread, over a connection of its own. Raises AdminError."""
+
+        def work() -> T:
+            with report.reading(self._store.path) as db:
+                return job(db)
+
+        try:
+            return await asyncio.to_thread(work)
+        except sqlite3.Error as error:
+            raise AdminError(Status.FAILED, f"database: {error}") from None
+
+    # --- looking ---
+
+    async def overview(self) -> Record:
+        """The whole network at a glance, with what is wrong in words."""
+        picture = self.watch.picture
+        now = self._clock()
+        found = await self._read(lambda db: queries.numbers(db, picture.online, now))
+        try:
+            params = await self.admin.call("params", {})
+        except AdminError:
+            params = {"version": None, "keys": "none", "registry": None}  # before the first certificate
+        free, share = await self._free()
+        ca_end = self._authority.trust.ca.not_valid_after_utc.timestamp()
+        mails = [event for event in self._registry.events.newest(EVENTS_SHOWN, Kind.MAIL) if "no token" in event.text]
+        known, total = self.spread(params["version"])
+        record = found | {
+            "network": str(self._network),
+            "registry": params["registry"],
+            "registry_version": __version__,
+            "protocol": PROTOCOL,
+            "ca_expires": iso(ca_end),
+            "prefix_length": self._settings.prefix_length or self._settings.anonymous_prefix_length,
+            "free_prefixes": free,
+            "keys": params["keys"],
+            "parameters_version": params["version"],
+            "parameters_known_to": known,
+            "parameters_nodes": total,
+            "tunnels": mesh_graph.tunnel_count(picture),
+            "looked": iso(picture.looked),
+            "crawled": iso(picture.crawled),
+            "last_mail_error": None if not mails else {"time": iso(mails[0].time), "text": mails[0].text},
+        }
+        record["problems"] = self._problems(record, ca_end - now, share)
+        return record
+
+    def _problems(self, record: Record, ca_left: float, free_share: float) -> list[str]:
+        found = []
+        if ca_left < CA_DAYS * 86400:
+            found.append(f"The CA's certificate ends on {record['ca_expires'][:10]}: renew it.")
+        if record["online"] is None:
+            found.append(
+                "Who is online is unknown: no babeld answers beside the registry. Start the registry's node, and check"
+                " that --run is its run directory."
+            )
+        if record["expired"]:
+            found.append(f"{record['expired']} certificates have ended; their nodes are out until they renew.")
+        if record["prefix_length"] and free_share < FREE_SHARE:
+            found.append(f"Only {record['free_prefixes']} prefixes of /{record['prefix_length']} are free.")
+        if record["last_mail_error"]:
+            found.append(f"A mail could not be sent: {record['last_mail_error']['text']}")
+        return found
+
+    async def _free(self) -> tuple[int, float]:
+        """How many prefixes of the usual length are free, and which part of all that is."""
+        length = self._settings.prefix_length or self._settings.anonymous_prefix_length
+        if not length:
+            return 0, 1.0
+        try:
+            free = await self._store.call(
+                lambda ledger: sum(1 << (length - leaf.length) for leaf in ledger.allocator if leaf.length <= length)
+            )
+        except StoreError as error:
+            raise AdminError(Status.FAILED, str(error)) from None
+        return free, free / (1 << length)
+
+    def spread(self, version: int | None) -> tuple[int, int | None]:
+        """How many nodes fetched this version of the parameters, and how many are online, if that is known."""
+        online = self.watch.picture.online
+        served = self._registry.served
+        known = {prefix for prefix, number in served.items() if number == version}
+        if online is None:
+            return len(known), None
+        return len(known & online), len(online)
+
+    async def nodes(self, query: NodeQuery) -> Record:
+        """One page of nodes."""
+        job = partial(self._nodes, query=query, now=self._clock())
+        record = await self._read(job)
+        pages = max(1, math.ceil(record["total"] / query.limit))
+        online_known = self.watch.picture.online is not None
+        return {"page": query.offset // query.limit + 1, "pages": pages, "online_known": online_known, **record}
+
+    def _nodes(self, db: sqlite3.Connection, query: NodeQuery, now: float) -> Record:
+        record = queries.nodes(db, self._network, query, PROTOCOL, now)
+        peers = self._degrees()
+        for node in record["nodes"]:
+            prefix = Prefix.from_bits(node["prefix"])
+            node["online"] = self.watch.picture.is_online(prefix)
+            node["tunnels"] = peers.get(prefix, 0)
+            node["older"] = node["protocol"] is not None and node["protocol"] < PROTOCOL
+        return record
+
+    def _degrees(self) -> dict[Prefix, int]:
+        found: dict[Prefix, int] = {}
+        for tunnel in self.watch.picture.tunnels:
+            for end in tunnel:
+                found[end] = found.get(end, 0) + 1
+        return found
+
+    async def node(self, cn: str, *, ask: bool = True) -> Record:
+        """Everything about one node; with `ask` it is asked where it listens. Raises AdminError."""
+        node = (await self.admin.call("node", {"target": cn}))["node"]
+        prefix = Prefix.from_bits(node["prefix"])
+        picture = self.watch.picture
+        online = picture.is_online(prefix)
+        addresses = []
+        if ask and online:
+            endpoints = await self._registry.mesh.addresses(prefix, ADDRESS_TIME)
+            addresses = [{"host": each.host, "port": each.port, "protocol": str(each.protocol)} for each in endpoints]
+        peers = mesh_graph.peers_of(picture, prefix)
+        pem = self._store.rows.pem(prefix)
+        subject = None
+        if pem is not None:
+            try:
+                subject = cert.load_pem(pem).subject.rfc4514_string()
+            except cert.CertError:
+                pass  # shown as unknown; `re6st-registry check` tells
+        extra = {
+            "subject": subject,
+            "online": online,
+            "older": node["protocol"] is not None and node["protocol"] < PROTOCOL,
+            "parameters_version": self._registry.served.get(prefix),
+            "addresses": addresses,
+            "tunnels": [
+                {"cn": peer.cn, "opened_by_it": opened, "online": picture.is_online(peer)} for peer, opened in peers
+            ],
+            "crawled": iso(picture.crawled),
+            "events": self._events(EVENTS_OF_NODE, None, prefix.cn),
+        }
+        return {**node, **extra}
+
+    async def tokens(self, after: str = "") -> Record:
+        """The tokens that are not used yet, without their secret: who reads a screen cannot join by it."""
+        page = await self._read(lambda db: report.tokens(db, self._settings.grace, self._clock(), after, TOKEN_PAGE))
+        for token in page.records:
+            token["id"] = token_id(token["token"])
+            token["token"] = masked(token["token"])
+        return {"tokens": page.records, "next": None if page.next is None else token_id(page.next)}
+
+    async def _token(self, wanted: str) -> str | None:
+        """The token with an id."""
+
+        def find(db: sqlite3.Connection) -> str | None:
+            rows = db.execute("SELECT token FROM token")
+            return next((token for (token,) in rows if token_id(token) == wanted), None)
+
+        return await self._read(find)
+
+    async def tokens_behind(self, last: str) -> Record:
+        """The next page of tokens, behind the one with this id."""
+        return await self.tokens(await self._token(last) or "" if last else "")
+
+    async def revoked(self, after: str = "") -> Record:
+        """The revoked certificates, a page at a time, and how many nodes know of the last change."""
+        page = await self.admin.call("revoked", {"after": after})
+        known, total = self.spread(await self._parameters_version())
+        return {"revoked": page["revoked"], "next": page["next"], "known_to": known, "nodes": total}
+
+    async def _parameters_version(self) -> int | None:
+        try:
+            version: int = (await self.admin.call("params", {}))["version"]
+        except AdminError:
+            return None
+        return version
+
+    async def network(self) -> Record:
+        """The parameters in force, and how far a change of babel's key is."""
+        params = await self.admin.call("params", {})
+        rotation = await self.admin.call("rotate", {})
+        known, total = self.spread(params["version"])
+        return params | {
+            "network": str(self._network),
+            "fingerprint": self._fingerprint(),
+            "ca_expires": iso(self._authority.trust.ca.not_valid_after_utc.timestamp()),
+            "next_not_before": rotation["next_not_before"],
+            "known_to": known,
+            "nodes": total,
+        }
+
+    def _fingerprint(self) -> str:
+        return f"sha256:{cert.fingerprint(self._authority.trust.ca, 'sha256').hex()}"
+
+    async def topology(self) -> Record:
+        """The graph, made anew only when something changed."""
+        picture = self.watch.picture
+        if self._graph is None or self._graph[0] != picture.revision:
+            limit = mesh_graph.NODES_LIMIT
+
+            def job(db: sqlite3.Connection) -> Record:
+                names = {name[0]: name for name in queries.known(db, picture.online or ())}
+                names |= {name[0]: name for name in queries.names(db, limit)}
+                total = db.execute("SELECT count(*) FROM re6st_issued").fetchone()[0]
+                return mesh_graph.graph_record(picture, names.values(), total)
+
+            self._graph = picture.revision, await self._read(job)
+        _, record = self._graph
+        return record | {"looked": iso(self.watch.picture.looked), "crawled": iso(self.watch.picture.crawled)}
+
+    def events(self, kind: str = "") -> Record:
+        """What happened since the registry started."""
+        wanted = Kind(kind) if kind in list(Kind) else None
+        return {"kinds": [each.value for each in Kind], "events": self._events(EVENTS_SHOWN, wanted, None)}
+
+    def _events(self, limit: int, kind: Kind | None, cn: str | None) -> list[Record]:
+        return [
+            {
+                "time": iso(event.time),
+                "kind": event.kind.value,
+                "cn": event.cn,
+                "text": event.text,
+                "count": event.count,
+            }
+            for event in self._registry.events.newest(limit, kind, cn)
+        ]
+
+    # --- changing ---
+
+    async def invite(self, form: Mapping[str, str]) -> Record:
+        """Make a token; the record has the line to join with, this once. Raises AdminError."""
+        arguments: dict[str, Any] = {"email": form.get("email", "").strip() or None}
+        if text := form.get("prefix_length", "").strip():
+            arguments["prefix_length"] = _number(text, "prefix length", 128)
+        if text := form.get("days", "").strip():
+            arguments["life"] = _number(text, "days", SECONDS_LIMIT // 86400) * 86400
+        record = await self.admin.call("invite", arguments)
+        self._registry.events.note(Kind.TOKEN, f"made for {record['email'] or 'nobody in particular'}, on the page")
+        url = self._place.url or await asyncio.to_thread(guessed_url, self._place.port)
+        target = f"{url}#{record['fingerprint']},token={record['token']}"
+        join = f"re6st-conf --join {shlex.quote(target)}"
+        return record | {"url": url, "url_is_guess": self._place.url is None, "join": join}
+
+    async def delete_token(self, wanted: str) -> Record:
+        """Delete the token with this id. Raises AdminError."""
+        token = await self._token(wanted)
+        if token is None:
+            raise AdminError(Status.NOT_FOUND, "this token is used, expired or deleted already")
+        await self.admin.call("delete-token", {"token": token})
+        self._registry.events.note(Kind.TOKEN, "deleted on the page")
+        return {"deleted": masked(token)}
+
+    async def revoke(self, cn: str, form: Mapping[str, str]) -> Record:
+        """Revoke a node, or only its certificate, if its CN was typed. Raises AdminError."""
+        typed = form.get("confirm", "").strip()
+        if typed != cn:
+            raise AdminError(Status.USAGE, f"nothing was revoked: type {cn} to confirm, not {typed[:40]!r}")
+        reason = form.get("reason", "").strip()
+        if form.get("keep"):
+            node = (await self.admin.call("node", {"target": cn}))["node"]
+            return await self.admin.call("revoke", {"target": str(node["serial"]), "reason": reason})
+        return await self.admin.call("revoke", {"target": cn, "reason": reason})
+
+    async def rotate(self) -> Record:
+        """The next step of changing babel's key. Raises AdminError."""
+        return await self.admin.call("rotate", {"step": 1})
+
+
+def token_id(token: str) -> str:
+    """Names a token without telling it."""
+    return hashlib.sha256(b"re6st token " + token.encode()).hexdigest()[:24]
+
+
+def masked(token: str) -> str:
+    """Enough of a token to know it again."""
+    return token[:2] + "•" * 6
+
+
+def _number(text: str, what: str, most: int) -> int:
+    if not (text.isascii() and text.isdigit() and len(text) < 9 and 0 < int(text) <= most):
+        raise AdminError(Status.USAGE, f"{what}: {text[:20]!r} is no number between 1 and {most}")
+    return int(text)
