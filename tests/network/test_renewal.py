@@ -12,6 +12,7 @@ from cryptography.hazmat.primitives import hashes
 
 from re6st import cert
 from testbed import Bed, Network, Node, Pinger, wait_until
+from testbed.ageing import authority, shorten
 
 FORMS = 90
 LONGEST_GAP = 5.0
@@ -26,36 +27,12 @@ def network(bed: Bed) -> Network:
     return network
 
 
-def authority(network: Network) -> cert.Authority:
-    directory = network.registry_directory
-    key = cert.load_private_key((directory / "ca.key").read_bytes())
-    return cert.Authority(cert.load_pem((directory / "ca.crt").read_bytes()), key)
-
-
 def own(node: Node) -> Path:
     return node.host.etc / "cert.crt"
 
 
 def load(path: Path) -> x509.Certificate:
     return cert.load_pem(path.read_bytes())
-
-
-def shorten(network: Network, node: Node, left: timedelta) -> None:
-    """Give the node a certificate that ends soon, as if it had been issued a year ago; the registry knows it too."""
-    old = load(own(node))
-    now = datetime.now(UTC)
-    new = authority(network).issue(
-        old.subject, cert.key_of_cert(old), old.serial_number, now + left - cert.VALIDITY, now + left
-    )
-    own(node).write_bytes(cert.to_pem(new))
-    assert network.stop_registry() == 0
-    script = (
-        "import sqlite3, sys; db = sqlite3.connect('registry.db');"
-        "db.execute('UPDATE cert SET cert = ? WHERE prefix = ?', (open(sys.argv[1]).read(), sys.argv[2]));"
-        "db.commit()"
-    )
-    network.registry_host.run(["python3", "-c", script, own(node), node.prefix.bits], cwd=network.registry_directory)
-    network.start_registry()
 
 
 def start(network: Network) -> None:
