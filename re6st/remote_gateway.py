@@ -45,6 +45,10 @@ class RemoteGateways:
             for ip in taken:
                 await self._release(ip)
 
+    def uplink(self, host: str) -> IPv4Address | None:
+        """The gateway that a peer in use is reached by."""
+        return self._gateways.used(ip) if (ip := _ipv4(host)) else None
+
     def reached(self, host: str) -> None:
         """The peer was reached there."""
         if ip := _ipv4(host):

@@ -409,7 +409,8 @@ class Tunnels:
         self._note_client(connected)
         self._gateways.reached(connected.endpoint.host)
         self._connected(connected)
-        self._event(mesh.TunnelUp(connected.peer, connected.interface))
+        uplink = self._gateways.uplink(connected.endpoint.host) or connected.source
+        self._event(mesh.TunnelUp(connected.peer, connected.interface, str(uplink or "")))
 
     def _note_client(self, connected: tunnel.Connected) -> None:
         """What the next daemon has to know of a client tunnel."""

@@ -105,12 +105,19 @@ class Closing:
         survey = self._state.survey
         for tunnel in self._state.tunnels.values():
             if tunnel.phase is Phase.UP and tunnel.interface in survey.costs and now - tunnel.since > SETTLE_TIME:
-                tunnel.quality.note(survey.costs[tunnel.interface], survey.rtts.get(tunnel.interface), now)
-        held = [tunnel for tunnel in self._state.tunnels.values() if tunnel.quality.cost is not None]
-        for tunnel in held:
-            others = [other.quality.worsened for other in held if other is not tunnel]
-            worse = others and tunnel.quality.worsened > max(WORN_RATIO, 2 * median(others))
-            tunnel.worn = (now if tunnel.worn is None else tunnel.worn) if worse else None
+                tunnel.quality.note(survey.costs[tunnel.interface], now)
+            if not self._is_worse(tunnel):
+                tunnel.worn = None
+            elif tunnel.worn is None:
+                tunnel.worn = now
+
+    def _is_worse(self, tunnel: Tunnel) -> bool:
+        """Whether it is much worse than it was, while the others are not: then it is not our own uplink's doing."""
+        worsened = tunnel.quality.worsened
+        if worsened <= WORN_RATIO:
+            return False
+        others = [other.quality.worsened for other in self._state.tunnels.values() if other is not tunnel]
+        return bool(others) and worsened > 2 * median(others)
 
     def worn(self, now: float) -> list[Tunnel]:
         """Tunnels that became much worse than they were, which the others did not: packets get lost on them."""
@@ -122,16 +129,20 @@ class Closing:
 
         `nearest` is the least metric of a peer that we could meet instead. Of the random ones, the least useful goes.
         """
-        survey, held = self._state.survey, self._state.tunnels.values()
+        held = self._state.tunnels.values()
         bad = self.worn(now) or [tunnel for tunnel in self._candidates() if _is_far(tunnel, nearest)]
         if bad:
             return self._drain(max(bad, key=lambda tunnel: tunnel.quality.cost or 0.0), now)
         excess = sum(tunnel.near for tunnel in held) > self._state.near_part
         candidates = [tunnel for tunnel in self._candidates() if excess or not tunnel.near]
-        if not candidates:
-            return []
-        worst = min(candidates, key=lambda t: (t.peer in survey.neighbours, len(survey.carried_by(t.interface))))
-        return self._drain(worst, now)
+        return self._drain(min(candidates, key=self._usefulness), now) if candidates else []
+
+    def _usefulness(self, tunnel: Tunnel) -> tuple[int, bool, int, float]:
+        """Those over the uplink that most go over come first, so that the others keep theirs; of equals the slower."""
+        state = self._state
+        alike = sum(other.uplink == tunnel.uplink for other in state.tunnels.values())
+        carried = len(state.survey.carried_by(tunnel.interface))
+        return -alike, tunnel.peer in state.survey.neighbours, carried, -(tunnel.quality.cost or 0.0)
 
     def _candidates(self) -> list[Tunnel]:
         """Tunnels that may be replaced; none unless we have all that we want, and every one has come to rest."""

@@ -63,6 +63,10 @@ class Gateways:
             if len(self._last) > REMEMBERED:
                 del self._last[next(iter(self._last))]
 
+    def used(self, ip: IPv4Address) -> IPv4Address | None:
+        """The gateway that an address in use is reached by."""
+        return self._uses[ip].gateway if ip in self._uses else None
+
     def release(self, ip: IPv4Address) -> IPv4Address | None:
         """One user less; the gateway of the route to remove if it was the last one."""
         use = self._uses.get(ip)

@@ -150,12 +150,13 @@ class Mesh:
                 self._resumed = now
                 for peer, interface in tunnels:
                     state.tunnels[peer] = Tunnel(peer, Phase.UP, now, interface, now)
-            case TunnelUp(peer, interface):
+            case TunnelUp(peer, interface, uplink):
                 if state.settings.given:
                     state.tunnels.setdefault(peer, Tunnel(peer, Phase.OPENING, now))
                 tunnel = state.tunnels.get(peer)
                 if tunnel and tunnel.phase is Phase.OPENING:
                     tunnel.phase, tunnel.since, tunnel.interface, tunnel.alive = Phase.UP, now, interface, now
+                    tunnel.uplink = uplink
             case TunnelDown(peer):
                 tunnel = state.tunnels.pop(peer, None)
                 if tunnel and not tunnel.met and peer not in state.clients:

@@ -45,10 +45,11 @@ class Settings:
 
 @dataclass(frozen=True, slots=True)
 class TunnelUp:
-    """Our client tunnel to `peer` is connected, on `interface`."""
+    """Our client tunnel to `peer` is connected, on `interface`, over the `uplink` where that is known."""
 
     peer: Prefix
     interface: str
+    uplink: str = ""
 
 
 @dataclass(frozen=True, slots=True)

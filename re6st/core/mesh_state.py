@@ -54,6 +54,8 @@ class Tunnel:
     tried: bool = False
     """It was drained for this, though somebody has no other way or the peer does not answer."""
     endpoints: tuple[Endpoint, ...] = ()
+    uplink: str = ""
+    """Which of ours it goes over: a gateway, or our address; empty where that is not known."""
     near: bool = False
     """It was opened because its peer is near."""
     quality: Quality = field(default_factory=Quality)

@@ -134,7 +134,7 @@ class Opening:
         distant = [peer for peer in self.distant() if not self._is_left_alone(peer, now)]
         while missing > 0 and distant:
             near = distant[0] not in self._state.settings.neighbours and self._wants_near()
-            peer = self._pick_near(distant) if near else distant[0]
+            peer = self._pick_near(distant) if near else self._pick_elsewhere(distant)
             distant.remove(peer)
             # Whoever could not be reached where we remember them may have moved.
             opened = self._open(peer, () if peer in self._failures else self._known.get(peer, ()), now, near=near)
@@ -154,6 +154,12 @@ class Opening:
         """One of the peers that the cheapest ways lead to; not always the first, or all of us took the same ones."""
         metrics = self._state.survey.metrics
         return self._rng.choice(sorted(distant, key=lambda peer: metrics.get(peer, INFINITY))[:NEAREST])
+
+    def _pick_elsewhere(self, distant: list[Prefix]) -> Prefix:
+        """The first peer that does not share its uplink with one we have a tunnel with, as far as we know."""
+        hosts = {endpoint.host for tunnel in self._state.tunnels.values() for endpoint in tunnel.endpoints}
+        elsewhere = (p for p in distant if hosts.isdisjoint(each.host for each in self._known.get(p, ())))
+        return distant[0] if distant[0] in self._state.settings.neighbours else next(elsewhere, distant[0])
 
     def _is_left_alone(self, peer: Prefix, now: float) -> bool:
         failures = self._failures.get(peer)

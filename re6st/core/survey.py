@@ -45,8 +45,6 @@ class Survey:
     """Interfaces with a babel neighbour that can be reached."""
     costs: Mapping[str, int] = field(default_factory=dict)
     """Babel's cost of the link on each of them: 96, more for hellos that are missed and for round trips."""
-    rtts: Mapping[str, float] = field(default_factory=dict)
-    """Round trips on those where babel measures them, in milliseconds."""
     running: bool = True
     """False while babeld is not there to tell."""
 
@@ -105,5 +103,4 @@ def survey(table: Table, network: IPv6Network, own: Prefix) -> Survey:
         unidentified=tuple(unidentified),
         alive=frozenset(n.interface for n in links),
         costs={n.interface: n.cost for n in links},
-        rtts={n.interface: n.rtt for n in links if n.rtt is not None},
     )

@@ -120,7 +120,6 @@ class Rounds:
             neighbours=links,
             alive=frozenset(self.near[own].values()),
             costs={interface: self.cost(own, peer) for peer, interface in self.near[own].items()},
-            rtts={interface: self.rtt(own, peer) for peer, interface in self.near[own].items()},
         )
 
     def routes(self, own: Prefix) -> dict[Prefix, tuple[Prefix, float, int]]:
