@@ -6,11 +6,18 @@ They are given to the shell as they are: they are the user's, from the command l
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import json
 import logging
 import os
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
-from re6st.process import Child, status_text
+from re6st.process import Child, birth, status_text
+
+NOTE = "re6stnet-daemons.json"
+"""In the run directory: which processes those of --daemon are."""
+NOTE_LIMIT = 1 << 16
 
 log = logging.getLogger(__name__)
 
@@ -20,12 +27,13 @@ class HookError(Exception):
 
 
 class Hooks:
-    """The commands of one node. `environment` is what they learn about it."""
+    """The commands of one node. `environment` is what they learn about it, `run` the directory for a note of ours."""
 
-    def __init__(self, up: Sequence[str], daemons: Sequence[str], environment: Mapping[str, str]) -> None:
+    def __init__(self, up: Sequence[str], daemons: Sequence[str], environment: Mapping[str, str], run: Path) -> None:
         self._up = up
         self._daemons = daemons
         self._environment = dict(os.environ, **environment)
+        self._note = run / NOTE
         self._running: list[Child] = []
 
     async def start(self) -> None:
@@ -40,6 +48,21 @@ class Hooks:
                 raise HookError(f"--up {command!r}: {status_text(status)}")
         for command in self._daemons:
             self._running.append(await self._shell(command))
+        with contextlib.suppress(OSError):
+            self._note.write_text(json.dumps([[child.pid, birth(child.pid)] for child in self._running]))
+
+    async def clear(self) -> None:
+        """End the daemons of an earlier run that was killed."""
+        try:
+            with self._note.open("rb") as file:
+                left = [(int(pid), int(born)) for pid, born in json.loads(file.read(NOTE_LIMIT))]
+        except (OSError, ValueError, TypeError, RecursionError):
+            return
+        for pid, born in left:
+            if birth(pid) == born:
+                with contextlib.suppress(OSError):
+                    await Child.adopt("--daemon", pid).stop()
+                    log.warning("ended process %s of --daemon, left by an earlier run", pid)
 
     async def watch(self) -> None:
         """Say when a daemon ends by itself; for ever."""

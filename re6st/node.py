@@ -154,7 +154,7 @@ class Node:
         self._plan = Plan(self.config, self._identity, parameters, self._programs, source_routes)
         self._advertisements = Advertisements()
         self._mute = Mute()
-        self._hooks = Hooks(self.config.up, self.config.daemons, self._environment())
+        self._hooks = Hooks(self.config.up, self.config.daemons, self._environment(), self.config.run)
         try:
             await self._clear()
             async with Tasks() as self._tasks:
@@ -179,6 +179,7 @@ class Node:
         self._found = found = takeover.look(self.config.run, self._plan.babel_command())
         for pid in await process.end_leftovers(LEFT, self.config.run, found.pids):
             log.warning("ended process %s, left by an earlier run", pid)
+        await self._hooks.clear()
         await self._mute.clear()
         kept = Kept(found.interfaces, found.hosts, self.config.main_interface) if found.pids else None
         for what in await self._kernel.clear(self._plan.presences, kept):

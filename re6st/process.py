@@ -270,6 +270,19 @@ def leftovers(programs: frozenset[str], directory: Path) -> dict[int, list[str]]
     return found
 
 
+def birth(pid: int) -> int | None:
+    """When a process began, in the kernel's own count: with the number it tells one process from every other.
+
+    None if there is none, or it has ended.
+    """
+    try:
+        # The second field is its name, in brackets, which may hold anything (proc_pid_stat(5)).
+        fields = Path("/proc", str(pid), "stat").read_bytes().rpartition(b")")[2].split()
+        return None if fields[0] == b"Z" else int(fields[19])
+    except (OSError, ValueError, IndexError):
+        return None
+
+
 async def end_leftovers(programs: frozenset[str], directory: Path, keep: frozenset[int] = frozenset()) -> list[int]:
     """End such processes, but those to `keep`, and return their numbers."""
 
