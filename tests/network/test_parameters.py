@@ -90,6 +90,49 @@ def test_babel_is_restarted_without_loss(network: Network, bed: Bed, record_prop
         assert "metric 1024" not in routes
 
 
+def says(node: Node, text: str) -> int:
+    """How often a node's log says something."""
+    return (node.host.log / "re6stnet.log").read_text().count(text)
+
+
+def tunnels(network: Network) -> dict[int, list[str]]:
+    """The OpenVPN processes that hold a client tunnel: process id -> command line."""
+    programs = [program for node in network.nodes for program in node.host.processes().items()]
+    return {pid: words for pid, words in programs if "--nobind" in words and Path(words[0]).name == "openvpn"}
+
+
+def test_the_mesh_gets_another_form_tunnel_by_tunnel(bed: Bed, record_property: Record) -> None:
+    """hello, client_count, max_clients and tunnel_refresh change while it runs: nothing is torn at once."""
+    network = Network(bed, 7, registry_options=["--hello", "2", "--client-count", "1"])
+    network.start()
+    network.wait_connected(FORMS)
+    with traffic(network) as pingers:
+        held, listening = set(tunnels(network)), servers(network)
+        change(network, "--hello", "3", "--client-count", "3", "--max-clients", "5")
+        wait_until(lambda: all(says(n, "in force") for n in network.nodes), FORMS, "everybody knows", bed.tails)
+        assert held <= set(tunnels(network))
+
+        def grown() -> bool:
+            new = [words for pid, words in tunnels(network).items() if pid not in held]
+            times = {words[words.index("--ping-exit") + 1] for words in new}
+            return len(tunnels(network)) > len(network.nodes) + 2 and times == {"12"}
+
+        wait_until(
+            grown, FORMS, "more tunnels, of the new time of silence", lambda: f"{tunnels(network)}\n{bed.tails(40)}"
+        )
+        # That much is true of any moment: the mesh looks for better tunnels all the time, one after the other.
+        most = len(tunnels(network))
+        change(network, "--tunnel-refresh", "4", "--client-count", "1")
+        wait_until(lambda: all(says(n, "in force") > 1 for n in network.nodes), FORMS, "everybody knows", bed.tails)
+        assert len(tunnels(network)) > most // 2
+        wait_until(lambda: len(tunnels(network)) <= len(network.nodes), 2 * FORMS, "few tunnels are left", bed.tails)
+        assert servers(network) == listening
+    closed = sum(says(node, ": replaced") for node in network.nodes)
+    record_property("tunnels", f"{len(held)}, then {most}, then {len(tunnels(network))}; {closed} were drained")
+    nothing_lost(pingers, record_property)
+    network.wait_connected(FORMS)
+
+
 def encrypted(network: Network) -> set[bool]:
     """Whether the OpenVPN processes encrypt."""
     found = set()
