@@ -7,6 +7,7 @@ memory: a damaged file is set aside with a warning, and a failing disk costs the
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import logging
 import os
@@ -163,7 +164,10 @@ class Cache:
             os.close(os.open(self._path, os.O_RDWR | os.O_CREAT, 0o600))
             self._path.chmod(0o600)
         except OSError as error:
-            raise OSError(f"{self._path}: {error.strerror}. Choose --state.") from None
+            if error.errno not in (errno.EROFS, errno.EACCES):
+                raise OSError(f"{self._path}: {error.strerror}. Choose --state.") from None
+            log.warning("%s: %s: nothing new is remembered. Choose --state.", self._path, error.strerror)
+            return self._copy()
         try:
             return self._connect()
         except sqlite3.DatabaseError as error:

@@ -41,6 +41,8 @@ class Updates:
         self.changed: Callable[[Parameters, cert.Identity], None] = lambda parameters, identity: None
         self.connected: Callable[[], bool] = lambda: True
         """Whether the registry's node can be reached through the mesh."""
+        self.since: float | None = None
+        """When the parameters came into force, Unix time; None: in an earlier life."""
         self._client = client
         self._files = files
         self._cache = cache
@@ -50,6 +52,7 @@ class Updates:
         self._heard = b""
         self._doubts = Backoff(CHECK_FIRST, CHECK_INTERVAL)
         self._doubt_again = 0.0
+        self._complaint = ""
 
     @property
     def parameters(self) -> Parameters:
@@ -95,6 +98,7 @@ class Updates:
                 await asyncio.sleep(delay)
             else:
                 self._cache.store_parameters(parameters)
+                self.since = datetime.now(UTC).timestamp()
                 return parameters
 
     # -- while running --
@@ -166,8 +170,13 @@ class Updates:
         try:
             parameters = await self._fetch()
         except (RegistryError, ParamsError) as error:
-            log.warning("network parameters: %s", error)
+            # It may be away for days: the same is said once.
+            log.log(
+                logging.DEBUG if str(error) == self._complaint else logging.WARNING, "network parameters: %s", error
+            )
+            self._complaint = str(error)
             return False
+        self._complaint = ""
         self._take(parameters)
         return parameters.version >= self._heard
 
@@ -182,6 +191,7 @@ class Updates:
             log.error("%s", error)
             return
         self._parameters = parameters
+        self.since = datetime.now(UTC).timestamp()
         self._doubts.reset()
         self._doubt_again = 0.0
         log.info("network parameters %s are in force", params.version_number(parameters.version))

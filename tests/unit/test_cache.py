@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import os
@@ -269,6 +270,30 @@ def test_a_disk_that_fails_costs_the_memory_not_the_node(path: Path, caplog: pyt
     assert "readonly" in caplog.text
     with pytest.raises(sqlite3.ProgrammingError, match="closed"):
         cache._db.execute("SELECT 1")
+
+
+@pytest.mark.parametrize("code", [errno.EROFS, errno.EACCES])
+def test_what_may_only_be_read_is_remembered_and_no_more(
+    path: Path, code: int, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    cache = Cache(path)
+    cache.learn(A, (ONE,), never)
+    cache.close([A])
+    before = path.read_bytes()
+
+    def refuse(*_: object) -> int:
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(os, "open", refuse)
+    cache = Cache(path)
+    assert cache.addresses == {A: (ONE,)}
+    cache.learn(B, (TWO,), never)
+    cache.store_parameters(PARAMETERS)
+    assert cache.load_parameters() == PARAMETERS, "in this run"
+    cache.close([B])
+    assert path.read_bytes() == before
+    assert len(caplog.records) == 1
+    assert "nothing new is remembered. Choose --state." in caplog.text
 
 
 def test_only_its_owner_reads_it(path: Path) -> None:

@@ -239,6 +239,28 @@ def test_a_registry_that_is_down_is_asked_again(world: World) -> None:
     world.run(watch)
 
 
+def test_a_registry_that_is_down_for_days_is_one_line_and_then_obeyed(
+    world: World, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Five minutes pass between two questions: two days are 576 of them."""
+    monkeypatch.setattr(updates, "FETCH_RETRY", 0.0)
+    started(world)
+    new = world.registry.version(2)
+    world.registry.parameters = RegistryError("registry down.")
+    caplog.set_level(logging.INFO)
+
+    async def watch() -> None:
+        world.updates.hear(new.version)
+        await until(lambda: world.registry.asked > 576)
+        assert len([record for record in caplog.records if "registry down" in record.message]) == 1
+        world.registry.parameters = RegistryError("another reason.")
+        await until(lambda: "another reason" in caplog.text)
+        world.registry.parameters = new
+        await until(lambda: world.changes)
+
+    world.run(watch)
+
+
 def test_a_registry_that_still_has_the_old_version_is_asked_again(world: World) -> None:
     started(world)
     new = world.registry.version(2)
