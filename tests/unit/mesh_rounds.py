@@ -168,6 +168,11 @@ class Rounds:
         trips = [rtt for node in self.nodes for _, rtt, _ in self.routes(node).values()]
         return sum(trips) / len(trips)
 
+    def stretch(self) -> float:
+        """How many times the round trip between two nodes is that of the direct way, in the mean of all pairs."""
+        found = [rtt / self.rtt(node, far) for node in self.nodes for far, (_, rtt, _) in self.routes(node).items()]
+        return sum(found) / len(found)
+
     def gap(self, steps: int = 200) -> float:
         """How fast a random walk forgets where it began: 1 less the second eigenvalue of the lazy walk."""
         weight = {node: len(self.near[node]) for node in self.nodes}

@@ -174,3 +174,15 @@ def test_what_holds_for_every_table(routes: list[tuple[Prefix, tuple[str, str], 
     assert all(link.carried for link in seen.unidentified)
     for interface in {"re6stnet1", "re6stnet2", "re6stnet-tcp"}:
         assert seen.sole_by(interface) <= seen.carried_by(interface)
+
+
+def test_what_links_and_ways_cost() -> None:
+    babel = Babel()
+    babel.neighbour("fe80::b", "re6stnet1", cost=65535)
+    babel.neighbour("fe80::b", "re6stnet1", cost=300)  # the first one lingers
+    babel.neighbour("fe80::c", "re6stnet2", cost=65535)
+    babel.route(B, "fe80::b", "re6stnet1", 300, 0)
+    babel.route(C, "fe80::b", "re6stnet1", 420, 120)
+    babel.route(C, "fe80::d", "re6stnet3", 900, 0, installed=False)
+    assert babel.survey.costs == {"re6stnet1": 300}
+    assert babel.survey.metrics == {B: 300, C: 420}
