@@ -16,7 +16,9 @@ from rich.table import Table
 from rich.text import Text
 
 from demo.picture import Vertex, draw
+from re6st.cli.registry_web import DEFAULT_PORT
 from testbed import Bed, BedError, Network, Node
+from testbed.forward import Forward
 from testbed.network import NETWORK, Tunnel
 
 INTERVAL = 0.5
@@ -36,10 +38,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with Bed() as bed:
             demo = Demo(bed, options, console)
             demo.build()
-            formed = demo.form()
-            demo.show_result()
-            if not options.once:
-                demo.stay()
+            with Forward(demo.network.registry_host, DEFAULT_PORT, options.web_port) as forward:
+                demo.page = f"http://127.0.0.1:{forward.port}/"
+                demo.say(f"operator's page at {demo.page}")
+                formed = demo.form()
+                demo.show_result()
+                if not options.once:
+                    demo.stay()
     except KeyboardInterrupt:
         console.print("Stopped; nothing is left behind.")
         return 0 if formed else 130
@@ -59,6 +64,13 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--encrypt", action="store_true", help="encrypt the tunnels")
     add("--once", action="store_true", help="end when it has formed: 0 if every pair answered, 1 if not in time")
     add("--timeout", type=float, default=120, metavar="S", help="seconds it may take to form (default: 120)")
+    add(
+        "--web-port",
+        type=int,
+        default=DEFAULT_PORT,
+        metavar="N",
+        help="where on 127.0.0.1 the operator's page is (default: %(default)s)",
+    )
     options = parser.parse_args(arguments)
     if options.nodes < 2:
         parser.error("--nodes: a network has two nodes or more")
@@ -82,6 +94,7 @@ class Demo:
         self.timeout: float = options.timeout
         self.behind_nat: int = options.nat
         self.began = time.monotonic()
+        self.page = ""
         self.tunnels: set[Tunnel] = set()
         self.pings: dict[tuple[Node, Node], float | None] = {}
         self.network = Network(
@@ -133,8 +146,9 @@ class Demo:
         """Watch over the network until Ctrl-C."""
         example = self.network.nodes[-1]
         self.console.print(
-            f"A shell on a node:  [bold]ip netns exec {example.host.namespace.full_name} bash[/]\n"
-            f"Logs:               [bold]{self.bed.directory}/NODE/log[/]",
+            f"The operator's page: [bold]{self.page}[/]\n"
+            f"A shell on a node:   [bold]ip netns exec {example.host.namespace.full_name} bash[/]\n"
+            f"Logs:                [bold]{self.bed.directory}/NODE/log[/]",
             soft_wrap=True,
         )
         with self.screen() as show:

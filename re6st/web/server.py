@@ -180,7 +180,7 @@ class PageServer:
         if request.method not in (hdrs.METH_GET, hdrs.METH_HEAD):
             await self._check_form(request, visitor)
         elif visitor is not None and not is_static:
-            self._views.watch.look()
+            await self._views.watch.look()
         return await handler(request)
 
     async def _check_form(self, request: web.Request, visitor: Visitor | None) -> None:
@@ -286,7 +286,7 @@ class PageServer:
                     await asyncio.sleep(STREAM_REST)
                 elif not await watch.newer(revision, STREAM_BEAT):
                     await response.write(b": alive\n\n")
-                watch.look()
+                await watch.look()
                 if not self._may_stay(request):
                     break
         except ConnectionError:

@@ -89,6 +89,7 @@ class Views:
         """The whole network at a glance, with what is wrong in words."""
         picture = self.watch.picture
         now = self._clock()
+        await self._registry.seen.try_flush()
         found = await self._read(lambda db: queries.numbers(db, picture.online, now))
         try:
             params = await self.admin.call("params", {})
@@ -159,6 +160,7 @@ class Views:
 
     async def nodes(self, query: NodeQuery) -> Record:
         """One page of nodes."""
+        await self._registry.seen.try_flush()
         job = partial(self._nodes, query=query, now=self._clock())
         record = await self._read(job)
         pages = max(1, math.ceil(record["total"] / query.limit))

@@ -23,6 +23,8 @@ logger = logging.getLogger("web")
 
 WATCHED_TIME = 30.0
 """Seconds for which a page, once it was asked for, counts as being looked at."""
+FRESH_TIME = 0.5
+"""Seconds that a page waits for a look at the routes, when nobody looked for long."""
 ROUTES_INTERVAL = 1.0
 IDLE_INTERVAL = 60.0
 """Seconds between two looks at the routes while nobody looks at a page."""
@@ -69,15 +71,20 @@ class Watch:
         self._watched_until = float("-inf")
         self._woken = asyncio.Event()
         self._stale = asyncio.Event()
+        self._fresh = asyncio.Event()
         self._changed = asyncio.Event()
 
-    def look(self) -> None:
-        """Somebody looks at a page: for a while the picture is kept fresh."""
-        loop = asyncio.get_running_loop()
-        if not self.is_watched:
+    async def look(self) -> None:
+        """Somebody looks at a page: for a while the picture is kept fresh. Waits for a fresh one, but not long."""
+        is_first = not self.is_watched
+        self._watched_until = asyncio.get_running_loop().time() + WATCHED_TIME
+        if is_first:
+            self._fresh.clear()
             self._woken.set()
             self._stale.set()
-        self._watched_until = loop.time() + WATCHED_TIME
+        with suppress(TimeoutError):
+            async with asyncio.timeout(FRESH_TIME):
+                await self._fresh.wait()
 
     @property
     def is_watched(self) -> bool:
@@ -127,6 +134,7 @@ class Watch:
                 self._note(Kind.ONLINE, online - before.online)
             self._bump()
         self.picture = replace(self.picture, own=own, online=online, looked=self._clock())
+        self._fresh.set()
 
     def _note(self, kind: Kind, prefixes: frozenset[Prefix]) -> None:
         if len(prefixes) > EVENTS_LIMIT:

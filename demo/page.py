@@ -1,0 +1,256 @@
+"""The operator's page with a network that is only simulated: `python -m demo.page --nodes 500`, without root.
+
+The registry, its database and the page are the real ones; certificates have no key of their own, and the mesh is made
+up: each node has tunnels to some others, and now and then one goes or comes back. For looking at the page, for its
+tests and for its pictures.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import random
+import sys
+import tempfile
+import time
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from ipaddress import IPv6Network
+from pathlib import Path
+
+from cryptography import x509
+
+from re6st import PROTOCOL, cert
+from re6st.cli import registry_web
+from re6st.cli.registry_web import DEFAULT_PORT, Listen, WebConfig, WebPage
+from re6st.core.allocator import ROOT, WHOLE_NETWORK
+from re6st.core.params import Parameters, version_number
+from re6st.core.prefix import Prefix
+from re6st.core.wire import Code
+from re6st.ledger import Ledger, Slot
+from re6st.localnode import TIMEOUT, LocalNode
+from re6st.registry import Registry, Settings
+from re6st.registry_admin import Admin
+from re6st.store import Store
+
+NETWORK = IPv6Network("2001:db8:42::/48")
+LENGTH = 16
+TUNNELS = 5
+"""That a node opens: each node has twice as many on average."""
+OFFLINE = 0.03
+"""Which part of the nodes is not there."""
+CHUNK = 500
+"""Certificates issued at once."""
+NAMES = (
+    "alice",
+    "bob",
+    "carol",
+    "dave",
+    "erin",
+    "frank",
+    "grace",
+    "heidi",
+    "ivan",
+    "judy",
+    "mallory",
+    "niaj",
+    "olivia",
+)
+VERSIONS = (("1.0, Linux-6.1", PROTOCOL), ("1.0, Linux-6.12", PROTOCOL), ("0.642, Linux-5.10", 10))
+VERSION_SHARES = (60, 35, 5)
+NOBODY = x509.Name([])
+
+
+class SimulatedNode(LocalNode):
+    """A registry's node in a mesh that is made up."""
+
+    def __init__(self, network: IPv6Network, chance: random.Random) -> None:
+        super().__init__(network, Path("/nonexistent"))
+        self.random = chance
+        self.tunnels: dict[Prefix, set[Prefix]] = {}
+        """To whom each node opened tunnels."""
+        self.away: set[Prefix] = set()
+
+    def build(self, prefixes: Sequence[Prefix]) -> None:
+        """A random mesh of these nodes, the first one the registry's, and some of them away."""
+        count = min(TUNNELS, (len(prefixes) - 1) // 2)
+        for each in prefixes:
+            others = self.random.sample(prefixes, min(len(prefixes), count + 1))
+            self.tunnels[each] = {other for other in others if other != each}
+        if len(prefixes) > 10:
+            self.away = set(self.random.sample(prefixes[1:], max(1, int(OFFLINE * len(prefixes)))))
+            end, *hanging = prefixes[-3:]  # a far branch: two nodes that hang on one
+            for peers in self.tunnels.values():
+                peers -= set(hanging)
+            self.tunnels |= {prefix: {end} for prefix in hanging}
+            self.away -= {end, *hanging}
+
+    def change(self) -> None:
+        """One node goes or comes back."""
+        if self.away and self.random.random() < 0.5:
+            self.away.discard(self.random.choice(sorted(self.away)))
+        else:
+            self.away.add(self.random.choice(sorted(self.tunnels)[1:]))
+
+    async def routes(self) -> list[Prefix] | None:
+        return [prefix for prefix in self.tunnels if prefix not in self.away]
+
+    async def ask(self, prefix: Prefix, code: Code, timeout: float = TIMEOUT) -> bytes | None:
+        if prefix in self.away:
+            return None
+        return f"192.0.2.{prefix.value % 254 + 1},1194,tcp".encode()
+
+    def tell(self, prefix: Prefix, code: Code) -> None:
+        pass
+
+    async def survey(
+        self,
+        start: Iterable[Prefix],
+        code: Code,
+        follow: Callable[[Prefix, bytes], Iterable[Prefix]] | None = None,
+        quiet: float = TIMEOUT,
+    ) -> dict[Prefix, bytes | None]:
+        answers: dict[Prefix, bytes | None] = {}
+        pending = list(start)
+        while pending:
+            prefix = pending.pop()
+            if prefix in answers:
+                continue
+            answers[prefix] = None
+            if prefix in self.away or prefix not in self.tunnels:
+                continue
+            peers = sorted(self.tunnels[prefix] - self.away)
+            answers[prefix] = answer = " ".join([str(len(peers)), *(peer.cn for peer in peers)]).encode()
+            if follow is not None:
+                pending += follow(prefix, answer)
+        # Those that nobody opened a tunnel to are found from the other side, in a real mesh.
+        if follow is not None and len(answers) < len(self.tunnels):
+            rest = [each for each in self.tunnels if each not in answers and each not in self.away]
+            if rest:
+                answers |= await self.survey(rest, code, follow, quiet)
+        return answers
+
+
+class Simulation:
+    """A registry with so many nodes, and its page."""
+
+    def __init__(self, directory: Path, nodes: int, seed: int = 1, clock: Callable[[], float] = time.time) -> None:
+        self.nodes = nodes
+        self.clock = clock
+        self.random = random.Random(seed)
+        key = cert.new_key()
+        ca = cert.new_ca(
+            key, NETWORK, "Simulated mesh", "operator@example.org", datetime.now(UTC).replace(microsecond=0)
+        )
+        self.authority = cert.Authority(ca, key)
+        self.settings = Settings(
+            parameters=Parameters(registry_prefix=ROOT, protocol=PROTOCOL),
+            dh=b"",
+            communities=WHOLE_NETWORK,
+            prefix_length=LENGTH,
+            anonymous_prefix_length=0,
+            grace=100 * 86400,
+        )
+        self.store = Store(directory / "registry.db", NETWORK)
+        self.node = SimulatedNode(NETWORK, self.random)
+        self.registry = Registry(self.authority, self.store, self.settings, self.node)
+        self.admin = Admin(self.registry, self.authority, self.store, self.settings)
+
+    async def fill(self) -> None:
+        """Issue the certificates, and have most of the nodes seen."""
+        await self.registry.upkeep.start()
+        prefixes: list[Prefix] = []
+        for start in range(0, self.nodes, CHUNK):
+            numbers = range(start, min(start + CHUNK, self.nodes))
+            prefixes += await self.store.call(partial(self._issue, numbers=numbers))
+        self.registry.upkeep.changed()
+        self.node.build(prefixes)
+        now = self.clock()
+        for prefix in prefixes[: -max(1, self.nodes // 100)]:
+            version, protocol = self.random.choices(VERSIONS, VERSION_SHARES)[0]
+            age = self.random.expovariate(1 / 86400)
+            await self.store.call(partial(_see, row=(prefix.bits, int(now - age), protocol, version)))
+            self.registry.served[prefix] = 1 if self.random.random() < 0.02 else self.version()
+
+    def version(self) -> int:
+        return version_number(self.store.rows.config("version"))
+
+    def _issue(self, ledger: Ledger, numbers: Iterable[int]) -> list[Prefix]:
+        public = self.authority.key.public_key()
+        found = []
+        for number in numbers:
+            when = datetime.fromtimestamp(self.clock(), UTC) - timedelta(days=self.random.uniform(0, 340))
+
+            def make(slot: Slot, when: datetime = when) -> x509.Certificate:
+                return self.authority.issue(
+                    cert.subject_for(NOBODY, slot.number, slot.prefix), public, slot.serial, when
+                )
+
+            email = f"{self.random.choice(NAMES)}{number or ''}@example.org"
+            found.append(ledger.issue(ROOT, LENGTH, email, make).prefix)
+        self.registry.upkeep.update_version(ledger)
+        return found
+
+    @asynccontextmanager
+    async def serve(self, listen: Listen, *, always_login: bool = False) -> AsyncIterator[WebPage]:
+        """Serve the page meanwhile."""
+        config = WebConfig(listen, always_login, "https://re6st.example.org/", 80)
+        bound = registry_web.listen(config)
+        assert bound is not None, "somebody asked for it"
+        page = WebPage(config, bound, self.registry, self.admin, self.authority, self.store, self.settings, ())
+        self.admin.new_login = page.new_login
+        task = asyncio.create_task(page.run())
+        try:
+            yield page
+        finally:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+    async def close(self) -> None:
+        await self.registry.upkeep.stop()
+        self.store.close()
+
+
+def _see(ledger: Ledger, row: tuple[str, int, int, str]) -> None:
+    ledger.mark_seen([row])
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command; its exit code."""
+    parser = argparse.ArgumentParser(prog="python -m demo.page", description="The operator's page, simulated.")
+    add = parser.add_argument
+    add("--nodes", type=int, default=500, metavar="N", help="how many nodes (default: 500)")
+    add("--port", type=int, default=DEFAULT_PORT, metavar="N", help="on 127.0.0.1 (default: %(default)s)")
+    add("--change", type=float, default=5, metavar="S", help="a node goes or comes so often; 0: never (default: 5)")
+    options = parser.parse_args(arguments)
+    if options.nodes < 1:
+        parser.error("--nodes: a network has one node or more")
+    try:
+        with tempfile.TemporaryDirectory() as directory:
+            asyncio.run(_run(Path(directory), options))
+    except KeyboardInterrupt:
+        pass
+    except registry_web.WebError as error:
+        print(f"demo.page: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+async def _run(directory: Path, options: argparse.Namespace) -> None:
+    simulation = Simulation(directory, options.nodes)
+    await simulation.fill()
+    try:
+        async with simulation.serve(Listen(port=options.port)):
+            print(f"http://127.0.0.1:{options.port}/    Ctrl-C ends it", flush=True)
+            while True:
+                await asyncio.sleep(options.change or 3600)
+                if options.change:
+                    simulation.node.change()
+    finally:
+        await simulation.close()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
