@@ -34,7 +34,9 @@ from re6st.forwarding import Advertisements
 from re6st.home import Home, locator
 from re6st.hooks import Hooks
 from re6st.kernel import Kept, Kernel, KernelError
+from re6st.metrics_http import MetricsServer, listen
 from re6st.mute import Mute
+from re6st.node_metrics import NodeMetrics
 from re6st.notify import Notifier
 from re6st.observer import Observer
 from re6st.peers import NodeCrypto, Peers, control_socket
@@ -232,6 +234,11 @@ class Node:
             lambda: self._client.answered,
             self.config.verbosity,
         )
+        if self.config.metrics is not None:
+            figures = NodeMetrics(
+                lambda: self._plan, observer, self._chronicle, self._peers, self._client, self._updates, self._own
+            )
+            self._metrics = MetricsServer(listen(self.config.metrics), figures.render)
         self._control = ControlServer(observer, self.config.run, self.config.console)
 
     async def _enter(self) -> None:
@@ -260,6 +267,8 @@ class Node:
         if self._plan.parameters.registry_prefix == self.prefix:  # and that registry may be of the older software
             shown = offer(self.config.run / BINARY_SOCKET, self._babel.table, self.subnet)
             self._loops.append(self._tasks.start(shown, BINARY_SOCKET))
+        if self.config.metrics is not None:
+            self._loops.append(self._tasks.start(self._metrics.run(), "metrics"))
         if self.config.remotes:
             self._loops.append(self._tasks.start(self._tunnels.follow(), "--client"))
         if self.config.multicast:

@@ -16,6 +16,8 @@ from re6st.control import ControlError, Status
 from re6st.core import report
 from re6st.core.chronicle import Chronicle, Happening
 from re6st.core.mesh import Mesh
+from re6st.core.metrics import Page
+from re6st.core.node_metrics import Counts, node_page
 from re6st.core.params import version_number
 from re6st.core.prefix import Prefix, PrefixError, address, subnet
 from re6st.core.report import Record
@@ -106,6 +108,18 @@ class Observer:
                 certificate_until=plan.identity.cert.not_valid_after_utc.timestamp(),
                 ca_until=plan.identity.trust.ca.not_valid_after_utc.timestamp(),
             )
+        )
+
+    def metrics(self, counts: Counts) -> Page:
+        """Everything in figures; `counts` is what others count."""
+        now = asyncio.get_running_loop().time()
+        return node_page(
+            self._status(_Arguments({})),
+            report.tunnels(self._mesh, self._babel.table, self._tunnels.links(), now),
+            report.neighbours(self._mesh.survey, self._babel.table),
+            self._babel.table,
+            counts,
+            time.time(),
         )
 
     # -- operations --

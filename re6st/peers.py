@@ -11,6 +11,7 @@ import logging
 import os
 import socket
 import time
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -22,7 +23,7 @@ from cryptography import x509
 from re6st import PROTOCOL, cert
 from re6st.core.prefix import Prefix, PrefixError, control_address
 from re6st.core.sessions import Datagram, Message, Output, PeerCertificate, SessionOpened, Sessions
-from re6st.core.wire import DATAGRAM_LIMIT, PORT, RELAYED, WireError
+from re6st.core.wire import DATAGRAM_LIMIT, PORT, RELAYED, Code, WireError
 
 Handler = Callable[[Prefix | None, int, bytes], bytes | None]
 """Called with the peer (None: the registry on this machine), the code and the payload; returns the answer."""
@@ -30,6 +31,7 @@ Handler = Callable[[Prefix | None, int, bytes], bytes | None]
 LOG_EVERY = 10.0
 """Seconds between two log lines about dropped datagrams."""
 REQUESTER_LIMIT = 64
+_TYPES = {int(code): code.name.lower() for code in Code}
 RELAY_TIME = 10.0
 
 log = logging.getLogger(__name__)
@@ -132,6 +134,10 @@ class Peers(asyncio.DatagramProtocol):
         self.sessions = Sessions(identity.trust.network, crypto, PROTOCOL, version, new_secret)
         self.opened: Callable[[Prefix], None] = lambda peer: None
         """Called when a new session with a peer is in use."""
+        self.messages: Counter[tuple[str, str]] = Counter()
+        """How many were `sent` and `received`, by their type; an answer counts too."""
+        self.dropped = 0
+        """Datagrams that were not accepted."""
         self._own = identity.prefix
         self._handle = handle
         self._transport: asyncio.DatagramTransport | None = None
@@ -149,6 +155,7 @@ class Peers(asyncio.DatagramProtocol):
 
     def send(self, peer: Prefix, code: int, payload: bytes = b"") -> None:
         """Send a message; without a session it waits a few seconds for one."""
+        self._count("sent", code)
         self._carry_out(self.sessions.send(peer, bytes((code,)) + payload, _now()))
 
     def ensure(self, peer: Prefix) -> None:
@@ -217,13 +224,20 @@ class Peers(asyncio.DatagramProtocol):
                     self._carry_out(self.sessions.answer(message, self._act(message), _now()))
 
     def _act(self, message: Message) -> bytes | None:
+        self._count("received", message.code)
         if message.relayed and message.payload:
             waiting = self._requesters.pop((message.peer, message.code), None)
             if waiting is not None:
                 head = message.peer.bits.encode("ascii") + b"\0" + bytes((message.code,))
                 self._send(head + message.payload, waiting[1])
             return None
-        return self._handle(message.peer, message.code, message.payload)
+        answer = self._handle(message.peer, message.code, message.payload)
+        if answer is not None:
+            self._count("sent", message.code)
+        return answer
+
+    def _count(self, direction: str, code: int) -> None:
+        self.messages[direction, _TYPES.get(code & ~RELAYED, "other")] += 1
 
     def _send(self, data: bytes, to: tuple[str, int]) -> None:
         if self._transport is not None and not self._transport.is_closing():
@@ -232,6 +246,7 @@ class Peers(asyncio.DatagramProtocol):
     def _drop(self, source: str, error: Exception) -> None:
         """Say once in a while what is dropped: a flood must not fill the log."""
         self._dropped += 1
+        self.dropped += 1
         if _now() - self._logged >= LOG_EVERY:
             log.warning("port %s: dropped %s datagram(s), the last from %s: %s", PORT, self._dropped, source, error)
             self._dropped, self._logged = 0, _now()

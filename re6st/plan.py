@@ -20,6 +20,7 @@ from re6st.core.params import Parameters
 from re6st.core.prefix import Prefix, address, ipv4_address, ipv4_subnet, subnet
 from re6st.core.wire import Endpoint
 from re6st.kernel import Presence
+from re6st.metrics_http import Place
 
 CLIENT_INTERFACE = "re6stnet"
 """Of the one tunnel of --client (wire.md 8.4)."""
@@ -72,6 +73,8 @@ class Config:
     verbosity: int = 2
     console: Path | None = None
     """Another place for the control socket."""
+    metrics: Place | None = None
+    """Where to serve metrics."""
     multicast: bool = False
     remote_gateways: tuple[IPv4Address, ...] = ()
     """Peers are reached by these, in turn."""

@@ -3,32 +3,16 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, field
 
 from re6st import cert
 from re6st.client import RegistryAnswerError, RegistryClient, RegistryRefused, RegistryUnreachable
-
-BUCKETS = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0)
-"""Seconds: upper bounds of the histogram."""
+from re6st.core.metrics import Durations
 
 _RESULTS: dict[type[Exception], str] = {
     RegistryRefused: "refused",
     RegistryUnreachable: "unreachable",
     RegistryAnswerError: "bad answer",
 }
-
-
-@dataclass(slots=True)
-class Durations:
-    """How long calls of one kind took: how many at most each of BUCKETS (each call counted once), and their sum."""
-
-    counts: list[int] = field(default_factory=lambda: [0] * (len(BUCKETS) + 1))
-    total: float = 0.0
-
-    def add(self, seconds: float) -> None:
-        place = next((n for n, bound in enumerate(BUCKETS) if seconds <= bound), len(BUCKETS))
-        self.counts[place] += 1
-        self.total += seconds
 
 
 class CountedClient(RegistryClient):

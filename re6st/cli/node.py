@@ -16,6 +16,7 @@ from pathlib import Path
 from re6st import geoip
 from re6st.address import Ip
 from re6st.cert import CertError
+from re6st.cli import place
 from re6st.cli.expression import ExpressionError, evaluate
 from re6st.cli.options import OptionParser, fail, integer
 from re6st.client import RegistryError, parse_url
@@ -24,6 +25,7 @@ from re6st.core.wire import ADDRESSES_LIMIT, Endpoint, parse_addresses
 from re6st.hooks import HookError
 from re6st.kernel import OUR_LINK, KernelError
 from re6st.logs import LogHandler, in_journal, setup_logging
+from re6st.metrics_http import MetricsError
 from re6st.node import Node
 from re6st.peers import PortInUse
 from re6st.plan import Config, Files
@@ -47,7 +49,7 @@ _STATUS: Sequence[tuple[tuple[type[Exception], ...], int]] = (
     ((CertError, RegistryError, MissingProgram, RunDirectoryError), EXIT_CONFIG),
     ((TooOld,), EXIT_TOO_OLD),
     ((KernelError,), EXIT_PERMISSION),
-    ((PortInUse, OSError), EXIT_FAILED),
+    ((PortInUse, MetricsError, OSError), EXIT_FAILED),
 )
 """What each expected error ends the program with."""
 
@@ -132,6 +134,7 @@ def parser() -> OptionParser:
     files.add_argument(
         "--console", metavar="SOCK", type=Path, help="another place for the control socket, beside RUN/control.sock"
     )
+    files.add_argument("--metrics", metavar=place.METAVAR, type=place.place, help=place.HELP)
     p.add_verbosity(2)
 
     more = p.add_argument_group("arguments for others")
@@ -193,6 +196,7 @@ def configuration(p: OptionParser, args: argparse.Namespace) -> Config:
         daemons=tuple(args.daemon),
         verbosity=args.verbose,
         console=args.console.absolute() if args.console else None,
+        metrics=args.metrics,
         multicast=args.multicast,
         remote_gateways=tuple(_gateway(p, text) for text in args.remote_gateway),
         remotes=remotes,

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -41,6 +41,8 @@ class Chronicle:
     def __init__(self) -> None:
         self.happenings: deque[Happening] = deque(maxlen=KEPT)
         self.listeners: set[Callable[[Happening], None]] = set()
+        self.counts: Counter[str] = Counter()
+        """Of each kind, from the start."""
         self._number = 0
         self._up: dict[Prefix, float] = {}
         self._clients: dict[Prefix, list[float]] = {}
@@ -118,6 +120,7 @@ class Chronicle:
         self._number += 1
         happening = Happening(self._number, now, kind, peers[:NAMED], len(peers), seconds, reason)
         self.happenings.append(happening)
+        self.counts[kind] += 1
         for listener in tuple(self.listeners):
             listener(happening)
 

@@ -1,0 +1,24 @@
+"""The option --metrics of both daemons: where to serve them."""
+
+from __future__ import annotations
+
+import argparse
+from ipaddress import ip_address
+
+from re6st.cli.options import integer
+from re6st.metrics_http import Place
+
+METAVAR = "[ADDR]:PORT"
+HELP = "serve metrics for Prometheus there, at /metrics; without an address: on the loopback interface (default: off)"
+
+
+def place(text: str) -> Place:
+    """An argparse type: `:9326`, `10.0.0.1:9326` or `[fd00::1]:9326`."""
+    host, _, port = text.rpartition(":")
+    bare = host[1:-1] if host.startswith("[") and host.endswith("]") else host
+    try:
+        if bare and (ip_address(bare).version == 6) != (bare != host):
+            raise ValueError
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not of the form :PORT, ADDRESS:PORT or [ADDRESS]:PORT") from None
+    return Place(bare, integer(1, 65535)(port))

@@ -1,0 +1,169 @@
+"""The metrics over HTTP (--metrics): one page at /metrics, for a Prometheus that asks now and then.
+
+Who asks is bounded in number, time and size; what it asks is read by h11. A page is made at most once a second.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import socket
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from http import HTTPStatus
+
+import h11
+
+from re6st.exposition import CONTENT_TYPE
+
+PATH = b"/metrics"
+HEAD_LIMIT = 8192
+"""Bytes of a request's head."""
+CLIENTS_LIMIT = 8
+TIMEOUT = 10.0
+"""Seconds for a request, and again for reading the answer."""
+FRESH = 1.0
+"""Seconds for which a page is good."""
+_LOOPBACK = ("127.0.0.1", "::1")
+
+log = logging.getLogger(__name__)
+
+
+class MetricsError(Exception):
+    """The metrics cannot be served; the text is for the user."""
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where to serve. Without a host: on the loopback interface, IPv4 and IPv6."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+def listen(place: Place) -> list[socket.socket]:
+    """Sockets that are bound. Raises MetricsError."""
+    sockets: list[socket.socket] = []
+    for host in [place.host] if place.host else _LOOPBACK:
+        own = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM)
+        try:
+            own.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if own.family == socket.AF_INET6:
+                own.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            own.bind((host, place.port))
+        except OSError as error:
+            own.close()
+            if sockets and not place.host:  # a machine without ::1
+                continue
+            for each in sockets:
+                each.close()
+            raise MetricsError(f"--metrics {place}: {error.strerror}. Choose another address or port.") from None
+        sockets.append(own)
+    return sockets
+
+
+class MetricsServer:
+    """Serves what `render` gives."""
+
+    def __init__(self, sockets: list[socket.socket], render: Callable[[], Awaitable[bytes]]) -> None:
+        self._sockets = sockets
+        self._render = render
+        self._page: tuple[float, bytes] | None = None
+        self._making = asyncio.Lock()
+        self._clients: set[asyncio.Task[None]] = set()
+        self._trouble = ""
+
+    async def run(self) -> None:
+        """Serve until cancelled."""
+        servers = [await asyncio.start_server(self._connected, sock=own, limit=HEAD_LIMIT) for own in self._sockets]
+        try:
+            await asyncio.get_running_loop().create_future()
+        finally:
+            for server in servers:
+                server.close()
+            for task in self._clients:
+                task.cancel()
+            await asyncio.gather(*self._clients, return_exceptions=True)
+
+    async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        if task is None or len(self._clients) >= CLIENTS_LIMIT:
+            writer.transport.abort()
+            return
+        self._clients.add(task)
+        try:
+            await self._serve(reader, writer)
+        except TimeoutError:
+            writer.transport.abort()
+        except OSError:
+            pass
+        except asyncio.CancelledError:  # the daemon ends; passed on, Python 3.11 would log it as an error
+            pass
+        finally:
+            self._clients.discard(task)
+            writer.close()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """One request, one answer."""
+        connection = h11.Connection(h11.SERVER, max_incomplete_event_size=HEAD_LIMIT)
+        async with asyncio.timeout(TIMEOUT):
+            try:
+                request = await _request(connection, reader)
+            except h11.RemoteProtocolError as error:
+                await _send(connection, writer, HTTPStatus(error.error_status_hint))
+                return
+        if request is None:
+            return
+        if request.target.partition(b"?")[0] != PATH:
+            await _send(connection, writer, HTTPStatus.NOT_FOUND, b"the metrics are at /metrics\n")
+        elif request.method not in (b"GET", b"HEAD"):
+            await _send(connection, writer, HTTPStatus.METHOD_NOT_ALLOWED)
+        elif (page := await self._fresh()) is None:
+            await _send(connection, writer, HTTPStatus.SERVICE_UNAVAILABLE, b"see the log\n")
+        else:
+            await _send(connection, writer, HTTPStatus.OK, page, CONTENT_TYPE)
+
+    async def _fresh(self) -> bytes | None:
+        """The page; None when it cannot be made now."""
+        async with self._making:
+            if self._page is None or time.monotonic() - self._page[0] > FRESH:
+                try:
+                    self._page = time.monotonic(), await self._render()
+                except Exception as error:  # a fault of the metrics is not one of the daemon
+                    trouble, known = f"{type(error).__name__}: {error}", self._trouble
+                    self._trouble = trouble
+                    log.log(logging.DEBUG if trouble == known else logging.ERROR, "metrics: %s", trouble)
+                    return None
+            return self._page[1]
+
+
+async def _request(connection: h11.Connection, reader: asyncio.StreamReader) -> h11.Request | None:
+    """The head of a request; None if none comes. Raises h11.RemoteProtocolError."""
+    while True:
+        event = connection.next_event()
+        if isinstance(event, h11.Request):
+            return event
+        if event is not h11.NEED_DATA:
+            return None
+        connection.receive_data(await reader.read(HEAD_LIMIT))
+
+
+async def _send(
+    connection: h11.Connection,
+    writer: asyncio.StreamWriter,
+    status: HTTPStatus,
+    body: bytes = b"",
+    content_type: str = "text/plain; charset=utf-8",
+) -> None:
+    headers = [("Content-Type", content_type), ("Content-Length", str(len(body))), ("Connection", "close")]
+    head = h11.Response(status_code=status, headers=headers, reason=status.phrase.encode())
+    writer.write(connection.send(head) or b"")
+    with contextlib.suppress(h11.LocalProtocolError):  # a HEAD has no body
+        writer.write(connection.send(h11.Data(data=body)) or b"")
+    async with asyncio.timeout(TIMEOUT):
+        await writer.drain()
