@@ -94,3 +94,21 @@ def test_a_full_disk_costs_the_memory_not_the_node(network: Network) -> None:
     network.wait_connected(FORMS)
     assert "cache.db" in log(node)
     assert "Traceback" not in log(node)
+
+
+def test_a_state_directory_that_may_only_be_read(network: Network, bed: Bed) -> None:
+    node = network.nodes[1]
+    assert node.stop() == 0
+    # The first line makes the directory a mount, which the second makes read-only for this program alone.
+    script = (
+        f'mount --bind {node.host.state} {node.host.state} && mount -o remount,bind,ro {node.host.state} && exec "$@"'
+    )
+    node.wrapper = ["unshare", "--mount", "sh", "-c", script, "sh"]
+    before = len(log(node))
+    node.start()
+    network.wait_connected(FORMS)
+    said = [line for line in log(node)[before:].splitlines() if "cache.db" in line]
+    assert len(said) == 1, said
+    assert "nothing new is remembered" in said[0]
+    assert "Traceback" not in log(node)
+    assert node.stop() == 0

@@ -92,6 +92,29 @@ def test_a_registry_that_moved_is_found_at_its_new_url(network: Network) -> None
     network.wait_connected(FORMS)
 
 
+def test_a_name_that_moves_is_looked_up_again(bed: Bed) -> None:
+    network = Network(bed, 3, registry_options=["--hello", "2"])
+    hosts = bed.directory / "hosts"
+    hosts.write_text(f"{network.registry_host.address} registry.example.org\n")
+    for node in network.nodes:
+        # The file itself is mounted: what is written to it later is seen.
+        node.wrapper = ["unshare", "--mount", "sh", "-c", f'mount --bind {hosts} /etc/hosts && exec "$@"', "sh"]
+        node.options += ["--registry", "http://registry.example.org/"]
+    network.start()
+    network.wait_connected(FORMS)
+    host = network.registry_host
+    host.namespace.ip("address add 10.0.9.9/16 dev eth0")
+    rules = "add table ip moved; add chain ip moved in { type filter hook input priority 0; };"
+    host.run(["nft", f"{rules} add rule ip moved in ip daddr {host.address} tcp dport 80 reject"])
+    hosts.write_text("10.0.9.9 registry.example.org\n")
+    assert network.stop_registry() == 0
+    network.registry_options += ["--tunnel-refresh", "200"]
+    network.start_registry()
+    for node in network.nodes:
+        wait_until(lambda: "parameters 2 are in force" in log(node), FORMS, f"{node} asks there", bed.tails)  # noqa: B023
+    assert not any("Traceback" in log(node) for node in network.nodes)
+
+
 OLDER = "import sys, re6st; re6st.PROTOCOL = 10; from re6st.cli.node import main; sys.exit(main())"
 
 

@@ -100,6 +100,34 @@ def test_the_ca_is_renewed_by_one_of_the_same_key_only(network: Network, bed: Be
     network.wait_connected(FORMS)
 
 
+def test_nobody_notices_that_the_ca_is_renewed(
+    network: Network, bed: Bed, record_property: Callable[[str, object], None]
+) -> None:
+    real = authority(network)
+    now = datetime.now(UTC)
+    near = renewed_ca(real, now - timedelta(days=3600), now + cert.RENEW_BEFORE + timedelta(seconds=15))
+    for node in network.nodes:
+        (node.host.etc / "ca.crt").write_bytes(cert.to_pem(near))
+    start(network)
+    before = {node: set(node.pids("openvpn")) for node in network.nodes}
+    assert all(load(node.host.etc / "ca.crt") == near for node in network.nodes)
+    *_, one, other = network.nodes
+    pinger = Pinger(one.host, other.address)
+
+    def anew() -> bool:
+        return not any(before[node] & set(node.pids("openvpn")) for node in network.nodes)
+
+    with pinger.running():
+        for node in network.nodes:
+            taken = lambda: load(node.host.etc / "ca.crt") == real.trust.ca  # noqa: E731, B023
+            wait_until(taken, 60, "the CA is renewed", bed.tails)
+        wait_until(anew, 120, "no process has the old one", bed.tails)
+    network.wait_connected(FORMS)
+    record_property("pings", str(pinger))
+    print(pinger)
+    assert pinger.longest < 2 * LONGEST_GAP
+
+
 def renewed_ca(authority: cert.Authority, start: datetime, end: datetime) -> x509.Certificate:
     """The CA with other dates."""
     old = authority.trust.ca
