@@ -93,3 +93,19 @@ def test_it_is_cut_off_in_either_role(bed: Bed, role: str) -> None:
     assert len((revoked.host.log / "re6stnet.log").read_text().splitlines()) - size < 30
     assert revoked.process is not None
     assert revoked.process.poll() is None
+
+
+def test_who_was_not_cut_off_is_refused_at_the_next_key(bed: Bed) -> None:
+    """OpenVPN looks itself, too: at each new key, and at each new tunnel."""
+    # The old key would do for an hour (--tran-window).
+    words = ["--reneg-sec", "5", "--tran-window", "2"]
+    network = Network(bed, 2, node_options=[f"-O{word}" for word in words])
+    network.start()
+    network.wait_connected(FORMS)
+    one, other = network.nodes
+    for node, peer in ((one, other), (other, one)):
+        (node.host.run_directory / "revoked" / str(serial(peer))).touch()
+    wait_until(lambda: not tunnels_with(network, one), FORMS, "the tunnel ends", bed.tails)
+    end = time.monotonic() + 5
+    wait_until(lambda: time.monotonic() > end, 20, "new ones are tried")
+    assert not tunnels_with(network, one)
