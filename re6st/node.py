@@ -464,8 +464,8 @@ class Node:
                     if not self._mesh.tunnels[peer].met:
                         self._updates.doubt()
                     self._tunnels.close(peer)
-                case mesh.DrainTunnel(peer):
-                    log.info("draining the tunnel to %s", peer)
+                case mesh.DrainTunnel(peer, reason):
+                    log.info("draining the tunnel to %s: %s", peer, reason)
                     self._tunnels.drain(self._mesh.tunnels[peer].interface)
                 case mesh.UndrainTunnel(peer):
                     log.info("keeping the tunnel to %s", peer)

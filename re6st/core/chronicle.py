@@ -85,8 +85,8 @@ class Chronicle:
         match action:
             case mesh.CloseTunnel(peer, reason):
                 self._reasons[peer] = reason
-            case mesh.DrainTunnel(peer):
-                self._add(now, "tunnel-draining", peer)
+            case mesh.DrainTunnel(peer, reason):
+                self._add(now, "tunnel-draining", peer, reason=reason)
             case mesh.UndrainTunnel(peer):
                 self._add(now, "tunnel-kept", peer)
 

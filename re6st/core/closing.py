@@ -130,12 +130,14 @@ class Closing:
         `nearest` is the least metric of a peer that we could meet instead. Of the random ones, the least useful goes.
         """
         held = self._state.tunnels.values()
-        bad = self.worn(now) or [tunnel for tunnel in self._candidates() if _is_far(tunnel, nearest)]
-        if bad:
-            return self._drain(max(bad, key=lambda tunnel: tunnel.quality.cost or 0.0), now)
+        if worn := self.worn(now):
+            tunnel = max(worn, key=lambda each: each.quality.worsened)
+            return self._drain(tunnel, f"it became {tunnel.quality.worsened:.0f} times worse", now)
+        if far := [tunnel for tunnel in self._candidates() if _is_far(tunnel, nearest)]:
+            return self._drain(max(far, key=lambda tunnel: tunnel.quality.cost or 0.0), "another peer is nearer", now)
         excess = sum(tunnel.near for tunnel in held) > self._state.near_part
         candidates = [tunnel for tunnel in self._candidates() if excess or not tunnel.near]
-        return self._drain(min(candidates, key=self._usefulness), now) if candidates else []
+        return self._drain(min(candidates, key=self._usefulness), "the least useful one", now) if candidates else []
 
     def _usefulness(self, tunnel: Tunnel) -> tuple[int, bool, int, float]:
         """Those over the uplink that most go over come first, so that the others keep theirs; of equals the slower."""
@@ -171,7 +173,7 @@ class Closing:
         if tunnel.tried or self._state.settings.tunnel_refresh == float("inf"):  # nothing can be drained
             return [self._close(tunnel, "made anew", now)]
         tunnel.tried = True
-        return self._drain(tunnel, now)
+        return self._drain(tunnel, "it is made anew", now)
 
     def prefer_lan(self, now: float) -> list[Action]:
         """Give up tunnels to peers that were met on a LAN meanwhile; a wanted neighbour keeps its own."""
@@ -187,7 +189,7 @@ class Closing:
             and self._may_drain(tunnel)
             and tunnel.peer not in settings.neighbours
             and any(link.hop.interface in settings.lan for link in neighbours.get(tunnel.peer, ()))
-            for action in self._drain(tunnel, now)
+            for action in self._drain(tunnel, "the peer is on the LAN", now)
         ]
 
     def respect_borders(self, now: float) -> list[Action]:
@@ -210,13 +212,13 @@ class Closing:
     def _may_drain(self, tunnel: Tunnel) -> bool:
         return self._state.settings.drains or not self._state.survey.carried_by(tunnel.interface)
 
-    def _drain(self, tunnel: Tunnel, now: float) -> list[Action]:
+    def _drain(self, tunnel: Tunnel, reason: str, now: float) -> list[Action]:
         tunnel.phase, tunnel.since, tunnel.carried = (
             Phase.DRAINING,
             now,
             self._state.survey.carried_by(tunnel.interface),
         )
-        return [DrainTunnel(tunnel.peer)] if self._state.settings.drains else []
+        return [DrainTunnel(tunnel.peer, reason)] if self._state.settings.drains else []
 
 
 def _is_far(tunnel: Tunnel, nearest: int) -> bool:

@@ -6,7 +6,7 @@ speak with the same policy.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from re6st.core.babel_lines import NextHop
 from re6st.core.prefix import Prefix
@@ -166,9 +166,10 @@ class CloseTunnel:
 
 @dataclass(frozen=True, slots=True)
 class DrainTunnel:
-    """Make routes move away from this tunnel while it still forwards."""
+    """Make routes move away from this tunnel while it still forwards. The reason is for the operator."""
 
     peer: Prefix
+    reason: str = field(default="", compare=False)
 
 
 @dataclass(frozen=True, slots=True)
