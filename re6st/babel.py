@@ -30,12 +30,17 @@ UPDATE_FIRST, UPDATE_LAST = 1.0, 20.0
 UPDATE_GROWTH = 0.4
 """Seconds by the root of the number of routes, of about 25 bytes: 400 bytes a second with 40, 2 kB with 1,000."""
 SMOOTHING = 1
-"""Half-life, in seconds, of metrics in babel's choice of routes. With the default, 4, a dead link is left a second later,
-and a new direct tunnel used after 40 s, not 10; with 0, traffic jumps with each hello that a lossy link drops."""
+"""Half-life, in seconds, of metrics in babel's choice of routes. With the default, 4, a dead link is left 1 s later,
+and a new direct tunnel is used after 40 s, not 10; with 0 traffic jumps with each hello that a lossy link drops."""
 RTPROT_BOOT = 3
 PRIORITY = 1024
 """Metric in the kernel of the first babeld's routes. Each one started after it has the next larger."""
 START_TIME = 10.0
+BACKLOG = 4 << 20
+"""Bytes of babeld's news that wait for us: some 30,000 routes at once."""
+LINES_IN_A_TURN = 16
+CONNECTIONS = 5
+"""To one babeld, which hangs up on a slow reader; then it is started again."""
 COMMAND_TIME = 3.0
 
 _DEFAULT_WORDS = frozenset(
@@ -151,6 +156,7 @@ class Babel:
         self._found = found
         self._child: Child | None = None
         self._restart_wanted = False
+        self._lines = 0
 
     @property
     def usable(self) -> int:
@@ -234,12 +240,12 @@ class Babel:
             child = await Child.start(PROGRAM, self._argv, self._output)
         self._child = child
         try:
-            reader, writer = await connect(child, self._run / SOCKET, START_TIME)
-            try:
-                await self._follow(reader, writer)
-            finally:
-                writer.close()
-            return await end_of(child)
+            for _ in range(CONNECTIONS):
+                reason = await self._connect(child)
+                if not child.running:
+                    break
+                log.warning("babeld hung up on us, which were too slow for its news: what it knows is read again")
+            return reason
         finally:
             self.ready.clear()
             await child.stop()
@@ -248,6 +254,17 @@ class Babel:
             self.left = self.usable
             self.table.clear()
             self._changed()
+
+    async def _connect(self, child: Child) -> str:
+        """One connection to its socket; returns why it ended. Raises OSError when there is none, or no table."""
+        reader, writer = await connect(child, self._run / SOCKET, START_TIME, BACKLOG)
+        try:
+            await self._follow(reader, writer)
+        except ConnectionError:
+            pass
+        finally:
+            writer.close()
+        return await end_of(child)
 
     def _write(self) -> None:
         """What babeld reads at its start, and the next daemon to know what this one's babeld does."""
@@ -280,28 +297,40 @@ class Babel:
         """Read the greeting, ask for the table and its changes, and keep up with them until the end."""
         await self._until_reply(reader)
         writer.write(b"monitor\n")
-        await self._until_reply(reader)
-        self.ready.set()
+        # What was known stays known until all is read: half a table would tell of nodes that are gone.
+        told = Table()
+        await self._until_reply(reader, told)
+        self.table.take(told)
+        if not self.ready.is_set():
+            self.ready.set()
+            if self.priority != PRIORITY:
+                self.followed.set()
         self._changed()
-        if self.priority != PRIORITY:
-            self.followed.set()
-        while line := await reader.readline():
-            if self._feed(line):
+        while line := await self._read_line(reader):
+            if self._feed(line, self.table):
                 self._changed()
 
-    async def _until_reply(self, reader: asyncio.StreamReader) -> None:
+    async def _until_reply(self, reader: asyncio.StreamReader, table: Table | None = None) -> None:
         async with asyncio.timeout(START_TIME):
-            while line := await reader.readline():
+            while line := await self._read_line(reader):
                 if reply := parse_reply(line.decode("ascii", "replace").strip()):
                     if reply is not Reply.OK:
                         raise OSError(f"its socket says {line!r}")
                     return
-                self._feed(line)
-        raise OSError("its socket was closed")
+                if table is not None:
+                    self._feed(line, table)
+        raise ConnectionResetError("its socket was closed")
 
-    def _feed(self, line: bytes) -> bool:
+    async def _read_line(self, reader: asyncio.StreamReader) -> bytes:
+        """The next line. It hangs up on who lets some 270 lines lie for a moment: so they are taken in between."""
+        self._lines += 1
+        if self._lines % LINES_IN_A_TURN == 0:
+            await asyncio.sleep(0)
+        return await reader.readline()
+
+    def _feed(self, line: bytes, table: Table) -> bool:
         try:
-            return self.table.feed(line.decode("ascii", "replace").strip()) is not None
+            return table.feed(line.decode("ascii", "replace").strip()) is not None
         except LineError as error:
             log.warning("babeld: line not understood: %s", error)
             return False

@@ -19,6 +19,8 @@ from typing import Protocol
 
 STOP_GRACE = 5.0
 """Seconds between SIGTERM and SIGKILL (wire.md 10.9)."""
+END_TIME = 1.0
+"""Seconds between the end of a program's socket and its own, at most."""
 STABLE_TIME = 30.0
 """Seconds after which a program counts as running well."""
 
@@ -186,12 +188,17 @@ async def _relay(output: asyncio.StreamReader, log: Path) -> None:
             file.write(data)
 
 
-async def connect(child: Child, socket: Path, patience: float) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-    """Connect to a child's unix socket as soon as it listens. Raises OSError when it ends, or is not ready in time."""
+async def connect(
+    child: Child, socket: Path, patience: float, backlog: int = 1 << 16
+) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """Connect to a child's unix socket as soon as it listens. Raises OSError when it ends, or is not ready in time.
+
+    Of what it says, `backlog` bytes are taken in before they are read.
+    """
     deadline = asyncio.get_running_loop().time() + patience
     while True:
         with contextlib.suppress(FileNotFoundError, ConnectionRefusedError):
-            return await asyncio.open_unix_connection(socket)
+            return await asyncio.open_unix_connection(socket, limit=backlog)
         if not child.running:
             raise OSError(status_text(await child.wait()))
         if asyncio.get_running_loop().time() > deadline:
@@ -202,7 +209,7 @@ async def connect(child: Child, socket: Path, patience: float) -> tuple[asyncio.
 async def end_of(child: Child) -> str:
     """Why a child whose socket was closed has ended; the socket goes a moment before the process."""
     with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(1):
+        async with asyncio.timeout(END_TIME):
             return status_text(await child.wait())
     return "its socket was closed"
 

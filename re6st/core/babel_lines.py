@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from enum import Enum
+from functools import lru_cache
 from ipaddress import AddressValueError, IPv6Address, IPv6Network, NetmaskValueError
 from typing import TypeVar
 
@@ -18,6 +19,7 @@ INFINITY = 65535
 LINE_LIMIT = 1024
 ENTRY_LIMIT = 200_000
 """Entries of one kind we keep: about a hundred routes to each of two thousand nodes."""
+CACHE_SIZE = 4096
 
 
 _DIGITS = re.compile(r"[0-9]{1,5}", re.ASCII)
@@ -156,7 +158,7 @@ def _entry(kind: str, ident: str, values: dict[str, str]) -> Entry:
                 installed=values["installed"] == "yes",
                 metric=_metric(values["metric"]),
                 refmetric=_metric(values["refmetric"]),
-                via=NextHop(_address(values["via"]), values["if"]),
+                via=_hop(values["via"], values["if"]),
             )
         case "route" | "xroute":
             return Announced(kind)
@@ -192,6 +194,10 @@ class Table:
         self.interfaces.clear()
         self.neighbours.clear()
         self.routes.clear()
+
+    def take(self, other: Table) -> None:
+        """Know what another table does, and nothing else."""
+        self.interfaces, self.neighbours, self.routes = other.interfaces, other.neighbours, other.routes
 
     def neighbour_at(self, hop: NextHop) -> Neighbour | None:
         """The neighbour at a next hop; of two (an old one may linger after a flush) the one with the lower cost."""
@@ -229,6 +235,12 @@ def _milliseconds(text: str) -> float:
     return float(text)
 
 
+# The same few next hops, and the same subnet by every neighbour: what was read once is not read, nor kept, again.
+@lru_cache(CACHE_SIZE)
+def _hop(address: str, interface: str) -> NextHop:
+    return NextHop(_address(address), interface)
+
+
 def _address(text: str) -> IPv6Address:
     try:
         return IPv6Address(text)
@@ -236,6 +248,7 @@ def _address(text: str) -> IPv6Address:
         raise ValueError(f"{text!r} is no IPv6 address") from None
 
 
+@lru_cache(CACHE_SIZE)
 def _network(text: str) -> IPv6Network:
     try:
         return IPv6Network(text)

@@ -221,6 +221,51 @@ def test_a_babeld_that_ends_is_started_again_and_meanwhile_nothing_is_known(
     assert "babeld ended" in caplog.text
 
 
+def test_one_that_hangs_up_on_us_is_asked_again_and_nothing_is_forgotten(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("re6st.process.END_TIME", 0.01)
+    connections = 0
+
+    async def hangs_up(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal connections
+        connections += 1
+        if connections == 2:  # before it has told everything
+            writer.write(f"ok\n{ROUTE}\n".encode())
+            await reader.readline()
+        else:
+            then = at_once if connections == 1 else None
+            await played(*[ROUTE.replace("9410", "9411")] * (connections - 1), then=then)(reader, writer)
+        writer.close()
+        await asyncio.Event().wait()
+
+    async def watch(kept: Babel, programs: FakePrograms) -> None:
+        await until(lambda: len(kept.table.routes) == 2)
+        assert len(programs.started) == 1
+        assert not programs.started[0].stopped
+
+    assert live(monkeypatch, tmp_path, [hangs_up], watch) == [1, 1, 2, 0]
+    assert caplog.text.count("babeld hung up on us") == 2
+
+
+def test_one_that_hangs_up_again_and_again_is_started_again(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("re6st.process.END_TIME", 0.01)
+    monkeypatch.setattr("re6st.babel.CONNECTIONS", 2)
+
+    async def hangs_up(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await played(then=at_once)(reader, writer)
+        writer.close()
+        await asyncio.Event().wait()
+
+    async def watch(_kept: Babel, programs: FakePrograms) -> None:
+        await until(lambda: len(programs.started) == 2)
+
+    live(monkeypatch, tmp_path, [hangs_up], watch)
+    assert "babeld ended (its socket was closed)" in caplog.text
+
+
 @pytest.mark.parametrize(
     ("first", "says"),
     [
@@ -233,6 +278,8 @@ def test_a_babeld_that_ends_is_started_again_and_meanwhile_nothing_is_known(
 def test_whatever_babeld_does_it_is_tried_again(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture, first: Script | int, says: str
 ) -> None:
+    monkeypatch.setattr("re6st.babel.BACKLOG", 1 << 16)
+
     async def watch(kept: Babel, programs: FakePrograms) -> None:
         await until(lambda: len(programs.started) >= 2 and kept.ready.is_set())
 
@@ -240,9 +287,11 @@ def test_whatever_babeld_does_it_is_tried_again(
     assert says in caplog.text
 
 
-@pytest.mark.parametrize("greeting", [b"", b"no\n", b"BABEL 1.0\nbad\n"])
+@pytest.mark.parametrize(
+    ("greeting", "says"), [(b"", "exit status 0"), (b"no\n", "its socket"), (b"BABEL 1.0\nbad\n", "its socket")]
+)
 def test_a_socket_that_says_no(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture, greeting: bytes
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture, greeting: bytes, says: str
 ) -> None:
     async def refuses(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(greeting)
@@ -251,7 +300,7 @@ def test_a_socket_that_says_no(
         await until(lambda: len(programs.started) >= 2 and kept.ready.is_set())
 
     live(monkeypatch, tmp_path, [refuses, played()], watch)
-    assert "its socket" in caplog.text
+    assert says in caplog.text
 
 
 def test_new_settings_restart_it_without_waiting_and_the_same_do_not(
