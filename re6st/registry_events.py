@@ -6,7 +6,7 @@ forgotten is in the database: certificates, and who was revoked why.
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from enum import StrEnum
@@ -50,6 +50,8 @@ class Events:
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self.listeners: set[Callable[[], None]] = set()
+        self.totals: Counter[Kind] = Counter()
+        """How many of each kind, since the start."""
         self._clock = clock
         self._number = 0
         self._events: dict[Kind, deque[Event]] = {kind: deque(maxlen=KEPT) for kind in Kind}
@@ -59,6 +61,7 @@ class Events:
         shown = "".join(letter if letter.isprintable() else "?" for letter in text[:TEXT_LIMIT])
         cn = None if prefix is None else prefix.cn
         self._number += 1
+        self.totals[kind] += 1
         event = Event(self._number, self._clock(), kind, cn, shown)
         events = self._events[kind]
         if events and (events[-1].text, events[-1].cn) == (event.text, event.cn):

@@ -12,7 +12,8 @@ import logging
 import re
 import resource
 import socket
-from collections.abc import Iterable, Mapping
+import time
+from collections.abc import Callable, Iterable, Mapping
 from http import HTTPStatus
 from typing import cast
 from urllib.parse import parse_qsl
@@ -55,6 +56,8 @@ class HttpServer:
     def __init__(self, registry: Registry, origins: Iterable[str] = ()) -> None:
         self._registry = registry
         self._origins = Origins(origins)
+        self.observed: Callable[[str, int, float], None] = lambda method, status, seconds: None
+        """Hears of each call: its method (`request` for none), the status of the answer, the seconds it took."""
         self._server: web.Server | None = None
         self._listening: list[asyncio.Server] = []
         self._limit = 0
@@ -113,23 +116,31 @@ class HttpServer:
         self._doors.pop(door, None)
 
     async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
+        started = time.monotonic()
+        name, response = await self._respond(request)
+        self.observed(name, response.status, time.monotonic() - started)
+        return response
+
+    async def _respond(self, request: web.BaseRequest) -> tuple[str, web.Response]:
+        """The name of the method, as far as it is one, and the answer."""
         name = "request"
         if request.raw_path == openapi.PATH:
             response = web.json_response(openapi.document())
             response.force_close()
-            return response
+            return "api", response
         try:
             method, arguments = parse_target(request.raw_path)
             name = method.name
             call = self._admit(method, arguments, request)
             body = await self._registry.call(call)
         except RpcError as error:
-            return self._refuse(request, name, error.status, str(error))
+            return name, self._refuse(request, name, error.status, str(error))
         except StoreError as error:
-            return self._refuse(request, name, HTTPStatus.SERVICE_UNAVAILABLE, str(error))
+            return name, self._refuse(request, name, HTTPStatus.SERVICE_UNAVAILABLE, str(error))
         except Exception as error:
             logger.debug("%s", name, exc_info=True)
-            return self._refuse(request, name, HTTPStatus.INTERNAL_SERVER_ERROR, f"{type(error).__name__}: {error}")
+            reason = f"{type(error).__name__}: {error}"
+            return name, self._refuse(request, name, HTTPStatus.INTERNAL_SERVER_ERROR, reason)
         if body is None:
             response = web.Response(status=HTTPStatus.NO_CONTENT)
         else:
@@ -138,7 +149,7 @@ class HttpServer:
             response.headers[HEADER] = call.session.ratchet.sign(body or b"")
         response.force_close()
         logger.info("%s %s: %d", request.remote, name, response.status)
-        return response
+        return name, response
 
     def _admit(self, method: Method, arguments: Mapping[str, str], request: web.BaseRequest) -> Call:
         """Check who calls (wire.md 3.2). Raises RpcError."""

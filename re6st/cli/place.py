@@ -14,10 +14,10 @@ HELP = "serve metrics for Prometheus there, at /metrics; without an address: on 
 
 def place(text: str) -> Place:
     """An argparse type: `:9326`, `10.0.0.1:9326` or `[fd00::1]:9326`."""
-    host, _, port = text.rpartition(":")
+    host, colon, port = text.rpartition(":")
     bare = host[1:-1] if host.startswith("[") and host.endswith("]") else host
     try:
-        if bare and (ip_address(bare).version == 6) != (bare != host):
+        if not colon or (bare and (ip_address(bare).version == 6) != (bare != host)):
             raise ValueError
     except ValueError:
         raise argparse.ArgumentTypeError(f"{text!r} is not of the form :PORT, ADDRESS:PORT or [ADDRESS]:PORT") from None

@@ -23,10 +23,12 @@ from re6st.cli.registry_web import WebError, WebPage
 from re6st.ledger import LedgerError
 from re6st.localnode import CONTROL_SOCKET, LocalNode
 from re6st.logs import LogHandler, in_journal, setup_logging
+from re6st.metrics_http import MetricsError, MetricsServer, listen
 from re6st.notify import Notifier
 from re6st.registry import Registry
 from re6st.registry_admin import Admin, AdminServer, socket_path
 from re6st.registry_http import HttpServer
+from re6st.registry_metrics import RegistryMetrics
 from re6st.store import Store, StoreError
 
 SERVING = "serving"
@@ -88,7 +90,8 @@ async def serve(config: Config, log: LogHandler | None) -> None:
         registry = Registry(config.authority, store, config.settings, node)
         admin = Admin(registry, config.authority, store, config.settings)
         page = _page(config, registry, admin, store)
-        await _serve(config, registry, AdminServer(admin, socket_path(config.database)), page, sockets, log)
+        metrics = _metrics(config, registry, store)
+        await _serve(config, registry, AdminServer(admin, socket_path(config.database)), page, metrics, sockets, log)
     except (LedgerError, StoreError) as error:
         raise ConfigError(f"database {config.database}: {error}") from None
     except ExceptionGroup as errors:
@@ -117,6 +120,23 @@ def _page(config: Config, registry: Registry, admin: Admin, store: Store) -> Web
     return page
 
 
+def _metrics(config: Config, registry: Registry, store: Store) -> tuple[RegistryMetrics, MetricsServer] | None:
+    """What counts, and what serves it, if that is wanted. Raises ConfigError."""
+    if config.metrics is None:
+        return None
+    figures = RegistryMetrics(
+        registry,
+        store,
+        lambda: config.authority.trust.ca.not_valid_after_utc.timestamp(),
+        grace=config.settings.grace,
+        per_node=config.metrics_per_node,
+    )
+    try:
+        return figures, MetricsServer(listen(config.metrics), figures.render)
+    except MetricsError as error:
+        raise ConfigError(str(error)) from None
+
+
 def _check_ca(config: Config, store: Store) -> None:
     """The CA must be the one that issued the certificates in the database. Raises ConfigError."""
     own = store.rows.registry_prefix()
@@ -140,6 +160,7 @@ async def _serve(
     registry: Registry,
     admin: AdminServer,
     page: WebPage | None,
+    metrics: tuple[RegistryMetrics, MetricsServer] | None,
     sockets: list[socket.socket],
     log: LogHandler | None,
 ) -> None:
@@ -155,6 +176,8 @@ async def _serve(
         registry.upkeep.trust_clock()
     await registry.upkeep.start()
     server = HttpServer(registry, config.origins)
+    if metrics is not None:
+        server.observed = metrics[0].observed
     await server.start(sockets)
     for each in sockets:
         logger.info("listening on %s port %d", *each.getsockname()[:2])
@@ -169,6 +192,8 @@ async def _serve(
             ]
             if page is not None:
                 tasks.append(group.create_task(page.run(), name="page"))
+            if metrics is not None:
+                tasks.append(group.create_task(metrics[1].run(), name="metrics"))
             await stop.wait()
             notifier.stopping()
             for task in tasks:

@@ -15,13 +15,14 @@ from typing import ParamSpec, TypeVar
 from cryptography.x509.oid import NameOID
 
 from re6st import MIN_PROTOCOL, PROTOCOL, cert, geoip
-from re6st.cli import registry_init, registry_web
+from re6st.cli import place, registry_init, registry_web
 from re6st.cli.options import OptionParser, integer
 from re6st.core.allocator import WHOLE_NETWORK, AllocationError, Allocator, Community, CommunityError, parse_communities
 from re6st.core.params import Parameters, ParamsError, check
 from re6st.core.prefix import Prefix
 from re6st.geoip import GeoIp, GeoIpError
 from re6st.mail import Mailer
+from re6st.metrics_http import Place
 from re6st.registry import Settings
 
 PROGRAM = "re6st-registry"
@@ -52,6 +53,8 @@ class Config:
     ipv6: str
     trust_clock: bool = False
     web: registry_web.WebConfig | None = None
+    metrics: Place | None = None
+    metrics_per_node: bool = False
 
 
 def make_parser() -> OptionParser:
@@ -87,6 +90,8 @@ def make_parser() -> OptionParser:
     parser.add_verbosity(1)
     add("--url", metavar="URL", help="how nodes reach this registry, for the invitations that `invite` prints")
     registry_web.add_options(parser)
+    add("--metrics", metavar=place.METAVAR, type=place.place, help=place.HELP)
+    add("--metrics-per-node", action="store_true", help="with --metrics: also when each node last called")
     add("--check-config", action="store_true", help="say what is wrong with options and files, and exit: 0 or 78")
     protocol = integer(MIN_PROTOCOL, PROTOCOL)
     add("--min-protocol", metavar="N", type=protocol, default=MIN_PROTOCOL, help="nodes older than this must stop")
@@ -177,6 +182,8 @@ def _read(options: argparse.Namespace, database: str) -> tuple[Config | None, li
         ipv6=options.ipv6_address,
         trust_clock=options.trust_clock,
         web=registry_web.configured(options),
+        metrics=options.metrics,
+        metrics_per_node=options.metrics_per_node,
     )
     return config, []
 
