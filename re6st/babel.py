@@ -30,7 +30,7 @@ UPDATE_FIRST, UPDATE_LAST = 1.0, 20.0
 UPDATE_GROWTH = 0.4
 """Seconds by the root of the number of routes, of about 25 bytes: 400 bytes a second with 40, 2 kB with 1,000."""
 SMOOTHING = 1
-"""Half-life, in seconds, of metrics in babel's choice of routes. With the default, 4, a dead link is left 1 s later,
+"""Half-life in seconds of metrics in babel's choice of routes. With the default, 4, a dead link is left 1 s later,
 and a new direct tunnel is used after 40 s, not 10; with 0 traffic jumps with each hello that a lossy link drops."""
 RTPROT_BOOT = 3
 PRIORITY = 1024
