@@ -45,7 +45,7 @@ def _metric(name: str, family: Family, samples: list[Sample]) -> Metric:
         histogram = HistogramMetricFamily(name, family.help, labels=family.labels)
         for sample in samples:
             if isinstance(sample.value, Durations):
-                bounds = [*(f"{bound:g}" for bound in BUCKETS), "+Inf"]
+                bounds = [*map(str, BUCKETS), "+Inf"]
                 counted = list(zip(bounds, accumulate(sample.value.counts), strict=True))
                 histogram.add_metric(sample.labels, counted, sample.value.total)
         return histogram

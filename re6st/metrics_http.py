@@ -26,6 +26,7 @@ TIMEOUT = 10.0
 """Seconds for a request, and again for reading the answer."""
 FRESH = 1.0
 """Seconds for which a page is good."""
+_IP_FREEBIND = 15  # ip(7); it holds for IPv6 too
 _LOOPBACK = ("127.0.0.1", "::1")
 
 log = logging.getLogger(__name__)
@@ -55,6 +56,8 @@ def listen(place: Place) -> list[socket.socket]:
             own.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             if own.family == socket.AF_INET6:
                 own.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            # An address of ours inside re6st is there only later.
+            own.setsockopt(socket.IPPROTO_IP, _IP_FREEBIND, 1)
             own.bind((host, place.port))
         except OSError as error:
             own.close()
