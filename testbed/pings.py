@@ -68,6 +68,17 @@ def ping(host: Host, address: IPv6Address, timeout: float = 2.0, size: int = 64)
     return ping_pairs([pair], timeout, size)[pair]
 
 
+def wait_answers(pairs: Iterable[Pair], timeout: float, pace: float = 0.02) -> float:
+    """Ping until each pair has got through once: how many seconds that took. Raises AssertionError."""
+    began, left = time.monotonic(), set(pairs)
+    while left:
+        if time.monotonic() > began + timeout:
+            silent = ", ".join(f"{host.name} -> {target}" for host, target in left)
+            raise AssertionError(f"not within {timeout:g} s: an answer of {silent}")
+        left -= {pair for pair, trip in ping_pairs(left, pace).items() if trip is not None}
+    return time.monotonic() - began
+
+
 class Pinger:
     """Pings an address from a host every `pace` seconds, and knows the longest time in which nothing came through.
 
