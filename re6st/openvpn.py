@@ -127,6 +127,7 @@ def client_command(
         *(("--verify-x509-name", peer.cn, "name") if peer else ()),
         *("--resolv-retry", "0", "--connect-retry", "1", "--connect-retry-max", "3", "--connect-timeout", "5"),
         *("--tls-exit", "--remap-usr1", "SIGTERM", "--management-up-down"),
+        # Also with --client, where the older software has --ping-restart: we start the next one, at another address.
         *("--ping-exit", str(settings.ping_exit)),
         *settings.extra,
     ]

@@ -94,7 +94,12 @@ def parser() -> OptionParser:
     reach.add_argument("--max-clients", metavar="N", type=integer(0, 100_000), help="per server; 0: no server")
 
     mesh = p.add_argument_group("mesh")
-    mesh.add_argument("--client-count", metavar="N", type=integer(0, 1000), help="client tunnels we open")
+    mesh.add_argument(
+        "--client-count",
+        metavar="N",
+        type=integer(0, 1000),
+        help="client tunnels we open; 0: wait for those who know us (the registry's node is known to all, others need -i)",
+    )
     mesh.add_argument(
         "--disable-proto",
         action="append",
