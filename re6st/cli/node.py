@@ -98,7 +98,7 @@ def parser() -> OptionParser:
         "--client-count",
         metavar="N",
         type=integer(0, 1000),
-        help="client tunnels we open; 0: wait for those who know us (the registry's node is known to all, others need -i)",
+        help="client tunnels we open; 0: wait for those who know us (all know the registry's node, others need -i)",
     )
     mesh.add_argument(
         "--disable-proto",
