@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import http.client
 import json
 import subprocess
 from functools import partial
@@ -24,12 +26,27 @@ def answer(node: Node, *words: str) -> Any:
     return json.loads(done.stdout)
 
 
+def metrics(node: Node, port: int) -> dict[str, float]:
+    """The samples of a page on the node's host, by name and labels as they stand there."""
+
+    def fetch() -> bytes:
+        with contextlib.closing(http.client.HTTPConnection("127.0.0.1", port, timeout=10)) as connection:
+            connection.connect()
+            connection.request("GET", "/metrics")
+            response = connection.getresponse()
+            assert response.status == 200, response.status
+            return response.read()
+
+    lines = node.host.namespace.call(fetch).decode().splitlines()
+    return {name: float(value) for name, _, value in (each.rpartition(" ") for each in lines if each[:1] != "#")}
+
+
 def is_well(node: Node) -> bool:
     return status(node).returncode == 0
 
 
 def test_an_operator_sees_a_network(bed: Bed) -> None:
-    network = Network(bed, 3)
+    network = Network(bed, 3, registry_options=["--metrics", ":9327"], node_options=["--metrics", ":9326"])
     # A chain, in which the third node reaches the second only through the first.
     first, second, third = network.nodes
     second.options += ["--max-clients", "0"]
@@ -74,6 +91,22 @@ def test_an_operator_sees_a_network(bed: Bed) -> None:
     assert "1 sent, 1 answered" in pinged.stdout
     assert pinged.returncode == 0
     assert status(third, "ping", "999/16", "-c", "1", "-t", "1").returncode == 1
+
+    # The same in figures.
+    figures = metrics(first, 9326)
+    assert figures["re6st_connected"] == 1
+    assert figures["re6st_nodes_reachable"] == 2
+    assert figures['re6st_tunnels{direction="in",state="up"}'] == 2
+    assert figures['re6st_child_up{program="babeld"}'] == figures['re6st_child_up{program="openvpn-tcp"}'] == 1
+    assert figures['re6st_routes{state="installed"}'] >= 2
+    assert figures[f're6st_neighbour_cost{{peer="{target}"}}'] < 65535
+    assert figures["process_resident_memory_bytes"] > 1 << 20
+    counted = metrics(first, 9327)
+    assert counted['re6st_registry_certificates{state="valid"}'] == 3
+    assert counted['re6st_registry_certificates_issued_total{kind="enrolment"}'] == 3
+    assert counted["re6st_registry_nodes_online"] == 3
+    assert counted['re6st_registry_http_requests_total{code="200",method="requestCertificate"}'] == 3
+    assert 0.9 < counted["re6st_registry_prefixes_free_ratio"] < 1
 
     # One that ends: the others say so.
     second.stop()
