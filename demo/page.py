@@ -207,6 +207,7 @@ class Simulation:
         finally:
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
+            page.close()
 
     async def close(self) -> None:
         await self.registry.upkeep.stop()

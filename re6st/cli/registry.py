@@ -82,6 +82,7 @@ async def serve(config: Config, log: LogHandler | None) -> None:
         _close(sockets)
         raise ConfigError(str(error)) from None
     node = LocalNode(network, config.run / CONTROL_SOCKET)
+    page: WebPage | None = None
     try:
         _check_ca(config, store)
         for community in config.settings.communities:
@@ -100,6 +101,8 @@ async def serve(config: Config, log: LogHandler | None) -> None:
             raise
         raise ConfigError(f"database {config.database}: {expected.exceptions[0]}") from None
     finally:
+        if page is not None:
+            page.close()
         node.close()
         store.close()
         _close(sockets)

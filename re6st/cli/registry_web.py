@@ -28,6 +28,7 @@ DEFAULT_PORT = 8326
 SOCKET_PATH_LIMIT = 107
 """Bytes of the path of a unix socket (unix(7))."""
 SOCKET_MODE = 0o660
+BACKLOG = 100
 
 
 class WebError(Exception):
@@ -116,7 +117,7 @@ def configured(options: argparse.Namespace) -> WebConfig | None:
 
 
 def listen(config: WebConfig) -> socket.socket | None:
-    """The bound socket; None, and a line in the log, where nobody asked for the page. Raises WebError."""
+    """The listening socket; None, and a line in the log, where nobody asked for the page. Raises WebError."""
     wanted = config.listen
     try:
         return _bound(wanted)
@@ -144,6 +145,7 @@ def _bound(wanted: Listen) -> socket.socket:
                 wanted.path.unlink()
             bound.bind(str(wanted.path))
             os.chmod(wanted.path, SOCKET_MODE)
+        bound.listen(BACKLOG)
     except OSError:
         bound.close()
         raise
@@ -187,13 +189,17 @@ class WebPage:
 
     async def run(self) -> None:
         """Serve until cancelled."""
-        await self._server.start(self._listening)
-        logger.info("the operator's page is at %s", self._config.listen.url or self._config.listen)
         try:
+            await self._server.start(self._listening)
+            logger.info("the operator's page is at %s", self._config.listen.url or self._config.listen)
             async with asyncio.TaskGroup() as group:
                 group.create_task(self.watch.run(), name="watch")
         finally:
             await self._server.stop()
-            if self._config.listen.path is not None:
-                with suppress(OSError):
-                    self._config.listen.path.unlink()
+
+    def close(self) -> None:
+        """Listen no more."""
+        self._listening.close()
+        if self._config.listen.path is not None:
+            with suppress(OSError):
+                self._config.listen.path.unlink()

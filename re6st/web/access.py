@@ -131,7 +131,10 @@ def is_same_origin(host: str, origin: str | None, fetch_site: str | None) -> boo
     """
     if fetch_site not in (None, "same-origin", "none"):
         return False
-    return origin is None or urlsplit(origin).netloc == host
+    try:
+        return origin is None or urlsplit(origin).netloc == host
+    except ValueError:
+        return False
 
 
 def is_plain_host(host: str) -> bool:

@@ -10,7 +10,7 @@ from re6st.core.prefix import Prefix
 from re6st.registry_report import Record, iso
 from re6st.web.watch import Picture
 
-NODES_LIMIT = 2000
+NODES_LIMIT = 1000
 """Nodes of one drawing; those that are online come first."""
 SVG_RADIUS = 480.0
 
@@ -27,7 +27,7 @@ def graph_record(picture: Picture, names: Iterable[Name], total: int) -> Record:
     known = {Prefix.from_bits(bits): (email, version) for bits, email, version in names}
     order = sorted(known, key=lambda prefix: (picture.is_online(prefix) is not True, prefix))[:NODES_LIMIT]
     places = {prefix: index for index, prefix in enumerate(order)}
-    graph = _alive(picture, order)
+    graph = _alive(picture, known)
     found = cuts(graph)
     own_peers = set(graph.get(picture.own, ())) if picture.own else set()
     degrees = {prefix: len(peers) for prefix, peers in graph.items()}

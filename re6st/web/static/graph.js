@@ -21,10 +21,10 @@
 
   const simulation = d3.forceSimulation([]).stop();
   simulation
-    .force("link", d3.forceLink([]).strength((link) => (link.alive ? 1 / Math.sqrt(Math.min(link.source.degree, link.target.degree) + 1) / 2 : 0)))
+    .force("link", d3.forceLink([]))
     .force("charge", d3.forceManyBody().theta(1.1))
-    .force("x", d3.forceX().strength(0.05))
-    .force("y", d3.forceY().strength(0.05))
+    .force("x", d3.forceX())
+    .force("y", d3.forceY())
     .force("collide", d3.forceCollide((node) => node.r + 3))
     .velocityDecay(0.45)
     .on("tick", () => {
@@ -45,7 +45,7 @@
     }
     const old = new Map(nodes.map((node) => [node.cn, node]));
     const first = !nodes.length;
-    const size = record.nodes.length < 60 ? 9 : record.nodes.length < 250 ? 6.5 : 5;
+    const size = record.nodes.length < 60 ? 8 : record.nodes.length < 250 ? 6 : 5;
     const fresh = record.nodes.map((node) => Object.assign(old.get(node.cn) || {}, node));
     fresh.forEach((node) => {
       node.degree = 0;
@@ -75,9 +75,17 @@
     showPath();
     search();
     simulation.nodes(nodes);
-    const distance = nodes.length < 60 ? 90 : nodes.length < 250 ? 70 : 60;
-    simulation.force("link").links(links).distance(distance);
-    simulation.force("charge").strength(nodes.length < 60 ? -260 : -130).distanceMax(nodes.length < 60 ? 600 : 900);
+    // A random mesh has no shape of its own: in a large one tunnels pull little, so that nodes keep a distance, except
+    // where a node hangs on few. The drawing is as wide as the window.
+    const large = nodes.length > 60;
+    const wide = Math.min(Math.max(box.clientWidth / Math.max(box.clientHeight, 1), 0.6), 1.7);
+    simulation.force("link").links(links).distance(large ? 30 : 110).strength((link) => {
+      const least = Math.min(link.source.degree, link.target.degree);
+      return !link.alive ? 0 : least < 4 ? 0.6 : large ? 0.5 / least / Math.sqrt(nodes.length) : 0.5 / Math.sqrt(least + 1);
+    });
+    simulation.force("charge").strength((node) => (node.state === "offline" ? -25 : large ? -60 : -340));
+    simulation.force("x").strength(0.06 / wide);
+    simulation.force("y").strength(0.06 * wide);
     if (first) {
       simulation.alpha(1).stop();
       const began = performance.now();  // most of the way at once, before anything is shown
@@ -172,7 +180,7 @@
     const ys = placed.map((node) => node.y);
     const left = Math.min(...xs), right = Math.max(...xs), top = Math.min(...ys), bottom = Math.max(...ys);
     const width = box.clientWidth, height = box.clientHeight, margin = 46;
-    const k = Math.min((width - 2 * margin) / Math.max(right - left, 1), (height - 2 * margin) / Math.max(bottom - top, 1), 1.6);
+    const k = Math.min((width - 2 * margin) / Math.max(right - left, 1), (height - 2 * margin) / Math.max(bottom - top, 1), 2);
     view = { k: Math.max(k, 0.02), x: width / 2 - k * (left + right) / 2, y: height / 2 - k * (top + bottom) / 2 };
   }
 
@@ -194,9 +202,9 @@
     const centre = hovered || selected;
     const near = centre ? new Set([centre, ...neighbours.get(centre) || []]) : null;
     const thin = 1 / view.k;
-    const crowd = links.length > 400 ? 0.22 : links.length > 120 ? 0.4 : 0.65;
+    const crowd = links.length > 400 ? 0.16 : links.length > 120 ? 0.4 : 0.8;
 
-    lines(links.filter((edge) => edge.alive && !edge.cut), colours.edge, near ? crowd / 2.5 : crowd, thin, []);
+    lines(links.filter((edge) => edge.alive && !edge.cut), colours.edge, near ? crowd / 2.5 : crowd, (links.length > 120 ? 1 : 1.4) * thin, []);
     lines(links.filter((edge) => edge.cut), colours.warn, 0.9, 1.6 * thin, [6 * thin, 4 * thin]);
     lines(links.filter((edge) => !edge.alive), colours.gone, 0.35, thin, [2 * thin, 5 * thin]);
     if (centre) {
@@ -212,16 +220,21 @@
       const faded = (near && !near.has(node) && !path.has(node)) || (found && !found.has(node));
       context.globalAlpha = faded ? 0.25 : 1;
       context.beginPath();
-      context.arc(node.x, node.y, node.r, 0, 2 * Math.PI);
+      context.arc(node.x, node.y, radius(node), 0, 2 * Math.PI);
       context.fillStyle = node.state === "offline" ? colours.panel : colours[node.state];
       context.fill();
       if (node.state === "offline" || node.cut || node === selected) {
         context.strokeStyle = node === selected ? colours.link : node.cut ? colours.warn : colours.offline;
-        context.lineWidth = Math.max(2.5, 2 * thin);
+        context.lineWidth = 2 * thin;
         context.stroke();
       }
     }
     labels(near);
+  }
+
+  // Nodes stay large enough to be seen, however far away one looks.
+  function radius(node) {
+    return Math.max(node.r, (node.state === "registry" ? 6 : 3.6) / view.k);
   }
 
   function lines(edges, colour, alpha, width, dash) {
@@ -247,7 +260,7 @@
     context.textBaseline = "middle";
     context.lineJoin = "round";
     for (const node of wanted) {
-      const x = node.x + node.r + 4 / view.k;
+      const x = node.x + radius(node) + 4 / view.k;
       context.globalAlpha = 0.85;
       context.strokeStyle = colours.panel;
       context.lineWidth = 4 / view.k;
@@ -274,7 +287,7 @@
     const reach = 8 / view.k;
     let best = null, least = Infinity;
     for (const node of nodes) {
-      const distance = Math.hypot(node.x - x, node.y - y) - node.r;
+      const distance = Math.hypot(node.x - x, node.y - y) - radius(node);
       if (distance < reach && distance < least) [best, least] = [node, distance];
     }
     return best;

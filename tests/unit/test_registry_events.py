@@ -1,0 +1,59 @@
+"""What a registry remembers of what happened."""
+
+from __future__ import annotations
+
+from re6st.core.prefix import Prefix
+from re6st.registry_events import KEPT, TEXT_LIMIT, Events, Kind
+
+A, B = Prefix(0, 16), Prefix(1, 16)
+
+
+def make() -> tuple[Events, list[float]]:
+    now = [100.0]
+    return Events(lambda: now[0]), now
+
+
+def test_newest_first_and_by_kind_or_node() -> None:
+    events, now = make()
+    events.note(Kind.ENROLLED, "certificate 1", A)
+    now[0] = 101
+    events.note(Kind.MAIL, "sent")
+    events.note(Kind.REVOKED, "stolen", A)
+    assert [event.kind for event in events.newest(9)] == [Kind.REVOKED, Kind.MAIL, Kind.ENROLLED]
+    assert [event.time for event in events.newest(1, Kind.ENROLLED)] == [100]
+    assert [event.text for event in events.newest(9, cn="0/16")] == ["stolen", "certificate 1"]
+    assert events.newest(9, cn=B.cn) == []
+
+
+def test_equal_ones_in_a_row_are_counted() -> None:
+    events, now = make()
+    for now[0] in (1.0, 2.0, 3.0):
+        events.note(Kind.REFUSED, "wrong")
+    (event,) = events.newest(9)
+    assert (event.count, event.time) == (3, 3.0)
+
+
+def test_a_flood_of_refusals_pushes_nothing_else_out() -> None:
+    events, _ = make()
+    events.note(Kind.REVOKED, "stolen", A)
+    for number in range(3 * KEPT):
+        events.note(Kind.REFUSED, f"wrong {number}")
+    assert len(events.newest(10 * KEPT)) == KEPT + 1
+
+
+def test_text_from_outside_is_cut_and_made_printable() -> None:
+    events, _ = make()
+    events.note(Kind.REFUSED, "a\x1b[2J\n" + "b" * 1000)
+    (event,) = events.newest(1)
+    assert event.text.startswith("a?[2J?b")
+    assert len(event.text) == TEXT_LIMIT
+
+
+def test_listeners_hear_of_what_changes_something() -> None:
+    events, _ = make()
+    heard: list[int] = []
+    events.listeners.add(lambda: heard.append(1))
+    events.note(Kind.REFUSED, "wrong")
+    assert not heard
+    events.note(Kind.RENEWED, "1 became 2", A)
+    assert heard == [1]

@@ -1,0 +1,428 @@
+"""The operator's page over HTTP, with a real registry and a mesh that is made up: what it shows, does and refuses."""
+
+from __future__ import annotations
+
+import asyncio
+import csv
+import json
+import re
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from html import escape
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+
+from demo.page import Simulation
+from re6st.cli.registry_web import Listen, WebPage
+from re6st.core.prefix import Prefix
+from re6st.registry_admin import AdminError
+from re6st.registry_events import Kind
+from re6st.web.render import STATIC, csv_text
+
+VIEWS = {
+    "/": "/overview.json",
+    "/nodes": "/nodes.json",
+    "/nodes/1/16": "/nodes/1/16.json",
+    "/nodes/1/16/revoke": "/nodes/1/16/revoke.json",
+    "/tokens": "/tokens.json",
+    "/revoked": "/revoked.json",
+    "/network": "/network.json",
+    "/topology": "/topology.json",
+    "/events": "/events.json",
+}
+"""Every view, and its twin."""
+OTHERS = ("/nodes.csv", "/topology.dot", "/stream")
+FORMS = ("/tokens", "/tokens/delete", "/nodes/1/16/revoke", "/network/rotate")
+STRANGER = {"X-Forwarded-For": "203.0.113.5"}
+HOSTILE = '"><script>alert(1)</script>@evil.example'
+
+
+@dataclass
+class Answer:
+    status: int
+    headers: dict[str, str]
+    text: str
+
+    @property
+    def json(self) -> dict[str, Any]:
+        found: dict[str, Any] = json.loads(self.text)
+        return found
+
+
+class Browser:
+    """Asks for pages as a browser does: it keeps its cookie, and sends the forms of the last page."""
+
+    def __init__(self, client: aiohttp.ClientSession, simulation: Simulation, page: WebPage) -> None:
+        self.client = client
+        self.simulation = simulation
+        self.page = page
+
+    async def get(self, path: str, **headers: str) -> Answer:
+        return await self._ask("GET", path, None, headers)
+
+    async def post(self, path: str, form: Mapping[str, str] | None = None, /, **headers: str) -> Answer:
+        """Send a form, with the token of the visitor."""
+        shown = await self.get("/tokens", **headers)
+        match = re.search(r'name="form" value="(\w+)"', shown.text)
+        return await self._ask("POST", path, {"form": match[1] if match else "", **(form or {})}, headers)
+
+    async def _ask(self, method: str, path: str, form: dict[str, str] | None, headers: dict[str, str]) -> Answer:
+        sent = {name.replace("_", "-"): value for name, value in headers.items()}
+        url = f"http://127.0.0.1{path}"
+        async with self.client.request(method, url, data=form, headers=sent, allow_redirects=False) as response:
+            return Answer(response.status, dict(response.headers), await response.text())
+
+    async def bare(self, method: str, path: str, form: dict[str, str], **headers: str) -> Answer:
+        """Without the token of a visitor."""
+        return await self._ask(method, path, form, headers)
+
+
+Test = Callable[[Browser], Awaitable[None]]
+
+
+@asynccontextmanager
+async def serving(directory: Path, nodes: int, *, always_login: bool = False) -> AsyncIterator[Browser]:
+    simulation = Simulation(directory, nodes)
+    path = directory / "page.sock"
+    try:
+        await simulation.fill()
+        async with simulation.serve(Listen(path=path), always_login=always_login) as page:
+            jar = aiohttp.CookieJar(unsafe=True)  # 127.0.0.1 has no name
+            connector = aiohttp.UnixConnector(str(path))
+            async with aiohttp.ClientSession(connector=connector, cookie_jar=jar) as client:
+                yield Browser(client, simulation, page)
+    finally:
+        await simulation.close()
+
+
+def run(directory: Path, test: Test, nodes: int = 12, *, always_login: bool = False) -> None:
+    async def main() -> None:
+        async with asyncio.timeout(60), serving(directory, nodes, always_login=always_login) as browser:
+            await test(browser)
+
+    asyncio.run(main())
+
+
+# --- who comes in ---
+
+
+def test_every_view_has_a_twin_and_the_same_headers(tmp_path: Path) -> None:
+    async def test(browser: Browser) -> None:
+        for path, twin in VIEWS.items():
+            page, record = await browser.get(path), await browser.get(twin)
+            assert page.status == record.status == 200, (path, page.text)
+            assert page.headers["Content-Type"].startswith("text/html")
+            assert record.json["schema"] == 1
+            for each in (page, record):
+                policy = each.headers["Content-Security-Policy"]
+                assert "default-src 'none'" in policy
+                assert "unsafe" not in policy
+                assert "frame-ancestors 'none'" in policy
+                assert each.headers["X-Content-Type-Options"] == "nosniff"
+                assert each.headers["Cache-Control"] == "no-store"
+
+    run(tmp_path, test)
+
+
+def test_pages_have_nothing_inline_and_nothing_from_elsewhere(tmp_path: Path) -> None:
+    async def test(browser: Browser) -> None:
+        for path in VIEWS:
+            text = (await browser.get(path)).text
+            assert not re.search(r"<script(?![^>]*\bsrc=)|\bon\w+=|<style|\bstyle=|javascript:", text), path
+            for target in re.findall(r'(?:src|href|action)="([^"]*)"', text):
+                assert target.startswith(("/", "#")), target
+                assert not target.startswith("//")
+                if target.startswith("/static/"):
+                    assert (await browser.get(target)).status == 200, target
+
+    run(tmp_path, test)
+
+
+def test_a_stranger_is_asked_to_log_in_for_all_of_it(tmp_path: Path) -> None:
+    async def test(browser: Browser) -> None:
+        for path in [*VIEWS, *OTHERS]:
+            answer = await browser.get(path, **STRANGER)
+            assert (answer.status, answer.headers.get("Location")) == (303, "/login"), path
+        for path in VIEWS.values():
+            assert (await browser.get(path, **STRANGER)).status == 401, path
+        for path in FORMS:
+            assert (await browser.post(path, {"confirm": "1/16"}, **STRANGER)).status == 401, path
+        page = await browser.get("/login", **STRANGER)
+        assert page.status == 200
+        assert "Nodes" not in page.text, "no view is offered"
+
+    run(tmp_path, test)
+
+
+def test_a_link_logs_in_and_a_session_ends(tmp_path: Path) -> None:
+    async def test(browser: Browser) -> None:
+        made = await browser.simulation.admin.call("web-login", {})
+        assert made["url"] is None, "it is served on a unix socket"
+        token = made["path"].partition("token=")[2]
+        page = await browser.get(made["path"], **STRANGER)
+        assert token in page.text
+        wrong = await browser.bare("POST", "/login", {"token": token[::-1]}, **STRANGER)
+        assert wrong.status == 403
+        entered = await browser.bare("POST", "/login", {"token": token}, **STRANGER)
+        assert entered.status == 303
+        cookie = entered.headers["Set-Cookie"]
+        assert "HttpOnly" in cookie
+        assert "SameSite=Strict" in cookie
+        assert (await browser.get("/nodes", **STRANGER)).status == 200
+        assert (await browser.bare("POST", "/login", {"token": token}, **STRANGER)).status in (400, 403), "it is used"
+        assert (await browser.post("/logout", **STRANGER)).status == 303
+        assert (await browser.get("/nodes", **STRANGER)).status == 303
+
+    run(tmp_path, test)
+
+
+def test_this_machine_too_logs_in_where_that_is_wanted(tmp_path: Path) -> None:
+    async def test(browser: Browser) -> None:
+        assert (await browser.get("/nodes.json")).status == 401
+        assert (await browser.get("/static/style.css")).status == 200
+
+    run(tmp_path, test, always_login=True)
+
+
+def test_a_name_of_somebody_elses_is_not_let_in(tmp_path: Path) -> None:
+    async def test(browser: Browser) -> None:
+        assert (await browser.get("/nodes.json", Host="rebinding.example")).status == 401
+
+    run(tmp_path, test)
+
+
+@pytest.mark.parametrize("path", FORMS)
+def test_forged_forms_change_nothing(tmp_path: Path, path: str) -> None:
+    async def test(browser: Browser) -> None:
+        form = {"confirm": "1/16" if "revoke" in path else "yes", "id": "x"}
+        assert (await browser.bare("POST", path, form)).status == 400
+        assert (await browser.bare("POST", path, form | {"form": "0" * 64})).status == 400
+        assert (await browser.post(path, form, Origin="http://evil.example")).status == 400
+        assert (await browser.post(path, form, Origin="null")).status == 400
+        assert (await browser.post(path, form, Sec_Fetch_Site="cross-site")).status == 400
+        assert (await browser.get(f"{path}?confirm=1/16")).status in (200, 404, 405), "a GET changes nothing"
+        record = (await browser.get("/overview.json")).json
+        assert (record["tokens"], record["revoked"], record["keys"]) == (0, 0, "stable")
+
+    run(tmp_path, test)
+
+
+def test_odd_requests_are_refused_in_one_line(tmp_path: Path) -> None:
+    async def test(browser: Browser) -> None:
+        for path in ("/nothing", "/nodes/99/16", "/nodes/99999/16", "/static/../server.py", "/static/nothing.js"):
+            assert (await browser.get(path)).status == 404, path
+        missing = await browser.get("/nodes/9999/16.json")
+        assert (missing.status, missing.json["error"]) == (404, "9999/16: no such node")
+        assert (await browser.post("/tokens", {"email": "x" * 20_000})).status == 413
+        for query in ("page=-1", "page=x", "sort=;drop", "state=zz", "search=%00%ff", "search=99999999999999999999"):
+            assert (await browser.get(f"/nodes?{query}")).status == 200, query
+        for path in ("/tokens?after=x", "/events?kind=x"):
+            assert (await browser.get(path)).status == 200, path
+        assert (await browser.get("/revoked?after=x")).status == 400
+
+    run(tmp_path, test)
+
+
+# --- what it shows ---
+
+
+def test_nodes_are_found_sorted_and_in_pages(tmp_path: Path) -> None:
+    async def test(browser: Browser) -> None:
+        async def cns(query: str) -> list[str]:
+            return [node["cn"] for node in (await browser.get(f"/nodes.json?{query}")).json["nodes"]]
+
+        everyone = await cns("")
+        assert len(everyone) == 50
+        assert everyone[:2] == ["0/16", "1/16"]
+        assert len(await cns("page=3")) == 20
+        assert await cns("page=9") == []
+        node = (await browser.get("/nodes/7/16.json")).json
+        for search in ("7/16", node["address"], node["subnet"], str(node["serial"]), node["email"]):
+            assert await cns(f"search={search}") == ["7/16"], search
+        assert await cns("search=%25") == [], "no wildcard"
+        assert (await cns("sort=address&descending=1"))[0] == "119/16"
+        ends = [each["expires"] for each in (await browser.get("/nodes.json?sort=expires")).json["nodes"]]
+        assert ends == sorted(ends)
+        away = [prefix.cn for prefix in sorted(browser.simulation.node.away)]
+        assert await cns("state=offline") == away
+        table = list(csv.DictReader((await browser.get("/nodes.csv")).text.splitlines()))
+        assert len(table) == 120
+        assert table[7]["email"] == node["email"]
+
+    run(tmp_path, test, 120)
+
+
+def test_an_email_address_is_no_html_and_no_formula(tmp_path: Path) -> None:
+    async def test(browser: Browser) -> None:
+        simulation = browser.simulation
+
+        def spoil(ledger: Any) -> None:
+            ledger._db.execute("UPDATE re6st_seen SET software = ?1 WHERE prefix = ?2", (HOSTILE, Prefix(1, 16).bits))
+
+        await simulation.store.call(spoil)
+        simulation.registry.events.note(Kind.REFUSED, HOSTILE)
+        await simulation.registry.new_token(HOSTILE, 16)
+        for path in VIEWS:
+            assert "<script>alert" not in (await browser.get(path)).text, path
+        for path in ("/nodes/1/16", "/tokens", "/events"):
+            assert escape(HOSTILE)[:20].replace("&quot;", "&#34;") in (await browser.get(path)).text, path
+        found = await browser.get("/nodes?search=%22%3E%3Cscript%3E")
+        assert '"><script>' not in found.text
+
+    run(tmp_path, test)
+    row = dict.fromkeys(("cn", "subnet", "address", "online", "seen", "version", "protocol", "tunnels"), "")
+    row |= dict.fromkeys(("issued", "expires", "serial", "revoked"), "")
+    assert "'=cmd" in csv_text([row | {"email": "=cmd|' /C calc'!A0"}])
+
+
+def test_no_secret_is_on_any_page(tmp_path: Path) -> None:
+    async def test(browser: Browser) -> None:
+        simulation = browser.simulation
+        token = await simulation.registry.new_token("a@example.org", 16)
+        keys = [simulation.store.rows.config(f"babel_hmac{number}") for number in range(3)]
+        secrets = [token, *(form for key in keys if key for form in (key.hex(), repr(key)[2:-1]))]
+        for path in [*VIEWS, *VIEWS.values(), "/nodes.csv"]:
+            text = (await browser.get(path)).text
+            assert not [secret for secret in secrets if secret in text], path
+            assert "PRIVATE" not in text
+            assert "hmac" not in text.lower()
+
+    run(tmp_path, test)
+
+
+def test_the_topology_tells_who_falls_off(tmp_path: Path) -> None:
+    async def test(browser: Browser) -> None:
+        while not (record := (await browser.get("/topology.json")).json)["tunnels"]:
+            await asyncio.sleep(0.05)
+        nodes = {node["cn"]: node for node in record["nodes"]}
+        assert nodes["0/16"]["state"] == "registry"
+        assert {node["state"] for node in nodes.values()} >= {"direct", "indirect", "offline"}
+        end, *hanging = (f"{number}/16" for number in (37, 38, 39))
+        assert nodes[end]["cut"]
+        assert not nodes[hanging[0]]["cut"]
+        cut = {record["nodes"][edge["from"]]["cn"] for edge in record["tunnels"] if edge["cut"]}
+        assert cut == set(hanging)
+        page = (await browser.get("/topology")).text
+        assert page.count("<circle") == 40
+        assert f'"{hanging[0]}" -> "{end}" [style=dashed]' in (await browser.get("/topology.dot")).text
+
+    run(tmp_path, test, 40)
+
+
+def test_a_node_that_goes_is_told_at_once(tmp_path: Path) -> None:
+    async def test(browser: Browser) -> None:
+        node = browser.simulation.node
+        gone = Prefix(3, 16)
+        node.away.discard(gone)
+        assert (await browser.get("/nodes/3/16.json")).json["online"]
+        async with browser.client.get("http://127.0.0.1/stream") as stream:
+            first = await stream.content.readline()
+            node.away.add(gone)
+            while (line := await stream.content.readline()) == first or not line.startswith(b"data: "):
+                pass
+        record = (await browser.get("/nodes/3/16.json")).json
+        assert not record["online"]
+        assert record["events"][0]["kind"] == "offline"
+        assert 'class="dot offline"' in (await browser.get("/nodes?search=3/16")).text
+
+    run(tmp_path, test)
+
+
+def test_ten_thousand_nodes(tmp_path: Path) -> None:
+    async def test(browser: Browser) -> None:
+        await browser.get("/")
+        times = {}
+        for path in ("/", "/nodes", "/nodes?page=199&sort=email", "/nodes?search=alice", "/nodes?state=offline",
+                     "/topology", "/topology.json"):  # fmt: skip
+            began = time.monotonic()
+            assert (await browser.get(path)).status == 200
+            times[path] = time.monotonic() - began
+        print({path: round(seconds, 3) for path, seconds in times.items()})
+        assert max(times.values()) < 10
+
+    run(tmp_path, test, 10_000)
+
+
+# --- what it does ---
+
+
+def test_a_token_is_made_shown_once_and_deleted(tmp_path: Path) -> None:
+    async def test(browser: Browser) -> None:
+        page = await browser.post("/tokens", {"email": "new@example.org", "days": "7"})
+        assert page.status == 200
+        match = re.search(r"re6st-conf --join [^<]*token=([a-z]{8})", page.text)
+        assert match, page.text
+        assert "https://re6st.example.org/#sha256:" in page.text
+        assert match[1] not in (await browser.get("/tokens")).text
+        (token,) = (await browser.get("/tokens.json")).json["tokens"]
+        assert token["token"] == match[1][:2] + "•" * 6
+        assert (await browser.post("/tokens/delete", {"id": token["id"]})).status == 303
+        assert (await browser.get("/tokens.json")).json["tokens"] == []
+        assert (await browser.post("/tokens/delete", {"id": token["id"]})).status == 404
+        for form in ({"email": "x y"}, {"days": "0"}, {"days": "-1"}, {"days": "1e9"}, {"prefix_length": "129"}):
+            assert (await browser.post("/tokens", form)).status == 400, form
+
+    run(tmp_path, test)
+
+
+def test_a_node_is_revoked_when_its_name_is_typed(tmp_path: Path) -> None:
+    async def test(browser: Browser) -> None:
+        for typed in ("", "2/16", "1/16x"):
+            refused = await browser.post("/nodes/1/16/revoke", {"confirm": typed})
+            assert refused.status == 400
+            assert "nothing was revoked" in refused.text
+        done = await browser.post("/nodes/1/16/revoke", {"confirm": " 1/16 ", "reason": "stolen"})
+        assert (done.status, done.headers["Location"]) == (303, "/revoked")
+        (row,) = (await browser.get("/revoked.json")).json["revoked"]
+        assert (row["cn"], row["reason"]) == ("1/16", "stolen")
+        assert (await browser.get("/nodes/1/16")).status == 404
+        assert (await browser.post("/nodes/1/16/revoke", {"confirm": "1/16"})).status == 404
+        events = (await browser.get("/events.json?kind=revoked")).json["events"]
+        assert [(event["cn"], event["text"]) for event in events] == [("1/16", "node 1/16: stolen")]
+
+    run(tmp_path, test)
+
+
+def test_only_a_certificate_is_revoked(tmp_path: Path) -> None:
+    async def test(browser: Browser) -> None:
+        assert (await browser.post("/nodes/2/16/revoke", {"confirm": "2/16", "keep": "1"})).status == 303
+        node = (await browser.get("/nodes/2/16.json")).json
+        assert node["revoked"]
+        again = await browser.post("/nodes/2/16/revoke", {"confirm": "2/16", "keep": "1"})
+        assert again.status == 409
+        assert "revoked already" in again.text
+
+    run(tmp_path, test)
+
+
+def test_the_key_is_changed_step_by_step(tmp_path: Path) -> None:
+    async def test(browser: Browser) -> None:
+        assert (await browser.post("/network/rotate")).status == 400
+        assert (await browser.post("/network/rotate", {"confirm": "yes"})).status == 303
+        assert (await browser.get("/network.json")).json["keys"] == "phase 1"
+
+    run(tmp_path, test)
+
+
+def test_without_a_page_there_is_no_login(tmp_path: Path) -> None:
+    async def main() -> None:
+        simulation = Simulation(tmp_path, 1)
+        await simulation.fill()
+        try:
+            with pytest.raises(AdminError, match="no operator's page"):
+                await simulation.admin.call("web-login", {})
+        finally:
+            await simulation.close()
+
+    asyncio.run(main())
+
+
+def test_the_libraries_come_with_their_licence() -> None:
+    licences = (STATIC / "LICENSES").read_text()
+    for path in STATIC.glob("*.min.js"):
+        assert path.name in licences
