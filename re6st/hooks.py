@@ -15,7 +15,7 @@ from pathlib import Path
 
 from re6st.process import Child, birth, status_text
 
-NOTE = "re6stnet-daemons.json"
+NOTE = "re6stnet-daemons.pids"
 """In the run directory: which processes those of --daemon are."""
 NOTE_LIMIT = 1 << 16
 

@@ -251,10 +251,17 @@ class Kernel:
         """
         removed = []
         for link in self._netlink.links():
-            if OUR_LINK.fullmatch(link.name) and link.kind == "tun" and not (kept and link.name in kept.links):
+            if not OUR_LINK.fullmatch(link.name) or link.kind != "tun":
+                continue
+            if kept is None:
                 with suppress(NetlinkError):
                     self._netlink.delete_link(link.index)
                     removed.append(f"interface {link.name}")
+                continue
+            # A babeld that runs on would not notice that one went, if another came at once.
+            self._links.append(link.name)
+            if link.name not in kept.links:
+                await self.set_down(link.name)
         for route in self._netlink.routes(socket.AF_INET, protocol=RTPROT_RE6ST):
             if kept and str(route.destination.network_address) in kept.hosts:
                 self._keep(route)

@@ -36,7 +36,8 @@ class RemoteGateways:
         """Have routes to these endpoints meanwhile."""
         taken = []
         try:
-            for ip in dict.fromkeys(_ipv4(endpoint.host) for endpoint in endpoints) if self._gateways else ():
+            used = self._gateways or self._found
+            for ip in dict.fromkeys(_ipv4(endpoint.host) for endpoint in endpoints) if used else ():
                 if ip is not None:
                     taken.append(ip)
                     await self._take(ip)

@@ -519,6 +519,7 @@ def _processes(namespaces: Iterable[Path]) -> Iterator[tuple[int, list[str]]]:
             try:
                 if os.stat(f"/proc/{entry}/ns/net").st_ino in wanted:
                     words = Path(f"/proc/{entry}/cmdline").read_bytes().split(b"\0")[:-1]
-                    yield int(entry), [word.decode(errors="replace") for word in words]
+                    if words:  # else it is ending
+                        yield int(entry), [word.decode(errors="replace") for word in words]
             except OSError:
                 continue  # ended meanwhile, or a zombie

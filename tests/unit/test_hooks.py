@@ -73,7 +73,7 @@ def test_the_daemons_of_a_run_that_was_killed_are_ended_and_nothing_else(
         await hooks().clear()
         bystander = subprocess.Popen(["sleep", "60"])
         try:
-            for text in (f"[[{bystander.pid}, {born}]]", "[[1]]", "{", "", "[[0, null]]"):
+            for text in (f"[[{bystander.pid}, {(birth(bystander.pid) or 0) + 1}]]", "[[1]]", "{", "", "[[0, null]]"):
                 (tmp_path / NOTE).write_text(text)
                 await hooks().clear()
             assert bystander.poll() is None
