@@ -1,13 +1,15 @@
 """How long traffic stops when something breaks: a ping every 20 ms while it happens.
 
 Two nodes, A and B, and two more, all with default settings. Each case breaks one thing that the traffic from A to B
-needs at that moment; the figure is the longest time in which no ping came through, in seconds.
+needs at that moment; the figure is the longest time in which no ping came through, in seconds. Cases follow each other
+on one network, which is whole again between them; every run has a network of its own. yggdrasil and tinc get the same
+silent cut, in the same run.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
+import contextlib
 import os
 import signal
 import statistics
@@ -17,8 +19,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from bench.support.others import KINDS, Tinc, UnavailableError, Yggdrasil
+from bench.support.results import keep, say
 from testbed import Bed, Network, Node, wait_until
-from testbed.pings import Pinger
+from testbed.pings import Pinger, wait_answers
 
 FORMS = 120
 PACE = 0.02
@@ -26,6 +30,8 @@ BEFORE = 1.0
 """Seconds of pings before the event."""
 CALM = 6.0
 """Seconds without a loss after which nothing more is expected."""
+OTHERS_LOOK = 100.0
+"""The same for other programs: tinc asks for a sign of life once a minute."""
 SLOW = 0.3
 """Seconds that an answer may take."""
 LOSS = 30
@@ -35,14 +41,22 @@ class CaseError(Exception):
     """The network is not in the state that a case begins with."""
 
 
+Repair = Callable[[], object]
+
+
 @dataclass(frozen=True)
 class Case:
-    """What is broken, whether a relay is needed between A and B, and for how many seconds we look."""
+    """What is broken, whether a relay is needed between A and B, and for how many seconds we look.
+
+    `event` breaks it, and returns what repairs it.
+    """
 
     name: str
-    event: Callable[[Network], None]
+    event: Callable[[Network], Repair]
     relayed: bool = False
     look: float = 20.0
+    until_clean: bool = False
+    """The figure is the time until no ping is lost any more."""
 
 
 def next_hop(network: Network, source: Node, target: Node) -> Node | None:
@@ -82,81 +96,119 @@ def openvpn(network: Network, *, client: bool) -> list[int]:
     return found
 
 
-def kill(pids: Sequence[int]) -> None:
+def kill(pids: Sequence[int]) -> Repair:
     if not pids:
         raise CaseError("no process to kill")
     for pid in pids:
         os.kill(pid, signal.SIGKILL)
+    return lambda: None
 
 
-def freeze(network: Network) -> None:
-    for pid in relay(network).host.processes():
+def freeze(network: Network) -> Repair:
+    pids = list(relay(network).host.processes())
+    for pid in pids:
         os.kill(pid, signal.SIGSTOP)
 
+    def thaw() -> None:
+        for pid in pids:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGCONT)
 
-def kill_daemon(network: Network) -> None:
+    return thaw
+
+
+def power_off(network: Network) -> Repair:
+    """The relay loses its power: every process of it, and every connection that it had."""
+    node = relay(network)
+    node.kill()
+    node.host.cut()
+    kill([pid for pid in node.host.processes() if network.registry_process and pid != network.registry_process.pid])
+
+    def power_on() -> None:
+        node.host.restore()
+        node.start()
+
+    return power_on
+
+
+def cut_relay(network: Network) -> Repair:
+    host = relay(network).host
+    host.cut()
+    return host.restore
+
+
+def kill_daemon(network: Network) -> Repair:
     """A's daemon alone dies, and is started again as a supervisor would."""
     a, _ = ends(network)
     a.kill()
     time.sleep(1)
     a.start()
+    return lambda: None
 
 
-def cut_direct(network: Network) -> None:
-    a, b = (node.host for node in ends(network))
-    a.lose(b)
+def lose(percent: int) -> Callable[[Network], Repair]:
+    def event(network: Network) -> Repair:
+        a, b = (node.host for node in ends(network))
+        a.lose(b, percent)
+        return lambda: a.find(b)
 
-
-def lossy_direct(network: Network) -> None:
-    a, b = (node.host for node in ends(network))
-    a.lose(b, LOSS)
+    return event
 
 
 CASES = (
-    Case("link in use is cut", cut_direct),
-    Case("relay dies", lambda network: relay(network).host.cut(), relayed=True),
-    Case("relay freezes", freeze, relayed=True),
     Case("OpenVPN client killed", lambda network: kill(openvpn(network, client=True))),
     Case("OpenVPN server killed", lambda network: kill(openvpn(network, client=False))),
     Case("babeld killed", lambda network: kill(ends(network)[0].pids("babeld"))),
     Case("daemon killed, started again", kill_daemon),
-    Case(f"{LOSS}% loss on the link in use", lossy_direct, look=25.0),
+    Case("link in use is cut", lose(100)),
+    Case(f"{LOSS}% loss on the link in use", lose(LOSS), look=25.0, until_clean=True),
+    Case("relay is cut off", cut_relay, relayed=True),
+    Case("relay dies", power_off, relayed=True),
+    Case("relay freezes", freeze, relayed=True),
 )
 
 
-def measure(case: Case, registry_options: Sequence[str]) -> float:
-    """One run on a bed of its own: the outage in seconds; for loss, the time until no ping is lost any more."""
+def settled(network: Network, *, relayed: bool) -> bool:
+    """Whether A reaches B as the cases want it, and others stand ready."""
+    a, b = ends(network)
+    hop, back = next_hop(network, a, b), next_hop(network, b, a)
+    others = [n for n in network.nodes if n not in (a, b)]
+    spare = [n for n in others if next_hop(network, a, n) is n and next_hop(network, n, b) is b]
+    if relayed:
+        return hop in others and back in others and len(spare) == len(others)
+    return hop is b and back is a and bool(spare)
+
+
+def measure(cases: Sequence[Case], registry_options: Sequence[str], calm: float = CALM) -> dict[str, float]:
+    """The cases of one kind in turn, on a bed of their own: the outages in seconds."""
+    (relayed,) = {case.relayed for case in cases}
+    found: dict[str, float] = {}
     with Bed() as bed:
         network = Network(bed, 4, registry_options=registry_options)
         network.create()
         network.enrol()
         a, b = ends(network)
-        if case.relayed:
+        if relayed:
             a.host.lose(b.host)
         for node in network.nodes:
             node.start()
         network.wait_connected(FORMS)
+        for case in cases:
+            wait_until(lambda: settled(network, relayed=relayed), FORMS, f"before {case.name!r}: settled", bed.tails)
+            with Pinger(a.host, b.address, PACE).running() as pinger:
+                time.sleep(BEFORE)
+                happened = time.monotonic()
+                repair = case.event(network)
+                _until_calm(pinger, happened, case.look, calm)
+            found[case.name] = max(0.0, _last_loss(pinger) - happened) if case.until_clean else pinger.longest
+            repair()
+        network.check_alive()
+    return found
 
-        def settled() -> bool:
-            hop = next_hop(network, a, b)
-            others = [n for n in network.nodes if n not in (a, b)]
-            spare = [n for n in others if next_hop(network, a, n) is n and next_hop(network, n, b) is b]
-            back = next_hop(network, b, a)
-            if case.relayed:
-                return hop is not None and back is hop and len(spare) == len(others)
-            return hop is b and back is a and bool(spare)
 
-        wait_until(settled, FORMS, "the mesh has its shape", bed.tails)
-        with Pinger(a.host, b.address, PACE).running() as pinger:
-            time.sleep(BEFORE)
-            happened = time.monotonic()
-            case.event(network)
-            end = happened + case.look
-            while time.monotonic() < min(end, max(happened, _last_loss(pinger)) + CALM):
-                time.sleep(0.1)
-        if "loss" not in case.name:
-            return pinger.longest
-        return max(0.0, _last_loss(pinger) - happened)
+def _until_calm(pinger: Pinger, happened: float, look: float, calm: float = CALM) -> None:
+    while time.monotonic() < min(happened + look, max(happened, _last_loss(pinger)) + calm):
+        time.sleep(0.1)
 
 
 def _last_loss(pinger: Pinger) -> float:
@@ -166,24 +218,54 @@ def _last_loss(pinger: Pinger) -> float:
     return 0.0 if last is None else times[last]
 
 
+def other(kind: type[Yggdrasil | Tinc]) -> float:
+    """The same cut of the link in use, with another program. Raises UnavailableError."""
+    with Bed() as bed:
+        first, a, b, last = (bed.host(f"node{number}") for number in range(1, 5))
+        mesh = kind({first: (), a: (first,), b: (first, a), last: (first, a, b)})
+        for host in mesh.addresses:
+            mesh.start(host)
+        wait_answers([(h, mesh.addresses[o]) for h in mesh.addresses for o in mesh.addresses if h is not o], FORMS)
+        time.sleep(CALM)
+        with Pinger(a, mesh.addresses[b], PACE).running() as pinger:
+            time.sleep(BEFORE)
+            happened = time.monotonic()
+            a.lose(b)
+            _until_calm(pinger, happened, OTHERS_LOOK)
+        return pinger.longest
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command; its exit code."""
-    parser = argparse.ArgumentParser(prog="./run bench failover", description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--runs", type=int, default=3, metavar="N", help="runs of each case (default: 3)")
+    parser = argparse.ArgumentParser(
+        prog="./run bench failover", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--runs", type=int, default=10, metavar="N", help="runs of each case (default: 10)")
     parser.add_argument("--case", action="append", default=[], metavar="WORD", help="only cases named so")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there too")
+    parser.add_argument("--quick", action="store_true", help="2 runs")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="figures (default: docs/bench/failover.json)")
     parser.add_argument("--registry-option", action="append", default=[], metavar="OPTION", help="e.g. --encrypt")
     options = parser.parse_args(arguments)
-    results: dict[str, object] = {"nodes": 4, "registry_options": options.registry_option}
-    for case in CASES:
-        if options.case and not any(word in case.name for word in options.case):
-            continue
-        seconds = sorted(round(measure(case, options.registry_option), 2) for _ in range(options.runs))
-        median = statistics.median(seconds)
-        results[case.name] = {"median_s": median, "runs_s": seconds}
-        print(f"{case.name:<32} median {median:6.2f} s   of {seconds}", flush=True)
-    if options.json:
-        options.json.write_text(json.dumps(results, indent=2) + "\n")
+    wanted = [case for case in CASES if not options.case or any(word in case.name for word in options.case)]
+    seconds: dict[str, list[float]] = {}
+    for run in range(2 if options.quick else options.runs):
+        for relayed in (False, True):
+            if cases := [case for case in wanted if case.relayed is relayed]:
+                for name, outage in measure(cases, options.registry_option).items():
+                    seconds.setdefault(name, []).append(round(outage, 2))
+                    say(f"run {run + 1}: {name:<32} {outage:6.2f} s")
+        for kind in KINDS if not options.case else ():
+            try:
+                outage = other(kind)
+            except UnavailableError as error:
+                say(f"no {kind.name}: {error}")
+                continue
+            seconds.setdefault(f"{kind.name}: link in use is cut", []).append(round(outage, 2))
+            say(f"run {run + 1}: {kind.name:<32} {outage:6.2f} s")
+    found = {name: {"median_s": round(statistics.median(of), 2), "runs_s": sorted(of)} for name, of in seconds.items()}
+    for name, figures in found.items():
+        say(f"{name:<32} median {figures['median_s']:6.2f} s   of {figures['runs_s']}")
+    keep("failover", {"nodes": 4, "registry_options": options.registry_option, "cases": found}, options.json)
     return 0
 
 
