@@ -28,8 +28,8 @@ PROGRAMS: Mapping[str, tuple[str, Sequence[str]]] = {
 MAINS = {"re6stnet": node.main, "re6st-conf": conf.main, "re6st-registry": registry.main, "re6st-status": status.main}
 
 OPTION_FILES = """
-Options may be in files: `@FILE` stands for the lines of the file, one option a line, without its dashes, values split as
-a shell does. Lines that are empty or begin with `#` are left out.
+Options may be in files: `@FILE` stands for the lines of the file, one option a line, without its dashes, values split
+as a shell does. Lines that are empty or begin with `#` are left out.
 """
 
 

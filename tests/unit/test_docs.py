@@ -1,0 +1,168 @@
+"""The documentation: it builds without a broken link, and says what is so (docs/, mkdocs.yml)."""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NoReturn
+
+import pytest
+
+from re6st.cli import conf, node, registry, status
+from testbed.guide import Command, commands, pages
+from tests.unit.test_units import DAEMON, UNITS
+
+ROOT = Path(__file__).parents[2]
+DOCS = ROOT / "docs"
+MAINS = {"re6stnet": node.main, "re6st-conf": conf.main, "re6st-registry": registry.main, "re6st-status": status.main}
+SYSTEM = {
+    *("adduser", "apt", "cd", "cp", "curl", "git", "ip", "journalctl", "modprobe", "mv", "openssl", "ping", "printf"),
+    *("pip", "rm", "socat", "ss", "ssh", "systemctl"),
+}
+"""Programs of other packages that commands in the documentation use; every other one is a mistake."""
+UNIT_WORDS = {"enable", "disable", "start", "stop", "restart", "reload", "status", "is-active"}
+
+COMMANDS = [command for page in pages(DOCS) for command in commands(page)]
+
+
+def test_the_site_builds_without_a_broken_link(tmp_path: Path) -> None:
+    argv = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path / "site")]
+    done = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert "--registry URL" in (tmp_path / "site/reference/re6stnet.html").read_text()
+    for path in (tmp_path / "site").rglob("*.html"):
+        loaded = re.findall(r"<(?:script|link|img)[^>]*(?:src|href)=[\"'](?:https?:)?//[^\"']*", path.read_text())
+        assert loaded == [], f"{path.name} loads something from another host"
+
+
+def test_there_are_commands() -> None:
+    assert len(COMMANDS) > 50
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=lambda command: f"{command.page}:{command.line}")
+def test_a_command_is_one(command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    words = shlex.split(command.text)
+    program = words[0]
+    if program in MAINS:
+        check_ours(program, words[1:], tmp_path, monkeypatch)
+    elif program == "./run":
+        names = re.findall(r"^    ([a-z]+)\)$", (ROOT / "run").read_text(), re.M)
+        assert words[1] in names
+    else:
+        assert program in SYSTEM
+        if program == "systemctl":
+            check_unit(words[1:])
+
+
+class Parsed(Exception):
+    """The command line was read, and found good."""
+
+
+def check_ours(program: str, arguments: list[str], directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Read a command line by its own parser, in a directory with the option files that it may name."""
+    (directory / "re6stnet.conf").write_text("registry http://r/\nca ca.crt\ncert cert.crt\nkey cert.key\n")
+    (directory / "re6st-registry.conf").write_text("ca ca.crt\nkey ca.key\ndh dh.pem\n")
+    monkeypatch.chdir(directory)
+    real = argparse.ArgumentParser.parse_args
+
+    def parse(self: argparse.ArgumentParser, *args: Any, **kwargs: Any) -> NoReturn:
+        real(self, *args, **kwargs)
+        raise Parsed
+
+    monkeypatch.setattr(argparse.ArgumentParser, "parse_args", parse)
+    with pytest.raises(Parsed):
+        MAINS[program](arguments)
+
+
+def check_unit(words: list[str]) -> None:
+    word, *rest = words
+    assert word in UNIT_WORDS
+    units = [each for each in rest if not each.startswith("-")]
+    assert units
+    assert set(units) <= set(UNITS)
+    if word == "reload":
+        assert all("ExecReload=" in (DAEMON / f"{unit}.service").read_text() for unit in units)
+
+
+def test_command_lines_in_tables_and_text_name_what_exists() -> None:
+    """`re6st-registry WORD`, `re6st-status WORD` and `./run WORD` in running text."""
+    from re6st.cli.registry_admin import WORDS
+
+    known = {
+        "re6st-registry": {"init", *WORDS},
+        "re6st-status": {"tunnels", "neighbours", "routes", "events", "why", "ping", "trace", "wait", "check", "log"},
+        "./run": set(re.findall(r"^    ([a-z]+)\)$", (ROOT / "run").read_text(), re.M)),
+    }
+    for page in [*pages(DOCS), ROOT / "README.md"]:
+        for program, word in re.findall(r"`(re6st-registry|re6st-status|\./run) ([a-z][a-z-]*)", page.read_text()):
+            assert word in known[program], f"{page.name}: {program} {word}"
+
+
+def test_options_named_in_the_guide_exist() -> None:
+    known = {"--purge", "--name"} | {option for parser in parsers() for option in parser._option_string_actions}
+    for page in pages(DOCS):
+        for option in re.findall(r"`(--[a-z][a-z-]+)", page.read_text()):
+            assert option in known | OF_OTHERS, f"{page.name}: {option}"
+
+
+OF_OTHERS = {"--management", "--tun-mtu", "--link-mtu", "--ping-exit", "--crl-verify"}
+
+
+def parsers() -> Iterator[argparse.ArgumentParser]:
+    """Those of our programs: caught as they are made."""
+    made: list[argparse.ArgumentParser] = []
+    real = argparse.ArgumentParser.parse_args
+
+    def parse(self: argparse.ArgumentParser, *args: Any, **kwargs: Any) -> NoReturn:
+        made.append(self)
+        raise Parsed
+
+    argparse.ArgumentParser.parse_args = parse  # type: ignore[method-assign]
+    try:
+        from re6st.cli.registry_admin import WORDS
+
+        words = [("re6st-registry", [word]) for word in ("init", *WORDS)]
+        for program, arguments in [*((name, list[str]()) for name in MAINS), *words]:
+            with pytest.raises(Parsed):
+                MAINS[program](arguments)
+    finally:
+        argparse.ArgumentParser.parse_args = real  # type: ignore[method-assign]
+    for parser in made:
+        yield parser
+        for action in parser._actions:
+            if isinstance(action, argparse._SubParsersAction):
+                yield from action.choices.values()
+
+
+def test_errors_in_troubleshooting_are_those_of_the_code() -> None:
+    said = "\n".join(literals())
+    rows = re.findall(r"^\| ((?:`[^`]+`(?:, )?)+) \|", (DOCS / "troubleshooting.md").read_text(), re.M)
+    assert len(rows) > 30
+    for row in rows:
+        for error in re.findall(r"`([^`]+)`", row):
+            for part in re.split(r"\.\.\.|: |503", error):
+                text = part.strip(" ,()?")
+                if text and error not in ("topology", "versions"):
+                    assert text in said, f"{error!r}: nobody says {text!r}"
+
+
+def literals() -> Iterator[str]:
+    """All texts in the package, those that stand one after the other joined."""
+    for path in (ROOT / "re6st").rglob("*.py"):
+        for each in ast.walk(ast.parse(path.read_text())):
+            if isinstance(each, ast.Constant) and isinstance(each.value, str):
+                yield each.value
+            elif isinstance(each, ast.JoinedStr):
+                yield "".join(part.value if isinstance(part, ast.Constant) else "..." for part in each.values)  # type: ignore[misc]
+
+
+def test_programs_of_the_system_are_there() -> None:
+    """Those that the guide's commands need on a machine that runs them in tests."""
+    assert all(shutil.which(name) for name in ("openssl", "ping", "systemctl", "journalctl"))
