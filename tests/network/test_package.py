@@ -43,7 +43,9 @@ def newer(package: Path, directory: Path) -> Path:
     control = tree / "DEBIAN/control"
     control.write_text(re.sub(r"^Version: .*", r"\g<0>+later", control.read_text(), flags=re.M))
     later = directory / "later.deb"
-    subprocess.run(["dpkg-deb", "--build", "--root-owner-group", "-Znone", tree, later], check=True, stdout=-3)
+    subprocess.run(
+        ["dpkg-deb", "--build", "--root-owner-group", "-Znone", tree, later], check=True, stdout=subprocess.DEVNULL
+    )
     return later
 
 
@@ -61,6 +63,9 @@ def machines(package: Path) -> Iterator[tuple[Machine, Machine]]:
             join = re.search(r"--join '?(\S+?)'?$", line, re.M)
             assert join, line
             machine.run("re6st-conf", "--join", join[1])
+            if machine is first:
+                with machine.path("/etc/re6stnet/re6stnet.conf").open("a") as options:
+                    options.write(f"ip {machine.host.address}\n")  # no router tells it, and no peer yet
             machine.run("systemctl", "enable", "--now", "re6stnet")
 
         def logs() -> str:
@@ -144,16 +149,17 @@ def test_logs_are_rotated(machines: tuple[Machine, Machine]) -> None:
 def test_an_upgrade_keeps_the_tunnels(machines: tuple[Machine, Machine], package: Path, tmp_path: Path) -> None:
     first, second = machines
     before = second.pids("re6stnet")
-    pinging = subprocess.Popen(
-        second.argv(["ping", "-q", "-i", "0.1", "-W", "1", own_address(first)]), stdout=-1, text=True
-    )
-    install(second, newer(package, tmp_path))
-    wait_until(
-        lambda: second.run("systemctl", "is-active", "re6stnet").strip() == "active", TIDY, "the node is in service"
-    )
-    assert reaches(second, first)
-    pinging.send_signal(2)
-    assert pinging.communicate(timeout=10)[0].count(" 0% packet loss") == 1
+    steady = f"echo $$; exec ping -q -i 0.1 -W 1 {own_address(first)}"
+    with subprocess.Popen(second.argv(["sh", "-c", steady]), stdout=subprocess.PIPE, text=True) as pinging:
+        assert pinging.stdout is not None
+        pid = pinging.stdout.readline().strip()
+        install(second, newer(package, tmp_path))
+        wait_until(
+            lambda: second.run("systemctl", "is-active", "re6stnet").strip() == "active", TIDY, "the node in service"
+        )
+        assert reaches(second, first)
+        second.run("kill", "-INT", pid)
+        assert " 0% packet loss" in pinging.communicate(timeout=10)[0]
     tunnels = {pid for pid, name in before.items() if name == "openvpn"}
     assert tunnels <= set(second.pids("re6stnet"))
     assert "+later" in second.run("dpkg-query", "--show", "re6stnet")
