@@ -242,13 +242,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--runs", type=int, default=10, metavar="N", help="runs of each case (default: 10)")
     parser.add_argument("--case", action="append", default=[], metavar="WORD", help="only cases named so")
-    parser.add_argument("--quick", action="store_true", help="2 runs")
+    parser.add_argument("--quick", action="store_true", help="1 run")
     parser.add_argument("--json", type=Path, metavar="FILE", help="figures (default: docs/bench/failover.json)")
     parser.add_argument("--registry-option", action="append", default=[], metavar="OPTION", help="e.g. --encrypt")
     options = parser.parse_args(arguments)
     wanted = [case for case in CASES if not options.case or any(word in case.name for word in options.case)]
     seconds: dict[str, list[float]] = {}
-    for run in range(2 if options.quick else options.runs):
+    for run in range(1 if options.quick else options.runs):
         for relayed in (False, True):
             if cases := [case for case in wanted if case.relayed is relayed]:
                 for name, outage in measure(cases, options.registry_option).items():

@@ -143,7 +143,7 @@ def proofs(network: Network, pattern: str) -> int:
     return sum(len(re.findall(pattern, text)) for text in texts)
 
 
-def measure(case: Case, seconds: float) -> dict[str, Any]:
+def measure(case: Case, seconds: float, settles: float = SETTLES) -> dict[str, Any]:
     """One run, on a bed of its own."""
     with Bed() as bed:
         network = Network(bed, case.nodes, registry_options=case.options)
@@ -153,8 +153,8 @@ def measure(case: Case, seconds: float) -> dict[str, Any]:
         for node in network.nodes:
             node.start()
         network.wait_connected(FORMS)
-        settled = time.monotonic() + SETTLES
-        wait_until(lambda: time.monotonic() > settled, SETTLES + 10, "doubles are closed")
+        settled = time.monotonic() + settles
+        wait_until(lambda: time.monotonic() > settled, settles + 10, "doubles are closed")
         a, b = ends(network)
         pinger, stream = Pinger(a.host, b.address, PACE), Stream(a.host, b.host, b.address)
         said = proofs(network, case.proof)
@@ -185,16 +185,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--runs", type=int, default=1, metavar="N", help="runs of each case (default: 1)")
     parser.add_argument("--seconds", type=float, default=60, metavar="S", help="of each run (default: 60)")
     parser.add_argument("--case", action="append", default=[], metavar="WORD", help="only cases named so")
-    parser.add_argument("--quick", action="store_true", help="20 seconds each")
+    parser.add_argument("--quick", action="store_true", help="10 seconds each")
     parser.add_argument("--json", type=Path, metavar="FILE", help="figures (default: docs/bench/planned.json)")
     options = parser.parse_args(arguments)
-    seconds = 20.0 if options.quick else options.seconds
+    seconds = 10.0 if options.quick else options.seconds
     cases: dict[str, list[dict[str, Any]]] = {}
     for case in CASES:
         if options.case and not any(word in case.name for word in options.case):
             continue
         for _ in range(options.runs):
-            found = measure(case, seconds)
+            found = measure(case, seconds, SETTLES / 3 if options.quick else SETTLES)
             cases.setdefault(case.name, []).append(found)
             say(f"{case.name:<40} {found}")
     keep("planned", {"seconds": seconds, "cases": cases}, options.json)

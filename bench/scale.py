@@ -84,8 +84,8 @@ def form(network: Network) -> Figures:
 
 def idle(network: Network, seconds: float) -> Figures:
     """What the nodes use while nothing happens."""
-    say(f"idle: {SETTLES + seconds:.0f} s")
-    time.sleep(SETTLES)
+    say(f"idle: {min(SETTLES, 2 * seconds) + seconds:.0f} s")
+    time.sleep(min(SETTLES, 2 * seconds))
     before = [(cost(node), traffic(node)) for node in network.nodes]
     began = time.monotonic()
     time.sleep(seconds)
@@ -171,7 +171,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--registry-option", action="append", default=[], metavar="OPTION", help="e.g. --client-count=4"
     )
     parser.add_argument("--logs", type=Path, metavar="DIR", help="keep the logs of the nodes there")
-    parser.add_argument("--quick", action="store_true", help="two minutes of chaos, 20 s idle")
+    parser.add_argument("--quick", action="store_true", help="two minutes of chaos, 10 s idle")
     parser.add_argument("--json", type=Path, metavar="FILE", help="figures (default: docs/bench/scale.json)")
     options = parser.parse_args(arguments)
     results: Figures = {"nodes": options.nodes, "registry_options": options.registry_option}
@@ -180,7 +180,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         try:
             results["form"] = form(network)
             if options.idle:
-                results["idle"] = idle(network, 20 if options.quick else options.idle)
+                results["idle"] = idle(network, 10 if options.quick else options.idle)
             if options.minutes:
                 minutes = min(options.minutes, 2) if options.quick else options.minutes
                 results["chaos"] = told(chaos(network, options.seed, minutes * 60, options.every))
