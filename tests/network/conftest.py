@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import subprocess
 from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import pytest
 
 from testbed import Bed, missing
+from testbed.network import ROOT
 
 HERE = Path(__file__).parent
 
@@ -25,6 +27,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def bed() -> Iterator[Bed]:
     with Bed() as bed:
         yield bed
+
+
+@pytest.fixture(scope="session")
+def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The Debian package of this checkout, built once."""
+    built = subprocess.run([ROOT / "run", "deb"], capture_output=True, text=True, timeout=600)
+    assert built.returncode == 0, built.stderr
+    path = ROOT / built.stdout.split()[-1]
+    return path.rename(tmp_path_factory.mktemp("deb") / path.name)
 
 
 @pytest.hookimpl(wrapper=True)

@@ -16,19 +16,12 @@ import pytest
 
 from testbed import Bed
 from testbed.machine import Machine
-from testbed.network import NETWORK, ROOT
+from testbed.network import NETWORK
 from testbed.wait import wait_until
 
 JOINED = 60
 """Seconds; usual: 6."""
 TIDY = 30
-
-
-@pytest.fixture(scope="module")
-def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    built = subprocess.run([ROOT / "run", "deb"], capture_output=True, text=True, timeout=600)
-    assert built.returncode == 0, built.stderr
-    return (ROOT / built.stdout.split()[-1]).rename(tmp_path_factory.mktemp("deb") / "re6stnet.deb")
 
 
 def install(machine: Machine, package: Path) -> str:
