@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import logging
-import platform
 from collections.abc import Callable
 
 from re6st import __version__
 from re6st.address import OwnAddresses
+from re6st.client import PLATFORM
 from re6st.core import mesh
 from re6st.core.prefix import Prefix
 from re6st.core.sessions import Sessions
 from re6st.core.wire import Code, Endpoint, format_addresses, parse_addresses
 from re6st.updates import Updates
 
-SOFTWARE = f"{__version__}, {platform.platform()}"
+SOFTWARE = f"{__version__}, {PLATFORM}"
 LOG_LIMIT = 500
 """Bytes of a message for the log (code 7) that are kept."""
 

@@ -8,7 +8,7 @@ whose text is for the user; callers retry by their own rules.
 from __future__ import annotations
 
 import asyncio
-import platform
+import os
 from http import HTTPStatus
 
 from cryptography import x509
@@ -22,7 +22,9 @@ TIMEOUT = 60.0
 """Seconds for one exchange, from the name lookup to the last byte (wire.md 3.1)."""
 ANSWER_LIMIT = 1 << 20
 """Bytes of an answer: parameters with 100,000 revoked serials stay below."""
-USER_AGENT = f"re6stnet/{__version__}, {platform.platform()}"
+# Not by the module platform, which starts uname(1), and whose text says no more that matters.
+PLATFORM = f"{os.uname().sysname}-{os.uname().release}-{os.uname().machine}"
+USER_AGENT = f"re6stnet/{__version__}, {PLATFORM}"
 
 
 class RegistryError(Exception):

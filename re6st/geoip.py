@@ -6,8 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from ipaddress import ip_address
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import maxminddb
+if TYPE_CHECKING:
+    from maxminddb import Reader
 
 ENVIRONMENT = "GEOIP2_MMDB"
 """The variable that names the database file; unset or empty: there is none."""
@@ -30,8 +32,11 @@ class GeoIp:
 
     def __init__(self, path: Path) -> None:
         """Raises GeoIpError."""
+        # Here, since only few nodes have a database: it is 3 MB of memory.
+        import maxminddb
+
         try:
-            self._reader = maxminddb.open_database(path)
+            self._reader: Reader = maxminddb.open_database(path)
             kind, version = self._reader.metadata().database_type, self._reader.metadata().ip_version
         except OSError as error:
             raise GeoIpError(f"{path}: {error.strerror}") from None
@@ -54,7 +59,7 @@ class GeoIp:
             return Place()
         try:
             record = self._reader.get(ip)
-        except maxminddb.InvalidDatabaseError:
+        except RuntimeError:  # maxminddb.InvalidDatabaseError
             return Place()  # a damaged part of the file: unknown, like any place that is not in it
         return Place(_code(record, "country"), _code(record, "continent"))
 

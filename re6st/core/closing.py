@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Set
 from random import Random
-from statistics import median
 
 from re6st.core.mesh_events import Action, AskClose, CloseTunnel, DrainTunnel, UndrainTunnel
 from re6st.core.mesh_state import Phase, State, Tunnel
@@ -117,7 +116,7 @@ class Closing:
         if worsened <= WORN_RATIO:
             return False
         others = [other.quality.worsened for other in self._state.tunnels.values() if other is not tunnel]
-        return bool(others) and worsened > 2 * median(others)
+        return bool(others) and worsened > 2 * sorted(others)[len(others) // 2]
 
     def worn(self, now: float) -> list[Tunnel]:
         """Tunnels that became much worse than they were, which the others did not: packets get lost on them."""
