@@ -167,6 +167,7 @@ class Observer:
                     "interface": server.interface,
                     "listening": server.listening,
                     "clients": server.clients,
+                    "restarts": server.restarts,
                 }
                 for server in self._tunnels.listeners()
             ],

@@ -88,6 +88,8 @@ class Server:
         self.settings = settings
         self.argv = argv
         self.listening = asyncio.Event()
+        self.runs = 0
+        """How often it was started."""
         self.clients: dict[int, ServerClient] = {}
         self.traffic: dict[int, Traffic] = {}
         """By client; at most COUNT_TIME old."""
@@ -119,6 +121,7 @@ class Server:
                 self._management.send(f"client-kill {ident}")
 
     async def _run_once(self) -> str:
+        self.runs += 1
         found, self._found = self._found, None
         if found is None:
             child, management = await openvpn.start(self.settings, self.interface, self.argv)

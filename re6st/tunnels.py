@@ -129,7 +129,14 @@ class Tunnels:
         """Our servers, for the operator."""
         ports = {protocol: port for port, protocol in self.plan.servers}
         return [
-            Server(protocol, ports.get(protocol, 0), server.interface, server.listening.is_set(), len(server.clients))
+            Server(
+                protocol,
+                ports.get(protocol, 0),
+                server.interface,
+                server.listening.is_set(),
+                len(server.clients),
+                max(0, server.runs - 1),
+            )
             for protocol, server in self.servers.items()
         ]
 

@@ -109,4 +109,5 @@ def _babel(page: Page, status: Answer, neighbours: Sequence[Answer], table: Tabl
     page.add("re6st_child_up", status["babel"]["running"], "babeld")
     for server in status["servers"]:
         page.add("re6st_child_up", server["listening"], f"openvpn-{server['protocol']}")
+        page.add("re6st_child_restarts_total", server["restarts"], f"openvpn-{server['protocol']}")
     page.add("re6st_child_restarts_total", counts.happened.get("babel-ended", 0), "babeld")

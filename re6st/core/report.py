@@ -52,6 +52,8 @@ class Server:
     interface: str
     listening: bool
     clients: int
+    restarts: int = 0
+    """How often it ended and was started again."""
 
 
 @dataclass(frozen=True, slots=True)

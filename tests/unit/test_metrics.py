@@ -53,7 +53,7 @@ def page(status: Mapping[str, Any] = STATUS, **counts: Any) -> Values:
         table.feed(line)
     link = {"peer": "4/16", "cost": 130, "rtt_ms": 18.5}
     neighbours = [link, {**link, "cost": 96, "rtt_ms": None}, {**link, "peer": None}, {**link, "peer": "5/16"}]
-    servers = [{"protocol": "tcp", "listening": False}]
+    servers = [{"protocol": "tcp", "listening": False, "restarts": 2}]
     full = {**status, "servers": servers}
     return parsed(node_page(full, TUNNELS, neighbours, table, Counts(**{"happened": Counter(), **counts}), NOW))
 
@@ -90,6 +90,7 @@ def test_a_node_in_figures() -> None:
     assert value(values, "re6st_child_up", program="babeld") == 1
     assert value(values, "re6st_child_up", program="openvpn-tcp") == 0
     assert value(values, "re6st_child_restarts_total", program="babeld") == 1
+    assert value(values, "re6st_child_restarts_total", program="openvpn-tcp") == 2
     assert value(values, "re6st_registry_reachable") == 0
     name = "re6st_registry_request_duration_seconds"
     labels = {"method": "renewCertificate", "result": "ok"}
