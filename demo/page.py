@@ -168,11 +168,13 @@ class Simulation:
         self.registry.upkeep.changed()
         self.node.build(prefixes)
         now = self.clock()
+        rows = []
         for prefix in prefixes[: -max(1, self.nodes // 100)]:
             version, protocol = self.random.choices(VERSIONS, VERSION_SHARES)[0]
             age = self.random.expovariate(1 / 86400)
-            await self.store.call(partial(_see, row=(prefix.bits, int(now - age), protocol, version)))
+            rows.append((prefix.bits, int(now - age), protocol, version))
             self.registry.served[prefix] = 1 if self.random.random() < 0.02 else self.version()
+        await self.store.call(lambda ledger: ledger.mark_seen(rows))
 
     def version(self) -> int:
         return version_number(self.store.rows.config("version"))
@@ -212,10 +214,6 @@ class Simulation:
     async def close(self) -> None:
         await self.registry.upkeep.stop()
         self.store.close()
-
-
-def _see(ledger: Ledger, row: tuple[str, int, int, str]) -> None:
-    ledger.mark_seen([row])
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

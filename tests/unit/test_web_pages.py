@@ -100,9 +100,9 @@ async def serving(directory: Path, nodes: int, *, always_login: bool = False) ->
         await simulation.close()
 
 
-def run(directory: Path, test: Test, nodes: int = 12, *, always_login: bool = False) -> None:
+def run(directory: Path, test: Test, nodes: int = 12, *, always_login: bool = False, timeout: float = 60) -> None:
     async def main() -> None:
-        async with asyncio.timeout(60), serving(directory, nodes, always_login=always_login) as browser:
+        async with asyncio.timeout(timeout), serving(directory, nodes, always_login=always_login) as browser:
             await test(browser)
 
     asyncio.run(main())
@@ -343,9 +343,9 @@ def test_ten_thousand_nodes(tmp_path: Path) -> None:
             assert (await browser.get(path)).status == 200
             times[path] = time.monotonic() - began
         print({path: round(seconds, 3) for path, seconds in times.items()})
-        assert max(times.values()) < 10
+        assert max(times.values()) < 10, "usually a tenth"
 
-    run(tmp_path, test, 10_000)
+    run(tmp_path, test, 10_000, timeout=300)
 
 
 # --- what it does ---
