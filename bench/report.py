@@ -183,9 +183,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         plots(results)
     except ImportError:
-        print(
-            "bench report: no plots: matplotlib is not installed. Install it: pip install matplotlib", file=sys.stderr
-        )
+        print("bench report: no plots: matplotlib is not installed. Get it: pip install matplotlib", file=sys.stderr)
         return 1
     return 0
 
