@@ -112,11 +112,18 @@ def connect(path: Path, timeout: float | None = 10) -> Iterator[Connection]:
             yield Connection(own, lines)
 
 
-def _who_may() -> str:
+def in_group() -> bool | None:
+    """Whether we are in the group that may look; None where there is no such group."""
     try:
-        group = grp.getgrnam(GROUP)
+        return grp.getgrnam(GROUP).gr_gid in (*os.getgroups(), os.getegid())
     except KeyError:
+        return None
+
+
+def _who_may() -> str:
+    member = in_group()
+    if member is None:
         return f"Use sudo; or make a group {GROUP}, restart re6stnet and join it."
-    if group.gr_gid in os.getgroups():
+    if member:
         return f"Use sudo; re6stnet was started without the right to hand it to the group {GROUP}, which you are in."
     return f"Use sudo, or join the group {GROUP} (sudo adduser {os.environ.get('USER', 'YOU')} {GROUP}, log in again)."

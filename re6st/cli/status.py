@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from re6st.cli.options import OptionParser, fail, integer
-from re6st.control_client import DEFAULT, Connection, NotPermitted, NotRunning, Refused, Trouble, connect
+from re6st.control_client import DEFAULT, Connection, NotPermitted, NotRunning, Refused, Trouble, connect, in_group
 from re6st.core import status_text as text
 from re6st.core.screen import Line, Span, line, paint
 from re6st.core.words import duration
@@ -152,6 +152,9 @@ def _main(p: OptionParser, options: argparse.Namespace) -> int:
         _end(options, str(error), NOT_PERMITTED)
     except Trouble as error:
         _end(options, str(error), UNHEALTHY)
+    except (LookupError, TypeError) as error:
+        message = f"re6stnet's answer is not understood ({error!r}): is it of another version? Restart re6stnet."
+        _end(options, message, UNHEALTHY)
 
 
 def _end(options: argparse.Namespace, message: str, status: int) -> NoReturn:
@@ -310,9 +313,10 @@ def _wait(options: argparse.Namespace) -> int:
                 return HEALTHY
             why = "; ".join(problem["text"] for problem in status["health"]["problems"]) or "not yet"
         except NotPermitted:
-            if not os.access(options.control.parent, os.X_OK) or options.control.exists():
+            # While it starts, its directory is not yet open to the group.
+            if not in_group():
                 raise
-            why = "no permission"
+            why = f"no permission for {options.control}"
         except Trouble as error:
             why = str(error)
         if options.timeout and time.monotonic() - started >= options.timeout:

@@ -258,9 +258,13 @@ def test_who_may_not_connect_is_told_which_group(
     assert "make a group no-such-group-of-re6st" in capsys.readouterr().err
     monkeypatch.setattr(control_client, "GROUP", grp.getgrgid(0).gr_name)
     monkeypatch.setattr(os, "getgroups", list)
+    monkeypatch.setattr(os, "getegid", lambda: 65534)
     assert run(tmp_path, "tunnels") == 4
     assert "join the group root" in capsys.readouterr().err
+    assert run(tmp_path, "wait") == 4, "at once"
     monkeypatch.setattr(os, "getgroups", lambda: [0])
+    assert run(tmp_path, "wait", "--timeout", "1") == 5, "its directory may be open to the group in a moment"
+    capsys.readouterr()
     assert run(tmp_path, "check") == 3
     assert capsys.readouterr().out.startswith("RE6ST UNKNOWN - no permission for ")
 
@@ -281,6 +285,14 @@ def test_another_program_at_the_socket(tmp_path: Path, capsys: pytest.CaptureFix
         assert run(tmp_path) == (1 if answer else 3)
         thread.join()
     assert "Traceback" not in capsys.readouterr().err
+
+
+def test_a_node_of_another_version(node: Played, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    del node.status["certificate"]
+    assert run(tmp_path) == 1
+    err = capsys.readouterr().err
+    assert "is it of another version? Restart re6stnet." in err
+    assert len(err.splitlines()) == 1
 
 
 def test_both_ends_of_the_socket_agree() -> None:
