@@ -28,8 +28,10 @@ SETTLE_TIME = 10.0
 """Seconds after which babel's figures of a new tunnel, or of one that was drained, are to be believed."""
 NEARER = 0.8
 """A near peer is replaced if the way to another one, over others, costs less than so much of the link to it."""
-WORN_RATIO, WORN_TIME = 3.0, 30.0
-"""How many times its best a tunnel's cost must be, and twice as much worse than the others got, and for how long."""
+WORN_COST, WORN_LOSS = 3.0, 1.4
+"""How many times worse, beside the others, the cost of a worn tunnel is, or its loss: about a sixth of all packets."""
+WORN_TIME = 30.0
+"""Seconds that it must be so."""
 
 
 class Closing:
@@ -104,7 +106,8 @@ class Closing:
         survey = self._state.survey
         for tunnel in self._state.tunnels.values():
             if tunnel.phase is Phase.UP and tunnel.interface in survey.costs and now - tunnel.since > SETTLE_TIME:
-                tunnel.quality.note(survey.costs[tunnel.interface], now)
+                tunnel.quality.cost.note(survey.costs[tunnel.interface], now)
+                tunnel.quality.loss.note(survey.losses.get(tunnel.interface, 1.0), now)
             if not self._is_worse(tunnel):
                 tunnel.worn = None
             elif tunnel.worn is None:
@@ -112,11 +115,14 @@ class Closing:
 
     def _is_worse(self, tunnel: Tunnel) -> bool:
         """Whether it is much worse than it was, while the others are not: then it is not our own uplink's doing."""
-        worsened = tunnel.quality.worsened
-        if worsened <= WORN_RATIO:
+        cost, loss = tunnel.quality.cost.worsened, tunnel.quality.loss.worsened
+        if cost <= WORN_COST and loss <= WORN_LOSS:
             return False
-        others = [other.quality.worsened for other in self._state.tunnels.values() if other is not tunnel]
-        return bool(others) and worsened > 2 * sorted(others)[len(others) // 2]
+        others = [other.quality for other in self._state.tunnels.values() if other is not tunnel]
+        return bool(others) and (
+            cost > WORN_COST * _middle([other.cost.worsened for other in others])
+            or loss > WORN_LOSS * _middle([other.loss.worsened for other in others])
+        )
 
     def worn(self, now: float) -> list[Tunnel]:
         """Tunnels that became much worse than they were, which the others did not: packets get lost on them."""
@@ -130,10 +136,12 @@ class Closing:
         """
         held = self._state.tunnels.values()
         if worn := self.worn(now):
-            tunnel = max(worn, key=lambda each: each.quality.worsened)
-            return self._drain(tunnel, f"it became {tunnel.quality.worsened:.0f} times worse", now)
+            cost, loss = worn[0].quality.cost.worsened, worn[0].quality.loss.worsened
+            return self._drain(worn[0], f"its cost became {cost:.1f} times, its loss {loss:.1f} times what it was", now)
         if far := [tunnel for tunnel in self._candidates() if _is_far(tunnel, nearest)]:
-            return self._drain(max(far, key=lambda tunnel: tunnel.quality.cost or 0.0), "another peer is nearer", now)
+            return self._drain(
+                max(far, key=lambda tunnel: tunnel.quality.cost.value or 0.0), "another peer is nearer", now
+            )
         excess = sum(tunnel.near for tunnel in held) > self._state.near_part
         candidates = [tunnel for tunnel in self._candidates() if excess or not tunnel.near]
         return self._drain(min(candidates, key=self._usefulness), "the least useful one", now) if candidates else []
@@ -143,7 +151,7 @@ class Closing:
         state = self._state
         alike = sum(other.uplink == tunnel.uplink for other in state.tunnels.values())
         carried = len(state.survey.carried_by(tunnel.interface))
-        return -alike, tunnel.peer in state.survey.neighbours, carried, -(tunnel.quality.cost or 0.0)
+        return -alike, tunnel.peer in state.survey.neighbours, carried, -(tunnel.quality.cost.value or 0.0)
 
     def _candidates(self) -> list[Tunnel]:
         """Tunnels that may be replaced; none unless we have all that we want, and every one has come to rest."""
@@ -222,5 +230,10 @@ class Closing:
 
 def _is_far(tunnel: Tunnel, nearest: int) -> bool:
     """Whether the peer was taken for a near one, and another one is nearer."""
-    cost = tunnel.quality.cost
+    cost = tunnel.quality.cost.value
     return tunnel.near and cost is not None and nearest < NEARER * cost
+
+
+def _middle(values: list[float]) -> float:
+    """The median; of two in the middle, the greater one."""
+    return sorted(values)[len(values) // 2]

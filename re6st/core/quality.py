@@ -1,33 +1,45 @@
-"""What our tunnels have been like lately: an average of what babel measures on them.
+"""What a tunnel has been like lately: averages of what babel measures on it, and how they compare with its best.
 
-One missed hello doubles a cost at once, half of which is gone with the next one, so single figures say little.
+Single figures say little: one missed hello doubles a cost at once, and half of that is gone with the next one.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 HALF_LIFE = 20.0
-"""Seconds after which a figure counts half in the average."""
+"""Seconds after which a figure counts half in an average."""
+COST_CLIP, LOSS_CLIP = 9.0, 4.5
+"""Figures count at most so many times the best: a moment in which nothing got through is no lasting fault."""
+
+
+@dataclass(slots=True)
+class Average:
+    """Recent figures count more. None until there was one."""
+
+    clip: float
+    value: float | None = None
+    best: float = float("inf")
+    """The lowest average so far."""
+    _noted: float = 0.0
+
+    def note(self, figure: float, now: float) -> None:
+        """Take in what it is now, in seconds of the caller's clock."""
+        weight = 0.5 ** (max(0.0, now - self._noted) / HALF_LIFE)
+        self._noted = now
+        figure = min(figure, self.clip * self.best)
+        self.value = figure if self.value is None else weight * self.value + (1 - weight) * figure
+        self.best = min(self.best, self.value)
+
+    @property
+    def worsened(self) -> float:
+        """How many times its best it is now."""
+        return 1.0 if self.value is None else self.value / self.best
 
 
 @dataclass(slots=True)
 class Quality:
-    """Of one tunnel: the average of babel's cost, None until it was measured."""
+    """Of one tunnel: babel's cost, in which the round trip counts most, and transmissions per packet."""
 
-    cost: float | None = None
-    best: float = float("inf")
-    """The lowest average cost so far."""
-    _noted: float = 0.0
-
-    def note(self, cost: int, now: float) -> None:
-        """Take in what babel says now, in seconds of the caller's clock."""
-        weight = 0.5 ** (max(0.0, now - self._noted) / HALF_LIFE)
-        self._noted = now
-        self.cost = cost if self.cost is None else weight * self.cost + (1 - weight) * cost
-        self.best = min(self.best, self.cost)
-
-    @property
-    def worsened(self) -> float:
-        """How many times its best the cost is now."""
-        return 1.0 if self.cost is None else self.cost / self.best
+    cost: Average = field(default_factory=lambda: Average(COST_CLIP))
+    loss: Average = field(default_factory=lambda: Average(LOSS_CLIP))

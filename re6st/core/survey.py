@@ -15,6 +15,9 @@ from ipaddress import IPv6Network
 from re6st.core.babel_lines import INFINITY, NextHop, Route, Table
 from re6st.core.prefix import Prefix, prefix_of
 
+NOMINAL = 96
+"""Babel's cost of receiving on a link that loses nothing."""
+
 
 @dataclass(frozen=True, slots=True)
 class Link:
@@ -45,6 +48,8 @@ class Survey:
     """Interfaces with a babel neighbour that can be reached."""
     costs: Mapping[str, int] = field(default_factory=dict)
     """Babel's cost of the link on each of them: 96, more for hellos that are missed and for round trips."""
+    losses: Mapping[str, float] = field(default_factory=dict)
+    """How often, by the hellos that got through both ways, a packet is sent there until it arrives (ETX)."""
     running: bool = True
     """False while babeld is not there to tell."""
 
@@ -103,4 +108,5 @@ def survey(table: Table, network: IPv6Network, own: Prefix) -> Survey:
         unidentified=tuple(unidentified),
         alive=frozenset(n.interface for n in links),
         costs={n.interface: n.cost for n in links},
+        losses={n.interface: n.rxcost * n.txcost / NOMINAL**2 for n in links},
     )

@@ -756,10 +756,18 @@ def test_a_given_tunnel_is_given_up_when_silent_and_never_replaced() -> None:
 SOME = st.sampled_from([OWN, REGISTRY, P, Q, R])
 ENDPOINTS = st.sampled_from([(), endpoints(P), (Endpoint("h", 1, "udp6"), Endpoint("h", 2, "udp"))])
 SURVEYS = st.builds(
-    lambda peers, links, running: Survey(peers=frozenset(peers), **near(*links), running=running),
+    lambda peers, links, running, costs, metrics: Survey(
+        peers=frozenset(peers),
+        **near(*links),
+        running=running,
+        costs={name(peer): cost for peer, cost in costs.items()},
+        metrics=metrics,
+    ),
     st.sets(SOME),
     st.sets(SOME),
     st.booleans(),
+    st.dictionaries(SOME, st.integers(1, 65534)),
+    st.dictionaries(SOME, st.integers(1, 65534)),
 )
 EVENTS = st.one_of(
     st.builds(TunnelUp, SOME, st.sampled_from([name(P), name(Q), "x"])),

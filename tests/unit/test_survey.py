@@ -185,4 +185,5 @@ def test_what_links_and_ways_cost() -> None:
     babel.route(C, "fe80::b", "re6stnet1", 420, 120)
     babel.route(C, "fe80::d", "re6stnet3", 900, 0, installed=False)
     assert babel.survey.costs == {"re6stnet1": 300}
+    assert babel.survey.losses == {"re6stnet1": 1.0}
     assert babel.survey.metrics == {B: 300, C: 420}
