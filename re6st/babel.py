@@ -7,6 +7,7 @@ tunnel interfaces are named there from the start, also those that do not exist y
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import math
 import os
@@ -18,7 +19,7 @@ from ipaddress import IPv4Network, IPv6Address, IPv6Network
 from pathlib import Path
 
 from re6st.cert import write_private
-from re6st.core.babel_lines import LineError, Reply, Table, parse_reply
+from re6st.core.babel_lines import LINE_LIMIT, LineError, News, Reply, Table, parse_reply
 from re6st.core.prefix import ipv4_address
 from re6st.process import Child, connect, end_of, keep_running
 
@@ -39,6 +40,9 @@ START_TIME = 10.0
 BACKLOG = 4 << 20
 """Bytes of babeld's news that wait for us: some 30,000 routes at once."""
 LINES_IN_A_TURN = 16
+CHUNK = 1 << 16
+LATE_FIRST, LATE_PER_LINE, LATE_LAST = 1.0, 0.005, 20.0
+"""Seconds after which metrics that changed are looked at, so that it costs a five hundredth of a core, at most."""
 CONNECTIONS = 5
 """To one babeld, which hangs up on a slow reader; then it is started again."""
 COMMAND_TIME = 3.0
@@ -306,9 +310,38 @@ class Babel:
             if self.priority != PRIORITY:
                 self.followed.set()
         self._changed()
-        while line := await self._read_line(reader):
-            if self._feed(line, self.table):
+        await self._keep_up(reader)
+
+    async def _keep_up(self, reader: asyncio.StreamReader) -> None:
+        """Feed the table with news until the end: what is urgent at once, what can wait together with more."""
+        clock = asyncio.get_running_loop().time
+        news, rest, late_at = News(self.table), "", 0.0
+        while True:
+            data: bytes | None = None
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout_at(late_at if news else None):
+                    data = await reader.read(CHUNK)
+            if data == b"":
+                return
+            if data is not None:
+                *lines, rest = (rest + data.decode("ascii", "replace")).split("\n")
+                if len(rest) > LINE_LIMIT:
+                    raise ValueError("a line without end")
+                for line in lines:
+                    self._note(news, line)
+                await asyncio.sleep(0)  # the next ones are taken in
+            late = clock() >= late_at
+            if late:
+                late_at = clock() + min(max(LATE_FIRST, LATE_PER_LINE * len(news)), LATE_LAST)
+            changes = [self._feed(line, self.table) for line in news.take(late=late)]
+            if any(changes):
                 self._changed()
+
+    def _note(self, news: News, line: str) -> None:
+        try:
+            news.add(line.strip())
+        except LineError as error:
+            log.warning("babeld: line not understood: %s", error)
 
     async def _until_reply(self, reader: asyncio.StreamReader, table: Table | None = None) -> None:
         async with asyncio.timeout(START_TIME):
@@ -318,7 +351,7 @@ class Babel:
                         raise OSError(f"its socket says {line!r}")
                     return
                 if table is not None:
-                    self._feed(line, table)
+                    self._feed(line.decode("ascii", "replace"), table)
         raise ConnectionResetError("its socket was closed")
 
     async def _read_line(self, reader: asyncio.StreamReader) -> bytes:
@@ -328,9 +361,9 @@ class Babel:
             await asyncio.sleep(0)
         return await reader.readline()
 
-    def _feed(self, line: bytes, table: Table) -> bool:
+    def _feed(self, line: str, table: Table) -> bool:
         try:
-            return table.feed(line.decode("ascii", "replace").strip()) is not None
+            return table.feed(line.strip()) is not None
         except LineError as error:
             log.warning("babeld: line not understood: %s", error)
             return False

@@ -205,6 +205,54 @@ class Table:
         return min(found, key=lambda n: n.cost, default=None)
 
 
+class News:
+    """Lines that wait to be fed to a table: of each entry the last one.
+
+    With each round trip that it measures, babeld tells every route of that neighbour again, for its metric: thousands
+    of lines a second where there are a thousand routes. Those can wait; what comes, goes, is lost or is used cannot.
+    """
+
+    def __init__(self, table: Table) -> None:
+        self._table = table
+        self._urgent: dict[tuple[str, str], str] = {}
+        self._late: dict[tuple[str, str], str] = {}
+
+    def add(self, line: str) -> None:
+        """Raises LineError for a line that is of no entry."""
+        words = line.split(" ", 9)
+        if len(words) < 3:
+            raise LineError(f"{line[:200]!r}: too short")
+        key = words[1], words[2]
+        if key in self._urgent or not self._only_metric(line, words):
+            self._late.pop(key, None)
+            self._urgent[key] = line
+        else:
+            self._late[key] = line
+
+    def __len__(self) -> int:
+        return len(self._urgent) + len(self._late)
+
+    def take(self, *, late: bool) -> list[str]:
+        """What is urgent; and, if so wanted, what can wait."""
+        lines = list(self._urgent.values())
+        self._urgent.clear()
+        if late:
+            lines += self._late.values()
+            self._late.clear()
+        return lines
+
+    def _only_metric(self, line: str, words: list[str]) -> bool:
+        verb, kind, ident = words[:3]
+        if verb != "change":
+            return False
+        if kind == "route":
+            route = self._table.routes.get(ident)
+            same_use = route is not None and len(words) == 10 and words[8] == ("yes" if route.installed else "no")
+            return same_use and (f" metric {INFINITY} " in line) == (route is not None and route.metric >= INFINITY)
+        neighbour = self._table.neighbours.get(ident) if kind == "neighbour" else None
+        return neighbour is not None and line.endswith(f" cost {INFINITY}") == (neighbour.cost >= INFINITY)
+
+
 def _update(table: dict[str, T], verb: Verb, ident: str, entry: T) -> bool:
     if verb is Verb.FLUSH:
         return table.pop(ident, None) is not None

@@ -248,24 +248,6 @@ def test_one_that_hangs_up_on_us_is_asked_again_and_nothing_is_forgotten(
     assert caplog.text.count("babeld hung up on us") == 2
 
 
-def test_one_that_hangs_up_again_and_again_is_started_again(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    monkeypatch.setattr("re6st.process.END_TIME", 0.01)
-    monkeypatch.setattr("re6st.babel.CONNECTIONS", 2)
-
-    async def hangs_up(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await played(then=at_once)(reader, writer)
-        writer.close()
-        await asyncio.Event().wait()
-
-    async def watch(_kept: Babel, programs: FakePrograms) -> None:
-        await until(lambda: len(programs.started) == 2)
-
-    live(monkeypatch, tmp_path, [hangs_up], watch)
-    assert "babeld ended (its socket was closed)" in caplog.text
-
-
 @pytest.mark.parametrize(
     ("first", "says"),
     [

@@ -17,6 +17,7 @@ from re6st.core.babel_lines import (
     Line,
     LineError,
     Neighbour,
+    News,
     NextHop,
     Reply,
     Route,
@@ -227,3 +228,83 @@ def test_the_table_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
         table.feed(ROUTE)
     assert table.feed(ROUTE.replace("55f0c6ed9410", "1").replace("metric 96", "metric 97")), "what is there may change"
     assert len(table.routes) == 3
+
+
+# --- news that can wait ---
+
+
+def route_line(verb: str, ident: str = "a1", installed: str = "yes", metric: int = 96, prefix: str = "b") -> str:
+    return (
+        f"{verb} route {ident} prefix 2001:db8:42:{prefix}::/64 from ::/0 installed {installed} "
+        f"id a8:e2:88:40:b9:88:04:42 metric {metric} refmetric 0 via fe80::1 if re6stnet1"
+    )
+
+
+def neighbour_line(verb: str, cost: int = 96, ident: str = "f1") -> str:
+    return (
+        f"{verb} neighbour {ident} address fe80::1 if re6stnet1 reach ffff ureach 0000 rxcost 96 txcost 96 cost {cost}"
+    )
+
+
+@pytest.mark.parametrize(
+    ("line", "urgent"),
+    [
+        (route_line("change", metric=97), False),
+        (route_line("change", installed="no"), True),
+        (route_line("change", metric=65535), True),
+        (route_line("flush"), True),
+        (route_line("add", ident="a2"), True),
+        (route_line("change", ident="a2"), True),
+        (neighbour_line("change", cost=200), False),
+        (neighbour_line("change", cost=65535), True),
+        (neighbour_line("change", ident="f2"), True),
+        ("change interface re6stnet1 up false", True),
+        ("change route a1", True),
+    ],
+)
+def test_only_another_metric_can_wait(line: str, urgent: bool) -> None:
+    table = Table()
+    for known in (route_line("add"), neighbour_line("add")):
+        table.feed(known)
+    news = News(table)
+    news.add(line)
+    assert len(news) == 1
+    assert news.take(late=False) == ([line] if urgent else [])
+    assert news.take(late=True) == ([] if urgent else [line])
+    assert len(news) == 0
+
+
+def test_of_each_entry_the_last_news_count() -> None:
+    table = Table()
+    table.feed(route_line("add"))
+    news = News(table)
+    news.add(route_line("change", metric=97))
+    news.add(route_line("change", metric=98))
+    assert len(news) == 1
+    news.add(route_line("flush"))
+    news.add(route_line("add", metric=99))
+    news.add(route_line("change", metric=100))
+    assert news.take(late=False) == [route_line("change", metric=100)]
+    assert len(news) == 0
+    for line in ("", "change", "change route"):
+        with pytest.raises(LineError):
+            news.add(line)
+
+
+@given(
+    st.lists(
+        st.tuples(*(st.sampled_from(x) for x in (("add", "change", "flush"), "abc", ("yes", "no"), (96, 97, 65535))))
+    )
+)
+def test_news_in_two_parts_say_the_same_as_the_lines_in_order(told: list[tuple[str, str, str, int]]) -> None:
+    lines = [route_line(*each, prefix=each[1]) for each in told]
+    plain, slow = Table(), Table()
+    news = News(slow)
+    for number, line in enumerate(lines):
+        plain.feed(line)
+        news.add(line)
+        for each in news.take(late=number % 5 == 4) if number % 2 else ():
+            slow.feed(each)
+    for each in news.take(late=True):
+        slow.feed(each)
+    assert slow.routes == plain.routes
