@@ -111,7 +111,7 @@ def announce(helper: Host, neighbour: Node, count: int) -> None:
     helper.namespace.ip(*lines)
     argv: list[str | Path] = ["babeld", "-S", helper.state / "babeld", "-I", ""]
     key = re.findall(r"key id sign .*", (neighbour.host.run_directory / "babeld.conf").read_text())[0]
-    timing = "default hello-interval 1 update-interval 10 key sign"
+    timing = "default hello-interval 0.25 update-interval 4 key sign"
     for statement in (key, timing, "redistribute proto 4", "redistribute local deny", "redistribute deny"):
         argv += ["-C", statement]
     helper.start([*argv, LAN], "babeld.log")

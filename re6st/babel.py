@@ -30,6 +30,7 @@ SOCKET = "babeld.ctl"
 UPDATE_FIRST, UPDATE_LAST = 1.0, 20.0
 UPDATE_GROWTH = 0.4
 """Seconds by the root of the number of routes, of about 25 bytes: 400 bytes a second with 40, 2 kB with 1,000."""
+OUTGROWN = 2.0
 SMOOTHING = 1
 """Half-life in seconds of metrics in babel's choice of routes. With the default, 4, a dead link is left 1 s later,
 and a new direct tunnel is used after 40 s, not 10; with 0 traffic jumps with each hello that a lossy link drops."""
@@ -83,6 +84,11 @@ class Settings:
 def update_interval(routes: int) -> float:
     """How often to repeat all routes: often while there are few, since a new neighbour waits for it (design.md 3)."""
     return max(UPDATE_FIRST, min(UPDATE_GROWTH * math.sqrt(routes), UPDATE_LAST))
+
+
+def outgrown(update: float, routes: int) -> bool:
+    """Whether routes are repeated much too often for as many as there are: babeld is restarted for that."""
+    return update_interval(routes) >= OUTGROWN * update
 
 
 def configuration(settings: Settings, priority: int = PRIORITY) -> str:

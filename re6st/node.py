@@ -383,8 +383,17 @@ class Node:
             seen = survey(self._babel.table, self.network, self.prefix)
             self._ways.note(self._babel.table, time.time())
             self._event(mesh.Surveyed(replace(seen, running=self._babel.ready.is_set())))
+            self._count_routes(len(seen.peers))
             if self._mesh.connected != was:
                 log.info("connected to the network" if self._mesh.connected else "the registry's node is out of reach")
+
+    def _count_routes(self, count: int) -> None:
+        """A network that has grown is told of less often (babel.py); one that shrinks may be a network that is cut."""
+        settings = self._babel.settings
+        if babel.outgrown(settings.update, count) and babel.outgrown(babel.update_interval(self._cache.routes), count):
+            log.info("the network has %s nodes now: its routes are to be repeated less often", count)
+            self._cache.routes = count
+            self._babel_news.set()
 
     async def _tick(self) -> None:
         while True:

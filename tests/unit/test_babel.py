@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from re6st.babel import Babel, Settings, command_line, configuration, update_interval
+from re6st.babel import Babel, Settings, command_line, configuration, outgrown, update_interval
 from re6st.process import Backoff
 from tests.unit.fake_program import FakeChild, FakePrograms, Script, all_gone, install, until
 
@@ -122,6 +122,15 @@ def test_routes_are_repeated_often_while_there_are_few() -> None:
     assert update_interval(0) == update_interval(6) == 1
     assert update_interval(40) < 3 < 10 < update_interval(1000) < 15
     assert update_interval(100_000) == 20
+
+
+def test_an_interval_is_outgrown_when_twice_as_long_would_do() -> None:
+    assert not outgrown(update_interval(0), 24)
+    assert outgrown(update_interval(0), 25)
+    assert not outgrown(update_interval(300), 1000)
+    assert outgrown(update_interval(200), 1000)
+    assert not outgrown(update_interval(1000), 10)
+    assert not outgrown(update_interval(1000), 100_000)
 
 
 # --- a babeld that a test plays ---
