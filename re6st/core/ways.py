@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from ipaddress import IPv6Network
 
-from re6st.core.babel_lines import NextHop, Table
+from re6st.core.babel_lines import INFINITY, NextHop, Table
 
 GONE_LIMIT = 1000
 """Destinations out of reach that are remembered."""
@@ -34,11 +34,17 @@ class Ways:
 
     def note(self, table: Table, now: float) -> None:
         """The table changed, at the Unix time `now`. Time is proportional to the number of routes."""
-        used = {r.destination: r.via for r in table.routes.values() if r.usable and not r.source.prefixlen}
-        for destination, via in used.items():
+        used = set()
+        for route in table.routes.values():
+            if not route.installed or route.metric >= INFINITY or route.source.prefixlen:
+                continue
+            destination, via = route.destination, route.via
+            used.add(destination)
             known = self._ways.get(destination)
-            if known is None or known.via != via:
+            if known is None or (known.via is not via and known.via != via):
                 self._ways[destination] = Way(via, now, known.via or known.before if known else None)
+        if len(used) == len(self._ways):
+            return
         gone = [destination for destination, way in self._ways.items() if destination not in used]
         for destination in gone[: max(0, len(gone) - GONE_LIMIT)]:
             del self._ways[destination]

@@ -8,7 +8,10 @@ from hypothesis import strategies as st
 from re6st.core.screen import Column, Span, fold, line, paint, table
 
 COLUMNS = (Column("PEER"), Column("VIA", least=8), Column("COST", right=True, drop=1), Column("REACH", drop=2))
-ROWS = [("4/16", "198.51.100.7:1194/udp", Span("130", "bad"), "ffff"), ("77/16", "192.0.2.33", "9", "fff0")]
+ROWS: list[list[str | Span]] = [
+    ["4/16", "198.51.100.7:1194/udp", Span("130", "bad"), "ffff"],
+    ["77/16", "192.0.2.33", "9", "fff0"],
+]
 
 
 def shown(width: int | None) -> list[str]:
