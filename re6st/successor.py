@@ -21,6 +21,9 @@ CHECK = ("--test", "0")
 
 FAILED = 255
 
+STOPPING = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGUSR2)
+"""Signals that wait while a program takes our place: it has no ear for them before it has started."""
+
 log = logging.getLogger(__name__)
 
 
@@ -34,9 +37,11 @@ class Successor:
     """Hands over what `node` does, once, unless it is told to `stop`."""
 
     def __init__(self, node: Predecessor, stop: asyncio.Event) -> None:
+        """Made where signals are heard: those that came while a predecessor started us come now."""
         self._node = node
         self._stop = stop
         self._task: asyncio.Task[None] | None = None
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPPING)
 
     def take_our_place(self) -> None:
         """Have the program start anew, as it is now on disk, in this process."""
@@ -58,8 +63,13 @@ class Successor:
         if fault is not None:
             log.error("not started anew, going on as before: %s", fault)
             return
+        if self._stop.is_set():  # told to end since
+            return
         environment = os.environ | await self._node.hand_over()
         logging.shutdown()
+        signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING)
+        if self._stop.is_set():  # even later: the successor is told the same
+            signal.raise_signal(signal.SIGTERM)
         # Who sends it twice would end the successor before that listens.
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
         try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import time
 from collections.abc import Callable
 from functools import partial
 
@@ -87,3 +88,23 @@ def test_a_successor_that_would_not_start_is_not_tried(network: Network, bed: Be
     assert programs(node) == before
     options.write_text(text)
     assert node.stop() == 0
+
+
+def test_who_is_stopped_while_it_is_replaced_ends(bed: Bed) -> None:
+    """As by `systemctl stop` right behind `systemctl reload`: nothing runs on with nobody to end it."""
+    network = Network(bed, 2)
+    network.start()
+    network.wait_connected(FORMS)
+    node = network.nodes[1]
+    for handed_over, wait in ((False, 0.2), (True, 0.0), (True, 0.05), (True, 0.2)):
+        if node.process is None:
+            node.start()
+            network.wait_connected(FORMS)
+        log = node.host.log / "re6stnet.log"
+        count = log.read_text().count("handing over")
+        in_place(node)
+        if handed_over:
+            wait_until(lambda: log.read_text().count("handing over") > count, 30, "its end", bed.tails)  # noqa: B023
+        time.sleep(wait)  # any moment of the next one's start
+        assert node.stop() == 0, wait
+        assert node.traces() == [], wait
