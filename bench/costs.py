@@ -17,18 +17,15 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 
 from testbed import Bed, Host, Network, Node, wait_until
-from testbed.network import NETWORK
+from testbed.routes import announce, destinations
 
 FORMS = 120
 SETTLES = 30.0
 """Seconds that a network is left alone before it is looked at."""
 LAN = "lan"
-FIRST_ROUTE = 0x1000
-"""Of the subnets that are announced; those of the nodes are below."""
 TAP = re.compile(r"re6stnet.*")
 
 Figures = dict[str, float]
@@ -104,19 +101,6 @@ def watch(network: Network, nodes: Sequence[Node], seconds: float) -> dict[str, 
     return {node.name: figures(network, node, a, b) for node, a, b in zip(nodes, began, ended, strict=True)}
 
 
-def announce(helper: Host, neighbour: Node, count: int) -> None:
-    """Have a babeld on a host announce routes into the segment."""
-    subnets = islice(NETWORK.subnets(new_prefix=64), FIRST_ROUTE, FIRST_ROUTE + count)
-    lines = [f"route add unreachable {subnet} proto static" for subnet in subnets]
-    helper.namespace.ip(*lines)
-    argv: list[str | Path] = ["babeld", "-S", helper.state / "babeld", "-I", ""]
-    key = re.findall(r"key id sign .*", (neighbour.host.run_directory / "babeld.conf").read_text())[0]
-    timing = "default hello-interval 0.25 update-interval 4 key sign"
-    for statement in (key, timing, "redistribute proto 4", "redistribute local deny", "redistribute deny"):
-        argv += ["-C", statement]
-    helper.start([*argv, LAN], "babeld.log")
-
-
 def measure(count: int, routes: int, seconds: float, registry_options: Sequence[str]) -> dict[str, dict[str, Figures]]:
     """Both states of one network."""
     with Bed() as bed:
@@ -129,10 +113,10 @@ def measure(count: int, routes: int, seconds: float, registry_options: Sequence[
         network.start()
         network.wait_connected(FORMS)
         few = watch(network, nodes, seconds)
-        announce(helper, entrance, routes)
+        announce(helper, entrance, LAN, routes)
 
         def learned() -> bool:
-            return all(len({r.destination for r in node.babel().routes.values()}) > routes for node in nodes)
+            return all(destinations(node) > routes for node in nodes)
 
         wait_until(learned, FORMS, "every node has the routes", bed.tails)
         return {"few": few, "many": watch(network, nodes, seconds)}
