@@ -117,6 +117,7 @@ def test_routes_are_there_while_a_tunnel_needs_them() -> None:
     async def act(remote: RemoteGateways, kernel: FakeKernel) -> None:
         async with remote.towards(endpoints(P, "a.example.org", "2001:db8::1", Q)):
             assert kernel.routes == {P: A, Q: B}
+            assert (remote.uplink(str(P)), remote.uplink(str(Q)), remote.uplink(str(R))) == (A, B, None)
             async with remote.towards(endpoints(Q, R)):
                 assert kernel.routes == {P: A, Q: B, R: A}
             assert kernel.routes == {P: A, Q: B}
