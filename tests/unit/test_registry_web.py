@@ -13,10 +13,10 @@ from pathlib import Path
 import pytest
 
 from re6st.cli.registry_web import DEFAULT, SOCKET_PATH_LIMIT, WebConfig, WebError, listen, place
-from tests.unit.test_cli_registry import Process, directory, free_port, made, wait_until
-from tests.unit.test_cli_registry_admin import Place, resting
+from tests.unit.test_cli_registry import Process, free_port, wait_until
+from tests.unit.test_cli_registry_admin import Place, made, resting
 
-__all__ = ["directory", "made", "resting"]
+__all__ = ["made", "resting"]  # fixtures
 
 
 @pytest.mark.parametrize(
