@@ -98,19 +98,23 @@ class Options:
 # --- the command line ---
 
 
-def parse(arguments: Sequence[str] | None) -> Options:
-    """Options from the command line. Exits with status 2 when they are wrong."""
+def make_parser() -> OptionParser:
+    """All options of re6st-conf (wire.md 11.4)."""
     parser = OptionParser(
         PROGRAM,
         "Enrol this machine: fetch the CA, make a key, get a certificate, write a sample configuration.",
-        f"Example: {PROGRAM} --registry https://re6st.example.com/ --fingerprint sha256:3f9a... --token qwertzui",
+        f"example: cd /etc/re6stnet\n         {PROGRAM} --join 'https://re6st.example.com/#sha256:3f9a...,token=qwertzui'",
+        "%(prog)s OPTION ...",
     )
-    add = parser.add_argument
+    add = parser.add_argument_group("the network").add_argument
+    add("--join", metavar="URL#ALG:HEX,token=TOKEN", help="registry, fingerprint and token in one paste")
     add("--registry", metavar="URL", help="HTTP URL of the registry")
     add("--fingerprint", metavar="ALG:HEX", help="expected fingerprint of the CA, e.g. sha256:3f9a...")
-    add("--join", metavar="URL#ALG:HEX,token=TOKEN", help="registry, fingerprint and token in one paste")
-    add("--is-needed", action="store_true", help="only say by the exit code whether the network is out of reach (0)")
-    add("--ca-only", action="store_true", help="only fetch the CA")
+    add = parser.add_argument_group("who may join").add_argument
+    add("--token", metavar="TOKEN", help="token you received")
+    add("--email", metavar="EMAIL", help="where the registry mails a token to")
+    add("--anonymous", action="store_true", help="no token: the registry may give a longer prefix")
+    add = parser.add_argument_group("the certificate").add_argument
     add("-d", "--dir", metavar="DIR", type=Path, default=Path(), help="where to work (default: current directory)")
     add(
         *("-r", "--req"),
@@ -120,10 +124,16 @@ def parse(arguments: Sequence[str] | None) -> Options:
         default=[],
         help="field of the certificate's subject, e.g. O 'Example Corp.'; an empty value removes it",
     )
-    add("--email", metavar="EMAIL", help="where the registry mails a token to")
-    add("--token", metavar="TOKEN", help="token you received")
-    add("--anonymous", action="store_true", help="no token: the registry may give a longer prefix")
     add("--location", metavar="CC,CT", default="", help="codes of country and continent, e.g. FR,EU")
+    add = parser.add_argument_group("instead of enrolling").add_argument
+    add("--is-needed", action="store_true", help="only say by the exit code whether the network is out of reach (0)")
+    add("--ca-only", action="store_true", help="only fetch the CA")
+    return parser
+
+
+def parse(arguments: Sequence[str] | None) -> Options:
+    """Options from the command line. Exits with status 2 when they are wrong."""
+    parser = make_parser()
     values = parser.parse_args(arguments)
     try:
         return _options(values)

@@ -64,7 +64,8 @@ def parser() -> OptionParser:
     p = OptionParser(
         PROGRAM,
         "Node of a re6st network: stable IPv6 over tunnels that heal themselves.",
-        epilog="example: re6stnet @/etc/re6stnet/re6stnet.conf",
+        "example: re6stnet @/etc/re6stnet/re6stnet.conf",
+        "%(prog)s [@FILE | OPTION ...]",
     )
     net = p.add_argument_group("network")
     net.add_argument("--registry", metavar="URL", required=True, help="the registry that enrolled this machine")
@@ -91,7 +92,7 @@ def parser() -> OptionParser:
         default=[],
         help="listen there; PROTO is udp, tcp, udp6 or tcp6 (default: 1194 udp and 1194 tcp, less what is disabled)",
     )
-    reach.add_argument("--max-clients", metavar="N", type=integer(0, 100_000), help="per server; 0: no server")
+    reach.add_argument("--max-clients", metavar="N", type=integer(0, 100_000), help="clients per server; 0: no server")
 
     mesh = p.add_argument_group("mesh")
     mesh.add_argument(
@@ -133,14 +134,20 @@ def parser() -> OptionParser:
         default=LOG_DIRECTORY,
         help="directory of the logs (default: %(default)s, but our own to the journal where systemd has one for us)",
     )
-    files.add_argument("-r", "--run", metavar="DIR", type=Path, default=Path("/var/run/re6stnet"))
-    files.add_argument("-s", "--state", metavar="DIR", type=Path, default=Path("/var/lib/re6stnet"))
+    for short, name, what in (
+        ("r", "run", "for as long as it runs: sockets; emptied at the end"),
+        ("s", "state", "what it remembers: the addresses of peers and more"),
+    ):
+        default = {"run": Path("/var/run/re6stnet"), "state": Path("/var/lib/re6stnet")}[name]
+        files.add_argument(
+            f"-{short}", f"--{name}", metavar="DIR", type=Path, default=default, help=f"{what} (default: %(default)s)"
+        )
     files.add_argument("--ovpnlog", action="store_true", help="a log for each OpenVPN process")
     files.add_argument(
         "--console", metavar="SOCK", type=Path, help="another place for the control socket, beside RUN/control.sock"
     )
     files.add_argument("--metrics", metavar=place.METAVAR, type=place.place, help=place.HELP)
-    p.add_verbosity(2)
+    p.add_verbosity(2, files)
 
     more = p.add_argument_group("arguments for others")
     more.add_argument("-B", dest="babel_arguments", metavar="ARG", action="append", default=[], help="for babeld")

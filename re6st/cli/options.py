@@ -9,6 +9,7 @@ import argparse
 import contextlib
 import shlex
 import sys
+import textwrap
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NoReturn
@@ -18,6 +19,8 @@ from re6st.logs import LEVELS
 
 FILE_LIMIT = 1 << 20
 """Bytes of an option file."""
+HELP_WIDTH = 78
+"""Columns, for what argparse does not fold itself."""
 DEPTH_LIMIT = 8
 """Option files that include each other."""
 
@@ -45,9 +48,13 @@ class OptionParser(argparse.ArgumentParser):
     Wrong options end the program with status 2 and one line, which names the file and line they come from.
     """
 
-    def __init__(self, prog: str, description: str, epilog: str | None = None) -> None:
+    def __init__(self, prog: str, description: str, epilog: str | None = None, usage: str | None = None) -> None:
         super().__init__(
-            prog=prog, description=description, epilog=epilog, formatter_class=argparse.RawDescriptionHelpFormatter
+            prog=prog,
+            description=textwrap.fill(description, HELP_WIDTH),
+            epilog=epilog,
+            usage=usage,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
         )
         self._lines: list[_Line] = []
         version = f"{prog} {__version__} (protocol {PROTOCOL})"
@@ -67,9 +74,9 @@ class OptionParser(argparse.ArgumentParser):
                 expanded.append(argument)
         return expanded
 
-    def add_verbosity(self, default: int) -> None:
+    def add_verbosity(self, default: int, group: argparse._ArgumentGroup | None = None) -> None:
         """The option -v/--verbose of re6stnet and re6st-registry (wire.md 11.2)."""
-        self.add_argument(
+        (group or self).add_argument(
             "-v",
             "--verbose",
             metavar="N",

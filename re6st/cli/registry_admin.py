@@ -80,7 +80,7 @@ def main(arguments: Sequence[str]) -> int:
     program = f"{PROGRAM} {name}"
     if not logging.getLogger().handlers:
         logging.getLogger().addHandler(logging.NullHandler())  # what concerns the operator is said below
-    options = _parse(program, word, rest)
+    options = _parse(name, rest)
     daemon = _daemon_options(program, options)
     try:
         if word.run is not None:
@@ -107,14 +107,21 @@ def main(arguments: Sequence[str]) -> int:
 # --- the command line ---
 
 
-def _parse(program: str, word: Word, arguments: Sequence[str]) -> argparse.Namespace:
-    files = [argument[1:] for argument in arguments if argument.startswith("@") and len(argument) > 1]
-    parser = OptionParser(program, word.help, f"Example: {program} {word.example}".rstrip())
+def make_parser_of(name: str) -> OptionParser:
+    """The options of a word."""
+    word, program = WORDS[name], f"{PROGRAM} {name}"
+    parser = OptionParser(program, word.help, f"example: {program} {word.example}".rstrip())
     word.options(parser)
-    add = parser.add_argument
+    add = parser.add_argument_group("which registry").add_argument
     add("--config", metavar="FILE", type=Path, help=f"option file of the registry, also @FILE (default: {CONFIG})")
     add("--db", metavar="FILE", type=Path, help="database, if not the one of the option file")
-    add("--json", action="store_true", help="print JSON")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    return parser
+
+
+def _parse(name: str, arguments: Sequence[str]) -> argparse.Namespace:
+    files = [argument[1:] for argument in arguments if argument.startswith("@") and len(argument) > 1]
+    parser = make_parser_of(name)
     options = parser.parse_args([argument for argument in arguments if not argument.startswith("@")])
     options.error = parser.error
     if len(files) + (options.config is not None) > 1:

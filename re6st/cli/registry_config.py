@@ -26,6 +26,7 @@ from re6st.metrics_http import Place
 from re6st.registry import Settings
 
 PROGRAM = "re6st-registry"
+DATABASE = Path("/var/lib/re6stnet/registry.db")
 LOG_FILE = Path("/var/log/re6stnet/registry.log")
 COMMUNITY_LIMIT = 1 << 20
 
@@ -62,43 +63,42 @@ def make_parser() -> OptionParser:
     parser = OptionParser(
         PROGRAM,
         "Serve a registry: it issues certificates, which give each node its subnet, and points nodes to a first peer.",
-        f"To make the files of a new network: {PROGRAM} init --network 2001:db8:42::/48\n"
-        f"To serve with the options of a file:  {PROGRAM} @{registry_init.OPTIONS_FILE}\n"
-        f"To administer it, serving or not:     {PROGRAM} nodes @{registry_init.OPTIONS_FILE}\n"
-        "                                      also invite, tokens, revoke, revoked, rotate, params, topology,\n"
-        "                                      versions, web-login, backup, check",
+        f"To make the files of a new network:  {PROGRAM} init --network NET\n"
+        f"To serve with the options of a file: {PROGRAM} @{registry_init.OPTIONS_FILE}\n"
+        f"To administer it, serving or not:    {PROGRAM} nodes @{registry_init.OPTIONS_FILE}\n"
+        "   also invite, tokens, revoke, revoked, rotate, params, topology, versions,\n"
+        "   web-login, backup, check; each has --help",
+        "%(prog)s [WORD] [@FILE | OPTION ...]",
     )
-    add = parser.add_argument
+    add = parser.add_argument_group("the authority").add_argument
+    add("--ca", metavar="FILE", required=True, help="certificate of the CA, in PEM form")
+    add("--key", metavar="FILE", required=True, help="key of the CA, in PEM form")
+    add("--dh", metavar="FILE", required=True, help="Diffie-Hellman parameters for the nodes, in PEM form")
+    length = integer(0, 128)
+    add("--prefix-length", metavar="N", type=length, default=16, help="bits of prefixes given for tokens; 0: no tokens")
+    add("--anonymous-prefix-length", metavar="N", type=length, default=0, help="bits of prefixes given to anybody")
+    add("--community", metavar="FILE", help="communities by location")
+    add("--grace-period", metavar="S", type=integer(0, 1 << 40), default=8640000, help="seconds to keep what has ended")
+    add("--trust-clock", action="store_true", help="the clock is right, though it is far from that of the last run")
+
+    add = parser.add_argument_group("where it listens, and to whom").add_argument
     add("--port", metavar="N", type=integer(0, 65535), default=80, help="port to listen on (default: %(default)s)")
     add("-4", dest="ipv4_address", metavar="IP", default="0.0.0.0", help="address to listen on; '' disables IPv4")  # noqa: S104
     add("-6", dest="ipv6_address", metavar="IP", default="::", help="address to listen on; '' disables IPv6")
-    add("--db", metavar="FILE", type=Path, default=Path("/var/lib/re6stnet/registry.db"), help="database")
-    add("--dh", metavar="FILE", required=True, help="Diffie-Hellman parameters for the nodes, in PEM form")
-    add("--ca", metavar="FILE", required=True, help="certificate of the CA, in PEM form")
-    add("--key", metavar="FILE", required=True, help="key of the CA, in PEM form")
+    add("--url", metavar="URL", help="how nodes reach this registry, for the invitations that `invite` prints")
+    add("--authorized-origin", metavar="IP", action="append", default=[], help="may call restricted methods, like ::1")
+
+    add = parser.add_argument_group("tokens by mail").add_argument
     add("--mailhost", metavar="HOST", help="SMTP server to mail tokens with, or the path of an mbox file")
     add("--smtp-user", metavar="USER", help="user name for the SMTP server")
     add("--smtp-pwd", metavar="PASSWORD", help="password for the SMTP server")
     add("--smtp-starttls", action="store_true", help="encrypt the connection to the SMTP server")
-    length = integer(0, 128)
-    add("--prefix-length", metavar="N", type=length, default=16, help="bits of prefixes given for tokens; 0: no tokens")
-    add("--anonymous-prefix-length", metavar="N", type=length, default=0, help="bits of prefixes given to anybody")
-    add("--ipv4", nargs=2, metavar=("IP/N", "K"), help="IPv4 network for nodes; each gets a subnet /(N+K)")
-    log = "log file (default: the journal where systemd has one for us, else %(default)s)"
-    add("-l", "--logfile", metavar="FILE", type=Path, default=LOG_FILE, help=log)
-    add("-r", "--run", metavar="DIR", type=Path, default=Path("/var/run/re6stnet"), help="run directory of the node")
-    parser.add_verbosity(1)
-    add("--url", metavar="URL", help="how nodes reach this registry, for the invitations that `invite` prints")
-    registry_web.add_options(parser)
-    add("--metrics", metavar=place.METAVAR, type=place.place, help=place.HELP)
-    add("--metrics-per-node", action="store_true", help="with --metrics: also when each node last called")
-    add("--check-config", action="store_true", help="say what is wrong with options and files, and exit: 0 or 78")
+
+    net = parser.add_argument_group("parameters of the network, which all nodes get")
+    add = net.add_argument
     protocol = integer(MIN_PROTOCOL, PROTOCOL)
     add("--min-protocol", metavar="N", type=protocol, default=MIN_PROTOCOL, help="nodes older than this must stop")
-    add("--authorized-origin", metavar="IP", action="append", default=[], help="may call restricted methods, like ::1")
-    add("--community", metavar="FILE", help="communities by location")
-    add("--grace-period", metavar="S", type=integer(0, 1 << 40), default=8640000, help="seconds to keep what has ended")
-    add("--trust-clock", action="store_true", help="the clock is right, though it is far from that of the last run")
+    add("--ipv4", nargs=2, metavar=("IP/N", "K"), help="IPv4 network for nodes; each gets a subnet /(N+K)")
     add(
         "--hello", metavar="S", type=integer(1, 3600), default=15, help="hello interval of babel (default: %(default)s)"
     )
@@ -113,6 +113,21 @@ def make_parser() -> OptionParser:
         default=[],
         help="countries whose nodes stay among themselves",
     )
+
+    files = parser.add_argument_group("files and logs")
+    add = files.add_argument
+    add("--db", metavar="FILE", type=Path, default=DATABASE, help="database (default: %(default)s)")
+    log = "log file (default: the journal where systemd has one for us, else %(default)s)"
+    add("-l", "--logfile", metavar="FILE", type=Path, default=LOG_FILE, help=log)
+    add("-r", "--run", metavar="DIR", type=Path, default=Path("/var/run/re6stnet"), help="run directory of the node")
+    parser.add_verbosity(1, files)
+    add("--check-config", action="store_true", help="say what is wrong with options and files, and exit: 0 or 78")
+
+    watch = parser.add_argument_group("page and metrics")
+    registry_web.add_options(watch)
+    add = watch.add_argument
+    add("--metrics", metavar=place.METAVAR, type=place.place, help=place.HELP)
+    add("--metrics-per-node", action="store_true", help="with --metrics: also when each node last called")
     return parser
 
 

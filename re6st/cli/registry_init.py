@@ -85,12 +85,12 @@ class _File:
     private: bool = False
 
 
-def main(argv: Sequence[str]) -> int:
-    """Make the files, print what to do next. Returns the exit status."""
+def make_parser() -> OptionParser:
+    """All options of re6st-registry init."""
     parser = OptionParser(
         PROGRAM,
         "Make the files of a new network: authority, options file.",
-        f"Example: {PROGRAM} --network 2001:db8:42::/48",
+        f"example: {PROGRAM} --network 2001:db8:42::/48",
     )
     add = parser.add_argument
     add("--network", metavar="NET", required=True, help="IPv6 network of all nodes, e.g. 2001:db8:42::/48")
@@ -100,6 +100,12 @@ def main(argv: Sequence[str]) -> int:
     add("--port", metavar="N", type=integer(1, 65535), default=80, help="port to listen on (default: %(default)s)")
     add("--anonymous", action="store_true", help="let anybody in, without a token")
     add("--key-size", type=int, choices=cert.KEY_SIZES, default=2048, help="bits of all RSA keys of the network")
+    return parser
+
+
+def main(argv: Sequence[str]) -> int:
+    """Make the files, print what to do next. Returns the exit status."""
+    parser = make_parser()
     options = parser.parse_args(argv)
     network = _network(parser, options.network)
     name = options.name or f"re6st {network}"

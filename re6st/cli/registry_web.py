@@ -76,7 +76,7 @@ class WebConfig:
     """Of the registry."""
 
 
-def add_options(parser: argparse.ArgumentParser) -> None:
+def add_options(parser: argparse._ActionsContainer) -> None:
     """The options of the page."""
     add = parser.add_argument
     add(

@@ -170,6 +170,6 @@ def test_removed_and_purged(machines: tuple[Machine, Machine]) -> None:
     assert second.path("/var/lib/re6stnet/cache.db").exists()
     second.run("dpkg", "--purge", "re6stnet")
     left = second.run(
-        "find", "/etc", "/usr/bin", "/usr/lib/re6stnet", "/var", "/run", "/lib", "-name", "*re6st*"
+        "find", "/etc", "/usr/bin", "/usr/share", "/lib", "/var", "/run", "-name", "*re6st*"
     ).split()
     assert left == []

@@ -452,7 +452,7 @@ def test_help(word: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stop:
         registry.main([word, "--help"])
     assert stop.value.code == 0
-    assert f"Example: re6st-registry {word}" in capsys.readouterr().out
+    assert f"example: re6st-registry {word}" in capsys.readouterr().out
 
 
 def test_a_reader_that_had_enough(resting: Place) -> None:
