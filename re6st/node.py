@@ -416,6 +416,7 @@ class Node:
             spread = min(SPREAD_FIRST + SPREAD_PER_ROUTE * len(self._mesh.survey.peers), SPREAD_LAST)
             if not self._babel.can_follow(self._plan.babel(self._cache.routes, time.time())):
                 await asyncio.sleep(random.uniform(0, spread))  # noqa: S311
+                self._cache.routes = max(self._cache.routes, len(self._mesh.survey.peers))  # meanwhile
             await self._babel.reconfigure(self._plan.babel(self._cache.routes, time.time()))
 
     async def _sweep_routes(self) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -119,3 +121,11 @@ def test_modules_are_of_a_size_to_be_read(path: Path) -> None:
     assert len(lines) <= 560
     tree = TREES[name_of(path)]
     assert ast.get_docstring(tree), "every module says what it is"
+
+
+def test_a_node_imports_no_more_than_it_needs() -> None:
+    """Each of these is megabytes of every node's memory, and a good part of its start."""
+    program = "import sys, re6st.cli.node; print(*sorted({name.partition('.')[0] for name in sys.modules}))"
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
+    heavy = {"aiohttp", "maxminddb", "multiprocessing", "platform", "pyroute2", "rich", "statistics", "urllib3", "yarl"}
+    assert not heavy & set(done.stdout.split())
