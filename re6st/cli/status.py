@@ -33,10 +33,11 @@ PLUGIN = {"ok": (0, "OK"), "warning": (1, "WARNING"), "failed": (2, "CRITICAL")}
 UNKNOWN = 3
 
 _EPILOG = """\
-examples: re6st-status                    the whole picture; exit status 0: healthy
-          re6st-status --watch            the same, live
-          re6st-status why 4/16           by whom a node is reached, and since when
-          re6st-status wait --timeout 60  for scripts: until this node is well
+examples:
+  re6st-status                    the whole picture; exit status 0: healthy
+  re6st-status --watch            the same, live
+  re6st-status why 4/16           by whom a node is reached, and since when
+  re6st-status wait --timeout 60  for scripts: until this node is well
 """
 
 _WAITED: Mapping[str, Callable[[Mapping[str, Any]], bool]] = {
