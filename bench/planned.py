@@ -30,6 +30,7 @@ PACE = 0.01
 SETTLES = 15.0
 """Seconds after the network has formed: superfluous tunnels have closed."""
 BEFORE = 1.0
+AFTER = 2.0
 
 
 @dataclass(frozen=True)
@@ -166,6 +167,9 @@ def measure(case: Case, seconds: float, settles: float = SETTLES) -> dict[str, A
             for _ in case.steps(network):
                 time.sleep(min(seconds / 4, max(0.0, end - time.monotonic())))
             time.sleep(max(0.0, end - time.monotonic()))
+            if case.proof:
+                wait_until(lambda: proofs(network, case.proof) > said, FORMS, f"{case.name!r} happens", bed.tails)
+                time.sleep(AFTER)
         network.check_alive()
         return {
             "pings": pinger.sent,

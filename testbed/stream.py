@@ -88,6 +88,8 @@ class Stream:
                 if not data:
                     raise OSError("closed")
             now = time.monotonic()
+            if self._stop.is_set():
+                break  # the sender may have stopped already
             self.stall = max(self.stall, now - last - PACE)
             if data:
                 self.received += len(data)
