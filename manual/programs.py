@@ -97,9 +97,9 @@ def _conf() -> Program:
         summary="enrol this machine in a re6st network",
         parser=conf.make_parser(),
         description=(
-            "re6st-conf fetches the certificate of a network's authority, makes a private key that "
-            "never leaves the machine, gets a certificate from the registry, and writes a sample configuration for re6stnet(8). Nothing "
-            "is written before the authority is checked, and each file is written whole or not at all.",
+            "re6st-conf fetches the certificate of a network's authority, makes a private key that never leaves the "
+            "machine, gets a certificate from the registry, and writes a sample configuration for re6stnet(8). "
+            "Nothing is written before the authority is checked, and each file is written whole or not at all.",
             "Run again, it uses the key that is there, so the machine keeps its subnet where the registry allows it.",
         ),
         files=(("ca.crt, cert.crt, cert.key, re6stnet.conf", "in the directory it works in, /etc/re6stnet as a rule"),),

@@ -103,7 +103,7 @@ def make_parser() -> OptionParser:
     parser = OptionParser(
         PROGRAM,
         "Enrol this machine: fetch the CA, make a key, get a certificate, write a sample configuration.",
-        f"example: {PROGRAM} --join 'https://re6st.example.com/#sha256:3f9a...,token=qwertzui'",
+        f"example:\n  {PROGRAM} --join 'https://re6st.example.com/#sha256:3f9a...,token=qwertzui'",
         "%(prog)s OPTION ...",
     )
     add = parser.add_argument_group("the network").add_argument
