@@ -37,10 +37,14 @@ class Successor:
     """Hands over what `node` does, once, unless it is told to `stop`."""
 
     def __init__(self, node: Predecessor, stop: asyncio.Event) -> None:
-        """Made where signals are heard: those that came while a predecessor started us come now."""
         self._node = node
         self._stop = stop
         self._task: asyncio.Task[None] | None = None
+        self._ending = False
+        """Somebody else starts the next one."""
+
+    def listen(self) -> None:
+        """Signals are heard from now on: those that came while a predecessor started us come now."""
         signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPPING)
 
     def take_our_place(self) -> None:
@@ -49,6 +53,7 @@ class Successor:
 
     def await_one(self) -> None:
         """End, and leave everything to who comes."""
+        self._ending = True
         self._start(self._end())
 
     def _start(self, work: Coroutine[Any, Any, None]) -> None:
@@ -70,6 +75,8 @@ class Successor:
         signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING)
         if self._stop.is_set():  # even later: the successor is told the same
             signal.raise_signal(signal.SIGTERM)
+        elif self._ending:
+            os._exit(0)
         # Who sends it twice would end the successor before that listens.
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
         try:

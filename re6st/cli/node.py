@@ -334,6 +334,7 @@ async def _run(node: Node, handler: LogHandler | None) -> int:
     successor = Successor(node, stop)
     loop.add_signal_handler(signal.SIGHUP, successor.take_our_place)
     loop.add_signal_handler(signal.SIGQUIT, successor.await_one)
+    successor.listen()
     await node.run(stop)
     return status
 
