@@ -111,7 +111,7 @@ def test_a_node_stops_and_its_dot_turns_and_a_revoked_one_is_cut_off(
             return all(rtt is None for pair, rtt in network.pings(timeout=0.3).items() if revoked in pair)
 
         wait_until(cut_off, CUT, "nobody reaches the revoked node", bed.tails)
-        page.wait_for_selector("text=4 of 4 online nodes know")
+        page.wait_for_selector("text=4 of 4 online nodes have it")
 
         # A token lets its holder in again.
         page.click("nav >> text=Tokens")
