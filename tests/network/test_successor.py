@@ -91,14 +91,23 @@ def test_a_successor_that_would_not_start_is_not_tried(network: Network, bed: Be
 
 
 def test_who_is_stopped_while_it_is_replaced_ends(bed: Bed) -> None:
-    """As by `systemctl stop` right behind `systemctl reload`: nothing runs on with nobody to end it."""
+    """As by `systemctl stop`, or `restart`, right behind `systemctl reload`."""
     network = Network(bed, 2)
     network.start()
     network.wait_connected(FORMS)
     node = network.nodes[1]
-    for handed_over, wait in ((False, 0.2), (True, 0.0), (True, 0.05), (True, 0.2)):
+    # By SIGQUIT it ends as well, but leaves all to the next one.
+    for number, handed_over, wait in (
+        (signal.SIGQUIT, False, 0.2),
+        (signal.SIGQUIT, True, 0.0),
+        (signal.SIGTERM, False, 0.2),
+        (signal.SIGTERM, True, 0.0),
+        (signal.SIGTERM, True, 0.2),
+    ):
         if node.process is None:
             node.start()
+            # After SIGQUIT it answers before it listens.
+            wait_until(lambda: (node.host.run_directory / "control.sock").exists(), 30, "the next one", bed.tails)
             network.wait_connected(FORMS)
         log = node.host.log / "re6stnet.log"
         count = log.read_text().count("handing over")
@@ -106,5 +115,6 @@ def test_who_is_stopped_while_it_is_replaced_ends(bed: Bed) -> None:
         if handed_over:
             wait_until(lambda: log.read_text().count("handing over") > count, 30, "its end", bed.tails)  # noqa: B023
         time.sleep(wait)  # any moment of the next one's start
-        assert node.stop() == 0, wait
-        assert node.traces() == [], wait
+        assert node.end(number) == 0, wait
+        assert bool(node.pids("openvpn")) is (number == signal.SIGQUIT), wait
+        (node.host.run_directory / "control.sock").unlink(missing_ok=True)
