@@ -15,6 +15,7 @@ from typing import Any, NoReturn
 
 import pytest
 
+from manual.programs import programs
 from re6st.cli import conf, node, registry, status
 from testbed.guide import Command, commands, pages
 from tests.unit.test_units import DAEMON, UNITS
@@ -29,7 +30,10 @@ SYSTEM = {
 """Programs of other packages that commands in the documentation use; every other one is a mistake."""
 UNIT_WORDS = {"enable", "disable", "start", "stop", "restart", "reload", "status", "is-active"}
 
-COMMANDS = [command for page in pages(DOCS) for command in commands(page)]
+PAGES = [*pages(DOCS), ROOT / "README.md"]
+COMMANDS = [command for page in PAGES for command in commands(page)]
+INDENTED = re.compile(r"^    (?:\$ )?((?:re6stnet|re6st-[a-z]+|\./run) [^|>\n]*)", re.M)
+"""Commands of ours in blocks of the other form, as far as a pipe."""
 
 
 def test_the_site_builds_without_a_broken_link(tmp_path: Path) -> None:
@@ -53,12 +57,27 @@ def test_a_command_is_one(command: Command, tmp_path: Path, monkeypatch: pytest.
     if program in MAINS:
         check_ours(program, words[1:], tmp_path, monkeypatch)
     elif program == "./run":
-        names = re.findall(r"^    ([a-z]+)\)$", (ROOT / "run").read_text(), re.M)
-        assert words[1] in names
+        assert words[1] in run_words()
     else:
         assert program in SYSTEM
         if program == "systemctl":
             check_unit(words[1:])
+
+
+def test_commands_of_ours_in_indented_blocks(tmp_path: Path) -> None:
+    found = [(page, text) for page in PAGES for text in INDENTED.findall(page.read_text()) if "..." not in text]
+    assert len(found) > 10
+    for page, text in found:
+        program, *arguments = shlex.split(text, comments=True)
+        with pytest.MonkeyPatch.context() as patch:
+            if program == "./run":
+                assert arguments[0] in run_words(), f"{page.name}: {text}"
+            else:
+                check_ours(program, arguments, tmp_path, patch)
+
+
+def run_words() -> set[str]:
+    return set(re.findall(r"^    ([a-z]+)\)$", (ROOT / "run").read_text(), re.M))
 
 
 class Parsed(Exception):
@@ -93,21 +112,15 @@ def check_unit(words: list[str]) -> None:
 
 def test_command_lines_in_tables_and_text_name_what_exists() -> None:
     """`re6st-registry WORD`, `re6st-status WORD` and `./run WORD` in running text."""
-    from re6st.cli.registry_admin import WORDS
-
-    known = {
-        "re6st-registry": {"init", *WORDS},
-        "re6st-status": {"tunnels", "neighbours", "routes", "events", "why", "ping", "trace", "wait", "check", "log"},
-        "./run": set(re.findall(r"^    ([a-z]+)\)$", (ROOT / "run").read_text(), re.M)),
-    }
-    for page in [*pages(DOCS), ROOT / "README.md"]:
+    known = {program.name: set(program.words) for program in programs()} | {"./run": run_words()}
+    for page in PAGES:
         for program, word in re.findall(r"`(re6st-registry|re6st-status|\./run) ([a-z][a-z-]*)", page.read_text()):
             assert word in known[program], f"{page.name}: {program} {word}"
 
 
 def test_options_named_in_the_guide_exist() -> None:
     known = {"--purge", "--name"} | {option for parser in parsers() for option in parser._option_string_actions}
-    for page in pages(DOCS):
+    for page in PAGES:
         for option in re.findall(r"`(--[a-z][a-z-]+)", page.read_text()):
             assert option in known | OF_OTHERS, f"{page.name}: {option}"
 
@@ -116,29 +129,9 @@ OF_OTHERS = {"--management", "--tun-mtu", "--link-mtu", "--ping-exit", "--crl-ve
 
 
 def parsers() -> Iterator[argparse.ArgumentParser]:
-    """Those of our programs: caught as they are made."""
-    made: list[argparse.ArgumentParser] = []
-    real = argparse.ArgumentParser.parse_args
-
-    def parse(self: argparse.ArgumentParser, *args: Any, **kwargs: Any) -> NoReturn:
-        made.append(self)
-        raise Parsed
-
-    argparse.ArgumentParser.parse_args = parse  # type: ignore[method-assign]
-    try:
-        from re6st.cli.registry_admin import WORDS
-
-        words = [("re6st-registry", [word]) for word in ("init", *WORDS)]
-        for program, arguments in [*((name, list[str]()) for name in MAINS), *words]:
-            with pytest.raises(Parsed):
-                MAINS[program](arguments)
-    finally:
-        argparse.ArgumentParser.parse_args = real  # type: ignore[method-assign]
-    for parser in made:
-        yield parser
-        for action in parser._actions:
-            if isinstance(action, argparse._SubParsersAction):
-                yield from action.choices.values()
+    for program in programs():
+        yield program.parser
+        yield from program.words.values()
 
 
 def test_errors_in_troubleshooting_are_those_of_the_code() -> None:
