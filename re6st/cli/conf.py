@@ -35,6 +35,7 @@ from re6st.kernel import local_addresses
 
 PROGRAM = "re6st-conf"
 
+SERVICE_DIRECTORY, STATUS = Path("/etc/re6stnet"), "re6st-status"
 CA, KEY, CERT, CONF = "ca.crt", "cert.key", "cert.crt", "re6stnet.conf"
 
 FAILED, USAGE, UNREACHABLE, REFUSED, INTERRUPTED = 1, 2, 3, 5, 130
@@ -242,10 +243,9 @@ async def _enrol(client: RegistryClient, trust: cert.Trust, options: Options) ->
     prefix = check_issued(new, trust, key)
     save_cert(directory / CERT, new, trust)
     save_sample(directory / CONF, options)
-    _say(
-        "Next",
-        f"in {directory.absolute()}: re6stnet @{CONF}, or systemctl enable --now re6stnet if this is its directory",
-    )
+    service = f"systemctl enable --now re6stnet && {STATUS} wait"
+    by_hand = f"cd {shlex.quote(str(directory.absolute()))} && re6stnet @{CONF}"
+    _say("Next", service if directory.absolute() == SERVICE_DIRECTORY else by_hand)
     _say("Subnet", f"{subnet(trust.network, prefix)} (CN={prefix.cn})")
 
 
