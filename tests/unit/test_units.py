@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from re6st import __version__
+
 DAEMON = Path(__file__).parents[2] / "daemon"
 UNITS = ("re6stnet", "re6st-registry")
 
@@ -61,3 +63,8 @@ def test_neither_service_reaches_the_secrets_of_the_other() -> None:
     hidden = {unit: dict(settings(unit))["InaccessiblePaths"].replace("-/", "/").split() for unit in UNITS}
     assert {"/etc/re6stnet/ca.key", "/var/lib/re6stnet/registry.db"} <= set(hidden["re6stnet"])
     assert "/etc/re6stnet/cert.key" in hidden["re6st-registry"]
+
+
+def test_the_debian_package_has_the_version_of_the_program() -> None:
+    changelog = (DAEMON.parent / "debian/changelog").read_text()
+    assert changelog.startswith(f"re6stnet ({__version__.replace('.dev', '~dev')}) ")
