@@ -169,7 +169,5 @@ def test_removed_and_purged(machines: tuple[Machine, Machine]) -> None:
         assert second.path(f"/etc/re6stnet/{name}").exists()
     assert second.path("/var/lib/re6stnet/cache.db").exists()
     second.run("dpkg", "--purge", "re6stnet")
-    left = second.run(
-        "find", "/etc", "/usr/bin", "/usr/share", "/lib", "/var", "/run", "-name", "*re6st*"
-    ).split()
+    left = second.run("find", "/etc", "/usr/bin", "/usr/share", "/lib", "/var", "/run", "-name", "*re6st*").split()
     assert left == []
