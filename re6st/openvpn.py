@@ -49,6 +49,8 @@ class Settings:
     """Seconds without traffic after which a tunnel ends: 4 hellos (wire.md 8.1)."""
     extra: tuple[str, ...] = ()
     """The user's arguments (-O)."""
+    user: str = ""
+    """Whom its management socket listens to, which anybody may open who gets into the run directory."""
 
     @property
     def ping(self) -> int:
@@ -76,6 +78,7 @@ def common_arguments(settings: Settings, interface: str, protocol: str, name: st
         # Babel may be silent: on a tunnel that is drained, or while the network gets another interval.
         *("--ping", str(settings.ping)),
         *("--management", str(settings.management(name)), "unix"),
+        *(("--management-client-user", settings.user) if settings.user else ()),
         *("--ca", str(settings.ca), "--cert", str(settings.cert), "--key", str(settings.key)),
         *("--crl-verify", str(settings.revoked), "dir"),
         *("--verb", "3" if settings.log else "0"),

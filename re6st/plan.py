@@ -7,6 +7,8 @@ what the new one says, and change only what differs.
 from __future__ import annotations
 
 import logging
+import os
+import pwd
 from dataclasses import dataclass, field
 from functools import cached_property
 from ipaddress import IPv4Address, IPv4Network
@@ -217,6 +219,7 @@ class Plan:
             encrypt=parameters.encrypt,
             ping_exit=4 * parameters.hello,
             extra=config.openvpn_arguments,
+            user=_user_name(),
         )
 
     def server_command(self, port: int, protocol: str) -> list[str]:
@@ -230,6 +233,14 @@ class Plan:
             self.max_clients,
             dh if dh.exists() else None,
         )
+
+
+def _user_name() -> str:
+    """Who we are; empty for a number without a name, as containers have them."""
+    try:
+        return pwd.getpwuid(os.geteuid()).pw_name
+    except KeyError:
+        return ""
 
 
 def server_interface(protocol: str) -> str:
