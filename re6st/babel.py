@@ -74,6 +74,9 @@ class Settings:
     accept_unsigned: bool = False
     """Let packets with a wrong or no signature in: while keys change (wire.md 9.4)."""
     ipv4: IPv4Network | None = None
+    refused: tuple[IPv4Network, ...] = ()
+    """IPv4 networks that were given up. Others may tell of them for a while, and babeld does not always remove such a
+    route from the kernel again: the kind of its next hop changes when the peer loses its address."""
     gateway: bool = False
     source_routes: bool = True
     """Whether the kernel has routes by source, as the default route from a gateway is."""
@@ -110,6 +113,7 @@ def configuration(settings: Settings, priority: int = PRIORITY) -> str:
             lines.append(f"redistribute ip ::/0 eq 0 {protocol}src-prefix {settings.network}")
     # An old gateway's plain default route would take over the whole host; others need routes by source (wire.md 9.3).
     lines.append(f"in ip ::/0 eq 0 {'src-ip ::/0 src-eq 0 ' if settings.source_routes else ''}deny")
+    lines += [f"in ip {network} deny" for network in settings.refused]
     lines += ["redistribute deny", f"install pref-src {settings.address}"]
     if settings.ipv4 is not None:
         lines.append(f"install pref-src {ipv4_address(settings.ipv4)}")

@@ -327,7 +327,7 @@ class Node:
     async def _apply_now(self, parameters: Parameters, identity: cert.Identity) -> None:
         self._identity = identity
         before = self._plan
-        self._plan = self._tunnels.plan = plan = replace(self._plan, identity=identity, parameters=parameters)
+        self._plan = self._tunnels.plan = plan = self._plan.follow(parameters, identity)
         self._crypto.use(identity)
         for presence in before.presences:
             if presence not in plan.presences:  # the network gave IPv4 up, or has another one

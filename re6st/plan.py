@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import pwd
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
@@ -29,6 +29,9 @@ CLIENT_INTERFACE = "re6stnet"
 CLOSE_TIME = 60.0
 """Seconds the exchange before closing a drained tunnel may take, less where hellos are short: it is silent meanwhile,
 and OpenVPN's ping-exit runs on."""
+
+GIVEN_UP = 8
+"""How many IPv4 networks that the registry no longer names we keep in mind."""
 
 log = logging.getLogger(__name__)
 
@@ -95,6 +98,14 @@ class Plan:
     """Paths of babeld and openvpn."""
     source_routes: bool = True
     """Whether the kernel has routes by source."""
+    given_up: tuple[IPv4Network, ...] = ()
+    """IPv4 networks of earlier parameters."""
+
+    def follow(self, parameters: Parameters, identity: cert.Identity) -> Plan:
+        """The plan with other parameters and another certificate."""
+        new, known = parameters.ipv4, dict.fromkeys((*self.given_up, self.parameters.ipv4))
+        given_up = tuple(each for each in known if each and not (new and each.overlaps(new)))[-GIVEN_UP:]
+        return replace(self, parameters=parameters, identity=identity, given_up=given_up)
 
     @property
     def client_count(self) -> int:
@@ -193,6 +204,7 @@ class Plan:
             # Our nodes change keys all at one time, so none has to let in what another key signed.
             accept_unsigned=parameters.babel_hmac_accept == b"",
             ipv4=self.ipv4,
+            refused=self.given_up,
             gateway=self.config.gateway,
             source_routes=self.source_routes,
             hello=min(parameters.babel_hello or parameters.hello, parameters.hello),

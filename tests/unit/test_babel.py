@@ -51,6 +51,7 @@ def test_the_fullest_configuration() -> None:
         key_sign=bytes(range(16)),
         accept_unsigned=True,
         ipv4=IPv4Network("10.42.3.0/24"),
+        refused=(IPv4Network("10.99.0.0/16"),),
         gateway=True,
         hello=4,
         update=12.5,
@@ -67,6 +68,7 @@ def test_the_fullest_configuration() -> None:
         "redistribute ip ::/0 eq 0 src-prefix 2001:db8:42::/48\n"
         "redistribute ip ::/0 eq 0 proto 3 src-prefix 2001:db8:42::/48\n"
         "in ip ::/0 eq 0 src-ip ::/0 src-eq 0 deny\n"
+        "in ip 10.99.0.0/16 deny\n"
         "redistribute deny\n"
         "install pref-src 2001:db8:42:b::1\n"
         "install pref-src 10.42.3.1\n"
