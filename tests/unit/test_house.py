@@ -129,3 +129,9 @@ def test_a_node_imports_no_more_than_it_needs() -> None:
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
     heavy = {"aiohttp", "maxminddb", "multiprocessing", "platform", "pyroute2", "rich", "statistics", "urllib3", "yarl"}
     assert not heavy & set(done.stdout.split())
+
+
+def test_no_two_tests_have_one_name() -> None:
+    """pytest imports them by name, so the second one of a name ends the run."""
+    names = [path.name for path in (ROOT / "tests").rglob("test_*.py")]
+    assert sorted(names) == sorted(set(names))
