@@ -83,9 +83,7 @@ def left_of(node: Node, start: str) -> str:
     babel = node.host.run_directory / "babeld.conf"
     found = node.host.ip("-4", "address", "show") + node.host.ip("route", "show", "table", "all")
     found += babel.read_text() if babel.exists() else ""
-    # A babeld that others still told of a route holds it as unreachable for a while (RFC 8966 2.8), and drops it then.
-    held = re.compile(r"unreachable \S+ proto babel metric 4294967295")
-    return "\n".join(line for line in found.splitlines() if start in line and not held.match(line))
+    return "\n".join(line for line in found.splitlines() if start in line and not line.endswith(" deny"))
 
 
 def test_ipv4_comes_to_a_network_that_runs_changes_and_goes(bed: Bed) -> None:
