@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import random
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
@@ -21,6 +22,8 @@ from re6st.process import Backoff
 
 FETCH_DELAY = 1.0
 FETCH_RETRY = 300.0
+SECOND_LOOK = 15.0
+"""Seconds, and as many more at random, until who joined asks again."""
 CHECK_FIRST, CHECK_INTERVAL = 60.0, 3600.0
 RENEW_RETRY = timedelta(days=1)
 RENEW_CHECK = 3600.0
@@ -109,6 +112,8 @@ class Updates:
             tasks.create_task(self._keep_parameters(), name="parameters")
             tasks.create_task(self._keep_suspicion(), name="lost-node check")
             tasks.create_task(self._keep_certificates(), name="certificates")
+            if self.since is not None:
+                tasks.create_task(self._look_again(), name="second look")
 
     def refresh(self) -> None:
         """Ask the registry for the parameters, soon."""
@@ -147,6 +152,14 @@ class Updates:
                 except TimeoutError:
                     pass
                 self._wanted.clear()
+
+    async def _look_again(self) -> None:
+        """Ask once more, soon after we joined: where a network begins, others join at that moment, and change it.
+
+        An older node among them may have nobody to tell it: 0.642 ends when it hears of a version before its own.
+        """
+        await asyncio.sleep(random.uniform(SECOND_LOOK, 2 * SECOND_LOOK))  # noqa: S311
+        self._wanted.set()
 
     async def _keep_suspicion(self) -> None:
         """Ask directly when we look lost twice in a row (wire.md 5.3 point 5).

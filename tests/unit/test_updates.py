@@ -200,6 +200,18 @@ def test_a_peers_newer_version_makes_us_ask(world: World) -> None:
     assert world.cache.load_parameters() == new
 
 
+def test_who_has_just_joined_asks_once_more(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(updates, "SECOND_LOOK", 0.01)
+    started(world)
+    world.registry.parameters = world.registry.version(2)
+
+    async def watch() -> None:
+        await until(lambda: world.changes)
+
+    world.run(watch)
+    assert world.registry.asked == 2
+
+
 def test_a_peer_that_is_behind_gets_our_version(world: World) -> None:
     started(world)
     own = world.updates.parameters.version
