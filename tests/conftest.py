@@ -1,4 +1,7 @@
-"""What all tests share: in CI a test that is skipped is a test that is missing, hence a failure."""
+"""What all tests share: in CI a test that is skipped is a test that is missing, hence a failure.
+
+Tests run in several processes at once, as most of them wait most of the time; see `./run test`.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,26 @@ from collections.abc import Generator
 import pytest
 
 IN_CI = os.environ.get("CI") == "true"
+
+TOGETHER = {
+    "test_package.py": "package",
+    "test_guide.py": "package",
+    "test_demo.py": "demo",
+    "test_web.py": "web",
+}
+"""Files of tests/network that share what takes long to make, or a place on this machine."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Say which tests go to one process: those of tests/interop, of one file of the fast ones, and the above."""
+    for item in items:
+        folder, name = item.path.parent.name, item.path.name
+        if folder == "interop":
+            item.add_marker(pytest.mark.xdist_group("interop"))
+        elif folder != "network":
+            item.add_marker(pytest.mark.xdist_group(name))
+        elif name in TOGETHER:
+            item.add_marker(pytest.mark.xdist_group(TOGETHER[name]))
 
 
 @pytest.hookimpl(wrapper=True)
