@@ -7,30 +7,34 @@ from __future__ import annotations
 
 import os
 from collections.abc import Generator
+from typing import Any
 
 import pytest
+from xdist.scheduler import LoadScopeScheduling
 
 IN_CI = os.environ.get("CI") == "true"
 
 TOGETHER = {
-    "test_package.py": "package",
-    "test_guide.py": "package",
-    "test_demo.py": "demo",
-    "test_web.py": "web",
+    "tests/network/test_package.py": "package",
+    "tests/network/test_guide.py": "package",
+    "tests/network/test_demo.py": "demo",
+    "tests/network/test_web.py": "web",
 }
-"""Files of tests/network that share what takes long to make, or a place on this machine."""
+"""Files that share what takes long to make, or a place on this machine."""
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Say which tests go to one process: those of tests/interop, of one file of the fast ones, and the above."""
-    for item in items:
-        folder, name = item.path.parent.name, item.path.name
-        if folder == "interop":
-            item.add_marker(pytest.mark.xdist_group("interop"))
-        elif folder != "network":
-            item.add_marker(pytest.mark.xdist_group(name))
-        elif name in TOGETHER:
-            item.add_marker(pytest.mark.xdist_group(TOGETHER[name]))
+class Scheduling(LoadScopeScheduling):  # type: ignore[misc]  # it has no types
+    """Which tests go to one process: those of tests/interop, of the files above, of one file of the fast ones."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        path = nodeid.partition("::")[0]
+        folder = path.split("/")[1]
+        return "interop" if folder == "interop" else TOGETHER.get(path, nodeid if folder == "network" else path)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Scheduling:
+    return Scheduling(config, log)
 
 
 @pytest.hookimpl(wrapper=True)

@@ -23,7 +23,7 @@ class Internet:
 
     def __init__(self, bed: Bed) -> None:
         self.host = bed.host("internet")
-        self.host.namespace.ip(f"address add {ADDRESS}/128 dev lo")
+        self.host.namespace.ip(f"address add {ADDRESS}/128 dev lo nodad")
 
     @contextlib.contextmanager
     def serving(self) -> Iterator[None]:
