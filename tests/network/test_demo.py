@@ -54,6 +54,7 @@ def test_demo_once() -> None:
         output, _ = demo.communicate(timeout=180)
     assert demo.returncode == 0, output
     assert "12 of 12 pairs answer" in output
+    assert "Traceback" not in output
     assert "node1 (registry)" in output
     assert "node4 (NAT)" in output
     assert "none" not in output
