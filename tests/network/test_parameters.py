@@ -129,7 +129,8 @@ def test_the_mesh_gets_another_form_tunnel_by_tunnel(bed: Bed, record_property: 
         assert servers(network) == listening
     closed = sum(says(node, ": replaced") for node in network.nodes)
     record_property("tunnels", f"{len(held)}, then {most}, then {len(tunnels(network))}; {closed} were drained")
-    nothing_lost(pingers, record_property)
+    # Seldom, two nodes that refresh every 5 s drain each other's last ways at one time: both wait, and keep them.
+    nothing_lost(pingers, record_property, 20)
     network.wait_connected(FORMS)
 
 
