@@ -20,6 +20,7 @@ from enum import IntEnum
 from pathlib import Path
 from typing import Any, Protocol
 
+from re6st.clients import Clients
 from re6st.core.report import Record
 from re6st.rundir import give_to_group
 
@@ -66,7 +67,8 @@ class ControlServer:
         self._operations = operations
         self._run = run
         self._paths = [run / SOCKET, *([other] if other is not None and other != run / SOCKET else [])]
-        self._clients: set[asyncio.Task[None]] = set()
+        refusal = _refusal(Status.FAILED, f"more than {CLIENT_LIMIT} connections at once")
+        self._clients = Clients(CLIENT_LIMIT, self._talk, refusal)
 
     async def run(self) -> None:
         """Serve until cancelled. Without the sockets the node does its work all the same."""
@@ -77,16 +79,15 @@ class ControlServer:
             except OSError as error:
                 log.error("control socket %s: %s. Going on without it.", path, error.strerror or error)
         servers = [
-            await asyncio.start_unix_server(self._connected, sock=own, limit=REQUEST_LIMIT) for _, own in listening
+            await asyncio.start_unix_server(self._clients.connected, sock=own, limit=REQUEST_LIMIT)
+            for _, own in listening
         ]
         try:
             await asyncio.get_running_loop().create_future()  # until cancelled
         finally:
             for server in servers:
                 server.close()
-            for task in self._clients:
-                task.cancel()
-            await asyncio.gather(*self._clients, return_exceptions=True)
+            await self._clients.end()
             for path, _ in listening:
                 with contextlib.suppress(OSError):
                     path.unlink()
@@ -109,26 +110,11 @@ class ControlServer:
             raise
         return own
 
-    async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        if task is None or len(self._clients) >= CLIENT_LIMIT:
-            writer.write(_refusal(Status.FAILED, f"more than {CLIENT_LIMIT} connections at once"))
-            writer.close()
-            return
-        self._clients.add(task)
+    async def _talk(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             await self._serve(reader, writer)
         except ValueError:
             writer.write(_refusal(Status.USAGE, f"a request of more than {REQUEST_LIMIT} bytes"))
-        except TimeoutError:
-            writer.transport.abort()  # what it did not read is not kept for it
-        except OSError:
-            pass
-        except asyncio.CancelledError:  # the node ends; passed on, Python 3.11 would log it as an error
-            pass
-        finally:
-            self._clients.discard(task)
-            writer.close()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         trusted = _user(writer.get_extra_info("socket")) in (0, os.geteuid())

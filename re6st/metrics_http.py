@@ -16,6 +16,7 @@ from http import HTTPStatus
 
 import h11
 
+from re6st.clients import Clients
 from re6st.exposition import CONTENT_TYPE
 
 PATH = b"/metrics"
@@ -78,38 +79,20 @@ class MetricsServer:
         self._render = render
         self._page: tuple[float, bytes] | None = None
         self._making = asyncio.Lock()
-        self._clients: set[asyncio.Task[None]] = set()
+        self._clients = Clients(CLIENTS_LIMIT, self._serve)
         self._trouble = ""
 
     async def run(self) -> None:
         """Serve until cancelled."""
-        servers = [await asyncio.start_server(self._connected, sock=own, limit=HEAD_LIMIT) for own in self._sockets]
+        servers = [
+            await asyncio.start_server(self._clients.connected, sock=own, limit=HEAD_LIMIT) for own in self._sockets
+        ]
         try:
             await asyncio.get_running_loop().create_future()
         finally:
             for server in servers:
                 server.close()
-            for task in self._clients:
-                task.cancel()
-            await asyncio.gather(*self._clients, return_exceptions=True)
-
-    async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        if task is None or len(self._clients) >= CLIENTS_LIMIT:
-            writer.transport.abort()
-            return
-        self._clients.add(task)
-        try:
-            await self._serve(reader, writer)
-        except TimeoutError:
-            writer.transport.abort()
-        except OSError:
-            pass
-        except asyncio.CancelledError:  # the daemon ends; passed on, Python 3.11 would log it as an error
-            pass
-        finally:
-            self._clients.discard(task)
-            writer.close()
+            await self._clients.end()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """One request, one answer."""

@@ -25,6 +25,7 @@ from typing import Any, Protocol
 
 from re6st import cert
 from re6st import registry_report as report
+from re6st.clients import Clients
 from re6st.core.allocator import AllocationError, Allocator
 from re6st.core.babel_keys import State
 from re6st.core.clock import ClockError
@@ -363,7 +364,8 @@ class AdminServer:
     def __init__(self, operations: Operations, path: Path) -> None:
         self._operations = operations
         self._path = path
-        self._clients: set[asyncio.Task[None]] = set()
+        refusal = _refusal(Status.FAILED, f"more than {CLIENTS_LIMIT} operators at once")
+        self._clients = Clients(CLIENTS_LIMIT, self._talk, refusal)
 
     async def run(self) -> None:
         """Serve until cancelled. Without the socket the registry does its work all the same."""
@@ -372,24 +374,16 @@ class AdminServer:
         except OSError as error:
             logger.error("no socket %s for the operator: %s", self._path, error.strerror or error)
             return
-        server = await asyncio.start_unix_server(self._connected, sock=listening, limit=REQUEST_LIMIT)
+        server = await asyncio.start_unix_server(self._clients.connected, sock=listening, limit=REQUEST_LIMIT)
         try:
             await asyncio.get_running_loop().create_future()  # until cancelled
         finally:
             server.close()
-            for task in self._clients:
-                task.cancel()
-            await asyncio.gather(*self._clients, return_exceptions=True)
+            await self._clients.end()
             with suppress(OSError):
                 self._path.unlink()
 
-    async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        if task is None or len(self._clients) >= CLIENTS_LIMIT:
-            writer.write(_refusal(Status.FAILED, f"more than {CLIENTS_LIMIT} operators at once"))
-            writer.close()
-            return
-        self._clients.add(task)
+    async def _talk(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             while True:
                 async with asyncio.timeout(IDLE_TIMEOUT):
@@ -401,13 +395,8 @@ class AdminServer:
                     await writer.drain()
         except ValueError:
             writer.write(_refusal(Status.USAGE, f"a request of more than {REQUEST_LIMIT} bytes"))
-        except (OSError, TimeoutError):
-            pass
-        except asyncio.CancelledError:  # the registry ends; passed on, Python 3.11 would log it as an error
-            pass
-        finally:
-            self._clients.discard(task)
-            writer.close()
+        except TimeoutError:
+            pass  # what was written may still be read
 
     async def _answer(self, line: bytes) -> bytes:
         try:
