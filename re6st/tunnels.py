@@ -192,7 +192,8 @@ class Tunnels:
                     async with asyncio.timeout(LISTEN_TIME):
                         await self.servers[protocol].listening.wait()
                 await self._drains.remove(interface)
-        outdated = frozenset(p for p, c in self._clients.items() if c.made not in ("", self._what_matters()))
+        now = self._what_matters()
+        outdated = frozenset(p for p, c in self._clients.items() if c.made not in ("", now))
         if outdated:
             self._event(mesh.TunnelsOutdated(outdated))
 

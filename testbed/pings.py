@@ -17,6 +17,7 @@ from collections.abc import Iterable, Iterator
 from ipaddress import IPv6Address
 from itertools import pairwise
 
+from testbed.background import in_background
 from testbed.bed import Host
 
 PACE = 0.1
@@ -119,14 +120,8 @@ class Pinger:
     @contextlib.contextmanager
     def running(self) -> Iterator[Pinger]:
         """Pings while the block runs."""
-        stop = threading.Event()
-        thread = threading.Thread(target=self._run, args=(stop,))
-        thread.start()
-        try:
+        with in_background(self._run):
             yield self
-        finally:
-            stop.set()
-            thread.join()
 
     def _run(self, stop: threading.Event) -> None:
         stream = secrets.randbits(32) << 32

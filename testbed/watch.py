@@ -17,6 +17,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import permutations
 
+from testbed.background import in_background
 from testbed.network import Node
 from testbed.pings import HEADER, echo_request, echo_socket
 
@@ -61,14 +62,8 @@ class Watch:
     @contextlib.contextmanager
     def running(self) -> Iterator[Watch]:
         """Watch while the block runs; every pair that is silent at the end has a gap until then."""
-        stop = threading.Event()
-        thread = threading.Thread(target=self._run, args=(stop,))
-        thread.start()
-        try:
+        with in_background(self._run):
             yield self
-        finally:
-            stop.set()
-            thread.join()
 
     def _run(self, stop: threading.Event) -> None:
         hosts = {node.host for pair in self.pairs for node in pair}

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from testbed import Bed, Host, Network, Node, wait_until
+from testbed.background import in_background
 
 FORMS = HEALS = 90
 PORT = 7
@@ -30,21 +31,15 @@ class Internet:
         own = self.host.shared_socket("service", _open)
         own.bind((ADDRESS, PORT))
         own.settimeout(0.2)
-        stop = threading.Event()
 
-        def serve() -> None:
+        def serve(stop: threading.Event) -> None:
             while not stop.is_set():
                 with contextlib.suppress(OSError):
                     _, source = own.recvfrom(64)
                     own.sendto(source[0].encode(), source)
 
-        thread = threading.Thread(target=serve)
-        thread.start()
-        try:
+        with in_background(serve):
             yield
-        finally:
-            stop.set()
-            thread.join()
 
     def sees(self, host: Host) -> str | None:
         """The address it sees a host under; None if no answer comes."""
