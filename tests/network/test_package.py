@@ -139,6 +139,31 @@ def test_logs_are_rotated(machines: tuple[Machine, Machine]) -> None:
     assert first.run("systemctl", "is-active", "re6stnet").strip() == "active"
 
 
+BOUND = """[Unit]
+Requires=re6st-online.target
+After=re6st-online.target
+[Service]
+Type=oneshot
+RemainAfterExit=yes
+ExecStart=/usr/bin/python3 -c "import socket; socket.create_server(('{address}', 4242), family=socket.AF_INET6)"
+"""
+
+
+def test_a_service_binds_to_the_address_at_its_first_try(machines: tuple[Machine, Machine]) -> None:
+    _, second = machines
+    address = own_address(second)
+    second.path("/etc/systemd/system/bound.service").write_text(BOUND.format(address=address))
+    second.run("systemctl", "daemon-reload")
+    second.run("systemctl", "stop", "re6stnet")
+    assert own_address(second) == ""
+    second.run("systemctl", "start", "bound")  # brings the node, and waits
+    assert own_address(second) == address
+    assert second.run("systemctl", "is-active", "re6stnet", "re6st-online.target").split() == ["active", "active"]
+    since = second.run("systemctl", "show", "--property=ActiveEnterTimestampMonotonic", "bound")
+    second.run("systemctl", "restart", "re6stnet")  # the address stays, and so do those who use it
+    assert second.run("systemctl", "show", "--property=ActiveEnterTimestampMonotonic", "bound") == since
+
+
 def test_an_upgrade_keeps_the_tunnels(machines: tuple[Machine, Machine], package: Path, tmp_path: Path) -> None:
     first, second = machines
     before = second.pids("re6stnet")

@@ -28,7 +28,7 @@ def analyze(*arguments: str) -> str:
     return run.stdout + run.stderr
 
 
-@pytest.mark.parametrize(("unit", "worst"), [("re6stnet", 2.1), ("re6st-registry", 1.5)])
+@pytest.mark.parametrize(("unit", "worst"), [("re6stnet", 2.1), ("re6st-registry", 1.5), ("re6st-wait-online", 1.5)])
 def test_the_units_stay_as_tight_as_they_are(unit: str, worst: float) -> None:
     output = analyze("security", "--offline=true", str(DAEMON / f"{unit}.service"))
     found = re.search(r"Overall exposure level for .*: ([\d.]+)", output)
@@ -36,9 +36,9 @@ def test_the_units_stay_as_tight_as_they_are(unit: str, worst: float) -> None:
     assert float(found[1]) <= worst, output
 
 
-@pytest.mark.parametrize("unit", UNITS)
-def test_systemd_finds_no_fault_in_the_units(unit: str) -> None:
-    output = analyze("verify", str(DAEMON / f"{unit}.service"))
+@pytest.mark.parametrize("path", sorted([*DAEMON.glob("*.service"), *DAEMON.glob("*.target")]), ids=lambda p: p.name)
+def test_systemd_finds_no_fault_in_the_units(path: Path) -> None:
+    output = analyze("verify", str(path))
     faults = [line for line in output.splitlines() if "is not executable" not in line and "Command 'man" not in line]
     assert faults == []
 
