@@ -232,6 +232,7 @@ class Node:
             self._chronicle,
             self._ways,
             lambda: self._client.answered,
+            self._cache.addresses,
             self.config.verbosity,
         )
         if self.config.metrics is not None:

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import os
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import Any
 
 from re6st import PROTOCOL, __version__, cert
 from re6st.address import OwnAddresses
 from re6st.babel import Babel
+from re6st.cert_report import describe
+from re6st.client import parse_url
 from re6st.control import ControlError, Status
 from re6st.core import report
 from re6st.core.chronicle import Chronicle, Happening
@@ -22,7 +23,10 @@ from re6st.core.params import version_number
 from re6st.core.prefix import Prefix, PrefixError, address, subnet
 from re6st.core.report import Record
 from re6st.core.ways import Ways
-from re6st.logs import LEVELS, set_verbosity
+from re6st.core.wire import Endpoint
+from re6st.log_stream import LogStream
+from re6st.logs import LEVELS
+from re6st.options_in_use import options_in_use
 from re6st.plan import Plan
 from re6st.tunnels import Tunnels
 
@@ -34,13 +38,11 @@ TEXT_LIMIT = 100
 BEHIND_LIMIT = 256
 """Events that wait for somebody who watches, before the connection ends."""
 
-log = logging.getLogger(__name__)
-
 
 class Observer:
     """Answers for one node. `plan` and the rooms are those of the node; `verbosity` is its -v.
 
-    `answered` says when the registry last answered (Unix time).
+    `answered` says when the registry last answered (Unix time); `addresses` is where peers are, as far as we know.
     """
 
     def __init__(
@@ -53,6 +55,7 @@ class Observer:
         chronicle: Chronicle,
         ways: Ways,
         answered: Callable[[], float | None],
+        addresses: Mapping[Prefix, Sequence[Endpoint]],
         verbosity: int,
     ) -> None:
         self._plan = plan
@@ -63,8 +66,8 @@ class Observer:
         self._chronicle = chronicle
         self._ways = ways
         self._answered = answered
-        self._verbosity = verbosity
-        self._silent = verbosity == 0
+        self._addresses = addresses
+        self._log = LogStream(verbosity)
         self._started = time.monotonic()
         self._operations: Mapping[str, Callable[[_Arguments], Record]] = {
             "status": self._status,
@@ -74,6 +77,9 @@ class Observer:
             "why": self._why,
             "names": self._names,
             "events": self._events,
+            "peers": self._peers,
+            "certificate": self._certificate,
+            "options": self._options,
         }
 
     def call(self, operation: str, arguments: Mapping[str, Any], *, trusted: bool) -> Record | AsyncIterator[Record]:
@@ -82,10 +88,10 @@ class Observer:
         if operation == "watch":
             given.end()
             return self._watch()
-        if operation == "log":
-            return self._log(given, trusted)
+        if operation in ("log", "follow"):
+            return self._level(operation, given, trusted)
         if operation not in self._operations:
-            known = ", ".join(sorted((*self._operations, "watch", "log")))
+            known = ", ".join(sorted((*self._operations, "watch", "log", "follow")))
             raise ControlError(Status.USAGE, f"unknown operation {operation[:40]!r}: one of {known}")
         return self._operations[operation](given)
 
@@ -136,7 +142,7 @@ class Observer:
             "pid": os.getpid(),
             "uptime_seconds": round(time.monotonic() - self._started, 1),
             "tasks": len(asyncio.all_tasks()),
-            "log_level": self._verbosity,
+            "log_level": self._log.verbosity,
             "cn": identity.prefix.cn,
             "address": str(address(network, identity.prefix)),
             "subnet": str(subnet(network, identity.prefix)),
@@ -149,7 +155,7 @@ class Observer:
                 "ca_until": int(identity.trust.ca.not_valid_after_utc.timestamp()),
             },
             "registry": {
-                "url": plan.config.registry,
+                "url": str(parse_url(plan.config.registry)),
                 "cn": parameters.registry_prefix.cn,
                 "connected": self._mesh.connected,
                 "answered": self._answered(),
@@ -176,7 +182,7 @@ class Observer:
                 "ended_last_hour": self._chronicle.babel_ended(time.time()),
                 "routes_known": len(self._babel.table.routes),
             },
-            "mesh": report.counts(self._mesh),
+            "mesh": {**report.counts(self._mesh), "clients_served": self._chronicle.counts["client-up"]},
             "health": self.health(),
         }
 
@@ -230,18 +236,30 @@ class Observer:
         found = [h for h in self._chronicle.happenings if h.number > after]
         return {"events": [report.event(happening) for happening in found[-limit:]]}
 
-    def _log(self, given: _Arguments, trusted: bool) -> Record:
-        level = given.integer("level", 0, len(LEVELS) - 1, None)
+    def _peers(self, given: _Arguments) -> Record:
         given.end()
-        if not trusted:
-            raise ControlError(Status.NOT_ALLOWED, "only root may change the log level")
-        if self._silent:
-            raise ControlError(Status.FAILED, "started with -v 0, so there is no log: start again with another level")
-        was, self._verbosity = self._verbosity, level
-        set_verbosity(max(was, level))
-        log.warning("log level %s, it was %s", level, was)
-        set_verbosity(level)
-        return {"level": level, "was": was}
+        return {"peers": report.peers(self._mesh, self._addresses, self._chronicle.happenings)}
+
+    def _certificate(self, given: _Arguments) -> Record:
+        given.end()
+        identity = self._plan().identity
+        return describe(identity.trust.ca, identity.cert)
+
+    def _options(self, given: _Arguments) -> Record:
+        given.end()
+        return options_in_use(self._plan())
+
+    def _level(self, operation: str, given: _Arguments, trusted: bool) -> Record | AsyncIterator[Record]:
+        """The log: another level for it, or what is logged from now on."""
+        level = None
+        if operation == "log" or "level" in given:
+            level = given.integer("level", 0, len(LEVELS) - 1, None)
+            if not trusted:
+                raise ControlError(Status.NOT_ALLOWED, "only root may change the log level")
+        given.end()
+        if operation == "log" and level is not None:
+            return self._log.change(level)
+        return self._log.follow(level)
 
     async def _watch(self) -> AsyncIterator[Record]:
         """Happenings as they come. Who does not keep up is cut off."""
@@ -267,6 +285,9 @@ class _Arguments:
 
     def __init__(self, values: Mapping[str, Any]) -> None:
         self._values = dict(values)
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._values
 
     def integer(self, name: str, low: int, high: int, default: int | None) -> int:
         value = self._values.pop(name, default)

@@ -16,6 +16,7 @@ from re6st.core.mesh import Mesh, Phase
 from re6st.core.prefix import Prefix, PrefixError, address, address_bits, prefix_of, subnet
 from re6st.core.survey import Survey
 from re6st.core.ways import Way
+from re6st.core.wire import Endpoint
 
 Record = dict[str, object]
 
@@ -25,6 +26,8 @@ CERTIFICATE_WARNING = 14 * DAY
 CA_WARNING = 90 * DAY
 BABEL_WARNING = 2
 """Ends of babeld in an hour that are worth a word."""
+TRIED = frozenset(("tunnel-up", "tunnel-failed", "tunnel-lost", "tunnel-closed", "client-up", "client-down"))
+"""What can come of a tunnel with a peer (chronicle.py)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,6 +210,23 @@ def why(survey: Survey, table: Table, network: IPv6Network, peer: Prefix) -> lis
     ways = [r for r in table.routes.values() if r.destination == destination and not r.source.prefixlen]
     owners = _owners(survey)
     return [_route(r, network, owners) for r in sorted(ways, key=lambda r: (not r.installed, r.metric))]
+
+
+def peers(mesh: Mesh, addresses: Mapping[Prefix, Sequence[Endpoint]], happenings: Iterable[Happening]) -> list[Record]:
+    """Everybody whose addresses we remember, or who is next to us: where they are, and what came of tunnels last."""
+    last = {peer: each for each in happenings if each.kind in TRIED for peer in each.peers}
+    survey, found = mesh.survey, {*addresses, *mesh.tunnels, *mesh.clients, *mesh.survey.neighbours}
+    return [
+        {
+            "peer": peer.cn,
+            "addresses": [asdict(endpoint) for endpoint in addresses.get(peer, ())],
+            "reached": peer in survey.peers,
+            "metric": survey.metrics.get(peer),
+            "tunnel": "out" if peer in mesh.tunnels else "in" if peer in mesh.clients else None,
+            "last": event(last[peer]) if peer in last else None,
+        }
+        for peer in sorted(found, key=lambda peer: (len(peer.bits), peer.bits))
+    ]
 
 
 def since(survey: Survey, way: Way | None) -> Record | None:

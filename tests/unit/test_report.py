@@ -11,9 +11,11 @@ import pytest
 
 from re6st.core import mesh, report
 from re6st.core.babel_lines import Table
+from re6st.core.chronicle import Happening
 from re6st.core.prefix import Prefix
 from re6st.core.report import Link, Server, Vitals, health
 from re6st.core.survey import survey
+from re6st.core.wire import Endpoint
 
 NETWORK = IPv6Network("2001:db8:42::/48")
 OWN, NEAR, FAR = (Prefix(n, 16) for n in (1, 2, 3))
@@ -106,6 +108,22 @@ def test_why_a_peer_is_reached_so(table: Table, policy: mesh.Mesh) -> None:
 def test_neighbours_have_names(table: Table, policy: mesh.Mesh) -> None:
     found = report.neighbours(policy.survey, table)
     assert [(n["peer"], n["address"], n["routes"]) for n in found] == [("2/16", "fe80::2", 2), ("3/16", "fe80::9", 0)]
+
+
+def test_peers_are_those_remembered_and_those_next_to_us(policy: mesh.Mesh) -> None:
+    there = Endpoint("198.51.100.7", 1194, "udp", "FR")
+    happenings = [
+        Happening(1, 10.0, "tunnel-up", (FAR,), 1),
+        Happening(2, 20.0, "tunnel-failed", (FAR,), 1),
+        Happening(3, 30.0, "peers-lost", (FAR,), 1),
+    ]
+    near, far = report.peers(policy, {FAR: (there,)}, happenings)
+    assert (near["peer"], near["addresses"], near["tunnel"], near["last"]) == (NEAR.cn, [], "out", None)
+    assert (far["peer"], far["reached"], far["metric"], far["tunnel"]) == (FAR.cn, True, 230, None)
+    assert far["addresses"] == [{"host": "198.51.100.7", "port": 1194, "protocol": "udp", "country": "FR"}]
+    assert isinstance(far["last"], dict)
+    assert (far["last"]["kind"], far["last"]["time"]) == ("tunnel-failed", 20.0)
+    json.dumps([near, far])
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,52 @@
+"""A node's certificate and its CA's as a record: for re6st-status, of a running node or of the files."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from cryptography import x509
+
+from re6st import cert
+from re6st.core.prefix import address, subnet
+from re6st.core.report import Record
+
+
+def describe(ca: x509.Certificate, own: x509.Certificate) -> Record:
+    """Whose it is, what it gives, from when to when (Unix times), and by whom. Raises CertError."""
+    prefix, network = cert.prefix_of_cert(own), cert.network_of_ca(ca)
+    until = own.not_valid_after_utc
+    return {
+        "cn": prefix.cn,
+        "subject": _text(own.subject),
+        "serial": own.serial_number,
+        "subnet": str(subnet(network, prefix)),
+        "address": str(address(network, prefix)),
+        "starts": _time(own.not_valid_before_utc),
+        "until": _time(until),
+        "renews": _time(until - cert.RENEW_BEFORE),
+        "key_bits": cert.key_of_cert(own).key_size,
+        "fingerprint": _fingerprint(own),
+        "ca": {
+            "subject": _text(ca.subject),
+            "network": str(network),
+            "starts": _time(ca.not_valid_before_utc),
+            "until": _time(ca.not_valid_after_utc),
+            "key_bits": cert.key_of_cert(ca).key_size,
+            "fingerprint": _fingerprint(ca),
+        },
+    }
+
+
+def _text(name: x509.Name) -> str:
+    """As RFC 4514 writes it, in the order of the certificate."""
+    short = {x509.NameOID.EMAIL_ADDRESS: "emailAddress", x509.NameOID.SERIAL_NUMBER: "serialNumber"}
+    return ", ".join(rdn.rfc4514_string(short) for rdn in name.rdns)
+
+
+def _fingerprint(certificate: x509.Certificate) -> str:
+    """As re6st-conf --fingerprint takes it."""
+    return f"sha256:{cert.fingerprint(certificate, 'sha256').hex()}"
+
+
+def _time(when: datetime) -> int:
+    return int(when.timestamp())

@@ -1,0 +1,64 @@
+"""The options of a running node and the network's parameters as its operator may show them to others: no secrets.
+
+What a command or an argument for another program says may hold a password, so only its name is told.
+"""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from ipaddress import IPv4Address, IPv6Address
+from pathlib import Path
+
+from re6st.client import parse_url
+from re6st.core.report import Record
+from re6st.core.wire import Endpoint
+from re6st.metrics_http import Place
+from re6st.plan import Config, Files, Plan
+
+HIDDEN = "..."
+COMMANDS = ("up", "daemons")
+ARGUMENTS = ("babel_arguments", "openvpn_arguments")
+_NAMES = {"lan": "interface", "ports": "pp", "daemons": "daemon", "babel_arguments": "B", "openvpn_arguments": "O"}
+"""Options whose field has another name."""
+
+
+def options_in_use(plan: Plan) -> Record:
+    """`options` as the user set them (null: the network decides), and the network's `parameters`."""
+    parameters = plan.parameters.public()
+    parameters["crl"] = len(parameters["crl"])
+    signed = plan.parameters.babel_hmac_sign is not None
+    return {
+        "options": {_NAMES.get(field.name, field.name): _told(plan.config, field.name) for field in fields(Config)},
+        "parameters": {**parameters, "babel_hmac": signed},
+        "source_routes": plan.source_routes,
+    }
+
+
+def _told(config: Config, name: str) -> object:
+    value = getattr(config, name)
+    if name == "registry":
+        return str(parse_url(value))
+    if name in COMMANDS:
+        return [_program(command) for command in value]
+    if name in ARGUMENTS:
+        return [word.partition("=")[0] if word.startswith("-") else HIDDEN for word in value]
+    return _plain(value)
+
+
+def _program(command: str) -> str:
+    """The program of a command of the user; its arguments, and variables before it, are hidden."""
+    first, _, rest = command.strip().partition(" ")
+    return HIDDEN if "=" in first else f"{first} {HIDDEN}" if rest else first
+
+
+def _plain(value: object) -> object:
+    match value:
+        case Files():
+            return {field.name: str(getattr(value, field.name)) for field in fields(Files)}
+        case frozenset():
+            return sorted(map(str, value))
+        case tuple():
+            return [_plain(each) for each in value]
+        case Path() | IPv4Address() | IPv6Address() | Endpoint() | Place():
+            return str(value)
+    return value
