@@ -10,6 +10,7 @@ from re6st.core.wire import Endpoint
 
 Ip = IPv4Address | IPv6Address
 LEARNED_LIMIT = 4
+PRIVATE_LIMIT = 4
 
 
 @dataclass(slots=True)
@@ -18,7 +19,8 @@ class OwnAddresses:
 
     A family without a given address takes what peers see us as (`learned`), and before that what this machine itself
     has that is public (`local`). An address inside re6st's own `network` is none: it would be a tunnel in a tunnel.
-    What peers see holds as long as the machine has the address that it was seen through.
+    What peers see holds as long as the machine has the address that it was seen through. Who has none of these, and was
+    never seen by a peer, tells its private addresses (`uplinks`): they serve where all are in one private network.
     """
 
     ports: Sequence[tuple[int, str]]
@@ -28,6 +30,10 @@ class OwnAddresses:
     network: IPv6Network | None = None
     learned: dict[Ip, Ip | None] = field(default_factory=dict)
     """What peers see us as, the latest first, and the address of this machine that it was seen through."""
+    uplinks: Sequence[Ip] = ()
+    """The addresses of this machine that lead outside, whatever they are."""
+    seen: bool = False
+    """A peer has told us its view, so there is more to know than what this machine has."""
     mapped: tuple[Endpoint, ...] = ()
     """Ports that the router sends on to us (portmap.py), in place of our IPv4 ones; a host may be missing in them."""
 
@@ -41,15 +47,16 @@ class OwnAddresses:
         if self.network is not None and ip in self.network:
             return False
         # The latest comes first: the machine may have moved.
+        self.seen = True
         new = next((known for known in self.learned if known.version == ip.version), None) != ip
         self.learned = {ip: through} | {known: own for known, own in self.learned.items() if known != ip}
         while len(self.learned) > LEARNED_LIMIT:
             self.learned.popitem()
         return new
 
-    def moved(self, local: Sequence[Ip]) -> None:
-        """The machine has these addresses now: what was learned through others does not hold any more."""
-        self.local = local
+    def moved(self, local: Sequence[Ip], uplinks: Sequence[Ip] = ()) -> None:
+        """The machine has these addresses now, and those lead outside: what was seen through others holds no more."""
+        self.local, self.uplinks = local, uplinks
         self.learned = {ip: own for ip, own in self.learned.items() if own is None or own in local}
 
     def endpoints(self) -> tuple[Endpoint, ...]:
@@ -60,19 +67,19 @@ class OwnAddresses:
                 hosts = [endpoint.host] if endpoint.host else map(str, self._addresses(4))
                 found += [replace(endpoint, host=host, country=self.country) for host in hosts]
         for version in (6,) if found else (4, 6):
-            protocols = [(port, protocol) for port, protocol in self.ports if family(protocol) == version]
-            for ip in self._addresses(version):
-                found += [Endpoint(str(ip), port, protocol, self.country) for port, protocol in protocols]
-        return tuple(found)
+            found += self._with_ports(self._addresses(version))
+        return tuple(found or self._with_ports(self._private()))
 
     def origin(self, endpoint: Endpoint) -> str:
-        """How we know one of our endpoints: `given` (--ip), `upnp`, `seen` by peers, or `local`."""
+        """How we know one of our endpoints: `given` (--ip), `upnp`, `seen` by peers, `local` or `private`."""
         ip = ip_address(endpoint.host)
         if any(ip == given for given in self.given):
             return "given"
         if ip.version == 4 and self.mapped:
             return "upnp"
-        return "seen" if ip in self.learned else "local"
+        if ip in self.learned:
+            return "seen"
+        return "local" if ip.is_global else "private"
 
     def addresses(self) -> list[Ip]:
         """Ours, whether there is a server on them or not; best first."""
@@ -83,6 +90,27 @@ class OwnAddresses:
         given = [ip for ip in self.given if ip.version == version]
         learned = [ip for ip in self.learned if ip.version == version]
         return given or learned or [ip for ip in self.local if ip.version == version and ip.is_global]
+
+    def _private(self) -> list[Ip]:
+        """The last resort; IPv4 first, as everywhere."""
+        if self.seen:
+            return []
+        found = [
+            ip
+            for ip in self.uplinks
+            if not (ip.is_global or ip.is_loopback or ip.is_link_local)
+            and (self.network is None or ip not in self.network)
+        ]
+        return sorted(found, key=lambda ip: ip.version)[:PRIVATE_LIMIT]
+
+    def _with_ports(self, addresses: Sequence[Ip]) -> list[Endpoint]:
+        """Each with each port and protocol of its family."""
+        return [
+            Endpoint(str(ip), port, protocol, self.country)
+            for ip in addresses
+            for port, protocol in self.ports
+            if family(protocol) == ip.version
+        ]
 
 
 def family(protocol: str) -> int:

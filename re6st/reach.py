@@ -16,7 +16,7 @@ from re6st import watch
 from re6st.address import OwnAddresses, family
 from re6st.core.prefix import Prefix
 from re6st.core.wire import Endpoint, format_addresses
-from re6st.kernel import Address
+from re6st.kernel import Address, source_address
 from re6st.portmap import PortMapper
 from re6st.rtnetlink import NetlinkError
 from re6st.tunnel import Connected
@@ -33,6 +33,8 @@ The first ones may go the way that has just been lost, until babel sees that, an
 PATIENCE = 600.0
 """Seconds that a peer out of reach is waited for."""
 READ_AGAIN = 0.5
+OUTSIDE = "192.0.2.1", "2001:db8::1"
+"""Addresses that are nobody's (RFC 5737, RFC 3849): the way there is the default route."""
 
 log = logging.getLogger(__name__)
 
@@ -135,7 +137,7 @@ class Reach:
                 if before is not None and now != before:
                     self._compare(before, now)
                 elif before is None:
-                    self._own.moved(tuple(now))
+                    self._own.moved(tuple(now), _leading_out(now))
                     self._changed()
                 before = now
 
@@ -156,7 +158,7 @@ class Reach:
             log.info("the address %s is gone", ip)
         for ip in sorted(now.keys() - before.keys(), key=str):
             log.info("the address %s is new", ip)
-        self._own.moved(tuple(now))
+        self._own.moved(tuple(now), _leading_out(now))
         self._changed()
         if self._router is not None:
             self._router.ask_again()
@@ -176,3 +178,12 @@ class Reach:
             for peer in self._audience.next(self._reachable, self._heard, time.monotonic()):
                 self._tell(peer)
             await asyncio.sleep(TELL_EVERY)
+
+
+def _leading_out(addresses: dict[Address, bool]) -> tuple[Address, ...]:
+    """Those of the default routes; without one, all whose link has a carrier.
+
+    So that a bridge of containers, for instance, is left out where there is something better.
+    """
+    by_default = [ip for ip in map(source_address, OUTSIDE) if ip in addresses]
+    return tuple(dict.fromkeys(by_default)) or tuple(ip for ip, alive in addresses.items() if alive)

@@ -19,8 +19,6 @@ DOCS = Path(__file__).resolve().parent.parent / "docs"
 NAME = "registry.example.com"
 URL = f"http://{NAME}/"
 HOME = "/root"
-ADDRESS = "192.168.0.1"
-"""Of the registry's machine, in the documentation."""
 
 _BLOCK = re.compile(r"^```console\n(.*?)^```$", re.M | re.S)
 _HEADING = re.compile(r"^##? (.+)$", re.M)
@@ -84,7 +82,6 @@ class Reader:
         name, text = command.machine, command.text
         if _JOIN.match(text):
             text = _JOIN.sub(lambda _: self.invitation(), text)
-        text = text.replace(ADDRESS, self._registry.host.address)
         try:
             printed = self.machines[name].run("sh", "-ec", f"cd {shlex.quote(where[name])}; {text}")
         except BedError as error:

@@ -15,7 +15,7 @@ EVENTS_READ, EVENTS_SHOWN = 30, 5
 HOPS_SHOWN = 6
 VERDICTS: Mapping[str, Style] = {"ok": "good", "warning": "warning", "failed": "bad"}
 _STATES: Mapping[str, Style] = {"up": "good", "opening": "dim", "draining": "warning", "asked": "warning"}
-_ORIGINS = {"given": "--ip", "upnp": "UPnP", "seen": "seen by peers", "local": "of this machine"}
+_ORIGINS = {"given": "--ip", "upnp": "UPnP", "seen": "seen by peers", "local": "of this machine", "private": "private"}
 
 
 def overview(

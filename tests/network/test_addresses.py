@@ -10,6 +10,7 @@ import pytest
 
 from re6st.address import family
 from testbed import Bed, Host, Network, Node, wait_until
+from testbed.control import ask
 
 FORMS = 90
 
@@ -54,6 +55,21 @@ def test_dead_addresses_of_a_peer_cost_little(bed: Bed, protocol: str, kind: str
     began = time.monotonic()
     network.wait_connected(FORMS)
     print(f"{protocol}, {kind}: connected after {time.monotonic() - began:.1f} s")
+
+
+def test_nodes_of_a_private_network_find_each_other(bed: Bed) -> None:
+    """No router, no UPnP, no --ip: there is nobody to tell the first node its address."""
+    network = Network(bed, 3)
+    for node in network.nodes:
+        node.options.clear()
+    network.start()
+    network.wait_connected(FORMS)
+    first, *others = network.nodes
+    told = ask(first.host.run_directory / "control.sock", "status")["advertised"]
+    assert {(place["host"], place["origin"]) for place in told} <= {
+        (first.host.address, o) for o in ("private", "seen")
+    }
+    assert any(f"{first.host.address},1194,tcp" in known(node, first) for node in others)
 
 
 PROTOCOLS = ("tcp", "udp", "tcp6", "udp6")

@@ -6,7 +6,7 @@ from ipaddress import IPv6Network, ip_address
 
 import pytest
 
-from re6st.address import LEARNED_LIMIT, OwnAddresses, family
+from re6st.address import LEARNED_LIMIT, PRIVATE_LIMIT, OwnAddresses, family
 from re6st.core.wire import Endpoint, format_addresses, parse_addresses
 
 PORTS = ((1194, "udp"), (1194, "tcp"), (1195, "tcp6"))
@@ -66,6 +66,25 @@ def test_public_addresses_of_the_machine_serve_until_something_is_learned() -> N
     assert told(own) == "8.8.4.4,1194,tcp;2600::1,1194,tcp6"
     own.learn("9.9.9.9")
     assert told(own) == "9.9.9.9,1194,tcp;2600::1,1194,tcp6"
+
+
+def test_private_addresses_are_told_while_there_is_nothing_else() -> None:
+    """The first node of a private network: nobody is there to see it."""
+    own = OwnAddresses([(1194, "tcp"), (1195, "tcp6")], network=IPv6Network("fd42::/48"))
+    texts = ("fd00::1", "fd42::1", "192.168.0.1", "100.64.0.1", "127.0.0.1", "169.254.1.1", "fe80::1")
+    local = [ip_address(text) for text in texts]
+    own.moved(local, local)
+    assert told(own) == "192.168.0.1,1194,tcp;100.64.0.1,1194,tcp;fd00::1,1195,tcp6"
+    assert {own.origin(endpoint) for endpoint in own.endpoints()} == {"private"}
+    own.moved([*local, ip_address("2600::1")], local)
+    assert told(own) == "2600::1,1195,tcp6", "a public one makes them needless"
+    own.moved([ip_address(f"10.0.0.{number}") for number in range(1, 100)], local)
+    assert len(own.endpoints()) <= PRIVATE_LIMIT
+    own.learn("198.51.100.7", local[2])
+    assert told(own) == "198.51.100.7,1194,tcp"
+    own.moved(local, local)
+    own.moved([], local)
+    assert told(own) == "", "a peer saw us elsewhere, and the next one will again"
 
 
 def test_without_a_port_of_its_family_an_address_is_of_no_use() -> None:

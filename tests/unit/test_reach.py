@@ -85,6 +85,7 @@ class World:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.uplinks: dict[Address, bool] = {A: True, INSIDE: True}
+        self.default: Address | None = None
         self.trouble = 0
         self.moved: list[tuple[frozenset[Address], bool]] = []
         self.kept: list[str] = []
@@ -93,6 +94,7 @@ class World:
         self.own = OwnAddresses([(1194, "tcp")])
         monkeypatch.setattr(watch, "changes", self._changes)
         monkeypatch.setattr(reach, "TELL_EVERY", 0.01)
+        monkeypatch.setattr(reach, "source_address", lambda remote: self.default)
         monkeypatch.setattr(reach, "READ_AGAIN", 0.01)
 
     async def _changes(self) -> AsyncGenerator[None, None]:
@@ -158,8 +160,22 @@ def test_an_address_is_replaced(world: World) -> None:
 
     world.play(steps)
     assert world.moved == [(frozenset([A]), True)]
-    assert world.kept == ["198.51.100.1,1194,tcp", "203.0.113.2,1194,tcp"]
+    assert world.kept == [f"{A},1194,tcp", "198.51.100.1,1194,tcp", "203.0.113.2,1194,tcp"]
     assert world.told == [PEERS[1]] * 2, "only who can be reached, and only when there is something to tell"
+
+
+def test_private_addresses_lead_out_by_the_default_route_or_else_by_every_link_that_has_a_carrier(world: World) -> None:
+    bridge, spare = ip_address("172.17.0.1"), ip_address("10.1.1.1")
+
+    async def steps(world: World, room: Reach) -> None:
+        world.becomes({A: True, bridge: False, spare: True})
+        await until(lambda: len(world.moved) == 1)
+        world.default = spare
+        world.becomes({A: True, bridge: True, spare: True})
+        await until(lambda: len(world.moved) == 2)
+
+    world.play(steps)
+    assert world.kept == [f"{A},1194,tcp", f"{A},1194,tcp;{spare},1194,tcp", f"{spare},1194,tcp"]
 
 
 def test_a_carrier_that_comes_back_is_news_and_one_that_goes_is_no_loss(world: World) -> None:
