@@ -7,11 +7,13 @@ next, as `systemctl restart` does. See takeover.py.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import signal
 import sys
 from collections.abc import Coroutine
+from pathlib import Path
 from typing import Any, Protocol
 
 CHECK_TIME = 20.0
@@ -20,6 +22,9 @@ CHECK = ("--test", "0")
 """Options with which it does nothing else, and ends with status 0."""
 
 FAILED = 255
+
+NAME_LIMIT = 15
+"""Bytes of a program's name that the kernel keeps (proc_pid_comm(5))."""
 
 STOPPING = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGUSR2)
 """Signals that wait while a program takes our place: it has no ear for them before it has started."""
@@ -63,7 +68,7 @@ class Successor:
         self._task = asyncio.create_task(work, name="successor")
 
     async def _replace(self) -> None:
-        argv = [sys.executable, *sys.orig_argv[1:]]
+        argv = _command()
         fault = await _fault(argv)
         if fault is not None:
             log.error("not started anew, going on as before: %s", fault)
@@ -89,6 +94,19 @@ class Successor:
         await self._node.hand_over()
         logging.shutdown()
         os._exit(0)
+
+
+def _command() -> list[str]:
+    """The command line that we were started with.
+
+    If the kernel started our script, then it does so again: only thus the process keeps its name.
+    """
+    script = sys.argv[0]
+    with contextlib.suppress(OSError):
+        name = Path("/proc/self/comm").read_bytes().removesuffix(b"\n")
+        if os.fsencode(os.path.basename(script))[:NAME_LIMIT] == name and os.access(script, os.X_OK):
+            return list(sys.argv)
+    return [sys.executable, *sys.orig_argv[1:]]
 
 
 async def _fault(argv: list[str]) -> str | None:
