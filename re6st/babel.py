@@ -99,6 +99,9 @@ def configuration(settings: Settings, priority: int = PRIORITY) -> str:
     lines = [
         f"kernel-priority {priority}",
         f"smoothing-half-life {SMOOTHING}",
+        # Each start counts as another router. One that is known has to go on with its last sequence number, which is
+        # lost when babeld is killed: nobody would take a way to it for 200 s.
+        "random-id true",
         "redistribute local deny",
         f"redistribute ip {settings.subnet} eq {settings.subnet.prefixlen}",
     ]
@@ -169,7 +172,7 @@ class Babel:
         self._changed = changed
         self._found = found
         self._child: Child | None = None
-        self._restart_wanted = False
+        self._replaced = ""
         self._lines = 0
 
     @property
@@ -203,8 +206,15 @@ class Babel:
                 return
             except (OSError, ValueError) as error:
                 log.warning("babeld does not take its new settings (%s)", error or type(error).__name__)
+        await self._replace("new settings")
+
+    async def renew(self, reason: str) -> None:
+        """Start it anew with the same settings: it forgets all that it knew (core/renewal.py)."""
+        await self._replace(reason)
+
+    async def _replace(self, reason: str) -> None:
         if self._child is not None:
-            self._restart_wanted = True
+            self._replaced = reason
             # In good order it would take its routes out of the kernel.
             await self._child.stop(grace=0)
 
@@ -232,15 +242,15 @@ class Babel:
             self._child.signal(signal.SIGUSR2)
 
     async def _once(self) -> str | None:
-        """One run; None if it ended because it is to have other settings."""
+        """One run; None if it ended because we replace it."""
         try:
             reason = await self._run_once()
         except (OSError, ValueError) as error:
             reason = str(error) or "its socket does not answer"
-        if not self._restart_wanted:
+        if not self._replaced:
             return reason
-        self._restart_wanted = False
-        log.info("babeld is restarted with new settings")
+        log.info("babeld is started anew: %s", self._replaced)
+        self._replaced = ""
         return None
 
     async def _run_once(self) -> str:
@@ -302,7 +312,7 @@ class Babel:
             self.priority = priority
             log.info("going on with babeld, process %s", pid)
             return child
-        log.info("babeld is restarted with new settings")
+        log.info("babeld is started anew: new settings")
         await child.stop(grace=0)
         self.priority = max(self.priority, priority + 1 if number else 0)
         return None

@@ -27,6 +27,7 @@ from re6st.core import mesh
 from re6st.core.chronicle import Chronicle
 from re6st.core.params import Parameters
 from re6st.core.prefix import Prefix, address, subnet
+from re6st.core.renewal import Renewal
 from re6st.core.survey import survey
 from re6st.core.ways import Ways
 from re6st.core.wire import Code, Endpoint, parse_addresses
@@ -101,6 +102,7 @@ class Node:
         self._audience = Audience()
         self._chronicle = Chronicle()
         self._ways = Ways()
+        self._renewal = Renewal(random.Random())  # noqa: S311
 
     # -- start --
 
@@ -244,7 +246,7 @@ class Node:
 
     async def _enter(self) -> None:
         """Put our address on the machine and start everything."""
-        log.info("%s (%s), subnet %s, protocol %s", self.address, self.prefix, self.subnet, PROTOCOL)
+        log.info("%s (%s), subnet %s, protocol %s", self.address, self.prefix.cn, self.subnet, PROTOCOL)
         self._advertisements.keep()
         for presence in self._plan.presences:
             await self._kernel.enter(presence, self.config.main_interface)
@@ -400,6 +402,8 @@ class Node:
         while True:
             self._carry_out(self._mesh.tick(time.monotonic()))
             self._peers.tick()
+            if reason := self._renewal.due(self._mesh.survey, time.monotonic()):
+                await self._babel.renew(reason)
             for peer in self._audience.next(self._is_ignorant, self._peers.sessions.answered, time.monotonic()):
                 self._peers.send(peer, Code.VERSION, self._plan.parameters.version)
             self._ticked = time.monotonic()

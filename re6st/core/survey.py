@@ -50,6 +50,10 @@ class Survey:
     """Babel's cost of the link on each of them: 96, more for hellos that are missed and for round trips."""
     losses: Mapping[str, float] = field(default_factory=dict)
     """How often, by the hellos that got through both ways, a packet is sent there until it arrives (ETX)."""
+    starved: frozenset[Prefix] = frozenset()
+    """Destinations that neighbours offer ways to, of which babel takes none."""
+    alone: bool = True
+    """Whether babel has no neighbour, not even one that has been silent of late."""
     running: bool = True
     """False while babeld is not there to tell."""
 
@@ -109,4 +113,6 @@ def survey(table: Table, network: IPv6Network, own: Prefix) -> Survey:
         alive=frozenset(n.interface for n in links),
         costs={n.interface: n.cost for n in links},
         losses={n.interface: n.rxcost * n.txcost / NOMINAL**2 for n in links},
+        starved=frozenset(ways.keys() - used.keys()),
+        alone=not table.neighbours,
     )

@@ -32,6 +32,7 @@ def test_the_plainest_configuration() -> None:
     assert configuration(PLAIN) == (
         "kernel-priority 1024\n"
         "smoothing-half-life 1\n"
+        "random-id true\n"
         "redistribute local deny\n"
         "redistribute ip 2001:db8:42:b::/64 eq 64\n"
         "default hello-interval 15 update-interval 1 link-quality true split-horizon false\n"
@@ -59,6 +60,7 @@ def test_the_fullest_configuration() -> None:
     assert configuration(settings) == (
         "kernel-priority 1024\n"
         "smoothing-half-life 1\n"
+        "random-id true\n"
         "redistribute local deny\n"
         "redistribute ip 2001:db8:42:b::/64 eq 64\n"
         "key id sign type blake2s128 value 000102030405060708090a0b0c0d0e0f\n"
@@ -310,7 +312,22 @@ def test_new_settings_restart_it_without_waiting_and_the_same_do_not(
         assert "hello-interval 9" in (tmp_path / "babeld.conf").read_text()
 
     live(monkeypatch, tmp_path, [played()], watch)
-    assert "restarted with new settings" in caplog.text
+    assert "started anew: new settings" in caplog.text
+    assert "babeld ended" not in caplog.text
+
+
+def test_it_can_be_started_anew_to_forget_all(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+
+    async def watch(kept: Babel, programs: FakePrograms) -> None:
+        await kept.ready.wait()
+        await kept.renew("all its neighbours are gone")
+        await until(lambda: len(programs.started) == 2 and kept.ready.is_set())
+
+    live(monkeypatch, tmp_path, [played()], watch)
+    assert "started anew: all its neighbours are gone" in caplog.text
     assert "babeld ended" not in caplog.text
 
 

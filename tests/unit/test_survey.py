@@ -187,3 +187,24 @@ def test_what_links_and_ways_cost() -> None:
     assert babel.survey.costs == {"re6stnet1": 300}
     assert babel.survey.losses == {"re6stnet1": 1.0}
     assert babel.survey.metrics == {B: 300, C: 420}
+
+
+def test_who_is_offered_ways_and_takes_none_is_starved_of_them() -> None:
+    babel = Babel()
+    babel.neighbour("fe80::b", "re6stnet1")
+    babel.route(B, "fe80::b", "re6stnet1", 96, 0)
+    babel.route(C, "fe80::b", "re6stnet1", 192, 96, installed=False)
+    babel.route(C, "fe80::d", "re6stnet2", 288, 192, installed=False)
+    babel.route(D, "fe80::b", "re6stnet1", 65535, 65535, installed=False)
+    babel.route(OWN, "fe80::b", "re6stnet1", 192, 96, installed=False)
+    assert babel.survey.starved == {C}, "nobody offers a way to D, and ours we know"
+    babel.route(C, "fe80::e", "re6stnet3", 480, 384)
+    assert babel.survey.starved == set()
+
+
+def test_a_neighbour_that_is_silent_is_one_until_babel_gives_it_up() -> None:
+    babel = Babel()
+    assert babel.survey.alone
+    babel.neighbour("fe80::b", "re6stnet1", cost=65535)
+    assert not babel.survey.alone
+    assert not babel.survey.alive

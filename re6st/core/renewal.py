@@ -1,0 +1,65 @@
+"""When babeld is to be started anew, with nothing remembered.
+
+Babel does not take a way that is longer than one that it told of itself before, unless the destination has said a new
+sequence number since: so there are no loops (RFC 8966 section 3.7). Who lacks a way asks for one. babeld 1.12.1 takes
+each such question that it passed on for pending, and passes no other on, for 65 s, though the destination may have been
+gone when it came. Who was away for some seconds, and comes back by other neighbours, so stays out of reach for those
+who were closer to it before. A babeld that is new has told nothing before, and its destination is new to all others.
+
+So it is replaced where that costs nothing: when all its neighbours are gone; and where nothing else helps: when ways
+are offered to it, and none is taken, for longer than a question and its answer need.
+"""
+
+from __future__ import annotations
+
+from random import Random
+
+from re6st.core.prefix import Prefix
+from re6st.core.survey import Survey
+
+ALONE_PAUSE = 10.0
+"""Seconds between two times for the first reason: a network that comes and goes is not worth more."""
+PATIENCE = 3.0
+"""Seconds without a way, at least; at most twice as long, so that not all do it at once."""
+PAUSE_FIRST, PAUSE_LAST = 20.0, 640.0
+"""Seconds between two times for the second reason. They double while it does not help."""
+
+
+class Renewal:
+    """Looks at one survey after the other. Times are monotonic."""
+
+    def __init__(self, chance: Random) -> None:
+        self._chance = chance
+        self._met = False
+        self._alone_again = self._starved_again = 0.0
+        self._pause = PAUSE_FIRST
+        self._since: dict[Prefix, float] = {}
+        self._patience = self._draw()
+
+    def due(self, seen: Survey, now: float) -> str:
+        """Why babeld is to be started anew now; empty where it is not."""
+        if not seen.running:
+            self._met = False
+            self._since.clear()
+            return ""
+        if seen.alone and self._met and now >= self._alone_again:
+            self._met = False
+            self._alone_again = now + ALONE_PAUSE
+            return "all its neighbours are gone"
+        self._met = self._met or not seen.alone
+        return self._starving(seen, now)
+
+    def _starving(self, seen: Survey, now: float) -> str:
+        self._since = {peer: self._since.get(peer, now) for peer in seen.starved}
+        if not self._since and now > self._starved_again + PAUSE_LAST:
+            self._pause = PAUSE_FIRST
+        late = sorted(peer for peer, since in self._since.items() if now >= since + self._patience)
+        if not late or now < self._starved_again:
+            return ""
+        self._starved_again = now + self._pause
+        self._pause = min(2 * self._pause, PAUSE_LAST)
+        self._patience = self._draw()
+        return f"it takes none of the ways that lead to {late[0]}" + (f" and {len(late) - 1} more" if late[1:] else "")
+
+    def _draw(self) -> float:
+        return self._chance.uniform(PATIENCE, 2 * PATIENCE)
