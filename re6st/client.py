@@ -13,6 +13,7 @@ from http import HTTPStatus
 
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import rsa
 
 from re6st import PROTOCOL, __version__, cert, http_client
 from re6st.core.prefix import Prefix, PrefixError
@@ -47,15 +48,28 @@ class RegistryAnswerError(RegistryError):
     """An answer that is not signed, too large, or not what the method gives."""
 
 
+class RegistryKeyError(RegistryAnswerError):
+    """It takes us for the holder of another key."""
+
+
 class RegistryClient:
-    """Calls one registry. `identity` is who we are in session calls; it may be replaced after a renewal.
+    """Calls one registry. `identity` is who we are in session calls; it may be replaced after a renewal. `key` is ours
+    instead of its, where the registry has heard of a change of key and we have no certificate yet.
 
     Session calls are made one at a time, so tasks may share a client. Raises RegistryError for a URL that is none.
     """
 
-    def __init__(self, url: str, identity: cert.Identity | None = None, *, timeout: float = TIMEOUT) -> None:
+    def __init__(
+        self,
+        url: str,
+        identity: cert.Identity | None = None,
+        *,
+        key: rsa.RSAPrivateKey | None = None,
+        timeout: float = TIMEOUT,
+    ) -> None:
         self._base = parse_url(url)
         self.identity = identity
+        self._key = key
         self._timeout = timeout
         self._ratchet: Ratchet | None = None
         self._lock = asyncio.Lock()
@@ -79,8 +93,7 @@ class RegistryClient:
         self, token: str, request: x509.CertificateSigningRequest, location: str = ""
     ) -> x509.Certificate | None:
         """A certificate for the request; an empty token means anonymous. None: the token is unknown or was used."""
-        pem = request.public_bytes(serialization.Encoding.PEM).decode("ascii")
-        answer = await self.call("requestCertificate", token=token, req=pem, location=location)
+        answer = await self.call("requestCertificate", token=token, req=_pem(request), location=location)
         return None if answer is None else self._load_cert("requestCertificate", answer)
 
     # --- calls in a session ---
@@ -111,6 +124,23 @@ class RegistryClient:
         if not ours or not identity.trust.signed(new):
             raise self._bad("renewCertificate", "not a certificate for our key and subnet by our CA")
         return new
+
+    async def rekey_certificate(self, key: rsa.RSAPrivateKey) -> x509.Certificate:
+        """A certificate for our subnet and another key of ours; that of now stays good. The session ends with it.
+
+        RegistryRefused with status 400: this registry cannot, it is of an older or another software.
+        """
+        request = _pem(cert.new_request(key))
+        new = self._load_cert("rekeyCertificate", await self.call("rekeyCertificate", req=request))
+        identity = self._identity()
+        ours = new.public_key() == key.public_key() and new.subject == identity.cert.subject
+        if not ours or not identity.trust.signed(new):
+            raise self._bad("rekeyCertificate", "not a certificate for the new key and our subnet by our CA")
+        return new
+
+    async def revoke_superseded(self) -> None:
+        """Have the certificates revoked that we had before that of now."""
+        await self.call("revokeSuperseded")
 
     async def get_dh(self) -> bytes:
         """The Diffie-Hellman parameters for OpenVPN servers, in PEM form."""
@@ -182,12 +212,13 @@ class RegistryClient:
         if not cert.verify(identity.trust.ca, signature, encrypted):
             raise self._bad("hello", "not signed by our CA. Is this the registry of our network?")
         try:
-            secret = cert.decrypt(identity.key, encrypted)
+            secret = cert.decrypt(self._key or identity.key, encrypted)
         except cert.CertError:
             secret = b""
         if len(secret) != SECRET_LENGTH:
-            raise self._bad(
-                "hello", f"not encrypted for us. Has the registry another certificate for {identity.prefix}?"
+            raise RegistryKeyError(
+                f"registry {self.url}: bad answer to hello: not encrypted for our key. It has a certificate of another "
+                f"key for {identity.prefix}."
             )
         return Ratchet(secret)
 
@@ -238,6 +269,10 @@ class RegistryClient:
         if self.identity is None:
             raise TypeError("this call needs an identity")
         return self.identity
+
+
+def _pem(request: x509.CertificateSigningRequest) -> str:
+    return request.public_bytes(serialization.Encoding.PEM).decode("ascii")
 
 
 def parse_url(url: str) -> http_client.Url:

@@ -369,6 +369,17 @@ class Ledger(Rows):
         self._explain(prefix, [row[0] for row in added], now, reason)
         self._free(prefix)
 
+    def revoke_superseded(self, prefix: Prefix, now: float, reason: str) -> list[int]:
+        """Revoke the certificates of a prefix that were replaced and have not ended; returns their serials."""
+        added = self._db.execute(
+            "INSERT OR IGNORE INTO crl SELECT serial, not_after FROM re6st_superseded WHERE prefix = ?"
+            " AND not_after > ? RETURNING serial",
+            (prefix.bits, int(now)),
+        ).fetchall()
+        serials = [row[0] for row in added]
+        self._explain(prefix, serials, now, reason)
+        return serials
+
     def _explain(self, prefix: Prefix, serials: list[int], now: float, reason: str) -> None:
         """Remember, for the operator, whose the revoked certificates were."""
         self._db.executemany(

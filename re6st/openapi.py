@@ -20,6 +20,11 @@ SUMMARIES: Mapping[str, tuple[str, str]] = {
     "requestToken": ("Have a token mailed.", ""),
     "requestCertificate": ("Get a certificate, for a token or anonymously.", "PEM; 204 for an unknown token."),
     "renewCertificate": ("Renew the caller's certificate, if it is time to.", "PEM, of the old one if it is not."),
+    "rekeyCertificate": (
+        "Replace the caller's certificate by one for another key, with the same subject and end.",
+        "PEM, of the one there is if it is for that key.",
+    ),
+    "revokeSuperseded": ("Revoke the caller's certificates that were replaced.", ""),
     "getDh": ("Diffie-Hellman parameters for OpenVPN.", "PEM."),
     "getNetworkConfig": ("The network's parameters.", "JSON, compressed with zlib."),
     "getCountry": ("The country of an IP address.", "Two letters; 204 when unknown."),

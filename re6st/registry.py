@@ -34,6 +34,7 @@ from re6st.localnode import LocalNode
 from re6st.mail import Mailer, MailError, is_address
 from re6st.registry_events import Events, Kind
 from re6st.registry_mesh import MeshView
+from re6st.registry_rekey import KeyChanges, TooMany
 from re6st.registry_seen import Seen
 from re6st.store import Store, StoreError
 from re6st.upkeep import Upkeep
@@ -116,6 +117,7 @@ class Registry:
         self._clock = clock
         self.upkeep = Upkeep(authority, store, settings.parameters, settings.grace, self.mesh, clock, monotonic)
         self.seen = Seen(store, clock, self.upkeep.review)
+        self._keys = KeyChanges(authority, store, self.upkeep, self.sessions, self.events, _end_of_replacement)
         self._hello_rate = RateLimit(5, 100)
         self._mail_rate = RateLimit(1 / 60, 10)
         self._token_rate = RateLimit(1 / 10, 20)
@@ -125,6 +127,8 @@ class Registry:
             "requestToken": self._request_token,
             "requestCertificate": self._request_certificate,
             "renewCertificate": self._renew_certificate,
+            "rekeyCertificate": self._rekey_certificate,
+            "revokeSuperseded": self._revoke_superseded,
             "getDh": self._get_dh,
             "getNetworkConfig": self._get_network_config,
             "getCountry": self._get_country,
@@ -252,6 +256,15 @@ class Registry:
         logger.info("certificate %d of %s renewed with serial %d", issued.serial, prefix, renewed.serial)
         self.events.note(Kind.RENEWED, f"certificate {issued.serial} became {renewed.serial}", prefix)
         return renewed.pem
+
+    async def _rekey_certificate(self, call: Call) -> bytes:
+        try:
+            return await self._keys.issue(_caller(call), call.arguments["req"], self._now())
+        except TooMany as error:
+            raise RpcError(HTTPStatus.TOO_MANY_REQUESTS, str(error)) from None
+
+    async def _revoke_superseded(self, call: Call) -> None:
+        await self._keys.revoke_superseded(_caller(call))
 
     async def _revoke(self, call: Call) -> None:
         text = call.text("cn_or_serial")
@@ -448,6 +461,11 @@ def end_of_renewal(issued: Issued, revoked: bool, now: datetime) -> datetime | N
     if end - cert.RENEW_BEFORE < now:
         return now + cert.VALIDITY
     return end if revoked else None
+
+
+def _end_of_replacement(issued: Issued, now: datetime) -> datetime:
+    """Until when a certificate that takes the place of an older one is valid: as if that had been revoked."""
+    return end_of_renewal(issued, True, now) or datetime.fromtimestamp(issued.not_after, UTC)
 
 
 def read_prefix(bits: str) -> Prefix:

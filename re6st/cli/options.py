@@ -21,6 +21,9 @@ FILE_LIMIT = 1 << 20
 """Bytes of an option file."""
 HELP_WIDTH = 78
 """Columns, for what argparse does not fold itself."""
+UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
+"""Seconds of what a duration may end with."""
+DURATION_LIMIT = 100 * 366 * 86400
 DEPTH_LIMIT = 8
 """Option files that include each other."""
 
@@ -153,3 +156,11 @@ def integer(low: int, high: int) -> Callable[[str], int]:
         raise argparse.ArgumentTypeError(f"{text!r} is no number between {low} and {high}")
 
     return convert
+
+
+def duration(text: str) -> int:
+    """An argparse type: seconds of 30d, 12h, 90m, 45s, 2w, or a plain number of seconds."""
+    number, unit = (text[:-1], UNITS[text[-1]]) if text[-1:] in UNITS else (text, 1)
+    if number.isascii() and number.isdigit() and len(number) < 12 and 0 < int(number) * unit <= DURATION_LIMIT:
+        return int(number) * unit
+    raise argparse.ArgumentTypeError(f"{text!r} is no duration such as 30d, 12h or 90m")

@@ -23,13 +23,12 @@ from urllib.parse import urlsplit
 
 from re6st import cert, geoip
 from re6st.cli import registry_output as output
-from re6st.cli.options import OptionParser, fail, integer
+from re6st.cli.options import OptionParser, duration, fail, integer
 from re6st.cli.registry_config import PROGRAM, ConfigError, configure, make_parser
 from re6st.cli.registry_init import OPTIONS_FILE
 from re6st.localnode import CONTROL_SOCKET, LocalNode
 from re6st.registry import Registry
 from re6st.registry_admin import (
-    LIFE_LIMIT,
     Admin,
     AdminError,
     Operations,
@@ -46,7 +45,6 @@ CONFIG = Path("/etc/re6stnet") / OPTIONS_FILE
 START_TIME = 5.0
 """Seconds for a registry that has the database to make its socket."""
 FILES = ("db", "ca", "key", "dh", "run", "community")
-UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,14 +143,6 @@ def _daemon_options(program: str, options: argparse.Namespace) -> argparse.Names
     if options.db is not None:
         daemon.db = options.db
     return daemon
-
-
-def duration(text: str) -> int:
-    """An argparse type: seconds of 30d, 12h, 90m, 45s, 2w, or a plain number of seconds."""
-    number, unit = (text[:-1], UNITS[text[-1]]) if text[-1:] in UNITS else (text, 1)
-    if number.isascii() and number.isdigit() and len(number) < 12 and 0 < int(number) * unit <= LIFE_LIMIT:
-        return int(number) * unit
-    raise argparse.ArgumentTypeError(f"{text!r} is no duration such as 30d, 12h or 90m")
 
 
 def registry_url(text: str) -> str:

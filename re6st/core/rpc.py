@@ -49,6 +49,8 @@ METHODS: Mapping[str, Method] = {
         _method("requestToken", Access.PUBLIC, "email"),
         _method("requestCertificate", Access.PUBLIC, "token", "req", location=None, ip=None),
         _method("renewCertificate", Access.NODE, "cn"),
+        _method("rekeyCertificate", Access.NODE, "cn", "req"),
+        _method("revokeSuperseded", Access.NODE, "cn"),
         _method("getDh", Access.NODE, "cn"),
         _method("getNetworkConfig", Access.NODE, "cn"),
         _method("getCountry", Access.NODE, "cn", "address"),

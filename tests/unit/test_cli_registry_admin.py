@@ -21,7 +21,8 @@ from cryptography import x509
 
 from re6st import cert, registry_report
 from re6st.cli import conf, registry, registry_output
-from re6st.cli.registry_admin import WORDS, duration
+from re6st.cli.options import duration
+from re6st.cli.registry_admin import WORDS
 from re6st.core.allocator import ROOT
 from re6st.core.prefix import Prefix
 from re6st.ledger import Ledger, Slot

@@ -313,10 +313,10 @@ def test_hello_of_another_network_is_not_believed(play: Play, nodes: dict[str, c
             await client.get_network_config()
         registry.hello_signer = registry.authority.key
         registry.hello_receiver = nodes["0/16"].cert
-        with pytest.raises(RegistryAnswerError, match="not encrypted for us"):
+        with pytest.raises(RegistryAnswerError, match="not encrypted for our key"):
             await client.get_network_config()
         registry.hello_receiver, registry.secret = nodes["1/16"].cert, b"short"
-        with pytest.raises(RegistryAnswerError, match="not encrypted for us"):
+        with pytest.raises(RegistryAnswerError, match="not encrypted for our key"):
             await client.get_network_config()
         for junk in (b"", b"x", bytes(512), bytes(511)):
             registry.raw = http(200, junk)

@@ -75,7 +75,8 @@ def test_target_keeps_every_text(arguments: dict[str, str]) -> None:
 def test_methods_are_those_of_the_protocol() -> None:
     by_access = {access: {m.name for m in METHODS.values() if m.access is access} for access in Access}
     assert by_access[Access.PUBLIC] == {"hello", "getCa", "requestToken", "requestCertificate"}
-    assert by_access[Access.NODE] == {"renewCertificate", "getDh", "getNetworkConfig", "getCountry", "getBootstrapPeer"}
+    reference = {"renewCertificate", "getDh", "getNetworkConfig", "getCountry", "getBootstrapPeer"}
+    assert by_access[Access.NODE] == reference | {"rekeyCertificate", "revokeSuperseded"}
     assert len(by_access[Access.RESTRICTED]) == 10
     for method in METHODS.values():
         assert (method.access is Access.NODE) == ("cn" in method.parameters)

@@ -1,0 +1,98 @@
+"""Another key for the subnet that a node has (docs/protocol.md, "Changing a key"): our own two methods.
+
+A certificate for the new key first, while the old one stays good; then, asked in a session that only the new key can
+have begun, the end of the old ones. So a node that is killed in between goes on with one key or the other.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from datetime import datetime
+
+from re6st import cert
+from re6st.core.prefix import Prefix
+from re6st.core.registry_sessions import RateLimit, Sessions
+from re6st.ledger import Issued, Ledger, NotFound
+from re6st.registry_events import Events, Kind
+from re6st.store import Store
+from re6st.upkeep import Upkeep
+
+CHANGES_PER_SECOND, CHANGES = 1 / 86400, 5
+"""Changes of key that a node may make: this many, then one a day. Each makes the list of revoked serials longer, which
+all nodes have."""
+REASON = "its key was changed"
+
+logger = logging.getLogger("registry")
+
+
+class TooMany(Exception):
+    """This node changes its key too often."""
+
+
+class KeyChanges:
+    """`end` says until when a certificate that replaces an older one is good."""
+
+    def __init__(
+        self,
+        authority: cert.Authority,
+        store: Store,
+        upkeep: Upkeep,
+        sessions: Sessions,
+        events: Events,
+        end: Callable[[Issued, datetime], datetime],
+    ) -> None:
+        self._authority = authority
+        self._store = store
+        self._upkeep = upkeep
+        self._sessions = sessions
+        self._events = events
+        self._end = end
+        self._rate = RateLimit(CHANGES_PER_SECOND, CHANGES)
+
+    async def issue(self, caller: Prefix, pem: str, now: datetime) -> bytes:
+        """The caller's certificate for the key of this request, whose own signature proves that the caller has it.
+
+        Subject and end are those of the certificate before; the request's subject is passed over. Asked again, the same
+        is answered. Raises CertError for a request that is none, NotFound, TooMany, StoreError.
+        """
+        key = self._authority.check_request(cert.load_request(pem.encode()))
+        issued = self._known(self._store.rows.issued(caller), caller)
+        if cert.key_of_cert(cert.load_pem(issued.pem)) == key:
+            return issued.pem
+        if not self._rate.allow(caller.bits, now.timestamp()):
+            raise TooMany(f"{caller} changes its key too often")
+
+        def job(ledger: Ledger) -> Issued:
+            old = self._known(ledger.issued(caller), caller)
+            subject, until = cert.load_pem(old.pem).subject, self._end(old, now)
+            return ledger.renew(old, lambda serial: self._authority.issue(subject, key, serial, now, until))
+
+        new = await self._store.call(job)
+        self._sessions.drop(caller)  # that of the old key
+        logger.warning("certificate %d of %s replaced by %d, for another key", issued.serial, caller, new.serial)
+        self._events.note(Kind.RENEWED, f"certificate {issued.serial} became {new.serial}, for another key", caller)
+        return new.pem
+
+    async def revoke_superseded(self, caller: Prefix) -> None:
+        """Revoke what the caller had before its certificate of now. Raises StoreError."""
+        now = self._upkeep.trusted_now()
+
+        def job(ledger: Ledger) -> list[int]:
+            serials = ledger.revoke_superseded(caller, now, REASON)
+            if serials:
+                self._upkeep.update_version(ledger)
+            return serials
+
+        serials = await self._store.call(job)
+        if serials:
+            text = ", ".join(map(str, serials))
+            logger.warning("revoked: %s of %s, for another key", text, caller)
+            self._events.note(Kind.REVOKED, f"certificate {text}: {REASON}", caller)
+            self._upkeep.changed()
+
+    @staticmethod
+    def _known(issued: Issued | None, caller: Prefix) -> Issued:
+        if issued is None:
+            raise NotFound(f"no certificate for {caller}")
+        return issued

@@ -1,0 +1,160 @@
+"""Another key for the same subnet, at a registry over real HTTP (docs/protocol.md, "Changing a key")."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric import rsa
+
+from re6st import cert
+from re6st.client import RegistryClient, RegistryKeyError, RegistryRefused
+from re6st.core.params import version_number
+from re6st.core.prefix import Prefix
+from re6st.registry_rekey import CHANGES
+from tests.unit.registry_world import DAY, START, A, B, World
+
+
+@pytest.fixture(scope="module")
+def key() -> rsa.RSAPrivateKey:
+    return cert.new_key()
+
+
+@pytest.fixture
+def world(tmp_path: Path, authority: cert.Authority, nodes: dict[str, cert.Identity]) -> World:
+    return World(tmp_path, authority, nodes["1/16"])
+
+
+async def member(world: World) -> cert.Identity:
+    """The second member; the first is the registry's node."""
+    await world.enrol()
+    return cert.Identity(world.authority.trust, await world.enrol(), world.key)
+
+
+def client(world: World, identity: cert.Identity, key: rsa.RSAPrivateKey | None = None) -> RegistryClient:
+    return RegistryClient(f"http://127.0.0.1:{world.port}/", identity, key=key)
+
+
+def test_the_new_certificate_is_the_old_one_with_another_key(world: World, key: rsa.RSAPrivateKey) -> None:
+    async def test(world: World) -> None:
+        old = await member(world)
+        world.now += 30 * DAY
+        new = await client(world, old).rekey_certificate(key)
+        assert cert.key_of_cert(new) == key.public_key()
+        assert new.subject == old.cert.subject
+        assert new.not_valid_after_utc == old.cert.not_valid_after_utc
+        assert new.serial_number == 3
+        assert (await world.parameters()).crl == frozenset()  # the old one is good until its holder says so
+
+    world.run(test)
+
+
+def test_near_its_end_it_is_renewed_too(world: World, key: rsa.RSAPrivateKey) -> None:
+    async def test(world: World) -> None:
+        old = await member(world)
+        world.now += 340 * DAY
+        new = await client(world, old).rekey_certificate(key)
+        assert new.not_valid_after_utc.timestamp() == world.now + 365 * DAY
+
+    world.run(test)
+
+
+def test_the_old_key_is_refused_from_then_on(world: World, key: rsa.RSAPrivateKey) -> None:
+    async def test(world: World) -> None:
+        old = await member(world)
+        thief = client(world, old)  # with a session from before
+        assert await thief.get_dh()
+        new = cert.Identity(old.trust, await client(world, old).rekey_certificate(key), key)
+        for _ in range(2):
+            with pytest.raises(RegistryKeyError, match=r"not encrypted for our key.*1/16"):
+                await thief.revoke_superseded()
+        assert await client(world, new).get_dh()
+
+    world.run(test)
+
+
+def test_asked_again_it_gives_the_same(world: World, key: rsa.RSAPrivateKey) -> None:
+    """The answer to the first call may have been lost: only the new key opens a session then."""
+
+    async def test(world: World) -> None:
+        old = await member(world)
+        first = await client(world, old).rekey_certificate(key)
+        assert await client(world, old, key).rekey_certificate(key) == first
+
+    world.run(test)
+
+
+def test_what_was_replaced_is_revoked_when_the_new_key_says_so(world: World, key: rsa.RSAPrivateKey) -> None:
+    async def test(world: World) -> None:
+        old = await member(world)
+        world.now += 336 * DAY
+        own = client(world, old)
+        own.identity = cert.Identity(old.trust, await own.renew_certificate(), world.key)
+        renewed = own.identity.cert.serial_number
+        before = await world.parameters()
+        new = cert.Identity(old.trust, await own.rekey_certificate(key), key)
+        own = client(world, new)
+        await own.revoke_superseded()
+        after = await world.parameters()
+        assert after.crl == {old.cert.serial_number, renewed}
+        assert version_number(after.version) == version_number(before.version) + 1
+        await own.revoke_superseded()
+        assert await world.parameters() == after, "nobody is told of nothing"
+        assert (await own.renew_certificate()) == new.cert
+        rows = world.store.rows._db.execute("SELECT serial, reason FROM re6st_revoked ORDER BY serial").fetchall()
+        assert rows == [(2, "its key was changed"), (3, "its key was changed")]
+
+    world.run(test)
+
+
+def test_a_request_must_prove_its_key_and_have_the_right_size(world: World) -> None:
+    async def test(world: World) -> None:
+        old = await member(world)
+        good = world.request(key=cert.new_key())
+        damaged = good.replace(good.splitlines()[-2], good.splitlines()[-3])
+        for request in ("", "x", damaged, world.request(key=cert.new_key(3072))):
+            answer = await world.in_session(await world.hello(B), "rekeyCertificate", B, req=request)
+            assert answer.status == 500, request
+        assert world.registry._certificate(B) == old.cert
+
+    world.run(test)
+
+
+def test_a_node_cannot_change_its_key_all_the_time(world: World) -> None:
+    """All nodes have the list of revoked serials."""
+
+    async def test(world: World) -> None:
+        identity = await member(world)
+        keys = [cert.new_key() for _ in range(CHANGES + 1)]
+        for key in keys[:-1]:
+            new = await client(world, identity).rekey_certificate(key)
+            identity = cert.Identity(identity.trust, new, key)
+        with pytest.raises(RegistryRefused, match="429"):
+            await client(world, identity).rekey_certificate(keys[-1])
+        world.now += DAY
+        await client(world, identity).rekey_certificate(keys[-1])
+
+    world.run(test)
+
+
+def test_a_wrong_clock_gives_no_certificates(world: World, key: rsa.RSAPrivateKey) -> None:
+    async def test(world: World) -> None:
+        old = await member(world)
+        world.wrong = 4000 * DAY
+        with pytest.raises(RegistryRefused, match="503"):
+            await client(world, old).rekey_certificate(key)
+        assert world.now == START
+
+    world.run(test)
+
+
+def test_strangers_cannot(world: World) -> None:
+    async def test(world: World) -> None:
+        await member(world)
+        for method, arguments in (("rekeyCertificate", {"req": world.request()}), ("revokeSuperseded", {})):
+            assert (await world.call(method, cn=B.bits, **arguments)).status == 400
+            assert (await world.call(method, cn=Prefix(9, 16).bits, **arguments)).status == 400
+        await world.hello(A)
+        assert (await world.call("revokeSuperseded", cn=A.bits)).status == 400
+
+    world.run(test)
