@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import logging
 import os
+import re
 import sys
 import time
 from collections import OrderedDict
 from collections.abc import Mapping
+from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
+
+from re6st.core.prefix import Prefix
+from re6st.core.wire import Endpoint, format_addresses
 
 TRACE = 5
 """Log level of -v 4, below logging.DEBUG."""
@@ -17,6 +23,13 @@ TRACE = 5
 LEVELS = (logging.CRITICAL + 1, logging.WARNING, logging.INFO, logging.DEBUG, TRACE)
 """What -v means, from 0."""
 
+FORMATS = ("text", "json")
+"""What --log-format may be."""
+
+LEFT_OUT = "left_out"
+"""Of a record: how many like it were left out before."""
+_TUNNEL = re.compile(r"re6stnet([0-9]+|-(udp|tcp)6?)", re.ASCII)
+"""Names of tunnel interfaces that are not the program's own (wire.md 8.4)."""
 _LIBRARIES = ("aiohttp.access", "asyncio")
 _PRIORITIES = ((logging.CRITICAL, 2), (logging.ERROR, 3), (logging.WARNING, 4), (logging.INFO, 6))
 """Of syslog(3); everything below is 7."""
@@ -101,8 +114,9 @@ class _LineFormatter(logging.Formatter):
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802
         text = record.message
-        if not text.isprintable():
-            record.message = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+        if left_out := getattr(record, LEFT_OUT, 0):
+            text += f" ({left_out} more like this before)"
+        record.message = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
         return super().formatMessage(record)
 
 
@@ -112,8 +126,56 @@ class _JournalFormatter(_LineFormatter):
     FORMAT = "%(name)s: %(message)s"
 
     def format(self, record: logging.LogRecord) -> str:
-        priority = next((number for level, number in _PRIORITIES if record.levelno >= level), 7)
-        return "\n".join(f"<{priority}>{line}" for line in super().format(record).splitlines())
+        return _with_priority(record, super().format(record))
+
+
+class _JsonFormatter(logging.Formatter):
+    """An object a line (JSON Lines): `time` (ISO 8601, UTC), `level`, `logger`, `message`, and what it is about.
+
+    That is read from the message's arguments by their types: `peer` is a CN, `interface` one of our tunnels' own.
+    """
+
+    def __init__(self, *, journal: bool = False) -> None:
+        super().__init__()
+        self._journal = journal
+
+    def format(self, record: logging.LogRecord) -> str:
+        moment = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created))
+        told: dict[str, object] = {
+            "time": f"{moment}.{int(record.msecs):03}Z",
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+            **_subjects(record),
+        }
+        if left_out := getattr(record, LEFT_OUT, 0):
+            told[LEFT_OUT] = left_out
+        if record.exc_info:
+            told["exception"] = self.formatException(record.exc_info)
+        line = json.dumps(told)
+        return _with_priority(record, line) if self._journal else line
+
+
+def _subjects(record: logging.LogRecord) -> dict[str, str]:
+    """What a message names, the first of each kind."""
+    found: dict[str, str] = {}
+    for value in record.args if isinstance(record.args, tuple) else ():
+        match value:
+            case Prefix():
+                found.setdefault("peer", value.cn)
+            case Endpoint():
+                found.setdefault("endpoint", format_addresses((value,)))
+            case IPv4Address() | IPv6Address():
+                found.setdefault("address", str(value))
+            case str() if _TUNNEL.fullmatch(value):
+                found.setdefault("interface", value)
+    return found
+
+
+def _with_priority(record: logging.LogRecord, text: str) -> str:
+    """Each line with its priority in front of it."""
+    priority = next((number for level, number in _PRIORITIES if record.levelno >= level), 7)
+    return "\n".join(f"<{priority}>{line}" for line in text.splitlines())
 
 
 class RepeatFilter(logging.Filter):
@@ -141,7 +203,7 @@ class RepeatFilter(logging.Filter):
             of_kind = self._count(record, f"kind {record.msg}", limit)
             dropped = None if of_kind is None else dropped + of_kind
         if dropped:
-            record.msg, record.args = f"{text} ({dropped} more like this before)", ()
+            setattr(record, LEFT_OUT, dropped)
         return dropped is not None
 
     def _count(self, record: logging.LogRecord, text: str, limit: int) -> int | None:
@@ -167,10 +229,12 @@ def in_journal(environment: Mapping[str, str] = os.environ, descriptor: int = 2)
     return False
 
 
-def setup_logging(verbosity: int, path: Path | None, *, journal: bool = False) -> LogHandler | None:
+def setup_logging(
+    verbosity: int, path: Path | None, *, journal: bool = False, style: str = FORMATS[0]
+) -> LogHandler | None:
     """Log to a file (None: standard error) at the level of -v; returns the handler, None for level 0.
 
-    `journal`: standard error is the journal. Raises OSError when the file cannot be opened.
+    `journal`: standard error is the journal. `style` is one of FORMATS. Raises OSError when the file cannot be opened.
     """
     logging.addLevelName(TRACE, "TRACE")
     root = logging.getLogger()
@@ -182,7 +246,10 @@ def setup_logging(verbosity: int, path: Path | None, *, journal: bool = False) -
         root.addHandler(logging.NullHandler())
         return None
     handler = LogHandler(None if journal else path)
-    handler.setFormatter(_JournalFormatter() if journal else _LineFormatter())
+    if style == "json":
+        handler.setFormatter(_JsonFormatter(journal=journal))
+    else:
+        handler.setFormatter(_JournalFormatter() if journal else _LineFormatter())
     handler.addFilter(RepeatFilter())
     root.addHandler(handler)
     return handler

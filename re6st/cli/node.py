@@ -350,7 +350,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         for directory in (config.state, *((config.log,) if args.verbose else ())):
             directory.mkdir(parents=True, exist_ok=True)
         journal = config.log == LOG_DIRECTORY and in_journal()
-        handler = setup_logging(args.verbose, config.log / LOG_FILE, journal=journal)
+        handler = setup_logging(args.verbose, config.log / LOG_FILE, journal=journal, style=args.log_format)
     except OSError as error:
         fail(PROGRAM, f"{error.filename}: {error.strerror}. Choose --log and --state.", EXIT_CONFIG)
     if sys.version_info < (3, 12):

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import NoReturn
 
 from re6st import PROTOCOL, __version__
-from re6st.logs import LEVELS
+from re6st.logs import FORMATS, LEVELS
 
 FILE_LIMIT = 1 << 20
 """Bytes of an option file."""
@@ -78,8 +78,12 @@ class OptionParser(argparse.ArgumentParser):
         return expanded
 
     def add_verbosity(self, default: int, group: argparse._ArgumentGroup | None = None) -> None:
-        """The option -v/--verbose of re6stnet and re6st-registry (wire.md 11.2)."""
-        (group or self).add_argument(
+        """The options -v/--verbose (wire.md 11.2) and --log-format of re6stnet and re6st-registry."""
+        options = group or self
+        options.add_argument(
+            "--log-format", choices=FORMATS, default=FORMATS[0], help="json: one object a line (default: %(default)s)"
+        )
+        options.add_argument(
             "-v",
             "--verbose",
             metavar="N",

@@ -48,7 +48,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if options.check_config:
         return check_config.main(options, locations)
     try:
-        log = setup_logging(options.verbose, options.logfile, journal=options.logfile == LOG_FILE and in_journal())
+        journal = options.logfile == LOG_FILE and in_journal()
+        log = setup_logging(options.verbose, options.logfile, journal=journal, style=options.log_format)
     except OSError as error:
         fail(PROGRAM, f"log file {options.logfile}: {error.strerror}. Choose another one with --logfile.")
     try:

@@ -132,11 +132,37 @@ def test_logs_are_rotated(machines: tuple[Machine, Machine]) -> None:
     wait_until(log.exists, TIDY, "a log of babeld")
     with log.open("a") as file:
         file.write("a line\n")
-    first.run("logrotate", "--force", "/etc/logrotate.d/re6stnet")
+    tunnel = first.path("/var/log/re6stnet/re6stnet-tcp.log")  # as OpenVPN would write it, and has it open
+    with tunnel.open("a") as file:
+        file.write("a line\n")
+        file.flush()
+        said = first.run("logrotate", "--force", "/etc/logrotate.d/re6stnet")
+        file.write("another line\n")
+    assert "error" not in said
+    assert (tunnel.with_name("re6stnet-tcp.log.1").read_text(), tunnel.read_text()) == ("a line\n", "another line\n")
     owner = status(next(pid for pid, name in first.pids("re6stnet").items() if name == "babeld"))["Uid"].split()[0]
     wait_until(lambda: log.exists() and str(log.stat().st_uid) == owner, TIDY, "the new log")
     assert log.with_name("babeld.log.1").exists()
     assert first.run("systemctl", "is-active", "re6stnet").strip() == "active"
+
+
+def test_an_upgrade_keeps_the_tunnels(machines: tuple[Machine, Machine], package: Path, tmp_path: Path) -> None:
+    first, second = machines
+    before = second.pids("re6stnet")
+    steady = f"echo $$; exec ping -q -i 0.1 -W 1 {own_address(first)}"
+    with subprocess.Popen(second.argv(["sh", "-c", steady]), stdout=subprocess.PIPE, text=True) as pinging:
+        assert pinging.stdout is not None
+        pid = pinging.stdout.readline().strip()
+        install(second, newer(package, tmp_path))
+        wait_until(
+            lambda: second.run("systemctl", "is-active", "re6stnet").strip() == "active", TIDY, "the node in service"
+        )
+        assert reaches(second, first)
+        second.run("kill", "-INT", pid)
+        assert " 0% packet loss" in pinging.communicate(timeout=10)[0]
+    tunnels = {pid for pid, name in before.items() if name == "openvpn"}
+    assert tunnels <= set(second.pids("re6stnet"))
+    assert "+later" in second.run("dpkg-query", "--show", "re6stnet")
 
 
 BOUND = """[Unit]
@@ -162,25 +188,6 @@ def test_a_service_binds_to_the_address_at_its_first_try(machines: tuple[Machine
     since = second.run("systemctl", "show", "--property=ActiveEnterTimestampMonotonic", "bound")
     second.run("systemctl", "restart", "re6stnet")  # the address stays, and so do those who use it
     assert second.run("systemctl", "show", "--property=ActiveEnterTimestampMonotonic", "bound") == since
-
-
-def test_an_upgrade_keeps_the_tunnels(machines: tuple[Machine, Machine], package: Path, tmp_path: Path) -> None:
-    first, second = machines
-    before = second.pids("re6stnet")
-    steady = f"echo $$; exec ping -q -i 0.1 -W 1 {own_address(first)}"
-    with subprocess.Popen(second.argv(["sh", "-c", steady]), stdout=subprocess.PIPE, text=True) as pinging:
-        assert pinging.stdout is not None
-        pid = pinging.stdout.readline().strip()
-        install(second, newer(package, tmp_path))
-        wait_until(
-            lambda: second.run("systemctl", "is-active", "re6stnet").strip() == "active", TIDY, "the node in service"
-        )
-        assert reaches(second, first)
-        second.run("kill", "-INT", pid)
-        assert " 0% packet loss" in pinging.communicate(timeout=10)[0]
-    tunnels = {pid for pid, name in before.items() if name == "openvpn"}
-    assert tunnels <= set(second.pids("re6stnet"))
-    assert "+later" in second.run("dpkg-query", "--show", "re6stnet")
 
 
 def test_removed_and_purged(machines: tuple[Machine, Machine]) -> None:

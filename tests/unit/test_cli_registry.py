@@ -349,7 +349,7 @@ def test_a_wrong_configuration_is_one_line(
     assert (stopped.value.code, error.count("\n")) == (status, 1)
 
 
-def _no_logging(verbosity: int, path: Path, *, journal: bool) -> None:
+def _no_logging(verbosity: int, path: Path, *, journal: bool, style: str) -> None:
     if path.parent != Path():
         raise FileNotFoundError(2, "No such file or directory")
 

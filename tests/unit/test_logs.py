@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import tracemalloc
@@ -10,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from re6st.core.prefix import Prefix
+from re6st.core.wire import Endpoint
 from re6st.logs import LogHandler, RepeatFilter, in_journal, set_verbosity, setup_logging
 
 
@@ -57,11 +60,11 @@ def test_warnings_of_one_kind_are_bounded_and_counted() -> None:
     def passes(text: str, now: float) -> str | None:
         record = logging.LogRecord("a", logging.WARNING, "", 0, "bad request %s", (text,), None)
         record.created = now
-        return record.getMessage() if bound.filter(record) else None
+        return f"{record.getMessage()} {getattr(record, 'left_out', 0)}" if bound.filter(record) else None
 
     passed = [passes(str(i), i / 100) for i in range(1000)]
     assert sum(text is not None for text in passed) == RepeatFilter.SAME_KIND
-    assert passes("later", 100.0) == "bad request later (900 more like this before)"
+    assert passes("later", 100.0) == "bad request later 900"
     assert len(bound._seen) <= RepeatFilter.KEYS
 
 
@@ -135,3 +138,43 @@ def test_the_journal_gets_priorities_and_no_file(
     assert made is not None
     assert made.on_stderr
     logging.getLogger().removeHandler(made)
+
+
+def test_json_has_an_object_a_line_and_what_it_is_about(
+    log: tuple[LogHandler, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "logs" / "a.jsonl"
+    made = setup_logging(2, path, style="json")
+    assert made is not None
+    logger = logging.getLogger("re6st.a")
+    peer, endpoint = Prefix(4, 16), Endpoint("192.0.2.7", 1194, "tcp")
+    logger.info("tunnel to %s at %s is up, on %s", peer, endpoint, "re6stnet3")
+    logger.warning("evil\n%s \x1b[31m", "re6stnet")
+    try:
+        raise ValueError("two\nlines")
+    except ValueError:
+        logger.exception("e")
+    for _ in range(9):
+        logger.info("again")
+    told = [json.loads(line) for line in path.read_text().splitlines()]
+    assert told[0].pop("time").endswith("Z")
+    assert told[0] == {
+        "level": "info",
+        "logger": "re6st.a",
+        "message": f"tunnel to 4/16 at {endpoint} is up, on re6stnet3",
+        "peer": "4/16",
+        "endpoint": "192.0.2.7,1194,tcp",
+        "interface": "re6stnet3",
+    }
+    assert told[1].keys() == {"time", "level", "logger", "message"}
+    assert told[1]["message"] == "evil\nre6stnet \x1b[31m"
+    assert told[2]["exception"].endswith("ValueError: two\nlines")
+    assert len(told) == 3 + RepeatFilter.SAME_LINE
+    logging.getLogger().removeHandler(made)
+    journal = setup_logging(2, path, journal=True, style="json")
+    assert journal is not None
+    logger.error("e")
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("<3>{")
+    assert json.loads(line[3:])["level"] == "error"
+    logging.getLogger().removeHandler(journal)
