@@ -175,7 +175,7 @@ async def start(settings: Settings, name: str, argv: Sequence[str]) -> tuple[Chi
     socket.unlink(missing_ok=True)
     if not settings.log:
         output.unlink(missing_ok=True)
-    child = await Child.start(name, argv, output, rotated=settings.log is not None)
+    child = await Child.start(name, argv, output)
     try:
         return child, await Management.open(socket, child)
     except BaseException:

@@ -106,7 +106,6 @@ class Child:
     def __init__(self, name: str, process: _Process) -> None:
         self.name = name
         self._process = process
-        self._relay: asyncio.Task[None] | None = None
 
     @classmethod
     async def start(
@@ -117,27 +116,23 @@ class Child:
         *,
         environment: Mapping[str, str] | None = None,
         quiet: bool = True,
-        rotated: bool = False,
     ) -> Child:
         """Start a program. What it prints goes to the end of `log` or nowhere; if not `quiet`, where our output goes.
-        A `rotated` log may be renamed at any time: what comes next goes to a new one.
+
+        It writes there itself, so that it goes on when we end; whoever rotates the file has to copy and truncate it.
 
         It gets a session of its own, so that a Ctrl-C in our terminal does not end it before we ask. Raises OSError.
         """
-        relayed = log if rotated else None
         with open(log or os.devnull, "ab") as output:
             process = await asyncio.create_subprocess_exec(
                 *map(str, argv),
                 stdin=asyncio.subprocess.DEVNULL,
-                stdout=asyncio.subprocess.PIPE if relayed else output if quiet else None,
-                stderr=asyncio.subprocess.STDOUT if relayed else output if quiet else None,
+                stdout=output if quiet else None,
+                stderr=output if quiet else None,
                 env=environment,
                 start_new_session=True,
             )
-        child = cls(name, process)
-        if relayed and process.stdout:
-            child._relay = asyncio.create_task(_relay(process.stdout, relayed), name=f"log of {name}")
-        return child
+        return cls(name, process)
 
     @classmethod
     def adopt(cls, name: str, pid: int) -> Child:
@@ -154,10 +149,7 @@ class Child:
 
     async def wait(self) -> int:
         """The exit status; negative is the number of the signal that ended it."""
-        status = await self._process.wait()
-        if self._relay:
-            await asyncio.wait([self._relay], timeout=1)
-        return status
+        return await self._process.wait()
 
     def signal(self, number: signal.Signals) -> None:
         # send_signal looks whether it has ended, and so takes the exit status from asyncio (CPython gh-87744).
@@ -178,14 +170,6 @@ class Child:
             if self.running:
                 self.signal(signal.SIGKILL)
         await self._process.wait()
-
-
-async def _relay(output: asyncio.StreamReader, log: Path) -> None:
-    """Write what a program prints into a log, which is opened each time: it may have been rotated."""
-    while data := await output.read(1 << 16):
-        # A full disk costs the log only.
-        with contextlib.suppress(OSError), open(log, "ab", buffering=0) as file:
-            file.write(data)
 
 
 async def connect(

@@ -75,6 +75,24 @@ def test_a_successor_takes_over_every_tunnel(network: Network, bed: Bed) -> None
         assert node.traces() == [] or node is first
 
 
+def test_the_logs_of_openvpn_go_on(bed: Bed) -> None:
+    network = Network(bed, 2, node_options=["--ovpnlog"])
+    network.start()
+    network.wait_connected(FORMS)
+    node = network.nodes[1]
+    tunnels = node.pids("openvpn")
+    logs = [path for path in node.host.log.glob("re6stnet?*.log") if path.stat().st_size]
+    assert logs
+    for change in (in_place, after_a_crash):
+        count = starts(node)
+        change(node)
+        wait_until(partial(started, node, count + 1), 30, "the next daemon", bed.tails)
+    assert node.pids("openvpn") == tunnels
+    sizes = {log: log.stat().st_size for log in logs}
+    assert node.stop() == 0
+    assert any("SIGTERM" in log.read_text()[size:] for log, size in sizes.items()), "its last words"
+
+
 def test_a_successor_that_would_not_start_is_not_tried(network: Network, bed: Bed) -> None:
     node = network.nodes[1]
     before = programs(node)

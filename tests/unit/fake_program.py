@@ -89,9 +89,7 @@ class FakePrograms:
         self._option = socket_option
         self._scripts = list(scripts)
 
-    async def start(
-        self, name: str, argv: Sequence[str | Path], log: Path | None = None, *, rotated: bool = False
-    ) -> FakeChild:
+    async def start(self, name: str, argv: Sequence[str | Path], log: Path | None = None) -> FakeChild:
         words = list(map(str, argv))
         child = FakeChild(words)
         self.started.append(child)
