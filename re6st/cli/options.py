@@ -10,9 +10,9 @@ import contextlib
 import shlex
 import sys
 import textwrap
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from re6st import PROTOCOL, __version__
 from re6st.logs import FORMATS, LEVELS
@@ -92,6 +92,12 @@ class OptionParser(argparse.ArgumentParser):
             help="log level: 0 nothing and no file, 1 warnings, 2 information, 3 debug, 4 trace (default: %(default)s)",
         )
 
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        """A word that is none is told with the nearest that is one."""
+        if isinstance(action, argparse._SubParsersAction) and value not in action.choices:
+            self.exit(2, f"{self.prog}: {unknown_word(value, action.choices)} Try {self.prog} --help.\n")
+        super()._check_value(action, value)
+
     def error(self, message: str) -> NoReturn:
         place = self._place_of(message)
         self.exit(2, f"{self.prog}: {place}{message}. Try {self.prog} --help.\n")
@@ -148,6 +154,15 @@ class OptionParser(argparse.ArgumentParser):
         lines = [line for line in self._lines if names.intersection(line.words)]
         exact = [line for line in lines if any(repr(word) in message for word in line.words)]
         return next((line.place for line in exact + lines), "")
+
+
+def unknown_word(word: str, known: Iterable[str]) -> str:
+    """That a word is none, and the nearest one, or else all that there are."""
+    from difflib import get_close_matches  # a daemon never needs it
+
+    words = list(known)
+    near = get_close_matches(word, words, 1)
+    return f"unknown word {word!r}. " + (f"Did you mean {near[0]}?" if near else f"Words are {', '.join(words)}.")
 
 
 def integer(low: int, high: int) -> Callable[[str], int]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import difflib
 import logging
 import os
 import shlex
@@ -23,7 +22,7 @@ from urllib.parse import urlsplit
 
 from re6st import cert, geoip
 from re6st.cli import registry_output as output
-from re6st.cli.options import OptionParser, duration, fail, integer
+from re6st.cli.options import OptionParser, duration, fail, integer, unknown_word
 from re6st.cli.registry_config import PROGRAM, ConfigError, configure, make_parser
 from re6st.cli.registry_init import OPTIONS_FILE
 from re6st.localnode import CONTROL_SOCKET, LocalNode
@@ -72,9 +71,7 @@ def main(arguments: Sequence[str]) -> int:
     name, *rest = arguments
     word = WORDS.get(name)
     if word is None:
-        near = difflib.get_close_matches(name, [*WORDS, "init"], 1)
-        hint = f"Did you mean {near[0]}?" if near else f"Words are init, {', '.join(WORDS)}."
-        fail(PROGRAM, f"unknown word {name!r}. {hint}", Status.USAGE)
+        fail(PROGRAM, unknown_word(name, ("init", *WORDS)), Status.USAGE)
     program = f"{PROGRAM} {name}"
     if not logging.getLogger().handlers:
         logging.getLogger().addHandler(logging.NullHandler())  # what concerns the operator is said below

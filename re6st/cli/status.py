@@ -12,7 +12,6 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from ipaddress import IPv6Address
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -20,7 +19,7 @@ from re6st.cli.options import OptionParser, fail, integer
 from re6st.control_client import DEFAULT, Connection, NotPermitted, NotRunning, Refused, Trouble, connect, in_group
 from re6st.core import status_text as text
 from re6st.core.screen import Line, Span, line, paint
-from re6st.core.words import duration
+from re6st.core.words import clock, duration
 
 PROGRAM = "re6st-status"
 SCHEMA = 1
@@ -70,6 +69,10 @@ def parser() -> OptionParser:
     add("tunnels", "tunnels, ours and those of the clients of our servers")
     add("neighbours", "everybody that babel exchanges routes with")
     add("routes", "the routes in use")
+    add("peers", "whom this node knows: where each is, and what came of a tunnel last")
+    graph = add("graph", "the mesh as this node sees it: its neighbours, and who is reached by whom")
+    graph.add_argument("--dot", action="store_true", help="print a graph for Graphviz")
+    add("cert", "the certificate of this node, and of the network's authority")
     events = add("events", "what happened, the newest last")
     events.add_argument("-n", metavar="N", type=integer(1, 500), default=30, help="how many (default: %(default)s)")
     events.add_argument("-f", "--follow", action="store_true", help="go on with what comes, until Ctrl-C")
@@ -103,8 +106,13 @@ def parser() -> OptionParser:
         help="seconds, then exit status 5 (default: %(default)s; 0: without end)",
     )
     add("check", "one line, and the exit status of a monitoring plug-in")
-    level = add("log", "change the level of the node's log until it ends, as its option -v")
-    level.add_argument("level", metavar="LEVEL", type=integer(0, 4), help="0 nothing to 4 trace")
+    log = add("log", "follow the node's log, or change its level until the node ends, as its option -v")
+    log.add_argument(
+        "level", metavar="LEVEL", nargs="?", type=integer(0, 4), help="0 nothing to 4 trace; for root, or with sudo"
+    )
+    log.add_argument(
+        *("-f", "--follow"), action="store_true", help="show what is logged, until Ctrl-C; LEVEL is for us alone then"
+    )
     return p
 
 
@@ -141,24 +149,26 @@ def _main(p: OptionParser, options: argparse.Namespace) -> int:
     try:
         if options.watch:
             return _watch(p, options)
-        if options.word == "wait":
-            return _wait(options)
+        if options.word in _ALWAYS:
+            return _ALWAYS[options.word](options)
+        if options.word == "log" and options.level is None and not options.follow:
+            p.error("argument LEVEL: say which (0 to 4), or --follow to see the log")
         with connect(options.control) as connection:
             return _WORDS[options.word](connection, options)
     except Refused as error:
-        _end(options, str(error), error.status if error.status in (USAGE, NOT_PERMITTED) else UNHEALTHY)
+        end(options, str(error), error.status if error.status in (USAGE, NOT_PERMITTED) else UNHEALTHY)
     except NotRunning as error:
         return _not_running(options, error)
     except NotPermitted as error:
-        _end(options, str(error), NOT_PERMITTED)
+        end(options, str(error), NOT_PERMITTED)
     except Trouble as error:
-        _end(options, str(error), UNHEALTHY)
+        end(options, str(error), UNHEALTHY)
     except (LookupError, TypeError) as error:
         message = f"re6stnet's answer is not understood ({error!r}): is it of another version? Restart re6stnet."
-        _end(options, message, UNHEALTHY)
+        end(options, message, UNHEALTHY)
 
 
-def _end(options: argparse.Namespace, message: str, status: int) -> NoReturn:
+def end(options: argparse.Namespace, message: str, status: int) -> NoReturn:
     """One line; for a monitoring plug-in on its output, and as unknown."""
     if options.word == "check":
         print(f"RE6ST UNKNOWN - {message}")
@@ -271,8 +281,7 @@ def _show_event(event: Mapping[str, Any], options: argparse.Namespace) -> None:
     if options.json:
         print(json.dumps({"schema": SCHEMA, **event}), flush=True)
     else:
-        when = time.strftime("%Y-%m-%d %H:%M:%SZ", time.gmtime(event["time"]))
-        show([line(Span(when, "dim"), "  ", text.event_words(event))])
+        show([line(Span(clock(event["time"]), "dim"), "  ", text.event_words(event))])
 
 
 def _why(connection: Connection, options: argparse.Namespace) -> int:
@@ -281,9 +290,52 @@ def _why(connection: Connection, options: argparse.Namespace) -> int:
     return HEALTHY if any(way["in_use"] for way in answer["routes"]) else UNHEALTHY
 
 
+def _peers(connection: Connection, options: argparse.Namespace) -> int:
+    answer = connection.ask("peers")
+    return _list(answer, options, lambda: text.peer_table(answer["peers"], time.time(), width()))
+
+
+def _graph(connection: Connection, options: argparse.Namespace) -> int:
+    from re6st.core.neighbourhood import dot, lines_of, neighbourhood
+
+    own, routes = connection.ask("status")["cn"], connection.routes()["routes"]
+    neighbours, tunnels = connection.ask("neighbours")["neighbours"], connection.ask("tunnels")["tunnels"]
+    graph = neighbourhood(own, neighbours, tunnels, routes)
+    if options.dot:
+        print(dot(graph), end="")
+        return HEALTHY
+    return _list(graph, options, lambda: lines_of(graph, width()))
+
+
 def _log(connection: Connection, options: argparse.Namespace) -> int:
-    answer = connection.ask("log", level=options.level)
-    return _list(answer, options, lambda: [line(f"log level {answer['level']}, it was {answer['was']}")])
+    if not options.follow:
+        answer = connection.ask("log", level=options.level)
+        return _list(answer, options, lambda: [line(f"log level {answer['level']}, it was {answer['was']}")])
+    with connect(options.control, timeout=None) as live:
+        live.ask("follow", **({} if options.level is None else {"level": options.level}))
+        while True:
+            record = live.next()
+            if options.json:
+                print(json.dumps({"schema": SCHEMA, **record}), flush=True)
+            else:
+                show(text.log_lines(record))
+
+
+def _cert(options: argparse.Namespace) -> int:
+    """Of the node; where none runs, what the package's files say."""
+    try:
+        with connect(options.control) as connection:
+            certificate, status = connection.ask("certificate"), HEALTHY
+    except NotRunning as error:
+        from re6st.cli import status_down
+
+        found = status_down.certificate()
+        if isinstance(found, str):
+            end(options, f"{error}; {found}", NOT_RUNNING)
+        print(f"{PROGRAM}: {error}; this is in {status_down.DIRECTORY}", file=sys.stderr)
+        certificate, status = found, NOT_RUNNING
+    _list(certificate, options, lambda: text.certificate_lines(certificate, time.time(), width()))
+    return status
 
 
 def _check(connection: Connection, options: argparse.Namespace) -> int:
@@ -328,97 +380,15 @@ def _wait(options: argparse.Namespace) -> int:
 
 
 def _ping(connection: Connection, options: argparse.Namespace) -> int:
-    from re6st.probe import ProbeError, ping
+    from re6st.cli import status_probe
 
-    node = _find(connection, options.peer)
-    times: list[float | None] = []
-    if not options.json:
-        show([line(f"echo requests to {node['peer']} at {node['address']}")])
-    try:
-        for number in range(options.count):
-            started = time.monotonic()
-            seconds = ping(IPv6Address(node["address"]), options.timeout)
-            times.append(None if seconds is None else round(seconds * 1000, 3))
-            if not options.json:
-                answer = text.milliseconds(times[-1]) if seconds is not None else f"no answer in {options.timeout} s"
-                show([line(f"{number + 1:>3}  ", Span(answer, "" if seconds is not None else "warning"))])
-            if number + 1 < options.count:
-                time.sleep(max(0.0, min(1.0, options.timeout) - (time.monotonic() - started)))
-    except ProbeError as error:
-        _end(options, f"{error}. {_known_way(connection, node)}", UNHEALTHY)
-    answered = any(each is not None for each in times)
-    if options.json:
-        print_json({**node, "milliseconds": times})
-    else:
-        show([text.ping_summary(times)])
-        if not answered:
-            show([line(_known_way(connection, node))])
-    return HEALTHY if answered else UNHEALTHY
+    return status_probe.ping(connection, options)
 
 
 def _trace(connection: Connection, options: argparse.Namespace) -> int:
-    from re6st.probe import ProbeError, trace
+    from re6st.cli import status_probe
 
-    node = _find(connection, options.peer)
-    hops: list[dict[str, Any]] = []
-    reached, refusal = False, ""
-    if not options.json:
-        show([line(f"the way to {node['peer']} at {node['address']}")])
-    try:
-        for hop in trace(IPv6Address(node["address"]), options.timeout):
-            reached, refusal = hop.reached, hop.refusal
-            hops.append(
-                {
-                    "hop": hop.number,
-                    "peer": _name(connection, hop.address),
-                    "address": str(hop.address) if hop.address else None,
-                    "ms": round(hop.seconds * 1000, 3) if hop.seconds is not None else None,
-                }
-            )
-            if not options.json:
-                show([text.hop_line(hops[-1])])
-            if [each["address"] for each in hops[-4:]] == [None] * 4:
-                break  # nobody farther on answers either
-    except ProbeError as error:
-        _end(options, f"{error}. {_known_way(connection, node)}", UNHEALTHY)
-    if options.json:
-        print_json({**node, "hops": hops, "reached": reached, "refusal": refusal})
-    elif reached:
-        show([line(Span(f"reached in {len(hops)} hop{'s' if len(hops) > 1 else ''}", "good"))])
-    else:
-        show([line(Span(f"not reached{f': {refusal}' if refusal else ''}", "bad")), line(_known_way(connection, node))])
-    return HEALTHY if reached else UNHEALTHY
-
-
-def _find(connection: Connection, target: str) -> Mapping[str, Any]:
-    """The node that is meant. Raises Refused."""
-    node: Mapping[str, Any] | None = connection.ask("names", peers=[target])["names"][target]
-    if node is None:
-        raise Refused(f"{target}: no node is known to have this address", UNHEALTHY)
-    return node
-
-
-def _name(connection: Connection, address: IPv6Address | None) -> str | None:
-    """The CN of a node that answered; None for an address outside of re6st."""
-    if address is None:
-        return None
-    try:
-        found = connection.ask("names", peers=[str(address)])["names"][str(address)]
-    except Refused:
-        return None
-    return None if found is None else str(found["peer"])
-
-
-def _known_way(connection: Connection, node: Mapping[str, Any]) -> str:
-    """What babel knows about the way to a node that does not answer."""
-    try:
-        ways = connection.ask("why", peer=node["peer"])["routes"]
-    except Refused:
-        return f"Babel knows no way to {node['peer']}: it is down, cut off, or was never there."
-    used = next((way for way in ways if way["in_use"]), None)
-    if used is None:
-        return f"Babel has no way to {node['peer']} in use: see {PROGRAM} why {node['peer']}."
-    return f"Babel has a way, by {used['via'] or used['address']} on {used['interface']}: see {PROGRAM} trace."
+    return status_probe.trace(connection, options)
 
 
 _WORDS: Mapping[str | None, Callable[[Connection, argparse.Namespace], int]] = {
@@ -426,6 +396,8 @@ _WORDS: Mapping[str | None, Callable[[Connection, argparse.Namespace], int]] = {
     "tunnels": _tunnels,
     "neighbours": _neighbours,
     "routes": _routes,
+    "peers": _peers,
+    "graph": _graph,
     "events": _events,
     "why": _why,
     "ping": _ping,
@@ -433,6 +405,8 @@ _WORDS: Mapping[str | None, Callable[[Connection, argparse.Namespace], int]] = {
     "check": _check,
     "log": _log,
 }
+_ALWAYS: Mapping[str | None, Callable[[argparse.Namespace], int]] = {"wait": _wait, "cert": _cert}
+"""Words that have something to do also where no node runs."""
 
 
 def _watch(p: OptionParser, options: argparse.Namespace) -> int:

@@ -49,6 +49,18 @@ def _certificate(directory: Path) -> dict[str, Any] | None:
     return found
 
 
+def certificate() -> dict[str, Any] | str:
+    """All of the certificate on the disk; or why there is none."""
+    from re6st import cert
+    from re6st.cert_report import describe
+
+    try:
+        ca, own = (cert.load_pem(cert.read_file(DIRECTORY / name), name) for name in ("ca.crt", "cert.crt"))
+        return describe(ca, own)
+    except cert.CertError as error:
+        return str(error)
+
+
 def _unit() -> dict[str, str] | None:
     """What systemd says about the unit; None without systemd, or without the unit."""
     systemctl = shutil.which("systemctl")

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from re6st.core.screen import Column, Line, Span, Style, fold, line, table
-from re6st.core.words import away, duration, moment, plural, short, size
+from re6st.core.words import away, clock, duration, moment, plural, short, size
 
 Answer = Mapping[str, Any]
 """A result of the control socket, from JSON."""
@@ -188,6 +188,86 @@ def route_table(routes: Sequence[Answer], width: int | None) -> list[Line]:
         for r in routes
     ]
     return table(_ROUTES, rows, width)
+
+
+_PEERS = (
+    Column("PEER"),
+    Column("ADDRESSES", least=21),
+    Column("TUNNEL"),
+    Column("METRIC", right=True),
+    Column("LAST", least=16),
+)
+_CAME = {
+    "tunnel-up": "tunnel up",
+    "tunnel-failed": "no answer",
+    "tunnel-lost": "tunnel lost",
+    "tunnel-closed": "tunnel closed",
+    "client-up": "its tunnel up",
+    "client-down": "its tunnel ended",
+}
+
+
+def peer_table(peers: Sequence[Answer], now: float, width: int | None) -> list[Line]:
+    """Whom we know: where it is, whether it is reached, and what came of a tunnel last."""
+    rows = [
+        (
+            p["peer"],
+            ", ".join(endpoint(e["host"], e["port"], e["protocol"]) for e in p["addresses"]) or "-",
+            p["tunnel"] or "-",
+            cost(p["metric"]) if p["reached"] or p["tunnel"] else Span("away", "warning"),
+            _came(p["last"], now),
+        )
+        for p in sorted(peers, key=lambda p: _order(p["peer"]))
+    ]
+    return table(_PEERS, rows, width)
+
+
+def _came(last: Answer | None, now: float) -> Span:
+    if last is None:
+        return Span("-", "dim")
+    style: Style = "warning" if last["kind"] in ("tunnel-failed", "tunnel-lost") else ""
+    return Span(f"{_CAME.get(last['kind'], last['kind'])} {away(last['time'], now)}", style)
+
+
+def certificate_lines(certificate: Answer, now: float, width: int | None) -> list[Line]:
+    """Our certificate, and its CA's."""
+    ca = certificate["ca"]
+    told = [
+        ("subject", certificate["subject"]),
+        ("subnet", f"{certificate['subnet']}, address {certificate['address']}"),
+        ("serial", f"{certificate['serial']}, key of {certificate['key_bits']} bits"),
+        ("valid", _validity(certificate, now)),
+        ("renewal", _renewal(certificate["renews"], now).removeprefix("renewed ")),
+        ("fingerprint", certificate["fingerprint"]),
+        ("CA", ca["subject"]),
+        ("network", f"{ca['network']}, CA's key of {ca['key_bits']} bits"),
+        ("CA valid", _validity(ca, now)),
+        ("CA's print", ca["fingerprint"]),
+    ]
+    return [each for name, words in told for each in _fact(name, words, width)]
+
+
+def _validity(certificate: Answer, now: float) -> str:
+    starts, until = certificate["starts"], certificate["until"]
+    word = "starts" if starts > now else "ends" if until > now else "ended"
+    return f"{moment(starts)} to {moment(until)}: {word} {away(starts if starts > now else until, now)}"
+
+
+_LEVELS: Mapping[str, Style] = {
+    "WARNING": "warning",
+    "ERROR": "bad",
+    "CRITICAL": "bad",
+    "DEBUG": "dim",
+    "TRACE": "dim",
+}
+
+
+def log_lines(record: Answer) -> list[Line]:
+    """What was logged, as the log has it."""
+    style = _LEVELS.get(record["level"], "")
+    lines = [line(Span(f"{plural(record['left_out'], 'line')} left out", "dim"))] if record.get("left_out") else []
+    head = f"{clock(record['time'])} {record['level']} {record['name']}: "
+    return lines + [line(Span(head, "dim"), Span(each, style)) for each in record["text"].split("\n")]
 
 
 _WAYS = (

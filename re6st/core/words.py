@@ -42,6 +42,11 @@ def moment(when: float) -> str:
     return datetime.fromtimestamp(when, UTC).strftime("%Y-%m-%d")
 
 
+def clock(when: float) -> str:
+    """A Unix time in UTC, to the second: `2027-03-01 14:02:11Z`."""
+    return datetime.fromtimestamp(when, UTC).strftime("%Y-%m-%d %H:%M:%SZ")
+
+
 def away(when: float, now: float) -> str:
     """A Unix time from now: `in 331 d`, `12 s ago`."""
     distance = abs(when - now)

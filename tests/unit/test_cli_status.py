@@ -7,13 +7,14 @@ import grp
 import json
 import os
 import pty
+import signal
 import socket
 import subprocess
 import sys
 import termios
 import threading
 import time
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -40,12 +41,53 @@ WAY: Record = {
 }
 
 
+CERTIFICATE: Record = {
+    "cn": "9/16",
+    "subject": "CN=9/16",
+    "serial": 7,
+    "subnet": "::/64",
+    "address": "::1",
+    "key_bits": 2048,
+    "starts": 1_790_000_000,
+    "until": 1_820_000_000,
+    "renews": 1_817_000_000,
+    "fingerprint": "sha256:77aa",
+    "ca": {
+        "subject": "CN=Example mesh",
+        "network": "::/48",
+        "starts": 1_700_000_000,
+        "until": 2_000_000_000,
+        "key_bits": 2048,
+        "fingerprint": "sha256:3f9a",
+    },
+}
+PEERS: list[Record] = [
+    {
+        "peer": "4/16",
+        "reached": True,
+        "metric": 96,
+        "tunnel": "out",
+        "last": None,
+        "addresses": [{"host": "198.51.100.7", "port": 1194, "protocol": "udp", "country": ""}],
+    },
+    {
+        "peer": "5/16",
+        "addresses": [],
+        "reached": False,
+        "metric": None,
+        "tunnel": None,
+        "last": {**EVENTS[0], "kind": "tunnel-failed"},
+    },
+]
+
+
 class Played:
     """A node that is well, if nothing else is said."""
 
     def __init__(self) -> None:
         self.status: dict[str, Any] = {**STATUS, "health": {"verdict": "ok", "problems": []}}
         self.routes: list[Record] = []
+        self.stays = False
 
     def call(self, operation: str, arguments: Mapping[str, Any], *, trusted: bool) -> Record | AsyncIterator[Record]:
         match operation:
@@ -62,6 +104,12 @@ class Played:
                 return {"events": EVENTS}
             case "watch":
                 return self._watch()
+            case "peers":
+                return {"peers": PEERS}
+            case "certificate":
+                return CERTIFICATE
+            case "follow" if not arguments:
+                return self._follow()
             case "why" if arguments["peer"] in ("9/16", "::1"):
                 return {**NODE, "since": None, "routes": [WAY]}
             case "why":
@@ -75,6 +123,13 @@ class Played:
     async def _watch(self) -> AsyncIterator[Record]:
         yield {"watching": True}
         yield {**EVENTS[0], "number": 2, "kind": "babel-ended", "peers": [], "count": 0}
+
+    async def _follow(self) -> AsyncIterator[Record]:
+        yield {"following": True, "level": 2}
+        logged = {"time": 1_800_000_000.5, "level": "ERROR", "name": "re6st.babel"}
+        yield {**logged, "text": "babeld ended\nTraceback", "left_out": 3}
+        if self.stays:
+            await asyncio.get_running_loop().create_future()
 
 
 @pytest.fixture
@@ -125,6 +180,7 @@ def test_the_exit_status_says_whether_it_is_well(
 
 def test_json_is_of_a_schema_and_nothing_else(node: Played, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = [(), ("tunnels",), ("neighbours",), ("routes",), ("events",), ("why", "9/16"), ("check",), ("wait",)]
+    words += [("peers",), ("graph",), ("cert",)]
     for each in words:
         assert run(tmp_path, *each, "--json") == 0
         out, err = capsys.readouterr()
@@ -145,6 +201,10 @@ def test_words(node: Played, tmp_path: Path, capsys: pytest.CaptureFixture[str])
         (["events"], "lost 2 nodes: 5/16, 6/16"),
         (["why", "9/16"], "reached by 4/16"),
         (["wait", "--for", "address"], ""),
+        (["peers"], "198.51.100.7:1194/udp"),
+        (["cert"], "CN=Example mesh"),
+        (["graph"], "120/16, 0 neighbours"),
+        (["graph", "--dot"], '"120/16" [color=gold3];'),
     ):
         assert run(tmp_path, *words) == 0
         assert expected in capsys.readouterr().out
@@ -162,13 +222,52 @@ def test_following_events(node: Played, tmp_path: Path, capsys: pytest.CaptureFi
     assert "2027-01-15 07:58:30Z  babeld ended" in out
 
 
+def test_following_the_log(node: Played, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(tmp_path, "log", "-f") == 3, "until the node ends"
+    head = "2027-01-15 08:00:00Z ERROR re6st.babel: "
+    assert capsys.readouterr().out.splitlines() == ["3 lines left out", f"{head}babeld ended", f"{head}Traceback"]
+    assert run(tmp_path, "log", "--follow", "--json") == 3
+    record = json.loads(capsys.readouterr().out.splitlines()[0])
+    assert (record["schema"], record["left_out"], record["name"]) == (1, 3, "re6st.babel")
+
+
+def test_ctrl_c_ends_following_without_a_word(node: Played, tmp_path: Path) -> None:
+    node.stays = True
+    argv = [sys.executable, "-m", "re6st.cli.status", "--control", str(tmp_path / "control.sock"), "log", "-f"]
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    with subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"3 lines left out\n"
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=10)
+    assert (process.returncode, err) == (130, b"")
+
+
+def test_the_certificate_of_a_node_that_does_not_run(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, vector: Callable[[str], Any]
+) -> None:
+    monkeypatch.setattr(status_down, "DIRECTORY", tmp_path)
+    assert run(tmp_path, "cert") == 3
+    assert "No such file" in capsys.readouterr().err
+    pki = vector("pki")
+    (tmp_path / "ca.crt").write_text(pki["ca_crt"])
+    (tmp_path / "cert.crt").write_text(pki["nodes"][1]["crt"])
+    assert run(tmp_path, "cert", "--json") == 3
+    out, err = capsys.readouterr()
+    assert json.loads(out)["cn"] == "1/16"
+    assert "not running" in err
+
+
 def test_refusals(node: Played, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for words, expected, number in (
         (["why", "8/16"], "no way to it is known", 1),
         (["ping", "x"], "'x' is no node", 2),
         (["trace", "fd00::8"], "no node is known to have this address", 1),
         (["log", "3"], "only root may", 4),
-        (["pong"], "pong", 2),
+        (["log", "-f", "3"], "only root may", 4),
+        (["log"], "--follow to see the log", 2),
+        (["pong"], "unknown word 'pong'. Did you mean ping? Try re6st-status --help.", 2),
+        (["frobnicate"], "unknown word 'frobnicate'. Words are tunnels, ", 2),
         (["--watch"], "needs a terminal", 2),
         (["--watch", "tunnels"], "goes with no word", 2),
         (["wait", "--timeout", "-1"], "no number between", 2),

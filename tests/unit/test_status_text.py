@@ -41,7 +41,8 @@ STATUS: dict[str, Any] = {
         ],
     },
 }
-UP = {"direction": "out", "state": "up", "protocol": "udp", "remote": "198.51.100.7", "port": 1194, "rtt_ms": 18.5}
+UP = {"direction": "out", "state": "up", "protocol": "udp", "remote": "198.51.100.7", "port": 1194, "rtt_ms": 18.5,
+      "interface": "re6stnet1"}  # fmt: skip
 TUNNELS: list[dict[str, Any]] = [
     {**UP, "peer": "77/16", "direction": "in", "state": "draining", "port": None, "remote": "192.0.2.33", "cost": 410,
      "reach": "fff0", "up_seconds": 720, "received_bytes": 40 << 20, "sent_bytes": 3 << 20, "rtt_ms": 95.0},

@@ -1,0 +1,112 @@
+"""re6st-status ping and trace: does a node answer, and by whom does the way to it lead."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Mapping
+from ipaddress import IPv6Address
+from typing import Any
+
+from re6st import probe
+from re6st.cli import status
+from re6st.control_client import Connection, Refused
+from re6st.core import status_text as text
+from re6st.core.screen import Span, line
+
+SILENT_LIMIT = 4
+"""Hops in a row without an answer, after which nobody farther on answers either."""
+
+
+def ping(connection: Connection, options: argparse.Namespace) -> int:
+    """Echo requests. Raises Refused, Trouble."""
+    node = _find(connection, options.peer)
+    times: list[float | None] = []
+    if not options.json:
+        status.show([line(f"echo requests to {node['peer']} at {node['address']}")])
+    try:
+        for number in range(options.count):
+            started = time.monotonic()
+            seconds = probe.ping(IPv6Address(node["address"]), options.timeout)
+            times.append(None if seconds is None else round(seconds * 1000, 3))
+            if not options.json:
+                answer = text.milliseconds(times[-1]) if seconds is not None else f"no answer in {options.timeout} s"
+                status.show([line(f"{number + 1:>3}  ", Span(answer, "" if seconds is not None else "warning"))])
+            if number + 1 < options.count:
+                time.sleep(max(0.0, min(1.0, options.timeout) - (time.monotonic() - started)))
+    except probe.ProbeError as error:
+        status.end(options, f"{error}. {_known_way(connection, node)}", status.UNHEALTHY)
+    answered = any(each is not None for each in times)
+    if options.json:
+        status.print_json({**node, "milliseconds": times})
+    else:
+        status.show([text.ping_summary(times)])
+        if not answered:
+            status.show([line(_known_way(connection, node))])
+    return status.HEALTHY if answered else status.UNHEALTHY
+
+
+def trace(connection: Connection, options: argparse.Namespace) -> int:
+    """The nodes on the way. Raises Refused, Trouble."""
+    node = _find(connection, options.peer)
+    hops: list[dict[str, Any]] = []
+    reached, refusal = False, ""
+    if not options.json:
+        status.show([line(f"the way to {node['peer']} at {node['address']}")])
+    try:
+        for hop in probe.trace(IPv6Address(node["address"]), options.timeout):
+            reached, refusal = hop.reached, hop.refusal
+            hops.append(
+                {
+                    "hop": hop.number,
+                    "peer": _name(connection, hop.address),
+                    "address": str(hop.address) if hop.address else None,
+                    "ms": round(hop.seconds * 1000, 3) if hop.seconds is not None else None,
+                }
+            )
+            if not options.json:
+                status.show([text.hop_line(hops[-1])])
+            if [each["address"] for each in hops[-SILENT_LIMIT:]] == [None] * SILENT_LIMIT:
+                break
+    except probe.ProbeError as error:
+        status.end(options, f"{error}. {_known_way(connection, node)}", status.UNHEALTHY)
+    if options.json:
+        status.print_json({**node, "hops": hops, "reached": reached, "refusal": refusal})
+    elif reached:
+        status.show([line(Span(f"reached in {len(hops)} hop{'s' if len(hops) > 1 else ''}", "good"))])
+    else:
+        status.show(
+            [line(Span(f"not reached{f': {refusal}' if refusal else ''}", "bad")), line(_known_way(connection, node))]
+        )
+    return status.HEALTHY if reached else status.UNHEALTHY
+
+
+def _find(connection: Connection, target: str) -> Mapping[str, Any]:
+    """The node that is meant. Raises Refused."""
+    node: Mapping[str, Any] | None = connection.ask("names", peers=[target])["names"][target]
+    if node is None:
+        raise Refused(f"{target}: no node is known to have this address", status.UNHEALTHY)
+    return node
+
+
+def _name(connection: Connection, address: IPv6Address | None) -> str | None:
+    """The CN of a node that answered; None for an address outside of re6st."""
+    if address is None:
+        return None
+    try:
+        found = connection.ask("names", peers=[str(address)])["names"][str(address)]
+    except Refused:
+        return None
+    return None if found is None else str(found["peer"])
+
+
+def _known_way(connection: Connection, node: Mapping[str, Any]) -> str:
+    """What babel knows about the way to a node that does not answer."""
+    try:
+        ways = connection.ask("why", peer=node["peer"])["routes"]
+    except Refused:
+        return f"Babel knows no way to {node['peer']}: it is down, cut off, or was never there."
+    used = next((way for way in ways if way["in_use"]), None)
+    if used is None:
+        return f"Babel has no way to {node['peer']} in use: see {status.PROGRAM} why {node['peer']}."
+    return f"Babel has a way, by {used['via'] or used['address']} on {used['interface']}: see {status.PROGRAM} trace."

@@ -1,0 +1,100 @@
+"""The mesh as one node sees it: who is next to it, and who is reached by whom (re6st-status graph).
+
+Made from the answers of a control socket (docs/control.md). Farther than the next hop no node sees: how those behind
+it are connected among themselves is what `re6st-registry topology` tells.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from re6st.core.screen import Line, Span, fold, line
+from re6st.core.status_text import cost, milliseconds
+from re6st.core.words import plural
+
+Answer = Mapping[str, Any]
+Record = dict[str, Any]
+
+
+def neighbourhood(
+    own: str, neighbours: Iterable[Answer], tunnels: Iterable[Answer], routes: Iterable[Answer]
+) -> Record:
+    """`nodes`, each with its `state` (`own`, `neighbour` or `behind`), and `edges` from one to the next.
+
+    An edge to a neighbour is a `link`, with babel's cost and round trip; one on from there is a `route`: there may be
+    any number of nodes between its ends, and `cost` is the metric of all the way from here.
+    """
+    states = {(t["peer"], t["interface"]): t for t in tunnels}
+    edges: list[Record] = []
+    near: dict[str, None] = {}
+    for each in neighbours:
+        peer = each["peer"]
+        if peer is None:
+            continue
+        near[peer] = None
+        tunnel = states.get((peer, each["interface"]))
+        edges.append(
+            {
+                "from": own,
+                "to": peer,
+                "kind": "link",
+                "cost": each["cost"],
+                "rtt_ms": each["rtt_ms"],
+                "interface": each["interface"],
+                "direction": tunnel["direction"] if tunnel else None,
+                "routes": each["routes"],
+            }
+        )
+    used = {r["peer"]: r for r in routes if r["in_use"] and r["peer"] not in (None, own) and not r["source"]}
+    for peer, route in used.items():
+        if route["via"] not in (None, peer):
+            edges.append({"from": route["via"], "to": peer, "kind": "route", "cost": route["metric"], "rtt_ms": None})
+    behind = [peer for peer in used if peer not in near]
+    states_of = {own: "own", **dict.fromkeys(near, "neighbour"), **dict.fromkeys(behind, "behind")}
+    return {"own": own, "nodes": [{"cn": cn, "state": state} for cn, state in states_of.items()], "edges": edges}
+
+
+def dot(graph: Record) -> str:
+    """For Graphviz."""
+    colours = {"own": "gold3", "neighbour": "forestgreen", "behind": "steelblue"}
+    lines = ["digraph re6st {"]
+    lines += [f'  "{node["cn"]}" [color={colours[node["state"]]}];' for node in graph["nodes"]]
+    for edge in graph["edges"]:
+        words = cost(edge["cost"]) + (f", {milliseconds(edge['rtt_ms'])}" if edge["rtt_ms"] is not None else "")
+        style = "solid" if edge["kind"] == "link" else "dashed"
+        lines.append(f'  "{edge["from"]}" -> "{edge["to"]}" [style={style}, label="{words}"];')
+    return "\n".join([*lines, "}"]) + "\n"
+
+
+def lines_of(graph: Record, width: int | None) -> list[Line]:
+    """For people: our neighbours, the one that leads to most nodes first, and behind each whom it leads to."""
+    links = [edge for edge in graph["edges"] if edge["kind"] == "link"]
+    behind: dict[str, list[str]] = {}
+    for edge in graph["edges"]:
+        if edge["kind"] == "route":
+            behind.setdefault(edge["from"], []).append(edge["to"])
+    lines = [line(Span(graph["own"], "bold"), f", {plural(len({e['to'] for e in links}), 'neighbour')}")]
+    told: set[str] = set()
+    for edge in sorted(links, key=lambda e: (-len(behind.get(e["to"], ())), e["cost"])):
+        peer = edge["to"]
+        lines.append(line("  ", Span(peer, "good"), f"  {_link_words(edge)}"))
+        farther = [] if peer in told else behind.get(peer, [])
+        told.add(peer)
+        if farther:
+            lines += fold(f"      {plural(len(farther), 'node')}: ", farther, width)
+    lost = [node["cn"] for node in graph["nodes"] if node["state"] == "behind"]
+    lost = [cn for cn in lost if not any(cn in peers for peer, peers in behind.items() if peer in told)]
+    if lost:
+        lines += fold("  by a next hop that is not known: ", lost, width)
+    return lines
+
+
+def _link_words(edge: Answer) -> str:
+    way = {"out": "our tunnel", "in": "its tunnel", None: "link"}[edge["direction"]]
+    words: Sequence[str] = (
+        f"{way} on {edge['interface']}",
+        f"cost {cost(edge['cost'])}",
+        *((f"RTT {milliseconds(edge['rtt_ms'])}",) if edge["rtt_ms"] is not None else ()),
+    )
+    return ", ".join(words)
