@@ -6,6 +6,7 @@ Echo: RFC 4443 section 4. A trace sends UDP to ports that nobody uses, with a gr
 
 from __future__ import annotations
 
+import errno
 import os
 import select
 import socket
@@ -19,6 +20,13 @@ FIRST_PORT = 33434
 """As traceroute(8) has it."""
 TRIES = 2
 HOPS_LIMIT = 30
+ECHO_LENGTH = 24
+"""Bytes of an echo request."""
+LEAST_MTU = 1280
+"""Every link of IPv6 carries a packet of so many bytes (RFC 8200 section 5)."""
+IPV6_HEADER = 40
+MTU_TRIES = 8
+"""Each hop may say once that a packet is too big for the next link."""
 
 _ECHO_REQUEST, _ECHO_REPLY = 128, 129
 _ECHO = struct.Struct("!BBHHH")
@@ -27,7 +35,8 @@ _ONLY_REPLIES = b"".join(
     (0xFFFFFFFF & ~((1 << _ECHO_REPLY % 32) if word == _ECHO_REPLY // 32 else 0)).to_bytes(4, "little")
     for word in range(8)
 )
-_IPV6_RECVERR = 25  # linux/in6.h
+_IPV6_MTU_DISCOVER, _IPV6_MTU, _IPV6_RECVERR = 23, 24, 25  # linux/in6.h
+_PMTUDISC_DO = 2
 _ERROR = struct.Struct("=IBBBBII")  # struct sock_extended_err in linux/errqueue.h
 _SOURCE = struct.Struct("=HHI16s")  # the beginning of a sockaddr_in6
 _FROM_ICMP6 = 3
@@ -50,24 +59,87 @@ class Hop:
     """Why it goes no farther."""
 
 
+@dataclass(frozen=True, slots=True)
+class PathMtu:
+    """`told` is what the kernel has learned about the way to an address, in bytes with the IPv6 header.
+
+    `passed` is the size of a packet that got there: `told`, or LEAST_MTU where larger ones vanish without a word.
+    """
+
+    told: int
+    passed: int
+
+
 def ping(address: IPv6Address, timeout: float) -> float | None:
     """One echo request: the round trip in seconds, or None where no answer came. Raises ProbeError."""
-    token = os.urandom(16)
-    sequence = token[0] << 8 | token[1]
     with _echo_socket() as own:
-        started = time.monotonic()
         try:
-            own.sendto(_ECHO.pack(_ECHO_REQUEST, 0, 0, 0, sequence) + token, (str(address), 0))
+            own.connect((str(address), 0))
+            return _echo(own, ECHO_LENGTH, timeout)
         except OSError as error:
             raise ProbeError(f"{address}: {error.strerror}") from None
-        while (left := started + timeout - time.monotonic()) > 0:
-            own.settimeout(left)
-            try:
-                data = own.recv(2048)
-            except TimeoutError:
-                break
-            if data[:1] == bytes((_ECHO_REPLY,)) and data[_ECHO.size :] == token:
-                return time.monotonic() - started
+
+
+def answers(address: IPv6Address, timeout: float) -> bool:
+    """Whether a node answers: an echo request or, for who may not send one, a datagram to a port nobody uses."""
+    try:
+        return ping(address, timeout) is not None
+    except ProbeError:
+        pass
+    try:
+        with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as own:
+            own.setsockopt(socket.IPPROTO_IPV6, _IPV6_RECVERR, 1)
+            return _probe(own, address, HOPS_LIMIT, timeout).reached
+    except ProbeError:
+        return False
+
+
+def path_mtu(address: IPv6Address, timeout: float) -> PathMtu | None:
+    """The largest packet that gets to an address in one piece (RFC 8201); None: not even a small one does.
+
+    `timeout` is for each try. Raises ProbeError.
+    """
+    with _echo_socket() as own:
+        try:
+            own.setsockopt(socket.IPPROTO_IPV6, _IPV6_MTU_DISCOVER, _PMTUDISC_DO)
+            own.connect((str(address), 0))
+            told = own.getsockopt(socket.IPPROTO_IPV6, _IPV6_MTU)
+            for _ in range(MTU_TRIES):
+                if _passes(own, told, timeout):
+                    return PathMtu(told, told)
+                before, told = told, own.getsockopt(socket.IPPROTO_IPV6, _IPV6_MTU)
+                if told == before:  # nobody said Packet Too Big
+                    break
+            return PathMtu(told, LEAST_MTU) if _passes(own, LEAST_MTU, timeout) else None
+        except OSError as error:
+            raise ProbeError(f"{address}: {error.strerror}") from None
+
+
+def _passes(own: socket.socket, size: int, timeout: float) -> bool:
+    """Whether a packet of that size is answered. Raises OSError."""
+    try:
+        return _echo(own, size - IPV6_HEADER, timeout) is not None
+    except OSError as error:
+        if error.errno == errno.EMSGSIZE:  # the kernel has just learned better
+            return False
+        raise
+
+
+def _echo(own: socket.socket, length: int, timeout: float) -> float | None:
+    """One echo request of `length` bytes to whom the socket is connected. Raises OSError."""
+    token = os.urandom(16)
+    sequence = token[0] << 8 | token[1]
+    data = token.ljust(length - _ECHO.size, b"\0")
+    started = time.monotonic()
+    own.send(_ECHO.pack(_ECHO_REQUEST, 0, 0, 0, sequence) + data)
+    while (left := started + timeout - time.monotonic()) > 0:
+        own.settimeout(left)
+        try:
+            answer = own.recv(1 << 16)
+        except TimeoutError:
+            break
+        if answer[:1] == bytes((_ECHO_REPLY,)) and answer[_ECHO.size :] == data:
+            return time.monotonic() - started
     return None
 
 
@@ -89,8 +161,7 @@ def _echo_socket() -> socket.socket:
 
 def trace(address: IPv6Address, timeout: float, limit: int = HOPS_LIMIT) -> Iterator[Hop]:
     """The hops on the way to an address, as they answer; the last one has `reached` or `refusal`. Raises ProbeError."""
-    with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as own:
-        own.setsockopt(socket.IPPROTO_IPV6, _IPV6_RECVERR, 1)
+    with _watched_socket() as own:
         for number in range(1, limit + 1):
             hop = Hop(number)
             for _ in range(TRIES):
@@ -100,6 +171,13 @@ def trace(address: IPv6Address, timeout: float, limit: int = HOPS_LIMIT) -> Iter
             yield hop
             if hop.reached or hop.refusal:
                 return
+
+
+def _watched_socket() -> socket.socket:
+    """For datagrams, of which the kernel keeps the errors."""
+    own = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
+    own.setsockopt(socket.IPPROTO_IPV6, _IPV6_RECVERR, 1)
+    return own
 
 
 def _probe(own: socket.socket, address: IPv6Address, number: int, timeout: float) -> Hop:

@@ -95,7 +95,8 @@ def parser() -> OptionParser:
         dest="until",
         choices=tuple(_WAITED),
         default="healthy",
-        help="address: our address is there and babeld runs; peer: another node is reached (default: %(default)s)",
+        help="address: our address is there and babeld runs; peer, registry: another node, or the registry's, answers"
+        " through the mesh (default: %(default)s: all is well, and a node answers)",
     )
     wait.add_argument(
         "-t",
@@ -355,16 +356,23 @@ def _check(connection: Connection, options: argparse.Namespace) -> int:
 
 def _wait(options: argparse.Namespace) -> int:
     """Until the node is as wanted. That it does not run yet is no reason to give up."""
+    from re6st.cli import status_probe
+
     good, started = _WAITED[options.until], time.monotonic()
     while True:
         try:
             with connect(options.control) as connection:
                 status = connection.ask("status")
-            if good(status):
+                if not good(status):
+                    why = "; ".join(problem["text"] for problem in status["health"]["problems"]) or "not yet"
+                elif options.until == "address":
+                    why = ""
+                else:
+                    why = status_probe.silence(connection, status, only_registry=options.until == "registry")
+            if not why:
                 if options.json:
                     print_json({"reached": True, "seconds": round(time.monotonic() - started, 1)})
                 return HEALTHY
-            why = "; ".join(problem["text"] for problem in status["health"]["problems"]) or "not yet"
         except NotPermitted:
             # While it starts, its directory is not yet open to the group.
             if not in_group():

@@ -1,4 +1,4 @@
-"""re6st-status ping and trace: does a node answer, and by whom does the way to it lead."""
+"""re6st-status ping, trace and wait: does a node answer, and by whom does the way to it lead."""
 
 from __future__ import annotations
 
@@ -16,6 +16,27 @@ from re6st.core.screen import Span, line
 
 SILENT_LIMIT = 4
 """Hops in a row without an answer, after which nobody farther on answers either."""
+
+
+ASKED_LIMIT = 4
+"""Nodes that `wait` asks for an echo in a row, and the seconds for each to answer."""
+PATIENCE = 1.0
+
+
+def silence(connection: Connection, known: Mapping[str, Any], *, only_registry: bool) -> str:
+    """Why the way to others cannot be used yet, though babel has one; nothing if a node answers through the mesh.
+
+    The way back is learnt later than the way there. Raises Refused, Trouble.
+    """
+    registry = known["registry"]["cn"]
+    others = [] if only_registry else [each["peer"] for each in connection.ask("routes", limit=ASKED_LIMIT)["routes"]]
+    asked = [cn for cn in dict.fromkeys((registry, *others)) if cn not in (None, known["cn"])]
+    if not asked:
+        return ""  # this is the registry's node, and in reach of itself
+    for node in connection.ask("names", peers=asked)["names"].values():
+        if node is not None and probe.answers(IPv6Address(node["address"]), PATIENCE):
+            return ""
+    return f"no answer through the mesh yet (from {', '.join(asked)})"
 
 
 def ping(connection: Connection, options: argparse.Namespace) -> int:

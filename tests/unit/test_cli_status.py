@@ -86,6 +86,7 @@ class Played:
 
     def __init__(self) -> None:
         self.status: dict[str, Any] = {**STATUS, "health": {"verdict": "ok", "problems": []}}
+        self.status["registry"] = {**STATUS["registry"], "cn": NODE["peer"]}
         self.routes: list[Record] = []
         self.stays = False
 
@@ -305,6 +306,24 @@ def test_waiting(node: Played, tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert capsys.readouterr().err == "re6st-status: not healthy within 1.0 s: bad\n"
     threading.Timer(0.5, lambda: node.status.update(health={"verdict": "ok", "problems": []})).start()
     assert run(tmp_path, "wait", "--timeout", "10") == 0
+
+
+def test_waiting_for_an_answer_through_the_mesh(
+    node: Played, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A route is the way there: what was sent before the other end had the way back was lost."""
+    heard = iter([False, False, True, True, True])
+    monkeypatch.setattr(probe, "answers", lambda address, timeout: next(heard))
+    assert run(tmp_path, "wait") == 0
+    assert [run(tmp_path, "wait", "--for", until) for until in ("peer", "registry")] == [0, 0]
+    assert next(heard, None) is None
+    monkeypatch.setattr(probe, "answers", lambda address, timeout: False)
+    for until in ("healthy", "peer", "registry"):
+        assert run(tmp_path, "wait", "--for", until, "--timeout", "1") == 5
+        assert "no answer through the mesh yet (from 9/16)" in capsys.readouterr().err
+    assert run(tmp_path, "wait", "--for", "address") == 0
+    node.status["cn"] = "9/16"
+    assert run(tmp_path, "wait", "--for", "registry") == 0, "this is the registry's node"
 
 
 def test_a_node_that_does_not_run(

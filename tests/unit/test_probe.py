@@ -9,7 +9,7 @@ from ipaddress import IPv6Address
 import pytest
 
 from re6st import probe
-from re6st.probe import Hop, ProbeError, ping, trace
+from re6st.probe import Hop, ProbeError, answers, ping, trace
 
 LOOPBACK = IPv6Address("::1")
 
@@ -31,6 +31,17 @@ def test_ping() -> None:
     assert "Use sudo" in said
     assert seconds is not None
     assert 0 < seconds < 2
+
+
+def test_who_may_not_send_echo_requests_is_answered_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert answers(LOOPBACK, 2)
+
+    def refused(address: IPv6Address, timeout: float) -> float | None:
+        raise ProbeError("no permission")
+
+    monkeypatch.setattr(probe, "ping", refused)
+    assert answers(LOOPBACK, 2)
+    assert not answers(IPv6Address("ff00::"), 0.1), "it cannot even be sent"
 
 
 class Queue:
