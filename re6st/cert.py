@@ -29,6 +29,8 @@ RENEW_BEFORE = timedelta(days=30)
 CA_VALIDITY = timedelta(days=3650)
 KEY_SIZES = (2048, 3072, 4096)
 PEM_LIMIT = 64 * 1024
+NEXT = ".next"
+"""What the name of a file ends with that a change of key has made, and that is not in its place yet (rekey.py)."""
 
 _SHA512_RSA = bytes.fromhex("300d06092a864886f70d01010d0500")
 
@@ -193,10 +195,10 @@ def new_ca(key: rsa.RSAPrivateKey, network: IPv6Network, name: str, email: str, 
     )
 
 
-def write_private(path: Path, data: bytes) -> None:
+def write_private(path: Path, data: bytes, *, owner: Path | None = None) -> None:
     """Write a file that only its owner reads (0600), whole or not at all, never over an existing one.
 
-    Raises FileExistsError, OSError.
+    It is given to the owner of the file `owner`, if we may. Raises FileExistsError, OSError.
     """
     temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
@@ -204,30 +206,59 @@ def write_private(path: Path, data: bytes) -> None:
         with open(descriptor, "wb") as file:
             file.write(data)
             file.flush()
+            if owner is not None:
+                _give(file.fileno(), owner.stat())
             os.fsync(file.fileno())
         os.link(temporary, path)
     finally:
         os.unlink(temporary)
+    _sync(path.parent)
 
 
-def replace_file(path: Path, data: bytes) -> None:
-    """Put `data` in the place of a file, with its owner and mode, whole or not at all (wire.md 2.3). Raises OSError."""
+def replace_file(path: Path, data: bytes, *, like: Path | None = None) -> None:
+    """Put `data` in the place of a file, with its owner and mode, or those of `like`, whole or not at all.
+
+    wire.md 2.3. Raises OSError.
+    """
     temporary = path.with_name(f"{path.name}.new")
     with contextlib.suppress(FileNotFoundError):
         temporary.unlink()
-    old = path.stat() if path.exists() else None
+    like = like or path
+    old = like.stat() if like.exists() else None
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, old.st_mode & 0o777 if old else 0o644)
     try:
         with open(descriptor, "wb") as file:
             file.write(data)
             file.flush()
-            if old and os.geteuid() == 0:
-                os.fchown(file.fileno(), old.st_uid, old.st_gid)
+            if old:
+                _give(file.fileno(), old)
             os.fsync(file.fileno())
-        os.replace(temporary, path)
+        move_file(temporary, path)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def move_file(path: Path, place: Path) -> None:
+    """Put a file in the place of another one, on the disk before we go on. Raises OSError."""
+    os.replace(path, place)
+    _sync(place.parent)
+
+
+def _give(descriptor: int, like: os.stat_result) -> None:
+    """Give a file to the owner of another one; only root can."""
+    if os.geteuid() == 0:
+        os.fchown(descriptor, like.st_uid, like.st_gid)
+
+
+def _sync(directory: Path) -> None:
+    """Have the names of files on the disk; some file systems cannot."""
+    with contextlib.suppress(OSError):
+        descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
 
 # --- using ---
@@ -339,7 +370,7 @@ class Identity:
         own = load_pem(read_file(cert), str(cert))
         private = load_private_key(read_file(key), str(key))
         if own.public_key() != private.public_key():
-            raise CertError(f"{key} does not belong to {cert}: restore the key from its backup, or enrol again")
+            own = _finish_key_change(cert, key, private)
         try:
             trust.check_own(own, now)
             return cls(trust, own, private)
@@ -349,6 +380,22 @@ class Identity:
     def verify_version(self, packed: bytes, signature: bytes) -> bool:
         """Whether the CA signed this network version (wire.md 5.2)."""
         return verify(self.trust.ca, signature, packed)
+
+
+def _finish_key_change(path: Path, key_path: Path, key: rsa.RSAPrivateKey) -> x509.Certificate:
+    """The certificate of a new key, put into its place where a change of key ended between the two (rekey.py).
+
+    Raises CertError when there is none.
+    """
+    beside = path.with_name(path.name + NEXT)
+    new = load_pem(read_file(beside), str(beside)) if beside.exists() else None
+    if new is None or new.public_key() != key.public_key():
+        raise CertError(f"{key_path} does not belong to {path}: restore the key from its backup, or enrol again")
+    try:
+        move_file(beside, path)
+    except OSError as error:
+        raise CertError(f"{beside}: belongs in the place of {path}: {error.strerror}. Put it there.") from None
+    return new
 
 
 class Authority:

@@ -7,12 +7,15 @@ a certificate nears its end. A registry that does not answer is asked again late
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
+import os
 import random
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
-from re6st import PROTOCOL, cert
+from re6st import PROTOCOL, cert, renewal
 from re6st.cache import Cache
 from re6st.client import RegistryClient, RegistryError
 from re6st.core import params
@@ -26,6 +29,8 @@ SECOND_LOOK = 15.0
 """Seconds, and as many more at random, until who joined asks again."""
 CHECK_FIRST, CHECK_INTERVAL = 60.0, 3600.0
 RENEW_RETRY = timedelta(days=1)
+LOOK = 10.0
+"""Seconds between two looks at our files: re6st-conf may have put others there."""
 RENEW_CHECK = 3600.0
 """Seconds between looks at the calendar: the clock may have been set since."""
 
@@ -49,6 +54,8 @@ class Updates:
         self._client = client
         self._files = files
         self._cache = cache
+        self._seen: list[tuple[int, int]] = []
+        """What our files looked like when we read them last."""
         self._parameters: Parameters | None = None
         self._wanted = asyncio.Event()
         self._renew_now = asyncio.Event()
@@ -112,6 +119,7 @@ class Updates:
             tasks.create_task(self._keep_parameters(), name="parameters")
             tasks.create_task(self._keep_suspicion(), name="lost-node check")
             tasks.create_task(self._keep_certificates(), name="certificates")
+            tasks.create_task(self._keep_files(), name="certificate files")
             if self.since is not None:
                 tasks.create_task(self._look_again(), name="second look")
 
@@ -183,6 +191,8 @@ class Updates:
         try:
             parameters = await self._fetch()
         except (RegistryError, ParamsError) as error:
+            if self._look_at_files():  # it may know of another key of ours
+                return await self._update()
             # It may be away for days: the same is said once.
             log.log(
                 logging.DEBUG if str(error) == self._complaint else logging.WARNING, "network parameters: %s", error
@@ -269,6 +279,32 @@ class Updates:
         left = (self._renewal - now).total_seconds()
         return left + 1 if left > 0 else float("inf")
 
+    async def _keep_files(self) -> None:
+        while True:
+            await asyncio.sleep(LOOK)
+            self._look_at_files()
+
+    def _look_at_files(self) -> bool:
+        """Go on with the certificate and key that somebody has put into the place of ours; whether there were any."""
+        files = self._files
+        seen = [(found.st_ino, found.st_mtime_ns) for found in map(_look, (files.ca, files.cert, files.key)) if found]
+        if seen == self._seen:
+            return False
+        self._seen, old = seen, self.identity
+        try:
+            new = cert.Identity.load(files.ca, files.cert, files.key, datetime.now(UTC))
+        except cert.CertError as error:
+            log.warning("going on with the certificate and key of before: %s", error)
+            return False
+        if (new.der, new.trust.ca) == (old.der, old.trust.ca):
+            return False
+        if new.prefix != old.prefix or (new.trust.ca != old.trust.ca and not old.trust.renews(new.trust.ca)):
+            log.warning("%s is for %s of another subnet or network: restart re6stnet to be it", files.cert, new.prefix)
+            return False
+        log.info("certificate %s found in %s: going on with it", new.cert.serial_number, files.cert)
+        self._use(new)
+        return True
+
     async def _renew(self, revoked: bool, now: datetime) -> bool:
         """Whether everything that was due is renewed."""
         done = True
@@ -283,26 +319,30 @@ class Updates:
         return done
 
     async def _renew_own(self) -> bool:
-        new = await self._client.renew_certificate()
-        if new == self.identity.cert:
+        new = await renewal.renew(self._client, self.identity)
+        if new is None:
             log.warning("the registry gave our certificate back unchanged")
             return False
-        self._use(cert.Identity(self.identity.trust, new, self.identity.key))
-        cert.replace_file(self._files.cert, cert.to_pem(new))
-        log.info("certificate renewed: serial %s, until %s", new.serial_number, new.not_valid_after_utc)
+        self._use(new)
+        cert.replace_file(self._files.cert, cert.to_pem(new.cert))
+        log.info("certificate renewed: serial %s, until %s", new.cert.serial_number, new.cert.not_valid_after_utc)
         return True
 
     async def _renew_ca(self) -> bool:
-        new = await self._client.get_ca()
-        if new == self.identity.trust.ca:
+        new = await renewal.renew_ca(self._client, self.identity)
+        if new is None:
             return False
-        if not self.identity.trust.renews(new):
-            raise cert.CertError("the registry's CA certificate has another key or network: not taken")
-        self._use(cert.Identity(cert.Trust(new), self.identity.cert, self.identity.key))
-        cert.replace_file(self._files.ca, cert.to_pem(new))
-        log.info("CA certificate renewed, until %s", new.not_valid_after_utc)
+        self._use(new)
+        cert.replace_file(self._files.ca, cert.to_pem(new.trust.ca))
+        log.info("CA certificate renewed, until %s", new.trust.ca.not_valid_after_utc)
         return True
 
     def _use(self, identity: cert.Identity) -> None:
         self.identity = self._client.identity = identity
         self.changed(self.parameters, identity)
+
+
+def _look(path: Path) -> os.stat_result | None:
+    with contextlib.suppress(OSError):
+        return path.stat()
+    return None

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import rsa
 
 from re6st import PROTOCOL, cert, updates
 from re6st.cache import Cache
@@ -405,7 +406,7 @@ def test_who_is_not_lost_does_not_ask(world: World, monkeypatch: pytest.MonkeyPa
 
 
 def test_a_certificate_near_its_end_is_renewed(
-    tmp_path: Path, authority: cert.Authority, nodes: dict[str, cert.Identity]
+    tmp_path: Path, authority: cert.Authority, nodes: dict[str, cert.Identity], caplog: pytest.LogCaptureFixture
 ) -> None:
     world = started(World(tmp_path, authority, nodes["1/16"], ends=timedelta(days=20)))
     new = world.registry.certificate = world.issue(9, YEAR)
@@ -514,3 +515,77 @@ def test_the_log_names_no_secret(world: World, caplog: pytest.LogCaptureFixture)
     for text in (caplog.text, repr(world.updates.parameters)):
         assert "SECRETKEY" not in text
         assert b"SECRETKEY".hex() not in text
+
+
+# --- files that somebody else replaced ---
+
+
+def put(world: World, new: x509.Certificate, key: rsa.RSAPrivateKey | None = None) -> None:
+    """As re6st-conf does."""
+    cert.replace_file(world.files.cert, cert.to_pem(new))
+    cert.replace_file(world.files.key, cert.key_to_pem(key or world.key))
+
+
+def test_a_certificate_put_into_its_place_is_gone_on_with(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(updates, "LOOK", 0.01)
+    put(world, world.registry.identity.cert)
+    started(world)
+    key = cert.new_key()
+    subject = cert.subject_for(x509.Name([]), 2, OWN)
+    now = datetime.now(UTC)
+    new = world.authority.issue(subject, key.public_key(), 9, now, now + YEAR)
+
+    async def watch() -> None:
+        await asyncio.sleep(0.05)
+        assert world.changes == [], "what is the same is no news"
+        put(world, new, key)
+        await until(lambda: world.changes)
+
+    world.run(watch)
+    assert world.updates.identity.cert == world.registry.identity.cert == new
+    assert world.updates.identity.key.public_key() == key.public_key()
+
+
+def test_what_does_not_fit_is_said_once_and_left(
+    world: World, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(updates, "LOOK", 0.01)
+    started(world)
+    other = world.issue(9, YEAR, prefix=Prefix(7, 16))
+
+    async def watch() -> None:
+        for text, certificate, key in (
+            ("does not belong to", world.issue(8, YEAR), cert.new_key()),
+            ("is for 7/16 of another subnet", other, world.key),
+        ):
+            put(world, certificate, key)
+            await until(lambda: text in caplog.text)  # noqa: B023
+            await asyncio.sleep(0.05)
+            assert caplog.text.count(text) == 1
+
+    world.run(watch)
+    assert world.changes == []
+
+
+def test_a_registry_that_knows_another_key_has_the_files_read_at_once(world: World) -> None:
+    """re6st-conf rekey has just been there."""
+    put(world, world.registry.identity.cert)
+    started(world)
+    world.updates._look_at_files()
+    new = world.issue(9, YEAR)
+    put(world, new)
+    good = world.registry.version(2)
+    world.registry.parameters = RegistryError("not encrypted for our key")
+
+    def changed(parameters: Parameters, identity: cert.Identity) -> None:
+        world.changes.append((parameters, identity))
+        world.registry.parameters = good
+
+    world.updates.changed = changed
+
+    async def watch() -> None:
+        world.updates.refresh()
+        await until(lambda: world.updates.parameters == good)
+
+    world.run(watch)
+    assert world.changes[0][1].cert == new

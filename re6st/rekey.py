@@ -1,0 +1,62 @@
+"""Another key for the subnet that we have: `re6st-conf rekey` (docs/protocol.md, "Changing a key").
+
+Step by step, so that whoever is killed in between has a pair that works, and the next run finishes it:
+
+1. The new key, beside the old one (`cert.key.next`), is on the disk before the registry hears of it.
+2. The registry's certificate for it, beside too (`cert.crt.next`). The old pair is good still.
+3. The key goes into its place, then the certificate. Between the two, `Identity.load` moves the certificate.
+4. The registry revokes what was before, asked with the new key. The key beside goes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from datetime import UTC, datetime
+
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import rsa
+
+from re6st import cert
+from re6st.client import RegistryClient, RegistryKeyError
+from re6st.plan import Files
+
+
+async def change_key(url: str, files: Files, *, keep_old: bool = False) -> cert.Identity:
+    """Change our key, or finish that; with `keep_old`, certificates of the old key end when they end.
+
+    Raises RegistryError, CertError, OSError.
+    """
+    identity = cert.Identity.load(files.ca, files.cert, files.key, datetime.now(UTC))
+    beside = files.key.with_name(files.key.name + cert.NEXT)
+    if begun := beside.exists():
+        key = cert.load_private_key(cert.read_file(beside), str(beside))
+    else:
+        key = await asyncio.to_thread(cert.new_key, identity.trust.key_size)
+        cert.write_private(beside, cert.key_to_pem(key), owner=files.key)
+    if identity.key.public_key() != key.public_key():
+        new = await _certificate(url, identity, key, begun)
+        identity = cert.Identity(identity.trust, new, key)
+        _put_into_place(files, identity)
+    if not keep_old:
+        await RegistryClient(url, identity).revoke_superseded()
+    beside.unlink()
+    return identity
+
+
+async def _certificate(url: str, old: cert.Identity, key: rsa.RSAPrivateKey, begun: bool) -> x509.Certificate:
+    """The certificate for the new key. An earlier run may have got so far that the registry knows this one only."""
+    if begun:
+        try:
+            return await RegistryClient(url, old, key=key).rekey_certificate(key)
+        except RegistryKeyError:
+            pass
+    return await RegistryClient(url, old).rekey_certificate(key)
+
+
+def _put_into_place(files: Files, new: cert.Identity) -> None:
+    certificate = files.cert.with_name(files.cert.name + cert.NEXT)
+    cert.replace_file(certificate, cert.to_pem(new.cert), like=files.cert)
+    cert.replace_file(files.key, cert.key_to_pem(new.key))
+    with contextlib.suppress(FileNotFoundError):  # a node that runs was faster
+        cert.move_file(certificate, files.cert)
