@@ -19,6 +19,7 @@ from re6st import PROTOCOL, cert, renewal
 from re6st.cache import Cache
 from re6st.client import RegistryClient, RegistryError
 from re6st.core import params
+from re6st.core.expiry import AUTHORITY, OURS, Expiry
 from re6st.core.params import Parameters, ParamsError
 from re6st.plan import Files
 from re6st.process import Backoff
@@ -63,6 +64,7 @@ class Updates:
         self._doubts = Backoff(CHECK_FIRST, CHECK_INTERVAL)
         self._doubt_again = 0.0
         self._complaint = ""
+        self._expiry = Expiry()
 
     @property
     def parameters(self) -> Parameters:
@@ -252,18 +254,27 @@ class Updates:
 
     async def _keep_certificates(self) -> None:
         """Renew our certificate and the CA's 30 days before they end, or when ours is revoked."""
-        next_try = datetime.min.replace(tzinfo=UTC)
+        next_try, overdue = datetime.min.replace(tzinfo=UTC), False
         while True:
             now = datetime.now(UTC)
             revoked = self._renew_now.is_set()
             self._renew_now.clear()
-            if (revoked or (self._due(now) and now >= next_try)) and not await self._renew(revoked, now):
-                next_try = now + RENEW_RETRY
+            if revoked or (self._due(now) and now >= next_try):
+                overdue = not await self._renew(revoked, now)
+                next_try = now + RENEW_RETRY if overdue else next_try
+            if overdue:
+                self._warn(now)
             try:
                 async with asyncio.timeout(min(RENEW_CHECK, self._until_due(datetime.now(UTC)))):
                     await self._renew_now.wait()
             except TimeoutError:
                 pass
+
+    def _warn(self, now: datetime) -> None:
+        """Say which certificate is near its end, though it should have been renewed."""
+        for what, one in ((OURS, self.identity.cert), (AUTHORITY, self.identity.trust.ca)):
+            if notice := self._expiry.notice(what, one.not_valid_after_utc.timestamp(), now.timestamp()):
+                log.log(logging.ERROR if notice.serious else logging.WARNING, "%s", notice.text)
 
     def _due(self, now: datetime) -> bool:
         return self._renewal < now
@@ -314,7 +325,7 @@ class Updates:
             if revoked or self.identity.cert.not_valid_after_utc - cert.RENEW_BEFORE < now:
                 done = await self._renew_own() and done
         except (RegistryError, cert.CertError, OSError) as error:
-            log.error("certificate renewal: %s. Next try in a day.", error)
+            log.error("certificate renewal: %s. Next try in a day.", str(error).rstrip("."))
             return False
         return done
 

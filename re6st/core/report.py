@@ -12,6 +12,7 @@ from ipaddress import AddressValueError, IPv6Address, IPv6Network, NetmaskValueE
 
 from re6st.core.babel_lines import INFINITY, Neighbour, NextHop, Route, Table
 from re6st.core.chronicle import Happening
+from re6st.core.expiry import AUTHORITY, DAY, OURS, expires
 from re6st.core.mesh import Mesh, Phase
 from re6st.core.prefix import Prefix, PrefixError, address, address_bits, prefix_of, subnet
 from re6st.core.survey import Survey
@@ -20,7 +21,6 @@ from re6st.core.wire import Endpoint
 
 Record = dict[str, object]
 
-DAY = 86400.0
 CERTIFICATE_WARNING = 14 * DAY
 """Before a certificate's end at which its renewal, due since 30 days before, has obviously failed."""
 CA_WARNING = 90 * DAY
@@ -102,14 +102,14 @@ def health(vitals: Vitals) -> Record:
         if not server.listening
     ]
     for what, until, warning in (
-        ("our certificate", vitals.certificate_until, CERTIFICATE_WARNING),
-        ("the CA certificate", vitals.ca_until, CA_WARNING),
+        (OURS, vitals.certificate_until, CERTIFICATE_WARNING),
+        (AUTHORITY, vitals.ca_until, CA_WARNING),
     ):
         left = until - vitals.now
         if left < 0:
-            failed.append(f"{what} has expired")
+            failed.append(expires(what, left))
         elif left < warning:
-            warnings.append(f"{what} expires in {left / DAY:.0f} days")
+            warnings.append(expires(what, left))
     problems = [{"severity": "failed", "text": text} for text in failed]
     problems += [{"severity": "warning", "text": text} for text in warnings]
     return {"verdict": "failed" if failed else "warning" if warnings else "ok", "problems": problems}

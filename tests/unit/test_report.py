@@ -12,6 +12,7 @@ import pytest
 from re6st.core import mesh, report
 from re6st.core.babel_lines import Table
 from re6st.core.chronicle import Happening
+from re6st.core.expiry import DAY
 from re6st.core.prefix import Prefix
 from re6st.core.report import Link, Server, Vitals, health
 from re6st.core.survey import survey
@@ -38,8 +39,8 @@ WELL = Vitals(
     reachable=5,
     alone=False,
     servers=[Server("tcp", 1194, "re6stnet-tcp", listening=True, clients=0)],
-    certificate_until=300 * report.DAY,
-    ca_until=900 * report.DAY,
+    certificate_until=300 * DAY,
+    ca_until=900 * DAY,
 )
 
 
@@ -137,9 +138,9 @@ def test_peers_are_those_remembered_and_those_next_to_us(policy: mesh.Mesh) -> N
         (replace(WELL, tunnels=0), "warning", "no tunnels"),
         (replace(WELL, babel_ended=3), "warning", "3 times in the last hour"),
         (replace(WELL, servers=[replace(WELL.servers[0], listening=False)]), "warning", "tcp/1194 is not listening"),
-        (replace(WELL, certificate_until=13 * report.DAY), "warning", "our certificate expires in 13 days"),
+        (replace(WELL, certificate_until=13 * DAY), "warning", "our certificate expires in 13 days"),
         (replace(WELL, certificate_until=-1), "failed", "our certificate has expired"),
-        (replace(WELL, ca_until=80 * report.DAY), "warning", "the CA certificate expires in 80 days"),
+        (replace(WELL, ca_until=80 * DAY), "warning", "the CA certificate expires in 80 days"),
     ],
 )
 def test_the_verdict_has_reasons(vitals: Vitals, verdict: str, words: str) -> None:

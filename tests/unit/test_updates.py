@@ -7,10 +7,11 @@ import base64
 import contextlib
 import json
 import logging
+import re
 import zlib
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, tzinfo
 from ipaddress import IPv6Network
 from pathlib import Path
 
@@ -419,6 +420,7 @@ def test_a_certificate_near_its_end_is_renewed(
     assert world.registry.identity is world.updates.identity, "the registry's client goes on with it"
     assert cert.load_pem(world.files.cert.read_bytes()) == new
     assert world.registry.renewed == 1
+    assert "expires" not in caplog.text
 
 
 def test_a_certificate_with_time_left_is_not(world: World) -> None:
@@ -464,6 +466,49 @@ def test_a_renewal_that_fails_leaves_everything_as_it_was(
     assert world.files.cert.read_bytes() == before
     assert world.changes == []
     assert str(answer) in caplog.text
+    assert caplog.text.count("our certificate expires in 20 days and is not renewed yet") == 1
+
+
+def test_while_the_registry_is_away_the_end_of_a_certificate_is_said_ever_more_urgently(
+    tmp_path: Path,
+    authority: cert.Authority,
+    nodes: dict[str, cert.Identity],
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A month in hours, each of which takes a moment."""
+    monkeypatch.setattr(updates, "RENEW_CHECK", 0.0)
+    world = started(World(tmp_path, authority, nodes["1/16"], ends=timedelta(days=31)))
+    world.registry.certificate = RegistryError("registry down.")
+    first, hours = datetime.now(UTC), 0
+
+    class Clock(datetime):
+        @classmethod
+        def now(cls, tz: tzinfo | None = None) -> datetime:  # type: ignore[override]
+            nonlocal hours
+            hours += 1
+            return first + timedelta(minutes=30 * hours)  # read twice an hour
+
+    monkeypatch.setattr(updates, "datetime", Clock)
+
+    async def watch() -> None:
+        await until(lambda: "has expired" in caplog.text)
+        world.registry.certificate = world.issue(9, YEAR)
+        await until(lambda: world.changes)
+
+    world.run(watch)
+    said = [
+        (r.levelname, re.sub(r" \d+ h", " hours", r.message.split(" and")[0]))
+        for r in caplog.records
+        if "not renewed yet" in r.message
+    ]
+    assert said == [
+        *(("WARNING", f"our certificate expires in {days} days") for days in (30, 14, 7)),
+        ("ERROR", "our certificate expires in 3 days"),
+        ("ERROR", "our certificate expires in hours"),
+        ("ERROR", "our certificate has expired"),
+    ]
+    assert "certificate renewal: registry down. Next try in a day." in caplog.text
 
 
 def test_a_certificate_that_cannot_be_written_is_used_anyway(
