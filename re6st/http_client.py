@@ -81,13 +81,18 @@ def parse_url(text: str) -> Url:
     return Url(parts.scheme, host, port, path, credentials)
 
 
-async def get(url: Url, target: str, headers: Mapping[str, str], *, timeout: float, limit: int) -> Response:
-    """GET the path and query `target` below `url`, as they are. Raises HttpError, TooLong (over `limit` bytes)."""
+async def get(
+    url: Url, target: str, headers: Mapping[str, str], *, timeout: float, limit: int, family: int = 0
+) -> Response:
+    """GET the path and query `target` below `url`, as they are. Raises HttpError, TooLong (over `limit` bytes).
+
+    `family` is socket.AF_INET or AF_INET6 to use no other.
+    """
     sent = [("Host", url.authority), ("Accept", "*/*"), ("Connection", "close"), *headers.items()]
     if url.credentials:
         sent.append(("Authorization", "Basic " + base64.b64encode(url.credentials.encode()).decode("ascii")))
     try:
-        async with asyncio.timeout(timeout), _connection(url) as (reader, writer):
+        async with asyncio.timeout(timeout), _connection(url, family) as (reader, writer):
             connection = h11.Connection(h11.CLIENT)
             writer.write(connection.send(h11.Request(method="GET", target=url.path + target, headers=sent)) or b"")
             connection.send(h11.EndOfMessage())
@@ -138,13 +143,14 @@ async def _read(connection: h11.Connection, reader: asyncio.StreamReader, limit:
 
 
 @contextlib.asynccontextmanager
-async def _connection(url: Url) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
+async def _connection(url: Url, family: int) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
     """Raises HttpError when there is none."""
     try:
         reader, writer = await asyncio.open_connection(
             url.host,
             url.port,
             ssl=ssl.create_default_context() if url.scheme == "https" else None,
+            family=family,
             happy_eyeballs_delay=SECOND_ADDRESS,
         )
     except TimeoutError as error:

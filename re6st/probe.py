@@ -87,8 +87,7 @@ def answers(address: IPv6Address, timeout: float) -> bool:
     except ProbeError:
         pass
     try:
-        with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as own:
-            own.setsockopt(socket.IPPROTO_IPV6, _IPV6_RECVERR, 1)
+        with _watched_socket() as own:
             return _probe(own, address, HOPS_LIMIT, timeout).reached
     except ProbeError:
         return False
