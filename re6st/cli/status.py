@@ -106,6 +106,7 @@ def parser() -> OptionParser:
         default=60,
         help="seconds, then exit status 5 (default: %(default)s; 0: without end)",
     )
+    add("netcheck", "what this machine and its network lack, and what to do about it")
     add("check", "one line, and the exit status of a monitoring plug-in")
     log = add("log", "follow the node's log, or change its level until the node ends, as its option -v")
     log.add_argument(
@@ -399,6 +400,12 @@ def _trace(connection: Connection, options: argparse.Namespace) -> int:
     return status_probe.trace(connection, options)
 
 
+def _netcheck(options: argparse.Namespace) -> int:
+    from re6st.cli import status_netcheck
+
+    return status_netcheck.run(options)
+
+
 _WORDS: Mapping[str | None, Callable[[Connection, argparse.Namespace], int]] = {
     None: _overview,
     "tunnels": _tunnels,
@@ -413,7 +420,11 @@ _WORDS: Mapping[str | None, Callable[[Connection, argparse.Namespace], int]] = {
     "check": _check,
     "log": _log,
 }
-_ALWAYS: Mapping[str | None, Callable[[argparse.Namespace], int]] = {"wait": _wait, "cert": _cert}
+_ALWAYS: Mapping[str | None, Callable[[argparse.Namespace], int]] = {
+    "wait": _wait,
+    "cert": _cert,
+    "netcheck": _netcheck,
+}
 """Words that have something to do also where no node runs."""
 
 

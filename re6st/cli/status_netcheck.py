@@ -1,0 +1,229 @@
+"""re6st-status netcheck: what this machine and its network lack, a line each, with what to do about it.
+
+Much of it needs no running node. Nothing is changed, and nobody is asked but the registry, the router and one node.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import shlex
+import socket
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
+from ipaddress import IPv6Address, IPv6Network
+from pathlib import Path
+from typing import Any
+
+from re6st import cert, http_client, machine, probe
+from re6st.cli import status, status_down
+from re6st.client import ANSWER_LIMIT, USER_AGENT, RegistryError, parse_url
+from re6st.control_client import Connection, NotRunning, Trouble, connect
+from re6st.core import netcheck
+from re6st.core.findings import Finding, lines_of, merged, records, verdict
+from re6st.core.netcheck import RegistryAnswer, Router
+from re6st.core.prefix import Prefix
+from re6st.core.rpc import target
+from re6st.core.wire import Code
+from re6st.kernel import local_addresses
+from re6st.localnode import CONTROL_SOCKET, LocalNode
+
+PATIENCE = 10.0
+"""Seconds for the registry."""
+ROUTER_WAIT = 2.0
+ECHO_WAIT = 1.0
+OPTION_FILE = "re6stnet.conf"
+_FAMILIES = {socket.AF_INET: "IPv4", socket.AF_INET6: "IPv6"}
+
+
+@dataclass(frozen=True)
+class Node:
+    """What a running node told."""
+
+    status: Mapping[str, Any]
+    tunnels: list[Mapping[str, Any]]
+    peers: list[Mapping[str, Any]]
+    options: Mapping[str, Any]
+    certificate: Mapping[str, Any]
+    far: Mapping[str, Any] | None
+    """The node that is farthest away, of those that are reached."""
+
+    @classmethod
+    def ask(cls, connection: Connection) -> Node:
+        """Raises Refused, Trouble."""
+        routes = connection.ask("routes")["routes"]
+        own = connection.ask("status")
+        others = [each for each in routes if each["peer"] not in (None, own["cn"]) and each["metric"] is not None]
+        far = max(others, key=lambda route: route["metric"], default=None)
+        return cls(
+            own,
+            connection.ask("tunnels")["tunnels"],
+            connection.ask("peers")["peers"],
+            connection.ask("options"),
+            connection.ask("certificate"),
+            connection.ask("names", peers=[far["peer"]])["names"][far["peer"]] if far else None,
+        )
+
+
+def run(options: argparse.Namespace) -> int:
+    """Look, and say what was found, at once."""
+    findings: list[Finding] = []
+    waiting: list[Finding] = []
+
+    def tell() -> None:
+        if not options.json:
+            for each in merged(waiting):
+                status.show(lines_of(each, status.width()))
+        waiting.clear()
+
+    for finding in look(options.control):
+        if waiting and (waiting[-1].about, waiting[-1].level) != (finding.about, finding.level):
+            tell()
+        findings.append(finding)
+        waiting.append(finding)
+    tell()
+    if options.json:
+        status.print_json({"verdict": verdict(findings), "findings": records(findings)})
+    return status.UNHEALTHY if verdict(findings) == "fail" else status.HEALTHY
+
+
+def look(control: Path) -> Iterator[Finding]:
+    """All findings, as they come."""
+    node, url, ca = None, None, ""
+    try:
+        with connect(control) as connection:
+            node = Node.ask(connection)
+    except Trouble as error:
+        found = status_down.look(time.time()) if isinstance(error, NotRunning) else None
+        yield Finding("fail", "node", str(error).rstrip("."), status_down.remedy(found) if found else "")
+    yield from machine.tun_device()
+    if node is not None:
+        yield from machine.capabilities(node.status["pid"])
+    yield from machine.programs()
+    yield from machine.source_routes(node.options["source_routes"] if node else None)
+    yield from machine.advertisements()
+    if node is not None:
+        yield from netcheck.health(node.status)
+        url, ca = node.status["registry"]["url"], node.certificate["ca"]["fingerprint"]
+    else:
+        certificate = status_down.certificate()
+        if isinstance(certificate, str):
+            yield Finding("fail", "certificate", certificate, "join a network with re6st-conf")
+        else:
+            ca = certificate["ca"]["fingerprint"]
+        url = configured_registry(status_down.DIRECTORY / OPTION_FILE)
+    if url:
+        try:
+            yield from netcheck.registry(str(parse_url(url)), asyncio.run(ask_registry(url)), ca)
+        except RegistryError as error:
+            yield Finding("fail", "registry", str(error))
+    if node is not None:
+        yield from _outside(node)
+        yield from _inside(node, control)
+
+
+def _outside(node: Node) -> Iterator[Finding]:
+    """How others get to us, and we to them."""
+    if node.options["options"]["upnp"]:
+        mapped = any(each["origin"] == "upnp" for each in node.status["advertised"])
+        local = [str(ip) for ip in local_addresses() if ip.version == 4]
+        yield from netcheck.port_mapping(node.status, local, None if mapped else find_router(), ROUTER_WAIT)
+    yield from netcheck.servers(node.status)
+    yield from netcheck.tunnels(node.tunnels, node.peers)
+
+
+def _inside(node: Node, control: Path) -> Iterator[Finding]:
+    """Whether what nodes need passes through the mesh, as far as the farthest of them."""
+    if node.far is None:
+        return
+    peer, network = node.far["peer"], IPv6Network(node.status["network"])
+    answer = asyncio.run(_software(network, control, Prefix.from_cn(peer)))
+    yield netcheck.software(peer, answer.decode("utf-8", "replace") if answer is not None else None)
+    try:
+        found = probe.path_mtu(IPv6Address(node.far["address"]), ECHO_WAIT)
+    except probe.ProbeError as error:
+        yield Finding("warn", "inside", f"path MTU not measured: {error}")
+    else:
+        yield netcheck.path_mtu(peer, found.told if found else None, found.passed if found else None)
+
+
+async def _software(network: IPv6Network, control: Path, peer: Prefix) -> bytes | None:
+    """The version of a node, which our node asks for us as it does for a registry beside it (wire.md 7)."""
+    local = LocalNode(network, control.with_name(CONTROL_SOCKET))
+    try:
+        return await local.ask(peer, Code.SOFTWARE)
+    finally:
+        local.close()
+
+
+def find_router() -> Router | None:
+    """One that speaks UPnP, in ROUTER_WAIT seconds or so."""
+    import miniupnpc
+
+    router = miniupnpc.UPnP()
+    router.discoverdelay = int(ROUTER_WAIT * 1000)
+    try:
+        router.discover()
+        router.selectigd()
+        return Router(str(router.lanaddr), str(router.externalipaddress() or ""))
+    except Exception:  # the library raises bare ones
+        return None
+
+
+async def ask_registry(url: str) -> list[RegistryAnswer]:
+    """Its CA certificate, over each family that it has an address of."""
+    place = parse_url(url)
+    try:
+        found = await asyncio.get_running_loop().getaddrinfo(place.host, place.port, type=socket.SOCK_STREAM)
+    except (OSError, UnicodeError):
+        return [RegistryAnswer("IP", error="host name unknown. Check --registry, and the name server.")]
+    families = [family for family in _FAMILIES if any(each[0] == family for each in found)]
+    return list(await asyncio.gather(*(_ask(place, family) for family in families)))
+
+
+async def _ask(place: http_client.Url, family: socket.AddressFamily) -> RegistryAnswer:
+    name = _FAMILIES[family]
+    headers = {"User-Agent": USER_AGENT, "Accept-Encoding": "identity"}
+    started, sent = time.monotonic(), time.time()
+    try:
+        answer = await http_client.get(
+            place, target("getCa", {}), headers, timeout=PATIENCE, limit=ANSWER_LIMIT, family=family
+        )
+    except http_client.HttpError as error:
+        return RegistryAnswer(name, error=str(error))
+    except http_client.TooLong:
+        return RegistryAnswer(name, error="its answer is too long. Check --registry.")
+    took = time.monotonic() - started
+    if answer.status != 200:
+        cause = f"it answers with {answer.status} {http_client.phrase(answer.status)}. Check --registry."
+        return RegistryAnswer(name, error=cause)
+    try:
+        ca = f"sha256:{cert.fingerprint(cert.load_pem(answer.body), 'sha256').hex()}"
+    except cert.CertError:
+        return RegistryAnswer(name, error="what it gives is no CA certificate. Check --registry.")
+    return RegistryAnswer(name, took * 1000, ca, _clock(answer.headers.get("date", ""), sent + took / 2))
+
+
+def _clock(date: str, now: float) -> float | None:
+    """By how many seconds the clock of an HTTP server is ahead (RFC 9110 section 6.6.1)."""
+    with suppress(ValueError, TypeError):
+        then = parsedate_to_datetime(date).timestamp() + 0.5
+        return 0.0 if abs(then - now) <= 1 else then - now
+    return None
+
+
+def configured_registry(path: Path) -> str | None:
+    """The registry in the option file of the package, for a node that does not run."""
+    try:
+        lines = path.read_text(errors="replace").splitlines()
+    except OSError:
+        return None
+    for line in lines:
+        with suppress(ValueError):
+            words = shlex.split(line, comments=True)
+            if len(words) == 2 and words[0] == "registry":
+                return words[1]
+    return None

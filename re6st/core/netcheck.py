@@ -1,0 +1,160 @@
+"""What re6st-status netcheck thinks of what it was told: by the node, by the registry, by the router at home.
+
+The answers of the node are those of its control socket (docs/control.md).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from re6st.core.findings import Finding
+from re6st.core.status_text import endpoint
+from re6st.core.words import duration, plural
+
+Answer = Mapping[str, Any]
+
+CLOCK_WARNING, CLOCK_WRONG = 10.0, 600.0
+"""Seconds between our clock and the registry's. HTTP tells its own to the second."""
+EARLY = 600.0
+"""Seconds after the start in which it means nothing that nobody has connected."""
+
+
+@dataclass(frozen=True, slots=True)
+class RegistryAnswer:
+    """What came of asking a registry for its CA over one family of addresses. An `error` is why nothing came."""
+
+    family: str
+    milliseconds: float = 0.0
+    ca: str = ""
+    """Fingerprint of the CA certificate; empty if it gave none."""
+    clock: float | None = None
+    """Seconds that its clock is ahead of ours."""
+    error: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Router:
+    """One that speaks UPnP: our address behind it, and its own outside."""
+
+    lan: str
+    outside: str
+
+
+def health(status: Answer) -> Iterator[Finding]:
+    """What the node itself complains of."""
+    for problem in status["health"]["problems"]:
+        yield Finding("fail" if problem["severity"] == "failed" else "warn", "node", problem["text"])
+
+
+def registry(url: str, answers: Sequence[RegistryAnswer], ca: str) -> Iterator[Finding]:
+    """Whether it answers, is the one of our network (`ca`: our fingerprint, if known), and what time it is there."""
+    good = [answer for answer in answers if not answer.error]
+    for answer in answers:
+        if answer.error and good:  # one family is enough
+            yield Finding("ok", "registry", f"not over {answer.family}: {answer.error}")
+        elif answer.error:
+            yield Finding("fail", "registry", f"registry {url} over {answer.family}: {answer.error}")
+        else:
+            yield Finding("ok", "registry", f"registry answers over {answer.family} in {answer.milliseconds:.0f} ms")
+    for other in sorted({answer.ca for answer in good if answer.ca and ca and answer.ca != ca}):
+        text = f"the registry's CA is {other}, ours is {ca}: renewed, another network's, or somebody in between"
+        yield Finding("fail", "ca", text, "compare it with what the registry's operator says")
+    if ca and any(answer.ca == ca for answer in good):
+        yield Finding("ok", "registry", "CA matches")
+    clocks = [answer.clock for answer in good if answer.clock is not None]
+    if clocks:
+        yield _clock(min(clocks, key=abs))
+
+
+def _clock(difference: float) -> Finding:
+    if abs(difference) < CLOCK_WARNING:
+        return Finding("ok", "registry", f"clock within {max(1.0, abs(difference)):.0f} s")
+    where = "behind" if difference > 0 else "ahead of"
+    text = f"the clock here is {duration(abs(difference))} {where} the registry's"
+    return Finding("fail" if abs(difference) > CLOCK_WRONG else "warn", "clock", text, "set the clock, as by chrony")
+
+
+def port_mapping(status: Answer, local: Collection[str], router: Router | None, waited: float) -> Iterator[Finding]:
+    """For a node that is to open its ports at a router. `local` are this machine's addresses."""
+    ports = [server for server in status["servers"] if not server["protocol"].endswith("6")]
+    mapped = [each for each in status["advertised"] if each["origin"] == "upnp"]
+    own = [each["host"] for each in status["advertised"] if each["host"] in local and each["origin"] != "private"]
+    if not ports:
+        return
+    if mapped:
+        places = ", ".join(endpoint(each["host"], each["port"], each["protocol"]) for each in mapped)
+        yield Finding("ok", "upnp", f"UPnP: the router sends to us what comes to {places}")
+        return
+    if own:
+        yield Finding("ok", "upnp", f"no router in between: {own[0]} is this machine's own address")
+        return
+    by_hand = " and ".join(f"{server['protocol']}/{server['port']}" for server in ports)
+    if router is None:
+        text, to = f"UPnP: no router answered in {waited:.0f} s", next(iter(local), "this machine")
+        yield Finding("warn", "upnp", text, f"forward {by_hand} to {to} by hand")
+    else:
+        text = f"UPnP: the router ({router.outside or 'it tells no address'}) forwards nothing to us"
+        yield Finding("warn", "upnp", text, f"see the node's log, or forward {by_hand} to {router.lan} by hand")
+
+
+def servers(status: Answer) -> Iterator[Finding]:
+    """Whether others can open tunnels to us, as far as the node knows: from those who did."""
+    if not status["servers"]:
+        yield Finding("ok", "servers", "no server here: this node opens tunnels, and nobody opens one to it")
+        return
+    for server in status["servers"]:
+        if not server["listening"]:
+            text = f"{server['protocol']}/{server['port']}: not listening"
+            yield Finding("fail", "servers", text, "see the node's log")
+    ports = ", ".join(f"{server['protocol']}/{server['port']}" for server in status["servers"])
+    connected, served = sum(server["clients"] for server in status["servers"]), status["mesh"]["clients_served"]
+    uptime = status["uptime_seconds"]
+    if connected or served:
+        text = f"{ports}: {plural(connected, 'peer')} connected, {plural(served, 'tunnel')} since the start"
+        yield Finding("ok", "servers", text)
+    elif not status["mesh"]["peers"] or uptime < EARLY:
+        yield Finding("ok", "servers", f"{ports}: nobody has connected yet, in {duration(uptime)}")
+    else:
+        remedy = "open it in the firewall, forward it at the router, or use --max-clients 0"
+        yield Finding("warn", "servers", f"{ports}: nobody has connected in {duration(uptime)}", remedy)
+    if not status["advertised"]:
+        yield Finding("warn", "servers", "no public address of this machine is known", "give it with --ip")
+
+
+def tunnels(tunnels: Sequence[Answer], peers: Sequence[Answer]) -> Iterator[Finding]:
+    """Whether we can open tunnels to others."""
+    up = sum(each["direction"] == "out" and each["up_seconds"] is not None for each in tunnels)
+    failed = [each["peer"] for each in peers if each["last"] is not None and each["last"]["kind"] == "tunnel-failed"]
+    if up:
+        yield Finding("ok", "tunnels", f"{plural(up, 'tunnel')} of ours {'is' if up == 1 else 'are'} up")
+    if not failed:
+        return
+    text = f"no answer from {plural(len(failed), 'peer')} at the last try: {', '.join(failed[:5])}"
+    text += f" and {len(failed) - 5} more" if failed[5:] else ""
+    ports = sorted({f"{e['protocol']}/{e['port']}" for each in peers for e in each["addresses"]})
+    remedy = f"let {', '.join(ports[:4]) or 'the ports of the peers'} out at the firewall"
+    if not up:
+        yield Finding("fail", "tunnels", text, remedy)
+    elif len(failed) > up:
+        yield Finding("warn", "tunnels", text, remedy)
+
+
+def software(peer: str, answer: str | None) -> Finding:
+    """Whether a node answered on port 326, with its version."""
+    if answer is None:
+        remedy = "let udp/326 pass between the addresses of re6st"
+        return Finding("warn", "inside", f"udp/326: no answer from {peer}, though there is a way", remedy)
+    return Finding("ok", "inside", f"udp/326 passes inside, {peer} has version {answer.partition(',')[0][:40]}")
+
+
+def path_mtu(peer: str, told: int | None, passed: int | None) -> Finding:
+    """The size of packets that get to a node: what the kernel was `told`, and what `passed`; None: nothing did."""
+    if told is None or passed is None:
+        text = f"{peer} does not answer echo requests, though babel has a way to it"
+        return Finding("warn", "inside", text, f"see re6st-status trace {peer}")
+    if passed < told:
+        text = f"path MTU to {peer}: packets of {told} bytes vanish, those of {passed} pass"
+        return Finding("warn", "inside", text, "let ICMPv6 Packet Too Big pass inside re6st")
+    return Finding("ok", "inside", f"path MTU to {peer} {passed}")

@@ -1,0 +1,160 @@
+"""re6st-status netcheck beside a node, a registry and a router that the test plays."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import contextmanager
+from email.utils import formatdate
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from re6st import cert, machine, probe
+from re6st.cli import status_down, status_netcheck
+from re6st.control_client import NotRunning
+from re6st.core.findings import Finding
+from re6st.core.netcheck import RegistryAnswer
+from tests.unit.test_cli_status import CERTIFICATE, NODE, PEERS, WAY
+from tests.unit.test_netcheck import NODE as STATUS
+from tests.unit.test_status_text import TUNNELS
+
+GOOD = RegistryAnswer("IPv4", 5.0, "sha256:3f9a", 0.0)
+
+
+class Connection:
+    """A node's answers."""
+
+    def ask(self, operation: str, **arguments: Any) -> Any:
+        answers: Mapping[str, Any] = {
+            "status": {**STATUS, "pid": 1, "health": {"verdict": "ok", "problems": []}},
+            "tunnels": {"tunnels": TUNNELS},
+            "peers": {"peers": PEERS},
+            "options": {"options": {"upnp": True}, "source_routes": True},
+            "certificate": CERTIFICATE,
+            "routes": {"routes": [WAY, {**WAY, "peer": "4/16", "metric": 96}, {**WAY, "peer": None, "metric": 999}]},
+            "names": {"names": {"9/16": NODE}},
+        }
+        return answers[operation]
+
+
+@pytest.fixture
+def quiet(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+    """Nobody is asked."""
+
+    async def ask(url: str) -> list[RegistryAnswer]:
+        return [GOOD]
+
+    async def software(*_: object) -> bytes:
+        return b"1.0, Linux"
+
+    for name in ("capabilities", "programs", "source_routes", "advertisements", "tun_device"):
+        monkeypatch.setattr(machine, name, lambda *_: iter([Finding("ok", "machine", "a thing")]))
+    monkeypatch.setattr(status_netcheck, "ask_registry", ask)
+    monkeypatch.setattr(status_netcheck, "find_router", lambda: None)
+    monkeypatch.setattr(status_netcheck, "_software", software)
+    monkeypatch.setattr(probe, "path_mtu", lambda *_: None)
+    return monkeypatch
+
+
+def play(monkeypatch: pytest.MonkeyPatch, error: Exception | None = None) -> None:
+    @contextmanager
+    def connect(path: Path) -> Any:
+        if error is not None:
+            raise error
+        yield Connection()
+
+    monkeypatch.setattr(status_netcheck, "connect", connect)
+
+
+def test_a_line_each_and_the_verdict(quiet: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    play(quiet)
+    options = argparse.Namespace(control=Path("control.sock"), json=False)
+    assert status_netcheck.run(options) == 0, "a warning is no failure"
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "ok    a thing, a thing, a thing, a thing, a thing"
+    assert lines[1].startswith("ok    registry answers over IPv4 in 5 ms, CA matches, clock within")
+    assert any(line.startswith("warn  UPnP: no router answered in 2 s -> forward tcp/1194 to ") for line in lines)
+    assert any("passes inside, 9/16 has version 1.0" in line for line in lines)
+    assert lines[-1].startswith("warn  9/16 does not answer echo requests")
+    options.json = True
+    assert status_netcheck.run(options) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert (told["schema"], told["verdict"]) == (1, "warn")
+    assert {"level", "about", "text", "remedy"} == set(told["findings"][0])
+
+
+def test_without_a_node(
+    quiet: pytest.MonkeyPatch, tmp_path: Path, vector: Callable[[str], Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    play(quiet, NotRunning("re6stnet is not running (no control.sock)"))
+    quiet.setattr(status_down, "DIRECTORY", tmp_path)
+    quiet.setattr(status_down, "_unit", lambda: None)
+    options = argparse.Namespace(control=Path("control.sock"), json=False)
+    assert status_netcheck.run(options) == 1
+    first, *_, last = capsys.readouterr().out.splitlines()
+    assert first.startswith("fail  re6stnet is not running (no control.sock) -> Start it")
+    assert last.endswith("-> join a network with re6st-conf")
+    pki = vector("pki")
+    (tmp_path / "ca.crt").write_text(pki["ca_crt"])
+    (tmp_path / "cert.crt").write_text(pki["nodes"][1]["crt"])
+    for text, expected in (("registry http://x/ # theirs\n'\nca ca.crt\n", "CA is sha256:3f9a"), ("registry x", "'x'")):
+        (tmp_path / "re6stnet.conf").write_text(text)
+        assert status_netcheck.run(options) == 1
+        assert expected in capsys.readouterr().out
+
+
+def serve(answer: bytes, test: Callable[[str], Awaitable[None]]) -> None:
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(answer)
+        writer.close()
+
+    async def run() -> None:
+        server = await asyncio.start_server(talk, "127.0.0.1", 0)
+        async with server:
+            await test(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/")
+
+    asyncio.run(run())
+
+
+def test_a_registry_is_asked_for_its_ca_and_the_time(vector: Callable[[str], Any]) -> None:
+    ca = vector("pki")["ca_crt"].encode()
+    date = formatdate(time.time() + 3600, usegmt=True)
+    head = f"HTTP/1.1 200 OK\r\nDate: {date}\r\nContent-Length: {len(ca)}\r\n\r\n".encode()
+
+    async def test(url: str) -> None:
+        (answer,) = await status_netcheck.ask_registry(url)
+        assert (answer.family, answer.error) == ("IPv4", "")
+        assert answer.ca == f"sha256:{cert.fingerprint(cert.load_pem(ca), 'sha256').hex()}"
+        assert answer.clock is not None
+        assert 3500 < answer.clock < 3700
+        assert answer.milliseconds > 0
+
+    serve(head + ca, test)
+
+
+@pytest.mark.parametrize(
+    ("answer", "words"),
+    [
+        (b"HTTP/1.1 401 Unauthorized\r\nContent-Length: 0\r\n\r\n", "401 Unauthorized"),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi", "no CA certificate"),
+        (b"SSH-2.0-OpenSSH\r\n", "no HTTP server"),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 3000000\r\n\r\n" + b"x" * 3_000_000, "too long"),
+    ],
+)
+def test_what_is_no_registry(answer: bytes, words: str) -> None:
+    async def test(url: str) -> None:
+        (found,) = await status_netcheck.ask_registry(url)
+        assert words in found.error
+
+    serve(answer, test)
+
+
+def test_a_host_that_is_none() -> None:
+    (found,) = asyncio.run(status_netcheck.ask_registry("http://no-such-host.invalid/"))
+    assert "host name unknown" in found.error
