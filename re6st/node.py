@@ -407,7 +407,7 @@ class Node:
             for peer in self._audience.next(self._is_ignorant, self._peers.sessions.answered, time.monotonic()):
                 self._peers.send(peer, Code.VERSION, self._plan.parameters.version)
             self._ticked = time.monotonic()
-            await asyncio.sleep(TICK)
+            await asyncio.sleep(TICK / 4 if self._mesh.draining else TICK)
 
     async def _configure_babel(self) -> None:
         """Hand babel its settings when they change, and another key at the time the registry says (wire.md 5.4)."""

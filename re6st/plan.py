@@ -29,7 +29,8 @@ CLIENT_INTERFACE = "re6stnet"
 CLOSE_TIME = 60.0
 """Seconds the exchange before closing a drained tunnel may take, less where hellos are short: it is silent meanwhile,
 and OpenVPN's ping-exit runs on."""
-
+DRAIN_HELLOS = 8
+"""Hellos that are missed in a drain: each doubles the cost of the link, and from the tenth on it is lost."""
 GIVEN_UP = 8
 """How many IPv4 networks that the registry no longer names we keep in mind."""
 
@@ -168,6 +169,11 @@ class Plan:
                 found.append(Presence(whole, self.ipv4_address, self.ipv4.prefixlen, (whole,)))
         return found
 
+    @property
+    def babel_hello(self) -> float:
+        """Seconds between two hellos of babel."""
+        return min(self.parameters.babel_hello or self.parameters.hello, self.parameters.hello)
+
     def mesh(self, *, can_drain: bool) -> mesh.Settings:
         """For the policy; tunnels are only refreshed where they can be drained first."""
         parameters = self.parameters
@@ -178,6 +184,7 @@ class Plan:
             registry=parameters.registry_prefix,
             client_count=self.client_count,
             tunnel_refresh=parameters.tunnel_refresh if can_drain and not self.config.remotes else float("inf"),
+            drain_time=DRAIN_HELLOS * self.babel_hello,
             drains=drains,
             close_time=min(CLOSE_TIME, 3 * parameters.hello) if drains else 8 * parameters.hello,
             meeting_time=(4 if drains else 6) * parameters.hello,
@@ -207,7 +214,7 @@ class Plan:
             refused=self.given_up,
             gateway=self.config.gateway,
             source_routes=self.source_routes,
-            hello=min(parameters.babel_hello or parameters.hello, parameters.hello),
+            hello=self.babel_hello,
             update=babel.update_interval(routes),
         )
 

@@ -25,7 +25,7 @@ from re6st.core.report import Link, Server
 from re6st.core.survey import Survey
 from re6st.core.wire import PROTOCOLS, Endpoint
 from re6st.kernel import Address, Kernel, KernelError, source_address
-from re6st.plan import CLIENT_INTERFACE, Plan, server_interface
+from re6st.plan import CLIENT_INTERFACE, DRAIN_HELLOS, Plan, server_interface
 from re6st.process import Backoff
 from re6st.remote_gateway import RemoteGateways
 from re6st.takeover import Found, Records
@@ -38,6 +38,8 @@ LISTEN_TIME = 10.0
 """Seconds that a server which was restarted has to listen, before the next one is restarted."""
 DRAIN = 12
 """Hellos that a server has to get empty; usually six or seven."""
+DRAIN_TRIES, DRAIN_AGAIN = 3, 5.0
+"""How often that is tried, and seconds in between: the other way may just be drained by somebody else."""
 SPREAD_PER_PEER, SPREAD_LAST = 12, 600.0
 """Hellos for each node of the network, and seconds at most, over which the nodes spread this."""
 POLL = 0.2
@@ -213,21 +215,32 @@ class Tunnels:
 
     async def _empty(self, interface: str, survey: Callable[[], Survey]) -> None:
         """Have babel move its routes away from a server, as far as there are other ways, before it ends."""
-        hello = self.plan.babel(0, 0).hello
+        hello = self.plan.babel_hello
         # Others do the same, and a network should not do it all at one time.
         await asyncio.sleep(random.uniform(0, min(SPREAD_PER_PEER * hello * len(survey().peers), SPREAD_LAST)))  # noqa: S311
-        before = survey().carried_by(interface)
-        if not self._drains.available or not before or survey().sole_by(interface):
-            return  # who has no other way loses less by a short end than by a drain
-        log.info("draining %s", interface)
-        await self._drains.add(interface)
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(DRAIN * hello):
-                while survey().carried_by(interface):
-                    if before - survey().peers:  # nothing is won by waiting
-                        return
-                    await asyncio.sleep(POLL)
-                await asyncio.sleep(2 * hello)  # our clients may see it a moment later
+        for _ in range(DRAIN_TRIES):
+            if not self._drains.available or not survey().carried_by(interface) or survey().sole_by(interface):
+                return  # who has no other way loses less by a short end than by a drain
+            log.info("draining %s", interface)
+            await self._drains.add(interface)
+            if await self._is_drained(interface, survey):
+                return
+            log.info("%s is needed: not drained", interface)
+            await self._drains.remove(interface)
+            await asyncio.sleep(random.uniform(1, 2) * DRAIN_AGAIN)  # noqa: S311
+
+    async def _is_drained(self, interface: str, survey: Callable[[], Survey]) -> bool:
+        """Wait until nothing goes through an interface any more; False as soon as somebody has no other way."""
+        hello, clock = self.plan.babel_hello, asyncio.get_running_loop().time
+        before, began = survey().carried_by(interface), clock()
+        while survey().carried_by(interface):
+            taken = clock() - began
+            late = taken > DRAIN_HELLOS * hello and survey().sole_by(interface)
+            if late or taken > DRAIN * hello or before - survey().peers:
+                return False
+            await asyncio.sleep(POLL)
+        await asyncio.sleep(2 * hello)  # our clients may see it a moment later
+        return True
 
     def cut_off(self, crl: frozenset[int]) -> None:
         """End every tunnel with a peer whose certificate is revoked."""

@@ -2,6 +2,9 @@
 
 A tunnel is closed without more ado only if nothing can go through it any more. The others are drained first: their
 routes move away while they still forward, and one that somebody can only be reached through is kept.
+
+The cost of a tunnel that is drained grows until babel loses the link, after some ten hellos. It is kept before that
+if somebody has no better way: nothing is lost then, even if two nodes drain the last two ways at one time.
 """
 
 from __future__ import annotations
@@ -17,7 +20,11 @@ from re6st.core.quality import Quality
 ASK_AGAIN = 10.0
 """Seconds between two questions whether we may close: datagrams get lost."""
 REMAKE_TIME = 5.0
-"""Seconds between two tunnels that are made anew: babel has met the peer on the first one then."""
+"""Seconds at least between two tunnels that are made anew: babel has met the peer on the first one then."""
+TRIES = 3
+"""How often one that is to be made anew is drained before it is cut: the other way may just be drained as well."""
+REST_FIRST, REST_LAST = 300.0, 3600.0
+"""Seconds that a tunnel which is needed is not drained again: tunnel_refresh if that is less; then twice as long."""
 DEAD_TIME = 12.0
 """Seconds without a babel neighbour after which a tunnel that had one is given up."""
 MOVED_TIME = 2.0
@@ -55,8 +62,9 @@ class Closing:
         tunnel = self._state.tunnels.get(peer)
         if tunnel is None or tunnel.phase is not Phase.ASKED:
             return []
-        # What is not drained may have been taken into use again since.
-        return [self._close(tunnel, "replaced", now) if self._may_drain(tunnel) else self._keep(tunnel, now)]
+        # It may have been taken into use again since.
+        used = self._state.survey.carried_by(tunnel.interface)
+        return [self._keep(tunnel, now) if used else self._close(tunnel, "replaced", now)]
 
     def give_up(self, now: float) -> list[Action]:
         """Close tunnels that are doubled by the peer's own one, or that babel sees nobody through."""
@@ -80,18 +88,19 @@ class Closing:
     def advance(self, now: float) -> list[Action]:
         """Wait until nothing is carried, ask whether we may close, and go back if nobody answers (wire.md 10.7).
 
-        Go back at once if somebody cannot be reached any more: babel's table also holds ways that lead back through
-        ourselves, so that only draining shows who has another one.
+        Go back also if somebody turns out to have no other way: babel's table holds ways that lead back through
+        ourselves too, so that only draining shows who has one.
         """
         actions: list[Action] = []
         for tunnel in list(self._state.tunnels.values()):
             draining = tunnel.phase is Phase.DRAINING
             if not draining and tunnel.phase is not Phase.ASKED:
                 continue
-            if tunnel.carried - self._state.survey.peers:
-                tunnel.needed = draining and self._state.survey.running
-                actions.append(self._keep(tunnel, now))
-            elif draining and not self._state.survey.carried_by(tunnel.interface):
+            carried = self._state.survey.carried_by(tunnel.interface)
+            tunnel.carried |= carried
+            if self._is_needed(tunnel, now):
+                actions.append(self._return(tunnel, now))
+            elif draining and not carried:
                 tunnel.phase, tunnel.since, tunnel.asked = Phase.ASKED, now, now
                 actions.append(AskClose(tunnel.peer))
             elif now - tunnel.since > self._state.settings.close_time:
@@ -100,6 +109,15 @@ class Closing:
                 tunnel.asked = now
                 actions.append(AskClose(tunnel.peer))
         return actions
+
+    def _is_needed(self, tunnel: Tunnel, now: float) -> bool:
+        """Whether somebody has no other way than this tunnel, which is drained, or has been."""
+        state, survey = self._state, self._state.survey
+        if tunnel.carried - survey.peers:
+            return True
+        if tunnel.phase is Phase.ASKED:
+            return state.settings.drains and bool(survey.carried_by(tunnel.interface))
+        return now - tunnel.since >= state.settings.drain_time and bool(survey.sole_by(tunnel.interface))
 
     def watch(self, now: float) -> None:
         """Take note of what the tunnels are like."""
@@ -127,7 +145,7 @@ class Closing:
     def worn(self, now: float) -> list[Tunnel]:
         """Tunnels that became much worse than they were, which the others did not: packets get lost on them."""
         worn = [t for t in self._state.tunnels.values() if t.worn is not None and now - t.worn >= WORN_TIME]
-        return [tunnel for tunnel in self._candidates() if tunnel in worn] if worn else []
+        return [tunnel for tunnel in self._candidates(now) if tunnel in worn] if worn else []
 
     def replace_worst(self, nearest: int, now: float) -> list[Action]:
         """Drain a tunnel that has become bad; or that to a near peer where another one is nearer; or a random one.
@@ -138,12 +156,12 @@ class Closing:
         if worn := self.worn(now):
             cost, loss = worn[0].quality.cost.worsened, worn[0].quality.loss.worsened
             return self._drain(worn[0], f"its cost became {cost:.1f} times, its loss {loss:.1f} times what it was", now)
-        if far := [tunnel for tunnel in self._candidates() if _is_far(tunnel, nearest)]:
+        if far := [tunnel for tunnel in self._candidates(now) if _is_far(tunnel, nearest)]:
             return self._drain(
                 max(far, key=lambda tunnel: tunnel.quality.cost.value or 0.0), "another peer is nearer", now
             )
         excess = sum(tunnel.near for tunnel in held) > self._state.near_part
-        candidates = [tunnel for tunnel in self._candidates() if excess or not tunnel.near]
+        candidates = [tunnel for tunnel in self._candidates(now) if excess or not tunnel.near]
         return self._drain(min(candidates, key=self._usefulness), "the least useful one", now) if candidates else []
 
     def _usefulness(self, tunnel: Tunnel) -> tuple[int, bool, int, float]:
@@ -153,20 +171,19 @@ class Closing:
         carried = len(state.survey.carried_by(tunnel.interface))
         return -alike, tunnel.peer in state.survey.neighbours, carried, -(tunnel.quality.cost.value or 0.0)
 
-    def _candidates(self) -> list[Tunnel]:
+    def _candidates(self, now: float) -> list[Tunnel]:
         """Tunnels that may be replaced; none unless we have all that we want, and every one has come to rest."""
         held = self._state.tunnels.values()
         if len(held) < self._state.limit or any(tunnel.phase is not Phase.UP for tunnel in held):
             return []
-        return [tunnel for tunnel in held if self._replaceable(tunnel)]
+        return [tunnel for tunnel in held if self._replaceable(tunnel, now)]
 
-    def _replaceable(self, tunnel: Tunnel) -> bool:
+    def _replaceable(self, tunnel: Tunnel, now: float) -> bool:
         """Whether nobody wants this very tunnel, and all that it carries has another way."""
         return (
             tunnel.peer not in self._state.settings.neighbours
-            and not tunnel.needed
             and not self._state.survey.sole_by(tunnel.interface)
-            and self._may_drain(tunnel)
+            and self._may_drain(tunnel, now)
         )
 
     def remake(self, now: float) -> list[Action]:
@@ -176,8 +193,9 @@ class Closing:
         tunnel = next((tunnel for tunnel in self._state.tunnels.values() if tunnel.outdated), None)
         if tunnel is None:
             return []
-        self._remade = now + REMAKE_TIME
-        if tunnel.tried or self._state.settings.tunnel_refresh == float("inf"):  # nothing can be drained
+        self._remade = now + self._rng.uniform(1, 2) * REMAKE_TIME
+        again = not tunnel.tried or 0 < tunnel.kept < TRIES
+        if not again or self._state.settings.tunnel_refresh == float("inf"):  # nothing can be drained
             return [self._close(tunnel, "made anew", now)]
         tunnel.tried = True
         return self._drain(tunnel, "it is made anew", now)
@@ -192,8 +210,7 @@ class Closing:
             for tunnel in self._state.tunnels.values()
             if tunnel.phase is Phase.UP
             and now - tunnel.since > LAN_TIME
-            and not tunnel.needed
-            and self._may_drain(tunnel)
+            and self._may_drain(tunnel, now)
             and tunnel.peer not in settings.neighbours
             and any(link.hop.interface in settings.lan for link in neighbours.get(tunnel.peer, ()))
             for action in self._drain(tunnel, "the peer is on the LAN", now)
@@ -207,6 +224,14 @@ class Closing:
             if tunnel.phase is not Phase.CLOSING and not all(map(self._state.permits, tunnel.endpoints))
         ]
 
+    def _return(self, tunnel: Tunnel, now: float) -> UndrainTunnel:
+        """Keep one that is needed, and do not drain it for a while: not as long as another node that did the same."""
+        if self._state.survey.running:
+            rest = min(self._state.settings.tunnel_refresh, REST_FIRST) * 2.0 ** min(tunnel.kept, TRIES)
+            tunnel.rests = now + self._rng.uniform(1, 2) * min(rest, REST_LAST)
+            tunnel.kept += 1
+        return self._keep(tunnel, now)
+
     def _keep(self, tunnel: Tunnel, now: float) -> UndrainTunnel:
         tunnel.phase, tunnel.since, tunnel.alive = Phase.UP, now, now
         tunnel.quality, tunnel.worn = Quality(), None  # draining spoiled it
@@ -216,15 +241,15 @@ class Closing:
         tunnel.phase, tunnel.since = Phase.CLOSING, now
         return CloseTunnel(tunnel.peer, reason)
 
-    def _may_drain(self, tunnel: Tunnel) -> bool:
+    def _may_drain(self, tunnel: Tunnel, now: float) -> bool:
+        if now < tunnel.rests:
+            return False
         return self._state.settings.drains or not self._state.survey.carried_by(tunnel.interface)
 
     def _drain(self, tunnel: Tunnel, reason: str, now: float) -> list[Action]:
-        tunnel.phase, tunnel.since, tunnel.carried = (
-            Phase.DRAINING,
-            now,
-            self._state.survey.carried_by(tunnel.interface),
-        )
+        survey = self._state.survey
+        tunnel.phase, tunnel.since = Phase.DRAINING, now
+        tunnel.carried = survey.carried_by(tunnel.interface) | {tunnel.peer} & survey.peers
         return [DrainTunnel(tunnel.peer, reason)] if self._state.settings.drains else []
 
 

@@ -136,6 +136,11 @@ class Mesh:
         return self._state.connected
 
     @property
+    def draining(self) -> bool:
+        """Whether routes are moving away from a tunnel of ours: then moments count."""
+        return any(tunnel.phase is Phase.DRAINING for tunnel in self._state.tunnels.values())
+
+    @property
     def limit(self) -> int:
         """How many client tunnels we want at most."""
         return self._state.limit

@@ -24,6 +24,8 @@ class Settings:
     tunnel_refresh: float
     close_time: float
     """How long the exchange before closing a tunnel may take: 2T of wire.md 10.7."""
+    drain_time: float = 2.0
+    """How long a tunnel can be drained until babel is about to lose the link altogether."""
     drains: bool = True
     """Whether routes can be moved away from a tunnel without a loss. If not, only a tunnel without any is given up."""
     meeting_time: float = 60.0

@@ -44,11 +44,13 @@ class Tunnel:
     """Whether babel ever had a neighbour on it."""
     asked: float = 0.0
     carried: frozenset[Prefix] = frozenset()
-    """What went through it when we began to drain it."""
+    """Its peer, and what went through it since we began to drain it."""
     doubted: float = float("-inf")
     """When its peer told us unasked where it is: it may have moved, and left the tunnel behind."""
-    needed: bool = False
-    """Draining it once cost somebody the way: it is not tried again."""
+    kept: int = 0
+    """How often a drain was given up, as somebody has no other way."""
+    rests: float = float("-inf")
+    """Until when it is therefore not drained again."""
     outdated: bool = False
     """It is to be made anew, with other settings."""
     tried: bool = False

@@ -17,6 +17,8 @@ from re6st.core.prefix import Prefix, prefix_of
 
 NOMINAL = 96
 """Babel's cost of receiving on a link that loses nothing."""
+DRAINED = NOMINAL << 7
+"""A metric as that of a link on which the last seven hellos were missed: it is about to be lost."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +27,7 @@ class Link:
 
     Babel hears of ways that lead back through ourselves too (there is no split horizon on tunnels). A neighbour that is
     no farther from the destination than we are cannot be on such a one, so only those take a destination out of `sole`.
+    One that is about to be lost itself does not: somebody else may be draining it.
     """
 
     hop: NextHop
@@ -94,7 +97,7 @@ def survey(table: Table, network: IPv6Network, own: Prefix) -> Survey:
     sole: defaultdict[NextHop, set[Prefix]] = defaultdict(set)
     for destination, route in used.items():
         carried[route.via].add(destination)
-        if all(other.via == route.via or other.refmetric > route.metric for other in ways[destination]):
+        if not any(_is_other_way(other, route) for other in ways[destination]):
             sole[route.via].add(destination)
     neighbours: defaultdict[Prefix, list[Link]] = defaultdict(list)
     unidentified = []
@@ -116,3 +119,7 @@ def survey(table: Table, network: IPv6Network, own: Prefix) -> Survey:
         starved=frozenset(ways.keys() - used.keys()),
         alone=not table.neighbours,
     )
+
+
+def _is_other_way(other: Route, route: Route) -> bool:
+    return other.via != route.via and other.refmetric <= route.metric and other.metric < DRAINED

@@ -57,7 +57,7 @@ CLOSE_TIME, REFRESH = 45.0, 300.0
 class Driver:
     """One `Mesh`, on a clock that the test moves."""
 
-    def __init__(self, memory: tuple[Prefix, ...] = (), **more: Any) -> None:
+    def __init__(self, memory: tuple[Prefix, ...] = (), seed: int = 1, **more: Any) -> None:
         self.now = 5000.0
         self.memory = {peer: endpoints(peer) for peer in memory}
         given = {
@@ -67,7 +67,7 @@ class Driver:
             "tunnel_refresh": REFRESH,
             "close_time": CLOSE_TIME,
         }
-        self.mesh = Mesh(Settings(**{**given, **more}), self.memory, Random(1))
+        self.mesh = Mesh(Settings(**{**given, **more}), self.memory, Random(seed))
 
     def tell(self, event: Event) -> list[Any]:
         return [a for a in self.mesh.handle(event, self.now) if not isinstance(a, EnsureSession)]

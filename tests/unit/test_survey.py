@@ -133,6 +133,16 @@ def test_a_way_back_through_ourselves_is_no_other_way() -> None:
     assert seen.sole_by("re6stnet2") == {B}
 
 
+def test_a_way_that_is_about_to_be_lost_is_no_other_way() -> None:
+    """Two nodes drain the two ways to D at one time: seven hellos were missed on each."""
+    babel = Babel()
+    babel.route(D, "fe80::d", "re6stnet1", 24576, 0)
+    babel.route(D, "fe80::b", "re6stnet2", 12288 + 192, 12288 + 96, installed=False)
+    assert babel.survey.sole_by("re6stnet1") == {D}
+    babel.route(D, "fe80::c", "re6stnet3", 6144, 96, installed=False)
+    assert babel.survey.sole_by("re6stnet1") == frozenset()
+
+
 def test_in_a_triangle_both_are_other_ways() -> None:
     babel = Babel()
     babel.route(D, "fe80::d", "re6stnet1", 96, 0)

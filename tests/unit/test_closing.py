@@ -1,0 +1,130 @@
+"""A tunnel that is drained costs nobody the way: whoever has no other one keeps it, before anything is lost."""
+
+from __future__ import annotations
+
+from ipaddress import IPv6Address
+from typing import Any
+
+import pytest
+
+from re6st.core.babel_lines import NextHop
+from re6st.core.closing import REMAKE_TIME, TRIES
+from re6st.core.mesh import (
+    AskClose,
+    CloseAllowed,
+    CloseTunnel,
+    DrainTunnel,
+    Phase,
+    TunnelsOutdated,
+    UndrainTunnel,
+)
+from re6st.core.prefix import Prefix
+from re6st.core.survey import Link
+from tests.unit.mesh_network import name
+from tests.unit.test_mesh import CLOSE_TIME, PEERS, REFRESH, REGISTRY, Driver
+
+P, Q = PEERS[:2]
+EVERYBODY = (REGISTRY, *PEERS)
+MUTED = 2.0
+"""Seconds of the drain until the link is about to be lost."""
+
+
+def sees(node: Driver, lost: tuple[Prefix, ...] = (), sole: tuple[Prefix, ...] = (), **carried: Any) -> list[Any]:
+    """What goes over the tunnels to `p` and `q`, and that nobody but `lost` is out of reach."""
+    links = {
+        peer: (Link(NextHop(IPv6Address("fe80::1"), name(peer)), frozenset(carried.get(word, ())), frozenset(sole)),)
+        for peer, word in ((P, "p"), (Q, "q"))
+    }
+    alive = frozenset((name(P), name(Q)))
+    return node.sees(*(peer for peer in EVERYBODY if peer not in lost), neighbours=links, alive=alive)
+
+
+@pytest.fixture
+def node() -> Driver:
+    """One that has begun to drain its tunnel to Q, over which Q alone is reached."""
+    node = Driver(client_count=2, drain_time=MUTED)
+    node.up(P, Q)
+    sees(node, p=EVERYBODY, q=[Q])
+    assert node.wait(REFRESH + 1) == [DrainTunnel(Q)]
+    assert node.mesh.draining
+    return node
+
+
+def test_before_the_link_is_lost_it_is_taken_back_if_somebody_has_no_other_way(node: Driver) -> None:
+    """Two nodes may drain the last two ways between two halves of a network: both costs grow, neither has the other."""
+    assert sees(node, p=[P], q=[Q], sole=(Q,)) == [], "the cost rises still"
+    assert node.wait(MUTED) == [UndrainTunnel(Q)]
+    assert node.phase(Q) is Phase.UP
+    assert not node.mesh.draining
+
+
+def test_what_has_another_way_is_waited_for(node: Driver) -> None:
+    assert sees(node, p=[P], q=[Q]) == []
+    assert node.wait(MUTED + 2) == []
+    assert sees(node, p=[P, Q]) == [AskClose(Q)]
+
+
+def test_what_came_to_the_tunnel_while_it_was_drained_counts_too(node: Driver) -> None:
+    late = PEERS[9]
+    assert sees(node, p=[P], q=[Q, late]) == []
+    assert sees(node, p=[P], q=[Q], lost=(late,)) == [UndrainTunnel(Q)]
+
+
+def test_the_peer_itself_must_be_reached_even_if_nothing_went_through_the_tunnel() -> None:
+    node = Driver(client_count=2, drain_time=MUTED)
+    node.up(P, Q)
+    sees(node, p=EVERYBODY)
+    assert node.wait(REFRESH + 1)[:2] == [DrainTunnel(Q), AskClose(Q)]
+    assert sees(node, lost=(Q, *PEERS[5:])) == [UndrainTunnel(Q)]
+
+
+def test_a_tunnel_that_is_used_again_while_the_peer_is_asked_is_kept(node: Driver) -> None:
+    assert sees(node, p=[P, Q]) == [AskClose(Q)]
+    assert sees(node, p=[P], q=[Q]) == [UndrainTunnel(Q)]
+    assert node.tell(CloseAllowed(Q)) == []
+    assert node.phase(Q) is Phase.UP
+
+
+def test_it_is_not_drained_again_for_a_while_and_later_for_a_longer_one(node: Driver) -> None:
+    pauses = []
+    for _ in range(4):
+        began = node.now
+        sees(node, p=[P], q=[Q], lost=(Q,))
+        assert node.phase(Q) is Phase.UP
+        # P leads to the registry's node alone.
+        sees(node, p=EVERYBODY, q=[Q])
+        node.mesh.tunnels[P].rests = float("inf")
+        while DrainTunnel(Q) not in node.wait(1):
+            assert node.now < began + 40 * REFRESH
+        pauses.append(node.now - began)
+    assert pauses[0] > REFRESH
+    assert pauses == sorted(pauses)
+    assert pauses[-1] > 3 * pauses[0]
+
+
+def test_two_nodes_do_not_try_it_again_in_step() -> None:
+    def pause(seed: int) -> float:
+        node = Driver(seed=seed, client_count=2)
+        node.up(P, Q)
+        sees(node, p=EVERYBODY, q=[Q])
+        assert node.wait(REFRESH + 1) == [DrainTunnel(Q)]
+        sees(node, p=[P], q=[Q], lost=(Q,))
+        return node.mesh.tunnels[Q].rests - node.now
+
+    assert len({pause(seed) for seed in range(5)}) == 5
+
+
+def test_while_babeld_is_away_nobody_is_lost(node: Driver) -> None:
+    node.sees(running=False)
+    assert node.phase(Q) is Phase.UP
+    assert node.mesh.tunnels[Q].rests < node.now
+
+
+def test_an_outdated_tunnel_is_drained_some_times_before_it_is_cut() -> None:
+    node = Driver(client_count=1, memory=(P,), drain_time=MUTED)
+    node.up(P)
+    sees(node, p=[P], sole=(P,))
+    node.tell(TunnelsOutdated(frozenset({P})))
+    actions = node.wait(CLOSE_TIME + TRIES * (2 * REMAKE_TIME + MUTED + 2))
+    kinds = [type(action) for action in actions if isinstance(action, DrainTunnel | UndrainTunnel | CloseTunnel)]
+    assert kinds == [*[DrainTunnel, UndrainTunnel] * TRIES, CloseTunnel]
