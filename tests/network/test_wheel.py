@@ -26,13 +26,15 @@ def run(*argv: str | Path, cwd: Path) -> str:
 
 def test_wheel_and_source_are_complete_and_run(tmp_path: Path) -> None:
     run(sys.executable, "-m", "build", "--outdir", tmp_path, ROOT, cwd=tmp_path)  # the wheel is made from the sdist
+    run(sys.executable, "-m", "twine", "check", "--strict", *tmp_path.iterdir(), cwd=tmp_path)
     [source], [wheel] = tmp_path.glob("*.tar.gz"), tmp_path.glob("*.whl")
     files = [path.relative_to(ROOT) for path in (ROOT / "re6st").rglob("*") if path.is_file()]
     ours = {str(path) for path in files if path.suffix != ".pyc"}
     assert ours <= set(zipfile.ZipFile(wheel).namelist())
     with tarfile.open(source) as archive:
         held = {name.partition("/")[2] for name in archive.getnames()}
-    assert ours | {"run", "daemon/re6stnet.service", "debian/rules", "tests/conftest.py"} <= held
+    tracked = run("git", "-c", f"safe.directory={ROOT}", "ls-files", cwd=ROOT).split()
+    assert {name for name in tracked if not name.startswith(".") and (ROOT / name).exists()} <= held
 
     place = tmp_path / "venv"
     run(sys.executable, "-m", "venv", place, cwd=tmp_path)
@@ -44,6 +46,7 @@ def test_wheel_and_source_are_complete_and_run(tmp_path: Path) -> None:
     for command in COMMANDS:
         assert run(place / "bin" / command, "--version", cwd=tmp_path).startswith(f"{command} {__version__} ")
         assert (place / "share/bash-completion/completions" / command).exists()
+    assert (place / "share/doc/re6stnet/examples/prometheus/alerts.yml").exists()
     where = run(python, "-c", "import re6st; print(re6st.__file__)", cwd=tmp_path)
     assert where.startswith(str(packages))
     made = run(place / "bin/re6st-registry", "init", "--network", "fd42::/48", "-d", tmp_path / "etc", cwd=tmp_path)
