@@ -11,7 +11,6 @@ import contextlib
 import logging
 import os
 import random
-import shutil
 import signal
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
@@ -36,10 +35,11 @@ def find_program(name: str, remedy: str = "") -> str:
 
     `remedy` is for one that Debian has no package of.
     """
-    path = shutil.which(name) or shutil.which(name, path="/usr/local/sbin:/usr/sbin:/sbin")
-    if path is None:
-        raise MissingProgram(f"{name}: program not found. {remedy or f'Install it (Debian: apt install {name}).'}")
-    return path
+    for directory in (*os.get_exec_path(), "/usr/local/sbin", "/usr/sbin", "/sbin"):
+        path = os.path.join(directory, name)
+        if os.path.isfile(path) and os.access(path, os.X_OK):
+            return path
+    raise MissingProgram(f"{name}: program not found. {remedy or f'Install it (Debian: apt install {name}).'}")
 
 
 class Backoff:
