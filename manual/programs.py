@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from re6st.cli import conf, node, registry_admin, registry_config, registry_init, status
+from re6st.cli import conf, conf_words, node, registry_admin, registry_config, registry_init, status
 
 OPTION_FILE = (
     "An argument @FILE stands for the options in a file: one on each line, without its dashes, its values split as a "
@@ -100,12 +100,17 @@ def _conf() -> Program:
             "re6st-conf fetches the certificate of a network's authority, makes a private key that never leaves the "
             "machine, gets a certificate from the registry, and writes a sample configuration for re6stnet(8). "
             "Nothing is written before the authority is checked, and each file is written whole or not at all.",
-            "Run again, it uses the key that is there, so the machine keeps its subnet where the registry allows it.",
+            "Run again, it uses the key that is there, and gets another subnet.",
+            "With a word, it looks at the files of a machine that has enrolled, or gets it another certificate or key.",
         ),
-        files=(("ca.crt, cert.crt, cert.key, re6stnet.conf", "in the directory it works in, /etc/re6stnet as a rule"),),
+        words={name: conf_words.make_parser_of(name) for name in conf_words.WORDS},
+        files=(
+            ("ca.crt, cert.crt, cert.key, re6stnet.conf", "in the directory it works in, /etc/re6stnet as a rule"),
+            ("cert.key.next, cert.crt.next", "of a change of key that was not finished: rekey does"),
+        ),
         statuses=(
             ("0", "done; with --is-needed: the network is out of reach"),
-            ("1", "failed, or another authority than expected; with --is-needed: the machine is inside"),
+            ("1", "failed, or something is wrong (show); with --is-needed: the machine is inside"),
             ("2", "wrong options"),
             ("3", "the registry is out of reach"),
             ("5", "the registry refuses"),
@@ -115,6 +120,8 @@ def _conf() -> Program:
                 "re6st-conf --join 'https://re6st.example.com/#sha256:3f9a...,token=qwertzui'",
                 "with the line that the operator of the network sent",
             ),
+            ("re6st-conf show", "look at certificates and key, and what is wrong with them"),
+            ("re6st-conf rekey", "have another key for the same subnet, and the old one refused"),
         ),
     )
 

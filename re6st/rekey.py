@@ -13,12 +13,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from datetime import UTC, datetime
+from http import HTTPStatus
 
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import rsa
 
 from re6st import cert
-from re6st.client import RegistryClient, RegistryKeyError
+from re6st.client import RegistryClient, RegistryKeyError, RegistryRefused
 from re6st.plan import Files
 
 
@@ -35,7 +36,12 @@ async def change_key(url: str, files: Files, *, keep_old: bool = False) -> cert.
         key = await asyncio.to_thread(cert.new_key, identity.trust.key_size)
         cert.write_private(beside, cert.key_to_pem(key), owner=files.key)
     if identity.key.public_key() != key.public_key():
-        new = await _certificate(url, identity, key, begun)
+        try:
+            new = await _certificate(url, identity, key, begun)
+        except RegistryRefused as error:
+            if error.status == HTTPStatus.BAD_REQUEST and not begun:  # it does not know the call
+                beside.unlink()
+            raise
         identity = cert.Identity(identity.trust, new, key)
         _put_into_place(files, identity)
     if not keep_old:

@@ -1,4 +1,4 @@
-"""re6st-conf: enrol this machine at a registry (wire.md 11.4).
+"""re6st-conf: enrol this machine at a registry (wire.md 11.4). Its words, for one that has enrolled: conf_words.py.
 
 Leaves ca.crt, cert.key, cert.crt and a sample re6stnet.conf in a directory. Nothing is written before the CA is
 checked, every file is written whole or not at all, and what may stop us (subject, key, disk) comes before the token is
@@ -16,7 +16,7 @@ import re
 import shlex
 import socket
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from ipaddress import IPv6Address, IPv6Network
@@ -40,6 +40,9 @@ CA, KEY, CERT, CONF = "ca.crt", "cert.key", "cert.crt", "re6stnet.conf"
 
 FAILED, USAGE, UNREACHABLE, REFUSED, INTERRUPTED = 1, 2, 3, 5, 130
 """Exit codes beside 0. A CA that does not match its fingerprint and an unknown token are 1 (wire.md 11.4)."""
+
+TOKEN_LIMIT = 4096
+"""Characters of a token's file that are looked at."""
 
 _ADVICE = {"email": "give --token or --anonymous", "token": "run again with --token"}
 
@@ -94,6 +97,8 @@ class Options:
     token: str | None = None
     """Empty: anonymous. None: ask for one by mail."""
     location: str = ""
+    interactive: bool = True
+    """May ask on the terminal, if there is one."""
 
 
 # --- the command line ---
@@ -104,8 +109,9 @@ def make_parser() -> OptionParser:
     parser = OptionParser(
         PROGRAM,
         "Enrol this machine: fetch the CA, make a key, get a certificate, write a sample configuration.",
-        f"example:\n  {PROGRAM} --join 'https://re6st.example.com/#sha256:3f9a...,token=qwertzui'",
-        "%(prog)s OPTION ...",
+        f"example:\n  {PROGRAM} --join 'https://re6st.example.com/#sha256:3f9a...,token=qwertzui'\n\n"
+        f"Later: {PROGRAM} show|renew|rekey, each with --help.",
+        "%(prog)s OPTION ...\n       %(prog)s show|renew|rekey [OPTION ...]",
     )
     add = parser.add_argument_group("the network").add_argument
     add("--join", metavar="URL#ALG:HEX,token=TOKEN", help="registry, fingerprint and token in one paste")
@@ -113,8 +119,10 @@ def make_parser() -> OptionParser:
     add("--fingerprint", metavar="ALG:HEX", help="expected fingerprint of the CA, e.g. sha256:3f9a...")
     add = parser.add_argument_group("who may join").add_argument
     add("--token", metavar="TOKEN", help="token you received")
+    add("--token-file", metavar="FILE", help="file with the token; -: standard input")
     add("--email", metavar="EMAIL", help="where the registry mails a token to")
     add("--anonymous", action="store_true", help="no token: the registry may give a longer prefix")
+    add("--non-interactive", action="store_true", help="never ask; without a terminal nothing is asked anyway")
     add = parser.add_argument_group("the certificate").add_argument
     add("-d", "--dir", metavar="DIR", type=Path, default=Path(), help="where to work (default: current directory)")
     add(
@@ -156,8 +164,12 @@ def _options(values: argparse.Namespace) -> Options:
                 fingerprint = item
     if not registry:
         raise ConfError("the following arguments are required: --registry")
-    if values.anonymous and (values.email or token is not None):
-        raise ConfError("--anonymous conflicts with --email and --token")
+    if values.anonymous and (values.email or token is not None or values.token_file):
+        raise ConfError("--anonymous conflicts with --email, --token and --token-file")
+    if values.token_file and token is not None:
+        raise ConfError("--token-file: there is another token, of --token or --join")
+    if values.token_file:
+        token = read_token(values.token_file)
     if token is not None and not token.strip():
         raise ConfError("the token is empty: use --anonymous to enrol without one")
     if values.location and not re.fullmatch(r"[A-Z]{2},[A-Z]{2}", values.location):
@@ -176,7 +188,25 @@ def _options(values: argparse.Namespace) -> Options:
         email=values.email,
         token="" if values.anonymous else token.strip() if token else None,
         location=values.location,
+        interactive=not values.non_interactive,
     )
+
+
+def read_token(name: str) -> str:
+    """The token in a file, or on standard input (`-`). Raises ConfError."""
+    try:
+        if name == "-":
+            text = sys.stdin.read(TOKEN_LIMIT)
+        else:
+            with open(name, encoding="utf-8") as file:
+                text = file.read(TOKEN_LIMIT)
+    except OSError as error:
+        raise ConfError(f"--token-file {name}: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise ConfError(f"--token-file {name}: not a text") from None
+    if len(text.split()) != 1:
+        raise ConfError(f"--token-file {name}: one token wanted, found {len(text.split())} words")
+    return text.strip()
 
 
 def _field(key: str, value: str) -> tuple[x509.ObjectIdentifier, str]:
@@ -207,7 +237,7 @@ async def enrol(options: Options) -> int:
     if options.fingerprint is None:
         check_known_ca(options.directory / CA, trust.ca)
         shown = Fingerprint.of(trust.ca)
-        _warn(f"the CA is not checked without --fingerprint. Compare with what its operator says: {shown}")
+        warn(f"the CA is not checked without --fingerprint. Compare with what its operator says: {shown}")
     if options.ca_only:
         save_ca(options.directory / CA, trust)
     else:
@@ -219,18 +249,18 @@ async def _enrol(client: RegistryClient, trust: cert.Trust, options: Options) ->
     directory = options.directory
     fields = subject_fields(directory / CERT, options.fields)
     key = load_key(directory / KEY, trust)
-    token = options.token if options.token is not None else await ask_token(client, options.email)
+    token = options.token if options.token is not None else await ask_token(client, options.email, options.interactive)
     save_ca(directory / CA, trust)
     if key is None:
         key = await make_key(directory / KEY, trust)
     else:
-        _say("Key", f"existing one used again, {directory / KEY}")
-    _say("Request", f"{'certificate' if token else 'anonymous certificate'} from {client.url} ...")
+        say("Key", f"existing one used again, {directory / KEY}")
+    say("Request", f"{'certificate' if token else 'anonymous certificate'} from {client.url} ...")
     try:
         new = await client.request_certificate(token, cert.new_request(key, fields), options.location)
     except RegistryError as error:
         if options.token is None:
-            _warn(f"when trying again, use the same token: --token {token}")
+            warn(f"when trying again, use the same token: --token {token}")
         if not token and isinstance(error, RegistryRefused) and error.status == 403:
             message = f"registry {client.url} takes no anonymous enrolment. Ask its operator for a token."
             raise ConfError(message, REFUSED) from None
@@ -245,8 +275,8 @@ async def _enrol(client: RegistryClient, trust: cert.Trust, options: Options) ->
     save_sample(directory / CONF, options)
     service = f"systemctl enable --now re6stnet && {STATUS} wait"
     by_hand = f"cd {shlex.quote(str(directory.absolute()))} && re6stnet @{CONF}"
-    _say("Next", service if directory.absolute() == SERVICE_DIRECTORY else by_hand)
-    _say("Subnet", f"{subnet(trust.network, prefix)} (CN={prefix.cn})")
+    say("Next", service if directory.absolute() == SERVICE_DIRECTORY else by_hand)
+    say("Subnet", f"{subnet(trust.network, prefix)} (CN={prefix.cn})")
 
 
 def check_ca(ca: x509.Certificate, expected: Fingerprint | None) -> cert.Trust:
@@ -307,9 +337,9 @@ def load_key(path: Path, trust: cert.Trust) -> rsa.RSAPrivateKey | None:
     return key
 
 
-async def ask_token(client: RegistryClient, email: str | None) -> str:
+async def ask_token(client: RegistryClient, email: str | None, interactive: bool = True) -> str:
     """Have a token mailed and ask for it on the terminal. Raises ConfError, RegistryError."""
-    email = email or _ask("email", "Your email address: ", USAGE)
+    email = email or _ask("email", "Your email address: ", USAGE, interactive)
     try:
         await client.request_token(email)
     except RegistryRefused as error:
@@ -319,18 +349,19 @@ async def ask_token(client: RegistryClient, email: str | None) -> str:
             f"registry {client.url} takes no enrolment by mail. Ask its operator for a token, or try --anonymous.",
             REFUSED,
         ) from None
-    _say("Token", f"mailed to {email}")
-    return _ask("token", "The token you received: ", FAILED)
+    say("Token", f"mailed to {email}")
+    return _ask("token", "The token you received: ", FAILED, interactive)
 
 
-def _ask(what: str, prompt: str, code: int) -> str:
-    """Ask on the terminal; never without one. Raises ConfError."""
+def _ask(what: str, prompt: str, code: int, interactive: bool) -> str:
+    """Ask on the terminal, where there is one and we may. Raises ConfError."""
     try:
-        answer = input(prompt).strip() if sys.stdin.isatty() else ""
+        answer = input(prompt).strip() if interactive and sys.stdin.isatty() else ""
     except EOFError:
         answer = ""
     if not answer:
-        raise ConfError(f"no {what}, and no terminal to ask for it: {_ADVICE[what]}.", code)
+        why = "no terminal to ask for it" if interactive else "not to be asked for (--non-interactive)"
+        raise ConfError(f"no {what}, and {why}: {_ADVICE[what]}.", code)
     return answer
 
 
@@ -351,13 +382,13 @@ def check_issued(new: x509.Certificate, trust: cert.Trust, key: rsa.RSAPrivateKe
 def save_ca(path: Path, trust: cert.Trust) -> None:
     cert.replace_file(path, cert.to_pem(trust.ca))
     end = trust.ca.not_valid_after_utc
-    _say("CA", f'"{_name(trust.ca)}", network {trust.network}, valid until {end:%Y-%m-%d}, in {path}')
+    say("CA", f'"{_name(trust.ca)}", network {trust.network}, valid until {end:%Y-%m-%d}, in {path}')
 
 
 async def make_key(path: Path, trust: cert.Trust) -> rsa.RSAPrivateKey:
     key = await asyncio.to_thread(cert.new_key, trust.key_size)
     cert.write_private(path, cert.key_to_pem(key))
-    _say("Key", f"new RSA-{trust.key_size} in {path}: back it up, whoever loses it loses the subnet")
+    say("Key", f"new RSA-{trust.key_size} in {path}: back it up, whoever loses it loses the subnet")
     return key
 
 
@@ -366,24 +397,24 @@ def save_cert(path: Path, new: x509.Certificate, trust: cert.Trust) -> None:
     try:
         cert.replace_file(path, cert.to_pem(new))
     except OSError:
-        _warn(f"{path} cannot be written. The token is spent, so save this certificate there yourself:")
+        warn(f"{path} cannot be written. The token is spent, so save this certificate there yourself:")
         print(cert.to_pem(new).decode("ascii"))
         raise
     end = new.not_valid_after_utc
     renewal = end - cert.RENEW_BEFORE
-    _say("Cert", f"valid until {end:%Y-%m-%dT%H:%MZ}, renewed by itself from {renewal:%Y-%m-%d} on, in {path}")
+    say("Cert", f"valid until {end:%Y-%m-%dT%H:%MZ}, renewed by itself from {renewal:%Y-%m-%d} on, in {path}")
     try:
         trust.check_own(new, datetime.now(UTC))
     except cert.CertError as error:
-        _warn(f"{path}: {error}")
+        warn(f"{path}: {error}")
 
 
 def save_sample(path: Path, options: Options) -> None:
     if path.exists():
-        _say("Config", f"existing one left as it is, {path}")
+        say("Config", f"existing one left as it is, {path}")
     else:
         cert.replace_file(path, sample_configuration(options).encode())
-        _say("Config", f"sample written, {path}")
+        say("Config", f"sample written, {path}")
 
 
 def sample_configuration(options: Options) -> str:
@@ -411,11 +442,11 @@ _SAMPLES = """
 # --- words ---
 
 
-def _say(what: str, text: str) -> None:
+def say(what: str, text: str) -> None:
     print(f"{what:<8} {text}", flush=True)
 
 
-def _warn(text: str) -> None:
+def warn(text: str) -> None:
     print(f"{PROGRAM}: warning: {text}", file=sys.stderr, flush=True)
 
 
@@ -426,23 +457,33 @@ def _name(ca: x509.Certificate) -> str:
     return "".join(c if c.isprintable() else "?" for c in text[:64])
 
 
+def carry_out(program: str, work: Callable[[], int], directory: Path) -> int:
+    """Do it, and end the program with one line and its exit code where that fails."""
+    try:
+        return work()
+    except RegistryUnreachable as error:
+        fail(program, str(error), UNREACHABLE)
+    except RegistryRefused as error:
+        fail(program, str(error), REFUSED)
+    except ConfError as error:
+        fail(program, str(error), error.code)
+    except (RegistryError, cert.CertError) as error:
+        fail(program, str(error))
+    except OSError as error:
+        fail(program, f"{error.filename or directory}: {error.strerror or error}")
+    except KeyboardInterrupt:
+        fail(program, "interrupted", INTERRUPTED)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command; its exit code."""
-    options = parse(arguments)
-    try:
-        return asyncio.run(enrol(options))
-    except RegistryUnreachable as error:
-        fail(PROGRAM, str(error), UNREACHABLE)
-    except RegistryRefused as error:
-        fail(PROGRAM, str(error), REFUSED)
-    except ConfError as error:
-        fail(PROGRAM, str(error), error.code)
-    except (RegistryError, cert.CertError) as error:
-        fail(PROGRAM, str(error))
-    except OSError as error:
-        fail(PROGRAM, f"{error.filename or options.directory}: {error.strerror or error}")
-    except KeyboardInterrupt:
-        fail(PROGRAM, "interrupted", INTERRUPTED)
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    if words and words[0][:1] not in ("-", ""):
+        from re6st.cli import conf_words
+
+        return conf_words.main(words)
+    options = parse(words)
+    return carry_out(PROGRAM, lambda: asyncio.run(enrol(options)), options.directory)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import re
 import subprocess
 import sys
@@ -401,6 +402,47 @@ def test_without_terminal_nothing_is_asked(
     assert names(here) == []
 
 
+def test_nothing_is_asked_of_who_does_not_want_to_be(
+    run: RunConf, registry: Registry, terminal: Callable[..., list[str]], here: Path
+) -> None:
+    prompts = terminal("alice@example.org", TOKEN)
+    assert run("--non-interactive").code == 2
+    result = run("--non-interactive", "--email", "alice@example.org")
+    assert result.code == 1
+    assert "(--non-interactive): run again with --token" in result.err
+    assert prompts == []
+    assert names(here) == []
+
+
+def test_a_token_in_a_file(
+    run: RunConf,
+    registry: Registry,
+    here: Path,
+    tmp_path: Path,
+    key: rsa.RSAPrivateKey,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    save_key(here, key)
+    file = tmp_path / "token"
+    file.write_text(f"\n{TOKEN}\n")
+    assert run("--non-interactive", "--token-file", str(file)).code == 0
+    assert registry.calls[-1][1]["token"] == TOKEN
+    monkeypatch.setattr("sys.stdin", io.StringIO(f"{TOKEN}\n"))
+    assert run("--join", f"{registry.url}#sha256:{registry.fingerprint}", "--token-file", "-", url="").code == 0
+    assert registry.calls[-1][1]["token"] == TOKEN
+
+
+@pytest.mark.parametrize("content", [b"", b"one two", b"\xff\xfe", None])
+def test_a_token_file_that_is_none(run: RunConf, registry: Registry, tmp_path: Path, content: bytes | None) -> None:
+    file = tmp_path / "token"
+    if content is not None:
+        file.write_bytes(content)
+    result = run("--token-file", str(file))
+    assert result.code == 2
+    assert f"--token-file {file}: " in result.err
+    assert registry.methods == []
+
+
 @pytest.mark.parametrize(("answer", "code"), [("", 1), (EOFError, 1), (KeyboardInterrupt, 130)])
 def test_no_answer_at_the_prompt(
     run: RunConf, terminal: Callable[..., list[str]], here: Path, answer: str | type[BaseException], code: int
@@ -436,6 +478,8 @@ def test_anonymous_enrolment_is_closed(run: RunConf, registry: Registry, here: P
         ["--anonymous", "--token", "x"],
         ["--anonymous", "--email", "a@example.org"],
         ["--token", " "],
+        ["--anonymous", "--token-file", "x"],
+        ["--token", "x", "--token-file", "x"],
         ["--anonymous", "-r", "CN", "1/16"],
         ["--anonymous", "-r", "commonName", ""],
         ["--anonymous", "-r", "serialNumber", "5"],

@@ -1,0 +1,66 @@
+"""Where the files of an enrolled machine are, and its registry: what re6stnet.conf says, else the usual names."""
+
+from __future__ import annotations
+
+import contextlib
+import shlex
+from dataclasses import dataclass
+from pathlib import Path
+
+from re6st.cli.conf import CA, CERT, CONF, KEY, SERVICE_DIRECTORY, ConfError
+from re6st.cli.options import FILE_LIMIT
+from re6st.plan import Files
+
+OPTIONS = ("registry", "ca", "cert", "key")
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A directory with the files of a node."""
+
+    directory: Path
+    files: Files
+    url: str | None
+    """Of the registry."""
+
+    @property
+    def registry(self) -> str:
+        """Raises ConfError."""
+        if self.url is None:
+            raise ConfError(f"{self.directory / CONF}: no registry in it. Give --registry.")
+        return self.url
+
+
+def find(directory: Path | None, registry: str | None) -> Place:
+    """The files in a directory: by default in this one, if there are any, else where the service has them.
+
+    Raises ConfError.
+    """
+    if directory is None:
+        here = any(Path(name).exists() for name in (CONF, CERT, CA))
+        directory = Path() if here else SERVICE_DIRECTORY
+    said = read_options(directory / CONF)
+    files = Files(*(directory / said.get(option, name) for option, name in (("ca", CA), ("cert", CERT), ("key", KEY))))
+    if not any(path.exists() for path in (files.ca, files.cert, files.key)):
+        raise ConfError(f"{directory}: no certificates there. Name their directory with --dir, or enrol first.")
+    return Place(directory, files, registry or said.get("registry"))
+
+
+def read_options(path: Path) -> dict[str, str]:
+    """What an option file of re6stnet says of files and registry; nothing if there is none. Raises ConfError."""
+    try:
+        with path.open(encoding="utf-8") as file:
+            text = file.read(FILE_LIMIT)
+    except FileNotFoundError:
+        return {}
+    except OSError as error:
+        raise ConfError(f"{path}: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise ConfError(f"{path}: not in UTF-8") from None
+    found = {}
+    for line in text.splitlines():
+        with contextlib.suppress(ValueError):  # re6stnet complains about the others
+            match shlex.split(line, comments=True):
+                case [option, value] if option in OPTIONS:
+                    found[option] = value
+    return found

@@ -1,0 +1,85 @@
+"""`re6st-conf renew` and `rekey`: another certificate, or another key too (wire.md 2.3, docs/protocol.md)."""
+
+from __future__ import annotations
+
+import time
+from datetime import UTC, datetime, timedelta
+from http import HTTPStatus
+
+from cryptography import x509
+
+from re6st import cert, renewal
+from re6st.cli.conf import REFUSED, ConfError, say
+from re6st.cli.conf_files import Place
+from re6st.client import RegistryClient, RegistryKeyError, RegistryRefused
+from re6st.core.prefix import subnet
+from re6st.core.words import away
+from re6st.rekey import change_key
+
+_TAKEN_OVER = "where re6stnet runs, it goes on with it within seconds"
+
+
+async def renew(place: Place, within: int, *, force: bool) -> int:
+    """Ask for new certificates if those here end in `within` seconds, or in any case. Returns the exit code.
+
+    Raises ConfError, RegistryError, CertError, OSError.
+    """
+    files, now = place.files, datetime.now(UTC)
+    identity = cert.Identity.load(files.ca, files.cert, files.key, now)
+
+    def ends(certificate: x509.Certificate, within: timedelta) -> bool:
+        return certificate.not_valid_after_utc - within < now
+
+    span, changed = timedelta(seconds=within), False
+    client = RegistryClient(place.registry, identity)
+    if force or ends(identity.trust.ca, span):
+        if (with_ca := await renewal.renew_ca(client, identity)) is not None:
+            identity = client.identity = with_ca
+            cert.replace_file(files.ca, cert.to_pem(identity.trust.ca))
+            changed = True
+        say("CA", f"{'new, ' if changed else ''}{_until(identity.trust.ca)}, in {files.ca}")
+    if force or ends(identity.cert, span):
+        if (renewed := await renewal.renew(client, identity)) is not None:
+            cert.replace_file(files.cert, cert.to_pem(renewed.cert))
+            identity, changed = renewed, True
+            say("Cert", f"new, serial {identity.cert.serial_number}, {_until(identity.cert)}, in {files.cert}")
+        elif ends(identity.cert, cert.RENEW_BEFORE):
+            raise ConfError(
+                f"registry {client.url} gives the certificate back as it is, {_until(identity.cert)}: "
+                "its clock or ours is wrong. Tell its operator."
+            )
+    if changed:
+        say("Node", _TAKEN_OVER)
+    else:
+        first = identity.cert.not_valid_after_utc - cert.RENEW_BEFORE
+        say("Cert", f"{_until(identity.cert)}; not renewed before {first:%Y-%m-%d}: nothing to do")
+    return 0
+
+
+async def rekey(place: Place, *, keep_old: bool) -> int:
+    """Change the key, or finish that. Returns the exit code. Raises ConfError, RegistryError, CertError, OSError."""
+    files, url = place.files, place.registry
+    old = cert.load_pem(cert.read_file(files.cert), str(files.cert))
+    say("Request", f"certificate for another key from {RegistryClient(url).url} ...")
+    try:
+        new = await change_key(url, files, keep_old=keep_old)
+    except RegistryKeyError as error:
+        raise ConfError(f"{error} If it was not you who changed it, tell the operator.", REFUSED) from None
+    except RegistryRefused as error:
+        if error.status != HTTPStatus.BAD_REQUEST:
+            raise
+        cause = "it is of an older version, or of another software. The key is the one of before."
+        raise ConfError(f"registry {RegistryClient(url).url} cannot change a key: {cause}", REFUSED) from None
+    say("Key", f"new RSA-{new.key.key_size} in {files.key}: back it up, the copy of the old one is of no use now")
+    say("Cert", f"new, serial {new.cert.serial_number}, {_until(new.cert)}, in {files.cert}")
+    fate = f"accepted as long as it is valid, {_until(old)}" if keep_old else "refused by the whole network from now on"
+    if old.serial_number != new.cert.serial_number:
+        say("Old", f"serial {old.serial_number} is {fate}")
+    say("Node", _TAKEN_OVER)
+    say("Subnet", f"{subnet(new.trust.network, new.prefix)} (CN={new.prefix.cn}), as before")
+    return 0
+
+
+def _until(certificate: x509.Certificate) -> str:
+    end = certificate.not_valid_after_utc
+    return f"valid until {end:%Y-%m-%dT%H:%MZ} ({away(end.timestamp(), time.time())})"

@@ -1,0 +1,156 @@
+"""`re6st-conf show`: what the certificates and the key of this machine are, and what is wrong with them."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import stat
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any, TypeVar
+
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import rsa
+
+from re6st import cert
+from re6st.cert_report import describe
+from re6st.cli.conf import FAILED, say
+from re6st.cli.conf_files import Place
+from re6st.client import RegistryError, parse_url
+from re6st.core.report import CERTIFICATE_WARNING
+from re6st.core.words import away
+
+SCHEMA = 1
+"""Counts up when a field of the JSON changes its meaning or goes."""
+
+T = TypeVar("T")
+
+
+@dataclass(slots=True)
+class Found:
+    """What can be read, and what is wrong."""
+
+    ca: x509.Certificate | None = None
+    own: x509.Certificate | None = None
+    key: rsa.RSAPrivateKey | None = None
+    registry: str | None = None
+    """Its URL, without user and password."""
+    certificate: Mapping[str, Any] | None = None
+    """What the two say; see cert_report.py."""
+    problems: list[str] = field(default_factory=list)
+
+    @property
+    def matches(self) -> bool | None:
+        """Whether the key belongs to the certificate."""
+        return None if self.key is None or self.own is None else self.key.public_key() == self.own.public_key()
+
+
+def show(place: Place, options: argparse.Namespace) -> int:
+    """Print it. Returns the exit code, FAILED when something is wrong."""
+    now = datetime.now(UTC)
+    found = look(place, now)
+    record = report(place, found, now)
+    if options.json:
+        print(json.dumps(record, indent=2))
+    else:
+        _print(place, record, now.timestamp())
+    return FAILED if found.problems else 0
+
+
+def look(place: Place, now: datetime) -> Found:
+    """Read the files, and see whether they fit each other and the time."""
+    found, files = Found(), place.files
+    wrong = found.problems.append
+
+    def read(load: Callable[[], T]) -> T | None:
+        try:
+            return load()
+        except cert.CertError as error:
+            wrong(str(error))
+        return None
+
+    ca = found.ca = read(lambda: cert.load_pem(cert.read_file(files.ca), str(files.ca)))
+    own = found.own = read(lambda: cert.load_pem(cert.read_file(files.cert), str(files.cert)))
+    found.key = read(lambda: cert.load_private_key(cert.read_file(files.key), str(files.key)))
+    if ca is not None:
+        found.problems += _dates(str(files.ca), ca, now)
+    if own is not None:
+        found.problems += _dates(str(files.cert), own, now)
+    if ca is not None and own is not None:
+        trust = read(lambda: cert.Trust(ca))
+        if trust is None:
+            pass
+        elif not trust.signed(own):
+            wrong(f"{files.cert} is not by the CA in {files.ca}: one of the two is of another network")
+        else:
+            found.certificate = read(lambda: describe(ca, own))
+    if place.url is not None:
+        try:
+            found.registry = str(parse_url(place.url))
+        except RegistryError as error:
+            wrong(str(error))
+    begun = files.key.with_name(files.key.name + cert.NEXT).exists()
+    if found.matches is False and not begun:
+        wrong(f"{files.key} does not belong to {files.cert}: restore the key from its backup, or enrol again")
+    if begun:
+        wrong("a change of key was begun and not finished: re6st-conf rekey finishes it")
+    if files.key.exists() and (mode := stat.S_IMODE(files.key.stat().st_mode)) & 0o077:
+        wrong(f"{files.key} may be read by others (mode {mode:04o}): chmod 600 {files.key}")
+    return found
+
+
+def _dates(name: str, certificate: x509.Certificate, now: datetime) -> list[str]:
+    start, end = certificate.not_valid_before_utc, certificate.not_valid_after_utc
+    if now < start:
+        return [f"{name}: valid from {start:%Y-%m-%dT%H:%MZ}, but it is {now:%Y-%m-%dT%H:%MZ} here: set the clock"]
+    left = (end - now).total_seconds()
+    if left > CERTIFICATE_WARNING:
+        return []
+    when = away(end.timestamp(), now.timestamp())
+    return [f"{name}: {'ends' if left > 0 else 'ended'} {when}, and was not renewed: try re6st-conf renew"]
+
+
+def report(place: Place, found: Found, now: datetime) -> dict[str, Any]:
+    """The same as a record; docs/join.md describes it."""
+    own = found.own
+    days = None if own is None else (own.not_valid_after_utc - now).days
+    key = None if found.key is None else {"bits": found.key.key_size, "matches": found.matches}
+    files = {name: str(getattr(place.files, name)) for name in ("ca", "cert", "key")}
+    return {
+        "schema": SCHEMA,
+        "ok": not found.problems,
+        "problems": found.problems,
+        "files": files,
+        "registry": found.registry,
+        "certificate": found.certificate,
+        "days_left": days,
+        "key": key,
+    }
+
+
+def _print(place: Place, record: Mapping[str, Any], now: float) -> None:
+    own, key, files = record["certificate"], record["key"], place.files
+    if own is not None:
+        ca = own["ca"]
+        say("CA", f"{ca['subject']}, network {ca['network']}, in {files.ca}")
+        say("", f"valid until {_when(ca['until'], now)}, {ca['fingerprint']}")
+        say("Subnet", f"{own['subnet']} (CN={own['cn']}), address {own['address']}")
+        say("Cert", f"serial {own['serial']}, valid from {_minute(own['starts'])}")
+        say("", f"until {_when(own['until'], now)}, renewed from {_minute(own['renews'])[:10]} on, in {files.cert}")
+        say("Subject", own["subject"])
+    if key is not None:
+        belongs = {True: "belongs to the certificate", False: "does not belong to it", None: "no certificate"}
+        say("Key", f"RSA-{key['bits']}, {belongs[key['matches']]}, in {files.key}")
+    if record["registry"] is not None:
+        say("Registry", record["registry"])
+    for problem in record["problems"]:
+        say("Wrong", problem)
+
+
+def _minute(when: float) -> str:
+    return datetime.fromtimestamp(when, UTC).strftime("%Y-%m-%dT%H:%MZ")
+
+
+def _when(when: float, now: float) -> str:
+    return f"{_minute(when)} ({away(when, now)})"

@@ -1,0 +1,98 @@
+"""The words of re6st-conf, for a machine that has enrolled: show, renew, rekey (docs/join.md)."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import difflib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from re6st.cli import conf_renew, conf_show
+from re6st.cli.conf import PROGRAM, USAGE, carry_out
+from re6st.cli.conf_files import Place, find
+from re6st.cli.options import OptionParser, duration, fail
+
+
+@dataclass(frozen=True, slots=True)
+class Word:
+    """One word of the command line. `run` returns the exit code."""
+
+    help: str
+    example: str
+    options: Callable[[OptionParser], None]
+    run: Callable[[Place, argparse.Namespace], int]
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Carry out the word that a command line begins with. Returns the exit code."""
+    name, *rest = arguments
+    word = WORDS.get(name)
+    if word is None:
+        near = difflib.get_close_matches(name, WORDS, 1)
+        hint = f"Did you mean {near[0]}?" if near else f"Words are {', '.join(WORDS)}; without one it enrols."
+        fail(PROGRAM, f"unknown word {name!r}. {hint}", USAGE)
+    options = make_parser_of(name).parse_args(rest)
+    options.program = f"{PROGRAM} {name}"
+
+    def work() -> int:
+        return word.run(find(options.dir, getattr(options, "registry", None)), options)
+
+    return carry_out(options.program, work, options.dir or Path())
+
+
+def make_parser_of(name: str) -> OptionParser:
+    """The options of a word."""
+    word, program = WORDS[name], f"{PROGRAM} {name}"
+    parser = OptionParser(program, word.help, f"example: {program} {word.example}".rstrip())
+    parser.add_argument(
+        *("-d", "--dir"),
+        metavar="DIR",
+        type=Path,
+        help="where the files are (default: here if they are, else /etc/re6stnet)",
+    )
+    word.options(parser)
+    return parser
+
+
+def _registry_option(parser: OptionParser) -> None:
+    parser.add_argument("--registry", metavar="URL", help="instead of the one of re6stnet.conf")
+
+
+def _show_options(parser: OptionParser) -> None:
+    parser.add_argument("--json", action="store_true", help="print JSON")
+
+
+def _renew_options(parser: OptionParser) -> None:
+    _registry_option(parser)
+    add = parser.add_argument
+    add("--if-within", metavar="TIME", type=duration, default="30d", help="how near its end (default: %(default)s)")
+    add("--force", action="store_true", help="ask the registry in any case; it may say that it is not time")
+
+
+def _rekey_options(parser: OptionParser) -> None:
+    _registry_option(parser)
+    parser.add_argument("--keep-old", action="store_true", help="do not revoke the certificate of the old key")
+
+
+WORDS: Mapping[str, Word] = {
+    "show": Word(
+        "Show the certificates and the key of this machine, and what is wrong with them. Asks nobody.",
+        "-d /etc/re6stnet",
+        _show_options,
+        conf_show.show,
+    ),
+    "renew": Word(
+        "Renew the certificates of this machine if they end soon. A node that runs does so by itself.",
+        "--if-within 30d",
+        _renew_options,
+        lambda place, options: asyncio.run(conf_renew.renew(place, options.if_within, force=options.force)),
+    ),
+    "rekey": Word(
+        "Make another private key for the subnet of this machine, and have the old one refused.",
+        "",
+        _rekey_options,
+        lambda place, options: asyncio.run(conf_renew.rekey(place, keep_old=options.keep_old)),
+    ),
+}
