@@ -8,6 +8,7 @@ whose text is for the user; callers retry by their own rules.
 from __future__ import annotations
 
 import asyncio
+import base64
 import os
 from http import HTTPStatus
 
@@ -142,6 +143,17 @@ class RegistryClient:
         """Have the certificates revoked that we had before that of now."""
         await self.call("revokeSuperseded")
 
+    async def present_certificate(self, version: bytes = b"") -> bool:
+        """Show our certificate, and the version of the parameters that we know of, to a registry that may have
+        forgotten both: its database was restored from a copy. Whether it has stored the certificate again.
+        """
+        shown = cert.to_pem(self._identity().cert).decode("ascii")
+        try:
+            await self.call("presentCertificate", cert=shown, version=base64.b64encode(version).decode("ascii"))
+        except RegistryRefused:
+            return False
+        return True
+
     async def get_dh(self) -> bytes:
         """The Diffie-Hellman parameters for OpenVPN servers, in PEM form."""
         answer = self._some("getDh", await self.call("getDh"))
@@ -198,9 +210,14 @@ class RegistryClient:
 
     async def _hello(self) -> Ratchet:
         identity = self._identity()
-        arguments = {"client_prefix": identity.prefix.bits, "protocol": str(PROTOCOL)}
+        path = target("hello", {"client_prefix": identity.prefix.bits, "protocol": str(PROTOCOL)})
         try:
-            _, body, _ = await self._get("hello", target("hello", arguments))
+            try:
+                _, body, _ = await self._get("hello", path)
+            except RegistryRefused as error:
+                if error.status != HTTPStatus.NOT_FOUND or not await self.present_certificate():
+                    raise
+                _, body, _ = await self._get("hello", path)
         except RegistryRefused as error:
             if error.status != HTTPStatus.NOT_FOUND:
                 raise

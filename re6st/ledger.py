@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import logging
 import sqlite3
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from ipaddress import IPv6Network
 from typing import Any, TypeVar
@@ -23,69 +23,12 @@ from re6st.core.allocator import Allocator, Edits, Numbers
 from re6st.core.babel_keys import State
 from re6st.core.clock import Marks
 from re6st.core.prefix import Prefix, PrefixError
+from re6st.ledger_schema import OUR_SCHEMA, SCHEMA, create_statement
 from re6st.token_index import TokenIndex
 
 logger = logging.getLogger("store")
 
 T = TypeVar("T")
-
-SCHEMA: Mapping[str, tuple[str, ...]] = {
-    "config": ("name TEXT PRIMARY KEY NOT NULL", "value"),
-    "token": (
-        "token TEXT PRIMARY KEY NOT NULL",
-        "email TEXT NOT NULL",
-        "prefix_len INTEGER NOT NULL",
-        "date INTEGER NOT NULL",
-    ),
-    "cert": ("prefix TEXT PRIMARY KEY NOT NULL", "email TEXT", "cert TEXT"),
-    "crl": ("serial INTEGER PRIMARY KEY NOT NULL", "date INTEGER NOT NULL"),
-}
-"""wire.md 4.6. The reference compares the stored text character by character."""
-
-
-def create_statement(table: str) -> str:
-    """The text of the table as the reference writes it."""
-    return f"CREATE TABLE {table} (\n  " + ",\n  ".join(SCHEMA[table]) + ")"
-
-
-OUR_SCHEMA = (
-    """CREATE TABLE IF NOT EXISTS re6st_issued (
-  prefix TEXT PRIMARY KEY NOT NULL, serial INTEGER NOT NULL, number INTEGER, not_after INTEGER NOT NULL)""",
-    "CREATE INDEX IF NOT EXISTS re6st_issued_serial ON re6st_issued (serial)",
-    "CREATE INDEX IF NOT EXISTS re6st_issued_number ON re6st_issued (number)",
-    "CREATE INDEX IF NOT EXISTS re6st_issued_not_after ON re6st_issued (not_after)",
-    # Certificates that were renewed and have not ended: revoking their prefix revokes them too.
-    """CREATE TABLE IF NOT EXISTS re6st_superseded (
-  serial INTEGER PRIMARY KEY NOT NULL, prefix TEXT NOT NULL, not_after INTEGER NOT NULL)""",
-    "CREATE INDEX IF NOT EXISTS re6st_superseded_prefix ON re6st_superseded (prefix)",
-    "CREATE INDEX IF NOT EXISTS re6st_cert_email ON cert (email)",
-    # Which time it is, as core/clock.py has it.
-    "CREATE TABLE IF NOT EXISTS re6st_clock (id INTEGER PRIMARY KEY CHECK (id = 0), trusted INTEGER, seen INTEGER)",
-    """CREATE TRIGGER IF NOT EXISTS re6st_cert_insert AFTER INSERT ON cert BEGIN
-  DELETE FROM re6st_issued WHERE prefix = NEW.prefix; END""",
-    """CREATE TRIGGER IF NOT EXISTS re6st_cert_update AFTER UPDATE ON cert BEGIN
-  DELETE FROM re6st_issued WHERE prefix IN (OLD.prefix, NEW.prefix); END""",
-    """CREATE TRIGGER IF NOT EXISTS re6st_cert_delete AFTER DELETE ON cert BEGIN
-  DELETE FROM re6st_issued WHERE prefix = OLD.prefix; END""",
-    # When a node last made an authenticated call, as Unix time, and with which software.
-    """CREATE TABLE IF NOT EXISTS re6st_seen (
-  prefix TEXT PRIMARY KEY NOT NULL, date INTEGER NOT NULL, protocol INTEGER NOT NULL, software TEXT NOT NULL)""",
-    """CREATE TRIGGER IF NOT EXISTS re6st_seen_delete AFTER DELETE ON cert BEGIN
-  DELETE FROM re6st_seen WHERE prefix = OLD.prefix; END""",
-    """CREATE TRIGGER IF NOT EXISTS re6st_seen_free AFTER UPDATE ON cert WHEN NEW.cert IS NULL BEGIN
-  DELETE FROM re6st_seen WHERE prefix = NEW.prefix; END""",
-    # Tokens that end at a time of their own.
-    """CREATE TABLE IF NOT EXISTS re6st_token (
-  token TEXT PRIMARY KEY NOT NULL, expires INTEGER NOT NULL)""",
-    """CREATE TRIGGER IF NOT EXISTS re6st_token_delete AFTER DELETE ON token BEGIN
-  DELETE FROM re6st_token WHERE token = OLD.token; END""",
-    # Whose the revoked certificates were, when and why they were revoked.
-    """CREATE TABLE IF NOT EXISTS re6st_revoked (
-  serial INTEGER PRIMARY KEY NOT NULL, prefix TEXT NOT NULL, email TEXT, date INTEGER NOT NULL,
-  reason TEXT NOT NULL)""",
-    """CREATE TRIGGER IF NOT EXISTS re6st_revoked_delete AFTER DELETE ON crl BEGIN
-  DELETE FROM re6st_revoked WHERE serial = OLD.serial; END""",
-)
 
 CLEAN_UP_LIMIT = 1000
 
@@ -352,10 +295,10 @@ class Ledger(Rows):
             self._db.execute("INSERT INTO crl VALUES (?, ?)", (issued.serial, issued.not_after))
             self._explain(issued.prefix, [issued.serial], now, reason)
 
-    def evict(self, prefix: Prefix, now: float, reason: str = "") -> None:
+    def evict(self, prefix: Prefix, now: float, reason: str = "", *, keep: bool = False) -> None:
         """Revoke the certificate of a prefix, and older ones of it that have not ended; make the prefix free.
 
-        Raises NotFound.
+        With `keep` nobody else is ever given it. Raises NotFound.
         """
         issued = self.issued(prefix)
         if issued is None:
@@ -367,7 +310,7 @@ class Ledger(Rows):
             (prefix.bits, int(now)),
         ).fetchall()
         self._explain(prefix, [row[0] for row in added], now, reason)
-        self._free(prefix)
+        self._free(prefix, keep=keep)
 
     def revoke_superseded(self, prefix: Prefix, now: float, reason: str) -> list[int]:
         """Revoke the certificates of a prefix that were replaced and have not ended; returns their serials."""
@@ -379,6 +322,29 @@ class Ledger(Rows):
         serials = [row[0] for row in added]
         self._explain(prefix, serials, now, reason)
         return serials
+
+    def revoke_unknown(self, serial: int, not_after: float) -> None:
+        """Put a serial on the list of revoked ones whose certificate is not here."""
+        self._db.execute("INSERT OR IGNORE INTO crl VALUES (?, ?)", (serial, int(not_after)))
+
+    def restore(self, prefix: Prefix, found: x509.Certificate) -> Issued:
+        """Store a certificate that was forgotten: in the place of an older one, or where nobody is.
+
+        Raises Conflict where somebody else is.
+        """
+        old = self.issued(prefix)
+        if old is not None:
+            return self.renew(old, lambda serial: found)
+        if self._one("SELECT cert FROM cert WHERE prefix = ?", prefix.bits) != (RESERVED,):
+            edits = self.allocator.reserve(prefix)
+            if not edits.reserved:
+                raise Conflict(f"{prefix} is not free")
+            self._apply(edits)
+        number = cert.number_of_cert(found)
+        if number is not None and not self._one("SELECT 1 FROM re6st_issued WHERE number = ?", number):
+            self.numbers.remove(number)
+            self._undo.append(lambda: self.numbers.release(number))
+        return self._write(prefix, number, found)
 
     def _explain(self, prefix: Prefix, serials: list[int], now: float, reason: str) -> None:
         """Remember, for the operator, whose the revoked certificates were."""
@@ -413,11 +379,11 @@ class Ledger(Rows):
     def set_marks(self, marks: Marks) -> None:
         self._db.execute("INSERT OR REPLACE INTO re6st_clock VALUES (0, ?, ?)", (int(marks.trusted), int(marks.seen)))
 
-    def _free(self, prefix: Prefix) -> None:
+    def _free(self, prefix: Prefix, *, keep: bool = False) -> None:
         number = self._one("SELECT number FROM re6st_issued WHERE prefix = ?", prefix.bits)
         self._db.execute("DELETE FROM cert WHERE prefix = ?", (prefix.bits,))
         self._db.execute("DELETE FROM re6st_superseded WHERE prefix = ?", (prefix.bits,))
-        if prefix == self.registry_prefix():
+        if keep or prefix == self.registry_prefix():
             # All nodes take the route of this prefix as proof of being connected: nobody else may ever have it (4.5).
             self._db.execute("INSERT INTO cert VALUES (?, NULL, ?)", (prefix.bits, RESERVED))
         else:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import os
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
@@ -79,6 +80,7 @@ class Observer:
             "events": self._events,
             "peers": self._peers,
             "certificate": self._certificate,
+            "parameters": self._parameters,
             "options": self._options,
         }
 
@@ -185,6 +187,13 @@ class Observer:
             "mesh": {**report.counts(self._mesh), "clients_served": self._chronicle.counts["client-up"]},
             "health": self.health(),
         }
+
+    def _parameters(self, given: _Arguments) -> Record:
+        """What a registry may have forgotten whose database was restored (registry_restored.py)."""
+        given.end()
+        parameters = self._plan().parameters
+        version = base64.b64encode(parameters.version).decode("ascii")
+        return {"version": version, "revoked": sorted(parameters.crl)}
 
     def _list_tunnels(self, given: _Arguments) -> Record:
         given.end()

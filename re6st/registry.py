@@ -35,6 +35,7 @@ from re6st.mail import Mailer, MailError, is_address
 from re6st.registry_events import Events, Kind
 from re6st.registry_mesh import MeshView
 from re6st.registry_rekey import KeyChanges, TooMany
+from re6st.registry_restored import ProofError, Restored
 from re6st.registry_seen import Seen
 from re6st.store import Store, StoreError
 from re6st.upkeep import Upkeep
@@ -118,7 +119,9 @@ class Registry:
         self.upkeep = Upkeep(authority, store, settings.parameters, settings.grace, self.mesh, clock, monotonic)
         self.seen = Seen(store, clock, self.upkeep.review)
         self._keys = KeyChanges(authority, store, self.upkeep, self.sessions, self.events, _end_of_replacement)
+        self.restored = Restored(authority, store, self.upkeep, self.events)
         self._hello_rate = RateLimit(5, 100)
+        self._present_rate = RateLimit(1, 20)
         self._mail_rate = RateLimit(1 / 60, 10)
         self._token_rate = RateLimit(1 / 10, 20)
         self._methods: Mapping[str, Callable[[Call], Awaitable[bytes | None]]] = {
@@ -129,6 +132,7 @@ class Registry:
             "renewCertificate": self._renew_certificate,
             "rekeyCertificate": self._rekey_certificate,
             "revokeSuperseded": self._revoke_superseded,
+            "presentCertificate": self._present_certificate,
             "getDh": self._get_dh,
             "getNetworkConfig": self._get_network_config,
             "getCountry": self._get_country,
@@ -265,6 +269,13 @@ class Registry:
 
     async def _revoke_superseded(self, call: Call) -> None:
         await self._keys.revoke_superseded(_caller(call))
+
+    async def _present_certificate(self, call: Call) -> None:
+        self._limit(self._present_rate, call)
+        try:
+            await self.restored.present(call.arguments["cert"], call.arguments.get("version", ""))
+        except (ProofError, cert.CertError) as error:
+            raise RpcError(HTTPStatus.BAD_REQUEST, str(error)) from None
 
     async def _revoke(self, call: Call) -> None:
         text = call.text("cn_or_serial")

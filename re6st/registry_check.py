@@ -17,8 +17,10 @@ from typing import Any
 from re6st import cert
 from re6st.core.params import KEY_LENGTH, ParamsError, check_version, version_number
 from re6st.core.prefix import MAX_LENGTH, Prefix, PrefixError
-from re6st.ledger import RESERVED, SCHEMA
+from re6st.ledger import RESERVED
+from re6st.ledger_schema import SCHEMA
 from re6st.registry_report import reading
+from re6st.upkeep import FLOOR
 
 FINDINGS_LIMIT = 100
 """Findings told; the others are counted."""
@@ -178,6 +180,11 @@ def _check_config(db: sqlite3.Connection, trust: cert.Trust, known: dict[str, _K
             good = False
         if not good:
             report.add("config", "version", "is not signed by the CA")
+        elif number < (config.get(FLOOR) or 0):
+            problem = (
+                f"is {number}, nodes have {config[FLOOR]}: a copy was restored. Revoke again what was revoked since"
+            )
+            report.add("config", "version", problem)
     for name in ("babel_hmac0", "babel_hmac1", "babel_hmac2"):
         key = config.get(name)
         if key is not None and not (isinstance(key, bytes) and len(key) in (0, KEY_LENGTH)):

@@ -60,7 +60,7 @@ class Updates:
         self._parameters: Parameters | None = None
         self._wanted = asyncio.Event()
         self._renew_now = asyncio.Event()
-        self._heard = b""
+        self._heard = self._behind = b""
         self._doubts = Backoff(CHECK_FIRST, CHECK_INTERVAL)
         self._doubt_again = 0.0
         self._complaint = ""
@@ -203,7 +203,14 @@ class Updates:
             return False
         self._complaint = ""
         self._take(parameters)
-        return parameters.version >= self._heard
+        if parameters.version >= self._heard:
+            return True
+        if self._behind == self._heard:  # for minutes already
+            log.warning("the registry has older parameters than others: was its database restored? It is told")
+            with contextlib.suppress(RegistryError):
+                await self._client.present_certificate(self._heard)
+        self._behind = self._heard
+        return False
 
     def _take(self, parameters: Parameters) -> None:
         old = self.parameters

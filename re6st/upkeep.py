@@ -33,6 +33,8 @@ from re6st.store import Store, StoreError
 
 logger = logging.getLogger("registry")
 
+FLOOR = "re6st_floor"
+"""Our own row of `config`: a number of the version that nodes are known to have (registry_restored.py)."""
 CLEAN_UP_INTERVAL = 3600.0
 RETRY_INTERVAL = 60.0
 
@@ -190,7 +192,7 @@ class Upkeep:
         text = replace(parameters, babel_hello=_babel_hello(ledger)).text()
         if not always and text == ledger.config("last_config"):
             return False
-        number = version_number(ledger.config("version") or b"\0") + 1
+        number = max(version_number(ledger.config("version") or b"\0"), ledger.config(FLOOR) or 0) + 1
         ledger.set_config("version", make_version(number, partial(cert.sign, self._authority.key)))
         ledger.set_config("last_config", text)
         return True

@@ -20,7 +20,8 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.utils import CryptographyDeprecationWarning
 
 from re6st.cli.registry_config import PROGRAM, Config, problems
-from re6st.ledger import SCHEMA, LedgerError, Rows
+from re6st.ledger import LedgerError, Rows
+from re6st.ledger_schema import SCHEMA
 
 EX_CONFIG = 78
 DH_BITS = 1024

@@ -20,6 +20,7 @@ from re6st.cli import check_config, registry_admin, registry_init, registry_web
 from re6st.cli.options import fail
 from re6st.cli.registry_config import LOG_FILE, PROGRAM, Config, ConfigError, configure, make_parser
 from re6st.cli.registry_web import WebError, WebPage
+from re6st.control import SOCKET as NODE_SOCKET
 from re6st.ledger import LedgerError
 from re6st.localnode import CONTROL_SOCKET, LocalNode
 from re6st.logs import LogHandler, in_journal, setup_logging
@@ -191,6 +192,7 @@ async def _serve(
                 group.create_task(registry.upkeep.run(), name="clean-up"),
                 group.create_task(server.run(), name="connections"),
                 group.create_task(registry.seen.run(), name="seen"),
+                group.create_task(registry.restored.run(config.run / NODE_SOCKET), name="restored copies"),
                 group.create_task(admin.run(), name="administration"),
                 group.create_task(_tell_systemd(notifier), name="systemd"),
             ]

@@ -51,6 +51,7 @@ METHODS: Mapping[str, Method] = {
         _method("renewCertificate", Access.NODE, "cn"),
         _method("rekeyCertificate", Access.NODE, "cn", "req"),
         _method("revokeSuperseded", Access.NODE, "cn"),
+        _method("presentCertificate", Access.PUBLIC, "cert", version=None),
         _method("getDh", Access.NODE, "cn"),
         _method("getNetworkConfig", Access.NODE, "cn"),
         _method("getCountry", Access.NODE, "cn", "address"),

@@ -17,7 +17,7 @@ from re6st import cert
 from re6st.cli import registry
 from re6st.cli.registry_config import Config, configure, make_parser
 from re6st.geoip import ENVIRONMENT
-from re6st.ledger import SCHEMA, create_statement
+from re6st.ledger_schema import SCHEMA, create_statement
 from re6st.mail import Mailer
 from re6st.store import Store
 from tests.unit.test_geoip import make as make_mmdb

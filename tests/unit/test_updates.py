@@ -45,6 +45,7 @@ class Registry:
         self.ca: x509.Certificate | Exception = OSError()
         self.asked = 0
         self.renewed = 0
+        self.presented: list[bytes] = []
 
     def version(self, number: int, **changes: object) -> Parameters:
         """Parameters that are signed."""
@@ -63,6 +64,10 @@ class Registry:
             key = cert.encrypt(self.identity.cert, self.parameters.babel_hmac_sign)
             values["babel_hmac_sign"] = base64.b64encode(key).decode()
         return zlib.compress(json.dumps(values).encode())
+
+    async def present_certificate(self, version: bytes) -> bool:
+        self.presented.append(version)
+        return False
 
     async def renew_certificate(self) -> x509.Certificate:
         self.renewed += 1
@@ -283,6 +288,7 @@ def test_a_registry_that_still_has_the_old_version_is_asked_again(world: World) 
         world.updates.hear(new.version)
         await until(lambda: world.registry.asked > 4)
         assert world.changes == []
+        assert {*world.registry.presented} == {new.version}, "its database may be an old copy"
         world.registry.parameters = new
         await until(lambda: world.changes)
 

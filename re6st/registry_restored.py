@@ -1,0 +1,213 @@
+"""A registry whose database is an older copy: what the network proves that it has forgotten (docs/operations.md).
+
+Two things are signed by the CA's key, which the copy does not make older: the number of the parameters' version
+(wire.md 5.2), and certificates. A version above ours, or a certificate with a serial above ours, was given after the
+copy was made. Then serials go on far above, so that none is given twice; the next version is above those that were; a
+certificate that its node shows is stored again, so that nobody else gets its prefix. What was revoked since, the node
+beside us knows: it got that from us, while we still knew.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import binascii
+import logging
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from cryptography import x509
+
+from re6st import cert, control_client
+from re6st.core.params import check_version, version_number
+from re6st.core.prefix import Prefix, PrefixError, control_address
+from re6st.ledger import Conflict, Ledger
+from re6st.registry_events import Events, Kind
+from re6st.store import Store, StoreError
+from re6st.upkeep import FLOOR, Upkeep
+
+SERIAL_GAP = 100_000
+"""Serials left out: more than were given after any copy that is worth restoring."""
+LOST = "re6st_lost"
+"""Our own row of `config`: the serials that may have been given after the copy, FIRST-LAST."""
+REASON = "revoked after the copy of the database that was restored"
+LOOK_FIRST, LOOK_EVERY = 5.0, 300.0
+"""Seconds until the node beside us is asked, and asked again: it may start later than we."""
+
+logger = logging.getLogger("registry")
+
+
+class ProofError(Exception):
+    """What was shown proves nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """The parameters in force at a node: their version, and the serials that are revoked."""
+
+    version: bytes
+    crl: frozenset[int]
+
+
+class Restored:
+    """Of one registry; without a restored copy it has nothing to do."""
+
+    def __init__(self, authority: cert.Authority, store: Store, upkeep: Upkeep, events: Events) -> None:
+        self._authority = authority
+        self._store = store
+        self._upkeep = upkeep
+        self._events = events
+
+    async def run(self, control: Path) -> None:
+        """Compare with the node beside us, by its control socket, now and again, until cancelled."""
+        delay = LOOK_FIRST
+        while True:
+            await asyncio.sleep(delay)
+            delay = LOOK_EVERY
+            try:
+                known = await asyncio.to_thread(ask, control)
+                if known is not None:
+                    await self.compare(known)
+            except (StoreError, ProofError) as error:
+                logger.error("what the node beside us knows: %s", error)
+
+    async def compare(self, known: Known) -> None:
+        """Take over what the node beside us knows, if that is newer. Raises ProofError, StoreError."""
+        number = self._proven(known.version)
+        if number <= version_number(self._store.rows.config("version") or b"\0"):
+            return
+        now = self._upkeep.trusted_now()
+
+        def job(ledger: Ledger) -> int:
+            if number <= version_number(ledger.config("version") or b"\0"):
+                return 0
+            self._note(ledger, number)
+            revoked = self._revoke(ledger, known.crl - {*ledger.crl()}, now)
+            self._upkeep.update_version(ledger, always=True)
+            return revoked
+
+        revoked = await self._store.call(job)
+        self._say(
+            f"the database is older than the network: the node beside us has version {number} of the parameters."
+            f" {revoked} revocations were taken from there."
+        )
+        self._upkeep.changed()
+
+    async def present(self, pem: str, version: str) -> None:
+        """A node that is not known shows its certificate and the version that it has heard of (text: base64).
+
+        Raises ProofError for what we have not signed, or need not store; CertError, StoreError.
+        """
+        found = cert.load_pem(pem.encode())
+        prefix = self._checked(found)
+        number = self._proven(_decoded(version)) if version else 0
+        now = self._upkeep.trusted_now()
+
+        def job(ledger: Ledger) -> tuple[bool, str]:
+            version, serial = version_number(ledger.config("version") or b"\0"), int(ledger.config("serial") or 0)
+            news = number > max(version, ledger.config(FLOOR) or 0) or found.serial_number > serial
+            if news:
+                self._note(ledger, number, found.serial_number)
+            return news, _store_again(ledger, prefix, found, now)
+
+        news, refusal = await self._store.call(job)
+        if news:
+            self._say(
+                f"the database is older than the network: {prefix} shows a certificate, or a version of the parameters,"
+                " of after it. What was revoked since has to be revoked again."
+            )
+        if refusal:
+            raise ProofError(f"certificate {found.serial_number} of {prefix} {refusal}")
+        self._events.note(Kind.ENROLLED, f"certificate {found.serial_number} is known again", prefix)
+
+    def _checked(self, found: x509.Certificate) -> Prefix:
+        prefix = cert.prefix_of_cert(found)
+        try:
+            control_address(self._authority.trust.network, prefix)
+        except PrefixError as error:
+            raise ProofError(str(error)) from None
+        if not self._authority.trust.signed(found):
+            raise ProofError(f"certificate of {prefix}: not of our CA")
+        return prefix
+
+    def _proven(self, version: bytes) -> int:
+        """The number of a version that the CA signed."""
+        if version == b"\0":
+            return 0
+        if not check_version(version, lambda packed, sign: cert.verify(self._authority.trust.ca, sign, packed)):
+            raise ProofError("the version of the parameters is not signed by our CA")
+        return version_number(version)
+
+    def _note(self, ledger: Ledger, number: int, serial: int = 0) -> None:
+        """This database is a copy, and the network was further."""
+        last = int(ledger.config("serial") or 0)
+        top = max(last, serial, *ledger.crl(), 0) + SERIAL_GAP
+        ledger.set_config(LOST, f"{last + 1}-{top}")
+        ledger.set_config("serial", top)
+        ledger.set_config(FLOOR, max(number, ledger.config(FLOOR) or 0))
+
+    def _revoke(self, ledger: Ledger, serials: Iterable[int], now: float) -> int:
+        """Who has one of these serials in the copy was thrown out, or has another certificate by now: it can show that.
+
+        Its prefix is kept from others, as one or the other may still be using it.
+        """
+        found = sorted(serials)
+        for serial in found:
+            prefix = ledger.prefix_by_serial(serial)
+            if prefix is not None:
+                ledger.evict(prefix, now, REASON, keep=True)
+            else:
+                ledger.revoke_unknown(serial, now + cert.VALIDITY.total_seconds())
+        return len(found)
+
+    def _say(self, text: str) -> None:
+        logger.warning("%s See docs/operations.md, Backup and restore.", text)
+        self._events.note(Kind.PARAMETERS, text)
+
+
+def _store_again(ledger: Ledger, prefix: Prefix, found: x509.Certificate, now: float) -> str:
+    """Store a certificate, if it was given after the copy; why not, in words."""
+    serial = found.serial_number
+    current = ledger.issued(prefix)
+    if current is not None and current.serial == serial and current.pem == cert.to_pem(found):
+        return "is known"
+    # Where its place was given to somebody else since, that certificate is the newer one.
+    if current is not None and cert.load_pem(current.pem).not_valid_before_utc >= found.not_valid_before_utc:
+        return "has been replaced"
+    if ledger.is_revoked(serial) or not is_lost(ledger, serial):
+        return "is revoked, or was given up"
+    if found.not_valid_after_utc <= datetime.fromtimestamp(now, UTC):
+        return "has ended"
+    try:
+        ledger.restore(prefix, found)
+    except Conflict as error:
+        return f"has no place: {error}"
+    return ""
+
+
+def is_lost(ledger: Ledger, serial: int) -> bool:
+    """Whether a certificate with this serial may have been given after the copy."""
+    first, _, last = (ledger.config(LOST) or "").partition("-")
+    return bool(last) and int(first) <= serial <= int(last)
+
+
+def ask(control: Path) -> Known | None:
+    """What the node beside us has; None without a node, or from one that does not tell."""
+    try:
+        with control_client.connect(control) as connection:
+            answer = connection.ask("parameters")
+        return Known(base64.b64decode(answer["version"], validate=True), frozenset(map(int, answer["revoked"])))
+    except control_client.Trouble as error:
+        logger.debug("the node beside us: %s", error)
+    except (LookupError, TypeError, ValueError) as error:
+        logger.warning("the node beside us: its answer is not understood (%r)", error)
+    return None
+
+
+def _decoded(text: str) -> bytes:
+    try:
+        return base64.b64decode(text, validate=True)
+    except (binascii.Error, ValueError):
+        raise ProofError("the version is no base64") from None

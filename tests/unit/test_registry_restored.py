@@ -1,0 +1,240 @@
+"""A registry goes on with an older copy of its database, and the network with what it had since."""
+
+from __future__ import annotations
+
+import base64
+import json
+import shutil
+import socket
+import threading
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+from cryptography import x509
+
+from re6st import cert
+from re6st.client import RegistryClient, RegistryRefused
+from re6st.core.params import make_version, version_number
+from re6st.core.prefix import Prefix
+from re6st.registry_check import check
+from re6st.registry_restored import SERIAL_GAP, Known, ProofError, ask
+from tests.unit.registry_world import A, World
+
+C = Prefix(2, 16)
+
+
+@pytest.fixture
+def world(tmp_path: Path, authority: cert.Authority, nodes: dict[str, cert.Identity]) -> World:
+    return World(tmp_path, authority, nodes["1/16"])
+
+
+def restored(world: World, then: str) -> None:
+    """The database as it was when it was copied to this name."""
+    for name in ("registry.db-wal", "registry.db-shm"):
+        (world.directory / name).unlink(missing_ok=True)
+    shutil.copy(world.directory / then, world.directory / "registry.db")
+
+
+def client(world: World, own: x509.Certificate) -> RegistryClient:
+    identity = cert.Identity(world.authority.trust, own, world.key)
+    return RegistryClient(f"http://127.0.0.1:{world.port}/", identity)
+
+
+async def copy(world: World) -> None:
+    """Two members, and a copy."""
+    for _ in range(2):
+        await world.enrol()
+
+
+def sound(world: World) -> None:
+    report = check(world.directory / "registry.db", world.authority.trust)
+    assert not report.findings
+
+
+async def since(world: World) -> tuple[x509.Certificate, Known]:
+    """What happens after the copy: a third and a fourth member; the second and the fourth are thrown out."""
+    third, fourth = await world.enrol(), await world.enrol()
+    origin = RegistryClient(f"http://127.0.0.1:{world.port}/")
+    for cn in ("1/16", "3/16"):
+        await origin.call("revoke", cn_or_serial=cn)
+    assert fourth.serial_number == 4
+    parameters = await world.parameters()
+    assert parameters.crl == {2, 4}
+    return third, Known(parameters.version, parameters.crl)
+
+
+def history(world: World) -> tuple[x509.Certificate, Known]:
+    world.origins = ("127.0.0.1",)
+    world.run(copy)
+    shutil.copy(world.directory / "registry.db", world.directory / "copy")
+    found: list[tuple[x509.Certificate, Known]] = []
+
+    async def on(world: World) -> None:
+        found.append(await since(world))
+
+    world.run(on)
+    restored(world, "copy")
+    return found[0]
+
+
+def test_revocations_come_back_from_the_node_beside_it(world: World) -> None:
+    _, known = history(world)
+
+    async def test(world: World) -> None:
+        assert (await world.parameters()).crl == frozenset()
+        await world.registry.restored.compare(known)
+        now = await world.parameters()
+        assert now.crl == {2, 4}
+        assert version_number(now.version) == version_number(known.version) + 1
+        assert (await world.call("hello", client_prefix=Prefix(1, 16).bits)).status == 404, "it was thrown out"
+        await world.registry.restored.compare(known)
+        assert (await world.parameters()).version == now.version, "once"
+        assert [event.text for event in world.registry.events.newest(9) if "older than the network" in event.text]
+        new = await world.enrol()
+        assert new.serial_number > SERIAL_GAP, "no serial is given twice"
+        assert cert.prefix_of_cert(new) == C, "the prefix of who was thrown out is kept"
+
+    world.run(test)
+    sound(world)
+
+
+def test_a_certificate_that_was_forgotten_is_stored_when_its_node_calls(world: World) -> None:
+    third, _ = history(world)
+
+    async def test(world: World) -> None:
+        assert cert.prefix_of_cert(third) == C
+        mine = client(world, third)
+        await mine.get_network_config()
+        assert world.store.rows.pem(C) == cert.to_pem(third)
+        new = await world.enrol()
+        assert cert.prefix_of_cert(new) == Prefix(3, 16)
+        assert cert.number_of_cert(new) == 3
+        assert new.serial_number > SERIAL_GAP
+        assert await mine.renew_certificate() == third
+
+    world.run(test)
+    sound(world)
+
+
+def test_who_was_thrown_out_does_not_come_back(world: World) -> None:
+    _, known = history(world)
+    now = datetime.fromtimestamp(world.now, UTC)
+    key = world.key.public_key()
+
+    async def test(world: World) -> None:
+        await world.registry.restored.compare(known)
+        subject = cert.subject_for(x509.Name([]), 3, Prefix(3, 16))
+        fourth = world.authority.issue(subject, key, 4, now)
+        with pytest.raises(RegistryRefused, match="does not know 3/16"):
+            await client(world, fourth).get_network_config()
+        # Nor anybody whose certificate was not given after the copy.
+        early = world.authority.issue(cert.subject_for(x509.Name([]), 9, Prefix(9, 16)), key, 1, now)
+        with pytest.raises(RegistryRefused, match="does not know 9/16"):
+            await client(world, early).get_network_config()
+
+    world.run(test)
+    sound(world)
+
+
+def test_a_renewal_that_was_forgotten_takes_the_place_of_what_was_before(world: World) -> None:
+    world.run(copy)
+    shutil.copy(world.directory / "registry.db", world.directory / "copy")
+    renewed: list[x509.Certificate] = []
+
+    async def on(world: World) -> None:
+        world.now += 340 * 86400
+        own = cert.load_pem(world.store.rows.pem(A) or b"")
+        renewed.append(await client(world, own).renew_certificate())
+
+    world.run(on)
+    restored(world, "copy")
+
+    async def test(world: World) -> None:
+        assert await client(world, renewed[0]).present_certificate()
+        assert world.store.rows.pem(A) == cert.to_pem(renewed[0])
+        assert not await client(world, renewed[0]).present_certificate()
+
+    world.run(test)
+    sound(world)
+
+
+def test_a_place_that_was_given_to_another_stays_with_that(world: World) -> None:
+    third, _ = history(world)
+
+    async def test(world: World) -> None:
+        new = await world.enrol()
+        assert cert.prefix_of_cert(new) == C
+        assert not await client(world, third).present_certificate()
+        assert world.store.rows.pem(C) == cert.to_pem(new)
+
+    world.run(test)
+    sound(world)
+
+
+def test_a_version_that_is_out_is_not_counted_again(world: World) -> None:
+    """The machine was lost with its node: others know a version, and nobody here what it said."""
+    _, known = history(world)
+
+    async def test(world: World) -> None:
+        own = cert.load_pem(world.store.rows.pem(A) or b"")
+        assert not await client(world, own).present_certificate(known.version), "its certificate is known"
+        assert (await world.parameters()).crl == frozenset()
+        report = check(world.directory / "registry.db", world.authority.trust)
+        assert [finding.problem for finding in report.findings if "Revoke again" in finding.problem]
+        await world.call("revoke", cn_or_serial="1/16")
+        assert version_number((await world.parameters()).version) == version_number(known.version) + 1
+
+    world.run(test)
+    sound(world)
+
+
+def test_what_proves_nothing_changes_nothing(world: World, tmp_path: Path) -> None:
+    third, _ = history(world)
+    other = cert.new_key()
+
+    async def test(world: World) -> None:
+        before = (await world.parameters()).version
+        forged = make_version(99, lambda data: cert.sign(other, data))
+        with pytest.raises(ProofError, match="not signed"):
+            await world.registry.restored.compare(Known(forged, frozenset({1})))
+        pem = cert.to_pem(third).decode()
+        for shown, version in (
+            ("", ""),
+            ("x", ""),
+            (pem, "?"),
+            (pem, base64.b64encode(forged).decode()),
+            (pem.replace("M", "N"), ""),
+        ):
+            assert (await world.call("presentCertificate", cert=shown, version=version)).status == 400
+        assert (await world.parameters()).version == before
+        assert world.store.rows.pem(C) is None
+
+    world.run(test)
+    assert ask(tmp_path / "nobody.sock") is None
+
+
+@pytest.mark.parametrize(
+    ("answer", "expected"),
+    [
+        ({"result": {"version": "IQ==", "revoked": [1, 2]}}, Known(b"!", frozenset({1, 2}))),
+        ({"result": {"version": "?", "revoked": []}}, None),
+        ({"result": []}, None),
+        ({"error": {"status": 2, "message": "unknown operation"}}, None),
+    ],
+)
+def test_asking_the_node_beside_it(tmp_path: Path, answer: object, expected: Known | None) -> None:
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(str(tmp_path / "control.sock"))
+        listening.listen()
+
+        def serve() -> None:
+            connection, _ = listening.accept()
+            with connection:
+                connection.recv(4096)
+                connection.sendall(json.dumps(answer).encode() + b"\n")
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        assert ask(tmp_path / "control.sock") == expected
+        thread.join()
