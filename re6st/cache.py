@@ -47,6 +47,25 @@ _TROUBLE = frozenset(
 log = logging.getLogger(__name__)
 
 
+def parameters_in(db: sqlite3.Connection) -> Parameters | None:
+    """The network parameters in a cache; None when there are none. Raises sqlite3.Error, ParamsError."""
+    rows = dict(db.execute("SELECT name, value FROM config"))
+    if "version" not in rows:
+        return None
+    values: dict[str, Any] = {}
+    try:
+        for name, value in rows.items():
+            if name.endswith(":json"):
+                values[name.removesuffix(":json")] = json.loads(value)
+            elif name == "crl":  # the form of old caches
+                values[name] = json.loads(value)
+            else:
+                values[name] = value
+        return check(values)
+    except (ValueError, TypeError, RecursionError) as error:
+        raise ParamsError(str(error)) from None
+
+
 class Cache:
     """The memory of one node. `addresses` and `parameters` are the copies in use; methods change them and the file."""
 
@@ -108,25 +127,12 @@ class Cache:
     def load_parameters(self) -> Parameters | None:
         """The network parameters of the last run; None when there are none or they are damaged."""
         try:
-            rows = dict(self._db.execute("SELECT name, value FROM config"))
+            return parameters_in(self._db)
         except sqlite3.Error as error:
             log.warning("%s: %s", self._path, error)
-            return None
-        if "version" not in rows:
-            return None
-        values: dict[str, Any] = {}
-        try:
-            for name, value in rows.items():
-                if name.endswith(":json"):
-                    values[name.removesuffix(":json")] = json.loads(value)
-                elif name == "crl":  # the form of old caches
-                    values[name] = json.loads(value)
-                else:
-                    values[name] = value
-            return check(values)
-        except (ParamsError, ValueError, TypeError, RecursionError) as error:
+        except ParamsError as error:
             log.warning("%s: the network parameters in it are damaged (%s): asking the registry", self._path, error)
-            return None
+        return None
 
     def store_parameters(self, parameters: Parameters) -> None:
         """Replace the stored parameters; a value that is absent is removed."""

@@ -30,6 +30,17 @@ def give_to_group(path: Path, mode: int) -> None:
     path.chmod(mode)
 
 
+def check_content(path: Path) -> None:
+    """The directory is emptied at the end, so a mistake here would cost somebody their files.
+
+    Raises RunDirectoryError when it holds what is not ours, OSError.
+    """
+    names = [entry.name for entry in path.iterdir() if not entry.is_socket()]  # whoever made it: no loss
+    foreign = [name for name in sorted(names) if not _OURS.fullmatch(name)]
+    if foreign:
+        raise RunDirectoryError(f"--run {path} holds {foreign[0]!r}, which is not ours. Choose a directory of its own.")
+
+
 class RunDirectory:
     """A directory that only we read, locked against a second process, removed at the end."""
 
@@ -40,13 +51,7 @@ class RunDirectory:
     def __enter__(self) -> RunDirectory:
         try:
             self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
-            names = [entry.name for entry in self.path.iterdir() if not entry.is_socket()]  # whoever made it: no loss
-            foreign = [name for name in sorted(names) if not _OURS.fullmatch(name)]
-            if foreign:
-                # It is emptied at the end, so a mistake here would cost somebody their files.
-                raise RunDirectoryError(
-                    f"--run {self.path} holds {foreign[0]!r}, which is not ours. Choose a directory of its own."
-                )
+            check_content(self.path)
             self.path.chmod(0o700)
             self._lock = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT, 0o600)
         except OSError as error:

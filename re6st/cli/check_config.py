@@ -8,22 +8,20 @@ from __future__ import annotations
 import argparse
 import os
 import sqlite3
-import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
-from urllib.parse import quote
 
 from cryptography.hazmat.primitives import serialization
 from cryptography.utils import CryptographyDeprecationWarning
 
+from re6st.cli.checks import cannot_write, open_to_read, tell
 from re6st.cli.registry_config import PROGRAM, Config, problems
 from re6st.ledger import LedgerError, Rows
 from re6st.ledger_schema import SCHEMA
 
-EX_CONFIG = 78
 DH_BITS = 1024
 """OpenVPN 2.6 with OpenSSL 3 refuses smaller groups."""
 
@@ -33,11 +31,7 @@ def main(options: argparse.Namespace, database: str) -> int:
     config, found = problems(options, database)
     found += _places(options)
     found += [] if config is None else [*_files(options, config), *_database(config)]
-    for problem in found:
-        print(f"{PROGRAM}: {' '.join(problem.split())}", file=sys.stderr)
-    if not found:
-        print(f"{PROGRAM}: the configuration is good")
-    return EX_CONFIG if found else 0
+    return tell(PROGRAM, found)
 
 
 def _places(options: argparse.Namespace) -> Iterator[str]:
@@ -48,17 +42,8 @@ def _places(options: argparse.Namespace) -> Iterator[str]:
     if options.mailhost and os.path.isabs(options.mailhost):
         places.append(("--mailhost", Path(options.mailhost)))
     for option, path in places:
-        if path.is_dir():
-            yield f"{option} {path}: a directory"
-        elif path.exists():
-            if not os.access(path, os.R_OK | os.W_OK):
-                yield f"{option} {path}: this user may not write it"
-        else:
-            parent = next(each for each in path.absolute().parents if each.exists())
-            if not parent.is_dir():
-                yield f"{option} {path}: {parent} is no directory"
-            elif not os.access(parent, os.W_OK | os.X_OK):
-                yield f"{option} {path}: cannot be made, this user may not write in {parent}"
+        if trouble := cannot_write(path):
+            yield f"{option} {path}: {trouble}"
     if not options.ipv4_address and not options.ipv6_address:
         yield "neither IPv4 nor IPv6 to listen on: give -4 or -6 an address"
 
@@ -87,16 +72,10 @@ def _database(config: Config) -> Iterator[str]:
     if not path.is_file() or not os.access(path, os.R_OK):
         return  # it will be made, or was complained about
     try:
-        with closing(_open(path)) as db:
+        with closing(open_to_read(path)) as db:
             yield from (f"database {path}: {problem}" for problem in _content(db, config))
     except (sqlite3.Error, LedgerError) as error:
         yield f"database {path}: {error}"
-
-
-def _open(path: Path) -> sqlite3.Connection:
-    """For reading only. Without a write-ahead log it cannot change while we look, and no file is made beside it."""
-    live = all(path.with_name(f"{path.name}{end}").exists() for end in ("-wal", "-shm"))
-    return sqlite3.connect(f"file:{quote(str(path.absolute()))}?{'mode=ro' if live else 'immutable=1'}", uri=True)
 
 
 def _content(db: sqlite3.Connection, config: Config) -> Iterator[str]:

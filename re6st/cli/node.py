@@ -155,6 +155,12 @@ def parser() -> OptionParser:
 
     more.add_argument("--up", metavar="CMD", action="append", default=[], help="run before the node is in service")
     more.add_argument("--daemon", metavar="CMD", action="append", default=[], help="run beside the node")
+    more.add_argument(
+        "--check",
+        action="store_true",
+        help="print all options and where they were set, and what is wrong with them, the files and this machine;"
+        " exit status 0: nothing, 78: something",
+    )
     more.add_argument("--test", metavar="EXPR", help="exit with the value of an expression over the options")
 
     old = p.add_argument_group("of older versions")
@@ -346,6 +352,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     config = configuration(p, args)
     if args.test is not None:
         return _test(p, args)
+    if args.check:
+        from re6st.cli import check_node  # a node that runs has no use for it
+
+        return check_node.main(p, args, config)
     try:
         for directory in (config.state, *((config.log,) if args.verbose else ())):
             directory.mkdir(parents=True, exist_ok=True)

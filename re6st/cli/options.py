@@ -60,6 +60,8 @@ class OptionParser(argparse.ArgumentParser):
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
         self._lines: list[_Line] = []
+        self.given: dict[str, list[str]] = {}
+        """Where each option was set, by its name in the namespace: on the command line, or FILE:LINE."""
         version = f"{prog} {__version__} (protocol {PROTOCOL})"
         self.add_argument("-V", "--version", action="version", version=version, help="print the version and exit")
 
@@ -74,8 +76,21 @@ class OptionParser(argparse.ArgumentParser):
             if argument.startswith("@") and len(argument) > 1:
                 expanded += self._read(argument[1:], ())
             else:
+                self._note(argument, "command line")
                 expanded.append(argument)
         return expanded
+
+    def _note(self, word: str, place: str) -> None:
+        """Remember where an option was given, if `word` is one."""
+        known, name = self._option_string_actions, word.partition("=")[0]
+        if word.startswith("--"):  # it may be shortened
+            actions = {
+                known[each].dest for each in known if each == name or (name not in known and each.startswith(name))
+            }
+        else:
+            actions = {known[word[:2]].dest} if word[:2] in known else set()
+        for dest in actions:
+            self.given.setdefault(dest, []).append(place)
 
     def add_verbosity(self, default: int, group: argparse._ArgumentGroup | None = None) -> None:
         """The options -v/--verbose (wire.md 11.2) and --log-format of re6stnet and re6st-registry."""
@@ -124,6 +139,7 @@ class OptionParser(argparse.ArgumentParser):
             elif line and not line.startswith("#"):
                 words = self._words(f"{name}:{number}: ", line)
                 self._lines.append(_Line(f"{name}:{number}: ", tuple(words)))
+                self._note(words[0], f"{name}:{number}")
                 arguments += words
         return arguments
 

@@ -38,6 +38,14 @@ def refuses(node: Node, *options: str, naming: str) -> None:
     assert not node.pids("babeld")
 
 
+def check_finds(node: Node, *options: str, naming: str) -> None:
+    """--check says the same, before anything is tried."""
+    done = node.run("--check", *options)
+    assert done.returncode == 78, done.stderr
+    assert [line for line in done.stderr.splitlines() if line.startswith("re6stnet: ") and naming in line], done.stderr
+    assert "configuration is good" not in done.stdout
+
+
 def mounting(script: str) -> list[str]:
     """What to put before a command line so that it sees other files in some places than the rest of the machine."""
     return ["unshare", "--mount", "sh", "-c", f'{script} && exec "$@"', "sh"]
@@ -64,18 +72,21 @@ def test_program_is_missing(network: Network, name: str) -> None:
     node = network.nodes[1]
     node.wrapper = mounting(f"mount --bind /dev/null {installed(name)}")
     refuses(node, naming=name)
+    check_finds(node, naming=name)
 
 
 def test_state_directory_cannot_be_made(network: Network, tmp_path: Path) -> None:
     file = tmp_path / "file"
     file.touch()
     refuses(network.nodes[1], "--state", str(file / "state"), naming=str(file / "state"))
+    check_finds(network.nodes[1], "--state", str(file / "state"), naming=str(file / "state"))
 
 
 def test_no_certificate(network: Network) -> None:
     node = network.nodes[1]
     (node.host.etc / "cert.crt").unlink()
     refuses(node, naming="cert.crt")
+    check_finds(node, naming="cert.crt")
 
 
 def test_control_port_in_use(network: Network) -> None:

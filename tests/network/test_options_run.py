@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -57,22 +59,36 @@ def test_many_options_at_once(bed: Bed) -> None:
     assert " INFO " in log
     assert not {"re6stnet.log", "babeld.log"} & {path.name for path in first.host.log.iterdir()}, "-v 0: no log"
 
+    checked = node.run("--check")
+    assert (checked.returncode, checked.stderr) == (0, "")
+    assert re.search(r"^main-interface +inside7 +command line$", checked.stdout, re.M), checked.stdout
+    assert re.search(r"^max-clients +\d+ +the network's parameters$", checked.stdout, re.M), checked.stdout
+    network.check_alive()
+    assert ["sleep", "1234"] in host.processes().values(), "nothing was disturbed"
+
     assert node.stop() == 0
     assert ["sleep", "1234"] not in host.processes().values()
     assert [trace for trace in node.traces() if trace != "interface inside7"] == []
 
 
-@pytest.mark.parametrize("level", [1, 2])
-def test_the_log_says_as_much_as_is_asked_for(bed: Bed, level: int) -> None:
+@pytest.mark.parametrize(("level", "style"), [(1, "text"), (2, "json")])
+def test_the_log_says_as_much_as_is_asked_for(bed: Bed, level: int, style: str) -> None:
     network = Network(bed, 1)
     node = network.nodes[0]
     network.create()
     network.enrol()
-    node.start("-v", str(level), "--daemon", "exit 3")
+    node.start("-v", str(level), "--log-format", style, "--daemon", "exit 3")
     log = node.host.log / "re6stnet.log"
     wait_until(lambda: "--daemon 'exit 3' ended: exit status 3" in read(log), 30, "the warning", bed.tails)
-    assert (" INFO " in read(log)) == (level == 2)
-    assert " DEBUG " not in read(log)
+    assert node.stop() == 0
+    lines = read(log).splitlines()
+    if style == "json":
+        levels = {json.loads(line)["level"] for line in lines}
+    else:
+        levels = {line.split()[1].lower() for line in lines}
+    assert "warning" in levels
+    assert ("info" in levels) == (level == 2)
+    assert "debug" not in levels
 
 
 def test_an_up_command_that_fails_ends_the_node(bed: Bed) -> None:

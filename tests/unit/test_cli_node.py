@@ -185,6 +185,7 @@ WRONG: list[tuple[list[str], str]] = [
     (["--default=1"], "argument -D/--default: ignored explicit argument '1'"),
     (["--run", "/var/lib/x", "--state", "/var/lib/x"], "argument --run: /var/lib/x is also --state"),
     (["--run", "/var/log/x/", "--log", "/var/log/x"], "argument --run: /var/log/x is also --log"),
+    (["--check=1"], "argument --check: ignored explicit argument '1'"),
     (["--log-format", "xml"], "argument --log-format: invalid choice: 'xml'"),
     (["@/nonexistent.conf"], "option file /nonexistent.conf: No such file or directory"),
 ]

@@ -1,0 +1,245 @@
+"""re6stnet --check: what each option is and where it was set, and everything that would keep the node from its work.
+
+Nothing is started, changed or asked: it works beside a running node. Status 0, or 78 (EX_CONFIG of sysexits.h) after
+one line for each problem; what the node can live with is a line that begins with `warning`, and no problem.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sqlite3
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+from datetime import UTC, datetime
+from pathlib import Path
+from shutil import get_terminal_size
+
+from re6st import PROTOCOL, cert, machine, multicast
+from re6st.cache import parameters_in
+from re6st.cli.checks import cannot_write, open_to_read, tell
+from re6st.cli.options import OptionParser
+from re6st.client import parse_url
+from re6st.core.expiry import AUTHORITY, OURS, expires
+from re6st.core.findings import Finding
+from re6st.core.params import Parameters, ParamsError, check_version, version_number
+from re6st.core.prefix import address, subnet
+from re6st.core.report import CA_WARNING, CERTIFICATE_WARNING
+from re6st.core.screen import Column, paint, table
+from re6st.core.words import moment
+from re6st.plan import Config
+from re6st.process import MissingProgram, find_program
+from re6st.rundir import RunDirectoryError, check_content
+
+CACHE = "cache.db"
+TUN = Path("/dev/net/tun")
+INTERFACES = Path("/sys/class/net")
+_HIDDEN = frozenset(("help", "version", "check", "test", "default", "table"))
+_COLUMNS = (Column("OPTION"), Column("VALUE", least=20), Column("FROM", least=10))
+
+Check = Iterator[Finding]
+Row = tuple[str, str, str]
+
+
+def main(parser: OptionParser, options: argparse.Namespace, config: Config) -> int:
+    """Print what is in force to standard output, and what is wrong to standard error; returns the exit status."""
+    parameters, cached = _remembered(config.state / CACHE)
+    identity, kept = _identity(config)
+    found = [*kept, *cached, *_certificates(config, identity), *_network(identity, parameters)]
+    found += [*_places(options, config), *_machine(config)]
+    rows = [*_options(parser, options, config, parameters), *_told(parameters, config), *_node(identity, config)]
+    for line in paint(table(_COLUMNS, rows, get_terminal_size().columns if sys.stdout.isatty() else None)):
+        print(line)
+    told = {level: [_words(each) for each in found if each.level == level] for level in ("warn", "fail")}
+    for warning in told["warn"]:
+        print(f"{parser.prog}: warning: {warning}", file=sys.stderr)
+    return tell(parser.prog, told["fail"])
+
+
+def _words(finding: Finding) -> str:
+    return f"{finding.text} -> {finding.remedy}" if finding.remedy else finding.text
+
+
+# --- what is in force ---
+
+
+def _options(
+    parser: OptionParser, options: argparse.Namespace, config: Config, parameters: Parameters | None
+) -> Iterator[Row]:
+    """Each option, its value, and where that is from."""
+    decided = _decided(config)
+    for action in parser._actions:
+        name = action.dest
+        if name in _HIDDEN:
+            continue
+        option = next((each for each in action.option_strings if each.startswith("--")), action.option_strings[0])
+        places = parser.given.get(name, [])
+        if places:
+            # Of those that may be given again all count, of the others the last.
+            origin = ", ".join(dict.fromkeys(places)) if isinstance(getattr(options, name), list) else places[-1]
+            value = decided.get(name) or _text(getattr(options, name))
+        elif name in ("client_count", "max_clients"):
+            value = "-" if parameters is None else str(getattr(parameters, name))
+            origin = "the network's parameters" + (" (not known yet)" if parameters is None else "")
+        else:
+            value, origin = decided.get(name) or _text(getattr(options, name)), "default"
+        yield option.lstrip("-"), value, origin
+
+
+def _decided(config: Config) -> dict[str, str]:
+    """Options whose value is found by more than what was given for them."""
+    addresses = [str(ip) for ip in config.ip] or (["upnp", "any"] if config.upnp else ["any"])
+    return {
+        "pp": ", ".join(f"{port} {protocol}" for port, protocol in config.ports),
+        "ip": ", ".join(addresses),
+        "disable_proto": ", ".join(sorted(config.disabled_protocols)) or "none",
+        "registry": str(parse_url(config.registry)),
+        "country": config.country or "as the registry says",
+    }
+
+
+def _text(value: object) -> str:
+    match value:
+        case None | [] | "":
+            return "-"
+        case bool():
+            return "yes" if value else "no"
+        case list():
+            return ", ".join(map(str, value))
+    return str(value)
+
+
+def _told(parameters: Parameters | None, config: Config) -> Iterator[Row]:
+    """What the network decides for all its nodes, as remembered."""
+    if parameters is None:
+        return
+    origin = f"{config.state / CACHE}, version {version_number(parameters.version)}"
+    values = parameters.public()
+    for name in ("client_count", "max_clients", "version"):
+        values.pop(name, None)
+    values["crl"] = f"{len(parameters.crl)} certificates"
+    values["registry_prefix"] = parameters.registry_prefix.cn
+    for name, value in sorted(values.items()):
+        yield f"({name.replace('_', '-')})", _text(value), origin
+
+
+def _node(identity: cert.Identity | None, config: Config) -> Iterator[Row]:
+    """Who we are."""
+    if identity is None:
+        return
+    network, prefix, own = identity.trust.network, identity.prefix, str(config.files.cert)
+    yield "(node)", prefix.cn, own
+    yield "(subnet)", str(subnet(network, prefix)), own
+    yield "(address)", str(address(network, prefix)), own
+    yield "(until)", moment(identity.cert.not_valid_after_utc.timestamp()), own
+    yield "(ca-until)", moment(identity.trust.ca.not_valid_after_utc.timestamp()), str(config.files.ca)
+
+
+# --- what is wrong ---
+
+
+def _remembered(path: Path) -> tuple[Parameters | None, Sequence[Finding]]:
+    """The parameters in the cache, and what is wrong with it."""
+    if not path.exists():
+        return None, [Finding("warn", "cache", f"{path} is not there yet: the first start waits for the registry")]
+    try:
+        with closing(open_to_read(path)) as db:
+            return parameters_in(db), ()
+    except (sqlite3.Error, ParamsError) as error:
+        return None, [Finding("warn", "cache", f"{path}: {error}", "the node asks the registry instead")]
+
+
+def _identity(config: Config) -> tuple[cert.Identity | None, Sequence[Finding]]:
+    """Chain, dates and key, as at every start (wire.md 2.4)."""
+    files = config.files
+    try:
+        return cert.Identity.load(files.ca, files.cert, files.key, datetime.now(UTC)), ()
+    except cert.CertError as error:
+        return None, [Finding("fail", "certificate", str(error))]
+
+
+def _certificates(config: Config, identity: cert.Identity | None) -> Check:
+    key, directory = config.files.key, config.files.cert.absolute().parent
+    if key.exists() and key.stat().st_mode & 0o007:
+        yield Finding("fail", "key", f"--key {key}: open to every user of this machine", f"chmod 600 {key}")
+    if directory.exists() and (trouble := cannot_write(directory, directory=True)):
+        yield Finding(
+            "warn", "certificate", f"{directory}: {trouble}", "a renewed certificate is lost at the next start"
+        )
+    if identity is None:
+        return
+    now = datetime.now(UTC)
+    for what, one, warning, remedy in (
+        (OURS, identity.cert, CERTIFICATE_WARNING, "the node renews it when it reaches the registry"),
+        (AUTHORITY, identity.trust.ca, CA_WARNING, "the operator of the registry renews it"),
+    ):
+        if (left := (one.not_valid_after_utc - now).total_seconds()) < warning:
+            yield Finding("warn", "certificate", expires(what, left), remedy)
+
+
+def _network(identity: cert.Identity | None, parameters: Parameters | None) -> Check:
+    """Whether what is remembered is of our network, and one we can speak with."""
+    if parameters is None:
+        return
+    if identity is not None and not check_version(parameters.version, identity.verify_version):
+        text = "the remembered parameters are not of this network"
+        yield Finding("warn", "cache", text, "the node asks the registry instead")
+    if parameters.min_protocol > PROTOCOL:
+        text = f"this network wants protocol {parameters.min_protocol}, this program speaks {PROTOCOL}"
+        yield Finding("fail", "protocol", text, "upgrade it")
+
+
+def _places(options: argparse.Namespace, config: Config) -> Check:
+    """Directories that it writes in: there, or possible to make."""
+    places = [("--state", config.state), ("--run", config.run)]
+    if options.verbose:
+        places.append(("--log", config.log))
+    if config.console is not None:
+        places.append(("--console", config.console.parent))
+    for option, path in places:
+        if trouble := cannot_write(path, directory=True):
+            yield Finding("fail", "place", f"{option} {path}: {trouble}", "choose another one, or give it to this user")
+    cache = config.state / CACHE
+    if cache.exists() and (trouble := cannot_write(cache)):
+        yield Finding("warn", "cache", f"{cache}: {trouble}", "nothing new is remembered")
+    if config.run.is_dir() and os.access(config.run, os.R_OK):
+        try:
+            check_content(config.run)
+        except (RunDirectoryError, OSError) as error:
+            yield Finding("fail", "place", str(error).rstrip("."))
+
+
+def _machine(config: Config) -> Check:
+    """Programs, rights, device, kernel."""
+    yield from machine.programs()
+    yield from machine.capabilities()
+    found = list(machine.tun_device(TUN))
+    yield from found
+    if all(each.level == "ok" for each in found):
+        yield from _opened(TUN)
+    yield from machine.source_routes()
+    try:
+        find_program("nft")
+    except MissingProgram:
+        yield Finding("warn", "program", "nft: program not found: tunnels are not refreshed", "apt install nftables")
+    if config.multicast:
+        try:
+            find_program(multicast.PROGRAM, multicast.REMEDY)
+        except MissingProgram as error:
+            yield Finding("fail", "program", str(error).rstrip("."))
+    if not (INTERFACES / config.main_interface).exists():
+        text = f"--main-interface {config.main_interface}: this machine has no such interface"
+        yield Finding("fail", "interface", text, "see ip link")
+    for name in config.lan:  # they may come later
+        if not (INTERFACES / name).exists():
+            yield Finding("warn", "interface", f"--interface {name}: not there", "no neighbours are found on it")
+
+
+def _opened(path: Path) -> Check:
+    """A container may show the device, and forbid to open it. Nothing is made by opening it."""
+    try:
+        os.close(os.open(path, os.O_RDWR | os.O_CLOEXEC))
+    except OSError as error:
+        remedy = "run as root or with CAP_NET_ADMIN; a container must be given the device"
+        yield Finding("fail", "machine", f"cannot open {path}: {error.strerror}", remedy)
