@@ -26,6 +26,7 @@ def options_in_use(plan: Plan) -> Record:
     """`options` as the user set them (null: the network decides), and the network's `parameters`."""
     parameters = plan.parameters.public()
     parameters["crl"] = len(parameters["crl"])
+    parameters["registry_prefix"] = plan.parameters.registry_prefix.cn
     signed = plan.parameters.babel_hmac_sign is not None
     return {
         "options": {_NAMES.get(field.name, field.name): _told(plan.config, field.name) for field in fields(Config)},

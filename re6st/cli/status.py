@@ -108,6 +108,13 @@ def parser() -> OptionParser:
     )
     add("netcheck", "what this machine and its network lack, and what to do about it")
     add("check", "one line, and the exit status of a monitoring plug-in")
+    bug = add("bugreport", "write one text with all that helps to find a fault: versions, state, logs; no secrets")
+    bug.add_argument(
+        "--anonymise", action="store_true", help="replace addresses, nodes and e-mails, the same by the same"
+    )
+    bug.add_argument(
+        *("-o", "--output"), metavar="FILE", help="where to (default: a new file here, for its owner only); -: print it"
+    )
     log = add("log", "follow the node's log, or change its level until the node ends, as its option -v")
     log.add_argument(
         "level", metavar="LEVEL", nargs="?", type=integer(0, 4), help="0 nothing to 4 trace; for root, or with sudo"
@@ -406,6 +413,12 @@ def _netcheck(options: argparse.Namespace) -> int:
     return status_netcheck.run(options)
 
 
+def _bugreport(options: argparse.Namespace) -> int:
+    from re6st.cli import status_bugreport
+
+    return status_bugreport.run(options)
+
+
 _WORDS: Mapping[str | None, Callable[[Connection, argparse.Namespace], int]] = {
     None: _overview,
     "tunnels": _tunnels,
@@ -424,6 +437,7 @@ _ALWAYS: Mapping[str | None, Callable[[argparse.Namespace], int]] = {
     "wait": _wait,
     "cert": _cert,
     "netcheck": _netcheck,
+    "bugreport": _bugreport,
 }
 """Words that have something to do also where no node runs."""
 

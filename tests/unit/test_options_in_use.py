@@ -41,4 +41,4 @@ def test_options_are_told_without_secrets(nodes: dict[str, cert.Identity]) -> No
     assert options["O"] == ["--http-proxy-user-pass", "..."]
     assert options["up"] == ["...", "/usr/local/bin/register ...", "/bin/true"]
     assert options["client_count"] is None, "the network decides"
-    assert (network["crl"], network["babel_hmac"], network["registry_prefix"]) == (2, True, "0" * 16)
+    assert (network["crl"], network["babel_hmac"], network["registry_prefix"]) == (2, True, "0/16")
