@@ -120,6 +120,7 @@ class Restored:
             )
         if refusal:
             raise ProofError(f"certificate {found.serial_number} of {prefix} {refusal}")
+        logger.warning("certificate %d is known again: %s", found.serial_number, prefix)
         self._events.note(Kind.ENROLLED, f"certificate {found.serial_number} is known again", prefix)
 
     def _checked(self, found: x509.Certificate) -> Prefix:

@@ -8,7 +8,7 @@ import pytest
 
 from re6st import cert
 from testbed import Bed, Network, Node, wait_until
-from testbed.network import Tunnel
+from testbed.network import Tunnel, environment, program
 
 FORMS = 90
 CUT = 30
@@ -66,6 +66,49 @@ def test_a_node_revoked_by_serial_renews_and_is_back(network: Network, bed: Bed)
     network.wait_connected(FORMS)
     for node in members:
         assert str(old) in {path.name for path in (node.host.run_directory / "revoked").iterdir()}
+
+
+def test_a_registry_restored_from_an_older_copy_learns_what_was_revoked_and_issued_since(bed: Bed) -> None:
+    network = Network(bed, 4)
+    first, revoked, *later = network.nodes
+    network.create()
+    for node in (first, revoked):
+        node.enrol(network.url, network.fingerprint)
+    database, copy = (network.registry_directory / name for name in ("registry.db", "copy.db"))
+    words = ["backup", "--db", database, "--config", "re6st-registry.conf", copy]
+    network.registry_host.run([*program("registry"), *words], env=environment(), cwd=network.registry_directory)
+    for node in later:
+        node.enrol(network.url, network.fingerprint)
+    for node in network.nodes:
+        node.start()
+    network.wait_connected(FORMS)
+    network.call("revoke", f"cn_or_serial={revoked.prefix.cn}")
+    members = [first, *later]
+
+    def cut_off() -> bool:
+        return not tunnels_with(network, revoked)
+
+    wait_until(cut_off, CUT, "it is cut off", bed.tails)
+    network.stop_registry()
+    for path in (database.with_name("registry.db-wal"), database.with_name("registry.db-shm")):
+        path.unlink(missing_ok=True)
+    copy.replace(database)
+    network.start_registry()
+
+    def known() -> bool:
+        log = (network.registry_host.log / "registry.log").read_text()
+        return "1 revocations were taken" in log and all(f"known again: {node.prefix}" in log for node in later)
+
+    wait_until(known, 60, "revocation and certificates are known again", bed.tails)
+    revoked.stop()
+    revoked.start()
+    newcomer = Node(bed.host("newcomer"), ["--ip", "any"])
+    newcomer.enrol(network.url, network.fingerprint)
+    assert newcomer.prefix not in {node.prefix for node in network.nodes}
+    newcomer.start()
+    network.nodes.append(newcomer)
+    network.wait_connected(FORMS, [*members, newcomer])
+    assert cut_off()
 
 
 @pytest.mark.parametrize("role", ["client", "server"])
