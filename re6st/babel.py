@@ -47,6 +47,11 @@ LATE_FIRST, LATE_PER_LINE, LATE_LAST = 1.0, 0.005, 20.0
 CONNECTIONS = 5
 """To one babeld, which hangs up on a slow reader; then it is started again."""
 COMMAND_TIME = 3.0
+TAKE_OVER = 5.0
+"""Seconds, and three update intervals, that a new one has at most to learn all routes."""
+SETTLED = 2.0
+"""Seconds for which it must know as many as the last one."""
+SETTLE = 0.1
 
 _DEFAULT_WORDS = frozenset(
     ("max-rtt-penalty", "rtt-min", "rtt-max", "rtt-decay", "rxcost", "faraway", "channel", "enable-timestamps")
@@ -179,6 +184,15 @@ class Babel:
     def usable(self) -> int:
         """How many routes it has in use."""
         return sum(route.usable for route in self.table.routes.values())
+
+    async def settle(self, count: int) -> None:
+        """Wait until it has learnt so many routes, and kept them for a while; or long enough."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(TAKE_OVER + 3 * self.settings.update):
+                settled = 0.0
+                while settled < SETTLED:
+                    await asyncio.sleep(SETTLE)
+                    settled = settled + SETTLE if self.usable >= count else 0.0
 
     async def run(self) -> None:
         """Start it, read its table, start it again when it ends, until cancelled; then stop it in good order."""

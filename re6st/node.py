@@ -55,10 +55,6 @@ STATUS_INTERVAL = 5.0
 SETTLE = 0.1
 """Seconds that changes of the routing table are collected for, at least."""
 ROUTES_PER_SECOND = 20_000
-TAKE_OVER = 5.0
-"""Seconds, and three update intervals, that a new babeld has at most to learn all routes."""
-SETTLED = 2.0
-"""Seconds for which it must know as many as the last one."""
 SPREAD_FIRST, SPREAD_PER_ROUTE, SPREAD_LAST = 5.0, 0.02, 60.0
 """Seconds that the nodes of a network spread a restart of babeld over."""
 LAST_WORD = 0.2
@@ -267,6 +263,8 @@ class Node:
             self._tasks.start(self._reach.run(), "reach"),
             self._tasks.start(self._control.run(), "control socket"),
         ]
+        if self._found.pids:
+            self._loops.append(self._tasks.start(self._catch_up(), "what was left running"))
         if self._plan.parameters.registry_prefix == self.prefix:  # and that registry may be of the older software
             shown = offer(self.config.run / BINARY_SOCKET, self._babel.table, self.subnet)
             self._loops.append(self._tasks.start(shown, BINARY_SOCKET))
@@ -429,19 +427,15 @@ class Node:
         while True:
             await self._babel.followed.wait()
             self._babel.followed.clear()
-            await self._wait_for_routes(self._babel.left)
+            await self._babel.settle(self._babel.left)
             if self._babel.ready.is_set() and not self._babel.followed.is_set():
                 count = await self._kernel.sweep({*self._plan.presences, *self._former}, self._babel.priority)
                 log.info("babeld took over; %s routes that the last one left are removed", count)
 
-    async def _wait_for_routes(self, count: int) -> None:
-        """Until babeld has learnt as many routes as the last one knew, for a while; or long enough."""
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(TAKE_OVER + 3 * self._babel.settings.update):
-                settled = 0.0
-                while settled < SETTLED:
-                    await asyncio.sleep(SETTLE)
-                    settled = settled + SETTLE if self._babel.usable >= count else 0.0
+    async def _catch_up(self) -> None:
+        """Make anew what an earlier daemon left with another certificate or other settings, once we see the mesh."""
+        await self._babel.settle(1)
+        await self._tunnels.renew(lambda: self._mesh.survey)
 
     async def _tell_systemd(self) -> None:
         """Ready once our address is there and babeld speaks; then what we do, and that we live."""
