@@ -11,6 +11,7 @@ import sys
 import time
 from collections import OrderedDict
 from collections.abc import Mapping
+from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 
@@ -178,47 +179,59 @@ def _with_priority(record: logging.LogRecord, text: str) -> str:
     return "\n".join(f"<{priority}>{line}" for line in text.splitlines())
 
 
-class RepeatFilter(logging.Filter):
-    """Lets the same line pass a few times a minute, and warnings and news of one kind some hundred times.
+@dataclass(frozen=True, slots=True)
+class _Allowance:
+    """So many lines at once, and another one every so many seconds."""
 
-    The first that passes after a silence says how many were left out.
+    at_once: int
+    every: float
+
+
+class RepeatFilter(logging.Filter):
+    """What stays wrong is said at most ten times an hour; lines of one kind, about ever others, more often.
+
+    Lines are the same also where a duration, a count or the time in them differs. The next one that passes says how
+    many were left out.
     """
 
-    PERIOD = 60.0
-    SAME_LINE = 5
-    SAME_KIND = 100
+    SAME_LINE = _Allowance(5, 720)
+    SAME_DETAIL = _Allowance(5, 12)
+    """Below INFO."""
+    SAME_KIND = _Allowance(100, 36)
     """Warnings and errors."""
-    SAME_NEWS = 600
+    SAME_NEWS = _Allowance(600, 1)
     KEYS = 1024
+
+    _VARYING = re.compile(r"\d{4}-\d\d-\d\d[T ][\d:.]+Z?|\b\d+(\.\d+)? ((s|min|h|d|times?)\b|datagram\(s\))", re.ASCII)
 
     def __init__(self) -> None:
         super().__init__()
-        self._seen: OrderedDict[tuple[str, int, str], tuple[float, int]] = OrderedDict()
+        self._seen: OrderedDict[tuple[str, int, str], tuple[float, float, int]] = OrderedDict()
+        """How many may still pass, when that was, and how many were left out since the last that did."""
 
     def filter(self, record: logging.LogRecord) -> bool:
-        text = record.getMessage()
-        dropped = self._count(record, text, self.SAME_LINE)
-        if dropped is not None and record.levelno >= logging.INFO:
-            limit = self.SAME_KIND if record.levelno >= logging.WARNING else self.SAME_NEWS
-            of_kind = self._count(record, f"kind {record.msg}", limit)
-            dropped = None if of_kind is None else dropped + of_kind
-        if dropped:
-            setattr(record, LEFT_OUT, dropped)
-        return dropped is not None
+        news = record.levelno >= logging.INFO
+        gist = self._VARYING.sub("#", record.getMessage())
+        left_out = self._pass(record, gist, self.SAME_LINE if news else self.SAME_DETAIL)
+        if left_out is not None and news:
+            allowance = self.SAME_KIND if record.levelno >= logging.WARNING else self.SAME_NEWS
+            of_kind = self._pass(record, f"kind {record.msg}", allowance)
+            left_out = None if of_kind is None else left_out + of_kind
+        if left_out:
+            setattr(record, LEFT_OUT, left_out)
+        return left_out is not None
 
-    def _count(self, record: logging.LogRecord, text: str, limit: int) -> int | None:
+    def _pass(self, record: logging.LogRecord, text: str, allowance: _Allowance) -> int | None:
         """How many lines were left out before this one; None when this one is left out too."""
         key = (record.name, record.levelno, text)
-        start, count = self._seen.get(key, (record.created, 0))
-        dropped = 0
-        if not 0 <= record.created - start < self.PERIOD:
-            dropped = max(0, count - limit)
-            start, count = record.created, 0
-        self._seen[key] = start, count + 1
+        left, last, left_out = self._seen.get(key, (allowance.at_once, record.created, 0))
+        left = min(allowance.at_once, left + max(0.0, record.created - last) / allowance.every)
+        passes = left >= 1
+        self._seen[key] = (left - 1, record.created, 0) if passes else (left, record.created, left_out + 1)
         self._seen.move_to_end(key)
         if len(self._seen) > self.KEYS:
             self._seen.popitem(last=False)
-        return dropped if count < limit else None
+        return left_out if passes else None
 
 
 def in_journal(environment: Mapping[str, str] = os.environ, descriptor: int = 2) -> bool:

@@ -6,11 +6,12 @@ import json
 import logging
 import os
 import tracemalloc
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from re6st import logs
 from re6st.core.prefix import Prefix
 from re6st.core.wire import Endpoint
 from re6st.logs import LogHandler, RepeatFilter, in_journal, set_verbosity, setup_logging
@@ -51,7 +52,7 @@ def test_a_message_cannot_forge_a_second_line(log: tuple[LogHandler, Path]) -> N
 def test_the_same_line_is_written_a_few_times_only(log: tuple[LogHandler, Path]) -> None:
     for _ in range(1000):
         logging.getLogger("a").warning("again")
-    assert log[1].read_text().count("again") == RepeatFilter.SAME_LINE
+    assert log[1].read_text().count("again") == RepeatFilter.SAME_LINE.at_once
 
 
 def test_warnings_of_one_kind_are_bounded_and_counted() -> None:
@@ -63,7 +64,7 @@ def test_warnings_of_one_kind_are_bounded_and_counted() -> None:
         return f"{record.getMessage()} {getattr(record, 'left_out', 0)}" if bound.filter(record) else None
 
     passed = [passes(str(i), i / 100) for i in range(1000)]
-    assert sum(text is not None for text in passed) == RepeatFilter.SAME_KIND
+    assert sum(text is not None for text in passed) == RepeatFilter.SAME_KIND.at_once
     assert passes("later", 100.0) == "bad request later 900"
     assert len(bound._seen) <= RepeatFilter.KEYS
 
@@ -75,8 +76,82 @@ def test_news_of_a_peer_that_flaps_are_bounded() -> None:
         record = logging.LogRecord("a", logging.INFO, "", 0, "%s connected from port %s", ("4/16", turn), None)
         record.created = turn / 10
         written += bool(bound.filter(record))
-    assert written <= 60 * RepeatFilter.SAME_NEWS
+    assert written <= RepeatFilter.SAME_NEWS.at_once + 3600 / RepeatFilter.SAME_NEWS.every
     assert len(bound._seen) <= RepeatFilter.KEYS
+
+
+def minute(turn: int) -> str:
+    return f"{turn // 60 % 24:02}:{turn % 60:02}:07"
+
+
+Arguments = Callable[[int], tuple[object, ...]]
+
+FAULTS: list[tuple[str, int, float, str, Arguments]] = [
+    (
+        *("process.py", logging.ERROR, 60, "%s ended (%s): %s. Next start in %.1f s."),
+        lambda turn: ("babeld", "exit status 1", f"2026-11-23 {minute(turn)} no memory", 45 + turn % 30 / 2),
+    ),
+    (
+        *("process.py", logging.ERROR, 60, "%s ended (%s): %s. Next start in %.1f s."),
+        lambda turn: ("server tcp/1194", "exit status 1", f"2026-11-23 {minute(turn)} Address in use", 45.0),
+    ),
+    (
+        *("updates.py", logging.WARNING, 60, "no network parameters yet: %s Next try in %.0f s."),
+        lambda turn: ("registry http://r/: connection refused.", 45 + turn % 30),
+    ),
+    ("node.py", logging.WARNING, 10, "no first peer: %s", lambda _: ("registry http://r/: connection refused.",)),
+    ("node.py", logging.INFO, 30, "closing the tunnel to %s: %s", lambda _: ("4/16", "it did not come up")),
+    (
+        *("home.py", logging.WARNING, 60, "our country is not known: %s Next try in %.0f s, or give --country."),
+        lambda turn: ("registry http://r/: connection refused.", 45 + turn % 30),
+    ),
+    (
+        *("tunnel.py", logging.WARNING, 5, "tunnel to %s at %s: %s: %s"),
+        lambda turn: (
+            "4/16",
+            "192.0.2.7:1194",
+            "exit status 1",
+            f"2026-11-23 {minute(turn)} TLS Error: handshake failed",
+        ),
+    ),
+    (
+        *("tunnel.py", logging.INFO, 5, "tunnel to %s at %s: not connected in time"),
+        lambda _: ("4/16", "192.0.2.7:1194"),
+    ),
+    (
+        *("peers.py", logging.WARNING, 10, "port %s: dropped %s datagram(s), the last from %s: %s"),
+        lambda turn: (326, turn, "2001:db8:42:7::1", "not signed"),
+    ),
+    ("portmap.py", logging.WARNING, 30, "UPnP: %s", lambda _: ("the router refuses",)),
+    ("babel.py", logging.WARNING, 1, "babeld: line not understood: %s", lambda _: ("'add nonsense'",)),
+    ("mute.py", logging.ERROR, 60, "nft: %s", lambda _: (["Operation not permitted"],)),
+    ("tunnels.py", logging.WARNING, 20, "none of the servers of --client can be reached", lambda _: ()),
+]
+
+
+@pytest.mark.parametrize(("room", "level", "every", "text", "arguments"), FAULTS, ids=lambda value: str(value)[:40])
+def test_what_stays_wrong_is_said_ten_times_an_hour_and_counted(
+    room: str, level: int, every: float, text: str, arguments: Arguments
+) -> None:
+    assert f'"{text}"' in (Path(logs.__file__).parent / room).read_text(), "nobody says that"
+    bound, times, counted, turns = RepeatFilter(), [], 0, int(5 * 3600 / every)
+    for turn in range(turns):
+        record = logging.LogRecord("a", level, "", 0, text, arguments(turn), None)
+        record.created = turn * every
+        if bound.filter(record):
+            times.append(record.created)
+            counted += 1 + getattr(record, "left_out", 0)
+    for hour in times:
+        assert sum(hour <= each < hour + 3600 for each in times) <= 10
+    assert times[0] == 0, "the first one is said at once"
+    assert turns - counted <= 720 / every, "and how often, since"
+
+
+def test_another_peer_is_another_fault() -> None:
+    bound = RepeatFilter()
+    for peer in range(50):
+        record = logging.LogRecord("a", logging.WARNING, "", 0, "tunnel to %s/16 at 192.0.2.%s", (peer, peer), None)
+        assert bound.filter(record)
 
 
 @pytest.mark.parametrize("path", ["/dev/full", "/nowhere"])
@@ -169,7 +244,7 @@ def test_json_has_an_object_a_line_and_what_it_is_about(
     assert told[1].keys() == {"time", "level", "logger", "message"}
     assert told[1]["message"] == "evil\nre6stnet \x1b[31m"
     assert told[2]["exception"].endswith("ValueError: two\nlines")
-    assert len(told) == 3 + RepeatFilter.SAME_LINE
+    assert len(told) == 3 + RepeatFilter.SAME_LINE.at_once
     logging.getLogger().removeHandler(made)
     journal = setup_logging(2, path, journal=True, style="json")
     assert journal is not None
