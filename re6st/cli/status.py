@@ -321,7 +321,9 @@ def _log(connection: Connection, options: argparse.Namespace) -> int:
         answer = connection.ask("log", level=options.level)
         return _list(answer, options, lambda: [line(f"log level {answer['level']}, it was {answer['was']}")])
     with connect(options.control, timeout=None) as live:
-        live.ask("follow", **({} if options.level is None else {"level": options.level}))
+        level = live.ask("follow", **({} if options.level is None else {"level": options.level}))["level"]
+        if not options.json and sys.stdout.isatty():  # a quiet node logs nothing for hours
+            show([line(Span(f"following the log at level {level}, until Ctrl-C", "dim"))])
         while True:
             record = live.next()
             if options.json:

@@ -244,7 +244,14 @@ def certificate_lines(certificate: Answer, now: float, width: int | None) -> lis
         ("CA valid", _validity(ca, now)),
         ("CA's print", ca["fingerprint"]),
     ]
-    return [each for name, words in told for each in _fact(name, words, width)]
+    return [each for name, words in told for each in _fact_or_below(name, words, width)]
+
+
+def _fact_or_below(name: str, text: str, width: int | None) -> list[Line]:
+    """A word that is too long for its place begins on the next line: a fingerprint that is cut is of no use."""
+    if width is not None and max(map(len, text.split())) > width - 15:
+        return [line(f"  {name}"), line(f"    {text}")]
+    return _fact(name, text, width)
 
 
 def _validity(certificate: Answer, now: float) -> str:

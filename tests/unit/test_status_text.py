@@ -174,3 +174,66 @@ def test_hops_and_pings() -> None:
         "3 sent, 2 answered; 1.0 ms at least, 10 ms on average, 20 ms at most"
     ]
     assert paint([text.ping_summary([None])]) == ["1 sent, 0 answered"]
+
+
+CERTIFICATE = {
+    "subject": "CN=120/16",
+    "subnet": "2001:db8:42:78::/64",
+    "address": "2001:db8:42:78::1",
+    "serial": 7,
+    "key_bits": 2048,
+    "fingerprint": "sha256:" + "7a" * 32,
+    "starts": NOW - 34 * DAY,
+    "until": NOW + 331 * DAY,
+    "renews": NOW + 301 * DAY,
+    "ca": {
+        "subject": "CN=Example mesh",
+        "network": "2001:db8:42::/48",
+        "key_bits": 4096,
+        "fingerprint": "sha256:" + "3f" * 32,
+        "starts": NOW - 700 * DAY,
+        "until": NOW - 1 * DAY,
+    },
+}
+CERTIFICATE_SHOWN = f"""\
+  subject      CN=120/16
+  subnet       2001:db8:42:78::/64, address 2001:db8:42:78::1
+  serial       7, key of 2048 bits
+  valid        2026-12-12 to 2027-12-12: ends in 331 d
+  renewal      in 301 d
+  fingerprint
+    sha256:{"7a" * 32}
+  CA           CN=Example mesh
+  network      2001:db8:42::/48, CA's key of 4096 bits
+  CA valid     2025-02-14 to 2027-01-14: ended 24 h ago
+  CA's print
+    sha256:{"3f" * 32}"""
+
+
+def test_a_certificate_with_whole_fingerprints() -> None:
+    assert "\n".join(paint(text.certificate_lines(CERTIFICATE, NOW, 80), width=80)) == CERTIFICATE_SHOWN
+    wide = paint(text.certificate_lines(CERTIFICATE, NOW, None))
+    assert f"  fingerprint  sha256:{'7a' * 32}" in wide
+    later = paint(text.certificate_lines({**CERTIFICATE, "starts": NOW + 2 * DAY}, NOW, None))
+    assert "  valid        2027-01-17 to 2027-12-12: starts in 2 d" in later
+
+
+def test_peers_and_what_came_of_them() -> None:
+    there = {"host": "198.51.100.7", "port": 1194, "protocol": "udp", "country": ""}
+    peers = [
+        {"peer": "9/16", "addresses": [], "reached": False, "metric": None, "tunnel": None,
+         "last": event("tunnel-failed", 90, "9/16")},
+        {"peer": "4/16", "addresses": [there, {**there, "host": "2001:db8:ffff::4", "protocol": "udp6"}],
+         "reached": True, "metric": 96, "tunnel": "out", "last": None},
+    ]  # fmt: skip
+    assert paint(text.peer_table(peers, NOW, 60), width=60) == [
+        "PEER ADDRESSES              TUNNEL METRIC LAST",
+        "4/16 198.51.100.7:1194/udp… out        96 -",
+        "9/16 -                      -        away no answer 90 s ago",
+    ]
+
+
+def test_a_line_of_the_log() -> None:
+    record = {"time": NOW, "level": "WARNING", "name": "re6st.node", "text": "one\ntwo", "left_out": 2}
+    head = "2027-01-15 08:00:00Z WARNING re6st.node: "
+    assert paint(text.log_lines(record)) == ["2 lines left out", f"{head}one", f"{head}two"]
