@@ -32,6 +32,9 @@ T = TypeVar("T")
 
 CLEAN_UP_LIMIT = 1000
 
+EventRow = tuple[int, int, str, str | None, str, int]
+"""Number, Unix time, kind, CN, text, count."""
+
 SWITCH_TIME = "re6st_switch_time"
 """Our own row of `config`: when nodes change to the babel key that signs."""
 
@@ -160,6 +163,11 @@ class Rows:
         except cert.CertError as error:
             logger.warning("the newest certificate in the database: %s", error)
             return None
+
+    def events(self, limit: int) -> list[EventRow]:
+        """What happened, the oldest first; no more than the last `limit`."""
+        rows = self._db.execute("SELECT * FROM re6st_event ORDER BY number DESC LIMIT ?", (limit,)).fetchall()
+        return rows[::-1]
 
     def has_older(self, protocol: int) -> bool:
         """Whether a node that has a certificate spoke an older protocol when it called last."""
@@ -432,6 +440,11 @@ class Ledger(Rows):
             " WHERE EXISTS (SELECT 1 FROM re6st_issued WHERE prefix = ?1)",
             calls,
         )
+
+    def replace_events(self, kind: str, rows: Iterable[EventRow]) -> None:
+        """Keep these of a kind, and no others."""
+        self._db.execute("DELETE FROM re6st_event WHERE kind = ?", (kind,))
+        self._db.executemany("INSERT OR REPLACE INTO re6st_event VALUES (?, ?, ?, ?, ?, ?)", rows)
 
     def set_config(self, name: str, value: str | int | float | bytes | None) -> None:
         """Store a value, or delete it with None."""

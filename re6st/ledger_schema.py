@@ -49,6 +49,11 @@ OUR_SCHEMA = (
   DELETE FROM re6st_seen WHERE prefix = OLD.prefix; END""",
     """CREATE TRIGGER IF NOT EXISTS re6st_seen_free AFTER UPDATE ON cert WHEN NEW.cert IS NULL BEGIN
   DELETE FROM re6st_seen WHERE prefix = NEW.prefix; END""",
+    # What happened, for the operator (registry_events.py).
+    """CREATE TABLE IF NOT EXISTS re6st_event (
+  number INTEGER PRIMARY KEY NOT NULL, time INTEGER NOT NULL, kind TEXT NOT NULL, cn TEXT, text TEXT NOT NULL,
+  count INTEGER NOT NULL)""",
+    "CREATE INDEX IF NOT EXISTS re6st_event_kind ON re6st_event (kind)",
     # Tokens that end at a time of their own.
     """CREATE TABLE IF NOT EXISTS re6st_token (
   token TEXT PRIMARY KEY NOT NULL, expires INTEGER NOT NULL)""",

@@ -32,7 +32,7 @@ from re6st.geoip import GeoIp, Place
 from re6st.ledger import Conflict, Issued, Ledger, NotFound, Slot
 from re6st.localnode import LocalNode
 from re6st.mail import Mailer, MailError, is_address
-from re6st.registry_events import Events, Kind
+from re6st.registry_events import EventLog, Events, Kind
 from re6st.registry_mesh import MeshView
 from re6st.registry_rekey import KeyChanges, TooMany
 from re6st.registry_restored import ProofError, Restored
@@ -113,6 +113,7 @@ class Registry:
         self.node = node
         self.mesh = MeshView(node)
         self.events = Events(clock)
+        self.event_log = _event_log(self.events, store)
         self.served: dict[Prefix, int] = {}
         """The version of the parameters that each node fetched last, since we started."""
         self._clock = clock
@@ -464,6 +465,14 @@ class Registry:
     def _limit(self, rate: RateLimit, call: Call) -> None:
         if call.source is not None and not rate.allow(call.source, self._clock()):
             raise RpcError(HTTPStatus.TOO_MANY_REQUESTS, f"too many calls of {call.method} from {call.source}")
+
+
+def _event_log(events: Events, store: Store) -> EventLog:
+    """Raises StoreError."""
+    try:
+        return EventLog(events, store)
+    except sqlite3.Error as error:
+        raise StoreError(f"database: {error}") from None
 
 
 def end_of_renewal(issued: Issued, revoked: bool, now: datetime) -> datetime | None:

@@ -1,18 +1,25 @@
-"""What happened at a registry since it started, for its operator: enrolments, renewals, refusals, mails, revocations.
+"""What happened at a registry, for its operator: enrolments, renewals, refusals, mails, revocations.
 
-The last ones of each kind are kept in memory, so that a flood of refusals pushes nothing else out. What must not be
-forgotten is in the database: certificates, and who was revoked why.
+The last ones of each kind are kept in memory, so that a flood of refusals pushes nothing else out, and written to the
+database a little later. What must not be forgotten is there at once: certificates, and who was revoked why.
 """
 
 from __future__ import annotations
 
+import asyncio
+import logging
 from collections import Counter, deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from re6st.core.prefix import Prefix
+from re6st.ledger import EventRow, Ledger
+from re6st.store import Store, StoreError
 
+logger = logging.getLogger("registry")
+
+WRITE_INTERVAL = 10.0
 KEPT = 300
 """Events of each kind."""
 TEXT_LIMIT = 200
@@ -55,6 +62,20 @@ class Events:
         self._clock = clock
         self._number = 0
         self._events: dict[Kind, deque[Event]] = {kind: deque(maxlen=KEPT) for kind in Kind}
+        self.unwritten: set[Kind] = set()
+        """Kinds that have events which are not in the database."""
+
+    def load(self, rows: Iterable[EventRow]) -> None:
+        """Begin with those of earlier lives, the oldest first. What a later version wrote may be left out."""
+        known = {each.value for each in Kind}
+        for number, time, kind, cn, text, count in rows:
+            self._number = max(self._number, number)
+            if kind in known:
+                self._events[Kind(kind)].append(Event(number, time, Kind(kind), cn, text, count))
+
+    def rows(self, kind: Kind) -> list[EventRow]:
+        """Those of a kind, the oldest first."""
+        return [(e.number, int(e.time), e.kind.value, e.cn, e.text, e.count) for e in self._events[kind]]
 
     def note(self, kind: Kind, text: str, prefix: Prefix | None = None) -> None:
         """Something happened, now. `text` may come from outside."""
@@ -67,6 +88,7 @@ class Events:
         if events and (events[-1].text, events[-1].cn) == (event.text, event.cn):
             event = replace(event, count=events.pop().count + 1)
         events.append(event)
+        self.unwritten.add(kind)
         if kind is not Kind.REFUSED:
             for listener in tuple(self.listeners):
                 listener()
@@ -76,3 +98,36 @@ class Events:
         chosen = self._events.values() if kind is None else [self._events[kind]]
         found = [event for events in chosen for event in events if cn is None or event.cn == cn]
         return sorted(found, key=lambda event: -event.number)[:limit]
+
+
+class EventLog:
+    """Keeps the events in the database, beyond the end of the registry."""
+
+    def __init__(self, events: Events, store: Store) -> None:
+        """Reads those that are there. Raises sqlite3.Error."""
+        self._events = events
+        self._store = store
+        events.load(store.rows.events(KEPT * len(Kind)))
+
+    async def run(self) -> None:
+        """Write what is new, now and again, for ever."""
+        while True:
+            await asyncio.sleep(WRITE_INTERVAL)
+            await self.try_flush()
+
+    async def try_flush(self) -> None:
+        """Write, or say why not."""
+        events = self._events
+        kinds, events.unwritten = events.unwritten, set()
+        found = {kind: events.rows(kind) for kind in kinds}
+
+        def job(ledger: Ledger) -> None:
+            for kind, rows in found.items():
+                ledger.replace_events(kind.value, rows)
+
+        try:
+            if found:
+                await self._store.call(job)
+        except StoreError as error:
+            events.unwritten |= kinds
+            logger.warning("events are not written: %s", error)

@@ -192,6 +192,7 @@ async def _serve(
                 group.create_task(registry.upkeep.run(), name="clean-up"),
                 group.create_task(server.run(), name="connections"),
                 group.create_task(registry.seen.run(), name="seen"),
+                group.create_task(registry.event_log.run(), name="events"),
                 group.create_task(registry.restored.run(config.run / NODE_SOCKET), name="restored copies"),
                 group.create_task(admin.run(), name="administration"),
                 group.create_task(_tell_systemd(notifier), name="systemd"),
@@ -207,6 +208,7 @@ async def _serve(
     finally:
         await server.stop()
         await registry.seen.try_flush()
+        await registry.event_log.try_flush()
         await registry.upkeep.stop()
         notifier.close()
     logger.info("stopped")

@@ -75,7 +75,7 @@ def test_a_registry_restored_from_an_older_copy_learns_what_was_revoked_and_issu
     for node in (first, revoked):
         node.enrol(network.url, network.fingerprint)
     database, copy = (network.registry_directory / name for name in ("registry.db", "copy.db"))
-    words = ["backup", "--db", database, "--config", "re6st-registry.conf", copy]
+    words = ["backup", "--db", str(database), "--config", "re6st-registry.conf", str(copy)]
     network.registry_host.run([*program("registry"), *words], env=environment(), cwd=network.registry_directory)
     for node in later:
         node.enrol(network.url, network.fingerprint)

@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+import sqlite3
+from ipaddress import IPv6Network
+from pathlib import Path
+
 from re6st.core.prefix import Prefix
-from re6st.registry_events import KEPT, TEXT_LIMIT, Events, Kind
+from re6st.registry_events import KEPT, TEXT_LIMIT, EventLog, Events, Kind
+from re6st.store import Store
 
 A, B = Prefix(0, 16), Prefix(1, 16)
 
@@ -47,6 +53,33 @@ def test_text_from_outside_is_cut_and_made_printable() -> None:
     (event,) = events.newest(1)
     assert event.text.startswith("a?[2J?b")
     assert len(event.text) == TEXT_LIMIT
+
+
+def test_they_survive_the_registry(tmp_path: Path) -> None:
+    network = IPv6Network("2001:db8:42::/48")
+
+    async def life(notes: list[tuple[Kind, str]]) -> list[tuple[str, int]]:
+        events, _ = make()
+        store = Store(tmp_path / "registry.db", network)
+        try:
+            log = EventLog(events, store)
+            for kind, text in notes:
+                events.note(kind, text, A if kind is Kind.REVOKED else None)
+            await log.try_flush()
+            assert not events.unwritten
+            return [(event.text, event.count) for event in events.newest(9)]
+        finally:
+            store.close()
+
+    assert asyncio.run(life([(Kind.REVOKED, "stolen"), (Kind.REFUSED, "wrong"), (Kind.REFUSED, "wrong")]))
+    after = [("wrong", 3), ("sent", 1), ("stolen", 1)]
+    assert asyncio.run(life([(Kind.MAIL, "sent"), (Kind.REFUSED, "wrong")])) == after
+    assert asyncio.run(life([])) == after
+    asyncio.run(life([(Kind.REFUSED, f"wrong {number}") for number in range(3 * KEPT)]))
+    with sqlite3.connect(tmp_path / "registry.db") as db:
+        assert db.execute("SELECT count(*) FROM re6st_event").fetchone() == (KEPT + 2,)
+        db.execute("INSERT INTO re6st_event VALUES (1000000, 1, 'of a later version', NULL, '', 1)")
+    assert asyncio.run(life([(Kind.ENROLLED, "newest")]))[0] == ("newest", 1)
 
 
 def test_listeners_hear_of_what_changes_something() -> None:
