@@ -129,7 +129,9 @@ FAULTS: list[tuple[str, int, float, str, Arguments]] = [
 ]
 
 
-@pytest.mark.parametrize(("room", "level", "every", "text", "arguments"), FAULTS, ids=lambda value: str(value)[:40])
+@pytest.mark.parametrize(
+    ("room", "level", "every", "text", "arguments"), FAULTS, ids=[f"{each[0]}-{each[3]}" for each in FAULTS]
+)
 def test_what_stays_wrong_is_said_ten_times_an_hour_and_counted(
     room: str, level: int, every: float, text: str, arguments: Arguments
 ) -> None:
