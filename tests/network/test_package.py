@@ -155,7 +155,7 @@ def test_logs_are_rotated(machines: tuple[Machine, Machine]) -> None:
 def test_an_upgrade_keeps_the_tunnels(machines: tuple[Machine, Machine], package: Path, tmp_path: Path) -> None:
     first, second = machines
     before = second.pids("re6stnet")
-    steady = f"echo $$; exec ping -q -i 0.1 -W 1 {own_address(first)}"
+    steady = f"echo $$; exec ping -q -i 0.1 -W 1 -w {JOINED} {own_address(first)}"
     with subprocess.Popen(second.argv(["sh", "-c", steady]), stdout=subprocess.PIPE, text=True) as pinging:
         assert pinging.stdout is not None
         pid = pinging.stdout.readline().strip()
