@@ -362,20 +362,19 @@ class Babel:
                 if len(rest) > LINE_LIMIT:
                     raise ValueError("a line without end")
                 for line in lines:
-                    self._note(news, line)
+                    try:
+                        news.add(line)
+                    except LineError as error:
+                        _not_understood(error)
                 await asyncio.sleep(0)  # the next ones are taken in
             late = clock() >= late_at
             if late:
                 late_at = clock() + min(max(LATE_FIRST, LATE_PER_LINE * len(news)), LATE_LAST)
             changes = [self._feed(line, self.table) for line in news.take(late=late)]
+            if late:
+                changes += [self._measure(ident, text) for ident, text in news.metrics().items()]
             if any(changes):
                 self._changed()
-
-    def _note(self, news: News, line: str) -> None:
-        try:
-            news.add(line.strip())
-        except LineError as error:
-            log.warning("babeld: line not understood: %s", error)
 
     async def _until_reply(self, reader: asyncio.StreamReader, table: Table | None = None) -> None:
         async with asyncio.timeout(START_TIME):
@@ -399,8 +398,19 @@ class Babel:
         try:
             return table.feed(line.strip()) is not None
         except LineError as error:
-            log.warning("babeld: line not understood: %s", error)
+            _not_understood(error)
             return False
+
+    def _measure(self, ident: str, text: str) -> bool:
+        try:
+            return self.table.measure(ident, text)
+        except LineError as error:
+            _not_understood(error)
+            return False
+
+
+def _not_understood(error: LineError) -> None:
+    log.warning("babeld: line not understood: %s", error)
 
 
 def _live_commands(old: Settings, new: Settings) -> list[str]:

@@ -7,7 +7,7 @@ changed. A line that cannot be read raises `LineError` and changes nothing.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from functools import lru_cache
 from ipaddress import AddressValueError, IPv6Address, IPv6Network, NetmaskValueError
@@ -22,6 +22,7 @@ ENTRY_LIMIT = 200_000
 CACHE_SIZE = 4096
 
 
+_LOST = f"{INFINITY} "
 _DIGITS = re.compile(r"[0-9]{1,5}", re.ASCII)
 _DECIMAL = re.compile(r"[0-9]{1,12}(\.[0-9]{1,9})?", re.ASCII)
 _REACH = re.compile(r"[0-9a-f]{1,8}", re.ASCII)
@@ -189,6 +190,23 @@ class Table:
                 return None
         return parsed if changed else None
 
+    def measure(self, ident: str, text: str) -> bool:
+        """Take in the metrics of a route, as a line says them from the first number on; whether they changed.
+
+        Raises LineError.
+        """
+        route, words = self.routes.get(ident), text.split(" ", 3)
+        if route is None:
+            return False
+        try:
+            metric, refmetric = _metric(words[0]), _metric(words[2])
+        except (IndexError, ValueError) as error:
+            raise LineError(f"metric {text[:200]!r}: {error}") from None
+        if (metric, refmetric) == (route.metric, route.refmetric):
+            return False
+        self.routes[ident] = replace(route, metric=metric, refmetric=refmetric)
+        return True
+
     def clear(self) -> None:
         """Forget everything: babeld restarted."""
         self.interfaces.clear()
@@ -199,6 +217,10 @@ class Table:
         """Know what another table does, and nothing else."""
         self.interfaces, self.neighbours, self.routes = other.interfaces, other.neighbours, other.routes
 
+    def is_up(self, name: str) -> bool:
+        """Whether babeld uses the interface of this name."""
+        return any(interface.up for interface in self.interfaces.values() if interface.name == name)
+
     def neighbour_at(self, hop: NextHop) -> Neighbour | None:
         """The neighbour at a next hop; of two (an old one may linger after a flush) the one with the lower cost."""
         found = [n for n in self.neighbours.values() if n.key == hop]
@@ -206,7 +228,7 @@ class Table:
 
 
 class News:
-    """Lines that wait to be fed to a table: of each entry the last one.
+    """What waits to be fed to a table: of each entry the last line.
 
     With each round trip that it measures, babeld tells every route of that neighbour again, for its metric: thousands
     of lines a second where there are a thousand routes. Those can wait; what comes, goes, is lost or is used cannot.
@@ -216,21 +238,37 @@ class News:
         self._table = table
         self._urgent: dict[tuple[str, str], str] = {}
         self._late: dict[tuple[str, str], str] = {}
+        self._metrics: dict[str, str] = {}
+        # Which route a line is about that says nothing new before its metric. 64 bits of it are as good as all.
+        self._same: dict[int, str] = {}
 
     def add(self, line: str) -> None:
         """Raises LineError for a line that is of no entry."""
+        head, _, metrics = line.partition(" metric ")
+        ident = self._same.get(hash(head))
+        if ident is not None and not metrics.startswith(_LOST):
+            self._metrics[ident] = metrics
+            return
         words = line.split(" ", 9)
         if len(words) < 3:
             raise LineError(f"{line[:200]!r}: too short")
         key = words[1], words[2]
         if key in self._urgent or not self._only_metric(line, words):
+            if words[1] == "route":
+                self._metrics.pop(words[2], None)
+                self._same.clear()  # each of them is looked at again, before it may wait again
             self._late.pop(key, None)
             self._urgent[key] = line
+        elif words[1] == "route" and metrics and not metrics.startswith(_LOST):
+            if len(self._same) > len(self._table.routes):
+                self._same.clear()
+            self._same[hash(head)] = words[2]
+            self._metrics[words[2]] = metrics
         else:
             self._late[key] = line
 
     def __len__(self) -> int:
-        return len(self._urgent) + len(self._late)
+        return len(self._urgent) + len(self._late) + len(self._metrics)
 
     def take(self, *, late: bool) -> list[str]:
         """What is urgent; and, if so wanted, what can wait."""
@@ -240,6 +278,11 @@ class News:
             lines += self._late.values()
             self._late.clear()
         return lines
+
+    def metrics(self) -> dict[str, str]:
+        """What else can wait: by its identifier, what was said last of a route from its metric on."""
+        found, self._metrics = self._metrics, {}
+        return found
 
     def _only_metric(self, line: str, words: list[str]) -> bool:
         verb, kind, ident = words[:3]

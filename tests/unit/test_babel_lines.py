@@ -270,7 +270,11 @@ def test_only_another_metric_can_wait(line: str, urgent: bool) -> None:
     news.add(line)
     assert len(news) == 1
     assert news.take(late=False) == ([line] if urgent else [])
-    assert news.take(late=True) == ([] if urgent else [line])
+    late = news.take(late=True)
+    if " metric " in line and not urgent:
+        assert (late, news.metrics()) == ([], {"a1": line.partition(" metric ")[2]})
+    else:
+        assert late == ([] if urgent else [line])
     assert len(news) == 0
 
 
@@ -286,6 +290,16 @@ def test_of_each_entry_the_last_news_count() -> None:
     news.add(route_line("change", metric=100))
     assert news.take(late=False) == [route_line("change", metric=100)]
     assert len(news) == 0
+    for metric in (101, 102):
+        news.add(route_line("change", metric=metric))
+    (ident, text), *others = news.metrics().items()
+    assert (table.measure(ident, text), others) == (True, [])
+    assert table.routes["a1"].metric == 102
+    assert not table.measure(ident, text), "it is known"
+    assert not table.measure("a2", text), "a route that is gone"
+    for text in ("", "9 refmetric", "x refmetric 0 via fe80::1 if x", "9 refmetric -1 via fe80::1 if x"):
+        with pytest.raises(LineError):
+            table.measure(ident, text)
     for line in ("", "change", "change route"):
         with pytest.raises(LineError):
             news.add(line)
@@ -305,6 +319,10 @@ def test_news_in_two_parts_say_the_same_as_the_lines_in_order(told: list[tuple[s
         news.add(line)
         for each in news.take(late=number % 5 == 4) if number % 2 else ():
             slow.feed(each)
+        for route in news.metrics().items() if number % 5 == 4 else ():
+            slow.measure(*route)
     for each in news.take(late=True):
         slow.feed(each)
+    for route in news.metrics().items():
+        slow.measure(*route)
     assert slow.routes == plain.routes
