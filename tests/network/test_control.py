@@ -48,7 +48,9 @@ def test_a_node_tells_its_state(bed: Bed) -> None:
     status = ask(second.host.directory / "console", "status")
     assert status["cn"] == second.prefix.cn
     assert status["address"] == str(second.address)
-    assert {"url": network.url, "cn": first.prefix.cn, "connected": True}.items() <= status["registry"].items()
+    assert {"url": network.url.rstrip("/"), "cn": first.prefix.cn, "connected": True}.items() <= status[
+        "registry"
+    ].items()
     assert status["registry"]["answered"] <= time.time()
     assert status["mesh"]["peers"] == 2
     assert {"host": second.host.address, "port": 1194, "protocol": "tcp", "origin": "given"} in status["advertised"]
@@ -88,7 +90,19 @@ def test_a_node_tells_its_state(bed: Bed) -> None:
     healed = next(e for e in reversed(events) if e["kind"] == "babel-running")
     assert 0 < healed["seconds"] < 60
 
-    # The level of the log changes while it runs.
+    # Its options, of which none is a secret; its certificate; and whom it knows.
+    told = ask(place(second), "options")
+    assert told["options"]["ip"] == [second.host.address]
+    assert (told["parameters"]["registry_prefix"], told["parameters"]["crl"]) == (first.prefix.cn, 0)
+    assert ask(place(second), "certificate")["address"] == str(second.address)
+    assert {first.prefix.cn, third.prefix.cn} <= {each["peer"] for each in ask(place(second), "peers")["peers"]}
+
+    # The level of the log changes while it runs, and who follows has a level of its own.
+    with control(place(second)) as following:
+        assert following.ask("follow", level=3) == {"following": True, "level": 3}
+        ask(place(second), "log", level=1)
+        assert following.next()["text"] == "log level 1, it was 2"
+        ask(place(second), "log", level=2)
     log = second.host.log / "re6stnet.log"
     assert ask(place(second), "log", level=4)["was"] == 2
     assert "log level 4" in log.read_text()
@@ -116,7 +130,13 @@ def test_what_strangers_send_does_no_harm(bed: Bed) -> None:
         own.connect(str(path))
         own.sendall(b"x" * 10_000)
         assert b"4096" in own.recv(4096)
-    for operation, arguments in (("eval", {}), ("why", {"peer": "x"}), ("routes", {"limit": 10**9}), ("log", {})):
+    for operation, arguments in (
+        ("eval", {}),
+        ("why", {"peer": "x"}),
+        ("routes", {"limit": 10**9}),
+        ("log", {}),
+        ("follow", {"level": 5}),
+    ):
         with pytest.raises(Refused):
             ask(path, operation, **arguments)
     # Connections that say nothing keep others out only up to a number, and only for a while.
@@ -142,8 +162,10 @@ def test_only_root_changes_the_level(bed: Bed, monkeypatch: pytest.MonkeyPatch) 
     os.seteuid(65534)
     try:
         assert ask(Path("control.sock"), "status")["cn"] == node.prefix.cn
-        with pytest.raises(Refused, match="only root"):
-            ask(Path("control.sock"), "log", level=4)
+        for operation in ("log", "follow"):
+            with pytest.raises(Refused, match="only root"):
+                ask(Path("control.sock"), operation, level=4)
+        assert ask(Path("control.sock"), "follow") == {"following": True, "level": 2}
     finally:
         os.seteuid(0)
     assert ask(place(node), "log", level=4) == {"level": 4, "was": 2}

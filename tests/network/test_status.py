@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import http.client
 import json
+import signal
 import subprocess
 from functools import partial
 from typing import Any
@@ -92,6 +93,37 @@ def test_an_operator_sees_a_network(bed: Bed) -> None:
     assert pinged.returncode == 0
     assert status(third, "ping", "999/16", "-c", "1", "-t", "1").returncode == 1
 
+    # Whom it knows, and the mesh as it sees it: a chain.
+    (known,) = (each for each in answer(third, "peers")["peers"] if each["peer"] == first.prefix.cn)
+    assert {"host": first.host.address, "port": 1194, "protocol": "tcp", "country": ""} in known["addresses"]
+    assert (known["tunnel"], known["last"]["kind"]) == ("out", "tunnel-up")
+    seen = answer(third, "graph")
+    assert {node["cn"]: node["state"] for node in seen["nodes"]} == {
+        third.prefix.cn: "own",
+        first.prefix.cn: "neighbour",
+        target: "behind",
+    }
+    assert [(edge["from"], edge["to"]) for edge in seen["edges"]] == [
+        (third.prefix.cn, first.prefix.cn),
+        (first.prefix.cn, target),
+    ]
+    assert f'"{first.prefix.cn}" -> "{target}"' in status(third, "graph", "--dot").stdout
+    certificate = answer(third, "cert")
+    assert (certificate["cn"], certificate["subnet"]) == (third.prefix.cn, str(third.subnet))
+
+    # What its machine lacks: nothing; and a report of it all, without names.
+    checked = answer(third, "netcheck")
+    assert [finding for finding in checked["findings"] if finding["level"] == "fail"] == []
+    words = [finding["text"] for finding in checked["findings"]]
+    assert "CA matches" in words
+    assert f"path MTU to {target} 1500" in words
+    assert any(text.startswith(f"udp/326 passes inside, {target} has version ") for text in words)
+    assert "2 peers connected, " in status(first, "netcheck").stdout
+    reports = [status(third, "bugreport", *words, "-o", "-").stdout for words in ((), ("--anonymise",))]
+    for name in (str(third.address), str(first.subnet), first.host.address, f'"{target}"'):
+        assert [name in report for report in reports] == [True, False]
+    assert "connected to the network" in reports[1], "the log is in it"
+
     # The same in figures.
     figures = metrics(first, 9326)
     assert figures["re6st_connected"] == 1
@@ -108,8 +140,19 @@ def test_an_operator_sees_a_network(bed: Bed) -> None:
     assert counted['re6st_registry_http_requests_total{code="200",method="requestCertificate"}'] == 3
     assert 0.9 < counted["re6st_registry_prefixes_free_ratio"] < 1
 
-    # One that ends: the others say so.
+    # One that ends: the others say so, their logs too.
+    following = first.host.start(
+        [*program("status"), "--control", str(first.host.run_directory / "control.sock"), "log", "-f", "3"],
+        "follow.out.log",
+        env=environment(),
+    )
+    log = first.host.log / "follow.out.log"
+    wait_until(lambda: status(first, "log", "2") and "log level 2" in log.read_text(), 30, "it follows", bed.tails)
     second.stop()
+    wait_until(lambda: f"{target} disconnected" in log.read_text(), 30, "it is followed", bed.tails)
+    following.send_signal(signal.SIGINT)
+    assert following.wait(10) == 130
+    assert "Traceback" not in log.read_text()
     wait_until(lambda: status(third, "why", target).returncode == 1, 30, "it is out of reach", bed.tails)
     assert status(third, "trace", target, "-t", "1").returncode == 1
     assert f"lost 1 node: {target}" in status(third, "events").stdout
@@ -124,3 +167,7 @@ def test_an_operator_sees_a_network(bed: Bed) -> None:
     third.stop()
     assert status(third).returncode == 3
     assert json.loads(status(third, "--json").stdout)["running"] is False
+    checked = answer(third, "netcheck")
+    assert checked["verdict"] == "fail"
+    assert "is not running" in checked["findings"][0]["text"]
+    assert "babeld" in status(third, "bugreport", "-o", "-").stdout
