@@ -150,7 +150,7 @@ class RegistryClient:
         shown = cert.to_pem(self._identity().cert).decode("ascii")
         try:
             await self.call("presentCertificate", cert=shown, version=base64.b64encode(version).decode("ascii"))
-        except RegistryRefused:
+        except RegistryError:
             return False
         return True
 
@@ -209,15 +209,21 @@ class RegistryClient:
         return None if status == HTTPStatus.NO_CONTENT else body
 
     async def _hello(self) -> Ratchet:
+        """Begin a session; with a registry that may have forgotten our certificate, after showing it that."""
+        try:
+            return await self._greet()
+        except (RegistryRefused, RegistryKeyError) as error:
+            if isinstance(error, RegistryRefused) and error.status != HTTPStatus.NOT_FOUND:
+                raise
+            if not await self.present_certificate():
+                raise
+        return await self._greet()
+
+    async def _greet(self) -> Ratchet:
         identity = self._identity()
         path = target("hello", {"client_prefix": identity.prefix.bits, "protocol": str(PROTOCOL)})
         try:
-            try:
-                _, body, _ = await self._get("hello", path)
-            except RegistryRefused as error:
-                if error.status != HTTPStatus.NOT_FOUND or not await self.present_certificate():
-                    raise
-                _, body, _ = await self._get("hello", path)
+            _, body, _ = await self._get("hello", path)
         except RegistryRefused as error:
             if error.status != HTTPStatus.NOT_FOUND:
                 raise

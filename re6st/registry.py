@@ -274,7 +274,8 @@ class Registry:
     async def _present_certificate(self, call: Call) -> None:
         self._limit(self._present_rate, call)
         try:
-            await self.restored.present(call.arguments["cert"], call.arguments.get("version", ""))
+            prefix = await self.restored.present(call.arguments["cert"], call.arguments.get("version", ""))
+            self.sessions.drop(prefix)  # that of the certificate of before
         except (ProofError, cert.CertError) as error:
             raise RpcError(HTTPStatus.BAD_REQUEST, str(error)) from None
 

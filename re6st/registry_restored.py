@@ -95,10 +95,10 @@ class Restored:
         )
         self._upkeep.changed()
 
-    async def present(self, pem: str, version: str) -> None:
+    async def present(self, pem: str, version: str) -> Prefix:
         """A node that is not known shows its certificate and the version that it has heard of (text: base64).
 
-        Raises ProofError for what we have not signed, or need not store; CertError, StoreError.
+        Returns its prefix. Raises ProofError for what we have not signed, or need not store; CertError, StoreError.
         """
         found = cert.load_pem(pem.encode())
         prefix = self._checked(found)
@@ -122,6 +122,7 @@ class Restored:
             raise ProofError(f"certificate {found.serial_number} of {prefix} {refusal}")
         logger.warning("certificate %d is known again: %s", found.serial_number, prefix)
         self._events.note(Kind.ENROLLED, f"certificate {found.serial_number} is known again", prefix)
+        return prefix
 
     def _checked(self, found: x509.Certificate) -> Prefix:
         prefix = cert.prefix_of_cert(found)

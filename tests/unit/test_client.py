@@ -308,6 +308,7 @@ def test_a_cancelled_call_leaves_no_broken_session(play: Play) -> None:
 def test_hello_of_another_network_is_not_believed(play: Play, nodes: dict[str, cert.Identity]) -> None:
     async def scenario(registry: FakeRegistry, client: RegistryClient) -> None:
         registry.answers["getNetworkConfig"] = 200, b"config"
+        registry.answers["presentCertificate"] = 400, b""
         registry.hello_signer = nodes["0/16"].key
         with pytest.raises(RegistryAnswerError, match="not signed by our CA"):
             await client.get_network_config()
@@ -322,7 +323,7 @@ def test_hello_of_another_network_is_not_believed(play: Play, nodes: dict[str, c
             registry.raw = http(200, junk)
             with pytest.raises(RegistryAnswerError, match="hello"):
                 await client.get_network_config()
-        assert set(registry.methods) == {"hello"}
+        assert set(registry.methods) == {"hello", "presentCertificate"}
 
     play(scenario)
 

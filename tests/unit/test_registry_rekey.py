@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from re6st import cert
 from re6st.client import RegistryClient, RegistryKeyError, RegistryRefused
 from re6st.core.params import version_number
 from re6st.core.prefix import Prefix
+from re6st.registry_check import check
 from re6st.registry_rekey import CHANGES
 from tests.unit.registry_world import DAY, START, A, B, World
 
@@ -100,6 +102,7 @@ def test_what_was_replaced_is_revoked_when_the_new_key_says_so(world: World, key
         assert version_number(after.version) == version_number(before.version) + 1
         await own.revoke_superseded()
         assert await world.parameters() == after, "nobody is told of nothing"
+        assert not check(world.directory / "registry.db", world.authority.trust).findings
         assert (await own.renew_certificate()) == new.cert
         rows = world.store.rows._db.execute("SELECT serial, reason FROM re6st_revoked ORDER BY serial").fetchall()
         assert rows == [(2, "its key was changed"), (3, "its key was changed")]
@@ -158,3 +161,30 @@ def test_strangers_cannot(world: World) -> None:
         assert (await world.call("revokeSuperseded", cn=A.bits)).status == 400
 
     world.run(test)
+
+
+def test_a_restored_registry_is_shown_the_certificate_it_forgot(world: World, key: rsa.RSAPrivateKey) -> None:
+    database, copy = world.directory / "registry.db", world.directory / "copy"
+    members: list[cert.Identity] = []
+
+    async def before(world: World) -> None:
+        members.append(await member(world))
+
+    async def since(world: World) -> None:
+        world.now += 30 * DAY
+        new = await client(world, members[0]).rekey_certificate(key)
+        members.append(cert.Identity(members[0].trust, new, key))
+
+    async def after(world: World) -> None:
+        old, new = members
+        assert await client(world, new).get_dh()
+        with pytest.raises(RegistryKeyError):  # who has the old key cannot turn it back
+            await client(world, old).get_dh()
+
+    world.run(before)
+    shutil.copy(database, copy)
+    world.run(since)
+    for name in ("registry.db-wal", "registry.db-shm"):
+        (world.directory / name).unlink(missing_ok=True)
+    shutil.copy(copy, database)
+    world.run(after)
