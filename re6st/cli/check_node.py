@@ -195,11 +195,11 @@ def _places(options: argparse.Namespace, config: Config) -> Check:
     places = [("--state", config.state), ("--run", config.run)]
     if options.verbose:
         places.append(("--log", config.log))
-    if config.console is not None:
-        places.append(("--console", config.console.parent))
     for option, path in places:
         if trouble := cannot_write(path, directory=True):
             yield Finding("fail", "place", f"{option} {path}: {trouble}", "choose another one, or give it to this user")
+    if config.console is not None and (trouble := cannot_write(config.console.parent, directory=True)):
+        yield Finding("warn", "place", f"--console {config.console}: {trouble}", "the node goes on without it")
     cache = config.state / CACHE
     if cache.exists() and (trouble := cannot_write(cache)):
         yield Finding("warn", "cache", f"{cache}: {trouble}", "nothing new is remembered")
