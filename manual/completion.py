@@ -33,6 +33,12 @@ _BASH = """\
 {function}() {{
     local cur=${{COMP_WORDS[COMP_CWORD]}} prev=${{COMP_WORDS[COMP_CWORD-1]}} word=
     COMPREPLY=()
+    # Lines are split at = too; and at @, but what takes the place of a word begins with it.
+    case $prev,$cur in
+        *,=) cur= ;;
+        =,*) prev=${{COMP_WORDS[COMP_CWORD-2]}} ;;
+        @,*) cur=@$cur ;;
+    esac
 {word}    case $word,$prev in
 {values}    esac
     if [[ $cur == @* ]]; then
@@ -128,7 +134,9 @@ def _zsh_options(parser: argparse.ArgumentParser) -> Iterator[str]:
         values = "".join(f":{value.replace(':', ' ')}:{_zsh_action(action, value)}" for value in values_of(action))
         for name in action.option_strings:
             repeated = "*" if isinstance(action, argparse._AppendAction) else ""
-            yield f"    {_quoted(f'{repeated}{name}[{what}]{values}')} \\"
+            # After a space or not: --name VALUE and --name=VALUE, -n VALUE and -nVALUE.
+            joined = ("=" if name.startswith("--") else "+") if values else ""
+            yield f"    {_quoted(f'{repeated}{name}{joined}[{what}]{values}')} \\"
 
 
 def _zsh_action(action: argparse.Action, value: str) -> str:
