@@ -12,6 +12,7 @@ import pytest
 from re6st.core.wire import Endpoint
 from re6st.portmap import EXTERNAL_PORTS, Intervals, PortMapper
 from testbed import Bed, Host, Network, Node, wait_until
+from testbed.network import environment, program
 from testbed.upnp import PACKAGE, PROGRAM, Upnp
 
 FORMS = 90
@@ -128,6 +129,12 @@ def behind(bed: Bed, upnp: Upnp) -> tuple[Network, Node]:
     return network, node
 
 
+def netcheck(node: Node) -> str:
+    """What re6st-status finds there."""
+    argv = [*program("status"), "--control", str(node.host.run_directory / "control.sock"), "netcheck"]
+    return node.host.run(argv, env=environment()).stdout
+
+
 def test_a_peer_outside_comes_in_by_the_mapped_port(bed: Bed, upnp: Upnp, behind: tuple[Network, Node]) -> None:
     network, node = behind
     for each in network.nodes:
@@ -142,6 +149,8 @@ def test_a_peer_outside_comes_in_by_the_mapped_port(bed: Bed, upnp: Upnp, behind
     assert targets == [f"tcp {node.host.address}:1194"]
     log = (guest.host.log / "re6stnet.log").read_text()
     assert any(f"at {upnp.address},{port},tcp is up" in log for port in upnp.mappings())
+    (place,) = (f"{upnp.address}:{port}/tcp" for port in upnp.mappings())
+    assert f"UPnP: the router sends to us what comes to {place}" in netcheck(node)
     assert node.stop() == 0
     assert upnp.mappings() == {}
     assert node.traces() == []
@@ -156,5 +165,8 @@ def test_without_a_router_that_maps_it_is_a_client(bed: Bed, upnp: Upnp, behind:
     log = node.host.log / "re6stnet.log"
     wait_until(lambda: "UPnP: no router found" in log.read_text(), 30, "it says so", bed.tails)
     assert all(tunnel.server is not node for tunnel in network.tunnels())
+    told = netcheck(node)
+    assert "UPnP: no router answered in 2 s" in told
+    assert f"forward tcp/1194 to {node.host.address} by hand" in told
     assert node.stop() == 0
     assert node.traces() == []
