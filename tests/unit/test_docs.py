@@ -117,10 +117,10 @@ def check_unit(words: list[str]) -> None:
 
 
 def test_command_lines_in_tables_and_text_name_what_exists() -> None:
-    """`re6st-registry WORD`, `re6st-status WORD` and `./run WORD` in running text."""
+    """`re6st-registry WORD`, `re6st-conf WORD`, `re6st-status WORD` and `./run WORD` in running text."""
     known = {program.name: set(program.words) for program in programs()} | {"./run": run_words()}
     for page in PAGES:
-        for program, word in re.findall(r"`(re6st-registry|re6st-status|\./run) ([a-z][a-z-]*)", page.read_text()):
+        for program, word in re.findall(r"`(re6st-(?:registry|conf|status)|\./run) ([a-z][a-z-]*)", page.read_text()):
             assert word in known[program], f"{page.name}: {program} {word}"
 
 
