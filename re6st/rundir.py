@@ -7,7 +7,6 @@ import fcntl
 import grp
 import os
 import re
-import shutil
 from pathlib import Path
 from types import TracebackType
 
@@ -72,9 +71,16 @@ class RunDirectory:
         with contextlib.suppress(OSError):
             for entry in self.path.iterdir():
                 if entry.is_dir() and not entry.is_symlink():
-                    shutil.rmtree(entry, ignore_errors=True)
+                    _remove(entry)
                 else:
                     entry.unlink(missing_ok=True)
             self.path.rmdir()
         if self._lock is not None:
             os.close(self._lock)
+
+
+def _remove(directory: Path) -> None:
+    """A directory with its files: those that are there hold no others. Raises OSError."""
+    for file in directory.iterdir():
+        file.unlink()
+    directory.rmdir()
