@@ -119,6 +119,8 @@ def test_an_operator_sees_a_network(bed: Bed) -> None:
     assert f"path MTU to {target} 1500" in words
     assert any(text.startswith(f"udp/326 passes inside, {target} has version ") for text in words)
     assert "2 peers connected, " in status(first, "netcheck").stdout
+    first.host.ip("link", "set", "re6stnet-tcp", "mtu", "1400")
+    assert f"path MTU to {target} 1400" in status(third, "netcheck").stdout, "a Packet Too Big came back"
     reports = [status(third, "bugreport", *words, "-o", "-").stdout for words in ((), ("--anonymise",))]
     for name in (str(third.address), str(first.subnet), first.host.address, f'"{target}"'):
         assert [name in report for report in reports] == [True, False]
