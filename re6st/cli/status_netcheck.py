@@ -14,6 +14,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
+from http import HTTPStatus
 from ipaddress import IPv6Address, IPv6Network
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from typing import Any
 from re6st import cert, http_client, machine, probe
 from re6st.cli import status, status_down
 from re6st.client import ANSWER_LIMIT, USER_AGENT, RegistryError, parse_url
-from re6st.control_client import Connection, NotRunning, Trouble, connect
+from re6st.control_client import Connection, NotRunning, Refused, Trouble, connect
 from re6st.core import netcheck
 from re6st.core.findings import Finding, lines_of, merged, records, verdict
 from re6st.core.netcheck import RegistryAnswer, Router
@@ -92,29 +93,33 @@ def run(options: argparse.Namespace) -> int:
 
 def look(control: Path) -> Iterator[Finding]:
     """All findings, as they come."""
-    node, url, ca = None, None, ""
+    node, ca = None, ""
     try:
         with connect(control) as connection:
             node = Node.ask(connection)
     except Trouble as error:
-        found = status_down.look(time.time()) if isinstance(error, NotRunning) else None
-        yield Finding("fail", "node", str(error).rstrip("."), status_down.remedy(found) if found else "")
+        remedy = "restart re6stnet, it may be of another version" if isinstance(error, Refused) else ""
+        if isinstance(error, NotRunning):
+            remedy = status_down.remedy(status_down.look(time.time()))
+        yield Finding("fail", "node", str(error).rstrip("."), remedy)
     yield from machine.tun_device()
     if node is not None:
         yield from machine.capabilities(node.status["pid"])
     yield from machine.programs()
     yield from machine.source_routes(node.options["source_routes"] if node else None)
     yield from machine.advertisements()
+    url = configured_registry(status_down.DIRECTORY / OPTION_FILE)
     if node is not None:
         yield from netcheck.health(node.status)
-        url, ca = node.status["registry"]["url"], node.certificate["ca"]["fingerprint"]
+        told, ca = node.status["registry"]["url"], node.certificate["ca"]["fingerprint"]
+        if url is None or without_password(url) != told:  # it may have a password, which the node does not tell
+            url = told
     else:
         certificate = status_down.certificate()
         if isinstance(certificate, str):
             yield Finding("fail", "certificate", certificate, "join a network with re6st-conf")
         else:
             ca = certificate["ca"]["fingerprint"]
-        url = configured_registry(status_down.DIRECTORY / OPTION_FILE)
     if url:
         try:
             yield from netcheck.registry(str(parse_url(url)), asyncio.run(ask_registry(url)), ca)
@@ -197,7 +202,9 @@ async def _ask(place: http_client.Url, family: socket.AddressFamily) -> Registry
     except http_client.TooLong:
         return RegistryAnswer(name, error="its answer is too long. Check --registry.")
     took = time.monotonic() - started
-    if answer.status != 200:
+    if answer.status == HTTPStatus.UNAUTHORIZED and not place.credentials:  # we may not read the node's options
+        return RegistryAnswer(name, took * 1000)
+    if answer.status != HTTPStatus.OK:
         cause = f"it answers with {answer.status} {http_client.phrase(answer.status)}. Check --registry."
         return RegistryAnswer(name, error=cause)
     try:
@@ -213,6 +220,13 @@ def _clock(date: str, now: float) -> float | None:
         then = parsedate_to_datetime(date).timestamp() + 0.5
         return 0.0 if abs(then - now) <= 1 else then - now
     return None
+
+
+def without_password(url: str) -> str:
+    """A registry's URL as a node tells it; nothing for one that is none."""
+    with suppress(RegistryError):
+        return str(parse_url(url))
+    return ""
 
 
 def configured_registry(path: Path) -> str | None:

@@ -141,7 +141,7 @@ def test_a_registry_is_asked_for_its_ca_and_the_time(vector: Callable[[str], Any
 @pytest.mark.parametrize(
     ("answer", "words"),
     [
-        (b"HTTP/1.1 401 Unauthorized\r\nContent-Length: 0\r\n\r\n", "401 Unauthorized"),
+        (b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n", "403 Forbidden"),
         (b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi", "no CA certificate"),
         (b"SSH-2.0-OpenSSH\r\n", "no HTTP server"),
         (b"HTTP/1.1 200 OK\r\nContent-Length: 3000000\r\n\r\n" + b"x" * 3_000_000, "too long"),
@@ -153,6 +153,37 @@ def test_what_is_no_registry(answer: bytes, words: str) -> None:
         assert words in found.error
 
     serve(answer, test)
+
+
+def test_a_password_is_taken_from_the_options_where_they_may_be_read(
+    quiet: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = []
+
+    async def ask(url: str) -> list[RegistryAnswer]:
+        asked.append(url)
+        return [GOOD]
+
+    play(quiet)
+    quiet.setattr(status_netcheck, "ask_registry", ask)
+    quiet.setattr(status_down, "DIRECTORY", tmp_path)
+    own = str(STATUS["registry"]["url"])
+    for configured in (f"https://me:SECRET@{own.removeprefix('https://').rstrip('/')}", "https://other/", "none"):
+        (tmp_path / "re6stnet.conf").write_text(f"registry {configured}\n")
+        quiet.setitem(STATUS["registry"], "url", own.rstrip("/"))
+        status_netcheck.run(argparse.Namespace(control=Path("control.sock"), json=False))
+    assert ["SECRET" in url for url in asked] == [True, False, False]
+    assert "SECRET" not in capsys.readouterr().out
+
+
+def test_a_registry_with_a_password_that_we_do_not_know_answers_all_the_same() -> None:
+    async def test(url: str) -> None:
+        (found,) = await status_netcheck.ask_registry(url)
+        assert (found.error, found.ca) == ("", "")
+        (found,) = await status_netcheck.ask_registry(url.replace("127.0.0.1", "me:wrong@127.0.0.1"))
+        assert "401 Unauthorized" in found.error
+
+    serve(b"HTTP/1.1 401 Unauthorized\r\nContent-Length: 0\r\n\r\n", test)
 
 
 def test_a_host_that_is_none() -> None:
