@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import logging
 import sqlite3
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
 from ipaddress import IPv6Network
 from typing import Any, TypeVar
@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 from cryptography import x509
 
 from re6st import cert
-from re6st.core.allocator import Allocator, Edits, Numbers
+from re6st.core.allocator import AllocationError, Allocator, Edits, Numbers
 from re6st.core.babel_keys import State
 from re6st.core.clock import Marks
 from re6st.core.prefix import Prefix, PrefixError
@@ -31,6 +31,9 @@ logger = logging.getLogger("store")
 T = TypeVar("T")
 
 CLEAN_UP_LIMIT = 1000
+
+TAKEN_LIMIT = 100
+"""Prefixes passed over for one certificate."""
 
 EventRow = tuple[int, int, str, str | None, str, int]
 """Number, Unix time, kind, CN, text, count."""
@@ -257,14 +260,26 @@ class Ledger(Rows):
     # --- certificates ---
 
     def issue(
-        self, community: Prefix, length: int, email: str | None, make: Callable[[Slot], x509.Certificate]
+        self,
+        community: Prefix,
+        length: int,
+        email: str | None,
+        make: Callable[[Slot], x509.Certificate],
+        taken: Collection[Prefix] = (),
     ) -> Issued:
         """Take a free prefix of `length` bits in a community, and store the certificate that `make` makes for it.
 
-        The prefix of the very first one becomes the registry's (wire.md 4.5). Raises AllocationError.
+        Not one that is `taken`, by somebody who was forgotten: that is reserved. The prefix of the very first one
+        becomes the registry's (wire.md 4.5). Raises AllocationError.
         """
-        prefix, edits = self.allocator.allocate(community, length)
-        self._apply(edits)
+        prefix = self._allocate(community, length)
+        tries = TAKEN_LIMIT
+        while any(each.contains(prefix) or prefix.contains(each) for each in taken):
+            logger.warning("%s is in use by a node that is not known here: it is kept from others", prefix)
+            self._db.execute("INSERT INTO cert VALUES (?, NULL, ?)", (prefix.bits, RESERVED))
+            if not (tries := tries - 1):
+                raise AllocationError(f"no free prefix of {length} bits that nobody uses, at {TAKEN_LIMIT} tries")
+            prefix = self._allocate(community, length)
         number = self.numbers.take()
         self._undo.append(lambda: self.numbers.release(number))
         new = make(Slot(prefix, number, self._next_serial()))
@@ -272,6 +287,11 @@ class Ledger(Rows):
         if self.registry_prefix() is None:
             self.set_config("prefix", prefix.bits)
         return self._write(prefix, number, new)
+
+    def _allocate(self, community: Prefix, length: int) -> Prefix:
+        prefix, edits = self.allocator.allocate(community, length)
+        self._apply(edits)
+        return prefix
 
     def renew(self, old: Issued, make: Callable[[int], x509.Certificate]) -> Issued:
         """Store the certificate that `make` makes with a new serial in the place of an older one."""

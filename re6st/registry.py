@@ -207,6 +207,9 @@ class Registry:
             subject = cert.subject_for(request.subject, slot.number, slot.prefix)
             return self._authority.issue(subject, key, slot.serial, now)
 
+        # Whoever was forgotten may still be there, and unable to say so.
+        taken = [each for each in await self.node.routed() if each.length] if self.restored.happened else ()
+
         def job(ledger: Ledger) -> tuple[Issued, bool] | None:
             email, length = None, anonymous_length
             if token:
@@ -216,7 +219,7 @@ class Registry:
                 email, length = known
                 ledger.delete_token(token)
             first = ledger.registry_prefix() is None
-            issued = ledger.issue(community, length, email or None, make)
+            issued = ledger.issue(community, length, email or None, make, taken)
             return issued, first and self.upkeep.update_version(ledger)
 
         result = await self._store.call(job)

@@ -60,6 +60,11 @@ class Restored:
         self._upkeep = upkeep
         self._events = events
 
+    @property
+    def happened(self) -> bool:
+        """Whether the database is a copy that was restored."""
+        return self._store.rows.config(LOST) is not None
+
     async def run(self, control: Path) -> None:
         """Compare with the node beside us, by its control socket, now and again, until cancelled."""
         delay = LOOK_FIRST

@@ -172,6 +172,31 @@ def test_a_place_that_was_given_to_another_stays_with_that(world: World) -> None
     sound(world)
 
 
+def test_who_is_routed_and_not_known_keeps_its_prefix(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A node of the older software shows no certificate."""
+    third, known = history(world)
+    routes = [A, C, *(Prefix(number, 17) for number in (9, 10))]
+
+    async def routed() -> list[Prefix]:
+        return [Prefix(0, 0), *routes]
+
+    async def test(world: World) -> None:
+        monkeypatch.setattr(world.registry.node, "routed", routed)
+        await world.registry.restored.compare(known)
+        assert cert.prefix_of_cert(await world.enrol()) == Prefix(3, 16), "4/16 and 5/16 have routes inside, too"
+        assert cert.prefix_of_cert(await world.enrol()) == Prefix(6, 16)
+        await client(world, third).get_network_config()
+        assert world.store.rows.pem(C) == cert.to_pem(third), "what is kept from others is its own"
+        routes[:] = [Prefix(number, 16) for number in range(1000)]
+        answer = await world.call("requestCertificate", token="", req=world.request(), location="", ip="")
+        assert answer.status == 500
+
+    world.run(test)
+    # Its number, which is for IPv4, could not be known.
+    (finding,) = check(world.directory / "registry.db", world.authority.trust).findings
+    assert finding.problem == f"its node has the number 2, as that of {C.bits}"
+
+
 def test_a_version_that_is_out_is_not_counted_again(world: World) -> None:
     """The machine was lost with its node: others know a version, and nobody here what it said."""
     _, known = history(world)
