@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import subprocess
+import sys
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,6 +17,8 @@ from cryptography.x509.oid import NameOID
 from re6st import cert
 from re6st.client import RegistryClient, RegistryRefused
 from re6st.core import params
+from re6st.plan import Files
+from re6st.rekey import change_key
 
 T = TypeVar("T")
 
@@ -24,6 +27,10 @@ def node(folder: Path) -> cert.Identity:
     """Who enrolled in a folder: the files fit together, and the key is private."""
     assert (folder / "cert.key").stat().st_mode & 0o777 == 0o600
     return cert.Identity.load(folder / "ca.crt", folder / "cert.crt", folder / "cert.key", datetime.now(UTC))
+
+
+def place(folder: Path) -> Files:
+    return Files(folder / "ca.crt", folder / "cert.crt", folder / "cert.key")
 
 
 def call(url: str, identity: cert.Identity | None, do: Callable[[RegistryClient], Awaitable[T]]) -> T:
@@ -185,6 +192,24 @@ def test_revocation(registry: Any, our_conf: Any, tmp_path: Path) -> None:
         assert parameters(url, first).crl == {serial, serial + 1}
 
 
+def test_their_registry_cannot_change_a_key(their_registry: Any, our_conf: Any, tmp_path: Path) -> None:
+    with their_registry.running():
+        assert our_conf(their_registry.url, tmp_path / "a", "--anonymous").returncode == 0
+        before = node(tmp_path / "a")
+        done = subprocess.run(
+            [sys.executable, "-m", "re6st.cli.conf", "rekey", "--dir", tmp_path / "a"],
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        assert done.returncode == 5
+        assert "cannot change a key: it is of an older version, or of another software" in done.stderr
+        assert len(done.stderr.splitlines()) == 1
+        assert node(tmp_path / "a").der == before.der
+        assert call(their_registry.url, before, lambda client: client.renew_certificate()) == before.cert
+
+
 def test_a_database_changes_hands_and_back(
     their_registry: Any, our_registry: Any, our_conf: Any, their_conf: Any, tmp_path: Path
 ) -> None:
@@ -219,7 +244,11 @@ def test_a_database_changes_hands_and_back(
         assert params.version_number(after.version) >= params.version_number(before.version)
         enrol(our_registry, their_conf, "--token", "zyxwvuts")
         enrol(our_registry, our_conf, "--anonymous")
+        files = place(tmp_path / "node3")
+        identities[-1] = asyncio.run(change_key(our_registry.url, files))
+        assert identities[-1].key.public_key() != revoked.key.public_key()
         between = check(our_registry)
+        assert between.crl == {*before.crl, identities[-1].cert.serial_number - 1}
     with their_registry.running():
         last = check(their_registry)
         assert last.version >= between.version
