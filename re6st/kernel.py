@@ -271,7 +271,7 @@ class Kernel:
             family = _family(presence.network)
             by_babel = self._netlink.routes(family, protocol=RTPROT_BABEL)
             unreachable = self._netlink.routes(family, type=RTN_UNREACHABLE)
-            for route in dict.fromkeys(by_babel + unreachable) if not kept else ():
+            for route in dict.fromkeys((*by_babel, *unreachable)) if not kept else ():
                 if _is_ours(route, presence) and self._delete(route):
                     removed.append(f"route {route.destination}")
             for entry in self._netlink.addresses(family):

@@ -153,11 +153,12 @@ class Netlink:
 
     # -- routes --
 
-    def routes(self, family: int, protocol: int = 0, type: int = 0) -> list[Route]:
-        """The routes of all tables, or those of a protocol or a type."""
-        head = _ROUTE.pack(family, 0, 0, 0, 0, protocol, 0, type, 0)
-        routes = [_read_route(body) for body in self._dump(_GETROUTE, head)]
-        return [r for r in routes if r and protocol in (0, r.protocol) and type in (0, r.type)]
+    def routes(self, family: int, protocol: int = 0, type: int = 0) -> Iterator[Route]:
+        """The routes of all tables, or those of a protocol or a type: one by one, as there may be very many."""
+        for body in self._dump(_GETROUTE, _ROUTE.pack(family, 0, 0, 0, 0, protocol, 0, type, 0)):
+            route = _read_route(body)
+            if route and protocol in (0, route.protocol) and type in (0, route.type):
+                yield route
 
     def route_to(self, ip: Address) -> Route | None:
         """The route that a packet to this address takes."""

@@ -31,7 +31,7 @@ def test_what_this_machine_has(netlink: Netlink) -> None:
         route = netlink.route_to(ip_address("127.0.0.1"))
         assert route is not None
         assert route.interface == lo.index
-        local = netlink.routes(socket.AF_INET, protocol=2)
+        local = list(netlink.routes(socket.AF_INET, protocol=2))
         assert IPv4Network("127.0.0.0/8") in [route.destination for route in local]
         assert {route.protocol for route in local} == {2}
 
