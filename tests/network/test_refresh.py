@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import re
 import signal
 from collections.abc import Callable
 
-from testbed import Bed, Network, Node, wait_until
+from re6st.core.babel_lines import INFINITY
+from re6st.core.params import BABEL_HELLO
+from re6st.core.survey import NOMINAL
+from re6st.mute import Mute
+from re6st.plan import DRAIN_HELLOS
+from testbed import Bed, Network, Node, Pinger, wait_until
 
 NODES = 8
 """More than a node with two tunnels is next to."""
@@ -47,3 +53,34 @@ def test_tunnels_are_replaced_while_pings_go_on(bed: Bed, record_property: Calla
     # No packet is lost as a rule; ten times what a hello takes is the bound for a busy machine.
     assert max(gaps) < 5
     network.wait_connected(30)
+
+
+def test_babel_has_not_lost_a_link_when_its_drain_is_taken_back(
+    bed: Bed, record_property: Callable[[str, object], None]
+) -> None:
+    network = Network(bed, 2)
+    network.start()
+    network.wait_connected(90)
+    registry, node = network.nodes
+    (interface,) = {neighbour.interface for neighbour in node.babel().neighbours.values()}
+
+    def costs() -> list[int]:
+        return [n.cost for each in network.nodes for n in each.babel().neighbours.values()]
+
+    async def drain() -> list[int]:
+        muted = Mute()
+        await muted.add(interface)
+        await asyncio.sleep(DRAIN_HELLOS * BABEL_HELLO)
+        reached = costs()
+        await muted.remove(interface)
+        return reached
+
+    wait_until(lambda: max(costs()) < 2 * NOMINAL, 30, "the link is a good one")
+    with Pinger(node.host, registry.address).running() as pinger:
+        drained = node.host.namespace.call(lambda: asyncio.run(drain()))
+        wait_until(lambda: max(costs()) < 2 * NOMINAL, 30, "the link is a good one again")
+    record_property("drain", f"costs {drained}, {pinger}")
+    assert len(drained) == 2
+    assert min(drained) > 16 * NOMINAL, "traffic would have gone another way"
+    assert max(drained) < INFINITY
+    assert pinger.longest < 5
