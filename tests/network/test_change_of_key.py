@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import time
@@ -20,6 +21,8 @@ TAKEN = 60
 LONGEST_GAP = 20.0
 """Seconds without an answer that are too many; two or three usually, as after any revocation."""
 FILES = ("cert.crt", "cert.key")
+OTHER_USER = 65534, 65534
+"""As the service has one."""
 
 
 @pytest.fixture
@@ -81,6 +84,8 @@ def test_a_daemon_that_comes_after_has_its_tunnels_anew_too(network: Network, be
     """It goes on with tunnels that were made with the certificate of before."""
     *_, other, node = network.nodes
     processes = set(node.pids("openvpn"))
+    for name in FILES:
+        os.chown(node.host.etc / name, *OTHER_USER)
     pinger = Pinger(other.host, node.address)
     with pinger.running():
         assert conf(node, "rekey", "--keep-old").returncode == 0
@@ -90,3 +95,6 @@ def test_a_daemon_that_comes_after_has_its_tunnels_anew_too(network: Network, be
         network.wait_connected(TAKEN)
     print(pinger)
     assert pinger.longest < LONGEST_GAP
+    for name, mode in zip(FILES, (0o644, 0o600), strict=True):
+        found = (node.host.etc / name).stat()
+        assert (found.st_uid, found.st_gid, found.st_mode & 0o777) == (*OTHER_USER, mode)
