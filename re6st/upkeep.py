@@ -18,6 +18,7 @@ from functools import partial
 from re6st import cert
 from re6st.core.babel_keys import next_state
 from re6st.core.clock import Clock, ClockError, Marks, first_marks
+from re6st.core.expiry import AUTHORITY, Expiry
 from re6st.core.params import (
     BABEL_HELLO,
     KEY_LENGTH,
@@ -61,6 +62,7 @@ class Upkeep:
         self._mesh = mesh
         self._wall = wall
         self._monotonic = monotonic
+        self._expiry = Expiry()
         try:
             kept, newest = store.rows.marks(), store.rows.newest_issue()
         except sqlite3.Error as error:
@@ -131,8 +133,11 @@ class Upkeep:
         self.changed()
 
     async def run(self) -> None:
-        """Clean up when it is due, for ever."""
+        """Clean up when it is due, and say that the CA's certificate nears its end, for ever."""
         while True:
+            end = self._authority.trust.ca.not_valid_after_utc.timestamp()
+            if notice := self._expiry.notice(AUTHORITY, end, self.trusted_now()):
+                logger.log(logging.ERROR if notice.serious else logging.WARNING, "%s", notice.text)
             try:
                 deadline = self._store.rows.first_deadline(self._grace)
                 delay = CLEAN_UP_INTERVAL if deadline is None else deadline - self.trusted_now()

@@ -191,6 +191,37 @@ def test_the_clean_up_comes_by_itself(world: World, monkeypatch: pytest.MonkeyPa
     world.run(test)
 
 
+def test_the_end_of_the_authoritys_certificate_is_said(
+    world: World, authority: cert.Authority, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    import asyncio
+
+    real = asyncio.sleep
+
+    async def sleep(delay: float) -> None:
+        world.now += delay
+        await real(0)
+
+    async def test(world: World) -> None:
+        monkeypatch.setattr("re6st.upkeep.CLEAN_UP_INTERVAL", DAY / 4)
+        world.now = authority.trust.ca.not_valid_after_utc.timestamp() - 31 * DAY
+        monkeypatch.setattr("re6st.upkeep.asyncio.sleep", sleep)
+        running = asyncio.create_task(world.registry.upkeep.run())
+        async with asyncio.timeout(20):
+            while "has expired" not in caplog.text:
+                await real(0.01)
+        running.cancel()
+
+    world.run(test)
+    said = [(r.levelname, r.message) for r in caplog.records if "the CA certificate" in r.message]
+    assert said == [
+        *(("WARNING", f"the CA certificate expires in {days} days and is not renewed yet") for days in (30, 14, 7)),
+        ("ERROR", "the CA certificate expires in 3 days and is not renewed yet"),
+        ("ERROR", "the CA certificate expires in 18 h and is not renewed yet"),
+        ("ERROR", "the CA certificate has expired and is not renewed yet"),
+    ]
+
+
 def test_parameters_that_could_not_be_read_again_are_not_served(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     async def test(world: World) -> None:
         await fill(world)
