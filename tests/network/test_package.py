@@ -56,9 +56,6 @@ def machines(package: Path) -> Iterator[tuple[Machine, Machine]]:
             join = re.search(r"--join '?(\S+?)'?$", line, re.M)
             assert join, line
             machine.run("re6st-conf", "--join", join[1])
-            if machine is first:
-                with machine.path("/etc/re6stnet/re6stnet.conf").open("a") as options:
-                    options.write(f"ip {machine.host.address}\n")  # no router tells it, and no peer yet
             machine.run("systemctl", "enable", "--now", "re6stnet")
 
         def logs() -> str:
@@ -114,6 +111,19 @@ def test_the_registry_asks_the_node_beside_it(machines: tuple[Machine, Machine])
         "both nodes seen",
         lambda: first.run("re6st-registry", "nodes") + first.journal("re6st-registry"),
     )
+    # And by the control socket: what it has forgotten, when its database was restored.
+    as_registry = ["runuser", "--user", "re6st-registry", "--", "re6st-status", "neighbours"]
+    assert first.try_run(as_registry).returncode == 0
+
+
+def test_a_reload_keeps_tunnels_and_the_name_of_the_program(machines: tuple[Machine, Machine]) -> None:
+    _, second = machines
+    before = second.pids("re6stnet")
+    second.run("systemctl", "reload", "re6stnet")
+    count = "going on with babeld"
+    wait_until(lambda: count in second.journal("re6stnet"), TIDY, "a daemon anew", lambda: second.journal("re6stnet"))
+    assert second.pids("re6stnet") == before
+    assert "(re6stnet)" in second.run("systemctl", "status", "--lines=0", "re6stnet")
 
 
 def test_the_node_does_not_reach_the_key_of_the_authority(machines: tuple[Machine, Machine]) -> None:
