@@ -36,6 +36,7 @@ examples:
   re6st-status                    the whole picture; exit status 0: healthy
   re6st-status --watch            the same, live
   re6st-status why 4/16           by whom a node is reached, and since when
+  re6st-status netcheck           what this machine and its network lack
   re6st-status wait --timeout 60  for scripts: until this node is well
 """
 
