@@ -76,6 +76,8 @@ def test_a_machine_joins_and_leaves(guide: Reader, start: str, machines: dict[st
     fingerprint = re.search(r"sha256 Fingerprint=([0-9A-F:]+)", printed)
     assert fingerprint
     assert fingerprint[1].replace(":", "").lower() in guide.invitation()
+    assert "is refused by the whole network from now on" in printed
+    wait_until(lambda: is_well(machines["third"]), PATIENCE, "it is well with its new key", guide.tails)
     third.read("operations", "Leave")
     assert machines["third"].pids("re6stnet") == {}
     assert not machines["third"].path("/etc/re6stnet/cert.key").exists()
@@ -111,6 +113,8 @@ def test_operations(guide: Reader, start: str) -> None:
     guide.read("migration", "A node")
     guide.read("migration", "The registry")
 
+    assert "(CN=1/16), as before" in guide.read("operations", "A key that was copied")
+    wait_until(lambda: is_well(node) and reaches(node), PATIENCE, "the node is back with its new key", guide.tails)
     assert "stolen" in guide.read("operations", "Throw a machine out")
     assert not node_line(guide, "1/16")
     wait_until(lambda: not reaches(node), PATIENCE, "the node that was thrown out reaches nobody", guide.tails)
