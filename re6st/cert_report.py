@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 from datetime import datetime
 
 from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from re6st import cert
 from re6st.core.prefix import address, subnet
@@ -33,6 +35,7 @@ def describe(ca: x509.Certificate, own: x509.Certificate) -> Record:
             "until": _time(ca.not_valid_after_utc),
             "key_bits": cert.key_of_cert(ca).key_size,
             "fingerprint": _fingerprint(ca),
+            "key_fingerprint": key_fingerprint(ca),
         },
     }
 
@@ -46,6 +49,12 @@ def _text(name: x509.Name) -> str:
 def _fingerprint(certificate: x509.Certificate) -> str:
     """As re6st-conf --fingerprint takes it."""
     return f"sha256:{cert.fingerprint(certificate, 'sha256').hex()}"
+
+
+def key_fingerprint(certificate: x509.Certificate) -> str:
+    """Of the key alone, which a renewed CA keeps."""
+    encoded = certificate.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    return f"sha256:{hashlib.sha256(encoded).hexdigest()}"
 
 
 def _time(when: datetime) -> int:

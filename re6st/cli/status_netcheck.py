@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from re6st import cert, http_client, machine, probe
+from re6st.cert_report import key_fingerprint
 from re6st.cli import status, status_down
 from re6st.client import ANSWER_LIMIT, USER_AGENT, RegistryError, parse_url
 from re6st.control_client import Connection, NotRunning, Refused, Trouble, connect
@@ -93,7 +94,7 @@ def run(options: argparse.Namespace) -> int:
 
 def look(control: Path) -> Iterator[Finding]:
     """All findings, as they come."""
-    node, ca = None, ""
+    node, ca, ca_key = None, "", ""
     try:
         with connect(control) as connection:
             node = Node.ask(connection)
@@ -111,7 +112,8 @@ def look(control: Path) -> Iterator[Finding]:
     url = configured_registry(status_down.DIRECTORY / OPTION_FILE)
     if node is not None:
         yield from netcheck.health(node.status)
-        told, ca = node.status["registry"]["url"], node.certificate["ca"]["fingerprint"]
+        told, ours = node.status["registry"]["url"], node.certificate["ca"]
+        ca, ca_key = ours["fingerprint"], ours.get("key_fingerprint", "")
         if url is None or without_password(url) != told:  # it may have a password, which the node does not tell
             url = told
     else:
@@ -119,10 +121,10 @@ def look(control: Path) -> Iterator[Finding]:
         if isinstance(certificate, str):
             yield Finding("fail", "certificate", certificate, "join a network with re6st-conf")
         else:
-            ca = certificate["ca"]["fingerprint"]
+            ca, ca_key = certificate["ca"]["fingerprint"], certificate["ca"]["key_fingerprint"]
     if url:
         try:
-            yield from netcheck.registry(str(parse_url(url)), asyncio.run(ask_registry(url)), ca)
+            yield from netcheck.registry(str(parse_url(url)), asyncio.run(ask_registry(url)), ca, ca_key)
         except RegistryError as error:
             yield Finding("fail", "registry", str(error))
     if node is not None:
@@ -208,10 +210,12 @@ async def _ask(place: http_client.Url, family: socket.AddressFamily) -> Registry
         cause = f"it answers with {answer.status} {http_client.phrase(answer.status)}. Check --registry."
         return RegistryAnswer(name, error=cause)
     try:
-        ca = f"sha256:{cert.fingerprint(cert.load_pem(answer.body), 'sha256').hex()}"
+        given = cert.load_pem(answer.body)
+        ca = f"sha256:{cert.fingerprint(given, 'sha256').hex()}"
     except cert.CertError:
         return RegistryAnswer(name, error="what it gives is no CA certificate. Check --registry.")
-    return RegistryAnswer(name, took * 1000, ca, _clock(answer.headers.get("date", ""), sent + took / 2))
+    clock = _clock(answer.headers.get("date", ""), sent + took / 2)
+    return RegistryAnswer(name, took * 1000, ca, clock, ca_key=key_fingerprint(given))
 
 
 def _clock(date: str, now: float) -> float | None:

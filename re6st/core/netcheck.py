@@ -32,6 +32,8 @@ class RegistryAnswer:
     clock: float | None = None
     """Seconds that its clock is ahead of ours."""
     error: str = ""
+    ca_key: str = ""
+    """Fingerprint of the CA's key."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,8 +50,8 @@ def health(status: Answer) -> Iterator[Finding]:
         yield Finding("fail" if problem["severity"] == "failed" else "warn", "node", problem["text"])
 
 
-def registry(url: str, answers: Sequence[RegistryAnswer], ca: str) -> Iterator[Finding]:
-    """Whether it answers, is the one of our network (`ca`: our fingerprint, if known), and what time it is there."""
+def registry(url: str, answers: Sequence[RegistryAnswer], ca: str, ca_key: str = "") -> Iterator[Finding]:
+    """Whether it answers, is the one of our network (by our fingerprints, if known), and what time it is there."""
     good = [answer for answer in answers if not answer.error]
     for answer in answers:
         if answer.error and good:  # one family is enough
@@ -58,8 +60,14 @@ def registry(url: str, answers: Sequence[RegistryAnswer], ca: str) -> Iterator[F
             yield Finding("fail", "registry", f"registry {url} over {answer.family}: {answer.error}")
         else:
             yield Finding("ok", "registry", f"registry answers over {answer.family} in {answer.milliseconds:.0f} ms")
-    for other in sorted({answer.ca for answer in good if answer.ca and ca and answer.ca != ca}):
-        text = f"the registry's CA is {other}, ours is {ca}: renewed, another network's, or somebody in between"
+    others = {answer.ca: answer.ca_key for answer in good if answer.ca and ca and answer.ca != ca}
+    for other, key in sorted(others.items()):
+        if key and key == ca_key:
+            yield Finding(
+                "ok", "registry", "its CA certificate was renewed, with the key of ours, and replaces it near its end"
+            )
+            continue
+        text = f"the registry's CA is {other}, ours is {ca}: another network's, or somebody in between"
         yield Finding("fail", "ca", text, "compare it with what the registry's operator says")
     if ca and any(answer.ca == ca for answer in good):
         yield Finding("ok", "registry", "CA matches")

@@ -6,10 +6,10 @@ import json
 from datetime import UTC, datetime
 
 from re6st import cert
-from re6st.cert_report import describe
+from re6st.cert_report import describe, key_fingerprint
 
 
-def test_whose_it_is_until_when_and_by_whom(nodes: dict[str, cert.Identity]) -> None:
+def test_whose_it_is_until_when_and_by_whom(nodes: dict[str, cert.Identity], authority: cert.Authority) -> None:
     identity = nodes["1/16"]
     told = describe(identity.trust.ca, identity.cert)
     json.dumps(told)
@@ -26,4 +26,6 @@ def test_whose_it_is_until_when_and_by_whom(nodes: dict[str, cert.Identity]) -> 
     assert datetime.fromtimestamp(told["until"], UTC) == identity.cert.not_valid_after_utc
     assert ca["network"] == str(identity.trust.network)
     assert ca["fingerprint"] == f"sha256:{cert.fingerprint(identity.trust.ca, 'sha256').hex()}"
+    renewed = cert.new_ca(authority.key, identity.trust.network, "x", "x@example.org", datetime.now(UTC))
+    assert key_fingerprint(renewed) == ca["key_fingerprint"] != ca["fingerprint"]
     assert told["fingerprint"] != ca["fingerprint"]

@@ -52,6 +52,12 @@ def test_another_ca_is_told_with_both_fingerprints() -> None:
     assert len(list(netcheck.registry(URL, answers, ""))) == 2, "ours is not known"
 
 
+def test_a_ca_renewed_with_its_key_is_no_fault() -> None:
+    answers = [RegistryAnswer("IPv4", 1, "sha256:77", ca_key="sha256:aa")]
+    assert [level for level, _ in told(netcheck.registry(URL, answers, "sha256:3f", "sha256:aa"))] == ["ok", "ok"]
+    assert [level for level, _ in told(netcheck.registry(URL, answers, "sha256:3f", "sha256:bb"))] == ["ok", "fail"]
+
+
 @pytest.mark.parametrize(
     ("ahead", "level", "words"),
     [
