@@ -6,11 +6,12 @@ earlier run left behind (wire.md 1.3). Only names and prefixes of our network ar
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import logging
 import re
 import socket
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
@@ -37,6 +38,9 @@ RTPROT_RE6ST = 146
 """Marks our routes to peers; a number that nobody registered (/etc/iproute2/rt_protos)."""
 OUR_LINK = re.compile(r"re6stnet([0-9]*|-(udp|tcp)6?)")
 """Names of tunnel interfaces (wire.md 8.4)."""
+
+NOTICE, NOTICE_STEP = 1.0, 0.01
+"""Seconds that babeld has to see that an interface is down, and between two looks whether it has."""
 
 log = logging.getLogger(__name__)
 
@@ -115,6 +119,29 @@ class Kernel:
         if index is not None:
             with suppress(NetlinkError):
                 self._netlink.set_link(index, up=False)
+
+    async def interrupt(self, name: str, is_used: Callable[[], bool]) -> None:
+        """Take an interface down until babeld, which `is_used` asks, has seen it; then bring it up as it was.
+
+        When an interface goes down, babeld 1.12.1 may want to ask one of the neighbours behind it for another way. With
+        authentication it needs a link-local address for that, and where there is none it tries again at once until the
+        neighbour is forgotten: so for seconds, or minutes, it writes a million lines a second into its log.
+        """
+        index = self._index(name)
+        if index is None:
+            return
+        known = self._netlink.addresses(socket.AF_INET6)
+        had = [each for each in known if each.index == index and each.address.is_link_local]
+        await self.set_down(name)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(NOTICE):
+                while is_used():  # noqa: ASYNC110
+                    await asyncio.sleep(NOTICE_STEP)
+        # It goes away meanwhile where the node ends.
+        with suppress(NetlinkError):
+            self._netlink.set_link(index, up=True)
+            for each in had:
+                self._netlink.put_address(each.address, each.length, index, IFA_F_NODAD)
 
     async def delete_link(self, name: str) -> None:
         index = self._index(name)
@@ -260,8 +287,6 @@ class Kernel:
                 continue
             # A babeld that runs on would not notice that one went, if another came at once.
             self._links.append(link.name)
-            if link.name not in kept.links:
-                await self.set_down(link.name)
         for route in self._netlink.routes(socket.AF_INET, protocol=RTPROT_RE6ST):
             if kept and str(route.destination.network_address) in kept.hosts:
                 self._keep(route)

@@ -196,6 +196,7 @@ class Node:
         self._mesh = mesh.Mesh(self._settings(), self._cache.addresses, random.Random(), locate)  # noqa: S311
         self._answers = Answers(self._mesh, self._updates, self._own, self._peers.sessions, self._event, self._remember)
         self._tunnels = Tunnels(plan, self._kernel, self._mute, self._tasks, self._event, self._connected, self._found)
+        self._tunnels.is_used = lambda interface: self._babel.table.is_up(interface)
         self._reach = Reach(
             self._own,
             self._kernel.uplinks,

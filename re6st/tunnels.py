@@ -81,6 +81,8 @@ class Tunnels:
         self._clients: dict[Prefix, _Client] = {}
         self._taps: set[str] = set()
         """Interfaces of client tunnels in use."""
+        self._fresh: set[str] = set()
+        """Those whose tunnel was not up yet."""
         self._kernel = kernel
         self._gateways = RemoteGateways(kernel, plan.config.remote_gateways)
         self._drains = drains
@@ -88,6 +90,8 @@ class Tunnels:
         self._event = event
         self._connected = connected
         self._found = found
+        self.is_used: Callable[[str], bool] = lambda _: False
+        """Whether babel uses an interface."""
         self._records = Records(plan.config.run)
 
     def __contains__(self, peer: Prefix) -> bool:
@@ -276,7 +280,7 @@ class Tunnels:
             joined=lambda client: self._joined(client, protocol),
             left=lambda client: self._left(client, protocol),
             up=self._serving_now,
-            down=self._kernel.set_down,
+            down=self._interrupt,
             mtu=openvpn.MTU.get((protocol, plan.parameters.encrypt), 1500),
             found=found,
         )
@@ -298,6 +302,10 @@ class Tunnels:
         self._gateways.let_go(client.address)
         self._note_server(protocol)
         self._event(mesh.ClientDown(client.peer))
+
+    async def _interrupt(self, interface: str) -> None:
+        """Tell babel that nobody is behind an interface any more."""
+        await self._kernel.interrupt(interface, lambda: self.is_used(interface))
 
     async def _serving_now(self, interface: str, mtu: int) -> None:
         await self._kernel.set_up(interface, mtu)
@@ -363,13 +371,13 @@ class Tunnels:
             _found_client(found, CLIENT_INTERFACE),
         )
         try:
-            await self._kernel.make_tap(CLIENT_INTERFACE, self.plan.ipv4_address)
+            await self._make_tap(CLIENT_INTERFACE, found)
             if not await client.run():
                 log.warning("none of the servers of --client can be reached")
         except KernelError as error:
             log.error("tunnel of --client: %s", error)
         finally:
-            await self._kernel.set_down(CLIENT_INTERFACE)
+            await self._interrupt(CLIENT_INTERFACE)
             self._records.forget(CLIENT_INTERFACE)
             if client.peer is not None:
                 log.info("tunnel to %s ended", client.peer)
@@ -410,7 +418,7 @@ class Tunnels:
     ) -> None:
         """Hold one on an interface that was taken for it."""
         try:
-            await self._kernel.make_tap(tap, self.plan.ipv4_address)
+            await self._make_tap(tap, record)
             found = _found_client(record, tap)
             client = tunnel.ClientTunnel(self.plan.openvpn(), tap, peer, endpoints, self._up, found)
             self._clients[peer].tunnel = client
@@ -419,13 +427,23 @@ class Tunnels:
             else:
                 self._gateways.missed(endpoints)
         finally:
-            await self._kernel.set_down(tap)
+            await self._interrupt(tap)
             await self._drains.remove(tap)
             self._records.forget(tap)
             self._taps.discard(tap)
 
+    async def _make_tap(self, name: str, record: ClientRecord | None) -> None:
+        """The interface of a tunnel; `record` is of one that is gone on with. Raises KernelError."""
+        await self._kernel.make_tap(name, self.plan.ipv4_address)
+        if record is None:
+            self._fresh.add(name)
+
     async def _up(self, connected: tunnel.Connected) -> None:
         log.info("tunnel to %s at %s is up, on %s", connected.peer, connected.endpoint, connected.interface)
+        if connected.interface in self._fresh:
+            self._fresh.remove(connected.interface)
+            # It may be up since its last tunnel. Now there is somebody for babel to greet.
+            await self._interrupt(connected.interface)
         await self._kernel.set_up(connected.interface, connected.mtu)
         self._note_client(connected)
         self._gateways.reached(connected.endpoint.host)

@@ -6,6 +6,7 @@ import signal
 
 import pytest
 
+from re6st.core.babel_lines import INFINITY
 from testbed import Bed, Network, Node, wait_until
 
 FORMS = HEALS = 90
@@ -60,6 +61,39 @@ def test_babeld_is_restarted(network: Network, bed: Bed) -> None:
     wait_until(lambda: len(node.babel().routes) >= 2, 30, "it knows the way to both peers", bed.tails)
     network.wait_connected(HEALS)
     assert len(node.pids("babeld")) == 1
+
+
+def test_babeld_stays_calm_when_all_tunnels_of_a_node_die(bed: Bed) -> None:
+    """Without a link-local address and with a key, it wrote a million lines a second, for as long as seconds."""
+    network = Network(bed, 5, registry_options=["--client-count", "2"])
+    network.start()
+    network.wait_connected(FORMS)
+    node = network.nodes[1]
+    file = node.host.log / "babeld.log"
+
+    def has_ways() -> bool:
+        return len([each for each in node.babel().neighbours.values() if each.cost < INFINITY]) >= 2
+
+    def kill_tunnels() -> None:
+        killed = set(node.signal("openvpn"))
+        wait_until(lambda: not killed & set(node.pids("openvpn")), 10, "they are gone", bed.tails)
+
+    for _ in range(4):
+        wait_until(has_ways, HEALS, "two neighbours", bed.tails)
+        network.wait_connected(HEALS)
+        kill_tunnels()
+    network.wait_connected(HEALS)
+    assert file.stat().st_size < 1 << 20
+
+
+def test_who_was_away_is_reached_at_once_by_who_was_closer_before(network: Network, bed: Bed) -> None:
+    """It is a new router to all others, since its babeld was started anew when all neighbours were gone."""
+    away = network.nodes[2]
+    (before,) = away.pids("babeld")
+    away.host.cut()
+    wait_until(lambda: away.pids("babeld") not in ([], [before]), 60, "another babeld", bed.tails)
+    away.host.restore()
+    network.wait_connected(HEALS)
 
 
 def test_a_killed_node_joins_again_and_clears_what_was_left(network: Network, bed: Bed) -> None:
