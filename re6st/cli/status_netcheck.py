@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import os
 import shlex
 import socket
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from http import HTTPStatus
@@ -173,11 +174,25 @@ def find_router() -> Router | None:
     router = miniupnpc.UPnP()
     router.discoverdelay = int(ROUTER_WAIT * 1000)
     try:
-        router.discover()
+        with _quiet():
+            router.discover()
         router.selectigd()
         return Router(str(router.lanaddr), str(router.externalipaddress() or ""))
     except Exception:  # the library raises bare ones
         return None
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Nothing on standard error: the library prints there what it cannot send."""
+    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
 
 
 async def ask_registry(url: str) -> list[RegistryAnswer]:

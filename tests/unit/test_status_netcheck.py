@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import os
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import contextmanager
@@ -12,6 +13,7 @@ from email.utils import formatdate
 from pathlib import Path
 from typing import Any
 
+import miniupnpc
 import pytest
 
 from re6st import cert, machine, probe
@@ -184,6 +186,24 @@ def test_a_registry_with_a_password_that_we_do_not_know_answers_all_the_same() -
         assert "401 Unauthorized" in found.error
 
     serve(b"HTTP/1.1 401 Unauthorized\r\nContent-Length: 0\r\n\r\n", test)
+
+
+def test_what_the_library_of_upnp_prints_is_not_shown(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    class Library:
+        discoverdelay = 0
+
+        def discover(self) -> None:
+            os.write(2, b"sendto: Network is unreachable")
+
+        def selectigd(self) -> None:
+            raise Exception("No UPnP device discovered")
+
+    monkeypatch.setattr(miniupnpc, "UPnP", Library)
+    assert status_netcheck.find_router() is None
+    os.write(2, b"shown")
+    assert capfd.readouterr().err == "shown"
 
 
 def test_a_host_that_is_none() -> None:
