@@ -88,10 +88,12 @@ class Closing:
     def advance(self, now: float) -> list[Action]:
         """Wait until nothing is carried, ask whether we may close, and go back if nobody answers (wire.md 10.7).
 
+        An idle tunnel is drained as long as others: somebody may drain the one that is used instead, and has to see it.
         Go back also if somebody turns out to have no other way: babel's table holds ways that lead back through
         ourselves too, so that only draining shows who has one.
         """
         actions: list[Action] = []
+        settings = self._state.settings
         for tunnel in list(self._state.tunnels.values()):
             draining = tunnel.phase is Phase.DRAINING
             if not draining and tunnel.phase is not Phase.ASKED:
@@ -100,10 +102,10 @@ class Closing:
             tunnel.carried |= carried
             if self._is_needed(tunnel, now):
                 actions.append(self._return(tunnel, now))
-            elif draining and not carried:
+            elif draining and not carried and (now - tunnel.since >= settings.drain_time or not settings.drains):
                 tunnel.phase, tunnel.since, tunnel.asked = Phase.ASKED, now, now
                 actions.append(AskClose(tunnel.peer))
-            elif now - tunnel.since > self._state.settings.close_time:
+            elif now - tunnel.since > settings.close_time:
                 actions.append(self._keep(tunnel, now))
             elif not draining and now - tunnel.asked > ASK_AGAIN:
                 tunnel.asked = now

@@ -223,15 +223,15 @@ class Mesh:
     def _refresh(self, now: float) -> list[Action]:
         """Now and then replace a tunnel, if there is somebody else to meet; at once for a wanted neighbour.
 
-        At once also where one has become bad.
+        At once also where one has become bad. One more than we may have goes even if there is nobody else.
         """
         state, interval = self._state, self._state.settings.tunnel_refresh
         early = self._opening.lacks_neighbour(now) or self._closing.worn(now)
         if interval == float("inf") or (now - state.refreshed < interval and not early):
             return []
         distant = self._opening.distant()
-        if not distant:
+        if not distant and len(state.tunnels) <= state.settings.client_count:
             return []
-        nearest = min(state.survey.metrics.get(peer, INFINITY) for peer in distant)
+        nearest = min((state.survey.metrics.get(peer, INFINITY) for peer in distant), default=INFINITY)
         state.refreshed = now
         return self._closing.replace_worst(nearest, now)

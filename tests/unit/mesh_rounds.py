@@ -46,7 +46,7 @@ class Rounds:
         return self.rng.randrange(3), chance(0, 30), chance(0, 30), self.rng.expovariate(1 / 5)
 
     def _policy(self, own: Prefix, client_count: int) -> mesh.Mesh:
-        settings = mesh.Settings(own, self.nodes[0], client_count, tunnel_refresh=300, close_time=45)
+        settings = mesh.Settings(own, self.nodes[0], client_count, tunnel_refresh=300, close_time=45, drain_time=0)
         known = {node: endpoints(node) for node in self.nodes if node != own}
         return mesh.Mesh(settings, known, Random(self.rng.random()))
 

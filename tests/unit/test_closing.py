@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from ipaddress import IPv6Address
 from typing import Any
 
@@ -15,13 +16,14 @@ from re6st.core.mesh import (
     CloseTunnel,
     DrainTunnel,
     Phase,
+    SettingsChanged,
     TunnelsOutdated,
     UndrainTunnel,
 )
 from re6st.core.prefix import Prefix
 from re6st.core.survey import Link
 from tests.unit.mesh_network import name
-from tests.unit.test_mesh import CLOSE_TIME, PEERS, REFRESH, REGISTRY, Driver
+from tests.unit.test_mesh import CLOSE_TIME, PEERS, REFRESH, REGISTRY, Driver, near
 
 P, Q = PEERS[:2]
 EVERYBODY = (REGISTRY, *PEERS)
@@ -74,12 +76,24 @@ def test_the_peer_itself_must_be_reached_even_if_nothing_went_through_the_tunnel
     node = Driver(client_count=2, drain_time=MUTED)
     node.up(P, Q)
     sees(node, p=EVERYBODY)
-    assert node.wait(REFRESH + 1)[:2] == [DrainTunnel(Q), AskClose(Q)]
+    assert node.wait(REFRESH + 1) == [DrainTunnel(Q)]
     assert sees(node, lost=(Q, *PEERS[5:])) == [UndrainTunnel(Q)]
 
 
+def test_an_idle_tunnel_is_not_closed_before_others_see_that_it_is_drained() -> None:
+    """Somebody may drain the other way at the same time, and find this one to be a better one."""
+    node = Driver(client_count=2, drain_time=MUTED)
+    node.up(P, Q)
+    sees(node, p=EVERYBODY)
+    assert node.wait(REFRESH + 1) == [DrainTunnel(Q)]
+    assert sees(node, p=[P], q=[Q]) == [], "now it is used: the other one is drained"
+    assert sees(node, p=[P, Q]) == []
+    assert node.wait(MUTED) == [AskClose(Q)]
+
+
 def test_a_tunnel_that_is_used_again_while_the_peer_is_asked_is_kept(node: Driver) -> None:
-    assert sees(node, p=[P, Q]) == [AskClose(Q)]
+    sees(node, p=[P, Q])
+    assert node.wait(MUTED) == [AskClose(Q)]
     assert sees(node, p=[P], q=[Q]) == [UndrainTunnel(Q)]
     assert node.tell(CloseAllowed(Q)) == []
     assert node.phase(Q) is Phase.UP
@@ -118,6 +132,16 @@ def test_while_babeld_is_away_nobody_is_lost(node: Driver) -> None:
     node.sees(running=False)
     assert node.phase(Q) is Phase.UP
     assert node.mesh.tunnels[Q].rests < node.now
+
+
+def test_a_tunnel_too_many_is_given_up_even_if_everybody_is_next_to_us() -> None:
+    node = Driver(client_count=2)
+    node.up(P, Q)
+    node.sees(REGISTRY, P, Q, **near(REGISTRY, P, Q))
+    assert not node.wait(2 * REFRESH), "there is nobody else to meet"
+    settings = replace(node.mesh.settings, client_count=1)
+    actions = node.tell(SettingsChanged(settings)) + node.wait(REFRESH)
+    assert [type(action) for action in actions][:1] == [DrainTunnel]
 
 
 def test_an_outdated_tunnel_is_drained_some_times_before_it_is_cut() -> None:

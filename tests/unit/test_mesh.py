@@ -66,6 +66,7 @@ class Driver:
             "client_count": 10,
             "tunnel_refresh": REFRESH,
             "close_time": CLOSE_TIME,
+            "drain_time": 0.0,
         }
         self.mesh = Mesh(Settings(**{**given, **more}), self.memory, Random(seed))
 
