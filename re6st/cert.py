@@ -15,12 +15,12 @@ from ipaddress import IPv6Network
 from pathlib import Path
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import padding, rsa
 from cryptography.x509.oid import NameOID
+from OpenSSL import crypto
 
-from re6st import chain
 from re6st.core.prefix import Prefix, PrefixError, network_of_serial, serial_of_network
 
 VALIDITY = timedelta(days=365)
@@ -303,6 +303,7 @@ class Trust:
     def __init__(self, ca: x509.Certificate) -> None:
         self.ca = ca
         self.network = network_of_ca(ca)
+        self._ca = crypto.X509.from_cryptography(ca)
 
     @property
     def key_size(self) -> int:
@@ -311,12 +312,23 @@ class Trust:
 
     def check(self, cert: x509.Certificate, when: datetime) -> None:
         """Chain and validity at `when` (aware). Raises CertError with the reason."""
-        if reason := chain.flaw(self.ca, cert, when):
-            raise CertError(f"not accepted: {reason}")
+        store = crypto.X509Store()
+        store.add_cert(self._ca)
+        store.set_time(when.astimezone(UTC).replace(tzinfo=None))
+        try:
+            crypto.X509StoreContext(store, crypto.X509.from_cryptography(cert)).verify_certificate()
+        except crypto.X509StoreContextError as error:
+            raise CertError(f"not accepted: {error}") from None
+        except crypto.Error:
+            raise CertError("not accepted: OpenSSL cannot read it") from None
 
     def signed(self, cert: x509.Certificate) -> bool:
         """Whether the CA issued this certificate, whatever its dates."""
-        return chain.signed(self.ca, cert)
+        try:
+            cert.verify_directly_issued_by(self.ca)
+        except (ValueError, TypeError, InvalidSignature, UnsupportedAlgorithm):
+            return False
+        return True
 
     def check_strict(self, cert: x509.Certificate, when: datetime) -> None:
         """For a certificate from a peer: also its key size and the form of its CN (wire.md 2.4). Raises CertError."""
