@@ -15,7 +15,7 @@ import os
 import socket
 import stat
 import struct
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, Mapping
 from enum import IntEnum
 from pathlib import Path
 from typing import Any, Protocol
@@ -55,7 +55,9 @@ class ControlError(Exception):
 class Operations(Protocol):
     """Who knows the answers."""
 
-    def call(self, operation: str, arguments: Mapping[str, Any], *, trusted: bool) -> Record | AsyncIterator[Record]:
+    def call(
+        self, operation: str, arguments: Mapping[str, Any], *, trusted: bool
+    ) -> Record | AsyncGenerator[Record, None]:
         """The answer, or a stream of them. `trusted`: asked by root or by our own user. Raises ControlError."""
 
 
@@ -130,7 +132,7 @@ class ControlServer:
             await _stream(answer, reader, writer)
             return
 
-    def _answer(self, line: bytes, trusted: bool) -> bytes | AsyncIterator[Record]:
+    def _answer(self, line: bytes, trusted: bool) -> bytes | AsyncGenerator[Record, None]:
         try:
             request = json.loads(line)
             protocol, operation, arguments = request["protocol"], request["operation"], request.get("arguments", {})
@@ -147,12 +149,16 @@ class ControlServer:
         return _line({"result": result}) if isinstance(result, dict) else result
 
 
-async def _stream(records: AsyncIterator[Record], reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+async def _stream(
+    records: AsyncGenerator[Record, None], reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+) -> None:
     """Send what comes until the reader hangs up, or says anything more."""
 
     async def send() -> None:
-        async for record in records:
-            await _send(writer, _line({"result": record}))
+        # Closed at once, also where it is given up between two records: what it has set up is undone then.
+        async with contextlib.aclosing(records):
+            async for record in records:
+                await _send(writer, _line({"result": record}))
 
     sending, hung_up = asyncio.ensure_future(send()), asyncio.ensure_future(reader.read(1))
     try:

@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 import logging
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 
 from re6st.control import ControlError, Status
 from re6st.core.report import Record
@@ -41,13 +41,13 @@ class LogStream:
         self._use(level)
         return {"level": level, "was": was}
 
-    def follow(self, level: int | None) -> AsyncIterator[Record]:
+    def follow(self, level: int | None) -> AsyncGenerator[Record, None]:
         """What is logged from now on, up to a level (None: that of the log). Raises ControlError."""
         if self._silent and level is None:
             raise ControlError(Status.FAILED, "started with -v 0, so there is no log: follow it with a level")
         return self._lines(self.verbosity if level is None else level)
 
-    async def _lines(self, level: int) -> AsyncIterator[Record]:
+    async def _lines(self, level: int) -> AsyncGenerator[Record, None]:
         follower = _Follower(level)
         root = logging.getLogger()
         root.addHandler(follower)

@@ -6,7 +6,7 @@ import asyncio
 import base64
 import os
 import time
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from typing import Any
 
 from re6st import PROTOCOL, __version__, cert
@@ -84,7 +84,9 @@ class Observer:
             "options": self._options,
         }
 
-    def call(self, operation: str, arguments: Mapping[str, Any], *, trusted: bool) -> Record | AsyncIterator[Record]:
+    def call(
+        self, operation: str, arguments: Mapping[str, Any], *, trusted: bool
+    ) -> Record | AsyncGenerator[Record, None]:
         """Raises ControlError."""
         given = _Arguments(arguments)
         if operation == "watch":
@@ -258,7 +260,7 @@ class Observer:
         given.end()
         return options_in_use(self._plan())
 
-    def _level(self, operation: str, given: _Arguments, trusted: bool) -> Record | AsyncIterator[Record]:
+    def _level(self, operation: str, given: _Arguments, trusted: bool) -> Record | AsyncGenerator[Record, None]:
         """The log: another level for it, or what is logged from now on."""
         level = None
         if operation == "log" or "level" in given:
@@ -270,7 +272,7 @@ class Observer:
             return self._log.change(level)
         return self._log.follow(level)
 
-    async def _watch(self) -> AsyncIterator[Record]:
+    async def _watch(self) -> AsyncGenerator[Record, None]:
         """Happenings as they come. Who does not keep up is cut off."""
         waiting: asyncio.Queue[Happening | None] = asyncio.Queue(BEHIND_LIMIT + 1)
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import grp
 import json
 import os
 import stat
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,9 @@ class Played:
     def __init__(self) -> None:
         self.watching = 0
 
-    def call(self, operation: str, arguments: Mapping[str, Any], *, trusted: bool) -> Record | AsyncIterator[Record]:
+    def call(
+        self, operation: str, arguments: Mapping[str, Any], *, trusted: bool
+    ) -> Record | AsyncGenerator[Record, None]:
         if operation == "flood":
             return self._flood()
         if operation == "quiet":
@@ -35,11 +38,15 @@ class Played:
             raise ControlError(Status.USAGE, "unknown")
         return {**arguments, "trusted": trusted}
 
-    async def _flood(self) -> AsyncIterator[Record]:
-        while True:
-            yield {"filler": "x" * 10_000}
+    async def _flood(self) -> AsyncGenerator[Record, None]:
+        self.watching += 1
+        try:
+            while True:
+                yield {"filler": "x" * 10_000}
+        finally:
+            self.watching -= 1
 
-    async def _quiet(self) -> AsyncIterator[Record]:
+    async def _quiet(self) -> AsyncGenerator[Record, None]:
         self.watching += 1
         try:
             yield {}
@@ -151,8 +158,9 @@ def test_connections_are_counted(tmp_path: Path) -> None:
 
 def test_who_does_not_read_is_cut_off(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(control, "IDLE_TIME", 0.2)
+    gc.disable()  # what a stream has set up is undone at once, and not when garbage is collected
 
-    async def test(path: Path, _: Played) -> None:
+    async def test(path: Path, played: Played) -> None:
         reader, writer = await connect(path)
         writer.transport.pause_reading()  # type: ignore[attr-defined]  # of a transport that reads, too
         writer.write(b'{"protocol": 1, "operation": "flood"}\n')
@@ -161,11 +169,15 @@ def test_who_does_not_read_is_cut_off(tmp_path: Path, monkeypatch: pytest.Monkey
         with pytest.raises((ConnectionError, asyncio.IncompleteReadError)):
             await reader.readexactly(1 << 30)
         writer.close()
+        assert not played.watching
         silent, other = await connect(path)
         assert await silent.read() == b""
         other.close()
 
-    serving(tmp_path, test)
+    try:
+        serving(tmp_path, test)
+    finally:
+        gc.enable()
 
 
 def test_a_stream_ends_with_its_reader(tmp_path: Path) -> None:
