@@ -130,18 +130,22 @@ class Kernel:
         index = self._index(name)
         if index is None:
             return
-        known = self._netlink.addresses(socket.AF_INET6)
-        had = [each for each in known if each.index == index and each.address.is_link_local]
-        await self.set_down(name)
-        with suppress(TimeoutError):
-            async with asyncio.timeout(NOTICE):
-                while is_used():  # noqa: ASYNC110
-                    await asyncio.sleep(NOTICE_STEP)
-        # It goes away meanwhile where the node ends.
+        had = []
         with suppress(NetlinkError):
-            self._netlink.set_link(index, up=True)
-            for each in had:
-                self._netlink.put_address(each.address, each.length, index, IFA_F_NODAD)
+            known = self._netlink.addresses(socket.AF_INET6)
+            had = [each for each in known if each.index == index and each.address.is_link_local]
+        await self.set_down(name)
+        try:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(NOTICE):
+                    while is_used():  # noqa: ASYNC110
+                        await asyncio.sleep(NOTICE_STEP)
+        finally:
+            # It goes away meanwhile where the node ends.
+            with suppress(NetlinkError):
+                self._netlink.set_link(index, up=True)
+                for each in had:
+                    self._netlink.put_address(each.address, each.length, index, IFA_F_NODAD)
 
     async def delete_link(self, name: str) -> None:
         index = self._index(name)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 from collections.abc import Awaitable, Callable
-from ipaddress import ip_address
+from ipaddress import IPv6Address, ip_address
 
 import netifaces
 import pytest
@@ -126,3 +126,63 @@ def test_uplinks_are_the_addresses_in_use(monkeypatch: pytest.MonkeyPatch) -> No
 def test_the_address_that_leads_somewhere() -> None:
     assert kernel.source_address("127.0.0.1") == ip_address("127.0.0.1")
     assert kernel.source_address("peer.example") is None
+
+
+class Played:
+    """An interface with the address that it got when its tunnel came up; it loses that with the tunnel."""
+
+    def __init__(self, own: Kernel, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.up, self.addresses = True, {ip_address("fe80::1")}
+        for name in ("set_link", "put_address"):
+            monkeypatch.setattr(own._netlink, name, getattr(self, name))
+        found = [InterfaceAddress(ip_address("fe80::1"), 64, 7, 253, 0)]
+        monkeypatch.setattr(own._netlink, "addresses", lambda _: found)
+        monkeypatch.setattr(own, "_index", lambda _: 7)
+
+    def set_link(self, index: int, *, up: bool) -> None:
+        self.up = up
+        if not up:
+            self.addresses.clear()
+
+    def put_address(self, address: IPv6Address, *_: object) -> None:
+        self.addresses.add(address)
+
+
+def test_an_interrupted_interface_comes_up_again_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def work(own: Kernel) -> None:
+        tap = Played(own, monkeypatch)
+        seen = iter((True, True, False))
+        await own.interrupt("re6stnet1", lambda: next(seen))
+        assert (tap.up, len(tap.addresses)) == (True, 1)
+
+    attempt(work)
+
+
+def test_also_if_whoever_interrupts_it_is_cancelled(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a link-local address babeld would go round in circles."""
+
+    async def work(own: Kernel) -> None:
+        tap = Played(own, monkeypatch)
+        task = asyncio.create_task(own.interrupt("re6stnet1", lambda: True))
+        while tap.up:
+            await asyncio.sleep(0)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert (tap.up, len(tap.addresses)) == (True, 1)
+
+    attempt(work)
+
+
+def test_a_kernel_that_does_not_tell_addresses_now_ends_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def work(own: Kernel) -> None:
+        tap = Played(own, monkeypatch)
+
+        def refuse(_: object) -> None:
+            raise NetlinkError(errno.EINTR, "dump interrupted")
+
+        monkeypatch.setattr(own._netlink, "addresses", refuse)
+        await own.interrupt("re6stnet1", lambda: False)
+        assert tap.up
+
+    attempt(work)
