@@ -13,7 +13,7 @@ from collections.abc import AsyncGenerator
 
 from re6st.control import ControlError, Status
 from re6st.core.report import Record
-from re6st.logs import LEVELS, set_verbosity
+from re6st.logs import LEVELS, LogHandler, set_verbosity
 
 BEHIND_LIMIT = 500
 """Lines that wait for somebody who reads slowly; the oldest are left out, and counted."""
@@ -68,7 +68,7 @@ class LogStream:
         self.verbosity = verbosity
         set_verbosity(max(verbosity, *self._followers.values(), 0))
         for handler in logging.getLogger().handlers:
-            if not isinstance(handler, _Follower):
+            if isinstance(handler, LogHandler):
                 handler.setLevel(LEVELS[verbosity])
 
 
