@@ -15,6 +15,10 @@ from typing import TypeVar
 
 INFINITY = 65535
 """A metric or cost that means unreachable (RFC 8966 section 3.5.1)."""
+NOMINAL = 96
+"""Babel's cost of receiving on a link that loses nothing."""
+DRAINED = NOMINAL << 7
+"""A metric as that of a link on which the last seven hellos were missed: it is about to be lost."""
 
 LINE_LIMIT = 1024
 ENTRY_LIMIT = 200_000
@@ -231,7 +235,8 @@ class News:
     """What waits to be fed to a table: of each entry the last line.
 
     With each round trip that it measures, babeld tells every route of that neighbour again, for its metric: thousands
-    of lines a second where there are a thousand routes. Those can wait; what comes, goes, is lost or is used cannot.
+    of lines a second where there are a thousand routes. Those can wait; what comes, goes, is used, lost or about to be
+    lost cannot.
     """
 
     def __init__(self, table: Table) -> None:
@@ -246,7 +251,7 @@ class News:
         """Raises LineError for a line that is of no entry."""
         head, _, metrics = line.partition(" metric ")
         ident = self._same.get(hash(head))
-        if ident is not None and not metrics.startswith(_LOST):
+        if ident is not None and not metrics[4:5].isdigit():  # five digits: it may be about to be lost
             self._metrics[ident] = metrics
             return
         words = line.split(" ", 9)
@@ -290,10 +295,17 @@ class News:
             return False
         if kind == "route":
             route = self._table.routes.get(ident)
-            same_use = route is not None and len(words) == 10 and words[8] == ("yes" if route.installed else "no")
-            return same_use and (f" metric {INFINITY} " in line) == (route is not None and route.metric >= INFINITY)
+            if route is None or len(words) != 10 or words[8] != ("yes" if route.installed else "no"):
+                return False
+            metric = line.partition(" metric ")[2].partition(" ")[0]
+            return not _DIGITS.fullmatch(metric) or _distress(int(metric)) == _distress(route.metric)
         neighbour = self._table.neighbours.get(ident) if kind == "neighbour" else None
         return neighbour is not None and line.endswith(f" cost {INFINITY}") == (neighbour.cost >= INFINITY)
+
+
+def _distress(metric: int) -> int:
+    """0: a way as any other; 1: about to be lost; 2: lost."""
+    return (metric >= DRAINED) + (metric >= INFINITY)
 
 
 def _update(table: dict[str, T], verb: Verb, ident: str, entry: T) -> bool:

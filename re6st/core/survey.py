@@ -12,13 +12,8 @@ from collections.abc import Mapping, Set
 from dataclasses import dataclass, field
 from ipaddress import IPv6Network
 
-from re6st.core.babel_lines import INFINITY, NextHop, Route, Table
+from re6st.core.babel_lines import DRAINED, INFINITY, NOMINAL, NextHop, Route, Table
 from re6st.core.prefix import Prefix, prefix_of
-
-NOMINAL = 96
-"""Babel's cost of receiving on a link that loses nothing."""
-DRAINED = NOMINAL << 7
-"""A metric as that of a link on which the last seven hellos were missed: it is about to be lost."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,9 +8,8 @@ import re
 import signal
 from collections.abc import Callable
 
-from re6st.core.babel_lines import INFINITY
+from re6st.core.babel_lines import INFINITY, NOMINAL
 from re6st.core.params import BABEL_HELLO
-from re6st.core.survey import NOMINAL
 from re6st.mute import Mute
 from re6st.plan import DRAIN_HELLOS
 from testbed import Bed, Network, Node, Pinger, wait_until

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from re6st.core import babel_lines
 from re6st.core.babel_lines import (
+    DRAINED,
     INFINITY,
     LINE_LIMIT,
     Announced,
@@ -251,6 +252,8 @@ def neighbour_line(verb: str, cost: int = 96, ident: str = "f1") -> str:
     [
         (route_line("change", metric=97), False),
         (route_line("change", installed="no"), True),
+        (route_line("change", metric=DRAINED - 1), False),
+        (route_line("change", metric=DRAINED), True),
         (route_line("change", metric=65535), True),
         (route_line("flush"), True),
         (route_line("add", ident="a2"), True),
@@ -305,9 +308,27 @@ def test_of_each_entry_the_last_news_count() -> None:
             news.add(line)
 
 
+def test_a_way_that_is_about_to_be_lost_is_known_at_once_however_often_its_metric_was_told() -> None:
+    """Who drains another one looks whether there is still this one."""
+    table = Table()
+    table.feed(route_line("add"))
+    news = News(table)
+    for metric in (97, 98, DRAINED // 2):
+        news.add(route_line("change", metric=metric))
+    assert news.take(late=False) == []
+    line = route_line("change", metric=DRAINED)
+    news.add(line)
+    assert news.take(late=False) == [line]
+    table.feed(line)
+    news.add(route_line("change", metric=DRAINED + 1))
+    assert news.take(late=False) == [], "no news"
+
+
 @given(
     st.lists(
-        st.tuples(*(st.sampled_from(x) for x in (("add", "change", "flush"), "abc", ("yes", "no"), (96, 97, 65535))))
+        st.tuples(
+            *(st.sampled_from(x) for x in (("add", "change", "flush"), "abc", ("yes", "no"), (96, 97, DRAINED, 65535)))
+        )
     )
 )
 def test_news_in_two_parts_say_the_same_as_the_lines_in_order(told: list[tuple[str, str, str, int]]) -> None:
