@@ -34,7 +34,11 @@ LOST = "re6st_lost"
 """Our own row of `config`: the serials that may have been given after the copy, FIRST-LAST."""
 REASON = "revoked after the copy of the database that was restored"
 LOOK_FIRST, LOOK_EVERY = 5.0, 300.0
-"""Seconds until the node beside us is asked, and asked again: it may start later than we."""
+"""Seconds until the node beside us is asked again, while it tells nothing and after: it may start later than we."""
+ASK_TIMEOUT = 3.0
+SERIALS_SHOWN = 10
+SERIAL_LIMIT = 1 << 62
+"""Above all serials; the database can have them."""
 
 logger = logging.getLogger("registry")
 
@@ -59,6 +63,7 @@ class Restored:
         self._store = store
         self._upkeep = upkeep
         self._events = events
+        self._doubted: frozenset[int] = frozenset()
 
     @property
     def happened(self) -> bool:
@@ -66,37 +71,46 @@ class Restored:
         return self._store.rows.config(LOST) is not None
 
     async def run(self, control: Path) -> None:
-        """Compare with the node beside us, by its control socket, now and again, until cancelled."""
+        """Look now and again, until cancelled."""
         delay = LOOK_FIRST
         while True:
             await asyncio.sleep(delay)
-            delay = LOOK_EVERY
-            try:
-                known = await asyncio.to_thread(ask, control)
-                if known is not None:
-                    await self.compare(known)
-            except (StoreError, ProofError) as error:
-                logger.error("what the node beside us knows: %s", error)
+            delay = LOOK_EVERY if await self.look(control) else min(2 * delay, LOOK_EVERY)
+
+    async def look(self, control: Path) -> bool:
+        """Compare with the node beside us, by its control socket; whether it told us what it knows.
+
+        Before we serve, too: who was thrown out since the copy would get another certificate until then.
+        """
+        known = await asyncio.to_thread(ask, control)
+        try:
+            if known is not None:
+                await self.compare(known)
+        except (StoreError, ProofError) as error:
+            logger.error("what the node beside us knows: %s", error)
+        return known is not None
 
     async def compare(self, known: Known) -> None:
         """Take over what the node beside us knows, if that is newer. Raises ProofError, StoreError."""
         number = self._proven(known.version)
-        if number <= version_number(self._store.rows.config("version") or b"\0"):
-            return
         now = self._upkeep.trusted_now()
 
-        def job(ledger: Ledger) -> int:
-            if number <= version_number(ledger.config("version") or b"\0"):
-                return 0
+        def job(ledger: Ledger) -> tuple[frozenset[int], bool]:
+            own, missing = version_number(ledger.config("version") or b"\0"), known.crl - {*ledger.crl()}
+            if number <= own:
+                return missing if number == own else frozenset(), False
             self._note(ledger, number)
-            revoked = self._revoke(ledger, known.crl - {*ledger.crl()}, now)
+            self._revoke(ledger, missing, now)
             self._upkeep.update_version(ledger, always=True)
-            return revoked
+            return missing, True
 
-        revoked = await self._store.call(job)
+        missing, news = await self._store.call(job)
+        if not news:
+            self._doubt(missing)
+            return
         self._say(
             f"the database is older than the network: the node beside us has version {number} of the parameters."
-            f" {revoked} revocations were taken from there."
+            f" {len(missing)} revocations were taken from there."
         )
         self._upkeep.changed()
 
@@ -148,26 +162,41 @@ class Restored:
         return version_number(version)
 
     def _note(self, ledger: Ledger, number: int, serial: int = 0) -> None:
-        """This database is a copy, and the network was further."""
+        """This database is a copy, and the network was further.
+
+        Where that was noted before, by another proof or for another copy, what is lost since then stays so: what we
+        gave out in between, and took back, is revoked or has ended.
+        """
         last = int(ledger.config("serial") or 0)
+        first = (ledger.config(LOST) or str(last + 1)).partition("-")[0]
         top = max(last, serial, *ledger.crl(), 0) + SERIAL_GAP
-        ledger.set_config(LOST, f"{last + 1}-{top}")
+        ledger.set_config(LOST, f"{first}-{top}")
         ledger.set_config("serial", top)
         ledger.set_config(FLOOR, max(number, ledger.config(FLOOR) or 0))
 
-    def _revoke(self, ledger: Ledger, serials: Iterable[int], now: float) -> int:
+    def _doubt(self, missing: frozenset[int]) -> None:
+        """Of our version, the node beside us says that these are revoked: we may have counted after the copy as far as
+        the network had. That is its word only, so it is for the operator.
+        """
+        if missing and missing != self._doubted:
+            serials = ", ".join(map(str, sorted(missing)[:SERIALS_SHOWN]))
+            self._say(
+                f"the node beside us has {len(missing)} serials as revoked that are not so here: {serials}"
+                f"{' ...' if len(missing) > SERIALS_SHOWN else ''}. If the database was restored, revoke these again."
+            )
+        self._doubted = missing
+
+    def _revoke(self, ledger: Ledger, serials: Iterable[int], now: float) -> None:
         """Who has one of these serials in the copy was thrown out, or has another certificate by now: it can show that.
 
         Its prefix is kept from others, as one or the other may still be using it.
         """
-        found = sorted(serials)
-        for serial in found:
+        for serial in sorted(serials):
             prefix = ledger.prefix_by_serial(serial)
             if prefix is not None:
                 ledger.evict(prefix, now, REASON, keep=True)
             else:
                 ledger.revoke_unknown(serial, now + cert.VALIDITY.total_seconds())
-        return len(found)
 
     def _say(self, text: str) -> None:
         logger.warning("%s See docs/operations.md, Backup and restore.", text)
@@ -203,9 +232,12 @@ def is_lost(ledger: Ledger, serial: int) -> bool:
 def ask(control: Path) -> Known | None:
     """What the node beside us has; None without a node, or from one that does not tell."""
     try:
-        with control_client.connect(control) as connection:
+        with control_client.connect(control, ASK_TIMEOUT) as connection:
             answer = connection.ask("parameters")
-        return Known(base64.b64decode(answer["version"], validate=True), frozenset(map(int, answer["revoked"])))
+        version, revoked = base64.b64decode(answer["version"], validate=True), frozenset(map(int, answer["revoked"]))
+        if not all(0 <= serial < SERIAL_LIMIT for serial in revoked):
+            raise ValueError("a serial is too long")
+        return Known(version, revoked)
     except control_client.Trouble as error:
         logger.debug("the node beside us: %s", error)
     except (LookupError, TypeError, ValueError) as error:

@@ -179,6 +179,7 @@ async def _serve(
     loop.add_signal_handler(signal.SIGHUP, _reload, config, log, notifier)
     if config.trust_clock:
         registry.upkeep.trust_clock()
+    await registry.restored.look(config.run / NODE_SOCKET)  # before we count the version up, or serve anybody
     await registry.upkeep.start()
     server = HttpServer(registry, config.origins)
     if metrics is not None:

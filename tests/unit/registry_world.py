@@ -62,6 +62,7 @@ class World:
         self.control = directory / "babeld.ctl"
         self.origins: tuple[str, ...] = ()
         self.port = 0
+        self.before_start: Callable[[Registry], Awaitable[object]] | None = None
         self.store: Store
         self.registry: Registry
 
@@ -75,6 +76,8 @@ class World:
         listening.bind(("127.0.0.1", 0))
         self.port = listening.getsockname()[1]
         try:
+            if self.before_start is not None:
+                await self.before_start(self.registry)
             await self.registry.upkeep.start()
             await server.start([listening])
             yield self

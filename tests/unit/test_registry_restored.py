@@ -7,6 +7,7 @@ import json
 import shutil
 import socket
 import threading
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -159,6 +160,106 @@ def test_a_renewal_that_was_forgotten_takes_the_place_of_what_was_before(world: 
     sound(world)
 
 
+def test_all_that_was_forgotten_stays_known_as_lost_whoever_comes_first(world: World) -> None:
+    """A certificate is shown, then the node beside it tells a version: each proves that the database is a copy."""
+    found: list[x509.Certificate] = []
+    known: list[Known] = []
+    world.run(copy)
+    shutil.copy(world.directory / "registry.db", world.directory / "copy")
+
+    async def on(world: World) -> None:
+        found.extend([await world.enrol(), await world.enrol()])
+        await world.registry.upkeep.rotate_keys()
+        parameters = await world.parameters()
+        known.append(Known(parameters.version, parameters.crl))
+
+    world.run(on)
+    restored(world, "copy")
+
+    async def test(world: World) -> None:
+        third, fourth = found
+        assert await client(world, third).present_certificate()
+        await world.registry.restored.compare(known[0])
+        assert await client(world, fourth).present_certificate()
+        assert (await world.enrol()).serial_number > 2 * SERIAL_GAP
+
+    world.run(test)
+    sound(world)
+
+
+def revoked_since(world: World) -> Known:
+    """One revocation after the copy, to which the registry goes back."""
+    world.origins = ("127.0.0.1",)
+    world.run(copy)
+    shutil.copy(world.directory / "registry.db", world.directory / "copy")
+    found: list[Known] = []
+
+    async def on(world: World) -> None:
+        await world.call("revoke", cn_or_serial="1/16")
+        parameters = await world.parameters()
+        found.append(Known(parameters.version, parameters.crl))
+
+    world.run(on)
+    restored(world, "copy")
+    return found[0]
+
+
+def test_the_node_beside_it_is_asked_before_the_version_is_counted_up(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else a restored registry with other options would have counted as far as the network."""
+    known = revoked_since(world)
+    monkeypatch.setattr("re6st.registry_restored.ask", lambda control: known)
+    world.settings = replace(world.settings, parameters=replace(world.settings.parameters, hello=7))
+    world.before_start = lambda registry: registry.restored.look(Path("control.sock"))
+
+    async def test(world: World) -> None:
+        now = await world.parameters()
+        assert now.crl == {2}
+        assert now.version > known.version
+
+    world.run(test)
+    sound(world)
+
+
+def test_revocations_that_are_the_word_of_the_node_beside_it_alone_are_told_and_not_believed(world: World) -> None:
+    """The registry has counted as far as the network. The version, which is signed, proves nothing then."""
+    known = revoked_since(world)
+
+    async def test(world: World) -> None:
+        await world.registry.upkeep.rotate_keys()
+        before = await world.parameters()
+        assert before.version == known.version
+        for _ in range(2):
+            await world.registry.restored.compare(known)
+        assert await world.parameters() == before
+        assert not world.registry.restored.happened
+        (told,) = [
+            e for e in world.registry.events.newest(9) if "1 serials as revoked that are not so here: 2." in e.text
+        ]
+        assert told.count == 1
+
+    world.run(test)
+    sound(world)
+
+
+def test_a_node_beside_it_that_is_behind_tells_nothing(world: World) -> None:
+    world.origins = ("127.0.0.1",)
+    world.run(copy)
+
+    async def test(world: World) -> None:
+        before = await world.parameters()
+        await world.call("revoke", cn_or_serial="1/16")
+        now = await world.parameters()
+        for known in (before, now):
+            await world.registry.restored.compare(Known(known.version, known.crl))
+        assert await world.parameters() == now
+        assert not world.registry.restored.happened
+
+    world.run(test)
+    sound(world)
+
+
 def test_a_place_that_was_given_to_another_stays_with_that(world: World) -> None:
     third, _ = history(world)
 
@@ -244,6 +345,7 @@ def test_what_proves_nothing_changes_nothing(world: World, tmp_path: Path) -> No
     [
         ({"result": {"version": "IQ==", "revoked": [1, 2]}}, Known(b"!", frozenset({1, 2}))),
         ({"result": {"version": "?", "revoked": []}}, None),
+        ({"result": {"version": "IQ==", "revoked": [1 << 64]}}, None),
         ({"result": []}, None),
         ({"error": {"status": 2, "message": "unknown operation"}}, None),
     ],
