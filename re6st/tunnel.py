@@ -168,8 +168,10 @@ class Server:
             self.traffic.clear()
             for ident in list(self.clients):
                 self._left(self.clients.pop(ident))
-            await self._down(self.interface)
-            await child.stop()
+            try:
+                await child.stop()
+            finally:
+                await self._down(self.interface)
 
     async def _serving(self) -> None:
         await self._up(self.interface, self._mtu)

@@ -179,12 +179,14 @@ class Told:
     down: list[str] = field(default_factory=list)
     refused: set[Prefix] = field(default_factory=set)
     room: int = 20
+    down_for: float = 0.0
 
     async def set_up(self, interface: str, mtu: int) -> None:
         self.up.append((interface, mtu))
 
     async def set_down(self, interface: str) -> None:
         self.down.append(interface)
+        await asyncio.sleep(self.down_for)
 
     def server(self, settings: Settings, found: FoundServer | None = None) -> Server:
         return Server(
@@ -254,6 +256,30 @@ def test_a_client_comes_and_goes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     assert told.joined == told.left == [ServerClient(A, 12, "192.0.2.7")]
     assert told.up == [("re6stnet-tcp", 1500)]
     assert told.down == ["re6stnet-tcp"]
+
+
+def test_a_server_has_ended_when_babel_is_told_and_ends_also_if_that_is_cut_short(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The interface comes up again at once: its clients must not be met there any more."""
+
+    async def part(peer: Peer) -> None:
+        peer.say(">STATE:1,CONNECTED,SUCCESS,,,,,")
+        await peer.closes()
+
+    async def run() -> None:
+        programs, told = install(monkeypatch, "--management", played(part)), Told()
+        told.down_for = 10.0
+        task = asyncio.create_task(told.server(made(tmp_path)).run())
+        await until(lambda: told.up)
+        task.cancel()
+        await until(lambda: told.down)
+        assert not programs.started[0].running
+        task.cancel()
+        await asyncio.wait([task])
+        await all_gone(programs)
+
+    asyncio.run(run())
 
 
 def test_more_than_there_is_room_for_are_denied_but_not_who_comes_again(
