@@ -377,12 +377,14 @@ class Tunnels:
         except KernelError as error:
             log.error("tunnel of --client: %s", error)
         finally:
-            await self._interrupt(CLIENT_INTERFACE)
             self._records.forget(CLIENT_INTERFACE)
-            if client.peer is not None:
-                log.info("tunnel to %s ended", client.peer)
-                self._clients.pop(client.peer, None)
-                self._event(mesh.TunnelDown(client.peer))
+            try:
+                await self._interrupt(CLIENT_INTERFACE)
+            finally:  # also if that is cut short
+                if client.peer is not None:
+                    log.info("tunnel to %s ended", client.peer)
+                    self._clients.pop(client.peer, None)
+                    self._event(mesh.TunnelDown(client.peer))
 
     async def _hold(
         self, peer: Prefix, endpoints: tuple[Endpoint, ...], found: tuple[str, ClientRecord] | None = None
@@ -427,10 +429,12 @@ class Tunnels:
             else:
                 self._gateways.missed(endpoints)
         finally:
-            await self._interrupt(tap)
-            await self._drains.remove(tap)
             self._records.forget(tap)
-            self._taps.discard(tap)
+            try:
+                await self._interrupt(tap)
+            finally:  # also if that is cut short
+                await self._drains.remove(tap)
+                self._taps.discard(tap)
 
     async def _make_tap(self, name: str, record: ClientRecord | None) -> None:
         """The interface of a tunnel; `record` is of one that is gone on with. Raises KernelError."""
