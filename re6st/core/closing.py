@@ -176,9 +176,13 @@ class Closing:
     def _candidates(self, now: float) -> list[Tunnel]:
         """Tunnels that may be replaced; none unless we have all that we want, and every one has come to rest."""
         held = self._state.tunnels.values()
-        if len(held) < self._state.limit or any(tunnel.phase is not Phase.UP for tunnel in held):
+        if len(held) < self._state.limit or not self._at_rest():
             return []
         return [tunnel for tunnel in held if self._replaceable(tunnel, now)]
+
+    def _at_rest(self) -> bool:
+        """Whether no tunnel comes or goes, and babeld is there to tell what they carry."""
+        return self._state.survey.running and all(t.phase is Phase.UP for t in self._state.tunnels.values())
 
     def _replaceable(self, tunnel: Tunnel, now: float) -> bool:
         """Whether nobody wants this very tunnel, and all that it carries has another way."""
@@ -190,7 +194,7 @@ class Closing:
 
     def remake(self, now: float) -> list[Action]:
         """Make one outdated tunnel after another anew: drained first, as far as there are other ways."""
-        if now < self._remade or any(tunnel.phase is not Phase.UP for tunnel in self._state.tunnels.values()):
+        if now < self._remade or not self._at_rest():
             return []
         tunnel = next((tunnel for tunnel in self._state.tunnels.values() if tunnel.outdated), None)
         if tunnel is None:
@@ -228,7 +232,9 @@ class Closing:
 
     def _return(self, tunnel: Tunnel, now: float) -> UndrainTunnel:
         """Keep one that is needed, and do not drain it for a while: not as long as another node that did the same."""
-        if self._state.survey.running:
+        if not self._state.survey.running:
+            tunnel.tried = False  # babeld is away: it says nothing about this tunnel
+        else:
             rest = min(self._state.settings.tunnel_refresh, REST_FIRST) * 2.0 ** min(tunnel.kept, TRIES)
             tunnel.rests = now + self._rng.uniform(1, 2) * min(rest, REST_LAST)
             tunnel.kept += 1

@@ -152,3 +152,16 @@ def test_an_outdated_tunnel_is_drained_some_times_before_it_is_cut() -> None:
     actions = node.wait(CLOSE_TIME + TRIES * (2 * REMAKE_TIME + MUTED + 2))
     kinds = [type(action) for action in actions if isinstance(action, DrainTunnel | UndrainTunnel | CloseTunnel)]
     assert kinds == [*[DrainTunnel, UndrainTunnel] * TRIES, CloseTunnel]
+
+
+def test_an_outdated_tunnel_is_not_cut_as_babeld_is_started_anew_while_it_is_drained() -> None:
+    node = Driver(client_count=1, memory=(P,), drain_time=MUTED)
+    node.up(P)
+    sees(node, p=[P, REGISTRY])
+    node.tell(TunnelsOutdated(frozenset({P})))
+    while node.phase(P) is not Phase.DRAINING:
+        node.wait(1)
+    node.sees(running=False)
+    assert node.wait(3 * REMAKE_TIME) == [], "nobody knows what goes through it"
+    assert node.phase(P) is Phase.UP
+    assert sees(node, p=[P, REGISTRY]) == [DrainTunnel(P)]
