@@ -5,6 +5,7 @@ What a command or an argument for another program says may hold a password, so o
 
 from __future__ import annotations
 
+import re
 from dataclasses import fields
 from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
@@ -18,6 +19,7 @@ from re6st.plan import Config, Files, Plan
 HIDDEN = "..."
 COMMANDS = ("up", "daemons")
 ARGUMENTS = ("babel_arguments", "openvpn_arguments")
+_OPTION = re.compile(r"--[A-Za-z0-9-]+|-[A-Za-z0-9]", re.ASCII)
 _NAMES = {"lan": "interface", "ports": "pp", "daemons": "daemon", "babel_arguments": "B", "openvpn_arguments": "O"}
 """Options whose field has another name."""
 
@@ -42,8 +44,14 @@ def _told(config: Config, name: str) -> object:
     if name in COMMANDS:
         return [_program(command) for command in value]
     if name in ARGUMENTS:
-        return [word.partition("=")[0] if word.startswith("-") else HIDDEN for word in value]
+        return [_option(word) for word in value]
     return _plain(value)
+
+
+def _option(word: str) -> str:
+    """The name of an option of another program; what comes with it, as in -CVALUE or --name=VALUE, is hidden."""
+    name = _OPTION.match(word)
+    return HIDDEN if name is None else name[0] + HIDDEN if len(name[0]) == 2 < len(word) else name[0]
 
 
 def _program(command: str) -> str:

@@ -23,7 +23,13 @@ def test_options_are_told_without_secrets(nodes: dict[str, cert.Identity]) -> No
         Path("/var/lib/re6stnet"),
         ip=(ip_address("203.0.113.9"),),
         neighbours=frozenset((Prefix(4, 16),)),
-        babel_arguments=("-C", "key id x type blake2s128 value SECRET", "--debug=SECRET"),
+        babel_arguments=(
+            "-C",
+            "key id x type blake2s128 value SECRET",
+            "-Ckey id x value SECRET",
+            "-d",
+            "--debug=SECRET",
+        ),
         openvpn_arguments=("--http-proxy-user-pass", "SECRET"),
         up=("TOKEN=SECRET /usr/local/bin/up", "/usr/local/bin/register --password SECRET", "/bin/true"),
         remotes=(Endpoint("192.0.2.1", 1194, "udp"),),
@@ -37,7 +43,7 @@ def test_options_are_told_without_secrets(nodes: dict[str, cert.Identity]) -> No
     assert options["registry"] == "http://re6st.example.com"
     assert (options["ip"], options["pp"]) == (["203.0.113.9"], [[1194, "udp"], [1194, "tcp"]])
     assert (options["neighbours"], options["remotes"]) == (["4/16"], ["192.0.2.1,1194,udp"])
-    assert options["B"] == ["-C", "...", "--debug"]
+    assert options["B"] == ["-C", "...", "-C...", "-d", "--debug"]
     assert options["O"] == ["--http-proxy-user-pass", "..."]
     assert options["up"] == ["...", "/usr/local/bin/register ...", "/bin/true"]
     assert options["client_count"] is None, "the network decides"
