@@ -57,6 +57,8 @@ class Updates:
         self._cache = cache
         self._seen: list[tuple[int, int]] = []
         """What our files looked like when we read them last."""
+        self._read = identity.der, identity.trust.ca
+        """The certificates in them then. Ours may be newer, where it could not be written."""
         self._parameters: Parameters | None = None
         self._wanted = asyncio.Event()
         self._renew_now = asyncio.Event()
@@ -314,7 +316,8 @@ class Updates:
         except cert.CertError as error:
             log.warning("going on with the certificate and key of before: %s", error)
             return False
-        if (new.der, new.trust.ca) == (old.der, old.trust.ca):
+        before, self._read = self._read, (new.der, new.trust.ca)
+        if self._read in (before, (old.der, old.trust.ca)):
             return False
         if new.prefix != old.prefix or (new.trust.ca != old.trust.ca and not old.trust.renews(new.trust.ca)):
             log.warning("%s is for %s of another subnet or network: restart re6stnet to be it", files.cert, new.prefix)

@@ -7,6 +7,7 @@ import base64
 import contextlib
 import json
 import logging
+import os
 import re
 import zlib
 from collections.abc import Awaitable, Callable
@@ -529,6 +530,34 @@ def test_a_certificate_that_cannot_be_written_is_used_anyway(
     async def watch() -> None:
         await until(lambda: world.changes)
         await until(lambda: "certificate renewal" in caplog.text)
+
+    world.run(watch)
+    assert world.updates.identity.cert.serial_number == 9
+
+
+def test_one_that_could_not_be_written_is_not_given_up_for_the_file_that_is_still_there(
+    tmp_path: Path,
+    authority: cert.Authority,
+    nodes: dict[str, cert.Identity],
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The file's is about to end, or revoked."""
+    monkeypatch.setattr(updates, "LOOK", 0.01)
+    world = started(World(tmp_path, authority, nodes["1/16"], ends=timedelta(days=20)))
+    world.files.key.write_bytes(cert.key_to_pem(world.key))
+    world.registry.certificate = world.issue(9, YEAR)
+
+    def refuse(*_: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(cert, "replace_file", refuse)
+
+    async def watch() -> None:
+        await until(lambda: "certificate renewal" in caplog.text)
+        await asyncio.sleep(0.05)
+        os.utime(world.files.cert, (1, 1))
+        await asyncio.sleep(0.05)
 
     world.run(watch)
     assert world.updates.identity.cert.serial_number == 9
