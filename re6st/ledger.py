@@ -295,11 +295,15 @@ class Ledger(Rows):
 
     def renew(self, old: Issued, make: Callable[[int], x509.Certificate]) -> Issued:
         """Store the certificate that `make` makes with a new serial in the place of an older one."""
-        number = self._one("SELECT number FROM re6st_issued WHERE prefix = ?", old.prefix.bits)[0]
-        self._db.execute(
-            "INSERT OR REPLACE INTO re6st_superseded VALUES (?, ?, ?)", (old.serial, old.prefix.bits, old.not_after)
-        )
+        number = self._supersede(old)
         return self._write(old.prefix, number, make(self._next_serial()))
+
+    def _supersede(self, old: Issued) -> int | None:
+        """Another certificate comes into its place; returns its number."""
+        row = (old.serial, old.prefix.bits, old.not_after)
+        self._db.execute("INSERT OR REPLACE INTO re6st_superseded VALUES (?, ?, ?)", row)
+        number: int | None = self._one("SELECT number FROM re6st_issued WHERE prefix = ?", old.prefix.bits)[0]
+        return number
 
     def _write(self, prefix: Prefix, number: int | None, new: x509.Certificate) -> Issued:
         issued = Issued(prefix, cert.to_pem(new), new.serial_number, int(new.not_valid_after_utc.timestamp()))
@@ -315,13 +319,22 @@ class Ledger(Rows):
         self.set_config("serial", serial)
         return serial
 
-    def revoke(self, issued: Issued, now: float, reason: str = "") -> None:
-        """Put a certificate on the list of revoked ones, unless it has ended. Raises Conflict if it is there."""
-        if self.is_revoked(issued.serial):
-            raise Conflict(f"serial {issued.serial} is revoked already")
-        if issued.not_after > now:
-            self._db.execute("INSERT INTO crl VALUES (?, ?)", (issued.serial, issued.not_after))
-            self._explain(issued.prefix, [issued.serial], now, reason)
+    def revoke(self, serial: int, now: float, reason: str = "") -> Prefix:
+        """Put a serial on the list of revoked ones, unless it has ended; whose it is. Raises Conflict, NotFound."""
+        if self.is_revoked(serial):
+            raise Conflict(f"serial {serial} is revoked already")
+        found = self._one(
+            "SELECT prefix, not_after FROM re6st_issued WHERE serial = ?1"
+            " UNION ALL SELECT prefix, not_after FROM re6st_superseded WHERE serial = ?1 LIMIT 1",
+            serial,
+        )
+        if found is None:
+            raise NotFound(f"no certificate has the serial {serial}")
+        prefix, not_after = Prefix.from_bits(found[0]), found[1]
+        if not_after > now:
+            self._db.execute("INSERT INTO crl VALUES (?, ?)", (serial, not_after))
+            self._explain(prefix, [serial], now, reason)
+        return prefix
 
     def evict(self, prefix: Prefix, now: float, reason: str = "", *, keep: bool = False) -> None:
         """Revoke the certificate of a prefix, and older ones of it that have not ended; make the prefix free.
@@ -346,8 +359,8 @@ class Ledger(Rows):
             "INSERT OR IGNORE INTO crl SELECT serial, not_after FROM re6st_superseded WHERE prefix = ?"
             " AND not_after > ? RETURNING serial",
             (prefix.bits, int(now)),
-        ).fetchall()
-        serials = [row[0] for row in added]
+        )
+        serials = [row[0] for row in added.fetchall()]
         self._explain(prefix, serials, now, reason)
         return serials
 
@@ -358,12 +371,15 @@ class Ledger(Rows):
     def restore(self, prefix: Prefix, found: x509.Certificate) -> Issued:
         """Store a certificate that was forgotten: in the place of an older one, or where nobody is.
 
-        Raises Conflict where somebody else is.
+        One of another key keeps no e-mail address: it may be somebody else's. Raises Conflict where somebody else is.
         """
         old = self.issued(prefix)
         if old is not None:
-            return self.renew(old, lambda serial: found)
-        if self._one("SELECT cert FROM cert WHERE prefix = ?", prefix.bits) != (RESERVED,):
+            before, same = self._supersede(old), cert.load_pem(old.pem).public_key() == found.public_key()
+            row = (RESERVED, same, prefix.bits)
+            self._db.execute("UPDATE cert SET cert = ?, email = iif(?, email, NULL) WHERE prefix = ?", row)
+            self._release_number(before)
+        elif self._one("SELECT cert FROM cert WHERE prefix = ?", prefix.bits) != (RESERVED,):
             edits = self.allocator.reserve(prefix)
             if not edits.reserved:
                 raise Conflict(f"{prefix} is not free")
@@ -416,11 +432,10 @@ class Ledger(Rows):
             self._db.execute("INSERT INTO cert VALUES (?, NULL, ?)", (prefix.bits, RESERVED))
         else:
             self._apply(self.allocator.release(prefix))
-        if number and number[0] is not None:
-            self._release_number(number[0])
+        self._release_number(number and number[0])
 
-    def _release_number(self, number: int) -> None:
-        if not self._one("SELECT 1 FROM re6st_issued WHERE number = ?", number):
+    def _release_number(self, number: int | None) -> None:
+        if number is not None and not self._one("SELECT 1 FROM re6st_issued WHERE number = ?", number):
             self.numbers.release(number)
             self._undo.append(lambda: self.numbers.remove(number))
 

@@ -35,7 +35,7 @@ from re6st.mail import Mailer, MailError, is_address
 from re6st.registry_events import EventLog, Events, Kind
 from re6st.registry_mesh import MeshView
 from re6st.registry_rekey import KeyChanges, TooMany
-from re6st.registry_restored import ProofError, Restored
+from re6st.registry_restored import ProofError, Restored, is_lost
 from re6st.registry_seen import Seen
 from re6st.store import Store, StoreError
 from re6st.upkeep import Upkeep
@@ -289,17 +289,20 @@ class Registry:
         if text.isascii() and text.isdigit():
             serial = _integer(text, 10**SERIAL_DIGITS)
 
-            def by_serial(ledger: Ledger) -> None:
-                prefix = ledger.prefix_by_serial(serial)
-                issued = ledger.issued(prefix) if prefix else None
-                if issued is None:
-                    raise NotFound(f"no certificate has the serial {serial}")
-                ledger.revoke(issued, now, reason)
+            def by_serial(ledger: Ledger) -> Prefix | None:
+                prefix = None
+                try:
+                    prefix = ledger.revoke(serial, now, reason)
+                except NotFound:
+                    if not is_lost(ledger, serial):
+                        raise
+                    ledger.revoke_unknown(serial, now + cert.VALIDITY.total_seconds())
                 self.upkeep.update_version(ledger)
+                return prefix
 
-            prefix = self._rows.prefix_by_serial(serial)
+            prefix: Prefix | None
             try:
-                await self._store.call(by_serial)
+                prefix = await self._store.call(by_serial)
             except Conflict as error:
                 raise RpcError(HTTPStatus.CONFLICT, str(error)) from None
         else:

@@ -205,13 +205,19 @@ class Admin:
     async def _revoke(self, arguments: Arguments) -> Record:
         target, reason = arguments.required("target"), arguments.text("reason") or ""
         arguments.end()
-        node = await self._find(target)
-        by_serial = report.is_serial(target)
-        if by_serial and node["revoked"]:
+        serial = int(target) if report.is_serial(target) else None
+        node: Record | None = None
+        try:
+            node = await self._find(target)
+        except AdminError as error:
+            if serial is None or error.status is not Status.NOT_FOUND:
+                raise  # a restored registry has forgotten whose serials they were
+        if node and node["revoked"] and node["serial"] == serial:
             raise AdminError(Status.CONFLICT, f"serial {target} is revoked already")
-        what = str(node["serial"] if by_serial else node["cn"])
+        what = str(serial) if node is None or serial is not None else node["cn"]
         await self._registry.call(Call("revoke", {"cn_or_serial": what, "reason": reason}, None))
-        return {"node": node, "subnet_kept": by_serial, "version": self._version()}
+        kept = serial is not None
+        return {"node": node, "serial": serial, "subnet_kept": kept, "version": self._version()}
 
     async def _revoked(self, arguments: Arguments) -> Record:
         after = arguments.text("after") or ""

@@ -88,17 +88,22 @@ def nodes(db: sqlite3.Connection, network: IPv6Network, wanted: Filter, after: s
 
 
 def find(db: sqlite3.Connection, network: IPv6Network, target: str) -> Record | None:
-    """The node with a CN, a serial of its certificate or an address in its subnet. Raises ValueError: none of these."""
+    """The node with a CN, a serial of its certificate or an older one, or an address in its subnet.
+
+    Raises ValueError: none of these.
+    """
     if is_serial(target):
-        row = db.execute(NODES + "WHERE i.serial = ?", (int(target),)).fetchone()
+        older = "(SELECT prefix FROM re6st_superseded WHERE serial = ?1)"
+        query = f"{NODES} WHERE i.serial = ?1 OR i.prefix = {older} ORDER BY i.serial = ?1 DESC"
+        row = db.execute(query, (int(target),)).fetchone()
     else:
         candidates = prefixes_above(network, IPv6Address(target)) if ":" in target else [Prefix.from_cn(target).bits]
-        found = (db.execute(NODES + "WHERE i.prefix = ?", (bits,)).fetchone() for bits in candidates)
-        row = next((each for each in found if each is not None), None)
+        rows = (db.execute(NODES + "WHERE i.prefix = ?", (bits,)).fetchone() for bits in candidates)
+        row = next((each for each in rows if each is not None), None)
     if row is None:
         return None
-    older = db.execute("SELECT serial FROM re6st_superseded WHERE prefix = ? ORDER BY serial", (row[0],))
-    return node_record(row, network, registry_bits(db)) | {"older_serials": [serial for (serial,) in older]}
+    found = db.execute("SELECT serial FROM re6st_superseded WHERE prefix = ? ORDER BY serial", (row[0],))
+    return node_record(row, network, registry_bits(db)) | {"older_serials": [serial for (serial,) in found]}
 
 
 def is_serial(text: str) -> bool:

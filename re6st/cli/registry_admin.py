@@ -279,8 +279,7 @@ async def _tokens(operations: Operations, options: argparse.Namespace) -> Record
 async def _revoke(operations: Operations, options: argparse.Namespace) -> Record:
     if not options.yes:
         node = (await operations.call("node", {"target": options.target}))["node"]
-        kept = options.target.isdigit()
-        print(output.warning(node, kept), file=sys.stderr)
+        print(output.warning(node, options.target if options.target.isdigit() else ""), file=sys.stderr)
         if not sys.stdin.isatty():
             raise AdminError(Status.USAGE, "no terminal to ask on: nothing was revoked. Give --yes.")
         print("Revoke it? [y/N] ", end="", file=sys.stderr, flush=True)

@@ -148,13 +148,15 @@ def tokens(record: Record, options: argparse.Namespace) -> str:
     )
 
 
-def warning(node: Record, subnet_kept: bool) -> str:
-    """Whom a revocation hits, and what it does."""
-    if subnet_kept:
-        effect = f"Serial {node['serial']} is not accepted any more; the node keeps its subnet and renews by itself."
+def warning(node: Record, serial: str) -> str:
+    """Whom a revocation hits, and what it does. `serial` is empty for the whole node."""
+    if serial and int(serial) != node["serial"]:
+        effect = f"Serial {serial} is not accepted any more; the node has another one by now, and keeps that."
+    elif serial:
+        effect = f"Serial {serial} is not accepted any more; the node keeps its subnet and renews by itself."
     else:
         effect = "The node is out of the network, and its subnet is free for others."
-    if node["registry"] and not subnet_kept:
+    if node["registry"] and not serial:
         effect = (
             "This is the registry's own node, whose route all nodes take as proof of being connected:"
             " without it the network falls apart."
@@ -165,10 +167,11 @@ def warning(node: Record, subnet_kept: bool) -> str:
 def revocation(record: Record, options: argparse.Namespace) -> str:
     node = record["node"]
     kept = "its subnet is kept" if record["subnet_kept"] else "its subnet is free"
-    return (
-        f"revoked  {clean(node['cn'])}, serial {node['serial']}, {clean(node['email'])}; {kept}; "
-        f"parameters of the network: version {record['version']}"
-    )
+    version = f"parameters of the network: version {record['version']}"
+    if node is None:
+        return f"revoked  serial {record['serial']}, of a node that is not known here; {version}"
+    serial = record["serial"] or node["serial"]
+    return f"revoked  {clean(node['cn'])}, serial {serial}, {clean(node['email'])}; {kept}; {version}"
 
 
 def revoked(record: Record, options: argparse.Namespace) -> str:

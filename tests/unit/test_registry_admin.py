@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import json
 import socket
@@ -13,6 +14,7 @@ from typing import Any
 import pytest
 
 from re6st import cert, registry_report
+from re6st.cli.registry_output import revocation, warning
 from re6st.core.prefix import Prefix
 from re6st.core.wire import Code
 from re6st.registry_admin import (
@@ -26,6 +28,7 @@ from re6st.registry_admin import (
     Status,
     socket_path,
 )
+from re6st.registry_restored import LOST
 from re6st.registry_seen import SOFTWARE_LIMIT, software
 from tests.unit.registry_world import DAY, A, B, World
 from tests.unit.test_registry_mesh import mesh
@@ -241,6 +244,41 @@ def test_lists_come_in_pages(world: World, monkeypatch: pytest.MonkeyPatch) -> N
         for serial in (1, 3, 5):
             await remote.call("revoke", {"target": str(serial)})
         assert await pages(remote, "revoked", "serial") == [1, 3, 5]
+
+    run(world, test)
+
+
+def test_a_replaced_certificate_is_revoked_by_its_serial(world: World) -> None:
+    key = cert.new_key()
+
+    async def test(world: World, remote: Operations) -> None:
+        for _ in range(2):
+            await world.enrol()
+        await world.in_session(await world.hello(B), "rekeyCertificate", B, req=world.request(key=key))
+        node = (await remote.call("node", {"target": "2"}))["node"]
+        assert (node["cn"], node["serial"], node["older_serials"]) == ("1/16", 3, [2])
+        assert "has another one by now" in warning(node, "2")
+        assert "renews by itself" in warning(node, "3")
+        record = await remote.call("revoke", {"target": "2"})
+        assert (record["node"]["cn"], record["serial"], record["subnet_kept"]) == ("1/16", 2, True)
+        assert revocation(record, argparse.Namespace()).startswith("revoked  1/16, serial 2, ")
+        with pytest.raises(AdminError, match="revoked already"):
+            await remote.call("revoke", {"target": "2"})
+        assert [each["serial"] for each in (await remote.call("revoked", {}))["revoked"]] == [2]
+
+    run(world, test)
+
+
+def test_a_serial_that_a_restored_registry_has_forgotten_is_revoked(world: World) -> None:
+    async def test(world: World, remote: Operations) -> None:
+        await world.enrol()
+        with pytest.raises(AdminError, match="no certificate has the serial 7"):
+            await remote.call("revoke", {"target": "7"})
+        await world.store.call(lambda ledger: ledger.set_config(LOST, "2-100"))
+        record = await remote.call("revoke", {"target": "7"})
+        assert (record["node"], record["serial"]) == (None, 7)
+        assert "not known here" in revocation(record, argparse.Namespace())
+        assert world.store.rows.crl() == [7]
 
     run(world, test)
 

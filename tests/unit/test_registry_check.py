@@ -50,7 +50,7 @@ def database(tmp_path: Path, trust: cert.Trust, issue: Callable[[Ledger], Issued
         for _ in range(5):
             await store.call(issue)
         await store.call(lambda ledger: ledger.evict(Prefix(2, 16), NOW.timestamp(), "stolen"))
-        await store.call(lambda ledger: ledger.revoke(issued(ledger, 3), NOW.timestamp()))
+        await store.call(lambda ledger: ledger.revoke(issued(ledger, 3).serial, NOW.timestamp()))
         await store.call(lambda ledger: ledger.add_token("abcdefgh", "a@b", 16, NOW.timestamp(), NOW.timestamp() + 9))
         store.close()
 

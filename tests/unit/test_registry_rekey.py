@@ -110,6 +110,23 @@ def test_what_was_replaced_is_revoked_when_the_new_key_says_so(world: World, key
     world.run(test)
 
 
+def test_a_replaced_certificate_can_be_revoked_by_its_serial(world: World, key: rsa.RSAPrivateKey) -> None:
+    """Of a key that somebody has taken, where its owner did not say so, or cannot."""
+    world.origins = ("127.0.0.1",)
+
+    async def test(world: World) -> None:
+        old = await member(world)
+        new = await client(world, old).rekey_certificate(key)
+        assert (await world.call("revoke", cn_or_serial=str(old.cert.serial_number))).status == 204
+        assert (await world.parameters()).crl == {old.cert.serial_number}
+        assert world.store.rows.pem(B) == cert.to_pem(new)
+        assert (await world.call("revoke", cn_or_serial=str(old.cert.serial_number))).status == 409
+        (told,) = world.registry.events.newest(1, cn="1/16")
+        assert told.text == f"certificate {old.cert.serial_number}"
+
+    world.run(test)
+
+
 def test_a_request_must_prove_its_key_and_have_the_right_size(world: World) -> None:
     async def test(world: World) -> None:
         old = await member(world)

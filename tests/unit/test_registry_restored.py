@@ -298,6 +298,61 @@ def test_who_is_routed_and_not_known_keeps_its_prefix(world: World, monkeypatch:
     assert finding.problem == f"its node has the number 2, as that of {C.bits}"
 
 
+def test_who_got_a_place_since_the_copy_has_not_the_address_of_who_had_it_before(world: World) -> None:
+    """A machine that asks for the subnet of an e-mail address is told the one of that person, or none."""
+    world.origins = ("127.0.0.1",)
+    other = cert.new_key()
+    found: list[x509.Certificate] = []
+
+    async def before(world: World) -> None:
+        await world.enrol()
+        for token in ("first", "second"):
+            await world.call("addToken", email=f"{token}@example.com", token=token)
+            await world.enrol(token)
+
+    async def on(world: World) -> None:
+        await world.call("revoke", cn_or_serial="2/16")
+        await world.call("revoke", cn_or_serial="1/16")
+        answer = await world.call("requestCertificate", token="", req=world.request(key=other), location="", ip="")
+        found.append(cert.load_pem(answer.body))
+
+    world.run(before)
+    shutil.copy(world.directory / "registry.db", world.directory / "copy")
+    world.now += 1
+    world.run(on)
+    restored(world, "copy")
+
+    async def test(world: World) -> None:
+        prefix = cert.prefix_of_cert(found[0])
+        identity = cert.Identity(world.authority.trust, found[0], other)
+        before = (await world.call("getNodePrefix", email="first@example.com")).body
+        assert before == prefix.cn.encode()
+        assert await RegistryClient(f"http://127.0.0.1:{world.port}/", identity).present_certificate()
+        assert (await world.call("getNodePrefix", email="first@example.com")).status == 204
+        assert (await world.call("getNodePrefix", email="second@example.com")).body == b"2/16"
+
+    world.run(test)
+    sound(world)
+
+
+def test_what_was_revoked_since_the_copy_can_be_revoked_again_by_its_serial(world: World) -> None:
+    third, _ = history(world)
+    now = datetime.fromtimestamp(world.now, UTC)
+    fourth = world.authority.issue(cert.subject_for(x509.Name([]), 3, Prefix(3, 16)), world.key.public_key(), 4, now)
+
+    async def test(world: World) -> None:
+        assert (await world.call("revoke", cn_or_serial="4")).status == 404, "nothing tells that this is a copy"
+        assert await client(world, third).present_certificate()
+        assert (await world.call("revoke", cn_or_serial="4")).status in (200, 204)
+        assert (await world.parameters()).crl == {4}
+        assert not await client(world, fourth).present_certificate()
+        assert (await world.call("revoke", cn_or_serial="4")).status == 409
+        assert (await world.call("revoke", cn_or_serial="1000000")).status == 404
+
+    world.run(test)
+    sound(world)
+
+
 def test_a_version_that_is_out_is_not_counted_again(world: World) -> None:
     """The machine was lost with its node: others know a version, and nobody here what it said."""
     _, known = history(world)

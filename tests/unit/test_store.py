@@ -335,9 +335,9 @@ def test_clean_up_goes_on_where_it_stopped(world: World, monkeypatch: pytest.Mon
 def test_revocations_end_with_their_certificates(world: World) -> None:
     world.issue(days=3650)
     issued = world.issue(days=1)
-    world.call(lambda ledger: ledger.revoke(issued, NOW.timestamp()))
+    world.call(lambda ledger: ledger.revoke(issued.serial, NOW.timestamp()))
     with pytest.raises(Conflict):
-        world.call(lambda ledger: ledger.revoke(issued, NOW.timestamp()))
+        world.call(lambda ledger: ledger.revoke(issued.serial, NOW.timestamp()))
     assert world.store.rows.crl() == [2]
     assert not world.call(lambda ledger: ledger.clean_up(NOW.timestamp(), GRACE))
     assert world.call(lambda ledger: ledger.clean_up(NOW.timestamp() + 86401, GRACE))
@@ -382,7 +382,7 @@ def test_no_statement_of_a_request_scans_a_table(world: World) -> None:
         new = ledger.renew(old, lambda serial: world.make()(Slot(old.prefix, 1, serial)))
         ledger.prefix_by_serial(new.serial)
         ledger.prefix_by_email("a@b")
-        ledger.revoke(new, 0.0)
+        ledger.revoke(new.serial, 0.0)
         ledger.evict(Prefix(1, 16), 0.0)
         ledger._db.set_trace_callback(None)
 
