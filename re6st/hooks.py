@@ -22,6 +22,15 @@ NOTE_LIMIT = 1 << 16
 log = logging.getLogger(__name__)
 
 
+HIDDEN = "..."
+
+
+def program(command: str) -> str:
+    """The program of a command of the user. Its arguments, and variables before it, are hidden: they may be secret."""
+    first, _, rest = command.strip().partition(" ")
+    return HIDDEN if "=" in first else f"{first} {HIDDEN}" if rest else first
+
+
 class HookError(Exception):
     """A command of --up failed, so the node does not start."""
 
@@ -45,7 +54,7 @@ class Hooks:
             finally:
                 await child.stop()
             if status:
-                raise HookError(f"--up {command!r}: {status_text(status)}")
+                raise HookError(f"--up {program(command)!r}: {status_text(status)}")
         for command in self._daemons:
             self._running.append(await self._shell(command))
         with contextlib.suppress(OSError):
@@ -76,9 +85,11 @@ class Hooks:
 
     async def _shell(self, command: str) -> Child:
         try:
-            return await Child.start(command, ("/bin/sh", "-c", command), environment=self._environment, quiet=False)
+            return await Child.start(
+                program(command), ("/bin/sh", "-c", command), environment=self._environment, quiet=False
+            )
         except OSError as error:
-            raise HookError(f"{command!r}: {error.strerror}") from None
+            raise HookError(f"{program(command)!r}: {error.strerror}") from None
 
     async def _watch(self, child: Child) -> None:
         status = await child.wait()

@@ -13,10 +13,10 @@ from pathlib import Path
 from re6st.client import parse_url
 from re6st.core.report import Record
 from re6st.core.wire import Endpoint
+from re6st.hooks import HIDDEN, program
 from re6st.metrics_http import Place
 from re6st.plan import Config, Files, Plan
 
-HIDDEN = "..."
 COMMANDS = ("up", "daemons")
 ARGUMENTS = ("babel_arguments", "openvpn_arguments")
 _OPTION = re.compile(r"--[A-Za-z0-9-]+|-[A-Za-z0-9]", re.ASCII)
@@ -42,7 +42,7 @@ def _told(config: Config, name: str) -> object:
     if name == "registry":
         return str(parse_url(value))
     if name in COMMANDS:
-        return [_program(command) for command in value]
+        return [program(command) for command in value]
     if name in ARGUMENTS:
         return [_option(word) for word in value]
     return _plain(value)
@@ -52,12 +52,6 @@ def _option(word: str) -> str:
     """The name of an option of another program; what comes with it, as in -CVALUE or --name=VALUE, is hidden."""
     name = _OPTION.match(word)
     return HIDDEN if name is None else name[0] + HIDDEN if len(name[0]) == 2 < len(word) else name[0]
-
-
-def _program(command: str) -> str:
-    """The program of a command of the user; its arguments, and variables before it, are hidden."""
-    first, _, rest = command.strip().partition(" ")
-    return HIDDEN if "=" in first else f"{first} {HIDDEN}" if rest else first
 
 
 def _plain(value: object) -> object:

@@ -28,6 +28,7 @@ from re6st.core.findings import lines_of
 from re6st.core.pseudonyms import Pseudonyms
 from re6st.core.screen import paint
 from re6st.core.words import clock, size
+from re6st.hooks import HIDDEN
 
 ROUTES, EVENTS, JOURNAL_LINES = 200, 500, 400
 SECTION_LIMIT = 96 << 10
@@ -36,7 +37,6 @@ PATIENCE = 10.0
 """Seconds for journalctl."""
 LOG_DIRECTORY = Path("/var/log/re6stnet")
 LOGS = ("re6stnet.log", "babeld.log")
-HIDDEN = "..."
 
 _ASKED: Mapping[str, Mapping[str, int]] = {
     **{operation: {} for operation in ("status", "options", "certificate", "tunnels", "neighbours", "peers")},

@@ -39,18 +39,19 @@ def test_up_that_fails_is_an_error_and_starts_no_daemon(tmp_path: Path, command:
 
 def test_a_daemon_that_ends_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     async def run() -> None:
-        hooks = Hooks([], ["exit 3"], {}, tmp_path)
+        hooks = Hooks([], ["exit 3", "PASSWORD=SECRET exit 4"], {}, tmp_path)
         await hooks.start()
         watching = asyncio.create_task(hooks.watch())
         deadline = time.monotonic() + 10
-        while not caplog.text and time.monotonic() < deadline:
+        while caplog.text.count("ended") < 2 and time.monotonic() < deadline:
             await asyncio.sleep(0.01)
         watching.cancel()
         await asyncio.wait([watching])
         await hooks.stop()
 
     asyncio.run(run())
-    assert "'exit 3' ended: exit status 3" in caplog.text
+    assert "'exit ...' ended: exit status 3" in caplog.text
+    assert "'...' ended: exit status 4" in caplog.text, "the log is told to others, and sent with a report"
 
 
 def test_the_daemons_of_a_run_that_was_killed_are_ended_and_nothing_else(
