@@ -340,7 +340,11 @@ class Updates:
         return done
 
     async def _renew_own(self) -> bool:
-        new = await renewal.renew(self._client, self.identity)
+        before = self.identity
+        new = await renewal.renew(self._client, before)
+        self._look_at_files()
+        if self.identity is not before:  # another one was put into their place meanwhile
+            return True
         if new is None:
             log.warning("the registry gave our certificate back unchanged")
             return False
@@ -350,7 +354,10 @@ class Updates:
         return True
 
     async def _renew_ca(self) -> bool:
-        new = await renewal.renew_ca(self._client, self.identity)
+        before = self.identity
+        new = await renewal.renew_ca(self._client, before)
+        if self.identity is not before:
+            return True
         if new is None:
             return False
         self._use(new)

@@ -669,3 +669,34 @@ def test_a_registry_that_knows_another_key_has_the_files_read_at_once(world: Wor
 
     world.run(watch)
     assert world.changes[0][1].cert == new
+
+
+@pytest.mark.parametrize("seen", [True, False])
+def test_a_key_that_was_changed_while_a_renewal_was_under_way_stays(
+    tmp_path: Path,
+    authority: cert.Authority,
+    nodes: dict[str, cert.Identity],
+    monkeypatch: pytest.MonkeyPatch,
+    seen: bool,
+) -> None:
+    """The certificate for the old one, that comes then, must not take the place of the new one's."""
+    world = started(World(tmp_path, authority, nodes["1/16"], ends=timedelta(days=20)))
+    key, now = cert.new_key(), datetime.now(UTC)
+    new = world.authority.issue(cert.subject_for(x509.Name([]), 9, OWN), key.public_key(), 9, now, now + YEAR)
+    late = world.issue(8, YEAR)
+
+    async def renew() -> x509.Certificate:
+        put(world, new, key)
+        assert not seen or world.updates._look_at_files()
+        return late
+
+    monkeypatch.setattr(world.registry, "renew_certificate", renew)
+
+    async def watch() -> None:
+        await until(lambda: world.changes)
+        await asyncio.sleep(0.05)
+
+    world.run(watch)
+    files = world.files
+    for identity in (world.updates.identity, cert.Identity.load(files.ca, files.cert, files.key, datetime.now(UTC))):
+        assert (identity.cert, identity.key.public_key()) == (new, key.public_key())
