@@ -60,7 +60,7 @@ def read_options(path: Path) -> dict[str, str]:
     found = {}
     for line in text.splitlines():
         with contextlib.suppress(ValueError):  # re6stnet complains about the others
-            match shlex.split(line, comments=True):
+            match shlex.split(line):
                 case [option, value] if option in OPTIONS:
                     found[option] = value
     return found

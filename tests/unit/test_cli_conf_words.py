@@ -14,6 +14,8 @@ import pytest
 
 from re6st import cert, registry_http
 from re6st.cli import conf
+from re6st.cli.conf_files import read_options
+from re6st.cli.options import OptionParser
 from re6st.core.rpc import METHODS
 from tests.unit.registry_world import DAY, B, World
 
@@ -371,3 +373,16 @@ def test_rekey_after_somebody_else(play: Play) -> None:
         assert "If it was not you who changed it, tell the operator." in failed.err
 
     play(test)
+
+
+def test_the_options_are_read_as_re6stnet_reads_them(tmp_path: Path) -> None:
+    options = tmp_path / "re6stnet.conf"
+    options.write_text(
+        "# registry http://old/\n#key /old\nregistry http://u:p#w@h/\ncert /etc/my#dir/cert.crt\nca '/a b'\n"
+    )
+    found = read_options(options)
+    assert found == {"registry": "http://u:p#w@h/", "cert": "/etc/my#dir/cert.crt", "ca": "/a b"}
+    parser = OptionParser("re6stnet", "")
+    for name in found:
+        parser.add_argument(f"--{name}")
+    assert vars(parser.parse([f"@{options}"])) == found
