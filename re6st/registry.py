@@ -120,7 +120,7 @@ class Registry:
         self.upkeep = Upkeep(authority, store, settings.parameters, settings.grace, self.mesh, clock, monotonic)
         self.seen = Seen(store, clock, self.upkeep.review)
         self._keys = KeyChanges(authority, store, self.upkeep, self.sessions, self.events, _end_of_replacement)
-        self.restored = Restored(authority, store, self.upkeep, self.events)
+        self.restored = Restored(authority, store, self.upkeep, self.events, clock)
         self._hello_rate = RateLimit(5, 100)
         self._present_rate = RateLimit(1, 20)
         self._mail_rate = RateLimit(1 / 60, 10)

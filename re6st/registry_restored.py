@@ -13,7 +13,7 @@ import asyncio
 import base64
 import binascii
 import logging
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -23,7 +23,7 @@ from cryptography import x509
 from re6st import cert, control_client
 from re6st.core.params import check_version, version_number
 from re6st.core.prefix import Prefix, PrefixError, control_address
-from re6st.ledger import Conflict, Ledger
+from re6st.ledger import Conflict, Issued, Ledger, NotFound
 from re6st.registry_events import Events, Kind
 from re6st.store import Store, StoreError
 from re6st.upkeep import FLOOR, Upkeep
@@ -58,7 +58,10 @@ class Known:
 class Restored:
     """Of one registry; without a restored copy it has nothing to do."""
 
-    def __init__(self, authority: cert.Authority, store: Store, upkeep: Upkeep, events: Events) -> None:
+    def __init__(
+        self, authority: cert.Authority, store: Store, upkeep: Upkeep, events: Events, clock: Callable[[], float]
+    ) -> None:
+        self._started = int(clock())
         self._authority = authority
         self._store = store
         self._upkeep = upkeep
@@ -192,11 +195,20 @@ class Restored:
         Its prefix is kept from others, as one or the other may still be using it.
         """
         for serial in sorted(serials):
-            prefix = ledger.prefix_by_serial(serial)
-            if prefix is not None:
-                ledger.evict(prefix, now, REASON, keep=True)
-            else:
+            if ledger.is_revoked(serial):  # with another one of its prefix
+                continue
+            try:
+                prefix = ledger.revoke(serial, now, REASON)
+            except NotFound:
                 ledger.revoke_unknown(serial, now + cert.VALIDITY.total_seconds())
+                continue
+            issued = ledger.issued(prefix)
+            if issued is not None and (issued.serial == serial or self._is_ours(issued)):
+                ledger.evict(prefix, now, REASON, keep=True)
+
+    def _is_ours(self, issued: Issued) -> bool:
+        """Whether we gave it out since we run, so to who was thrown out before, not the network before we forgot."""
+        return cert.load_pem(issued.pem).not_valid_before_utc.timestamp() >= self._started
 
     def _say(self, text: str) -> None:
         logger.warning("%s See docs/operations.md, Backup and restore.", text)

@@ -20,7 +20,7 @@ from re6st.core.params import make_version, version_number
 from re6st.core.prefix import Prefix
 from re6st.registry_check import check
 from re6st.registry_restored import SERIAL_GAP, Known, ProofError, ask
-from tests.unit.registry_world import A, World
+from tests.unit.registry_world import A, B, World
 
 C = Prefix(2, 16)
 
@@ -217,6 +217,45 @@ def test_the_node_beside_it_is_asked_before_the_version_is_counted_up(
         now = await world.parameters()
         assert now.crl == {2}
         assert now.version > known.version
+
+    world.run(test)
+    sound(world)
+
+
+@pytest.mark.parametrize("thrown_out", [True, False])
+def test_who_was_thrown_out_gains_nothing_by_being_faster_than_the_node_beside_it(
+    world: World, thrown_out: bool
+) -> None:
+    """One who changes its key at once has another serial. One who did before the copy may stay."""
+    key = cert.new_key()
+    found: list[Known] = []
+
+    async def change(world: World) -> None:
+        own = client(world, cert.load_pem(world.store.rows.pem(B) or b""))
+        new = await own.rekey_certificate(key)
+        assert new.serial_number == 3
+
+    async def end(world: World) -> None:
+        await world.call("revoke", cn_or_serial="2")
+        parameters = await world.parameters()
+        found.append(Known(parameters.version, parameters.crl))
+
+    world.origins = ("127.0.0.1",)
+    world.run(copy)
+    if not thrown_out:
+        world.run(change)
+    shutil.copy(world.directory / "registry.db", world.directory / "copy")
+    world.now += 60
+    world.run(end)
+    restored(world, "copy")
+    world.now += 60
+
+    async def test(world: World) -> None:
+        if thrown_out:
+            await change(world)
+        await world.registry.restored.compare(found[0])
+        assert (world.store.rows.pem(B) is None) == thrown_out
+        assert (await world.parameters()).crl == ({2, 3} if thrown_out else {2})
 
     world.run(test)
     sound(world)
