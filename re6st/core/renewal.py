@@ -21,6 +21,8 @@ ALONE_PAUSE = 10.0
 """Seconds between two times for the first reason: a network that comes and goes is not worth more."""
 PATIENCE = 3.0
 """Seconds without a way, at least; at most twice as long, so that not all do it at once."""
+SPREAD, SPREAD_LAST = 0.02, 30.0
+"""Seconds more for each node of the network, at most, and for all: whoever does it first helps the others too."""
 PAUSE_FIRST, PAUSE_LAST = 20.0, 640.0
 """Seconds between two times for the second reason. They double while it does not help."""
 
@@ -34,7 +36,7 @@ class Renewal:
         self._alone_again = self._starved_again = 0.0
         self._pause = PAUSE_FIRST
         self._since: dict[Prefix, float] = {}
-        self._patience = self._draw()
+        self._patience = PATIENCE
 
     def due(self, seen: Survey, now: float) -> str:
         """Why babeld is to be started anew now; empty where it is not."""
@@ -50,6 +52,8 @@ class Renewal:
         return self._starving(seen, now)
 
     def _starving(self, seen: Survey, now: float) -> str:
+        if not self._since and seen.starved:
+            self._patience = self._draw(seen)
         self._since = {peer: self._since.get(peer, now) for peer in seen.starved}
         if not self._since and now > self._starved_again + PAUSE_LAST:
             self._pause = PAUSE_FIRST
@@ -58,8 +62,8 @@ class Renewal:
             return ""
         self._starved_again = now + self._pause
         self._pause = min(2 * self._pause, PAUSE_LAST)
-        self._patience = self._draw()
+        self._patience = self._draw(seen)
         return f"it takes none of the ways that lead to {late[0]}" + (f" and {len(late) - 1} more" if late[1:] else "")
 
-    def _draw(self) -> float:
-        return self._chance.uniform(PATIENCE, 2 * PATIENCE)
+    def _draw(self, seen: Survey) -> float:
+        return self._chance.uniform(PATIENCE, 2 * PATIENCE + min(SPREAD * len(seen.peers), SPREAD_LAST))

@@ -6,7 +6,7 @@ from itertools import pairwise
 from random import Random
 
 from re6st.core.prefix import Prefix
-from re6st.core.renewal import ALONE_PAUSE, PATIENCE, PAUSE_FIRST, PAUSE_LAST, Renewal
+from re6st.core.renewal import ALONE_PAUSE, PATIENCE, PAUSE_FIRST, PAUSE_LAST, SPREAD, Renewal
 from re6st.core.survey import Survey
 
 B, C = Prefix(2, 16), Prefix(3, 16)
@@ -54,6 +54,14 @@ def test_ways_that_are_not_taken_for_some_seconds() -> None:
 
 def test_not_all_do_it_at_once() -> None:
     assert len({times(Renewal(Random(seed)), STARVED, 1000, 1030)[0] for seed in range(20)}) > 2
+
+
+def test_in_a_large_network_few_do_it_before_the_others_have_been_helped() -> None:
+    """A babeld that is new passes questions on, so that all get an answer some seconds after the first start."""
+    seen = Survey(peers=frozenset(Prefix(number, 16) for number in range(500)), alone=False, starved=frozenset({B}))
+    first = sorted(times(Renewal(Random(seed)), seen, 1000, 1040)[0] for seed in range(100))
+    assert sum(each <= first[0] + 2 for each in first) < 40
+    assert first[-1] <= 1000 + 2 * PATIENCE + 500 * SPREAD + 1
 
 
 def test_what_passes_by_itself_is_left_alone() -> None:
