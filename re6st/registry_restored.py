@@ -32,6 +32,8 @@ SERIAL_GAP = 100_000
 """Serials left out: more than were given after any copy that is worth restoring."""
 LOST = "re6st_lost"
 """Our own row of `config`: the serials that may have been given after the copy, FIRST-LAST."""
+LOST_UNTIL = "re6st_lost_until"
+"""Another: when the last of their certificates ends, Unix time."""
 REASON = "revoked after the copy of the database that was restored"
 LOOK_FIRST, LOOK_EVERY = 5.0, 300.0
 """Seconds until the node beside us is asked again, while it tells nothing and after: it may start later than we."""
@@ -70,8 +72,8 @@ class Restored:
 
     @property
     def happened(self) -> bool:
-        """Whether the database is a copy that was restored."""
-        return self._store.rows.config(LOST) is not None
+        """Whether the database is a copy that was restored, and certificates may be good that it has forgotten."""
+        return (self._store.rows.config(LOST_UNTIL) or 0) > self._upkeep.trusted_now()
 
     async def run(self, control: Path) -> None:
         """Look now and again, until cancelled."""
@@ -102,7 +104,7 @@ class Restored:
             own, missing = version_number(ledger.config("version") or b"\0"), known.crl - {*ledger.crl()}
             if number <= own:
                 return missing if number == own else frozenset(), False
-            self._note(ledger, number)
+            self._note(ledger, now, number)
             self._revoke(ledger, missing, now)
             self._upkeep.update_version(ledger, always=True)
             return missing, True
@@ -131,7 +133,7 @@ class Restored:
             version, serial = version_number(ledger.config("version") or b"\0"), int(ledger.config("serial") or 0)
             news = number > max(version, ledger.config(FLOOR) or 0) or found.serial_number > serial
             if news:
-                self._note(ledger, number, found.serial_number)
+                self._note(ledger, now, number, found.serial_number)
             return news, _store_again(ledger, prefix, found, now)
 
         news, refusal = await self._store.call(job)
@@ -164,7 +166,7 @@ class Restored:
             raise ProofError("the version of the parameters is not signed by our CA")
         return version_number(version)
 
-    def _note(self, ledger: Ledger, number: int, serial: int = 0) -> None:
+    def _note(self, ledger: Ledger, now: float, number: int, serial: int = 0) -> None:
         """This database is a copy, and the network was further.
 
         Where that was noted before, by another proof or for another copy, what is lost since then stays so: what we
@@ -174,6 +176,7 @@ class Restored:
         first = (ledger.config(LOST) or str(last + 1)).partition("-")[0]
         top = max(last, serial, *ledger.crl(), 0) + SERIAL_GAP
         ledger.set_config(LOST, f"{first}-{top}")
+        ledger.set_config(LOST_UNTIL, int(now + cert.VALIDITY.total_seconds()))
         ledger.set_config("serial", top)
         ledger.set_config(FLOOR, max(number, ledger.config(FLOOR) or 0))
 

@@ -20,7 +20,7 @@ from re6st.core.params import make_version, version_number
 from re6st.core.prefix import Prefix
 from re6st.registry_check import check
 from re6st.registry_restored import SERIAL_GAP, Known, ProofError, ask
-from tests.unit.registry_world import A, B, World
+from tests.unit.registry_world import DAY, A, B, World
 
 C = Prefix(2, 16)
 
@@ -330,6 +330,8 @@ def test_who_is_routed_and_not_known_keeps_its_prefix(world: World, monkeypatch:
         routes[:] = [Prefix(number, 16) for number in range(1000)]
         answer = await world.call("requestCertificate", token="", req=world.request(), location="", ip="")
         assert answer.status == 500
+        world.now += 366 * DAY  # what was forgotten has ended: a route says nothing any more
+        assert cert.prefix_of_cert(await world.enrol()) == Prefix(7, 16)
 
     world.run(test)
     # Its number, which is for IPv4, could not be known.
