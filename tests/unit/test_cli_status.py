@@ -14,7 +14,7 @@ import sys
 import termios
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -90,7 +90,9 @@ class Played:
         self.routes: list[Record] = []
         self.stays = False
 
-    def call(self, operation: str, arguments: Mapping[str, Any], *, trusted: bool) -> Record | AsyncIterator[Record]:
+    def call(
+        self, operation: str, arguments: Mapping[str, Any], *, trusted: bool
+    ) -> Record | AsyncGenerator[Record, None]:
         match operation:
             case "status":
                 return self.status
@@ -121,11 +123,11 @@ class Played:
                 return {"names": {each: NODE if each in ("9/16", "::1") else None for each in arguments["peers"]}}
         raise ControlError(Status.NOT_ALLOWED, "only root may")
 
-    async def _watch(self) -> AsyncIterator[Record]:
+    async def _watch(self) -> AsyncGenerator[Record, None]:
         yield {"watching": True}
         yield {**EVENTS[0], "number": 2, "kind": "babel-ended", "peers": [], "count": 0}
 
-    async def _follow(self) -> AsyncIterator[Record]:
+    async def _follow(self) -> AsyncGenerator[Record, None]:
         yield {"following": True, "level": 2}
         logged = {"time": 1_800_000_000.5, "level": "ERROR", "name": "re6st.babel"}
         yield {**logged, "text": "babeld ended\nTraceback", "left_out": 3}
