@@ -162,15 +162,8 @@ def _logs(told: Mapping[str, Any]) -> Iterator[Section]:
     if journalctl is not None:
         argv = [journalctl, "-u", "re6stnet", "-n", str(JOURNAL_LINES), "--no-pager", "-o", "short-iso", "--utc"]
         with suppress(OSError, subprocess.SubprocessError):
-            done = subprocess.run(
-                [*argv, "--no-hostname"],
-                capture_output=True,
-                text=True,
-                errors="replace",
-                timeout=PATIENCE,
-                check=False,
-            )
-            yield "journal", done.stdout[-SECTION_LIMIT:] or done.stderr
+            done = subprocess.run([*argv, "--no-hostname"], capture_output=True, timeout=PATIENCE, check=False)
+            yield "journal", _end(done.stdout or done.stderr)
     directory = Path(told["options"]["options"]["log"]) if "options" in told else LOG_DIRECTORY
     for name in LOGS:
         text = tail(directory / name)
@@ -182,14 +175,18 @@ def tail(path: Path) -> str | None:
     """The last lines of a file, of SECTION_LIMIT bytes at most; None where there is none."""
     try:
         with path.open("rb") as file:
-            start = max(0, file.seek(0, os.SEEK_END) - SECTION_LIMIT)
-            file.seek(start)
-            data = file.read(SECTION_LIMIT)
+            file.seek(max(0, file.seek(0, os.SEEK_END) - SECTION_LIMIT - 1))
+            return _end(file.read(SECTION_LIMIT + 1))
     except FileNotFoundError:
         return None
     except OSError as error:
         return f"{error.strerror}"
-    return (data.split(b"\n", 1)[-1] if start else data).decode("utf-8", "replace")
+
+
+def _end(data: bytes) -> str:
+    """The last whole lines, of SECTION_LIMIT bytes at most: so nothing is in the place of bytes that are no text."""
+    cut = data[-SECTION_LIMIT:]
+    return (cut.split(b"\n", 1)[-1] if len(cut) < len(data) else cut).decode("utf-8", "ignore")
 
 
 # --- pseudonyms ---

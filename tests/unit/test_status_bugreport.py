@@ -68,6 +68,17 @@ def run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureF
     return make
 
 
+def test_of_a_long_log_the_newest_lines_are_told_whatever_they_are_made_of(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lines = b"".join(b"caf\xc3\xa9 \xff\xff\xff %06d\n" % number for number in range(20_000))
+    (tmp_path / "re6stnet.log").write_bytes(lines)
+    (tmp_path / "journalctl").write_text(f"#!/bin/sh\nexec cat {tmp_path}/re6stnet.log\n")
+    (tmp_path / "journalctl").chmod(0o700)
+    monkeypatch.setattr(shutil, "which", lambda name: str(tmp_path / name))
+    assert run().count("019999") == 2
+
+
 def test_it_has_what_helps(run: Run, tmp_path: Path) -> None:
     (tmp_path / "re6stnet.log").write_text("2026-11-23T16:53:18Z INFO re6st.node: connected, says alice@example.org\n")
     text = run()
