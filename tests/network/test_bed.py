@@ -156,5 +156,6 @@ def test_the_next_bed_clears_what_a_killed_one_left() -> None:
     pids = sleepers(name)
     assert pids
     with Bed():
-        assert traces(name) == []
+        # One that was made at the same time may have begun to clear it.
+        wait_until(lambda: traces(name) == [], 10, "it is cleared")
     assert not any(os.path.exists(f"/proc/{pid}/ns/net") for pid in pids)

@@ -162,9 +162,9 @@ def test_an_operator_sees_a_network(bed: Bed) -> None:
     # Cut off, it is not well, and says why; and it is found to be down when it ended.
     first.stop()
     network.stop_registry()
-    wait_until(lambda: status(third).returncode == 1, 60, "it is not well", bed.tails)
+    wait_until(lambda: "no other node can be reached" in status(third).stdout, 60, "it says why", bed.tails)
+    assert status(third).returncode == 1
     assert status(third, "check").returncode == 2
-    assert "no other node can be reached" in status(third).stdout
     assert status(third, "wait", "--timeout", "1").returncode == 5
     third.stop()
     assert status(third).returncode == 3
