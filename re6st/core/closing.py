@@ -28,7 +28,7 @@ REST_FIRST, REST_LAST = 300.0, 3600.0
 DEAD_TIME = 12.0
 """Seconds without a babel neighbour after which a tunnel that had one is given up."""
 MOVED_TIME = 2.0
-"""The same where the peer has just told us another address."""
+"""The same where the peer has just told us another address, or we slept."""
 LAN_TIME = 10.0
 """Seconds after which a tunnel is given up whose peer is also met on the LAN."""
 SETTLE_TIME = 10.0
@@ -84,6 +84,11 @@ class Closing:
             elif tunnel.phase is Phase.UP and now - tunnel.alive > patience:
                 actions.append(self._close(tunnel, f"silent for {patience:g} s", now))
         return actions
+
+    def doubt(self, now: float) -> None:
+        """We did not run for a while: peers may have given us up, and our ends of the tunnels do not know it."""
+        for tunnel in self._state.tunnels.values():
+            tunnel.alive = tunnel.doubted = now
 
     def advance(self, now: float) -> list[Action]:
         """Wait until nothing is carried, ask whether we may close, and go back if nobody answers (wire.md 10.7).

@@ -87,6 +87,8 @@ __all__ = [
 
 RESUME_TIME = 5.0
 """Seconds that a babeld which runs already has to tell its table."""
+ASLEEP = 5.0
+"""Seconds between two ticks after which we did not run meanwhile: the machine slept, or was frozen."""
 
 
 class Mesh:
@@ -108,6 +110,7 @@ class Mesh:
         self._closing = Closing(self._state, rng)
         self._leavers = Leavers()
         self._resumed = float("-inf")
+        self._ticked = float("inf")
         """When we went on with an earlier run, while babel's first word is awaited."""
 
     # -- state, in words --
@@ -204,6 +207,9 @@ class Mesh:
 
     def tick(self, now: float) -> list[Action]:
         """What is to be done at this moment. To be called every second or so."""
+        if now - self._ticked > ASLEEP:
+            self._closing.doubt(now)
+        self._ticked = now
         if now - self._resumed < RESUME_TIME:
             return []  # babel is about to tell what is there
         self._opening.forgive()

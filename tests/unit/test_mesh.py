@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from re6st.core.babel_lines import NextHop
-from re6st.core.closing import DEAD_TIME, LAN_TIME
+from re6st.core.closing import DEAD_TIME, LAN_TIME, MOVED_TIME
 from re6st.core.mesh import (
     AddressLearned,
     AllowClose,
@@ -442,6 +442,19 @@ def test_a_peer_that_nobody_reaches_since_its_tunnel_ended_is_tried_again_at_onc
     node.tell(TunnelDown(P))
     node.sees(P, Q, **near(Q))
     assert P not in opened(node.wait(3))
+
+
+def test_after_a_sleep_tunnels_that_stay_silent_are_given_up_soon() -> None:
+    """Peers gave them up meanwhile, and our OpenVPN does not know."""
+    node = Driver()
+    node.up(P, Q)
+    node.sees(REGISTRY, P, Q, **near(P, Q))
+    node.wait(10)
+    node.now += 30
+    assert not [a for a in node.wait(1) if isinstance(a, CloseTunnel)], "they may be well"
+    node.sees(REGISTRY, P, **near(P))
+    assert [a.peer for a in node.wait(MOVED_TIME + 1) if isinstance(a, CloseTunnel)] == [Q]
+    assert node.phase(P) is Phase.UP
 
 
 def test_while_babeld_is_away_no_tunnel_counts_as_silent() -> None:
