@@ -31,9 +31,11 @@ UPDATE_FIRST, UPDATE_LAST = 1.0, 20.0
 UPDATE_GROWTH = 0.4
 """Seconds by the root of the number of routes, of about 25 bytes: 400 bytes a second with 40, 2 kB with 1,000."""
 OUTGROWN = 2.0
-SMOOTHING = 1
-"""Half-life in seconds of metrics in babel's choice of routes. With the default, 4, a dead link is left 1 s later,
-and a new direct tunnel is used after 40 s, not 10; with 0 traffic jumps with each hello that a lossy link drops."""
+SMOOTHING = 0
+"""Half-life in seconds of metrics in babel's choice of routes: none. With 1, a dead link is left a second later, with
+babeld's own 4, two; and a new direct tunnel is used after 10 and 40 s. Round-trip times are smoothed instead."""
+RTT_HALF_LIFE = 2.0
+"""Seconds, of round-trip times. babeld counts in hellos, and the registry's rtt-decay is meant for rare ones."""
 RTPROT_BOOT = 3
 PRIORITY = 1024
 """Metric in the kernel of the first babeld's routes. Each one started after it has the next larger."""
@@ -431,7 +433,7 @@ def _live_commands(old: Settings, new: Settings) -> list[str]:
 def _link_words(settings: Settings) -> list[str]:
     """What is said of every interface."""
     words = [
-        *_default_words(settings.babel_default),
+        *_default_words(settings.babel_default, settings.hello),
         f"hello-interval {settings.hello:g}",
         f"update-interval {settings.update:g}",
         # Hellos that are missed raise the cost at once, on both sides: this is how a tunnel is drained.
@@ -449,13 +451,20 @@ def _key_statement(key: bytes) -> str:
     return f"key id sign type blake2s128 value {key.hex()}"
 
 
-def _default_words(text: str) -> list[str]:
+def _default_words(text: str, hello: float) -> list[str]:
     """The pairs of the registry's `babel_default` that we take."""
     words = text.split()
     pairs = []
     for name, value in zip(words[::2], words[1::2], strict=False):
-        if name in _DEFAULT_WORDS:
-            pairs.append(f"{name} {value}")
-        else:
+        if name not in _DEFAULT_WORDS:
             log.warning("babel_default: %s is left out", name)
+        elif name == "rtt-decay" and value.isdecimal():
+            pairs.append(f"{name} {min(int(value), _rtt_decay(hello))}")
+        else:
+            pairs.append(f"{name} {value}")
     return pairs
+
+
+def _rtt_decay(hello: float) -> int:
+    """How much of 256 parts of a round-trip time the last one makes up, where one comes with each hello."""
+    return max(1, round(256 * (1 - 2 ** (-hello / RTT_HALF_LIFE))))

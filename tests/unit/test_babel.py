@@ -31,7 +31,7 @@ ROUTE = (
 def test_the_plainest_configuration() -> None:
     assert configuration(PLAIN) == (
         "kernel-priority 1024\n"
-        "smoothing-half-life 1\n"
+        "smoothing-half-life 0\n"
         "random-id true\n"
         "redistribute local deny\n"
         "redistribute ip 2001:db8:42:b::/64 eq 64\n"
@@ -59,7 +59,7 @@ def test_the_fullest_configuration() -> None:
     )
     assert configuration(settings) == (
         "kernel-priority 1024\n"
-        "smoothing-half-life 1\n"
+        "smoothing-half-life 0\n"
         "random-id true\n"
         "redistribute local deny\n"
         "redistribute ip 2001:db8:42:b::/64 eq 64\n"
@@ -83,6 +83,12 @@ def test_the_fullest_configuration() -> None:
 def test_a_kernel_without_routes_by_source_takes_no_default_route_and_hands_none_on() -> None:
     lines = configuration(replace(PLAIN, source_routes=False)).splitlines()
     assert [line for line in lines if line.startswith("in ")] == ["in ip ::/0 eq 0 deny"]
+
+
+@pytest.mark.parametrize(("hello", "decay"), [(15, 125), (2, 125), (0.25, 21), (0.1, 9)])
+def test_round_trips_that_are_measured_often_count_less_each(hello: float, decay: int) -> None:
+    text = configuration(replace(PLAIN, babel_default="rtt-max 500 rtt-decay 125", hello=hello))
+    assert f" rtt-decay {decay} " in text
 
 
 def test_a_key_is_defined_before_it_is_used_and_shown_nowhere_else() -> None:
