@@ -147,7 +147,7 @@ def test_a_default_route_from_router_advertisements_stays(bed: Bed, internet: In
     host = network.nodes[0].host
     advertise(internet.host)
     wait_until(lambda: "proto ra" in " ".join(defaults(host)), 10, "the host has a default route")
-    assert internet.sees(host) == host.ipv6
+    wait_until(lambda: internet.sees(host) == host.ipv6, 10, "it is used, with the host's address", bed.tails)
     network.start()
     control = host.run_directory / "babeld.ctl"
     wait_until(control.exists, 30, "babeld runs", bed.tails)

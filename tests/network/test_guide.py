@@ -83,6 +83,14 @@ def test_a_machine_joins_and_leaves(guide: Reader, start: str, machines: dict[st
     assert not machines["third"].path("/etc/re6stnet/cert.key").exists()
 
 
+def is_reached(guide: Reader) -> bool:
+    """Whether what is done about a machine that is not reached finds it within reach."""
+    try:
+        return "reached in 1 hop" in guide.read("troubleshooting", "One machine is not reached")
+    except BedError:
+        return False
+
+
 def test_operations(guide: Reader, start: str) -> None:
     """Each section does what its text says; the one that throws the node out comes last."""
     registry, node = guide.machines["registry"], guide.machines["node"]
@@ -108,7 +116,8 @@ def test_operations(guide: Reader, start: str) -> None:
     assert tunnels & set(node.pids("re6stnet")), "tunnels are not cut"
 
     guide.read("troubleshooting", "Troubleshooting")
-    assert "reached in 1 hop" in guide.read("troubleshooting", "One machine is not reached")
+    # The only tunnel is made anew some time after the upgrade, since the certificate of the CA is another one.
+    wait_until(lambda: is_reached(guide), PATIENCE, "the other machine is reached", guide.tails)
     guide.read("troubleshooting", "Ask for help")
     guide.read("migration", "A node")
     guide.read("migration", "The registry")
