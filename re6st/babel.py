@@ -222,13 +222,10 @@ class Babel:
                 return
             except (OSError, ValueError) as error:
                 log.warning("babeld does not take its new settings (%s)", error or type(error).__name__)
-        await self._replace("new settings")
+        await self.renew("new settings")
 
     async def renew(self, reason: str) -> None:
-        """Start it anew with the same settings: it forgets all that it knew (core/renewal.py)."""
-        await self._replace(reason)
-
-    async def _replace(self, reason: str) -> None:
+        """Start it anew: it forgets all that it knew (core/renewal.py)."""
         if self._child is not None:
             self._replaced = reason
             # In good order it would take its routes out of the kernel.

@@ -29,8 +29,6 @@ RENEW_BEFORE = timedelta(days=30)
 CA_VALIDITY = timedelta(days=3650)
 KEY_SIZES = (2048, 3072, 4096)
 PEM_LIMIT = 64 * 1024
-NEXT = ".next"
-"""What the name of a file ends with that a change of key has made, and that is not in its place yet (rekey.py)."""
 
 _SHA512_RSA = bytes.fromhex("300d06092a864886f70d01010d0500")
 
@@ -153,6 +151,11 @@ def fingerprint(cert: x509.Certificate, algorithm: str = "sha1") -> bytes:
         return digest.digest()
     except (ValueError, TypeError):
         raise CertError(f"unknown hash {algorithm!r}: use sha256") from None
+
+
+def shown_fingerprint(cert: x509.Certificate) -> str:
+    """As re6st-conf --fingerprint takes it."""
+    return f"sha256:{fingerprint(cert, 'sha256').hex()}"
 
 
 # --- making ---
@@ -382,12 +385,17 @@ class Identity:
         return verify(self.trust.ca, signature, packed)
 
 
+def next_of(path: Path) -> Path:
+    """The file that a change of key has made, and that is not in its place yet (rekey.py)."""
+    return path.with_name(f"{path.name}.next")
+
+
 def _finish_key_change(path: Path, key_path: Path, key: rsa.RSAPrivateKey) -> x509.Certificate:
     """The certificate of a new key, put into its place where a change of key ended between the two (rekey.py).
 
     Raises CertError when there is none.
     """
-    beside = path.with_name(path.name + NEXT)
+    beside = next_of(path)
     new = load_pem(read_file(beside), str(beside)) if beside.exists() else None
     if new is None or new.public_key() != key.public_key():
         raise CertError(f"{key_path} does not belong to {path}: restore the key from its backup, or enrol again")

@@ -27,14 +27,14 @@ def describe(ca: x509.Certificate, own: x509.Certificate) -> Record:
         "until": _time(until),
         "renews": _time(until - cert.RENEW_BEFORE),
         "key_bits": cert.key_of_cert(own).key_size,
-        "fingerprint": _fingerprint(own),
+        "fingerprint": cert.shown_fingerprint(own),
         "ca": {
             "subject": _text(ca.subject),
             "network": str(network),
             "starts": _time(ca.not_valid_before_utc),
             "until": _time(ca.not_valid_after_utc),
             "key_bits": cert.key_of_cert(ca).key_size,
-            "fingerprint": _fingerprint(ca),
+            "fingerprint": cert.shown_fingerprint(ca),
             "key_fingerprint": key_fingerprint(ca),
         },
     }
@@ -44,11 +44,6 @@ def _text(name: x509.Name) -> str:
     """As RFC 4514 writes it, in the order of the certificate."""
     short = {x509.NameOID.EMAIL_ADDRESS: "emailAddress", x509.NameOID.SERIAL_NUMBER: "serialNumber"}
     return ", ".join(rdn.rfc4514_string(short) for rdn in name.rdns)
-
-
-def _fingerprint(certificate: x509.Certificate) -> str:
-    """As re6st-conf --fingerprint takes it."""
-    return f"sha256:{cert.fingerprint(certificate, 'sha256').hex()}"
 
 
 def key_fingerprint(certificate: x509.Certificate) -> str:

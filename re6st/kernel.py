@@ -65,10 +65,10 @@ class Presence:
 
 @dataclass(frozen=True, slots=True)
 class Kept:
-    """What an earlier run left that is gone on with: interfaces, and hosts that are reached by a gateway of ours."""
+    """What an earlier run left that is gone on with."""
 
-    links: Collection[str] = ()
     hosts: Collection[str] = ()
+    """They are reached by a gateway of ours."""
     main_interface: str = "lo"
     """Where our address is not removed, since it comes there again."""
 

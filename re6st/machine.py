@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from re6st.core.findings import Finding
+from re6st.kernel import OUR_LINK
 from re6st.process import MissingProgram, find_program
 
 CAPABILITIES = {"CAP_NET_BIND_SERVICE": 10, "CAP_NET_ADMIN": 12, "CAP_NET_RAW": 13}
@@ -22,7 +23,6 @@ PATIENCE = 5.0
 """Seconds for a program to say its version."""
 CONFIGURATION_LIMIT = 4 << 20
 _VERSION = re.compile(r"\d+(\.\d+)+\S*")
-_OURS = re.compile(r"re6stnet([0-9]*|-(udp|tcp)6?)")
 
 
 def tun_device(path: Path = Path("/dev/net/tun")) -> Iterator[Finding]:
@@ -100,7 +100,7 @@ def advertisements(interfaces: Path = Path("/proc/sys/net/ipv6/conf")) -> Iterat
     """Interfaces that forward and so hear no router advertisements any more (Linux, ip-sysctl; forwarding.py)."""
     for setting in sorted(interfaces.glob("*/accept_ra")):
         name = setting.parent.name
-        if name in ("all", "default", "lo") or _OURS.fullmatch(name):
+        if name in ("all", "default", "lo") or OUR_LINK.fullmatch(name):
             continue
         try:
             trapped = setting.read_text().strip() == "1" and (setting.parent / "forwarding").read_text().strip() != "0"

@@ -181,7 +181,7 @@ class Node:
             log.warning("ended process %s, left by an earlier run", pid)
         await self._hooks.clear()
         await self._mute.clear()
-        kept = Kept(found.interfaces, found.hosts, self.config.main_interface) if found.pids else None
+        kept = Kept(found.hosts, self.config.main_interface) if found.pids else None
         for what in await self._kernel.clear(self._plan.presences, kept):
             log.warning("removed %s, left by an earlier run", what)
         if found.pids:

@@ -254,7 +254,7 @@ class Admin:
             "prefix_length": length,
             "created": iso(now),
             "expires": iso(now + (self._settings.grace if life is None else life)),
-            "fingerprint": f"sha256:{cert.fingerprint(self._authority.trust.ca, 'sha256').hex()}",
+            "fingerprint": cert.shown_fingerprint(self._authority.trust.ca),
         }
 
     async def _tokens(self, arguments: Arguments) -> Record:

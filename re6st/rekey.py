@@ -29,7 +29,7 @@ async def change_key(url: str, files: Files, *, keep_old: bool = False) -> cert.
     Raises RegistryError, CertError, OSError.
     """
     identity = cert.Identity.load(files.ca, files.cert, files.key, datetime.now(UTC))
-    beside = files.key.with_name(files.key.name + cert.NEXT)
+    beside = cert.next_of(files.key)
     if begun := beside.exists():
         key = cert.load_private_key(cert.read_file(beside), str(beside))
     else:
@@ -61,7 +61,7 @@ async def _certificate(url: str, old: cert.Identity, key: rsa.RSAPrivateKey, beg
 
 
 def _put_into_place(files: Files, new: cert.Identity) -> None:
-    certificate = files.cert.with_name(files.cert.name + cert.NEXT)
+    certificate = cert.next_of(files.cert)
     cert.replace_file(certificate, cert.to_pem(new.cert), like=files.cert)
     cert.replace_file(files.key, cert.key_to_pem(new.key))
     with contextlib.suppress(FileNotFoundError):  # a node that runs was faster

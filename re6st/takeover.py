@@ -31,10 +31,6 @@ class Found:
     babeld: int | None = None
 
     @property
-    def interfaces(self) -> frozenset[str]:
-        return frozenset((*self.clients, *self.servers))
-
-    @property
     def pids(self) -> frozenset[int]:
         clients, servers = self.clients.values(), self.servers.values()
         babeld = () if self.babeld is None else (self.babeld,)

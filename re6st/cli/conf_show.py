@@ -90,7 +90,7 @@ def look(place: Place, now: datetime) -> Found:
             found.registry = str(parse_url(place.url))
         except RegistryError as error:
             wrong(str(error))
-    begun = files.key.with_name(files.key.name + cert.NEXT).exists()
+    begun = cert.next_of(files.key).exists()
     if found.matches is False and not begun:
         wrong(f"{files.key} does not belong to {files.cert}: restore the key from its backup, or enrol again")
     if begun:

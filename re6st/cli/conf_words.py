@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import difflib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +11,7 @@ from pathlib import Path
 from re6st.cli import conf_renew, conf_show
 from re6st.cli.conf import PROGRAM, USAGE, carry_out
 from re6st.cli.conf_files import Place, find
-from re6st.cli.options import OptionParser, duration, fail
+from re6st.cli.options import OptionParser, duration, fail, unknown_word
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,9 +29,7 @@ def main(arguments: Sequence[str]) -> int:
     name, *rest = arguments
     word = WORDS.get(name)
     if word is None:
-        near = difflib.get_close_matches(name, WORDS, 1)
-        hint = f"Did you mean {near[0]}?" if near else f"Words are {', '.join(WORDS)}; without one it enrols."
-        fail(PROGRAM, f"unknown word {name!r}. {hint}", USAGE)
+        fail(PROGRAM, unknown_word(name, WORDS), USAGE)
     options = make_parser_of(name).parse_args(rest)
     options.program = f"{PROGRAM} {name}"
 

@@ -176,7 +176,7 @@ def _write(files: list[_File]) -> None:
 def _summary(directory: Path, ca: x509.Certificate, options: argparse.Namespace) -> str:
     """What was made, and what to do next."""
     url = "http://localhost" + (f":{options.port}" if options.port != 80 else "")
-    fingerprint = f"sha256:{cert.fingerprint(ca, 'sha256').hex()}"
+    fingerprint = cert.shown_fingerprint(ca)
     lines = [
         f"CA       network {cert.network_of_ca(ca)}, valid until {ca.not_valid_after_utc:%Y-%m-%d}",
         f"         fingerprint {fingerprint}",

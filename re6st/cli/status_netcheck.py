@@ -8,7 +8,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import os
-import shlex
 import socket
 import time
 from collections.abc import Iterator, Mapping
@@ -23,6 +22,8 @@ from typing import Any
 from re6st import cert, http_client, machine, probe
 from re6st.cert_report import key_fingerprint
 from re6st.cli import status, status_down
+from re6st.cli.conf import ConfError
+from re6st.cli.conf_files import read_options
 from re6st.client import ANSWER_LIMIT, USER_AGENT, RegistryError, parse_url
 from re6st.control_client import Connection, NotRunning, Refused, Trouble, connect
 from re6st.core import netcheck
@@ -226,7 +227,7 @@ async def _ask(place: http_client.Url, family: socket.AddressFamily) -> Registry
         return RegistryAnswer(name, error=cause)
     try:
         given = cert.load_pem(answer.body)
-        ca = f"sha256:{cert.fingerprint(given, 'sha256').hex()}"
+        ca = cert.shown_fingerprint(given)
     except cert.CertError:
         return RegistryAnswer(name, error="what it gives is no CA certificate. Check --registry.")
     clock = _clock(answer.headers.get("date", ""), sent + took / 2)
@@ -251,12 +252,6 @@ def without_password(url: str) -> str:
 def configured_registry(path: Path) -> str | None:
     """The registry in the option file of the package, for a node that does not run."""
     try:
-        lines = path.read_text(errors="replace").splitlines()
-    except OSError:
+        return read_options(path).get("registry")
+    except ConfError:
         return None
-    for line in lines:
-        with suppress(ValueError):
-            words = shlex.split(line, comments=True)
-            if len(words) == 2 and words[0] == "registry":
-                return words[1]
-    return None

@@ -110,8 +110,9 @@ class Mesh:
         self._closing = Closing(self._state, rng)
         self._leavers = Leavers()
         self._resumed = float("-inf")
-        self._ticked = float("inf")
         """When we went on with an earlier run, while babel's first word is awaited."""
+        self._ticked = float("inf")
+        """When we were last asked what to do: not for long means that the machine slept."""
 
     # -- state, in words --
 

@@ -265,7 +265,7 @@ class Views:
         }
 
     def _fingerprint(self) -> str:
-        return f"sha256:{cert.fingerprint(self._authority.trust.ca, 'sha256').hex()}"
+        return cert.shown_fingerprint(self._authority.trust.ca)
 
     async def topology(self) -> Record:
         """The graph, made anew only when something changed."""
