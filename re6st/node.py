@@ -362,11 +362,13 @@ class Node:
     def _spread(self, version: bytes) -> None:
         """Tell the nodes next to us that do not know yet, now and again: they may have restarted, and missed it."""
         known = self._peers.sessions.peer
-        near = {*self._mesh.survey.neighbours, *self._tunnels, *self._mesh.clients}
-        ignorant = [peer for peer in near if (state := known(peer)) is None or state.version < version]
+        ignorant = [peer for peer in self._near() if (state := known(peer)) is None or state.version < version]
         for peer in ignorant:
             self._peers.send(peer, Code.VERSION, version)
         self._audience.start(ignorant, time.monotonic())
+
+    def _near(self) -> set[Prefix]:
+        return {*self._mesh.survey.neighbours, *self._tunnels, *self._mesh.clients}
 
     def _is_ignorant(self, peer: Prefix) -> bool:
         """Whether a peer is within reach, and we do not know that it has our version."""
@@ -403,6 +405,8 @@ class Node:
             self._peers.tick()
             if reason := self._renewal.due(self._mesh.survey, time.monotonic()):
                 await self._babel.renew(reason)
+            # One of the older software may open the session without a word of its version (core/sessions.py).
+            self._audience.join(self._near(), time.monotonic())
             for peer in self._audience.next(self._is_ignorant, self._peers.sessions.answered, time.monotonic()):
                 self._peers.send(peer, Code.VERSION, self._plan.parameters.version)
             self._ticked = time.monotonic()

@@ -47,13 +47,22 @@ class Audience:
         """With how often each was told."""
         self._told: dict[Prefix, tuple[float, int]] = {}
         """When, and how often; whether they heard is not known yet."""
-        self._until = 0.0
+        self._until = float("-inf")
+        self._invited: set[Prefix] = set()
 
     def start(self, peers: Iterable[Prefix], now: float) -> None:
         """There is something new: everybody is told, whoever was told before too."""
         self._waiting = dict.fromkeys([*peers][:AUDIENCE_LIMIT], 0)
         self._told = {}
         self._until = now + PATIENCE
+        self._invited = set(self._waiting)
+
+    def join(self, peers: Iterable[Prefix], now: float) -> None:
+        """Peers that came near while the news is new: they are told as well."""
+        if now <= self._until:
+            for peer in [peer for peer in peers if peer not in self._invited][: AUDIENCE_LIMIT - len(self._invited)]:
+                self._invited.add(peer)
+                self._waiting[peer] = 0
 
     def next(self, reachable: Callable[[Prefix], bool], heard: Callable[[Prefix], bool], now: float) -> list[Prefix]:
         """Whom to tell now. `heard`: whether a peer has answered what we sent."""

@@ -29,6 +29,7 @@ from re6st.core.wire import (
     MAC_LENGTH,
     PORT,
     RELAYED,
+    Code,
     Data,
     Hello,
     Hello0,
@@ -44,6 +45,11 @@ FRAGILE_PROTOCOLS = range(8, 10)
 """The older software's first releases for Python 3 (0.642 is one, of protocol 8) end with an error when they have to
 answer a version that is older than their own, or not signed. So they are not told ours unasked, which nobody knows to
 be the newer one; they tell us theirs when we make the secret."""
+QUESTIONS = frozenset(
+    bytes([code | relayed]) for code in (Code.ADDRESS, Code.SOFTWARE, Code.TOPOLOGY) for relayed in (0, RELAYED)
+)
+"""Messages that change nothing with who gets them. The peer's, with the number that is due, may be the same as one of
+ours, byte for byte."""
 SECRET_LENGTH = 20
 MESSAGE_TIMEOUT = 5.0
 """Seconds after which a peer that answers nothing counts as not connected (wire.md 6.2 has 60, for itself)."""
@@ -322,13 +328,14 @@ class Sessions:
         if peer.session and check_data(packet, peer.session.secret):
             if packet.number <= peer.session.rx:
                 raise WireError("data packet repeated or late")
-            if peer.session.sent.get(packet.number) == packet.mac:
+            if peer.session.sent.get(packet.number) != packet.mac:
+                peer.session.heard(packet.number)
+                peer.unanswered_since = None
+                if peer.telling and not packet.payload:
+                    peer.version, peer.telling = max(peer.version, peer.telling), b""
+                outputs += self._waiting(peer, source, now)
+            elif packet.number > peer.session.rx + 1 or packet.payload not in QUESTIONS:
                 raise WireError("our own datagram came back")
-            peer.session.heard(packet.number)
-            peer.unanswered_since = None
-            if peer.telling and not packet.payload:
-                peer.version, peer.telling = max(peer.version, peer.telling), b""
-            outputs += self._waiting(peer, source, now)
         elif peer.offered and packet.number > peer.offered.rx and check_data(packet, peer.offered.secret):
             peer.session, peer.offered, peer.telling = peer.offered, None, b""
             peer.session.heard(packet.number)

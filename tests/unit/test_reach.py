@@ -77,6 +77,23 @@ def test_news_while_telling_begins_again() -> None:
     assert audience.next(always, always, 2) == []
 
 
+def test_whoever_comes_near_while_the_news_is_new_is_told_once() -> None:
+    audience = Audience()
+    audience.join(PEERS[:1], 0)
+    assert audience.next(always, always, 0) == [], "there is no news"
+    audience.start(PEERS[:1], 1)
+    audience.join(PEERS[:2], 2)
+    told = [peer for second in range(2, 100) for peer in audience.next(always, always, second)]
+    assert Counter(told) == dict.fromkeys(PEERS[:2], TELLINGS_FIRST)
+    audience.join(PEERS[:2], 100)
+    assert audience.next(always, always, 101) == []
+    audience.join(PEERS, 102)
+    later = {peer for second in range(102, 400) for peer in audience.next(always, always, second)}
+    assert len(later) == AUDIENCE_LIMIT - 2
+    audience.join(PEERS[-1:], 1 + PATIENCE + 1)
+    assert audience.next(always, always, 2 + PATIENCE + 1) == []
+
+
 # --- what follows from a change ---
 
 
