@@ -25,6 +25,7 @@ from re6st.client import RegistryError
 from re6st.control import ControlServer
 from re6st.core import mesh
 from re6st.core.chronicle import Chronicle
+from re6st.core.news import VersionNews
 from re6st.core.params import Parameters
 from re6st.core.prefix import Prefix, address, subnet
 from re6st.core.renewal import Renewal
@@ -42,7 +43,7 @@ from re6st.notify import Notifier
 from re6st.observer import Observer
 from re6st.peers import NodeCrypto, Peers, control_socket
 from re6st.plan import Config, Plan
-from re6st.reach import Audience, Reach
+from re6st.reach import Reach
 from re6st.registry_calls import CountedClient
 from re6st.rundir import RunDirectory
 from re6st.takeover import Found
@@ -95,7 +96,6 @@ class Node:
         self._ticked = 0.0
         self._changed = asyncio.Event()
         self._babel_news = asyncio.Event()
-        self._audience = Audience()
         self._chronicle = Chronicle()
         self._ways = Ways()
         self._renewal = Renewal(random.Random())  # noqa: S311
@@ -208,6 +208,12 @@ class Node:
             reachable=lambda peer: peer in self._mesh.survey.peers,
             heard=self._peers.sessions.answered,
             tell=lambda peer: self._peers.send(peer, Code.ADDRESS, self._answers.addresses(peer).encode()),
+        )
+        self._news = VersionNews(
+            self._peers.sessions,
+            lambda: {*self._mesh.survey.neighbours, *self._tunnels, *self._mesh.clients},
+            lambda peer: peer in self._mesh.survey.peers,
+            lambda peer: self._peers.send(peer, Code.VERSION, self._plan.parameters.version),
         )
         self._home = Home(
             self._own, self.config.country, self._client.get_country, self._cache.own, changed=self._located
@@ -344,7 +350,7 @@ class Node:
         self._peers.sessions.version = parameters.version
         self._event(mesh.SettingsChanged(self._settings()))
         self._home.require(bool(parameters.same_country))
-        self._spread(parameters.version)
+        self._news.start(time.monotonic())
         self._babel_news.set()
         if parameters.crl - before.parameters.crl:
             await asyncio.sleep(LAST_WORD)
@@ -358,22 +364,6 @@ class Node:
         for peer in self._peers.sessions.forget(crl):
             log.warning("%s is revoked", peer)
         self._tunnels.cut_off(crl)
-
-    def _spread(self, version: bytes) -> None:
-        """Tell the nodes next to us that do not know yet, now and again: they may have restarted, and missed it."""
-        known = self._peers.sessions.peer
-        ignorant = [peer for peer in self._near() if (state := known(peer)) is None or state.version < version]
-        for peer in ignorant:
-            self._peers.send(peer, Code.VERSION, version)
-        self._audience.start(ignorant, time.monotonic())
-
-    def _near(self) -> set[Prefix]:
-        return {*self._mesh.survey.neighbours, *self._tunnels, *self._mesh.clients}
-
-    def _is_ignorant(self, peer: Prefix) -> bool:
-        """Whether a peer is within reach, and we do not know that it has our version."""
-        known = self._peers.sessions.peer(peer)
-        return peer in self._mesh.survey.peers and (known is None or known.version < self._plan.parameters.version)
 
     # -- loops --
 
@@ -405,10 +395,7 @@ class Node:
             self._peers.tick()
             if reason := self._renewal.due(self._mesh.survey, time.monotonic()):
                 await self._babel.renew(reason)
-            # One of the older software may open the session without a word of its version (core/sessions.py).
-            self._audience.join(self._near(), time.monotonic())
-            for peer in self._audience.next(self._is_ignorant, self._peers.sessions.answered, time.monotonic()):
-                self._peers.send(peer, Code.VERSION, self._plan.parameters.version)
+            self._news.tick(time.monotonic())
             self._ticked = time.monotonic()
             await asyncio.sleep(TICK / 4 if self._mesh.draining else TICK)
 

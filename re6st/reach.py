@@ -14,6 +14,7 @@ from contextlib import aclosing
 
 from re6st import watch
 from re6st.address import OwnAddresses, family
+from re6st.core.news import Audience
 from re6st.core.prefix import Prefix
 from re6st.core.wire import Endpoint, format_addresses
 from re6st.kernel import Address, source_address
@@ -21,62 +22,13 @@ from re6st.portmap import PortMapper
 from re6st.rtnetlink import NetlinkError
 from re6st.tunnel import Connected
 
-AUDIENCE_LIMIT = 200
-"""Peers that are told: as many as remember us (cache.py), the latest first."""
-TOLD_AT_ONCE, TELL_EVERY = 10, 1.0
-"""Messages in a row, and seconds between two rows."""
-TELL_AGAIN, TELLINGS_FIRST, TELLINGS = 4.0, 3, 6
-"""Seconds between tellings of one peer, how often it is told anyway, and how often if it does not answer.
-
-The first ones may go the way that has just been lost, until babel sees that, and its answer may be to something else.
-"""
-PATIENCE = 600.0
-"""Seconds that a peer out of reach is waited for."""
+TELL_EVERY = 1.0
+"""Seconds between two rows of messages."""
 READ_AGAIN = 0.5
 OUTSIDE = "192.0.2.1", "2001:db8::1"
 """Addresses that are nobody's (RFC 5737, RFC 3849): the way there is the default route."""
 
 log = logging.getLogger(__name__)
-
-
-class Audience:
-    """Who has still to be told some news. A datagram gets lost: just when there is news, routes change too."""
-
-    def __init__(self) -> None:
-        self._waiting: dict[Prefix, int] = {}
-        """With how often each was told."""
-        self._told: dict[Prefix, tuple[float, int]] = {}
-        """When, and how often; whether they heard is not known yet."""
-        self._until = float("-inf")
-        self._invited: set[Prefix] = set()
-
-    def start(self, peers: Iterable[Prefix], now: float) -> None:
-        """There is something new: everybody is told, whoever was told before too."""
-        self._waiting = dict.fromkeys([*peers][:AUDIENCE_LIMIT], 0)
-        self._told = {}
-        self._until = now + PATIENCE
-        self._invited = set(self._waiting)
-
-    def join(self, peers: Iterable[Prefix], now: float) -> None:
-        """Peers that came near while the news is new: they are told as well."""
-        if now <= self._until:
-            for peer in [peer for peer in peers if peer not in self._invited][: AUDIENCE_LIMIT - len(self._invited)]:
-                self._invited.add(peer)
-                self._waiting[peer] = 0
-
-    def next(self, reachable: Callable[[Prefix], bool], heard: Callable[[Prefix], bool], now: float) -> list[Prefix]:
-        """Whom to tell now. `heard`: whether a peer has answered what we sent."""
-        if now > self._until:
-            self._waiting.clear()
-        for peer, (at, count) in list(self._told.items()):
-            if now - at >= TELL_AGAIN:
-                del self._told[peer]
-                if count < (TELLINGS_FIRST if heard(peer) else TELLINGS):
-                    self._waiting[peer] = count
-        told = [peer for peer in self._waiting if reachable(peer)][:TOLD_AT_ONCE]
-        for peer in told:
-            self._told[peer] = now, self._waiting.pop(peer) + 1
-        return told
 
 
 class Reach:

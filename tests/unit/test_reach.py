@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from ipaddress import ip_address
 
@@ -14,7 +13,7 @@ from re6st.address import OwnAddresses
 from re6st.core.prefix import Prefix
 from re6st.core.wire import Endpoint, format_addresses
 from re6st.kernel import Address
-from re6st.reach import AUDIENCE_LIMIT, PATIENCE, TELLINGS, TELLINGS_FIRST, TOLD_AT_ONCE, Audience, Reach
+from re6st.reach import Reach
 from re6st.rtnetlink import NetlinkError
 from re6st.tunnel import Connected
 from tests.unit.fake_program import until
@@ -22,76 +21,6 @@ from tests.unit.fake_program import until
 PEERS = [Prefix(number, 16) for number in range(1000)]
 A, B = ip_address("192.168.0.5"), ip_address("10.7.7.7")
 INSIDE = ip_address("2001:db8::1")
-
-
-# --- who is told ---
-
-
-def always(_peer: Prefix) -> bool:
-    return True
-
-
-def never(_peer: Prefix) -> bool:
-    return False
-
-
-def test_everybody_is_told_a_few_at_a_time() -> None:
-    audience = Audience()
-    audience.start(PEERS, 0)
-    told: list[Prefix] = []
-    for second in range(400):
-        batch = audience.next(always, always, second)
-        assert len(batch) <= TOLD_AT_ONCE
-        told += batch
-    assert told[:TOLD_AT_ONCE] == PEERS[:TOLD_AT_ONCE]
-    assert Counter(told) == dict.fromkeys(PEERS[:AUDIENCE_LIMIT], TELLINGS_FIRST)
-
-
-def test_whoever_is_out_of_reach_is_told_later_but_not_for_ever() -> None:
-    audience = Audience()
-    audience.start(PEERS[:2], 0)
-    assert audience.next(lambda peer: peer is PEERS[0], always, 1) == [PEERS[0]]
-    assert PEERS[1] in audience.next(always, always, PATIENCE - 1)
-    audience.start(PEERS[:2], 0)
-    assert audience.next(always, always, PATIENCE + 1) == []
-
-
-def test_whoever_does_not_answer_is_told_more_often() -> None:
-    audience = Audience()
-    audience.start(PEERS[:2], 0)
-    told = [peer for second in range(100) for peer in audience.next(always, lambda peer: peer is PEERS[0], second)]
-    assert told.count(PEERS[0]) == TELLINGS_FIRST
-    assert told.count(PEERS[1]) == TELLINGS
-    audience.start(PEERS[:1], 100)
-    assert audience.next(always, never, 100) == PEERS[:1]
-    audience.start((), 101)
-    assert audience.next(always, never, 150) == []
-
-
-def test_news_while_telling_begins_again() -> None:
-    audience = Audience()
-    audience.start(PEERS[:15], 0)
-    audience.next(always, always, 0)
-    audience.start(PEERS[:3], 1)
-    assert audience.next(always, always, 1) == PEERS[:3]
-    assert audience.next(always, always, 2) == []
-
-
-def test_whoever_comes_near_while_the_news_is_new_is_told_once() -> None:
-    audience = Audience()
-    audience.join(PEERS[:1], 0)
-    assert audience.next(always, always, 0) == [], "there is no news"
-    audience.start(PEERS[:1], 1)
-    audience.join(PEERS[:2], 2)
-    told = [peer for second in range(2, 100) for peer in audience.next(always, always, second)]
-    assert Counter(told) == dict.fromkeys(PEERS[:2], TELLINGS_FIRST)
-    audience.join(PEERS[:2], 100)
-    assert audience.next(always, always, 101) == []
-    audience.join(PEERS, 102)
-    later = {peer for second in range(102, 400) for peer in audience.next(always, always, second)}
-    assert len(later) == AUDIENCE_LIMIT - 2
-    audience.join(PEERS[-1:], 1 + PATIENCE + 1)
-    assert audience.next(always, always, 2 + PATIENCE + 1) == []
 
 
 # --- what follows from a change ---
@@ -144,7 +73,7 @@ class World:
                 keep=lambda endpoints: self.kept.append(format_addresses(endpoints)),
                 acquainted=lambda: PEERS[:2],
                 reachable=lambda peer: peer is PEERS[1],
-                heard=always,
+                heard=lambda _peer: True,
                 tell=self.told.append,
             )
             task = asyncio.create_task(room.run())

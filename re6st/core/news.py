@@ -1,0 +1,102 @@
+"""Who is told what is new: our addresses, the version of the network's parameters (wire.md 5.3, 6.5)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+from re6st.core.prefix import Prefix
+from re6st.core.sessions import Sessions
+
+AUDIENCE_LIMIT = 200
+"""Peers that are told: as many as remember us (cache.py), the latest first."""
+TOLD_AT_ONCE = 10
+"""Messages in a row."""
+TELL_AGAIN, TELLINGS_FIRST, TELLINGS = 4.0, 3, 6
+"""Seconds between tellings of one peer, how often it is told anyway, and how often if it does not answer.
+
+The first ones may go the way that has just been lost, until babel sees that, and its answer may be to something else.
+"""
+PATIENCE = 600.0
+"""Seconds that a peer out of reach is waited for."""
+
+
+class Audience:
+    """Who has still to be told some news. A datagram gets lost: just when there is news, routes change too."""
+
+    def __init__(self) -> None:
+        self._waiting: dict[Prefix, int] = {}
+        """With how often each was told."""
+        self._told: dict[Prefix, tuple[float, int]] = {}
+        """When, and how often; whether they heard is not known yet."""
+        self._until = float("-inf")
+        self._invited: set[Prefix] = set()
+
+    def start(self, peers: Iterable[Prefix], now: float) -> None:
+        """There is something new: everybody is told, whoever was told before too."""
+        self._waiting = dict.fromkeys([*peers][:AUDIENCE_LIMIT], 0)
+        self._told = {}
+        self._until = now + PATIENCE
+        self._invited = set(self._waiting)
+
+    def join(self, peers: Iterable[Prefix], now: float) -> None:
+        """Peers that came near while the news is new: they are told as well."""
+        if now <= self._until:
+            for peer in [peer for peer in peers if peer not in self._invited][: AUDIENCE_LIMIT - len(self._invited)]:
+                self._invited.add(peer)
+                self._waiting[peer] = 0
+
+    def next(self, reachable: Callable[[Prefix], bool], heard: Callable[[Prefix], bool], now: float) -> list[Prefix]:
+        """Whom to tell now. `heard`: whether a peer has answered what we sent."""
+        if now > self._until:
+            self._waiting.clear()
+        for peer, (at, count) in list(self._told.items()):
+            if now - at >= TELL_AGAIN:
+                del self._told[peer]
+                if count < (TELLINGS_FIRST if heard(peer) else TELLINGS):
+                    self._waiting[peer] = count
+        told = [peer for peer in self._waiting if reachable(peer)][:TOLD_AT_ONCE]
+        for peer in told:
+            self._told[peer] = now, self._waiting.pop(peer) + 1
+        return told
+
+
+class VersionNews:
+    """Tells a version to those next to us that do not have it. `tell` sends them the one that `sessions` has.
+
+    `near` are those next to us: neighbours, and both ends of our tunnels; `reached` says whether one can be told now.
+    """
+
+    def __init__(
+        self,
+        sessions: Sessions,
+        near: Callable[[], Iterable[Prefix]],
+        reached: Callable[[Prefix], bool],
+        tell: Callable[[Prefix], None],
+    ) -> None:
+        self._sessions = sessions
+        self._near = near
+        self._reached = reached
+        self._tell = tell
+        self._audience = Audience()
+
+    def start(self, now: float) -> None:
+        """There is a new version. Those who do not have it are told now and again: they may restart, and miss it."""
+        ignorant = [peer for peer in self._near() if self._is_ignorant(peer)]
+        for peer in ignorant:
+            self._tell(peer)
+        self._audience.start(ignorant, now)
+
+    def tick(self, now: float) -> None:
+        """To be called every second or so."""
+        # One of the older software may open the session without a word of its version (sessions.py).
+        self._audience.join(self._near(), now)
+        for peer in self._audience.next(self._can_be_told, self._sessions.answered, now):
+            self._tell(peer)
+
+    def _can_be_told(self, peer: Prefix) -> bool:
+        return self._reached(peer) and self._is_ignorant(peer)
+
+    def _is_ignorant(self, peer: Prefix) -> bool:
+        """Whether we do not know that it has our version."""
+        known = self._sessions.peer(peer)
+        return known is None or known.version < self._sessions.version

@@ -1,0 +1,153 @@
+"""Who is told what is new, how often, and for how long."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import cast
+
+import pytest
+
+from re6st.core.news import AUDIENCE_LIMIT, PATIENCE, TELLINGS, TELLINGS_FIRST, TOLD_AT_ONCE, Audience, VersionNews
+from re6st.core.prefix import Prefix
+from re6st.core.sessions import Peer, Sessions
+
+PEERS = [Prefix(number, 16) for number in range(1000)]
+A, B, C = PEERS[:3]
+
+
+def always(_peer: Prefix) -> bool:
+    return True
+
+
+def never(_peer: Prefix) -> bool:
+    return False
+
+
+def test_everybody_is_told_a_few_at_a_time() -> None:
+    audience = Audience()
+    audience.start(PEERS, 0)
+    told: list[Prefix] = []
+    for second in range(400):
+        batch = audience.next(always, always, second)
+        assert len(batch) <= TOLD_AT_ONCE
+        told += batch
+    assert told[:TOLD_AT_ONCE] == PEERS[:TOLD_AT_ONCE]
+    assert Counter(told) == dict.fromkeys(PEERS[:AUDIENCE_LIMIT], TELLINGS_FIRST)
+
+
+def test_whoever_is_out_of_reach_is_told_later_but_not_for_ever() -> None:
+    audience = Audience()
+    audience.start(PEERS[:2], 0)
+    assert audience.next(lambda peer: peer is PEERS[0], always, 1) == [PEERS[0]]
+    assert PEERS[1] in audience.next(always, always, PATIENCE - 1)
+    audience.start(PEERS[:2], 0)
+    assert audience.next(always, always, PATIENCE + 1) == []
+
+
+def test_whoever_does_not_answer_is_told_more_often() -> None:
+    audience = Audience()
+    audience.start(PEERS[:2], 0)
+    told = [peer for second in range(100) for peer in audience.next(always, lambda peer: peer is PEERS[0], second)]
+    assert told.count(PEERS[0]) == TELLINGS_FIRST
+    assert told.count(PEERS[1]) == TELLINGS
+    audience.start(PEERS[:1], 100)
+    assert audience.next(always, never, 100) == PEERS[:1]
+    audience.start((), 101)
+    assert audience.next(always, never, 150) == []
+
+
+def test_news_while_telling_begins_again() -> None:
+    audience = Audience()
+    audience.start(PEERS[:15], 0)
+    audience.next(always, always, 0)
+    audience.start(PEERS[:3], 1)
+    assert audience.next(always, always, 1) == PEERS[:3]
+    assert audience.next(always, always, 2) == []
+
+
+def test_whoever_comes_near_while_the_news_is_new_is_told_once() -> None:
+    audience = Audience()
+    audience.join(PEERS[:1], 0)
+    assert audience.next(always, always, 0) == [], "there is no news"
+    audience.start(PEERS[:1], 1)
+    audience.join(PEERS[:2], 2)
+    told = [peer for second in range(2, 100) for peer in audience.next(always, always, second)]
+    assert Counter(told) == dict.fromkeys(PEERS[:2], TELLINGS_FIRST)
+    audience.join(PEERS[:2], 100)
+    assert audience.next(always, always, 101) == []
+    audience.join(PEERS, 102)
+    later = {peer for second in range(102, 400) for peer in audience.next(always, always, second)}
+    assert len(later) == AUDIENCE_LIMIT - 2
+    audience.join(PEERS[-1:], 1 + PATIENCE + 1)
+    assert audience.next(always, always, 2 + PATIENCE + 1) == []
+
+
+# --- the version of the network's parameters ---
+
+
+class PlaySessions:
+    """What is known of peers; everybody has answered."""
+
+    def __init__(self) -> None:
+        self.version = b"\2"
+        self.known: dict[Prefix, Peer] = {}
+
+    def peer(self, prefix: Prefix) -> Peer | None:
+        return self.known.get(prefix)
+
+    def answered(self, _prefix: Prefix) -> bool:
+        return True
+
+    def knows(self, prefix: Prefix, version: bytes) -> None:
+        self.known[prefix] = peer = Peer(prefix)
+        peer.version = version
+
+
+class Place:
+    """A node with its neighbours, and whom it told."""
+
+    def __init__(self) -> None:
+        self.sessions = PlaySessions()
+        self.near: set[Prefix] = set()
+        self.away: set[Prefix] = set()
+        self.told: list[Prefix] = []
+        sessions = cast(Sessions, self.sessions)
+        self.news = VersionNews(sessions, lambda: self.near, lambda peer: peer not in self.away, self.told.append)
+
+
+@pytest.fixture
+def place() -> Place:
+    return Place()
+
+
+def test_those_next_to_us_are_told_until_they_know(place: Place) -> None:
+    place.near = {A, B, C}
+    place.sessions.knows(A, b"\1")
+    place.sessions.knows(B, b"\2")
+    place.news.start(0)
+    assert set(place.told) == {A, C}, "B has it"
+    place.sessions.knows(C, b"\2")
+    for second in range(1, 60):
+        place.news.tick(second)
+    assert Counter(place.told) == {A: 1 + TELLINGS_FIRST, C: 1}
+
+
+def test_whoever_comes_later_is_told_and_who_is_out_of_reach_once_it_can_be(place: Place) -> None:
+    place.news.start(0)
+    place.near, place.away = {A, B}, {B}
+    place.news.tick(10)
+    assert place.told == [A]
+    place.sessions.knows(A, b"\2")
+    place.away = set()
+    place.news.tick(20)
+    assert place.told == [A, B]
+
+
+def test_without_news_nobody_is_told(place: Place) -> None:
+    """The session itself does that, and whoever is ahead of us would not bear it (sessions.py)."""
+    place.near = {A}
+    place.news.tick(1)
+    place.news.start(2)
+    place.near = {A, B}
+    place.news.tick(3 + PATIENCE)
+    assert place.told == [A]
