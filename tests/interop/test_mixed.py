@@ -25,8 +25,9 @@ from testbed.reference import MixedNetwork, ReferenceNode
 
 T = TypeVar("T")
 
-FORMS = 180
-"""Seconds a network may take to form, or to recover; 20 to 50 usually, at the deployed software's pace."""
+FORMS = 300
+"""Seconds a network may take to form, or to recover, at the deployed software's pace: 20 to 50 usually, and a minute more
+each time that it ends."""
 OPTIONS = ["--hello", "2", "--client-count", "3"]
 """The deployed software's pace is that of the hellos."""
 
