@@ -34,8 +34,9 @@ OUTGROWN = 2.0
 SMOOTHING = 0
 """Half-life in seconds of metrics in babel's choice of routes: none. With 1, a dead link is left a second later, with
 babeld's own 4, two; and a new direct tunnel is used after 10 and 40 s. Round-trip times are smoothed instead."""
-RTT_HALF_LIFE = 2.0
-"""Seconds, of round-trip times. babeld counts in hellos, and the registry's rtt-decay is meant for rare ones."""
+RTT_HALF_LIFE = 8.0
+"""Seconds, of round-trip times. babeld counts in hellos, and the registry's rtt-decay is meant for rare ones. With 2, a
+jitter of 10 ms changes routes six times as often as with 8 (docs/decisions.md)."""
 RTPROT_BOOT = 3
 PRIORITY = 1024
 """Metric in the kernel of the first babeld's routes. Each one started after it has the next larger."""

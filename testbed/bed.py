@@ -350,12 +350,15 @@ class Host:
         """Undo `lose`."""
         self.run(["nft", f"delete table inet lose_{other.name}"])
 
-    def delay(self, other: Host, seconds: float) -> None:
-        """Have what this host and another one send each other take so long, each way; 0 for no longer than it does."""
+    def delay(self, other: Host, seconds: float, jitter: float = 0) -> None:
+        """Have what this host and another one send each other take so long, each way; 0 for no longer than it does.
+
+        With `jitter` each packet takes longer by chance, by that on the average.
+        """
         if other.name in self._slow:
             self._slow.pop(other.name).close()
         if seconds:
-            self._slow[other.name] = SlowWay(self, other, seconds)
+            self._slow[other.name] = SlowWay(self, other, seconds, jitter)
 
     # --- end ---
 

@@ -14,6 +14,7 @@ import struct
 import threading
 import time
 from collections import deque
+from random import Random
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -27,12 +28,18 @@ QUEUE = 20_000
 
 
 class SlowWay:
-    """What each of two hosts sends to the addresses of the other on the switch arrives so many seconds later."""
+    """What each of two hosts sends to the addresses of the other on the switch arrives so many seconds later.
 
-    def __init__(self, one: Host, other: Host, seconds: float) -> None:
+    With `jitter` each packet takes longer than that by chance, as in the queues of routers: that long on the average, a
+    few times as long now and then. Packets keep their order.
+    """
+
+    def __init__(self, one: Host, other: Host, seconds: float, jitter: float = 0, chance: Random | None = None) -> None:
         self._seconds = seconds
-        self._under_way: deque[tuple[float, int, bytes]] = deque()
+        self._jitter = jitter
+        self._chance = chance or Random(f"{one.name} {other.name}")
         self._ends = [_end(one, other), _end(other, one)]
+        self._under_way: dict[int, deque[tuple[float, bytes]]] = {end: deque() for end in self._ends}
         self._stopped, self._stop = os.pipe()
         self._thread = threading.Thread(target=self._carry, daemon=True)
         self._thread.start()
@@ -55,18 +62,25 @@ class SlowWay:
                 if self._stopped in ready:
                     return
                 now = time.monotonic()
-                while self._under_way and self._under_way[0][0] <= now:
-                    _, end, packet = self._under_way.popleft()
-                    with contextlib.suppress(OSError):
-                        os.write(end, packet)
+                for end, queue in self._under_way.items():
+                    while queue and queue[0][0] <= now:
+                        _, packet = queue.popleft()
+                        with contextlib.suppress(OSError):
+                            os.write(end, packet)
                 for end in ready:
+                    queue = self._under_way[opposite[end]]
                     with contextlib.suppress(OSError):
                         while packet := os.read(end, PACKET):
-                            if len(self._under_way) < QUEUE:
-                                self._under_way.append((now + self._seconds, opposite[end], packet))
+                            if len(queue) < QUEUE:
+                                queue.append((self._arrives(queue, now), packet))
+
+    def _arrives(self, queue: deque[tuple[float, bytes]], now: float) -> float:
+        at = now + self._seconds + (self._chance.expovariate(1 / self._jitter) if self._jitter else 0)
+        return max(at, queue[-1][0]) if queue else at
 
     def _wait(self) -> float | None:
-        return max(0.0, self._under_way[0][0] - time.monotonic()) if self._under_way else None
+        due = [queue[0][0] for queue in self._under_way.values() if queue]
+        return max(0.0, min(due) - time.monotonic()) if due else None
 
 
 def _end(host: Host, other: Host) -> int:

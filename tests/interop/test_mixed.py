@@ -26,8 +26,8 @@ from testbed.reference import MixedNetwork, ReferenceNode
 T = TypeVar("T")
 
 FORMS = 300
-"""Seconds a network may take to form, or to recover, at the deployed software's pace: 20 to 50 usually, and a minute more
-each time that it ends."""
+"""Seconds a network may take to form, or to recover, at the deployed software's pace: 20 to 50 usually, and a minute
+more each time that it ends."""
 OPTIONS = ["--hello", "2", "--client-count", "3"]
 """The deployed software's pace is that of the hellos."""
 
