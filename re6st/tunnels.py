@@ -43,6 +43,8 @@ DRAIN_TRIES, DRAIN_AGAIN = 3, 5.0
 SPREAD_PER_PEER, SPREAD_LAST = 12, 600.0
 """Hellos for each node of the network, and seconds at most, over which the nodes spread this."""
 POLL = 0.2
+CHANGE_OVER, CHANGE_LAST, CHANGE_POLL = 10.0, 120.0, 1.0
+"""Seconds that others get for their client tunnels once ours are encrypted, that ours get, and between two looks."""
 
 log = logging.getLogger(__name__)
 
@@ -179,6 +181,8 @@ class Tunnels:
         """
         async with self._renewing:
             wanted = {protocol: port for port, protocol in self.plan.servers}
+            if self.plan.openvpn().encrypt and self._what_matters(encrypt=False) in self._made.values():
+                await self._change_clients()
             for protocol in self.servers.keys() - wanted.keys():
                 await self._empty(server_interface(protocol), survey)
                 await self._end_server(protocol)
@@ -198,15 +202,31 @@ class Tunnels:
                     async with asyncio.timeout(LISTEN_TIME):
                         await self.servers[protocol].listening.wait()
                 await self._drains.remove(interface)
-        now = self._what_matters()
-        outdated = frozenset(p for p, c in self._clients.items() if c.made not in ("", now))
-        if outdated:
+        if outdated := self._outdated():
             self._event(mesh.TunnelsOutdated(outdated))
 
-    def _what_matters(self) -> str:
-        """What a running OpenVPN cannot change, as a digest. Its time of silence may be an older one: both ends agree
-        on it."""
+    async def _change_clients(self) -> None:
+        """Have client tunnels encrypted first: a server in clear takes those as well, but not the other way round."""
+        self._event(mesh.TunnelsOutdated(self._outdated()))
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(CHANGE_LAST):
+                while self._outdated():  # noqa: ASYNC110
+                    await asyncio.sleep(CHANGE_POLL)
+        await asyncio.sleep(CHANGE_OVER)
+
+    def _outdated(self) -> frozenset[Prefix]:
+        """The peers of our client tunnels with other settings than those of now."""
+        now = self._what_matters()
+        return frozenset(peer for peer, client in self._clients.items() if client.made not in ("", now))
+
+    def _what_matters(self, *, encrypt: bool | None = None) -> str:
+        """What a running OpenVPN cannot change, as a digest; with encryption or without, if that is given.
+
+        Its time of silence may be an older one: both ends agree on it.
+        """
         settings, identity = replace(self.plan.openvpn(), ping_exit=0), self.plan.identity
+        if encrypt is not None:
+            settings = replace(settings, encrypt=encrypt)
         words = [word for protocol in PROTOCOLS for word in openvpn.common_arguments(settings, "", protocol, "")]
         certificates = identity.der, identity.trust.ca.public_bytes(Encoding.DER)
         return hashlib.sha256(b"\0".join((*map(str.encode, (*words, *settings.extra)), *certificates))).hexdigest()

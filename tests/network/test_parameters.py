@@ -151,7 +151,7 @@ def test_a_network_in_clear_becomes_an_encrypted_one(bed: Bed, record_property: 
     assert encrypted(network) == {False}
     with traffic(network) as pingers:
         change(network, "--encrypt")
-        wait_until(lambda: encrypted(network) == {True}, 240, "every tunnel is made anew", bed.tails)
+        wait_until(lambda: encrypted(network) == {True}, 360, "every tunnel is made anew", bed.tails)
         linger(3)
     network.wait_connected(FORMS)
     # Who has all its tunnels by its own server is away while that is started again.

@@ -5,17 +5,21 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from ipaddress import IPv6Address
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
 from re6st import cert, tunnel
+from re6st import tunnels as tunnels_room
 from re6st.core import mesh
 from re6st.core.params import Parameters
 from re6st.core.prefix import Prefix
+from re6st.core.survey import Survey
 from re6st.core.wire import Endpoint
+from re6st.openvpn import Settings
 from re6st.plan import Config, Files, Plan
 from re6st.takeover import Found
 from re6st.tasks import Tasks
@@ -27,10 +31,11 @@ SOMEWHERE = (Endpoint("192.0.2.1", 1194, "udp"),)
 
 
 class FakeKernel:
-    """One where an interface takes long to be interrupted."""
+    """One where an interface may take long to be interrupted."""
 
-    def __init__(self) -> None:
+    def __init__(self, seconds: float = 60) -> None:
         self.interrupted: list[str] = []
+        self._seconds = seconds
 
     async def leads_outside(self, host: str) -> bool:
         return True
@@ -39,7 +44,7 @@ class FakeKernel:
 
     async def interrupt(self, name: str, is_used: Callable[[], bool]) -> None:
         self.interrupted.append(name)
-        await asyncio.sleep(60)
+        await asyncio.sleep(self._seconds)
 
 
 class FakeDrains:
@@ -72,13 +77,80 @@ class FakeTunnel:
         return False
 
 
+class FakeServer:
+    """One that listens at once, and says when it starts and ends."""
+
+    def __init__(self, log: list[str], settings: Settings) -> None:
+        self.interface = "re6stnet-tcp"
+        self.listening = asyncio.Event()
+        self._log = log
+        self._kind = "encrypted" if settings.encrypt else "clear"
+
+    async def run(self) -> None:
+        self._log.append(f"a server starts, {self._kind}")
+        self.listening.set()
+        try:
+            await asyncio.sleep(60)
+        finally:
+            self._log.append("it ends")
+
+
+def made(tmp_path: Path, identity: cert.Identity, *ports: tuple[int, str]) -> Plan:
+    files = Files(Path("ca.crt"), Path("cert.crt"), Path("cert.key"))
+    config = Config("http://re6st.example.com/", files, tmp_path, tmp_path, tmp_path, ports=ports)
+    return Plan(config, identity, Parameters(Prefix(0, 16)), {"openvpn": "/usr/sbin/openvpn"})
+
+
+@pytest.mark.parametrize("encrypt", [True, False])
+def test_where_encryption_begins_servers_wait_for_the_clients(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, nodes: dict[str, cert.Identity], encrypt: bool
+) -> None:
+    """A server in clear takes clients that encrypt; one that encrypts and a client in clear do not understand."""
+    plan = made(tmp_path, nodes["1/16"], (1194, "tcp"))
+    later = plan.follow(replace(plan.parameters, encrypt=True), nodes["1/16"])
+    log: list[str] = []
+    monkeypatch.setattr(tunnel, "ClientTunnel", FakeTunnel)
+    monkeypatch.setattr(tunnel, "Server", lambda settings, *_, **__: FakeServer(log, settings))
+    monkeypatch.setattr(tunnels_room, "CHANGE_OVER", 0.05)
+    monkeypatch.setattr(tunnels_room, "CHANGE_POLL", 0.01)
+    kernel, drains, gateways = FakeKernel(0), FakeDrains(), FakeGateways()
+    before, after = (plan, later) if encrypt else (later, plan)
+
+    async def run() -> None:
+        async with Tasks() as tasks:
+
+            def event(what: mesh.Event) -> None:
+                if isinstance(what, mesh.TunnelsOutdated):
+                    log.append("clients are outdated")
+                    asyncio.get_running_loop().call_later(0.05, again)
+
+            def again() -> None:
+                log.append("the client is made anew")
+                tunnels._clients[PEER].made = tunnels._what_matters()
+
+            tunnels = Tunnels(before, cast(Any, kernel), cast(Any, drains), tasks, event, print, Found())
+            tunnels._gateways = cast(Any, gateways)
+            await tunnels.serve()
+            tunnels.open(PEER, SOMEWHERE)
+            await until(lambda: tunnels._clients[PEER].made)
+            tunnels.plan = after
+            await tunnels.renew(Survey)
+            await until(lambda: "the client is made anew" in log)
+            await tasks.end_all()
+
+    asyncio.run(run())
+    client, server = ["clients are outdated", "the client is made anew"], ["it ends", "a server starts, "]
+    if encrypt:
+        assert log[:5] == ["a server starts, clear", *client, server[0], server[1] + "encrypted"]
+    else:
+        assert log[:5] == ["a server starts, encrypted", server[0], server[1] + "clear", *client]
+
+
 def test_a_tunnel_that_is_cut_twice_gives_its_interface_back(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, nodes: dict[str, cert.Identity]
 ) -> None:
     """Its address is lost while it ends, or its certificate is revoked."""
-    files = Files(Path("ca.crt"), Path("cert.crt"), Path("cert.key"))
-    config = Config("http://re6st.example.com/", files, tmp_path, tmp_path, tmp_path)
-    plan = Plan(config, nodes["1/16"], Parameters(Prefix(0, 16)), {"openvpn": "/usr/sbin/openvpn"})
+    plan = made(tmp_path, nodes["1/16"])
     monkeypatch.setattr(tunnel, "ClientTunnel", FakeTunnel)
     kernel: Any = FakeKernel()
     drains: Any = FakeDrains()
