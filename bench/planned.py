@@ -74,10 +74,21 @@ def rotation(network: Network) -> Iterator[None]:
         yield
 
 
+def encrypted(network: Network) -> set[bool]:
+    """Whether the OpenVPN processes encrypt."""
+    found = set()
+    for node in network.nodes:
+        for words in node.host.processes().values():
+            if "--dev-type" in words:
+                found.add("--cipher" not in words)
+    return found
+
+
 def encryption(network: Network) -> Iterator[None]:
     network.stop_registry()
     network.registry_options += ["--encrypt"]
     network.start_registry()
+    wait_until(lambda: encrypted(network) == {True}, 3 * FORMS, "every tunnel is made anew", network.bed.tails)
     yield
 
 

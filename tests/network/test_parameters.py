@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from bench.planned import encrypted
 from testbed import Bed, Network, Node, Pinger, wait_until
 
 FORMS = 90
@@ -131,16 +132,6 @@ def test_the_mesh_gets_another_form_tunnel_by_tunnel(bed: Bed, record_property: 
     record_property("tunnels", f"{len(held)}, then {most}, then {len(tunnels(network))}; {closed} were drained")
     nothing_lost(pingers, record_property)
     network.wait_connected(FORMS)
-
-
-def encrypted(network: Network) -> set[bool]:
-    """Whether the OpenVPN processes encrypt."""
-    found = set()
-    for node in network.nodes:
-        for words in node.host.processes().values():
-            if "--dev-type" in words:
-                found.add("--cipher" not in words)
-    return found
 
 
 def test_a_network_in_clear_becomes_an_encrypted_one(bed: Bed, record_property: Record) -> None:
