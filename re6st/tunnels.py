@@ -181,7 +181,7 @@ class Tunnels:
         """
         async with self._renewing:
             wanted = {protocol: port for port, protocol in self.plan.servers}
-            if self.plan.openvpn().encrypt and self._what_matters(encrypt=False) in self._made.values():
+            if self.plan.parameters.encrypt and self._what_matters(encrypt=False) in self._made.values():
                 await self._change_clients()
             for protocol in self.servers.keys() - wanted.keys():
                 await self._empty(server_interface(protocol), survey)

@@ -24,7 +24,7 @@ TUNSETIFF, IFF_TUN, IFF_NO_PI = 0x400454CA, 0x0001, 0x1000  # linux/if_tun.h
 IFREQ = struct.Struct("16sH22x")  # linux/if.h, struct ifreq
 PACKET = 65536
 QUEUE = 20_000
-"""Packets under way at most; the rest is lost."""
+"""Packets under way at most, each way; the rest is lost."""
 
 
 class SlowWay:
@@ -34,10 +34,10 @@ class SlowWay:
     few times as long now and then. Packets keep their order.
     """
 
-    def __init__(self, one: Host, other: Host, seconds: float, jitter: float = 0, chance: Random | None = None) -> None:
+    def __init__(self, one: Host, other: Host, seconds: float, jitter: float = 0) -> None:
         self._seconds = seconds
         self._jitter = jitter
-        self._chance = chance or Random(f"{one.name} {other.name}")
+        self._chance = Random(f"{one.name} {other.name}")
         self._ends = [_end(one, other), _end(other, one)]
         self._under_way: dict[int, deque[tuple[float, bytes]]] = {end: deque() for end in self._ends}
         self._stopped, self._stop = os.pipe()

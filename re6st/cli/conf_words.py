@@ -29,7 +29,7 @@ def main(arguments: Sequence[str]) -> int:
     name, *rest = arguments
     word = WORDS.get(name)
     if word is None:
-        fail(PROGRAM, unknown_word(name, WORDS), USAGE)
+        fail(PROGRAM, unknown_word(name, WORDS, "; without one it enrols"), USAGE)
     options = make_parser_of(name).parse_args(rest)
     options.program = f"{PROGRAM} {name}"
 

@@ -172,13 +172,13 @@ class OptionParser(argparse.ArgumentParser):
         return next((line.place for line in exact + lines), "")
 
 
-def unknown_word(word: str, known: Iterable[str]) -> str:
-    """That a word is none, and the nearest one, or else all that there are."""
+def unknown_word(word: str, known: Iterable[str], more: str = "") -> str:
+    """That a word is none, and the nearest one, or else all that there are, and `more`."""
     from difflib import get_close_matches  # a daemon never needs it
 
     words = list(known)
     near = get_close_matches(word, words, 1)
-    return f"unknown word {word!r}. " + (f"Did you mean {near[0]}?" if near else f"Words are {', '.join(words)}.")
+    return f"unknown word {word!r}. " + (f"Did you mean {near[0]}?" if near else f"Words are {', '.join(words)}{more}.")
 
 
 def integer(low: int, high: int) -> Callable[[str], int]:
