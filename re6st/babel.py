@@ -250,8 +250,11 @@ class Babel:
         if any(command.startswith("key ") for command in commands):
             log.info("babeld signs with another key now")
 
-    def reopen_log(self) -> None:
-        """babeld opens its log file again on SIGUSR2."""
+    def look(self) -> None:
+        """Have babeld look at its interfaces, and open its log file again.
+
+        While it cannot send what it has to, babeld 1.12.1 tries nothing else, and hears nobody; but it heeds signals.
+        """
         if self._child is not None:
             self._child.signal(signal.SIGUSR2)
 

@@ -20,6 +20,7 @@ from pathlib import Path
 import netifaces
 
 from re6st import rtnetlink
+from re6st.netlink import NetlinkError
 from re6st.rtnetlink import (
     IFA_F_DADFAILED,
     IFA_F_NODAD,
@@ -29,7 +30,6 @@ from re6st.rtnetlink import (
     RT_SCOPE_UNIVERSE,
     RTN_UNREACHABLE,
     Netlink,
-    NetlinkError,
     Route,
 )
 

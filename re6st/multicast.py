@@ -14,8 +14,8 @@ from contextlib import aclosing, suppress
 from pathlib import Path
 
 from re6st import watch
+from re6st.netlink import NetlinkError
 from re6st.process import Child, keep_running, status_text
-from re6st.rtnetlink import NetlinkError
 
 PROGRAM = "pim-dm"
 REMEDY = "Install it (pip install pim-dm), or leave out --multicast."

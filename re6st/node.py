@@ -144,7 +144,7 @@ class Node:
     def reopen_logs(self) -> None:
         """Have babeld open its log file again."""
         if hasattr(self, "_babel"):
-            self._babel.reopen_log()
+            self._babel.look()
 
     async def _live(self, control: socket.socket, parameters: Parameters, stop: asyncio.Event) -> None:
         self._crypto = NodeCrypto(self._identity, lambda: self._updates.parameters.crl)
@@ -197,6 +197,7 @@ class Node:
         self._answers = Answers(self._mesh, self._updates, self._own, self._peers.sessions, self._event, self._remember)
         self._tunnels = Tunnels(plan, self._kernel, self._mute, self._tasks, self._event, self._connected, self._found)
         self._tunnels.is_used = lambda interface: self._babel.table.is_up(interface)
+        self._tunnels.came_back = lambda: self._babel.look()
         self._reach = Reach(
             self._own,
             self._kernel.uplinks,
@@ -393,7 +394,7 @@ class Node:
         while True:
             self._carry_out(self._mesh.tick(time.monotonic()))
             self._peers.tick()
-            if reason := self._renewal.due(self._mesh.survey, time.monotonic()):
+            if reason := self._renewal.due(self._mesh.survey, time.monotonic(), self._plan.babel_hello):
                 await self._babel.renew(reason)
             self._news.tick(time.monotonic())
             self._ticked = time.monotonic()

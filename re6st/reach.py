@@ -18,8 +18,8 @@ from re6st.core.news import Audience
 from re6st.core.prefix import Prefix
 from re6st.core.wire import Endpoint, format_addresses
 from re6st.kernel import Address, source_address
+from re6st.netlink import NetlinkError
 from re6st.portmap import PortMapper
-from re6st.rtnetlink import NetlinkError
 from re6st.tunnel import Connected
 
 TELL_EVERY = 1.0

@@ -1,19 +1,17 @@
-"""Links, addresses and routes by rtnetlink(7): the few requests that kernel.py makes, and TAP interfaces.
-
-The kernel answers while a request is sent (a dump: while it is read), so nothing here waits. It stands alone, since the
-usual library for it (pyroute2) is 9 MB of a process.
-"""
+"""Links, addresses and routes by rtnetlink(7): the few requests that kernel.py makes, and TAP interfaces."""
 
 from __future__ import annotations
 
-import errno
 import fcntl
 import os
 import socket
 import struct
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+
+from re6st.netlink import NetlinkSocket, pack_attribute, read_attributes
 
 Address = IPv4Address | IPv6Address
 Network = IPv4Network | IPv6Network
@@ -27,37 +25,22 @@ RT_TABLE_MAIN = 254
 
 # linux/netlink.h, linux/rtnetlink.h, linux/if_link.h, linux/if_addr.h
 _SOL_NETLINK, _NETLINK_GET_STRICT_CHK = 270, 12
-_REQUEST, _ACK, _DUMP, _DUMP_INTERRUPTED, _REPLACE, _EXCLUSIVE, _CREATE = 0x1, 0x4, 0x300, 0x10, 0x100, 0x200, 0x400
-_ERROR, _DONE = 2, 3
+_REPLACE, _EXCLUSIVE, _CREATE = 0x100, 0x200, 0x400
 _NEWLINK, _DELLINK, _GETLINK = 16, 17, 18
 _NEWADDR, _DELADDR, _GETADDR = 20, 21, 22
 _NEWROUTE, _DELROUTE, _GETROUTE = 24, 25, 26
 _IFLA_IFNAME, _IFLA_MTU, _IFLA_LINKINFO, _IFLA_INFO_KIND = 3, 4, 18, 1
 _IFA_ADDRESS, _IFA_LOCAL, _IFA_FLAGS = 1, 2, 8
 _RTA_DST, _RTA_SRC, _RTA_OIF, _RTA_GATEWAY, _RTA_PRIORITY, _RTA_TABLE = 1, 2, 4, 5, 6, 15
-_HEADER = struct.Struct("=IHHII")  # length, type, flags, sequence number, port
-_ATTRIBUTE = struct.Struct("=HH")  # length, type
 _LINK = struct.Struct("=BxHiII")  # family, type, index, flags, which of them to change
 _ADDRESS = struct.Struct("=BBBBI")  # family, prefix length, flags, scope, index
 _ROUTE = struct.Struct("=BBBBBBBBI")  # family, lengths of destination and source, tos, table, proto, scope, type, flags
 _U32 = struct.Struct("=I")
-_ERRNO = struct.Struct("=i")
-_NESTED = 0x3FFF
-"""Of an attribute's type, without the bits that say nested and byte order."""
 
 # linux/if_tun.h
 _TUNSETIFF, _TUNSETPERSIST = 0x400454CA, 0x400454CB
 _IFF_TAP, _IFF_NO_PI = 0x2, 0x1000
 _IFREQ = struct.Struct("16sH22x")
-
-BUFFER = 1 << 16
-"""Bytes; a message of a dump has at most 32 KiB."""
-ATTEMPTS = 5
-"""Dumps that are begun again when what they show changed meanwhile."""
-
-
-class NetlinkError(OSError):
-    """The kernel refused a request; `errno` says why."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,48 +78,41 @@ class Route:
     table: int = RT_TABLE_MAIN
 
 
-class Netlink:
+class Netlink(NetlinkSocket):
     """A socket of the network namespace that it is made in. Its methods raise NetlinkError."""
 
     def __init__(self) -> None:
-        self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE)
-        self._socket.bind((0, 0))
-        self._sequence = 0
-        try:
+        super().__init__(socket.NETLINK_ROUTE)
+        with suppress(OSError):
             # The kernel (from 4.20) then gives only the routes that are asked for.
             self._socket.setsockopt(_SOL_NETLINK, _NETLINK_GET_STRICT_CHK, 1)
-        except OSError:
-            pass
-
-    def close(self) -> None:
-        self._socket.close()
 
     # -- links --
 
     def links(self) -> list[Link]:
         found = []
-        for body in self._dump(_GETLINK, _LINK.pack(0, 0, 0, 0, 0)):
+        for body in self.dump(_GETLINK, _LINK.pack(0, 0, 0, 0, 0)):
             _, _, index, flags, _ = _LINK.unpack_from(body)
-            attributes = dict(_attributes(body[_LINK.size :]))
-            info = dict(_attributes(attributes.get(_IFLA_LINKINFO, b"")))
+            attributes = dict(read_attributes(body[_LINK.size :]))
+            info = dict(read_attributes(attributes.get(_IFLA_LINKINFO, b"")))
             found.append(Link(index, _text(attributes, _IFLA_IFNAME), flags, _text(info, _IFLA_INFO_KIND)))
         return found
 
     def set_link(self, index: int, *, up: bool, mtu: int | None = None) -> None:
         """Bring an interface up, or take it down; `mtu` is in bytes."""
-        attributes = b"" if mtu is None else _attribute(_IFLA_MTU, _U32.pack(mtu))
-        self._request(_NEWLINK, _LINK.pack(0, 0, index, IFF_UP if up else 0, IFF_UP) + attributes)
+        attributes = b"" if mtu is None else pack_attribute(_IFLA_MTU, _U32.pack(mtu))
+        self.request(_NEWLINK, _LINK.pack(0, 0, index, IFF_UP if up else 0, IFF_UP) + attributes)
 
     def delete_link(self, index: int) -> None:
-        self._request(_DELLINK, _LINK.pack(0, 0, index, 0, 0))
+        self.request(_DELLINK, _LINK.pack(0, 0, index, 0, 0))
 
     # -- addresses --
 
     def addresses(self, family: int = socket.AF_UNSPEC) -> list[InterfaceAddress]:
         found = []
-        for body in self._dump(_GETADDR, _ADDRESS.pack(family, 0, 0, 0, 0)):
+        for body in self.dump(_GETADDR, _ADDRESS.pack(family, 0, 0, 0, 0)):
             _, length, flags, scope, index = _ADDRESS.unpack_from(body)
-            attributes = dict(_attributes(body[_ADDRESS.size :]))
+            attributes = dict(read_attributes(body[_ADDRESS.size :]))
             # On a point-to-point link IFA_ADDRESS is the other end's.
             packed = attributes.get(_IFA_LOCAL) or attributes.get(_IFA_ADDRESS)
             if packed is not None and len(packed) in (4, 16):
@@ -146,16 +122,16 @@ class Netlink:
 
     def put_address(self, ip: Address, length: int, index: int, flags: int = 0) -> None:
         """Give an interface an address, or these properties of one that it has."""
-        self._request(_NEWADDR, _address(ip, length, index, flags), _CREATE | _REPLACE)
+        self.request(_NEWADDR, _address(ip, length, index, flags), _CREATE | _REPLACE)
 
     def delete_address(self, ip: Address, length: int, index: int) -> None:
-        self._request(_DELADDR, _address(ip, length, index, 0))
+        self.request(_DELADDR, _address(ip, length, index, 0))
 
     # -- routes --
 
     def routes(self, family: int, protocol: int = 0, type: int = 0) -> Iterator[Route]:
         """The routes of all tables, or those of a protocol or a type: one by one, as there may be very many."""
-        for body in self._dump(_GETROUTE, _ROUTE.pack(family, 0, 0, 0, 0, protocol, 0, type, 0)):
+        for body in self.dump(_GETROUTE, _ROUTE.pack(family, 0, 0, 0, 0, protocol, 0, type, 0)):
             route = _read_route(body)
             if route and protocol in (0, route.protocol) and type in (0, route.type):
                 yield route
@@ -164,7 +140,7 @@ class Netlink:
         """The route that a packet to this address takes."""
         family, length = _family(ip), ip.max_prefixlen
         head = _ROUTE.pack(family, length, 0, 0, 0, 0, 0, 0, 0)
-        for kind, body in self._request(_GETROUTE, head + _attribute(_RTA_DST, ip.packed)):
+        for kind, body in self.request(_GETROUTE, head + pack_attribute(_RTA_DST, ip.packed)):
             if kind == _NEWROUTE:
                 return _read_route(body)
         return None
@@ -172,50 +148,10 @@ class Netlink:
     def add_route(self, route: Route, *, replace: bool = False) -> None:
         """Raises NetlinkError with EEXIST for one that there is, if it is not to be replaced."""
         scope = RT_SCOPE_UNIVERSE
-        self._request(_NEWROUTE, _route(route, scope), _CREATE | (_REPLACE if replace else _EXCLUSIVE))
+        self.request(_NEWROUTE, _route(route, scope), _CREATE | (_REPLACE if replace else _EXCLUSIVE))
 
     def delete_route(self, route: Route) -> None:
-        self._request(_DELROUTE, _route(route, _RT_SCOPE_NOWHERE))
-
-    # -- messages --
-
-    def _dump(self, kind: int, body: bytes) -> list[bytes]:
-        for _ in range(ATTEMPTS):
-            self._send(kind, body, _DUMP)
-            found, interrupted = [], False
-            for _kind, flags, each in self._answers():
-                found.append(each)
-                interrupted |= bool(flags & _DUMP_INTERRUPTED)
-            if not interrupted:
-                return found
-        raise NetlinkError(errno.EAGAIN, "it changed while it was read")
-
-    def _request(self, kind: int, body: bytes, flags: int = 0) -> list[tuple[int, bytes]]:
-        self._send(kind, body, flags | _ACK)
-        return [(answer, each) for answer, _, each in self._answers()]
-
-    def _send(self, kind: int, body: bytes, flags: int) -> None:
-        self._sequence = self._sequence % 0xFFFFFFFF + 1
-        head = _HEADER.pack(_HEADER.size + len(body), kind, flags | _REQUEST, self._sequence, 0)
-        self._socket.sendto(head + body, (0, 0))
-
-    def _answers(self) -> Iterator[tuple[int, int, bytes]]:
-        """Type, flags and content of what comes to our last request, up to its end. Raises NetlinkError."""
-        while True:
-            data = memoryview(self._socket.recv(BUFFER))
-            while len(data) >= _HEADER.size:
-                length, kind, flags, sequence, _ = _HEADER.unpack_from(data)
-                if not _HEADER.size <= length <= len(data):
-                    raise NetlinkError(errno.EBADMSG, os.strerror(errno.EBADMSG))
-                body, data = bytes(data[_HEADER.size : length]), data[_aligned(length) :]
-                if sequence != self._sequence:
-                    continue  # of a request whose answers were not read to the end
-                if kind in (_ERROR, _DONE):
-                    code = -_ERRNO.unpack_from(body)[0] if len(body) >= _ERRNO.size else 0
-                    if code:
-                        raise NetlinkError(code, os.strerror(code))
-                    return
-                yield kind, flags, body
+        self.request(_DELROUTE, _route(route, _RT_SCOPE_NOWHERE))
 
 
 def make_tap(name: str) -> None:
@@ -226,24 +162,6 @@ def make_tap(name: str) -> None:
         fcntl.ioctl(tun, _TUNSETPERSIST, 1)
     finally:
         os.close(tun)
-
-
-def _aligned(length: int) -> int:
-    return (length + 3) & ~3
-
-
-def _attribute(kind: int, value: bytes) -> bytes:
-    length = _ATTRIBUTE.size + len(value)
-    return _ATTRIBUTE.pack(length, kind) + value + bytes(_aligned(length) - length)
-
-
-def _attributes(data: bytes) -> Iterator[tuple[int, bytes]]:
-    while len(data) >= _ATTRIBUTE.size:
-        length, kind = _ATTRIBUTE.unpack_from(data)
-        if not _ATTRIBUTE.size <= length <= len(data):
-            return
-        yield kind & _NESTED, data[_ATTRIBUTE.size : length]
-        data = data[_aligned(length) :]
 
 
 def _text(attributes: dict[int, bytes], kind: int) -> str:
@@ -260,7 +178,7 @@ def _family(ip: Address | Network) -> int:
 
 
 def _address(ip: Address, length: int, index: int, flags: int) -> bytes:
-    attributes = _attribute(_IFA_LOCAL, ip.packed) + _attribute(_IFA_ADDRESS, ip.packed)
+    attributes = pack_attribute(_IFA_LOCAL, ip.packed) + pack_attribute(_IFA_ADDRESS, ip.packed)
     return _ADDRESS.pack(_family(ip), length, flags, RT_SCOPE_UNIVERSE, index) + attributes
 
 
@@ -270,14 +188,15 @@ def _route(route: Route, scope: int) -> bytes:
     table = route.table if route.table < 256 else 0
     lengths = destination.prefixlen, source.prefixlen if source else 0
     made = _ROUTE.pack(_family(destination), *lengths, 0, table, route.protocol, scope, route.type, 0)
-    made += _attribute(_RTA_DST, destination.network_address.packed) + _attribute(_RTA_TABLE, _U32.pack(route.table))
+    made += pack_attribute(_RTA_DST, destination.network_address.packed)
+    made += pack_attribute(_RTA_TABLE, _U32.pack(route.table))
     if source is not None:
-        made += _attribute(_RTA_SRC, source.network_address.packed)
+        made += pack_attribute(_RTA_SRC, source.network_address.packed)
     if route.gateway is not None:
-        made += _attribute(_RTA_GATEWAY, route.gateway.packed)
+        made += pack_attribute(_RTA_GATEWAY, route.gateway.packed)
     for kind, number in ((_RTA_OIF, route.interface), (_RTA_PRIORITY, route.priority)):
         if number is not None:
-            made += _attribute(kind, _U32.pack(number))
+            made += pack_attribute(kind, _U32.pack(number))
     return made
 
 
@@ -286,7 +205,7 @@ def _read_route(body: bytes) -> Route | None:
     family, length, source_length, _, table, protocol, _, kind, _ = _ROUTE.unpack_from(body)
     if family not in (socket.AF_INET, socket.AF_INET6):
         return None
-    attributes = dict(_attributes(body[_ROUTE.size :]))
+    attributes = dict(read_attributes(body[_ROUTE.size :]))
     zero = bytes(16 if family == socket.AF_INET6 else 4)
     source = ip_network((attributes.get(_RTA_SRC, zero), source_length)) if source_length else None
     gateway = attributes.get(_RTA_GATEWAY)

@@ -6,8 +6,9 @@ each such question that it passed on for pending, and passes no other on, for 65
 gone when it came. Who was away for some seconds, and comes back by other neighbours, so stays out of reach for those
 who were closer to it before. A babeld that is new has told nothing before, and its destination is new to all others.
 
-So it is replaced where that costs nothing: when all its neighbours are gone; and where nothing else helps: when ways
-are offered to it, and none is taken, for longer than a question and its answer need.
+So it is replaced where that costs nothing: when all its neighbours are gone, or have given us up while this machine
+slept; and where nothing else helps: when ways are offered to it, and none is taken, for longer than a question and its
+answer need.
 """
 
 from __future__ import annotations
@@ -19,12 +20,16 @@ from re6st.core.survey import Survey
 
 ALONE_PAUSE = 10.0
 """Seconds between two times for the first reason: a network that comes and goes is not worth more."""
-PATIENCE = 3.0
+ASLEEP, ASLEEP_HELLOS = 5.0, 16
+"""Seconds, and intervals of hellos, in which we did not look: whoever is silent for as long has no neighbours left."""
+PATIENCE = 2.0
 """Seconds without a way, at least; at most twice as long, so that not all do it at once."""
 SPREAD, SPREAD_LAST = 0.02, 30.0
 """Seconds more for each node of the network, at most, and for all: whoever does it first helps the others too."""
-PAUSE_FIRST, PAUSE_LAST = 20.0, 640.0
-"""Seconds between two times for the second reason. They double while it does not help."""
+PAUSE_FIRST, PAUSE_LAST = 5.0, 640.0
+"""Seconds between two times for the last reason. They double while it does not help."""
+CALM = 60.0
+"""Seconds in which all ways were taken, after which the first pause is enough again."""
 
 
 class Renewal:
@@ -33,17 +38,24 @@ class Renewal:
     def __init__(self, chance: Random) -> None:
         self._chance = chance
         self._met = False
+        self._looked = float("inf")
         self._alone_again = self._starved_again = 0.0
+        self._calm = 0.0
+        """When ways were last offered that were not taken."""
         self._pause = PAUSE_FIRST
         self._since: dict[Prefix, float] = {}
         self._patience = PATIENCE
 
-    def due(self, seen: Survey, now: float) -> str:
-        """Why babeld is to be started anew now; empty where it is not."""
+    def due(self, seen: Survey, now: float, hello: float) -> str:
+        """Why babeld is to be started anew now; empty where it is not. `hello` is its interval in seconds."""
+        slept, self._looked = now - self._looked, now
         if not seen.running:
             self._met = False
             self._since.clear()
             return ""
+        if slept > max(ASLEEP, ASLEEP_HELLOS * hello) and self._met:
+            self._met = False
+            return f"this machine slept for {slept:.0f} s"
         if seen.alone and self._met and now >= self._alone_again:
             self._met = False
             self._alone_again = now + ALONE_PAUSE
@@ -55,7 +67,9 @@ class Renewal:
         if not self._since and seen.starved:
             self._patience = self._draw(seen)
         self._since = {peer: self._since.get(peer, now) for peer in seen.starved}
-        if not self._since and now > self._starved_again + PAUSE_LAST:
+        if self._since:
+            self._calm = now
+        elif now > self._calm + CALM:
             self._pause = PAUSE_FIRST
         late = sorted(peer for peer, since in self._since.items() if now >= since + self._patience)
         if not late or now < self._starved_again:

@@ -12,7 +12,8 @@ import pytest
 
 from re6st import kernel, rtnetlink
 from re6st.kernel import Kernel, KernelError, local_addresses
-from re6st.rtnetlink import InterfaceAddress, Link, NetlinkError
+from re6st.netlink import NetlinkError
+from re6st.rtnetlink import InterfaceAddress, Link
 
 
 def test_own_addresses_are_those_that_others_might_reach(monkeypatch: pytest.MonkeyPatch) -> None:

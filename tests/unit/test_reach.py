@@ -13,8 +13,8 @@ from re6st.address import OwnAddresses
 from re6st.core.prefix import Prefix
 from re6st.core.wire import Endpoint, format_addresses
 from re6st.kernel import Address
+from re6st.netlink import NetlinkError
 from re6st.reach import Reach
-from re6st.rtnetlink import NetlinkError
 from re6st.tunnel import Connected
 from tests.unit.fake_program import until
 

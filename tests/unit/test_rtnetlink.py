@@ -11,7 +11,8 @@ from ipaddress import IPv4Network, IPv6Network, ip_address
 import pytest
 
 from re6st import rtnetlink
-from re6st.rtnetlink import Netlink, NetlinkError, Route
+from re6st.netlink import ATTEMPTS, NetlinkError, read_attributes
+from re6st.rtnetlink import Netlink, Route
 
 
 @pytest.fixture
@@ -83,7 +84,7 @@ def test_a_dump_in_several_packets(monkeypatch: pytest.MonkeyPatch, netlink: Net
 
 
 def test_a_dump_that_was_interrupted_is_begun_again(monkeypatch: pytest.MonkeyPatch, netlink: Netlink) -> None:
-    broken = [message(16, LINK, n, 0x10) + message(3, DONE, n) for n in range(1, rtnetlink.ATTEMPTS + 1)]
+    broken = [message(16, LINK, n, 0x10) + message(3, DONE, n) for n in range(1, ATTEMPTS + 1)]
     fake = talk(monkeypatch, netlink, broken[0], message(16, LINK, 2) + message(3, DONE, 2))
     assert len(netlink.links()) == 1
     assert len(fake.sent) == 2
@@ -102,9 +103,9 @@ def test_lengths_that_are_wrong(monkeypatch: pytest.MonkeyPatch, netlink: Netlin
 
 def test_attributes_end_where_they_are_wrong() -> None:
     good = struct.pack("=HHI", 8, 4, 1500)
-    assert list(rtnetlink._attributes(good + struct.pack("=HH", 3, 9))) == [(4, struct.pack("=I", 1500))]
-    assert list(rtnetlink._attributes(good + struct.pack("=HH", 9, 9))) == [(4, struct.pack("=I", 1500))]
-    assert list(rtnetlink._attributes(b"\x08")) == []
+    assert list(read_attributes(good + struct.pack("=HH", 3, 9))) == [(4, struct.pack("=I", 1500))]
+    assert list(read_attributes(good + struct.pack("=HH", 9, 9))) == [(4, struct.pack("=I", 1500))]
+    assert list(read_attributes(b"\x08")) == []
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,106 @@
+"""Requests to the kernel by netlink(7), and their answers.
+
+The kernel answers while a request is sent (a dump: while it is read), so nothing here waits. It stands alone, since the
+usual library for it (pyroute2) is 9 MB of a process.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import struct
+from collections.abc import Iterator
+
+# linux/netlink.h
+_REQUEST, _ACK, _DUMP, _DUMP_INTERRUPTED = 0x1, 0x4, 0x300, 0x10
+_ERROR, _DONE = 2, 3
+_HEADER = struct.Struct("=IHHII")  # length, type, flags, sequence number, port
+_ATTRIBUTE = struct.Struct("=HH")  # length, type
+_ERRNO = struct.Struct("=i")
+_NESTED = 0x3FFF
+"""Of an attribute's type, without the bits that say nested and byte order."""
+
+BUFFER = 1 << 16
+"""Bytes; a message of a dump has at most 32 KiB."""
+ATTEMPTS = 5
+"""Dumps that are begun again when what they show changed meanwhile."""
+
+
+class NetlinkError(OSError):
+    """The kernel refused a request; `errno` says why."""
+
+
+class NetlinkSocket:
+    """A socket for one of the protocols of netlink, in the network namespace that it is made in.
+
+    Its methods raise NetlinkError, OSError.
+    """
+
+    def __init__(self, protocol: int) -> None:
+        self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, protocol)
+        self._socket.bind((0, 0))
+        self._sequence = 0
+
+    def close(self) -> None:
+        self._socket.close()
+
+    def dump(self, kind: int, body: bytes) -> list[bytes]:
+        """The contents of all that a request of this type brings."""
+        for _ in range(ATTEMPTS):
+            self._send(kind, body, _DUMP)
+            found, interrupted = [], False
+            for _kind, flags, each in self._answers():
+                found.append(each)
+                interrupted |= bool(flags & _DUMP_INTERRUPTED)
+            if not interrupted:
+                return found
+        raise NetlinkError(errno.EAGAIN, "it changed while it was read")
+
+    def request(self, kind: int, body: bytes, flags: int = 0) -> list[tuple[int, bytes]]:
+        """Make a request that is acknowledged; type and content of what comes back besides."""
+        self._send(kind, body, flags | _ACK)
+        return [(answer, each) for answer, _, each in self._answers()]
+
+    def _send(self, kind: int, body: bytes, flags: int) -> None:
+        self._sequence = self._sequence % 0xFFFFFFFF + 1
+        head = _HEADER.pack(_HEADER.size + len(body), kind, flags | _REQUEST, self._sequence, 0)
+        self._socket.sendto(head + body, (0, 0))
+
+    def _answers(self) -> Iterator[tuple[int, int, bytes]]:
+        """Type, flags and content of what comes to our last request, up to its end. Raises NetlinkError."""
+        while True:
+            data = memoryview(self._socket.recv(BUFFER))
+            while len(data) >= _HEADER.size:
+                length, kind, flags, sequence, _ = _HEADER.unpack_from(data)
+                if not _HEADER.size <= length <= len(data):
+                    raise NetlinkError(errno.EBADMSG, os.strerror(errno.EBADMSG))
+                body, data = bytes(data[_HEADER.size : length]), data[_aligned(length) :]
+                if sequence != self._sequence:
+                    continue  # of a request whose answers were not read to the end
+                if kind in (_ERROR, _DONE):
+                    code = -_ERRNO.unpack_from(body)[0] if len(body) >= _ERRNO.size else 0
+                    if code:
+                        raise NetlinkError(code, os.strerror(code))
+                    return
+                yield kind, flags, body
+
+
+def pack_attribute(kind: int, value: bytes) -> bytes:
+    """An attribute as it stands in a message."""
+    length = _ATTRIBUTE.size + len(value)
+    return _ATTRIBUTE.pack(length, kind) + value + bytes(_aligned(length) - length)
+
+
+def read_attributes(data: bytes) -> Iterator[tuple[int, bytes]]:
+    """Type and value of the attributes in a part of a message, up to the first that is cut off."""
+    while len(data) >= _ATTRIBUTE.size:
+        length, kind = _ATTRIBUTE.unpack_from(data)
+        if not _ATTRIBUTE.size <= length <= len(data):
+            return
+        yield kind & _NESTED, data[_ATTRIBUTE.size : length]
+        data = data[_aligned(length) :]
+
+
+def _aligned(length: int) -> int:
+    return (length + 3) & ~3
