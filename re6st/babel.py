@@ -13,7 +13,7 @@ import math
 import os
 import re
 import signal
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field, replace
 from ipaddress import IPv4Network, IPv6Address, IPv6Network
 from pathlib import Path
@@ -53,8 +53,8 @@ COMMAND_TIME = 3.0
 TAKE_OVER = 5.0
 """Seconds, and three update intervals, that a new one has at most to learn all routes."""
 SETTLED = 2.0
-"""Seconds for which it must know as many as the last one."""
-SETTLE = 0.1
+"""Seconds for which it must know a way before the last one's is removed."""
+SETTLE, STEP = 0.1, 0.5
 
 _DEFAULT_WORDS = frozenset(
     ("max-rtt-penalty", "rtt-min", "rtt-max", "rtt-decay", "rxcost", "faraway", "channel", "enable-timestamps")
@@ -147,14 +147,18 @@ def command_line(program: str, run: Path, state: Path, log_file: Path | None, ex
     ]
 
 
+Way = tuple[IPv6Network, IPv6Network]
+"""Where a route leads to, and for packets from where."""
+
+
 class Babel:
     """A babeld that is kept running. `table` is what it knows now; `changed` is called after each change of it.
 
     One that is to have other settings, or dies, leaves its routes in the kernel, and traffic goes on over them while
     the next one learns. That has a `priority` of its own, since it would take a route that is there already for its
-    own, wherever it leads; theirs is preferred, until they are removed. `followed` is set when a babeld took over from
-    another, which knew `left` routes. One that an earlier daemon left running, `found`, is gone on with where it has
-    these settings; `priorities` are those of the routes that are in the kernel already.
+    own, wherever it leads; theirs are preferred, until one after the other is removed. `followed` is set when a babeld
+    took over from another, which knew `left` routes. One that an earlier daemon left running, `found`, is gone on with
+    where it has these settings; `priorities` are those of the routes that are in the kernel already.
     """
 
     def __init__(
@@ -197,6 +201,24 @@ class Babel:
                     await asyncio.sleep(SETTLE)
                     settled = settled + SETTLE if self.usable >= count else 0.0
 
+    async def take_over(self) -> AsyncIterator[frozenset[Way]]:
+        """The ways that it has had for a while, as they come, until those are as many as the last one left.
+
+        Not at once: the first that it hears of one may lead back to us, by what the last one had said.
+        """
+        clock = asyncio.get_running_loop().time
+        since: dict[Way, float] = {}
+        told: set[Way] = set()
+        end = clock() + TAKE_OVER + 3 * self.settings.update
+        while len(told) < self.left and clock() < end:
+            await asyncio.sleep(STEP)
+            now = clock()
+            ways = ((route.destination, route.source) for route in self.table.routes.values() if route.usable)
+            since = {way: since.get(way, now) for way in ways}
+            if taken := {way for way, began in since.items() if now - began >= SETTLED} - told:
+                told |= taken
+                yield frozenset(taken)
+
     async def run(self) -> None:
         """Start it, read its table, start it again when it ends, until cancelled; then stop it in good order."""
         await keep_running(PROGRAM, self._once, self._output)
@@ -225,12 +247,12 @@ class Babel:
                 log.warning("babeld does not take its new settings (%s)", error or type(error).__name__)
         await self.renew("new settings")
 
-    async def renew(self, reason: str) -> None:
-        """Start it anew: it forgets all that it knew (core/renewal.py)."""
+    async def renew(self, reason: str, *, stale: bool = False) -> None:
+        """Start it anew: it forgets all that it knew (core/renewal.py). Routes that are not `stale` serve meanwhile."""
         if self._child is not None:
             self._replaced = reason
-            # In good order it would take its routes out of the kernel.
-            await self._child.stop(grace=0)
+            # In good order it takes its routes out of the kernel.
+            await (self._child.stop() if stale else self._child.stop(grace=0))
 
     def _more(self, settings: Settings) -> Settings:
         """With the interfaces that it knows already: one that is not there any more does no harm."""

@@ -11,7 +11,7 @@ import errno
 import logging
 import re
 import socket
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Set
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
@@ -46,6 +46,7 @@ log = logging.getLogger(__name__)
 
 Address = rtnetlink.Address
 Network = rtnetlink.Network
+_ANY = IPv6Network("::/0")
 
 
 class KernelError(Exception):
@@ -120,12 +121,13 @@ class Kernel:
             with suppress(NetlinkError):
                 self._netlink.set_link(index, up=False)
 
-    async def interrupt(self, name: str, is_used: Callable[[], bool]) -> None:
+    async def interrupt(self, name: str, is_used: Callable[[], bool], look: Callable[[], None]) -> None:
         """Take an interface down until babeld, which `is_used` asks, has seen it; then bring it up as it was.
 
         When an interface goes down, babeld 1.12.1 may want to ask one of the neighbours behind it for another way. With
         authentication it needs a link-local address for that, and where there is none it tries again at once until the
-        neighbour is forgotten: so for seconds, or minutes, it writes a million lines a second into its log.
+        neighbour is forgotten: so for seconds, or minutes, it writes a million lines a second into its log. It hears of
+        nothing then, not of an interface that is up again either, unless it is told to `look`.
         """
         index = self._index(name)
         if index is None:
@@ -135,6 +137,7 @@ class Kernel:
             known = self._netlink.addresses(socket.AF_INET6)
             had = [each for each in known if each.index == index and each.address.is_link_local]
         await self.set_down(name)
+        look()
         try:
             with suppress(TimeoutError):
                 async with asyncio.timeout(NOTICE):
@@ -146,6 +149,7 @@ class Kernel:
                 self._netlink.set_link(index, up=True)
                 for each in had:
                     self._netlink.put_address(each.address, each.length, index, IFA_F_NODAD)
+            look()
 
     async def delete_link(self, name: str) -> None:
         index = self._index(name)
@@ -329,13 +333,19 @@ class Kernel:
         if isinstance(host, IPv4Address) and isinstance(gateway, IPv4Address):
             self._routes.append((host, gateway))
 
-    async def sweep(self, presences: Iterable[Presence], priority: int) -> int:
-        """Remove the routes in our networks that a babeld left which used another priority; returns how many."""
+    async def sweep(
+        self, presences: Iterable[Presence], priority: int, only: Set[tuple[Network, Network]] | None = None
+    ) -> int:
+        """Remove the routes in our networks that a babeld left which used another priority; returns how many.
+
+        `only` those to some destinations, for packets from some sources.
+        """
         count = 0
         for presence in presences:
             for route in self._netlink.routes(_family(presence.network), protocol=RTPROT_BABEL):
                 stale = route.priority != priority and _is_ours(route, presence)
-                count += stale and self._delete(route)
+                meant = only is None or (route.destination, route.source or _ANY) in only
+                count += stale and meant and self._delete(route)
         return count
 
     # -- within --

@@ -45,6 +45,7 @@ from re6st.peers import NodeCrypto, Peers, control_socket
 from re6st.plan import Config, Plan
 from re6st.reach import Reach
 from re6st.registry_calls import CountedClient
+from re6st.retransmits import LossWatch
 from re6st.rundir import RunDirectory
 from re6st.takeover import Found
 from re6st.tasks import Tasks, end, unless
@@ -197,7 +198,8 @@ class Node:
         self._answers = Answers(self._mesh, self._updates, self._own, self._peers.sessions, self._event, self._remember)
         self._tunnels = Tunnels(plan, self._kernel, self._mute, self._tasks, self._event, self._connected, self._found)
         self._tunnels.is_used = lambda interface: self._babel.table.is_up(interface)
-        self._tunnels.came_back = lambda: self._babel.look()
+        self._tunnels.look = lambda: self._babel.look()
+        self._losses = LossWatch(self._tunnels, lambda peers: self._event(mesh.TunnelsLossy(peers)))
         self._reach = Reach(
             self._own,
             self._kernel.uplinks,
@@ -270,6 +272,7 @@ class Node:
             self._tasks.start(self._sweep_routes(), "routes left over"),
             self._tasks.start(self._reach.run(), "reach"),
             self._tasks.start(self._control.run(), "control socket"),
+            self._tasks.start(self._losses.run(), "retransmissions"),
         ]
         if self._found.pids:
             self._loops.append(self._tasks.start(self._catch_up(), "what was left running"))
@@ -394,8 +397,8 @@ class Node:
         while True:
             self._carry_out(self._mesh.tick(time.monotonic()))
             self._peers.tick()
-            if reason := self._renewal.due(self._mesh.survey, time.monotonic(), self._plan.babel_hello):
-                await self._babel.renew(reason)
+            if start := self._renewal.due(self._mesh.survey, time.monotonic(), self._plan.babel_hello):
+                await self._babel.renew(start.reason, stale=start.stale)
             self._news.tick(time.monotonic())
             self._ticked = time.monotonic()
             await asyncio.sleep(TICK / 4 if self._mesh.draining else TICK)
@@ -420,9 +423,13 @@ class Node:
         while True:
             await self._babel.followed.wait()
             self._babel.followed.clear()
-            await self._babel.settle(self._babel.left)
+            count = 0
+            async for ways in self._babel.take_over():
+                if self._babel.followed.is_set():
+                    break
+                count += await self._kernel.sweep(self._plan.presences, self._babel.priority, ways)
             if self._babel.ready.is_set() and not self._babel.followed.is_set():
-                count = await self._kernel.sweep({*self._plan.presences, *self._former}, self._babel.priority)
+                count += await self._kernel.sweep({*self._plan.presences, *self._former}, self._babel.priority)
                 log.info("babeld took over; %s routes that the last one left are removed", count)
 
     async def _catch_up(self) -> None:
@@ -476,6 +483,12 @@ class Node:
                     log.info("draining the tunnel from %s", peer)
                     self._tunnels.drain(hop.interface, hop.address)
                 case mesh.UndrainClient(peer, hop):
+                    self._tunnels.undrain(hop.interface, hop.address)
+                case mesh.AvoidLink(peer, hop):
+                    log.info("packets get lost on the link with %s: other ways are preferred", peer)
+                    self._tunnels.drain(hop.interface, hop.address)
+                case mesh.TrustLink(peer, hop):
+                    log.info("the link with %s is used as any other again", peer)
                     self._tunnels.undrain(hop.interface, hop.address)
                 case mesh.AskAddress(peer):
                     self._peers.send(peer, Code.ADDRESS)

@@ -94,8 +94,8 @@ class Tunnels:
         self._found = found
         self.is_used: Callable[[str], bool] = lambda _: False
         """Whether babel uses an interface."""
-        self.came_back: Callable[[], None] = lambda: None
-        """Called when an interface that babel saw down is up again."""
+        self.look: Callable[[], None] = lambda: None
+        """Has babel look at its interfaces."""
         self._records = Records(plan.config.run)
 
     def __contains__(self, peer: Prefix) -> bool:
@@ -327,10 +327,7 @@ class Tunnels:
 
     async def _interrupt(self, interface: str) -> None:
         """Tell babel that nobody is behind an interface any more."""
-        try:
-            await self._kernel.interrupt(interface, lambda: self.is_used(interface))
-        finally:
-            self.came_back()
+        await self._kernel.interrupt(interface, lambda: self.is_used(interface), self.look)
 
     async def _serving_now(self, interface: str, mtu: int) -> None:
         await self._kernel.set_up(interface, mtu)

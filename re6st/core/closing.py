@@ -27,6 +27,8 @@ REST_FIRST, REST_LAST = 300.0, 3600.0
 """Seconds that a tunnel which is needed is not drained again: tunnel_refresh if that is less; then twice as long."""
 DEAD_TIME = 12.0
 """Seconds without a babel neighbour after which a tunnel that had one is given up."""
+UNHEARD_TIME = 600.0
+"""The same where the peer is heard, and does not hear us."""
 MOVED_TIME = 2.0
 """The same where the peer has just told us another address, or we slept."""
 LAN_TIME = 10.0
@@ -66,8 +68,11 @@ class Closing:
         used = self._state.survey.carried_by(tunnel.interface)
         return [self._keep(tunnel, now) if used else self._close(tunnel, "replaced", now)]
 
-    def give_up(self, now: float) -> list[Action]:
-        """Close tunnels that are doubled by the peer's own one, or that babel sees nobody through."""
+    def give_up(self, avoided: Set[Prefix], now: float) -> list[Action]:
+        """Close tunnels that are doubled by the peer's own one, or that babel sees nobody through.
+
+        Not those that are `avoided`, nor soon those that the peer avoids: they wait for better days.
+        """
         actions: list[Action] = []
         for tunnel in list(self._state.tunnels.values()):
             if tunnel.phase in (Phase.CLOSING, Phase.OPENING):
@@ -76,7 +81,11 @@ class Closing:
                 tunnel.alive = now
             elif tunnel.interface in self._state.survey.alive:
                 tunnel.alive, tunnel.met = now, True
+            elif tunnel.peer in avoided:
+                tunnel.alive = now
             patience = DEAD_TIME if tunnel.met else self._state.settings.meeting_time
+            if tunnel.met and tunnel.interface in self._state.survey.unheard:
+                patience = UNHEARD_TIME
             if tunnel.met and now - tunnel.doubted < DEAD_TIME:
                 patience = MOVED_TIME
             if tunnel.peer in self._state.clients and self._state.settings.own < tunnel.peer:

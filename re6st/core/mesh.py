@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from random import Random
 
+from re6st.core.avoiding import Avoiding
 from re6st.core.babel_lines import INFINITY
 from re6st.core.closing import Closing
 from re6st.core.leaving import Leavers
@@ -24,6 +25,7 @@ from re6st.core.mesh_events import (
     AskAddress,
     AskBootstrap,
     AskClose,
+    AvoidLink,
     BootstrapAnswered,
     ClientDown,
     ClientUp,
@@ -39,7 +41,9 @@ from re6st.core.mesh_events import (
     Settings,
     SettingsChanged,
     Surveyed,
+    TrustLink,
     TunnelDown,
+    TunnelsLossy,
     TunnelsOutdated,
     TunnelUp,
     UndrainClient,
@@ -59,6 +63,7 @@ __all__ = [
     "AskAddress",
     "AskBootstrap",
     "AskClose",
+    "AvoidLink",
     "BootstrapAnswered",
     "ClientDown",
     "ClientUp",
@@ -76,9 +81,11 @@ __all__ = [
     "Settings",
     "SettingsChanged",
     "Surveyed",
+    "TrustLink",
     "Tunnel",
     "TunnelDown",
     "TunnelUp",
+    "TunnelsLossy",
     "TunnelsOutdated",
     "UndrainClient",
     "UndrainTunnel",
@@ -109,6 +116,7 @@ class Mesh:
         self._opening = Opening(self._state, known, rng)
         self._closing = Closing(self._state, rng)
         self._leavers = Leavers()
+        self._avoiding = Avoiding(self._state, rng)
         self._resumed = float("-inf")
         """When we went on with an earlier run, while babel's first word is awaited."""
         self._ticked = float("inf")
@@ -140,9 +148,16 @@ class Mesh:
         return self._state.connected
 
     @property
+    def avoided(self) -> frozenset[Prefix]:
+        """Peers on whose links packets get lost, so that other ways are used."""
+        return self._avoiding.peers
+
+    @property
     def draining(self) -> bool:
         """Whether routes are moving away from a tunnel of ours: then moments count."""
-        return any(tunnel.phase is Phase.DRAINING for tunnel in self._state.tunnels.values())
+        return self._avoiding.leaving(self._ticked) or any(
+            tunnel.phase is Phase.DRAINING for tunnel in self._state.tunnels.values()
+        )
 
     @property
     def limit(self) -> int:
@@ -202,6 +217,8 @@ class Mesh:
                 return [*self._closing.respect_borders(now), *self.tick(now)]
             case TunnelsOutdated(peers):
                 self._closing.outdated(peers, now)
+            case TunnelsLossy(peers):
+                state.lossy = peers
             case UplinkUp():
                 self._opening.uplink_up(now)
         return self.tick(now)
@@ -216,8 +233,9 @@ class Mesh:
         self._opening.forgive()
         self._closing.watch(now)
         actions: list[Action] = []
-        actions += self._closing.give_up(now)
+        actions += self._closing.give_up(self._avoiding.peers, now)
         actions += self._closing.advance(now)
+        actions += self._avoiding.advance(now)
         actions += self._leavers.advance(self._state.survey, self._state.settings, now)
         actions += self._opening.reach_out(now)
         actions += self._opening.recover(now)

@@ -130,6 +130,13 @@ class TunnelsOutdated:
 
 
 @dataclass(frozen=True, slots=True)
+class TunnelsLossy:
+    """TCP has to send much again on the tunnels with these peers, ours or theirs, and on no others."""
+
+    peers: frozenset[Prefix]
+
+
+@dataclass(frozen=True, slots=True)
 class UplinkUp:
     """A link or an address of this machine came, or came back: what failed may work now."""
 
@@ -147,6 +154,7 @@ Event = (
     | CloseAllowed
     | SettingsChanged
     | TunnelsOutdated
+    | TunnelsLossy
     | UplinkUp
 )
 
@@ -194,6 +202,22 @@ class UndrainClient:
 
 
 @dataclass(frozen=True, slots=True)
+class AvoidLink:
+    """Packets get lost on the link with a neighbour, at this next hop: have babel use other ways."""
+
+    peer: Prefix
+    hop: NextHop
+
+
+@dataclass(frozen=True, slots=True)
+class TrustLink:
+    """Use it as any other again."""
+
+    peer: Prefix
+    hop: NextHop
+
+
+@dataclass(frozen=True, slots=True)
 class AskAddress:
     peer: Prefix
 
@@ -229,6 +253,8 @@ Action = (
     | UndrainTunnel
     | DrainClient
     | UndrainClient
+    | AvoidLink
+    | TrustLink
     | AskAddress
     | AskBootstrap
     | AskClose

@@ -75,6 +75,8 @@ class State:
     tunnels: dict[Prefix, Tunnel] = field(default_factory=dict)
     clients: dict[Prefix, int] = field(default_factory=dict)
     """Peers connected to our servers, with the number of their tunnels."""
+    lossy: frozenset[Prefix] = frozenset()
+    """Peers whose tunnels have to send much again."""
     refreshed: float = 0.0
     """When a tunnel was last opened, or chosen to be replaced."""
 

@@ -13,6 +13,7 @@ answer need.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from random import Random
 
 from re6st.core.prefix import Prefix
@@ -32,6 +33,14 @@ CALM = 60.0
 """Seconds in which all ways were taken, after which the first pause is enough again."""
 
 
+@dataclass(frozen=True, slots=True)
+class Start:
+    """babeld is to be started anew. `stale`: the routes that it leaves lead nowhere any more."""
+
+    reason: str
+    stale: bool = False
+
+
 class Renewal:
     """Looks at one survey after the other. Times are monotonic."""
 
@@ -46,24 +55,24 @@ class Renewal:
         self._since: dict[Prefix, float] = {}
         self._patience = PATIENCE
 
-    def due(self, seen: Survey, now: float, hello: float) -> str:
-        """Why babeld is to be started anew now; empty where it is not. `hello` is its interval in seconds."""
+    def due(self, seen: Survey, now: float, hello: float) -> Start | None:
+        """Whether babeld is to be started anew now. `hello` is its interval in seconds."""
         slept, self._looked = now - self._looked, now
         if not seen.running:
             self._met = False
             self._since.clear()
-            return ""
+            return None
         if slept > max(ASLEEP, ASLEEP_HELLOS * hello) and self._met:
             self._met = False
-            return f"this machine slept for {slept:.0f} s"
+            return Start(f"this machine slept for {slept:.0f} s", stale=True)
         if seen.alone and self._met and now >= self._alone_again:
             self._met = False
             self._alone_again = now + ALONE_PAUSE
-            return "all its neighbours are gone"
+            return Start("all its neighbours are gone")
         self._met = self._met or not seen.alone
         return self._starving(seen, now)
 
-    def _starving(self, seen: Survey, now: float) -> str:
+    def _starving(self, seen: Survey, now: float) -> Start | None:
         if not self._since and seen.starved:
             self._patience = self._draw(seen)
         self._since = {peer: self._since.get(peer, now) for peer in seen.starved}
@@ -73,11 +82,12 @@ class Renewal:
             self._pause = PAUSE_FIRST
         late = sorted(peer for peer, since in self._since.items() if now >= since + self._patience)
         if not late or now < self._starved_again:
-            return ""
+            return None
         self._starved_again = now + self._pause
         self._pause = min(2 * self._pause, PAUSE_LAST)
         self._patience = self._draw(seen)
-        return f"it takes none of the ways that lead to {late[0]}" + (f" and {len(late) - 1} more" if late[1:] else "")
+        more = f" and {len(late) - 1} more" if late[1:] else ""
+        return Start(f"it takes none of the ways that lead to {late[0]}{more}")
 
     def _draw(self, seen: Survey) -> float:
         return self._chance.uniform(PATIENCE, 2 * PATIENCE + min(SPREAD * len(seen.peers), SPREAD_LAST))

@@ -13,7 +13,11 @@ from dataclasses import dataclass, field
 from ipaddress import IPv6Network
 
 from re6st.core.babel_lines import DRAINED, INFINITY, NOMINAL, NextHop, Route, Table
+from re6st.core.lossy import is_patchy
 from re6st.core.prefix import Prefix, prefix_of
+
+HEARD_OF_LATE = 0xF000
+"""One of the last four hellos."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +52,10 @@ class Survey:
     """Babel's cost of the link on each of them: 96, more for hellos that are missed and for round trips."""
     losses: Mapping[str, float] = field(default_factory=dict)
     """How often, by the hellos that got through both ways, a packet is sent there until it arrives (ETX)."""
+    unheard: frozenset[str] = frozenset()
+    """Interfaces on which we hear a neighbour who does not hear us: it avoids the link."""
+    patchy: frozenset[NextHop] = frozenset()
+    """Neighbours whose hellos are missed, now and again."""
     starved: frozenset[Prefix] = frozenset()
     """Destinations that neighbours offer ways to, of which babel takes none."""
     alone: bool = True
@@ -111,6 +119,10 @@ def survey(table: Table, network: IPv6Network, own: Prefix) -> Survey:
         alive=frozenset(n.interface for n in links),
         costs={n.interface: n.cost for n in links},
         losses={n.interface: n.rxcost * n.txcost / NOMINAL**2 for n in links},
+        unheard=frozenset(
+            n.interface for n in table.neighbours.values() if n.txcost >= INFINITY and n.reach & HEARD_OF_LATE
+        ),
+        patchy=frozenset(n.key for n in links if is_patchy(n.reach)),
         starved=frozenset(ways.keys() - used.keys()),
         alone=not table.neighbours,
     )

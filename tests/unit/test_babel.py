@@ -337,6 +337,57 @@ def test_it_can_be_started_anew_to_forget_all(
     assert "babeld ended" not in caplog.text
 
 
+def test_what_the_last_one_left_is_given_up_way_by_way_once_the_new_one_has_had_it_for_a_while(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("re6st.babel.STEP", 0.01)
+    monkeypatch.setattr("re6st.babel.SETTLED", 0.1)
+    monkeypatch.setattr("re6st.babel.TAKE_OVER", 1.0)
+    shaky = ROUTE.replace("9410", "9411").replace("2001:db8:42:b::", "2001:db8:42:c::")
+    lost = shaky.replace("metric 96", "metric 65535").replace("add", "change")
+
+    async def watch(kept: Babel, _programs: FakePrograms) -> None:
+        await kept.ready.wait()
+        await until(lambda: len(kept.table.routes) == 2)
+        kept.left = 2
+        kept.settings = replace(PLAIN, update=0.0)
+        clock = asyncio.get_running_loop().time
+        began = clock()
+        told = []
+        async for ways in kept.take_over():
+            told.append((sorted(str(destination) for destination, _ in ways), clock() - began))
+        assert [ways for ways, _ in told] == [["2001:db8:42:b::/64"]]
+        assert told[0][1] >= 0.1
+        assert clock() - began >= 1, "the other one is waited for"
+        kept.left = 1
+        assert [way async for way in kept.take_over()]
+        assert clock() - began < 10
+
+    live(monkeypatch, tmp_path, [played(shaky, lost)], watch)
+
+
+def test_one_whose_routes_lead_nowhere_any_more_ends_in_good_order(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    stopped = []
+
+    async def watch(kept: Babel, programs: FakePrograms) -> None:
+        await kept.ready.wait()
+        assert kept._child is not None
+        stop = kept._child.stop
+
+        async def noted(grace: float = 5.0) -> None:
+            stopped.append(grace)
+            await stop(grace)
+
+        monkeypatch.setattr(kept._child, "stop", noted)
+        await kept.renew("this machine slept", stale=True)
+        await until(lambda: len(programs.started) == 2 and kept.ready.is_set())
+
+    live(monkeypatch, tmp_path, [played(), played()], watch)
+    assert stopped[0] > 0
+
+
 def resumed(
     monkeypatch: pytest.MonkeyPatch, run: Path, text: str, watch: Callable[[Babel, FakePrograms], None]
 ) -> None:

@@ -6,7 +6,7 @@ from itertools import pairwise
 from random import Random
 
 from re6st.core.prefix import Prefix
-from re6st.core.renewal import ALONE_PAUSE, ASLEEP, PATIENCE, PAUSE_FIRST, PAUSE_LAST, SPREAD, Renewal
+from re6st.core.renewal import ALONE_PAUSE, ASLEEP, PATIENCE, PAUSE_FIRST, PAUSE_LAST, SPREAD, Renewal, Start
 from re6st.core.survey import Survey
 
 B, C = Prefix(2, 16), Prefix(3, 16)
@@ -29,7 +29,7 @@ def test_who_never_had_a_neighbour_has_nothing_to_forget() -> None:
 def test_it_is_due_once_when_all_neighbours_are_gone() -> None:
     renewal = Renewal(Random(1))
     assert not renewal.due(MET, 100, HELLO)
-    assert "neighbours are gone" in renewal.due(ALONE, 101, HELLO)
+    assert renewal.due(ALONE, 101, HELLO) == Start("all its neighbours are gone")
     assert not times(renewal, AWAY, 101, 103)
     assert not times(renewal, ALONE, 103, 200)
 
@@ -98,7 +98,7 @@ def test_who_lacks_another_way_soon_after_is_helped_as_well() -> None:
 def test_a_machine_that_slept_has_been_given_up_by_its_neighbours() -> None:
     renewal = Renewal(Random(1))
     assert not times(renewal, MET, 100, 110)
-    assert renewal.due(MET, 109 + ASLEEP + 15, HELLO) == "this machine slept for 20 s"
+    assert renewal.due(MET, 109 + ASLEEP + 15, HELLO) == Start("this machine slept for 20 s", stale=True)
     assert not times(renewal, AWAY, 129, 131)
     assert not times(renewal, MET, 131, 200)
 
@@ -112,5 +112,5 @@ def test_rare_hellos_give_a_machine_more_time() -> None:
 def test_it_says_which_and_how_many() -> None:
     renewal = Renewal(Random(1))
     both = Survey(alone=False, starved=frozenset({B, C}))
-    (said,) = {text for now in range(10) if (text := renewal.due(both, 100.0 + now, HELLO))}
+    (said,) = {start.reason for now in range(8) if (start := renewal.due(both, 100.0 + now, HELLO))}
     assert said == "it takes none of the ways that lead to 2/16 and 1 more"

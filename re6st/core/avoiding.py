@@ -1,0 +1,138 @@
+"""Links on which packets get lost, of our tunnels and of our servers' clients: they rest, so that others are used.
+
+Babel no longer hears such a neighbour, who notices by what we say that we hear: so the routes leave the link at both
+ends. The tunnel stays, and is used again at once where somebody has no other way.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Set
+from dataclasses import dataclass
+from random import Random
+
+from re6st.core.babel_lines import NextHop
+from re6st.core.mesh_events import Action, AvoidLink, TrustLink
+from re6st.core.mesh_state import State
+from re6st.core.prefix import Prefix
+
+SPACING = 3.0
+"""Seconds between two links that we begin to avoid: what the first brings about is seen then."""
+TIME_FIRST, TIME_LAST = 60.0, 3600.0
+"""Seconds that one is avoided: at most twice as long, and twice as long each time."""
+RECENT = 15.0
+"""Seconds since it was last seen to be lossy, within which it is not tried again."""
+FORGETS = 20.0
+"""Seconds after which babel's history of hellos has nothing any more of those that we dropped."""
+
+
+@dataclass(slots=True)
+class _Link:
+    """One that is avoided, or was. Times are monotonic."""
+
+    hop: NextHop
+    since: float
+    until: float
+    """Until when it is avoided, or after that until when it is not to be again."""
+    seen: float
+    """When it was last lossy."""
+    times: int = 1
+    avoided: bool = True
+    broken: bool = False
+    """Its tunnel ended meanwhile: the next one leads the same way."""
+
+
+class Avoiding:
+    """Decides which links to avoid, by what the `state` says of losses."""
+
+    def __init__(self, state: State, rng: Random) -> None:
+        self._state = state
+        self._rng = rng
+        self._links: dict[Prefix, _Link] = {}
+
+    @property
+    def peers(self) -> frozenset[Prefix]:
+        """Those whose links are avoided now."""
+        return frozenset(peer for peer, link in self._links.items() if link.avoided)
+
+    def leaving(self, now: float) -> bool:
+        """Whether routes are leaving a link: then moments count."""
+        return any(
+            link.avoided and now - link.since <= self._state.settings.drain_time for link in self._links.values()
+        )
+
+    def advance(self, now: float) -> list[Action]:
+        """End what is to end, and begin with one more link if there is one."""
+        if not self._state.survey.running:
+            return []
+        held = self._state.tunnels.keys() | self._state.clients.keys()
+        return self._trust(held, now) + self._avoid(held, now)
+
+    def _trust(self, held: Set[Prefix], now: float) -> list[Action]:
+        actions: list[Action] = []
+        for peer, link in list(self._links.items()):
+            if not link.avoided:
+                if now > link.until + TIME_LAST:
+                    del self._links[peer]
+                continue
+            if peer in self._state.lossy:
+                link.seen = now
+            if peer not in held:
+                link.broken = True
+            elif self._is_needed(peer, link, now):
+                link.until = now + self._time(link.times)
+            elif now < link.until:
+                continue
+            elif now - link.seen < RECENT:
+                link.times += 1
+                link.until = now + self._time(link.times)
+                continue
+            else:
+                link.until = now + FORGETS
+            link.avoided = False
+            actions.append(TrustLink(peer, link.hop))
+        return actions
+
+    def _is_needed(self, peer: Prefix, link: _Link, now: float) -> bool:
+        """Whether somebody has no other way: seen before babel takes the link for lost, or by the peer itself.
+
+        Who is reached by other ways brings all along whom the link leads to.
+        """
+        if now - link.since < self._state.settings.drain_time:
+            return False
+        links = self._state.survey.neighbours.get(peer, ())
+        return peer not in self._state.survey.peers or any(each.hop == link.hop and each.carried for each in links)
+
+    def _avoid(self, held: Set[Prefix], now: float) -> list[Action]:
+        bad = {peer: hop for peer, hop in self._lossy(now).items() if peer in held}
+        if not bad or not self._state.settings.drains:
+            return []
+        # Where most are bad it is our own uplink's doing, and none of the others is better.
+        if 2 * len(bad.keys() | self.peers) > len(held):
+            return []
+        if any(link.avoided and now - link.since < SPACING for link in self._links.values()):
+            return []
+        for peer, hop in bad.items():
+            known = self._links.get(peer)
+            if known is not None and known.broken and now < known.until:
+                self._links[peer] = _Link(hop, now, known.until, now, known.times)
+            elif known is None or now >= known.until:
+                times = known.times + 1 if known else 1
+                self._links[peer] = _Link(hop, now, now + self._time(times), now, times)
+            else:
+                continue
+            return [AvoidLink(peer, hop)]
+        return []
+
+    def _time(self, times: int) -> float:
+        return min(TIME_FIRST * 2.0 ** (times - 1), TIME_LAST) * self._rng.uniform(1, 2)
+
+    def _lossy(self, now: float) -> dict[Prefix, NextHop]:
+        """Neighbours on whose link packets get lost now, or did on the one before, as far as we do not avoid it yet."""
+        state, found = self._state, dict[Prefix, NextHop]()
+        broken = {peer for peer, link in self._links.items() if link.broken and now < link.until}
+        for peer, links in state.survey.neighbours.items():
+            hops = [link.hop for link in links if link.hop.interface not in state.settings.lan]
+            lossy = [hop for hop in hops if peer in state.lossy | broken or hop in state.survey.patchy]
+            if lossy and not (peer in self._links and self._links[peer].avoided):
+                found[peer] = lossy[0]
+        return found

@@ -1,0 +1,104 @@
+"""Whether packets get lost on a tunnel, by what TCP sent again and by the hellos that were missed."""
+
+from __future__ import annotations
+
+from random import Random
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from re6st.core.lossy import AGAIN_LEAST, LONGEST, SHORTEST, Retransmissions, Sent, is_patchy
+from re6st.core.prefix import Prefix
+
+P, Q = Prefix(1, 16), Prefix(2, 16)
+NOTHING: frozenset[Prefix] = frozenset()
+
+
+def played(share: float, *, seconds: float = 5.0, per_second: int = 50, silent: float = 0.02) -> frozenset[Prefix]:
+    """What is said of a connection on which this share of all segments are sent again."""
+    seen, chance, segments, again = Retransmissions(), Random(1), 1000, 10
+    for step in range(int(seconds * 4)):
+        for _ in range(per_second // 4):
+            segments += 1
+            while chance.random() < share:
+                segments, again = segments + 1, again + 1
+        seen.note({P: Sent(segments, again, silent)}, 100 + step / 4)
+    return seen.lossy
+
+
+@pytest.mark.parametrize("share", [0.0, 0.01, 0.05, 0.1])
+def test_a_way_as_others(share: float) -> None:
+    assert played(share) == NOTHING
+
+
+@pytest.mark.parametrize("per_second", [8, 50, 1000])
+def test_a_way_that_loses_every_third_packet(per_second: int) -> None:
+    assert played(0.3, per_second=per_second) == {P}
+
+
+def test_it_is_seen_after_a_second_where_there_is_traffic() -> None:
+    seen = Retransmissions()
+    for step in range(12):
+        seen.note({P: Sent(12 * step, 0, 0)}, step / 4)
+    for step in range(12, 13 + int(4 * SHORTEST)):
+        seen.note({P: Sent(12 * step, 4 * (step - 12), 0)}, step / 4)
+    assert seen.lossy == {P}
+
+
+def test_a_way_that_is_cut_is_another_matter() -> None:
+    assert played(0.9, per_second=4, silent=2.0) == NOTHING
+
+
+def test_it_is_forgotten_when_it_is_over() -> None:
+    seen = Retransmissions()
+    seen.note({P: Sent(100, 0, 0)}, 1)
+    seen.note({P: Sent(120, 10, 0)}, 2)
+    assert seen.lossy == {P}
+    for second in range(3, 4 + int(LONGEST)):
+        seen.note({P: Sent(120 + second, 10, 0)}, second)
+    assert seen.lossy == NOTHING
+
+
+def test_each_connection_counts_for_itself_and_a_new_one_from_its_beginning() -> None:
+    seen = Retransmissions()
+    seen.note({P: Sent(100, 0, 0), Q: Sent(500, 50, 0)}, 1)
+    seen.note({P: Sent(110, 0, 0), Q: Sent(20, 5, 0)}, 2)
+    assert seen.lossy == NOTHING
+    seen.note({P: Sent(120, 0, 0), Q: Sent(40, 5 + AGAIN_LEAST, 0)}, 3)
+    assert seen.lossy == {Q}
+    seen.note({P: Sent(130, 0, 0)}, 3.5)
+    assert seen.lossy == NOTHING
+
+
+@pytest.mark.parametrize(
+    "reach",
+    [
+        *(0xFFFF, 0x7FFF, 0xF7FF, 0x0FFF, 0x003F, 0x0000),
+        *(0x8000, 0xFF00, 0xA800),  # has just come
+        0b1111_0000_0111_1111,  # was away for a moment
+        0b1101_1011_1111_1111,
+    ],
+)
+def test_histories_that_say_nothing(reach: int) -> None:
+    assert not is_patchy(reach)
+
+
+@pytest.mark.parametrize("reach", [0b1011_0111_0101_1111, 0b0110_1101_1110_1111, 0b1010_1010_1010_1010])
+def test_histories_with_holes(reach: int) -> None:
+    assert is_patchy(reach)
+
+
+@given(st.integers(0, 0xFFFF), st.integers(0, 0xFFFF))
+def test_only_the_last_sixteen_count(reach: int, older: int) -> None:
+    assert is_patchy(reach) == is_patchy(older << 16 | reach)
+
+
+def test_thirty_percent_are_seen_soon_and_two_are_not() -> None:
+    def share(loss: float) -> float:
+        chance = Random(1)
+        histories = [sum((chance.random() >= loss) << bit for bit in range(16)) for _ in range(2000)]
+        return sum(map(is_patchy, histories)) / 2000
+
+    assert share(0.3) > 0.4
+    assert share(0.02) < 0.001
