@@ -50,6 +50,8 @@ LATE_FIRST, LATE_PER_LINE, LATE_LAST = 1.0, 0.005, 20.0
 CONNECTIONS = 5
 """To one babeld, which hangs up on a slow reader; then it is started again."""
 COMMAND_TIME = 3.0
+DEAF_TIME = 1.0
+"""Seconds that a greeting may take: neighbours take it for lost after ten hellos."""
 TAKE_OVER = 5.0
 """Seconds, and three update intervals, that a new one has at most to learn all routes."""
 SETTLED = 2.0
@@ -174,6 +176,8 @@ class Babel:
         self.table = Table()
         self.ready = asyncio.Event()
         """Set while babeld runs and has told its table."""
+        self.doubted = asyncio.Event()
+        """To be set when it may have become deaf."""
         self.followed = asyncio.Event()
         self.left = len(priorities)
         self.priority = max((*priorities, PRIORITY - 1)) + 1
@@ -272,13 +276,31 @@ class Babel:
         if any(command.startswith("key ") for command in commands):
             log.info("babeld signs with another key now")
 
-    def look(self) -> None:
-        """Have babeld look at its interfaces, and open its log file again.
-
-        While it cannot send what it has to, babeld 1.12.1 tries nothing else, and hears nobody; but it heeds signals.
-        """
+    def reopen_log(self) -> None:
+        """babeld opens its log file again on SIGUSR2."""
         if self._child is not None:
             self._child.signal(signal.SIGUSR2)
+
+    async def watch(self) -> None:
+        """Whenever it is doubted, see whether it is deaf, until cancelled.
+
+        While babeld 1.12.1 cannot send what it has to, it tries nothing else, and reads nothing: see Kernel.interrupt.
+        """
+        while True:
+            await self.doubted.wait()
+            self.doubted.clear()
+            child = self._child
+            if child is None or not self.ready.is_set():
+                continue
+            try:
+                async with asyncio.timeout(DEAF_TIME):
+                    await self._tell([])
+            except TimeoutError:
+                # Before its neighbours take it for lost.
+                if self._child is child:
+                    await self.renew("it hears nothing")
+            except (OSError, ValueError):
+                pass  # it has ended
 
     async def _once(self) -> str | None:
         """One run; None if it ended because we replace it."""

@@ -121,13 +121,14 @@ class Kernel:
             with suppress(NetlinkError):
                 self._netlink.set_link(index, up=False)
 
-    async def interrupt(self, name: str, is_used: Callable[[], bool], look: Callable[[], None]) -> None:
+    async def interrupt(self, name: str, is_used: Callable[[], bool]) -> None:
         """Take an interface down until babeld, which `is_used` asks, has seen it; then bring it up as it was.
 
         When an interface goes down, babeld 1.12.1 may want to ask one of the neighbours behind it for another way. With
         authentication it needs a link-local address for that, and where there is none it tries again at once until the
-        neighbour is forgotten: so for seconds, or minutes, it writes a million lines a second into its log. It hears of
-        nothing then, not of an interface that is up again either, unless it is told to `look`.
+        neighbour is forgotten: so for seconds, or minutes, it writes a million lines a second into its log.
+        Where it begins with that before it has read that the interface is up again, it reads nothing any more (see
+        Babel.watch).
         """
         index = self._index(name)
         if index is None:
@@ -137,7 +138,6 @@ class Kernel:
             known = self._netlink.addresses(socket.AF_INET6)
             had = [each for each in known if each.index == index and each.address.is_link_local]
         await self.set_down(name)
-        look()
         try:
             with suppress(TimeoutError):
                 async with asyncio.timeout(NOTICE):
@@ -149,7 +149,6 @@ class Kernel:
                 self._netlink.set_link(index, up=True)
                 for each in had:
                     self._netlink.put_address(each.address, each.length, index, IFA_F_NODAD)
-            look()
 
     async def delete_link(self, name: str) -> None:
         index = self._index(name)

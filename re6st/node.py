@@ -145,7 +145,7 @@ class Node:
     def reopen_logs(self) -> None:
         """Have babeld open its log file again."""
         if hasattr(self, "_babel"):
-            self._babel.look()
+            self._babel.reopen_log()
 
     async def _live(self, control: socket.socket, parameters: Parameters, stop: asyncio.Event) -> None:
         self._crypto = NodeCrypto(self._identity, lambda: self._updates.parameters.crl)
@@ -198,7 +198,7 @@ class Node:
         self._answers = Answers(self._mesh, self._updates, self._own, self._peers.sessions, self._event, self._remember)
         self._tunnels = Tunnels(plan, self._kernel, self._mute, self._tasks, self._event, self._connected, self._found)
         self._tunnels.is_used = lambda interface: self._babel.table.is_up(interface)
-        self._tunnels.look = lambda: self._babel.look()
+        self._tunnels.interrupted = lambda: self._babel.doubted.set()
         self._losses = LossWatch(self._tunnels, lambda peers: self._event(mesh.TunnelsLossy(peers)))
         self._reach = Reach(
             self._own,
@@ -264,6 +264,7 @@ class Node:
         self._updates.connected = lambda: self._mesh.connected
         self._loops = [
             self._tasks.start(self._babel.run(), "babeld"),
+            self._tasks.start(self._babel.watch(), "babeld's hearing"),
             self._tasks.start(self._updates.run(), "updates"),
             self._tasks.start(self._watch_routes(), "routes"),
             self._tasks.start(self._home.run(), "country"),
@@ -485,7 +486,7 @@ class Node:
                 case mesh.UndrainClient(peer, hop):
                     self._tunnels.undrain(hop.interface, hop.address)
                 case mesh.AvoidLink(peer, hop):
-                    log.info("packets get lost on the link with %s: other ways are preferred", peer)
+                    log.info("packets get lost on the link with %s: other ways are used", peer)
                     self._tunnels.drain(hop.interface, hop.address)
                 case mesh.TrustLink(peer, hop):
                     log.info("the link with %s is used as any other again", peer)

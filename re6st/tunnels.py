@@ -94,8 +94,8 @@ class Tunnels:
         self._found = found
         self.is_used: Callable[[str], bool] = lambda _: False
         """Whether babel uses an interface."""
-        self.look: Callable[[], None] = lambda: None
-        """Has babel look at its interfaces."""
+        self.interrupted: Callable[[], object] = lambda: None
+        """Called after babel was told that an interface is down."""
         self._records = Records(plan.config.run)
 
     def __contains__(self, peer: Prefix) -> bool:
@@ -327,7 +327,10 @@ class Tunnels:
 
     async def _interrupt(self, interface: str) -> None:
         """Tell babel that nobody is behind an interface any more."""
-        await self._kernel.interrupt(interface, lambda: self.is_used(interface), self.look)
+        try:
+            await self._kernel.interrupt(interface, lambda: self.is_used(interface))
+        finally:
+            self.interrupted()
 
     async def _serving_now(self, interface: str, mtu: int) -> None:
         await self._kernel.set_up(interface, mtu)

@@ -89,6 +89,10 @@ class Chronicle:
                 self._add(now, "tunnel-draining", peer, reason=reason)
             case mesh.UndrainTunnel(peer):
                 self._add(now, "tunnel-kept", peer)
+            case mesh.AvoidLink(peer):
+                self._add(now, "link-avoided", peer)
+            case mesh.TrustLink(peer):
+                self._add(now, "link-trusted", peer)
 
     def _babel(self, running: bool, now: float) -> None:
         was = self._running

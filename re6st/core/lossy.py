@@ -14,9 +14,9 @@ from re6st.core.prefix import Prefix
 
 SHORTEST, LONGEST = 1.0, 3.0
 """Seconds that are looked at: at least, where there is much to be seen, and at most."""
-AGAIN_LEAST, AGAIN_SHARE = 4, 0.2
+AGAIN_LEAST, AGAIN_SHARE = 5, 0.2
 """How many segments were sent again, and how large a part of all, where packets are said to get lost."""
-SILENT = 2.0
+SILENT = 1.0
 """Seconds without an acknowledgement, after which a way is cut rather than lossy."""
 MISSED_LEAST, GAPS_LEAST = 4, 3
 """How many of the last 16 hellos were missed, in how many places: in one, the peer may have been busy, or drained."""

@@ -14,7 +14,7 @@ Answer = Mapping[str, Any]
 
 _OPENED = {"tunnel-up": ("out", "up"), "tunnel-failed": ("out", "failed"), "client-up": ("in", "up")}
 _CLOSED = {"tunnel-closed": ("out", "closed"), "tunnel-lost": ("out", "lost"), "client-down": ("in", "ended")}
-_STATES = ("opening", "up", "draining", "asked", "closing")
+_STATES = ("opening", "up", "draining", "asked", "lossy", "closing")
 
 
 @dataclass(frozen=True, slots=True)

@@ -137,6 +137,8 @@ def tunnels(mesh: Mesh, table: Table, links: Iterable[Link], now: float) -> list
         hop = neighbour.key if neighbour else None
         links_there = mesh.survey.neighbours.get(link.peer, ())
         state = policy.phase.value if policy else "up" if link.since is not None else "opening"
+        if state == "up" and link.peer in mesh.avoided:
+            state = "lossy"
         found.append(
             {
                 "peer": link.peer.cn,

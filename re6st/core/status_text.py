@@ -14,7 +14,11 @@ Answer = Mapping[str, Any]
 EVENTS_READ, EVENTS_SHOWN = 30, 5
 HOPS_SHOWN = 6
 VERDICTS: Mapping[str, Style] = {"ok": "good", "warning": "warning", "failed": "bad"}
-_STATES: Mapping[str, Style] = {"up": "good", "opening": "dim", "draining": "warning", "asked": "warning"}
+_STATES: Mapping[str, Style] = {
+    "up": "good",
+    "opening": "dim",
+    **dict.fromkeys(("draining", "asked", "lossy"), "warning"),
+}
 _ORIGINS = {"given": "--ip", "upnp": "UPnP", "seen": "seen by peers", "local": "of this machine", "private": "private"}
 
 
@@ -328,6 +332,8 @@ _HAPPENED = {
     "tunnel-up": "our tunnel to {peers} is up",
     "tunnel-draining": "draining our tunnel to {peers}",
     "tunnel-kept": "our tunnel to {peers} is kept",
+    "link-avoided": "packets get lost on the link with {peers}: other ways are used",
+    "link-trusted": "the link with {peers} is used as any other again",
     "tunnel-closed": "closed our tunnel to {peers}: {reason}",
     "tunnel-lost": "lost our tunnel to {peers}",
     "tunnel-failed": "no tunnel to {peers}: it never came up",
@@ -341,7 +347,7 @@ _HAPPENED = {
     "babel-ended": "babeld ended",
 }
 _TROUBLE: Mapping[str, Style] = {
-    **dict.fromkeys(("tunnel-lost", "tunnel-failed", "peers-lost"), "warning"),
+    **dict.fromkeys(("tunnel-lost", "tunnel-failed", "link-avoided", "peers-lost"), "warning"),
     **dict.fromkeys(("disconnected", "babel-ended"), "bad"),
     **dict.fromkeys(("connected", "babel-running", "peers-back"), "good"),
 }

@@ -388,6 +388,38 @@ def test_one_whose_routes_lead_nowhere_any_more_ends_in_good_order(
     assert stopped[0] > 0
 
 
+def test_one_that_became_deaf_is_started_anew_and_one_that_hears_is_not(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    monkeypatch.setattr("re6st.babel.DEAF_TIME", 0.2)
+    deaf = [False]
+
+    async def script(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if not deaf[0]:
+            writer.write(b"BABEL 1.0\nok\n")
+            if await reader.readline():
+                writer.write(f"{ROUTE}\nok\n".encode())
+        deaf[0] = False
+        await asyncio.Event().wait()
+
+    async def watch(kept: Babel, programs: FakePrograms) -> None:
+        task = asyncio.create_task(kept.watch())
+        kept.doubted.set()
+        await kept.ready.wait()
+        kept.doubted.set()
+        await asyncio.sleep(0.4)
+        assert len(programs.started) == 1
+        deaf[0] = True
+        kept.doubted.set()
+        await until(lambda: len(programs.started) == 2 and kept.ready.is_set())
+        task.cancel()
+        await asyncio.wait([task])
+
+    live(monkeypatch, tmp_path, [script, script], watch)
+    assert caplog.text.count("started anew: it hears nothing") == 1
+
+
 def resumed(
     monkeypatch: pytest.MonkeyPatch, run: Path, text: str, watch: Callable[[Babel, FakePrograms], None]
 ) -> None:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from ipaddress import IPv6Address
+
 from re6st.core import mesh
+from re6st.core.babel_lines import NextHop
 from re6st.core.chronicle import KEPT, LOST_LIMIT, NAMED, Chronicle, Happening
 from re6st.core.prefix import Prefix
 from re6st.core.survey import Survey
@@ -16,6 +19,13 @@ def told(chronicle: Chronicle) -> list[tuple[str, str, float | None]]:
 
 def seen(*peers: Prefix, running: bool = True) -> mesh.Surveyed:
     return mesh.Surveyed(Survey(peers=frozenset(peers), running=running))
+
+
+def test_a_link_that_loses_packets_for_a_while() -> None:
+    chronicle, hop = Chronicle(), NextHop(IPv6Address("fe80::1"), "re6stnet1")
+    chronicle.decided(mesh.AvoidLink(A, hop), 10)
+    chronicle.decided(mesh.TrustLink(A, hop), 90)
+    assert told(chronicle) == [("link-avoided", "1/16", None), ("link-trusted", "1/16", None)]
 
 
 def test_tunnels_come_and_go() -> None:

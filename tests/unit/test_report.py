@@ -88,6 +88,14 @@ def test_a_tunnel_has_what_openvpn_babel_and_the_policy_know(table: Table, polic
     assert (opening["state"], opening["cost"], opening["up_seconds"]) == ("opening", None, None)
 
 
+def test_a_tunnel_on_which_packets_get_lost(table: Table, policy: mesh.Mesh) -> None:
+    policy.tunnels[NEAR].phase = mesh.Phase.UP
+    policy.handle(mesh.ClientUp(FAR), 100.0)
+    policy.handle(mesh.TunnelsLossy(frozenset({NEAR})), 100.0)
+    links = [Link(peer, peer is NEAR, "tcp", interface="re6stnet1", since=90.0) for peer in (NEAR, FAR)]
+    assert [each["state"] for each in report.tunnels(policy, table, links, now=100.0)] == ["lossy", "up"]
+
+
 def test_the_routes_are_counted_and_come_in_pages(table: Table, policy: mesh.Mesh) -> None:
     found = report.routes(policy.survey, table, NETWORK, 1, 1)
     assert (found["count"], found["known"]) == (2, 4)

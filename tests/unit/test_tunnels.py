@@ -42,7 +42,7 @@ class FakeKernel:
 
     async def make_tap(self, name: str, ipv4: object) -> None: ...
 
-    async def interrupt(self, name: str, is_used: Callable[[], bool], look: Callable[[], None]) -> None:
+    async def interrupt(self, name: str, is_used: Callable[[], bool]) -> None:
         self.interrupted.append(name)
         await asyncio.sleep(self._seconds)
 
