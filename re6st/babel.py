@@ -50,8 +50,8 @@ LATE_FIRST, LATE_PER_LINE, LATE_LAST = 1.0, 0.005, 20.0
 CONNECTIONS = 5
 """To one babeld, which hangs up on a slow reader; then it is started again."""
 COMMAND_TIME = 3.0
-DEAF_TIME = 1.0
-"""Seconds that a greeting may take: neighbours take it for lost after ten hellos."""
+DEAF_TIME, DEAF_PAUSE = 0.5, 10.0
+"""Seconds that a greeting may take, twice: neighbours take it for lost after ten hellos; and until the next is sent."""
 TAKE_OVER = 5.0
 """Seconds, and three update intervals, that a new one has at most to learn all routes."""
 SETTLED = 2.0
@@ -180,6 +180,7 @@ class Babel:
         """To be set when it may have become deaf."""
         self.followed = asyncio.Event()
         self.left = len(priorities)
+        self._has_all = False
         self.priority = max((*priorities, PRIORITY - 1)) + 1
         self.settings = settings
         self._argv = argv
@@ -213,8 +214,9 @@ class Babel:
         clock = asyncio.get_running_loop().time
         since: dict[Way, float] = {}
         told: set[Way] = set()
-        end = clock() + TAKE_OVER + 3 * self.settings.update
-        while len(told) < self.left and clock() < end:
+        soonest = clock() + SETTLED
+        latest = soonest + TAKE_OVER + 3 * self.settings.update
+        while clock() < soonest or (len(told) < self.left and clock() < latest):
             await asyncio.sleep(STEP)
             now = clock()
             ways = ((route.destination, route.source) for route in self.table.routes.values() if route.usable)
@@ -222,6 +224,7 @@ class Babel:
             if taken := {way for way, began in since.items() if now - began >= SETTLED} - told:
                 told |= taken
                 yield frozenset(taken)
+        self._has_all = True
 
     async def run(self) -> None:
         """Start it, read its table, start it again when it ends, until cancelled; then stop it in good order."""
@@ -292,15 +295,20 @@ class Babel:
             child = self._child
             if child is None or not self.ready.is_set():
                 continue
-            try:
-                async with asyncio.timeout(DEAF_TIME):
-                    await self._tell([])
-            except TimeoutError:
-                # Before its neighbours take it for lost.
-                if self._child is child:
-                    await self.renew("it hears nothing")
-            except (OSError, ValueError):
-                pass  # it has ended
+            # Before its neighbours take it for lost. It may have been ourselves who did not run.
+            if await self._is_deaf() and await self._is_deaf() and self._child is child:
+                await self.renew("it hears nothing")
+                await asyncio.sleep(DEAF_PAUSE)
+
+    async def _is_deaf(self) -> bool:
+        try:
+            async with asyncio.timeout(DEAF_TIME):
+                await self._tell([])
+        except TimeoutError:
+            return True
+        except (OSError, ValueError):
+            pass  # it has ended
+        return False
 
     async def _once(self) -> str | None:
         """One run; None if it ended because we replace it."""
@@ -336,7 +344,9 @@ class Babel:
             await child.stop()
             self._child = None
             self.priority += 1
-            self.left = self.usable
+            # One that ended before it knew all leaves what the one before left.
+            self.left = self.usable if self._has_all else max(self.usable, self.left)
+            self._has_all = False
             self.table.clear()
             self._changed()
 

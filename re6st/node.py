@@ -398,7 +398,8 @@ class Node:
         while True:
             self._carry_out(self._mesh.tick(time.monotonic()))
             self._peers.tick()
-            if start := self._renewal.due(self._mesh.survey, time.monotonic(), self._plan.babel_hello):
+            now = time.clock_gettime(time.CLOCK_BOOTTIME)  # goes on while the machine is suspended
+            if start := self._renewal.due(self._mesh.survey, now, self._plan.babel_hello):
                 await self._babel.renew(start.reason, stale=start.stale)
             self._news.tick(time.monotonic())
             self._ticked = time.monotonic()
@@ -483,13 +484,11 @@ class Node:
                 case mesh.DrainClient(peer, hop):
                     log.info("draining the tunnel from %s", peer)
                     self._tunnels.drain(hop.interface, hop.address)
-                case mesh.UndrainClient(peer, hop):
-                    self._tunnels.undrain(hop.interface, hop.address)
                 case mesh.AvoidLink(peer, hop):
                     log.info("packets get lost on the link with %s: other ways are used", peer)
                     self._tunnels.drain(hop.interface, hop.address)
-                case mesh.TrustLink(peer, hop):
-                    log.info("the link with %s is used as any other again", peer)
+                case mesh.UndrainClient(peer, hop) | mesh.TrustLink(peer, hop):
+                    log.info("the link with %s is used again", peer)
                     self._tunnels.undrain(hop.interface, hop.address)
                 case mesh.AskAddress(peer):
                     self._peers.send(peer, Code.ADDRESS)

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
 import socket
 import struct
-from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
 from ipaddress import IPv6Address, ip_address
 from typing import Protocol
 
@@ -15,10 +18,14 @@ from re6st.core.lossy import Retransmissions, Sent
 from re6st.core.prefix import Prefix
 from re6st.core.report import Link, Server
 from re6st.kernel import Address
-from re6st.netlink import NetlinkSocket, read_attributes
+from re6st.netlink import NetlinkError, NetlinkSocket, read_attributes
 
 PACE = 0.25
 """Seconds between two looks."""
+SEARCH = 2.0
+"""Seconds between two searches for the connections of new tunnels: the kernel goes through all that it has."""
+AGAIN = 10.0
+"""Seconds after an error."""
 
 # linux/netlink.h, linux/sock_diag.h, linux/inet_diag.h, linux/tcp.h
 _NETLINK_SOCK_DIAG, _BY_FAMILY = 4, 20
@@ -27,16 +34,25 @@ _INFO = 2
 _REQUEST = struct.Struct("=BBBxI")  # family, protocol, which attributes (a bit each), which states (a bit each)
 _PORTS = struct.Struct("!HH")  # ours, theirs; 0 is any
 _REST_OF_ID = bytes(16 + 16 + 4 + 8)  # our address, theirs, interface, cookie: any
-_REMOTE_AT, _ATTRIBUTES_AT = 24, 72
+_ID, _REMOTE_AT, _ATTRIBUTES_AT = slice(4, 52), 24, 72
 _SILENT, _AGAIN, _SEGMENTS, _IN_VAIN = 56, 100, 156, 216
 """Where tcp_info has the milliseconds since an acknowledgement, the segments sent again, all those with data, and those
 sent again in vain."""
 _U32 = struct.Struct("=I")
 
-Connections = dict[Address, list[Sent]]
-"""By the address of the other end."""
+Way = tuple[bool, int, Address]
+"""Whether it is from us to a port of the peer, or from the peer to one of ours; the port, and the peer's address."""
 
 log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Connection:
+    """One of TCP, as the kernel knows it, and the address of its other end."""
+
+    family: int
+    ident: bytes
+    remote: Address
 
 
 class SocketDiagnosis(NetlinkSocket):
@@ -45,20 +61,30 @@ class SocketDiagnosis(NetlinkSocket):
     def __init__(self) -> None:
         super().__init__(_NETLINK_SOCK_DIAG)
 
-    def connections(self, *, ours: int = 0, theirs: int = 0) -> Connections:
+    def search(self, *, ours: int = 0, theirs: int = 0) -> list[Connection]:
         """Those from a port of ours, or to a port of others."""
-        found: Connections = defaultdict(list)
-        for family in (socket.AF_INET, socket.AF_INET6):
-            request = _REQUEST.pack(family, socket.IPPROTO_TCP, 1 << (_INFO - 1), 1 << _ESTABLISHED)
-            for body in self.dump(_BY_FAMILY, request + _PORTS.pack(ours, theirs) + _REST_OF_ID):
-                info = dict(read_attributes(body[_ATTRIBUTES_AT:])).get(_INFO, b"")
-                if len(info) >= _IN_VAIN + _U32.size:
-                    length = 16 if family == socket.AF_INET6 else 4
-                    places = _SEGMENTS, _AGAIN, _IN_VAIN, _SILENT
-                    segments, again, in_vain, silent = (_U32.unpack_from(info, place)[0] for place in places)
-                    remote = _plain(body[_REMOTE_AT : _REMOTE_AT + length])
-                    found[remote].append(Sent(segments, again - in_vain, silent / 1000))
+        found = []
+        for family, length in ((socket.AF_INET, 4), (socket.AF_INET6, 16)):
+            for body in self.dump(_BY_FAMILY, _request(family, _PORTS.pack(ours, theirs) + _REST_OF_ID)):
+                remote = _plain(ip_address(body[_REMOTE_AT : _REMOTE_AT + length]))
+                found.append(Connection(family, body[_ID], remote))
         return found
+
+    def sent(self, connection: Connection) -> Sent | None:
+        """What it has sent; None where it has ended, or the kernel does not tell."""
+        try:
+            answers = self.request(_BY_FAMILY, _request(connection.family, connection.ident))
+        except NetlinkError as error:
+            if error.errno == errno.ENOENT:
+                return None
+            raise
+        for _, body in answers:
+            info = dict(read_attributes(body[_ATTRIBUTES_AT:])).get(_INFO, b"")
+            if len(info) >= _IN_VAIN + _U32.size:
+                places = _SEGMENTS, _AGAIN, _IN_VAIN, _SILENT
+                segments, again, in_vain, silent = (_U32.unpack_from(info, place)[0] for place in places)
+                return Sent(segments, again - in_vain, silent / 1000)
+        return None
 
 
 class Seen(Protocol):
@@ -76,44 +102,83 @@ class LossWatch:
         self._tell = tell
         self._told: frozenset[Prefix] = frozenset()
         self._seen = Retransmissions()
+        self._known: dict[Way, tuple[Prefix, Connection]] = {}
 
     async def run(self) -> None:
         """Until cancelled; where the kernel does not tell, it ends."""
-        try:
-            diagnosis = SocketDiagnosis()
+        worked = False
+        while True:
             try:
-                while True:
-                    self._look(diagnosis)
-                    await asyncio.sleep(PACE)
-            finally:
-                diagnosis.close()
-        except OSError as error:
-            log.warning("the kernel does not tell what TCP sends again: %s", error.strerror)
+                diagnosis = SocketDiagnosis()
+                try:
+                    self.search(diagnosis)
+                    worked = True
+                    await self._watch(diagnosis)
+                finally:
+                    diagnosis.close()
+            except OSError as error:
+                log.warning("the kernel does not tell what TCP sends again: %s", error.strerror)
+                self._say(frozenset())
+            if not worked:
+                return
+            await asyncio.sleep(AGAIN)
 
-    def _look(self, diagnosis: SocketDiagnosis) -> None:
-        peers: defaultdict[tuple[bool, int, Address], list[Prefix]] = defaultdict(list)
+    async def _watch(self, diagnosis: SocketDiagnosis) -> None:
+        clock = asyncio.get_running_loop().time
+        searched = clock()
+        while True:
+            await asyncio.sleep(PACE)
+            if clock() >= searched + SEARCH:
+                searched = clock()
+                self.search(diagnosis)
+            self.look(diagnosis, clock())
+
+    def search(self, diagnosis: SocketDiagnosis) -> None:
+        """Find the connections of tunnels that are new. Raises OSError."""
+        ways = list(self._ways())
+        times = Counter(way for way, _ in ways)
+        # Of several behind one address, it is not known which is which.
+        wanted = {way: peer for way, peer in ways if times[way] == 1}
+        self._known = {way: known for way, known in self._known.items() if wanted.get(way) == known[0]}
+        missing = wanted.keys() - self._known.keys()
+        for outgoing, port in {(outgoing, port) for outgoing, port, _ in missing}:
+            found = diagnosis.search(theirs=port) if outgoing else diagnosis.search(ours=port)
+            remotes = Counter(connection.remote for connection in found)
+            for connection in found:
+                way = outgoing, port, connection.remote
+                if way in missing and remotes[connection.remote] == 1:
+                    self._known[way] = wanted[way], connection
+
+    def look(self, diagnosis: SocketDiagnosis, now: float) -> None:
+        """See what the connections have sent by now. Raises OSError."""
+        sent: dict[Prefix, Sent] = {}
+        for way, (peer, connection) in list(self._known.items()):
+            if (found := diagnosis.sent(connection)) is None:
+                del self._known[way]
+            else:
+                sent[peer] = found
+        self._seen.note(sent, now)
+        self._say(self._seen.lossy)
+
+    def _say(self, lossy: frozenset[Prefix]) -> None:
+        if lossy != self._told:
+            self._told = lossy
+            self._tell(lossy)
+
+    def _ways(self) -> Iterator[tuple[Way, Prefix]]:
+        """How the tunnels by TCP lead to their peers."""
         ports = {server.protocol: server.port for server in self._tunnels.listeners()}
         for link in self._tunnels.links():
             port = link.port if link.outgoing else ports.get(link.protocol)
-            if link.since is not None and link.protocol.startswith("tcp") and link.remote and port is not None:
-                peers[link.outgoing, port, _plain(link.remote)].append(link.peer)
-        found = {
-            (outgoing, port): diagnosis.connections(theirs=port) if outgoing else diagnosis.connections(ours=port)
-            for outgoing, port in {(outgoing, port) for outgoing, port, _ in peers}
-        }
-        # Of several behind one address, it is not known which is which.
-        sent = {
-            names[0]: found[outgoing, port][ip][0]
-            for (outgoing, port, ip), names in peers.items()
-            if len(names) == len(found[outgoing, port].get(ip, ())) == 1
-        }
-        self._seen.note(sent, asyncio.get_running_loop().time())
-        if self._seen.lossy != self._told:
-            self._told = self._seen.lossy
-            self._tell(self._told)
+            if link.since is not None and link.protocol.startswith("tcp") and port is not None:
+                with suppress(ValueError):  # a name, which we do not ask for again
+                    yield (link.outgoing, port, _plain(ip_address(link.remote))), link.peer
 
 
-def _plain(ip: str | bytes) -> Address:
+def _request(family: int, ident: bytes) -> bytes:
+    return _REQUEST.pack(family, socket.IPPROTO_TCP, 1 << (_INFO - 1), 1 << _ESTABLISHED) + ident
+
+
+def _plain(address: Address) -> Address:
     """An IPv4 address also where it is written as one of IPv6."""
-    address = ip_address(ip)
     return (address.ipv4_mapped or address) if isinstance(address, IPv6Address) else address

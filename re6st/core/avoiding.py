@@ -6,7 +6,6 @@ ends. The tunnel stays, and is used again at once where somebody has no other wa
 
 from __future__ import annotations
 
-from collections.abc import Set
 from dataclasses import dataclass
 from random import Random
 
@@ -17,8 +16,10 @@ from re6st.core.prefix import Prefix
 
 SPACING = 3.0
 """Seconds between two links that we begin to avoid: what the first brings about is seen then."""
-TIME_FIRST, TIME_LAST = 60.0, 3600.0
+TIME_FIRST, TIME_LAST, DOUBLINGS = 60.0, 3600.0, 6
 """Seconds that one is avoided: at most twice as long, and twice as long each time."""
+LEARNS = 10.0
+"""Seconds after which babeld, when it was started anew, says whom nobody reaches."""
 RECENT = 15.0
 """Seconds since it was last seen to be lossy, within which it is not tried again."""
 FORGETS = 20.0
@@ -38,7 +39,7 @@ class _Link:
     times: int = 1
     avoided: bool = True
     broken: bool = False
-    """Its tunnel ended meanwhile: the next one leads the same way."""
+    """Its tunnel ended meanwhile: the next one, which leads the same way, is avoided for the rest of the time."""
 
 
 class Avoiding:
@@ -48,13 +49,14 @@ class Avoiding:
         self._state = state
         self._rng = rng
         self._links: dict[Prefix, _Link] = {}
+        self._running_since: float | None = None
 
     @property
     def peers(self) -> frozenset[Prefix]:
         """Those whose links are avoided now."""
         return frozenset(peer for peer, link in self._links.items() if link.avoided)
 
-    def leaving(self, now: float) -> bool:
+    def routes_move(self, now: float) -> bool:
         """Whether routes are leaving a link: then moments count."""
         return any(
             link.avoided and now - link.since <= self._state.settings.drain_time for link in self._links.values()
@@ -63,11 +65,13 @@ class Avoiding:
     def advance(self, now: float) -> list[Action]:
         """End what is to end, and begin with one more link if there is one."""
         if not self._state.survey.running:
+            self._running_since = None
             return []
-        held = self._state.tunnels.keys() | self._state.clients.keys()
-        return self._trust(held, now) + self._avoid(held, now)
+        if self._running_since is None:
+            self._running_since = now
+        return self._trust(now) + self._avoid(now)
 
-    def _trust(self, held: Set[Prefix], now: float) -> list[Action]:
+    def _trust(self, now: float) -> list[Action]:
         actions: list[Action] = []
         for peer, link in list(self._links.items()):
             if not link.avoided:
@@ -76,10 +80,10 @@ class Avoiding:
                 continue
             if peer in self._state.lossy:
                 link.seen = now
-            if peer not in held:
+            if not self._is_held(peer, link.hop):
                 link.broken = True
-            elif self._is_needed(peer, link, now):
-                link.until = now + self._time(link.times)
+            elif self._is_needed(peer, link, now) or not self._state.settings.drains:
+                link.until = now + self._time(1)
             elif now < link.until:
                 continue
             elif now - link.seen < RECENT:
@@ -92,6 +96,11 @@ class Avoiding:
             actions.append(TrustLink(peer, link.hop))
         return actions
 
+    def _is_held(self, peer: Prefix, hop: NextHop) -> bool:
+        """Whether there still is a tunnel behind this next hop."""
+        tunnel = self._state.tunnels.get(peer)
+        return peer in self._state.clients or (tunnel is not None and tunnel.interface == hop.interface)
+
     def _is_needed(self, peer: Prefix, link: _Link, now: float) -> bool:
         """Whether somebody has no other way: seen before babel takes the link for lost, or by the peer itself.
 
@@ -99,15 +108,16 @@ class Avoiding:
         """
         if now - link.since < self._state.settings.drain_time:
             return False
-        links = self._state.survey.neighbours.get(peer, ())
-        return peer not in self._state.survey.peers or any(each.hop == link.hop and each.carried for each in links)
+        survey, since = self._state.survey, self._running_since
+        unreached = peer not in survey.peers and since is not None and now - since > LEARNS
+        return unreached or any(each.hop == link.hop and each.carried for each in survey.neighbours.get(peer, ()))
 
-    def _avoid(self, held: Set[Prefix], now: float) -> list[Action]:
-        bad = {peer: hop for peer, hop in self._lossy(now).items() if peer in held}
+    def _avoid(self, now: float) -> list[Action]:
+        bad = self._lossy(now)
         if not bad or not self._state.settings.drains:
             return []
         # Where most are bad it is our own uplink's doing, and none of the others is better.
-        if 2 * len(bad.keys() | self.peers) > len(held):
+        if 2 * len(bad.keys() | self.peers) > len(self._state.survey.neighbours.keys() | self.peers):
             return []
         if any(link.avoided and now - link.since < SPACING for link in self._links.values()):
             return []
@@ -124,15 +134,16 @@ class Avoiding:
         return []
 
     def _time(self, times: int) -> float:
-        return min(TIME_FIRST * 2.0 ** (times - 1), TIME_LAST) * self._rng.uniform(1, 2)
+        return min(TIME_FIRST * 2.0 ** min(times - 1, DOUBLINGS), TIME_LAST) * self._rng.uniform(1, 2)
 
     def _lossy(self, now: float) -> dict[Prefix, NextHop]:
         """Neighbours on whose link packets get lost now, or did on the one before, as far as we do not avoid it yet."""
         state, found = self._state, dict[Prefix, NextHop]()
         broken = {peer for peer, link in self._links.items() if link.broken and now < link.until}
         for peer, links in state.survey.neighbours.items():
-            hops = [link.hop for link in links if link.hop.interface not in state.settings.lan]
-            lossy = [hop for hop in hops if peer in state.lossy | broken or hop in state.survey.patchy]
-            if lossy and not (peer in self._links and self._links[peer].avoided):
-                found[peer] = lossy[0]
+            known, hop = self._links.get(peer), links[0].hop
+            if len(links) > 1 or not self._is_held(peer, hop) or hop.interface in state.settings.lan:
+                continue  # of two links to one peer it is not known which
+            if (peer in state.lossy | broken or hop in state.survey.patchy) and not (known and known.avoided):
+                found[peer] = hop
         return found

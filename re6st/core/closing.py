@@ -28,7 +28,7 @@ REST_FIRST, REST_LAST = 300.0, 3600.0
 DEAD_TIME = 12.0
 """Seconds without a babel neighbour after which a tunnel that had one is given up."""
 UNHEARD_TIME = 600.0
-"""The same where the peer is heard, and does not hear us."""
+"""The same where the peer is heard, reached otherwise, and does not hear us."""
 MOVED_TIME = 2.0
 """The same where the peer has just told us another address, or we slept."""
 LAN_TIME = 10.0
@@ -84,7 +84,7 @@ class Closing:
             elif tunnel.peer in avoided:
                 tunnel.alive = now
             patience = DEAD_TIME if tunnel.met else self._state.settings.meeting_time
-            if tunnel.met and tunnel.interface in self._state.survey.unheard:
+            if tunnel.met and self._is_avoided(tunnel):
                 patience = UNHEARD_TIME
             if tunnel.met and now - tunnel.doubted < DEAD_TIME:
                 patience = MOVED_TIME
@@ -93,6 +93,11 @@ class Closing:
             elif tunnel.phase is Phase.UP and now - tunnel.alive > patience:
                 actions.append(self._close(tunnel, f"silent for {patience:g} s", now))
         return actions
+
+    def _is_avoided(self, tunnel: Tunnel) -> bool:
+        """Whether the peer seems to avoid it. Then it reaches us otherwise, as we do it, or would not."""
+        survey = self._state.survey
+        return self._state.settings.drains and tunnel.interface in survey.unheard and tunnel.peer in survey.peers
 
     def doubt(self, now: float) -> None:
         """We did not run for a while: peers may have given us up, and our ends of the tunnels do not know it."""

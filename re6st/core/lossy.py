@@ -9,11 +9,15 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 
 from re6st.core.prefix import Prefix
 
-SHORTEST, LONGEST = 1.0, 3.0
-"""Seconds that are looked at: at least, where there is much to be seen, and at most."""
+LONGEST = 3.0
+"""Seconds that are looked at, at most."""
+MOMENTS = 4
+"""In so many looks segments must have been sent again. After a moment in which nothing got through it is in one or two,
+many at a time."""
 AGAIN_LEAST, AGAIN_SHARE = 5, 0.2
 """How many segments were sent again, and how large a part of all, where packets are said to get lost."""
 SILENT = 1.0
@@ -46,6 +50,8 @@ class Retransmissions:
         for peer, seen in self._seen.items():
             if seen and sent[peer].segments < seen[-1][1].segments:
                 seen.clear()
+            if sent[peer].silent >= SILENT:
+                seen.clear()
             seen.append((now, sent[peer]))
             while seen[0][0] < now - LONGEST:
                 seen.popleft()
@@ -57,13 +63,15 @@ class Retransmissions:
 
 
 def _loses(seen: deque[tuple[float, Sent]]) -> bool:
-    now, last = seen[-1]
-    earlier = (sent for time, sent in seen if now - time >= SHORTEST)
-    return last.silent < SILENT and any(_is_much(last.segments - s.segments, last.again - s.again) for s in earlier)
-
-
-def _is_much(segments: int, again: int) -> bool:
-    return again >= AGAIN_LEAST and again >= AGAIN_SHARE * segments
+    """Whether much was sent again in one of the times from a look to the last one."""
+    looks = [sent for _, sent in reversed(seen)]
+    moments, last = 0, looks[0]
+    for later, earlier in pairwise(looks):
+        moments += later.again > earlier.again
+        again, segments = last.again - earlier.again, last.segments - earlier.segments
+        if moments >= MOMENTS and again >= AGAIN_LEAST and again >= AGAIN_SHARE * segments:
+            return True
+    return False
 
 
 def is_patchy(reach: int) -> bool:

@@ -154,8 +154,8 @@ class Mesh:
 
     @property
     def draining(self) -> bool:
-        """Whether routes are moving away from a tunnel of ours: then moments count."""
-        return self._avoiding.leaving(self._ticked) or any(
+        """Whether routes are moving away from a tunnel: then moments count."""
+        return self._avoiding.routes_move(self._ticked) or any(
             tunnel.phase is Phase.DRAINING for tunnel in self._state.tunnels.values()
         )
 

@@ -48,6 +48,8 @@ class Renewal:
         self._chance = chance
         self._met = False
         self._looked = float("inf")
+        self._slept = 0.0
+        """For how long, before we looked last."""
         self._alone_again = self._starved_again = 0.0
         self._calm = 0.0
         """When ways were last offered that were not taken."""
@@ -62,7 +64,12 @@ class Renewal:
             self._met = False
             self._since.clear()
             return None
-        if slept > max(ASLEEP, ASLEEP_HELLOS * hello) and self._met:
+        if slept > max(ASLEEP, ASLEEP_HELLOS * hello):
+            self._slept = slept
+            return None
+        slept, self._slept = self._slept, 0.0
+        # If only we did not run, babel has the neighbours that it had.
+        if slept and self._met and not seen.steady:
             self._met = False
             return Start(f"this machine slept for {slept:.0f} s", stale=True)
         if seen.alone and self._met and now >= self._alone_again:

@@ -333,7 +333,7 @@ _HAPPENED = {
     "tunnel-draining": "draining our tunnel to {peers}",
     "tunnel-kept": "our tunnel to {peers} is kept",
     "link-avoided": "packets get lost on the link with {peers}: other ways are used",
-    "link-trusted": "the link with {peers} is used as any other again",
+    "link-trusted": "the link with {peers} is used again",
     "tunnel-closed": "closed our tunnel to {peers}: {reason}",
     "tunnel-lost": "lost our tunnel to {peers}",
     "tunnel-failed": "no tunnel to {peers}: it never came up",

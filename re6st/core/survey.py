@@ -16,8 +16,8 @@ from re6st.core.babel_lines import DRAINED, INFINITY, NOMINAL, NextHop, Route, T
 from re6st.core.lossy import is_patchy
 from re6st.core.prefix import Prefix, prefix_of
 
-HEARD_OF_LATE = 0xF000
-"""One of the last four hellos."""
+HEARD_OF_LATE, HEARD_BEFORE = 0xF000, 0x03FF
+"""One of the last four hellos; one of the ten before the last six."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +54,8 @@ class Survey:
     """How often, by the hellos that got through both ways, a packet is sent there until it arrives (ETX)."""
     unheard: frozenset[str] = frozenset()
     """Interfaces on which we hear a neighbour who does not hear us: it avoids the link."""
+    steady: bool = False
+    """Whether a neighbour was heard some six hellos ago, or before, and still is."""
     patchy: frozenset[NextHop] = frozenset()
     """Neighbours whose hellos are missed, now and again."""
     starved: frozenset[Prefix] = frozenset()
@@ -122,6 +124,7 @@ def survey(table: Table, network: IPv6Network, own: Prefix) -> Survey:
         unheard=frozenset(
             n.interface for n in table.neighbours.values() if n.txcost >= INFINITY and n.reach & HEARD_OF_LATE
         ),
+        steady=any(n.reach & HEARD_BEFORE for n in links),
         patchy=frozenset(n.key for n in links if is_patchy(n.reach)),
         starved=frozenset(ways.keys() - used.keys()),
         alone=not table.neighbours,

@@ -123,15 +123,51 @@ def test_where_most_lose_it_is_our_own_line(world: World) -> None:
 def test_the_only_link_is_not_avoided(world: World) -> None:
     world.state.tunnels = {P: world.state.tunnels[P]}
     world.state.clients.clear()
+    neighbours = {P: world.state.survey.neighbours[P]}
+    world.state.survey = replace(world.state.survey, neighbours=neighbours)
     world.lose(P)
     assert world.wait(600) == []
+
+
+def test_of_two_links_to_one_peer_it_is_not_known_which(world: World) -> None:
+    both = (*world.state.survey.neighbours[P], *world.state.survey.neighbours[S])
+    world.state.survey = replace(world.state.survey, neighbours={**world.state.survey.neighbours, P: both})
+    world.lose(P)
+    assert world.wait(60) == []
+
+
+def test_a_babeld_that_has_just_begun_does_not_say_whom_nobody_reaches(world: World) -> None:
+    world.lose(P)
+    assert world.wait(20) == [AvoidLink(P, HOPS[P])]
+    whole = world.state.survey
+    world.state.survey = replace(whole, running=False)
+    assert world.wait(2) == []
+    world.state.survey = replace(whole, peers=frozenset({Q}))
+    assert world.wait(5) == []
+    world.state.survey = whole
+    assert world.wait(20) == []
+
+
+def test_a_network_that_can_drain_nothing_any_more(world: World) -> None:
+    world.lose(P)
+    assert world.wait(20) == [AvoidLink(P, HOPS[P])]
+    world.state.settings = replace(world.state.settings, drains=False)
+    assert world.wait(5) == [TrustLink(P, HOPS[P])]
+
+
+def test_months_of_loss(world: World) -> None:
+    world.lose(P)
+    assert world.wait(1) == [AvoidLink(P, HOPS[P])]
+    for _ in range(2000):
+        world.now += 2 * TIME_LAST
+        assert world.wait(1) == []
 
 
 def test_who_has_no_better_way_uses_it_as_before(world: World) -> None:
     world.carry(P)
     world.lose(P)
     assert world.wait(1) == [AvoidLink(P, HOPS[P])]
-    assert world.avoiding.leaving(world.now)
+    assert world.avoiding.routes_move(world.now)
     assert world.wait(OURS.drain_time - 1) == [], "the routes are leaving"
     assert world.wait(1) == [TrustLink(P, HOPS[P])], "before babel takes it for lost"
     assert world.wait(TIME_FIRST - 1) == [], "it is not tried again at once"

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from re6st.core.lossy import AGAIN_LEAST, LONGEST, SHORTEST, Retransmissions, Sent, is_patchy
+from re6st.core.lossy import AGAIN_LEAST, LONGEST, MOMENTS, Retransmissions, Sent, is_patchy
 from re6st.core.prefix import Prefix
 
 P, Q = Prefix(1, 16), Prefix(2, 16)
@@ -41,33 +41,64 @@ def test_it_is_seen_after_a_second_where_there_is_traffic() -> None:
     seen = Retransmissions()
     for step in range(12):
         seen.note({P: Sent(12 * step, 0, 0)}, step / 4)
-    for step in range(12, 13 + int(4 * SHORTEST)):
-        seen.note({P: Sent(12 * step, 4 * (step - 12), 0)}, step / 4)
+    for step in range(12, 12 + MOMENTS):
+        seen.note({P: Sent(12 * step, 4 * (step - 11), 0)}, step / 4)
     assert seen.lossy == {P}
+
+
+@pytest.mark.parametrize("seconds", [0.25, 0.5, 1.0, 2.0, 5.0])
+@pytest.mark.parametrize("per_second", [8, 40])
+def test_a_moment_in_which_nothing_got_through_is_no_loss(seconds: float, per_second: int) -> None:
+    """What was lost meanwhile is sent again at once: after 0.2, 0.6, 1.4 and 3 s one each, then all the rest."""
+    seen, segments, again = Retransmissions(), 1000, 0
+    for step in range(40):
+        time = step / 4 - 2
+        if 0 < time <= seconds:
+            again += sum(time - 0.25 < timer <= time for timer in (0.2, 0.6, 1.4, 3.0))
+            segments += 1
+        elif seconds < time <= seconds + 0.25:
+            lost = int(per_second * seconds)
+            segments, again = segments + 2 * lost, again + lost
+        else:
+            segments += per_second // 4
+        seen.note({P: Sent(segments, again, max(0.0, min(time, seconds)) if time <= seconds else 0.0)}, 100 + time)
+        assert seen.lossy == NOTHING, time
 
 
 def test_a_way_that_is_cut_is_another_matter() -> None:
     assert played(0.9, per_second=4, silent=2.0) == NOTHING
 
 
+def steps(seen: Retransmissions, since: float, count: int, **more: tuple[int, int]) -> float:
+    """Looks at which each has sent so many segments more, so many again."""
+    for step in range(count):
+        sent = {
+            peer: Sent(seen_before[0] + step * more[name][0], seen_before[1] + step * more[name][1], 0.0)
+            for name, peer, seen_before in (("p", P, (100, 0)), ("q", Q, (500, 50)))
+            if name in more
+        }
+        seen.note(sent, since + step / 4)
+    return since + count / 4
+
+
 def test_it_is_forgotten_when_it_is_over() -> None:
     seen = Retransmissions()
-    seen.note({P: Sent(100, 0, 0)}, 1)
-    seen.note({P: Sent(120, 10, 0)}, 2)
+    now = steps(seen, 1, MOMENTS + 2, p=(10, 3))
     assert seen.lossy == {P}
-    for second in range(3, 4 + int(LONGEST)):
-        seen.note({P: Sent(120 + second, 10, 0)}, second)
+    for second in range(2 + int(LONGEST)):
+        seen.note({P: Sent(1000 + second, 3 * MOMENTS + 3, 0)}, now + second)
     assert seen.lossy == NOTHING
 
 
 def test_each_connection_counts_for_itself_and_a_new_one_from_its_beginning() -> None:
     seen = Retransmissions()
-    seen.note({P: Sent(100, 0, 0), Q: Sent(500, 50, 0)}, 1)
-    seen.note({P: Sent(110, 0, 0), Q: Sent(20, 5, 0)}, 2)
-    assert seen.lossy == NOTHING
-    seen.note({P: Sent(120, 0, 0), Q: Sent(40, 5 + AGAIN_LEAST, 0)}, 3)
+    now = steps(seen, 1, AGAIN_LEAST, p=(10, 0), q=(10, 5))
     assert seen.lossy == {Q}
-    seen.note({P: Sent(130, 0, 0)}, 3.5)
+    seen.note({P: Sent(200, 0, 0), Q: Sent(20, 5, 0)}, now)
+    assert seen.lossy == NOTHING, "it is another one"
+    now = steps(seen, now + 10, AGAIN_LEAST, p=(10, 5), q=(10, 0))
+    assert seen.lossy == {P}
+    seen.note({}, now)
     assert seen.lossy == NOTHING
 
 

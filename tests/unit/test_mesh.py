@@ -20,6 +20,7 @@ from re6st.core.mesh import (
     AskAddress,
     AskBootstrap,
     AskClose,
+    AvoidLink,
     BootstrapAnswered,
     ClientDown,
     ClientUp,
@@ -35,7 +36,9 @@ from re6st.core.mesh import (
     Settings,
     SettingsChanged,
     Surveyed,
+    TrustLink,
     TunnelDown,
+    TunnelsLossy,
     TunnelsOutdated,
     TunnelUp,
     UndrainTunnel,
@@ -405,6 +408,37 @@ def test_a_tunnel_that_fell_silent_is_given_up_soon() -> None:
     node.wait(100)
     node.sees(REGISTRY, **near(REGISTRY))
     assert [type(a) for a in node.wait(DEAD_TIME + 2)] == [CloseTunnel]
+
+
+@pytest.mark.parametrize(
+    ("reached", "drains", "kept"), [(True, True, True), (False, True, False), (True, False, False)]
+)
+def test_one_that_the_peer_avoids_waits_for_better_days(reached: bool, drains: bool, kept: bool) -> None:
+    node = Driver(drains=drains)
+    node.up(P, Q)
+    alive = frozenset((name(P), name(Q)))
+    node.sees(REGISTRY, P, Q, alive=alive)
+    peers = (REGISTRY, P, Q) if reached else (REGISTRY, Q)
+    node.sees(*peers, alive=alive - {name(P)}, unheard=frozenset({name(P)}))
+    closed = [action.peer for action in node.wait(DEAD_TIME + 2) if isinstance(action, CloseTunnel)]
+    assert closed == ([] if kept else [P])
+
+
+def test_one_that_we_avoid_is_not_silent() -> None:
+    node = Driver()
+    node.up(P, Q, R)
+    hops = {peer: (Link(NextHop(IPv6Address("fe80::1"), name(peer)), frozenset(), frozenset()),) for peer in (P, Q, R)}
+    alive = frozenset(map(name, (P, Q, R)))
+    node.sees(REGISTRY, P, Q, R, neighbours=hops, alive=alive)
+    assert node.tell(TunnelsLossy(frozenset({P}))) == [AvoidLink(P, hops[P][0].hop)]
+    assert node.mesh.avoided == {P}
+    assert node.mesh.draining
+    node.sees(REGISTRY, P, Q, R, neighbours={Q: hops[Q], R: hops[R]}, alive=alive - {name(P)})
+    assert not [action for action in node.wait(3 * DEAD_TIME) if isinstance(action, CloseTunnel)]
+    assert not node.mesh.draining
+    rest = {"neighbours": {Q: hops[Q], R: hops[R]}, "alive": alive - {name(P)}}
+    assert TrustLink(P, hops[P][0].hop) in node.sees(REGISTRY, Q, R, **rest)
+    assert [action.peer for action in node.wait(DEAD_TIME + 2) if isinstance(action, CloseTunnel)] == [P]
 
 
 def test_a_silent_tunnel_to_a_peer_that_moved_is_given_up_sooner() -> None:

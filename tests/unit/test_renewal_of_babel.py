@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import pairwise
 from random import Random
 
@@ -98,9 +99,16 @@ def test_who_lacks_another_way_soon_after_is_helped_as_well() -> None:
 def test_a_machine_that_slept_has_been_given_up_by_its_neighbours() -> None:
     renewal = Renewal(Random(1))
     assert not times(renewal, MET, 100, 110)
-    assert renewal.due(MET, 109 + ASLEEP + 15, HELLO) == Start("this machine slept for 20 s", stale=True)
-    assert not times(renewal, AWAY, 129, 131)
-    assert not times(renewal, MET, 131, 200)
+    assert not renewal.due(MET, 109 + ASLEEP + 15, HELLO), "babeld has not told yet what it sees now"
+    assert renewal.due(MET, 130, HELLO) == Start("this machine slept for 20 s", stale=True)
+    assert not times(renewal, AWAY, 131, 133)
+    assert not times(renewal, MET, 133, 200)
+
+
+def test_if_we_alone_did_not_run_babeld_has_the_neighbours_that_it_had() -> None:
+    renewal, steady = Renewal(Random(1)), replace(MET, steady=True)
+    assert not times(renewal, steady, 100, 110)
+    assert not times(renewal, steady, 130, 200)
 
 
 def test_rare_hellos_give_a_machine_more_time() -> None:

@@ -4,59 +4,64 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from ipaddress import ip_address
 
 import pytest
 
 from re6st import retransmits
-from re6st.core.lossy import Sent
+from re6st.core.lossy import AGAIN_LEAST, Sent
 from re6st.core.prefix import Prefix
 from re6st.core.report import Link, Server
-from re6st.kernel import Address
 from re6st.netlink import NetlinkError
-from re6st.retransmits import Connections, LossWatch, SocketDiagnosis
+from re6st.retransmits import Connection, LossWatch, SocketDiagnosis
 
 P, Q, R, S = (Prefix(number, 16) for number in range(4))
 NOTHING: frozenset[Prefix] = frozenset()
 
 
 @contextmanager
-def connection(host: str) -> Iterator[tuple[socket.socket, int]]:
-    """Our end of a connection on this machine, and the port at the other."""
+def connection(host: str) -> Iterator[tuple[socket.socket, socket.socket]]:
+    """Both ends of a connection on this machine."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with ExitStack() as stack:
         server = stack.enter_context(socket.create_server((host, 0), family=family))
         client = stack.enter_context(socket.create_connection(server.getsockname()[:2]))
-        stack.enter_context(server.accept()[0])
-        yield client, server.getsockname()[1]
+        yield client, stack.enter_context(server.accept()[0])
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
 def test_the_kernel_counts_what_a_connection_sends(host: str) -> None:
     diagnosis = SocketDiagnosis()
     try:
-        with connection(host) as (client, port):
-            for _ in range(5):
+        with connection(host) as (client, server):
+            port = server.getsockname()[1]
+            (out,) = (each for each in diagnosis.search(theirs=port))
+            (back,) = (each for each in diagnosis.search(ours=port))
+            assert out.remote == back.remote == ip_address(host)
+            for _ in range(7):
                 client.send(b"x")
-            (found,) = diagnosis.connections(theirs=port)[ip_address(host)]
-            assert found.segments >= 1
-            assert (found.again, found.silent < 5) == (0, True)
-            assert diagnosis.connections(ours=port).keys() == {ip_address(host)}
-        assert diagnosis.connections(ours=1, theirs=1) == {}
+                assert server.recv(1) == b"x"
+            found = diagnosis.sent(out)
+            assert found is not None
+            assert (found.segments, found.again) == (7, 0)
+            assert found.silent < 5
+            assert diagnosis.sent(back) is not None
+        assert diagnosis.sent(out) is None
+        assert diagnosis.search(ours=1, theirs=1) == []
     finally:
         diagnosis.close()
 
 
-class Played:
+class Played(SocketDiagnosis):
     """Tunnels, and a kernel that tells of their connections."""
 
-    def __init__(self) -> None:
-        self.known: list[Link] = []
-        self.outgoing: Connections = {}
-        self.incoming: Connections = {}
-        self.asked = 0
+    def __init__(self, *links: Link) -> None:
+        self.known = list(links)
+        self.connections: dict[Connection, tuple[bool, int]] = {}
+        self.counts: dict[Connection, Sent] = {}
+        self.searched = 0
 
     def links(self) -> list[Link]:
         return self.known
@@ -64,73 +69,88 @@ class Played:
     def listeners(self) -> list[Server]:
         return [Server("tcp", 1194, "re6stnet-tcp", True, 2, 0)]
 
-    def connections(self, *, ours: int = 0, theirs: int = 0) -> Connections:
-        assert (ours, theirs) in ((1194, 0), (0, 1194), (0, 443))
-        self.asked += 1
-        return self.incoming if ours else self.outgoing if theirs == 1194 else {}
+    def connect(self, host: str, *, outgoing: bool, port: int = 1194) -> Connection:
+        made = Connection(socket.AF_INET, bytes([len(self.connections)]), ip_address(host))
+        self.connections[made] = outgoing, port
+        self.counts[made] = Sent(100, 0, 0.0)
+        return made
+
+    def search(self, *, ours: int = 0, theirs: int = 0) -> list[Connection]:
+        self.searched += 1
+        way = (False, ours) if ours else (True, theirs)
+        return [each for each, leads in self.connections.items() if leads == way]
+
+    def sent(self, connection: Connection) -> Sent | None:
+        return self.counts.get(connection)
 
     def close(self) -> None: ...
 
 
-def looks(monkeypatch: pytest.MonkeyPatch, played: Played, *steps: Callable[[], object]) -> list[frozenset[Prefix]]:
-    """What is told while the steps are done, one a second."""
-    told: list[frozenset[Prefix]] = []
-    clock = iter(range(100, 200))
-
-    async def main() -> None:
-        watch = LossWatch(played, told.append)
-        monkeypatch.setattr(asyncio.get_running_loop(), "time", lambda: float(next(clock)))
-        for step in steps:
-            step()
-            watch._look(played)  # type: ignore[arg-type]
-
-    asyncio.run(main())
-    return told
+def looks(watch: LossWatch, played: Played, lossy: Connection | None = None, *, since: float = 100.0) -> None:
+    """Look for a while, in which one connection has to send every second segment again."""
+    for step in range(AGAIN_LEAST + 10):
+        for each, sent in played.counts.items():
+            played.counts[each] = Sent(sent.segments + 4, sent.again + 2 * (each is lossy), 0.0)
+        watch.look(played, since + step / 4)
 
 
-def sent(*counts: tuple[int, int]) -> list[Sent]:
-    return [Sent(segments, again, 0.0) for segments, again in counts]
+def outgoing(peer: Prefix, host: str) -> Link:
+    return Link(peer, True, "tcp", host, 1194, "re6stnet1", 1.0)
 
 
-def test_both_our_own_tunnels_and_those_of_our_clients_are_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
-    played = Played()
-    played.known = [
-        Link(P, True, "tcp", "192.0.2.1", 1194, "re6stnet1", 1.0),
-        Link(Q, False, "tcp", "::ffff:192.0.2.1", None, "re6stnet-tcp", 1.0),
+def incoming(peer: Prefix, host: str) -> Link:
+    return Link(peer, False, "tcp", host, None, "re6stnet-tcp", 1.0)
+
+
+def test_both_our_own_tunnels_and_those_of_our_clients_are_looked_at() -> None:
+    played = Played(
+        outgoing(P, "192.0.2.1"),
+        incoming(Q, "::ffff:192.0.2.1"),
         Link(R, True, "udp", "192.0.2.3", 1194, "re6stnet2", 1.0),
         Link(S, True, "tcp", "192.0.2.4", 443, "re6stnet3", None),
-    ]
-    one: Address = ip_address("192.0.2.1")
-
-    def counts(outgoing: tuple[int, int], incoming: tuple[int, int]) -> Callable[[], None]:
-        def step() -> None:
-            played.outgoing, played.incoming = {one: sent(outgoing)}, {one: sent(incoming)}
-
-        return step
-
-    told = looks(
-        monkeypatch,
-        played,
-        counts((100, 0), (50, 0)),
-        counts((110, 0), (70, 8)),
-        counts((120, 9), (90, 16)),
-        counts((500, 9), (900, 16)),
+        outgoing(R, "server.example.com"),
+        outgoing(S, ""),
     )
-    assert told == [{Q}, {P, Q}, NOTHING]
-    assert played.asked == 8, "the other two have no connection yet, or none of TCP"
+    out = played.connect("192.0.2.1", outgoing=True)
+    back = played.connect("192.0.2.1", outgoing=False)
+    told: list[frozenset[Prefix]] = []
+    watch = LossWatch(played, told.append)
+    watch.search(played)
+    looks(watch, played, out)
+    looks(watch, played, back, since=200)
+    looks(watch, played, since=300)
+    assert told == [{P}, NOTHING, {Q}, NOTHING]
+    assert played.searched == 2, "the others have no connection, none of TCP, or no address"
+    watch.search(played)
+    assert played.searched == 2, "all are known"
 
 
-def test_of_several_behind_one_address_nothing_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    played = Played()
-    played.known = [Link(peer, False, "tcp", "192.0.2.1", None, "re6stnet-tcp", 1.0) for peer in (P, Q)]
-    one = ip_address("192.0.2.1")
+def test_a_connection_that_ended_is_looked_for_again() -> None:
+    played = Played(outgoing(P, "192.0.2.1"))
+    first = played.connect("192.0.2.1", outgoing=True)
+    told: list[frozenset[Prefix]] = []
+    watch = LossWatch(played, told.append)
+    watch.search(played)
+    looks(watch, played, first)
+    del played.counts[first], played.connections[first]
+    looks(watch, played, since=200)
+    watch.search(played)
+    second = played.connect("192.0.2.1", outgoing=True)
+    watch.search(played)
+    looks(watch, played, second, since=300)
+    assert told == [{P}, NOTHING, {P}]
 
-    def counts(*found: tuple[int, int]) -> Callable[[], None]:
-        return lambda: setattr(played, "incoming", {one: sent(*found)})
 
-    assert looks(monkeypatch, played, counts((1, 0), (1, 0)), counts((99, 90), (99, 90))) == []
-    played.known.pop()
-    assert looks(monkeypatch, played, counts((1, 0), (1, 0)), counts((99, 90), (99, 90))) == []
+def test_of_several_behind_one_address_nothing_is_said() -> None:
+    played = Played(incoming(P, "192.0.2.1"), incoming(Q, "192.0.2.1"))
+    lossy, _ = (played.connect("192.0.2.1", outgoing=False) for _ in range(2))
+    told: list[frozenset[Prefix]] = []
+    watch = LossWatch(played, told.append)
+    for _ in range(2):
+        watch.search(played)
+        looks(watch, played, lossy)
+        played.known.pop()
+    assert told == []
 
 
 def test_a_kernel_that_does_not_tell(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
@@ -140,3 +160,31 @@ def test_a_kernel_that_does_not_tell(monkeypatch: pytest.MonkeyPatch, caplog: py
     monkeypatch.setattr(retransmits, "SocketDiagnosis", refuse)
     asyncio.run(LossWatch(Played(), lambda peers: None).run())
     assert caplog.messages == ["the kernel does not tell what TCP sends again: Protocol not supported"]
+
+
+def test_after_an_error_it_is_tried_again_and_nothing_is_believed_meanwhile(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was said before it would hold for ever."""
+    played = Played(outgoing(P, "192.0.2.1"))
+    lossy = played.connect("192.0.2.1", outgoing=True)
+    told: list[frozenset[Prefix]] = []
+    watch = LossWatch(played, told.append)
+    watch.search(played)
+    looks(watch, played, lossy)
+
+    def fail(connection: Connection) -> Sent | None:
+        raise NetlinkError(105, "No buffer space available")
+
+    monkeypatch.setattr(played, "sent", fail)
+    monkeypatch.setattr(retransmits, "SocketDiagnosis", lambda: played)
+    monkeypatch.setattr(retransmits, "PACE", 0.001)
+    monkeypatch.setattr(retransmits, "AGAIN", 0.01)
+
+    async def main() -> None:
+        task = asyncio.create_task(watch.run())
+        await asyncio.sleep(0.1)
+        assert not task.done()
+        task.cancel()
+        await asyncio.wait([task])
+
+    asyncio.run(main())
+    assert told == [{P}, NOTHING]

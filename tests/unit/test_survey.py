@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from ipaddress import IPv6Network
+from ipaddress import IPv6Address, IPv6Network
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from re6st.core.babel_lines import Table
+from re6st.core.babel_lines import NextHop, Table
 from re6st.core.prefix import Prefix, subnet
 from re6st.core.survey import Survey, survey
 
@@ -38,10 +38,10 @@ class Babel:
             f"id 00:00:00:00:00:00:00:01 metric {metric} refmetric {refmetric} via {via} if {interface}"
         )
 
-    def neighbour(self, address: str, interface: str, cost: int = 96) -> None:
+    def neighbour(self, address: str, interface: str, cost: int = 96, *, reach: int = 0xFFFF, txcost: int = 96) -> None:
         self.table.feed(
-            f"add neighbour {len(self.table.neighbours):x} address {address} if {interface} reach ffff ureach 0000 "
-            f"rxcost 96 txcost 96 rtt 1.000 rttcost 0 cost {cost}"
+            f"add neighbour {len(self.table.neighbours):x} address {address} if {interface} reach {reach:04x} "
+            f"ureach 0000 rxcost 96 txcost {txcost} rtt 1.000 rttcost 0 cost {cost}"
         )
 
     @property
@@ -210,6 +210,25 @@ def test_who_is_offered_ways_and_takes_none_is_starved_of_them() -> None:
     assert babel.survey.starved == {C}, "nobody offers a way to D, and ours we know"
     babel.route(C, "fe80::e", "re6stnet3", 480, 384)
     assert babel.survey.starved == set()
+
+
+def test_who_is_heard_and_does_not_hear_us() -> None:
+    babel = Babel()
+    babel.neighbour("fe80::b", "re6stnet1", 65535, txcost=65535)
+    babel.neighbour("fe80::c", "re6stnet2", 65535, txcost=65535, reach=0x0FFF)
+    babel.neighbour("fe80::d", "re6stnet3", 65535)
+    babel.neighbour("fe80::e", "re6stnet4")
+    assert babel.survey.unheard == {"re6stnet1"}
+    assert babel.survey.alive == {"re6stnet4"}
+
+
+def test_whose_hellos_have_holes_and_whether_anybody_was_heard_before() -> None:
+    babel = Babel()
+    babel.neighbour("fe80::b", "re6stnet1", reach=0xF800)
+    assert (babel.survey.patchy, babel.survey.steady) == (frozenset(), False)
+    babel.neighbour("fe80::c", "re6stnet-tcp", reach=0xB6DB)
+    assert babel.survey.patchy == {NextHop(IPv6Address("fe80::c"), "re6stnet-tcp")}
+    assert babel.survey.steady
 
 
 def test_a_neighbour_that_is_silent_is_one_until_babel_gives_it_up() -> None:
