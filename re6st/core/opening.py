@@ -29,6 +29,8 @@ TOLD_AGAIN = 60.0
 FAILURES_COUNTED = 9
 """After so many in a row the wait is RETRY_LAST."""
 BOOTSTRAP_FIRST, BOOTSTRAP_LAST = 1.0, 60.0
+NAMED_AGAIN = 3.0
+"""Seconds, to twice as many, until the registry is asked again where whom it named did not take us: others may."""
 PARTITION_WAIT = 10.0
 LOST_AGE, LOST_TIME = 1.0, 120.0
 """Seconds after a tunnel ended, in which we try to open it again if nobody else reaches its peer. At first babel may
@@ -72,6 +74,8 @@ class Opening:
         self._asked: dict[Prefix, _Question] = {}
         self._failures: dict[Prefix, _Failures] = {}
         self._bootstrap = _Wait()
+        self._named: Prefix | None = None
+        """Whom the registry named last, until we are with them, or are turned away."""
         self._partitioned: float | None = None
         self._lost: dict[Prefix, float] = {}
         """Peers whose tunnel ended by itself, and when."""
@@ -198,6 +202,7 @@ class Opening:
     ) -> list[Action] | None:
         """The registry named a first peer; None where it is of no use to us."""
         self._bootstrap.pending = False
+        self._named = peer
         if peer is not None and peer not in self._state.survey.peers and self._room() > 0:
             return self._open(peer, endpoints, now)
         return None
@@ -234,6 +239,9 @@ class Opening:
         longest = RETRY_LAST if self._state.survey.peers else RETRY_ALONE
         failures.until = now + min(RETRY_FIRST * 2**failures.count, longest) * self._rng.uniform(0.8, 1.2)
         failures.count = min(failures.count + 1, FAILURES_COUNTED)
+        if peer == self._named and not self._state.survey.peers:
+            self._named = None
+            self._bootstrap.until = min(self._bootstrap.until, now + NAMED_AGAIN * self._rng.uniform(1, 2))
         if len(self._failures) > 1000:
             del self._failures[next(iter(self._failures))]
 

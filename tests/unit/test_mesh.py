@@ -45,7 +45,7 @@ from re6st.core.mesh import (
     UplinkUp,
 )
 from re6st.core.mesh_state import MODEST
-from re6st.core.opening import ASK_TIME, BOOTSTRAP_LAST, FIRST_TUNNELS
+from re6st.core.opening import ASK_TIME, BOOTSTRAP_LAST, FIRST_TUNNELS, NAMED_AGAIN
 from re6st.core.prefix import Prefix
 from re6st.core.survey import Link, Survey
 from re6st.core.wire import Endpoint
@@ -151,6 +151,21 @@ def test_a_registry_that_is_silent_is_asked_again_and_again_but_not_often() -> N
     assert max(gaps) <= BOOTSTRAP_LAST * 1.2 + 1
     assert len(times) < 30
     assert sum(gap > 40 for gap in gaps) > 5
+
+
+def test_whoever_is_turned_away_by_all_that_the_registry_names_is_soon_told_of_others() -> None:
+    """In a network that is just forming the first nodes are full, and others are there within seconds."""
+    node = Driver()
+    times = []
+    for _ in range(300):
+        if AskBootstrap() in node.wait(1):
+            times.append(node.now)
+            peer = PEERS[len(times) % 20]
+            if OpenTunnel(peer, endpoints(peer)) in node.tell(BootstrapAnswered(peer, endpoints(peer))):
+                node.tell(TunnelDown(peer))
+    gaps = [later - earlier for earlier, later in pairwise(times)]
+    assert max(gaps) <= 2 * NAMED_AGAIN + 1
+    assert sum(gaps) / len(gaps) > NAMED_AGAIN
 
 
 def test_the_registry_is_not_asked_while_it_has_not_answered() -> None:
