@@ -141,9 +141,11 @@ class Avoiding:
         state, found = self._state, dict[Prefix, NextHop]()
         broken = {peer for peer, link in self._links.items() if link.broken and now < link.until}
         for peer, links in state.survey.neighbours.items():
-            known, hop = self._links.get(peer), links[0].hop
-            if len(links) > 1 or not self._is_held(peer, hop) or hop.interface in state.settings.lan:
+            if len(links) != 1:
                 continue  # of two links to one peer it is not known which
+            known, hop = self._links.get(peer), links[0].hop
+            if not self._is_held(peer, hop) or hop.interface in state.settings.lan:
+                continue
             if (peer in state.lossy | broken or hop in state.survey.patchy) and not (known and known.avoided):
                 found[peer] = hop
         return found
