@@ -123,7 +123,12 @@ def test_a_full_server_is_left_alone_and_one_without_server_asks_for_none(bed: B
     full, closed = network.nodes[0], network.nodes[-1]
     full.options += ["--max-clients", "1"]
     closed.options += ["--max-clients", "0"]
-    network.start()
+    network.create()
+    network.enrol()
+    for node in network.nodes[:-1]:
+        node.start()
+    network.wait_connected(FORMS, network.nodes[:-1])
+    closed.start()  # with the only place at the full one, it would keep all others out
     network.wait_connected(FORMS)
     tunnels = network.tunnels()
     assert len([tunnel for tunnel in tunnels if tunnel.server is full]) <= 1
