@@ -55,8 +55,9 @@ DEAF_TIME, DEAF_PAUSE = 0.5, 10.0
 TAKE_OVER = 5.0
 """Seconds, and three update intervals, that a new one has at most to learn all routes."""
 SETTLED = 2.0
-"""Seconds for which it must know a way before the last one's is removed."""
+"""Seconds for which it must know a way before that counts."""
 SETTLE, STEP = 0.1, 0.5
+"""Seconds between two looks, for one way and for all."""
 
 _DEFAULT_WORDS = frozenset(
     ("max-rtt-penalty", "rtt-min", "rtt-max", "rtt-decay", "rxcost", "faraway", "channel", "enable-timestamps")
@@ -197,14 +198,14 @@ class Babel:
         """How many routes it has in use."""
         return sum(route.usable for route in self.table.routes.values())
 
-    async def settle(self, count: int) -> None:
-        """Wait until it has learnt so many routes, and kept them for a while; or long enough."""
+    async def settle(self) -> None:
+        """Wait until it has had a route for a while; or long enough."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(TAKE_OVER + 3 * self.settings.update):
                 settled = 0.0
                 while settled < SETTLED:
                     await asyncio.sleep(SETTLE)
-                    settled = settled + SETTLE if self.usable >= count else 0.0
+                    settled = settled + SETTLE if self.usable else 0.0
 
     async def take_over(self) -> AsyncIterator[frozenset[Way]]:
         """The ways that it has had for a while, as they come, until those are as many as the last one left.

@@ -199,7 +199,6 @@ class Node:
         self._tunnels = Tunnels(plan, self._kernel, self._mute, self._tasks, self._event, self._connected, self._found)
         self._tunnels.is_used = lambda interface: self._babel.table.is_up(interface)
         self._tunnels.interrupted = lambda: self._babel.doubted.set()
-        self._losses = LossWatch(self._tunnels, lambda peers: self._event(mesh.TunnelsLossy(peers)))
         self._reach = Reach(
             self._own,
             self._kernel.uplinks,
@@ -273,7 +272,7 @@ class Node:
             self._tasks.start(self._sweep_routes(), "routes left over"),
             self._tasks.start(self._reach.run(), "reach"),
             self._tasks.start(self._control.run(), "control socket"),
-            self._tasks.start(self._losses.run(), "retransmissions"),
+            self._tasks.start(LossWatch(self._tunnels, self._event).run(), "retransmissions"),
         ]
         if self._found.pids:
             self._loops.append(self._tasks.start(self._catch_up(), "what was left running"))
@@ -436,7 +435,7 @@ class Node:
 
     async def _catch_up(self) -> None:
         """Make anew what an earlier daemon left with another certificate or other settings, once we see the mesh."""
-        await self._babel.settle(1)
+        await self._babel.settle()
         await self._tunnels.renew(lambda: self._mesh.survey)
 
     async def _tell_systemd(self) -> None:
@@ -487,8 +486,10 @@ class Node:
                 case mesh.AvoidLink(peer, hop):
                     log.info("packets get lost on the link with %s: other ways are used", peer)
                     self._tunnels.drain(hop.interface, hop.address)
-                case mesh.UndrainClient(peer, hop) | mesh.TrustLink(peer, hop):
+                case mesh.TrustLink(peer, hop):
                     log.info("the link with %s is used again", peer)
+                    self._tunnels.undrain(hop.interface, hop.address)
+                case mesh.UndrainClient(_, hop):
                     self._tunnels.undrain(hop.interface, hop.address)
                 case mesh.AskAddress(peer):
                     self._peers.send(peer, Code.ADDRESS)

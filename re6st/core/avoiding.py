@@ -41,6 +41,10 @@ class _Link:
     broken: bool = False
     """Its tunnel ended meanwhile: the next one, which leads the same way, is avoided for the rest of the time."""
 
+    def waits(self, now: float) -> bool:
+        """Whether the next tunnel is to be avoided without having lost anything."""
+        return self.broken and now < self.until
+
 
 class Avoiding:
     """Decides which links to avoid, by what the `state` says of losses."""
@@ -49,7 +53,7 @@ class Avoiding:
         self._state = state
         self._rng = rng
         self._links: dict[Prefix, _Link] = {}
-        self._running_since: float | None = None
+        self._running_since = float("inf")
 
     @property
     def peers(self) -> frozenset[Prefix]:
@@ -65,10 +69,9 @@ class Avoiding:
     def advance(self, now: float) -> list[Action]:
         """End what is to end, and begin with one more link if there is one."""
         if not self._state.survey.running:
-            self._running_since = None
+            self._running_since = float("inf")
             return []
-        if self._running_since is None:
-            self._running_since = now
+        self._running_since = min(self._running_since, now)
         return self._trust(now) + self._avoid(now)
 
     def _trust(self, now: float) -> list[Action]:
@@ -108,8 +111,8 @@ class Avoiding:
         """
         if now - link.since < self._state.settings.drain_time:
             return False
-        survey, since = self._state.survey, self._running_since
-        unreached = peer not in survey.peers and since is not None and now - since > LEARNS
+        survey = self._state.survey
+        unreached = peer not in survey.peers and now - self._running_since > LEARNS
         return unreached or any(each.hop == link.hop and each.carried for each in survey.neighbours.get(peer, ()))
 
     def _avoid(self, now: float) -> list[Action]:
@@ -123,7 +126,7 @@ class Avoiding:
             return []
         for peer, hop in bad.items():
             known = self._links.get(peer)
-            if known is not None and known.broken and now < known.until:
+            if known is not None and known.waits(now):
                 self._links[peer] = _Link(hop, now, known.until, now, known.times)
             elif known is None or now >= known.until:
                 times = known.times + 1 if known else 1
@@ -139,13 +142,12 @@ class Avoiding:
     def _lossy(self, now: float) -> dict[Prefix, NextHop]:
         """Neighbours on whose link packets get lost now, or did on the one before, as far as we do not avoid it yet."""
         state, found = self._state, dict[Prefix, NextHop]()
-        broken = {peer for peer, link in self._links.items() if link.broken and now < link.until}
         for peer, links in state.survey.neighbours.items():
             if len(links) != 1:
                 continue  # of two links to one peer it is not known which
             known, hop = self._links.get(peer), links[0].hop
-            if not self._is_held(peer, hop) or hop.interface in state.settings.lan:
+            if not self._is_held(peer, hop) or hop.interface in state.settings.lan or (known and known.avoided):
                 continue
-            if (peer in state.lossy | broken or hop in state.survey.patchy) and not (known and known.avoided):
+            if peer in state.lossy or hop in state.survey.patchy or (known and known.waits(now)):
                 found[peer] = hop
         return found

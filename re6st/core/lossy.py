@@ -48,9 +48,7 @@ class Retransmissions:
         """Take in what all of them have sent now; one that has sent less than before is another one."""
         self._seen = {peer: self._seen.get(peer, deque()) for peer in sent}
         for peer, seen in self._seen.items():
-            if seen and sent[peer].segments < seen[-1][1].segments:
-                seen.clear()
-            if sent[peer].silent >= SILENT:
+            if sent[peer].silent >= SILENT or (seen and sent[peer].segments < seen[-1][1].segments):
                 seen.clear()
             seen.append((now, sent[peer]))
             while seen[0][0] < now - LONGEST:

@@ -75,7 +75,7 @@ class Opening:
         self._failures: dict[Prefix, _Failures] = {}
         self._bootstrap = _Wait()
         self._named: Prefix | None = None
-        """Whom the registry named last, until we are with them, or are turned away."""
+        """Whom the registry named last, unless they turned us away."""
         self._partitioned: float | None = None
         self._lost: dict[Prefix, float] = {}
         """Peers whose tunnel ended by itself, and when."""

@@ -11,6 +11,7 @@ from ipaddress import ip_address
 import pytest
 
 from re6st import retransmits
+from re6st.core import mesh
 from re6st.core.lossy import AGAIN_LEAST, Sent
 from re6st.core.prefix import Prefix
 from re6st.core.report import Link, Server
@@ -86,6 +87,19 @@ class Played(SocketDiagnosis):
     def close(self) -> None: ...
 
 
+def watching(played: Played) -> tuple[LossWatch, list[frozenset[Prefix]]]:
+    """One that has searched, and what it tells."""
+    told: list[frozenset[Prefix]] = []
+
+    def event(happened: mesh.Event) -> None:
+        assert isinstance(happened, mesh.TunnelsLossy)
+        told.append(happened.peers)
+
+    watch = LossWatch(played, event)
+    watch.search(played)
+    return watch, told
+
+
 def looks(watch: LossWatch, played: Played, lossy: Connection | None = None, *, since: float = 100.0) -> None:
     """Look for a while, in which one connection has to send every second segment again."""
     for step in range(AGAIN_LEAST + 10):
@@ -113,9 +127,7 @@ def test_both_our_own_tunnels_and_those_of_our_clients_are_looked_at() -> None:
     )
     out = played.connect("192.0.2.1", outgoing=True)
     back = played.connect("192.0.2.1", outgoing=False)
-    told: list[frozenset[Prefix]] = []
-    watch = LossWatch(played, told.append)
-    watch.search(played)
+    watch, told = watching(played)
     looks(watch, played, out)
     looks(watch, played, back, since=200)
     looks(watch, played, since=300)
@@ -128,9 +140,7 @@ def test_both_our_own_tunnels_and_those_of_our_clients_are_looked_at() -> None:
 def test_a_connection_that_ended_is_looked_for_again() -> None:
     played = Played(outgoing(P, "192.0.2.1"))
     first = played.connect("192.0.2.1", outgoing=True)
-    told: list[frozenset[Prefix]] = []
-    watch = LossWatch(played, told.append)
-    watch.search(played)
+    watch, told = watching(played)
     looks(watch, played, first)
     del played.counts[first], played.connections[first]
     looks(watch, played, since=200)
@@ -144,8 +154,7 @@ def test_a_connection_that_ended_is_looked_for_again() -> None:
 def test_of_several_behind_one_address_nothing_is_said() -> None:
     played = Played(incoming(P, "192.0.2.1"), incoming(Q, "192.0.2.1"))
     lossy, _ = (played.connect("192.0.2.1", outgoing=False) for _ in range(2))
-    told: list[frozenset[Prefix]] = []
-    watch = LossWatch(played, told.append)
+    watch, told = watching(played)
     for _ in range(2):
         watch.search(played)
         looks(watch, played, lossy)
@@ -158,7 +167,7 @@ def test_a_kernel_that_does_not_tell(monkeypatch: pytest.MonkeyPatch, caplog: py
         raise NetlinkError(93, "Protocol not supported")
 
     monkeypatch.setattr(retransmits, "SocketDiagnosis", refuse)
-    asyncio.run(LossWatch(Played(), lambda peers: None).run())
+    asyncio.run(LossWatch(Played(), lambda happened: None).run())
     assert caplog.messages == ["the kernel does not tell what TCP sends again: Protocol not supported"]
 
 
@@ -166,9 +175,7 @@ def test_after_an_error_it_is_tried_again_and_nothing_is_believed_meanwhile(monk
     """What was said before it would hold for ever."""
     played = Played(outgoing(P, "192.0.2.1"))
     lossy = played.connect("192.0.2.1", outgoing=True)
-    told: list[frozenset[Prefix]] = []
-    watch = LossWatch(played, told.append)
-    watch.search(played)
+    watch, told = watching(played)
     looks(watch, played, lossy)
 
     def fail(connection: Connection) -> Sent | None:
