@@ -13,9 +13,9 @@ import math
 import os
 import re
 import signal
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, field, replace
-from ipaddress import IPv4Network, IPv6Address, IPv6Network
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from pathlib import Path
 
 from re6st.cert import write_private
@@ -180,7 +180,10 @@ class Babel:
         self.doubted = asyncio.Event()
         """To be set when it may have become deaf."""
         self.followed = asyncio.Event()
+        self.address_links: Callable[[IPv4Address | None], Awaitable[None]] = _leave_links
+        """Called before each start with what is to be on the interfaces: see Kernel.address_links."""
         self.left = len(priorities)
+        self._spread = 0.0
         self._has_all = False
         self.priority = max((*priorities, PRIORITY - 1)) + 1
         self.settings = settings
@@ -210,8 +213,11 @@ class Babel:
     async def take_over(self) -> AsyncIterator[frozenset[Way]]:
         """The ways that it has had for a while, as they come, until those are as many as the last one left.
 
-        Not at once: the first that it hears of one may lead back to us, by what the last one had said.
+        Not at once: the first that it hears of one may lead back to us, by what the last one had said. And not while
+        others start theirs for the same reason: each tells its neighbours first to forget all that it told them.
         """
+        spread, self._spread = self._spread, 0.0
+        await asyncio.sleep(spread)
         clock = asyncio.get_running_loop().time
         since: dict[Way, float] = {}
         told: set[Way] = set()
@@ -235,8 +241,10 @@ class Babel:
         """Whether babeld can use these settings without a restart."""
         return settings == self.settings or bool(_live_commands(self.settings, self._more(settings)))
 
-    async def reconfigure(self, settings: Settings) -> None:
+    async def reconfigure(self, settings: Settings, spread: float = 0) -> None:
         """Use other settings: another key and more tunnels at once, for the rest babeld is restarted.
+
+        `spread`: seconds within which the other nodes do it too.
 
         Its filters and flags cannot change while it runs (wire.md 9.5), but the value of a key can (9.4), and
         interfaces can be added.
@@ -253,6 +261,7 @@ class Babel:
                 return
             except (OSError, ValueError) as error:
                 log.warning("babeld does not take its new settings (%s)", error or type(error).__name__)
+        self._spread = spread
         await self.renew("new settings")
 
     async def renew(self, reason: str, *, stale: bool = False) -> None:
@@ -326,6 +335,7 @@ class Babel:
     async def _run_once(self) -> str:
         found, self._found = self._found, None
         child = await self._resume(found) if found is not None else None
+        await self.address_links(None if self.settings.ipv4 is None else ipv4_address(self.settings.ipv4))
         if child is None:
             (self._run / SOCKET).unlink(missing_ok=True)
             self._write()
@@ -465,6 +475,10 @@ class Babel:
         except LineError as error:
             _not_understood(error)
             return False
+
+
+async def _leave_links(ip: IPv4Address | None) -> None:
+    """Where there are none."""
 
 
 def _not_understood(error: LineError) -> None:

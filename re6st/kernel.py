@@ -80,6 +80,7 @@ class Kernel:
     def __init__(self) -> None:
         self._netlink = Netlink()
         self._links: list[str] = []
+        self._link_address: IPv4Address | None = None
         self._addresses: list[tuple[Address, int, str]] = []
         self._unreachable: list[Network] = []
         self._routes: list[tuple[IPv4Address, IPv4Address]] = []
@@ -89,11 +90,8 @@ class Kernel:
 
     # -- links --
 
-    async def make_tap(self, name: str, ipv4: IPv4Address | None = None) -> None:
+    async def make_tap(self, name: str) -> None:
         """Make a persistent TAP interface, down; one of that name is taken over. Raises KernelError.
-
-        `ipv4` is for babeld, which then speaks of IPv4 as older ones understand it (wire.md 1.4): without an address it
-        gives an IPv6 next hop (RFC 9229).
 
         Duplicate address detection is off on it: nobody else can have its random link-local address, and waiting for
         the detection would cost a second of every new tunnel.
@@ -103,8 +101,8 @@ class Kernel:
                 rtnetlink.make_tap(name)
         if name not in self._links:
             self._links.append(name)
-        if ipv4 is not None:
-            self._put_address(ipv4, 32, name)
+        if self._link_address is not None:
+            self._put_address(self._link_address, 32, name)
         for setting, value in (("accept_dad", 0), ("dad_transmits", 0), ("accept_ra", 0)):
             self._sysctl(f"ipv6/conf/{name}/{setting}", value)
 
@@ -150,6 +148,21 @@ class Kernel:
                 for each in had:
                     self._netlink.put_address(each.address, each.length, index, IFA_F_NODAD)
 
+    async def address_links(self, ip: IPv4Address | None) -> None:
+        """Put our IPv4 address on all links, instead of another one, also on those that come.
+
+        It is for babeld, which then speaks of IPv4 as older ones understand it (wire.md 1.4): without an address it
+        gives an IPv6 next hop (RFC 9229). It is only for one that is not started yet: babeld forgets all routes of an
+        interface whose address changes, those of IPv6 too.
+        """
+        before, self._link_address = self._link_address, ip
+        for name in self._links:
+            if before is not None and before != ip:
+                await self._delete_address(before, 32, name)
+            if ip is not None:
+                with suppress(KernelError):  # it went away
+                    self._put_address(ip, 32, name)
+
     async def delete_link(self, name: str) -> None:
         index = self._index(name)
         if index is not None:
@@ -178,19 +191,15 @@ class Kernel:
         for network in presence.unreachable:
             await self.add_unreachable(network)
         await self.add_address(presence.address, presence.length, interface)
-        for name in tuple(self._links) if isinstance(presence.address, IPv4Address) else ():
-            self._put_address(presence.address, 32, name)  # as in make_tap
 
     async def leave(self, presence: Presence, interface: str) -> None:
-        """Undo `enter`, and the address on our links. The kernel drops babel's routes that have it as source."""
+        """Undo `enter`. Once the address is on no link, the kernel drops babel's routes that have it as source."""
         for network in presence.unreachable:
             await self._delete_unreachable(network)
         self._unreachable = [network for network in self._unreachable if network not in presence.unreachable]
         placed = presence.address, presence.length, interface
         await self._delete_address(*placed)
         self._addresses = [each for each in self._addresses if each != placed]
-        for name in tuple(self._links):
-            await self._delete_address(presence.address, 32, name)
 
     async def add_unreachable(self, network: Network) -> None:
         """Keep traffic to unknown parts of the network off the default route (wire.md 1.3). Raises KernelError."""

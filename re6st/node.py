@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import os
 import random
 import socket
 import time
@@ -46,7 +45,7 @@ from re6st.plan import Config, Plan
 from re6st.reach import Reach
 from re6st.registry_calls import CountedClient
 from re6st.retransmits import LossWatch
-from re6st.rundir import RunDirectory
+from re6st.rundir import RunDirectory, write_revoked
 from re6st.takeover import Found
 from re6st.tasks import Tasks, end, unless
 from re6st.tunnels import Tunnels
@@ -220,7 +219,7 @@ class Node:
         self._home = Home(
             self._own, self.config.country, self._client.get_country, self._cache.own, changed=self._located
         )
-        self._write_revoked(plan.parameters.crl)
+        write_revoked(self.config.run, plan.parameters.crl)
         self._babel = babel.Babel(
             plan.babel_command(),
             self.config.run,
@@ -230,6 +229,7 @@ class Node:
             self._found.babeld,
             self._routes_left,
         )
+        self._babel.address_links = self._kernel.address_links
         observer = Observer(
             lambda: self._plan,
             self._mesh,
@@ -319,17 +319,6 @@ class Node:
         await self._tasks.end_all()
         await process.end_leftovers(LEFT, self.config.run)  # found, and not gone on with
 
-    def _write_revoked(self, crl: frozenset[int]) -> None:
-        """One empty file per revoked serial number: OpenVPN refuses those certificates itself."""
-        directory = self.config.run / "revoked"
-        directory.mkdir(mode=0o700, exist_ok=True)
-        wanted = set(map(str, crl))
-        present = set(os.listdir(directory))
-        for name in wanted - present:
-            (directory / name).touch()
-        for name in present - wanted:
-            (directory / name).unlink()
-
     # -- new parameters, new certificates --
 
     def _apply(self, parameters: Parameters, identity: cert.Identity) -> None:
@@ -364,7 +353,7 @@ class Node:
 
     def _cut_off(self, crl: frozenset[int]) -> None:
         """End every session and tunnel with a peer whose certificate is revoked."""
-        self._write_revoked(crl)
+        write_revoked(self.config.run, crl)
         for peer in self._peers.sessions.forget(crl):
             log.warning("%s is revoked", peer)
         self._tunnels.cut_off(crl)
@@ -417,7 +406,7 @@ class Node:
             if not self._babel.can_follow(self._plan.babel(self._cache.routes, time.time())):
                 await asyncio.sleep(random.uniform(0, spread))  # noqa: S311
                 self._cache.routes = max(self._cache.routes, len(self._mesh.survey.peers))  # meanwhile
-            await self._babel.reconfigure(self._plan.babel(self._cache.routes, time.time()))
+            await self._babel.reconfigure(self._plan.babel(self._cache.routes, time.time()), spread)
 
     async def _sweep_routes(self) -> None:
         """Remove from the kernel what a babeld that ended left there, once the next one knows its way."""

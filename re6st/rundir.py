@@ -40,6 +40,18 @@ def check_content(path: Path) -> None:
         raise RunDirectoryError(f"--run {path} holds {foreign[0]!r}, which is not ours. Choose a directory of its own.")
 
 
+def write_revoked(run: Path, crl: frozenset[int]) -> None:
+    """One empty file per revoked serial number: OpenVPN refuses those certificates itself."""
+    directory = run / "revoked"
+    directory.mkdir(mode=0o700, exist_ok=True)
+    wanted = set(map(str, crl))
+    present = set(os.listdir(directory))
+    for name in wanted - present:
+        (directory / name).touch()
+    for name in present - wanted:
+        (directory / name).unlink()
+
+
 class RunDirectory:
     """A directory that only we read, locked against a second process, removed at the end."""
 

@@ -160,7 +160,7 @@ class Tunnels:
         """Start our servers. Raises KernelError."""
         for port, protocol in self.plan.servers:
             interface = server_interface(protocol)
-            await self._kernel.make_tap(interface, self.plan.ipv4_address)
+            await self._kernel.make_tap(interface)
             self._start_server(port, protocol, self._found.servers.get(interface))
 
     def go_on(self) -> None:
@@ -191,7 +191,7 @@ class Tunnels:
             for protocol, port in wanted.items():
                 interface = server_interface(protocol)
                 if protocol not in self.servers:
-                    await self._kernel.make_tap(interface, self.plan.ipv4_address)
+                    await self._kernel.make_tap(interface)
                     self._start_server(port, protocol)
                 elif self._made[protocol] != self._what_matters():
                     await self._empty(interface, survey)
@@ -463,7 +463,7 @@ class Tunnels:
 
     async def _make_tap(self, name: str, record: ClientRecord | None) -> None:
         """The interface of a tunnel; `record` is of one that is gone on with. Raises KernelError."""
-        await self._kernel.make_tap(name, self.plan.ipv4_address)
+        await self._kernel.make_tap(name)
         if record is None:
             self._fresh.add(name)
 

@@ -7,7 +7,7 @@ import logging
 import stat
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
-from ipaddress import IPv4Network, IPv6Address, IPv6Network
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from pathlib import Path
 
 import pytest
@@ -322,6 +322,27 @@ def test_new_settings_restart_it_without_waiting_and_the_same_do_not(
     assert "babeld ended" not in caplog.text
 
 
+def test_what_is_on_the_interfaces_changes_while_it_does_not_run(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """It forgets all routes of an interface whose address changes."""
+    put: list[tuple[str, int]] = []
+
+    async def watch(kept: Babel, programs: FakePrograms) -> None:
+        async def address_links(ip: IPv4Address | None) -> None:
+            put.append((str(ip), sum(child.running for child in programs.started)))
+
+        kept.address_links = address_links
+        await kept.ready.wait()
+        await kept.reconfigure(replace(PLAIN, ipv4=IPv4Network("10.42.3.0/24")))
+        await until(lambda: len(programs.started) == 2 and kept.ready.is_set())
+        await kept.reconfigure(PLAIN)
+        await until(lambda: len(programs.started) == 3 and kept.ready.is_set())
+
+    live(monkeypatch, tmp_path, [played()], watch)
+    assert put == [("None", 0), ("10.42.3.1", 0), ("None", 0)]
+
+
 def test_it_can_be_started_anew_to_forget_all(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -364,6 +385,29 @@ def test_what_the_last_one_left_is_given_up_way_by_way_once_the_new_one_has_had_
         assert clock() - began < 10
 
     live(monkeypatch, tmp_path, [played(shaky, lost)], watch)
+
+
+def test_it_stays_while_others_start_theirs_for_the_same_reason(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Each tells its neighbours first to forget all that it told them."""
+    monkeypatch.setattr("re6st.babel.STEP", 0.01)
+    monkeypatch.setattr("re6st.babel.SETTLED", 0.1)
+
+    async def watch(kept: Babel, programs: FakePrograms) -> None:
+        clock = asyncio.get_running_loop().time
+        await kept.ready.wait()
+        await kept.reconfigure(replace(PLAIN, hello=9), 1.5)
+        await until(lambda: len(programs.started) == 2 and kept.ready.is_set())
+        times = []
+        for _ in range(2):
+            began = clock()
+            assert [len(ways) async for ways in kept.take_over()] == [1]
+            times.append(clock() - began)
+        assert times[0] >= 1.6
+        assert times[1] < 1.6, "the next time may have another reason"
+
+    live(monkeypatch, tmp_path, [played()], watch)
 
 
 def test_one_whose_routes_lead_nowhere_any_more_ends_in_good_order(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 from collections.abc import Awaitable, Callable
-from ipaddress import IPv6Address, ip_address
+from ipaddress import IPv4Address, IPv6Address, ip_address
 
 import netifaces
 import pytest
@@ -147,6 +147,31 @@ class Played:
 
     def put_address(self, address: IPv6Address, *_: object) -> None:
         self.addresses.add(address)
+
+
+def test_the_address_on_links_is_what_was_said_last(monkeypatch: pytest.MonkeyPatch) -> None:
+    done: list[tuple[str, str, int]] = []
+
+    async def work(own: Kernel) -> None:
+        monkeypatch.setattr(own, "_index", int)
+        monkeypatch.setattr(own, "_sysctl", lambda *_: None)
+        for name in ("put_address", "delete_address"):
+
+            def note(ip: object, length: int, index: int, *_: object, what: str = name.partition("_")[0]) -> None:
+                done.append((what, str(ip), index))
+
+            monkeypatch.setattr(own._netlink, name, note)
+        await own.make_tap("1")
+        await own.address_links(IPv4Address("10.0.0.1"))
+        await own.make_tap("2")
+        await own.address_links(IPv4Address("10.0.0.9"))
+        await own.address_links(None)
+        await own.make_tap("3")
+
+    attempt(work)
+    first = [("put", "10.0.0.1", 1), ("put", "10.0.0.1", 2)]
+    moved = [(what, ip, n) for n in (1, 2) for what, ip in (("delete", "10.0.0.1"), ("put", "10.0.0.9"))]
+    assert done == [*first, *moved, ("delete", "10.0.0.9", 1), ("delete", "10.0.0.9", 2)]
 
 
 def test_an_interrupted_interface_comes_up_again_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:

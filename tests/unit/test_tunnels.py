@@ -40,7 +40,7 @@ class FakeKernel:
     async def leads_outside(self, host: str) -> bool:
         return True
 
-    async def make_tap(self, name: str, ipv4: object) -> None: ...
+    async def make_tap(self, name: str) -> None: ...
 
     async def interrupt(self, name: str, is_used: Callable[[], bool]) -> None:
         self.interrupted.append(name)
