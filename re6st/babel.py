@@ -1,7 +1,6 @@
-"""babeld: its configuration, its life, and the socket it tells its table through (wire.md section 9; babeld(8)).
+"""babeld: its life, and the socket it tells its table through (wire.md section 9; babeld(8)).
 
-Stock babeld 1.12. `configuration` is a pure function; the file it makes holds the keys, so only its owner reads it. All
-tunnel interfaces are named there from the start, also those that do not exist yet: babeld notices them when they come.
+What it is told is in core/babel_settings.py; the file with it holds the keys, so only its owner reads it.
 """
 
 from __future__ import annotations
@@ -9,17 +8,17 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import math
 import os
 import re
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from dataclasses import dataclass, field, replace
-from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
+from dataclasses import replace
+from ipaddress import IPv4Address, IPv6Network
 from pathlib import Path
 
 from re6st.cert import write_private
 from re6st.core.babel_lines import LINE_LIMIT, LineError, News, Reply, Table, parse_reply
+from re6st.core.babel_settings import PRIORITY, Settings, configuration, left_out, live_commands
 from re6st.core.prefix import ipv4_address
 from re6st.process import Child, connect, end_of, keep_running
 
@@ -27,19 +26,6 @@ PROGRAM = "babeld"
 SOCKET = "babeld.ctl"
 """In the run directory. The older software's registry expects a binary protocol at `babeld.sock`, so not that name."""
 
-UPDATE_FIRST, UPDATE_LAST = 1.0, 20.0
-UPDATE_GROWTH = 0.4
-"""Seconds by the root of the number of routes, of about 25 bytes: 400 bytes a second with 40, 2 kB with 1,000."""
-OUTGROWN = 2.0
-SMOOTHING = 0
-"""Half-life in seconds of metrics in babel's choice of routes: none. With 1, a dead link is left a second later, with
-babeld's own 4, two; and a new direct tunnel is used after 10 and 40 s. Round-trip times are smoothed instead."""
-RTT_HALF_LIFE = 8.0
-"""Seconds, of round-trip times. babeld counts in hellos, and the registry's rtt-decay is meant for rare ones. With 2, a
-jitter of 10 ms changes routes six times as often as with 8 (docs/decisions.md)."""
-RTPROT_BOOT = 3
-PRIORITY = 1024
-"""Metric in the kernel of the first babeld's routes. Each one started after it has the next larger."""
 START_TIME = 10.0
 BACKLOG = 4 << 20
 """Bytes of babeld's news that wait for us: some 30,000 routes at once."""
@@ -59,81 +45,9 @@ SETTLED = 2.0
 SETTLE, STEP = 0.1, 0.5
 """Seconds between two looks, for one way and for all."""
 
-_DEFAULT_WORDS = frozenset(
-    ("max-rtt-penalty", "rtt-min", "rtt-max", "rtt-decay", "rxcost", "faraway", "channel", "enable-timestamps")
-)
-"""What the registry may set in babel's defaults. The rest is ours, or has no meaning on a tunnel."""
-
 _PRIORITY = re.compile(r"kernel-priority ([0-9]{1,9})\n")
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class Settings:
-    """What babeld is told. Intervals in seconds."""
-
-    network: IPv6Network
-    subnet: IPv6Network
-    address: IPv6Address
-    tunnels: tuple[str, ...]
-    """Interfaces of tunnels, existing or not."""
-    lan: tuple[str, ...] = ()
-    """Interfaces on which neighbours are looked for without a tunnel."""
-    babel_default: str = ""
-    key_sign: bytes | None = field(default=None, repr=False)
-    accept_unsigned: bool = False
-    """Let packets with a wrong or no signature in: while keys change (wire.md 9.4)."""
-    ipv4: IPv4Network | None = None
-    refused: tuple[IPv4Network, ...] = ()
-    """IPv4 networks that were given up. Others may tell of them for a while, and babeld does not always remove such a
-    route from the kernel again: the kind of its next hop changes when the peer loses its address."""
-    gateway: bool = False
-    source_routes: bool = True
-    """Whether the kernel has routes by source, as the default route from a gateway is."""
-    hello: float = 15
-    update: float = UPDATE_FIRST
-
-
-def update_interval(routes: int) -> float:
-    """How often to repeat all routes: often while there are few, since a new neighbour waits for it (design.md 3)."""
-    return max(UPDATE_FIRST, min(UPDATE_GROWTH * math.sqrt(routes), UPDATE_LAST))
-
-
-def outgrown(update: float, routes: int) -> bool:
-    """Whether routes are repeated much too often for as many as there are: babeld is restarted for that."""
-    return update_interval(routes) >= OUTGROWN * update
-
-
-def configuration(settings: Settings, priority: int = PRIORITY) -> str:
-    """The configuration file. Statements are those of wire.md 9.1, as far as stock babeld knows them (9.2, 9.3)."""
-    lines = [
-        f"kernel-priority {priority}",
-        f"smoothing-half-life {SMOOTHING}",
-        # Each start counts as another router. One that is known has to go on with its last sequence number, which is
-        # lost when babeld is killed: nobody would take a way to it for 200 s.
-        "random-id true",
-        "redistribute local deny",
-        f"redistribute ip {settings.subnet} eq {settings.subnet.prefixlen}",
-    ]
-    if settings.key_sign is not None:
-        lines.append(_key_statement(settings.key_sign))
-    lines.append(" ".join(("default", *_link_words(settings))))
-    if settings.ipv4 is not None:
-        lines.append(f"redistribute ip {settings.ipv4} eq {settings.ipv4.prefixlen}")
-    if settings.gateway:
-        # "boot" is what ip(8) and ifupdown put on a route; babeld leaves those out unless they are named.
-        for protocol in ("", f"proto {RTPROT_BOOT} "):
-            lines.append(f"redistribute ip ::/0 eq 0 {protocol}src-prefix {settings.network}")
-    # An old gateway's plain default route would take over the whole host; others need routes by source (wire.md 9.3).
-    lines.append(f"in ip ::/0 eq 0 {'src-ip ::/0 src-eq 0 ' if settings.source_routes else ''}deny")
-    lines += [f"in ip {network} deny" for network in settings.refused]
-    lines += ["redistribute deny", f"install pref-src {settings.address}"]
-    if settings.ipv4 is not None:
-        lines.append(f"install pref-src {ipv4_address(settings.ipv4)}")
-    lines += [f"interface {name} type tunnel" for name in settings.tunnels]
-    lines += [f"interface {name}" for name in settings.lan]
-    return "\n".join(lines) + "\n"
 
 
 def command_line(program: str, run: Path, state: Path, log_file: Path | None, extra: Sequence[str]) -> list[str]:
@@ -239,7 +153,7 @@ class Babel:
 
     def can_follow(self, settings: Settings) -> bool:
         """Whether babeld can use these settings without a restart."""
-        return settings == self.settings or bool(_live_commands(self.settings, self._more(settings)))
+        return settings == self.settings or bool(live_commands(self.settings, self._more(settings)))
 
     async def reconfigure(self, settings: Settings, spread: float = 0) -> None:
         """Use other settings: another key and more tunnels at once, for the rest babeld is restarted.
@@ -254,7 +168,7 @@ class Babel:
         self.settings = settings
         if settings == old or self._child is None:
             return
-        if commands := _live_commands(old, settings):
+        if commands := live_commands(old, settings):
             try:
                 await self._tell(commands)
                 self._write()
@@ -374,6 +288,8 @@ class Babel:
 
     def _write(self) -> None:
         """What babeld reads at its start, and the next daemon to know what this one's babeld does."""
+        for name in left_out(self.settings.babel_default):
+            log.warning("babel_default: %s is left out", name)
         file = self._run / "babeld.conf"
         file.unlink(missing_ok=True)
         write_private(file, configuration(self.settings, self.priority).encode("ascii"))
@@ -483,58 +399,3 @@ async def _leave_links(ip: IPv4Address | None) -> None:
 
 def _not_understood(error: LineError) -> None:
     log.warning("babeld: line not understood: %s", error)
-
-
-def _live_commands(old: Settings, new: Settings) -> list[str]:
-    """The commands that make a running babeld follow new settings; none where it cannot."""
-    if replace(new, tunnels=old.tunnels, key_sign=old.key_sign) != old:
-        return []
-    if (old.key_sign is None) != (new.key_sign is None) or not set(old.tunnels) <= set(new.tunnels):
-        return []
-    commands = []
-    if new.key_sign is not None and new.key_sign != old.key_sign:
-        commands.append(_key_statement(new.key_sign))
-    # One that is added while it runs gets none of the defaults.
-    words = " ".join(_link_words(new))
-    added = (name for name in new.tunnels if name not in old.tunnels)
-    return commands + [f"interface {name} type tunnel {words}" for name in added]
-
-
-def _link_words(settings: Settings) -> list[str]:
-    """What is said of every interface."""
-    words = [
-        *_default_words(settings.babel_default, settings.hello),
-        f"hello-interval {settings.hello:g}",
-        f"update-interval {settings.update:g}",
-        # Hellos that are missed raise the cost at once, on both sides: this is how a tunnel is drained.
-        "link-quality true",
-        "split-horizon false",
-    ]
-    if settings.key_sign is not None:
-        words.append("key sign")
-        if settings.accept_unsigned:
-            words.append("accept-bad-signatures true")
-    return words
-
-
-def _key_statement(key: bytes) -> str:
-    return f"key id sign type blake2s128 value {key.hex()}"
-
-
-def _default_words(text: str, hello: float) -> list[str]:
-    """The pairs of the registry's `babel_default` that we take."""
-    words = text.split()
-    pairs = []
-    for name, value in zip(words[::2], words[1::2], strict=False):
-        if name not in _DEFAULT_WORDS:
-            log.warning("babel_default: %s is left out", name)
-        elif name == "rtt-decay" and value.isdecimal():
-            pairs.append(f"{name} {min(int(value), _rtt_decay(hello))}")
-        else:
-            pairs.append(f"{name} {value}")
-    return pairs
-
-
-def _rtt_decay(hello: float) -> int:
-    """How much of 256 parts of a round-trip time the last one makes up, where one comes with each hello."""
-    return max(1, round(256 * (1 - 2 ** (-hello / RTT_HALF_LIFE))))

@@ -23,6 +23,7 @@ from re6st.cache import Cache
 from re6st.client import RegistryError
 from re6st.control import ControlServer
 from re6st.core import mesh
+from re6st.core.babel_settings import outgrown, update_interval
 from re6st.core.chronicle import Chronicle
 from re6st.core.news import VersionNews
 from re6st.core.params import Parameters
@@ -375,9 +376,9 @@ class Node:
                 log.info("connected to the network" if self._mesh.connected else "the registry's node is out of reach")
 
     def _count_routes(self, count: int) -> None:
-        """A network that has grown is told of less often (babel.py); one that shrinks may be a network that is cut."""
+        """A network that has grown is told of less often; one that shrinks may be a network that is cut."""
         settings = self._babel.settings
-        if babel.outgrown(settings.update, count) and babel.outgrown(babel.update_interval(self._cache.routes), count):
+        if outgrown(settings.update, count) and outgrown(update_interval(self._cache.routes), count):
             log.info("the network has %s nodes now: its routes are to be repeated less often", count)
             self._cache.routes = count
             self._babel_news.set()

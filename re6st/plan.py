@@ -16,7 +16,7 @@ from pathlib import Path
 
 from re6st import babel, cert, openvpn
 from re6st.address import Ip
-from re6st.core import mesh
+from re6st.core import babel_settings, mesh
 from re6st.core.babel_keys import key_in_use
 from re6st.core.params import Parameters
 from re6st.core.prefix import Prefix, address, ipv4_address, ipv4_subnet, subnet
@@ -195,10 +195,10 @@ class Plan:
             given=bool(self.config.remotes),
         )
 
-    def babel(self, routes: int, now: float) -> babel.Settings:
+    def babel(self, routes: int, now: float) -> babel_settings.Settings:
         """For babeld at the Unix time `now`; `routes` is how many routes the network had when we last looked."""
         network, prefix, parameters = self.identity.trust.network, self.identity.prefix, self.parameters
-        return babel.Settings(
+        return babel_settings.Settings(
             network=network,
             subnet=subnet(network, prefix),
             address=address(network, prefix),
@@ -215,7 +215,7 @@ class Plan:
             gateway=self.config.gateway,
             source_routes=self.source_routes,
             hello=self.babel_hello,
-            update=babel.update_interval(routes),
+            update=babel_settings.update_interval(routes),
         )
 
     def babel_command(self) -> list[str]:

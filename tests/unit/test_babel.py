@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from re6st.babel import Babel, Settings, command_line, configuration, outgrown, update_interval
+from re6st.babel import Babel, command_line
+from re6st.core.babel_settings import Settings, configuration, left_out, outgrown, update_interval
 from re6st.process import Backoff
 from tests.unit.fake_program import FakeChild, FakePrograms, Script, all_gone, install, until
 
@@ -89,6 +90,11 @@ def test_a_kernel_without_routes_by_source_takes_no_default_route_and_hands_none
 def test_round_trips_that_are_measured_often_count_less_each(hello: float, decay: int) -> None:
     text = configuration(replace(PLAIN, babel_default="rtt-max 500 rtt-decay 125", hello=hello))
     assert f" rtt-decay {decay} " in text
+
+
+def test_what_is_not_taken_of_the_registrys_words_is_named() -> None:
+    assert left_out("rtt-max 500 type wired unicast true") == ["type", "unicast"]
+    assert left_out("") == []
 
 
 def test_a_key_is_defined_before_it_is_used_and_shown_nowhere_else() -> None:
