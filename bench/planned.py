@@ -29,6 +29,7 @@ FORMS = 120
 PACE = 0.01
 SETTLES = 15.0
 """Seconds after the network has formed: superfluous tunnels have closed."""
+IPV4 = ("--ipv4", "10.42.0.0/16", "8")
 BEFORE = 1.0
 AFTER = 2.0
 
@@ -63,7 +64,7 @@ def parameters(network: Network) -> Iterator[None]:
 
 def ipv4(network: Network) -> Iterator[None]:
     network.stop_registry()
-    network.registry_options += ["--ipv4", "10.42.0.0/16", "8"]
+    network.registry_options += IPV4
     network.start_registry()
     yield
 
@@ -140,9 +141,9 @@ CASES = (
         proof="certificate .*renewed|renewed .*certificate",
     ),
     Case("encryption of tunnels", encryption),
-    Case("daemons upgraded (SIGHUP)", hang_up, proof="going on with babeld"),
-    Case("daemons upgraded (systemctl restart)", supervisor, proof="going on with babeld"),
-    Case("daemons killed and started", crash, proof="going on with babeld"),
+    Case("daemons upgraded (SIGHUP)", hang_up, options=IPV4, proof="going on with babeld"),
+    Case("daemons upgraded (systemctl restart)", supervisor, options=IPV4, proof="going on with babeld"),
+    Case("daemons killed and started", crash, options=IPV4, proof="going on with babeld"),
     Case("another node restarted", stop_and_start, proof="leaving"),
 )
 """`nothing` is what the machine itself does to pings and stream."""

@@ -11,10 +11,11 @@ import logging
 import os
 import re
 import signal
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
 from ipaddress import IPv4Address, IPv6Network
 from pathlib import Path
+from types import MappingProxyType
 
 from re6st.cert import write_private
 from re6st.core.babel_lines import LINE_LIMIT, LineError, News, Reply, Table, parse_reply
@@ -65,7 +66,7 @@ def command_line(program: str, run: Path, state: Path, log_file: Path | None, ex
 
 
 Way = tuple[IPv6Network, IPv6Network]
-"""Where a route leads to, and for packets from where."""
+"""Where a route leads to, and for packets from where. babeld's table holds those of IPv4 too, ours does not."""
 
 
 class Babel:
@@ -74,8 +75,8 @@ class Babel:
     One that is to have other settings, or dies, leaves its routes in the kernel, and traffic goes on over them while
     the next one learns. That has a `priority` of its own, since it would take a route that is there already for its
     own, wherever it leads; theirs are preferred, until one after the other is removed. `followed` is set when a babeld
-    took over from another, which knew `left` routes. One that an earlier daemon left running, `found`, is gone on with
-    where it has these settings; `priorities` are those of the routes that are in the kernel already.
+    took over from another, which knew the ways that are `left`. One that an earlier daemon left running, `found`, is
+    gone on with where it has these settings; `routes` are those in the kernel already, with their priorities.
     """
 
     def __init__(
@@ -86,7 +87,7 @@ class Babel:
         settings: Settings,
         changed: Callable[[], None],
         found: int | None = None,
-        priorities: Sequence[int] = (),
+        routes: Mapping[Way, int] = MappingProxyType({}),
     ) -> None:
         self.table = Table()
         self.ready = asyncio.Event()
@@ -94,12 +95,14 @@ class Babel:
         self.doubted = asyncio.Event()
         """To be set when it may have become deaf."""
         self.followed = asyncio.Event()
-        self.address_links: Callable[[IPv4Address | None], Awaitable[None]] = _leave_links
-        """Called before each start with what is to be on the interfaces: see Kernel.address_links."""
-        self.left = len(priorities)
-        self._spread = 0.0
+        self.address_links: Callable[[IPv4Address | None], Awaitable[None]] = _no_links
+        """Called with what is to be on the interfaces, before each start and for a babeld that is gone on with: see
+        Kernel.address_links."""
+        self.left = frozenset(routes)
         self._has_all = False
-        self.priority = max((*priorities, PRIORITY - 1)) + 1
+        self._others_until = 0.0
+        """Until when other nodes start theirs."""
+        self.priority = max((*routes.values(), PRIORITY - 1)) + 1
         self.settings = settings
         self._argv = argv
         self._run = run
@@ -111,9 +114,9 @@ class Babel:
         self._lines = 0
 
     @property
-    def usable(self) -> int:
-        """How many routes it has in use."""
-        return sum(route.usable for route in self.table.routes.values())
+    def ways(self) -> frozenset[Way]:
+        """Where it has routes to that can be used."""
+        return frozenset((each.destination, each.source) for each in self.table.routes.values() if each.usable)
 
     async def settle(self) -> None:
         """Wait until it has had a route for a while; or long enough."""
@@ -122,30 +125,35 @@ class Babel:
                 settled = 0.0
                 while settled < SETTLED:
                     await asyncio.sleep(SETTLE)
-                    settled = settled + SETTLE if self.usable else 0.0
+                    settled = settled + SETTLE if self.ways else 0.0
 
     async def take_over(self) -> AsyncIterator[frozenset[Way]]:
-        """The ways that it has had for a while, as they come, until those are as many as the last one left.
+        """The ways that it has had for a while, as they come, until those are all that the last one left.
 
         Not at once: the first that it hears of one may lead back to us, by what the last one had said. And not while
         others start theirs for the same reason: each tells its neighbours first to forget all that it told them.
+        Ends early when the next one has followed.
         """
-        spread, self._spread = self._spread, 0.0
-        await asyncio.sleep(spread)
         clock = asyncio.get_running_loop().time
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout_at(self._others_until):
+                await self.followed.wait()
         since: dict[Way, float] = {}
         told: set[Way] = set()
         soonest = clock() + SETTLED
         latest = soonest + TAKE_OVER + 3 * self.settings.update
-        while clock() < soonest or (len(told) < self.left and clock() < latest):
+        while True:
             await asyncio.sleep(STEP)
+            if self.followed.is_set():
+                return
             now = clock()
-            ways = ((route.destination, route.source) for route in self.table.routes.values() if route.usable)
-            since = {way: since.get(way, now) for way in ways}
+            since = {way: since.get(way, now) for way in self.ways}
             if taken := {way for way, began in since.items() if now - began >= SETTLED} - told:
                 told |= taken
                 yield frozenset(taken)
-        self._has_all = True
+            if now >= soonest and (self.left <= told or now >= latest):
+                self._has_all = self.ready.is_set()
+                return
 
     async def run(self) -> None:
         """Start it, read its table, start it again when it ends, until cancelled; then stop it in good order."""
@@ -158,24 +166,26 @@ class Babel:
     async def reconfigure(self, settings: Settings, spread: float = 0) -> None:
         """Use other settings: another key and more tunnels at once, for the rest babeld is restarted.
 
-        `spread`: seconds within which the other nodes do it too.
-
         Its filters and flags cannot change while it runs (wire.md 9.5), but the value of a key can (9.4), and
-        interfaces can be added.
+        interfaces can be added. `spread`: seconds within which other nodes restart theirs too.
         """
         old = self.settings
         settings = self._more(settings)
         self.settings = settings
-        if settings == old or self._child is None:
+        if settings == old:
             return
-        if commands := live_commands(old, settings):
+        commands = live_commands(old, settings)
+        if not commands:
+            self._others_until = asyncio.get_running_loop().time() + spread
+        elif self._child is None:
+            return
+        else:
             try:
                 await self._tell(commands)
                 self._write()
                 return
             except (OSError, ValueError) as error:
                 log.warning("babeld does not take its new settings (%s)", error or type(error).__name__)
-        self._spread = spread
         await self.renew("new settings")
 
     async def renew(self, reason: str, *, stale: bool = False) -> None:
@@ -249,6 +259,7 @@ class Babel:
     async def _run_once(self) -> str:
         found, self._found = self._found, None
         child = await self._resume(found) if found is not None else None
+        settings = self.settings
         await self.address_links(None if self.settings.ipv4 is None else ipv4_address(self.settings.ipv4))
         if child is None:
             (self._run / SOCKET).unlink(missing_ok=True)
@@ -258,6 +269,8 @@ class Babel:
             child = await Child.start(PROGRAM, self._argv, self._output)
         self._child = child
         try:
+            if self.settings != settings:  # they came while it started
+                await self.renew("new settings")
             for _ in range(CONNECTIONS):
                 reason = await self._connect(child)
                 if not child.running:
@@ -270,7 +283,7 @@ class Babel:
             self._child = None
             self.priority += 1
             # One that ended before it knew all leaves what the one before left.
-            self.left = self.usable if self._has_all else max(self.usable, self.left)
+            self.left = self.ways if self._has_all else self.ways | self.left
             self._has_all = False
             self.table.clear()
             self._changed()
@@ -393,8 +406,8 @@ class Babel:
             return False
 
 
-async def _leave_links(ip: IPv4Address | None) -> None:
-    """Where there are none."""
+async def _no_links(ip: IPv4Address | None) -> None:
+    """Nothing to do where no kernel is told."""
 
 
 def _not_understood(error: LineError) -> None:

@@ -149,19 +149,29 @@ class Kernel:
                     self._netlink.put_address(each.address, each.length, index, IFA_F_NODAD)
 
     async def address_links(self, ip: IPv4Address | None) -> None:
-        """Put our IPv4 address on all links, instead of another one, also on those that come.
+        """Have our IPv4 address, and no other one, on all links, also on those that come. A refusal is logged.
 
-        It is for babeld, which then speaks of IPv4 as older ones understand it (wire.md 1.4): without an address it
-        gives an IPv6 next hop (RFC 9229). It is only for one that is not started yet: babeld forgets all routes of an
-        interface whose address changes, those of IPv6 too.
+        It is for babeld, which then speaks of IPv4 as older ones understand it: without an address it gives an IPv6
+        next hop (RFC 9229). Where one runs, nothing may change by it: babeld forgets all routes of an interface whose
+        address changes, those of IPv6 too.
         """
-        before, self._link_address = self._link_address, ip
-        for name in self._links:
-            if before is not None and before != ip:
-                await self._delete_address(before, 32, name)
-            if ip is not None:
-                with suppress(KernelError):  # it went away
-                    self._put_address(ip, 32, name)
+        self._link_address = ip
+        links = {index: name for name in self._links if (index := self._index(name)) is not None}
+        for entry in self._netlink.addresses(socket.AF_INET):
+            if entry.index not in links:
+                continue
+            if entry.address == ip:
+                del links[entry.index]
+            else:
+                with suppress(NetlinkError):
+                    self._netlink.delete_address(entry.address, entry.length, entry.index)
+        if ip is None:
+            return
+        for name in links.values():
+            try:
+                self._put_address(ip, 32, name)
+            except KernelError as error:
+                log.error("%s", error)
 
     async def delete_link(self, name: str) -> None:
         index = self._index(name)
@@ -293,6 +303,7 @@ class Kernel:
         networks, as the traffic needs them. Says what it removed.
         """
         removed = []
+        carry = set() if kept is None else {self._index(kept.main_interface)}
         for link in self._netlink.links():
             if not OUR_LINK.fullmatch(link.name) or link.kind != "tun":
                 continue
@@ -303,6 +314,7 @@ class Kernel:
                 continue
             # A babeld that runs on would not notice that one went, if another came at once.
             self._links.append(link.name)
+            carry.add(link.index)
         for route in self._netlink.routes(socket.AF_INET, protocol=RTPROT_RE6ST):
             if kept and str(route.destination.network_address) in kept.hosts:
                 self._keep(route)
@@ -316,21 +328,23 @@ class Kernel:
                 if _is_ours(route, presence) and self._delete(route):
                     removed.append(f"route {route.destination}")
             for entry in self._netlink.addresses(family):
-                again = kept is not None and entry.index == self._index(kept.main_interface)
-                if entry.address == presence.address and not again:
+                if entry.address == presence.address and entry.index not in carry:
                     with suppress(NetlinkError):
                         self._netlink.delete_address(entry.address, entry.length, entry.index)
                         removed.append(f"address {presence.address}")
         return removed
 
-    async def babel_routes(self, presences: Iterable[Presence]) -> list[int]:
-        """The priority of each route in our networks that a babeld made."""
-        return [
-            route.priority or 0
-            for presence in presences
-            for route in self._netlink.routes(_family(presence.network), protocol=RTPROT_BABEL)
-            if _is_ours(route, presence)
-        ]
+    async def babel_routes(self, presences: Iterable[Presence]) -> dict[tuple[IPv6Network, IPv6Network], int]:
+        """Where routes in our networks that a babeld made lead to, for packets from where, and their priority."""
+        found: dict[tuple[IPv6Network, IPv6Network], int] = {}
+        for presence in presences:
+            for route in self._netlink.routes(_family(presence.network), protocol=RTPROT_BABEL):
+                source = route.source or _ANY
+                if _is_ours(route, presence) and isinstance(route.destination, IPv6Network):
+                    assert isinstance(source, IPv6Network)
+                    way = route.destination, source
+                    found[way] = max(found.get(way, 0), route.priority or 0)
+        return found
 
     def gateways(self) -> dict[IPv4Address, IPv4Address]:
         """The hosts that are reached by a gateway, and by which."""

@@ -59,6 +59,8 @@ SETTLE = 0.1
 ROUTES_PER_SECOND = 20_000
 SPREAD_FIRST, SPREAD_PER_ROUTE, SPREAD_LAST = 5.0, 0.02, 60.0
 """Seconds that the nodes of a network spread a restart of babeld over."""
+NEWS_TIME = 2.0
+"""Seconds in which news of the registry get to all nodes."""
 LAST_WORD = 0.2
 """Seconds for the news to get to those that it cuts off: whose serial was revoked, may renew and come back."""
 BOOTSTRAP_TIME = 10.0
@@ -89,7 +91,7 @@ class Node:
         local = [ip for ip in kernel.local_addresses() if ip not in self.network]
         self._own = OwnAddresses(config.ports, config.ip, local, network=self.network)
         self._found = Found()
-        self._routes_left: list[int] = []
+        self._routes_left: dict[babel.Way, int] = {}
         self._former: set[kernel.Presence] = set()
         """What the network has given up: a babeld may have left routes there."""
         self._loops: list[asyncio.Task[None]] = []
@@ -368,9 +370,12 @@ class Node:
             await asyncio.sleep(max(SETTLE, len(self._babel.table.routes) / ROUTES_PER_SECOND))
             self._changed.clear()
             was = self._mesh.connected
-            seen = survey(self._babel.table, self.network, self.prefix)
+            found = survey(self._babel.table, self.network, self.prefix)
+            seen = replace(found, running=self._babel.ready.is_set())
             self._ways.note(self._babel.table, time.time())
-            self._event(mesh.Surveyed(replace(seen, running=self._babel.ready.is_set())))
+            self._event(mesh.Surveyed(seen))
+            if start := self._renewal.note(seen, time.clock_gettime(time.CLOCK_BOOTTIME)):
+                await self._babel.renew(start.reason)
             self._count_routes(len(seen.peers))
             if self._mesh.connected != was:
                 log.info("connected to the network" if self._mesh.connected else "the registry's node is out of reach")
@@ -405,7 +410,9 @@ class Node:
             self._babel_news.clear()
             spread = min(SPREAD_FIRST + SPREAD_PER_ROUTE * len(self._mesh.survey.peers), SPREAD_LAST)
             if not self._babel.can_follow(self._plan.babel(self._cache.routes, time.time())):
-                await asyncio.sleep(random.uniform(0, spread))  # noqa: S311
+                delay = random.uniform(0, spread)  # noqa: S311
+                await asyncio.sleep(delay)
+                spread += NEWS_TIME - delay
                 self._cache.routes = max(self._cache.routes, len(self._mesh.survey.peers))  # meanwhile
             await self._babel.reconfigure(self._plan.babel(self._cache.routes, time.time()), spread)
 
@@ -416,8 +423,6 @@ class Node:
             self._babel.followed.clear()
             count = 0
             async for ways in self._babel.take_over():
-                if self._babel.followed.is_set():
-                    break
                 count += await self._kernel.sweep(self._plan.presences, self._babel.priority, ways)
             if self._babel.ready.is_set() and not self._babel.followed.is_set():
                 count += await self._kernel.sweep({*self._plan.presences, *self._former}, self._babel.priority)

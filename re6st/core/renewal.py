@@ -6,9 +6,9 @@ each such question that it passed on for pending, and passes no other on, for 65
 gone when it came. Who was away for some seconds, and comes back by other neighbours, so stays out of reach for those
 who were closer to it before. A babeld that is new has told nothing before, and its destination is new to all others.
 
-So it is replaced where that costs nothing: when all its neighbours are gone, or have given us up while this machine
-slept; and where nothing else helps: when ways are offered to it, and none is taken, for longer than a question and its
-answer need.
+So it is replaced where that costs nothing: when all its neighbours are gone, or others, or have given us up while this
+machine slept; and where nothing else helps: when ways are offered to it, and none is taken, for longer than a question
+and its answer need.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from re6st.core.prefix import Prefix
 from re6st.core.survey import Survey
 
 ALONE_PAUSE = 10.0
-"""Seconds between two times for the first reason: a network that comes and goes is not worth more."""
+"""Seconds between two times for the first two reasons: a network that comes and goes is not worth more."""
 ASLEEP, ASLEEP_HELLOS = 5.0, 16
 """Seconds, and intervals of hellos, in which we did not look: whoever is silent for as long has no neighbours left."""
 PATIENCE = 2.0
@@ -56,6 +56,27 @@ class Renewal:
         self._pause = PAUSE_FIRST
         self._since: dict[Prefix, float] = {}
         self._patience = PATIENCE
+        self._near: frozenset[Prefix] = frozenset()
+        """Who was next to us when we had ways last."""
+        self._lost = False
+        """Whether all ways were lost since."""
+
+    def note(self, seen: Survey, now: float) -> Start | None:
+        """Look at each survey: all ways may be lost, and others found, between two times that `due` is asked.
+
+        Whoever was next to us was nearest to us for all others, so that none of them may take the new ways.
+        """
+        if not seen.running:
+            self._near, self._lost = frozenset(), False
+        elif not seen.peers:
+            self._lost = bool(self._near)
+        elif seen.neighbours:
+            moved = self._lost and self._near.isdisjoint(seen.neighbours)
+            self._near, self._lost = frozenset(seen.neighbours), False
+            if moved and now >= self._alone_again:
+                self._alone_again = now + ALONE_PAUSE
+                return Start("all its neighbours are others than before")
+        return None
 
     def due(self, seen: Survey, now: float, hello: float) -> Start | None:
         """Whether babeld is to be started anew now. `hello` is its interval in seconds."""

@@ -376,7 +376,7 @@ def test_what_the_last_one_left_is_given_up_way_by_way_once_the_new_one_has_had_
     async def watch(kept: Babel, _programs: FakePrograms) -> None:
         await kept.ready.wait()
         await until(lambda: len(kept.table.routes) == 2)
-        kept.left = 2
+        kept.left = frozenset((IPv6Network(f"2001:db8:42:{name}::/64"), IPv6Network("::/0")) for name in "bc")
         kept.settings = replace(PLAIN, update=0.0)
         clock = asyncio.get_running_loop().time
         began = clock()
@@ -386,7 +386,7 @@ def test_what_the_last_one_left_is_given_up_way_by_way_once_the_new_one_has_had_
         assert [ways for ways, _ in told] == [["2001:db8:42:b::/64"]]
         assert told[0][1] >= 0.1
         assert clock() - began >= 1, "the other one is waited for"
-        kept.left = 1
+        kept.left = kept.ways
         assert [way async for way in kept.take_over()]
         assert clock() - began < 10
 
@@ -404,14 +404,48 @@ def test_it_stays_while_others_start_theirs_for_the_same_reason(
         clock = asyncio.get_running_loop().time
         await kept.ready.wait()
         await kept.reconfigure(replace(PLAIN, hello=9), 1.5)
-        await until(lambda: len(programs.started) == 2 and kept.ready.is_set())
         times = []
-        for _ in range(2):
+        for count in (2, 3):
+            await kept.followed.wait()
+            kept.followed.clear()
+            assert len(programs.started) == count
             began = clock()
             assert [len(ways) async for ways in kept.take_over()] == [1]
             times.append(clock() - began)
-        assert times[0] >= 1.6
-        assert times[1] < 1.6, "the next time may have another reason"
+            if count == 2:
+                await kept.renew("another reason")
+        assert times[0] >= 1.5
+        assert times[1] < times[0]
+
+    live(monkeypatch, tmp_path, [played()], watch)
+
+
+@pytest.mark.parametrize("spread", [0, 60])
+def test_the_next_one_ends_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, spread: float) -> None:
+    async def watch(kept: Babel, programs: FakePrograms) -> None:
+        await kept.ready.wait()
+        await kept.reconfigure(replace(PLAIN, hello=9), spread)
+        await kept.followed.wait()
+        kept.followed.clear()
+        both = asyncio.create_task(anext(kept.take_over(), None))
+        await kept.renew("once more")
+        assert await both is None
+        assert kept.followed.is_set()
+        assert len(kept.left) == 1
+
+    live(monkeypatch, tmp_path, [played()], watch)
+
+
+def test_settings_that_come_while_it_starts_are_not_lost(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    async def watch(kept: Babel, programs: FakePrograms) -> None:
+        async def address_links(ip: IPv4Address | None) -> None:
+            kept.address_links = kept_as_it_was
+            start = asyncio.create_task(kept.reconfigure(replace(PLAIN, hello=7)))
+            asyncio.get_running_loop().call_soon(lambda: start)
+
+        kept_as_it_was, kept.address_links = kept.address_links, address_links
+        await until(lambda: len(programs.started) == 2 and kept.ready.is_set())
+        assert "hello-interval 7" in (tmp_path / "babeld.conf").read_text()
 
     live(monkeypatch, tmp_path, [played()], watch)
 
@@ -475,6 +509,13 @@ def test_one_that_became_deaf_is_started_anew_and_one_that_hears_is_not(
     assert caplog.text.count("started anew: it hears nothing") == 1
 
 
+LEFT = {
+    (IPv6Network("2001:db8:42:b::/64"), IPv6Network("::/0")): 1024,
+    (IPv6Network("2001:db8:42:c::/64"), IPv6Network("::/0")): 1030,
+}
+"""Routes that are in the kernel."""
+
+
 def resumed(
     monkeypatch: pytest.MonkeyPatch, run: Path, text: str, watch: Callable[[Babel, FakePrograms], None]
 ) -> None:
@@ -486,9 +527,7 @@ def resumed(
         (run / "babeld.conf").write_text(text)
         programs.found[7] = found = FakeChild([])
         await found.listen(str(run / "babeld.ctl"), played())
-        kept = Babel(
-            command_line("babeld", run, run, None, []), run, None, PLAIN, lambda: None, found=7, priorities=[1024, 1030]
-        )
+        kept = Babel(command_line("babeld", run, run, None, []), run, None, PLAIN, lambda: None, found=7, routes=LEFT)
         task = asyncio.create_task(kept.run())
         try:
             async with asyncio.timeout(10):
@@ -519,7 +558,7 @@ def test_one_that_does_not_makes_place_and_its_routes_stay_until_the_next_knows_
         assert len(programs.started) == 2
         assert programs.found[7].stopped
         assert kept.priority == 1031
-        assert kept.left == 2
+        assert kept.left == LEFT.keys()
         assert kept.followed.is_set()
         assert (tmp_path / "babeld.conf").read_text() == configuration(PLAIN, 1031)
 

@@ -149,29 +149,46 @@ class Played:
         self.addresses.add(address)
 
 
-def test_the_address_on_links_is_what_was_said_last(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_address_on_links_is_what_was_said_last(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Also on those that an earlier daemon left; what is there already is not touched."""
     done: list[tuple[str, str, int]] = []
+    on = [InterfaceAddress(ip_address(ip), 32, index, 0, 0) for index, ip in ((1, "10.0.0.8"), (9, "10.0.0.8"))]
+
+    def put(ip: IPv4Address, length: int, index: int, flags: int) -> None:
+        if index == 6:
+            raise NetlinkError(errno.EPERM, "no")
+        done.append(("put", str(ip), index))
+        on.append(InterfaceAddress(ip, length, index, 0, flags))
+
+    def delete(ip: IPv4Address, _length: int, index: int) -> None:
+        done.append(("delete", str(ip), index))
+        on[:] = [each for each in on if (each.address, each.index) != (ip, index)]
 
     async def work(own: Kernel) -> None:
-        monkeypatch.setattr(own, "_index", int)
+        monkeypatch.setattr(own, "_index", lambda name: int(name) if int(name) < 7 else None)
         monkeypatch.setattr(own, "_sysctl", lambda *_: None)
-        for name in ("put_address", "delete_address"):
-
-            def note(ip: object, length: int, index: int, *_: object, what: str = name.partition("_")[0]) -> None:
-                done.append((what, str(ip), index))
-
-            monkeypatch.setattr(own._netlink, name, note)
+        monkeypatch.setattr(rtnetlink, "make_tap", lambda _: None)
+        for name, method in (("put_address", put), ("delete_address", delete), ("addresses", lambda _: list(on))):
+            monkeypatch.setattr(own._netlink, name, method)
         await own.make_tap("1")
+        await own.address_links(IPv4Address("10.0.0.1"))
         await own.address_links(IPv4Address("10.0.0.1"))
         await own.make_tap("2")
         await own.address_links(IPv4Address("10.0.0.9"))
         await own.address_links(None)
-        await own.make_tap("3")
+        own._links += ["6", "7"]
+        await own.address_links(IPv4Address("10.0.0.1"))
+        own._links.clear()
 
     attempt(work)
-    first = [("put", "10.0.0.1", 1), ("put", "10.0.0.1", 2)]
-    moved = [(what, ip, n) for n in (1, 2) for what, ip in (("delete", "10.0.0.1"), ("put", "10.0.0.9"))]
-    assert done == [*first, *moved, ("delete", "10.0.0.9", 1), ("delete", "10.0.0.9", 2)]
+    first = [("delete", "10.0.0.8", 1), ("put", "10.0.0.1", 1), ("put", "10.0.0.1", 2)]
+    moved = [("delete", "10.0.0.1", 1), ("delete", "10.0.0.1", 2), ("put", "10.0.0.9", 1), ("put", "10.0.0.9", 2)]
+    gone = [("delete", "10.0.0.9", 1), ("delete", "10.0.0.9", 2)]
+    assert done == [*first, *moved, *gone, ("put", "10.0.0.1", 1), ("put", "10.0.0.1", 2)]
+    (refused,) = caplog.messages
+    assert "10.0.0.1/32 on 6" in refused
 
 
 def test_an_interrupted_interface_comes_up_again_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:

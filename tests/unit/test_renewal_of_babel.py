@@ -48,6 +48,42 @@ def test_after_a_start_it_counts_from_the_first_neighbour_on() -> None:
     assert not renewal.due(ALONE, 102, HELLO), "the new babeld has not met anybody yet"
 
 
+def beside(*peers: Prefix) -> Survey:
+    return Survey(peers=frozenset(peers), alone=False, neighbours=dict.fromkeys(peers, ()))
+
+
+NO_WAY = Survey(alone=False)
+
+
+def test_who_lost_all_ways_and_found_others_is_due_at_once() -> None:
+    """Between two looks that are a second apart."""
+    renewal = Renewal(Random(1))
+    assert not renewal.note(beside(B), 100.0)
+    assert not renewal.note(NO_WAY, 100.2)
+    assert not renewal.note(replace(NO_WAY, peers=frozenset({C})), 100.3), "whose way it is we do not know yet"
+    assert renewal.note(beside(C), 100.4) == Start("all its neighbours are others than before")
+    assert not renewal.note(AWAY, 100.5)
+    assert not renewal.note(beside(C), 101.0)
+
+
+def test_who_lost_none_or_found_them_again_is_not() -> None:
+    renewal = Renewal(Random(1))
+    for step, seen in enumerate((beside(B), beside(B, C), beside(C), NO_WAY, NO_WAY, beside(C), beside(C, B))):
+        assert not renewal.note(seen, float(step))
+
+
+def test_nor_who_has_another_babeld_since() -> None:
+    renewal = Renewal(Random(1))
+    for step, seen in enumerate((NO_WAY, beside(B), NO_WAY, AWAY, NO_WAY, beside(C))):
+        assert not renewal.note(seen, float(step))
+
+
+def test_neighbours_that_come_and_go_cost_a_start_now_and_then() -> None:
+    renewal = Renewal(Random(1))
+    found = [now for now in range(100, 200) if renewal.note((beside(B), NO_WAY, beside(C), NO_WAY)[now % 4], now)]
+    assert 5 <= len(found) <= 100 / ALONE_PAUSE + 1
+
+
 def test_ways_that_are_not_taken_for_some_seconds() -> None:
     for seed in range(20):
         (first, *_) = times(Renewal(Random(seed)), STARVED, 1000, 1030)
