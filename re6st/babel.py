@@ -13,7 +13,7 @@ import re
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
-from ipaddress import IPv4Address, IPv6Network
+from ipaddress import IPv4Address, IPv4Network, IPv6Network
 from pathlib import Path
 from types import MappingProxyType
 
@@ -69,6 +69,9 @@ Way = tuple[IPv6Network, IPv6Network]
 """Where a route leads to, and for packets from where. babeld's table holds those of IPv4 too, ours does not."""
 
 
+Network = IPv4Network | IPv6Network
+
+
 class Babel:
     """A babeld that is kept running. `table` is what it knows now; `changed` is called after each change of it.
 
@@ -87,7 +90,7 @@ class Babel:
         settings: Settings,
         changed: Callable[[], None],
         found: int | None = None,
-        routes: Mapping[Way, int] = MappingProxyType({}),
+        routes: Mapping[tuple[Network, Network], int] = MappingProxyType({}),
     ) -> None:
         self.table = Table()
         self.ready = asyncio.Event()
@@ -98,7 +101,11 @@ class Babel:
         self.address_links: Callable[[IPv4Address | None], Awaitable[None]] = _no_links
         """Called with what is to be on the interfaces, before each start and for a babeld that is gone on with: see
         Kernel.address_links."""
-        self.left = frozenset(routes)
+        self.left = frozenset(
+            (destination, source)
+            for destination, source in routes
+            if isinstance(destination, IPv6Network) and isinstance(source, IPv6Network)
+        )
         self._has_all = False
         self._others_until = 0.0
         """Until when other nodes start theirs."""
@@ -340,6 +347,8 @@ class Babel:
             self.ready.set()
             if self.priority != PRIORITY:
                 self.followed.set()
+            else:
+                self._has_all = True
         self._changed()
         await self._keep_up(reader)
 

@@ -149,29 +149,23 @@ class Kernel:
                     self._netlink.put_address(each.address, each.length, index, IFA_F_NODAD)
 
     async def address_links(self, ip: IPv4Address | None) -> None:
-        """Have our IPv4 address, and no other one, on all links, also on those that come. A refusal is logged.
+        """Have our IPv4 address, and no other one, on all links, also on those that come. What is refused is logged.
 
         It is for babeld, which then speaks of IPv4 as older ones understand it: without an address it gives an IPv6
-        next hop (RFC 9229). Where one runs, nothing may change by it: babeld forgets all routes of an interface whose
-        address changes, those of IPv6 too.
+        next hop (RFC 9229). One that runs forgets all routes of an interface whose address changes, those of IPv6 too:
+        so this is for one that is not started yet, or is gone on with and finds what the last daemon put there.
         """
         self._link_address = ip
         links = {index: name for name in self._links if (index := self._index(name)) is not None}
-        for entry in self._netlink.addresses(socket.AF_INET):
-            if entry.index not in links:
-                continue
-            if entry.address == ip:
-                del links[entry.index]
-            else:
-                with suppress(NetlinkError):
-                    self._netlink.delete_address(entry.address, entry.length, entry.index)
-        if ip is None:
-            return
-        for name in links.values():
-            try:
-                self._put_address(ip, 32, name)
-            except KernelError as error:
-                log.error("%s", error)
+        try:
+            there = [each for each in self._netlink.addresses(socket.AF_INET) if each.index in links]
+            for other in (each for each in there if each.address != ip):
+                self._netlink.delete_address(other.address, other.length, other.index)
+            for index in links.keys() - {each.index for each in there if each.address == ip}:
+                if ip is not None:
+                    self._put_address(ip, 32, links[index])
+        except (NetlinkError, KernelError) as error:
+            log.error("IPv4 on the links: %s", error)
 
     async def delete_link(self, name: str) -> None:
         index = self._index(name)
@@ -299,8 +293,8 @@ class Kernel:
     async def clear(self, presences: Iterable[Presence], kept: Kept | None = None) -> list[str]:
         """Remove what an earlier run left: TAPs, babel's and unreachable routes in our networks, our address in each.
 
-        What else has an address there, the user gave it. If anything is to be `kept`, so are the routes in our
-        networks, as the traffic needs them. Says what it removed.
+        What else has an address there, the user gave it. If anything is to be `kept`, so are the TAPs, and the routes
+        in our networks, as the traffic needs them. Says what it removed.
         """
         removed = []
         carry = set() if kept is None else {self._index(kept.main_interface)}
@@ -334,15 +328,13 @@ class Kernel:
                         removed.append(f"address {presence.address}")
         return removed
 
-    async def babel_routes(self, presences: Iterable[Presence]) -> dict[tuple[IPv6Network, IPv6Network], int]:
+    async def babel_routes(self, presences: Iterable[Presence]) -> dict[tuple[Network, Network], int]:
         """Where routes in our networks that a babeld made lead to, for packets from where, and their priority."""
-        found: dict[tuple[IPv6Network, IPv6Network], int] = {}
+        found: dict[tuple[Network, Network], int] = {}
         for presence in presences:
             for route in self._netlink.routes(_family(presence.network), protocol=RTPROT_BABEL):
-                source = route.source or _ANY
-                if _is_ours(route, presence) and isinstance(route.destination, IPv6Network):
-                    assert isinstance(source, IPv6Network)
-                    way = route.destination, source
+                if _is_ours(route, presence):
+                    way = route.destination, route.source or _ANY
                     found[way] = max(found.get(way, 0), route.priority or 0)
         return found
 

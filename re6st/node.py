@@ -91,7 +91,7 @@ class Node:
         local = [ip for ip in kernel.local_addresses() if ip not in self.network]
         self._own = OwnAddresses(config.ports, config.ip, local, network=self.network)
         self._found = Found()
-        self._routes_left: dict[babel.Way, int] = {}
+        self._routes_left: dict[tuple[kernel.Network, kernel.Network], int] = {}
         self._former: set[kernel.Presence] = set()
         """What the network has given up: a babeld may have left routes there."""
         self._loops: list[asyncio.Task[None]] = []
@@ -371,7 +371,7 @@ class Node:
             self._changed.clear()
             was = self._mesh.connected
             found = survey(self._babel.table, self.network, self.prefix)
-            seen = replace(found, running=self._babel.ready.is_set())
+            seen = replace(found, running=self._babel.ready.is_set(), life=self._babel.priority)
             self._ways.note(self._babel.table, time.time())
             self._event(mesh.Surveyed(seen))
             if start := self._renewal.note(seen, time.clock_gettime(time.CLOCK_BOOTTIME)):

@@ -23,7 +23,9 @@ ALONE_PAUSE = 10.0
 """Seconds between two times for the first two reasons: a network that comes and goes is not worth more."""
 ASLEEP, ASLEEP_HELLOS = 5.0, 16
 """Seconds, and intervals of hellos, in which we did not look: whoever is silent for as long has no neighbours left."""
-PATIENCE = 2.0
+NEAR = 10.0
+"""Seconds for which who is lost still counts as next to us."""
+PATIENCE = 1.0
 """Seconds without a way, at least; at most twice as long, so that not all do it at once."""
 SPREAD, SPREAD_LAST = 0.02, 30.0
 """Seconds more for each node of the network, at most, and for all: whoever does it first helps the others too."""
@@ -56,34 +58,37 @@ class Renewal:
         self._pause = PAUSE_FIRST
         self._since: dict[Prefix, float] = {}
         self._patience = PATIENCE
-        self._near: frozenset[Prefix] = frozenset()
-        """Who was next to us when we had ways last."""
+        self._near: dict[Prefix, float] = {}
+        """When whom was seen next to us last."""
         self._lost = False
         """Whether all ways were lost since."""
+        self._life = 0
 
     def note(self, seen: Survey, now: float) -> Start | None:
-        """Look at each survey: all ways may be lost, and others found, between two times that `due` is asked.
+        """Look at each survey: all ways may be lost, and others found, before babel has forgotten any neighbour.
 
         Whoever was next to us was nearest to us for all others, so that none of them may take the new ways.
         """
+        self._follow(seen)
         if not seen.running:
-            self._near, self._lost = frozenset(), False
-        elif not seen.peers:
+            return None
+        if not seen.peers:
             self._lost = bool(self._near)
         elif seen.neighbours:
-            moved = self._lost and self._near.isdisjoint(seen.neighbours)
-            self._near, self._lost = frozenset(seen.neighbours), False
+            moved = self._lost and self._near.keys().isdisjoint(seen.neighbours)
+            self._lost = False
+            self._near = {peer: last for peer, last in self._near.items() if now < last + NEAR}
+            self._near.update(dict.fromkeys(seen.neighbours, now))
             if moved and now >= self._alone_again:
                 self._alone_again = now + ALONE_PAUSE
-                return Start("all its neighbours are others than before")
+                return self._start("all its neighbours are others than before")
         return None
 
     def due(self, seen: Survey, now: float, hello: float) -> Start | None:
         """Whether babeld is to be started anew now. `hello` is its interval in seconds."""
+        self._follow(seen)
         slept, self._looked = now - self._looked, now
         if not seen.running:
-            self._met = False
-            self._since.clear()
             return None
         if slept > max(ASLEEP, ASLEEP_HELLOS * hello):
             self._slept = slept
@@ -91,14 +96,28 @@ class Renewal:
         slept, self._slept = self._slept, 0.0
         # If only we did not run, babel has the neighbours that it had.
         if slept and self._met and not seen.steady:
-            self._met = False
-            return Start(f"this machine slept for {slept:.0f} s", stale=True)
-        if seen.alone and self._met and now >= self._alone_again:
-            self._met = False
             self._alone_again = now + ALONE_PAUSE
-            return Start("all its neighbours are gone")
+            return self._start(f"this machine slept for {slept:.0f} s", stale=True)
+        if seen.alone and self._met and now >= self._alone_again:
+            self._alone_again = now + ALONE_PAUSE
+            return self._start("all its neighbours are gone")
         self._met = self._met or not seen.alone
         return self._starving(seen, now)
+
+    def _follow(self, seen: Survey) -> None:
+        if not seen.running or seen.life != self._life:
+            self._life = seen.life
+            self._forget()
+
+    def _forget(self) -> None:
+        """What was seen of another babeld says nothing of this one."""
+        self._met = self._lost = False
+        self._near.clear()
+        self._since.clear()
+
+    def _start(self, reason: str, *, stale: bool = False) -> Start:
+        self._forget()
+        return Start(reason, stale)
 
     def _starving(self, seen: Survey, now: float) -> Start | None:
         if not self._since and seen.starved:
@@ -115,7 +134,7 @@ class Renewal:
         self._pause = min(2 * self._pause, PAUSE_LAST)
         self._patience = self._draw(seen)
         more = f" and {len(late) - 1} more" if late[1:] else ""
-        return Start(f"it takes none of the ways that lead to {late[0]}{more}")
+        return self._start(f"it takes none of the ways that lead to {late[0]}{more}")
 
     def _draw(self, seen: Survey) -> float:
         return self._chance.uniform(PATIENCE, 2 * PATIENCE + min(SPREAD * len(seen.peers), SPREAD_LAST))

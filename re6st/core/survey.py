@@ -64,6 +64,8 @@ class Survey:
     """Whether babel has no neighbour, not even one that has been silent of late."""
     running: bool = True
     """False while babeld is not there to tell."""
+    life: int = 0
+    """Which babeld tells it: each has another number."""
 
     def carried(self, peer: Prefix, besides: Set[str] = frozenset()) -> frozenset[Prefix]:
         """Destinations whose traffic goes through this neighbour now, what leaves by some interfaces left out."""

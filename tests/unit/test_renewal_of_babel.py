@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from itertools import pairwise
 from random import Random
+
+import pytest
 
 from re6st.core.prefix import Prefix
 from re6st.core.renewal import ALONE_PAUSE, ASLEEP, PATIENCE, PAUSE_FIRST, PAUSE_LAST, SPREAD, Renewal, Start
@@ -66,22 +69,43 @@ def test_who_lost_all_ways_and_found_others_is_due_at_once() -> None:
     assert not renewal.note(beside(C), 101.0)
 
 
-def test_who_lost_none_or_found_them_again_is_not() -> None:
+@pytest.mark.parametrize(
+    "surveys",
+    [
+        (beside(B), beside(B, C), beside(C), NO_WAY, NO_WAY, beside(C), beside(C, B)),
+        (beside(B, C), beside(C), NO_WAY, beside(B)),
+        (NO_WAY, beside(B), NO_WAY, AWAY, NO_WAY, beside(C)),
+        (beside(B), NO_WAY, replace(NO_WAY, life=1), replace(beside(C), life=1)),
+    ],
+    ids=["the same", "another one of them, all being lost one by one", "no babeld", "another babeld, seen too late"],
+)
+def test_who_lost_none_or_found_one_of_them_again_is_not(surveys: Sequence[Survey]) -> None:
     renewal = Renewal(Random(1))
-    for step, seen in enumerate((beside(B), beside(B, C), beside(C), NO_WAY, NO_WAY, beside(C), beside(C, B))):
+    for step, seen in enumerate(surveys):
         assert not renewal.note(seen, float(step))
 
 
-def test_nor_who_has_another_babeld_since() -> None:
+def test_one_reason_is_enough() -> None:
+    """Whatever the last survey of the babeld that is ended says, and the first of the next one."""
     renewal = Renewal(Random(1))
-    for step, seen in enumerate((NO_WAY, beside(B), NO_WAY, AWAY, NO_WAY, beside(C))):
-        assert not renewal.note(seen, float(step))
+    assert not renewal.due(MET, 100.0, HELLO)
+    assert not renewal.note(beside(B), 100.0)
+    assert renewal.due(ALONE, 101.0, HELLO)
+    assert not renewal.note(beside(C), 101.5)
+    assert not renewal.note(replace(NO_WAY, life=1), 102.0)
+    assert not renewal.note(replace(beside(C), life=1), 115.0)
+    assert not renewal.note(NO_WAY, 120.0)
+    assert renewal.note(beside(B), 120.1) is None
+    assert not renewal.due(ALONE, 120.2, HELLO)
 
 
 def test_neighbours_that_come_and_go_cost_a_start_now_and_then() -> None:
     renewal = Renewal(Random(1))
-    found = [now for now in range(100, 200) if renewal.note((beside(B), NO_WAY, beside(C), NO_WAY)[now % 4], now)]
-    assert 5 <= len(found) <= 100 / ALONE_PAUSE + 1
+    found = 0
+    for now in range(100, 200):
+        found += renewal.note(beside(Prefix(now, 16)), float(now)) is not None
+        renewal.note(NO_WAY, now + 0.5)
+    assert 5 <= found <= 100 / ALONE_PAUSE + 1
 
 
 def test_ways_that_are_not_taken_for_some_seconds() -> None:
@@ -91,7 +115,11 @@ def test_ways_that_are_not_taken_for_some_seconds() -> None:
 
 
 def test_not_all_do_it_at_once() -> None:
-    assert len({times(Renewal(Random(seed)), STARVED, 1000, 1030)[0] for seed in range(20)}) > 1
+    def first(renewal: Renewal) -> int:
+        """In tenths of a second."""
+        return next(step for step in range(100) if renewal.due(STARVED, 1000 + step / 10, HELLO))
+
+    assert len({first(Renewal(Random(seed))) for seed in range(20)}) > 5
 
 
 def test_in_a_large_network_few_do_it_before_the_others_have_been_helped() -> None:
