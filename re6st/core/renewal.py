@@ -25,8 +25,9 @@ ASLEEP, ASLEEP_HELLOS = 5.0, 16
 """Seconds, and intervals of hellos, in which we did not look: whoever is silent for as long has no neighbours left."""
 NEAR = 10.0
 """Seconds for which who is lost still counts as next to us."""
-PATIENCE = 1.0
-"""Seconds without a way, at least; at most twice as long, so that not all do it at once."""
+PATIENCE, PATIENCE_HELLOS, PATIENCE_LAST = 1.0, 4, 4.0
+"""Without a way at least so many seconds, and so many intervals of hellos, as far as those are no more than so many
+seconds; at most twice as long, so that not all do it at once."""
 SPREAD, SPREAD_LAST = 0.02, 30.0
 """Seconds more for each node of the network, at most, and for all: whoever does it first helps the others too."""
 PAUSE_FIRST, PAUSE_LAST = 5.0, 640.0
@@ -102,7 +103,7 @@ class Renewal:
             self._alone_again = now + ALONE_PAUSE
             return self._start("all its neighbours are gone")
         self._met = self._met or not seen.alone
-        return self._starving(seen, now)
+        return self._starving(seen, now, hello)
 
     def _follow(self, seen: Survey) -> None:
         if not seen.running or seen.life != self._life:
@@ -119,9 +120,9 @@ class Renewal:
         self._forget()
         return Start(reason, stale)
 
-    def _starving(self, seen: Survey, now: float) -> Start | None:
+    def _starving(self, seen: Survey, now: float, hello: float) -> Start | None:
         if not self._since and seen.starved:
-            self._patience = self._draw(seen)
+            self._patience = self._draw(seen, hello)
         self._since = {peer: self._since.get(peer, now) for peer in seen.starved}
         if self._since:
             self._calm = now
@@ -132,9 +133,10 @@ class Renewal:
             return None
         self._starved_again = now + self._pause
         self._pause = min(2 * self._pause, PAUSE_LAST)
-        self._patience = self._draw(seen)
+        self._patience = self._draw(seen, hello)
         more = f" and {len(late) - 1} more" if late[1:] else ""
         return self._start(f"it takes none of the ways that lead to {late[0]}{more}")
 
-    def _draw(self, seen: Survey) -> float:
-        return self._chance.uniform(PATIENCE, 2 * PATIENCE + min(SPREAD * len(seen.peers), SPREAD_LAST))
+    def _draw(self, seen: Survey, hello: float) -> float:
+        least = max(PATIENCE, min(PATIENCE_HELLOS * hello, PATIENCE_LAST))
+        return self._chance.uniform(least, 2 * least + min(SPREAD * len(seen.peers), SPREAD_LAST))

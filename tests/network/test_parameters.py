@@ -126,7 +126,9 @@ def test_the_mesh_gets_another_form_tunnel_by_tunnel(bed: Bed, record_property: 
         change(network, "--tunnel-refresh", "4", "--client-count", "1")
         wait_until(lambda: all(says(n, "in force") > 1 for n in network.nodes), FORMS, "everybody knows", bed.tails)
         assert len(tunnels(network)) > most // 2
-        wait_until(lambda: len(tunnels(network)) <= len(network.nodes), 2 * FORMS, "few tunnels are left", bed.tails)
+        # One more than asked for may close a ring: of those in it nobody knows another way for sure, so all stay.
+        few = len(network.nodes) + 1
+        wait_until(lambda: len(tunnels(network)) <= few, 2 * FORMS, "few tunnels are left", bed.tails)
         assert servers(network) == listening
     closed = sum(says(node, ": replaced") for node in network.nodes)
     record_property("tunnels", f"{len(held)}, then {most}, then {len(tunnels(network))}; {closed} were drained")

@@ -114,6 +114,17 @@ def test_ways_that_are_not_taken_for_some_seconds() -> None:
         assert PATIENCE <= first - 1000 <= 2 * PATIENCE + 1
 
 
+def test_rare_hellos_need_more_patience() -> None:
+    """A link that is drained loses its routes while they are missed."""
+    for hello, least in ((0.25, 1.0), (0.5, 2.0), (3.0, 4.0), (15.0, 4.0)):
+        found = []
+        for seed in range(50):
+            renewal = Renewal(Random(seed))
+            found.append(next(step / 10 for step in range(200) if renewal.due(STARVED, 1000 + step / 10, hello)))
+        assert least <= min(found) <= least + 0.5
+        assert 2 * least - 0.5 <= max(found) <= 2 * least + 0.5
+
+
 def test_not_all_do_it_at_once() -> None:
     def first(renewal: Renewal) -> int:
         """In tenths of a second."""
