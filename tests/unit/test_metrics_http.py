@@ -81,7 +81,7 @@ def test_the_page_and_nothing_else() -> None:
 
 
 def test_who_says_nothing_is_cut_off_and_keeps_few_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(metrics_http, "TIMEOUT", 0.3)
+    monkeypatch.setattr(metrics_http, "TIMEOUT", 2.0)
 
     async def test(port: int) -> None:
         silent = [await asyncio.open_connection("127.0.0.1", port) for _ in range(CLIENTS_LIMIT)]
