@@ -47,9 +47,13 @@ def with_client(bed: Bed, servers: int, remotes: str, *options: str) -> tuple[Ne
 
 
 def server_of(network: Network, client: Node) -> Node:
-    found = [tunnel.server for tunnel in network.tunnels() if tunnel.client is client]
-    assert len(found) == 1
-    return found[0]
+    """Where its tunnel leads to: a moment later if babeld has just been started anew, as after a move."""
+
+    def found() -> list[Node]:
+        return [tunnel.server for tunnel in network.tunnels() if tunnel.client is client]
+
+    wait_until(lambda: len(found()) == 1, 30, "one tunnel", network.bed.tails)
+    return found()[0]
 
 
 def test_a_node_of_one_tunnel_goes_to_the_next_server_when_one_dies(bed: Bed) -> None:
