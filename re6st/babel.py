@@ -65,11 +65,9 @@ def command_line(program: str, run: Path, state: Path, log_file: Path | None, ex
     ]
 
 
+Network = IPv4Network | IPv6Network
 Way = tuple[IPv6Network, IPv6Network]
 """Where a route leads to, and for packets from where. babeld's table holds those of IPv4 too, ours does not."""
-
-
-Network = IPv4Network | IPv6Network
 
 
 class Babel:
