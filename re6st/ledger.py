@@ -172,9 +172,14 @@ class Rows:
         rows = self._db.execute("SELECT * FROM re6st_event ORDER BY number DESC LIMIT ?", (limit,)).fetchall()
         return rows[::-1]
 
-    def has_older(self, protocol: int) -> bool:
-        """Whether a node that has a certificate spoke an older protocol when it called last."""
-        return self._one("SELECT 1 FROM re6st_seen WHERE protocol < ? LIMIT 1", protocol) is not None
+    def protocols(self) -> list[int]:
+        """The protocols that nodes with a certificate spoke when they called last."""
+        return [row[0] for row in self._db.execute("SELECT DISTINCT protocol FROM re6st_seen")]
+
+    def speakers(self, protocol: int) -> list[Prefix]:
+        """The nodes that spoke this protocol when they called last."""
+        found = self._db.execute("SELECT prefix FROM re6st_seen WHERE protocol = ? ORDER BY prefix", (protocol,))
+        return [Prefix.from_bits(row[0]) for row in found]
 
     def marks(self) -> Marks | None:
         """Which time it was."""

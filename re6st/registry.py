@@ -26,7 +26,7 @@ from re6st.core.allocator import AllocationError, Community, choose_community
 from re6st.core.clock import ClockError
 from re6st.core.params import Parameters, version_number
 from re6st.core.prefix import Prefix, PrefixError, control_address
-from re6st.core.registry_sessions import RateLimit, Session, Sessions
+from re6st.core.registry_sessions import Claims, RateLimit, Session, Sessions
 from re6st.core.rpc import SECRET_LENGTH
 from re6st.geoip import GeoIp, Place
 from re6st.ledger import Conflict, Issued, Ledger, NotFound, Slot
@@ -167,16 +167,16 @@ class Registry:
 
     async def _hello(self, call: Call) -> bytes:
         prefix = read_prefix(call.arguments["client_prefix"])
-        protocol = _integer(call.arguments.get("protocol", "1"), PROTOCOL_LIMIT)
-        now = self._clock()
-        if (answer := self.sessions.pending_answer(prefix, protocol, now)) is not None:
+        claims = Claims(_integer(call.arguments.get("protocol", "1"), PROTOCOL_LIMIT))
+        now, source = self._clock(), call.source or ""
+        if (answer := self.sessions.pending_answer(prefix, claims, source, now)) is not None:
             return answer
         certificate = self._certificate(prefix)
         self._limit(self._hello_rate, call)
         secret = secrets.token_bytes(SECRET_LENGTH)
         encrypted = cert.encrypt(certificate, secret)
         answer = encrypted + cert.sign(self._authority.key, encrypted)
-        self.sessions.start(prefix, protocol, secret, answer, now)
+        self.sessions.start(prefix, claims, source, secret, answer, now)
         return answer
 
     # --- certificates ---
@@ -424,7 +424,7 @@ class Registry:
     async def _get_bootstrap_peer(self, call: Call) -> bytes | None:
         caller = _caller(call)
         certificate = self._certificate(caller)
-        protocol = call.session.protocol if call.session else 1
+        protocol = call.session.claims.protocol if call.session else 1
         room = self._authority.trust.key_size // 8 - 11
         peer = await self.mesh.bootstrap(self.upkeep.parameters.registry_prefix, caller, protocol, room)
         return None if peer is None else cert.encrypt(certificate, peer)

@@ -174,7 +174,7 @@ class HttpServer:
         session = sessions.check(caller, request.raw_path.encode("ascii"), header)
         if session is None:
             raise RpcError(HTTPStatus.BAD_REQUEST, f"wrong {HEADER} for {caller}")
-        self._registry.seen.note(caller, session.protocol, request.headers.get("User-Agent", ""))
+        self._registry.seen.note(caller, session.claims, request.headers.get("User-Agent", ""))
         return Call(method.name, arguments, source, caller, session, address)
 
     def _refuse(self, request: web.BaseRequest, name: str, status: HTTPStatus, reason: str) -> web.Response:

@@ -78,17 +78,16 @@ class KeyChanges:
         """Revoke what the caller had before its certificate of now. Raises StoreError."""
         now = self._upkeep.trusted_now()
 
-        def job(ledger: Ledger) -> list[int]:
+        def job(ledger: Ledger) -> tuple[list[int], bool]:
             serials = ledger.revoke_superseded(caller, now, REASON)
-            if serials:
-                self._upkeep.update_version(ledger)
-            return serials
+            return serials, bool(serials) and self._upkeep.update_version_for_member(ledger)
 
-        serials = await self._store.call(job)
+        serials, news = await self._store.call(job)
         if serials:
             text = ", ".join(map(str, serials))
             logger.warning("revoked: %s of %s, for another key", text, caller)
             self._events.note(Kind.REVOKED, f"certificate {text}: {REASON}", caller)
+        if news:
             self._upkeep.changed()
 
     @staticmethod

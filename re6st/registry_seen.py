@@ -8,11 +8,11 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
 from functools import partial
 
-from re6st.core.params import SHORT_HELLO_PROTOCOL
+from re6st.core.params import is_older
 from re6st.core.prefix import Prefix
+from re6st.core.registry_sessions import Claims
 from re6st.ledger import Ledger
 from re6st.store import Store, StoreError
 
@@ -39,15 +39,15 @@ class Seen:
         self._clock = clock
         self._review = review
         self._calls: dict[Prefix, _Call] = {}
-        self._older: set[Prefix] = set()
+        self._older_called = False
+        """In this minute, and that was written at once."""
         self._news = asyncio.Event()
 
-    def note(self, prefix: Prefix, protocol: int, agent: str) -> None:
+    def note(self, prefix: Prefix, claims: Claims, agent: str) -> None:
         """A node has made an authenticated call; `agent` is its User-Agent, which may be anything."""
-        self._calls[prefix] = (prefix.bits, int(self._clock()), protocol, agent)
-        is_older = protocol < SHORT_HELLO_PROTOCOL
-        if is_older != (prefix in self._older):
-            (self._older.add if is_older else self._older.discard)(prefix)
+        self._calls[prefix] = (prefix.bits, int(self._clock()), claims.protocol, agent)
+        if is_older(claims.protocol) and not self._older_called:
+            self._older_called = True
             self._news.set()
 
     async def flush(self) -> None:
@@ -63,11 +63,13 @@ class Seen:
             self._calls = dict(waiting) | self._calls
 
     async def run(self) -> None:
-        """Write once a minute, and soon when a node of another kind called, for ever."""
+        """Write once a minute, and soon when an older node called, which has no neighbours before; for ever."""
         while True:
-            with suppress(TimeoutError):
+            try:
                 async with asyncio.timeout(WRITE_INTERVAL):
                     await self._news.wait()
+            except TimeoutError:
+                self._older_called = False
             await asyncio.sleep(NEWS_INTERVAL)
             self._news.clear()
             await self.try_flush()

@@ -16,19 +16,23 @@ from dataclasses import replace
 from functools import partial
 
 from re6st import cert
+from re6st.core import hello_choice
 from re6st.core.babel_keys import next_state
 from re6st.core.clock import Clock, ClockError, Marks, first_marks
 from re6st.core.expiry import AUTHORITY, Expiry
+from re6st.core.hello_choice import Hellos
 from re6st.core.params import (
     BABEL_HELLO,
     KEY_LENGTH,
-    SHORT_HELLO_PROTOCOL,
     Encoder,
     Parameters,
+    is_older,
     make_version,
     version_number,
 )
-from re6st.ledger import Ledger, NotFound, Rows
+from re6st.core.prefix import Prefix
+from re6st.core.registry_sessions import RateLimit
+from re6st.ledger import Conflict, Ledger, NotFound, Rows
 from re6st.registry_mesh import MeshView
 from re6st.store import Store, StoreError
 
@@ -36,8 +40,13 @@ logger = logging.getLogger("registry")
 
 FLOOR = "re6st_floor"
 """Our own row of `config`: a number of the version that nodes are known to have (registry_restored.py)."""
+HELLOS = "re6st_hellos"
+"""Another: which hellos the network has, as core/hello_choice.py has it."""
+MEMBER_VERSIONS_PER_SECOND, MEMBER_VERSIONS = 1 / 60, 10
+"""Versions that members may cause, all together: this many, then one a minute."""
 CLEAN_UP_INTERVAL = 3600.0
 RETRY_INTERVAL = 60.0
+NAMES_SHOWN = 10
 
 
 class Upkeep:
@@ -68,6 +77,7 @@ class Upkeep:
         except sqlite3.Error as error:
             raise StoreError(f"database: {error}") from None
         self._clock = Clock(first_marks(kept, newest, wall()), monotonic())
+        self._member_versions = RateLimit(MEMBER_VERSIONS_PER_SECOND, MEMBER_VERSIONS)
         self._complaint = ""
         self._current: Parameters | None = None
         self._encoder: Encoder | None = None
@@ -185,8 +195,38 @@ class Upkeep:
 
     async def review(self) -> None:
         """See whether the nodes that were seen call for other parameters. Raises StoreError."""
+        self.trusted_now()
         if await self._store.call(self.update_version):
             self.changed()
+
+    def hellos(self) -> Hellos:
+        """Which hellos the network has. Raises sqlite3.Error."""
+        return _hellos(self._store.rows)
+
+    def older_nodes(self) -> list[Prefix]:
+        """The nodes that need long hellos. Raises sqlite3.Error."""
+        return _older_nodes(self._store.rows)
+
+    async def shorten_hellos(self) -> bool:
+        """The operator says that no older node is left; whether that changed anything. Raises Conflict, StoreError."""
+
+        def job(ledger: Ledger) -> bool:
+            if older := _older_nodes(ledger):
+                names = ", ".join(prefix.cn for prefix in older[:NAMES_SHOWN]) + (" ..." if older[NAMES_SHOWN:] else "")
+                raise Conflict(f"the network has nodes of older software, which need long hellos: {names}")
+            ledger.set_config(HELLOS, replace(_hellos(ledger), short=True).text())
+            return self.update_version(ledger)
+
+        changed = await self._store.call(job)
+        if changed:
+            self.changed()
+        return changed
+
+    def update_version_for_member(self, ledger: Ledger) -> bool:
+        """As `update_version`, for what a member changed: each version makes all nodes ask for it, so many changes make
+        few. What is not told at once, the next review tells, within a minute.
+        """
+        return self._member_versions.allow("", self._clock.trusted) and self.update_version(ledger)
 
     def update_version(self, ledger: Ledger, *, always: bool = False) -> bool:
         """Count the version up if the parameters changed (wire.md 5.2); whether it did."""
@@ -194,7 +234,10 @@ class Upkeep:
         if own is None:
             return False
         parameters = replace(self._configured, registry_prefix=own, crl=frozenset(ledger.crl()))
-        text = replace(parameters, babel_hello=_babel_hello(ledger)).text()
+        hellos = hello_choice.choose(hello_choice.read(ledger.config(HELLOS)), _has_older(ledger), self._clock.trusted)
+        if hellos.text() != ledger.config(HELLOS):
+            ledger.set_config(HELLOS, hellos.text())
+        text = replace(parameters, babel_hello=_babel_hello(hellos)).text()
         if not always and text == ledger.config("last_config"):
             return False
         number = max(version_number(ledger.config("version") or b"\0"), ledger.config(FLOOR) or 0) + 1
@@ -217,7 +260,7 @@ class Upkeep:
             if own is None:
                 return
             babel, crl, version = rows.babel_state(), rows.crl(), rows.config("version")
-            hello = _babel_hello(rows)
+            hello = _babel_hello(_hellos(rows))
         except sqlite3.Error as error:
             raise StoreError(f"database: {error}") from None
         self._current = replace(
@@ -233,6 +276,17 @@ class Upkeep:
         )
 
 
-def _babel_hello(rows: Rows) -> float | None:
-    """Short, until a node is seen that would not get in then."""
-    return None if rows.has_older(SHORT_HELLO_PROTOCOL) else BABEL_HELLO
+def _hellos(rows: Rows) -> Hellos:
+    return hello_choice.read(rows.config(HELLOS)) or hello_choice.choose(None, _has_older(rows), 0.0)
+
+
+def _babel_hello(hellos: Hellos) -> float | None:
+    return BABEL_HELLO if hellos.short else None
+
+
+def _has_older(rows: Rows) -> bool:
+    return any(map(is_older, rows.protocols()))
+
+
+def _older_nodes(rows: Rows) -> list[Prefix]:
+    return [prefix for protocol in rows.protocols() if is_older(protocol) for prefix in rows.speakers(protocol)]

@@ -42,6 +42,11 @@ class ParamsError(ValueError):
     """Parameters that are damaged, out of range or not signed."""
 
 
+def is_older(protocol: int) -> bool:
+    """Whether a node that speaks this protocol needs long hellos in the whole network."""
+    return protocol < SHORT_HELLO_PROTOCOL
+
+
 @dataclass(frozen=True, slots=True)
 class Parameters:
     """What wire.md 5.1 lists. Times are Unix seconds, intervals seconds."""

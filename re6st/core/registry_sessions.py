@@ -1,7 +1,8 @@
 """The registry's side of sessions, and how often a stranger may ask (wire.md 3.3).
 
-Per client there are two sessions at most: the confirmed one, last used by a right call, and the one of the last hello,
-pending until a call uses it. Strangers can only make pending ones, which are few, short-lived and apart.
+Each client has one confirmed session, which its last right call used, and a few pending ones, one for each kind of
+hello that was said for it and that no call has used yet. Anybody can say hello for a client, so what a hello claims
+counts only for the session with that hello's own secret: whoever uses it has read that secret, and so is the client.
 """
 
 from __future__ import annotations
@@ -16,21 +17,32 @@ PENDING_LIFE = 10.0
 """Seconds for which a hello gets the same answer, until a call uses it: repeated hellos cost no RSA, and a stranger's
 hello just before a client's first call does no harm. Only the client can read the secret in it."""
 PENDING_LIMIT = 4096
+PENDING_PER_CLIENT = 8
+PENDING_PER_SOURCE = 2
+"""Of one client: hellos from one network push out only each other, so that a stranger elsewhere harms nobody's."""
 CONFIRMED_LIMIT = 200_000
 """Above the number of nodes of any network we know."""
 RATE_KEYS = 4096
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
+class Claims:
+    """What a hello says of its sender."""
+
+    protocol: int
+
+
+@dataclass(frozen=True, slots=True)
 class Session:
     ratchet: Ratchet
-    protocol: int
-    """The client's."""
+    claims: Claims
+    """The client's: proven, once it has used the key."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Pending:
     session: Session
+    source: str
     answer: bytes
     since: float
 
@@ -38,22 +50,30 @@ class _Pending:
 class Sessions:
     def __init__(self) -> None:
         self._confirmed: OrderedDict[Prefix, Session] = OrderedDict()
-        self._pending: OrderedDict[Prefix, _Pending] = OrderedDict()
+        self._pending: OrderedDict[Prefix, list[_Pending]] = OrderedDict()  # the oldest hello of each first
+        self._pending_count = 0
 
-    def pending_answer(self, prefix: Prefix, protocol: int, now: float) -> bytes | None:
-        """The answer of a hello a moment ago that no call used yet, to be given again."""
-        pending = self._pending.get(prefix)
-        if pending is None or not 0 <= now - pending.since < PENDING_LIFE:
-            return None
-        pending.session.protocol = protocol
-        return pending.answer
+    def pending_answer(self, prefix: Prefix, claims: Claims, source: str, now: float) -> bytes | None:
+        """The answer to the same hello from the same network a moment ago, if no call used it: it is given again."""
+        for each in self._pending.get(prefix, ()):
+            if each.source == source and each.session.claims == claims and 0 <= now - each.since < PENDING_LIFE:
+                return each.answer
+        return None
 
-    def start(self, prefix: Prefix, protocol: int, secret: bytes, answer: bytes, now: float) -> None:
+    def start(self, prefix: Prefix, claims: Claims, source: str, secret: bytes, answer: bytes, now: float) -> None:
         """A hello was answered with a new secret."""
-        self._pending[prefix] = _Pending(Session(Ratchet(secret), protocol), answer, now)
-        self._pending.move_to_end(prefix)
-        if len(self._pending) > PENDING_LIMIT:
-            self._pending.popitem(last=False)
+        others = self._pending.pop(prefix, [])
+        self._pending_count -= len(others)
+        others = [each for each in others if (each.source, each.session.claims) != (source, claims)]
+        neighbours = [each for each in others if each.source == source]
+        if len(neighbours) >= PENDING_PER_SOURCE:
+            others.remove(neighbours[0])
+        others = [*others[1 - PENDING_PER_CLIENT :], _Pending(Session(Ratchet(secret), claims), source, answer, now)]
+        self._pending[prefix] = others
+        self._pending_count += len(others)
+        while self._pending_count > PENDING_LIMIT:
+            _, oldest = self._pending.popitem(last=False)
+            self._pending_count -= len(oldest)
 
     def known(self, prefix: Prefix) -> bool:
         """Whether there is any session for this client."""
@@ -61,10 +81,12 @@ class Sessions:
 
     def check(self, prefix: Prefix, message: bytes, header: str) -> Session | None:
         """The session whose key fits; it alone stays (3.3 point 4). None if none fits, and nothing changes."""
-        pending = self._pending.get(prefix)
-        for session in (self._confirmed.get(prefix), pending.session if pending else None):
-            if session is not None and session.ratchet.check(message, header):
-                self._pending.pop(prefix, None)
+        candidates = [each.session for each in reversed(self._pending.get(prefix, ()))]
+        if (confirmed := self._confirmed.get(prefix)) is not None:
+            candidates.insert(0, confirmed)
+        for session in candidates:
+            if session.ratchet.check(message, header):
+                self._forget_pending(prefix)
                 self._confirmed[prefix] = session
                 self._confirmed.move_to_end(prefix)
                 if len(self._confirmed) > CONFIRMED_LIMIT:
@@ -75,7 +97,10 @@ class Sessions:
     def drop(self, prefix: Prefix) -> None:
         """The client's certificate is no more."""
         self._confirmed.pop(prefix, None)
-        self._pending.pop(prefix, None)
+        self._forget_pending(prefix)
+
+    def _forget_pending(self, prefix: Prefix) -> None:
+        self._pending_count -= len(self._pending.pop(prefix, ()))
 
 
 class RateLimit:

@@ -14,6 +14,7 @@ from re6st.core.params import version_number
 from re6st.core.prefix import Prefix
 from re6st.registry_check import check
 from re6st.registry_rekey import CHANGES
+from re6st.upkeep import MEMBER_VERSIONS
 from tests.unit.registry_world import DAY, START, A, B, World
 
 
@@ -106,6 +107,29 @@ def test_what_was_replaced_is_revoked_when_the_new_key_says_so(world: World, key
         assert (await own.renew_certificate()) == new.cert
         rows = world.store.rows._db.execute("SELECT serial, reason FROM re6st_revoked ORDER BY serial").fetchall()
         assert rows == [(2, "its key was changed"), (3, "its key was changed")]
+
+    world.run(test)
+
+
+def test_many_changes_make_few_versions_and_all_are_told(world: World, key: rsa.RSAPrivateKey) -> None:
+    """Each version makes all nodes ask for it, and members cause these."""
+
+    async def test(world: World) -> None:
+        await world.enrol()
+        before = version_number((await world.parameters()).version)
+        serials = set()
+        for _ in range(MEMBER_VERSIONS + 5):
+            old = cert.Identity(world.authority.trust, await world.enrol(), world.key)
+            new = cert.Identity(old.trust, await client(world, old).rekey_certificate(key), key)
+            await client(world, new).revoke_superseded()
+            serials.add(old.cert.serial_number)
+        told = await world.parameters()
+        assert version_number(told.version) == before + MEMBER_VERSIONS
+        assert len(told.crl) == MEMBER_VERSIONS
+        await world.registry.upkeep.review()  # as it comes each minute
+        told = await world.parameters()
+        assert version_number(told.version) == before + MEMBER_VERSIONS + 1
+        assert told.crl == serials
 
     world.run(test)
 

@@ -19,7 +19,7 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initial
 
 from re6st import cert
 from re6st.core.origins import ELSEWHERE, LOCAL, Origins, network_of
-from re6st.core.registry_sessions import RateLimit, Sessions
+from re6st.core.registry_sessions import Claims, RateLimit, Sessions
 from re6st.core.rpc import HEADER, METHODS, Access, Ratchet, target
 from re6st.ledger import Ledger
 from re6st.logs import TRACE
@@ -104,11 +104,11 @@ class Attack(RuleBasedStateMachine):
 
     def hello(self) -> Ratchet:
         """As registry.py does it: the answer of a moment ago is given again."""
-        answer = self.sessions.pending_answer(A, 10, self.now)
+        answer = self.sessions.pending_answer(A, Claims(10), "", self.now)
         if answer is None:
             self.secrets += 1
             answer = self.secrets.to_bytes(20)
-            self.sessions.start(A, 10, answer, answer, self.now)
+            self.sessions.start(A, Claims(10), "", answer, answer, self.now)
         return Ratchet(answer)
 
     def send(self, message: bytes, header: str) -> bool:

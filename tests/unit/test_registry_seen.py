@@ -11,9 +11,12 @@ import pytest
 from re6st import cert, registry_seen
 from re6st.core.params import BABEL_HELLO, SHORT_HELLO_PROTOCOL, Parameters, decode, version_number
 from re6st.core.prefix import Prefix
-from tests.unit.registry_world import A, B, World
+from re6st.core.rpc import target
+from re6st.ledger import Conflict
+from tests.unit.registry_world import DAY, A, B, World
 
 OLD, NEW = SHORT_HELLO_PROTOCOL - 1, SHORT_HELLO_PROTOCOL
+STRANGER, OTHER = "198.51.100.66", "203.0.113.7"
 
 
 @pytest.fixture
@@ -38,7 +41,14 @@ async def told(world: World, hello: float | None) -> int:
     return version_number(world.registry.upkeep.parameters.version)
 
 
-def test_an_older_node_makes_the_hellos_long_until_it_is_gone_or_newer(world: World) -> None:
+async def passes(world: World, seconds: float) -> None:
+    """Time in which the registry runs, and the review that it makes each minute."""
+    world.now += seconds
+    await world.registry.seen.flush()
+    await world.registry.upkeep.review()
+
+
+def test_an_older_node_makes_the_hellos_long_until_none_was_there_for_a_day(world: World) -> None:
     async def test(world: World) -> None:
         seen = asyncio.create_task(world.registry.seen.run())
         await world.enrol()
@@ -48,24 +58,75 @@ def test_an_older_node_makes_the_hellos_long_until_it_is_gone_or_newer(world: Wo
 
         await parameters(world, B, OLD)
         second = await told(world, None)
+        seen.cancel()
         assert second == version_number(first.version) + 1
         await parameters(world, B, OLD)
         assert (await parameters(world, A, NEW)).babel_hello is None
         await parameters(world, B, NEW)
-        third = await told(world, BABEL_HELLO)
-        assert third == second + 1
-
-        await parameters(world, B, OLD)
-        await told(world, None)
-        seen.cancel()
+        await passes(world, DAY - 60)
+        assert await told(world, None) == second
 
     world.run(test)
 
     async def again(world: World) -> None:
-        """The registry remembers, and a node that is out counts no more."""
+        """The registry remembers."""
         assert (await parameters(world, A, NEW)).babel_hello is None
-        revoked = await world.call("revoke", cn_or_serial=B.cn)
-        assert revoked.status in (200, 204)
-        await told(world, BABEL_HELLO)
+        await passes(world, 30)
+        version = await told(world, None)
+        await passes(world, 40)
+        assert await told(world, BABEL_HELLO) == version + 1
 
     world.run(again)
+
+
+def test_a_member_that_changes_its_mind_changes_the_network_once(world: World) -> None:
+    async def test(world: World) -> None:
+        await world.enrol()
+        version = version_number((await parameters(world, A, NEW)).version)
+        for _ in range(5):
+            for protocol in (OLD, NEW):
+                await parameters(world, A, protocol)
+                await passes(world, 3600)
+        assert await told(world, None) == version + 1
+
+    world.run(test)
+
+
+def test_a_stranger_changes_nothing_by_saying_hello_for_a_node(world: World) -> None:
+    """In the moment between the node's hello and its first call, too, however often."""
+
+    async def test(world: World) -> None:
+        await world.enrol()
+        before = await parameters(world, A, NEW)
+        for stranger in (STRANGER, OTHER):
+            for wait in (0.0, 11.0):
+                world.now += wait
+                await world.get(target("hello", {"client_prefix": A.bits, "protocol": str(OLD)}), X_Forwarded_For=OTHER)
+                ratchet = await world.hello(A, NEW)
+                for protocol in (OLD, 1, OLD):
+                    path = target("hello", {"client_prefix": A.bits, "protocol": str(protocol)})
+                    assert (await world.get(path, X_Forwarded_For=stranger)).status == 200
+                assert (await world.in_session(ratchet, "getDh", A)).status == 200
+                await passes(world, 60)
+        after = await parameters(world, A, NEW)
+        assert (after.babel_hello, after.version) == (BABEL_HELLO, before.version)
+
+    world.run(test)
+
+
+def test_the_operator_may_say_that_no_older_node_is_left(world: World) -> None:
+    async def test(world: World) -> None:
+        await world.enrol()
+        await world.enrol()
+        await parameters(world, B, OLD)
+        await passes(world, 60)
+        await told(world, None)
+        with pytest.raises(Conflict, match=f"older software.*: {B.cn}$"):
+            await world.registry.upkeep.shorten_hellos()
+        await world.call("revoke", cn_or_serial=B.cn)
+        assert (await parameters(world, A, NEW)).babel_hello is None, "that one is out is no reason for haste"
+        assert await world.registry.upkeep.shorten_hellos()
+        assert (await parameters(world, A, NEW)).babel_hello == BABEL_HELLO
+        assert not await world.registry.upkeep.shorten_hellos()
+
+    world.run(test)

@@ -1,0 +1,57 @@
+"""Which hellos the network has: short ones, unless it has nodes of older software (`babel_hello` in core/params.py).
+
+What software a member runs is its own word, and a change of the hellos makes every node start its babeld anew. So the
+hellos become long at once, because an older node has no neighbours until then, but short again only after a day without
+older nodes, or when the operator says so; and they do not become long again within ten minutes. Times are Unix seconds.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+LENGTHEN_INTERVAL = 600.0
+SHORTEN_AFTER = 86400.0
+NOTE_INTERVAL = 600.0
+"""The time of the last older node is kept in such steps, so that it is not written every minute."""
+
+
+@dataclass(frozen=True, slots=True)
+class Hellos:
+    """What is kept over a restart."""
+
+    short: bool
+    lengthened: float = 0.0
+    """When they last became long."""
+    older: float = 0.0
+    """When an older node was last among the members."""
+
+    @property
+    def short_from(self) -> float | None:
+        """When they become short, if no older node calls until then; None: they are."""
+        return None if self.short else self.older + SHORTEN_AFTER
+
+    def text(self) -> str:
+        return f"{'short' if self.short else 'long'} {self.lengthened:.0f} {self.older:.0f}"
+
+
+def read(text: object) -> Hellos | None:
+    """What `Hellos.text` gave; None for anything else."""
+    if not isinstance(text, str):
+        return None
+    match text.split():
+        case ["short" | "long" as kind, lengthened, older] if lengthened.isdecimal() and older.isdecimal():
+            return Hellos(kind == "short", float(lengthened), float(older))
+    return None
+
+
+def choose(kept: Hellos | None, older: bool, now: float) -> Hellos:
+    """What the network has from now on; `older` says whether it has older nodes. None is kept by a new registry."""
+    if kept is None:
+        return Hellos(not older, older=now if older else 0.0)
+    if older:
+        if kept.short and now - kept.lengthened >= LENGTHEN_INTERVAL:
+            return Hellos(False, now, now)
+        return replace(kept, older=now) if now - kept.older >= NOTE_INTERVAL else kept
+    if kept.short_from is not None and now >= kept.short_from:
+        return replace(kept, short=True)
+    return kept
