@@ -24,6 +24,7 @@ from re6st.core.babel_keys import State
 from re6st.core.clock import Marks
 from re6st.core.prefix import Prefix, PrefixError
 from re6st.ledger_schema import OUR_SCHEMA, SCHEMA, create_statement
+from re6st.stored_certificates import RESERVED, pem_of, read_new
 from re6st.token_index import TokenIndex
 
 logger = logging.getLogger("store")
@@ -40,9 +41,6 @@ EventRow = tuple[int, int, str, str | None, str, int]
 
 SWITCH_TIME = "re6st_switch_time"
 """Our own row of `config`: when nodes change to the babel key that signs."""
-
-RESERVED = "reserved"
-"""In the place of a certificate: this leaf is never given to anybody."""
 
 
 class LedgerError(Exception):
@@ -100,14 +98,14 @@ class Rows:
     def pem(self, prefix: Prefix) -> bytes | None:
         """The certificate of a prefix."""
         row = self._one("SELECT cert FROM cert WHERE prefix = ?", prefix.bits)
-        return _pem(row[0]) if row else None
+        return pem_of(row[0]) if row else None
 
     def issued(self, prefix: Prefix) -> Issued | None:
         """The certificate of a prefix with its serial and end; None for one that cannot be read, too."""
         row = self._one(
             "SELECT cert, serial, not_after FROM re6st_issued JOIN cert USING (prefix) WHERE prefix = ?", prefix.bits
         )
-        pem = _pem(row[0]) if row else None
+        pem = pem_of(row[0]) if row else None
         return None if pem is None else Issued(prefix, pem, row[1], row[2])
 
     def prefix_by_serial(self, serial: int) -> Prefix | None:
@@ -160,7 +158,7 @@ class Rows:
     def newest_issue(self) -> float | None:
         """When the newest certificate was issued, as Unix time; None if there is none, or it cannot be read."""
         row = self._one("SELECT cert FROM re6st_issued JOIN cert USING (prefix) ORDER BY serial DESC LIMIT 1")
-        pem = _pem(row[0]) if row else None
+        pem = pem_of(row[0]) if row else None
         try:
             return None if pem is None else cert.load_pem(pem).not_valid_before_utc.timestamp()
         except cert.CertError as error:
@@ -516,7 +514,7 @@ class Ledger(Rows):
     def _load(self) -> None:
         """Read what another program wrote, and the free leaves and numbers. Raises LedgerError."""
         self._tokens.load()
-        self._read_new_certificates()
+        read_new(self._db)
         try:
             self.allocator.load(self._free_rows())
         except PrefixError as error:
@@ -534,32 +532,3 @@ class Ledger(Rows):
     def _free_rows(self) -> Iterator[Prefix]:
         for (bits,) in self._db.execute("SELECT prefix FROM cert WHERE cert IS NULL"):
             yield Prefix.from_bits(bits)
-
-    def _read_new_certificates(self) -> None:
-        rows = self._db.execute(
-            "SELECT prefix FROM cert WHERE cert IS NOT NULL AND prefix NOT IN (SELECT prefix FROM re6st_issued)"
-        )
-        read = 0
-        for (bits,) in rows.fetchall():  # not the certificates at once: 150 MB for 100,000 of them
-            pem = _pem(self._one("SELECT cert FROM cert WHERE prefix = ?", bits)[0])
-            if pem is None:
-                continue
-            try:
-                found = cert.load_pem(pem)
-                not_after = int(found.not_valid_after_utc.timestamp())
-            except (cert.CertError, ValueError) as error:
-                logger.warning("certificate of prefix %s in the database: %s", bits, error)
-                continue
-            self._db.execute(
-                "INSERT INTO re6st_issued VALUES (?, ?, ?, ?)",
-                (bits, found.serial_number, cert.number_of_cert(found), not_after),
-            )
-            read += 1
-        if read:
-            logger.info("%d certificates read for the first time", read)
-
-
-def _pem(value: str | bytes | None) -> bytes | None:
-    """A stored certificate; old databases hold it as BLOB."""
-    data = value.encode("ascii", "replace") if isinstance(value, str) else value
-    return None if data is None or data == RESERVED.encode("ascii") else data

@@ -17,9 +17,9 @@ from typing import Any
 from re6st import cert
 from re6st.core.params import KEY_LENGTH, ParamsError, check_version, version_number
 from re6st.core.prefix import MAX_LENGTH, Prefix, PrefixError
-from re6st.ledger import RESERVED
 from re6st.ledger_schema import SCHEMA
 from re6st.registry_report import reading
+from re6st.stored_certificates import RESERVED
 from re6st.upkeep import FLOOR
 
 FINDINGS_LIMIT = 100
