@@ -31,7 +31,7 @@ from re6st.core.babel_keys import State
 from re6st.core.clock import ClockError
 from re6st.core.params import version_number
 from re6st.core.prefix import Prefix
-from re6st.ledger import NotFound
+from re6st.ledger import Conflict, NotFound
 from re6st.mail import is_address
 from re6st.registry import Call, Registry, RpcError, Settings
 from re6st.registry_report import Filter, Page, Record, iso
@@ -142,6 +142,7 @@ class Admin:
             "revoke": self._revoke,
             "revoked": self._revoked,
             "rotate": self._rotate,
+            "hellos": self._hellos,
             "params": self._params,
             "topology": self._topology,
             "versions": self._versions,
@@ -161,6 +162,8 @@ class Admin:
             raise AdminError(known.get(error.status, Status.FAILED), str(error)) from None
         except NotFound as error:
             raise AdminError(Status.NOT_FOUND, str(error)) from None
+        except Conflict as error:
+            raise AdminError(Status.CONFLICT, str(error)) from None
         except sqlite3.Error as error:
             raise AdminError(Status.FAILED, f"database: {error}") from None
         except (StoreError, ClockError) as error:
@@ -284,6 +287,22 @@ class Admin:
             "state": state_name(state),
             "changed": bool(step),
             "next_not_before": iso(_next_step(state)),
+            "version": self._version(),
+        }
+
+    async def _hellos(self, arguments: Arguments) -> Record:
+        short = arguments.integer("short", 0, 1)
+        arguments.end()
+        await self._registry.seen.try_flush()
+        upkeep = self._registry.upkeep
+        await upkeep.review()
+        changed = bool(short) and await upkeep.shorten_hellos()
+        hellos, older = upkeep.hellos(), upkeep.older_nodes()
+        return {
+            "hellos": "short" if hellos.short else "long",
+            "changed": changed,
+            "older_nodes": [prefix.cn for prefix in older],
+            "short_from": None if older else iso(hellos.short_from),
             "version": self._version(),
         }
 

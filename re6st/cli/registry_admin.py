@@ -297,6 +297,10 @@ async def _rotate(operations: Operations, options: argparse.Namespace) -> Record
     return record | {"next": output.next_rotation(record)}
 
 
+async def _hellos(operations: Operations, options: argparse.Namespace) -> Record:
+    return await operations.call("hellos", {"short": int(options.short)})
+
+
 def _simple(operation: str) -> Callable[[Operations, argparse.Namespace], Awaitable[Record]]:
     async def ask(operations: Operations, options: argparse.Namespace) -> Record:
         return await operations.call(operation, {})
@@ -363,6 +367,10 @@ def _rotate_options(parser: OptionParser) -> None:
     parser.add_argument("--status", action="store_true", help="only say how far it is")
 
 
+def _hellos_options(parser: OptionParser) -> None:
+    parser.add_argument("--short", action="store_true", help="no node of older software is left: do not wait a day")
+
+
 def _topology_options(parser: OptionParser) -> None:
     parser.add_argument("--dot", action="store_true", help="print a graph for Graphviz")
 
@@ -402,6 +410,11 @@ WORDS: Mapping[str, Word] = {
         _rotate,
         output.rotation,
         _LATER,
+    ),
+    "hellos": Word(
+        "Show whether babel's hellos are short, and which nodes keep them long.",
+        "--short",
+        *(_hellos_options, None, _hellos, output.hellos),
     ),
     "params": Word("Show the parameters of the network.", "", _no_options, None, _simple("params"), output.params),
     "topology": Word(

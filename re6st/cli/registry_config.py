@@ -66,8 +66,8 @@ def make_parser() -> OptionParser:
         f"To make the files of a new network:  {PROGRAM} init --network NET\n"
         f"To serve with the options of a file: {PROGRAM} @{registry_init.OPTIONS_FILE}\n"
         f"To administer it, serving or not:    {PROGRAM} nodes @{registry_init.OPTIONS_FILE}\n"
-        "   also invite, tokens, revoke, revoked, rotate, params, topology, versions,\n"
-        "   web-login, backup, check; each has --help",
+        "   also invite, tokens, revoke, revoked, rotate, hellos, params, topology,\n"
+        "   versions, web-login, backup, check; each has --help",
         "%(prog)s [WORD] [@FILE | OPTION ...]",
     )
     add = parser.add_argument_group("the authority").add_argument

@@ -17,6 +17,7 @@ SCHEMA = 1
 """Counts up when a field of the JSON changes its meaning or goes."""
 
 WIDTH_LIMIT = 10_000
+NAMES_SHOWN = 10
 
 
 def to_json(record: Record) -> str:
@@ -203,6 +204,18 @@ def next_rotation(record: Record) -> str:
 
 def rotation(record: Record, options: argparse.Namespace) -> str:
     return lines([("state", record["state"]), ("version", record["version"]), ("next", record["next"])])
+
+
+def hellos(record: Record, options: argparse.Namespace) -> str:
+    older = record["older_nodes"]
+    if older:
+        why = f"these nodes of older software need long ones: {' '.join(older[:NAMES_SHOWN])}"
+        why += " ..." if older[NAMES_SHOWN:] else ""
+    elif record["short_from"] is None:
+        why = "no node of older software is left"
+    else:
+        why = f"no node of older software is left: short ones from {record['short_from']}, or at once with --short"
+    return lines([("hellos", record["hellos"]), ("version", record["version"]), ("why", why)])
 
 
 def params(record: Record, options: argparse.Namespace) -> str:

@@ -317,6 +317,17 @@ def test_rotate(place: Place) -> None:
     assert re.match(r"state +stable\nversion +\d+\nnext +nothing to do", place.word("rotate", "--status").out)
 
 
+def test_hellos(place: Place) -> None:
+    shown = place.word("hellos", "--json").json
+    assert (shown["hellos"], shown["older_nodes"], shown["short_from"]) == ("long", ["1/16"], None)
+    assert re.search(r"^why +these nodes of older software need long ones: 1/16$", place.word("hellos").out, re.M)
+    refused = place.word("hellos", "--short")
+    assert (refused.status, "need long hellos: 1/16" in refused.err) == (4, True)
+    place.word("revoke", "1/16", "--yes")
+    assert re.search(r"^why .*: short ones from .*Z, or at once with --short$", place.word("hellos").out, re.M)
+    assert place.word("hellos", "--short", "--json").json["hellos"] == "short"
+
+
 def test_params(place: Place) -> None:
     shown = place.word("params", "--json").json
     assert (shown["registry"], shown["keys"], shown["parameters"]["hello"]) == ("0/16", "stable", 4)
@@ -503,6 +514,7 @@ def test_json_is_documented(resting: Place, tmp_path: Path) -> None:
         "rotate": resting.word("rotate", "--json").json,
         "revoke": resting.word("revoke", "1/16", "--yes", "--json").json,
         "revoked": resting.word("revoked", "--json").json,
+        "hellos": resting.word("hellos", "--json").json,
         "params": resting.word("params", "--json").json,
         "topology": resting.word("topology", "--json").json,
         "versions": resting.word("versions", "--json").json,

@@ -356,6 +356,25 @@ def test_a_rotation_goes_round(world: World) -> None:
     run(world, test)
 
 
+def test_who_keeps_the_hellos_long_and_the_operators_word(world: World) -> None:
+    async def test(world: World, remote: Operations) -> None:
+        await world.enrol()
+        await world.enrol()
+        await world.in_session(await world.hello(B, 1), "getDh", B)
+        shown = await remote.call("hellos", {})
+        assert (shown["hellos"], shown["older_nodes"], shown["short_from"]) == ("long", [B.cn], None)
+        status, text = await refused(remote.call("hellos", {"short": 1}))
+        assert (status, B.cn in text) == (Status.CONFLICT, True)
+        await remote.call("revoke", {"target": B.cn})
+        shown = await remote.call("hellos", {})
+        assert (shown["hellos"], shown["older_nodes"], shown["changed"]) == ("long", [], False)
+        assert shown["short_from"] == "2027-06-02T00:00:00Z"
+        short = await remote.call("hellos", {"short": 1})
+        assert (short["hellos"], short["changed"], short["version"]) == ("short", True, shown["version"] + 1)
+
+    run(world, test)
+
+
 def test_parameters_without_keys(world: World) -> None:
     async def test(world: World, remote: Operations) -> None:
         assert (await refused(remote.call("params", {})))[0] == Status.NOT_FOUND
