@@ -262,13 +262,13 @@ class Kernel:
         return True
 
     async def leads_outside(self, host: str) -> bool:
-        """Whether packets for an IPv6 address take a way of this machine's own, not one inside re6st.
+        """Whether packets for an address take a way of this machine's own, not one inside re6st.
 
         A default route that is for our sources only (wire.md 9.3) is not looked at as long as no source is named; but a
-        program that names none would get it. IPv4 never goes out through re6st, and a name is not looked up.
+        program that names none would get it. A name is not looked up.
         """
         try:
-            ip = IPv6Address(host)
+            ip = ip_address(host)
         except ValueError:
             return True
         with suppress(OSError):  # there is no way

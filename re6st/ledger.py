@@ -137,6 +137,11 @@ class Rows:
         found: int = self._one("SELECT count(*) FROM re6st_issued")[0]
         return found
 
+    def longest_prefix(self) -> int | None:
+        """The length of the longest prefix that a node has; None where nobody has one."""
+        found: int | None = self._one("SELECT max(length(prefix)) FROM re6st_issued")[0]
+        return found
+
     def babel_state(self) -> State:
         """The keys of babel (wire.md 5.4)."""
         keys = (self.config("babel_hmac0"), self.config("babel_hmac1"), self.config("babel_hmac2"))

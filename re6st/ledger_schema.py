@@ -29,6 +29,7 @@ OUR_SCHEMA = (
     "CREATE INDEX IF NOT EXISTS re6st_issued_serial ON re6st_issued (serial)",
     "CREATE INDEX IF NOT EXISTS re6st_issued_number ON re6st_issued (number)",
     "CREATE INDEX IF NOT EXISTS re6st_issued_not_after ON re6st_issued (not_after)",
+    "CREATE INDEX IF NOT EXISTS re6st_issued_length ON re6st_issued (length(prefix))",
     # Certificates that were renewed and have not ended: revoking their prefix revokes them too.
     """CREATE TABLE IF NOT EXISTS re6st_superseded (
   serial INTEGER PRIMARY KEY NOT NULL, prefix TEXT NOT NULL, not_after INTEGER NOT NULL)""",

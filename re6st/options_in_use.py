@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import fields
-from ipaddress import IPv4Address, IPv6Address
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from pathlib import Path
 
 from re6st.client import parse_url
@@ -62,6 +62,6 @@ def _plain(value: object) -> object:
             return sorted(map(str, value))
         case tuple():
             return [_plain(each) for each in value]
-        case Path() | IPv4Address() | IPv6Address() | Endpoint() | Place():
+        case Path() | IPv4Address() | IPv6Address() | IPv4Network() | IPv6Network() | Endpoint() | Place():
             return str(value)
     return value

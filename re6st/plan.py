@@ -11,7 +11,7 @@ import os
 import pwd
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from ipaddress import IPv4Address, IPv4Network
+from ipaddress import IPv4Address, IPv4Network, IPv6Network
 from pathlib import Path
 
 from re6st import babel, cert, openvpn
@@ -19,7 +19,7 @@ from re6st.address import Ip
 from re6st.core import babel_settings, mesh
 from re6st.core.babel_keys import key_in_use
 from re6st.core.params import Parameters
-from re6st.core.prefix import Prefix, address, ipv4_address, ipv4_subnet, subnet
+from re6st.core.prefix import MAX_LENGTH, Prefix, address, ipv4_address, ipv4_subnet, subnet
 from re6st.core.wire import Endpoint
 from re6st.kernel import Presence
 from re6st.metrics_http import Place
@@ -72,6 +72,8 @@ class Config:
     places: Path | None = None
     """A database of countries."""
     gateway: bool = False
+    accept_route: tuple[IPv4Network | IPv6Network, ...] = ()
+    """What others may announce besides the network's own subnets."""
     upnp: bool = False
     """Open our IPv4 ports at the router."""
     up: tuple[str, ...] = ()
@@ -170,6 +172,13 @@ class Plan:
         return found
 
     @property
+    def longest_subnet(self) -> int:
+        """The length of the longest subnet that the registry gave; 128 where it does not say (an older one)."""
+        told, own = self.parameters.longest_prefix, self.identity.prefix.length
+        network = self.identity.trust.network.prefixlen
+        return MAX_LENGTH if told is None else min(network + max(told, own), MAX_LENGTH)
+
+    @property
     def babel_hello(self) -> float:
         """Seconds between two hellos of babel."""
         return min(self.parameters.babel_hello or self.parameters.hello, self.parameters.hello)
@@ -211,6 +220,10 @@ class Plan:
             # Our nodes change keys all at one time, so none has to let in what another key signed.
             accept_unsigned=parameters.babel_hmac_accept == b"",
             ipv4=self.ipv4,
+            ipv4_network=parameters.ipv4,
+            ipv4_length=0 if parameters.ipv4 is None else min(parameters.ipv4.prefixlen + parameters.ipv4_sublen, 32),
+            longest=self.longest_subnet,
+            accepted=self.config.accept_route,
             refused=self.given_up,
             gateway=self.config.gateway,
             source_routes=self.source_routes,

@@ -218,9 +218,10 @@ class Registry:
                     return None
                 email, length = known
                 ledger.delete_token(token)
-            first = ledger.registry_prefix() is None
+            first, longest = ledger.registry_prefix() is None, ledger.longest_prefix() or 0
             issued = ledger.issue(community, length, email or None, make, taken)
-            return issued, first and self.upkeep.update_version(ledger)
+            news = first or issued.prefix.length > longest
+            return issued, news and self.upkeep.update_version(ledger)
 
         result = await self._store.call(job)
         if result is None:
@@ -231,12 +232,12 @@ class Registry:
             return None
         if token and call.source is not None:
             self._token_rate.give_back(call.source)
-        issued, first = result
+        issued, news = result
         logger.info("certificate %d issued for %s", issued.serial, issued.prefix)
         self.events.note(Kind.ENROLLED, f"certificate {issued.serial}, from {call.address}", issued.prefix)
         self.served.pop(issued.prefix, None)
         self.sessions.drop(issued.prefix)
-        if first:
+        if news:
             self.upkeep.changed()
         return issued.pem
 

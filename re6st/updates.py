@@ -91,6 +91,7 @@ class Updates:
         elif (
             remembered.protocol < PROTOCOL
             or remembered.babel_hello is None
+            or remembered.longest_prefix is None
             or remembered.registry_prefix == self.identity.prefix
         ):
             # Others will tell us of a newer version; nobody tells the registry's node, and an upgrade may bring more.

@@ -237,7 +237,7 @@ class Upkeep:
         hellos = hello_choice.choose(hello_choice.read(ledger.config(HELLOS)), _has_older(ledger), self._clock.trusted)
         if hellos.text() != ledger.config(HELLOS):
             ledger.set_config(HELLOS, hellos.text())
-        text = replace(parameters, babel_hello=_babel_hello(hellos)).text()
+        text = replace(parameters, babel_hello=_babel_hello(hellos), longest_prefix=ledger.longest_prefix()).text()
         if not always and text == ledger.config("last_config"):
             return False
         number = max(version_number(ledger.config("version") or b"\0"), ledger.config(FLOOR) or 0) + 1
@@ -260,7 +260,7 @@ class Upkeep:
             if own is None:
                 return
             babel, crl, version = rows.babel_state(), rows.crl(), rows.config("version")
-            hello = _babel_hello(_hellos(rows))
+            hello, longest = _babel_hello(_hellos(rows)), rows.longest_prefix()
         except sqlite3.Error as error:
             raise StoreError(f"database: {error}") from None
         self._current = replace(
@@ -268,6 +268,7 @@ class Upkeep:
             registry_prefix=own,
             crl=frozenset(crl),
             babel_hello=hello,
+            longest_prefix=longest,
             version=version or b"\0",
             babel_hmac_sign=babel.sign,
             babel_hmac_accept=babel.accept,

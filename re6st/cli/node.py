@@ -10,7 +10,7 @@ import re
 import signal
 import sys
 from collections.abc import Sequence
-from ipaddress import IPv4Address, ip_address
+from ipaddress import IPv4Address, IPv4Network, IPv6Network, ip_address, ip_network
 from pathlib import Path
 
 from re6st import geoip
@@ -123,6 +123,13 @@ def parser() -> OptionParser:
     mesh.add_argument("-i", "--interface", metavar="IF", action="append", default=[], help="find neighbours there")
     mesh.add_argument("-I", "--main-interface", metavar="IF", default="lo", help="gets our address (default: lo)")
     mesh.add_argument("-m", "--multicast", action="store_true", help="route IPv6 multicast too, by the program pim-dm")
+    mesh.add_argument(
+        "--accept-route",
+        metavar="PREFIX",
+        action="append",
+        default=[],
+        help="let others announce this IPv4 or IPv6 prefix, and parts of it, besides the network's own",
+    )
     mesh.add_argument("--gateway", action="store_true", help="be the network's way to the Internet")
 
     files = p.add_argument_group("files and logs")
@@ -209,6 +216,7 @@ def configuration(p: OptionParser, args: argparse.Namespace) -> Config:
         country=args.country.upper(),
         places=Path(os.environ[geoip.ENVIRONMENT]) if os.environ.get(geoip.ENVIRONMENT) else None,
         gateway=args.gateway,
+        accept_route=tuple(_route(p, text) for text in args.accept_route),
         upnp=not remotes and _upnp(p, args.ip),
         up=tuple(args.up),
         daemons=tuple(args.daemon),
@@ -282,6 +290,13 @@ def _gateway(p: OptionParser, text: str) -> IPv4Address:
     if ip.is_unspecified or ip.is_multicast or ip.is_loopback or ip == IPv4Address("255.255.255.255"):
         p.error(f"argument --remote-gateway: {text!r} is no address of a router")
     return ip
+
+
+def _route(p: OptionParser, text: str) -> IPv4Network | IPv6Network:
+    try:
+        return ip_network(text)
+    except ValueError as error:
+        p.error(f"argument --accept-route: {text!r} is no prefix such as 192.168.7.0/24 or 2001:db8:7::/48: {error}")
 
 
 def _interface(p: OptionParser, option: str, name: str) -> str:

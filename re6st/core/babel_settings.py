@@ -23,6 +23,8 @@ RTT_HALF_LIFE = 8.0
 """Seconds, of round-trip times. babeld counts in hellos, and the registry's rtt-decay is meant for rare ones. With 2, a
 jitter of 10 ms changes routes six times as often as with 8 (docs/decisions.md)."""
 RTPROT_BOOT = 3
+UNREACHABLE = 65534
+"""What a filter adds to a metric so that it becomes infinite; one more would refuse the route."""
 PRIORITY = 1024
 """Metric in the kernel of the first babeld's routes. Each one started after it has the next larger."""
 
@@ -48,6 +50,13 @@ class Settings:
     accept_unsigned: bool = False
     """Let packets with a wrong or no signature in: while keys change (wire.md 9.4)."""
     ipv4: IPv4Network | None = None
+    ipv4_network: IPv4Network | None = None
+    ipv4_length: int = 32
+    """The network's own IPv4 addresses, and the length of each node's subnet of them."""
+    longest: int = 128
+    """The length of the longest subnet in the network: nobody has a longer one."""
+    accepted: tuple[IPv4Network | IPv6Network, ...] = ()
+    """What else may be announced to us, with all that is inside it (--accept-route)."""
     refused: tuple[IPv4Network, ...] = ()
     """IPv4 networks that were given up. Others may tell of them for a while, and babeld does not always remove such a
     route from the kernel again: the kind of its next hop changes when the peer loses its address."""
@@ -88,15 +97,38 @@ def configuration(settings: Settings, priority: int = PRIORITY) -> str:
         # "boot" is what ip(8) and ifupdown put on a route; babeld leaves those out unless they are named.
         for protocol in ("", f"proto {RTPROT_BOOT} "):
             lines.append(f"redistribute ip ::/0 eq 0 {protocol}src-prefix {settings.network}")
-    # An old gateway's plain default route would take over the whole host; others need routes by source (wire.md 9.3).
-    lines.append(f"in ip ::/0 eq 0 {'src-ip ::/0 src-eq 0 ' if settings.source_routes else ''}deny")
-    lines += [f"in ip {network} deny" for network in settings.refused]
+    lines += _filters(settings)
     lines += ["redistribute deny", f"install pref-src {settings.address}"]
     if settings.ipv4 is not None:
         lines.append(f"install pref-src {ipv4_address(settings.ipv4)}")
     lines += [f"interface {name} type tunnel" for name in settings.tunnels]
     lines += [f"interface {name}" for name in settings.lan]
     return "\n".join(lines) + "\n"
+
+
+def _filters(settings: Settings) -> list[str]:
+    """What others may announce to us; the first that matches decides, and whatever is not named is refused.
+
+    Babel believes every member, and what babel believes, the kernel does: one 0.0.0.0/1 from one of them would take all
+    traffic of this machine. A refused route is not even shown on the socket, so our own subnet and its parts are taken
+    as unreachable and kept out of the kernel: we want to know who announces them (core/claims.py).
+    """
+    network = settings.network
+    own: list[IPv4Network | IPv6Network] = [settings.subnet]
+    if settings.ipv4 is not None:
+        own.append(settings.ipv4)
+    # An old gateway's plain default route would take over the whole host; others need routes by source (wire.md 9.3).
+    lines = [f"in ip ::/0 eq 0 {'src-ip ::/0 src-eq 0 ' if settings.source_routes else ''}deny"]
+    lines += [f"in ip {each} metric {UNREACHABLE}" for each in own]
+    lines += [f"in ip {each} deny" for each in settings.refused]
+    lines.append(f"in ip {network} ge {network.prefixlen + 1} le {settings.longest} src-ip ::/0 src-eq 0 allow")
+    if settings.source_routes:
+        lines.append(f"in ip ::/0 eq 0 src-ip {network} src-eq {network.prefixlen} allow")
+    if settings.ipv4_network is not None:
+        lines.append(f"in ip {settings.ipv4_network} eq {settings.ipv4_length} allow")
+    lines += [f"in ip {each} allow" for each in settings.accepted]
+    lines.append("in deny")
+    return lines + [f"install ip {each} deny" for each in own]
 
 
 def live_commands(old: Settings, new: Settings) -> list[str]:

@@ -68,6 +68,8 @@ class Parameters:
     neighbour is due. So one link with short hellos keeps older nodes, whose hellos are rare, from getting in, also
     among themselves.
     """
+    longest_prefix: int | None = None
+    """The length of the longest prefix of a node, so that others can refuse to route parts of one. Ours only."""
     tunnel_refresh: int = 300
     ipv4: IPv4Network | None = None
     ipv4_sublen: int = 0
@@ -97,6 +99,8 @@ class Parameters:
         }
         if self.babel_hello is not None:
             values["babel_hello"] = self.babel_hello
+        if self.longest_prefix is not None:
+            values["longest_prefix"] = self.longest_prefix
         if self.ipv4 is not None:
             values["ipv4"] = str(self.ipv4)
             values["ipv4_sublen"] = self.ipv4_sublen
@@ -205,6 +209,7 @@ def check(values: dict[str, Any]) -> Parameters:
         encrypt=reader.boolean("encrypt", False),
         hello=reader.integer("hello", 15, 1, 3600),
         babel_hello=reader.seconds("babel_hello", 0.1, 3600),
+        longest_prefix=None if values.get("longest_prefix") is None else reader.integer("longest_prefix", 0, 1, 128),
         tunnel_refresh=reader.integer("tunnel_refresh", 300, 1, 1 << 30),
         ipv4=ipv4,
         ipv4_sublen=reader.integer("ipv4_sublen", 0, 0, 32),

@@ -38,6 +38,11 @@ def test_the_plainest_configuration() -> None:
         "redistribute ip 2001:db8:42:b::/64 eq 64\n"
         "default hello-interval 15 update-interval 1 link-quality true split-horizon false\n"
         "in ip ::/0 eq 0 src-ip ::/0 src-eq 0 deny\n"
+        "in ip 2001:db8:42:b::/64 metric 65534\n"
+        "in ip 2001:db8:42::/48 ge 49 le 128 src-ip ::/0 src-eq 0 allow\n"
+        "in ip ::/0 eq 0 src-ip 2001:db8:42::/48 src-eq 48 allow\n"
+        "in deny\n"
+        "install ip 2001:db8:42:b::/64 deny\n"
         "redistribute deny\n"
         "install pref-src 2001:db8:42:b::1\n"
         "interface re6stnet-tcp type tunnel\n"
@@ -53,6 +58,10 @@ def test_the_fullest_configuration() -> None:
         key_sign=bytes(range(16)),
         accept_unsigned=True,
         ipv4=IPv4Network("10.42.3.0/24"),
+        ipv4_network=IPv4Network("10.42.0.0/16"),
+        ipv4_length=24,
+        longest=64,
+        accepted=(IPv4Network("192.168.7.0/24"), IPv6Network("2001:db8:99::/48")),
         refused=(IPv4Network("10.99.0.0/16"),),
         gateway=True,
         hello=4,
@@ -71,7 +80,17 @@ def test_the_fullest_configuration() -> None:
         "redistribute ip ::/0 eq 0 src-prefix 2001:db8:42::/48\n"
         "redistribute ip ::/0 eq 0 proto 3 src-prefix 2001:db8:42::/48\n"
         "in ip ::/0 eq 0 src-ip ::/0 src-eq 0 deny\n"
+        "in ip 2001:db8:42:b::/64 metric 65534\n"
+        "in ip 10.42.3.0/24 metric 65534\n"
         "in ip 10.99.0.0/16 deny\n"
+        "in ip 2001:db8:42::/48 ge 49 le 64 src-ip ::/0 src-eq 0 allow\n"
+        "in ip ::/0 eq 0 src-ip 2001:db8:42::/48 src-eq 48 allow\n"
+        "in ip 10.42.0.0/16 eq 24 allow\n"
+        "in ip 192.168.7.0/24 allow\n"
+        "in ip 2001:db8:99::/48 allow\n"
+        "in deny\n"
+        "install ip 2001:db8:42:b::/64 deny\n"
+        "install ip 10.42.3.0/24 deny\n"
         "redistribute deny\n"
         "install pref-src 2001:db8:42:b::1\n"
         "install pref-src 10.42.3.1\n"
@@ -83,7 +102,12 @@ def test_the_fullest_configuration() -> None:
 
 def test_a_kernel_without_routes_by_source_takes_no_default_route_and_hands_none_on() -> None:
     lines = configuration(replace(PLAIN, source_routes=False)).splitlines()
-    assert [line for line in lines if line.startswith("in ")] == ["in ip ::/0 eq 0 deny"]
+    assert [line for line in lines if line.startswith("in ")] == [
+        "in ip ::/0 eq 0 deny",
+        "in ip 2001:db8:42:b::/64 metric 65534",
+        "in ip 2001:db8:42::/48 ge 49 le 128 src-ip ::/0 src-eq 0 allow",
+        "in deny",
+    ]
 
 
 @pytest.mark.parametrize(("hello", "decay"), [(15, 125), (2, 41), (0.25, 5), (0.1, 2)])

@@ -6,7 +6,7 @@ import logging
 import re
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
-from ipaddress import IPv6Network, ip_address
+from ipaddress import IPv6Network, ip_address, ip_network
 from pathlib import Path
 
 import pytest
@@ -68,6 +68,7 @@ def test_everything(tmp_path: Path) -> None:
         f"# as the packages have it\nlog {tmp_path}/log\nrun run\nstate {tmp_path}/state\nv 3\nip 192.0.2.7\n"
         f"ip 2001:db8::7\npp 1194 tcp\npp 443 tcp\npp 1195 udp6\ncountry FR\ninterface eth0\ninterface wlan0.7\n"
         f"I dummy0\nB-d\nO--mute\nO 5\novpnlog\ndh {tmp_path}/dh.pem\nclient-count 4\nmax-clients 0\ngateway\n"
+        "accept-route 192.168.7.0/24\naccept-route 2001:db8:7::/48\n"
         f"disable-proto tcp6\ndisable-proto udp\nneighbour 3/16\nneighbour 0/80\ndefault\ntable 0\n"
         "console /run/x.sock\n"
     )
@@ -94,6 +95,7 @@ def test_everything(tmp_path: Path) -> None:
         verbosity=3,
         console=Path("/run/x.sock"),
         gateway=True,
+        accept_route=(ip_network("192.168.7.0/24"), ip_network("2001:db8:7::/48")),
     )
 
 
@@ -148,6 +150,8 @@ WRONG: list[tuple[list[str], str]] = [
     (["--metrics", "fd00::1:80"], "argument --metrics: 'fd00::1:80' is not of the form"),
     (["--metrics", "[10.0.0.1]:80"], "argument --metrics: '[10.0.0.1]:80' is not of the form"),
     (["--metrics", "localhost:80"], "argument --metrics: 'localhost:80' is not of the form"),
+    (["--accept-route", "home"], "argument --accept-route: 'home' is no prefix"),
+    (["--accept-route", "192.168.7.1/24"], "argument --accept-route: '192.168.7.1/24' is no prefix"),
     (["--remote-gateway", "2001:db8::1"], "argument --remote-gateway: '2001:db8::1' is no IPv4 address"),
     (["--remote-gateway", "127.0.0.1"], "argument --remote-gateway: '127.0.0.1' is no address of a router"),
     (["--client", "h,1,tcp", "--remote-gateway", "192.0.2.1"], "argument --client: goes with no --remote-gateway"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 from collections.abc import Awaitable, Callable
-from ipaddress import IPv4Address, IPv6Address, ip_address
+from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address
 
 import netifaces
 import pytest
@@ -227,5 +227,19 @@ def test_a_kernel_that_does_not_tell_addresses_now_ends_nobody(monkeypatch: pyte
         monkeypatch.setattr(own._netlink, "addresses", refuse)
         await own.interrupt("re6stnet1", lambda: False)
         assert tap.up
+
+    attempt(work)
+
+
+@pytest.mark.parametrize(
+    ("host", "way"), [("8.8.8.8", "re6stnet1"), ("2001:db8::1", "re6stnet-udp"), ("8.8.8.8", "eth0")]
+)
+def test_no_tunnel_goes_through_another_tunnel(monkeypatch: pytest.MonkeyPatch, host: str, way: str) -> None:
+    monkeypatch.setattr(rtnetlink.Netlink, "route_to", lambda *_: rtnetlink.Route(IPv6Network("::/0"), interface=7))
+    monkeypatch.setattr("socket.if_indextoname", lambda _: way)
+
+    async def work(own: Kernel) -> None:
+        assert await own.leads_outside(host) is (way == "eth0")
+        assert await own.leads_outside("re6st.example.com"), "a name is not looked up"
 
     attempt(work)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from ipaddress import ip_address
+from ipaddress import ip_address, ip_network
 from pathlib import Path
 
 from re6st import cert
@@ -23,6 +23,7 @@ def test_options_are_told_without_secrets(nodes: dict[str, cert.Identity]) -> No
         Path("/var/lib/re6stnet"),
         ip=(ip_address("203.0.113.9"),),
         neighbours=frozenset((Prefix(4, 16),)),
+        accept_route=(ip_network("192.168.7.0/24"),),
         babel_arguments=(
             "-C",
             "key id x type blake2s128 value SECRET",
@@ -43,6 +44,7 @@ def test_options_are_told_without_secrets(nodes: dict[str, cert.Identity]) -> No
     assert options["registry"] == "http://re6st.example.com"
     assert (options["ip"], options["pp"]) == (["203.0.113.9"], [[1194, "udp"], [1194, "tcp"]])
     assert (options["neighbours"], options["remotes"]) == (["4/16"], ["192.0.2.1,1194,udp"])
+    assert options["accept_route"] == ["192.168.7.0/24"]
     assert options["B"] == ["-C", "...", "-C...", "-d", "--debug"]
     assert options["O"] == ["--http-proxy-user-pass", "..."]
     assert options["up"] == ["...", "/usr/local/bin/register ...", "/bin/true"]

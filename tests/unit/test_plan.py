@@ -12,6 +12,22 @@ from re6st.core.prefix import Prefix
 from re6st.plan import GIVEN_UP, Config, Files, Plan
 
 
+def test_parts_of_a_subnet_are_refused_as_far_as_the_registry_tells_the_longest_one(
+    nodes: dict[str, cert.Identity],
+) -> None:
+    here, identity = Path("."), nodes["1/16"]
+    plan = Plan(Config("", Files(here, here, here), here, here, here), identity, Parameters(Prefix(0, 16)), {})
+    network = identity.trust.network.prefixlen
+
+    def longest(told: int | None) -> int:
+        return plan.follow(replace(plan.parameters, longest_prefix=told), identity).babel(0, 0).longest
+
+    assert longest(None) == 128, "an older registry does not tell"
+    assert longest(24) == network + 24
+    assert longest(8) == network + 16, "our own is longer: the registry forgot us, or we have not heard yet"
+    assert longest(128) == 128
+
+
 def test_ipv4_networks_that_were_given_up_are_refused(nodes: dict[str, cert.Identity]) -> None:
     here, identity = Path("."), nodes["1/16"]
     plan = Plan(Config("", Files(here, here, here), here, here, here), identity, Parameters(Prefix(0, 16)), {})

@@ -130,3 +130,20 @@ def test_the_operator_may_say_that_no_older_node_is_left(world: World) -> None:
         assert not await world.registry.upkeep.shorten_hellos()
 
     world.run(test)
+
+
+def test_nodes_are_told_the_longest_prefix_that_was_given_and_when_a_longer_one_is(world: World) -> None:
+    async def test(world: World) -> None:
+        await world.enrol()
+        first = await parameters(world, A, NEW)
+        assert first.longest_prefix == 16
+        await world.enrol()
+        assert version_number((await parameters(world, A, NEW)).version) == version_number(first.version)
+        await world.enrol(await world.registry.new_token("short@example.org", 12))
+        assert (await parameters(world, A, NEW)).version == first.version
+        await world.enrol(await world.registry.new_token("long@example.org", 24))
+        second = await parameters(world, A, NEW)
+        assert second.longest_prefix == 24
+        assert version_number(second.version) == version_number(first.version) + 1
+
+    world.run(test)
