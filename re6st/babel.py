@@ -17,15 +17,14 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Network
 from pathlib import Path
 from types import MappingProxyType
 
-from re6st.cert import write_private
+from re6st import rundir
 from re6st.core.babel_lines import LINE_LIMIT, LineError, News, Reply, Table, parse_reply
 from re6st.core.babel_settings import PRIORITY, Settings, configuration, left_out, live_commands
 from re6st.core.prefix import ipv4_address
 from re6st.process import Child, connect, end_of, keep_running
+from re6st.run_names import BABELD_CONFIGURATION, BABELD_SOCKET
 
 PROGRAM = "babeld"
-SOCKET = "babeld.ctl"
-"""In the run directory. The older software's registry expects a binary protocol at `babeld.sock`, so not that name."""
 
 START_TIME = 10.0
 BACKLOG = 4 << 20
@@ -55,8 +54,8 @@ def command_line(program: str, run: Path, state: Path, log_file: Path | None, ex
     """babeld's arguments; `extra` are the user's (-B)."""
     return [
         program,
-        *("-c", str(run / "babeld.conf")),
-        *("-G", str(run / SOCKET)),
+        *("-c", str(run / BABELD_CONFIGURATION)),
+        *("-G", str(run / BABELD_SOCKET)),
         *("-S", str(state / "babeld.state")),
         *("-L", str(log_file or os.devnull)),
         *("-I", ""),
@@ -207,7 +206,7 @@ class Babel:
     async def _tell(self, commands: list[str]) -> None:
         """Give babeld commands. Raises OSError (also TimeoutError), ValueError."""
         async with asyncio.timeout(COMMAND_TIME):
-            reader, writer = await asyncio.open_unix_connection(self._run / SOCKET)
+            reader, writer = await asyncio.open_unix_connection(self._run / BABELD_SOCKET)
             try:
                 await self._until_reply(reader)
                 for command in commands:
@@ -267,7 +266,7 @@ class Babel:
         settings = self.settings
         await self.address_links(None if self.settings.ipv4 is None else ipv4_address(self.settings.ipv4))
         if child is None:
-            (self._run / SOCKET).unlink(missing_ok=True)
+            (self._run / BABELD_SOCKET).unlink(missing_ok=True)
             self._write()
             if self._output is not None:
                 self._output.unlink(missing_ok=True)
@@ -295,7 +294,7 @@ class Babel:
 
     async def _connect(self, child: Child) -> str:
         """One connection to its socket; returns why it ended. Raises OSError when there is none, or no table."""
-        reader, writer = await connect(child, self._run / SOCKET, START_TIME, BACKLOG)
+        reader, writer = await connect(child, self._run / BABELD_SOCKET, START_TIME, BACKLOG)
         try:
             await self._follow(reader, writer)
         except ConnectionError:
@@ -308,9 +307,8 @@ class Babel:
         """What babeld reads at its start, and the next daemon to know what this one's babeld does."""
         for name in left_out(self.settings.babel_default):
             log.warning("babel_default: %s is left out", name)
-        file = self._run / "babeld.conf"
-        file.unlink(missing_ok=True)
-        write_private(file, configuration(self.settings, self.priority).encode("ascii"))
+        text = configuration(self.settings, self.priority).encode("ascii")
+        rundir.write(self._run / BABELD_CONFIGURATION, text)
 
     async def _resume(self, pid: int) -> Child | None:
         """The babeld of an earlier daemon, if it does what ours would. Else it is ended, as where settings change."""
@@ -319,7 +317,7 @@ class Babel:
         except OSError:
             return None
         try:
-            text = (self._run / "babeld.conf").read_text("ascii")
+            text = (self._run / BABELD_CONFIGURATION).read_text("ascii")
         except (OSError, ValueError):
             text = ""
         number = _PRIORITY.match(text)

@@ -31,10 +31,9 @@ from re6st.core.babel_binary import (
     encode_packet,
 )
 from re6st.core.babel_lines import Table
+from re6st.run_names import BINARY_SOCKET
 from re6st.rundir import give_to_group
 
-BINARY_SOCKET = "babeld.sock"
-"""Name in the run directory, where the older software looks for it."""
 CLIENT_LIMIT = 8
 READ_TIME = 5.0
 """Seconds to take an answer, or to complete a request; between two requests a client may be silent."""

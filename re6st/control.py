@@ -22,11 +22,10 @@ from typing import Any, Protocol
 
 from re6st.clients import Clients
 from re6st.core.report import Record
+from re6st.run_names import CONTROL_SOCKET
 from re6st.rundir import give_to_group
 
 PROTOCOL = 1
-SOCKET = "control.sock"
-"""In the run directory."""
 REQUEST_LIMIT = 4096
 CLIENT_LIMIT = 16
 IDLE_TIME = 60.0
@@ -68,7 +67,7 @@ class ControlServer:
         """In the run directory, and at another path (--console)."""
         self._operations = operations
         self._run = run
-        self._paths = [run / SOCKET, *([other] if other is not None and other != run / SOCKET else [])]
+        self._paths = [run / CONTROL_SOCKET, *([other] if other not in (None, run / CONTROL_SOCKET) else [])]
         refusal = _refusal(Status.FAILED, f"more than {CLIENT_LIMIT} connections at once")
         self._clients = Clients(CLIENT_LIMIT, self._talk, refusal)
 

@@ -13,10 +13,9 @@ import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from re6st import run_names, rundir
 from re6st.process import Child, birth, status_text
 
-NOTE = "re6stnet-daemons.pids"
-"""In the run directory: which processes those of --daemon are."""
 NOTE_LIMIT = 1 << 16
 
 log = logging.getLogger(__name__)
@@ -42,7 +41,7 @@ class Hooks:
         self._up = up
         self._daemons = daemons
         self._environment = dict(os.environ, **environment)
-        self._note = run / NOTE
+        self._note = run / run_names.DAEMONS
         self._running: list[Child] = []
 
     async def start(self) -> None:
@@ -57,8 +56,9 @@ class Hooks:
                 raise HookError(f"--up {program(command)!r}: {status_text(status)}")
         for command in self._daemons:
             self._running.append(await self._shell(command))
-        with contextlib.suppress(OSError):
-            self._note.write_text(json.dumps([[child.pid, birth(child.pid)] for child in self._running]))
+            note = json.dumps([[child.pid, birth(child.pid)] for child in self._running])
+            with contextlib.suppress(OSError):
+                rundir.write(self._note, note.encode())
 
     async def clear(self) -> None:
         """End the daemons of an earlier run that was killed."""

@@ -14,15 +14,14 @@ from functools import partial
 from ipaddress import IPv6Network
 from pathlib import Path
 
-from re6st.babel_socket import BINARY_SOCKET, read_dump
+from re6st.babel_socket import read_dump
 from re6st.core.babel_lines import LineError, Table, parse_reply
 from re6st.core.prefix import Prefix, PrefixError, prefix_of
 from re6st.core.wire import PORT, Code
+from re6st.run_names import BINARY_SOCKET
 
 logger = logging.getLogger("localnode")
 
-CONTROL_SOCKET = "babeld.ctl"
-"""Name of babeld's text socket in the run directory of the node."""
 TIMEOUT = 3.0
 RESEND = 0.4
 """A node drops what it cannot relay while it opens a session with the peer, so questions are repeated (wire.md 12)."""

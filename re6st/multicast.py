@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable, Iterable
 from contextlib import aclosing, suppress
 from pathlib import Path
 
-from re6st import watch
+from re6st import run_names, watch
 from re6st.netlink import NetlinkError
 from re6st.process import Child, keep_running, status_text
 
@@ -44,8 +44,8 @@ class Multicast:
         self, program: str, run: Path, wanted: Callable[[], Iterable[str]], up: Callable[[], Awaitable[set[str]]]
     ) -> None:
         self._program = program
-        self._file = run / "re6stnet-multicast.yaml"
-        self._output = run / "re6stnet-multicast.out"
+        self._file = run / run_names.MULTICAST_CONFIGURATION
+        self._output = run / run_names.MULTICAST_OUTPUT
         self._wanted = wanted
         self._up = up
         self._known: set[str] = set()

@@ -15,10 +15,10 @@ import time
 from dataclasses import replace
 from datetime import UTC, datetime
 
-from re6st import PROTOCOL, babel, cert, kernel, multicast, openvpn, process, takeover, tunnel
+from re6st import PROTOCOL, babel, cert, kernel, multicast, openvpn, process, run_names, takeover, tunnel
 from re6st.address import OwnAddresses
 from re6st.answers import Answers
-from re6st.babel_socket import BINARY_SOCKET, offer
+from re6st.babel_socket import offer
 from re6st.cache import Cache
 from re6st.client import RegistryError
 from re6st.control import ControlServer
@@ -46,7 +46,7 @@ from re6st.plan import Config, Plan
 from re6st.reach import Reach
 from re6st.registry_calls import CountedClient
 from re6st.retransmits import LossWatch
-from re6st.rundir import RunDirectory, write_revoked
+from re6st.rundir import RunDirectory, remove_old, write_revoked
 from re6st.takeover import Found
 from re6st.tasks import Tasks, end, unless
 from re6st.tunnels import Tunnels
@@ -182,6 +182,7 @@ class Node:
         self._found = found = takeover.look(self.config.run, self._plan.babel_command())
         for pid in await process.end_leftovers(LEFT, self.config.run, found.pids):
             log.warning("ended process %s, left by an earlier run", pid)
+        remove_old(self.config.run, found.names)
         await self._hooks.clear()
         await self._mute.clear()
         kept = Kept(found.hosts, self.config.main_interface) if found.pids else None
@@ -226,7 +227,7 @@ class Node:
         self._babel = babel.Babel(
             plan.babel_command(),
             self.config.run,
-            self.config.run / "babeld.out",
+            self.config.run / run_names.BABELD_OUTPUT,
             plan.babel(self._cache.routes, time.time()),
             self._changed.set,
             self._found.babeld,
@@ -280,8 +281,8 @@ class Node:
         if self._found.pids:
             self._loops.append(self._tasks.start(self._catch_up(), "what was left running"))
         if self._plan.parameters.registry_prefix == self.prefix:  # and that registry may be of the older software
-            shown = offer(self.config.run / BINARY_SOCKET, self._babel.table, self.subnet)
-            self._loops.append(self._tasks.start(shown, BINARY_SOCKET))
+            shown = offer(self.config.run / run_names.BINARY_SOCKET, self._babel.table, self.subnet)
+            self._loops.append(self._tasks.start(shown, run_names.BINARY_SOCKET))
         if self.config.metrics is not None:
             self._loops.append(self._tasks.start(self._metrics.run(), "metrics"))
         if self.config.remotes:

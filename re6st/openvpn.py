@@ -7,10 +7,12 @@ evaluated. Revoked certificates are refused by OpenVPN itself, which looks for a
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from re6st import run_names
 from re6st.core.openvpn_lines import Event, Reader
 from re6st.core.prefix import Prefix
 from re6st.core.wire import Endpoint
@@ -60,14 +62,14 @@ class Settings:
     @property
     def revoked(self) -> Path:
         """The directory with one empty file for each revoked serial number (--crl-verify DIR dir)."""
-        return self.run / "revoked"
+        return self.run / run_names.REVOKED
 
     def management(self, name: str) -> Path:
-        return self.run / f"{name}.sock"
+        return self.run / run_names.management(name)
 
     def output(self, name: str) -> Path:
         """What the process `name` prints; a log is one for the interface, however many addresses are tried on it."""
-        return self.log / f"{name.partition('.')[0]}.log" if self.log else self.run / f"{name}.out"
+        return self.log / f"{run_names.interface_of(name)}.log" if self.log else self.run / run_names.output(name)
 
 
 def common_arguments(settings: Settings, interface: str, protocol: str, name: str) -> list[str]:
@@ -181,6 +183,14 @@ async def start(settings: Settings, name: str, argv: Sequence[str]) -> tuple[Chi
     except BaseException:
         await child.stop()
         raise
+
+
+def forget(settings: Settings, name: str) -> None:
+    """Remove the files of a process that has ended."""
+    with contextlib.suppress(OSError):
+        settings.management(name).unlink(missing_ok=True)
+        if not settings.log:
+            settings.output(name).unlink(missing_ok=True)
 
 
 async def resume(settings: Settings, name: str, pid: int) -> tuple[Child, Management]:

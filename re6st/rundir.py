@@ -1,24 +1,39 @@
-"""The run directory: ours alone while we run, gone afterwards (wire.md 11.2)."""
+"""The run directory: ours alone while we run, gone afterwards (wire.md 11.2). What is not ours in it stays there."""
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import grp
+import logging
 import os
-import re
+import stat
+from collections.abc import Collection
 from pathlib import Path
 from types import TracebackType
+
+from re6st import run_names
 
 GROUP = "re6stnet"
 """Who is in it may look at the node; without such a group only its own user and root."""
 
-_OURS = re.compile(r"lock|revoked|control\.sock|(babeld|re6stnet[0-9a-z-]*)\.[a-z]+", re.ASCII)
-"""What a node puts there; a killed one, or one of the older software, may have left it."""
+_MISTAKES = frozenset(
+    (errno.ENOTDIR, errno.EEXIST, errno.EACCES, errno.EPERM, errno.EROFS, errno.ELOOP, errno.ENAMETOOLONG)
+)
+"""Why a directory can never be made, until a person chooses another one. A full disk is none of them."""
+
+_OPEN = stat.S_IRGRP | stat.S_IWGRP | stat.S_IROTH | stat.S_IWOTH
+
+log = logging.getLogger(__name__)
 
 
 class RunDirectoryError(Exception):
-    """It cannot be made, or another process has it."""
+    """It is no place for a run directory, which a person must mend."""
+
+
+class RunDirectoryBusy(OSError):
+    """It cannot be had now: another process has it, or the disk is full."""
 
 
 def give_to_group(path: Path, mode: int) -> None:
@@ -29,27 +44,48 @@ def give_to_group(path: Path, mode: int) -> None:
     path.chmod(mode)
 
 
-def check_content(path: Path) -> None:
-    """The directory is emptied at the end, so a mistake here would cost somebody their files.
+def foreign(path: Path) -> list[str]:
+    """What the directory holds that is not ours. It stays there.
 
-    Raises RunDirectoryError when it holds what is not ours, OSError.
+    Raises RunDirectoryError for a directory that is open to others and holds such files: as ours it would be closed to
+    them, and somebody needs it as it is. Raises OSError.
     """
-    names = [entry.name for entry in path.iterdir() if not entry.is_socket()]  # whoever made it: no loss
-    foreign = [name for name in sorted(names) if not _OURS.fullmatch(name)]
-    if foreign:
-        raise RunDirectoryError(f"--run {path} holds {foreign[0]!r}, which is not ours. Choose a directory of its own.")
+    # A socket is no reason to keep away: whoever made it, nothing is lost.
+    names = sorted(entry.name for entry in path.iterdir() if not entry.is_socket())
+    others = [name for name in names if not run_names.is_ours(name)]
+    if others and stat.S_IMODE(path.stat().st_mode) & _OPEN:
+        raise RunDirectoryError(f"--run {path} holds {others[0]!r}, which is not ours. Choose a directory of its own.")
+    return others
 
 
 def write_revoked(run: Path, crl: frozenset[int]) -> None:
-    """One empty file per revoked serial number: OpenVPN refuses those certificates itself."""
-    directory = run / "revoked"
+    """One empty file per revoked serial number: OpenVPN refuses those certificates itself. Raises OSError."""
+    directory = run / run_names.REVOKED
     directory.mkdir(mode=0o700, exist_ok=True)
     wanted = set(map(str, crl))
-    present = set(os.listdir(directory))
+    present = {name for name in os.listdir(directory) if name.isascii() and name.isdigit()}
     for name in wanted - present:
         (directory / name).touch()
     for name in present - wanted:
         (directory / name).unlink()
+
+
+def write(path: Path, data: bytes) -> None:
+    """Write a file of the run directory, for its owner only, whole or not at all. Raises OSError."""
+    new = path.with_name(run_names.unfinished(path.name))
+    new.unlink(missing_ok=True)
+    with open(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "wb") as file:
+        file.write(data)
+    new.replace(path)
+
+
+def remove_old(path: Path, processes: Collection[str]) -> None:
+    """Remove what an earlier run left: of OpenVPN processes but these, which run on, and what it could not finish."""
+    for name in os.listdir(path):
+        owner = run_names.process_of(name)
+        if run_names.is_unfinished(name) or (owner is not None and owner not in processes):
+            with contextlib.suppress(OSError):
+                (path / name).unlink()
 
 
 class RunDirectory:
@@ -62,18 +98,19 @@ class RunDirectory:
     def __enter__(self) -> RunDirectory:
         try:
             self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
-            check_content(self.path)
+            others = foreign(self.path)
             self.path.chmod(0o700)
-            self._lock = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT, 0o600)
+            self._lock = os.open(self.path / run_names.LOCK, os.O_RDWR | os.O_CREAT, 0o600)
         except OSError as error:
-            raise RunDirectoryError(f"--run {self.path}: {error.strerror}") from None
+            text = f"--run {self.path}: {error.strerror}"
+            raise RunDirectoryError(text) if error.errno in _MISTAKES else RunDirectoryBusy(text) from None
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             os.close(self._lock)
-            raise RunDirectoryError(
-                f"--run {self.path} is used by another re6stnet. Stop it or choose --run."
-            ) from None
+            raise RunDirectoryBusy(f"--run {self.path} is used by another re6stnet. Stop it or choose --run.") from None
+        if others:
+            log.warning("--run %s holds %r, which is not ours: it is left there", self.path, others[0])
         return self
 
     def __exit__(
@@ -81,18 +118,20 @@ class RunDirectory:
     ) -> None:
         # The content first: a directory made by systemd cannot be removed from inside the unit.
         with contextlib.suppress(OSError):
-            for entry in self.path.iterdir():
-                if entry.is_dir() and not entry.is_symlink():
-                    _remove(entry)
-                else:
-                    entry.unlink(missing_ok=True)
+            for name in os.listdir(self.path):
+                if run_names.is_ours(name):
+                    _remove(self.path / name)
             self.path.rmdir()
         if self._lock is not None:
             os.close(self._lock)
 
 
-def _remove(directory: Path) -> None:
-    """A directory with its files: those that are there hold no others. Raises OSError."""
-    for file in directory.iterdir():
-        file.unlink()
-    directory.rmdir()
+def _remove(path: Path) -> None:
+    """A file, or a directory with its files: those that are there hold no others."""
+    with contextlib.suppress(OSError):
+        if path.is_dir() and not path.is_symlink():
+            for file in path.iterdir():
+                file.unlink()
+            path.rmdir()
+        else:
+            path.unlink()

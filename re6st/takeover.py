@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
 
-from re6st import babel, openvpn
+from re6st import babel, openvpn, run_names, rundir
 from re6st.core.records import SIZE_LIMIT, ClientRecord, Record, RecordError, ServerRecord, decode, encode
 from re6st.process import leftovers
 
@@ -37,6 +37,11 @@ class Found:
         return frozenset((*(record.pid for record in clients), *(record.pid for record in servers), *babeld))
 
     @property
+    def names(self) -> frozenset[str]:
+        """Interfaces and processes that files in the run directory belong to."""
+        return frozenset((*self.clients, *self.servers, *(record.name for record in self.clients.values())))
+
+    @property
     def hosts(self) -> frozenset[str]:
         """The other ends of the client tunnels."""
         return frozenset(record.endpoint.host for record in self.clients.values())
@@ -50,21 +55,20 @@ class Records:
 
     def write(self, interface: str, record: Record) -> None:
         """Note it. What cannot be noted costs the take-over only."""
-        new = self._run / f"{interface}.new"
+        path = self._run / run_names.record(interface)
         try:
-            new.write_bytes(encode(record))
-            new.replace(self._run / f"{interface}.json")
+            rundir.write(path, encode(record))
         except OSError as error:
-            log.warning("%s: %s: a restart will cut its tunnels", new, error.strerror)
+            log.warning("%s: %s: a restart will cut its tunnels", path, error.strerror)
 
     def forget(self, interface: str) -> None:
         with contextlib.suppress(OSError):
-            (self._run / f"{interface}.json").unlink()
+            (self._run / run_names.record(interface)).unlink()
 
     def read(self) -> dict[str, Record]:
         """Every note that is there and can be read."""
         found: dict[str, Record] = {}
-        for path in sorted(self._run.glob("re6stnet*.json")):
+        for path in sorted(self._run.glob(run_names.record("re6stnet*"))):
             try:
                 with path.open("rb") as file:
                     found[path.stem] = decode(file.read(SIZE_LIMIT))
@@ -81,7 +85,7 @@ def look(run: Path, babeld: Sequence[str]) -> Found:
     peers = set()
     for interface, record in Records(run).read().items():
         name = record.name if isinstance(record, ClientRecord) else interface
-        if not _manages(processes.get(record.pid, ()), run / f"{name}.sock"):
+        if not _manages(processes.get(record.pid, ()), run / run_names.management(name)):
             continue
         if isinstance(record, ServerRecord):
             servers[interface] = record

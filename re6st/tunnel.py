@@ -11,7 +11,7 @@ import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from re6st import openvpn
+from re6st import openvpn, run_names
 from re6st.core.openvpn_lines import (
     Client,
     ClientChange,
@@ -296,7 +296,7 @@ class ClientTunnel:
         try:
             async with asyncio.TaskGroup() as group:
                 for number, endpoint in enumerate(self._endpoints, 1):
-                    name = self.interface if number == 1 else f"{self.interface}.{number}"
+                    name = run_names.attempt(self.interface, number)
                     attempt = _Attempt(endpoint, name, last=number == len(self._endpoints))
                     attempt.task = group.create_task(self._try(attempt), name=f"{self._name} at {endpoint}")
                     self._attempts.append(attempt)
@@ -322,6 +322,7 @@ class ClientTunnel:
         finally:
             management.close()
             await child.stop(grace=2)
+            openvpn.forget(self._settings, found.name)
 
     async def _turn(self, attempt: _Attempt) -> None:
         """Wait until the address after this one may be tried."""
@@ -343,6 +344,7 @@ class ClientTunnel:
             log.warning("tunnel to %s at %s: %s: %s", self._name, attempt.endpoint, error, words)
         finally:
             attempt.over.set()
+            openvpn.forget(self._settings, attempt.name)
 
     async def _run_process(self, attempt: _Attempt) -> None:
         if self._winner is None:

@@ -19,9 +19,9 @@ from ipaddress import IPv6Address, IPv6Network
 from pathlib import Path
 
 from re6st import cert
-from re6st.babel import SOCKET
 from re6st.core.babel_lines import INFINITY, LineError, Table, parse_reply
 from re6st.core.prefix import Prefix, address, subnet
+from re6st.run_names import BABELD_SOCKET
 from testbed.bed import Bed, BedError, Host
 from testbed.pings import ping_pairs
 from testbed.wait import wait_until
@@ -45,7 +45,7 @@ def environment() -> dict[str, str]:
 class Node:
     """re6stnet on a host."""
 
-    babel_socket = SOCKET
+    babel_socket = BABELD_SOCKET
     """Where its babeld speaks text, in the run directory."""
 
     def __init__(self, host: Host, options: Sequence[str] = ()) -> None:

@@ -30,7 +30,7 @@ from re6st.core.screen import Column, paint, table
 from re6st.core.words import moment
 from re6st.plan import Config
 from re6st.process import MissingProgram, find_program
-from re6st.rundir import RunDirectoryError, check_content
+from re6st.rundir import RunDirectoryError, foreign
 
 CACHE = "cache.db"
 TUN = Path("/dev/net/tun")
@@ -205,8 +205,10 @@ def _places(options: argparse.Namespace, config: Config) -> Check:
         yield Finding("warn", "cache", f"{cache}: {trouble}", "nothing new is remembered")
     if config.run.is_dir() and os.access(config.run, os.R_OK):
         try:
-            check_content(config.run)
-        except (RunDirectoryError, OSError) as error:
+            if others := foreign(config.run):
+                text = f"--run {config.run} holds {others[0]!r}, which is not ours"
+                yield Finding("warn", "place", text, "it is left there")
+        except RunDirectoryError as error:
             yield Finding("fail", "place", str(error).rstrip("."))
 
 

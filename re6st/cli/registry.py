@@ -20,9 +20,8 @@ from re6st.cli import check_config, registry_admin, registry_init, registry_web
 from re6st.cli.options import fail
 from re6st.cli.registry_config import LOG_FILE, PROGRAM, Config, ConfigError, configure, make_parser
 from re6st.cli.registry_web import WebError, WebPage
-from re6st.control import SOCKET as NODE_SOCKET
 from re6st.ledger import LedgerError
-from re6st.localnode import CONTROL_SOCKET, LocalNode
+from re6st.localnode import LocalNode
 from re6st.logs import LogHandler, in_journal, setup_logging
 from re6st.metrics_http import MetricsError, MetricsServer, listen
 from re6st.notify import Notifier
@@ -30,6 +29,7 @@ from re6st.registry import Registry
 from re6st.registry_admin import Admin, AdminServer, socket_path
 from re6st.registry_http import HttpServer
 from re6st.registry_metrics import RegistryMetrics
+from re6st.run_names import BABELD_SOCKET, CONTROL_SOCKET
 from re6st.store import Store, StoreError
 
 SERVING = "serving"
@@ -83,7 +83,7 @@ async def serve(config: Config, log: LogHandler | None) -> None:
     except StoreError as error:
         _close(sockets)
         raise ConfigError(str(error)) from None
-    node = LocalNode(network, config.run / CONTROL_SOCKET)
+    node = LocalNode(network, config.run / BABELD_SOCKET)
     page: WebPage | None = None
     try:
         _check_ca(config, store)
@@ -179,7 +179,7 @@ async def _serve(
     loop.add_signal_handler(signal.SIGHUP, _reload, config, log, notifier)
     if config.trust_clock:
         registry.upkeep.trust_clock()
-    await registry.restored.look(config.run / NODE_SOCKET)  # before we count the version up, or serve anybody
+    await registry.restored.look(config.run / CONTROL_SOCKET)  # before we count the version up, or serve anybody
     await registry.upkeep.start()
     server = HttpServer(registry, config.origins)
     if metrics is not None:
@@ -194,7 +194,7 @@ async def _serve(
                 group.create_task(server.run(), name="connections"),
                 group.create_task(registry.seen.run(), name="seen"),
                 group.create_task(registry.event_log.run(), name="events"),
-                group.create_task(registry.restored.run(config.run / NODE_SOCKET), name="restored copies"),
+                group.create_task(registry.restored.run(config.run / CONTROL_SOCKET), name="restored copies"),
                 group.create_task(admin.run(), name="administration"),
                 group.create_task(_tell_systemd(notifier), name="systemd"),
             ]

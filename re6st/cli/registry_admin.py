@@ -25,7 +25,7 @@ from re6st.cli import registry_output as output
 from re6st.cli.options import OptionParser, duration, fail, integer, unknown_word
 from re6st.cli.registry_config import PROGRAM, ConfigError, configure, make_parser
 from re6st.cli.registry_init import OPTIONS_FILE
-from re6st.localnode import CONTROL_SOCKET, LocalNode
+from re6st.localnode import LocalNode
 from re6st.registry import Registry
 from re6st.registry_admin import (
     Admin,
@@ -38,6 +38,7 @@ from re6st.registry_admin import (
 )
 from re6st.registry_check import BackupError, backup, check
 from re6st.registry_report import Record
+from re6st.run_names import BABELD_SOCKET
 from re6st.store import Store, StoreError, StoreInUse
 
 CONFIG = Path("/etc/re6stnet") / OPTIONS_FILE
@@ -199,7 +200,7 @@ async def _operations(daemon: argparse.Namespace, *, create: bool) -> AsyncItera
         return
     try:
         config = configure(daemon, os.environ.get(geoip.ENVIRONMENT, ""))
-        node = LocalNode(config.authority.trust.network, config.run / CONTROL_SOCKET)
+        node = LocalNode(config.authority.trust.network, config.run / BABELD_SOCKET)
         try:
             registry = Registry(config.authority, store, config.settings, node)
             registry.upkeep.load()

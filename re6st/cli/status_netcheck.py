@@ -33,7 +33,8 @@ from re6st.core.prefix import Prefix
 from re6st.core.rpc import target
 from re6st.core.wire import Code
 from re6st.kernel import local_addresses
-from re6st.localnode import CONTROL_SOCKET, LocalNode
+from re6st.localnode import LocalNode
+from re6st.run_names import BABELD_SOCKET
 
 PATIENCE = 10.0
 """Seconds for the registry."""
@@ -161,7 +162,7 @@ def _inside(node: Node, control: Path) -> Iterator[Finding]:
 
 async def _software(network: IPv6Network, control: Path, peer: Prefix) -> bytes | None:
     """The version of a node, which our node asks for us as it does for a registry beside it (wire.md 7)."""
-    local = LocalNode(network, control.with_name(CONTROL_SOCKET))
+    local = LocalNode(network, control.with_name(BABELD_SOCKET))
     try:
         return await local.ask(peer, Code.SOFTWARE)
     finally:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from bench.failover import ends, next_hop, settled
-from re6st.control import SOCKET
+from re6st.run_names import CONTROL_SOCKET
 from testbed import Bed, Network, wait_until
 from testbed.control import ask
 from testbed.network import Node
@@ -18,7 +18,7 @@ COUNT = 100
 
 
 def says_lossy(node: Node, other: Node) -> bool:
-    tunnels = ask(node.host.run_directory / SOCKET, "tunnels")["tunnels"]
+    tunnels = ask(node.host.run_directory / CONTROL_SOCKET, "tunnels")["tunnels"]
     return any(each["peer"] == other.prefix.cn and each["state"] == "lossy" for each in tunnels)
 
 

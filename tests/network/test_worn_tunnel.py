@@ -6,8 +6,8 @@ import re
 import time
 from collections.abc import Callable
 
-from re6st.control import SOCKET
 from re6st.core.closing import SETTLE_TIME
+from re6st.run_names import CONTROL_SOCKET
 from testbed import Bed, Network, wait_until
 from testbed.control import ask
 from testbed.network import Node, Tunnel
@@ -29,7 +29,7 @@ def replaced(tunnel: Tunnel) -> bool:
 
 def known_to_be_good(tunnel: Tunnel) -> bool:
     """Whether both tunnels of its client have been up long enough to become bad."""
-    found = ask(tunnel.client.host.run_directory / SOCKET, "tunnels")["tunnels"]
+    found = ask(tunnel.client.host.run_directory / CONTROL_SOCKET, "tunnels")["tunnels"]
     ours = [each["up_seconds"] for each in found if each["direction"] == "out" and each["state"] == "up"]
     return len(ours) == 2 and min(ours) > SETTLE_TIME + 2
 

@@ -20,7 +20,7 @@ from typing import Any
 
 import pytest
 
-from re6st import control, control_client, probe, rundir
+from re6st import control, control_client, probe, run_names, rundir
 from re6st.cli import status, status_down
 from re6st.control import ControlError, ControlServer, Status
 from re6st.core.report import Record
@@ -420,7 +420,7 @@ def test_both_ends_of_the_socket_agree() -> None:
         control_client.PROTOCOL,
         control_client.GROUP,
         control_client.DEFAULT.name,
-    ) == (control.PROTOCOL, rundir.GROUP, control.SOCKET)
+    ) == (control.PROTOCOL, rundir.GROUP, run_names.CONTROL_SOCKET)
 
 
 def test_a_frame_fills_the_screen() -> None:

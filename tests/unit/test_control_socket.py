@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from re6st import control, rundir
+from re6st import control, run_names, rundir
 from re6st.control import CLIENT_LIMIT, ControlError, ControlServer, Status
 from re6st.core.report import Record
 
@@ -61,16 +61,16 @@ def serving(path: Path, test: Callable[[Path, Played], Awaitable[None]], other: 
         task = asyncio.create_task(ControlServer(played, path, other).run())
         try:
             async with asyncio.timeout(20):
-                while not (path / control.SOCKET).is_socket():
+                while not (path / run_names.CONTROL_SOCKET).is_socket():
                     await asyncio.sleep(0.01)
-                await test(path / control.SOCKET, played)
+                await test(path / run_names.CONTROL_SOCKET, played)
         finally:
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
         await asyncio.sleep(0.01)  # transports close in later turns of the loop
 
     asyncio.run(run())
-    assert not (path / control.SOCKET).exists()
+    assert not (path / run_names.CONTROL_SOCKET).exists()
 
 
 async def connect(path: Path) -> Streams:

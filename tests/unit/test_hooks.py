@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from re6st.hooks import NOTE, HookError, Hooks
+from re6st.hooks import HookError, Hooks
 from re6st.process import birth
+from re6st.run_names import DAEMONS
 
 
 def test_up_runs_to_its_end_before_the_daemons(tmp_path: Path) -> None:
@@ -63,7 +64,7 @@ def test_the_daemons_of_a_run_that_was_killed_are_ended_and_nothing_else(
     async def run() -> None:
         killed = hooks()
         await killed.start()
-        (pid, born), *others = json.loads((tmp_path / NOTE).read_text())
+        (pid, born), *others = json.loads((tmp_path / DAEMONS).read_text())
         assert not others
         await hooks().clear()
         async with asyncio.timeout(10):
@@ -75,7 +76,7 @@ def test_the_daemons_of_a_run_that_was_killed_are_ended_and_nothing_else(
         bystander = subprocess.Popen(["sleep", "60"])
         try:
             for text in (f"[[{bystander.pid}, {(birth(bystander.pid) or 0) + 1}]]", "[[1]]", "{", "", "[[0, null]]"):
-                (tmp_path / NOTE).write_text(text)
+                (tmp_path / DAEMONS).write_text(text)
                 await hooks().clear()
             assert bystander.poll() is None
         finally:
