@@ -17,9 +17,11 @@ from pathlib import Path
 from typing import Any, Protocol
 
 CHECK_TIME = 20.0
-"""Seconds that a successor has to read its options."""
+"""Seconds that a successor has to see whether it can start."""
 CHECK = ("--test", "0")
 """Options with which it does nothing else, and ends with status 0."""
+WHETHER_READY = "RE6STNET_WHETHER_READY"
+"""In its environment then: it also looks for what else would keep it from starting. Older versions do not know it."""
 
 FAILED = 255
 
@@ -110,11 +112,12 @@ def _command() -> list[str]:
 
 
 async def _fault(argv: list[str]) -> str | None:
-    """What a successor would complain about; None if it can read its options."""
+    """What a successor would complain about; None if it can start."""
     try:
         check = await asyncio.create_subprocess_exec(
             *argv,
             *CHECK,
+            env=os.environ | {WHETHER_READY: "1"},
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.DEVNULL,
             stderr=asyncio.subprocess.PIPE,
@@ -127,7 +130,7 @@ async def _fault(argv: list[str]) -> str | None:
     except TimeoutError:
         check.kill()
         await check.wait()
-        return f"its options take longer than {CHECK_TIME:g} s to read"
+        return f"it is not ready in {CHECK_TIME:g} s"
     if check.returncode == 0:
         return None
     lines = errors.decode("utf-8", "replace").strip().splitlines()

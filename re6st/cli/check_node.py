@@ -47,7 +47,7 @@ def main(parser: OptionParser, options: argparse.Namespace, config: Config) -> i
     parameters, cached = _remembered(config.state / CACHE)
     identity, kept = _identity(config)
     found = [*kept, *cached, *_certificates(config, identity), *_network(identity, parameters)]
-    found += [*_places(options, config), *_machine(config)]
+    found += [*_places(config), *_machine(config)]
     rows = [*_options(parser, options, config, parameters), *_told(parameters, config), *_node(identity, config)]
     for line in paint(table(_COLUMNS, rows, get_terminal_size().columns if sys.stdout.isatty() else None)):
         print(line)
@@ -55,6 +55,14 @@ def main(parser: OptionParser, options: argparse.Namespace, config: Config) -> i
     for warning in told["warn"]:
         print(f"{parser.prog}: warning: {warning}", file=sys.stderr)
     return tell(parser.prog, told["fail"])
+
+
+def faults(config: Config) -> list[str]:
+    """What keeps the node from starting, in words; nothing of what it can live with."""
+    parameters, _ = _remembered(config.state / CACHE)
+    identity, kept = _identity(config)
+    found = [*kept, *_network(identity, parameters), *_places(config), *_machine(config)]
+    return [_words(each) for each in found if each.level == "fail"]
 
 
 def _words(finding: Finding) -> str:
@@ -190,10 +198,10 @@ def _network(identity: cert.Identity | None, parameters: Parameters | None) -> C
         yield Finding("fail", "protocol", text, "upgrade it")
 
 
-def _places(options: argparse.Namespace, config: Config) -> Check:
+def _places(config: Config) -> Check:
     """Directories that it writes in: there, or possible to make."""
     places = [("--state", config.state), ("--run", config.run)]
-    if options.verbose:
+    if config.verbosity:
         places.append(("--log", config.log))
     for option, path in places:
         if trouble := cannot_write(path, directory=True):

@@ -31,7 +31,7 @@ from re6st.peers import PortInUse
 from re6st.plan import Config, Files
 from re6st.process import MissingProgram
 from re6st.rundir import RunDirectoryError
-from re6st.successor import Successor
+from re6st.successor import WHETHER_READY, Successor
 from re6st.updates import TooOld
 
 PROGRAM = "re6stnet"
@@ -366,7 +366,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = p.parse(argv)
     config = configuration(p, args)
     if args.test is not None:
-        return _test(p, args)
+        return _test(p, args) or (_whether_ready(config) if os.environ.get(WHETHER_READY) else 0)
     if args.check:
         from re6st.cli import check_node  # a node that runs has no use for it
 
@@ -394,6 +394,16 @@ def _test(p: OptionParser, args: argparse.Namespace) -> int:
     except ExpressionError as error:
         p.error(f"argument --test: {error}")
     return int(value) & 0xFF if isinstance(value, int) else int(bool(value))
+
+
+def _whether_ready(config: Config) -> int:
+    """What our predecessor asks before it hands over: what would keep us from starting is worse than no new version."""
+    from re6st.cli import check_node  # a node that runs has no use for it
+
+    faults = check_node.faults(config)
+    for fault in faults:
+        print(f"{PROGRAM}: {fault}", file=sys.stderr)
+    return EXIT_CONFIG if faults else 0
 
 
 def _failed(error: Exception, config: Config, handler: LogHandler | None) -> int:

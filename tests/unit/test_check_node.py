@@ -20,6 +20,7 @@ from re6st.cli.node import main
 from re6st.core.findings import Finding
 from re6st.core.params import Parameters, make_version
 from re6st.core.prefix import Prefix
+from re6st.successor import WHETHER_READY
 
 NETWORK = IPv6Network("2001:db8:42::/48")
 OPTIONS = """registry http://192.0.2.1/
@@ -223,3 +224,39 @@ def test_wrong_options_are_told_as_ever(world: World, capsys: pytest.CaptureFixt
         main(["@re6stnet.conf", "--check", "--pp", "0", "udp"])
     assert stopped.value.code == 2
     assert capsys.readouterr().err.startswith("re6stnet: re6stnet.conf:10: argument --pp: ")
+
+
+@pytest.mark.parametrize("fault", ["", "certificate", "run", "state", "parameters", "program", "tun", "interface"])
+def test_who_asks_before_it_hands_over_is_told_what_would_keep_the_next_one_from_starting(
+    world: World, fault: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = ["@re6stnet.conf", "--test", "0"]
+    world.remember()
+    match fault:
+        case "certificate":
+            (world.directory / "cert.crt").write_text("half")
+        case "run":
+            (world.directory / "run").mkdir(mode=0o755)
+            (world.directory / "run" / "precious").touch()
+        case "state":
+            options += ["--state", str(world.directory / "cert.crt")]
+        case "parameters":
+            world.remember(min_protocol=PROTOCOL + 1)
+        case "program":
+            finding = Finding("fail", "program", "babeld: program not found", "")
+            monkeypatch.setattr(machine, "programs", lambda: iter([finding]))
+        case "tun":
+            monkeypatch.setattr(check_node, "TUN", world.directory / "nothing")
+        case "interface":
+            options += ["--main-interface", "nothing0"]
+    # A person who tests an option is not told of anything else.
+    assert main(options) == 0
+    assert capsys.readouterr().err == ""
+    monkeypatch.setenv(WHETHER_READY, "1")
+    assert main(options) == (78 if fault else 0)
+    told = capsys.readouterr().err
+    assert bool(told) == bool(fault)
+    assert all(line.startswith("re6stnet: ") for line in told.splitlines())
+    # Nor is what it can live with, or what it has lived with, a reason.
+    (world.directory / "cert.key").chmod(0o644)
+    assert main(options) == (78 if fault else 0)
