@@ -42,8 +42,8 @@ class PortInUse(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class AdmittedCertificate:
-    """A peer's certificate that was verified."""
+class ReadCertificate:
+    """A peer's certificate that was read; `Sessions` keeps it once it is verified."""
 
     prefix: Prefix
     serial: int
@@ -64,16 +64,25 @@ class NodeCrypto:
         self._identity = identity
         self.prefix, self.der, self.fingerprint = identity.prefix, identity.der, identity.fingerprint
 
-    def admit(self, der: bytes) -> AdmittedCertificate:
+    def read(self, der: bytes) -> ReadCertificate:
         try:
             certificate = cert.load_der(der)
-            self._identity.trust.check_strict(certificate, datetime.now(UTC))
             prefix = cert.prefix_of_cert(certificate)
         except cert.CertError as error:
             raise WireError(f"peer's certificate: {error}") from None
+        if certificate.issuer != self._identity.trust.ca.subject:
+            raise WireError("peer's certificate is not of our CA")
+        if not certificate.not_valid_before_utc <= datetime.now(UTC) <= certificate.not_valid_after_utc:
+            raise WireError(f"certificate {certificate.serial_number} of {prefix} is not valid now")
         if certificate.serial_number in self._revoked():
             raise WireError(f"certificate {certificate.serial_number} of {prefix} is revoked")
-        return AdmittedCertificate(prefix, certificate.serial_number, der, cert.fingerprint(certificate), certificate)
+        return ReadCertificate(prefix, certificate.serial_number, der, cert.fingerprint(certificate), certificate)
+
+    def admit(self, certificate: PeerCertificate) -> None:
+        try:
+            self._identity.trust.check_strict(_certificate(certificate), datetime.now(UTC))
+        except cert.CertError as error:
+            raise WireError(f"peer's certificate: {error}") from None
 
     def still_good(self, certificate: PeerCertificate) -> bool:
         known = _certificate(certificate)
@@ -99,8 +108,8 @@ class NodeCrypto:
 
 
 def _certificate(certificate: PeerCertificate) -> x509.Certificate:
-    if not isinstance(certificate, AdmittedCertificate):
-        raise TypeError("not a certificate that we admitted")
+    if not isinstance(certificate, ReadCertificate):
+        raise TypeError("not a certificate that we read")
     return certificate.certificate
 
 

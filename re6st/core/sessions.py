@@ -24,6 +24,7 @@ from dataclasses import dataclass, field
 from ipaddress import IPv6Address, IPv6Network
 from typing import Protocol
 
+from re6st.core.budget import HandshakeBudget
 from re6st.core.prefix import Prefix, address_bits, control_address
 from re6st.core.wire import (
     MAC_LENGTH,
@@ -62,8 +63,10 @@ QUEUE_TIME = 10.0
 PEER_LIMIT = 10_000
 SENT_LIMIT = 64
 """Datagrams of ours that might come back to us as the peer's; with more of them a new session is due."""
-WORK_PER_SECOND = 50.0
-"""Handshake packets from strangers that we do public-key work for."""
+STRANGER_LIMIT = 1000
+"""Peers that we have greeted without knowing their certificate."""
+ANSWER_TIME = 60.0
+"""Seconds after a greeting of ours in which a secret is taken from a peer; later nobody has asked it for one."""
 
 
 class PeerCertificate(Protocol):
@@ -86,8 +89,11 @@ class Crypto(Protocol):
     der: bytes
     fingerprint: bytes
 
-    def admit(self, der: bytes) -> PeerCertificate:
-        """Verify a peer's certificate strictly: chain, validity now, not revoked (wire.md 2.4)."""
+    def read(self, der: bytes) -> PeerCertificate:
+        """A peer's certificate, as far as it can be checked for little: its form, issuer, dates, and not revoked."""
+
+    def admit(self, certificate: PeerCertificate) -> None:
+        """Verify one that was read strictly, its signature too (wire.md 2.4)."""
 
     def still_good(self, certificate: PeerCertificate) -> bool:
         """Whether a certificate admitted before is still valid and not revoked."""
@@ -160,11 +166,17 @@ class Peer:
     session: _Session | None = None
     offered: _Session | None = None
     offer: bytes = b""
-    """The hello that offers it: given again to whoever asks again soon."""
+    """The hello that offers it: given again to whoever asks again before `offer_until`."""
     offer_until: float = 0.0
+    offer_wait: float = HELLO_FIRST_WAIT
+    offered_at: float = float("-inf")
     unanswered_since: float | None = None
     hello_after: float = 0.0
     hello_wait: float = HELLO_FIRST_WAIT
+    greeted: float = float("-inf")
+    """When we last greeted it because we have something to say."""
+    asked: float = float("-inf")
+    """When we last sent a hello0 that it may answer by a secret."""
     reply_after: float = 0.0
     version: bytes = b""
     """Highest network version known to be at the peer."""
@@ -177,16 +189,26 @@ class Peer:
             return False
         return self.unanswered_since is None or self.unanswered_since + MESSAGE_TIMEOUT > now
 
+    def awaited(self, now: float) -> bool:
+        """Whether we greeted it, and it has not answered yet."""
+        return now - self.greeted <= 2 * HELLO_WAIT and not self.connected(now)
+
 
 class Sessions:
-    """All peers we ever heard of, within a bound.
+    """All peers we ever heard of, within a bound. `routed` tells whether the routing table has a prefix.
 
     `new_secret` gives 8 bytes of microseconds since 1970 and 12 random ones, so that a later secret is greater
     (wire.md 6.2). `now` is always seconds of one monotonic clock.
     """
 
     def __init__(
-        self, network: IPv6Network, crypto: Crypto, protocol: int, version: bytes, new_secret: Callable[[], bytes]
+        self,
+        network: IPv6Network,
+        crypto: Crypto,
+        protocol: int,
+        version: bytes,
+        new_secret: Callable[[], bytes],
+        routed: Callable[[Prefix], bool] = lambda prefix: False,
     ) -> None:
         self.network = network
         self.crypto = crypto
@@ -194,14 +216,20 @@ class Sessions:
         self.version = version
         self._new_secret = new_secret
         self._oldest_secret = new_secret()
+        self._routed = routed
         self._peers: OrderedDict[Prefix, Peer] = OrderedDict()
-        self._work = WORK_PER_SECOND
-        self._work_at = 0.0
+        self._strangers: OrderedDict[Prefix, Peer] = OrderedDict()
+        """Those whose certificate we do not have: their names may be invented."""
+        self._budget = HandshakeBudget()
 
     # -- asking --
 
     def peer(self, prefix: Prefix) -> Peer | None:
-        return self._peers.get(prefix)
+        return self._peers.get(prefix) or self._strangers.get(prefix)
+
+    def knows(self, prefix: Prefix) -> bool:
+        """Whether we have the peer's certificate."""
+        return prefix in self._peers
 
     def connected(self, prefix: Prefix, now: float) -> bool:
         peer = self._peers.get(prefix)
@@ -249,7 +277,7 @@ class Sessions:
     def retry(self, now: float) -> list[Output]:
         """Greet again the peers for whom a message still waits. To be called every second or so."""
         outputs: list[Output] = []
-        for peer in list(self._peers.values()):
+        for peer in [*self._peers.values(), *self._strangers.values()]:
             while peer.queue and peer.queue[0][0] <= now:
                 peer.queue.popleft()
             if peer.queue and not peer.connected(now):
@@ -266,7 +294,6 @@ class Sessions:
         packet = decode(datagram)
         if isinstance(packet, Data):
             return self._receive_data(self._find(bits), packet, source, now)
-        self._spend_work(now)
         if isinstance(packet, Hello):
             return self._receive_hello(self._find(bits), packet, source, now)
         return self._receive_hello0(bits, packet, datagram, source, now)
@@ -275,27 +302,28 @@ class Sessions:
         self, bits: Prefix, packet: Hello0, datagram: bytes, source: tuple[IPv6Address, int], now: float
     ) -> list[Output]:
         try:
-            certificate = self._admit(bits, packet.certificate)
+            certificate = self._admit(bits, packet.certificate, now)
         except WireError:
             if packet.fingerprint is None:
                 raise
             old = decode(datagram, numbered=False)
             if not isinstance(old, Hello0):
                 raise
-            certificate = self._admit(bits, old.certificate)
+            certificate = self._admit(bits, old.certificate, now)
             packet = old
-        peer = self._remember(certificate.prefix)
-        if peer.certificate is not certificate:
-            peer.certificate, peer.offer_until = certificate, 0.0
+        peer = self._meet(certificate)
         if packet.fingerprint is None or not hmac.compare_digest(packet.fingerprint, self.crypto.fingerprint):
             return self._reply_hello0(peer, source, now, peer.certificate)
         peer.protocol = packet.protocol or 0
         if peer.offered is None or now >= peer.offer_until:
+            if not self._budget.offer(peer.prefix, peer.awaited(now), now):
+                raise WireError("too many handshakes")
             secret = self._new_secret()
             ciphertext = self.crypto.encrypt(certificate, secret)
             number = None if packet.protocol is None else self.protocol
             peer.offer = encode_hello(Hello(ciphertext, self.crypto.sign(ciphertext), number))
-            peer.offered, peer.offer_until = _Session(secret), now + HELLO_FIRST_WAIT
+            peer.offered, peer.offered_at, peer.offer_until = _Session(secret), now, now + peer.offer_wait
+            peer.offer_wait = HELLO_WAIT  # who never uses one repeats an old greeting
         return [Datagram(*source, peer.offer)]
 
     def _receive_hello(
@@ -303,14 +331,20 @@ class Sessions:
     ) -> list[Output]:
         if peer is None or peer.certificate is None:
             raise WireError("hello from a peer whose certificate we do not have")
+        if now - peer.asked > ANSWER_TIME:
+            raise WireError("hello that we have not asked for")
         if not self.crypto.still_good(peer.certificate):
             raise WireError("hello from a peer whose certificate has expired or is revoked")
+        if not self._budget.signature(peer.prefix, now):
+            raise WireError("too many handshakes")
         if not self.crypto.verify(peer.certificate, packet.signature, packet.ciphertext):
             raise WireError("hello with a wrong signature")
+        if not self._budget.offer(peer.prefix, peer.awaited(now), now):
+            raise WireError("too many handshakes")
         secret = self.crypto.decrypt(packet.ciphertext)
         known = [s.secret for s in (peer.session, peer.offered) if s] or [self._oldest_secret]
         if len(secret) != SECRET_LENGTH or secret <= max(known):
-            if secret in known or peer.connected(now) or now < peer.offer_until:
+            if secret in known or peer.connected(now) or now < peer.offered_at + HELLO_FIRST_WAIT:
                 raise WireError("hello is not newer than the session")
             # The peer's clock is late. Greeted as by a stranger, it asks us to make the secret.
             return self._reply_hello0(peer, source, now, None)
@@ -352,6 +386,7 @@ class Sessions:
     def _opened(self, peer: Peer, source: tuple[IPv6Address, int], now: float, outputs: list[Output]) -> list[Output]:
         peer.unanswered_since = None
         peer.hello_wait, peer.hello_after = HELLO_FIRST_WAIT, 0.0
+        peer.offer_wait = HELLO_FIRST_WAIT
         return [SessionOpened(peer.prefix, peer.protocol), *outputs, *self._waiting(peer, source, now)]
 
     def _waiting(self, peer: Peer, to: tuple[IPv6Address, int], now: float) -> list[Output]:
@@ -380,9 +415,10 @@ class Sessions:
         """A hello0, at most one per wait, which doubles up to HELLO_WAIT."""
         if now < peer.hello_after or peer.prefix == self.crypto.prefix:
             return []
+        peer.greeted = now
         peer.hello_after = now + peer.hello_wait
         peer.hello_wait = min(2 * peer.hello_wait, HELLO_WAIT)
-        return [Datagram(control_address(self.network, peer.prefix), PORT, self._hello0(peer.certificate))]
+        return [Datagram(control_address(self.network, peer.prefix), PORT, self._hello0(peer, peer.certificate, now))]
 
     def _reply_hello0(
         self, peer: Peer, to: tuple[IPv6Address, int], now: float, known: PeerCertificate | None
@@ -395,22 +431,29 @@ class Sessions:
         if now < peer.reply_after:
             return []
         peer.reply_after = now + HELLO_FIRST_WAIT
-        return [Datagram(*to, self._hello0(known))]
+        return [Datagram(*to, self._hello0(peer, known, now))]
 
-    def _hello0(self, known: PeerCertificate | None) -> bytes:
+    def _hello0(self, peer: Peer, known: PeerCertificate | None, now: float) -> bytes:
         if known is None:
             return encode_hello0(Hello0(self.crypto.der))
+        peer.asked = now
         return encode_hello0(Hello0(self.crypto.der, known.fingerprint, self.protocol))
 
-    def _admit(self, bits: Prefix, der: bytes) -> PeerCertificate:
+    def _admit(self, bits: Prefix, der: bytes, now: float) -> PeerCertificate:
         known = self._find(bits)
         if known and known.certificate and known.certificate.der == der:
             if not self.crypto.still_good(known.certificate):
                 raise WireError("certificate has expired or is revoked")
             return known.certificate
-        certificate = self.crypto.admit(der)
-        if not certificate.prefix.contains(bits):
-            raise WireError(f"certificate of {certificate.prefix} came from an address of somebody else")
+        certificate = self.crypto.read(der)
+        prefix = certificate.prefix
+        if not prefix.contains(bits):
+            raise WireError(f"certificate of {prefix} came from an address of somebody else")
+        peer = self.peer(prefix)
+        awaited = peer is not None and peer.awaited(now)
+        if not self._budget.certificate(prefix if awaited else bits, self._routed(prefix), awaited, now):
+            raise WireError("too many handshakes")
+        self.crypto.admit(certificate)
         return certificate
 
     def _find(self, bits: Prefix) -> Peer | None:
@@ -421,18 +464,27 @@ class Sessions:
         return None
 
     def _remember(self, prefix: Prefix) -> Peer:
-        peer = self._peers.get(prefix)
-        if peer is None:
-            if len(self._peers) >= PEER_LIMIT:
-                self._peers.popitem(last=False)
-            peer = self._peers[prefix] = Peer(prefix)
-        self._peers.move_to_end(prefix)
+        """A peer that we want to speak with, whether there is one of that name or not."""
+        if (peer := self._peers.get(prefix)) is not None:
+            self._peers.move_to_end(prefix)
+            return peer
+        peer = self._strangers.pop(prefix, Peer(prefix))
+        if len(self._strangers) >= STRANGER_LIMIT:
+            self._strangers.popitem(last=False)
+        self._strangers[prefix] = peer
         return peer
 
-    def _spend_work(self, now: float) -> None:
-        """A bucket of public-key operations for handshakes; raises WireError when it is empty."""
-        self._work = min(2 * WORK_PER_SECOND, self._work + (now - self._work_at) * WORK_PER_SECOND)
-        self._work_at = now
-        if self._work < 1:
-            raise WireError("too many handshakes")
-        self._work -= 1
+    def _meet(self, certificate: PeerCertificate) -> Peer:
+        """The peer of a certificate that was verified."""
+        prefix = certificate.prefix
+        if prefix not in self._peers:
+            if len(self._peers) >= PEER_LIMIT:
+                del self._peers[
+                    next((p.prefix for p in self._peers.values() if p.session is None), next(iter(self._peers)))
+                ]
+            self._peers[prefix] = self._strangers.pop(prefix, Peer(prefix))
+        peer = self._peers[prefix]
+        self._peers.move_to_end(prefix)
+        if peer.certificate is not certificate:
+            peer.certificate, peer.offer_until, peer.offer_wait = certificate, 0.0, HELLO_FIRST_WAIT
+        return peer

@@ -100,10 +100,13 @@ class _Crypto:
         self.der = own.value.to_bytes(2)
         self.fingerprint = self.der * 10
 
-    def admit(self, der: bytes) -> _Certificate:
+    def read(self, der: bytes) -> _Certificate:
         if len(der) != 2:
             raise wire.WireError("no certificate")
         return _Certificate(Prefix(int.from_bytes(der), 16), 1, der, der * 10)
+
+    def admit(self, certificate: sessions.PeerCertificate) -> None:
+        pass
 
     def still_good(self, certificate: sessions.PeerCertificate) -> bool:
         return True
