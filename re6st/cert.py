@@ -6,9 +6,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
-import os
 from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime, timedelta
 from ipaddress import IPv6Network
@@ -21,6 +19,7 @@ from cryptography.hazmat.primitives.asymmetric import padding, rsa
 from cryptography.x509.oid import NameOID
 from OpenSSL import crypto
 
+from re6st import disk
 from re6st.core.prefix import Prefix, PrefixError, network_of_serial, serial_of_network
 
 VALIDITY = timedelta(days=365)
@@ -101,6 +100,21 @@ def read_file(path: str | Path) -> bytes:
     if len(data) > PEM_LIMIT:
         raise CertError(f"{path}: more than {PEM_LIMIT} bytes, so no certificate or key")
     return data
+
+
+def read_key(path: Path, owner: int, *, private: bool = True) -> rsa.RSAPrivateKey:
+    """The key in a PEM file that nobody but root, we and the user `owner` can have put there, or, where it is
+    `private`, read. Raises CertError, FileNotFoundError.
+    """
+    try:
+        data = disk.read_ours(path, PEM_LIMIT, owner=owner, private=private)
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise CertError(f"{path}: {error.strerror}") from None
+    except disk.NotOurs as error:
+        raise CertError(str(error)) from None
+    return load_private_key(data, str(path))
 
 
 def prefix_of_cert(cert: x509.Certificate) -> Prefix:
@@ -198,72 +212,6 @@ def new_ca(key: rsa.RSAPrivateKey, network: IPv6Network, name: str, email: str, 
     )
 
 
-def write_private(path: Path, data: bytes, *, owner: Path | None = None) -> None:
-    """Write a file that only its owner reads (0600), whole or not at all, never over an existing one.
-
-    It is given to the owner of the file `owner`, if we may. Raises FileExistsError, OSError.
-    """
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    try:
-        with open(descriptor, "wb") as file:
-            file.write(data)
-            file.flush()
-            if owner is not None:
-                _give(file.fileno(), owner.stat())
-            os.fsync(file.fileno())
-        os.link(temporary, path)
-    finally:
-        os.unlink(temporary)
-    _sync(path.parent)
-
-
-def replace_file(path: Path, data: bytes, *, like: Path | None = None) -> None:
-    """Put `data` in the place of a file, with its owner and mode, or those of `like`, whole or not at all.
-
-    wire.md 2.3. Raises OSError.
-    """
-    temporary = path.with_name(f"{path.name}.new")
-    with contextlib.suppress(FileNotFoundError):
-        temporary.unlink()
-    like = like or path
-    old = like.stat() if like.exists() else None
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, old.st_mode & 0o777 if old else 0o644)
-    try:
-        with open(descriptor, "wb") as file:
-            file.write(data)
-            file.flush()
-            if old:
-                _give(file.fileno(), old)
-            os.fsync(file.fileno())
-        move_file(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-
-
-def move_file(path: Path, place: Path) -> None:
-    """Put a file in the place of another one, on the disk before we go on. Raises OSError."""
-    os.replace(path, place)
-    _sync(place.parent)
-
-
-def _give(descriptor: int, like: os.stat_result) -> None:
-    """Give a file to the owner of another one; only root can."""
-    if os.geteuid() == 0:
-        os.fchown(descriptor, like.st_uid, like.st_gid)
-
-
-def _sync(directory: Path) -> None:
-    """Have the names of files on the disk; some file systems cannot."""
-    with contextlib.suppress(OSError):
-        descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-
-
 # --- using ---
 
 
@@ -347,10 +295,30 @@ class Trust:
             raise CertError(f"valid from {newest:%Y-%m-%dT%H:%MZ}, but it is {now:%Y-%m-%dT%H:%MZ} here: set the clock")
         self.check(cert, newest)
 
+    def differs(self, new: x509.Certificate) -> str | None:
+        """In what `new` is not a certificate of this same CA; None where it is one, with other dates.
+
+        With one that differs, certificates issued before would not be believed, or anybody could have made it.
+        """
+        ca = self.ca
+        if new.public_key() != ca.public_key():
+            return "key"
+        if new.subject != ca.subject or new.issuer != ca.issuer:
+            return "subject"
+        if new.serial_number != ca.serial_number:
+            return "serial, hence its network,"
+        if not self.signed(new):
+            return "signature"
+        if _digest_bits(new) < min(256, _digest_bits(ca)):
+            return "signature algorithm"
+        if _may_sign(new) is False or (_may_sign(new) is None and _may_sign(ca)):
+            return "right to sign certificates"
+        return None
+
     def renews(self, new: x509.Certificate) -> bool:
-        """Whether `new` may take the place of the CA: same key or signed by it, same network (wire.md 12, item 2)."""
-        same_key = new.public_key() == self.ca.public_key()
-        return new.serial_number == self.ca.serial_number and (same_key or self.signed(new))
+        """Whether `new` is this CA for longer (wire.md 12, item 2), or the very certificate that we have."""
+        later = new.not_valid_after_utc > self.ca.not_valid_after_utc
+        return new == self.ca or (later and self.differs(new) is None)
 
 
 class Identity:
@@ -400,7 +368,7 @@ def _finish_key_change(path: Path, key_path: Path, key: rsa.RSAPrivateKey) -> x5
     if new is None or new.public_key() != key.public_key():
         raise CertError(f"{key_path} does not belong to {path}: restore the key from its backup, or enrol again")
     try:
-        move_file(beside, path)
+        disk.move_file(beside, path)
     except OSError as error:
         raise CertError(f"{beside}: belongs in the place of {path}: {error.strerror}. Put it there.") from None
     return new
@@ -423,13 +391,8 @@ class Authority:
         Raises CertError for one with which the certificates issued before would not be accepted.
         """
         before = self.trust.ca
-        for what, same in (
-            ("key", ca.public_key() == before.public_key()),
-            ("subject", ca.subject == before.subject),
-            ("serial, hence its network,", ca.serial_number == before.serial_number),
-        ):
-            if not same:
-                raise CertError(f"its {what} differs from that of the CA in use")
+        if what := self.trust.differs(ca):
+            raise CertError(f"its {what} differs from that of the CA in use")
         self.trust, self.pem = Trust(ca), to_pem(ca)
         return ca != before
 
@@ -511,6 +474,25 @@ def _rsa_key(key: object) -> rsa.RSAPublicKey:
     if not isinstance(key, rsa.RSAPublicKey):
         raise CertError("the key is not RSA")
     return key
+
+
+def _digest_bits(cert: x509.Certificate) -> int:
+    """Of the hash in its signature; 0 for one that nobody knows."""
+    try:
+        algorithm = cert.signature_hash_algorithm
+    except (UnsupportedAlgorithm, ValueError):
+        return 0
+    return 8 * algorithm.digest_size if algorithm else 0
+
+
+def _may_sign(cert: x509.Certificate) -> bool | None:
+    """What its basic constraints say of a CA (RFC 5280 4.2.1.9); None where it has none, as version 1."""
+    try:
+        return cert.extensions.get_extension_for_class(x509.BasicConstraints).value.ca
+    except x509.ExtensionNotFound:
+        return None
+    except (ValueError, x509.DuplicateExtension):
+        return False
 
 
 def _first_line(error: Exception) -> str:

@@ -17,6 +17,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
 from re6st import PROTOCOL, __version__, cert, http_client
+from re6st.answered_hellos import AnsweredHellos
 from re6st.core.prefix import Prefix, PrefixError
 from re6st.core.rpc import HEADER, METHODS, SECRET_LENGTH, Access, Ratchet, target
 
@@ -72,6 +73,8 @@ class RegistryClient:
         self.identity = identity
         self._key = key
         self._timeout = timeout
+        self.hellos: AnsweredHellos | None = None
+        """Knows which sessions there were before, so that none is played to us again."""
         self._ratchet: Ratchet | None = None
         self._lock = asyncio.Lock()
 
@@ -234,6 +237,8 @@ class RegistryClient:
         encrypted, signature = body[: len(body) // 2], body[len(body) // 2 :]
         if not cert.verify(identity.trust.ca, signature, encrypted):
             raise self._bad("hello", "not signed by our CA. Is this the registry of our network?")
+        if self.hellos is not None and not self.hellos.take(body):
+            raise self._bad("hello", "one of before. Somebody between us and the registry repeats what it said once")
         try:
             secret = cert.decrypt(self._key or identity.key, encrypted)
         except cert.CertError:

@@ -17,6 +17,7 @@ from datetime import UTC, datetime
 
 from re6st import PROTOCOL, babel, cert, kernel, multicast, openvpn, process, run_names, takeover, tunnel
 from re6st.address import OwnAddresses
+from re6st.answered_hellos import AnsweredHellos
 from re6st.answers import Answers
 from re6st.babel_socket import offer
 from re6st.cache import Cache
@@ -119,6 +120,7 @@ class Node:
     async def _run_alone(self, stop: asyncio.Event) -> None:
         # Nobody else's files, addresses or tunnels are touched before it is sure that we are alone here.
         with self._run, control_socket() as control:
+            self._client.hellos = AnsweredHellos(self.config.state / "hellos")
             self._cache = Cache(self.config.state / "cache.db")
             try:
                 self._updates = Updates(self._client, self.config.files, self._identity, self._cache)

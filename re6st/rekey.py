@@ -2,7 +2,8 @@
 
 Step by step, so that whoever is killed in between has a pair that works, and the next run finishes it:
 
-1. The new key, beside the old one (`cert.key.next`), is on the disk before the registry hears of it.
+1. The new key, beside the old one (`cert.key.next`), is on the disk before the registry hears of it. One that is
+   there is taken for ours only if nobody else can have put it there, or read it.
 2. The registry's certificate for it, beside too (`cert.crt.next`). The old pair is good still.
 3. The key goes into its place, then the certificate. Between the two, `Identity.load` moves the certificate.
 4. The registry revokes what was before, asked with the new key. The key beside goes.
@@ -18,7 +19,7 @@ from http import HTTPStatus
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import rsa
 
-from re6st import cert
+from re6st import cert, disk
 from re6st.client import RegistryClient, RegistryKeyError, RegistryRefused
 from re6st.plan import Files
 
@@ -30,11 +31,12 @@ async def change_key(url: str, files: Files, *, keep_old: bool = False) -> cert.
     """
     identity = cert.Identity.load(files.ca, files.cert, files.key, datetime.now(UTC))
     beside = cert.next_of(files.key)
-    if begun := beside.exists():
-        key = cert.load_private_key(cert.read_file(beside), str(beside))
-    else:
+    try:
+        key, begun = cert.read_key(beside, files.key.stat().st_uid), True
+    except FileNotFoundError:
+        begun = False
         key = await asyncio.to_thread(cert.new_key, identity.trust.key_size)
-        cert.write_private(beside, cert.key_to_pem(key), owner=files.key)
+        disk.write_private(beside, cert.key_to_pem(key), owner=files.key)
     if identity.key.public_key() != key.public_key():
         try:
             new = await _certificate(url, identity, key, begun)
@@ -62,7 +64,7 @@ async def _certificate(url: str, old: cert.Identity, key: rsa.RSAPrivateKey, beg
 
 def _put_into_place(files: Files, new: cert.Identity) -> None:
     certificate = cert.next_of(files.cert)
-    cert.replace_file(certificate, cert.to_pem(new.cert), like=files.cert)
-    cert.replace_file(files.key, cert.key_to_pem(new.key))
+    disk.replace_file(certificate, cert.to_pem(new.cert), like=files.cert)
+    disk.replace_file(files.key, cert.key_to_pem(new.key))
     with contextlib.suppress(FileNotFoundError):  # a node that runs was faster
-        cert.move_file(certificate, files.cert)
+        disk.move_file(certificate, files.cert)

@@ -2,27 +2,54 @@
 
 from __future__ import annotations
 
+from datetime import datetime
+
+from cryptography import x509
+
 from re6st import cert
 from re6st.client import RegistryClient
 
 
-async def renew(client: RegistryClient, identity: cert.Identity) -> cert.Identity | None:
+async def renew(
+    client: RegistryClient, identity: cert.Identity, revoked: frozenset[int] = frozenset()
+) -> cert.Identity | None:
     """`identity` with the certificate that the registry has for it now; None where that is the same.
+
+    Never one from before ours, which somebody in between may have recorded: it ends earlier, or at the same moment with
+    a lower serial number. Only where ours is `revoked` a higher serial number is enough.
 
     Raises RegistryError, CertError.
     """
-    new = await client.renew_certificate()
-    return None if new == identity.cert else cert.Identity(identity.trust, new, identity.key)
+    new, old = await client.renew_certificate(), identity.cert
+    if new == old:
+        return None
+    if new.serial_number in revoked:
+        raise cert.CertError(f"the registry gave certificate {new.serial_number}, which is revoked: not taken")
+    later = _age(new) > _age(old) or (old.serial_number in revoked and new.serial_number > old.serial_number)
+    if not later:
+        raise cert.CertError(
+            f"the registry gave certificate {new.serial_number}, from before ours, {old.serial_number}: not taken. "
+            "Its database is an old copy, or somebody in between repeats what it said once"
+        )
+    return cert.Identity(identity.trust, new, identity.key)
 
 
-async def renew_ca(client: RegistryClient, identity: cert.Identity) -> cert.Identity | None:
+async def renew_ca(client: RegistryClient, identity: cert.Identity, now: datetime) -> cert.Identity | None:
     """`identity` with the CA's certificate of now; None where that is the same.
 
-    Raises RegistryError; CertError for one of another CA.
+    Raises RegistryError; CertError for one of another CA, for one that ends no later, and for one with which our own
+    certificate is not believed.
     """
-    new = await client.get_ca()
-    if new == identity.trust.ca:
+    new, trust = await client.get_ca(), identity.trust
+    if new == trust.ca:
         return None
-    if not identity.trust.renews(new):
-        raise cert.CertError("the registry's CA certificate has another key or network: not taken")
+    if what := trust.differs(new):
+        raise cert.CertError(f"the registry's CA certificate differs from ours in its {what.rstrip(',')}: not taken")
+    if not trust.renews(new):
+        raise cert.CertError("the registry's CA certificate ends no later than ours: not taken")
+    cert.Trust(new).check_own(identity.cert, now)
     return cert.Identity(cert.Trust(new), identity.cert, identity.key)
+
+
+def _age(certificate: x509.Certificate) -> tuple[datetime, int]:
+    return certificate.not_valid_after_utc, certificate.serial_number

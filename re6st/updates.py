@@ -15,7 +15,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from re6st import PROTOCOL, cert, renewal
+from re6st import PROTOCOL, cert, disk, renewal
 from re6st.cache import Cache
 from re6st.client import RegistryClient, RegistryError
 from re6st.core import params
@@ -320,7 +320,7 @@ class Updates:
         before, self._read = self._read, (new.der, new.trust.ca)
         if self._read in (before, (old.der, old.trust.ca)):
             return False
-        if new.prefix != old.prefix or (new.trust.ca != old.trust.ca and not old.trust.renews(new.trust.ca)):
+        if new.prefix != old.prefix or old.trust.differs(new.trust.ca):
             log.warning("%s is for %s of another subnet or network: restart re6stnet to be it", files.cert, new.prefix)
             return False
         log.info("certificate %s found in %s: going on with it", new.cert.serial_number, files.cert)
@@ -342,7 +342,7 @@ class Updates:
 
     async def _renew_own(self) -> bool:
         before = self.identity
-        new = await renewal.renew(self._client, before)
+        new = await renewal.renew(self._client, before, self.parameters.crl)
         self._look_at_files()
         if self.identity is not before:  # another one was put into their place meanwhile
             return True
@@ -350,19 +350,19 @@ class Updates:
             log.warning("the registry gave our certificate back unchanged")
             return False
         self._use(new)
-        cert.replace_file(self._files.cert, cert.to_pem(new.cert))
+        disk.replace_file(self._files.cert, cert.to_pem(new.cert))
         log.info("certificate renewed: serial %s, until %s", new.cert.serial_number, new.cert.not_valid_after_utc)
         return True
 
     async def _renew_ca(self) -> bool:
         before = self.identity
-        new = await renewal.renew_ca(self._client, before)
+        new = await renewal.renew_ca(self._client, before, datetime.now(UTC))
         if self.identity is not before:
             return True
         if new is None:
             return False
         self._use(new)
-        cert.replace_file(self._files.ca, cert.to_pem(new.trust.ca))
+        disk.replace_file(self._files.ca, cert.to_pem(new.trust.ca))
         log.info("CA certificate renewed, until %s", new.trust.ca.not_valid_after_utc)
         return True
 

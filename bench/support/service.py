@@ -19,7 +19,7 @@ from pathlib import Path
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import rsa
 
-from re6st import cert
+from re6st import cert, disk
 from re6st.core.allocator import ROOT
 from re6st.core.params import KEY_LENGTH
 from re6st.ledger import Ledger, Slot
@@ -52,7 +52,7 @@ class Service:
         ca = cert.new_ca(key, NETWORK, "bench", "ca@example.org", datetime.now(UTC) - timedelta(hours=1))
         self.authority = cert.Authority(ca, key)
         (directory / "ca.crt").write_bytes(cert.to_pem(ca))
-        cert.write_private(directory / "ca.key", cert.key_to_pem(key))
+        disk.write_private(directory / "ca.key", cert.key_to_pem(key))
         (directory / "dh.pem").write_text("-----BEGIN DH PARAMETERS-----\nMAYCAQ8CAQI=\n-----END DH PARAMETERS-----\n")
 
     def _options(self) -> Iterator[str]:

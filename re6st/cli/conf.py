@@ -9,9 +9,12 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import errno
 import hashlib
 import hmac
+import os
+import pwd
 import re
 import shlex
 import socket
@@ -27,7 +30,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.x509.oid import NameOID
 
-from re6st import cert
+from re6st import cert, disk
 from re6st.cli.options import OptionParser, fail
 from re6st.client import RegistryClient, RegistryError, RegistryRefused, RegistryUnreachable
 from re6st.core.prefix import Prefix, PrefixError, subnet
@@ -35,7 +38,7 @@ from re6st.kernel import local_addresses
 
 PROGRAM = "re6st-conf"
 
-SERVICE_DIRECTORY, STATUS = Path("/etc/re6stnet"), "re6st-status"
+SERVICE_DIRECTORY, SERVICE_USER, STATUS = Path("/etc/re6stnet"), "re6stnet", "re6st-status"
 CA, KEY, CERT, CONF = "ca.crt", "cert.key", "cert.crt", "re6stnet.conf"
 
 FAILED, USAGE, UNREACHABLE, REFUSED, INTERRUPTED = 1, 2, 3, 5, 130
@@ -247,6 +250,7 @@ async def enrol(options: Options) -> int:
 
 async def _enrol(client: RegistryClient, trust: cert.Trust, options: Options) -> None:
     directory = options.directory
+    check_sample(directory / CONF)
     fields = subject_fields(directory / CERT, options.fields)
     key = load_key(directory / KEY, trust)
     token = options.token if options.token is not None else await ask_token(client, options.email, options.interactive)
@@ -326,15 +330,33 @@ def subject_fields(old: Path, changes: Mapping[x509.ObjectIdentifier, str]) -> l
 
 def load_key(path: Path, trust: cert.Trust) -> rsa.RSAPrivateKey | None:
     """The existing key, if there is one, to be used again. Raises CertError, ConfError."""
-    if not path.exists():
+    try:
+        key = cert.read_key(path, service_user(), private=False)
+    except FileNotFoundError:
         return None
-    key = cert.load_private_key(cert.read_file(path), str(path))
     if key.key_size != trust.key_size:
         raise ConfError(
             f"{path} has {key.key_size} bits, this network uses {trust.key_size}. "
             "Move it away to get a new one, if no subnet depends on it."
         )
     return key
+
+
+def check_sample(path: Path) -> None:
+    """Whether the options that are there already are of somebody who may decide. Raises ConfError."""
+    with contextlib.suppress(FileNotFoundError):
+        try:
+            disk.read_ours(path, 0, owner=service_user(), private=False)
+        except disk.NotOurs as error:
+            raise ConfError(f"{error}. Nothing was written.") from None
+
+
+def service_user() -> int:
+    """The user of the service, to whom files belong once it has run; ourselves where there is none."""
+    try:
+        return pwd.getpwnam(SERVICE_USER).pw_uid
+    except KeyError:
+        return os.geteuid()
 
 
 async def ask_token(client: RegistryClient, email: str | None, interactive: bool = True) -> str:
@@ -380,14 +402,14 @@ def check_issued(new: x509.Certificate, trust: cert.Trust, key: rsa.RSAPrivateKe
 
 
 def save_ca(path: Path, trust: cert.Trust) -> None:
-    cert.replace_file(path, cert.to_pem(trust.ca))
+    disk.replace_file(path, cert.to_pem(trust.ca))
     end = trust.ca.not_valid_after_utc
     say("CA", f'"{_name(trust.ca)}", network {trust.network}, valid until {end:%Y-%m-%d}, in {path}')
 
 
 async def make_key(path: Path, trust: cert.Trust) -> rsa.RSAPrivateKey:
     key = await asyncio.to_thread(cert.new_key, trust.key_size)
-    cert.write_private(path, cert.key_to_pem(key))
+    disk.write_private(path, cert.key_to_pem(key))
     say("Key", f"new RSA-{trust.key_size} in {path}: back it up, whoever loses it loses the subnet")
     return key
 
@@ -395,7 +417,7 @@ async def make_key(path: Path, trust: cert.Trust) -> rsa.RSAPrivateKey:
 def save_cert(path: Path, new: x509.Certificate, trust: cert.Trust) -> None:
     """Keep the certificate, say until when it is valid, and complain about a wrong clock."""
     try:
-        cert.replace_file(path, cert.to_pem(new))
+        disk.replace_file(path, cert.to_pem(new))
     except OSError:
         warn(f"{path} cannot be written. The token is spent, so save this certificate there yourself:")
         print(cert.to_pem(new).decode("ascii"))
@@ -413,7 +435,7 @@ def save_sample(path: Path, options: Options) -> None:
     if path.exists():
         say("Config", f"existing one left as it is, {path}")
     else:
-        cert.replace_file(path, sample_configuration(options).encode())
+        disk.replace_file(path, sample_configuration(options).encode())
         say("Config", f"sample written, {path}")
 
 

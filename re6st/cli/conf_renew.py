@@ -8,7 +8,7 @@ from http import HTTPStatus
 
 from cryptography import x509
 
-from re6st import cert, renewal
+from re6st import cert, disk, renewal
 from re6st.cli.conf import REFUSED, ConfError, say
 from re6st.cli.conf_files import Place
 from re6st.client import RegistryClient, RegistryKeyError, RegistryRefused
@@ -33,14 +33,14 @@ async def renew(place: Place, within: int, *, force: bool) -> int:
     span, changed = timedelta(seconds=within), False
     client = RegistryClient(place.registry, identity)
     if force or ends(identity.trust.ca, span):
-        if (with_ca := await renewal.renew_ca(client, identity)) is not None:
+        if (with_ca := await renewal.renew_ca(client, identity, now)) is not None:
             identity = client.identity = with_ca
-            cert.replace_file(files.ca, cert.to_pem(identity.trust.ca))
+            disk.replace_file(files.ca, cert.to_pem(identity.trust.ca))
             changed = True
         say("CA", f"{'new, ' if changed else ''}{_until(identity.trust.ca)}, in {files.ca}")
     if force or ends(identity.cert, span):
         if (renewed := await renewal.renew(client, identity)) is not None:
-            cert.replace_file(files.cert, cert.to_pem(renewed.cert))
+            disk.replace_file(files.cert, cert.to_pem(renewed.cert))
             identity, changed = renewed, True
             say("Cert", f"new, serial {identity.cert.serial_number}, {_until(identity.cert)}, in {files.cert}")
         elif ends(identity.cert, cert.RENEW_BEFORE):

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from cryptography import x509
 
-from re6st import cert
+from re6st import cert, disk
 from re6st.cli.options import OptionParser, fail, integer
 from re6st.core.allocator import ROOT, AllocationError, Allocator
 from re6st.mail import is_address
@@ -163,7 +163,7 @@ def _write(files: list[_File]) -> None:
     written: list[Path] = []
     try:
         for file in files:
-            cert.write_private(file.path, file.data)
+            disk.write_private(file.path, file.data)
             written.append(file.path)
             if not file.private:
                 os.chmod(file.path, 0o644)

@@ -20,7 +20,7 @@ from ipaddress import IPv6Network, ip_address
 from pathlib import Path
 from typing import Any
 
-from re6st import PROTOCOL, __version__, cert, machine
+from re6st import PROTOCOL, __version__, disk, machine
 from re6st.cli import status, status_down, status_netcheck
 from re6st.client import RegistryError, parse_url
 from re6st.control_client import Trouble, connect
@@ -61,7 +61,7 @@ def run(options: argparse.Namespace) -> int:
         return status.HEALTHY
     path = Path(options.output or time.strftime("re6st-bugreport-%Y%m%dT%H%M%SZ.txt", time.gmtime(when)))
     try:
-        cert.write_private(path, text.encode())
+        disk.write_private(path, text.encode())
     except FileExistsError:
         status.end(options, f"{path}: there is such a file. Choose another --output.", status.UNHEALTHY)
     except OSError as error:

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from re6st import cert
+from re6st import cert, disk
 from testbed import Bed, missing
 from testbed.reference import InstallError, install, theirs
 
@@ -114,7 +114,7 @@ def folder(tmp_path: Path) -> Path:
     key = cert.new_key()
     ca = cert.new_ca(key, NETWORK, "interop", "ca@example.org", datetime.now(UTC) - timedelta(hours=1))
     (folder / "ca.crt").write_bytes(cert.to_pem(ca))
-    cert.write_private(folder / "ca.key", cert.key_to_pem(key))
+    disk.write_private(folder / "ca.key", cert.key_to_pem(key))
     (folder / "dh.pem").write_text("-----BEGIN DH PARAMETERS-----\nMAYCAQ8CAQI=\n-----END DH PARAMETERS-----\n")
     return folder
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import random
 from collections.abc import Callable
 from contextlib import suppress
@@ -14,8 +15,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import NameOID
 
-from re6st import cert
-from re6st.core.prefix import Prefix
+from re6st import cert, disk
+from re6st.core.prefix import Prefix, serial_of_network
 
 NETWORK = IPv6Network("2001:db8:42::/48")
 
@@ -219,16 +220,51 @@ def test_a_new_ca_has_the_network_in_its_serial(other_key: rsa.RSAPrivateKey, wh
         cert.Trust(ca).check(issue(cert.Authority(ca, other_key), other_key, when), when)
 
 
-def test_which_ca_may_take_the_place_of_ours(
-    authority: cert.Authority, other_key: rsa.RSAPrivateKey, when: datetime
-) -> None:
+def renewed(
+    ca: x509.Certificate, signer: rsa.RSAPrivateKey, end: timedelta = timedelta(days=9), **changes: Any
+) -> x509.Certificate:
+    """The CA's certificate with another end and these changes, signed by `signer`."""
+    return (
+        x509.CertificateBuilder()
+        .subject_name(changes.get("subject", ca.subject))
+        .issuer_name(changes.get("issuer", ca.subject))
+        .serial_number(changes.get("serial", ca.serial_number))
+        .not_valid_before(ca.not_valid_before_utc)
+        .not_valid_after(ca.not_valid_after_utc + end)
+        .public_key(changes.get("key", ca.public_key()))
+        .add_extension(x509.BasicConstraints(changes.get("may_sign", True), None), critical=True)
+        .sign(signer, changes.get("algorithm", hashes.SHA512()))
+    )
+
+
+def test_a_ca_with_a_later_end_takes_the_place_of_ours(authority: cert.Authority, when: datetime) -> None:
     trust = authority.trust
     assert trust.renews(trust.ca)
-    assert trust.renews(cert.new_ca(authority.key, NETWORK, "renewed", "ca@example.org", when))
-    assert not trust.renews(cert.new_ca(other_key, NETWORK, "other", "ca@example.org", when))
-    assert not trust.renews(cert.new_ca(authority.key, IPv6Network("fd00::/8"), "moved", "ca@example.org", when))
+    assert trust.renews(renewed(trust.ca, authority.key))
+    assert trust.renews(renewed(trust.ca, authority.key, algorithm=hashes.SHA256())), "as openssl makes it by default"
+    assert not trust.renews(renewed(trust.ca, authority.key, timedelta(days=-1))), "one of before, repeated"
+
+
+def test_no_other_ca_takes_the_place_of_ours(
+    authority: cert.Authority, other_key: rsa.RSAPrivateKey, when: datetime
+) -> None:
+    ca, name = authority.trust.ca, x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "evil")])
+    for what, signer, changes in (
+        ("signature", other_key, {}),
+        ("subject", authority.key, {"subject": name, "issuer": name}),
+        ("subject", authority.key, {"issuer": name}),
+        ("key", other_key, {"key": other_key.public_key()}),
+        ("key", authority.key, {"key": other_key.public_key()}),
+        ("serial", authority.key, {"serial": serial_of_network(IPv6Network("fd00::/8"))}),
+        ("right to sign", authority.key, {"may_sign": False}),
+    ):
+        new = renewed(ca, signer, **changes)
+        assert (authority.trust.differs(new) or "").startswith(what)
+        assert not authority.trust.renews(new)
+        with pytest.raises(cert.CertError, match=f"its {what}"):
+            authority.renew(new)
     node = issue(authority, other_key, when)
-    assert not trust.renews(node), "a node's certificate is signed by the CA, but is no CA"
+    assert not authority.trust.renews(node), "a node's certificate is signed by the CA, but is no CA"
 
 
 def test_identity_wants_the_pair(
@@ -380,20 +416,20 @@ def test_unknown_hash_is_an_error_of_words(authority: cert.Authority) -> None:
 
 def test_private_files_are_private_and_never_overwritten(tmp_path: Path) -> None:
     path = tmp_path / "cert.key"
-    cert.write_private(path, b"secret")
+    disk.write_private(path, b"secret")
     assert path.read_bytes() == b"secret"
     assert path.stat().st_mode & 0o777 == 0o600
     with pytest.raises(FileExistsError):
-        cert.write_private(path, b"other")
+        disk.write_private(path, b"other")
     assert path.read_bytes() == b"secret"
     assert list(tmp_path.iterdir()) == [path]
 
 
 def test_replaced_files_keep_their_mode(tmp_path: Path) -> None:
     path = tmp_path / "cert.crt"
-    cert.replace_file(path, b"one")
+    disk.replace_file(path, b"one")
     path.chmod(0o640)
-    cert.replace_file(path, b"two")
+    disk.replace_file(path, b"two")
     assert path.read_bytes() == b"two"
     assert path.stat().st_mode & 0o777 == 0o640
     assert list(tmp_path.iterdir()) == [path]
@@ -420,3 +456,27 @@ def test_identity_from_files_names_the_file_at_fault(
     files[2].write_bytes(cert.key_to_pem(key))
     with pytest.raises(cert.CertError, match=r"cert\.key does not belong to .*cert\.crt"):
         cert.Identity.load(*files, when)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="gives files to others")
+def test_a_file_planted_beside_does_not_keep_one_from_being_replaced(tmp_path: Path) -> None:
+    """In a directory like /etc/re6stnet, who may make files there could block renewals by one of his."""
+    tmp_path.chmod(0o1777)
+    for folder in tmp_path.parents[:3]:
+        folder.chmod(0o755)
+    path, planted = tmp_path / "cert.crt", tmp_path / "cert.crt.new"
+    path.write_bytes(b"one")
+    os.chown(path, 64001, 64001)
+    planted.symlink_to("/etc/passwd")
+    os.chown(planted, 64002, 64002, follow_symlinks=False)
+    if (pid := os.fork()) == 0:
+        try:
+            os.setgid(64001)
+            os.setuid(64001)
+            disk.replace_file(path, b"two")
+        finally:
+            os._exit(0)
+    os.waitpid(pid, 0)
+    assert path.read_bytes() == b"two"
+    assert sorted(each.name for each in tmp_path.iterdir()) == ["cert.crt", "cert.crt.new"]
+    assert planted.is_symlink()

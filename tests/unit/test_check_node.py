@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from cryptography import x509
 
-from re6st import PROTOCOL, cert, machine
+from re6st import PROTOCOL, cert, disk, machine
 from re6st.cache import Cache
 from re6st.cli import check_node
 from re6st.cli.node import main
@@ -44,7 +44,7 @@ class World:
         ca = cert.new_ca(authority.key, NETWORK, "re6st.example.com", "x@example.com", now - timedelta(days=1))
         self.authority, self.key, self.directory = cert.Authority(ca, authority.key), key_of.key, directory
         (directory / "ca.crt").write_bytes(cert.to_pem(ca))
-        cert.write_private(directory / "cert.key", cert.key_to_pem(self.key))
+        disk.write_private(directory / "cert.key", cert.key_to_pem(self.key))
         self.issue(timedelta(days=300))
         (directory / "re6stnet.conf").write_text(OPTIONS)
         for name in ("state", "log"):

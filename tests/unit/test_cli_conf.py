@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import re
 import subprocess
 import sys
@@ -19,7 +20,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.x509.oid import NameOID
 
-from re6st import cert
+from re6st import cert, disk
 from re6st.cli import conf, node
 from re6st.core.prefix import Prefix
 
@@ -165,7 +166,7 @@ def names(folder: Path) -> list[str]:
 
 
 def save_key(here: Path, key: rsa.RSAPrivateKey) -> None:
-    cert.write_private(here / "cert.key", cert.key_to_pem(key))
+    disk.write_private(here / "cert.key", cert.key_to_pem(key))
 
 
 def fields_of(path: Path) -> list[tuple[x509.ObjectIdentifier, str | bytes]]:
@@ -576,18 +577,35 @@ def test_a_clock_that_is_late_is_told(run: RunConf, registry: Registry, here: Pa
     assert (here / "cert.crt").exists()
 
 
+@pytest.mark.parametrize("name", ["cert.key", "re6stnet.conf"])
+def test_files_that_somebody_else_put_there_before_are_not_used(
+    run: RunConf, here: Path, key: rsa.RSAPrivateKey, name: str
+) -> None:
+    """He would have our key, or the options of a service with rights over the network."""
+    save_key(here, key)
+    (here / "re6stnet.conf").write_text("up touch /tmp/evil\n")
+    for mode, owner, why in ((0o666, os.geteuid(), "others may write"), (0o600, 64002, "belongs to the user 64002")):
+        os.chown(here / name, owner, owner)
+        (here / name).chmod(mode)
+        result = run("--token", TOKEN)
+        assert result.code == 1
+        assert why in result.err
+        assert f"{name}" in result.err
+        assert not (here / "ca.crt").exists()
+
+
 def test_a_certificate_that_cannot_be_written_is_shown(
     run: RunConf, here: Path, key: rsa.RSAPrivateKey, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     save_key(here, key)
-    replace = cert.replace_file
+    replace = disk.replace_file
 
     def full(path: Path, data: bytes) -> None:
         if path.name == "cert.crt":
             raise OSError(28, "No space left on device", str(path))
         replace(path, data)
 
-    monkeypatch.setattr(cert, "replace_file", full)
+    monkeypatch.setattr(disk, "replace_file", full)
     result = run("--token", TOKEN)
     assert result.code == 1
     assert "No space left on device" in result.err

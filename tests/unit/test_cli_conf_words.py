@@ -12,7 +12,7 @@ from typing import Protocol
 
 import pytest
 
-from re6st import cert, registry_http
+from re6st import cert, disk, registry_http
 from re6st.cli import conf
 from re6st.cli.conf_files import read_options
 from re6st.cli.options import OptionParser
@@ -43,7 +43,7 @@ class Machine:
         own = await self.world.enrol()
         self.put(own)
         (self.here / "ca.crt").write_bytes(cert.to_pem(self.world.authority.trust.ca))
-        cert.write_private(self.here / "cert.key", cert.key_to_pem(self.world.key))
+        disk.write_private(self.here / "cert.key", cert.key_to_pem(self.world.key))
         files = "ca ca.crt\ncert cert.crt\nkey cert.key"
         url = f"http://127.0.0.1:{self.world.port}/"
         (self.here / "re6stnet.conf").write_text(f"# the registry\nregistry '{url}'\n{files}\n")

@@ -22,7 +22,7 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.x509.oid import NameOID
 
-from re6st import cert
+from re6st import cert, disk
 from re6st.cli import registry, registry_init
 from re6st.cli.registry_init import FFDHE2048
 from re6st.core.prefix import serial_of_network
@@ -144,7 +144,7 @@ def test_init_writes_all_or_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPa
             raise OSError(28, "No space left on device", str(path))
         path.write_bytes(data)
 
-    monkeypatch.setattr(cert, "write_private", full)
+    monkeypatch.setattr(disk, "write_private", full)
     with pytest.raises(SystemExit) as stopped:
         registry_init.main(["--network", "2001:db8:42::/48", "--dir", str(tmp_path)])
     assert stopped.value.code == 1

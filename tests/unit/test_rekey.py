@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from re6st import cert, registry_http, rekey
+from re6st import cert, disk, registry_http, rekey
 from re6st.client import RegistryClient, RegistryKeyError, RegistryRefused, RegistryUnreachable
 from re6st.core.rpc import METHODS
 from re6st.plan import Files
@@ -89,7 +89,7 @@ async def enrol(world: World, files: Files) -> int:
     own = await world.enrol()
     files.ca.write_bytes(cert.to_pem(world.authority.trust.ca))
     files.cert.write_bytes(cert.to_pem(own))
-    cert.write_private(files.key, cert.key_to_pem(world.key))
+    disk.write_private(files.key, cert.key_to_pem(world.key))
     return own.serial_number
 
 
@@ -210,5 +210,62 @@ def test_who_has_the_old_key_is_too_late(world: World, files: Files) -> None:
             path.write_bytes(data)
         with pytest.raises(RegistryKeyError, match="another key for 1/16"):
             await change_key(url(world), files)
+
+    world.run(test)
+
+
+def plant_of_another_user(path: Path) -> None:
+    path.write_bytes(cert.key_to_pem(cert.new_key()))
+    path.chmod(0o600)
+    os.chown(path, 64002, 64003)
+
+
+def plant_readable(path: Path) -> None:
+    path.write_bytes(cert.key_to_pem(cert.new_key()))
+    path.chmod(0o644)
+
+
+def plant_link(path: Path) -> None:
+    target = path.with_name("elsewhere")
+    plant_of_another_user(target)
+    os.chown(target, os.geteuid(), os.getegid())
+    path.symlink_to(target)
+
+
+def plant_link_to_nothing(path: Path) -> None:
+    path.symlink_to(path.with_name("nowhere"))
+
+
+def plant_directory(path: Path) -> None:
+    path.mkdir()
+
+
+def plant_pipe(path: Path) -> None:
+    os.mkfifo(path, 0o600)
+
+
+@pytest.mark.parametrize(
+    ("plant", "why"),
+    [
+        (plant_of_another_user, "belongs to the user 64002"),
+        (plant_readable, "others may read or write"),
+        (plant_link, "is a link"),
+        (plant_link_to_nothing, "is a link"),
+        (plant_directory, "is no file"),
+        (plant_pipe, "is no file"),
+    ],
+)
+def test_a_key_that_somebody_else_may_have_put_there_is_not_taken(
+    world: World, files: Files, plant: Callable[[Path], None], why: str
+) -> None:
+    """Who may make files in the directory would have the subnet, at the moment when a key is changed after a theft."""
+
+    async def test(world: World) -> None:
+        await enrol(world, files)
+        plant(files.key.with_name("cert.key.next"))
+        with pytest.raises(cert.CertError, match=f"cert.key.next .*{why}|{why}.*cert.key.next.*: remove it"):
+            await change_key(url(world), files)
+        assert load(world, files).key.public_key() == world.key.public_key()
+        assert revoked(world) == set()
 
     world.run(test)

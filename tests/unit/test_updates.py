@@ -20,7 +20,7 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import rsa
 
-from re6st import PROTOCOL, cert, updates
+from re6st import PROTOCOL, cert, disk, updates
 from re6st.cache import Cache
 from re6st.client import RegistryClient, RegistryError
 from re6st.core import params
@@ -551,7 +551,7 @@ def test_one_that_could_not_be_written_is_not_given_up_for_the_file_that_is_stil
     def refuse(*_: object) -> None:
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(cert, "replace_file", refuse)
+    monkeypatch.setattr(disk, "replace_file", refuse)
 
     async def watch() -> None:
         await until(lambda: "certificate renewal" in caplog.text)
@@ -602,8 +602,8 @@ def test_the_log_names_no_secret(world: World, caplog: pytest.LogCaptureFixture)
 
 def put(world: World, new: x509.Certificate, key: rsa.RSAPrivateKey | None = None) -> None:
     """As re6st-conf does."""
-    cert.replace_file(world.files.cert, cert.to_pem(new))
-    cert.replace_file(world.files.key, cert.key_to_pem(key or world.key))
+    disk.replace_file(world.files.cert, cert.to_pem(new))
+    disk.replace_file(world.files.key, cert.key_to_pem(key or world.key))
 
 
 def test_a_certificate_put_into_its_place_is_gone_on_with(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
