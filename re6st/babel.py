@@ -18,7 +18,8 @@ from pathlib import Path
 from types import MappingProxyType
 
 from re6st import rundir
-from re6st.core.babel_lines import LINE_LIMIT, LineError, News, Reply, Table, parse_reply
+from re6st.babel_talk import Talk
+from re6st.core.babel_lines import LineError, News, Table
 from re6st.core.babel_settings import PRIORITY, Settings, configuration, left_out, live_commands
 from re6st.core.prefix import ipv4_address
 from re6st.process import Child, connect, end_of, keep_running
@@ -29,15 +30,15 @@ PROGRAM = "babeld"
 START_TIME = 10.0
 BACKLOG = 4 << 20
 """Bytes of babeld's news that wait for us: some 30,000 routes at once."""
-LINES_IN_A_TURN = 16
-CHUNK = 1 << 16
 LATE_FIRST, LATE_PER_LINE, LATE_LAST = 1.0, 0.005, 20.0
 """Seconds after which metrics that changed are looked at, so that it costs a five hundredth of a core, at most."""
 CONNECTIONS = 5
 """To one babeld, which hangs up on a slow reader; then it is started again."""
 COMMAND_TIME = 3.0
+NOTHING = ""
+"""A command that babeld answers, and does nothing for."""
 DEAF_TIME, DEAF_PAUSE = 0.5, 10.0
-"""Seconds that a greeting may take, twice: neighbours take it for lost after ten hellos; and until the next is sent."""
+"""Seconds that this may take, twice: neighbours take it for lost after ten hellos; and until the next is sent."""
 TAKE_OVER = 5.0
 """Seconds, and three update intervals, that a new one has at most to learn all routes."""
 SETTLED = 2.0
@@ -115,7 +116,9 @@ class Babel:
         self._found = found
         self._child: Child | None = None
         self._replaced = ""
-        self._lines = 0
+        self._talk: Talk
+        self._listening = asyncio.Event()
+        """Set while there is one, and its lines are read."""
 
     @property
     def ways(self) -> frozenset[Way]:
@@ -204,16 +207,11 @@ class Babel:
         return replace(settings, tunnels=tuple(dict.fromkeys((*self.settings.tunnels, *settings.tunnels))))
 
     async def _tell(self, commands: list[str]) -> None:
-        """Give babeld commands. Raises OSError (also TimeoutError), ValueError."""
+        """Give babeld commands. Raises OSError (also TimeoutError)."""
         async with asyncio.timeout(COMMAND_TIME):
-            reader, writer = await asyncio.open_unix_connection(self._run / BABELD_SOCKET)
-            try:
-                await self._until_reply(reader)
-                for command in commands:
-                    writer.write(f"{command}\n".encode("ascii"))
-                    await self._until_reply(reader)
-            finally:
-                writer.close()
+            await self._listening.wait()
+            for command in commands:
+                await self._talk.command(command)
         if any(command.startswith("key ") for command in commands):
             log.info("babeld signs with another key now")
 
@@ -239,14 +237,19 @@ class Babel:
                 await asyncio.sleep(DEAF_PAUSE)
 
     async def _is_deaf(self) -> bool:
-        try:
-            async with asyncio.timeout(DEAF_TIME):
-                await self._tell([])
-        except TimeoutError:
-            return True
-        except (OSError, ValueError):
-            pass  # it has ended
-        return False
+        """Whether it says nothing for a while, neither news nor that it got a command."""
+        received = None
+        while self._listening.is_set() and received != self._talk.received:
+            received = self._talk.received
+            try:
+                async with asyncio.timeout(DEAF_TIME):
+                    await self._tell([NOTHING])
+                return False
+            except TimeoutError:
+                pass  # its answer may be behind much that it told before
+            except OSError:
+                return False  # it has ended
+        return received is not None
 
     async def _once(self) -> str | None:
         """One run; None if it ended because we replace it."""
@@ -294,13 +297,14 @@ class Babel:
 
     async def _connect(self, child: Child) -> str:
         """One connection to its socket; returns why it ended. Raises OSError when there is none, or no table."""
-        reader, writer = await connect(child, self._run / BABELD_SOCKET, START_TIME, BACKLOG)
+        talk = Talk(*await connect(child, self._run / BABELD_SOCKET, START_TIME, BACKLOG))
         try:
-            await self._follow(reader, writer)
+            await self._follow(talk)
         except ConnectionError:
             pass
         finally:
-            writer.close()
+            self._listening.clear()
+            talk.close()
         return await end_of(child)
 
     def _write(self) -> None:
@@ -331,13 +335,12 @@ class Babel:
         self.priority = max(self.priority, priority + 1 if number else 0)
         return None
 
-    async def _follow(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _follow(self, talk: Talk) -> None:
         """Read the greeting, ask for the table and its changes, and keep up with them until the end."""
-        await self._until_reply(reader)
-        writer.write(b"monitor\n")
+        await talk.greeting()
         # What was known stays known until all is read: half a table would tell of nodes that are gone.
         told = Table()
-        await self._until_reply(reader, told)
+        await talk.ask("monitor", lambda line: self._feed(line, told))
         self.table.take(told)
         if not self.ready.is_set():
             self.ready.set()
@@ -346,28 +349,24 @@ class Babel:
             else:
                 self._has_all = True
         self._changed()
-        await self._keep_up(reader)
+        self._talk = talk
+        self._listening.set()
+        await self._keep_up(talk)
 
-    async def _keep_up(self, reader: asyncio.StreamReader) -> None:
+    async def _keep_up(self, talk: Talk) -> None:
         """Feed the table with news until the end: what is urgent at once, what can wait together with more."""
         clock = asyncio.get_running_loop().time
-        news, rest, late_at = News(self.table), "", 0.0
+        news, late_at = News(self.table), 0.0
         while True:
-            data: bytes | None = None
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout_at(late_at if news else None):
-                    data = await reader.read(CHUNK)
-            if data == b"":
+            lines = await talk.read(max(0.0, late_at - clock()) if news else None)
+            if lines is None:
                 return
-            if data is not None:
-                *lines, rest = (rest + data.decode("ascii", "replace")).split("\n")
-                if len(rest) > LINE_LIMIT:
-                    raise ValueError("a line without end")
-                for line in lines:
-                    try:
-                        news.add(line)
-                    except LineError as error:
-                        _not_understood(error)
+            for line in lines:
+                try:
+                    news.add(line)
+                except LineError as error:
+                    _not_understood(error)
+            if lines:
                 await asyncio.sleep(0)  # the next ones are taken in
             late = clock() >= late_at
             if late:
@@ -377,24 +376,6 @@ class Babel:
                 changes += [self._measure(ident, text) for ident, text in news.metrics().items()]
             if any(changes):
                 self._changed()
-
-    async def _until_reply(self, reader: asyncio.StreamReader, table: Table | None = None) -> None:
-        async with asyncio.timeout(START_TIME):
-            while line := await self._read_line(reader):
-                if reply := parse_reply(line.decode("ascii", "replace").strip()):
-                    if reply is not Reply.OK:
-                        raise OSError(f"its socket says {line!r}")
-                    return
-                if table is not None:
-                    self._feed(line.decode("ascii", "replace"), table)
-        raise ConnectionResetError("its socket was closed")
-
-    async def _read_line(self, reader: asyncio.StreamReader) -> bytes:
-        """The next line. It hangs up on who lets some 270 lines lie for a moment: so they are taken in between."""
-        self._lines += 1
-        if self._lines % LINES_IN_A_TURN == 0:
-            await asyncio.sleep(0)
-        return await reader.readline()
 
     def _feed(self, line: str, table: Table) -> bool:
         try:

@@ -1,12 +1,13 @@
 """The registry's way to the mesh: the node beside it (wire.md section 7).
 
 Questions go as datagrams to [::1]:326, where the node answers them itself or relays them; which prefixes are routed is
-read from the socket of the node's babeld. Without a node every question is soon answered by None.
+asked at its control socket. Without a node every question is soon answered by None.
 """
 
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import socket
 from collections.abc import Callable, Iterable
@@ -15,10 +16,11 @@ from ipaddress import IPv6Network
 from pathlib import Path
 
 from re6st.babel_socket import read_dump
-from re6st.core.babel_lines import LineError, Table, parse_reply
+from re6st.babel_talk import Talk
+from re6st.core.babel_lines import LineError, Table
 from re6st.core.prefix import Prefix, PrefixError, prefix_of
 from re6st.core.wire import PORT, Code
-from re6st.run_names import BINARY_SOCKET
+from re6st.run_names import BABELD_SOCKET, BINARY_SOCKET, CONTROL_SOCKET
 
 logger = logging.getLogger("localnode")
 
@@ -26,7 +28,9 @@ TIMEOUT = 3.0
 RESEND = 0.4
 """A node drops what it cannot relay while it opens a session with the peer, so questions are repeated (wire.md 12)."""
 DUMP_TIMEOUT = 2.0
-LINE_LIMIT = 4096
+REQUEST = b'{"protocol": 1, "operation": "reachable"}\n'
+ANSWER_LIMIT = 4 << 20
+"""Bytes of its answer: a hundred thousand nodes have about 1 MB."""
 SURVEY_LIMIT = 100_000
 """Nodes asked in one survey."""
 PACE = 64
@@ -138,18 +142,65 @@ class LocalNode:
     async def routes(self) -> list[Prefix] | None:
         """The prefixes that babeld has a usable route to; None when there is no babeld.
 
-        A node of the older software has its own babeld, which does not speak text (wire.md 9.6).
+        The node is asked, as babeld has few connections to give; only one that cannot say it (the last release, or the
+        older software, whose own babeld does not speak text: wire.md 9.6) leaves it to its babeld.
         """
         reasons = []
-        for path, read in ((self._control, _text), (self._control.with_name(BINARY_SOCKET), _binary)):
+        for name, read in ((CONTROL_SOCKET, self._told), (BABELD_SOCKET, self._text), (BINARY_SOCKET, self._binary)):
+            path = self._control.with_name(name)
             try:
                 async with asyncio.timeout(DUMP_TIMEOUT):
-                    found = [prefix_of(self._network, destination) for destination in await read(path)]
-                return list(dict.fromkeys(prefix for prefix in found if prefix is not None))
+                    return list(dict.fromkeys(await read(path)))
             except (OSError, ValueError, EOFError) as error:
                 reasons.append(f"{path}: {error or type(error).__name__}")
         logger.info("no routes: %s", "; ".join(reasons))
         return None
+
+    async def _told(self, path: Path) -> list[Prefix]:
+        """What a node of ours says. Raises OSError, EOFError, ValueError."""
+        reader, writer = await asyncio.open_unix_connection(str(path), limit=ANSWER_LIMIT)
+        try:
+            writer.write(REQUEST)
+            line = await reader.readline()
+        finally:
+            writer.close()
+        if not line.endswith(b"\n"):
+            raise EOFError("the node hung up")
+        try:
+            answer = json.loads(line)
+            result = answer.get("result")
+            if result is None:
+                raise ValueError(answer["error"]["message"])
+            if result["running"] is not True:
+                raise ValueError("babeld is not running")
+            return [Prefix.from_cn(cn) for cn in result["reachable"]]
+        except (KeyError, TypeError, AttributeError, RecursionError):
+            raise ValueError("no answer of a node") from None
+
+    async def _text(self, path: Path) -> list[Prefix]:
+        """Where stock babeld has usable routes to. Raises OSError, EOFError, ValueError."""
+        talk, table = Talk(*await asyncio.open_unix_connection(str(path))), Table()
+
+        def take(line: str) -> None:
+            try:
+                table.feed(line)
+            except LineError as error:
+                logger.debug("babeld: %s", error)
+
+        try:
+            await talk.greeting()
+            await talk.ask("dump", take)
+        finally:
+            talk.close()
+        return self._prefixes(route.destination for route in table.routes.values() if route.usable)
+
+    async def _binary(self, path: Path) -> list[Prefix]:
+        """Where the older software's babeld has usable routes to. Raises OSError, EOFError, BinaryError."""
+        return self._prefixes(route.destination for route in (await read_dump(path)).routes if route.usable)
+
+    def _prefixes(self, destinations: Iterable[IPv6Network]) -> list[Prefix]:
+        found = [prefix_of(self._network, destination) for destination in destinations]
+        return [prefix for prefix in found if prefix is not None]
 
     # --- the socket ---
 
@@ -223,33 +274,3 @@ def _unquoted(answer: bytes) -> bytes:
     """
     is_quoted = len(answer) > 3 and answer.startswith(b"b'") and answer.endswith(b"'") and b"\\" not in answer
     return answer[2:-1] if is_quoted else answer
-
-
-async def _text(path: Path) -> list[IPv6Network]:
-    """Where stock babeld has usable routes to. Raises OSError, EOFError, ValueError."""
-    reader, writer = await asyncio.open_unix_connection(str(path), limit=LINE_LIMIT)
-    try:
-        table = Table()
-        for command in (b"", b"dump\n"):  # the greeting ends with a reply too
-            writer.write(command)
-            while parse_reply(line := await _line(reader)) is None:
-                try:
-                    table.feed(line)
-                except LineError as error:
-                    logger.debug("babeld: %s", error)
-        return [route.destination for route in table.routes.values() if route.usable]
-    finally:
-        writer.close()
-
-
-async def _binary(path: Path) -> list[IPv6Network]:
-    """Where the older software's babeld has usable routes to. Raises OSError, EOFError, BinaryError."""
-    return [route.destination for route in (await read_dump(path)).routes if route.usable]
-
-
-async def _line(reader: asyncio.StreamReader) -> str:
-    """The next line. Raises EOFError, ValueError for one that is too long."""
-    line = await reader.readline()
-    if not line.endswith(b"\n"):
-        raise EOFError("babeld closed its socket")
-    return line.decode("ascii", "replace").rstrip()

@@ -75,6 +75,7 @@ class Observer:
             "tunnels": self._list_tunnels,
             "neighbours": self._neighbours,
             "routes": self._routes,
+            "reachable": self._reachable,
             "why": self._why,
             "names": self._names,
             "events": self._events,
@@ -211,6 +212,12 @@ class Observer:
         given.end()
         network = self._plan().identity.trust.network
         return report.routes(self._mesh.survey, self._babel.table, network, offset, limit)
+
+    def _reachable(self, given: _Arguments) -> Record:
+        """For the registry beside us, which would take one of babeld's few connections else."""
+        given.end()
+        peers = sorted(peer.cn for peer in self._mesh.survey.peers)
+        return {"running": self._babel.ready.is_set(), "reachable": peers}
 
     def _why(self, given: _Arguments) -> Record:
         text = given.text("peer")

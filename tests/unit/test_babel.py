@@ -501,14 +501,19 @@ def test_one_that_became_deaf_is_started_anew_and_one_that_hears_is_not(
     caplog.set_level(logging.INFO)
     monkeypatch.setattr("re6st.babel.DEAF_TIME", 0.2)
     deaf = [0]
+    connections = 0
 
     async def script(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        if not deaf[0]:
-            writer.write(b"BABEL 1.0\nok\n")
-            if await reader.readline():
-                writer.write(f"{ROUTE}\nok\n".encode())
-        deaf[0] -= bool(deaf[0])
-        await asyncio.Event().wait()
+        nonlocal connections
+        connections += 1
+        writer.write(b"BABEL 1.0\nok\n")
+        while line := await reader.readline():
+            if deaf[0] and line != b"monitor\n":
+                deaf[0] -= 1
+                if not deaf[0]:
+                    writer.write(b"ok\nok\n")
+            else:
+                writer.write(f"{ROUTE}\nok\n".encode() if line == b"monitor\n" else b"ok\n")
 
     async def watch(kept: Babel, programs: FakePrograms) -> None:
         task = asyncio.create_task(kept.watch())
@@ -522,11 +527,12 @@ def test_one_that_became_deaf_is_started_anew_and_one_that_hears_is_not(
         await until(lambda: not deaf[0])
         await asyncio.sleep(0.4)
         assert len(programs.started) == 1, "once may be ourselves"
-        deaf[0] = 2
+        deaf[0] = 9
         kept.doubted.set()
         await until(lambda: len(programs.started) == 2 and kept.ready.is_set())
         task.cancel()
         await asyncio.wait([task])
+        assert connections == 2, "of four that babeld serves, one is ours"
 
     live(monkeypatch, tmp_path, [script, script], watch)
     assert caplog.text.count("started anew: it hears nothing") == 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -207,5 +208,55 @@ def test_beside_the_older_software_routes_come_from_its_binary_socket(tmp_path: 
             with socket.socket(socket.AF_UNIX) as left:
                 left.bind(str(control))
             assert await node.routed() == [B]
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize(
+    ("answer", "expected"),
+    [
+        ('{"protocol": 1, "result": {"running": true, "reachable": ["1/16", "2/16"]}}\n', [B, C]),
+        ('{"protocol": 1, "result": {"running": false, "reachable": []}}\n', None),
+        ('{"protocol": 1, "result": {"running": true, "reachable": ["x"]}}\n', None),
+        ('{"protocol": 1, "result": {"running": true, "reachable": 7}}\n', None),
+        ('{"protocol": 1, "error": {"status": 1, "message": "more than 16 connections at once"}}\n', None),
+        ("[7]\n", None),
+        ("no JSON\n", None),
+        ("", None),
+    ],
+)
+def test_the_node_says_where_there_is_a_way_to(tmp_path: Path, answer: str, expected: list[Prefix] | None) -> None:
+    async def play(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        assert json.loads(await reader.readline())["operation"] == "reachable"
+        writer.write(answer.encode())
+        writer.close()
+
+    async def run() -> None:
+        server = await asyncio.start_unix_server(play, tmp_path / "control.sock")
+        async with server, beside(lambda prefix, code: [], tmp_path / "babeld.ctl") as node:
+            assert await node.routes() == expected
+
+    asyncio.run(run())
+
+
+def test_a_node_of_the_release_before_leaves_it_to_its_babeld(tmp_path: Path) -> None:
+    async def play(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readline()
+        writer.write(b'{"protocol": 1, "error": {"status": 2, "message": "unknown operation"}}\n')
+        writer.close()
+
+    async def babeld(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(GREETING.encode())
+        await reader.readline()
+        writer.write(DUMP.encode())
+        writer.close()
+
+    async def run() -> None:
+        async with (
+            await asyncio.start_unix_server(play, tmp_path / "control.sock"),
+            await asyncio.start_unix_server(babeld, tmp_path / "babeld.ctl"),
+            beside(lambda prefix, code: [], tmp_path / "babeld.ctl") as node,
+        ):
+            assert await node.routes() == [B]
 
     asyncio.run(run())

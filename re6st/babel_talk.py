@@ -1,0 +1,121 @@
+"""One connection to babeld's local socket: its lines, and commands between them (wire.md 9.5).
+
+babeld 1.12 serves four connections; who comes later is let in when one of them goes, and hears nothing until then. So
+whoever has one keeps it for everything, and others ask the daemon instead.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from contextlib import suppress
+
+from re6st.core.babel_lines import LINE_LIMIT, Reply, parse_reply
+
+SILENCE = 10.0
+"""Seconds that babeld may say nothing while an answer is due: of a long table each line counts anew."""
+CHUNK = 1 << 16
+LINES_IN_A_TURN = 16
+"""It hangs up on who lets some 270 lines lie for a moment: so others are taken in between."""
+
+
+class Talk:
+    """The reader's side is `read`, in one task; `command` may be called by any other meanwhile."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._reader = reader
+        self._writer = writer
+        self._lines: deque[str] = deque()
+        self._rest = ""
+        self._count = 0
+        self.received = 0
+        """How often something came."""
+        self._turn = asyncio.Lock()
+        self._asked: deque[asyncio.Future[Reply]] = deque()
+
+    def close(self) -> None:
+        self._writer.close()
+        for future in self._asked:
+            if not future.done():
+                future.set_exception(ConnectionResetError("its socket was closed"))
+                future.exception()  # nobody may wait any more
+
+    async def greeting(self) -> None:
+        """Read it, before anything else. Raises OSError (also TimeoutError), ValueError."""
+        await self._until_reply(None)
+
+    async def ask(self, command: str, take: Callable[[str], object]) -> None:
+        """Send a command; hand each line of the answer to `take`. Raises OSError (also TimeoutError), ValueError."""
+        self._writer.write(f"{command}\n".encode("ascii"))
+        await self._until_reply(take)
+
+    async def read(self, seconds: float | None) -> list[str] | None:
+        """The lines that came, as soon as there are any; none in the time given; None once it was closed.
+
+        Raises ValueError for a line without end.
+        """
+        if not self._lines:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(seconds):
+                    if not await self._receive():
+                        return None
+        found, self._lines = self._lines, deque()
+        return [line for line in found if not self._is_reply(line)]
+
+    async def command(self, command: str) -> None:
+        """Have something done while another task reads. Raises OSError, also where babeld does not do it.
+
+        One at a time: after one that babeld refuses, it refuses those that came with it.
+        """
+        async with self._turn:
+            future: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
+            self._asked.append(future)
+            self._writer.write(f"{command}\n".encode("ascii"))
+            reply = await future
+        if reply is not Reply.OK:
+            raise OSError(f"its socket says {reply.value} to {command.split(' ')[0]}")
+
+    def _is_reply(self, line: str) -> bool:
+        reply = parse_reply(line)
+        if reply is None:
+            return False
+        if self._asked:
+            future = self._asked.popleft()  # who no longer waits for it has his turn of replies too
+            if not future.done():
+                future.set_result(reply)
+        return True
+
+    async def _until_reply(self, take: Callable[[str], object] | None) -> None:
+        while (reply := parse_reply(line := await self._line())) is None:
+            if take is not None:
+                take(line)
+        if reply is not Reply.OK:
+            raise OSError(f"its socket says {line!r}")
+
+    async def _line(self) -> str:
+        while not self._lines:
+            if not await self._answer():
+                raise ConnectionResetError("its socket was closed")
+        self._count += 1
+        if self._count % LINES_IN_A_TURN == 0:
+            await asyncio.sleep(0)
+        return self._lines.popleft()
+
+    async def _answer(self) -> bool:
+        # Twice: it may have been ourselves who did not run.
+        for _ in range(2):
+            with suppress(TimeoutError):
+                async with asyncio.timeout(SILENCE / 2):
+                    return await self._receive()
+        raise TimeoutError(f"its socket was silent for {SILENCE:g} s")
+
+    async def _receive(self) -> bool:
+        """Take in what is there, or comes next; False once it was closed."""
+        data = await self._reader.read(CHUNK)
+        *lines, self._rest = (self._rest + data.decode("ascii", "replace")).split("\n")
+        if len(self._rest) > LINE_LIMIT:
+            raise ValueError("a line without end")
+        self._lines.extend(lines)
+        self.received += bool(data)
+        return bool(data)

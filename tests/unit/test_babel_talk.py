@@ -1,0 +1,140 @@
+"""One connection to babeld, before a babeld that a test plays: how long it may be silent, and commands in between."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import pytest
+
+from re6st import babel_talk
+from re6st.babel_talk import Talk
+
+Player = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+
+
+def talk(directory: Path, player: Player, test: Callable[[Talk], Awaitable[None]]) -> None:
+    async def main() -> None:
+        served: list[asyncio.Task[None]] = []
+
+        async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            task = asyncio.current_task()
+            assert task is not None
+            served.append(task)
+            writer.write(b"BABEL 1.0\nok\n")
+            try:
+                await player(reader, writer)
+            except asyncio.CancelledError:
+                pass
+            finally:
+                writer.close()
+
+        async with await asyncio.start_unix_server(serve, directory / "babeld.ctl"), asyncio.timeout(20):
+            own = Talk(*await asyncio.open_unix_connection(directory / "babeld.ctl"))
+            try:
+                await own.greeting()
+                await test(own)
+            finally:
+                own.close()
+                for task in served:
+                    task.cancel()
+                await asyncio.gather(*served, return_exceptions=True)
+
+    asyncio.run(main())
+
+
+@pytest.fixture(autouse=True)
+def short_silence(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(babel_talk, "SILENCE", 0.4)
+
+
+def test_a_table_that_takes_longer_than_the_silence_allowed_is_read(tmp_path: Path) -> None:
+    async def player(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readline()
+        for number in range(12):
+            writer.write(f"line {number}\n".encode())
+            await asyncio.sleep(0.1)
+        writer.write(b"ok\n")
+        await reader.read()
+
+    async def test(own: Talk) -> None:
+        lines: list[str] = []
+        await own.ask("dump", lines.append)
+        assert len(lines) == 12
+
+    talk(tmp_path, player, test)
+
+
+def test_what_waits_for_us_who_did_not_run_is_read(tmp_path: Path) -> None:
+    async def player(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readline()
+        writer.write(b"line 1\n")
+        await writer.drain()
+        await asyncio.sleep(0.1)
+        writer.write(b"line 2\nok\n")
+        time.sleep(1)  # the whole process stands still
+        await reader.read()
+
+    async def test(own: Talk) -> None:
+        lines: list[str] = []
+        await own.ask("dump", lines.append)
+        assert lines == ["line 1", "line 2"]
+
+    talk(tmp_path, player, test)
+
+
+def test_one_that_says_nothing_is_given_up(tmp_path: Path) -> None:
+    async def player(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read()
+
+    async def test(own: Talk) -> None:
+        with pytest.raises(TimeoutError, match="silent"):
+            await own.ask("dump", print)
+
+    talk(tmp_path, player, test)
+
+
+def test_commands_are_answered_between_news_one_after_another(tmp_path: Path) -> None:
+    heard: list[bytes] = []
+
+    async def player(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while line := await reader.readline():
+            heard.append(line)
+            writer.write(b"change 1\n" + (b"no such thing\n" if line == b"bad\n" else b"ok\n") + b"change 2\n")
+
+    async def test(own: Talk) -> None:
+        news: list[str] = []
+
+        async def listen() -> None:
+            while (lines := await own.read(None)) is not None:
+                news.extend(lines)
+
+        listening = asyncio.create_task(listen())
+        both = await asyncio.gather(own.command("one"), own.command("bad"), own.command("two"), return_exceptions=True)
+        assert [type(each) for each in both] == [type(None), OSError, type(None)]
+        assert str(both[1]) == "its socket says no to bad"
+        await asyncio.sleep(0.01)
+        assert news == ["change 1", "change 2"] * 3
+        listening.cancel()
+        await asyncio.wait([listening])
+
+    talk(tmp_path, player, test)
+    assert heard == [b"one\n", b"bad\n", b"two\n"]
+
+
+def test_who_waits_hears_that_it_was_closed(tmp_path: Path) -> None:
+    async def player(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readline()
+
+    async def test(own: Talk) -> None:
+        waiting = asyncio.create_task(own.command("one"))
+        await asyncio.sleep(0)
+        while await own.read(None) is not None:
+            pass
+        own.close()
+        with pytest.raises(ConnectionResetError):
+            await waiting
+
+    talk(tmp_path, player, test)
