@@ -26,6 +26,7 @@ from re6st import PROTOCOL, cert
 from re6st.cli import registry_web
 from re6st.cli.registry_web import DEFAULT_PORT, Listen, WebConfig, WebPage
 from re6st.core.allocator import ROOT, WHOLE_NETWORK
+from re6st.core.extensions import KNOWN, text
 from re6st.core.params import Parameters, version_number
 from re6st.core.prefix import Prefix
 from re6st.core.wire import Code
@@ -58,7 +59,8 @@ NAMES = (
     "niaj",
     "olivia",
 )
-VERSIONS = (("1.0, Linux-6.1", PROTOCOL), ("1.0, Linux-6.12", PROTOCOL), ("0.642, Linux-5.10", 10))
+VERSIONS = (("1.0, Linux-6.1", text(KNOWN)), ("1.0, Linux-6.12", text(KNOWN)), ("0.642, Linux-5.10", ""))
+"""With the extensions that nodes of this version announce."""
 VERSION_SHARES = (60, 35, 5)
 NOBODY = x509.Name([])
 
@@ -170,9 +172,9 @@ class Simulation:
         now = self.clock()
         rows = []
         for prefix in prefixes[: -max(1, self.nodes // 100)]:
-            version, protocol = self.random.choices(VERSIONS, VERSION_SHARES)[0]
+            version, names = self.random.choices(VERSIONS, VERSION_SHARES)[0]
             age = self.random.expovariate(1 / 86400)
-            rows.append((prefix.bits, int(now - age), protocol, version))
+            rows.append((prefix.bits, int(now - age), PROTOCOL, version, names))
             self.registry.served[prefix] = 1 if self.random.random() < 0.02 else self.version()
         await self.store.call(lambda ledger: ledger.mark_seen(rows))
 

@@ -7,9 +7,9 @@ events and actions out; the rooms beside it do the input and output.
 
 __version__ = "1.0.0.dev0"
 
-PROTOCOL = 11
-"""Protocol number we announce (wire.md 6.7). 11 is ours: babel's keys change at a time
-that is told (babel_switch_time), and its hellos are short where no node is older (babel_hello)."""
+PROTOCOL = 10
+"""The deployed software's protocol number that we announce (wire.md 6.7). What is ours beyond it has names, which are
+agreed on apart from it (core/extensions.py)."""
 
 MIN_PROTOCOL = 1
 """Oldest protocol a registry may still allow in its network."""

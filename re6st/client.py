@@ -9,17 +9,38 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import logging
 import os
+from collections.abc import Mapping, Set
 from http import HTTPStatus
 
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
-from re6st import PROTOCOL, __version__, cert, http_client
+from re6st import PROTOCOL, __version__, cert, http_client, sealing
 from re6st.answered_hellos import AnsweredHellos
+from re6st.core import extensions, offers
+from re6st.core.extensions import KNOWN, ExtensionError
+from re6st.core.offers import Offer, OfferError
 from re6st.core.prefix import Prefix, PrefixError
-from re6st.core.rpc import HEADER, METHODS, SECRET_LENGTH, Access, Ratchet, target
+from re6st.core.rpc import (
+    CALLS_PURPOSE,
+    CLIENT_PURPOSE,
+    HEADER,
+    METHODS,
+    NONCE_LENGTH,
+    OFFER_HEADER,
+    OFFER_MARK,
+    REGISTRY_PURPOSE,
+    SECRET_LENGTH,
+    TAG_LENGTH,
+    Access,
+    CallKeys,
+    Ratchet,
+    SealedRatchet,
+    target,
+)
 
 TIMEOUT = 60.0
 """Seconds for one exchange, from the name lookup to the last byte (wire.md 3.1)."""
@@ -28,6 +49,8 @@ ANSWER_LIMIT = 1 << 20
 # Not by the module platform, which starts uname(1), and whose text says no more that matters.
 PLATFORM = f"{os.uname().sysname}-{os.uname().release}-{os.uname().machine}"
 USER_AGENT = f"re6stnet/{__version__}, {PLATFORM}"
+
+log = logging.getLogger(__name__)
 
 
 class RegistryError(Exception):
@@ -75,7 +98,11 @@ class RegistryClient:
         self._timeout = timeout
         self.hellos: AnsweredHellos | None = None
         """Knows which sessions there were before, so that none is played to us again."""
-        self._ratchet: Ratchet | None = None
+        self.expected: Set[str] = frozenset()
+        """Extensions that this registry has had: what it lacks of them now is said in the log."""
+        self.required: Set[str] = frozenset()
+        """Extensions without which we do not talk to it."""
+        self._keys: CallKeys | None = None
         self._lock = asyncio.Lock()
 
     @property
@@ -193,9 +220,9 @@ class RegistryClient:
 
     async def _call_in_session(self, method: str, path: str) -> bytes | None:
         """The client's rule of wire.md 3.3: a key is kept only as long as everything goes well."""
-        if ratchet := self._ratchet:
+        if keys := self._keys:
             try:
-                return await self._call_once(method, path, ratchet)
+                return await self._call_once(method, path, keys)
             except RegistryRefused as error:
                 if error.status == HTTPStatus.FORBIDDEN:
                     raise
@@ -203,15 +230,16 @@ class RegistryClient:
                 pass
         return await self._call_once(method, path, await self._hello())
 
-    async def _call_once(self, method: str, path: str, ratchet: Ratchet) -> bytes | None:
-        self._ratchet = None
-        status, body, header = await self._get(method, path, ratchet.sign(path.encode("ascii")))
-        if not ratchet.check(body, header):
+    async def _call_once(self, method: str, path: str, keys: CallKeys) -> bytes | None:
+        self._keys = None
+        status, body, header = await self._get(method, path, {HEADER: keys.sign(path.encode("ascii"))})
+        answer = keys.open(body, header)
+        if answer is None:
             raise self._bad(method, f"its {HEADER} is wrong")
-        self._ratchet = ratchet
-        return None if status == HTTPStatus.NO_CONTENT else body
+        self._keys = keys
+        return None if status == HTTPStatus.NO_CONTENT else answer
 
-    async def _hello(self) -> Ratchet:
+    async def _hello(self) -> CallKeys:
         """Begin a session; with a registry that may have forgotten our certificate, after showing it that."""
         try:
             return await self._greet()
@@ -222,18 +250,58 @@ class RegistryClient:
                 raise
         return await self._greet()
 
-    async def _greet(self) -> Ratchet:
+    async def _greet(self) -> CallKeys:
+        """Offer a session with forward secrecy. A registry of other software passes over the offer."""
         identity = self._identity()
         path = target("hello", {"client_prefix": identity.prefix.bits, "protocol": str(PROTOCOL)})
+        key = sealing.SessionKey()
+        offer = self._offer(key.public)
         try:
-            _, body, _ = await self._get("hello", path)
+            header = base64.b64encode(offers.encode(offer)).decode("ascii")
+            _, body, _ = await self._get("hello", path, {OFFER_HEADER: header})
         except RegistryRefused as error:
+            if error.status == HTTPStatus.CONFLICT:
+                raise self._other_key("our offer is not signed by the key that it knows") from None
             if error.status != HTTPStatus.NOT_FOUND:
                 raise
             cause = (
                 f"it does not know {identity.prefix}: revoked, expired, or of another network. Enrol with re6st-conf."
             )
             raise RegistryRefused(f"registry {self.url}: {cause}", error.status) from None
+        if body.startswith(OFFER_MARK):
+            return self._answered(key, offer, body[len(OFFER_MARK) :])
+        self._learn(frozenset())
+        return self._greeted(body)
+
+    def _offer(self, public: bytes) -> Offer:
+        """Our offer, signed."""
+        identity = self._identity()
+        key = self._key or identity.key
+        offer = Offer(public, extensions.text(KNOWN))
+        parties = (sealing.key_text(identity.trust.ca), identity.prefix.bits.encode("ascii"))
+        return offer.signed_by(sealing.sign(key, offers.statement(CLIENT_PURPOSE, parties, offer)))
+
+    def _answered(self, key: sealing.SessionKey, ours: Offer, answer: bytes) -> CallKeys:
+        """The session of a registry of our software. Raises RegistryAnswerError."""
+        trust = self._identity().trust
+        try:
+            nonce, theirs = answer[:NONCE_LENGTH], offers.decode(answer[NONCE_LENGTH:-TAG_LENGTH])
+            said = offers.statement(REGISTRY_PURPOSE, (sealing.key_text(trust.ca),), theirs)
+            if not sealing.verify(cert.key_of_cert(trust.ca), theirs.signature, said):
+                raise self._bad("hello", "not signed by our CA. Is this the registry of our network?")
+            secret = offers.session_key(CALLS_PURPOSE, key.shared(theirs.public), ours, theirs, nonce)
+            names = extensions.read(theirs.names)
+        except (OfferError, ExtensionError) as error:
+            raise self._bad("hello", str(error)) from None
+        keys = SealedRatchet(secret, sealing.CIPHER)
+        if keys.open(b"", base64.b64encode(answer[-TAG_LENGTH:]).decode("ascii")) is None:
+            raise self._bad("hello", "an answer to somebody else")
+        self._learn(names)
+        return keys
+
+    def _greeted(self, body: bytes) -> CallKeys:
+        """The session of the deployed software (wire.md 3.3). Raises RegistryAnswerError."""
+        identity = self._identity()
         encrypted, signature = body[: len(body) // 2], body[len(body) // 2 :]
         if not cert.verify(identity.trust.ca, signature, encrypted):
             raise self._bad("hello", "not signed by our CA. Is this the registry of our network?")
@@ -244,23 +312,36 @@ class RegistryClient:
         except cert.CertError:
             secret = b""
         if len(secret) != SECRET_LENGTH:
-            raise RegistryKeyError(
-                f"registry {self.url}: bad answer to hello: not encrypted for our key. It has a certificate of another "
-                f"key for {identity.prefix}."
-            )
+            raise self._other_key("not encrypted for our key")
         return Ratchet(secret)
+
+    def _learn(self, names: Set[str]) -> None:
+        """See what the registry can do. Raises RegistryAnswerError when it is not what the network requires."""
+        if missing := self.required - names:
+            cause = f"it lacks what this network requires: {extensions.text(missing)}"
+            raise self._bad("hello", f"{cause}. Is it of an older software, or is somebody between us?")
+        if missing := self.expected - names:
+            self.expected = self.expected - missing
+            log.warning(
+                "registry %s no longer has %s. Unless it was replaced by an older software, somebody is between us",
+                *(self.url, extensions.text(missing)),
+            )
+
+    def _other_key(self, cause: str) -> RegistryKeyError:
+        prefix = self._identity().prefix
+        return RegistryKeyError(
+            f"registry {self.url}: bad answer to hello: {cause}. It has a certificate of another key for {prefix}."
+        )
 
     # --- HTTP ---
 
-    async def _get(self, method: str, path: str, header: str | None = None) -> tuple[int, bytes, str]:
+    async def _get(self, method: str, path: str, more: Mapping[str, str] | None = None) -> tuple[int, bytes, str]:
         """One exchange: status (200 or 204), body and Re6stHMAC of the answer. `path` goes out as it is.
 
         It is never repeated: that would spend a token twice, or break the ratchet.
         """
         # Identity: the HMAC covers the body as it travels, and nothing may unpack to more than the limit.
-        headers = {"User-Agent": USER_AGENT, "Accept-Encoding": "identity"}
-        if header is not None:
-            headers[HEADER] = header
+        headers = {"User-Agent": USER_AGENT, "Accept-Encoding": "identity", **(more or {})}
         try:
             answer = await http_client.get(self._base, path, headers, timeout=self._timeout, limit=ANSWER_LIMIT)
         except http_client.HttpError as error:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import logging
 import sqlite3
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from ipaddress import IPv6Network
 from typing import Any, TypeVar
@@ -175,13 +175,13 @@ class Rows:
         rows = self._db.execute("SELECT * FROM re6st_event ORDER BY number DESC LIMIT ?", (limit,)).fetchall()
         return rows[::-1]
 
-    def protocols(self) -> list[int]:
-        """The protocols that nodes with a certificate spoke when they called last."""
-        return [row[0] for row in self._db.execute("SELECT DISTINCT protocol FROM re6st_seen")]
-
-    def speakers(self, protocol: int) -> list[Prefix]:
-        """The nodes that spoke this protocol when they called last."""
-        found = self._db.execute("SELECT prefix FROM re6st_seen WHERE protocol = ? ORDER BY prefix", (protocol,))
+    def lacking(self, extension: str, limit: int = -1) -> list[Prefix]:
+        """The nodes that called before, and did not announce this extension when they called last."""
+        found = self._db.execute(
+            "SELECT s.prefix FROM re6st_seen AS s LEFT JOIN re6st_extensions AS e USING (prefix, date)"
+            " WHERE NOT instr(' ' || ifnull(e.names, '') || ' ', ' ' || ? || ' ') ORDER BY s.prefix LIMIT ?",
+            (extension, limit),
+        )
         return [Prefix.from_bits(row[0]) for row in found]
 
     def marks(self) -> Marks | None:
@@ -476,12 +476,18 @@ class Ledger(Rows):
         """Whether there was one."""
         return self._db.execute("DELETE FROM token WHERE token = ?", (token,)).rowcount > 0
 
-    def mark_seen(self, calls: Iterable[tuple[str, int, int, str]]) -> None:
-        """Remember calls of nodes: prefix in bits, Unix time, protocol, software. Not those without certificate."""
+    def mark_seen(self, calls: Sequence[tuple[str, int, int, str, str]]) -> None:
+        """Remember calls of nodes: prefix in bits, Unix time, protocol, software, extensions.
+
+        Not those without certificate.
+        """
+        known = " WHERE EXISTS (SELECT 1 FROM re6st_issued WHERE prefix = ?1)"
         self._db.executemany(
-            "INSERT OR REPLACE INTO re6st_seen SELECT ?1, ?2, ?3, ?4"
-            " WHERE EXISTS (SELECT 1 FROM re6st_issued WHERE prefix = ?1)",
-            calls,
+            "INSERT OR REPLACE INTO re6st_seen SELECT ?1, ?2, ?3, ?4" + known, (call[:4] for call in calls)
+        )
+        self._db.executemany(
+            "INSERT OR REPLACE INTO re6st_extensions SELECT ?1, ?2, ?3" + known,
+            ((bits, date, names) for bits, date, _, _, names in calls if names),
         )
 
     def replace_events(self, kind: str, rows: Iterable[EventRow]) -> None:

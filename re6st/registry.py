@@ -22,17 +22,20 @@ from cryptography import x509
 from cryptography.x509.oid import NameOID
 
 from re6st import cert
+from re6st.core import extensions, offers
 from re6st.core.allocator import AllocationError, Community, choose_community
 from re6st.core.clock import ClockError
+from re6st.core.extensions import ExtensionError
+from re6st.core.offers import OfferError
 from re6st.core.params import Parameters, version_number
 from re6st.core.prefix import Prefix, PrefixError, control_address
 from re6st.core.registry_sessions import Claims, RateLimit, Session, Sessions
-from re6st.core.rpc import SECRET_LENGTH
 from re6st.geoip import GeoIp, Place
 from re6st.ledger import Conflict, Issued, Ledger, NotFound, Slot
 from re6st.localnode import LocalNode
 from re6st.mail import Mailer, MailError, is_address
 from re6st.registry_events import EventLog, Events, Kind
+from re6st.registry_hello import Greeter, OtherKeyError, read_offer
 from re6st.registry_mesh import MeshView
 from re6st.registry_rekey import KeyChanges, TooMany
 from re6st.registry_restored import ProofError, Restored, is_lost
@@ -85,6 +88,8 @@ class Call:
     session: Session | None = None
     address: str = ""
     """Where the client is, as far as it can be known."""
+    offer: str = ""
+    """The header with which a node of our software says hello."""
 
     def text(self, name: str) -> str:
         """An argument that is a short text. Raises RpcError."""
@@ -121,6 +126,7 @@ class Registry:
         self.seen = Seen(store, clock, self.upkeep.review)
         self._keys = KeyChanges(authority, store, self.upkeep, self.sessions, self.events, _end_of_replacement)
         self.restored = Restored(authority, store, self.upkeep, self.events, clock)
+        self.greeter = Greeter(authority, monotonic)
         self._hello_rate = RateLimit(5, 100)
         self._present_rate = RateLimit(1, 20)
         self._mail_rate = RateLimit(1 / 60, 10)
@@ -167,17 +173,23 @@ class Registry:
 
     async def _hello(self, call: Call) -> bytes:
         prefix = read_prefix(call.arguments["client_prefix"])
-        claims = Claims(_integer(call.arguments.get("protocol", "1"), PROTOCOL_LIMIT))
+        claims = _claims(call)
         now, source = self._clock(), call.source or ""
         if (answer := self.sessions.pending_answer(prefix, claims, source, now)) is not None:
             return answer
         certificate = self._certificate(prefix)
         self._limit(self._hello_rate, call)
-        secret = secrets.token_bytes(SECRET_LENGTH)
-        encrypted = cert.encrypt(certificate, secret)
-        answer = encrypted + cert.sign(self._authority.key, encrypted)
-        self.sessions.start(prefix, claims, source, secret, answer, now)
-        return answer
+        try:
+            if claims.offer:
+                greeting = self.greeter.sealed(prefix, certificate, offers.decode(claims.offer))
+            else:
+                greeting = self.greeter.plain(certificate)
+        except OtherKeyError as error:
+            raise RpcError(HTTPStatus.CONFLICT, str(error)) from None
+        except OfferError as error:
+            raise RpcError(HTTPStatus.BAD_REQUEST, str(error)) from None
+        self.sessions.start(prefix, claims, source, greeting.keys, greeting.answer, now)
+        return greeting.answer
 
     # --- certificates ---
 
@@ -505,6 +517,18 @@ def read_prefix(bits: str) -> Prefix:
     if not prefix.length:
         raise RpcError(HTTPStatus.BAD_REQUEST, "the prefix of the caller is empty")
     return prefix
+
+
+def _claims(call: Call) -> Claims:
+    """What a hello says of its sender. Raises RpcError."""
+    protocol = _integer(call.arguments.get("protocol", "1"), PROTOCOL_LIMIT)
+    if not call.offer:
+        return Claims(protocol)
+    try:
+        offer = read_offer(call.offer)
+        return Claims(protocol, extensions.read(offer.names), offers.encode(offer))
+    except (OfferError, ExtensionError) as error:
+        raise RpcError(HTTPStatus.BAD_REQUEST, str(error)) from None
 
 
 def _integer(text: str, limit: int) -> int:

@@ -22,7 +22,7 @@ from aiohttp import web
 
 from re6st import openapi
 from re6st.core.origins import Origins, network_of
-from re6st.core.rpc import HEADER, METHODS, Access, Method
+from re6st.core.rpc import HEADER, METHODS, OFFER_HEADER, Access, Method
 from re6st.registry import Call, Registry, RpcError, read_prefix
 from re6st.registry_events import Kind
 from re6st.store import StoreError
@@ -79,10 +79,11 @@ class HttpServer:
             self._listening.append(await loop.create_server(lambda: Door(self, server), sock=each, backlog=1024))
 
     async def run(self) -> None:
-        """Cut connections that do not end, for ever."""
+        """Cut connections that do not end, and have old keys of sessions forgotten, for ever."""
         before: set[object] = set()
         while self._server is not None:
             await asyncio.sleep(SWEEP_INTERVAL)
+            self._registry.greeter.forget()
             now = set(self._server.connections)
             for connection in now & before:
                 connection.force_close()
@@ -141,12 +142,16 @@ class HttpServer:
             logger.debug("%s", name, exc_info=True)
             reason = f"{type(error).__name__}: {error}"
             return name, self._refuse(request, name, HTTPStatus.INTERNAL_SERVER_ERROR, reason)
+        proof = None
+        if call.session is not None:
+            sealed, proof = call.session.keys.seal(body or b"")
+            body = None if body is None else sealed
         if body is None:
             response = web.Response(status=HTTPStatus.NO_CONTENT)
         else:
             response = web.Response(body=body, content_type="application/octet-stream")
-        if call.session is not None:
-            response.headers[HEADER] = call.session.ratchet.sign(body or b"")
+        if proof is not None:
+            response.headers[HEADER] = proof
         response.force_close()
         logger.info("%s %s: %d", request.remote, name, response.status)
         return name, response
@@ -159,7 +164,8 @@ class HttpServer:
         address = peer if client is None else client
         match method.access:
             case Access.PUBLIC:
-                return Call(method.name, arguments, source, address=address)
+                offer = request.headers.get(OFFER_HEADER, "")
+                return Call(method.name, arguments, source, address=address, offer=offer)
             case Access.RESTRICTED:
                 if not self._origins.authorized(peer, forwarded):
                     raise RpcError(HTTPStatus.FORBIDDEN, "from an origin that is not authorized")

@@ -70,8 +70,10 @@ def relative(when: str | None, now: float | None = None) -> str:
 
 
 NODES = """
-SELECT i.prefix, c.email, c.cert, i.serial, i.number, i.not_after, crl.serial, s.date, s.protocol, s.software
+SELECT i.prefix, c.email, c.cert, i.serial, i.number, i.not_after, crl.serial, s.date, s.protocol, s.software,
+  e.names
 FROM re6st_issued AS i JOIN cert AS c USING (prefix) LEFT JOIN re6st_seen AS s USING (prefix)
+LEFT JOIN re6st_extensions AS e ON e.prefix = s.prefix AND e.date = s.date
 LEFT JOIN crl ON crl.serial = i.serial """
 """The columns that `node_record` takes."""
 
@@ -171,7 +173,7 @@ def registry_bits(db: sqlite3.Connection) -> str | None:
 
 
 def node_record(row: tuple[Any, ...], network: IPv6Network, own: str | None) -> Record:
-    bits, email, pem, serial, number, not_after, is_revoked, seen, protocol, software = row
+    bits, email, pem, serial, number, not_after, is_revoked, seen, protocol, software, names = row
     prefix = Prefix.from_bits(bits)
     return {
         "cn": prefix.cn,
@@ -188,6 +190,7 @@ def node_record(row: tuple[Any, ...], network: IPv6Network, own: str | None) -> 
         "seen": iso(seen),
         "version": software or None,
         "protocol": protocol,
+        "extensions": None if protocol is None else (names or "").split(),
     }
 
 

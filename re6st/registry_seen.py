@@ -10,7 +10,8 @@ import logging
 from collections.abc import Awaitable, Callable
 from functools import partial
 
-from re6st.core.params import is_older
+from re6st.core import extensions
+from re6st.core.extensions import needs_long_hellos
 from re6st.core.prefix import Prefix
 from re6st.core.registry_sessions import Claims
 from re6st.ledger import Ledger
@@ -26,7 +27,7 @@ SOFTWARE_LIMIT = 200
 AGENT = "re6stnet/"
 """How the User-Agent of nodes begins (wire.md 3.1)."""
 
-_Call = tuple[str, int, int, str]
+_Call = tuple[str, int, int, str, str]
 """As Ledger.mark_seen takes it."""
 
 
@@ -45,8 +46,9 @@ class Seen:
 
     def note(self, prefix: Prefix, claims: Claims, agent: str) -> None:
         """A node has made an authenticated call; `agent` is its User-Agent, which may be anything."""
-        self._calls[prefix] = (prefix.bits, int(self._clock()), claims.protocol, agent)
-        if is_older(claims.protocol) and not self._older_called:
+        names = extensions.text(claims.extensions)
+        self._calls[prefix] = (prefix.bits, int(self._clock()), claims.protocol, agent, names)
+        if needs_long_hellos(claims.extensions) and not self._older_called:
             self._older_called = True
             self._news.set()
 
@@ -56,7 +58,7 @@ class Seen:
         waiting = list(calls.items())
         try:
             while waiting:
-                rows = [(*row[:3], software(row[3])) for _, row in waiting[:CHUNK]]
+                rows = [(*row[:3], software(row[3]), row[4]) for _, row in waiting[:CHUNK]]
                 await self._store.call(partial(_write, rows=rows))
                 del waiting[:CHUNK]
         finally:

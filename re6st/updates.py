@@ -20,6 +20,7 @@ from re6st.cache import Cache
 from re6st.client import RegistryClient, RegistryError
 from re6st.core import params
 from re6st.core.expiry import AUTHORITY, OURS, Expiry
+from re6st.core.extensions import KNOWN
 from re6st.core.params import Parameters, ParamsError
 from re6st.plan import Files
 from re6st.process import Backoff
@@ -89,7 +90,7 @@ class Updates:
         if remembered is None:
             remembered = await self._fetch_first()
         elif (
-            remembered.protocol < PROTOCOL
+            not remembered.extensions >= KNOWN
             or remembered.babel_hello is None
             or remembered.longest_prefix is None
             or remembered.registry_prefix == self.identity.prefix
@@ -97,7 +98,7 @@ class Updates:
             # Others will tell us of a newer version; nobody tells the registry's node, and an upgrade may bring more.
             # Where older nodes are known, we may have been the last of them.
             self._wanted.set()
-        self._parameters = remembered
+        self._use_parameters(remembered)
         self._heard = remembered.version
         self._check_protocol(remembered)
         return remembered
@@ -225,7 +226,7 @@ class Updates:
         except TooOld as error:
             log.error("%s", error)
             return
-        self._parameters = parameters
+        self._use_parameters(parameters)
         self.since = datetime.now(UTC).timestamp()
         self._doubts.reset()
         self._doubt_again = 0.0
@@ -234,6 +235,10 @@ class Updates:
             log.warning("our certificate %s is revoked: renewing it", self.identity.cert.serial_number)
             self._renew_now.set()
         self.changed(parameters, self.identity)
+
+    def _use_parameters(self, parameters: Parameters) -> None:
+        self._parameters = parameters
+        self._client.expected = parameters.extensions
 
     async def _fetch(self) -> Parameters:
         """Raises RegistryError, ParamsError."""

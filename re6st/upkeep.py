@@ -20,13 +20,13 @@ from re6st.core import hello_choice
 from re6st.core.babel_keys import next_state
 from re6st.core.clock import Clock, ClockError, Marks, first_marks
 from re6st.core.expiry import AUTHORITY, Expiry
+from re6st.core.extensions import Extension
 from re6st.core.hello_choice import Hellos
 from re6st.core.params import (
     BABEL_HELLO,
     KEY_LENGTH,
     Encoder,
     Parameters,
-    is_older,
     make_version,
     version_number,
 )
@@ -286,8 +286,8 @@ def _babel_hello(hellos: Hellos) -> float | None:
 
 
 def _has_older(rows: Rows) -> bool:
-    return any(map(is_older, rows.protocols()))
+    return bool(rows.lacking(Extension.BABEL_HELLO, 1))
 
 
 def _older_nodes(rows: Rows) -> list[Prefix]:
-    return [prefix for protocol in rows.protocols() if is_older(protocol) for prefix in rows.speakers(protocol)]
+    return rows.lacking(Extension.BABEL_HELLO)

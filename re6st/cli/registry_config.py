@@ -18,6 +18,7 @@ from re6st import MIN_PROTOCOL, PROTOCOL, cert, geoip
 from re6st.cli import place, registry_init, registry_web
 from re6st.cli.options import OptionParser, integer
 from re6st.core.allocator import WHOLE_NETWORK, AllocationError, Allocator, Community, CommunityError, parse_communities
+from re6st.core.extensions import KNOWN
 from re6st.core.params import Parameters, ParamsError, check
 from re6st.core.prefix import Prefix
 from re6st.geoip import GeoIp, GeoIpError
@@ -250,6 +251,7 @@ def _parameters(options: argparse.Namespace) -> Parameters:
         registry_prefix=Prefix(0, 0),
         protocol=PROTOCOL,
         min_protocol=options.min_protocol,
+        extensions=KNOWN,
         client_count=options.client_count,
         max_clients=max_clients,
         encrypt=options.encrypt,

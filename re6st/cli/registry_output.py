@@ -121,6 +121,7 @@ def _node(node: Record) -> str:
             ("expires", _when(node["expires"])),
             ("seen", _when(node["seen"])),
             ("version", f"{node['version'] or '-'} (protocol {node['protocol']})" if node["protocol"] else None),
+            ("extensions", " ".join(node["extensions"]) or "none" if node["extensions"] is not None else None),
         ]
     )
 

@@ -16,6 +16,8 @@ from dataclasses import dataclass, field
 from ipaddress import IPv4Network
 from typing import Any
 
+from re6st.core import extensions
+from re6st.core.extensions import Extension, ExtensionError
 from re6st.core.integers import pack_integer, unpack_integer
 from re6st.core.prefix import Prefix, PrefixError
 
@@ -28,8 +30,6 @@ KEY_LENGTH = 16
 TIME_LIMIT = 1e12
 """Unix time that no parameter reaches; also keeps infinity and NaN out."""
 
-SHORT_HELLO_PROTOCOL = 11
-"""Nodes of this protocol or later follow `babel_hello`."""
 BABEL_HELLO = 0.25
 """Seconds between the hellos of a network without older nodes."""
 
@@ -42,11 +42,6 @@ class ParamsError(ValueError):
     """Parameters that are damaged, out of range or not signed."""
 
 
-def is_older(protocol: int) -> bool:
-    """Whether a node that speaks this protocol needs long hellos in the whole network."""
-    return protocol < SHORT_HELLO_PROTOCOL
-
-
 @dataclass(frozen=True, slots=True)
 class Parameters:
     """What wire.md 5.1 lists. Times are Unix seconds, intervals seconds."""
@@ -57,6 +52,8 @@ class Parameters:
     crl: frozenset[int] = frozenset()
     protocol: int = 1
     min_protocol: int = 1
+    extensions: frozenset[str] = frozenset()
+    """What the registry can do beyond the deployed protocol (extensions.py).."""
     client_count: int = 10
     max_clients: int = 20
     encrypt: bool = False
@@ -97,6 +94,8 @@ class Parameters:
             "min_protocol": self.min_protocol,
             "tunnel_refresh": self.tunnel_refresh,
         }
+        if self.extensions:
+            values["extensions"] = sorted(self.extensions)
         if self.babel_hello is not None:
             values["babel_hello"] = self.babel_hello
         if self.longest_prefix is not None:
@@ -197,6 +196,10 @@ def check(values: dict[str, Any]) -> Parameters:
             ipv4 = IPv4Network(reader.text("ipv4"))
         except ValueError as error:
             raise ParamsError(f"ipv4: {error}") from None
+    # What has the name of ours may be something else at a registry that does not say that it is ours.
+    names, hello = reader.names("extensions"), reader.seconds("babel_hello", 0.1, 3600)
+    switch = reader.time("babel_switch_time")
+    longest = None if values.get("longest_prefix") is None else reader.integer("longest_prefix", 0, 1, 128)
     return Parameters(
         registry_prefix=registry_prefix,
         version=_version(values.get("version", b"\0")),
@@ -204,12 +207,13 @@ def check(values: dict[str, Any]) -> Parameters:
         crl=frozenset(reader.integers("crl")),
         protocol=reader.integer("protocol", 1, 0, 1 << 30),
         min_protocol=reader.integer("min_protocol", 1, 0, 1 << 30),
+        extensions=names,
         client_count=reader.integer("client_count", 10, 0, 1000),
         max_clients=reader.integer("max_clients", 20, 0, 100_000),
         encrypt=reader.boolean("encrypt", False),
         hello=reader.integer("hello", 15, 1, 3600),
-        babel_hello=reader.seconds("babel_hello", 0.1, 3600),
-        longest_prefix=None if values.get("longest_prefix") is None else reader.integer("longest_prefix", 0, 1, 128),
+        babel_hello=hello if Extension.BABEL_HELLO in names else None,
+        longest_prefix=longest if Extension.LONGEST_PREFIX in names else None,
         tunnel_refresh=reader.integer("tunnel_refresh", 300, 1, 1 << 30),
         ipv4=ipv4,
         ipv4_sublen=reader.integer("ipv4_sublen", 0, 0, 32),
@@ -217,7 +221,7 @@ def check(values: dict[str, Any]) -> Parameters:
         babel_hmac_sign=_key("babel_hmac_sign", values.get("babel_hmac_sign")),
         babel_hmac_accept=_key("babel_hmac_accept", values.get("babel_hmac_accept")),
         valid_until=reader.time("valid_until"),
-        babel_switch_time=reader.time("babel_switch_time"),
+        babel_switch_time=switch if Extension.BABEL_SWITCH_TIME in names else None,
         delay_restart=reader.integer("delay_restart", 0, 0, 86400),
     )
 
@@ -295,6 +299,15 @@ class _Reader:
         ):
             raise ParamsError(f"{name} is no list of numbers")
         return value
+
+    def names(self, name: str) -> frozenset[str]:
+        value = self._values.get(name, [])
+        if not isinstance(value, list) or any(not isinstance(item, str) for item in value):
+            raise ParamsError(f"{name} is no list of names")
+        try:
+            return extensions.checked(value)
+        except ExtensionError as error:
+            raise ParamsError(f"{name}: {error}") from None
 
     def countries(self, name: str) -> tuple[str, ...] | None:
         value = self._values.get(name)

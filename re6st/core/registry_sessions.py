@@ -11,7 +11,7 @@ from collections import OrderedDict
 from dataclasses import dataclass
 
 from re6st.core.prefix import Prefix
-from re6st.core.rpc import Ratchet
+from re6st.core.rpc import CallKeys
 
 PENDING_LIFE = 10.0
 """Seconds for which a hello gets the same answer, until a call uses it: repeated hellos cost no RSA, and a stranger's
@@ -30,11 +30,14 @@ class Claims:
     """What a hello says of its sender."""
 
     protocol: int
+    extensions: frozenset[str] = frozenset()
+    offer: bytes = b""
+    """The whole offer, as it was sent; empty where none was made."""
 
 
 @dataclass(frozen=True, slots=True)
 class Session:
-    ratchet: Ratchet
+    keys: CallKeys
     claims: Claims
     """The client's: proven, once it has used the key."""
 
@@ -60,15 +63,15 @@ class Sessions:
                 return each.answer
         return None
 
-    def start(self, prefix: Prefix, claims: Claims, source: str, secret: bytes, answer: bytes, now: float) -> None:
-        """A hello was answered with a new secret."""
+    def start(self, prefix: Prefix, claims: Claims, source: str, keys: CallKeys, answer: bytes, now: float) -> None:
+        """A hello was answered with new keys."""
         others = self._pending.pop(prefix, [])
         self._pending_count -= len(others)
         others = [each for each in others if (each.source, each.session.claims) != (source, claims)]
         neighbours = [each for each in others if each.source == source]
         if len(neighbours) >= PENDING_PER_SOURCE:
             others.remove(neighbours[0])
-        others = [*others[1 - PENDING_PER_CLIENT :], _Pending(Session(Ratchet(secret), claims), source, answer, now)]
+        others = [*others[1 - PENDING_PER_CLIENT :], _Pending(Session(keys, claims), source, answer, now)]
         self._pending[prefix] = others
         self._pending_count += len(others)
         while self._pending_count > PENDING_LIMIT:
@@ -85,7 +88,7 @@ class Sessions:
         if (confirmed := self._confirmed.get(prefix)) is not None:
             candidates.insert(0, confirmed)
         for session in candidates:
-            if session.ratchet.check(message, header):
+            if session.keys.check(message, header):
                 self._forget_pending(prefix)
                 self._confirmed[prefix] = session
                 self._confirmed.move_to_end(prefix)

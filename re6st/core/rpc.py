@@ -1,6 +1,7 @@
 """The registry's HTTP calls, as both ends see them: methods, parameters, the ratchet of a session (wire.md section 3).
 
-No HTTP here: a call is a request target and a body; `Ratchet` gives and checks the header Re6stHMAC.
+No HTTP here: a call is a request target and a body; a ratchet gives and checks the header Re6stHMAC. `Ratchet` is that
+of the deployed software, `SealedRatchet` ours, whose answers are encrypted and whose keys do not last.
 """
 
 from __future__ import annotations
@@ -12,10 +13,22 @@ import hmac
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
+from typing import Protocol
 from urllib.parse import urlencode
+
+from re6st.core.offers import Aead, expand
 
 HEADER = "Re6stHMAC"
 SECRET_LENGTH = 20
+OFFER_HEADER = "Re6stOffer"
+"""Of the request `hello`: the client's offer in base64. Other registries ignore it, and answer as they always do."""
+OFFER_MARK = b"re6st offer\n"
+"""How the answer to an offer begins: NONCE_LENGTH bytes of chance, the registry's offer, and
+TAG_LENGTH bytes that only the session's key makes."""
+NONCE_LENGTH = 16
+TAG_LENGTH = 16
+CLIENT_PURPOSE, REGISTRY_PURPOSE, CALLS_PURPOSE = "re6st node's hello", "re6st registry's hello", "re6st calls"
+"""What the two offers, and the key that comes from them, are for."""
 
 
 class Access(Enum):
@@ -76,6 +89,22 @@ def target(method: str, arguments: Mapping[str, str]) -> str:
     return f"/{method}?{query}" if query else f"/{method}"
 
 
+class CallKeys(Protocol):
+    """What protects the calls of one session; both ends hold one that moves on with every message."""
+
+    def sign(self, message: bytes) -> str:
+        """The header value for our call; the keys move on."""
+
+    def check(self, message: bytes, header: str) -> bool:
+        """Whether the header fits the other end's call; only then the keys move on."""
+
+    def seal(self, body: bytes) -> tuple[bytes, str]:
+        """An answer as it travels, and its header value; the keys move on."""
+
+    def open(self, body: bytes, header: str) -> bytes | None:
+        """The answer in what arrived; None, and the keys stay, if that is not what the other end sent."""
+
+
 class Ratchet:
     """The key of one session, as it moves on with every message (wire.md 3.3).
 
@@ -94,17 +123,71 @@ class Ratchet:
 
     def check(self, message: bytes, header: str) -> bool:
         """Whether the header fits the other end's message; only then the key moves on."""
-        try:
-            given = base64.b64decode(header, validate=True)
-        except (binascii.Error, ValueError):
-            return False
-        if not hmac.compare_digest(given, self._digest(message)):
+        given = _unbase64(header)
+        if given is None or not hmac.compare_digest(given, self._digest(message)):
             return False
         self._step()
         return True
+
+    def seal(self, body: bytes) -> tuple[bytes, str]:
+        return body, self.sign(body)
+
+    def open(self, body: bytes, header: str) -> bytes | None:
+        return body if self.check(body, header) else None
 
     def _digest(self, message: bytes) -> bytes:
         return hmac.digest(self._key, message, "sha1")
 
     def _step(self) -> None:
         self._key = hashlib.sha1(self._key).digest()
+
+
+class SealedRatchet:
+    """The keys of one session that offers began (offers.py): each message has one of its own.
+
+    From the chain come the key of the next message and the next chain; the old one is forgotten, so who learns it later
+    cannot go back. A call is authenticated; an answer is encrypted too.
+    """
+
+    def __init__(self, secret: bytes, aead: Aead) -> None:
+        self._chain = secret
+        self._aead = aead
+
+    def sign(self, message: bytes) -> str:
+        tag = self._aead.seal(self._key("call"), 0, b"", message)
+        self._step()
+        return base64.b64encode(tag).decode("ascii")
+
+    def check(self, message: bytes, header: str) -> bool:
+        tag = _unbase64(header)
+        if tag is None or self._aead.open(self._key("call"), 0, tag, message) is None:
+            return False
+        self._step()
+        return True
+
+    def seal(self, body: bytes) -> tuple[bytes, str]:
+        sealed = self._aead.seal(self._key("answer"), 0, body, b"")
+        self._step()
+        return sealed[:-TAG_LENGTH], base64.b64encode(sealed[-TAG_LENGTH:]).decode("ascii")
+
+    def open(self, body: bytes, header: str) -> bytes | None:
+        tag = _unbase64(header)
+        if tag is None or len(tag) != TAG_LENGTH:
+            return None
+        opened = self._aead.open(self._key("answer"), 0, body + tag, b"")
+        if opened is not None:
+            self._step()
+        return opened
+
+    def _key(self, message: str) -> bytes:
+        return expand(self._chain, message)
+
+    def _step(self) -> None:
+        self._chain = expand(self._chain, "next")
+
+
+def _unbase64(header: str) -> bytes | None:
+    try:
+        return base64.b64decode(header, validate=True)
+    except (binascii.Error, ValueError):
+        return None

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from ipaddress import IPv6Address, IPv6Network
 from typing import Any
 
+from re6st.core.extensions import Extension
 from re6st.core.prefix import Prefix, PrefixError
 from re6st.registry_report import NODES, Record, is_serial, node_record, prefixes_above, registry_bits
 
@@ -45,10 +46,10 @@ class NodeQuery:
     limit: int = PAGE
 
 
-def nodes(db: sqlite3.Connection, network: IPv6Network, query: NodeQuery, protocol: int, now: float) -> Record:
-    """One page of nodes, and how many there are on all pages. `protocol` is ours: a lower one is older."""
+def nodes(db: sqlite3.Connection, network: IPv6Network, query: NodeQuery, now: float) -> Record:
+    """One page of nodes, and how many there are on all pages."""
     wanted, values = _search(network, query.search)
-    values |= {"now": int(now), "soon": int(now) + EXPIRING, "protocol": protocol, "online": _bits(query.online or ())}
+    values |= {"now": int(now), "soon": int(now) + EXPIRING, "online": _bits(query.online or ())}
     wanted += _STATE_CONDITIONS[query.state]
     if query.state in ("online", "offline") and query.online is None:
         wanted += " AND 0"
@@ -62,6 +63,9 @@ def nodes(db: sqlite3.Connection, network: IPv6Network, query: NodeQuery, protoc
     return {"total": total, "nodes": [node_record(row, network, own) for row in rows]}
 
 
+OLDER = f"NOT instr(' ' || ifnull(e.names, '') || ' ', ' {Extension.BABEL_HELLO} ')"
+"""The condition for nodes of older software: the network's hellos have to be long for them."""
+
 _FROM = NODES[NODES.index("FROM ") :]
 
 _STATE_CONDITIONS: Mapping[str, str] = {
@@ -70,7 +74,7 @@ _STATE_CONDITIONS: Mapping[str, str] = {
     "offline": " AND i.prefix NOT IN (SELECT value FROM json_each(:online))",
     "expiring": " AND i.not_after <= :soon",
     "revoked": " AND crl.serial IS NOT NULL",
-    "older": " AND s.protocol < :protocol",
+    "older": f" AND s.protocol IS NOT NULL AND {OLDER}",
 }
 
 
@@ -108,8 +112,9 @@ def numbers(db: sqlite3.Connection, online: frozenset[Prefix] | None, now: float
     known = count("re6st_issued")
     routed = count("re6st_issued WHERE prefix IN (SELECT value FROM json_each(?))", _bits(online or ()))
     versions = db.execute(
-        "SELECT s.software, s.protocol, count(*) FROM re6st_issued LEFT JOIN re6st_seen AS s USING (prefix)"
-        " GROUP BY 1, 2 ORDER BY 3 DESC LIMIT ?",
+        f"SELECT s.software, s.protocol, s.protocol IS NOT NULL AND {OLDER}, count(*)"  # noqa: S608 - our own words
+        " FROM re6st_issued LEFT JOIN re6st_seen AS s USING (prefix) LEFT JOIN re6st_extensions AS e"
+        " ON e.prefix = s.prefix AND e.date = s.date GROUP BY 1, 2, 3 ORDER BY 4 DESC LIMIT ?",
         (TOP_VERSIONS,),
     )
     return {
@@ -122,8 +127,8 @@ def numbers(db: sqlite3.Connection, online: frozenset[Prefix] | None, now: float
         "tokens": count("token"),
         "revoked": count("crl"),
         "versions": [
-            {"version": software or None, "protocol": protocol, "nodes": nodes}
-            for software, protocol, nodes in versions
+            {"version": software or None, "protocol": protocol, "older": bool(older), "nodes": nodes}
+            for software, protocol, older, nodes in versions
         ],
     }
 

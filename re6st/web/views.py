@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 
 from re6st import PROTOCOL, __version__, cert
 from re6st import registry_report as report
+from re6st.core.extensions import needs_long_hellos
 from re6st.core.prefix import Prefix
 from re6st.registry import Registry, Settings
 from re6st.registry_admin import Admin, AdminError, Status, guessed_url
@@ -168,13 +169,13 @@ class Views:
         return {"page": query.offset // query.limit + 1, "pages": pages, "online_known": online_known, **record}
 
     def _nodes(self, db: sqlite3.Connection, query: NodeQuery, now: float) -> Record:
-        record = queries.nodes(db, self._network, query, PROTOCOL, now)
+        record = queries.nodes(db, self._network, query, now)
         peers = self._degrees()
         for node in record["nodes"]:
             prefix = Prefix.from_bits(node["prefix"])
             node["online"] = self.watch.picture.is_online(prefix)
             node["tunnels"] = peers.get(prefix, 0)
-            node["older"] = node["protocol"] is not None and node["protocol"] < PROTOCOL
+            node["older"] = _is_older(node)
         return record
 
     def _degrees(self) -> dict[Prefix, int]:
@@ -205,7 +206,7 @@ class Views:
         extra = {
             "subject": subject,
             "online": online,
-            "older": node["protocol"] is not None and node["protocol"] < PROTOCOL,
+            "older": _is_older(node),
             "parameters_version": self._registry.served.get(prefix),
             "addresses": addresses,
             "tunnels": [
@@ -339,6 +340,11 @@ class Views:
     async def rotate(self) -> Record:
         """The next step of changing babel's key. Raises AdminError."""
         return await self.admin.call("rotate", {"step": 1})
+
+
+def _is_older(node: Record) -> bool:
+    """Whether a node called with older software."""
+    return node["extensions"] is not None and needs_long_hellos(frozenset(node["extensions"]))
 
 
 def token_id(token: str) -> str:

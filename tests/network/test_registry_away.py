@@ -115,7 +115,7 @@ def test_a_name_that_moves_is_looked_up_again(bed: Bed) -> None:
     assert not any("Traceback" in log(node) for node in network.nodes)
 
 
-OLDER = "import sys, re6st; re6st.PROTOCOL = 10; from re6st.cli.node import main; sys.exit(main())"
+OLDER = "import sys, re6st; re6st.PROTOCOL = 9; from re6st.cli.node import main; sys.exit(main())"
 
 
 def test_a_network_that_has_become_too_new_is_left_with_one_line(
@@ -128,12 +128,12 @@ def test_a_network_that_has_become_too_new_is_left_with_one_line(
     node.start()
     network.wait_connected(FORMS)
     assert network.stop_registry() == 0
-    network.registry_options += ["--min-protocol", "11"]
+    network.registry_options += ["--min-protocol", "10"]
     network.start_registry()
-    wait_until(lambda: "this network wants protocol 11" in log(node), 60, "a running node says so", bed.tails)
+    wait_until(lambda: "this network wants protocol 10" in log(node), 60, "a running node says so", bed.tails)
     node.stop()
     done = node.run()
     assert done.returncode == 76
     assert done.stderr.count("\n") == 1, done.stderr
-    assert "protocol 11" in done.stderr
+    assert "protocol 10" in done.stderr
     assert not [trace for trace in node.traces() if not trace.startswith("process")]

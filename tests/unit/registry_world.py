@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -14,11 +15,26 @@ from typing import Any
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 
-from re6st import cert
+from re6st import cert, sealing
+from re6st.core import extensions, offers
 from re6st.core.allocator import WHOLE_NETWORK
+from re6st.core.extensions import KNOWN
+from re6st.core.offers import Offer
 from re6st.core.params import Parameters, decode
 from re6st.core.prefix import Prefix
-from re6st.core.rpc import HEADER, Ratchet, target
+from re6st.core.rpc import (
+    CALLS_PURPOSE,
+    CLIENT_PURPOSE,
+    HEADER,
+    NONCE_LENGTH,
+    OFFER_HEADER,
+    OFFER_MARK,
+    TAG_LENGTH,
+    CallKeys,
+    Ratchet,
+    SealedRatchet,
+    target,
+)
 from re6st.localnode import LocalNode
 from re6st.registry import Registry, Settings
 from re6st.registry_http import HttpServer
@@ -51,7 +67,7 @@ class World:
         self.wrong = 0.0
         """Seconds by which the clock of the registry is ahead."""
         self.settings = Settings(
-            parameters=Parameters(registry_prefix=Prefix(0, 0), protocol=10, hello=4),
+            parameters=Parameters(registry_prefix=Prefix(0, 0), protocol=10, extensions=KNOWN, hello=4),
             dh=b"-----BEGIN DH PARAMETERS-----\n",
             communities=WHOLE_NETWORK,
             prefix_length=16,
@@ -137,11 +153,31 @@ class World:
         assert cert.verify(self.authority.trust.ca, signature, encrypted)
         return Ratchet(cert.decrypt(self.key, encrypted))
 
-    async def in_session(self, ratchet: Ratchet, method: str, prefix: Prefix, **arguments: str) -> Answer:
+    async def offer(self, prefix: Prefix, names: Iterable[str] = KNOWN, protocol: int = 10) -> CallKeys:
+        """The session of a node that says what it can do."""
+        key, trust = sealing.SessionKey(), self.authority.trust
+        ours = Offer(key.public, extensions.text(names))
+        said = offers.statement(CLIENT_PURPOSE, (sealing.key_text(trust.ca), prefix.bits.encode()), ours)
+        ours = ours.signed_by(sealing.sign(self.key, said))
+        header = base64.b64encode(offers.encode(ours)).decode()
+        path = target("hello", {"client_prefix": prefix.bits, "protocol": str(protocol)})
+        answer = await self.get(path, **{OFFER_HEADER: header})
+        assert answer.body.startswith(OFFER_MARK), answer
+        said = answer.body.removeprefix(OFFER_MARK)
+        nonce, theirs = said[:NONCE_LENGTH], offers.decode(said[NONCE_LENGTH:-TAG_LENGTH])
+        keys = SealedRatchet(
+            offers.session_key(CALLS_PURPOSE, key.shared(theirs.public), ours, theirs, nonce), sealing.CIPHER
+        )
+        assert keys.open(b"", base64.b64encode(answer.body[-TAG_LENGTH:]).decode()) is not None
+        return keys
+
+    async def in_session(self, keys: CallKeys, method: str, prefix: Prefix, **arguments: str) -> Answer:
         path = target(method, {"cn": prefix.bits, **arguments})
-        answer = await self.get(path, **{HEADER: ratchet.sign(path.encode())})
+        answer = await self.get(path, **{HEADER: keys.sign(path.encode())})
         if answer.status in (200, 204):
-            assert ratchet.check(answer.body, answer.headers[HEADER.lower()])
+            body = keys.open(answer.body, answer.headers[HEADER.lower()])
+            assert body is not None
+            answer.body = body
         else:
             assert HEADER.lower() not in answer.headers
         return answer

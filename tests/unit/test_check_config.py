@@ -220,11 +220,12 @@ def test_every_option_of_the_network_becomes_a_parameter(here: Path) -> None:
         *("--tunnel-refresh", "100", "--same-country", "fr", "--same-country", "JP", "--encrypt"),
         places=str(database),
     ).settings.parameters
-    assert parameters.public() | {"babel_default": "", "protocol": 0} == {
+    assert parameters.public() | {"babel_default": "", "protocol": 0, "extensions": []} == {
         "babel_default": "",
         "client_count": 5,
         "crl": [],
         "encrypt": True,
+        "extensions": [],
         "hello": 9,
         "ipv4": "10.42.0.0/16",
         "ipv4_sublen": 8,

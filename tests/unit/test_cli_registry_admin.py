@@ -101,7 +101,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for email in EMAILS:
             ledger.issue(ROOT, 16, email, make)
         ledger.set_config("babel_hmac0", bytes(16))
-        ledger.mark_seen([(Prefix(1, 16).bits, int(datetime.now(UTC).timestamp()), 10, "1.5, Linux")])
+        ledger.mark_seen([(Prefix(1, 16).bits, int(datetime.now(UTC).timestamp()), 10, "1.5, Linux", "rekey")])
 
     async def main() -> None:
         store = Store(directory / "r.db", authority.trust.network)

@@ -208,9 +208,8 @@ def test_the_key_is_kept_between_calls(play: Play) -> None:
     play(scenario, base="/base")
 
 
-def test_the_session_of_the_vector(play: Play, vector: Callable[[str], Any], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_session_of_the_vector(play: Play, vector: Callable[[str], Any]) -> None:
     session = vector("registry_session")
-    monkeypatch.setattr(client, "PROTOCOL", 10)  # as the vector was made
 
     async def scenario(registry: FakeRegistry, client: RegistryClient) -> None:
         registry.secret = bytes.fromhex(session["secret"])
@@ -221,7 +220,7 @@ def test_the_session_of_the_vector(play: Play, vector: Callable[[str], Any], mon
             body = bytes.fromhex(call["response_body"])
             registry.raw = http(200 if body else 204, body, f"{HEADER}: {call['response_header_Re6stHMAC']}")
             method, _, query = call["path_and_query"][1:].partition("?")
-            client._ratchet = ratchet
+            client._keys = ratchet
             bodies.append(await client._call_in_session(method, target(method, dict(parse_qsl(query)))))
         assert bodies == [b"first body", None]
         assert registry.seen == [session["hello_request"], *(call["path_and_query"] for call in session["calls"])]
@@ -518,3 +517,15 @@ def test_passwords_stay_out_of_messages() -> None:
     assert RegistryClient("http://user:secret@example.org/base/").url == "http://example.org/base"
     base = client.parse_url("http://user:secret@h/")
     assert "secret" not in f"{base}{base!r}"
+
+
+def test_a_registry_of_a_later_protocol_that_is_not_ours_is_spoken_to_as_ever(play: Play) -> None:
+    """It passes over our offer, as the deployed one does, and answers in the old way."""
+
+    async def scenario(registry: FakeRegistry, client: RegistryClient) -> None:
+        registry.answers["getNetworkConfig"] = 200, b"config of protocol 11"
+        assert await client.get_network_config() == b"config of protocol 11"
+        assert "Re6stOffer" in registry.headers[0]
+        assert "Re6stOffer" not in registry.headers[1]
+
+    play(scenario)

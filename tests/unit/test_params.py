@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from re6st import cert
+from re6st.core.extensions import KNOWN, Extension
 from re6st.core.integers import LIMIT, pack_integer
 from re6st.core.params import (
     BLOB_LIMIT,
@@ -29,6 +30,19 @@ from re6st.core.params import (
 from re6st.core.prefix import Prefix
 
 KEYS = st.binary(min_size=16, max_size=16)
+
+
+def of_one_registry(parameters: Parameters) -> Parameters:
+    """Only a registry that announces what is ours sends it."""
+    names = parameters.extensions
+    return dataclasses.replace(
+        parameters,
+        babel_hello=parameters.babel_hello if Extension.BABEL_HELLO in names else None,
+        longest_prefix=parameters.longest_prefix if Extension.LONGEST_PREFIX in names else None,
+        babel_switch_time=parameters.babel_switch_time if Extension.BABEL_SWITCH_TIME in names else None,
+    )
+
+
 PARAMETERS = st.builds(
     Parameters,
     registry_prefix=st.text("01", max_size=80).map(Prefix.from_bits),
@@ -41,6 +55,7 @@ PARAMETERS = st.builds(
     max_clients=st.integers(0, 1000),
     encrypt=st.booleans(),
     hello=st.integers(1, 3600),
+    extensions=st.frozensets(st.sampled_from([*KNOWN, "of-a-later-version"])) | st.just(KNOWN),
     babel_hello=st.none() | st.floats(0.1, 3600),
     longest_prefix=st.none() | st.integers(1, 128),
     tunnel_refresh=st.integers(1, 10**6),
@@ -49,7 +64,7 @@ PARAMETERS = st.builds(
     babel_hmac_accept=st.none() | st.just(b"") | KEYS,
     valid_until=st.none() | st.floats(0, 1e11),
     babel_switch_time=st.none() | st.floats(0, 1e11),
-)
+).map(of_one_registry)
 
 
 def plain(data: bytes) -> bytes:
@@ -149,6 +164,16 @@ def test_unknown_names_are_ignored_and_known_ones_have_defaults() -> None:
     assert parameters == Parameters(Prefix(1, 2), version=b"\1")
 
 
+def test_what_has_the_name_of_ours_counts_only_from_a_registry_of_ours() -> None:
+    """A later protocol of the deployed software may use the same words for something else."""
+    said = {"registry_prefix": "01", "version": "AQ==", "protocol": 11, "babel_hello": 3.5, "babel_switch_time": 9.0}
+    for extensions in ([], ["babel", "hello"]):
+        parameters = decode(blob(said | {"extensions": extensions}), plain)
+        assert (parameters.protocol, parameters.babel_hello, parameters.babel_switch_time) == (11, None, None)
+    parameters = decode(blob(said | {"extensions": ["babel-hello", "babel-switch-time"]}), plain)
+    assert (parameters.babel_hello, parameters.babel_switch_time) == (3.5, 9.0)
+
+
 GOOD = {"registry_prefix": "0000", "version": "AQ=="}
 
 
@@ -158,6 +183,7 @@ BAD: dict[str, list[Any]] = {
     "hello": [None, "15", 0, -1, 1.5, True, [], 1e400],
     "longest_prefix": [0, 129, "16", 1.5, True],
     "babel_hello": ["1", 0, -1, 3601, True, [1], float("nan"), float("inf")],
+    "extensions": [None, "rekey", [1], [[]], ["re key"], ["Rekey"], ["-"], ["a" * 33], ["é"], ["a"] * 65, {"a": 1}],
     "tunnel_refresh": [None, "15", 0, 1 << 40],
     "client_count": [None, "1", -1, 1 << 40],
     "max_clients": [None, "1", -1, 1 << 40],

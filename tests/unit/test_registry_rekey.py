@@ -69,7 +69,7 @@ def test_the_old_key_is_refused_from_then_on(world: World, key: rsa.RSAPrivateKe
         assert await thief.get_dh()
         new = cert.Identity(old.trust, await client(world, old).rekey_certificate(key), key)
         for _ in range(2):
-            with pytest.raises(RegistryKeyError, match=r"not encrypted for our key.*1/16"):
+            with pytest.raises(RegistryKeyError, match="another key for 1/16"):
                 await thief.revoke_superseded()
         assert await client(world, new).get_dh()
 

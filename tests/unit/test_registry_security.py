@@ -108,7 +108,7 @@ class Attack(RuleBasedStateMachine):
         if answer is None:
             self.secrets += 1
             answer = self.secrets.to_bytes(20)
-            self.sessions.start(A, Claims(10), "", answer, answer, self.now)
+            self.sessions.start(A, Claims(10), "", Ratchet(answer), answer, self.now)
         return Ratchet(answer)
 
     def send(self, message: bytes, header: str) -> bool:
@@ -117,7 +117,7 @@ class Attack(RuleBasedStateMachine):
             return False
         assert (message, header) not in self.accepted, "a request was accepted twice"
         self.accepted.add((message, header))
-        session.ratchet.sign(b"answer")
+        session.keys.sign(b"answer")
         return True
 
     @initialize(target=machines)

@@ -9,13 +9,15 @@ from pathlib import Path
 import pytest
 
 from re6st import cert, registry_seen
-from re6st.core.params import BABEL_HELLO, SHORT_HELLO_PROTOCOL, Parameters, decode, version_number
+from re6st.core.extensions import KNOWN
+from re6st.core.params import BABEL_HELLO, Parameters, decode, version_number
 from re6st.core.prefix import Prefix
 from re6st.core.rpc import target
 from re6st.ledger import Conflict
 from tests.unit.registry_world import DAY, A, B, World
 
-OLD, NEW = SHORT_HELLO_PROTOCOL - 1, SHORT_HELLO_PROTOCOL
+OLD, NEW = frozenset({"babel-switch-time"}), KNOWN
+"""What nodes announce."""
 STRANGER, OTHER = "198.51.100.66", "203.0.113.7"
 
 
@@ -27,9 +29,9 @@ def world(
     return World(tmp_path, authority, nodes["1/16"])
 
 
-async def parameters(world: World, prefix: Prefix, protocol: int) -> Parameters:
-    """What a node of this protocol is told."""
-    answer = await world.in_session(await world.hello(prefix, protocol), "getNetworkConfig", prefix)
+async def parameters(world: World, prefix: Prefix, names: frozenset[str]) -> Parameters:
+    """What a node that announces these names is told."""
+    answer = await world.in_session(await world.offer(prefix, names), "getNetworkConfig", prefix)
     return decode(answer.body, partial(cert.decrypt, world.key))
 
 
@@ -84,8 +86,8 @@ def test_a_member_that_changes_its_mind_changes_the_network_once(world: World) -
         await world.enrol()
         version = version_number((await parameters(world, A, NEW)).version)
         for _ in range(5):
-            for protocol in (OLD, NEW):
-                await parameters(world, A, protocol)
+            for names in (OLD, NEW):
+                await parameters(world, A, names)
                 await passes(world, 3600)
         assert await told(world, None) == version + 1
 
@@ -101,12 +103,12 @@ def test_a_stranger_changes_nothing_by_saying_hello_for_a_node(world: World) -> 
         for stranger in (STRANGER, OTHER):
             for wait in (0.0, 11.0):
                 world.now += wait
-                await world.get(target("hello", {"client_prefix": A.bits, "protocol": str(OLD)}), X_Forwarded_For=OTHER)
-                ratchet = await world.hello(A, NEW)
-                for protocol in (OLD, 1, OLD):
+                await world.get(target("hello", {"client_prefix": A.bits, "protocol": "9"}), X_Forwarded_For=OTHER)
+                keys = await world.offer(A)
+                for protocol in (9, 1, 11):
                     path = target("hello", {"client_prefix": A.bits, "protocol": str(protocol)})
                     assert (await world.get(path, X_Forwarded_For=stranger)).status == 200
-                assert (await world.in_session(ratchet, "getDh", A)).status == 200
+                assert (await world.in_session(keys, "getDh", A)).status == 200
                 await passes(world, 60)
         after = await parameters(world, A, NEW)
         assert (after.babel_hello, after.version) == (BABEL_HELLO, before.version)
@@ -145,5 +147,36 @@ def test_nodes_are_told_the_longest_prefix_that_was_given_and_when_a_longer_one_
         second = await parameters(world, A, NEW)
         assert second.longest_prefix == 24
         assert version_number(second.version) == version_number(first.version) + 1
+
+    world.run(test)
+
+
+@pytest.mark.parametrize("protocol", [10, 11, 12])
+def test_of_a_node_that_announces_nothing_nothing_is_assumed_whatever_its_protocol(world: World, protocol: int) -> None:
+    """A later protocol of the deployed software is not ours."""
+
+    async def test(world: World) -> None:
+        await world.enrol()
+        await world.in_session(await world.hello(A, protocol), "getNetworkConfig", A)
+        await passes(world, 60)
+        assert world.registry.upkeep.parameters.babel_hello is None
+        assert world.registry.upkeep.older_nodes() == [A]
+
+    world.run(test)
+
+
+def test_what_a_node_announced_counts_until_it_calls_again(world: World) -> None:
+    async def test(world: World) -> None:
+        await world.enrol()
+        await parameters(world, A, NEW)
+        await passes(world, 60)
+        assert world.store.rows.lacking("babel-hello") == []
+        assert world.store.rows.lacking("babel") == [A], "a part of a name is no name"
+        # A registry of before notes the next call, of an older node, without knowing our table of names.
+        calls = [(A.bits, int(world.now), 10, "0.6")]
+        await world.store.call(
+            lambda ledger: ledger._db.executemany("INSERT OR REPLACE INTO re6st_seen VALUES (?, ?, ?, ?)", calls)
+        )
+        assert world.store.rows.lacking("babel-hello") == [A]
 
     world.run(test)

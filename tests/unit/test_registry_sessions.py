@@ -28,18 +28,18 @@ def test_the_recorded_session(vector: Callable[[str], Any]) -> None:
     recorded = vector("registry_session")
     prefix = Prefix.from_bits(recorded["client_prefix"])
     sessions = Sessions()
-    sessions.start(prefix, NEW, HERE, bytes.fromhex(recorded["secret"]), b"answer", 0.0)
+    sessions.start(prefix, NEW, HERE, Ratchet(bytes.fromhex(recorded["secret"])), b"answer", 0.0)
     for call in recorded["calls"]:
         session = sessions.check(prefix, call["path_and_query"].encode(), call["request_header_Re6stHMAC"])
         assert session is not None
         body = bytes.fromhex(call["response_body"])
-        assert session.ratchet.sign(body) == call["response_header_Re6stHMAC"]
+        assert session.keys.sign(body) == call["response_header_Re6stHMAC"]
 
 
 def test_a_hello_gets_the_same_answer_until_it_is_used_or_old() -> None:
     sessions = Sessions()
     assert sessions.pending_answer(A, NEW, HERE, 0.0) is None
-    sessions.start(A, NEW, HERE, b"s", b"answer", 0.0)
+    sessions.start(A, NEW, HERE, Ratchet(b"s"), b"answer", 0.0)
     assert sessions.pending_answer(A, NEW, HERE, PENDING_LIFE - 1) == b"answer"
     assert sessions.pending_answer(A, NEW, HERE, PENDING_LIFE) is None
     assert sessions.check(A, b"m", Ratchet(b"s").sign(b"m"))
@@ -49,10 +49,10 @@ def test_a_hello_gets_the_same_answer_until_it_is_used_or_old() -> None:
 def test_what_a_strangers_hello_claims_is_not_the_nodes() -> None:
     """Only who can read the secret in the answer to a hello has said that hello."""
     sessions = Sessions()
-    sessions.start(A, NEW, HERE, b"of the node's hello", b"answer", 0.0)
+    sessions.start(A, NEW, HERE, Ratchet(b"of the node's hello"), b"answer", 0.0)
     for source in (HERE, ELSEWHERE):
         assert sessions.pending_answer(A, OLD, source, 0.005) is None
-        sessions.start(A, OLD, source, b"of a stranger's hello", b"another", 0.005)
+        sessions.start(A, OLD, source, Ratchet(b"of a stranger's hello"), b"another", 0.005)
     assert sessions.pending_answer(A, NEW, HERE, 0.01) == b"answer"
     session = sessions.check(A, b"m", Ratchet(b"of the node's hello").sign(b"m"))
     assert session is not None
@@ -62,9 +62,9 @@ def test_what_a_strangers_hello_claims_is_not_the_nodes() -> None:
 
 def test_one_source_does_not_push_out_the_hello_of_another() -> None:
     sessions = Sessions()
-    sessions.start(A, NEW, HERE, b"s", b"answer", 0.0)
+    sessions.start(A, NEW, HERE, Ratchet(b"s"), b"answer", 0.0)
     for protocol in range(100):
-        sessions.start(A, Claims(protocol), ELSEWHERE, b"x", b"", 0.1)
+        sessions.start(A, Claims(protocol), ELSEWHERE, Ratchet(b"x"), b"", 0.1)
     assert sessions.pending_answer(A, NEW, HERE, 0.2) == b"answer"
     assert sessions.check(A, b"m", Ratchet(b"s").sign(b"m"))
 
@@ -72,7 +72,7 @@ def test_one_source_does_not_push_out_the_hello_of_another() -> None:
 def test_the_pending_sessions_of_one_client_are_few() -> None:
     sessions = Sessions()
     for number in range(100):
-        sessions.start(A, Claims(number % 50), f"192.0.2.{number // 10}", b"x%d" % number, b"", float(number))
+        sessions.start(A, Claims(number % 50), f"192.0.2.{number // 10}", Ratchet(b"x%d" % number), b"", float(number))
 
     def works(number: int) -> bool:
         session = sessions.check(A, b"m", Ratchet(b"x%d" % number).sign(b"m"))
@@ -94,13 +94,13 @@ def test_the_pending_sessions_of_one_client_are_few() -> None:
 def test_strangers_cannot_push_confirmed_sessions_out() -> None:
     sessions = Sessions()
     client = Ratchet(b"s")
-    sessions.start(A, NEW, HERE, b"s", b"", 0.0)
+    sessions.start(A, NEW, HERE, Ratchet(b"s"), b"", 0.0)
     assert sessions.check(A, b"m", client.sign(b"m"))
     client.sign(b"")  # the answer's step
     session = sessions.check(A, b"m", "AAAA")
     assert session is None
     for number in range(PENDING_LIMIT * 2):
-        sessions.start(Prefix(number, 32), NEW, HERE, b"x", b"", 0.0)
+        sessions.start(Prefix(number, 32), NEW, HERE, Ratchet(b"x"), b"", 0.0)
     assert sessions.known(A)
     assert not sessions.known(Prefix(0, 32)), "pending ones are bounded"
 
@@ -110,7 +110,7 @@ def test_confirmed_sessions_are_bounded(monkeypatch: Any) -> None:
     sessions = Sessions()
     for number in range(5):
         prefix = Prefix(number, 16)
-        sessions.start(prefix, NEW, HERE, b"s", b"", 0.0)
+        sessions.start(prefix, NEW, HERE, Ratchet(b"s"), b"", 0.0)
         assert sessions.check(prefix, b"m", Ratchet(b"s").sign(b"m"))
     assert [sessions.known(Prefix(number, 16)) for number in range(5)] == [False, False, True, True, True]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
@@ -19,7 +20,7 @@ from tests.unit.registry_world import DAY, A, World
 
 
 class Listener:
-    """A proxy that records the answers of the registry, or repeats them."""
+    """A proxy that records the answers of the registry, or repeats them; the registry seems to be of older software."""
 
     def __init__(self, port: int) -> None:
         self._registry = port
@@ -37,7 +38,7 @@ class Listener:
         self._repeat = iter(self._tape)
 
     async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        head = await reader.readuntil(b"\r\n\r\n")
+        head = re.sub(rb"Re6stOffer: .*?\r\n", b"", await reader.readuntil(b"\r\n\r\n"))
         if self._repeat is not None:
             writer.write(next(self._repeat, b""))
         else:

@@ -10,7 +10,7 @@ import logging
 import os
 import re
 import zlib
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Set
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta, tzinfo
 from ipaddress import IPv6Network
@@ -24,6 +24,7 @@ from re6st import PROTOCOL, cert, disk, updates
 from re6st.cache import Cache
 from re6st.client import RegistryClient, RegistryError
 from re6st.core import params
+from re6st.core.extensions import KNOWN
 from re6st.core.params import Parameters
 from re6st.core.prefix import Prefix
 from re6st.plan import Files
@@ -47,11 +48,14 @@ class Registry:
         self.asked = 0
         self.renewed = 0
         self.presented: list[bytes] = []
+        self.expected: Set[str] = frozenset()
 
     def version(self, number: int, **changes: object) -> Parameters:
         """Parameters that are signed."""
         version = params.make_version(number, lambda data: cert.sign(self.authority.key, data))
-        made = Parameters(registry_prefix=REGISTRY, version=version, protocol=PROTOCOL, babel_hello=0.5)
+        made = Parameters(
+            registry_prefix=REGISTRY, version=version, protocol=PROTOCOL, extensions=KNOWN, babel_hello=0.5
+        )
         return replace(made, **changes)  # type: ignore[arg-type]
 
     async def get_network_config(self) -> bytes:
@@ -700,3 +704,15 @@ def test_a_key_that_was_changed_while_a_renewal_was_under_way_stays(
     files = world.files
     for identity in (world.updates.identity, cert.Identity.load(files.ca, files.cert, files.key, datetime.now(UTC))):
         assert (identity.cert, identity.key.public_key()) == (new, key.public_key())
+
+
+def test_of_a_registry_of_a_later_protocol_that_is_not_ours_nothing_is_assumed(world: World) -> None:
+    world.registry.parameters = world.registry.version(1, protocol=11, extensions=frozenset())
+    started(world)
+    assert world.updates.parameters.protocol == 11
+    assert world.updates.parameters.babel_hello is None
+
+
+def test_the_client_learns_what_the_registry_could_do_before(world: World) -> None:
+    started(world)
+    assert world.registry.expected == KNOWN
