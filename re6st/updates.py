@@ -12,7 +12,8 @@ import logging
 import os
 import random
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
+from enum import IntEnum
 from pathlib import Path
 
 from re6st import PROTOCOL, cert, disk, renewal
@@ -22,6 +23,7 @@ from re6st.core import params
 from re6st.core.expiry import AUTHORITY, OURS, Expiry
 from re6st.core.extensions import KNOWN
 from re6st.core.params import Parameters, ParamsError
+from re6st.core.words import duration
 from re6st.plan import Files
 from re6st.process import Backoff
 
@@ -30,13 +32,26 @@ FETCH_RETRY = 300.0
 SECOND_LOOK = 15.0
 """Seconds, and as many more at random, until who joined asks again."""
 CHECK_FIRST, CHECK_INTERVAL = 60.0, 3600.0
-RENEW_RETRY = timedelta(days=1)
+RENEW_RETRY = 86400.0
+"""Seconds between two tries, where there are weeks left."""
+RENEW_FIRST, RENEW_LAST = 5.0, 3600.0
+"""And where our certificate is of no use: the first pause, and the last."""
 LOOK = 10.0
 """Seconds between two looks at our files: re6st-conf may have put others there."""
 RENEW_CHECK = 3600.0
 """Seconds between looks at the calendar: the clock may have been set since."""
 
 log = logging.getLogger(__name__)
+
+
+class Urgency(IntEnum):
+    """Whether a certificate is to be renewed."""
+
+    NONE = 0
+    SOON = 1
+    """It ends within weeks."""
+    NOW = 2
+    """Ours has ended, or is revoked: nobody lets us in."""
 
 
 class TooOld(Exception):
@@ -62,7 +77,10 @@ class Updates:
         """The certificates in them then. Ours may be newer, where it could not be written."""
         self._parameters: Parameters | None = None
         self._wanted = asyncio.Event()
-        self._renew_now = asyncio.Event()
+        self._certificate_news = asyncio.Event()
+        """There is a reason to look at our certificate: `_urgency` tells which."""
+        self._unsaved: dict[Path, bytes] = {}
+        """Certificates in use that could not be written yet, by the files they belong in."""
         self._heard = self._behind = b""
         self._doubts = Backoff(CHECK_FIRST, CHECK_INTERVAL)
         self._doubt_again = 0.0
@@ -211,8 +229,7 @@ class Updates:
             return True
         if self._behind == self._heard:  # for minutes already
             log.warning("the registry has older parameters than others: was its database restored? It is told")
-            with contextlib.suppress(RegistryError):
-                await self._client.present_certificate(self._heard)
+            await self._client.present_certificate(self._heard)
         self._behind = self._heard
         return False
 
@@ -233,7 +250,7 @@ class Updates:
         log.info("network parameters %s are in force", params.version_number(parameters.version))
         if self.identity.cert.serial_number in parameters.crl:
             log.warning("our certificate %s is revoked: renewing it", self.identity.cert.serial_number)
-            self._renew_now.set()
+            self._certificate_news.set()
         self.changed(parameters, self.identity)
 
     def _use_parameters(self, parameters: Parameters) -> None:
@@ -268,31 +285,47 @@ class Updates:
     # -- certificates --
 
     async def _keep_certificates(self) -> None:
-        """Renew our certificate and the CA's 30 days before they end, or when ours is revoked."""
-        next_try, overdue = datetime.min.replace(tzinfo=UTC), False
+        """Renew our certificate and the CA's 30 days before they end, and at once while ours is of no use.
+
+        What is to be done is read from what is in force, each time: no news that came once may be lost by a failure, or
+        by a restart.
+        """
+        clock = asyncio.get_running_loop().time
+        pauses, next_try, before, failed = Backoff(RENEW_FIRST, RENEW_LAST), 0.0, Urgency.NONE, False
         while True:
             now = datetime.now(UTC)
-            revoked = self._renew_now.is_set()
-            self._renew_now.clear()
-            if revoked or (self._due(now) and now >= next_try):
-                overdue = not await self._renew(revoked, now)
-                next_try = now + RENEW_RETRY if overdue else next_try
-            if overdue:
+            urgency = self._urgency(now)
+            if urgency > before:
+                next_try = 0.0
+                pauses.reset()
+            before = urgency
+            if urgency and clock() >= next_try:
+                # Also after success: a registry may hand out what is of no use.
+                pause = pauses.next() if urgency is Urgency.NOW else RENEW_RETRY
+                next_try = clock() + pause
+                failed = not await self._renew(now, pause)
+            if failed and urgency:
                 self._warn(now)
-            try:
-                async with asyncio.timeout(min(RENEW_CHECK, self._until_due(datetime.now(UTC)))):
-                    await self._renew_now.wait()
-            except TimeoutError:
-                pass
+            self._certificate_news.clear()
+            if self._urgency(now) is not urgency:
+                continue
+            wait = min(RENEW_CHECK, next_try - clock()) if urgency else min(RENEW_CHECK, self._until_due(now))
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(wait):
+                    await self._certificate_news.wait()
+
+    def _urgency(self, now: datetime) -> Urgency:
+        """Whether a certificate is to be renewed, and how soon."""
+        revoked = self.identity.cert.serial_number in self.parameters.crl
+        if revoked or self.identity.cert.not_valid_after_utc < now:
+            return Urgency.NOW
+        return Urgency.SOON if self._renewal < now else Urgency.NONE
 
     def _warn(self, now: datetime) -> None:
         """Say which certificate is near its end, though it should have been renewed."""
         for what, one in ((OURS, self.identity.cert), (AUTHORITY, self.identity.trust.ca)):
             if notice := self._expiry.notice(what, one.not_valid_after_utc.timestamp(), now.timestamp()):
                 log.log(logging.ERROR if notice.serious else logging.WARNING, "%s", notice.text)
-
-    def _due(self, now: datetime) -> bool:
-        return self._renewal < now
 
     @property
     def _renewal(self) -> datetime:
@@ -301,14 +334,14 @@ class Updates:
         return min(ends) - cert.RENEW_BEFORE
 
     def _until_due(self, now: datetime) -> float:
-        """Seconds until something is to be renewed; without end where that has failed."""
-        left = (self._renewal - now).total_seconds()
-        return left + 1 if left > 0 else float("inf")
+        """Seconds until something is to be renewed."""
+        return max(0.0, (self._renewal - now).total_seconds()) + 1
 
     async def _keep_files(self) -> None:
         while True:
             await asyncio.sleep(LOOK)
             self._look_at_files()
+            self._save_again()
 
     def _look_at_files(self) -> bool:
         """Go on with the certificate and key that somebody has put into the place of ours; whether there were any."""
@@ -321,10 +354,12 @@ class Updates:
             new = cert.Identity.load(files.ca, files.cert, files.key, datetime.now(UTC))
         except cert.CertError as error:
             log.warning("going on with the certificate and key of before: %s", error)
+            self._unsaved.clear()  # somebody is at work there
             return False
         before, self._read = self._read, (new.der, new.trust.ca)
         if self._read in (before, (old.der, old.trust.ca)):
             return False
+        self._unsaved.clear()
         if new.prefix != old.prefix or old.trust.differs(new.trust.ca):
             log.warning("%s is for %s of another subnet or network: restart re6stnet to be it", files.cert, new.prefix)
             return False
@@ -332,16 +367,17 @@ class Updates:
         self._use(new)
         return True
 
-    async def _renew(self, revoked: bool, now: datetime) -> bool:
-        """Whether everything that was due is renewed."""
+    async def _renew(self, now: datetime, pause: float) -> bool:
+        """Whether everything that was due is renewed; else the next try is after `pause`."""
         done = True
         try:
             if self.identity.trust.ca.not_valid_after_utc - cert.RENEW_BEFORE < now:
                 done = await self._renew_ca() and done
+            revoked = self.identity.cert.serial_number in self.parameters.crl
             if revoked or self.identity.cert.not_valid_after_utc - cert.RENEW_BEFORE < now:
                 done = await self._renew_own() and done
         except (RegistryError, cert.CertError, OSError) as error:
-            log.error("certificate renewal: %s. Next try in a day.", str(error).rstrip("."))
+            log.error("certificate renewal: %s. Next try in %s.", str(error).rstrip("."), duration(pause))
             return False
         return done
 
@@ -355,7 +391,7 @@ class Updates:
             log.warning("the registry gave our certificate back unchanged")
             return False
         self._use(new)
-        disk.replace_file(self._files.cert, cert.to_pem(new.cert))
+        self._save(self._files.cert, cert.to_pem(new.cert))
         log.info("certificate renewed: serial %s, until %s", new.cert.serial_number, new.cert.not_valid_after_utc)
         return True
 
@@ -367,9 +403,25 @@ class Updates:
         if new is None:
             return False
         self._use(new)
-        disk.replace_file(self._files.ca, cert.to_pem(new.trust.ca))
+        self._save(self._files.ca, cert.to_pem(new.trust.ca))
         log.info("CA certificate renewed, until %s", new.trust.ca.not_valid_after_utc)
         return True
+
+    def _save(self, path: Path, pem: bytes) -> None:
+        """Write a certificate; where that cannot be now, it is used all the same, and written later."""
+        try:
+            disk.replace_file(path, pem)
+        except OSError as error:
+            log.error("certificate renewal: %s: %s. It is used, and will be written.", path, error.strerror or error)
+            self._unsaved[path] = pem
+
+    def _save_again(self) -> None:
+        """Try to write what could not be written."""
+        for path, pem in tuple(self._unsaved.items()):
+            with contextlib.suppress(OSError):
+                disk.replace_file(path, pem)
+                del self._unsaved[path]
+                log.info("%s is written now", path)
 
     def _use(self, identity: cert.Identity) -> None:
         self.identity = self._client.identity = identity

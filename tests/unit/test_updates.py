@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import contextlib
+import errno
 import json
 import logging
 import os
@@ -519,7 +520,7 @@ def test_while_the_registry_is_away_the_end_of_a_certificate_is_said_ever_more_u
         ("ERROR", "our certificate expires in hours"),
         ("ERROR", "our certificate has expired"),
     ]
-    assert "certificate renewal: registry down. Next try in a day." in caplog.text
+    assert "certificate renewal: registry down. Next try in 1 d." in caplog.text
 
 
 def test_a_certificate_that_cannot_be_written_is_used_anyway(
@@ -567,6 +568,114 @@ def test_one_that_could_not_be_written_is_not_given_up_for_the_file_that_is_stil
     assert world.updates.identity.cert.serial_number == 9
 
 
+def test_one_that_could_not_be_written_is_written_later(
+    world: World, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The disk was full. What somebody else puts there meanwhile is his."""
+    monkeypatch.setattr(updates, "LOOK", 0.01)
+    world.registry.parameters = world.registry.version(1, crl=frozenset({2}))
+    world.files.key.write_bytes(cert.key_to_pem(world.key))
+    started(world)
+    world.registry.certificate = world.issue(9, YEAR)
+    write, full = disk.replace_file, True
+
+    def try_to(path: Path, data: bytes) -> None:
+        if full:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        write(path, data)
+
+    monkeypatch.setattr(disk, "replace_file", try_to)
+
+    async def watch() -> None:
+        nonlocal full
+        await until(lambda: "No space left on device. It is used" in caplog.text)
+        full = False
+        await until(lambda: cert.load_pem(world.files.cert.read_bytes()).serial_number == 9)
+
+    world.run(watch)
+    assert caplog.text.count("No space left") == 1
+    assert world.updates.identity.cert.serial_number == 9
+
+
+@pytest.mark.parametrize("restart", [False, True])
+def test_a_revoked_certificate_is_renewed_whatever_fails_first(
+    tmp_path: Path,
+    authority: cert.Authority,
+    nodes: dict[str, cert.Identity],
+    restart: bool,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """At a mass revocation the registry turns many away; and a node may be restarted just then."""
+    world = started(World(tmp_path, authority, nodes["1/16"], ends=YEAR))
+    world.registry.parameters = world.registry.version(2, crl=frozenset({2}))
+    world.registry.certificate = RegistryError("registry down.")
+
+    async def tries() -> None:
+        await asyncio.sleep(0.01)
+        world.updates.refresh()
+        await until(lambda: world.registry.renewed > 3)
+
+    async def watch() -> None:
+        if not restart:
+            await tries()
+        world.registry.certificate = world.issue(9, YEAR)
+        await until(lambda: world.updates.identity.cert.serial_number == 9)
+
+    if restart:
+        world.run(tries)
+        world.registry.parameters = RegistryError("registry down.")  # it has no other news
+        world.again()
+        started(world)
+    world.run(watch)
+    assert cert.load_pem(world.files.cert.read_bytes()).serial_number == 9
+
+
+def test_a_second_revocation_is_followed_as_the_first(world: World) -> None:
+    started(world)
+
+    async def watch() -> None:
+        await asyncio.sleep(0.01)
+        for number, (old, new) in enumerate(((2, 9), (9, 10), (10, 11)), 2):
+            world.registry.certificate = world.issue(new, YEAR)
+            world.registry.parameters = world.registry.version(number, crl=frozenset(range(2, old + 1)))
+            world.updates.refresh()
+            await until(lambda new=new: world.updates.identity.cert.serial_number == new)  # type: ignore[misc]
+
+    world.run(watch)
+    assert world.registry.renewed == 3
+
+
+def test_a_registry_that_hands_out_what_is_revoked_is_not_asked_without_pause(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Backoff, "next", lambda self: 3600.0)
+    world.registry.parameters = world.registry.version(1, crl=frozenset({2, 9}))
+    started(world)
+    world.registry.certificate = world.issue(9, YEAR)
+
+    async def watch() -> None:
+        await until(lambda: world.changes)
+        await asyncio.sleep(0.05)
+
+    world.run(watch)
+    assert world.registry.renewed == 1
+
+
+def test_an_expired_certificate_is_not_left_for_a_day(
+    tmp_path: Path, authority: cert.Authority, nodes: dict[str, cert.Identity]
+) -> None:
+    """A machine that was off for long starts while its line is not up yet."""
+    world = started(World(tmp_path, authority, nodes["1/16"], ends=timedelta(hours=-1)))
+    world.registry.certificate = RegistryError("registry down.")
+
+    async def watch() -> None:
+        await until(lambda: world.registry.renewed > 1)
+        world.registry.certificate = world.issue(9, YEAR)
+        await until(lambda: world.changes)
+
+    world.run(watch)
+
+
 def test_a_ca_near_its_end_is_renewed_but_not_by_another_one(
     world: World, monkeypatch: pytest.MonkeyPatch, nodes: dict[str, cert.Identity]
 ) -> None:
@@ -575,7 +684,7 @@ def test_a_ca_near_its_end_is_renewed_but_not_by_another_one(
     other = cert.new_ca(nodes["0/16"].key, NETWORK, "evil", "x@example.com", now)
     newer = cert.new_ca(world.authority.key, NETWORK, "re6st.example.com", "x@example.com", now)
     monkeypatch.setattr(updates, "RENEW_CHECK", 0.01)
-    monkeypatch.setattr(updates, "RENEW_RETRY", timedelta(0))
+    monkeypatch.setattr(updates, "RENEW_RETRY", 0.0)
     started(world)
     world.registry.ca = other
 
