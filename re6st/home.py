@@ -52,6 +52,8 @@ class Home:
     def require(self, wanted: bool) -> None:
         """Whether the network wants to know it."""
         self._wanted = wanted
+        if not wanted:
+            self._asked = ""  # what was told then is not remembered
         if not wanted or self._given:
             self._set(self._given if wanted else "")
         elif not self._own.country:
@@ -92,8 +94,8 @@ class Home:
         address = self._address
         if self._wanted and not self._given and address and address != self._asked:
             country = await self._ask(address) or ""
-            self._asked = address
             if self._wanted:
+                self._asked = address
                 self._set(country)
 
     def _set(self, country: str) -> None:

@@ -7,7 +7,6 @@ peers.py) and taken away again in `_leave`, babeld first, so that it can tell it
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import random
 import socket
@@ -36,7 +35,7 @@ from re6st.core.wire import Code, Endpoint, parse_addresses
 from re6st.forwarding import Advertisements
 from re6st.home import Home, locator
 from re6st.hooks import Hooks
-from re6st.kernel import Kept, Kernel, KernelError
+from re6st.kernel import Kept, Kernel
 from re6st.metrics_http import MetricsServer, listen
 from re6st.mute import Mute
 from re6st.node_metrics import NodeMetrics
@@ -44,12 +43,13 @@ from re6st.notify import Notifier
 from re6st.observer import Observer
 from re6st.peers import NodeCrypto, Peers, control_socket
 from re6st.plan import Config, Plan
+from re6st.presences import Presences
 from re6st.reach import Reach
 from re6st.registry_calls import CountedClient
 from re6st.retransmits import LossWatch
 from re6st.rundir import RunDirectory, remove_old, write_revoked
 from re6st.takeover import Found
-from re6st.tasks import Tasks, end, unless
+from re6st.tasks import Latest, Tasks, end, news_or_moment, unless
 from re6st.tunnels import Tunnels
 from re6st.updates import Updates
 
@@ -93,8 +93,6 @@ class Node:
         self._own = OwnAddresses(config.ports, config.ip, local, network=self.network)
         self._found = Found()
         self._routes_left: dict[tuple[kernel.Network, kernel.Network], int] = {}
-        self._former: set[kernel.Presence] = set()
-        """What the network has given up: a babeld may have left routes there."""
         self._loops: list[asyncio.Task[None]] = []
         self._leaving = False
         self._ticked = 0.0
@@ -157,6 +155,7 @@ class Node:
         self._kernel = Kernel()
         source_routes = await self._kernel.source_specific()
         self._plan = Plan(self.config, self._identity, parameters, self._programs, source_routes)
+        self._presences = Presences(self._kernel, self.config.main_interface)
         self._advertisements = Advertisements()
         self._mute = Mute()
         self._hooks = Hooks(self.config.up, self.config.daemons, self._environment(), self.config.run)
@@ -259,18 +258,19 @@ class Node:
         """Put our address on the machine and start everything."""
         log.info("%s (%s), subnet %s, protocol %s", self.address, self.prefix.cn, self.subnet, PROTOCOL)
         self._advertisements.keep()
-        for presence in self._plan.presences:
-            await self._kernel.enter(presence, self.config.main_interface)
+        await self._presences.enter(self._plan.presences)
         await self._tunnels.serve()
         self._tunnels.go_on()
         self._home.require(bool(self._plan.parameters.same_country))
         await self._home.start()
-        self._updates.changed = self._apply
+        following = Latest(self._follow_updates)
+        self._updates.changed = lambda *_: following.news()
         self._updates.connected = lambda: self._mesh.connected
         self._loops = [
             self._tasks.start(self._babel.run(), "babeld"),
             self._tasks.start(self._babel.watch(), "babeld's hearing"),
             self._tasks.start(self._updates.run(), "updates"),
+            self._tasks.start(following.run(), "new parameters"),
             self._tasks.start(self._watch_routes(), "routes"),
             self._tasks.start(self._home.run(), "country"),
             self._tasks.start(self._tick(), "tick"),
@@ -327,42 +327,43 @@ class Node:
 
     # -- new parameters, new certificates --
 
-    def _apply(self, parameters: Parameters, identity: cert.Identity) -> None:
-        """Go on with what the registry said, changing only what it touches (wire.md 5.3 point 6)."""
-        self._tasks.start(self._apply_now(parameters, identity), "new parameters")
+    async def _follow_updates(self) -> bool:
+        """Go on with what the registry said, changing only what it touches (wire.md 5.3 point 6); whether all is done.
 
-    async def _apply_now(self, parameters: Parameters, identity: cert.Identity) -> None:
-        self._identity = identity
+        One at a time: of two that follow each other at once, the newer one has the last word.
+        """
+        self._identity = identity = self._updates.identity
         before = self._plan
-        self._plan = self._tunnels.plan = plan = self._plan.follow(parameters, identity)
+        self._plan = self._tunnels.plan = plan = before.follow(self._updates.parameters, identity)
         self._crypto.use(identity)
-        for presence in before.presences:
-            if presence not in plan.presences:  # the network gave IPv4 up, or has another one
-                await self._kernel.leave(presence, self.config.main_interface)
-                self._former.add(presence)
-        for presence in plan.presences:
-            if presence not in before.presences:  # IPv4 was brought to the network, or another one
-                try:
-                    await self._kernel.enter(presence, self.config.main_interface)
-                except KernelError as error:
-                    log.error("%s", error)
-        self._peers.sessions.version = parameters.version
+        done = await self._presences.follow(plan.presences)
+        self._peers.sessions.version = plan.parameters.version
         self._event(mesh.SettingsChanged(self._settings()))
-        self._home.require(bool(parameters.same_country))
+        self._home.require(bool(plan.parameters.same_country))
         self._news.start(time.monotonic())
         self._babel_news.set()
-        if parameters.crl - before.parameters.crl:
+        if plan.parameters.crl - before.parameters.crl:
             await asyncio.sleep(LAST_WORD)
-            plan = self._plan
         self._cut_off(plan.parameters.crl)
-        await self._tunnels.renew(lambda: self._mesh.survey)
+        done = self._note_revoked() and done
+        # It may take minutes, and has the newest plan at each step.
+        self._tasks.start(self._tunnels.renew(lambda: self._mesh.survey), "servers with new settings")
+        return done
 
     def _cut_off(self, crl: frozenset[int]) -> None:
         """End every session and tunnel with a peer whose certificate is revoked."""
-        write_revoked(self.config.run, crl)
         for peer in self._peers.sessions.forget(crl):
             log.warning("%s is revoked", peer)
         self._tunnels.cut_off(crl)
+
+    def _note_revoked(self) -> bool:
+        """Have OpenVPN refuse the revoked itself; whether that is done."""
+        try:
+            write_revoked(self.config.run, self._plan.parameters.crl)
+        except OSError as error:
+            log.error("%s: %s: OpenVPN does not know all revoked certificates", error.filename, error.strerror)
+            return False
+        return True
 
     # -- loops --
 
@@ -406,10 +407,7 @@ class Node:
         """Hand babel its settings when they change, and another key at the time the registry says (wire.md 5.4)."""
         while True:
             at = self._plan.parameters.babel_switch_time
-            delay = None if at is None or at < time.time() else at - time.time()
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(delay):
-                    await self._babel_news.wait()
+            await news_or_moment(self._babel_news, None if at is None or at <= time.time() else at)
             self._babel_news.clear()
             spread = min(SPREAD_FIRST + SPREAD_PER_ROUTE * len(self._mesh.survey.peers), SPREAD_LAST)
             if not self._babel.can_follow(self._plan.babel(self._cache.routes, time.time())):
@@ -428,7 +426,9 @@ class Node:
             async for ways in self._babel.take_over():
                 count += await self._kernel.sweep(self._plan.presences, self._babel.priority, ways)
             if self._babel.ready.is_set() and not self._babel.followed.is_set():
-                count += await self._kernel.sweep({*self._plan.presences, *self._former}, self._babel.priority)
+                count += await self._kernel.sweep(
+                    {*self._plan.presences, *self._presences.former}, self._babel.priority
+                )
                 log.info("babeld took over; %s routes that the last one left are removed", count)
 
     async def _catch_up(self) -> None:

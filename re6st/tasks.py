@@ -3,9 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
+import contextlib
+import time
+from collections.abc import Awaitable, Callable, Coroutine
 from types import TracebackType
 from typing import Any, TypeVar
+
+from re6st.process import Backoff
+
+AGAIN_FIRST, AGAIN_LAST = 1.0, 60.0
+"""Seconds until work that was not done is tried again."""
+LOOK = 2.0
+"""Seconds between two looks at the wall clock."""
 
 T = TypeVar("T")
 
@@ -35,6 +44,43 @@ class Tasks:
     async def end_all(self) -> None:
         """End every task that still runs."""
         await asyncio.gather(*map(end, tuple(self._running)))
+
+
+class Latest:
+    """Carries out `work` after each `news`, one at a time, with what is the newest then.
+
+    `work` says whether all was done; else it is tried again, soon at first, then ever less often.
+    """
+
+    def __init__(self, work: Callable[[], Awaitable[bool]]) -> None:
+        self._work = work
+        self._news = asyncio.Event()
+
+    def news(self) -> None:
+        self._news.set()
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        pauses, delay = Backoff(AGAIN_FIRST, AGAIN_LAST), None
+        while True:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(delay):
+                    await self._news.wait()
+            if self._news.is_set():
+                pauses.reset()
+            self._news.clear()
+            delay = None if await self._work() else pauses.next()
+
+
+async def news_or_moment(news: asyncio.Event, at: float | None, wall: Callable[[], float] = time.time) -> None:
+    """Wait until there is news, or until the wall clock says `at` (Unix time).
+
+    It may be set meanwhile, and the machine may sleep, which no timer notices: so we look again every few seconds.
+    """
+    while not news.is_set() and (at is None or wall() < at):
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(None if at is None else min(max(at - wall(), 0.0), LOOK)):
+                await news.wait()
 
 
 async def end(task: asyncio.Task[None]) -> None:

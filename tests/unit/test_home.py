@@ -77,6 +77,12 @@ def test_the_registry_is_asked_for_our_first_address_and_again_when_it_changes()
     assert world.own.endpoints()[0].country == "DE"
 
 
+def test_a_network_that_cares_again_is_told_again() -> None:
+    world = World()
+    live(world, lambda: world.home.require(True), lambda: world.home.require(False), lambda: world.home.require(True))
+    assert world.changes == ["FR", "", "FR"]
+
+
 def test_what_was_known_holds_until_the_registry_answers(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
