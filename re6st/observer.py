@@ -243,10 +243,16 @@ class Observer:
     def _find(self, text: str) -> Prefix | None:
         identity = self._plan().identity
         try:
-            return report.find(self._babel.table, identity.trust.network, identity.prefix, text)
+            return report.find(self._is_known, identity.trust.network, text)
         except PrefixError as error:
             message = f"{text!r} is no node, such as 4/16, and no address or subnet of one: {error}"
             raise ControlError(Status.USAGE, message) from None
+
+    def _is_known(self, prefix: Prefix) -> bool:
+        identity, survey = self._plan().identity, self._mesh.survey
+        if prefix in (identity.prefix, *survey.neighbours) or prefix in survey.peers or prefix in survey.starved:
+            return True
+        return self._ways[subnet(identity.trust.network, prefix)] is not None
 
     def _events(self, given: _Arguments) -> Record:
         after, limit = given.integer("after", 0, 1 << 60, 0), given.integer("limit", 1, PAGE, PAGE)

@@ -6,7 +6,7 @@ Pure: what is read is handed in, with the clock's reading. Times that lasted are
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from ipaddress import AddressValueError, IPv6Address, IPv6Network, NetmaskValueError
 
@@ -245,8 +245,10 @@ def since(survey: Survey, way: Way | None) -> Record | None:
     return {"time": way.since, "via": hop(way.via), "before": hop(way.before)}
 
 
-def find(table: Table, network: IPv6Network, own: Prefix, text: str) -> Prefix | None:
+def find(known: Callable[[Prefix], bool], network: IPv6Network, text: str) -> Prefix | None:
     """The node that a text means: its CN, its subnet, or an address in that; None: an address of no node.
+
+    `known` says whether there is a node of some prefix: one that was routed, of late at least.
 
     Raises PrefixError for what is none of these, or outside the network.
     """
@@ -265,9 +267,8 @@ def find(table: Table, network: IPv6Network, own: Prefix, text: str) -> Prefix |
         raise PrefixError(str(error)) from None
     if bits is None:
         raise PrefixError(f"{text} is not inside {network}")
-    known = {prefix_of(network, route.destination) for route in table.routes.values()} | {own}
     candidates = (Prefix(bits.value >> cut, bits.length - cut) for cut in range(bits.length))
-    return next((prefix for prefix in candidates if prefix in known), None)
+    return next((prefix for prefix in candidates if known(prefix)), None)
 
 
 def name(network: IPv6Network, prefix: Prefix) -> Record:

@@ -13,7 +13,7 @@ from re6st.core import mesh, report
 from re6st.core.babel_lines import Table
 from re6st.core.chronicle import Happening
 from re6st.core.expiry import DAY
-from re6st.core.prefix import Prefix
+from re6st.core.prefix import Prefix, address
 from re6st.core.report import Link, Server, Vitals, health
 from re6st.core.survey import survey
 from re6st.core.wire import Endpoint
@@ -158,3 +158,18 @@ def test_the_verdict_has_reasons(vitals: Vitals, verdict: str, words: str) -> No
     assert found["verdict"] == verdict
     assert len(problems) == bool(words)
     assert not words or words in problems[0]["text"]
+
+
+def test_an_address_is_found_without_looking_at_every_route() -> None:
+    """Sixty-four at once may be asked for, by anybody who may look at a node; a network may have 100,000 routes."""
+    network, asked = IPv6Network("2001:db8::/32"), []
+    node = Prefix(5, 16)
+
+    def known(prefix: Prefix) -> bool:
+        asked.append(prefix)
+        return prefix == node
+
+    assert report.find(known, network, str(address(network, node))) == node
+    assert report.find(known, network, str(address(network, Prefix(6, 16)))) is None
+    assert len(asked) <= 2 * 96
+    assert report.find(known, network, "6/16") == Prefix(6, 16)
