@@ -654,7 +654,7 @@ def test_a_registry_that_hands_out_what_is_revoked_is_not_asked_without_pause(
     world.registry.certificate = world.issue(9, YEAR)
 
     async def watch() -> None:
-        await until(lambda: world.changes)
+        await until(lambda: world.registry.renewed)
         await asyncio.sleep(0.05)
 
     world.run(watch)
