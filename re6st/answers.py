@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable
 
 from re6st import __version__
 from re6st.address import OwnAddresses
 from re6st.client import PLATFORM
 from re6st.core import mesh
+from re6st.core.budget import Bucket, Buckets
 from re6st.core.prefix import Prefix
 from re6st.core.sessions import Sessions
 from re6st.core.wire import Code, Endpoint, format_addresses, parse_addresses
@@ -17,6 +19,11 @@ from re6st.updates import Updates
 SOFTWARE = f"{__version__}, {PLATFORM}"
 LOG_LIMIT = 500
 """Bytes of a message for the log (code 7) that are kept."""
+LOG_RATE = 0.1, 5.0, 1.0, 50.0
+"""Such messages a second, and at once, of one peer and of all."""
+REFRESH_RATE = 1 / 60, 2.0
+"""How often any program here may have us ask the registry, a second and at once, where there is no registry beside us.
+"""
 
 log = logging.getLogger(__name__)
 
@@ -39,6 +46,8 @@ class Answers:
         self._sessions = sessions
         self._event = event
         self._remember = remember
+        self._logged: Buckets[Prefix] = Buckets(*LOG_RATE)
+        self._refreshed = Bucket(*REFRESH_RATE)
 
     def answer(self, peer: Prefix | None, code: int, payload: bytes) -> bytes | None:
         """The answer to a message, if it has one; `peer` None: from the registry on this machine (wire.md 7)."""
@@ -63,12 +72,16 @@ class Answers:
                 ours = [t.peer.cn for t in self._mesh.tunnels.values() if t.phase is not mesh.Phase.OPENING]
                 return " ".join((str(len(ours)), *ours, *clients)).encode()
             case Code.LOG if self._mesh.settings.own == registry and peer is not None:
-                log.info("%s says: %s", peer, payload[:LOG_LIMIT].decode("utf-8", "replace"))
+                if self._logged.take(peer, time.monotonic()):
+                    log.info("%s says: %s", peer, _printable(payload[:LOG_LIMIT]))
         return None
 
     def _version(self, peer: Prefix | None, version: bytes) -> bytes | None:
         if peer is None:  # the registry on this machine: there is something new
-            self._updates.refresh()
+            is_beside = self._mesh.settings.own == self._updates.parameters.registry_prefix
+            # The registry may have come to this machine a moment ago; but so says any program.
+            if is_beside or self._refreshed.take(time.monotonic()):
+                self._updates.refresh()
             return None
         answer = self._updates.hear(version)
         if known := self._sessions.peer(peer):
@@ -82,3 +95,8 @@ class Answers:
         if known is not None and known.protocol < 7:
             endpoints = tuple(Endpoint(e.host, e.port, e.protocol) for e in endpoints)
         return format_addresses(endpoints)
+
+
+def _printable(text: bytes) -> str:
+    """What a peer wrote, on one line and without what a terminal obeys."""
+    return "".join(letter if letter.isprintable() else "?" for letter in text.decode("utf-8", "replace"))

@@ -151,7 +151,10 @@ class Node:
 
     async def _live(self, control: socket.socket, parameters: Parameters, stop: asyncio.Event) -> None:
         self._crypto = NodeCrypto(self._identity, lambda: self._updates.parameters.crl)
-        self._peers = Peers(self._crypto, self._identity, parameters.version, lambda *m: self._answers.answer(*m))
+        links = frozenset({self.config.main_interface, *self.config.lan})
+        self._peers = Peers(
+            self._crypto, self._identity, parameters.version, lambda *m: self._answers.answer(*m), links
+        )
         self._kernel = Kernel()
         source_routes = await self._kernel.source_specific()
         self._plan = Plan(self.config, self._identity, parameters, self._programs, source_routes)
@@ -163,7 +166,7 @@ class Node:
             await self._clear()
             async with Tasks() as self._tasks:
                 self._prepare()
-                await self._peers.open(control)
+                self._peers.open(control)
                 try:
                     await self._enter()
                     await stop.wait()
@@ -199,6 +202,7 @@ class Node:
             self._own.ports = ()
         locate = locator(self.config.places)
         self._mesh = mesh.Mesh(self._settings(), self._cache.addresses, random.Random(), locate)  # noqa: S311
+        self._peers.routed = lambda peer: peer in self._mesh.survey.peers
         self._answers = Answers(self._mesh, self._updates, self._own, self._peers.sessions, self._event, self._remember)
         self._tunnels = Tunnels(plan, self._kernel, self._mute, self._tasks, self._event, self._connected, self._found)
         self._tunnels.is_used = lambda interface: self._babel.table.is_up(interface)

@@ -1,12 +1,14 @@
 """UDP port 326: the socket under core/sessions.py, and the relay for the registry on this machine (wire.md 6 and 7).
 
 A message goes to `handle`, which returns the answer or None. The registry talks to us from ::1: about ourselves, which
-is answered at once, or about a peer, which is asked on its behalf.
+is answered at once, or about a peer, which is asked on its behalf (core/relay.py).
+
+The socket is bound on ::, so it hears what anybody sends to any address of this machine. What was not sent to our own
+subnet, or came by an interface that does not belong to the network, is dropped before it is looked at.
 """
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import os
 import socket
@@ -16,23 +18,27 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from ipaddress import AddressValueError, IPv6Address
-from typing import cast
+from typing import Protocol
 
 from cryptography import x509
 
 from re6st import PROTOCOL, cert
-from re6st.core.prefix import Prefix, PrefixError, control_address
+from re6st.core.prefix import Prefix, PrefixError, control_address, subnet
+from re6st.core.relay import RELAYED_CODES, Relay
 from re6st.core.sessions import Datagram, Message, Output, PeerCertificate, SessionOpened, Sessions
 from re6st.core.wire import DATAGRAM_LIMIT, PORT, RELAYED, Code, WireError
+from re6st.datagrams import DatagramSocket, tell_destinations
+from re6st.local_programs import Owners
 
 Handler = Callable[[Prefix | None, int, bytes], bytes | None]
 """Called with the peer (None: the registry on this machine), the code and the payload; returns the answer."""
 
 LOG_EVERY = 10.0
 """Seconds between two log lines about dropped datagrams."""
-REQUESTER_LIMIT = 64
 _TYPES = {int(code): code.name.lower() for code in Code}
-RELAY_TIME = 10.0
+TUNNELS = "re6stnet"
+"""With what the names of our interfaces begin."""
+LOOPBACK = IPv6Address("::1")
 
 log = logging.getLogger(__name__)
 
@@ -126,6 +132,7 @@ def control_socket() -> socket.socket:
     own = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
     try:
         own.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        tell_destinations(own)
         own.setblocking(False)
         own.bind(("::", PORT))
     except OSError as error:
@@ -136,27 +143,51 @@ def control_socket() -> socket.socket:
     return own
 
 
-class Peers(asyncio.DatagramProtocol):
-    """The sessions with our peers, on their socket."""
+class Transport(Protocol):
+    """What `Peers` needs of its socket."""
 
-    def __init__(self, crypto: NodeCrypto, identity: cert.Identity, version: bytes, handle: Handler) -> None:
-        self.sessions = Sessions(identity.trust.network, crypto, PROTOCOL, version, new_secret)
-        self.opened: Callable[[Prefix], None] = lambda peer: None
-        """Called when a new session with a peer is in use."""
+    def sendto(self, data: bytes, to: tuple[str, int]) -> None: ...
+    def is_closing(self) -> bool: ...
+    def close(self) -> None: ...
+
+
+class Peers:
+    """The sessions with our peers, on their socket. `links` are the interfaces with peers that are no tunnels."""
+
+    def __init__(
+        self,
+        crypto: NodeCrypto,
+        identity: cert.Identity,
+        version: bytes,
+        handle: Handler,
+        links: frozenset[str] = frozenset(),
+    ) -> None:
+        self.routed: Callable[[Prefix], bool] = lambda prefix: False
+        """Whether there is a route to a peer."""
+        self.sessions = Sessions(
+            identity.trust.network, crypto, PROTOCOL, version, new_secret, lambda prefix: self.routed(prefix)
+        )
         self.messages: Counter[tuple[str, str]] = Counter()
         """How many were `sent` and `received`, by their type; an answer counts too."""
         self.dropped = 0
         """Datagrams that were not accepted."""
         self._own = identity.prefix
+        self._subnet = subnet(identity.trust.network, identity.prefix)
+        self._links = links
         self._handle = handle
-        self._transport: asyncio.DatagramTransport | None = None
-        self._requesters: dict[tuple[Prefix, int], tuple[float, tuple[str, int]]] = {}
+        self._transport: Transport | None = None
+        self._relayed = Relay()
+        self._owners = Owners()
         self._dropped = 0
         self._logged = -LOG_EVERY
 
-    async def open(self, control: socket.socket) -> None:
-        """Speak over the control socket, which is closed with us."""
-        await asyncio.get_running_loop().create_datagram_endpoint(lambda: self, sock=control)
+    def open(self, control: socket.socket) -> None:
+        """Speak over the control socket, which is closed with us. To be called in the running event loop."""
+        self.use(DatagramSocket(control, self.arrived))
+
+    def use(self, transport: Transport) -> None:
+        """Send by this."""
+        self._transport = transport
 
     def close(self) -> None:
         if self._transport is not None:
@@ -178,29 +209,28 @@ class Peers(asyncio.DatagramProtocol):
         """To be called every second or so."""
         now = _now()
         self._carry_out(self.sessions.retry(now))
-        for key in [key for key, (until, _) in self._requesters.items() if until <= now]:
-            del self._requesters[key]
+        self._relayed.expire(now)
 
-    # -- asyncio.DatagramProtocol --
+    def arrived(self, data: bytes, source: tuple[str, int], destination: IPv6Address, interface: str) -> None:
+        """Take a datagram that came to one of this machine's addresses, by one of its interfaces."""
+        is_ours = destination in self._subnet or destination == LOOPBACK
+        if not is_ours or not (interface == "lo" or interface.startswith(TUNNELS) or interface in self._links):
+            self._drop(source[0], WireError(f"it was sent to {destination} by {interface or 'an unknown interface'}"))
+        else:
+            self.receive(data, source)
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        # Not an instance of DatagramTransport before Python 3.12, but one in all it does.
-        self._transport = cast(asyncio.DatagramTransport, transport)
-
-    def error_received(self, exc: Exception) -> None:
-        log.debug("port %s: %s", PORT, exc)  # an unreachable peer is no news: it is the routing table's business
-
-    def datagram_received(self, data: bytes, addr: tuple[str, int]) -> None:
+    def receive(self, data: bytes, source: tuple[str, int]) -> None:
+        """Take a datagram in."""
         try:
             if len(data) > DATAGRAM_LIMIT:
                 raise WireError(f"datagram of {len(data)} bytes")
-            source = IPv6Address(addr[0].partition("%")[0])
-            if source.is_loopback:
-                self._relay(data, (addr[0], addr[1]))
+            ip = IPv6Address(source[0].partition("%")[0])
+            if ip.is_loopback:
+                self._relay(data, source)
             else:
-                self._carry_out(self.sessions.receive((source, addr[1]), data, _now()))
+                self._carry_out(self.sessions.receive((ip, source[1]), data, _now()))
         except (WireError, AddressValueError) as error:
-            self._drop(addr[0], error)
+            self._drop(source[0], error)
 
     # -- within --
 
@@ -214,31 +244,36 @@ class Peers(asyncio.DatagramProtocol):
             control_address(self.sessions.network, peer)  # it has one
         except (PrefixError, UnicodeDecodeError) as error:
             raise WireError(str(error)) from None
+        now = _now()
+        user = self._owners.of(requester[1], now)
         if peer == self._own:
+            if code[0] not in (Code.VERSION, *RELAYED_CODES) or not self._relayed.ask_us(user, now):
+                raise WireError(f"code {code[0]} is no question of a registry, or one of too many")
             if answer := self._handle(None, code[0], b""):
                 self._send((data + answer), requester)
-            return
-        if len(self._requesters) < REQUESTER_LIMIT:
-            self._requesters[peer, code[0]] = (_now() + RELAY_TIME, requester)
+        elif not (self.routed(peer) or self.sessions.knows(peer)):
+            raise WireError(f"a question for {peer}, to whom there is no route")
+        elif self._relayed.ask(peer, code[0], requester, user, now):
             self.send(peer, code[0] | RELAYED)
+        else:
+            raise WireError(f"code {code[0]} for {peer} is no question of a registry, or one of too many")
 
     def _carry_out(self, outputs: list[Output]) -> None:
         for output in outputs:
             match output:
                 case Datagram(address, port, data):
                     self._send(data, (str(address), port))
-                case SessionOpened(peer):
-                    self.opened(peer)
+                case SessionOpened():
+                    pass
                 case Message() as message:
                     self._carry_out(self.sessions.answer(message, self._act(message), _now()))
 
     def _act(self, message: Message) -> bytes | None:
         self._count("received", message.code)
         if message.relayed and message.payload:
-            waiting = self._requesters.pop((message.peer, message.code), None)
-            if waiting is not None:
+            if (requester := self._relayed.answered(message.peer, message.code)) is not None:
                 head = message.peer.bits.encode("ascii") + b"\0" + bytes((message.code,))
-                self._send(head + message.payload, waiting[1])
+                self._send(head + message.payload, requester)
             return None
         answer = self._handle(message.peer, message.code, message.payload)
         if answer is not None:

@@ -24,7 +24,7 @@ from dataclasses import dataclass, field
 from ipaddress import IPv6Address, IPv6Network
 from typing import Protocol
 
-from re6st.core.budget import HandshakeBudget
+from re6st.core.budget import Buckets, HandshakeBudget
 from re6st.core.prefix import Prefix, address_bits, control_address
 from re6st.core.wire import (
     MAC_LENGTH,
@@ -65,6 +65,8 @@ SENT_LIMIT = 64
 """Datagrams of ours that might come back to us as the peer's; with more of them a new session is due."""
 STRANGER_LIMIT = 1000
 """Peers that we have greeted without knowing their certificate."""
+MESSAGES = 20.0, 60.0, 1000.0, 2000.0
+"""Messages a second, and at once, that are taken from one peer and from all."""
 ANSWER_TIME = 60.0
 """Seconds after a greeting of ours in which a secret is taken from a peer; later nobody has asked it for one."""
 
@@ -221,6 +223,7 @@ class Sessions:
         self._strangers: OrderedDict[Prefix, Peer] = OrderedDict()
         """Those whose certificate we do not have: their names may be invented."""
         self._budget = HandshakeBudget()
+        self._messages: Buckets[Prefix] = Buckets(*MESSAGES)
 
     # -- asking --
 
@@ -377,6 +380,10 @@ class Sessions:
         else:
             raise WireError("data packet with a wrong HMAC")
         if packet.payload:
+            if not self._messages.take(peer.prefix, now):
+                if outputs:
+                    return outputs
+                raise WireError("too many messages")
             code = packet.payload[0]
             outputs.append(Message(peer.prefix, code & ~RELAYED, bool(code & RELAYED), packet.payload[1:], source))
         return outputs

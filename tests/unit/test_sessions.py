@@ -571,6 +571,24 @@ def test_recorded_secrets_sent_again_are_read_a_few_times_only(world: World) -> 
     assert crypto.read_offers - before <= 8
 
 
+def test_messages_of_one_peer_are_taken_so_many_a_second(world: World) -> None:
+    world.add(C)
+    established(world)
+    world.send(C, B, bytes([Code.LOG, 0]))
+    for _ in range(5000):
+        world.now += 0.001
+        with suppress(WireError):
+            for output in world.machines[A].send(B, bytes([Code.LOG, 1]), world.now):
+                assert isinstance(output, Datagram)
+                world.told[B] += world.machines[B].receive(source(A), output.data, world.now)
+    assert 50 < len([m for m in world.messages(B, Code.LOG) if m.peer == A]) < 200
+    world.send(C, B, bytes([Code.LOG, 2]))
+    assert world.messages(B, Code.LOG)[-1].payload == b"\2", "others are heard meanwhile"
+    world.now += 10
+    world.send(A, B, bytes([Code.LOG, 3]))
+    assert world.messages(B, Code.LOG)[-1].payload == b"\3", "and it too, afterwards"
+
+
 def test_invented_names_push_no_real_peer_out(world: World) -> None:
     established(world)
     a = world.machines[A]

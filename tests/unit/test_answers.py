@@ -1,0 +1,82 @@
+"""What a node does on messages, and how often it lets others make it do so (wire.md 6.5)."""
+
+from __future__ import annotations
+
+import random
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from re6st.address import OwnAddresses
+from re6st.answers import Answers
+from re6st.core import mesh
+from re6st.core.prefix import Prefix
+from re6st.core.wire import Code
+
+A, B, C = Prefix(0, 16), Prefix(1, 16), Prefix(2, 16)
+
+
+class PlayUpdates:
+    def __init__(self, registry: Prefix) -> None:
+        self.parameters = SimpleNamespace(registry_prefix=registry, version=b"\1")
+        self.refreshed = 0
+
+    def refresh(self) -> None:
+        self.refreshed += 1
+
+    def hear(self, version: bytes) -> bytes | None:
+        return None
+
+
+@pytest.fixture
+def now(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    clock = [1000.0]
+    monkeypatch.setattr("re6st.answers.time.monotonic", lambda: clock[0])
+    return clock
+
+
+def node(own: Prefix, registry: Prefix, own_addresses: OwnAddresses | None = None) -> tuple[Answers, PlayUpdates]:
+    settings = mesh.Settings(own=own, registry=registry, client_count=2, tunnel_refresh=300, close_time=12)
+    policy = mesh.Mesh(settings, {}, random.Random(1))
+    updates = PlayUpdates(registry)
+    sessions = SimpleNamespace(peer=lambda prefix: None)
+    made = Answers(
+        policy,
+        cast(Any, updates),
+        own_addresses or OwnAddresses([]),
+        cast(Any, sessions),
+        lambda event: None,
+        lambda peer, endpoints: None,
+    )
+    return made, updates
+
+
+def test_any_program_may_have_a_node_ask_the_registry_once_in_a_while(now: list[float]) -> None:
+    made, updates = node(own=A, registry=B)
+    for _ in range(600):
+        now[0] += 1
+        made.answer(None, Code.VERSION, b"")
+    assert 5 <= updates.refreshed <= 12
+
+
+def test_the_registry_beside_its_node_is_always_obeyed(now: list[float]) -> None:
+    made, updates = node(own=A, registry=A)
+    for _ in range(100):
+        made.answer(None, Code.VERSION, b"")
+    assert updates.refreshed == 100
+
+
+def test_the_log_of_the_registrys_node_cannot_be_filled_or_forged(
+    now: list[float], caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    made, _ = node(own=A, registry=A)
+    for number in range(1000):
+        now[0] += 0.01
+        made.answer(B, Code.LOG, f"{number}\n2026 \x1b[2J root logged in".encode())
+    made.answer(C, Code.LOG, b"hello")
+    words = [record.getMessage() for record in caplog.records]
+    assert len(words) < 10
+    assert all(word.isprintable() for word in words)
+    assert words[-1] == "2/16 says: hello"
