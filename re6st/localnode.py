@@ -10,7 +10,9 @@ import asyncio
 import json
 import logging
 import socket
+from collections import deque
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from functools import partial
 from ipaddress import IPv6Network
 from pathlib import Path
@@ -33,10 +35,21 @@ ANSWER_LIMIT = 4 << 20
 """Bytes of its answer: a hundred thousand nodes have about 1 MB."""
 SURVEY_LIMIT = 100_000
 """Nodes asked in one survey."""
-PACE = 64
-"""Datagrams sent before the socket gets time to drain."""
+WINDOW = 48
+"""Nodes asked at one time in a survey. The node relays 64 questions or more, and others want some of them."""
+SILENCE = 4
+"""How many times the patience for one node may pass without any answer, until a survey is given up."""
 
 Listener = Callable[[bytes], None]
+
+
+@dataclass(slots=True)
+class _Question:
+    """A node that is asked in a survey. Times are those of the event loop."""
+
+    listener: Listener
+    send_at: float
+    until: float
 
 
 class LocalNode:
@@ -90,48 +103,61 @@ class LocalNode:
     ) -> dict[Prefix, bytes | None]:
         """Ask many nodes, and those that `follow` finds in an answer; None for one that does not answer.
 
-        It ends when all have answered, or `quiet` seconds after the last answer.
+        A few are asked at one time, and the next ones as answers come, so the node beside us and the network set the
+        pace. One that says nothing for `quiet` seconds is left alone. It ends when all were asked; or when nobody has
+        answered for SILENCE times as long.
         """
         loop = asyncio.get_running_loop()
         answers: dict[Prefix, bytes | None] = {}
-        waiting: dict[Prefix, Listener] = {}
+        pending: deque[Prefix] = deque()
+        waiting: dict[Prefix, _Question] = {}
         queue: asyncio.Queue[tuple[Prefix, bytes]] = asyncio.Queue()
 
         def put(prefix: Prefix, answer: bytes) -> None:
             queue.put_nowait((prefix, answer))
 
-        def add(prefixes: Iterable[Prefix]) -> list[Prefix]:
+        def add(prefixes: Iterable[Prefix]) -> None:
             new = [each for each in dict.fromkeys(prefixes) if each not in answers]
             new = new[: SURVEY_LIMIT - len(answers)]
-            for prefix in new:
-                answers[prefix] = None
-                waiting[prefix] = partial(put, prefix)
-                self._listen(prefix, code, waiting[prefix])
-            return new
+            answers.update(dict.fromkeys(new))
+            pending.extend(new)
+
+        def done(prefix: Prefix) -> None:
+            self._unlisten(prefix, code, waiting.pop(prefix).listener)
 
         try:
-            unsent = add(start)
-            end = loop.time() + quiet
-            while waiting and (now := loop.time()) < end:
-                await self._send_all(unsent, code)
+            add(start)
+            heard = loop.time()
+            while (pending or waiting) and (now := loop.time()) < heard + SILENCE * quiet:
+                for prefix in [prefix for prefix, question in waiting.items() if question.until <= now]:
+                    done(prefix)
+                while pending and len(waiting) < WINDOW:
+                    prefix = pending.popleft()
+                    waiting[prefix] = _Question(partial(put, prefix), now, now + quiet)
+                    self._listen(prefix, code, waiting[prefix].listener)
+                for prefix, question in waiting.items():
+                    if question.send_at <= now:
+                        question.send_at = now + RESEND
+                        self._send(prefix, code)
+                if not waiting:
+                    continue
+                wait = min(min(question.send_at, question.until) for question in waiting.values()) - now
                 try:
-                    async with asyncio.timeout(min(RESEND, end - now)):
+                    async with asyncio.timeout(wait):
                         prefix, answer = await queue.get()
                 except TimeoutError:
-                    unsent = list(waiting)
                     continue
                 if not answer:  # the local node is not there
                     break
-                unsent = []
                 if prefix in waiting:
-                    self._unlisten(prefix, code, waiting.pop(prefix))
+                    done(prefix)
                     answers[prefix] = answer
-                    end = loop.time() + quiet
-                    unsent = add(follow(prefix, answer)) if follow else []
+                    heard = loop.time()
+                    add(follow(prefix, answer) if follow else ())
             return answers
         finally:
-            for prefix, listener in waiting.items():
-                self._unlisten(prefix, code, listener)
+            for prefix in list(waiting):
+                done(prefix)
 
     # --- routes ---
 
@@ -213,12 +239,6 @@ class LocalNode:
             pass  # lost, like any datagram
         except OSError as error:
             self._fail(error)
-
-    async def _send_all(self, prefixes: list[Prefix], code: Code) -> None:
-        for count, prefix in enumerate(prefixes, 1):
-            self._send(prefix, code)
-            if count % PACE == 0:
-                await asyncio.sleep(0.005)
 
     def _open(self) -> socket.socket:
         """A connected socket: only the node's datagrams come in, and we learn when it is not there."""

@@ -151,10 +151,8 @@ class Node:
 
     async def _live(self, control: socket.socket, parameters: Parameters, stop: asyncio.Event) -> None:
         self._crypto = NodeCrypto(self._identity, lambda: self._updates.parameters.crl)
-        links = frozenset({self.config.main_interface, *self.config.lan})
-        self._peers = Peers(
-            self._crypto, self._identity, parameters.version, lambda *m: self._answers.answer(*m), links
-        )
+        self._peers = Peers(self._crypto, self._identity, parameters.version, lambda *m: self._answers.answer(*m))
+        self._peers.links = frozenset({self.config.main_interface, *self.config.lan})
         self._kernel = Kernel()
         source_routes = await self._kernel.source_specific()
         self._plan = Plan(self.config, self._identity, parameters, self._programs, source_routes)

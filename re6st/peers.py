@@ -152,16 +152,11 @@ class Transport(Protocol):
 
 
 class Peers:
-    """The sessions with our peers, on their socket. `links` are the interfaces with peers that are no tunnels."""
+    """The sessions with our peers, on their socket."""
 
-    def __init__(
-        self,
-        crypto: NodeCrypto,
-        identity: cert.Identity,
-        version: bytes,
-        handle: Handler,
-        links: frozenset[str] = frozenset(),
-    ) -> None:
+    def __init__(self, crypto: NodeCrypto, identity: cert.Identity, version: bytes, handle: Handler) -> None:
+        self.links: frozenset[str] = frozenset()
+        """Interfaces with peers that are no tunnels."""
         self.routed: Callable[[Prefix], bool] = lambda prefix: False
         """Whether there is a route to a peer."""
         self.sessions = Sessions(
@@ -173,7 +168,6 @@ class Peers:
         """Datagrams that were not accepted."""
         self._own = identity.prefix
         self._subnet = subnet(identity.trust.network, identity.prefix)
-        self._links = links
         self._handle = handle
         self._transport: Transport | None = None
         self._relayed = Relay()
@@ -214,7 +208,7 @@ class Peers:
     def arrived(self, data: bytes, source: tuple[str, int], destination: IPv6Address, interface: str) -> None:
         """Take a datagram that came to one of this machine's addresses, by one of its interfaces."""
         is_ours = destination in self._subnet or destination == LOOPBACK
-        if not is_ours or not (interface == "lo" or interface.startswith(TUNNELS) or interface in self._links):
+        if not is_ours or not (interface == "lo" or interface.startswith(TUNNELS) or interface in self.links):
             self._drop(source[0], WireError(f"it was sent to {destination} by {interface or 'an unknown interface'}"))
         else:
             self.receive(data, source)

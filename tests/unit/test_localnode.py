@@ -45,12 +45,12 @@ class FakeNode(asyncio.DatagramProtocol):
 
 @asynccontextmanager
 async def beside(
-    reply: Callable[[Prefix, int], list[bytes]], control: Path = Path("/nonexistent")
+    reply: Callable[[Prefix, int], list[bytes]],
+    control: Path = Path("/nonexistent"),
+    made: type[FakeNode] = FakeNode,
 ) -> AsyncIterator[LocalNode]:
     """A registry's view of a node that answers like this."""
-    transport, _ = await asyncio.get_running_loop().create_datagram_endpoint(
-        lambda: FakeNode(reply), local_addr=("::1", 0)
-    )
+    transport, _ = await asyncio.get_running_loop().create_datagram_endpoint(lambda: made(reply), local_addr=("::1", 0))
     host, port = transport.get_extra_info("sockname")[:2]
     node = LocalNode(NETWORK, control, (host, port))
     try:
@@ -151,6 +151,59 @@ def test_a_survey_ends_at_once_when_all_have_answered() -> None:
             async with asyncio.timeout(10):
                 everyone = [Prefix(n, 16) for n in range(500)]
                 assert await node.survey(everyone, Code.SOFTWARE, quiet=60) == dict.fromkeys(everyone, b"1.0, Linux")
+
+    asyncio.run(run())
+
+
+def test_a_survey_of_a_large_network_asks_a_few_at_a_time_and_gets_all_answers() -> None:
+    """The node beside it opens a session with each of them: their answers come a moment later, and it has a bound."""
+    under_way: set[Prefix] = set()
+    most = 0
+
+    class SlowNode(FakeNode):
+        def datagram_received(self, data: bytes, addr: tuple[str, int]) -> None:
+            nonlocal most
+            prefix = Prefix.from_bits(data.partition(b"\0")[0].decode())
+            if prefix not in under_way and len(under_way) < 64:
+                under_way.add(prefix)
+                asyncio.get_running_loop().call_later(0.01, self.answer, prefix, addr)
+            most = max(most, len(under_way))
+
+        def answer(self, prefix: Prefix, addr: tuple[str, int]) -> None:
+            under_way.discard(prefix)
+            assert self.transport is not None
+            self.transport.sendto(answer(prefix, Code.SOFTWARE, b"1.0"), addr)
+
+    async def run() -> None:
+        everyone = [Prefix(n, 16) for n in range(2000)]
+        async with asyncio.timeout(60), beside(lambda prefix, code: [], made=SlowNode) as node:
+            found = await node.survey(everyone, Code.SOFTWARE, quiet=5)
+        assert found == dict.fromkeys(everyone, b"1.0")
+
+    asyncio.run(run())
+    assert most < 64
+
+
+def test_many_silent_nodes_do_not_keep_a_survey_from_the_others() -> None:
+    """Somebody announces subnets where nobody is, as many as may be asked at one time, and more."""
+    silent = [Prefix(n, 16) for n in range(100, 200)]
+
+    def reply(prefix: Prefix, code: int) -> list[bytes]:
+        return [] if prefix in silent else [answer(prefix, code, b"1.0")]
+
+    async def run() -> None:
+        async with asyncio.timeout(30), beside(reply) as node:
+            found = await node.survey([*silent, A, B, C], Code.SOFTWARE, quiet=0.2)
+            assert {prefix for prefix, said in found.items() if said} == {A, B, C}
+
+    asyncio.run(run())
+
+
+def test_a_survey_is_given_up_where_nobody_answers_at_all() -> None:
+    async def run() -> None:
+        async with asyncio.timeout(10), beside(lambda prefix, code: []) as node:
+            everyone = [Prefix(n, 16) for n in range(5000)]
+            assert set((await node.survey(everyone, Code.SOFTWARE, quiet=0.1)).values()) == {None}
 
     asyncio.run(run())
 

@@ -368,9 +368,8 @@ def test_the_user_of_a_socket_of_this_program_is_found() -> None:
 def test_only_what_was_sent_to_us_by_the_network_is_looked_at(
     place: Place, destination: str, interface: str, taken: bool
 ) -> None:
-    node = Peers(
-        NodeCrypto(place.identity(A), frozenset), place.identity(A), b"\0", lambda *_: None, frozenset({"br0"})
-    )
+    node = Peers(NodeCrypto(place.identity(A), frozenset), place.identity(A), b"\0", lambda *_: None)
+    node.links = frozenset({"br0"})
     wire = Wire(A, {})
     node.use(wire)
     greeting = encode_hello0(Hello0(place.identity(B).der))
