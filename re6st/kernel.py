@@ -12,7 +12,7 @@ import logging
 import re
 import socket
 from collections.abc import Callable, Collection, Iterable, Iterator, Set
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
 from pathlib import Path
@@ -330,13 +330,7 @@ class Kernel:
 
     async def babel_routes(self, presences: Iterable[Presence]) -> dict[tuple[Network, Network], int]:
         """Where routes in our networks that a babeld made lead to, for packets from where, and their priority."""
-        found: dict[tuple[Network, Network], int] = {}
-        for presence in presences:
-            for route in self._netlink.routes(_family(presence.network), protocol=RTPROT_BABEL):
-                if _is_ours(route, presence):
-                    way = route.destination, route.source or _ANY
-                    found[way] = max(found.get(way, 0), route.priority or 0)
-        return found
+        return await asyncio.to_thread(_babel_routes, tuple(presences))
 
     def gateways(self) -> dict[IPv4Address, IPv4Address]:
         """The hosts that are reached by a gateway, and by which."""
@@ -352,15 +346,10 @@ class Kernel:
     ) -> int:
         """Remove the routes in our networks that a babeld left which used another priority; returns how many.
 
-        `only` those to some destinations, for packets from some sources.
+        `only` those to some destinations, for packets from some sources. There may be ten thousands of them, so this
+        is done beside the event loop, by a socket of its own.
         """
-        count = 0
-        for presence in presences:
-            for route in self._netlink.routes(_family(presence.network), protocol=RTPROT_BABEL):
-                stale = route.priority != priority and _is_ours(route, presence)
-                meant = only is None or (route.destination, route.source or _ANY) in only
-                count += stale and meant and self._delete(route)
-        return count
+        return await asyncio.to_thread(_sweep, tuple(presences), priority, only)
 
     # -- within --
 
@@ -432,6 +421,30 @@ def _is_ours(route: Route, presence: Presence) -> bool:
         return True
     # A way to the Internet through a gateway is for our sources only (wire.md 9.3).
     return route.protocol == RTPROT_BABEL and (inside or route.source == presence.network)
+
+
+def _babel_routes(presences: Iterable[Presence]) -> dict[tuple[Network, Network], int]:
+    found: dict[tuple[Network, Network], int] = {}
+    with closing(Netlink()) as netlink:
+        for presence in presences:
+            for route in netlink.routes(_family(presence.network), protocol=RTPROT_BABEL):
+                if _is_ours(route, presence):
+                    way = route.destination, route.source or _ANY
+                    found[way] = max(found.get(way, 0), route.priority or 0)
+    return found
+
+
+def _sweep(presences: Iterable[Presence], priority: int, only: Set[tuple[Network, Network]] | None) -> int:
+    count = 0
+    with closing(Netlink()) as netlink:
+        for presence in presences:
+            for route in netlink.routes(_family(presence.network), protocol=RTPROT_BABEL):
+                stale = route.priority != priority and _is_ours(route, presence)
+                if stale and (only is None or (route.destination, route.source or _ANY) in only):
+                    with suppress(NetlinkError):
+                        netlink.delete_route(route)
+                        count += 1
+    return count
 
 
 def _host_route(ip: IPv4Address, gateway: IPv4Address) -> Route:

@@ -26,6 +26,7 @@ from re6st.core import mesh
 from re6st.core.babel_settings import outgrown, update_interval
 from re6st.core.chronicle import Chronicle
 from re6st.core.news import VersionNews
+from re6st.core.packet_rules import way_out
 from re6st.core.params import Parameters
 from re6st.core.prefix import Prefix, address, subnet
 from re6st.core.renewal import Renewal
@@ -36,11 +37,12 @@ from re6st.forwarding import Advertisements
 from re6st.home import Home, locator
 from re6st.hooks import Hooks
 from re6st.kernel import Kept, Kernel
+from re6st.left_routes import LeftRoutes
 from re6st.metrics_http import MetricsServer, listen
-from re6st.mute import Mute
 from re6st.node_metrics import NodeMetrics
 from re6st.notify import Notifier
 from re6st.observer import Observer
+from re6st.packet_filter import PacketFilter
 from re6st.peers import NodeCrypto, Peers, control_socket
 from re6st.plan import Config, Plan
 from re6st.presences import Presences
@@ -54,7 +56,6 @@ from re6st.tunnels import Tunnels
 from re6st.updates import Updates
 
 TICK = 1.0
-STATUS_INTERVAL = 5.0
 SETTLE = 0.1
 """Seconds that changes of the routing table are collected for, at least."""
 ROUTES_PER_SECOND = 20_000
@@ -92,7 +93,6 @@ class Node:
         local = [ip for ip in kernel.local_addresses() if ip not in self.network]
         self._own = OwnAddresses(config.ports, config.ip, local, network=self.network)
         self._found = Found()
-        self._routes_left: dict[tuple[kernel.Network, kernel.Network], int] = {}
         self._loops: list[asyncio.Task[None]] = []
         self._leaving = False
         self._ticked = 0.0
@@ -139,7 +139,7 @@ class Node:
         self._notifier.reloading()
         if hasattr(self, "_hooks"):
             await self._hooks.stop()
-            await self._mute.close()
+            await self._filter.hand_over()
         if hasattr(self, "_cache"):
             self._cache.close(keep=self._worth_keeping())
         return self._notifier.environment
@@ -154,11 +154,12 @@ class Node:
         self._peers = Peers(self._crypto, self._identity, parameters.version, lambda *m: self._answers.answer(*m))
         self._peers.links = frozenset({self.config.main_interface, *self.config.lan})
         self._kernel = Kernel()
+        self._left = LeftRoutes(self._kernel, lambda: self._plan.presences, lambda: self._presences.former)
         source_routes = await self._kernel.source_specific()
         self._plan = Plan(self.config, self._identity, parameters, self._programs, source_routes)
         self._presences = Presences(self._kernel, self.config.main_interface)
         self._advertisements = Advertisements()
-        self._mute = Mute()
+        self._filter = PacketFilter(changed=self._can_drain)
         self._hooks = Hooks(self.config.up, self.config.daemons, self._environment(), self.config.run)
         try:
             await self._clear()
@@ -173,7 +174,7 @@ class Node:
         finally:
             # Also after a task died: what is left is little, and must not stay.
             await self._hooks.stop()
-            await self._mute.close()
+            await self._filter.close()
             await self._kernel.undo()
             self._advertisements.undo()
             self._kernel.close()
@@ -186,12 +187,15 @@ class Node:
             log.warning("ended process %s, left by an earlier run", pid)
         remove_old(self.config.run, found.names)
         await self._hooks.clear()
-        await self._mute.clear()
+        if found.pids:
+            await self._left.find()
+            if self._left.has_way_out:
+                self._filter.expect_outside()
+        await self._filter.follow(self._plan.packet_rules)
         kept = Kept(found.hosts, self.config.main_interface) if found.pids else None
         for what in await self._kernel.clear(self._plan.presences, kept):
             log.warning("removed %s, left by an earlier run", what)
         if found.pids:
-            self._routes_left = await self._kernel.babel_routes(self._plan.presences)
             log.info("going on with %s tunnels and %s servers", len(found.clients), len(found.servers))
 
     def _prepare(self) -> None:
@@ -202,7 +206,9 @@ class Node:
         self._mesh = mesh.Mesh(self._settings(), self._cache.addresses, random.Random(), locate)  # noqa: S311
         self._peers.routed = lambda peer: peer in self._mesh.survey.peers
         self._answers = Answers(self._mesh, self._updates, self._own, self._peers.sessions, self._event, self._remember)
-        self._tunnels = Tunnels(plan, self._kernel, self._mute, self._tasks, self._event, self._connected, self._found)
+        self._tunnels = Tunnels(
+            plan, self._kernel, self._filter, self._tasks, self._event, self._connected, self._found
+        )
         self._tunnels.is_used = lambda interface: self._babel.table.is_up(interface)
         self._tunnels.interrupted = lambda: self._babel.doubted.set()
         self._reach = Reach(
@@ -234,7 +240,7 @@ class Node:
             plan.babel(self._cache.routes, time.time()),
             self._changed.set,
             self._found.babeld,
-            self._routes_left,
+            self._left.routes,
         )
         self._babel.address_links = self._kernel.address_links
         observer = Observer(
@@ -271,13 +277,14 @@ class Node:
         self._loops = [
             self._tasks.start(self._babel.run(), "babeld"),
             self._tasks.start(self._babel.watch(), "babeld's hearing"),
+            self._tasks.start(self._filter.run(), "packet filter"),
             self._tasks.start(self._updates.run(), "updates"),
             self._tasks.start(following.run(), "new parameters"),
             self._tasks.start(self._watch_routes(), "routes"),
             self._tasks.start(self._home.run(), "country"),
             self._tasks.start(self._tick(), "tick"),
             self._tasks.start(self._configure_babel(), "babel's settings"),
-            self._tasks.start(self._sweep_routes(), "routes left over"),
+            self._tasks.start(self._left.sweep(self._babel), "routes left over"),
             self._tasks.start(self._reach.run(), "reach"),
             self._tasks.start(self._control.run(), "control socket"),
             self._tasks.start(LossWatch(self._tunnels, self._event).run(), "retransmissions"),
@@ -301,7 +308,9 @@ class Node:
             self._loops.append(self._tasks.start(program.run(), multicast.PROGRAM))
         await self._hooks.start()
         self._loops.append(self._tasks.start(self._hooks.watch(), "hooks"))
-        self._loops.append(self._tasks.start(self._tell_systemd(), "systemd"))
+        # Ready once our address is there and babeld speaks.
+        told = self._notifier.go_on(self._babel.ready, self._status, lambda: self._ticked)
+        self._loops.append(self._tasks.start(told, "systemd"))
 
     def _environment(self) -> dict[str, str]:
         """What the user's commands are told (wire.md 10.8)."""
@@ -321,7 +330,7 @@ class Node:
         await asyncio.gather(*map(end, self._loops))
         await self._tunnels.leave()
         await self._hooks.stop()
-        await self._mute.close()
+        await self._filter.close()
         await self._kernel.undo()
         self._advertisements.undo()
         await self._tasks.end_all()
@@ -338,6 +347,7 @@ class Node:
         before = self._plan
         self._plan = self._tunnels.plan = plan = before.follow(self._updates.parameters, identity)
         self._crypto.use(identity)
+        self._tasks.start(self._filter.follow(plan.packet_rules), "packet filter's rules")
         done = await self._presences.follow(plan.presences)
         self._peers.sessions.version = plan.parameters.version
         self._event(mesh.SettingsChanged(self._settings()))
@@ -379,6 +389,7 @@ class Node:
             found = survey(self._babel.table, self.network, self.prefix)
             seen = replace(found, running=self._babel.ready.is_set(), life=self._babel.priority)
             self._ways.note(self._babel.table, time.time())
+            await self._filter.lead_outside(way_out(self._babel.table, self.network))
             self._event(mesh.Surveyed(seen))
             if start := self._renewal.note(seen, time.clock_gettime(time.CLOCK_BOOTTIME)):
                 await self._babel.renew(start.reason)
@@ -419,34 +430,10 @@ class Node:
                 self._cache.routes = max(self._cache.routes, len(self._mesh.survey.peers))  # meanwhile
             await self._babel.reconfigure(self._plan.babel(self._cache.routes, time.time()), spread)
 
-    async def _sweep_routes(self) -> None:
-        """Remove from the kernel what a babeld that ended left there, once the next one knows its way."""
-        while True:
-            await self._babel.followed.wait()
-            self._babel.followed.clear()
-            count = 0
-            async for ways in self._babel.take_over():
-                count += await self._kernel.sweep(self._plan.presences, self._babel.priority, ways)
-            if self._babel.ready.is_set() and not self._babel.followed.is_set():
-                count += await self._kernel.sweep(
-                    {*self._plan.presences, *self._presences.former}, self._babel.priority
-                )
-                log.info("babeld took over; %s routes that the last one left are removed", count)
-
     async def _catch_up(self) -> None:
         """Make anew what an earlier daemon left with another certificate or other settings, once we see the mesh."""
         await self._babel.settle()
         await self._tunnels.renew(lambda: self._mesh.survey)
-
-    async def _tell_systemd(self) -> None:
-        """Ready once our address is there and babeld speaks; then what we do, and that we live."""
-        await self._babel.ready.wait()
-        self._notifier.ready(self._status())
-        while True:
-            await asyncio.sleep(min(STATUS_INTERVAL, (self._notifier.watchdog or STATUS_INTERVAL) / 3))
-            self._notifier.status(self._status())
-            if time.monotonic() - self._ticked < STATUS_INTERVAL:
-                self._notifier.alive()
 
     def _status(self) -> str:
         up = sum(tunnel.phase is not mesh.Phase.OPENING for tunnel in self._mesh.tunnels.values())
@@ -525,7 +512,12 @@ class Node:
 
     def _settings(self) -> mesh.Settings:
         """What the policy is told."""
-        return replace(self._plan.mesh(can_drain=self._mute.available), country=self._own.country)
+        return replace(self._plan.mesh(can_drain=self._filter.available), country=self._own.country)
+
+    def _can_drain(self) -> None:
+        """Tunnels can no longer be drained, or again."""
+        if self._loops:
+            self._event(mesh.SettingsChanged(self._settings()))
 
     def _located(self) -> None:
         """Our country is another one."""

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import socket
-from collections.abc import MutableMapping
+import time
+from collections.abc import Callable, MutableMapping
+
+STATUS_INTERVAL = 5.0
 
 _OURS = ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID")
 
@@ -47,6 +51,19 @@ class Notifier:
 
     def stopping(self) -> None:
         self._send("STOPPING=1")
+
+    async def go_on(self, started: asyncio.Event, status: Callable[[], str], ticked: Callable[[], float]) -> None:
+        """Say that we are ready, once `started`; then what we do, and that we live, until cancelled.
+
+        `ticked` says when the program last got round, by the monotonic clock.
+        """
+        await started.wait()
+        self.ready(status())
+        while True:
+            await asyncio.sleep(min(STATUS_INTERVAL, (self.watchdog or STATUS_INTERVAL) / 3))
+            self.status(status())
+            if time.monotonic() - ticked() < STATUS_INTERVAL:
+                self.alive()
 
     def close(self) -> None:
         if self._socket is not None:

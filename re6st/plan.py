@@ -18,9 +18,10 @@ from re6st import babel, cert, openvpn
 from re6st.address import Ip
 from re6st.core import babel_settings, mesh
 from re6st.core.babel_keys import key_in_use
+from re6st.core.packet_rules import Rules
 from re6st.core.params import Parameters
 from re6st.core.prefix import MAX_LENGTH, Prefix, address, ipv4_address, ipv4_subnet, subnet
-from re6st.core.wire import Endpoint
+from re6st.core.wire import PROTOCOLS, Endpoint
 from re6st.kernel import Presence
 from re6st.metrics_http import Place
 
@@ -72,6 +73,8 @@ class Config:
     places: Path | None = None
     """A database of countries."""
     gateway: bool = False
+    packet_filter: bool = True
+    """Hold packets of tunnels to what may come out of one, and limit connections to our servers."""
     accept_route: tuple[IPv4Network | IPv6Network, ...] = ()
     """What others may announce besides the network's own subnets."""
     upnp: bool = False
@@ -229,6 +232,31 @@ class Plan:
             source_routes=self.source_routes,
             hello=self.babel_hello,
             update=babel_settings.update_interval(routes),
+        )
+
+    @property
+    def packet_rules(self) -> Rules:
+        """For our nftables table."""
+        config, network, prefix = self.config, self.identity.trust.network, self.identity.prefix
+        servers = [server_interface(protocol) for protocol in PROTOCOLS]
+        ports = [(port, protocol.startswith("tcp")) for port, protocol in self.servers]
+        return Rules(
+            # Those that are not there now may have been left by an earlier run.
+            tunnels=(CLIENT_INTERFACE, *servers, *self.client_interfaces),
+            network=network,
+            subnet=subnet(network, prefix),
+            filtered=config.packet_filter,
+            ipv4=self.parameters.ipv4,
+            ipv4_subnet=self.ipv4,
+            accepted=config.accept_route,
+            lan=config.lan,
+            main_interface=config.main_interface,
+            gateway=config.gateway,
+            multicast=config.multicast,
+            # Without routes by source we do not hear of gateways, but packets from outside may pass.
+            outside=not self.source_routes,
+            tcp_ports=tuple(port for port, tcp in ports if tcp),
+            udp_ports=tuple(port for port, tcp in ports if not tcp),
         )
 
     def babel_command(self) -> list[str]:

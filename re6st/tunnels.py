@@ -17,7 +17,7 @@ from ipaddress import IPv6Address
 
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from re6st import mute, openvpn, tunnel
+from re6st import openvpn, tunnel
 from re6st.core import mesh
 from re6st.core.prefix import Prefix
 from re6st.core.records import ClientOfServer, ClientRecord, ServerRecord
@@ -25,6 +25,7 @@ from re6st.core.report import Link, Server
 from re6st.core.survey import Survey
 from re6st.core.wire import PROTOCOLS, Endpoint
 from re6st.kernel import Address, Kernel, KernelError, source_address
+from re6st.packet_filter import PacketFilter
 from re6st.plan import CLIENT_INTERFACE, DRAIN_HELLOS, Plan, server_interface
 from re6st.process import Backoff
 from re6st.remote_gateway import RemoteGateways
@@ -67,7 +68,7 @@ class Tunnels:
         self,
         plan: Plan,
         kernel: Kernel,
-        drains: mute.Mute,
+        drains: PacketFilter,
         tasks: Tasks,
         event: Callable[[mesh.Event], None],
         connected: Callable[[tunnel.Connected], None],
@@ -203,7 +204,7 @@ class Tunnels:
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(LISTEN_TIME):
                         await self.servers[protocol].listening.wait()
-                await self._drains.remove(interface)
+                await self._drains.unmute(interface)
         if outdated := self._outdated():
             self._event(mesh.TunnelsOutdated(outdated))
 
@@ -248,11 +249,11 @@ class Tunnels:
             if not self._drains.available or not survey().carried_by(interface) or survey().sole_by(interface):
                 return  # who has no other way loses less by a short end than by a drain
             log.info("draining %s", interface)
-            await self._drains.add(interface)
+            await self._drains.mute(interface)
             if await self._is_drained(interface, survey):
                 return
             log.info("%s is needed: not drained", interface)
-            await self._drains.remove(interface)
+            await self._drains.unmute(interface)
             await asyncio.sleep(random.uniform(1, 2) * DRAIN_AGAIN)  # noqa: S311
 
     async def _is_drained(self, interface: str, survey: Callable[[], Survey]) -> bool:
@@ -361,10 +362,10 @@ class Tunnels:
 
     def drain(self, interface: str, neighbour: IPv6Address | None = None) -> None:
         """Make babel move its routes away from an interface, or from one neighbour on it."""
-        self._start(self._drains.add(interface, neighbour), f"drain {interface}")
+        self._start(self._drains.mute(interface, neighbour), f"drain {interface}")
 
     def undrain(self, interface: str, neighbour: IPv6Address | None = None) -> None:
-        self._start(self._drains.remove(interface, neighbour), f"undrain {interface}")
+        self._start(self._drains.unmute(interface, neighbour), f"undrain {interface}")
 
     async def follow(self) -> None:
         """Have one tunnel, with whoever answers at the addresses of --client, again and again, until cancelled."""
@@ -458,7 +459,7 @@ class Tunnels:
             try:
                 await self._interrupt(tap)
             finally:  # also if that is cut short
-                await self._drains.remove(tap)
+                await self._drains.unmute(tap)
                 self._taps.discard(tap)
 
     async def _make_tap(self, name: str, record: ClientRecord | None) -> None:

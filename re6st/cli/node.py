@@ -130,6 +130,11 @@ def parser() -> OptionParser:
         default=[],
         help="let others announce this IPv4 or IPv6 prefix, and parts of it, besides the network's own",
     )
+    mesh.add_argument(
+        "--no-packet-filter",
+        action="store_true",
+        help="take packets of any source from tunnels and forward them anywhere; do not limit connections to us",
+    )
     mesh.add_argument("--gateway", action="store_true", help="be the network's way to the Internet")
 
     files = p.add_argument_group("files and logs")
@@ -216,6 +221,7 @@ def configuration(p: OptionParser, args: argparse.Namespace) -> Config:
         country=args.country.upper(),
         places=Path(os.environ[geoip.ENVIRONMENT]) if os.environ.get(geoip.ENVIRONMENT) else None,
         gateway=args.gateway,
+        packet_filter=not args.no_packet_filter,
         accept_route=tuple(_route(p, text) for text in args.accept_route),
         upnp=not remotes and _upnp(p, args.ip),
         up=tuple(args.up),

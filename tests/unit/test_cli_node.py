@@ -117,6 +117,7 @@ def test_without_log_babeld_has_none_either() -> None:
 
 
 WRONG: list[tuple[list[str], str]] = [
+    (["--no-packet-filter=yes"], "ignored explicit argument"),
     (["--nonsense"], "unrecognized arguments: --nonsense"),
     (["stray"], "unrecognized arguments: stray"),
     (["--pp", "1194"], "argument --pp: expected 2 arguments"),

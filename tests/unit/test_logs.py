@@ -124,7 +124,13 @@ FAULTS: list[tuple[str, int, float, str, Arguments]] = [
     ),
     ("portmap.py", logging.WARNING, 30, "UPnP: %s", lambda _: ("the router refuses",)),
     ("babel.py", logging.WARNING, 1, "babeld: line not understood: %s", lambda _: ("'add nonsense'",)),
-    ("mute.py", logging.ERROR, 60, "nft: %s", lambda _: (["Operation not permitted"],)),
+    (
+        "packet_filter.py",
+        logging.ERROR,
+        60,
+        "nft: %s: what is muted and filtered cannot be changed. It is tried again",
+        lambda _: ("Operation not permitted",),
+    ),
     ("tunnels.py", logging.WARNING, 20, "none of the servers of --client can be reached", lambda _: ()),
 ]
 

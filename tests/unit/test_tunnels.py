@@ -53,7 +53,7 @@ class FakeDrains:
     def __init__(self) -> None:
         self.undone: list[str] = []
 
-    async def remove(self, interface: str, neighbour: IPv6Address | None = None) -> None:
+    async def unmute(self, interface: str, neighbour: IPv6Address | None = None) -> None:
         await asyncio.sleep(0)
         self.undone.append(interface)
 

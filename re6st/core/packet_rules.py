@@ -1,0 +1,287 @@
+"""Our nftables table, as text: which packets are dropped, and why (nft(8); docs/security.md).
+
+The table only drops: whatever it lets pass, the rules of others may still refuse. Three parts: babel is muted on an
+interface, which drains a tunnel; packets of tunnels are held to what may come out of one; connections to our servers
+are limited for each source.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Iterator
+from dataclasses import dataclass
+from enum import StrEnum
+from ipaddress import IPv4Network, IPv6Address, IPv6Network, collapse_addresses
+
+from re6st.core.babel_lines import NextHop, Table
+
+TABLE = "re6stnet"
+SENDERS = "senders"
+"""The set that says on which interface, and from which hardware address, packets came that were dropped."""
+BABEL_PORT = 6696
+
+TCP_RATE, TCP_BURST = "60/minute", 150
+"""New connections of one source to our TCP servers. Fifty nodes behind one address may all come back three times at
+once. OpenVPN gives up those that stay silent, so that one source holds at most TCP_BURST of them and what comes in
+until then."""
+UDP_RATE, UDP_BURST = "5/second", 250
+"""First packets of one source to our UDP servers; a client repeats an unanswered one after 2 s, 4 s and so on."""
+SITE = 4
+"""An IPv6 site (/48) may do that many times what a network of it (/64) may."""
+SOURCES_LIMIT, FORGET = 65535, "5m"
+"""Sources that are counted at once, and how long one is remembered that is silent."""
+SENDERS_LIMIT = 256
+
+COUNTERS = {
+    "own_source": "out of a tunnel, with an address of this machine or of its subnet as source",
+    "foreign_source": "out of a tunnel, with a source that is not of the network",
+    "foreign_destination": "out of a tunnel, to an address of this machine that is not of the network",
+    "not_forwarded": "out of a tunnel, to a place behind this machine that is no member's business",
+    "outside_tunnels": "from elsewhere, with the address of another node as source",
+    "tcp_connections": "new TCP connections to our servers, too many of one source",
+    "udp_handshakes": "new UDP handshakes with our servers, too many of one source",
+}
+"""What is dropped and counted, by name of the counter."""
+
+Network = IPv4Network | IPv6Network
+_MULTICAST = IPv6Network("ff00::/8")
+"""Forwarded only where a program for that runs."""
+
+
+class Part(StrEnum):
+    """What a kernel may be unable to do: the rest is loaded without it."""
+
+    SOURCES = "packets of tunnels are not filtered"
+    OWN_ADDRESSES = "addresses of this machine outside its subnet are not kept from being a source in tunnels"
+    CONNECTIONS = "replies to what this machine translates addresses for do not pass"
+    NEXT_HOPS = "a way out by a gateway behind a LAN is not told from other ways on that LAN"
+    LIMITS = "connections to our servers are not limited"
+
+
+ALL: frozenset[Part] = frozenset(Part)
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """What the table is made from."""
+
+    tunnels: tuple[str, ...]
+    """Names of their interfaces, existing or not."""
+    network: IPv6Network
+    subnet: IPv6Network
+    """Ours."""
+    filtered: bool = True
+    """False: drains only."""
+    ipv4: IPv4Network | None = None
+    """The network's."""
+    ipv4_subnet: IPv4Network | None = None
+    accepted: tuple[Network, ...] = ()
+    """Prefixes of others that are exchanged on purpose: as source and as destination."""
+    lan: tuple[str, ...] = ()
+    """Interfaces with neighbours that need no tunnel."""
+    main_interface: str = "lo"
+    gateway: bool = False
+    multicast: bool = False
+    outside: bool = False
+    """The network has a gateway: packets from outside come by tunnels."""
+    exits: frozenset[NextHop] = frozenset()
+    """Neighbours on a LAN by whom the way to a gateway leads."""
+    tcp_ports: tuple[int, ...] = ()
+    udp_ports: tuple[int, ...] = ()
+    tracked: bool = False
+    """Connections are tracked here, by the rules of others: where nobody does, we do not begin with it, since it costs
+    each packet time, and a full table of connections drops them."""
+
+
+def muted(interface: str, neighbour: IPv6Address | None = None) -> str:
+    """The element, with the name of its set, that mutes babel: on an interface, or as heard from one neighbour."""
+    return f'muted {{ "{interface}" }}' if neighbour is None else f'unheard {{ "{interface}" . {neighbour} }}'
+
+
+def add_and_delete(added: Iterable[str], deleted: Iterable[str]) -> str:
+    """The commands that bring a table up to date with what is muted."""
+    lines = [f"add element inet {TABLE} {element}" for element in added]
+    lines += [f"delete element inet {TABLE} {element}" for element in deleted]
+    return "\n".join(lines) + "\n"
+
+
+def removal() -> str:
+    """The commands that remove the table, if it is there."""
+    return f"add table inet {TABLE}\ndelete table inet {TABLE}\n"
+
+
+def way_out(table: Table, network: IPv6Network) -> frozenset[NextHop]:
+    """The neighbours by whom the way to the network's gateways leads, empty where there is none."""
+    found = (route for route in table.routes.values() if not route.destination.prefixlen and route.usable)
+    return frozenset(route.via for route in found if route.source == network)
+
+
+def ruleset(rules: Rules, elements: Collection[str] = (), parts: Collection[Part] = ALL) -> str:
+    """The commands that put the table in the place of whatever is there, at once. `elements` is what is muted."""
+    chains = [*_input(rules, parts), "}", "chain output {", "type filter hook output priority 0; policy accept;"]
+    chains += [f"oifname @muted udp dport {BABEL_PORT} drop", "}"]
+    filtered = rules.filtered and Part.SOURCES in parts
+    if filtered:
+        chains += [*_prerouting(rules), "}", *_from_tunnel(rules, parts), "}", *_forward(rules, parts), "}"]
+        chains += [*_to_us(rules, parts), "}"]
+    if _limited(rules, parts):
+        chains += _limits()
+    sets = ["set muted { type ifname; }", "set unheard { type ifname . ipv6_addr; }"]
+    if filtered:
+        sets += _sets(rules)
+    counters = [f"counter {name} {{}}" for name in COUNTERS] if filtered or _limited(rules, parts) else []
+    lines = [*removal().splitlines(), f"table inet {TABLE} {{", *counters, *sets, *chains, "}"]
+    lines += [f"add element inet {TABLE} {element}" for element in sorted(elements)]
+    return "\n".join(lines) + "\n"
+
+
+def _sets(rules: Rules) -> Iterator[str]:
+    yield _set("tunnels", "ifname", (f'"{name}"' for name in rules.tunnels))
+    yield _set("inside6", "ipv6_addr", _networks(6, rules.network, *rules.accepted), "flags interval;")
+    yield _set("inside4", "ipv4_addr", _networks(4, rules.ipv4, *rules.accepted), "flags interval;")
+    exits = sorted(f'"{hop.interface}" . {hop.address}' for hop in rules.exits)
+    yield _set("exits", "ifname . ipv6_addr", exits)
+    yield f"set {SENDERS} {{ type ifname . ether_addr; flags dynamic,timeout; size {SENDERS_LIMIT}; timeout 1h; }}"
+
+
+def _prerouting(rules: Rules) -> Iterator[str]:
+    """Before anything else is done with a packet, so that it costs little and no connection is remembered for it."""
+    yield "chain prerouting {"
+    yield "type filter hook prerouting priority -300; policy accept;"
+    yield "iifname @tunnels goto from_tunnel"
+    # Others would take it for a member's, and our node carries it to them.
+    near = ", ".join(f'"{name}"' for name in dict.fromkeys(("lo", rules.main_interface, *rules.lan)))
+    for protocol, network, own in (("ip6", rules.network, rules.subnet), ("ip", rules.ipv4, rules.ipv4_subnet)):
+        if network is not None:
+            ours = "" if own is None else f"{protocol} saddr != {own} "
+            yield (
+                f"iifname != {{ {near} }} {protocol} saddr {network} {ours}{protocol} daddr {network}"
+                " counter name outside_tunnels drop"
+            )
+
+
+def _from_tunnel(rules: Rules, parts: Collection[Part]) -> Iterator[str]:
+    yield "chain own {"
+    yield f"update @{SENDERS} {{ iifname . ether saddr counter }}"
+    yield "counter name own_source drop"
+    yield "}"
+    yield "chain from_tunnel {"
+    # Babel and neighbour discovery; the kernel never forwards these.
+    yield "ip6 saddr fe80::/10 accept"
+    if rules.multicast:
+        # The first router of a stream has to see that it comes back, and tells those neighbours to stop.
+        yield f"ip6 daddr ff00::/8 ip6 saddr {rules.network} accept"
+    yield f"ip6 saddr {{ ::1, {rules.subnet} }} goto own"
+    own4 = "" if rules.ipv4_subnet is None else f", {rules.ipv4_subnet}"
+    yield f"ip saddr {{ 127.0.0.0/8{own4} }} goto own"
+    if Part.OWN_ADDRESSES in parts:
+        yield "fib saddr type local goto own"
+    yield "ip6 saddr @inside6 accept"
+    yield "ip saddr @inside4 accept"
+    yield "ip6 saddr :: ip6 daddr ff00::/8 accept"  # who has no address yet (RFC 4862 5.4.2, RFC 3810 5.2.13)
+    if rules.outside or rules.gateway:
+        yield f"ip6 saddr != {{ ::, ff00::/8 }} ip6 daddr {rules.network} accept"
+    # What any program says on all interfaces of its machine: nothing to count.
+    yield "ip daddr { 224.0.0.0/4, 255.255.255.255 } drop"
+    yield f"update @{SENDERS} {{ iifname . ether saddr counter }}"
+    yield "counter name foreign_source drop"
+
+
+def _to_us(rules: Rules, parts: Collection[Part]) -> Iterator[str]:
+    yield "chain to_us {"
+    yield "ip6 daddr { fe80::/10, ff00::/8 } accept"
+    yield "ip6 daddr @inside6 accept"
+    yield "ip daddr @inside4 accept"
+    yield "ip daddr 224.0.0.0/4 accept"
+    if rules.outside or rules.gateway:
+        # For those that reach the Internet by a gateway, a public address of this machine is a part of it.
+        yield "ip6 daddr 2000::/3 accept"
+    yield from _tracked(rules, parts)
+    yield "counter name foreign_destination drop"
+
+
+def _forward(rules: Rules, parts: Collection[Part]) -> Iterator[str]:
+    yield "chain forward {"
+    yield "type filter hook forward priority 0; policy accept;"
+    yield "iifname != @tunnels accept"
+    yield "oifname @tunnels accept"
+    behind6 = _networks(6, rules.subnet, *rules.accepted, _MULTICAST)
+    behind4 = _networks(4, rules.ipv4_subnet, *rules.accepted)
+    yield f"ip6 daddr {{ {', '.join(behind6)} }} accept"
+    if behind4:
+        yield f"ip daddr {{ {', '.join(behind4)} }} accept"
+    if rules.lan:
+        names = ", ".join(f'"{name}"' for name in rules.lan)
+        yield f"oifname {{ {names} }} ip6 daddr {rules.network} accept"
+        if rules.ipv4 is not None:
+            yield f"oifname {{ {names} }} ip daddr {rules.ipv4} accept"
+    if rules.exits and Part.NEXT_HOPS in parts:
+        yield "oifname . rt ip6 nexthop @exits accept"
+    if rules.gateway:
+        yield "ip6 saddr @inside6 accept"
+    yield from _tracked(rules, parts)
+    yield "counter name not_forwarded drop"
+
+
+def _tracked(rules: Rules, parts: Collection[Part]) -> Iterator[str]:
+    """What the rules of others lead here: answers to whom they translate addresses for, and ports they pass on."""
+    if rules.tracked and Part.CONNECTIONS in parts:
+        yield "ct state established,related accept"
+        yield "ct status dnat accept"
+
+
+def _input(rules: Rules, parts: Collection[Part]) -> Iterator[str]:
+    yield "chain input {"
+    yield "type filter hook input priority 0; policy accept;"
+    yield f"iifname @muted udp dport {BABEL_PORT} drop"
+    yield f"iifname . ip6 saddr @unheard udp dport {BABEL_PORT} drop"
+    if _limited(rules, parts):
+        if rules.tcp_ports:
+            yield f"tcp dport {{ {_ports(rules.tcp_ports)} }} tcp flags & (fin|syn|rst|ack) == syn jump new_tcp"
+        if rules.udp_ports:
+            # P_CONTROL_HARD_RESET_CLIENT_V1, V2 and V3 of OpenVPN, in the upper five bits of the first byte.
+            yield f"udp dport {{ {_ports(rules.udp_ports)} }} @th,64,8 & 0xf8 == {{ 0x08, 0x38, 0x50 }} jump new_udp"
+    if rules.filtered and Part.SOURCES in parts:
+        yield "iifname @tunnels goto to_us"
+
+
+def _limited(rules: Rules, parts: Collection[Part]) -> bool:
+    return rules.filtered and Part.LIMITS in parts and bool(rules.tcp_ports or rules.udp_ports)
+
+
+def _limits() -> Iterator[str]:
+    for protocol, rate, burst, counter in (
+        ("tcp", TCP_RATE, TCP_BURST, "tcp_connections"),
+        ("udp", UDP_RATE, UDP_BURST, "udp_handshakes"),
+    ):
+        number, unit = rate.split("/")
+        sources = (
+            ("hosts", "ipv4_addr", "ip saddr", 1),
+            ("networks", "ipv6_addr", "ip6 saddr & ffff:ffff:ffff:ffff::", 1),
+            ("sites", "ipv6_addr", "ip6 saddr & ffff:ffff:ffff::", SITE),
+        )
+        for name, kind, _, _ in sources:
+            yield (
+                f"set {protocol}_{name} {{ type {kind}; flags dynamic,timeout; size {SOURCES_LIMIT};"
+                f" timeout {FORGET}; }}"
+            )
+        yield f"chain new_{protocol} {{"
+        for name, _, source, times in sources:
+            limit = f"limit rate over {int(number) * times}/{unit} burst {burst * times} packets"
+            yield f"update @{protocol}_{name} {{ {source} {limit} }} counter name {counter} drop"
+        yield "}"
+
+
+def _set(name: str, kind: str, elements: Iterable[str], flags: str = "") -> str:
+    listed = ", ".join(elements)
+    return f"set {name} {{ type {kind}; {flags} {f'elements = {{ {listed} }}' if listed else ''} }}"
+
+
+def _networks(version: int, *networks: Network | None) -> list[str]:
+    """Those of one family, none of them inside another."""
+    if version == 6:
+        return [str(each) for each in collapse_addresses(n for n in networks if isinstance(n, IPv6Network))]
+    return [str(each) for each in collapse_addresses(n for n in networks if isinstance(n, IPv4Network))]
+
+
+def _ports(ports: Iterable[int]) -> str:
+    return ", ".join(map(str, sorted(set(ports))))

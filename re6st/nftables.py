@@ -1,0 +1,112 @@
+"""The program nft, and what the kernel tells of nftables without it (linux/netfilter/nf_tables.h)."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import struct
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from re6st.netlink import NetlinkError, NetlinkSocket, pack_attribute, read_attributes
+from re6st.process import find_program
+
+NFT = "nft"
+NFT_TIME = 20.0
+"""Seconds that nft may take. A machine under load needs a tenth of one."""
+TRACKED = Path("/proc/sys/net/netfilter/nf_conntrack_count")
+
+# linux/netlink.h, linux/netfilter/nfnetlink.h, linux/netfilter/nf_tables.h
+_NETLINK_NETFILTER, _NFPROTO_INET, _NFT = 12, 1, 10 << 8
+_GETGEN, _GETOBJ = _NFT | 16, _NFT | 19
+_GEN_ID, _OBJ_TABLE, _OBJ_NAME, _OBJ_TYPE, _OBJ_DATA, _COUNTER, _COUNTER_PACKETS = 1, 1, 2, 3, 4, 1, 2
+_HEAD = struct.Struct("!BBH")  # family, version, resource
+
+
+class NftError(Exception):
+    """nft refused; the text is its first line."""
+
+
+class Nft:
+    """Runs nft. Raises MissingProgram when it is made where there is none."""
+
+    def __init__(self) -> None:
+        self._program = find_program(NFT)
+        self._socket: NetlinkSocket | None = None
+
+    async def load(self, commands: str, *, only_check: bool = False) -> None:
+        """Carry out commands, all or none. Raises NftError."""
+        await self._run(*(("-c",) if only_check else ()), "-f", "-", text=commands)
+
+    async def listing(self, *words: str, contents: bool = True) -> Any:
+        """What `nft list` says, as JSON; without the `contents` of sets, it is small. Raises NftError."""
+        out = await self._run("-j", *(() if contents else ("-t",)), "list", *words)
+        try:
+            return json.loads(out)
+        except ValueError as error:
+            raise NftError(f"nft list {' '.join(words)}: no JSON: {error}") from None
+
+    def generation(self) -> int | None:
+        """A number that goes up with each change that anybody makes; None where the kernel does not tell."""
+        with suppress(OSError):
+            for _, body in self._netlink().request(_GETGEN, _HEAD.pack(_NFPROTO_INET, 0, 0)):
+                value = dict(read_attributes(body[_HEAD.size :])).get(_GEN_ID, b"")
+                return int.from_bytes(value, "big")
+        return None
+
+    def counters(self, table: str) -> Mapping[str, int]:
+        """Packets, by the name of the counter; nothing where the table is not there."""
+        body = _HEAD.pack(_NFPROTO_INET, 0, 0) + pack_attribute(_OBJ_TABLE, table.encode() + b"\0")
+        body += pack_attribute(_OBJ_TYPE, _COUNTER.to_bytes(4, "big"))
+        found: dict[str, int] = {}
+        with suppress(NetlinkError, OSError):
+            for each in self._netlink().dump(_GETOBJ, body):
+                attributes = dict(read_attributes(each[_HEAD.size :]))
+                data = dict(read_attributes(attributes.get(_OBJ_DATA, b"")))
+                name = attributes.get(_OBJ_NAME, b"").rstrip(b"\0").decode("utf-8", "replace")
+                found[name] = int.from_bytes(data.get(_COUNTER_PACKETS, b""), "big")
+        return found
+
+    def close(self) -> None:
+        if self._socket is not None:
+            self._socket.close()
+            self._socket = None
+
+    def _netlink(self) -> NetlinkSocket:
+        if self._socket is None:
+            self._socket = NetlinkSocket(_NETLINK_NETFILTER)
+        return self._socket
+
+    async def _run(self, *words: str, text: str = "") -> str:
+        try:
+            process = await asyncio.create_subprocess_exec(
+                *(self._program, *words),
+                stdin=asyncio.subprocess.PIPE,
+                stdout=asyncio.subprocess.PIPE,
+                stderr=asyncio.subprocess.PIPE,
+            )
+        except OSError as error:
+            raise NftError(f"nft: {error.strerror}") from None
+        try:
+            async with asyncio.timeout(NFT_TIME):
+                out, errors = await process.communicate(text.encode())
+        except TimeoutError:
+            raise NftError(f"nft: not done after {NFT_TIME:g} s") from None
+        finally:
+            if process.returncode is None:
+                with suppress(ProcessLookupError):
+                    process.kill()
+        if process.returncode:
+            first = errors.decode("utf-8", "replace").strip().splitlines()[:1]
+            raise NftError(first[0][:200] if first else f"nft: exit status {process.returncode}")
+        return out.decode("utf-8", "replace")
+
+
+def connections_tracked() -> bool:
+    """Whether somebody's rules have the kernel track connections in this network namespace."""
+    try:
+        return int(TRACKED.read_text()) > 0
+    except (OSError, ValueError):
+        return False
