@@ -80,9 +80,7 @@ def test_the_page_and_nothing_else() -> None:
     serving(test)
 
 
-@pytest.mark.parametrize(
-    ("host", "status"), [("evil.example", 403), ("", 403), ("127.0.0.1:9", 200), ("[::1]", 200)]
-)
+@pytest.mark.parametrize(("host", "status"), [("evil.example", 403), ("", 403), ("127.0.0.1:9", 200), ("[::1]", 200)])
 def test_on_loopback_a_name_that_a_stranger_points_here_gets_nothing(host: str, status: int) -> None:
     async def test(port: int) -> None:
         answer = await get(port, f"GET /metrics HTTP/1.1\r\nHost: {host}\r\n\r\n".encode())
