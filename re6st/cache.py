@@ -44,6 +44,9 @@ _TROUBLE = frozenset(
 )
 """Errors by which nothing is wrong with the file: somebody holds it, or the disk fails."""
 
+_MISTAKES = frozenset((errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG))
+"""Why there can never be a file."""
+
 log = logging.getLogger(__name__)
 
 
@@ -70,7 +73,7 @@ class Cache:
     """The memory of one node. `addresses` and `parameters` are the copies in use; methods change them and the file."""
 
     def __init__(self, path: Path, patience: float = 2.0) -> None:
-        """Raises OSError when the file can neither be opened nor made, or is held for `patience` seconds."""
+        """Whoever holds the file is waited for `patience` seconds. Raises OSError for what is no place of a file."""
         self._path = path
         self._patience = patience
         self._db = self._open()
@@ -165,12 +168,13 @@ class Cache:
     # -- within --
 
     def _open(self) -> sqlite3.Connection:
+        """The file, or where that cannot be had now, what is in it. Raises OSError for what is no place of a file."""
         try:
             # The keys of babel are in it.
             os.close(os.open(self._path, os.O_RDWR | os.O_CREAT, 0o600))
             self._path.chmod(0o600)
         except OSError as error:
-            if error.errno not in (errno.EROFS, errno.EACCES):
+            if error.errno in _MISTAKES:
                 raise OSError(f"{self._path}: {error.strerror}. Choose --state.") from None
             log.warning("%s: %s: nothing new is remembered. Choose --state.", self._path, error.strerror)
             return self._copy()
@@ -178,26 +182,37 @@ class Cache:
             return self._connect()
         except sqlite3.DatabaseError as error:
             code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT) & 0xFF
-            if code == sqlite3.SQLITE_FULL:
-                log.warning("%s: %s: nothing new is remembered. Make room.", self._path, error)
-                return self._copy()
             if code in _TROUBLE:
-                raise OSError(f"{self._path}: {error}") from None
-            backup = self._path.with_suffix(".bak")
-            log.warning("%s is damaged (%s): it is now %s, and a new one is made", self._path, error, backup.name)
+                remedy = "Make room." if code == sqlite3.SQLITE_FULL else "Restart re6stnet once that is mended."
+                log.warning("%s: %s: nothing new is remembered. %s", self._path, error, remedy)
+                return self._copy()
+            return self._set_aside(error)
+
+    def _set_aside(self, why: sqlite3.DatabaseError) -> sqlite3.Connection:
+        """A new file in the place of a damaged one; in memory alone where that cannot be."""
+        backup = self._path.with_suffix(".bak")
+        try:
             self._path.replace(backup)
             for leftover in ("-wal", "-shm"):
                 self._path.with_name(self._path.name + leftover).unlink(missing_ok=True)
-            return self._open()
+            log.warning("%s is damaged (%s): it is now %s, and a new one is made", self._path, why, backup.name)
+            os.close(os.open(self._path, os.O_RDWR | os.O_CREAT, 0o600))
+            return self._connect()
+        except (OSError, sqlite3.Error) as error:
+            log.warning("%s is damaged (%s), and stays (%s): nothing is remembered", self._path, why, error)
+            return self._prepare(sqlite3.connect(":memory:"))
 
     def _copy(self) -> sqlite3.Connection:
         """What is in the file, as far as it can be read, in memory alone."""
         db = sqlite3.connect(":memory:")
-        with contextlib.suppress(sqlite3.Error):
+        try:
             source = sqlite3.connect(f"{self._path.absolute().as_uri()}?mode=ro&immutable=1", uri=True)
             with contextlib.closing(source):
                 source.backup(db)
-        return self._prepare(db)
+            return self._prepare(db)
+        except sqlite3.Error:
+            db.close()
+            return self._prepare(sqlite3.connect(":memory:"))
 
     def _connect(self) -> sqlite3.Connection:
         return self._prepare(sqlite3.connect(self._path, timeout=self._patience))
@@ -205,6 +220,8 @@ class Cache:
     def _prepare(self, db: sqlite3.Connection) -> sqlite3.Connection:
         """Make the tables that are missing. Raises sqlite3.Error."""
         try:
+            if (problem := db.execute("PRAGMA integrity_check(1)").fetchone()[0]) != "ok":
+                raise sqlite3.DatabaseError(problem)
             db.execute("PRAGMA journal_mode = WAL")
             db.execute("PRAGMA synchronous = NORMAL")
             found = dict(db.execute("SELECT name, sql FROM sqlite_master WHERE type = 'table'"))

@@ -200,7 +200,9 @@ def test_a_file_of_another_form_is_set_aside(path: Path) -> None:
     assert rows(path.with_suffix(".bak"), "SELECT * FROM peer") == []
 
 
-def test_a_file_that_somebody_holds_is_not_damaged(path: Path) -> None:
+def test_a_file_that_somebody_holds_is_not_damaged_and_keeps_no_node_down(
+    path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     first = Cache(path)
     first.learn(A, (ONE,), never)
     first.close([A])
@@ -209,13 +211,80 @@ def test_a_file_that_somebody_holds_is_not_damaged(path: Path) -> None:
     holder.execute("PRAGMA locking_mode = EXCLUSIVE")
     holder.execute("BEGIN EXCLUSIVE")
     try:
-        with pytest.raises(OSError, match=r"cache\.db: .*locked"):
-            Cache(path, patience=0.01)
+        meanwhile = Cache(path, patience=0.01)
+        assert meanwhile.addresses == {A: (ONE,)}
+        meanwhile.learn(B, (TWO,), never)
+        meanwhile.close([A, B])
     finally:
         holder.close()
+    assert "locked: nothing new is remembered. Restart re6stnet once that is mended." in caplog.text
     assert not path.with_suffix(".bak").exists()
     again = Cache(path)
     assert again.addresses == {A: (ONE,)}
+    again.close([])
+
+
+@pytest.mark.parametrize("reason", [errno.ENOSPC, errno.EIO, errno.EMFILE, errno.EDQUOT])
+def test_a_disk_that_makes_no_file_keeps_no_node_down(
+    path: Path, reason: int, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(*_: object) -> int:
+        raise OSError(reason, os.strerror(reason))
+
+    monkeypatch.setattr(os, "open", fail)
+    cache = Cache(path)
+    cache.learn(A, (ONE,), never)
+    assert cache.addresses == {A: (ONE,)}
+    cache.close([])
+    assert os.strerror(reason) in caplog.text
+
+
+def test_a_damaged_file_that_cannot_be_moved_keeps_no_node_down(
+    path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """In a directory that may only be read."""
+    path.write_bytes(b"no database" * 100)
+
+    def fail(*_: object) -> Path:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+    monkeypatch.setattr(Path, "replace", fail)
+    cache = Cache(path)
+    cache.learn(A, (ONE,), never)
+    cache.store_parameters(PARAMETERS)
+    assert cache.load_parameters() is not None
+    cache.close([])
+    assert "and stays" in caplog.text
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(st.data())
+def test_a_file_cut_anywhere_or_overwritten_anywhere_starts_a_node(
+    tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
+) -> None:
+    """A crash of the machine, a disk that forgets: whatever is left, a node starts with it, and remembers again."""
+    path = tmp_path_factory.mktemp("state") / "cache.db"
+    made = Cache(path)
+    made.learn(A, (ONE, TWO), never)
+    made.store_parameters(PARAMETERS)
+    made.close([A])
+    content = bytearray(path.read_bytes())
+    for _ in range(data.draw(st.integers(0, 5))):
+        at = data.draw(st.integers(0, len(content) - 1))
+        noise = data.draw(st.binary(min_size=1, max_size=40))
+        content[at : at + len(noise)] = noise
+    path.write_bytes(content[: data.draw(st.integers(0, len(content)) | st.just(len(content)))])
+    if data.draw(st.booleans()):
+        path.with_name("cache.db-wal").write_bytes(data.draw(st.binary(max_size=200)))
+    cache = Cache(path)
+    cache.load_parameters()
+    cache.learn(B, (THREE,), never)
+    cache.store_parameters(PARAMETERS)
+    assert cache.routes >= 0
+    cache.close([A, B])
+    again = Cache(path)
+    assert again.addresses[B] == (THREE,)
+    assert again.load_parameters() == PARAMETERS
     again.close([])
 
 
