@@ -29,7 +29,8 @@ from re6st.core.extensions import ExtensionError
 from re6st.core.offers import OfferError
 from re6st.core.params import Parameters, version_number
 from re6st.core.prefix import Prefix, PrefixError, control_address
-from re6st.core.registry_sessions import Claims, RateLimit, Session, Sessions
+from re6st.core.registry_limits import Limits, neighbourhood
+from re6st.core.registry_sessions import Claims, Session, Sessions
 from re6st.geoip import GeoIp, Place
 from re6st.ledger import Conflict, Issued, Ledger, NotFound, Slot
 from re6st.localnode import LocalNode
@@ -45,7 +46,8 @@ from re6st.upkeep import Upkeep
 
 logger = logging.getLogger("registry")
 
-TOKEN_LENGTH = 8
+TOKEN_LENGTH = 18
+"""Letters: 84 bits. Shorter ones that an operator gives are good too."""
 TEXT_LIMIT = 256
 """Characters of an e-mail address, a token, a CN."""
 SERIAL_DIGITS = 18
@@ -127,10 +129,7 @@ class Registry:
         self._keys = KeyChanges(authority, store, self.upkeep, self.sessions, self.events, _end_of_replacement)
         self.restored = Restored(authority, store, self.upkeep, self.events, clock)
         self.greeter = Greeter(authority, monotonic)
-        self._hello_rate = RateLimit(5, 100)
-        self._present_rate = RateLimit(1, 20)
-        self._mail_rate = RateLimit(1 / 60, 10)
-        self._token_rate = RateLimit(1 / 10, 20)
+        self.limits = Limits()
         self._methods: Mapping[str, Callable[[Call], Awaitable[bytes | None]]] = {
             "hello": self._hello,
             "getCa": self._get_ca,
@@ -174,11 +173,11 @@ class Registry:
     async def _hello(self, call: Call) -> bytes:
         prefix = read_prefix(call.arguments["client_prefix"])
         claims = _claims(call)
-        now, source = self._clock(), call.source or ""
+        now, source = self._clock(), neighbourhood(call.source or "")
         if (answer := self.sessions.pending_answer(prefix, claims, source, now)) is not None:
             return answer
         certificate = self._certificate(prefix)
-        self._limit(self._hello_rate, call)
+        self._limit(call, self.limits.hello)
         try:
             if claims.offer:
                 greeting = self.greeter.sealed(prefix, certificate, offers.decode(claims.offer))
@@ -213,7 +212,9 @@ class Registry:
         community = choose_community(self._settings.communities, place.country, place.continent)
         now = self._now()
         if token:
-            self._limit(self._token_rate, call)
+            self._limit(call, lambda source, now: self.limits.token(source, token, now))
+        else:
+            self._limit(call, self.limits.anonymous)
 
         def make(slot: Slot) -> x509.Certificate:
             subject = cert.subject_for(request.subject, slot.number, slot.prefix)
@@ -243,7 +244,7 @@ class Registry:
             self.events.note(Kind.REFUSED, f"enrolment from {call.address}: token unknown, used or expired")
             return None
         if token and call.source is not None:
-            self._token_rate.give_back(call.source)
+            self.limits.right_token(call.source, token)
         issued, news = result
         logger.info("certificate %d issued for %s", issued.serial, issued.prefix)
         self.events.note(Kind.ENROLLED, f"certificate {issued.serial}, from {call.address}", issued.prefix)
@@ -288,7 +289,7 @@ class Registry:
         await self._keys.revoke_superseded(_caller(call))
 
     async def _present_certificate(self, call: Call) -> None:
-        self._limit(self._present_rate, call)
+        self._limit(call, self.limits.present)
         try:
             prefix = await self.restored.present(call.arguments["cert"], call.arguments.get("version", ""))
             self.sessions.drop(prefix)  # that of the certificate of before
@@ -342,7 +343,8 @@ class Registry:
             raise RpcError(HTTPStatus.FORBIDDEN, "this registry takes no enrolment by e-mail")
         if not is_address(email):
             raise RpcError(HTTPStatus.BAD_REQUEST, "parameter email is no e-mail address")
-        self._limit(self._mail_rate, call)
+        if not self.limits.mail(call.source, email, self._clock()):
+            raise _too_many(call)
         token = await self.new_token(email, self._settings.prefix_length)
         try:
             await mailer.send(email, "re6st: your token", self._mail_text(token))
@@ -353,7 +355,7 @@ class Registry:
         self.events.note(Kind.MAIL, f"a token was sent to {email}")
 
     async def new_token(self, email: str, length: int, expires: float | None = None) -> str:
-        """Store a token that nobody can guess, 8 different letters (wire.md 3.4), good until `expires` (Unix time).
+        """Store a token that nobody can guess, of letters, good until `expires` (Unix time).
 
         Raises StoreError, ClockError.
         """
@@ -361,7 +363,7 @@ class Registry:
 
         def job(ledger: Ledger) -> str:
             while True:
-                token = "".join(secrets.SystemRandom().sample(string.ascii_lowercase, TOKEN_LENGTH))
+                token = "".join(secrets.choice(string.ascii_lowercase) for _ in range(TOKEN_LENGTH))
                 try:
                     ledger.add_token(token, email, length, now, expires)
                 except Conflict:
@@ -482,9 +484,13 @@ class Registry:
         except PrefixError as error:
             raise RpcError(HTTPStatus.BAD_REQUEST, f"neither a serial nor a CN: {error}") from None
 
-    def _limit(self, rate: RateLimit, call: Call) -> None:
-        if call.source is not None and not rate.allow(call.source, self._clock()):
-            raise RpcError(HTTPStatus.TOO_MANY_REQUESTS, f"too many calls of {call.method} from {call.source}")
+    def _limit(self, call: Call, allows: Callable[[str, float], bool]) -> None:
+        if call.source is not None and not allows(call.source, self._clock()):
+            raise _too_many(call)
+
+
+def _too_many(call: Call) -> RpcError:
+    return RpcError(HTTPStatus.TOO_MANY_REQUESTS, f"too many calls of {call.method} by {call.address}, or by all")
 
 
 def _event_log(events: Events, store: Store) -> EventLog:

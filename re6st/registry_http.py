@@ -194,6 +194,8 @@ class HttpServer:
         session = sessions.check(caller, request.raw_path.encode("ascii"), header)
         if session is None:
             raise RpcError(HTTPStatus.BAD_REQUEST, f"wrong {HEADER} for {caller}")
+        if source is not None:
+            self._registry.limits.note_member(source)
         self._registry.seen.note(caller, session.claims, request.headers.get("User-Agent", ""))
         return Call(method.name, arguments, source, caller, session, address)
 

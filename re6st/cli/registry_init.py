@@ -27,7 +27,6 @@ OPTIONS_FILE = "re6st-registry.conf"
 PREFIX_LENGTH = 16
 LONGEST_NETWORK = 120
 """With room for 255 nodes of one address."""
-TOKEN_LENGTH = 8
 
 FFDHE2048 = """\
 -----BEGIN DH PARAMETERS-----

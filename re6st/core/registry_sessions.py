@@ -124,6 +124,11 @@ class RateLimit:
             self._buckets.popitem(last=False)
         return allowed
 
+    def has(self, key: str, now: float) -> bool:
+        """Whether one more would be within the rate."""
+        tokens, since = self._buckets.get(key, (float(self._burst), now))
+        return tokens + max(0.0, now - since) * self._rate >= 1
+
     def give_back(self, key: str) -> None:
         """One that was allowed does not count after all."""
         if key in self._buckets:

@@ -118,7 +118,7 @@ def test_a_node_stops_and_its_dot_turns_and_a_revoked_one_is_cut_off(
         page.fill("[name=email]", "back@example.org")
         page.click("text=Make a token")
         join = page.inner_text("#join")
-        match = re.search(r"(sha256:[0-9a-f]{64}),token=([a-z]{8})", join)
+        match = re.search(r"(sha256:[0-9a-f]{64}),token=([a-z]{18})", join)
         assert match, join
         assert match[1] == network.fingerprint
         revoked.stop()

@@ -215,9 +215,9 @@ def test_an_invitation_enrols(place: Place, tmp_path: Path, capsys: pytest.Captu
 def test_an_invitation_as_shown(place: Place) -> None:
     outcome = place.word("invite", "--url", "https://re6st.example.com/")
     token, join = outcome.out.splitlines()
-    assert re.fullmatch(r"token  [a-z]{8}   prefix /16   until \d{4}-\d\d-\d\dT[0-9:]{8}Z", token)
+    assert re.fullmatch(r"token  [a-z]{18}   prefix /16   until \d{4}-\d\d-\d\dT[0-9:]{8}Z", token)
     assert re.fullmatch(
-        r"join   re6st-conf --join 'https://re6st.example.com/#sha256:[0-9a-f]{64},token=[a-z]{8}'", join
+        r"join   re6st-conf --join 'https://re6st.example.com/#sha256:[0-9a-f]{64},token=[a-z]{18}'", join
     )
     assert outcome.err == ""
     guessed = place.word("invite")

@@ -188,7 +188,7 @@ def test_a_token_is_mailed_and_good_for_a_certificate(
             world.settings = replace(world.settings, mailer=mailer, anonymous_prefix_length=0)
             async with world.serve():
                 assert (await world.call("requestToken", email="new@example.org")).status == 204
-                found = re.search(r"^ +([a-z]{8})\r?$", inbox.mails[0].get_payload(), re.MULTILINE)
+                found = re.search(r"^ +([a-z]{18})\r?$", inbox.mails[0].get_payload(), re.MULTILINE)
                 assert found
                 tokens.append(found[1])
                 await world.enrol(found[1])
