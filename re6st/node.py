@@ -94,6 +94,8 @@ class Node:
         self._own = OwnAddresses(config.ports, config.ip, local, network=self.network)
         self._found = Found()
         self._loops: list[asyncio.Task[None]] = []
+        self.started = False
+        """Whether all that a person can have set up wrong has worked."""
         self._leaving = False
         self._ticked = 0.0
         self._changed = asyncio.Event()
@@ -168,6 +170,7 @@ class Node:
                 self._peers.open(control)
                 try:
                     await self._enter()
+                    self.started = True
                     await stop.wait()
                 finally:
                     await self._leave()
@@ -409,7 +412,6 @@ class Node:
         while True:
             self._carry_out(self._mesh.tick(time.monotonic()))
             self._peers.tick()
-            self._cache.tick()
             now = time.clock_gettime(time.CLOCK_BOOTTIME)  # goes on while the machine is suspended
             if start := self._renewal.due(self._mesh.survey, now, self._plan.babel_hello):
                 await self._babel.renew(start.reason, stale=start.stale)

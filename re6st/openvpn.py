@@ -28,8 +28,23 @@ FOLLOW = ("state on", f"bytecount {COUNT_TIME}")
 MTU = {("udp", True): 1348, ("udp", False): 1372, ("udp6", True): 1366, ("udp6", False): 1390}
 """--tun-mtu by protocol and encryption (wire.md 8.3): every pair of versions 2.4 to 2.6 passes full-size packets."""
 
+HAND_WINDOW = 30
+"""Seconds that whoever connects to a server of ours has for its handshake."""
+OPEN_FILES = 65536
+"""Files that an OpenVPN may open: a server has one for each TCP connection, also before it knows whose that is."""
 MOST_CLIENTS = 4096
 """What OpenVPN is told at least: the number of clients that the network wants is held by us, and may change."""
+
+PUSHED = (
+    "setenv-safe external_ip ",
+    *("ping ", "ping-exit "),  # how long silence may last: both ends have to agree (see tunnel.Server)
+    *("peer-id ", "cipher ", "tun-mtu ", "key-derivation ", "protocol-flags "),  # OpenVPN's own negotiation
+    "push-continuation ",  # more comes: without it, a push that is long is the end of the connection
+)
+"""What a client takes from the server at the other end, which may be anybody's: options that begin like this.
+
+Nothing else: OpenVPN would give this machine whatever routes, addresses and resolvers a server names.
+"""
 
 SERVER_PROTOCOLS = {"udp": "udp4", "tcp": "tcp4-server", "udp6": "udp6", "tcp6": "tcp6-server"}
 CLIENT_PROTOCOLS = {"udp": "udp4", "udp4": "udp4", "tcp": "tcp4", "tcp4": "tcp4", "udp6": "udp6", "tcp6": "tcp6"}
@@ -114,7 +129,7 @@ def server_command(
             "--max-clients",
             str(max(max_clients, MOST_CLIENTS)),
         ),
-        *("--management-client-auth", "--auth-user-pass-optional"),
+        *("--management-client-auth", "--auth-user-pass-optional", "--hand-window", str(HAND_WINDOW)),
         *("--ping-exit", str(settings.ping_exit)),
         *settings.extra,
     ]
@@ -134,8 +149,17 @@ def client_command(
         *("--tls-exit", "--remap-usr1", "SIGTERM", "--management-up-down"),
         # Also with --client, where the older software has --ping-restart: we start the next one, at another address.
         *("--ping-exit", str(settings.ping_exit)),
+        *("--route-noexec", "--ifconfig-noexec"),
         *settings.extra,
+        # The first that matches counts, so the user may have more accepted, or less.
+        *pull_filters(),
     ]
+
+
+def pull_filters() -> list[str]:
+    """Have a client obey only what is PUSHED."""
+    accepted = [word for start in PUSHED for word in ("--pull-filter", "accept", start)]
+    return [*accepted, "--pull-filter", "ignore", ""]
 
 
 class Management:

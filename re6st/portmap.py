@@ -19,7 +19,6 @@ from typing import Any
 
 import miniupnpc
 
-from re6st.core.hosts import is_usable
 from re6st.core.wire import Endpoint
 
 EXTERNAL_PORTS = (32768, 49151)
@@ -182,7 +181,7 @@ def _external_address(router: Any) -> str:
         address = ip_address(router.externalipaddress())
     except Exception:
         return ""
-    return str(address) if isinstance(address, IPv4Address) and is_usable(address) else ""
+    return str(address) if isinstance(address, IPv4Address) and not address.is_unspecified else ""
 
 
 def _holds(router: Any, outside: int, protocol: str, port: int) -> bool:

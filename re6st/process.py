@@ -11,6 +11,7 @@ import contextlib
 import logging
 import os
 import random
+import resource
 import signal
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
@@ -20,6 +21,10 @@ STOP_GRACE = 5.0
 """Seconds between SIGTERM and SIGKILL (wire.md 10.9)."""
 END_TIME = 1.0
 """Seconds between the end of a program's socket and its own, at most."""
+GROUP_POLL = 0.05
+"""Seconds between two looks whether a process group still has members."""
+LAST_WORDS = 2000
+"""Bytes at the end of a program's output that are looked at."""
 STABLE_TIME = 30.0
 """Seconds after which a program counts as running well."""
 
@@ -40,6 +45,15 @@ def find_program(name: str, remedy: str = "") -> str:
         if os.path.isfile(path) and os.access(path, os.X_OK):
             return path
     raise MissingProgram(f"{name}: program not found. {remedy or f'Install it (Debian: apt install {name}).'}")
+
+
+def allow_files(wanted: int) -> int:
+    """Let us, and the programs that we start from now on, open as many files, or as the system lets us; how many."""
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    soft, hard = (wanted if each == resource.RLIM_INFINITY else min(each, wanted) for each in limits)
+    if soft < hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, limits[1]))
+    return max(soft, hard)
 
 
 class Backoff:
@@ -158,18 +172,41 @@ class Child:
                 os.kill(self.pid, number)
 
     async def stop(self, grace: float = STOP_GRACE) -> None:
-        """End it: SIGTERM, and SIGKILL after `grace` seconds. Finishes also when cancelled."""
+        """End it and its process group: SIGTERM, and SIGKILL after `grace` seconds. Finishes also when cancelled.
+
+        One that has ended before is left alone: its number, and that of its group, may be another's by now.
+        """
         if not self.running:
             return
-        self.signal(signal.SIGTERM)
+        # One that was adopted may be in somebody else's group.
+        kill = os.killpg if _leads_group(self.pid) else os.kill
+        _send(kill, self.pid, signal.SIGTERM)
         try:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(grace):
                     await self._process.wait()
+                    while kill is os.killpg and _send(kill, self.pid, 0):  # noqa: ASYNC110
+                        await asyncio.sleep(GROUP_POLL)  # other processes' children: there is nothing else to wait for
         finally:
-            if self.running:
-                self.signal(signal.SIGKILL)
+            if self.running or kill is os.killpg:
+                _send(kill, self.pid, signal.SIGKILL)
         await self._process.wait()
+
+
+def _leads_group(pid: int) -> bool:
+    try:
+        return os.getpgid(pid) == pid
+    except ProcessLookupError:
+        return False
+
+
+def _send(kill: Callable[[int, int], None], pid: int, number: int) -> bool:
+    """Send a signal to a process or a group; whether there is one (0 is no signal, and only asks)."""
+    try:
+        kill(pid, number)
+    except ProcessLookupError:
+        return False
+    return True
 
 
 async def connect(
@@ -223,8 +260,11 @@ async def keep_running(name: str, once: Callable[[], Awaitable[str | None]], out
 
 def last_words(output: Path | None) -> str:
     """The last line that a program printed into a file."""
-    with contextlib.suppress(OSError):
-        lines = output.read_text(errors="replace")[-2000:].strip().splitlines() if output else []
+    if output is None:
+        return "no output"
+    with contextlib.suppress(OSError), output.open("rb") as file:
+        file.seek(max(0, file.seek(0, os.SEEK_END) - LAST_WORDS))
+        lines = file.read(LAST_WORDS).decode("utf-8", "replace").strip().splitlines()
         # The advice that OpenVPN prints behind an error in its options says nothing about the error.
         told = [line for line in lines if not line.startswith("Use --help")]
         return told[-1] if told else "no output"

@@ -114,9 +114,9 @@ class Server:
         await keep_running(name, self._run_once, self.settings.output(self.interface))
 
     def kick(self, revoked: frozenset[int]) -> None:
-        """Cut off the clients with a revoked certificate; the others notice nothing."""
+        """Cut off the clients whose certificate is revoked, or of unknown number; the others notice nothing."""
         for ident, client in self.clients.items():
-            if client.serial in revoked and self._management:
+            if (client.serial is None or client.serial in revoked) and self._management:
                 log.warning("cutting off %s: its certificate %s is revoked", client.peer, client.serial)
                 self._management.send(f"client-kill {ident}")
 
@@ -191,6 +191,8 @@ class Server:
         try:
             peer, now = Prefix.from_cn(environment.common_name), asyncio.get_running_loop().time()
             client = ServerClient(peer, environment.serial, environment.trusted_ip, now)
+            if client.serial is None:  # it could not be cut off when it is revoked
+                raise PrefixError(f"OpenVPN does not tell the serial number of the certificate of {peer}")
         except PrefixError as error:
             client = None
             log.warning("refused a tunnel from %s: %s", environment.trusted_ip, error)
@@ -386,8 +388,10 @@ class ClientTunnel:
                         deadline.reschedule(min(deadline.when() or 0, clock() + LAST_TRY))
 
     async def _up(self, attempt: _Attempt, environment: Environment) -> None:
-        """Raises PrefixError for a server, of unknown name, which is no node."""
+        """Raises PrefixError for a server, of unknown name, which is no node, or whose certificate has no number."""
         peer = self._wanted or Prefix.from_cn(environment.common_name)
+        if environment.serial is None:  # the tunnel could not be closed when it is revoked
+            raise PrefixError("OpenVPN does not tell the serial number of the server's certificate")
         self._winner, self.peer, self.since = attempt, peer, asyncio.get_running_loop().time()
         for other in self._attempts:
             if other is not attempt and other.task:

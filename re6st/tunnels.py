@@ -25,7 +25,6 @@ from re6st.core.report import Link, Server
 from re6st.core.survey import Survey
 from re6st.core.wire import PROTOCOLS, Endpoint
 from re6st.kernel import Address, Kernel, KernelError, source_address
-from re6st.names import addresses_of
 from re6st.packet_filter import PacketFilter
 from re6st.plan import CLIENT_INTERFACE, DRAIN_HELLOS, Plan, server_interface
 from re6st.process import Backoff
@@ -162,7 +161,7 @@ class Tunnels:
         """Start our servers. Raises KernelError."""
         for port, protocol in self.plan.servers:
             interface = server_interface(protocol)
-            await self._kernel.make_tap(interface)
+            await self._kernel.make_tap(interface)  # who may not, is told at once
             self._start_server(port, protocol, self._found.servers.get(interface))
 
     def go_on(self) -> None:
@@ -193,7 +192,6 @@ class Tunnels:
             for protocol, port in wanted.items():
                 interface = server_interface(protocol)
                 if protocol not in self.servers:
-                    await self._kernel.make_tap(interface)
                     self._start_server(port, protocol)
                 elif self._made[protocol] != self._what_matters():
                     await self._empty(interface, survey)
@@ -232,6 +230,7 @@ class Tunnels:
         if encrypt is not None:
             settings = replace(settings, encrypt=encrypt)
         words = [word for protocol in PROTOCOLS for word in openvpn.common_arguments(settings, "", protocol, "")]
+        words += openvpn.pull_filters()
         certificates = identity.der, identity.trust.ca.public_bytes(Encoding.DER)
         return hashlib.sha256(b"\0".join((*map(str.encode, (*words, *settings.extra)), *certificates))).hexdigest()
 
@@ -271,11 +270,12 @@ class Tunnels:
         return True
 
     def cut_off(self, crl: frozenset[int]) -> None:
-        """End every tunnel with a peer whose certificate is revoked."""
+        """End every tunnel with a peer whose certificate is revoked, or of unknown number."""
         for server in self.servers.values():
             server.kick(crl)
         for client in self._clients.values():
-            if client.tunnel is not None and client.tunnel.serial in crl:
+            held = client.tunnel
+            if held is not None and held.connected and (held.serial is None or held.serial in crl):
                 client.task.cancel()
 
     def moved(self, lost: Collection[Address]) -> None:
@@ -310,7 +310,20 @@ class Tunnels:
         )
         self.servers[protocol] = server
         self._made[protocol] = record.made if record else self._what_matters()
-        self._serving[protocol] = self._start(server.run(), f"OpenVPN server {protocol}")
+        self._serving[protocol] = self._start(self._serve(server), f"OpenVPN server {protocol}")
+
+    async def _serve(self, server: tunnel.Server) -> None:
+        """Keep a server running, on an interface that may not be had at once: others can hold it."""
+        backoff = Backoff()
+        while True:
+            try:
+                await self._kernel.make_tap(server.interface)
+                break
+            except KernelError as error:
+                delay = backoff.next()
+                log.error("OpenVPN server %s: %s. Next try in %.1f s.", server.interface, error, delay)
+                await asyncio.sleep(delay)
+        await server.run()
 
     def _admit(self, peer: Prefix, serial: int | None) -> bool:
         return serial not in self.plan.parameters.crl and peer != self.plan.identity.prefix
@@ -335,7 +348,11 @@ class Tunnels:
             self.interrupted()
 
     async def _serving_now(self, interface: str, mtu: int) -> None:
-        await self._kernel.set_up(interface, mtu)
+        """Raises OSError."""
+        try:
+            await self._kernel.set_up(interface, mtu)
+        except KernelError as error:  # the server is started again
+            raise OSError(str(error)) from None
         for protocol, server in self.servers.items():
             if server.interface == interface:
                 self._note_server(protocol)
@@ -359,7 +376,8 @@ class Tunnels:
 
     def close(self, peer: Prefix) -> None:
         if peer in self._clients:
-            self._clients[peer].task.cancel()
+            # After its first step: a task that is cancelled before it tells nobody of its end.
+            asyncio.get_running_loop().call_soon(self._clients[peer].task.cancel)
 
     def drain(self, interface: str, neighbour: IPv6Address | None = None) -> None:
         """Make babel move its routes away from an interface, or from one neighbour on it."""
@@ -430,8 +448,7 @@ class Tunnels:
             self._event(mesh.TunnelDown(peer))
 
     async def _hold_towards(self, peer: Prefix, endpoints: tuple[Endpoint, ...]) -> None:
-        found = await addresses_of(endpoints)
-        endpoints = tuple([each for each in found if await self._kernel.leads_outside(each.host)])
+        endpoints = tuple([each for each in endpoints if await self._kernel.leads_outside(each.host)])
         if not endpoints:
             log.info("no way to %s but through re6st itself", peer)
             return

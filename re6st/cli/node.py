@@ -13,13 +13,13 @@ from collections.abc import Sequence
 from ipaddress import IPv4Address, IPv4Network, IPv6Network, ip_address, ip_network
 from pathlib import Path
 
-from re6st import geoip
+from re6st import geoip, openvpn
+from re6st.address import Ip
 from re6st.cert import CertError
 from re6st.cli import place
 from re6st.cli.expression import ExpressionError, evaluate
 from re6st.cli.options import OptionParser, fail, integer
 from re6st.client import RegistryError, parse_url
-from re6st.core.hosts import Ip, is_usable
 from re6st.core.prefix import Prefix, PrefixError
 from re6st.core.wire import ADDRESSES_LIMIT, Endpoint, parse_addresses
 from re6st.hooks import HookError
@@ -29,7 +29,7 @@ from re6st.metrics_http import MetricsError
 from re6st.node import Node
 from re6st.peers import PortInUse
 from re6st.plan import Config, Files
-from re6st.process import MissingProgram
+from re6st.process import MissingProgram, allow_files
 from re6st.rundir import RunDirectoryError
 from re6st.successor import WHETHER_READY, Successor
 from re6st.updates import TooOld
@@ -44,8 +44,15 @@ DH_LIMIT = 1 << 16
 """Bytes of the file of --dh that are looked at."""
 LOG_DIRECTORY = Path("/var/log/re6stnet")
 
+
+class Ended(Exception):
+    """A node that ran has failed: a new start may do better, whatever it was."""
+
+
+_AT_START = (CertError, RegistryError, MissingProgram, RunDirectoryError, KernelError)
+"""What only a person can mend at the start, and what others may have caused later: then a new start is worth a try."""
 _STATUS: Sequence[tuple[tuple[type[Exception], ...], int]] = (
-    ((HookError,), EXIT_FAILED),
+    ((HookError, Ended), EXIT_FAILED),
     ((CertError, RegistryError, MissingProgram, RunDirectoryError), EXIT_CONFIG),
     ((TooOld,), EXIT_TOO_OLD),
     ((KernelError,), EXIT_PERMISSION),
@@ -246,9 +253,9 @@ def _remotes(p: OptionParser, args: argparse.Namespace) -> tuple[Endpoint, ...]:
     if not 0 < len(entries) <= ADDRESSES_LIMIT:
         p.error(f"argument --client: {len(entries)} servers: give 1 to {ADDRESSES_LIMIT}")
     for entry in entries:
-        if entry.count(",") != 2 or not parse_addresses(entry, anywhere=True):
+        if entry.count(",") != 2 or not parse_addresses(entry):
             p.error(f"argument --client: {entry!r} is not of the form HOST,PORT,PROTO (PROTO: {', '.join(PROTOCOLS)})")
-    return tuple(endpoint for entry in entries for endpoint in parse_addresses(entry, anywhere=True))
+    return tuple(endpoint for entry in entries for endpoint in parse_addresses(entry))
 
 
 def _port(p: OptionParser, port: str, protocol: str) -> tuple[int, str]:
@@ -283,7 +290,7 @@ def _ip(p: OptionParser, text: str) -> Ip:
         ip = ip_address(text)
     except ValueError:
         p.error(f"argument --ip: {text!r} is no IP address, nor any or upnp")
-    if not is_usable(ip):
+    if ip.is_unspecified or ip.is_multicast or ip.is_link_local:
         p.error(f"argument --ip: {text!r} is no address that others can reach")
     return ip
 
@@ -362,7 +369,13 @@ async def _run(node: Node, handler: LogHandler | None) -> int:
     loop.add_signal_handler(signal.SIGHUP, successor.take_our_place)
     loop.add_signal_handler(signal.SIGQUIT, successor.await_one)
     successor.listen()
-    await node.run(stop)
+    allow_files(openvpn.OPEN_FILES)
+    try:
+        await node.run(stop)
+    except Exception as error:
+        if node.started and isinstance(cause := _cause(error), _AT_START):
+            raise Ended(str(cause)) from error
+        raise
     return status
 
 
@@ -412,10 +425,15 @@ def _whether_ready(config: Config) -> int:
     return EXIT_CONFIG if faults else 0
 
 
-def _failed(error: Exception, config: Config, handler: LogHandler | None) -> int:
-    """One line, on the terminal and in the log; returns the exit status."""
+def _cause(error: Exception) -> Exception:
     while isinstance(error, ExceptionGroup):
         error = error.exceptions[0]
+    return error
+
+
+def _failed(error: Exception, config: Config, handler: LogHandler | None) -> int:
+    """One line, on the terminal and in the log; returns the exit status."""
+    error = _cause(error)
     log = logging.getLogger(PROGRAM)
     for kinds, status in _STATUS:
         if isinstance(error, kinds):

@@ -37,8 +37,6 @@ class Extension(StrEnum):
     """The call presentCertificate."""
     SEALED_CALLS = "sealed-calls"
     """Sessions of node and registry with forward secrecy, begun by offers in `hello`."""
-    SEALED_MESSAGES = "sealed-messages"
-    """Messages between nodes are sealed (seals.py)."""
 
 
 KNOWN = frozenset(Extension)

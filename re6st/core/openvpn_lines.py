@@ -1,7 +1,8 @@
 """The text protocol of OpenVPN's management socket (management-notes.txt of OpenVPN 2.6; design.md section 3).
 
 `Reader` takes lines and gives events. Blocks of environment variables that follow a notification are collected into
-its event. Lines we have no use for give nothing.
+its event: of them those that we use, however many the other end of the tunnel adds (`--push-peer-info`,
+`setenv-safe`), which stand before OpenVPN's own. Lines we have no use for give nothing.
 """
 
 from __future__ import annotations
@@ -11,8 +12,9 @@ from enum import Enum
 from ipaddress import ip_address
 
 LINE_LIMIT = 4096
-ENVIRONMENT_LIMIT = 200
-"""Variables of one block we keep; 2.6.14 sends about 40."""
+_ADDRESSES = ("trusted_ip6", "trusted_ip", "untrusted_ip6", "untrusted_ip")
+USED = frozenset(("common_name", "tls_serial_0", "tun_mtu", "OPENVPN_external_ip", *_ADDRESSES))
+"""The variables that are kept. The other end can give names that begin with IV_, UV_ or OPENVPN_, and no others."""
 
 
 class ClientChange(Enum):
@@ -97,7 +99,7 @@ Event = Listed | EndOfList | Hold | State | Client | Up | Traffic | Fatal | Answ
 
 
 class Environment(dict[str, str]):
-    """The variables of a block, with the few that we use."""
+    """The variables of a block that we use."""
 
     @property
     def common_name(self) -> str:
@@ -117,7 +119,7 @@ class Environment(dict[str, str]):
     @property
     def trusted_ip(self) -> str | None:
         """The address of the other end."""
-        for name in ("trusted_ip6", "trusted_ip", "untrusted_ip6", "untrusted_ip"):
+        for name in _ADDRESSES:
             address = _ip(self.get(name, ""))
             if address:
                 return address
@@ -174,7 +176,7 @@ class Reader:
             return Client(ClientChange(fields[0]), int(fields[1]), key, environment)
         if rest.startswith("ENV,"):
             name, _, value = rest[4:].partition("=")
-            if self._environment is not None and len(self._environment) < ENVIRONMENT_LIMIT:
+            if self._environment is not None and name in USED:
                 self._environment[name] = value
             return None
         fields = rest.split(",")

@@ -10,9 +10,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import IntEnum
-from ipaddress import IPv6Network, ip_address
 
-from re6st.core.hosts import is_usable_host
 from re6st.core.integers import pack_integer, unpack_integer
 
 PORT = 326
@@ -32,8 +30,6 @@ class Code(IntEnum):
     SOFTWARE = 4
     TOPOLOGY = 5
     LOG = 7
-    OFFER = 120
-    """Ours only (seals.py). The deployed software acknowledges codes that it does not know."""
 
 
 class WireError(ValueError):
@@ -61,18 +57,12 @@ class Endpoint:
         return ",".join((self.host, str(self.port), self.protocol, *([self.country] if self.country else ())))
 
 
-def parse_addresses(text: str, *, anywhere: bool = False) -> tuple[Endpoint, ...]:
-    """The endpoints of an address list; entries that are none are left out, so this raises nothing.
-
-    Nor is there a server of somebody else at a loopback, link-local or multicast address (core/hosts.py); `anywhere`:
-    the list is the user's own.
-    """
+def parse_addresses(text: str) -> tuple[Endpoint, ...]:
+    """The endpoints of an address list; entries that are none are left out, so this raises nothing."""
     endpoints = []
     for entry in text[:ADDRESS_TEXT_LIMIT].split(";")[:ADDRESSES_LIMIT]:
         fields = entry.split(",")
         if len(fields) < 3 or fields[2] not in PROTOCOLS or not _HOST.fullmatch(fields[0]):
-            continue
-        if not (anywhere or is_usable_host(fields[0])):
             continue
         port, country = fields[1], fields[3] if len(fields) > 3 else ""
         if not (port.isascii() and port.isdigit() and len(port) < 6 and 0 < int(port) < 65536):
@@ -81,18 +71,6 @@ def parse_addresses(text: str, *, anywhere: bool = False) -> tuple[Endpoint, ...
             country = ""
         endpoints.append(Endpoint(fields[0], int(port), fields[2], country))
     return tuple(dict.fromkeys(endpoints))
-
-
-def outside(endpoints: Iterable[Endpoint], network: IPv6Network | None) -> tuple[Endpoint, ...]:
-    """The endpoints that are not inside re6st's own network: a tunnel there would be one in a tunnel."""
-    return tuple(endpoint for endpoint in endpoints if network is None or not _is_inside(endpoint.host, network))
-
-
-def _is_inside(host: str, network: IPv6Network) -> bool:
-    try:
-        return ip_address(host) in network
-    except ValueError:  # a name
-        return False
 
 
 def format_addresses(endpoints: Iterable[Endpoint]) -> str:
@@ -128,18 +106,6 @@ class Data:
     mac: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Sealed:
-    """A message of a sealed session (seals.py)."""
-
-    number: int
-    data: bytes
-
-
-SEALED = 1 << 31
-"""In the number of a sealed message. Numbers of others, one for each message of a session, never get there."""
-
-
 def encode_hello0(packet: Hello0) -> bytes:
     if packet.fingerprint is None:
         return bytes(4) + packet.certificate
@@ -162,7 +128,7 @@ def check_data(packet: Data, secret: bytes) -> bool:
     return hmac.compare_digest(packet.mac, hmac.digest(secret, packet.number.to_bytes(4) + packet.payload, "sha1"))
 
 
-def decode(datagram: bytes, *, numbered: bool = True) -> Hello0 | Hello | Data | Sealed:
+def decode(datagram: bytes, *, numbered: bool = True) -> Hello0 | Hello | Data:
     """The packet in a datagram. Raises WireError.
 
     `numbered` False reads the handshake packets of protocol 0, which had no protocol number (wire.md 6.3, old format).
@@ -172,8 +138,6 @@ def decode(datagram: bytes, *, numbered: bool = True) -> Hello0 | Hello | Data |
     number, rest = int.from_bytes(datagram[:4]), datagram[4:]
     if number == 0:
         return Hello0(rest)
-    if number & SEALED:
-        return Sealed(number, rest)
     if number > 2:
         if len(rest) < MAC_LENGTH:
             raise WireError("data packet cut short")

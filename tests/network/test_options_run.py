@@ -49,7 +49,7 @@ def test_many_options_at_once(bed: Bed) -> None:
         "daemon",
     ]
     assert ["sleep", "1234"] in host.processes().values()
-    assert all(argv[-2:] == ["--mute", "5"] for argv in words(node, "openvpn"))
+    assert all(argv[argv.index("--mute") + 1] == "5" for argv in words(node, "openvpn"))
     assert all("-z1" in argv for argv in words(node, "babeld"))
     logs = {path.name for path in host.log.iterdir()}
     assert {"re6stnet.log", "babeld.log", "re6stnet-tcp.log"} <= logs

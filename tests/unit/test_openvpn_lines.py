@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from re6st.core.openvpn_lines import (
-    ENVIRONMENT_LIMIT,
     LINE_LIMIT,
+    USED,
     Answer,
     Client,
     ClientChange,
@@ -49,7 +49,7 @@ def test_a_client_that_wants_in() -> None:
     assert (event.change, event.ident, event.key) == (ClientChange.CONNECT, 3, 7)
     environment = event.environment
     assert (environment.common_name, environment.serial, environment.trusted_ip) == ("1/16", 12, "192.0.2.7")
-    assert environment["password"] == "a=b=c"
+    assert "password" not in environment
     assert environment.external_ip is None
 
 
@@ -67,8 +67,8 @@ def test_what_happens_to_a_client(head: str, change: ClientChange, key: int | No
 
 
 def test_the_address_of_a_client_has_no_environment_behind_it() -> None:
-    lines = [">CLIENT:ADDRESS,3,10.0.0.1,1", ">CLIENT:ESTABLISHED,3", ">CLIENT:ENV,a=b", ">CLIENT:ENV,END"]
-    assert events(*lines) == [Client(ClientChange.ESTABLISHED, 3, None, Environment(a="b"))]
+    lines = [">CLIENT:ADDRESS,3,10.0.0.1,1", ">CLIENT:ESTABLISHED,3", ">CLIENT:ENV,common_name=b", ">CLIENT:ENV,END"]
+    assert events(*lines) == [Client(ClientChange.ESTABLISHED, 3, None, Environment(common_name="b"))]
 
 
 def test_a_client_tunnel_that_is_up() -> None:
@@ -164,12 +164,23 @@ def test_only_values_of_the_right_form_are_used(name: str, text: str, value: str
     assert found == value
 
 
-def test_the_environment_is_bounded() -> None:
-    lines = [f">CLIENT:ENV,IV_{n}={'x' * 10_000}" for n in range(10 * ENVIRONMENT_LIMIT)]
+def test_of_the_variables_only_those_are_kept_that_are_used() -> None:
+    lines = [f">CLIENT:ENV,{name}={'x' * 10_000}" for name in (*USED, *(f"UV_{n}" for n in range(1000)))]
     (event,) = events(">CLIENT:CONNECT,1,2", *lines, ">CLIENT:ENV,END")
     environment = cast(Client, event).environment
-    assert len(environment) == ENVIRONMENT_LIMIT
+    assert set(environment) == USED
     assert all(len(value) < LINE_LIMIT for value in environment.values())
+
+
+@pytest.mark.parametrize("name", ["UV_X", "IV_X", "OPENVPN_X"])
+def test_a_certificate_is_not_hidden_behind_what_the_other_end_says(name: str) -> None:
+    before = [f">CLIENT:ENV,{name}{number}=x" for number in range(3000)]
+    (event,) = events(
+        *(">CLIENT:CONNECT,1,2", ">CLIENT:ENV,common_name=5/16", *before),
+        *(">CLIENT:ENV,tls_serial_0=77", ">CLIENT:ENV,trusted_ip=192.0.2.7", ">CLIENT:ENV,END"),
+    )
+    environment = cast(Client, event).environment
+    assert (environment.common_name, environment.serial, environment.trusted_ip) == ("5/16", 77, "192.0.2.7")
 
 
 PIECES = st.sampled_from(

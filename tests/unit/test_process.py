@@ -12,7 +12,16 @@ from pathlib import Path
 
 import pytest
 
-from re6st.process import Backoff, Child, MissingProgram, end_leftovers, find_program, leftovers, status_text
+from re6st.process import (
+    Backoff,
+    Child,
+    MissingProgram,
+    end_leftovers,
+    find_program,
+    last_words,
+    leftovers,
+    status_text,
+)
 from tests.unit.fake_program import until
 
 SHELL = "/bin/sh"
@@ -213,3 +222,37 @@ def test_a_process_that_somebody_else_started_is_watched_and_ended_too() -> None
     finally:
         process.kill()
         process.communicate()
+
+
+def test_all_of_a_pipeline_ends() -> None:
+    async def run() -> None:
+        child = await Child.start("pipeline", ("/bin/sh", "-c", "sleep 1234.5 | sleep 1234.5; true"))
+        group = Path("/proc")
+
+        def members() -> list[str]:
+            found = []
+            for entry in group.iterdir():
+                if entry.name.isdigit():
+                    with contextlib.suppress(OSError, IndexError):
+                        fields = (entry / "stat").read_bytes().rpartition(b")")[2].split()
+                        if int(fields[2]) == child.pid and fields[0] != b"Z":
+                            found.append(entry.name)
+            return found
+
+        async with asyncio.timeout(10):
+            while len(members()) < 3:
+                await asyncio.sleep(0.01)
+            await child.stop()
+            while members():
+                await asyncio.sleep(0.01)
+
+    asyncio.run(run())
+
+
+def test_the_last_words_of_a_large_file_are_read_from_its_end(tmp_path: Path) -> None:
+    output = tmp_path / "output"
+    with output.open("wb") as file:
+        file.truncate(1 << 40)  # a hole: nobody could read it all
+        file.seek(0, os.SEEK_END)
+        file.write(b"\nthe end\n")
+    assert last_words(output) == "the end"

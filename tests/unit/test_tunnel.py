@@ -50,7 +50,7 @@ def test_the_command_line_of_a_server() -> None:
         *("--tun-mtu", "1348", "--mtu-disc", "yes"),
         *("--tls-server", "--mode", "server", "--dh", "/var/dh.pem"),
         *("--port", "1194", "--proto", "udp4", "--max-clients", "4096"),
-        *("--management-client-auth", "--auth-user-pass-optional"),
+        *("--management-client-auth", "--auth-user-pass-optional", "--hand-window", "30"),
         *("--ping-exit", "60", "--verb", "4"),
     ]
 
@@ -69,8 +69,49 @@ def test_the_command_line_of_a_client() -> None:
         *("--nobind", "--client", "--remote", "192.0.2.1", "1194", "tcp4", "--verify-x509-name", "1/16", "name"),
         *("--resolv-retry", "0", "--connect-retry", "1", "--connect-retry-max", "3", "--connect-timeout", "5"),
         *("--tls-exit", "--remap-usr1", "SIGTERM", "--management-up-down"),
-        *("--ping-exit", "60", "--verb", "4"),
+        *("--ping-exit", "60", "--route-noexec", "--ifconfig-noexec", "--verb", "4"),
+        *openvpn.pull_filters(),
     ]
+
+
+def obeyed(pushed: str, extra: tuple[str, ...] = ()) -> bool:
+    """Whether a client takes an option from its server: the first filter that matches says so (openvpn(8))."""
+    command = client_command(replace(made(Path("/run/x")), extra=extra), "re6stnet3", A, ONE)
+    filters = [command[place + 1 : place + 3] for place, word in enumerate(command) if word == "--pull-filter"]
+    return next(action == "accept" for action, start in filters if pushed.startswith(start))
+
+
+@pytest.mark.parametrize(
+    "pushed",
+    [
+        "setenv-safe external_ip 192.0.2.7",
+        *("ping 15", "ping-exit 60", "peer-id 0", "cipher AES-256-GCM", "tun-mtu 1500"),
+        *("key-derivation tls-ekm", "protocol-flags cc-exit tls-ekm dyn-tls-crypt", "push-continuation 2"),
+    ],
+)
+def test_a_client_takes_from_a_server_what_the_tunnel_needs(pushed: str) -> None:
+    assert obeyed(pushed)
+
+
+@pytest.mark.parametrize(
+    "pushed",
+    [
+        *("route 8.8.8.0 255.255.255.0", "route-ipv6 2000::/3", "redirect-gateway def1", "route-gateway 10.9.0.1"),
+        *("ifconfig 10.9.0.2 255.255.255.0", "ifconfig-ipv6 2001:db8::1/64 2001:db8::2", "topology subnet"),
+        *("dhcp-option DNS 192.0.2.1", "block-ipv6", "setenv-safe external_ipv6 x", "setenv x y"),
+        *("inactive 1", "ping-restart 9", "compress lz4", "comp-lzo yes", "auth-token x", "echo x", "verb 11"),
+        *("sndbuf 1", "socket-flags TCP_NODELAY", "persist-tun", "shaper 100", "explicit-exit-notify 3", "what-comes"),
+    ],
+)
+def test_a_client_obeys_a_server_in_nothing_else(pushed: str) -> None:
+    assert not obeyed(pushed)
+
+
+def test_the_user_may_have_more_or_less_of_it_obeyed() -> None:
+    extra = ("--pull-filter", "accept", "route 10.", "--pull-filter", "ignore", "tun-mtu ")
+    assert obeyed("route 10.1.0.0 255.255.0.0", extra)
+    assert not obeyed("route 8.8.8.0 255.255.255.0", extra)
+    assert not obeyed("tun-mtu 1400", extra)
 
 
 def test_a_given_server_may_be_any_node_of_the_network() -> None:
@@ -306,7 +347,9 @@ def test_who_may_not_come_in_is_denied(monkeypatch: pytest.MonkeyPatch, tmp_path
         for number, name in enumerate(["2/16", "", "nonsense", "9/1", "1/16\\n"]):
             peer.block("CLIENT", f"CONNECT,{number},7", common_name=name, tls_serial_0=1)
             await peer.hears(f'client-deny {number} 7 "not accepted"')
-        peer.block("CLIENT", "CONNECT,9,7", common_name="1/16")
+        peer.block("CLIENT", "CONNECT,8,7", common_name="1/16")  # it hides which certificate it has
+        await peer.hears('client-deny 8 7 "not accepted"')
+        peer.block("CLIENT", "CONNECT,9,7", common_name="1/16", tls_serial_0=1)
         await peer.hears("client-auth 9 7")
         peer.block("CLIENT", "DISCONNECT,0", common_name="2/16")
         await peer.closes()
@@ -520,12 +563,24 @@ def test_a_tunnel_that_is_up_is_not_ended_by_the_time_to_connect(
 @pytest.mark.parametrize("mtu", ["", "abc", "-1", "100", "²", "9" * 4000, None])
 def test_an_mtu_that_makes_no_sense_is_not_used(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, mtu: str) -> None:
     async def part(peer: Peer) -> None:
-        peer.block("UPDOWN", "UP", **({"tun_mtu": mtu} if mtu is not None else {}))
+        peer.block("UPDOWN", "UP", tls_serial_0=5, **({"tun_mtu": mtu} if mtu is not None else {}))
 
     worked, told, _ = connect(monkeypatch, tmp_path, [part], [ONE])
     assert worked
     assert told[0].mtu in (1500, 9000)
-    assert told[0].serial is None
+
+
+def test_a_server_that_hides_its_certificate_is_left(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def part(peer: Peer) -> None:
+        peer.block("UPDOWN", "UP", tun_mtu=1500)
+        await peer.closes()
+
+    worked, told, _ = connect(monkeypatch, tmp_path, [part], [ONE])
+    assert not worked
+    assert not told
+    assert "does not tell the serial number" in caplog.text
 
 
 def test_cancelling_ends_the_process(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from re6st.core.params import Parameters
 from re6st.core.prefix import Prefix
 from re6st.core.survey import Survey
 from re6st.core.wire import Endpoint
+from re6st.kernel import KernelError
 from re6st.openvpn import Settings
 from re6st.plan import Config, Files, Plan
 from re6st.takeover import Found
@@ -170,5 +171,64 @@ def test_a_tunnel_that_is_cut_twice_gives_its_interface_back(
             await until(lambda: PEER not in tunnels)
             assert (tunnels._taps, drains.undone) == (set(), [tap])
         assert events == [mesh.TunnelDown(PEER)]
+
+    asyncio.run(run())
+
+
+def test_a_tunnel_that_is_closed_in_the_moment_it_is_opened_is_told_as_down(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, nodes: dict[str, cert.Identity]
+) -> None:
+    """A task that is cancelled before its first step would tell nobody, and the policy would wait for ever."""
+    plan = made(tmp_path, nodes["1/16"])
+    monkeypatch.setattr(tunnel, "ClientTunnel", FakeTunnel)
+    events: list[mesh.Event] = []
+
+    async def run() -> None:
+        async with Tasks() as tasks:
+            kernel: Any = FakeKernel(0)
+            tunnels = Tunnels(plan, kernel, cast(Any, FakeDrains()), tasks, events.append, lambda _: None, Found())
+            tunnels._gateways = cast(Any, FakeGateways())
+            tunnels.open(PEER, SOMEWHERE)
+            tunnels.close(PEER)
+            await until(lambda: PEER not in tunnels)
+        assert events == [mesh.TunnelDown(PEER)]
+
+    asyncio.run(run())
+
+
+class BusyKernel(FakeKernel):
+    """An interface that somebody else holds at first."""
+
+    def __init__(self) -> None:
+        super().__init__(0)
+        self.tries = 0
+
+    async def make_tap(self, name: str) -> None:
+        self.tries += 1
+        if self.tries < 3:
+            raise KernelError("cannot make the interface re6stnet-udp: Device or resource busy.")
+
+
+def test_a_server_whose_interface_others_hold_is_tried_again(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, nodes: dict[str, cert.Identity]
+) -> None:
+    monkeypatch.setattr("re6st.tunnels.Backoff.next", lambda self: 0.001)
+    running = asyncio.Event()
+
+    async def serve(self: tunnel.Server) -> None:
+        running.set()
+
+    monkeypatch.setattr(tunnel.Server, "run", serve)
+    plan = made(tmp_path, nodes["1/16"])
+
+    async def run() -> None:
+        async with Tasks() as tasks:
+            kernel: Any = BusyKernel()
+            tunnels = Tunnels(plan, kernel, cast(Any, FakeDrains()), tasks, print, lambda _: None, Found())
+            tunnels._start_server(1194, "udp")
+            async with asyncio.timeout(5):
+                await running.wait()
+            assert kernel.tries == 3
+            await tasks.end_all()
 
     asyncio.run(run())
