@@ -34,6 +34,7 @@ from re6st.core.survey import survey
 from re6st.core.ways import Ways
 from re6st.core.wire import Code, Endpoint, parse_addresses
 from re6st.forwarding import Advertisements
+from re6st.guard import Guard
 from re6st.home import Home, locator
 from re6st.hooks import Hooks
 from re6st.kernel import Kept, Kernel
@@ -162,7 +163,7 @@ class Node:
         self._presences = Presences(self._kernel, self.config.main_interface)
         self._advertisements = Advertisements()
         self._filter = PacketFilter(changed=self._can_drain)
-        self._hooks = Hooks(self.config.up, self.config.daemons, self._environment(), self.config.run)
+        self._hooks = Hooks(self.config.up, self.config.daemons, self._plan.environment, self.config.run)
         try:
             await self._clear()
             async with Tasks() as self._tasks:
@@ -246,10 +247,14 @@ class Node:
             self._left.routes,
         )
         self._babel.address_links = self._kernel.address_links
+        self._guard = Guard(
+            lambda: self._plan, self._babel, self._tunnels, self._mesh, self._chronicle, self._changed.set
+        )
         observer = Observer(
             lambda: self._plan,
             self._mesh,
             self._babel,
+            self._guard,
             self._tunnels,
             self._own,
             self._chronicle,
@@ -314,15 +319,6 @@ class Node:
         # Ready once our address is there and babeld speaks.
         told = self._notifier.go_on(self._babel.ready, self._status, lambda: self._ticked)
         self._loops.append(self._tasks.start(told, "systemd"))
-
-    def _environment(self) -> dict[str, str]:
-        """What the user's commands are told (wire.md 10.8)."""
-        return {
-            "re6stnet_iface": self.config.main_interface,
-            "re6stnet_ip": str(self.address),
-            "re6stnet_subnet": str(self.subnet),
-            "re6stnet_network": str(self.network),
-        }
 
     async def _leave(self) -> None:
         """Stop everything, babeld first so that it retracts our routes (wire.md 10.9)."""
@@ -391,6 +387,7 @@ class Node:
             was = self._mesh.connected
             found = survey(self._babel.table, self.network, self.prefix)
             seen = replace(found, running=self._babel.ready.is_set(), life=self._babel.priority)
+            self._guard.look()
             self._ways.note(self._babel.table, time.time())
             await self._filter.lead_outside(way_out(self._babel.table, self.network))
             self._event(mesh.Surveyed(seen))
@@ -412,6 +409,7 @@ class Node:
         while True:
             self._carry_out(self._mesh.tick(time.monotonic()))
             self._peers.tick()
+            self._guard.tick()
             now = time.clock_gettime(time.CLOCK_BOOTTIME)  # goes on while the machine is suspended
             if start := self._renewal.due(self._mesh.survey, now, self._plan.babel_hello):
                 await self._babel.renew(start.reason, stale=start.stale)

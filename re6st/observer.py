@@ -25,6 +25,7 @@ from re6st.core.prefix import Prefix, PrefixError, address, subnet
 from re6st.core.report import Record
 from re6st.core.ways import Ways
 from re6st.core.wire import Endpoint
+from re6st.guard import Guard
 from re6st.log_stream import LogStream
 from re6st.logs import LEVELS
 from re6st.options_in_use import options_in_use
@@ -51,6 +52,7 @@ class Observer:
         plan: Callable[[], Plan],
         mesh: Mesh,
         babel: Babel,
+        guard: Guard,
         tunnels: Tunnels,
         own: OwnAddresses,
         chronicle: Chronicle,
@@ -62,6 +64,7 @@ class Observer:
         self._plan = plan
         self._mesh = mesh
         self._babel = babel
+        self._guard = guard
         self._tunnels = tunnels
         self._own = own
         self._chronicle = chronicle
@@ -118,6 +121,7 @@ class Observer:
                 servers=self._tunnels.listeners(),
                 certificate_until=plan.identity.cert.not_valid_after_utc.timestamp(),
                 ca_until=plan.identity.trust.ca.not_valid_after_utc.timestamp(),
+                others=self._guard.problems(),
             )
         )
 
@@ -187,6 +191,7 @@ class Observer:
                 "ended_last_hour": self._chronicle.babel_ended(time.time()),
                 "routes_known": len(self._babel.table.routes),
             },
+            "claims": self._guard.record(),
             "mesh": {**report.counts(self._mesh), "clients_served": self._chronicle.counts["client-up"]},
             "health": self.health(),
         }

@@ -175,6 +175,22 @@ class Plan:
         return found
 
     @property
+    def subnet(self) -> IPv6Network:
+        """Our own."""
+        return subnet(self.identity.trust.network, self.identity.prefix)
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What the user's commands are told (wire.md 10.8)."""
+        network, prefix = self.identity.trust.network, self.identity.prefix
+        return {
+            "re6stnet_iface": self.config.main_interface,
+            "re6stnet_ip": str(address(network, prefix)),
+            "re6stnet_subnet": str(self.subnet),
+            "re6stnet_network": str(network),
+        }
+
+    @property
     def longest_subnet(self) -> int:
         """The length of the longest subnet that the registry gave; 128 where it does not say (an older one)."""
         told, own = self.parameters.longest_prefix, self.identity.prefix.length

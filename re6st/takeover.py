@@ -7,16 +7,19 @@ sockets do not tell was noted in a file beside each.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import logging
 import os
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
 
-from re6st import babel, openvpn, run_names, rundir
+from re6st import babel, openvpn, run_names, rundir, tunnel
 from re6st.core.records import SIZE_LIMIT, ClientRecord, Record, RecordError, ServerRecord, decode, encode
+from re6st.kernel import source_address
 from re6st.process import leftovers
 
 log = logging.getLogger(__name__)
@@ -94,6 +97,32 @@ def look(run: Path, babeld: Sequence[str]) -> Found:
             peers.add(record.peer)
     same = [pid for pid, argv in processes.items() if list(argv) == list(babeld)]
     return Found(clients, servers, same[0] if len(same) == 1 else None)
+
+
+def found_client(record: ClientRecord | None, interface: str) -> tunnel.FoundClient | None:
+    """The client tunnel that an earlier daemon left, as its record says; None without one."""
+    if record is None:
+        return None
+    connected = tunnel.Connected(
+        record.peer,
+        record.endpoint,
+        interface,
+        record.serial,
+        record.external_ip,
+        record.mtu,
+        source_address(record.endpoint.host),
+    )
+    return tunnel.FoundClient(record.pid, record.name, monotonic(record.since), connected)
+
+
+def since_1970(moment: float) -> float:
+    """A moment of the event loop's clock as Unix time, which the next daemon can read."""
+    return time.time() - asyncio.get_running_loop().time() + moment
+
+
+def monotonic(moment: float) -> float:
+    """The inverse of `since_1970`."""
+    return asyncio.get_running_loop().time() - time.time() + moment
 
 
 def _manages(argv: Sequence[str], socket: Path) -> bool:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 
 from re6st import openvpn, run_names
 from re6st.core.openvpn_lines import (
+    Behind,
     Client,
     ClientChange,
     EndOfList,
@@ -91,6 +92,10 @@ class Server:
         self.runs = 0
         """How often it was started."""
         self.clients: dict[int, ServerClient] = {}
+        self.hardware: dict[str, Prefix] = {}
+        """Whose hardware addresses are behind which client, by the last `look`."""
+        self.looked: Callable[[], object] = lambda: None
+        """Called after each."""
         self.traffic: dict[int, Traffic] = {}
         """By client; at most COUNT_TIME old."""
         self._admit = admit
@@ -113,6 +118,17 @@ class Server:
         name = f"OpenVPN server {self.interface}"
         await keep_running(name, self._run_once, self.settings.output(self.interface))
 
+    def look(self) -> None:
+        """Ask OpenVPN again whose hardware addresses are behind which client; see `hardware`."""
+        if self._management and self.listening.is_set():
+            self._management.send("status 3")
+
+    def cut(self, peer: Prefix) -> None:
+        """Cut off every client with the certificate of a peer."""
+        for ident, client in self.clients.items():
+            if client.peer == peer and self._management:
+                self._management.send(f"client-kill {ident}")
+
     def kick(self, revoked: frozenset[int]) -> None:
         """Cut off the clients whose certificate is revoked, or of unknown number; the others notice nothing."""
         for ident, client in self.clients.items():
@@ -129,7 +145,8 @@ class Server:
             child, management = await openvpn.resume(self.settings, self.interface, found.pid)
         self._child, self._management = child, management
         listed: set[int] = set()
-        reason = ""
+        behind: dict[str, str] = {}
+        taking_over, reason = found is not None, ""
         try:
             management.send(*FOLLOW)
             if found is not None:
@@ -140,15 +157,22 @@ class Server:
                 await self._serving()
             async for event in management.events():
                 match event:
-                    case Listed(ident, name):
+                    case Behind(hardware, name):
+                        behind[hardware] = name
+                    case Listed(ident, name) if taking_over:
                         if ident in self.clients and self.clients[ident].peer.cn == name:
                             listed.add(ident)
                         else:
                             # It came while nobody could say whether it may; it will come again.
                             management.send(f"client-kill {ident}")
                     case EndOfList():
-                        for ident in self.clients.keys() - listed:
+                        for ident in self.clients.keys() - listed if taking_over else ():
                             self._left(self.clients.pop(ident))
+                        taking_over = False
+                        names = {client.peer.cn: client.peer for client in self.clients.values()}
+                        self.hardware = {key: names[name] for key, name in behind.items() if name in names}
+                        behind = {}
+                        self.looked()
                     case Hold():
                         management.send("hold release")
                     case Traffic(int(ident)) if ident in self.clients:
@@ -166,6 +190,7 @@ class Server:
             management.close()
             # Before anything that waits, and so could be cut short by a cancellation.
             self.traffic.clear()
+            self.hardware = {}
             for ident in list(self.clients):
                 self._left(self.clients.pop(ident))
             try:

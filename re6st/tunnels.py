@@ -10,7 +10,6 @@ import contextlib
 import hashlib
 import logging
 import random
-import time
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, replace
 from ipaddress import IPv6Address
@@ -24,12 +23,12 @@ from re6st.core.records import ClientOfServer, ClientRecord, ServerRecord
 from re6st.core.report import Link, Server
 from re6st.core.survey import Survey
 from re6st.core.wire import PROTOCOLS, Endpoint
-from re6st.kernel import Address, Kernel, KernelError, source_address
+from re6st.kernel import Address, Kernel, KernelError
 from re6st.packet_filter import PacketFilter
 from re6st.plan import CLIENT_INTERFACE, DRAIN_HELLOS, Plan, server_interface
 from re6st.process import Backoff
 from re6st.remote_gateway import RemoteGateways
-from re6st.takeover import Found, Records
+from re6st.takeover import Found, Records, found_client, monotonic, since_1970
 from re6st.tasks import Tasks, end
 
 AGAIN_FIRST, AGAIN_LAST = 0.5, 8.0
@@ -97,6 +96,10 @@ class Tunnels:
         """Whether babel uses an interface."""
         self.interrupted: Callable[[], object] = lambda: None
         """Called after babel was told that an interface is down."""
+        self.is_refused: Callable[[Prefix], bool] = lambda _: False
+        """Whether a peer may have no tunnel with us for now."""
+        self.looked: Callable[[], object] = lambda: None
+        """Called after each `look`, when OpenVPN has answered."""
         self._records = Records(plan.config.run)
 
     def __contains__(self, peer: Prefix) -> bool:
@@ -269,6 +272,32 @@ class Tunnels:
         await asyncio.sleep(2 * hello)  # our clients may see it a moment later
         return True
 
+    def is_shared(self, interface: str) -> bool:
+        """Whether it is that of a server, behind which many clients are."""
+        return any(server.interface == interface for server in self.servers.values())
+
+    def owner(self, interface: str, hardware: str) -> Prefix | None:
+        """Whose certificate is at the other end of a tunnel; behind a server, of who has that hardware address.
+
+        It may be None for one that came after the last `look`.
+        """
+        for peer, client in self._clients.items():
+            if client.tunnel is not None and client.tunnel.connected and client.tunnel.interface == interface:
+                return peer
+        return next((s.hardware.get(hardware) for s in self.servers.values() if s.interface == interface), None)
+
+    def look(self) -> None:
+        """Find out who is behind our servers; see `owner`."""
+        for server in self.servers.values():
+            server.looked = self.looked
+            server.look()
+
+    def cut(self, peer: Prefix) -> None:
+        """End every tunnel with a peer."""
+        for server in self.servers.values():
+            server.cut(peer)
+        self.close(peer)
+
     def cut_off(self, crl: frozenset[int]) -> None:
         """End every tunnel with a peer whose certificate is revoked, or of unknown number."""
         for server in self.servers.values():
@@ -291,7 +320,7 @@ class Tunnels:
         found = None
         if record is not None:
             clients = {
-                ident: tunnel.ServerClient(client.peer, client.serial, client.address, _monotonic(client.since))
+                ident: tunnel.ServerClient(client.peer, client.serial, client.address, monotonic(client.since))
                 for ident, client in record.clients.items()
             }
             found = tunnel.FoundServer(record.pid, clients)
@@ -326,7 +355,9 @@ class Tunnels:
         await server.run()
 
     def _admit(self, peer: Prefix, serial: int | None) -> bool:
-        return serial not in self.plan.parameters.crl and peer != self.plan.identity.prefix
+        return (
+            not self.is_refused(peer) and serial not in self.plan.parameters.crl and peer != self.plan.identity.prefix
+        )
 
     def _joined(self, client: tunnel.ServerClient, protocol: str) -> None:
         log.info("%s connected from %s by %s", client.peer, client.address, protocol)
@@ -363,7 +394,7 @@ class Tunnels:
         if server is None or server.pid is None:
             return
         clients = {
-            ident: ClientOfServer(client.peer, client.serial, client.address, _since_1970(client.since))
+            ident: ClientOfServer(client.peer, client.serial, client.address, since_1970(client.since))
             for ident, client in server.clients.items()
         }
         self._records.write(server.interface, ServerRecord(server.pid, self._made[protocol], clients))
@@ -413,7 +444,7 @@ class Tunnels:
             None,
             self.plan.config.remotes,
             up,
-            _found_client(found, CLIENT_INTERFACE),
+            found_client(found, CLIENT_INTERFACE),
         )
         try:
             await self._make_tap(CLIENT_INTERFACE, found)
@@ -448,6 +479,8 @@ class Tunnels:
             self._event(mesh.TunnelDown(peer))
 
     async def _hold_towards(self, peer: Prefix, endpoints: tuple[Endpoint, ...]) -> None:
+        if self.is_refused(peer):
+            return
         endpoints = tuple([each for each in endpoints if await self._kernel.leads_outside(each.host)])
         if not endpoints:
             log.info("no way to %s but through re6st itself", peer)
@@ -466,7 +499,7 @@ class Tunnels:
         """Hold one on an interface that was taken for it."""
         try:
             await self._make_tap(tap, record)
-            found = _found_client(record, tap)
+            found = found_client(record, tap)
             client = tunnel.ClientTunnel(self.plan.openvpn(), tap, peer, endpoints, self._up, found)
             self._clients[peer].tunnel = client
             if await client.run():
@@ -515,29 +548,6 @@ class Tunnels:
             connected.serial,
             connected.external_ip,
             connected.mtu,
-            _since_1970(client.tunnel.since),
+            since_1970(client.tunnel.since),
         )
         self._records.write(connected.interface, record)
-
-
-def _found_client(record: ClientRecord | None, interface: str) -> tunnel.FoundClient | None:
-    if record is None:
-        return None
-    connected = tunnel.Connected(
-        record.peer,
-        record.endpoint,
-        interface,
-        record.serial,
-        record.external_ip,
-        record.mtu,
-        source_address(record.endpoint.host),
-    )
-    return tunnel.FoundClient(record.pid, record.name, _monotonic(record.since), connected)
-
-
-def _since_1970(monotonic: float) -> float:
-    return time.time() - asyncio.get_running_loop().time() + monotonic
-
-
-def _monotonic(since_1970: float) -> float:
-    return asyncio.get_running_loop().time() - time.time() + since_1970

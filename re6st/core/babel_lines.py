@@ -95,6 +95,8 @@ class Route:
     metric: int
     refmetric: int
     via: NextHop
+    router: str = ""
+    """The identity of the babeld that announced it first."""
 
     @property
     def usable(self) -> bool:
@@ -164,6 +166,7 @@ def _entry(kind: str, ident: str, values: dict[str, str]) -> Entry:
                 metric=_metric(values["metric"]),
                 refmetric=_metric(values["refmetric"]),
                 via=_hop(values["via"], values["if"]),
+                router=_router(values.get("id", "")),
             )
         case "route" | "xroute":
             return Announced(kind)
@@ -297,6 +300,8 @@ class News:
             route = self._table.routes.get(ident)
             if route is None or len(words) != 10 or words[8] != ("yes" if route.installed else "no"):
                 return False
+            if not words[9].startswith(f"id {route.router} "):
+                return False
             metric = line.partition(" metric ")[2].partition(" ")[0]
             return not _DIGITS.fullmatch(metric) or _distress(int(metric)) == _distress(route.metric)
         neighbour = self._table.neighbours.get(ident) if kind == "neighbour" else None
@@ -342,6 +347,11 @@ def _milliseconds(text: str) -> float:
 @lru_cache(CACHE_SIZE)
 def _hop(address: str, interface: str) -> NextHop:
     return NextHop(_address(address), interface)
+
+
+@lru_cache(CACHE_SIZE)
+def _router(ident: str) -> str:
+    return ident
 
 
 def _address(text: str) -> IPv6Address:

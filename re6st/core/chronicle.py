@@ -94,6 +94,10 @@ class Chronicle:
             case mesh.TrustLink(peer):
                 self._add(now, "link-trusted", peer)
 
+    def found(self, kind: str, now: float, *peers: Prefix, reason: str = "") -> None:
+        """Something that no event of the policy tells; see guard.py."""
+        self._add(now, kind, *peers, reason=reason)
+
     def _babel(self, running: bool, now: float) -> None:
         was = self._running
         if was is None or was[0] != running:

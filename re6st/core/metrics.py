@@ -77,6 +77,8 @@ NODE: Mapping[str, Family] = {
     "re6st_start_time_seconds": Family("gauge", "When the node started, Unix time."),
     "re6st_health_problems": Family("gauge", "What is wrong now, as re6st-status says it.", ("severity",)),
     "re6st_connected": Family("gauge", "Whether the registry's node is in reach through the mesh."),
+    "re6st_false_claims_total": Family("counter", "Peers that announced a subnet that is not theirs, and were cut."),
+    "re6st_own_subnet_heard": Family("gauge", "Whether another machine announces our subnet too."),
     "re6st_certificate_not_after_timestamp_seconds": Family("gauge", "When it ends, Unix time.", ("kind",)),
     "re6st_certificate_renewals_total": Family("counter", "Times we asked for another certificate.", ("result",)),
     "re6st_tunnels": Family("gauge", "Tunnels now: in are those of our clients.", ("direction", "state")),

@@ -44,6 +44,8 @@ def node_page(
     severities = Counter(problem["severity"] for problem in status["health"]["problems"])
     page.add_all("re6st_health_problems", [(each, severities[each]) for each in ("failed", "warning")])
     page.add("re6st_connected", status["registry"]["connected"])
+    page.add("re6st_false_claims_total", counts.happened.get("false-claim", 0))
+    page.add("re6st_own_subnet_heard", bool(status["claims"]["own_subnet_from"]))
     for kind, name in (("node", "until"), ("ca", "ca_until")):
         page.add("re6st_certificate_not_after_timestamp_seconds", status["certificate"][name], kind)
     _registry(page, status, counts)

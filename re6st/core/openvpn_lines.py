@@ -7,11 +7,13 @@ its event: of them those that we use, however many the other end of the tunnel a
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from enum import Enum
 from ipaddress import ip_address
 
 LINE_LIMIT = 4096
+_HARDWARE = re.compile(r"[0-9a-f]{2}(:[0-9a-f]{2}){5}", re.ASCII)
 _ADDRESSES = ("trusted_ip6", "trusted_ip", "untrusted_ip6", "untrusted_ip")
 USED = frozenset(("common_name", "tls_serial_0", "tun_mtu", "OPENVPN_external_ip", *_ADDRESSES))
 """The variables that are kept. The other end can give names that begin with IV_, UV_ or OPENVPN_, and no others."""
@@ -91,11 +93,19 @@ class Listed:
 
 
 @dataclass(frozen=True, slots=True)
+class Behind:
+    """A hardware address from which packets of a client came, from the same list."""
+
+    hardware: str
+    common_name: str
+
+
+@dataclass(frozen=True, slots=True)
 class EndOfList:
     """Every client was listed."""
 
 
-Event = Listed | EndOfList | Hold | State | Client | Up | Traffic | Fatal | Answer
+Event = Listed | Behind | EndOfList | Hold | State | Client | Up | Traffic | Fatal | Answer
 
 
 class Environment(dict[str, str]):
@@ -186,13 +196,15 @@ class Reader:
         return None
 
 
-def _listed(line: str) -> Listed | EndOfList | None:
+def _listed(line: str) -> Listed | Behind | EndOfList | None:
     """A line of the status in the version with tabs; its head names the columns, of which 2.4 to 2.6 have the same."""
     if line == "END":
         return EndOfList()
     fields = line.split("\t")
     if fields[0] == "CLIENT_LIST" and len(fields) > 10 and fields[10].isascii() and fields[10].isdigit():
         return Listed(int(fields[10]), fields[1])
+    if fields[0] == "ROUTING_TABLE" and len(fields) > 2 and (found := _HARDWARE.match(fields[1])):  # 2.5 adds @VLAN
+        return Behind(found[0], fields[2])
     return None
 
 

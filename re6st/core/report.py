@@ -78,6 +78,8 @@ class Vitals:
     servers: Sequence[Server]
     certificate_until: float
     ca_until: float
+    others: Sequence[str] = ()
+    """What else is worth a word."""
 
 
 def health(vitals: Vitals) -> Record:
@@ -110,6 +112,7 @@ def health(vitals: Vitals) -> Record:
             failed.append(expires(what, left))
         elif left < warning:
             warnings.append(expires(what, left))
+    warnings += vitals.others
     problems = [{"severity": "failed", "text": text} for text in failed]
     problems += [{"severity": "warning", "text": text} for text in warnings]
     return {"verdict": "failed" if failed else "warning" if warnings else "ok", "problems": problems}

@@ -70,6 +70,7 @@ def test_routes() -> None:
         96,
         0,
         NextHop(FE80, "re6stnet1"),
+        "a8:e2:88:40:b9:88:04:42",
     )
     assert isinstance(route, Route)
     assert route.usable
@@ -92,6 +93,7 @@ def test_words_are_read_by_name_not_by_place() -> None:
         4,
         3,
         NextHop(IPv6Address("fe80::1"), "x"),
+        "a",
     )
 
 

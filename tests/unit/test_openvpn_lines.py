@@ -12,6 +12,7 @@ from re6st.core.openvpn_lines import (
     LINE_LIMIT,
     USED,
     Answer,
+    Behind,
     Client,
     ClientChange,
     EndOfList,
@@ -101,6 +102,10 @@ def test_other_notifications() -> None:
         "HEADER\tCLIENT_LIST\tCommon Name\tReal Address",
         "CLIENT_LIST\t2/16\t192.0.2.7:50000\t\t\t1\t2\t2026-01-01 00:00:00\t1767225600\tUNDEF\t7\t0\tAES-256-GCM",
         "CLIENT_LIST\t2/16\t192.0.2.7:50000",
+        "HEADER\tROUTING_TABLE\tVirtual Address\tCommon Name",
+        "ROUTING_TABLE\t5e:2e:7e:12:a0:02@0\t2/16\t192.0.2.7:50000\t2026-01-01 00:00:00\t1767225600",
+        "ROUTING_TABLE\t10.0.0.1\t2/16\t192.0.2.7:50000\t2026-01-01 00:00:00\t1767225600",
+        "ROUTING_TABLE\t5e:2e:7e:12:a0:02",
         "CLIENT_LIST\t2/16\t\t\t\t\t\t\t\t\tx\t0\t",
         "END",
         "",
@@ -114,6 +119,7 @@ def test_other_notifications() -> None:
         Traffic(5, 12, 34),
         Fatal("Cannot open TUN/TAP dev /dev/net/tun: No such file or directory (errno=2)"),
         Listed(7, "2/16"),
+        Behind("5e:2e:7e:12:a0:02", "2/16"),
         EndOfList(),
     ]
 

@@ -30,6 +30,7 @@ STATUS: dict[str, Any] = {
     ],
     "servers": [{"protocol": "tcp"}],
     "babel": {"running": True},
+    "claims": {"refused": [], "own_subnet_from": [], "doubled": []},
     "mesh": {"tunnels": 2, "tunnels_opening": 1, "tunnels_wanted": 10, "clients": 1, "neighbours": 3, "peers": 430},
     "health": {
         "verdict": "warning",

@@ -625,6 +625,7 @@ def test_a_server_is_gone_on_with_and_keeps_the_clients_that_are_known(
     monkeypatch.setattr("re6st.process.Backoff", QuickBackoff)
     programs = install(monkeypatch, "--management", 1)
     told = Told()
+    servers: list[Server] = []
 
     async def part(peer: Peer) -> None:
         await peer.hears("status 3")
@@ -632,6 +633,17 @@ def test_a_server_is_gone_on_with_and_keeps_the_clients_that_are_known(
             peer.say("\t".join(["CLIENT_LIST", name, *[""] * 8, str(ident), "0", ""]))
         peer.say("END")
         await peer.hears("client-kill 6")
+        await until(lambda: servers)
+        servers[0].look()
+        for name, last in (("1/16", "02"), ("9/16", "03")):
+            peer.say("\t".join(["ROUTING_TABLE", f"5e:2e:7e:12:a0:{last}@0", name, "192.0.2.7:5", "", ""]))
+        # One that is just coming is nobody's business here.
+        peer.say("\t".join(["CLIENT_LIST", "UNDEF", *[""] * 8, "8", "0", ""]))
+        peer.say("END")
+        await until(lambda: servers[0].hardware)
+        assert servers[0].hardware == {"5e:2e:7e:12:a0:02": A}
+        assert set(servers[0].clients) == {3}
+        assert "client-kill 8" not in peer.heard
         assert "client-kill 3" not in peer.heard
         assert "client-kill 5" in peer.heard, "another one than what was noted"
         peer.block("CLIENT", "DISCONNECT,3", common_name="1/16")
@@ -642,6 +654,7 @@ def test_a_server_is_gone_on_with_and_keeps_the_clients_that_are_known(
         await child.listen(str(tmp_path / "re6stnet-tcp.sock"), resumed(part))
         known = {3: ServerClient(A, 12, "192.0.2.7"), 5: ServerClient(A, 1, None), 9: ServerClient(B, 2, None)}
         server = told.server(made(tmp_path), FoundServer(7, known))
+        servers.append(server)
         task = asyncio.create_task(server.run())
         try:
             await until(lambda: len(told.left) == 3)

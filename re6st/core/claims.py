@@ -1,0 +1,161 @@
+"""Who announces what is not his: the neighbour's certificate says which subnet it owns (docs/security.md).
+
+A route whose refmetric is 0 is announced by the next hop as its own (wire.md 10.3). Where we know whose certificate is
+at the other end of the tunnel, that is true or a lie. A member that pretends to hand on what it heard elsewhere is not
+found out here; nor is one on a LAN, where nobody shows a certificate.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from ipaddress import IPv4Network, IPv6Address, IPv6Network
+
+from re6st.core.babel_lines import INFINITY, NextHop, Table
+from re6st.core.prefix import Prefix, prefix_of
+
+HOLD = 0.3
+"""Seconds that a claim must last: babel may know a moment longer whom a tunnel led to."""
+HELD_OWN = 10.0
+"""Seconds that our own subnet must be heard from others, and a certificate be used twice, before it counts."""
+GRACE = 60.0
+"""Seconds after a babeld was started in which others may still tell of the one before, which had another identity."""
+REFUSED_FIRST, REFUSED_LAST = 300.0, 4800.0
+"""Seconds for which a liar is refused: at first, and at most."""
+REMEMBERED = 1000
+NAMED = 5
+"""Subnets that are named of many."""
+
+
+@dataclass(frozen=True, slots=True)
+class Lie:
+    """The owner of a certificate announces these subnets as its own, which are not."""
+
+    peer: Prefix
+    hops: tuple[NextHop, ...]
+    subnets: tuple[IPv6Network, ...]
+
+    def __str__(self) -> str:
+        return _some([str(each) for each in self.subnets])
+
+
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """Others announce our own subnet, or parts of it; by which neighbours it comes."""
+
+    subnets: tuple[IPv6Network, ...]
+    hops: tuple[NextHop, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Findings:
+    lies: tuple[Lie, ...] = ()
+    heard: Heard | None = None
+    doubled: frozenset[Prefix] = frozenset()
+    """Certificates that two machines use at the same time."""
+    again: float | None = None
+    """In how many seconds to look again, if nothing changes."""
+
+
+class Claims:
+    """Remembers since when something is claimed. Times are seconds of a clock that the caller reads."""
+
+    def __init__(self, network: IPv6Network, own: Prefix, accepted: Sequence[IPv4Network | IPv6Network] = ()) -> None:
+        self._network = network
+        self._own = own
+        self._accepted = [found for each in accepted if isinstance(each, IPv6Network) for found in self._inside(each)]
+        self._since: dict[object, float] = {}
+
+    def look(self, table: Table, owner: Callable[[NextHop], Prefix | None], now: float, babel_since: float) -> Findings:
+        """`owner` says whose certificate is at the other end; None where that is not known."""
+        false: defaultdict[Prefix, set[tuple[NextHop, IPv6Network]]] = defaultdict(set)
+        routers: defaultdict[Prefix, set[str]] = defaultdict(set)
+        ours: set[tuple[NextHop, IPv6Network]] = set()
+        for route in table.routes.values():
+            if route.refmetric and (route.metric < INFINITY or route.refmetric >= INFINITY):
+                continue  # the most: handed on, or withdrawn
+            claimed = prefix_of(self._network, route.destination)
+            if claimed is None:
+                continue
+            if self._own.contains(claimed):
+                ours.add((route.via, route.destination))
+            peer = None if route.refmetric else owner(route.via)
+            if peer is None:
+                continue
+            if peer.contains(claimed):
+                if claimed == peer and route.metric < INFINITY:
+                    routers[peer].add(route.router)
+            elif not any(each.contains(claimed) for each in self._accepted):
+                false[peer].add((route.via, route.destination))
+        doubled = [peer for peer, idents in routers.items() if len(idents) > 1]
+        keys: list[object] = [*false, *(("doubled", peer) for peer in doubled), *([Heard] if ours else [])]
+        self._since = {key: self._since.get(key, now) for key in keys}
+        left = [HOLD - self._lasts(peer, now) for peer in false]
+        left += [HELD_OWN - self._lasts(("doubled", peer), now) for peer in doubled]
+        until_own = max(HELD_OWN - self._lasts(Heard, now), babel_since + GRACE - now)
+        if ours:
+            left.append(until_own)
+        return Findings(
+            tuple(_lie(peer, found) for peer, found in false.items() if self._lasts(peer, now) >= HOLD),
+            _heard(ours) if ours and until_own <= 0 else None,
+            frozenset(peer for peer in doubled if self._lasts(("doubled", peer), now) >= HELD_OWN),
+            min((each for each in left if each > 0), default=None),
+        )
+
+    def _lasts(self, key: object, now: float) -> float:
+        return now - self._since.get(key, now)
+
+    def _inside(self, accepted: IPv6Network) -> list[Prefix]:
+        if self._network.subnet_of(accepted):
+            return [Prefix(0, 0)]
+        found = prefix_of(self._network, accepted)
+        return [] if found is None else [found]
+
+
+class Refusals:
+    """Who is not let in, for how long: longer each time. Times as above."""
+
+    def __init__(self) -> None:
+        self._known: dict[Prefix, tuple[float, float]] = {}
+
+    def refuse(self, peer: Prefix, now: float) -> float:
+        """For how many seconds from now."""
+        last, until = self._known.pop(peer, (0.0, 0.0))
+        seconds = last if now < until else min(max(2 * last, REFUSED_FIRST), REFUSED_LAST)
+        self._known[peer] = seconds, now + seconds
+        if len(self._known) > REMEMBERED:
+            del self._known[next(iter(self._known))]
+        return seconds
+
+    def holds(self, peer: Prefix, now: float) -> bool:
+        """Whether it is refused now."""
+        return peer in self._known and now < self._known[peer][1]
+
+    def held(self, now: float) -> list[Prefix]:
+        """All who are."""
+        return [peer for peer in self._known if self.holds(peer, now)]
+
+
+def hardware_address(address: IPv6Address) -> str | None:
+    """The MAC address in a link-local address that was made of it (EUI-64, RFC 4291); None for another one."""
+    bits = int(address) & (1 << 64) - 1
+    if bits >> 24 & 0xFFFF != 0xFFFE:
+        return None
+    mac = (bits >> 40 << 24 | bits & 0xFFFFFF) ^ 0x020000000000
+    return ":".join(f"{byte:02x}" for byte in mac.to_bytes(6))
+
+
+def _lie(peer: Prefix, found: set[tuple[NextHop, IPv6Network]]) -> Lie:
+    hops = tuple(sorted({hop for hop, _ in found}, key=lambda hop: (hop.interface, hop.address)))
+    return Lie(peer, hops, tuple(sorted({subnet for _, subnet in found})))
+
+
+def _heard(found: set[tuple[NextHop, IPv6Network]]) -> Heard:
+    lie = _lie(Prefix(0, 0), found)
+    return Heard(lie.subnets, lie.hops)
+
+
+def _some(names: list[str]) -> str:
+    more = len(names) - NAMED
+    return ", ".join(names[:NAMED]) + (f" and {more} more" if more > 0 else "")

@@ -1,0 +1,160 @@
+"""Whoever announces what is not his is told of, and kept out for a while (core/claims.py decides who)."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+from ipaddress import IPv6Address
+
+from re6st.babel import Babel
+from re6st.core.babel_lines import NextHop
+from re6st.core.chronicle import Chronicle
+from re6st.core.claims import Claims, Findings, Heard, Lie, Refusals, hardware_address
+from re6st.core.mesh import Mesh
+from re6st.core.prefix import Prefix
+from re6st.core.report import Record
+from re6st.plan import Plan
+from re6st.tunnels import Tunnels
+
+LOOK_AGAIN = 2.0
+"""Seconds between two questions about the hardware addresses behind our servers, at least."""
+
+log = logging.getLogger(__name__)
+
+
+class Guard:
+    """Looks at babel's table after each change; `again` is called when it should be looked at without one."""
+
+    def __init__(
+        self,
+        plan: Callable[[], Plan],
+        babel: Babel,
+        tunnels: Tunnels,
+        mesh: Mesh,
+        chronicle: Chronicle,
+        again: Callable[[], object],
+    ) -> None:
+        identity = plan().identity
+        self._babel = babel
+        self._tunnels = tunnels
+        self._mesh = mesh
+        self._chronicle = chronicle
+        self._again = again
+        self._subnet = plan().subnet
+        self._claims = Claims(identity.trust.network, identity.prefix, plan().config.accept_route)
+        self._refusals = Refusals()
+        self._unheard: dict[NextHop, Prefix] = {}
+        """Neighbours of our servers whose babel is not heard, and why."""
+        self._found = Findings()
+        self._asked = float("-inf")
+        self._life = (-1, 0.0)
+        self._timer: asyncio.TimerHandle | None = None
+        tunnels.is_refused = lambda peer: self._refusals.holds(peer, time.monotonic())
+        tunnels.looked = again
+
+    # -- what it finds --
+
+    def look(self) -> None:
+        """See who claims what, and act at once."""
+        now = time.monotonic()
+        if self._life[0] != self._babel.priority:
+            self._life = self._babel.priority, now
+        before, self._found = self._found, self._claims.look(self._babel.table, self._owner, now, self._life[1])
+        for lie in self._found.lies:
+            self._expose(lie, now)
+        if self._found.heard and not before.heard:
+            self._tell_heard(self._found.heard)
+        if before.heard and not self._found.heard:
+            log.info("nobody else announces our subnet any more")
+        for peer in self._found.doubled - before.doubled:
+            log.warning(
+                "two machines have the certificate of %s at one time: a disk that was copied, or a stolen key."
+                " Enrol one of them anew, or change its key (re6st-conf rekey)",
+                peer,
+            )
+            self._chronicle.found("certificate-doubled", time.time(), peer)
+        if self._found.again is not None:
+            self._ask(now)
+            if self._timer is not None:
+                self._timer.cancel()
+            self._timer = asyncio.get_running_loop().call_later(self._found.again + 0.01, self._again)
+
+    def tick(self) -> None:
+        """Hear those again whose time is over."""
+        for hop, peer in list(self._unheard.items()):
+            if not self._refusals.holds(peer, time.monotonic()):
+                del self._unheard[hop]
+                self._tunnels.undrain(hop.interface, hop.address)
+
+    def close(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def _expose(self, lie: Lie, now: float) -> None:
+        if not self._refusals.holds(lie.peer, now):
+            seconds = self._refusals.refuse(lie.peer, now)
+            log.warning(
+                "%s announces %s, which is not its subnet: its tunnels are cut, and it is refused for %.0f minutes."
+                " Ask its owner, or throw it out: re6st-registry revoke %s",
+                *(lie.peer, lie, seconds / 60, lie.peer),
+            )
+            self._chronicle.found("false-claim", time.time(), lie.peer, reason=str(lie))
+        for hop in lie.hops:
+            if hop not in self._unheard and self._tunnels.is_shared(hop.interface):
+                self._unheard[hop] = lie.peer
+                self._tunnels.drain(hop.interface, hop.address)
+        self._tunnels.cut(lie.peer)
+
+    def _tell_heard(self, heard: Heard) -> None:
+        names = self._names(heard)
+        log.warning(
+            "%s is ours, and announced by another machine too; it comes by %s. Either a member lies, and its neighbours"
+            " say who (see their logs), or the disk of this machine was copied and both have its certificate: enrol one"
+            " of them anew",
+            *(", ".join(map(str, heard.subnets[:5])), ", ".join(names)),
+        )
+        self._chronicle.found("own-subnet-heard", time.time(), reason=f"by {', '.join(names)}")
+
+    def _names(self, heard: Heard) -> list[str]:
+        known = {link.hop: peer for peer, links in self._mesh.survey.neighbours.items() for link in links}
+        names = [str(known.get(hop) or self._owner(hop) or f"{hop.address}%{hop.interface}") for hop in heard.hops]
+        return sorted(set(names))
+
+    # -- whose certificate is at the other end --
+
+    def _owner(self, hop: NextHop) -> Prefix | None:
+        return self._tunnels.owner(hop.interface, _hardware(hop.address))
+
+    def _ask(self, now: float) -> None:
+        if now - self._asked >= LOOK_AGAIN:
+            self._asked = now
+            self._tunnels.look()
+
+    # -- for the operator --
+
+    def problems(self) -> list[str]:
+        """What is wrong now, in words."""
+        found = [f"{peer} announced what is not its subnet: it is refused" for peer in self.refused()]
+        if self._found.heard:
+            found.append(
+                f"our subnet {self._subnet} is announced by another machine too, by way of"
+                f" {', '.join(self._names(self._found.heard))}: a lie, or a copied disk (see the log)"
+            )
+        return found + [f"two machines have the certificate of {peer}: see the log" for peer in self._found.doubled]
+
+    def refused(self) -> list[Prefix]:
+        return self._refusals.held(time.monotonic())
+
+    def record(self) -> Record:
+        heard = self._found.heard
+        return {
+            "refused": [peer.cn for peer in self.refused()],
+            "own_subnet_from": self._names(heard) if heard else [],
+            "doubled": sorted(peer.cn for peer in self._found.doubled),
+        }
+
+
+def _hardware(address: IPv6Address) -> str:
+    return hardware_address(address) or ""

@@ -1,0 +1,143 @@
+"""Who announces what is not his, by babel's table and the certificates at the other ends of the tunnels."""
+
+from __future__ import annotations
+
+from ipaddress import IPv6Address, IPv6Network, ip_network
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from re6st.core.babel_lines import INFINITY, NextHop, Route, Table
+from re6st.core.claims import (
+    GRACE,
+    HELD_OWN,
+    HOLD,
+    REFUSED_FIRST,
+    REFUSED_LAST,
+    REMEMBERED,
+    Claims,
+    Findings,
+    Heard,
+    Lie,
+    Refusals,
+    hardware_address,
+)
+from re6st.core.prefix import Prefix, subnet
+
+NETWORK = IPv6Network("2001:db8:42::/48")
+OWN, LIAR, OTHER, VICTIM = (Prefix(n, 16) for n in (1, 2, 3, 4))
+HOP = NextHop(IPv6Address("fe80::5c2e:7eff:fe12:a001"), "re6stnet1")
+ELSE = NextHop(IPv6Address("fe80::5c2e:7eff:fe12:a002"), "re6stnet-udp")
+ENDS = {HOP: LIAR, ELSE: OTHER}
+ANY = IPv6Network("::/0")
+
+
+def route(destination: IPv6Network | Prefix, via: NextHop = HOP, refmetric: int = 0, router: str = "r1") -> Route:
+    if isinstance(destination, Prefix):
+        destination = subnet(NETWORK, destination)
+    ours = destination.subnet_of(subnet(NETWORK, OWN))
+    metric = INFINITY if ours or refmetric == INFINITY else refmetric + 96
+    return Route("", destination, ANY, False, metric, refmetric, via, router)
+
+
+def after(seconds: float, *routes: Route, accepted: tuple[str, ...] = (), since: float = -1000.0) -> Findings:
+    """What is found when these routes have been there for so long."""
+    table = Table()
+    table.routes = {str(number): each for number, each in enumerate(routes)}
+    claims = Claims(NETWORK, OWN, [ip_network(each) for each in accepted])
+    claims.look(table, ENDS.get, 0.0, since)
+    return claims.look(table, ENDS.get, seconds, since)
+
+
+def test_who_announces_the_subnet_of_another_is_named_with_it() -> None:
+    found = after(HOLD, route(LIAR), route(VICTIM), route(OTHER, ELSE))
+    assert found.lies == (Lie(LIAR, (HOP,), (subnet(NETWORK, VICTIM),)),)
+    assert str(found.lies[0]) == "2001:db8:42:4::/64"
+
+
+def test_a_claim_must_last_a_moment() -> None:
+    """babel may know a little longer whom a tunnel led to."""
+    found = after(HOLD / 2, route(VICTIM))
+    assert found.lies == ()
+    assert found.again is not None
+    assert 0 < found.again <= HOLD / 2
+
+
+def test_a_part_of_a_subnet_is_as_much_a_lie_and_so_is_one_of_nobody() -> None:
+    part = IPv6Network("2001:db8:42:4:8000::/65")
+    assert after(HOLD, route(part)).lies[0].subnets == (part,)
+    assert after(HOLD, route(Prefix(99, 16))).lies[0].subnets == (subnet(NETWORK, Prefix(99, 16)),)
+    assert after(HOLD, route(Prefix(0, 4))).lies, "one that is shorter than its own"
+
+
+def test_honest_neighbours_are_never_named() -> None:
+    for honest in (
+        route(LIAR),
+        route(IPv6Network("2001:db8:42:2:8000::/65")),  # as an older node may by its own -B
+        route(VICTIM, refmetric=96),
+        route(VICTIM, refmetric=INFINITY),
+        route(IPv6Network("2001:db8:99::/48")),
+        route(ANY),
+        route(VICTIM, NextHop(HOP.address, "eth0")),  # on a LAN nobody shows a certificate
+    ):
+        assert after(1000, honest) == Findings(), honest
+
+
+def test_what_the_user_accepts_is_no_lie() -> None:
+    part = IPv6Network("2001:db8:42:4:8000::/65")
+    assert after(HOLD, route(part), accepted=("2001:db8:42:4::/64", "10.0.0.0/8")).lies == ()
+    assert after(HOLD, route(VICTIM), accepted=("::/0",)).lies == ()
+    assert after(HOLD, route(VICTIM), accepted=("2001:db8:42:5::/64", "2001:db8:99::/48")).lies != ()
+
+
+def test_our_own_subnet_and_its_parts_are_heard_with_the_neighbours_by_which_they_come() -> None:
+    part = IPv6Network("2001:db8:42:1:8000::/65")
+    found = after(HELD_OWN, route(OWN, refmetric=96), route(part, ELSE, 192))
+    assert found.heard == Heard((subnet(NETWORK, OWN), part), (ELSE, HOP))
+    assert found.lies == ()
+    assert after(HELD_OWN - 1, route(OWN, refmetric=96)).heard is None
+    assert after(HELD_OWN, route(OWN, refmetric=INFINITY)).heard is None, "it was withdrawn"
+    assert after(HELD_OWN, route(OWN)).lies[0].peer == LIAR, "a neighbour who calls it its own"
+
+
+def test_what_others_still_tell_of_our_last_babeld_is_nobody_else() -> None:
+    heard = route(OWN, refmetric=96)
+    assert after(HELD_OWN, heard, since=0.0).heard is None
+    assert after(GRACE + 1, heard, since=0.0).heard is not None
+
+
+def test_a_certificate_on_two_machines_is_told_from_a_lie() -> None:
+    twice = (route(OTHER, ELSE, router="r1"), route(OTHER, NextHop(ELSE.address + 1, "re6stnet-udp"), router="r2"))
+    table = Table()
+    table.routes = {str(number): each for number, each in enumerate(twice)}
+    claims = Claims(NETWORK, OWN)
+    claims.look(table, lambda _: OTHER, 0.0, -1000.0)
+    found = claims.look(table, lambda _: OTHER, HELD_OWN, -1000.0)
+    assert (found.doubled, found.lies) == (frozenset((OTHER,)), ())
+    table.routes["1"] = route(OTHER, ELSE, router="r1")
+    assert claims.look(table, lambda _: OTHER, HELD_OWN + 1, -1000.0).doubled == frozenset(), "two tunnels of one"
+
+
+def test_a_liar_is_refused_longer_each_time() -> None:
+    refusals, now, seconds = Refusals(), 0.0, []
+    for _ in range(7):
+        seconds.append(refusals.refuse(LIAR, now))
+        assert refusals.refuse(LIAR, now + 1) == seconds[-1], "it counts once"
+        assert refusals.holds(LIAR, now + seconds[-1] - 1)
+        now += seconds[-1] + 2
+        assert not refusals.holds(LIAR, now)
+    assert seconds[:3] == [REFUSED_FIRST, 2 * REFUSED_FIRST, 4 * REFUSED_FIRST]
+    assert seconds[-1] == REFUSED_LAST
+    for number in range(2 * REMEMBERED):
+        refusals.refuse(Prefix(number, 16), now)
+    assert len(refusals.held(now)) == REMEMBERED
+
+
+@given(st.binary(min_size=6, max_size=6))
+def test_a_hardware_address_is_read_from_a_link_local_one(mac: bytes) -> None:
+    interface = bytes((mac[0] ^ 2, *mac[1:3], 0xFF, 0xFE, *mac[3:]))
+    assert hardware_address(IPv6Address(b"\xfe\x80" + bytes(6) + interface)) == mac.hex(":")
+
+
+def test_other_link_local_addresses_have_none() -> None:
+    assert hardware_address(IPv6Address("fe80::1")) is None
