@@ -38,10 +38,11 @@ from re6st.mail import Mailer, MailError, is_address
 from re6st.registry_events import EventLog, Events, Kind
 from re6st.registry_hello import Greeter, OtherKeyError, read_offer
 from re6st.registry_mesh import MeshView
-from re6st.registry_rekey import KeyChanges, TooMany
+from re6st.registry_rekey import BadRequest, KeyChanges, TooMany
 from re6st.registry_restored import ProofError, Restored, is_lost
 from re6st.registry_seen import Seen
 from re6st.store import Store, StoreError
+from re6st.stored_certificates import believed
 from re6st.upkeep import Upkeep
 
 logger = logging.getLogger("registry")
@@ -260,6 +261,7 @@ class Registry:
         if issued is None:
             raise NotFound(f"no certificate for {prefix}")
         now = self._now()
+        believed(self._authority.trust, prefix, issued.pem, issued.serial)
         if end_of_renewal(issued, self._rows.is_revoked(issued.serial), now) is None:
             return issued.pem
 
@@ -270,7 +272,7 @@ class Registry:
             until = end_of_renewal(old, ledger.is_revoked(old.serial), now)
             if until is None:
                 return old
-            known = cert.load_pem(old.pem)
+            known = believed(self._authority.trust, prefix, old.pem, old.serial)
             key = cert.key_of_cert(known)
             return ledger.renew(old, lambda serial: self._authority.issue(known.subject, key, serial, now, until))
 
@@ -284,6 +286,8 @@ class Registry:
             return await self._keys.issue(_caller(call), call.arguments["req"], self._now())
         except TooMany as error:
             raise RpcError(HTTPStatus.TOO_MANY_REQUESTS, str(error)) from None
+        except BadRequest as error:
+            raise RpcError(HTTPStatus.BAD_REQUEST, str(error)) from None
 
     async def _revoke_superseded(self, call: Call) -> None:
         await self._keys.revoke_superseded(_caller(call))
@@ -476,7 +480,7 @@ class Registry:
         pem = self._rows.pem(prefix)
         if pem is None:
             raise NotFound(f"no certificate for {prefix}")
-        return cert.load_pem(pem)
+        return believed(self._authority.trust, prefix, pem)
 
     def _cn(self, text: str) -> Prefix:
         try:

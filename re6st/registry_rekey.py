@@ -16,6 +16,7 @@ from re6st.core.registry_sessions import RateLimit, Sessions
 from re6st.ledger import Issued, Ledger, NotFound
 from re6st.registry_events import Events, Kind
 from re6st.store import Store
+from re6st.stored_certificates import believed
 from re6st.upkeep import Upkeep
 
 CHANGES_PER_SECOND, CHANGES = 1 / 86400, 5
@@ -28,6 +29,10 @@ logger = logging.getLogger("registry")
 
 class TooMany(Exception):
     """This node changes its key too often."""
+
+
+class BadRequest(Exception):
+    """What was sent is no certificate request."""
 
 
 class KeyChanges:
@@ -54,18 +59,22 @@ class KeyChanges:
         """The caller's certificate for the key of this request, whose own signature proves that the caller has it.
 
         Subject and end are those of the certificate before; the request's subject is passed over. Asked again, the same
-        is answered. Raises CertError for a request that is none, NotFound, TooMany, StoreError.
+        is answered. Raises BadRequest, NotFound, TooMany, StoreError; CertError for a stored one that is not ours.
         """
-        key = self._authority.check_request(cert.load_request(pem.encode()))
+        try:
+            key = self._authority.check_request(cert.load_request(pem.encode()))
+        except cert.CertError as error:
+            raise BadRequest(str(error)) from None
         issued = self._known(self._store.rows.issued(caller), caller)
-        if cert.key_of_cert(cert.load_pem(issued.pem)) == key:
+        if cert.key_of_cert(believed(self._authority.trust, caller, issued.pem, issued.serial)) == key:
             return issued.pem
         if not self._rate.allow(caller.bits, now.timestamp()):
             raise TooMany(f"{caller} changes its key too often")
 
         def job(ledger: Ledger) -> Issued:
             old = self._known(ledger.issued(caller), caller)
-            subject, until = cert.load_pem(old.pem).subject, self._end(old, now)
+            known = believed(self._authority.trust, caller, old.pem, old.serial)
+            subject, until = known.subject, self._end(old, now)
             return ledger.renew(old, lambda serial: self._authority.issue(subject, key, serial, now, until))
 
         new = await self._store.call(job)

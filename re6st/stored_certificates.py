@@ -5,7 +5,10 @@ from __future__ import annotations
 import logging
 import sqlite3
 
+from cryptography import x509
+
 from re6st import cert
+from re6st.core.prefix import Prefix
 
 logger = logging.getLogger("store")
 
@@ -17,6 +20,18 @@ def pem_of(value: str | bytes | None) -> bytes | None:
     """A stored certificate; old databases hold it as BLOB."""
     data = value.encode("ascii", "replace") if isinstance(value, str) else value
     return None if data is None or data == RESERVED.encode("ascii") else data
+
+
+def believed(trust: cert.Trust, prefix: Prefix, pem: bytes, serial: int | None = None) -> x509.Certificate:
+    """A stored certificate, if our CA made it for this prefix, and with this serial: whoever wrote to the database may
+    have put another one there, and would be given one for his own key. Raises CertError.
+    """
+    found = cert.load_pem(pem)
+    if not trust.signed(found):
+        raise cert.CertError(f"the certificate of {prefix} in the database is not of our CA: restore a copy of it")
+    if cert.prefix_of_cert(found) != prefix or serial not in (None, found.serial_number):
+        raise cert.CertError(f"the certificate of {prefix} in the database is another one's: restore a copy of it")
+    return found
 
 
 def read_new(db: sqlite3.Connection) -> None:

@@ -27,6 +27,10 @@ JSON_LIMIT = 8 << 20
 """Bytes it may unpack to: a million revoked serials."""
 VERSION_LIMIT = 9 + 1024
 KEY_LENGTH = 16
+SERIAL_LIMIT = 1 << 160
+"""Of certificates: 20 bytes (RFC 5280). A longer one would be no file name."""
+COUNTRIES_LIMIT = 300
+"""More than there are."""
 TIME_LIMIT = 1e12
 """Unix time that no parameter reaches; also keeps infinity and NaN out."""
 
@@ -295,9 +299,9 @@ class _Reader:
     def integers(self, name: str) -> list[int]:
         value = self._values.get(name, [])
         if not isinstance(value, list) or any(
-            isinstance(item, bool) or not isinstance(item, int) or item < 0 for item in value
+            isinstance(item, bool) or not isinstance(item, int) or not 0 <= item <= SERIAL_LIMIT for item in value
         ):
-            raise ParamsError(f"{name} is no list of numbers")
+            raise ParamsError(f"{name} is no list of numbers up to 2^160")
         return value
 
     def names(self, name: str) -> frozenset[str]:
@@ -313,7 +317,11 @@ class _Reader:
         value = self._values.get(name)
         if value is None:
             return None
-        if not isinstance(value, list) or any(not isinstance(item, str) or len(item) > 8 for item in value):
+        if (
+            not isinstance(value, list)
+            or len(value) > COUNTRIES_LIMIT
+            or any(not isinstance(item, str) or len(item) > 8 or not item.isprintable() for item in value)
+        ):
             raise ParamsError(f"{name} is no list of country codes")
         return tuple(value) or None
 

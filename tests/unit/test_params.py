@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from re6st import cert
+from re6st.core import params
 from re6st.core.extensions import KNOWN, Extension
 from re6st.core.integers import LIMIT, pack_integer
 from re6st.core.params import (
@@ -267,3 +268,13 @@ def test_a_million_random_bytes(vector: Callable[[str], Any]) -> None:
                 decode(data, lambda secret: secret[:16])
             except ParamsError:
                 pass
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"crl": [1 << 161]}, {"crl": [10**300]}, {"same_country": ["FR"] * 301}, {"same_country": ["\x1b"]}]
+)
+def test_nothing_is_longer_than_it_can_be(wrong: dict[str, object]) -> None:
+    values: dict[str, object] = {"registry_prefix": "0" * 16, "version": b"\0"}
+    assert params.check({**values, "crl": [1 << 160], "same_country": ["FR", "JP"]}).crl == {1 << 160}
+    with pytest.raises(ParamsError):
+        params.check({**values, **wrong})

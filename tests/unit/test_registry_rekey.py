@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import shutil
+from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 import pytest
+from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import rsa
 
 from re6st import cert
 from re6st.client import RegistryClient, RegistryKeyError, RegistryRefused
 from re6st.core.params import version_number
 from re6st.core.prefix import Prefix
+from re6st.ledger import Ledger
 from re6st.registry_check import check
 from re6st.registry_rekey import CHANGES
 from re6st.upkeep import MEMBER_VERSIONS
@@ -158,7 +162,7 @@ def test_a_request_must_prove_its_key_and_have_the_right_size(world: World) -> N
         damaged = good.replace(good.splitlines()[-2], good.splitlines()[-3])
         for request in ("", "x", damaged, world.request(key=cert.new_key(3072))):
             answer = await world.in_session(await world.hello(B), "rekeyCertificate", B, req=request)
-            assert answer.status == 500, request
+            assert answer.status == 400, request
         assert world.registry._certificate(B) == old.cert
 
     world.run(test)
@@ -229,3 +233,38 @@ def test_a_restored_registry_is_shown_the_certificate_it_forgot(world: World, ke
         (world.directory / name).unlink(missing_ok=True)
     shutil.copy(copy, database)
     world.run(after)
+
+
+def test_what_is_no_request_is_the_callers_fault(world: World) -> None:
+    async def test(world: World) -> None:
+        await world.enrol()
+        answer = await world.in_session(await world.hello(A), "rekeyCertificate", A, req="nonsense")
+        assert answer.status == 400
+
+    world.run(test)
+
+
+def test_a_planted_certificate_is_neither_renewed_nor_greeted(world: World, key: rsa.RSAPrivateKey) -> None:
+    """Somebody who wrote to the database gets no certificate of our CA for his key."""
+
+    async def test(world: World) -> None:
+        await world.enrol()
+        others, now = await world.enrol(), datetime.fromtimestamp(START, UTC)
+        fake = cert.Authority(cert.new_ca(key, world.authority.trust.network, "x", "a@b.c", now), key)
+        foreign = fake.issue(cert.subject_for(x509.Name([]), 0, A), world.key.public_key(), 1, now)
+        ratchet = await world.hello(A)
+        for planted in (others, foreign):
+            values = (cert.to_pem(planted).decode(), A.bits)
+            await world.store.call(partial(plant, values=values))
+            assert (await world.call("hello", client_prefix=A.bits)).status == 500
+            assert (await world.in_session(ratchet, "getNetworkConfig", A)).status == 500
+            for method, arguments in (("renewCertificate", {}), ("rekeyCertificate", {"req": world.request()})):
+                assert (await world.in_session(ratchet, method, A, **arguments)).status == 500, method
+
+    world.run(test)
+
+
+def plant(ledger: Ledger, values: tuple[str, str]) -> None:
+    """As another program does it: with what we remember of the certificate read anew."""
+    ledger._db.execute("UPDATE cert SET cert = ? WHERE prefix = ?", values)
+    ledger._load()
