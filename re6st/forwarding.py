@@ -6,11 +6,17 @@ and listens to no more of them, except on interfaces whose accept_ra is 2 (Linux
 
 from __future__ import annotations
 
+import contextlib
+import json
 import logging
 from pathlib import Path
 
+from re6st import rundir
+
 AS_HOST, ALWAYS = "1", "2"
 """Values of accept_ra."""
+NOTE_LIMIT = 1 << 20
+"""Bytes."""
 
 log = logging.getLogger(__name__)
 
@@ -18,18 +24,36 @@ log = logging.getLogger(__name__)
 class Advertisements:
     """Router advertisements are heard also while the host forwards. Interfaces where the user set that are left."""
 
-    def __init__(self, interfaces: Path = Path("/proc/sys/net/ipv6/conf")) -> None:
+    def __init__(self, note: Path, interfaces: Path = Path("/proc/sys/net/ipv6/conf")) -> None:
+        """What is changed is noted in a file, so that the daemon after us knows it from what the user set."""
         self._interfaces = interfaces
+        self._note = note
         self._changed: list[Path] = []
 
     def keep(self) -> None:
         """Listen further on every interface that listens now, and on those to come; before forwarding is on."""
+        left = self._left()
+        found = []
         # The kernel reads no interface's accept_ra from `all`; `default` is where new ones have it from.
         for setting in sorted(self._interfaces.glob("*/accept_ra")):
             name = setting.parent.name
-            if name not in ("all", "lo") and _read(setting) == AS_HOST and not self._forwards(name):
-                self._write(setting, ALWAYS)
+            if name in ("all", "lo"):
+                continue
+            if _read(setting) == ALWAYS and name in left:
                 self._changed.append(setting)
+            elif _read(setting) == AS_HOST and not self._forwards(name):
+                found.append(setting)
+        self._changed += found
+        self._remember()  # first: a daemon that is killed in between has changed nothing that is not noted
+        for setting in found:
+            self._write(setting, ALWAYS)
+
+    def again(self) -> list[str]:
+        """Listen again where others put back what was there, while the host forwards: interfaces, for the log."""
+        reset = [each for each in self._changed if _read(each) == AS_HOST and self._forwards(each.parent.name)]
+        for setting in reset:
+            self._write(setting, ALWAYS)
+        return [setting.parent.name for setting in reset]
 
     def undo(self) -> None:
         """Put back what was there; not where forwarding stayed on (babeld was killed), as that would take the route."""
@@ -37,6 +61,24 @@ class Advertisements:
             if _read(setting) == ALWAYS and not self._forwards(setting.parent.name):
                 self._write(setting, AS_HOST)
         self._changed.clear()
+        with contextlib.suppress(OSError):
+            self._note.unlink()
+
+    def _left(self) -> frozenset[str]:
+        """The interfaces that an earlier run changed and did not put back."""
+        try:
+            with self._note.open("rb") as file:
+                names = json.loads(file.read(NOTE_LIMIT))
+        except (OSError, ValueError, RecursionError):
+            return frozenset()
+        return frozenset(name for name in names if isinstance(name, str)) if isinstance(names, list) else frozenset()
+
+    def _remember(self) -> None:
+        names = [setting.parent.name for setting in self._changed]
+        try:
+            rundir.write(self._note, json.dumps(names).encode())
+        except OSError as error:
+            log.warning("%s: %s: after a crash accept_ra stays 2", self._note, error.strerror)
 
     def _forwards(self, name: str) -> bool:
         return _read(self._interfaces / name / "forwarding") != "0"

@@ -161,7 +161,7 @@ class Node:
         source_routes = await self._kernel.source_specific()
         self._plan = Plan(self.config, self._identity, parameters, self._programs, source_routes)
         self._presences = Presences(self._kernel, self.config.main_interface)
-        self._advertisements = Advertisements()
+        self._advertisements = Advertisements(self.config.run / run_names.ROUTER_ADVERTISEMENTS)
         self._filter = PacketFilter(changed=self._can_drain)
         self._hooks = Hooks(self.config.up, self.config.daemons, self._plan.environment, self.config.run)
         try:

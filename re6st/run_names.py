@@ -19,6 +19,8 @@ BINARY_SOCKET = "babeld.sock"
 """The older software's registry speaks a binary protocol there."""
 DAEMONS = "re6stnet-daemons.pids"
 """A note of the processes of --daemon."""
+ROUTER_ADVERTISEMENTS = "re6stnet-accept-ra.note"
+"""A note of the interfaces whose accept_ra was changed."""
 MULTICAST_CONFIGURATION = "re6stnet-multicast.yaml"
 MULTICAST_OUTPUT = "re6stnet-multicast.out"
 
