@@ -262,6 +262,7 @@ class Node:
             lambda: self._client.answered,
             self._cache.addresses,
             self.config.verbosity,
+            self._filter,
         )
         if self.config.metrics is not None:
             figures = NodeMetrics(

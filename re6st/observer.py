@@ -29,6 +29,7 @@ from re6st.guard import Guard
 from re6st.log_stream import LogStream
 from re6st.logs import LEVELS
 from re6st.options_in_use import options_in_use
+from re6st.packet_filter import PacketFilter
 from re6st.plan import Plan
 from re6st.tunnels import Tunnels
 
@@ -60,6 +61,7 @@ class Observer:
         answered: Callable[[], float | None],
         addresses: Mapping[Prefix, Sequence[Endpoint]],
         verbosity: int,
+        packet_filter: PacketFilter,
     ) -> None:
         self._plan = plan
         self._mesh = mesh
@@ -72,6 +74,7 @@ class Observer:
         self._answered = answered
         self._addresses = addresses
         self._log = LogStream(verbosity)
+        self._filter = packet_filter
         self._started = time.monotonic()
         self._operations: Mapping[str, Callable[[_Arguments], Record]] = {
             "status": self._status,
@@ -193,6 +196,11 @@ class Observer:
             },
             "claims": self._guard.record(),
             "mesh": {**report.counts(self._mesh), "clients_served": self._chronicle.counts["client-up"]},
+            "packet_filter": {
+                "active": self._filter.active,
+                "missing": sorted(part.value for part in self._filter.missing),
+                "dropped": dict(self._filter.dropped),
+            },
             "health": self.health(),
         }
 

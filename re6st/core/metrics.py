@@ -99,6 +99,8 @@ NODE: Mapping[str, Family] = {
     "re6st_registry_request_duration_seconds": Family("histogram", "Our calls of the registry.", ("method", "result")),
     "re6st_messages_total": Family("counter", "Messages between nodes (UDP port 326).", ("direction", "type")),
     "re6st_messages_dropped_total": Family("counter", "Datagrams that were not accepted."),
+    "re6st_packet_filter_active": Family("gauge", "Whether packets of tunnels are filtered by nftables."),
+    "re6st_packets_dropped_total": Family("counter", "Packets that our nftables table dropped.", ("reason",)),
     "re6st_parameters_version": Family("gauge", "Version of the network parameters in force."),
     "re6st_parameters_updated_timestamp_seconds": Family("gauge", "When they came into force here, Unix time."),
     "re6st_port_mapping_up": Family("gauge", "Whether the router sends a port of ours to us.", ("method", "proto")),

@@ -54,6 +54,8 @@ def node_page(
     for (direction, kind), count in counts.messages.items():
         page.add("re6st_messages_total", count, direction, kind)
     page.add("re6st_messages_dropped_total", counts.dropped)
+    page.add("re6st_packet_filter_active", status["packet_filter"]["active"])
+    page.add_all("re6st_packets_dropped_total", status["packet_filter"]["dropped"].items())
     page.add("re6st_parameters_version", status["parameters"])
     page.add("re6st_parameters_updated_timestamp_seconds", counts.parameters_since)
     for protocol, up in counts.mapped.items():

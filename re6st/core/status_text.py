@@ -72,6 +72,7 @@ def facts(status: Answer, routes: Answer, now: float, width: int | None) -> list
         f" {plural(mesh['neighbours'], 'neighbour')}, {plural(mesh['peers'], 'other node')}"
     )
     lines += _fact("mesh", counted, width)
+    lines += _dropped(status.get("packet_filter"), width)
     hops = [f"{hop['routes']} by {hop['peer'] or hop['address']}" for hop in routes["by_next_hop"]]
     if not hops:
         return [*lines, *_fact("routes", "none", width)]
@@ -93,6 +94,16 @@ def registry_words(registry: Answer, own: str, now: float) -> str:
         through = f"its node {registry['cn']} is out of reach"
     answered = "" if registry["answered"] is None else f", it answered {away(registry['answered'], now)}"
     return f"{registry['url']}: {through}{answered}"
+
+
+def _dropped(packets: Answer | None, width: int | None) -> list[Line]:
+    """What our nftables table dropped; nothing is said as long as that is nothing."""
+    if packets is None:  # an older daemon
+        return []
+    counted = [f"{count} {name}" for name, count in packets["dropped"].items() if count]
+    if not packets["active"]:
+        return _fact("packets", "of tunnels are not filtered: without nft, or no-packet-filter is set", width)
+    return fold(f"  {'packets':<12} dropped: ", counted, width) if counted else []
 
 
 def _reachable(status: Answer, width: int | None) -> list[Line]:

@@ -91,6 +91,8 @@ def test_a_node_in_figures() -> None:
     assert value(values, "re6st_child_up", program="openvpn-tcp") == 0
     assert value(values, "re6st_child_restarts_total", program="babeld") == 1
     assert value(values, "re6st_child_restarts_total", program="openvpn-tcp") == 2
+    assert value(values, "re6st_packets_dropped_total", reason="own_source") == 0
+    assert value(values, "re6st_packet_filter_active") == 1
     assert value(values, "re6st_registry_reachable") == 0
     name = "re6st_registry_request_duration_seconds"
     labels = {"method": "renewCertificate", "result": "ok"}

@@ -31,6 +31,7 @@ STATUS: dict[str, Any] = {
     "servers": [{"protocol": "tcp"}],
     "babel": {"running": True},
     "claims": {"refused": [], "own_subnet_from": [], "doubled": []},
+    "packet_filter": {"active": True, "missing": [], "dropped": {"own_source": 0, "foreign_source": 0}},
     "mesh": {"tunnels": 2, "tunnels_opening": 1, "tunnels_wanted": 10, "clients": 1, "neighbours": 3, "peers": 430},
     "health": {
         "verdict": "warning",
@@ -238,3 +239,15 @@ def test_a_line_of_the_log() -> None:
     record = {"time": NOW, "level": "WARNING", "name": "re6st.node", "text": "one\ntwo", "left_out": 2}
     head = "2027-01-15 08:00:00Z WARNING re6st.node: "
     assert paint(text.log_lines(record)) == ["2 lines left out", f"{head}one", f"{head}two"]
+
+
+def test_packets_that_were_dropped_are_told_and_that_none_are_filtered() -> None:
+    def said(**packets: Any) -> str:
+        status = {**STATUS, "packet_filter": {**STATUS["packet_filter"], **packets}}
+        return "\n".join(paint(text.facts(status, ROUTES, NOW, 80), width=80))
+
+    assert "packets" not in said()
+    assert "packets      dropped: 3 own_source, 7 foreign_source" in said(
+        dropped={"own_source": 3, "foreign_source": 7}
+    )
+    assert "packets      of tunnels are not filtered" in said(active=False)
