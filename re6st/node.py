@@ -15,6 +15,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 
 from re6st import PROTOCOL, babel, cert, kernel, multicast, openvpn, process, run_names, takeover, tunnel
+from re6st.accused import accuse
 from re6st.address import OwnAddresses
 from re6st.answered_hellos import AnsweredHellos
 from re6st.answers import Answers
@@ -162,7 +163,7 @@ class Node:
         self._plan = Plan(self.config, self._identity, parameters, self._programs, source_routes)
         self._presences = Presences(self._kernel, self.config.main_interface)
         self._advertisements = Advertisements(self.config.run / run_names.ROUTER_ADVERTISEMENTS)
-        self._filter = PacketFilter(changed=self._can_drain)
+        self._filter = PacketFilter(changed=self._can_drain, told=lambda found: accuse(found, self._tunnels.links()))
         self._hooks = Hooks(self.config.up, self.config.daemons, self._plan.environment, self.config.run)
         try:
             await self._clear()
