@@ -22,6 +22,7 @@ from ipaddress import IPv6Network
 from pathlib import Path
 from typing import Any, TypeVar
 
+from re6st import database_files
 from re6st.ledger import Ledger, LedgerError, Rows
 
 logger = logging.getLogger("store")
@@ -63,6 +64,8 @@ class Store:
     def __init__(self, path: Path, network: IPv6Network) -> None:
         """Raises StoreError."""
         self.path = path
+        if trouble := database_files.fault(path):
+            raise StoreError(f"database {path}: not believed, {trouble}.")
         self._lock = _lock(path)
         try:
             writer = self._connect(BUSY_TIMEOUT)

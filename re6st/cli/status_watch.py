@@ -105,9 +105,9 @@ def _screen() -> Iterator[int]:
 
 
 def _key(woken: int, interval: float) -> bytes:
-    """The key that is struck within the interval; nothing for none, or for a new size."""
+    """The key that is struck within the interval; nothing for none, or for a new size; q without a terminal."""
     ready, _, _ = select.select([sys.stdin, woken], [], [], interval)
     if woken in ready:
         with contextlib.suppress(BlockingIOError):
             os.read(woken, 4096)
-    return os.read(sys.stdin.fileno(), 64)[:1] if sys.stdin in ready else b""
+    return os.read(sys.stdin.fileno(), 64)[:1] or b"q" if sys.stdin in ready else b""

@@ -1,0 +1,45 @@
+"""Whether somebody else could have written to the registry's database: then it is not believed.
+
+SQLite replays a `-wal` that lies beside the file, whoever put it there, so its directory counts as much as the file.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+
+ENDS = ("", "-wal", "-shm", "-journal")
+_OTHERS = stat.S_IWGRP | stat.S_IWOTH
+
+
+def fault(path: Path) -> str | None:
+    """What is wrong with the database, the files beside it and their directory, and what to do; None where all is well.
+
+    Owners may be root, who runs this, and, for root, the one that the directory has.
+    """
+    directory = path.absolute().parent
+    try:
+        place = directory.stat()
+    except OSError:
+        return None  # it is made, or cannot be: that is said elsewhere
+    owners = {0, os.geteuid()} | ({place.st_uid} if os.geteuid() == 0 else set())
+    if place.st_uid not in owners:
+        return f"its directory {directory} belongs to the user {place.st_uid}, who may replace it. Move it to its own"
+    # Of root's directories for a group, as the package had one, at least the files are of the right user.
+    group_is_trusted = place.st_uid == 0 or place.st_gid == place.st_uid
+    if place.st_mode & stat.S_IWOTH or (place.st_mode & stat.S_IWGRP and not group_is_trusted):
+        return f"others may write in its directory {directory}, and so replace it. chmod go-w {directory}"
+    for end in ENDS:
+        each = path.with_name(path.name + end)
+        try:
+            found = each.stat() if not end else each.lstat()
+        except OSError:
+            continue
+        if end and not stat.S_ISREG(found.st_mode):
+            return f"{each} is no file. Look who made it, and remove it"
+        if found.st_uid not in owners:
+            return f"{each} belongs to the user {found.st_uid}. Look who made it; go back to a copy of the database"
+        if found.st_mode & _OTHERS:
+            return f"others may write to {each}. chmod 600 {each}, then look: re6st-registry check"
+    return None
