@@ -184,6 +184,16 @@ class Rows:
         )
         return [Prefix.from_bits(row[0]) for row in found]
 
+    def without(self, extension: str, now: float) -> list[Prefix]:
+        """The nodes with a certificate that has not ended which never called, or do not announce this extension."""
+        found = self._db.execute(
+            "SELECT i.prefix FROM re6st_issued AS i LEFT JOIN re6st_seen AS s USING (prefix)"
+            " LEFT JOIN re6st_extensions AS e ON e.prefix = s.prefix AND e.date = s.date WHERE i.not_after > ?"
+            " AND NOT instr(' ' || ifnull(e.names, '') || ' ', ' ' || ? || ' ') ORDER BY i.prefix",
+            (now, extension),
+        )
+        return [Prefix.from_bits(row[0]) for row in found]
+
     def marks(self) -> Marks | None:
         """Which time it was."""
         row = self._one("SELECT trusted, seen FROM re6st_clock")

@@ -179,6 +179,9 @@ class Registry:
             return answer
         certificate = self._certificate(prefix)
         self._limit(call, self.limits.hello)
+        if missing := self._settings.parameters.require - claims.extensions:
+            cause = f"{prefix} lacks what this network requires: {extensions.text(missing)}"
+            raise RpcError(HTTPStatus.UPGRADE_REQUIRED, cause)
         try:
             if claims.offer:
                 greeting = self.greeter.sealed(prefix, certificate, offers.decode(claims.offer))

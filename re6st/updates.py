@@ -21,7 +21,7 @@ from re6st.cache import Cache
 from re6st.client import RegistryClient, RegistryError
 from re6st.core import params
 from re6st.core.expiry import AUTHORITY, OURS, Expiry
-from re6st.core.extensions import KNOWN
+from re6st.core.extensions import KNOWN, text
 from re6st.core.params import Parameters, ParamsError
 from re6st.core.words import duration
 from re6st.plan import Files
@@ -255,7 +255,7 @@ class Updates:
 
     def _use_parameters(self, parameters: Parameters) -> None:
         self._parameters = parameters
-        self._client.expected = parameters.extensions
+        self._client.expected, self._client.required = parameters.extensions, parameters.require
 
     async def _fetch(self) -> Parameters:
         """Raises RegistryError, ParamsError."""
@@ -279,6 +279,8 @@ class Updates:
             raise TooOld(
                 f"this network wants protocol {parameters.min_protocol}, this program speaks {PROTOCOL}: upgrade it"
             )
+        if missing := parameters.require - KNOWN:
+            raise TooOld(f"this network requires {text(missing)}, which this program lacks: upgrade it")
         if parameters.protocol > PROTOCOL:
             log.warning("the registry speaks protocol %s, we %s: upgrade is advised", parameters.protocol, PROTOCOL)
 

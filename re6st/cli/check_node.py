@@ -21,6 +21,7 @@ from re6st.cache import parameters_in
 from re6st.cli.checks import cannot_write, open_to_read, tell
 from re6st.cli.options import OptionParser
 from re6st.client import parse_url
+from re6st.core import extensions
 from re6st.core.expiry import AUTHORITY, OURS, expires
 from re6st.core.findings import Finding
 from re6st.core.params import Parameters, ParamsError, check_version, version_number
@@ -195,6 +196,9 @@ def _network(identity: cert.Identity | None, parameters: Parameters | None) -> C
         yield Finding("warn", "cache", text, "the node asks the registry instead")
     if parameters.min_protocol > PROTOCOL:
         text = f"this network wants protocol {parameters.min_protocol}, this program speaks {PROTOCOL}"
+        yield Finding("fail", "protocol", text, "upgrade it")
+    if missing := parameters.require - extensions.KNOWN:
+        text = f"this network requires {extensions.text(missing)}, which this program lacks"
         yield Finding("fail", "protocol", text, "upgrade it")
 
 

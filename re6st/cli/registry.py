@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import json
 import logging
 import os
 import signal
 import socket
 import sys
+import time
 from collections.abc import Sequence
 from typing import NoReturn
 
@@ -20,6 +22,7 @@ from re6st.cli import check_config, registry_admin, registry_init, registry_web
 from re6st.cli.options import fail
 from re6st.cli.registry_config import LOG_FILE, PROGRAM, Config, ConfigError, configure, make_parser
 from re6st.cli.registry_web import WebError, WebPage
+from re6st.core.params import Parameters
 from re6st.ledger import LedgerError
 from re6st.localnode import LocalNode
 from re6st.logs import LogHandler, in_journal, setup_logging
@@ -31,6 +34,7 @@ from re6st.registry_http import HttpServer
 from re6st.registry_metrics import RegistryMetrics
 from re6st.run_names import BABELD_SOCKET, CONTROL_SOCKET
 from re6st.store import Store, StoreError
+from re6st.upkeep import NAMES_SHOWN
 
 SERVING = "serving"
 
@@ -87,6 +91,8 @@ async def serve(config: Config, log: LogHandler | None) -> None:
     page: WebPage | None = None
     try:
         _check_ca(config, store)
+        if not config.require_anyway:
+            check_required(config.settings.parameters, store, time.time())
         for community in config.settings.communities:
             if community.prefix.length and store.rows.is_used(community.prefix):
                 raise ConfigError(f"--community: {community.prefix.bits} lies in a prefix that a node has already")
@@ -158,6 +164,18 @@ def _check_ca(config: Config, store: Store) -> None:
         f"--ca {config.ca} did not issue the certificate of the registry node {own.cn} in {config.database}."
         " Check --ca and --db; a renewed CA keeps its key and its subject."
     )
+
+
+def check_required(parameters: Parameters, store: Store, now: float) -> None:
+    """What is newly required must be what all nodes can do. Raises ConfigError."""
+    before = json.loads(store.rows.config("last_config") or "{}").get("require", [])
+    for name in sorted(parameters.require.difference(before)):
+        if lacking := store.rows.without(name, now):
+            some = ", ".join(prefix.cn for prefix in lacking[:NAMES_SHOWN]) + (" ..." if lacking[NAMES_SHOWN:] else "")
+            raise ConfigError(
+                f"--require {name}: {len(lacking)} node(s) did not say that they can do this, and would be out: {some}."
+                " Upgrade or revoke them, or give --require-anyway."
+            )
 
 
 async def _serve(

@@ -54,6 +54,7 @@ class Config:
     """Address to listen on; empty: do not."""
     ipv6: str
     trust_clock: bool = False
+    require_anyway: bool = False
     web: registry_web.WebConfig | None = None
     metrics: Place | None = None
     metrics_per_node: bool = False
@@ -99,6 +100,19 @@ def make_parser() -> OptionParser:
     add = net.add_argument
     protocol = integer(MIN_PROTOCOL, PROTOCOL)
     add("--min-protocol", metavar="N", type=protocol, default=MIN_PROTOCOL, help="nodes older than this must stop")
+    add(
+        "--require",
+        action="append",
+        choices=sorted(KNOWN),
+        default=[],
+        metavar="EXTENSION",
+        help="nodes that cannot do this must stop, and get nothing from this registry (repeatable): %(choices)s",
+    )
+    add(
+        "--require-anyway",
+        action="store_true",
+        help="also if there are nodes that did not say that they can do what is required",
+    )
     add("--ipv4", nargs=2, metavar=("IP/N", "K"), help="IPv4 network for nodes; each gets a subnet /(N+K)")
     add(
         "--hello", metavar="S", type=integer(1, 3600), default=15, help="hello interval of babel (default: %(default)s)"
@@ -197,6 +211,7 @@ def _read(options: argparse.Namespace, database: str) -> tuple[Config | None, li
         ipv4=options.ipv4_address,
         ipv6=options.ipv6_address,
         trust_clock=options.trust_clock,
+        require_anyway=options.require_anyway,
         web=registry_web.configured(options),
         metrics=options.metrics,
         metrics_per_node=options.metrics_per_node,
@@ -252,6 +267,7 @@ def _parameters(options: argparse.Namespace) -> Parameters:
         protocol=PROTOCOL,
         min_protocol=options.min_protocol,
         extensions=KNOWN,
+        require=frozenset(options.require),
         client_count=options.client_count,
         max_clients=max_clients,
         encrypt=options.encrypt,

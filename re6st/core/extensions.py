@@ -35,6 +35,8 @@ class Extension(StrEnum):
     """The calls rekeyCertificate and revokeSuperseded."""
     PRESENT_CERTIFICATE = "present-certificate"
     """The call presentCertificate."""
+    REQUIRE = "require"
+    """The parameter `require` names extensions without which a node must stop, as `min_protocol` does."""
     SEALED_CALLS = "sealed-calls"
     """Sessions of node and registry with forward secrecy, begun by offers in `hello`."""
 

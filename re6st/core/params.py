@@ -57,7 +57,9 @@ class Parameters:
     protocol: int = 1
     min_protocol: int = 1
     extensions: frozenset[str] = frozenset()
-    """What the registry can do beyond the deployed protocol (extensions.py).."""
+    """What the registry can do beyond the deployed protocol (extensions.py). Ours only, as is the next one."""
+    require: frozenset[str] = frozenset()
+    """Extensions without which a node must stop."""
     client_count: int = 10
     max_clients: int = 20
     encrypt: bool = False
@@ -100,6 +102,8 @@ class Parameters:
         }
         if self.extensions:
             values["extensions"] = sorted(self.extensions)
+        if self.require:
+            values["require"] = sorted(self.require)
         if self.babel_hello is not None:
             values["babel_hello"] = self.babel_hello
         if self.longest_prefix is not None:
@@ -202,7 +206,7 @@ def check(values: dict[str, Any]) -> Parameters:
             raise ParamsError(f"ipv4: {error}") from None
     # What has the name of ours may be something else at a registry that does not say that it is ours.
     names, hello = reader.names("extensions"), reader.seconds("babel_hello", 0.1, 3600)
-    switch = reader.time("babel_switch_time")
+    switch, required = reader.time("babel_switch_time"), reader.names("require")
     longest = None if values.get("longest_prefix") is None else reader.integer("longest_prefix", 0, 1, 128)
     return Parameters(
         registry_prefix=registry_prefix,
@@ -212,6 +216,7 @@ def check(values: dict[str, Any]) -> Parameters:
         protocol=reader.integer("protocol", 1, 0, 1 << 30),
         min_protocol=reader.integer("min_protocol", 1, 0, 1 << 30),
         extensions=names,
+        require=required if Extension.REQUIRE in names else frozenset(),
         client_count=reader.integer("client_count", 10, 0, 1000),
         max_clients=reader.integer("max_clients", 20, 0, 100_000),
         encrypt=reader.boolean("encrypt", False),

@@ -40,6 +40,7 @@ def of_one_registry(parameters: Parameters) -> Parameters:
         parameters,
         babel_hello=parameters.babel_hello if Extension.BABEL_HELLO in names else None,
         longest_prefix=parameters.longest_prefix if Extension.LONGEST_PREFIX in names else None,
+        require=parameters.require if Extension.REQUIRE in names else frozenset(),
         babel_switch_time=parameters.babel_switch_time if Extension.BABEL_SWITCH_TIME in names else None,
     )
 
@@ -57,6 +58,7 @@ PARAMETERS = st.builds(
     encrypt=st.booleans(),
     hello=st.integers(1, 3600),
     extensions=st.frozensets(st.sampled_from([*KNOWN, "of-a-later-version"])) | st.just(KNOWN),
+    require=st.frozensets(st.sampled_from([*KNOWN, "of-a-later-version"])),
     babel_hello=st.none() | st.floats(0.1, 3600),
     longest_prefix=st.none() | st.integers(1, 128),
     tunnel_refresh=st.integers(1, 10**6),
@@ -185,6 +187,7 @@ BAD: dict[str, list[Any]] = {
     "longest_prefix": [0, 129, "16", 1.5, True],
     "babel_hello": ["1", 0, -1, 3601, True, [1], float("nan"), float("inf")],
     "extensions": [None, "rekey", [1], [[]], ["re key"], ["Rekey"], ["-"], ["a" * 33], ["é"], ["a"] * 65, {"a": 1}],
+    "require": [None, "rekey", [1], ["re key"], ["a"] * 65],
     "tunnel_refresh": [None, "15", 0, 1 << 40],
     "client_count": [None, "1", -1, 1 << 40],
     "max_clients": [None, "1", -1, 1 << 40],

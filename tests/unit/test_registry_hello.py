@@ -6,12 +6,15 @@ import asyncio
 import base64
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 import pytest
 
 from re6st import cert, registry_hello, sealing
+from re6st.cli.registry import check_required
+from re6st.cli.registry_config import ConfigError
 from re6st.client import RegistryAnswerError, RegistryClient, RegistryKeyError
 from re6st.core import offers
 from re6st.core.extensions import KNOWN
@@ -201,6 +204,42 @@ def test_a_node_with_another_key_is_told_so(world: World) -> None:
 
 async def _refused(version: bytes = b"") -> bool:
     return False
+
+
+def test_who_lacks_what_the_network_requires_gets_nothing(world: World) -> None:
+    parameters = replace(world.settings.parameters, require=frozenset({"sealed-calls"}))
+    world.settings = replace(world.settings, parameters=parameters)
+
+    async def scenario(world: World, between: Between, client: RegistryClient) -> None:
+        blob = await client.get_network_config()
+        assert decode(blob, partial(cert.decrypt, world.key)).require == {"sealed-calls"}
+        path = target("hello", {"client_prefix": A.bits, "protocol": "10"})
+        assert (await world.get(path)).status == 426
+
+    play(world, scenario)
+
+
+def test_nothing_is_required_that_a_node_did_not_announce(world: World) -> None:
+    required = replace(world.settings.parameters, require=frozenset({"sealed-calls"}))
+
+    async def test(world: World) -> None:
+        await member(world)
+        for _ in range(2):  # a node that never called, then one that called with other names
+            with pytest.raises(ConfigError, match=r"--require sealed-calls: 1 node\(s\) .* would be out: 0/16\."):
+                check_required(required, world.store, world.now)
+            await world.in_session(await world.offer(A, ["rekey"]), "getDh", A)
+            await world.registry.seen.flush()
+        world.now += 1
+        await world.in_session(await world.offer(A), "getDh", A)
+        await world.registry.seen.flush()
+        check_required(required, world.store, world.now)
+        await member(world)
+        with pytest.raises(ConfigError, match="1/16"):
+            check_required(required, world.store, world.now)
+        await world.store.call(lambda ledger: ledger.set_config("last_config", required.text()))
+        check_required(required, world.store, world.now)  # it is in force: newcomers do not keep a registry down
+
+    world.run(test)
 
 
 def test_junk_in_the_place_of_an_offer_is_refused(world: World) -> None:

@@ -50,6 +50,7 @@ class Registry:
         self.renewed = 0
         self.presented: list[bytes] = []
         self.expected: Set[str] = frozenset()
+        self.required: Set[str] = frozenset()
 
     def version(self, number: int, **changes: object) -> Parameters:
         """Parameters that are signed."""
@@ -825,3 +826,15 @@ def test_of_a_registry_of_a_later_protocol_that_is_not_ours_nothing_is_assumed(w
 def test_the_client_learns_what_the_registry_could_do_before(world: World) -> None:
     started(world)
     assert world.registry.expected == KNOWN
+
+
+def test_a_node_that_lacks_what_the_network_requires_stops(world: World) -> None:
+    world.registry.parameters = world.registry.version(1, require=frozenset({"of-a-later-version"}))
+    with pytest.raises(TooOld, match=r"^this network requires of-a-later-version, .*: upgrade it$"):
+        started(world)
+
+
+def test_what_the_network_requires_is_required_of_its_registry(world: World) -> None:
+    world.registry.parameters = world.registry.version(1, require=frozenset({"sealed-calls"}))
+    started(world)
+    assert world.registry.required == {"sealed-calls"}
