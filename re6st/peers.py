@@ -22,10 +22,12 @@ from typing import Protocol
 
 from cryptography import x509
 
-from re6st import PROTOCOL, cert
+from re6st import PROTOCOL, cert, sealing
+from re6st.core.offers import Aead
+from re6st.core.peer_crypto import PeerCertificate
 from re6st.core.prefix import Prefix, PrefixError, control_address, subnet
 from re6st.core.relay import RELAYED_CODES, Relay
-from re6st.core.sessions import Datagram, Message, Output, PeerCertificate, SessionOpened, Sessions
+from re6st.core.sessions import Datagram, Message, Output, SessionOpened, Sessions
 from re6st.core.wire import DATAGRAM_LIMIT, PORT, RELAYED, Code, WireError
 from re6st.datagrams import DatagramSocket, tell_destinations
 from re6st.local_programs import Owners
@@ -60,6 +62,8 @@ class ReadCertificate:
 
 class NodeCrypto:
     """Our keys and the CA, for core/sessions.py. `revoked` gives the serial numbers that are out."""
+
+    aead: Aead = sealing.CIPHER
 
     def __init__(self, identity: cert.Identity, revoked: Callable[[], frozenset[int]]) -> None:
         self.use(identity)
@@ -108,6 +112,20 @@ class NodeCrypto:
 
     def sign(self, data: bytes) -> bytes:
         return cert.sign(self._identity.key, data)
+
+    # For messages that are sealed (core/seals.py).
+
+    def ephemeral(self) -> sealing.SessionKey:
+        return sealing.SessionKey()
+
+    def sign_offer(self, statement: bytes) -> bytes:
+        return sealing.sign(self._identity.key, statement)
+
+    def verify_offer(self, der: bytes, signature: bytes, statement: bytes) -> bool:
+        try:
+            return sealing.verify(cert.key_of_cert(cert.load_der(der)), signature, statement)
+        except cert.CertError:
+            return False
 
     def verify(self, certificate: PeerCertificate, signature: bytes, data: bytes) -> bool:
         return cert.verify(_certificate(certificate), signature, data)
@@ -160,7 +178,13 @@ class Peers:
         self.routed: Callable[[Prefix], bool] = lambda prefix: False
         """Whether there is a route to a peer."""
         self.sessions = Sessions(
-            identity.trust.network, crypto, PROTOCOL, version, new_secret, lambda prefix: self.routed(prefix)
+            identity.trust.network,
+            crypto,
+            PROTOCOL,
+            version,
+            new_secret,
+            lambda prefix: self.routed(prefix),
+            sealer=crypto,
         )
         self.messages: Counter[tuple[str, str]] = Counter()
         """How many were `sent` and `received`, by their type; an answer counts too."""

@@ -39,6 +39,8 @@ class Extension(StrEnum):
     """The parameter `require` names extensions without which a node must stop, as `min_protocol` does."""
     SEALED_CALLS = "sealed-calls"
     """Sessions of node and registry with forward secrecy, begun by offers in `hello`."""
+    SEALED_MESSAGES = "sealed-messages"
+    """Messages between nodes are sealed (seals.py)."""
 
 
 KNOWN = frozenset(Extension)

@@ -22,10 +22,12 @@ from collections import OrderedDict, deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from ipaddress import IPv6Address, IPv6Network
-from typing import Protocol
 
 from re6st.core.budget import Buckets, HandshakeBudget
+from re6st.core.offers import OfferError
+from re6st.core.peer_crypto import Crypto, PeerCertificate
 from re6st.core.prefix import Prefix, address_bits, control_address
+from re6st.core.seals import Seal, Sealer
 from re6st.core.wire import (
     MAC_LENGTH,
     PORT,
@@ -34,6 +36,7 @@ from re6st.core.wire import (
     Data,
     Hello,
     Hello0,
+    Sealed,
     WireError,
     check_data,
     decode,
@@ -51,6 +54,8 @@ QUESTIONS = frozenset(
 )
 """Messages that change nothing with who gets them. The peer's, with the number that is due, may be the same as one of
 ours, byte for byte."""
+ASKED_PROTOCOL = 10
+"""Ours announces it. Older releases are not sent messages that they do not know."""
 SECRET_LENGTH = 20
 MESSAGE_TIMEOUT = 5.0
 """Seconds after which a peer that answers nothing counts as not connected (wire.md 6.2 has 60, for itself)."""
@@ -69,44 +74,6 @@ MESSAGES = 20.0, 60.0, 1000.0, 2000.0
 """Messages a second, and at once, that are taken from one peer and from all."""
 ANSWER_TIME = 60.0
 """Seconds after a greeting of ours in which a secret is taken from a peer; later nobody has asked it for one."""
-
-
-class PeerCertificate(Protocol):
-    """What `Sessions` needs of a peer's certificate."""
-
-    @property
-    def prefix(self) -> Prefix: ...
-    @property
-    def serial(self) -> int: ...
-    @property
-    def der(self) -> bytes: ...
-    @property
-    def fingerprint(self) -> bytes: ...
-
-
-class Crypto(Protocol):
-    """Our own keys and the CA, as `Sessions` uses them. All methods raise WireError when they refuse."""
-
-    prefix: Prefix
-    der: bytes
-    fingerprint: bytes
-
-    def read(self, der: bytes) -> PeerCertificate:
-        """A peer's certificate, as far as it can be checked for little: its form, issuer, dates, and not revoked."""
-
-    def admit(self, certificate: PeerCertificate) -> None:
-        """Verify one that was read strictly, its signature too (wire.md 2.4)."""
-
-    def still_good(self, certificate: PeerCertificate) -> bool:
-        """Whether a certificate admitted before is still valid and not revoked."""
-
-    def encrypt(self, certificate: PeerCertificate, data: bytes) -> bytes: ...
-
-    def decrypt(self, data: bytes) -> bytes: ...
-
-    def sign(self, data: bytes) -> bytes: ...
-
-    def verify(self, certificate: PeerCertificate, signature: bytes, data: bytes) -> bool: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,6 +110,7 @@ Output = Datagram | Message | SessionOpened
 @dataclass(slots=True)
 class _Session:
     secret: bytes
+    seal: Seal | None = None
     rx: int = 2
     tx: int = 2
     sent: dict[int, bytes] = field(default_factory=dict)
@@ -189,6 +157,8 @@ class Peer:
     def connected(self, now: float) -> bool:
         if self.session is None or len(self.session.sent) >= SENT_LIMIT:
             return False
+        if self.session.seal is not None and self.session.seal.old(now):
+            return False
         return self.unanswered_since is None or self.unanswered_since + MESSAGE_TIMEOUT > now
 
     def awaited(self, now: float) -> bool:
@@ -197,7 +167,8 @@ class Peer:
 
 
 class Sessions:
-    """All peers we ever heard of, within a bound. `routed` tells whether the routing table has a prefix.
+    """All peers we ever heard of, within a bound. `routed` tells whether the routing table has a prefix. With a
+    `sealer`, messages to peers of this software are sealed (seals.py).
 
     `new_secret` gives 8 bytes of microseconds since 1970 and 12 random ones, so that a later secret is greater
     (wire.md 6.2). `now` is always seconds of one monotonic clock.
@@ -211,6 +182,7 @@ class Sessions:
         version: bytes,
         new_secret: Callable[[], bytes],
         routed: Callable[[Prefix], bool] = lambda prefix: False,
+        sealer: Sealer | None = None,
     ) -> None:
         self.network = network
         self.crypto = crypto
@@ -219,6 +191,7 @@ class Sessions:
         self._new_secret = new_secret
         self._oldest_secret = new_secret()
         self._routed = routed
+        self._sealer = sealer
         self._peers: OrderedDict[Prefix, Peer] = OrderedDict()
         self._strangers: OrderedDict[Prefix, Peer] = OrderedDict()
         """Those whose certificate we do not have: their names may be invented."""
@@ -285,6 +258,7 @@ class Sessions:
                 peer.queue.popleft()
             if peer.queue and not peer.connected(now):
                 outputs += self._greet(peer, now)
+            outputs += self._ask(peer, (control_address(self.network, peer.prefix), PORT), now)
         return outputs
 
     # -- receiving --
@@ -297,6 +271,8 @@ class Sessions:
         packet = decode(datagram)
         if isinstance(packet, Data):
             return self._receive_data(self._find(bits), packet, source, now)
+        if isinstance(packet, Sealed):
+            return self._receive_sealed(self._find(bits), packet, source, now)
         if isinstance(packet, Hello):
             return self._receive_hello(self._find(bits), packet, source, now)
         return self._receive_hello0(bits, packet, datagram, source, now)
@@ -325,7 +301,8 @@ class Sessions:
             ciphertext = self.crypto.encrypt(certificate, secret)
             number = None if packet.protocol is None else self.protocol
             peer.offer = encode_hello(Hello(ciphertext, self.crypto.sign(ciphertext), number))
-            peer.offered, peer.offered_at, peer.offer_until = _Session(secret), now, now + peer.offer_wait
+            peer.offered, peer.offered_at = self._session(secret, peer, asks=False, now=now), now
+            peer.offer_until = now + peer.offer_wait
             peer.offer_wait = HELLO_WAIT  # who never uses one repeats an old greeting
         return [Datagram(*source, peer.offer)]
 
@@ -352,9 +329,10 @@ class Sessions:
             # The peer's clock is late. Greeted as by a stranger, it asks us to make the secret.
             return self._reply_hello0(peer, source, now, None)
         peer.protocol = packet.protocol or 0
-        peer.session, peer.offered, peer.telling = _Session(secret), None, b""
+        peer.session, peer.offered, peer.telling = self._session(secret, peer, asks=True, now=now), None, b""
         first = b"" if peer.protocol in FRAGILE_PROTOCOLS else b"\0" + self.version
-        return self._opened(peer, source, now, [self._data(peer, first, source, now)])
+        outputs = [self._data(peer, first, source, now), *self._ask(peer, source, now)]
+        return self._opened(peer, source, now, outputs)
 
     def _receive_data(
         self, peer: Peer | None, packet: Data, source: tuple[IPv6Address, int], now: float
@@ -365,12 +343,11 @@ class Sessions:
         if peer.session and check_data(packet, peer.session.secret):
             if packet.number <= peer.session.rx:
                 raise WireError("data packet repeated or late")
+            if peer.session.seal is not None and peer.session.seal.confirmed:
+                raise WireError("data packet that is not sealed, in a session whose messages are")
             if peer.session.sent.get(packet.number) != packet.mac:
                 peer.session.heard(packet.number)
-                peer.unanswered_since = None
-                if peer.telling and not packet.payload:
-                    peer.version, peer.telling = max(peer.version, peer.telling), b""
-                outputs += self._waiting(peer, source, now)
+                outputs += self._heard(peer, packet.payload, source, now)
             elif packet.number > peer.session.rx + 1 or packet.payload not in QUESTIONS:
                 raise WireError("our own datagram came back")
         elif peer.offered and packet.number > peer.offered.rx and check_data(packet, peer.offered.secret):
@@ -380,15 +357,62 @@ class Sessions:
         else:
             raise WireError("data packet with a wrong HMAC")
         if packet.payload:
-            if not self._messages.take(peer.prefix, now):
-                if outputs:
-                    return outputs
-                raise WireError("too many messages")
-            code = packet.payload[0]
-            outputs.append(Message(peer.prefix, code & ~RELAYED, bool(code & RELAYED), packet.payload[1:], source))
+            return self._message(peer, packet.payload, outputs, source, now)
         return outputs
 
+    def _receive_sealed(
+        self, peer: Peer | None, packet: Sealed, source: tuple[IPv6Address, int], now: float
+    ) -> list[Output]:
+        if peer is None or peer.session is None or peer.session.seal is None:
+            raise WireError("sealed message of no session")
+        payload = peer.session.seal.open(packet)
+        if payload is None:
+            raise WireError("sealed message that is not of this session, repeated or late")
+        peer.session.sent.clear()
+        outputs = self._heard(peer, payload, source, now)
+        return self._message(peer, payload, outputs, source, now) if payload else outputs
+
     # -- within --
+
+    def _heard(self, peer: Peer, payload: bytes, source: tuple[IPv6Address, int], now: float) -> list[Output]:
+        """The peer has said something: it has what we told it, and may be told more."""
+        peer.unanswered_since = None
+        if peer.telling and not payload:
+            peer.version, peer.telling = max(peer.version, peer.telling), b""
+        return self._waiting(peer, source, now)
+
+    def _message(
+        self, peer: Peer, payload: bytes, outputs: list[Output], source: tuple[IPv6Address, int], now: float
+    ) -> list[Output]:
+        """What comes of a message, behind what came of its arrival."""
+        if not self._messages.take(peer.prefix, now):
+            if outputs:
+                return outputs
+            raise WireError("too many messages")
+        code = payload[0]
+        if code == Code.OFFER and peer.session is not None and peer.session.seal is not None:
+            return [*outputs, self._data(peer, self._answer_offer(peer.session.seal, payload[1:]), source, now)]
+        return [*outputs, Message(peer.prefix, code & ~RELAYED, bool(code & RELAYED), payload[1:], source)]
+
+    def _answer_offer(self, seal: Seal, body: bytes) -> bytes:
+        """The answer to an offer; who asked only acknowledges, as others do, and as we do what is none."""
+        try:
+            seal.take(body)
+        except OfferError:
+            return b""
+        return b"" if seal.asks else bytes((Code.OFFER,)) + seal.offer()
+
+    def _ask(self, peer: Peer, to: tuple[IPv6Address, int], now: float) -> list[Output]:
+        """Offer to seal, where it is time to."""
+        seal = peer.session.seal if peer.session is not None else None
+        if seal is None or peer.protocol < ASKED_PROTOCOL or not seal.due(now):
+            return []
+        return [self._data(peer, bytes((Code.OFFER,)) + seal.offer(), to, now)]
+
+    def _session(self, secret: bytes, peer: Peer, *, asks: bool, now: float) -> _Session:
+        if self._sealer is None or peer.certificate is None:
+            return _Session(secret)
+        return _Session(secret, Seal(self._sealer, self.crypto.der, peer.certificate.der, asks=asks, now=now))
 
     def _opened(self, peer: Peer, source: tuple[IPv6Address, int], now: float, outputs: list[Output]) -> list[Output]:
         peer.unanswered_since = None
@@ -408,11 +432,13 @@ class Sessions:
         session = peer.session
         if session is None:
             raise RuntimeError(f"no session with {peer.prefix}")
-        session.tx += 1
         if payload and peer.unanswered_since is None:
             peer.unanswered_since = now
         if payload[:1] == b"\0":
             peer.telling = payload[1:]
+        if session.seal is not None and session.seal.active:
+            return Datagram(*to, session.seal.seal(payload))
+        session.tx += 1
         data = encode_data(session.tx, payload, session.secret)
         if payload and session.tx > session.rx:
             session.sent[session.tx] = data[-MAC_LENGTH:]

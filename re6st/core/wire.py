@@ -30,6 +30,8 @@ class Code(IntEnum):
     SOFTWARE = 4
     TOPOLOGY = 5
     LOG = 7
+    OFFER = 120
+    """Ours only (seals.py). The deployed software acknowledges codes that it does not know."""
 
 
 class WireError(ValueError):
@@ -106,6 +108,18 @@ class Data:
     mac: bytes
 
 
+@dataclass(frozen=True, slots=True)
+class Sealed:
+    """A message of a sealed session (seals.py)."""
+
+    number: int
+    data: bytes
+
+
+SEALED = 1 << 31
+"""In the number of a sealed message. Numbers of others, one for each message of a session, never get there."""
+
+
 def encode_hello0(packet: Hello0) -> bytes:
     if packet.fingerprint is None:
         return bytes(4) + packet.certificate
@@ -128,7 +142,7 @@ def check_data(packet: Data, secret: bytes) -> bool:
     return hmac.compare_digest(packet.mac, hmac.digest(secret, packet.number.to_bytes(4) + packet.payload, "sha1"))
 
 
-def decode(datagram: bytes, *, numbered: bool = True) -> Hello0 | Hello | Data:
+def decode(datagram: bytes, *, numbered: bool = True) -> Hello0 | Hello | Data | Sealed:
     """The packet in a datagram. Raises WireError.
 
     `numbered` False reads the handshake packets of protocol 0, which had no protocol number (wire.md 6.3, old format).
@@ -138,6 +152,8 @@ def decode(datagram: bytes, *, numbered: bool = True) -> Hello0 | Hello | Data:
     number, rest = int.from_bytes(datagram[:4]), datagram[4:]
     if number == 0:
         return Hello0(rest)
+    if number & SEALED:
+        return Sealed(number, rest)
     if number > 2:
         if len(rest) < MAC_LENGTH:
             raise WireError("data packet cut short")

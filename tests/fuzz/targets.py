@@ -27,7 +27,7 @@ from cryptography.hazmat.primitives import serialization
 
 from re6st import cert, http_client, netlink, registry_http, rtnetlink
 from re6st.cli import conf, conf_files, expression, node, registry_config
-from re6st.core import babel_binary, babel_lines, openvpn_lines, params, records, rpc, sessions, wire
+from re6st.core import babel_binary, babel_lines, openvpn_lines, params, peer_crypto, records, rpc, sessions, wire
 from re6st.core.allocator import CommunityError, parse_communities
 from re6st.core.prefix import Prefix, PrefixError, address, prefix_of
 from re6st.registry import RpcError
@@ -105,13 +105,13 @@ class _Crypto:
             raise wire.WireError("no certificate")
         return _Certificate(Prefix(int.from_bytes(der), 16), 1, der, der * 10)
 
-    def admit(self, certificate: sessions.PeerCertificate) -> None:
+    def admit(self, certificate: peer_crypto.PeerCertificate) -> None:
         pass
 
-    def still_good(self, certificate: sessions.PeerCertificate) -> bool:
+    def still_good(self, certificate: peer_crypto.PeerCertificate) -> bool:
         return True
 
-    def encrypt(self, certificate: sessions.PeerCertificate, data: bytes) -> bytes:
+    def encrypt(self, certificate: peer_crypto.PeerCertificate, data: bytes) -> bytes:
         return data
 
     def decrypt(self, data: bytes) -> bytes:
@@ -120,7 +120,7 @@ class _Crypto:
     def sign(self, data: bytes) -> bytes:
         return data
 
-    def verify(self, certificate: sessions.PeerCertificate, signature: bytes, data: bytes) -> bool:
+    def verify(self, certificate: peer_crypto.PeerCertificate, signature: bytes, data: bytes) -> bool:
         return signature == data
 
 
@@ -130,7 +130,7 @@ def session(data: bytes) -> None:
     secrets = iter(range(1, 1 << 20))
     state = sessions.Sessions(
         network,
-        cast(sessions.Crypto, _Crypto(Prefix(1, 16))),
+        cast(peer_crypto.Crypto, _Crypto(Prefix(1, 16))),
         10,
         b"\0",
         lambda: next(secrets).to_bytes(sessions.SECRET_LENGTH),

@@ -14,6 +14,7 @@ import pytest
 from cryptography import x509
 
 from re6st import cert
+from re6st.core.peer_crypto import PeerCertificate
 from re6st.core.prefix import Prefix, address, control_address
 from re6st.core.sessions import (
     HELLO_WAIT,
@@ -25,7 +26,6 @@ from re6st.core.sessions import (
     Datagram,
     Message,
     Output,
-    PeerCertificate,
     SessionOpened,
     Sessions,
 )
