@@ -198,12 +198,14 @@ class Simulation:
         return found
 
     @asynccontextmanager
-    async def serve(self, listen: Listen, *, always_login: bool = False) -> AsyncIterator[WebPage]:
+    async def serve(
+        self, listen: Listen, origins: tuple[str, ...] = (), *, always_login: bool = False
+    ) -> AsyncIterator[WebPage]:
         """Serve the page meanwhile."""
         config = WebConfig(listen, always_login, "https://re6st.example.org/", 80)
         bound = registry_web.listen(config)
         assert bound is not None, "somebody asked for it"
-        page = WebPage(config, bound, self.registry, self.admin, self.authority, self.store, self.settings, ())
+        page = WebPage(config, bound, self.registry, self.admin, self.authority, self.store, self.settings, origins)
         self.admin.new_login = page.new_login
         task = asyncio.create_task(page.run())
         try:

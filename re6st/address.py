@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field, replace
-from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address
+from ipaddress import IPv6Network, ip_address
 
+from re6st.core.hosts import Ip, is_usable
 from re6st.core.wire import Endpoint
 
-Ip = IPv4Address | IPv6Address
 LEARNED_LIMIT = 4
+"""Addresses of one family that we tell because peers see us there."""
+VOTERS_LIMIT = 64
+"""Peers whose view we remember."""
+AGREED = 2
+"""Peers that must agree until what they see comes before what this machine has itself."""
 PRIVATE_LIMIT = 4
 
 
@@ -17,10 +23,12 @@ PRIVATE_LIMIT = 4
 class OwnAddresses:
     """Which endpoints to tell to peers: `ports` are those of --pp, in order; `given` the addresses of --ip.
 
-    A family without a given address takes what peers see us as (`learned`), and before that what this machine itself
-    has that is public (`local`). An address inside re6st's own `network` is none: it would be a tunnel in a tunnel.
-    What peers see holds as long as the machine has the address that it was seen through. Who has none of these, and was
-    never seen by a peer, tells its private addresses (`uplinks`): they serve where all are in one private network.
+    A family without a given address takes what this machine itself has that is public (`local`), and what peers see us
+    as. Each peer has one voice, its last word; where two agree on another public address it comes first, else last:
+    one peer alone can take nothing away. A private address that peers see counts only where there is no public one that
+    this machine has, or two see. One inside re6st's own `network` is none: it would be a tunnel in a tunnel. What peers
+    see holds as long as the machine has the address that it was seen through. Who has none of these, and was never seen
+    by a peer, tells its private addresses (`uplinks`): they serve where all are in one private network.
     """
 
     ports: Sequence[tuple[int, str]]
@@ -28,8 +36,9 @@ class OwnAddresses:
     local: Sequence[Ip] = ()
     country: str = ""
     network: IPv6Network | None = None
-    learned: dict[Ip, Ip | None] = field(default_factory=dict)
-    """What peers see us as, the latest first, and the address of this machine that it was seen through."""
+    votes: dict[tuple[Hashable, int], tuple[Ip, Ip | None]] = field(default_factory=dict)
+    """By peer and family what it sees us as, the latest last, and the address of this machine that it saw us through.
+    """
     uplinks: Sequence[Ip] = ()
     """The addresses of this machine that lead outside, whatever they are."""
     seen: bool = False
@@ -37,27 +46,27 @@ class OwnAddresses:
     mapped: tuple[Endpoint, ...] = ()
     """Ports that the router sends on to us (portmap.py), in place of our IPv4 ones; a host may be missing in them."""
 
-    def learn(self, external_ip: str, through: Ip | None = None) -> bool:
-        """A peer sees us at this address, behind our own one `through`. Whether that is new."""
+    def learn(self, external_ip: str, through: Ip | None = None, peer: Hashable = None) -> bool:
+        """A peer sees us at this address, behind our own one `through`. Whether we tell other addresses now."""
         ip = ip_address(external_ip)
         if any(given.version == ip.version for given in self.given):
             return False
-        if ip.is_link_local or ip.is_loopback or ip.is_unspecified or ip.is_multicast:
+        if not is_usable(ip):
             return False
         if self.network is not None and ip in self.network:
             return False
-        # The latest comes first: the machine may have moved.
+        before = self._addresses(ip.version)
         self.seen = True
-        new = next((known for known in self.learned if known.version == ip.version), None) != ip
-        self.learned = {ip: through} | {known: own for known, own in self.learned.items() if known != ip}
-        while len(self.learned) > LEARNED_LIMIT:
-            self.learned.popitem()
-        return new
+        self.votes.pop((peer, ip.version), None)
+        self.votes[peer, ip.version] = ip, through
+        if len(self.votes) > VOTERS_LIMIT:
+            del self.votes[next(iter(self.votes))]
+        return self._addresses(ip.version) != before
 
     def moved(self, local: Sequence[Ip], uplinks: Sequence[Ip] = ()) -> None:
         """The machine has these addresses now, and those lead outside: what was seen through others holds no more."""
         self.local, self.uplinks = local, uplinks
-        self.learned = {ip: own for ip, own in self.learned.items() if own is None or own in local}
+        self.votes = {voter: vote for voter, vote in self.votes.items() if vote[1] is None or vote[1] in local}
 
     def endpoints(self) -> tuple[Endpoint, ...]:
         """Ours, best first: for each family each address with each port and protocol of that family."""
@@ -77,7 +86,7 @@ class OwnAddresses:
             return "given"
         if ip.version == 4 and self.mapped:
             return "upnp"
-        if ip in self.learned:
+        if ip not in self.local and any(ip == seen for seen, _ in self.votes.values()):
             return "seen"
         return "local" if ip.is_global else "private"
 
@@ -88,8 +97,20 @@ class OwnAddresses:
 
     def _addresses(self, version: int) -> list[Ip]:
         given = [ip for ip in self.given if ip.version == version]
-        learned = [ip for ip in self.learned if ip.version == version]
-        return given or learned or [ip for ip in self.local if ip.version == version and ip.is_global]
+        return given or self._found(version)
+
+    def _found(self, version: int) -> list[Ip]:
+        """What nobody has given: of this machine, and as peers see it; best first."""
+        own = [ip for ip in self.local if ip.version == version and ip.is_global]
+        # The latest comes first: the machine may have moved.
+        seen = [ip for ip, _ in reversed(self.votes.values()) if ip.version == version]
+        agreed = [ip for ip, count in Counter(seen).items() if count >= AGREED]
+        ordered = list(dict.fromkeys((*agreed, *seen)))
+        sure = [ip for ip in agreed if ip.is_global and ip not in own]
+        if not (sure or own):
+            return ordered[:LEARNED_LIMIT]
+        foreign = [ip for ip in ordered if ip.is_global and ip not in own]
+        return [*sure, *own, *(ip for ip in foreign if ip not in sure)][: LEARNED_LIMIT + len(own)]
 
     def _private(self) -> list[Ip]:
         """The last resort; IPv4 first, as everywhere."""

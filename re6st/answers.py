@@ -13,7 +13,7 @@ from re6st.core import mesh
 from re6st.core.budget import Bucket, Buckets
 from re6st.core.prefix import Prefix
 from re6st.core.sessions import Sessions
-from re6st.core.wire import Code, Endpoint, format_addresses, parse_addresses
+from re6st.core.wire import Code, Endpoint, format_addresses, outside, parse_addresses
 from re6st.updates import Updates
 
 SOFTWARE = f"{__version__}, {PLATFORM}"
@@ -56,7 +56,7 @@ class Answers:
             case Code.VERSION:
                 return self._version(peer, payload)
             case Code.ADDRESS if payload and peer is not None:
-                endpoints = parse_addresses(payload.decode("utf-8", "replace"))
+                endpoints = outside(parse_addresses(payload.decode("utf-8", "replace")), self._own.network)
                 self._remember(peer, endpoints)
                 self._event(mesh.AddressLearned(peer, endpoints))
             case Code.ADDRESS:

@@ -2,6 +2,9 @@
 
 One SQLite file, `STATE/cache.db`, in the form of the older software, so that a machine may go back. It is only a
 memory: a damaged file is set aside with a warning, and a failing disk costs the memory, not the node.
+
+It is written in the event loop, so nobody is waited for: what somebody who holds the file keeps from it, and what
+changes more often than every few seconds, is written later.
 """
 
 from __future__ import annotations
@@ -13,6 +16,7 @@ import logging
 import os
 import random
 import sqlite3
+import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -22,6 +26,10 @@ from re6st.core.prefix import Prefix, PrefixError
 from re6st.core.wire import Endpoint, format_addresses, parse_addresses
 
 PEER_LIMIT = 200
+WRITE_EVERY = 5.0
+"""Seconds between two writings, however often peers tell something else."""
+COMPLAIN_EVERY = 300.0
+"""Seconds between two warnings that it cannot be written."""
 
 _TABLES = {
     "peer": "CREATE TABLE peer (\n  prefix TEXT PRIMARY KEY NOT NULL,\n  address TEXT NOT NULL)",
@@ -43,6 +51,9 @@ _TROUBLE = frozenset(
     )
 )
 """Errors by which nothing is wrong with the file: somebody holds it, or the disk fails."""
+
+_MISTAKES = frozenset((errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG))
+"""Why there can never be a file."""
 
 log = logging.getLogger(__name__)
 
@@ -70,21 +81,35 @@ class Cache:
     """The memory of one node. `addresses` and `parameters` are the copies in use; methods change them and the file."""
 
     def __init__(self, path: Path, patience: float = 2.0) -> None:
-        """Raises OSError when the file can neither be opened nor made, or is held for `patience` seconds."""
+        """Whoever holds the file is waited for `patience` seconds. Raises OSError for what is no place of a file."""
         self._path = path
         self._patience = patience
+        self._changed: set[str] = set()
+        """Whose row in the file is not the one in memory: prefixes in bits; empty for ourselves."""
+        self._unwritten: Parameters | None = None
+        self._written = self._complained = float("-inf")
         self._db = self._open()
+        with self._quietly():
+            self._db.execute("PRAGMA busy_timeout = 0")
         self.addresses: dict[Prefix, tuple[Endpoint, ...]] = self._load_addresses()
         self.own: tuple[Endpoint, ...] = self._load_own()
+        self._routes = self._kept_routes = self._load_routes()
 
     def close(self, keep: Iterable[Prefix]) -> None:
         """Close the file; of the peers only `keep` stay (wire.md 10.2)."""
-        kept = set(keep)
+        for prefix in self.addresses.keys() - set(keep):
+            self.addresses.pop(prefix)
+            self._changed.add(prefix.bits)
         with self._quietly():
-            for prefix in self.addresses.keys() - kept:
-                self._db.execute("DELETE FROM peer WHERE prefix = ?", (prefix.bits,))
-            self._db.commit()
+            self._db.execute(f"PRAGMA busy_timeout = {round(1000 * self._patience)}")
+        self._write()
         self._db.close()
+
+    def tick(self) -> None:
+        """Write what has not been written yet. To be called every second or so."""
+        waits = self._changed or self._unwritten is not None or self._routes != self._kept_routes
+        if waits and time.monotonic() - self._written >= WRITE_EVERY:
+            self._write()
 
     # -- addresses --
 
@@ -101,31 +126,31 @@ class Cache:
             candidates = [p for p in self.addresses if spare(p)] or list(self.addresses)
             self.forget(random.choice(candidates))  # noqa: S311
         self.addresses[peer] = ordered
-        self._store("peer", peer.bits, format_addresses(ordered))
+        self._change(peer.bits)
 
     def worked(self, peer: Prefix, endpoint: Endpoint) -> None:
         """Put the address that worked in front of the others."""
         known = self.addresses.get(peer, ())
         if endpoint in known and known[0] != endpoint:
-            self.addresses[peer] = ordered = (endpoint, *(e for e in known if e != endpoint))
-            self._store("peer", peer.bits, format_addresses(ordered))
+            self.addresses[peer] = (endpoint, *(e for e in known if e != endpoint))
+            self._change(peer.bits)
 
     def forget(self, peer: Prefix) -> None:
         if self.addresses.pop(peer, None) is not None:
-            with self._quietly():
-                self._db.execute("DELETE FROM peer WHERE prefix = ?", (peer.bits,))
-                self._db.commit()
+            self._change(peer.bits)
 
     def set_own(self, endpoints: tuple[Endpoint, ...]) -> None:
         """Remember our own addresses."""
         if endpoints != self.own:
             self.own = endpoints
-            self._store("peer", "", format_addresses(endpoints))
+            self._change("")
 
     # -- parameters --
 
     def load_parameters(self) -> Parameters | None:
         """The network parameters of the last run; None when there are none or they are damaged."""
+        if self._unwritten is not None:
+            return self._unwritten
         try:
             return parameters_in(self._db)
         except sqlite3.Error as error:
@@ -136,6 +161,10 @@ class Cache:
 
     def store_parameters(self, parameters: Parameters) -> None:
         """Replace the stored parameters; a value that is absent is removed."""
+        self._unwritten = parameters
+        self._write()
+
+    def _write_parameters(self, parameters: Parameters) -> None:
         rows: dict[str, Any] = {}
         for name, value in parameters.public().items():
             if isinstance(value, list):
@@ -145,32 +174,51 @@ class Cache:
         for name in ("version", "babel_hmac_sign", "babel_hmac_accept", "valid_until", "babel_switch_time"):
             if (value := getattr(parameters, name)) is not None:
                 rows[name] = value
-        with self._quietly():
-            self._db.execute("DELETE FROM config WHERE name != ?", (_ROUTES,))
-            self._db.executemany("INSERT INTO config VALUES (?, ?)", rows.items())
-            self._db.commit()
+        self._db.execute("DELETE FROM config WHERE name != ?", (_ROUTES,))
+        self._db.executemany("INSERT INTO config VALUES (?, ?)", rows.items())
 
     @property
     def routes(self) -> int:
         """How many routes the network had when we last looked."""
-        with self._quietly():
-            row = self._db.execute("SELECT value FROM config WHERE name = ?", (_ROUTES,)).fetchone()
-            return row[0] if row and isinstance(row[0], int) else 0
-        return 0
+        return self._routes
 
     @routes.setter
     def routes(self, count: int) -> None:
-        self._store("config", _ROUTES, count)
+        self._routes = count
+        self.tick()
 
     # -- within --
 
+    def _change(self, bits: str) -> None:
+        self._changed.add(bits)
+        self.tick()
+
+    def _write(self) -> None:
+        """Bring the file up to date, if nobody holds it."""
+        self._written = time.monotonic()
+        with self._quietly():
+            for bits in self._changed:
+                endpoints = self.own if not bits else self.addresses.get(Prefix.from_bits(bits))
+                if endpoints is None:
+                    self._db.execute("DELETE FROM peer WHERE prefix = ?", (bits,))
+                else:
+                    self._db.execute("INSERT OR REPLACE INTO peer VALUES (?, ?)", (bits, format_addresses(endpoints)))
+            if self._unwritten is not None:
+                self._write_parameters(self._unwritten)
+            if self._routes != self._kept_routes:
+                self._db.execute("INSERT OR REPLACE INTO config VALUES (?, ?)", (_ROUTES, self._routes))
+            self._db.commit()
+            self._changed.clear()
+            self._unwritten, self._kept_routes = None, self._routes
+
     def _open(self) -> sqlite3.Connection:
+        """The file, or where that cannot be had now, what is in it. Raises OSError for what is no place of a file."""
         try:
             # The keys of babel are in it.
             os.close(os.open(self._path, os.O_RDWR | os.O_CREAT, 0o600))
             self._path.chmod(0o600)
         except OSError as error:
-            if error.errno not in (errno.EROFS, errno.EACCES):
+            if error.errno in _MISTAKES:
                 raise OSError(f"{self._path}: {error.strerror}. Choose --state.") from None
             log.warning("%s: %s: nothing new is remembered. Choose --state.", self._path, error.strerror)
             return self._copy()
@@ -178,26 +226,37 @@ class Cache:
             return self._connect()
         except sqlite3.DatabaseError as error:
             code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT) & 0xFF
-            if code == sqlite3.SQLITE_FULL:
-                log.warning("%s: %s: nothing new is remembered. Make room.", self._path, error)
-                return self._copy()
             if code in _TROUBLE:
-                raise OSError(f"{self._path}: {error}") from None
-            backup = self._path.with_suffix(".bak")
-            log.warning("%s is damaged (%s): it is now %s, and a new one is made", self._path, error, backup.name)
+                remedy = "Make room." if code == sqlite3.SQLITE_FULL else "Restart re6stnet once that is mended."
+                log.warning("%s: %s: nothing new is remembered. %s", self._path, error, remedy)
+                return self._copy()
+            return self._set_aside(error)
+
+    def _set_aside(self, why: sqlite3.DatabaseError) -> sqlite3.Connection:
+        """A new file in the place of a damaged one; in memory alone where that cannot be."""
+        backup = self._path.with_suffix(".bak")
+        try:
             self._path.replace(backup)
             for leftover in ("-wal", "-shm"):
                 self._path.with_name(self._path.name + leftover).unlink(missing_ok=True)
-            return self._open()
+            log.warning("%s is damaged (%s): it is now %s, and a new one is made", self._path, why, backup.name)
+            os.close(os.open(self._path, os.O_RDWR | os.O_CREAT, 0o600))
+            return self._connect()
+        except (OSError, sqlite3.Error) as error:
+            log.warning("%s is damaged (%s), and stays (%s): nothing is remembered", self._path, why, error)
+            return self._prepare(sqlite3.connect(":memory:"))
 
     def _copy(self) -> sqlite3.Connection:
         """What is in the file, as far as it can be read, in memory alone."""
         db = sqlite3.connect(":memory:")
-        with contextlib.suppress(sqlite3.Error):
+        try:
             source = sqlite3.connect(f"{self._path.absolute().as_uri()}?mode=ro&immutable=1", uri=True)
             with contextlib.closing(source):
                 source.backup(db)
-        return self._prepare(db)
+            return self._prepare(db)
+        except sqlite3.Error:
+            db.close()
+            return self._prepare(sqlite3.connect(":memory:"))
 
     def _connect(self) -> sqlite3.Connection:
         return self._prepare(sqlite3.connect(self._path, timeout=self._patience))
@@ -205,6 +264,8 @@ class Cache:
     def _prepare(self, db: sqlite3.Connection) -> sqlite3.Connection:
         """Make the tables that are missing. Raises sqlite3.Error."""
         try:
+            if (problem := db.execute("PRAGMA integrity_check(1)").fetchone()[0]) != "ok":
+                raise sqlite3.DatabaseError(problem)
             db.execute("PRAGMA journal_mode = WAL")
             db.execute("PRAGMA synchronous = NORMAL")
             found = dict(db.execute("SELECT name, sql FROM sqlite_master WHERE type = 'table'"))
@@ -230,17 +291,18 @@ class Cache:
     def _load_own(self) -> tuple[Endpoint, ...]:
         return next((parse_addresses(text) for bits, text in self._peers() if not bits), ())
 
+    def _load_routes(self) -> int:
+        with self._quietly():
+            row = self._db.execute("SELECT value FROM config WHERE name = ?", (_ROUTES,)).fetchone()
+            return row[0] if row and isinstance(row[0], int) else 0
+        return 0
+
     def _peers(self) -> list[tuple[str, str]]:
         try:
             return [(str(bits), str(text)) for bits, text in self._db.execute("SELECT prefix, address FROM peer")]
         except sqlite3.Error as error:
             log.warning("%s: %s", self._path, error)
             return []
-
-    def _store(self, table: str, name: str, value: Any) -> None:
-        with self._quietly():
-            self._db.execute(f"INSERT OR REPLACE INTO {table} VALUES (?, ?)", (name, value))  # noqa: S608
-            self._db.commit()
 
     @contextlib.contextmanager
     def _quietly(self) -> Any:
@@ -250,4 +312,6 @@ class Cache:
         except sqlite3.Error as error:
             with contextlib.suppress(sqlite3.Error):
                 self._db.rollback()
-            log.warning("%s: %s", self._path, error)
+            if time.monotonic() - self._complained >= COMPLAIN_EVERY:
+                self._complained = time.monotonic()
+                log.warning("%s: %s: what is new is written once that is mended", self._path, error)

@@ -56,7 +56,7 @@ class LocalNode:
     """The node on this host. Its socket is opened when first needed, and again after a failure."""
 
     def __init__(self, network: IPv6Network, control: Path, address: tuple[str, int] = ("::1", PORT)) -> None:
-        self._network = network
+        self.network = network
         self._control = control
         self._address = address
         self._socket: socket.socket | None = None
@@ -225,7 +225,7 @@ class LocalNode:
         return self._prefixes(route.destination for route in (await read_dump(path)).routes if route.usable)
 
     def _prefixes(self, destinations: Iterable[IPv6Network]) -> list[Prefix]:
-        found = [prefix_of(self._network, destination) for destination in destinations]
+        found = [prefix_of(self.network, destination) for destination in destinations]
         return [prefix for prefix in found if prefix is not None]
 
     # --- the socket ---

@@ -17,6 +17,7 @@ from http import HTTPStatus
 import h11
 
 from re6st.clients import Clients
+from re6st.core.origins import is_plain_host
 from re6st.exposition import CONTENT_TYPE
 
 PATH = b"/metrics"
@@ -105,7 +106,10 @@ class MetricsServer:
                 return
         if request is None:
             return
-        if request.target.partition(b"?")[0] != PATH:
+        own = writer.get_extra_info("sockname")
+        if own[0] in _LOOPBACK and not _names_us(request):
+            await _send(connection, writer, HTTPStatus.FORBIDDEN, b"ask for localhost, or the address, by name\n")
+        elif request.target.partition(b"?")[0] != PATH:
             await _send(connection, writer, HTTPStatus.NOT_FOUND, b"the metrics are at /metrics\n")
         elif request.method not in (b"GET", b"HEAD"):
             await _send(connection, writer, HTTPStatus.METHOD_NOT_ALLOWED)
@@ -137,6 +141,14 @@ async def _request(connection: h11.Connection, reader: asyncio.StreamReader) -> 
         if event is not h11.NEED_DATA:
             return None
         connection.receive_data(await reader.read(HEAD_LIMIT))
+
+
+def _names_us(request: h11.Request) -> bool:
+    """Whether it is asked for as localhost or an address: a page in a browser on this machine, whose name somebody lets
+    point here, asks by that name.
+    """
+    hosts = [value.decode("latin-1") for name, value in request.headers if name == b"host"]
+    return all(map(is_plain_host, hosts))
 
 
 async def _send(

@@ -412,6 +412,7 @@ class Node:
             self._carry_out(self._mesh.tick(time.monotonic()))
             self._peers.tick()
             self._guard.tick()
+            self._cache.tick()
             now = time.clock_gettime(time.CLOCK_BOOTTIME)  # goes on while the machine is suspended
             if start := self._renewal.due(self._mesh.survey, now, self._plan.babel_hello):
                 await self._babel.renew(start.reason, stale=start.stale)

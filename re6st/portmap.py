@@ -19,6 +19,7 @@ from typing import Any
 
 import miniupnpc
 
+from re6st.core.hosts import is_usable
 from re6st.core.wire import Endpoint
 
 EXTERNAL_PORTS = (32768, 49151)
@@ -181,7 +182,7 @@ def _external_address(router: Any) -> str:
         address = ip_address(router.externalipaddress())
     except Exception:
         return ""
-    return str(address) if isinstance(address, IPv4Address) and not address.is_unspecified else ""
+    return str(address) if isinstance(address, IPv4Address) and is_usable(address) else ""
 
 
 def _holds(router: Any, outside: int, protocol: str, port: int) -> bool:

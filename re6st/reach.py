@@ -11,6 +11,7 @@ import logging
 import time
 from collections.abc import Awaitable, Callable, Iterable
 from contextlib import aclosing
+from ipaddress import ip_address
 
 from re6st import watch
 from re6st.address import OwnAddresses, family
@@ -77,8 +78,11 @@ class Reach:
 
     def learn(self, connected: Connected) -> None:
         """A server saw us from outside."""
-        if connected.external_ip and self._own.learn(connected.external_ip, connected.source):
-            log.info("peers see us at %s", connected.external_ip)
+        seen = connected.external_ip
+        if not seen or self._ours(ip_address(seen)):
+            return  # a tunnel inside re6st
+        if self._own.learn(seen, connected.source, connected.peer):
+            log.info("%s sees us at %s", connected.peer, seen)
             self._changed()
 
     def refresh(self) -> None:

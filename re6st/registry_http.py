@@ -20,7 +20,7 @@ from urllib.parse import parse_qsl
 from aiohttp import web
 
 from re6st import openapi
-from re6st.core.origins import Origins, network_of
+from re6st.core.origins import Origins, foreign_page, is_careless_relay, network_of, stray_browser
 from re6st.core.rpc import HEADER, METHODS, OFFER_HEADER, Access, Method
 from re6st.process import allow_files
 from re6st.registry import Call, Registry, RpcError, read_prefix
@@ -46,16 +46,26 @@ SWEEP_INTERVAL = 60.0
 STOP_TIMEOUT = 10.0
 FIELDS_LIMIT = 16
 
+HARMLESS = frozenset({"getCa"})
+"""Methods that a link on any page may lead to: they change nothing, and their answer is for everybody."""
+
 _REQUEST = re.compile(rb"([!-~]+) ([!-~]+) HTTP/1\.[01]")
 _FORWARDED = "X-Forwarded-For"
 
 
 class HttpServer:
-    """Serves a registry on some sockets. `origins` are the addresses that may call restricted methods."""
+    """Serves a registry on some sockets. `origins` are the addresses that may call restricted methods, beside this
+    machine, and `names` those that we may be called by, beside IP addresses. Without `operators` nobody may call
+    restricted methods here: all that comes in may have been passed on for strangers.
+    """
 
-    def __init__(self, registry: Registry, origins: Iterable[str] = ()) -> None:
+    def __init__(
+        self, registry: Registry, origins: Iterable[str] = (), names: Iterable[str] = (), *, operators: bool = True
+    ) -> None:
         self._registry = registry
         self._origins = Origins(origins)
+        self._names = frozenset(name.lower() for name in names)
+        self._operators = operators
         self.observed: Callable[[str, int, float], None] = lambda method, status, seconds: None
         """Hears of each call: its method (`request` for none), the status of the answer, the seconds it took."""
         self._server: web.Server | None = None
@@ -159,16 +169,20 @@ class HttpServer:
     def _admit(self, method: Method, arguments: Mapping[str, str], request: web.BaseRequest) -> Call:
         """Check who calls (wire.md 3.2). Raises RpcError."""
         peer, forwarded = request.remote or "", request.headers.getall(_FORWARDED, [])
+        careless = is_careless_relay(forwarded, request.headers, request.version)
         client = self._origins.client(peer, forwarded)
+        if client is None and (careless or not (self._operators or forwarded)):
+            client = peer  # whoever it is for: all of them are counted as one
         source = None if client is None else network_of(client)
         address = peer if client is None else client
+        if method.name not in HARMLESS and (reason := foreign_page(request.headers)):
+            raise RpcError(HTTPStatus.FORBIDDEN, f"a browser sent it for a page of another site: {reason}")
         match method.access:
             case Access.PUBLIC:
                 offer = request.headers.get(OFFER_HEADER, "")
                 return Call(method.name, arguments, source, address=address, offer=offer)
             case Access.RESTRICTED:
-                if not self._origins.authorized(peer, forwarded):
-                    raise RpcError(HTTPStatus.FORBIDDEN, "from an origin that is not authorized")
+                self._admit_operator(peer, forwarded, request, careless=careless)
                 return Call(method.name, arguments, None, address=address)
         caller = read_prefix(arguments["cn"])
         header = request.headers.get(HEADER)
@@ -184,6 +198,19 @@ class HttpServer:
             self._registry.limits.note_member(source)
         self._registry.seen.note(caller, session.claims, request.headers.get("User-Agent", ""))
         return Call(method.name, arguments, source, caller, session, address)
+
+    def _admit_operator(self, peer: str, forwarded: list[str], request: web.BaseRequest, *, careless: bool) -> None:
+        """Raises RpcError."""
+        if not self._operators:
+            reason = "the operator's methods are not on this port: see --operator-port"
+        elif not self._origins.authorized(peer, forwarded):
+            reason = "from an origin that is not authorized"
+        elif careless:
+            reason = f"a proxy at {peer} does not say for whom: have it set {_FORWARDED}"
+        else:
+            reason = stray_browser(request.headers, self._names)
+        if reason:
+            raise RpcError(HTTPStatus.FORBIDDEN, reason)
 
     def _refuse(self, request: web.BaseRequest, name: str, status: HTTPStatus, reason: str) -> web.Response:
         logger.warning("%s %s: %d %s", request.remote, name, status, reason)

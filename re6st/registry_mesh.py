@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from re6st.core.prefix import Prefix, PrefixError
-from re6st.core.wire import Code, Endpoint, format_addresses, parse_addresses
+from re6st.core.wire import Code, Endpoint, format_addresses, outside, parse_addresses
 from re6st.localnode import LocalNode
 
 CANDIDATES_LIFE = 60.0
@@ -67,7 +67,7 @@ class MeshView:
     async def addresses(self, prefix: Prefix, timeout: float = BOOTSTRAP_TIME) -> tuple[Endpoint, ...]:
         """Where a node listens; nothing if it does not answer."""
         answer = await self._node.ask(prefix, Code.ADDRESS, timeout)
-        return parse_addresses((answer or b"").decode("utf-8", "replace"))
+        return outside(parse_addresses((answer or b"").decode("utf-8", "replace")), self._node.network)
 
     async def is_routed(self, own: Prefix, prefix: Prefix) -> bool:
         return prefix == own or prefix in await self._node.routed()

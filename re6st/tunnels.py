@@ -24,6 +24,7 @@ from re6st.core.report import Link, Server
 from re6st.core.survey import Survey
 from re6st.core.wire import PROTOCOLS, Endpoint
 from re6st.kernel import Address, Kernel, KernelError
+from re6st.names import addresses_of
 from re6st.packet_filter import PacketFilter
 from re6st.plan import CLIENT_INTERFACE, DRAIN_HELLOS, Plan, server_interface
 from re6st.process import Backoff
@@ -481,7 +482,8 @@ class Tunnels:
     async def _hold_towards(self, peer: Prefix, endpoints: tuple[Endpoint, ...]) -> None:
         if self.is_refused(peer):
             return
-        endpoints = tuple([each for each in endpoints if await self._kernel.leads_outside(each.host)])
+        found = await addresses_of(endpoints)
+        endpoints = tuple([each for each in found if await self._kernel.leads_outside(each.host)])
         if not endpoints:
             log.info("no way to %s but through re6st itself", peer)
             return

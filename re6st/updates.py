@@ -32,6 +32,8 @@ FETCH_RETRY = 300.0
 SECOND_LOOK = 15.0
 """Seconds, and as many more at random, until who joined asks again."""
 CHECK_FIRST, CHECK_INTERVAL = 60.0, 3600.0
+LOST_FIRST = 5.0
+"""Seconds until who looks lost asks whether it was revoked: it may have been down when others were told."""
 RENEW_RETRY = 86400.0
 """Seconds between two tries, where there are weeks left."""
 RENEW_FIRST, RENEW_LAST = 5.0, 3600.0
@@ -198,7 +200,7 @@ class Updates:
 
         Soon, as we may have been cut off before we heard why; then ever more rarely, as others may be lost too.
         """
-        backoff = Backoff(CHECK_FIRST, CHECK_INTERVAL)
+        backoff = Backoff(LOST_FIRST, CHECK_INTERVAL)
         suspect = False
         while True:
             parameters = self.parameters

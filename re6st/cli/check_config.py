@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import os
 import sqlite3
+import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import closing
@@ -17,6 +18,7 @@ from pathlib import Path
 from cryptography.hazmat.primitives import serialization
 from cryptography.utils import CryptographyDeprecationWarning
 
+from re6st.cli import registry_operator
 from re6st.cli.checks import cannot_write, open_to_read, tell
 from re6st.cli.registry_config import PROGRAM, Config, problems
 from re6st.ledger import LedgerError, Rows
@@ -31,6 +33,9 @@ def main(options: argparse.Namespace, database: str) -> int:
     config, found = problems(options, database)
     found += _places(options)
     found += [] if config is None else [*_files(options, config), *_database(config)]
+    place = (options.ipv4_address, options.ipv6_address, options.port, options.url, options.operator_port)
+    for warning in registry_operator.warnings(*place):
+        print(f"{PROGRAM}: warning: {warning}", file=sys.stderr)
     return tell(PROGRAM, found)
 
 

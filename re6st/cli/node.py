@@ -14,12 +14,12 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Network, ip_address, ip_netw
 from pathlib import Path
 
 from re6st import geoip, openvpn
-from re6st.address import Ip
 from re6st.cert import CertError
 from re6st.cli import place
 from re6st.cli.expression import ExpressionError, evaluate
 from re6st.cli.options import OptionParser, fail, integer
 from re6st.client import RegistryError, parse_url
+from re6st.core.hosts import Ip, is_usable
 from re6st.core.prefix import Prefix, PrefixError
 from re6st.core.wire import ADDRESSES_LIMIT, Endpoint, parse_addresses
 from re6st.hooks import HookError
@@ -253,9 +253,9 @@ def _remotes(p: OptionParser, args: argparse.Namespace) -> tuple[Endpoint, ...]:
     if not 0 < len(entries) <= ADDRESSES_LIMIT:
         p.error(f"argument --client: {len(entries)} servers: give 1 to {ADDRESSES_LIMIT}")
     for entry in entries:
-        if entry.count(",") != 2 or not parse_addresses(entry):
+        if entry.count(",") != 2 or not parse_addresses(entry, anywhere=True):
             p.error(f"argument --client: {entry!r} is not of the form HOST,PORT,PROTO (PROTO: {', '.join(PROTOCOLS)})")
-    return tuple(endpoint for entry in entries for endpoint in parse_addresses(entry))
+    return tuple(endpoint for entry in entries for endpoint in parse_addresses(entry, anywhere=True))
 
 
 def _port(p: OptionParser, port: str, protocol: str) -> tuple[int, str]:
@@ -290,7 +290,7 @@ def _ip(p: OptionParser, text: str) -> Ip:
         ip = ip_address(text)
     except ValueError:
         p.error(f"argument --ip: {text!r} is no IP address, nor any or upnp")
-    if ip.is_unspecified or ip.is_multicast or ip.is_link_local:
+    if not is_usable(ip):
         p.error(f"argument --ip: {text!r} is no address that others can reach")
     return ip
 

@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from re6st import cert, geoip
-from re6st.cli import check_config, registry_admin, registry_init, registry_web
+from re6st.cli import check_config, registry_admin, registry_init, registry_operator, registry_web
 from re6st.cli.options import fail
 from re6st.cli.registry_config import LOG_FILE, PROGRAM, Config, ConfigError, configure, make_parser
 from re6st.cli.registry_web import WebError, WebPage
@@ -82,10 +82,13 @@ async def serve(config: Config, log: LogHandler | None) -> None:
     """Serve until SIGTERM or SIGINT. Raises ConfigError when it cannot start."""
     network = config.authority.trust.network
     sockets = _listen(config)
+    for warning in registry_operator.warnings(config.ipv4, config.ipv6, config.port, config.url, config.operators):
+        logger.warning("%s", warning)
+    operators = _listen_to_operators(config, sockets)
     try:
         store = Store(config.database, network)
     except StoreError as error:
-        _close(sockets)
+        _close([*sockets, *operators])
         raise ConfigError(str(error)) from None
     node = LocalNode(network, config.run / BABELD_SOCKET)
     page: WebPage | None = None
@@ -100,7 +103,8 @@ async def serve(config: Config, log: LogHandler | None) -> None:
         admin = Admin(registry, config.authority, store, config.settings)
         page = _page(config, registry, admin, store)
         metrics = _metrics(config, registry, store)
-        await _serve(config, registry, AdminServer(admin, socket_path(config.database)), page, metrics, sockets, log)
+        servers = _servers(config, registry, metrics, sockets, operators)
+        await _serve(config, registry, AdminServer(admin, socket_path(config.database)), page, metrics, servers, log)
     except (LedgerError, StoreError) as error:
         raise ConfigError(f"database {config.database}: {error}") from None
     except ExceptionGroup as errors:
@@ -113,7 +117,7 @@ async def serve(config: Config, log: LogHandler | None) -> None:
             page.close()
         node.close()
         store.close()
-        _close(sockets)
+        _close([*sockets, *operators])
 
 
 def _page(config: Config, registry: Registry, admin: Admin, store: Store) -> WebPage | None:
@@ -184,7 +188,7 @@ async def _serve(
     admin: AdminServer,
     page: WebPage | None,
     metrics: tuple[RegistryMetrics, MetricsServer] | None,
-    sockets: list[socket.socket],
+    servers: list[tuple[HttpServer, list[socket.socket]]],
     log: LogHandler | None,
 ) -> None:
     loop = asyncio.get_running_loop()
@@ -199,17 +203,15 @@ async def _serve(
         registry.upkeep.trust_clock()
     await registry.restored.look(config.run / CONTROL_SOCKET)  # before we count the version up, or serve anybody
     await registry.upkeep.start()
-    server = HttpServer(registry, config.origins)
-    if metrics is not None:
-        server.observed = metrics[0].observed
-    await server.start(sockets)
-    for each in sockets:
-        logger.info("listening on %s port %d", *each.getsockname()[:2])
+    for server, sockets in servers:
+        await server.start(sockets)
+        for each in sockets:
+            logger.info("listening on %s port %d", *each.getsockname()[:2])
     try:
         async with asyncio.TaskGroup() as group:
             tasks = [
                 group.create_task(registry.upkeep.run(), name="clean-up"),
-                group.create_task(server.run(), name="connections"),
+                *(group.create_task(server.run(), name="connections") for server, _ in servers),
                 group.create_task(registry.seen.run(), name="seen"),
                 group.create_task(registry.event_log.run(), name="events"),
                 group.create_task(registry.restored.run(config.run / CONTROL_SOCKET), name="restored copies"),
@@ -225,7 +227,8 @@ async def _serve(
             for task in tasks:
                 task.cancel()
     finally:
-        await server.stop()
+        for server, _ in servers:
+            await server.stop()
         await registry.seen.try_flush()
         await registry.event_log.try_flush()
         await registry.upkeep.stop()
@@ -285,6 +288,37 @@ def _listen(config: Config) -> list[socket.socket]:
     if not sockets:
         raise ConfigError("neither IPv4 nor IPv6 to listen on: give -4 or -6 an address")
     return sockets
+
+
+def _listen_to_operators(config: Config, others: list[socket.socket]) -> list[socket.socket]:
+    """The bound socket of --operator-port, if there is one. Raises ConfigError, and then closes the others."""
+    if config.operators.listen is None:
+        return []
+    try:
+        return [registry_operator.bound(config.operators.listen)]
+    except OSError as error:
+        _close(others)
+        raise ConfigError(
+            f"--operator-port: cannot listen on {config.operators}: {error.strerror}. Choose another one."
+        ) from None
+
+
+def _servers(
+    config: Config,
+    registry: Registry,
+    metrics: tuple[RegistryMetrics, MetricsServer] | None,
+    sockets: list[socket.socket],
+    operators: list[socket.socket],
+) -> list[tuple[HttpServer, list[socket.socket]]]:
+    """The HTTP servers, and what they listen on."""
+    public = HttpServer(registry, config.origins, config.names, operators=config.operators.with_others)
+    servers = [(public, sockets)]
+    if operators:
+        servers.append((HttpServer(registry, config.origins, config.names), operators))
+    if metrics is not None:
+        for server, _ in servers:
+            server.observed = metrics[0].observed
+    return servers
 
 
 def _close(sockets: list[socket.socket]) -> None:

@@ -15,8 +15,9 @@ from typing import ParamSpec, TypeVar
 from cryptography.x509.oid import NameOID
 
 from re6st import MIN_PROTOCOL, PROTOCOL, cert, geoip
-from re6st.cli import place, registry_init, registry_web
+from re6st.cli import place, registry_init, registry_operator, registry_web
 from re6st.cli.options import OptionParser, integer
+from re6st.cli.registry_operator import SAME_PORT, OperatorPlace, operator_place
 from re6st.core.allocator import WHOLE_NETWORK, AllocationError, Allocator, Community, CommunityError, parse_communities
 from re6st.core.extensions import KNOWN
 from re6st.core.params import Parameters, ParamsError, check
@@ -58,6 +59,10 @@ class Config:
     web: registry_web.WebConfig | None = None
     metrics: Place | None = None
     metrics_per_node: bool = False
+    url: str | None = None
+    names: tuple[str, ...] = ()
+    """What the operator's calls may name this machine by, beside IP addresses."""
+    operators: OperatorPlace = SAME_PORT
 
 
 def make_parser() -> OptionParser:
@@ -89,6 +94,8 @@ def make_parser() -> OptionParser:
     add("-6", dest="ipv6_address", metavar="IP", default="::", help="address to listen on; '' disables IPv6")
     add("--url", metavar="URL", help="how nodes reach this registry, for the invitations that `invite` prints")
     add("--authorized-origin", metavar="IP", action="append", default=[], help="may call restricted methods, like ::1")
+    help = "where alone restricted methods may be called, or off: behind a proxy (default: on --port)"
+    add("--operator-port", metavar="[IP:]PORT", type=operator_place, default=SAME_PORT, help=help)
 
     add = parser.add_argument_group("tokens by mail").add_argument
     add("--mailhost", metavar="HOST", help="SMTP server to mail tokens with, or the path of an mbox file")
@@ -215,6 +222,9 @@ def _read(options: argparse.Namespace, database: str) -> tuple[Config | None, li
         web=registry_web.configured(options),
         metrics=options.metrics,
         metrics_per_node=options.metrics_per_node,
+        url=options.url,
+        names=registry_operator.own_names(options.url),
+        operators=options.operator_port,
     )
     return config, []
 

@@ -35,6 +35,8 @@ PARTITION_WAIT = 10.0
 LOST_AGE, LOST_TIME = 1.0, 120.0
 """Seconds after a tunnel ended, in which we try to open it again if nobody else reaches its peer. At first babel may
 not know yet."""
+HOSTS_DIALLED, ENDPOINTS_DIALLED = 6, 16
+"""Addresses of one peer that are dialled, and their ports and protocols, the first ones of its list."""
 NEAREST = 5
 """How many of the nearest peers there is a choice of."""
 
@@ -182,8 +184,11 @@ class Opening:
         return [OpenTunnel(peer, usable)]
 
     def _usable(self, endpoints: tuple[Endpoint, ...]) -> tuple[Endpoint, ...]:
+        """Those that we may dial: a few, as their peer may have named anybody's."""
         disabled = self._state.settings.disabled_protocols
-        return tuple(e for e in endpoints if _family(e.protocol) not in disabled and self._state.permits(e))
+        usable = [e for e in endpoints if _family(e.protocol) not in disabled and self._state.permits(e)]
+        hosts = list(dict.fromkeys(endpoint.host for endpoint in usable))[:HOSTS_DIALLED]
+        return tuple(endpoint for endpoint in usable if endpoint.host in hosts)[:ENDPOINTS_DIALLED]
 
     def address_learned(self, peer: Prefix, endpoints: tuple[Endpoint, ...], now: float) -> list[Action] | None:
         """A peer told where it is; None where nobody had asked it, or there is no room any more."""

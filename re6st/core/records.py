@@ -88,7 +88,7 @@ def decode(data: bytes) -> Record:
         pid, made = _integer(fields["pid"]), str(fields["made"])
         if "clients" in fields:
             return ServerRecord(pid, made, {int(ident): _client(entry) for ident, entry in fields["clients"].items()})
-        (endpoint,) = parse_addresses(str(fields["endpoint"]))
+        (endpoint,) = parse_addresses(str(fields["endpoint"]), anywhere=True)
         return ClientRecord(
             pid,
             made,

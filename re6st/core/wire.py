@@ -10,7 +10,9 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import IntEnum
+from ipaddress import IPv6Network, ip_address
 
+from re6st.core.hosts import is_usable_host
 from re6st.core.integers import pack_integer, unpack_integer
 
 PORT = 326
@@ -59,12 +61,18 @@ class Endpoint:
         return ",".join((self.host, str(self.port), self.protocol, *([self.country] if self.country else ())))
 
 
-def parse_addresses(text: str) -> tuple[Endpoint, ...]:
-    """The endpoints of an address list; entries that are none are left out, so this raises nothing."""
+def parse_addresses(text: str, *, anywhere: bool = False) -> tuple[Endpoint, ...]:
+    """The endpoints of an address list; entries that are none are left out, so this raises nothing.
+
+    Nor is there a server of somebody else at a loopback, link-local or multicast address (core/hosts.py); `anywhere`:
+    the list is the user's own.
+    """
     endpoints = []
     for entry in text[:ADDRESS_TEXT_LIMIT].split(";")[:ADDRESSES_LIMIT]:
         fields = entry.split(",")
         if len(fields) < 3 or fields[2] not in PROTOCOLS or not _HOST.fullmatch(fields[0]):
+            continue
+        if not (anywhere or is_usable_host(fields[0])):
             continue
         port, country = fields[1], fields[3] if len(fields) > 3 else ""
         if not (port.isascii() and port.isdigit() and len(port) < 6 and 0 < int(port) < 65536):
@@ -73,6 +81,18 @@ def parse_addresses(text: str) -> tuple[Endpoint, ...]:
             country = ""
         endpoints.append(Endpoint(fields[0], int(port), fields[2], country))
     return tuple(dict.fromkeys(endpoints))
+
+
+def outside(endpoints: Iterable[Endpoint], network: IPv6Network | None) -> tuple[Endpoint, ...]:
+    """The endpoints that are not inside re6st's own network: a tunnel there would be one in a tunnel."""
+    return tuple(endpoint for endpoint in endpoints if network is None or not _is_inside(endpoint.host, network))
+
+
+def _is_inside(host: str, network: IPv6Network) -> bool:
+    try:
+        return ip_address(host) in network
+    except ValueError:  # a name
+        return False
 
 
 def format_addresses(endpoints: Iterable[Endpoint]) -> str:

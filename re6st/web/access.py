@@ -1,8 +1,10 @@
 """Who may see the operator's page, and from where a form may come.
 
 This machine and the authorized origins come in as they are, as with the registry's restricted calls (wire.md 3.2), if
-they name the page by an IP address or as localhost: a name that somebody else's DNS points here proves nothing. All
-others need a login: a link for one use, made by the operator on the registry's machine, gives a session for some hours.
+they name the page by an IP address or as localhost: a name that somebody else's DNS points here proves nothing. What
+comes by a unix socket was passed on by a web server, so it comes in like that only if X-Forwarded-For is an authorized
+origin. All others need a login: a link for one use, made by the operator on the registry's machine, gives a session for
+some hours.
 Everybody has a cookie, and what changes something carries a token that belongs to it.
 """
 
@@ -13,10 +15,9 @@ import hmac
 import secrets
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from ipaddress import ip_address
 from urllib.parse import urlsplit
 
-from re6st.core.origins import Origins
+from re6st.core.origins import Origins, is_plain_host, network_of
 
 COOKIE = "re6st"
 COOKIE_LIMIT = 64
@@ -27,8 +28,8 @@ LINKS_LIMIT = 16
 SESSION_LIFE = 12 * 3600.0
 SESSION_IDLE = 2 * 3600.0
 SESSIONS_LIMIT = 64
-UNIX_PEER = "127.0.0.1"
-"""Who comes by a unix socket is on this machine."""
+UNIX_PEER = "a unix socket"
+"""In the place of an address: a web server passes on what it gets from anywhere."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,21 +88,33 @@ class Access:
 
     # --- coming in ---
 
-    def visitor(self, peer: str, forwarded: Sequence[str], host: str, cookie: str) -> Visitor | None:
+    def visitor(
+        self, peer: str, forwarded: Sequence[str], host: str, cookie: str, *, careless: bool = False
+    ) -> Visitor | None:
         """Who it is; None: somebody who has to log in.
 
-        `peer` is the address of the other end, `forwarded` the values of X-Forwarded-For, `host` the header Host.
+        `peer` is the address of the other end, or UNIX_PEER; `forwarded` the values of X-Forwarded-For, `host` the
+        header Host; `careless`: it came by a proxy that does not say from whom.
         """
         cookie = cookie[:COOKIE_LIMIT]
         logged_in = self._in_session(cookie)
-        if not logged_in and (self._always_login or not self._is_trusted(peer, forwarded, host)):
+        if not logged_in and (self._always_login or careless or not self._is_trusted(peer, forwarded, host)):
             return None
         is_new = not cookie
         cookie = cookie or secrets.token_urlsafe(24)
         return Visitor(cookie, is_new, logged_in, self._form_token(cookie))
 
     def _is_trusted(self, peer: str, forwarded: Sequence[str], host: str) -> bool:
-        return self._origins.authorized(peer, forwarded) and is_plain_host(host)
+        if not is_plain_host(host):
+            return False
+        if peer == UNIX_PEER:
+            return self._origins.authorized_by_proxy(forwarded)
+        return self._origins.authorized(peer, forwarded)
+
+    def source(self, peer: str, forwarded: Sequence[str]) -> str:
+        """The network that a visitor is counted in, for limits."""
+        client = self._origins.client("127.0.0.1" if peer == UNIX_PEER else peer, forwarded)
+        return network_of(peer if client is None else client)
 
     def _in_session(self, cookie: str) -> bool:
         key = _digest(cookie)
@@ -135,21 +148,6 @@ def is_same_origin(host: str, origin: str | None, fetch_site: str | None) -> boo
         return origin is None or urlsplit(origin).netloc == host
     except ValueError:
         return False
-
-
-def is_plain_host(host: str) -> bool:
-    """Whether the header Host names an IP address or localhost, which no DNS of a stranger can point to us."""
-    try:
-        name = urlsplit(f"//{host}").hostname or ""
-    except ValueError:
-        return False
-    if name == "localhost" or name.endswith(".localhost"):
-        return True
-    try:
-        ip_address(name)
-    except ValueError:
-        return False
-    return True
 
 
 def _digest(secret: str) -> bytes:

@@ -19,7 +19,7 @@ from typing import Any
 
 from aiohttp import hdrs, web
 
-from re6st.core.origins import Origins, network_of
+from re6st.core.origins import Origins, is_careless_relay
 from re6st.core.prefix import Prefix, PrefixError
 from re6st.core.registry_sessions import RateLimit
 from re6st.registry_admin import AdminError, Status
@@ -170,7 +170,9 @@ class PageServer:
     async def _admitted(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         is_static = request.path.startswith("/static/")
         peer, forwarded = _peer(request), request.headers.getall("X-Forwarded-For", [])
-        visitor = self._entry.visitor(peer, forwarded, request.host, request.cookies.get(COOKIE, ""))
+        careless = is_careless_relay(forwarded, request.headers, request.version)
+        cookie = request.cookies.get(COOKIE, "")
+        visitor = self._entry.visitor(peer, forwarded, request.host, cookie, careless=careless)
         if visitor is not None:
             request[VISITOR] = visitor
         elif not is_static and request.path != "/login":
@@ -344,7 +346,7 @@ class PageServer:
         return self._page(request, "login", {"token": request.query.get("token", "")[:64], "refused": None})
 
     async def _login(self, request: web.Request) -> web.Response:
-        source = network_of(_peer(request))
+        source = self._entry.source(_peer(request), request.headers.getall("X-Forwarded-For", []))
         if not self._login_rate.allow(source, time.monotonic()):
             raise web.HTTPTooManyRequests
         cookie = self._entry.log_in((await _form(request)).get("token", ""))

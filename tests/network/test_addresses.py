@@ -121,7 +121,7 @@ def test_a_new_address_by_dhcp_is_used_and_told(movable: tuple[Network, Node], b
     network, mover = movable
     peer = guests(network, mover)[0]
     old, new = mover.host.address, "10.0.77.1"
-    assert f"{old},1194,tcp" in known(peer, mover)
+    wait_until(lambda: f"{old},1194,tcp" in known(peer, mover), 20, "its peer knows it", bed.tails)
     began = time.monotonic()
     mover.host.readdress(new)
     wait_until(lambda: says(mover, f"{new} is new"), 10, "the node notices", bed.tails)

@@ -77,6 +77,8 @@ class World:
         self.node = NO_NODE
         self.control = directory / "babeld.ctl"
         self.origins: tuple[str, ...] = ()
+        self.names: tuple[str, ...] = ()
+        self.operators = True
         self.port = 0
         self.before_start: Callable[[Registry], Awaitable[object]] | None = None
         self.store: Store
@@ -87,7 +89,7 @@ class World:
         self.store = Store(self.directory / "registry.db", self.authority.trust.network)
         node = LocalNode(self.authority.trust.network, self.control, self.node)
         self.registry = Registry(self.authority, self.store, self.settings, node, self.clock, lambda: self.now)
-        server = HttpServer(self.registry, self.origins)
+        server = HttpServer(self.registry, self.origins, self.names, operators=self.operators)
         listening = socket.socket()
         listening.bind(("127.0.0.1", 0))
         self.port = listening.getsockname()[1]

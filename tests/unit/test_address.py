@@ -6,7 +6,7 @@ from ipaddress import IPv6Network, ip_address
 
 import pytest
 
-from re6st.address import LEARNED_LIMIT, PRIVATE_LIMIT, OwnAddresses, family
+from re6st.address import LEARNED_LIMIT, PRIVATE_LIMIT, VOTERS_LIMIT, OwnAddresses, family
 from re6st.core.wire import Endpoint, format_addresses, parse_addresses
 
 PORTS = ((1194, "udp"), (1194, "tcp"), (1195, "tcp6"))
@@ -36,20 +36,25 @@ def test_what_peers_see_is_believed_only_where_nothing_was_given() -> None:
 
 def test_the_latest_address_comes_first_and_is_news_once() -> None:
     own = OwnAddresses([(1194, "tcp")])
-    assert own.learn("192.0.2.1")
-    assert not own.learn("192.0.2.1")
-    assert own.learn("192.0.2.2")
+    assert own.learn("192.0.2.1", peer="a")
+    assert not own.learn("192.0.2.1", peer="a")
+    assert own.learn("192.0.2.2", peer="b")
     assert told(own) == "192.0.2.2,1194,tcp;192.0.2.1,1194,tcp"
-    assert own.learn("192.0.2.1")
+    assert own.learn("192.0.2.1", peer="c")
     assert told(own) == "192.0.2.1,1194,tcp;192.0.2.2,1194,tcp"
 
 
 def test_peers_cannot_make_us_tell_ever_more_addresses() -> None:
     own = OwnAddresses([(1194, "tcp"), (1194, "tcp6")])
     for number in range(100):
-        own.learn(f"192.0.2.{number}")
-        own.learn(f"2001:db8::{number:x}")
-    assert len(own.endpoints()) <= LEARNED_LIMIT
+        own.learn(f"192.0.2.{number}", peer=number)
+        own.learn(f"2001:db8::{number:x}", peer=number)
+    assert len(own.endpoints()) <= 2 * LEARNED_LIMIT
+    assert len(own.votes) == VOTERS_LIMIT
+    for number in range(100):
+        own.learn(f"192.0.2.{number}", peer="one")
+    assert sum(endpoint.host == "192.0.2.99" for endpoint in own.endpoints()) == 1
+    assert len([peer for peer, _ in own.votes if peer == "one"]) == 1
 
 
 def test_learning_in_one_family_is_no_news_in_the_other() -> None:
@@ -60,12 +65,49 @@ def test_learning_in_one_family_is_no_news_in_the_other() -> None:
     assert not own.learn("2001:db8::1")
 
 
-def test_public_addresses_of_the_machine_serve_until_something_is_learned() -> None:
+def test_public_addresses_of_the_machine_stay_whatever_a_peer_says() -> None:
     local = [ip_address(text) for text in ("10.0.0.1", "8.8.4.4", "fd00::1", "2600::1", "127.0.0.1")]
     own = OwnAddresses([(1194, "tcp"), (1194, "tcp6")], local=local)
     assert told(own) == "8.8.4.4,1194,tcp;2600::1,1194,tcp6"
-    own.learn("9.9.9.9")
-    assert told(own) == "9.9.9.9,1194,tcp;2600::1,1194,tcp6"
+    own.learn("9.9.9.9", peer="a")
+    assert told(own) == "8.8.4.4,1194,tcp;9.9.9.9,1194,tcp;2600::1,1194,tcp6"
+    own.learn("9.9.9.9", peer="b")
+    assert told(own) == "9.9.9.9,1194,tcp;8.8.4.4,1194,tcp;2600::1,1194,tcp6", "two of them agree"
+
+
+def test_one_server_cannot_fill_our_addresses_with_those_of_others() -> None:
+    own = OwnAddresses([(1194, "udp")], local=[ip_address("51.15.0.7")])
+    own.learn("51.15.0.7", ip_address("51.15.0.7"), "honest")
+    for fake in ("8.8.8.8", "8.8.4.4", "1.1.1.1", "9.9.9.9", "127.0.0.1", "10.0.0.1"):
+        own.learn(fake, ip_address("51.15.0.7"), "attacker")
+    assert told(own).startswith("51.15.0.7,1194,udp")
+    assert len(own.endpoints()) <= 2
+
+
+def test_behind_a_router_what_two_peers_see_comes_before_what_one_says() -> None:
+    own = OwnAddresses([(1194, "udp")])
+    for peer in ("a", "b"):
+        own.learn("51.15.0.7", peer=peer)
+    own.learn("9.9.9.9", peer="attacker")
+    assert told(own) == "51.15.0.7,1194,udp;9.9.9.9,1194,udp"
+    for peer in ("a", "b"):
+        own.learn("51.15.0.8", peer=peer)  # the line has another address
+    assert told(own) == "51.15.0.8,1194,udp;9.9.9.9,1194,udp"
+
+
+def test_a_private_address_that_is_seen_displaces_no_public_one() -> None:
+    own = OwnAddresses([(1194, "udp")], local=[ip_address("51.15.0.7")])
+    own.learn("10.0.0.9", peer="a")
+    own.learn("10.0.0.9", peer="b")
+    assert told(own) == "51.15.0.7,1194,udp"
+
+
+def test_in_a_private_network_a_public_address_of_one_peer_displaces_none() -> None:
+    own = OwnAddresses([(1194, "udp")])
+    own.learn("10.0.0.9", peer="a")
+    own.learn("10.0.0.9", peer="b")
+    own.learn("9.9.9.9", peer="attacker")
+    assert told(own).startswith("10.0.0.9,1194,udp")
 
 
 def test_private_addresses_are_told_while_there_is_nothing_else() -> None:
@@ -104,7 +146,10 @@ def test_an_address_inside_the_network_is_never_told() -> None:
     assert told(own) == ""
 
 
-@pytest.mark.parametrize("text", ["fe80::1", "127.0.0.1", "::1", "0.0.0.0", "::", "224.0.0.1", "ff02::1"])
+@pytest.mark.parametrize(
+    "text",
+    ["fe80::1", "127.0.0.1", "::1", "0.0.0.0", "::", "224.0.0.1", "ff02::1", "255.255.255.255", "::ffff:1.2.3.4"],
+)
 def test_an_address_that_means_nothing_to_others_is_not_learned(text: str) -> None:
     own = OwnAddresses([(1194, "tcp"), (1194, "tcp6")])
     assert not own.learn(text)
@@ -118,8 +163,8 @@ def test_family() -> None:
 def test_what_was_seen_through_an_address_we_lost_holds_no_more() -> None:
     wlan, wire = ip_address("192.168.0.5"), ip_address("10.1.2.3")
     own = OwnAddresses([(1194, "tcp")], local=[wlan, wire])
-    own.learn("198.51.100.1", wlan)
-    own.learn("203.0.113.2", wire)
+    own.learn("198.51.100.1", wlan, "a")
+    own.learn("203.0.113.2", wire, "b")
     own.moved([wlan])
     assert told(own) == "198.51.100.1,1194,tcp"
     own.moved([ip_address("192.0.2.99")])

@@ -7,6 +7,7 @@ import json
 import logging
 import os
 import sqlite3
+import time
 from ipaddress import IPv4Network
 from pathlib import Path
 from typing import Any
@@ -15,10 +16,10 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from re6st.cache import PEER_LIMIT, Cache
+from re6st.cache import PEER_LIMIT, WRITE_EVERY, Cache
 from re6st.core.params import Parameters
 from re6st.core.prefix import Prefix
-from re6st.core.wire import Endpoint
+from re6st.core.wire import Endpoint, format_addresses
 
 A, B = Prefix(1, 16), Prefix(2, 16)
 ONE, TWO, THREE = (Endpoint(f"192.0.2.{n}", 1194, "tcp") for n in (1, 2, 3))
@@ -168,8 +169,66 @@ def test_the_memory_is_bounded_and_who_is_not_needed_makes_room(path: Path) -> N
     assert len(cache.addresses) == PEER_LIMIT
     cache.learn(peers[-1], (TWO,), never)
     assert len(cache.addresses) == PEER_LIMIT
+    cache.close(list(cache.addresses))
     assert rows(path, "SELECT count(*) FROM peer") == [(PEER_LIMIT,)]
-    cache.close(cache.addresses)
+
+
+# --- how often it is written ---
+
+
+class Clock:
+    now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    made = Clock()
+    monkeypatch.setattr("re6st.cache.time.monotonic", made)
+    return made
+
+
+def test_a_peer_that_tells_other_addresses_all_the_time_costs_a_writing_now_and_then(path: Path, clock: Clock) -> None:
+    cache = Cache(path)
+    before = cache._db.total_changes
+    for number in range(10_000):
+        clock.now += 0.001
+        cache.learn(A, (Endpoint(f"192.0.2.{number % 256}", 1194, "tcp"),), never)
+        cache.tick()
+    assert cache._db.total_changes - before <= 3
+    clock.now += WRITE_EVERY
+    cache.tick()
+    assert rows(path, "SELECT address FROM peer") == [(format_addresses(cache.addresses[A]),)]
+    cache.close([A])
+
+
+def test_whoever_holds_the_file_is_not_waited_for(path: Path, clock: Clock, caplog: pytest.LogCaptureFixture) -> None:
+    cache = Cache(path)
+    holder = sqlite3.connect(path)
+    holder.execute("BEGIN IMMEDIATE")
+    start = time.perf_counter()
+    cache.learn(A, (ONE,), never)
+    cache.store_parameters(PARAMETERS)
+    for _ in range(30):
+        clock.now += 1
+        cache.tick()
+    cache.learn(B, (TWO,), never)
+    cache.forget(B)
+    cache.routes = 7
+    assert time.perf_counter() - start < 1, "2 s for each, once"
+    assert caplog.text.count("locked") == 1
+    assert cache.load_parameters() == PARAMETERS
+    holder.rollback()
+    holder.close()
+    clock.now += WRITE_EVERY
+    cache.tick()
+    assert rows(path, "SELECT address FROM peer") == [(str(ONE),)]
+    cache.close([A])
+    again = Cache(path)
+    assert (again.load_parameters(), again.routes) == (PARAMETERS, 7)
+    again.close([])
 
 
 # --- damage ---
@@ -200,7 +259,9 @@ def test_a_file_of_another_form_is_set_aside(path: Path) -> None:
     assert rows(path.with_suffix(".bak"), "SELECT * FROM peer") == []
 
 
-def test_a_file_that_somebody_holds_is_not_damaged(path: Path) -> None:
+def test_a_file_that_somebody_holds_is_not_damaged_and_keeps_no_node_down(
+    path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     first = Cache(path)
     first.learn(A, (ONE,), never)
     first.close([A])
@@ -209,13 +270,80 @@ def test_a_file_that_somebody_holds_is_not_damaged(path: Path) -> None:
     holder.execute("PRAGMA locking_mode = EXCLUSIVE")
     holder.execute("BEGIN EXCLUSIVE")
     try:
-        with pytest.raises(OSError, match=r"cache\.db: .*locked"):
-            Cache(path, patience=0.01)
+        meanwhile = Cache(path, patience=0.01)
+        assert meanwhile.addresses == {A: (ONE,)}
+        meanwhile.learn(B, (TWO,), never)
+        meanwhile.close([A, B])
     finally:
         holder.close()
+    assert "locked: nothing new is remembered. Restart re6stnet once that is mended." in caplog.text
     assert not path.with_suffix(".bak").exists()
     again = Cache(path)
     assert again.addresses == {A: (ONE,)}
+    again.close([])
+
+
+@pytest.mark.parametrize("reason", [errno.ENOSPC, errno.EIO, errno.EMFILE, errno.EDQUOT])
+def test_a_disk_that_makes_no_file_keeps_no_node_down(
+    path: Path, reason: int, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(*_: object) -> int:
+        raise OSError(reason, os.strerror(reason))
+
+    monkeypatch.setattr(os, "open", fail)
+    cache = Cache(path)
+    cache.learn(A, (ONE,), never)
+    assert cache.addresses == {A: (ONE,)}
+    cache.close([])
+    assert os.strerror(reason) in caplog.text
+
+
+def test_a_damaged_file_that_cannot_be_moved_keeps_no_node_down(
+    path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """In a directory that may only be read."""
+    path.write_bytes(b"no database" * 100)
+
+    def fail(*_: object) -> Path:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+    monkeypatch.setattr(Path, "replace", fail)
+    cache = Cache(path)
+    cache.learn(A, (ONE,), never)
+    cache.store_parameters(PARAMETERS)
+    assert cache.load_parameters() is not None
+    cache.close([])
+    assert "and stays" in caplog.text
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(st.data())
+def test_a_file_cut_anywhere_or_overwritten_anywhere_starts_a_node(
+    tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
+) -> None:
+    """A crash of the machine, a disk that forgets: whatever is left, a node starts with it, and remembers again."""
+    path = tmp_path_factory.mktemp("state") / "cache.db"
+    made = Cache(path)
+    made.learn(A, (ONE, TWO), never)
+    made.store_parameters(PARAMETERS)
+    made.close([A])
+    content = bytearray(path.read_bytes())
+    for _ in range(data.draw(st.integers(0, 5))):
+        at = data.draw(st.integers(0, len(content) - 1))
+        noise = data.draw(st.binary(min_size=1, max_size=40))
+        content[at : at + len(noise)] = noise
+    path.write_bytes(content[: data.draw(st.integers(0, len(content)) | st.just(len(content)))])
+    if data.draw(st.booleans()):
+        path.with_name("cache.db-wal").write_bytes(data.draw(st.binary(max_size=200)))
+    cache = Cache(path)
+    cache.load_parameters()
+    cache.learn(B, (THREE,), never)
+    cache.store_parameters(PARAMETERS)
+    assert cache.routes >= 0
+    cache.close([A, B])
+    again = Cache(path)
+    assert again.addresses[B] == (THREE,)
+    assert again.load_parameters() == PARAMETERS
     again.close([])
 
 
@@ -264,7 +392,8 @@ def test_a_disk_that_fails_costs_the_memory_not_the_node(path: Path, caplog: pyt
     cache.set_own((ONE,))
     cache.store_parameters(PARAMETERS)
     cache.routes = 3
-    assert cache.routes == 0
+    assert cache.routes == 3
+    assert cache.load_parameters() == PARAMETERS
     assert cache.addresses == {B: (TWO,)}, "what is in use goes on"
     cache.close([B])
     assert "readonly" in caplog.text

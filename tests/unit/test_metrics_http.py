@@ -58,7 +58,7 @@ async def cut_off(answer: Awaitable[bytes]) -> bool:
 
 
 def head(target: str, method: str = "GET") -> bytes:
-    return f"{method} {target} HTTP/1.1\r\nHost: x\r\n\r\n".encode()
+    return f"{method} {target} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode()
 
 
 def test_the_page_and_nothing_else() -> None:
@@ -76,6 +76,16 @@ def test_the_page_and_nothing_else() -> None:
         assert (await get(port, head("/metrics", "POST"))).split()[1] == b"405"
         assert (await get(port, b"\0\xff\r\n\r\n")).split()[1] == b"400"
         assert (await get(port, b"GET /" + b"x" * 3 * HEAD_LIMIT)).split()[1] in (b"431", b"400")
+
+    serving(test)
+
+
+@pytest.mark.parametrize(("host", "status"), [("evil.example", 403), ("", 403), ("127.0.0.1:9", 200), ("[::1]", 200)])
+def test_on_loopback_a_name_that_a_stranger_points_here_gets_nothing(host: str, status: int) -> None:
+    async def test(port: int) -> None:
+        answer = await get(port, f"GET /metrics HTTP/1.1\r\nHost: {host}\r\n\r\n".encode())
+        assert int(answer.split()[1]) == status
+        assert (b"a_metric" in answer) == (status == 200)
 
     serving(test)
 

@@ -371,7 +371,7 @@ def test_who_may_have_been_the_last_older_node_asks_at_start(world: World) -> No
 def test_who_looks_lost_twice_in_a_row_asks(
     world: World, monkeypatch: pytest.MonkeyPatch, valid_until: float | None
 ) -> None:
-    monkeypatch.setattr(updates, "CHECK_FIRST", 0.02)
+    monkeypatch.setattr(updates, "LOST_FIRST", 0.02)
     world.registry.parameters = world.registry.version(1, valid_until=valid_until)
     started(world)
     if valid_until is None:
@@ -409,7 +409,7 @@ def test_who_is_not_understood_asks_at_once_but_not_again_and_again(
 
 
 def test_who_is_not_lost_does_not_ask(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(updates, "CHECK_FIRST", 0.005)
+    monkeypatch.setattr(updates, "LOST_FIRST", 0.005)
     started(world)
     asked = world.registry.asked
     world.run(lambda: asyncio.sleep(0.05))

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import pytest
 
-from re6st.core.origins import Origins
+from re6st.core.origins import Origins, is_plain_host
 from re6st.web.access import (
     LINK_LIFE,
     LINKS_LIMIT,
     SESSION_IDLE,
     SESSION_LIFE,
     SESSIONS_LIMIT,
+    UNIX_PEER,
     Access,
     is_ours,
-    is_plain_host,
     is_same_origin,
 )
 
@@ -56,6 +56,20 @@ def test_this_machine_and_authorized_origins_come_in(peer: str) -> None:
 )
 def test_others_do_not(peer: str, forwarded: tuple[str, ...]) -> None:
     assert not Door().lets_in(peer, *forwarded)
+
+
+@pytest.mark.parametrize("forwarded", [(), ("127.0.0.1",), ("::1",), (STRANGER,), ("198.51.100.7", STRANGER), ("",)])
+def test_who_comes_by_a_web_server_on_a_unix_socket_logs_in(forwarded: tuple[str, ...]) -> None:
+    """It may pass on what the client claims, and claims to be localhost."""
+    assert not Door().lets_in(UNIX_PEER, *forwarded, host="localhost")
+
+
+def test_an_authorized_origin_behind_a_web_server_comes_in() -> None:
+    assert Door().lets_in(UNIX_PEER, "198.51.100.7", host="localhost")
+
+
+def test_what_a_careless_proxy_passes_on_is_a_strangers() -> None:
+    assert Door().access.visitor("127.0.0.1", (), HOST, "", careless=True) is None
 
 
 @pytest.mark.parametrize("host", ["evil.example:8326", "127.0.0.1.evil.example", "", "[", "localhost.evil.example"])

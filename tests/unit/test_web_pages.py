@@ -38,6 +38,8 @@ VIEWS = {
 """Every view, and its twin."""
 OTHERS = ("/nodes.csv", "/topology.dot", "/stream")
 FORMS = ("/tokens", "/tokens/delete", "/nodes/1/16/revoke", "/network/rotate")
+OPERATOR = "192.0.2.7"
+AS_OPERATOR = {"X-Forwarded-For": OPERATOR}
 STRANGER = {"X-Forwarded-For": "203.0.113.5"}
 HOSTILE = '"><script>alert(1)</script>@evil.example'
 
@@ -57,8 +59,9 @@ class Answer:
 class Browser:
     """Asks for pages as a browser does: it keeps its cookie, and sends the forms of the last page."""
 
-    def __init__(self, client: aiohttp.ClientSession, simulation: Simulation, page: WebPage) -> None:
+    def __init__(self, client: aiohttp.ClientSession, simulation: Simulation, page: WebPage, socket: Path) -> None:
         self.client = client
+        self.socket = socket
         self.simulation = simulation
         self.page = page
 
@@ -91,11 +94,11 @@ async def serving(directory: Path, nodes: int, *, always_login: bool = False) ->
     path = directory / "page.sock"
     try:
         await simulation.fill()
-        async with simulation.serve(Listen(path=path), always_login=always_login) as page:
+        async with simulation.serve(Listen(path=path), (OPERATOR,), always_login=always_login) as page:
             jar = aiohttp.CookieJar(unsafe=True)  # 127.0.0.1 has no name
             connector = aiohttp.UnixConnector(str(path))
-            async with aiohttp.ClientSession(connector=connector, cookie_jar=jar) as client:
-                yield Browser(client, simulation, page)
+            async with aiohttp.ClientSession(connector=connector, cookie_jar=jar, headers=AS_OPERATOR) as client:
+                yield Browser(client, simulation, page, path)
     finally:
         await simulation.close()
 
@@ -155,6 +158,32 @@ def test_a_stranger_is_asked_to_log_in_for_all_of_it(tmp_path: Path) -> None:
         page = await browser.get("/login", **STRANGER)
         assert page.status == 200
         assert "Nodes" not in page.text, "no view is offered"
+
+    run(tmp_path, test)
+
+
+def test_behind_a_web_server_that_does_not_say_who_asks_everybody_logs_in(tmp_path: Path) -> None:
+    """nginx, if it is told nothing else, passes on what the client claims, for the name localhost."""
+
+    async def test(browser: Browser) -> None:
+        for lines in ("", "X-Forwarded-For: 127.0.0.1\r\n", "X-Forwarded-For: ::1, 127.0.0.1\r\n"):
+            reader, writer = await asyncio.open_unix_connection(str(browser.socket))
+            writer.write(f"GET /nodes.json HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n{lines}\r\n".encode())
+            assert (await reader.readline()).split()[1] == b"401", lines
+            writer.close()
+
+    run(tmp_path, test)
+
+
+def test_one_who_tries_to_log_in_too_often_keeps_nobody_else_out(tmp_path: Path) -> None:
+    async def test(browser: Browser) -> None:
+        for _ in range(20):
+            last = await browser.bare("POST", "/login", {"token": "x"}, **STRANGER)
+        assert last.status == 429
+        made = await browser.simulation.admin.call("web-login", {})
+        token = made["path"].partition("token=")[2]
+        other = {"X-Forwarded-For": "198.51.100.9"}
+        assert (await browser.bare("POST", "/login", {"token": token}, **other)).status == 303
 
     run(tmp_path, test)
 

@@ -1,0 +1,56 @@
+"""Nodes with several endpoints each, of IPv4 and IPv6, UDP and TCP, half of them dead: tunnels come all the same."""
+
+from __future__ import annotations
+
+import os
+from functools import partial
+
+import pytest
+
+from re6st import run_names
+from testbed import Bed, Network, Node, wait_until
+from testbed.endpoints import BlackHole, options
+from tests.network.test_successor import after_a_crash, by_a_supervisor, in_place, programs, started, starts
+
+FORMS = 120
+
+
+@pytest.fixture
+def network(bed: Bed) -> Network:
+    network = Network(bed, 3)
+    hole = BlackHole(bed)
+    for node in network.nodes:
+        node.options = options(node.host, hole)
+    network.start()
+    network.wait_connected(FORMS)
+    return network
+
+
+def names(node: Node) -> list[str]:
+    return os.listdir(node.host.run_directory)
+
+
+def later_attempts(node: Node) -> list[str]:
+    """The processes of tunnels whose first address did not answer."""
+    found = {run_names.process_of(name) for name in names(node)} - {None}
+    return sorted(name for name in found if name and run_names.interface_of(name) != name)
+
+
+def test_a_node_whose_tunnels_came_by_a_second_address_is_replaced(network: Network, bed: Bed) -> None:
+    """In place, by a supervisor, after a crash: its tunnels go on, and nobody is kept from starting."""
+    wait_until(lambda: any(map(later_attempts, network.nodes)), 60, "a tunnel by a later address", bed.tails)
+    node = max(network.nodes[1:], key=lambda node: len(later_attempts(node)))
+    for change in (in_place, by_a_supervisor, after_a_crash, in_place):
+        wait_until(partial(settled, node), 60, "no address is being tried", bed.tails)
+        before, count = programs(node), starts(node)
+        change(node)
+        wait_until(partial(started, node, count + 1), 30, "the next daemon", bed.tails)
+        network.wait_connected(60)
+        assert before <= programs(node), change.__name__
+    assert node.stop() == 0
+    assert node.traces() == []
+
+
+def settled(node: Node) -> bool:
+    """Whether every OpenVPN process of it has a note, or serves."""
+    return len(node.pids("openvpn")) == sum(name.endswith(".json") for name in names(node))
