@@ -17,6 +17,8 @@ from re6st.core.wire import Code, Endpoint, format_addresses, outside, parse_add
 from re6st.updates import Updates
 
 SOFTWARE = f"{__version__}, {PLATFORM}"
+VERSION_LIMIT = 1100
+"""Bytes of a peer's version that are remembered: a number, and a signature by a key of 8192 bits."""
 LOG_LIMIT = 500
 """Bytes of a message for the log (code 7) that are kept."""
 LOG_RATE = 0.1, 5.0, 1.0, 50.0
@@ -85,7 +87,7 @@ class Answers:
             return None
         answer = self._updates.hear(version)
         if known := self._sessions.peer(peer):
-            known.version = max(known.version, version, self._updates.parameters.version)
+            known.version = max(known.version, version[:VERSION_LIMIT], self._updates.parameters.version)
         return answer
 
     def addresses(self, peer: Prefix | None) -> str:

@@ -23,6 +23,8 @@ COUNTRY_PROTOCOL = 7
 """Older clients do not know the fourth field of an address (wire.md 6.7)."""
 TOPOLOGY_LIMIT = 4096
 """Nodes named in one node's answer."""
+UNROUTED_LIMIT = 64
+"""Of those, the ones without a route that are believed: they may be on their way, or invented. They are not asked."""
 VERSION_LIMIT = 200
 """Characters of a node's version."""
 
@@ -83,13 +85,15 @@ class MeshView:
     async def topology(self, own: Prefix) -> dict[str, list[str]]:
         """By CN, to whom a node has client tunnels; under the empty CN, who answered."""
         tunnels: dict[Prefix, set[Prefix]] = {}
+        routes = await self._node.routes()
+        routed = None if routes is None else frozenset((own, *routes))
 
         def follow(prefix: Prefix, answer: bytes) -> Iterable[Prefix]:
-            ours, clients = parse_topology(answer)
+            ours, clients = (_believable(peers, routed) for peers in parse_topology(answer))
             tunnels.setdefault(prefix, set()).update(ours)
             for client in clients:
                 tunnels.setdefault(client, set()).add(prefix)
-            return ours + clients
+            return [peer for peer in ours + clients if routed is None or peer in routed]
 
         answers = await self._node.survey([own], Code.TOPOLOGY, follow)
         graph = {prefix.cn: [peer.cn for peer in sorted(peers)] for prefix, peers in sorted(tunnels.items())}
@@ -129,6 +133,14 @@ def parse_topology(answer: bytes) -> tuple[list[Prefix], list[Prefix]]:
     number, *words = answer.decode("ascii", "replace").split()[: TOPOLOGY_LIMIT + 1] or ["0"]
     count = int(number) if number.isdecimal() and len(number) < 6 else 0
     return _prefixes(words[:count]), _prefixes(words[count:])
+
+
+def _believable(peers: list[Prefix], routed: frozenset[Prefix] | None) -> list[Prefix]:
+    """The peers of one node that have a route, and a few that have none."""
+    if routed is None:
+        return peers
+    unrouted = [peer for peer in peers if peer not in routed][UNROUTED_LIMIT:]
+    return [peer for peer in peers if peer not in set(unrouted)] if unrouted else peers
 
 
 def _prefixes(words: Iterable[str]) -> list[Prefix]:

@@ -69,7 +69,12 @@ def test_nodes_of_a_private_network_find_each_other(bed: Bed) -> None:
     assert {(place["host"], place["origin"]) for place in told} <= {
         (first.host.address, o) for o in ("private", "seen")
     }
-    assert any(f"{first.host.address},1194,tcp" in known(node, first) for node in others)
+    wait_until(
+        lambda: any(f"{first.host.address},1194,tcp" in known(node, first) for node in others),
+        20,
+        "a peer remembers",
+        bed.tails,
+    )
 
 
 PROTOCOLS = ("tcp", "udp", "tcp6", "udp6")
@@ -92,7 +97,7 @@ def test_a_node_is_reached_by_every_protocol_and_port_it_offers(bed: Bed) -> Non
     ips = {4: first.host.address, 6: first.host.ipv6}
     announced = [f"{ips[version]},{port},{p}" for version in (4, 6) for port, p in offered if family(p) == version]
     # The one that worked comes first in the memory of a peer; this one used the first of the list.
-    assert known(others[0], first) == ";".join(announced)
+    wait_until(lambda: known(others[0], first) == ";".join(announced), 20, "a peer remembers", bed.tails)
     listening = first.host.run(["ss", "-Hlntu"]).stdout
     assert ":2000 " not in listening, "one server for each protocol, on its first port"
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import random
+from ipaddress import IPv6Network
 from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
 
 from re6st.address import OwnAddresses
-from re6st.answers import Answers
+from re6st.answers import VERSION_LIMIT, Answers
 from re6st.core import mesh
 from re6st.core.prefix import Prefix
 from re6st.core.wire import Code
@@ -50,6 +51,22 @@ def node(own: Prefix, registry: Prefix, own_addresses: OwnAddresses | None = Non
         lambda peer, endpoints: None,
     )
     return made, updates
+
+
+def test_of_a_version_only_what_can_be_one_is_remembered(now: list[float]) -> None:
+    made, _ = node(own=A, registry=B)
+    peer = SimpleNamespace(version=b"")
+    made._sessions = cast(Any, SimpleNamespace(peer=lambda prefix: peer))
+    made.answer(C, Code.VERSION, b"\xff" * 8000)
+    assert len(peer.version) <= VERSION_LIMIT
+
+
+def test_an_address_inside_the_network_is_not_remembered(now: list[float]) -> None:
+    made, _ = node(A, B, OwnAddresses([], network=IPv6Network("2001:db8:42::/48")))
+    told: list[str] = []
+    made._remember = lambda peer, endpoints: told.extend(endpoint.host for endpoint in endpoints)
+    made.answer(C, Code.ADDRESS, b"2001:db8:42:1::1,1,tcp6;127.0.0.1,2,tcp;192.0.2.1,3,tcp;localhost,4,udp")
+    assert told == ["192.0.2.1"]
 
 
 def test_any_program_may_have_a_node_ask_the_registry_once_in_a_while(now: list[float]) -> None:

@@ -13,6 +13,7 @@ import pytest
 
 from re6st import cert
 from re6st.core.prefix import Prefix
+from re6st.registry_mesh import UNROUTED_LIMIT
 from tests.unit.registry_world import A, B, World
 
 
@@ -159,5 +160,18 @@ def test_what_nodes_run_and_how_they_are_connected(world: World) -> None:
         await world.call("addToken", email="a@b.c", token="t")
         got = await world.enrol("t")
         assert (await world.call("getIPv4Information", email="a@b.c")).status == 204, f"{got.subject} is not routed"
+
+    in_mesh(world, answers, [B], test)
+
+
+def test_invented_names_in_an_answer_are_not_asked_and_fill_no_page(world: World) -> None:
+    invented = " ".join(f"{number}/16" for number in range(1000, 3000))
+    answers = {(A, 5): b"1 1/16", (B, 5): f"0 0/16 {invented}".encode()}
+
+    async def test(world: World, node: FakeNode) -> None:
+        graph = json.loads((await world.call("topology")).body)
+        assert graph[""] == ["0/16", "1/16"]
+        assert len(graph) <= 3 + UNROUTED_LIMIT
+        assert {prefix for prefix, code in node.asked if code == 5} == {A, B}
 
     in_mesh(world, answers, [B], test)
