@@ -73,7 +73,7 @@ def _node() -> Program:
             ("/etc/re6stnet/ca.crt, cert.crt, cert.key", "certificates and key; with the key one loses the subnet"),
             ("/var/lib/re6stnet/", "what is remembered of peers and parameters; can be lost"),
             ("/var/log/re6stnet/", "logs of babeld and, with --ovpnlog, of OpenVPN; those of the node without journal"),
-            ("/run/re6stnet/control.sock", "what re6st-status(1) asks; for root and the group re6stnet"),
+            ("/run/re6stnet/control.sock", "what re6st-status(1) asks; for root and the group re6stnet-look"),
         ),
         statuses=(
             ("0", "ended as told to"),
@@ -182,7 +182,7 @@ def _status() -> Program:
             "neighbours. With a word it tells one thing of it, or tries something out.",
         ),
         words=words_of(parser),
-        files=(("/run/re6stnet/control.sock", "the node's socket; for root and the group re6stnet"),),
+        files=(("/run/re6stnet/control.sock", "the node's socket; for root and the group re6stnet-look"),),
         statuses=(
             ("0", "healthy, or done"),
             ("1", "something is wrong, or it failed"),

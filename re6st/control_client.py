@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 PROTOCOL = 1
-GROUP = "re6stnet"
+GROUP = "re6stnet-look"
 DEFAULT = Path("/var/run/re6stnet/control.sock")
 ANSWER_LIMIT = 4 << 20
 """Bytes of an answer: a page of 1000 routes has about 300 kB."""

@@ -9,13 +9,14 @@ import grp
 import logging
 import os
 import stat
+import struct
 from collections.abc import Collection
 from pathlib import Path
 from types import TracebackType
 
 from re6st import run_names
 
-GROUP = "re6stnet"
+GROUP = "re6stnet-look"
 """Who is in it may look at the node; without such a group only its own user and root."""
 
 _MISTAKES = frozenset(
@@ -24,6 +25,9 @@ _MISTAKES = frozenset(
 """Why a directory can never be made, until a person chooses another one. A full disk is none of them."""
 
 _OPEN = stat.S_IRGRP | stat.S_IWGRP | stat.S_IROTH | stat.S_IWOTH
+
+_ACL_VERSION, _NOBODY = 2, 0xFFFFFFFF
+"""Of the kernel's form of access control lists (linux/posix_acl_xattr.h)."""
 
 log = logging.getLogger(__name__)
 
@@ -37,11 +41,26 @@ class RunDirectoryBusy(OSError):
 
 
 def give_to_group(path: Path, mode: int) -> None:
-    """Let our group use a socket or directory. Raises KeyError without such a group, OSError."""
+    """Let the group that may look use a socket or directory. Raises KeyError without such a group, OSError."""
     group = grp.getgrnam(GROUP).gr_gid
-    if path.stat().st_gid != group:  # as a service we have the group, and may not call chown
-        os.chown(path, -1, group)
+    if path.stat().st_gid != group:
+        try:
+            os.chown(path, -1, group)
+        except PermissionError:  # a service is not in that group, nor may it call chown
+            _add_group(path, group, mode)
+            return
     path.chmod(mode)
+
+
+def _add_group(path: Path, group: int, mode: int) -> None:
+    """The same by an access control list (acl(5)), which the owner may set. Raises PermissionError."""
+    owner, members = mode >> 6 & 7, mode >> 3 & 7
+    entries = ((0x01, owner, _NOBODY), (0x04, 0, _NOBODY), (0x08, members, group), (0x10, members, _NOBODY))
+    packed = b"".join(struct.pack("<HHI", *entry) for entry in (*entries, (0x20, mode & 7, _NOBODY)))
+    try:
+        os.setxattr(path, "system.posix_acl_access", struct.pack("<I", _ACL_VERSION) + packed)
+    except OSError as error:
+        raise PermissionError(error.errno, error.strerror, str(path)) from None
 
 
 def foreign(path: Path) -> list[str]:

@@ -46,7 +46,7 @@ for each in """
 mount -t devpts -o newinstance,ptmxmode=666 devpts dev/pts
 ln -s pts/ptmx dev/ptmx
 rm -rf usr/lib/systemd/system/*.target.wants usr/lib/systemd/system-generators etc/systemd/system/* etc/resolv.conf
-rm -rf etc/re6stnet var/lib/re6stnet var/log/re6stnet usr/sbin/policy-rc.d
+rm -rf etc/re6stnet var/lib/re6st* var/log/re6st* usr/sbin/policy-rc.d
 printf '[Unit]\\nRequires=multi-user.target systemd-journald.service\\nAfter=multi-user.target\\n' \\
     >etc/systemd/system/{TARGET}
 mkdir -p old

@@ -14,7 +14,7 @@ from typing import ParamSpec, TypeVar
 
 from cryptography.x509.oid import NameOID
 
-from re6st import MIN_PROTOCOL, PROTOCOL, cert, geoip
+from re6st import MIN_PROTOCOL, PROTOCOL, cert, geoip, states
 from re6st.cli import place, registry_init, registry_operator, registry_web
 from re6st.cli.options import OptionParser, integer
 from re6st.cli.registry_operator import SAME_PORT, OperatorPlace, operator_place
@@ -28,8 +28,8 @@ from re6st.metrics_http import Place
 from re6st.registry import Settings
 
 PROGRAM = "re6st-registry"
-DATABASE = Path("/var/lib/re6stnet/registry.db")
-LOG_FILE = Path("/var/log/re6stnet/registry.log")
+DATABASE = Path("/var/lib/re6st-registry/registry.db")
+LOG_FILE = Path("/var/log/re6st-registry/registry.log")
 COMMUNITY_LIMIT = 1 << 20
 
 P = ParamSpec("P")
@@ -138,9 +138,9 @@ def make_parser() -> OptionParser:
 
     files = parser.add_argument_group("files and logs")
     add = files.add_argument
-    add("--db", metavar="FILE", type=Path, default=DATABASE, help="database (default: %(default)s)")
+    add("--db", metavar="FILE", type=states.database, default=str(DATABASE), help="database (default: %(default)s)")
     log = "log file (default: the journal where systemd has one for us, else %(default)s)"
-    add("-l", "--logfile", metavar="FILE", type=Path, default=LOG_FILE, help=log)
+    add("-l", "--logfile", metavar="FILE", type=states.log_file, default=str(LOG_FILE), help=log)
     add("-r", "--run", metavar="DIR", type=Path, default=Path("/var/run/re6stnet"), help="run directory of the node")
     parser.add_verbosity(1, files)
     add("--check-config", action="store_true", help="say what is wrong with options and files, and exit: 0 or 78")

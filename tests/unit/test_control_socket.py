@@ -7,7 +7,10 @@ import gc
 import grp
 import json
 import os
+import shutil
+import socket
 import stat
+import tempfile
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -121,6 +124,47 @@ def test_another_place_too(tmp_path: Path) -> None:
 
     serving(tmp_path, test, other)
     assert not other.exists()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="becomes other users")
+def test_a_service_that_is_not_in_the_group_lets_it_look_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It has no right to call chown. Who is in the group connects, others do not, and neither may write there."""
+    place = Path(tempfile.mkdtemp(dir="/tmp"))
+    monkeypatch.setattr(rundir, "GROUP", grp.getgrgid(4).gr_name)
+    monkeypatch.setattr(os, "chown", lambda *_: (_ for _ in ()).throw(PermissionError(1, "Operation not permitted")))
+
+    def may(user: int, groups: list[int], work: Callable[[], object]) -> bool:
+        if (pid := os.fork()) == 0:
+            try:
+                os.setgroups(groups)
+                os.setgid(user)
+                os.setuid(user)
+                work()
+            except OSError:
+                os._exit(1)
+            os._exit(0)
+        return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+
+    def connect_to_it() -> None:
+        with socket.socket(socket.AF_UNIX) as own:
+            own.connect(str(place / "control.sock"))
+
+    try:
+        with socket.socket(socket.AF_UNIX) as listening:
+            listening.bind(str(place / "control.sock"))
+            listening.listen()
+            rundir.give_to_group(place / "control.sock", 0o660)
+            rundir.give_to_group(place, 0o710)
+            for _ in range(2):
+                assert may(64001, [4], connect_to_it)
+                assert not may(64001, [], connect_to_it)
+                assert not may(64001, [4], lambda: os.listdir(place))
+                assert not may(64001, [4], lambda: (place / "planted").write_text(""))
+                place.chmod(0o700)  # as the next daemon does
+                assert not may(64001, [4], connect_to_it)
+                rundir.give_to_group(place, 0o710)
+    finally:
+        shutil.rmtree(place)
 
 
 def test_our_group_may_look_where_the_machine_has_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from re6st import __version__
+from re6st import __version__, rundir
 
 DAEMON = Path(__file__).parents[2] / "daemon"
 UNITS = ("re6stnet", "re6st-registry")
@@ -60,9 +60,34 @@ def test_neither_service_reaches_the_secrets_of_the_other() -> None:
             owners[path] = (mode, user)
     assert owners["/etc/re6stnet/ca.key"] == ("0600", "re6st-registry")
     assert owners["/etc/re6stnet/cert.key"] == ("0600", "re6stnet")
-    hidden = {unit: dict(settings(unit))["InaccessiblePaths"].replace("-/", "/").split() for unit in UNITS}
-    assert {"/etc/re6stnet/ca.key", "/var/lib/re6stnet/registry.db"} <= set(hidden["re6stnet"])
-    assert "/etc/re6stnet/cert.key" in hidden["re6st-registry"]
+    hidden = {
+        unit: {
+            path.removeprefix("-")
+            for name, value in settings(unit)
+            if name == "InaccessiblePaths"
+            for path in value.split()
+        }
+        for unit in UNITS
+    }
+    assert {"/etc/re6stnet/ca.key", "/var/lib/re6st-registry", "/var/log/re6st-registry"} <= hidden["re6stnet"]
+    assert {"/etc/re6stnet/cert.key", "/var/lib/re6stnet", "/var/log/re6stnet"} <= hidden["re6st-registry"]
+
+
+def test_a_directory_belongs_to_one_service_and_no_other_group_may_write_it() -> None:
+    """Who is to look is in a group of its own: neither that nor the readers of logs may change anything."""
+    lines = [line.split() for line in (DAEMON / "tmpfiles.conf").read_text().splitlines() if line.startswith("d ")]
+    made = {path: (mode, user, group) for _, path, mode, user, group in lines}
+    for unit in UNITS:
+        assert made[f"/var/lib/{unit}"] == ("0700", unit, unit)
+        mode, user, group = made[f"/var/log/{unit}"]
+        assert (int(mode, 8) & 0o027, user, group) == (0, unit, "adm")
+    for path, (mode, _, group) in made.items():
+        assert not int(mode, 8) & 0o020 or (path, group) == ("/etc/re6stnet", "re6stnet")
+    users = (DAEMON / "sysusers.conf").read_text()
+    assert re.findall(r"^m (\S+) +(\S+)$", users, re.M) == [("re6st-registry", "re6stnet-look")]
+    assert f"\ng {rundir.GROUP} " in users
+    for unit in UNITS:
+        assert not {"SupplementaryGroups"} & dict(settings(unit)).keys()
 
 
 def test_the_debian_package_has_the_version_of_the_program() -> None:

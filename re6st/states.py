@@ -1,0 +1,261 @@
+"""Where node and registry keep their states, each in a directory of its own, and the move from the one of before.
+
+Versions before had both in /var/lib/re6stnet, which everybody in the group re6stnet could write: also those who were to
+look only, who could so have the registry read what they had written. What a registry has there is moved to its own
+directory before it is started next. Killed at any step, the next run finishes it; the database itself goes last, so
+that once it is in its new place, nothing of the old one is looked at again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import pwd
+import shlex
+import shutil
+import stat
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+DATABASE = "registry.db"
+LOG = "registry.log"
+NODE, REGISTRY = "re6stnet", "re6st-registry"
+"""The users, and the names of their directories."""
+READERS = "adm"
+"""The group of those who may read the logs, as elsewhere in Debian."""
+CONF_LIMIT = 1 << 20
+_PARTS = ("-wal", "-shm", "-journal")
+"""What SQLite reads beside a database, and takes for a part of it."""
+
+
+class StateError(Exception):
+    """What a person must decide; text for the user."""
+
+
+@dataclass(frozen=True, slots=True)
+class Places:
+    """Directories; another `root` is for tests."""
+
+    root: Path = Path("/")
+
+    @property
+    def options(self) -> Path:
+        return self.root / "etc/re6stnet/re6st-registry.conf"
+
+    @property
+    def lock(self) -> Path:
+        return self.root / "run/re6st-prepare-states.lock"
+
+    def state(self, user: str) -> Path:
+        return self.root / "var/lib" / user
+
+    def log(self, user: str) -> Path:
+        return self.root / "var/log" / user
+
+
+@dataclass(frozen=True, slots=True)
+class Owner:
+    """Of a directory and the files in it."""
+
+    user: int
+    group: int
+
+
+def owner(name: str) -> Owner:
+    """Raises KeyError."""
+    found = pwd.getpwnam(name)
+    return Owner(found.pw_uid, found.pw_gid)
+
+
+def database(text: str, places: Places = Places()) -> Path:
+    """The path of a database as it was given, or where the package has moved it to. An argparse type."""
+    return _moved(Path(text), places.state(NODE), places.state(REGISTRY))
+
+
+def log_file(text: str, places: Places = Places()) -> Path:
+    """As `database`, for a log."""
+    return _moved(Path(text), places.log(NODE), places.log(REGISTRY))
+
+
+def _moved(path: Path, former: Path, new: Path) -> Path:
+    """Without the package nothing is moved, and a registry goes on with the file that it has."""
+    there, here = os.path.lexists(former / path.name), os.path.lexists(new / path.name)
+    if path.parent == former and not there and new.is_dir():
+        return new / path.name
+    if path.parent == new and there and not here:
+        return former / path.name
+    return path
+
+
+# --- the move ---
+
+
+@contextlib.contextmanager
+def alone(places: Places) -> Iterator[None]:
+    """Wait for another run to end: two services may start at once. Raises OSError."""
+    descriptor = os.open(places.lock, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def move_registry(places: Places, to: Owner) -> list[str]:
+    """Move what a registry has in the directory of the node; what is to be told. Raises StateError, OSError."""
+    former, new = places.state(NODE), places.state(REGISTRY)
+    told = []
+    for name in sorted({DATABASE, *_named(places.options, former)}):
+        if not os.path.lexists(former / name):
+            continue
+        if os.path.lexists(new / name):
+            if _same(former / name, new / name):  # killed between copy and removal
+                (former / name).unlink()
+            else:
+                told.append(f"{new / name} is used. {former / name} is not: remove it, or put it there instead")
+            continue
+        _check_ours(former / name, to)
+        _make(new, to, 0o700)
+        with _unused(former / name):
+            for beside in sorted(former.glob(f"{name}?*")):
+                if stat.S_ISSOCK(beside.lstat().st_mode):
+                    beside.unlink()
+                elif not os.path.lexists(new / beside.name) or _same(beside, new / beside.name):
+                    if beside.name.removeprefix(name) not in _PARTS and beside.lstat().st_uid not in (0, to.user):
+                        continue
+                    _check_ours(beside, to)
+                    _move(beside, new / beside.name, to, 0o600)
+            _move(former / name, new / name, to, 0o600)
+        told.append(f"the registry's database is now {new / name}")
+    for log in sorted(places.log(NODE).glob(f"{LOG}*")):
+        target = places.log(REGISTRY) / log.name
+        if log.is_file() and not log.is_symlink() and not os.path.lexists(target):
+            _make(target.parent, to, 0o750)
+            _move(log, target, to, 0o640)
+    return told
+
+
+def _named(options: Path, directory: Path) -> Iterator[str]:
+    """Names of databases in a directory that an option file of a registry speaks of."""
+    try:
+        with options.open(encoding="utf-8") as file:
+            lines = file.read(CONF_LIMIT).splitlines()
+    except (OSError, UnicodeDecodeError):
+        return
+    for line in lines:
+        with contextlib.suppress(ValueError):  # the registry complains about it
+            match shlex.split(line, comments=True):
+                case ["db" | "--db", path] if Path(path).parent == directory:
+                    yield Path(path).name
+
+
+def _check_ours(path: Path, to: Owner) -> None:
+    """Others could make files there too. Raises StateError."""
+    found = path.lstat()
+    if found.st_uid not in (0, to.user):
+        raise StateError(
+            f"{path} belongs to the user {found.st_uid}, who may have put it there for the registry to read. "
+            "Look at it; then remove it, or give it to root"
+        )
+    if not stat.S_ISREG(found.st_mode) and not (stat.S_ISLNK(found.st_mode) and found.st_uid == 0):
+        raise StateError(f"{path} is no file: look at it, and remove it")
+
+
+@contextlib.contextmanager
+def _unused(path: Path) -> Iterator[None]:
+    """Nobody serves the database meanwhile. Raises StateError."""
+    descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    except BlockingIOError:
+        raise StateError(f"{path} is in use by a registry: it is moved when that one is restarted") from None
+    finally:
+        os.close(descriptor)
+
+
+def _same(one: Path, other: Path) -> bool:
+    """Whether two files have the same content."""
+    if one.is_symlink() or other.is_symlink() or not (one.is_file() and other.is_file()):
+        return False
+    if one.stat().st_size != other.stat().st_size:
+        return False
+    with one.open("rb") as first, other.open("rb") as second:
+        while block := first.read(1 << 20):
+            if block != second.read(1 << 20):
+                return False
+    return True
+
+
+def _move(path: Path, target: Path, to: Owner, mode: int) -> None:
+    """Copy a file, on the disk before the old one goes: the two directories may be on different disks."""
+    unfinished = target.with_name(f"{target.name}.moving")
+    unfinished.unlink(missing_ok=True)
+    if path.is_symlink():
+        unfinished.symlink_to(path.parent / os.readlink(path))
+        os.replace(unfinished, target)
+    else:
+        source = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        with open(source, "rb") as old, open(os.open(unfinished, _NEW, 0o600), "wb") as new:
+            if not stat.S_ISREG(os.fstat(source).st_mode) or os.fstat(source).st_uid not in (0, to.user):
+                raise StateError(f"{path} was replaced meanwhile: look at it")
+            shutil.copyfileobj(old, new, 1 << 20)
+            new.flush()
+            _give(new.fileno(), to, mode)
+            os.fsync(new.fileno())
+        os.replace(unfinished, target)
+    _sync(target.parent)
+    path.unlink()
+    _sync(path.parent)
+
+
+_NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+
+
+# --- owners ---
+
+
+def adopt(directory: Path, to: Owner, mode: int) -> None:
+    """Give files that an administrator made as root to the owner of their directory. Raises OSError."""
+    try:
+        names = os.listdir(directory)
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    place = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        for name in names:
+            with contextlib.suppress(OSError):  # a link, a socket, or gone
+                file = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=place)
+                try:
+                    found = os.fstat(file)
+                    # A file of several names may be somebody else's.
+                    if stat.S_ISREG(found.st_mode) and found.st_uid in (0, to.user) and found.st_nlink == 1:
+                        _give(file, to, mode)
+                finally:
+                    os.close(file)
+    finally:
+        os.close(place)
+
+
+def _make(directory: Path, to: Owner, mode: int) -> None:
+    with contextlib.suppress(FileExistsError):
+        directory.mkdir(mode)
+        os.chown(directory, to.user, to.group)
+
+
+def _give(file: int, to: Owner, mode: int) -> None:
+    found = os.fstat(file)
+    if (found.st_uid, found.st_gid) != (to.user, to.group):
+        os.fchown(file, to.user, to.group)
+    if stat.S_IMODE(found.st_mode) != mode:
+        os.fchmod(file, mode)
+
+
+def _sync(directory: Path) -> None:
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
