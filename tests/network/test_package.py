@@ -135,6 +135,12 @@ def test_the_node_does_not_reach_the_key_of_the_authority(machines: tuple[Machin
         as_user = ["setpriv", f"--reuid={unit}", f"--regid={unit}", "--init-groups", "cat"]
         assert machine.try_run([*as_user, f"/etc/re6stnet/{own}"]).returncode == 0
         assert machine.try_run([*as_user, f"/etc/re6stnet/{foreign}"]).returncode != 0
+    # Nor its database, its log and the operator's socket, also where permissions were wrong.
+    for unit, foreign in (("re6stnet", "re6st-registry"), ("re6st-registry", "re6stnet")):
+        main = first.run("systemctl", "show", "--property=MainPID", "--value", unit).strip()
+        for place in ("/var/lib", "/var/log"):
+            hidden = first.run("nsenter", f"--target={main}", "--mount", "stat", "-c", "%a", f"{place}/{foreign}")
+            assert hidden.strip() == "0"
     # A certificate is renewed in its place, by the service, behind all its walls.
     main = second.run("systemctl", "show", "--property=MainPID", "--value", "re6stnet").strip()
     inside = ["nsenter", f"--target={main}", "--mount", "setpriv", "--reuid=re6stnet", "--regid=re6stnet"]
@@ -185,6 +191,62 @@ def test_an_upgrade_keeps_the_tunnels(machines: tuple[Machine, Machine], package
     tunnels = {pid for pid, name in before.items() if name == "openvpn"}
     assert tunnels <= set(second.pids("re6stnet"))
     assert "+later" in second.run("dpkg-query", "--show", "re6stnet")
+
+
+BEFORE = """
+systemctl stop re6st-registry re6stnet
+useradd alice
+for each in alice re6st-registry; do gpasswd --add $each re6stnet; done
+gpasswd --delete re6st-registry re6stnet-look
+mv /var/lib/re6st-registry/registry.db* /var/lib/re6stnet/
+rmdir /var/lib/re6st-registry
+for each in lib log; do chown root:re6stnet /var/$each/re6stnet; chmod 0770 /var/$each/re6stnet; done
+echo 'db /var/lib/re6stnet/registry.db' >>/etc/re6stnet/re6st-registry.conf
+"""
+"""What an installation looks like that versions before made: one directory for both services and the operators."""
+
+
+def groups(machine: Machine, name: str) -> set[str]:
+    """Who was put into a group."""
+    return set(filter(None, machine.run("getent", "group", name).strip().split(":")[3].split(",")))
+
+
+def test_an_installation_of_before_is_moved_over_by_the_upgrade(
+    machines: tuple[Machine, Machine], package: Path, tmp_path: Path
+) -> None:
+    first, second = machines
+    cns = re.compile(r'"cn": "[^"]*"')
+    known = sorted(cns.findall(first.run("re6st-registry", "nodes", "--json")))
+    assert len(known) >= 2
+    first.run("sh", "-euc", BEFORE)
+    install(first, newer(package, tmp_path))
+    assert "registry" not in first.run("ls", "-A", "/var/lib/re6stnet")
+    for name, mode in (("lib", "700"), ("log", "2750")):
+        for user in ("re6stnet", "re6st-registry"):
+            assert first.run("stat", "-c", "%U %a", f"/var/{name}/{user}").split() == [user, mode]
+    assert (groups(first, "re6stnet"), groups(first, "re6stnet-look")) == (set(), {"alice", "re6st-registry"})
+    first.run("systemctl", "start", "re6st-registry", "re6stnet")
+    assert sorted(cns.findall(first.run("re6st-registry", "nodes", "--json"))) == known
+    wait_until(
+        lambda: reaches(second, first), JOINED, "the two machines reach each other", lambda: first.journal("re6stnet")
+    )
+    # And where the upgrade was interrupted, and the machine started again: before the registry serves.
+    first.run("systemctl", "stop", "re6st-registry")
+    first.run("sh", "-euc", "mv /var/lib/re6st-registry/registry.db /var/lib/re6stnet/")
+    first.run("systemctl", "start", "re6st-registry")
+    assert sorted(cns.findall(first.run("re6st-registry", "nodes", "--json"))) == known
+
+
+def test_who_may_look_may_change_nothing(machines: tuple[Machine, Machine]) -> None:
+    first, _ = machines
+    alice = ["runuser", "--user", "alice", "--"]
+    wait_until(lambda: first.try_run([*alice, "re6st-status"]).returncode == 0, TIDY, "she sees the status")
+    states = [f"/var/{name}/{user}" for name in ("lib", "log") for user in ("re6stnet", "re6st-registry")]
+    seen = first.try_run([*alice, "find", "/etc/re6stnet", *states, "/run/re6stnet", "-writable"]).stdout
+    assert seen == ""
+    assert first.try_run([*alice, "re6st-status", "log", "3"]).returncode != 0
+    for secret in ("/etc/re6stnet/cert.key", "/etc/re6stnet/re6st-registry.conf", "/var/log/re6stnet/babeld.log"):
+        assert first.try_run([*alice, "cat", secret]).returncode != 0
 
 
 BOUND = """[Unit]
