@@ -36,6 +36,10 @@ class CertError(Exception):
     """A certificate, request or key that is damaged, not trusted, or not ours."""
 
 
+class NotYetValid(CertError):
+    """Our own certificate, or the CA's, is of the future: the clock is behind."""
+
+
 # --- reading ---
 
 
@@ -292,7 +296,8 @@ class Trust:
         """For our own certificate at start: an expired one passes, to be renewed; one of the future does not (2.4)."""
         newest = max(self.ca.not_valid_before_utc, cert.not_valid_before_utc)
         if now < newest:
-            raise CertError(f"valid from {newest:%Y-%m-%dT%H:%MZ}, but it is {now:%Y-%m-%dT%H:%MZ} here: set the clock")
+            begin, said = f"{newest:%Y-%m-%dT%H:%MZ}", f"{now:%Y-%m-%dT%H:%MZ}"
+            raise NotYetValid(f"the clock says {said}, but the certificate is valid from {begin} on: set the clock")
         self.check(cert, newest)
 
     def differs(self, new: x509.Certificate) -> str | None:
@@ -346,7 +351,7 @@ class Identity:
             trust.check_own(own, now)
             return cls(trust, own, private)
         except CertError as error:
-            raise CertError(f"{cert}: {error}") from None
+            raise type(error)(f"{cert}: {error}") from None
 
     def verify_version(self, packed: bytes, signature: bytes) -> bool:
         """Whether the CA signed this network version (wire.md 5.2)."""

@@ -24,9 +24,11 @@ from re6st.core.prefix import Prefix, PrefixError
 from re6st.core.wire import ADDRESSES_LIMIT, Endpoint, parse_addresses
 from re6st.hooks import HookError
 from re6st.kernel import OUR_LINK, KernelError
+from re6st.late_clock import made_when_valid
 from re6st.logs import LogHandler, in_journal, setup_logging
 from re6st.metrics_http import MetricsError
 from re6st.node import Node
+from re6st.notify import Notifier
 from re6st.peers import PortInUse
 from re6st.plan import Config, Files
 from re6st.process import MissingProgram, allow_files
@@ -344,7 +346,7 @@ def _prefix(p: OptionParser, text: str) -> Prefix:
         p.error(f"argument --neighbour: {error}")
 
 
-async def _run(node: Node, handler: LogHandler | None) -> int:
+async def _run(config: Config, handler: LogHandler | None) -> int:
     """Run until a signal says stop (wire.md 10.9); returns the exit status."""
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
@@ -359,12 +361,22 @@ async def _run(node: Node, handler: LogHandler | None) -> int:
     def reopen() -> None:
         if handler is not None:
             handler.reopen()
-        node.reopen_logs()
+        if node is not None:
+            node.reopen_logs()
 
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop_with, 0)
     loop.add_signal_handler(signal.SIGUSR2, stop_with, EXIT_RESTART)
     loop.add_signal_handler(signal.SIGUSR1, reopen)
+    loop.add_signal_handler(signal.SIGHUP, lambda: None)  # before there is a node
+    loop.add_signal_handler(signal.SIGQUIT, stop_with, 0)
+    node = None
+    notifier = Notifier()
+    os.environ.update(notifier.environment)  # for the node
+    node = await made_when_valid(lambda: Node(config), stop, notifier.status)
+    notifier.close()
+    if node is None:
+        return status
     successor = Successor(node, stop)
     loop.add_signal_handler(signal.SIGHUP, successor.take_our_place)
     loop.add_signal_handler(signal.SIGQUIT, successor.await_one)
@@ -401,7 +413,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         # The default there is a thread for each child process.
         asyncio.set_child_watcher(asyncio.PidfdChildWatcher())
     try:
-        return asyncio.run(_run(Node(config), handler))
+        return asyncio.run(_run(config, handler))
     except Exception as error:
         return _failed(error, config, handler)
 

@@ -6,6 +6,7 @@ behind the filter of system calls, on files they cannot write.
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import subprocess
@@ -163,6 +164,7 @@ def test_logs_are_rotated(machines: tuple[Machine, Machine]) -> None:
     with tunnel.open("a") as file:
         file.write("a line\n")
         file.flush()
+        os.chown(tunnel, log.stat().st_uid, log.stat().st_gid)
         said = first.run("logrotate", "--force", "/etc/logrotate.d/re6stnet")
         file.write("another line\n")
     assert "error" not in said

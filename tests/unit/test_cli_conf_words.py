@@ -162,7 +162,7 @@ def test_show_never_tells_a_password(play: Play) -> None:
     [
         (-YEAR, timedelta(days=-3), "ended 3 d ago, and was not renewed: try re6st-conf renew"),
         (-YEAR, timedelta(days=9, minutes=1), "ends in 9 d, and was not renewed"),
-        (timedelta(days=1), YEAR, "here: set the clock"),
+        (timedelta(days=1), YEAR, "on: set the clock"),
     ],
 )
 def test_show_tells_wrong_dates(play: Play, starts: timedelta, ends: timedelta, text: str) -> None:
