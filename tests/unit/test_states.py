@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import shutil
-import socket
 import sqlite3
+import stat
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -68,9 +68,7 @@ def test_a_registry_gets_a_directory_of_its_own_with_all_that_it_had(places: Pla
         (places.state(NODE) / name).write_text(text)
     (places.log(NODE) / "registry.log.1.gz").write_text("old")
     (places.log(NODE) / "babeld.log").write_text("the node's")
-    left = socket.socket(socket.AF_UNIX)
-    left.bind(os.path.relpath(database.with_name("registry.db.sock")))
-    left.close()
+    os.mknod(database.with_name("registry.db.sock"), stat.S_IFSOCK | 0o600)
     told = move_registry(places, ME)
     assert told == [f"the registry's database is now {places.state(REGISTRY)}/registry.db"]
     assert names(places.state(NODE)) == ["babeld.state", "cache.db"]
