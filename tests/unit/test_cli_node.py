@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import re
 from collections.abc import Iterator
@@ -15,10 +16,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from re6st import PROTOCOL, cert, process
+from re6st.cert import CertError
 from re6st.cli.node import configuration, main, parser
 from re6st.core.prefix import Prefix
 from re6st.core.wire import Endpoint
+from re6st.kernel import KernelError
 from re6st.plan import Config, Files
+from re6st.updates import TooOld
 
 BASE = ["--registry", "http://192.0.2.1/", "--ca", "ca.crt", "--cert", "cert.crt", "--key", "cert.key"]
 
@@ -372,3 +376,35 @@ def test_an_expression_that_acts_is_refused(capsys: pytest.CaptureFixture[str]) 
         main([*BASE, "--test", "__import__('os').getpid()"])
     assert stopped.value.code == 2
     assert "argument --test: " in capsys.readouterr().err
+
+
+class FailingNode:
+    """A node that fails, at its start or while it runs."""
+
+    def __init__(self, error: Exception, started: bool) -> None:
+        self.started = started
+        self._error = error
+
+    async def run(self, stop: asyncio.Event) -> None:
+        raise ExceptionGroup("tasks", [self._error])
+
+    def reopen_logs(self) -> None: ...
+
+
+@pytest.mark.usefixtures("quiet")
+@pytest.mark.parametrize(
+    ("error", "started", "status"),
+    [
+        (KernelError("cannot make the interface re6stnet-tcp: Operation not permitted."), False, 77),
+        (KernelError("cannot make the interface re6stnet-tcp: Device or resource busy."), True, 1),
+        (CertError("cert.crt: no certificate"), False, 78),
+        (CertError("cert.crt: no certificate"), True, 1),
+        (TooOld("the network wants protocol 11"), True, 76),
+    ],
+)
+def test_what_breaks_a_node_that_ran_does_not_keep_systemd_from_starting_it_again(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, error: Exception, started: bool, status: int
+) -> None:
+    monkeypatch.setattr("re6st.cli.node.Node", lambda config: FailingNode(error, started))
+    monkeypatch.setattr("re6st.cli.node.Successor.listen", lambda self: None)
+    assert run(tmp_path) == status
