@@ -193,6 +193,7 @@ def test_the_units_are_understood(tmp_path: Path) -> None:
     for unit in (root / "daemon").glob("*.service"):
         # The programs need not be installed here.
         text = unit.read_text().replace("/usr/bin/re6st", "/bin/true re6st").replace("-/sbin/modprobe", "-/bin/true")
+        text = text.replace("/usr/lib/re6stnet/prepare-states", "/bin/true")
         (tmp_path / unit.name).write_text(text)
         done = subprocess.run(
             ["systemd-analyze", "verify", "--man=no", str(tmp_path / unit.name)], capture_output=True, text=True

@@ -147,7 +147,7 @@ def running(started: Process) -> Iterator[Process]:
 
 def mounted(*more: str) -> tuple[str, ...]:
     """Start a command with a small disk that only it sees."""
-    script = " && ".join((f"mount -t tmpfs -o size=512k tmpfs {DISK}", *more, 'exec "$@"'))
+    script = " && ".join((f"mount -t tmpfs -o size=512k,mode=755 tmpfs {DISK}", *more, 'exec "$@"'))
     return ("unshare", "--mount", "--propagation", "private", "sh", "-c", script, "sh")
 
 
