@@ -120,7 +120,10 @@ def test_operations(guide: Reader, start: str) -> None:
     wait_until(lambda: is_reached(guide), PATIENCE, "the other machine is reached", guide.tails)
     guide.read("troubleshooting", "Ask for help")
     guide.read("migration", "A node")
+    # The older software has its database in the directory of the node.
+    registry.run("cp", "-a", "/var/lib/re6st-registry/registry.db", "/var/lib/re6stnet/registry.db")
     guide.read("migration", "The registry")
+    registry.run("rm", "/var/lib/re6stnet/registry.db")
 
     assert "(CN=1/16), as before" in guide.read("operations", "A key that was copied")
     wait_until(lambda: is_well(node) and reaches(node), PATIENCE, "the node is back with its new key", guide.tails)
