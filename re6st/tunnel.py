@@ -133,7 +133,12 @@ class Server:
         """Cut off the clients whose certificate is revoked, or of unknown number; the others notice nothing."""
         for ident, client in self.clients.items():
             if (client.serial is None or client.serial in revoked) and self._management:
-                log.warning("cutting off %s: its certificate %s is revoked", client.peer, client.serial)
+                if client.serial is None:
+                    log.warning(
+                        "cutting off %s: OpenVPN does not tell the serial number of its certificate", client.peer
+                    )
+                else:
+                    log.warning("cutting off %s: its certificate %s is revoked", client.peer, client.serial)
                 self._management.send(f"client-kill {ident}")
 
     async def _run_once(self) -> str:
