@@ -38,6 +38,7 @@ from re6st.mail import Mailer, MailError, is_address
 from re6st.registry_events import EventLog, Events, Kind
 from re6st.registry_hello import Greeter, OtherKeyError, read_offer
 from re6st.registry_mesh import MeshView
+from re6st.registry_own_node import refuse_to_revoke
 from re6st.registry_rekey import BadRequest, KeyChanges, TooMany
 from re6st.registry_restored import ProofError, Restored, is_lost
 from re6st.registry_seen import Seen
@@ -162,6 +163,8 @@ class Registry:
             return await self._methods[call.method](call)
         except NotFound as error:
             raise RpcError(HTTPStatus.NOT_FOUND, str(error)) from None
+        except Conflict as error:
+            raise RpcError(HTTPStatus.CONFLICT, str(error)) from None
         except sqlite3.Error as error:
             raise StoreError(f"database: {error}") from None
         except ClockError as error:
@@ -321,15 +324,12 @@ class Registry:
                 self.upkeep.update_version(ledger)
                 return prefix
 
-            prefix: Prefix | None
-            try:
-                prefix = await self._store.call(by_serial)
-            except Conflict as error:
-                raise RpcError(HTTPStatus.CONFLICT, str(error)) from None
+            prefix: Prefix | None = await self._store.call(by_serial)
         else:
             prefix = self._cn(text)
 
             def by_cn(ledger: Ledger) -> None:
+                refuse_to_revoke(ledger, prefix)
                 ledger.evict(prefix, now, reason)
                 self.upkeep.update_version(ledger)
 
@@ -391,11 +391,8 @@ class Registry:
         if not self._settings.prefix_length:
             raise RpcError(HTTPStatus.FORBIDDEN, "this registry takes no tokens (--prefix-length 0)")
         length = self._settings.prefix_length
-        try:
-            now = self.upkeep.now()
-            await self._store.call(lambda ledger: ledger.add_token(token, email, length, now))
-        except Conflict as error:
-            raise RpcError(HTTPStatus.CONFLICT, str(error)) from None
+        now = self.upkeep.now()
+        await self._store.call(lambda ledger: ledger.add_token(token, email, length, now))
 
     async def _is_token(self, call: Call) -> bytes | None:
         return b"1" if self._rows.token(call.arguments["token"], self.upkeep.trusted_now()) else None

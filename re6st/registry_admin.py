@@ -31,9 +31,11 @@ from re6st.core.babel_keys import State
 from re6st.core.clock import ClockError
 from re6st.core.params import version_number
 from re6st.core.prefix import Prefix
-from re6st.ledger import Conflict, NotFound
+from re6st.ledger import Conflict, Ledger, NotFound
 from re6st.mail import is_address
 from re6st.registry import Call, Registry, RpcError, Settings
+from re6st.registry_events import Kind
+from re6st.registry_own_node import own_node, refuse_to_revoke, take_place
 from re6st.registry_report import Filter, Page, Record, iso
 from re6st.store import Store, StoreError
 
@@ -141,6 +143,7 @@ class Admin:
             "delete-token": self._delete_token,
             "revoke": self._revoke,
             "revoked": self._revoked,
+            "own-node": self._own_node,
             "rotate": self._rotate,
             "hellos": self._hellos,
             "params": self._params,
@@ -217,6 +220,8 @@ class Admin:
                 raise  # a restored registry has forgotten whose serials they were
         if node and node["revoked"] and node["serial"] == serial:
             raise AdminError(Status.CONFLICT, f"serial {target} is revoked already")
+        if node and serial is None:
+            refuse_to_revoke(self._store.rows, Prefix.from_bits(node["prefix"]))
         what = str(serial) if node is None or serial is not None else node["cn"]
         await self._registry.call(Call("revoke", {"cn_or_serial": what, "reason": reason}, None))
         kept = serial is not None
@@ -228,6 +233,37 @@ class Admin:
         if after and not (after.isascii() and after.isdigit()):
             raise AdminError(Status.USAGE, "after is no serial")
         return _listed("revoked", await self._read(lambda db: report.revoked(db, after)))
+
+    async def _own_node(self, arguments: Arguments) -> Record:
+        target = arguments.text("target")
+        arguments.end()
+        before = own_node(self._store.rows)
+        changed = False
+        if target:
+            prefix = Prefix.from_bits((await self._find(target))["prefix"])
+            if prefix in (await self._registry.node.routes() or ()):
+                raise AdminError(
+                    Status.FAILED,
+                    f"{prefix.cn} is another machine: it is reached through the network. The registry's own node runs"
+                    " beside the registry.",
+                )
+
+            def job(ledger: Ledger) -> bool:
+                return take_place(ledger, prefix) and self._registry.upkeep.update_version(ledger)
+
+            if changed := await self._store.call(job):
+                was = before.prefix.cn if before else "none"
+                logger.warning("the registry's own node is %s now, and was %s", prefix.cn, was)
+                self._registry.events.note(Kind.PARAMETERS, f"the registry's own node, instead of {was}", prefix)
+                self._registry.upkeep.changed()
+        now = own_node(self._store.rows)
+        return {
+            "own_node": now and now.prefix.cn,
+            "certified": now is not None and now.certified,
+            "before": before and before.prefix.cn,
+            "changed": changed,
+            "version": self._version(),
+        }
 
     # --- tokens ---
 

@@ -17,7 +17,9 @@ from typing import Any
 from re6st import cert
 from re6st.core.params import KEY_LENGTH, ParamsError, check_version, version_number
 from re6st.core.prefix import MAX_LENGTH, Prefix, PrefixError
+from re6st.ledger import LedgerError, Rows
 from re6st.ledger_schema import SCHEMA
+from re6st.registry_own_node import own_node
 from re6st.registry_report import reading
 from re6st.stored_certificates import RESERVED
 from re6st.upkeep import FLOOR
@@ -50,6 +52,8 @@ class Report:
     revoked: int = 0
     problems: int = 0
     findings: list[Finding] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+    """What is wrong with the network; the database is whole all the same, and a copy of it good."""
 
     def add(self, table: str, key: object, problem: str) -> None:
         self.problems += 1
@@ -76,6 +80,7 @@ def check(path: Path, trust: cert.Trust) -> Report:
                 report.add("", "", f"SQLite: {text}")
         if _check_tables(db, report):
             known = _check_tree(db, trust, report)
+            _check_own_node(db, report)
             _check_config(db, trust, known, report)
             _check_own(db, known, report)
             report.tokens = db.execute("SELECT count(*) FROM token").fetchone()[0]
@@ -189,6 +194,13 @@ def _check_config(db: sqlite3.Connection, trust: cert.Trust, known: dict[str, _K
         key = config.get(name)
         if key is not None and not (isinstance(key, bytes) and len(key) in (0, KEY_LENGTH)):
             report.add("config", name, f"is no key of {KEY_LENGTH} bytes")
+
+
+def _check_own_node(db: sqlite3.Connection, report: Report) -> None:
+    with suppress(LedgerError):  # told of with the configuration
+        own = own_node(Rows(db))
+        if own is not None and own.problem:
+            report.warnings.append(own.problem)
 
 
 def _check_own(db: sqlite3.Connection, known: dict[str, _Known], report: Report) -> None:

@@ -23,6 +23,7 @@ from re6st.cli.checks import cannot_write, open_to_read, tell
 from re6st.cli.registry_config import PROGRAM, Config, problems
 from re6st.ledger import LedgerError, Rows
 from re6st.ledger_schema import SCHEMA
+from re6st.registry_own_node import own_node
 
 DH_BITS = 1024
 """OpenVPN 2.6 with OpenSSL 3 refuses smaller groups."""
@@ -99,9 +100,9 @@ def _content(db: sqlite3.Connection, config: Config) -> Iterator[str]:
             yield f"table {table} is not a registry's: it has the columns {', '.join(found[table]) or '(none)'}"
             return
     rows = Rows(db)
-    own = rows.registry_prefix()
-    if own is not None and rows.pem(own) is None:
-        yield f"no certificate for the registry's node {own}"
+    own = own_node(rows)
+    if own is not None and own.problem:
+        yield own.problem
     for community in config.settings.communities:
         if community.prefix.length and rows.is_used(community.prefix):
             yield f"--community: {community.prefix.bits} lies in a prefix that a node has already"

@@ -32,6 +32,7 @@ from re6st.registry import Registry
 from re6st.registry_admin import Admin, AdminServer, socket_path
 from re6st.registry_http import HttpServer
 from re6st.registry_metrics import RegistryMetrics
+from re6st.registry_own_node import own_node
 from re6st.run_names import BABELD_SOCKET, CONTROL_SOCKET
 from re6st.store import Store, StoreError
 from re6st.upkeep import NAMES_SHOWN
@@ -99,6 +100,9 @@ async def serve(config: Config, log: LogHandler | None) -> None:
         for community in config.settings.communities:
             if community.prefix.length and store.rows.is_used(community.prefix):
                 raise ConfigError(f"--community: {community.prefix.bits} lies in a prefix that a node has already")
+        own = own_node(store.rows)
+        if own is not None and own.problem:
+            logger.error("%s", own.problem)
         registry = Registry(config.authority, store, config.settings, node)
         admin = Admin(registry, config.authority, store, config.settings)
         page = _page(config, registry, admin, store)

@@ -280,13 +280,20 @@ async def _tokens(operations: Operations, options: argparse.Namespace) -> Record
 async def _revoke(operations: Operations, options: argparse.Namespace) -> Record:
     if not options.yes:
         node = (await operations.call("node", {"target": options.target}))["node"]
-        print(output.warning(node, options.target if options.target.isdigit() else ""), file=sys.stderr)
+        serial = options.target if options.target.isdigit() else ""
+        if node["registry"] and not serial:  # is refused, so there is nothing to ask
+            return await operations.call("revoke", {"target": options.target})
         if not sys.stdin.isatty():
             raise AdminError(Status.USAGE, "no terminal to ask on: nothing was revoked. Give --yes.")
+        print(output.warning(node, serial), file=sys.stderr)
         print("Revoke it? [y/N] ", end="", file=sys.stderr, flush=True)
         if sys.stdin.readline().strip().lower() not in ("y", "yes"):
             raise AdminError(Status.FAILED, "nothing was revoked")
     return await operations.call("revoke", {"target": options.target, "reason": options.reason})
+
+
+async def _own_node(operations: Operations, options: argparse.Namespace) -> Record:
+    return await operations.call("own-node", {"target": options.cn})
 
 
 async def _revoked(operations: Operations, options: argparse.Namespace) -> Record:
@@ -316,7 +323,7 @@ def _check(daemon: argparse.Namespace, options: argparse.Namespace) -> Record:
         report = check(daemon.db, _trust(daemon))
     except sqlite3.DatabaseError as error:
         raise AdminError(Status.FAILED, f"database {daemon.db}: {error}") from None
-    return {"database": str(daemon.db), "ok": not report.problems, **output.report_record(report)}
+    return {"database": str(daemon.db), "ok": not (report.problems or report.warnings), **output.report_record(report)}
 
 
 def _backup(daemon: argparse.Namespace, options: argparse.Namespace) -> Record:
@@ -363,6 +370,10 @@ def _revoke_options(parser: OptionParser) -> None:
     add("--reason", metavar="TEXT", default="", help="kept with the list of revoked certificates")
 
 
+def _own_node_options(parser: OptionParser) -> None:
+    parser.add_argument("cn", metavar="CN", nargs="?", help="make this node of the registry's machine its own")
+
+
 def _rotate_options(parser: OptionParser) -> None:
     parser.add_argument("what", metavar="hmac", nargs="?", choices=["hmac"], help="babel's key: there is no other")
     parser.add_argument("--status", action="store_true", help="only say how far it is")
@@ -403,6 +414,11 @@ WORDS: Mapping[str, Word] = {
         _LATER,
     ),
     "revoked": Word("List the revoked certificates.", "", _no_options, None, _revoked, output.revoked),
+    "own-node": Word(
+        "Show which node is the registry's own, or put another node of this machine in its place.",
+        "8/16",
+        *(_own_node_options, None, _own_node, output.own_node, _LATER),
+    ),
     "rotate": Word(
         "Change babel's key: one of its steps at each call.",
         "--status",

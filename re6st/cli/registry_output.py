@@ -151,18 +151,13 @@ def tokens(record: Record, options: argparse.Namespace) -> str:
 
 
 def warning(node: Record, serial: str) -> str:
-    """Whom a revocation hits, and what it does. `serial` is empty for the whole node."""
+    """Whom a revocation will hit, and what it will do. `serial` is empty for the whole node."""
     if serial and int(serial) != node["serial"]:
-        effect = f"Serial {serial} is not accepted any more; the node has another one by now, and keeps that."
+        effect = f"Serial {serial} will not be accepted any more; the node has another one by now, and keeps that."
     elif serial:
-        effect = f"Serial {serial} is not accepted any more; the node keeps its subnet and renews by itself."
+        effect = f"Serial {serial} will not be accepted any more; the node keeps its subnet and renews by itself."
     else:
-        effect = "The node is out of the network, and its subnet is free for others."
-    if node["registry"] and not serial:
-        effect = (
-            "This is the registry's own node, whose route all nodes take as proof of being connected:"
-            " without it the network falls apart."
-        )
+        effect = "The node will be out of the network within seconds, and its subnet will be free for others."
     return f"{_node(node)}\n\n{effect}"
 
 
@@ -174,6 +169,19 @@ def revocation(record: Record, options: argparse.Namespace) -> str:
         return f"revoked  serial {record['serial']}, of a node that is not known here; {version}"
     serial = record["serial"] or node["serial"]
     return f"revoked  {clean(node['cn'])}, serial {serial}, {clean(node['email'])}; {kept}; {version}"
+
+
+def own_node(record: Record, options: argparse.Namespace) -> str:
+    own = record["own_node"]
+    if own is None:
+        return "none: the first certificate makes it"
+    if record["changed"]:
+        how = f"instead of {record['before'] or 'none'}; parameters of the network: version {record['version']}"
+    elif record["certified"]:
+        how = "it was already" if options.cn else "it has a certificate"
+    else:
+        how = "it has no certificate, so the network gets no news: see docs/registry-admin.md"
+    return f"own node  {clean(own)}; {how}"
 
 
 def revoked(record: Record, options: argparse.Namespace) -> str:
@@ -256,15 +264,19 @@ def backup(record: Record, options: argparse.Namespace) -> str:
 def check(record: Record, options: argparse.Namespace) -> str:
     if record["ok"]:
         return f"ok  {clean(record['database'])}: {_holds(record)}"
+    if not record["problems"]:
+        warnings = [f"warning  {clean(each)}" for each in record["warnings"]]
+        return "\n".join([f"whole  {clean(record['database'])}: {_holds(record)}", *warnings])
     shown = [(each["table"] or "file", each["key"], each["problem"]) for each in record["findings"]]
     more = record["problems"] - len(shown)
     rest = [f"and {more} more"] if more else []
     title = f"{record['problems']} problems in {clean(record['database'])}"
-    return "\n".join([title, table(("TABLE", "KEY", "PROBLEM"), shown), *rest])
+    warnings = [f"warning  {clean(each)}" for each in record["warnings"]]
+    return "\n".join([title, table(("TABLE", "KEY", "PROBLEM"), shown), *rest, *warnings])
 
 
 def _holds(record: Record) -> str:
     return (
-        f"{record['used']} certificates, {record['free']} free and {record['reserved']} reserved prefixes, "
+        f"{record['used']} certificates, {record['free']} free ranges, {record['reserved']} reserved prefixes, "
         f"{record['tokens']} tokens, {record['revoked']} revoked"
     )

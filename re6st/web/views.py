@@ -19,6 +19,7 @@ from re6st.core.prefix import Prefix
 from re6st.registry import Registry, Settings
 from re6st.registry_admin import Admin, AdminError, Status, guessed_url
 from re6st.registry_events import Kind
+from re6st.registry_own_node import own_node
 from re6st.registry_report import Record, iso
 from re6st.store import Store, StoreError
 from re6st.web import mesh_graph, queries
@@ -122,6 +123,9 @@ class Views:
 
     def _problems(self, record: Record, ca_left: float, free_share: float) -> list[str]:
         found = []
+        own = own_node(self._store.rows)
+        if own is not None and own.problem:
+            found.append(own.problem)
         if ca_left < CA_DAYS * 86400:
             found.append(f"The CA's certificate ends on {record['ca_expires'][:10]}: renew it.")
         if record["online"] is None:

@@ -8,6 +8,7 @@ import json
 import re
 import shlex
 import socket
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -289,6 +290,7 @@ class Terminal(io.StringIO):
 def test_revoke_asks(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stdin", io.StringIO())
     assert "Give --yes" in place.refused(2, "revoke", "1/16")
+    assert "will be out" not in place.word("revoke", "1/16").err, "nobody is asked, so nothing is announced"
     monkeypatch.setattr(sys, "stdin", Terminal("\n"))
     outcome = place.word("revoke", "1/16")
     assert (outcome.status, outcome.out) == (1, "")
@@ -297,9 +299,48 @@ def test_revoke_asks(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     outcome = place.word("revoke", "1/16")
     assert outcome.out.startswith("revoked  1/16, serial 2, alice@example.org")
     assert "alice@example.org" in outcome.err
-    assert "is out of the network" in outcome.err
-    monkeypatch.setattr(sys, "stdin", Terminal("n\n"))
-    assert "the network falls apart" in place.word("revoke", "0/16").err
+    assert "will be out of the network" in outcome.err, "it is not yet, when that is asked"
+
+
+@pytest.mark.parametrize("yes", [(), ("--yes",)])
+def test_the_registry_s_own_node_is_not_revoked(
+    place: Place, monkeypatch: pytest.MonkeyPatch, yes: tuple[str, ...]
+) -> None:
+    monkeypatch.setattr(sys, "stdin", Terminal("y\n"))
+    line = place.refused(4, "revoke", "0/16", *yes)
+    assert "0/16 is the registry's own node, and is not revoked" in line
+    assert "re6st-conf rekey" in line
+    assert place.word("nodes", "0/16", "--json").json["nodes"][0]["cn"] == "0/16"
+
+
+def test_another_node_takes_the_place_of_the_registry_s_own(place: Place) -> None:
+    assert place.word("own-node").out == "own node  0/16; it has a certificate\n"
+    outcome = place.word("own-node", "1/16")
+    assert outcome.out.startswith("own node  1/16; instead of 0/16; parameters of the network: version ")
+    assert place.word("own-node", "1/16").out == "own node  1/16; it was already\n"
+    assert place.word("params", "--json").json["registry"] == "1/16"
+    assert place.word("revoke", "0/16", "--yes").status == 0
+    assert "is the registry's own node" in place.refused(4, "revoke", "1/16", "--yes")
+    assert "no such node" in place.refused(3, "own-node", "9/16")
+
+
+def test_a_registry_that_lost_its_node_says_so_and_gets_it_back(place: Place, tmp_path: Path) -> None:
+    """Earlier versions revoked it when they were told to."""
+    evict_own_node(place)
+    assert "no certificate, so the network gets no news" in place.word("own-node").out
+    outcome = place.word("check")
+    assert outcome.status == 1
+    assert "warning  The registry's own node 0/16 has no certificate (was it revoked?)" in outcome.out
+    assert place.word("backup", str(tmp_path / "copy")).status == 0, "the database itself is good"
+    assert place.word("own-node", "1/16").status == 0
+    assert place.word("check").out.startswith("ok  ")
+
+
+def evict_own_node(place: Place) -> None:
+    """As earlier versions did, with the registry stopped or not: what it knows is in the file."""
+    with sqlite3.connect(place.directory / "r.db", timeout=20) as db:
+        db.execute("UPDATE cert SET cert = 'reserved', email = NULL WHERE prefix = ?", (Prefix(0, 16).bits,))
+    db.close()
 
 
 # --- the network ---
@@ -514,6 +555,7 @@ def test_json_is_documented(resting: Place, tmp_path: Path) -> None:
         "rotate": resting.word("rotate", "--json").json,
         "revoke": resting.word("revoke", "1/16", "--yes", "--json").json,
         "revoked": resting.word("revoked", "--json").json,
+        "own-node": resting.word("own-node", "--json").json,
         "hellos": resting.word("hellos", "--json").json,
         "params": resting.word("params", "--json").json,
         "topology": resting.word("topology", "--json").json,
@@ -521,7 +563,7 @@ def test_json_is_documented(resting: Place, tmp_path: Path) -> None:
         "check": resting.word("check", "--json").json,
         "backup": resting.word("backup", str(tmp_path / "copy"), "--json").json,
     }
-    documented = dict(re.findall(r"^\| `([a-zA-Z ]+)` \| (.*) \|$", DOCUMENT.read_text(), re.M))
+    documented = dict(re.findall(r"^\| `([a-zA-Z -]+)` \| (.*) \|$", DOCUMENT.read_text(), re.M))
     token = answers["tokens"]["tokens"][0]["token"]
     answers["tokens --delete"] = resting.word("tokens", "--delete", token, "--json").json
     for name, answer in answers.items():

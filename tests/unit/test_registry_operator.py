@@ -138,6 +138,9 @@ def test_slapos_calls_as_it_does(world: World) -> None:
         for name in ("getNodePrefix", "getIPv6Address"):
             assert (await world.get(target(name, {"email": token["email"]}))).status == 200, name
         answer = await world.get(target("revoke", {"cn_or_serial": "0/16"}))
+        assert answer.status == 409, "the registry's own node stays"
+        assert (await world.enrol("")).serial_number == 2
+        answer = await world.get(target("revoke", {"cn_or_serial": "1/16"}))
         assert answer.status == 204
 
     world.run(test)

@@ -1,0 +1,61 @@
+"""The registry's own node: which one it is, that nobody throws it out, and how another one takes its place.
+
+It runs on the machine of the registry, which tells it alone of changes; all nodes take its route as proof that they are
+connected. Without it nobody hears of a revocation or of a new key any more, so it is not revoked: another node of that
+machine has to take its place first. The same gives a registry its node again that lost it (docs/registry-admin.md).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from re6st.core.prefix import Prefix
+from re6st.ledger import Conflict, Ledger, NotFound, Rows
+
+
+@dataclass(frozen=True, slots=True)
+class OwnNode:
+    """The registry's own node. `certified`: it has a certificate, so it can be in the network."""
+
+    prefix: Prefix
+    certified: bool
+
+    @property
+    def problem(self) -> str:
+        """What is wrong with it, in words; empty: nothing."""
+        if self.certified:
+            return ""
+        return (
+            f"The registry's own node {self.prefix.cn} has no certificate (was it revoked?): the network gets no news"
+            " any more, no revocation and no new key. Enrol the node of this machine again, then run"
+            " re6st-registry own-node CN."
+        )
+
+
+def own_node(rows: Rows) -> OwnNode | None:
+    """None before the first certificate. Raises LedgerError."""
+    prefix = rows.registry_prefix()
+    return None if prefix is None else OwnNode(prefix, rows.pem(prefix) is not None)
+
+
+def refuse_to_revoke(rows: Rows, prefix: Prefix) -> None:
+    """Raises Conflict if this is the registry's own node."""
+    if prefix == rows.registry_prefix():
+        raise Conflict(
+            f"{prefix.cn} is the registry's own node, and is not revoked: the network gets its news by it. If somebody"
+            " else may have its key, run re6st-conf rekey on it. To put another node of this machine in its place, run"
+            " re6st-registry own-node CN first."
+        )
+
+
+def take_place(ledger: Ledger, prefix: Prefix) -> bool:
+    """Make this node the registry's own; whether it was another one. Raises Conflict, NotFound."""
+    issued = ledger.issued(prefix)
+    if issued is None:
+        raise NotFound(f"no certificate for {prefix.cn}")
+    if ledger.is_revoked(issued.serial):
+        raise Conflict(f"the certificate of {prefix.cn} is revoked: run re6st-conf renew on it first")
+    if prefix == ledger.registry_prefix():
+        return False
+    ledger.set_config("prefix", prefix.bits)
+    return True
