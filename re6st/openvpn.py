@@ -180,17 +180,29 @@ class Management:
 
     async def events(self) -> AsyncIterator[Event]:
         """What happens, until the connection ends."""
-        while True:
-            try:
-                line = await self._reader.readline()
-            except ValueError:  # longer than the buffer: that line only
-                continue
-            except OSError:
-                return
-            if not line:
-                return
+        while (line := await self._line()) is not None:
             if event := self._lines.feed(line.decode("utf-8", "replace").rstrip("\r\n")):
                 yield event
+
+    async def _line(self) -> bytes | None:
+        """The next whole line; None at the end of the connection.
+
+        One that is longer than the buffer is left out with its rest: others chose what is in it, and could make that
+        look like a line of OpenVPN's own.
+        """
+        too_long = False
+        while True:
+            try:
+                line = await self._reader.readuntil(b"\n")
+            except asyncio.LimitOverrunError as error:
+                await self._reader.readexactly(error.consumed)
+                too_long = True
+            except (asyncio.IncompleteReadError, OSError):
+                return None
+            else:
+                if not too_long:
+                    return line
+                too_long = False
 
     def close(self) -> None:
         self._writer.close()
