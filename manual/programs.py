@@ -6,6 +6,7 @@ import argparse
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from re6st import geoip
 from re6st.cli import conf, conf_words, node, registry_admin, registry_config, registry_init, status
 
 OPTION_FILE = (
@@ -74,6 +75,10 @@ def _node() -> Program:
             ("/var/lib/re6stnet/", "what is remembered of peers and parameters; can be lost"),
             ("/var/log/re6stnet/", "logs of babeld and, with --ovpnlog, of OpenVPN; those of the node without journal"),
             ("/run/re6stnet/control.sock", "what re6st-status(1) asks; for root and the group re6stnet-look"),
+            ("/etc/default/re6stnet", "environment of the service"),
+        ),
+        environment=(
+            ("GEOIP2_MMDB", f"database of countries (MaxMind DB format); else {geoip.PLACE}, if it is there"),
         ),
         statuses=(
             ("0", "ended as told to"),
@@ -153,7 +158,9 @@ def _registry() -> Program:
             (f"{registry_config.DATABASE}", "certificates and tokens; re6st-registry backup copies it"),
             ("/etc/default/re6st-registry", "environment of the service"),
         ),
-        environment=(("GEOIP2_MMDB", "database of places (MaxMind DB format), for --same-country"),),
+        environment=(
+            ("GEOIP2_MMDB", f"database of countries (MaxMind DB format); else {geoip.PLACE}, if it is there"),
+        ),
         statuses=(
             ("0", "done"),
             ("1", "failed, or the configuration is wrong"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from ipaddress import ip_address
@@ -12,7 +13,10 @@ if TYPE_CHECKING:
     from maxminddb import Reader
 
 ENVIRONMENT = "GEOIP2_MMDB"
-"""The variable that names the database file; unset or empty: there is none."""
+"""The variable that names the database file; empty: there is none; unset: PLACE, if it is there."""
+PLACE = "/etc/re6stnet/GeoLite2-Country.mmdb"
+"""Where the older software's node, and who installs it, has the database."""
+ADVICE = f"put one at {PLACE}, or name it in the environment variable {ENVIRONMENT}"
 
 
 class GeoIpError(Exception):
@@ -25,6 +29,13 @@ class Place:
 
     country: str = ""
     continent: str = ""
+
+
+def database(named: str | None) -> Path | None:
+    """The file to look into, by the value of ENVIRONMENT, or None where that is unset."""
+    if named is not None:
+        return Path(named) if named else None
+    return Path(PLACE) if os.path.isfile(PLACE) else None
 
 
 class GeoIp:

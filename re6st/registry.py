@@ -35,6 +35,7 @@ from re6st.geoip import GeoIp, Place
 from re6st.ledger import Conflict, Issued, Ledger, NotFound, Slot
 from re6st.localnode import LocalNode
 from re6st.mail import Mailer, MailError, is_address
+from re6st.registry_client import RegistryClient as RegistryClient  # where programs of others look for it
 from re6st.registry_events import EventLog, Events, Kind
 from re6st.registry_hello import Greeter, OtherKeyError, read_offer
 from re6st.registry_mesh import MeshView

@@ -29,13 +29,13 @@ DH_BITS = 1024
 """OpenVPN 2.6 with OpenSSL 3 refuses smaller groups."""
 
 
-def main(options: argparse.Namespace, database: str) -> int:
-    """Check, and print what is wrong. `database` is the value of GEOIP2_MMDB. Returns the exit status."""
+def main(options: argparse.Namespace, database: str | None) -> int:
+    """Check, and print what is wrong. `database` is the value of GEOIP2_MMDB, if it is set. Returns the exit status."""
     config, found = problems(options, database)
     found += _places(options)
     found += [] if config is None else [*_files(options, config), *_database(config)]
     place = (options.ipv4_address, options.ipv6_address, options.port, options.url, options.operator_port)
-    for warning in registry_operator.warnings(*place):
+    for warning in (*(config.warnings if config else ()), *registry_operator.warnings(*place)):
         print(f"{PROGRAM}: warning: {warning}", file=sys.stderr)
     return tell(PROGRAM, found)
 

@@ -228,7 +228,7 @@ def configuration(p: OptionParser, args: argparse.Namespace) -> Config:
         babel_log=args.verbose > 0,
         dh=args.dh,
         country=args.country.upper(),
-        places=Path(os.environ[geoip.ENVIRONMENT]) if os.environ.get(geoip.ENVIRONMENT) else None,
+        places=geoip.database(os.environ.get(geoip.ENVIRONMENT)),
         gateway=args.gateway,
         packet_filter=not args.no_packet_filter,
         accept_route=tuple(_route(p, text) for text in args.accept_route),

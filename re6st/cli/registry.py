@@ -50,7 +50,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if registry_admin.is_word(arguments):
         return registry_admin.main(arguments)
     options = make_parser().parse(arguments)
-    locations = os.environ.get(geoip.ENVIRONMENT, "")
+    locations = os.environ.get(geoip.ENVIRONMENT)
     if options.check_config:
         return check_config.main(options, locations)
     try:
@@ -83,6 +83,8 @@ async def serve(config: Config, log: LogHandler | None) -> None:
     """Serve until SIGTERM or SIGINT. Raises ConfigError when it cannot start."""
     network = config.authority.trust.network
     sockets = _listen(config)
+    for warning in config.warnings:
+        logger.warning("%s", warning)
     for warning in registry_operator.warnings(config.ipv4, config.ipv6, config.port, config.url, config.operators):
         logger.warning("%s", warning)
     operators = _listen_to_operators(config, sockets)

@@ -199,7 +199,7 @@ async def _operations(daemon: argparse.Namespace, *, create: bool) -> AsyncItera
             remote.close()
         return
     try:
-        config = configure(daemon, os.environ.get(geoip.ENVIRONMENT, ""))
+        config = configure(daemon, os.environ.get(geoip.ENVIRONMENT))
         node = LocalNode(config.authority.trust.network, config.run / BABELD_SOCKET)
         try:
             registry = Registry(config.authority, store, config.settings, node)

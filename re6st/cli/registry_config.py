@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from ipaddress import IPv4Network, ip_address
 from pathlib import Path
@@ -63,6 +63,8 @@ class Config:
     names: tuple[str, ...] = ()
     """What the operator's calls may name this machine by, beside IP addresses."""
     operators: OperatorPlace = SAME_PORT
+    warnings: tuple[str, ...] = ()
+    """What it does less than its options say, for the log."""
 
 
 def make_parser() -> OptionParser:
@@ -153,15 +155,18 @@ def make_parser() -> OptionParser:
     return parser
 
 
-def configure(options: argparse.Namespace, database: str = "") -> Config:
-    """Read the files, and check what goes together; `database` is the value of GEOIP2_MMDB. Raises ConfigError."""
+def configure(options: argparse.Namespace, database: str | None = None) -> Config:
+    """Read the files, and check what goes together; `database` is the value of GEOIP2_MMDB, if that is set.
+
+    Raises ConfigError.
+    """
     config, found = _read(options, database)
     if config is None:
         raise ConfigError(found[0])
     return config
 
 
-def problems(options: argparse.Namespace, database: str = "") -> tuple[Config | None, list[str]]:
+def problems(options: argparse.Namespace, database: str | None = None) -> tuple[Config | None, list[str]]:
     """Like `configure`, but everything that is wrong, one line each; the configuration if nothing is."""
     return _read(options, database)
 
@@ -180,7 +185,7 @@ class _Attempts:
             return None
 
 
-def _read(options: argparse.Namespace, database: str) -> tuple[Config | None, list[str]]:
+def _read(options: argparse.Namespace, database: str | None) -> tuple[Config | None, list[str]]:
     attempts = _Attempts()
     locator = attempts.make(_locator, options, database)
     authority = attempts.make(_authority, options)
@@ -225,20 +230,35 @@ def _read(options: argparse.Namespace, database: str) -> tuple[Config | None, li
         url=options.url,
         names=registry_operator.own_names(options.url),
         operators=options.operator_port,
+        warnings=tuple(_warnings(options, mailer=mailer, locator=locator)),
     )
     return config, []
 
 
-def _locator(options: argparse.Namespace, database: str) -> GeoIp | None:
-    if database:
-        try:
-            return GeoIp(Path(database))
-        except GeoIpError as error:
-            raise ConfigError(f"{geoip.ENVIRONMENT}={error}") from None
-    if options.same_country:
-        raise ConfigError(
-            f"--same-country needs a geolocation database: set the environment variable {geoip.ENVIRONMENT}"
+def _warnings(options: argparse.Namespace, mailer: Mailer | None, locator: GeoIp | None) -> Iterator[str]:
+    """What is no reason not to serve, though somebody expects more."""
+    if options.mailhost and mailer is None:
+        yield (
+            f"--mailhost: the CA {options.ca} has no emailAddress to send mails from: nobody is mailed a token."
+            " Make tokens with invite, or renew the CA with an address"
         )
+    if options.community and locator is None:
+        yield (
+            f"--community {options.community}: without a database of countries all nodes are in the community *:"
+            f" {geoip.ADVICE}"
+        )
+
+
+def _locator(options: argparse.Namespace, database: str | None) -> GeoIp | None:
+    path = geoip.database(database)
+    if path is not None:
+        try:
+            return GeoIp(path)
+        except GeoIpError as error:
+            if database or options.same_country or options.community:
+                raise ConfigError(f"the database of countries: {error}") from None
+    if options.same_country:
+        raise ConfigError(f"--same-country needs a database of countries: {geoip.ADVICE}")
     return None
 
 
@@ -311,7 +331,7 @@ def _mailer(options: argparse.Namespace, authority: cert.Authority) -> Mailer | 
         return None
     senders = authority.trust.ca.subject.get_attributes_for_oid(NameOID.EMAIL_ADDRESS)
     if not senders:
-        raise ConfigError(f"--mailhost: the CA {options.ca} has no emailAddress to send mails from")
+        return None  # those of SlapOS have none, and its registries have tokens made by the operator: see _warnings
     return Mailer(
         options.mailhost, str(senders[0].value), options.smtp_user, options.smtp_pwd, starttls=options.smtp_starttls
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import sqlite3
+import subprocess
 from collections.abc import Callable
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
@@ -13,9 +14,10 @@ from pathlib import Path
 
 import pytest
 
-from re6st import cert
+from re6st import cert, geoip
 from re6st.cli import registry
 from re6st.cli.registry_config import Config, configure, make_parser
+from re6st.core.prefix import serial_of_network
 from re6st.geoip import ENVIRONMENT
 from re6st.ledger_schema import SCHEMA, create_statement
 from re6st.mail import Mailer
@@ -87,7 +89,7 @@ def test_everything_that_is_wrong_is_told_at_once(check: Check, here: Path) -> N
     )
     assert status == 78
     starts = [
-        "--same-country needs a geolocation database",
+        "--same-country needs a database of countries: put one at",
         "none.crt: No such file or directory",
         "re6st-registry.conf: no Diffie-Hellman parameters",
         "--ipv4 10.0.0.0/24 16: ",
@@ -169,10 +171,29 @@ CASES: list[tuple[Callable[[Path], None], list[str], str]] = [
     (open_key, [], "--key ca.key: open to every user"),
     (other_key, [], "the CA key does not belong to the CA certificate. Check --ca and --key."),
     (old_ca, [], "--ca ca.crt: ended on "),
-    (mmdb, [], f"{ENVIRONMENT}="),
+    (mmdb, [], "the database of countries: "),
     (lambda here: None, ["-4", "", "-6", ""], "neither IPv4 nor IPv6 to listen on"),
     (lambda here: None, ["--prefix-length", "79"], "--prefix-length 79: prefix length 79 would make subnets of /127"),
 ]
+
+
+def test_what_does_less_than_it_says_is_warned_of(
+    here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Communities without countries, a mail host without a sender, a database that nobody asked for."""
+    monkeypatch.setattr(geoip, "PLACE", str(here / "country.mmdb"))
+    (here / "country.mmdb").write_text("half of a download")
+    (here / "communities").write_text("0 EU\n1 *\n")
+    request = ["openssl", "req", "-x509", "-key", "ca.key", "-out", "ca.crt", "-subj", "/O=SlapOS", "-days", "99"]
+    subprocess.run([*request, "-set_serial", hex(serial_of_network(NETWORK))], check=True, capture_output=True)
+    options = ["--check-config", "@re6st-registry.conf", "--db", "r.db", "-l", "r.log", "--mailhost", "127.0.0.1"]
+    assert registry.main(options) == 0
+    assert "--mailhost: the CA ca.crt has no emailAddress" in capsys.readouterr().err
+    assert registry.main([*options, "--community", "communities"]) == 78
+    assert f"the database of countries: {here / 'country.mmdb'}: no MaxMind database" in capsys.readouterr().err
+    (here / "country.mmdb").unlink()
+    assert registry.main([*options, "--community", "communities"]) == 0
+    assert "without a database of countries all nodes are in the community *" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(("damage", "options", "says"), CASES, ids=[case[2] for case in CASES])

@@ -312,7 +312,7 @@ BAD: list[tuple[str, int, list[str], Callable[[Path], None] | None]] = [
     ("--ipv4 10.0.0.1/8 4:", 1, ["--ipv4", "10.0.0.1/8", "4"], None),
     ("--ipv4 10.0.0.0/8 17: '17' is no number", 1, ["--ipv4", "10.0.0.0/8", "17"], None),
     ("no 16 bits to number nodes", 1, ["--ipv4", "10.0.0.0/24", "16"], None),
-    ("--same-country needs a geolocation database", 1, ["--same-country", "FR"], None),
+    ("--same-country needs a database of countries", 1, ["--same-country", "FR"], None),
     ("--authorized-origin localhost: no IP address", 1, ["--authorized-origin", "localhost"], None),
     ("--community none: No such file", 1, ["--community", "none"], None),
     ("--community ca.crt: line 1:", 1, ["--community", "ca.crt"], None),

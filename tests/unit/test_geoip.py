@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from mmdb_writer import MMDBWriter
 from netaddr import IPSet
 
-from re6st import cert
+from re6st import cert, geoip
 from re6st.core.allocator import WHOLE_NETWORK, parse_communities
 from re6st.core.rpc import target
 from re6st.geoip import GeoIp, GeoIpError, Place
@@ -174,3 +174,14 @@ def test_the_countries_that_stay_among_themselves_are_told(world: World) -> None
         assert (await world.parameters(A)).same_country == ("FR", "JP")
 
     world.run(test)
+
+
+def test_the_usual_place_is_looked_at_where_the_environment_names_none(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(geoip, "PLACE", str(tmp_path / "GeoLite2-Country.mmdb"))
+    assert geoip.database(None) is None, "it is not there"
+    (tmp_path / "GeoLite2-Country.mmdb").touch()
+    assert geoip.database(None) == tmp_path / "GeoLite2-Country.mmdb"
+    assert geoip.database("") is None
+    assert geoip.database("other.mmdb") == Path("other.mmdb")

@@ -1,0 +1,135 @@
+"""The registry's calls for programs of others, as functions that wait: `from re6st.registry import RegistryClient`.
+
+SlapOS manages tokens with it (docs/slapos.md). Names, parameters and results are those that it has had there for years:
+a call gives bytes, empty where the registry has nothing to say, and None, with a line in the log, where it failed; only
+a refusal for want of rights (status 403) is raised. Programs of this project use re6st/client.py, which tells more.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+from http import HTTPStatus
+
+from re6st import cert, client
+from re6st.client import RegistryError, RegistryRefused
+
+Text = str | bytes
+"""What earlier calls gave, or text: getNodePrefix's result goes into revoke as it is."""
+
+log = logging.getLogger(__name__)
+
+
+class RegistryClient:
+    """Calls one registry, one call after the other; threads may share it. Not from within an event loop.
+
+    `identity` is for calls of nodes, which have the parameter `cn`. Raises RegistryError for a URL that is none.
+    """
+
+    def __init__(self, url: str, identity: cert.Identity | None = None, *, timeout: float = client.TIMEOUT) -> None:
+        """`timeout` is in seconds, for one call."""
+        self._client = client.RegistryClient(url, identity, timeout=timeout)
+        self._identity = identity
+        self._lock = threading.Lock()
+
+    # --- by everybody ---
+
+    def hello(self, client_prefix: Text, protocol: Text = "1") -> bytes | None:
+        return self._call("hello", client_prefix=client_prefix, protocol=protocol)
+
+    def getCa(self) -> bytes | None:
+        """The certificate of the CA, in PEM form."""
+        return self._call("getCa")
+
+    def requestToken(self, email: Text) -> bytes | None:
+        """Have a token mailed."""
+        return self._call("requestToken", email=email)
+
+    def requestCertificate(self, token: Text, req: Text, location: Text = "", ip: Text = "") -> bytes | None:
+        """A certificate in PEM form; empty for a token that is unknown. An empty token asks for an anonymous one."""
+        return self._call("requestCertificate", token=token, req=req, location=location, ip=ip)
+
+    # --- by nodes ---
+
+    def renewCertificate(self, cn: Text = "") -> bytes | None:
+        return self._call_as("renewCertificate", cn)
+
+    def getDh(self, cn: Text = "") -> bytes | None:
+        return self._call_as("getDh", cn)
+
+    def getNetworkConfig(self, cn: Text = "") -> bytes | None:
+        return self._call_as("getNetworkConfig", cn)
+
+    def getCountry(self, cn: Text, address: Text) -> bytes | None:
+        return self._call_as("getCountry", cn, address=address)
+
+    def getBootstrapPeer(self, cn: Text = "") -> bytes | None:
+        return self._call_as("getBootstrapPeer", cn)
+
+    # --- by the operator, from an authorized origin ---
+
+    def addToken(self, email: Text, token: Text) -> bytes | None:
+        """Empty when it is added now; None also when it was there already."""
+        return self._call("addToken", email=email, token=token)
+
+    def isToken(self, token: Text) -> bytes | None:
+        """b"1" as long as it was not used, else empty."""
+        return self._call("isToken", token=token)
+
+    def deleteToken(self, token: Text) -> bytes | None:
+        return self._call("deleteToken", token=token)
+
+    def revoke(self, cn_or_serial: Text | int) -> bytes | None:
+        """Revoke a certificate by its serial, or put the node with a CN (`INT/LEN`) out of the network."""
+        return self._call("revoke", cn_or_serial=str(cn_or_serial) if isinstance(cn_or_serial, int) else cn_or_serial)
+
+    def updateHMAC(self) -> bytes | None:
+        """The next step of a change of babel's keys."""
+        return self._call("updateHMAC")
+
+    def getNodePrefix(self, email: Text) -> bytes | None:
+        """The CN of whoever enrolled with this address; empty for nobody."""
+        return self._call("getNodePrefix", email=email)
+
+    def getIPv6Address(self, email: Text) -> bytes | None:
+        """The IPv6 address in the network of whoever enrolled with this address; empty for nobody."""
+        return self._call("getIPv6Address", email=email)
+
+    def getIPv4Information(self, email: Text) -> bytes | None:
+        """The IP address at which that node is reached from outside of the network; empty if it is not known."""
+        return self._call("getIPv4Information", email=email)
+
+    def versions(self) -> bytes | None:
+        """JSON: what each node runs."""
+        return self._call("versions")
+
+    def topology(self) -> bytes | None:
+        """JSON: who has tunnels to whom."""
+        return self._call("topology")
+
+    def _call_as(self, method: str, cn: Text, **arguments: Text) -> bytes | None:
+        """In a session. Raises ValueError for a `cn` that is not the identity's, and where there is no identity."""
+        if self._identity is None:
+            raise ValueError(f"{method} is for nodes: give RegistryClient an identity")
+        own = self._identity.prefix
+        if cn and _text(cn) not in (own.bits, own.cn):
+            raise ValueError(f"{method} for {_text(cn)!r}, but the identity is that of {own.bits}")
+        return self._call(method, **arguments)
+
+    def _call(self, method: str, **arguments: Text) -> bytes | None:
+        values = {name: _text(value) for name, value in arguments.items()}
+        try:
+            with self._lock:
+                return asyncio.run(self._client.call(method, **values)) or b""
+        except RegistryRefused as error:
+            if error.status == HTTPStatus.FORBIDDEN:
+                raise
+            log.warning("%s: %s", method, error)
+        except RegistryError as error:
+            log.warning("%s: %s", method, error)
+        return None
+
+
+def _text(value: Text) -> str:
+    return value.decode("utf-8") if isinstance(value, bytes) else value
