@@ -175,7 +175,7 @@ class Simulation:
             version, names = self.random.choices(VERSIONS, VERSION_SHARES)[0]
             age = self.random.expovariate(1 / 86400)
             rows.append((prefix.bits, int(now - age), PROTOCOL, version, names))
-            self.registry.served[prefix] = 1 if self.random.random() < 0.02 else self.version()
+            self.registry.served.note(prefix, 1 if self.random.random() < 0.02 else self.version())
         await self.store.call(lambda ledger: ledger.mark_seen(rows))
 
     def version(self) -> int:

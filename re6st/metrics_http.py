@@ -23,7 +23,8 @@ from re6st.exposition import CONTENT_TYPE
 PATH = b"/metrics"
 HEAD_LIMIT = 8192
 """Bytes of a request's head."""
-CLIENTS_LIMIT = 8
+CLIENTS_LIMIT, SHARE = 32, 8
+"""In all, and of one address."""
 TIMEOUT = 10.0
 """Seconds for a request, and again for reading the answer."""
 FRESH = 1.0
@@ -80,7 +81,7 @@ class MetricsServer:
         self._render = render
         self._page: tuple[float, bytes] | None = None
         self._making = asyncio.Lock()
-        self._clients = Clients(CLIENTS_LIMIT, self._serve)
+        self._clients = Clients(CLIENTS_LIMIT, self._serve, share=SHARE)
         self._trouble = ""
 
     async def run(self) -> None:

@@ -42,7 +42,7 @@ from re6st.registry_mesh import MeshView
 from re6st.registry_own_node import refuse_to_revoke
 from re6st.registry_rekey import BadRequest, KeyChanges, TooMany
 from re6st.registry_restored import ProofError, Restored, is_lost
-from re6st.registry_seen import Seen
+from re6st.registry_seen import Seen, Served
 from re6st.store import Store, StoreError
 from re6st.stored_certificates import believed
 from re6st.upkeep import Upkeep
@@ -124,8 +124,7 @@ class Registry:
         self.mesh = MeshView(node)
         self.events = Events(clock)
         self.event_log = _event_log(self.events, store)
-        self.served: dict[Prefix, int] = {}
-        """The version of the parameters that each node fetched last, since we started."""
+        self.served = Served()
         self._clock = clock
         self.upkeep = Upkeep(authority, store, settings.parameters, settings.grace, self.mesh, clock, monotonic)
         self.seen = Seen(store, clock, self.upkeep.review)
@@ -256,7 +255,7 @@ class Registry:
         issued, news = result
         logger.info("certificate %d issued for %s", issued.serial, issued.prefix)
         self.events.note(Kind.ENROLLED, f"certificate {issued.serial}, from {call.address}", issued.prefix)
-        self.served.pop(issued.prefix, None)
+        self.served.forget(issued.prefix)
         self.sessions.drop(issued.prefix)
         if news:
             self.upkeep.changed()
@@ -336,7 +335,7 @@ class Registry:
 
             await self._store.call(by_cn)
             self.sessions.drop(prefix)
-            self.served.pop(prefix, None)
+            self.served.forget(prefix)
         logger.warning("revoked: %s", text)
         why = f": {reason}" if reason else ""
         self.events.note(Kind.REVOKED, f"certificate {text}{why}" if text.isdigit() else f"node {text}{why}", prefix)
@@ -410,7 +409,7 @@ class Registry:
     async def _get_network_config(self, call: Call) -> bytes:
         caller = _caller(call)
         certificate = self._certificate(caller)
-        self.served[caller] = version_number(self._rows.config("version") or b"\0")
+        self.served.note(caller, version_number(self._rows.config("version") or b"\0"))
         return self.upkeep.encoder.encode(partial(cert.encrypt, certificate))
 
     async def _update_hmac(self, call: Call) -> None:

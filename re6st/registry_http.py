@@ -12,14 +12,15 @@ import logging
 import re
 import socket
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from http import HTTPStatus
-from typing import cast
+from typing import Any, cast
 from urllib.parse import parse_qsl
 
 from aiohttp import web
 
 from re6st import openapi
+from re6st.core.crowd import Crowd
 from re6st.core.origins import Origins, foreign_page, is_careless_relay, network_of, stray_browser
 from re6st.core.rpc import HEADER, METHODS, OFFER_HEADER, Access, Method
 from re6st.process import allow_files
@@ -39,15 +40,19 @@ DRAIN_LIMIT = 64 << 20
 DRAIN_TIMEOUT = 2.0
 """What a refused client may still send, so that it gets to reading our answer."""
 CONNECTIONS_LIMIT = 4000
+SHARE_OF_SENDER, RESERVE = 16, 4
+"""One sender may hold a sixteenth of them; a quarter is not for strangers."""
 OTHER_FILES = 64
 """Files that the process has open beside its connections."""
 SWEEP_INTERVAL = 60.0
-"""A connection that two sweeps see is cut."""
+"""A connection that two sweeps see is cut: whoever does not read its answer."""
 STOP_TIMEOUT = 10.0
 FIELDS_LIMIT = 16
 
 HARMLESS = frozenset({"getCa"})
 """Methods that a link on any page may lead to: they change nothing, and their answer is for everybody."""
+
+_Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 
 _REQUEST = re.compile(rb"([!-~]+) ([!-~]+) HTTP/1\.[01]")
 _FORWARDED = "X-Forwarded-For"
@@ -68,15 +73,18 @@ class HttpServer:
         self._operators = operators
         self.observed: Callable[[str, int, float], None] = lambda method, status, seconds: None
         """Hears of each call: its method (`request` for none), the status of the answer, the seconds it took."""
-        self._server: web.Server | None = None
+        self._server: _Server | None = None
         self._listening: list[asyncio.Server] = []
-        self._limit = 0
-        self._doors: dict[Door, None] = {}  # in the order of their coming
+        self._doors: set[Door] = set()
+        """Of requests that are not whole yet."""
+        self._crowd: Crowd[Door] = Crowd(0, 0, 0)
 
     async def start(self, sockets: Iterable[socket.socket]) -> None:
         """Serve connections to these bound sockets."""
-        self._limit = _connections_limit()
-        self._server = server = web.Server(
+        limit = _connections_limit()
+        self._crowd = Crowd(limit, max(1, limit // SHARE_OF_SENDER), limit // RESERVE)
+        self._server = server = _Server(
+            self._crowd.leave,
             self._handle,
             max_line_size=HEAD_LIMIT,
             max_field_size=HEAD_LIMIT,
@@ -90,14 +98,14 @@ class HttpServer:
 
     async def run(self) -> None:
         """Cut connections that do not end, and have old keys of sessions forgotten, for ever."""
-        before: set[object] = set()
+        before: set[Door] = set()
         while self._server is not None:
             await asyncio.sleep(SWEEP_INTERVAL)
             self._registry.greeter.forget()
-            now = set(self._server.connections)
-            for connection in now & before:
-                connection.force_close()
-            before = set(now - before)
+            now = self._server.doors()
+            for door in now & before:
+                door.abort()  # closing it would wait for who does not read
+            before = now - before
 
     async def stop(self) -> None:
         """Take no more connections, finish the answers under way."""
@@ -110,21 +118,29 @@ class HttpServer:
             await self._server.shutdown(STOP_TIMEOUT)
             self._server = None
 
-    def enter(self, door: Door) -> bool:
-        """Let a new connection in. If there are too many, the one that is the longest without a whole request goes.
-
-        False when all have their requests: then there is no room.
+    def enter(self, door: Door, peer: str) -> bool:
+        """Let a new connection in. If there are too many, of this sender or in all, the one of them that is the longest
+        without a whole request goes. False when all have their requests: then there is no room.
         """
-        connections = len(self._server.connections) if self._server else 0
-        if connections + len(self._doors) >= self._limit:
-            if not self._doors:
-                return False
-            next(iter(self._doors)).abort()
-        self._doors[door] = None
-        return True
+        client = self._origins.client(peer, [])
+        sender = None if client is None else network_of(client)
+        known = sender is not None and self._registry.limits.is_member(sender)
+        entry = self._crowd.enter(door, sender, known=known)
+        if entry.instead is not None:
+            entry.instead.abort()
+        if entry.admitted:
+            self._doors.add(door)
+        return entry.admitted
+
+    def asked(self, door: Door) -> None:
+        """Its request is whole."""
+        self._doors.discard(door)
+        self._crowd.asked(door)
 
     def leave(self, door: Door) -> None:
-        self._doors.pop(door, None)
+        """It has ended without a request."""
+        self._doors.discard(door)
+        self._crowd.leave(door)
 
     async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
         started = time.monotonic()
@@ -220,10 +236,34 @@ class HttpServer:
         return response
 
 
+class _Server(web.Server):
+    """aiohttp's, which says when a connection that it was handed has ended."""
+
+    def __init__(self, ended: Callable[[Door], None], handler: _Handler, **options: Any) -> None:
+        super().__init__(handler, **options)
+        self._ended = ended
+        self._doors: dict[web.RequestHandler, Door] = {}
+
+    def take(self, door: Door) -> web.RequestHandler:
+        """Who reads what comes by this door from now on."""
+        handler = self()
+        self._doors[handler] = door
+        return handler
+
+    def doors(self) -> set[Door]:
+        """By which the connections came that are being answered."""
+        return set(self._doors.values())
+
+    def connection_lost(self, handler: web.RequestHandler, exc: BaseException | None = None) -> None:
+        super().connection_lost(handler, exc)
+        if (door := self._doors.pop(handler, None)) is not None:
+            self._ended(door)
+
+
 class Door(asyncio.Protocol):
     """Reads the head of a request, and hands a good one with its connection to aiohttp."""
 
-    def __init__(self, owner: HttpServer, server: web.Server) -> None:
+    def __init__(self, owner: HttpServer, server: _Server) -> None:
         self._owner = owner
         self._server = server
         self._transport: asyncio.Transport
@@ -234,7 +274,8 @@ class Door(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
-        if not self._owner.enter(self):
+        peer = transport.get_extra_info("peername")
+        if not self._owner.enter(self, peer[0] if peer else ""):
             self._transport.abort()
             return
         self._start_timer(HEAD_TIMEOUT)
@@ -283,8 +324,9 @@ class Door(asyncio.Protocol):
         return False
 
     def _hand_over(self) -> None:
-        self._leave()
-        handler = self._server()
+        self._stop_timer()
+        self._owner.asked(self)
+        handler = self._server.take(self)
         self._transport.set_protocol(handler)
         handler.connection_made(self._transport)
         handler.data_received(bytes(self._head))
@@ -305,13 +347,15 @@ class Door(asyncio.Protocol):
         self._start_timer(DRAIN_TIMEOUT)
 
     def _start_timer(self, delay: float) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
+        self._stop_timer()
         self._timer = asyncio.get_running_loop().call_later(delay, self.abort)
 
-    def _leave(self) -> None:
+    def _stop_timer(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
+
+    def _leave(self) -> None:
+        self._stop_timer()
         self._owner.leave(self)
 
 

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 from functools import partial
 
 from re6st.core import extensions
 from re6st.core.extensions import needs_long_hellos
 from re6st.core.prefix import Prefix
-from re6st.core.registry_sessions import Claims
+from re6st.core.registry_sessions import CONFIRMED_LIMIT, Claims
 from re6st.ledger import Ledger
 from re6st.store import Store, StoreError
 
@@ -29,6 +30,36 @@ AGENT = "re6stnet/"
 
 _Call = tuple[str, int, int, str, str]
 """As Ledger.mark_seen takes it."""
+
+
+class Served:
+    """The version of the parameters that each node fetched last, since we started. Past `limit` nodes, whoever fetched
+    them the longest ago is forgotten: of nodes that are no more, nobody tells us.
+    """
+
+    def __init__(self, limit: int = CONFIRMED_LIMIT) -> None:
+        self._limit = limit
+        self._versions: OrderedDict[Prefix, int] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._versions)
+
+    def note(self, prefix: Prefix, version: int) -> None:
+        self._versions[prefix] = version
+        self._versions.move_to_end(prefix)
+        if len(self._versions) > self._limit:
+            self._versions.popitem(last=False)
+
+    def forget(self, prefix: Prefix) -> None:
+        """It has no certificate any more, or another one."""
+        self._versions.pop(prefix, None)
+
+    def version(self, prefix: Prefix) -> int | None:
+        return self._versions.get(prefix)
+
+    def having(self, version: int | None) -> set[Prefix]:
+        """The nodes that fetched this version last."""
+        return {prefix for prefix, number in self._versions.items() if number == version}
 
 
 class Seen:

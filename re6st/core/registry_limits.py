@@ -83,6 +83,10 @@ class Limits:
         if len(self._known) > KNOWN_LIMIT:
             self._known.popitem(last=False)
 
+    def is_member(self, source: str) -> bool:
+        """Whether a member has called from this network."""
+        return source in self._known
+
     def hello(self, source: str, now: float) -> bool:
         """Whether an answer with our signature may be made."""
         return self._hello.allow(source, now, known=source in self._known)

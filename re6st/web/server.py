@@ -27,6 +27,7 @@ from re6st.registry_events import Events, Kind
 from re6st.registry_report import Record
 from re6st.web import access, mesh_graph
 from re6st.web.access import COOKIE, Access, Visitor
+from re6st.web.entrance import Entrances
 from re6st.web.queries import PAGE, SORTS, STATES, NodeQuery
 from re6st.web.render import STATIC, Renderer, csv_text
 from re6st.web.views import EXPORT_LIMIT, Views
@@ -36,7 +37,9 @@ logger = logging.getLogger("web")
 SCHEMA = 1
 """Of the JSON: counts up when a field changes its meaning or goes."""
 FORM_LIMIT = 16 * 1024
-CONNECTIONS_LIMIT = 256
+HEAD_TIMEOUT = 15.0
+"""Seconds for a request to arrive, and between two on one connection."""
+FORM_TIMEOUT = 15.0
 STREAMS_LIMIT = 32
 STREAM_BEAT = 15.0
 """Seconds without a change after which a stream says that it lives."""
@@ -86,16 +89,16 @@ class PageServer:
 
     async def start(self, listening: socket.socket) -> None:
         """Serve connections to this bound socket."""
-        runner = web.AppRunner(self.application(), access_log=None, shutdown_timeout=STOP_TIMEOUT, handle_signals=False)
+        runner = web.AppRunner(
+            self.application(),
+            access_log=None,
+            shutdown_timeout=STOP_TIMEOUT,
+            handle_signals=False,
+            keepalive_timeout=HEAD_TIMEOUT,
+        )
         await runner.setup()
-        served = runner.server
-        assert served is not None
-
-        def connected() -> asyncio.Protocol:
-            if len(served.connections) >= CONNECTIONS_LIMIT:
-                served.connections[0].force_close()  # the oldest one goes
-            return served()
-
+        assert runner.server is not None
+        connected = Entrances(runner.server).new
         loop = asyncio.get_running_loop()
         is_unix = listening.family == socket.AF_UNIX
         create = loop.create_unix_server(connected, sock=listening) if is_unix else None
@@ -191,7 +194,11 @@ class PageServer:
             raise AdminForbidden("this form comes from another site")
         if request.content_type != "application/x-www-form-urlencoded":
             raise web.HTTPUnsupportedMediaType
-        form = await request.post()
+        try:
+            async with asyncio.timeout(FORM_TIMEOUT):
+                form = await request.post()
+        except TimeoutError:
+            raise web.HTTPRequestTimeout from None
         if visitor is not None and not access.is_ours(visitor, str(form.get("form", ""))):
             raise AdminForbidden("this form is too old, or the browser keeps no cookie: load the page again")
 

@@ -157,8 +157,7 @@ class Views:
     def spread(self, version: int | None) -> tuple[int, int | None]:
         """How many nodes fetched this version of the parameters, and how many are online, if that is known."""
         online = self.watch.picture.online
-        served = self._registry.served
-        known = {prefix for prefix, number in served.items() if number == version}
+        known = self._registry.served.having(version)
         if online is None:
             return len(known), None
         return len(known & online), len(online)
@@ -211,7 +210,7 @@ class Views:
             "subject": subject,
             "online": online,
             "older": _is_older(node),
-            "parameters_version": self._registry.served.get(prefix),
+            "parameters_version": self._registry.served.version(prefix),
             "addresses": addresses,
             "tunnels": [
                 {"cn": peer.cn, "opened_by_it": opened, "online": picture.is_online(peer)} for peer, opened in peers

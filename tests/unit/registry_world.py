@@ -83,13 +83,14 @@ class World:
         self.before_start: Callable[[Registry], Awaitable[object]] | None = None
         self.store: Store
         self.registry: Registry
+        self.server: HttpServer
 
     @asynccontextmanager
     async def serve(self) -> AsyncIterator[World]:
         self.store = Store(self.directory / "registry.db", self.authority.trust.network)
         node = LocalNode(self.authority.trust.network, self.control, self.node)
         self.registry = Registry(self.authority, self.store, self.settings, node, self.clock, lambda: self.now)
-        server = HttpServer(self.registry, self.origins, self.names, operators=self.operators)
+        self.server = server = HttpServer(self.registry, self.origins, self.names, operators=self.operators)
         listening = socket.socket()
         listening.bind(("127.0.0.1", 0))
         self.port = listening.getsockname()[1]

@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from re6st import metrics_http
-from re6st.metrics_http import CLIENTS_LIMIT, HEAD_LIMIT, MetricsError, MetricsServer, Place, listen
+from re6st.metrics_http import CLIENTS_LIMIT, HEAD_LIMIT, SHARE, MetricsError, MetricsServer, Place, listen
 
 
 def serving(
@@ -126,7 +126,7 @@ def test_many_who_ask_cost_one_page() -> None:
         return b""
 
     async def test(port: int) -> None:
-        await asyncio.gather(*(get(port, head("/metrics")) for _ in range(CLIENTS_LIMIT)))
+        await asyncio.gather(*(get(port, head("/metrics")) for _ in range(SHARE)))
 
     serving(test, page)
     assert len(made) == 1

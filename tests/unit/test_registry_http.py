@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from urllib.parse import quote, urlencode
@@ -13,6 +14,7 @@ import pytest
 from re6st import cert, registry_http
 from re6st.core.prefix import Prefix
 from re6st.core.rpc import HEADER, METHODS, Ratchet, target
+from re6st.registry import Call
 from tests.unit.registry_world import START, A, B, World, parse
 
 
@@ -230,6 +232,96 @@ def test_too_many_connections_cost_the_one_that_is_the_longest_without_a_request
             writer.close()
 
     world.run(test)
+
+
+def test_one_address_holds_but_its_share_of_the_connections(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(registry_http, "CONNECTIONS_LIMIT", 64)
+
+    async def test(world: World) -> None:
+        honest = await connect(world, "127.0.0.3")
+        idle = [await connect(world, "127.0.0.2") for _ in range(60)]
+        assert await asked(honest) == 200
+        assert await asked(await connect(world, "127.0.0.3")) == 200
+        answers = [await asked(each) for each in idle]
+        assert answers.count(200) == 64 // registry_http.SHARE_OF_SENDER, "the others went for its own later ones"
+
+    world.run(test)
+
+
+def test_members_and_this_machine_get_in_while_strangers_hold_all_they_may(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(registry_http, "CONNECTIONS_LIMIT", 64)
+
+    async def test(world: World) -> None:
+        await world.enrol()
+        world.registry.limits.note_member("127.0.0.9")
+        call, go = world.registry.call, asyncio.Event()
+
+        async def slow(call_: Call) -> bytes | None:
+            if call_.method == "getCa":
+                await go.wait()
+            return await call(call_)
+
+        monkeypatch.setattr(world.registry, "call", slow)
+        held = []
+        for n in range(20, 60):
+            held += [await connect(world, f"127.0.0.{n}") for _ in range(4)]
+        for each in held:
+            with suppress(ConnectionError):
+                each[1].write(b"GET /getCa HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        hello = target("hello", {"client_prefix": A.bits})
+        assert await asked(await connect(world, "127.0.0.9"), hello) == 200, "a member's network"
+        assert await asked(await connect(world, "127.0.0.1"), hello) == 200
+        go.set()
+        for each in held:
+            each[1].close()
+
+    world.run(test)
+
+
+def test_who_does_not_read_the_answer_is_cut(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(registry_http, "SWEEP_INTERVAL", 0.2)
+
+    async def test(world: World) -> None:
+        async def much(call: Call) -> bytes:
+            return bytes(64 << 20)
+
+        monkeypatch.setattr(world.registry, "call", much)
+        sweeping = asyncio.create_task(world.server.run())
+        reader, writer = await connect(world, "127.0.0.2", limit=1024)
+        writer.write(b"GET /getCa HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        assert await reader.readline() == b"HTTP/1.1 200 OK\r\n"
+        await until(lambda: not len(world.server._crowd))
+        writer.close()
+        sweeping.cancel()
+
+    world.run(test)
+
+
+async def connect(world: World, source: str, limit: int = 1 << 16) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """A connection from an address of this machine that is not known as its own."""
+    return await asyncio.open_connection("127.0.0.1", world.port, local_addr=(source, 0), limit=limit)
+
+
+async def asked(connection: tuple[asyncio.StreamReader, asyncio.StreamWriter], path: str = "/getCa") -> int:
+    """The status of an answer; 0: it was cut off."""
+    reader, writer = connection
+    try:
+        async with asyncio.timeout(10):
+            writer.write(f"GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
+            line = await reader.readline()
+            return int(line.split()[1]) if line else 0
+    except ConnectionError:
+        return 0
+    finally:
+        writer.close()
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(20):
+        while not condition():
+            await asyncio.sleep(0.02)
 
 
 def test_tokens_stay_out_of_the_log(world: World, caplog: pytest.LogCaptureFixture) -> None:

@@ -14,6 +14,7 @@ from re6st.core.params import BABEL_HELLO, Parameters, decode, version_number
 from re6st.core.prefix import Prefix
 from re6st.core.rpc import target
 from re6st.ledger import Conflict
+from re6st.registry_seen import Served
 from tests.unit.registry_world import DAY, A, B, World
 
 OLD, NEW = frozenset({"babel-switch-time"}), KNOWN
@@ -180,3 +181,15 @@ def test_what_a_node_announced_counts_until_it_calls_again(world: World) -> None
         assert world.store.rows.lacking("babel-hello") == [A]
 
     world.run(test)
+
+
+def test_which_parameters_nodes_have_is_remembered_for_so_many_of_them() -> None:
+    served = Served(limit=3)
+    for number in range(5):
+        served.note(Prefix(number, 16), 7)
+    served.note(Prefix(3, 16), 8)
+    assert len(served) == 3
+    assert served.having(7) == {Prefix(2, 16), Prefix(4, 16)}
+    served.note(Prefix(5, 16), 8)
+    assert served.version(Prefix(2, 16)) is None, "the longest ago"
+    assert served.version(Prefix(3, 16)) == 8

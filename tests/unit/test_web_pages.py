@@ -6,9 +6,10 @@ import asyncio
 import csv
 import json
 import re
+import socket
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
@@ -22,6 +23,7 @@ from re6st.cli.registry_web import Listen, WebPage
 from re6st.core.prefix import Prefix
 from re6st.registry_admin import AdminError
 from re6st.registry_events import Kind
+from re6st.web import entrance, server
 from re6st.web.render import STATIC, csv_text
 
 VIEWS = {
@@ -455,3 +457,80 @@ def test_the_libraries_come_with_their_licence() -> None:
     licences = (STATIC / "LICENSES").read_text()
     for path in STATIC.glob("*.min.js"):
         assert path.name in licences
+
+
+def test_one_address_holds_but_its_share_of_the_connections_to_the_page(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(entrance, "SHARE", 3)
+
+    async def test(port: int) -> None:
+        idle = [await _connect(port, "127.0.0.2") for _ in range(20)]
+        assert await _status(await _connect(port, "127.0.0.3")) == b"401"
+        answers = [await _status(each) for each in idle]
+        assert answers.count(b"401") == 3, "the others went for its own later ones"
+
+    _on_a_port(tmp_path, test)
+
+
+@pytest.mark.parametrize(
+    "slow",
+    [
+        b"GET /nodes.json HTT",
+        b"POST /login HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 9\r\n"
+        b"Content-Type: application/x-www-form-urlencoded\r\n\r\nco",
+    ],
+    ids=["head", "body"],
+)
+def test_a_slow_request_to_the_page_is_cut(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, slow: bytes) -> None:
+    monkeypatch.setattr(server, "HEAD_TIMEOUT", 0.2)
+    monkeypatch.setattr(server, "FORM_TIMEOUT", 0.2)
+
+    async def test(port: int) -> None:
+        reader, writer = await _connect(port, "127.0.0.2")
+        writer.write(slow)
+        async with asyncio.timeout(20):
+            try:
+                assert (await reader.read()).partition(b"\r\n")[0] in (b"", b"HTTP/1.1 408 Request Timeout")
+            except ConnectionResetError:
+                pass
+        writer.close()
+
+    _on_a_port(tmp_path, test)
+
+
+def _on_a_port(directory: Path, test: Callable[[int], Awaitable[None]]) -> None:
+    async def main() -> None:
+        with closing(socket.create_server(("127.0.0.1", 0))) as free:
+            port = free.getsockname()[1]
+        simulation = Simulation(directory, 1)
+        try:
+            await simulation.fill()
+            async with simulation.serve(Listen(port=port)), asyncio.timeout(60):
+                await test(port)
+        finally:
+            await simulation.close()
+
+    asyncio.run(main())
+
+
+async def _connect(port: int, source: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    for _ in range(200):
+        try:
+            return await asyncio.open_connection("127.0.0.1", port, local_addr=(source, 0))
+        except ConnectionRefusedError:  # it is just starting
+            await asyncio.sleep(0.05)
+    raise AssertionError("nobody listens")
+
+
+async def _status(connection: tuple[asyncio.StreamReader, asyncio.StreamWriter]) -> bytes:
+    """Of an answer to a request for the nodes; empty where the connection was cut."""
+    reader, writer = connection
+    try:
+        writer.write(b"GET /nodes.json HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n")
+        line = await reader.readline()
+        return line.split()[1] if line else b""
+    except ConnectionError:
+        return b""
+    finally:
+        writer.close()

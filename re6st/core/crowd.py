@@ -1,0 +1,89 @@
+"""Who holds the connections of a server: bounded for each sender, for all strangers together, and in all.
+
+A connection that has not asked for anything yet gives way to a new one, the oldest first: of the same sender where that
+has its share, of anybody where there is no room. A part of the room is kept for those that are known.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Hashable
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+from re6st.core.registry_limits import WIDER, levels
+
+Key = TypeVar("Key", bound=Hashable)
+
+_STRANGERS, _ALL = "strangers", "all"
+
+
+@dataclass(frozen=True, slots=True)
+class Entry(Generic[Key]):
+    """What is done about a new connection."""
+
+    admitted: bool
+    instead: Key | None = None
+    """The connection that goes for it."""
+
+
+class Crowd(Generic[Key]):
+    """`limit` connections in all, of which `reserve` are not for strangers, and `share` for one sender.
+
+    A sender is a network, as core/origins.py gives it; the wider ones that it lies in may hold some times as many.
+    """
+
+    def __init__(self, limit: int, share: int, reserve: int) -> None:
+        self._limit = limit
+        self._share = share
+        self._for_strangers = limit - reserve
+        self._groups: dict[Key, tuple[str, ...]] = {}
+        self._held: Counter[str] = Counter()
+        self._waiting: dict[str, dict[Key, None]] = {}
+        """By group, in the order of their coming."""
+
+    def __len__(self) -> int:
+        return len(self._groups)
+
+    def enter(self, key: Key, sender: str | None, *, known: bool = False) -> Entry[Key]:
+        """A new connection. `sender` is None for this machine and its proxies; a `known` one may use the reserve."""
+        groups = self._bounds(sender, known)
+        instead = None
+        # Each group lies in the next, so that whoever goes from the first that is full makes room in all.
+        full = next((group for group, bound in groups if self._held[group] >= bound), None)
+        if full is not None:
+            instead = next(iter(self._waiting.get(full, ())), None)
+            if instead is None:
+                return Entry(False)
+            self.leave(instead)
+        self._groups[key] = names = tuple(group for group, _ in groups)
+        for group in names:
+            self._held[group] += 1
+            self._waiting.setdefault(group, {})[key] = None
+        return Entry(True, instead)
+
+    def asked(self, key: Key) -> None:
+        """It has asked for something, and is not ended for another one any more."""
+        for group in self._groups.get(key, ()):
+            if (waiting := self._waiting.get(group)) is not None:
+                waiting.pop(key, None)
+                if not waiting:
+                    del self._waiting[group]
+
+    def leave(self, key: Key) -> None:
+        """It has ended."""
+        self.asked(key)
+        for group in self._groups.pop(key, ()):
+            self._held[group] -= 1
+            if not self._held[group]:
+                del self._held[group]
+
+    def _bounds(self, sender: str | None, known: bool) -> list[tuple[str, int]]:
+        """The groups that it counts in, each with its bound, the narrowest first."""
+        if sender is None:
+            return [(_ALL, self._limit)]
+        if known:
+            return [(sender, self._share), (_ALL, self._limit)]
+        wider = zip(levels(sender), (1, *WIDER), strict=False)
+        networks = [(network, self._share * factor) for network, factor in wider]
+        return [*networks, (_STRANGERS, self._for_strangers), (_ALL, self._limit)]

@@ -1,0 +1,81 @@
+"""Who is connected to the operator's page: bounded for each sender and in all (core/crowd.py)."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from typing import cast
+
+from aiohttp import web
+
+from re6st.core.crowd import Crowd
+from re6st.core.origins import LOCAL, network_of
+
+CONNECTIONS_LIMIT = 256
+SHARE = 32
+"""Connections of one sender; a browser has up to six."""
+RESERVE = 64
+"""Those that are left to this machine, and to what comes by its proxies."""
+
+
+class Entrances:
+    """Makes the protocol of each new connection to `server`."""
+
+    def __init__(self, server: web.Server) -> None:
+        self._server = server
+        self.crowd: Crowd[Entrance] = Crowd(CONNECTIONS_LIMIT, SHARE, RESERVE)
+
+    def new(self) -> Entrance:
+        """For asyncio.create_server and its like."""
+        return Entrance(self.crowd, self._server())
+
+
+class Entrance(asyncio.Protocol):
+    """One connection: passes on what happens on it, and keeps count."""
+
+    def __init__(self, crowd: Crowd[Entrance], handler: web.RequestHandler) -> None:
+        self._crowd = crowd
+        self._handler = handler
+        self._transport: asyncio.Transport | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        own = cast(asyncio.Transport, transport)
+        entry = self._crowd.enter(self, _sender(own))
+        # All of them may go for a new one: a page that a browser does not get it loads again.
+        if entry.instead is not None:
+            entry.instead.abort()
+        if not entry.admitted:
+            own.abort()
+            return
+        self._transport = own
+        self._handler.connection_made(own)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._crowd.leave(self)
+        if self._transport is not None:
+            self._handler.connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        self._handler.data_received(data)
+
+    def eof_received(self) -> bool | None:
+        self._handler.eof_received()
+        return None
+
+    def pause_writing(self) -> None:
+        self._handler.pause_writing()
+
+    def resume_writing(self) -> None:
+        self._handler.resume_writing()
+
+    def abort(self) -> None:
+        if self._transport is not None:
+            self._transport.abort()
+
+
+def _sender(transport: asyncio.Transport) -> str | None:
+    """The network at the other end; None for this machine, and for a unix socket."""
+    own, peer = transport.get_extra_info("socket"), transport.get_extra_info("peername")
+    if own is None or own.family == socket.AF_UNIX or not peer or peer[0] in LOCAL:
+        return None
+    return network_of(peer[0])
