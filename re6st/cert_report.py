@@ -19,7 +19,7 @@ def describe(ca: x509.Certificate, own: x509.Certificate) -> Record:
     until = own.not_valid_after_utc
     return {
         "cn": prefix.cn,
-        "subject": _text(own.subject),
+        "subject": name_text(own.subject),
         "serial": own.serial_number,
         "subnet": str(subnet(network, prefix)),
         "address": str(address(network, prefix)),
@@ -29,7 +29,7 @@ def describe(ca: x509.Certificate, own: x509.Certificate) -> Record:
         "key_bits": cert.key_of_cert(own).key_size,
         "fingerprint": cert.shown_fingerprint(own),
         "ca": {
-            "subject": _text(ca.subject),
+            "subject": name_text(ca.subject),
             "network": str(network),
             "starts": _time(ca.not_valid_before_utc),
             "until": _time(ca.not_valid_after_utc),
@@ -40,7 +40,7 @@ def describe(ca: x509.Certificate, own: x509.Certificate) -> Record:
     }
 
 
-def _text(name: x509.Name) -> str:
+def name_text(name: x509.Name) -> str:
     """As RFC 4514 writes it, in the order of the certificate."""
     short = {x509.NameOID.EMAIL_ADDRESS: "emailAddress", x509.NameOID.SERIAL_NUMBER: "serialNumber"}
     return ", ".join(rdn.rfc4514_string(short) for rdn in name.rdns)

@@ -286,7 +286,8 @@ class Admin:
                 raise AdminError(Status.USAGE, str(error)) from None
         now = int(self._clock())
         token = await self._registry.new_token(email, length, None if life is None else now + life)
-        logger.info("an invitation was made for %s", email or "nobody in particular")
+        logger.info("an invitation was made for %s", email or "anybody")
+        self._registry.events.note(Kind.TOKEN, f"made for {email or 'anybody'}, prefix /{length}")
         return {
             "token": token,
             "email": email or None,
@@ -305,8 +306,11 @@ class Admin:
     async def _delete_token(self, arguments: Arguments) -> Record:
         token = arguments.required("token")
         arguments.end()
+        known = self._store.rows.token(token)
         if not await self._store.call(lambda ledger: ledger.delete_token(token)):
             raise AdminError(Status.NOT_FOUND, f"token {token!r}: unknown, used or expired")
+        whose = (known[0] if known else "") or "anybody"
+        self._registry.events.note(Kind.TOKEN, f"one for {whose} was deleted")
         return {"token": token}
 
     # --- the network ---

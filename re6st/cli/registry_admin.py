@@ -205,6 +205,7 @@ async def _operations(daemon: argparse.Namespace, *, create: bool) -> AsyncItera
             registry = Registry(config.authority, store, config.settings, node)
             registry.upkeep.load()
             yield Admin(registry, config.authority, store, config.settings)
+            await registry.event_log.try_flush()
         finally:
             node.close()
     finally:

@@ -67,8 +67,10 @@ def peers_of(picture: Picture, prefix: Prefix) -> list[tuple[Prefix, bool]]:
     return sorted(opened | {(client, False) for client, server in picture.tunnels if server == prefix})
 
 
-def tunnel_count(picture: Picture) -> int:
-    """Tunnels between nodes that are both online."""
+def tunnel_count(picture: Picture) -> int | None:
+    """Tunnels between nodes that are both online; None: no node was asked yet."""
+    if picture.crawled is None:
+        return None
     online = picture.online
     return sum(online is None or (a in online and b in online) for a, b in picture.tunnels)
 

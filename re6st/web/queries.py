@@ -20,15 +20,15 @@ EXPIRING = 30 * 86400
 SEARCH_LIMIT = 100
 TOP_VERSIONS = 20
 
-SORTS: Mapping[str, str] = {
-    "address": "i.prefix",
-    "email": "c.email IS NULL, c.email",
-    "seen": "ifnull(s.date, 0)",
-    "expires": "i.not_after",
-    "version": "s.software IS NULL, s.software",
-    "serial": "i.serial",
+SORTS: Mapping[str, tuple[str, ...]] = {
+    "address": ("i.prefix",),
+    "email": ("c.email IS NULL", "c.email"),
+    "seen": ("ifnull(s.date, 0)",),
+    "expires": ("i.not_after",),
+    "version": ("s.software IS NULL", "s.software"),
+    "serial": ("i.serial",),
 }
-"""The columns a list can be sorted by."""
+"""The columns a list can be sorted by, each with the expressions of SQL that it is sorted by."""
 
 STATES = ("all", "online", "offline", "expiring", "revoked", "older")
 
@@ -54,7 +54,7 @@ def nodes(db: sqlite3.Connection, network: IPv6Network, query: NodeQuery, now: f
     if query.state in ("online", "offline") and query.online is None:
         wanted += " AND 0"
     total = db.execute(f"SELECT count(*) {_FROM} WHERE {wanted}", values).fetchone()[0]
-    order = ", ".join(part + (" DESC" if query.descending else "") for part in SORTS[query.sort].split(", "))
+    order = ", ".join(part + (" DESC" if query.descending else "") for part in SORTS[query.sort])
     rows = db.execute(
         f"{NODES} WHERE {wanted} ORDER BY {order}, i.prefix LIMIT :limit OFFSET :offset",
         values | {"limit": query.limit, "offset": query.offset},

@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 
 from re6st import PROTOCOL, __version__, cert
 from re6st import registry_report as report
+from re6st.cert_report import name_text
 from re6st.core.extensions import needs_long_hellos
 from re6st.core.prefix import Prefix
 from re6st.registry import Registry, Settings
@@ -134,7 +135,7 @@ class Views:
                 " that --run is its run directory."
             )
         if record["expired"]:
-            found.append(f"{record['expired']} certificates have ended; their nodes are out until they renew.")
+            found.append(f"{record['expired']} certificates have expired; their nodes are out until they renew.")
         if record["prefix_length"] and free_share < FREE_SHARE:
             found.append(f"Only {record['free_prefixes']} prefixes of /{record['prefix_length']} are free.")
         if record["last_mail_error"]:
@@ -177,7 +178,7 @@ class Views:
         for node in record["nodes"]:
             prefix = Prefix.from_bits(node["prefix"])
             node["online"] = self.watch.picture.is_online(prefix)
-            node["tunnels"] = peers.get(prefix, 0)
+            node["tunnels"] = None if self.watch.picture.crawled is None else peers.get(prefix, 0)
             node["older"] = _is_older(node)
         return record
 
@@ -198,12 +199,20 @@ class Views:
         if ask and online:
             endpoints = await self._registry.mesh.addresses(prefix, ADDRESS_TIME)
             addresses = [{"host": each.host, "port": each.port, "protocol": str(each.protocol)} for each in endpoints]
-        peers = mesh_graph.peers_of(picture, prefix)
+        tunnels = [
+            {
+                "cn": peer.cn,
+                "opened_by_it": opened,
+                "online": picture.is_online(peer),
+                "alive": None if online is None else bool(online and picture.is_online(peer)),
+            }
+            for peer, opened in mesh_graph.peers_of(picture, prefix)
+        ]
         pem = self._store.rows.pem(prefix)
         subject = None
         if pem is not None:
             try:
-                subject = cert.load_pem(pem).subject.rfc4514_string()
+                subject = name_text(cert.load_pem(pem).subject)
             except cert.CertError:
                 pass  # shown as unknown; `re6st-registry check` tells
         extra = {
@@ -212,9 +221,7 @@ class Views:
             "older": _is_older(node),
             "parameters_version": self._registry.served.version(prefix),
             "addresses": addresses,
-            "tunnels": [
-                {"cn": peer.cn, "opened_by_it": opened, "online": picture.is_online(peer)} for peer, opened in peers
-            ],
+            "tunnels": None if picture.crawled is None else tunnels,
             "crawled": iso(picture.crawled),
             "events": self._events(EVENTS_OF_NODE, None, prefix.cn),
         }
@@ -288,7 +295,7 @@ class Views:
         return record | {"looked": iso(self.watch.picture.looked), "crawled": iso(self.watch.picture.crawled)}
 
     def events(self, kind: str = "") -> Record:
-        """What happened since the registry started."""
+        """What happened, also before the registry was started the last time."""
         wanted = Kind(kind) if kind in list(Kind) else None
         return {"kinds": [each.value for each in Kind], "events": self._events(EVENTS_SHOWN, wanted, None)}
 
@@ -314,7 +321,6 @@ class Views:
         if text := form.get("days", "").strip():
             arguments["life"] = _number(text, "days", SECONDS_LIMIT // 86400) * 86400
         record = await self.admin.call("invite", arguments)
-        self._registry.events.note(Kind.TOKEN, f"made for {record['email'] or 'nobody in particular'}, on the page")
         url = self._place.url or await asyncio.to_thread(guessed_url, self._place.port)
         target = f"{url}#{record['fingerprint']},token={record['token']}"
         join = f"re6st-conf --join {shlex.quote(target)}"
@@ -326,7 +332,6 @@ class Views:
         if token is None:
             raise AdminError(Status.NOT_FOUND, "this token is used, expired or deleted already")
         await self.admin.call("delete-token", {"token": token})
-        self._registry.events.note(Kind.TOKEN, "deleted on the page")
         return {"deleted": masked(token)}
 
     async def revoke(self, cn: str, form: Mapping[str, str]) -> Record:

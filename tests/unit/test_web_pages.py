@@ -24,7 +24,10 @@ from re6st.core.prefix import Prefix
 from re6st.registry_admin import AdminError
 from re6st.registry_events import Kind
 from re6st.web import entrance, server
+from re6st.web.queries import SORTS, NodeQuery
 from re6st.web.render import STATIC, csv_text
+from re6st.web.views import Place, Views
+from re6st.web.watch import Picture, Watch
 
 VIEWS = {
     "/": "/overview.json",
@@ -379,7 +382,80 @@ def test_ten_thousand_nodes(tmp_path: Path) -> None:
     run(tmp_path, test, 10_000, timeout=300)
 
 
+def test_a_list_is_sorted_by_each_column_both_ways(tmp_path: Path) -> None:
+    async def test(browser: Browser) -> None:
+        for sort in SORTS:
+            for way in ("", "&descending=1"):
+                for path in ("/nodes", "/nodes.json", "/nodes.csv"):
+                    answer = await browser.get(f"{path}?sort={sort}{way}")
+                    assert answer.status == 200, (path, sort, way, answer.text)
+        newest = [
+            each["seen"] or "" for each in (await browser.get("/nodes.json?sort=seen&descending=1")).json["nodes"]
+        ]
+        assert newest == sorted(newest, reverse=True)
+
+    run(tmp_path, test)
+
+
+def views_of(browser: Browser, picture: Picture) -> Views:
+    """Records as of a mesh that looks so."""
+    made = browser.simulation
+    watch = Watch(made.registry, made.clock)
+    watch.picture = picture
+    return Views(
+        *(made.registry, made.admin, made.authority, made.store, made.settings),
+        *(watch, Place("https://re6st.example.org/"), made.clock),
+    )
+
+
+def test_tunnels_are_unknown_until_somebody_was_asked(tmp_path: Path) -> None:
+    async def test(browser: Browser) -> None:
+        views = views_of(browser, Picture(own=Prefix(0, 16), online=frozenset({Prefix(0, 16), Prefix(1, 16)})))
+        overview = await views.overview()
+        assert (overview["tunnels"], overview["crawled"]) == (None, None)
+        assert {node["tunnels"] for node in (await views.nodes(NodeQuery()))["nodes"]} == {None}
+        assert (await views.node("1/16", ask=False))["tunnels"] is None
+
+    run(tmp_path, test)
+
+
+def test_the_tunnels_of_a_node_that_is_offline_are_not_shown_as_up(tmp_path: Path) -> None:
+    async def test(browser: Browser) -> None:
+        gone, other = Prefix(1, 16), Prefix(2, 16)
+        picture = Picture(online=frozenset({Prefix(0, 16), other}), tunnels=frozenset({(gone, other)}), crawled=1.0)
+        views = views_of(browser, picture)
+        (tunnel,) = (await views.node("1/16", ask=False))["tunnels"]
+        assert (tunnel["online"], tunnel["alive"]) == (True, False)
+        (tunnel,) = (await views.node("2/16", ask=False))["tunnels"]
+        assert (tunnel["online"], tunnel["alive"]) == (False, False)
+
+    run(tmp_path, test)
+
+
+def test_the_subject_of_a_certificate_is_named_as_by_re6st_conf(tmp_path: Path) -> None:
+    async def test(browser: Browser) -> None:
+        assert (await browser.get("/nodes/1/16.json")).json["subject"] == "serialNumber=1, CN=1/16"
+
+    run(tmp_path, test)
+
+
 # --- what it does ---
+
+
+def test_each_token_made_and_deleted_is_an_event_wherever_it_was_done(tmp_path: Path) -> None:
+    async def test(browser: Browser) -> None:
+        await browser.post("/tokens", {"email": "new@example.org"})
+        made = await browser.simulation.admin.call("invite", {})
+        await browser.simulation.admin.call("delete-token", {"token": made["token"]})
+        events = (await browser.get("/events.json?kind=token")).json["events"]
+        assert [event["text"] for event in events] == [
+            "one for anybody was deleted",
+            "made for anybody, prefix /16",
+            "made for new@example.org, prefix /16",
+        ]
+        assert not any(made["token"] in event["text"] for event in events)
+
+    run(tmp_path, test)
 
 
 def test_a_token_is_made_shown_once_and_deleted(tmp_path: Path) -> None:
