@@ -97,9 +97,8 @@ class Demo:
         self.page = ""
         self.tunnels: set[Tunnel] = set()
         self.pings: dict[tuple[Node, Node], float | None] = {}
-        self.network = Network(
-            bed, options.nodes, nat=options.nat, registry_options=["--encrypt"] if options.encrypt else []
-        )
+        registry_options = ["--web", str(DEFAULT_PORT), *(["--encrypt"] if options.encrypt else [])]
+        self.network = Network(bed, options.nodes, nat=options.nat, registry_options=registry_options)
         self.say(f"{options.nodes} hosts in network namespaces, {options.nat} of them behind a NAT router")
 
     # --- what happens ---

@@ -203,9 +203,16 @@ class Simulation:
     ) -> AsyncIterator[WebPage]:
         """Serve the page meanwhile."""
         config = WebConfig(listen, always_login, "https://re6st.example.org/", 80)
-        bound = registry_web.listen(config)
-        assert bound is not None, "somebody asked for it"
-        page = WebPage(config, bound, self.registry, self.admin, self.authority, self.store, self.settings, origins)
+        page = WebPage(
+            config,
+            registry_web.listen(config),
+            self.registry,
+            self.admin,
+            self.authority,
+            self.store,
+            self.settings,
+            origins,
+        )
         self.admin.new_login = page.new_login
         task = asyncio.create_task(page.run())
         try:

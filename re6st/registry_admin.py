@@ -377,7 +377,7 @@ class Admin:
     async def _web_login(self, arguments: Arguments) -> Record:
         arguments.end()
         if self.new_login is None:
-            message = "no operator's page is served: the registry does not run, or has --web off, or see its log"
+            message = "no operator's page is served: the registry does not run, or its options have no `web 8326`"
             raise AdminError(Status.FAILED, message)
         return self.new_login()
 

@@ -134,8 +134,6 @@ def _page(config: Config, registry: Registry, admin: Admin, store: Store) -> Web
         listening = registry_web.listen(config.web)
     except WebError as error:
         raise ConfigError(str(error)) from None
-    if listening is None:
-        return None
     page = WebPage(config.web, listening, registry, admin, config.authority, store, config.settings, config.origins)
     admin.new_login = page.new_login
     return page

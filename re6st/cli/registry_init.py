@@ -60,6 +60,9 @@ prefix-length {length}
 # Who may call administrative methods, besides this machine.
 #authorized-origin 192.0.2.1
 
+# The operator's page. Everybody on this machine may use it, as all other calls of the operator; not so with web-login.
+web 127.0.0.1:8326
+
 # Tokens by mail. From: the address in the certificate of the authority.
 #mailhost localhost
 

@@ -42,8 +42,6 @@ class Listen:
     address: IPv4Address | IPv6Address = IPv4Address("127.0.0.1")  # noqa: RUF009 - it is immutable
     port: int = DEFAULT_PORT
     path: Path | None = None
-    optional: bool = False
-    """Nobody asked for it: without the port, the registry does its work all the same."""
 
     def __str__(self) -> str:
         return str(self.path) if self.path else self.netloc
@@ -63,9 +61,6 @@ class Listen:
         return f"http://{self.netloc}/"
 
 
-DEFAULT = Listen(optional=True)
-
-
 @dataclass(frozen=True, slots=True)
 class WebConfig:
     listen: Listen
@@ -83,9 +78,7 @@ def add_options(parser: argparse._ActionsContainer) -> None:
         "--web",
         metavar="PLACE",
         type=place,
-        default=DEFAULT,
-        help=f"where to serve the operator's page: [IP:]PORT, the path of a unix socket, or {OFF}"
-        f" (default: {DEFAULT.netloc})",
+        help=f"where to serve the operator's page: [IP:]PORT, the path of a unix socket, or {OFF} (default: {OFF})",
     )
     add("--web-login", action="store_true", help="ask also this machine and the authorized origins to log in there")
 
@@ -102,7 +95,9 @@ def place(text: str) -> Listen | None:
     try:
         if not (port.isascii() and port.isdigit() and len(port) < 6 and 0 < int(port) < 65536):
             raise ValueError
-        return Listen(ip_address(host.removeprefix("[").removesuffix("]")) if host else DEFAULT.address, int(port))
+        if not host:
+            return Listen(port=int(port))
+        return Listen(ip_address(host.removeprefix("[").removesuffix("]")), int(port))
     except ValueError:
         raise argparse.ArgumentTypeError(
             f"{text!r} is no place to listen: give PORT, 127.0.0.1:PORT, [::1]:PORT, the path of a socket, or {OFF}"
@@ -116,15 +111,12 @@ def configured(options: argparse.Namespace) -> WebConfig | None:
     return WebConfig(options.web, options.web_login, options.url, options.port)
 
 
-def listen(config: WebConfig) -> socket.socket | None:
-    """The listening socket; None, and a line in the log, where nobody asked for the page. Raises WebError."""
+def listen(config: WebConfig) -> socket.socket:
+    """The listening socket. Raises WebError."""
     wanted = config.listen
     try:
         return _bound(wanted)
     except OSError as error:
-        if wanted.optional:
-            logger.warning("no operator's page: %s: %s. Choose another place with --web.", wanted, error.strerror)
-            return None
         raise WebError(
             f"--web: cannot listen on {wanted}: {error.strerror}. Choose another place, or --web {OFF}."
         ) from None

@@ -193,6 +193,10 @@ def test_the_registry_of_slapos_starts_as_it_is(
         with pytest.raises(urllib.error.HTTPError) as error:
             urllib.request.urlopen(url, timeout=5)
         assert error.value.code == 400, "its promise: something answers"
+        error.value.close()
+        listening = subprocess.run(["ss", "-Hltnp"], capture_output=True, text=True, check=True).stdout.splitlines()
+        own = [line.split()[3] for line in listening if f"pid={process.pid}," in line]
+        assert own == [f"127.0.0.1:{port}"], "no port or page that nobody asked for"
         dump = subprocess.run(["sqlite3", partition / "registry.db", ".dump"], capture_output=True, check=True)
         assert EMAIL.encode() in dump.stdout, "its hourly copy, while the registry serves"
         (partition / "registry.log").rename(partition / "registry.log.1")
@@ -223,7 +227,8 @@ def test_a_proxy_on_the_machine_passes_nothing_on_as_the_operators(partition: Pa
                 with urllib.request.urlopen(urllib.request.Request(url + path, headers=named), timeout=10) as answer:
                     return int(answer.status)
             except urllib.error.HTTPError as error:
-                return error.code
+                with error:
+                    return error.code
 
         add = f"addToken?email={EMAIL}&token={TOKEN}"
         apache = {"X_Forwarded_Host": "[2001:db8::1]:9026", "X_Forwarded_Server": "example.org"}

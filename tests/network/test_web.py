@@ -30,7 +30,7 @@ def chromium() -> Iterator[Browser]:
 
 @pytest.fixture
 def network(bed: Bed) -> Network:
-    network = Network(bed, 5)
+    network = Network(bed, 5, registry_options=["--web", str(DEFAULT_PORT)])
     network.start()
     network.wait_connected(FORMS)
     return network

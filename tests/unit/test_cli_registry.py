@@ -59,7 +59,7 @@ class Process:
     def __init__(self, directory: Path, *options: str) -> None:
         self.directory = directory
         self.port = free_port()
-        own = ("--db", "r.db", "-l", "log/r.log", "-r", ".", "-4", "127.0.0.1", "-6", "")
+        own = ("--db", "r.db", "-l", "log/r.log", "-r", ".", "-4", "127.0.0.1", "-6", "", "--web", "off")
         self.process = subprocess.Popen(
             [
                 *(sys.executable, "-m", "re6st.cli.registry"),
@@ -322,7 +322,7 @@ BAD: list[tuple[str, int, list[str], Callable[[Path], None] | None]] = [
     ("log file /proc/none/log: No such file", 1, ["-l", "/proc/none/log"], None),
     ("re6st-registry.conf:5: unknown option 'cb'", 2, [], change("re6st-registry.conf", "ca ca.crt", "cb ca.crt")),
     ("argument --port: '99999'", 2, ["--port", "99999"], None),
-    ("re6st-registry.conf:27: argument --hello: 'x'", 2, [], change("re6st-registry.conf", "hello 4", "hello x")),
+    ("re6st-registry.conf:30: argument --hello: 'x'", 2, [], change("re6st-registry.conf", "hello 4", "hello x")),
     ("unrecognized arguments: --wrong", 2, ["--wrong"], None),
 ]
 

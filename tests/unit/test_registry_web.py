@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from re6st.cli.registry_web import DEFAULT, SOCKET_PATH_LIMIT, WebConfig, WebError, listen, place
+from re6st.cli.registry_config import make_parser
+from re6st.cli.registry_web import SOCKET_PATH_LIMIT, Listen, WebConfig, WebError, configured, listen, place
 from tests.unit.test_cli_registry import Process, free_port, wait_until
 from tests.unit.test_cli_registry_admin import Place, made, resting
 
@@ -33,12 +34,7 @@ __all__ = ["made", "resting"]  # fixtures
 def test_places(text: str, shown: str, url: str | None) -> None:
     found = place(text)
     assert found is not None
-    assert (str(found), found.url, found.optional) == (shown, url, False)
-
-
-def test_off_and_the_default() -> None:
-    assert place("off") is None
-    assert (str(DEFAULT), DEFAULT.optional) == ("127.0.0.1:8326", True)
+    assert (str(found), found.url) == (shown, url)
 
 
 @pytest.mark.parametrize("text", ["", "x", "0", "65536", "-1", "localhost:80", "1.2.3.4", "::1", "٣", "/" + "x" * 107])
@@ -48,23 +44,20 @@ def test_no_places(text: str) -> None:
     assert SOCKET_PATH_LIMIT == 107
 
 
-def test_a_taken_port_ends_the_registry_only_if_somebody_asked_for_it() -> None:
+def test_a_taken_port_ends_the_registry() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         asked = place(str(port))
         assert asked is not None
         with pytest.raises(WebError, match=r"cannot listen on 127.0.0.1:\d+: Address already in use. Choose another"):
             listen(WebConfig(asked, False, None, 80))
-        unasked = type(asked)(port=port, optional=True)
-        assert listen(WebConfig(unasked, False, None, 80)) is None
 
 
 def test_a_socket_that_was_left_is_replaced_and_nothing_else_is(tmp_path: Path) -> None:
     path = tmp_path / "page.sock"
-    config = WebConfig(type(DEFAULT)(path=path), False, None, 80)
+    config = WebConfig(Listen(path=path), False, None, 80)
     for _ in range(2):
         bound = listen(config)
-        assert bound is not None
         assert stat.S_IMODE(path.stat().st_mode) == 0o660
         bound.close()
     path.unlink()
@@ -92,6 +85,13 @@ def test_the_program_serves_it_and_makes_a_link(resting: Place) -> None:
     finally:
         process.process.terminate()
         assert process.finish() == (0, "")
+
+
+@pytest.mark.parametrize("options", [(), ("--web", "off"), ("--web-login",)])
+def test_nobody_gets_a_page_that_nobody_asked_for(options: tuple[str, ...]) -> None:
+    """Option files of the older software say nothing of a page, and other programs run on such machines."""
+    parsed = make_parser().parse(["--ca", "ca.crt", "--key", "ca.key", "--dh", "dh.pem", *options])
+    assert configured(parsed) is None
 
 
 def test_off_is_off(resting: Place) -> None:
