@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import struct
 from collections.abc import Mapping
@@ -11,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from re6st.netlink import NetlinkError, NetlinkSocket, pack_attribute, read_attributes
-from re6st.process import find_program
+from re6st.process import find_program, output_of
 
 NFT = "nft"
 NFT_TIME = 20.0
@@ -81,26 +80,14 @@ class Nft:
 
     async def _run(self, *words: str, text: str = "") -> str:
         try:
-            process = await asyncio.create_subprocess_exec(
-                *(self._program, *words),
-                stdin=asyncio.subprocess.PIPE,
-                stdout=asyncio.subprocess.PIPE,
-                stderr=asyncio.subprocess.PIPE,
-            )
-        except OSError as error:
-            raise NftError(f"nft: {error.strerror}") from None
-        try:
-            async with asyncio.timeout(NFT_TIME):
-                out, errors = await process.communicate(text.encode())
+            status, out, errors = await output_of((self._program, *words), NFT_TIME, text.encode())
         except TimeoutError:
             raise NftError(f"nft: not done after {NFT_TIME:g} s") from None
-        finally:
-            if process.returncode is None:
-                with suppress(ProcessLookupError):
-                    process.kill()
-        if process.returncode:
+        except OSError as error:
+            raise NftError(f"nft: {error.strerror}") from None
+        if status:
             first = errors.decode("utf-8", "replace").strip().splitlines()[:1]
-            raise NftError(first[0][:200] if first else f"nft: exit status {process.returncode}")
+            raise NftError(first[0][:200] if first else f"nft: exit status {status}")
         return out.decode("utf-8", "replace")
 
 

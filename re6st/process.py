@@ -1,7 +1,8 @@
 """Child processes: started, watched, stopped; and how long to wait before the next start.
 
 `Child` is one run of a program in a process group of its own; `keep_running` runs one again whenever it ends;
-`leftovers` finds what an earlier daemon left running, and `Child.adopt` goes on with one of them.
+`output_of` runs one to its end, for what it prints; `leftovers` finds what an earlier daemon left running, and
+`Child.adopt` goes on with one of them.
 """
 
 from __future__ import annotations
@@ -13,9 +14,9 @@ import os
 import random
 import resource
 import signal
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import BinaryIO, Protocol
 
 STOP_GRACE = 5.0
 """Seconds between SIGTERM and SIGKILL (wire.md 10.9)."""
@@ -181,16 +182,21 @@ class Child:
         # One that was adopted may be in somebody else's group.
         kill = os.killpg if _leads_group(self.pid) else os.kill
         _send(kill, self.pid, signal.SIGTERM)
+        gone = asyncio.ensure_future(self._gone(kill))
         try:
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(grace):
-                    await self._process.wait()
-                    while kill is os.killpg and _send(kill, self.pid, 0):  # noqa: ASYNC110
-                        await asyncio.sleep(GROUP_POLL)  # other processes' children: there is nothing else to wait for
+            # Not by a timeout: where we were cancelled before, Python 3.11 takes its end for one more cancellation.
+            await asyncio.wait([gone], timeout=grace)
         finally:
+            gone.cancel()
             if self.running or kill is os.killpg:
                 _send(kill, self.pid, signal.SIGKILL)
         await self._process.wait()
+
+    async def _gone(self, kill: Callable[[int, int], None]) -> None:
+        """Wait until it has ended, and its process group, if it has one."""
+        await self._process.wait()
+        while kill is os.killpg and _send(kill, self.pid, 0):  # noqa: ASYNC110
+            await asyncio.sleep(GROUP_POLL)  # other processes' children: there is nothing else to wait for
 
 
 def _leads_group(pid: int) -> bool:
@@ -256,6 +262,41 @@ async def keep_running(name: str, once: Callable[[], Awaitable[str | None]], out
         delay = backoff.next()
         log.error("%s ended (%s): %s. Next start in %.1f s.", name, reason, last_words(output), delay)
         await asyncio.sleep(delay)
+
+
+async def output_of(
+    argv: Sequence[str | Path], patience: float, given: bytes = b"", environment: Mapping[str, str] | None = None
+) -> tuple[int, bytes, bytes]:
+    """Run a program to its end: its exit status, and what it printed on standard output and standard error.
+
+    `given` is its standard input. It is killed when it is not done in `patience` seconds (TimeoutError), and when we
+    are cancelled. Raises OSError when it cannot be started.
+    """
+    # Files in memory, not pipes: those of a process that outlives us would still want the event loop when that is gone.
+    with _memory(given) as stdin, _memory() as stdout, _memory() as stderr:
+        process = await asyncio.create_subprocess_exec(
+            *map(str, argv), stdin=stdin, stdout=stdout, stderr=stderr, env=environment
+        )
+        child = Child(str(argv[0]), process)
+        try:
+            async with asyncio.timeout(patience):
+                status = await child.wait()
+        finally:
+            await child.stop(grace=0)
+        return status, _content(stdout), _content(stderr)
+
+
+@contextlib.contextmanager
+def _memory(content: bytes = b"") -> Iterator[BinaryIO]:
+    with open(os.memfd_create("re6st"), "w+b", buffering=0) as file:
+        file.write(content)
+        file.seek(0)
+        yield file
+
+
+def _content(file: BinaryIO) -> bytes:
+    file.seek(0)
+    return file.read()
 
 
 def last_words(output: Path | None) -> str:

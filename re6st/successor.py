@@ -16,6 +16,8 @@ from collections.abc import Coroutine
 from pathlib import Path
 from typing import Any, Protocol
 
+from re6st.process import output_of
+
 CHECK_TIME = 20.0
 """Seconds that a successor has to see whether it can start."""
 CHECK = ("--test", "0")
@@ -114,24 +116,12 @@ def _command() -> list[str]:
 async def _fault(argv: list[str]) -> str | None:
     """What a successor would complain about; None if it can start."""
     try:
-        check = await asyncio.create_subprocess_exec(
-            *argv,
-            *CHECK,
-            env=os.environ | {WHETHER_READY: "1"},
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.DEVNULL,
-            stderr=asyncio.subprocess.PIPE,
-        )
+        status, _, errors = await output_of([*argv, *CHECK], CHECK_TIME, environment=os.environ | {WHETHER_READY: "1"})
+    except TimeoutError:
+        return f"it is not ready in {CHECK_TIME:g} s"
     except OSError as error:
         return f"{argv[0]}: {error.strerror}"
-    try:
-        async with asyncio.timeout(CHECK_TIME):
-            _, errors = await check.communicate()
-    except TimeoutError:
-        check.kill()
-        await check.wait()
-        return f"it is not ready in {CHECK_TIME:g} s"
-    if check.returncode == 0:
+    if status == 0:
         return None
     lines = errors.decode("utf-8", "replace").strip().splitlines()
-    return lines[-1] if lines else f"exit status {check.returncode}"
+    return lines[-1] if lines else f"exit status {status}"

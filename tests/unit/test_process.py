@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import os
 import signal
 import subprocess
@@ -20,6 +21,7 @@ from re6st.process import (
     find_program,
     last_words,
     leftovers,
+    output_of,
     status_text,
 )
 from tests.unit.fake_program import until
@@ -85,6 +87,45 @@ def test_a_stop_that_is_cancelled_leaves_no_process_behind(tmp_path: Path) -> No
             assert await child.wait() == -signal.SIGKILL
 
     asyncio.run(run())
+
+
+def test_a_program_is_run_to_its_end_for_what_it_prints() -> None:
+    async def run(*argv: str, given: bytes = b"") -> tuple[int, bytes, bytes]:
+        return await output_of([SHELL, "-c", *argv], 30, given, {"X": "y"})
+
+    large = b"0123456789abcdef" * 65536
+    assert asyncio.run(run("cat; echo $X >&2; exit 3", given=large)) == (3, large, b"y\n")
+    assert asyncio.run(run("read x || echo nothing")) == (0, b"nothing\n", b"")
+    with pytest.raises(OSError, match="No such file"):
+        asyncio.run(output_of(["/nonexistent/program"], 30))
+
+
+@pytest.mark.parametrize("patience", [0.2, 60.0], ids=["too slow", "cancelled"])
+def test_a_program_that_is_not_run_to_its_end_is_killed(tmp_path: Path, patience: float) -> None:
+    """Nothing of it is left for the end of the event loop, which is closed right after."""
+    began = tmp_path / "began"
+
+    async def run() -> None:
+        work = asyncio.create_task(
+            output_of([SHELL, "-c", f"trap '' TERM; echo $$ >{began}; while :; do sleep 1; done"], patience)
+        )
+        await until(lambda: began.exists() and began.read_text().endswith("\n"))
+        if patience == 60:
+            work.cancel()
+        await asyncio.wait([work], timeout=30)
+        with pytest.raises(asyncio.CancelledError if patience == 60 else TimeoutError):
+            work.result()
+
+    faults: list[object] = []
+    before, sys.unraisablehook = sys.unraisablehook, faults.append
+    try:
+        asyncio.run(run())
+        gc.collect()
+    finally:
+        sys.unraisablehook = before
+    assert faults == []
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(began.read_text()), 0)
 
 
 def test_it_does_not_get_our_terminals_ctrl_c() -> None:
