@@ -18,8 +18,9 @@ from re6st.core.report import Record
 from re6st.plan import Plan
 from re6st.tunnels import Tunnels
 
-LOOK_AGAIN = 2.0
-"""Seconds between two questions about the hardware addresses behind our servers, at least."""
+LOOK_SOON, LOOK_AGAIN = 0.2, 2.0
+"""Seconds between two questions about the hardware addresses behind our servers, at least: while there is somebody
+about whom they were not asked yet, and else. Meanwhile nobody knows who it is that lies."""
 
 log = logging.getLogger(__name__)
 
@@ -49,6 +50,7 @@ class Guard:
         """Neighbours of our servers whose babel is not heard, and why."""
         self._found = Findings()
         self._asked = float("-inf")
+        self._asked_about: frozenset[NextHop] = frozenset()
         self._life = (-1, 0.0)
         self._timer: asyncio.TimerHandle | None = None
         tunnels.is_refused = lambda peer: self._refusals.holds(peer, time.monotonic())
@@ -75,11 +77,16 @@ class Guard:
                 peer,
             )
             self._chronicle.found("certificate-doubled", time.time(), peer)
-        if self._found.again is not None:
-            self._ask(now)
-            if self._timer is not None:
-                self._timer.cancel()
-            self._timer = asyncio.get_running_loop().call_later(self._found.again + 0.01, self._again)
+        unknown = frozenset(hop for hop in self._found.unknown if self._tunnels.is_shared(hop.interface))
+        again = self._found.again
+        if again is not None or unknown:
+            due = self._ask(unknown, now)
+            self._look_again(due if again is None else min(again, due))
+
+    def _look_again(self, seconds: float) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = asyncio.get_running_loop().call_later(seconds + 0.01, self._again)
 
     def tick(self) -> None:
         """Hear those again whose time is over."""
@@ -127,10 +134,15 @@ class Guard:
     def _owner(self, hop: NextHop) -> Prefix | None:
         return self._tunnels.owner(hop.interface, _hardware(hop.address))
 
-    def _ask(self, now: float) -> None:
-        if now - self._asked >= LOOK_AGAIN:
-            self._asked = now
-            self._tunnels.look()
+    def _ask(self, unknown: frozenset[NextHop], now: float) -> float:
+        """Ask who is behind our servers, if that is due; in how many seconds it may be asked again."""
+        pause = LOOK_AGAIN if unknown <= self._asked_about else LOOK_SOON
+        left = self._asked + pause - now
+        if left > 0:
+            return left
+        self._asked, self._asked_about = now, unknown
+        self._tunnels.look()
+        return LOOK_AGAIN
 
     # -- for the operator --
 

@@ -54,6 +54,8 @@ class Findings:
     heard: Heard | None = None
     doubled: frozenset[Prefix] = frozenset()
     """Certificates that two machines use at the same time."""
+    unknown: frozenset[NextHop] = frozenset()
+    """Neighbours that call subnets their own, of whom it is not known whose certificate they have."""
     again: float | None = None
     """In how many seconds to look again, if nothing changes."""
 
@@ -72,6 +74,7 @@ class Claims:
         false: defaultdict[Prefix, set[tuple[NextHop, IPv6Network]]] = defaultdict(set)
         routers: defaultdict[Prefix, set[str]] = defaultdict(set)
         ours: set[tuple[NextHop, IPv6Network]] = set()
+        unknown: set[NextHop] = set()
         for route in table.routes.values():
             if route.refmetric and (route.metric < INFINITY or route.refmetric >= INFINITY):
                 continue  # the most: handed on, or withdrawn
@@ -80,8 +83,11 @@ class Claims:
                 continue
             if self._own.contains(claimed):
                 ours.add((route.via, route.destination))
-            peer = None if route.refmetric else owner(route.via)
+            if route.refmetric:
+                continue
+            peer = owner(route.via)
             if peer is None:
+                unknown.add(route.via)
                 continue
             if peer.contains(claimed):
                 if claimed == peer and route.metric < INFINITY:
@@ -100,6 +106,7 @@ class Claims:
             tuple(_lie(peer, found) for peer, found in false.items() if self._lasts(peer, now) >= HOLD),
             _heard(ours) if ours and until_own <= 0 else None,
             frozenset(peer for peer in doubled if self._lasts(("doubled", peer), now) >= HELD_OWN),
+            frozenset(unknown),
             min((each for each in left if each > 0), default=None),
         )
 

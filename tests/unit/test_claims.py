@@ -78,9 +78,15 @@ def test_honest_neighbours_are_never_named() -> None:
         route(VICTIM, refmetric=INFINITY),
         route(IPv6Network("2001:db8:99::/48")),
         route(ANY),
-        route(VICTIM, NextHop(HOP.address, "eth0")),  # on a LAN nobody shows a certificate
     ):
         assert after(1000, honest) == Findings(), honest
+
+
+def test_a_neighbour_without_a_certificate_is_not_named_but_who_it_is_can_be_asked() -> None:
+    """On a LAN nobody shows one; behind a server it may be a client that came after OpenVPN was asked who is there."""
+    stranger = NextHop(HOP.address, "eth0")
+    assert after(1000, route(VICTIM, stranger)) == Findings(unknown=frozenset((stranger,)))
+    assert after(1000, route(VICTIM, stranger, refmetric=96)) == Findings()
 
 
 def test_what_the_user_accepts_is_no_lie() -> None:

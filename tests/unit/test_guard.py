@@ -1,0 +1,160 @@
+"""Who announces what is not his is found out behind a server too, also who came after OpenVPN was asked last."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from ipaddress import IPv6Address, IPv6Network
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from re6st import guard as guard_room
+from re6st.core.babel_lines import NextHop, Route, Table
+from re6st.core.chronicle import Chronicle
+from re6st.core.prefix import Prefix, subnet
+from re6st.guard import Guard
+from tests.unit.fake_program import until
+
+NETWORK = IPv6Network("2001:db8:42::/48")
+OWN, LIAR, VICTIM, OTHER = (Prefix(number, 16) for number in (1, 2, 3, 4))
+SERVER = "re6stnet-tcp"
+HOP = NextHop(IPv6Address("fe80::5c2e:7eff:fe12:a001"), SERVER)
+HARDWARE = "5e:2e:7e:12:a0:01"
+
+
+class FakeTunnels:
+    """One server; OpenVPN answers at its next breath who is behind it."""
+
+    def __init__(self) -> None:
+        self.behind: dict[str, Prefix] = {}
+        self.asked = 0
+        self.cuts: list[Prefix] = []
+        self.drained: list[tuple[str, IPv6Address | None]] = []
+        self.is_refused: Callable[[Prefix], bool] = lambda _: False
+        self.looked: Callable[[], object] = lambda: None
+        self._known: dict[str, Prefix] = {}
+
+    def owner(self, interface: str, hardware: str) -> Prefix | None:
+        return self._known.get(hardware) if interface == SERVER else None
+
+    def is_shared(self, interface: str) -> bool:
+        return interface == SERVER
+
+    def look(self) -> None:
+        self.asked += 1
+        asyncio.get_running_loop().call_soon(self._answer)
+
+    def _answer(self) -> None:
+        self._known = dict(self.behind)
+        self.looked()
+
+    def drain(self, interface: str, neighbour: IPv6Address | None = None) -> None:
+        self.drained.append((interface, neighbour))
+
+    def undrain(self, interface: str, neighbour: IPv6Address | None = None) -> None:
+        self.drained.remove((interface, neighbour))
+
+    def cut(self, peer: Prefix) -> None:
+        self.cuts.append(peer)
+
+
+class World:
+    """A node with a server, and what its babel knows."""
+
+    def __init__(self) -> None:
+        self.tunnels, self.table, self.chronicle = FakeTunnels(), Table(), Chronicle()
+        plan = SimpleNamespace(
+            identity=SimpleNamespace(trust=SimpleNamespace(network=NETWORK), prefix=OWN),
+            subnet=subnet(NETWORK, OWN),
+            config=SimpleNamespace(accept_route=()),
+        )
+        babel = SimpleNamespace(priority=1024, table=self.table)
+        mesh = SimpleNamespace(survey=SimpleNamespace(neighbours={}))
+        self.guard = Guard(
+            lambda: cast(Any, plan),
+            cast(Any, babel),
+            cast(Any, self.tunnels),
+            cast(Any, mesh),
+            self.chronicle,
+            self.look,
+        )
+
+    def look(self) -> None:
+        self.guard.look()
+
+    def claim(self, peer: Prefix, via: NextHop = HOP) -> None:
+        found = subnet(NETWORK, peer)
+        self.table.routes[f"{peer}{via}"] = Route("", found, IPv6Network("::/0"), True, 96, 0, via, "r1")
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(guard_room, "LOOK_SOON", 0.02)
+    monkeypatch.setattr(guard_room, "LOOK_AGAIN", 0.05)
+
+
+def test_a_client_that_came_after_openvpn_was_asked_is_found_out_at_once(caplog: pytest.LogCaptureFixture) -> None:
+    async def run() -> None:
+        world = World()
+        other = NextHop(IPv6Address("fe80::5c2e:7eff:fe12:a002"), SERVER)
+        world.tunnels.behind["5e:2e:7e:12:a0:02"] = OTHER
+        world.claim(OTHER, other)
+        world.look()
+        await until(lambda: world.tunnels.asked)
+        world.tunnels.behind[HARDWARE] = LIAR
+        world.claim(LIAR)
+        world.claim(VICTIM)
+        began = time.monotonic()
+        world.look()
+        await until(lambda: world.tunnels.cuts)
+        assert time.monotonic() - began < guard_room.LOOK_AGAIN, "although it was asked just before"
+        world.guard.close()
+        assert set(world.tunnels.cuts) == {LIAR}
+        assert world.tunnels.drained == [(SERVER, HOP.address)], "nor is it heard until babel has forgotten it"
+        assert world.guard.refused() == [LIAR]
+
+    asyncio.run(run())
+    assert f"{LIAR} announces {subnet(NETWORK, VICTIM)}, which is not its subnet" in caplog.text
+
+
+@pytest.mark.usefixtures("quick")
+def test_openvpn_is_asked_again_until_it_knows_who_it_is() -> None:
+    async def run() -> None:
+        world = World()
+        world.claim(VICTIM)
+        world.look()
+        await until(lambda: world.tunnels.asked > 2)
+        world.tunnels.behind[HARDWARE] = LIAR
+        await until(lambda: world.tunnels.cuts)
+        world.guard.close()
+
+    asyncio.run(run())
+
+
+def test_who_makes_up_neighbours_has_openvpn_asked_a_few_times_a_second_only() -> None:
+    async def run() -> None:
+        world = World()
+        began = time.monotonic()
+        for number in range(500):
+            world.claim(VICTIM, NextHop(IPv6Address("fe80::1") + number, SERVER))
+            world.look()
+            await asyncio.sleep(0)
+        took = time.monotonic() - began
+        world.guard.close()
+        assert 1 <= world.tunnels.asked <= 1 + took / guard_room.LOOK_SOON
+
+    asyncio.run(run())
+
+
+def test_openvpn_is_not_asked_who_is_on_a_lan() -> None:
+    async def run() -> None:
+        world = World()
+        world.claim(VICTIM, NextHop(HOP.address, "eth0"))
+        world.look()
+        world.guard.close()
+        assert not world.tunnels.asked
+
+    asyncio.run(run())
