@@ -26,6 +26,8 @@ VALIDITY = timedelta(days=365)
 RENEW_BEFORE = timedelta(days=30)
 """How long before its end a certificate is renewed (wire.md 2.3)."""
 CA_VALIDITY = timedelta(days=3650)
+BACKDATED = timedelta(hours=1)
+"""How long before its issue a certificate is valid: the clocks of those who look at it may be that late."""
 KEY_SIZES = (2048, 3072, 4096)
 PEM_LIMIT = 64 * 1024
 
@@ -146,6 +148,12 @@ def key_of_cert(cert: x509.Certificate) -> rsa.RSAPublicKey:
     return _rsa_key(cert.public_key())
 
 
+def issued_at(cert: x509.Certificate) -> datetime:
+    """When a certificate was issued, as far as it says: that of a registry of other software is not dated back."""
+    begin, end = cert.not_valid_before_utc, cert.not_valid_after_utc
+    return begin + BACKDATED if end - begin == VALIDITY + BACKDATED else begin
+
+
 def network_of_ca(ca: x509.Certificate) -> IPv6Network:
     """The network of a CA. Raises CertError."""
     try:
@@ -207,7 +215,7 @@ def new_ca(key: rsa.RSAPrivateKey, network: IPv6Network, name: str, email: str, 
         .subject_name(subject)
         .issuer_name(subject)
         .serial_number(serial_of_network(network))
-        .not_valid_before(now)
+        .not_valid_before(now - BACKDATED)
         .not_valid_after(now + CA_VALIDITY)
         .public_key(key.public_key())
         .add_extension(identifier, critical=False)
@@ -296,7 +304,7 @@ class Trust:
         """For our own certificate at start: an expired one passes, to be renewed; one of the future does not (2.4)."""
         newest = max(self.ca.not_valid_before_utc, cert.not_valid_before_utc)
         if now < newest:
-            begin, said = f"{newest:%Y-%m-%dT%H:%MZ}", f"{now:%Y-%m-%dT%H:%MZ}"
+            begin, said = f"{newest:%Y-%m-%dT%H:%M:%SZ}", f"{now:%Y-%m-%dT%H:%M:%SZ}"
             raise NotYetValid(f"the clock says {said}, but the certificate is valid from {begin} on: set the clock")
         self.check(cert, newest)
 
@@ -406,21 +414,21 @@ class Authority:
         subject: x509.Name,
         public_key: rsa.RSAPublicKey,
         serial: int,
-        not_before: datetime,
+        now: datetime,
         not_after: datetime | None = None,
     ) -> x509.Certificate:
-        """A version 1 certificate without extensions, as wire.md 2.2 has it.
+        """A version 1 certificate without extensions, as wire.md 2.2 has it, but dated back.
 
         Put together by hand, since the library only makes version 3.
         """
-        not_before = not_before.replace(microsecond=0)
+        now = now.replace(microsecond=0)
         spki = public_key.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
         body = _der(
             0x30,
             _der_integer(serial),
             _SHA512_RSA,
             self._issuer,
-            _der(0x30, _der_time(not_before), _der_time(not_after or not_before + VALIDITY)),
+            _der(0x30, _der_time(now - BACKDATED), _der_time(not_after or now + VALIDITY)),
             subject.public_bytes(),
             spki,
         )

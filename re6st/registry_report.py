@@ -198,6 +198,6 @@ def _issued(pem: str | bytes) -> str | None:
     """When a certificate was issued; only the certificate itself says so."""
     try:
         found = cert.load_pem(pem.encode("ascii", "replace") if isinstance(pem, str) else pem)
-        return iso(found.not_valid_before_utc.timestamp())
+        return iso(cert.issued_at(found).timestamp())
     except (cert.CertError, ValueError):
         return None

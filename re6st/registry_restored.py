@@ -211,7 +211,7 @@ class Restored:
 
     def _is_ours(self, issued: Issued) -> bool:
         """Whether we gave it out since we run, so to who was thrown out before, not the network before we forgot."""
-        return cert.load_pem(issued.pem).not_valid_before_utc.timestamp() >= self._started
+        return (cert.load_pem(issued.pem).not_valid_before_utc + cert.BACKDATED).timestamp() >= self._started
 
     def _say(self, text: str) -> None:
         logger.warning("%s See docs/operations.md, Backup and restore.", text)

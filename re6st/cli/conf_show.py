@@ -103,7 +103,7 @@ def look(place: Place, now: datetime) -> Found:
 def _dates(name: str, certificate: x509.Certificate, now: datetime) -> list[str]:
     start, end = certificate.not_valid_before_utc, certificate.not_valid_after_utc
     if now < start:
-        said, begin = f"{now:%Y-%m-%dT%H:%MZ}", f"{start:%Y-%m-%dT%H:%MZ}"
+        said, begin = f"{now:%Y-%m-%dT%H:%M:%SZ}", f"{start:%Y-%m-%dT%H:%M:%SZ}"
         return [f"{name}: the clock says {said}, but it is valid from {begin} on: set the clock"]
     left = (end - now).total_seconds()
     if left > CERTIFICATE_WARNING:

@@ -66,7 +66,11 @@ def test_pki_vector(vector: Callable[[str], Any], authority: cert.Authority, whe
         # Issued again from the same parts it is the same certificate, byte for byte.
         public = key.public_key()
         again = authority.issue(
-            own.subject, public, own.serial_number, own.not_valid_before_utc, own.not_valid_after_utc
+            own.subject,
+            public,
+            own.serial_number,
+            own.not_valid_before_utc + cert.BACKDATED,
+            own.not_valid_after_utc,
         )
         assert cert.to_der(again) == identity.der
 
@@ -95,7 +99,7 @@ def test_issued_certificate_is_as_the_older_software_makes_it(
     assert made.version is x509.Version.v1
     assert made.serial_number == 129
     assert made.issuer == authority.trust.ca.subject
-    assert made.not_valid_after_utc - made.not_valid_before_utc == timedelta(seconds=31536000)
+    assert made.not_valid_after_utc == when + timedelta(seconds=31536000)
     assert made.public_key() == key.public_key()
     assert isinstance(made.signature_hash_algorithm, hashes.SHA512)
     assert [(a.oid, a.value) for a in made.subject] == [
@@ -116,7 +120,8 @@ def test_every_serial_and_date_can_be_read_back(
     start = datetime(year, 1, 2, 3, 4, 5, tzinfo=UTC)
     made = issue(authority, key, start, serial=serial or 3)
     assert made.serial_number == (serial or 3)
-    assert made.not_valid_before_utc == start
+    assert made.not_valid_before_utc == start - cert.BACKDATED
+    assert cert.issued_at(made) == start
     assert made.not_valid_after_utc == start + cert.VALIDITY
 
 
@@ -205,12 +210,24 @@ def test_own_certificate_may_be_expired_but_not_of_the_future(
     trust = authority.trust
     own = issue(authority, key, when)
     trust.check_own(own, when + timedelta(days=5000))
-    why = r"the clock says 2027-05-31T00:00Z, but the certificate is valid from 2027-06-01T00:00Z on"
+    why = r"the clock says 2027-05-31T00:00:00Z, but the certificate is valid from 2027-05-31T23:00:00Z on"
     with pytest.raises(cert.NotYetValid, match=why):
         trust.check_own(own, when - timedelta(days=1))
     alien = cert.Authority(cert.new_ca(other_key, NETWORK, "other", "o@example.org", when), other_key)
     with pytest.raises(cert.CertError):
         trust.check_own(issue(alien, key, when), when)
+
+
+@pytest.mark.parametrize("skew", [5, 60, 600])
+def test_a_clock_that_is_somewhat_late_keeps_nobody_out(
+    key: rsa.RSAPrivateKey, other_key: rsa.RSAPrivateKey, when: datetime, skew: int
+) -> None:
+    """The network was just made, by a registry whose clock is ahead of everybody's."""
+    authority = cert.Authority(cert.new_ca(other_key, NETWORK, "new", "o@example.org", when), other_key)
+    own, late = issue(authority, key, when), when - timedelta(seconds=skew)
+    authority.trust.check_own(own, late)
+    authority.trust.check_strict(own, late)
+    assert own.not_valid_after_utc == when + cert.VALIDITY, "it ends when it would have ended"
 
 
 def test_a_new_ca_has_the_network_in_its_serial(other_key: rsa.RSAPrivateKey, when: datetime) -> None:

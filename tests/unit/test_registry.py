@@ -53,8 +53,8 @@ def test_an_anonymous_certificate_is_as_the_specification_says(world: World) -> 
             (NameOID.SERIAL_NUMBER, "0"),
             (NameOID.COMMON_NAME, "0/16"),
         ]
-        assert (got.not_valid_after_utc - got.not_valid_before_utc).total_seconds() == 31536000
-        assert got.not_valid_before_utc.timestamp() == START
+        assert got.not_valid_after_utc.timestamp() == START + 31536000
+        assert got.not_valid_before_utc.timestamp() == START - 3600, "clocks may be late"
         got.verify_directly_issued_by(world.authority.trust.ca)
         assert (await world.enrol()).serial_number == 2
 
