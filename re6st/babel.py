@@ -112,6 +112,7 @@ class Babel:
         self._argv = argv
         self._run = run
         self._output = output
+        self._log_file = Path(argv[argv.index("-L") + 1]) if "-L" in argv else None
         self._changed = changed
         self._found = found
         self._child: Child | None = None
@@ -164,7 +165,7 @@ class Babel:
 
     async def run(self) -> None:
         """Start it, read its table, start it again when it ends, until cancelled; then stop it in good order."""
-        await keep_running(PROGRAM, self._once, self._output)
+        await keep_running(PROGRAM, self._once, self._output, self._log_file)
 
     def can_follow(self, settings: Settings) -> bool:
         """Whether babeld can use these settings without a restart."""

@@ -12,8 +12,10 @@ import contextlib
 import logging
 import os
 import random
+import re
 import resource
 import signal
+import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import BinaryIO, Protocol
@@ -28,6 +30,11 @@ LAST_WORDS = 2000
 """Bytes at the end of a program's output that are looked at."""
 STABLE_TIME = 30.0
 """Seconds after which a program counts as running well."""
+FILE_TIME = 0.1
+"""Seconds by which the time of a file may be before the clock's, at most."""
+
+_ADVICE = re.compile(r"Use --help|Syntax:|usage:|babeld-[0-9]|\s")
+"""How lines begin that OpenVPN and babeld print behind an error in their options, and that say nothing about it."""
 
 log = logging.getLogger(__name__)
 
@@ -241,16 +248,19 @@ async def end_of(child: Child) -> str:
     return "its socket was closed"
 
 
-async def keep_running(name: str, once: Callable[[], Awaitable[str | None]], output: Path | None) -> None:
+async def keep_running(
+    name: str, once: Callable[[], Awaitable[str | None]], output: Path | None, log_file: Path | None = None
+) -> None:
     """Run a program again whenever it ends, until cancelled: soon at first, then ever less often.
 
     `once` is one run of it, from start to end; it returns or raises (OSError, ValueError) why it ended, or returns None
-    to be run again at once. What the program printed last, in `output`, goes to the log with the reason.
+    to be run again at once. What the program printed last, in `output`, or else wrote into a `log_file` of its own,
+    goes to the log with the reason.
     """
     backoff = Backoff()
     clock = asyncio.get_running_loop().time
     while True:
-        started = clock()
+        started, since = clock(), time.time() - FILE_TIME
         try:
             reason = await once()
         except (OSError, ValueError) as error:  # ValueError: a line longer than the buffer
@@ -260,7 +270,9 @@ async def keep_running(name: str, once: Callable[[], Awaitable[str | None]], out
         if clock() - started > STABLE_TIME:
             backoff.reset()
         delay = backoff.next()
-        log.error("%s ended (%s): %s. Next start in %.1f s.", name, reason, last_words(output), delay)
+        log.error(
+            "%s ended (%s): %s. Next start in %.1f s.", name, reason, last_words(output, log_file, since=since), delay
+        )
         await asyncio.sleep(delay)
 
 
@@ -299,16 +311,17 @@ def _content(file: BinaryIO) -> bytes:
     return file.read()
 
 
-def last_words(output: Path | None) -> str:
-    """The last line that a program printed into a file."""
-    if output is None:
-        return "no output"
-    with contextlib.suppress(OSError), output.open("rb") as file:
-        file.seek(max(0, file.seek(0, os.SEEK_END) - LAST_WORDS))
-        lines = file.read(LAST_WORDS).decode("utf-8", "replace").strip().splitlines()
-        # The advice that OpenVPN prints behind an error in its options says nothing about the error.
-        told = [line for line in lines if not line.startswith("Use --help")]
-        return told[-1] if told else "no output"
+def last_words(*outputs: Path | None, since: float = 0.0) -> str:
+    """The last line that a program wrote into the first of these files that has one and was written since then."""
+    for output in filter(None, outputs):
+        with contextlib.suppress(OSError), output.open("rb") as file:
+            if os.fstat(file.fileno()).st_mtime < since:
+                continue
+            file.seek(max(0, file.seek(0, os.SEEK_END) - LAST_WORDS))
+            lines = file.read(LAST_WORDS).decode("utf-8", "replace").rstrip().splitlines()
+            told = [line for line in lines if line and not _ADVICE.match(line)]
+            if told:
+                return told[-1]
     return "no output"
 
 

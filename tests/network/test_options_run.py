@@ -30,7 +30,7 @@ def test_many_options_at_once(bed: Bed) -> None:
     host.namespace.ip("link add name inside7 type bridge")
     said = host.directory / "said"
     node.options += [
-        *("--main-interface", "inside7", "-v", "3", "--ovpnlog", "-O--mute", "-O5", "-B-z1"),
+        *("--main-interface", "inside7", "-v", "3", "--ovpnlog", "-O--mute", "-O5", "-B-d0"),
         *("--up", f"env | grep ^re6stnet_ | sort > {said}"),
         *("--up", f"ip -6 address show dev $re6stnet_iface | grep -c $re6stnet_ip >> {said}"),
         *("--daemon", f"echo daemon >> {said}; exec sleep 1234"),
@@ -50,7 +50,7 @@ def test_many_options_at_once(bed: Bed) -> None:
     ]
     assert ["sleep", "1234"] in host.processes().values()
     assert all(argv[argv.index("--mute") + 1] == "5" for argv in words(node, "openvpn"))
-    assert all("-z1" in argv for argv in words(node, "babeld"))
+    assert all("-d0" in argv for argv in words(node, "babeld"))
     logs = {path.name for path in host.log.iterdir()}
     assert {"re6stnet.log", "babeld.log", "re6stnet-tcp.log"} <= logs
     assert "Initialization Sequence Completed" in read(host.log / "re6stnet-tcp.log")

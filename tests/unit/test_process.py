@@ -19,6 +19,7 @@ from re6st.process import (
     MissingProgram,
     end_leftovers,
     find_program,
+    keep_running,
     last_words,
     leftovers,
     output_of,
@@ -297,3 +298,55 @@ def test_the_last_words_of_a_large_file_are_read_from_its_end(tmp_path: Path) ->
         file.seek(0, os.SEEK_END)
         file.write(b"\nthe end\n")
     assert last_words(output) == "the end"
+
+
+@pytest.mark.parametrize(
+    ("printed", "reason"),
+    [
+        (
+            "babeld: invalid option -- 'z'\nbabeld-1.13.1\nSyntax: babeld [-V] [-m multicast_address]\n"
+            "               [-h hello] [-z kind[,factor]]\n               interface...\n\n",
+            "babeld: invalid option -- 'z'",
+        ),
+        (
+            "Options error: Unrecognized option: zzz (2.6.14)\nUse --help for more information.\n",
+            "Options error: Unrecognized option: zzz (2.6.14)",
+        ),
+        ("Syntax: x\n", "no output"),
+    ],
+)
+def test_the_reason_of_a_program_is_told_and_not_its_usage(tmp_path: Path, printed: str, reason: str) -> None:
+    (tmp_path / "output").write_text(printed)
+    assert last_words(tmp_path / "output") == reason
+
+
+def test_a_program_that_writes_into_a_log_of_its_own_is_quoted_from_there(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """But not from what it wrote in a run before."""
+    output, log_file = tmp_path / "output", tmp_path / "log"
+    output.touch()
+    log_file.write_text("of long ago\n")
+    os.utime(log_file, (1, 1))
+    runs = 0
+
+    async def once() -> str:
+        nonlocal runs
+        runs += 1
+        if runs == 2:
+            log_file.write_text("Read-only file system\n")
+        return "exit status 1"
+
+    async def run() -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(10):
+                running = asyncio.create_task(keep_running("x", once, output, log_file))
+                while len(caplog.records) < 2:
+                    await asyncio.sleep(0.01)
+                running.cancel()
+                await asyncio.wait([running])
+
+    asyncio.run(run())
+    assert ["no output" in caplog.records[0].message, "Read-only file system" in caplog.records[1].message] == [
+        True
+    ] * 2
