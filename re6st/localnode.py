@@ -192,16 +192,7 @@ class LocalNode:
             writer.close()
         if not line.endswith(b"\n"):
             raise EOFError("the node hung up")
-        try:
-            answer = json.loads(line)
-            result = answer.get("result")
-            if result is None:
-                raise ValueError(answer["error"]["message"])
-            if result["running"] is not True:
-                raise ValueError("babeld is not running")
-            return [Prefix.from_cn(cn) for cn in result["reachable"]]
-        except (KeyError, TypeError, AttributeError, RecursionError):
-            raise ValueError("no answer of a node") from None
+        return read_routes(line)
 
     async def _text(self, path: Path) -> list[Prefix]:
         """Where stock babeld has usable routes to. Raises OSError, EOFError, ValueError."""
@@ -294,3 +285,17 @@ def _unquoted(answer: bytes) -> bytes:
     """
     is_quoted = len(answer) > 3 and answer.startswith(b"b'") and answer.endswith(b"'") and b"\\" not in answer
     return answer[2:-1] if is_quoted else answer
+
+
+def read_routes(line: bytes) -> list[Prefix]:
+    """The reachable nodes in the answer of a node of ours. Raises ValueError."""
+    try:
+        answer = json.loads(line)
+        result = answer.get("result")
+        if result is None:
+            raise ValueError(answer["error"]["message"])
+        if result["running"] is not True:
+            raise ValueError("babeld is not running")
+        return [Prefix.from_cn(cn) for cn in result["reachable"]]
+    except (KeyError, TypeError, AttributeError, RecursionError):
+        raise ValueError("no answer of a node") from None

@@ -11,6 +11,7 @@ import os
 import socket
 import struct
 from collections.abc import Iterator
+from typing import Any
 
 # linux/netlink.h
 _REQUEST, _ACK, _DUMP, _DUMP_INTERRUPTED = 0x1, 0x4, 0x300, 0x10
@@ -74,7 +75,7 @@ class NetlinkSocket:
             while len(data) >= _HEADER.size:
                 length, kind, flags, sequence, _ = _HEADER.unpack_from(data)
                 if not _HEADER.size <= length <= len(data):
-                    raise NetlinkError(errno.EBADMSG, os.strerror(errno.EBADMSG))
+                    raise malformed()
                 body, data = bytes(data[_HEADER.size : length]), data[_aligned(length) :]
                 if sequence != self._sequence:
                     continue  # of a request whose answers were not read to the end
@@ -84,6 +85,18 @@ class NetlinkSocket:
                         raise NetlinkError(code, os.strerror(code))
                     return
                 yield kind, flags, body
+
+
+def malformed() -> NetlinkError:
+    """What to raise for a message that has not the form of its type."""
+    return NetlinkError(errno.EBADMSG, os.strerror(errno.EBADMSG))
+
+
+def unpack(form: struct.Struct, body: bytes) -> tuple[Any, ...]:
+    """The fields that a message begins with. Raises NetlinkError."""
+    if len(body) < form.size:
+        raise malformed()
+    return form.unpack_from(body)
 
 
 def pack_attribute(kind: int, value: bytes) -> bytes:

@@ -41,11 +41,7 @@ class Nft:
 
     async def listing(self, *words: str, contents: bool = True) -> Any:
         """What `nft list` says, as JSON; without the `contents` of sets, it is small. Raises NftError."""
-        out = await self._run("-j", *(() if contents else ("-t",)), "list", *words)
-        try:
-            return json.loads(out)
-        except ValueError as error:
-            raise NftError(f"nft list {' '.join(words)}: no JSON: {error}") from None
+        return read_listing(await self._run("-j", *(() if contents else ("-t",)), "list", *words))
 
     def generation(self) -> int | None:
         """A number that goes up with each change that anybody makes; None where the kernel does not tell."""
@@ -89,6 +85,14 @@ class Nft:
             first = errors.decode("utf-8", "replace").strip().splitlines()[:1]
             raise NftError(first[0][:200] if first else f"nft: exit status {status}")
         return out.decode("utf-8", "replace")
+
+
+def read_listing(text: str) -> Any:
+    """The JSON of `nft -j list`. Raises NftError."""
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise NftError(f"nft list: no JSON: {error}") from None
 
 
 def connections_tracked() -> bool:

@@ -292,9 +292,9 @@ class PacketFilter:
     async def _read(self, nft: Nft) -> object:
         """The table as it is, without what packets change. Raises NftError."""
         # The sets of sources may be long.
-        found = [_lasting(await nft.listing("table", "inet", TABLE, contents=False))]
+        found = [lasting(await nft.listing("table", "inet", TABLE, contents=False))]
         names = ("muted", "unheard", *(("tunnels",) if self.active else ()))
-        found += [_lasting(await nft.listing("set", "inet", TABLE, name)) for name in names]
+        found += [lasting(await nft.listing("set", "inet", TABLE, name)) for name in names]
         return found
 
     def _failed(self, error: NftError) -> None:
@@ -320,7 +320,7 @@ class PacketFilter:
         if self._nft is None or not self.active or count <= before:
             return
         try:
-            counted = _senders(await self._nft.listing("set", "inet", TABLE, SENDERS))
+            counted = senders_of(await self._nft.listing("set", "inet", TABLE, SENDERS))
         except NftError as error:
             log.debug("nft: %s", error)
             return
@@ -340,22 +340,25 @@ def _state(available: bool) -> str:
     return "there again" if available else "missing: tunnels are not refreshed, and packets are not filtered"
 
 
-def _lasting(listing: Any) -> Any:
+def lasting(listing: Any) -> Any:
     """What `nft -j list` says, without its version and the counts."""
     if isinstance(listing, dict):
-        return {k: _lasting(v) for k, v in listing.items() if k not in ("metainfo", "packets", "bytes")}
+        return {k: lasting(v) for k, v in listing.items() if k not in ("metainfo", "packets", "bytes")}
     if isinstance(listing, list):
-        return [_lasting(each) for each in listing]
+        return [lasting(each) for each in listing]
     return listing
 
 
-def _senders(listing: Any) -> dict[tuple[str, str], int]:
-    """The elements of that set: interface and hardware address, and the packets from there."""
+def senders_of(listing: Any) -> dict[tuple[str, str], int]:
+    """The elements of that set: interface and hardware address, and the packets from there. Raises NftError."""
     found: dict[tuple[str, str], int] = {}
-    for each in listing.get("nftables", ()) if isinstance(listing, dict) else ():
-        for element in each.get("set", {}).get("elem", ()):
-            inner = element.get("elem", {})
-            words, counter = inner.get("val", {}).get("concat", ()), inner.get("counter", {})
-            if len(words) == 2:
-                found[str(words[0]), str(words[1])] = int(counter.get("packets", 0))
+    try:
+        for each in listing.get("nftables", ()):
+            for element in each.get("set", {}).get("elem", ()):
+                inner = element.get("elem", {})
+                words, counter = inner.get("val", {}).get("concat", ()), inner.get("counter", {})
+                if len(words) == 2:
+                    found[str(words[0]), str(words[1])] = int(counter.get("packets", 0))
+    except (AttributeError, TypeError, ValueError, OverflowError, KeyError):
+        raise NftError("nft list: not the elements of a set") from None
     return found

@@ -11,7 +11,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 
-from re6st.netlink import NetlinkSocket, pack_attribute, read_attributes
+from re6st.netlink import NetlinkSocket, malformed, pack_attribute, read_attributes, unpack
 
 Address = IPv4Address | IPv6Address
 Network = IPv4Network | IPv6Network
@@ -92,7 +92,7 @@ class Netlink(NetlinkSocket):
     def links(self) -> list[Link]:
         found = []
         for body in self.dump(_GETLINK, _LINK.pack(0, 0, 0, 0, 0)):
-            _, _, index, flags, _ = _LINK.unpack_from(body)
+            _, _, index, flags, _ = unpack(_LINK, body)
             attributes = dict(read_attributes(body[_LINK.size :]))
             info = dict(read_attributes(attributes.get(_IFLA_LINKINFO, b"")))
             found.append(Link(index, _text(attributes, _IFLA_IFNAME), flags, _text(info, _IFLA_INFO_KIND)))
@@ -111,7 +111,7 @@ class Netlink(NetlinkSocket):
     def addresses(self, family: int = socket.AF_UNSPEC) -> list[InterfaceAddress]:
         found = []
         for body in self.dump(_GETADDR, _ADDRESS.pack(family, 0, 0, 0, 0)):
-            _, length, flags, scope, index = _ADDRESS.unpack_from(body)
+            _, length, flags, scope, index = unpack(_ADDRESS, body)
             attributes = dict(read_attributes(body[_ADDRESS.size :]))
             # On a point-to-point link IFA_ADDRESS is the other end's.
             packed = attributes.get(_IFA_LOCAL) or attributes.get(_IFA_ADDRESS)
@@ -201,21 +201,25 @@ def _route(route: Route, scope: int) -> bytes:
 
 
 def _read_route(body: bytes) -> Route | None:
-    """None for a route that is neither of IPv4 nor of IPv6."""
-    family, length, source_length, _, table, protocol, _, kind, _ = _ROUTE.unpack_from(body)
+    """None for a route that is neither of IPv4 nor of IPv6. Raises NetlinkError."""
+    family, length, source_length, _, table, protocol, _, kind, _ = unpack(_ROUTE, body)
     if family not in (socket.AF_INET, socket.AF_INET6):
         return None
     attributes = dict(read_attributes(body[_ROUTE.size :]))
     zero = bytes(16 if family == socket.AF_INET6 else 4)
-    source = ip_network((attributes.get(_RTA_SRC, zero), source_length)) if source_length else None
-    gateway = attributes.get(_RTA_GATEWAY)
-    return Route(
-        ip_network((attributes.get(_RTA_DST, zero), length), strict=False),
-        source,
-        ip_address(gateway) if gateway else None,
-        _number(attributes, _RTA_OIF),
-        protocol,
-        kind,
-        _number(attributes, _RTA_PRIORITY),
-        _number(attributes, _RTA_TABLE) or table,
-    )
+    try:
+        destination = ip_network((attributes.get(_RTA_DST, zero), length), strict=False)
+        source = ip_network((attributes.get(_RTA_SRC, zero), source_length)) if source_length else None
+        gateway = attributes.get(_RTA_GATEWAY)
+        return Route(
+            destination,
+            source,
+            ip_address(gateway) if gateway else None,
+            _number(attributes, _RTA_OIF),
+            protocol,
+            kind,
+            _number(attributes, _RTA_PRIORITY),
+            _number(attributes, _RTA_TABLE) or table,
+        )
+    except ValueError:
+        raise malformed() from None

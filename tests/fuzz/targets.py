@@ -8,10 +8,12 @@ tests/unit/test_fuzz_targets.py with a few hundred random ones, and with all tha
 from __future__ import annotations
 
 import asyncio
+import base64
 import contextlib
 import io
 import json
 import socket
+import struct
 import tempfile
 import zlib
 from collections.abc import Callable, Iterator
@@ -30,8 +32,11 @@ from re6st.cli import conf, conf_files, expression, node, registry_config
 from re6st.core import babel_binary, babel_lines, openvpn_lines, params, peer_crypto, records, rpc, sessions, wire
 from re6st.core.allocator import CommunityError, parse_communities
 from re6st.core.prefix import Prefix, PrefixError, address, prefix_of
+from re6st.core.seals import Seal
 from re6st.registry import RpcError
 from re6st.registry_mesh import parse_topology
+from tests.fuzz import peers, programs
+from tests.fuzz.keys import Crypto
 
 VECTORS = Path(__file__).parent.parent / "vectors"
 
@@ -84,53 +89,13 @@ def datagram(data: bytes) -> None:
             wire.decode(data, numbered=numbered)
 
 
-@dataclass(frozen=True)
-class _Certificate:
-    prefix: Prefix
-    serial: int
-    der: bytes
-    fingerprint: bytes
-
-
-class _Crypto:
-    """Keys that cost nothing: whoever sends two bytes of a prefix has its certificate, and all signatures are good."""
-
-    def __init__(self, own: Prefix) -> None:
-        self.prefix = own
-        self.der = own.value.to_bytes(2)
-        self.fingerprint = self.der * 10
-
-    def read(self, der: bytes) -> _Certificate:
-        if len(der) != 2:
-            raise wire.WireError("no certificate")
-        return _Certificate(Prefix(int.from_bytes(der), 16), 1, der, der * 10)
-
-    def admit(self, certificate: peer_crypto.PeerCertificate) -> None:
-        pass
-
-    def still_good(self, certificate: peer_crypto.PeerCertificate) -> bool:
-        return True
-
-    def encrypt(self, certificate: peer_crypto.PeerCertificate, data: bytes) -> bytes:
-        return data
-
-    def decrypt(self, data: bytes) -> bytes:
-        return data
-
-    def sign(self, data: bytes) -> bytes:
-        return data
-
-    def verify(self, certificate: peer_crypto.PeerCertificate, signature: bytes, data: bytes) -> bool:
-        return signature == data
-
-
 def session(data: bytes) -> None:
     """A node is sent datagrams in a row, by two peers: its state stays one that it can work with."""
     network = IPv6Network("2001:db8:42::/48")
     secrets = iter(range(1, 1 << 20))
     state = sessions.Sessions(
         network,
-        cast(peer_crypto.Crypto, _Crypto(Prefix(1, 16))),
+        cast(peer_crypto.Crypto, Crypto(Prefix(1, 16))),
         10,
         b"\0",
         lambda: next(secrets).to_bytes(sessions.SECRET_LENGTH),
@@ -316,7 +281,7 @@ def openvpn(data: bytes) -> None:
 def kernel_route(data: bytes) -> None:
     list(netlink.read_attributes(data))
     if len(data) >= rtnetlink._ROUTE.size:
-        with contextlib.suppress(ValueError):
+        with contextlib.suppress(netlink.NetlinkError):
             rtnetlink._read_route(data)
 
 
@@ -386,74 +351,148 @@ def _targets() -> dict[str, Target]:
     peer = _vector("peer_session")
     config = _vector("network_config")
     steps = tuple(bytes.fromhex(step["datagram"]) for step in peer["steps"])
+    return (
+        {
+            "datagram": Target(datagram, steps),
+            "session": Target(session, _session_seeds()),
+            "certificate": Target(certificate, tuple(cert.to_der(each.cert) for each in nodes)),
+            "request": Target(request, (_request(),)),
+            "addresses": Target(addresses, (b"192.0.2.1,1194,udp;2001:db8::1,1194,tcp6,FR", b"host.example,1194,tcp")),
+            "topology": Target(topology, (b"2 1/16 2/16 3/16", b"0")),
+            "parameters": Target(parameters, (_parameters(config),)),
+            "request-target": Target(
+                request_target, (b"/hello?client_prefix=0000&protocol=10", b"/getCa", b"/requestToken?email=a%40b.c")
+            ),
+            "request-head": Target(
+                request_head, (b"GET /getCa HTTP/1.1\r\nHost: registry\r\n\r\n", b"POST / HTTP/1.0\r\n\r\n")
+            ),
+            "response": Target(
+                response,
+                (
+                    b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nRe6stHMAC: YQ==\r\n\r\nok",
+                    b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n",
+                    b"HTTP/1.0 403 Forbidden\r\n\r\n",
+                ),
+            ),
+            "ratchet": Target(ratchet, (b"YWJjZGVmZ2hpamtsbW5vcHFyc3Q=",)),
+            "babel-text": Target(
+                babel_text,
+                (
+                    b"BABEL 1.0\nversion babeld-1.12.1\nhost node\nmy-id 02:00:00:00:00:00:00:01\nok\n"
+                    b"add interface re6stnet1 up true ipv6 fe80::1\n"
+                    b"add neighbour 55aa address fe80::2 if re6stnet1 reach ffff ureach 0000 rxcost 96 txcost 96"
+                    b" rtt 1.250 rttcost 0 cost 96\n"
+                    b"add route 55ab prefix 2001:db8:42:2::/64 from ::/0 installed yes id 02:00:00:00:00:00:00:02"
+                    b" metric 96 refmetric 0 via fe80::2 if re6stnet1\n",
+                ),
+            ),
+            "babel-packets": Target(babel_packets, (_dump(),)),
+            "openvpn": Target(
+                openvpn,
+                (
+                    b">CLIENT:CONNECT,0,1\n>CLIENT:ENV,common_name=2/16\n>CLIENT:ENV,tls_serial_0=3\n"
+                    b">CLIENT:ENV,trusted_ip=192.0.2.1\n>CLIENT:ENV,END\n",
+                    b">HOLD:Waiting for hold release:0\n>STATE:1,CONNECTED,SUCCESS,,,,,\n>BYTECOUNT:1,2\n"
+                    b"SUCCESS: pid=1\nCLIENT_LIST\t2/16\t192.0.2.1:1\t\t\t1\t2\tnow\t1\tUNDEF\t0\t0\tNONE\nEND\n",
+                    b">UPDOWN:UP\n>UPDOWN:ENV,OPENVPN_external_ip=192.0.2.9\n>UPDOWN:ENV,END\n",
+                ),
+            ),
+            "kernel-route": Target(kernel_route, (_kernel_route(),)),
+            "tunnel-record": Target(
+                tunnel_record,
+                (
+                    b'{"pid": 7, "made": "x", "clients": {"0": {"peer": "2/16", "serial": 3, "address": null,'
+                    b' "since": 1}}}',
+                    b'{"pid": 7, "made": "x", "name": "re6stnet1", "peer": "2/16", "endpoint": "192.0.2.1,1194,udp",'
+                    b' "serial": 3, "external_ip": null, "mtu": 1500, "since": 1.5}',
+                ),
+            ),
+            "node-options": Target(
+                node_options,
+                (
+                    b"registry http://192.0.2.1/\nca ca.crt\ncert cert.crt\nkey cert.key\n# comment\ninterface eth0\n",
+                    b'O--verb\nO3\nclient-count 5\ndaemon "exec true"\npp 1194 udp\nip 192.0.2.1\n',
+                ),
+            ),
+            "registry-options": Target(
+                registry_options, (b"ca ca.crt\nkey ca.key\nport 80\nprefix-length 16\nhello 15\n",)
+            ),
+            "written-options": Target(written_options, (b"registry http://192.0.2.1/\nca ca.crt\n",)),
+            "texts": Target(
+                texts,
+                (b"120/16", b"http://user:word@[2001:db8::1]:80/x", b"sha256:aabb", b"0000/2:FR:*", b"count == 3"),
+            ),
+        }
+        | _of_peers()
+        | _of_programs()
+    )
+
+
+def _of_peers() -> dict[str, Target]:
+    offer = Seal(peers.Sealer(), b"one", b"other", asks=True, now=0.0).offer()
+    key = offer[:32]
+    route = (
+        b"add route %x prefix 2001:db8:42:%x::/64 from ::/0 installed yes id 02:00:00:00:00:00:00:0%d"
+        b" metric 96 refmetric 0 via fe80::%d if re6stnet%d\n"
+    )
     return {
-        "datagram": Target(datagram, steps),
-        "session": Target(session, _session_seeds()),
-        "certificate": Target(certificate, tuple(cert.to_der(each.cert) for each in nodes)),
-        "request": Target(request, (_request(),)),
-        "addresses": Target(addresses, (b"192.0.2.1,1194,udp;2001:db8::1,1194,tcp6,FR", b"host.example,1194,tcp")),
-        "topology": Target(topology, (b"2 1/16 2/16 3/16", b"0")),
-        "parameters": Target(parameters, (_parameters(config),)),
-        "request-target": Target(
-            request_target, (b"/hello?client_prefix=0000&protocol=10", b"/getCa", b"/requestToken?email=a%40b.c")
+        "extension-names": Target(
+            peers.extension_names, (b"babel-hello rekey sealed-calls", b"", b"short 1700000000 1700000000", b"long 0 0")
         ),
-        "request-head": Target(
-            request_head, (b"GET /getCa HTTP/1.1\r\nHost: registry\r\n\r\n", b"POST / HTTP/1.0\r\n\r\n")
+        "offer-header": Target(peers.offer_header, (base64.b64encode(offer), offer)),
+        "seal": Target(peers.seal, (b"o" + offer, b"s" + key + b"rekey sealed-messages", b"m\0\0\0\1" + bytes(20))),
+        "sealed-sessions": Target(
+            peers.sealed_sessions,
+            (bytes([0, 3, 2, 3, 2, 3, 2, 1, 2, 3, 15, 2, 3]), bytes([0, 1, 9, 3, 11, 2, 12, 0x7E, 5, 13])),
         ),
-        "response": Target(
-            response,
+        "session-inputs": Target(
+            peers.session_inputs,
             (
-                b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nRe6stHMAC: YQ==\r\n\r\nok",
-                b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n",
-                b"HTTP/1.0 403 Forbidden\r\n\r\n",
+                b"\x20\1\1" + b"\x28\6\0\0\0\0\0\2" + b"\x28\x1b\0\0\0\1\x0a" + b"\0\1" * 10 + b"\0\2",
+                b"\x24\0" * 4 + b"\x2b\0",
             ),
         ),
-        "ratchet": Target(ratchet, (b"YWJjZGVmZ2hpamtsbW5vcHFyc3Q=",)),
-        "babel-text": Target(
-            babel_text,
+        "told-routes": Target(
+            peers.told_routes,
             (
-                b"BABEL 1.0\nversion babeld-1.12.1\nhost node\nmy-id 02:00:00:00:00:00:00:01\nok\n"
-                b"add interface re6stnet1 up true ipv6 fe80::1\n"
-                b"add neighbour 55aa address fe80::2 if re6stnet1 reach ffff ureach 0000 rxcost 96 txcost 96"
-                b" rtt 1.250 rttcost 0 cost 96\n"
-                b"add route 55ab prefix 2001:db8:42:2::/64 from ::/0 installed yes id 02:00:00:00:00:00:00:02"
-                b" metric 96 refmetric 0 via fe80::2 if re6stnet1\n",
+                route % (0x55AB, 2, 2, 2, 1) + route % (0x55AC, 7, 2, 2, 1) + route % (0x55AD, 1, 3, 3, 2),
+                route % (0x55AB, 2, 2, 2, 1) + route % (0x55AC, 2, 3, 3, 1) + b"flush route 55ab\n",
             ),
         ),
-        "babel-packets": Target(babel_packets, (_dump(),)),
-        "openvpn": Target(
-            openvpn,
+        "request-origin": Target(
+            peers.request_origin,
             (
-                b">CLIENT:CONNECT,0,1\n>CLIENT:ENV,common_name=2/16\n>CLIENT:ENV,tls_serial_0=3\n"
-                b">CLIENT:ENV,trusted_ip=192.0.2.1\n>CLIENT:ENV,END\n",
-                b">HOLD:Waiting for hold release:0\n>STATE:1,CONNECTED,SUCCESS,,,,,\n>BYTECOUNT:1,2\n"
-                b"SUCCESS: pid=1\nCLIENT_LIST\t2/16\t192.0.2.1:1\t\t\t1\t2\tnow\t1\tUNDEF\t0\t0\tNONE\nEND\n",
-                b">UPDOWN:UP\n>UPDOWN:ENV,OPENVPN_external_ip=192.0.2.9\n>UPDOWN:ENV,END\n",
+                b"127.0.0.1\nHost: localhost:8080\nUser-Agent: Mozilla/5.0\nSec-Fetch-Site: none",
+                b"192.0.2.1\nX-Forwarded-For: 198.51.100.7, 192.0.2.1\nHost: registry.example",
+                b"::1\nOrigin: http://[::1]:80\nHost: [::1]:80\nReferer: http://evil.example/",
             ),
         ),
-        "kernel-route": Target(kernel_route, (_kernel_route(),)),
-        "tunnel-record": Target(
-            tunnel_record,
+    }
+
+
+def _of_programs() -> dict[str, Target]:
+    senders = [{"elem": {"val": {"concat": ["re6stnet1", "02:00:00:00:00:01"]}, "counter": {"packets": 3}}}]
+    link = struct.pack("=BxHiII", 0, 1, 7, 0x41, 0) + netlink.pack_attribute(3, b"re6stnet1\0")
+    return {
+        "openvpn-management": Target(
+            programs.management,
             (
-                b'{"pid": 7, "made": "x", "clients": {"0": {"peer": "2/16", "serial": 3, "address": null, "since": 1}'
-                b"}}",
-                b'{"pid": 7, "made": "x", "name": "re6stnet1", "peer": "2/16", "endpoint": "192.0.2.1,1194,udp",'
-                b' "serial": 3, "external_ip": null, "mtu": 1500, "since": 1.5}',
+                b">CLIENT:CONNECT,0,1\n>CLIENT:ENV,UV_x=" + b"x" * 64 + b">BYTECOUNT:6,6\n>CLIENT:ENV,END\n",
+                b">STATE:1,CONNECTED,SUCCESS,,,,,\n>STATE:2,GET_CONFIG,,,,,,\n>FATAL:no",
+                b"CLIENT_LIST\t2/16\t192.0.2.1:1\t\t\t1\t2\tnow\t1\tUNDEF\t0\t0\tN\n"
+                b"ROUTING_TABLE\t02:00:00:00:00:01@0\t2/16\tx\nEND\n",
             ),
         ),
-        "node-options": Target(
-            node_options,
-            (
-                b"registry http://192.0.2.1/\nca ca.crt\ncert cert.crt\nkey cert.key\n# comment\ninterface eth0\n",
-                b'O--verb\nO3\nclient-count 5\ndaemon "exec true"\npp 1194 udp\nip 192.0.2.1\n',
-            ),
+        "nft-listing": Target(programs.nft_listing, (json.dumps({"nftables": [{"set": {"elem": senders}}]}).encode(),)),
+        "rtnetlink-messages": Target(programs.rtnetlink_messages, (link, _kernel_route())),
+        "notes": Target(programs.notes, (b'["eth0", "wlan0"]', b"[[2, 77], [1, 5]]", b'[["3", null]]')),
+        "control-request": Target(
+            programs.control_request,
+            (b'{"protocol": 1, "operation": "status", "arguments": {"x": 1}}\n', b'{"protocol": 2, "operation": "x"}'),
         ),
-        "registry-options": Target(
-            registry_options, (b"ca ca.crt\nkey ca.key\nport 80\nprefix-length 16\nhello 15\n",)
-        ),
-        "written-options": Target(written_options, (b"registry http://192.0.2.1/\nca ca.crt\n",)),
-        "texts": Target(
-            texts, (b"120/16", b"http://user:word@[2001:db8::1]:80/x", b"sha256:aabb", b"0000/2:FR:*", b"count == 3")
+        "node-answer": Target(
+            programs.node_answer,
+            (b'{"result": {"running": true, "reachable": ["2/16", "3/16"]}}\n', b'{"error": {"message": "no"}}'),
         ),
     }
 

@@ -1,0 +1,267 @@
+"""Fuzzed: what members say, beyond the form of a datagram: sealed sessions, extensions by name, routes, origins."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+from hashlib import sha256
+from ipaddress import IPv6Network
+from typing import cast
+
+from re6st import registry_hello, sealing
+from re6st.core import babel_lines, claims, extensions, hello_choice, offers, origins, peer_crypto, sessions, wire
+from re6st.core.claims import Claims, Refusals
+from re6st.core.prefix import Prefix, address, control_address, subnet
+from re6st.core.seals import PURPOSES, Seal
+from tests.fuzz.keys import Crypto
+
+NETWORK = IPv6Network("2001:db8:42::/48")
+ONE, OTHER = Prefix(1, 16), Prefix(2, 16)
+
+
+# --- names ---
+
+
+def extension_names(data: bytes) -> None:
+    """A list of extensions, and the registry's note of the hellos."""
+    text = data.decode("utf-8", "replace")
+    with contextlib.suppress(extensions.ExtensionError):
+        names = extensions.read(text)
+        assert len(names) <= extensions.NAMES_LIMIT
+        assert extensions.read(extensions.text(names)) == names
+        extensions.needs_long_hellos(names)
+    kept = hello_choice.read(text)
+    if kept is not None:
+        # Members choose what is said to it, not what is kept: as often as they like, it changes but once.
+        first = hello_choice.choose(kept, older=True, now=1e9)
+        assert not (first.short and hello_choice.choose(first, older=True, now=1e9).short is False)
+        hello_choice.read(first.text())
+
+
+def offer_header(data: bytes) -> None:
+    """The header of a hello, from anybody: as it is, and as the bytes of an offer."""
+    for header in (data.decode("latin-1"), base64.b64encode(data).decode()):
+        with contextlib.suppress(offers.OfferError):
+            offer = registry_hello.read_offer(header)
+            assert offers.decode(offers.encode(offer)) == offer
+            with contextlib.suppress(extensions.ExtensionError):
+                extensions.read(offer.names)
+            sealing.SessionKey().shared(offer.public)
+
+
+# --- seals ---
+
+
+class Sealer:
+    """Real keys for a session; whoever knows what is signed signs for anybody."""
+
+    aead: offers.Aead = sealing.CIPHER
+
+    def ephemeral(self) -> sealing.SessionKey:
+        return sealing.SessionKey()
+
+    def sign_offer(self, statement: bytes) -> bytes:
+        return sha256(statement).digest()
+
+    def verify_offer(self, der: bytes, signature: bytes, statement: bytes) -> bool:
+        return signature == sha256(statement).digest()
+
+
+def signed_offer(names: bytes, public: bytes, *, question: bool, by: bytes, to: bytes) -> bytes:
+    """An offer of somebody who may sign, whatever it says."""
+    offer = offers.Offer(public, names.decode("latin-1"))
+    parties = (sha256(der).digest() for der in (by, to))
+    said = offers.statement(PURPOSES[0 if question else 1], parties, offer)
+    size = len(names).to_bytes(2)
+    return public + size + names + sha256(said).digest()
+
+
+def seal(data: bytes) -> None:
+    """One session is sealed; then somebody sends what he likes: nothing opens that was not sealed in it.
+
+    The first byte says what comes: offers with and without a right signature, or messages.
+    """
+    asker = Seal(Sealer(), b"one", b"other", asks=True, now=0.0)
+    answerer = Seal(Sealer(), b"other", b"one", asks=False, now=0.0)
+    kind, rest = data[:1], data[1:]
+    if kind == b"o":
+        with contextlib.suppress(offers.OfferError):
+            answerer.take(rest)
+        return
+    if kind == b"s":
+        with contextlib.suppress(offers.OfferError, UnicodeEncodeError):
+            answerer.take(signed_offer(rest[32:], rest[:32], question=True, by=b"one", to=b"other"))
+        return
+    answerer.take(asker.offer())
+    asker.take(answerer.offer())
+    true = asker.seal(b"true")
+    number = int.from_bytes(rest[:4]) | wire.SEALED
+    assert answerer.open(wire.Sealed(number, rest[4:])) is None or rest[4:] == true[4:]
+    packet = wire.decode(true)
+    assert isinstance(packet, wire.Sealed)
+    assert answerer.open(packet) == b"true"
+    assert answerer.open(packet) is None
+
+
+# --- sessions ---
+
+
+def sealed_sessions(data: bytes) -> None:
+    """Two nodes of ours, and a line between them that loses, doubles, swaps, changes and mirrors datagrams.
+
+    Each byte is a step. A message that is heard was said; and once the line is good again, both are heard again.
+    """
+    secrets = iter(range(1, 1 << 20))
+    nodes = {
+        each: sessions.Sessions(
+            NETWORK,
+            cast(peer_crypto.Crypto, Crypto(each)),
+            10,
+            b"\0",
+            lambda: next(secrets).to_bytes(sessions.SECRET_LENGTH),
+            sealer=Sealer(),
+        )
+        for each in (ONE, OTHER)
+    }
+    wires: dict[Prefix, list[bytes]] = {ONE: [], OTHER: []}
+    said: set[bytes] = set()
+    heard: list[bytes] = []
+    now = 100.0
+
+    def carry(sender: Prefix, outputs: list[sessions.Output]) -> None:
+        receiver = OTHER if sender == ONE else ONE
+        for output in outputs:
+            if isinstance(output, sessions.Datagram):
+                wires[receiver].append(output.data)
+            elif isinstance(output, sessions.Message):
+                if output.code == wire.Code.LOG:
+                    heard.append(output.payload)
+                carry(sender, nodes[sender].answer(output, None, now))
+
+    def arrive(receiver: Prefix, datagram: bytes) -> None:
+        sender = OTHER if receiver == ONE else ONE
+        with contextlib.suppress(wire.WireError):
+            carry(receiver, nodes[receiver].receive((address(NETWORK, sender), wire.PORT), datagram, now))
+
+    def say(sender: Prefix) -> None:
+        text = f"{len(said)}".encode()
+        said.add(text)
+        receiver = OTHER if sender == ONE else ONE
+        carry(sender, nodes[sender].send(receiver, bytes([wire.Code.LOG]) + text, now))
+
+    for step in data[:200]:
+        node, queue = (ONE, wires[ONE]) if step & 1 else (OTHER, wires[OTHER])
+        match step >> 1 & 7:
+            case 0:
+                say(node)
+            case 1 | 2 if queue:
+                arrive(node, queue.pop(0))
+            case 3 if queue:
+                del queue[0]
+            case 4 if queue:
+                queue.append(queue[0])
+            case 5 if queue:
+                broken = bytearray(queue[0])
+                broken[step * 7 % len(broken)] ^= 1 << (step >> 4 & 7)
+                arrive(node, bytes(broken))
+            case 6 if queue:
+                wires[OTHER if node == ONE else ONE].append(queue.pop(0))  # back to who sent it
+            case 7:
+                now += (step >> 4) * 0.7
+                carry(node, nodes[node].retry(now))
+        del queue[64:]
+    assert said.issuperset(heard), "heard what nobody said"
+    for _ in range(90):
+        now += 1.0
+        for node in (ONE, OTHER):
+            say(node)
+            carry(node, nodes[node].retry(now))
+        for _ in range(40):
+            for node in (ONE, OTHER):
+                if wires[node]:
+                    arrive(node, wires[node].pop(0))
+    assert said.issuperset(heard)
+    assert all(each.connected(OTHER if own == ONE else ONE, now) for own, each in nodes.items())
+
+
+def session_inputs(data: bytes) -> None:
+    """A node is sent anything from anywhere, and told to speak with anybody: it keeps to its bounds."""
+    secrets = iter(range(1, 1 << 20))
+    state = sessions.Sessions(
+        NETWORK,
+        cast(peer_crypto.Crypto, Crypto(ONE)),
+        10,
+        b"\0",
+        lambda: next(secrets).to_bytes(sessions.SECRET_LENGTH),
+        sealer=Sealer(),
+    )
+    now = 100.0
+    while data:
+        head, length = data[0], data[1] if len(data) > 1 else 0
+        content, data = data[2 : 2 + length], data[2 + length :]
+        now += head & 3
+        peer = Prefix(head >> 4, 16)
+        match head >> 2 & 3:
+            case 0:
+                state.send(peer, content or b"\1", now)
+            case 1:
+                state.ensure(peer, now)
+            case _:
+                with contextlib.suppress(wire.WireError):
+                    for output in state.receive((control_address(NETWORK, peer), 326 + head), content, now):
+                        if isinstance(output, sessions.Message):
+                            state.answer(output, content, now)
+        for output in state.retry(now):
+            assert isinstance(output, sessions.Datagram)
+            assert len(output.data) <= wire.DATAGRAM_LIMIT
+        state.connected(peer, now)
+        state.answered(peer)
+    state.forget(frozenset({1}))
+
+
+# --- routes ---
+
+
+def told_routes(data: bytes) -> None:
+    """What babeld tells of others' routes, as far as it says who claims what."""
+    table = babel_lines.Table()
+    found = Claims(NETWORK, ONE, (subnet(NETWORK, Prefix(3, 16)),))
+    refusals = Refusals()
+    for number, line in enumerate(data.decode("ascii", "replace").splitlines()):
+        with contextlib.suppress(babel_lines.LineError):
+            table.feed(line)
+        now = number * 0.5
+        findings = found.look(table, _owner, now, 0.0)
+        for lie in findings.lies:
+            assert lie.peer == OTHER
+            assert all(not subnet(NETWORK, OTHER).supernet_of(each) for each in lie.subnets)
+            assert len(str(lie)) < 1000
+            refusals.refuse(lie.peer, now)
+        assert findings.again is None or findings.again > 0
+    for hop in {route.via for route in table.routes.values()}:
+        claims.hardware_address(hop.address)
+    refusals.held(1e6)
+
+
+def _owner(hop: babel_lines.NextHop) -> Prefix | None:
+    return OTHER if hop.interface == "re6stnet1" else None
+
+
+# --- who calls ---
+
+
+def request_origin(data: bytes) -> None:
+    """The headers of a call, from which it is told who makes it: a line each, and the address of the peer before."""
+    peer, *lines = data.decode("latin-1").split("\n")
+    pairs = [line.partition(": ")[::2] for line in lines]
+    headers, forwarded = dict(pairs), [value for name, value in pairs if name == "X-Forwarded-For"]
+    known = origins.Origins(("192.0.2.1", "2001:db8::1"))
+    client = known.client(peer, forwarded)
+    if client is not None:
+        assert origins.network_of(client)
+    if known.authorized(peer, forwarded):
+        assert client is None, "a stranger is the operator"
+    known.authorized_by_proxy(forwarded)
+    origins.is_careless_relay(forwarded, headers, (1, 1))
+    origins.foreign_page(headers)
+    origins.stray_browser(headers, frozenset({"registry.example"}))

@@ -1,0 +1,138 @@
+"""Fuzzed: what our own programs, the kernel and other users of the machine say: OpenVPN, nft, rtnetlink, sockets."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import struct
+import tempfile
+from collections.abc import AsyncGenerator, Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any, cast
+from unittest.mock import patch
+
+from re6st import control, forwarding, hooks, localnode, nftables, packet_filter, rtnetlink, run_names
+from re6st.core import openvpn_lines
+from re6st.core.report import Record
+from re6st.netlink import NetlinkError
+from re6st.nftables import NftError
+from re6st.openvpn import Management
+from re6st.process import Child
+
+LINE = 64
+"""Bytes of the buffer for a line here: OpenVPN's has 64 KiB."""
+
+
+@cache
+def _loop() -> asyncio.AbstractEventLoop:
+    return asyncio.new_event_loop()
+
+
+# --- OpenVPN ---
+
+
+def management(data: bytes) -> None:
+    """A management connection: what it gives comes of whole lines, and of all that fit."""
+
+    async def read() -> list[object]:
+        reader = asyncio.StreamReader(LINE)
+        reader.feed_data(data)
+        reader.feed_eof()
+        return [event async for event in Management(reader, cast(asyncio.StreamWriter, None)).events()]
+
+    lines = openvpn_lines.Reader()
+    whole = (line for line in data.split(b"\n")[:-1] if len(line) <= LINE)
+    fed = (lines.feed(line.decode("utf-8", "replace").rstrip("\r\n")) for line in whole)
+    assert _loop().run_until_complete(read()) == [event for event in fed if event is not None]
+
+
+# --- nft and the kernel ---
+
+
+def nft_listing(data: bytes) -> None:
+    """The JSON of `nft -j list`."""
+    with contextlib.suppress(NftError):
+        listing = nftables.read_listing(data.decode("utf-8", "replace"))
+        packet_filter.lasting(listing)
+        packet_filter.senders_of(listing)
+
+
+class _Kernel:
+    """A socket that gives the same message again and again, and then the end."""
+
+    def __init__(self, message: bytes) -> None:
+        self._left = [message, message]
+
+    def recv(self, size: int) -> bytes:
+        if self._left:
+            return self._left.pop()
+        return struct.pack("=IHHIIi", 20, 3, 0, 1, 0, 0)
+
+    def sendto(self, data: bytes, to: object) -> None:
+        pass
+
+
+def rtnetlink_messages(data: bytes) -> None:
+    """Messages of the kernel about links, addresses and routes; a whole datagram, and the content of one message."""
+    for kind in range(3):
+        for message in (data, struct.pack("=IHHII", 16 + len(data), 16 + 4 * kind, 2, 1, 0) + data):
+            socket = rtnetlink.Netlink.__new__(rtnetlink.Netlink)
+            vars(socket).update(_socket=_Kernel(message), _sequence=0)
+            with contextlib.suppress(NetlinkError):
+                match kind:
+                    case 0:
+                        socket.links()
+                    case 1:
+                        socket.addresses()
+                    case 2:
+                        list(socket.routes(10))
+
+
+# --- notes of an earlier run ---
+
+
+def notes(data: bytes) -> None:
+    """Notes in the run directory of the daemon before: what was changed, and what was started."""
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as made:
+        path = Path(made)
+        (path / "note").write_bytes(data)
+        forwarding.Advertisements(path / "note", path / "none").keep()
+        (path / run_names.DAEMONS).write_bytes(data)
+        _loop().run_until_complete(_clear(path))
+
+
+async def _clear(run: Path) -> None:
+    """No process is ended that was not born when the note says."""
+
+    with patch.object(Child, "adopt", side_effect=AssertionError("a process of somebody else is ended")):
+        await hooks.Hooks((), (), {}, run).clear()
+
+
+# --- sockets of the machine ---
+
+
+class _Operations:
+    def call(
+        self, operation: str, arguments: Mapping[str, Any], *, trusted: bool
+    ) -> Record | AsyncGenerator[Record, None]:
+        return {"operation": operation, "arguments": dict(arguments), "trusted": trusted}
+
+
+def control_request(data: bytes) -> None:
+    """A line that somebody who may look sends to the control socket."""
+    server = control.ControlServer(_Operations(), Path("/nowhere"))
+    answer = server._answer(data, trusted=False)
+    assert isinstance(answer, bytes)
+    told = json.loads(answer)
+    assert ("error" in told) != ("result" in told)
+    assert answer.endswith(b"\n")
+    assert answer.count(b"\n") == 1
+    assert "error" in told or told["result"]["trusted"] is False
+
+
+def node_answer(data: bytes) -> None:
+    """What a node answers to its registry, on the control socket."""
+    with contextlib.suppress(ValueError, EOFError):
+        localnode.read_routes(data)
