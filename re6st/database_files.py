@@ -13,6 +13,11 @@ ENDS = ("", "-wal", "-shm", "-journal")
 _OTHERS = stat.S_IWGRP | stat.S_IWOTH
 
 
+def own_group() -> tuple[int, ...]:
+    """Our group, if we are alone in it, as far as its number tells."""
+    return (os.getegid(),) if os.getegid() == os.geteuid() else ()
+
+
 def fault(path: Path) -> str | None:
     """What is wrong with the database, the files beside it and their directory, and what to do; None where all is well.
 
@@ -26,9 +31,13 @@ def fault(path: Path) -> str | None:
     owners = {0, os.geteuid()} | ({place.st_uid} if os.geteuid() == 0 else set())
     if place.st_uid not in owners:
         return f"its directory {directory} belongs to the user {place.st_uid}, who may replace it. Move it to its own"
-    # Of root's directories for a group, as the package had one, at least the files are of the right user.
-    group_is_trusted = place.st_uid == 0 or place.st_gid == place.st_uid
-    if place.st_mode & stat.S_IWOTH or (place.st_mode & stat.S_IWGRP and not group_is_trusted):
+    # A group with the number of a user is that user's alone.
+    is_open = place.st_mode & stat.S_IWGRP and place.st_gid not in (place.st_uid, *own_group())
+    if is_open and place.st_uid == 0 and os.geteuid():
+        return (
+            f"the group {place.st_gid} may replace it in its directory {directory}. Move it to a directory of its own"
+        )
+    if place.st_mode & stat.S_IWOTH or is_open:
         return f"others may write in its directory {directory}, and so replace it. chmod go-w {directory}"
     for end in ENDS:
         each = path.with_name(path.name + end)

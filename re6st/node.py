@@ -14,7 +14,7 @@ import time
 from dataclasses import replace
 from datetime import UTC, datetime
 
-from re6st import PROTOCOL, babel, cert, kernel, multicast, openvpn, process, run_names, takeover, tunnel
+from re6st import PROTOCOL, babel, cert, kernel, multicast, openvpn, outputs, process, run_names, takeover, tunnel
 from re6st.accused import accuse
 from re6st.address import OwnAddresses
 from re6st.answered_hellos import AnsweredHellos
@@ -298,6 +298,7 @@ class Node:
             self._tasks.start(self._reach.run(), "reach"),
             self._tasks.start(self._control.run(), "control socket"),
             self._tasks.start(LossWatch(self._tunnels, self._event).run(), "retransmissions"),
+            self._tasks.start(outputs.keep_short(self.config.run), "outputs"),
         ]
         if self._found.pids:
             self._loops.append(self._tasks.start(self._catch_up(), "what was left running"))

@@ -74,6 +74,11 @@ def output(process: str) -> str:
     return f"{process}.out"
 
 
+def is_output(name: str) -> bool:
+    """Whether a program prints into a file of this name."""
+    return name.endswith(".out") and is_ours(name)
+
+
 def record(interface: str) -> str:
     """What the next daemon has to know of the process of an interface."""
     return f"{interface}.json"

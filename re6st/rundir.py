@@ -66,9 +66,13 @@ def _add_group(path: Path, group: int, mode: int) -> None:
 def foreign(path: Path) -> list[str]:
     """What the directory holds that is not ours. It stays there.
 
-    Raises RunDirectoryError for a directory that is open to others and holds such files: as ours it would be closed to
-    them, and somebody needs it as it is. Raises OSError.
+    Raises RunDirectoryError for a directory of somebody else, who could put there what we obey; and for one that is
+    open to others and holds such files: as ours it would be closed to them, and somebody needs it as it is. Raises
+    OSError.
     """
+    owner = path.stat().st_uid
+    if owner not in (0, os.geteuid()):
+        raise RunDirectoryError(f"--run {path} belongs to the user {owner}. Choose a directory of its own.")
     # A socket is no reason to keep away: whoever made it, nothing is lost.
     names = sorted(entry.name for entry in path.iterdir() if not entry.is_socket())
     others = [name for name in names if not run_names.is_ours(name)]

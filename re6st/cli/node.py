@@ -409,6 +409,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         handler = setup_logging(args.verbose, config.log / LOG_FILE, journal=journal, style=args.log_format)
     except OSError as error:
         fail(PROGRAM, f"{error.filename}: {error.strerror}. Choose --log and --state.", EXIT_CONFIG)
+    for warning in p.warnings:
+        logging.getLogger(PROGRAM).warning("%s", warning)
     if sys.version_info < (3, 12):
         # The default there is a thread for each child process.
         asyncio.set_child_watcher(asyncio.PidfdChildWatcher())

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import os
 import shlex
+import stat
 import sys
 import textwrap
 from collections.abc import Callable, Iterable, Sequence
@@ -62,6 +64,8 @@ class OptionParser(argparse.ArgumentParser):
         self._lines: list[_Line] = []
         self.given: dict[str, list[str]] = {}
         """Where each option was set, by its name in the namespace: on the command line, or FILE:LINE."""
+        self.warnings: list[str] = []
+        """What a daemon should say once it has a log."""
         version = f"{prog} {__version__} (protocol {PROTOCOL})"
         self.add_argument("-V", "--version", action="version", version=version, help="print the version and exit")
 
@@ -122,6 +126,7 @@ class OptionParser(argparse.ArgumentParser):
             self.error(f"option file {name}: included by itself, or too deep")
         try:
             with open(name, encoding="utf-8") as file:
+                self._check_writers(name, os.fstat(file.fileno()))
                 text = file.read(FILE_LIMIT + 1)
         except OSError as error:
             self.error(f"option file {name}: {error.strerror}")
@@ -142,6 +147,20 @@ class OptionParser(argparse.ArgumentParser):
                 self._note(words[0], f"{name}:{number}")
                 arguments += words
         return arguments
+
+    def _check_writers(self, name: str, file: os.stat_result) -> None:
+        """Whoever may write an option file has us do what he likes: a daemon runs commands that stand there."""
+        if not stat.S_ISREG(file.st_mode):
+            return
+        directory = os.path.dirname(os.path.abspath(name))
+        place = os.stat(directory)
+        if file.st_mode & stat.S_IWOTH:
+            self.error(f"option file {name}: anybody may write it. chmod o-w {name}")
+        if place.st_mode & stat.S_IWOTH and not place.st_mode & stat.S_ISVTX:
+            self.error(f"option file {name}: anybody may replace it in its directory. chmod o-w {directory}")
+        if os.geteuid() == 0 and file.st_uid:
+            owner = f"option file {name} belongs to the user {file.st_uid}"
+            self.warnings.append(f"{owner}, who may so have root do anything: chown root {name}")
 
     def _words(self, place: str, line: str) -> list[str]:
         """The arguments one line stands for."""

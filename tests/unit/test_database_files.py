@@ -72,3 +72,18 @@ def test_root_works_on_the_database_of_the_services_user(database: Path) -> None
     assert "others may write in" in str(fault(database))
     os.chown(database.parent, SOMEBODY, SOMEBODY)
     assert fault(database) is None, "a group of that user alone"
+
+
+@as_root
+def test_a_directory_of_root_is_no_better_where_a_group_may_write(
+    database: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    os.chown(database.parent, 0, OTHER)
+    database.parent.chmod(0o770)
+    assert f"others may write in its directory {database.parent}" in str(fault(database))
+    monkeypatch.setattr(os, "geteuid", lambda: SOMEBODY)
+    monkeypatch.setattr(os, "getegid", lambda: SOMEBODY)
+    moved = f"the group {OTHER} may replace it in {database.parent}. Move it to a directory of its own"
+    assert fault(database) == moved
+    os.chown(database.parent, 0, SOMEBODY)
+    assert fault(database) is None, "a group of the registry's user alone"

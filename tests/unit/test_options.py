@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from pathlib import Path
 
 import pytest
@@ -87,3 +88,36 @@ def test_fail_prints_one_line(capsys: pytest.CaptureFixture[str]) -> None:
         fail("prog", "/x: gone. Look.", 3)
     assert stopped.value.code == 3
     assert capsys.readouterr().err == "prog: /x: gone. Look.\n"
+
+
+def test_a_file_that_anybody_may_write_decides_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A daemon runs commands that stand there, as root."""
+    path = tmp_path / "a.conf"
+    path.write_text("registry http://x/\n")
+    path.chmod(0o646)
+    with pytest.raises(SystemExit) as ended:
+        parser().parse([f"@{path}"])
+    assert ended.value.code == 2
+    assert f"prog: option file {path}: anybody may write it. chmod o-w {path}." in capsys.readouterr().err
+    path.chmod(0o644)
+    tmp_path.chmod(0o777)
+    with pytest.raises(SystemExit):
+        parser().parse([f"@{path}"])
+    assert f"anybody may replace it in its directory. chmod o-w {tmp_path}." in capsys.readouterr().err
+    tmp_path.chmod(0o1777)
+    assert parser().parse([f"@{path}"]).registry == "http://x/", "as /tmp is: others can replace nothing there"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="changes owners")
+def test_root_is_told_of_a_file_that_another_user_may_write(tmp_path: Path) -> None:
+    path = tmp_path / "a.conf"
+    path.write_text("registry http://x/\n")
+    of_root = parser()
+    of_root.parse([f"@{path}"])
+    assert of_root.warnings == []
+    os.chown(path, 64001, 64001)
+    of_another = parser()
+    of_another.parse([f"@{path}"])
+    assert of_another.warnings == [
+        f"option file {path} belongs to the user 64001, who may so have root do anything: chown root {path}"
+    ]

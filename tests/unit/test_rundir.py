@@ -150,3 +150,16 @@ def test_who_is_revoked_is_noted_beside_what_somebody_else_put_there(tmp_path: P
     (tmp_path / "revoked" / "notes").mkdir()
     rundir.write_revoked(tmp_path, frozenset((2, 3)))
     assert sorted(os.listdir(tmp_path / "revoked")) == ["2", "3", "notes"]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="changes owners")
+def test_a_directory_of_another_user_is_not_taken(tmp_path: Path) -> None:
+    """Who has it can put there what a daemon obeys, and read babel's key."""
+    path = tmp_path / "run"
+    path.mkdir(0o700)
+    os.chown(path, 64001, 64001)
+    with pytest.raises(
+        RunDirectoryError, match=r"--run .*/run belongs to the user 64001\. Choose a directory of its own\."
+    ):
+        RunDirectory(path).__enter__()
+    assert path.stat().st_uid == 64001
