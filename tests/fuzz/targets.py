@@ -177,7 +177,7 @@ def request_target(data: bytes) -> None:
 class _Owner:
     """The part of the server that the reader of heads asks."""
 
-    def enter(self, door: registry_http.Door) -> bool:
+    def enter(self, door: registry_http.Door, peer: str) -> bool:
         return True
 
     def leave(self, door: registry_http.Door) -> None:

@@ -83,7 +83,7 @@ def test_a_directory_of_root_is_no_better_where_a_group_may_write(
     assert f"others may write in its directory {database.parent}" in str(fault(database))
     monkeypatch.setattr(os, "geteuid", lambda: SOMEBODY)
     monkeypatch.setattr(os, "getegid", lambda: SOMEBODY)
-    moved = f"the group {OTHER} may replace it in {database.parent}. Move it to a directory of its own"
+    moved = f"the group {OTHER} may replace it in its directory {database.parent}. Move it to a directory of its own"
     assert fault(database) == moved
     os.chown(database.parent, 0, SOMEBODY)
     assert fault(database) is None, "a group of the registry's user alone"

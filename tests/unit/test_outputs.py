@@ -25,7 +25,7 @@ def test_a_program_that_prints_without_end_goes_on_in_a_file_that_stays_short(tm
             await child.stop()
         outputs.cut(tmp_path)
         assert path.stat().st_size <= outputs.LIMIT
-        assert last_words(path) == "a warning"
+        assert last_words(path) == "a warning about what a peer says"
 
     asyncio.run(main())
 
