@@ -1,4 +1,4 @@
-"""Links, addresses and routes of this machine (rtnetlink, /proc/sys/net, the netifaces API).
+"""Links, addresses and routes of this machine (rtnetlink, /proc/sys/net).
 
 What a node adds is declared here and undone at exit: `Kernel` remembers what it made, and `clear` removes what an
 earlier run left behind (wire.md 1.3). Only names and prefixes of our network are touched.
@@ -16,8 +16,6 @@ from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
 from pathlib import Path
-
-import netifaces
 
 from re6st import rtnetlink
 from re6st.netlink import NetlinkError
@@ -389,17 +387,11 @@ class Kernel:
 
 
 def local_addresses() -> list[IPv4Address | IPv6Address]:
-    """The global addresses of this machine, of all interfaces."""
-    found: list[IPv4Address | IPv6Address] = []
-    for interface in netifaces.interfaces():
-        addresses = netifaces.ifaddresses(interface)
-        for family in (netifaces.AF_INET, netifaces.AF_INET6):
-            for entry in addresses.get(family, ()):
-                with suppress(ValueError, KeyError):
-                    ip = ip_address(entry["addr"].partition("%")[0])
-                    if not ip.is_loopback and not ip.is_link_local and ip not in found:
-                        found.append(ip)
-    return found
+    """The global addresses of this machine, of all interfaces; none where the kernel does not tell."""
+    with suppress(OSError), closing(Netlink()) as netlink:
+        known = [entry.address for entry in netlink.addresses()]
+        return [ip for ip in dict.fromkeys(known) if not ip.is_loopback and not ip.is_link_local]
+    return []
 
 
 def source_address(remote: str) -> Address | None:
