@@ -180,6 +180,9 @@ class _Owner:
     def enter(self, door: registry_http.Door, peer: str) -> bool:
         return True
 
+    def asked(self, door: registry_http.Door) -> None:
+        pass
+
     def leave(self, door: registry_http.Door) -> None:
         pass
 
@@ -213,7 +216,7 @@ def request_head(data: bytes) -> None:
     async def read() -> None:
         handed: list[bytes] = []
         handler = SimpleNamespace(connection_made=lambda transport: None, data_received=handed.append)
-        door = registry_http.Door(cast(Any, _Owner()), cast(Any, lambda: handler))
+        door = registry_http.Door(cast(Any, _Owner()), cast(Any, SimpleNamespace(take=lambda door: handler)))
         transport = _Transport()
         door.connection_made(transport)
         half = len(data) // 2
