@@ -11,6 +11,7 @@ import asyncio
 import base64
 import logging
 import os
+import time
 from collections.abc import Mapping, Set
 from http import HTTPStatus
 
@@ -35,6 +36,8 @@ from re6st.core.rpc import (
     REGISTRY_PURPOSE,
     SECRET_LENGTH,
     TAG_LENGTH,
+    UNKNOWN_HEADER,
+    UNKNOWN_PURPOSE,
     Access,
     CallKeys,
     Ratchet,
@@ -50,6 +53,9 @@ ANSWER_LIMIT = 1 << 20
 PLATFORM = f"{os.uname().sysname}-{os.uname().release}-{os.uname().machine}"
 USER_AGENT = f"re6stnet/{__version__}, {PLATFORM}"
 
+_OF_PROXIES = (HTTPStatus.BAD_GATEWAY, HTTPStatus.GATEWAY_TIMEOUT)
+"""Statuses that no registry gives."""
+
 log = logging.getLogger(__name__)
 
 
@@ -62,11 +68,14 @@ class RegistryUnreachable(RegistryError):
 
 
 class RegistryRefused(RegistryError):
-    """The registry answered with an error status."""
+    """Somebody answered with an error status: the registry, if that is `proven`; else perhaps what stands before it."""
 
-    def __init__(self, message: str, status: int) -> None:
+    def __init__(self, message: str, status: int, *, proven: bool = False, proof: str = "") -> None:
         super().__init__(message)
         self.status = status
+        self.proven = proven
+        self.proof = proof
+        """What came with it to prove that."""
 
 
 class RegistryAnswerError(RegistryError):
@@ -102,6 +111,9 @@ class RegistryClient:
         """Extensions that this registry has had: what it lacks of them now is said in the log."""
         self.required: Set[str] = frozenset()
         """Extensions without which we do not talk to it."""
+        self.clock_ahead: float | None = None
+        """By how many seconds its clock is ahead of ours, as of the last answer that was its own."""
+        self._told_time: float | None = None
         self._keys: CallKeys | None = None
         self._lock = asyncio.Lock()
 
@@ -235,8 +247,8 @@ class RegistryClient:
         status, body, header = await self._get(method, path, {HEADER: keys.sign(path.encode("ascii"))})
         answer = keys.open(body, header)
         if answer is None:
-            raise self._bad(method, f"its {HEADER} is wrong")
-        self._keys = keys
+            raise self._bad(method, f"its {HEADER} is wrong. Does something between us change or keep answers?")
+        self._keys, self.clock_ahead = keys, self._told_time
         return None if status == HTTPStatus.NO_CONTENT else answer
 
     async def _hello(self) -> CallKeys:
@@ -264,14 +276,29 @@ class RegistryClient:
                 raise self._other_key("our offer is not signed by the key that it knows") from None
             if error.status != HTTPStatus.NOT_FOUND:
                 raise
-            cause = (
-                f"it does not know {identity.prefix}: revoked, expired, or of another network. Enrol with re6st-conf."
-            )
-            raise RegistryRefused(f"registry {self.url}: {cause}", error.status) from None
+            raise self._unknown(offer, error) from None
         if body.startswith(OFFER_MARK):
             return self._answered(key, offer, body[len(OFFER_MARK) :])
         self._learn(frozenset())
         return self._greeted(body)
+
+    def _unknown(self, ours: Offer, error: RegistryRefused) -> RegistryRefused:
+        """Hello was answered by 404: by our registry, or by something in its place. Whoever enrols loses its subnet."""
+        identity = self._identity()
+        ca, prefix = identity.trust.ca, identity.prefix
+        said = offers.statement(UNKNOWN_PURPOSE, (sealing.key_text(ca), prefix.bits.encode("ascii")), ours)
+        try:
+            signature = base64.b64decode(error.proof, validate=True)
+        except ValueError:
+            signature = b""
+        if proven := bool(signature) and sealing.verify(cert.key_of_cert(ca), signature, said):
+            cause = f"it does not know {prefix}: revoked, or expired long ago. Enrol with re6st-conf."
+        else:
+            cause = (
+                f"404 Not Found, which nothing proves to be its answer. Check --registry and what stands before it;"
+                f" its operator sees whether it knows {prefix}."
+            )
+        return RegistryRefused(f"registry {self.url}: {cause}", error.status, proven=proven)
 
     def _offer(self, public: bytes) -> Offer:
         """Our offer, signed."""
@@ -342,23 +369,30 @@ class RegistryClient:
         """
         # Identity: the HMAC covers the body as it travels, and nothing may unpack to more than the limit.
         headers = {"User-Agent": USER_AGENT, "Accept-Encoding": "identity", **(more or {})}
+        sent = time.time()
         try:
             answer = await http_client.get(self._base, path, headers, timeout=self._timeout, limit=ANSWER_LIMIT)
         except http_client.HttpError as error:
             raise RegistryUnreachable(f"registry {self.url}: {error}") from None
         except http_client.TooLong:
             raise self._bad(method, f"longer than {ANSWER_LIMIT} bytes") from None
+        self._told_time = http_client.clock_ahead(answer.headers.get("date", ""), (sent + time.time()) / 2)
         if answer.status not in (HTTPStatus.OK, HTTPStatus.NO_CONTENT):
-            raise self._refused(method, answer)
+            raise self._refused(method, path, answer)
         return answer.status, answer.body, answer.headers.get(HEADER.lower(), "")
 
-    def _refused(self, method: str, answer: http_client.Response) -> RegistryRefused:
-        place = answer.headers.get("location", "")[:200]
+    def _refused(self, method: str, path: str, answer: http_client.Response) -> RegistryRefused:
+        words = f"{answer.status} {http_client.phrase(answer.status)}"
+        place = answer.headers.get("location", "").removesuffix(path)
         if 300 <= answer.status < 400 and place:
-            cause = f"it sends us on to {place!r}. Give the address it means as --registry."
+            # What we ask for stays out: a token may be in it.
+            cause = f"it sends us on to {place.partition('?')[0][:200]!r}. Give that address as --registry."
+        elif answer.status in _OF_PROXIES:
+            cause = f"{method} refused: {words}. A proxy says that, which does not reach the registry."
         else:
-            cause = f"{method} refused: {answer.status} {http_client.phrase(answer.status)}"
-        return RegistryRefused(f"registry {self.url}: {cause}", answer.status)
+            cause = f"{method} refused: {words}"
+        proof = answer.headers.get(UNKNOWN_HEADER.lower(), "")
+        return RegistryRefused(f"registry {self.url}: {cause}", answer.status, proof=proof)
 
     def _bad(self, method: str, cause: str) -> RegistryAnswerError:
         return RegistryAnswerError(f"registry {self.url}: bad answer to {method}: {cause}")

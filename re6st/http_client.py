@@ -14,6 +14,7 @@ import socket
 import ssl
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
+from email.utils import parsedate_to_datetime
 from http import HTTPStatus
 from urllib.parse import quote, unquote, urlsplit
 
@@ -182,6 +183,14 @@ def _cannot_connect(error: OSError) -> str:
 def first_line(error: Exception) -> str:
     """The first line of an error of a library, of at most 200 characters."""
     return (str(error).splitlines() or [""])[0][:200] or type(error).__name__
+
+
+def clock_ahead(date: str, now: float) -> float | None:
+    """By how many seconds the clock of a server is ahead: its header Date (RFC 9110 section 6.6.1) tells whole ones."""
+    with contextlib.suppress(ValueError, TypeError):
+        then = parsedate_to_datetime(date).timestamp() + 0.5
+        return 0.0 if abs(then - now) <= 1 else then - now
+    return None
 
 
 def phrase(status: int) -> str:

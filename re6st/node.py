@@ -260,7 +260,7 @@ class Node:
             self._own,
             self._chronicle,
             self._ways,
-            lambda: self._client.answered,
+            self._client,
             self._cache.addresses,
             self.config.verbosity,
             self._filter,

@@ -31,6 +31,7 @@ from re6st.logs import LEVELS
 from re6st.options_in_use import options_in_use
 from re6st.packet_filter import PacketFilter
 from re6st.plan import Plan
+from re6st.registry_calls import CountedClient
 from re6st.tunnels import Tunnels
 
 PAGE = 1000
@@ -45,7 +46,7 @@ BEHIND_LIMIT = 256
 class Observer:
     """Answers for one node. `plan` and the rooms are those of the node; `verbosity` is its -v.
 
-    `answered` says when the registry last answered (Unix time); `addresses` is where peers are, as far as we know.
+    `registry` knows what became of calls of the registry; `addresses` is where peers are, as far as we know.
     """
 
     def __init__(
@@ -58,7 +59,7 @@ class Observer:
         own: OwnAddresses,
         chronicle: Chronicle,
         ways: Ways,
-        answered: Callable[[], float | None],
+        registry: CountedClient,
         addresses: Mapping[Prefix, Sequence[Endpoint]],
         verbosity: int,
         packet_filter: PacketFilter,
@@ -71,7 +72,7 @@ class Observer:
         self._own = own
         self._chronicle = chronicle
         self._ways = ways
-        self._answered = answered
+        self._registry = registry
         self._addresses = addresses
         self._log = LogStream(verbosity)
         self._filter = packet_filter
@@ -124,7 +125,7 @@ class Observer:
                 servers=self._tunnels.listeners(),
                 certificate_until=plan.identity.cert.not_valid_after_utc.timestamp(),
                 ca_until=plan.identity.trust.ca.not_valid_after_utc.timestamp(),
-                others=self._guard.problems(),
+                others=[*self._guard.problems(), *filter(None, [self._registry.clock_problem()])],
             )
         )
 
@@ -170,7 +171,7 @@ class Observer:
                 "url": str(parse_url(plan.config.registry)),
                 "cn": parameters.registry_prefix.cn,
                 "connected": self._mesh.connected,
-                "answered": self._answered(),
+                "answered": self._registry.answered,
             },
             "parameters": version_number(parameters.version),
             "advertised": [

@@ -31,6 +31,7 @@ from re6st.core.params import Parameters, version_number
 from re6st.core.prefix import Prefix, PrefixError, control_address
 from re6st.core.registry_limits import Limits, neighbourhood
 from re6st.core.registry_sessions import Claims, Session, Sessions
+from re6st.core.rpc import UNKNOWN_HEADER
 from re6st.geoip import GeoIp, Place
 from re6st.ledger import Conflict, Issued, Ledger, NotFound, Slot
 from re6st.localnode import LocalNode
@@ -58,11 +59,12 @@ PROTOCOL_LIMIT = 1 << 20
 
 
 class RpcError(Exception):
-    """A call that is refused; `status` as in wire.md 3.1, the text for the log."""
+    """A call that is refused; `status` as in wire.md 3.1, the text for the log, `headers` for the caller."""
 
-    def __init__(self, status: HTTPStatus, reason: str) -> None:
+    def __init__(self, status: HTTPStatus, reason: str, headers: Mapping[str, str] | None = None) -> None:
         super().__init__(reason)
         self.status = status
+        self.headers = headers or {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,7 +182,14 @@ class Registry:
         now, source = self._clock(), neighbourhood(call.source or "")
         if (answer := self.sessions.pending_answer(prefix, claims, source, now)) is not None:
             return answer
-        certificate = self._certificate(prefix)
+        try:
+            certificate = self._certificate(prefix)
+        except NotFound as error:
+            if not claims.offer:
+                raise
+            self._limit(call, self.limits.hello)
+            proof = {UNKNOWN_HEADER: self.greeter.unknown(prefix, offers.decode(claims.offer))}
+            raise RpcError(HTTPStatus.NOT_FOUND, str(error), proof) from None
         self._limit(call, self.limits.hello)
         if missing := self._settings.parameters.require - claims.extensions:
             cause = f"{prefix} lacks what this network requires: {extensions.text(missing)}"

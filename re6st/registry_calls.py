@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 import time
 
 from re6st import cert
 from re6st.client import RegistryAnswerError, RegistryClient, RegistryRefused, RegistryUnreachable
+from re6st.core.clock import SKEW_WARNING, skew
 from re6st.core.metrics import Durations
+from re6st.core.rpc import METHODS, Access
+
+log = logging.getLogger(__name__)
 
 _RESULTS: dict[type[Exception], str] = {
     RegistryRefused: "refused",
@@ -21,28 +26,44 @@ class CountedClient(RegistryClient):
     def __init__(self, url: str, identity: cert.Identity | None = None) -> None:
         super().__init__(url, identity)
         self.answered: float | None = None
-        """When it last answered, Unix time; a refusal is an answer too."""
+        """When it last answered, Unix time: what is proven to be its own answer, a refusal too, and not a proxy's."""
         self.reachable: bool | None = None
         """Whether it answered the last call."""
+        self._clock_said = False
         self.durations: dict[tuple[str, str], Durations] = {}
         """By method and result."""
 
     async def call(self, method: str, **arguments: str) -> bytes | None:
         """As RegistryClient.call."""
-        started, result = time.monotonic(), "cancelled"
+        started, result, proven = time.monotonic(), "cancelled", False
         try:
             answer = await super().call(method, **arguments)
-            result = "ok"
+            # Of what is asked without a session, only who asked can see whether it is the registry's.
+            result, proven = "ok", METHODS[method].access is Access.NODE
             return answer
         except Exception as error:
             result = _RESULTS.get(type(error), "failed")
+            proven = isinstance(error, RegistryRefused) and error.proven
             raise
         finally:
             if result != "cancelled":
-                self._note(method, result, time.monotonic() - started)
+                self._note(method, result, time.monotonic() - started, proven=proven)
 
-    def _note(self, method: str, result: str, seconds: float) -> None:
-        self.reachable = result in ("ok", "refused")
-        if self.reachable:
+    def _note(self, method: str, result: str, seconds: float, *, proven: bool) -> None:
+        self.reachable = proven or (result == "ok" and self.reachable)
+        if proven:
             self.answered = time.time()
+            self._compare_clocks()
         self.durations.setdefault((method, result), Durations()).add(seconds)
+
+    def clock_problem(self) -> str | None:
+        """What is wrong with the clock of this machine, or of the registry's, in words."""
+        ahead = self.clock_ahead
+        return None if ahead is None or abs(ahead) < SKEW_WARNING else f"{skew(ahead)}: set the one that is wrong"
+
+    def _compare_clocks(self) -> None:
+        """Say once that they differ: certificates that are new at one are not valid yet, or long ago, at the other."""
+        problem = self.clock_problem()
+        if problem and not self._clock_said:
+            log.warning("%s. Others may refuse our certificate, or we theirs.", problem)
+        self._clock_said = problem is not None

@@ -28,6 +28,7 @@ from re6st.core.rpc import (
     OFFER_MARK,
     REGISTRY_PURPOSE,
     SECRET_LENGTH,
+    UNKNOWN_PURPOSE,
     CallKeys,
     Ratchet,
     SealedRatchet,
@@ -75,6 +76,12 @@ class Greeter:
         keys = SealedRatchet(secret, sealing.CIPHER)
         _, tag = keys.seal(b"")
         return Greeting(OFFER_MARK + nonce + offers.encode(ours) + base64.b64decode(tag), keys)
+
+    def unknown(self, prefix: Prefix, offer: Offer) -> str:
+        """The proof, for who made this offer, that it is us who know nobody of that prefix."""
+        parties = (sealing.key_text(self._authority.trust.ca), prefix.bits.encode("ascii"))
+        signature = sealing.sign(self._authority.key, offers.statement(UNKNOWN_PURPOSE, parties, offer))
+        return base64.b64encode(signature).decode("ascii")
 
     def forget(self) -> None:
         """Forget a key of ours that is old. To be called every minute or so: without hellos nothing else does."""

@@ -54,6 +54,9 @@ HARMLESS = frozenset({"getCa"})
 
 _Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 
+NO_STORE = {"Cache-Control": "no-store"}
+"""In every answer: none is good for anybody else, or for later (RFC 9111 section 5.2.2.5)."""
+
 _REQUEST = re.compile(rb"([!-~]+) ([!-~]+) HTTP/1\.[01]")
 _FORWARDED = "X-Forwarded-For"
 
@@ -145,6 +148,7 @@ class HttpServer:
     async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
         started = time.monotonic()
         name, response = await self._respond(request)
+        response.headers.update(NO_STORE)
         self.observed(name, response.status, time.monotonic() - started)
         return response
 
@@ -161,7 +165,9 @@ class HttpServer:
             call = self._admit(method, arguments, request)
             body = await self._registry.call(call)
         except RpcError as error:
-            return name, self._refuse(request, name, error.status, str(error))
+            refusal = self._refuse(request, name, error.status, str(error))
+            refusal.headers.update(error.headers)
+            return name, refusal
         except StoreError as error:
             return name, self._refuse(request, name, HTTPStatus.SERVICE_UNAVAILABLE, str(error))
         except Exception as error:
@@ -338,7 +344,7 @@ class Door(asyncio.Protocol):
         body = _page(error.status).encode()
         head = (
             f"HTTP/1.1 {error.status.value} {error.status.phrase}\r\nContent-Type: text/html; charset=utf-8\r\n"
-            f"Content-Length: {len(body)}\r\nConnection: close\r\n\r\n"
+            f"Content-Length: {len(body)}\r\nCache-Control: no-store\r\nConnection: close\r\n\r\n"
         )
         self._refused = True
         self._head.clear()

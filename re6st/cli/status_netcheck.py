@@ -13,7 +13,6 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from email.utils import parsedate_to_datetime
 from http import HTTPStatus
 from ipaddress import IPv6Address, IPv6Network
 from pathlib import Path
@@ -231,16 +230,8 @@ async def _ask(place: http_client.Url, family: socket.AddressFamily) -> Registry
         ca = cert.shown_fingerprint(given)
     except cert.CertError:
         return RegistryAnswer(name, error="what it gives is no CA certificate. Check --registry.")
-    clock = _clock(answer.headers.get("date", ""), sent + took / 2)
+    clock = http_client.clock_ahead(answer.headers.get("date", ""), sent + took / 2)
     return RegistryAnswer(name, took * 1000, ca, clock, ca_key=key_fingerprint(given))
-
-
-def _clock(date: str, now: float) -> float | None:
-    """By how many seconds the clock of an HTTP server is ahead (RFC 9110 section 6.6.1)."""
-    with suppress(ValueError, TypeError):
-        then = parsedate_to_datetime(date).timestamp() + 0.5
-        return 0.0 if abs(then - now) <= 1 else then - now
-    return None
 
 
 def without_password(url: str) -> str:

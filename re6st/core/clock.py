@@ -12,6 +12,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
+from re6st.core.words import duration
+
 SLACK = 3600.0
 """Seconds by which the wall clock may be set back."""
 AHEAD_LIMIT = 90 * 86400.0
@@ -19,6 +21,16 @@ AHEAD_LIMIT = 90 * 86400.0
 its certificates, so that a person should look at it anyway."""
 NEWEST_AGE = 365 * 86400.0
 """Seconds after which the newest certificate has ended, and with it the network (wire.md 2.2)."""
+
+
+SKEW_WARNING = 60.0
+"""Seconds between a node's clock and the registry's from which on the node says so: half a minute each way is usual
+where nothing sets the clocks, and an hour is too much (cert.BACKDATED)."""
+
+
+def skew(ahead: float) -> str:
+    """How a node's clock differs from the registry's, which is so many seconds `ahead` of it, in words."""
+    return f"the clock here is {duration(abs(ahead))} {'behind' if ahead > 0 else 'ahead of'} the registry's"
 
 
 class ClockError(Exception):

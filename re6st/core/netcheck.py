@@ -9,7 +9,8 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from re6st.core.findings import Finding
+from re6st.core.clock import skew
+from re6st.core.findings import Finding, Level
 from re6st.core.status_text import endpoint
 from re6st.core.words import duration, plural
 
@@ -79,9 +80,8 @@ def registry(url: str, answers: Sequence[RegistryAnswer], ca: str, ca_key: str =
 def _clock(difference: float) -> Finding:
     if abs(difference) < CLOCK_WARNING:
         return Finding("ok", "registry", f"clock within {max(1.0, abs(difference)):.0f} s")
-    where = "behind" if difference > 0 else "ahead of"
-    text = f"the clock here is {duration(abs(difference))} {where} the registry's"
-    return Finding("fail" if abs(difference) > CLOCK_WRONG else "warn", "clock", text, "set the clock, as by chrony")
+    level: Level = "fail" if abs(difference) > CLOCK_WRONG else "warn"
+    return Finding(level, "clock", skew(difference), "set the clock, as by chrony")
 
 
 def port_mapping(status: Answer, local: Collection[str], router: Router | None, waited: float) -> Iterator[Finding]:

@@ -29,6 +29,10 @@ NONCE_LENGTH = 16
 TAG_LENGTH = 16
 CLIENT_PURPOSE, REGISTRY_PURPOSE, CALLS_PURPOSE = "re6st node's hello", "re6st registry's hello", "re6st calls"
 """What the two offers, and the key that comes from them, are for."""
+UNKNOWN_HEADER = "Re6stUnknown"
+"""Of a refused `hello` with an offer: the registry's signature, in base64, that it knows nobody of that prefix.
+Anything on the way can answer with 404."""
+UNKNOWN_PURPOSE = "re6st registry knows no such node"
 
 
 class Access(Enum):

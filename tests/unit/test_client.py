@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import gzip
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
+from email.utils import formatdate
 from typing import Any
 from urllib.parse import parse_qsl
 
@@ -24,7 +26,7 @@ from re6st.client import (
     RegistryUnreachable,
 )
 from re6st.core.prefix import Prefix
-from re6st.core.rpc import HEADER, Ratchet, target
+from re6st.core.rpc import HEADER, UNKNOWN_HEADER, Ratchet, target
 
 Answer = tuple[int, bytes]
 
@@ -453,6 +455,52 @@ def test_a_server_of_something_else(play: Play, raw: bytes) -> None:
 def test_redirections_are_shown_not_followed(play: Play) -> None:
     raw = http(301, b"", "Location: https://example.org/\x1b[31m")
     failing(play, raw.replace(b"\x1b", b""), RegistryRefused, r"sends us on to 'https://example.org/\[31m'")
+
+
+def test_where_a_redirection_leads_is_told_without_what_was_asked(play: Play) -> None:
+    async def scenario(registry: FakeRegistry, client: RegistryClient) -> None:
+        place = f"https://example.org/re6st{target('requestToken', {'email': 'a@example.org'})}"
+        registry.raw = http(301, b"", f"Location: {place}")
+        with pytest.raises(RegistryRefused) as error:
+            await client.request_token("a@example.org")
+        assert str(error.value) == (
+            f"registry {client.url}: it sends us on to 'https://example.org/re6st'. Give that address as --registry."
+        )
+
+    play(scenario, anonymous=True)
+
+
+@pytest.mark.parametrize("status", [502, 504])
+def test_a_proxy_without_its_registry_is_named(play: Play, status: int) -> None:
+    failing(play, http(status, b""), RegistryRefused, "A proxy says that, which does not reach the registry")
+
+
+def test_a_404_that_is_not_proven_to_be_the_registrys_makes_nobody_enrol(play: Play) -> None:
+    async def scenario(registry: FakeRegistry, client: RegistryClient) -> None:
+        registry.raw = http(404, b"<html>404 page not found</html>", f"{UNKNOWN_HEADER}: {'x' * 344}")
+        with pytest.raises(RegistryRefused) as error:
+            await client.get_dh()
+        assert not error.value.proven
+        assert "nrol" not in str(error.value)
+        assert "404 Not Found, which nothing proves to be its answer" in str(error.value)
+
+    play(scenario)
+
+
+def test_the_clock_of_the_registry_is_read_from_its_own_answers(play: Play) -> None:
+    async def scenario(registry: FakeRegistry, client: RegistryClient) -> None:
+        answer = registry.answer
+
+        def with_date(path: str, headers: dict[str, str]) -> bytes:
+            date = formatdate(time.time() + 7200, usegmt=True)
+            return answer(path, headers).replace(b"\r\n", f"\r\nDate: {date}\r\n".encode(), 1)
+
+        registry.answers["getDh"] = [(200, b"-----BEGIN DH PARAMETERS-----\n"), (502, b"")]
+        registry.answer = with_date  # type: ignore[method-assign]
+        await client.get_dh()
+        assert client.clock_ahead == pytest.approx(7200, abs=30)
+
+    play(scenario)
 
 
 def test_an_unknown_status(play: Play) -> None:

@@ -15,12 +15,12 @@ import pytest
 from re6st import cert, registry_hello, sealing
 from re6st.cli.registry import check_required
 from re6st.cli.registry_config import ConfigError
-from re6st.client import RegistryAnswerError, RegistryClient, RegistryKeyError
+from re6st.client import RegistryAnswerError, RegistryClient, RegistryKeyError, RegistryRefused
 from re6st.core import offers
 from re6st.core.extensions import KNOWN
 from re6st.core.offers import Offer, OfferError
 from re6st.core.params import decode
-from re6st.core.rpc import OFFER_HEADER, OFFER_MARK, TAG_LENGTH, SealedRatchet, target
+from re6st.core.rpc import OFFER_HEADER, OFFER_MARK, TAG_LENGTH, UNKNOWN_HEADER, SealedRatchet, target
 from re6st.registry_hello import Greeter, OtherKeyError
 from tests.unit.registry_world import A, World
 
@@ -204,6 +204,38 @@ def test_a_node_with_another_key_is_told_so(world: World) -> None:
 
 async def _refused(version: bytes = b"") -> bool:
     return False
+
+
+def test_only_the_registry_itself_can_tell_a_node_that_it_does_not_know_it(world: World) -> None:
+    async def scenario(world: World) -> None:
+        await member(world)  # the registry's own node
+        identity = await member(world)
+        between = Between(world.port)
+        async with between.serving() as url:
+            client = RegistryClient(url, identity)
+            await world.call("revoke", cn_or_serial=identity.prefix.cn)
+            with pytest.raises(RegistryRefused, match=r"does not know 1/16: .* Enrol with re6st-conf") as error:
+                await client.get_dh()
+            assert error.value.proven
+            recorded = between.answers[0]
+            assert recorded.startswith(b"HTTP/1.1 404 ")
+            assert f"{UNKNOWN_HEADER}: ".encode() in recorded
+            for forged in (recorded, recorded.replace(UNKNOWN_HEADER.encode(), b"Re6stNothing")):
+                between.replayed = [forged] * 2
+                with pytest.raises(RegistryRefused, match="which nothing proves") as error:
+                    await RegistryClient(url, identity).get_dh()
+                assert not error.value.proven, "it was said to another hello"
+
+    world.run(scenario)
+
+
+def test_a_404_of_other_software_is_not_taken_for_proof(world: World) -> None:
+    async def scenario(world: World) -> None:
+        answer = await world.call("hello", client_prefix=A.bits, protocol="10")
+        assert answer.status == 404
+        assert UNKNOWN_HEADER.lower() not in answer.headers, "who made no offer can check nothing"
+
+    world.run(scenario)
 
 
 def test_who_lacks_what_the_network_requires_gets_nothing(world: World) -> None:

@@ -377,6 +377,25 @@ def test_repeated_parameters_and_blank_values(world: World) -> None:
     world.run(test)
 
 
+@pytest.mark.parametrize(
+    "path",
+    ["/getCa", "/openapi.json", "/hello?client_prefix=0", "/noSuchMethod", "/deleteToken?token=x", "//", "/getDh?cn=0"],
+)
+def test_no_cache_may_keep_an_answer(world: World, path: str) -> None:
+    async def test(world: World) -> None:
+        assert (await world.get(path)).headers["cache-control"] == "no-store"
+
+    world.run(test)
+
+
+def test_no_cache_may_keep_an_answer_to_what_is_no_request(world: World) -> None:
+    async def test(world: World) -> None:
+        answer = await world.raw(b"BREW /pot HTTP/1.1\r\n\r\n")
+        assert b"\r\nCache-Control: no-store\r\n" in answer
+
+    world.run(test)
+
+
 def test_an_http_1_0_client_is_served(world: World) -> None:
     async def test(world: World) -> None:
         answer = parse(await world.raw(b"GET /getCa HTTP/1.0\r\n\r\n"))
