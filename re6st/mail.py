@@ -11,6 +11,7 @@ import ssl
 from dataclasses import dataclass, field
 from email.message import EmailMessage
 from email.utils import formatdate, make_msgid
+from ipaddress import IPv6Network
 
 TIMEOUT = 30.0
 """Seconds for each step of SMTP."""
@@ -25,6 +26,15 @@ class MailError(Exception):
 def is_address(text: str) -> bool:
     """Whether this is an e-mail address that we would put into a header."""
     return _ADDRESS.fullmatch(text) is not None
+
+
+def token_text(network: IPv6Network, token: str) -> str:
+    """What somebody who asked for a token gets."""
+    return (
+        f"Hello,\n\nyour token to join the network {network} is\n\n    {token}\n\n"
+        "It is good for one certificate. Give it to re6st-conf with --token, or when it asks for it.\n"
+        "If you did not ask for it, ignore this mail.\n"
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -35,7 +35,7 @@ from re6st.core.rpc import UNKNOWN_HEADER
 from re6st.geoip import GeoIp, Place
 from re6st.ledger import Conflict, Issued, Ledger, NotFound, Slot
 from re6st.localnode import LocalNode
-from re6st.mail import Mailer, MailError, is_address
+from re6st.mail import Mailer, MailError, is_address, token_text
 from re6st.registry_client import RegistryClient as RegistryClient  # where programs of others look for it
 from re6st.registry_events import EventLog, Events, Kind
 from re6st.registry_hello import Greeter, OtherKeyError, read_offer
@@ -363,7 +363,7 @@ class Registry:
             raise _too_many(call)
         token = await self.new_token(email, self._settings.prefix_length)
         try:
-            await mailer.send(email, "re6st: your token", self._mail_text(token))
+            await mailer.send(email, "re6st: your token", token_text(self._authority.trust.network, token))
         except MailError as error:
             await self._store.call(lambda ledger: ledger.delete_token(token))
             self.events.note(Kind.MAIL, f"no token for {email}: {error}")
@@ -387,13 +387,6 @@ class Registry:
                 return token
 
         return await self._store.call(job)
-
-    def _mail_text(self, token: str) -> str:
-        return (
-            f"Hello,\n\nyour token to join the network {self._authority.trust.network} is\n\n    {token}\n\n"
-            "It is good for one certificate. Give it to re6st-conf with --token, or when it asks for it.\n"
-            "If you did not ask for it, ignore this mail.\n"
-        )
 
     async def _add_token(self, call: Call) -> None:
         email, token = call.text("email"), call.text("token")
