@@ -114,9 +114,11 @@ class Node:
         Raises OSError, KernelError, PortInUse, TooOld and RunDirectoryError when it cannot start.
         """
         self._notifier = Notifier()
+        self._waiting = asyncio.create_task(self._notifier.wait(), name="waiting")
         try:
             await self._run_alone(stop)
         finally:
+            self._waiting.cancel()
             self._notifier.close()
 
     async def _run_alone(self, stop: asyncio.Event) -> None:
@@ -319,7 +321,7 @@ class Node:
             self._loops.append(self._tasks.start(program.run(), multicast.PROGRAM))
         await self._hooks.start()
         self._loops.append(self._tasks.start(self._hooks.watch(), "hooks"))
-        # Ready once our address is there and babeld speaks.
+        self._waiting.cancel()  # ready once our address is there and babeld speaks
         told = self._notifier.go_on(self._babel.ready, self._status, lambda: self._ticked)
         self._loops.append(self._tasks.start(told, "systemd"))
 

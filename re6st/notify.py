@@ -7,8 +7,12 @@ import os
 import socket
 import time
 from collections.abc import Callable, MutableMapping
+from contextlib import suppress
 
 STATUS_INTERVAL = 5.0
+PATIENCE = 10.0
+"""Seconds after which nobody is to wait any more for our start, as `systemctl start` does: what we wait for may be away
+for long. Whoever needs the network waits for that (re6st-online.target)."""
 
 _OURS = ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID")
 
@@ -52,18 +56,32 @@ class Notifier:
     def stopping(self) -> None:
         self._send("STOPPING=1")
 
+    async def wait(self) -> None:
+        """While something is waited for, until cancelled: say after a while that we are ready, then that we live."""
+        await asyncio.sleep(PATIENCE)
+        self._send("READY=1")
+        while True:
+            self.alive()
+            await asyncio.sleep(self._interval)
+
     async def go_on(self, started: asyncio.Event, status: Callable[[], str], ticked: Callable[[], float]) -> None:
-        """Say that we are ready, once `started`; then what we do, and that we live, until cancelled.
+        """Say that we are ready, once `started` or after a while; then what we do, and that we live, until cancelled.
 
         `ticked` says when the program last got round, by the monotonic clock.
         """
-        await started.wait()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(PATIENCE):
+                await started.wait()
         self.ready(status())
         while True:
-            await asyncio.sleep(min(STATUS_INTERVAL, (self.watchdog or STATUS_INTERVAL) / 3))
+            await asyncio.sleep(self._interval)
             self.status(status())
             if time.monotonic() - ticked() < STATUS_INTERVAL:
                 self.alive()
+
+    @property
+    def _interval(self) -> float:
+        return min(STATUS_INTERVAL, (self.watchdog or STATUS_INTERVAL) / 3)
 
     def close(self) -> None:
         if self._socket is not None:

@@ -373,8 +373,12 @@ async def _run(config: Config, handler: LogHandler | None) -> int:
     node = None
     notifier = Notifier()
     os.environ.update(notifier.environment)  # for the node
-    node = await made_when_valid(lambda: Node(config), stop, notifier.status)
-    notifier.close()
+    waiting = asyncio.create_task(notifier.wait())
+    try:
+        node = await made_when_valid(lambda: Node(config), stop, notifier.status)
+    finally:
+        waiting.cancel()
+        notifier.close()
     if node is None:
         return status
     successor = Successor(node, stop)

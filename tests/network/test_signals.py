@@ -151,13 +151,13 @@ def test_systemd_hears_when_it_is_in_service_and_that_it_lives(network: Network,
     node.start()
     waiting = "STATUS=waiting for the network parameters from the registry"
     wait_until(lambda: systemd.hears(waiting), 30, "it waits for the registry", bed.tails)
-    assert not systemd.hears("READY=1")
+    wait_until(lambda: systemd.hears("READY=1"), 60, "nobody waits with it for ever", bed.tails)
+    assert not node.pids("babeld")
+    wait_until(lambda: systemd.hears("WATCHDOG=1"), 10, "it lives", bed.tails)
     network.start_registry()
-    wait_until(lambda: systemd.hears("READY=1"), 90, "ready", bed.tails)
+    wait_until(lambda: systemd.hears("STATUS=connected"), 120, "its state in words", bed.tails)
     assert str(node.address) in node.host.ip("-6", "address", "show")
     assert node.pids("babeld")
-    wait_until(lambda: systemd.hears("WATCHDOG=1"), 10, "it lives", bed.tails)
-    wait_until(lambda: systemd.hears("STATUS=connected"), 30, "its state in words", bed.tails)
 
     # A daemon that hangs is silent, which is what systemd restarts it for.
     assert node.process
