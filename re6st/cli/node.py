@@ -153,7 +153,7 @@ def parser() -> OptionParser:
         metavar="DIR",
         type=Path,
         default=LOG_DIRECTORY,
-        help="directory of the logs (default: %(default)s, but our own to the journal where systemd has one for us)",
+        help="directory of the logs (default: %(default)s, and our own to the journal where systemd has one for us)",
     )
     for short, name, what in (
         ("r", "run", "for as long as it runs: sockets; emptied at the end"),
@@ -409,7 +409,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         for directory in (config.state, *((config.log,) if args.verbose else ())):
             directory.mkdir(parents=True, exist_ok=True)
-        journal = config.log == LOG_DIRECTORY and in_journal()
+        journal = "log" not in p.given and in_journal()
         handler = setup_logging(args.verbose, config.log / LOG_FILE, journal=journal, style=args.log_format)
     except OSError as error:
         fail(PROGRAM, f"{error.filename}: {error.strerror}. Choose --log and --state.", EXIT_CONFIG)

@@ -20,7 +20,7 @@ from typing import NoReturn
 from re6st import cert, geoip
 from re6st.cli import check_config, registry_admin, registry_init, registry_operator, registry_web
 from re6st.cli.options import fail
-from re6st.cli.registry_config import LOG_FILE, PROGRAM, Config, ConfigError, configure, make_parser
+from re6st.cli.registry_config import PROGRAM, Config, ConfigError, configure, make_parser
 from re6st.cli.registry_web import WebError, WebPage
 from re6st.core.params import Parameters
 from re6st.ledger import LedgerError
@@ -49,12 +49,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         return registry_init.main(arguments[1:])
     if registry_admin.is_word(arguments):
         return registry_admin.main(arguments)
-    options = make_parser().parse(arguments)
+    parser = make_parser()
+    options = parser.parse(arguments)
     locations = os.environ.get(geoip.ENVIRONMENT)
     if options.check_config:
         return check_config.main(options, locations)
     try:
-        journal = options.logfile == LOG_FILE and in_journal()
+        journal = "logfile" not in parser.given and in_journal()
         log = setup_logging(options.verbose, options.logfile, journal=journal, style=options.log_format)
     except OSError as error:
         fail(PROGRAM, f"log file {options.logfile}: {error.strerror}. Choose another one with --logfile.")

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from re6st import PROTOCOL, cert, process
 from re6st.cert import CertError
+from re6st.cli import node
 from re6st.cli.node import configuration, main, parser
 from re6st.core.prefix import Prefix
 from re6st.core.wire import Endpoint
@@ -48,6 +49,25 @@ def refusal(capsys: pytest.CaptureFixture[str], *argv: str) -> str:
     assert err.endswith("\n")
     assert ".." not in err.replace("--help.", "")
     return err
+
+
+@pytest.mark.parametrize(("options", "journal"), [((), True), (("--log", "/var/log/re6stnet"), False)])
+def test_who_names_a_place_for_logs_gets_files_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: tuple[str, ...], journal: bool
+) -> None:
+    """Also the usual place, as the older software's options do, and where tools look for files."""
+    asked = []
+
+    def setup(verbosity: int, path: Path, *, journal: bool, style: str) -> None:
+        asked.append(journal)
+        raise OSError(1, "enough", str(path))
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(node, "setup_logging", setup)
+    monkeypatch.setattr(node, "in_journal", lambda: True)
+    with pytest.raises(SystemExit):
+        main([*BASE, "--state", "state", *options])
+    assert asked == [journal]
 
 
 def test_defaults() -> None:

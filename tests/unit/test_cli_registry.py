@@ -24,6 +24,7 @@ from cryptography.x509.oid import NameOID
 
 from re6st import cert, disk
 from re6st.cli import registry, registry_init
+from re6st.cli.registry_config import LOG_FILE
 from re6st.cli.registry_init import FFDHE2048
 from re6st.core.prefix import serial_of_network
 
@@ -347,6 +348,23 @@ def test_a_wrong_configuration_is_one_line(
     error = capsys.readouterr().err
     assert says in error
     assert (stopped.value.code, error.count("\n")) == (status, 1)
+
+
+@pytest.mark.parametrize(("options", "journal"), [((), True), (("-l", str(LOG_FILE)), False)])
+def test_who_names_a_place_for_logs_gets_a_file_there(
+    monkeypatch: pytest.MonkeyPatch, options: tuple[str, ...], journal: bool
+) -> None:
+    asked = []
+
+    def setup(verbosity: int, path: Path, *, journal: bool, style: str) -> None:
+        asked.append(journal)
+        raise OSError(1, "enough", str(path))
+
+    monkeypatch.setattr(registry, "setup_logging", setup)
+    monkeypatch.setattr(registry, "in_journal", lambda: True)
+    with pytest.raises(SystemExit):
+        registry.main(["--ca", "ca.crt", "--key", "ca.key", "--dh", "dh.pem", *options])
+    assert asked == [journal]
 
 
 def _no_logging(verbosity: int, path: Path, *, journal: bool, style: str) -> None:
