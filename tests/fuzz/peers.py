@@ -129,7 +129,7 @@ def sealed_sessions(data: bytes) -> None:
     now = 100.0
 
     def carry(sender: Prefix, outputs: list[sessions.Output]) -> None:
-        receiver = OTHER if sender == ONE else ONE
+        receiver = _other(sender)
         for output in outputs:
             if isinstance(output, sessions.Datagram):
                 wires[receiver].append(output.data)
@@ -139,14 +139,14 @@ def sealed_sessions(data: bytes) -> None:
                 carry(sender, nodes[sender].answer(output, None, now))
 
     def arrive(receiver: Prefix, datagram: bytes) -> None:
-        sender = OTHER if receiver == ONE else ONE
+        sender = _other(receiver)
         with contextlib.suppress(wire.WireError):
             carry(receiver, nodes[receiver].receive((address(NETWORK, sender), wire.PORT), datagram, now))
 
     def say(sender: Prefix) -> None:
         text = f"{len(said)}".encode()
         said.add(text)
-        receiver = OTHER if sender == ONE else ONE
+        receiver = _other(sender)
         carry(sender, nodes[sender].send(receiver, bytes([wire.Code.LOG]) + text, now))
 
     for step in data[:200]:
@@ -165,12 +165,13 @@ def sealed_sessions(data: bytes) -> None:
                 broken[step * 7 % len(broken)] ^= 1 << (step >> 4 & 7)
                 arrive(node, bytes(broken))
             case 6 if queue:
-                wires[OTHER if node == ONE else ONE].append(queue.pop(0))  # back to who sent it
+                wires[_other(node)].append(queue.pop(0))  # back to who sent it
             case 7:
                 now += (step >> 4) * 0.7
                 carry(node, nodes[node].retry(now))
         del queue[64:]
     assert said.issuperset(heard), "heard what nobody said"
+    before = len(heard)
     for _ in range(90):
         now += 1.0
         for node in (ONE, OTHER):
@@ -180,8 +181,15 @@ def sealed_sessions(data: bytes) -> None:
             for node in (ONE, OTHER):
                 if wires[node]:
                     arrive(node, wires[node].pop(0))
+        if len(heard) >= before + 4 and all(each.connected(_other(own), now) for own, each in nodes.items()):
+            break
+    else:
+        raise AssertionError("they do not come together again")
     assert said.issuperset(heard)
-    assert all(each.connected(OTHER if own == ONE else ONE, now) for own, each in nodes.items())
+
+
+def _other(node: Prefix) -> Prefix:
+    return OTHER if node == ONE else ONE
 
 
 def session_inputs(data: bytes) -> None:
