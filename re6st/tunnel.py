@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from re6st import openvpn, run_names
+from re6st.core.budget import Buckets
 from re6st.core.openvpn_lines import (
     Behind,
     Client,
@@ -40,6 +41,10 @@ STAGGER = 2.5
 LAST_TRY = 3.0
 """Seconds more for OpenVPN's own retries at the last address: they would take long."""
 CLIENT_LIMIT = 100_000
+COMINGS = 0.2, 20, 100, 1000
+"""How often one client is let in a second, and at once, and all of them: each time costs us as much as it likes, in the
+policy of the mesh, in babel and in the log, and an honest one comes a few times, over all its addresses and ours."""
+TELL_EVERY = 60.0
 
 log = logging.getLogger(__name__)
 
@@ -108,6 +113,8 @@ class Server:
         self._found = found
         self._child: Child | None = None
         self._management: Management | None = None
+        self._comings: Buckets[Prefix] = Buckets(*COMINGS)
+        self._told_of_haste = float("-inf")
 
     @property
     def pid(self) -> int | None:
@@ -226,7 +233,7 @@ class Server:
         except PrefixError as error:
             client = None
             log.warning("refused a tunnel from %s: %s", environment.trusted_ip, error)
-        if client is None or not self._admit(client.peer, client.serial) or self._full(client.peer):
+        if client is None or not self._may_come(client, event.change):
             management.send(f'client-deny {ident} {event.key} "not accepted"')
             return
         if event.change is ClientChange.REAUTH:
@@ -239,6 +246,20 @@ class Server:
         management.send(f"client-auth {ident} {event.key}", *push, "END")
         self.clients[ident] = client
         self._joined(client)
+
+    def _may_come(self, client: ServerClient, change: ClientChange) -> bool:
+        if not self._admit(client.peer, client.serial) or self._full(client.peer):
+            return False
+        if change is not ClientChange.CONNECT or self._comings.take(client.peer, client.since):
+            return True
+        if client.since - self._told_of_haste >= TELL_EVERY:
+            self._told_of_haste = client.since
+            log.warning(
+                "%s at %s connects again and again: it is let in every %g s at most. Ask its owner, or throw it out:"
+                " re6st-registry revoke %s",
+                *(client.peer, client.address, 1 / COMINGS[0], client.peer),
+            )
+        return False
 
     def _full(self, peer: Prefix) -> bool:
         # Who connects again is not counted twice.

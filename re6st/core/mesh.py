@@ -186,7 +186,7 @@ class Mesh:
                 if tunnel and not tunnel.met and peer not in state.clients:
                     self._opening.failed(peer, now)
                 if tunnel and tunnel.met:
-                    self._opening.lost(peer, now)
+                    self._opening.lost(tunnel, now)
                 if tunnel and tunnel.outdated and (actions := self._opening.again(peer, now)):
                     return actions
             case ClientUp(peer):
@@ -207,8 +207,9 @@ class Mesh:
                 if (opened := self._opening.bootstrap_answered(peer, endpoints, now)) is not None:
                     return opened
             case CloseAsked(peer):
-                if peer in state.clients:
-                    self._leavers.ask(peer, now)
+                if peer not in state.clients:
+                    return []  # anybody may ask, as often as messages are taken
+                self._leavers.ask(peer, now)
             case CloseAllowed(peer):
                 if actions := self._closing.may_go(peer, now):
                     return actions
@@ -230,7 +231,7 @@ class Mesh:
         self._ticked = now
         if now - self._resumed < RESUME_TIME:
             return []  # babel is about to tell what is there
-        self._opening.forgive()
+        self._opening.forgive(now)
         self._closing.watch(now)
         actions: list[Action] = []
         actions += self._closing.give_up(self._avoiding.peers, now)

@@ -35,6 +35,11 @@ PARTITION_WAIT = 10.0
 LOST_AGE, LOST_TIME = 1.0, 120.0
 """Seconds after a tunnel ended, in which we try to open it again if nobody else reaches its peer. At first babel may
 not know yet."""
+STEADY_TIME, SHORT_AGAIN = 30.0, 900.0
+"""Seconds that a tunnel must last. A peer that ends ours soon after babel met it, and had done so within the second
+time, is left alone longer and longer, as one that could not be reached."""
+REMEMBERED = 1000
+"""Peers whose failures are remembered."""
 HOSTS_DIALLED, ENDPOINTS_DIALLED = 6, 16
 """Addresses of one peer that are dialled, and their ports and protocols, the first ones of its list."""
 NEAREST = 5
@@ -81,6 +86,8 @@ class Opening:
         self._partitioned: float | None = None
         self._lost: dict[Prefix, float] = {}
         """Peers whose tunnel ended by itself, and when."""
+        self._short: dict[Prefix, float] = {}
+        """Peers whose tunnel ended soon, and when."""
 
     def reach_out(self, now: float) -> list[Action]:
         """When we do not reach the registry's node: ask for a first peer, and try those we remember."""
@@ -216,9 +223,17 @@ class Opening:
         """A tunnel in place of the one that ended, with the same peer."""
         return self._open(peer, self._known.get(peer, ()), now)
 
-    def lost(self, peer: Prefix, now: float) -> None:
-        """A tunnel with this peer, where babel had met it, ended by itself."""
+    def lost(self, tunnel: Tunnel, now: float) -> None:
+        """A tunnel where babel had met the peer ended by itself."""
+        peer = tunnel.peer
         self._lost[peer] = now
+        if tunnel.phase is Phase.UP and now - tunnel.since < STEADY_TIME:
+            before = self._short.pop(peer, float("-inf"))
+            self._short[peer] = now
+            if len(self._short) > REMEMBERED:
+                del self._short[next(iter(self._short))]
+            if now - before < SHORT_AGAIN:
+                self.failed(peer, now)
 
     def _told_unasked(self, peer: Prefix, now: float) -> None:
         """The peer has moved: what failed may work now, and a tunnel that falls silent will not come back."""
@@ -228,10 +243,11 @@ class Opening:
         if tunnel:
             tunnel.doubted = now
 
-    def forgive(self) -> None:
-        """Whoever babel meets on a tunnel of ours has not failed."""
+    def forgive(self, now: float) -> None:
+        """Whoever babel has met for a while on a tunnel of ours has not failed."""
         for tunnel in self._state.tunnels.values():
-            if tunnel.phase is not Phase.OPENING and tunnel.interface in self._state.survey.alive:
+            steady = tunnel.phase is not Phase.OPENING and now - tunnel.since >= STEADY_TIME
+            if steady and tunnel.interface in self._state.survey.alive:
                 self._failures.pop(tunnel.peer, None)
 
     def uplink_up(self, now: float) -> None:
@@ -247,7 +263,7 @@ class Opening:
         if peer == self._named and not self._state.survey.peers:
             self._named = None
             self._bootstrap.until = min(self._bootstrap.until, now + NAMED_AGAIN * self._rng.uniform(1, 2))
-        if len(self._failures) > 1000:
+        if len(self._failures) > REMEMBERED:
             del self._failures[next(iter(self._failures))]
 
     def _room(self) -> int:

@@ -63,15 +63,15 @@ class _Kernel:
     """A socket that gives the same message again and again, and then the end."""
 
     def __init__(self, message: bytes) -> None:
-        self._left = [message, message]
+        self._message = message
+        self._left: list[bytes] = []
 
     def recv(self, size: int) -> bytes:
-        if self._left:
-            return self._left.pop()
-        return struct.pack("=IHHIIi", 20, 3, 0, 1, 0, 0)
+        return self._left.pop(0)
 
     def sendto(self, data: bytes, to: object) -> None:
-        pass
+        (sequence,) = struct.unpack_from("=I", data, 8)
+        self._left = [self._message, self._message, struct.pack("=IHHIIi", 20, 3, 0, sequence, 0, 0)]
 
 
 def rtnetlink_messages(data: bytes) -> None:

@@ -261,6 +261,38 @@ def test_whoever_cannot_be_reached_is_left_alone_longer_and_longer() -> None:
     assert len(times) < 20
 
 
+def test_who_is_no_client_and_asks_to_leave_makes_no_work() -> None:
+    node = Driver(memory=(P,))
+    node.settle()
+    node.now += 1
+    assert node.tell(CloseAsked(Q)) == []
+    assert node.mesh.tunnels == {}, "nothing was decided"
+    node.wait(1)
+    assert node.tell(CloseAsked(Prefix(9999, 16))) == [AllowClose(Prefix(9999, 16))]
+
+
+def test_whoever_ends_tunnels_soon_after_they_are_up_is_left_alone_longer_and_longer() -> None:
+    """Each costs a process, a change in babel and lines in the log; nothing would bound it, as it did work."""
+    node = Driver(memory=(P,), client_count=1)
+    node.settle()
+    times: list[float] = []
+    for _ in range(4000):
+        node.sees(REGISTRY, P, **near(REGISTRY))
+        actions = node.wait(1)
+        for peer in asked(actions):
+            node.tell(AddressLearned(peer, endpoints(peer)))
+        if node.phase(P) is Phase.OPENING:
+            times.append(node.now)
+            node.tell(TunnelUp(P, name(P)))
+            node.sees(REGISTRY, P, **near(REGISTRY, P))
+            node.wait(3)
+            node.tell(TunnelDown(P))
+    gaps = [later - earlier for earlier, later in pairwise(times)]
+    assert gaps[0] <= 6, "once is nothing"
+    assert gaps[-1] > 300
+    assert len(times) < 20
+
+
 def test_whoever_tells_unasked_where_it_is_gets_another_try_but_not_many() -> None:
     node = Driver(memory=(P,), client_count=1)
     node.settle()

@@ -364,6 +364,37 @@ def test_who_may_not_come_in_is_denied(monkeypatch: pytest.MonkeyPatch, tmp_path
     assert [client.peer for client in told.left] == [A], "only who came in leaves, here at the end"
 
 
+def test_who_comes_again_and_again_is_kept_waiting_and_others_are_not(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Each time costs a run of the policy, a change in babel, and two lines in the log."""
+    most = int(tunnel.COMINGS[1])
+
+    async def part(peer: Peer) -> None:
+        for number in range(most + 30):
+            peer.block("CLIENT", f"CONNECT,{number},1", common_name="2/16", tls_serial_0=2)
+            peer.block("CLIENT", f"DISCONNECT,{number}", common_name="2/16")
+        await peer.hears(f'client-deny {most + 29} 1 "not accepted"')
+        peer.block("CLIENT", "CONNECT,1000,1", common_name="1/16", tls_serial_0=1)
+        await peer.hears("client-auth 1000 1")
+        peer.block("CLIENT", "REAUTH,1000,2", common_name="1/16", tls_serial_0=1)
+        await peer.hears("client-auth-nt 1000 2")
+        await peer.closes()
+
+    async def watch(server: Server, told: Told, _programs: FakePrograms) -> None:
+        await until(lambda: any(client.peer == A for client in told.joined))
+        await asyncio.sleep(0)
+
+    with caplog.at_level(logging.WARNING):
+        told = serve(monkeypatch, tmp_path, [part], watch)
+    assert most <= sum(client.peer == B for client in told.joined) < most + 10
+    said = [record.message for record in caplog.records if "again and again" in record.message]
+    assert said == [
+        "2/16 at None connects again and again: it is let in every 5 s at most. Ask its owner, or throw it out:"
+        " re6st-registry revoke 2/16"
+    ]
+
+
 def test_a_revoked_client_is_cut_off_and_refused_at_its_next_key(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -513,6 +544,19 @@ def test_an_address_that_answers_is_given_its_time(monkeypatch: pytest.MonkeyPat
     assert worked
     assert [event.endpoint for event in told] == [ONE]
     assert len(programs.started) == 1
+
+
+def test_a_server_whose_answer_has_no_end_is_left(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """It can say for ever that more of its options come (push-continuation): that is not to be connected."""
+
+    async def without_end(peer: Peer) -> None:
+        while True:
+            for state in ("AUTH", "GET_CONFIG"):
+                peer.say(f">STATE:1,{state},,,,,,")
+            await asyncio.sleep(0.01)
+
+    worked, told, _ = connect(monkeypatch, tmp_path, [without_end], [ONE])
+    assert (worked, told) == (False, [])
 
 
 def test_an_address_that_refuses_makes_place_at_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
