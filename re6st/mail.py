@@ -8,6 +8,8 @@ import os
 import re
 import smtplib
 import ssl
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from email.message import EmailMessage
 from email.utils import formatdate, make_msgid
@@ -15,6 +17,10 @@ from ipaddress import IPv6Network
 
 TIMEOUT = 30.0
 """Seconds for each step of SMTP."""
+AT_ONCE, WAITING_LIMIT = 2, 16
+"""Mails that are being sent, and those that wait for that: a mail server, or a name server, may be silent."""
+SMTPS_PORT = 465
+"""Where TLS comes first (RFC 8314); elsewhere it is asked for, by STARTTLS."""
 
 _ADDRESS = re.compile(r"[A-Za-z0-9.!#$%&'*+/=?^_`{|}~-]{1,64}@[A-Za-z0-9.-]{1,189}", re.ASCII)
 
@@ -37,6 +43,31 @@ def token_text(network: IPv6Network, token: str) -> str:
     )
 
 
+def is_deliverable(sender: str) -> bool:
+    """Whether mail servers elsewhere take mails from this address: those that look refuse domains that nobody has."""
+    domain = sender.rpartition("@")[2].lower()
+    return is_address(sender) and "." in domain.strip(".") and not domain.endswith((".localhost", ".localdomain"))
+
+
+class Post:
+    """The threads that mails are sent by. They have nothing else to do, so nobody else waits for a silent server."""
+
+    def __init__(self) -> None:
+        self._threads = ThreadPoolExecutor(AT_ONCE, "mail")
+        self.waiting = 0
+        """Mails that are not sent yet."""
+
+    async def run(self, work: Callable[[EmailMessage], None], message: EmailMessage) -> None:
+        """Raises MailError where too many wait, and what `work` raises."""
+        if self.waiting >= WAITING_LIMIT:
+            raise MailError(f"{self.waiting} mails wait already")
+        self.waiting += 1
+        try:
+            await asyncio.get_running_loop().run_in_executor(self._threads, work, message)
+        finally:
+            self.waiting -= 1
+
+
 @dataclass(frozen=True, slots=True)
 class Mailer:
     """Sends from one address. `host` is HOST[:PORT], or the path of an mbox file (absolute, or one that exists)."""
@@ -46,6 +77,15 @@ class Mailer:
     user: str | None = None
     password: str | None = field(default=None, repr=False)
     starttls: bool = False
+    post: Post = field(default_factory=Post, repr=False, compare=False)
+
+    @property
+    def to_file(self) -> bool:
+        return os.path.isabs(self.host) or os.path.exists(self.host)
+
+    @property
+    def tls_at_once(self) -> bool:
+        return self._place()[1] == SMTPS_PORT
 
     async def send(self, to: str, subject: str, text: str) -> None:
         """Raises MailError."""
@@ -54,11 +94,10 @@ class Mailer:
         message["To"] = to
         message["Subject"] = subject
         message["Date"] = formatdate()
-        message["Message-ID"] = make_msgid()
+        message["Message-ID"] = make_msgid(domain=self._domain)  # else it asks the name server who we are
         message.set_content(text)
-        to_file = os.path.isabs(self.host) or os.path.exists(self.host)
         try:
-            await asyncio.to_thread(self._append if to_file else self._deliver, message)
+            await self.post.run(self._append if self.to_file else self._deliver, message)
         except ssl.SSLError as error:
             advice = "If it is right, add the authority of its certificate to those that this machine trusts."
             raise MailError(f"mail host {self.host}: TLS: {error}. {advice}") from None
@@ -76,13 +115,31 @@ class Mailer:
             box.close()
 
     def _deliver(self, message: EmailMessage) -> None:
-        # smtplib takes HOST:PORT too, but then looks for all of it in the certificate.
-        host, separator, port = self.host.rpartition(":") if self.host.count(":") == 1 else (self.host, "", "")
-        if separator and not port.isdecimal():
-            raise ValueError(f"{port!r} is no port")
-        with smtplib.SMTP(host, int(port or 0), timeout=TIMEOUT) as connection:
-            if self.starttls:
+        host, port = self._place()
+        # We name ourselves: smtplib asks the name server else.
+        if self.tls_at_once:
+            context = ssl.create_default_context()
+            made: smtplib.SMTP = smtplib.SMTP_SSL(host, port, self._domain, timeout=TIMEOUT, context=context)
+        else:
+            made = smtplib.SMTP(host, port, self._domain, timeout=TIMEOUT)
+        with made as connection:
+            if self.starttls and not self.tls_at_once:
                 connection.starttls(context=ssl.create_default_context())
             if self.user:
                 connection.login(self.user, self.password or "")
             connection.send_message(message)
+
+    @property
+    def _domain(self) -> str:
+        """That of the sender, which is how this machine calls itself."""
+        return self.sender.rpartition("@")[2] or "localhost"
+
+    def _place(self) -> tuple[str, int]:
+        """Host and port; 0: the usual one. smtplib takes HOST:PORT too, but looks for all of it in the certificate.
+
+        Raises ValueError.
+        """
+        host, separator, port = self.host.rpartition(":") if self.host.count(":") == 1 else (self.host, "", "")
+        if separator and not (port.isascii() and port.isdecimal() and int(port) < 65536):
+            raise ValueError(f"{port!r} is no port")
+        return host, int(port or 0)

@@ -365,12 +365,14 @@ async def ask_token(client: RegistryClient, email: str | None, interactive: bool
     try:
         await client.request_token(email)
     except RegistryRefused as error:
-        if error.status != 403:
-            raise
-        raise ConfError(
-            f"registry {client.url} takes no enrolment by mail. Ask its operator for a token, or try --anonymous.",
-            REFUSED,
-        ) from None
+        match error.status:
+            case 403:
+                text = "takes no enrolment by mail. Ask its operator for a token, or try --anonymous."
+                raise ConfError(f"registry {client.url} {text}", REFUSED) from None
+            case 500:  # wire.md 3.1: of a registry whose mail host refuses, or is silent
+                text = "cannot send mails now; its log says why. Ask its operator for a token."
+                raise ConfError(f"registry {client.url} {text}", FAILED) from None
+        raise
     say("Token", f"mailed to {email}")
     return _ask("token", "The token you received: ", FAILED, interactive)
 

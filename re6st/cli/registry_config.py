@@ -23,7 +23,7 @@ from re6st.core.extensions import KNOWN
 from re6st.core.params import Parameters, ParamsError, check
 from re6st.core.prefix import Prefix
 from re6st.geoip import GeoIp, GeoIpError
-from re6st.mail import Mailer
+from re6st.mail import SMTPS_PORT, Mailer, is_address, is_deliverable
 from re6st.metrics_http import Place
 from re6st.registry import Settings
 
@@ -100,7 +100,10 @@ def make_parser() -> OptionParser:
     add("--operator-port", metavar="[IP:]PORT", type=operator_place, default=SAME_PORT, help=help)
 
     add = parser.add_argument_group("tokens by mail").add_argument
-    add("--mailhost", metavar="HOST", help="SMTP server to mail tokens with, or the path of an mbox file")
+    help = "SMTP server to mail tokens with, HOST[:PORT], by TLS on port 465; or the path of an mbox file"
+    add("--mailhost", metavar="HOST", help=help)
+    help = "sender of the mails (default: the e-mail address in the CA's certificate)"
+    add("--mail-from", metavar="EMAIL", default="", help=help)
     add("--smtp-user", metavar="USER", help="user name for the SMTP server")
     add("--smtp-pwd", metavar="PASSWORD", help="password for the SMTP server")
     add("--smtp-starttls", action="store_true", help="encrypt the connection to the SMTP server")
@@ -240,8 +243,15 @@ def _warnings(options: argparse.Namespace, mailer: Mailer | None, locator: GeoIp
     if options.mailhost and mailer is None:
         yield (
             f"--mailhost: the CA {options.ca} has no emailAddress to send mails from: nobody is mailed a token."
-            " Make tokens with invite, or renew the CA with an address"
+            " Give --mail-from, or make tokens with invite"
         )
+    if mailer and not mailer.to_file and not is_deliverable(mailer.sender):
+        yield (
+            f"--mailhost: mails come from {mailer.sender}, which other mail servers refuse:"
+            " give an address of yours as --mail-from"
+        )
+    if mailer and mailer.password and not (mailer.to_file or mailer.starttls or mailer.tls_at_once):
+        yield f"--smtp-pwd: the password goes to {mailer.host} in clear: give --smtp-starttls, or port {SMTPS_PORT}"
     if options.community and locator is None:
         yield (
             f"--community {options.community}: without a database of countries all nodes are in the community *:"
@@ -330,11 +340,12 @@ def _mailer(options: argparse.Namespace, authority: cert.Authority) -> Mailer | 
     if not options.mailhost:
         return None
     senders = authority.trust.ca.subject.get_attributes_for_oid(NameOID.EMAIL_ADDRESS)
-    if not senders:
+    sender = options.mail_from or (str(senders[0].value) if senders else "")
+    if options.mail_from and not is_address(sender):
+        raise ConfigError(f"--mail-from {sender}: no e-mail address")
+    if not sender:
         return None  # those of SlapOS have none, and its registries have tokens made by the operator: see _warnings
-    return Mailer(
-        options.mailhost, str(senders[0].value), options.smtp_user, options.smtp_pwd, starttls=options.smtp_starttls
-    )
+    return Mailer(options.mailhost, sender, options.smtp_user, options.smtp_pwd, starttls=options.smtp_starttls)
 
 
 def _check_length(authority: cert.Authority, communities: tuple[Community, ...], option: str, length: int) -> None:

@@ -189,6 +189,14 @@ def test_what_does_less_than_it_says_is_warned_of(
     options = ["--check-config", "@re6st-registry.conf", "--db", "r.db", "-l", "r.log", "--mailhost", "127.0.0.1"]
     assert registry.main(options) == 0
     assert "--mailhost: the CA ca.crt has no emailAddress" in capsys.readouterr().err
+    assert registry.main([*options, "--mail-from", "root@localhost"]) == 0
+    assert "mails come from root@localhost, which other mail servers refuse" in capsys.readouterr().err
+    assert registry.main([*options, "--mail-from", "re6st@example.org", "--smtp-pwd", "x"]) == 0
+    said = capsys.readouterr().err
+    assert "mails come from" not in said
+    assert "the password goes to 127.0.0.1 in clear" in said
+    assert registry.main([*options, "--mail-from", "nobody"]) == 78
+    assert "--mail-from nobody: no e-mail address" in capsys.readouterr().err
     assert registry.main([*options, "--community", "communities"]) == 78
     assert f"the database of countries: {here / 'country.mmdb'}: no MaxMind database" in capsys.readouterr().err
     (here / "country.mmdb").unlink()

@@ -461,6 +461,14 @@ def test_enrolment_by_mail_is_closed(run: RunConf, registry: Registry, here: Pat
     assert names(here) == []
 
 
+def test_a_registry_that_cannot_send_mails_is_said_to_be_one(run: RunConf, registry: Registry, here: Path) -> None:
+    registry.answers["requestToken"] = 500, b""
+    result = run("--email", "alice@example.org")
+    assert result.code == 1
+    assert "cannot send mails now; its log says why. Ask its operator for a token." in result.err
+    assert names(here) == []
+
+
 def test_anonymous_enrolment_is_closed(run: RunConf, registry: Registry, here: Path, key: rsa.RSAPrivateKey) -> None:
     save_key(here, key)
     registry.answers["requestCertificate"] = 403, b""

@@ -6,7 +6,10 @@ import asyncio
 import logging
 import mailbox
 import re
+import smtplib
+import socket
 import ssl
+import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -22,8 +25,8 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.x509.oid import NameOID
 
-from re6st import cert
-from re6st.mail import Mailer, MailError, is_address
+from re6st import cert, mail
+from re6st.mail import WAITING_LIMIT, Mailer, MailError, is_address, is_deliverable
 from tests.unit.registry_world import World
 
 USER, PASSWORD = "registry", "correct horse"
@@ -55,21 +58,24 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @asynccontextmanager
-async def smtp_server(inbox: Inbox, certificate: Path | None = None) -> AsyncIterator[str]:
-    """A mail server, HOST:PORT; with a certificate it wants STARTTLS, then a login."""
+async def smtp_server(
+    inbox: Inbox, certificate: Path | None = None, *, tls_at_once: bool = False
+) -> AsyncIterator[str]:
+    """A mail server, HOST:PORT; with a certificate it wants STARTTLS, or begins with TLS, then a login."""
 
     def authenticate(server: Any, session: Any, envelope: Any, mechanism: str, data: Any) -> AuthResult:
         right = isinstance(data, LoginPassword) and (data.login, data.password) == (USER.encode(), PASSWORD.encode())
         return AuthResult(success=right, handled=False)
 
     options: dict[str, Any] = {}
+    context: ssl.SSLContext | None = None
     if certificate is not None:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(certificate)
-        options = {"tls_context": context, "require_starttls": True, "auth_required": True}
+        options = {} if tls_at_once else {"tls_context": context, "require_starttls": True, "auth_required": True}
     loop = asyncio.get_running_loop()
     make = partial(SMTP, inbox, hostname="localhost", loop=loop, authenticator=authenticate, **options)
-    server = await loop.create_server(make, "127.0.0.1", 0)
+    server = await loop.create_server(make, "127.0.0.1", 0, ssl=context if tls_at_once else None)
     async with server:
         yield f"localhost:{server.sockets[0].getsockname()[1]}"
 
@@ -90,11 +96,11 @@ def test_a_mail_goes_through_a_plain_server() -> None:
             await Mailer(host, "ca@example.org").send("new@example.org", "your token", "qwertzui\n")
 
     run(test)
-    (mail,) = inbox.mails
-    assert (mail["From"], mail["To"], mail["Subject"]) == ("ca@example.org", "new@example.org", "your token")
-    assert mail.get_payload() == "qwertzui\r\n"
-    assert mail["Date"]
-    assert mail["Message-ID"]
+    (found,) = inbox.mails
+    assert (found["From"], found["To"], found["Subject"]) == ("ca@example.org", "new@example.org", "your token")
+    assert found.get_payload() == "qwertzui\r\n"
+    assert found["Date"]
+    assert found["Message-ID"].endswith("@example.org>")
 
 
 def test_it_is_encrypted_and_logged_in_where_that_is_asked_for(
@@ -114,6 +120,80 @@ def test_it_is_encrypted_and_logged_in_where_that_is_asked_for(
 
     run(test)
     assert len(inbox.mails) == 1
+
+
+def test_tls_comes_first_on_the_port_for_that(certificate: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+    inbox = Inbox()
+
+    async def test() -> None:
+        async with smtp_server(inbox, certificate, tls_at_once=True) as host:
+            monkeypatch.setattr(mail, "SMTPS_PORT", int(host.partition(":")[2]))
+            for starttls in (False, True):
+                await Mailer(host, "ca@example.org", starttls=starttls).send("new@example.org", "your token", "x\n")
+
+    run(test)
+    assert len(inbox.mails) == 2
+
+
+def test_nobody_waits_for_a_silent_name_server_or_mail_server(
+    tmp_path: Path, authority: cert.Authority, nodes: dict[str, cert.Identity], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not even other threads, of which asyncio has few: strangers can ask for mails."""
+    silent = threading.Event()
+
+    def connect(*_: object, **__: object) -> None:
+        silent.wait(50)
+        raise OSError("timed out")
+
+    monkeypatch.setattr(socket, "getfqdn", connect)
+    monkeypatch.setattr(smtplib, "SMTP", connect)
+    world = World(tmp_path, authority, nodes["1/16"])
+
+    async def main() -> None:
+        async with asyncio.timeout(60):
+            world.settings = replace(world.settings, mailer=Mailer("mail.example.org", "ca@example.org"))
+            async with world.serve():
+                asking = [
+                    asyncio.create_task(world.call("requestToken", email=f"new@{number}.example.org"))
+                    for number in range(WAITING_LIMIT)
+                ]
+                while world.settings.mailer is not None and world.settings.mailer.post.waiting < WAITING_LIMIT:
+                    await asyncio.sleep(0.01)
+                async with asyncio.timeout(5):
+                    assert (await world.call("getCa")).status == 200
+                    assert await asyncio.to_thread(lambda: "a thread is free") == "a thread is free"
+                    assert (await world.call("requestToken", email="one@too.many")).status == 500
+                silent.set()
+                assert {answer.status for answer in await asyncio.gather(*asking)} == {500}
+
+    try:
+        asyncio.run(main())
+    finally:
+        silent.set()
+
+
+def test_a_mailbox_file_needs_no_name_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(socket, "getfqdn", lambda *_: pytest.fail("somebody asks who we are"))
+
+    async def test() -> None:
+        await Mailer(str(tmp_path / "mbox"), "ca@example.org").send("new@example.org", "your token", "x\n")
+
+    run(test)
+
+
+@pytest.mark.parametrize(
+    ("sender", "good"),
+    [
+        ("ca@example.org", True),
+        ("root@localhost", False),
+        ("root@host.localdomain", False),
+        ("root@registry", False),
+        ("x", False),
+    ],
+)
+def test_senders_that_other_servers_refuse(sender: str, good: bool) -> None:
+    assert is_deliverable(sender) is good
 
 
 def test_a_server_with_a_certificate_that_nobody_knows_gets_no_password(certificate: Path) -> None:
