@@ -13,7 +13,7 @@ import re
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
-from ipaddress import IPv4Address, IPv4Network, IPv6Network
+from ipaddress import IPv4Interface, IPv4Network, IPv6Network
 from pathlib import Path
 from types import MappingProxyType
 
@@ -96,7 +96,7 @@ class Babel:
         self.doubted = asyncio.Event()
         """To be set when it may have become deaf."""
         self.followed = asyncio.Event()
-        self.address_links: Callable[[IPv4Address | None], Awaitable[None]] = _no_links
+        self.address_links: Callable[[IPv4Interface | None], Awaitable[None]] = _no_links
         """Called with what is to be on the interfaces, before each start and for a babeld that is gone on with: see
         Kernel.address_links."""
         self.left = frozenset(
@@ -268,7 +268,9 @@ class Babel:
         found, self._found = self._found, None
         child = await self._resume(found) if found is not None else None
         settings = self.settings
-        await self.address_links(None if self.settings.ipv4 is None else ipv4_address(self.settings.ipv4))
+        subnet = settings.ipv4
+        own = None if subnet is None else IPv4Interface((ipv4_address(subnet), subnet.prefixlen))
+        await self.address_links(own)
         if child is None:
             (self._run / BABELD_SOCKET).unlink(missing_ok=True)
             self._write()
@@ -393,7 +395,7 @@ class Babel:
             return False
 
 
-async def _no_links(ip: IPv4Address | None) -> None:
+async def _no_links(ip: IPv4Interface | None) -> None:
     """Nothing to do where no kernel is told."""
 
 

@@ -14,7 +14,7 @@ import socket
 from collections.abc import Callable, Collection, Iterable, Iterator, Set
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
+from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Address, IPv6Network, ip_address
 from pathlib import Path
 
 from re6st import rtnetlink
@@ -22,6 +22,7 @@ from re6st.netlink import NetlinkError
 from re6st.rtnetlink import (
     IFA_F_DADFAILED,
     IFA_F_NODAD,
+    IFA_F_NOPREFIXROUTE,
     IFA_F_TENTATIVE,
     IFF_RUNNING,
     IFF_UP,
@@ -78,7 +79,7 @@ class Kernel:
     def __init__(self) -> None:
         self._netlink = Netlink()
         self._links: list[str] = []
-        self._link_address: IPv4Address | None = None
+        self._link_address: IPv4Interface | None = None
         self._addresses: list[tuple[Address, int, str]] = []
         self._unreachable: list[Network] = []
         self._routes: list[tuple[IPv4Address, IPv4Address]] = []
@@ -100,7 +101,7 @@ class Kernel:
         if name not in self._links:
             self._links.append(name)
         if self._link_address is not None:
-            self._put_address(self._link_address, 32, name)
+            self._put_link_address(self._link_address, name)
         for setting, value in (("accept_dad", 0), ("dad_transmits", 0), ("accept_ra", 0)):
             self._sysctl(f"ipv6/conf/{name}/{setting}", value)
 
@@ -146,22 +147,25 @@ class Kernel:
                 for each in had:
                     self._netlink.put_address(each.address, each.length, index, IFA_F_NODAD)
 
-    async def address_links(self, ip: IPv4Address | None) -> None:
+    async def address_links(self, own: IPv4Interface | None) -> None:
         """Have our IPv4 address, and no other one, on all links, also on those that come. What is refused is logged.
 
         It is for babeld, which then speaks of IPv4 as older ones understand it: without an address it gives an IPv6
         next hop (RFC 9229). One that runs forgets all routes of an interface whose address changes, those of IPv6 too:
         so this is for one that is not started yet, or is gone on with and finds what the last daemon put there.
+
+        The address has the length of our subnet, which SlapOS reads there, but brings no route: nothing of it is behind
+        these links.
         """
-        self._link_address = ip
+        self._link_address, ip = own, None if own is None else own.ip
         links = {index: name for name in self._links if (index := self._index(name)) is not None}
         try:
             there = [each for each in self._netlink.addresses(socket.AF_INET) if each.index in links]
             for other in (each for each in there if each.address != ip):
                 self._netlink.delete_address(other.address, other.length, other.index)
             for index in links.keys() - {each.index for each in there if each.address == ip}:
-                if ip is not None:
-                    self._put_address(ip, 32, links[index])
+                if own is not None:
+                    self._put_link_address(own, links[index])
         except (NetlinkError, KernelError) as error:
             log.error("IPv4 on the links: %s", error)
 
@@ -181,9 +185,12 @@ class Kernel:
         self._addresses.append((ip, length, interface))
         self._put_address(ip, length, interface)
 
-    def _put_address(self, ip: Address, length: int, interface: str) -> None:
+    def _put_link_address(self, own: IPv4Interface, interface: str) -> None:
+        self._put_address(own.ip, own.network.prefixlen, interface, IFA_F_NOPREFIXROUTE)
+
+    def _put_address(self, ip: Address, length: int, interface: str, flags: int = 0) -> None:
         # Our certificate says that it is ours alone; no route can have it as source before it is found to be.
-        flags = IFA_F_NODAD if ip.version == 6 else 0
+        flags |= IFA_F_NODAD if ip.version == 6 else 0
         index = self._need(interface)
         with _doing(f"put {ip}/{length} on {interface}"):
             self._netlink.put_address(ip, length, index, flags)

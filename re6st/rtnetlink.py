@@ -17,7 +17,7 @@ Address = IPv4Address | IPv6Address
 Network = IPv4Network | IPv6Network
 
 IFF_UP, IFF_RUNNING = 0x1, 0x40
-IFA_F_NODAD, IFA_F_DADFAILED, IFA_F_TENTATIVE = 0x02, 0x08, 0x40
+IFA_F_NODAD, IFA_F_DADFAILED, IFA_F_TENTATIVE, IFA_F_NOPREFIXROUTE = 0x02, 0x08, 0x40, 0x200
 RTN_UNICAST, RTN_UNREACHABLE = 1, 7
 RTPROT_STATIC = 4
 RT_SCOPE_UNIVERSE, _RT_SCOPE_NOWHERE = 0, 255
@@ -179,7 +179,8 @@ def _family(ip: Address | Network) -> int:
 
 def _address(ip: Address, length: int, index: int, flags: int) -> bytes:
     attributes = pack_attribute(_IFA_LOCAL, ip.packed) + pack_attribute(_IFA_ADDRESS, ip.packed)
-    return _ADDRESS.pack(_family(ip), length, flags, RT_SCOPE_UNIVERSE, index) + attributes
+    attributes += pack_attribute(_IFA_FLAGS, _U32.pack(flags))  # the header has room for eight
+    return _ADDRESS.pack(_family(ip), length, flags & 0xFF, RT_SCOPE_UNIVERSE, index) + attributes
 
 
 def _route(route: Route, scope: int) -> bytes:

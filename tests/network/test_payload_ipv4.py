@@ -57,6 +57,10 @@ def test_nodes_reach_each_other_by_ipv4(bed: Bed, main_interface: str) -> None:
     assert " via inet6 " not in way, "older nodes know IPv4 next hops only"
     assert ping(a, str(ipv4_address(subnet(b))), 1500 - 28), "full size"
     assert f"inet {ipv4_address(subnet(a))}/" in a.host.ip("-4", "address", "show", "dev", main_interface)
+    # Where SlapOS looks for the addresses that it may give to its taps; they are behind none of our links.
+    shown = a.host.ip("-4", "-o", "address", "show", "dev", "re6stnet-tcp")
+    assert f"inet {ipv4_address(subnet(a))}/{subnet(a).prefixlen} " in shown
+    assert "re6stnet" not in a.host.ip("-4", "route", "show", "exact", str(subnet(a)))
     assert a.host.run(["ping", "-c1", "-W1", "10.42.200.1"], check=False).returncode, "it does not leave by eth0"
 
     # A machine of the site behind one node, with an address of its subnet.

@@ -7,7 +7,7 @@ import logging
 import stat
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
-from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
+from ipaddress import IPv4Interface, IPv4Network, IPv6Address, IPv6Network
 from pathlib import Path
 
 import pytest
@@ -359,7 +359,7 @@ def test_what_is_on_the_interfaces_changes_while_it_does_not_run(
     put: list[tuple[str, int]] = []
 
     async def watch(kept: Babel, programs: FakePrograms) -> None:
-        async def address_links(ip: IPv4Address | None) -> None:
+        async def address_links(ip: IPv4Interface | None) -> None:
             put.append((str(ip), sum(child.running for child in programs.started)))
 
         kept.address_links = address_links
@@ -370,7 +370,7 @@ def test_what_is_on_the_interfaces_changes_while_it_does_not_run(
         await until(lambda: len(programs.started) == 3 and kept.ready.is_set())
 
     live(monkeypatch, tmp_path, [played()], watch)
-    assert put == [("None", 0), ("10.42.3.1", 0), ("None", 0)]
+    assert put == [("None", 0), ("10.42.3.1/24", 0), ("None", 0)]
 
 
 def test_it_can_be_started_anew_to_forget_all(
@@ -462,7 +462,7 @@ def test_settings_that_come_while_it_starts_are_not_lost(monkeypatch: pytest.Mon
     async def watch(kept: Babel, programs: FakePrograms) -> None:
         tasks: list[asyncio.Task[None]] = []
 
-        async def address_links(ip: IPv4Address | None) -> None:
+        async def address_links(ip: IPv4Interface | None) -> None:
             if not tasks:  # it runs once the file is written
                 tasks.append(asyncio.create_task(kept.reconfigure(replace(PLAIN, hello=7))))
 

@@ -63,6 +63,10 @@ CASES: dict[str, tuple[Callable[[], tuple[x509.Certificate, x509.Certificate]], 
     "good": (lambda: (ca(), make()), None),
     "good, with a usage": (lambda: (ca(extensions=(*CA_ONLY, (usage(key_cert_sign=True), True))), make()), None),
     "a node's usage": (lambda: (ca(), make(extensions=((usage(key_cert_sign=False), True),))), None),
+    "no CA, as newer ones of the older software say": (
+        lambda: (ca(), make(extensions=((x509.BasicConstraints(False, None), True),))),
+        None,
+    ),
     "unknown, of no weight": (lambda: (ca(), make(extensions=((UNKNOWN, False),))), None),
     "the CA itself": (lambda: (ca(), ca()), None),
     "critical": (

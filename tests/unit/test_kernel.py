@@ -5,14 +5,14 @@ from __future__ import annotations
 import asyncio
 import errno
 from collections.abc import Awaitable, Callable
-from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address
+from ipaddress import IPv4Address, IPv4Interface, IPv6Address, IPv6Network, ip_address
 
 import pytest
 
 from re6st import kernel, rtnetlink
 from re6st.kernel import Kernel, KernelError, local_addresses
 from re6st.netlink import NetlinkError
-from re6st.rtnetlink import InterfaceAddress, Link
+from re6st.rtnetlink import IFA_F_NOPREFIXROUTE, InterfaceAddress, Link
 
 
 def test_own_addresses_are_those_that_others_might_reach(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -154,6 +154,7 @@ def test_the_address_on_links_is_what_was_said_last(
     def put(ip: IPv4Address, length: int, index: int, flags: int) -> None:
         if index == 6:
             raise NetlinkError(errno.EPERM, "no")
+        assert (length, flags) == (29, IFA_F_NOPREFIXROUTE), "the whole subnet is not behind a tunnel"
         done.append(("put", str(ip), index))
         on.append(InterfaceAddress(ip, length, index, 0, flags))
 
@@ -168,13 +169,13 @@ def test_the_address_on_links_is_what_was_said_last(
         for name, method in (("put_address", put), ("delete_address", delete), ("addresses", lambda _: list(on))):
             monkeypatch.setattr(own._netlink, name, method)
         await own.make_tap("1")
-        await own.address_links(IPv4Address("10.0.0.1"))
-        await own.address_links(IPv4Address("10.0.0.1"))
+        await own.address_links(IPv4Interface("10.0.0.1/29"))
+        await own.address_links(IPv4Interface("10.0.0.1/29"))
         await own.make_tap("2")
-        await own.address_links(IPv4Address("10.0.0.9"))
+        await own.address_links(IPv4Interface("10.0.0.9/29"))
         await own.address_links(None)
         own._links += ["6", "7"]
-        await own.address_links(IPv4Address("10.0.0.1"))
+        await own.address_links(IPv4Interface("10.0.0.1/29"))
         own._links.clear()
 
     attempt(work)
@@ -183,7 +184,7 @@ def test_the_address_on_links_is_what_was_said_last(
     gone = [("delete", "10.0.0.9", 1), ("delete", "10.0.0.9", 2)]
     assert done == [*first, *moved, *gone, ("put", "10.0.0.1", 1), ("put", "10.0.0.1", 2)]
     (refused,) = caplog.messages
-    assert "10.0.0.1/32 on 6" in refused
+    assert "10.0.0.1/29 on 6" in refused
 
 
 def test_an_interrupted_interface_comes_up_again_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:

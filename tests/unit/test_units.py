@@ -93,3 +93,23 @@ def test_a_directory_belongs_to_one_service_and_no_other_group_may_write_it() ->
 def test_the_debian_package_has_the_version_of_the_program() -> None:
     changelog = (DAEMON.parent / "debian/changelog").read_text()
     assert changelog.startswith(f"re6stnet ({__version__.replace('.dev', '~dev')}) ")
+
+
+def test_private_keys_stay_out_of_a_git_of_etc(tmp_path: Path) -> None:
+    """Also the one of a change of key that is not finished, which etckeeper's list of the older software lacks."""
+    (line,) = (line.split() for line in (DAEMON / "tmpfiles.conf").read_text().splitlines() if line.startswith("f "))
+    place = tmp_path / line[1].lstrip("/")
+    place.parent.mkdir(parents=True)
+    place.write_text(line[-1])
+    keys = ("ca.key", "cert.key", "cert.key.next")
+    for name in (*keys, "cert.crt", "re6stnet.conf"):
+        (place.parent / name).touch()
+    subprocess.run(["git", "init", "-q", str(tmp_path)], check=True)
+    shown = subprocess.run(
+        ["git", "-C", str(tmp_path), "add", "-Avn"], check=True, capture_output=True, text=True
+    ).stdout
+    assert sorted(Path(name.split("'")[1]).name for name in shown.splitlines()) == [
+        ".gitignore",
+        "cert.crt",
+        "re6stnet.conf",
+    ]
