@@ -60,8 +60,11 @@ class OptionParser(argparse.ArgumentParser):
             epilog=epilog,
             usage=usage,
             formatter_class=argparse.RawDescriptionHelpFormatter,
+            exit_on_error=False,  # parse_known_args does
         )
         self._lines: list[_Line] = []
+        self._value = ""
+        """The value that was looked at last."""
         self.given: dict[str, list[str]] = {}
         """Where each option was set, by its name in the namespace: on the command line, or FILE:LINE."""
         self.warnings: list[str] = []
@@ -111,14 +114,47 @@ class OptionParser(argparse.ArgumentParser):
             help="log level: 0 nothing and no file, 1 warnings, 2 information, 3 debug, 4 trace (default: %(default)s)",
         )
 
+    # argparse words its errors in each version of Python in another way, so nothing here reads them.
+
+    def parse_args(  # type: ignore[override]  # nobody gives it an object of another kind
+        self, args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None
+    ) -> argparse.Namespace:
+        """The options in `args`; anything else ends the program."""
+        options, others = self.parse_known_args(args, namespace)
+        if others:
+            self._refuse(f"unrecognized arguments: {' '.join(others)}", others)
+        return options
+
+    def parse_known_args(  # type: ignore[override]  # nobody gives it an object of another kind
+        self, args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None
+    ) -> tuple[argparse.Namespace, list[str]]:
+        """The options in `args`, and what is left of these."""
+        try:
+            return super().parse_known_args(args, namespace)
+        except argparse.ArgumentError as error:
+            self._refuse(str(error), (error.argument_name or "").split("/"))
+
+    def _get_value(self, action: argparse.Action, arg_string: str) -> Any:
+        self._value = arg_string
+        return super()._get_value(action, arg_string)
+
     def _check_value(self, action: argparse.Action, value: Any) -> None:
-        """A word that is none is told with the nearest that is one."""
-        if isinstance(action, argparse._SubParsersAction) and value not in action.choices:
+        """A word that is none is told with the nearest that is one, a value with all that are."""
+        if action.choices is None or value in action.choices:
+            return
+        if isinstance(action, argparse._SubParsersAction):
             self.exit(2, f"{self.prog}: {unknown_word(value, action.choices)} Try {self.prog} --help.\n")
-        super()._check_value(action, value)
+        raise argparse.ArgumentError(action, f"{value!r} is none of {', '.join(map(str, action.choices))}")
 
     def error(self, message: str) -> NoReturn:
-        place = self._place_of(message)
+        self._refuse(message)
+
+    def _refuse(self, message: str, names: Iterable[str] = ()) -> NoReturn:
+        """End the program for an option, or arguments, of these names, and say in which line of a file they are."""
+        names = set(names)
+        lines = [line for line in self._lines if names.intersection(line.words)]
+        exact = [line for line in lines if self._value in line.words]
+        place = next((line.place for line in exact + lines), "")
         self.exit(2, f"{self.prog}: {place}{message}. Try {self.prog} --help.\n")
 
     def _read(self, name: str, parents: tuple[str, ...]) -> list[str]:
@@ -175,20 +211,9 @@ class OptionParser(argparse.ArgumentParser):
         action = known.get(option)
         if action is not None and action.nargs is None and len(values) == 1 and values[0].startswith("-"):
             return [f"{option}={values[0]}" if option.startswith("--") else f"{option}{values[0]}"]
+        if action is not None and isinstance(action.nargs, int) and 0 < action.nargs != len(values):
+            self.error(f"{place}argument {option}: expected {action.nargs} arguments")
         return [option, *values]
-
-    def _place_of(self, message: str) -> str:
-        """The line of a file that argparse complains about, as far as its message tells."""
-        kind, _, rest = message.partition(" ")
-        if kind == "argument":
-            names = set(rest.partition(":")[0].split("/"))
-        elif message.startswith("unrecognized arguments: "):
-            names = set(message.split()[2:])
-        else:
-            return ""
-        lines = [line for line in self._lines if names.intersection(line.words)]
-        exact = [line for line in lines if any(repr(word) in message for word in line.words)]
-        return next((line.place for line in exact + lines), "")
 
 
 def unknown_word(word: str, known: Iterable[str], more: str = "") -> str:
