@@ -17,6 +17,7 @@ import pytest
 
 from manual.programs import programs
 from re6st.cli import conf, node, registry, status
+from re6st.cli.options import OptionParser
 from testbed.guide import Command, commands, pages
 from tests.unit.test_units import DAEMON, UNITS
 
@@ -95,13 +96,13 @@ def check_ours(program: str, arguments: list[str], directory: Path, monkeypatch:
     (directory / "re6stnet.conf").write_text("registry http://r/\nca ca.crt\ncert cert.crt\nkey cert.key\n")
     (directory / "re6st-registry.conf").write_text("ca ca.crt\nkey ca.key\ndh dh.pem\n")
     monkeypatch.chdir(directory)
-    real = argparse.ArgumentParser.parse_args
+    real = OptionParser.parse_args
 
-    def parse(self: argparse.ArgumentParser, *args: Any, **kwargs: Any) -> NoReturn:
+    def parse(self: OptionParser, *args: Any, **kwargs: Any) -> NoReturn:
         real(self, *args, **kwargs)
         raise Parsed
 
-    monkeypatch.setattr(argparse.ArgumentParser, "parse_args", parse)
+    monkeypatch.setattr(OptionParser, "parse_args", parse)
     with pytest.raises(Parsed):
         MAINS[program](arguments)
 
