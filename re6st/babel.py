@@ -237,6 +237,15 @@ class Babel:
                 await self.renew("it hears nothing")
                 await asyncio.sleep(DEAF_PAUSE)
 
+    async def keeps_up(self) -> bool:
+        """Wait until all that it has told is in the table; False where it does not answer."""
+        try:
+            await self._tell([NOTHING])
+        except OSError:
+            return False
+        await asyncio.sleep(SETTLE)  # for the lines before its answer
+        return self.ready.is_set()
+
     async def _is_deaf(self) -> bool:
         """Whether it says nothing for a while, neither news nor that it got a command."""
         received = None

@@ -13,11 +13,11 @@ import re
 import socket
 from collections.abc import Callable, Collection, Iterable, Iterator, Set
 from contextlib import closing, contextmanager, suppress
-from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Address, IPv6Network, ip_address
-from pathlib import Path
+from dataclasses import dataclass, replace
+from ipaddress import IPv4Address, IPv4Interface, IPv6Address, IPv6Network, ip_address
 
 from re6st import rtnetlink
+from re6st.kept_state import RTPROT_RE6ST, SYSCTL, KeptState, Placed, family_of, host_route
 from re6st.netlink import NetlinkError
 from re6st.rtnetlink import (
     IFA_F_DADFAILED,
@@ -27,17 +27,18 @@ from re6st.rtnetlink import (
     IFF_RUNNING,
     IFF_UP,
     RT_SCOPE_UNIVERSE,
+    RTN_UNICAST,
     RTN_UNREACHABLE,
     Netlink,
     Route,
 )
 
 RTPROT_BABEL = 42
-RTPROT_RE6ST = 146
-"""Marks our routes to peers; a number that nobody registered (/etc/iproute2/rt_protos)."""
 OUR_LINK = re.compile(r"re6stnet([0-9]*|-(udp|tcp)6?)")
 """Names of tunnel interfaces (wire.md 8.4)."""
 
+LASTING = frozenset((errno.EPERM, errno.EACCES, errno.ENOENT, errno.ENODEV, errno.EOPNOTSUPP))
+"""Refusals that will not end by themselves: no right, no module."""
 NOTICE, NOTICE_STEP = 1.0, 0.01
 """Seconds that babeld has to see that an interface is down, and between two looks whether it has."""
 
@@ -48,8 +49,12 @@ Network = rtnetlink.Network
 _ANY = IPv6Network("::/0")
 
 
-class KernelError(Exception):
-    """The kernel refused; the text says what, and what to do."""
+class KernelError(OSError):
+    """The kernel refused; the text says what, and what to do. If it is `lasting`, only a person can mend it."""
+
+    def __init__(self, text: str, *, lasting: bool = False) -> None:
+        super().__init__(text)
+        self.lasting = lasting
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,16 +78,24 @@ class Kept:
     """Where our address is not removed, since it comes there again."""
 
 
+@dataclass(frozen=True, slots=True)
+class Installed:
+    """The routes of a babeld that the kernel has."""
+
+    ways: frozenset[tuple[Network, Network]]
+    """Where they lead to, for packets from where."""
+    sourceless: tuple[Route, ...]
+    """Those that have lost our address as their source, as they are to be."""
+
+
 class Kernel:
     """The kernel of the network namespace we run in."""
 
     def __init__(self) -> None:
         self._netlink = Netlink()
+        self.state = KeptState(self._netlink)
         self._links: list[str] = []
         self._link_address: IPv4Interface | None = None
-        self._addresses: list[tuple[Address, int, str]] = []
-        self._unreachable: list[Network] = []
-        self._routes: list[tuple[IPv4Address, IPv4Address]] = []
 
     def close(self) -> None:
         self._netlink.close()
@@ -102,7 +115,7 @@ class Kernel:
             self._links.append(name)
         if self._link_address is not None:
             self._put_link_address(self._link_address, name)
-        for setting, value in (("accept_dad", 0), ("dad_transmits", 0), ("accept_ra", 0)):
+        for setting, value in (("disable_ipv6", 0), ("accept_dad", 0), ("dad_transmits", 0), ("accept_ra", 0)):
             self._sysctl(f"ipv6/conf/{name}/{setting}", value)
 
     async def set_up(self, name: str, mtu: int | None = None) -> None:
@@ -110,10 +123,13 @@ class Kernel:
         index = self._need(name)
         with _doing(f"bring {name} up"):
             self._netlink.set_link(index, up=True, mtu=mtu)
+        if name in self._links:
+            self.state.up[name] = index
 
     async def set_down(self, name: str) -> None:
         """Take an interface down, if it is there: babeld forgets its neighbours and routes at once."""
         index = self._index(name)
+        self.state.up.pop(name, None)
         if index is not None:
             with suppress(NetlinkError):
                 self._netlink.set_link(index, up=False)
@@ -144,6 +160,7 @@ class Kernel:
             # It goes away meanwhile where the node ends.
             with suppress(NetlinkError):
                 self._netlink.set_link(index, up=True)
+                self.state.up[name] = index
                 for each in had:
                     self._netlink.put_address(each.address, each.length, index, IFA_F_NODAD)
 
@@ -171,6 +188,7 @@ class Kernel:
 
     async def delete_link(self, name: str) -> None:
         index = self._index(name)
+        self.state.up.pop(name, None)
         if index is not None:
             with suppress(NetlinkError):
                 self._netlink.delete_link(index)
@@ -179,60 +197,57 @@ class Kernel:
 
     # -- addresses and routes --
 
-    async def add_address(self, ip: Address, length: int, interface: str) -> None:
-        """Put an address on an interface, which is brought up. Raises KernelError."""
-        await self.set_up(interface)
-        self._addresses.append((ip, length, interface))
-        self._put_address(ip, length, interface)
-
     def _put_link_address(self, own: IPv4Interface, interface: str) -> None:
         self._put_address(own.ip, own.network.prefixlen, interface, IFA_F_NOPREFIXROUTE)
 
     def _put_address(self, ip: Address, length: int, interface: str, flags: int = 0) -> None:
-        # Our certificate says that it is ours alone; no route can have it as source before it is found to be.
+        # It is ours alone; no route can have it as source before it is found to be.
         flags |= IFA_F_NODAD if ip.version == 6 else 0
         index = self._need(interface)
         with _doing(f"put {ip}/{length} on {interface}"):
             self._netlink.put_address(ip, length, index, flags)
 
     async def enter(self, presence: Presence, interface: str) -> None:
-        """Put our address on an interface, and the routes that keep traffic inside. Raises KernelError."""
-        for network in presence.unreachable:
-            await self.add_unreachable(network)
-        await self.add_address(presence.address, presence.length, interface)
+        """Have our address on an interface, and the routes that keep traffic inside (wire.md 1.3).
+
+        What cannot be there yet, as on an interface that comes later, is logged, and there once it can be (see
+        caretaker.py). Raises KernelError where we have not the right.
+        """
+        self.state.unreachable += [each for each in presence.unreachable if each not in self.state.unreachable]
+        self.state.addresses.append(Placed(presence.address, presence.length, interface))
+        for fault in self.state.put_back():
+            if fault.forbidden:
+                raise KernelError(f"{fault}. {_advice(errno.EPERM)}", lasting=True)
+            if fault.trouble:
+                log.warning("%s. Waiting for that", fault)
 
     async def leave(self, presence: Presence, interface: str) -> None:
         """Undo `enter`. Once the address is on no link, the kernel drops babel's routes that have it as source."""
+        state = self.state
+        state.unreachable = [network for network in state.unreachable if network not in presence.unreachable]
+        placed = Placed(presence.address, presence.length, interface)
+        state.addresses = [each for each in state.addresses if each != placed]
         for network in presence.unreachable:
             await self._delete_unreachable(network)
-        self._unreachable = [network for network in self._unreachable if network not in presence.unreachable]
-        placed = presence.address, presence.length, interface
-        await self._delete_address(*placed)
-        self._addresses = [each for each in self._addresses if each != placed]
-
-    async def add_unreachable(self, network: Network) -> None:
-        """Keep traffic to unknown parts of the network off the default route (wire.md 1.3). Raises KernelError."""
-        self._unreachable.append(network)
-        with _doing(f"add the route unreachable {network}"):
-            self._netlink.add_route(Route(network, type=RTN_UNREACHABLE), replace=True)
+        await self._delete_address(placed)
 
     async def add_route(self, ip: IPv4Address, gateway: IPv4Address) -> None:
         """Reach a host by a gateway. Raises KernelError, also where the user has a route to it."""
-        self._routes.append((ip, gateway))
+        self.state.routes.append((ip, gateway))
         try:
             with _doing(f"reach {ip} by the gateway {gateway}"):
-                self._netlink.add_route(_host_route(ip, gateway))
+                self._netlink.add_route(host_route(ip, gateway))
         except KernelError:
-            self._routes.remove((ip, gateway))
+            self.state.routes.remove((ip, gateway))
             raise
 
     async def delete_route(self, ip: IPv4Address, gateway: IPv4Address) -> None:
         """Undo `add_route`; the kernel may have done it, as it does when an interface goes down."""
-        if (ip, gateway) not in self._routes:
+        if (ip, gateway) not in self.state.routes:
             return
-        self._routes.remove((ip, gateway))
+        self.state.routes.remove((ip, gateway))
         with suppress(NetlinkError):
-            self._netlink.delete_route(_host_route(ip, gateway))
+            self._netlink.delete_route(host_route(ip, gateway))
 
     async def links_up(self) -> set[str]:
         """The names of the interfaces that are up. Raises NetlinkError when they changed meanwhile: ask again."""
@@ -284,16 +299,16 @@ class Kernel:
 
     async def undo(self) -> None:
         """Remove what was added, the last first; what is gone already is no error."""
-        for host, gateway in list(self._routes):
+        for host, gateway in list(self.state.routes):
             await self.delete_route(host, gateway)
-        for network in reversed(self._unreachable):
+        unreachable, addresses = self.state.unreachable, self.state.addresses
+        self.state.unreachable, self.state.addresses = [], []
+        for network in reversed(unreachable):
             await self._delete_unreachable(network)
-        for placed in reversed(self._addresses):
-            await self._delete_address(*placed)
+        for placed in reversed(addresses):
+            await self._delete_address(placed)
         for name in list(self._links):
             await self.delete_link(name)
-        self._unreachable.clear()
-        self._addresses.clear()
 
     async def clear(self, presences: Iterable[Presence], kept: Kept | None = None) -> list[str]:
         """Remove what an earlier run left: TAPs, babel's and unreachable routes in our networks, our address in each.
@@ -320,7 +335,7 @@ class Kernel:
             elif self._delete(route):
                 removed.append(f"route {route.destination}")
         for presence in presences:
-            family = _family(presence.network)
+            family = family_of(presence.network)
             by_babel = self._netlink.routes(family, protocol=RTPROT_BABEL)
             unreachable = self._netlink.routes(family, type=RTN_UNREACHABLE)
             for route in dict.fromkeys((*by_babel, *unreachable)) if not kept else ():
@@ -337,14 +352,24 @@ class Kernel:
         """Where routes in our networks that a babeld made lead to, for packets from where, and their priority."""
         return await asyncio.to_thread(_babel_routes, tuple(presences))
 
+    async def installed(self, presences: Iterable[Presence], priority: int) -> Installed:
+        """What of a babeld's routes of this priority the kernel has, in our networks."""
+        return await asyncio.to_thread(_installed, tuple(presences), priority)
+
+    async def name_source(self, routes: Collection[Route]) -> None:
+        """Give routes that the kernel has our address as source, which it forgets when the address goes away."""
+        for route in routes:
+            with suppress(NetlinkError):  # it is another one by now
+                self._netlink.add_route(route, replace=True, create=False)
+
     def gateways(self) -> dict[IPv4Address, IPv4Address]:
         """The hosts that are reached by a gateway, and by which."""
-        return dict(self._routes)
+        return dict(self.state.routes)
 
     def _keep(self, route: Route) -> None:
         host, gateway = route.destination.network_address, route.gateway
         if isinstance(host, IPv4Address) and isinstance(gateway, IPv4Address):
-            self._routes.append((host, gateway))
+            self.state.routes.append((host, gateway))
 
     async def sweep(
         self, presences: Iterable[Presence], priority: int, only: Set[tuple[Network, Network]] | None = None
@@ -362,11 +387,11 @@ class Kernel:
         with suppress(NetlinkError):
             self._netlink.delete_route(Route(network, type=RTN_UNREACHABLE))
 
-    async def _delete_address(self, ip: Address, length: int, interface: str) -> None:
-        index = self._index(interface)
+    async def _delete_address(self, placed: Placed) -> None:
+        index = self._index(placed.interface)
         if index is not None:
             with suppress(NetlinkError):
-                self._netlink.delete_address(ip, length, index)
+                self._netlink.delete_address(placed.ip, placed.length, index)
 
     def _delete(self, route: Route) -> bool:
         with suppress(NetlinkError):
@@ -387,10 +412,12 @@ class Kernel:
         return index
 
     def _sysctl(self, name: str, value: int) -> None:
+        path = SYSCTL / name
         try:
-            Path("/proc/sys/net", name).write_text(f"{value}\n")
+            if path.read_text().strip() != str(value):
+                path.write_text(f"{value}\n")
         except OSError as error:
-            log.warning("/proc/sys/net/%s: %s", name, error.strerror)
+            log.warning("%s: %s", path, error.strerror)
 
 
 def local_addresses() -> list[IPv4Address | IPv6Address]:
@@ -426,18 +453,33 @@ def _babel_routes(presences: Iterable[Presence]) -> dict[tuple[Network, Network]
     found: dict[tuple[Network, Network], int] = {}
     with closing(Netlink()) as netlink:
         for presence in presences:
-            for route in netlink.routes(_family(presence.network), protocol=RTPROT_BABEL):
+            for route in netlink.routes(family_of(presence.network), protocol=RTPROT_BABEL):
                 if _is_ours(route, presence):
                     way = route.destination, route.source or _ANY
                     found[way] = max(found.get(way, 0), route.priority or 0)
     return found
 
 
+def _installed(presences: Iterable[Presence], priority: int) -> Installed:
+    ways: set[tuple[Network, Network]] = set()
+    sourceless = []
+    with closing(Netlink()) as netlink:
+        for presence in presences:
+            for route in netlink.routes(family_of(presence.network), protocol=RTPROT_BABEL):
+                if route.priority == priority and _is_ours(route, presence):
+                    ways.add((route.destination, route.source or _ANY))
+                    # A route of IPv4 goes away with the address.
+                    is_ipv6 = presence.network.version == 6
+                    if is_ipv6 and route.preferred is None and route.type == RTN_UNICAST:
+                        sourceless.append(replace(route, preferred=presence.address))
+    return Installed(frozenset(ways), tuple(sourceless))
+
+
 def _sweep(presences: Iterable[Presence], priority: int, only: Set[tuple[Network, Network]] | None) -> int:
     count = 0
     with closing(Netlink()) as netlink:
         for presence in presences:
-            for route in netlink.routes(_family(presence.network), protocol=RTPROT_BABEL):
+            for route in netlink.routes(family_of(presence.network), protocol=RTPROT_BABEL):
                 stale = route.priority != priority and _is_ours(route, presence)
                 if stale and (only is None or (route.destination, route.source or _ANY) in only):
                     with suppress(NetlinkError):
@@ -446,20 +488,13 @@ def _sweep(presences: Iterable[Presence], priority: int, only: Set[tuple[Network
     return count
 
 
-def _host_route(ip: IPv4Address, gateway: IPv4Address) -> Route:
-    return Route(IPv4Network(ip), gateway=gateway, protocol=RTPROT_RE6ST)
-
-
 @contextmanager
 def _doing(what: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise KernelError(f"cannot {what}: {error.strerror}. {_advice(error.errno)}") from None
-
-
-def _family(network: Network) -> int:
-    return socket.AF_INET6 if network.version == 6 else socket.AF_INET
+        text = f"cannot {what}: {error.strerror}. {_advice(error.errno)}"
+        raise KernelError(text, lasting=error.errno in LASTING) from None
 
 
 def _advice(code: int | None) -> str:

@@ -21,10 +21,9 @@ from re6st.answered_hellos import AnsweredHellos
 from re6st.answers import Answers
 from re6st.babel_socket import offer
 from re6st.cache import Cache
-from re6st.client import RegistryError
 from re6st.control import ControlServer
 from re6st.core import mesh
-from re6st.core.babel_settings import outgrown, update_interval
+from re6st.core.babel_settings import Settings, outgrown, update_interval
 from re6st.core.chronicle import Chronicle
 from re6st.core.news import VersionNews
 from re6st.core.packet_rules import way_out
@@ -33,12 +32,14 @@ from re6st.core.prefix import Prefix, address, subnet
 from re6st.core.renewal import Renewal
 from re6st.core.survey import survey
 from re6st.core.ways import Ways
-from re6st.core.wire import Code, Endpoint, parse_addresses
+from re6st.core.wire import Code, Endpoint
+from re6st.first_peer import first_peer
 from re6st.forwarding import Advertisements
 from re6st.guard import Guard
 from re6st.home import Home, locator
 from re6st.hooks import Hooks
 from re6st.kernel import Kept, Kernel
+from re6st.kernel_care import KernelCare
 from re6st.left_routes import LeftRoutes
 from re6st.metrics_http import MetricsServer, listen
 from re6st.node_metrics import NodeMetrics
@@ -67,7 +68,6 @@ NEWS_TIME = 2.0
 """Seconds in which news of the registry get to all nodes."""
 LAST_WORD = 0.2
 """Seconds for the news to get to those that it cuts off: whose serial was revoked, may renew and come back."""
-BOOTSTRAP_TIME = 10.0
 PROGRAMS = (babel.PROGRAM, openvpn.PROGRAM)
 LEFT = frozenset((*PROGRAMS, multicast.PROGRAM))
 """Programs that an earlier run may have left running."""
@@ -253,6 +253,9 @@ class Node:
         self._guard = Guard(
             lambda: self._plan, self._babel, self._tunnels, self._mesh, self._chronicle, self._changed.set
         )
+        self._care = KernelCare(
+            self._kernel, self._babel, self._tunnels, self._advertisements, lambda: self._plan, self._babel_news.set
+        )
         observer = Observer(
             lambda: self._plan,
             self._mesh,
@@ -266,6 +269,7 @@ class Node:
             self._cache.addresses,
             self.config.verbosity,
             self._filter,
+            self._care,
         )
         if self.config.metrics is not None:
             figures = NodeMetrics(
@@ -290,6 +294,7 @@ class Node:
             self._tasks.start(self._babel.run(), "babeld"),
             self._tasks.start(self._babel.watch(), "babeld's hearing"),
             self._tasks.start(self._filter.run(), "packet filter"),
+            self._tasks.start(self._care.run(), "what others change"),
             self._tasks.start(self._updates.run(), "updates"),
             self._tasks.start(following.run(), "new parameters"),
             self._tasks.start(self._watch_routes(), "routes"),
@@ -322,7 +327,8 @@ class Node:
         await self._hooks.start()
         self._loops.append(self._tasks.start(self._hooks.watch(), "hooks"))
         self._waiting.cancel()  # ready once our address is there and babeld speaks
-        told = self._notifier.go_on(self._babel.ready, self._status, lambda: self._ticked)
+        ready = (self._babel.ready, self._care.present)
+        told = self._notifier.go_on(ready, self._status, lambda: self._ticked)
         self._loops.append(self._tasks.start(told, "systemd"))
 
     async def _leave(self) -> None:
@@ -430,12 +436,15 @@ class Node:
             await news_or_moment(self._babel_news, None if at is None or at <= time.time() else at)
             self._babel_news.clear()
             spread = min(SPREAD_FIRST + SPREAD_PER_ROUTE * len(self._mesh.survey.peers), SPREAD_LAST)
-            if not self._babel.can_follow(self._plan.babel(self._cache.routes, time.time())):
+            if not self._babel.can_follow(self._babel_settings()):
                 delay = random.uniform(0, spread)  # noqa: S311
                 await asyncio.sleep(delay)
                 spread += NEWS_TIME - delay
                 self._cache.routes = max(self._cache.routes, len(self._mesh.survey.peers))  # meanwhile
-            await self._babel.reconfigure(self._plan.babel(self._cache.routes, time.time()), spread)
+            await self._babel.reconfigure(self._babel_settings(), spread)
+
+    def _babel_settings(self) -> Settings:
+        return replace(self._plan.babel(self._cache.routes, time.time()), forwards=self._care.forwards)
 
     async def _catch_up(self) -> None:
         """Make anew what an earlier daemon left with another certificate or other settings, once we see the mesh."""
@@ -498,19 +507,9 @@ class Node:
                     self._peers.ensure(peer)
 
     async def _bootstrap(self) -> None:
-        found = None
-        try:
-            async with asyncio.timeout(BOOTSTRAP_TIME):
-                found = await self._client.get_bootstrap_peer()
-        except TimeoutError:
-            log.warning("no first peer: the registry does not answer")
-        except RegistryError as error:
-            log.warning("no first peer: %s", error)
-        if found is None:
-            self._event(mesh.BootstrapAnswered(None))
-            return
-        peer, endpoints = found[0], parse_addresses(found[1])
-        self._remember(peer, endpoints)
+        peer, endpoints = await first_peer(self._client) or (None, ())
+        if peer is not None:
+            self._remember(peer, endpoints)
         self._event(mesh.BootstrapAnswered(peer, endpoints))
 
     def _connected(self, connected: tunnel.Connected) -> None:

@@ -6,7 +6,7 @@ import asyncio
 import os
 import socket
 import time
-from collections.abc import Callable, MutableMapping
+from collections.abc import Callable, MutableMapping, Sequence
 from contextlib import suppress
 
 STATUS_INTERVAL = 5.0
@@ -64,14 +64,17 @@ class Notifier:
             self.alive()
             await asyncio.sleep(self._interval)
 
-    async def go_on(self, started: asyncio.Event, status: Callable[[], str], ticked: Callable[[], float]) -> None:
-        """Say that we are ready, once `started` or after a while; then what we do, and that we live, until cancelled.
+    async def go_on(
+        self, started: Sequence[asyncio.Event], status: Callable[[], str], ticked: Callable[[], float]
+    ) -> None:
+        """Say that we are ready, once all of `started` are set, or after a while; then what we do, and that we live.
 
-        `ticked` says when the program last got round, by the monotonic clock.
+        Until cancelled. `ticked` says when the program last got round, by the monotonic clock.
         """
         with suppress(TimeoutError):
             async with asyncio.timeout(PATIENCE):
-                await started.wait()
+                for event in started:
+                    await event.wait()
         self.ready(status())
         while True:
             await asyncio.sleep(self._interval)

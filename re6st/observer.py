@@ -26,6 +26,7 @@ from re6st.core.report import Record
 from re6st.core.ways import Ways
 from re6st.core.wire import Endpoint
 from re6st.guard import Guard
+from re6st.kernel_care import KernelCare
 from re6st.log_stream import LogStream
 from re6st.logs import LEVELS
 from re6st.options_in_use import options_in_use
@@ -63,6 +64,7 @@ class Observer:
         addresses: Mapping[Prefix, Sequence[Endpoint]],
         verbosity: int,
         packet_filter: PacketFilter,
+        care: KernelCare,
     ) -> None:
         self._plan = plan
         self._mesh = mesh
@@ -76,6 +78,7 @@ class Observer:
         self._addresses = addresses
         self._log = LogStream(verbosity)
         self._filter = packet_filter
+        self._care = care
         self._started = time.monotonic()
         self._operations: Mapping[str, Callable[[_Arguments], Record]] = {
             "status": self._status,
@@ -125,7 +128,12 @@ class Observer:
                 servers=self._tunnels.listeners(),
                 certificate_until=plan.identity.cert.not_valid_after_utc.timestamp(),
                 ca_until=plan.identity.trust.ca.not_valid_after_utc.timestamp(),
-                others=[*self._guard.problems(), *filter(None, [self._registry.clock_problem()])],
+                others=[
+                    *self._guard.problems(),
+                    *filter(None, [self._registry.clock_problem()]),
+                    *self._care.doubts(),
+                ],
+                broken=self._care.broken(),
             )
         )
 

@@ -1,7 +1,8 @@
 """How others reach us, kept true while this machine moves (wire.md 10.5, 6.5).
 
-A changed address is noticed at once from the kernel; the tunnels that ran from it are left, the router is asked again,
-and what we tell peers changes: those we have spoken with are told, a few a second.
+A changed address is noticed at once from the kernel; the tunnels that ran from it are left if it does not come back
+(core/absence.py), the router is asked again, and what we tell peers changes: those we have spoken with are told, a few
+a second.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from ipaddress import ip_address
 
 from re6st import watch
 from re6st.address import OwnAddresses, family
+from re6st.core.absence import Absences
 from re6st.core.news import Audience
 from re6st.core.prefix import Prefix
 from re6st.core.wire import Endpoint, format_addresses
@@ -36,8 +38,9 @@ class Reach:
     """Keeps `own` up to date. `run` until cancelled, which also closes the ports at the router.
 
     `uplinks` reads the machine's addresses (kernel.py), of which `ours` are those inside re6st; `moved` hears which
-    were lost, and whether something is there that was not. `acquainted` are the peers we have spoken with; `reachable`
-    says whether one can be told now, `tell` tells it, `heard` says whether it answered. `keep` remembers our endpoints.
+    are gone for good, and whether something is there that was not. `acquainted` are the peers we have spoken with;
+    `reachable` says whether one can be told now, `tell` tells it, `heard` says whether it answered. `keep` remembers
+    our endpoints.
     """
 
     def __init__(
@@ -64,6 +67,7 @@ class Reach:
         self._heard = heard
         self._tell = tell
         self._audience = Audience()
+        self._absences = Absences()
         self._told = own.endpoints()
         ports = [(port, protocol) for port, protocol in own.ports if family(protocol) == 4]
         self._router = PortMapper(ports, self._mapped) if upnp and ports else None
@@ -72,7 +76,7 @@ class Reach:
         """Raises OSError when the kernel tells nothing."""
         async with asyncio.TaskGroup() as group:
             group.create_task(self._watch(), name="addresses")
-            group.create_task(self._tell_peers(), name="telling addresses")
+            group.create_task(self._tick(), name="telling addresses")
             if self._router is not None:
                 group.create_task(self._router.run(), name="UPnP")
 
@@ -123,11 +127,12 @@ class Reach:
             log.info("the address %s is gone", ip)
         for ip in sorted(now.keys() - before.keys(), key=str):
             log.info("the address %s is new", ip)
-        self._own.moved(tuple(now), _leading_out(now))
+        leading_out = _leading_out(now)
+        self._own.moved(tuple(now), leading_out)
         self._changed()
         if self._router is not None:
             self._router.ask_again()
-        self._moved(lost, news)
+        self._moved(self._absences.note(lost, now.keys(), leading_out, time.monotonic()), news)
 
     def _changed(self) -> None:
         endpoints = self._own.endpoints()
@@ -138,8 +143,10 @@ class Reach:
             # An empty list would be a question (wire.md 6.5): who has none tells nobody.
             self._audience.start(self._acquainted() if endpoints else (), time.monotonic())
 
-    async def _tell_peers(self) -> None:
+    async def _tick(self) -> None:
         while True:
+            if gone := self._absences.due(time.monotonic()):
+                self._moved(gone, False)
             for peer in self._audience.next(self._reachable, self._heard, time.monotonic()):
                 self._tell(peer)
             await asyncio.sleep(TELL_EVERY)

@@ -31,7 +31,7 @@ _NEWADDR, _DELADDR, _GETADDR = 20, 21, 22
 _NEWROUTE, _DELROUTE, _GETROUTE = 24, 25, 26
 _IFLA_IFNAME, _IFLA_MTU, _IFLA_LINKINFO, _IFLA_INFO_KIND = 3, 4, 18, 1
 _IFA_ADDRESS, _IFA_LOCAL, _IFA_FLAGS = 1, 2, 8
-_RTA_DST, _RTA_SRC, _RTA_OIF, _RTA_GATEWAY, _RTA_PRIORITY, _RTA_TABLE = 1, 2, 4, 5, 6, 15
+_RTA_DST, _RTA_SRC, _RTA_OIF, _RTA_GATEWAY, _RTA_PRIORITY, _RTA_PREFSRC, _RTA_TABLE = 1, 2, 4, 5, 6, 7, 15
 _LINK = struct.Struct("=BxHiII")  # family, type, index, flags, which of them to change
 _ADDRESS = struct.Struct("=BBBBI")  # family, prefix length, flags, scope, index
 _ROUTE = struct.Struct("=BBBBBBBBI")  # family, lengths of destination and source, tos, table, proto, scope, type, flags
@@ -76,6 +76,8 @@ class Route:
     type: int = RTN_UNICAST
     priority: int | None = None
     table: int = RT_TABLE_MAIN
+    preferred: Address | None = None
+    """The address that packets of this machine have by it."""
 
 
 class Netlink(NetlinkSocket):
@@ -145,10 +147,10 @@ class Netlink(NetlinkSocket):
                 return _read_route(body)
         return None
 
-    def add_route(self, route: Route, *, replace: bool = False) -> None:
-        """Raises NetlinkError with EEXIST for one that there is, if it is not to be replaced."""
-        scope = RT_SCOPE_UNIVERSE
-        self.request(_NEWROUTE, _route(route, scope), _CREATE | (_REPLACE if replace else _EXCLUSIVE))
+    def add_route(self, route: Route, *, replace: bool = False, create: bool = True) -> None:
+        """Raises NetlinkError: EEXIST for one that there is, if not to be replaced, ENOENT for none, if not created."""
+        flags = (_REPLACE if replace else _EXCLUSIVE) | (_CREATE if create else 0)
+        self.request(_NEWROUTE, _route(route, RT_SCOPE_UNIVERSE), flags)
 
     def delete_route(self, route: Route) -> None:
         self.request(_DELROUTE, _route(route, _RT_SCOPE_NOWHERE))
@@ -195,6 +197,8 @@ def _route(route: Route, scope: int) -> bytes:
         made += pack_attribute(_RTA_SRC, source.network_address.packed)
     if route.gateway is not None:
         made += pack_attribute(_RTA_GATEWAY, route.gateway.packed)
+    if route.preferred is not None:
+        made += pack_attribute(_RTA_PREFSRC, route.preferred.packed)
     for kind, number in ((_RTA_OIF, route.interface), (_RTA_PRIORITY, route.priority)):
         if number is not None:
             made += pack_attribute(kind, _U32.pack(number))
@@ -211,7 +215,7 @@ def _read_route(body: bytes) -> Route | None:
     try:
         destination = ip_network((attributes.get(_RTA_DST, zero), length), strict=False)
         source = ip_network((attributes.get(_RTA_SRC, zero), source_length)) if source_length else None
-        gateway = attributes.get(_RTA_GATEWAY)
+        gateway, preferred = attributes.get(_RTA_GATEWAY), attributes.get(_RTA_PREFSRC)
         return Route(
             destination,
             source,
@@ -221,6 +225,7 @@ def _read_route(body: bytes) -> Route | None:
             kind,
             _number(attributes, _RTA_PRIORITY),
             _number(attributes, _RTA_TABLE) or table,
+            ip_address(preferred) if preferred else None,
         )
     except ValueError:
         raise malformed() from None

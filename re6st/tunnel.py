@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import signal
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -125,6 +126,11 @@ class Server:
         name = f"OpenVPN server {self.interface}"
         await keep_running(name, self._run_once, self.settings.output(self.interface))
 
+    def restart(self) -> None:
+        """End the process, which is started again: its clients come back."""
+        if self._child is not None:
+            self._child.signal(signal.SIGTERM)
+
     def look(self) -> None:
         """Ask OpenVPN again whose hardware addresses are behind which client; see `hardware`."""
         if self._management and self.listening.is_set():
@@ -172,7 +178,9 @@ class Server:
                     case Behind(hardware, name):
                         behind[hardware] = name
                     case Listed(ident, name) if taking_over:
-                        if ident in self.clients and self.clients[ident].peer.cn == name:
+                        known = self.clients.get(ident)
+                        # Without a serial number it could not be cut off when it is revoked.
+                        if known is not None and known.peer.cn == name and known.serial is not None:
                             listed.add(ident)
                         else:
                             # It came while nobody could say whether it may; it will come again.

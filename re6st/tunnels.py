@@ -381,10 +381,7 @@ class Tunnels:
 
     async def _serving_now(self, interface: str, mtu: int) -> None:
         """Raises OSError."""
-        try:
-            await self._kernel.set_up(interface, mtu)
-        except KernelError as error:  # the server is started again
-            raise OSError(str(error)) from None
+        await self._kernel.set_up(interface, mtu)
         for protocol, server in self.servers.items():
             if server.interface == interface:
                 self._note_server(protocol)

@@ -57,7 +57,6 @@ _STATUS: Sequence[tuple[tuple[type[Exception], ...], int]] = (
     ((HookError, Ended), EXIT_FAILED),
     ((CertError, RegistryError, MissingProgram, RunDirectoryError), EXIT_CONFIG),
     ((TooOld,), EXIT_TOO_OLD),
-    ((KernelError,), EXIT_PERMISSION),
     ((PortInUse, MetricsError, OSError), EXIT_FAILED),
 )
 """What each expected error ends the program with."""
@@ -455,6 +454,8 @@ def _failed(error: Exception, config: Config, handler: LogHandler | None) -> int
     log = logging.getLogger(PROGRAM)
     for kinds, status in _STATUS:
         if isinstance(error, kinds):
+            if isinstance(error, KernelError) and error.lasting:
+                status = EXIT_PERMISSION
             log.critical("%s", error)
             if handler is None or not handler.on_stderr:
                 print(f"{PROGRAM}: {error}", file=sys.stderr)

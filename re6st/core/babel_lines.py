@@ -10,7 +10,7 @@ import re
 from dataclasses import dataclass, replace
 from enum import Enum
 from functools import lru_cache
-from ipaddress import AddressValueError, IPv6Address, IPv6Network, NetmaskValueError
+from ipaddress import AddressValueError, IPv4Network, IPv6Address, IPv6Network, NetmaskValueError
 from typing import TypeVar
 
 INFINITY = 65535
@@ -105,13 +105,22 @@ class Route:
 
 
 @dataclass(frozen=True, slots=True)
+class RouteIpv4:
+    """A way to an IPv4 destination."""
+
+    ident: str
+    destination: IPv4Network
+    usable: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Announced:
-    """A line about something that is not kept: xroutes and IPv4 routes."""
+    """A line about something that is not kept: xroutes."""
 
     kind: str
 
 
-Entry = Interface | Neighbour | Route | Announced
+Entry = Interface | Neighbour | Route | RouteIpv4 | Announced
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,7 +177,10 @@ def _entry(kind: str, ident: str, values: dict[str, str]) -> Entry:
                 via=_hop(values["via"], values["if"]),
                 router=_router(values.get("id", "")),
             )
-        case "route" | "xroute":
+        case "route":
+            usable = values["installed"] == "yes" and _metric(values["metric"]) < INFINITY
+            return RouteIpv4(ident, IPv4Network(values["prefix"]), usable)
+        case "xroute":
             return Announced(kind)
     raise ValueError(f"unknown kind {kind!r}")
 
@@ -180,6 +192,8 @@ class Table:
         self.interfaces: dict[str, Interface] = {}
         self.neighbours: dict[str, Neighbour] = {}
         self.routes: dict[str, Route] = {}
+        self.ipv4: dict[str, IPv4Network] = {}
+        """Destinations of the usable IPv4 routes, of which nothing else is kept."""
 
     def feed(self, line: str) -> Line | None:
         """Take one line in; returns it if the table changed. Raises LineError."""
@@ -193,6 +207,9 @@ class Table:
                 changed = _update(self.neighbours, parsed.verb, parsed.ident, entry)
             case Route() as entry:
                 changed = _update(self.routes, parsed.verb, parsed.ident, entry)
+            case RouteIpv4() as entry:  # nobody waits for those
+                _update(self.ipv4, parsed.verb if entry.usable else Verb.FLUSH, parsed.ident, entry.destination)
+                return None
             case _:
                 return None
         return parsed if changed else None
@@ -219,10 +236,12 @@ class Table:
         self.interfaces.clear()
         self.neighbours.clear()
         self.routes.clear()
+        self.ipv4.clear()
 
     def take(self, other: Table) -> None:
         """Know what another table does, and nothing else."""
-        self.interfaces, self.neighbours, self.routes = other.interfaces, other.neighbours, other.routes
+        self.interfaces, self.neighbours = other.interfaces, other.neighbours
+        self.routes, self.ipv4 = other.routes, other.ipv4
 
     def is_up(self, name: str) -> bool:
         """Whether babeld uses the interface of this name."""

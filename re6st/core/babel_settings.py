@@ -65,6 +65,8 @@ class Settings:
     """Whether the kernel has routes by source, as the default route from a gateway is."""
     hello: float = 15
     update: float = UPDATE_FIRST
+    forwards: bool = True
+    """Whether this machine forwards; else nobody is told of ways through it."""
 
 
 def update_interval(routes: int) -> float:
@@ -128,6 +130,8 @@ def _filters(settings: Settings) -> list[str]:
         lines.append(f"in ip {settings.ipv4_network} eq {settings.ipv4_length} allow")
     lines += [f"in ip {each} allow" for each in settings.accepted]
     lines.append("in deny")
+    if not settings.forwards:
+        lines += [*(f"out ip {each} eq {each.prefixlen} allow" for each in own), "out deny"]
     return lines + [f"install ip {each} deny" for each in own]
 
 

@@ -80,6 +80,8 @@ class Vitals:
     ca_until: float
     others: Sequence[str] = ()
     """What else is worth a word."""
+    broken: Sequence[str] = ()
+    """What keeps traffic from passing."""
 
 
 def health(vitals: Vitals) -> Record:
@@ -96,6 +98,7 @@ def health(vitals: Vitals) -> Record:
         failed.append("the registry's node cannot be reached: we are cut off, or it is down")
     elif not vitals.tunnels and not vitals.clients and vitals.reachable:
         warnings.append("no tunnels: only what is on the LAN is reached directly")
+    failed += vitals.broken
     if vitals.babel_ended >= BABEL_WARNING:
         warnings.append(f"babeld ended {vitals.babel_ended} times in the last hour: see its log")
     warnings += [

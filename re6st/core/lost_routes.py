@@ -1,0 +1,46 @@
+"""Which of babel's routes the kernel has lost: babeld believes that they are installed, and never looks again.
+
+Somebody removed them (`ip -6 route flush proto babel`), or they went with an interface or an address.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Set
+from ipaddress import IPv4Network, IPv6Network
+
+from re6st.core.babel_lines import Table
+
+Network = IPv4Network | IPv6Network
+Way = tuple[Network, Network]
+"""Where a route leads to, and for packets from where."""
+
+LASTING = 1.0
+"""Seconds for which one is missing until it is taken for lost: babeld removes routes before we read that it did."""
+_ANY = IPv6Network("::/0")
+
+
+def installed(table: Table, networks: Collection[Network]) -> set[Way]:
+    """The ways that babeld says are in the kernel, as far as they are to these networks, or for packets from there."""
+    found: set[Way] = set()
+    for route in table.routes.values():
+        if route.usable and (_within(route.destination, networks) or route.source in networks):
+            found.add((route.destination, route.source))
+    return found | {(destination, _ANY) for destination in table.ipv4.values() if _within(destination, networks)}
+
+
+class LostRoutes:
+    """Of the ways that are missing, those that stay so."""
+
+    def __init__(self) -> None:
+        self._since: dict[Way, float] = {}
+
+    def note(self, missing: Set[Way], now: float) -> frozenset[Way]:
+        """These are missing now; returns those that have been for so long that they are lost. Times in seconds."""
+        self._since = {way: self._since.get(way, now) for way in missing}
+        return frozenset(way for way, since in self._since.items() if now - since >= LASTING)
+
+
+def _within(destination: Network, networks: Collection[Network]) -> bool:
+    return any(
+        destination.prefixlen >= network.prefixlen and destination.network_address in network for network in networks
+    )

@@ -1,0 +1,80 @@
+"""Looks whether another program's firewall drops what this machine forwards, whenever somebody changes nftables."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+
+from re6st.core.forward_chain import Blocked, blocked
+from re6st.core.packet_rules import TABLE
+from re6st.nftables import Nft, NftError
+from re6st.process import MissingProgram
+
+LOOK_EVERY = 2.0
+READ_EVERY = 10.0
+"""Seconds between two readings of all rules, where somebody changes them all the time."""
+REMEDY = 'let iifname "re6stnet*" oifname "re6stnet*" pass there'
+
+log = logging.getLogger(__name__)
+
+
+class FirewallCheck:
+    """`changed` is called when it becomes certain that nothing is forwarded, or no longer so."""
+
+    def __init__(self, changed: Callable[[], object], make: Callable[[], Nft] = Nft) -> None:
+        self._changed = changed
+        self._make = make
+        self._generation: int | None = None
+        self.found: Blocked | None = None
+
+    @property
+    def forwards(self) -> bool:
+        """Whether this machine may forward, as far as we know."""
+        return self.found is None or not self.found.certain
+
+    def broken(self) -> list[str]:
+        """What keeps traffic from passing, in words."""
+        if self.found is None or self.forwards:
+            return []
+        return [f"a firewall drops all that this machine forwards ({self.found.where}): {REMEDY}"]
+
+    def doubts(self) -> list[str]:
+        """What may keep it."""
+        if self.found is None or not self.forwards:
+            return []
+        return [f"a firewall may drop what this machine forwards ({self.found.where}): {REMEDY}"]
+
+    async def run(self) -> None:
+        """Until cancelled; without nft there is nothing to see."""
+        try:
+            nft = self._make()
+        except MissingProgram:
+            return
+        try:
+            while True:
+                generation = nft.generation()
+                if generation is None or generation != self._generation:
+                    self._generation = generation
+                    await self.look(nft)
+                    await asyncio.sleep(READ_EVERY - LOOK_EVERY)
+                await asyncio.sleep(LOOK_EVERY)
+        finally:
+            nft.close()
+
+    async def look(self, nft: Nft) -> None:
+        """Read all rules once."""
+        try:
+            found = blocked(await nft.listing("ruleset", contents=False), TABLE)
+        except (NftError, KeyError, TypeError, AttributeError) as error:
+            log.debug("the rules of others: %s", error)
+            return
+        before, forwarded = self.found, self.forwards
+        self.found = found
+        if found is not None and found != before:
+            for text in self.broken() + self.doubts():
+                log.warning("%s", text)
+        elif found is None and before is not None:
+            log.info("no firewall drops what this machine forwards any more")
+        if self.forwards != forwarded:
+            self._changed()

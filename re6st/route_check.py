@@ -1,0 +1,90 @@
+"""Babel's routes that others removed from the kernel: babeld, which does not look there again, is started anew.
+
+What is left of its routes serves meanwhile, so that only the traffic is concerned that had no way any more.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Sequence
+
+from re6st.babel import Babel
+from re6st.core.lost_routes import LASTING, LostRoutes, Way, installed
+from re6st.core.words import plural
+from re6st.kernel import Kernel, Presence
+from re6st.netlink import NetlinkError
+
+LOOK_FIRST, LOOK_PER_ROUTE, LOOK_LAST = LASTING / 2, 0.003, 10.0
+"""Seconds between two looks, so that they cost a hundredth of a core, at most."""
+AGAIN_FIRST, AGAIN_LAST = 10.0, 300.0
+"""Seconds between two restarts for this reason, where routes are removed all the time."""
+
+log = logging.getLogger(__name__)
+
+
+class RouteCheck:
+    """Compares what babeld says with what the kernel has; `presences` are our networks."""
+
+    def __init__(
+        self,
+        kernel: Kernel,
+        babel: Babel,
+        presences: Callable[[], Sequence[Presence]],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._kernel = kernel
+        self._babel = babel
+        self._presences = presences
+        self._clock = clock
+        self._lost = LostRoutes()
+        self._pause = AGAIN_FIRST
+        self._renewed = float("-inf")
+        self.missing: frozenset[Way] = frozenset()
+        """What is lost, until babeld has put it there again."""
+
+    def problems(self) -> list[str]:
+        """What is wrong now, in words."""
+        if not self.missing:
+            return []
+        return [f"the kernel lacks {_routes(len(self.missing))} of babel that another program removed"]
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        while True:
+            try:
+                await self.look()
+            except NetlinkError as error:  # it changed all the time
+                log.debug("babel's routes: %s", error)
+            await asyncio.sleep(min(max(LOOK_FIRST, LOOK_PER_ROUTE * len(self._babel.table.routes)), LOOK_LAST))
+
+    async def look(self) -> None:
+        """Look once. Raises NetlinkError."""
+        if not self._babel.ready.is_set():
+            return
+        missing = await self._missing()
+        self.missing = self._lost.note(missing, self._clock())
+        if not self.missing:
+            if self._clock() - self._renewed > self._pause:
+                self._pause = AGAIN_FIRST
+            return
+        # What it said before is read by then, so that it is not we who are late.
+        if self._clock() - self._renewed < self._pause or not await self._babel.keeps_up():
+            return
+        self.missing = self._lost.note(missing & await self._missing(), self._clock())
+        if self.missing:
+            self._renewed, self._pause = self._clock(), min(2 * self._pause, AGAIN_LAST)
+            log.warning("another program removed %s of babel from the kernel", _routes(len(self.missing)))
+            await self._babel.renew("the kernel lost its routes")
+
+    async def _missing(self) -> frozenset[Way]:
+        presences = self._presences()
+        kernel = await self._kernel.installed(presences, self._babel.priority)
+        if kernel.sourceless:
+            await self._kernel.name_source(kernel.sourceless)
+        return frozenset(installed(self._babel.table, [each.network for each in presences]) - kernel.ways)
+
+
+def _routes(count: int) -> str:
+    return plural(count, "route")
