@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ipaddress import IPv6Address, IPv6Network
+from ipaddress import IPv4Network, IPv6Address, IPv6Network
 
 import pytest
 from hypothesis import example, given
@@ -103,8 +103,6 @@ def test_words_are_read_by_name_not_by_place() -> None:
         "add xroute 2001:db8:42:a::/64-::/0 prefix 2001:db8:42:a::/64 from ::/0 metric 0",
         "add xroute ::/0-2001:db8:42::/48 prefix ::/0 from 2001:db8:42::/48 metric 0",
         "add xroute 10.42.1.0/24-0.0.0.0/0 prefix 10.42.1.0/24 from 0.0.0.0/0 metric 0",
-        "add route 558c prefix 10.42.2.0/24 from 0.0.0.0/0 installed yes id f8:2e:16:25:a7:12:3b:bb metric 96 "
-        "refmetric 0 via fe80::3cb3:c7ff:fe1d:47a8 if re6stnet1",
     ],
 )
 def test_what_is_not_kept(line: str) -> None:
@@ -112,6 +110,25 @@ def test_what_is_not_kept(line: str) -> None:
     table = Table()
     assert table.feed(line) is None
     assert (table.interfaces, table.neighbours, table.routes) == ({}, {}, {})
+
+
+def test_of_ipv4_routes_only_the_destinations_of_usable_ones_are_kept() -> None:
+    line = (
+        "add route 558c prefix 10.42.2.0/24 from 0.0.0.0/0 installed yes id f8:2e:16:25:a7:12:3b:bb metric 96 "
+        "refmetric 0 via fe80::3cb3:c7ff:fe1d:47a8 if re6stnet1"
+    )
+    table = Table()
+    for told, kept in (
+        (line, True),
+        (line.replace("yes", "no").replace("add", "change", 1), False),
+        (line, True),
+        (line.replace("metric 96", "metric 65535"), False),
+        (line, True),
+        (line.replace("add", "flush", 1), False),
+    ):
+        assert table.feed(told) is None
+        assert list(table.ipv4.values()) == [IPv4Network("10.42.2.0/24")] * kept
+    assert table.routes == {}
 
 
 @pytest.mark.parametrize("line", ["BABEL 1.0", "version babeld-1.12.1", "host beacon", "my-id 02:00:00:00:00:00:00:01"])

@@ -415,8 +415,9 @@ class FailingNode:
 @pytest.mark.parametrize(
     ("error", "started", "status"),
     [
-        (KernelError("cannot make the interface re6stnet-tcp: Operation not permitted."), False, 77),
-        (KernelError("cannot make the interface re6stnet-tcp: Device or resource busy."), True, 1),
+        (KernelError("cannot make the interface re6stnet-tcp: Operation not permitted.", lasting=True), False, 77),
+        (KernelError("cannot make the interface re6stnet-tcp: Operation not permitted.", lasting=True), True, 1),
+        (KernelError("cannot make the interface re6stnet-tcp: Device or resource busy."), False, 1),
         (CertError("cert.crt: no certificate"), False, 78),
         (CertError("cert.crt: no certificate"), True, 1),
         (TooOld("the network wants protocol 11"), True, 76),

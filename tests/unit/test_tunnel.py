@@ -673,10 +673,11 @@ def test_a_server_is_gone_on_with_and_keeps_the_clients_that_are_known(
 
     async def part(peer: Peer) -> None:
         await peer.hears("status 3")
-        for ident, name in ((3, "1/16"), (5, "2/16"), (6, "UNDEF")):
+        for ident, name in ((3, "1/16"), (4, "1/16"), (5, "2/16"), (6, "UNDEF")):
             peer.say("\t".join(["CLIENT_LIST", name, *[""] * 8, str(ident), "0", ""]))
         peer.say("END")
         await peer.hears("client-kill 6")
+        assert "client-kill 4" in peer.heard, "without a serial number it could not be cut off"
         await until(lambda: servers)
         servers[0].look()
         for name, last in (("1/16", "02"), ("9/16", "03")):
@@ -696,12 +697,14 @@ def test_a_server_is_gone_on_with_and_keeps_the_clients_that_are_known(
     async def run() -> None:
         programs.found[7] = child = FakeChild([])
         await child.listen(str(tmp_path / "re6stnet-tcp.sock"), resumed(part))
+        unknown = ServerClient(A, None, None)
         known = {3: ServerClient(A, 12, "192.0.2.7"), 5: ServerClient(A, 1, None), 9: ServerClient(B, 2, None)}
+        known[4] = unknown
         server = told.server(made(tmp_path), FoundServer(7, known))
         servers.append(server)
         task = asyncio.create_task(server.run())
         try:
-            await until(lambda: len(told.left) == 3)
+            await until(lambda: len(told.left) == 4)
             assert server.pid == child.pid
             assert server.listening.is_set()
         finally:
@@ -710,7 +713,7 @@ def test_a_server_is_gone_on_with_and_keeps_the_clients_that_are_known(
         await all_gone(programs)
 
     asyncio.run(run())
-    assert told.joined == [ServerClient(A, 12, "192.0.2.7"), ServerClient(A, 1, None), ServerClient(B, 2, None)]
+    assert told.joined[:3] == [ServerClient(A, 12, "192.0.2.7"), ServerClient(A, 1, None), ServerClient(B, 2, None)]
     assert told.up == [("re6stnet-tcp", 1500)]
 
 

@@ -1,0 +1,248 @@
+"""What a node gave the kernel is there again after others took it away; played by a kernel that keeps it in memory."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+from collections.abc import Iterator
+from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_network
+from pathlib import Path
+
+import pytest
+
+from re6st.caretaker import Caretaker, forwarding
+from re6st.forwarding import Advertisements
+from re6st.kept_state import KeptState, Placed, Setting
+from re6st.netlink import NetlinkError
+from re6st.rtnetlink import IFF_UP, RTN_UNREACHABLE, Address, InterfaceAddress, Link, Network, Route
+
+ADDRESS = IPv6Address("2001:db8:42:b::1")
+NETWORK = IPv6Network("2001:db8:42::/48")
+HOST, GATEWAY = IPv4Address("192.0.2.7"), IPv4Address("10.0.0.1")
+
+
+class Netlink:
+    """The part of the kernel that is asked by rtnetlink."""
+
+    def __init__(self) -> None:
+        self.up = {"lo": True, "re6stnet1": True}
+        self.index = {"lo": 1, "re6stnet1": 7, "br0": 9}
+        self.there: set[tuple[Address, int]] = set()
+        self.known: set[tuple[Network, int]] = set()
+        self.refuses = 0
+
+    def links(self) -> list[Link]:
+        return [Link(self.index[name], name, IFF_UP if up else 0, "") for name, up in self.up.items()]
+
+    def set_link(self, index: int, *, up: bool, mtu: int | None = None) -> None:
+        self._may()
+        self.up[next(name for name, number in self.index.items() if number == index)] = up
+
+    def addresses(self, family: int = 0) -> list[InterfaceAddress]:
+        return [InterfaceAddress(ip, ip.max_prefixlen, index, 0, 0) for ip, index in self.there]
+
+    def put_address(self, ip: Address, length: int, index: int, flags: int = 0) -> None:
+        self._may()
+        self.there.add((ip, index))
+
+    def routes(self, family: int, protocol: int = 0, type: int = 0) -> Iterator[Route]:
+        for destination, kind in self.known:
+            if kind == type or (protocol and kind != RTN_UNREACHABLE):
+                yield Route(destination, type=kind)
+
+    def add_route(self, route: Route, *, replace: bool = False) -> None:
+        self._may()
+        self.known.add((route.destination, route.type))
+
+    def _may(self) -> None:
+        if self.refuses:
+            raise NetlinkError(self.refuses, "no")
+
+
+class Machine:
+    def __init__(self, sysctl: Path) -> None:
+        self.kernel = Netlink()
+        self.sysctl = sysctl
+        self.state = KeptState(self.kernel, sysctl)  # type: ignore[arg-type]
+        for name in ("lo", "br0", "re6stnet1", "all"):
+            (sysctl / f"ipv6/conf/{name}").mkdir(parents=True)
+            self.set(f"ipv6/conf/{name}/disable_ipv6", 0)
+        self.set("ipv6/conf/all/forwarding", 1)
+
+    def set(self, name: str, value: int) -> None:
+        (self.sysctl / name).write_text(f"{value}\n")
+
+    def get(self, name: str) -> str:
+        return (self.sysctl / name).read_text().strip()
+
+    def said(self) -> list[str]:
+        return [str(fault) for fault in self.state.put_back()]
+
+
+@pytest.fixture
+def machine(tmp_path: Path) -> Machine:
+    made = Machine(tmp_path)
+    made.state.addresses.append(Placed(ADDRESS, 64, "lo"))
+    made.state.unreachable.append(NETWORK)
+    made.state.put_back()
+    assert made.kernel.there == {(ADDRESS, 1)}
+    assert made.said() == []
+    return made
+
+
+def test_what_is_removed_is_put_back_once(machine: Machine) -> None:
+    machine.kernel.there.clear()
+    machine.kernel.known.clear()
+    assert machine.said() == [f"our address {ADDRESS} on lo", f"the route unreachable {NETWORK}"]
+    assert machine.kernel.there == {(ADDRESS, 1)}
+    assert machine.kernel.known == {(NETWORK, RTN_UNREACHABLE)}
+    assert machine.said() == []
+
+
+def test_lo_and_tunnels_are_brought_up_again(machine: Machine) -> None:
+    machine.state.up["re6stnet1"] = 7
+    machine.kernel.up.update(lo=False, re6stnet1=False)
+    machine.kernel.there.clear()
+    assert machine.said() == ["the interface re6stnet1, which was down", f"our address {ADDRESS} on lo"]
+    assert machine.kernel.up == {"lo": True, "re6stnet1": True}
+    assert machine.said() == []
+
+
+@pytest.mark.parametrize("anew", [True, False], ids=["another of the same name", "gone"])
+def test_a_deleted_interface_of_a_tunnel_is_told(machine: Machine, anew: bool) -> None:
+    machine.state.up["re6stnet1"] = 7
+    if anew:
+        machine.kernel.index["re6stnet1"] = 8
+    else:
+        del machine.kernel.up["re6stnet1"]
+    assert machine.said() == []
+    assert machine.state.deleted == {"re6stnet1"}
+    assert machine.state.up == {}
+
+
+def test_an_interface_of_the_users_is_brought_up_when_it_comes_and_left_down_afterwards(machine: Machine) -> None:
+    machine.state.addresses[:] = [Placed(ADDRESS, 64, "br0")]
+    assert machine.said() == [f"our address {ADDRESS} on br0 is missing: there is no interface br0"]
+    assert machine.state.absent == machine.state.addresses
+    machine.kernel.up["br0"] = False
+    assert machine.said() == [f"our address {ADDRESS} on br0"]
+    assert machine.kernel.up["br0"]
+    assert machine.state.absent == []
+    machine.kernel.up["br0"] = False
+    machine.kernel.there.clear()
+    assert machine.said() == [f"our address {ADDRESS} on br0 is missing: the interface br0 is down"]
+    machine.kernel.up["br0"] = True
+    assert machine.said() == [f"our address {ADDRESS} on br0"]
+    assert (ADDRESS, 9) in machine.kernel.there
+
+
+def test_ipv6_is_switched_on_where_it_is_needed_and_nowhere_else(machine: Machine) -> None:
+    machine.state.up["re6stnet1"] = 7
+    for name in ("lo", "br0", "re6stnet1", "all"):
+        machine.set(f"ipv6/conf/{name}/disable_ipv6", 1)
+    assert machine.said() == [
+        "the sysctl net.ipv6.conf.lo.disable_ipv6=0",
+        "the sysctl net.ipv6.conf.re6stnet1.disable_ipv6=0",
+    ]
+    assert [machine.get(f"ipv6/conf/{name}/disable_ipv6") for name in ("lo", "br0", "re6stnet1", "all")] == list("0101")
+
+
+def test_sysctls_that_are_wanted_are_set_again(machine: Machine) -> None:
+    machine.state.settings = forwarding(ipv4=True)
+    machine.set("ipv6/conf/all/forwarding", 0)
+    assert machine.said() == ["the sysctl net.ipv6.conf.all.forwarding=1"], "those of IPv4 are not there"
+    assert machine.get("ipv6/conf/all/forwarding") == "1"
+
+
+def test_a_sysctl_that_cannot_be_set_is_named(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(self: Path, text: str) -> int:
+        raise PermissionError(errno.EROFS, "Read-only file system")
+
+    machine.state.settings = (Setting("ipv6/conf/all/forwarding", "0", "1"),)
+    machine.set("ipv6/conf/all/forwarding", 0)
+    monkeypatch.setattr(Path, "write_text", refuse)
+    path = machine.sysctl / "ipv6/conf/all/forwarding"
+    assert machine.said() == [f"the sysctl net.ipv6.conf.all.forwarding=1 is missing: {path}: Read-only file system"]
+
+
+@pytest.mark.parametrize(("code", "forbidden"), [(errno.EPERM, True), (errno.EACCES, False)])
+def test_what_the_kernel_refuses_is_named_and_tried_again(machine: Machine, code: int, forbidden: bool) -> None:
+    """EACCES is what it says where IPv6 is off, which another program may change."""
+    machine.kernel.there.clear()
+    machine.kernel.refuses = code
+    (fault,) = machine.state.put_back()
+    assert fault.trouble == "the kernel refuses it (no)"
+    assert fault.forbidden is forbidden
+    machine.kernel.refuses = 0
+    assert machine.said() == [f"our address {ADDRESS} on lo"]
+
+
+def test_a_route_to_a_gateway_that_cannot_be_reached_is_put_back_later(machine: Machine) -> None:
+    machine.state.routes.append((HOST, GATEWAY))
+    machine.kernel.refuses = errno.ENETUNREACH
+    assert machine.said() == []
+    machine.kernel.refuses = 0
+    assert machine.said() == [f"the route to {HOST} by {GATEWAY}"]
+    assert (ip_network(HOST), 1) in machine.kernel.known
+    assert machine.said() == []
+
+
+# -- who looks, and says it --
+
+
+class Looks:
+    def __init__(self, machine: Machine, directory: Path) -> None:
+        self.now = 0.0
+        self.restored: list[str] = []
+        (directory / "none").mkdir()
+        advertisements = Advertisements(directory / "note", directory / "none")
+        self.care = Caretaker(machine.state, lambda: (), self._restore, advertisements, lambda: self.now)
+
+    async def _restore(self, name: str) -> None:
+        self.restored.append(name)
+
+    def look(self) -> None:
+        asyncio.run(self.care.look())
+
+
+@pytest.fixture
+def looks(machine: Machine, tmp_path: Path) -> Looks:
+    return Looks(machine, tmp_path)
+
+
+def test_it_is_said_once_however_often_it_is_taken(
+    machine: Machine, looks: Looks, caplog: pytest.LogCaptureFixture
+) -> None:
+    for looks.now in range(0, 200, 2):
+        machine.kernel.there.clear()
+        looks.look()
+        assert machine.kernel.there
+    assert caplog.text.count("was removed or changed, and not by us: it is put back") == 1
+    assert looks.care.problems() == []
+    for looks.now in range(200, 300, 2):
+        looks.look()
+    machine.kernel.there.clear()
+    looks.look()
+    assert caplog.text.count("it is put back") == 2, "after a quiet minute it is news"
+
+
+def test_the_status_says_what_is_missing_as_long_as_it_is(machine: Machine, looks: Looks) -> None:
+    looks.look()
+    assert looks.care.present.is_set()
+    machine.kernel.there.clear()
+    machine.kernel.refuses = errno.EACCES
+    looks.look()
+    assert looks.care.problems() == [f"our address {ADDRESS} on lo is missing: the kernel refuses it (no)"]
+    assert not looks.care.present.is_set()
+    machine.kernel.refuses = 0
+    looks.look()
+    assert looks.care.problems() == []
+    assert looks.care.present.is_set()
+
+
+def test_tunnels_of_a_deleted_interface_are_made_anew_once(machine: Machine, looks: Looks) -> None:
+    machine.state.up["re6stnet1"] = 7
+    del machine.kernel.up["re6stnet1"]
+    looks.look()
+    looks.look()
+    assert looks.restored == ["re6stnet1"]
