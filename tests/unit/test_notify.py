@@ -46,7 +46,7 @@ def test_nobody_waits_for_ever_with_a_node_that_waits(tmp_path: Path, monkeypatc
         waiting = asyncio.create_task(notifier.wait())
         assert [await heard(systemd) for _ in range(3)] == ["READY=1", "WATCHDOG=1", "WATCHDOG=1"]
         waiting.cancel()
-        told = asyncio.create_task(notifier.go_on(asyncio.Event(), lambda: "alone", time.monotonic))
+        told = asyncio.create_task(notifier.go_on([asyncio.Event()], lambda: "alone", time.monotonic))
         words = [await heard(systemd) for _ in range(3)]
         assert words == ["READY=1\nSTATUS=alone", "STATUS=alone", "WATCHDOG=1"], "babeld says nothing"
         told.cancel()
