@@ -20,7 +20,7 @@ LIMIT = 4096
 SIZE = 16
 """Bytes of the hash of each."""
 REPEATED = 60.0
-"""Seconds for which the same answer is taken again: a registry repeats its own until a call uses it."""
+"""Seconds for which the same answer is taken again: a registry repeats its own until a call uses it (`used`)."""
 
 log = logging.getLogger(__name__)
 
@@ -57,3 +57,7 @@ class AnsweredHellos:
         except OSError as error:
             log.warning("%s: %s. Going on without it.", self._path, error.strerror or error)
         return True
+
+    def used(self) -> None:
+        """A call was answered in the session of the last one: no registry repeats an answer from before that."""
+        self._recent.clear()

@@ -249,6 +249,8 @@ class RegistryClient:
         if answer is None:
             raise self._bad(method, f"its {HEADER} is wrong. Does something between us change or keep answers?")
         self._keys, self.clock_ahead = keys, self._told_time
+        if self.hellos is not None:
+            self.hellos.used()
         return None if status == HTTPStatus.NO_CONTENT else answer
 
     async def _hello(self) -> CallKeys:

@@ -85,11 +85,10 @@ def refused(what: str) -> Iterator[None]:
 
 
 @pytest.mark.parametrize("restarted", [False, True])
-def test_a_session_of_before_is_not_taken_again(
-    play: Callable[[Test], World], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, restarted: bool
-) -> None:
-    """Neither by the same process, nor by one that has lost its cache: with it, a revocation would be forgotten."""
-    monkeypatch.setattr(answered_hellos, "REPEATED", 0.0)
+def test_a_session_of_before_is_not_taken_again(play: Callable[[Test], World], tmp_path: Path, restarted: bool) -> None:
+    """Neither by the same process, at once, nor by one that has lost its cache: with it, a revocation would be
+    forgotten.
+    """
 
     async def test(listener: Listener, url: str, identity: cert.Identity) -> None:
         hellos = AnsweredHellos(tmp_path / "hellos")
