@@ -111,10 +111,14 @@ class Bed:
             self.name = self.directory.name
 
     def _take_signals(self) -> None:
-        """A termination signal ends the program as an exception does, through every `finally`."""
+        """A termination signal ends the program as an exception does, through every `finally`.
+
+        But one that is ignored, as SIGHUP is under nohup, or that somebody else handles, stays so.
+        """
         if threading.current_thread() is threading.main_thread():
             for number in (signal.SIGTERM, signal.SIGHUP):
-                self._handlers[number] = signal.signal(number, _exit_on_signal)
+                if signal.getsignal(number) is signal.SIG_DFL:
+                    self._handlers[number] = signal.signal(number, _exit_on_signal)
 
     def _give_signals_back(self) -> None:
         for number, handler in self._handlers.items():

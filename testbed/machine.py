@@ -1,8 +1,9 @@
 """A host of the bed as a whole machine: its own files, its own processes, and systemd to run them.
 
 The files are those of this machine under an overlay in memory, so packages can be installed, services run, everything
-broken, and nothing of it is left. systemd is the real one, process 1 of a process namespace, without the units that
-would touch the kernel or the devices of the machine beneath.
+broken, and nothing of it is left; but what is known of packages is a copy (see testbed.packages). systemd is the real
+one, process 1 of a process namespace, without the units that would touch the kernel or the devices of the machine
+beneath.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from testbed import packages
 from testbed.bed import BedError, Host
 from testbed.wait import wait_until
 
@@ -21,10 +23,10 @@ TARGET = "bed.target"
 DEVICES = ("null", "zero", "full", "random", "urandom", "tty", "net/tun")
 BOOT_TIME = 20.0
 
-# Arguments: an empty directory, the cgroup.
+# Arguments: an empty directory, the cgroup, the script that boots, what is known of packages.
 _ENTER = """
 echo $$ >"$2/cgroup.procs"
-exec unshare --mount --pid --fork --kill-child --cgroup --ipc --uts sh -euc "$3" sh "$1"
+exec unshare --mount --pid --fork --kill-child --cgroup --ipc --uts sh -euc "$3" sh "$1" "$4"
 """
 
 _BOOT = (
@@ -32,6 +34,7 @@ _BOOT = (
 mount --make-rprivate /
 mount -t tmpfs -o mode=755 tmpfs "$1"
 mkdir "$1/upper" "$1/work" "$1/root"
+cp -a "$2/." "$1/upper"
 mount -t overlay -o "lowerdir=/,upperdir=$1/upper,workdir=$1/work" overlay "$1/root"
 cd "$1/root"
 mount -t proc proc proc
@@ -92,11 +95,15 @@ class Machine:
         directory = self.host.directory / "machine"
         directory.mkdir()
         self._cgroup.mkdir()
+        known = self.host.bed.directory / ".packages"
+        if not known.exists():
+            known.mkdir()
+            packages.copy(known)
         # Not by ip-netns, which hides the cgroups.
         argv = ["nsenter", f"--net={self.host.namespace.path}", "sh", "-euc", _ENTER, "sh"]
         with open(self.host.log / "systemd.log", "ab") as log:
             self._outer = subprocess.Popen(
-                [*argv, directory, self._cgroup, _BOOT],
+                [*argv, directory, self._cgroup, _BOOT, known],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,

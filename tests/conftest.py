@@ -6,13 +6,16 @@ Tests run in several processes at once, as most of them wait most of the time; s
 from __future__ import annotations
 
 import os
-from collections.abc import Generator
+import signal
+from collections.abc import Generator, Iterator
 from typing import Any
 
 import pytest
 from xdist.scheduler import LoadScopeScheduling
 
 IN_CI = os.environ.get("CI") == "true"
+
+TERMINAL_SIGNALS = (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP)
 
 TOGETHER = {
     "tests/network/test_package.py": "package",
@@ -21,6 +24,21 @@ TOGETHER = {
     "tests/network/test_web.py": "web",
 }
 """Files that share what takes long to make, or a place on this machine."""
+
+
+@pytest.fixture(scope="session", autouse=True)
+def signals_of_a_terminal() -> Iterator[None]:
+    """What tests start gets these signals as from a shell in the foreground, however the tests were started.
+
+    Who starts them in the background, or by nohup, has them ignored, which programs inherit; but not a handler. So we
+    go on ignoring them, by a handler that does nothing.
+    """
+    numbers = [each for each in TERMINAL_SIGNALS if signal.getsignal(each) is signal.SIG_IGN]
+    for number in numbers:
+        signal.signal(number, lambda *_: None)
+    yield
+    for number in numbers:
+        signal.signal(number, signal.SIG_IGN)
 
 
 class Scheduling(LoadScopeScheduling):  # type: ignore[misc]  # it has no types

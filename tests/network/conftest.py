@@ -32,10 +32,11 @@ def bed() -> Iterator[Bed]:
 @pytest.fixture(scope="session")
 def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The Debian package of this checkout, built once."""
-    built = subprocess.run([ROOT / "run", "deb"], capture_output=True, text=True, timeout=600)
+    directory = tmp_path_factory.mktemp("deb")
+    built = subprocess.run([ROOT / "run", "deb", directory], capture_output=True, text=True, timeout=600)
     assert built.returncode == 0, built.stderr
-    path = ROOT / built.stdout.split()[-1]
-    return path.rename(tmp_path_factory.mktemp("deb") / path.name)
+    [path] = directory.glob("*.deb")
+    return path
 
 
 @pytest.hookimpl(wrapper=True)

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from testbed import Bed, Host, ping, ping_pairs, wait_until
+from testbed import Bed, Host, packages, ping, ping_pairs, wait_until
+from testbed.bed import BedError
 
 ROOT = Path(__file__).parents[2]
 NAMESPACES = Path("/run/netns")
@@ -118,7 +119,7 @@ with Bed() as bed:
 def start_owner() -> tuple[subprocess.Popen[str], str]:
     """A process that owns a bed and waits; the name of the bed."""
     owner = subprocess.Popen(
-        ["env", "--default-signal=INT", sys.executable, "-c", OWNER],
+        ["env", "--default-signal=INT,HUP", sys.executable, "-c", OWNER],
         cwd=ROOT,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
@@ -159,3 +160,37 @@ def test_the_next_bed_clears_what_a_killed_one_left() -> None:
         # One that was made at the same time may have begun to clear it.
         wait_until(lambda: traces(name) == [], 10, "it is cleared")
     assert not any(os.path.exists(f"/proc/{pid}/ns/net") for pid in pids)
+
+
+LOCKED = """
+import fcntl, sys
+with open(sys.argv[1], "r+b") as file:
+    fcntl.lockf(file, fcntl.LOCK_EX)
+    print("locked", flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_what_is_known_of_packages_is_copied_when_apt_is_not_at_work(tmp_path: Path) -> None:
+    root, target = tmp_path / "root", tmp_path / "copy"
+    dpkg = root / "var/lib/dpkg"
+    (dpkg / "updates").mkdir(parents=True)
+    (dpkg / "status").write_text("half a status\n")
+    lock = dpkg / "lock-frontend"
+    lock.write_text("")
+    target.mkdir()
+    argv = [sys.executable, "-c", LOCKED, str(lock)]
+    with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as apt:
+        assert apt.stdout is not None
+        assert apt.stdout.readline() == "locked\n"
+        with pytest.raises(BedError, match="apt or dpkg of this machine has been at work"):
+            packages.copy(target, root, 0)
+        assert not (target / "var").exists()
+        apt.communicate()
+    (dpkg / "updates/0001").write_text("what an interrupted dpkg leaves")
+    with pytest.raises(BedError, match="or interrupted"):
+        packages.copy(target, root, 0)
+    (dpkg / "updates/0001").unlink()
+    (dpkg / "status").write_text("all of it\n")
+    packages.copy(target, root, 0)
+    assert (target / "var/lib/dpkg/status").read_text() == "all of it\n"
