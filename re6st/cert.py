@@ -20,6 +20,7 @@ from cryptography.x509.oid import NameOID
 from OpenSSL import crypto
 
 from re6st import disk
+from re6st.core import pasted
 from re6st.core.prefix import Prefix, PrefixError, network_of_serial, serial_of_network
 
 VALIDITY = timedelta(days=365)
@@ -71,7 +72,7 @@ def load_private_key(data: bytes, what: str = "key") -> rsa.RSAPrivateKey:
     """The RSA key in PEM `data`. Raises CertError."""
     try:
         key = serialization.load_pem_private_key(data, None)
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, UnsupportedAlgorithm) as error:
         raise CertError(f"{what}: no private key in PEM form ({_first_line(error)})") from None
     if not isinstance(key, rsa.RSAPrivateKey):
         raise CertError(f"{what}: the key is not RSA")
@@ -97,7 +98,7 @@ def load_request(data: bytes) -> x509.CertificateSigningRequest:
 
 
 def read_file(path: str | Path) -> bytes:
-    """The content of a PEM file. Raises CertError, in words for the user."""
+    """The content of a PEM file, in the form that everybody reads. Raises CertError, in words for the user."""
     try:
         with open(path, "rb") as file:
             data = file.read(PEM_LIMIT + 1)
@@ -105,7 +106,7 @@ def read_file(path: str | Path) -> bytes:
         raise CertError(f"{path}: {error.strerror}") from None
     if len(data) > PEM_LIMIT:
         raise CertError(f"{path}: more than {PEM_LIMIT} bytes, so no certificate or key")
-    return data
+    return pasted.pem(data)
 
 
 def read_key(path: Path, owner: int, *, private: bool = True) -> rsa.RSAPrivateKey:
@@ -120,7 +121,7 @@ def read_key(path: Path, owner: int, *, private: bool = True) -> rsa.RSAPrivateK
         raise CertError(f"{path}: {error.strerror}") from None
     except disk.NotOurs as error:
         raise CertError(str(error)) from None
-    return load_private_key(data, str(path))
+    return load_private_key(pasted.pem(data), str(path))
 
 
 def prefix_of_cert(cert: x509.Certificate) -> Prefix:

@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from shutil import get_terminal_size
 
-from re6st import PROTOCOL, cert, machine, multicast
+from re6st import PROTOCOL, cert, machine, multicast, pem_files
 from re6st.cache import parameters_in
 from re6st.cli.checks import cannot_write, open_to_read, tell
 from re6st.cli.options import OptionParser
@@ -163,9 +163,20 @@ def _identity(config: Config) -> tuple[cert.Identity | None, Sequence[Finding]]:
     """Chain, dates and key, as at every start (wire.md 2.4)."""
     files = config.files
     try:
-        return cert.Identity.load(files.ca, files.cert, files.key, datetime.now(UTC)), ()
+        identity = cert.Identity.load(files.ca, files.cert, files.key, datetime.now(UTC))
+        return identity, list(map(_to_write, pem_files.unreadable(files)))
     except cert.CertError as error:
         return None, [Finding("fail", "certificate", str(error))]
+
+
+def _to_write(path: Path) -> Finding:
+    """Of a certificate or key in a form that OpenVPN does not read."""
+    if trouble := cannot_write(path.absolute().parent, directory=True):
+        text = f"{path}: OpenVPN does not read its form, and the node cannot write it anew: {trouble}"
+        return Finding("fail", "certificate", text, "write it as it was issued, or let the node write there")
+    return Finding(
+        "warn", "certificate", f"{path}: OpenVPN does not read its form", "the node writes it anew as it starts"
+    )
 
 
 def _certificates(config: Config, identity: cert.Identity | None) -> Check:

@@ -24,15 +24,15 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from ipaddress import IPv6Address, IPv6Network
 from pathlib import Path
-from urllib.parse import urldefrag
 
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.x509.oid import NameOID
 
 from re6st import cert, disk
-from re6st.cli.options import OptionParser, fail
+from re6st.cli.options import OptionParser, fail, is_text
 from re6st.client import RegistryClient, RegistryError, RegistryRefused, RegistryUnreachable
+from re6st.core import pasted
 from re6st.core.prefix import Prefix, PrefixError, subnet
 from re6st.kernel import local_addresses
 
@@ -67,11 +67,11 @@ class Fingerprint:
 
     @classmethod
     def parse(cls, text: str) -> Fingerprint:
-        """From ALG:HEX; colons between the bytes, as openssl prints them, are welcome. Raises ValueError."""
-        algorithm, _, digits = text.partition(":")
-        algorithm = algorithm.strip().lower()
-        digest = bytes.fromhex(digits.replace(":", ""))
-        if algorithm not in hashlib.algorithms_available or not digest:
+        """From ALG:HEX, from what openssl prints, or from the digits of SHA-256 alone. Raises ValueError."""
+        name, digest = pasted.fingerprint(text)
+        names = (name, name.replace("-", ""), name.replace("-", "_"))
+        algorithm = next((each for each in names if each in hashlib.algorithms_available), None)
+        if algorithm is None:
             raise ValueError(text)
         if len(digest) != hashlib.new(algorithm, usedforsecurity=False).digest_size:
             raise ValueError(text)
@@ -159,12 +159,9 @@ def _options(values: argparse.Namespace) -> Options:
     if values.join is not None:
         if registry or fingerprint is not None or token is not None:
             raise ConfError("--join takes the place of --registry, --fingerprint and --token")
-        registry, fragment = urldefrag(values.join)
-        for item in filter(None, fragment.split(",")):
-            if item.startswith("token="):
-                token = item.removeprefix("token=")
-            else:
-                fingerprint = item
+        registry, fingerprint, token = pasted.invitation(values.join)
+    elif registry:
+        registry = pasted.word(registry)
     if not registry:
         raise ConfError("the following arguments are required: --registry")
     if values.anonymous and (values.email or token is not None or values.token_file):
@@ -189,7 +186,7 @@ def _options(values: argparse.Namespace) -> Options:
         ca_only=values.ca_only,
         fields=dict(_field(key, value) for key, value in values.req),
         email=values.email,
-        token="" if values.anonymous else token.strip() if token else None,
+        token="" if values.anonymous else pasted.token(token) if token else None,
         location=values.location,
         interactive=not values.non_interactive,
     )
@@ -199,10 +196,11 @@ def read_token(name: str) -> str:
     """The token in a file, or on standard input (`-`). Raises ConfError."""
     try:
         if name == "-":
-            text = sys.stdin.read(TOKEN_LIMIT)
+            data = sys.stdin.buffer.read(TOKEN_LIMIT)
         else:
-            with open(name, encoding="utf-8") as file:
-                text = file.read(TOKEN_LIMIT)
+            with open(name, "rb") as file:
+                data = file.read(TOKEN_LIMIT)
+        text = pasted.lines(pasted.text(data))
     except OSError as error:
         raise ConfError(f"--token-file {name}: {error.strerror}") from None
     except UnicodeDecodeError:
@@ -252,16 +250,19 @@ async def _enrol(client: RegistryClient, trust: cert.Trust, options: Options) ->
     directory = options.directory
     check_sample(directory / CONF)
     fields = subject_fields(directory / CERT, options.fields)
-    key = load_key(directory / KEY, trust)
+    key, kept = load_key(directory / KEY, trust), True
+    if key is None:
+        key, kept = await asyncio.to_thread(cert.new_key, trust.key_size), False
+    request = make_request(key, fields)
     token = options.token if options.token is not None else await ask_token(client, options.email, options.interactive)
     save_ca(directory / CA, trust)
-    if key is None:
-        key = await make_key(directory / KEY, trust)
-    else:
+    if kept:
         say("Key", f"existing one used again, {directory / KEY}")
+    else:
+        save_key(directory / KEY, key)
     say("Request", f"{'certificate' if token else 'anonymous certificate'} from {client.url} ...")
     try:
-        new = await client.request_certificate(token, cert.new_request(key, fields), options.location)
+        new = await client.request_certificate(token, request, options.location)
     except RegistryError as error:
         if options.token is None:
             warn(f"when trying again, use the same token: --token {token}")
@@ -383,6 +384,8 @@ def _ask(what: str, prompt: str, code: int, interactive: bool) -> str:
         answer = input(prompt).strip() if interactive and sys.stdin.isatty() else ""
     except EOFError:
         answer = ""
+    if not is_text(answer):
+        raise ConfError(f"the {what} that you typed is not in UTF-8, as this terminal should be", code)
     if not answer:
         why = "no terminal to ask for it" if interactive else "not to be asked for (--non-interactive)"
         raise ConfError(f"no {what}, and {why}: {_ADVICE[what]}.", code)
@@ -409,11 +412,19 @@ def save_ca(path: Path, trust: cert.Trust) -> None:
     say("CA", f'"{_name(trust.ca)}", network {trust.network}, valid until {end:%Y-%m-%d}, in {path}')
 
 
-async def make_key(path: Path, trust: cert.Trust) -> rsa.RSAPrivateKey:
-    key = await asyncio.to_thread(cert.new_key, trust.key_size)
+def save_key(path: Path, key: rsa.RSAPrivateKey) -> None:
     disk.write_private(path, cert.key_to_pem(key))
-    say("Key", f"new RSA-{trust.key_size} in {path}: back it up, whoever loses it loses the subnet")
-    return key
+    say("Key", f"new RSA-{key.key_size} in {path}: back it up, whoever loses it loses the subnet")
+
+
+def make_request(
+    key: rsa.RSAPrivateKey, fields: Sequence[x509.NameAttribute[str | bytes]]
+) -> x509.CertificateSigningRequest:
+    """Made before anything is written, as the library may complain about a field. Raises ConfError."""
+    try:
+        return cert.new_request(key, fields)
+    except (ValueError, TypeError) as error:
+        raise ConfError(f"the subject of the certificate: {error}. Nothing was written.") from None
 
 
 def save_cert(path: Path, new: x509.Certificate, trust: cert.Trust) -> None:

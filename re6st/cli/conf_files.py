@@ -9,6 +9,7 @@ from pathlib import Path
 
 from re6st.cli.conf import CA, CERT, CONF, KEY, SERVICE_DIRECTORY, ConfError
 from re6st.cli.options import FILE_LIMIT
+from re6st.core import pasted
 from re6st.plan import Files
 
 OPTIONS = ("registry", "ca", "cert", "key")
@@ -49,8 +50,8 @@ def find(directory: Path | None, registry: str | None) -> Place:
 def read_options(path: Path) -> dict[str, str]:
     """What an option file of re6stnet says of files and registry; nothing if there is none. Raises ConfError."""
     try:
-        with path.open(encoding="utf-8") as file:
-            text = file.read(FILE_LIMIT)
+        with path.open("rb") as file:
+            text = pasted.lines(pasted.text(file.read(FILE_LIMIT)))
     except FileNotFoundError:
         return {}
     except OSError as error:

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from typing import Any, NoReturn
 
 from re6st import PROTOCOL, __version__
+from re6st.core import pasted
 from re6st.logs import FORMATS, LEVELS
 
 FILE_LIMIT = 1 << 20
@@ -34,6 +35,11 @@ def fail(program: str, message: str, status: int = 1) -> NoReturn:
     """End the program with one line for the user."""
     print(f"{program}: {message}", file=sys.stderr)
     raise SystemExit(status)
+
+
+def is_text(argument: str) -> bool:
+    """Whether what came from outside, a command line or a terminal, was in its encoding, which is mostly UTF-8."""
+    return not any("\udc80" <= each <= "\udcff" for each in argument)
 
 
 # --- options ---
@@ -76,8 +82,22 @@ class OptionParser(argparse.ArgumentParser):
         """The options in `argv` (default: the program's arguments) and in the files it names."""
         return self.parse_args(self.expand(sys.argv[1:] if argv is None else argv))
 
+    def parse_known_args(  # type: ignore[override]  # it has overloads
+        self, args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None
+    ) -> tuple[argparse.Namespace, list[str]]:
+        """As argparse has it, but arguments that are no text end the program too: nobody could show or send them."""
+        args = sys.argv[1:] if args is None else args
+        self._check_text(args)
+        return super().parse_known_args(args, namespace)
+
+    def _check_text(self, arguments: Sequence[str]) -> None:
+        for number, argument in enumerate(arguments, 1):
+            if not is_text(argument):
+                self.exit(2, f"{self.prog}: argument {number}, {argument!a}, is not in UTF-8\n")
+
     def expand(self, argv: Sequence[str]) -> list[str]:
         """The arguments, with those of the form @FILE replaced by what the files say."""
+        self._check_text(argv)
         expanded: list[str] = []
         for argument in argv:
             if argument.startswith("@") and len(argument) > 1:
@@ -161,9 +181,9 @@ class OptionParser(argparse.ArgumentParser):
         if name in parents or len(parents) >= DEPTH_LIMIT:
             self.error(f"option file {name}: included by itself, or too deep")
         try:
-            with open(name, encoding="utf-8") as file:
+            with open(name, "rb") as file:
                 self._check_writers(name, os.fstat(file.fileno()))
-                text = file.read(FILE_LIMIT + 1)
+                text = pasted.lines(pasted.text(file.read(FILE_LIMIT + 1)))
         except OSError as error:
             self.error(f"option file {name}: {error.strerror}")
         except UnicodeDecodeError:
@@ -204,6 +224,8 @@ class OptionParser(argparse.ArgumentParser):
             word, *values = shlex.split(line)
         except ValueError as error:
             self.error(f"{place}{error}")
+        if quote := next((each[0] for each in values if pasted.typography(each[:1])), None):
+            self.error(f"{place}{quote} is a quote of a word processor: write ' or \" instead")
         known = self._option_string_actions
         if (option := f"--{word}") not in known and (option := f"-{word}")[:2] not in known:
             self.error(f"{place}unknown option {word!r}")

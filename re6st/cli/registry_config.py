@@ -18,6 +18,7 @@ from re6st import MIN_PROTOCOL, PROTOCOL, cert, geoip, states
 from re6st.cli import place, registry_init, registry_operator, registry_web
 from re6st.cli.options import OptionParser, integer
 from re6st.cli.registry_operator import SAME_PORT, OperatorPlace, operator_place
+from re6st.core import pasted
 from re6st.core.allocator import WHOLE_NETWORK, AllocationError, Allocator, Community, CommunityError, parse_communities
 from re6st.core.extensions import KNOWN
 from re6st.core.params import Parameters, ParamsError, check
@@ -328,8 +329,8 @@ def _communities(path: str | None) -> tuple[Community, ...]:
     if path is None:
         return WHOLE_NETWORK
     try:
-        with open(path, encoding="utf-8") as file:
-            return parse_communities(file.read(COMMUNITY_LIMIT))
+        with open(path, "rb") as file:
+            return parse_communities(pasted.lines(pasted.text(file.read(COMMUNITY_LIMIT))))
     except OSError as error:
         raise ConfigError(f"--community {path}: {error.strerror}") from None
     except (CommunityError, UnicodeDecodeError) as error:

@@ -187,6 +187,23 @@ def test_a_key_of_another_certificate(world: World, check: Check, nodes: dict[st
     assert "does not belong to" in said[0]
 
 
+def test_a_form_that_openvpn_does_not_read_is_named(
+    world: World, check: Check, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("cert.crt", "cert.key"):
+        path = world.directory / name
+        path.write_text("\n".join(f"  {line}" for line in path.read_text().splitlines()))
+    status, _, said = check()
+    assert status == 0
+    for name in ("cert.crt", "cert.key"):
+        expected = f"warning: {name}: OpenVPN does not read its form -> the node writes it anew as it starts"
+        assert expected in said
+    monkeypatch.setattr(check_node, "cannot_write", lambda path, **_: "no way" if path == world.directory else None)
+    status, _, said = check()
+    assert status == 78
+    assert any("cert.key: OpenVPN does not read its form, and the node cannot write it anew: no way" in s for s in said)
+
+
 def test_what_is_remembered(world: World, check: Check, nodes: dict[str, cert.Identity]) -> None:
     world.remember(min_protocol=PROTOCOL + 1)
     status, _, said = check()

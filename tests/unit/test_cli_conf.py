@@ -246,6 +246,35 @@ def test_join_takes_all_from_one_paste(run: RunConf, registry: Registry, here: P
     assert run("--join", registry.url).code == 2
 
 
+def test_join_as_a_mail_program_gives_it(run: RunConf, registry: Registry, here: Path, key: rsa.RSAPrivateKey) -> None:
+    save_key(here, key)
+    digits = registry.fingerprint.upper()
+    colons = ":".join(digits[at : at + 2] for at in range(0, 64, 2))
+    for text in (
+        f"<{registry.url}#sha256:{digits[:20]}\n   {digits[20:]},\n   token={TOKEN}>.\n",
+        f"{registry.url}#sha256 Fingerprint={colons},\u00a0token={TOKEN}",
+        f"“{registry.url}#{digits}, token={TOKEN}”",
+    ):
+        result = run("--join", text, url="")
+        assert (result.code, result.err) == (0, "")
+        assert registry.calls[-1][1]["token"] == TOKEN
+    assert (here / "re6stnet.conf").read_text().splitlines()[0] == f"registry {registry.url}"
+
+
+def test_nothing_is_written_where_the_subject_cannot_be(
+    run: RunConf, registry: Registry, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise ValueError("no such letter")
+
+    monkeypatch.setattr(cert, "new_request", refuse)
+    result = run("--anonymous", "-r", "O", "Example")
+    assert result.code == 1
+    last = result.err.splitlines()[-1]
+    assert last == "re6st-conf: the subject of the certificate: no such letter. Nothing was written."
+    assert names(here) == []
+
+
 def test_a_second_run_keeps_key_fields_and_configuration(run: RunConf, here: Path, key: rsa.RSAPrivateKey) -> None:
     save_key(here, key)
     assert run("--anonymous", "-r", "O", "Corp", "-r", "OU", "Unit", "-r", "L", "Lille").code == 0
@@ -425,10 +454,10 @@ def test_a_token_in_a_file(
 ) -> None:
     save_key(here, key)
     file = tmp_path / "token"
-    file.write_text(f"\n{TOKEN}\n")
+    file.write_text(f"\ufeff\n\u00a0“{TOKEN}”\r\n")
     assert run("--non-interactive", "--token-file", str(file)).code == 0
     assert registry.calls[-1][1]["token"] == TOKEN
-    monkeypatch.setattr("sys.stdin", io.StringIO(f"{TOKEN}\n"))
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(f"{TOKEN}\r\n".encode())))
     assert run("--join", f"{registry.url}#sha256:{registry.fingerprint}", "--token-file", "-", url="").code == 0
     assert registry.calls[-1][1]["token"] == TOKEN
 
@@ -498,6 +527,8 @@ def test_anonymous_enrolment_is_closed(run: RunConf, registry: Registry, here: P
         ["--anonymous", "--location", "FR"],
         ["--nosuch"],
         ["surplus"],
+        ["--anonymous", "-r", "O", "M\udcf6bius"],
+        ["--anonymous", "--registry", "http://m\udcf6bius/"],
     ],
 )
 def test_usage_errors(run: RunConf, registry: Registry, here: Path, arguments: list[str]) -> None:

@@ -57,6 +57,7 @@ def test_files_include_files_and_the_command_line_wins_afterwards(tmp_path: Path
         ("registry x\nport 80\nport 99999\n", "a.conf:3: argument --port: '99999'"),
         ("registry x\nnonsense 1\n", "a.conf:2: unknown option 'nonsense'"),
         ("registry x # comment\n", "a.conf:1: unrecognized arguments: # comment"),
+        ("O 'a'\nregistry “x y”\n", "a.conf:2: “ is a quote of a word processor: write ' or \" instead"),
         ("registry 'x\n", "a.conf:1: No closing quotation"),
         ("\npp 1\nregistry x\n", "a.conf:2: argument --pp: expected 2 arguments"),
         ("port 1\n", "the following arguments are required: --registry"),
@@ -74,6 +75,33 @@ def test_a_wrong_file_ends_with_status_2_and_one_line(
     assert error.startswith("prog: ")
     assert error.count("\n") == 1
     assert says in error
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        "\ufeffregistry http://x/\r\nport 81\r\n".encode(),
+        "registry\u00a0http://x/\n\u00a0 port\tu0\u202f81".replace("u0", "").encode(),
+        b"registry\thttp://x/\rport 81",
+        "registry http://x/\nport 81\n".encode("utf-16"),
+        "registry 'http://x/'\u2028port \u200b81".encode(),
+    ],
+)
+def test_a_file_of_another_editor(tmp_path: Path, data: bytes) -> None:
+    (tmp_path / "a.conf").write_bytes(data)
+    options = parser().parse([f"@{tmp_path}/a.conf"])
+    assert (options.registry, options.port) == ("http://x/", 81)
+
+
+@pytest.mark.parametrize("argument", ["--registry=m\udcf6", "m\udcf6", "@m\udcf6"])
+def test_arguments_that_are_not_utf8_end_with_one_line(argument: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as end:
+        parser().parse([argument])
+    assert end.value.code == 2
+    err = capsys.readouterr().err
+    assert "argument 1" in err
+    assert "is not in UTF-8" in err
+    assert err.count("\n") == 1
 
 
 def test_version_names_the_protocol(capsys: pytest.CaptureFixture[str]) -> None:
