@@ -82,15 +82,8 @@ class OptionParser(argparse.ArgumentParser):
         """The options in `argv` (default: the program's arguments) and in the files it names."""
         return self.parse_args(self.expand(sys.argv[1:] if argv is None else argv))
 
-    def parse_known_args(  # type: ignore[override]  # it has overloads
-        self, args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None
-    ) -> tuple[argparse.Namespace, list[str]]:
-        """As argparse has it, but arguments that are no text end the program too: nobody could show or send them."""
-        args = sys.argv[1:] if args is None else args
-        self._check_text(args)
-        return super().parse_known_args(args, namespace)
-
     def _check_text(self, arguments: Sequence[str]) -> None:
+        """What is not in the encoding of text could neither be shown nor sent."""
         for number, argument in enumerate(arguments, 1):
             if not is_text(argument):
                 self.exit(2, f"{self.prog}: argument {number}, {argument!a}, is not in UTF-8\n")
@@ -148,7 +141,8 @@ class OptionParser(argparse.ArgumentParser):
     def parse_known_args(  # type: ignore[override]  # nobody gives it an object of another kind
         self, args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None
     ) -> tuple[argparse.Namespace, list[str]]:
-        """The options in `args`, and what is left of these."""
+        """The options in `args`, and what is left of these. What is no text ends the program too."""
+        self._check_text(sys.argv[1:] if args is None else args)
         try:
             return super().parse_known_args(args, namespace)
         except argparse.ArgumentError as error:
