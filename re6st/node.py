@@ -47,6 +47,7 @@ from re6st.notify import Notifier
 from re6st.observer import Observer
 from re6st.packet_filter import PacketFilter
 from re6st.peers import NodeCrypto, Peers, control_socket
+from re6st.pem_files import rewrite
 from re6st.plan import Config, Plan
 from re6st.presences import Presences
 from re6st.reach import Reach
@@ -82,6 +83,7 @@ class Node:
         """Reads the keys and finds the programs. Raises CertError, RegistryError, MissingProgram."""
         self.config = config
         identity = cert.Identity.load(config.files.ca, config.files.cert, config.files.key, datetime.now(UTC))
+        rewrite(config.files)
         self.prefix = identity.prefix
         self.network = identity.trust.network
         self.subnet = subnet(self.network, self.prefix)

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from ipaddress import IPv4Address, IPv4Network, IPv6Network, ip_address, ip_network
 from pathlib import Path
 
-from re6st import geoip, openvpn, pem_files
+from re6st import geoip, openvpn
 from re6st.cert import CertError
 from re6st.cli import place
 from re6st.cli.expression import ExpressionError, evaluate
@@ -374,7 +374,6 @@ async def _run(config: Config, handler: LogHandler | None) -> int:
     os.environ.update(notifier.environment)  # for the node
     waiting = asyncio.create_task(notifier.wait())
     try:
-        pem_files.rewrite(config.files)
         node = await made_when_valid(lambda: Node(config), stop, notifier.status)
     finally:
         waiting.cancel()

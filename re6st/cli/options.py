@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import os
+import re
 import shlex
 import stat
 import sys
@@ -161,7 +162,9 @@ class OptionParser(argparse.ArgumentParser):
         raise argparse.ArgumentError(action, f"{value!r} is none of {', '.join(map(str, action.choices))}")
 
     def error(self, message: str) -> NoReturn:
-        self._refuse(message)
+        """End the program. A message of ours that is about an option begins with `argument NAME: `."""
+        names = re.match(r"argument (\S+): ", message)
+        self._refuse(message, names[1].split("/") if names else ())
 
     def _refuse(self, message: str, names: Iterable[str] = ()) -> NoReturn:
         """End the program for an option, or arguments, of these names, and say in which line of a file they are."""
