@@ -27,8 +27,9 @@ class OwnAddresses:
     as. Each peer has one voice, its last word; where two agree on another public address it comes first, else last:
     one peer alone can take nothing away. A private address that peers see counts only where there is no public one that
     this machine has, or two see. One inside re6st's own `network` is none: it would be a tunnel in a tunnel. What peers
-    see holds as long as the machine has the address that it was seen through. Who has none of these, and was never seen
-    by a peer, tells its private addresses (`uplinks`): they serve where all are in one private network.
+    see holds as long as the machine has the address that it was seen through. Who has none of these over IPv4, and was
+    never seen by a peer there, tells its private addresses (`uplinks`): they serve where all are in one private
+    network; those of IPv6 only where nothing is public.
     """
 
     ports: Sequence[tuple[int, str]]
@@ -41,8 +42,8 @@ class OwnAddresses:
     """
     uplinks: Sequence[Ip] = ()
     """The addresses of this machine that lead outside, whatever they are."""
-    seen: bool = False
-    """A peer has told us its view, so there is more to know than what this machine has."""
+    seen: set[int] = field(default_factory=set)
+    """Families in which a peer has told us its view: there is more to know of them than what this machine has."""
     mapped: tuple[Endpoint, ...] = ()
     """Ports that the router sends on to us (portmap.py), in place of our IPv4 ones; a host may be missing in them."""
 
@@ -56,7 +57,7 @@ class OwnAddresses:
         if self.network is not None and ip in self.network:
             return False
         before = self._addresses(ip.version)
-        self.seen = True
+        self.seen.add(ip.version)
         self.votes.pop((peer, ip.version), None)
         self.votes[peer, ip.version] = ip, through
         if len(self.votes) > VOTERS_LIMIT:
@@ -73,11 +74,12 @@ class OwnAddresses:
         found: list[Endpoint] = []
         if self.mapped and not any(ip.version == 4 for ip in self.given):
             for endpoint in self.mapped:
-                hosts = [endpoint.host] if endpoint.host else map(str, self._addresses(4))
+                hosts = map(str, self._before_router(endpoint))
                 found += [replace(endpoint, host=host, country=self.country) for host in hosts]
-        for version in (6,) if found else (4, 6):
-            found += self._with_ports(self._addresses(version))
-        return tuple(found or self._with_ports(self._private()))
+        four = found or self._with_ports(self._addresses(4))
+        six = self._with_ports(self._addresses(6))
+        last = [] if four else self._with_ports(self._private(4))
+        return (*four, *six, *last, *([] if four or six or self.seen else self._with_ports(self._private(6))))
 
     def origin(self, endpoint: Endpoint) -> str:
         """How we know one of our endpoints: `given` (--ip), `upnp`, `seen` by peers, `local` or `private`."""
@@ -92,8 +94,15 @@ class OwnAddresses:
 
     def addresses(self) -> list[Ip]:
         """Ours, whether there is a server on them or not; best first."""
-        mapped = [ip_address(endpoint.host) for endpoint in self.mapped if endpoint.host]
-        return [*mapped, *self._addresses(4), *self._addresses(6)]
+        mapped = [ip for endpoint in self.mapped for ip in self._before_router(endpoint)]
+        return list(dict.fromkeys((*mapped, *self._addresses(4), *self._addresses(6))))
+
+    def _before_router(self, endpoint: Endpoint) -> list[Ip]:
+        """Where the router is, whose port that is. One behind another router tells an address that is good only there:
+        what peers see counts before it.
+        """
+        told = [ip_address(endpoint.host)] if endpoint.host else []
+        return told if told and told[0].is_global else self._addresses(4) or told
 
     def _addresses(self, version: int) -> list[Ip]:
         given = [ip for ip in self.given if ip.version == version]
@@ -112,17 +121,17 @@ class OwnAddresses:
         foreign = [ip for ip in ordered if ip.is_global and ip not in own]
         return [*sure, *own, *(ip for ip in foreign if ip not in sure)][: LEARNED_LIMIT + len(own)]
 
-    def _private(self) -> list[Ip]:
-        """The last resort; IPv4 first, as everywhere."""
-        if self.seen:
+    def _private(self, version: int) -> list[Ip]:
+        """The last resort of a family."""
+        if version in self.seen:
             return []
-        found = [
+        return [
             ip
             for ip in self.uplinks
-            if not (ip.is_global or ip.is_loopback or ip.is_link_local)
+            if ip.version == version
+            and not (ip.is_global or ip.is_loopback or ip.is_link_local)
             and (self.network is None or ip not in self.network)
-        ]
-        return sorted(found, key=lambda ip: ip.version)[:PRIVATE_LIMIT]
+        ][:PRIVATE_LIMIT]
 
     def _with_ports(self, addresses: Sequence[Ip]) -> list[Endpoint]:
         """Each with each port and protocol of its family."""

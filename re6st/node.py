@@ -95,7 +95,7 @@ class Node:
         self._client = CountedClient(config.registry, identity)
         self._run = RunDirectory(config.run)
         local = [ip for ip in kernel.local_addresses() if ip not in self.network]
-        self._own = OwnAddresses(config.ports, config.ip, local, network=self.network)
+        self._own = OwnAddresses(config.offered, config.ip, local, network=self.network)
         self._found = Found()
         self._loops: list[asyncio.Task[None]] = []
         self.started = False

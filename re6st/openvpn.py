@@ -47,6 +47,9 @@ Nothing else: OpenVPN would give this machine whatever routes, addresses and res
 """
 
 SERVER_PROTOCOLS = {"udp": "udp4", "tcp": "tcp4-server", "udp6": "udp6", "tcp6": "tcp6-server"}
+BOTH_FAMILIES = {"tcp": "tcp6"}
+"""A server of the first may serve the second on the same port: OpenVPN binds :: then, for IPv4 too. Not so over UDP,
+whose packets have another size in each."""
 CLIENT_PROTOCOLS = {"udp": "udp4", "udp4": "udp4", "tcp": "tcp4", "tcp4": "tcp4", "udp6": "udp6", "tcp6": "tcp6"}
 
 
@@ -114,9 +117,17 @@ def common_arguments(settings: Settings, interface: str, protocol: str, name: st
 
 
 def server_command(
-    settings: Settings, interface: str, port: int, protocol: str, max_clients: int, dh: Path | None
+    settings: Settings,
+    interface: str,
+    port: int,
+    protocol: str,
+    max_clients: int,
+    dh: Path | None,
+    *,
+    both_families: bool = False,
 ) -> list[str]:
     """One server of ours: `protocol` as in --pp."""
+    served = BOTH_FAMILIES.get(protocol, protocol) if both_families else protocol
     return [
         settings.program,
         *common_arguments(settings, interface, protocol, interface),
@@ -125,7 +136,7 @@ def server_command(
             "--port",
             str(port),
             "--proto",
-            SERVER_PROTOCOLS[protocol],
+            SERVER_PROTOCOLS[served],
             "--max-clients",
             str(max(max_clients, MOST_CLIENTS)),
         ),

@@ -60,6 +60,8 @@ class Config:
     lan: tuple[str, ...] = ()
     ip: tuple[Ip, ...] = ()
     ports: tuple[tuple[int, str], ...] = ((1194, "udp"), (1194, "tcp"))
+    both_families: bool = False
+    """Servers that can serve IPv6 too do so: nobody has said where to listen."""
     disabled_protocols: frozenset[str] = frozenset(("udp", "udp6"))
     client_count: int | None = None
     max_clients: int | None = None
@@ -91,6 +93,12 @@ class Config:
     """Peers are reached by these, in turn."""
     remotes: tuple[Endpoint, ...] = ()
     """One tunnel to one of these, and no other, nor a server (--client)."""
+
+    @property
+    def offered(self) -> tuple[tuple[int, str], ...]:
+        """Port and protocol of what we tell others to come to."""
+        twins = [(port, openvpn.BOTH_FAMILIES[name]) for port, name in self.ports if name in openvpn.BOTH_FAMILIES]
+        return (*self.ports, *(twins if self.both_families else ()))
 
 
 @dataclass(frozen=True)
@@ -308,6 +316,7 @@ class Plan:
             protocol,
             self.max_clients,
             dh if dh.exists() else None,
+            both_families=self.config.both_families,
         )
 
 

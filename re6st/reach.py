@@ -17,6 +17,7 @@ from ipaddress import ip_address
 from re6st import watch
 from re6st.address import OwnAddresses, family
 from re6st.core.absence import Absences
+from re6st.core.hosts import is_behind_another
 from re6st.core.news import Audience
 from re6st.core.prefix import Prefix
 from re6st.core.wire import Endpoint, format_addresses
@@ -96,6 +97,8 @@ class Reach:
     def _mapped(self, endpoints: tuple[Endpoint, ...]) -> None:
         self._own.mapped = endpoints
         log.info("the router sends to us what comes to %s", format_addresses(endpoints) or "no port")
+        if endpoints and is_behind_another(endpoints[0].host):
+            log.warning("the router itself has %s: a second NAT, which it cannot open ports of", endpoints[0].host)
         self._changed()
 
     async def _watch(self) -> None:

@@ -100,7 +100,7 @@ def _decided(config: Config) -> dict[str, str]:
     """Options whose value is found by more than what was given for them."""
     addresses = [str(ip) for ip in config.ip] or (["upnp", "any"] if config.upnp else ["any"])
     return {
-        "pp": ", ".join(f"{port} {protocol}" for port, protocol in config.ports),
+        "pp": ", ".join(f"{port} {protocol}" for port, protocol in config.offered),
         "ip": ", ".join(addresses),
         "disable_proto": ", ".join(sorted(config.disabled_protocols)) or "none",
         "registry": str(parse_url(config.registry)),

@@ -98,7 +98,8 @@ def parser() -> OptionParser:
         metavar=("PORT", "PROTO"),
         action="append",
         default=[],
-        help="listen there; PROTO is udp, tcp, udp6 or tcp6 (default: 1194 udp and 1194 tcp, less what is disabled)",
+        help="listen there; PROTO is udp, tcp, udp6 or tcp6"
+        " (default: 1194 udp and 1194 tcp, the latter over IPv4 and IPv6, less what is disabled)",
     )
     reach.add_argument("--max-clients", metavar="N", type=integer(0, 100_000), help="clients per server; 0: no server")
 
@@ -217,6 +218,7 @@ def configuration(p: OptionParser, args: argparse.Namespace) -> Config:
         lan=tuple(_interface(p, "-i/--interface", name) for name in args.interface),
         ip=tuple(_ip(p, text) for text in args.ip if text not in ("any", "upnp")),
         ports=tuple(ports),
+        both_families=not args.pp and "tcp6" not in disabled,
         disabled_protocols=disabled - {"none"},
         client_count=args.client_count,
         max_clients=args.max_clients,

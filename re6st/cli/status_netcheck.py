@@ -137,9 +137,8 @@ def look(control: Path) -> Iterator[Finding]:
 def _outside(node: Node) -> Iterator[Finding]:
     """How others get to us, and we to them."""
     if node.options["options"]["upnp"]:
-        mapped = any(each["origin"] == "upnp" for each in node.status["advertised"])
         local = [str(ip) for ip in local_addresses() if ip.version == 4]
-        yield from netcheck.port_mapping(node.status, local, None if mapped else find_router(), ROUTER_WAIT)
+        yield from netcheck.port_mapping(node.status, local, find_router(), ROUTER_WAIT)
     yield from netcheck.servers(node.status)
     yield from netcheck.tunnels(node.tunnels, node.peers)
 

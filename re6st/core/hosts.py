@@ -40,3 +40,11 @@ def is_usable_host(host: str) -> bool:
         last = host.rstrip(".").rpartition(".")[2].lower()
         # The C library takes 127.1, 2130706433 and 0x7f000001 for addresses.
         return ":" not in host and last not in _THIS_MACHINE and bool(last) and not _NUMBER.fullmatch(last)
+
+
+def is_behind_another(router: str) -> bool:
+    """Whether a router with this outer address is itself behind one that translates addresses."""
+    try:
+        return not ip_address(router).is_global
+    except ValueError:  # it tells none
+        return False

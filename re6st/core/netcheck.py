@@ -11,6 +11,7 @@ from typing import Any
 
 from re6st.core.clock import skew
 from re6st.core.findings import Finding, Level
+from re6st.core.hosts import is_behind_another
 from re6st.core.status_text import endpoint
 from re6st.core.words import duration, plural
 
@@ -85,7 +86,7 @@ def _clock(difference: float) -> Finding:
 
 
 def port_mapping(status: Answer, local: Collection[str], router: Router | None, waited: float) -> Iterator[Finding]:
-    """For a node that is to open its ports at a router. `local` are this machine's addresses."""
+    """For a node that is to open its ports at a router, found or not. `local`: this machine's addresses."""
     ports = [server for server in status["servers"] if not server["protocol"].endswith("6")]
     mapped = [each for each in status["advertised"] if each["origin"] == "upnp"]
     own = [each["host"] for each in status["advertised"] if each["host"] in local and each["origin"] != "private"]
@@ -94,6 +95,11 @@ def port_mapping(status: Answer, local: Collection[str], router: Router | None, 
     if mapped:
         places = ", ".join(endpoint(each["host"], each["port"], each["protocol"]) for each in mapped)
         yield Finding("ok", "upnp", f"UPnP: the router sends to us what comes to {places}")
+        if router is not None and is_behind_another(router.outside):
+            outer = " and ".join(f"{each['protocol']}/{each['port']}" for each in mapped)
+            text = f"a second NAT: the router itself has {router.outside}, an address that is not public"
+            remedy = f"forward {outer} to {router.outside} there, ask the provider for a public address, or use IPv6"
+            yield Finding("warn", "upnp", text, remedy)
         return
     if own:
         yield Finding("ok", "upnp", f"no router in between: {own[0]} is this machine's own address")

@@ -57,6 +57,28 @@ def test_dead_addresses_of_a_peer_cost_little(bed: Bed, protocol: str, kind: str
     print(f"{protocol}, {kind}: connected after {time.monotonic() - began:.1f} s")
 
 
+def test_a_machine_with_ipv6_only_is_connected_with_default_options(bed: Bed) -> None:
+    """The others have both families. It opens tunnels to them, and they to it."""
+    network = Network(bed, 3)
+    for number, node in enumerate(network.nodes, 1):
+        node.host.namespace.ip(f"address add 2a00:1::{number}/64 dev eth0 nodad")
+    only = network.nodes[2]
+    only.options = []
+    only.host.namespace.ip(f"address del {only.host.address}/16 dev eth0")
+    network.create()
+    for node in network.nodes[:2]:
+        node.enrol(network.url, network.fingerprint)
+    network.url = "http://[2a00:1::1]/"
+    only.enrol(network.url, network.fingerprint)
+    for node in network.nodes:
+        node.start()
+    network.wait_connected(FORMS)
+    control = only.host.run_directory / "control.sock"
+    told = ask(control, "status")["advertised"]
+    assert [(each["host"], each["protocol"]) for each in told] == [("2a00:1::3", "tcp6")]
+    assert all(link["remote"].startswith("2a00:1::") for link in ask(control, "tunnels")["tunnels"])
+
+
 def test_nodes_of_a_private_network_find_each_other(bed: Bed) -> None:
     """No router, no UPnP, no --ip: there is nobody to tell the first node its address."""
     network = Network(bed, 3)

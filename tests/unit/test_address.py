@@ -119,7 +119,9 @@ def test_private_addresses_are_told_while_there_is_nothing_else() -> None:
     assert told(own) == "192.168.0.1,1194,tcp;100.64.0.1,1194,tcp;fd00::1,1195,tcp6"
     assert {own.origin(endpoint) for endpoint in own.endpoints()} == {"private"}
     own.moved([*local, ip_address("2600::1")], local)
-    assert told(own) == "2600::1,1195,tcp6", "a public one makes them needless"
+    assert told(own) == "2600::1,1195,tcp6;192.168.0.1,1194,tcp;100.64.0.1,1194,tcp", "some have no IPv6"
+    own.moved([*local, ip_address("9.9.9.9")], local)
+    assert told(own) == "9.9.9.9,1194,tcp", "a public one makes them needless"
     own.moved([ip_address(f"10.0.0.{number}") for number in range(1, 100)], local)
     assert len(own.endpoints()) <= PRIVATE_LIMIT
     own.learn("198.51.100.7", local[2])
@@ -185,3 +187,24 @@ def test_a_router_that_does_not_tell_its_address() -> None:
     assert told(own) == ""
     own.learn("198.51.100.7")
     assert told(own) == "198.51.100.7,40000,tcp"
+
+
+@pytest.mark.parametrize("inner", ["100.64.3.4", "192.168.7.1", "10.1.2.3"])
+def test_a_router_behind_another_router_displaces_nothing_that_peers_see(inner: str) -> None:
+    own = OwnAddresses([(1194, "tcp")])
+    own.mapped = (Endpoint(inner, 47813, "tcp"),)
+    assert told(own) == f"{inner},47813,tcp", "all may be behind that one"
+    own.learn("8.8.4.4", peer="a")
+    assert told(own) == "8.8.4.4,47813,tcp"
+    assert own.addresses() == [ip_address("8.8.4.4")]
+    own.mapped = (Endpoint("9.9.9.9", 47813, "tcp"),)
+    assert told(own) == "9.9.9.9,47813,tcp", "a router with a public address knows best"
+
+
+def test_a_public_address_in_one_family_takes_no_private_one_of_the_other_away() -> None:
+    """Peers in the private network may have IPv4 only."""
+    lan, wide = ip_address("192.168.1.5"), ip_address("2a00:1::5")
+    own = OwnAddresses([(1194, "tcp"), (1194, "tcp6")], local=[lan, wide], uplinks=[lan, wide, ip_address("fd00::5")])
+    assert told(own) == "2a00:1::5,1194,tcp6;192.168.1.5,1194,tcp"
+    own.learn("8.8.4.4", lan, "peer")
+    assert told(own) == "8.8.4.4,1194,tcp;2a00:1::5,1194,tcp6"

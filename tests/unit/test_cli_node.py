@@ -79,6 +79,7 @@ def test_defaults() -> None:
         state=Path("/var/lib/re6stnet"),
         main_interface="lo",
         ports=((1194, "tcp"),),
+        both_families=True,
         disabled_protocols=frozenset({"udp", "udp6"}),
         client_count=None,
         max_clients=None,
@@ -127,6 +128,7 @@ def test_every_protocol_may_be_used() -> None:
     made = config("--disable-proto", "none")
     assert made.disabled_protocols == frozenset()
     assert made.ports == ((1194, "udp"), (1194, "tcp"))
+    assert made.offered == ((1194, "udp"), (1194, "tcp"), (1194, "tcp6"))
 
 
 def test_a_node_of_one_tunnel() -> None:

@@ -77,6 +77,15 @@ def test_port_mapping() -> None:
 
     mapped = {**NODE, "advertised": [{**NODE["advertised"][0], "origin": "upnp"}]}
     assert told(found(mapped)) == [("ok", "UPnP: the router sends to us what comes to 203.0.113.9:1194/tcp")]
+    good, second = found(mapped, Router("192.168.0.5", "100.64.3.4"))
+    assert good.level == "ok"
+    assert (second.level, second.text) == (
+        "warn",
+        "a second NAT: the router itself has 100.64.3.4, an address that is not public",
+    )
+    assert second.remedy.startswith("forward tcp/1194 to 100.64.3.4 there, ask the provider")
+    assert len(found(mapped, Router("192.168.0.5", "203.0.113.9"))) == 2, "an address of documentation is not public"
+    assert len(found(mapped, Router("192.168.0.5", "8.8.8.8"))) == 1
     own = {**NODE, "advertised": [{**NODE["advertised"][0], "host": HERE[0]}]}
     assert told(found(own)) == [("ok", "no router in between: 192.168.0.5 is this machine's own address")]
     (silent,) = found(NODE)

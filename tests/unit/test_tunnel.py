@@ -55,6 +55,16 @@ def test_the_command_line_of_a_server() -> None:
     ]
 
 
+def test_a_server_may_serve_both_families_on_one_port() -> None:
+    def protocol(name: str, *, both: bool) -> str:
+        command = server_command(made(Path("/run/x")), f"re6stnet-{name}", 1194, name, 20, None, both_families=both)
+        return command[command.index("--proto") + 1]
+
+    assert protocol("tcp", both=True) == "tcp6-server", "OpenVPN binds :: for both"
+    assert protocol("tcp", both=False) == "tcp4-server"
+    assert protocol("udp", both=True) == "udp4", "its packets have another size in each family"
+
+
 def test_the_command_line_of_a_client() -> None:
     settings = made(Path("/run/x"), encrypt=False, log=Path("/log"))
     assert client_command(settings, "re6stnet3", A, ONE) == [
