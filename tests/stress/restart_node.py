@@ -25,9 +25,10 @@ from random import Random, randrange
 from re6st import cert
 from re6st.run_names import CONTROL_SOCKET
 from testbed import Bed, Network, Pinger, wait_until
-from testbed.bed import BedError
+from testbed.bed import BedError, command
 from testbed.control import Refused, ask
 from testbed.endpoints import BlackHole, options
+from testbed.network import ROOT
 
 FORMS = 120.0
 BACK = 60.0
@@ -38,6 +39,30 @@ START = 3.0
 NOT_RESTARTED = frozenset((2, 76, 77, 78))
 """RestartPreventExitStatus of re6stnet.service: only a person brings such a node back."""
 PACE = 0.05
+SMALL_DISK = "8m"
+"""Of the node's state, so that it can be filled."""
+# Daemons of the node have a clock that is wrong by what a file says.
+CLOCK = """
+import datetime, time
+from pathlib import Path
+
+def wrong():
+    try:
+        return float(Path({path!r}).read_text())
+    except (OSError, ValueError):
+        return 0.0
+
+right = time.time
+time.time = lambda: right() + wrong()
+
+class Clock(datetime.datetime):
+    @classmethod
+    def now(cls, tz=None):
+        return super().now(tz) + datetime.timedelta(seconds=wrong())
+
+datetime.datetime = Clock
+"""
+HOUR, DAY = 3600, 86400
 SAID = ("Traceback", "unexpected error", "Task exception was never retrieved")
 
 
@@ -81,6 +106,11 @@ class Trial:
             node.options = options(node.host, hole)
         *self.others, self.node = self.network.nodes
         self.log = self.node.host.log / "re6stnet.log"
+        self.clock = self.node.host.directory / "wrong"
+        directory = self.node.host.directory / "clock"
+        directory.mkdir()
+        (directory / "sitecustomize.py").write_text(CLOCK.format(path=str(self.clock)))
+        self.node.wrapper = ["env", f"PYTHONPATH={directory}:{ROOT}"]
         self._doing: list[str] = []
         self._clean_up: list[Callable[[], None]] = []
         """How to undo what others did to the machine."""
@@ -149,6 +179,14 @@ class Trial:
 
     def run(self, seconds: float) -> Report:
         """Rounds for so many seconds, on a network that is busy meanwhile."""
+        state = str(self.node.host.state)
+        command("mount", "-t", "tmpfs", "-o", f"size={SMALL_DISK}", "tmpfs", state)
+        try:
+            return self._run(seconds)
+        finally:
+            command("umount", "--lazy", state)
+
+    def _run(self, seconds: float) -> Report:
         self.network.start()
         self.network.wait_connected(FORMS)
         first, second = self.others[:2]
@@ -292,8 +330,29 @@ def certificates_half_written(trial: Trial) -> None:
         (trial.node.host.etc / name).write_text("-----BEGIN CERT")
 
 
+def cache_of_the_older_software(trial: Trial) -> None:
+    """As after a downgrade to it, and an upgrade."""
+    path = trial.node.host.state / "cache.db"
+    if path.exists():
+        with contextlib.suppress(sqlite3.Error), contextlib.closing(sqlite3.connect(path)) as db:
+            rows = {"crl": "[]", "protocol": None, "unknown": "x"}
+            db.execute("DELETE FROM config WHERE name LIKE 're6st%'")
+            db.executemany("REPLACE INTO config VALUES (?, ?)", rows.items())
+            db.execute("REPLACE INTO peer VALUES ('01x', 'nonsense')")
+            db.commit()
+
+
+def answers_half_written(trial: Trial) -> None:
+    """What it remembers of the registry's answers."""
+    path = trial.node.host.state / "hellos"
+    if path.exists():
+        path.write_bytes(path.read_bytes()[:-7])
+
+
 DAMAGES = (
     cache_cut_short,
+    cache_of_the_older_software,
+    answers_half_written,
     cache_of_noise,
     cache_from_the_future,
     cache_gone,
@@ -360,6 +419,50 @@ def routes_taken(trial: Trial) -> None:
     trial.node.host.run(["ip", "-6", "route", "flush", "proto", "babel"], check=False)
 
 
+def unreachable_route_taken(trial: Trial) -> None:
+    trial.node.host.run(["ip", "-6", "route", "del", "unreachable", str(trial.network.network)], check=False)
+
+
+def ipv6_switched_off(trial: Trial) -> None:
+    """As by some hardening scripts."""
+    host = trial.node.host
+    host.namespace.sysctl({"net/ipv6/conf/all/disable_ipv6": 1})
+
+    def on() -> None:
+        host.namespace.sysctl({"net/ipv6/conf/all/disable_ipv6": 0})
+        host.run(["ip", "-6", "address", "replace", f"{host.ipv6}/64", "dev", "eth0", "nodad"])
+
+    trial._clean_up.append(on)
+
+
+def address_renewed(trial: Trial) -> None:
+    """By a DHCP client that takes it away for a moment."""
+    host = trial.node.host
+    host.namespace.ip(f"address del {host.address}/{host.length} dev eth0")
+    _wait(trial, 3.0)
+    host.namespace.ip(f"address add {host.address}/{host.length} dev eth0")
+
+
+def clock_jumps(trial: Trial) -> None:
+    trial.clock.write_text(str(trial.chance.choice((-HOUR / 2, HOUR, 20 * DAY))))
+    trial._clean_up.append(lambda: trial.clock.unlink(missing_ok=True))
+
+
+def clock_late_for_a_moment(trial: Trial) -> None:
+    """As of a board without a battery for it, before the time service runs."""
+    trial.clock.write_text(str(-DAY))
+    _wait(trial, START)
+    trial.clock.unlink()
+
+
+def disk_full(trial: Trial) -> None:
+    path = trial.node.host.state / "fill"
+    with open(path, "wb", buffering=0) as file, contextlib.suppress(OSError):
+        while True:
+            file.write(bytes(4096))
+    trial._clean_up.append(lambda: path.unlink(missing_ok=True))
+
+
 def interface_taken(trial: Trial) -> None:
     names = [name for name in trial.node.host.interfaces() if name.startswith("re6stnet")]
     if names:
@@ -388,7 +491,13 @@ DISTURBANCES = (
     uplink_down_and_up,
     firewall_loaded,
     settings_loaded,
-    # Not `routes_taken` yet: babeld does not put back routes that somebody removed, and nobody restarts it for that.
+    routes_taken,
+    unreachable_route_taken,
+    ipv6_switched_off,
+    address_renewed,
+    clock_jumps,
+    clock_late_for_a_moment,
+    disk_full,
     interface_taken,
     peers_reloaded,
     nothing,
