@@ -18,6 +18,7 @@ from shutil import get_terminal_size
 
 from re6st import PROTOCOL, cert, machine, multicast, pem_files
 from re6st.cache import parameters_in
+from re6st.cli import kernel_findings
 from re6st.cli.checks import cannot_write, open_to_read, tell
 from re6st.cli.options import OptionParser
 from re6st.client import parse_url
@@ -253,9 +254,9 @@ def _machine(config: Config) -> Check:
             find_program(multicast.PROGRAM, multicast.REMEDY)
         except MissingProgram as error:
             yield Finding("fail", "program", str(error).rstrip("."))
-    if not (INTERFACES / config.main_interface).exists():
-        text = f"--main-interface {config.main_interface}: this machine has no such interface"
-        yield Finding("fail", "interface", text, "see ip link")
+    yield from kernel_findings.ipv6(config.main_interface)
+    yield from kernel_findings.interface(config.main_interface, INTERFACES)
+    yield from kernel_findings.firewall()
     for name in config.lan:  # they may come later
         if not (INTERFACES / name).exists():
             yield Finding("warn", "interface", f"--interface {name}: not there", "no neighbours are found on it")

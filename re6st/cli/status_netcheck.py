@@ -20,7 +20,7 @@ from typing import Any
 
 from re6st import cert, http_client, machine, probe
 from re6st.cert_report import key_fingerprint
-from re6st.cli import status, status_down
+from re6st.cli import kernel_findings, status, status_down
 from re6st.cli.conf import ConfError
 from re6st.cli.conf_files import read_options
 from re6st.client import ANSWER_LIMIT, USER_AGENT, RegistryError, parse_url
@@ -111,6 +111,9 @@ def look(control: Path) -> Iterator[Finding]:
     yield from machine.programs()
     yield from machine.source_routes(node.options["source_routes"] if node else None)
     yield from machine.advertisements()
+    if node is None:  # else it tells itself
+        yield from kernel_findings.ipv6()
+        yield from kernel_findings.firewall()
     url = configured_registry(status_down.DIRECTORY / OPTION_FILE)
     if node is not None:
         yield from netcheck.health(node.status)

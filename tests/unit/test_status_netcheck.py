@@ -17,7 +17,7 @@ import miniupnpc
 import pytest
 
 from re6st import cert, machine, probe
-from re6st.cli import status_down, status_netcheck
+from re6st.cli import kernel_findings, status_down, status_netcheck
 from re6st.control_client import NotRunning
 from re6st.core.findings import Finding
 from re6st.core.netcheck import RegistryAnswer
@@ -56,6 +56,8 @@ def quiet(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
 
     for name in ("capabilities", "programs", "source_routes", "advertisements", "tun_device"):
         monkeypatch.setattr(machine, name, lambda *_: iter([Finding("ok", "machine", "a thing")]))
+    for name in ("ipv6", "firewall"):
+        monkeypatch.setattr(kernel_findings, name, lambda *_: iter(()))
     monkeypatch.setattr(status_netcheck, "ask_registry", ask)
     monkeypatch.setattr(status_netcheck, "find_router", lambda: None)
     monkeypatch.setattr(status_netcheck, "_software", software)
