@@ -6,18 +6,21 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from ipaddress import IPv6Address
 
 from re6st.babel import Babel
 from re6st.core.babel_lines import NextHop
 from re6st.core.chronicle import Chronicle
-from re6st.core.claims import Claims, Findings, Heard, Lie, Refusals, hardware_address
+from re6st.core.claims import Claims, Findings, Heard, Lie, Payload, Refusals, hardware_address
 from re6st.core.mesh import Mesh
 from re6st.core.prefix import Prefix
 from re6st.core.report import Record
 from re6st.plan import Plan
 from re6st.tunnels import Tunnels
 
+FORMER = 8
+"""IPv4 networks of earlier parameters that are remembered."""
 LOOK_SOON, LOOK_AGAIN = 0.2, 2.0
 """Seconds between two questions about the hardware addresses behind our servers, at least: while there is somebody
 about whom they were not asked yet, and else. Meanwhile nobody knows who it is that lies."""
@@ -38,6 +41,7 @@ class Guard:
         again: Callable[[], object],
     ) -> None:
         identity = plan().identity
+        self._plan = plan
         self._babel = babel
         self._tunnels = tunnels
         self._mesh = mesh
@@ -52,6 +56,7 @@ class Guard:
         self._asked = float("-inf")
         self._asked_about: frozenset[NextHop] = frozenset()
         self._life = (-1, 0.0)
+        self._payload: Payload | None = None
         self._timer: asyncio.TimerHandle | None = None
         tunnels.is_refused = lambda peer: self._refusals.holds(peer, time.monotonic())
         tunnels.looked = again
@@ -63,7 +68,10 @@ class Guard:
         now = time.monotonic()
         if self._life[0] != self._babel.priority:
             self._life = self._babel.priority, now
-        before, self._found = self._found, self._claims.look(self._babel.table, self._owner, now, self._life[1])
+        before, self._payload = self._found, payload_of(self._plan(), self._payload)
+        self._found = self._claims.look(
+            self._babel.table, self._owner, now, self._life[1], self._payload, self._tunnels.numbers
+        )
         for lie in self._found.lies:
             self._expose(lie, now)
         if self._found.heard and not before.heard:
@@ -170,3 +178,13 @@ class Guard:
 
 def _hardware(address: IPv6Address) -> str:
     return hardware_address(address) or ""
+
+
+def payload_of(plan: Plan, before: Payload | None) -> Payload | None:
+    """The IPv4 of a network as its parameters have it, with what was `before`, which others may have still."""
+    parameters = plan.parameters
+    if parameters.ipv4 is None:
+        return before and replace(before, own=None)
+    former = () if before is None else (*before.former, (before.network, before.extra_bits))
+    new = parameters.ipv4, parameters.ipv4_sublen
+    return Payload(*new, plan.ipv4, tuple(dict.fromkeys(each for each in former if each != new))[-FORMER:])

@@ -111,6 +111,7 @@ def found_client(record: ClientRecord | None, interface: str) -> tunnel.FoundCli
         record.external_ip,
         record.mtu,
         source_address(record.endpoint.host),
+        record.number,
     )
     return tunnel.FoundClient(record.pid, record.name, monotonic(record.since), connected)
 

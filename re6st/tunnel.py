@@ -59,6 +59,8 @@ class ServerClient:
     address: str | None
     since: float = field(default=0.0, compare=False)
     """When it came, by the event loop's clock."""
+    number: int | None = None
+    """The node number in its certificate."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,7 +237,7 @@ class Server:
         environment, ident = event.environment, event.ident
         try:
             peer, now = Prefix.from_cn(environment.common_name), asyncio.get_running_loop().time()
-            client = ServerClient(peer, environment.serial, environment.trusted_ip, now)
+            client = ServerClient(peer, environment.serial, environment.trusted_ip, now, environment.number)
             if client.serial is None:  # it could not be cut off when it is revoked
                 raise PrefixError(f"OpenVPN does not tell the serial number of the certificate of {peer}")
         except PrefixError as error:
@@ -286,6 +288,8 @@ class Connected:
     external_ip: str | None
     mtu: int
     source: Address | None = field(default=None, compare=False)
+    number: int | None = None
+    """The node number in the peer's certificate."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -304,8 +308,8 @@ class ClientTunnel:
     An address that fails makes place for the next one at once, and one that does not answer stands aside for it after
     STAGGER seconds (RFC 8305): the first that connects ends the others. All share one interface, which OpenVPN opens
     only when it is let in. `source` is our own address under the tunnel (None: not known, or no way to the peer),
-    `serial` the number of the peer's certificate. `peer` may be anybody (None) until the tunnel is up. One that was
-    `found` up is gone on with, and no address is tried.
+    `serial` and `number` those of the peer's certificate and of the node in it. `peer` may be anybody (None) until the
+    tunnel is up. One that was `found` up is gone on with, and no address is tried.
     """
 
     def __init__(
@@ -320,6 +324,7 @@ class ClientTunnel:
         self.interface = interface
         self.peer = peer
         self.serial: int | None = None
+        self.number: int | None = None
         self.source: Address | None = None
         self.since: float | None = None
         """When it came up, by the event loop's clock."""
@@ -371,7 +376,7 @@ class ClientTunnel:
     async def _go_on(self, found: FoundClient) -> None:
         self._winner = attempt = _Attempt(found.connected.endpoint, found.name, last=True, pid=found.pid)
         self.peer, self.serial, self.since = found.connected.peer, found.connected.serial, found.since
-        self.source = found.connected.source
+        self.source, self.number = found.connected.source, found.connected.number
         try:
             child, management = await openvpn.resume(self._settings, found.name, found.pid)
         except OSError as error:
@@ -455,7 +460,7 @@ class ClientTunnel:
         for other in self._attempts:
             if other is not attempt and other.task:
                 other.task.cancel()
-        self.serial = environment.serial
+        self.serial, self.number = environment.serial, environment.number
         self.source = source_address(environment.trusted_ip or attempt.endpoint.host)
         mtu = environment.get("tun_mtu", "")
         await self._told(
@@ -467,6 +472,7 @@ class ClientTunnel:
                 environment.external_ip,
                 min(int(mtu), 9000) if mtu.isascii() and mtu.isdigit() and int(mtu) >= 1280 else 1500,
                 self.source,
+                self.number,
             )
         )
 

@@ -287,6 +287,14 @@ class Tunnels:
                 return peer
         return next((s.hardware.get(hardware) for s in self.servers.values() if s.interface == interface), None)
 
+    def numbers(self, peer: Prefix) -> frozenset[int]:
+        """The node numbers in the certificates by which a peer has tunnels with us; empty where none is known."""
+        found = [known.number for s in self.servers.values() for known in s.clients.values() if known.peer == peer]
+        client = self._clients.get(peer)
+        if client is not None and client.tunnel is not None and client.tunnel.connected:
+            found.append(client.tunnel.number)
+        return frozenset(number for number in found if number is not None)
+
     def look(self) -> None:
         """Find out who is behind our servers; see `owner`."""
         for server in self.servers.values():
@@ -321,7 +329,9 @@ class Tunnels:
         found = None
         if record is not None:
             clients = {
-                ident: tunnel.ServerClient(client.peer, client.serial, client.address, monotonic(client.since))
+                ident: tunnel.ServerClient(
+                    client.peer, client.serial, client.address, monotonic(client.since), client.number
+                )
                 for ident, client in record.clients.items()
             }
             found = tunnel.FoundServer(record.pid, clients)
@@ -392,7 +402,7 @@ class Tunnels:
         if server is None or server.pid is None:
             return
         clients = {
-            ident: ClientOfServer(client.peer, client.serial, client.address, since_1970(client.since))
+            ident: ClientOfServer(client.peer, client.serial, client.address, since_1970(client.since), client.number)
             for ident, client in server.clients.items()
         }
         self._records.write(server.interface, ServerRecord(server.pid, self._made[protocol], clients))
@@ -548,5 +558,6 @@ class Tunnels:
             connected.external_ip,
             connected.mtu,
             since_1970(client.tunnel.since),
+            connected.number,
         )
         self._records.write(connected.interface, record)

@@ -105,12 +105,21 @@ class Route:
 
 
 @dataclass(frozen=True, slots=True)
-class RouteIpv4:
-    """A way to an IPv4 destination."""
+class Route4:
+    """One way to an IPv4 destination, as `Route`."""
 
     ident: str
     destination: IPv4Network
-    usable: bool
+    installed: bool
+    metric: int
+    refmetric: int
+    via: NextHop
+    router: str = ""
+
+    @property
+    def usable(self) -> bool:
+        """As of `Route`."""
+        return self.installed and self.metric < INFINITY
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +129,7 @@ class Announced:
     kind: str
 
 
-Entry = Interface | Neighbour | Route | RouteIpv4 | Announced
+Entry = Interface | Neighbour | Route | Route4 | Announced
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,8 +187,15 @@ def _entry(kind: str, ident: str, values: dict[str, str]) -> Entry:
                 router=_router(values.get("id", "")),
             )
         case "route":
-            usable = values["installed"] == "yes" and _metric(values["metric"]) < INFINITY
-            return RouteIpv4(ident, IPv4Network(values["prefix"]), usable)
+            return Route4(
+                ident=ident,
+                destination=_network4(values["prefix"]),
+                installed=values["installed"] == "yes",
+                metric=_metric(values["metric"]),
+                refmetric=_metric(values["refmetric"]),
+                via=_hop(values["via"], values["if"]),
+                router=_router(values.get("id", "")),
+            )
         case "xroute":
             return Announced(kind)
     raise ValueError(f"unknown kind {kind!r}")
@@ -192,8 +208,7 @@ class Table:
         self.interfaces: dict[str, Interface] = {}
         self.neighbours: dict[str, Neighbour] = {}
         self.routes: dict[str, Route] = {}
-        self.ipv4: dict[str, IPv4Network] = {}
-        """Destinations of the usable IPv4 routes, of which nothing else is kept."""
+        self.ipv4_routes: dict[str, Route4] = {}
 
     def feed(self, line: str) -> Line | None:
         """Take one line in; returns it if the table changed. Raises LineError."""
@@ -207,9 +222,8 @@ class Table:
                 changed = _update(self.neighbours, parsed.verb, parsed.ident, entry)
             case Route() as entry:
                 changed = _update(self.routes, parsed.verb, parsed.ident, entry)
-            case RouteIpv4() as entry:  # nobody waits for those
-                _update(self.ipv4, parsed.verb if entry.usable else Verb.FLUSH, parsed.ident, entry.destination)
-                return None
+            case Route4() as entry:
+                changed = _update(self.ipv4_routes, parsed.verb, parsed.ident, entry)
             case _:
                 return None
         return parsed if changed else None
@@ -219,7 +233,7 @@ class Table:
 
         Raises LineError.
         """
-        route, words = self.routes.get(ident), text.split(" ", 3)
+        route, words = self.route(ident), text.split(" ", 3)
         if route is None:
             return False
         try:
@@ -228,20 +242,27 @@ class Table:
             raise LineError(f"metric {text[:200]!r}: {error}") from None
         if (metric, refmetric) == (route.metric, route.refmetric):
             return False
-        self.routes[ident] = replace(route, metric=metric, refmetric=refmetric)
+        if isinstance(route, Route):
+            self.routes[ident] = replace(route, metric=metric, refmetric=refmetric)
+        else:
+            self.ipv4_routes[ident] = replace(route, metric=metric, refmetric=refmetric)
         return True
+
+    def route(self, ident: str) -> Route | Route4 | None:
+        """The route of that name, whatever it leads to."""
+        return self.routes.get(ident) or self.ipv4_routes.get(ident)
 
     def clear(self) -> None:
         """Forget everything: babeld restarted."""
         self.interfaces.clear()
         self.neighbours.clear()
         self.routes.clear()
-        self.ipv4.clear()
+        self.ipv4_routes.clear()
 
     def take(self, other: Table) -> None:
         """Know what another table does, and nothing else."""
         self.interfaces, self.neighbours = other.interfaces, other.neighbours
-        self.routes, self.ipv4 = other.routes, other.ipv4
+        self.routes, self.ipv4_routes = other.routes, other.ipv4_routes
 
     def is_up(self, name: str) -> bool:
         """Whether babeld uses the interface of this name."""
@@ -287,7 +308,7 @@ class News:
             self._late.pop(key, None)
             self._urgent[key] = line
         elif words[1] == "route" and metrics and not metrics.startswith(_LOST):
-            if len(self._same) > len(self._table.routes):
+            if len(self._same) > len(self._table.routes) + len(self._table.ipv4_routes):
                 self._same.clear()
             self._same[hash(head)] = words[2]
             self._metrics[words[2]] = metrics
@@ -316,7 +337,7 @@ class News:
         if verb != "change":
             return False
         if kind == "route":
-            route = self._table.routes.get(ident)
+            route = self._table.route(ident)
             if route is None or len(words) != 10 or words[8] != ("yes" if route.installed else "no"):
                 return False
             if not words[9].startswith(f"id {route.router} "):
@@ -386,3 +407,11 @@ def _network(text: str) -> IPv6Network:
         return IPv6Network(text)
     except (AddressValueError, NetmaskValueError):
         raise ValueError(f"{text!r} is no IPv6 network") from None
+
+
+@lru_cache(CACHE_SIZE)
+def _network4(text: str) -> IPv4Network:
+    try:
+        return IPv4Network(text)
+    except (AddressValueError, NetmaskValueError):
+        raise ValueError(f"{text!r} is no IPv4 network") from None

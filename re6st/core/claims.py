@@ -1,19 +1,21 @@
 """Who announces what is not his: the neighbour's certificate says which subnet it owns (docs/security.md).
 
 A route whose refmetric is 0 is announced by the next hop as its own (wire.md 10.3). Where we know whose certificate is
-at the other end of the tunnel, that is true or a lie. A member that pretends to hand on what it heard elsewhere is not
-found out here; nor is one on a LAN, where nobody shows a certificate.
+at the other end of the tunnel, that is true or a lie; of IPv4, by the node number in it (wire.md 1.4). A member that
+pretends to hand on what it heard elsewhere is not found out here; nor is one on a LAN, where nobody shows a
+certificate.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Network, IPv6Address, IPv6Network
+from typing import TypeVar
 
-from re6st.core.babel_lines import INFINITY, NextHop, Table
-from re6st.core.prefix import Prefix, prefix_of
+from re6st.core.babel_lines import INFINITY, NextHop, Route, Route4, Table
+from re6st.core.prefix import Prefix, ipv4_subnet, prefix_of
 
 HOLD = 0.3
 """Seconds that a claim must last: babel may know a moment longer whom a tunnel led to."""
@@ -27,6 +29,9 @@ REMEMBERED = 1000
 NAMED = 5
 """Subnets that are named of many."""
 
+Network = IPv4Network | IPv6Network
+Routes = TypeVar("Routes", Route, Route4)
+
 
 @dataclass(frozen=True, slots=True)
 class Lie:
@@ -34,7 +39,7 @@ class Lie:
 
     peer: Prefix
     hops: tuple[NextHop, ...]
-    subnets: tuple[IPv6Network, ...]
+    subnets: tuple[Network, ...]
 
     def __str__(self) -> str:
         return _some([str(each) for each in self.subnets])
@@ -44,7 +49,7 @@ class Lie:
 class Heard:
     """Others announce our own subnet, or parts of it; by which neighbours it comes."""
 
-    subnets: tuple[IPv6Network, ...]
+    subnets: tuple[Network, ...]
     hops: tuple[NextHop, ...]
 
 
@@ -60,6 +65,24 @@ class Findings:
     """In how many seconds to look again, if nothing changes."""
 
 
+@dataclass(frozen=True, slots=True)
+class Payload:
+    """The network's own IPv4 addresses: node number N has the N-th subnet, by `extra_bits` longer than `network`."""
+
+    network: IPv4Network
+    extra_bits: int
+    own: IPv4Network | None
+    """Our subnet."""
+    former: tuple[tuple[IPv4Network, int], ...] = ()
+    """Networks and bits of earlier parameters: not everybody goes over to others at once."""
+
+    def subnets(self, numbers: Iterable[int]) -> list[IPv4Network]:
+        """All that are, or were, those of a node with these numbers."""
+        kinds = ((self.network, self.extra_bits), *self.former)
+        found = (ipv4_subnet(network, bits, number) for network, bits in kinds for number in numbers)
+        return [each for each in found if each is not None]
+
+
 class Claims:
     """Remembers since when something is claimed. Times are seconds of a clock that the caller reads."""
 
@@ -67,17 +90,26 @@ class Claims:
         self._network = network
         self._own = own
         self._accepted = [found for each in accepted if isinstance(each, IPv6Network) for found in self._inside(each)]
+        self._accepted4 = [each for each in accepted if isinstance(each, IPv4Network)]
         self._since: dict[object, float] = {}
 
-    def look(self, table: Table, owner: Callable[[NextHop], Prefix | None], now: float, babel_since: float) -> Findings:
-        """`owner` says whose certificate is at the other end; None where that is not known."""
-        false: defaultdict[Prefix, set[tuple[NextHop, IPv6Network]]] = defaultdict(set)
+    def look(
+        self,
+        table: Table,
+        owner: Callable[[NextHop], Prefix | None],
+        now: float,
+        babel_since: float,
+        payload: Payload | None = None,
+        numbers: Callable[[Prefix], Collection[int]] = lambda _: (),
+    ) -> Findings:
+        """`owner` says whose certificate is at the other end; None where that is not known. `numbers` are the node
+        numbers in the certificates of a peer; none where they are not known: its IPv4 is believed then.
+        """
+        false: defaultdict[Prefix, set[tuple[NextHop, Network]]] = defaultdict(set)
         routers: defaultdict[Prefix, set[str]] = defaultdict(set)
-        ours: set[tuple[NextHop, IPv6Network]] = set()
+        ours: set[tuple[NextHop, Network]] = set()
         unknown: set[NextHop] = set()
-        for route in table.routes.values():
-            if route.refmetric and (route.metric < INFINITY or route.refmetric >= INFINITY):
-                continue  # the most: handed on, or withdrawn
+        for route in _claims(table.routes.values()):
             claimed = prefix_of(self._network, route.destination)
             if claimed is None:
                 continue
@@ -88,12 +120,26 @@ class Claims:
             peer = owner(route.via)
             if peer is None:
                 unknown.add(route.via)
-                continue
-            if peer.contains(claimed):
+            elif peer.contains(claimed):
                 if claimed == peer and route.metric < INFINITY:
                     routers[peer].add(route.router)
             elif not any(each.contains(claimed) for each in self._accepted):
                 false[peer].add((route.via, route.destination))
+        for route4 in _claims(table.ipv4_routes.values()) if payload is not None else ():
+            assert payload is not None
+            if not route4.destination.overlaps(payload.network):
+                continue
+            if payload.own is not None and route4.destination.subnet_of(payload.own):
+                ours.add((route4.via, route4.destination))
+            if route4.refmetric:
+                continue
+            peer = owner(route4.via)
+            if peer is None:
+                unknown.add(route4.via)
+            elif (found := numbers(peer)) and not any(
+                route4.destination.subnet_of(each) for each in (*payload.subnets(found), *self._accepted4)
+            ):
+                false[peer].add((route4.via, route4.destination))
         doubled = [peer for peer, idents in routers.items() if len(idents) > 1]
         keys: list[object] = [*false, *(("doubled", peer) for peer in doubled), *([Heard] if ours else [])]
         self._since = {key: self._since.get(key, now) for key in keys}
@@ -153,12 +199,25 @@ def hardware_address(address: IPv6Address) -> str | None:
     return ":".join(f"{byte:02x}" for byte in mac.to_bytes(6))
 
 
-def _lie(peer: Prefix, found: set[tuple[NextHop, IPv6Network]]) -> Lie:
+def _claims(routes: Iterable[Routes]) -> Iterator[Routes]:
+    """Of the routes of one kind those that the next hop announces as its own, and those that we may not use: of most
+    it says that it heard them elsewhere, or withdraws them.
+    """
+    for route in routes:
+        if not route.refmetric or (route.metric >= INFINITY and route.refmetric < INFINITY):
+            yield route
+
+
+def _lie(peer: Prefix, found: set[tuple[NextHop, Network]]) -> Lie:
     hops = tuple(sorted({hop for hop, _ in found}, key=lambda hop: (hop.interface, hop.address)))
-    return Lie(peer, hops, tuple(sorted({subnet for _, subnet in found})))
+    return Lie(
+        peer,
+        hops,
+        tuple(sorted({subnet for _, subnet in found}, key=lambda each: (-each.version, int(each[0]), each.prefixlen))),
+    )
 
 
-def _heard(found: set[tuple[NextHop, IPv6Network]]) -> Heard:
+def _heard(found: set[tuple[NextHop, Network]]) -> Heard:
     lie = _lie(Prefix(0, 0), found)
     return Heard(lie.subnets, lie.hops)
 

@@ -25,7 +25,8 @@ def installed(table: Table, networks: Collection[Network]) -> set[Way]:
     for route in table.routes.values():
         if route.usable and (_within(route.destination, networks) or route.source in networks):
             found.add((route.destination, route.source))
-    return found | {(destination, _ANY) for destination in table.ipv4.values() if _within(destination, networks)}
+    ipv4 = (route.destination for route in table.ipv4_routes.values() if route.usable)
+    return found | {(destination, _ANY) for destination in ipv4 if _within(destination, networks)}
 
 
 class LostRoutes:

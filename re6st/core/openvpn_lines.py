@@ -15,7 +15,8 @@ from ipaddress import ip_address
 LINE_LIMIT = 4096
 _HARDWARE = re.compile(r"[0-9a-f]{2}(:[0-9a-f]{2}){5}", re.ASCII)
 _ADDRESSES = ("trusted_ip6", "trusted_ip", "untrusted_ip6", "untrusted_ip")
-USED = frozenset(("common_name", "tls_serial_0", "tun_mtu", "OPENVPN_external_ip", *_ADDRESSES))
+_NUMBER = "X509_0_serialNumber"
+USED = frozenset(("common_name", "tls_serial_0", _NUMBER, "tun_mtu", "OPENVPN_external_ip", *_ADDRESSES))
 """The variables that are kept. The other end can give names that begin with IV_, UV_ or OPENVPN_, and no others."""
 
 
@@ -120,6 +121,12 @@ class Environment(dict[str, str]):
         """Serial number of the certificate at the other end."""
         text = self.get("tls_serial_0", "")
         return int(text) if text.isascii() and text.isdigit() and len(text) < 60 else None
+
+    @property
+    def number(self) -> int | None:
+        """The node number in the certificate at the other end, which its IPv4 subnet is made of (wire.md 1.4)."""
+        text = self.get(_NUMBER, "")
+        return int(text) if text.isascii() and text.isdigit() and len(text) < 19 else None
 
     @property
     def external_ip(self) -> str | None:

@@ -29,6 +29,8 @@ class ClientOfServer:
     serial: int | None
     address: str | None
     since: float
+    number: int | None = None
+    """The node number in its certificate."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +55,8 @@ class ClientRecord:
     external_ip: str | None
     mtu: int
     since: float
+    number: int | None = None
+    """As of a client of a server."""
 
 
 Record = ServerRecord | ClientRecord
@@ -63,7 +67,13 @@ def encode(record: Record) -> bytes:
     common: dict[str, object] = {"pid": record.pid, "made": record.made}
     if isinstance(record, ServerRecord):
         clients = {
-            str(ident): {"peer": c.peer.cn, "serial": c.serial, "address": c.address, "since": c.since}
+            str(ident): {
+                "peer": c.peer.cn,
+                "serial": c.serial,
+                "address": c.address,
+                "since": c.since,
+                "number": c.number,
+            }
             for ident, c in record.clients.items()
         }
         return json.dumps(common | {"clients": clients}).encode()
@@ -77,6 +87,7 @@ def encode(record: Record) -> bytes:
             "external_ip": record.external_ip,
             "mtu": record.mtu,
             "since": record.since,
+            "number": record.number,
         }
     ).encode()
 
@@ -99,6 +110,7 @@ def decode(data: bytes) -> Record:
             _optional_text(fields["external_ip"]),
             _integer(fields["mtu"]),
             float(fields["since"]),
+            _optional_integer(fields.get("number")),  # older versions do not note it
         )
     except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError) as error:
         raise RecordError(f"not a record: {error!r}") from None
@@ -106,7 +118,8 @@ def decode(data: bytes) -> Record:
 
 def _client(fields: Any) -> ClientOfServer:
     peer, since = Prefix.from_cn(str(fields["peer"])), float(fields["since"])
-    return ClientOfServer(peer, _optional_integer(fields["serial"]), _optional_text(fields["address"]), since)
+    serial, number = _optional_integer(fields["serial"]), _optional_integer(fields.get("number"))
+    return ClientOfServer(peer, serial, _optional_text(fields["address"]), since, number)
 
 
 def _integer(value: Any) -> int:

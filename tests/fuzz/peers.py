@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import contextlib
 from hashlib import sha256
-from ipaddress import IPv6Network
+from ipaddress import IPv4Network, IPv6Network
 from typing import cast
 
 from re6st import registry_hello, sealing
@@ -230,19 +230,24 @@ def session_inputs(data: bytes) -> None:
 # --- routes ---
 
 
+def is_inside(part: claims.Network, whole: claims.Network) -> bool:
+    return part[0] in whole and part[-1] in whole
+
+
 def told_routes(data: bytes) -> None:
     """What babeld tells of others' routes, as far as it says who claims what."""
     table = babel_lines.Table()
     found = Claims(NETWORK, ONE, (subnet(NETWORK, Prefix(3, 16)),))
-    refusals = Refusals()
+    refusals, payload = Refusals(), claims.Payload(IPv4Network("10.42.0.0/16"), 8, IPv4Network("10.42.1.0/24"))
     for number, line in enumerate(data.decode("ascii", "replace").splitlines()):
         with contextlib.suppress(babel_lines.LineError):
             table.feed(line)
         now = number * 0.5
-        findings = found.look(table, _owner, now, 0.0)
+        findings = found.look(table, _owner, now, 0.0, payload, lambda _: (2,))
         for lie in findings.lies:
             assert lie.peer == OTHER
-            assert all(not subnet(NETWORK, OTHER).supernet_of(each) for each in lie.subnets)
+            own: list[claims.Network] = [subnet(NETWORK, OTHER), *payload.subnets((2,))]
+            assert not any(is_inside(each, its) for each in lie.subnets for its in own)
             assert len(str(lie)) < 1000
             refusals.refuse(lie.peer, now)
         assert findings.again is None or findings.again > 0

@@ -109,26 +109,44 @@ def test_what_is_not_kept(line: str) -> None:
     assert isinstance(entry(line), Announced)
     table = Table()
     assert table.feed(line) is None
-    assert (table.interfaces, table.neighbours, table.routes) == ({}, {}, {})
+    assert (table.interfaces, table.neighbours, table.routes, table.ipv4_routes) == ({}, {}, {}, {})
 
 
-def test_of_ipv4_routes_only_the_destinations_of_usable_ones_are_kept() -> None:
-    line = (
-        "add route 558c prefix 10.42.2.0/24 from 0.0.0.0/0 installed yes id f8:2e:16:25:a7:12:3b:bb metric 96 "
-        "refmetric 0 via fe80::3cb3:c7ff:fe1d:47a8 if re6stnet1"
-    )
+ROUTE4 = (
+    "route 558c prefix 10.42.2.0/24 from 0.0.0.0/0 installed yes id f8:2e:16:25:a7:12:3b:bb metric {} refmetric {}"
+    " via fe80::3cb3:c7ff:fe1d:47a8 if re6stnet1"
+)
+
+
+def test_routes_of_ipv4_are_kept_apart_and_tell_who_claims_what() -> None:
     table = Table()
-    for told, kept in (
-        (line, True),
-        (line.replace("yes", "no").replace("add", "change", 1), False),
-        (line, True),
-        (line.replace("metric 96", "metric 65535"), False),
-        (line, True),
-        (line.replace("add", "flush", 1), False),
-    ):
-        assert table.feed(told) is None
-        assert list(table.ipv4.values()) == [IPv4Network("10.42.2.0/24")] * kept
+    table.feed(f"add {ROUTE4.format(96, 0)}")
     assert table.routes == {}
+    kept = table.ipv4_routes["558c"]
+    hop = NextHop(IPv6Address("fe80::3cb3:c7ff:fe1d:47a8"), "re6stnet1")
+    assert (kept.destination, kept.refmetric, kept.via) == (IPv4Network("10.42.2.0/24"), 0, hop)
+    news = News(table)
+    news.add(f"change {ROUTE4.format(97, 1)}")
+    assert news.take(late=False) == [], "a metric that changed is not urgent, as of IPv6"
+    for ident, text in news.metrics().items():
+        assert table.measure(ident, text)
+    assert (table.ipv4_routes["558c"].metric, table.ipv4_routes["558c"].refmetric) == (97, 1)
+    other = Table()
+    other.take(table)
+    assert other.ipv4_routes == table.ipv4_routes
+    table.feed(f"flush {ROUTE4.format(97, 1)}")
+    assert table.ipv4_routes == {}
+    with pytest.raises(LineError):
+        table.feed(f"add {ROUTE4.format(96, 0)}".replace("10.42.2.0/24", "10.42.2.1/24"))
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "usable"), [("yes", "yes", True), ("yes", "no", False), ("metric 96", "metric 65535", False)]
+)
+def test_which_ipv4_routes_can_be_used(old: str, new: str, usable: bool) -> None:
+    table = Table()
+    assert table.feed(f"add {ROUTE4.format(96, 0)}".replace(old, new))
+    assert [route.usable for route in table.ipv4_routes.values()] == [usable]
 
 
 @pytest.mark.parametrize("line", ["BABEL 1.0", "version babeld-1.12.1", "host beacon", "my-id 02:00:00:00:00:00:00:01"])

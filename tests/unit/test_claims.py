@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from ipaddress import IPv6Address, IPv6Network, ip_network
+from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_network
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from re6st.core.babel_lines import INFINITY, NextHop, Route, Table
+from re6st.core.babel_lines import INFINITY, NextHop, Route, Route4, Table
 from re6st.core.claims import (
     GRACE,
     HELD_OWN,
@@ -19,6 +20,7 @@ from re6st.core.claims import (
     Findings,
     Heard,
     Lie,
+    Payload,
     Refusals,
     hardware_address,
 )
@@ -122,6 +124,56 @@ def test_a_certificate_on_two_machines_is_told_from_a_lie() -> None:
     assert (found.doubled, found.lies) == (frozenset((OTHER,)), ())
     table.routes["1"] = route(OTHER, ELSE, router="r1")
     assert claims.look(table, lambda _: OTHER, HELD_OWN + 1, -1000.0).doubled == frozenset(), "two tunnels of one"
+
+
+PAYLOAD = Payload(IPv4Network("10.42.0.0/16"), 8, IPv4Network("10.42.1.0/24"))
+NUMBERS = {LIAR: {2}, OTHER: {3}}
+
+
+def after4(
+    *claims: str,
+    refmetric: int = 0,
+    payload: Payload | None = PAYLOAD,
+    accepted: tuple[str, ...] = (),
+    via: NextHop = HOP,
+) -> Findings:
+    """What is found when these IPv4 prefixes have been announced for long."""
+    table = Table()
+    for text in claims:
+        ours = IPv4Network(text).subnet_of(IPv4Network("10.42.1.0/24"))
+        metric = INFINITY if ours else refmetric + 96
+        table.ipv4_routes[text] = Route4("", IPv4Network(text), True, metric, refmetric, via)
+    found, numbers = Claims(NETWORK, OWN, [ip_network(each) for each in accepted]), lambda peer: NUMBERS.get(peer, ())
+    found.look(table, ENDS.get, 0.0, -1000.0, payload, numbers)
+    return found.look(table, ENDS.get, HELD_OWN, -1000.0, payload, numbers)
+
+
+def test_who_announces_the_ipv4_subnet_of_another_is_named_with_it() -> None:
+    assert after4("10.42.2.0/24", "10.42.3.0/24").lies == (Lie(LIAR, (HOP,), (IPv4Network("10.42.3.0/24"),)),)
+    assert after4("10.42.3.0/25").lies != ()
+    assert after4("10.42.0.0/16").lies != ()
+
+
+def test_honest_neighbours_are_never_named_for_ipv4() -> None:
+    assert after4("10.42.2.0/24") == Findings()
+    assert after4("10.42.3.0/24", refmetric=96) == Findings(), "handed on"
+    assert after4("10.43.0.0/24") == Findings(), "not of the network: babel refuses it, or the user accepts it"
+    assert after4("10.42.3.0/24", accepted=("10.42.0.0/16",)) == Findings()
+    assert after4("10.42.3.0/24", payload=None) == Findings()
+    changed = Payload(IPv4Network("10.0.0.0/8"), 16, None, former=((IPv4Network("10.42.0.0/16"), 8),))
+    assert after4("10.42.2.0/24", payload=changed) == Findings(), "it has not gone over to the new ones yet"
+    assert after4("10.42.3.0/24", payload=changed).lies != ()
+
+
+def test_the_ipv4_of_a_node_whose_number_is_not_known_is_believed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(NUMBERS, LIAR)
+    assert after4("10.42.3.0/24") == Findings()
+
+
+def test_our_own_ipv4_subnet_is_heard_too() -> None:
+    found = after4("10.42.1.0/24", refmetric=96, via=ELSE)
+    assert found.heard == Heard((IPv4Network("10.42.1.0/24"),), (ELSE,))
+    assert found.lies == ()
 
 
 def test_a_liar_is_refused_longer_each_time() -> None:

@@ -5,15 +5,16 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
-from ipaddress import IPv6Address, IPv6Network
+from ipaddress import IPv4Network, IPv6Address, IPv6Network
 from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
 
 from re6st import guard as guard_room
-from re6st.core.babel_lines import NextHop, Route, Table
+from re6st.core.babel_lines import NextHop, Route, Route4, Table
 from re6st.core.chronicle import Chronicle
+from re6st.core.claims import HOLD
 from re6st.core.prefix import Prefix, subnet
 from re6st.guard import Guard
 from tests.unit.fake_program import until
@@ -43,6 +44,9 @@ class FakeTunnels:
     def is_shared(self, interface: str) -> bool:
         return interface == SERVER
 
+    def numbers(self, peer: Prefix) -> frozenset[int]:
+        return frozenset((peer.value,))
+
     def look(self) -> None:
         self.asked += 1
         asyncio.get_running_loop().call_soon(self._answer)
@@ -70,7 +74,10 @@ class World:
             identity=SimpleNamespace(trust=SimpleNamespace(network=NETWORK), prefix=OWN),
             subnet=subnet(NETWORK, OWN),
             config=SimpleNamespace(accept_route=()),
+            parameters=SimpleNamespace(ipv4=None, ipv4_sublen=0),
+            ipv4=None,
         )
+        self.plan = plan
         babel = SimpleNamespace(priority=1024, table=self.table)
         mesh = SimpleNamespace(survey=SimpleNamespace(neighbours={}))
         self.guard = Guard(
@@ -88,6 +95,9 @@ class World:
     def claim(self, peer: Prefix, via: NextHop = HOP) -> None:
         found = subnet(NETWORK, peer)
         self.table.routes[f"{peer}{via}"] = Route("", found, IPv6Network("::/0"), True, 96, 0, via, "r1")
+
+    def claim4(self, text: str, via: NextHop = HOP) -> None:
+        self.table.ipv4_routes[text] = Route4("", IPv4Network(text), True, 96, 0, via)
 
 
 @pytest.fixture
@@ -158,3 +168,28 @@ def test_openvpn_is_not_asked_who_is_on_a_lan() -> None:
         assert not world.tunnels.asked
 
     asyncio.run(run())
+
+
+def test_an_ipv4_subnet_is_held_against_the_number_in_the_certificate_also_while_the_network_changes_it(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def run() -> None:
+        world = World()
+        world.tunnels.behind[HARDWARE] = LIAR
+        world.claim(LIAR)
+        world.plan.parameters = SimpleNamespace(ipv4=IPv4Network("10.42.0.0/16"), ipv4_sublen=8)
+        world.claim4("10.42.2.0/24")
+        world.look()
+        await until(lambda: world.tunnels.owner(SERVER, HARDWARE))
+        world.plan.parameters = SimpleNamespace(ipv4=IPv4Network("10.0.0.0/8"), ipv4_sublen=16)
+        world.look()
+        await asyncio.sleep(2 * HOLD)
+        world.look()
+        assert not world.tunnels.cuts, "it has not heard of the other network yet"
+        world.claim4("10.0.3.0/24")
+        world.look()
+        await until(lambda: world.tunnels.cuts)
+        world.guard.close()
+
+    asyncio.run(run())
+    assert f"{LIAR} announces 10.0.3.0/24, which is not its subnet" in caplog.text

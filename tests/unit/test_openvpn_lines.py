@@ -156,15 +156,19 @@ def test_what_cannot_be_read_is_skipped_and_the_next_one_is_read(lines: list[str
         ("tls_serial_0", "٣", None),
         ("tls_serial_0", "9" * 5000, None),
         ("tls_serial_0", "", None),
+        ("X509_0_serialNumber", "7", 7),
+        ("X509_0_serialNumber", "x7", None),
+        ("X509_0_serialNumber", "9" * 5000, None),
         ("OPENVPN_external_ip", "somewhere", None),
         ("OPENVPN_external_ip", "fe80::1%eth0\nevil", None),
     ],
 )
-def test_only_values_of_the_right_form_are_used(name: str, text: str, value: str | None) -> None:
+def test_only_values_of_the_right_form_are_used(name: str, text: str, value: str | int | None) -> None:
     environment = Environment({name: text})
     found = {
         "trusted_ip": environment.trusted_ip,
         "tls_serial_0": environment.serial,
+        "X509_0_serialNumber": environment.number,
         "OPENVPN_external_ip": environment.external_ip,
     }[name]
     assert found == value

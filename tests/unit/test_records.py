@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -14,7 +16,7 @@ PEERS = st.builds(lambda length, value: Prefix(value % (1 << length), length), s
 SERIALS = st.none() | st.integers(0, 1 << 159)
 TIMES = st.floats(0, 1e11)
 PIDS = st.integers(0, 1 << 22)
-CLIENTS = st.builds(ClientOfServer, PEERS, SERIALS, st.none() | st.ip_addresses().map(str), TIMES)
+CLIENTS = st.builds(ClientOfServer, PEERS, SERIALS, st.none() | st.ip_addresses().map(str), TIMES, SERIALS)
 RECORDS = st.builds(ServerRecord, PIDS, st.text(), st.dictionaries(st.integers(0, 1 << 40), CLIENTS)) | st.builds(
     ClientRecord,
     PIDS,
@@ -26,6 +28,7 @@ RECORDS = st.builds(ServerRecord, PIDS, st.text(), st.dictionaries(st.integers(0
     st.none() | st.ip_addresses().map(str),
     st.integers(0, 9000),
     TIMES,
+    SERIALS,
 )
 
 
@@ -64,3 +67,11 @@ def test_a_part_of_one_is_none(record: Record, data: st.DataObject) -> None:
 def test_what_makes_no_sense_is_none(text: str) -> None:
     with pytest.raises(RecordError):
         decode(text.encode())
+
+
+def test_a_note_of_a_version_that_did_not_know_node_numbers_is_read() -> None:
+    client = {"peer": Prefix(1, 16).cn, "serial": 5, "address": None, "since": 1.0}
+    text = json.dumps({"pid": 1, "made": "x", "clients": {"3": client}})
+    record = decode(text.encode())
+    assert isinstance(record, ServerRecord)
+    assert record.clients[3].number is None

@@ -288,7 +288,8 @@ def serve(
 def test_a_client_comes_and_goes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     async def part(peer: Peer) -> None:
         peer.say(">STATE:1,CONNECTED,SUCCESS,,,,,")
-        peer.block("CLIENT", "CONNECT,0,1", common_name="1/16", tls_serial_0=12, untrusted_ip="192.0.2.7")
+        certificate = {"common_name": "1/16", "tls_serial_0": 12, "X509_0_serialNumber": 7}
+        peer.block("CLIENT", "CONNECT,0,1", **certificate, untrusted_ip="192.0.2.7")
         await peer.hears("END")
         pushed = ('push "setenv-safe external_ip 192.0.2.7"', 'push "ping 15"', 'push "ping-exit 60"')
         assert peer.heard[-5:] == ["client-auth 0 1", *pushed, "END"]
@@ -304,7 +305,7 @@ def test_a_client_comes_and_goes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
         assert server.clients == {}
 
     told = serve(monkeypatch, tmp_path, [part], watch)
-    assert told.joined == told.left == [ServerClient(A, 12, "192.0.2.7")]
+    assert told.joined == told.left == [ServerClient(A, 12, "192.0.2.7", number=7)]
     assert told.up == [("re6stnet-tcp", 1500)]
     assert told.down == ["re6stnet-tcp"]
 
