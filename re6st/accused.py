@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 
-from re6st.core.report import Link
+from re6st.core.prefix import Prefix
 from re6st.packet_filter import Sender
 
 NAMED = 5
-"""Clients of one server that are named; the hardware address tells them apart (`ip neigh`), if it is theirs."""
+"""Clients of one server that are named where it is not known who of them has the hardware address."""
 
 log = logging.getLogger(__name__)
 
 
-def accuse(senders: Iterable[Sender], links: Iterable[Link]) -> None:
-    """Log from whom they came: by the interface of a tunnel, there is one; by that of a server, one of its clients."""
-    found = tuple(links)
+def accuse(senders: Iterable[Sender], suspects: Callable[[str, str], Sequence[Prefix]]) -> None:
+    """Log from whom they came: `suspects` are those who may have that hardware address on that interface."""
     for sender in senders:
-        peers = [link.peer.cn for link in found if link.interface == sender.interface]
+        peers = [peer.cn for peer in suspects(sender.interface, sender.hardware_address)]
         who = " or ".join((*peers[:NAMED], *(("another client",) if len(peers) > NAMED else ()))) or "nobody known"
         log.warning(
             "%s packets with a source that they cannot have came by %s (%s) from %s, and were dropped:"

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from ipaddress import IPv6Address
 
+from re6st import run_names, rundir
 from re6st.babel import Babel
 from re6st.core.babel_lines import NextHop
 from re6st.core.chronicle import Chronicle
@@ -21,6 +22,8 @@ from re6st.tunnels import Tunnels
 
 FORMER = 8
 """IPv4 networks of earlier parameters that are remembered."""
+NOTE_LIMIT = 1 << 20
+"""Bytes that are read of who is refused."""
 LOOK_SOON, LOOK_AGAIN = 0.2, 2.0
 """Seconds between two questions about the hardware addresses behind our servers, at least: while there is somebody
 about whom they were not asked yet, and else. Meanwhile nobody knows who it is that lies."""
@@ -50,6 +53,8 @@ class Guard:
         self._subnet = plan().subnet
         self._claims = Claims(identity.trust.network, identity.prefix, plan().config.accept_route)
         self._refusals = Refusals()
+        self._note = plan().config.run / run_names.REFUSED
+        self._restore()
         self._unheard: dict[NextHop, Prefix] = {}
         """Neighbours of our servers whose babel is not heard, and why."""
         self._found = Findings()
@@ -59,7 +64,19 @@ class Guard:
         self._payload: Payload | None = None
         self._timer: asyncio.TimerHandle | None = None
         tunnels.is_refused = lambda peer: self._refusals.holds(peer, time.monotonic())
-        tunnels.looked = again
+        tunnels.ends.looked = again
+
+    def _restore(self) -> None:
+        """Refuse whom an earlier daemon did, that was replaced or killed."""
+        try:
+            with self._note.open("rb") as file:
+                self._refusals.restore(file.read(NOTE_LIMIT), time.monotonic())
+        except FileNotFoundError:
+            return
+        except (OSError, ValueError) as error:
+            log.warning("%s: %s: who was refused may come in again", self._note, error)
+        for peer in self.refused():
+            log.info("%s is still refused: it announced what is not its subnet", peer)
 
     # -- what it finds --
 
@@ -70,7 +87,7 @@ class Guard:
             self._life = self._babel.priority, now
         before, self._payload = self._found, payload_of(self._plan(), self._payload)
         self._found = self._claims.look(
-            self._babel.table, self._owner, now, self._life[1], self._payload, self._tunnels.numbers
+            self._babel.table, self._owner, now, self._life[1], self._payload, self._tunnels.ends.numbers
         )
         for lie in self._found.lies:
             self._expose(lie, now)
@@ -85,7 +102,7 @@ class Guard:
                 peer,
             )
             self._chronicle.found("certificate-doubled", time.time(), peer)
-        unknown = frozenset(hop for hop in self._found.unknown if self._tunnels.is_shared(hop.interface))
+        unknown = frozenset(hop for hop in self._found.unknown if self._tunnels.ends.is_shared(hop.interface))
         again = self._found.again
         if again is not None or unknown:
             due = self._ask(unknown, now)
@@ -116,8 +133,12 @@ class Guard:
                 *(lie.peer, lie, seconds / 60, lie.peer),
             )
             self._chronicle.found("false-claim", time.time(), lie.peer, reason=str(lie))
+            try:
+                rundir.write(self._note, self._refusals.note())
+            except OSError as error:
+                log.warning("%s: %s: after a restart %s may come in again", self._note, error.strerror, lie.peer)
         for hop in lie.hops:
-            if hop not in self._unheard and self._tunnels.is_shared(hop.interface):
+            if hop not in self._unheard and self._tunnels.ends.is_shared(hop.interface):
                 self._unheard[hop] = lie.peer
                 self._tunnels.drain(hop.interface, hop.address)
         self._tunnels.cut(lie.peer)
@@ -140,7 +161,7 @@ class Guard:
     # -- whose certificate is at the other end --
 
     def _owner(self, hop: NextHop) -> Prefix | None:
-        return self._tunnels.owner(hop.interface, _hardware(hop.address))
+        return self._tunnels.ends.owner(hop.interface, _hardware(hop.address))
 
     def _ask(self, unknown: frozenset[NextHop], now: float) -> float:
         """Ask who is behind our servers, if that is due; in how many seconds it may be asked again."""
@@ -149,7 +170,7 @@ class Guard:
         if left > 0:
             return left
         self._asked, self._asked_about = now, unknown
-        self._tunnels.look()
+        self._tunnels.ends.look()
         return LOOK_AGAIN
 
     # -- for the operator --

@@ -167,7 +167,7 @@ class Node:
         self._plan = Plan(self.config, self._identity, parameters, self._programs, source_routes)
         self._presences = Presences(self._kernel, self.config.main_interface)
         self._advertisements = Advertisements(self.config.run / run_names.ROUTER_ADVERTISEMENTS)
-        self._filter = PacketFilter(changed=self._can_drain, told=lambda found: accuse(found, self._tunnels.links()))
+        self._filter = PacketFilter(changed=self._can_drain)
         self._hooks = Hooks(self.config.up, self.config.daemons, self._plan.environment, self.config.run)
         try:
             await self._clear()
@@ -218,6 +218,7 @@ class Node:
         self._tunnels = Tunnels(
             plan, self._kernel, self._filter, self._tasks, self._event, self._connected, self._found
         )
+        self._filter.told = lambda found: accuse(found, self._tunnels.ends.suspects)
         self._tunnels.is_used = lambda interface: self._babel.table.is_up(interface)
         self._tunnels.interrupted = lambda: self._babel.doubted.set()
         self._reach = Reach(

@@ -66,7 +66,7 @@ class PacketFilter:
         self.missing: frozenset[Part] = frozenset()
         """What this kernel cannot do."""
         self._changed = changed
-        self._told = told
+        self.told = told
         self._clock = clock
         self._rules: Rules | None = None
         """What the node and its network want."""
@@ -174,6 +174,7 @@ class PacketFilter:
 
     async def hand_over(self) -> None:
         """Leave the table to the next daemon, with nothing muted: that one does not know what is."""
+        await self._tell()  # the next one counts anew
         self._muted.clear()
         await self._settle()
         self._rules = None
@@ -333,7 +334,7 @@ class PacketFilter:
                 found.append(Sender(*key, new))
         self._accused = counted
         if found:
-            self._told(found)
+            self.told(found)
 
 
 def _state(available: bool) -> str:

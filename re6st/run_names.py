@@ -21,6 +21,8 @@ DAEMONS = "re6stnet-daemons.pids"
 """A note of the processes of --daemon."""
 ROUTER_ADVERTISEMENTS = "re6stnet-accept-ra.note"
 """A note of the interfaces whose accept_ra was changed."""
+REFUSED = "re6stnet-refused.note"
+"""A note of the peers that are refused for a while."""
 MULTICAST_CONFIGURATION = "re6stnet-multicast.yaml"
 MULTICAST_OUTPUT = "re6stnet-multicast.out"
 

@@ -25,6 +25,7 @@ from re6st.core.survey import Survey
 from re6st.core.wire import PROTOCOLS, Endpoint
 from re6st.kernel import Address, Kernel, KernelError
 from re6st.names import addresses_of
+from re6st.other_ends import OtherEnds
 from re6st.packet_filter import PacketFilter
 from re6st.plan import CLIENT_INTERFACE, DRAIN_HELLOS, Plan, server_interface
 from re6st.process import Backoff
@@ -99,8 +100,7 @@ class Tunnels:
         """Called after babel was told that an interface is down."""
         self.is_refused: Callable[[Prefix], bool] = lambda _: False
         """Whether a peer may have no tunnel with us for now."""
-        self.looked: Callable[[], object] = lambda: None
-        """Called after each `look`, when OpenVPN has answered."""
+        self.ends = OtherEnds(self.servers, lambda: [c.tunnel for c in self._clients.values() if c.tunnel is not None])
         self._records = Records(plan.config.run)
 
     def __contains__(self, peer: Prefix) -> bool:
@@ -273,34 +273,6 @@ class Tunnels:
         await asyncio.sleep(2 * hello)  # our clients may see it a moment later
         return True
 
-    def is_shared(self, interface: str) -> bool:
-        """Whether it is that of a server, behind which many clients are."""
-        return any(server.interface == interface for server in self.servers.values())
-
-    def owner(self, interface: str, hardware: str) -> Prefix | None:
-        """Whose certificate is at the other end of a tunnel; behind a server, of who has that hardware address.
-
-        It may be None for one that came after the last `look`.
-        """
-        for peer, client in self._clients.items():
-            if client.tunnel is not None and client.tunnel.connected and client.tunnel.interface == interface:
-                return peer
-        return next((s.hardware.get(hardware) for s in self.servers.values() if s.interface == interface), None)
-
-    def numbers(self, peer: Prefix) -> frozenset[int]:
-        """The node numbers in the certificates by which a peer has tunnels with us; empty where none is known."""
-        found = [known.number for s in self.servers.values() for known in s.clients.values() if known.peer == peer]
-        client = self._clients.get(peer)
-        if client is not None and client.tunnel is not None and client.tunnel.connected:
-            found.append(client.tunnel.number)
-        return frozenset(number for number in found if number is not None)
-
-    def look(self) -> None:
-        """Find out who is behind our servers; see `owner`."""
-        for server in self.servers.values():
-            server.looked = self.looked
-            server.look()
-
     def cut(self, peer: Prefix) -> None:
         """End every tunnel with a peer."""
         for server in self.servers.values():
@@ -378,6 +350,7 @@ class Tunnels:
 
     def _left(self, client: tunnel.ServerClient, protocol: str) -> None:
         log.info("%s disconnected", client.peer)
+        self.ends.ended(server_interface(protocol), client.peer)
         self._gateways.let_go(client.address)
         self._note_server(protocol)
         self._event(mesh.ClientDown(client.peer))
@@ -516,6 +489,7 @@ class Tunnels:
             else:
                 self._gateways.missed(endpoints)
         finally:
+            self.ends.ended(tap, peer)
             self._records.forget(tap)
             try:
                 await self._interrupt(tap)

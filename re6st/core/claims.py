@@ -8,6 +8,7 @@ certificate.
 
 from __future__ import annotations
 
+import json
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -184,6 +185,21 @@ class Refusals:
     def holds(self, peer: Prefix, now: float) -> bool:
         """Whether it is refused now."""
         return peer in self._known and now < self._known[peer][1]
+
+    def note(self) -> bytes:
+        """All of it, for a daemon that comes after this one on the same machine: its clock is the same."""
+        return json.dumps([[peer.cn, *known] for peer, known in self._known.items()]).encode()
+
+    def restore(self, note: bytes, now: float) -> None:
+        """Go on with what such a note says. Raises ValueError for another text."""
+        try:
+            found = [(Prefix.from_cn(cn), float(seconds), float(until)) for cn, seconds, until in json.loads(note)]
+        except (TypeError, OverflowError, RecursionError) as error:
+            raise ValueError(f"no note of who is refused: {error}") from None
+        for peer, seconds, until in found[-REMEMBERED:]:
+            # The clock of a machine begins anew when that does.
+            if 0 < seconds <= REFUSED_LAST and until <= now + seconds:
+                self._known[peer] = seconds, until
 
     def held(self, now: float) -> list[Prefix]:
         """All who are."""

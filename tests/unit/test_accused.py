@@ -6,13 +6,9 @@ import pytest
 
 from re6st.accused import accuse
 from re6st.core.prefix import Prefix
-from re6st.core.report import Link
 from re6st.packet_filter import Sender
 
-LINKS = [
-    Link(Prefix(4, 16), outgoing=True, interface="re6stnet1"),
-    *(Link(Prefix(number, 16), outgoing=False, interface="re6stnet-tcp") for number in range(10, 20)),
-]
+PEERS = {"re6stnet1": [Prefix(4, 16)], "re6stnet-tcp": [Prefix(number, 16) for number in range(10, 20)]}
 
 
 @pytest.mark.parametrize(
@@ -26,7 +22,7 @@ LINKS = [
 def test_the_log_says_by_which_tunnel_forged_packets_came(
     caplog: pytest.LogCaptureFixture, interface: str, who: str
 ) -> None:
-    accuse([Sender(interface, "02:00:00:00:00:01", 7)], LINKS)
+    accuse([Sender(interface, "02:00:00:00:00:01", 7)], lambda name, _: PEERS.get(name, []))
     (record,) = caplog.records
     assert record.getMessage().startswith("7 packets with a source that they cannot have came by")
     assert who in record.getMessage()

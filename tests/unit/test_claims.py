@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_network
 
 import pytest
@@ -199,3 +201,27 @@ def test_a_hardware_address_is_read_from_a_link_local_one(mac: bytes) -> None:
 
 def test_other_link_local_addresses_have_none() -> None:
     assert hardware_address(IPv6Address("fe80::1")) is None
+
+
+def test_the_next_daemon_refuses_whom_the_last_one_did_and_as_long() -> None:
+    before, after = Refusals(), Refusals()
+    before.refuse(LIAR, 1000.0)
+    after.restore(before.note(), 1010.0)
+    assert after.holds(LIAR, 1000 + REFUSED_FIRST - 1)
+    assert not after.holds(LIAR, 1000 + REFUSED_FIRST + 1)
+    assert after.refuse(LIAR, 1000 + REFUSED_FIRST + 1) == 2 * REFUSED_FIRST, "nor is it forgotten how often"
+
+
+def test_a_note_of_before_the_machine_started_refuses_nobody() -> None:
+    before, after = Refusals(), Refusals()
+    before.refuse(LIAR, 1e6)
+    after.restore(before.note(), 5.0)
+    assert not after.held(5.0)
+
+
+@given(st.binary() | st.recursive(st.none() | st.floats() | st.text(), st.lists).map(lambda v: json.dumps(v).encode()))
+def test_another_text_is_no_note_of_who_is_refused(text: bytes) -> None:
+    refusals = Refusals()
+    with contextlib.suppress(ValueError):
+        refusals.restore(text, 0.0)
+    assert not refusals.held(0.0)

@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import Callable
 from ipaddress import IPv4Network, IPv6Address, IPv6Network
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -17,6 +18,7 @@ from re6st.core.chronicle import Chronicle
 from re6st.core.claims import HOLD
 from re6st.core.prefix import Prefix, subnet
 from re6st.guard import Guard
+from re6st.run_names import REFUSED
 from tests.unit.fake_program import until
 
 NETWORK = IPv6Network("2001:db8:42::/48")
@@ -36,6 +38,7 @@ class FakeTunnels:
         self.drained: list[tuple[str, IPv6Address | None]] = []
         self.is_refused: Callable[[Prefix], bool] = lambda _: False
         self.looked: Callable[[], object] = lambda: None
+        self.ends = self
         self._known: dict[str, Prefix] = {}
 
     def owner(self, interface: str, hardware: str) -> Prefix | None:
@@ -68,12 +71,12 @@ class FakeTunnels:
 class World:
     """A node with a server, and what its babel knows."""
 
-    def __init__(self) -> None:
+    def __init__(self, run: Path) -> None:
         self.tunnels, self.table, self.chronicle = FakeTunnels(), Table(), Chronicle()
         plan = SimpleNamespace(
             identity=SimpleNamespace(trust=SimpleNamespace(network=NETWORK), prefix=OWN),
             subnet=subnet(NETWORK, OWN),
-            config=SimpleNamespace(accept_route=()),
+            config=SimpleNamespace(accept_route=(), run=run),
             parameters=SimpleNamespace(ipv4=None, ipv4_sublen=0),
             ipv4=None,
         )
@@ -106,9 +109,11 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(guard_room, "LOOK_AGAIN", 0.05)
 
 
-def test_a_client_that_came_after_openvpn_was_asked_is_found_out_at_once(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_client_that_came_after_openvpn_was_asked_is_found_out_at_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     async def run() -> None:
-        world = World()
+        world = World(tmp_path)
         other = NextHop(IPv6Address("fe80::5c2e:7eff:fe12:a002"), SERVER)
         world.tunnels.behind["5e:2e:7e:12:a0:02"] = OTHER
         world.claim(OTHER, other)
@@ -131,9 +136,9 @@ def test_a_client_that_came_after_openvpn_was_asked_is_found_out_at_once(caplog:
 
 
 @pytest.mark.usefixtures("quick")
-def test_openvpn_is_asked_again_until_it_knows_who_it_is() -> None:
+def test_openvpn_is_asked_again_until_it_knows_who_it_is(tmp_path: Path) -> None:
     async def run() -> None:
-        world = World()
+        world = World(tmp_path)
         world.claim(VICTIM)
         world.look()
         await until(lambda: world.tunnels.asked > 2)
@@ -144,9 +149,9 @@ def test_openvpn_is_asked_again_until_it_knows_who_it_is() -> None:
     asyncio.run(run())
 
 
-def test_who_makes_up_neighbours_has_openvpn_asked_a_few_times_a_second_only() -> None:
+def test_who_makes_up_neighbours_has_openvpn_asked_a_few_times_a_second_only(tmp_path: Path) -> None:
     async def run() -> None:
-        world = World()
+        world = World(tmp_path)
         began = time.monotonic()
         for number in range(500):
             world.claim(VICTIM, NextHop(IPv6Address("fe80::1") + number, SERVER))
@@ -159,9 +164,9 @@ def test_who_makes_up_neighbours_has_openvpn_asked_a_few_times_a_second_only() -
     asyncio.run(run())
 
 
-def test_openvpn_is_not_asked_who_is_on_a_lan() -> None:
+def test_openvpn_is_not_asked_who_is_on_a_lan(tmp_path: Path) -> None:
     async def run() -> None:
-        world = World()
+        world = World(tmp_path)
         world.claim(VICTIM, NextHop(HOP.address, "eth0"))
         world.look()
         world.guard.close()
@@ -171,10 +176,11 @@ def test_openvpn_is_not_asked_who_is_on_a_lan() -> None:
 
 
 def test_an_ipv4_subnet_is_held_against_the_number_in_the_certificate_also_while_the_network_changes_it(
+    tmp_path: Path,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     async def run() -> None:
-        world = World()
+        world = World(tmp_path)
         world.tunnels.behind[HARDWARE] = LIAR
         world.claim(LIAR)
         world.plan.parameters = SimpleNamespace(ipv4=IPv4Network("10.42.0.0/16"), ipv4_sublen=8)
@@ -193,3 +199,22 @@ def test_an_ipv4_subnet_is_held_against_the_number_in_the_certificate_also_while
 
     asyncio.run(run())
     assert f"{LIAR} announces 10.0.3.0/24, which is not its subnet" in caplog.text
+
+
+def test_who_is_refused_stays_so_for_the_next_daemon(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    async def run() -> None:
+        world = World(tmp_path)
+        world.tunnels.behind[HARDWARE] = LIAR
+        world.claim(VICTIM)
+        world.look()
+        await until(lambda: world.tunnels.cuts)
+        world.guard.close()
+        following = World(tmp_path)
+        assert following.guard.refused() == [LIAR]
+        assert following.tunnels.is_refused(LIAR)
+
+    asyncio.run(run())
+    caplog.clear()
+    (tmp_path / REFUSED).write_text("{")
+    assert World(tmp_path).guard.refused() == []
+    assert "who was refused may come in again" in caplog.text

@@ -353,6 +353,17 @@ def test_who_sends_what_is_dropped_is_told_with_what_came_since_the_last_time(nf
     assert told == [[Sender("re6stnet1", "02:00:00:00:00:01", count)] for count in (7, 2)]
 
 
+def test_who_sent_what_was_dropped_just_before_a_restart_is_told_too(nft: Nft, clock: Clock) -> None:
+    told: list[list[Sender]] = []
+
+    async def steps(made: PacketFilter) -> None:
+        nft.packets, nft.senders = {"foreign_source": 7}, {("re6stnet1", "02:00:00:00:00:01"): 7}
+        await made.hand_over()
+
+    play(nft, steps, told=told.append)
+    assert told == [[Sender("re6stnet1", "02:00:00:00:00:01", 7)]]
+
+
 def test_the_next_daemon_finds_the_table_with_nothing_muted(nft: Nft, clock: Clock) -> None:
     async def steps(made: PacketFilter) -> None:
         await made.mute("re6stnet1")

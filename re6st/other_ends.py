@@ -1,0 +1,85 @@
+"""Whose certificate is at the other end of each tunnel: now, and a moment ago."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping
+
+from re6st.core.prefix import Prefix
+from re6st.tunnel import ClientTunnel, Server
+
+REMEMBERED = 1000
+"""Hardware addresses, of those behind our servers."""
+LATELY, ENDED = 30.0, 1000
+"""Seconds for which a tunnel that ended may be what news are about, and how many are remembered."""
+
+
+class OtherEnds:
+    """Answers from the `servers`, by protocol, and from the client tunnels that are `held`."""
+
+    def __init__(
+        self,
+        servers: Mapping[str, Server],
+        held: Callable[[], Iterable[ClientTunnel]],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.looked: Callable[[], object] = lambda: None
+        """Called after each `look`, when OpenVPN has answered."""
+        self._servers = servers
+        self._held = held
+        self._clock = clock
+        self._hardware: dict[tuple[str, str], Prefix] = {}
+        self._ended: deque[tuple[float, str, Prefix]] = deque(maxlen=ENDED)
+
+    def is_shared(self, interface: str) -> bool:
+        """Whether it is that of a server, behind which many clients are."""
+        return any(server.interface == interface for server in self._servers.values())
+
+    def owner(self, interface: str, hardware: str) -> Prefix | None:
+        """Who is at the other end of a tunnel; behind a server, who has that hardware address.
+
+        It may be None for one that came after the last `look`.
+        """
+        for client in self._held():
+            if client.connected and client.interface == interface:
+                return client.peer
+        return next((s.hardware.get(hardware) for s in self._servers.values() if s.interface == interface), None)
+
+    def numbers(self, peer: Prefix) -> frozenset[int]:
+        """The node numbers in the certificates by which a peer has tunnels with us; empty where none is known."""
+        found = [known.number for s in self._servers.values() for known in s.clients.values() if known.peer == peer]
+        found += [client.number for client in self._held() if client.connected and client.peer == peer]
+        return frozenset(number for number in found if number is not None)
+
+    def suspects(self, interface: str, hardware: str) -> list[Prefix]:
+        """Who may have sent what came by an interface from a hardware address lately: one, if it is known who has it.
+
+        It may have been cut off since; then those who are there now must not be named in its place.
+        """
+        if (known := self._hardware.get((interface, hardware))) is not None:
+            return [known]
+        since = self._clock() - LATELY
+        found = [client.peer for client in self._held() if client.connected and client.interface == interface]
+        found += [c.peer for s in self._servers.values() if s.interface == interface for c in s.clients.values()]
+        found += [peer for moment, name, peer in self._ended if name == interface and moment >= since]
+        return list(dict.fromkeys(peer for peer in found if peer is not None))
+
+    def ended(self, interface: str, peer: Prefix) -> None:
+        """A tunnel with a peer ended."""
+        self._ended.append((self._clock(), interface, peer))
+
+    def look(self) -> None:
+        """Find out who is behind our servers; see `owner`."""
+        for server in self._servers.values():
+            server.looked = self._answered
+            server.look()
+
+    def _answered(self) -> None:
+        for server in self._servers.values():
+            for hardware, peer in server.hardware.items():
+                self._hardware.pop((server.interface, hardware), None)
+                self._hardware[server.interface, hardware] = peer
+        while len(self._hardware) > REMEMBERED:
+            del self._hardware[next(iter(self._hardware))]
+        self.looked()

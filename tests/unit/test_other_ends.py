@@ -1,0 +1,92 @@
+"""Who is, or was just now, at the other end of a tunnel: nobody is named in the place of who was cut off."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from re6st.core.prefix import Prefix
+from re6st.other_ends import LATELY, REMEMBERED, OtherEnds
+
+LIAR, HONEST, OTHER = (Prefix(number, 16) for number in (2, 3, 4))
+SERVER, TAP = "re6stnet-tcp", "re6stnet1"
+MAC = "02:00:00:00:00:02"
+
+
+class FakeServer:
+    def __init__(self, *clients: tuple[Prefix, int | None]) -> None:
+        self.interface = SERVER
+        self.clients = {number: SimpleNamespace(peer=p, number=n) for number, (p, n) in enumerate(clients)}
+        self.hardware: dict[str, Prefix] = {}
+        self.looked: Callable[[], object] = lambda: None
+
+    def look(self) -> None:
+        self.looked()
+
+
+class World:
+    def __init__(self) -> None:
+        self.now = 0.0
+        self.server = FakeServer((LIAR, 2), (HONEST, None))
+        self.held: list[Any] = []
+        self.ends = OtherEnds({"tcp": cast(Any, self.server)}, lambda: self.held, lambda: self.now)
+
+    def hold(self, peer: Prefix | None, *, connected: bool = True, number: int | None = None) -> None:
+        self.held = [SimpleNamespace(peer=peer, interface=TAP, connected=connected, number=number)]
+
+    def cut(self, peer: Prefix) -> None:
+        self.server.clients = {k: c for k, c in self.server.clients.items() if c.peer != peer}
+        self.server.hardware = {}
+        self.ends.ended(SERVER, peer)
+
+
+@pytest.fixture
+def world() -> World:
+    return World()
+
+
+def test_behind_a_server_it_is_who_has_the_hardware_address_also_after_it_was_cut_off(world: World) -> None:
+    assert world.ends.suspects(SERVER, MAC) == [LIAR, HONEST], "nobody asked yet"
+    world.server.hardware = {MAC: LIAR}
+    world.ends.look()
+    assert world.ends.owner(SERVER, MAC) == LIAR
+    assert world.ends.suspects(SERVER, MAC) == [LIAR]
+    world.cut(LIAR)
+    world.ends.look()
+    assert world.ends.owner(SERVER, MAC) is None
+    assert world.ends.suspects(SERVER, MAC) == [LIAR]
+
+
+def test_where_it_is_not_known_those_that_left_lately_are_suspects_too(world: World) -> None:
+    world.cut(LIAR)
+    assert world.ends.suspects(SERVER, MAC) == [HONEST, LIAR]
+    world.now += LATELY + 1
+    assert world.ends.suspects(SERVER, MAC) == [HONEST]
+
+
+def test_an_interface_that_leads_to_another_peer_now_does_not_make_that_one_guilty_alone(world: World) -> None:
+    world.hold(LIAR)
+    assert (world.ends.owner(TAP, MAC), world.ends.suspects(TAP, MAC)) == (LIAR, [LIAR])
+    world.ends.ended(TAP, LIAR)
+    world.hold(OTHER, connected=False)
+    assert (world.ends.owner(TAP, MAC), world.ends.suspects(TAP, MAC)) == (None, [LIAR])
+    world.hold(OTHER)
+    assert world.ends.suspects(TAP, MAC) == [OTHER, LIAR]
+
+
+def test_numbers_are_those_of_all_tunnels_with_a_peer(world: World) -> None:
+    assert world.ends.numbers(LIAR) == {2}
+    assert world.ends.numbers(HONEST) == frozenset(), "of a note that did not say it"
+    world.hold(HONEST, number=3)
+    assert world.ends.numbers(HONEST) == {3}
+
+
+def test_what_is_remembered_is_bounded(world: World) -> None:
+    for number in range(3 * REMEMBERED):
+        world.server.hardware = {f"{number}": LIAR}
+        world.ends.look()
+    assert len(world.ends._hardware) == REMEMBERED
+    assert world.ends.suspects(SERVER, f"{3 * REMEMBERED - 1}") == [LIAR]
