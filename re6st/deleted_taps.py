@@ -31,7 +31,7 @@ async def make_anew(interface: str, kernel: Kernel, tunnels: Tunnels, is_used: C
                 log.error("%s", error)
             server.restart()
             return
-    peer = tunnels.owner(interface, "")
+    peer = tunnels.ends.owner(interface, "")
     if peer is not None:
         log.info("leaving the tunnel to %s: its interface is gone", peer)
         tunnels.close(peer)
