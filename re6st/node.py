@@ -15,7 +15,6 @@ from dataclasses import replace
 from datetime import UTC, datetime
 
 from re6st import PROTOCOL, babel, cert, kernel, multicast, openvpn, outputs, process, run_names, takeover, tunnel
-from re6st.accused import accuse
 from re6st.address import OwnAddresses
 from re6st.answered_hellos import AnsweredHellos
 from re6st.answers import Answers
@@ -218,7 +217,6 @@ class Node:
         self._tunnels = Tunnels(
             plan, self._kernel, self._filter, self._tasks, self._event, self._connected, self._found
         )
-        self._filter.told = lambda found: accuse(found, self._tunnels.ends.suspects)
         self._tunnels.is_used = lambda interface: self._babel.table.is_up(interface)
         self._tunnels.interrupted = lambda: self._babel.doubted.set()
         self._reach = Reach(

@@ -17,6 +17,7 @@ from ipaddress import IPv6Address
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from re6st import openvpn, tunnel
+from re6st.accused import accuse
 from re6st.core import mesh
 from re6st.core.prefix import Prefix
 from re6st.core.records import ClientOfServer, ClientRecord, ServerRecord
@@ -101,6 +102,7 @@ class Tunnels:
         self.is_refused: Callable[[Prefix], bool] = lambda _: False
         """Whether a peer may have no tunnel with us for now."""
         self.ends = OtherEnds(self.servers, lambda: [c.tunnel for c in self._clients.values() if c.tunnel is not None])
+        drains.told = lambda found: accuse(found, self.ends.suspects)
         self._records = Records(plan.config.run)
 
     def __contains__(self, peer: Prefix) -> bool:
