@@ -45,7 +45,7 @@ from re6st.registry_rekey import BadRequest, KeyChanges, TooMany
 from re6st.registry_restored import ProofError, Restored, is_lost
 from re6st.registry_seen import Seen, Served
 from re6st.store import Store, StoreError
-from re6st.stored_certificates import believed
+from re6st.stored_certificates import Believed, believed
 from re6st.upkeep import Upkeep
 
 logger = logging.getLogger("registry")
@@ -121,6 +121,7 @@ class Registry:
         self._authority = authority
         self._store = store
         self._rows = store.rows
+        self._believed = Believed(authority.trust)
         self._settings = settings
         self.node = node
         self.mesh = MeshView(node)
@@ -482,7 +483,7 @@ class Registry:
         pem = self._rows.pem(prefix)
         if pem is None:
             raise NotFound(f"no certificate for {prefix}")
-        return believed(self._authority.trust, prefix, pem)
+        return self._believed.certificate(prefix, pem)
 
     def _cn(self, text: str) -> Prefix:
         try:

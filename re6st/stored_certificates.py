@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import sqlite3
+from collections import OrderedDict
 
 from cryptography import x509
 
@@ -14,6 +15,8 @@ logger = logging.getLogger("store")
 
 RESERVED = "reserved"
 """In the place of a certificate: this leaf is never given to anybody."""
+REMEMBERED = 1000
+"""Certificates, of some kilobytes each, that need not be verified again."""
 
 
 def pem_of(value: str | bytes | None) -> bytes | None:
@@ -32,6 +35,24 @@ def believed(trust: cert.Trust, prefix: Prefix, pem: bytes, serial: int | None =
     if cert.prefix_of_cert(found) != prefix or serial not in (None, found.serial_number):
         raise cert.CertError(f"the certificate of {prefix} in the database is another one's: restore a copy of it")
     return found
+
+
+class Believed:
+    """Certificates that were found to be good before, of those who call most: a session asks for one twice."""
+
+    def __init__(self, trust: cert.Trust) -> None:
+        self._trust = trust
+        self._known: OrderedDict[Prefix, tuple[bytes, x509.Certificate]] = OrderedDict()
+
+    def certificate(self, prefix: Prefix, pem: bytes) -> x509.Certificate:
+        """As `believed`; anything else that is stored for the prefix is looked at anew. Raises CertError."""
+        known = self._known.pop(prefix, None)
+        if known is None or known[0] != pem:
+            known = pem, believed(self._trust, prefix, pem)
+        self._known[prefix] = known
+        if len(self._known) > REMEMBERED:
+            self._known.popitem(last=False)
+        return known[1]
 
 
 def read_new(db: sqlite3.Connection) -> None:

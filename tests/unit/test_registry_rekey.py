@@ -11,13 +11,14 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import rsa
 
-from re6st import cert
+from re6st import cert, stored_certificates
 from re6st.client import RegistryClient, RegistryKeyError, RegistryRefused
 from re6st.core.params import version_number
 from re6st.core.prefix import Prefix
 from re6st.ledger import Ledger
 from re6st.registry_check import check
 from re6st.registry_rekey import CHANGES
+from re6st.stored_certificates import believed
 from re6st.upkeep import MEMBER_VERSIONS
 from tests.unit.registry_world import DAY, START, A, B, World
 
@@ -260,6 +261,30 @@ def test_a_planted_certificate_is_neither_renewed_nor_greeted(world: World, key:
             assert (await world.in_session(ratchet, "getNetworkConfig", A)).status == 500
             for method, arguments in (("renewCertificate", {}), ("rekeyCertificate", {"req": world.request()})):
                 assert (await world.in_session(ratchet, method, A, **arguments)).status == 500, method
+
+    world.run(test)
+
+
+def test_a_certificate_is_verified_once_and_only_a_bounded_number_is_remembered(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each hello and each getNetworkConfig needs it; verifying one takes a tenth of the time of a session."""
+    monkeypatch.setattr(stored_certificates, "REMEMBERED", 1)
+    verified: list[Prefix] = []
+
+    def verify(trust: cert.Trust, prefix: Prefix, pem: bytes) -> x509.Certificate:
+        verified.append(prefix)
+        return believed(trust, prefix, pem)
+
+    monkeypatch.setattr(stored_certificates, "believed", verify)
+
+    async def test(world: World) -> None:
+        await world.enrol()
+        await world.enrol()
+        for prefix in (A, A, B, B, A):
+            world.now += 20
+            assert (await world.in_session(await world.hello(prefix), "getNetworkConfig", prefix)).status == 200
+        assert verified == [A, B, A]
 
     world.run(test)
 
