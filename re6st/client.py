@@ -105,6 +105,8 @@ class RegistryClient:
         self.identity = identity
         self._key = key
         self._timeout = timeout
+        self.refused = False
+        """The registry said, when asked last, that it has no certificate of ours: revoked, or expired for long."""
         self.hellos: AnsweredHellos | None = None
         """Knows which sessions there were before, so that none is played to us again."""
         self.expected: Set[str] = frozenset()
@@ -251,6 +253,7 @@ class RegistryClient:
         self._keys, self.clock_ahead = keys, self._told_time
         if self.hellos is not None:
             self.hellos.used()
+        self.refused = False
         return None if status == HTTPStatus.NO_CONTENT else answer
 
     async def _hello(self) -> CallKeys:
@@ -261,6 +264,7 @@ class RegistryClient:
             if isinstance(error, RegistryRefused) and error.status != HTTPStatus.NOT_FOUND:
                 raise
             if not await self.present_certificate():
+                self.refused = isinstance(error, RegistryKeyError) or error.proven
                 raise
         return await self._greet()
 
@@ -294,7 +298,10 @@ class RegistryClient:
         except ValueError:
             signature = b""
         if proven := bool(signature) and sealing.verify(cert.key_of_cert(ca), signature, said):
-            cause = f"it does not know {prefix}: revoked, or expired long ago. Enrol with re6st-conf."
+            cause = (
+                f"it does not know {prefix.cn}: revoked, or expired long ago. Ask its operator for an invitation,"
+                " and join again with re6st-conf --join."
+            )
         else:
             cause = (
                 f"404 Not Found, which nothing proves to be its answer. Check --registry and what stands before it;"

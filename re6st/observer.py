@@ -128,6 +128,7 @@ class Observer:
                 servers=self._tunnels.listeners(),
                 certificate_until=plan.identity.cert.not_valid_after_utc.timestamp(),
                 ca_until=plan.identity.trust.ca.not_valid_after_utc.timestamp(),
+                refused=self._registry.refused,
                 others=[
                     *self._guard.problems(),
                     *filter(None, [self._registry.clock_problem()]),
@@ -180,6 +181,7 @@ class Observer:
                 "cn": parameters.registry_prefix.cn,
                 "connected": self._mesh.connected,
                 "answered": self._registry.answered,
+                "refused": self._registry.refused,
             },
             "parameters": version_number(parameters.version),
             "advertised": [

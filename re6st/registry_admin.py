@@ -316,9 +316,16 @@ class Admin:
     # --- the network ---
 
     async def _rotate(self, arguments: Arguments) -> Record:
-        step = arguments.integer("step", 0, 1)
+        step, force = arguments.integer("step", 0, 1), arguments.integer("force", 0, 1)
         arguments.end()
         if step:
+            due = _next_step(self._store.rows.babel_state())
+            if due is not None and due > self._clock() and not force:
+                raise AdminError(
+                    Status.CONFLICT,
+                    f"not before {iso(due)}: nodes that did not hear of the last step yet would lose their neighbours."
+                    " Nothing was changed. --force does it all the same.",
+                )
             if self._store.rows.registry_prefix() is None:
                 raise AdminError(Status.FAILED, "no certificate was issued yet, so there is no key to rotate")
             await self._registry.call(Call("updateHMAC", {}, None))

@@ -102,7 +102,7 @@ class Reader:
     def invitation(self) -> str:
         """The command line that lets one machine more in."""
         printed = self._registry.run("re6st-registry", "invite", "somebody@example.com", "--url", URL)
-        join = re.search(r"^join +(.+)$", printed, re.M)
+        join = re.search(r"^(re6st-conf --join .+)$", printed, re.M)
         if not join:
             raise BedError(printed)
         return join[1]

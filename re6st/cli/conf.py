@@ -30,8 +30,9 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.x509.oid import NameOID
 
 from re6st import cert, disk
+from re6st.cli.conf_again import Membership, identity_in, membership, patiently
 from re6st.cli.options import OptionParser, fail, is_text
-from re6st.client import RegistryClient, RegistryError, RegistryRefused, RegistryUnreachable
+from re6st.client import RegistryClient, RegistryError, RegistryRefused, RegistryUnreachable, parse_url
 from re6st.core import pasted
 from re6st.core.prefix import Prefix, PrefixError, subnet
 from re6st.kernel import local_addresses
@@ -102,6 +103,8 @@ class Options:
     location: str = ""
     interactive: bool = True
     """May ask on the terminal, if there is one."""
+    force: bool = False
+    """Take another subnet where this machine has one."""
 
 
 # --- the command line ---
@@ -126,6 +129,7 @@ def make_parser() -> OptionParser:
     add("--email", metavar="EMAIL", help="where the registry mails a token to")
     add("--anonymous", action="store_true", help="no token: the registry may give a longer prefix")
     add("--non-interactive", action="store_true", help="never ask; without a terminal nothing is asked anyway")
+    add("--force", action="store_true", help="take another subnet, in place of the one that this machine has")
     add = parser.add_argument_group("the certificate").add_argument
     add("-d", "--dir", metavar="DIR", type=Path, default=Path(), help="where to work (default: current directory)")
     add(
@@ -164,6 +168,11 @@ def _options(values: argparse.Namespace) -> Options:
         registry = pasted.word(registry)
     if not registry:
         raise ConfError("the following arguments are required: --registry")
+    try:
+        parse_url(registry)
+    except RegistryError:
+        option = "--registry" if values.join is None else "--join"
+        raise ConfError(f"{option} {registry}: not of the form http://HOST[:PORT][/PATH]") from None
     if values.anonymous and (values.email or token is not None or values.token_file):
         raise ConfError("--anonymous conflicts with --email, --token and --token-file")
     if values.token_file and token is not None:
@@ -189,6 +198,7 @@ def _options(values: argparse.Namespace) -> Options:
         token="" if values.anonymous else pasted.token(token) if token else None,
         location=values.location,
         interactive=not values.non_interactive,
+        force=values.force,
     )
 
 
@@ -230,7 +240,7 @@ def _field(key: str, value: str) -> tuple[x509.ObjectIdentifier, str]:
 async def enrol(options: Options) -> int:
     """Do what the options ask for; the exit code. Raises ConfError, RegistryError, CertError, OSError."""
     client = RegistryClient(options.registry)
-    trust = check_ca(await client.get_ca(), options.fingerprint)
+    trust = check_ca(await patiently(client.get_ca(), lambda: tell_to_wait(client)), options.fingerprint)
     if options.is_needed:
         return int(is_inside(trust.network))
     if not options.directory.is_dir():
@@ -249,6 +259,8 @@ async def enrol(options: Options) -> int:
 async def _enrol(client: RegistryClient, trust: cert.Trust, options: Options) -> None:
     directory = options.directory
     check_sample(directory / CONF)
+    if not options.force and await is_enough(trust, options):
+        return
     fields = subject_fields(directory / CERT, options.fields)
     key, kept = load_key(directory / KEY, trust), True
     if key is None:
@@ -262,7 +274,9 @@ async def _enrol(client: RegistryClient, trust: cert.Trust, options: Options) ->
         save_key(directory / KEY, key)
     say("Request", f"{'certificate' if token else 'anonymous certificate'} from {client.url} ...")
     try:
-        new = await client.request_certificate(token, request, options.location)
+        new = await patiently(
+            client.request_certificate(token, request, options.location), lambda: tell_to_wait(client)
+        )
     except RegistryError as error:
         if options.token is None:
             warn(f"when trying again, use the same token: --token {token}")
@@ -272,8 +286,8 @@ async def _enrol(client: RegistryClient, trust: cert.Trust, options: Options) ->
         raise
     if new is None:
         raise ConfError(
-            f'token "{token}" unknown, used or expired. '
-            f"Ask for a new one: {PROGRAM} --registry {shlex.quote(options.registry)} --email YOU"
+            f'token "{token}" unknown, used or expired. Ask the operator of the network for another invitation; '
+            "where the registry mails tokens, give --email YOU instead of it."
         )
     prefix = check_issued(new, trust, key)
     save_cert(directory / CERT, new, trust)
@@ -282,6 +296,49 @@ async def _enrol(client: RegistryClient, trust: cert.Trust, options: Options) ->
     by_hand = f"cd {shlex.quote(str(directory.absolute()))} && re6stnet @{CONF}"
     say("Next", service if directory.absolute() == SERVICE_DIRECTORY else by_hand)
     say("Subnet", f"{subnet(trust.network, prefix)} (CN={prefix.cn})")
+
+
+async def is_enough(trust: cert.Trust, options: Options) -> bool:
+    """Whether this machine is a member already, and stays who it is. Raises ConfError where that must not be."""
+    directory = options.directory
+    known = identity_in(directory / CA, directory / CERT, directory / KEY)
+    if known is None:
+        return False
+    place = f"{subnet(known.trust.network, known.prefix)} (CN={known.prefix.cn})"
+    if known.trust.differs(trust.ca) is not None:
+        raise ConfError(
+            f"{directory / CERT} is of another network, with the subnet {place}. Nothing was changed. "
+            "Choose another folder with --dir, or give --force to leave that network."
+        )
+    found = await membership(options.registry, known)
+    if found is Membership.REVOKED:
+        say(
+            "Revoked",
+            f"the registry does not know this machine as {known.prefix.cn} any more: asking for another subnet",
+        )
+        return False
+    if options.interactive and sys.stdin.isatty():
+        answer = _ask_line(f"This machine is a member already, with the subnet {place}. Give it up for another? [y/N] ")
+        if answer.lower() in ("y", "yes"):
+            return False
+        raise ConfError("nothing was changed")
+    if found is Membership.DOUBTED:
+        raise ConfError(
+            f"the registry does not seem to know this machine as {known.prefix.cn} any more, with the subnet {place}:"
+            " was it revoked? Nothing was changed. Give --force to take another subnet."
+        )
+    if options.fields:
+        raise ConfError(
+            f"this machine is a member already, with the subnet {place}. Nothing was changed. "
+            "Give --force for another certificate, with another subnet."
+        )
+    say("Member", "this machine is one already. Nothing was changed, and no token was used (--force: another subnet)")
+    say("Subnet", place)
+    return True
+
+
+def tell_to_wait(client: RegistryClient) -> None:
+    warn(f"registry {client.url} has not answered yet: waiting for it, up to a minute")
 
 
 def check_ca(ca: x509.Certificate, expected: Fingerprint | None) -> cert.Trust:
@@ -368,10 +425,10 @@ async def ask_token(client: RegistryClient, email: str | None, interactive: bool
     except RegistryRefused as error:
         match error.status:
             case 403:
-                text = "takes no enrolment by mail. Ask its operator for a token, or try --anonymous."
+                text = "takes no enrolment by mail. Ask its operator for an invitation."
                 raise ConfError(f"registry {client.url} {text}", REFUSED) from None
             case 500:  # wire.md 3.1: of a registry whose mail host refuses, or is silent
-                text = "cannot send mails now; its log says why. Ask its operator for a token."
+                text = "cannot send mails now; its log says why. Ask its operator for an invitation."
                 raise ConfError(f"registry {client.url} {text}", FAILED) from None
         raise
     say("Token", f"mailed to {email}")
@@ -380,16 +437,20 @@ async def ask_token(client: RegistryClient, email: str | None, interactive: bool
 
 def _ask(what: str, prompt: str, code: int, interactive: bool) -> str:
     """Ask on the terminal, where there is one and we may. Raises ConfError."""
-    try:
-        answer = input(prompt).strip() if interactive and sys.stdin.isatty() else ""
-    except EOFError:
-        answer = ""
+    answer = _ask_line(prompt) if interactive and sys.stdin.isatty() else ""
     if not is_text(answer):
         raise ConfError(f"the {what} that you typed is not in UTF-8, as this terminal should be", code)
     if not answer:
         why = "no terminal to ask for it" if interactive else "not to be asked for (--non-interactive)"
         raise ConfError(f"no {what}, and {why}: {_ADVICE[what]}.", code)
     return answer
+
+
+def _ask_line(prompt: str) -> str:
+    try:
+        return input(prompt).strip()
+    except EOFError:
+        return ""
 
 
 def check_issued(new: x509.Certificate, trust: cert.Trust, key: rsa.RSAPrivateKey) -> Prefix:

@@ -16,6 +16,7 @@ import textwrap
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, NoReturn
+from urllib.parse import urlsplit
 
 from re6st import PROTOCOL, __version__
 from re6st.core import pasted
@@ -262,3 +263,15 @@ def duration(text: str) -> int:
     if number.isascii() and number.isdigit() and len(number) < 12 and 0 < int(number) * unit <= DURATION_LIMIT:
         return int(number) * unit
     raise argparse.ArgumentTypeError(f"{text!r} is no duration such as 30d, 12h or 90m")
+
+
+def registry_url(text: str) -> str:
+    """An argparse type: the URL of a registry."""
+    try:
+        parts = urlsplit(text)
+        good = parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port is None or parts.port > 0)
+    except ValueError:
+        good = False
+    if not good or parts.fragment or parts.query or not text.isprintable() or " " in text:
+        raise argparse.ArgumentTypeError(f"{text!r} is no URL of a registry such as https://re6st.example.com/")
+    return text

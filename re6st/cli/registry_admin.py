@@ -18,11 +18,10 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
-from urllib.parse import urlsplit
 
 from re6st import cert, geoip
 from re6st.cli import registry_output as output
-from re6st.cli.options import OptionParser, duration, fail, integer, unknown_word
+from re6st.cli.options import OptionParser, duration, fail, integer, registry_url, unknown_word
 from re6st.cli.registry_config import PROGRAM, ConfigError, configure, make_parser
 from re6st.cli.registry_init import OPTIONS_FILE
 from re6st.localnode import LocalNode
@@ -143,25 +142,13 @@ def _daemon_options(program: str, options: argparse.Namespace) -> argparse.Names
     return daemon
 
 
-def registry_url(text: str) -> str:
-    """An argparse type: the URL of a registry."""
-    try:
-        parts = urlsplit(text)
-        good = parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port is None or parts.port > 0)
-    except ValueError:
-        good = False
-    if not good or parts.fragment or parts.query or not text.isprintable() or " " in text:
-        raise argparse.ArgumentTypeError(f"{text!r} is no URL of a registry such as https://re6st.example.com/")
-    return text
-
-
 # --- the registry, or its file ---
 
 
 async def _carry_out(program: str, word: Word, daemon: argparse.Namespace, options: argparse.Namespace) -> Record:
     if word.ask is None:
         raise AdminError(Status.FAILED, "not carried out")
-    async with _operations(daemon, create=word is WORDS["invite"]) as operations:
+    async with _operations(daemon) as operations:
         record = await word.ask(operations, options)
         if word.changes and isinstance(operations, Admin) and not getattr(options, "status", False):
             _note(program, f"the registry does not run: {word.changes}")
@@ -171,7 +158,7 @@ async def _carry_out(program: str, word: Word, daemon: argparse.Namespace, optio
 
 
 @asynccontextmanager
-async def _operations(daemon: argparse.Namespace, *, create: bool) -> AsyncIterator[Operations]:
+async def _operations(daemon: argparse.Namespace) -> AsyncIterator[Operations]:
     """Who carries out operations on a database. Raises AdminError, ConfigError, StoreError."""
     path = socket_path(daemon.db)
     loop = asyncio.get_running_loop()
@@ -183,7 +170,7 @@ async def _operations(daemon: argparse.Namespace, *, create: bool) -> AsyncItera
             _refuse_permission(path)
         except OSError:
             try:
-                store = _open(daemon, create)
+                store = _open(daemon)
             except StoreInUse:
                 if loop.time() < end:  # it is just starting, or a word is at work
                     await asyncio.sleep(0.1)
@@ -212,11 +199,13 @@ async def _operations(daemon: argparse.Namespace, *, create: bool) -> AsyncItera
         store.close()
 
 
-def _open(daemon: argparse.Namespace, create: bool) -> Store:
+def _open(daemon: argparse.Namespace) -> Store:
     try:
-        if not create and not daemon.db.exists():
+        if not daemon.db.exists():
             raise AdminError(
-                Status.FAILED, f"database {daemon.db}: no such file. The first start of the registry makes it."
+                Status.FAILED,
+                f"database {daemon.db}: no such file. Start the registry first, which makes it;"
+                " if it is started with another --db, give that here too.",
             )
     except PermissionError:
         _refuse_permission(daemon.db)
@@ -302,7 +291,7 @@ async def _revoked(operations: Operations, options: argparse.Namespace) -> Recor
 
 
 async def _rotate(operations: Operations, options: argparse.Namespace) -> Record:
-    record = await operations.call("rotate", {"step": 0 if options.status else 1})
+    record = await operations.call("rotate", {"step": 0 if options.status else 1, "force": int(options.force)})
     return record | {"next": output.next_rotation(record)}
 
 
@@ -378,6 +367,7 @@ def _own_node_options(parser: OptionParser) -> None:
 def _rotate_options(parser: OptionParser) -> None:
     parser.add_argument("what", metavar="hmac", nargs="?", choices=["hmac"], help="babel's key: there is no other")
     parser.add_argument("--status", action="store_true", help="only say how far it is")
+    parser.add_argument("--force", action="store_true", help="before the time that the last step named")
 
 
 def _hellos_options(parser: OptionParser) -> None:

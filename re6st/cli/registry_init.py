@@ -9,22 +9,25 @@ from __future__ import annotations
 import argparse
 import os
 import re
+import secrets
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from ipaddress import IPv6Network
+from ipaddress import AddressValueError, IPv6Network
 from pathlib import Path
 
 from cryptography import x509
 
 from re6st import cert, disk
-from re6st.cli.options import OptionParser, fail, integer
+from re6st.cli.options import OptionParser, fail, integer, registry_url
 from re6st.core.allocator import ROOT, AllocationError, Allocator
 from re6st.mail import is_address
 
 PROGRAM = "re6st-registry init"
 OPTIONS_FILE = "re6st-registry.conf"
 PREFIX_LENGTH = 16
+_DOCUMENTATION, _LOCAL, _LOCAL_LENGTH = IPv6Network("2001:db8::/32"), IPv6Network("fd00::/8"), 48
 LONGEST_NETWORK = 120
 """With room for 255 nodes of one address."""
 
@@ -51,6 +54,9 @@ dh dh.pem
 
 port {port}
 
+# How nodes reach this registry: what re6st-registry invite puts into invitations.
+{url}
+
 # Bits of the subnet number: each node gets a /{subnet}.
 # For the holders of tokens: re6st-registry invite makes them, or mailhost sends them.
 prefix-length {length}
@@ -69,7 +75,8 @@ web 127.0.0.1:8326
 # Encrypt the tunnels.
 encrypt
 
-# Seconds between babel's hellos: broken links are noticed after three to four of them.
+# Seconds between the hellos of the routing protocol (babel) while the network has nodes of the older software,
+# re6stnet by Nexedi. Nodes of this software use shorter ones among themselves.
 hello 4
 
 # IPv4 inside the network: node 3 gets 10.42.3.0/24.
@@ -92,10 +99,12 @@ def make_parser() -> OptionParser:
     parser = OptionParser(
         PROGRAM,
         "Make the files of a new network: authority, options file.",
-        f"example: {PROGRAM} --network 2001:db8:42::/48",
+        f"example: {PROGRAM} --network random --url http://registry.example.com/\n\n"
+        "--network random takes a random /48 of fd00::/8, which no other network is likely to have (RFC 4193).",
     )
     add = parser.add_argument
-    add("--network", metavar="NET", required=True, help="IPv6 network of all nodes, e.g. 2001:db8:42::/48")
+    add("--network", metavar="NET", required=True, help="IPv6 network of all nodes, e.g. 2001:db8:42::/48; or random")
+    add("--url", metavar="URL", type=registry_url, help="how nodes will reach this registry, for invitations")
     add("-d", "--dir", metavar="DIR", type=Path, default=Path("/etc/re6stnet"), help="where to (default: %(default)s)")
     add("--name", metavar="NAME", help="name of the authority (default: re6st and the network)")
     add("--email", metavar="EMAIL", default="root@localhost", help="who mails tokens (default: %(default)s)")
@@ -130,6 +139,7 @@ def main(argv: Sequence[str]) -> int:
         length=(length := prefix_length(network)),
         subnet=network.prefixlen + length,
         anonymous="" if options.anonymous else "#",
+        url=f"url {options.url}" if options.url else "#url http://registry.example.com/",
     )
     contents = (cert.key_to_pem(key), cert.to_pem(ca), FFDHE2048.encode(), text.encode())
     try:
@@ -137,6 +147,8 @@ def main(argv: Sequence[str]) -> int:
         _write([_File(directory / n, data, n == "ca.key") for n, data in zip(names, contents, strict=True)])
     except OSError as error:
         fail(PROGRAM, f"{error.filename or directory}: {error.strerror}. Nothing was written.")
+    if doubt := doubts(network):
+        print(f"{PROGRAM}: note: {doubt}", file=sys.stderr)
     print(_summary(directory.absolute(), ca, options))
     return 0
 
@@ -150,9 +162,35 @@ def prefix_length(network: IPv6Network) -> int:
         return network.max_prefixlen - network.prefixlen
 
 
+def random_network() -> IPv6Network:
+    """A /48 of fd00::/8 with 40 random bits (RFC 4193 section 3.2.2)."""
+    return IPv6Network((0xFD << 120 | secrets.randbits(40) << 80, 48))
+
+
+def doubts(network: IPv6Network) -> str:
+    """Why somebody may not want a network; empty: no reason."""
+    if network.subnet_of(_DOCUMENTATION):
+        return f"{network} is of {_DOCUMENTATION}, for examples in documents: good for a try. Else: --network random"
+    if network.subnet_of(_LOCAL) and network.prefixlen < _LOCAL_LENGTH:
+        return (
+            f"{network} has room for the private networks of others, which also take parts of {_LOCAL}:"
+            " a random /48 of it collides with none (--network random)"
+        )
+    if not network.subnet_of(_LOCAL) and not network.is_global:
+        return f"{network} is not for hosts: take a part of what your provider gave you, or --network random"
+    return ""
+
+
 def _network(parser: OptionParser, text: str) -> IPv6Network:
+    if text == "random":
+        return random_network()
     try:
         network = IPv6Network(text)
+    except AddressValueError:
+        parser.error(
+            f"--network {text}: an IPv6 network is wanted, such as 2001:db8:42::/48, or the word random."
+            " IPv4 can be had inside it: the option ipv4 in the option file"
+        )
     except ValueError as error:
         parser.error(f"--network {text}: {error}")
     if not 0 < network.prefixlen <= LONGEST_NETWORK:
@@ -177,13 +215,14 @@ def _write(files: list[_File]) -> None:
 
 def _summary(directory: Path, ca: x509.Certificate, options: argparse.Namespace) -> str:
     """What was made, and what to do next."""
-    url = "http://localhost" + (f":{options.port}" if options.port != 80 else "")
+    url = options.url or "http://localhost" + (f":{options.port}" if options.port != 80 else "")
     fingerprint = cert.shown_fingerprint(ca)
     lines = [
         f"CA       network {cert.network_of_ca(ca)}, valid until {ca.not_valid_after_utc:%Y-%m-%d}",
         f"         fingerprint {fingerprint}",
         f"Key      {directory / 'ca.key'} (0600): back it up; whoever has it owns the network",
-        f"Options  {directory / OPTIONS_FILE}: look them over",
+        f"Options  {directory / OPTIONS_FILE}: look them over"
+        + ("" if options.url else ", and set url in it to how nodes reach this registry"),
         "",
         "Next     start the registry:",
         f"           cd {directory} && re6st-registry @{OPTIONS_FILE}",

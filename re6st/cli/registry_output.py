@@ -127,11 +127,10 @@ def _node(node: Record) -> str:
 
 
 def invitation(record: Record, options: argparse.Namespace) -> str:
-    return lines(
-        [
-            ("token", f"{record['token']}   prefix /{record['prefix_length']}   until {record['expires']}"),
-            ("join", record["join"]),
-        ]
+    return (
+        f"token  {record['token']}   prefix /{record['prefix_length']}   until {record['expires']}\n"
+        "Who has it runs this, as root in /etc/re6stnet:\n\n"
+        f"{record['join']}\n"
     )
 
 

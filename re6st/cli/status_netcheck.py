@@ -18,7 +18,7 @@ from ipaddress import IPv6Address, IPv6Network
 from pathlib import Path
 from typing import Any
 
-from re6st import cert, http_client, machine, probe
+from re6st import PROTOCOL, cert, http_client, machine, probe
 from re6st.cert_report import key_fingerprint
 from re6st.cli import kernel_findings, status, status_down
 from re6st.cli.conf import ConfError
@@ -39,6 +39,8 @@ PATIENCE = 10.0
 """Seconds for the registry."""
 ROUTER_WAIT = 2.0
 ECHO_WAIT = 1.0
+ROUTES_ASKED = 50
+"""Addresses of peers that the kernel is asked the way to."""
 OPTION_FILE = "re6stnet.conf"
 _FAMILIES = {socket.AF_INET: "IPv4", socket.AF_INET6: "IPv6"}
 
@@ -132,8 +134,12 @@ def look(control: Path) -> Iterator[Finding]:
             yield from netcheck.registry(str(parse_url(url)), asyncio.run(ask_registry(url)), ca, ca_key)
         except RegistryError as error:
             yield Finding("fail", "registry", str(error))
+        else:
+            if node is None and not isinstance(certificate, str):
+                yield from netcheck.membership(asyncio.run(is_refused(url, certificate["cn"])))
     if node is not None:
-        yield from _outside(node)
+        if not node.status["registry"].get("refused"):  # else nobody lets us in, whatever the firewall does
+            yield from _outside(node)
         yield from _inside(node, control)
 
 
@@ -142,6 +148,11 @@ def _outside(node: Node) -> Iterator[Finding]:
     if node.options["options"]["upnp"]:
         local = [str(ip) for ip in local_addresses() if ip.version == 4]
         yield from netcheck.port_mapping(node.status, local, find_router(), ROUTER_WAIT)
+    hosts = sorted({each["host"] for peer in node.peers for each in peer["addresses"]})[:ROUTES_ASKED]
+    cut_off = list(netcheck.uplink([host for host in hosts if not has_route(host)], len(hosts)))
+    if cut_off:
+        yield from cut_off
+        return
     yield from netcheck.servers(node.status)
     yield from netcheck.tunnels(node.tunnels, node.peers)
 
@@ -196,6 +207,27 @@ def _quiet() -> Iterator[None]:
         os.dup2(kept, 2)
         os.close(kept)
         os.close(nowhere)
+
+
+def has_route(host: str) -> bool:
+    """Whether the kernel knows a way to an IP address. Nothing is sent."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        with socket.socket(family, socket.SOCK_DGRAM) as probing:
+            probing.connect((host, 9))
+    except OSError:
+        return False
+    return True
+
+
+async def is_refused(url: str, cn: str) -> bool:
+    """Whether a registry says that it has no certificate of a node. Raises RegistryError for a URL that is none."""
+    path = target("hello", {"client_prefix": Prefix.from_cn(cn).bits, "protocol": str(PROTOCOL)})
+    headers = {"User-Agent": USER_AGENT, "Accept-Encoding": "identity"}
+    with suppress(http_client.HttpError, http_client.TooLong):
+        answer = await http_client.get(parse_url(url), path, headers, timeout=PATIENCE, limit=ANSWER_LIMIT)
+        return answer.status == HTTPStatus.NOT_FOUND
+    return False
 
 
 async def ask_registry(url: str) -> list[RegistryAnswer]:

@@ -12,6 +12,7 @@ from typing import Any
 from re6st.core.clock import skew
 from re6st.core.findings import Finding, Level
 from re6st.core.hosts import is_behind_another
+from re6st.core.report import REVOKED
 from re6st.core.status_text import endpoint
 from re6st.core.words import duration, plural
 
@@ -111,6 +112,21 @@ def port_mapping(status: Answer, local: Collection[str], router: Router | None, 
     else:
         text = f"UPnP: the router ({router.outside or 'it tells no address'}) forwards nothing to us"
         yield Finding("warn", "upnp", text, f"see the node's log, or forward {by_hand} to {router.lan} by hand")
+
+
+def membership(refused: bool) -> Iterator[Finding]:
+    """Of a node that does not run: whether the registry has a certificate of it."""
+    if refused:
+        yield Finding("fail", "registry", REVOKED)
+
+
+def uplink(unreachable: Sequence[str], asked: int) -> Iterator[Finding]:
+    """Whether this machine has a way out at all: of so many addresses asked for, those to which there is no route."""
+    if asked and len(unreachable) == asked:
+        text = (
+            f"this machine has no route to any of {plural(asked, 'peer address', 'peer addresses')}: its uplink is down"
+        )
+        yield Finding("fail", "uplink", text, "see to the connection of this machine: ip route, ip -6 route")
 
 
 def servers(status: Answer) -> Iterator[Finding]:

@@ -26,6 +26,10 @@ CERTIFICATE_WARNING = 14 * DAY
 CA_WARNING = 90 * DAY
 BABEL_WARNING = 2
 """Ends of babeld in an hour that are worth a word."""
+REVOKED = (
+    "the registry does not know our certificate: this node was revoked. Ask the operator of the network; with another"
+    " invitation, re6st-conf --join makes it a member again, with another subnet"
+)
 TRIED = frozenset(("tunnel-up", "tunnel-failed", "tunnel-lost", "tunnel-closed", "client-up", "client-down"))
 """What can come of a tunnel with a peer (chronicle.py)."""
 
@@ -78,6 +82,8 @@ class Vitals:
     servers: Sequence[Server]
     certificate_until: float
     ca_until: float
+    refused: bool = False
+    """The registry has no certificate of ours any more."""
     others: Sequence[str] = ()
     """What else is worth a word."""
     broken: Sequence[str] = ()
@@ -88,8 +94,12 @@ def health(vitals: Vitals) -> Record:
     """The verdict (`ok`, `warning` or `failed`) and why."""
     failed: list[str] = []
     warnings: list[str] = []
+    if vitals.refused and vitals.certificate_until > vitals.now:
+        failed.append(REVOKED)
     if not vitals.babel_running:
         failed.append("babeld is not running: no routes")
+    elif failed:  # why nobody else is there is said
+        pass
     elif vitals.alone:
         warnings.append("no other node can be reached: none is there yet, or we are cut off")
     elif not vitals.reachable and not vitals.connected:

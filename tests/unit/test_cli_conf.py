@@ -65,6 +65,10 @@ class Registry:
             return 200, cert.to_pem(self.authority.trust.ca)
         if method == "requestToken":
             return 204, b""
+        if method == "hello":  # it knows nobody
+            return 404, b""
+        if method == "presentCertificate":
+            return 400, b""
         if arguments["token"] not in ("", TOKEN):
             return 204, b""
         request = cert.load_request(arguments["req"].encode())
@@ -280,7 +284,7 @@ def test_a_second_run_keeps_key_fields_and_configuration(run: RunConf, here: Pat
     assert run("--anonymous", "-r", "O", "Corp", "-r", "OU", "Unit", "-r", "L", "Lille").code == 0
     (here / "re6stnet.conf").write_text("mine")
     before = (here / "cert.key").read_bytes()
-    result = run("--anonymous", "-r", "OU", "", "-r", "L", "Paris")
+    result = run("--force", "--anonymous", "-r", "OU", "", "-r", "L", "Paris")
     assert result.code == 0
     assert (here / "cert.key").read_bytes() == before
     assert "existing one used again" in result.out
@@ -308,6 +312,13 @@ def test_wrong_fingerprint_writes_nothing(run: RunConf, registry: Registry, here
         assert "Nothing was written" in result.err
         assert names(here) == []
     assert set(registry.methods) == {"getCa"}
+
+
+@pytest.mark.parametrize("form", ["sha256 Fingerprint={}", "SHA256 Fingerprint={}\n", "{}", "sha256:{}"])
+def test_a_fingerprint_as_openssl_prints_it(run: RunConf, registry: Registry, form: str) -> None:
+    digest = cert.fingerprint(registry.authority.trust.ca, "sha256").hex(":").upper()
+    assert run("--ca-only", "--fingerprint", form.format(digest)).code == 0
+    assert run("--ca-only", "--fingerprint", form.format("00" + digest[2:])).code == 1
 
 
 @pytest.mark.parametrize(
@@ -379,6 +390,7 @@ def test_unknown_token(run: RunConf, here: Path, key: rsa.RSAPrivateKey) -> None
     result = run("--token", "wrong")
     assert result.code == 1
     assert 'token "wrong" unknown, used or expired' in result.err
+    assert "Ask the operator of the network for another invitation" in result.err
     assert names(here) == ["ca.crt", "cert.key"]
 
 
@@ -388,9 +400,9 @@ def test_a_failure_leaves_the_old_certificate(
     save_key(here, key)
     run("--anonymous")
     before = (here / "cert.crt").read_bytes()
-    assert run("--token", "wrong").code == 1
+    assert run("--force", "--token", "wrong").code == 1
     registry.answers["requestCertificate"] = 500, b""
-    result = run("--token", TOKEN)
+    result = run("--force", "--token", TOKEN)
     assert result.code == 5
     assert "requestCertificate refused: 500" in result.err
     assert (here / "cert.crt").read_bytes() == before
@@ -458,7 +470,8 @@ def test_a_token_in_a_file(
     assert run("--non-interactive", "--token-file", str(file)).code == 0
     assert registry.calls[-1][1]["token"] == TOKEN
     monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(f"{TOKEN}\r\n".encode())))
-    assert run("--join", f"{registry.url}#sha256:{registry.fingerprint}", "--token-file", "-", url="").code == 0
+    joining = ("--join", f"{registry.url}#sha256:{registry.fingerprint}")
+    assert run("--force", *joining, "--token-file", "-", url="").code == 0
     assert registry.calls[-1][1]["token"] == TOKEN
 
 
@@ -487,6 +500,7 @@ def test_enrolment_by_mail_is_closed(run: RunConf, registry: Registry, here: Pat
     result = run("--email", "alice@example.org")
     assert result.code == 5
     assert "takes no enrolment by mail" in result.err
+    assert "--anonymous" not in result.err, "it is likely to be closed as well"
     assert names(here) == []
 
 
@@ -551,7 +565,11 @@ def test_nobody_there(run: RunConf, here: Path) -> None:
     result = run("--anonymous", url=f"http://127.0.0.1:{port}")
     assert result.code == 3
     assert f"registry http://127.0.0.1:{port}: cannot connect: Connection refused" in result.err
-    assert run("--anonymous", url="nonsense").code == 1
+    assert run("--anonymous", url="nonsense").code == 2
+    result = run("--join", f"127.0.0.1:{port}#sha256:{'0' * 64},token={TOKEN}", url="")
+    assert result.code == 2
+    assert "--join 127.0.0.1" in result.err
+    assert "http://HOST" in result.err
     assert names(here) == []
 
 

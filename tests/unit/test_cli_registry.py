@@ -25,7 +25,7 @@ from cryptography.x509.oid import NameOID
 from re6st import cert, disk
 from re6st.cli import registry, registry_init
 from re6st.cli.registry_config import LOG_FILE
-from re6st.cli.registry_init import FFDHE2048
+from re6st.cli.registry_init import FFDHE2048, OPTIONS
 from re6st.core.prefix import serial_of_network
 
 LIMIT = 30.0
@@ -128,6 +128,52 @@ def test_init_says_what_to_do_next(tmp_path: Path, capsys: pytest.CaptureFixture
     assert f"cd {tmp_path} && re6st-registry @re6st-registry.conf" in said
     assert "re6st-registry invite root@localhost --url http://localhost:8080 @re6st-registry.conf" in said
     assert "\nanonymous-prefix-length" not in (tmp_path / "re6st-registry.conf").read_text()
+
+
+@pytest.mark.parametrize(
+    ("network", "words"),
+    [
+        ("10.0.0.0/8", "an IPv6 network is wanted"),
+        ("mesh", "an IPv6 network is wanted"),
+        ("fd00::1/48", "has host bits set"),
+    ],
+)
+def test_init_says_what_network_it_wants(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], network: str, words: str
+) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        registry_init.main(["--network", network, "--dir", str(tmp_path)])
+    assert stopped.value.code == 2
+    assert words in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("network", "doubt"),
+    [
+        ("2001:db8:42::/48", "for examples in documents"),
+        ("fd00::/8", "the private networks of others"),
+        ("fe80::/10", "is not for hosts"),
+        ("2a00:1450::/32", ""),
+        ("fd12:3456:789a::/48", ""),
+    ],
+)
+def test_init_tells_of_a_network_that_is_a_bad_choice(network: str, doubt: str) -> None:
+    assert doubt in registry_init.doubts(IPv6Network(network))
+    assert bool(registry_init.doubts(IPv6Network(network))) is bool(doubt)
+
+
+def test_init_takes_a_random_network_and_the_url(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    networks = []
+    for name in ("a", "b"):
+        arguments = ["--network", "random", "--url", "http://mesh.example.org/", "--dir", str(tmp_path / name)]
+        assert registry_init.main(arguments) == 0
+        ca = cert.load_pem((tmp_path / name / "ca.crt").read_bytes())
+        networks.append(cert.network_of_ca(ca))
+        assert "\nurl http://mesh.example.org/\n" in (tmp_path / name / "re6st-registry.conf").read_text()
+        assert "--url http://mesh.example.org/" in capsys.readouterr().out
+    assert networks[0] != networks[1]
+    assert all(each.prefixlen == 48 and each.subnet_of(IPv6Network("fd00::/8")) for each in networks)
 
 
 def test_init_never_writes_over_a_file(made: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -303,6 +349,8 @@ def change(name: str, old: str, new: str) -> Callable[[Path], None]:
     return apply
 
 
+HELLO_LINE = OPTIONS.splitlines().index("hello 4") + 1
+
 BAD: list[tuple[str, int, list[str], Callable[[Path], None] | None]] = [
     ("missing.crt: No such file or directory", 1, ["--ca", "missing.crt"], None),
     ("dh.pem: no RSA certificate in PEM form", 1, ["--ca", "dh.pem"], None),
@@ -323,7 +371,12 @@ BAD: list[tuple[str, int, list[str], Callable[[Path], None] | None]] = [
     ("log file /proc/none/log: No such file", 1, ["-l", "/proc/none/log"], None),
     ("re6st-registry.conf:5: unknown option 'cb'", 2, [], change("re6st-registry.conf", "ca ca.crt", "cb ca.crt")),
     ("argument --port: '99999'", 2, ["--port", "99999"], None),
-    ("re6st-registry.conf:30: argument --hello: 'x'", 2, [], change("re6st-registry.conf", "hello 4", "hello x")),
+    (
+        f"re6st-registry.conf:{HELLO_LINE}: argument --hello: 'x'",
+        2,
+        [],
+        change("re6st-registry.conf", "hello 4", "hello x"),
+    ),
     ("unrecognized arguments: --wrong", 2, ["--wrong"], None),
 ]
 

@@ -215,11 +215,10 @@ def test_an_invitation_enrols(place: Place, tmp_path: Path, capsys: pytest.Captu
 
 def test_an_invitation_as_shown(place: Place) -> None:
     outcome = place.word("invite", "--url", "https://re6st.example.com/")
-    token, join = outcome.out.splitlines()
+    token, who, blank, join = outcome.out.splitlines()[:4]
+    assert (who, blank) == ("Who has it runs this, as root in /etc/re6stnet:", "")
     assert re.fullmatch(r"token  [a-z]{18}   prefix /16   until \d{4}-\d\d-\d\dT[0-9:]{8}Z", token)
-    assert re.fullmatch(
-        r"join   re6st-conf --join 'https://re6st.example.com/#sha256:[0-9a-f]{64},token=[a-z]{18}'", join
-    )
+    assert re.fullmatch(r"re6st-conf --join 'https://re6st.example.com/#sha256:[0-9a-f]{64},token=[a-z]{18}'", join)
     assert outcome.err == ""
     guessed = place.word("invite")
     assert "a guess" in guessed.err
@@ -350,12 +349,19 @@ def test_rotate(place: Place) -> None:
     assert place.word("rotate", "--status", "--json").json["state"] == "stable"
     for state, hint in (("phase 1", "to sign with it"), ("phase 2", "forget the old one"), ("stable", "nothing to do")):
         version = place.word("params", "--json").json["version"]
-        step = place.word("rotate", "--json").json
+        step = place.word("rotate", "--force", "--json").json
         assert (step["state"], step["changed"], step["version"]) == (state, True, version + 1)
         assert hint in step["next"]
         again = place.word("rotate", "hmac", "--status", "--json").json
         assert again == step | {"changed": False}
     assert re.match(r"state +stable\nversion +\d+\nnext +nothing to do", place.word("rotate", "--status").out)
+
+
+def test_the_next_step_of_a_rotation_is_not_made_before_its_time(place: Place) -> None:
+    assert place.word("rotate", "--json").json["state"] == "phase 1"
+    line = place.refused(4, "rotate")
+    assert re.search(r"not before 20\d\d-.*Z: .* Nothing was changed\. --force", line)
+    assert place.word("rotate", "--status", "--json").json["state"] == "phase 1"
 
 
 def test_hellos(place: Place) -> None:
@@ -458,12 +464,10 @@ def test_no_option_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> N
 def test_a_database_that_is_not_there(resting: Place) -> None:
     for name in ("r.db", "r.db-wal", "r.db-shm"):
         (resting.directory / name).unlink(missing_ok=True)
-    for word in ("nodes", "tokens", "check", "rotate"):
+    for word in ("nodes", "tokens", "check", "rotate", "invite"):
         assert "no such file" in resting.refused(1, word)
-    assert not (resting.directory / "r.db").exists()
-    # Before the first start somebody has to be invited.
-    assert resting.word("invite", "--url", "http://x/").status == 0
-    assert len(resting.word("tokens", "--json").json["tokens"]) == 1
+    assert "Start the registry first" in resting.refused(1, "invite")
+    assert not (resting.directory / "r.db").exists(), "a token in it would be good nowhere"
 
 
 def test_a_registry_that_does_not_listen(resting: Place, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -133,6 +133,14 @@ def test_tunnels() -> None:
     assert found.remedy == "let udp/1194 out at the firewall"
 
 
+def test_a_machine_without_any_way_out_is_not_told_to_look_at_its_firewall() -> None:
+    (found,) = netcheck.uplink(["198.51.100.7", "2001:db8:ffff::7"], 2)
+    assert (found.level, found.about) == ("fail", "uplink")
+    assert "its uplink is down" in found.text
+    assert not list(netcheck.uplink(["2001:db8:ffff::7"], 2)), "one family is enough"
+    assert not list(netcheck.uplink([], 0))
+
+
 def test_inside() -> None:
     assert netcheck.software("9/16", "1.0, Linux").text == "udp/326 passes inside, 9/16 has version 1.0"
     assert netcheck.software("9/16", None).level == "warn"

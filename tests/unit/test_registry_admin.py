@@ -346,11 +346,15 @@ def test_a_rotation_goes_round(world: World) -> None:
         await world.enrol()
         states = []
         for _ in range(3):
-            step = await remote.call("rotate", {"step": 1})
+            step = await remote.call("rotate", {"step": 1, "force": 1})
             assert step["changed"]
             states.append(step["state"])
             assert await remote.call("rotate", {}) == step | {"changed": False}
         assert states == ["phase 1", "phase 2", "stable"]
+        await remote.call("rotate", {"step": 1})
+        assert (await refused(remote.call("rotate", {"step": 1})))[0] == Status.CONFLICT, "an hour too early"
+        world.now += 400 * DAY
+        assert (await remote.call("rotate", {"step": 1}))["state"] == "phase 2"
         assert (await world.parameters()).babel_hmac_sign
 
     run(world, test)

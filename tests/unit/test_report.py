@@ -139,6 +139,9 @@ def test_peers_are_those_remembered_and_those_next_to_us(policy: mesh.Mesh) -> N
     ("vitals", "verdict", "words"),
     [
         (WELL, "ok", ""),
+        (replace(WELL, refused=True), "failed", "this node was revoked"),
+        (replace(WELL, refused=True, connected=False, reachable=0), "failed", "this node was revoked"),
+        (replace(WELL, refused=True, certificate_until=-1), "failed", "our certificate has expired"),
         (replace(WELL, babel_running=False, connected=False, reachable=0), "failed", "babeld is not running"),
         (replace(WELL, connected=False), "failed", "registry's node"),
         (replace(WELL, connected=False, reachable=0), "failed", "no other node"),

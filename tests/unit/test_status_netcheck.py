@@ -19,6 +19,7 @@ import pytest
 from re6st import cert, machine, probe
 from re6st.cli import kernel_findings, status_down, status_netcheck
 from re6st.control_client import NotRunning
+from re6st.core import report
 from re6st.core.findings import Finding
 from re6st.core.netcheck import RegistryAnswer
 from tests.unit.test_cli_status import CERTIFICATE, NODE, PEERS, WAY
@@ -110,6 +111,45 @@ def test_without_a_node(
         (tmp_path / "re6stnet.conf").write_text(text)
         assert status_netcheck.run(options) == 1
         assert expected in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("refused", "words"), [(True, "this node was revoked"), (False, "nobody has connected")])
+def test_a_revoked_node_is_told_so_and_not_to_look_at_its_firewall(
+    quiet: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], refused: bool, words: str
+) -> None:
+    play(quiet)
+    problem = {"severity": "failed", "text": report.REVOKED}
+    health = {"verdict": "failed", "problems": [problem]} if refused else {"verdict": "ok", "problems": []}
+    cut = {"registry": {**STATUS["registry"], "refused": refused}, "health": health, "pid": 1, "uptime_seconds": 9000}
+    ask = Connection.ask
+    quiet.setattr(Connection, "ask", lambda *a, **k: {**ask(*a, **k), **(cut if a[1] == "status" else {})})
+    quiet.setattr(status_netcheck, "has_route", lambda host: True)
+    status_netcheck.run(argparse.Namespace(control=Path("control.sock"), json=False))
+    shown = " ".join(capsys.readouterr().out.split())
+    assert words in shown
+    assert ("firewall" in shown) is not refused
+
+
+def test_without_an_uplink_that_is_what_is_told(quiet: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    play(quiet)
+    quiet.setattr(status_netcheck, "has_route", lambda host: False)
+    status_netcheck.run(argparse.Namespace(control=Path("control.sock"), json=False))
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "its uplink is down" in shown
+    assert "firewall" not in shown
+
+
+def test_a_route_is_looked_up_and_nothing_sent() -> None:
+    assert status_netcheck.has_route("127.0.0.1")
+    assert not status_netcheck.has_route("no address")
+
+
+@pytest.mark.parametrize(("status", "refused"), [(404, True), (200, False), (500, False)])
+def test_a_node_that_does_not_run_learns_from_the_registry_that_it_was_revoked(status: int, refused: bool) -> None:
+    async def test(url: str) -> None:
+        assert await status_netcheck.is_refused(url, "1/16") is refused
+
+    serve(f"HTTP/1.1 {status} X\r\nContent-Length: 0\r\n\r\n".encode(), test)
 
 
 def serve(answer: bytes, test: Callable[[str], Awaitable[None]]) -> None:

@@ -1,0 +1,66 @@
+"""re6st-conf on a machine that has joined before: whether it is a member still, so that no token is spent in vain."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
+from enum import Enum, auto
+from http import HTTPStatus
+from pathlib import Path
+from typing import TypeVar
+
+from re6st import cert
+from re6st.client import RegistryClient, RegistryError, RegistryKeyError, RegistryRefused
+
+T = TypeVar("T")
+
+PATIENCE = 5.0
+"""Seconds without an answer after which a user is told that we wait."""
+
+
+async def patiently(work: Awaitable[T], tell: Callable[[], None]) -> T:
+    """The result of what may last a minute; after a few seconds the user is told."""
+    task = asyncio.ensure_future(work)
+    done, _ = await asyncio.wait({task}, timeout=PATIENCE)
+    if not done:
+        tell()
+    return await task
+
+
+def identity_in(ca: Path, own: Path, key: Path) -> cert.Identity | None:
+    """Who this machine is by these files; None: nobody, or nobody any more."""
+    if not (own.exists() and key.exists() and ca.exists()):
+        return None
+    now = datetime.now(UTC)
+    try:
+        found = cert.Identity.load(ca, own, key, now)
+    except cert.CertError:
+        return None
+    return found if found.cert.not_valid_after_utc > now else None
+
+
+class Membership(Enum):
+    """What a registry says of this machine."""
+
+    MEMBER = auto()
+    """It has its certificate; or nobody says otherwise, as where the registry is out of reach."""
+    REVOKED = auto()
+    """It has proven that it has none."""
+    DOUBTED = auto()
+    """It has none, or one of another key, which only one of this software proves."""
+
+
+async def membership(url: str, identity: cert.Identity) -> Membership:
+    """Whether a registry has the certificate of this machine."""
+    try:
+        await RegistryClient(url, identity).get_network_config()
+    except RegistryRefused as error:
+        if error.proven:
+            return Membership.REVOKED
+        return Membership.DOUBTED if error.status == HTTPStatus.NOT_FOUND else Membership.MEMBER
+    except RegistryKeyError:
+        return Membership.DOUBTED
+    except RegistryError:
+        pass
+    return Membership.MEMBER
