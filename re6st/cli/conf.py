@@ -11,7 +11,6 @@ import argparse
 import asyncio
 import contextlib
 import errno
-import hashlib
 import hmac
 import os
 import pwd
@@ -31,6 +30,7 @@ from cryptography.x509.oid import NameOID
 
 from re6st import cert, disk
 from re6st.cli.conf_again import Membership, identity_in, membership, patiently
+from re6st.cli.fingerprint import Fingerprint
 from re6st.cli.options import OptionParser, fail, is_text
 from re6st.client import RegistryClient, RegistryError, RegistryRefused, RegistryUnreachable, parse_url
 from re6st.core import pasted
@@ -57,33 +57,6 @@ class ConfError(Exception):
     def __init__(self, message: str, code: int = FAILED) -> None:
         super().__init__(message)
         self.code = code
-
-
-@dataclass(frozen=True, slots=True)
-class Fingerprint:
-    """Expected digest of the CA certificate's DER form."""
-
-    algorithm: str
-    digest: bytes
-
-    @classmethod
-    def parse(cls, text: str) -> Fingerprint:
-        """From ALG:HEX, from what openssl prints, or from the digits of SHA-256 alone. Raises ValueError."""
-        name, digest = pasted.fingerprint(text)
-        names = (name, name.replace("-", ""), name.replace("-", "_"))
-        algorithm = next((each for each in names if each in hashlib.algorithms_available), None)
-        if algorithm is None:
-            raise ValueError(text)
-        if len(digest) != hashlib.new(algorithm, usedforsecurity=False).digest_size:
-            raise ValueError(text)
-        return cls(algorithm, digest)
-
-    @classmethod
-    def of(cls, ca: x509.Certificate, algorithm: str = "sha256") -> Fingerprint:
-        return cls(algorithm, cert.fingerprint(ca, algorithm))
-
-    def __str__(self) -> str:
-        return f"{self.algorithm}:{self.digest.hex()}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -130,4 +130,4 @@ def _known_way(connection: Connection, node: Mapping[str, Any]) -> str:
     used = next((way for way in ways if way["in_use"]), None)
     if used is None:
         return f"Babel has no way to {node['peer']} in use: see {status.PROGRAM} why {node['peer']}."
-    return f"Babel has a way, by {used['via'] or used['address']} on {used['interface']}: see {status.PROGRAM} trace."
+    return f"Babel has a way, via {used['via'] or used['address']} on {used['interface']}: see {status.PROGRAM} trace."

@@ -1,4 +1,4 @@
-"""re6st-status --watch: the picture, live in the terminal, until q or Ctrl-C.
+"""re6st-status --watch: the picture, live in the terminal, until q or Ctrl-C; arrows and pages scroll it.
 
 The screen is the alternate one of the terminal (as less(1) has it), so nothing is left behind; a new size is taken over
 at once. While the node does not run, that is what is shown.
@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
+import re
 import select
 import signal
 import sys
@@ -25,6 +27,11 @@ from re6st.core import status_text as text
 from re6st.core.screen import Line, Span, line, paint
 
 _ENTER, _LEAVE = "\x1b[?1049h\x1b[?25l", "\x1b[?25h\x1b[?1049l"
+LEAVE = (b"q", b"Q", b"\x03", b"\x1b")
+UP, DOWN = (b"\x1b[A", b"\x1bOA", b"k"), (b"\x1b[B", b"\x1bOB", b"j", b"\r", b"\n")
+PAGE_UP, PAGE_DOWN = (b"\x1b[5~", b"b"), (b"\x1b[6~", b" ")
+FIRST, LAST = (b"\x1b[H", b"\x1bOH", b"\x1b[1~", b"g"), (b"\x1b[F", b"\x1bOF", b"\x1b[4~", b"G")
+"""Keys, as terminals send them (xterm, with and without application mode), and as less(1) has them."""
 _HOME, _END_OF_LINE, _BELOW = "\x1b[H", "\x1b[K", "\x1b[J"
 
 
@@ -45,23 +52,44 @@ def live(control: Path, interval: float) -> int:
     """Until the user has seen enough; returns what the last look's exit status would have been."""
     verdict = status.HEALTHY
     with _screen() as woken:
+        top, looked, lines = 0, -math.inf, list[Line]()
         while True:
             columns, rows = os.get_terminal_size(sys.stdout.fileno())
-            lines, verdict = _look(control, columns)
-            sys.stdout.write(frame(lines, columns, rows, colour=status.has_colour()))
+            if time.monotonic() >= looked + interval:
+                lines, verdict = _look(control, columns)
+                looked = time.monotonic()
+            top = max(0, min(top, len(lines) - room(rows)))
+            sys.stdout.write(frame(lines, columns, rows, top, colour=status.has_colour()))
             sys.stdout.flush()
-            if _key(woken, interval) in (b"q", b"Q", b"\x03", b"\x1b"):
+            key = _key(woken, max(0.0, looked + interval - time.monotonic()))
+            if key in LEAVE:
                 return verdict
+            if key is None:  # the size has changed: what fits a line has, too
+                looked = -math.inf
+            top = scrolled(key or b"", top, len(lines), rows)
 
 
-def frame(lines: list[Line], columns: int, rows: int, *, colour: bool) -> str:
-    """A screen full: what does not fit is counted on the last line but one, and the last one says how to leave."""
-    room = max(1, rows - 1)
-    if len(lines) > room:
-        rest = len(lines) - room + 1
-        lines = [*lines[: room - 1], line(Span(f"and {rest} more lines: re6st-status shows them all", "dim"))]
-    lines = [*lines, *[()] * (room - len(lines)), line(Span("q: leave", "dim"))]
-    painted = paint(lines, colour=colour, width=columns)
+def room(rows: int) -> int:
+    """Lines of the picture on a screen of so many."""
+    return max(1, rows - 1)
+
+
+def scrolled(key: bytes, top: int, lines: int, rows: int) -> int:
+    """The first line to show after a key."""
+    page = room(rows)
+    step = {**dict.fromkeys(UP, -1), **dict.fromkeys(DOWN, 1), **dict.fromkeys(PAGE_UP, -page)}
+    step |= dict.fromkeys(PAGE_DOWN, page) | dict.fromkeys(FIRST, -lines) | dict.fromkeys(LAST, lines)
+    return max(0, min(top + step.get(key, 0), lines - page))
+
+
+def frame(lines: list[Line], columns: int, rows: int, top: int = 0, *, colour: bool) -> str:
+    """A screen full, from the line `top` on; the last line says how to see the rest, and how to leave."""
+    shown = lines[top : top + room(rows)]
+    foot = "q: leave"
+    if len(shown) < len(lines):
+        foot += f"   lines {top + 1} to {top + len(shown)} of {len(lines)}: arrows and PageUp, PageDown scroll"
+    shown = [*shown, *[()] * (room(rows) - len(shown)), line(Span(foot, "dim"))]
+    painted = paint(shown, colour=colour, width=columns)
     return _HOME + f"{_END_OF_LINE}\r\n".join(painted[:rows]) + _END_OF_LINE + _BELOW
 
 
@@ -104,10 +132,19 @@ def _screen() -> Iterator[int]:
         os.close(woken)
 
 
-def _key(woken: int, interval: float) -> bytes:
-    """The key that is struck within the interval; nothing for none, or for a new size; q without a terminal."""
+def _key(woken: int, interval: float) -> bytes | None:
+    """The key that is struck within the interval, nothing for none, q without a terminal; None: a new size."""
     ready, _, _ = select.select([sys.stdin, woken], [], [], interval)
+    if sys.stdin in ready:
+        return first_key(os.read(sys.stdin.fileno(), 64)) or b"q"
     if woken in ready:
         with contextlib.suppress(BlockingIOError):
             os.read(woken, 4096)
-    return os.read(sys.stdin.fileno(), 64)[:1] or b"q" if sys.stdin in ready else b""
+        return None
+    return b""
+
+
+def first_key(read: bytes) -> bytes:
+    """The first key of what a terminal sends: one byte, or an escape sequence (ECMA-48 section 5.4) as a whole."""
+    sequence = re.match(rb"\x1b(?:\[[0-?]*[ -/]*[@-~]|O[ -~])", read)
+    return sequence[0] if sequence else read[:1]

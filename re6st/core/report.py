@@ -30,6 +30,8 @@ REVOKED = (
     "the registry does not know our certificate: this node was revoked. Ask the operator of the network; with another"
     " invitation, re6st-conf --join makes it a member again, with another subnet"
 )
+SILENT_AFTER = 60.0
+"""Seconds in which babel has met whoever is at the other end of a tunnel, be it by the rare hellos of older nodes."""
 TRIED = frozenset(("tunnel-up", "tunnel-failed", "tunnel-lost", "tunnel-closed", "client-up", "client-down"))
 """What can come of a tunnel with a peer (chronicle.py)."""
 
@@ -155,6 +157,8 @@ def tunnels(mesh: Mesh, table: Table, links: Iterable[Link], now: float) -> list
         state = policy.phase.value if policy else "up" if link.since is not None else "opening"
         if state == "up" and link.peer in mesh.avoided:
             state = "lossy"
+        if state == "up" and table.interfaces and _is_silent(neighbour, link, now):
+            state = "silent"
         found.append(
             {
                 "peer": link.peer.cn,
@@ -174,6 +178,12 @@ def tunnels(mesh: Mesh, table: Table, links: Iterable[Link], now: float) -> list
             }
         )
     return found
+
+
+def _is_silent(neighbour: Neighbour | None, link: Link, now: float) -> bool:
+    """Whether babel hears nobody at the other end, and has had the time to."""
+    heard = neighbour is not None and neighbour.cost < INFINITY
+    return not heard and link.since is not None and now - link.since > SILENT_AFTER
 
 
 def _neighbour(survey: Survey, table: Table, link: Link) -> Neighbour | None:

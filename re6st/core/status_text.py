@@ -17,7 +17,7 @@ VERDICTS: Mapping[str, Style] = {"ok": "good", "warning": "warning", "failed": "
 _STATES: Mapping[str, Style] = {
     "up": "good",
     "opening": "dim",
-    **dict.fromkeys(("draining", "asked", "lossy"), "warning"),
+    **dict.fromkeys(("draining", "asked", "lossy", "silent"), "warning"),
 }
 _ORIGINS = {"given": "--ip", "upnp": "UPnP", "seen": "seen by peers", "local": "of this machine", "private": "private"}
 
@@ -68,12 +68,13 @@ def facts(status: Answer, routes: Answer, now: float, width: int | None) -> list
     lines += _reachable(status, width)
     opening = f" ({mesh['tunnels_opening']} opening)" if mesh["tunnels_opening"] else ""
     counted = (
-        f"{mesh['tunnels']} of {mesh['tunnels_wanted']} tunnels{opening}, {plural(mesh['clients'], 'client')},"
+        f"{plural(mesh['tunnels'], 'tunnel')} of ours{opening}, at most {mesh['tunnels_wanted']};"
+        f" {plural(mesh['clients'], 'client')},"
         f" {plural(mesh['neighbours'], 'neighbour')}, {plural(mesh['peers'], 'other node')}"
     )
     lines += _fact("mesh", counted, width)
     lines += _dropped(status.get("packet_filter"), width)
-    hops = [f"{hop['routes']} by {hop['peer'] or hop['address']}" for hop in routes["by_next_hop"]]
+    hops = [f"{hop['routes']} via {hop['peer'] or hop['address']}" for hop in routes["by_next_hop"]]
     if not hops:
         return [*lines, *_fact("routes", "none", width)]
     more = [f"{len(hops) - HOPS_SHOWN} more"] if len(hops) > HOPS_SHOWN else []
@@ -297,7 +298,7 @@ _WAYS = (
     Column("VIA"),
     Column("INTERFACE"),
     Column("METRIC", right=True),
-    Column("THERE", right=True),
+    Column("REST", right=True),
     Column("ADDRESS", drop=1),
 )
 
@@ -312,11 +313,11 @@ def why_lines(answer: Answer, now: float, width: int | None) -> list[Line]:
     elif used["behind"] == 0:
         head += f"our neighbour on {used['interface']}, metric {used['metric']}"
     else:
-        head += f"reached by {used['via'] or used['address']} on {used['interface']}, metric {used['metric']}"
+        head += f"reached via {used['via'] or used['address']} on {used['interface']}, metric {used['metric']}"
     lines = [line(Span(head, "good" if used else "bad"))]
     if since is not None:
-        before = f", before by {_hop(since['before'])}" if since["before"] else ""
-        lines.append(line(f"  so for {duration(now - since['time'])}{before}"))
+        before = f", before that via {_hop(since['before'])}" if since["before"] else ""
+        lines.append(line(f"  for {duration(now - since['time'])}{before}"))
     rows = [
         (
             Span("*" if way["in_use"] else "", "good"),
@@ -329,7 +330,7 @@ def why_lines(answer: Answer, now: float, width: int | None) -> list[Line]:
         for way in ways
     ]
     lines += [(), *table(_WAYS, rows, width)]
-    lines.append(line(Span("THERE is the metric that the next hop itself has; 0: it is the node.", "dim")))
+    lines.append(line(Span("REST is the metric from the next hop on; 0: the next hop is the node itself.", "dim")))
     return lines
 
 

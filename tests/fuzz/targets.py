@@ -29,6 +29,7 @@ from cryptography.hazmat.primitives import serialization
 
 from re6st import cert, http_client, netlink, registry_http, rtnetlink
 from re6st.cli import conf, conf_files, expression, node, registry_config
+from re6st.cli.fingerprint import Fingerprint
 from re6st.core import babel_binary, babel_lines, openvpn_lines, params, peer_crypto, records, rpc, sessions, wire
 from re6st.core.allocator import CommunityError, parse_communities
 from re6st.core.prefix import Prefix, PrefixError, address, prefix_of
@@ -337,7 +338,7 @@ def texts(data: bytes) -> None:
     with contextlib.suppress(ValueError):
         http_client.parse_url(text)
     with contextlib.suppress(conf.ConfError, ValueError):
-        conf.Fingerprint.parse(text)
+        Fingerprint.parse(text)
     with contextlib.suppress(CommunityError):
         parse_communities(text)
     with contextlib.suppress(expression.ExpressionError):

@@ -202,7 +202,7 @@ def test_words(node: Played, tmp_path: Path, capsys: pytest.CaptureFixture[str])
         (["neighbours"], "fe80::4"),
         (["routes"], "DESTINATION"),
         (["events"], "lost 2 nodes: 5/16, 6/16"),
-        (["why", "9/16"], "reached by 4/16"),
+        (["why", "9/16"], "reached via 4/16"),
         (["wait", "--for", "address"], ""),
         (["peers"], "198.51.100.7:1194/udp"),
         (["cert"], "CN=Example mesh"),
@@ -290,7 +290,7 @@ def test_ping_and_trace(
     assert run(tmp_path, "ping", "9/16", "-c", "2", "-t", "1") == 0
     assert "2 sent, 1 answered" in capsys.readouterr().out
     assert run(tmp_path, "ping", "9/16", "-c", "1", "-t", "1") == 1
-    assert "Babel has a way, by 4/16 on re6stnet1" in capsys.readouterr().out
+    assert "Babel has a way, via 4/16 on re6stnet1" in capsys.readouterr().out
     assert run(tmp_path, "trace", "9/16", "--json") == 0, "it is the loopback"
     answer = json.loads(capsys.readouterr().out)
     assert answer["reached"]
@@ -430,7 +430,7 @@ def test_a_frame_fills_the_screen() -> None:
     rows = text.removeprefix("\x1b[H").replace("\x1b[K", "").replace("\x1b[J", "").split("\r\n")
     assert len(rows) == 10
     assert rows[0] == "line 0"
-    assert rows[-2:] == ["and 22 more lines: …", "q: leave"]
+    assert rows[-2:] == ["line 8", "q: leave   lines 1 …"]
 
 
 def test_live_in_a_terminal_until_q(node: Played, tmp_path: Path) -> None:

@@ -96,6 +96,19 @@ def test_a_tunnel_on_which_packets_get_lost(table: Table, policy: mesh.Mesh) -> 
     assert [each["state"] for each in report.tunnels(policy, table, links, now=100.0)] == ["lossy", "up"]
 
 
+def test_a_tunnel_at_whose_other_end_nobody_answers(table: Table, policy: mesh.Mesh) -> None:
+    policy.tunnels[NEAR].phase = mesh.Phase.UP
+    gone = Prefix(9, 16)
+    policy.tunnels[gone] = mesh.Tunnel(gone, mesh.Phase.UP, 5.0, "re6stnet2")
+    table.feed("add interface re6stnet2 up true")
+    links = [Link(NEAR, True, "tcp", interface="re6stnet1", since=0.0)]
+    links += [Link(gone, True, "tcp", interface="re6stnet2", since=since) for since in (0.0, 90.0)]
+    states = [each["state"] for each in report.tunnels(policy, table, links, now=100.0)]
+    assert states == ["up", "silent", "up"], "one that is new may not have been met yet"
+    empty = report.tunnels(policy, Table(), links, now=100.0)
+    assert {each["state"] for each in empty} == {"up"}, "babeld is away, so nothing is known of anybody"
+
+
 def test_the_routes_are_counted_and_come_in_pages(table: Table, policy: mesh.Mesh) -> None:
     found = report.routes(policy.survey, table, NETWORK, 1, 1)
     assert (found["count"], found["known"]) == (2, 4)

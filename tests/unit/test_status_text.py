@@ -84,10 +84,10 @@ re6st 1.0 (protocol 11), up 3 d 4 h                            health: 1 warning
   registry     https://re6st.example.com/: its node 0/16 is in reach, it
                answered 2 h ago; parameters 12
   reachable    203.0.113.9:1194/tcp (UPnP), [2001:db8:ffff::9]:1194/tcp6 (--ip)
-  mesh         2 of 10 tunnels (1 opening), 1 client, 3 neighbours, 430 other
-               nodes
-  routes       431: 50 by 0/16, 50 by 1/16, 50 by 2/16, 50 by 3/16, 50 by 4/16,
-                    50 by 5/16, 2 more
+  mesh         2 tunnels of ours (1 opening), at most 10; 1 client, 3
+               neighbours, 430 other nodes
+  routes       431: 50 via 0/16, 50 via 1/16, 50 via 2/16, 50 via 3/16,
+                    50 via 4/16, 50 via 5/16, 2 more
 
 PEER  DIR VIA                   STATE      RTT COST REACH   UP      RX      TX
 4/16  out 198.51.100.7:1194/udp up       18 ms  130 ffff  2d1h 1.2 GiB 310 MiB
@@ -143,12 +143,12 @@ def test_why() -> None:
     }
     assert "\n".join(paint(text.why_lines(answer, NOW, 80))).startswith(
         """\
-9/16 (2001:db8:42:9::/64) is reached by 4/16 on re6stnet1, metric 226
-  so for 1 h 1 min, before by fe80::4 on re6stnet1
+9/16 (2001:db8:42:9::/64) is reached via 4/16 on re6stnet1, metric 226
+  for 1 h 1 min, before that via fe80::4 on re6stnet1
 
-   VIA   INTERFACE  METRIC  THERE  ADDRESS
-*  4/16  re6stnet1     226     96  fe80::4
-   ?     re6stnet1       -    inf  fe80::4
+   VIA   INTERFACE  METRIC  REST  ADDRESS
+*  4/16  re6stnet1     226    96  fe80::4
+   ?     re6stnet1       -   inf  fe80::4
 """
     )
     answer["routes"][0] |= {"in_use": False}
