@@ -1,5 +1,5 @@
-"""The metadata is in pyproject.toml, where setuptools reads it; this file serves the tools that still call it."""
+"""The metadata is in pyproject.toml, but for the licence; also for the tools that still call this file."""
 
 from setuptools import setup
 
-setup()
+setup(license="Apache-2.0")

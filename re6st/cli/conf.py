@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 the re6st authors
+# SPDX-License-Identifier: Apache-2.0
 """re6st-conf: enrol this machine at a registry (wire.md 11.4). Its words, for one that has enrolled: conf_words.py.
 
 Leaves ca.crt, cert.key, cert.crt and a sample re6stnet.conf in a directory. Nothing is written before the CA is

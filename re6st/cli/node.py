@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 the re6st authors
+# SPDX-License-Identifier: Apache-2.0
 """re6stnet: the node daemon's command line (wire.md 11.2)."""
 
 from __future__ import annotations

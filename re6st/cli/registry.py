@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 the re6st authors
+# SPDX-License-Identifier: Apache-2.0
 """re6st-registry: serve a registry (wire.md 11.3), or make the files of a new one (`init`).
 
 Runs in the foreground. Wrong options: status 2; a configuration that cannot work: one line and status 1.

@@ -345,7 +345,7 @@ def _invite_options(parser: OptionParser) -> None:
     add = parser.add_argument
     add("email", metavar="EMAIL", nargs="?", help="whose token it is; no mail is sent")
     add("--prefix-length", metavar="N", type=integer(1, 128), help="bits of the prefix (default: the registry's)")
-    add("--expires", metavar="TIME", type=duration, help="how long it is good, e.g. 7d (default: the grace period)")
+    add("--expires", metavar="TIME", type=duration, default="7d", help="how long it is good (default: %(default)s)")
     add("--url", metavar="URL", type=registry_url, help="of this registry, as the machine that joins has to use it")
 
 

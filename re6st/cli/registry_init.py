@@ -100,7 +100,7 @@ def make_parser() -> OptionParser:
         PROGRAM,
         "Make the files of a new network: authority, options file.",
         f"example: {PROGRAM} --network random --url http://registry.example.com/\n\n"
-        "--network random takes a random /48 of fd00::/8, which no other network is likely to have (RFC 4193).",
+        "--network random takes a random /48 of fd00::/8, which hardly anybody else has\n(RFC 4193).",
     )
     add = parser.add_argument
     add("--network", metavar="NET", required=True, help="IPv6 network of all nodes, e.g. 2001:db8:42::/48; or random")

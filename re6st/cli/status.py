@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 the re6st authors
+# SPDX-License-Identifier: Apache-2.0
 """re6st-status: what a node of this machine does, and how well, from its control socket (docs/status.md).
 
 Exit status: 0 healthy, or done; 1 something is wrong, or failed; 2 wrong options; 3 not running; 4 no permission.

@@ -31,6 +31,8 @@ def test_wheel_and_source_are_complete_and_run(tmp_path: Path) -> None:
     files = [path.relative_to(ROOT) for path in (ROOT / "re6st").rglob("*") if path.is_file()]
     ours = {str(path) for path in files if path.suffix != ".pyc"}
     assert ours <= set(zipfile.ZipFile(wheel).namelist())
+    metadata = next(name for name in zipfile.ZipFile(wheel).namelist() if name.endswith(".dist-info/METADATA"))
+    assert "License: Apache-2.0" in zipfile.ZipFile(wheel).read(metadata).decode()
     with tarfile.open(source) as archive:
         held = {name.partition("/")[2] for name in archive.getnames()}
     tracked = run("git", "-c", f"safe.directory={ROOT}", "ls-files", cwd=ROOT).split()

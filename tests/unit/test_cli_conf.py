@@ -508,7 +508,7 @@ def test_a_registry_that_cannot_send_mails_is_said_to_be_one(run: RunConf, regis
     registry.answers["requestToken"] = 500, b""
     result = run("--email", "alice@example.org")
     assert result.code == 1
-    assert "cannot send mails now; its log says why. Ask its operator for a token." in result.err
+    assert "cannot send mails now; its log says why. Ask its operator for an invitation." in result.err
     assert names(here) == []
 
 

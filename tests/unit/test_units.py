@@ -92,7 +92,8 @@ def test_a_directory_belongs_to_one_service_and_no_other_group_may_write_it() ->
 
 def test_the_debian_package_has_the_version_of_the_program() -> None:
     changelog = (DAEMON.parent / "debian/changelog").read_text()
-    assert changelog.startswith(f"re6stnet ({__version__.replace('.dev', '~dev')}) ")
+    version = re.sub(r"[.]?(dev|rc)", r"~\1", __version__)
+    assert changelog.startswith(f"re6stnet ({version}) ")
 
 
 def test_private_keys_stay_out_of_a_git_of_etc(tmp_path: Path) -> None:
