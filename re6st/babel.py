@@ -1,5 +1,3 @@
-# SPDX-FileCopyrightText: 2026 the re6st authors
-# SPDX-License-Identifier: Apache-2.0
 """babeld: its life, and the socket it tells its table through (wire.md section 9; babeld(8)).
 
 What it is told is in core/babel_settings.py; the file with it holds the keys, so only its owner reads it.

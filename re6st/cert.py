@@ -1,5 +1,3 @@
-# SPDX-FileCopyrightText: 2026 the re6st authors
-# SPDX-License-Identifier: Apache-2.0
 """Certificates: make, sign, verify, encrypt (wire.md 0.1 and section 2).
 
 `Authority` is what the registry holds (CA certificate and key), `Trust` what everybody holds (the CA certificate),

@@ -1,5 +1,3 @@
-# SPDX-FileCopyrightText: 2026 the re6st authors
-# SPDX-License-Identifier: Apache-2.0
 """The node: wires the rooms together and carries out what the mesh policy decides (wire.md section 10).
 
 Start, run, stop. Everything that is added to the machine is made by one of the rooms (kernel.py, babel.py, tunnel.py,

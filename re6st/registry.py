@@ -1,5 +1,3 @@
-# SPDX-FileCopyrightText: 2026 the re6st authors
-# SPDX-License-Identifier: Apache-2.0
 """What the registry does for its callers: the methods of wire.md 3.4.
 
 `Registry.call` carries out one call that registry_http.py has read and admitted. State is in the store, but for the

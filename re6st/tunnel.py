@@ -1,5 +1,3 @@
-# SPDX-FileCopyrightText: 2026 the re6st authors
-# SPDX-License-Identifier: Apache-2.0
 """Server and client tunnels: the life of one of each, from its first OpenVPN process on (wire.md section 8).
 
 openvpn.py knows how a process is started and spoken with.
