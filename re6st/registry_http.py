@@ -19,7 +19,7 @@ from urllib.parse import parse_qsl
 
 from aiohttp import web
 
-from re6st import openapi
+from re6st import openapi, registry_front_page
 from re6st.core.crowd import Crowd
 from re6st.core.origins import Origins, foreign_page, is_careless_relay, network_of, stray_browser
 from re6st.core.rpc import HEADER, METHODS, OFFER_HEADER, Access, Method
@@ -159,6 +159,9 @@ class HttpServer:
             response = web.json_response(openapi.document())
             response.force_close()
             return "api", response
+        if (page := registry_front_page.response(request.raw_path)) is not None:
+            page.force_close()
+            return name, page
         try:
             method, arguments = parse_target(request.raw_path)
             name = method.name

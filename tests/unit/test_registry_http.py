@@ -133,7 +133,7 @@ def test_hellos_of_strangers_are_limited(world: World) -> None:
 
 BAD_REQUESTS: list[tuple[bytes, int]] = [
     (b"GET /noSuchMethod HTTP/1.1\r\nHost: x\r\n\r\n", 400),
-    (b"GET / HTTP/1.1\r\nHost: x\r\n\r\n", 400),
+    (b"GET /index HTTP/1.1\r\nHost: x\r\n\r\n", 400),
     (b"GET /getCa/x HTTP/1.1\r\nHost: x\r\n\r\n", 400),
     (b"GET //getCa HTTP/1.1\r\nHost: x\r\n\r\n", 400),
     (b"GET getCa HTTP/1.1\r\nHost: x\r\n\r\n", 400),
