@@ -215,7 +215,7 @@ def _field(key: str, value: str) -> tuple[x509.ObjectIdentifier, str]:
 async def enrol(options: Options) -> int:
     """Do what the options ask for; the exit code. Raises ConfError, RegistryError, CertError, OSError."""
     client = RegistryClient(options.registry)
-    trust = check_ca(await patiently(client.get_ca(), lambda: tell_to_wait(client)), options.fingerprint)
+    trust = check_ca(await patiently(client.get_ca(), client, warn), options.fingerprint)
     if options.is_needed:
         return int(is_inside(trust.network))
     if not options.directory.is_dir():
@@ -249,9 +249,7 @@ async def _enrol(client: RegistryClient, trust: cert.Trust, options: Options) ->
         save_key(directory / KEY, key)
     say("Request", f"{'certificate' if token else 'anonymous certificate'} from {client.url} ...")
     try:
-        new = await patiently(
-            client.request_certificate(token, request, options.location), lambda: tell_to_wait(client)
-        )
+        new = await patiently(client.request_certificate(token, request, options.location), client, warn)
     except RegistryError as error:
         if options.token is None:
             warn(f"when trying again, use the same token: --token {token}")
@@ -310,10 +308,6 @@ async def is_enough(trust: cert.Trust, options: Options) -> bool:
     say("Member", "this machine is one already. Nothing was changed, and no token was used (--force: another subnet)")
     say("Subnet", place)
     return True
-
-
-def tell_to_wait(client: RegistryClient) -> None:
-    warn(f"registry {client.url} has not answered yet: waiting for it, up to a minute")
 
 
 def check_ca(ca: x509.Certificate, expected: Fingerprint | None) -> cert.Trust:

@@ -19,12 +19,12 @@ PATIENCE = 5.0
 """Seconds without an answer after which a user is told that we wait."""
 
 
-async def patiently(work: Awaitable[T], tell: Callable[[], None]) -> T:
-    """The result of what may last a minute; after a few seconds the user is told."""
+async def patiently(work: Awaitable[T], client: RegistryClient, warn: Callable[[str], None]) -> T:
+    """The result of a call of a registry, which may last a minute; after a few seconds the user is told."""
     task = asyncio.ensure_future(work)
     done, _ = await asyncio.wait({task}, timeout=PATIENCE)
     if not done:
-        tell()
+        warn(f"registry {client.url} has not answered yet: waiting for it, up to a minute")
     return await task
 
 

@@ -259,7 +259,7 @@ def test_join_as_a_mail_program_gives_it(run: RunConf, registry: Registry, here:
         f"{registry.url}#sha256 Fingerprint={colons},\u00a0token={TOKEN}",
         f"“{registry.url}#{digits}, token={TOKEN}”",
     ):
-        result = run("--join", text, url="")
+        result = run("--force", "--join", text, url="")
         assert (result.code, result.err) == (0, "")
         assert registry.calls[-1][1]["token"] == TOKEN
     assert (here / "re6stnet.conf").read_text().splitlines()[0] == f"registry {registry.url}"

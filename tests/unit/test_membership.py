@@ -221,16 +221,17 @@ def test_a_registry_that_says_nothing_for_long_is_told_of(monkeypatch: pytest.Mo
     async def main() -> None:
         asked: asyncio.Future[int] = asyncio.get_running_loop().create_future()
 
-        def tell() -> None:
-            told.append("waiting")
+        def tell(text: str) -> None:
+            told.append(text)
             asked.set_result(7)
 
-        assert await conf_again.patiently(asked, tell) == 7
-        assert told == ["waiting"]
+        client = RegistryClient("http://registry.example.com/")
+        assert await conf_again.patiently(asked, client, tell) == 7
         asked = asyncio.get_running_loop().create_future()
         asked.set_result(8)
-        assert await conf_again.patiently(asked, tell) == 8
+        assert await conf_again.patiently(asked, client, tell) == 8
 
     monkeypatch.setattr(conf_again, "PATIENCE", 0.05)
     asyncio.run(main())
-    assert told == ["waiting"], "who answers at once is not told of"
+    (text,) = told
+    assert text == "registry http://registry.example.com has not answered yet: waiting for it, up to a minute"
