@@ -417,7 +417,8 @@ class Kernel:
             if path.read_text().strip() != str(value):
                 path.write_text(f"{value}\n")
         except OSError as error:
-            log.warning("%s: %s", path, error.strerror)
+            fixed = error.errno == errno.EROFS  # for all links alike, which is told at the start (router_settings.py)
+            log.log(logging.DEBUG if fixed else logging.WARNING, "%s: %s", path, error.strerror)
 
 
 def local_addresses() -> list[IPv4Address | IPv6Address]:

@@ -32,6 +32,7 @@ from re6st.core.screen import Column, paint, table
 from re6st.core.words import moment
 from re6st.plan import Config
 from re6st.process import MissingProgram, find_program
+from re6st.router_settings import router_settings
 from re6st.rundir import RunDirectoryError, foreign
 
 CACHE = "cache.db"
@@ -244,6 +245,7 @@ def _machine(config: Config) -> Check:
     yield from found
     if all(each.level == "ok" for each in found):
         yield from _opened(TUN)
+    yield from router_settings()
     yield from machine.source_routes()
     try:
         find_program("nft")

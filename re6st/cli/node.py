@@ -34,6 +34,7 @@ from re6st.notify import Notifier
 from re6st.peers import PortInUse
 from re6st.plan import Config, Files
 from re6st.process import MissingProgram, allow_files
+from re6st.router_settings import router_settings
 from re6st.rundir import RunDirectoryError
 from re6st.successor import WHETHER_READY, Successor
 from re6st.updates import TooOld
@@ -418,6 +419,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         fail(PROGRAM, f"{error.filename}: {error.strerror}. Choose --log and --state.", EXIT_CONFIG)
     for warning in p.warnings:
         logging.getLogger(PROGRAM).warning("%s", warning)
+    for finding in router_settings():
+        level = logging.ERROR if finding.level == "fail" else logging.WARNING
+        logging.getLogger(PROGRAM).log(level, "%s; %s", finding.text, finding.remedy)
     if sys.version_info < (3, 12):
         # The default there is a thread for each child process.
         asyncio.set_child_watcher(asyncio.PidfdChildWatcher())

@@ -33,6 +33,7 @@ from re6st.core.rpc import target
 from re6st.core.wire import Code
 from re6st.kernel import local_addresses
 from re6st.localnode import LocalNode
+from re6st.router_settings import router_settings
 from re6st.run_names import BABELD_SOCKET
 
 PATIENCE = 10.0
@@ -111,6 +112,7 @@ def look(control: Path) -> Iterator[Finding]:
     if node is not None:
         yield from machine.capabilities(node.status["pid"])
     yield from machine.programs()
+    yield from router_settings()
     yield from machine.source_routes(node.options["source_routes"] if node else None)
     yield from machine.advertisements()
     if node is None:  # else it tells itself
