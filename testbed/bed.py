@@ -379,7 +379,7 @@ class Host:
         """Collect the processes that were started."""
         for process in self._started:
             with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(10)
+                process.wait(60)
 
 
 class Router:
@@ -512,7 +512,7 @@ def _clear(directory: Path) -> None:
                 os.kill(pid, signal.SIGKILL)
         return not found
 
-    wait_until(killed, 10, f"the processes of {directory.name} end")
+    wait_until(killed, 60, f"the processes of {directory.name} end")
     if namespaces:
         command("ip", "-batch", "-", text="\n".join(f"netns delete {path.name}" for path in namespaces))
     shutil.rmtree(directory, ignore_errors=True)

@@ -28,6 +28,10 @@ from testbed.wait import wait_until
 
 ROOT = Path(__file__).resolve().parent.parent
 NETWORK = IPv6Network("2001:db8:42::/48")
+STARTS = 60.0
+"""Seconds for a program to be there; much less than one usually, but the machine may have other things to do."""
+ENDS = 20.0
+"""Seconds for it to end: as long as systemd waits for ours."""
 
 _CLIENT_INTERFACE = re.compile(r"re6stnet\d*")  # the others, re6stnet-PROTO, are those of our servers (wire.md 8.4)
 
@@ -94,11 +98,11 @@ class Node:
     def start(self, *options: str) -> None:
         self.process = self.host.start(self.command(*options), "re6stnet.out.log", env=environment(), cwd=self.host.etc)
 
-    def stop(self, timeout: float = 15) -> int:
+    def stop(self, timeout: float = ENDS) -> int:
         """End it as systemd would (SIGTERM), and return its exit status."""
         return self.end(signal.SIGTERM, timeout)
 
-    def end(self, number: signal.Signals, timeout: float = 15) -> int:
+    def end(self, number: signal.Signals, timeout: float = ENDS) -> int:
         """Send it a signal that ends it, and return its exit status."""
         assert self.process is not None
         process, self.process = self.process, None
@@ -227,13 +231,13 @@ class Network:
                 return b"CERTIFICATE" in self.call("getCa")
             return False
 
-        wait_until(answers, 20, "the registry answers", self.bed.tails)
+        wait_until(answers, STARTS, "the registry answers", self.bed.tails)
 
     def stop_registry(self) -> int:
         """End it as systemd would, and return its exit status."""
         assert self.registry_process is not None
         self.registry_process.terminate()
-        return self.registry_process.wait(15)
+        return self.registry_process.wait(ENDS)
 
     def invite(self, prefix_length: int) -> str:
         """A token for a node with a prefix of so many bits, as the operator makes it."""

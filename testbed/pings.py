@@ -106,11 +106,16 @@ class Pinger:
 
     @property
     def longest(self) -> float:
-        """The longest time in seconds between two pings that were answered, less the pace; all of it if none was."""
+        """The longest time in seconds between two pings that were answered, less the pace; all of it if none was.
+
+        Time in which none was sent, since this process had to wait for its turn, is no gap.
+        """
         if not self.trips:
             return self.times[-1] - self.times[0] if self.times else 0.0
-        moments = [self.times[0] - self.pace, *(self.times[n] for n in sorted(self.trips)), self.times[-1] + self.pace]
-        return max(0.0, max(later - sooner for sooner, later in pairwise(moments)) - self.pace)
+        answered = [-1, *sorted(self.trips), self.sent]
+        moments = {-1: self.times[0] - self.pace, self.sent: self.times[-1] + self.pace, **dict(enumerate(self.times))}
+        gaps = (moments[later] - moments[sooner] for sooner, later in pairwise(answered) if later > sooner + 1)
+        return max(0.0, max(gaps, default=0.0) - self.pace)
 
     def lost_since(self, moment: float) -> float:
         """The share of the pings sent since then that was lost."""

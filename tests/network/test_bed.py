@@ -150,7 +150,7 @@ def test_an_interrupted_bed_leaves_nothing(number: signal.Signals) -> None:
 def test_the_next_bed_clears_what_a_killed_one_left() -> None:
     owner, name = start_owner()
     with owner:
-        wait_until(lambda: len(sleepers(name)) >= 2, 10, "the programs of the bed run")
+        wait_until(lambda: len(sleepers(name)) >= 2, 60, "the programs of the bed run")
         with Bed():
             assert traces(name), "a bed whose owner lives is left alone"
         owner.kill()
@@ -158,7 +158,7 @@ def test_the_next_bed_clears_what_a_killed_one_left() -> None:
     assert pids
     with Bed():
         # One that was made at the same time may have begun to clear it.
-        wait_until(lambda: traces(name) == [], 10, "it is cleared")
+        wait_until(lambda: traces(name) == [], 60, "it is cleared")
     assert not any(os.path.exists(f"/proc/{pid}/ns/net") for pid in pids)
 
 

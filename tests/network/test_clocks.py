@@ -36,6 +36,6 @@ def test_who_is_too_early_for_its_certificate_waits_and_goes_on(bed: Bed) -> Non
     network = with_clock_ahead(bed, HOUR + 20)
     logs = [node.host.log / "re6stnet.log" for node in network.nodes]
     wait_until(
-        lambda: all("valid from" in log.read_text() for log in logs if log.exists()), 20, "both say what they wait for"
+        lambda: all("valid from" in log.read_text() for log in logs if log.exists()), 60, "both say what they wait for"
     )
     network.wait_connected(FORMS)

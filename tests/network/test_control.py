@@ -43,7 +43,7 @@ def test_a_node_tells_its_state(bed: Bed) -> None:
         node.start()
     network.wait_connected(FORMS)
     for node in network.nodes:
-        wait_until(partial(healthy, node), 30, f"{node} says that it is well", bed.tails)
+        wait_until(partial(healthy, node), 60, f"{node} says that it is well", bed.tails)
 
     status = ask(second.host.directory / "console", "status")
     assert status["cn"] == second.prefix.cn
@@ -85,7 +85,7 @@ def test_a_node_tells_its_state(bed: Bed) -> None:
         while "babel-running" not in kinds:
             kinds.append(watching.next()["kind"])
     assert "babel-ended" in kinds
-    wait_until(lambda: healthy(second), 30, "well again", bed.tails)
+    wait_until(lambda: healthy(second), 60, "well again", bed.tails)
     events = ask(place(second), "events")["events"]
     healed = next(e for e in reversed(events) if e["kind"] == "babel-running")
     assert 0 < healed["seconds"] < 60
@@ -147,14 +147,14 @@ def test_what_strangers_send_does_no_harm(bed: Bed) -> None:
         ask(path, "status")
     for own in silent:
         own.close()
-    wait_until(lambda: healthy(network.nodes[0]), 10, "it answers again", bed.tails)
+    wait_until(lambda: healthy(network.nodes[0]), 60, "it answers again", bed.tails)
 
 
 def test_only_root_changes_the_level(bed: Bed, monkeypatch: pytest.MonkeyPatch) -> None:
     network = Network(bed, 1)
     network.start()
     node = network.nodes[0]
-    wait_until(place(node).exists, 30, "the socket is there", bed.tails)
+    wait_until(place(node).exists, 60, "the socket is there", bed.tails)
     # As an administrator would let somebody in by hand; by default the group re6stnet is.
     place(node).parent.chmod(0o711)
     place(node).chmod(0o666)

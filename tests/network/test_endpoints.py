@@ -38,7 +38,7 @@ def later_attempts(node: Node) -> list[str]:
 
 def test_a_node_whose_tunnels_came_by_a_second_address_is_replaced(network: Network, bed: Bed) -> None:
     """In place, by a supervisor, after a crash: its tunnels go on, and nobody is kept from starting."""
-    wait_until(lambda: any(map(later_attempts, network.nodes)), 60, "a tunnel by a later address", bed.tails)
+    wait_until(lambda: any(map(later_attempts, network.nodes[1:])), 120, "a tunnel by a later address", bed.tails)
     node = max(network.nodes[1:], key=lambda node: len(later_attempts(node)))
     for change in (in_place, by_a_supervisor, after_a_crash, in_place):
         wait_until(partial(settled, network), FORMS, "a tunnel for each pair, and no address is tried", bed.tails)
@@ -47,6 +47,9 @@ def test_a_node_whose_tunnels_came_by_a_second_address_is_replaced(network: Netw
         wait_until(partial(started, node, count + 1), 30, "the next daemon", bed.tails)
         network.wait_connected(60)
         assert before <= programs(node), change.__name__
+        assert later_attempts(node), change.__name__
+        checked = node.run("--check")
+        assert checked.returncode == 0, checked.stderr
     assert node.stop() == 0
     assert node.traces() == []
 

@@ -80,7 +80,7 @@ def test_a_node_with_only_ipv4_reaches_the_internet_through_the_gateway(bed: Bed
     network.wait_connected(FORMS)
 
     address = str(network.nodes[2].address)
-    wait_until(lambda: internet.sees(inner) == address, 30, "the Internet answers the node without IPv6", bed.tails)
+    wait_until(lambda: internet.sees(inner) == address, 60, "the Internet answers the node without IPv6", bed.tails)
     assert internet.sees(other) == other.ipv6, "whoever has its own way keeps it"
     assert {host: defaults(host) for host in hosts} == before
 
@@ -146,21 +146,21 @@ def test_a_default_route_from_router_advertisements_stays(bed: Bed, internet: In
     network = Network(bed, 1)
     host = network.nodes[0].host
     advertise(internet.host)
-    wait_until(lambda: "proto ra" in " ".join(defaults(host)), 10, "the host has a default route")
-    wait_until(lambda: internet.sees(host) == host.ipv6, 10, "it is used, with the host's address", bed.tails)
+    wait_until(lambda: "proto ra" in " ".join(defaults(host)), 60, "the host has a default route")
+    wait_until(lambda: internet.sees(host) == host.ipv6, 60, "it is used, with the host's address", bed.tails)
     network.start()
     control = host.run_directory / "babeld.ctl"
-    wait_until(control.exists, 30, "babeld runs", bed.tails)
+    wait_until(control.exists, 60, "babeld runs", bed.tails)
 
     def forwards() -> bool:
         return host.run(["cat", "/proc/sys/net/ipv6/conf/all/forwarding"]).stdout.strip() == "1"
 
-    wait_until(forwards, 30, "the host is a router", bed.tails)
+    wait_until(forwards, 60, "the host is a router", bed.tails)
     assert "proto ra" in " ".join(defaults(host))
     assert internet.sees(host) == host.ipv6
     host.ip("-6", "route", "del", "default")
     advertise(internet.host)
-    wait_until(lambda: "proto ra" in " ".join(defaults(host)), 10, "the host still listens to advertisements")
+    wait_until(lambda: "proto ra" in " ".join(defaults(host)), 60, "the host still listens to advertisements")
 
     assert network.nodes[0].stop() == 0
     assert "proto ra" in " ".join(defaults(host))
@@ -183,5 +183,5 @@ def test_no_tunnel_is_opened_through_the_gateway(bed: Bed, internet: Internet) -
         node.start()
     network.wait_connected(FORMS)
     log = inner.host.log / "re6stnet.log"
-    wait_until(lambda: "no way to 1/16 but" in log.read_text(), 30, "the tunnel is not opened", bed.tails)
+    wait_until(lambda: "no way to 1/16 but" in log.read_text(), 60, "the tunnel is not opened", bed.tails)
     assert not any(tunnel.client is inner and tunnel.server is only6 for tunnel in network.tunnels())

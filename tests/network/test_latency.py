@@ -13,7 +13,8 @@ from testbed.pings import ping
 DIRECT, LEG = 0.150, 0.020
 """Seconds, one way: between the two ends, and between each of them and the relay."""
 FORMS = 60
-SOON = 30.0
+SOON = 120.0
+"""Round-trip times come with babel's hellos, each 15 s; two of them, and one that is lost, and their way to others."""
 QUICK = 0.150
 """Four legs, and some time for a busy machine; over the direct link it is twice DIRECT."""
 NODES, JITTER, WATCHED = 6, 0.010, 30.0

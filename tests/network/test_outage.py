@@ -57,8 +57,8 @@ def test_babeld_is_restarted(network: Network, bed: Bed) -> None:
     killed = node.signal("babeld")
     assert len(killed) == 1
     # What it had installed in the kernel stays meanwhile, so pings alone would not show that it is back.
-    wait_until(lambda: set(node.pids("babeld")) - set(killed), 30, "another babeld runs", bed.tails)
-    wait_until(lambda: len(node.babel().routes) >= 2, 30, "it knows the way to both peers", bed.tails)
+    wait_until(lambda: set(node.pids("babeld")) - set(killed), 60, "another babeld runs", bed.tails)
+    wait_until(lambda: len(node.babel().routes) >= 2, 60, "it knows the way to both peers", bed.tails)
     network.wait_connected(HEALS)
     assert len(node.pids("babeld")) == 1
 
@@ -76,7 +76,7 @@ def test_babeld_stays_calm_when_all_tunnels_of_a_node_die(bed: Bed) -> None:
 
     def kill_tunnels() -> None:
         killed = set(node.signal("openvpn"))
-        wait_until(lambda: not killed & set(node.pids("openvpn")), 10, "they are gone", bed.tails)
+        wait_until(lambda: not killed & set(node.pids("openvpn")), 60, "they are gone", bed.tails)
 
     for _ in range(4):
         wait_until(has_ways, HEALS, "two neighbours", bed.tails)
@@ -130,7 +130,7 @@ def test_a_node_ended_while_it_starts_leaves_nothing(bed: Bed) -> None:
     assert network.stop_registry() == 0
     node = network.nodes[0]  # without registry its start waits for the network parameters
     node.start()
-    wait_until(lambda: "registry" in bed.tails(), 30, "the node waits for the registry", bed.tails)
+    wait_until(lambda: "registry" in bed.tails(), 60, "the node waits for the registry", bed.tails)
     assert node.stop() == 0
     assert node.traces() == []
 

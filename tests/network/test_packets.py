@@ -208,7 +208,7 @@ def test_answers_to_whom_an_operator_translates_addresses_for_still_come(world: 
         command = ["ping", "-c1", "-W1", "2001:db8:42:3::1"]
         return neighbour.run(command, check=False).returncode == 0
 
-    wait_until(asked, 10, "the other member answers a machine behind the node")
+    wait_until(asked, 60, "the other member answers a machine behind the node")
     assert world.dropped() == {}
 
 

@@ -45,7 +45,7 @@ def answering(host: Host, *how: str) -> Iterator[None]:
         for pid, words in host.processes().items():
             if STRANGER in words:
                 host.run(["kill", str(pid)])
-        process.wait(10)
+        process.wait(60)
 
 
 @pytest.fixture
@@ -71,8 +71,8 @@ def test_whatever_answers_there_nodes_live_on_and_start_again(network: Network, 
         before = len(log(node))
         node.start()
         if how != "slow":
-            wait_until(lambda: "no network parameters yet" in log(node)[before:], 30, "it says so", bed.tails)
-        wait_until(lambda: bool(node.host.processes()), 10, "it lives")
+            wait_until(lambda: "no network parameters yet" in log(node)[before:], 60, "it says so", bed.tails)
+        wait_until(lambda: bool(node.host.processes()), 60, "it lives")
         assert log(node)[before:].count("\n") < 20
         assert "Traceback" not in log(node)
         network.wait_connected(FORMS, network.nodes[:2])

@@ -13,7 +13,7 @@ from testbed import Bed, wait_until
 from testbed.bed import Host
 
 LAN = "lan"
-COMES = 20
+COMES = 60
 OURS = Settings(
     network=IPv6Network("2001:db8:42::/48"),
     subnet=IPv6Network("2001:db8:42:1::/64"),

@@ -71,7 +71,7 @@ def test_a_second_signal_while_it_leaves_changes_nothing(network: Network, bed: 
     assert node.process
     node.process.send_signal(signal.SIGTERM)
     for number in (signal.SIGHUP, signal.SIGUSR1, signal.SIGTERM):
-        wait_until(lambda: "leaving" in (node.host.log / "re6stnet.log").read_text(), 10, "it leaves", bed.tails)
+        wait_until(lambda: "leaving" in (node.host.log / "re6stnet.log").read_text(), 60, "it leaves", bed.tails)
         node.process.send_signal(number)
     assert node.stop() == 0
     nothing_is_left(node)
@@ -82,7 +82,7 @@ def test_sigterm_while_it_waits_for_the_registry(network: Network, bed: Bed) -> 
     network.stop_registry()
     node.start()
     log = node.host.log / "re6stnet.log"
-    wait_until(lambda: log.exists() and "no network parameters yet" in log.read_text(), 30, "it waits", bed.tails)
+    wait_until(lambda: log.exists() and "no network parameters yet" in log.read_text(), 60, "it waits", bed.tails)
     assert node.stop() == 0
     nothing_is_left(node)
 
@@ -100,7 +100,7 @@ def test_logs_are_opened_again(network: Network, bed: Bed) -> None:
         os.truncate(log, 0)
     assert node.process
     node.process.send_signal(signal.SIGUSR1)
-    wait_until(lambda: logs[0].exists() and logs[1].exists(), 10, "new logs", bed.tails)
+    wait_until(lambda: logs[0].exists() and logs[1].exists(), 60, "new logs", bed.tails)
     assert node.stop() == 0
     assert "leaving" in logs[0].read_text()
     assert "leaving" not in logs[0].with_suffix(".log.1").read_text()
@@ -150,10 +150,10 @@ def test_systemd_hears_when_it_is_in_service_and_that_it_lives(network: Network,
     network.stop_registry()
     node.start()
     waiting = "STATUS=waiting for the network parameters from the registry"
-    wait_until(lambda: systemd.hears(waiting), 30, "it waits for the registry", bed.tails)
+    wait_until(lambda: systemd.hears(waiting), 60, "it waits for the registry", bed.tails)
     wait_until(lambda: systemd.hears("READY=1"), 60, "nobody waits with it for ever", bed.tails)
     assert not node.pids("babeld")
-    wait_until(lambda: systemd.hears("WATCHDOG=1"), 10, "it lives", bed.tails)
+    wait_until(lambda: systemd.hears("WATCHDOG=1"), 60, "it lives", bed.tails)
     network.start_registry()
     wait_until(lambda: systemd.hears("STATUS=connected"), 120, "its state in words", bed.tails)
     assert str(node.address) in node.host.ip("-6", "address", "show")
@@ -167,7 +167,7 @@ def test_systemd_hears_when_it_is_in_service_and_that_it_lives(network: Network,
     with pytest.raises(AssertionError):
         wait_until(lambda: systemd.hears("WATCHDOG=1"), 2, "nothing", lambda: "")
     node.process.send_signal(signal.SIGCONT)
-    wait_until(lambda: systemd.hears("WATCHDOG=1"), 10, "it lives again", bed.tails)
+    wait_until(lambda: systemd.hears("WATCHDOG=1"), 60, "it lives again", bed.tails)
     assert node.stop() == 0
     assert systemd.hears("STOPPING=1")
     # OpenVPN speaks to systemd too; not in our name.
@@ -178,10 +178,10 @@ def test_the_registry_tells_systemd(bed: Bed, systemd: Systemd) -> None:
     network = Network(bed, 1)
     network.registry_program = [*environment(systemd), *network.registry_program]
     network.create()
-    wait_until(lambda: systemd.hears("READY=1") and systemd.hears("WATCHDOG=1"), 10, "ready and alive", bed.tails)
+    wait_until(lambda: systemd.hears("READY=1") and systemd.hears("WATCHDOG=1"), 60, "ready and alive", bed.tails)
     assert network.registry_process
     network.registry_process.send_signal(signal.SIGHUP)
-    wait_until(lambda: systemd.hears("RELOADING=1"), 10, "reloading", bed.tails)
+    wait_until(lambda: systemd.hears("RELOADING=1"), 60, "reloading", bed.tails)
     assert network.stop_registry() == 0
     assert systemd.hears("STOPPING=1")
 
