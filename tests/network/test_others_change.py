@@ -165,7 +165,7 @@ def test_who_cannot_forward_says_so_and_others_go_around(network: Network, node:
     finally:
         node.host.run(["nft", "delete table ip6 filter"])
         first.host.find(second.host)
-    wait_until(lambda: not problems(node), 60, "its status is good again", network.bed.tails)
+    wait_until(lambda: not problems(node), 60, "its status is good again", lambda: f"{problems(node)}")
 
 
 @pytest.mark.parametrize("away", [1.0, 3.0])
@@ -193,12 +193,12 @@ def test_a_main_interface_that_comes_late_and_goes_and_comes_with_ipv6_off_at_fi
     wait_until(lambda: any("there is no interface br0" in text for text in problems(node)), 30, "its status says so")
     host.namespace.ip("link add br0 type bridge", "link set br0 up")
     network.wait_connected(60)
-    assert problems(node) == []
+    wait_until(lambda: problems(node) == [], 60, "its status is good", lambda: f"{problems(node)}\n{bed.tails()}")
     host.namespace.ip("link set br0 down")
     wait_until(lambda: any("the interface br0 is down" in text for text in problems(node)), 30, "its status says so")
     host.namespace.ip("link set br0 up")
     network.wait_connected(BACK)
-    assert problems(node) == []
+    wait_until(lambda: problems(node) == [], 60, "its status is good", lambda: f"{problems(node)}\n{bed.tails()}")
     host.namespace.ip("link delete br0", "link add br0 type bridge", "link set br0 up")
     network.wait_connected(BACK)
     assert node.stop() == 0
