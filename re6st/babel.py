@@ -117,6 +117,8 @@ class Babel:
         self._found = found
         self._child: Child | None = None
         self._replaced = ""
+        self.renewing = ""
+        """Why we ended it, while the next one is not ready yet."""
         self._talk: Talk
         self._listening = asyncio.Event()
         """Set while there is one, and its lines are read."""
@@ -199,7 +201,7 @@ class Babel:
     async def renew(self, reason: str, *, stale: bool = False) -> None:
         """Start it anew: it forgets all that it knew (core/renewal.py). Routes that are not `stale` serve meanwhile."""
         if self._child is not None:
-            self._replaced = reason
+            self._replaced = self.renewing = reason
             # In good order it takes its routes out of the kernel.
             await (self._child.stop() if stale else self._child.stop(grace=0))
 
@@ -356,6 +358,7 @@ class Babel:
         self.table.take(told)
         if not self.ready.is_set():
             self.ready.set()
+            self.renewing = ""
             if self.priority != PRIORITY:
                 self.followed.set()
             else:

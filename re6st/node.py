@@ -103,7 +103,7 @@ class Node:
         self._ticked = 0.0
         self._changed = asyncio.Event()
         self._babel_news = asyncio.Event()
-        self._chronicle = Chronicle()
+        self._chronicle = Chronicle(lambda: self._babel.renewing)
         self._ways = Ways()
         self._renewal = Renewal(random.Random())  # noqa: S311
 

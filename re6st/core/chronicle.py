@@ -38,7 +38,9 @@ class Happening:
 class Chronicle:
     """The last happenings, newest at the right. Those in `listeners` are told of each new one."""
 
-    def __init__(self) -> None:
+    def __init__(self, renewing: Callable[[], str] = lambda: "") -> None:
+        """`renewing` says why we end babeld, while we do."""
+        self._renewing = renewing
         self.happenings: deque[Happening] = deque(maxlen=KEPT)
         self.listeners: set[Callable[[Happening], None]] = set()
         self.counts: Counter[str] = Counter()
@@ -53,8 +55,8 @@ class Chronicle:
         self._running: tuple[bool, float] | None = None
 
     def babel_ended(self, now: float) -> int:
-        """How often babeld ended in the last hour."""
-        return sum(h.kind == "babel-ended" and now - h.time < HOUR for h in self.happenings)
+        """How often babeld ended by itself in the last hour."""
+        return sum(h.kind == "babel-ended" and not h.reason and now - h.time < HOUR for h in self.happenings)
 
     def note(self, event: mesh.Event, *, connected: bool, now: float) -> None:
         """The policy took in an event, at the Unix time `now`; `connected` is what it thinks after it."""
@@ -103,7 +105,8 @@ class Chronicle:
         if was is None or was[0] != running:
             self._running = running, now
             if was is not None:
-                self._add(now, "babel-running" if running else "babel-ended", seconds=_elapsed(was[1], now))
+                kind, reason = ("babel-running", "") if running else ("babel-ended", self._renewing())
+                self._add(now, kind, seconds=_elapsed(was[1], now), reason=reason)
 
     def _connection(self, connected: bool, now: float) -> None:
         was = self._connected

@@ -398,6 +398,8 @@ def event_words(event: Answer) -> str:
     more = event["count"] - len(event["peers"])
     peers = ", ".join(event["peers"]) + (f" and {more} more" if more > 0 else "")
     text = _HAPPENED.get(event["kind"], f"{event['kind']} {{peers}}")
+    if event["kind"] == "babel-ended" and event["reason"]:
+        text = "babeld is started anew: {reason}"
     words = text.format(peers=peers, count=plural(event["count"], "node"), reason=event["reason"])
     if event["seconds"] is None:
         return words

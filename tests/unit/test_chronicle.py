@@ -90,6 +90,19 @@ def test_what_is_lost_and_healed_in_how_long() -> None:
     assert chronicle.babel_ended(4000) == 0
 
 
+def test_a_babeld_that_we_end_ourselves_is_no_reason_to_worry() -> None:
+    reason = ["new settings"]
+    chronicle = Chronicle(lambda: reason[0])
+    chronicle.note(seen(A), connected=True, now=0)
+    chronicle.note(seen(running=False), connected=False, now=1)
+    assert [h.reason for h in chronicle.happenings if h.kind == "babel-ended"] == ["new settings"]
+    assert chronicle.babel_ended(2) == 0
+    reason[0] = ""
+    chronicle.note(seen(A), connected=True, now=3)
+    chronicle.note(seen(running=False), connected=False, now=4)
+    assert chronicle.babel_ended(5) == 1
+
+
 def test_a_large_network_that_flaps_is_told_in_bounds() -> None:
     chronicle = Chronicle()
     heard: list[Happening] = []
