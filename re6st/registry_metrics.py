@@ -24,6 +24,7 @@ from re6st.exposition import exposition
 from re6st.ledger import LedgerError, NotFound
 from re6st.registry import Registry
 from re6st.registry_events import Kind
+from re6st.registry_own_node import own_node
 from re6st.registry_report import reading
 from re6st.store import Store, StoreError
 
@@ -98,6 +99,9 @@ class RegistryMetrics:
         page.add_all("re6st_registry_events_total", [(kind.value, totals[kind]) for kind in Kind])
         page.add("re6st_registry_ca_not_after_timestamp_seconds", self._ca_until())
         page.add("re6st_registry_nodes_online", await self._online())
+        with suppress(LedgerError):
+            own = own_node(self._store.rows)
+            page.add("re6st_registry_own_node_certified", None if own is None else int(own.certified))
         keys = self._store.rows.babel_state().keys
         page.add("re6st_registry_hmac_rotation_step", sum(key is not None for key in keys))
         with suppress(NotFound, LedgerError, StoreError):

@@ -120,6 +120,9 @@ REGISTRY: Mapping[str, Family] = {
     ),
     "re6st_registry_ca_not_after_timestamp_seconds": Family("gauge", "When the CA certificate ends, Unix time."),
     "re6st_registry_tokens": Family("gauge", "Tokens that were not used.", ("state",)),
+    "re6st_registry_own_node_certified": Family(
+        "gauge", "Whether the registry's own node has a certificate: without it the network gets no news."
+    ),
     "re6st_registry_prefixes_free": Family("gauge", "Free subnets, by the bits of their prefix.", ("length",)),
     "re6st_registry_prefixes_free_ratio": Family("gauge", "Part of the network's addresses that is free."),
     "re6st_registry_nodes_online": Family("gauge", "Nodes that are routed."),

@@ -166,3 +166,19 @@ def literals() -> Iterator[str]:
 def test_programs_of_the_system_are_there() -> None:
     """Those that the guide's commands need on a machine that runs them in tests."""
     assert all(shutil.which(name) for name in ("openssl", "ping", "systemctl", "journalctl"))
+
+
+def test_the_example_of_a_firewall_is_one_that_nft_takes_twice(tmp_path: Path) -> None:
+    rules = re.findall(r"^```\n(# /etc/nftables.*?)^```$", (DOCS / "network.md").read_text(), re.M | re.S)
+    assert len(rules) == 1
+    in_a_network_of_its_own = ["unshare", "--map-root-user", "--net", "sh", "-c"]
+    if subprocess.run([*in_a_network_of_its_own, "nft list ruleset"], capture_output=True, check=False).returncode:
+        pytest.skip("no network namespaces for this user, or no nft")
+    (tmp_path / "rules").write_text(rules[0])
+    loaded = subprocess.run(
+        [*in_a_network_of_its_own, 'nft -f "$0" && nft -f "$0"', str(tmp_path / "rules")],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (loaded.returncode, loaded.stderr) == (0, "")

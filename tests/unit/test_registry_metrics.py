@@ -41,6 +41,16 @@ def test_an_empty_registry(world: World) -> None:
         names = {name for name, _ in values}
         assert "re6st_registry_certificate_earliest_not_after_timestamp_seconds" not in names
         assert "re6st_registry_nodes_online" not in names, "no babeld answers"
+        assert "re6st_registry_own_node_certified" not in names, "there is none yet"
+
+    world.run(test)
+
+
+def test_a_registry_that_has_lost_its_own_node(world: World) -> None:
+    async def test(world: World) -> None:
+        first = await world.enrol()
+        await world.store.call(lambda ledger: ledger.evict(cert.prefix_of_cert(first), START))
+        assert value(await page(metrics(world)), "re6st_registry_own_node_certified") == 0
 
     world.run(test)
 
@@ -59,6 +69,7 @@ def test_certificates_tokens_and_prefixes(world: World) -> None:
         } == {"valid": 2, "expiring": 0, "grace": 0, "revoked": 1}
         assert value(values, "re6st_registry_certificates_issued_total", kind="enrolment") == 3
         assert value(values, "re6st_registry_tokens", state="unused") == 2
+        assert value(values, "re6st_registry_own_node_certified") == 1
         assert value(values, "re6st_registry_prefixes_free", length="2") == 1
         assert value(values, "re6st_registry_prefixes_free_ratio") == pytest.approx(1 - 3 / 65536, abs=2 / 65536)
         first_end = min(each.not_valid_after_utc.timestamp() for each in certificates)
