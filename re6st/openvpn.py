@@ -35,6 +35,12 @@ OPEN_FILES = 65536
 MOST_CLIENTS = 4096
 """What OpenVPN is told at least: the number of clients that the network wants is held by us, and may change."""
 
+FIRST_PACKETS = 100_000
+"""First packets that a UDP server answers in 10 s. OpenVPN's own limit, 100, is one for all senders together: 20 senders
+of 5 packets a second kept everybody out for as long as they went on. Answers make no state, and 5,000 a second from 200
+senders cost a fifth of a processor, while honest clients got in within 0.2 s. What one source may send is limited by
+core/packet_rules.py."""
+
 PUSHED = (
     "setenv-safe external_ip ",
     *("ping ", "ping-exit "),  # how long silence may last: both ends have to agree (see tunnel.Server)
@@ -142,6 +148,7 @@ def server_command(
         ),
         *("--management-client-auth", "--auth-user-pass-optional", "--hand-window", str(HAND_WINDOW)),
         *("--ping-exit", str(settings.ping_exit)),
+        *(("--connect-freq-initial", str(FIRST_PACKETS), "10") if served.startswith("udp") else ()),
         *settings.extra,
     ]
 

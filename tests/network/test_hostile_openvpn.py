@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import string
+import sys
+import time
 
 import pytest
 
@@ -52,3 +54,37 @@ def test_a_client_that_says_much_about_itself_can_still_be_thrown_out(bed: Bed) 
     network.call("revoke", f"cn_or_serial={hostile.prefix.cn}")
     wait_until(lambda: not hostile.pids("openvpn"), CUT, "its tunnel is cut", bed.tails)
     assert node.pids("openvpn"), "the server goes on"
+
+
+FLOOD = """
+import os, socket, sys, time
+sockets = []
+for address in sys.argv[2:]:
+    own = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    own.bind((address, 0))
+    sockets.append(own)
+while True:
+    for own in sockets:
+        own.sendto(b"\\x38" + os.urandom(8) + bytes(5), (sys.argv[1], 1194))
+    time.sleep(0.25)
+"""
+"""P_CONTROL_HARD_RESET_CLIENT_V2, four a second from each address: fewer than one source may send for ever."""
+
+
+def test_first_packets_of_many_strangers_keep_no_honest_peer_out(bed: Bed) -> None:
+    """OpenVPN itself answers a hundred in ten seconds, whoever sends them."""
+    network = Network(bed, 2, node_options=["--pp", "1194", "udp", "--disable-proto", "tcp"])
+    first, second = network.nodes
+    second.options += ["--max-clients", "0"]  # only the flooded server is there
+    stranger = bed.host("stranger")
+    addresses = [f"10.0.77.{number}" for number in range(1, 61)]
+    for address in addresses:
+        stranger.namespace.ip(f"address add {address}/16 dev eth0")
+    network.create()
+    network.enrol()
+    first.start()
+    wait_until(lambda: first.pids("openvpn"), FORMS, "the server runs", bed.tails)
+    stranger.start([sys.executable, "-c", FLOOD, first.host.address, *addresses], "flood.log")
+    time.sleep(3)  # a part of the ten seconds, so that there is nothing left of them
+    second.start()
+    network.wait_connected(FORMS)

@@ -51,7 +51,7 @@ def test_the_command_line_of_a_server() -> None:
         *("--tls-server", "--mode", "server", "--dh", "/var/dh.pem"),
         *("--port", "1194", "--proto", "udp4", "--max-clients", "4096"),
         *("--management-client-auth", "--auth-user-pass-optional", "--hand-window", "30"),
-        *("--ping-exit", "60", "--verb", "4"),
+        *("--ping-exit", "60", "--connect-freq-initial", "100000", "10", "--verb", "4"),
     ]
 
 
