@@ -18,6 +18,7 @@ from re6st.core.mesh import Mesh
 from re6st.core.prefix import Prefix
 from re6st.core.report import Record
 from re6st.plan import Plan
+from re6st.requirement import RequirementWatch
 from re6st.tunnels import Tunnels
 
 FORMER = 8
@@ -63,7 +64,9 @@ class Guard:
         self._life = (-1, 0.0)
         self._payload: Payload | None = None
         self._timer: asyncio.TimerHandle | None = None
-        tunnels.is_refused = lambda peer: self._refusals.holds(peer, time.monotonic())
+        self.requirement: RequirementWatch | None = None
+        """Knows who lacks what the network requires."""
+        tunnels.is_refused = self._is_refused
         tunnels.ends.looked = again
 
     def _restore(self) -> None:
@@ -77,6 +80,10 @@ class Guard:
             log.warning("%s: %s: who was refused may come in again", self._note, error)
         for peer in self.refused():
             log.info("%s is still refused: it announced what is not its subnet", peer)
+
+    def _is_refused(self, peer: Prefix) -> bool:
+        lacks = self.requirement is not None and self.requirement.lacks(peer)
+        return lacks or self._refusals.holds(peer, time.monotonic())
 
     # -- what it finds --
 
@@ -114,7 +121,9 @@ class Guard:
         self._timer = asyncio.get_running_loop().call_later(seconds + 0.01, self._again)
 
     def tick(self) -> None:
-        """Hear those again whose time is over."""
+        """Hear those again whose time is over. To be called every second or so."""
+        if self.requirement is not None:
+            self.requirement.tick()
         for hop, peer in list(self._unheard.items()):
             if not self._refusals.holds(peer, time.monotonic()):
                 del self._unheard[hop]
@@ -178,6 +187,7 @@ class Guard:
     def problems(self) -> list[str]:
         """What is wrong now, in words."""
         found = [f"{peer} announced what is not its subnet: it is refused" for peer in self.refused()]
+        found += self.requirement.problems() if self.requirement is not None else []
         if self._found.heard:
             found.append(
                 f"our subnet {self._subnet} is announced by another machine too, by way of"

@@ -51,6 +51,7 @@ from re6st.plan import Config, Plan
 from re6st.presences import Presences
 from re6st.reach import Reach
 from re6st.registry_calls import CountedClient
+from re6st.requirement import RequirementWatch
 from re6st.retransmits import LossWatch
 from re6st.rundir import RunDirectory, remove_old, write_revoked
 from re6st.takeover import Found
@@ -208,8 +209,7 @@ class Node:
 
     def _prepare(self) -> None:
         plan = self._plan
-        if not plan.servers:
-            self._own.ports = ()
+        self._own.ports = self._own.ports if plan.servers else ()
         locate = locator(self.config.places)
         self._mesh = mesh.Mesh(self._settings(), self._cache.addresses, random.Random(), locate)  # noqa: S311
         self._peers.routed = lambda peer: peer in self._mesh.survey.peers
@@ -254,6 +254,7 @@ class Node:
         self._guard = Guard(
             lambda: self._plan, self._babel, self._tunnels, self._mesh, self._chronicle, self._changed.set
         )
+        self._guard.requirement = RequirementWatch(lambda: self._plan.parameters.require, self._peers, self._tunnels)
         self._care = KernelCare(
             self._kernel, self._babel, self._tunnels, self._advertisements, lambda: self._plan, self._babel_news.set
         )

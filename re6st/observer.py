@@ -184,6 +184,7 @@ class Observer:
                 "refused": self._registry.refused,
             },
             "parameters": version_number(parameters.version),
+            "require": sorted(parameters.require),
             "advertised": [
                 {"host": e.host, "port": e.port, "protocol": e.protocol, "origin": self._own.origin(e)}
                 for e in self._own.endpoints()

@@ -36,10 +36,9 @@ MOST_CLIENTS = 4096
 """What OpenVPN is told at least: the number of clients that the network wants is held by us, and may change."""
 
 FIRST_PACKETS = 100_000
-"""First packets that a UDP server answers in 10 s. OpenVPN's own limit, 100, is one for all senders together: 20 senders
-of 5 packets a second kept everybody out for as long as they went on. Answers make no state, and 5,000 a second from 200
-senders cost a fifth of a processor, while honest clients got in within 0.2 s. What one source may send is limited by
-core/packet_rules.py."""
+"""First packets that a UDP server answers in 10 s. OpenVPN's own limit, 100, is one for all senders together: some
+dozens of them, each within what core/packet_rules.py lets it send, kept everybody out for as long as they went on.
+Answers make no state: at 5,000 a second from 200 senders, honest clients got in within 0.2 s."""
 
 PUSHED = (
     "setenv-safe external_ip ",

@@ -177,6 +177,8 @@ class Peers:
         """Interfaces with peers that are no tunnels."""
         self.routed: Callable[[Prefix], bool] = lambda prefix: False
         """Whether there is a route to a peer."""
+        self.refused: Callable[[Prefix], bool] = lambda peer: False
+        """Whether nothing that a peer says is taken."""
         self.sessions = Sessions(
             identity.trust.network,
             crypto,
@@ -219,6 +221,10 @@ class Peers:
     def ensure(self, peer: Prefix) -> None:
         """Open a session if there is none."""
         self._carry_out(self.sessions.ensure(peer, _now()))
+
+    def begin_anew(self, peer: Prefix) -> None:
+        """Replace the session with a peer."""
+        self._carry_out(self.sessions.begin_anew(peer, _now()))
 
     def connected(self, peer: Prefix) -> bool:
         return self.sessions.connected(peer, _now())
@@ -288,6 +294,8 @@ class Peers:
 
     def _act(self, message: Message) -> bytes | None:
         self._count("received", message.code)
+        if self.refused(message.peer):
+            return None
         if message.relayed and message.payload:
             if (requester := self._relayed.answered(message.peer, message.code)) is not None:
                 head = message.peer.bits.encode("ascii") + b"\0" + bytes((message.code,))

@@ -378,7 +378,8 @@ class Admin:
         return {
             "versions": [
                 {"cn": Prefix.from_bits(bits).cn, "prefix": bits, "version": found[bits]} for bits in sorted(found)
-            ]
+            ],
+            "require": sorted(self._registry.upkeep.parameters.require),
         }
 
     async def _web_login(self, arguments: Arguments) -> Record:

@@ -253,7 +253,8 @@ def _edges(record: Record) -> Iterable[str]:
 
 
 def versions(record: Record, options: argparse.Namespace) -> str:
-    return table(("CN", "VERSION"), ((node["cn"], node["version"] or "no answer") for node in record["versions"]))
+    shown = table(("CN", "VERSION"), ((node["cn"], node["version"] or "no answer") for node in record["versions"]))
+    return f"{shown}\nrequired of every node: {' '.join(record['require'])}" if record["require"] else shown
 
 
 def backup(record: Record, options: argparse.Namespace) -> str:

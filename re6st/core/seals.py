@@ -17,6 +17,7 @@ from typing import Protocol
 from re6st.core import extensions, offers
 from re6st.core.extensions import KNOWN, Extension, ExtensionError
 from re6st.core.offers import Aead, Ephemeral, Offer, OfferError
+from re6st.core.requirement import Announced
 from re6st.core.wire import SEALED, Sealed
 
 PURPOSES = "re6st node's question", "re6st node's answer"
@@ -62,6 +63,11 @@ class Seal:
         self._ours: Offer | None = None
         self._theirs = b""
         self._sending = self._receiving = b""
+
+    @property
+    def announced(self) -> Announced:
+        """What the peer told us of itself."""
+        return Announced(self.names if self._theirs else None, self._since)
 
     def due(self, now: float) -> bool:
         """Whether it is time to ask; then it is noted as done."""

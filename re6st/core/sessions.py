@@ -27,6 +27,7 @@ from re6st.core.budget import Buckets, HandshakeBudget
 from re6st.core.offers import OfferError
 from re6st.core.peer_crypto import Crypto, PeerCertificate
 from re6st.core.prefix import Prefix, address_bits, control_address
+from re6st.core.requirement import Announced
 from re6st.core.seals import Seal, Sealer
 from re6st.core.wire import (
     MAC_LENGTH,
@@ -215,6 +216,11 @@ class Sessions:
         """The peers we have had a session with, the latest first."""
         return [peer.prefix for peer in reversed(self._peers.values()) if peer.session is not None]
 
+    def announced(self) -> dict[Prefix, Announced]:
+        """What the peers with a session can do."""
+        sessions = ((peer.prefix, peer.session) for peer in self._peers.values())
+        return {prefix: each.seal.announced for prefix, each in sessions if each is not None and each.seal is not None}
+
     def answered(self, prefix: Prefix) -> bool:
         """Whether a peer has said something since we last sent it a message."""
         peer = self._peers.get(prefix)
@@ -241,6 +247,14 @@ class Sessions:
         """Open a session if there is none."""
         peer = self._remember(prefix)
         return [] if peer.connected(now) else self._greet(peer, now)
+
+    def begin_anew(self, prefix: Prefix, now: float) -> list[Output]:
+        """Replace the session with a peer."""
+        peer = self._peers.get(prefix)
+        if peer is None:
+            return []
+        peer.session = peer.offered = None
+        return self._greet(peer, now)
 
     def answer(self, message: Message, answer: bytes | None, now: float) -> list[Output]:
         """Answer a message: `answer` goes back behind its code; None or empty only acknowledges (wire.md 6.4)."""

@@ -62,7 +62,7 @@ def facts(status: Answer, routes: Answer, now: float, width: int | None) -> list
         ("node", f"{status['cn']}, address {status['address']}" + _and("IPv4 ", status["ipv4"])),
         ("subnet", f"{status['subnet']} of the network {status['network']}"),
         ("certificate", f"{left}, {_renewal(certificate['renews'], now)}; CA until {moment(certificate['ca_until'])}"),
-        ("registry", f"{registry_words(registry, status['cn'], now)}; parameters {status['parameters']}"),
+        ("registry", f"{registry_words(registry, status['cn'], now)}; {_parameters(status)}"),
     ]
     lines = [each for name, words in told for each in _fact(name, words, width)]
     lines += _reachable(status, width)
@@ -83,6 +83,12 @@ def facts(status: Answer, routes: Answer, now: float, width: int | None) -> list
 
 def _renewal(when: float, now: float) -> str:
     return f"renewed {away(when, now)}" if when > now else "its renewal is due"
+
+
+def _parameters(status: Answer) -> str:
+    """Their version, and what they require of every node."""
+    required = status.get("require", [])  # an older daemon tells none
+    return f"parameters {status['parameters']}" + (f", which require {' '.join(required)}" if required else "")
 
 
 def registry_words(registry: Answer, own: str, now: float) -> str:

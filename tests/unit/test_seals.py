@@ -124,6 +124,24 @@ def test_a_later_protocol_that_is_not_ours_is_spoken_to_as_deployed_software(wor
     assert world.seal(A, future).names == frozenset()
 
 
+def test_what_each_peer_announced_is_known_and_a_session_can_be_begun_anew(world: SealedWorld) -> None:
+    older = Prefix(7, 16)
+    world.add(older)
+    for peer in (B, older):
+        world.send(A, peer, log("one"))
+    world.tick(30)
+    announced = world.machines[A].announced()
+    assert announced[B].names == KNOWN
+    assert announced[older].names is None
+    assert world.machines[B].announced()[A].names == KNOWN, "of who asked and of who answered"
+    world.carry(A, world.machines[A].begin_anew(older, world.now))
+    world.tick(5)
+    assert world.machines[A].announced()[older].since > announced[older].since
+    assert world.machines[A].begin_anew(Prefix(99, 16), world.now) == [], "nobody knows that one"
+    world.send(older, A, log("two"))
+    assert heard(world, A) == [b"two"]
+
+
 def test_a_peer_of_ours_that_does_not_seal_says_what_it_can_do(
     world: SealedWorld, monkeypatch: pytest.MonkeyPatch
 ) -> None:
