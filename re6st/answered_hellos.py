@@ -2,7 +2,8 @@
 
 The deployed protocol has nothing of the client in that answer (wire.md 3.3), so that somebody between a node and its
 registry could record whole sessions, and play the parameters of before a revocation, or an older certificate, to it.
-Only our CA can sign such an answer, so nobody else can fill this memory.
+Only our CA can sign such an answer, and only one that is encrypted for our key counts: what it answers to others does
+not fill this memory.
 """
 
 from __future__ import annotations

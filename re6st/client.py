@@ -341,14 +341,14 @@ class RegistryClient:
         encrypted, signature = body[: len(body) // 2], body[len(body) // 2 :]
         if not cert.verify(identity.trust.ca, signature, encrypted):
             raise self._bad("hello", "not signed by our CA. Is this the registry of our network?")
-        if self.hellos is not None and not self.hellos.take(body):
-            raise self._bad("hello", "one of before. Somebody between us and the registry repeats what it said once")
         try:
             secret = cert.decrypt(self._key or identity.key, encrypted)
         except cert.CertError:
             secret = b""
         if len(secret) != SECRET_LENGTH:
             raise self._other_key("not encrypted for our key")
+        if self.hellos is not None and not self.hellos.take(body):
+            raise self._bad("hello", "one of before. Somebody between us and the registry repeats what it said once")
         return Ratchet(secret)
 
     def _learn(self, names: Set[str]) -> None:

@@ -131,7 +131,10 @@ def move_registry(places: Places, to: Owner) -> list[str]:
         told.append(f"the registry's database is now {new / name}")
     for log in sorted(places.log(NODE).glob(f"{LOG}*")):
         target = places.log(REGISTRY) / log.name
-        if log.is_file() and not log.is_symlink() and not os.path.lexists(target):
+        # The directory is the node's: what that has put there is no log of the registry, and no reason to stop it.
+        found = log.lstat()
+        ours = stat.S_ISREG(found.st_mode) and found.st_uid in (0, to.user) and found.st_nlink == 1
+        if ours and not os.path.lexists(target):
             _make(target.parent, to, 0o750)
             _move(log, target, to, 0o640)
     return told
@@ -199,7 +202,9 @@ def _move(path: Path, target: Path, to: Owner, mode: int) -> None:
     else:
         source = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
         with open(source, "rb") as old, open(os.open(unfinished, _NEW, 0o600), "wb") as new:
-            if not stat.S_ISREG(os.fstat(source).st_mode) or os.fstat(source).st_uid not in (0, to.user):
+            found = os.fstat(source)
+            # A second name may be in a directory of somebody else, of a file that he could not read.
+            if not stat.S_ISREG(found.st_mode) or found.st_uid not in (0, to.user) or found.st_nlink != 1:
                 raise StateError(f"{path} was replaced meanwhile: look at it")
             shutil.copyfileobj(old, new, 1 << 20)
             new.flush()

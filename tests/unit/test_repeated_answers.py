@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives import hashes
 
 from re6st import answered_hellos, cert, renewal
 from re6st.answered_hellos import LIMIT, AnsweredHellos
-from re6st.client import RegistryAnswerError, RegistryClient
+from re6st.client import RegistryAnswerError, RegistryClient, RegistryKeyError
 from tests.unit.registry_world import DAY, A, World
 
 
@@ -115,6 +115,19 @@ def test_a_registry_may_repeat_its_answer_until_a_call_uses_it(play: Callable[[T
         assert await client.get_network_config()
 
     play(test)
+
+
+def test_answers_to_others_do_not_fill_the_memory(
+    tmp_path: Path, authority: cert.Authority, nodes: dict[str, cert.Identity]
+) -> None:
+    """Anybody gets those from the registry, and once it is full, what is oldest in it would be taken again."""
+    client = RegistryClient("http://127.0.0.1/", nodes["1/16"])
+    client.hellos = AnsweredHellos(tmp_path / "hellos")
+    others = next(each for name, each in nodes.items() if name != "1/16")
+    encrypted = cert.encrypt(others.cert, bytes(20))
+    with pytest.raises(RegistryKeyError):
+        client._greeted(encrypted + cert.sign(authority.key, encrypted))
+    assert not (tmp_path / "hellos").exists()
 
 
 def test_the_memory_is_bounded_on_the_disk_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -187,6 +187,24 @@ def test_what_somebody_else_has_put_there_is_not_given_to_the_registry(
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="gives files to others")
+def test_a_log_that_the_node_has_put_there_does_not_keep_the_registry_from_starting(
+    places: Places, database: Path, tmp_path: Path
+) -> None:
+    """The directory is the node's now: who has taken over the node is not to stop the registry as well."""
+    if os.geteuid():
+        pytest.skip("changes owners")
+    secret = tmp_path / "shadow"
+    secret.write_text("root's")
+    for name in ("registry.log", "registry.log.1"):
+        (places.log(NODE) / name).write_text("the registry's, from before")
+    os.chown(places.log(NODE) / "registry.log.1", 64002, 64002)
+    os.link(secret, places.log(NODE) / "registry.log.2")
+    told = move_registry(places, ME)
+    assert told == [f"the registry's database is now {places.state(REGISTRY)}/registry.db"]
+    assert names(places.log(REGISTRY)) == ["registry.log"]
+    assert secret.stat().st_nlink == 2, "it stays where it is"
+
+
 def test_root_gives_to_a_service_only_what_root_has_made(places: Places, tmp_path: Path) -> None:
     state, service = places.state(NODE), Owner(64001, 64001)
     secret = tmp_path / "shadow"
