@@ -14,6 +14,8 @@ from re6st.process import MissingProgram
 LOOK_EVERY = 2.0
 READ_EVERY = 10.0
 """Seconds between two readings of all rules, where somebody changes them all the time."""
+READ_ANYWAY = 60.0
+"""Where the kernel does not tell that something changed."""
 REMEDY = 'let iifname "re6stnet*" oifname "re6stnet*" pass there'
 
 log = logging.getLogger(__name__)
@@ -57,8 +59,9 @@ class FirewallCheck:
                 if generation is None or generation != self._generation:
                     self._generation = generation
                     await self.look(nft)
-                    await asyncio.sleep(READ_EVERY - LOOK_EVERY)
-                await asyncio.sleep(LOOK_EVERY)
+                    await asyncio.sleep(READ_ANYWAY if generation is None else READ_EVERY)
+                else:
+                    await asyncio.sleep(LOOK_EVERY)
         finally:
             nft.close()
 

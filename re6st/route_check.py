@@ -18,8 +18,8 @@ from re6st.netlink import NetlinkError
 
 LOOK_FIRST, LOOK_PER_ROUTE, LOOK_LAST = LASTING / 2, 0.003, 10.0
 """Seconds between two looks, so that they cost a hundredth of a core, at most."""
-AGAIN_FIRST, AGAIN_LAST = 10.0, 300.0
-"""Seconds between two restarts for this reason, where routes are removed all the time."""
+AGAIN_FIRST, AGAIN_LAST = 5.0, 300.0
+"""Seconds between two restarts for this reason, where routes are removed all the time: doubled with each."""
 
 log = logging.getLogger(__name__)
 

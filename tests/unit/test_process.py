@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from re6st.kernel import KernelError
 from re6st.process import (
     Backoff,
     Child,
@@ -155,6 +156,26 @@ def test_backoff_grows_to_its_bound_and_starts_again() -> None:
         assert 0.75 * middle <= delay <= 1.25 * middle
     backoff.reset()
     assert backoff.next() <= 1.25
+
+
+def test_a_program_is_run_again_also_where_the_kernel_refuses_something(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("re6st.process.Backoff", lambda: Backoff(0.001, 0.001))
+    runs: list[int] = []
+
+    async def once() -> str:
+        runs.append(len(runs))
+        if len(runs) == 1:
+            raise KernelError("cannot bring re6stnet1 up: No such device")
+        await asyncio.Event().wait()
+        return ""
+
+    async def run() -> None:
+        task = asyncio.create_task(keep_running("x", once, None))
+        await until(lambda: len(runs) == 2)
+        task.cancel()
+        await asyncio.wait([task])
+
+    asyncio.run(run())
 
 
 # --- what a killed daemon left ---

@@ -160,6 +160,7 @@ def test_peers_are_those_remembered_and_those_next_to_us(policy: mesh.Mesh) -> N
         (replace(WELL, connected=False, reachable=0), "failed", "no other node"),
         (replace(WELL, connected=False, reachable=0, alone=True), "warning", "none is there yet"),
         (replace(WELL, tunnels=0), "warning", "no tunnels"),
+        (replace(WELL, broken=["our address is missing"]), "failed", "our address is missing"),
         (replace(WELL, babel_ended=3), "warning", "3 times in the last hour"),
         (replace(WELL, servers=[replace(WELL.servers[0], listening=False)]), "warning", "tcp/1194 is not listening"),
         (replace(WELL, certificate_until=13 * DAY), "warning", "our certificate expires in 13 days"),
