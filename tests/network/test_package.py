@@ -127,6 +127,33 @@ def test_a_reload_keeps_tunnels_and_the_name_of_the_program(machines: tuple[Mach
     assert "(re6stnet)" in second.run("systemctl", "status", "--lines=0", "re6stnet")
 
 
+def broken_restart(machine: Machine) -> set[int]:
+    """Restart a node with a certificate that is none, and mend that again; what runs without a daemon then."""
+    path = machine.path("/etc/re6stnet/cert.crt")
+    good = path.read_bytes()
+    path.write_text("x\n")
+    before = {pid for pid, name in machine.pids("re6stnet").items() if name in ("babeld", "openvpn")}
+    assert machine.try_run(["systemctl", "restart", "re6stnet"]).returncode
+    assert "cert.crt: no RSA certificate in PEM form" in machine.journal("re6stnet")
+    path.write_bytes(good)
+    assert set(machine.pids("re6stnet")) == before
+    return before
+
+
+def test_a_restart_that_fails_keeps_the_tunnels_and_a_stop_ends_them(machines: tuple[Machine, Machine]) -> None:
+    first, second = machines
+    left = broken_restart(second)
+    assert reaches(second, first)
+    second.run("systemctl", "start", "re6stnet")
+    assert left <= set(second.pids("re6stnet")), "the next daemon goes on with them"
+    assert reaches(second, first)
+    assert broken_restart(second)
+    second.run("systemctl", "stop", "re6stnet")
+    wait_until(lambda: not second.pids("re6stnet"), TIDY, "neither OpenVPN nor babeld is left")
+    second.run("systemctl", "start", "re6stnet")
+    wait_until(lambda: reaches(second, first), JOINED, "it is back", lambda: second.journal("re6stnet"))
+
+
 def test_the_node_does_not_reach_the_key_of_the_authority(machines: tuple[Machine, Machine]) -> None:
     first, second = machines
     for machine, unit, own, foreign in (
@@ -189,7 +216,7 @@ def test_an_upgrade_keeps_the_tunnels(machines: tuple[Machine, Machine], package
         )
         assert reaches(second, first)
         second.run("kill", "-INT", pid)
-        assert " 0% packet loss" in pinging.communicate(timeout=10)[0]
+        assert " 0% packet loss" in pinging.communicate(timeout=60)[0]
     tunnels = {pid for pid, name in before.items() if name == "openvpn"}
     assert tunnels <= set(second.pids("re6stnet"))
     assert "+later" in second.run("dpkg-query", "--show", "re6stnet")

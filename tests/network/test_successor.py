@@ -116,6 +116,14 @@ def test_a_successor_that_would_not_start_is_not_tried(network: Network, bed: Be
     assert "no-such-option" in log.read_text()
     assert programs(node) == before
     options.write_text(text)
+    certificate = node.host.etc / "cert.crt"
+    good = certificate.read_bytes()
+    certificate.write_text("x\n")
+    in_place(node)
+    fault = "going on as before: re6stnet: cert.crt: no RSA certificate in PEM form"
+    wait_until(lambda: fault in log.read_text(), 30, "it says why", bed.tails)
+    assert programs(node) == before
+    certificate.write_bytes(good)
     assert node.stop() == 0
 
 

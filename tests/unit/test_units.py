@@ -28,7 +28,10 @@ def analyze(*arguments: str) -> str:
     return run.stdout + run.stderr
 
 
-@pytest.mark.parametrize(("unit", "worst"), [("re6stnet", 2.1), ("re6st-registry", 1.5), ("re6st-wait-online", 1.5)])
+@pytest.mark.parametrize(
+    ("unit", "worst"),
+    [("re6stnet", 2.1), ("re6st-registry", 1.5), ("re6st-wait-online", 1.5), ("re6stnet-tunnels", 1.5)],
+)
 def test_the_units_stay_as_tight_as_they_are(unit: str, worst: float) -> None:
     output = analyze("security", "--offline=true", str(DAEMON / f"{unit}.service"))
     found = re.search(r"Overall exposure level for .*: ([\d.]+)", output)
