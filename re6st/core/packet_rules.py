@@ -2,7 +2,7 @@
 
 The table only drops: whatever it lets pass, the rules of others may still refuse. Three parts: babel is muted on an
 interface, which drains a tunnel; packets of tunnels are held to what may come out of one; connections to our servers
-are limited for each source.
+are limited for each source. Those over TCP are also told to keep their packets short.
 """
 
 from __future__ import annotations
@@ -31,6 +31,10 @@ SOURCES_LIMIT, FORGET = 65535, "5m"
 """Sources that are counted at once, and how long one is remembered that is silent."""
 SENDERS_LIMIT = 256
 
+SEGMENT = 1220
+"""Bytes that a packet of a tunnel over TCP carries, at most: with its headers no more than any path of IPv6 lets pass.
+Where larger ones are swallowed without a word, the first one would stop the tunnel."""
+
 COUNTERS = {
     "own_source": "out of a tunnel, with an address of this machine or of its subnet as source",
     "foreign_source": "out of a tunnel, with a source that is not of the network",
@@ -55,6 +59,7 @@ class Part(StrEnum):
     CONNECTIONS = "replies to what this machine translates addresses for do not pass"
     NEXT_HOPS = "a way out by a gateway behind a LAN is not told from other ways on that LAN"
     LIMITS = "connections to our servers are not limited"
+    SEGMENTS = "tunnels over TCP stop on paths that swallow large packets without a word"
 
 
 ALL: frozenset[Part] = frozenset(Part)
@@ -118,7 +123,8 @@ def way_out(table: Table, network: IPv6Network) -> frozenset[NextHop]:
 def ruleset(rules: Rules, elements: Collection[str] = (), parts: Collection[Part] = ALL) -> str:
     """The commands that put the table in the place of whatever is there, at once. `elements` is what is muted."""
     chains = [*_input(rules, parts), "}", "chain output {", "type filter hook output priority 0; policy accept;"]
-    chains += [f"oifname @muted udp dport {BABEL_PORT} drop", "}"]
+    chains += [f"oifname @muted udp dport {BABEL_PORT} drop"]
+    chains += [*_segments(rules, parts, "sport"), "}"]
     filtered = rules.filtered and Part.SOURCES in parts
     if filtered:
         chains += [*_prerouting(rules), "}", *_from_tunnel(rules, parts), "}", *_forward(rules, parts), "}"]
@@ -240,8 +246,19 @@ def _input(rules: Rules, parts: Collection[Part]) -> Iterator[str]:
         if rules.udp_ports:
             # P_CONTROL_HARD_RESET_CLIENT_V1, V2 and V3 of OpenVPN, in the upper five bits of the first byte.
             yield f"udp dport {{ {_ports(rules.udp_ports)} }} @th,64,8 & 0xf8 == {{ 0x08, 0x38, 0x50 }} jump new_udp"
+    yield from _segments(rules, parts, "dport")
     if rules.filtered and Part.SOURCES in parts:
         yield "iifname @tunnels goto to_us"
+
+
+def _segments(rules: Rules, parts: Collection[Part], port: str) -> Iterator[str]:
+    """Both ends of a connection to our servers learn a small size, whichever software the other has (RFC 9293 3.7.1).
+
+    Each tells the other in its first packet how long a segment may be; only a larger size is changed.
+    """
+    if rules.tcp_ports and Part.SEGMENTS in parts:
+        ports = _ports(rules.tcp_ports)
+        yield f"tcp {port} {{ {ports} }} tcp flags & (syn|rst) == syn tcp option maxseg size set {SEGMENT}"
 
 
 def _limited(rules: Rules, parts: Collection[Part]) -> bool:

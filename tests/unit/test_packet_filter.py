@@ -271,6 +271,7 @@ def test_the_policy_hears_that_nothing_can_be_drained_and_when_it_can_again(nft:
     [
         ("fib ", {Part.OWN_ADDRESSES}),
         ("limit rate", {Part.LIMITS}),
+        ("maxseg", {Part.SEGMENTS}),
         ("goto from_tunnel", {Part.SOURCES}),
         ("counter", {Part.SOURCES, Part.LIMITS}),
     ],

@@ -1,0 +1,59 @@
+"""A path that swallows large packets without a word: tunnels over TCP go on, and so does what is in them."""
+
+from __future__ import annotations
+
+import json
+import time
+
+import pytest
+
+from testbed import Bed, Host, Network, Node, ping, wait_until
+from testbed.network import environment, program
+from testbed.pings import Pinger
+from testbed.stream import Stream
+
+FORMS = 90
+PASSES = 1300
+"""Bytes of the largest IP packet that gets through."""
+BUSY = 15.0
+PAUSE = 5.0
+"""Seconds without an answer that are bearable; usually none are."""
+
+
+def swallow(host: Host) -> None:
+    """Drop what is larger, as a broken router on the way would."""
+    host.ip("link", "set", "eth0", "gso_max_segs", "1")
+    rule = f'iifname "eth0" meta l4proto tcp meta length > {PASSES} drop'
+    host.run(["nft", f"table inet path {{ chain in {{ type filter hook input priority -200; {rule}; }}; }}"])
+
+
+def netcheck(node: Node) -> dict[str, object]:
+    control = str(node.host.run_directory / "control.sock")
+    argv = [*program("status"), "--control", control, "netcheck", "--json"]
+    found: dict[str, object] = json.loads(node.host.run(argv, check=False, env=environment(), timeout=120).stdout)
+    return found
+
+
+@pytest.mark.parametrize("larger", [1400, 1500])
+def test_large_packets_do_not_stop_a_tunnel_over_tcp(bed: Bed, larger: int) -> None:
+    network = Network(bed, 2)
+    for node in network.nodes:
+        swallow(node.host)
+    network.start()
+    network.wait_connected(FORMS)
+    one, other = network.nodes
+    with Pinger(one.host, other.address).running() as pinger:
+        for source, target in ((one, other), (other, one)):
+            wait_until(
+                lambda: ping(source.host, target.address, size=larger) is not None,  # noqa: B023
+                FORMS,
+                f"an answer to {larger} bytes",
+                bed.tails,
+            )
+        with Stream(other.host, one.host, one.address).running() as stream:
+            time.sleep(BUSY)
+        assert netcheck(one)["verdict"] != "fail"
+    assert pinger.longest < PAUSE, str(pinger)
+    assert stream.received > 1_000_000, str(stream)
+    assert not stream.broken
+    assert stream.stall < PAUSE, str(stream)
