@@ -21,7 +21,7 @@ def accuse(senders: Iterable[Sender], suspects: Callable[[str, str], Sequence[Pr
         who = " or ".join((*peers[:NAMED], *(("another client",) if len(peers) > NAMED else ()))) or "nobody known"
         log.warning(
             "%s packets with a source that they cannot have came by %s (%s) from %s, and were dropped:"
-            " it sent them, or did not drop them itself. Throw out who forges: re6st-registry revoke",
+            " it sent them, or handed on what another forged. Throw out who forges: re6st-registry revoke",
             sender.packets,
             sender.interface,
             sender.hardware_address,

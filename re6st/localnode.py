@@ -21,6 +21,7 @@ from re6st.babel_socket import read_dump
 from re6st.babel_talk import Talk
 from re6st.core.babel_lines import LineError, Table
 from re6st.core.prefix import Prefix, PrefixError, prefix_of
+from re6st.core.told_claims import ToldClaims, read_claims
 from re6st.core.wire import PORT, Code
 from re6st.run_names import BABELD_SOCKET, BINARY_SOCKET, CONTROL_SOCKET
 
@@ -59,6 +60,8 @@ class LocalNode:
         self.network = network
         self._control = control
         self._address = address
+        self.claims = ToldClaims()
+        """What it told of who claims what when it was asked for its routes last."""
         self._socket: socket.socket | None = None
         self._listeners: dict[tuple[Prefix, int], list[Listener]] = {}
 
@@ -172,6 +175,7 @@ class LocalNode:
         older software, whose own babeld does not speak text: wire.md 9.6) leaves it to its babeld.
         """
         reasons = []
+        self.claims = ToldClaims()
         for name, read in ((CONTROL_SOCKET, self._told), (BABELD_SOCKET, self._text), (BINARY_SOCKET, self._binary)):
             path = self._control.with_name(name)
             try:
@@ -192,7 +196,8 @@ class LocalNode:
             writer.close()
         if not line.endswith(b"\n"):
             raise EOFError("the node hung up")
-        return read_routes(line)
+        routes, self.claims = read_routes(line)
+        return routes
 
     async def _text(self, path: Path) -> list[Prefix]:
         """Where stock babeld has usable routes to. Raises OSError, EOFError, ValueError."""
@@ -287,8 +292,8 @@ def _unquoted(answer: bytes) -> bytes:
     return answer[2:-1] if is_quoted else answer
 
 
-def read_routes(line: bytes) -> list[Prefix]:
-    """The reachable nodes in the answer of a node of ours. Raises ValueError."""
+def read_routes(line: bytes) -> tuple[list[Prefix], ToldClaims]:
+    """The reachable nodes in the answer of a node of ours, and who claims what. Raises ValueError."""
     try:
         answer = json.loads(line)
         result = answer.get("result")
@@ -296,6 +301,6 @@ def read_routes(line: bytes) -> list[Prefix]:
             raise ValueError(answer["error"]["message"])
         if result["running"] is not True:
             raise ValueError("babeld is not running")
-        return [Prefix.from_cn(cn) for cn in result["reachable"]]
+        return [Prefix.from_cn(cn) for cn in result["reachable"]], read_claims(result.get("claims"))
     except (KeyError, TypeError, AttributeError, RecursionError):
         raise ValueError("no answer of a node") from None

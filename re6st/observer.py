@@ -242,7 +242,7 @@ class Observer:
         """For the registry beside us, which would take one of babeld's few connections else."""
         given.end()
         peers = sorted(peer.cn for peer in self._mesh.survey.peers)
-        return {"running": self._babel.ready.is_set(), "reachable": peers}
+        return {"running": self._babel.ready.is_set(), "reachable": peers, "claims": self._guard.record()}
 
     def _why(self, given: _Arguments) -> Record:
         text = given.text("peer")

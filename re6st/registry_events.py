@@ -37,6 +37,7 @@ class Kind(StrEnum):
     PARAMETERS = "parameters"
     ONLINE = "online"
     OFFLINE = "offline"
+    CLAIM = "claim"
     LOGIN = "login"
 
 

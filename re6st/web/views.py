@@ -17,6 +17,7 @@ from re6st import registry_report as report
 from re6st.cert_report import name_text
 from re6st.core.extensions import needs_long_hellos
 from re6st.core.prefix import Prefix
+from re6st.core.told_claims import ToldClaims
 from re6st.registry import Registry, Settings
 from re6st.registry_admin import Admin, AdminError, Status, guessed_url
 from re6st.registry_events import Kind
@@ -127,6 +128,7 @@ class Views:
         own = own_node(self._store.rows)
         if own is not None and own.problem:
             found.append(own.problem)
+        found += self._claims(self.watch.picture.claims)
         if ca_left < CA_DAYS * 86400:
             found.append(f"The CA's certificate ends on {record['ca_expires'][:10]}: renew it.")
         if record["online"] is None:
@@ -141,6 +143,23 @@ class Views:
         if record["last_mail_error"]:
             found.append(f"A mail could not be sent: {record['last_mail_error']['text']}")
         return found
+
+    def _claims(self, claims: ToldClaims) -> list[str]:
+        """What the registry's node says of who claims what: of all others only their own logs tell."""
+        found = [
+            f"{peer} announced what is not its subnet, and the registry's node refuses it for a while: ask its owner,"
+            " or revoke it, so that all nodes do."
+            for peer in claims.refused
+        ]
+        if claims.own_subnet_from:
+            found.append(
+                "The subnet of the registry's node is announced by another machine too, by way of"
+                f" {', '.join(claims.own_subnet_from)}: a member that lies, or a copied disk. See that node's log."
+            )
+        return found + [
+            f"Two machines have the certificate of {peer}, next to the registry's node: enrol one of them anew."
+            for peer in claims.doubled
+        ]
 
     async def _free(self) -> tuple[int, float]:
         """How many prefixes of the usual length are free, and which part of all that is."""
@@ -218,6 +237,7 @@ class Views:
         extra = {
             "subject": subject,
             "online": online,
+            "refused": prefix in picture.claims.refused,
             "older": _is_older(node),
             "parameters_version": self._registry.served.version(prefix),
             "addresses": addresses,

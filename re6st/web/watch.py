@@ -11,9 +11,10 @@ import asyncio
 import logging
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from re6st.core.prefix import Prefix
+from re6st.core.told_claims import ToldClaims
 from re6st.ledger import LedgerError, NotFound
 from re6st.registry import Registry
 from re6st.registry_events import Events, Kind
@@ -50,6 +51,8 @@ class Picture:
     online: frozenset[Prefix] | None = None
     """None: it is unknown, since no babeld answers on this host."""
     looked: float | None = None
+    claims: ToldClaims = field(default_factory=ToldClaims)
+    """Who claims what, as far as the registry's node sees it."""
     tunnels: frozenset[tuple[Prefix, Prefix]] = frozenset()
     """Who opened it, and to whom."""
     answered: frozenset[Prefix] = frozenset()
@@ -133,7 +136,11 @@ class Watch:
                 self._note(Kind.OFFLINE, before.online - online)
                 self._note(Kind.ONLINE, online - before.online)
             self._bump()
-        self.picture = replace(self.picture, own=own, online=online, looked=self._clock())
+        claims = before.claims if online is None else self._registry.node.claims
+        if claims != before.claims:
+            self._note_claims(before.claims, claims)
+            self._bump()
+        self.picture = replace(self.picture, own=own, online=online, claims=claims, looked=self._clock())
         self._fresh.set()
 
     def _note(self, kind: Kind, prefixes: frozenset[Prefix]) -> None:
@@ -142,6 +149,18 @@ class Watch:
             return
         for prefix in sorted(prefixes):
             self._events.note(kind, "has a route" if kind is Kind.ONLINE else "has no route any more", prefix)
+
+    def _note_claims(self, before: ToldClaims, now: ToldClaims) -> None:
+        for prefix in set(now.refused) - set(before.refused):
+            text = "announced what is not its subnet: the registry's node cut its tunnels and refuses it"
+            self._events.note(Kind.CLAIM, text, prefix)
+        for prefix in set(now.doubled) - set(before.doubled):
+            self._events.note(Kind.CLAIM, "two machines have its certificate at one time", prefix)
+        if now.own_subnet_from and not before.own_subnet_from:
+            names = ", ".join(now.own_subnet_from)
+            self._events.note(
+                Kind.CLAIM, f"the subnet of the registry's node is announced by another, by way of {names}"
+            )
 
     def _own(self) -> Prefix | None:
         try:

@@ -496,7 +496,10 @@ def _of_programs() -> dict[str, Target]:
         ),
         "node-answer": Target(
             programs.node_answer,
-            (b'{"result": {"running": true, "reachable": ["2/16", "3/16"]}}\n', b'{"error": {"message": "no"}}'),
+            (
+                b'{"result": {"running": true, "reachable": ["2/16"], "claims": {"refused": ["3/16"]}}}\n',
+                b'{"error": {"message": "no"}}',
+            ),
         ),
     }
 

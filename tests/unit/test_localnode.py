@@ -16,6 +16,7 @@ import pytest
 from re6st.babel_socket import serve
 from re6st.core.babel_binary import Dump, Route
 from re6st.core.prefix import Prefix
+from re6st.core.told_claims import ToldClaims, read_claims
 from re6st.core.wire import Code
 from re6st.localnode import LocalNode
 
@@ -290,6 +291,38 @@ def test_the_node_says_where_there_is_a_way_to(tmp_path: Path, answer: str, expe
             assert await node.routes() == expected
 
     asyncio.run(run())
+
+
+@pytest.mark.parametrize(
+    ("claims", "expected"),
+    [
+        ('{"refused": ["1/16"], "own_subnet_from": ["2/16", "fe80::1%eth0"], "doubled": ["3/16"]}', True),
+        ("{}", False),
+        ("null", False),
+    ],
+)
+def test_the_node_says_who_claims_what_is_not_his(tmp_path: Path, claims: str, expected: bool) -> None:
+    async def play(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readline()
+        writer.write(f'{{"result": {{"running": true, "reachable": ["1/16"], "claims": {claims}}}}}\n'.encode())
+        writer.close()
+
+    async def run() -> None:
+        server = await asyncio.start_unix_server(play, tmp_path / "control.sock")
+        async with server, beside(lambda prefix, code: [], tmp_path / "babeld.ctl") as node:
+            assert await node.routes() == [B]
+            told = ToldClaims((B,), ("2/16", "fe80::1%eth0"), (Prefix(3, 16),))
+            assert node.claims == (told if expected else ToldClaims())
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize(
+    "claims", [7, [], {"refused": 7}, {"refused": ["x"]}, {"own_subnet_from": ["\x1b[2J"]}, {"doubled": [1]}]
+)
+def test_other_words_are_no_claims(claims: object) -> None:
+    with pytest.raises(ValueError, match=r"claims|list|names|prefix|CN|x"):
+        read_claims(claims)
 
 
 def test_a_node_of_the_release_before_leaves_it_to_its_babeld(tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ import pytest
 from demo.page import Simulation
 from re6st.cli.registry_web import Listen, WebPage
 from re6st.core.prefix import Prefix
+from re6st.core.told_claims import ToldClaims
 from re6st.registry_admin import AdminError
 from re6st.registry_events import Kind
 from re6st.web import entrance, server
@@ -623,3 +624,44 @@ async def _status(connection: tuple[asyncio.StreamReader, asyncio.StreamWriter])
         return b""
     finally:
         writer.close()
+
+
+def test_the_overview_and_the_page_of_a_node_say_who_announced_what_is_not_his(tmp_path: Path) -> None:
+    async def test(browser: Browser) -> None:
+        claims = ToldClaims((Prefix(1, 16),), ("2/16",), (Prefix(3, 16),))
+        views = views_of(browser, Picture(own=Prefix(0, 16), online=frozenset({Prefix(0, 16)}), claims=claims))
+        problems = "\n".join((await views.overview())["problems"])
+        assert "1/16 announced what is not its subnet" in problems
+        assert "The subnet of the registry's node is announced by another machine too, by way of 2/16" in problems
+        assert "Two machines have the certificate of 3/16" in problems
+        assert (await views.node("1/16", ask=False))["refused"]
+        assert not (await views.node("2/16", ask=False))["refused"]
+
+    run(tmp_path, test)
+
+
+def test_who_announced_what_is_not_his_is_an_event_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def test(browser: Browser) -> None:
+        node = FakeNode()
+        made = browser.simulation
+        watch = Watch(made.registry, made.clock)
+        monkeypatch.setattr(made.registry, "node", node)
+        for _ in range(2):
+            await watch._look_at_routes()
+        node.claims = ToldClaims()
+        await watch._look_at_routes()
+        found = made.registry.events.newest(10, Kind.CLAIM)
+        assert [(event.cn, event.count) for event in found] == [("1/16", 1)]
+        assert watch.picture.claims == ToldClaims()
+
+    run(tmp_path, test)
+
+
+class FakeNode:
+    """A node beside the registry that refuses somebody."""
+
+    def __init__(self) -> None:
+        self.claims = ToldClaims(refused=(Prefix(1, 16),))
+
+    async def routes(self) -> list[Prefix]:
+        return [Prefix(1, 16)]

@@ -1,0 +1,48 @@
+"""What a node tells others of who claims what (core/claims.py), as the registry beside it reads it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from re6st.core.prefix import Prefix
+
+MOST = 100
+"""Names of one kind that are taken: the operator has enough to do with those."""
+NAME_LIMIT = 100
+
+
+@dataclass(frozen=True, slots=True)
+class ToldClaims:
+    """As `claims` of docs/control.md."""
+
+    refused: tuple[Prefix, ...] = ()
+    """Who announced what is not his, and has no tunnel with that node for a while."""
+    own_subnet_from: tuple[str, ...] = ()
+    """By whom that node hears its own subnet: CNs, and addresses of neighbours without a name."""
+    doubled: tuple[Prefix, ...] = ()
+    """Certificates that two machines use at one time."""
+
+
+def read_claims(fields: object) -> ToldClaims:
+    """Read the object. A node that does not say it claims nothing of anybody. Raises ValueError."""
+    if fields is None:
+        return ToldClaims()
+    if not isinstance(fields, Mapping):
+        raise ValueError("claims are no object")
+    return ToldClaims(
+        tuple(Prefix.from_cn(text) for text in _texts(fields, "refused")),
+        _texts(fields, "own_subnet_from"),
+        tuple(Prefix.from_cn(text) for text in _texts(fields, "doubled")),
+    )
+
+
+def _texts(fields: Mapping[str, Any], name: str) -> tuple[str, ...]:
+    found = fields.get(name, [])
+    if not isinstance(found, list):
+        raise ValueError(f"{name} is no list")
+    texts = found[:MOST]
+    if not all(isinstance(text, str) and len(text) <= NAME_LIMIT and text.isprintable() for text in texts):
+        raise ValueError(f"{name} holds something else than names")
+    return tuple(texts)
