@@ -7,13 +7,12 @@ import logging
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from ipaddress import IPv6Address
 
 from re6st import run_names, rundir
 from re6st.babel import Babel
 from re6st.core.babel_lines import NextHop
 from re6st.core.chronicle import Chronicle
-from re6st.core.claims import Claims, Findings, Heard, Lie, Payload, Refusals, hardware_address
+from re6st.core.claims import Claims, Findings, Heard, Lie, Payload, Refusals
 from re6st.core.mesh import Mesh
 from re6st.core.prefix import Prefix
 from re6st.core.report import Record
@@ -170,7 +169,7 @@ class Guard:
     # -- whose certificate is at the other end --
 
     def _owner(self, hop: NextHop) -> Prefix | None:
-        return self._tunnels.ends.owner(hop.interface, _hardware(hop.address))
+        return self._tunnels.ends.owner_at(hop)
 
     def _ask(self, unknown: frozenset[NextHop], now: float) -> float:
         """Ask who is behind our servers, if that is due; in how many seconds it may be asked again."""
@@ -179,7 +178,7 @@ class Guard:
         if left > 0:
             return left
         self._asked, self._asked_about = now, unknown
-        self._tunnels.ends.look()
+        self._tunnels.ends.look(unknown)
         return LOOK_AGAIN
 
     # -- for the operator --
@@ -205,10 +204,6 @@ class Guard:
             "own_subnet_from": self._names(heard) if heard else [],
             "doubled": sorted(peer.cn for peer in self._found.doubled),
         }
-
-
-def _hardware(address: IPv6Address) -> str:
-    return hardware_address(address) or ""
 
 
 def payload_of(plan: Plan, before: Payload | None) -> Payload | None:

@@ -17,6 +17,7 @@ from dataclasses import dataclass, replace
 from ipaddress import IPv4Address, IPv4Interface, IPv6Address, IPv6Network, ip_address
 
 from re6st import rtnetlink
+from re6st.hardware import Hardware
 from re6st.kept_state import RTPROT_RE6ST, SYSCTL, KeptState, Placed, family_of, host_route
 from re6st.netlink import NetlinkError
 from re6st.rtnetlink import (
@@ -93,6 +94,7 @@ class Kernel:
 
     def __init__(self) -> None:
         self._netlink = Netlink()
+        self.hardware = Hardware(self._netlink)
         self.state = KeptState(self._netlink)
         self._links: list[str] = []
         self._link_address: IPv4Interface | None = None

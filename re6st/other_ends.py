@@ -6,7 +6,9 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 
+from re6st.core.babel_lines import NextHop
 from re6st.core.prefix import Prefix
+from re6st.hardware import Hardware
 from re6st.tunnel import ClientTunnel, Server
 
 REMEMBERED = 1000
@@ -22,6 +24,7 @@ class OtherEnds:
         self,
         servers: Mapping[str, Server],
         held: Callable[[], Iterable[ClientTunnel]],
+        hardware: Hardware,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.looked: Callable[[], object] = lambda: None
@@ -29,6 +32,7 @@ class OtherEnds:
         self._servers = servers
         self._held = held
         self._clock = clock
+        self._addresses = hardware
         self._hardware: dict[tuple[str, str], Prefix] = {}
         self._ended: deque[tuple[float, str, Prefix]] = deque(maxlen=ENDED)
 
@@ -45,6 +49,10 @@ class OtherEnds:
             if client.connected and client.interface == interface:
                 return client.peer
         return next((s.hardware.get(hardware) for s in self._servers.values() if s.interface == interface), None)
+
+    def owner_at(self, hop: NextHop) -> Prefix | None:
+        """Who a neighbour is; see `owner`."""
+        return self.owner(hop.interface, self._addresses[hop])
 
     def numbers(self, peer: Prefix) -> frozenset[int]:
         """The node numbers in the certificates by which a peer has tunnels with us; empty where none is known."""
@@ -69,8 +77,9 @@ class OtherEnds:
         """A tunnel with a peer ended."""
         self._ended.append((self._clock(), interface, peer))
 
-    def look(self) -> None:
-        """Find out who is behind our servers; see `owner`."""
+    def look(self, unknown: Iterable[NextHop] = ()) -> None:
+        """Find out who is behind our servers, see `owner`, and what hardware addresses `unknown` neighbours have."""
+        self._addresses.find(unknown)
         for server in self._servers.values():
             server.looked = self._answered
             server.look()

@@ -29,12 +29,15 @@ _REPLACE, _EXCLUSIVE, _CREATE = 0x100, 0x200, 0x400
 _NEWLINK, _DELLINK, _GETLINK = 16, 17, 18
 _NEWADDR, _DELADDR, _GETADDR = 20, 21, 22
 _NEWROUTE, _DELROUTE, _GETROUTE = 24, 25, 26
+_NEWNEIGH, _GETNEIGH = 28, 30
 _IFLA_IFNAME, _IFLA_MTU, _IFLA_LINKINFO, _IFLA_INFO_KIND = 3, 4, 18, 1
 _IFA_ADDRESS, _IFA_LOCAL, _IFA_FLAGS = 1, 2, 8
+_NDA_DST, _NDA_LLADDR, _NTF_USE = 1, 2, 0x01
 _RTA_DST, _RTA_SRC, _RTA_OIF, _RTA_GATEWAY, _RTA_PRIORITY, _RTA_PREFSRC, _RTA_TABLE = 1, 2, 4, 5, 6, 7, 15
 _LINK = struct.Struct("=BxHiII")  # family, type, index, flags, which of them to change
 _ADDRESS = struct.Struct("=BBBBI")  # family, prefix length, flags, scope, index
 _ROUTE = struct.Struct("=BBBBBBBBI")  # family, lengths of destination and source, tos, table, proto, scope, type, flags
+_NEIGHBOUR = struct.Struct("=BxxxiHBB")  # family, index, state, flags, type (linux/neighbour.h)
 _U32 = struct.Struct("=I")
 
 # linux/if_tun.h
@@ -128,6 +131,24 @@ class Netlink(NetlinkSocket):
 
     def delete_address(self, ip: Address, length: int, index: int) -> None:
         self.request(_DELADDR, _address(ip, length, index, 0))
+
+    # -- neighbours --
+
+    def neighbours(self) -> dict[tuple[int, IPv6Address], str]:
+        """The hardware addresses that IPv6 neighbours have, by the interface's index and their address."""
+        found = {}
+        for body in self.dump(_GETNEIGH, _NEIGHBOUR.pack(socket.AF_INET6, 0, 0, 0, 0)):
+            family, index, *_ = unpack(_NEIGHBOUR, body)
+            attributes = dict(read_attributes(body[_NEIGHBOUR.size :]))
+            packed, hardware = attributes.get(_NDA_DST, b""), attributes.get(_NDA_LLADDR, b"")
+            if family == socket.AF_INET6 and len(packed) == 16 and len(hardware) == 6:
+                found[index, IPv6Address(packed)] = hardware.hex(":")
+        return found
+
+    def find_neighbour(self, ip: IPv6Address, index: int) -> None:
+        """Have the kernel ask on that link who has the address."""
+        head = _NEIGHBOUR.pack(socket.AF_INET6, index, 0, _NTF_USE, 0)
+        self.request(_NEWNEIGH, head + pack_attribute(_NDA_DST, ip.packed), _CREATE | _REPLACE)
 
     # -- routes --
 

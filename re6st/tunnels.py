@@ -101,7 +101,11 @@ class Tunnels:
         """Called after babel was told that an interface is down."""
         self.is_refused: Callable[[Prefix], bool] = lambda _: False
         """Whether a peer may have no tunnel with us for now."""
-        self.ends = OtherEnds(self.servers, lambda: [c.tunnel for c in self._clients.values() if c.tunnel is not None])
+        self.ends = OtherEnds(
+            self.servers,
+            lambda: [c.tunnel for c in self._clients.values() if c.tunnel is not None],
+            kernel.hardware,
+        )
         drains.told = lambda found: accuse(found, self.ends.suspects)
         self._records = Records(plan.config.run)
 

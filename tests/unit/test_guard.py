@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from ipaddress import IPv4Network, IPv6Address, IPv6Network
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,7 +15,7 @@ import pytest
 from re6st import guard as guard_room
 from re6st.core.babel_lines import NextHop, Route, Route4, Table
 from re6st.core.chronicle import Chronicle
-from re6st.core.claims import HOLD
+from re6st.core.claims import HOLD, hardware_address
 from re6st.core.prefix import Prefix, subnet
 from re6st.guard import Guard
 from re6st.run_names import REFUSED
@@ -41,8 +41,8 @@ class FakeTunnels:
         self.ends = self
         self._known: dict[str, Prefix] = {}
 
-    def owner(self, interface: str, hardware: str) -> Prefix | None:
-        return self._known.get(hardware) if interface == SERVER else None
+    def owner_at(self, hop: NextHop) -> Prefix | None:
+        return self._known.get(hardware_address(hop.address) or "") if hop.interface == SERVER else None
 
     def is_shared(self, interface: str) -> bool:
         return interface == SERVER
@@ -50,7 +50,7 @@ class FakeTunnels:
     def numbers(self, peer: Prefix) -> frozenset[int]:
         return frozenset((peer.value,))
 
-    def look(self) -> None:
+    def look(self, unknown: Iterable[NextHop]) -> None:
         self.asked += 1
         asyncio.get_running_loop().call_soon(self._answer)
 
@@ -186,7 +186,7 @@ def test_an_ipv4_subnet_is_held_against_the_number_in_the_certificate_also_while
         world.plan.parameters = SimpleNamespace(ipv4=IPv4Network("10.42.0.0/16"), ipv4_sublen=8)
         world.claim4("10.42.2.0/24")
         world.look()
-        await until(lambda: world.tunnels.owner(SERVER, HARDWARE))
+        await until(lambda: world.tunnels.owner_at(HOP))
         world.plan.parameters = SimpleNamespace(ipv4=IPv4Network("10.0.0.0/8"), ipv4_sublen=16)
         world.look()
         await asyncio.sleep(2 * HOLD)

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from ipaddress import IPv6Address
 from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
 
+from re6st import hardware
+from re6st.core.babel_lines import NextHop
 from re6st.core.prefix import Prefix
+from re6st.hardware import Hardware
 from re6st.other_ends import LATELY, REMEMBERED, OtherEnds
 
 LIAR, HONEST, OTHER = (Prefix(number, 16) for number in (2, 3, 4))
@@ -27,12 +31,30 @@ class FakeServer:
         self.looked()
 
 
+class FakeNetlink:
+    """Neighbours that the kernel knows once they were asked for."""
+
+    def __init__(self) -> None:
+        self.there: dict[IPv6Address, str] = {}
+        self.asked: list[IPv6Address] = []
+
+    def neighbours(self) -> dict[tuple[int, IPv6Address], str]:
+        return {(7, ip): self.there[ip] for ip in self.asked if ip in self.there}
+
+    def find_neighbour(self, ip: IPv6Address, index: int) -> None:
+        assert index == 7
+        self.asked.append(ip)
+
+
 class World:
     def __init__(self) -> None:
         self.now = 0.0
         self.server = FakeServer((LIAR, 2), (HONEST, None))
         self.held: list[Any] = []
-        self.ends = OtherEnds({"tcp": cast(Any, self.server)}, lambda: self.held, lambda: self.now)
+        self.netlink = FakeNetlink()
+        self.ends = OtherEnds(
+            {"tcp": cast(Any, self.server)}, lambda: self.held, Hardware(cast(Any, self.netlink)), lambda: self.now
+        )
 
     def hold(self, peer: Prefix | None, *, connected: bool = True, number: int | None = None) -> None:
         self.held = [SimpleNamespace(peer=peer, interface=TAP, connected=connected, number=number)]
@@ -90,3 +112,36 @@ def test_what_is_remembered_is_bounded(world: World) -> None:
         world.ends.look()
     assert len(world.ends._hardware) == REMEMBERED
     assert world.ends.suspects(SERVER, f"{3 * REMEMBERED - 1}") == [LIAR]
+
+
+def test_who_has_a_link_local_address_of_its_choice_is_known_by_neighbour_discovery(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("socket.if_nametoindex", lambda name: {SERVER: 7}[name])
+    hop = NextHop(IPv6Address("fe80::1"), SERVER)
+    world.server.hardware = {MAC: LIAR}
+    world.netlink.there[hop.address] = MAC
+    world.ends.look([hop])
+    assert world.ends.owner_at(hop) is None, "the kernel is asking"
+    world.ends.look([hop])
+    assert world.ends.owner_at(hop) == LIAR
+    assert world.netlink.asked == [hop.address]
+
+
+def test_of_one_whose_address_is_made_of_it_nobody_is_asked(world: World) -> None:
+    hop = NextHop(IPv6Address("fe80::ff:fe00:2"), SERVER)
+    world.server.hardware = {MAC: LIAR}
+    world.ends.look([hop])
+    assert world.ends.owner_at(hop) == LIAR
+    assert not world.netlink.asked
+
+
+def test_who_makes_up_neighbours_has_a_few_asked_for_only(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("socket.if_nametoindex", lambda _: 7)
+    world.ends.look(NextHop(IPv6Address("fe80::1") + number, SERVER) for number in range(1000))
+    assert len(world.netlink.asked) == hardware.ASKED
+
+
+def test_interfaces_that_are_gone_are_left_out(world: World) -> None:
+    world.ends.look([NextHop(IPv6Address("fe80::1"), "re6stnet-gone")])
+    assert not world.netlink.asked

@@ -19,6 +19,7 @@ from re6st.core.params import Parameters
 from re6st.core.prefix import Prefix
 from re6st.core.survey import Survey
 from re6st.core.wire import Endpoint
+from re6st.hardware import Hardware
 from re6st.kernel import KernelError
 from re6st.openvpn import Settings
 from re6st.plan import Config, Files, Plan
@@ -33,6 +34,8 @@ SOMEWHERE = (Endpoint("192.0.2.1", 1194, "udp"),)
 
 class FakeKernel:
     """One where an interface may take long to be interrupted."""
+
+    hardware = Hardware(None)
 
     def __init__(self, seconds: float = 60) -> None:
         self.interrupted: list[str] = []

@@ -1,0 +1,55 @@
+"""Which hardware address a neighbour has whose link-local address is not made of it.
+
+Linux makes the one of the other, unless it is told not to (addr_gen_mode), or somebody gives an interface another
+address. Whoever does must not stay unknown by it.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Collection, Iterable
+from contextlib import suppress
+
+from re6st.core.babel_lines import NextHop
+from re6st.core.claims import hardware_address
+from re6st.netlink import NetlinkError
+from re6st.rtnetlink import Netlink
+
+REMEMBERED = 1000
+ASKED = 20
+"""Neighbours that are asked for at one time: each costs a packet to all clients of a server."""
+
+
+class Hardware:
+    """Remembers what neighbour discovery (RFC 4861) found. `netlink` may be None where there is no kernel to ask."""
+
+    def __init__(self, netlink: Netlink | None) -> None:
+        self._netlink = netlink
+        self._found: dict[NextHop, str] = {}
+
+    def __getitem__(self, hop: NextHop) -> str:
+        """Empty while it is not known."""
+        return hardware_address(hop.address) or self._found.get(hop, "")
+
+    def find(self, hops: Iterable[NextHop]) -> None:
+        """Look for those that are not known from their address; what is not found now may be at the next time."""
+        wanted = [hop for hop in hops if hardware_address(hop.address) is None]
+        if wanted and self._netlink is not None:
+            with suppress(NetlinkError):
+                self._find(self._netlink, wanted)
+
+    def _find(self, netlink: Netlink, wanted: Collection[NextHop]) -> None:
+        there, asked = netlink.neighbours(), 0
+        for hop in wanted:
+            try:
+                index = socket.if_nametoindex(hop.interface)
+            except OSError:
+                continue
+            if hardware := there.get((index, hop.address)):
+                self._found.pop(hop, None)
+                self._found[hop] = hardware
+            elif asked < ASKED:
+                asked += 1
+                netlink.find_neighbour(hop.address, index)
+        while len(self._found) > REMEMBERED:
+            del self._found[next(iter(self._found))]

@@ -1,0 +1,25 @@
+"""Neighbour discovery tells the hardware address of who has chosen another link-local address."""
+
+from __future__ import annotations
+
+from ipaddress import IPv6Address
+
+from re6st.core.babel_lines import NextHop
+from re6st.hardware import Hardware
+from re6st.rtnetlink import Netlink
+from testbed import Bed, wait_until
+
+CHOSEN = IPv6Address("fe80::1")
+
+
+def test_a_neighbour_is_known_by_its_hardware_address_whatever_it_calls_itself(bed: Bed) -> None:
+    here, there = bed.host("here"), bed.host("there")
+    there.namespace.ip(f"address add {CHOSEN}/64 dev eth0 nodad")
+    hardware = here.namespace.call(lambda: Hardware(Netlink()))
+    hop = NextHop(CHOSEN, "eth0")
+
+    def found() -> str:
+        here.namespace.call(lambda: hardware.find([hop]))
+        return hardware[hop]
+
+    assert f"link/ether {wait_until(found, 10, 'the neighbour answers')} " in there.ip("link", "show", "dev", "eth0")
