@@ -58,7 +58,9 @@ async def membership(url: str, identity: cert.Identity) -> Membership:
     except RegistryRefused as error:
         if error.proven:
             return Membership.REVOKED
-        return Membership.DOUBTED if error.status == HTTPStatus.NOT_FOUND else Membership.MEMBER
+        # re6stnet's registries say the one or the other (wire.md 3.1).
+        unknown = error.status in (HTTPStatus.NOT_FOUND, HTTPStatus.INTERNAL_SERVER_ERROR)
+        return Membership.DOUBTED if unknown else Membership.MEMBER
     except RegistryKeyError:
         return Membership.DOUBTED
     except RegistryError:

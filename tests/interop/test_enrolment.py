@@ -65,7 +65,7 @@ def conf(request: pytest.FixtureRequest) -> Any:
     return request.getfixturevalue("our_conf" if request.param == "our conf" else "their_conf")
 
 
-def test_enrol(registry: Any, conf: Any, tmp_path: Path) -> None:
+def test_enrol(registry: Any, conf: Any, tmp_path: Path, request: pytest.FixtureRequest) -> None:
     """Anonymously and by token, in every pairing of registry and re6st-conf."""
     with registry.running():
         done = conf(registry.url, tmp_path / "a", "--anonymous", "-r", "O", "Example Corp.")
@@ -103,8 +103,14 @@ def test_enrol(registry: Any, conf: Any, tmp_path: Path) -> None:
             assert params.version_number(got.version) == 1
             assert params.check_version(got.version, identity.verify_version)
             assert got.babel_hmac_sign is not None
-        # Enrolled again in the same folder: same key, same fields.
-        done = conf(registry.url, tmp_path / "a", "--anonymous")
+        # Enrolled again in the same folder: same key, same fields. Ours wants to be told that this is meant.
+        force: list[str] = []
+        if "our conf" in request.node.callspec.params.values():
+            done = conf(registry.url, tmp_path / "a", "--anonymous")
+            assert done.returncode == 0, done.stderr
+            assert node(tmp_path / "a").prefix == first.prefix
+            force = ["--force"]
+        done = conf(registry.url, tmp_path / "a", "--anonymous", *force)
         assert done.returncode == 0, done.stderr
         again = node(tmp_path / "a")
         assert again.key.private_numbers() == first.key.private_numbers()

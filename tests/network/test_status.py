@@ -81,7 +81,7 @@ def test_an_operator_sees_a_network(bed: Bed) -> None:
 
     # The other one is behind the first: so say the route, the hops, and the echoes.
     target = second.prefix.cn
-    assert f"is reached by {first.prefix.cn}" in status(third, "why", target).stdout
+    assert f"is reached via {first.prefix.cn}" in status(third, "why", target).stdout
     found = answer(third, "why", str(second.subnet))
     assert found["peer"] == target
     assert found["since"]["via"]["peer"] == first.prefix.cn

@@ -293,6 +293,22 @@ def test_a_second_run_keeps_key_fields_and_configuration(run: RunConf, here: Pat
     assert "CN=122/16" in result.out
 
 
+@pytest.mark.parametrize("status", [404, 500])
+def test_a_registry_that_proves_nothing_is_not_asked_for_another_subnet_without_force(
+    run: RunConf, registry: Registry, here: Path, key: rsa.RSAPrivateKey, status: int
+) -> None:
+    save_key(here, key)
+    assert run("--anonymous").code == 0
+    before = (here / "cert.crt").read_bytes()
+    registry.answers["hello"] = status, b""
+    result = run("--token", TOKEN)
+    assert result.code == 1
+    assert "does not seem to know this machine as 121/16 any more" in result.err
+    assert "Give --force" in result.err
+    assert (here / "cert.crt").read_bytes() == before
+    assert registry.methods.count("requestCertificate") == 1
+
+
 # --- the CA ---
 
 
