@@ -67,17 +67,19 @@ class Store:
         if trouble := database_files.fault(path):
             raise StoreError(f"database {path}: not believed, {trouble}.")
         self._lock = _lock(path)
-        try:
-            writer = self._connect(BUSY_TIMEOUT)
-            writer.execute("PRAGMA journal_mode = WAL")
-            writer.execute("PRAGMA synchronous = FULL")
-            self._ledger = Ledger(writer, network)
-            reader = self._connect(0)
-            reader.execute("PRAGMA query_only = ON")
-            self.rows = Rows(reader)
-        except (sqlite3.Error, LedgerError) as error:
-            os.close(self._lock)
-            raise self._error(error) from None
+        with contextlib.ExitStack() as undo:
+            undo.callback(os.close, self._lock)
+            try:
+                writer = undo.enter_context(contextlib.closing(self._connect(BUSY_TIMEOUT)))
+                writer.execute("PRAGMA journal_mode = WAL")
+                writer.execute("PRAGMA synchronous = FULL")
+                self._ledger = Ledger(writer, network)
+                reader = undo.enter_context(contextlib.closing(self._connect(0)))
+                reader.execute("PRAGMA query_only = ON")
+                self.rows = Rows(reader)
+            except (sqlite3.Error, LedgerError) as error:
+                raise self._error(error) from None
+            undo.pop_all()
         self._queue: queue.Queue[_Job | None] = queue.Queue(QUEUE_LIMIT)
         self._thread = threading.Thread(target=self._run, name="store", daemon=True)
         self._thread.start()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
+from contextlib import closing
 from ipaddress import IPv6Network
 from pathlib import Path
 
@@ -76,7 +77,7 @@ def test_they_survive_the_registry(tmp_path: Path) -> None:
     assert asyncio.run(life([(Kind.MAIL, "sent"), (Kind.REFUSED, "wrong")])) == after
     assert asyncio.run(life([])) == after
     asyncio.run(life([(Kind.REFUSED, f"wrong {number}") for number in range(3 * KEPT)]))
-    with sqlite3.connect(tmp_path / "registry.db") as db:
+    with closing(sqlite3.connect(tmp_path / "registry.db", isolation_level=None)) as db:
         assert db.execute("SELECT count(*) FROM re6st_event").fetchone() == (KEPT + 2,)
         db.execute("INSERT INTO re6st_event VALUES (1000000, 1, 'of a later version', NULL, '', 1)")
     assert asyncio.run(life([(Kind.ENROLLED, "newest")]))[0] == ("newest", 1)

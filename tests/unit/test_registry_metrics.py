@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -101,7 +102,7 @@ def test_nodes_by_version_and_when_they_were_seen(world: World) -> None:
 def test_versions_that_nodes_make_up_are_bounded(world: World) -> None:
     async def test(world: World) -> None:
         await world.enrol()
-        with sqlite3.connect(world.store.path) as db:
+        with closing(sqlite3.connect(world.store.path)) as db, db:
             db.executemany(
                 "INSERT INTO re6st_seen VALUES (?, ?, 11, ?)",
                 [(format(n, "016b"), int(START), f"1.{n}, Linux") for n in range(1, 3 * VERSIONS_LIMIT)],

@@ -11,7 +11,7 @@ import logging
 import os
 import re
 import zlib
-from collections.abc import Awaitable, Callable, Set
+from collections.abc import Awaitable, Callable, Iterator, Set
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta, tzinfo
 from ipaddress import IPv6Network
@@ -140,8 +140,23 @@ def soon(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def world(tmp_path: Path, authority: cert.Authority, nodes: dict[str, cert.Identity]) -> World:
-    return World(tmp_path, authority, nodes["1/16"], ends=YEAR)
+def make_world(
+    tmp_path: Path, authority: cert.Authority, nodes: dict[str, cert.Identity]
+) -> Iterator[Callable[..., World]]:
+    made: list[World] = []
+
+    def make(ends: timedelta) -> World:
+        made.append(World(tmp_path, authority, nodes["1/16"], ends=ends))
+        return made[-1]
+
+    yield make
+    for world in made:
+        world.cache.close(())
+
+
+@pytest.fixture
+def world(make_world: Callable[..., World]) -> World:
+    return make_world(ends=YEAR)
 
 
 # --- at start ---
@@ -420,9 +435,9 @@ def test_who_is_not_lost_does_not_ask(world: World, monkeypatch: pytest.MonkeyPa
 
 
 def test_a_certificate_near_its_end_is_renewed(
-    tmp_path: Path, authority: cert.Authority, nodes: dict[str, cert.Identity], caplog: pytest.LogCaptureFixture
+    caplog: pytest.LogCaptureFixture, make_world: Callable[..., World]
 ) -> None:
-    world = started(World(tmp_path, authority, nodes["1/16"], ends=timedelta(days=20)))
+    world = started(make_world(ends=timedelta(days=20)))
     new = world.registry.certificate = world.issue(9, YEAR)
 
     async def watch() -> None:
@@ -458,15 +473,13 @@ def test_our_revoked_certificate_is_renewed_at_once(world: World, caplog: pytest
 
 @pytest.mark.parametrize("answer", [RegistryError("registry down."), cert.CertError("no good")])
 def test_a_renewal_that_fails_leaves_everything_as_it_was(
-    tmp_path: Path,
-    authority: cert.Authority,
-    nodes: dict[str, cert.Identity],
     answer: Exception,
     caplog: pytest.LogCaptureFixture,
     monkeypatch: pytest.MonkeyPatch,
+    make_world: Callable[..., World],
 ) -> None:
     monkeypatch.setattr(updates, "RENEW_CHECK", 0.01)
-    world = started(World(tmp_path, authority, nodes["1/16"], ends=timedelta(days=20)))
+    world = started(make_world(ends=timedelta(days=20)))
     world.registry.certificate = answer
     before = world.files.cert.read_bytes()
 
@@ -483,15 +496,11 @@ def test_a_renewal_that_fails_leaves_everything_as_it_was(
 
 
 def test_while_the_registry_is_away_the_end_of_a_certificate_is_said_ever_more_urgently(
-    tmp_path: Path,
-    authority: cert.Authority,
-    nodes: dict[str, cert.Identity],
-    caplog: pytest.LogCaptureFixture,
-    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, make_world: Callable[..., World]
 ) -> None:
     """A month in hours, each of which takes a moment."""
     monkeypatch.setattr(updates, "RENEW_CHECK", 0.0)
-    world = started(World(tmp_path, authority, nodes["1/16"], ends=timedelta(days=31)))
+    world = started(make_world(ends=timedelta(days=31)))
     world.registry.certificate = RegistryError("registry down.")
     first, hours = datetime.now(UTC), 0
 
@@ -525,9 +534,9 @@ def test_while_the_registry_is_away_the_end_of_a_certificate_is_said_ever_more_u
 
 
 def test_a_certificate_that_cannot_be_written_is_used_anyway(
-    tmp_path: Path, authority: cert.Authority, nodes: dict[str, cert.Identity], caplog: pytest.LogCaptureFixture
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, make_world: Callable[..., World]
 ) -> None:
-    world = World(tmp_path, authority, nodes["1/16"], ends=timedelta(days=20))
+    world = make_world(ends=timedelta(days=20))
     world.files = replace(world.files, cert=tmp_path / "nowhere" / "cert.crt")
     world.again()
     started(world)
@@ -542,15 +551,11 @@ def test_a_certificate_that_cannot_be_written_is_used_anyway(
 
 
 def test_one_that_could_not_be_written_is_not_given_up_for_the_file_that_is_still_there(
-    tmp_path: Path,
-    authority: cert.Authority,
-    nodes: dict[str, cert.Identity],
-    caplog: pytest.LogCaptureFixture,
-    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, make_world: Callable[..., World]
 ) -> None:
     """The file's is about to end, or revoked."""
     monkeypatch.setattr(updates, "LOOK", 0.01)
-    world = started(World(tmp_path, authority, nodes["1/16"], ends=timedelta(days=20)))
+    world = started(make_world(ends=timedelta(days=20)))
     world.files.key.write_bytes(cert.key_to_pem(world.key))
     world.registry.certificate = world.issue(9, YEAR)
 
@@ -600,14 +605,10 @@ def test_one_that_could_not_be_written_is_written_later(
 
 @pytest.mark.parametrize("restart", [False, True])
 def test_a_revoked_certificate_is_renewed_whatever_fails_first(
-    tmp_path: Path,
-    authority: cert.Authority,
-    nodes: dict[str, cert.Identity],
-    restart: bool,
-    caplog: pytest.LogCaptureFixture,
+    restart: bool, caplog: pytest.LogCaptureFixture, make_world: Callable[..., World]
 ) -> None:
     """At a mass revocation the registry turns many away; and a node may be restarted just then."""
-    world = started(World(tmp_path, authority, nodes["1/16"], ends=YEAR))
+    world = started(make_world(ends=YEAR))
     world.registry.parameters = world.registry.version(2, crl=frozenset({2}))
     world.registry.certificate = RegistryError("registry down.")
 
@@ -662,11 +663,9 @@ def test_a_registry_that_hands_out_what_is_revoked_is_not_asked_without_pause(
     assert world.registry.renewed == 1
 
 
-def test_an_expired_certificate_is_not_left_for_a_day(
-    tmp_path: Path, authority: cert.Authority, nodes: dict[str, cert.Identity]
-) -> None:
+def test_an_expired_certificate_is_not_left_for_a_day(make_world: Callable[..., World]) -> None:
     """A machine that was off for long starts while its line is not up yet."""
-    world = started(World(tmp_path, authority, nodes["1/16"], ends=timedelta(hours=-1)))
+    world = started(make_world(ends=timedelta(hours=-1)))
     world.registry.certificate = RegistryError("registry down.")
 
     async def watch() -> None:
@@ -787,14 +786,10 @@ def test_a_registry_that_knows_another_key_has_the_files_read_at_once(world: Wor
 
 @pytest.mark.parametrize("seen", [True, False])
 def test_a_key_that_was_changed_while_a_renewal_was_under_way_stays(
-    tmp_path: Path,
-    authority: cert.Authority,
-    nodes: dict[str, cert.Identity],
-    monkeypatch: pytest.MonkeyPatch,
-    seen: bool,
+    authority: cert.Authority, monkeypatch: pytest.MonkeyPatch, seen: bool, make_world: Callable[..., World]
 ) -> None:
     """The certificate for the old one, that comes then, must not take the place of the new one's."""
-    world = started(World(tmp_path, authority, nodes["1/16"], ends=timedelta(days=20)))
+    world = started(make_world(ends=timedelta(days=20)))
     key, now = cert.new_key(), datetime.now(UTC)
     new = world.authority.issue(cert.subject_for(x509.Name([]), 9, OWN), key.public_key(), 9, now, now + YEAR)
     late = world.issue(8, YEAR)
