@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives.asymmetric import padding, rsa
 from cryptography.x509.oid import NameOID
 from OpenSSL import crypto
 
-from re6st import disk
+from re6st import disk, pki
 from re6st.core import pasted
 from re6st.core.prefix import Prefix, PrefixError, network_of_serial, serial_of_network
 
@@ -62,7 +62,7 @@ def _load(load: Callable[[bytes], x509.Certificate], data: bytes, complaint: str
         cert = load(data)
         _rsa_key(cert.public_key())
         _ = cert.version, cert.serial_number, cert.subject, cert.issuer, cert.signature
-        _ = cert.not_valid_before_utc, cert.not_valid_after_utc
+        _ = pki.begin_of(cert), pki.end_of(cert)
         return cert
     except Exception as error:  # the parser's errors are of many kinds, and the input is a stranger's
         raise CertError(f"{complaint} ({_first_line(error)})") from None
@@ -151,7 +151,7 @@ def key_of_cert(cert: x509.Certificate) -> rsa.RSAPublicKey:
 
 def issued_at(cert: x509.Certificate) -> datetime:
     """When a certificate was issued, as far as it says: that of a registry of other software is not dated back."""
-    begin, end = cert.not_valid_before_utc, cert.not_valid_after_utc
+    begin, end = pki.begin_of(cert), pki.end_of(cert)
     return begin + BACKDATED if end - begin == VALIDITY + BACKDATED else begin
 
 
@@ -289,7 +289,7 @@ class Trust:
     def signed(self, cert: x509.Certificate) -> bool:
         """Whether the CA issued this certificate, whatever its dates."""
         try:
-            cert.verify_directly_issued_by(self.ca)
+            pki.verify_issued_by(cert, self.ca)
         except (ValueError, TypeError, InvalidSignature, UnsupportedAlgorithm):
             return False
         return True
@@ -303,7 +303,7 @@ class Trust:
 
     def check_own(self, cert: x509.Certificate, now: datetime) -> None:
         """For our own certificate at start: an expired one passes, to be renewed; one of the future does not (2.4)."""
-        newest = max(self.ca.not_valid_before_utc, cert.not_valid_before_utc)
+        newest = max(pki.begin_of(self.ca), pki.begin_of(cert))
         if now < newest:
             begin, said = f"{newest:%Y-%m-%dT%H:%M:%SZ}", f"{now:%Y-%m-%dT%H:%M:%SZ}"
             raise NotYetValid(f"the clock says {said}, but the certificate is valid from {begin} on: set the clock")
@@ -315,7 +315,7 @@ class Trust:
         With one that differs, certificates issued before would not be believed, or anybody could have made it.
         """
         ca = self.ca
-        if new.public_key() != ca.public_key():
+        if not pki.same_key(new.public_key(), ca.public_key()):
             return "key"
         if new.subject != ca.subject or new.issuer != ca.issuer:
             return "subject"
@@ -331,7 +331,7 @@ class Trust:
 
     def renews(self, new: x509.Certificate) -> bool:
         """Whether `new` is this CA for longer (wire.md 12, item 2), or the very certificate that we have."""
-        later = new.not_valid_after_utc > self.ca.not_valid_after_utc
+        later = pki.end_of(new) > pki.end_of(self.ca)
         return new == self.ca or (later and self.differs(new) is None)
 
 
@@ -339,7 +339,7 @@ class Identity:
     """A node's certificate and key."""
 
     def __init__(self, trust: Trust, cert: x509.Certificate, key: rsa.RSAPrivateKey) -> None:
-        if cert.public_key() != key.public_key():
+        if not pki.same_key(cert.public_key(), key.public_key()):
             raise CertError("the key does not belong to the certificate")
         self.trust = trust
         self.cert = cert
@@ -354,7 +354,7 @@ class Identity:
         trust = Trust(load_pem(read_file(ca), str(ca)))
         own = load_pem(read_file(cert), str(cert))
         private = load_private_key(read_file(key), str(key))
-        if own.public_key() != private.public_key():
+        if not pki.same_key(own.public_key(), private.public_key()):
             own = _finish_key_change(cert, key, private)
         try:
             trust.check_own(own, now)
@@ -379,7 +379,7 @@ def _finish_key_change(path: Path, key_path: Path, key: rsa.RSAPrivateKey) -> x5
     """
     beside = next_of(path)
     new = load_pem(read_file(beside), str(beside)) if beside.exists() else None
-    if new is None or new.public_key() != key.public_key():
+    if new is None or not pki.same_key(new.public_key(), key.public_key()):
         raise CertError(f"{key_path} does not belong to {path}: restore the key from its backup, or enrol again")
     try:
         disk.move_file(beside, path)
@@ -392,7 +392,7 @@ class Authority:
     """The CA: certificate and key."""
 
     def __init__(self, ca: x509.Certificate, key: rsa.RSAPrivateKey) -> None:
-        if ca.public_key() != key.public_key():
+        if not pki.same_key(ca.public_key(), key.public_key()):
             raise CertError("the CA key does not belong to the CA certificate")
         self.trust = Trust(ca)
         self.pem = to_pem(ca)

@@ -8,7 +8,7 @@ from datetime import datetime
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from re6st import cert
+from re6st import cert, pki
 from re6st.core.prefix import address, subnet
 from re6st.core.report import Record
 
@@ -16,14 +16,14 @@ from re6st.core.report import Record
 def describe(ca: x509.Certificate, own: x509.Certificate) -> Record:
     """Whose it is, what it gives, from when to when (Unix times), and by whom. Raises CertError."""
     prefix, network = cert.prefix_of_cert(own), cert.network_of_ca(ca)
-    until = own.not_valid_after_utc
+    until = pki.end_of(own)
     return {
         "cn": prefix.cn,
         "subject": name_text(own.subject),
         "serial": own.serial_number,
         "subnet": str(subnet(network, prefix)),
         "address": str(address(network, prefix)),
-        "starts": _time(own.not_valid_before_utc),
+        "starts": _time(pki.begin_of(own)),
         "until": _time(until),
         "renews": _time(until - cert.RENEW_BEFORE),
         "key_bits": cert.key_of_cert(own).key_size,
@@ -31,8 +31,8 @@ def describe(ca: x509.Certificate, own: x509.Certificate) -> Record:
         "ca": {
             "subject": name_text(ca.subject),
             "network": str(network),
-            "starts": _time(ca.not_valid_before_utc),
-            "until": _time(ca.not_valid_after_utc),
+            "starts": _time(pki.begin_of(ca)),
+            "until": _time(pki.end_of(ca)),
             "key_bits": cert.key_of_cert(ca).key_size,
             "fingerprint": cert.shown_fingerprint(ca),
             "key_fingerprint": key_fingerprint(ca),

@@ -19,7 +19,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
-from re6st import PROTOCOL, __version__, cert, http_client, sealing
+from re6st import PROTOCOL, __version__, cert, http_client, pki, sealing
 from re6st.answered_hellos import AnsweredHellos
 from re6st.core import extensions, offers
 from re6st.core.extensions import KNOWN, ExtensionError
@@ -165,7 +165,7 @@ class RegistryClient:
         """Our certificate, a new one when it was time (wire.md 2.3). It is for our key and prefix, by our CA."""
         new = self._load_cert("renewCertificate", await self.call("renewCertificate"))
         identity = self._identity()
-        ours = new.public_key() == identity.key.public_key() and new.subject == identity.cert.subject
+        ours = pki.same_key(new.public_key(), identity.key.public_key()) and new.subject == identity.cert.subject
         if not ours or not identity.trust.signed(new):
             raise self._bad("renewCertificate", "not a certificate for our key and subnet by our CA")
         return new
@@ -178,7 +178,7 @@ class RegistryClient:
         request = _pem(cert.new_request(key))
         new = self._load_cert("rekeyCertificate", await self.call("rekeyCertificate", req=request))
         identity = self._identity()
-        ours = new.public_key() == key.public_key() and new.subject == identity.cert.subject
+        ours = pki.same_key(new.public_key(), key.public_key()) and new.subject == identity.cert.subject
         if not ours or not identity.trust.signed(new):
             raise self._bad("rekeyCertificate", "not a certificate for the new key and our subnet by our CA")
         return new

@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 
 from cryptography import x509
 
-from re6st import cert
+from re6st import cert, pki
 from re6st.core.allocator import AllocationError, Allocator, Edits, Numbers
 from re6st.core.babel_keys import State
 from re6st.core.clock import Marks
@@ -165,7 +165,7 @@ class Rows:
         row = self._one("SELECT cert FROM re6st_issued JOIN cert USING (prefix) ORDER BY serial DESC LIMIT 1")
         pem = pem_of(row[0]) if row else None
         try:
-            return None if pem is None else cert.load_pem(pem).not_valid_before_utc.timestamp()
+            return None if pem is None else pki.begin_of(cert.load_pem(pem)).timestamp()
         except cert.CertError as error:
             logger.warning("the newest certificate in the database: %s", error)
             return None
@@ -324,7 +324,7 @@ class Ledger(Rows):
         return number
 
     def _write(self, prefix: Prefix, number: int | None, new: x509.Certificate) -> Issued:
-        issued = Issued(prefix, cert.to_pem(new), new.serial_number, int(new.not_valid_after_utc.timestamp()))
+        issued = Issued(prefix, cert.to_pem(new), new.serial_number, int(pki.end_of(new).timestamp()))
         stored = issued.pem if self._blobs else issued.pem.decode("ascii")
         self._db.execute("UPDATE cert SET cert = ? WHERE prefix = ?", (stored, prefix.bits))
         self._db.execute(
@@ -393,7 +393,7 @@ class Ledger(Rows):
         """
         old = self.issued(prefix)
         if old is not None:
-            before, same = self._supersede(old), cert.load_pem(old.pem).public_key() == found.public_key()
+            before, same = self._supersede(old), pki.same_key(cert.load_pem(old.pem).public_key(), found.public_key())
             row = (RESERVED, same, prefix.bits)
             self._db.execute("UPDATE cert SET cert = ?, email = iif(?, email, NULL) WHERE prefix = ?", row)
             self._release_number(before)

@@ -9,7 +9,7 @@ import time
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from typing import Any
 
-from re6st import PROTOCOL, __version__, cert
+from re6st import PROTOCOL, __version__, cert, pki
 from re6st.address import OwnAddresses
 from re6st.babel import Babel
 from re6st.cert_report import describe
@@ -126,8 +126,8 @@ class Observer:
                 reachable=len(self._mesh.survey.peers),
                 alone=plan.parameters.registry_prefix == plan.identity.prefix and not count["peers"],
                 servers=self._tunnels.listeners(),
-                certificate_until=plan.identity.cert.not_valid_after_utc.timestamp(),
-                ca_until=plan.identity.trust.ca.not_valid_after_utc.timestamp(),
+                certificate_until=pki.end_of(plan.identity.cert).timestamp(),
+                ca_until=pki.end_of(plan.identity.trust.ca).timestamp(),
                 refused=self._registry.refused,
                 others=[
                     *self._guard.problems(),
@@ -156,7 +156,7 @@ class Observer:
         given.end()
         plan = self._plan()
         identity, parameters = plan.identity, plan.parameters
-        network, until = identity.trust.network, identity.cert.not_valid_after_utc
+        network, until = identity.trust.network, pki.end_of(identity.cert)
         return {
             "program": "re6stnet",
             "version": __version__,
@@ -174,7 +174,7 @@ class Observer:
                 "serial": identity.cert.serial_number,
                 "until": int(until.timestamp()),
                 "renews": int((until - cert.RENEW_BEFORE).timestamp()),
-                "ca_until": int(identity.trust.ca.not_valid_after_utc.timestamp()),
+                "ca_until": int(pki.end_of(identity.trust.ca).timestamp()),
             },
             "registry": {
                 "url": str(parse_url(plan.config.registry)),

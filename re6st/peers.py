@@ -22,7 +22,7 @@ from typing import Protocol
 
 from cryptography import x509
 
-from re6st import PROTOCOL, cert, sealing
+from re6st import PROTOCOL, cert, pki, sealing
 from re6st.core.offers import Aead
 from re6st.core.peer_crypto import PeerCertificate
 from re6st.core.prefix import Prefix, PrefixError, control_address, subnet
@@ -82,7 +82,7 @@ class NodeCrypto:
             raise WireError(f"peer's certificate: {error}") from None
         if certificate.issuer != self._identity.trust.ca.subject:
             raise WireError("peer's certificate is not of our CA")
-        if not certificate.not_valid_before_utc <= datetime.now(UTC) <= certificate.not_valid_after_utc:
+        if not pki.begin_of(certificate) <= datetime.now(UTC) <= pki.end_of(certificate):
             raise WireError(f"certificate {certificate.serial_number} of {prefix} is not valid now")
         if certificate.serial_number in self._revoked():
             raise WireError(f"certificate {certificate.serial_number} of {prefix} is revoked")
@@ -96,7 +96,7 @@ class NodeCrypto:
 
     def still_good(self, certificate: PeerCertificate) -> bool:
         known = _certificate(certificate)
-        return certificate.serial not in self._revoked() and datetime.now(UTC) <= known.not_valid_after_utc
+        return certificate.serial not in self._revoked() and datetime.now(UTC) <= pki.end_of(known)
 
     def encrypt(self, certificate: PeerCertificate, data: bytes) -> bytes:
         try:

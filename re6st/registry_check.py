@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from re6st import cert
+from re6st import cert, pki
 from re6st.core.params import KEY_LENGTH, ParamsError, check_version, version_number
 from re6st.core.prefix import MAX_LENGTH, Prefix, PrefixError
 from re6st.ledger import LedgerError, Rows
@@ -153,7 +153,7 @@ def _check_certificate(prefix: Prefix, value: Any, trust: cert.Trust, report: Re
     try:
         found = cert.load_pem(value.encode("ascii", "replace") if isinstance(value, str) else value)
         named = cert.prefix_of_cert(found)
-        known = _Known(found.serial_number, cert.number_of_cert(found), int(found.not_valid_after_utc.timestamp()))
+        known = _Known(found.serial_number, cert.number_of_cert(found), int(pki.end_of(found).timestamp()))
     except (cert.CertError, ValueError, TypeError) as error:
         report.add("cert", prefix.bits, f"certificate: {error}")
         return None

@@ -17,6 +17,7 @@ from http import HTTPStatus
 from typing import Any, cast
 from urllib.parse import parse_qsl
 
+from aiohttp import __version__ as aiohttp_version
 from aiohttp import web
 
 from re6st import openapi, registry_front_page
@@ -27,6 +28,9 @@ from re6st.process import allow_files
 from re6st.registry import Call, Registry, RpcError, read_prefix
 from re6st.registry_events import Kind
 from re6st.store import StoreError
+
+_CLOSES_IDLE = tuple(map(int, aiohttp_version.split(".")[:2])) >= (3, 9)
+"""Whether aiohttp is told apart to close connections without a request; that of Debian 12 does so when it ends."""
 
 logger = logging.getLogger("http")
 
@@ -117,7 +121,8 @@ class HttpServer:
         for door in tuple(self._doors):
             door.abort()
         if self._server is not None:
-            self._server.pre_shutdown()
+            if _CLOSES_IDLE:
+                self._server.pre_shutdown()
             await self._server.shutdown(STOP_TIMEOUT)
             self._server = None
 

@@ -20,7 +20,7 @@ from pathlib import Path
 
 from cryptography import x509
 
-from re6st import cert, control_client
+from re6st import cert, control_client, pki
 from re6st.core.params import check_version, version_number
 from re6st.core.prefix import Prefix, PrefixError, control_address
 from re6st.ledger import Conflict, Issued, Ledger, NotFound
@@ -211,7 +211,7 @@ class Restored:
 
     def _is_ours(self, issued: Issued) -> bool:
         """Whether we gave it out since we run, so to who was thrown out before, not the network before we forgot."""
-        return (cert.load_pem(issued.pem).not_valid_before_utc + cert.BACKDATED).timestamp() >= self._started
+        return (pki.begin_of(cert.load_pem(issued.pem)) + cert.BACKDATED).timestamp() >= self._started
 
     def _say(self, text: str) -> None:
         logger.warning("%s See docs/operations.md, Backup and restore.", text)
@@ -225,11 +225,11 @@ def _store_again(ledger: Ledger, prefix: Prefix, found: x509.Certificate, now: f
     if current is not None and current.serial == serial and current.pem == cert.to_pem(found):
         return "is known"
     # Where its place was given to somebody else since, that certificate is the newer one.
-    if current is not None and cert.load_pem(current.pem).not_valid_before_utc >= found.not_valid_before_utc:
+    if current is not None and pki.begin_of(cert.load_pem(current.pem)) >= pki.begin_of(found):
         return "has been replaced"
     if ledger.is_revoked(serial) or not is_lost(ledger, serial):
         return "is revoked, or was given up"
-    if found.not_valid_after_utc <= datetime.fromtimestamp(now, UTC):
+    if pki.end_of(found) <= datetime.fromtimestamp(now, UTC):
         return "has ended"
     try:
         ledger.restore(prefix, found)

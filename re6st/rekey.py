@@ -19,7 +19,7 @@ from http import HTTPStatus
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import rsa
 
-from re6st import cert, disk
+from re6st import cert, disk, pki
 from re6st.client import RegistryClient, RegistryKeyError, RegistryRefused
 from re6st.plan import Files
 
@@ -37,7 +37,7 @@ async def change_key(url: str, files: Files, *, keep_old: bool = False) -> cert.
         begun = False
         key = await asyncio.to_thread(cert.new_key, identity.trust.key_size)
         disk.write_private(beside, cert.key_to_pem(key), owner=files.key)
-    if identity.key.public_key() != key.public_key():
+    if not pki.same_key(identity.key.public_key(), key.public_key()):
         try:
             new = await _certificate(url, identity, key, begun)
         except RegistryRefused as error:

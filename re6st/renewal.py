@@ -6,7 +6,7 @@ from datetime import datetime
 
 from cryptography import x509
 
-from re6st import cert
+from re6st import cert, pki
 from re6st.client import RegistryClient
 
 
@@ -52,4 +52,4 @@ async def renew_ca(client: RegistryClient, identity: cert.Identity, now: datetim
 
 
 def _age(certificate: x509.Certificate) -> tuple[datetime, int]:
-    return certificate.not_valid_after_utc, certificate.serial_number
+    return pki.end_of(certificate), certificate.serial_number

@@ -11,6 +11,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import padding, rsa
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
 from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from re6st.core.offers import OfferError
 
@@ -22,7 +23,7 @@ class SessionKey:
 
     def __init__(self) -> None:
         self._key = X25519PrivateKey.generate()
-        self.public = self._key.public_key().public_bytes_raw()
+        self.public = self._key.public_key().public_bytes(Encoding.Raw, PublicFormat.Raw)
 
     def shared(self, public: bytes) -> bytes:
         """Raises OfferError."""

@@ -8,7 +8,7 @@ from collections import OrderedDict
 
 from cryptography import x509
 
-from re6st import cert
+from re6st import cert, pki
 from re6st.core.prefix import Prefix
 
 logger = logging.getLogger("store")
@@ -67,7 +67,7 @@ def read_new(db: sqlite3.Connection) -> None:
             continue
         try:
             found = cert.load_pem(pem)
-            not_after = int(found.not_valid_after_utc.timestamp())
+            not_after = int(pki.end_of(found).timestamp())
         except (cert.CertError, ValueError) as error:
             logger.warning("certificate of prefix %s in the database: %s", bits, error)
             continue

@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 from enum import IntEnum
 from pathlib import Path
 
-from re6st import PROTOCOL, cert, disk, renewal
+from re6st import PROTOCOL, cert, disk, pki, renewal
 from re6st.cache import Cache
 from re6st.client import RegistryClient, RegistryError
 from re6st.core import params
@@ -321,20 +321,20 @@ class Updates:
     def _urgency(self, now: datetime) -> Urgency:
         """Whether a certificate is to be renewed, and how soon."""
         revoked = self.identity.cert.serial_number in self.parameters.crl
-        if revoked or self.identity.cert.not_valid_after_utc < now:
+        if revoked or pki.end_of(self.identity.cert) < now:
             return Urgency.NOW
         return Urgency.SOON if self._renewal < now else Urgency.NONE
 
     def _warn(self, now: datetime) -> None:
         """Say which certificate is near its end, though it should have been renewed."""
         for what, one in ((OURS, self.identity.cert), (AUTHORITY, self.identity.trust.ca)):
-            if notice := self._expiry.notice(what, one.not_valid_after_utc.timestamp(), now.timestamp()):
+            if notice := self._expiry.notice(what, pki.end_of(one).timestamp(), now.timestamp()):
                 log.log(logging.ERROR if notice.serious else logging.WARNING, "%s", notice.text)
 
     @property
     def _renewal(self) -> datetime:
         """When the first of the two is to be renewed."""
-        ends = (self.identity.cert.not_valid_after_utc, self.identity.trust.ca.not_valid_after_utc)
+        ends = (pki.end_of(self.identity.cert), pki.end_of(self.identity.trust.ca))
         return min(ends) - cert.RENEW_BEFORE
 
     def _until_due(self, now: datetime) -> float:
@@ -375,10 +375,10 @@ class Updates:
         """Whether everything that was due is renewed; else the next try is after `pause`."""
         done = True
         try:
-            if self.identity.trust.ca.not_valid_after_utc - cert.RENEW_BEFORE < now:
+            if pki.end_of(self.identity.trust.ca) - cert.RENEW_BEFORE < now:
                 done = await self._renew_ca() and done
             revoked = self.identity.cert.serial_number in self.parameters.crl
-            if revoked or self.identity.cert.not_valid_after_utc - cert.RENEW_BEFORE < now:
+            if revoked or pki.end_of(self.identity.cert) - cert.RENEW_BEFORE < now:
                 done = await self._renew_own() and done
         except (RegistryError, cert.CertError, OSError) as error:
             log.error("certificate renewal: %s. Next try in %s.", str(error).rstrip("."), duration(pause))
@@ -396,7 +396,7 @@ class Updates:
             return False
         self._use(new)
         self._save(self._files.cert, cert.to_pem(new.cert))
-        log.info("certificate renewed: serial %s, until %s", new.cert.serial_number, new.cert.not_valid_after_utc)
+        log.info("certificate renewed: serial %s, until %s", new.cert.serial_number, pki.end_of(new.cert))
         return True
 
     async def _renew_ca(self) -> bool:
@@ -408,7 +408,7 @@ class Updates:
             return False
         self._use(new)
         self._save(self._files.ca, cert.to_pem(new.trust.ca))
-        log.info("CA certificate renewed, until %s", new.trust.ca.not_valid_after_utc)
+        log.info("CA certificate renewed, until %s", pki.end_of(new.trust.ca))
         return True
 
     def _save(self, path: Path, pem: bytes) -> None:

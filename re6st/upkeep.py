@@ -15,7 +15,7 @@ from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 
-from re6st import cert
+from re6st import cert, pki
 from re6st.core import hello_choice
 from re6st.core.babel_keys import next_state
 from re6st.core.clock import Clock, ClockError, Marks, first_marks
@@ -145,7 +145,7 @@ class Upkeep:
     async def run(self) -> None:
         """Clean up when it is due, and say that the CA's certificate nears its end, for ever."""
         while True:
-            end = self._authority.trust.ca.not_valid_after_utc.timestamp()
+            end = pki.end_of(self._authority.trust.ca).timestamp()
             if notice := self._expiry.notice(AUTHORITY, end, self.trusted_now()):
                 logger.log(logging.ERROR if notice.serious else logging.WARNING, "%s", notice.text)
             try:

@@ -18,6 +18,7 @@ from pathlib import Path
 from cryptography.hazmat.primitives import serialization
 from cryptography.utils import CryptographyDeprecationWarning
 
+from re6st import pki
 from re6st.cli import registry_operator
 from re6st.cli.checks import cannot_write, open_to_read, tell
 from re6st.cli.registry_config import PROGRAM, Config, problems
@@ -57,10 +58,10 @@ def _places(options: argparse.Namespace) -> Iterator[str]:
 def _files(options: argparse.Namespace, config: Config) -> Iterator[str]:
     """What the registry would serve, but nodes or clients would choke on."""
     ca, now = config.authority.trust.ca, datetime.now(UTC)
-    if ca.not_valid_after_utc <= now:
-        yield f"--ca {options.ca}: ended on {ca.not_valid_after_utc:%Y-%m-%d}. Renew it with the same key."
-    if ca.not_valid_before_utc > now:
-        yield f"--ca {options.ca}: valid from {ca.not_valid_before_utc:%Y-%m-%d} only. Check the clock."
+    if pki.end_of(ca) <= now:
+        yield f"--ca {options.ca}: ended on {pki.end_of(ca):%Y-%m-%d}. Renew it with the same key."
+    if pki.begin_of(ca) > now:
+        yield f"--ca {options.ca}: valid from {pki.begin_of(ca):%Y-%m-%d} only. Check the clock."
     if os.stat(options.key).st_mode & 0o007:
         yield f"--key {options.key}: open to every user of this machine. chmod 600 {options.key}"
     try:

@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from shutil import get_terminal_size
 
-from re6st import PROTOCOL, cert, machine, multicast, pem_files
+from re6st import PROTOCOL, cert, machine, multicast, pem_files, pki
 from re6st.cache import parameters_in
 from re6st.cli import kernel_findings
 from re6st.cli.checks import cannot_write, open_to_read, tell
@@ -143,8 +143,8 @@ def _node(identity: cert.Identity | None, config: Config) -> Iterator[Row]:
     yield "(node)", prefix.cn, own
     yield "(subnet)", str(subnet(network, prefix)), own
     yield "(address)", str(address(network, prefix)), own
-    yield "(until)", moment(identity.cert.not_valid_after_utc.timestamp()), own
-    yield "(ca-until)", moment(identity.trust.ca.not_valid_after_utc.timestamp()), str(config.files.ca)
+    yield "(until)", moment(pki.end_of(identity.cert).timestamp()), own
+    yield "(ca-until)", moment(pki.end_of(identity.trust.ca).timestamp()), str(config.files.ca)
 
 
 # --- what is wrong ---
@@ -196,7 +196,7 @@ def _certificates(config: Config, identity: cert.Identity | None) -> Check:
         (OURS, identity.cert, CERTIFICATE_WARNING, "the node renews it when it reaches the registry"),
         (AUTHORITY, identity.trust.ca, CA_WARNING, "the operator of the registry renews it"),
     ):
-        if (left := (one.not_valid_after_utc - now).total_seconds()) < warning:
+        if (left := (pki.end_of(one) - now).total_seconds()) < warning:
             yield Finding("warn", "certificate", expires(what, left), remedy)
 
 

@@ -30,7 +30,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.x509.oid import NameOID
 
-from re6st import cert, disk
+from re6st import cert, disk, pki
 from re6st.cli.conf_again import Membership, identity_in, membership, patiently
 from re6st.cli.fingerprint import Fingerprint
 from re6st.cli.options import OptionParser, fail, is_text
@@ -431,14 +431,14 @@ def check_issued(new: x509.Certificate, trust: cert.Trust, key: rsa.RSAPrivateKe
         raise ConfError(f"the registry gave a certificate that is of no use: {error}") from None
     if not trust.signed(new):
         raise ConfError("the registry gave a certificate that is of no use: not by its CA")
-    if new.public_key() != key.public_key():
+    if not pki.same_key(new.public_key(), key.public_key()):
         raise ConfError("the registry gave a certificate that is of no use: not for our key")
     return prefix
 
 
 def save_ca(path: Path, trust: cert.Trust) -> None:
     disk.replace_file(path, cert.to_pem(trust.ca))
-    end = trust.ca.not_valid_after_utc
+    end = pki.end_of(trust.ca)
     say("CA", f'"{_name(trust.ca)}", network {trust.network}, valid until {end:%Y-%m-%d}, in {path}')
 
 
@@ -465,7 +465,7 @@ def save_cert(path: Path, new: x509.Certificate, trust: cert.Trust) -> None:
         warn(f"{path} cannot be written. The token is spent, so save this certificate there yourself:")
         print(cert.to_pem(new).decode("ascii"))
         raise
-    end = new.not_valid_after_utc
+    end = pki.end_of(new)
     renewal = end - cert.RENEW_BEFORE
     say("Cert", f"valid until {end:%Y-%m-%dT%H:%MZ}, renewed by itself from {renewal:%Y-%m-%d} on, in {path}")
     try:

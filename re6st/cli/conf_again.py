@@ -10,7 +10,7 @@ from http import HTTPStatus
 from pathlib import Path
 from typing import TypeVar
 
-from re6st import cert
+from re6st import cert, pki
 from re6st.client import RegistryClient, RegistryError, RegistryKeyError, RegistryRefused
 
 T = TypeVar("T")
@@ -37,7 +37,7 @@ def identity_in(ca: Path, own: Path, key: Path) -> cert.Identity | None:
         found = cert.Identity.load(ca, own, key, now)
     except cert.CertError:
         return None
-    return found if found.cert.not_valid_after_utc > now else None
+    return found if pki.end_of(found.cert) > now else None
 
 
 class Membership(Enum):

@@ -8,7 +8,7 @@ from http import HTTPStatus
 
 from cryptography import x509
 
-from re6st import cert, disk, renewal
+from re6st import cert, disk, pki, renewal
 from re6st.cli.conf import REFUSED, ConfError, say
 from re6st.cli.conf_files import Place
 from re6st.client import RegistryClient, RegistryKeyError, RegistryRefused
@@ -28,7 +28,7 @@ async def renew(place: Place, within: int, *, force: bool) -> int:
     identity = cert.Identity.load(files.ca, files.cert, files.key, now)
 
     def ends(certificate: x509.Certificate, within: timedelta) -> bool:
-        return certificate.not_valid_after_utc - within < now
+        return pki.end_of(certificate) - within < now
 
     span, changed = timedelta(seconds=within), False
     client = RegistryClient(place.registry, identity)
@@ -51,7 +51,7 @@ async def renew(place: Place, within: int, *, force: bool) -> int:
     if changed:
         say("Node", _TAKEN_OVER)
     else:
-        first = identity.cert.not_valid_after_utc - cert.RENEW_BEFORE
+        first = pki.end_of(identity.cert) - cert.RENEW_BEFORE
         say("Cert", f"{_until(identity.cert)}; not renewed before {first:%Y-%m-%d}: nothing to do")
     return 0
 
@@ -81,5 +81,5 @@ async def rekey(place: Place, *, keep_old: bool) -> int:
 
 
 def _until(certificate: x509.Certificate) -> str:
-    end = certificate.not_valid_after_utc
+    end = pki.end_of(certificate)
     return f"valid until {end:%Y-%m-%dT%H:%MZ} ({away(end.timestamp(), time.time())})"

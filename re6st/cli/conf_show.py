@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import rsa
 
-from re6st import cert
+from re6st import cert, pki
 from re6st.cert_report import describe
 from re6st.cli.conf import FAILED, say
 from re6st.cli.conf_files import Place
@@ -43,7 +43,9 @@ class Found:
     @property
     def matches(self) -> bool | None:
         """Whether the key belongs to the certificate."""
-        return None if self.key is None or self.own is None else self.key.public_key() == self.own.public_key()
+        return (
+            None if self.key is None or self.own is None else pki.same_key(self.key.public_key(), self.own.public_key())
+        )
 
 
 def show(place: Place, options: argparse.Namespace) -> int:
@@ -101,7 +103,7 @@ def look(place: Place, now: datetime) -> Found:
 
 
 def _dates(name: str, certificate: x509.Certificate, now: datetime) -> list[str]:
-    start, end = certificate.not_valid_before_utc, certificate.not_valid_after_utc
+    start, end = pki.begin_of(certificate), pki.end_of(certificate)
     if now < start:
         said, begin = f"{now:%Y-%m-%dT%H:%M:%SZ}", f"{start:%Y-%m-%dT%H:%M:%SZ}"
         return [f"{name}: the clock says {said}, but it is valid from {begin} on: set the clock"]
@@ -115,7 +117,7 @@ def _dates(name: str, certificate: x509.Certificate, now: datetime) -> list[str]
 def report(place: Place, found: Found, now: datetime) -> dict[str, Any]:
     """The same as a record; docs/join.md describes it."""
     own = found.own
-    days = None if own is None else (own.not_valid_after_utc - now).days
+    days = None if own is None else (pki.end_of(own) - now).days
     key = None if found.key is None else {"bits": found.key.key_size, "matches": found.matches}
     files = {name: str(getattr(place.files, name)) for name in ("ca", "cert", "key")}
     return {

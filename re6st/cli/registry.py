@@ -19,7 +19,7 @@ import time
 from collections.abc import Sequence
 from typing import NoReturn
 
-from re6st import cert, geoip
+from re6st import cert, geoip, pki
 from re6st.cli import check_config, registry_admin, registry_init, registry_operator, registry_web
 from re6st.cli.options import fail
 from re6st.cli.registry_config import PROGRAM, Config, ConfigError, configure, make_parser
@@ -149,7 +149,7 @@ def _metrics(config: Config, registry: Registry, store: Store) -> tuple[Registry
     figures = RegistryMetrics(
         registry,
         store,
-        lambda: config.authority.trust.ca.not_valid_after_utc.timestamp(),
+        lambda: pki.end_of(config.authority.trust.ca).timestamp(),
         grace=config.settings.grace,
         per_node=config.metrics_per_node,
     )
@@ -267,7 +267,7 @@ def _renew_ca(config: Config) -> None:
         logger.error("--ca %s: %s. Still serving the one from before.", config.ca, error)
         return
     if renewed:
-        logger.warning("serving a new CA certificate, valid until %s", config.authority.trust.ca.not_valid_after_utc)
+        logger.warning("serving a new CA certificate, valid until %s", pki.end_of(config.authority.trust.ca))
 
 
 def _listen(config: Config) -> list[socket.socket]:

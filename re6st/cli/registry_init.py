@@ -19,7 +19,7 @@ from pathlib import Path
 
 from cryptography import x509
 
-from re6st import cert, disk
+from re6st import cert, disk, pki
 from re6st.cli.options import OptionParser, fail, integer, registry_url
 from re6st.core.allocator import ROOT, AllocationError, Allocator
 from re6st.mail import is_address
@@ -218,7 +218,7 @@ def _summary(directory: Path, ca: x509.Certificate, options: argparse.Namespace)
     url = options.url or "http://localhost" + (f":{options.port}" if options.port != 80 else "")
     fingerprint = cert.shown_fingerprint(ca)
     lines = [
-        f"CA       network {cert.network_of_ca(ca)}, valid until {ca.not_valid_after_utc:%Y-%m-%d}",
+        f"CA       network {cert.network_of_ca(ca)}, valid until {pki.end_of(ca):%Y-%m-%d}",
         f"         fingerprint {fingerprint}",
         f"Key      {directory / 'ca.key'} (0600): back it up; whoever has it owns the network",
         f"Options  {directory / OPTIONS_FILE}: look them over"

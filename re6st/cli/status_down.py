@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from re6st import pki
 from re6st.core.words import away, moment
 
 DIRECTORY = Path("/etc/re6stnet")
@@ -38,8 +39,8 @@ def _certificate(directory: Path) -> dict[str, Any] | None:
     try:
         own = cert.load_pem(own_pem, str(path))
         prefix = cert.prefix_of_cert(own)
-        found |= {"cn": prefix.cn, "until": int(own.not_valid_after_utc.timestamp())}
-        found["starts"] = int(own.not_valid_before_utc.timestamp())
+        found |= {"cn": prefix.cn, "until": int(pki.end_of(own).timestamp())}
+        found["starts"] = int(pki.begin_of(own).timestamp())
         ca_path = directory / "ca.crt"
         ca = cert.load_pem(cert.read_file(ca_path), str(ca_path))
         found["subnet"] = str(subnet(cert.network_of_ca(ca), prefix))

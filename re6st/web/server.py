@@ -14,6 +14,7 @@ import socket
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
+from contextvars import ContextVar
 from http import HTTPStatus
 from typing import Any
 
@@ -67,7 +68,8 @@ STATUS = {
     Status.FAILED: HTTPStatus.SERVICE_UNAVAILABLE,
 }
 
-VISITOR = web.RequestKey("visitor", Visitor)
+VISITOR: ContextVar[Visitor | None] = ContextVar("visitor", default=None)
+"""Who makes the request that this task answers. (aiohttp keeps such things with the request only since 3.14.)"""
 CN = r"{number:\d{1,39}}/{length:\d{1,3}}"
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -171,13 +173,14 @@ class PageServer:
         return response
 
     async def _admitted(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        VISITOR.set(None)  # the request before, on the same connection, was somebody else's
         is_static = request.path.startswith("/static/")
         peer, forwarded = _peer(request), request.headers.getall("X-Forwarded-For", [])
         careless = is_careless_relay(forwarded, request.headers, request.version)
         cookie = request.cookies.get(COOKIE, "")
         visitor = self._entry.visitor(peer, forwarded, request.host, cookie, careless=careless)
         if visitor is not None:
-            request[VISITOR] = visitor
+            VISITOR.set(visitor)
         elif not is_static and request.path != "/login":
             if request.method == hdrs.METH_GET and not request.path.endswith(".json"):
                 return _way("/login")
@@ -207,7 +210,7 @@ class PageServer:
         response.headers.update(HEADERS)
         if is_static:
             response.headers["Cache-Control"] = "no-cache"  # asked for again, and mostly not modified
-        visitor = request.get(VISITOR)
+        visitor = VISITOR.get()
         if visitor is not None and visitor.is_new and not is_static:
             self._set_cookie(request, response, visitor.cookie)
 
@@ -218,7 +221,7 @@ class PageServer:
     # --- answers ---
 
     def _page(self, request: web.Request, name: str, record: Mapping[str, Any], status: int = 200) -> web.Response:
-        visitor = request.get(VISITOR)
+        visitor = VISITOR.get()
         json_path = "/overview.json" if request.path == "/" else f"{request.path}.json"
         values = {
             **record,
@@ -369,7 +372,9 @@ class PageServer:
         return response
 
     async def _logout(self, request: web.Request) -> web.Response:
-        self._entry.log_out(request[VISITOR].cookie)
+        visitor = VISITOR.get()
+        if visitor is not None:
+            self._entry.log_out(visitor.cookie)
         response = _way("/login")
         response.del_cookie(COOKIE, path="/")
         return response

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar
 
-from re6st import PROTOCOL, __version__, cert
+from re6st import PROTOCOL, __version__, cert, pki
 from re6st import registry_report as report
 from re6st.cert_report import name_text
 from re6st.core.extensions import needs_long_hellos
@@ -100,7 +100,7 @@ class Views:
         except AdminError:
             params = {"version": None, "keys": "none", "registry": None}  # before the first certificate
         free, share = await self._free()
-        ca_end = self._authority.trust.ca.not_valid_after_utc.timestamp()
+        ca_end = pki.end_of(self._authority.trust.ca).timestamp()
         mails = [event for event in self._registry.events.newest(EVENTS_SHOWN, Kind.MAIL) if "no token" in event.text]
         known, total = self.spread(params["version"])
         record = found | {
@@ -289,7 +289,7 @@ class Views:
         return params | {
             "network": str(self._network),
             "fingerprint": self._fingerprint(),
-            "ca_expires": iso(self._authority.trust.ca.not_valid_after_utc.timestamp()),
+            "ca_expires": iso(pki.end_of(self._authority.trust.ca).timestamp()),
             "next_not_before": rotation["next_not_before"],
             "known_to": known,
             "nodes": total,

@@ -27,7 +27,7 @@ from typing import Any, cast
 import h11
 from cryptography.hazmat.primitives import serialization
 
-from re6st import cert, http_client, netlink, registry_http, rtnetlink
+from re6st import cert, http_client, netlink, pki, registry_http, rtnetlink
 from re6st.cli import conf, conf_files, expression, node, registry_config
 from re6st.cli.fingerprint import Fingerprint
 from re6st.core import babel_binary, babel_lines, openvpn_lines, params, peer_crypto, records, rpc, sessions, wire
@@ -137,7 +137,7 @@ def certificate(data: bytes) -> None:
         cert.prefix_of_cert(found)
         cert.number_of_cert(found)
         cert.key_of_cert(found)
-        trust.check_strict(found, found.not_valid_before_utc)
+        trust.check_strict(found, pki.begin_of(found))
     except (cert.CertError, PrefixError, ValueError):
         pass
 

@@ -10,6 +10,8 @@ from pathlib import Path
 from cryptography import x509
 from cryptography.x509.oid import NameOID
 
+from re6st import pki
+
 
 class Checker:
     """Reads a database again and again, and each certificate once."""
@@ -70,6 +72,6 @@ class Checker:
                 str(found.subject.get_attributes_for_oid(oid)[0].value)
                 for oid in (NameOID.COMMON_NAME, NameOID.SERIAL_NUMBER)
             )
-            end = int(found.not_valid_after_utc.timestamp())
+            end = int(pki.end_of(found).timestamp())
             self._known[pem] = (found.serial_number, cn, int(number), end)
         return self._known[pem]

@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import NameOID
 
-from re6st import cert, disk
+from re6st import cert, disk, pki
 from re6st.core.prefix import Prefix, serial_of_network
 
 NETWORK = IPv6Network("2001:db8:42::/48")
@@ -69,8 +69,8 @@ def test_pki_vector(vector: Callable[[str], Any], authority: cert.Authority, whe
             own.subject,
             public,
             own.serial_number,
-            own.not_valid_before_utc + cert.BACKDATED,
-            own.not_valid_after_utc,
+            pki.begin_of(own) + cert.BACKDATED,
+            pki.end_of(own),
         )
         assert cert.to_der(again) == identity.der
 
@@ -99,7 +99,7 @@ def test_issued_certificate_is_as_the_older_software_makes_it(
     assert made.version is x509.Version.v1
     assert made.serial_number == 129
     assert made.issuer == authority.trust.ca.subject
-    assert made.not_valid_after_utc == when + timedelta(seconds=31536000)
+    assert pki.end_of(made) == when + timedelta(seconds=31536000)
     assert made.public_key() == key.public_key()
     assert isinstance(made.signature_hash_algorithm, hashes.SHA512)
     assert [(a.oid, a.value) for a in made.subject] == [
@@ -120,9 +120,9 @@ def test_every_serial_and_date_can_be_read_back(
     start = datetime(year, 1, 2, 3, 4, 5, tzinfo=UTC)
     made = issue(authority, key, start, serial=serial or 3)
     assert made.serial_number == (serial or 3)
-    assert made.not_valid_before_utc == start - cert.BACKDATED
+    assert pki.begin_of(made) == start - cert.BACKDATED
     assert cert.issued_at(made) == start
-    assert made.not_valid_after_utc == start + cert.VALIDITY
+    assert pki.end_of(made) == start + cert.VALIDITY
 
 
 def test_sign_is_deterministic_and_bound_to_data_and_key(
@@ -167,8 +167,8 @@ def test_strict_wants_chain_and_dates(
         .subject_name(ca.subject)
         .issuer_name(ca.subject)
         .serial_number(ca.serial_number)
-        .not_valid_before(ca.not_valid_before_utc)
-        .not_valid_after(ca.not_valid_after_utc)
+        .not_valid_before(pki.begin_of(ca))
+        .not_valid_after(pki.end_of(ca))
         .public_key(other_key.public_key())
         .add_extension(x509.BasicConstraints(True, None), True)
         .sign(other_key, hashes.SHA512())
@@ -227,7 +227,7 @@ def test_a_clock_that_is_somewhat_late_keeps_nobody_out(
     own, late = issue(authority, key, when), when - timedelta(seconds=skew)
     authority.trust.check_own(own, late)
     authority.trust.check_strict(own, late)
-    assert own.not_valid_after_utc == when + cert.VALIDITY, "it ends when it would have ended"
+    assert pki.end_of(own) == when + cert.VALIDITY, "it ends when it would have ended"
 
 
 def test_a_new_ca_has_the_network_in_its_serial(other_key: rsa.RSAPrivateKey, when: datetime) -> None:
@@ -247,8 +247,8 @@ def renewed(
         .subject_name(changes.get("subject", ca.subject))
         .issuer_name(changes.get("issuer", ca.subject))
         .serial_number(changes.get("serial", ca.serial_number))
-        .not_valid_before(ca.not_valid_before_utc)
-        .not_valid_after(ca.not_valid_after_utc + end)
+        .not_valid_before(pki.begin_of(ca))
+        .not_valid_after(pki.end_of(ca) + end)
         .public_key(changes.get("key", ca.public_key()))
         .add_extension(x509.BasicConstraints(changes.get("may_sign", True), None), critical=True)
         .sign(signer, changes.get("algorithm", hashes.SHA512()))

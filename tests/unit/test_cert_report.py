@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from datetime import UTC, datetime
 
-from re6st import cert
+from re6st import cert, pki
 from re6st.cert_report import describe, key_fingerprint
 
 
@@ -23,7 +23,7 @@ def test_whose_it_is_until_when_and_by_whom(nodes: dict[str, cert.Identity], aut
     assert isinstance(told["until"], int)
     assert isinstance(told["renews"], int)
     assert told["until"] - told["renews"] == 30 * 86400
-    assert datetime.fromtimestamp(told["until"], UTC) == identity.cert.not_valid_after_utc
+    assert datetime.fromtimestamp(told["until"], UTC) == pki.end_of(identity.cert)
     assert ca["network"] == str(identity.trust.network)
     assert ca["fingerprint"] == f"sha256:{cert.fingerprint(identity.trust.ca, 'sha256').hex()}"
     renewed = cert.new_ca(authority.key, identity.trust.network, "x", "x@example.org", datetime.now(UTC))

@@ -20,7 +20,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.x509.oid import NameOID
 
-from re6st import cert, disk
+from re6st import cert, disk, pki
 from re6st.cli import conf, node
 from re6st.core.prefix import Prefix
 
@@ -201,7 +201,7 @@ def test_anonymous(run: RunConf, registry: Registry, here: Path) -> None:
     assert '"Example mesh", network 2001:db8:42::/48' in lines[0]
     assert "back it up" in lines[1]
     assert "2001:db8:42:79::/64 (CN=121/16)" in lines[-1]
-    end = identity.cert.not_valid_after_utc
+    end = pki.end_of(identity.cert)
     assert f"valid until {end:%Y-%m-%dT%H:%MZ}" in lines[3]
     assert f"{end - timedelta(days=30):%Y-%m-%d}" in lines[3]
     assert f"sha256:{registry.fingerprint}" in result.err

@@ -22,7 +22,7 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.x509.oid import NameOID
 
-from re6st import cert, disk
+from re6st import cert, disk, pki
 from re6st.cli import registry, registry_init
 from re6st.cli.registry_config import LOG_FILE
 from re6st.cli.registry_init import FFDHE2048, OPTIONS
@@ -263,7 +263,7 @@ def test_a_renewed_ca_certificate_is_served_after_sighup_and_after_a_restart(run
     key = cert.load_private_key((running.directory / "ca.key").read_bytes())
     network = cert.network_of_ca(old)
     name, email = (str(old.subject.get_attributes_for_oid(oid)[0].value) for oid in CA_FIELDS)
-    later = old.not_valid_before_utc + timedelta(days=1)
+    later = pki.begin_of(old) + timedelta(days=1)
     wrong = {
         "its key differs": cert.new_ca(cert.new_key(), network, name, email, later),
         "its subject differs": cert.new_ca(key, network, "other", email, later),

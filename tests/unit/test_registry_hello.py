@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from re6st import cert, registry_hello, sealing
+from re6st import cert, pki, registry_hello, sealing
 from re6st.cli.registry import check_required
 from re6st.cli.registry_config import ConfigError
 from re6st.client import RegistryAnswerError, RegistryClient, RegistryKeyError, RegistryRefused
@@ -192,7 +192,7 @@ def test_a_node_with_another_key_is_told_so(world: World) -> None:
         assert client.identity is not None
         other = cert.new_key()
         certificate = world.authority.issue(
-            client.identity.cert.subject, other.public_key(), 99, client.identity.cert.not_valid_before_utc
+            client.identity.cert.subject, other.public_key(), 99, pki.begin_of(client.identity.cert)
         )
         stranger = RegistryClient(client.url, cert.Identity(world.authority.trust, certificate, other))
         stranger.present_certificate = _refused  # type: ignore[method-assign]

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from re6st import cert, registry_metrics
+from re6st import cert, pki, registry_metrics
 from re6st.registry_metrics import VERSIONS_LIMIT, Figures, RegistryMetrics, read
 from tests.unit.registry_world import DAY, START, World
 from tests.unit.test_metrics import Values, value
@@ -73,7 +73,7 @@ def test_certificates_tokens_and_prefixes(world: World) -> None:
         assert value(values, "re6st_registry_own_node_certified") == 1
         assert value(values, "re6st_registry_prefixes_free", length="2") == 1
         assert value(values, "re6st_registry_prefixes_free_ratio") == pytest.approx(1 - 3 / 65536, abs=2 / 65536)
-        first_end = min(each.not_valid_after_utc.timestamp() for each in certificates)
+        first_end = min(pki.end_of(each).timestamp() for each in certificates)
         name = "re6st_registry_certificate_earliest_not_after_timestamp_seconds"
         assert value(values, name) == first_end
         assert token not in (await made.render()).decode()

@@ -13,7 +13,7 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 
-from re6st import answered_hellos, cert, renewal
+from re6st import answered_hellos, cert, pki, renewal
 from re6st.answered_hellos import LIMIT, AnsweredHellos
 from re6st.client import RegistryAnswerError, RegistryClient, RegistryKeyError
 from tests.unit.registry_world import DAY, A, World
@@ -179,7 +179,7 @@ def test_a_node_never_goes_back_to_a_certificate_of_before(
     first, key = nodes["1/16"].cert, nodes["1/16"].key
 
     def issue(serial: int, days: int) -> x509.Certificate:
-        begin = first.not_valid_before_utc
+        begin = pki.begin_of(first)
         return authority.issue(first.subject, key.public_key(), serial, begin, begin + timedelta(days=days))
 
     own = cert.Identity(authority.trust, issue(40, 365), key)
@@ -221,7 +221,7 @@ def test_a_ca_with_which_our_own_certificate_is_not_believed_is_not_taken(
     authority: cert.Authority, nodes: dict[str, cert.Identity]
 ) -> None:
     identity, ca = nodes["1/16"], authority.trust.ca
-    now = identity.cert.not_valid_before_utc + timedelta(days=1)
+    now = pki.begin_of(identity.cert) + timedelta(days=1)
 
     def renew(certificate: x509.Certificate) -> cert.Identity | None:
         client: RegistryClient = Registry(certificate)  # type: ignore[assignment]
@@ -234,18 +234,18 @@ def test_a_ca_with_which_our_own_certificate_is_not_believed_is_not_taken(
             .issuer_name(ca.subject)
             .serial_number(ca.serial_number)
             .not_valid_before(begin)
-            .not_valid_after(ca.not_valid_after_utc + end)
+            .not_valid_after(pki.end_of(ca) + end)
             .public_key(ca.public_key())
             .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
             .sign(authority.key, hashes.SHA512())
         )
 
     assert renew(ca) is None
-    good = renew(later(ca.not_valid_before_utc, timedelta(days=1)))
+    good = renew(later(pki.begin_of(ca), timedelta(days=1)))
     assert good is not None
     good.trust.check(identity.cert, now)
     for certificate, why in (
-        (later(ca.not_valid_before_utc, timedelta(days=-1)), "ends no later than ours"),
+        (later(pki.begin_of(ca), timedelta(days=-1)), "ends no later than ours"),
         (later(now + timedelta(days=2), timedelta(days=1)), "set the clock"),
         (cert.new_ca(nodes["0/16"].key, authority.trust.network, "x", "y@z", datetime.now(UTC)), "differs from ours"),
     ):

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from re6st import cert
+from re6st import cert, pki
 from re6st.core.params import version_number
 from tests.unit.registry_world import DAY, START, A, B, World
 
@@ -204,7 +204,7 @@ def test_the_end_of_the_authoritys_certificate_is_said(
 
     async def test(world: World) -> None:
         monkeypatch.setattr("re6st.upkeep.CLEAN_UP_INTERVAL", DAY / 4)
-        world.now = authority.trust.ca.not_valid_after_utc.timestamp() - 31 * DAY
+        world.now = pki.end_of(authority.trust.ca).timestamp() - 31 * DAY
         monkeypatch.setattr("re6st.upkeep.asyncio.sleep", sleep)
         running = asyncio.create_task(world.registry.upkeep.run())
         async with asyncio.timeout(20):

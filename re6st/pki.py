@@ -1,0 +1,48 @@
+"""What certificates and keys say, with the `cryptography` of today and with that of Debian 12 (38) alike."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+import cryptography
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import padding, rsa
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
+if TYPE_CHECKING:  # not in Debian 12's
+    from cryptography.hazmat.primitives.asymmetric.types import CertificatePublicKeyTypes
+
+_VERSION = int(cryptography.__version__.partition(".")[0])
+_IN_UTC = _VERSION >= 42
+"""Whether it has times that say that they are in UTC, and warns of those that do not."""
+
+
+def begin_of(certificate: x509.Certificate) -> datetime:
+    """From when on it is valid, in UTC. Raises ValueError for a date that is none."""
+    return certificate.not_valid_before_utc if _IN_UTC else certificate.not_valid_before.replace(tzinfo=UTC)
+
+
+def end_of(certificate: x509.Certificate) -> datetime:
+    """Until when it is valid, in UTC. Raises ValueError for a date that is none."""
+    return certificate.not_valid_after_utc if _IN_UTC else certificate.not_valid_after.replace(tzinfo=UTC)
+
+
+def same_key(one: CertificatePublicKeyTypes, other: CertificatePublicKeyTypes) -> bool:
+    """Whether two public keys are one, of whatever kind they are."""
+    first, second = (each.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo) for each in (one, other))
+    return first == second
+
+
+def verify_issued_by(certificate: x509.Certificate, issuer: x509.Certificate) -> None:
+    """Raises ValueError, TypeError, UnsupportedAlgorithm or InvalidSignature, if it is not signed by that issuer's key
+    and in its name."""
+    if _VERSION >= 40:
+        certificate.verify_directly_issued_by(issuer)
+        return
+    key, algorithm = issuer.public_key(), certificate.signature_hash_algorithm
+    if certificate.issuer != issuer.subject:
+        raise ValueError("issued in another name")
+    if not isinstance(key, rsa.RSAPublicKey) or algorithm is None:
+        raise TypeError("not signed with RSA")
+    key.verify(certificate.signature, certificate.tbs_certificate_bytes, padding.PKCS1v15(), algorithm)
