@@ -44,13 +44,13 @@ def issue(
 
 
 def test_pki_vector(vector: Callable[[str], Any], authority: cert.Authority, when: datetime) -> None:
-    pki = vector("pki")
+    recorded = vector("pki")
     trust = authority.trust
     assert trust.network == NETWORK
     assert trust.key_size == 2048
-    assert cert.to_pem(trust.ca).decode() == pki["ca_crt"]
-    assert len(pki["nodes"]) == 2
-    for node in pki["nodes"]:
+    assert cert.to_pem(trust.ca).decode() == recorded["ca_crt"]
+    assert len(recorded["nodes"]) == 2
+    for node in recorded["nodes"]:
         own = cert.load_pem(node["crt"].encode())
         key = cert.load_private_key(node["key"].encode())
         assert cert.to_pem(own).decode() == node["crt"]
@@ -456,9 +456,9 @@ def test_replaced_files_keep_their_mode(tmp_path: Path) -> None:
 def test_identity_from_files_names_the_file_at_fault(
     tmp_path: Path, vector: Callable[[str], Any], when: datetime, key: rsa.RSAPrivateKey
 ) -> None:
-    pki = vector("pki")
+    recorded = vector("pki")
     files = tmp_path / "ca.crt", tmp_path / "cert.crt", tmp_path / "cert.key"
-    for path, text in zip(files, (pki["ca_crt"], pki["nodes"][1]["crt"], pki["nodes"][1]["key"]), strict=True):
+    for path, text in zip(files, (recorded["ca_crt"], recorded["nodes"][1]["crt"], recorded["nodes"][1]["key"]), strict=True):
         path.write_text(text)
     assert cert.Identity.load(*files, when).prefix == Prefix(1, 16)
     for path in files:
