@@ -458,7 +458,8 @@ def test_identity_from_files_names_the_file_at_fault(
 ) -> None:
     recorded = vector("pki")
     files = tmp_path / "ca.crt", tmp_path / "cert.crt", tmp_path / "cert.key"
-    for path, text in zip(files, (recorded["ca_crt"], recorded["nodes"][1]["crt"], recorded["nodes"][1]["key"]), strict=True):
+    one = recorded["nodes"][1]
+    for path, text in zip(files, (recorded["ca_crt"], one["crt"], one["key"]), strict=True):
         path.write_text(text)
     assert cert.Identity.load(*files, when).prefix == Prefix(1, 16)
     for path in files:
