@@ -17,6 +17,7 @@ from re6st.client import parse_url
 from re6st.control import ControlError, Status
 from re6st.core import report
 from re6st.core.chronicle import Chronicle, Happening
+from re6st.core.families import nothing_in_common
 from re6st.core.mesh import Mesh
 from re6st.core.metrics import Page
 from re6st.core.node_metrics import Counts, node_page
@@ -131,12 +132,17 @@ class Observer:
                 refused=self._registry.refused,
                 others=[
                     *self._guard.problems(),
-                    *filter(None, [self._registry.clock_problem()]),
+                    *filter(None, [self._registry.clock_problem(), None if up else self._families()]),
                     *self._care.doubts(),
                 ],
                 broken=self._care.broken(),
             )
         )
+
+    def _families(self) -> str | None:
+        """Why no tunnel can be opened to anybody that we know."""
+        servers = [endpoint for endpoints in self._addresses.values() for endpoint in endpoints]
+        return nothing_in_common(self._own.uplinks, servers)
 
     def metrics(self, counts: Counts) -> Page:
         """Everything in figures; `counts` is what others count."""
