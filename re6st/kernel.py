@@ -111,6 +111,7 @@ class Kernel:
         the detection would cost a second of every new tunnel.
         """
         if self._index(name) is None:
+            self.state.up.pop(name, None)  # that one was deleted
             with _doing(f"make the interface {name}"):
                 rtnetlink.make_tap(name)
         if name not in self._links:

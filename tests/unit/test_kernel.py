@@ -190,6 +190,21 @@ def test_the_address_on_links_is_what_was_said_last(
     assert "10.0.0.1/29 on 6" in refused
 
 
+def test_an_interface_that_is_made_anew_is_not_taken_for_one_that_was_deleted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By whoever looks later, who would end the tunnel that is on it now."""
+
+    async def work(own: Kernel) -> None:
+        monkeypatch.setattr(own, "_sysctl", lambda *_: None)
+        monkeypatch.setattr(rtnetlink, "make_tap", lambda _: None)
+        own.state.up["re6test-none"] = 7
+        await own.make_tap("re6test-none")
+        own.state.put_back()
+        assert own.state.deleted == set()
+        own._links.clear()
+
+    attempt(work)
+
+
 def test_an_interrupted_interface_comes_up_again_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
     async def work(own: Kernel) -> None:
         tap = Played(own, monkeypatch)
