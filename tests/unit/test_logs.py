@@ -99,7 +99,7 @@ FAULTS: list[tuple[str, int, float, str, Arguments]] = [
         *("updates.py", logging.WARNING, 60, "no network parameters yet: %s Next try in %.0f s."),
         lambda turn: ("registry http://r/: connection refused.", 45 + turn % 30),
     ),
-    ("node.py", logging.WARNING, 10, "no first peer: %s", lambda _: ("registry http://r/: connection refused.",)),
+    ("first_peer.py", logging.WARNING, 10, "no first peer: %s", lambda _: ("registry http://r/: connection refused.",)),
     ("node.py", logging.INFO, 30, "closing the tunnel to %s: %s", lambda _: ("4/16", "it did not come up")),
     (
         *("home.py", logging.WARNING, 60, "our country is not known: %s Next try in %.0f s, or give --country."),
