@@ -22,7 +22,7 @@ from aiohttp import web
 
 from re6st import openapi, registry_front_page
 from re6st.core.crowd import Crowd
-from re6st.core.origins import Origins, foreign_page, is_careless_relay, network_of, stray_browser
+from re6st.core.origins import Origins, foreign_page, is_careless_relay, is_relayed, network_of, stray_browser
 from re6st.core.rpc import HEADER, METHODS, OFFER_HEADER, Access, Method
 from re6st.process import allow_files
 from re6st.registry import Call, Registry, RpcError, read_prefix
@@ -237,6 +237,8 @@ class HttpServer:
             reason = "from an origin that is not authorized"
         elif careless:
             reason = f"a proxy at {peer} does not say for whom: have it set {_FORWARDED}"
+        elif is_relayed(peer, forwarded, request.headers.get("Host", "")):
+            reason = f"by a relay on this machine, for {request.host[:80]!r}: see --operator-port"
         else:
             reason = stray_browser(request.headers, self._names)
         if reason:

@@ -74,6 +74,18 @@ def is_careless_relay(forwarded: Sequence[str], headers: Mapping[str, str], vers
     return not forwarded and (version < (1, 1) or any(name in headers for name in _TRACES))
 
 
+def is_relayed(peer: str, forwarded: Sequence[str], host: str) -> bool:
+    """Whether what comes from this machine was asked for by an address that only others need: a relay of TCP passes it
+    on, which leaves no other trace. Who forges the header Host is not seen.
+    """
+    if forwarded or peer not in LOCAL:
+        return False
+    try:
+        return not ip_address(host_name(host)).is_loopback
+    except ValueError:
+        return False
+
+
 def foreign_page(headers: Mapping[str, str]) -> str:
     """Why a page of another site is taken to have made a browser send this request; empty where none seems to have.
 

@@ -97,6 +97,18 @@ def test_a_proxy_that_does_not_say_for_whom_makes_nobody_the_operator(world: Wor
     world.run(test)
 
 
+@pytest.mark.parametrize("host", ["198.51.100.7:8080", "[2001:db8::7]:8080", "203.0.113.1"])
+def test_who_comes_by_a_relay_of_tcp_and_does_not_hide_it_is_no_operator(world: World, host: str) -> None:
+    """As `socat TCP-LISTEN:8080,fork TCP:127.0.0.1:80` on this machine."""
+
+    async def test(world: World) -> None:
+        for name in RESTRICTED:
+            assert await status(world, name, host=host) == 403, name
+        assert await status(world, "getCa", host=host) == 200
+
+    world.run(test)
+
+
 def test_what_comes_by_http_1_0_is_taken_for_a_proxys(world: World) -> None:
     """nginx asks so, if it is told nothing else, and sends no X-Forwarded-For."""
 
