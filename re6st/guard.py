@@ -16,6 +16,7 @@ from re6st.core.claims import Claims, Findings, Heard, Lie, Payload, Refusals
 from re6st.core.mesh import Mesh
 from re6st.core.prefix import Prefix
 from re6st.core.report import Record
+from re6st.core.twins import ADVICE, Twins
 from re6st.plan import Plan
 from re6st.requirement import RequirementWatch
 from re6st.tunnels import Tunnels
@@ -67,6 +68,8 @@ class Guard:
         """Knows who lacks what the network requires."""
         tunnels.is_refused = self._is_refused
         tunnels.ends.looked = again
+        tunnels.came = self._came
+        self._twins = Twins()
 
     def _restore(self) -> None:
         """Refuse whom an earlier daemon did, that was replaced or killed."""
@@ -183,6 +186,12 @@ class Guard:
 
     # -- for the operator --
 
+    def _came(self, peer: Prefix, address: str) -> None:
+        twin = self._twins.came(peer, address, time.monotonic())
+        if twin is not None:
+            log.warning("%s: %s", twin, ADVICE)
+            self._chronicle.found("certificate-doubled", time.time(), peer, reason=f"from {', '.join(twin.addresses)}")
+
     def problems(self) -> list[str]:
         """What is wrong now, in words."""
         found = [f"{peer} announced what is not its subnet: it is refused" for peer in self.refused()]
@@ -192,17 +201,19 @@ class Guard:
                 f"our subnet {self._subnet} is announced by another machine too, by way of"
                 f" {', '.join(self._names(self._found.heard))}: a lie, or a copied disk (see the log)"
             )
-        return found + [f"two machines have the certificate of {peer}: see the log" for peer in self._found.doubled]
+        twins = {twin.peer: f"{twin}: see the log" for twin in self._twins.found(time.monotonic())}
+        doubled = {peer: f"two machines have the certificate of {peer}: see the log" for peer in self._found.doubled}
+        return found + list((doubled | twins).values())
 
     def refused(self) -> list[Prefix]:
         return self._refusals.held(time.monotonic())
 
     def record(self) -> Record:
-        heard = self._found.heard
+        heard, twins = self._found.heard, self._twins.found(time.monotonic())
         return {
             "refused": [peer.cn for peer in self.refused()],
             "own_subnet_from": self._names(heard) if heard else [],
-            "doubled": sorted(peer.cn for peer in self._found.doubled),
+            "doubled": sorted({peer.cn for peer in (*self._found.doubled, *(twin.peer for twin in twins))}),
         }
 
 

@@ -226,7 +226,7 @@ class HttpServer:
             raise RpcError(HTTPStatus.BAD_REQUEST, f"wrong {HEADER} for {caller}")
         if source is not None:
             self._registry.limits.note_member(source)
-        self._registry.seen.note(caller, session.claims, request.headers.get("User-Agent", ""))
+        self._registry.seen.note(caller, session.claims, request.headers.get("User-Agent", ""), address)
         return Call(method.name, arguments, source, caller, session, address)
 
     def _admit_operator(self, peer: str, forwarded: list[str], request: web.BaseRequest, *, careless: bool) -> None:

@@ -15,6 +15,7 @@ from re6st.core import extensions
 from re6st.core.extensions import needs_long_hellos
 from re6st.core.prefix import Prefix
 from re6st.core.registry_sessions import CONFIRMED_LIMIT, Claims
+from re6st.core.twins import ADVICE, Twins
 from re6st.ledger import Ledger
 from re6st.store import Store, StoreError
 
@@ -71,12 +72,16 @@ class Seen:
         self._clock = clock
         self._review = review
         self._calls: dict[Prefix, _Call] = {}
+        self._twins = Twins()
         self._older_called = False
         """In this minute, and that was written at once."""
         self._news = asyncio.Event()
 
-    def note(self, prefix: Prefix, claims: Claims, agent: str) -> None:
+    def note(self, prefix: Prefix, claims: Claims, agent: str, address: str = "") -> None:
         """A node has made an authenticated call; `agent` is its User-Agent, which may be anything."""
+        twin = self._twins.came(prefix, address, self._clock()) if address else None
+        if twin is not None:
+            logger.warning("%s: %s", twin, ADVICE)
         names = extensions.text(claims.extensions)
         self._calls[prefix] = (prefix.bits, int(self._clock()), claims.protocol, agent, names)
         if needs_long_hellos(claims.extensions) and not self._older_called:

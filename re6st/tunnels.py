@@ -101,6 +101,8 @@ class Tunnels:
         """Called after babel was told that an interface is down."""
         self.is_refused: Callable[[Prefix], bool] = lambda _: False
         """Whether a peer may have no tunnel with us for now."""
+        self.came: Callable[[Prefix, str], object] = lambda *_: None
+        """Called when a peer has connected to a server of ours, with its address."""
         self.ends = OtherEnds(
             self.servers,
             lambda: [c.tunnel for c in self._clients.values() if c.tunnel is not None],
@@ -351,6 +353,8 @@ class Tunnels:
     def _joined(self, client: tunnel.ServerClient, protocol: str) -> None:
         log.info("%s connected from %s by %s", client.peer, client.address, protocol)
         self._gateways.hold(client.address)
+        if client.address:
+            self.came(client.peer, client.address)
         self._note_server(protocol)
         self._event(mesh.ClientUp(client.peer))
 

@@ -38,6 +38,7 @@ class FakeTunnels:
         self.drained: list[tuple[str, IPv6Address | None]] = []
         self.is_refused: Callable[[Prefix], bool] = lambda _: False
         self.looked: Callable[[], object] = lambda: None
+        self.came: Callable[[Prefix, str], object] = lambda *_: None
         self.ends = self
         self._known: dict[str, Prefix] = {}
 
@@ -218,3 +219,19 @@ def test_who_is_refused_stays_so_for_the_next_daemon(tmp_path: Path, caplog: pyt
     (tmp_path / REFUSED).write_text("{")
     assert World(tmp_path).guard.refused() == []
     assert "who was refused may come in again" in caplog.text
+
+
+def test_two_machines_with_one_certificate_are_told_with_the_addresses_that_they_connect_from(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def run() -> None:
+        world = World(tmp_path)
+        for address in ("192.0.2.1", "192.0.2.2") * 3:
+            world.tunnels.came(LIAR, address)
+        text = f"two machines have the certificate of {LIAR}: they connect from 192.0.2.1 and 192.0.2.2 in turn"
+        assert caplog.text.count(text) == 1
+        assert world.guard.problems() == [f"{text}: see the log"]
+        assert world.guard.record()["doubled"] == [LIAR.cn]
+        world.guard.close()
+
+    asyncio.run(run())

@@ -12,6 +12,7 @@ from re6st import cert, registry_seen
 from re6st.core.extensions import KNOWN
 from re6st.core.params import BABEL_HELLO, Parameters, decode, version_number
 from re6st.core.prefix import Prefix
+from re6st.core.registry_sessions import Claims
 from re6st.core.rpc import target
 from re6st.ledger import Conflict
 from re6st.registry_seen import Served
@@ -193,3 +194,17 @@ def test_which_parameters_nodes_have_is_remembered_for_so_many_of_them() -> None
     served.note(Prefix(5, 16), 8)
     assert served.version(Prefix(2, 16)) is None, "the longest ago"
     assert served.version(Prefix(3, 16)) == 8
+
+
+def test_calls_of_two_machines_with_one_certificate_are_told_with_their_addresses(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def test(world: World) -> None:
+        await world.enrol()
+        for address in ("192.0.2.1", "192.0.2.2") * 3:
+            world.registry.seen.note(A, Claims(8), "re6stnet/1", address)
+            world.now += 10
+        text = f"two machines have the certificate of {A}: they connect from 192.0.2.1 and 192.0.2.2 in turn"
+        assert caplog.text.count(text) == 1
+
+    world.run(test)

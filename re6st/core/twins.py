@@ -1,0 +1,71 @@
+"""Two machines with one certificate: a copied disk, or a stolen key. OpenVPN keeps the newer of two connections only.
+
+So each ends the tunnel of the other, and comes back: from two addresses, in turn. A machine that moves to another
+address does not come back to the one before within a minute or two, again and again.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass
+from itertools import pairwise
+
+from re6st.core.prefix import Prefix
+
+WINDOW = 180.0
+"""Seconds in which the changes of address come."""
+CHANGES = 3
+"""From one address to the other, back, and to the other again: a broken uplink may do less."""
+LASTS = 600.0
+"""Seconds for which it is told, from the last change on."""
+ADVICE = (
+    "a disk that was copied, or a stolen key; or one machine behind a router that changes its address again and again."
+    " Enrol one of the two anew, or change the key (re6st-conf rekey)"
+)
+PEERS_LIMIT = 1000
+COMINGS_LIMIT = 8
+"""Of one peer, that are remembered."""
+
+
+@dataclass(frozen=True, slots=True)
+class Twin:
+    """A certificate that two machines use, and where they come from."""
+
+    peer: Prefix
+    addresses: tuple[str, ...]
+
+    def __str__(self) -> str:
+        places = " and ".join(self.addresses)
+        return f"two machines have the certificate of {self.peer}: they connect from {places} in turn"
+
+
+class Twins:
+    """Remembers from where the owners of certificates come. Times are seconds of a clock that the caller reads."""
+
+    def __init__(self) -> None:
+        self._comings: dict[tuple[Prefix, bool], deque[tuple[float, str]]] = {}
+        """By peer and family: a machine may use IPv4 and IPv6 in turn."""
+        self._found: dict[Prefix, tuple[float, Twin]] = {}
+
+    def came(self, peer: Prefix, address: str, now: float) -> Twin | None:
+        """A peer has connected; what that shows, where it shows it for the first time in a while."""
+        key = peer, ":" in address
+        comings = self._comings.pop(key, deque(maxlen=COMINGS_LIMIT))
+        comings.append((now, address))
+        self._comings[key] = comings
+        if len(self._comings) > PEERS_LIMIT:
+            del self._comings[next(iter(self._comings))]
+        recent = [each for since, each in comings if now - since <= WINDOW]
+        changes = sum(one != other for one, other in pairwise(recent))
+        if changes < CHANGES or len(set(recent)) >= changes + 1:  # each another one: it wanders
+            return None
+        told = self._found.pop(peer, (float("-inf"), None))[0]
+        twin = Twin(peer, tuple(sorted(set(recent))))
+        self._found[peer] = now, twin
+        if len(self._found) > PEERS_LIMIT:
+            del self._found[next(iter(self._found))]
+        return twin if now - told > LASTS else None
+
+    def found(self, now: float) -> list[Twin]:
+        """Those of now."""
+        return [twin for since, twin in self._found.values() if now - since <= LASTS]

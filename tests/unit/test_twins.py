@@ -1,0 +1,44 @@
+"""Two machines that have one certificate are found by the addresses that they come from in turn."""
+
+from __future__ import annotations
+
+from re6st.core.prefix import Prefix
+from re6st.core.twins import LASTS, PEERS_LIMIT, Twins
+
+PEER = Prefix(2, 16)
+A, B, C = "198.51.100.1", "203.0.113.7", "192.0.2.9"
+
+
+def test_two_that_come_in_turn_are_named_once_with_both_addresses() -> None:
+    twins = Twins()
+    told = [twins.came(PEER, address, 10.0 * n) for n, address in enumerate((A, B, A, B, A, B))]
+    assert [twin is not None for twin in told] == [False, False, False, True, False, False]
+    (twin,) = twins.found(50)
+    assert str(twin) == f"two machines have the certificate of 2/16: they connect from {A} and {B} in turn"
+    assert twins.found(50 + LASTS) == [twin]
+    assert twins.found(51 + LASTS) == []
+    for n, address in enumerate((A, B, A)):
+        assert twins.came(PEER, address, 2 * LASTS + n) is None
+    assert twins.came(PEER, B, 2 * LASTS + 3) is not None, "again after a while"
+
+
+def test_a_machine_that_moves_or_connects_again_is_none() -> None:
+    for addresses in ((A, A, A, A, A), (A, B, B, B), (A, B, A), (A, B, C, "192.0.2.10", "192.0.2.11")):
+        twins = Twins()
+        assert [twins.came(PEER, address, 10.0 * n) for n, address in enumerate(addresses)] == [None] * len(addresses)
+    twins = Twins()
+    assert all(twins.came(PEER, (A, B)[n % 2], 100.0 * n) is None for n in range(20)), "once in a while"
+
+
+def test_a_machine_that_uses_ipv4_and_ipv6_in_turn_is_none() -> None:
+    twins = Twins()
+    assert all(twins.came(PEER, (A, "2001:db8::1")[n % 2], 10.0 * n) is None for n in range(9))
+
+
+def test_what_is_remembered_is_bounded() -> None:
+    twins = Twins()
+    for number in range(3 * PEERS_LIMIT):
+        for n in range(12):
+            twins.came(Prefix(number, 16), (A, B)[n % 2], float(number))
+    assert len(twins._comings) == PEERS_LIMIT
+    assert len(twins.found(3.0 * PEERS_LIMIT)) <= PEERS_LIMIT
