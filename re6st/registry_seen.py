@@ -23,6 +23,8 @@ logger = logging.getLogger("registry")
 
 WRITE_INTERVAL = 60.0
 NEWS_INTERVAL = 1.0
+CALLS_WINDOW = 600.0
+"""Seconds in which two machines with one certificate call in turn."""
 CHUNK = 500
 """Nodes in one job of the store, so that others need not wait."""
 SOFTWARE_LIMIT = 200
@@ -72,7 +74,7 @@ class Seen:
         self._clock = clock
         self._review = review
         self._calls: dict[Prefix, _Call] = {}
-        self._twins = Twins()
+        self._twins = Twins(CALLS_WINDOW)
         self._older_called = False
         """In this minute, and that was written at once."""
         self._news = asyncio.Event()

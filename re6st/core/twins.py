@@ -1,7 +1,7 @@
 """Two machines with one certificate: a copied disk, or a stolen key. OpenVPN keeps the newer of two connections only.
 
-So each ends the tunnel of the other, and comes back: from two addresses, in turn. A machine that moves to another
-address does not come back to the one before within a minute or two, again and again.
+So each ends the tunnel of the other, which comes back at once: from two addresses, in turn. After a few seconds each
+server has one of the two, and peace. A machine that moves to another address seldom comes back within a minute.
 """
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ from itertools import pairwise
 
 from re6st.core.prefix import Prefix
 
-WINDOW = 180.0
+WINDOW = 60.0
 """Seconds in which the changes of address come."""
-CHANGES = 3
-"""From one address to the other, back, and to the other again: a broken uplink may do less."""
-LASTS = 600.0
-"""Seconds for which it is told, from the last change on."""
+CHANGES = 2
+"""From one address to the other, and back."""
+LASTS = 3600.0
+"""Seconds for which it is told, from the last change on: both go on, each with other servers."""
 ADVICE = (
-    "a disk that was copied, or a stolen key; or one machine behind a router that changes its address again and again."
+    "a disk that was copied, or a stolen key; or one machine whose way out changes again and again."
     " Enrol one of the two anew, or change the key (re6st-conf rekey)"
 )
 PEERS_LIMIT = 1000
@@ -42,7 +42,8 @@ class Twin:
 class Twins:
     """Remembers from where the owners of certificates come. Times are seconds of a clock that the caller reads."""
 
-    def __init__(self) -> None:
+    def __init__(self, window: float = WINDOW) -> None:
+        self._window = window
         self._comings: dict[tuple[Prefix, bool], deque[tuple[float, str]]] = {}
         """By peer and family: a machine may use IPv4 and IPv6 in turn."""
         self._found: dict[Prefix, tuple[float, Twin]] = {}
@@ -55,7 +56,7 @@ class Twins:
         self._comings[key] = comings
         if len(self._comings) > PEERS_LIMIT:
             del self._comings[next(iter(self._comings))]
-        recent = [each for since, each in comings if now - since <= WINDOW]
+        recent = [each for since, each in comings if now - since <= self._window]
         changes = sum(one != other for one, other in pairwise(recent))
         if changes < CHANGES or len(set(recent)) >= changes + 1:  # each another one: it wanders
             return None
