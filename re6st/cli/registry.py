@@ -24,6 +24,7 @@ from re6st.cli import check_config, registry_admin, registry_init, registry_oper
 from re6st.cli.options import fail
 from re6st.cli.registry_config import PROGRAM, Config, ConfigError, configure, make_parser
 from re6st.cli.registry_web import WebError, WebPage
+from re6st.core.packet_rules import SEGMENT
 from re6st.core.params import Parameters
 from re6st.ledger import LedgerError
 from re6st.localnode import LocalNode
@@ -280,6 +281,8 @@ def _listen(config: Config) -> list[socket.socket]:
             bound = socket.socket(family, socket.SOCK_STREAM)
             sockets.append(bound)
             bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            # Newcomers are answered also where the path swallows large packets: both ends learn this size.
+            bound.setsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG, SEGMENT)
             if family == socket.AF_INET6:
                 bound.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
             bound.bind((address, config.port))

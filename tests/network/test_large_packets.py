@@ -39,7 +39,7 @@ def test_large_packets_do_not_stop_a_tunnel_over_tcp(bed: Bed, larger: int) -> N
     network = Network(bed, 2)
     for node in network.nodes:
         swallow(node.host)
-    network.start()
+    network.start()  # the registry's answers are large as well
     network.wait_connected(FORMS)
     one, other = network.nodes
     with Pinger(one.host, other.address).running() as pinger:

@@ -26,6 +26,7 @@ from re6st import cert, disk, pki
 from re6st.cli import registry, registry_init
 from re6st.cli.registry_config import LOG_FILE
 from re6st.cli.registry_init import FFDHE2048, OPTIONS
+from re6st.core.packet_rules import SEGMENT
 from re6st.core.prefix import serial_of_network
 
 LIMIT = 30.0
@@ -434,3 +435,8 @@ def test_a_community_inside_a_used_prefix_is_refused(running: Process) -> None:
     status, error = Process(running.directory, "--community", "communities").finish()
     assert status == 1
     assert "--community: 00000000000000000 lies in a prefix that a node has already" in error
+
+
+def test_its_packets_are_short_enough_for_every_path(running: Process) -> None:
+    with socket.create_connection(("127.0.0.1", running.port), 10) as own:
+        assert own.getsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG) <= SEGMENT
