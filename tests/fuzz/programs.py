@@ -14,7 +14,7 @@ from typing import Any, cast
 from unittest.mock import patch
 
 from re6st import control, forwarding, hooks, localnode, nftables, packet_filter, rtnetlink, run_names
-from re6st.core import openvpn_lines
+from re6st.core import claims, openvpn_lines
 from re6st.core.report import Record
 from re6st.netlink import NetlinkError
 from re6st.nftables import NftError
@@ -100,6 +100,8 @@ def notes(data: bytes) -> None:
         (path / "note").write_bytes(data)
         forwarding.Advertisements(path / "note", path / "none").keep()
         (path / run_names.DAEMONS).write_bytes(data)
+        with contextlib.suppress(ValueError):
+            claims.Refusals().restore(data, 100.0)
         _loop().run_until_complete(_clear(path))
 
 

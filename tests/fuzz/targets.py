@@ -439,6 +439,10 @@ def _of_peers() -> dict[str, Target]:
         b"add route %x prefix 2001:db8:42:%x::/64 from ::/0 installed yes id 02:00:00:00:00:00:00:0%d"
         b" metric 96 refmetric 0 via fe80::%d if re6stnet%d\n"
     )
+    route4 = (
+        b"add route %x prefix 10.42.%d.0/24 from 0.0.0.0/0 installed yes id 02:00:00:00:00:00:00:01"
+        b" metric 96 refmetric 0 via fe80::%d if re6stnet1\n"
+    )
     return {
         "extension-names": Target(
             peers.extension_names, (b"babel-hello rekey sealed-calls", b"", b"short 1700000000 1700000000", b"long 0 0")
@@ -461,6 +465,10 @@ def _of_peers() -> dict[str, Target]:
             (
                 route % (0x55AB, 2, 2, 2, 1) + route % (0x55AC, 7, 2, 2, 1) + route % (0x55AD, 1, 3, 3, 2),
                 route % (0x55AB, 2, 2, 2, 1) + route % (0x55AC, 2, 3, 3, 1) + b"flush route 55ab\n",
+                route4 % (0x55AB, 2, 2)
+                + route4 % (0x55AC, 3, 2)
+                + route4 % (0x55AD, 1, 2)
+                + route % (0x55AE, 2, 2, 2, 1),
             ),
         ),
         "request-origin": Target(
@@ -489,7 +497,9 @@ def _of_programs() -> dict[str, Target]:
         ),
         "nft-listing": Target(programs.nft_listing, (json.dumps({"nftables": [{"set": {"elem": senders}}]}).encode(),)),
         "rtnetlink-messages": Target(programs.rtnetlink_messages, (link, _kernel_route())),
-        "notes": Target(programs.notes, (b'["eth0", "wlan0"]', b"[[2, 77], [1, 5]]", b'[["3", null]]')),
+        "notes": Target(
+            programs.notes, (b'["eth0", "wlan0"]', b"[[2, 77], [1, 5]]", b'[["3", null]]', b'[["2/16", 300.0, 400.5]]')
+        ),
         "control-request": Target(
             programs.control_request,
             (b'{"protocol": 1, "operation": "status", "arguments": {"x": 1}}\n', b'{"protocol": 2, "operation": "x"}'),

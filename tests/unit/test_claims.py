@@ -193,6 +193,14 @@ def test_a_liar_is_refused_longer_each_time() -> None:
     assert len(refusals.held(now)) == REMEMBERED
 
 
+@pytest.mark.parametrize(
+    "text", [b"[[5, 1, 2]]", b"[[null, 1, 2]]", b"[[[], 1, 2]]", b"5", b'[["1/16", {}, 2]]', b"[1]"]
+)
+def test_a_note_that_somebody_wrote_keeps_no_node_from_its_start(text: bytes) -> None:
+    with pytest.raises(ValueError, match=r"note|prefix|CN|bits|'"):
+        Refusals().restore(text, 0.0)
+
+
 @given(st.binary(min_size=6, max_size=6))
 def test_a_hardware_address_is_read_from_a_link_local_one(mac: bytes) -> None:
     interface = bytes((mac[0] ^ 2, *mac[1:3], 0xFF, 0xFE, *mac[3:]))
