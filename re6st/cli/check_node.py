@@ -51,6 +51,8 @@ def main(parser: OptionParser, options: argparse.Namespace, config: Config) -> i
     identity, kept = _identity(config)
     found = [*kept, *cached, *_certificates(config, identity), *_network(identity, parameters)]
     found += [*_places(config), *_machine(config)]
+    # With these it starts, and waits for better times.
+    found += [*kernel_findings.ipv6(config.main_interface), *kernel_findings.firewall()]
     rows = [*_options(parser, options, config, parameters), *_told(parameters, config), *_node(identity, config)]
     for line in paint(table(_COLUMNS, rows, get_terminal_size().columns if sys.stdout.isatty() else None)):
         print(line)
@@ -256,9 +258,7 @@ def _machine(config: Config) -> Check:
             find_program(multicast.PROGRAM, multicast.REMEDY)
         except MissingProgram as error:
             yield Finding("fail", "program", str(error).rstrip("."))
-    yield from kernel_findings.ipv6(config.main_interface)
     yield from kernel_findings.interface(config.main_interface, INTERFACES)
-    yield from kernel_findings.firewall()
     for name in config.lan:  # they may come later
         if not (INTERFACES / name).exists():
             yield Finding("warn", "interface", f"--interface {name}: not there", "no neighbours are found on it")
