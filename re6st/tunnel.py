@@ -42,7 +42,7 @@ STAGGER = 2.5
 LAST_TRY = 3.0
 """Seconds more for OpenVPN's own retries at the last address: they would take long."""
 CLIENT_LIMIT = 100_000
-COMINGS = 0.2, 20, 100, 1000
+COMINGS = 0.5, 40, 100, 1000
 """How often one client is let in a second, and at once, and all of them: each time costs us as much as it likes, in the
 policy of the mesh, in babel and in the log, and an honest one comes a few times, over all its addresses and ours."""
 TELL_EVERY = 60.0

@@ -117,3 +117,11 @@ def test_private_keys_stay_out_of_a_git_of_etc(tmp_path: Path) -> None:
         "cert.crt",
         "re6stnet.conf",
     ]
+
+
+def test_each_log_is_rotated_before_others_fill_the_disk_with_it() -> None:
+    """Peers and strangers have lines written."""
+    text = (DAEMON / "logrotate.conf").read_text()
+    stanzas = re.findall(r"^(/[^{]*) \{\n(.*?)^\}", text, re.M | re.S)
+    assert len(stanzas) >= 3
+    assert all("maxsize " in stanza for _, stanza in stanzas), [names for names, _ in stanzas]
