@@ -198,7 +198,7 @@ def read_token(name: str) -> str:
 def _field(key: str, value: str) -> tuple[x509.ObjectIdentifier, str]:
     oid = cert.FIELDS.get(key)
     if oid is None:
-        raise ConfError(f"--req {key}: unknown field. Known are {', '.join(sorted(cert.FIELDS))}.")
+        raise ConfError(f"--req {key}: unknown field. Known are {', '.join(sorted(cert.FIELDS))}")
     if oid in cert.RESERVED_FIELDS:
         raise ConfError(f"--req {key}: only the registry sets this field")
     if value:
