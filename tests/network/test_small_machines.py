@@ -16,9 +16,9 @@ LOOKS = 60
 """Seconds of an idle node that are looked at."""
 DAY, SECTOR = 86400, 512
 WRITTEN_A_DAY = 20 << 20
-"""Bytes, with what the file system's journal adds; a card bears thousands of times its size."""
-MEMORY = 110 << 20
-"""Bytes of the daemon, babeld and OpenVPN's processes, what they share counted once."""
+"""Bytes, with what the file system's journal adds; a card bears thousands of times its size. Usual: none."""
+MEMORY = 80 << 20
+"""Bytes of the daemon, babeld and OpenVPN's processes, what they share counted once; usual: 34 MB."""
 
 
 @contextmanager
