@@ -457,8 +457,9 @@ def _babel_routes(presences: Iterable[Presence]) -> dict[tuple[Network, Network]
     found: dict[tuple[Network, Network], int] = {}
     with closing(Netlink()) as netlink:
         for presence in presences:
+            # Where a way was lost, babeld has an unreachable route, of the last priority there is.
             for route in netlink.routes(family_of(presence.network), protocol=RTPROT_BABEL):
-                if _is_ours(route, presence):
+                if route.type == RTN_UNICAST and _is_ours(route, presence):
                     way = route.destination, route.source or _ANY
                     found[way] = max(found.get(way, 0), route.priority or 0)
     return found

@@ -12,7 +12,7 @@ import pytest
 from re6st import kernel, rtnetlink
 from re6st.kernel import Kernel, KernelError, local_addresses
 from re6st.netlink import NetlinkError
-from re6st.rtnetlink import IFA_F_NOPREFIXROUTE, InterfaceAddress, Link
+from re6st.rtnetlink import IFA_F_NOPREFIXROUTE, RTN_UNREACHABLE, InterfaceAddress, Link, Route
 
 
 def test_own_addresses_are_those_that_others_might_reach(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -257,3 +257,20 @@ def test_no_tunnel_goes_through_another_tunnel(monkeypatch: pytest.MonkeyPatch, 
         assert await own.leads_outside("re6st.example.com"), "a name is not looked up"
 
     attempt(work)
+
+
+def test_a_way_that_babel_lost_says_nothing_of_the_priority_of_its_routes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """babeld holds it as an unreachable route of the last priority there is: no babeld could take the next one."""
+    network = IPv6Network("2001:db8:42::/48")
+    there, lost = IPv6Network("2001:db8:42:1::/64"), IPv6Network("2001:db8:42:2::/64")
+
+    class Netlink:
+        def routes(self, family: int, protocol: int = 0) -> list[Route]:
+            unreachable = Route(lost, protocol=protocol, type=RTN_UNREACHABLE, priority=0xFFFFFFFF)
+            return [Route(there, protocol=protocol, priority=1030), unreachable]
+
+        def close(self) -> None: ...
+
+    monkeypatch.setattr(kernel, "Netlink", Netlink)
+    presence = kernel.Presence(network, IPv6Address("2001:db8:42:b::1"), 64, (network,))
+    assert kernel._babel_routes([presence]) == {(there, IPv6Network("::/0")): 1030}
