@@ -19,24 +19,32 @@ RESERVE = 64
 
 
 class Entrances:
-    """Makes the protocol of each new connection to `server`."""
+    """Makes the protocol of each new connection to `server`.
 
-    def __init__(self, server: web.Server) -> None:
+    One whose first request has no end of its head within `patience` seconds is cut: aiohttp does so only since 3.14.
+    """
+
+    def __init__(self, server: web.Server, patience: float) -> None:
         self._server = server
+        self._patience = patience
         self.crowd: Crowd[Entrance] = Crowd(CONNECTIONS_LIMIT, SHARE, RESERVE)
 
     def new(self) -> Entrance:
         """For asyncio.create_server and its like."""
-        return Entrance(self.crowd, self._server())
+        return Entrance(self.crowd, self._server(), self._patience)
 
 
 class Entrance(asyncio.Protocol):
     """One connection: passes on what happens on it, and keeps count."""
 
-    def __init__(self, crowd: Crowd[Entrance], handler: web.RequestHandler) -> None:
+    def __init__(self, crowd: Crowd[Entrance], handler: web.RequestHandler, patience: float) -> None:
         self._crowd = crowd
         self._handler = handler
         self._transport: asyncio.Transport | None = None
+        self._patience = patience
+        self._deadline: asyncio.TimerHandle | None = None
+        self._tail = b""
+        """Of a head that is not complete."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         own = cast(asyncio.Transport, transport)
@@ -48,14 +56,20 @@ class Entrance(asyncio.Protocol):
             own.abort()
             return
         self._transport = own
+        self._deadline = asyncio.get_running_loop().call_later(self._patience, self.abort)
         self._handler.connection_made(own)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._crowd.leave(self)
+        self._in_time()
         if self._transport is not None:
             self._handler.connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
+        if self._deadline is not None:
+            if b"\r\n\r\n" in self._tail + data:
+                self._in_time()
+            self._tail = (self._tail + data)[-3:]
         self._handler.data_received(data)
 
     def eof_received(self) -> bool | None:
@@ -67,6 +81,11 @@ class Entrance(asyncio.Protocol):
 
     def resume_writing(self) -> None:
         self._handler.resume_writing()
+
+    def _in_time(self) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
 
     def abort(self) -> None:
         if self._transport is not None:

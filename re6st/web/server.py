@@ -100,7 +100,7 @@ class PageServer:
         )
         await runner.setup()
         assert runner.server is not None
-        connected = Entrances(runner.server).new
+        connected = Entrances(runner.server, HEAD_TIMEOUT).new
         loop = asyncio.get_running_loop()
         is_unix = listening.family == socket.AF_UNIX
         create = loop.create_unix_server(connected, sock=listening) if is_unix else None
