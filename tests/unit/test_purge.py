@@ -78,7 +78,7 @@ def build(directory: Path, name: str, version: str, fields: str = "", postrm: st
             (tree / path).chmod(mode)
         (tree / "DEBIAN/conffiles").write_text(f"/{LOGROTATE}\n")
     made = directory / f"{name}_{version}.deb"
-    argv = ["dpkg-deb", "--root-owner-group", "-Znone", "--build", tree, made]
+    argv: list[str | Path] = ["dpkg-deb", "--root-owner-group", "-Znone", "--build", tree, made]
     subprocess.run(argv, check=True, stdout=subprocess.DEVNULL)
     shutil.rmtree(tree)
     return made
