@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from ipaddress import IPv6Address
 
 from re6st.core.babel_lines import NextHop
@@ -15,11 +16,13 @@ CHOSEN = IPv6Address("fe80::1")
 def test_a_neighbour_is_known_by_its_hardware_address_whatever_it_calls_itself(bed: Bed) -> None:
     here, there = bed.host("here"), bed.host("there")
     there.namespace.ip(f"address add {CHOSEN}/64 dev eth0 nodad")
-    hardware = here.namespace.call(lambda: Hardware(Netlink()))
     hop = NextHop(CHOSEN, "eth0")
+    with contextlib.closing(here.namespace.call(Netlink)) as netlink:
+        hardware = Hardware(netlink)
 
-    def found() -> str:
-        here.namespace.call(lambda: hardware.find([hop]))
-        return hardware[hop]
+        def found() -> str:
+            here.namespace.call(lambda: hardware.find([hop]))
+            return hardware[hop]
 
-    assert f"link/ether {wait_until(found, 10, 'the neighbour answers')} " in there.ip("link", "show", "dev", "eth0")
+        mac = wait_until(found, 10, "the neighbour answers")
+    assert f"link/ether {mac} " in there.ip("link", "show", "dev", "eth0")
