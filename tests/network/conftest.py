@@ -35,7 +35,7 @@ def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
     directory = tmp_path_factory.mktemp("deb")
     built = subprocess.run([ROOT / "run", "deb", directory], capture_output=True, text=True, timeout=600)
     assert built.returncode == 0, built.stderr
-    [path] = directory.glob("*.deb")
+    [path] = directory.glob("re6stnet_*.deb")
     return path
 
 
