@@ -79,6 +79,29 @@ def test_a_machine_with_ipv6_only_is_connected_with_default_options(bed: Bed) ->
     assert all(link["remote"].startswith("2a00:1::") for link in ask(control, "tunnels")["tunnels"])
 
 
+def test_a_machine_whose_peers_have_the_other_version_of_ip_says_so(bed: Bed) -> None:
+    network = Network(bed, 2, node_options=["--pp", "1194", "tcp"])
+    first, only = network.nodes
+    for number, node in enumerate(network.nodes, 1):
+        node.host.namespace.ip(f"address add 2a00:1::{number}/64 dev eth0 nodad")
+    only.options = []
+    only.host.namespace.ip(f"address del {only.host.address}/16 dev eth0")
+    network.create()
+    first.enrol(network.url, network.fingerprint)
+    first.start()
+    only.enrol("http://[2a00:1::1]/", network.fingerprint)
+    only.start()
+    control = only.host.run_directory / "control.sock"
+
+    def said() -> bool:
+        with contextlib.suppress(OSError, EOFError):
+            problems = ask(control, "status")["health"]["problems"]
+            return any("this machine has IPv6 only" in each["text"] for each in problems)
+        return False
+
+    wait_until(said, FORMS, "it says what is missing", bed.tails)
+
+
 def test_nodes_of_a_private_network_find_each_other(bed: Bed) -> None:
     """No router, no UPnP, no --ip: there is nobody to tell the first node its address."""
     network = Network(bed, 3)
