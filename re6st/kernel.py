@@ -1,4 +1,4 @@
-"""Links, addresses and routes of this machine (rtnetlink, /proc/sys/net).
+"""Links, addresses and routes of this machine (rtnetlink, /proc/sys/net, the netifaces API).
 
 What a node adds is declared here and undone at exit: `Kernel` remembers what it made, and `clear` removes what an
 earlier run left behind (wire.md 1.3). Only names and prefixes of our network are touched.
@@ -15,6 +15,8 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Set
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, replace
 from ipaddress import IPv4Address, IPv4Interface, IPv6Address, IPv6Network, ip_address
+
+import netifaces
 
 from re6st import rtnetlink
 from re6st.hardware import Hardware
@@ -425,11 +427,17 @@ class Kernel:
 
 
 def local_addresses() -> list[IPv4Address | IPv6Address]:
-    """The global addresses of this machine, of all interfaces; none where the kernel does not tell."""
-    with suppress(OSError), closing(Netlink()) as netlink:
-        known = [entry.address for entry in netlink.addresses()]
-        return [ip for ip in dict.fromkeys(known) if not ip.is_loopback and not ip.is_link_local]
-    return []
+    """The global addresses of this machine, of all interfaces."""
+    found: list[IPv4Address | IPv6Address] = []
+    for interface in netifaces.interfaces():
+        addresses = netifaces.ifaddresses(interface)
+        for family in (netifaces.AF_INET, netifaces.AF_INET6):
+            for entry in addresses.get(family, ()):
+                with suppress(ValueError, KeyError):
+                    ip = ip_address(entry["addr"].partition("%")[0])
+                    if not ip.is_loopback and not ip.is_link_local and ip not in found:
+                        found.append(ip)
+    return found
 
 
 def source_address(remote: str) -> Address | None:

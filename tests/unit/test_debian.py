@@ -7,7 +7,7 @@ import tomllib
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-NAMES = {"pyopenssl": "openssl"}
+NAMES = {"pyopenssl": "openssl", "netifaces2": "netifaces"}
 """Names in Debian that are others."""
 
 

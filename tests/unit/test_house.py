@@ -17,7 +17,7 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 FORBIDDEN_IN_CORE = {
     *("asyncio", "concurrent", "multiprocessing", "selectors", "signal", "socket", "ssl", "subprocess", "threading"),
     *("sqlite3", "time", "random", "secrets", "os", "io", "pathlib", "shutil", "sys", "tempfile", "logging"),
-    *("aiohttp", "pyroute2", "miniupnpc", "OpenSSL", "cryptography"),
+    *("aiohttp", "pyroute2", "netifaces", "miniupnpc", "OpenSSL", "cryptography"),
 }
 
 SHELL_ALLOWED = {"process.py"}

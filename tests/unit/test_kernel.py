@@ -7,6 +7,7 @@ import errno
 from collections.abc import Awaitable, Callable
 from ipaddress import IPv4Address, IPv4Interface, IPv6Address, IPv6Network, ip_address
 
+import netifaces
 import pytest
 
 from re6st import kernel, rtnetlink
@@ -17,12 +18,16 @@ from re6st.rtnetlink import IFA_F_NOPREFIXROUTE, RTN_UNREACHABLE, InterfaceAddre
 
 def test_own_addresses_are_those_that_others_might_reach(monkeypatch: pytest.MonkeyPatch) -> None:
     machine = {
-        1: ("127.0.0.1", "::1"),
-        2: ("192.0.2.1", "fe80::1", "2001:db8::1"),
-        3: ("192.0.2.1", "169.254.0.7"),
+        "lo": {netifaces.AF_INET: [{"addr": "127.0.0.1"}], netifaces.AF_INET6: [{"addr": "::1"}]},
+        "eth0": {
+            netifaces.AF_INET: [{"addr": "192.0.2.1"}, {"peer": "192.0.2.9"}],
+            netifaces.AF_INET6: [{"addr": "fe80::1%eth0"}, {"addr": "2001:db8::1%eth0"}, {"addr": "nonsense"}],
+        },
+        "eth1": {netifaces.AF_INET: [{"addr": "192.0.2.1"}, {"addr": "169.254.0.7"}]},
+        "tap0": {},
     }
-    known = [InterfaceAddress(ip_address(ip), 24, index, 0, 0) for index, ips in machine.items() for ip in ips]
-    monkeypatch.setattr(rtnetlink.Netlink, "addresses", lambda self: known)
+    monkeypatch.setattr(netifaces, "interfaces", lambda: list(machine))
+    monkeypatch.setattr(netifaces, "ifaddresses", lambda name: machine[name])
     assert local_addresses() == [ip_address("192.0.2.1"), ip_address("2001:db8::1")]
 
 
