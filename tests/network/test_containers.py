@@ -6,6 +6,7 @@ import fcntl
 import os
 import shutil
 import subprocess
+import tempfile
 from collections.abc import Iterator
 from ipaddress import IPv6Network
 from pathlib import Path
@@ -65,8 +66,8 @@ def base_tree() -> Path:
 class Store:
     """Images and containers in a directory of the test's."""
 
-    def __init__(self, directory: Path) -> None:
-        self._places = ["--root", str(directory / "store"), "--runroot", str(directory / "run")]
+    def __init__(self, directory: Path, run_directory: str) -> None:
+        self._places = ["--root", str(directory / "store"), "--runroot", run_directory]
         self._places += ["--storage-driver", "vfs"]
 
     def buildah(self, *words: str | Path, timeout: float = 300) -> str:
@@ -94,13 +95,14 @@ def store(package: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[S
         if not shutil.which(program):
             pytest.skip(f"{program} is not installed: ./run setup installs it")
     directory = tmp_path_factory.mktemp("containers")
-    store = Store(directory)
-    store.build(package, directory / "context")
-    alone = ["run", "--rm", "--network", "none", *LIMITS, "localhost/base", "true"]
-    if reason := store.podman(*alone, check=False).strip():
-        pytest.skip(f"no container runs on this machine: {reason}")
-    yield store
-    store.podman("rm", "--all", "--force")
+    with tempfile.TemporaryDirectory(prefix="re6st-", dir="/run") as short:  # podman takes 50 characters at most
+        store = Store(directory, short)
+        store.build(package, directory / "context")
+        alone = ["run", "--rm", "--network", "none", *LIMITS, "localhost/base", "true"]
+        if reason := store.podman(*alone, check=False).strip():
+            pytest.skip(f"no container runs on this machine: {reason}")
+        yield store
+        store.podman("rm", "--all", "--force")
 
 
 class Machine:

@@ -165,7 +165,7 @@ def test_what_is_not_there_is_one_line(bed: Bed) -> None:
     node = network.nodes[0]
     network.create()
     network.enrol()
-    for option, value in (("-I", "nosuch0"), ("--run", "/proc/x"), ("--log", "/proc/x"), ("--state", "/proc/x")):
+    for option, value in (("--run", "/proc/x"), ("--log", "/proc/x"), ("--state", "/proc/x")):
         done = node.run(option, value)
         assert done.returncode > 0
         assert done.stderr.startswith("re6stnet: ")

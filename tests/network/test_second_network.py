@@ -48,15 +48,19 @@ def test_beside_the_first_one_it_is_refused(bed: Bed, shared: list[str]) -> None
 
     places = {"--state": first.host.state, "--run": first.host.run_directory}
     options = [word for name in shared for word in (name, str(places[name]))]
-    before = kernel(first.host), files(first.host.directory)
     pinger = Pinger(network.nodes[0].host, first.address)
     with pinger.running():
-        done = first.host.run(second.command(*options), check=False, env=environment(), cwd=second.host.etc)
-    assert done.returncode > 0
-    assert done.stderr.startswith("re6stnet: ")
-    assert done.stderr.count("\n") == 1, done.stderr
-    assert str(first.host.run_directory) in done.stderr if "--run" in shared else "udp/326" in done.stderr
-    assert (kernel(first.host), files(first.host.directory)) == before
+        for _ in range(3):  # the first one lives on, and may write to its files just then: not each time
+            before = kernel(first.host), files(first.host.directory)
+            done = first.host.run(second.command(*options), check=False, env=environment(), cwd=second.host.etc)
+            assert done.returncode > 0
+            assert done.stderr.startswith("re6stnet: ")
+            assert done.stderr.count("\n") == 1, done.stderr
+            assert str(first.host.run_directory) in done.stderr if "--run" in shared else "udp/326" in done.stderr
+            if (kernel(first.host), files(first.host.directory)) == before:
+                break
+        else:
+            pytest.fail("it changes what is the first one's")
     assert pinger.sent
     assert pinger.longest < LONGEST_GAP, str(pinger)
     network.check_alive()
