@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+from collections.abc import Iterator
 from hashlib import sha256
 from ipaddress import IPv4Network, IPv6Network
 from typing import cast
@@ -106,23 +107,25 @@ def seal(data: bytes) -> None:
 # --- sessions ---
 
 
+def _sessions_of(node: Prefix, secrets: Iterator[int]) -> sessions.Sessions:
+    """The sessions of a node whose secrets are numbers."""
+    return sessions.Sessions(
+        NETWORK,
+        cast(peer_crypto.Crypto, Crypto(node)),
+        10,
+        b"\0",
+        lambda: next(secrets).to_bytes(sessions.SECRET_LENGTH),
+        sealer=Sealer(),
+    )
+
+
 def sealed_sessions(data: bytes) -> None:
     """Two nodes of ours, and a line between them that loses, doubles, swaps, changes and mirrors datagrams.
 
     Each byte is a step. A message that is heard was said; and once the line is good again, both are heard again.
     """
     secrets = iter(range(1, 1 << 20))
-    nodes = {
-        each: sessions.Sessions(
-            NETWORK,
-            cast(peer_crypto.Crypto, Crypto(each)),
-            10,
-            b"\0",
-            lambda: next(secrets).to_bytes(sessions.SECRET_LENGTH),
-            sealer=Sealer(),
-        )
-        for each in (ONE, OTHER)
-    }
+    nodes = {each: _sessions_of(each, secrets) for each in (ONE, OTHER)}
     wires: dict[Prefix, list[bytes]] = {ONE: [], OTHER: []}
     said: set[bytes] = set()
     heard: list[bytes] = []
@@ -194,15 +197,7 @@ def _other(node: Prefix) -> Prefix:
 
 def session_inputs(data: bytes) -> None:
     """A node is sent anything from anywhere, and told to speak with anybody: it keeps to its bounds."""
-    secrets = iter(range(1, 1 << 20))
-    state = sessions.Sessions(
-        NETWORK,
-        cast(peer_crypto.Crypto, Crypto(ONE)),
-        10,
-        b"\0",
-        lambda: next(secrets).to_bytes(sessions.SECRET_LENGTH),
-        sealer=Sealer(),
-    )
+    state = _sessions_of(ONE, iter(range(1, 1 << 20)))
     now = 100.0
     while data:
         head, length = data[0], data[1] if len(data) > 1 else 0
