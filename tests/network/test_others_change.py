@@ -190,6 +190,7 @@ def test_a_main_interface_that_comes_late_and_goes_and_comes_with_ipv6_off_at_fi
     host.namespace.sysctl({"net/ipv6/conf/default/disable_ipv6": 1})
     network.start()
     wait_until(lambda: _waits(node), FORMS, "it waits for its interface", bed.tails)
+    wait_until((host.run_directory / CONTROL_SOCKET).exists, 30, "it tells its status", bed.tails)
     wait_until(lambda: any("there is no interface br0" in text for text in problems(node)), 30, "its status says so")
     host.namespace.ip("link add br0 type bridge", "link set br0 up")
     network.wait_connected(60)
