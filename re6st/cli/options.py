@@ -150,6 +150,12 @@ class OptionParser(argparse.ArgumentParser):
         except argparse.ArgumentError as error:
             self._refuse(str(error), (error.argument_name or "").split("/"))
 
+    def _get_nargs_pattern(self, action: argparse.Action) -> str:
+        """No word of an option begins with a dash: since 3.13.1 argparse takes the next option for the second word."""
+        if action.option_strings and isinstance(action.nargs, int):
+            return f"({'A' * action.nargs})"
+        return super()._get_nargs_pattern(action)
+
     def _get_value(self, action: argparse.Action, arg_string: str) -> Any:
         self._value = arg_string
         return super()._get_value(action, arg_string)

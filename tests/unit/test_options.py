@@ -77,6 +77,35 @@ def test_a_wrong_file_ends_with_status_2_and_one_line(
     assert says in error
 
 
+def _nargs_pattern_of_3_13_5(parser: argparse.ArgumentParser, action: argparse.Action) -> str:
+    return "()" if action.nargs == 0 else f"([AO]{{{action.nargs or 1}}})"
+
+
+@pytest.mark.parametrize("python", ["this", "3.13.5"])
+@pytest.mark.parametrize(
+    "argv",
+    [
+        ["--pp", "1194", "--registry", "x"],
+        ["--registry", "x", "--pp", "1194", "--encrypt"],
+        ["--registry", "x", "--pp", "--encrypt", "1194"],
+        ["--registry", "x", "--pp", "1194", "-udp"],
+        ["--registry", "x", "--pp", "1194", "--", "udp"],
+        ["--registry", "x", "--pp", "1194"],
+        ["--registry", "x", "--pp=1194", "udp"],
+        ["--registry", "x", "--pp"],
+    ],
+)
+def test_an_option_of_two_words_never_takes_the_next_option_for_one(
+    python: str, argv: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if python == "3.13.5":
+        monkeypatch.setattr(argparse.ArgumentParser, "_get_nargs_pattern", _nargs_pattern_of_3_13_5)
+    with pytest.raises(SystemExit) as stopped:
+        parser().parse(argv)
+    assert stopped.value.code == 2
+    assert capsys.readouterr().err == "prog: argument --pp: expected 2 arguments. Try prog --help.\n"
+
+
 @pytest.mark.parametrize(
     "data",
     [
