@@ -22,7 +22,15 @@ from aiohttp import web
 
 from re6st import openapi, registry_front_page
 from re6st.core.crowd import Crowd
-from re6st.core.origins import Origins, foreign_page, is_careless_relay, is_relayed, network_of, stray_browser
+from re6st.core.origins import (
+    Origins,
+    ambiguous,
+    foreign_page,
+    is_careless_relay,
+    is_relayed,
+    network_of,
+    stray_browser,
+)
 from re6st.core.rpc import HEADER, METHODS, OFFER_HEADER, Access, Method
 from re6st.process import allow_files
 from re6st.registry import Call, Registry, RpcError, read_prefix
@@ -160,6 +168,8 @@ class HttpServer:
     async def _respond(self, request: web.BaseRequest) -> tuple[str, web.Response]:
         """The name of the method, as far as it is one, and the answer."""
         name = "request"
+        if reason := ambiguous(request.raw_headers, request.version):
+            return name, self._refuse(request, name, HTTPStatus.BAD_REQUEST, reason)
         if request.raw_path == openapi.PATH:
             response = web.json_response(openapi.document())
             response.force_close()

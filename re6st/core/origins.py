@@ -6,6 +6,7 @@ A browser on a trusted machine sends what pages of strangers tell it to, and say
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from ipaddress import IPv6Address, ip_address
 from urllib.parse import urlsplit
@@ -17,6 +18,8 @@ ELSEWHERE = "elsewhere"
 
 _TRACES = ("Via", "Forwarded", "X-Real-IP", "X-Forwarded-Host", "X-Forwarded-Proto", "X-Forwarded-Server")
 """Headers of proxies, beside X-Forwarded-For."""
+_ONCE = ("Host", "Origin", "Referer", "Sec-Fetch-Site", "User-Agent")
+"""Headers that we judge by: of two, we and a proxy before us may look at different ones."""
 _BROWSER = "Mozilla/"
 """How the User-Agent of every browser begins."""
 
@@ -63,6 +66,17 @@ def network_of(address: str) -> str:
     if ip.version == 6 and ip.ipv4_mapped is None:
         return str(IPv6Address(int(ip) >> 64 << 64))
     return str(ip.ipv4_mapped if ip.version == 6 else ip)
+
+
+def ambiguous(headers: Iterable[tuple[bytes, bytes]], version: tuple[int, int]) -> str:
+    """Why nobody can say for whom or by whom a request is (RFC 9112 section 3.2); empty for a plain one.
+
+    `headers` are all that came. Not every version of aiohttp looks at that.
+    """
+    found = Counter(name.decode("latin-1").lower() for name, _ in headers)
+    if twice := next((name for name in _ONCE if found[name.lower()] > 1), ""):
+        return f"more than one header {twice}"
+    return "no header Host" if version >= (1, 1) and not found["host"] else ""
 
 
 def is_careless_relay(forwarded: Sequence[str], headers: Mapping[str, str], version: tuple[int, int]) -> bool:

@@ -20,7 +20,7 @@ from typing import Any
 
 from aiohttp import hdrs, web
 
-from re6st.core.origins import Origins, is_careless_relay
+from re6st.core.origins import Origins, ambiguous, is_careless_relay
 from re6st.core.prefix import Prefix, PrefixError
 from re6st.core.registry_sessions import RateLimit
 from re6st.registry_admin import AdminError, Status
@@ -174,6 +174,8 @@ class PageServer:
 
     async def _admitted(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         VISITOR.set(None)  # the request before, on the same connection, was somebody else's
+        if ambiguous(request.raw_headers, request.version):
+            raise web.HTTPBadRequest
         is_static = request.path.startswith("/static/")
         peer, forwarded = _peer(request), request.headers.getall("X-Forwarded-For", [])
         careless = is_careless_relay(forwarded, request.headers, request.version)

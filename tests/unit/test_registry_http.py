@@ -160,6 +160,10 @@ BAD_REQUESTS: list[tuple[bytes, int]] = [
     (b"GET /getCa HTTP/1.1\r\nHost: x\r\nX: " + b"x" * 40000 + b"\r\n\r\n", 400),
     (b"GET /getCa?x=" + b"y" * 20000 + b" HTTP/1.1\r\nHost: x\r\n\r\n", 400),
     (b"GET /getCa HTTP/1.1\r\n\r\n", 400),  # no Host
+    (b"GET / HTTP/1.1\r\n\r\n", 400),
+    (b"GET /getCa HTTP/1.1\r\nHost: x\r\nhost: y\r\n\r\n", 400),
+    (b"GET /getCa HTTP/1.1\r\nHost: x\r\nOrigin: http://x\r\nOrigin: http://y\r\n\r\n", 400),
+    (b"GET /getCa HTTP/1.1\r\nHost: x\r\nUser-Agent: x\r\nUser-Agent: y\r\n\r\n", 400),
     (b"x" * 20000, 400),
 ]
 

@@ -613,6 +613,19 @@ async def _connect(port: int, source: str) -> tuple[asyncio.StreamReader, asynci
     raise AssertionError("nobody listens")
 
 
+@pytest.mark.parametrize(
+    "headers", ["", "Host: 127.0.0.1\r\nHost: re6st.example\r\n", "Host: 127.0.0.1\r\nOrigin: a\r\nOrigin: b\r\n"]
+)
+def test_a_request_that_does_not_say_for_whom_it_is_is_refused(tmp_path: Path, headers: str) -> None:
+    async def test(port: int) -> None:
+        reader, writer = await _connect(port, "127.0.0.1")
+        writer.write(f"GET /nodes.json HTTP/1.1\r\n{headers}Connection: close\r\n\r\n".encode())
+        assert (await reader.readline()).split()[1] == b"400"
+        writer.close()
+
+    _on_a_port(tmp_path, test)
+
+
 async def _status(connection: tuple[asyncio.StreamReader, asyncio.StreamWriter]) -> bytes:
     """Of an answer to a request for the nodes; empty where the connection was cut."""
     reader, writer = connection
