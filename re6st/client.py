@@ -268,6 +268,11 @@ class RegistryClient:
                 raise
         return await self._greet()
 
+    async def greet(self) -> None:
+        """Say hello, no more. Raises RegistryError: RegistryRefused for an unknown CN, RegistryKeyError for a key."""
+        async with self._lock:
+            self._keys = await self._greet()
+
     async def _greet(self) -> CallKeys:
         """Offer a session with forward secrecy. A registry of other software passes over the offer."""
         identity = self._identity()

@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from http import HTTPStatus
 from ipaddress import IPv6Address, IPv6Network
 from pathlib import Path
@@ -23,7 +24,15 @@ from re6st.cert_report import key_fingerprint
 from re6st.cli import kernel_findings, status, status_down
 from re6st.cli.conf import ConfError
 from re6st.cli.conf_files import read_options
-from re6st.client import ANSWER_LIMIT, USER_AGENT, RegistryError, parse_url
+from re6st.client import (
+    ANSWER_LIMIT,
+    USER_AGENT,
+    RegistryClient,
+    RegistryError,
+    RegistryKeyError,
+    RegistryRefused,
+    parse_url,
+)
 from re6st.control_client import Connection, NotRunning, Refused, Trouble, connect
 from re6st.core import netcheck
 from re6st.core.findings import Finding, lines_of, merged, records, verdict
@@ -138,7 +147,7 @@ def look(control: Path) -> Iterator[Finding]:
             yield Finding("fail", "registry", str(error))
         else:
             if node is None and not isinstance(certificate, str):
-                yield from netcheck.membership(asyncio.run(is_refused(url, certificate["cn"])))
+                yield from asyncio.run(membership(url, certificate["cn"]))
     if node is not None:
         if not node.status["registry"].get("refused"):  # else nobody lets us in, whatever the firewall does
             yield from _outside(node)
@@ -222,8 +231,26 @@ def has_route(host: str) -> bool:
     return True
 
 
-async def is_refused(url: str, cn: str) -> bool:
-    """Whether a registry says that it has no certificate of a node. Raises RegistryError for a URL that is none."""
+async def membership(url: str, cn: str) -> list[Finding]:
+    """Whether a registry knows this machine, which proves it to who has the key. Raises RegistryError for no URL."""
+    ca, own, key = (status_down.DIRECTORY / name for name in ("ca.crt", "cert.crt", "cert.key"))
+    try:
+        client = RegistryClient(url, cert.Identity.load(ca, own, key, datetime.now(UTC)))
+    except cert.CertError:  # not for us to read, most likely
+        unknown = await _is_unknown(url, cn)
+        text = f"registry {parse_url(url)}: it does not know {cn}, which nothing proves to who may not read the key"
+        return list(netcheck.membership(cn, text if unknown else "", proven=False))
+    try:
+        async with asyncio.timeout(PATIENCE):
+            await client.greet()
+    except (RegistryRefused, RegistryKeyError) as error:
+        return list(netcheck.membership(cn, str(error), isinstance(error, RegistryRefused) and error.proven))
+    except (RegistryError, TimeoutError):  # which was told
+        pass
+    return []
+
+
+async def _is_unknown(url: str, cn: str) -> bool:
     path = target("hello", {"client_prefix": Prefix.from_cn(cn).bits, "protocol": str(PROTOCOL)})
     headers = {"User-Agent": USER_AGENT, "Accept-Encoding": "identity"}
     with suppress(http_client.HttpError, http_client.TooLong):

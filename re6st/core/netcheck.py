@@ -114,10 +114,12 @@ def port_mapping(status: Answer, local: Collection[str], router: Router | None, 
         yield Finding("warn", "upnp", text, f"see the node's log, or forward {by_hand} to {router.lan} by hand")
 
 
-def membership(refused: bool) -> Iterator[Finding]:
-    """Of a node that does not run: whether the registry has a certificate of it."""
-    if refused:
+def membership(cn: str, refused: str, proven: bool) -> Iterator[Finding]:
+    """Of a node that does not run: whether the registry has a certificate of it. `refused`: what it answered else."""
+    if refused and proven:
         yield Finding("fail", "registry", REVOKED)
+    elif refused:  # perhaps by something in its place: who enrols anew for that loses the subnet
+        yield Finding("fail", "registry", refused, f"ask the operator of the network whether {cn} was revoked")
 
 
 def uplink(unreachable: Sequence[str], asked: int) -> Iterator[Finding]:

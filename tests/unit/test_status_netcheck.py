@@ -145,9 +145,19 @@ def test_a_route_is_looked_up_and_nothing_sent() -> None:
 
 
 @pytest.mark.parametrize(("status", "refused"), [(404, True), (200, False), (500, False)])
-def test_a_node_that_does_not_run_learns_from_the_registry_that_it_was_revoked(status: int, refused: bool) -> None:
+def test_who_may_not_read_the_key_is_told_what_the_registry_answers_and_not_to_enrol(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, status: int, refused: bool
+) -> None:
+    """It may be the answer of a proxy."""
+    monkeypatch.setattr(status_down, "DIRECTORY", tmp_path)
+
     async def test(url: str) -> None:
-        assert await status_netcheck.is_refused(url, "1/16") is refused
+        found = await status_netcheck.membership(url, "1/16")
+        assert bool(found) is refused
+        for each in found:
+            said = "it does not know 1/16, which nothing proves to who may not read the key"
+            assert each.text == f"registry {url.rstrip('/')}: {said}"
+            assert each.remedy == "ask the operator of the network whether 1/16 was revoked"
 
     serve(f"HTTP/1.1 {status} X\r\nContent-Length: 0\r\n\r\n".encode(), test)
 
