@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from ipaddress import IPv6Network, ip_address
 
@@ -80,6 +80,18 @@ class OwnAddresses:
         six = self._with_ports(self._addresses(6))
         last = [] if four else self._with_ports(self._private(4))
         return (*four, *six, *last, *([] if four or six or self.seen else self._with_ports(self._private(6))))
+
+    def share_router(self, theirs: Iterable[Endpoint]) -> bool:
+        """Whether whoever has these endpoints is behind the same router as we: it has an outer address of ours that is
+        not this machine's own.
+        """
+        outer = {endpoint.host for endpoint in self.endpoints()} - {str(ip) for ip in self.local}
+        return any(endpoint.host in outer for endpoint in theirs)
+
+    def inner(self) -> tuple[Endpoint, ...]:
+        """Our endpoints behind the router: for those who are there too, as many routers send nothing back inside."""
+        private = [ip for ip in self.uplinks if ip.version == 4 and ip.is_private and is_usable(ip)]
+        return tuple(self._with_ports(private[:PRIVATE_LIMIT]))
 
     def origin(self, endpoint: Endpoint) -> str:
         """How we know one of our endpoints: `given` (--ip), `upnp`, `seen` by peers, `local` or `private`."""

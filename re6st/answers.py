@@ -27,6 +27,9 @@ REFRESH_RATE = 1 / 60, 2.0
 """How often any program here may have us ask the registry, a second and at once, where there is no registry beside us.
 """
 
+INSIDE_LIMIT = 256
+"""Peers behind our router that we remember."""
+
 log = logging.getLogger(__name__)
 
 
@@ -50,6 +53,8 @@ class Answers:
         self._remember = remember
         self._logged: Buckets[Prefix] = Buckets(*LOG_RATE)
         self._refreshed = Bucket(*REFRESH_RATE)
+        self._inside: dict[Prefix, str] = {}
+        """Peers behind the router that we are behind, and what they were told last."""
 
     def answer(self, peer: Prefix | None, code: int, payload: bytes) -> bytes | None:
         """The answer to a message, if it has one; `peer` None: from the registry on this machine (wire.md 7)."""
@@ -61,6 +66,7 @@ class Answers:
                 endpoints = outside(parse_addresses(payload.decode("utf-8", "replace")), self._own.network)
                 self._remember(peer, endpoints)
                 self._event(mesh.AddressLearned(peer, endpoints))
+                return self._tell_inside(peer, endpoints)
             case Code.ADDRESS:
                 return self.addresses(peer).encode()
             case Code.ASK_CLOSE if peer is not None:
@@ -78,6 +84,18 @@ class Answers:
                     log.info("%s says: %s", peer, _printable(payload[:LOG_LIMIT]))
         return None
 
+    def _tell_inside(self, peer: Prefix, theirs: tuple[Endpoint, ...]) -> bytes | None:
+        """What a peer behind the router that we are behind should have instead: told once, as it answers likewise."""
+        if not self._own.share_router(theirs):
+            return None
+        before = self._inside.pop(peer, "")
+        self._inside[peer] = before
+        if len(self._inside) > INSIDE_LIMIT:
+            del self._inside[next(iter(self._inside))]
+        text = self.addresses(peer)
+        self._inside[peer] = text
+        return None if text == before else text.encode()
+
     def _version(self, peer: Prefix | None, version: bytes) -> bytes | None:
         if peer is None:  # the registry on this machine: there is something new
             is_beside = self._mesh.settings.own == self._updates.parameters.registry_prefix
@@ -93,6 +111,8 @@ class Answers:
     def addresses(self, peer: Prefix | None) -> str:
         """Our endpoints, in the form that the peer reads."""
         endpoints = self._own.endpoints()
+        if peer in self._inside:
+            endpoints = (*self._own.inner(), *endpoints)
         known = self._sessions.peer(peer) if peer else None
         if known is not None and known.protocol < 7:
             endpoints = tuple(Endpoint(e.host, e.port, e.protocol) for e in endpoints)

@@ -102,6 +102,19 @@ def test_a_machine_whose_peers_have_the_other_version_of_ip_says_so(bed: Bed) ->
     wait_until(said, FORMS, "it says what is missing", bed.tails)
 
 
+def test_two_nodes_behind_one_router_have_a_tunnel_inside(bed: Bed) -> None:
+    """The router sends nothing back inside that is sent to its outer address."""
+    network = Network(bed, 3, nat=2)
+    _, one, other = network.nodes
+    network.start()
+    network.wait_connected(FORMS)
+
+    def direct() -> bool:
+        return any({tunnel.client, tunnel.server} == {one, other} for tunnel in network.tunnels())
+
+    wait_until(direct, FORMS, "a tunnel between the two inside", bed.tails)
+
+
 def test_nodes_of_a_private_network_find_each_other(bed: Bed) -> None:
     """No router, no UPnP, no --ip: there is nobody to tell the first node its address."""
     network = Network(bed, 3)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from ipaddress import IPv6Network
+from ipaddress import IPv6Network, ip_address
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -97,3 +97,18 @@ def test_the_log_of_the_registrys_node_cannot_be_filled_or_forged(
     assert len(words) < 10
     assert all(word.isprintable() for word in words)
     assert words[-1] == "2/16 says: hello"
+
+
+def test_a_peer_behind_our_router_is_told_once_where_we_are_inside(now: list[float]) -> None:
+    """Many routers do not send back inside what is sent to their outer address."""
+    inner = ip_address("192.168.1.5")
+    own = OwnAddresses([(1194, "tcp")], local=[inner], uplinks=[inner])
+    own.learn("8.8.4.4", inner, "x")
+    made, _ = node(A, B, own)
+    assert made.answer(C, Code.ADDRESS, b"9.9.9.9,1194,tcp") is None
+    assert made.answer(C, Code.ADDRESS, b"") == b"8.8.4.4,1194,tcp"
+    told = b"192.168.1.5,1194,tcp;8.8.4.4,1194,tcp"
+    assert made.answer(C, Code.ADDRESS, b"8.8.4.4,1194,tcp") == told
+    assert made.answer(C, Code.ADDRESS, b"192.168.1.6,1194,tcp;8.8.4.4,1194,tcp") is None, "or it would go on for ever"
+    assert made.answer(C, Code.ADDRESS, b"") == told
+    assert made.answer(Prefix(77, 16), Code.ADDRESS, b"") == b"8.8.4.4,1194,tcp", "not to others"
