@@ -17,6 +17,8 @@ VOTERS_LIMIT = 64
 AGREED = 2
 """Peers that must agree until what they see comes before what this machine has itself."""
 PRIVATE_LIMIT = 4
+INNER_LIMIT = 2
+"""Addresses behind the router that are told to who is there too: they must not crowd out the public ones."""
 
 
 @dataclass(slots=True)
@@ -47,8 +49,12 @@ class OwnAddresses:
     mapped: tuple[Endpoint, ...] = ()
     """Ports that the router sends on to us (portmap.py), in place of our IPv4 ones; a host may be missing in them."""
 
-    def learn(self, external_ip: str, through: Ip | None = None, peer: Hashable = None) -> bool:
-        """A peer sees us at this address, behind our own one `through`. Whether we tell other addresses now."""
+    def learn(
+        self, external_ip: str, through: Ip | None = None, peer: Hashable = None, theirs: Iterable[Endpoint] = ()
+    ) -> bool:
+        """A peer, which has the endpoints `theirs`, sees us at this address, behind our own one `through`. Whether we
+        tell other addresses now.
+        """
         ip = ip_address(external_ip)
         if any(given.version == ip.version for given in self.given):
             return False
@@ -56,6 +62,8 @@ class OwnAddresses:
             return False
         if self.network is not None and ip in self.network:
             return False
+        if not ip.is_global and self.share_router(theirs):
+            return False  # it sees us from behind the same router, where nobody else is
         before = self._addresses(ip.version)
         self.seen.add(ip.version)
         self.votes.pop((peer, ip.version), None)
@@ -82,16 +90,17 @@ class OwnAddresses:
         return (*four, *six, *last, *([] if four or six or self.seen else self._with_ports(self._private(6))))
 
     def share_router(self, theirs: Iterable[Endpoint]) -> bool:
-        """Whether whoever has these endpoints is behind the same router as we: it has an outer address of ours that is
-        not this machine's own.
+        """Whether whoever has these endpoints is behind the same router as we: an outer address of ours, a public one
+        if we have any, is among them, and not this machine's own.
         """
-        outer = {endpoint.host for endpoint in self.endpoints()} - {str(ip) for ip in self.local}
-        return any(endpoint.host in outer for endpoint in theirs)
+        outer = [ip for ip in (ip_address(endpoint.host) for endpoint in self.endpoints()) if ip not in self.local]
+        hosts = {str(ip) for ip in [ip for ip in outer if ip.is_global] or outer}
+        return any(endpoint.host in hosts for endpoint in theirs)
 
     def inner(self) -> tuple[Endpoint, ...]:
         """Our endpoints behind the router: for those who are there too, as many routers send nothing back inside."""
-        private = [ip for ip in self.uplinks if ip.version == 4 and ip.is_private and is_usable(ip)]
-        return tuple(self._with_ports(private[:PRIVATE_LIMIT]))
+        private = [ip for ip in self.uplinks if ip.version == 4 and not ip.is_global and is_usable(ip)]
+        return tuple(self._with_ports(private[:INNER_LIMIT]))
 
     def origin(self, endpoint: Endpoint) -> str:
         """How we know one of our endpoints: `given` (--ip), `upnp`, `seen` by peers, `local` or `private`."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from re6st import __version__
 from re6st.address import OwnAddresses
@@ -26,15 +26,16 @@ LOG_RATE = 0.1, 5.0, 1.0, 50.0
 REFRESH_RATE = 1 / 60, 2.0
 """How often any program here may have us ask the registry, a second and at once, where there is no registry beside us.
 """
-
-INSIDE_LIMIT = 256
-"""Peers behind our router that we remember."""
+TOLD_LIMIT = 256
+"""Peers of whom we remember what addresses they were told."""
 
 log = logging.getLogger(__name__)
 
 
 class Answers:
-    """`answer` takes each message; `event` is the policy's ear, `remember` keeps the addresses of a peer."""
+    """`answer` takes each message; `event` is the policy's ear, `remember` keeps the addresses of a peer, `known` has
+    those kept.
+    """
 
     def __init__(
         self,
@@ -44,6 +45,7 @@ class Answers:
         sessions: Sessions,
         event: Callable[[mesh.Event], None],
         remember: Callable[[Prefix, tuple[Endpoint, ...]], None],
+        known: Mapping[Prefix, tuple[Endpoint, ...]],
     ) -> None:
         self._mesh = policy
         self._updates = updates
@@ -51,13 +53,17 @@ class Answers:
         self._sessions = sessions
         self._event = event
         self._remember = remember
+        self._known = known
         self._logged: Buckets[Prefix] = Buckets(*LOG_RATE)
         self._refreshed = Bucket(*REFRESH_RATE)
-        self._inside: dict[Prefix, str] = {}
-        """Peers behind the router that we are behind, and what they were told last."""
+        self._told: dict[Prefix, str] = {}
+        """Our addresses as peers were told them last, the latest last."""
 
-    def answer(self, peer: Prefix | None, code: int, payload: bytes) -> bytes | None:
-        """The answer to a message, if it has one; `peer` None: from the registry on this machine (wire.md 7)."""
+    def answer(self, peer: Prefix | None, code: int, payload: bytes, relayed: bool = False) -> bytes | None:
+        """The answer to a message, if it has one; `peer` None: from the registry on this machine (wire.md 7).
+
+        `relayed`: the peer asks for the registry beside it, which tells others.
+        """
         registry = self._updates.parameters.registry_prefix
         match code:
             case Code.VERSION:
@@ -66,9 +72,9 @@ class Answers:
                 endpoints = outside(parse_addresses(payload.decode("utf-8", "replace")), self._own.network)
                 self._remember(peer, endpoints)
                 self._event(mesh.AddressLearned(peer, endpoints))
-                return self._tell_inside(peer, endpoints)
+                return self._tell_inside(peer)
             case Code.ADDRESS:
-                return self.addresses(peer).encode()
+                return self.addresses(peer, published=relayed).encode()
             case Code.ASK_CLOSE if peer is not None:
                 self._event(mesh.CloseAsked(peer))
             case Code.ALLOW_CLOSE if peer is not None:
@@ -84,17 +90,17 @@ class Answers:
                     log.info("%s says: %s", peer, _printable(payload[:LOG_LIMIT]))
         return None
 
-    def _tell_inside(self, peer: Prefix, theirs: tuple[Endpoint, ...]) -> bytes | None:
-        """What a peer behind the router that we are behind should have instead: told once, as it answers likewise."""
-        if not self._own.share_router(theirs):
+    def _tell_inside(self, peer: Prefix) -> bytes | None:
+        """What a peer behind our router should have as well; not again what it was told, as it answers likewise."""
+        if not self._is_behind_our_router(peer):
             return None
-        before = self._inside.pop(peer, "")
-        self._inside[peer] = before
-        if len(self._inside) > INSIDE_LIMIT:
-            del self._inside[next(iter(self._inside))]
+        before = self._told.get(peer)
         text = self.addresses(peer)
-        self._inside[peer] = text
         return None if text == before else text.encode()
+
+    def _is_behind_our_router(self, peer: Prefix) -> bool:
+        """By what it said last of where it is."""
+        return self._own.share_router(self._known.get(peer, ()))
 
     def _version(self, peer: Prefix | None, version: bytes) -> bytes | None:
         if peer is None:  # the registry on this machine: there is something new
@@ -108,15 +114,23 @@ class Answers:
             known.version = max(known.version, version[:VERSION_LIMIT], self._updates.parameters.version)
         return answer
 
-    def addresses(self, peer: Prefix | None) -> str:
-        """Our endpoints, in the form that the peer reads."""
+    def addresses(self, peer: Prefix | None, published: bool = False) -> str:
+        """Our endpoints, in the form that the peer reads: with the private ones for who is behind the same router,
+        unless it asks for somebody else and so they would be `published`.
+        """
         endpoints = self._own.endpoints()
-        if peer in self._inside:
-            endpoints = (*self._own.inner(), *endpoints)
+        if peer is not None and not published and self._is_behind_our_router(peer):
+            endpoints = tuple(dict.fromkeys((*endpoints, *self._own.inner())))
         known = self._sessions.peer(peer) if peer else None
         if known is not None and known.protocol < 7:
             endpoints = tuple(Endpoint(e.host, e.port, e.protocol) for e in endpoints)
-        return format_addresses(endpoints)
+        text = format_addresses(endpoints)
+        if peer is not None and not published:
+            self._told.pop(peer, None)
+            self._told[peer] = text
+            if len(self._told) > TOLD_LIMIT:
+                del self._told[next(iter(self._told))]
+        return text
 
 
 def _printable(text: bytes) -> str:

@@ -213,7 +213,15 @@ class Node:
         locate = locator(self.config.places)
         self._mesh = mesh.Mesh(self._settings(), self._cache.addresses, random.Random(), locate)  # noqa: S311
         self._peers.routed = lambda peer: peer in self._mesh.survey.peers
-        self._answers = Answers(self._mesh, self._updates, self._own, self._peers.sessions, self._event, self._remember)
+        self._answers = Answers(
+            self._mesh,
+            self._updates,
+            self._own,
+            self._peers.sessions,
+            self._event,
+            self._remember,
+            self._cache.addresses,
+        )
         self._tunnels = Tunnels(
             plan, self._kernel, self._filter, self._tasks, self._event, self._connected, self._found
         )
@@ -516,7 +524,7 @@ class Node:
 
     def _connected(self, connected: tunnel.Connected) -> None:
         self._cache.worked(connected.peer, connected.endpoint)
-        self._reach.learn(connected)
+        self._reach.learn(connected, self._cache.addresses.get(connected.peer, ()))
 
     def _settings(self) -> mesh.Settings:
         """What the policy is told."""

@@ -32,8 +32,10 @@ from re6st.core.wire import DATAGRAM_LIMIT, PORT, RELAYED, Code, WireError
 from re6st.datagrams import DatagramSocket, tell_destinations
 from re6st.local_programs import Owners
 
-Handler = Callable[[Prefix | None, int, bytes], bytes | None]
-"""Called with the peer (None: the registry on this machine), the code and the payload; returns the answer."""
+Handler = Callable[[Prefix | None, int, bytes, bool], bytes | None]
+"""Called with the peer (None: the registry on this machine), the code, the payload, and whether the peer asks for the
+registry on its machine; returns the answer.
+"""
 
 LOG_EVERY = 10.0
 """Seconds between two log lines about dropped datagrams."""
@@ -273,7 +275,7 @@ class Peers:
         if peer == self._own:
             if code[0] not in (Code.VERSION, *RELAYED_CODES) or not self._relayed.ask_us(user, now):
                 raise WireError(f"code {code[0]} is no question of a registry, or one of too many")
-            if answer := self._handle(None, code[0], b""):
+            if answer := self._handle(None, code[0], b"", False):
                 self._send((data + answer), requester)
         elif not (self.routed(peer) or self.sessions.knows(peer)):
             raise WireError(f"a question for {peer}, to whom there is no route")
@@ -301,7 +303,7 @@ class Peers:
                 head = message.peer.bits.encode("ascii") + b"\0" + bytes((message.code,))
                 self._send(head + message.payload, requester)
             return None
-        answer = self._handle(message.peer, message.code, message.payload)
+        answer = self._handle(message.peer, message.code, message.payload, message.relayed)
         if answer is not None:
             self._count("sent", message.code)
         return answer

@@ -81,12 +81,12 @@ class Reach:
             if self._router is not None:
                 group.create_task(self._router.run(), name="UPnP")
 
-    def learn(self, connected: Connected) -> None:
-        """A server saw us from outside."""
+    def learn(self, connected: Connected, theirs: Iterable[Endpoint]) -> None:
+        """A server, which has the endpoints `theirs`, saw us from outside."""
         seen = connected.external_ip
         if not seen or self._ours(ip_address(seen)):
             return  # a tunnel inside re6st
-        if self._own.learn(seen, connected.source, connected.peer):
+        if self._own.learn(seen, connected.source, connected.peer, theirs):
             log.info("%s sees us at %s", connected.peer, seen)
             self._changed()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import sqlite3
 import time
 
@@ -103,9 +104,11 @@ def test_a_machine_whose_peers_have_the_other_version_of_ip_says_so(bed: Bed) ->
 
 
 def test_two_nodes_behind_one_router_have_a_tunnel_inside(bed: Bed) -> None:
-    """The router sends nothing back inside that is sent to its outer address."""
+    """The router sends nothing back inside that is sent to its outer address; and where they are inside is told to
+    nobody outside.
+    """
     network = Network(bed, 3, nat=2)
-    _, one, other = network.nodes
+    first, one, other = network.nodes
     network.start()
     network.wait_connected(FORMS)
 
@@ -113,6 +116,12 @@ def test_two_nodes_behind_one_router_have_a_tunnel_inside(bed: Bed) -> None:
         return any({tunnel.client, tunnel.server} == {one, other} for tunnel in network.tunnels())
 
     wait_until(direct, FORMS, "a tunnel between the two inside", bed.tails)
+    router = bed.hosts["nat"].address
+    for node in (one, other):
+        if told := known(first, node):
+            assert told == f"{router},1194,tcp"
+        public = network.registry_host.run_directory / "control.sock"
+        assert node.host.address not in json.dumps(ask(public, "peers"))
 
 
 def test_nodes_of_a_private_network_find_each_other(bed: Bed) -> None:

@@ -102,6 +102,18 @@ def test_a_private_address_that_is_seen_displaces_no_public_one() -> None:
     assert told(own) == "51.15.0.7,1194,udp"
 
 
+def test_what_peers_behind_the_same_router_see_is_told_to_nobody_else() -> None:
+    inner = ip_address("192.168.1.5")
+    own = OwnAddresses([(1194, "udp")], local=[inner], uplinks=[inner])
+    own.learn("51.15.0.7", inner, "outside")
+    beside = [Endpoint("51.15.0.7", 2000, "tcp"), Endpoint("192.168.1.6", 2000, "tcp")]
+    for peer in ("a", "b"):
+        assert not own.learn("192.168.1.5", inner, peer, beside)
+    assert told(own) == "51.15.0.7,1194,udp"
+    own.learn("51.15.0.8", inner, "c", beside)
+    assert told(own) == "51.15.0.8,1194,udp;51.15.0.7,1194,udp", "a router that sends back inside"
+
+
 def test_in_a_private_network_a_public_address_of_one_peer_displaces_none() -> None:
     own = OwnAddresses([(1194, "udp")])
     own.learn("10.0.0.9", peer="a")

@@ -13,7 +13,7 @@ from re6st.address import OwnAddresses
 from re6st.answers import VERSION_LIMIT, Answers
 from re6st.core import mesh
 from re6st.core.prefix import Prefix
-from re6st.core.wire import Code
+from re6st.core.wire import Code, Endpoint
 
 A, B, C = Prefix(0, 16), Prefix(1, 16), Prefix(2, 16)
 
@@ -42,13 +42,15 @@ def node(own: Prefix, registry: Prefix, own_addresses: OwnAddresses | None = Non
     policy = mesh.Mesh(settings, {}, random.Random(1))
     updates = PlayUpdates(registry)
     sessions = SimpleNamespace(peer=lambda prefix: None)
+    known: dict[Prefix, tuple[Endpoint, ...]] = {}
     made = Answers(
         policy,
         cast(Any, updates),
         own_addresses or OwnAddresses([]),
         cast(Any, sessions),
         lambda event: None,
-        lambda peer, endpoints: None,
+        known.__setitem__,
+        known,
     )
     return made, updates
 
@@ -99,16 +101,70 @@ def test_the_log_of_the_registrys_node_cannot_be_filled_or_forged(
     assert words[-1] == "2/16 says: hello"
 
 
-def test_a_peer_behind_our_router_is_told_once_where_we_are_inside(now: list[float]) -> None:
+INNER = ip_address("192.168.1.5")
+OUTSIDE, BOTH = b"8.8.4.4,1194,tcp", b"8.8.4.4,1194,tcp;192.168.1.5,1194,tcp"
+
+
+@pytest.fixture
+def behind(now: list[float]) -> tuple[Answers, OwnAddresses]:
+    """A node behind a router that has 8.8.4.4."""
+    own = OwnAddresses([(1194, "tcp")], local=[INNER], uplinks=[INNER])
+    own.learn("8.8.4.4", INNER, "x")
+    return node(A, B, own)[0], own
+
+
+def test_a_peer_behind_our_router_is_told_once_where_we_are_inside(behind: tuple[Answers, OwnAddresses]) -> None:
     """Many routers do not send back inside what is sent to their outer address."""
-    inner = ip_address("192.168.1.5")
-    own = OwnAddresses([(1194, "tcp")], local=[inner], uplinks=[inner])
-    own.learn("8.8.4.4", inner, "x")
-    made, _ = node(A, B, own)
+    made, _ = behind
+    assert made.answer(C, Code.ADDRESS, b"") == OUTSIDE
+    assert made.answer(C, Code.ADDRESS, OUTSIDE) == BOTH
+    assert made.answer(C, Code.ADDRESS, b"8.8.4.4,1194,tcp;192.168.1.6,1194,tcp") is None, "or it would go on for ever"
+    assert made.answer(C, Code.ADDRESS, b"") == BOTH
+
+
+def test_two_behind_one_router_stop_telling_each_other() -> None:
+    nodes, said = {}, 0
+    for prefix, inner in ((B, "192.168.1.5"), (C, "192.168.1.6")):
+        ip = ip_address(inner)
+        own = OwnAddresses([(1194, "tcp")], local=[ip], uplinks=[ip])
+        own.learn("8.8.4.4", ip, "x")
+        nodes[prefix] = node(prefix, A, own)[0]
+    message: bytes | None = b""
+    by, to = B, C
+    while message is not None:
+        message, by, to, said = nodes[to].answer(by, Code.ADDRESS, message), to, by, said + 1
+        assert said < 6
+    assert nodes[B].addresses(C) == "8.8.4.4,1194,tcp;192.168.1.5,1194,tcp"
+    assert nodes[C].addresses(B) == "8.8.4.4,1194,tcp;192.168.1.6,1194,tcp"
+
+
+def test_our_private_addresses_are_for_nobody_else(behind: tuple[Answers, OwnAddresses]) -> None:
+    made, own = behind
     assert made.answer(C, Code.ADDRESS, b"9.9.9.9,1194,tcp") is None
-    assert made.answer(C, Code.ADDRESS, b"") == b"8.8.4.4,1194,tcp"
-    told = b"192.168.1.5,1194,tcp;8.8.4.4,1194,tcp"
-    assert made.answer(C, Code.ADDRESS, b"8.8.4.4,1194,tcp") == told
-    assert made.answer(C, Code.ADDRESS, b"192.168.1.6,1194,tcp;8.8.4.4,1194,tcp") is None, "or it would go on for ever"
-    assert made.answer(C, Code.ADDRESS, b"") == told
-    assert made.answer(Prefix(77, 16), Code.ADDRESS, b"") == b"8.8.4.4,1194,tcp", "not to others"
+    assert made.answer(C, Code.ADDRESS, b"192.168.1.5,1194,tcp") is None, "that one says only that it knows them"
+    assert made.answer(C, Code.ADDRESS, b"") == OUTSIDE
+    made.answer(C, Code.ADDRESS, OUTSIDE)
+    assert made.answer(None, Code.ADDRESS, b"") == OUTSIDE, "our registry tells every newcomer"
+    assert made.answer(C, Code.ADDRESS, b"", relayed=True) == OUTSIDE, "so does the one beside the peer"
+    assert made.answer(C, Code.ADDRESS, b"") == BOTH
+    made.answer(C, Code.ADDRESS, b"9.9.9.9,1194,tcp")
+    assert made.answer(C, Code.ADDRESS, b"") == OUTSIDE, "it has moved"
+    made.answer(C, Code.ADDRESS, OUTSIDE)
+    own.moved([ip_address("10.9.0.2")], [ip_address("10.9.0.2")])
+    own.learn("9.9.9.1", ip_address("10.9.0.2"), "x")
+    assert made.answer(C, Code.ADDRESS, b"") == b"9.9.9.1,1194,tcp", "we have moved"
+
+
+def test_who_is_seen_as_we_are_by_a_server_that_rewrites_addresses_is_not_behind_our_router(now: list[float]) -> None:
+    own = OwnAddresses([(1194, "tcp")], local=[INNER], uplinks=[INNER])
+    own.learn("8.8.4.4", INNER, "x")
+    own.learn("172.17.0.1", INNER, "y")
+    made, _ = node(A, B, own)
+    assert made.answer(C, Code.ADDRESS, b"9.9.9.9,1194,tcp;172.17.0.1,1194,tcp") is None
+
+
+def test_in_a_network_without_routers_nothing_is_told_twice(now: list[float]) -> None:
+    own = OwnAddresses([(1194, "tcp")], local=[INNER], uplinks=[INNER])
+    made, _ = node(A, B, own)
+    assert made.answer(C, Code.ADDRESS, b"") == b"192.168.1.5,1194,tcp"
+    assert made.answer(C, Code.ADDRESS, b"192.168.1.6,1194,tcp;192.168.1.5,1194,tcp") is None

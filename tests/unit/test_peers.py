@@ -63,6 +63,8 @@ class Place:
         self.routed = {A, B}
         self.peers: dict[Prefix, Peers] = {}
         self.heard: dict[Prefix, list[tuple[Prefix | None, int, bytes]]] = {A: [], B: []}
+        self.relayed: dict[Prefix, list[int]] = {A: [], B: []}
+        """The codes that somebody asked for the registry on its machine."""
         self.answers: dict[int, bytes] = {}
         self.wires: dict[Prefix, Wire] = {}
         everybody: dict[str, Peers] = {}
@@ -82,8 +84,10 @@ class Place:
         own = self.authority.issue(subject, key.public_key(), number, now - timedelta(days=5), now + ends)
         return cert.Identity(self.authority.trust, own, key)
 
-    def _hear(self, prefix: Prefix, peer: Prefix | None, code: int, payload: bytes) -> bytes | None:
+    def _hear(self, prefix: Prefix, peer: Prefix | None, code: int, payload: bytes, relayed: bool) -> bytes | None:
         self.heard[prefix].append((peer, code, payload))
+        if relayed:
+            self.relayed[prefix].append(code)
         return self.answers.get(code) if not payload else None
 
     def codes(self, prefix: Prefix, code: Code) -> list[tuple[Prefix | None, bytes]]:
@@ -209,6 +213,7 @@ def test_a_question_about_a_peer_is_relayed(place: Place) -> None:
     place.wires[A].local.clear()
     ask(place, B, Code.ADDRESS)
     assert place.wires[A].local == [], "nothing to answer"
+    assert place.relayed == {A: [], B: [Code.SOFTWARE, Code.ADDRESS]}
 
 
 @pytest.mark.parametrize(

@@ -95,14 +95,14 @@ def world(monkeypatch: pytest.MonkeyPatch) -> World:
 
 def test_an_address_is_replaced(world: World) -> None:
     async def steps(world: World, room: Reach) -> None:
-        room.learn(world.connected("198.51.100.1", A))
+        room.learn(world.connected("198.51.100.1", A), ())
         await until(lambda: world.told == [PEERS[1]])
         world.becomes({B: True})
         await until(lambda: world.moved)
         assert world.own.endpoints() == ()
-        room.learn(world.connected("203.0.113.2", B))
+        room.learn(world.connected("203.0.113.2", B), ())
         await until(lambda: len(world.told) == 2)
-        room.learn(world.connected("203.0.113.2", B))
+        room.learn(world.connected("203.0.113.2", B), ())
 
     world.play(steps)
     assert world.moved == [(frozenset([A]), True)]
