@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 from re6st import __version__
 from re6st.address import OwnAddresses
@@ -33,8 +33,8 @@ log = logging.getLogger(__name__)
 
 
 class Answers:
-    """`answer` takes each message; `event` is the policy's ear, `remember` keeps the addresses of a peer, `known` has
-    those kept.
+    """`answer` takes each message; `event` is the policy's ear, `remember` keeps the addresses of a peer, which the
+    policy knows then.
     """
 
     def __init__(
@@ -45,7 +45,6 @@ class Answers:
         sessions: Sessions,
         event: Callable[[mesh.Event], None],
         remember: Callable[[Prefix, tuple[Endpoint, ...]], None],
-        known: Mapping[Prefix, tuple[Endpoint, ...]],
     ) -> None:
         self._mesh = policy
         self._updates = updates
@@ -53,7 +52,6 @@ class Answers:
         self._sessions = sessions
         self._event = event
         self._remember = remember
-        self._known = known
         self._logged: Buckets[Prefix] = Buckets(*LOG_RATE)
         self._refreshed = Bucket(*REFRESH_RATE)
         self._told: dict[Prefix, str] = {}
@@ -100,7 +98,7 @@ class Answers:
 
     def _is_behind_our_router(self, peer: Prefix) -> bool:
         """By what it said last of where it is."""
-        return self._own.share_router(self._known.get(peer, ()))
+        return self._own.share_router(self._mesh.known.get(peer, ()))
 
     def _version(self, peer: Prefix | None, version: bytes) -> bytes | None:
         if peer is None:  # the registry on this machine: there is something new

@@ -213,15 +213,7 @@ class Node:
         locate = locator(self.config.places)
         self._mesh = mesh.Mesh(self._settings(), self._cache.addresses, random.Random(), locate)  # noqa: S311
         self._peers.routed = lambda peer: peer in self._mesh.survey.peers
-        self._answers = Answers(
-            self._mesh,
-            self._updates,
-            self._own,
-            self._peers.sessions,
-            self._event,
-            self._remember,
-            self._cache.addresses,
-        )
+        self._answers = Answers(self._mesh, self._updates, self._own, self._peers.sessions, self._event, self._remember)
         self._tunnels = Tunnels(
             plan, self._kernel, self._filter, self._tasks, self._event, self._connected, self._found
         )

@@ -112,6 +112,7 @@ class Mesh:
         rng: Random,
         locate: Callable[[str], str] = lambda host: "",
     ) -> None:
+        self.known = known
         self._state = State(settings, locate)
         self._opening = Opening(self._state, known, rng)
         self._closing = Closing(self._state, rng)

@@ -39,10 +39,10 @@ def now(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 
 def node(own: Prefix, registry: Prefix, own_addresses: OwnAddresses | None = None) -> tuple[Answers, PlayUpdates]:
     settings = mesh.Settings(own=own, registry=registry, client_count=2, tunnel_refresh=300, close_time=12)
-    policy = mesh.Mesh(settings, {}, random.Random(1))
+    known: dict[Prefix, tuple[Endpoint, ...]] = {}
+    policy = mesh.Mesh(settings, known, random.Random(1))
     updates = PlayUpdates(registry)
     sessions = SimpleNamespace(peer=lambda prefix: None)
-    known: dict[Prefix, tuple[Endpoint, ...]] = {}
     made = Answers(
         policy,
         cast(Any, updates),
@@ -50,7 +50,6 @@ def node(own: Prefix, registry: Prefix, own_addresses: OwnAddresses | None = Non
         cast(Any, sessions),
         lambda event: None,
         known.__setitem__,
-        known,
     )
     return made, updates
 
