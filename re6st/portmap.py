@@ -30,6 +30,8 @@ LEASE = 1000
 DISCOVER_MS = 1000
 LEAVE_TIME = 3.0
 """Seconds we wait for the router to remove our mappings; else it does so when LEASE is over."""
+NO_ADDRESS = "; it tells no public address of its own: it may be behind another router, a second NAT"
+"""Why a router maps nothing, most likely: miniupnpd does so where its own address is private."""
 
 log = logging.getLogger(__name__)
 
@@ -144,13 +146,13 @@ class PortMapper:
         for port, protocol in self._ports:
             outside = self._mapped.get((port, protocol))
             if renew or not outside or not _holds(router, outside, protocol, port):
-                outside = self._map(router, port, protocol)
+                outside = self._map(router, host, port, protocol)
             endpoints.append(Endpoint(host, outside, protocol))
         if renew:
             self._renewed = now
         return tuple(endpoints)
 
-    def _map(self, router: Any, port: int, protocol: str) -> int:
+    def _map(self, router: Any, host: str, port: int, protocol: str) -> int:
         """The external port for one of ours, the same as before where possible. Raises PortMapError."""
         known = self._mapped.get((port, protocol))
         last: object = "no free port"
@@ -168,7 +170,7 @@ class PortMapper:
                 last = error
                 if "OnlyPermanentLease" in str(error):
                     lease = 0
-        raise PortMapError(f"the router maps no port to {port}/{protocol}: {last}")
+        raise PortMapError(f"the router maps no port to {port}/{protocol}: {last}{'' if host else NO_ADDRESS}")
 
     def _remove(self) -> None:
         with contextlib.suppress(Exception):  # it may be gone, and then every further question costs seconds

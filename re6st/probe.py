@@ -25,6 +25,8 @@ ECHO_LENGTH = 24
 LEAST_MTU = 1280
 """Every link of IPv6 carries a packet of so many bytes (RFC 8200 section 5)."""
 IPV6_HEADER = 40
+SMALL = IPV6_HEADER + ECHO_LENGTH
+"""Bytes of a packet that passes wherever there is a way."""
 MTU_TRIES = 8
 """Each hop may say once that a packet is too big for the next link."""
 
@@ -63,7 +65,8 @@ class Hop:
 class PathMtu:
     """`told` is what the kernel has learned about the way to an address, in bytes with the IPv6 header.
 
-    `passed` is the size of a packet that got there: `told`, or LEAST_MTU where larger ones vanish without a word.
+    `passed` is the size of a packet that got there: `told`, or LEAST_MTU or SMALL where larger ones vanish without a
+    word.
     """
 
     told: int
@@ -93,15 +96,18 @@ def answers(address: IPv6Address, timeout: float) -> bool:
         return False
 
 
-def path_mtu(address: IPv6Address, timeout: float) -> PathMtu | None:
+def path_mtu(address: IPv6Address, timeout: float, interface: str = "") -> PathMtu | None:
     """The largest packet that gets to an address in one piece (RFC 8201); None: not even a small one does.
 
-    `timeout` is for each try. Raises ProbeError.
+    A link-local address needs the `interface`. `timeout` is for each try. The small one goes first: behind a large one
+    that vanishes, a tunnel over TCP may stop. Raises ProbeError.
     """
     with _echo_socket() as own:
         try:
             own.setsockopt(socket.IPPROTO_IPV6, _IPV6_MTU_DISCOVER, _PMTUDISC_DO)
-            own.connect((str(address), 0))
+            own.connect((str(address), 0, 0, socket.if_nametoindex(interface) if interface else 0))
+            if not _passes(own, SMALL, timeout):
+                return None
             told = own.getsockopt(socket.IPPROTO_IPV6, _IPV6_MTU)
             for _ in range(MTU_TRIES):
                 if _passes(own, told, timeout):
@@ -109,15 +115,15 @@ def path_mtu(address: IPv6Address, timeout: float) -> PathMtu | None:
                 before, told = told, own.getsockopt(socket.IPPROTO_IPV6, _IPV6_MTU)
                 if told == before:  # nobody said Packet Too Big
                     break
-            return PathMtu(told, LEAST_MTU) if _passes(own, LEAST_MTU, timeout) else None
+            return PathMtu(told, LEAST_MTU if _passes(own, LEAST_MTU, timeout) else SMALL)
         except OSError as error:
             raise ProbeError(f"{address}: {error.strerror}") from None
 
 
 def _passes(own: socket.socket, size: int, timeout: float) -> bool:
-    """Whether a packet of that size is answered. Raises OSError."""
+    """Whether a packet of that size is answered; a lost one is sent once more. Raises OSError."""
     try:
-        return _echo(own, size - IPV6_HEADER, timeout) is not None
+        return any(_echo(own, size - IPV6_HEADER, timeout) is not None for _ in range(TRIES))
     except OSError as error:
         if error.errno == errno.EMSGSIZE:  # the kernel has just learned better
             return False

@@ -11,6 +11,7 @@ import os
 import socket
 import time
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -49,6 +50,8 @@ PATIENCE = 10.0
 """Seconds for the registry."""
 ROUTER_WAIT = 2.0
 ECHO_WAIT = 1.0
+TUNNELS_TRIED = 16
+"""Tunnels that large packets are sent through: all at once, some three small packets and as many large ones each."""
 ROUTES_ASKED = 50
 """Addresses of peers that the kernel is asked the way to."""
 OPTION_FILE = "re6stnet.conf"
@@ -62,6 +65,7 @@ class Node:
     status: Mapping[str, Any]
     tunnels: list[Mapping[str, Any]]
     peers: list[Mapping[str, Any]]
+    neighbours: list[Mapping[str, Any]]
     options: Mapping[str, Any]
     certificate: Mapping[str, Any]
     far: Mapping[str, Any] | None
@@ -78,6 +82,7 @@ class Node:
             own,
             connection.ask("tunnels")["tunnels"],
             connection.ask("peers")["peers"],
+            connection.ask("neighbours")["neighbours"],
             connection.ask("options"),
             connection.ask("certificate"),
             connection.ask("names", peers=[far["peer"]])["names"][far["peer"]] if far else None,
@@ -181,6 +186,23 @@ def _inside(node: Node, control: Path) -> Iterator[Finding]:
         yield Finding("warn", "inside", f"path MTU not measured: {error}")
     else:
         yield netcheck.path_mtu(peer, found.told if found else None, found.passed if found else None)
+    yield from netcheck.large_packets(_through_tunnels(node))
+
+
+def _through_tunnels(node: Node) -> list[tuple[Mapping[str, Any], int | None, int | None]]:
+    """What size of packets each tunnel takes, and what got to its other end: some seconds in all."""
+    ends = {(each["peer"], each["interface"]): each["address"] for each in node.neighbours}
+    up = [each for each in node.tunnels if (each["peer"], each["interface"]) in ends][:TUNNELS_TRIED]
+
+    def attempt(tunnel: Mapping[str, Any]) -> probe.PathMtu | None:
+        with suppress(probe.ProbeError):
+            there = IPv6Address(ends[tunnel["peer"], tunnel["interface"]])
+            return probe.path_mtu(there, ECHO_WAIT, tunnel["interface"])
+        return None
+
+    with ThreadPoolExecutor(TUNNELS_TRIED) as pool:
+        found = list(pool.map(attempt, up))
+    return [(each, mtu.told, mtu.passed) if mtu else (each, None, None) for each, mtu in zip(up, found, strict=True)]
 
 
 async def _software(network: IPv6Network, control: Path, peer: Prefix) -> bytes | None:

@@ -109,9 +109,17 @@ def port_mapping(status: Answer, local: Collection[str], router: Router | None, 
     if router is None:
         text, to = f"UPnP: no router answered in {waited:.0f} s", next(iter(local), "this machine")
         yield Finding("warn", "upnp", text, f"forward {by_hand} to {to} by hand")
-    else:
-        text = f"UPnP: the router ({router.outside or 'it tells no address'}) forwards nothing to us"
+    elif router.outside and not is_behind_another(router.outside):
+        text = f"UPnP: the router ({router.outside}) forwards nothing to us"
         yield Finding("warn", "upnp", text, f"see the node's log, or forward {by_hand} to {router.lan} by hand")
+    else:
+        text = "UPnP: the router opens no port and tells no public address: it may be behind another one, a second NAT"
+        if router.outside:
+            text = f"a second NAT: the router itself has {router.outside}, an address that is not public"
+        remedy = (
+            f"forward {by_hand} by hand at both, the inner one to {router.lan}, ask the provider for a public address"
+        )
+        yield Finding("warn", "upnp", text, f"{remedy}, or use IPv6; tunnels that this node opens need none of it")
 
 
 def membership(cn: str, refused: str, proven: bool) -> Iterator[Finding]:
@@ -190,3 +198,23 @@ def path_mtu(peer: str, told: int | None, passed: int | None) -> Finding:
         text = f"path MTU to {peer}: packets of {told} bytes vanish, those of {passed} pass"
         return Finding("warn", "inside", text, "let ICMPv6 Packet Too Big pass inside re6st")
     return Finding("ok", "inside", f"path MTU to {peer} {passed}")
+
+
+def large_packets(tried: Sequence[tuple[Answer, int | None, int | None]]) -> Iterator[Finding]:
+    """Whether packets as large as a tunnel takes get to its other end. Of each tunnel: the size that it takes, and the
+    size that passed; None: not even a small one did, as where a firewall forbids pings.
+    """
+    whole = sum(told is not None and told == passed for _, told, passed in tried)
+    if whole:
+        where = f"on {plural(whole, 'tunnel')}"
+        yield Finding("ok", "large packets", f"packets of full size pass {where}")
+    for tunnel, told, passed in tried:
+        if told is None or passed is None or passed >= told:
+            continue
+        vanish = f"packets of {told} bytes vanish, those of {passed} pass: the path swallows large ones"
+        remedy = "have the path mended, or disable-proto udp at one of the two: over TCP packets are kept small"
+        if tunnel["protocol"].startswith("tcp"):
+            remedy = "have the path mended, or the server upgraded, which then keeps packets small; until then"
+            remedy += " sysctl net.ipv4.tcp_mtu_probing=1 at both ends"
+        text = f"tunnel with {tunnel['peer']} ({tunnel['protocol']}, {tunnel['remote']}): {vanish}"
+        yield Finding("warn", "large packets", text, remedy)

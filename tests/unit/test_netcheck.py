@@ -91,8 +91,17 @@ def test_port_mapping() -> None:
     (silent,) = found(NODE)
     assert (silent.level, silent.text) == ("warn", "UPnP: no router answered in 2 s")
     assert silent.remedy == "forward tcp/1194 to 192.168.0.5 by hand"
-    (idle,) = found(NODE, Router("192.168.0.5", ""))
-    assert (idle.level, idle.text) == ("warn", "UPnP: the router (it tells no address) forwards nothing to us")
+    (idle,) = found(NODE, Router("192.168.0.5", "8.8.8.8"))
+    assert (idle.level, idle.text) == ("warn", "UPnP: the router (8.8.8.8) forwards nothing to us")
+    assert idle.remedy == "see the node's log, or forward tcp/1194 to 192.168.0.5 by hand"
+    for outside, words in (
+        ("", "it may be behind another one, a second NAT"),
+        ("10.9.0.2", "a second NAT: the router"),
+    ):
+        (second,) = found(NODE, Router("192.168.0.5", outside))
+        assert second.level == "warn"
+        assert words in second.text
+        assert second.remedy.startswith("forward tcp/1194 by hand at both, the inner one to 192.168.0.5, ask the prov")
     assert not found({**NODE, "servers": [{**SERVER, "protocol": "udp6"}]})
 
 
@@ -148,3 +157,21 @@ def test_inside() -> None:
     vanished = netcheck.path_mtu("9/16", 1500, 1280)
     assert (vanished.level, "Packet Too Big" in vanished.remedy) == ("warn", True)
     assert netcheck.path_mtu("9/16", None, None).level == "warn"
+
+
+def test_a_tunnel_that_loses_large_packets_is_named_with_what_to_do() -> None:
+    first, second, third = ({**TUNNELS[1], "peer": f"{n}/16", "protocol": "udp"} for n in (1, 2, 3))
+    tcp = {**first, "peer": "4/16", "protocol": "tcp", "remote": "192.0.2.4"}
+    good, bad, worse = netcheck.large_packets(
+        [(first, 1372, 1372), (second, 1372, 1280), (third, None, None), (tcp, 1500, 64)]
+    )
+    assert (good.level, good.text) == ("ok", "packets of full size pass on 1 tunnel")
+    where = f"tunnel with 2/16 (udp, {second['remote']})"
+    assert (bad.level, bad.text) == (
+        "warn",
+        f"{where}: packets of 1372 bytes vanish, those of 1280 pass: the path swallows large ones",
+    )
+    assert "disable-proto udp" in bad.remedy
+    assert worse.text.startswith("tunnel with 4/16 (tcp, 192.0.2.4): packets of 1500 bytes vanish, those of 64 pass")
+    assert "tcp_mtu_probing" in worse.remedy
+    assert not list(netcheck.large_packets([])), "nothing was tried"

@@ -36,7 +36,7 @@ class Way:
     def getsockopt(self, *_: object) -> int:
         return self.known
 
-    def connect(self, address: tuple[str, int]) -> None:
+    def connect(self, address: tuple[str, int, int, int]) -> None:
         if self.away:
             raise OSError(errno.EHOSTUNREACH, "No route to host")
 
@@ -63,6 +63,7 @@ class Way:
         (Way(1500), PathMtu(1500, 1500)),
         (Way(1500, 1420, 1400), PathMtu(1400, 1400)),
         (Way(1500, 1420, silent=True), PathMtu(1500, 1280)),
+        (Way(1500, 1200, silent=True), PathMtu(1500, 64)),
         (Way(1500, 0, silent=True), None),
     ],
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import Callable
 from typing import Any
@@ -166,6 +167,20 @@ def test_what_was_just_being_mapped_at_the_end_is_removed_too(router: Router) ->
     router.slow = 0.2
     assert play(lambda told: iter([lambda: "add" in router.asked])) == []
     assert not router.mappings
+
+
+@pytest.mark.parametrize("external", ["", "0.0.0.0"])
+def test_a_router_without_a_public_address_that_maps_nothing_may_be_behind_another(
+    router: Router, external: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    router.taken, router.external = (lambda port: True), external
+    play(lambda told: iter([lambda: "a second NAT" in caplog.text]))
+    assert "the router maps no port to 1194/tcp: ConflictInMappingEntry; it tells no public address" in caplog.text
+    caplog.clear()
+    router.external = "198.51.100.7"
+    play(lambda told: iter([lambda: "maps no port" in caplog.text]))
+    assert "NAT" not in caplog.text
 
 
 def test_no_router_is_told_once(router: Router, caplog: pytest.LogCaptureFixture) -> None:

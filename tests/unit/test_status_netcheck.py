@@ -10,6 +10,7 @@ import time
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import contextmanager
 from email.utils import formatdate
+from ipaddress import IPv6Address
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,7 @@ class Connection:
             "peers": {"peers": PEERS},
             "options": {"options": {"upnp": True}, "source_routes": True},
             "certificate": CERTIFICATE,
+            "neighbours": {"neighbours": [{**WAY, "peer": "4/16"}]},
             "routes": {"routes": [WAY, {**WAY, "peer": "4/16", "metric": 96}, {**WAY, "peer": None, "metric": 999}]},
             "names": {"names": {"9/16": NODE}},
         }
@@ -111,6 +113,24 @@ def test_without_a_node(
         (tmp_path / "re6stnet.conf").write_text(text)
         assert status_netcheck.run(options) == 1
         assert expected in capsys.readouterr().out
+
+
+def test_large_packets_are_sent_to_the_other_ends_of_tunnels(
+    quiet: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    play(quiet)
+    sent: list[tuple[str, str]] = []
+
+    def measure(address: IPv6Address, timeout: float, interface: str = "") -> probe.PathMtu:
+        sent.append((str(address), interface))
+        return probe.PathMtu(1372, 1372 if not interface else 1280)
+
+    quiet.setattr(probe, "path_mtu", measure)
+    status_netcheck.run(argparse.Namespace(control=Path("control.sock"), json=False))
+    *_, last = capsys.readouterr().out.splitlines()
+    assert sent[1:] == [("fe80::4", "re6stnet1")], "each tunnel that is up, and where babel hears its other end"
+    assert last.startswith("warn  tunnel with 4/16 (")
+    assert "packets of 1372 bytes vanish, those of 1280 pass" in last
 
 
 @pytest.mark.parametrize(("refused", "words"), [(True, "this node was revoked"), (False, "nobody has connected")])
