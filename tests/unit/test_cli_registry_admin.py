@@ -193,6 +193,7 @@ def test_an_invitation_enrols(place: Place, tmp_path: Path, capsys: pytest.Captu
     carol = ("invite", "carol@example.org", "--prefix-length", "20", "--expires", "7d")
     made = place.word(*carol, "--url", f"http://127.0.0.1:{port}/", "--json").json
     assert (made["email"], made["prefix_length"]) == ("carol@example.org", 20)
+    assert shlex.split(made["join"])[-1] == f"{made['url']}#{made['fingerprint']},token={made['token']}"
     started = place.process or Process(place.directory, "--port", str(port))
     started.port = port
     try:

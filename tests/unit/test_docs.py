@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import pytest
+import yaml
 
 from manual.programs import programs
 from re6st.cli import conf, node, registry, status
@@ -81,6 +82,50 @@ def test_commands_of_ours_in_indented_blocks(tmp_path: Path) -> None:
                 assert arguments[0] in run_words(), f"{page.name}: {text}"
             else:
                 check_ours(program, arguments, tmp_path, patch)
+
+
+# --- many machines at once: what Ansible and cloud-init are given ---
+
+EXAMPLES = [text for page in PAGES for text in re.findall(r"^```yaml\n(.*?)^```$", page.read_text(), re.M | re.S)]
+TOLD = {
+    "inventory_hostname": "node1",
+    "(invitation.stdout | from_json).url": "http://registry.example.com/",
+    "(invitation.stdout | from_json).fingerprint": "sha256:" + "3f9a" * 16,
+    "(invitation.stdout | from_json).token": "qwertzuiopasdfghjk",
+}
+"""What templates stand for; the last three are those of `re6st-registry invite --json`."""
+TASK_WORDS = {"name", "register", "when", "no_log", "delegate_to", "changed_when"}
+APT = {"apt-get"}
+
+
+def test_examples_for_many_machines_run_commands_that_exist(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    play, cloud = EXAMPLES
+    (found,) = yaml.safe_load(play)
+    registered: set[str] = set()
+    commands = []
+    for task in found["tasks"]:
+        (module,) = (word for word in task if word not in TASK_WORDS)
+        assert module.startswith("ansible.builtin.")
+        assert set(re.findall(r"(?<!\.)\b(\w+)\.(?:stat|stdout)\b", str(task))) <= registered
+        registered.add(task.get("register", ""))
+        if module == "ansible.builtin.command":
+            given = task[module]
+            commands.append(shlex.split(given) if isinstance(given, str) else given["argv"])
+        elif module == "ansible.builtin.systemd":
+            assert task[module]["name"] in UNITS
+        assert ("token" in str(task)) <= bool(task.get("no_log")), "tokens are in nobody's log"
+    assert cloud.startswith("#cloud-config\n")
+    commands += map(shlex.split, yaml.safe_load(cloud)["runcmd"])
+    assert len(commands) == 6
+    for words in commands:
+        program, *arguments = (re.sub(r"\{\{ (.*?) \}\}", lambda found: TOLD[found[1]], word) for word in words)
+        if program in MAINS:
+            with monkeypatch.context() as patch:
+                check_ours(program, arguments, tmp_path, patch)
+        elif program == "systemctl":
+            check_unit(arguments)
+        else:
+            assert program in SYSTEM | APT
 
 
 def run_words() -> set[str]:
