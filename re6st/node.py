@@ -235,7 +235,7 @@ class Node:
             self._peers.sessions,
             lambda: {*self._mesh.survey.neighbours, *self._tunnels, *self._mesh.clients},
             lambda peer: peer in self._mesh.survey.peers,
-            lambda peer: self._peers.send(peer, Code.VERSION, self._plan.parameters.version),
+            self._peers,
         )
         self._home = Home(
             self._own, self.config.country, self._client.get_country, self._cache.own, changed=self._located
@@ -427,7 +427,7 @@ class Node:
             now = time.clock_gettime(time.CLOCK_BOOTTIME)  # goes on while the machine is suspended
             if start := self._renewal.due(self._mesh.survey, now, self._plan.babel_hello):
                 await self._babel.renew(start.reason, stale=start.stale)
-            self._news.tick(time.monotonic())
+            self._news.tick(time.monotonic(), older=self._plan.parameters.babel_hello is None)
             self._ticked = time.monotonic()
             await asyncio.sleep(TICK / 4 if self._mesh.draining else TICK)
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from typing import Protocol
 
 from re6st.core.prefix import Prefix
 from re6st.core.sessions import Sessions
+from re6st.core.wire import Code
 
 AUDIENCE_LIMIT = 200
 """Peers that are told: as many as remember us (cache.py), the latest first."""
@@ -60,8 +62,15 @@ class Audience:
         return told
 
 
+class Speaker(Protocol):
+    """Says something to peers, or opens a session only."""
+
+    def send(self, peer: Prefix, code: int, payload: bytes = b"") -> None: ...
+    def ensure(self, peer: Prefix) -> None: ...
+
+
 class VersionNews:
-    """Tells a version to those next to us that do not have it. `tell` sends them the one that `sessions` has.
+    """Tells the version that `sessions` has to those next to us that do not have it.
 
     `near` are those next to us: neighbours, and both ends of our tunnels; `reached` says whether one can be told now.
     """
@@ -71,12 +80,12 @@ class VersionNews:
         sessions: Sessions,
         near: Callable[[], Iterable[Prefix]],
         reached: Callable[[Prefix], bool],
-        tell: Callable[[Prefix], None],
+        speaker: Speaker,
     ) -> None:
         self._sessions = sessions
         self._near = near
         self._reached = reached
-        self._tell = tell
+        self._speaker = speaker
         self._audience = Audience()
 
     def start(self, now: float) -> None:
@@ -86,12 +95,27 @@ class VersionNews:
             self._tell(peer)
         self._audience.start(ignorant, now)
 
-    def tick(self, now: float) -> None:
-        """To be called every second or so."""
+    def tick(self, now: float, *, older: bool) -> None:
+        """To be called every second or so.
+
+        Where there may be `older` nodes, everybody next to us is met, also without news: one that missed a version is
+        told it then. Of themselves they open a session only when they have something to ask.
+        """
         # One of the older software may open the session without a word of its version (sessions.py).
         self._audience.join(self._near(), now)
         for peer in self._audience.next(self._can_be_told, self._sessions.answered, now):
             self._tell(peer)
+        if older:
+            for peer in [peer for peer in self._near() if self._is_unheard(peer)][:TOLD_AT_ONCE]:
+                self._speaker.ensure(peer)
+
+    def _tell(self, peer: Prefix) -> None:
+        self._speaker.send(peer, Code.VERSION, self._sessions.version)
+
+    def _is_unheard(self, peer: Prefix) -> bool:
+        """Whether we never had a session with one that can be reached."""
+        known = self._sessions.peer(peer)
+        return self._reached(peer) and (known is None or known.session is None)
 
     def _can_be_told(self, peer: Prefix) -> bool:
         return self._reached(peer) and self._is_ignorant(peer)

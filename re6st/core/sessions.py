@@ -12,7 +12,8 @@ Where the protocol leaves room, this side is kinder than the older software, and
 - a datagram that we sent ourselves and that comes back is ignored, as one secret serves both directions;
 - a peer that answers nothing for a few seconds is greeted again, as it may have started anew, while the session stays;
 - whoever cannot make a secret because its clock is late has the other one make it;
-- a peer of a release that would end when it hears an older version opens its session with an empty message.
+- a peer of a release that would end when it hears an older version opens its session with an empty message, and is
+  brought to tell its own version later.
 """
 
 from __future__ import annotations
@@ -50,6 +51,9 @@ FRAGILE_PROTOCOLS = range(8, 10)
 """The older software's first releases for Python 3 (0.642 is one, of protocol 8) end with an error when they have to
 answer a version that is older than their own, or not signed. So they are not told ours unasked, which nobody knows to
 be the newer one; they tell us theirs when we make the secret."""
+ASK_VERSION = 61.0
+"""Seconds from a session whose secret such a peer made, in which it told nothing, until it is greeted as by a stranger:
+then it has us make the next secret. It answers one greeting a minute (wire.md 6.3)."""
 QUESTIONS = frozenset(
     bytes([code | relayed]) for code in (Code.ADDRESS, Code.SOFTWARE, Code.TOPOLOGY) for relayed in (0, RELAYED)
 )
@@ -151,6 +155,8 @@ class Peer:
     reply_after: float = 0.0
     version: bytes = b""
     """Highest network version known to be at the peer."""
+    ask_version_at: float = 0.0
+    """When it is brought to tell its version, where that is not known."""
     telling: bytes = b""
     """The version that we sent in this session last, until it is acknowledged."""
     queue: deque[tuple[float, bytes]] = field(default_factory=lambda: deque(maxlen=QUEUE_LIMIT))
@@ -273,6 +279,7 @@ class Sessions:
             if peer.queue and not peer.connected(now):
                 outputs += self._greet(peer, now)
             outputs += self._ask(peer, (control_address(self.network, peer.prefix), PORT), now)
+            outputs += self._ask_version(peer, now)
         return outputs
 
     # -- receiving --
@@ -344,7 +351,10 @@ class Sessions:
             return self._reply_hello0(peer, source, now, None)
         peer.protocol = packet.protocol or 0
         peer.session, peer.offered, peer.telling = self._session(secret, peer, asks=True, now=now), None, b""
-        first = b"" if peer.protocol in FRAGILE_PROTOCOLS else b"\0" + self.version
+        first = b"\0" + self.version
+        if peer.protocol in FRAGILE_PROTOCOLS:
+            # It may have started anew, and not have kept what it was told.
+            first, peer.version, peer.ask_version_at = b"", b"", now + ASK_VERSION
         outputs = [self._data(peer, first, source, now), *self._ask(peer, source, now)]
         return self._opened(peer, source, now, outputs)
 
@@ -422,6 +432,14 @@ class Sessions:
         if seal is None or peer.protocol < ASKED_PROTOCOL or not seal.due(now):
             return []
         return [self._data(peer, bytes((Code.OFFER,)) + seal.offer(), to, now)]
+
+    def _ask_version(self, peer: Peer, now: float) -> list[Output]:
+        """Greet a peer that does not tell its version unless we make the secret, so that we do."""
+        owes = peer.protocol in FRAGILE_PROTOCOLS and peer.session is not None and not peer.version
+        if not owes or now < peer.ask_version_at or not self._routed(peer.prefix):
+            return []
+        peer.ask_version_at = now + ASK_VERSION
+        return [Datagram(control_address(self.network, peer.prefix), PORT, self._hello0(peer, None, now))]
 
     def _session(self, secret: bytes, peer: Peer, *, asks: bool, now: float) -> _Session:
         if self._sealer is None or peer.certificate is None:

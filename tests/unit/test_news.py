@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import cast
+from typing import Any, cast
 
 import pytest
 
 from re6st.core.news import AUDIENCE_LIMIT, PATIENCE, TELLINGS, TELLINGS_FIRST, TOLD_AT_ONCE, Audience, VersionNews
 from re6st.core.prefix import Prefix
 from re6st.core.sessions import Peer, Sessions
+from re6st.core.wire import Code
 
 PEERS = [Prefix(number, 16) for number in range(1000)]
 A, B, C = PEERS[:3]
@@ -102,6 +103,9 @@ class PlaySessions:
         self.known[prefix] = peer = Peer(prefix)
         peer.version = version
 
+    def opened(self, prefix: Prefix) -> None:
+        self.known[prefix].session = cast(Any, object())
+
 
 class Place:
     """A node with its neighbours, and whom it told."""
@@ -111,8 +115,25 @@ class Place:
         self.near: set[Prefix] = set()
         self.away: set[Prefix] = set()
         self.told: list[Prefix] = []
+        self.greeted: list[Prefix] = []
+        self.older = False
         sessions = cast(Sessions, self.sessions)
-        self.news = VersionNews(sessions, lambda: self.near, lambda peer: peer not in self.away, self.told.append)
+        self.news = VersionNews(
+            sessions,
+            lambda: self.near,
+            lambda peer: peer not in self.away,
+            self,
+        )
+
+    def send(self, peer: Prefix, code: int, payload: bytes = b"") -> None:
+        assert (code, payload) == (Code.VERSION, self.sessions.version)
+        self.told.append(peer)
+
+    def ensure(self, peer: Prefix) -> None:
+        self.greeted.append(peer)
+
+    def tick(self, now: float) -> None:
+        self.news.tick(now, older=self.older)
 
 
 @pytest.fixture
@@ -128,26 +149,42 @@ def test_those_next_to_us_are_told_until_they_know(place: Place) -> None:
     assert set(place.told) == {A, C}, "B has it"
     place.sessions.knows(C, b"\2")
     for second in range(1, 60):
-        place.news.tick(second)
+        place.tick(second)
     assert Counter(place.told) == {A: 1 + TELLINGS_FIRST, C: 1}
 
 
 def test_whoever_comes_later_is_told_and_who_is_out_of_reach_once_it_can_be(place: Place) -> None:
     place.news.start(0)
     place.near, place.away = {A, B}, {B}
-    place.news.tick(10)
+    place.tick(10)
     assert place.told == [A]
     place.sessions.knows(A, b"\2")
     place.away = set()
-    place.news.tick(20)
+    place.tick(20)
     assert place.told == [A, B]
 
 
 def test_without_news_nobody_is_told(place: Place) -> None:
     """The session itself does that, and whoever is ahead of us would not bear it (sessions.py)."""
     place.near = {A}
-    place.news.tick(1)
+    place.tick(1)
     place.news.start(2)
     place.near = {A, B}
-    place.news.tick(3 + PATIENCE)
+    place.tick(3 + PATIENCE)
     assert place.told == [A]
+
+
+def test_where_there_are_older_nodes_everybody_near_is_met_so_that_versions_are_compared(place: Place) -> None:
+    """One of them that was away when there was a new version would ask nobody for months, and live on the old one."""
+    place.near, place.away = {A, B}, {B}
+    place.tick(1)
+    assert place.greeted == [], "nodes of this software look for themselves"
+    place.older = True
+    place.tick(2)
+    assert place.greeted == [A]
+    place.away = set()
+    place.sessions.knows(A, b"")
+    place.sessions.opened(A)
+    place.tick(3)
+    assert place.greeted == [A, B]
+    assert place.told == [], "which of the two versions is the newer one is not known yet"

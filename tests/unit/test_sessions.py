@@ -648,6 +648,40 @@ def test_a_release_that_ends_when_it_hears_an_older_version_is_not_told_ours(wor
     assert world.messages(B, Code.SOFTWARE), "the session is good all the same"
 
 
+@pytest.mark.parametrize("routed", [True, False])
+def test_such_a_release_is_brought_to_tell_its_version_where_it_has_told_none(world: World, routed: bool) -> None:
+    """It may have missed ours: then it is answered with it (answers.py)."""
+    world.machines[A].protocol = 8
+    world.machines[B]._routed = lambda _prefix: routed
+    world.send(A, B, bytes([Code.SOFTWARE]))
+    assert world.messages(B, Code.VERSION) == [], "it made the secret, and so says nothing of its version"
+    for _ in range(59):
+        world.now += 1
+        assert world.machines[B].retry(world.now) == [], "it answers one greeting a minute"
+    for _ in range(120):
+        world.now += 1
+        if world.messages(B, Code.VERSION):
+            world.machines[B].peer(A).version = b"\0"  # type: ignore[union-attr]  # as answers.py does
+        world.carry(B, world.machines[B].retry(world.now))
+    assert len(world.messages(B, Code.VERSION)) == routed
+    assert world.connected(A, B)
+    assert world.messages(A, Code.VERSION) == []
+
+
+def test_what_such_a_release_was_told_counts_for_nothing_once_it_may_have_started_anew(world: World) -> None:
+    """It fetches the parameters a second after it heard of them; if it ends before, it knows nothing of them."""
+    world.machines[A].protocol = 8
+    world.send(A, B, bytes([Code.SOFTWARE]))
+    peer = world.machines[B].peer(A)
+    assert peer is not None
+    world.carry(B, world.machines[B].send(A, b"\0" + b"version 3", world.now))
+    assert peer.version == b"version 3"
+    world.now += 20
+    world.add(A).protocol = 8
+    world.send(A, B, bytes([Code.SOFTWARE]))
+    assert peer.version == b""
+
+
 def test_the_high_bit_goes_back_with_the_answer(world: World) -> None:
     established(world)
     world.answers[Code.SOFTWARE] = b"1.0, Linux"
