@@ -49,6 +49,7 @@ class Successor:
         self._node = node
         self._stop = stop
         self._task: asyncio.Task[None] | None = None
+        self._check: asyncio.Task[str | None] | None = None
         self._ending = False
         """Somebody else starts the next one."""
 
@@ -63,6 +64,8 @@ class Successor:
     def await_one(self) -> None:
         """End, and leave everything to who comes."""
         self._ending = True
+        if self._check is not None:
+            self._check.cancel()  # who waits for our end does not care whether one like us could start
         self._start(self._end())
 
     def _start(self, work: Coroutine[Any, Any, None]) -> None:
@@ -73,8 +76,10 @@ class Successor:
 
     async def _replace(self) -> None:
         argv = _command()
-        fault = await _fault(argv)
-        if fault is not None:
+        self._check = asyncio.create_task(_fault(argv), name="whether a successor can start")
+        await asyncio.wait((self._check,))
+        fault = None if self._check.cancelled() else self._check.result()
+        if fault is not None and not self._ending:
             log.error("not started anew, going on as before: %s", fault)
             return
         if self._stop.is_set():  # told to end since
