@@ -25,6 +25,8 @@ if "--test" in sys.argv:
 from re6st.successor import Successor
 
 async def main():
+    # A busy machine is slow, and in development mode that is printed too.
+    asyncio.get_running_loop().slow_callback_duration = 60
     stop = asyncio.Event()
     Successor(None, stop).take_our_place()
     while not Path("checker").exists() or not Path("checker").read_text().endswith("\\n"):
