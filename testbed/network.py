@@ -314,6 +314,21 @@ class Network:
 
         wait_until(connected, timeout, "every node reaches every other one", context)
 
+    def wait_single_tunnels(self, timeout: float) -> None:
+        """Wait until no tunnel is being opened, and none is to be closed again since both of a pair opened one.
+
+        From then on those that are there stay; others may come. Raises AssertionError, BedError.
+        """
+
+        def holds() -> bool:
+            self.check_alive()
+            pairs = [frozenset((tunnel.client, tunnel.server)) for tunnel in self.tunnels()]
+            programs = [words for node in self.nodes for words in node.host.processes().values()]
+            clients = [words for words in programs if Path(words[0]).name == "openvpn" and "--client" in words]
+            return len(pairs) == len(set(pairs)) == len(clients)
+
+        wait_until(holds, timeout, "each pair of nodes has one tunnel, at most", self.bed.tails)
+
     def check_alive(self) -> None:
         """Raises BedError if a node has ended that nobody ended."""
         for node in self.nodes:

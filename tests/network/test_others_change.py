@@ -33,6 +33,7 @@ def network() -> Iterator[Network]:
 def node(network: Network) -> Iterator[Node]:
     """One of a network that is as it should be, and is again afterwards."""
     network.wait_connected(FORMS)
+    network.wait_single_tunnels(FORMS)
     node = network.nodes[1]
     yield node
     network.wait_connected(FORMS)
@@ -59,6 +60,7 @@ def comes_back(network: Network, what: str, holds: Callable[[], bool]) -> None:
 
 
 def programs(node: Node) -> set[int]:
+    """Its server, and its tunnels: more of them may come while it finds others, but those that are there stay."""
     return set(node.pids("openvpn"))
 
 
@@ -73,7 +75,7 @@ def test_our_address_is_put_back(network: Network, node: Node) -> None:
         *(BACK, "all routes have it as source", network.bed.tails),
     )
     assert ways
-    assert programs(node) == before
+    assert before <= programs(node), "no tunnel was cut"
     assert said(node, f"our address {node.address} on lo was removed or changed, and not by us") == 1
 
 
@@ -106,7 +108,7 @@ def test_routes_of_babel_are_put_back(network: Network, node: Node) -> None:
             comes_back(network, f"babel's routes {version}", lambda: said(node, "of babel from the kernel") > count)  # noqa: B023
             assert said(node, "of babel from the kernel") == count + 1
             wait_until(lambda: not problems(node), BACK, "its status is good again", network.bed.tails)
-    assert programs(node) == before
+    assert before <= programs(node), "no tunnel was cut"
     assert all(pinger.longest < 2 for pinger in pingers), "nobody else notices"
 
 
@@ -179,7 +181,7 @@ def test_tunnels_survive_an_address_that_is_away_for_a_moment(network: Network, 
         host.namespace.ip(f"address add {host.address}/16 dev eth0")
         network.wait_connected(60)
     print(f"away for {away:g} s: {pinger}")
-    assert programs(node) == before
+    assert before <= programs(node), "no tunnel was cut"
 
 
 def test_a_main_interface_that_comes_late_and_goes_and_comes_with_ipv6_off_at_first(bed: Bed) -> None:

@@ -90,6 +90,7 @@ def test_the_logs_of_openvpn_go_on(bed: Bed) -> None:
     network = Network(bed, 2, node_options=["--ovpnlog"])
     network.start()
     network.wait_connected(FORMS)
+    network.wait_single_tunnels(FORMS)
     node = network.nodes[1]
     tunnels = node.pids("openvpn")
     logs = [path for path in node.host.log.glob("re6stnet?*.log") if path.stat().st_size]
