@@ -336,7 +336,7 @@ class RegistryClient:
             raise self._bad("hello", str(error)) from None
         keys = SealedRatchet(secret, sealing.CIPHER)
         if keys.open(b"", base64.b64encode(answer[-TAG_LENGTH:]).decode("ascii")) is None:
-            raise self._bad("hello", "an answer to somebody else")
+            raise self._bad("hello", "an answer to somebody else. Does a proxy in between answer from a cache?")
         self._learn(names)
         return keys
 
