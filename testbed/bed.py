@@ -142,9 +142,12 @@ class Bed:
 
     def router(self, name: str) -> Router:
         """A router on the switch that hides the hosts behind it (IPv4 masquerade), and lets nobody in."""
-        outside = self.host(name)
+        return self.translate(self.host(name))
+
+    def translate(self, host: Host) -> Router:
+        """Make a router of a host, which hides others behind itself: of one behind a router, the second NAT."""
         self._routers += 1
-        return Router(outside, self._routers)
+        return Router(host, self._routers)
 
     def _add(self, host: Host) -> Host:
         if host.name in self.hosts:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import shutil
 from collections.abc import Awaitable, Callable
@@ -12,6 +13,7 @@ import pytest
 from re6st.core.wire import Endpoint
 from re6st.portmap import EXTERNAL_PORTS, Intervals, PortMapper
 from testbed import Bed, Host, Network, Node, wait_until
+from testbed.control import ask
 from testbed.network import environment, program
 from testbed.upnp import PACKAGE, PROGRAM, Upnp
 
@@ -170,3 +172,48 @@ def test_without_a_router_that_maps_it_is_a_client(bed: Bed, upnp: Upnp, behind:
     assert f"forward tcp/1194 to {node.host.address} by hand" in told
     assert node.stop() == 0
     assert node.traces() == []
+
+
+@pytest.mark.parametrize("router_says", ["", "100.64.3.4"], ids=["a router that maps nothing", "one that maps"])
+def test_behind_a_second_nat_it_tells_what_peers_see_and_says_what_is_missing(bed: Bed, router_says: str) -> None:
+    """The router that speaks UPnP has a private address itself: miniupnpd then opens no port, others do."""
+    outer = Upnp(bed.router("outer"))  # which does not run: there is nothing to ask
+    inner = bed.translate(outer.router.host("inner"))
+    upnp = Upnp(inner, move=False)
+    if router_says:  # miniupnpd has to think that its own address is public
+        outer.router.outside.namespace.ip("address add 44.200.1.1/24 dev lan")
+        inner.outside.readdress("44.200.1.2", 24)
+        inner.outside.namespace.ip("route add default via 44.200.1.1")
+    upnp.start()
+    if router_says:
+        upnp.tell(router_says)
+    network = Network(bed, 2)
+    node = Node(inner.host("behind"))
+    network.nodes.append(node)
+    outer.move(outer.address)  # the hosts are there now
+    network.start()
+    network.wait_connected(FORMS)
+    control = node.host.run_directory / "control.sock"
+    log = node.host.log / "re6stnet.log"
+    wait_until(lambda: "a second NAT" in log.read_text(), 30, "its log says so", bed.tails)
+    ports = upnp.mappings() or {1194: ""}
+    place = [(outer.address, port, "upnp" if router_says else "seen") for port in ports]
+
+    def told() -> list[tuple[str, int, str]]:
+        return [(each["host"], each["port"], each["origin"]) for each in ask(control, "status")["advertised"]]
+
+    wait_until(lambda: told() == place, 30, "it tells what peers see", bed.tails)
+    found = netcheck(node)
+    if router_says:
+        assert f"a second NAT: the router itself has {router_says}, an address that is not public" in found
+    else:
+        assert (
+            "the router opens no port and tells no public address: it may be behind another one, a second NAT" in found
+        )
+    tunnels = ask(control, "tunnels")["tunnels"]
+    assert tunnels
+    assert {each["direction"] for each in tunnels} == {"out"}
+    for other in network.nodes[:2]:
+        known = json.dumps(ask(other.host.run_directory / "control.sock", "peers"))
+        assert "192.168." not in known
+        assert "100.64." not in known
