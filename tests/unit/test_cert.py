@@ -181,6 +181,29 @@ def test_strict_wants_chain_and_dates(
         trust.check_strict(issue_by_node(good, key, other_key, when), when)
 
 
+@pytest.mark.parametrize("critical", [True, False, None])
+def test_certificates_of_version_3_are_believed_too(
+    authority: cert.Authority, key: rsa.RSAPrivateKey, when: datetime, critical: bool | None
+) -> None:
+    """Which newer registries of the older software issue, with the word that their owner is no CA, or without."""
+    builder = (
+        x509.CertificateBuilder()
+        .subject_name(cert.subject_for(x509.Name([]), 5, Prefix.from_cn("3/16")))
+        .issuer_name(authority.trust.ca.subject)
+        .serial_number(7)
+        .not_valid_before(when)
+        .not_valid_after(when + timedelta(days=9))
+        .public_key(key.public_key())
+    )
+    if critical is not None:
+        builder = builder.add_extension(x509.BasicConstraints(False, None), critical)
+    own = builder.sign(authority.key, hashes.SHA512())
+    assert own.version is x509.Version.v3
+    authority.trust.check_strict(own, when)
+    authority.trust.check_own(own, when)
+    assert cert.prefix_of_cert(own).cn == "3/16"
+
+
 def issue_by_node(
     issuer: x509.Certificate, issuer_key: rsa.RSAPrivateKey, key: rsa.RSAPrivateKey, when: datetime
 ) -> x509.Certificate:
