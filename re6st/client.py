@@ -107,6 +107,10 @@ class RegistryClient:
         self._timeout = timeout
         self.refused = False
         """The registry said, when asked last, that it has no certificate of ours: revoked, or expired for long."""
+        self.likely_refused = False
+        """Somebody said so who cannot prove it, as no older registry can; and our registry is there: see `witness`."""
+        self.witness: Prefix | None = None
+        """A node that the registry surely knows."""
         self.hellos: AnsweredHellos | None = None
         """Knows which sessions there were before, so that none is played to us again."""
         self.expected: Set[str] = frozenset()
@@ -253,7 +257,7 @@ class RegistryClient:
         self._keys, self.clock_ahead = keys, self._told_time
         if self.hellos is not None:
             self.hellos.used()
-        self.refused = False
+        self.refused = self.likely_refused = False
         return None if status == HTTPStatus.NO_CONTENT else answer
 
     async def _hello(self) -> CallKeys:
@@ -265,6 +269,9 @@ class RegistryClient:
                 raise
             if not await self.present_certificate():
                 self.refused = isinstance(error, RegistryKeyError) or error.proven
+                self.likely_refused = not self.refused and await self._greets_the_witness()
+                if self.likely_refused:
+                    raise RegistryRefused(f"registry {self.url}: {self._likely()}", HTTPStatus.NOT_FOUND) from None
                 raise
         return await self._greet()
 
@@ -313,6 +320,29 @@ class RegistryClient:
                 f" its operator sees whether it knows {prefix}."
             )
         return RegistryRefused(f"registry {self.url}: {cause}", error.status, proven=proven)
+
+    async def _greets_the_witness(self) -> bool:
+        """Whether our registry is there, which answers what only it can to others (wire.md 3.3).
+
+        The session that this begins is used by nobody, and ends none (wire.md 3.3 point 4). An answer that somebody has
+        kept shows the same; so nothing but what is said depends on it.
+        """
+        if self.witness in (None, self._identity().prefix):
+            return False
+        path = target("hello", {"client_prefix": self.witness.bits, "protocol": str(PROTOCOL)})
+        try:
+            _, body, _ = await self._get("hello", path)
+        except RegistryError:
+            return False
+        half = len(body) // 2
+        return half > 0 and cert.verify(self._identity().trust.ca, body[half:], body[:half])
+
+    def _likely(self) -> str:
+        return (
+            f"it greets {self.witness}, but does not know {self._identity().prefix}: likely that was revoked, or"
+            " expired long ago. An older software, as it is, cannot prove that: ask its operator before anything is"
+            " changed here."
+        )
 
     def _offer(self, public: bytes) -> Offer:
         """Our offer, signed."""

@@ -130,6 +130,7 @@ class Observer:
                 certificate_until=pki.end_of(plan.identity.cert).timestamp(),
                 ca_until=pki.end_of(plan.identity.trust.ca).timestamp(),
                 refused=self._registry.refused,
+                likely_refused=self._registry.likely_refused,
                 others=[
                     *self._guard.problems(),
                     *filter(None, [self._registry.clock_problem(), None if up else self._families()]),
@@ -188,6 +189,7 @@ class Observer:
                 "connected": self._mesh.connected,
                 "answered": self._registry.answered,
                 "refused": self._registry.refused,
+                "likely_refused": self._registry.likely_refused,
             },
             "parameters": version_number(parameters.version),
             "require": sorted(parameters.require),

@@ -154,7 +154,10 @@ def look(control: Path) -> Iterator[Finding]:
             if node is None and not isinstance(certificate, str):
                 yield from asyncio.run(membership(url, certificate["cn"]))
     if node is not None:
-        if not node.status["registry"].get("refused"):  # else nobody lets us in, whatever the firewall does
+        registry = node.status["registry"]
+        if not (
+            registry.get("refused") or registry.get("likely_refused")
+        ):  # else nobody lets us in, whatever the firewall does
             yield from _outside(node)
         yield from _inside(node, control)
 

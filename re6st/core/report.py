@@ -30,6 +30,10 @@ REVOKED = (
     "the registry does not know our certificate: this node was revoked. Ask the operator of the network; with another"
     " invitation, re6st-conf --join makes it a member again, with another subnet"
 )
+LIKELY_REVOKED = (
+    "likely this node was revoked: the registry knows others, and not this one. It is of an older software, which"
+    " cannot prove that: ask the operator of the network, and keep certificate and key until then"
+)
 SILENT_AFTER = 60.0
 """Seconds in which babel has met whoever is at the other end of a tunnel, be it by the rare hellos of older nodes."""
 TRIED = frozenset(("tunnel-up", "tunnel-failed", "tunnel-lost", "tunnel-closed", "client-up", "client-down"))
@@ -86,6 +90,8 @@ class Vitals:
     ca_until: float
     refused: bool = False
     """The registry has no certificate of ours any more."""
+    likely_refused: bool = False
+    """So it seems, by what an older one can say."""
     others: Sequence[str] = ()
     """What else is worth a word."""
     broken: Sequence[str] = ()
@@ -98,6 +104,8 @@ def health(vitals: Vitals) -> Record:
     warnings: list[str] = []
     if vitals.refused and vitals.certificate_until > vitals.now:
         failed.append(REVOKED)
+    elif vitals.likely_refused and vitals.certificate_until > vitals.now:
+        (warnings if vitals.connected else failed).append(LIKELY_REVOKED)
     if not vitals.babel_running:
         failed.append("babeld is not running: no routes")
     elif failed:  # why nobody else is there is said

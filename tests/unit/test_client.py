@@ -487,6 +487,46 @@ def test_a_404_that_is_not_proven_to_be_the_registrys_makes_nobody_enrol(play: P
     play(scenario)
 
 
+@pytest.mark.parametrize("is_ours", [True, False])
+def test_who_is_revoked_by_an_older_registry_is_told_so_as_far_as_that_can_be_known(
+    play: Play, nodes: dict[str, cert.Identity], is_ours: bool
+) -> None:
+    """It knows the node beside it, and says so with what its CA signed; a stranger in its place cannot."""
+    witness = nodes["0/16"]
+
+    async def scenario(registry: FakeRegistry, client: RegistryClient) -> None:
+        revoked, signer = True, registry.authority.key if is_ours else witness.key
+        answer = registry.answer
+
+        def older(path: str, headers: dict[str, str]) -> bytes:
+            if path.startswith("/presentCertificate"):
+                return http(400, b"<html>no such method</html>")
+            if path.startswith(f"/hello?client_prefix={witness.prefix.bits}&"):
+                encrypted = cert.encrypt(witness.cert, b"s" * 20)
+                return http(200, encrypted + cert.sign(signer, encrypted))
+            return http(404, b"<html>no certificate</html>") if revoked else answer(path, headers)
+
+        registry.answer = older  # type: ignore[method-assign]
+        registry.answers["getDh"] = (200, b"-----BEGIN DH PARAMETERS-----\n")
+        with pytest.raises(RegistryRefused, match="which nothing proves"):
+            await client.get_dh()
+        assert not client.likely_refused, "nobody is known that it knows"
+        client.witness = witness.prefix
+        with pytest.raises(RegistryRefused) as error:
+            await client.get_dh()
+        assert (client.refused, client.likely_refused) == (False, is_ours)
+        assert ("likely that was revoked" in str(error.value)) is is_ours
+        assert "nrol" not in str(error.value)
+        if is_ours:
+            assert "it greets 0/16, but does not know 1/16" in str(error.value)
+            assert "ask its operator before anything is changed here" in str(error.value)
+        revoked = False
+        await client.get_dh()
+        assert not client.likely_refused
+
+    play(scenario)
+
+
 def test_the_clock_of_the_registry_is_read_from_its_own_answers(play: Play) -> None:
     async def scenario(registry: FakeRegistry, client: RegistryClient) -> None:
         answer = registry.answer

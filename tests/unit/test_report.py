@@ -154,6 +154,8 @@ def test_peers_are_those_remembered_and_those_next_to_us(policy: mesh.Mesh) -> N
         (WELL, "ok", ""),
         (replace(WELL, refused=True), "failed", "this node was revoked"),
         (replace(WELL, refused=True, connected=False, reachable=0), "failed", "this node was revoked"),
+        (replace(WELL, likely_refused=True, connected=False, reachable=0), "failed", "likely this node was revoked"),
+        (replace(WELL, likely_refused=True), "warning", "keep certificate and key until then"),
         (replace(WELL, refused=True, certificate_until=-1), "failed", "our certificate has expired"),
         (replace(WELL, babel_running=False, connected=False, reachable=0), "failed", "babeld is not running"),
         (replace(WELL, connected=False), "failed", "registry's node"),

@@ -133,14 +133,15 @@ def test_large_packets_are_sent_to_the_other_ends_of_tunnels(
     assert "packets of 1372 bytes vanish, those of 1280 pass" in last
 
 
+@pytest.mark.parametrize("field", ["refused", "likely_refused"])
 @pytest.mark.parametrize(("refused", "words"), [(True, "this node was revoked"), (False, "nobody has connected")])
 def test_a_revoked_node_is_told_so_and_not_to_look_at_its_firewall(
-    quiet: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], refused: bool, words: str
+    quiet: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], field: str, refused: bool, words: str
 ) -> None:
     play(quiet)
     problem = {"severity": "failed", "text": report.REVOKED}
     health = {"verdict": "failed", "problems": [problem]} if refused else {"verdict": "ok", "problems": []}
-    cut = {"registry": {**STATUS["registry"], "refused": refused}, "health": health, "pid": 1, "uptime_seconds": 9000}
+    cut = {"registry": {**STATUS["registry"], field: refused}, "health": health, "pid": 1, "uptime_seconds": 9000}
     ask = Connection.ask
     quiet.setattr(Connection, "ask", lambda *a, **k: {**ask(*a, **k), **(cut if a[1] == "status" else {})})
     quiet.setattr(status_netcheck, "has_route", lambda host: True)
