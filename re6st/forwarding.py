@@ -48,6 +48,10 @@ class Advertisements:
         for setting in found:
             self._write(setting, ALWAYS)
 
+    def recall(self) -> None:
+        """Take what an earlier run changed for changed by us, to `undo` it."""
+        self._changed = [self._interfaces / name / "accept_ra" for name in sorted(self._left()) if "/" not in name]
+
     def again(self) -> list[str]:
         """Listen again where others put back what was there, while the host forwards: interfaces, for the log."""
         reset = [each for each in self._changed if _read(each) == AS_HOST and self._forwards(each.parent.name)]

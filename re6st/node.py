@@ -39,6 +39,7 @@ from re6st.home import Home, locator
 from re6st.hooks import Hooks
 from re6st.kernel import Kept, Kernel
 from re6st.kernel_care import KernelCare
+from re6st.left_behind import LEFT, remove
 from re6st.left_routes import LeftRoutes
 from re6st.metrics_http import MetricsServer, listen
 from re6st.node_metrics import NodeMetrics
@@ -70,8 +71,6 @@ NEWS_TIME = 2.0
 LAST_WORD = 0.2
 """Seconds for the news to get to those that it cuts off: whose serial was revoked, may renew and come back."""
 PROGRAMS = (babel.PROGRAM, openvpn.PROGRAM)
-LEFT = frozenset((*PROGRAMS, multicast.PROGRAM))
-"""Programs that an earlier run may have left running."""
 
 log = logging.getLogger(__name__)
 
@@ -93,7 +92,7 @@ class Node:
         if config.multicast:
             self._programs[multicast.PROGRAM] = process.find_program(multicast.PROGRAM, multicast.REMEDY)
         self._client = CountedClient(config.registry, identity)
-        self._run = RunDirectory(config.run)
+        self._run = RunDirectory(config.run, keep=True)  # for the next one, if we never live
         local = [ip for ip in kernel.local_addresses() if ip not in self.network]
         self._own = OwnAddresses(config.offered, config.ip, local, network=self.network)
         self._found = Found()
@@ -132,8 +131,8 @@ class Node:
                 self._updates = Updates(self._client, self.config.files, self._identity, self._cache)
                 self._notifier.status("waiting for the network parameters from the registry")
                 parameters = await unless(stop, self._updates.start())
-                if parameters is not None:
-                    await self._live(control, parameters, stop)
+                self._run.keep = False
+                await (remove(self.config.run) if parameters is None else self._live(control, parameters, stop))
             finally:
                 self._cache.close(keep=self._worth_keeping())
 
@@ -165,7 +164,7 @@ class Node:
         self._left = LeftRoutes(self._kernel, lambda: self._plan.presences, lambda: self._presences.former)
         source_routes = await self._kernel.source_specific()
         self._plan = Plan(self.config, self._identity, parameters, self._programs, source_routes)
-        self._presences = Presences(self._kernel, self.config.main_interface)
+        self._presences = Presences(self._kernel, self.config.main_interface, self.config.run)
         self._advertisements = Advertisements(self.config.run / run_names.ROUTER_ADVERTISEMENTS)
         self._filter = PacketFilter(changed=self._can_drain)
         self._hooks = Hooks(self.config.up, self.config.daemons, self._plan.environment, self.config.run)
@@ -186,6 +185,8 @@ class Node:
             await self._filter.close()
             await self._kernel.undo()
             self._advertisements.undo()
+            if not self.started:  # with all that an earlier daemon left to us
+                await remove(self.config.run, self._plan.presences)
             self._kernel.close()
             self._peers.close()
 
@@ -210,8 +211,7 @@ class Node:
     def _prepare(self) -> None:
         plan = self._plan
         self._own.ports = self._own.ports if plan.servers else ()
-        locate = locator(self.config.places)
-        self._mesh = mesh.Mesh(self._settings(), self._cache.addresses, random.Random(), locate)  # noqa: S311
+        self._mesh = mesh.Mesh(self._settings(), self._cache.addresses, random.Random(), locator(self.config.places))  # noqa: S311
         self._peers.routed = lambda peer: peer in self._mesh.survey.peers
         self._answers = Answers(self._mesh, self._updates, self._own, self._peers.sessions, self._event, self._remember)
         self._tunnels = Tunnels(

@@ -114,8 +114,10 @@ def remove_old(path: Path, processes: Collection[str]) -> None:
 class RunDirectory:
     """A directory that only we read, locked against a second process, removed at the end."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, keep: bool = False) -> None:
+        """`keep`: what is in it is that of processes that run on, and stays at the end."""
         self.path = path
+        self.keep = keep
         self._lock: int | None = None
 
     def __enter__(self) -> RunDirectory:
@@ -141,9 +143,9 @@ class RunDirectory:
     ) -> None:
         # The content first: a directory made by systemd cannot be removed from inside the unit.
         with contextlib.suppress(OSError):
-            for name in os.listdir(self.path):
-                if run_names.is_ours(name):
-                    _remove(self.path / name)
+            names = [name for name in os.listdir(self.path) if run_names.is_ours(name)]
+            for name in names if not self.keep or names == [run_names.LOCK] else ():
+                _remove(self.path / name)
             self.path.rmdir()
         if self._lock is not None:
             os.close(self._lock)

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from ipaddress import IPv4Address, IPv4Network, IPv6Network, ip_address, ip_network
 from pathlib import Path
 
-from re6st import geoip, openvpn
+from re6st import geoip, left_behind, openvpn
 from re6st.cert import CertError
 from re6st.cli import place
 from re6st.cli.expression import ExpressionError, evaluate
@@ -355,6 +355,13 @@ async def _run(config: Config, handler: LogHandler | None) -> int:
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
     status = 0
+    is_awaited = False
+
+    def await_one() -> None:
+        """Somebody else starts the next daemon."""
+        nonlocal is_awaited
+        is_awaited = True
+        stop_with(0)
 
     def stop_with(value: int) -> None:
         nonlocal status
@@ -373,7 +380,7 @@ async def _run(config: Config, handler: LogHandler | None) -> int:
     loop.add_signal_handler(signal.SIGUSR2, stop_with, EXIT_RESTART)
     loop.add_signal_handler(signal.SIGUSR1, reopen)
     loop.add_signal_handler(signal.SIGHUP, lambda: None)  # before there is a node
-    loop.add_signal_handler(signal.SIGQUIT, stop_with, 0)
+    loop.add_signal_handler(signal.SIGQUIT, await_one)
     node = None
     notifier = Notifier()
     os.environ.update(notifier.environment)  # for the node
@@ -384,6 +391,8 @@ async def _run(config: Config, handler: LogHandler | None) -> int:
         waiting.cancel()
         notifier.close()
     if node is None:
+        if not is_awaited:
+            await _leave_nothing(config.run)
         return status
     successor = Successor(node, stop)
     loop.add_signal_handler(signal.SIGHUP, successor.take_our_place)
@@ -397,6 +406,14 @@ async def _run(config: Config, handler: LogHandler | None) -> int:
             raise Ended(str(cause)) from error
         raise
     return status
+
+
+async def _leave_nothing(run: Path) -> None:
+    """End what an earlier daemon left to us, which have not become a node."""
+    try:
+        await left_behind.remove_alone(run)
+    except (OSError, RunDirectoryError) as error:
+        logging.getLogger(PROGRAM).warning("what an earlier run left stays: %s", error)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import signal
+import sys
 import time
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 
 import pytest
 
@@ -126,6 +128,39 @@ def test_a_successor_that_would_not_start_is_not_tried(network: Network, bed: Be
     assert programs(node) == before
     certificate.write_bytes(good)
     assert node.stop() == 0
+
+
+def test_what_no_daemon_comes_for_is_taken_away_by_a_stop(bed: Bed) -> None:
+    """The first by what systemd calls then, without a daemon; the others by a daemon that is no node yet."""
+    network = Network(bed, 2, registry_options=["--ipv4", "10.42.0.0/16", "8"])
+    network.start()
+    network.wait_connected(FORMS)
+    node = network.nodes[1]
+    certificate, log = node.host.etc / "cert.crt", node.host.log / "re6stnet.log"
+    end_left: list[str | Path] = [sys.executable, "-m", "re6st.cli.left", node.host.run_directory]
+    assert "lives: nothing is done" in node.host.run(end_left).stdout
+    left = programs(node)
+    assert node.end(signal.SIGQUIT) == 0
+    good = certificate.read_bytes()
+    certificate.write_text("x\n")
+    assert node.run().returncode == 78
+    assert programs(node) == left
+    assert network.ping([(network.nodes[0], node)]), "the next one that starts goes on with it"
+    assert "removed what a node left" in node.host.run(end_left).stdout
+    assert (node.traces(), "10.42." in node.host.ip("-4", "address")) == ([], False)
+    assert node.host.run(end_left).stdout == ""
+    certificate.write_bytes(good)
+
+    node.start()
+    wait_until(lambda: bool(node.babel().routes), FORMS, "routes", bed.tails)
+    assert node.end(signal.SIGQUIT) == 0
+    assert programs(node)
+    (node.host.state / "cache.db").unlink()
+    network.stop_registry()
+    node.start()
+    wait_until(lambda: "no network parameters yet" in log.read_text(), 60, "it waits", bed.tails)
+    assert node.stop() == 0
+    assert node.traces() == []
 
 
 def test_who_is_stopped_while_it_is_replaced_ends(bed: Bed) -> None:

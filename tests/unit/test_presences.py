@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from ipaddress import IPv6Network
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from hypothesis import given
 from hypothesis import strategies as st
 
 from re6st.kernel import KernelError, Presence
+from re6st.left_behind import noted
 from re6st.presences import Presences
 
 NETWORK = IPv6Network("2001:db8:42::/48")
@@ -38,15 +41,17 @@ class Machine:
 def test_whatever_failed_before_the_machine_has_what_is_wanted_once_it_does(
     steps: list[tuple[set[Presence], bool]],
 ) -> None:
-    async def run() -> None:
+    async def follow(run: Path) -> None:
         machine = Machine()
-        presences = Presences(machine, "lo")
+        presences = Presences(machine, "lo", run)
         wanted: set[Presence] = set()
         for wanted, machine.fails in steps:
             done = await presences.follow(wanted)
             assert done == (machine.there == wanted)
+            assert set(noted(run)) == machine.there, "what no daemon could take away otherwise"
         machine.fails = False
         assert await presences.follow(wanted)
         assert machine.there == wanted
 
-    asyncio.run(run())
+    with TemporaryDirectory() as run:
+        asyncio.run(follow(Path(run)))
