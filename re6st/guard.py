@@ -7,6 +7,7 @@ import logging
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Protocol
 
 from re6st import run_names, rundir
 from re6st.babel import Babel
@@ -17,12 +18,16 @@ from re6st.core.mesh import Mesh
 from re6st.core.prefix import Prefix
 from re6st.core.report import Record
 from re6st.core.twins import ADVICE, Twins
+from re6st.core.untimely import Refused, Untimely
+from re6st.core.words import clock as clock_text
 from re6st.plan import Plan
 from re6st.requirement import RequirementWatch
 from re6st.tunnels import Tunnels
 
 FORMER = 8
 """IPv4 networks of earlier parameters that are remembered."""
+TOLD_LIMIT = 5
+"""Peers of one kind of trouble in the status."""
 NOTE_LIMIT = 1 << 20
 """Bytes that are read of who is refused."""
 LOOK_SOON, LOOK_AGAIN = 0.2, 2.0
@@ -30,6 +35,12 @@ LOOK_SOON, LOOK_AGAIN = 0.2, 2.0
 about whom they were not asked yet, and else. Meanwhile nobody knows who it is that lies."""
 
 log = logging.getLogger(__name__)
+
+
+class Clock(Protocol):
+    """What knows how the clock here differs from the registry's."""
+
+    def clock_problem(self) -> str | None: ...
 
 
 class Guard:
@@ -43,6 +54,7 @@ class Guard:
         mesh: Mesh,
         chronicle: Chronicle,
         again: Callable[[], object],
+        clock: Clock,
     ) -> None:
         identity = plan().identity
         self._plan = plan
@@ -51,6 +63,8 @@ class Guard:
         self._mesh = mesh
         self._chronicle = chronicle
         self._again = again
+        self._clock = clock
+        self._untimely = Refused()
         self._subnet = plan().subnet
         self._claims = Claims(identity.trust.network, identity.prefix, plan().config.accept_route)
         self._refusals = Refusals()
@@ -68,7 +82,7 @@ class Guard:
         """Knows who lacks what the network requires."""
         tunnels.is_refused = self._is_refused
         tunnels.ends.looked = again
-        tunnels.came = self._came
+        tunnels.came, tunnels.untimely = self._came, self._refuse_for_the_time
         self._twins = Twins()
 
     def _restore(self) -> None:
@@ -186,7 +200,20 @@ class Guard:
 
     # -- for the operator --
 
+    def _refuse_for_the_time(self, refused: Untimely) -> None:
+        if self._untimely.note(refused, time.monotonic()):
+            log.warning("a tunnel was refused: %s", self._of_the_time(refused))
+
+    def _of_the_time(self, refused: Untimely) -> str:
+        here = f"by the clock here, {clock_text(time.time())}"
+        if known := self._clock.clock_problem():
+            return f"{refused} {here}; {known}"
+        if refused.early:
+            return f"{refused} {here}. Set the clock that is wrong, there or here"
+        return f"{refused} {here}. If that is right, it must be renewed: its registry is out of reach there"
+
     def _came(self, peer: Prefix, address: str) -> None:
+        self._untimely.came(peer)
         twin = self._twins.came(peer, address, time.monotonic())
         if twin is not None:
             log.warning("%s: %s", twin, ADVICE)
@@ -201,6 +228,7 @@ class Guard:
                 f"our subnet {self._subnet} is announced by another machine too, by way of"
                 f" {', '.join(self._names(self._found.heard))}: a lie, or a copied disk (see the log)"
             )
+        found += [self._of_the_time(refused) for refused in self._untimely.found(time.monotonic())[:TOLD_LIMIT]]
         twins = {twin.peer: f"{twin}: see the log" for twin in self._twins.found(time.monotonic())}
         doubled = {peer: f"two machines have the certificate of {peer}: see the log" for peer in self._found.doubled}
         return found + list((doubled | twins).values())

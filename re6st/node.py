@@ -252,7 +252,7 @@ class Node:
         )
         self._babel.address_links = self._kernel.address_links
         self._guard = Guard(
-            lambda: self._plan, self._babel, self._tunnels, self._mesh, self._chronicle, self._changed.set
+            lambda: self._plan, self._babel, self._tunnels, self._mesh, self._chronicle, self._changed.set, self._client
         )
         self._guard.requirement = RequirementWatch(lambda: self._plan.parameters.require, self._peers, self._tunnels)
         self._care = KernelCare(

@@ -24,6 +24,8 @@ START_TIME = 5.0
 COUNT_TIME = 5
 """Seconds between two reports of how many bytes went through a tunnel."""
 FOLLOW = ("state on", f"bytecount {COUNT_TIME}")
+REFUSALS = ("verb 1", "log on")
+"""Only what OpenVPN prints tells why it refuses a certificate, and only from level 1 on."""
 
 MTU = {("udp", True): 1348, ("udp", False): 1372, ("udp6", True): 1366, ("udp6", False): 1390}
 """--tun-mtu by protocol and encryption (wire.md 8.3): every pair of versions 2.4 to 2.6 passes full-size packets."""
@@ -76,6 +78,11 @@ class Settings:
     """The user's arguments (-O)."""
     user: str = ""
     """Whom its management socket listens to, which anybody may open who gets into the run directory."""
+
+    @property
+    def follow_refusals(self) -> tuple[str, ...]:
+        """What a server is told so that it says why it refuses somebody; where it prints more, that stays."""
+        return REFUSALS[1:] if self.log or "--verb" in self.extra else REFUSALS
 
     @property
     def ping(self) -> int:

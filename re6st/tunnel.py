@@ -28,6 +28,7 @@ from re6st.core.openvpn_lines import (
     Up,
 )
 from re6st.core.prefix import Prefix, PrefixError
+from re6st.core.untimely import Untimely
 from re6st.core.wire import Endpoint
 from re6st.kernel import Address, source_address
 from re6st.openvpn import FOLLOW, Management, Settings, client_command
@@ -104,6 +105,8 @@ class Server:
         """Whose hardware addresses are behind which client, by the last `look`."""
         self.looked: Callable[[], object] = lambda: None
         """Called after each."""
+        self.untimely: Callable[[Untimely], object] = lambda _: None
+        """Called when a certificate was refused for the time."""
         self.traffic: dict[int, Traffic] = {}
         """By client; at most COUNT_TIME old."""
         self._admit = admit
@@ -168,7 +171,7 @@ class Server:
         behind: dict[str, str] = {}
         taking_over, reason = found is not None, ""
         try:
-            management.send(*FOLLOW)
+            management.send(*FOLLOW, *self.settings.follow_refusals)
             if found is not None:
                 for ident, client in found.clients.items():
                     self.clients[ident] = client
@@ -203,6 +206,8 @@ class Server:
                         await self._serving()
                     case Client():
                         self._client(event, management)
+                    case Untimely():
+                        self.untimely(event)
                     case Fatal(text):
                         reason = text
             return reason or await end_of(child)

@@ -23,6 +23,7 @@ from re6st.core.prefix import Prefix
 from re6st.core.records import ClientOfServer, ClientRecord, ServerRecord
 from re6st.core.report import Link, Server
 from re6st.core.survey import Survey
+from re6st.core.untimely import Untimely
 from re6st.core.wire import PROTOCOLS, Endpoint
 from re6st.kernel import Address, Kernel, KernelError
 from re6st.names import addresses_of
@@ -103,6 +104,8 @@ class Tunnels:
         """Whether a peer may have no tunnel with us for now."""
         self.came: Callable[[Prefix, str], object] = lambda *_: None
         """Called when a peer has connected to a server of ours, with its address."""
+        self.untimely: Callable[[Untimely], object] = lambda _: None
+        """Called when a server of ours has refused a certificate for the time."""
         self.ends = OtherEnds(
             self.servers,
             lambda: [c.tunnel for c in self._clients.values() if c.tunnel is not None],
@@ -328,6 +331,7 @@ class Tunnels:
             mtu=openvpn.MTU.get((protocol, plan.parameters.encrypt), 1500),
             found=found,
         )
+        server.untimely = lambda refused: self.untimely(refused)
         self.servers[protocol] = server
         self._made[protocol] = record.made if record else self._what_matters()
         self._serving[protocol] = self._start(self._serve(server), f"OpenVPN server {protocol}")

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from enum import Enum
 from ipaddress import ip_address
 
+from re6st.core.untimely import Untimely, read
+
 LINE_LIMIT = 4096
 _HARDWARE = re.compile(r"[0-9a-f]{2}(:[0-9a-f]{2}){5}", re.ASCII)
 _ADDRESSES = ("trusted_ip6", "trusted_ip", "untrusted_ip6", "untrusted_ip")
@@ -106,7 +108,7 @@ class EndOfList:
     """Every client was listed."""
 
 
-Event = Listed | Behind | EndOfList | Hold | State | Client | Up | Traffic | Fatal | Answer
+Event = Untimely | Listed | Behind | EndOfList | Hold | State | Client | Up | Traffic | Fatal | Answer
 
 
 class Environment(dict[str, str]):
@@ -179,6 +181,8 @@ class Reader:
                 return Traffic(int(fields[0]), int(fields[1]), int(fields[2]))
             case "FATAL":
                 return Fatal(rest[:300])
+            case "LOG":
+                return read(rest)
         return None
 
     def _block(self, kind: str, rest: str) -> Event | None:

@@ -17,6 +17,7 @@ from re6st.core.babel_lines import NextHop, Route, Route4, Table
 from re6st.core.chronicle import Chronicle
 from re6st.core.claims import HOLD, hardware_address
 from re6st.core.prefix import Prefix, subnet
+from re6st.core.untimely import Untimely
 from re6st.guard import Guard
 from re6st.run_names import REFUSED
 from tests.unit.fake_program import until
@@ -39,6 +40,7 @@ class FakeTunnels:
         self.is_refused: Callable[[Prefix], bool] = lambda _: False
         self.looked: Callable[[], object] = lambda: None
         self.came: Callable[[Prefix, str], object] = lambda *_: None
+        self.untimely: Callable[[Untimely], object] = lambda _: None
         self.ends = self
         self._known: dict[str, Prefix] = {}
 
@@ -74,6 +76,7 @@ class World:
 
     def __init__(self, run: Path) -> None:
         self.tunnels, self.table, self.chronicle = FakeTunnels(), Table(), Chronicle()
+        self.clock_problem: str | None = None
         plan = SimpleNamespace(
             identity=SimpleNamespace(trust=SimpleNamespace(network=NETWORK), prefix=OWN),
             subnet=subnet(NETWORK, OWN),
@@ -91,6 +94,7 @@ class World:
             cast(Any, mesh),
             self.chronicle,
             self.look,
+            cast(Any, SimpleNamespace(clock_problem=lambda: self.clock_problem)),
         )
 
     def look(self) -> None:
@@ -232,6 +236,28 @@ def test_two_machines_with_one_certificate_are_told_with_the_addresses_that_they
         assert caplog.text.count(text) == 1
         assert world.guard.problems() == [f"{text}: see the log"]
         assert world.guard.record()["doubled"] == [LIAR.cn]
+        world.guard.close()
+
+    asyncio.run(run())
+
+
+def test_who_is_refused_for_the_time_is_named_once_with_the_difference_of_the_clocks(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def run() -> None:
+        world = World(tmp_path)
+        world.clock_problem = "the clock here is 3 h behind the registry's: set the one that is wrong"
+        for _ in range(3):
+            world.tunnels.untimely(Untimely(OTHER, 12, early=True))
+        said = [record.getMessage() for record in caplog.records]
+        assert len(said) == 1
+        assert f"a tunnel was refused: the certificate 12 of {OTHER} is not valid yet by the clock here, 20" in said[0]
+        assert said[0].endswith("; the clock here is 3 h behind the registry's: set the one that is wrong")
+        assert any(f"the certificate 12 of {OTHER} is not valid yet" in each for each in world.guard.problems())
+        world.clock_problem = None
+        assert any("Set the clock that is wrong, there or here" in each for each in world.guard.problems())
+        world.tunnels.came(OTHER, "192.0.2.1")
+        assert not any("certificate 12" in each for each in world.guard.problems()), "it was let in since"
         world.guard.close()
 
     asyncio.run(run())

@@ -12,6 +12,7 @@ import pytest
 
 from re6st import openvpn, tunnel
 from re6st.core.prefix import Prefix
+from re6st.core.untimely import Untimely
 from re6st.core.wire import PROTOCOLS, Endpoint
 from re6st.openvpn import Settings, client_command, server_command
 from re6st.process import Backoff
@@ -308,6 +309,31 @@ def test_a_client_comes_and_goes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     assert told.joined == told.left == [ServerClient(A, 12, "192.0.2.7", number=7)]
     assert told.up == [("re6stnet-tcp", 1500)]
     assert told.down == ["re6stnet-tcp"]
+
+
+def test_a_server_tells_whose_certificate_it_refused_for_the_time(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    async def part(peer: Peer) -> None:
+        await peer.hears("log on")
+        peer.say(
+            ">LOG:1795956994,I,TCP connection established with [AF_INET]192.0.2.7:51698",
+            ">LOG:1795956994,N,192.0.2.7:51698 VERIFY ERROR: depth=0, error=certificate is not yet valid:"
+            " serialNumber=1, CN=1/16, serial=11",
+        )
+        await peer.closes()
+
+    async def watch(server: Server, _told: Told, _programs: FakePrograms) -> None:
+        refused: list[Untimely] = []
+        server.untimely = refused.append
+        await until(lambda: refused)
+        assert refused == [Untimely(A, 11, early=True)]
+
+    serve(monkeypatch, tmp_path, [part], watch)
+    settings = made(tmp_path)
+    assert replace(settings, extra=()).follow_refusals == ("verb 1", "log on"), "at 0 OpenVPN does not say why"
+    for verbose in (settings, replace(settings, extra=(), log=tmp_path)):
+        assert verbose.follow_refusals == ("log on",), "what prints more goes on to"
 
 
 def test_a_server_has_ended_when_babel_is_told_and_ends_also_if_that_is_cut_short(
