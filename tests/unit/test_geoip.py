@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import random
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import maxminddb
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from maxminddb.reader import Reader
 from mmdb_writer import MMDBWriter
 from netaddr import IPSet
 
@@ -71,17 +75,41 @@ def test_a_text_that_is_no_address_is_said_to_be_none(database: Path, text: str)
         places.close()
 
 
+@pytest.mark.parametrize("compiled", [True, False])
 @pytest.mark.parametrize("damage", [lambda d: d[: len(d) // 2], lambda d: b"", lambda d: d[:-3], lambda d: b"x" * 5000])
-def test_a_damaged_database_is_refused_or_knows_less(database: Path, tmp_path: Path, damage: object) -> None:
-    assert callable(damage)
-    path = tmp_path / "damaged.mmdb"
-    path.write_bytes(damage(database.read_bytes()))
+def test_a_damaged_database_is_refused_or_knows_less(
+    database: Path, tmp_path: Path, damage: Callable[[bytes], bytes], compiled: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where the library is Python alone, which tells of it by other errors."""
+    refused_or_knows_less(damage(database.read_bytes()), tmp_path, monkeypatch, compiled)
+
+
+def test_no_damage_to_a_database_ends_a_program(
+    database: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chance, whole = random.Random(1), database.read_bytes()
+    for _ in range(300):
+        data = bytearray(whole)
+        for _ in range(chance.randrange(1, 9)):
+            data[chance.randrange(len(data))] = chance.randrange(256)
+        refused_or_knows_less(
+            bytes(data[: chance.choice([len(data), chance.randrange(len(data))])]), tmp_path, monkeypatch, False
+        )
+
+
+def refused_or_knows_less(data: bytes, directory: Path, monkeypatch: pytest.MonkeyPatch, compiled: bool) -> None:
+    path = directory / "damaged.mmdb"
+    path.write_bytes(data)
+    if not compiled:
+        monkeypatch.setattr(maxminddb, "open_database", lambda path: Reader(path, maxminddb.MODE_MEMORY))
     try:
         places = GeoIp(path)
     except GeoIpError as error:
         assert str(path) in str(error)  # noqa: PT017
         return
-    assert places.place(FRANCE) in (Place("FR", "EU"), Place())
+    for address in (FRANCE, "2001:db8::1", "8.8.8.8"):
+        place = places.place(address)
+        assert all(len(code) in (0, 2) for code in (place.country, place.continent))
     places.close()
 
 

@@ -48,7 +48,7 @@ def test_the_new_certificate_is_the_old_one_with_another_key(world: World, key: 
         old = await member(world)
         world.now += 30 * DAY
         new = await client(world, old).rekey_certificate(key)
-        assert cert.key_of_cert(new) == key.public_key()
+        assert pki.same_key(cert.key_of_cert(new), key.public_key())
         assert new.subject == old.cert.subject
         assert pki.end_of(new) == pki.end_of(old.cert)
         assert new.serial_number == 3
