@@ -20,10 +20,10 @@ PAUSE = 5.0
 """Seconds without an answer that are bearable; usually none are."""
 
 
-def swallow(host: Host) -> None:
+def swallow(host: Host, protocol: str = "tcp") -> None:
     """Drop what is larger, as a broken router on the way would."""
     host.ip("link", "set", "eth0", "gso_max_segs", "1")
-    rule = f'iifname "eth0" meta l4proto tcp meta length > {PASSES} drop'
+    rule = f'iifname "eth0" meta l4proto {protocol} meta length > {PASSES} drop'
     host.run(["nft", f"table inet path {{ chain in {{ type filter hook input priority -200; {rule}; }}; }}"])
 
 
@@ -52,8 +52,39 @@ def test_large_packets_do_not_stop_a_tunnel_over_tcp(bed: Bed, larger: int) -> N
             )
         with Stream(other.host, one.host, one.address).running() as stream:
             time.sleep(BUSY)
-        assert netcheck(one)["verdict"] != "fail"
+        found: list[dict[str, object]] = []
+
+        def passed() -> bool:
+            found.append(netcheck(one))
+            return "packets of full size pass on 1 tunnel" in str(found[-1])
+
+        wait_until(passed, FORMS, "netcheck finds that large packets pass", bed.tails)
+        assert found[-1]["verdict"] != "fail"
     assert pinger.longest < PAUSE, str(pinger)
     assert stream.received > 1_000_000, str(stream)
     assert not stream.broken
     assert stream.stall < PAUSE, str(stream)
+
+
+def test_netcheck_names_a_tunnel_over_udp_that_loses_large_packets(bed: Bed) -> None:
+    """Small ones pass, so that babel sees nothing."""
+    network = Network(bed, 2, node_options=["--disable-proto", "none", "--pp", "1194", "udp"])
+    network.start()
+    network.wait_connected(FORMS)
+    one, other = network.nodes
+
+    def told() -> list[tuple[str, str]]:
+        found = json.loads(json.dumps(netcheck(one)["findings"]))
+        return [(each["level"], each["text"]) for each in found if each["about"] == "large packets"]
+
+    good = [("ok", "packets of full size pass on 1 tunnel")]
+    wait_until(lambda: told() == good, FORMS, "large packets pass", bed.tails)
+    for node in network.nodes:
+        swallow(node.host, "udp")
+    ((level, text),) = wait_until(
+        lambda: [each for each in told() if each not in good], FORMS, "it is named", bed.tails
+    )
+    assert level == "warn"
+    assert text.startswith(f"tunnel with {other.prefix} (udp, {other.host.address}): packets of 13")
+    assert text.endswith(" bytes vanish, those of 64 pass: the path swallows large ones")
+    wait_until(lambda: ping(one.host, other.address) is not None, FORMS, "small ones pass", bed.tails)

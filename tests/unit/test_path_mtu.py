@@ -17,12 +17,14 @@ THERE = IPv6Address("2001:db8::1")
 class Way:
     """An echo socket on a way whose links carry `links`, the first our own interface's."""
 
-    def __init__(self, *links: int, silent: bool = False, away: bool = False) -> None:
+    def __init__(self, *links: int, silent: bool = False, away: bool = False, lost: int = 0) -> None:
         self.links = list(links)
         self.silent = silent
         self.away = away
+        self.lost = lost
         self.known = links[0]
         self.answer = b""
+        self.sent: list[int] = []
 
     def __enter__(self) -> Way:
         return self
@@ -42,8 +44,12 @@ class Way:
 
     def send(self, data: bytes) -> None:
         size = len(data) + IPV6_HEADER
+        self.sent.append(size)
         if size > self.known:
             raise OSError(errno.EMSGSIZE, "Message too long")
+        if self.lost:
+            self.lost -= 1
+            return
         smaller = next((link for link in self.links if link < size), None)
         if smaller is None:
             self.answer = bytes((129,)) + data[1:]
@@ -70,6 +76,20 @@ class Way:
 def test_path_mtu(way: Way, expected: PathMtu | None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(probe, "_echo_socket", lambda: way)
     assert path_mtu(THERE, 1) == expected
+
+
+def test_a_small_packet_goes_first_and_one_that_is_lost_goes_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    way = Way(1500, lost=1)
+    monkeypatch.setattr(probe, "_echo_socket", lambda: way)
+    assert path_mtu(THERE, 1) == PathMtu(1500, 1500)
+    assert way.sent == [64, 64, 1500]
+
+
+def test_a_path_that_swallows_large_packets_is_sent_few(monkeypatch: pytest.MonkeyPatch) -> None:
+    way = Way(1500, 1200, silent=True)
+    monkeypatch.setattr(probe, "_echo_socket", lambda: way)
+    assert path_mtu(THERE, 1) == PathMtu(1500, 64)
+    assert way.sent == [64, 1500, 1500, 1280, 1280]
 
 
 def test_a_way_that_never_settles_ends_the_tries(monkeypatch: pytest.MonkeyPatch) -> None:
