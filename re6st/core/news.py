@@ -87,6 +87,8 @@ class VersionNews:
         self._reached = reached
         self._speaker = speaker
         self._audience = Audience()
+        self._seen: frozenset[Prefix] = frozenset()
+        """Who was next to us, and in reach, when we looked last."""
 
     def start(self, now: float) -> None:
         """There is a new version. Those who do not have it are told now and again: they may restart, and miss it."""
@@ -99,23 +101,34 @@ class VersionNews:
         """To be called every second or so.
 
         Where there may be `older` nodes, everybody next to us is met, also without news: one that missed a version is
-        told it then. Of themselves they open a session only when they have something to ask.
+        told it then. Of themselves they open a session only when they have something to ask. Whoever comes back may
+        have started anew, and not know any more what it was told.
         """
+        if older:
+            seen = frozenset(peer for peer in self._near() if self._reached(peer))
+            for peer in seen - self._seen:
+                self._sessions.doubt(peer)
+            self._seen = seen
         # One of the older software may open the session without a word of its version (sessions.py).
         self._audience.join(self._near(), now)
         for peer in self._audience.next(self._can_be_told, self._sessions.answered, now):
             self._tell(peer)
         if older:
-            for peer in [peer for peer in self._near() if self._is_unheard(peer)][:TOLD_AT_ONCE]:
+            for peer in sorted(filter(self._is_unheard, self._seen), key=self._greeted)[:TOLD_AT_ONCE]:
                 self._speaker.ensure(peer)
 
     def _tell(self, peer: Prefix) -> None:
         self._speaker.send(peer, Code.VERSION, self._sessions.version)
 
     def _is_unheard(self, peer: Prefix) -> bool:
-        """Whether we never had a session with one that can be reached."""
+        """Whether we never had a session with it."""
         known = self._sessions.peer(peer)
-        return self._reached(peer) and (known is None or known.session is None)
+        return known is None or known.session is None
+
+    def _greeted(self, peer: Prefix) -> float:
+        """When it was greeted last."""
+        known = self._sessions.peer(peer)
+        return float("-inf") if known is None else known.greeted
 
     def _can_be_told(self, peer: Prefix) -> bool:
         return self._reached(peer) and self._is_ignorant(peer)

@@ -282,6 +282,12 @@ class Sessions:
             outputs += self._ask_version(peer, now)
         return outputs
 
+    def doubt(self, prefix: Prefix) -> None:
+        """A peer was away: one that fetches what it was told a second later may have started anew, and not know it."""
+        peer = self._peers.get(prefix)
+        if peer is not None and peer.protocol in FRAGILE_PROTOCOLS:
+            peer.version = b""
+
     # -- receiving --
 
     def receive(self, source: tuple[IPv6Address, int], datagram: bytes, now: float) -> list[Output]:

@@ -92,6 +92,10 @@ class PlaySessions:
     def __init__(self) -> None:
         self.version = b"\2"
         self.known: dict[Prefix, Peer] = {}
+        self.doubted: list[Prefix] = []
+
+    def doubt(self, prefix: Prefix) -> None:
+        self.doubted.append(prefix)
 
     def peer(self, prefix: Prefix) -> Peer | None:
         return self.known.get(prefix)
@@ -188,3 +192,18 @@ def test_where_there_are_older_nodes_everybody_near_is_met_so_that_versions_are_
     place.tick(3)
     assert place.greeted == [A, B]
     assert place.told == [], "which of the two versions is the newer one is not known yet"
+
+
+def test_what_an_older_node_knows_is_doubted_when_it_comes_back(place: Place) -> None:
+    """It was told of a version and ended before it had fetched it, as 0.642 does."""
+    place.near, place.older = {A, B}, True
+    place.tick(1)
+    place.sessions.doubted.clear()
+    place.tick(2)
+    assert place.sessions.doubted == []
+    place.away = {A}
+    place.tick(3)
+    place.away = set()
+    place.tick(4)
+    place.tick(5)
+    assert place.sessions.doubted == [A]

@@ -682,6 +682,23 @@ def test_what_such_a_release_was_told_counts_for_nothing_once_it_may_have_starte
     assert peer.version == b""
 
 
+def test_such_a_release_that_was_away_is_brought_to_tell_its_version_again(world: World) -> None:
+    world.machines[A].protocol = 8
+    world.machines[B]._routed = lambda _prefix: True
+    world.send(B, A, bytes([Code.SOFTWARE]))
+    peer = world.machines[B].peer(A)
+    assert peer is not None
+    peer.version = b"version 3"
+    world.add(A).protocol = 8  # it started anew, and has nothing to say
+    world.told[B].clear()
+    world.machines[B].doubt(A)
+    world.now += 2
+    world.carry(B, world.machines[B].retry(world.now))
+    assert world.messages(B, Code.VERSION)
+    world.machines[A].doubt(B)
+    assert world.machines[A].peer(B).version == b"\0", "others keep what they were told"  # type: ignore[union-attr]
+
+
 def test_the_high_bit_goes_back_with_the_answer(world: World) -> None:
     established(world)
     world.answers[Code.SOFTWARE] = b"1.0, Linux"
