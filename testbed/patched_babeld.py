@@ -1,6 +1,7 @@
 """Stock babeld, spoken to as the patched one that the older software wants (wire.md 9.6); its nodes find it in PATH.
 
-The options that stock babeld does not know are translated (wire.md 9.2). A neighbour whose link is to be more expensive
+The options that stock babeld does not know are translated (wire.md 9.2). Stock babeld takes one key only, so where the
+patched one would accept another key too, it accepts any (wire.md 9.4). A neighbour whose link is to be more expensive
 has its babel packets dropped: with link-quality that raises the cost on both sides, as the multiplier would.
 """
 
@@ -53,7 +54,7 @@ class Options:
 
 def translate(words: Sequence[str]) -> Options:
     """Read the older software's command line (wire.md 9.1)."""
-    binary, arguments, own, rest = Path("babeld.sock"), [], [], iter(words)
+    binary, arguments, own, rest, keys = Path("babeld.sock"), [], [], iter(words), 0
     for word in rest:
         if word == "-X":
             binary = Path(next(rest))
@@ -63,8 +64,9 @@ def translate(words: Sequence[str]) -> Options:
                 own.append(IPv6Network(found[1], strict=False))
             if found := _KEY.fullmatch(statement):
                 statement = f"key id {found[2]} type {found[1]} value {found[3]}"
+                keys += 1
             elif statement.startswith("default "):
-                statement += " link-quality true"
+                statement += " link-quality true" + (" accept-bad-signatures true" if keys > 1 else "")
             if not statement.startswith("ipv6-subtrees"):
                 arguments += [word, statement]
         else:
