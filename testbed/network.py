@@ -314,10 +314,11 @@ class Network:
 
         wait_until(connected, timeout, "every node reaches every other one", context)
 
-    def wait_single_tunnels(self, timeout: float) -> None:
+    def wait_single_tunnels(self, timeout: float, least: int = 0) -> None:
         """Wait until no tunnel is being opened, and none is to be closed again since both of a pair opened one.
 
-        From then on those that are there stay; others may come. Raises AssertionError, BedError.
+        From then on those that are there, which are `least` or more, stay; others may come where some pair has none.
+        Raises AssertionError, BedError.
         """
 
         def holds() -> bool:
@@ -325,9 +326,9 @@ class Network:
             pairs = [frozenset((tunnel.client, tunnel.server)) for tunnel in self.tunnels()]
             programs = [words for node in self.nodes for words in node.host.processes().values()]
             clients = [words for words in programs if Path(words[0]).name == "openvpn" and "--client" in words]
-            return len(pairs) == len(set(pairs)) == len(clients)
+            return least <= len(pairs) == len(set(pairs)) == len(clients)
 
-        wait_until(holds, timeout, "each pair of nodes has one tunnel, at most", self.bed.tails)
+        wait_until(holds, timeout, f"{least} tunnels or more, one for a pair of nodes at most", self.bed.tails)
 
     def check_alive(self) -> None:
         """Raises BedError if a node has ended that nobody ended."""
