@@ -284,8 +284,7 @@ class Sessions:
 
     def doubt(self, prefix: Prefix) -> None:
         """A peer was away: one that fetches what it was told a second later may have started anew, and not know it."""
-        peer = self._peers.get(prefix)
-        if peer is not None and peer.protocol in FRAGILE_PROTOCOLS:
+        if (peer := self._peers.get(prefix)) is not None and peer.protocol in FRAGILE_PROTOCOLS:
             peer.version = b""
 
     # -- receiving --
