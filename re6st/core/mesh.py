@@ -113,6 +113,7 @@ class Mesh:
         locate: Callable[[str], str] = lambda host: "",
     ) -> None:
         self.known = known
+        self._rng = rng
         self._state = State(settings, locate)
         self._opening = Opening(self._state, known, rng)
         self._closing = Closing(self._state, rng)
@@ -173,6 +174,9 @@ class Mesh:
         match event:
             case Resumed(tunnels):
                 self._resumed = now
+                # Nothing is replaced at once, nor by all at one time: a whole network may be upgraded.
+                interval = state.settings.tunnel_refresh
+                state.refreshed = now if interval == float("inf") else now - self._rng.uniform(0, interval / 2)
                 for peer, interface in tunnels:
                     state.tunnels[peer] = Tunnel(peer, Phase.UP, now, interface, now)
             case TunnelUp(peer, interface, uplink):

@@ -33,6 +33,7 @@ from re6st.core.mesh import (
     Mesh,
     OpenTunnel,
     Phase,
+    Resumed,
     Settings,
     SettingsChanged,
     Surveyed,
@@ -1002,6 +1003,23 @@ def test_two_nodes_open_a_tunnel_to_each_other_at_once_and_one_stays() -> None:
         network.run(60)
         assert network.connected()
         assert [(link.client.value, link.server.value) for link in network.links] in ([(0, 1)], [(1, 0)])
+
+
+def test_whoever_goes_on_with_an_earlier_daemons_tunnels_replaces_none_at_once() -> None:
+    """All nodes are upgraded at one time: if each drained a tunnel then, none would know what is left of the others."""
+    moments = set()
+    for seed in range(10):
+        node = Driver(client_count=1, seed=seed)
+        began = node.now
+        node.tell(Resumed(((P, name(P)),)))
+        node.tell(ClientUp(R))
+        drained = node.sees(REGISTRY, P, Q, R, **near(P))
+        while not any(isinstance(action, DrainTunnel) for action in drained):
+            drained = node.wait(1)
+            assert node.now - began <= REFRESH
+        assert node.now - began >= REFRESH / 2
+        moments.add(node.now)
+    assert len(moments) > 5, "nor all of them at one time later"
 
 
 def test_a_chain_is_never_cut_by_a_refresh() -> None:
