@@ -85,7 +85,7 @@ def status(pid: int) -> dict[str, str]:
 def test_the_package_has_no_fault(package: Path) -> None:
     """None of the three that are built, by Debian's own checks; what is left aside is in debian/*.lintian-overrides."""
     built = sorted(package.parent.glob("*.deb"))
-    assert [path.name.partition("_")[0] for path in built] == ["re6st-node", "re6st-node-py3", "re6stnet"]
+    assert {path.name.partition("_")[0] for path in built} == {"re6st-node", "re6st-node-py3", "re6stnet"}
     done = subprocess.run(["lintian", "--fail-on", "error,warning", *built], capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (0, ""), done.stdout + done.stderr
 
