@@ -17,7 +17,7 @@ from re6st.core.claims import Claims, Findings, Heard, Lie, Payload, Refusals
 from re6st.core.mesh import Mesh
 from re6st.core.prefix import Prefix
 from re6st.core.report import Record
-from re6st.core.twins import ADVICE, Twins
+from re6st.core.twins import ADVICE, ELSEWHERE, Own, Twins
 from re6st.core.untimely import Refused, Untimely
 from re6st.core.words import clock as clock_text
 from re6st.plan import Plan
@@ -82,7 +82,9 @@ class Guard:
         """Knows who lacks what the network requires."""
         tunnels.is_refused = self._is_refused
         tunnels.ends.looked = again
-        tunnels.came, tunnels.untimely = self._came, self._refuse_for_the_time
+        tunnels.came, tunnels.told_of_twin = self._came, self._told_of_twin
+        tunnels.untimely = self._refuse_for_the_time
+        self._own_twin = Own()
         self._twins = Twins()
 
     def _restore(self) -> None:
@@ -212,12 +214,21 @@ class Guard:
             return f"{refused} {here}. Set the clock that is wrong, there or here"
         return f"{refused} {here}. If that is right, it must be renewed: its registry is out of reach there"
 
-    def _came(self, peer: Prefix, address: str) -> None:
+    def _told_of_twin(self, peer: Prefix, place: str) -> None:
+        now = time.monotonic()
+        if self._own_twin.told(peer, place, now):
+            log.warning("%s: %s", self._own_twin.words(now), ADVICE)
+            self._chronicle.found("own-certificate-doubled", time.time(), peer, reason=f"seen {place}")
+
+    def _came(self, peer: Prefix, address: str) -> str:
+        """Where else it is, as far as it is known to be at two places."""
         self._untimely.came(peer)
-        twin = self._twins.came(peer, address, time.monotonic())
+        now = time.monotonic()
+        twin = self._twins.came(peer, address, now)
         if twin is not None:
             log.warning("%s: %s", twin, ADVICE)
             self._chronicle.found("certificate-doubled", time.time(), peer, reason=f"from {', '.join(twin.addresses)}")
+        return self._twins.other(peer, address, now) or (ELSEWHERE if peer in self._found.doubled else "")
 
     def problems(self) -> list[str]:
         """What is wrong now, in words."""
@@ -229,6 +240,8 @@ class Guard:
                 f" {', '.join(self._names(self._found.heard))}: a lie, or a copied disk (see the log)"
             )
         found += [self._of_the_time(refused) for refused in self._untimely.found(time.monotonic())[:TOLD_LIMIT]]
+        if own := self._own_twin.words(time.monotonic()):
+            found.append(f"{own}: {ADVICE}")
         twins = {twin.peer: f"{twin}: see the log" for twin in self._twins.found(time.monotonic())}
         doubled = {peer: f"two machines have the certificate of {peer}: see the log" for peer in self._found.doubled}
         return found + list((doubled | twins).values())

@@ -105,6 +105,8 @@ class Server:
         """Whose hardware addresses are behind which client, by the last `look`."""
         self.looked: Callable[[], object] = lambda: None
         """Called after each."""
+        self.came: Callable[[Prefix, str], str] = lambda *_: ""
+        """Called when a client has connected, with its address; where another machine with its certificate is."""
         self.untimely: Callable[[Untimely], object] = lambda _: None
         """Called when a certificate was refused for the time."""
         self.traffic: dict[int, Traffic] = {}
@@ -256,6 +258,9 @@ class Server:
             return
         # Peers behind NAT learn their public address from this push (wire.md 8.1).
         push = [f'push "setenv-safe external_ip {client.address}"'] if client.address else []
+        # Whom another server holds does not notice by itself that there are two of it.
+        if client.address and (twin := self.came(client.peer, client.address)):
+            push.append(f'push "setenv-safe twin {twin}"')
         # Both ends must agree on how long silence may last, also after the network's interval has changed.
         push += [f'push "ping {self.settings.ping}"', f'push "ping-exit {self.settings.ping_exit}"']
         management.send(f"client-auth {ident} {event.key}", *push, "END")
@@ -295,6 +300,8 @@ class Connected:
     source: Address | None = field(default=None, compare=False)
     number: int | None = None
     """The node number in the peer's certificate."""
+    twin: str = field(default="", compare=False)
+    """Where the peer has seen another machine with our certificate."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -478,6 +485,7 @@ class ClientTunnel:
                 min(int(mtu), 9000) if mtu.isascii() and mtu.isdigit() and int(mtu) >= 1280 else 1500,
                 self.source,
                 self.number,
+                environment.twin,
             )
         )
 

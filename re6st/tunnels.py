@@ -102,8 +102,10 @@ class Tunnels:
         """Called after babel was told that an interface is down."""
         self.is_refused: Callable[[Prefix], bool] = lambda _: False
         """Whether a peer may have no tunnel with us for now."""
-        self.came: Callable[[Prefix, str], object] = lambda *_: None
-        """Called when a peer has connected to a server of ours, with its address."""
+        self.came: Callable[[Prefix, str], str] = lambda *_: ""
+        """Called when a peer has connected to a server of ours, with its address; see tunnel.Server."""
+        self.told_of_twin: Callable[[Prefix, str], object] = lambda *_: None
+        """Called with a peer that has seen another machine with our certificate, and where."""
         self.untimely: Callable[[Untimely], object] = lambda _: None
         """Called when a server of ours has refused a certificate for the time."""
         self.ends = OtherEnds(
@@ -331,6 +333,7 @@ class Tunnels:
             mtu=openvpn.MTU.get((protocol, plan.parameters.encrypt), 1500),
             found=found,
         )
+        server.came = lambda peer, address: self.came(peer, address)
         server.untimely = lambda refused: self.untimely(refused)
         self.servers[protocol] = server
         self._made[protocol] = record.made if record else self._what_matters()
@@ -357,8 +360,6 @@ class Tunnels:
     def _joined(self, client: tunnel.ServerClient, protocol: str) -> None:
         log.info("%s connected from %s by %s", client.peer, client.address, protocol)
         self._gateways.hold(client.address)
-        if client.address:
-            self.came(client.peer, client.address)
         self._note_server(protocol)
         self._event(mesh.ClientUp(client.peer))
 
@@ -527,6 +528,8 @@ class Tunnels:
         self._note_client(connected)
         self._gateways.reached(connected.endpoint.host)
         self._connected(connected)
+        if connected.twin:
+            self.told_of_twin(connected.peer, connected.twin)
         uplink = self._gateways.uplink(connected.endpoint.host) or connected.source
         self._event(mesh.TunnelUp(connected.peer, connected.interface, str(uplink or "")))
 

@@ -18,7 +18,9 @@ LINE_LIMIT = 4096
 _HARDWARE = re.compile(r"[0-9a-f]{2}(:[0-9a-f]{2}){5}", re.ASCII)
 _ADDRESSES = ("trusted_ip6", "trusted_ip", "untrusted_ip6", "untrusted_ip")
 _NUMBER = "X509_0_serialNumber"
-USED = frozenset(("common_name", "tls_serial_0", _NUMBER, "tun_mtu", "OPENVPN_external_ip", *_ADDRESSES))
+USED = frozenset(
+    ("common_name", "tls_serial_0", _NUMBER, "tun_mtu", "OPENVPN_external_ip", "OPENVPN_twin", *_ADDRESSES)
+)
 """The variables that are kept. The other end can give names that begin with IV_, UV_ or OPENVPN_, and no others."""
 
 
@@ -134,6 +136,12 @@ class Environment(dict[str, str]):
     def external_ip(self) -> str | None:
         """Our address as the server sees it, which servers push to their clients (wire.md 8.1)."""
         return _ip(self.get("OPENVPN_external_ip", ""))
+
+    @property
+    def twin(self) -> str:
+        """Where the server at the other end has seen another machine with our certificate; empty where nowhere."""
+        told = self.get("OPENVPN_twin", "")
+        return _ip(told) or "elsewhere" if told else ""
 
     @property
     def trusted_ip(self) -> str | None:

@@ -353,6 +353,7 @@ _HAPPENED = {
     "false-claim": "{peers} announced a subnet that is not its own: {reason}",
     "own-subnet-heard": "another machine announces our subnet: {reason}",
     "certificate-doubled": "two machines have the certificate of {peers}",
+    "own-certificate-doubled": "another machine has our certificate, as {peers} saw",
     "link-avoided": "packets get lost on the link with {peers}: other ways are used",
     "link-trusted": "the link with {peers} is used again",
     "tunnel-closed": "closed our tunnel to {peers}: {reason}",
@@ -370,7 +371,7 @@ _HAPPENED = {
 _TROUBLE: Mapping[str, Style] = {
     **dict.fromkeys(("tunnel-lost", "tunnel-failed", "link-avoided", "peers-lost"), "warning"),
     **dict.fromkeys(("disconnected", "babel-ended", "false-claim"), "bad"),
-    **dict.fromkeys(("own-subnet-heard", "certificate-doubled"), "bad"),
+    **dict.fromkeys(("own-subnet-heard", "certificate-doubled", "own-certificate-doubled"), "bad"),
     **dict.fromkeys(("connected", "babel-running", "peers-back"), "good"),
 }
 _AFTER = {"peers-back": "healed in", "connected": "after", "babel-running": "after"}

@@ -23,6 +23,7 @@ ADVICE = (
     " Enrol one of the two anew, or change the key (re6st-conf rekey)"
 )
 PEERS_LIMIT = 1000
+ELSEWHERE = "elsewhere"
 COMINGS_LIMIT = 8
 """Of one peer, that are remembered."""
 
@@ -37,6 +38,32 @@ class Twin:
     def __str__(self) -> str:
         places = " and ".join(self.addresses)
         return f"two machines have the certificate of {self.peer}: they connect from {places} in turn"
+
+
+class Own:
+    """Who has seen another machine with our own certificate, and where. Times as in `Twins`."""
+
+    def __init__(self) -> None:
+        self._seen: dict[Prefix, tuple[float, str]] = {}
+        self._said = float("-inf")
+
+    def told(self, peer: Prefix, place: str, now: float) -> bool:
+        """A peer says so; whether that is to be said now."""
+        self._seen.pop(peer, None)
+        self._seen[peer] = now, place
+        if len(self._seen) > COMINGS_LIMIT:
+            del self._seen[next(iter(self._seen))]
+        due = now - self._said > LASTS
+        self._said = now if due else self._said
+        return due
+
+    def words(self, now: float) -> str:
+        """What is known of it now; empty where nothing is."""
+        seen = {peer: place for peer, (since, place) in self._seen.items() if now - since <= LASTS}
+        if not seen:
+            return ""
+        places = " and ".join(sorted({place for place in seen.values() if place != ELSEWHERE} or {ELSEWHERE}))
+        return f"another machine has our certificate too ({places}), as {', '.join(map(str, sorted(seen)))} saw"
 
 
 class Twins:
@@ -66,6 +93,14 @@ class Twins:
         if len(self._found) > PEERS_LIMIT:
             del self._found[next(iter(self._found))]
         return twin if now - told > LASTS else None
+
+    def other(self, peer: Prefix, address: str, now: float) -> str:
+        """Where the twin is of who has come from this address; empty where there is none."""
+        since, twin = self._found.get(peer, (float("-inf"), None))
+        if twin is None or now - since > LASTS:
+            return ""
+        family = ":" in address
+        return next((each for each in twin.addresses if each != address and (":" in each) is family), ELSEWHERE)
 
     def found(self, now: float) -> list[Twin]:
         """Those of now."""

@@ -36,3 +36,11 @@ def test_two_machines_with_one_certificate_are_named_with_their_addresses(bed: B
     for node in named():
         assert text in status(node)
         assert "health: ok" not in status(node)
+
+    def told() -> list[Node]:
+        own = "another machine has our certificate too ("
+        return [node for node in (original, twin) if own in (node.host.log / "re6stnet.log").read_text()]
+
+    wait_until(told, SAID, "one of the two says it itself", bed.tails)
+    for node in told():
+        assert "another machine has our certificate too (" in status(node)

@@ -39,7 +39,8 @@ class FakeTunnels:
         self.drained: list[tuple[str, IPv6Address | None]] = []
         self.is_refused: Callable[[Prefix], bool] = lambda _: False
         self.looked: Callable[[], object] = lambda: None
-        self.came: Callable[[Prefix, str], object] = lambda *_: None
+        self.came: Callable[[Prefix, str], str] = lambda *_: ""
+        self.told_of_twin: Callable[[Prefix, str], object] = lambda *_: None
         self.untimely: Callable[[Untimely], object] = lambda _: None
         self.ends = self
         self._known: dict[str, Prefix] = {}
@@ -236,6 +237,21 @@ def test_two_machines_with_one_certificate_are_told_with_the_addresses_that_they
         assert caplog.text.count(text) == 1
         assert world.guard.problems() == [f"{text}: see the log"]
         assert world.guard.record()["doubled"] == [LIAR.cn]
+        assert world.tunnels.came(LIAR, "192.0.2.1") == "192.0.2.2", "it is told at once"
+        world.guard.close()
+
+    asyncio.run(run())
+
+
+def test_a_twin_is_told_of_itself_what_to_do(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    async def run() -> None:
+        world = World(tmp_path)
+        for _ in range(3):
+            world.tunnels.told_of_twin(OTHER, "192.0.2.2")
+        text = f"another machine has our certificate too (192.0.2.2), as {OTHER} saw: a disk that was copied"
+        assert caplog.text.count(text) == 1
+        assert "Enrol one of the two anew, or change the key (re6st-conf rekey)" in caplog.text
+        assert [problem.startswith(text) for problem in world.guard.problems()] == [True]
         world.guard.close()
 
     asyncio.run(run())

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from re6st import openvpn, tunnel
+from re6st.core.openvpn_lines import Environment
 from re6st.core.prefix import Prefix
 from re6st.core.untimely import Untimely
 from re6st.core.wire import PROTOCOLS, Endpoint
@@ -96,6 +97,7 @@ def obeyed(pushed: str, extra: tuple[str, ...] = ()) -> bool:
     "pushed",
     [
         "setenv-safe external_ip 192.0.2.7",
+        "setenv-safe twin 192.0.2.8",
         *("ping 15", "ping-exit 60", "peer-id 0", "cipher AES-256-GCM", "tun-mtu 1500"),
         *("key-derivation tls-ekm", "protocol-flags cc-exit tls-ekm dyn-tls-crypt", "push-continuation 2"),
     ],
@@ -309,6 +311,31 @@ def test_a_client_comes_and_goes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     assert told.joined == told.left == [ServerClient(A, 12, "192.0.2.7", number=7)]
     assert told.up == [("re6stnet-tcp", 1500)]
     assert told.down == ["re6stnet-tcp"]
+
+
+def test_a_client_whose_certificate_another_machine_has_is_told_where_that_is(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    async def part(peer: Peer) -> None:
+        peer.say(">STATE:1,CONNECTED,SUCCESS,,,,,")
+        peer.block("CLIENT", "CONNECT,0,1", common_name="1/16", tls_serial_0=12, untrusted_ip="192.0.2.7")
+        await peer.hears("END")
+        assert 'push "setenv-safe twin 192.0.2.8"' in peer.heard
+        peer.block("CLIENT", "DISCONNECT,0", common_name="1/16")
+        await peer.closes()
+
+    async def watch(server: Server, told: Told, _programs: FakePrograms) -> None:
+        server.came = lambda peer, address: "192.0.2.8" if (peer, address) == (A, "192.0.2.7") else ""
+        await until(lambda: told.left)
+
+    serve(monkeypatch, tmp_path, [part], watch)
+
+
+@pytest.mark.parametrize(
+    ("told", "twin"), [("192.0.2.8", "192.0.2.8"), ("elsewhere", "elsewhere"), ("rm -rf", "elsewhere"), ("", "")]
+)
+def test_what_a_server_tells_of_a_twin_is_an_address_or_nothing_precise(told: str, twin: str) -> None:
+    assert Environment({"OPENVPN_twin": told}).twin == twin
 
 
 def test_a_server_tells_whose_certificate_it_refused_for_the_time(
