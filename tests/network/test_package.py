@@ -152,8 +152,17 @@ def test_a_restart_that_fails_keeps_the_tunnels_and_a_stop_ends_them(machines: t
     assert broken_restart(second)
     second.run("systemctl", "stop", "re6stnet")
     wait_until(lambda: not second.pids("re6stnet"), TIDY, "neither OpenVPN nor babeld is left")
-    shown = second.run("ip", "-6", "address") + second.run("ip", "-6", "route") + second.run("ip", "link")
-    assert not re.search("2001:db8:42|re6stnet", shown), shown + second.journal("re6stnet-tunnels")
+
+    def left_on_the_machine() -> str:
+        shown = second.run("ip", "-6", "address") + second.run("ip", "-6", "route")
+        return "\n".join(re.findall(r"^.*2001:db8:42.*|^\d+: re6stnet.*", shown, re.M))
+
+    wait_until(
+        lambda: not left_on_the_machine(),
+        TIDY,
+        "no address, route or interface is left",
+        lambda: left_on_the_machine() + second.journal("re6stnet-tunnels"),
+    )
     second.run("systemctl", "start", "re6stnet")
     wait_until(lambda: reaches(second, first), JOINED, "it is back", lambda: second.journal("re6stnet"))
 
