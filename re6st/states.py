@@ -3,7 +3,8 @@
 Versions before had both in /var/lib/re6stnet, which everybody in the group re6stnet could write: also those who were to
 look only, who could so have the registry read what they had written. What a registry has there is moved to its own
 directory before it is started next. Killed at any step, the next run finishes it; the database itself goes last, so
-that once it is in its new place, nothing of the old one is looked at again.
+that once it is in its new place, nothing of the old one is looked at again. When the package is removed, as the older
+one takes its place, the database goes back to where that looks for it (older.py).
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import pwd
 import shlex
 import shutil
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -61,6 +62,10 @@ class Owner:
 
     user: int
     group: int
+
+
+ROOT = Owner(0, 0)
+"""As whom the older software runs."""
 
 
 def owner(name: str) -> Owner:
@@ -174,7 +179,7 @@ def _unused(path: Path) -> Iterator[None]:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         yield
     except BlockingIOError:
-        raise StateError(f"{path} is in use by a registry: it is moved when that one is restarted") from None
+        raise StateError(f"{path} is in use by a registry: it is moved once that one has ended") from None
     finally:
         os.close(descriptor)
 
@@ -192,8 +197,12 @@ def _same(one: Path, other: Path) -> bool:
     return True
 
 
-def _move(path: Path, target: Path, to: Owner, mode: int) -> None:
-    """Copy a file, on the disk before the old one goes: the two directories may be on different disks."""
+def _move(path: Path, target: Path, to: Owner, mode: int, whose: Owner | None = None) -> None:
+    """Copy a file of root or of its new owner, or of `whose`; on the disk before the old one goes.
+
+    The two directories may be on different disks.
+    """
+    owners = (0, (whose or to).user)
     unfinished = target.with_name(f"{target.name}.moving")
     unfinished.unlink(missing_ok=True)
     if path.is_symlink():
@@ -204,7 +213,7 @@ def _move(path: Path, target: Path, to: Owner, mode: int) -> None:
         with open(source, "rb") as old, open(os.open(unfinished, _NEW, 0o600), "wb") as new:
             found = os.fstat(source)
             # A second name may be in a directory of somebody else, of a file that he could not read.
-            if not stat.S_ISREG(found.st_mode) or found.st_uid not in (0, to.user) or found.st_nlink != 1:
+            if not stat.S_ISREG(found.st_mode) or found.st_uid not in owners or found.st_nlink != 1:
                 raise StateError(f"{path} was replaced meanwhile: look at it")
             shutil.copyfileobj(old, new, 1 << 20)
             new.flush()
@@ -219,11 +228,65 @@ def _move(path: Path, target: Path, to: Owner, mode: int) -> None:
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
 
 
+def return_registry(places: Places, whose: Owner, to: Owner, prepare: Callable[[Path], str]) -> list[str]:
+    """Move databases of a registry back to the directory of the node, which must not be the node's any more.
+
+    `prepare` is called with each before, and returns what is to be told of it. One that is there already is set aside.
+    Killed at any step, the next run finishes it, and `move_registry` undoes it. Raises StateError, OSError.
+    """
+    former, new = places.state(NODE), places.state(REGISTRY)
+    told = []
+    stay = set(_named(places.options, new))
+    for name in sorted({DATABASE, *_named(places.options, former)} - stay):
+        if not os.path.lexists(new / name):
+            continue
+        _make(former, to, 0o700)
+        with _unused(new / name):
+            said = prepare(new / name)
+            if os.path.lexists(former / name) and not _same(former / name, new / name):
+                aside = _free_name(former / f"{name}.unused")
+                os.rename(former / name, aside)
+                told.append(f"{former / name}, which was not used, is now {aside}")
+            for part in _PARTS:  # of another database: SQLite would take it for a part of ours
+                (former / f"{name}{part}").unlink(missing_ok=True)
+            if os.path.lexists(former / name):  # killed between copy and removal
+                (new / name).unlink()
+            else:
+                _move(new / name, former / name, to, 0o600, whose)
+        told.append(f"the registry's database is now {former / name}: {said}")
+    return told
+
+
+def _free_name(path: Path) -> Path:
+    """This path, or with a number behind it one that nothing has."""
+    number, found = 1, path
+    while os.path.lexists(found):
+        number, found = number + 1, path.with_name(f"{path.name}{number}")
+    return found
+
+
 # --- owners ---
 
 
-def adopt(directory: Path, to: Owner, mode: int) -> None:
-    """Give files that an administrator made as root to the owner of their directory. Raises OSError."""
+def hand_over(directory: Path, whose: Collection[int], to: Owner) -> None:
+    """Give a directory, and the files in it, that belong to these users to another one. Raises OSError."""
+    try:
+        place = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except (FileNotFoundError, NotADirectoryError):  # or a link, which somebody has chosen
+        return
+    try:
+        if os.fstat(place).st_uid in whose:
+            os.fchown(place, to.user, to.group)
+    finally:
+        os.close(place)
+    adopt(directory, to, None, whose)
+
+
+def adopt(directory: Path, to: Owner, mode: int | None, whose: Collection[int] = (0,)) -> None:
+    """Give files of these users, those that an administrator made as root, to the owner of their directory.
+
+    They get this mode, or keep theirs. Raises OSError.
+    """
     try:
         names = os.listdir(directory)
     except (FileNotFoundError, NotADirectoryError):
@@ -236,8 +299,8 @@ def adopt(directory: Path, to: Owner, mode: int) -> None:
                 try:
                     found = os.fstat(file)
                     # A file of several names may be somebody else's.
-                    if stat.S_ISREG(found.st_mode) and found.st_uid in (0, to.user) and found.st_nlink == 1:
-                        _give(file, to, mode)
+                    if stat.S_ISREG(found.st_mode) and found.st_uid in (*whose, to.user) and found.st_nlink == 1:
+                        _give(file, to, stat.S_IMODE(found.st_mode) if mode is None else mode)
                 finally:
                     os.close(file)
     finally:

@@ -1,42 +1,65 @@
-"""/usr/lib/re6stnet/prepare-states: what root does before a unit starts its service (re6st/states.py)."""
+"""/usr/lib/re6stnet/prepare-states: what root does before a service starts, and when the package is removed."""
 
 from __future__ import annotations
 
 import grp
 import sys
+import syslog
 from collections.abc import Sequence
 
-from re6st import states
-from re6st.states import NODE, READERS, REGISTRY, Owner, Places
+from re6st import older, states
+from re6st.states import NODE, READERS, REGISTRY, ROOT, Owner, Places, StateError
 
 PROGRAM = "prepare-states"
 
 
 def main(argv: Sequence[str] | None = None, places: Places = Places()) -> int:  # noqa: B008
-    """Move the registry's state out of the node's directory, and give files that root made there to the services.
+    """Without argument, before a service starts: move the registry's state out of the node's directory, and give files
+    that root made there to the services. With `older`, when the package is removed and nothing runs: put all of it into
+    the form that the older software knows.
 
     Returns the exit status: with 1 the registry must not be started, as it would not find its database.
     """
-    status = 0
+    argv = sys.argv[1:] if argv is None else argv
     try:
-        node, registry = states.owner(NODE), states.owner(REGISTRY)
-        readers = grp.getgrnam(READERS).gr_gid
         with states.alone(places):
-            for line in states.move_registry(places, registry):
-                print(f"{PROGRAM}: {line}", file=sys.stderr)
-            for name, user in ((NODE, node), (REGISTRY, registry)):
-                states.adopt(places.state(name), user, 0o600)
-                states.adopt(places.log(name), Owner(user.user, readers), 0o640)
+            if list(argv) == ["older"]:
+                for line in older.hand_over(places, _owner(NODE), _owner(REGISTRY), ROOT):
+                    _say(line)
+            else:
+                _prepare(places)
+        return 0
     except KeyError as error:
-        print(f"{PROGRAM}: {error.args[0]}: systemd-sysusers makes it", file=sys.stderr)
-        status = 1
-    except states.StateError as error:
-        print(f"{PROGRAM}: {error}", file=sys.stderr)
-        status = 1
+        _say(f"{error.args[0]}: systemd-sysusers makes it")
+    except StateError as error:
+        _say(str(error))
     except OSError as error:
-        print(f"{PROGRAM}: {error.filename}: {error.strerror}", file=sys.stderr)
-        status = 1
-    return status
+        _say(f"{error.filename}: {error.strerror}")
+    return 1
+
+
+def _prepare(places: Places) -> None:
+    node, registry = states.owner(NODE), states.owner(REGISTRY)
+    readers = grp.getgrnam(READERS).gr_gid
+    for line in states.move_registry(places, registry):
+        _say(line)
+    older.take_back(places)
+    for name, user in ((NODE, node), (REGISTRY, registry)):
+        states.adopt(places.state(name), user, 0o600)
+        states.adopt(places.log(name), Owner(user.user, readers), 0o640)
+
+
+def _owner(name: str) -> Owner | None:
+    try:
+        return states.owner(name)
+    except KeyError:
+        return None
+
+
+def _say(line: str) -> None:
+    """On the terminal, or in the log of the unit, and in the system's log."""
+    print(f"{PROGRAM}: {line}", file=sys.stderr)
+    syslog.syslog(syslog.LOG_NOTICE, line)
 
 
 if __name__ == "__main__":

@@ -205,7 +205,7 @@ def test_logs_are_rotated(machines: tuple[Machine, Machine]) -> None:
         file.write("a line\n")
         file.flush()
         os.chown(tunnel, log.stat().st_uid, log.stat().st_gid)
-        said = first.run("logrotate", "--force", "/etc/logrotate.d/re6stnet")
+        said = first.run("logrotate", "--force", "/etc/logrotate.d/re6st")
         file.write("another line\n")
     assert "error" not in said
     assert (tunnel.with_name("re6stnet-tcp.log.1").read_text(), tunnel.read_text()) == ("a line\n", "another line\n")

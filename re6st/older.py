@@ -1,0 +1,148 @@
+"""What the older software finds when it takes our place on a machine, and we when we come back.
+
+Our files are its files, with few exceptions: the registry's database lies elsewhere, and has another kind of journal;
+tokens may end at a time of their own; option files may have options that it does not know; and files belong to users
+that it does not run as. Here all of that is put into its form. What has none there is kept for our return: rows in
+tables of ours, which it does not look at, and lines of option files as comments.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shlex
+import sqlite3
+import stat
+from collections.abc import Set
+from contextlib import closing
+from pathlib import Path
+
+from re6st import states
+from re6st.core import older_options
+from re6st.ledger_schema import SCHEMA, create_statement
+from re6st.states import CONF_LIMIT, NODE, Owner, Places, StateError
+
+GRACE_PERIOD = 8640000
+"""Seconds, where the options say nothing (wire.md 11.3)."""
+
+
+def hand_over(places: Places, node: Owner | None, registry: Owner | None, to: Owner) -> list[str]:
+    """Put everything into the form of the older software, which runs as `to`; what is to be told.
+
+    Our services are stopped. Of a user that is None there is nothing. Raises StateError, OSError.
+    """
+    users = {each.user for each in (node, registry) if each is not None}
+    etc = places.options.parent
+    for directory in (etc, places.state(NODE)):
+        states.hand_over(directory, users, to)
+    with contextlib.suppress(FileNotFoundError):
+        etc.chmod(0o755)  # in a sticky one that a group may write, not even root may write to what is somebody else's
+    told = []
+    if registry is not None:
+        grace = _grace_period(places.options)
+        told += states.return_registry(places, registry, to, lambda path: to_older_form(path, grace))
+    for path, ours in _option_files(places):
+        text, names = older_options.set_aside(_read(path), ours)
+        if names and path.is_symlink():
+            told += [f"{path}:{name} is not known to the older software: take the line out" for name in names]
+        elif names:
+            _replace(path, text)
+            told += [f"{path}:{name} is not known to the older software, and is a comment meanwhile" for name in names]
+    for path in sorted(etc.glob("*.next")):
+        told.append(f"{path} is of a change of key that was begun: it ends by re6st-conf rekey when we are back")
+    return told
+
+
+def take_back(places: Places) -> None:
+    """Make lines of option files valid again that `hand_over` made comments. Raises OSError."""
+    for path, _ in _option_files(places):
+        text = _read(path)
+        if (changed := older_options.take_back(text)) != text and not path.is_symlink():
+            _replace(path, changed)
+
+
+# --- the registry's database ---
+
+
+def to_older_form(path: Path, grace: int) -> str:
+    """Put a database that nobody uses into the form that the older registry opens and keeps; what is in it.
+
+    Tokens that end at a time of their own get the date by which they end then, `grace` seconds later.
+    Raises StateError.
+    """
+    try:
+        with closing(sqlite3.connect(path, isolation_level=None)) as db:
+            if (problem := db.execute("PRAGMA quick_check(1)").fetchone()[0]) != "ok":
+                raise sqlite3.DatabaseError(problem)
+            tables = dict(db.execute("SELECT name, sql FROM sqlite_master WHERE type = 'table'"))
+            for table in SCHEMA:
+                if tables.get(table) != create_statement(table):
+                    raise StateError(f"{path}: table {table} is not as the older registry has it. Move the file away")
+            if "re6st_token" in tables:
+                db.execute(
+                    "UPDATE token SET date = ends FROM (SELECT token AS name, expires - ? AS ends FROM re6st_token)"
+                    " WHERE token = name AND date != ends",
+                    (grace,),
+                )
+            # All of it is in one file then, also for who copies that while the older registry runs.
+            if (mode := db.execute("PRAGMA journal_mode = DELETE").fetchone()[0]) != "delete":
+                raise sqlite3.DatabaseError(f"its journal is {mode}")
+            return _content(db)
+    except sqlite3.Error as error:
+        raise StateError(f"{path}: {error}. Mend that, go back to a copy of it, or move it away") from None
+
+
+def _content(db: sqlite3.Connection) -> str:
+    certificates, revoked, tokens, serial = db.execute(
+        "SELECT (SELECT count(*) FROM cert WHERE CAST(cert AS TEXT) != 'reserved'),"
+        " (SELECT count(*) FROM crl), (SELECT count(*) FROM token), (SELECT value FROM config WHERE name = 'serial')"
+    ).fetchone()
+    return f"{certificates} certificates, the last serial is {serial or 0}, {revoked} revoked, {tokens} tokens"
+
+
+# --- option files ---
+
+
+def _option_files(places: Places) -> tuple[tuple[Path, Set[str]], ...]:
+    return (
+        (places.options.with_name("re6stnet.conf"), older_options.NODE),
+        (places.options, older_options.REGISTRY),
+    )
+
+
+def _read(path: Path) -> str:
+    """A text file; empty where there is none."""
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            text = file.read(CONF_LIMIT + 1)
+    except (FileNotFoundError, UnicodeDecodeError):
+        return ""
+    return text if len(text) <= CONF_LIMIT else ""
+
+
+def _replace(path: Path, text: str) -> None:
+    """Write a file anew, whole or not at all, with the owner and the mode it has."""
+    found = path.lstat()
+    if not stat.S_ISREG(found.st_mode):
+        return
+    unfinished = path.with_name(f"{path.name}.new")
+    unfinished.unlink(missing_ok=True)
+    descriptor = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    with open(descriptor, "w", encoding="utf-8", newline="") as file:
+        file.write(text)
+        file.flush()
+        os.fchown(descriptor, found.st_uid, found.st_gid)
+        os.fchmod(descriptor, stat.S_IMODE(found.st_mode))
+        os.fsync(descriptor)
+    os.replace(unfinished, path)
+
+
+def _grace_period(options: Path) -> int:
+    """What an option file says, the last line of several; the usual one where it says none."""
+    grace = GRACE_PERIOD
+    for line in _read(options).splitlines():
+        with contextlib.suppress(ValueError):
+            match shlex.split(line, comments=True):
+                case ["grace-period" | "--grace-period", number]:
+                    grace = int(number)
+    return grace
