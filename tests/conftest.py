@@ -19,6 +19,7 @@ TERMINAL_SIGNALS = (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP)
 
 TOGETHER = {
     "tests/network/test_package.py": "package",
+    "tests/network/test_package_swap.py": "package",
     "tests/network/test_guide.py": "package",
     "tests/network/test_demo.py": "demo",
     "tests/network/test_web.py": "web",
