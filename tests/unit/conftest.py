@@ -21,7 +21,7 @@ VECTORS = Path(__file__).parent.parent / "vectors"
 def wrong_keys_are_told() -> Iterator[None]:
     """Who decrypts with a wrong key in a test learns it.
 
-    OpenSSL 3.2 and later give bytes of chance instead of an error (implicit rejection, against Bleichenbacher's attack);
+    OpenSSL 3.2 and later give bytes of chance instead of an error (implicit rejection, for Bleichenbacher's attack);
     in one of 250 cases there are as many as a secret has, and a test that waits for the refusal would wait in vain.
     """
     made: dict[bytes, bytes] = {}
