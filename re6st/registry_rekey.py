@@ -10,7 +10,7 @@ import logging
 from collections.abc import Callable
 from datetime import datetime
 
-from re6st import cert
+from re6st import cert, pki
 from re6st.core.prefix import Prefix
 from re6st.core.registry_sessions import RateLimit, Sessions
 from re6st.ledger import Issued, Ledger, NotFound
@@ -66,7 +66,7 @@ class KeyChanges:
         except cert.CertError as error:
             raise BadRequest(str(error)) from None
         issued = self._known(self._store.rows.issued(caller), caller)
-        if cert.key_of_cert(believed(self._authority.trust, caller, issued.pem, issued.serial)) == key:
+        if pki.same_key(cert.key_of_cert(believed(self._authority.trust, caller, issued.pem, issued.serial)), key):
             return issued.pem
         if not self._rate.allow(caller.bits, now.timestamp()):
             raise TooMany(f"{caller} changes its key too often")
