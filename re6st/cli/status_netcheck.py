@@ -183,13 +183,16 @@ def _inside(node: Node, control: Path) -> Iterator[Finding]:
     peer, network = node.far["peer"], IPv6Network(node.status["network"])
     answer = asyncio.run(_software(network, control, Prefix.from_cn(peer)))
     yield netcheck.software(peer, answer.decode("utf-8", "replace") if answer is not None else None)
+    large = list(netcheck.large_packets(_through_tunnels(node)))
+    yield from large
+    if any(each.level != "ok" for each in large):
+        return  # which is reason enough for what a way through such a tunnel loses
     try:
         found = probe.path_mtu(IPv6Address(node.far["address"]), ECHO_WAIT)
     except probe.ProbeError as error:
         yield Finding("warn", "inside", f"path MTU not measured: {error}")
     else:
         yield netcheck.path_mtu(peer, found.told if found else None, found.passed if found else None)
-    yield from netcheck.large_packets(_through_tunnels(node))
 
 
 def _through_tunnels(node: Node) -> list[tuple[Mapping[str, Any], int | None, int | None]]:
