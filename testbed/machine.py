@@ -161,8 +161,12 @@ class Machine:
     def pids(self, unit: str) -> dict[int, str]:
         """The processes of a unit, as seen from outside: their ids, and the names of their programs."""
         found = {}
-        for path in self._cgroup.rglob(f"{unit}.service/**/cgroup.procs"):
-            for pid in map(int, path.read_text().split()):
+        for directory, _, _ in os.walk(self._cgroup):  # which bears that a unit ends meanwhile, as rglob does not
+            pids = []
+            if f"{unit}.service" in Path(directory).parts:
+                with contextlib.suppress(OSError):
+                    pids = (Path(directory) / "cgroup.procs").read_text().split()
+            for pid in map(int, pids):
                 with contextlib.suppress(OSError):
                     found[pid] = Path(f"/proc/{pid}/comm").read_text().strip()
         return found
