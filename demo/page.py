@@ -23,6 +23,7 @@ from pathlib import Path
 from cryptography import x509
 
 from re6st import PROTOCOL, cert
+from re6st.api.admin import Admin
 from re6st.cli import registry_web
 from re6st.cli.registry_web import DEFAULT_PORT, Listen, WebConfig, WebPage
 from re6st.core.allocator import ROOT, WHOLE_NETWORK
@@ -33,7 +34,6 @@ from re6st.core.wire import Code
 from re6st.ledger import Ledger, Slot
 from re6st.localnode import TIMEOUT, LocalNode
 from re6st.registry import Registry, Settings
-from re6st.registry_admin import Admin
 from re6st.store import Store
 
 NETWORK = IPv6Network("2001:db8:42::/48")

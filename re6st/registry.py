@@ -1,6 +1,6 @@
 """What the registry does for its callers: the methods of wire.md 3.4.
 
-`Registry.call` carries out one call that registry_http.py has read and admitted. State is in the store, but for the
+`Registry.call` carries out one call that api/http.py has read and admitted. State is in the store, but for the
 sessions, which live in memory only. A certificate is on the disk before it is sent.
 """
 

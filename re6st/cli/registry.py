@@ -20,6 +20,9 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from re6st import cert, geoip, pki
+from re6st.api.admin import Admin, AdminServer, socket_path
+from re6st.api.http import HttpServer
+from re6st.api.metrics import RegistryMetrics
 from re6st.cli import check_config, registry_admin, registry_init, registry_operator, registry_web
 from re6st.cli.options import fail
 from re6st.cli.registry_config import PROGRAM, Config, ConfigError, configure, make_parser
@@ -32,9 +35,6 @@ from re6st.logs import LogHandler, in_journal, setup_logging
 from re6st.metrics_http import MetricsError, MetricsServer, listen
 from re6st.notify import Notifier
 from re6st.registry import Registry
-from re6st.registry_admin import Admin, AdminServer, socket_path
-from re6st.registry_http import HttpServer
-from re6st.registry_metrics import RegistryMetrics
 from re6st.registry_own_node import own_node
 from re6st.run_names import BABELD_SOCKET, CONTROL_SOCKET
 from re6st.store import Store, StoreError

@@ -20,13 +20,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from re6st import cert, geoip
-from re6st.cli import registry_output as output
-from re6st.cli.options import OptionParser, duration, fail, integer, registry_url, unknown_word
-from re6st.cli.registry_config import PROGRAM, ConfigError, configure, make_parser
-from re6st.cli.registry_init import OPTIONS_FILE
-from re6st.localnode import LocalNode
-from re6st.registry import Registry
-from re6st.registry_admin import (
+from re6st.api.admin import (
     Admin,
     AdminError,
     Operations,
@@ -35,6 +29,12 @@ from re6st.registry_admin import (
     guessed_url,
     socket_path,
 )
+from re6st.cli import registry_output as output
+from re6st.cli.options import OptionParser, duration, fail, integer, registry_url, unknown_word
+from re6st.cli.registry_config import PROGRAM, ConfigError, configure, make_parser
+from re6st.cli.registry_init import OPTIONS_FILE
+from re6st.localnode import LocalNode
+from re6st.registry import Registry
 from re6st.registry_check import BackupError, backup, check
 from re6st.registry_report import Record
 from re6st.run_names import BABELD_SOCKET

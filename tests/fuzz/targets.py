@@ -27,7 +27,8 @@ from typing import Any, cast
 import h11
 from cryptography.hazmat.primitives import serialization
 
-from re6st import cert, http_client, netlink, pki, registry_http, rtnetlink
+from re6st import cert, http_client, netlink, pki, rtnetlink
+from re6st.api import http
 from re6st.cli import conf, conf_files, expression, node, registry_config
 from re6st.cli.fingerprint import Fingerprint
 from re6st.core import babel_binary, babel_lines, openvpn_lines, params, peer_crypto, records, rpc, sessions, wire
@@ -172,19 +173,19 @@ def parameters(data: bytes) -> None:
 def request_target(data: bytes) -> None:
     """Path and query of a call."""
     with contextlib.suppress(RpcError):
-        registry_http.parse_target(data.decode("latin-1"))
+        http.parse_target(data.decode("latin-1"))
 
 
 class _Owner:
     """The part of the server that the reader of heads asks."""
 
-    def enter(self, door: registry_http.Door, peer: str) -> bool:
+    def enter(self, door: http.Door, peer: str) -> bool:
         return True
 
-    def asked(self, door: registry_http.Door) -> None:
+    def asked(self, door: http.Door) -> None:
         pass
 
-    def leave(self, door: registry_http.Door) -> None:
+    def leave(self, door: http.Door) -> None:
         pass
 
 
@@ -217,7 +218,7 @@ def request_head(data: bytes) -> None:
     async def read() -> None:
         handed: list[bytes] = []
         handler = SimpleNamespace(connection_made=lambda transport: None, data_received=handed.append)
-        door = registry_http.Door(cast(Any, _Owner()), cast(Any, SimpleNamespace(take=lambda door: handler)))
+        door = http.Door(cast(Any, _Owner()), cast(Any, SimpleNamespace(take=lambda door: handler)))
         transport = _Transport()
         door.connection_made(transport)
         half = len(data) // 2

@@ -16,6 +16,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 
 from re6st import cert, sealing
+from re6st.api.http import HttpServer
 from re6st.core import extensions, offers
 from re6st.core.allocator import WHOLE_NETWORK
 from re6st.core.extensions import KNOWN
@@ -37,7 +38,6 @@ from re6st.core.rpc import (
 )
 from re6st.localnode import LocalNode
 from re6st.registry import Registry, Settings
-from re6st.registry_http import HttpServer
 from re6st.store import Store
 
 A, B = Prefix(0, 16), Prefix(1, 16)

@@ -12,7 +12,8 @@ from typing import Protocol
 
 import pytest
 
-from re6st import cert, disk, pki, registry_http
+from re6st import cert, disk, pki
+from re6st.api import http
 from re6st.cli import conf
 from re6st.cli.conf_files import read_options
 from re6st.cli.options import OptionParser
@@ -351,7 +352,7 @@ def test_rekey_at_a_registry_that_cannot(play: Play, monkeypatch: pytest.MonkeyP
     async def test(machine: Machine) -> None:
         old = await machine.enrol()
         known = {name: method for name, method in METHODS.items() if name != "rekeyCertificate"}
-        monkeypatch.setattr(registry_http, "METHODS", known)
+        monkeypatch.setattr(http, "METHODS", known)
         failed = await machine.run("rekey")
         assert failed.code == 5
         assert "cannot change a key: it is of an older version, or of another software." in failed.err

@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from re6st import cert, disk, pki, registry_http, rekey
+from re6st import cert, disk, pki, rekey
+from re6st.api import http
 from re6st.client import RegistryClient, RegistryKeyError, RegistryRefused, RegistryUnreachable
 from re6st.core.rpc import METHODS
 from re6st.plan import Files
@@ -191,7 +192,7 @@ def test_a_registry_that_cannot_is_told_apart(world: World, files: Files, monkey
     async def test(world: World) -> None:
         await enrol(world, files)
         known = {name: method for name, method in METHODS.items() if name != "rekeyCertificate"}
-        monkeypatch.setattr(registry_http, "METHODS", known)
+        monkeypatch.setattr(http, "METHODS", known)
         with pytest.raises(RegistryRefused) as refused:
             await change_key(url(world), files)
         assert refused.value.status == 400

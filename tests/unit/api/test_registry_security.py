@@ -18,12 +18,12 @@ from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initialize, rule
 
 from re6st import cert
+from re6st.api.http import HEADERS_LIMIT
 from re6st.core.origins import ELSEWHERE, LOCAL, Origins, network_of
 from re6st.core.registry_sessions import Claims, RateLimit, Sessions
 from re6st.core.rpc import HEADER, METHODS, Access, Ratchet, target
 from re6st.ledger import Ledger
 from re6st.logs import TRACE
-from re6st.registry_http import HEADERS_LIMIT
 from tests.unit.registry_world import DAY, A, B, World, parse
 
 PROXY, OPERATOR, STRANGER = "192.0.2.1", "192.0.2.9", "198.51.100.66"

@@ -13,7 +13,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from re6st import cert, openapi
+from re6st import cert
+from re6st.api import openapi
 from re6st.core.rpc import METHODS
 from tests.unit.registry_world import A, World
 

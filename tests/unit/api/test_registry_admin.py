@@ -14,10 +14,7 @@ from typing import Any
 import pytest
 
 from re6st import cert, registry_report
-from re6st.cli.registry_output import revocation, warning
-from re6st.core.prefix import Prefix
-from re6st.core.wire import Code
-from re6st.registry_admin import (
+from re6st.api.admin import (
     CLIENTS_LIMIT,
     REQUEST_LIMIT,
     Admin,
@@ -28,6 +25,9 @@ from re6st.registry_admin import (
     Status,
     socket_path,
 )
+from re6st.cli.registry_output import revocation, warning
+from re6st.core.prefix import Prefix
+from re6st.core.wire import Code
 from re6st.registry_restored import LOST
 from re6st.registry_seen import SOFTWARE_LIMIT, software
 from tests.unit.registry_world import DAY, A, B, World

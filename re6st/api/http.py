@@ -20,7 +20,7 @@ from urllib.parse import parse_qsl
 from aiohttp import __version__ as aiohttp_version
 from aiohttp import web
 
-from re6st import openapi, registry_front_page
+from re6st.api import front_page, openapi
 from re6st.core.crowd import Crowd
 from re6st.core.origins import (
     Origins,
@@ -174,7 +174,7 @@ class HttpServer:
             response = web.json_response(openapi.document())
             response.force_close()
             return "api", response
-        if (page := registry_front_page.response(request.raw_path)) is not None:
+        if (page := front_page.response(request.raw_path)) is not None:
             page.force_close()
             return name, page
         try:

@@ -11,7 +11,8 @@ from urllib.parse import quote, urlencode
 
 import pytest
 
-from re6st import cert, registry_http
+from re6st import cert
+from re6st.api import http
 from re6st.core.prefix import Prefix
 from re6st.core.rpc import HEADER, METHODS, Ratchet, target
 from re6st.registry import Call
@@ -202,7 +203,7 @@ def test_ten_megabytes_of_query_are_answered(world: World) -> None:
 
 
 def test_a_slow_request_is_cut(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(registry_http, "HEAD_TIMEOUT", 0.05)
+    monkeypatch.setattr(http, "HEAD_TIMEOUT", 0.05)
 
     async def test(world: World) -> None:
         reader, writer = await asyncio.open_connection("127.0.0.1", world.port)
@@ -221,7 +222,7 @@ def test_a_slow_request_is_cut(world: World, monkeypatch: pytest.MonkeyPatch) ->
 def test_too_many_connections_cost_the_one_that_is_the_longest_without_a_request(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(registry_http, "CONNECTIONS_LIMIT", 3)
+    monkeypatch.setattr(http, "CONNECTIONS_LIMIT", 3)
 
     async def test(world: World) -> None:
         (first, first_writer), *others = [await asyncio.open_connection("127.0.0.1", world.port) for _ in range(3)]
@@ -239,7 +240,7 @@ def test_too_many_connections_cost_the_one_that_is_the_longest_without_a_request
 
 
 def test_one_address_holds_but_its_share_of_the_connections(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(registry_http, "CONNECTIONS_LIMIT", 64)
+    monkeypatch.setattr(http, "CONNECTIONS_LIMIT", 64)
 
     async def test(world: World) -> None:
         honest = await connect(world, "127.0.0.3")
@@ -247,7 +248,7 @@ def test_one_address_holds_but_its_share_of_the_connections(world: World, monkey
         assert await asked(honest) == 200
         assert await asked(await connect(world, "127.0.0.3")) == 200
         answers = [await asked(each) for each in idle]
-        assert answers.count(200) == 64 // registry_http.SHARE_OF_SENDER, "the others went for its own later ones"
+        assert answers.count(200) == 64 // http.SHARE_OF_SENDER, "the others went for its own later ones"
 
     world.run(test)
 
@@ -255,7 +256,7 @@ def test_one_address_holds_but_its_share_of_the_connections(world: World, monkey
 def test_members_and_this_machine_get_in_while_strangers_hold_all_they_may(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(registry_http, "CONNECTIONS_LIMIT", 64)
+    monkeypatch.setattr(http, "CONNECTIONS_LIMIT", 64)
 
     async def test(world: World) -> None:
         await world.enrol()
@@ -285,7 +286,7 @@ def test_members_and_this_machine_get_in_while_strangers_hold_all_they_may(
 
 
 def test_who_does_not_read_the_answer_is_cut(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(registry_http, "SWEEP_INTERVAL", 0.2)
+    monkeypatch.setattr(http, "SWEEP_INTERVAL", 0.2)
 
     async def test(world: World) -> None:
         async def much(call: Call) -> bytes:

@@ -1,0 +1,1 @@
+"""How the registry is asked: RPC over HTTP, the operator's socket, the metrics."""
