@@ -23,8 +23,8 @@ from typing import Any
 from re6st import PROTOCOL, cert, http_client, machine, probe
 from re6st.cert_report import key_fingerprint
 from re6st.cli import kernel_findings, status, status_down
-from re6st.cli.conf import ConfError
-from re6st.cli.conf_files import read_options
+from re6st.cli.conf.files import read_options
+from re6st.cli.conf.main import ConfError
 from re6st.client import (
     ANSWER_LIMIT,
     USER_AGENT,

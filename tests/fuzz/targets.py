@@ -29,7 +29,9 @@ from cryptography.hazmat.primitives import serialization
 
 from re6st import cert, http_client, netlink, pki, rtnetlink
 from re6st.api import http
-from re6st.cli import conf, conf_files, expression, node, registry_config
+from re6st.cli import expression, node, registry_config
+from re6st.cli.conf import files
+from re6st.cli.conf import main as conf
 from re6st.cli.fingerprint import Fingerprint
 from re6st.core import babel_binary, babel_lines, openvpn_lines, params, peer_crypto, records, rpc, sessions, wire
 from re6st.core.allocator import CommunityError, parse_communities
@@ -326,7 +328,7 @@ def written_options(data: bytes) -> None:
         file.write(data)
         file.flush()
         with contextlib.suppress(conf.ConfError):
-            conf_files.read_options(Path(file.name))
+            files.read_options(Path(file.name))
 
 
 def texts(data: bytes) -> None:

@@ -159,7 +159,7 @@ def their_conf_command(reference: Path) -> list[str]:
 
 @pytest.fixture
 def our_conf() -> Conf:
-    return conf(ours("re6st.cli.conf"))
+    return conf(ours("re6st.cli.conf.main"))
 
 
 @pytest.fixture

@@ -203,7 +203,7 @@ def test_their_registry_cannot_change_a_key(their_registry: Any, our_conf: Any, 
         assert our_conf(their_registry.url, tmp_path / "a", "--anonymous").returncode == 0
         before = node(tmp_path / "a")
         done = subprocess.run(
-            [sys.executable, "-m", "re6st.cli.conf", "rekey", "--dir", tmp_path / "a"],
+            [sys.executable, "-m", "re6st.cli.conf.main", "rekey", "--dir", tmp_path / "a"],
             capture_output=True,
             text=True,
             timeout=60,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ipaddress import IPv6Network
 
-from re6st.cli.conf import is_inside
+from re6st.cli.conf.main import is_inside
 from testbed import Bed
 
 NETWORK = IPv6Network("2001:db8:42::/48")

@@ -21,7 +21,8 @@ import pytest
 from cryptography import x509
 
 from re6st import cert, registry_report
-from re6st.cli import conf, registry, registry_output
+from re6st.cli import registry, registry_output
+from re6st.cli.conf import main as conf
 from re6st.cli.options import duration
 from re6st.cli.registry_admin import WORDS
 from re6st.core.allocator import ROOT

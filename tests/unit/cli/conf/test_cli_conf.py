@@ -21,7 +21,8 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.x509.oid import NameOID
 
 from re6st import cert, disk, pki
-from re6st.cli import conf, node
+from re6st.cli import node
+from re6st.cli.conf import main as conf
 from re6st.core.prefix import Prefix
 
 NETWORK = IPv6Network("2001:db8:42::/48")
@@ -688,7 +689,7 @@ def test_a_certificate_that_cannot_be_written_is_shown(
 
 def test_runs_as_a_module() -> None:
     shown = subprocess.run(
-        [sys.executable, "-m", "re6st.cli.conf", "--help"], capture_output=True, text=True, check=True, timeout=60
+        [sys.executable, "-m", "re6st.cli.conf.main", "--help"], capture_output=True, text=True, check=True, timeout=60
     )
     assert "--fingerprint ALG:HEX" in shown.stdout
     assert "example" in shown.stdout.lower()

@@ -14,8 +14,8 @@ import pytest
 
 from re6st import cert, disk, pki
 from re6st.api import http
-from re6st.cli import conf
-from re6st.cli.conf_files import read_options
+from re6st.cli.conf import main as conf
+from re6st.cli.conf.files import read_options
 from re6st.cli.options import OptionParser
 from re6st.core.rpc import METHODS
 from tests.unit.registry_world import DAY, B, World

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: 2026 the re6st authors
 # SPDX-License-Identifier: Apache-2.0
-"""re6st-conf: enrol this machine at a registry (wire.md 11.4). Its words, for one that has enrolled: conf_words.py.
+"""re6st-conf: enrol this machine at a registry (wire.md 11.4). Its words, for one that has enrolled: words.py.
 
 Leaves ca.crt, cert.key, cert.crt and a sample re6stnet.conf in a directory. Nothing is written before the CA is
 checked, every file is written whole or not at all, and what may stop us (subject, key, disk) comes before the token is
@@ -31,7 +31,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.x509.oid import NameOID
 
 from re6st import cert, disk, pki
-from re6st.cli.conf_again import Membership, identity_in, membership, patiently
+from re6st.cli.conf.again import Membership, identity_in, membership, patiently
 from re6st.cli.fingerprint import Fingerprint
 from re6st.cli.options import OptionParser, fail, is_text
 from re6st.client import RegistryClient, RegistryError, RegistryRefused, RegistryUnreachable, parse_url
@@ -544,7 +544,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """The command; its exit code."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     if words and words[0][:1] not in ("-", ""):
-        from re6st.cli import conf_words
+        from re6st.cli.conf import words as conf_words
 
         return conf_words.main(words)
     options = parse(words)

@@ -9,8 +9,8 @@ from http import HTTPStatus
 from cryptography import x509
 
 from re6st import cert, disk, pki, renewal
-from re6st.cli.conf import REFUSED, ConfError, say
-from re6st.cli.conf_files import Place
+from re6st.cli.conf.files import Place
+from re6st.cli.conf.main import REFUSED, ConfError, say
 from re6st.client import RegistryClient, RegistryKeyError, RegistryRefused
 from re6st.core.prefix import subnet
 from re6st.core.words import away

@@ -12,7 +12,9 @@ from pathlib import Path
 import pytest
 
 from re6st import cert, disk
-from re6st.cli import conf, conf_again, status_down, status_netcheck
+from re6st.cli import status_down, status_netcheck
+from re6st.cli.conf import again
+from re6st.cli.conf import main as conf
 from re6st.client import RegistryClient, RegistryRefused
 from re6st.core.report import REVOKED
 from tests.unit.registry_world import World
@@ -204,7 +206,7 @@ def test_a_client_knows_that_its_node_was_revoked(play: Play) -> None:
 
     async def test(member: Member) -> None:
         await member.join()
-        identity = conf_again.identity_in(*(member.here / name for name in ("ca.crt", "cert.crt", "cert.key")))
+        identity = again.identity_in(*(member.here / name for name in ("ca.crt", "cert.crt", "cert.key")))
         assert identity is not None
         client = RegistryClient(member.url, identity)
         await client.get_network_config()
@@ -228,12 +230,12 @@ def test_a_registry_that_says_nothing_for_long_is_told_of(monkeypatch: pytest.Mo
             asked.set_result(7)
 
         client = RegistryClient("http://registry.example.com/")
-        assert await conf_again.patiently(asked, client, tell) == 7
+        assert await again.patiently(asked, client, tell) == 7
         asked = asyncio.get_running_loop().create_future()
         asked.set_result(8)
-        assert await conf_again.patiently(asked, client, tell) == 8
+        assert await again.patiently(asked, client, tell) == 8
 
-    monkeypatch.setattr(conf_again, "PATIENCE", 0.05)
+    monkeypatch.setattr(again, "PATIENCE", 0.05)
     asyncio.run(main())
     (text,) = told
     assert text == "registry http://registry.example.com has not answered yet: waiting for it, up to a minute"

@@ -15,8 +15,8 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 
 from re6st import cert, pki
 from re6st.cert_report import describe
-from re6st.cli.conf import FAILED, say
-from re6st.cli.conf_files import Place
+from re6st.cli.conf.files import Place
+from re6st.cli.conf.main import FAILED, say
 from re6st.client import RegistryError, parse_url
 from re6st.core.report import CERTIFICATE_WARNING
 from re6st.core.words import away

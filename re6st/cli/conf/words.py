@@ -8,9 +8,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from re6st.cli import conf_renew, conf_show
-from re6st.cli.conf import PROGRAM, USAGE, carry_out
-from re6st.cli.conf_files import Place, find
+from re6st.cli.conf import renew, show
+from re6st.cli.conf.files import Place, find
+from re6st.cli.conf.main import PROGRAM, USAGE, carry_out
 from re6st.cli.options import OptionParser, duration, fail, unknown_word
 
 
@@ -78,18 +78,18 @@ WORDS: Mapping[str, Word] = {
         "Show the certificates and the key of this machine, and what is wrong with them. Asks nobody.",
         "-d /etc/re6stnet",
         _show_options,
-        conf_show.show,
+        show.show,
     ),
     "renew": Word(
         "Renew the certificates of this machine if they end soon. A node that runs does so by itself.",
         "--if-within 30d",
         _renew_options,
-        lambda place, options: asyncio.run(conf_renew.renew(place, options.if_within, force=options.force)),
+        lambda place, options: asyncio.run(renew.renew(place, options.if_within, force=options.force)),
     ),
     "rekey": Word(
         "Make another private key for the subnet of this machine, and have the old one refused.",
         "",
         _rekey_options,
-        lambda place, options: asyncio.run(conf_renew.rekey(place, keep_old=options.keep_old)),
+        lambda place, options: asyncio.run(renew.rekey(place, keep_old=options.keep_old)),
     ),
 }

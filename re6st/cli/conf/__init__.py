@@ -1,0 +1,1 @@
+"""re6st-conf: enrols a machine, and the words for one that has enrolled."""
