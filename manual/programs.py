@@ -7,9 +7,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from re6st import geoip
-from re6st.cli import node, registry_admin, registry_config, registry_init, status
+from re6st.cli import registry_admin, registry_config, registry_init, status
 from re6st.cli.conf import main as conf
 from re6st.cli.conf import words as conf_words
+from re6st.cli.node import main as node
 
 OPTION_FILE = (
     "An argument @FILE stands for the options in a file: one on each line, without its dashes, its values split as a "

@@ -115,7 +115,7 @@ def test_a_name_that_moves_is_looked_up_again(bed: Bed) -> None:
     assert not any("Traceback" in log(node) for node in network.nodes)
 
 
-OLDER = "import sys, re6st; re6st.PROTOCOL = 9; from re6st.cli.node import main; sys.exit(main())"
+OLDER = "import sys, re6st; re6st.PROTOCOL = 9; from re6st.cli.node.main import main; sys.exit(main())"
 
 
 def test_a_network_that_has_become_too_new_is_left_with_one_line(

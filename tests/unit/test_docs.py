@@ -17,8 +17,9 @@ import pytest
 import yaml
 
 from manual.programs import programs
-from re6st.cli import node, registry, status
+from re6st.cli import registry, status
 from re6st.cli.conf import main as conf
+from re6st.cli.node import main as node
 from re6st.cli.options import OptionParser
 from testbed.guide import Command, commands, pages
 from tests.unit.test_units import DAEMON, UNITS

@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 
 from re6st import older, states
-from re6st.cli import node as node_program
 from re6st.cli import registry_config
 from re6st.cli import states as program
+from re6st.cli.node import main as node_program
 from re6st.cli.options import OptionParser
 from re6st.core import older_options
 from re6st.ledger_schema import OUR_SCHEMA, SCHEMA, create_statement

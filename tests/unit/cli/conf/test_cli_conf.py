@@ -21,8 +21,8 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.x509.oid import NameOID
 
 from re6st import cert, disk, pki
-from re6st.cli import node
 from re6st.cli.conf import main as conf
+from re6st.cli.node import main as node
 from re6st.core.prefix import Prefix
 
 NETWORK = IPv6Network("2001:db8:42::/48")

@@ -18,7 +18,7 @@ from pathlib import Path
 from re6st import geoip, left_behind, openvpn
 from re6st.cert import CertError
 from re6st.cli import place
-from re6st.cli.expression import ExpressionError, evaluate
+from re6st.cli.node.expression import ExpressionError, evaluate
 from re6st.cli.options import OptionParser, fail, integer
 from re6st.client import RegistryError, parse_url
 from re6st.core.hosts import Ip, is_usable
@@ -424,9 +424,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.test is not None:
         return _test(p, args) or (_whether_ready(config) if os.environ.get(WHETHER_READY) else 0)
     if args.check:
-        from re6st.cli import check_node  # a node that runs has no use for it
+        from re6st.cli.node import check
 
-        return check_node.main(p, args, config)
+        return check.main(p, args, config)
     try:
         for directory in (config.state, *((config.log,) if args.verbose else ())):
             directory.mkdir(parents=True, exist_ok=True)
@@ -459,9 +459,9 @@ def _test(p: OptionParser, args: argparse.Namespace) -> int:
 
 def _whether_ready(config: Config) -> int:
     """What our predecessor asks before it hands over: what would keep us from starting is worse than no new version."""
-    from re6st.cli import check_node  # a node that runs has no use for it
+    from re6st.cli.node import check
 
-    faults = check_node.faults(config)
+    faults = check.faults(config)
     for fault in faults:
         print(f"{PROGRAM}: {fault}", file=sys.stderr)
     return EXIT_CONFIG if faults else 0

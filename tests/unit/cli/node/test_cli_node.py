@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 
 from re6st import PROTOCOL, cert, process
 from re6st.cert import CertError
-from re6st.cli import node
-from re6st.cli.node import configuration, main, parser
+from re6st.cli.node import main as node
+from re6st.cli.node.main import configuration, main, parser
 from re6st.core.prefix import Prefix
 from re6st.core.wire import Endpoint
 from re6st.kernel import KernelError
@@ -428,6 +428,6 @@ class FailingNode:
 def test_what_breaks_a_node_that_ran_does_not_keep_systemd_from_starting_it_again(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, error: Exception, started: bool, status: int
 ) -> None:
-    monkeypatch.setattr("re6st.cli.node.Node", lambda config: FailingNode(error, started))
-    monkeypatch.setattr("re6st.cli.node.Successor.listen", lambda self: None)
+    monkeypatch.setattr("re6st.cli.node.main.Node", lambda config: FailingNode(error, started))
+    monkeypatch.setattr("re6st.cli.node.main.Successor.listen", lambda self: None)
     assert run(tmp_path) == status

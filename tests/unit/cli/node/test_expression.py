@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from re6st.cli.expression import ExpressionError, evaluate
+from re6st.cli.node.expression import ExpressionError, evaluate
 
 NAMES = {"main_interface": "lo", "client_count": None, "gateway": False, "interface": ["eth0", "eth1"]}
 

@@ -15,8 +15,9 @@ from cryptography import x509
 
 from re6st import PROTOCOL, cert, disk, machine
 from re6st.cache import Cache
-from re6st.cli import check_node, kernel_findings
-from re6st.cli.node import main
+from re6st.cli import kernel_findings
+from re6st.cli.node import check as check_node
+from re6st.cli.node.main import main
 from re6st.core.findings import Finding
 from re6st.core.params import Parameters, make_version
 from re6st.core.prefix import Prefix

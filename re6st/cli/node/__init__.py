@@ -1,0 +1,1 @@
+"""re6stnet: the daemon's options, and --check."""
