@@ -16,7 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from demo.picture import Vertex, draw
-from re6st.cli.registry_web import DEFAULT_PORT
+from re6st.cli.registry.page import DEFAULT_PORT
 from testbed import Bed, BedError, Network, Node
 from testbed.forward import Forward
 from testbed.network import NETWORK, Tunnel

@@ -24,8 +24,8 @@ from cryptography import x509
 
 from re6st import PROTOCOL, cert
 from re6st.api.admin import Admin
-from re6st.cli import registry_web
-from re6st.cli.registry_web import DEFAULT_PORT, Listen, WebConfig, WebPage
+from re6st.cli.registry import page as registry_web
+from re6st.cli.registry.page import DEFAULT_PORT, Listen, WebConfig, WebPage
 from re6st.core.allocator import ROOT, WHOLE_NETWORK
 from re6st.core.extensions import KNOWN, text
 from re6st.core.params import Parameters, version_number

@@ -7,10 +7,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from re6st import geoip
-from re6st.cli import registry_admin, registry_config, registry_init, status
+from re6st.cli import status
 from re6st.cli.conf import main as conf
 from re6st.cli.conf import words as conf_words
 from re6st.cli.node import main as node
+from re6st.cli.registry import config, init
+from re6st.cli.registry import words as registry_admin
 
 OPTION_FILE = (
     "An argument @FILE stands for the options in a file: one on each line, without its dashes, its values split as a "
@@ -139,14 +141,14 @@ def _registry() -> Program:
         name="re6st-registry",
         section=8,
         summary="registry of a re6st network, and its administration",
-        parser=registry_config.make_parser(),
+        parser=config.make_parser(),
         description=(
             "re6st-registry serves a registry: it gives each node a certificate, which holds its subnet, and points it "
             "to a first peer. With a word it makes or administers a network instead; a word speaks to the registry "
             "that runs on the database, or works on the file where none does.",
         ),
         words={
-            "init": registry_init.make_parser(),
+            "init": init.make_parser(),
             **{name: registry_admin.make_parser_of(name) for name in registry_admin.WORDS},
         },
         option_files=True,
@@ -158,7 +160,7 @@ def _registry() -> Program:
         files=(
             ("/etc/re6stnet/re6st-registry.conf", "options of the service, and of the words"),
             ("/etc/re6stnet/ca.key", "key of the authority: whoever has it owns the network"),
-            (f"{registry_config.DATABASE}", "certificates and tokens; re6st-registry backup copies it"),
+            (f"{config.DATABASE}", "certificates and tokens; re6st-registry backup copies it"),
             ("/etc/default/re6st-registry", "environment of the service"),
         ),
         environment=(

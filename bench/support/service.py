@@ -25,7 +25,7 @@ from re6st.core.params import KEY_LENGTH
 from re6st.ledger import Ledger, Slot
 
 CHECKOUT = Path(__file__).parents[2]
-OURS = [sys.executable, "-m", "re6st.cli.registry"]
+OURS = [sys.executable, "-m", "re6st.cli.registry.main"]
 NETWORK = IPv6Network("2001:db8:42::/48")
 LENGTH = 24
 """Bits of the prefixes: room for more nodes than 16 bits have."""

@@ -126,7 +126,7 @@ def folder(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def our_registry(folder: Path) -> Registry:
-    return Registry(ours("re6st.cli.registry"), folder)
+    return Registry(ours("re6st.cli.registry.main"), folder)
 
 
 @pytest.fixture

@@ -153,7 +153,7 @@ def free_port() -> int:
 def serving(folder: Path, conf: Path, port: int, **environment: str) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
     with open(folder / "access.log", "ab") as access:
         process = subprocess.Popen(
-            [*ours("re6st.cli.registry"), f"@{conf}"], stderr=access, env={**os.environ, **environment}
+            [*ours("re6st.cli.registry.main"), f"@{conf}"], stderr=access, env={**os.environ, **environment}
         )
         url, end = f"http://127.0.0.1:{port}/", time.monotonic() + DEADLINE
         try:

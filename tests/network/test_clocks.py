@@ -12,7 +12,7 @@ AHEAD = """
 import sys, time
 right = time.time
 time.time = lambda: right() + {seconds}
-from re6st.cli.registry import main
+from re6st.cli.registry.main import main
 sys.exit(main())
 """
 HOUR = 3600

@@ -27,7 +27,7 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 
 from re6st import cert
-from re6st.cli.registry_init import FFDHE2048
+from re6st.cli.registry.init import FFDHE2048
 from re6st.client import RegistryClient
 from re6st.core import params
 from re6st.core.prefix import Prefix, address

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
 
-from re6st.cli.registry_web import DEFAULT_PORT
+from re6st.cli.registry.page import DEFAULT_PORT
 from testbed import Bed, Network, Node, wait_until
 from testbed.forward import Forward
 

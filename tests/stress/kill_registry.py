@@ -76,7 +76,7 @@ class Process:
             self.port: int = probe.getsockname()[1]
         self._environment = os.environ | {"PYTHONPATH": str(ROOT)}
         self._process: subprocess.Popen[bytes] | None = None
-        self._command = [sys.executable, "-m", "re6st.cli.registry"]
+        self._command = [sys.executable, "-m", "re6st.cli.registry.main"]
         options = ["init", "--network", "2001:db8:42::/48", "--dir", str(directory), "--anonymous"]
         subprocess.run(self._command + options, check=True, stdout=subprocess.DEVNULL, env=self._environment)
 

@@ -19,7 +19,7 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 
 from re6st import cert
-from re6st.cli import registry
+from re6st.cli.registry import main as registry
 from re6st.core.rpc import target
 from tests.stress.checker import Checker
 
@@ -34,7 +34,7 @@ import sys, time
 from pathlib import Path
 right = time.time
 time.time = lambda: right() + float(Path("wrong").read_text())
-from re6st.cli.registry import main
+from re6st.cli.registry.main import main
 sys.exit(main())
 """
 
@@ -56,7 +56,7 @@ class Process:
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             self.port: int = probe.getsockname()[1]
-        command = [*wrap, sys.executable, *(program or ("-m", "re6st.cli.registry"))]
+        command = [*wrap, sys.executable, *(program or ("-m", "re6st.cli.registry.main"))]
         command += ["@re6st-registry.conf", "--port", str(self.port), "-4", "127.0.0.1", "-6", ""]
         command += ["--db", f"{DISK}/registry.db", "-l", log, "-r", ".", *options]
         self.process = subprocess.Popen(

@@ -17,10 +17,11 @@ import pytest
 import yaml
 
 from manual.programs import programs
-from re6st.cli import registry, status
+from re6st.cli import status
 from re6st.cli.conf import main as conf
 from re6st.cli.node import main as node
 from re6st.cli.options import OptionParser
+from re6st.cli.registry import main as registry
 from testbed.guide import Command, commands, pages
 from tests.unit.test_units import DAEMON, UNITS
 

@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from re6st import cert, pki, registry_hello, sealing
-from re6st.cli.registry import check_required
-from re6st.cli.registry_config import ConfigError
+from re6st.cli.registry.config import ConfigError
+from re6st.cli.registry.main import check_required
 from re6st.client import RegistryAnswerError, RegistryClient, RegistryKeyError, RegistryRefused
 from re6st.core import offers
 from re6st.core.extensions import KNOWN

@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 from re6st import states
-from re6st.cli import registry_config
 from re6st.cli import states as program
+from re6st.cli.registry import config
 from re6st.states import NODE, REGISTRY, Owner, Places, StateError, move_registry
 
 ME = Owner(os.geteuid(), os.getegid())
@@ -148,8 +148,8 @@ def test_without_the_package_a_registry_goes_on_with_the_database_that_it_has(pl
     assert states.database(str(new), places) == database
     move_registry(places, ME)
     assert states.database(str(new), places) == states.database(str(database), places) == new
-    options = registry_config.make_parser().parse(["--ca", "a", "--key", "b", "--dh", "c"])
-    assert (options.db, options.logfile) == (registry_config.DATABASE, registry_config.LOG_FILE)
+    options = config.make_parser().parse(["--ca", "a", "--key", "b", "--dh", "c"])
+    assert (options.db, options.logfile) == (config.DATABASE, config.LOG_FILE)
 
 
 def test_two_databases_are_for_a_person_to_choose_from(places: Places, database: Path) -> None:

@@ -20,7 +20,7 @@ import pytest
 
 from demo.page import Simulation
 from re6st.api.admin import AdminError
-from re6st.cli.registry_web import Listen, WebPage
+from re6st.cli.registry.page import Listen, WebPage
 from re6st.core.prefix import Prefix
 from re6st.core.told_claims import ToldClaims
 from re6st.registry_events import Kind

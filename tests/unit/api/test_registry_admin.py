@@ -25,7 +25,7 @@ from re6st.api.admin import (
     Status,
     socket_path,
 )
-from re6st.cli.registry_output import revocation, warning
+from re6st.cli.registry.output import revocation, warning
 from re6st.core.prefix import Prefix
 from re6st.core.wire import Code
 from re6st.registry_restored import LOST

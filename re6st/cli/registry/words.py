@@ -29,10 +29,10 @@ from re6st.api.admin import (
     guessed_url,
     socket_path,
 )
-from re6st.cli import registry_output as output
 from re6st.cli.options import OptionParser, duration, fail, integer, registry_url, unknown_word
-from re6st.cli.registry_config import PROGRAM, ConfigError, configure, make_parser
-from re6st.cli.registry_init import OPTIONS_FILE
+from re6st.cli.registry import output
+from re6st.cli.registry.config import PROGRAM, ConfigError, configure, make_parser
+from re6st.cli.registry.init import OPTIONS_FILE
 from re6st.localnode import LocalNode
 from re6st.registry import Registry
 from re6st.registry_check import BackupError, backup, check

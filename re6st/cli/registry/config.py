@@ -15,9 +15,10 @@ from typing import ParamSpec, TypeVar
 from cryptography.x509.oid import NameOID
 
 from re6st import MIN_PROTOCOL, PROTOCOL, cert, geoip, states
-from re6st.cli import place, registry_init, registry_operator, registry_web
+from re6st.cli import place
 from re6st.cli.options import OptionParser, integer
-from re6st.cli.registry_operator import SAME_PORT, OperatorPlace, operator_place
+from re6st.cli.registry import init, operator_port, page
+from re6st.cli.registry.operator_port import SAME_PORT, OperatorPlace, operator_place
 from re6st.core import pasted
 from re6st.core.allocator import WHOLE_NETWORK, AllocationError, Allocator, Community, CommunityError, parse_communities
 from re6st.core.extensions import KNOWN
@@ -57,7 +58,7 @@ class Config:
     ipv6: str
     trust_clock: bool = False
     require_anyway: bool = False
-    web: registry_web.WebConfig | None = None
+    web: page.WebConfig | None = None
     metrics: Place | None = None
     metrics_per_node: bool = False
     url: str | None = None
@@ -74,8 +75,8 @@ def make_parser() -> OptionParser:
         PROGRAM,
         "Serve a registry: it issues certificates, which give each node its subnet, and points nodes to a first peer.",
         f"To make the files of a new network:  {PROGRAM} init --network NET\n"
-        f"To serve with the options of a file: {PROGRAM} @{registry_init.OPTIONS_FILE}\n"
-        f"To administer it, serving or not:    {PROGRAM} nodes @{registry_init.OPTIONS_FILE}\n"
+        f"To serve with the options of a file: {PROGRAM} @{init.OPTIONS_FILE}\n"
+        f"To administer it, serving or not:    {PROGRAM} nodes @{init.OPTIONS_FILE}\n"
         "   also invite, tokens, revoke, revoked, rotate, hellos, params, topology,\n"
         "   versions, web-login, backup, check; each has --help",
         "%(prog)s [WORD] [@FILE | OPTION ...]",
@@ -152,7 +153,7 @@ def make_parser() -> OptionParser:
     add("--check-config", action="store_true", help="say what is wrong with options and files, and exit: 0 or 78")
 
     watch = parser.add_argument_group("page and metrics")
-    registry_web.add_options(watch)
+    page.add_options(watch)
     add = watch.add_argument
     add("--metrics", metavar=place.METAVAR, type=place.place, help=place.HELP)
     add("--metrics-per-node", action="store_true", help="with --metrics: also when each node last called")
@@ -228,11 +229,11 @@ def _read(options: argparse.Namespace, database: str | None) -> tuple[Config | N
         ipv6=options.ipv6_address,
         trust_clock=options.trust_clock,
         require_anyway=options.require_anyway,
-        web=registry_web.configured(options),
+        web=page.configured(options),
         metrics=options.metrics,
         metrics_per_node=options.metrics_per_node,
         url=options.url,
-        names=registry_operator.own_names(options.url),
+        names=operator_port.own_names(options.url),
         operators=options.operator_port,
         warnings=tuple(_warnings(options, mailer=mailer, locator=locator)),
     )

@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 
 from re6st import cert, geoip
-from re6st.cli import registry
-from re6st.cli.registry_config import Config, configure, make_parser
+from re6st.cli.registry import main as registry
+from re6st.cli.registry.config import Config, configure, make_parser
 from re6st.core.prefix import serial_of_network
 from re6st.geoip import ENVIRONMENT
 from re6st.ledger_schema import SCHEMA, create_statement

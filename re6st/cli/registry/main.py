@@ -23,10 +23,11 @@ from re6st import cert, geoip, pki
 from re6st.api.admin import Admin, AdminServer, socket_path
 from re6st.api.http import HttpServer
 from re6st.api.metrics import RegistryMetrics
-from re6st.cli import check_config, registry_admin, registry_init, registry_operator, registry_web
 from re6st.cli.options import fail
-from re6st.cli.registry_config import PROGRAM, Config, ConfigError, configure, make_parser
-from re6st.cli.registry_web import WebError, WebPage
+from re6st.cli.registry import check, init, operator_port, words
+from re6st.cli.registry import page as registry_web
+from re6st.cli.registry.config import PROGRAM, Config, ConfigError, configure, make_parser
+from re6st.cli.registry.page import WebError, WebPage
 from re6st.core.packet_rules import SEGMENT
 from re6st.core.params import Parameters
 from re6st.ledger import LedgerError
@@ -49,14 +50,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     """The program: serves until SIGTERM or SIGINT, or makes the files of a new registry. Returns the exit status."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     if arguments[:1] == ["init"]:
-        return registry_init.main(arguments[1:])
-    if registry_admin.is_word(arguments):
-        return registry_admin.main(arguments)
+        return init.main(arguments[1:])
+    if words.is_word(arguments):
+        return words.main(arguments)
     parser = make_parser()
     options = parser.parse(arguments)
     locations = os.environ.get(geoip.ENVIRONMENT)
     if options.check_config:
-        return check_config.main(options, locations)
+        return check.main(options, locations)
     try:
         journal = "logfile" not in parser.given and in_journal()
         log = setup_logging(options.verbose, options.logfile, journal=journal, style=options.log_format)
@@ -89,7 +90,7 @@ async def serve(config: Config, log: LogHandler | None) -> None:
     sockets = _listen(config)
     for warning in config.warnings:
         logger.warning("%s", warning)
-    for warning in registry_operator.warnings(config.ipv4, config.ipv6, config.port, config.url, config.operators):
+    for warning in operator_port.warnings(config.ipv4, config.ipv6, config.port, config.url, config.operators):
         logger.warning("%s", warning)
     operators = _listen_to_operators(config, sockets)
     try:
@@ -305,7 +306,7 @@ def _listen_to_operators(config: Config, others: list[socket.socket]) -> list[so
     if config.operators.listen is None:
         return []
     try:
-        return [registry_operator.bound(config.operators.listen)]
+        return [operator_port.bound(config.operators.listen)]
     except OSError as error:
         _close(others)
         raise ConfigError(

@@ -23,9 +23,10 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.x509.oid import NameOID
 
 from re6st import cert, disk, pki
-from re6st.cli import registry, registry_init
-from re6st.cli.registry_config import LOG_FILE
-from re6st.cli.registry_init import FFDHE2048, OPTIONS
+from re6st.cli.registry import init
+from re6st.cli.registry import main as registry
+from re6st.cli.registry.config import LOG_FILE
+from re6st.cli.registry.init import FFDHE2048, OPTIONS
 from re6st.core.packet_rules import SEGMENT
 from re6st.core.prefix import serial_of_network
 
@@ -64,11 +65,11 @@ class Process:
         own = ("--db", "r.db", "-l", "log/r.log", "-r", ".", "-4", "127.0.0.1", "-6", "", "--web", "off")
         self.process = subprocess.Popen(
             [
-                *(sys.executable, "-m", "re6st.cli.registry"),
+                *(sys.executable, "-m", "re6st.cli.registry.main"),
                 *("@re6st-registry.conf", "--port", str(self.port), *own, *options),
             ],
             cwd=directory,
-            env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])},
+            env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[4])},
             stderr=subprocess.PIPE,
         )
 
@@ -124,7 +125,7 @@ def test_init_makes_a_network(made: Path) -> None:
 
 
 def test_init_says_what_to_do_next(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert registry_init.main(["--network", "fd00:42::/32", "--dir", str(tmp_path), "--port", "8080"]) == 0
+    assert init.main(["--network", "fd00:42::/32", "--dir", str(tmp_path), "--port", "8080"]) == 0
     said = capsys.readouterr().out
     assert f"cd {tmp_path} && re6st-registry @re6st-registry.conf" in said
     assert "re6st-registry invite root@localhost --url http://localhost:8080 @re6st-registry.conf" in said
@@ -143,7 +144,7 @@ def test_init_says_what_network_it_wants(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], network: str, words: str
 ) -> None:
     with pytest.raises(SystemExit) as stopped:
-        registry_init.main(["--network", network, "--dir", str(tmp_path)])
+        init.main(["--network", network, "--dir", str(tmp_path)])
     assert stopped.value.code == 2
     assert words in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
@@ -160,15 +161,15 @@ def test_init_says_what_network_it_wants(
     ],
 )
 def test_init_tells_of_a_network_that_is_a_bad_choice(network: str, doubt: str) -> None:
-    assert doubt in registry_init.doubts(IPv6Network(network))
-    assert bool(registry_init.doubts(IPv6Network(network))) is bool(doubt)
+    assert doubt in init.doubts(IPv6Network(network))
+    assert bool(init.doubts(IPv6Network(network))) is bool(doubt)
 
 
 def test_init_takes_a_random_network_and_the_url(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     networks = []
     for name in ("a", "b"):
         arguments = ["--network", "random", "--url", "http://mesh.example.org/", "--dir", str(tmp_path / name)]
-        assert registry_init.main(arguments) == 0
+        assert init.main(arguments) == 0
         ca = cert.load_pem((tmp_path / name / "ca.crt").read_bytes())
         networks.append(cert.network_of_ca(ca))
         assert "\nurl http://mesh.example.org/\n" in (tmp_path / name / "re6st-registry.conf").read_text()
@@ -194,7 +195,7 @@ def test_init_writes_all_or_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
     monkeypatch.setattr(disk, "write_private", full)
     with pytest.raises(SystemExit) as stopped:
-        registry_init.main(["--network", "2001:db8:42::/48", "--dir", str(tmp_path)])
+        init.main(["--network", "2001:db8:42::/48", "--dir", str(tmp_path)])
     assert stopped.value.code == 1
     assert list(tmp_path.iterdir()) == []
 
@@ -223,7 +224,7 @@ def test_wrong_options_of_init_end_with_status_2(
 
 
 def test_small_networks_give_shorter_prefixes() -> None:
-    lengths = {size: registry_init.prefix_length(IPv6Network(f"2001:db8::/{size}")) for size in (32, 64, 111, 120)}
+    lengths = {size: init.prefix_length(IPv6Network(f"2001:db8::/{size}")) for size in (32, 64, 111, 120)}
     assert lengths == {32: 16, 64: 16, 111: 17, 120: 8}
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from ipaddress import ip_address
 from urllib.parse import urlsplit
 
-from re6st.cli.registry_web import OFF, Listen, place
+from re6st.cli.registry.page import OFF, Listen, place
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,18 +21,19 @@ import pytest
 from cryptography import x509
 
 from re6st import cert, registry_report
-from re6st.cli import registry, registry_output
 from re6st.cli.conf import main as conf
 from re6st.cli.options import duration
-from re6st.cli.registry_admin import WORDS
+from re6st.cli.registry import main as registry
+from re6st.cli.registry import output
+from re6st.cli.registry.words import WORDS
 from re6st.core.allocator import ROOT
 from re6st.core.prefix import Prefix
 from re6st.ledger import Ledger, Slot
 from re6st.registry_check import check
 from re6st.store import Store
-from tests.unit.test_cli_registry import Process, free_port, wait_until
+from tests.unit.cli.registry.test_cli_registry import Process, free_port, wait_until
 
-DOCUMENT = Path(__file__).parents[2] / "docs" / "registry-admin.md"
+DOCUMENT = Path(__file__).parents[4] / "docs" / "registry-admin.md"
 EMAILS = (None, "alice@example.org", "bob@example.org")
 
 
@@ -402,7 +403,7 @@ def test_a_graph_for_graphviz(resting: Place) -> None:
         ]
     }
     options = type("Options", (), {"dot": True})()
-    assert registry_output.topology(record, options).splitlines() == [
+    assert output.topology(record, options).splitlines() == [
         "digraph re6st {",
         '  "0/16";',
         '  "0/16" -> "1/16";',
@@ -473,7 +474,7 @@ def test_a_database_that_is_not_there(resting: Place) -> None:
 
 
 def test_a_registry_that_does_not_listen(resting: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("re6st.cli.registry_admin.START_TIME", 0.1)
+    monkeypatch.setattr("re6st.cli.registry.words.START_TIME", 0.1)
     store = Store(resting.directory / "r.db", resting.trust.network)
     try:
         assert "a registry has it, but does not listen on" in resting.refused(1, "nodes")
@@ -515,8 +516,8 @@ def test_help(word: str, capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_a_reader_that_had_enough(resting: Place) -> None:
-    command = f"{sys.executable} -m re6st.cli.registry nodes @{resting.directory}/re6st-registry.conf | true"
-    root = Path(__file__).parents[2]
+    command = f"{sys.executable} -m re6st.cli.registry.main nodes @{resting.directory}/re6st-registry.conf | true"
+    root = Path(__file__).parents[4]
     done = subprocess.run(["sh", "-c", command], cwd=root, stderr=subprocess.PIPE, timeout=30)
     assert done.stderr == b""
 
@@ -545,10 +546,7 @@ def test_times_relative_to_now(seconds: int, text: str) -> None:
 
 
 def test_nothing_that_a_terminal_obeys() -> None:
-    assert (
-        registry_output.table(("A", "B"), [("x\x1b[2J", None), ("y", "")])
-        == "A          B\nx\\x1b[2J   -\ny          -"
-    )
+    assert output.table(("A", "B"), [("x\x1b[2J", None), ("y", "")]) == "A          B\nx\\x1b[2J   -\ny          -"
 
 
 def test_json_is_documented(resting: Place, tmp_path: Path) -> None:
@@ -595,9 +593,9 @@ def test_a_table_on_a_terminal_is_not_folded(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setenv("COLUMNS", "40")
     monkeypatch.delenv("NO_COLOR", raising=False)
     rows = [("2001:db8:1:2:3:4:5:6", "[red]x\x1b[2J" + "y" * 80)]
-    shown = registry_output.table(("ADDRESS", "TEXT"), rows)
+    shown = output.table(("ADDRESS", "TEXT"), rows)
     assert "\x1b[1m" in shown  # bold
     assert shown.count("\n") == 1
     assert "2001:db8:1:2:3:4:5:6  [red]x\\x1b[2J" + "y" * 80 in shown
     monkeypatch.setenv("NO_COLOR", "1")
-    assert "\x1b" not in registry_output.table(("ADDRESS", "TEXT"), rows)
+    assert "\x1b" not in output.table(("ADDRESS", "TEXT"), rows)

@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from re6st.cli.registry_config import make_parser
-from re6st.cli.registry_web import SOCKET_PATH_LIMIT, Listen, WebConfig, WebError, configured, listen, place
-from tests.unit.test_cli_registry import Process, free_port, wait_until
-from tests.unit.test_cli_registry_admin import Place, made, resting
+from re6st.cli.registry.config import make_parser
+from re6st.cli.registry.page import SOCKET_PATH_LIMIT, Listen, WebConfig, WebError, configured, listen, place
+from tests.unit.cli.registry.test_cli_registry import Process, free_port, wait_until
+from tests.unit.cli.registry.test_cli_registry_admin import Place, made, resting
 
 __all__ = ["made", "resting"]  # fixtures
 

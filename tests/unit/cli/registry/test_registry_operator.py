@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from re6st import cert
-from re6st.cli import registry_operator
-from re6st.cli.registry_operator import SAME_PORT, OperatorPlace, operator_place
+from re6st.cli.registry import operator_port
+from re6st.cli.registry.operator_port import SAME_PORT, OperatorPlace, operator_place
 from re6st.core.rpc import METHODS, Access, target
 from tests.unit.registry_world import World, parse
 
@@ -189,5 +189,5 @@ def test_no_place(text: str) -> None:
     ],
 )
 def test_a_likely_proxy_is_warned_of(place: tuple[str, str, int, str | None], likely: bool) -> None:
-    assert any("--operator-port off" in text for text in registry_operator.warnings(*place, SAME_PORT)) == likely
-    assert not list(registry_operator.warnings(*place, OperatorPlace(False)))
+    assert any("--operator-port off" in text for text in operator_port.warnings(*place, SAME_PORT)) == likely
+    assert not list(operator_port.warnings(*place, OperatorPlace(False)))

@@ -19,9 +19,9 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.utils import CryptographyDeprecationWarning
 
 from re6st import pki
-from re6st.cli import registry_operator
 from re6st.cli.checks import cannot_write, open_to_read, tell
-from re6st.cli.registry_config import PROGRAM, Config, problems
+from re6st.cli.registry import operator_port
+from re6st.cli.registry.config import PROGRAM, Config, problems
 from re6st.ledger import LedgerError, Rows
 from re6st.ledger_schema import SCHEMA
 from re6st.registry_own_node import own_node
@@ -36,7 +36,7 @@ def main(options: argparse.Namespace, database: str | None) -> int:
     found += _places(options)
     found += [] if config is None else [*_files(options, config), *_database(config)]
     place = (options.ipv4_address, options.ipv6_address, options.port, options.url, options.operator_port)
-    for warning in (*(config.warnings if config else ()), *registry_operator.warnings(*place)):
+    for warning in (*(config.warnings if config else ()), *operator_port.warnings(*place)):
         print(f"{PROGRAM}: warning: {warning}", file=sys.stderr)
     return tell(PROGRAM, found)
 
