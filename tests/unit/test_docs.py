@@ -17,11 +17,11 @@ import pytest
 import yaml
 
 from manual.programs import programs
-from re6st.cli import status
 from re6st.cli.conf import main as conf
 from re6st.cli.node import main as node
 from re6st.cli.options import OptionParser
 from re6st.cli.registry import main as registry
+from re6st.cli.status import main as status
 from testbed.guide import Command, commands, pages
 from tests.unit.test_units import DAEMON, UNITS
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 ABOUT_SIGNALS = (
-    "tests/unit/test_cli_status.py::test_ctrl_c_ends_following_without_a_word",
+    "tests/unit/cli/status/test_cli_status.py::test_ctrl_c_ends_following_without_a_word",
     "tests/unit/test_surroundings.py::test_programs_that_tests_start_obey_the_signals_that_end_them",
 )
 

@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 from re6st import cert, disk
-from re6st.cli import status_down, status_netcheck
 from re6st.cli.conf import again
 from re6st.cli.conf import main as conf
+from re6st.cli.status import down, netcheck
 from re6st.client import RegistryClient, RegistryRefused
 from re6st.core.report import REVOKED
 from tests.unit.registry_world import World
@@ -246,15 +246,15 @@ def test_netcheck_of_a_node_that_does_not_run_tells_it_to_enrol_only_if_the_regi
 ) -> None:
     async def test(member: Member) -> None:
         await member.join()
-        monkeypatch.setattr(status_down, "DIRECTORY", member.here)
-        assert await status_netcheck.membership(member.url, "1/16") == []
+        monkeypatch.setattr(down, "DIRECTORY", member.here)
+        assert await netcheck.membership(member.url, "1/16") == []
         await member.world.call("revoke", cn_or_serial="1/16")
-        (found,) = await status_netcheck.membership(member.url, "1/16")
+        (found,) = await netcheck.membership(member.url, "1/16")
         assert found.text == REVOKED
         between = Between(member.world.port)
         async with between.serving() as url:
             between.replayed = [b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n"]
-            (found,) = await status_netcheck.membership(url, "1/16")
+            (found,) = await netcheck.membership(url, "1/16")
         assert "404 Not Found, which nothing proves to be its answer" in found.text
         assert "re6st-conf" not in found.text + found.remedy
 

@@ -341,12 +341,12 @@ def _cert(options: argparse.Namespace) -> int:
         with connect(options.control) as connection:
             certificate, status = connection.ask("certificate"), HEALTHY
     except NotRunning as error:
-        from re6st.cli import status_down
+        from re6st.cli.status import down
 
-        found = status_down.certificate()
+        found = down.certificate()
         if isinstance(found, str):
             end(options, f"{error}; {found}", NOT_RUNNING)
-        print(f"{PROGRAM}: {error}; this is in {status_down.DIRECTORY}", file=sys.stderr)
+        print(f"{PROGRAM}: {error}; this is in {down.DIRECTORY}", file=sys.stderr)
         certificate, status = found, NOT_RUNNING
     _list(certificate, options, lambda: text.certificate_lines(certificate, time.time(), width()))
     return status
@@ -369,7 +369,7 @@ def _check(connection: Connection, options: argparse.Namespace) -> int:
 
 def _wait(options: argparse.Namespace) -> int:
     """Until the node is as wanted. That it does not run yet is no reason to give up."""
-    from re6st.cli import status_probe
+    from re6st.cli.status import ping
 
     good, started = _WAITED[options.until], time.monotonic()
     while True:
@@ -381,7 +381,7 @@ def _wait(options: argparse.Namespace) -> int:
                 elif options.until == "address":
                     why = ""
                 else:
-                    why = status_probe.silence(connection, status, only_registry=options.until == "registry")
+                    why = ping.silence(connection, status, only_registry=options.until == "registry")
             if not why:
                 if options.json:
                     print_json({"reached": True, "seconds": round(time.monotonic() - started, 1)})
@@ -401,27 +401,27 @@ def _wait(options: argparse.Namespace) -> int:
 
 
 def _ping(connection: Connection, options: argparse.Namespace) -> int:
-    from re6st.cli import status_probe
+    from re6st.cli.status import ping
 
-    return status_probe.ping(connection, options)
+    return ping.ping(connection, options)
 
 
 def _trace(connection: Connection, options: argparse.Namespace) -> int:
-    from re6st.cli import status_probe
+    from re6st.cli.status import ping
 
-    return status_probe.trace(connection, options)
+    return ping.trace(connection, options)
 
 
 def _netcheck(options: argparse.Namespace) -> int:
-    from re6st.cli import status_netcheck
+    from re6st.cli.status import netcheck
 
-    return status_netcheck.run(options)
+    return netcheck.run(options)
 
 
 def _bugreport(options: argparse.Namespace) -> int:
-    from re6st.cli import status_bugreport
+    from re6st.cli.status import bugreport
 
-    return status_bugreport.run(options)
+    return bugreport.run(options)
 
 
 _WORDS: Mapping[str | None, Callable[[Connection, argparse.Namespace], int]] = {
@@ -448,7 +448,7 @@ _ALWAYS: Mapping[str | None, Callable[[argparse.Namespace], int]] = {
 
 
 def _watch(p: OptionParser, options: argparse.Namespace) -> int:
-    from re6st.cli import status_watch
+    from re6st.cli.status import live as status_watch
 
     if options.json:
         return status_watch.stream(options.control, options.interval)
@@ -459,17 +459,17 @@ def _watch(p: OptionParser, options: argparse.Namespace) -> int:
 
 def _not_running(options: argparse.Namespace, error: NotRunning) -> int:
     """Say so, with what can be found without the node."""
-    from re6st.cli import status_down
+    from re6st.cli.status import down
 
     if options.word == "check":
         print(f"RE6ST CRITICAL - {error}")
         return PLUGIN["failed"][0]
-    found = status_down.look(time.time())
+    found = down.look(time.time())
     if options.json:
         print_json({"running": False, "error": str(error), **found})
-    print(f"{PROGRAM}: {str(error).rstrip('.')}. {status_down.remedy(found)}", file=sys.stderr)
+    print(f"{PROGRAM}: {str(error).rstrip('.')}. {down.remedy(found)}", file=sys.stderr)
     if not options.json and options.word is None:
-        for each in status_down.words(found, time.time()):
+        for each in down.words(found, time.time()):
             print(each, file=sys.stderr)
     return NOT_RUNNING
 

@@ -13,10 +13,11 @@ from typing import Any
 
 import pytest
 
-from re6st.cli import status, status_bugreport, status_down, status_netcheck
+from re6st.cli.status import bugreport, down, netcheck
+from re6st.cli.status import main as status
 from re6st.control_client import NotRunning
 from re6st.core.findings import Finding
-from tests.unit.test_cli_status import CERTIFICATE, PEERS
+from tests.unit.cli.status.test_cli_status import CERTIFICATE, PEERS
 from tests.unit.test_netcheck import NODE as STATUS
 from tests.unit.test_status_text import EVENTS, ROUTES, TUNNELS
 
@@ -50,11 +51,11 @@ def run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureF
             raise NotRunning("re6stnet is not running (no control.sock)")
         yield Connection()
 
-    monkeypatch.setattr(status_bugreport, "connect", connect)
-    monkeypatch.setattr(status_netcheck, "look", lambda control: iter([Finding("warn", "upnp", "no router")]))
-    monkeypatch.setattr(status_down, "DIRECTORY", tmp_path)
-    monkeypatch.setattr(status_down, "_unit", lambda: {"state": "active"})
-    monkeypatch.setattr(status_bugreport, "LOG_DIRECTORY", tmp_path)
+    monkeypatch.setattr(bugreport, "connect", connect)
+    monkeypatch.setattr(netcheck, "look", lambda control: iter([Finding("warn", "upnp", "no router")]))
+    monkeypatch.setattr(down, "DIRECTORY", tmp_path)
+    monkeypatch.setattr(down, "_unit", lambda: {"state": "active"})
+    monkeypatch.setattr(bugreport, "LOG_DIRECTORY", tmp_path)
     monkeypatch.setattr(shutil, "which", lambda name: None)
     monkeypatch.chdir(tmp_path)
 
@@ -62,7 +63,7 @@ def run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureF
         nonlocal running
         running = alive
         options = argparse.Namespace(control=Path("c.sock"), json=False, anonymise=anonymise, output="-", word="x")
-        assert status_bugreport.run(options) == 0
+        assert bugreport.run(options) == 0
         return capsys.readouterr().out
 
     return make
@@ -123,11 +124,11 @@ def test_it_is_bounded(run: Run, tmp_path: Path) -> None:
     (tmp_path / "re6stnet.log").write_text("".join(f"line {number} {'ä' * 50}\n" for number in range(20_000)))
     (tmp_path / "babeld.log").mkdir()
     text = run()
-    assert len(text.encode()) < 3 * status_bugreport.SECTION_LIMIT
+    assert len(text.encode()) < 3 * bugreport.SECTION_LIMIT
     assert f"line 19999 {'ä' * 50}" in text, "of a log the end is kept"
     assert "Is a directory" in text
-    cut = status_bugreport.report([("long", "x" * 200_000), ("short", "y")], 0)
-    assert len(cut) < status_bugreport.SECTION_LIMIT + 200
+    cut = bugreport.report([("long", "x" * 200_000), ("short", "y")], 0)
+    assert len(cut) < bugreport.SECTION_LIMIT + 200
     assert "x\n[cut here]\n\n== short ==\ny\n" in cut
 
 

@@ -17,13 +17,14 @@ from typing import Any
 import miniupnpc
 import pytest
 
-from re6st import cert, machine, probe
-from re6st.cli import kernel_findings, status_down, status_netcheck
+from re6st import cert, machine
+from re6st.cli import kernel_findings
+from re6st.cli.status import down, icmp, netcheck
 from re6st.control_client import NotRunning
 from re6st.core import report
 from re6st.core.findings import Finding
 from re6st.core.netcheck import RegistryAnswer
-from tests.unit.test_cli_status import CERTIFICATE, NODE, PEERS, WAY
+from tests.unit.cli.status.test_cli_status import CERTIFICATE, NODE, PEERS, WAY
 from tests.unit.test_netcheck import NODE as STATUS
 from tests.unit.test_status_text import TUNNELS
 
@@ -61,10 +62,10 @@ def quiet(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
         monkeypatch.setattr(machine, name, lambda *_: iter([Finding("ok", "machine", "a thing")]))
     for name in ("ipv6", "firewall"):
         monkeypatch.setattr(kernel_findings, name, lambda *_: iter(()))
-    monkeypatch.setattr(status_netcheck, "ask_registry", ask)
-    monkeypatch.setattr(status_netcheck, "find_router", lambda: None)
-    monkeypatch.setattr(status_netcheck, "_software", software)
-    monkeypatch.setattr(probe, "path_mtu", lambda *_: None)
+    monkeypatch.setattr(netcheck, "ask_registry", ask)
+    monkeypatch.setattr(netcheck, "find_router", lambda: None)
+    monkeypatch.setattr(netcheck, "_software", software)
+    monkeypatch.setattr(icmp, "path_mtu", lambda *_: None)
     return monkeypatch
 
 
@@ -75,13 +76,13 @@ def play(monkeypatch: pytest.MonkeyPatch, error: Exception | None = None) -> Non
             raise error
         yield Connection()
 
-    monkeypatch.setattr(status_netcheck, "connect", connect)
+    monkeypatch.setattr(netcheck, "connect", connect)
 
 
 def test_a_line_each_and_the_verdict(quiet: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     play(quiet)
     options = argparse.Namespace(control=Path("control.sock"), json=False)
-    assert status_netcheck.run(options) == 0, "a warning is no failure"
+    assert netcheck.run(options) == 0, "a warning is no failure"
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "ok    a thing, a thing, a thing, a thing, a thing"
     assert lines[1].startswith("ok    registry answers over IPv4 in 5 ms, CA matches, clock within")
@@ -89,7 +90,7 @@ def test_a_line_each_and_the_verdict(quiet: pytest.MonkeyPatch, capsys: pytest.C
     assert any("passes inside, 9/16 has version 1.0" in line for line in lines)
     assert lines[-1].startswith("warn  9/16 does not answer echo requests")
     options.json = True
-    assert status_netcheck.run(options) == 0
+    assert netcheck.run(options) == 0
     told = json.loads(capsys.readouterr().out)
     assert (told["schema"], told["verdict"]) == (1, "warn")
     assert {"level", "about", "text", "remedy"} == set(told["findings"][0])
@@ -99,10 +100,10 @@ def test_without_a_node(
     quiet: pytest.MonkeyPatch, tmp_path: Path, vector: Callable[[str], Any], capsys: pytest.CaptureFixture[str]
 ) -> None:
     play(quiet, NotRunning("re6stnet is not running (no control.sock)"))
-    quiet.setattr(status_down, "DIRECTORY", tmp_path)
-    quiet.setattr(status_down, "_unit", lambda: None)
+    quiet.setattr(down, "DIRECTORY", tmp_path)
+    quiet.setattr(down, "_unit", lambda: None)
     options = argparse.Namespace(control=Path("control.sock"), json=False)
-    assert status_netcheck.run(options) == 1
+    assert netcheck.run(options) == 1
     first, *_, last = capsys.readouterr().out.splitlines()
     assert first.startswith("fail  re6stnet is not running (no control.sock) -> Start it")
     assert last.endswith("-> join a network with re6st-conf")
@@ -111,7 +112,7 @@ def test_without_a_node(
     (tmp_path / "cert.crt").write_text(pki["nodes"][1]["crt"])
     for text, expected in (("registry http://x/\n'\nca ca.crt\n", "CA is sha256:3f9a"), ("registry x", "'x'")):
         (tmp_path / "re6stnet.conf").write_text(text)
-        assert status_netcheck.run(options) == 1
+        assert netcheck.run(options) == 1
         assert expected in capsys.readouterr().out
 
 
@@ -121,12 +122,12 @@ def test_large_packets_are_sent_to_the_other_ends_of_tunnels(
     play(quiet)
     sent: list[tuple[str, str]] = []
 
-    def measure(address: IPv6Address, timeout: float, interface: str = "") -> probe.PathMtu:
+    def measure(address: IPv6Address, timeout: float, interface: str = "") -> icmp.PathMtu:
         sent.append((str(address), interface))
-        return probe.PathMtu(1372, 1280)
+        return icmp.PathMtu(1372, 1280)
 
-    quiet.setattr(probe, "path_mtu", measure)
-    status_netcheck.run(argparse.Namespace(control=Path("control.sock"), json=False))
+    quiet.setattr(icmp, "path_mtu", measure)
+    netcheck.run(argparse.Namespace(control=Path("control.sock"), json=False))
     *_, last = capsys.readouterr().out.splitlines()
     assert sent == [("fe80::4", "re6stnet1")], "each tunnel that is up, and where babel hears its other end; no farther"
     assert last.startswith("warn  tunnel with 4/16 (")
@@ -144,8 +145,8 @@ def test_a_revoked_node_is_told_so_and_not_to_look_at_its_firewall(
     cut = {"registry": {**STATUS["registry"], field: refused}, "health": health, "pid": 1, "uptime_seconds": 9000}
     ask = Connection.ask
     quiet.setattr(Connection, "ask", lambda *a, **k: {**ask(*a, **k), **(cut if a[1] == "status" else {})})
-    quiet.setattr(status_netcheck, "has_route", lambda host: True)
-    status_netcheck.run(argparse.Namespace(control=Path("control.sock"), json=False))
+    quiet.setattr(netcheck, "has_route", lambda host: True)
+    netcheck.run(argparse.Namespace(control=Path("control.sock"), json=False))
     shown = " ".join(capsys.readouterr().out.split())
     assert words in shown
     assert ("firewall" in shown) is not refused
@@ -153,16 +154,16 @@ def test_a_revoked_node_is_told_so_and_not_to_look_at_its_firewall(
 
 def test_without_an_uplink_that_is_what_is_told(quiet: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     play(quiet)
-    quiet.setattr(status_netcheck, "has_route", lambda host: False)
-    status_netcheck.run(argparse.Namespace(control=Path("control.sock"), json=False))
+    quiet.setattr(netcheck, "has_route", lambda host: False)
+    netcheck.run(argparse.Namespace(control=Path("control.sock"), json=False))
     shown = " ".join(capsys.readouterr().out.split())
     assert "its uplink is down" in shown
     assert "firewall" not in shown
 
 
 def test_a_route_is_looked_up_and_nothing_sent() -> None:
-    assert status_netcheck.has_route("127.0.0.1")
-    assert not status_netcheck.has_route("no address")
+    assert netcheck.has_route("127.0.0.1")
+    assert not netcheck.has_route("no address")
 
 
 @pytest.mark.parametrize(("status", "refused"), [(404, True), (200, False), (500, False)])
@@ -170,10 +171,10 @@ def test_who_may_not_read_the_key_is_told_what_the_registry_answers_and_not_to_e
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, status: int, refused: bool
 ) -> None:
     """It may be the answer of a proxy."""
-    monkeypatch.setattr(status_down, "DIRECTORY", tmp_path)
+    monkeypatch.setattr(down, "DIRECTORY", tmp_path)
 
     async def test(url: str) -> None:
-        found = await status_netcheck.membership(url, "1/16")
+        found = await netcheck.membership(url, "1/16")
         assert bool(found) is refused
         for each in found:
             said = "it does not know 1/16, which nothing proves to who may not read the key"
@@ -203,7 +204,7 @@ def test_a_registry_is_asked_for_its_ca_and_the_time(vector: Callable[[str], Any
     head = f"HTTP/1.1 200 OK\r\nDate: {date}\r\nContent-Length: {len(ca)}\r\n\r\n".encode()
 
     async def test(url: str) -> None:
-        (answer,) = await status_netcheck.ask_registry(url)
+        (answer,) = await netcheck.ask_registry(url)
         assert (answer.family, answer.error) == ("IPv4", "")
         assert answer.ca == f"sha256:{cert.fingerprint(cert.load_pem(ca), 'sha256').hex()}"
         assert answer.clock is not None
@@ -224,7 +225,7 @@ def test_a_registry_is_asked_for_its_ca_and_the_time(vector: Callable[[str], Any
 )
 def test_what_is_no_registry(answer: bytes, words: str) -> None:
     async def test(url: str) -> None:
-        (found,) = await status_netcheck.ask_registry(url)
+        (found,) = await netcheck.ask_registry(url)
         assert words in found.error
 
     serve(answer, test)
@@ -240,22 +241,22 @@ def test_a_password_is_taken_from_the_options_where_they_may_be_read(
         return [GOOD]
 
     play(quiet)
-    quiet.setattr(status_netcheck, "ask_registry", ask)
-    quiet.setattr(status_down, "DIRECTORY", tmp_path)
+    quiet.setattr(netcheck, "ask_registry", ask)
+    quiet.setattr(down, "DIRECTORY", tmp_path)
     own = str(STATUS["registry"]["url"])
     for configured in (f"https://me:SECRET@{own.removeprefix('https://').rstrip('/')}", "https://other/", "none"):
         (tmp_path / "re6stnet.conf").write_text(f"registry {configured}\n")
         quiet.setitem(STATUS["registry"], "url", own.rstrip("/"))
-        status_netcheck.run(argparse.Namespace(control=Path("control.sock"), json=False))
+        netcheck.run(argparse.Namespace(control=Path("control.sock"), json=False))
     assert ["SECRET" in url for url in asked] == [True, False, False]
     assert "SECRET" not in capsys.readouterr().out
 
 
 def test_a_registry_with_a_password_that_we_do_not_know_answers_all_the_same() -> None:
     async def test(url: str) -> None:
-        (found,) = await status_netcheck.ask_registry(url)
+        (found,) = await netcheck.ask_registry(url)
         assert (found.error, found.ca) == ("", "")
-        (found,) = await status_netcheck.ask_registry(url.replace("127.0.0.1", "me:wrong@127.0.0.1"))
+        (found,) = await netcheck.ask_registry(url.replace("127.0.0.1", "me:wrong@127.0.0.1"))
         assert "401 Unauthorized" in found.error
 
     serve(b"HTTP/1.1 401 Unauthorized\r\nContent-Length: 0\r\n\r\n", test)
@@ -274,11 +275,11 @@ def test_what_the_library_of_upnp_prints_is_not_shown(
             raise Exception("No UPnP device discovered")
 
     monkeypatch.setattr(miniupnpc, "UPnP", Library)
-    assert status_netcheck.find_router() is None
+    assert netcheck.find_router() is None
     os.write(2, b"shown")
     assert capfd.readouterr().err == "shown"
 
 
 def test_a_host_that_is_none() -> None:
-    (found,) = asyncio.run(status_netcheck.ask_registry("http://no-such-host.invalid/"))
+    (found,) = asyncio.run(netcheck.ask_registry("http://no-such-host.invalid/"))
     assert "host name unknown" in found.error

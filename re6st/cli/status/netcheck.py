@@ -20,11 +20,13 @@ from ipaddress import IPv6Address, IPv6Network
 from pathlib import Path
 from typing import Any
 
-from re6st import PROTOCOL, cert, http_client, machine, probe
+from re6st import PROTOCOL, cert, http_client, machine
 from re6st.cert_report import key_fingerprint
-from re6st.cli import kernel_findings, status, status_down
+from re6st.cli import kernel_findings
 from re6st.cli.conf.files import read_options
 from re6st.cli.conf.main import ConfError
+from re6st.cli.status import down, icmp
+from re6st.cli.status import main as status
 from re6st.client import (
     ANSWER_LIMIT,
     USER_AGENT,
@@ -120,7 +122,7 @@ def look(control: Path) -> Iterator[Finding]:
     except Trouble as error:
         remedy = "restart re6stnet, it may be of another version" if isinstance(error, Refused) else ""
         if isinstance(error, NotRunning):
-            remedy = status_down.remedy(status_down.look(time.time()))
+            remedy = down.remedy(down.look(time.time()))
         yield Finding("fail", "node", str(error).rstrip("."), remedy)
     yield from machine.tun_device()
     if node is not None:
@@ -132,7 +134,7 @@ def look(control: Path) -> Iterator[Finding]:
     if node is None:  # else it tells itself
         yield from kernel_findings.ipv6()
         yield from kernel_findings.firewall()
-    url = configured_registry(status_down.DIRECTORY / OPTION_FILE)
+    url = configured_registry(down.DIRECTORY / OPTION_FILE)
     if node is not None:
         yield from netcheck.health(node.status)
         told, ours = node.status["registry"]["url"], node.certificate["ca"]
@@ -140,7 +142,7 @@ def look(control: Path) -> Iterator[Finding]:
         if url is None or without_password(url) != told:  # it may have a password, which the node does not tell
             url = told
     else:
-        certificate = status_down.certificate()
+        certificate = down.certificate()
         if isinstance(certificate, str):
             yield Finding("fail", "certificate", certificate, "join a network with re6st-conf")
         else:
@@ -188,8 +190,8 @@ def _inside(node: Node, control: Path) -> Iterator[Finding]:
     if any(each.level != "ok" for each in large):
         return  # which is reason enough for what a way through such a tunnel loses
     try:
-        found = probe.path_mtu(IPv6Address(node.far["address"]), ECHO_WAIT)
-    except probe.ProbeError as error:
+        found = icmp.path_mtu(IPv6Address(node.far["address"]), ECHO_WAIT)
+    except icmp.ProbeError as error:
         yield Finding("warn", "inside", f"path MTU not measured: {error}")
     else:
         yield netcheck.path_mtu(peer, found.told if found else None, found.passed if found else None)
@@ -200,10 +202,10 @@ def _through_tunnels(node: Node) -> list[tuple[Mapping[str, Any], int | None, in
     ends = {(each["peer"], each["interface"]): each["address"] for each in node.neighbours}
     up = [each for each in node.tunnels if (each["peer"], each["interface"]) in ends][:TUNNELS_TRIED]
 
-    def attempt(tunnel: Mapping[str, Any]) -> probe.PathMtu | None:
-        with suppress(probe.ProbeError):
+    def attempt(tunnel: Mapping[str, Any]) -> icmp.PathMtu | None:
+        with suppress(icmp.ProbeError):
             there = IPv6Address(ends[tunnel["peer"], tunnel["interface"]])
-            return probe.path_mtu(there, ECHO_WAIT, tunnel["interface"])
+            return icmp.path_mtu(there, ECHO_WAIT, tunnel["interface"])
         return None
 
     with ThreadPoolExecutor(TUNNELS_TRIED) as pool:
@@ -261,7 +263,7 @@ def has_route(host: str) -> bool:
 
 async def membership(url: str, cn: str) -> list[Finding]:
     """Whether a registry knows this machine, which proves it to who has the key. Raises RegistryError for no URL."""
-    ca, own, key = (status_down.DIRECTORY / name for name in ("ca.crt", "cert.crt", "cert.key"))
+    ca, own, key = (down.DIRECTORY / name for name in ("ca.crt", "cert.crt", "cert.key"))
     try:
         client = RegistryClient(url, cert.Identity.load(ca, own, key, datetime.now(UTC)))
     except cert.CertError:  # not for us to read, most likely

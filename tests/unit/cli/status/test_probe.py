@@ -8,8 +8,8 @@ from ipaddress import IPv6Address
 
 import pytest
 
-from re6st import probe
-from re6st.probe import Hop, ProbeError, answers, ping, trace
+from re6st.cli.status import icmp
+from re6st.cli.status.icmp import Hop, ProbeError, answers, ping, trace
 
 LOOPBACK = IPv6Address("::1")
 
@@ -39,7 +39,7 @@ def test_who_may_not_send_echo_requests_is_answered_too(monkeypatch: pytest.Monk
     def refused(address: IPv6Address, timeout: float) -> float | None:
         raise ProbeError("no permission")
 
-    monkeypatch.setattr(probe, "ping", refused)
+    monkeypatch.setattr(icmp, "ping", refused)
     assert answers(LOOPBACK, 2)
     assert not answers(IPv6Address("ff00::"), 0.1), "it cannot even be sent"
 
@@ -73,11 +73,11 @@ class Queue:
 )
 def test_what_the_error_queue_says(entry: tuple[int, int, str, int], hop: Hop | None) -> None:
     queue = Queue(entry)
-    assert probe._error(queue, IPv6Address("2001:db8::9"), 1, 7, 0.5) == hop  # type: ignore[arg-type]
+    assert icmp._error(queue, IPv6Address("2001:db8::9"), 1, 7, 0.5) == hop  # type: ignore[arg-type]
 
 
 def test_an_empty_queue_says_nothing() -> None:
-    assert probe._error(Queue(), LOOPBACK, 1, 7, 0.5) is None  # type: ignore[arg-type]
+    assert icmp._error(Queue(), LOOPBACK, 1, 7, 0.5) is None  # type: ignore[arg-type]
 
 
 def test_where_nothing_can_be_sent() -> None:
@@ -93,4 +93,4 @@ def raise_unreachable() -> None:
         def sendto(self, data: bytes, to: tuple[str, int]) -> int:
             raise OSError(101, "Network is unreachable")
 
-    probe._probe(Unsendable(), LOOPBACK, 1, 0.1)  # type: ignore[arg-type]
+    icmp._probe(Unsendable(), LOOPBACK, 1, 0.1)  # type: ignore[arg-type]

@@ -21,7 +21,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
 
-from re6st.cli import status
+from re6st.cli.status import main as status
 from re6st.control_client import Trouble, connect
 from re6st.core import status_text as text
 from re6st.core.screen import Line, Span, line, paint

@@ -8,8 +8,8 @@ from ipaddress import IPv6Address
 
 import pytest
 
-from re6st import probe
-from re6st.probe import IPV6_HEADER, PathMtu, ProbeError, path_mtu
+from re6st.cli.status import icmp
+from re6st.cli.status.icmp import IPV6_HEADER, PathMtu, ProbeError, path_mtu
 
 THERE = IPv6Address("2001:db8::1")
 
@@ -74,32 +74,32 @@ class Way:
     ],
 )
 def test_path_mtu(way: Way, expected: PathMtu | None, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(probe, "_echo_socket", lambda: way)
+    monkeypatch.setattr(icmp, "_echo_socket", lambda: way)
     assert path_mtu(THERE, 1) == expected
 
 
 def test_a_small_packet_goes_first_and_one_that_is_lost_goes_again(monkeypatch: pytest.MonkeyPatch) -> None:
     way = Way(1500, lost=1)
-    monkeypatch.setattr(probe, "_echo_socket", lambda: way)
+    monkeypatch.setattr(icmp, "_echo_socket", lambda: way)
     assert path_mtu(THERE, 1) == PathMtu(1500, 1500)
     assert way.sent == [64, 64, 1500]
 
 
 def test_a_path_that_swallows_large_packets_is_sent_few(monkeypatch: pytest.MonkeyPatch) -> None:
     way = Way(1500, 1200, silent=True)
-    monkeypatch.setattr(probe, "_echo_socket", lambda: way)
+    monkeypatch.setattr(icmp, "_echo_socket", lambda: way)
     assert path_mtu(THERE, 1) == PathMtu(1500, 64)
     assert way.sent == [64, 1500, 1500, 1280, 1280]
 
 
 def test_a_way_that_never_settles_ends_the_tries(monkeypatch: pytest.MonkeyPatch) -> None:
     way = Way(1500, *range(1499, 1300, -1))
-    monkeypatch.setattr(probe, "_echo_socket", lambda: way)
-    assert path_mtu(THERE, 1) == PathMtu(1500 - probe.MTU_TRIES, 1280)
+    monkeypatch.setattr(icmp, "_echo_socket", lambda: way)
+    assert path_mtu(THERE, 1) == PathMtu(1500 - icmp.MTU_TRIES, 1280)
 
 
 def test_no_way(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(probe, "_echo_socket", lambda: Way(1500, away=True))
+    monkeypatch.setattr(icmp, "_echo_socket", lambda: Way(1500, away=True))
     with pytest.raises(ProbeError, match=r"2001:db8::1: No route to host"):
         path_mtu(THERE, 1)
 

@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from ipaddress import IPv6Address
 from typing import Any
 
-from re6st import probe
-from re6st.cli import status
+from re6st.cli.status import icmp
+from re6st.cli.status import main as status
 from re6st.control_client import Connection, Refused
 from re6st.core import status_text as text
 from re6st.core.screen import Span, line
@@ -34,7 +34,7 @@ def silence(connection: Connection, known: Mapping[str, Any], *, only_registry: 
     if not asked:
         return ""  # this is the registry's node, and in reach of itself
     for node in connection.ask("names", peers=asked)["names"].values():
-        if node is not None and probe.answers(IPv6Address(node["address"]), PATIENCE):
+        if node is not None and icmp.answers(IPv6Address(node["address"]), PATIENCE):
             return ""
     return f"no answer through the mesh yet (from {', '.join(asked)})"
 
@@ -48,14 +48,14 @@ def ping(connection: Connection, options: argparse.Namespace) -> int:
     try:
         for number in range(options.count):
             started = time.monotonic()
-            seconds = probe.ping(IPv6Address(node["address"]), options.timeout)
+            seconds = icmp.ping(IPv6Address(node["address"]), options.timeout)
             times.append(None if seconds is None else round(seconds * 1000, 3))
             if not options.json:
                 answer = text.milliseconds(times[-1]) if seconds is not None else f"no answer in {options.timeout} s"
                 status.show([line(f"{number + 1:>3}  ", Span(answer, "" if seconds is not None else "warning"))])
             if number + 1 < options.count:
                 time.sleep(max(0.0, min(1.0, options.timeout) - (time.monotonic() - started)))
-    except probe.ProbeError as error:
+    except icmp.ProbeError as error:
         status.end(options, f"{error}. {_known_way(connection, node)}", status.UNHEALTHY)
     answered = any(each is not None for each in times)
     if options.json:
@@ -75,7 +75,7 @@ def trace(connection: Connection, options: argparse.Namespace) -> int:
     if not options.json:
         status.show([line(f"the way to {node['peer']} at {node['address']}")])
     try:
-        for hop in probe.trace(IPv6Address(node["address"]), options.timeout):
+        for hop in icmp.trace(IPv6Address(node["address"]), options.timeout):
             reached, refusal = hop.reached, hop.refusal
             hops.append(
                 {
@@ -89,7 +89,7 @@ def trace(connection: Connection, options: argparse.Namespace) -> int:
                 status.show([text.hop_line(hops[-1])])
             if [each["address"] for each in hops[-SILENT_LIMIT:]] == [None] * SILENT_LIMIT:
                 break
-    except probe.ProbeError as error:
+    except icmp.ProbeError as error:
         status.end(options, f"{error}. {_known_way(connection, node)}", status.UNHEALTHY)
     if options.json:
         status.print_json({**node, "hops": hops, "reached": reached, "refusal": refusal})

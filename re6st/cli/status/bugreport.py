@@ -21,7 +21,8 @@ from pathlib import Path
 from typing import Any
 
 from re6st import PROTOCOL, __version__, disk, machine
-from re6st.cli import status, status_down, status_netcheck
+from re6st.cli.status import down, netcheck
+from re6st.cli.status import main as status
 from re6st.client import RegistryError, parse_url
 from re6st.control_client import Trouble, connect
 from re6st.core.findings import lines_of
@@ -122,9 +123,9 @@ def _node(told: Mapping[str, Any]) -> Iterator[Section]:
             yield operation, json.dumps(told[operation], indent=1)
     if "error" in told:
         yield "node", told["error"]
-        found = status_down.certificate()
+        found = down.certificate()
         yield "certificate", found if isinstance(found, str) else json.dumps(found, indent=1)
-    path = status_down.DIRECTORY / status_netcheck.OPTION_FILE
+    path = down.DIRECTORY / netcheck.OPTION_FILE
     with suppress(OSError):
         yield str(path), "\n".join(map(without_secrets, path.read_text(errors="replace").splitlines()))
 
@@ -145,13 +146,11 @@ def without_secrets(line: str) -> str:
 
 
 def _netcheck(control: Path) -> Section:
-    return "netcheck", "\n".join(
-        text for finding in status_netcheck.look(control) for text in paint(lines_of(finding, None))
-    )
+    return "netcheck", "\n".join(text for finding in netcheck.look(control) for text in paint(lines_of(finding, None)))
 
 
 def _unit() -> Iterator[Section]:
-    unit = status_down.look(time.time())["unit"]
+    unit = down.look(time.time())["unit"]
     if unit is not None:
         yield "unit", json.dumps(unit, indent=1)
 
@@ -196,12 +195,12 @@ def _pseudonyms(told: Mapping[str, Any]) -> Pseudonyms:
     """For the names in the node's answers, its own first."""
     names = {os.uname().nodename: "this-host"}
     network = None
-    certificate = told.get("certificate") or status_down.certificate()
+    certificate = told.get("certificate") or down.certificate()
     if not isinstance(certificate, str):
         network = IPv6Network(certificate["ca"]["network"])
         names[certificate["ca"]["subject"]] = "CA"
     url = told["status"]["registry"]["url"] if "status" in told else None
-    url = url or status_netcheck.configured_registry(status_down.DIRECTORY / status_netcheck.OPTION_FILE)
+    url = url or netcheck.configured_registry(down.DIRECTORY / netcheck.OPTION_FILE)
     hosts = [e["host"] for peer in told.get("peers", {"peers": []})["peers"] for e in peer["addresses"]]
     with suppress(RegistryError):
         if url:

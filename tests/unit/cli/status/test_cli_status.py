@@ -20,8 +20,9 @@ from typing import Any
 
 import pytest
 
-from re6st import control, control_client, probe, run_names, rundir
-from re6st.cli import status, status_down
+from re6st import control, control_client, run_names, rundir
+from re6st.cli.status import down, icmp
+from re6st.cli.status import main as status
 from re6st.control import ControlError, ControlServer, Status
 from re6st.core.report import Record
 from re6st.core.screen import line
@@ -236,8 +237,8 @@ def test_following_the_log(node: Played, tmp_path: Path, capsys: pytest.CaptureF
 
 def test_ctrl_c_ends_following_without_a_word(node: Played, tmp_path: Path) -> None:
     node.stays = True
-    argv = [sys.executable, "-m", "re6st.cli.status", "--control", str(tmp_path / "control.sock"), "log", "-f"]
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    argv = [sys.executable, "-m", "re6st.cli.status.main", "--control", str(tmp_path / "control.sock"), "log", "-f"]
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[4])}
     with subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == b"3 lines left out\n"
@@ -249,7 +250,7 @@ def test_ctrl_c_ends_following_without_a_word(node: Played, tmp_path: Path) -> N
 def test_the_certificate_of_a_node_that_does_not_run(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, vector: Callable[[str], Any]
 ) -> None:
-    monkeypatch.setattr(status_down, "DIRECTORY", tmp_path)
+    monkeypatch.setattr(down, "DIRECTORY", tmp_path)
     assert run(tmp_path, "cert") == 3
     assert "No such file" in capsys.readouterr().err
     pki = vector("pki")
@@ -286,7 +287,7 @@ def test_ping_and_trace(
     node: Played, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     times = iter([0.001, None, None])
-    monkeypatch.setattr(probe, "ping", lambda address, timeout: next(times))
+    monkeypatch.setattr(icmp, "ping", lambda address, timeout: next(times))
     assert run(tmp_path, "ping", "9/16", "-c", "2", "-t", "1") == 0
     assert "2 sent, 1 answered" in capsys.readouterr().out
     assert run(tmp_path, "ping", "9/16", "-c", "1", "-t", "1") == 1
@@ -295,8 +296,8 @@ def test_ping_and_trace(
     answer = json.loads(capsys.readouterr().out)
     assert answer["reached"]
     assert [(hop["hop"], hop["peer"], hop["address"]) for hop in answer["hops"]] == [(1, "9/16", "::1")]
-    silent = iter([probe.Hop(n) for n in range(1, 31)])
-    monkeypatch.setattr(probe, "trace", lambda address, timeout: silent)
+    silent = iter([icmp.Hop(n) for n in range(1, 31)])
+    monkeypatch.setattr(icmp, "trace", lambda address, timeout: silent)
     assert run(tmp_path, "trace", "9/16") == 1
     assert "not reached" in capsys.readouterr().out
     assert next(silent).number == 5, "after four that are silent it gives up"
@@ -315,11 +316,11 @@ def test_waiting_for_an_answer_through_the_mesh(
 ) -> None:
     """A route is the way there: what was sent before the other end had the way back was lost."""
     heard = iter([False, False, True, True, True])
-    monkeypatch.setattr(probe, "answers", lambda address, timeout: next(heard))
+    monkeypatch.setattr(icmp, "answers", lambda address, timeout: next(heard))
     assert run(tmp_path, "wait") == 0
     assert [run(tmp_path, "wait", "--for", until) for until in ("peer", "registry")] == [0, 0]
     assert next(heard, None) is None
-    monkeypatch.setattr(probe, "answers", lambda address, timeout: False)
+    monkeypatch.setattr(icmp, "answers", lambda address, timeout: False)
     for until in ("healthy", "peer", "registry"):
         assert run(tmp_path, "wait", "--for", until, "--timeout", "1") == 5
         assert "no answer through the mesh yet (from 9/16)" in capsys.readouterr().err
@@ -332,10 +333,10 @@ def test_a_node_that_does_not_run(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     unit = {"state": "failed", "result": "exit-code", "enabled": "enabled"}
-    monkeypatch.setattr(status_down, "_unit", lambda: unit)
-    monkeypatch.setattr(status_down, "DIRECTORY", tmp_path)
+    monkeypatch.setattr(down, "_unit", lambda: unit)
+    monkeypatch.setattr(down, "DIRECTORY", tmp_path)
     known = {"cn": "9/16", "file": "cert.crt", "until": int(time.time()) + 86400 * 30, "subnet": "2001:db8::/64"}
-    monkeypatch.setattr(status_down, "_certificate", lambda directory: known)
+    monkeypatch.setattr(down, "_certificate", lambda directory: known)
     assert run(tmp_path) == 3
     out, err = capsys.readouterr()
     assert not out
@@ -358,7 +359,7 @@ def test_a_node_that_does_not_run(
 def test_remedies() -> None:
     def remedy(state: str | None, certificate: bool = True) -> str:
         unit = None if state is None else {"state": state, "result": "", "enabled": ""}
-        return status_down.remedy({"unit": unit, "certificate": {} if certificate else None})
+        return down.remedy({"unit": unit, "certificate": {} if certificate else None})
 
     assert "--control" in remedy(None)
     assert "re6st-conf" in remedy("inactive", certificate=False)
@@ -424,7 +425,7 @@ def test_both_ends_of_the_socket_agree() -> None:
 
 
 def test_a_frame_fills_the_screen() -> None:
-    from re6st.cli.status_watch import frame
+    from re6st.cli.status.live import frame
 
     text = frame([line(f"line {n}") for n in range(30)], 20, 10, colour=False)
     rows = text.removeprefix("\x1b[H").replace("\x1b[K", "").replace("\x1b[J", "").split("\r\n")
@@ -436,8 +437,8 @@ def test_a_frame_fills_the_screen() -> None:
 def test_live_in_a_terminal_until_q(node: Played, tmp_path: Path) -> None:
     master, slave = pty.openpty()
     termios.tcsetwinsize(slave, (24, 80))
-    argv = [sys.executable, "-m", "re6st.cli.status", "--control", str(tmp_path / "control.sock"), "--watch"]
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2]), "TERM": "xterm"}
+    argv = [sys.executable, "-m", "re6st.cli.status.main", "--control", str(tmp_path / "control.sock"), "--watch"]
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[4]), "TERM": "xterm"}
     environment.pop("NO_COLOR", None)
     before = termios.tcgetattr(slave)
     with subprocess.Popen(argv, stdin=slave, stdout=slave, stderr=slave, env=environment) as process:

@@ -1,0 +1,1 @@
+"""re6st-status: what a running node tells."""
