@@ -16,9 +16,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from shutil import get_terminal_size
 
-from re6st import PROTOCOL, cert, machine, multicast, pem_files, pki
+from re6st import PROTOCOL, cert, multicast, pem_files, pki
 from re6st.cache import parameters_in
-from re6st.cli import kernel_findings
+from re6st.cli import kernel_findings, machine
 from re6st.cli.checks import cannot_write, open_to_read, tell
 from re6st.cli.options import OptionParser
 from re6st.client import parse_url

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from re6st import geoip, left_behind, openvpn
 from re6st.cert import CertError
-from re6st.cli import place
+from re6st.cli import metrics_place
 from re6st.cli.node.expression import ExpressionError, evaluate
 from re6st.cli.options import OptionParser, fail, integer
 from re6st.client import RegistryError, parse_url
@@ -170,7 +170,7 @@ def parser() -> OptionParser:
     files.add_argument(
         "--console", metavar="SOCK", type=Path, help="another place for the control socket, beside RUN/control.sock"
     )
-    files.add_argument("--metrics", metavar=place.METAVAR, type=place.place, help=place.HELP)
+    files.add_argument("--metrics", metavar=metrics_place.METAVAR, type=metrics_place.place, help=metrics_place.HELP)
     p.add_verbosity(2, files)
 
     more = p.add_argument_group("arguments for others")

@@ -15,7 +15,7 @@ from typing import ParamSpec, TypeVar
 from cryptography.x509.oid import NameOID
 
 from re6st import MIN_PROTOCOL, PROTOCOL, cert, geoip, states
-from re6st.cli import place
+from re6st.cli import metrics_place
 from re6st.cli.options import OptionParser, integer
 from re6st.cli.registry import init, operator_port, page
 from re6st.cli.registry.operator_port import SAME_PORT, OperatorPlace, operator_place
@@ -155,7 +155,7 @@ def make_parser() -> OptionParser:
     watch = parser.add_argument_group("page and metrics")
     page.add_options(watch)
     add = watch.add_argument
-    add("--metrics", metavar=place.METAVAR, type=place.place, help=place.HELP)
+    add("--metrics", metavar=metrics_place.METAVAR, type=metrics_place.place, help=metrics_place.HELP)
     add("--metrics-per-node", action="store_true", help="with --metrics: also when each node last called")
     return parser
 

@@ -20,7 +20,8 @@ from ipaddress import IPv6Network, ip_address
 from pathlib import Path
 from typing import Any
 
-from re6st import PROTOCOL, __version__, disk, machine
+from re6st import PROTOCOL, __version__, disk
+from re6st.cli import machine
 from re6st.cli.status import down, netcheck
 from re6st.cli.status import main as status
 from re6st.client import RegistryError, parse_url

@@ -20,9 +20,9 @@ from ipaddress import IPv6Address, IPv6Network
 from pathlib import Path
 from typing import Any
 
-from re6st import PROTOCOL, cert, http_client, machine
+from re6st import PROTOCOL, cert, http_client
 from re6st.cert_report import key_fingerprint
-from re6st.cli import kernel_findings
+from re6st.cli import kernel_findings, machine
 from re6st.cli.conf.files import read_options
 from re6st.cli.conf.main import ConfError
 from re6st.cli.status import down, icmp

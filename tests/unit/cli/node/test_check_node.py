@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 from cryptography import x509
 
-from re6st import PROTOCOL, cert, disk, machine
+from re6st import PROTOCOL, cert, disk
 from re6st.cache import Cache
-from re6st.cli import kernel_findings
+from re6st.cli import kernel_findings, machine
 from re6st.cli.node import check as check_node
 from re6st.cli.node.main import main
 from re6st.core.findings import Finding

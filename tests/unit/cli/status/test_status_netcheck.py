@@ -17,8 +17,8 @@ from typing import Any
 import miniupnpc
 import pytest
 
-from re6st import cert, machine
-from re6st.cli import kernel_findings
+from re6st import cert
+from re6st.cli import kernel_findings, machine
 from re6st.cli.status import down, icmp, netcheck
 from re6st.control_client import NotRunning
 from re6st.core import report

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from re6st import machine
+from re6st.cli import machine
 from re6st.core.findings import Finding
 
 
