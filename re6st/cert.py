@@ -368,12 +368,12 @@ class Identity:
 
 
 def next_of(path: Path) -> Path:
-    """The file that a change of key has made, and that is not in its place yet (rekey.py)."""
+    """The file that a change of key has made, and that is not in its place yet (client/rekey.py)."""
     return path.with_name(f"{path.name}.next")
 
 
 def _finish_key_change(path: Path, key_path: Path, key: rsa.RSAPrivateKey) -> x509.Certificate:
-    """The certificate of a new key, put into its place where a change of key ended between the two (rekey.py).
+    """The certificate of a new key, put into its place where a change of key ended between the two (client/rekey.py).
 
     Raises CertError when there is none.
     """

@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import logging
 
-from re6st.client import RegistryError
+from re6st.client.counted_client import CountedClient
+from re6st.client.registry_client import RegistryError
 from re6st.core.prefix import Prefix
 from re6st.core.wire import Endpoint, parse_addresses
-from re6st.registry_calls import CountedClient
 
 PATIENCE = 10.0
 """Seconds for the registry."""

@@ -16,10 +16,11 @@ from datetime import UTC, datetime
 
 from re6st import PROTOCOL, babel, cert, kernel, multicast, openvpn, outputs, process, run_names, takeover, tunnel
 from re6st.address import OwnAddresses
-from re6st.answered_hellos import AnsweredHellos
 from re6st.answers import Answers
 from re6st.babel_socket import offer
 from re6st.cache import Cache
+from re6st.client.answered_hellos import AnsweredHellos
+from re6st.client.counted_client import CountedClient
 from re6st.control import ControlServer
 from re6st.core import mesh
 from re6st.core.babel_settings import Settings, outgrown, update_interval
@@ -51,7 +52,6 @@ from re6st.pem_files import rewrite
 from re6st.plan import Config, Plan
 from re6st.presences import Presences
 from re6st.reach import Reach
-from re6st.registry_calls import CountedClient
 from re6st.requirement import RequirementWatch
 from re6st.retransmits import LossWatch
 from re6st.rundir import RunDirectory, remove_old, write_revoked

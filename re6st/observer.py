@@ -12,8 +12,9 @@ from typing import Any
 from re6st import PROTOCOL, __version__, cert, pki
 from re6st.address import OwnAddresses
 from re6st.babel import Babel
-from re6st.cert_report import describe
-from re6st.client import parse_url
+from re6st.client.certificate_report import describe
+from re6st.client.counted_client import CountedClient
+from re6st.client.registry_client import parse_url
 from re6st.control import ControlError, Status
 from re6st.core import report
 from re6st.core.chronicle import Chronicle, Happening
@@ -33,7 +34,6 @@ from re6st.logs import LEVELS
 from re6st.options_in_use import options_in_use
 from re6st.packet_filter import PacketFilter
 from re6st.plan import Plan
-from re6st.registry_calls import CountedClient
 from re6st.tunnels import Tunnels
 
 PAGE = 1000

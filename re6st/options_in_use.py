@@ -10,7 +10,7 @@ from dataclasses import fields
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from pathlib import Path
 
-from re6st.client import parse_url
+from re6st.client.registry_client import parse_url
 from re6st.core.report import Record
 from re6st.core.wire import Endpoint
 from re6st.hooks import HIDDEN, program

@@ -22,6 +22,7 @@ from cryptography import x509
 from cryptography.x509.oid import NameOID
 
 from re6st import cert
+from re6st.client.blocking import RegistryClient as RegistryClient  # where programs of others look for it
 from re6st.core import extensions, offers
 from re6st.core.allocator import AllocationError, Community, choose_community
 from re6st.core.clock import ClockError
@@ -36,7 +37,6 @@ from re6st.geoip import GeoIp, Place
 from re6st.ledger import Conflict, Issued, Ledger, NotFound, Slot
 from re6st.localnode import LocalNode
 from re6st.mail import Mailer, MailError, is_address, token_text
-from re6st.registry_client import RegistryClient as RegistryClient  # where programs of others look for it
 from re6st.registry_events import EventLog, Events, Kind
 from re6st.registry_hello import Greeter, OtherKeyError, read_offer
 from re6st.registry_mesh import MeshView

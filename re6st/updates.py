@@ -16,9 +16,10 @@ from datetime import UTC, datetime
 from enum import IntEnum
 from pathlib import Path
 
-from re6st import PROTOCOL, cert, disk, pki, renewal
+from re6st import PROTOCOL, cert, disk, pki
 from re6st.cache import Cache
-from re6st.client import RegistryClient, RegistryError
+from re6st.client import renewal
+from re6st.client.registry_client import RegistryClient, RegistryError
 from re6st.core import params
 from re6st.core.expiry import AUTHORITY, OURS, Expiry
 from re6st.core.extensions import KNOWN, text

@@ -1,9 +1,9 @@
 """What programs can do beyond the deployed protocol, by name: what is said of it, and how it is read.
 
 The protocol number belongs to the deployed software, whose next number will not mean what ours does. So we announce
-its number, and agree on all that is ours by names: between node and registry in the offers of `hello` (client.py,
-registry.py), between nodes in those of a session (sessions.py). Whoever says no names has none of this, whatever its
-protocol number.
+its number, and agree on all that is ours by names: between node and registry in the offers of `hello`
+(client/registry_client.py, registry.py), between nodes in those of a session (sessions.py). Whoever says no names has
+none of this, whatever its protocol number.
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 from re6st import PROTOCOL, __version__, cert, pki
 from re6st import registry_report as report
 from re6st.api.admin import Admin, AdminError, Status, guessed_url
-from re6st.cert_report import name_text
+from re6st.client.certificate_report import name_text
 from re6st.core.extensions import needs_long_hellos
 from re6st.core.prefix import Prefix
 from re6st.core.told_claims import ToldClaims

@@ -27,7 +27,7 @@ from typing import Any, cast
 import h11
 from cryptography.hazmat.primitives import serialization
 
-from re6st import cert, http_client, netlink, pki, rtnetlink
+from re6st import cert, netlink, pki, rtnetlink
 from re6st.api import http
 from re6st.cli.conf import files
 from re6st.cli.conf import main as conf
@@ -35,6 +35,7 @@ from re6st.cli.fingerprint import Fingerprint
 from re6st.cli.node import expression
 from re6st.cli.node import main as node
 from re6st.cli.registry import config as registry_config
+from re6st.client import http as http_client
 from re6st.core import babel_binary, babel_lines, openvpn_lines, params, peer_crypto, records, rpc, sessions, wire
 from re6st.core.allocator import CommunityError, parse_communities
 from re6st.core.prefix import Prefix, PrefixError, address, prefix_of

@@ -15,10 +15,10 @@ from cryptography import x509
 from cryptography.x509.oid import NameOID
 
 from re6st import cert, pki
-from re6st.client import RegistryClient, RegistryRefused
+from re6st.client.registry_client import RegistryClient, RegistryRefused
+from re6st.client.rekey import change_key
 from re6st.core import params
 from re6st.plan import Files
-from re6st.rekey import change_key
 
 T = TypeVar("T")
 

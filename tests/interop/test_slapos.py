@@ -19,7 +19,7 @@ import pytest
 
 from re6st import cert
 from re6st import registry as module
-from re6st.client import RegistryRefused
+from re6st.client.registry_client import RegistryRefused
 from tests.interop.conftest import ours
 from tests.interop.test_enrolment import node
 

@@ -15,7 +15,7 @@ import pytest
 from re6st import cert, pki, registry_hello, sealing
 from re6st.cli.registry.config import ConfigError
 from re6st.cli.registry.main import check_required
-from re6st.client import RegistryAnswerError, RegistryClient, RegistryKeyError, RegistryRefused
+from re6st.client.registry_client import RegistryAnswerError, RegistryClient, RegistryKeyError, RegistryRefused
 from re6st.core import offers
 from re6st.core.extensions import KNOWN
 from re6st.core.offers import Offer, OfferError

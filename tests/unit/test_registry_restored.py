@@ -15,7 +15,7 @@ import pytest
 from cryptography import x509
 
 from re6st import cert
-from re6st.client import RegistryClient, RegistryRefused
+from re6st.client.registry_client import RegistryClient, RegistryRefused
 from re6st.core.params import make_version, version_number
 from re6st.core.prefix import Prefix
 from re6st.registry_check import check

@@ -23,7 +23,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 
 from re6st import PROTOCOL, cert, disk, pki, updates
 from re6st.cache import Cache
-from re6st.client import RegistryClient, RegistryError
+from re6st.client.registry_client import RegistryClient, RegistryError
 from re6st.core import params
 from re6st.core.extensions import KNOWN
 from re6st.core.params import Parameters

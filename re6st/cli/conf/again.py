@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from re6st import cert, pki
-from re6st.client import RegistryClient, RegistryError, RegistryKeyError, RegistryRefused
+from re6st.client.registry_client import RegistryClient, RegistryError, RegistryKeyError, RegistryRefused
 
 T = TypeVar("T")
 

@@ -34,7 +34,7 @@ from re6st import cert, disk, pki
 from re6st.cli.conf.again import Membership, identity_in, membership, patiently
 from re6st.cli.fingerprint import Fingerprint
 from re6st.cli.options import OptionParser, fail, is_text
-from re6st.client import RegistryClient, RegistryError, RegistryRefused, RegistryUnreachable, parse_url
+from re6st.client.registry_client import RegistryClient, RegistryError, RegistryRefused, RegistryUnreachable, parse_url
 from re6st.core import pasted
 from re6st.core.prefix import Prefix, PrefixError, subnet
 from re6st.kernel import local_addresses

@@ -14,10 +14,10 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import rsa
 
 from re6st import cert, pki
-from re6st.cert_report import describe
 from re6st.cli.conf.files import Place
 from re6st.cli.conf.main import FAILED, say
-from re6st.client import RegistryError, parse_url
+from re6st.client.certificate_report import describe
+from re6st.client.registry_client import RegistryError, parse_url
 from re6st.core.report import CERTIFICATE_WARNING
 from re6st.core.words import away
 
@@ -37,7 +37,7 @@ class Found:
     registry: str | None = None
     """Its URL, without user and password."""
     certificate: Mapping[str, Any] | None = None
-    """What the two say; see cert_report.py."""
+    """What the two say; see client/certificate_report.py."""
     problems: list[str] = field(default_factory=list)
 
     @property

@@ -21,7 +21,7 @@ from re6st.cache import parameters_in
 from re6st.cli import kernel_findings, machine
 from re6st.cli.checks import cannot_write, open_to_read, tell
 from re6st.cli.options import OptionParser
-from re6st.client import parse_url
+from re6st.client.registry_client import parse_url
 from re6st.core import extensions
 from re6st.core.expiry import AUTHORITY, OURS, expires
 from re6st.core.findings import Finding

@@ -20,7 +20,7 @@ from re6st.cert import CertError
 from re6st.cli import metrics_place
 from re6st.cli.node.expression import ExpressionError, evaluate
 from re6st.cli.options import OptionParser, fail, integer
-from re6st.client import RegistryError, parse_url
+from re6st.client.registry_client import RegistryError, parse_url
 from re6st.core.hosts import Ip, is_usable
 from re6st.core.prefix import Prefix, PrefixError
 from re6st.core.wire import ADDRESSES_LIMIT, Endpoint, parse_addresses

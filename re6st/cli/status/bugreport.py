@@ -24,7 +24,7 @@ from re6st import PROTOCOL, __version__, disk
 from re6st.cli import machine
 from re6st.cli.status import down, netcheck
 from re6st.cli.status import main as status
-from re6st.client import RegistryError, parse_url
+from re6st.client.registry_client import RegistryError, parse_url
 from re6st.control_client import Trouble, connect
 from re6st.core.findings import lines_of
 from re6st.core.pseudonyms import Pseudonyms

@@ -53,7 +53,7 @@ def _certificate(directory: Path) -> dict[str, Any] | None:
 def certificate() -> dict[str, Any] | str:
     """All of the certificate on the disk; or why there is none."""
     from re6st import cert
-    from re6st.cert_report import describe
+    from re6st.client.certificate_report import describe
 
     try:
         ca, own = (cert.load_pem(cert.read_file(DIRECTORY / name), name) for name in ("ca.crt", "cert.crt"))

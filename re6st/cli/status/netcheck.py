@@ -20,14 +20,15 @@ from ipaddress import IPv6Address, IPv6Network
 from pathlib import Path
 from typing import Any
 
-from re6st import PROTOCOL, cert, http_client
-from re6st.cert_report import key_fingerprint
+from re6st import PROTOCOL, cert
 from re6st.cli import kernel_findings, machine
 from re6st.cli.conf.files import read_options
 from re6st.cli.conf.main import ConfError
 from re6st.cli.status import down, icmp
 from re6st.cli.status import main as status
-from re6st.client import (
+from re6st.client import http
+from re6st.client.certificate_report import key_fingerprint
+from re6st.client.registry_client import (
     ANSWER_LIMIT,
     USER_AGENT,
     RegistryClient,
@@ -283,8 +284,8 @@ async def membership(url: str, cn: str) -> list[Finding]:
 async def _is_unknown(url: str, cn: str) -> bool:
     path = target("hello", {"client_prefix": Prefix.from_cn(cn).bits, "protocol": str(PROTOCOL)})
     headers = {"User-Agent": USER_AGENT, "Accept-Encoding": "identity"}
-    with suppress(http_client.HttpError, http_client.TooLong):
-        answer = await http_client.get(parse_url(url), path, headers, timeout=PATIENCE, limit=ANSWER_LIMIT)
+    with suppress(http.HttpError, http.TooLong):
+        answer = await http.get(parse_url(url), path, headers, timeout=PATIENCE, limit=ANSWER_LIMIT)
         return answer.status == HTTPStatus.NOT_FOUND
     return False
 
@@ -300,30 +301,30 @@ async def ask_registry(url: str) -> list[RegistryAnswer]:
     return list(await asyncio.gather(*(_ask(place, family) for family in families)))
 
 
-async def _ask(place: http_client.Url, family: socket.AddressFamily) -> RegistryAnswer:
+async def _ask(place: http.Url, family: socket.AddressFamily) -> RegistryAnswer:
     name = _FAMILIES[family]
     headers = {"User-Agent": USER_AGENT, "Accept-Encoding": "identity"}
     started, sent = time.monotonic(), time.time()
     try:
-        answer = await http_client.get(
+        answer = await http.get(
             place, target("getCa", {}), headers, timeout=PATIENCE, limit=ANSWER_LIMIT, family=family
         )
-    except http_client.HttpError as error:
+    except http.HttpError as error:
         return RegistryAnswer(name, error=str(error))
-    except http_client.TooLong:
+    except http.TooLong:
         return RegistryAnswer(name, error="its answer is too long. Check --registry.")
     took = time.monotonic() - started
     if answer.status == HTTPStatus.UNAUTHORIZED and not place.credentials:  # we may not read the node's options
         return RegistryAnswer(name, took * 1000)
     if answer.status != HTTPStatus.OK:
-        cause = f"it answers with {answer.status} {http_client.phrase(answer.status)}. Check --registry."
+        cause = f"it answers with {answer.status} {http.phrase(answer.status)}. Check --registry."
         return RegistryAnswer(name, error=cause)
     try:
         given = cert.load_pem(answer.body)
         ca = cert.shown_fingerprint(given)
     except cert.CertError:
         return RegistryAnswer(name, error="what it gives is no CA certificate. Check --registry.")
-    clock = http_client.clock_ahead(answer.headers.get("date", ""), sent + took / 2)
+    clock = http.clock_ahead(answer.headers.get("date", ""), sent + took / 2)
     return RegistryAnswer(name, took * 1000, ca, clock, ca_key=key_fingerprint(given))
 
 

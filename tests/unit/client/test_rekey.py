@@ -1,4 +1,4 @@
-"""Another key for the same subnet, killed at any step (rekey.py), with a registry over real HTTP."""
+"""Another key for the same subnet, killed at any step (client/rekey.py), with a registry over real HTTP."""
 
 from __future__ import annotations
 
@@ -10,12 +10,13 @@ from typing import Any
 
 import pytest
 
-from re6st import cert, disk, pki, rekey
+from re6st import cert, disk, pki
 from re6st.api import http
-from re6st.client import RegistryClient, RegistryKeyError, RegistryRefused, RegistryUnreachable
+from re6st.client import rekey
+from re6st.client.registry_client import RegistryClient, RegistryKeyError, RegistryRefused, RegistryUnreachable
+from re6st.client.rekey import change_key
 from re6st.core.rpc import METHODS
 from re6st.plan import Files
-from re6st.rekey import change_key
 from tests.unit.registry_world import DAY, B, World
 
 

@@ -13,9 +13,10 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 
-from re6st import answered_hellos, cert, pki, renewal
-from re6st.answered_hellos import LIMIT, AnsweredHellos
-from re6st.client import RegistryAnswerError, RegistryClient, RegistryKeyError
+from re6st import cert, pki
+from re6st.client import answered_hellos, renewal
+from re6st.client.answered_hellos import LIMIT, AnsweredHellos
+from re6st.client.registry_client import RegistryAnswerError, RegistryClient, RegistryKeyError
 from tests.unit.registry_world import DAY, A, World
 
 

@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from re6st.http_client import HttpError, Response, TooLong, get, parse_url
+from re6st.client.http import HttpError, Response, TooLong, get, parse_url
 
 T = TypeVar("T")
 

@@ -20,7 +20,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import rsa
 
 from re6st import cert, disk, pki
-from re6st.client import RegistryClient, RegistryKeyError, RegistryRefused
+from re6st.client.registry_client import RegistryClient, RegistryKeyError, RegistryRefused
 from re6st.plan import Files
 
 

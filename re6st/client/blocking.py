@@ -2,7 +2,8 @@
 
 SlapOS manages tokens with it (docs/slapos.md). Names, parameters and results are those that it has had there for years:
 a call gives bytes, empty where the registry has nothing to say, and None, with a line in the log, where it failed; only
-a refusal for want of rights (status 403) is raised. Programs of this project use re6st/client.py, which tells more.
+a refusal for want of rights (status 403) is raised. Programs of this project use re6st/client/registry_client.py, which
+tells more.
 """
 
 from __future__ import annotations
@@ -12,8 +13,9 @@ import logging
 import threading
 from http import HTTPStatus
 
-from re6st import cert, client
-from re6st.client import RegistryError, RegistryRefused
+from re6st import cert
+from re6st.client import registry_client
+from re6st.client.registry_client import RegistryError, RegistryRefused
 
 Text = str | bytes
 """What earlier calls gave, or text: getNodePrefix's result goes into revoke as it is."""
@@ -27,9 +29,11 @@ class RegistryClient:
     `identity` is for calls of nodes, which have the parameter `cn`. Raises RegistryError for a URL that is none.
     """
 
-    def __init__(self, url: str, identity: cert.Identity | None = None, *, timeout: float = client.TIMEOUT) -> None:
+    def __init__(
+        self, url: str, identity: cert.Identity | None = None, *, timeout: float = registry_client.TIMEOUT
+    ) -> None:
         """`timeout` is in seconds, for one call."""
-        self._client = client.RegistryClient(url, identity, timeout=timeout)
+        self._client = registry_client.RegistryClient(url, identity, timeout=timeout)
         self._identity = identity
         self._lock = threading.Lock()
 

@@ -6,7 +6,7 @@ import json
 from datetime import UTC, datetime
 
 from re6st import cert, pki
-from re6st.cert_report import describe, key_fingerprint
+from re6st.client.certificate_report import describe, key_fingerprint
 
 
 def test_whose_it_is_until_when_and_by_whom(nodes: dict[str, cert.Identity], authority: cert.Authority) -> None:

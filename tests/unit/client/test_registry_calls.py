@@ -6,8 +6,14 @@ import asyncio
 
 import pytest
 
-from re6st.client import RegistryAnswerError, RegistryClient, RegistryError, RegistryRefused, RegistryUnreachable
-from re6st.registry_calls import CountedClient
+from re6st.client.counted_client import CountedClient
+from re6st.client.registry_client import (
+    RegistryAnswerError,
+    RegistryClient,
+    RegistryError,
+    RegistryRefused,
+    RegistryUnreachable,
+)
 
 
 def test_calls_are_counted_by_what_became_of_them(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,8 +19,9 @@ from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
-from re6st import PROTOCOL, __version__, cert, http_client, pki, sealing
-from re6st.answered_hellos import AnsweredHellos
+from re6st import PROTOCOL, __version__, cert, pki, sealing
+from re6st.client import http
+from re6st.client.answered_hellos import AnsweredHellos
 from re6st.core import extensions, offers
 from re6st.core.extensions import KNOWN, ExtensionError
 from re6st.core.offers import Offer, OfferError
@@ -415,18 +416,18 @@ class RegistryClient:
         headers = {"User-Agent": USER_AGENT, "Accept-Encoding": "identity", **(more or {})}
         sent = time.time()
         try:
-            answer = await http_client.get(self._base, path, headers, timeout=self._timeout, limit=ANSWER_LIMIT)
-        except http_client.HttpError as error:
+            answer = await http.get(self._base, path, headers, timeout=self._timeout, limit=ANSWER_LIMIT)
+        except http.HttpError as error:
             raise RegistryUnreachable(f"registry {self.url}: {error}") from None
-        except http_client.TooLong:
+        except http.TooLong:
             raise self._bad(method, f"longer than {ANSWER_LIMIT} bytes") from None
-        self._told_time = http_client.clock_ahead(answer.headers.get("date", ""), (sent + time.time()) / 2)
+        self._told_time = http.clock_ahead(answer.headers.get("date", ""), (sent + time.time()) / 2)
         if answer.status not in (HTTPStatus.OK, HTTPStatus.NO_CONTENT):
             raise self._refused(method, path, answer)
         return answer.status, answer.body, answer.headers.get(HEADER.lower(), "")
 
-    def _refused(self, method: str, path: str, answer: http_client.Response) -> RegistryRefused:
-        words = f"{answer.status} {http_client.phrase(answer.status)}"
+    def _refused(self, method: str, path: str, answer: http.Response) -> RegistryRefused:
+        words = f"{answer.status} {http.phrase(answer.status)}"
         place = answer.headers.get("location", "").removesuffix(path)
         if 300 <= answer.status < 400 and place:
             # What we ask for stays out: a token may be in it.
@@ -462,9 +463,9 @@ def _pem(request: x509.CertificateSigningRequest) -> str:
     return request.public_bytes(serialization.Encoding.PEM).decode("ascii")
 
 
-def parse_url(url: str) -> http_client.Url:
+def parse_url(url: str) -> http.Url:
     """The base of a registry's calls, without a final '/' (wire.md 3.1). Raises RegistryError."""
     try:
-        return http_client.parse_url(url)
+        return http.parse_url(url)
     except ValueError:
         raise RegistryError(f"registry {url!r}: not of the form http://HOST[:PORT][/PATH]. Check --registry.") from None

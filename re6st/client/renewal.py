@@ -7,7 +7,7 @@ from datetime import datetime
 from cryptography import x509
 
 from re6st import cert, pki
-from re6st.client import RegistryClient
+from re6st.client.registry_client import RegistryClient
 
 
 async def renew(

@@ -16,8 +16,9 @@ import pytest
 from cryptography import x509
 from cryptography.x509.oid import NameOID
 
-from re6st import PROTOCOL, cert, client, pki
-from re6st.client import (
+from re6st import PROTOCOL, cert, pki
+from re6st.client import registry_client as client
+from re6st.client.registry_client import (
     ANSWER_LIMIT,
     RegistryAnswerError,
     RegistryClient,

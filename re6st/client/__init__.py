@@ -1,0 +1,1 @@
+"""How a node calls its registry: the calls, and what they are needed for."""
