@@ -35,7 +35,7 @@ from bench.support.load import Client, LoadError, Run, request
 from bench.support.service import CHECKOUT, LENGTH, LOAD_CPU, OURS, Process, Service, ServiceError
 from re6st import PROTOCOL, cert
 from re6st.core.prefix import Prefix
-from re6st.core.rpc import Ratchet, target
+from re6st.core.wire.rpc import Ratchet, target
 from testbed import reference
 
 PARTS = ("certificates", "sessions", "start", "crowd", "reference")

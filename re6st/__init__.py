@@ -11,7 +11,7 @@ __version__ = "1.0.0rc1"
 
 PROTOCOL = 10
 """The deployed software's protocol number that we announce (wire.md 6.7). What is ours beyond it has names, which are
-agreed on apart from it (core/extensions.py)."""
+agreed on apart from it (core/wire/extensions.py)."""
 
 MIN_PROTOCOL = 1
 """Oldest protocol a registry may still allow in its network."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from ipaddress import IPv6Network, ip_address
 
 from re6st.core.hosts import Ip, is_usable
-from re6st.core.wire import Endpoint
+from re6st.core.wire.datagrams import Endpoint
 
 LEARNED_LIMIT = 4
 """Addresses of one family that we tell because peers see us there."""

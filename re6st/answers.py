@@ -12,8 +12,8 @@ from re6st.client.registry_client import PLATFORM
 from re6st.core import mesh
 from re6st.core.budget import Bucket, Buckets
 from re6st.core.prefix import Prefix
-from re6st.core.sessions import Sessions
-from re6st.core.wire import Code, Endpoint, format_addresses, outside, parse_addresses
+from re6st.core.wire.datagrams import Code, Endpoint, format_addresses, outside, parse_addresses
+from re6st.core.wire.sessions import Sessions
 from re6st.updates import Updates
 
 SOFTWARE = f"{__version__}, {PLATFORM}"

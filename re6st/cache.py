@@ -21,9 +21,9 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from re6st.core.params import Parameters, ParamsError, check
 from re6st.core.prefix import Prefix, PrefixError
-from re6st.core.wire import Endpoint, format_addresses, parse_addresses
+from re6st.core.wire.datagrams import Endpoint, format_addresses, parse_addresses
+from re6st.core.wire.params import Parameters, ParamsError, check
 
 PEER_LIMIT = 200
 WRITE_EVERY = 5.0

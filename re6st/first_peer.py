@@ -8,7 +8,7 @@ import logging
 from re6st.client.counted_client import CountedClient
 from re6st.client.registry_client import RegistryError
 from re6st.core.prefix import Prefix
-from re6st.core.wire import Endpoint, parse_addresses
+from re6st.core.wire.datagrams import Endpoint, parse_addresses
 
 PATIENCE = 10.0
 """Seconds for the registry."""

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from re6st.address import OwnAddresses
 from re6st.client.registry_client import RegistryError
-from re6st.core.wire import Endpoint
+from re6st.core.wire.datagrams import Endpoint
 from re6st.geoip import GeoIp, GeoIpError
 from re6st.process import Backoff
 

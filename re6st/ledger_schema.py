@@ -50,8 +50,8 @@ OUR_SCHEMA = (
   DELETE FROM re6st_seen WHERE prefix = OLD.prefix; END""",
     """CREATE TRIGGER IF NOT EXISTS re6st_seen_free AFTER UPDATE ON cert WHEN NEW.cert IS NULL BEGIN
   DELETE FROM re6st_seen WHERE prefix = NEW.prefix; END""",
-    # What it said then that it can do (core/extensions.py), with the date of that call: a program that does not know
-    # this table notes later calls.
+    # What it said then that it can do (core/wire/extensions.py), with the date of that call: a program that does not
+    # know this table notes later calls.
     """CREATE TABLE IF NOT EXISTS re6st_extensions (
   prefix TEXT PRIMARY KEY NOT NULL, date INTEGER NOT NULL, names TEXT NOT NULL)""",
     """CREATE TRIGGER IF NOT EXISTS re6st_extensions_delete AFTER DELETE ON re6st_seen BEGIN

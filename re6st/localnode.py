@@ -22,7 +22,7 @@ from re6st.babel_talk import Talk
 from re6st.core.babel_lines import LineError, Table
 from re6st.core.prefix import Prefix, PrefixError, prefix_of
 from re6st.core.told_claims import ToldClaims, read_claims
-from re6st.core.wire import PORT, Code
+from re6st.core.wire.datagrams import PORT, Code
 from re6st.run_names import BABELD_SOCKET, BINARY_SOCKET, CONTROL_SOCKET
 
 logger = logging.getLogger("localnode")

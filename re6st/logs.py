@@ -16,7 +16,7 @@ from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 
 from re6st.core.prefix import Prefix
-from re6st.core.wire import Endpoint, format_addresses
+from re6st.core.wire.datagrams import Endpoint, format_addresses
 
 TRACE = 5
 """Log level of -v 4, below logging.DEBUG."""

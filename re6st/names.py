@@ -10,7 +10,7 @@ from dataclasses import replace
 from ipaddress import ip_address
 
 from re6st.core.hosts import is_usable
-from re6st.core.wire import Endpoint
+from re6st.core.wire.datagrams import Endpoint
 
 PATIENCE = 3.0
 """Seconds for one name."""

@@ -25,14 +25,14 @@ from re6st.control import ControlServer
 from re6st.core import mesh
 from re6st.core.babel_settings import Settings, outgrown, update_interval
 from re6st.core.chronicle import Chronicle
-from re6st.core.news import VersionNews
 from re6st.core.packet_rules import way_out
-from re6st.core.params import Parameters
 from re6st.core.prefix import Prefix, address, subnet
 from re6st.core.renewal import Renewal
 from re6st.core.survey import survey
 from re6st.core.ways import Ways
-from re6st.core.wire import Code, Endpoint
+from re6st.core.wire.datagrams import Code, Endpoint
+from re6st.core.wire.news import VersionNews
+from re6st.core.wire.params import Parameters
 from re6st.first_peer import first_peer
 from re6st.forwarding import Advertisements
 from re6st.guard import Guard

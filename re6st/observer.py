@@ -22,11 +22,11 @@ from re6st.core.families import nothing_in_common
 from re6st.core.mesh import Mesh
 from re6st.core.metrics import Page
 from re6st.core.node_metrics import Counts, node_page
-from re6st.core.params import version_number
 from re6st.core.prefix import Prefix, PrefixError, address, subnet
 from re6st.core.report import Record
 from re6st.core.ways import Ways
-from re6st.core.wire import Endpoint
+from re6st.core.wire.datagrams import Endpoint
+from re6st.core.wire.params import version_number
 from re6st.guard import Guard
 from re6st.kernel_care import KernelCare
 from re6st.log_stream import LogStream

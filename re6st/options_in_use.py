@@ -12,7 +12,7 @@ from pathlib import Path
 
 from re6st.client.registry_client import parse_url
 from re6st.core.report import Record
-from re6st.core.wire import Endpoint
+from re6st.core.wire.datagrams import Endpoint
 from re6st.hooks import HIDDEN, program
 from re6st.metrics_http import Place
 from re6st.plan import Config, Files, Plan

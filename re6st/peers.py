@@ -1,7 +1,8 @@
-"""UDP port 326: the socket under core/sessions.py, and the relay for the registry on this machine (wire.md 6 and 7).
+"""UDP port 326: the socket under core/wire/sessions.py, and the relay for the registry on this machine (wire.md 6 and
+7).
 
 A message goes to `handle`, which returns the answer or None. The registry talks to us from ::1: about ourselves, which
-is answered at once, or about a peer, which is asked on its behalf (core/relay.py).
+is answered at once, or about a peer, which is asked on its behalf (core/wire/relay.py).
 
 The socket is bound on ::, so it hears what anybody sends to any address of this machine. What was not sent to our own
 subnet, or came by an interface that does not belong to the network, is dropped before it is looked at.
@@ -23,12 +24,12 @@ from typing import Protocol
 from cryptography import x509
 
 from re6st import PROTOCOL, cert, pki, sealing
-from re6st.core.offers import Aead
-from re6st.core.peer_crypto import PeerCertificate
 from re6st.core.prefix import Prefix, PrefixError, control_address, subnet
-from re6st.core.relay import RELAYED_CODES, Relay
-from re6st.core.sessions import Datagram, Message, Output, SessionOpened, Sessions
-from re6st.core.wire import DATAGRAM_LIMIT, PORT, RELAYED, Code, WireError
+from re6st.core.wire.datagrams import DATAGRAM_LIMIT, PORT, RELAYED, Code, WireError
+from re6st.core.wire.offers import Aead
+from re6st.core.wire.peer_crypto import PeerCertificate
+from re6st.core.wire.relay import RELAYED_CODES, Relay
+from re6st.core.wire.sessions import Datagram, Message, Output, SessionOpened, Sessions
 from re6st.datagrams import DatagramSocket, tell_destinations
 from re6st.local_programs import Owners
 
@@ -63,7 +64,7 @@ class ReadCertificate:
 
 
 class NodeCrypto:
-    """Our keys and the CA, for core/sessions.py. `revoked` gives the serial numbers that are out."""
+    """Our keys and the CA, for core/wire/sessions.py. `revoked` gives the serial numbers that are out."""
 
     aead: Aead = sealing.CIPHER
 
@@ -115,7 +116,7 @@ class NodeCrypto:
     def sign(self, data: bytes) -> bytes:
         return cert.sign(self._identity.key, data)
 
-    # For messages that are sealed (core/seals.py).
+    # For messages that are sealed (core/wire/seals.py).
 
     def ephemeral(self) -> sealing.SessionKey:
         return sealing.SessionKey()

@@ -19,9 +19,9 @@ from re6st.core import babel_settings, mesh
 from re6st.core.babel_keys import key_in_use
 from re6st.core.hosts import Ip
 from re6st.core.packet_rules import Rules
-from re6st.core.params import Parameters
 from re6st.core.prefix import MAX_LENGTH, Prefix, address, ipv4_address, ipv4_subnet, subnet
-from re6st.core.wire import PROTOCOLS, Endpoint
+from re6st.core.wire.datagrams import PROTOCOLS, Endpoint
+from re6st.core.wire.params import Parameters
 from re6st.kernel import Presence
 from re6st.metrics_http import Place
 

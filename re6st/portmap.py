@@ -20,7 +20,7 @@ from typing import Any
 import miniupnpc
 
 from re6st.core.hosts import is_usable
-from re6st.core.wire import Endpoint
+from re6st.core.wire.datagrams import Endpoint
 
 EXTERNAL_PORTS = (32768, 49151)
 TRIES, TRY_TIME = 15, 1.0

@@ -18,9 +18,9 @@ from re6st import watch
 from re6st.address import OwnAddresses, family
 from re6st.core.absence import Absences
 from re6st.core.hosts import is_behind_another
-from re6st.core.news import Audience
 from re6st.core.prefix import Prefix
-from re6st.core.wire import Endpoint, format_addresses
+from re6st.core.wire.datagrams import Endpoint, format_addresses
+from re6st.core.wire.news import Audience
 from re6st.kernel import Address, source_address
 from re6st.netlink import NetlinkError
 from re6st.portmap import PortMapper

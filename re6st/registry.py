@@ -23,16 +23,16 @@ from cryptography.x509.oid import NameOID
 
 from re6st import cert
 from re6st.client.blocking import RegistryClient as RegistryClient  # where programs of others look for it
-from re6st.core import extensions, offers
 from re6st.core.allocator import AllocationError, Community, choose_community
 from re6st.core.clock import ClockError
-from re6st.core.extensions import ExtensionError
-from re6st.core.offers import OfferError
-from re6st.core.params import Parameters, version_number
 from re6st.core.prefix import Prefix, PrefixError, control_address
 from re6st.core.registry_limits import Limits, neighbourhood
 from re6st.core.registry_sessions import Claims, Session, Sessions
-from re6st.core.rpc import UNKNOWN_HEADER
+from re6st.core.wire import extensions, offers
+from re6st.core.wire.extensions import ExtensionError
+from re6st.core.wire.offers import OfferError
+from re6st.core.wire.params import Parameters, version_number
+from re6st.core.wire.rpc import UNKNOWN_HEADER
 from re6st.geoip import GeoIp, Place
 from re6st.ledger import Conflict, Issued, Ledger, NotFound, Slot
 from re6st.localnode import LocalNode

@@ -17,11 +17,11 @@ from dataclasses import dataclass
 from cryptography import x509
 
 from re6st import cert, sealing
-from re6st.core import extensions, offers
-from re6st.core.extensions import KNOWN
-from re6st.core.offers import Offer, OfferError
 from re6st.core.prefix import Prefix
-from re6st.core.rpc import (
+from re6st.core.wire import extensions, offers
+from re6st.core.wire.extensions import KNOWN
+from re6st.core.wire.offers import Offer, OfferError
+from re6st.core.wire.rpc import (
     CALLS_PURPOSE,
     CLIENT_PURPOSE,
     NONCE_LENGTH,

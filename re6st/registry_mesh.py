@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from re6st.core.prefix import Prefix, PrefixError
-from re6st.core.wire import Code, Endpoint, format_addresses, outside, parse_addresses
+from re6st.core.wire.datagrams import Code, Endpoint, format_addresses, outside, parse_addresses
 from re6st.localnode import LocalNode
 
 CANDIDATES_LIFE = 60.0

@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 from ipaddress import IPv4Address, ip_address
 
 from re6st.core.gateways import Gateways
-from re6st.core.wire import Endpoint
+from re6st.core.wire.datagrams import Endpoint
 from re6st.kernel import Kernel, KernelError
 
 log = logging.getLogger(__name__)

@@ -1,4 +1,4 @@
-"""Peers that lack what the network requires are refused, and said to be (core/requirement.py decides who)."""
+"""Peers that lack what the network requires are refused, and said to be (core/wire/requirement.py decides who)."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import logging
 import time
 from collections.abc import Callable
 
-from re6st.core import extensions
 from re6st.core.prefix import Prefix
-from re6st.core.requirement import Requirement
+from re6st.core.wire import extensions
+from re6st.core.wire.requirement import Requirement
 from re6st.peers import Peers
 from re6st.tunnels import Tunnels
 

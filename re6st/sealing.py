@@ -1,4 +1,4 @@
-"""The algorithms under core/offers.py: X25519, ChaCha20-Poly1305, and signatures by RSA-PSS with SHA-256.
+"""The algorithms under core/wire/offers.py: X25519, ChaCha20-Poly1305, and signatures by RSA-PSS with SHA-256.
 
 Certificates of a network have RSA keys only, since the deployed software encrypts with them (wire.md 0.1).
 """
@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X
 from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from re6st.core.offers import OfferError
+from re6st.core.wire.offers import OfferError
 
 _PSS = padding.PSS(padding.MGF1(hashes.SHA256()), padding.PSS.DIGEST_LENGTH)
 

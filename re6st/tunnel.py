@@ -29,7 +29,7 @@ from re6st.core.openvpn_lines import (
 )
 from re6st.core.prefix import Prefix, PrefixError
 from re6st.core.untimely import Untimely
-from re6st.core.wire import Endpoint
+from re6st.core.wire.datagrams import Endpoint
 from re6st.kernel import Address, source_address
 from re6st.openvpn import FOLLOW, Management, Settings, client_command
 from re6st.process import Child, end_of, keep_running, last_words

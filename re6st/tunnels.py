@@ -24,7 +24,7 @@ from re6st.core.records import ClientOfServer, ClientRecord, ServerRecord
 from re6st.core.report import Link, Server
 from re6st.core.survey import Survey
 from re6st.core.untimely import Untimely
-from re6st.core.wire import PROTOCOLS, Endpoint
+from re6st.core.wire.datagrams import PROTOCOLS, Endpoint
 from re6st.kernel import Address, Kernel, KernelError
 from re6st.names import addresses_of
 from re6st.other_ends import OtherEnds

@@ -20,10 +20,10 @@ from re6st import PROTOCOL, cert, disk, pki
 from re6st.cache import Cache
 from re6st.client import renewal
 from re6st.client.registry_client import RegistryClient, RegistryError
-from re6st.core import params
 from re6st.core.expiry import AUTHORITY, OURS, Expiry
-from re6st.core.extensions import KNOWN, text
-from re6st.core.params import Parameters, ParamsError
+from re6st.core.wire import params
+from re6st.core.wire.extensions import KNOWN, text
+from re6st.core.wire.params import Parameters, ParamsError
 from re6st.core.words import duration
 from re6st.plan import Files
 from re6st.process import Backoff

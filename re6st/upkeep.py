@@ -20,9 +20,11 @@ from re6st.core import hello_choice
 from re6st.core.babel_keys import next_state
 from re6st.core.clock import Clock, ClockError, Marks, first_marks
 from re6st.core.expiry import AUTHORITY, Expiry
-from re6st.core.extensions import Extension
 from re6st.core.hello_choice import Hellos
-from re6st.core.params import (
+from re6st.core.prefix import Prefix
+from re6st.core.registry_sessions import RateLimit
+from re6st.core.wire.extensions import Extension
+from re6st.core.wire.params import (
     BABEL_HELLO,
     KEY_LENGTH,
     Encoder,
@@ -30,8 +32,6 @@ from re6st.core.params import (
     make_version,
     version_number,
 )
-from re6st.core.prefix import Prefix
-from re6st.core.registry_sessions import RateLimit
 from re6st.ledger import Conflict, Ledger, NotFound, Rows
 from re6st.registry_mesh import MeshView
 from re6st.store import Store, StoreError

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass, field
 
-from re6st.core.rpc import HEADER
+from re6st.core.wire.rpc import HEADER
 
 Client = Generator[bytes, bytes, None]
 STALL = 60.0

@@ -21,7 +21,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 
 from re6st import cert, disk
 from re6st.core.allocator import ROOT
-from re6st.core.params import KEY_LENGTH
+from re6st.core.wire.params import KEY_LENGTH
 from re6st.ledger import Ledger, Slot
 
 CHECKOUT = Path(__file__).parents[2]

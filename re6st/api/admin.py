@@ -29,8 +29,8 @@ from re6st.clients import Clients
 from re6st.core.allocator import AllocationError, Allocator
 from re6st.core.babel_keys import State
 from re6st.core.clock import ClockError
-from re6st.core.params import version_number
 from re6st.core.prefix import Prefix
+from re6st.core.wire.params import version_number
 from re6st.ledger import Conflict, Ledger, NotFound
 from re6st.mail import is_address
 from re6st.registry import Call, Registry, RpcError, Settings

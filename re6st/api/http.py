@@ -31,7 +31,7 @@ from re6st.core.origins import (
     network_of,
     stray_browser,
 )
-from re6st.core.rpc import HEADER, METHODS, OFFER_HEADER, Access, Method
+from re6st.core.wire.rpc import HEADER, METHODS, OFFER_HEADER, Access, Method
 from re6st.process import allow_files
 from re6st.registry import Call, Registry, RpcError, read_prefix
 from re6st.registry_events import Kind

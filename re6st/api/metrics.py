@@ -18,8 +18,8 @@ from pathlib import Path
 
 from re6st import PROTOCOL, __version__
 from re6st.core.metrics import REGISTRY, Durations, Page
-from re6st.core.params import version_number
 from re6st.core.prefix import Prefix
+from re6st.core.wire.params import version_number
 from re6st.exposition import exposition
 from re6st.ledger import LedgerError, NotFound
 from re6st.registry import Registry

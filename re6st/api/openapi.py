@@ -7,7 +7,7 @@ from http import HTTPStatus
 from typing import Any
 
 from re6st import PROTOCOL, __version__
-from re6st.core.rpc import HEADER, METHODS, Access, Method
+from re6st.core.wire.rpc import HEADER, METHODS, Access, Method
 
 PATH = "/openapi.json"
 """No method can have this name: theirs are letters and digits."""

@@ -22,11 +22,11 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from re6st import PROTOCOL, __version__, cert, pki, sealing
 from re6st.client import http
 from re6st.client.answered_hellos import AnsweredHellos
-from re6st.core import extensions, offers
-from re6st.core.extensions import KNOWN, ExtensionError
-from re6st.core.offers import Offer, OfferError
 from re6st.core.prefix import Prefix, PrefixError
-from re6st.core.rpc import (
+from re6st.core.wire import extensions, offers
+from re6st.core.wire.extensions import KNOWN, ExtensionError
+from re6st.core.wire.offers import Offer, OfferError
+from re6st.core.wire.rpc import (
     CALLS_PURPOSE,
     CLIENT_PURPOSE,
     HEADER,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from re6st.core.hosts import Ip
-from re6st.core.wire import Endpoint
+from re6st.core.wire.datagrams import Endpoint
 
 
 def nothing_in_common(uplinks: Iterable[Ip], servers: Iterable[Endpoint]) -> str | None:

@@ -1,4 +1,5 @@
-"""Which hellos the network has: short ones, unless it has nodes of older software (`babel_hello` in core/params.py).
+"""Which hellos the network has: short ones, unless it has nodes of older software (`babel_hello` in
+core/wire/params.py).
 
 What software a member runs is its own word, and a change of the hellos makes every node start its babeld anew. So the
 hellos become long at once, because an older node has no neighbours until then, but short again only after a day without

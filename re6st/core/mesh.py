@@ -54,7 +54,7 @@ from re6st.core.mesh_state import Phase, State, Tunnel
 from re6st.core.opening import Opening
 from re6st.core.prefix import Prefix
 from re6st.core.survey import Survey
-from re6st.core.wire import Endpoint
+from re6st.core.wire.datagrams import Endpoint
 
 __all__ = [
     "Action",

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from re6st.core.babel_lines import NextHop
 from re6st.core.prefix import Prefix
 from re6st.core.survey import Survey
-from re6st.core.wire import Endpoint
+from re6st.core.wire.datagrams import Endpoint
 
 
 @dataclass(frozen=True, slots=True)

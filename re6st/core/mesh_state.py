@@ -11,7 +11,7 @@ from re6st.core.mesh_events import Settings
 from re6st.core.prefix import Prefix
 from re6st.core.quality import Quality
 from re6st.core.survey import Survey
-from re6st.core.wire import Endpoint
+from re6st.core.wire.datagrams import Endpoint
 
 MODEST = 2
 """Client tunnels of a node that nobody is connected to (wire.md 10.4)."""

@@ -14,7 +14,7 @@ from re6st.core.babel_lines import INFINITY
 from re6st.core.mesh_events import Action, AskAddress, AskBootstrap, EnsureSession, OpenTunnel
 from re6st.core.mesh_state import MODEST, Phase, State, Tunnel
 from re6st.core.prefix import Prefix
-from re6st.core.wire import Endpoint
+from re6st.core.wire.datagrams import Endpoint
 
 FIRST_TUNNELS = 3
 """Tunnels opened at once from memory by a node that reaches nobody."""

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from re6st.core.prefix import Prefix
-from re6st.core.wire import Endpoint, format_addresses, parse_addresses
+from re6st.core.wire.datagrams import Endpoint, format_addresses, parse_addresses
 
 SIZE_LIMIT = 1 << 22
 """Bytes of one record: a server may have many clients."""

@@ -11,7 +11,7 @@ from collections import OrderedDict
 from dataclasses import dataclass
 
 from re6st.core.prefix import Prefix
-from re6st.core.rpc import CallKeys
+from re6st.core.wire.rpc import CallKeys
 
 PENDING_LIFE = 10.0
 """Seconds for which a hello gets the same answer, until a call uses it: repeated hellos cost no RSA, and a stranger's

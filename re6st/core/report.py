@@ -17,7 +17,7 @@ from re6st.core.mesh import Mesh, Phase
 from re6st.core.prefix import Prefix, PrefixError, address, address_bits, prefix_of, subnet
 from re6st.core.survey import Survey
 from re6st.core.ways import Way
-from re6st.core.wire import Endpoint
+from re6st.core.wire.datagrams import Endpoint
 
 Record = dict[str, object]
 

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from ipaddress import IPv6Address, IPv6Network
 from typing import Any
 
-from re6st.core.extensions import Extension
 from re6st.core.prefix import Prefix, PrefixError
+from re6st.core.wire.extensions import Extension
 from re6st.registry_report import NODES, Record, is_serial, node_record, prefixes_above, registry_bits
 
 PAGE = 50

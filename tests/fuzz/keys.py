@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from re6st.core import peer_crypto, wire
 from re6st.core.prefix import Prefix
+from re6st.core.wire import datagrams, peer_crypto
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Crypto:
 
     def read(self, der: bytes) -> Certificate:
         if len(der) != 2:
-            raise wire.WireError("no certificate")
+            raise datagrams.WireError("no certificate")
         return Certificate(Prefix(int.from_bytes(der), 16), 1, der, der * 10)
 
     def admit(self, certificate: peer_crypto.PeerCertificate) -> None:

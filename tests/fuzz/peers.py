@@ -10,10 +10,11 @@ from ipaddress import IPv4Network, IPv6Network
 from typing import cast
 
 from re6st import registry_hello, sealing
-from re6st.core import babel_lines, claims, extensions, hello_choice, offers, origins, peer_crypto, sessions, wire
+from re6st.core import babel_lines, claims, hello_choice, origins
 from re6st.core.claims import Claims, Refusals
 from re6st.core.prefix import Prefix, address, control_address, subnet
-from re6st.core.seals import PURPOSES, Seal
+from re6st.core.wire import datagrams, extensions, offers, peer_crypto, sessions
+from re6st.core.wire.seals import PURPOSES, Seal
 from tests.fuzz.keys import Crypto
 
 NETWORK = IPv6Network("2001:db8:42::/48")
@@ -96,10 +97,10 @@ def seal(data: bytes) -> None:
     answerer.take(asker.offer())
     asker.take(answerer.offer())
     true = asker.seal(b"true")
-    number = int.from_bytes(rest[:4]) | wire.SEALED
-    assert answerer.open(wire.Sealed(number, rest[4:])) is None or rest[4:] == true[4:]
-    packet = wire.decode(true)
-    assert isinstance(packet, wire.Sealed)
+    number = int.from_bytes(rest[:4]) | datagrams.SEALED
+    assert answerer.open(datagrams.Sealed(number, rest[4:])) is None or rest[4:] == true[4:]
+    packet = datagrams.decode(true)
+    assert isinstance(packet, datagrams.Sealed)
     assert answerer.open(packet) == b"true"
     assert answerer.open(packet) is None
 
@@ -137,20 +138,20 @@ def sealed_sessions(data: bytes) -> None:
             if isinstance(output, sessions.Datagram):
                 wires[receiver].append(output.data)
             elif isinstance(output, sessions.Message):
-                if output.code == wire.Code.LOG:
+                if output.code == datagrams.Code.LOG:
                     heard.append(output.payload)
                 carry(sender, nodes[sender].answer(output, None, now))
 
     def arrive(receiver: Prefix, datagram: bytes) -> None:
         sender = _other(receiver)
-        with contextlib.suppress(wire.WireError):
-            carry(receiver, nodes[receiver].receive((address(NETWORK, sender), wire.PORT), datagram, now))
+        with contextlib.suppress(datagrams.WireError):
+            carry(receiver, nodes[receiver].receive((address(NETWORK, sender), datagrams.PORT), datagram, now))
 
     def say(sender: Prefix) -> None:
         text = f"{len(said)}".encode()
         said.add(text)
         receiver = _other(sender)
-        carry(sender, nodes[sender].send(receiver, bytes([wire.Code.LOG]) + text, now))
+        carry(sender, nodes[sender].send(receiver, bytes([datagrams.Code.LOG]) + text, now))
 
     for step in data[:200]:
         node, queue = (ONE, wires[ONE]) if step & 1 else (OTHER, wires[OTHER])
@@ -210,13 +211,13 @@ def session_inputs(data: bytes) -> None:
             case 1:
                 state.ensure(peer, now)
             case _:
-                with contextlib.suppress(wire.WireError):
+                with contextlib.suppress(datagrams.WireError):
                     for output in state.receive((control_address(NETWORK, peer), 326 + head), content, now):
                         if isinstance(output, sessions.Message):
                             state.answer(output, content, now)
         for output in state.retry(now):
             assert isinstance(output, sessions.Datagram)
-            assert len(output.data) <= wire.DATAGRAM_LIMIT
+            assert len(output.data) <= datagrams.DATAGRAM_LIMIT
         state.connected(peer, now)
         state.answered(peer)
     state.forget(frozenset({1}))

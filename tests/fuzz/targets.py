@@ -36,10 +36,11 @@ from re6st.cli.node import expression
 from re6st.cli.node import main as node
 from re6st.cli.registry import config as registry_config
 from re6st.client import http as http_client
-from re6st.core import babel_binary, babel_lines, openvpn_lines, params, peer_crypto, records, rpc, sessions, wire
+from re6st.core import babel_binary, babel_lines, openvpn_lines, records
 from re6st.core.allocator import CommunityError, parse_communities
 from re6st.core.prefix import Prefix, PrefixError, address, prefix_of
-from re6st.core.seals import Seal
+from re6st.core.wire import datagrams, params, peer_crypto, rpc, sessions
+from re6st.core.wire.seals import Seal
 from re6st.registry import RpcError
 from re6st.registry_mesh import parse_topology
 from tests.fuzz import peers, programs
@@ -92,8 +93,8 @@ def join(*messages: bytes) -> bytes:
 
 def datagram(data: bytes) -> None:
     for numbered in (True, False):
-        with contextlib.suppress(wire.WireError):
-            wire.decode(data, numbered=numbered)
+        with contextlib.suppress(datagrams.WireError):
+            datagrams.decode(data, numbered=numbered)
 
 
 def session(data: bytes) -> None:
@@ -112,8 +113,8 @@ def session(data: bytes) -> None:
         now += (message[0] & 15) / 4 if message else 0
         peer = Prefix(2 + (message[0] >> 7 if message else 0), 16)
         try:
-            outputs = state.receive((address(network, peer), wire.PORT), message[1:], now)
-        except wire.WireError:
+            outputs = state.receive((address(network, peer), datagrams.PORT), message[1:], now)
+        except datagrams.WireError:
             continue
         for output in outputs:
             if isinstance(output, sessions.Message):
@@ -125,10 +126,10 @@ def _session_seeds() -> tuple[bytes, ...]:
     other = Prefix(2, 16).value.to_bytes(2)
     own = Prefix(1, 16).value.to_bytes(2)
     secret = (1 << 19).to_bytes(sessions.SECRET_LENGTH)
-    greeting = wire.encode_hello0(wire.Hello0(other))
-    asked = wire.encode_hello0(wire.Hello0(other, own * 10, 10))
-    hello = wire.encode_hello(wire.Hello(secret, secret, 10))
-    said = [wire.encode_data(number, bytes([number % 6]), secret) for number in (3, 4, 5)]
+    greeting = datagrams.encode_hello0(datagrams.Hello0(other))
+    asked = datagrams.encode_hello0(datagrams.Hello0(other, own * 10, 10))
+    hello = datagrams.encode_hello(datagrams.Hello(secret, secret, 10))
+    said = [datagrams.encode_data(number, bytes([number % 6]), secret) for number in (3, 4, 5)]
     return (
         join(*(b"\1" + each for each in (greeting, hello, *said))),
         join(*(b"\1" + each for each in (asked, hello, said[0], said[0], asked))),
@@ -156,9 +157,9 @@ def request(data: bytes) -> None:
 
 
 def addresses(data: bytes) -> None:
-    found = wire.parse_addresses(data.decode("utf-8", "replace"))
-    assert len(found) <= wire.ADDRESSES_LIMIT
-    assert wire.parse_addresses(wire.format_addresses(found)) == found
+    found = datagrams.parse_addresses(data.decode("utf-8", "replace"))
+    assert len(found) <= datagrams.ADDRESSES_LIMIT
+    assert datagrams.parse_addresses(datagrams.format_addresses(found)) == found
 
 
 def topology(data: bytes) -> None:

@@ -17,8 +17,8 @@ from typing import Any, TypeVar
 
 import pytest
 
-from re6st.core.params import version_number
-from re6st.core.wire import Code, parse_addresses
+from re6st.core.wire.datagrams import Code, parse_addresses
+from re6st.core.wire.params import version_number
 from re6st.localnode import LocalNode
 from testbed import Bed, Node, wait_until
 from testbed.reference import MixedNetwork, ReferenceNode

@@ -29,8 +29,8 @@ from cryptography.hazmat.primitives import serialization
 from re6st import cert
 from re6st.cli.registry.init import FFDHE2048
 from re6st.client.registry_client import RegistryClient
-from re6st.core import params
 from re6st.core.prefix import Prefix, address
+from re6st.core.wire import params
 from testbed import Bed, Node, wait_until
 from testbed.background import in_background
 from testbed.bed import BedError, Host

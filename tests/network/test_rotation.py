@@ -9,7 +9,7 @@ import pytest
 
 from re6st.cache import Cache
 from re6st.core.babel_keys import SWITCH_TIME
-from re6st.core.params import Parameters
+from re6st.core.wire.params import Parameters
 from testbed import Bed, Network, Node, Pinger, wait_until
 
 FORMS = 90

@@ -28,9 +28,9 @@ from pathlib import Path
 from cryptography.hazmat.primitives import serialization
 
 from re6st import cert
-from re6st.core.params import decode, version_number
 from re6st.core.prefix import Prefix
-from re6st.core.rpc import HEADER, Ratchet, target
+from re6st.core.wire.params import decode, version_number
+from re6st.core.wire.rpc import HEADER, Ratchet, target
 from tests.stress.checker import Checker
 
 ROOT = Path(__file__).parents[2]

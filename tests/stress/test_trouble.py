@@ -20,7 +20,7 @@ from cryptography.hazmat.primitives import serialization
 
 from re6st import cert
 from re6st.cli.registry import main as registry
-from re6st.core.rpc import target
+from re6st.core.wire.rpc import target
 from tests.stress.checker import Checker
 
 ROOT = Path(__file__).parents[2]

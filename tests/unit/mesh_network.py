@@ -18,7 +18,7 @@ from re6st.core import mesh
 from re6st.core.babel_lines import NextHop
 from re6st.core.prefix import Prefix
 from re6st.core.survey import Link, Survey
-from re6st.core.wire import Endpoint
+from re6st.core.wire.datagrams import Endpoint
 
 COST = 96
 MUTE_TIME = 4.0

@@ -17,13 +17,13 @@ from cryptography.hazmat.primitives import serialization
 
 from re6st import cert, sealing
 from re6st.api.http import HttpServer
-from re6st.core import extensions, offers
 from re6st.core.allocator import WHOLE_NETWORK
-from re6st.core.extensions import KNOWN
-from re6st.core.offers import Offer
-from re6st.core.params import Parameters, decode
 from re6st.core.prefix import Prefix
-from re6st.core.rpc import (
+from re6st.core.wire import extensions, offers
+from re6st.core.wire.extensions import KNOWN
+from re6st.core.wire.offers import Offer
+from re6st.core.wire.params import Parameters, decode
+from re6st.core.wire.rpc import (
     CALLS_PURPOSE,
     CLIENT_PURPOSE,
     HEADER,

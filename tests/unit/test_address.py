@@ -7,7 +7,7 @@ from ipaddress import IPv6Network, ip_address
 import pytest
 
 from re6st.address import LEARNED_LIMIT, PRIVATE_LIMIT, VOTERS_LIMIT, OwnAddresses, family
-from re6st.core.wire import Endpoint, format_addresses, parse_addresses
+from re6st.core.wire.datagrams import Endpoint, format_addresses, parse_addresses
 
 PORTS = ((1194, "udp"), (1194, "tcp"), (1195, "tcp6"))
 

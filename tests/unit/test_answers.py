@@ -13,7 +13,7 @@ from re6st.address import OwnAddresses
 from re6st.answers import VERSION_LIMIT, Answers
 from re6st.core import mesh
 from re6st.core.prefix import Prefix
-from re6st.core.wire import Code, Endpoint
+from re6st.core.wire.datagrams import Code, Endpoint
 
 A, B, C = Prefix(0, 16), Prefix(1, 16), Prefix(2, 16)
 

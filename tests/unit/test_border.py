@@ -9,7 +9,7 @@ import pytest
 from re6st.core.border import may_meet
 from re6st.core.mesh import BootstrapAnswered, CloseTunnel, Mesh, OpenTunnel, Settings, SettingsChanged, TunnelUp
 from re6st.core.prefix import Prefix
-from re6st.core.wire import Endpoint
+from re6st.core.wire.datagrams import Endpoint
 
 OWN, P, Q = Prefix(7, 16), Prefix(20, 16), Prefix(21, 16)
 CLOSED = frozenset({"FR", "JP"})

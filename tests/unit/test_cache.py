@@ -17,9 +17,9 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from re6st.cache import PEER_LIMIT, WRITE_EVERY, Cache
-from re6st.core.params import Parameters
 from re6st.core.prefix import Prefix
-from re6st.core.wire import Endpoint, format_addresses
+from re6st.core.wire.datagrams import Endpoint, format_addresses
+from re6st.core.wire.params import Parameters
 
 A, B = Prefix(1, 16), Prefix(2, 16)
 ONE, TWO, THREE = (Endpoint(f"192.0.2.{n}", 1194, "tcp") for n in (1, 2, 3))

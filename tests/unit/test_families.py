@@ -8,7 +8,7 @@ import pytest
 
 from re6st.core.families import nothing_in_common
 from re6st.core.hosts import Ip
-from re6st.core.wire import parse_addresses
+from re6st.core.wire.datagrams import parse_addresses
 
 SIX, FOUR = ip_address("2a00:1::3"), ip_address("192.168.0.5")
 

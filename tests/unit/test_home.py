@@ -12,7 +12,7 @@ import pytest
 from re6st import home
 from re6st.address import OwnAddresses
 from re6st.client.registry_client import RegistryError
-from re6st.core.wire import Endpoint
+from re6st.core.wire.datagrams import Endpoint
 from re6st.home import Home, locator
 from tests.unit.test_geoip import FRANCE, make
 

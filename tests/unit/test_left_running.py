@@ -10,7 +10,7 @@ import pytest
 
 from re6st.core.prefix import Prefix
 from re6st.core.records import ClientRecord, ServerRecord
-from re6st.core.wire import Endpoint
+from re6st.core.wire.datagrams import Endpoint
 from re6st.takeover import Records, look
 
 PEER = Prefix(1, 16)

@@ -13,7 +13,7 @@ import pytest
 
 from re6st import logs
 from re6st.core.prefix import Prefix
-from re6st.core.wire import Endpoint
+from re6st.core.wire.datagrams import Endpoint
 from re6st.logs import LogHandler, RepeatFilter, in_journal, set_verbosity, setup_logging
 
 

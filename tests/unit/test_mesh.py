@@ -49,7 +49,7 @@ from re6st.core.mesh_state import MODEST
 from re6st.core.opening import ASK_TIME, BOOTSTRAP_LAST, FIRST_TUNNELS, NAMED_AGAIN
 from re6st.core.prefix import Prefix
 from re6st.core.survey import Link, Survey
-from re6st.core.wire import Endpoint
+from re6st.core.wire.datagrams import Endpoint
 from tests.unit.mesh_network import Network, endpoints, name
 
 REGISTRY, OWN = Prefix(0, 16), Prefix(7, 16)

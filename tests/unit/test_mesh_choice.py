@@ -23,7 +23,7 @@ from re6st.core.mesh import (
 from re6st.core.opening import NEAREST
 from re6st.core.prefix import Prefix
 from re6st.core.quality import HALF_LIFE, Average
-from re6st.core.wire import Endpoint
+from re6st.core.wire.datagrams import Endpoint
 from tests.unit.mesh_network import endpoints, name
 from tests.unit.mesh_rounds import Rounds
 from tests.unit.test_mesh import PEERS, REFRESH, REGISTRY, Driver, near, opened

@@ -7,9 +7,9 @@ from ipaddress import ip_address, ip_network
 from pathlib import Path
 
 from re6st import cert
-from re6st.core.params import Parameters
 from re6st.core.prefix import Prefix
-from re6st.core.wire import Endpoint
+from re6st.core.wire.datagrams import Endpoint
+from re6st.core.wire.params import Parameters
 from re6st.options_in_use import options_in_use
 from re6st.plan import Config, Files, Plan
 

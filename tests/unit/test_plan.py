@@ -7,8 +7,8 @@ from ipaddress import IPv4Network
 from pathlib import Path
 
 from re6st import cert
-from re6st.core.params import Parameters
 from re6st.core.prefix import Prefix
+from re6st.core.wire.params import Parameters
 from re6st.plan import GIVEN_UP, Config, Files, Plan
 
 

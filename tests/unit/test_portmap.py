@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from re6st import portmap
-from re6st.core.wire import Endpoint
+from re6st.core.wire.datagrams import Endpoint
 
 
 class Router:

@@ -11,7 +11,7 @@ import pytest
 from re6st import reach, watch
 from re6st.address import OwnAddresses
 from re6st.core.prefix import Prefix
-from re6st.core.wire import Endpoint, format_addresses
+from re6st.core.wire.datagrams import Endpoint, format_addresses
 from re6st.kernel import Address
 from re6st.netlink import NetlinkError
 from re6st.reach import Reach

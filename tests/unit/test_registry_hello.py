@@ -16,11 +16,11 @@ from re6st import cert, pki, registry_hello, sealing
 from re6st.cli.registry.config import ConfigError
 from re6st.cli.registry.main import check_required
 from re6st.client.registry_client import RegistryAnswerError, RegistryClient, RegistryKeyError, RegistryRefused
-from re6st.core import offers
-from re6st.core.extensions import KNOWN
-from re6st.core.offers import Offer, OfferError
-from re6st.core.params import decode
-from re6st.core.rpc import OFFER_HEADER, OFFER_MARK, TAG_LENGTH, UNKNOWN_HEADER, SealedRatchet, target
+from re6st.core.wire import offers
+from re6st.core.wire.extensions import KNOWN
+from re6st.core.wire.offers import Offer, OfferError
+from re6st.core.wire.params import decode
+from re6st.core.wire.rpc import OFFER_HEADER, OFFER_MARK, TAG_LENGTH, UNKNOWN_HEADER, SealedRatchet, target
 from re6st.registry_hello import Greeter, OtherKeyError
 from tests.unit.registry_world import A, World
 

@@ -10,7 +10,7 @@ import pytest
 
 from re6st import cert
 from re6st.core.registry_limits import Limits, levels, neighbourhood
-from re6st.core.rpc import target
+from re6st.core.wire.rpc import target
 from tests.unit.registry_world import A, World
 
 HOME = "2001:db8:7:1::"

@@ -13,8 +13,8 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 
 from re6st import cert, pki, stored_certificates
 from re6st.client.registry_client import RegistryClient, RegistryKeyError, RegistryRefused
-from re6st.core.params import version_number
 from re6st.core.prefix import Prefix
+from re6st.core.wire.params import version_number
 from re6st.ledger import Ledger
 from re6st.registry_check import check
 from re6st.registry_rekey import CHANGES

@@ -16,8 +16,8 @@ from cryptography import x509
 
 from re6st import cert
 from re6st.client.registry_client import RegistryClient, RegistryRefused
-from re6st.core.params import make_version, version_number
 from re6st.core.prefix import Prefix
+from re6st.core.wire.params import make_version, version_number
 from re6st.registry_check import check
 from re6st.registry_restored import SERIAL_GAP, Known, ProofError, ask
 from tests.unit.registry_world import DAY, A, B, World

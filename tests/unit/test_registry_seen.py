@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 
 from re6st import cert, registry_seen
-from re6st.core.extensions import KNOWN
-from re6st.core.params import BABEL_HELLO, Parameters, decode, version_number
 from re6st.core.prefix import Prefix
 from re6st.core.registry_sessions import Claims
-from re6st.core.rpc import target
+from re6st.core.wire.extensions import KNOWN
+from re6st.core.wire.params import BABEL_HELLO, Parameters, decode, version_number
+from re6st.core.wire.rpc import target
 from re6st.ledger import Conflict
 from re6st.registry_seen import Served
 from tests.unit.registry_world import DAY, A, B, World

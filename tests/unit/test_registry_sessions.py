@@ -17,7 +17,7 @@ from re6st.core.registry_sessions import (
     RateLimit,
     Sessions,
 )
-from re6st.core.rpc import Ratchet
+from re6st.core.wire.rpc import Ratchet
 
 A = Prefix(1, 16)
 OLD, NEW = Claims(1), Claims(10)

@@ -16,7 +16,7 @@ from re6st.core.expiry import DAY
 from re6st.core.prefix import Prefix, address
 from re6st.core.report import Link, Server, Vitals, health
 from re6st.core.survey import survey
-from re6st.core.wire import Endpoint
+from re6st.core.wire.datagrams import Endpoint
 
 NETWORK = IPv6Network("2001:db8:42::/48")
 OWN, NEAR, FAR = (Prefix(n, 16) for n in (1, 2, 3))

@@ -1,4 +1,4 @@
-"""Peers that lack what the network requires (core/requirement.py, requirement.py)."""
+"""Peers that lack what the network requires (core/wire/requirement.py, requirement.py)."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 
 from re6st import requirement
 from re6st.core.prefix import Prefix
-from re6st.core.requirement import AGAIN, PATIENCE, Announced, Found, Requirement
+from re6st.core.wire.requirement import AGAIN, PATIENCE, Announced, Found, Requirement
 from re6st.peers import Peers
 from re6st.requirement import RequirementWatch
 from re6st.tunnels import Tunnels

@@ -15,10 +15,10 @@ import pytest
 from re6st import cert, tunnel
 from re6st import tunnels as tunnels_room
 from re6st.core import mesh
-from re6st.core.params import Parameters
 from re6st.core.prefix import Prefix
 from re6st.core.survey import Survey
-from re6st.core.wire import Endpoint
+from re6st.core.wire.datagrams import Endpoint
+from re6st.core.wire.params import Parameters
 from re6st.hardware import Hardware
 from re6st.kernel import KernelError
 from re6st.openvpn import Settings

@@ -42,8 +42,8 @@ from re6st.core import netcheck
 from re6st.core.findings import Finding, lines_of, merged, records, verdict
 from re6st.core.netcheck import RegistryAnswer, Router
 from re6st.core.prefix import Prefix
-from re6st.core.rpc import target
-from re6st.core.wire import Code
+from re6st.core.wire.datagrams import Code
+from re6st.core.wire.rpc import target
 from re6st.kernel import local_addresses
 from re6st.localnode import LocalNode
 from re6st.router_settings import router_settings

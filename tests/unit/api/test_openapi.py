@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from re6st import cert
 from re6st.api import openapi
-from re6st.core.rpc import METHODS
+from re6st.core.wire.rpc import METHODS
 from tests.unit.registry_world import A, World
 
 EXAMPLES = 40

@@ -27,7 +27,7 @@ from re6st.api.admin import (
 )
 from re6st.cli.registry.output import revocation, warning
 from re6st.core.prefix import Prefix
-from re6st.core.wire import Code
+from re6st.core.wire.datagrams import Code
 from re6st.registry_restored import LOST
 from re6st.registry_seen import SOFTWARE_LIMIT, software
 from tests.unit.registry_world import DAY, A, B, World

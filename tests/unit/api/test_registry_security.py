@@ -21,7 +21,7 @@ from re6st import cert
 from re6st.api.http import HEADERS_LIMIT
 from re6st.core.origins import ELSEWHERE, LOCAL, Origins, network_of
 from re6st.core.registry_sessions import Claims, RateLimit, Sessions
-from re6st.core.rpc import HEADER, METHODS, Access, Ratchet, target
+from re6st.core.wire.rpc import HEADER, METHODS, Access, Ratchet, target
 from re6st.ledger import Ledger
 from re6st.logs import TRACE
 from tests.unit.registry_world import DAY, A, B, World, parse

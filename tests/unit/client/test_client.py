@@ -27,7 +27,7 @@ from re6st.client.registry_client import (
     RegistryUnreachable,
 )
 from re6st.core.prefix import Prefix
-from re6st.core.rpc import HEADER, UNKNOWN_HEADER, Ratchet, target
+from re6st.core.wire.rpc import HEADER, UNKNOWN_HEADER, Ratchet, target
 
 Answer = tuple[int, bytes]
 

@@ -15,7 +15,7 @@ from re6st.api import http
 from re6st.client import rekey
 from re6st.client.registry_client import RegistryClient, RegistryKeyError, RegistryRefused, RegistryUnreachable
 from re6st.client.rekey import change_key
-from re6st.core.rpc import METHODS
+from re6st.core.wire.rpc import METHODS
 from re6st.plan import Files
 from tests.unit.registry_world import DAY, B, World
 

@@ -17,7 +17,7 @@ from re6st.api import http
 from re6st.cli.conf import main as conf
 from re6st.cli.conf.files import read_options
 from re6st.cli.options import OptionParser
-from re6st.core.rpc import METHODS
+from re6st.core.wire.rpc import METHODS
 from tests.unit.registry_world import DAY, B, World
 
 YEAR = timedelta(days=365)

@@ -19,8 +19,8 @@ from re6st.cli import kernel_findings, machine
 from re6st.cli.node import check as check_node
 from re6st.cli.node.main import main
 from re6st.core.findings import Finding
-from re6st.core.params import Parameters, make_version
 from re6st.core.prefix import Prefix
+from re6st.core.wire.params import Parameters, make_version
 from re6st.successor import WHETHER_READY
 
 NETWORK = IPv6Network("2001:db8:42::/48")

@@ -10,7 +10,7 @@ import pytest
 from re6st import cert
 from re6st.cli.registry import operator_port
 from re6st.cli.registry.operator_port import SAME_PORT, OperatorPlace, operator_place
-from re6st.core.rpc import METHODS, Access, target
+from re6st.core.wire.rpc import METHODS, Access, target
 from tests.unit.registry_world import World, parse
 
 RESTRICTED = [name for name, method in METHODS.items() if method.access is Access.RESTRICTED]

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from re6st.core.budget import Buckets
 from re6st.core.prefix import Prefix
-from re6st.core.wire import Code
+from re6st.core.wire.datagrams import Code
 
 RELAYED_CODES = frozenset({Code.ADDRESS, Code.SOFTWARE, Code.TOPOLOGY})
 """What a registry asks of peers. None of them changes anything there."""

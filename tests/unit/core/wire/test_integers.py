@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from re6st.core.integers import LIMIT, pack_integer, unpack_integer
+from re6st.core.wire.integers import LIMIT, pack_integer, unpack_integer
 
 VALUES = st.integers(0, 8).flatmap(lambda n: st.integers(0, min(LIMIT, 256**n * 64) - 1))
 

@@ -11,14 +11,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from re6st import cert, sealing
-from re6st.core import extensions, seals
-from re6st.core.extensions import KNOWN
-from re6st.core.offers import Aead
 from re6st.core.prefix import Prefix
-from re6st.core.seals import LIFE, Seal
-from re6st.core.sessions import MESSAGE_TIMEOUT, Datagram, Message, Sessions
-from re6st.core.wire import MAC_LENGTH, SEALED, Code, Sealed, WireError, decode, encode_data
-from tests.unit.test_sessions import NETWORK, A, B, PlayCertificate, PlayCrypto, World, source
+from re6st.core.wire import extensions, seals
+from re6st.core.wire.datagrams import MAC_LENGTH, SEALED, Code, Sealed, WireError, decode, encode_data
+from re6st.core.wire.extensions import KNOWN
+from re6st.core.wire.offers import Aead
+from re6st.core.wire.seals import LIFE, Seal
+from re6st.core.wire.sessions import MESSAGE_TIMEOUT, Datagram, Message, Sessions
+from tests.unit.core.wire.test_sessions import NETWORK, A, B, PlayCertificate, PlayCrypto, World, source
 
 
 class PlaySealer:

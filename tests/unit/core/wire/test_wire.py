@@ -11,8 +11,7 @@ from hypothesis import strategies as st
 
 from re6st import cert
 from re6st.core.hosts import is_usable_host
-from re6st.core.integers import LIMIT
-from re6st.core.wire import (
+from re6st.core.wire.datagrams import (
     ADDRESS_TEXT_LIMIT,
     ADDRESSES_LIMIT,
     DATAGRAM_LIMIT,
@@ -33,6 +32,7 @@ from re6st.core.wire import (
     format_addresses,
     parse_addresses,
 )
+from re6st.core.wire.integers import LIMIT
 
 SECRETS = st.binary(min_size=20, max_size=20)
 PROTOCOL_NUMBERS = st.integers(0, LIMIT - 1)

@@ -25,12 +25,8 @@ from dataclasses import dataclass, field
 from ipaddress import IPv6Address, IPv6Network
 
 from re6st.core.budget import Buckets, HandshakeBudget
-from re6st.core.offers import OfferError
-from re6st.core.peer_crypto import Crypto, PeerCertificate
 from re6st.core.prefix import Prefix, address_bits, control_address
-from re6st.core.requirement import Announced
-from re6st.core.seals import Seal, Sealer
-from re6st.core.wire import (
+from re6st.core.wire.datagrams import (
     MAC_LENGTH,
     PORT,
     RELAYED,
@@ -46,6 +42,10 @@ from re6st.core.wire import (
     encode_hello,
     encode_hello0,
 )
+from re6st.core.wire.offers import OfferError
+from re6st.core.wire.peer_crypto import Crypto, PeerCertificate
+from re6st.core.wire.requirement import Announced
+from re6st.core.wire.seals import Seal, Sealer
 
 FRAGILE_PROTOCOLS = range(8, 10)
 """The older software's first releases for Python 3 (0.642 is one, of protocol 8) end with an error when they have to

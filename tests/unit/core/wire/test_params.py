@@ -13,10 +13,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from re6st import cert
-from re6st.core import params
-from re6st.core.extensions import KNOWN, Extension
-from re6st.core.integers import LIMIT, pack_integer
-from re6st.core.params import (
+from re6st.core.prefix import Prefix
+from re6st.core.wire import params
+from re6st.core.wire.extensions import KNOWN, Extension
+from re6st.core.wire.integers import LIMIT, pack_integer
+from re6st.core.wire.params import (
     BLOB_LIMIT,
     JSON_LIMIT,
     Encoder,
@@ -28,7 +29,6 @@ from re6st.core.params import (
     make_version,
     version_number,
 )
-from re6st.core.prefix import Prefix
 
 KEYS = st.binary(min_size=16, max_size=16)
 

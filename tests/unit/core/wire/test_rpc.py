@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from re6st import cert
-from re6st.core.rpc import METHODS, SECRET_LENGTH, Access, Ratchet, target
+from re6st.core.wire.rpc import METHODS, SECRET_LENGTH, Access, Ratchet, target
 
 
 def test_session_vector(vector: Callable[[str], Any], nodes: dict[str, cert.Identity]) -> None:

@@ -14,11 +14,11 @@ from __future__ import annotations
 import hashlib
 from typing import Protocol
 
-from re6st.core import extensions, offers
-from re6st.core.extensions import KNOWN, Extension, ExtensionError
-from re6st.core.offers import Aead, Ephemeral, Offer, OfferError
-from re6st.core.requirement import Announced
-from re6st.core.wire import SEALED, Sealed
+from re6st.core.wire import extensions, offers
+from re6st.core.wire.datagrams import SEALED, Sealed
+from re6st.core.wire.extensions import KNOWN, Extension, ExtensionError
+from re6st.core.wire.offers import Aead, Ephemeral, Offer, OfferError
+from re6st.core.wire.requirement import Announced
 
 PURPOSES = "re6st node's question", "re6st node's answer"
 """What the offers of who asks and of who answers are for."""

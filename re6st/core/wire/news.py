@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterable
 from typing import Protocol
 
 from re6st.core.prefix import Prefix
-from re6st.core.sessions import Sessions
-from re6st.core.wire import Code
+from re6st.core.wire.datagrams import Code
+from re6st.core.wire.sessions import Sessions
 
 AUDIENCE_LIMIT = 200
 """Peers that are told: as many as remember us (cache.py), the latest first."""

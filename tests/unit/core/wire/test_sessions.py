@@ -14,9 +14,20 @@ import pytest
 from cryptography import x509
 
 from re6st import cert
-from re6st.core.peer_crypto import PeerCertificate
 from re6st.core.prefix import Prefix, address, control_address
-from re6st.core.sessions import (
+from re6st.core.wire.datagrams import (
+    PORT,
+    Code,
+    Hello,
+    Hello0,
+    WireError,
+    decode,
+    encode_data,
+    encode_hello,
+    encode_hello0,
+)
+from re6st.core.wire.peer_crypto import PeerCertificate
+from re6st.core.wire.sessions import (
     HELLO_WAIT,
     MESSAGE_TIMEOUT,
     PEER_LIMIT,
@@ -29,7 +40,6 @@ from re6st.core.sessions import (
     SessionOpened,
     Sessions,
 )
-from re6st.core.wire import PORT, Code, Hello, Hello0, WireError, decode, encode_data, encode_hello, encode_hello0
 
 NETWORK = IPv6Network("2001:db8:42::/48")
 A, B, C = Prefix(0, 16), Prefix(1, 16), Prefix(2, 16)

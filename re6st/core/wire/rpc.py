@@ -16,7 +16,7 @@ from enum import Enum
 from typing import Protocol
 from urllib.parse import urlencode
 
-from re6st.core.offers import Aead, expand
+from re6st.core.wire.offers import Aead, expand
 
 HEADER = "Re6stHMAC"
 SECRET_LENGTH = 20

@@ -13,7 +13,7 @@ from enum import IntEnum
 from ipaddress import IPv6Network, ip_address
 
 from re6st.core.hosts import is_usable_host
-from re6st.core.integers import pack_integer, unpack_integer
+from re6st.core.wire.integers import pack_integer, unpack_integer
 
 PORT = 326
 RELAYED = 0x80

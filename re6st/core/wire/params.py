@@ -16,10 +16,10 @@ from dataclasses import dataclass, field
 from ipaddress import IPv4Network
 from typing import Any
 
-from re6st.core import extensions
-from re6st.core.extensions import Extension, ExtensionError
-from re6st.core.integers import pack_integer, unpack_integer
 from re6st.core.prefix import Prefix, PrefixError
+from re6st.core.wire import extensions
+from re6st.core.wire.extensions import Extension, ExtensionError
+from re6st.core.wire.integers import pack_integer, unpack_integer
 
 BLOB_LIMIT = 1 << 20
 """Bytes of a compressed answer we look at."""
