@@ -14,7 +14,7 @@ from re6st.babel import Babel
 from re6st.core.babel_lines import NextHop
 from re6st.core.chronicle import Chronicle
 from re6st.core.claims import Claims, Findings, Heard, Lie, Payload, Refusals
-from re6st.core.mesh import Mesh
+from re6st.core.mesh.policy import Mesh
 from re6st.core.prefix import Prefix
 from re6st.core.report import Record
 from re6st.core.twins import ADVICE, ELSEWHERE, Own, Twins

@@ -22,9 +22,9 @@ from re6st.cache import Cache
 from re6st.client.answered_hellos import AnsweredHellos
 from re6st.client.counted_client import CountedClient
 from re6st.control import ControlServer
-from re6st.core import mesh
 from re6st.core.babel_settings import Settings, outgrown, update_interval
 from re6st.core.chronicle import Chronicle
+from re6st.core.mesh import policy
 from re6st.core.packet_rules import way_out
 from re6st.core.prefix import Prefix, address, subnet
 from re6st.core.renewal import Renewal
@@ -211,7 +211,7 @@ class Node:
     def _prepare(self) -> None:
         plan = self._plan
         self._own.ports = self._own.ports if plan.servers else ()
-        self._mesh = mesh.Mesh(self._settings(), self._cache.addresses, random.Random(), locator(self.config.places))  # noqa: S311
+        self._mesh = policy.Mesh(self._settings(), self._cache.addresses, random.Random(), locator(self.config.places))  # noqa: S311
         self._peers.routed = lambda peer: peer in self._mesh.survey.peers
         self._answers = Answers(self._mesh, self._updates, self._own, self._peers.sessions, self._event, self._remember)
         self._tunnels = Tunnels(
@@ -362,7 +362,7 @@ class Node:
         self._tasks.start(self._filter.follow(plan.packet_rules), "packet filter's rules")
         done = await self._presences.follow(plan.presences)
         self._peers.sessions.version = plan.parameters.version
-        self._event(mesh.SettingsChanged(self._settings()))
+        self._event(policy.SettingsChanged(self._settings()))
         self._home.require(bool(plan.parameters.same_country))
         self._news.start(time.monotonic())
         self._babel_news.set()
@@ -403,7 +403,7 @@ class Node:
             self._guard.look()
             self._ways.note(self._babel.table, time.time())
             await self._filter.lead_outside(way_out(self._babel.table, self.network))
-            self._event(mesh.Surveyed(seen))
+            self._event(policy.Surveyed(seen))
             if start := self._renewal.note(seen, time.clock_gettime(time.CLOCK_BOOTTIME)):
                 await self._babel.renew(start.reason)
             self._count_routes(len(seen.peers))
@@ -454,82 +454,82 @@ class Node:
         await self._tunnels.renew(lambda: self._mesh.survey)
 
     def _status(self) -> str:
-        up = sum(tunnel.phase is not mesh.Phase.OPENING for tunnel in self._mesh.tunnels.values())
+        up = sum(tunnel.phase is not policy.Phase.OPENING for tunnel in self._mesh.tunnels.values())
         state = "connected" if self._mesh.connected else "the registry's node is out of reach"
         return f"{state}, {up} of {max(up, self._mesh.limit)} tunnels, {len(self._mesh.survey.peers)} routes"
 
     # -- the mesh --
 
-    def _event(self, event: mesh.Event) -> None:
+    def _event(self, event: policy.Event) -> None:
         actions = self._mesh.handle(event, time.monotonic())
         self._chronicle.note(event, connected=self._mesh.connected, now=time.time())
         self._carry_out(actions)
 
-    def _carry_out(self, actions: list[mesh.Action]) -> None:
+    def _carry_out(self, actions: list[policy.Action]) -> None:
         # What ends while we leave must not be replaced.
         for action in () if self._leaving else actions:
-            if not isinstance(action, mesh.EnsureSession):  # that one comes every second
+            if not isinstance(action, policy.EnsureSession):  # that one comes every second
                 log.debug("%s", action)
             self._chronicle.decided(action, time.time())
             match action:
-                case mesh.OpenTunnel(peer, endpoints):
+                case policy.OpenTunnel(peer, endpoints):
                     self._tunnels.open(peer, endpoints)
-                case mesh.CloseTunnel(peer, reason):
+                case policy.CloseTunnel(peer, reason):
                     log.info("closing the tunnel to %s: %s", peer, reason)
                     if not self._mesh.tunnels[peer].met:
                         self._updates.doubt()
                     self._tunnels.close(peer)
-                case mesh.DrainTunnel(peer, reason):
+                case policy.DrainTunnel(peer, reason):
                     log.info("draining the tunnel to %s: %s", peer, reason)
                     self._tunnels.drain(self._mesh.tunnels[peer].interface)
-                case mesh.UndrainTunnel(peer):
+                case policy.UndrainTunnel(peer):
                     log.info("keeping the tunnel to %s", peer)
                     self._tunnels.undrain(self._mesh.tunnels[peer].interface)
-                case mesh.DrainClient(peer, hop):
+                case policy.DrainClient(peer, hop):
                     log.info("draining the tunnel from %s", peer)
                     self._tunnels.drain(hop.interface, hop.address)
-                case mesh.AvoidLink(peer, hop):
+                case policy.AvoidLink(peer, hop):
                     log.info("packets get lost on the link with %s: other ways are used", peer)
                     self._tunnels.drain(hop.interface, hop.address)
-                case mesh.TrustLink(peer, hop):
+                case policy.TrustLink(peer, hop):
                     log.info("the link with %s is used again", peer)
                     self._tunnels.undrain(hop.interface, hop.address)
-                case mesh.UndrainClient(_, hop):
+                case policy.UndrainClient(_, hop):
                     self._tunnels.undrain(hop.interface, hop.address)
-                case mesh.AskAddress(peer):
+                case policy.AskAddress(peer):
                     self._peers.send(peer, Code.ADDRESS)
-                case mesh.AskBootstrap():
+                case policy.AskBootstrap():
                     self._tasks.start(self._bootstrap(), "bootstrap")
-                case mesh.AskClose(peer):
+                case policy.AskClose(peer):
                     self._peers.send(peer, Code.ASK_CLOSE)
-                case mesh.AllowClose(peer):
+                case policy.AllowClose(peer):
                     log.info("%s may close its tunnel to us", peer)
                     self._peers.send(peer, Code.ALLOW_CLOSE)
-                case mesh.EnsureSession(peer):
+                case policy.EnsureSession(peer):
                     self._peers.ensure(peer)
 
     async def _bootstrap(self) -> None:
         peer, endpoints = await first_peer(self._client) or (None, ())
         if peer is not None:
             self._remember(peer, endpoints)
-        self._event(mesh.BootstrapAnswered(peer, endpoints))
+        self._event(policy.BootstrapAnswered(peer, endpoints))
 
     def _connected(self, connected: tunnel.Connected) -> None:
         self._cache.worked(connected.peer, connected.endpoint)
         self._reach.learn(connected, self._cache.addresses.get(connected.peer, ()))
 
-    def _settings(self) -> mesh.Settings:
+    def _settings(self) -> policy.Settings:
         """What the policy is told."""
         return replace(self._plan.mesh(can_drain=self._filter.available), country=self._own.country)
 
     def _can_drain(self) -> None:
         """Tunnels can no longer be drained, or again."""
         if self._loops:
-            self._event(mesh.SettingsChanged(self._settings()))
+            self._event(policy.SettingsChanged(self._settings()))
 
     def _located(self) -> None:
         """Our country is another one."""
-        self._event(mesh.SettingsChanged(self._settings()))
+        self._event(policy.SettingsChanged(self._settings()))
         self._reach.refresh()
 
     def _keep_own(self, endpoints: tuple[Endpoint, ...]) -> None:
@@ -541,7 +541,7 @@ class Node:
         """Addresses of this machine were lost, and others are there that were not."""
         self._tunnels.moved(lost)
         if news:
-            self._event(mesh.UplinkUp())
+            self._event(policy.UplinkUp())
 
     def _ours(self, ip: kernel.Address) -> bool:
         """Whether an address is one inside re6st."""

@@ -18,8 +18,8 @@ from re6st.client.registry_client import parse_url
 from re6st.control import ControlError, Status
 from re6st.core import report
 from re6st.core.chronicle import Chronicle, Happening
-from re6st.core.families import nothing_in_common
-from re6st.core.mesh import Mesh
+from re6st.core.mesh.families import nothing_in_common
+from re6st.core.mesh.policy import Mesh
 from re6st.core.metrics import Page
 from re6st.core.node_metrics import Counts, node_page
 from re6st.core.prefix import Prefix, PrefixError, address, subnet

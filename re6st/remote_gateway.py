@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from ipaddress import IPv4Address, ip_address
 
-from re6st.core.gateways import Gateways
+from re6st.core.mesh.gateways import Gateways
 from re6st.core.wire.datagrams import Endpoint
 from re6st.kernel import Kernel, KernelError
 

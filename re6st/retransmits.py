@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from ipaddress import IPv6Address, ip_address
 from typing import Protocol
 
-from re6st.core import mesh
 from re6st.core.lossy import Retransmissions, Sent
+from re6st.core.mesh import policy
 from re6st.core.prefix import Prefix
 from re6st.core.report import Link, Server
 from re6st.kernel import Address
@@ -98,7 +98,7 @@ class Seen(Protocol):
 class LossWatch:
     """Looks at the tunnels by TCP, and tells the policy (`event`) on which packets get lost, whenever that changes."""
 
-    def __init__(self, tunnels: Seen, event: Callable[[mesh.Event], None]) -> None:
+    def __init__(self, tunnels: Seen, event: Callable[[policy.Event], None]) -> None:
         self._tunnels = tunnels
         self._event = event
         self._told: frozenset[Prefix] = frozenset()
@@ -164,7 +164,7 @@ class LossWatch:
     def _say(self, lossy: frozenset[Prefix]) -> None:
         if lossy != self._told:
             self._told = lossy
-            self._event(mesh.TunnelsLossy(lossy))
+            self._event(policy.TunnelsLossy(lossy))
 
     def _ways(self) -> Iterator[tuple[Way, Prefix]]:
         """How the tunnels by TCP lead to their peers."""

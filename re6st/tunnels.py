@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from re6st import openvpn, tunnel
 from re6st.accused import accuse
-from re6st.core import mesh
+from re6st.core.mesh import policy
 from re6st.core.prefix import Prefix
 from re6st.core.records import ClientOfServer, ClientRecord, ServerRecord
 from re6st.core.report import Link, Server
@@ -73,7 +73,7 @@ class Tunnels:
         kernel: Kernel,
         drains: PacketFilter,
         tasks: Tasks,
-        event: Callable[[mesh.Event], None],
+        event: Callable[[policy.Event], None],
         connected: Callable[[tunnel.Connected], None],
         found: Found,
     ) -> None:
@@ -186,7 +186,7 @@ class Tunnels:
         if not self._found.pids:
             return
         records = self._found.clients.items()
-        self._event(mesh.Resumed(tuple((record.peer, name) for name, record in records if name != CLIENT_INTERFACE)))
+        self._event(policy.Resumed(tuple((record.peer, name) for name, record in records if name != CLIENT_INTERFACE)))
         self._gateways.go_on(self._kernel.gateways())
         for interface, record in records:
             if interface != CLIENT_INTERFACE:  # see `follow`
@@ -222,11 +222,11 @@ class Tunnels:
                         await self.servers[protocol].listening.wait()
                 await self._drains.unmute(interface)
         if outdated := self._outdated():
-            self._event(mesh.TunnelsOutdated(outdated))
+            self._event(policy.TunnelsOutdated(outdated))
 
     async def _change_clients(self) -> None:
         """Have client tunnels encrypted first: a server in clear takes those as well, but not the other way round."""
-        self._event(mesh.TunnelsOutdated(self._outdated()))
+        self._event(policy.TunnelsOutdated(self._outdated()))
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(CHANGE_LAST):
                 while self._outdated():  # noqa: ASYNC110
@@ -361,14 +361,14 @@ class Tunnels:
         log.info("%s connected from %s by %s", client.peer, client.address, protocol)
         self._gateways.hold(client.address)
         self._note_server(protocol)
-        self._event(mesh.ClientUp(client.peer))
+        self._event(policy.ClientUp(client.peer))
 
     def _left(self, client: tunnel.ServerClient, protocol: str) -> None:
         log.info("%s disconnected", client.peer)
         self.ends.ended(server_interface(protocol), client.peer)
         self._gateways.let_go(client.address)
         self._note_server(protocol)
-        self._event(mesh.ClientDown(client.peer))
+        self._event(policy.ClientDown(client.peer))
 
     async def _interrupt(self, interface: str) -> None:
         """Tell babel that nobody is behind an interface any more."""
@@ -456,7 +456,7 @@ class Tunnels:
                 if client.peer is not None:
                     log.info("tunnel to %s ended", client.peer)
                     self._clients.pop(client.peer, None)
-                    self._event(mesh.TunnelDown(client.peer))
+                    self._event(policy.TunnelDown(client.peer))
 
     async def _hold(
         self, peer: Prefix, endpoints: tuple[Endpoint, ...], found: tuple[str, ClientRecord] | None = None
@@ -472,7 +472,7 @@ class Tunnels:
             log.error("tunnel to %s: %s", peer, error)
         finally:
             del self._clients[peer]
-            self._event(mesh.TunnelDown(peer))
+            self._event(policy.TunnelDown(peer))
 
     async def _hold_towards(self, peer: Prefix, endpoints: tuple[Endpoint, ...]) -> None:
         if self.is_refused(peer):
@@ -531,7 +531,7 @@ class Tunnels:
         if connected.twin:
             self.told_of_twin(connected.peer, connected.twin)
         uplink = self._gateways.uplink(connected.endpoint.host) or connected.source
-        self._event(mesh.TunnelUp(connected.peer, connected.interface, str(uplink or "")))
+        self._event(policy.TunnelUp(connected.peer, connected.interface, str(uplink or "")))
 
     def _note_client(self, connected: tunnel.Connected) -> None:
         """What the next daemon has to know of a client tunnel."""

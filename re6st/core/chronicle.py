@@ -9,7 +9,7 @@ from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from re6st.core import mesh
+from re6st.core.mesh import policy
 from re6st.core.prefix import Prefix
 
 KEPT = 500
@@ -58,42 +58,42 @@ class Chronicle:
         """How often babeld ended by itself in the last hour."""
         return sum(h.kind == "babel-ended" and not h.reason and now - h.time < HOUR for h in self.happenings)
 
-    def note(self, event: mesh.Event, *, connected: bool, now: float) -> None:
+    def note(self, event: policy.Event, *, connected: bool, now: float) -> None:
         """The policy took in an event, at the Unix time `now`; `connected` is what it thinks after it."""
         match event:
-            case mesh.TunnelUp(peer):
+            case policy.TunnelUp(peer):
                 self._up[peer] = now
                 self._add(now, "tunnel-up", peer)
-            case mesh.TunnelDown(peer):
+            case policy.TunnelDown(peer):
                 since, reason = self._up.pop(peer, None), self._reasons.pop(peer, "")
                 kind = "tunnel-failed" if since is None else "tunnel-closed" if reason else "tunnel-lost"
                 self._add(now, kind, peer, seconds=_elapsed(since, now), reason=reason)
-            case mesh.ClientUp(peer):
+            case policy.ClientUp(peer):
                 self._clients.setdefault(peer, []).append(now)
                 self._add(now, "client-up", peer)
-            case mesh.ClientDown(peer):
+            case policy.ClientDown(peer):
                 times = self._clients.pop(peer, [])
                 if times[1:]:
                     self._clients[peer] = times[1:]
                 self._add(now, "client-down", peer, seconds=_elapsed(times[0] if times else None, now))
-            case mesh.Surveyed(survey):
+            case policy.Surveyed(survey):
                 self._babel(survey.running, now)
                 if survey.running:
                     self._survey(survey.peers, now)
         self._connection(connected, now)
 
-    def decided(self, action: mesh.Action, now: float) -> None:
+    def decided(self, action: policy.Action, now: float) -> None:
         """The policy wants something done."""
         match action:
-            case mesh.CloseTunnel(peer, reason):
+            case policy.CloseTunnel(peer, reason):
                 self._reasons[peer] = reason
-            case mesh.DrainTunnel(peer, reason):
+            case policy.DrainTunnel(peer, reason):
                 self._add(now, "tunnel-draining", peer, reason=reason)
-            case mesh.UndrainTunnel(peer):
+            case policy.UndrainTunnel(peer):
                 self._add(now, "tunnel-kept", peer)
-            case mesh.AvoidLink(peer):
+            case policy.AvoidLink(peer):
                 self._add(now, "link-avoided", peer)
-            case mesh.TrustLink(peer):
+            case policy.TrustLink(peer):
                 self._add(now, "link-trusted", peer)
 
     def found(self, kind: str, now: float, *peers: Prefix, reason: str = "") -> None:

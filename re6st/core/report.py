@@ -13,7 +13,7 @@ from ipaddress import AddressValueError, IPv6Address, IPv6Network, NetmaskValueE
 from re6st.core.babel_lines import INFINITY, Neighbour, NextHop, Route, Table
 from re6st.core.chronicle import Happening
 from re6st.core.expiry import AUTHORITY, DAY, OURS, expires
-from re6st.core.mesh import Mesh, Phase
+from re6st.core.mesh.policy import Mesh, Phase
 from re6st.core.prefix import Prefix, PrefixError, address, address_bits, prefix_of, subnet
 from re6st.core.survey import Survey
 from re6st.core.ways import Way

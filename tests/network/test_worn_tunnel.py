@@ -6,7 +6,7 @@ import re
 import time
 from collections.abc import Callable
 
-from re6st.core.closing import SETTLE_TIME
+from re6st.core.mesh.closing import SETTLE_TIME
 from re6st.run_names import CONTROL_SOCKET
 from testbed import Bed, Network, wait_until
 from testbed.control import ask

@@ -14,8 +14,8 @@ from dataclasses import dataclass, field
 from ipaddress import IPv6Address
 from random import Random
 
-from re6st.core import mesh
 from re6st.core.babel_lines import NextHop
+from re6st.core.mesh import policy as mesh
 from re6st.core.prefix import Prefix
 from re6st.core.survey import Link, Survey
 from re6st.core.wire.datagrams import Endpoint

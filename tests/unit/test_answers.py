@@ -11,7 +11,7 @@ import pytest
 
 from re6st.address import OwnAddresses
 from re6st.answers import VERSION_LIMIT, Answers
-from re6st.core import mesh
+from re6st.core.mesh import policy as mesh
 from re6st.core.prefix import Prefix
 from re6st.core.wire.datagrams import Code, Endpoint
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from ipaddress import IPv6Address
 
-from re6st.core import mesh
 from re6st.core.babel_lines import NextHop
 from re6st.core.chronicle import KEPT, LOST_LIMIT, NAMED, Chronicle, Happening
+from re6st.core.mesh import policy
 from re6st.core.prefix import Prefix
 from re6st.core.survey import Survey
 
@@ -17,35 +17,35 @@ def told(chronicle: Chronicle) -> list[tuple[str, str, float | None]]:
     return [(h.kind, " ".join(p.cn for p in h.peers), h.seconds) for h in chronicle.happenings]
 
 
-def seen(*peers: Prefix, running: bool = True) -> mesh.Surveyed:
-    return mesh.Surveyed(Survey(peers=frozenset(peers), running=running))
+def seen(*peers: Prefix, running: bool = True) -> policy.Surveyed:
+    return policy.Surveyed(Survey(peers=frozenset(peers), running=running))
 
 
 def test_a_link_that_loses_packets_for_a_while() -> None:
     chronicle, hop = Chronicle(), NextHop(IPv6Address("fe80::1"), "re6stnet1")
-    chronicle.decided(mesh.AvoidLink(A, hop), 10)
-    chronicle.decided(mesh.TrustLink(A, hop), 90)
+    chronicle.decided(policy.AvoidLink(A, hop), 10)
+    chronicle.decided(policy.TrustLink(A, hop), 90)
     assert told(chronicle) == [("link-avoided", "1/16", None), ("link-trusted", "1/16", None)]
 
 
 def test_tunnels_come_and_go() -> None:
     chronicle = Chronicle()
 
-    def note(event: mesh.Event, now: float) -> None:
+    def note(event: policy.Event, now: float) -> None:
         chronicle.note(event, connected=True, now=now)
 
-    note(mesh.TunnelUp(A, "re6stnet1"), 10)
-    note(mesh.TunnelDown(A), 15)
-    note(mesh.TunnelUp(A, "re6stnet1"), 20)
-    chronicle.decided(mesh.DrainTunnel(A), 21)
-    chronicle.decided(mesh.CloseTunnel(A, "replaced"), 29)
-    note(mesh.TunnelDown(A), 30)
-    note(mesh.TunnelDown(B), 31)
-    note(mesh.ClientUp(C), 40)
-    note(mesh.ClientUp(C), 41)
-    note(mesh.ClientDown(C), 45)
-    note(mesh.ClientDown(C), 46)
-    note(mesh.ClientDown(C), 47)
+    note(policy.TunnelUp(A, "re6stnet1"), 10)
+    note(policy.TunnelDown(A), 15)
+    note(policy.TunnelUp(A, "re6stnet1"), 20)
+    chronicle.decided(policy.DrainTunnel(A), 21)
+    chronicle.decided(policy.CloseTunnel(A, "replaced"), 29)
+    note(policy.TunnelDown(A), 30)
+    note(policy.TunnelDown(B), 31)
+    note(policy.ClientUp(C), 40)
+    note(policy.ClientUp(C), 41)
+    note(policy.ClientDown(C), 45)
+    note(policy.ClientDown(C), 46)
+    note(policy.ClientDown(C), 47)
     assert told(chronicle) == [
         ("tunnel-up", "1/16", None),
         ("tunnel-lost", "1/16", 5),

@@ -9,10 +9,11 @@ from random import Random
 
 import pytest
 
-from re6st.core import mesh, report
+from re6st.core import report
 from re6st.core.babel_lines import Table
 from re6st.core.chronicle import Happening
 from re6st.core.expiry import DAY
+from re6st.core.mesh import policy as mesh
 from re6st.core.prefix import Prefix, address
 from re6st.core.report import Link, Server, Vitals, health
 from re6st.core.survey import survey

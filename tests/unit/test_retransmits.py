@@ -11,8 +11,8 @@ from ipaddress import ip_address
 import pytest
 
 from re6st import retransmits
-from re6st.core import mesh
 from re6st.core.lossy import AGAIN_LEAST, Sent
+from re6st.core.mesh import policy
 from re6st.core.prefix import Prefix
 from re6st.core.report import Link, Server
 from re6st.netlink import NetlinkError
@@ -91,8 +91,8 @@ def watching(played: Played) -> tuple[LossWatch, list[frozenset[Prefix]]]:
     """One that has searched, and what it tells."""
     told: list[frozenset[Prefix]] = []
 
-    def event(happened: mesh.Event) -> None:
-        assert isinstance(happened, mesh.TunnelsLossy)
+    def event(happened: policy.Event) -> None:
+        assert isinstance(happened, policy.TunnelsLossy)
         told.append(happened.peers)
 
     watch = LossWatch(played, event)

@@ -14,7 +14,7 @@ import pytest
 
 from re6st import cert, tunnel
 from re6st import tunnels as tunnels_room
-from re6st.core import mesh
+from re6st.core.mesh import policy
 from re6st.core.prefix import Prefix
 from re6st.core.survey import Survey
 from re6st.core.wire.datagrams import Endpoint
@@ -123,8 +123,8 @@ def test_where_encryption_begins_servers_wait_for_the_clients(
     async def run() -> None:
         async with Tasks() as tasks:
 
-            def event(what: mesh.Event) -> None:
-                if isinstance(what, mesh.TunnelsOutdated):
+            def event(what: policy.Event) -> None:
+                if isinstance(what, policy.TunnelsOutdated):
                     log.append("clients are outdated")
                     asyncio.get_running_loop().call_later(0.05, again)
 
@@ -159,7 +159,7 @@ def test_a_tunnel_that_is_cut_twice_gives_its_interface_back(
     kernel: Any = FakeKernel()
     drains: Any = FakeDrains()
     gateways: Any = FakeGateways()
-    events: list[mesh.Event] = []
+    events: list[policy.Event] = []
 
     async def run() -> None:
         async with Tasks() as tasks:
@@ -173,7 +173,7 @@ def test_a_tunnel_that_is_cut_twice_gives_its_interface_back(
             tunnels.close(PEER)
             await until(lambda: PEER not in tunnels)
             assert (tunnels._taps, drains.undone) == (set(), [tap])
-        assert events == [mesh.TunnelDown(PEER)]
+        assert events == [policy.TunnelDown(PEER)]
 
     asyncio.run(run())
 
@@ -184,7 +184,7 @@ def test_a_tunnel_that_is_closed_in_the_moment_it_is_opened_is_told_as_down(
     """A task that is cancelled before its first step would tell nobody, and the policy would wait for ever."""
     plan = made(tmp_path, nodes["1/16"])
     monkeypatch.setattr(tunnel, "ClientTunnel", FakeTunnel)
-    events: list[mesh.Event] = []
+    events: list[policy.Event] = []
 
     async def run() -> None:
         async with Tasks() as tasks:
@@ -194,7 +194,7 @@ def test_a_tunnel_that_is_closed_in_the_moment_it_is_opened_is_told_as_down(
             tunnels.open(PEER, SOMEWHERE)
             tunnels.close(PEER)
             await until(lambda: PEER not in tunnels)
-        assert events == [mesh.TunnelDown(PEER)]
+        assert events == [policy.TunnelDown(PEER)]
 
     asyncio.run(run())
 

@@ -1,4 +1,4 @@
-"""What the mesh policy is told and what it answers: settings, events, actions (mesh.py; wire.md 10.4, 10.7).
+"""What the mesh policy is told and what it answers: settings, events, actions (policy.py; wire.md 10.4, 10.7).
 
 Events are what happened, actions what is to be done; both are values, so that a daemon, a test and a simulation can
 speak with the same policy.
@@ -35,7 +35,7 @@ class Settings:
     lan: frozenset[str] = frozenset()
     """Interfaces on which neighbours are met without a tunnel."""
     country: str = ""
-    """Ours, where the network asks for it; see border.py."""
+    """Ours, where the network asks for it; see borders.py."""
     same_country: frozenset[str] = frozenset()
     """Countries whose border no tunnel crosses."""
     given: bool = False

@@ -1,4 +1,4 @@
-"""Which version of IP this machine and its peers have in common (core/families.py)."""
+"""Which version of IP this machine and its peers have in common (core/mesh/families.py)."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from ipaddress import ip_address
 
 import pytest
 
-from re6st.core.families import nothing_in_common
 from re6st.core.hosts import Ip
+from re6st.core.mesh.families import nothing_in_common
 from re6st.core.wire.datagrams import parse_addresses
 
 SIX, FOUR = ip_address("2a00:1::3"), ip_address("192.168.0.5")

@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 
-from re6st.core import mesh_state
-from re6st.core.closing import SETTLE_TIME, WORN_TIME
-from re6st.core.mesh import (
+from re6st.core.mesh import state
+from re6st.core.mesh.closing import SETTLE_TIME, WORN_TIME
+from re6st.core.mesh.opening import NEAREST
+from re6st.core.mesh.policy import (
     AskClose,
     BootstrapAnswered,
     ClientUp,
@@ -20,13 +21,12 @@ from re6st.core.mesh import (
     TunnelDown,
     TunnelUp,
 )
-from re6st.core.opening import NEAREST
+from re6st.core.mesh.quality import HALF_LIFE, Average
 from re6st.core.prefix import Prefix
-from re6st.core.quality import HALF_LIFE, Average
 from re6st.core.wire.datagrams import Endpoint
+from tests.unit.core.mesh.test_mesh import PEERS, REFRESH, REGISTRY, Driver, near, opened
 from tests.unit.mesh_network import endpoints, name
 from tests.unit.mesh_rounds import Rounds
-from tests.unit.test_mesh import PEERS, REFRESH, REGISTRY, Driver, near, opened
 
 P, Q, R, S = PEERS[:4]
 FAR = PEERS[4:]
@@ -198,8 +198,8 @@ def test_two_hundred_nodes_get_quicker_ways_and_stay_as_well_connected(
 ) -> None:
     """After ten minutes, beside the same with random tunnels only."""
     found = {}
-    for policy, part in (("random", 1 << 30), ("a third near", mesh_state.NEAR_PART)):
-        monkeypatch.setattr(mesh_state, "NEAR_PART", part)
+    for policy, part in (("random", 1 << 30), ("a third near", state.NEAR_PART)):
+        monkeypatch.setattr(state, "NEAR_PART", part)
         rounds = Rounds(1, 200, client_count=6, max_clients=12)
         for _ in range(2):
             rounds.round()

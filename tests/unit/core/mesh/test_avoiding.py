@@ -8,10 +8,10 @@ from random import Random
 
 import pytest
 
-from re6st.core.avoiding import FORGETS, SPACING, TIME_FIRST, TIME_LAST, Avoiding
 from re6st.core.babel_lines import NextHop
-from re6st.core.mesh_events import Action, AvoidLink, Settings, TrustLink
-from re6st.core.mesh_state import Phase, State, Tunnel
+from re6st.core.mesh.avoiding import FORGETS, SPACING, TIME_FIRST, TIME_LAST, Avoiding
+from re6st.core.mesh.events import Action, AvoidLink, Settings, TrustLink
+from re6st.core.mesh.state import Phase, State, Tunnel
 from re6st.core.prefix import Prefix
 from re6st.core.survey import Link, Survey
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from ipaddress import IPv6Address
 
 from re6st.core.babel_lines import NextHop
-from re6st.core.leaving import Leavers
-from re6st.core.mesh_events import Action, AllowClose, DrainClient, Settings, UndrainClient
+from re6st.core.mesh.events import Action, AllowClose, DrainClient, Settings, UndrainClient
+from re6st.core.mesh.leaving import Leavers
 from re6st.core.prefix import Prefix
 from re6st.core.survey import Link, Survey
 

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from re6st.core.gateways import BAD_TIME, REMEMBERED, Gateways
+from re6st.core.mesh.gateways import BAD_TIME, REMEMBERED, Gateways
 from re6st.core.wire.datagrams import Endpoint
 from re6st.kernel import Kernel, KernelError
 from re6st.remote_gateway import RemoteGateways

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from random import Random
 
 from re6st.core.babel_lines import NextHop
-from re6st.core.mesh_events import Action, AvoidLink, TrustLink
-from re6st.core.mesh_state import State
+from re6st.core.mesh.events import Action, AvoidLink, TrustLink
+from re6st.core.mesh.state import State
 from re6st.core.prefix import Prefix
 
 SPACING = 3.0

@@ -12,10 +12,10 @@ from __future__ import annotations
 from collections.abc import Set
 from random import Random
 
-from re6st.core.mesh_events import Action, AskClose, CloseTunnel, DrainTunnel, UndrainTunnel
-from re6st.core.mesh_state import Phase, State, Tunnel
+from re6st.core.mesh.events import Action, AskClose, CloseTunnel, DrainTunnel, UndrainTunnel
+from re6st.core.mesh.quality import Quality
+from re6st.core.mesh.state import Phase, State, Tunnel
 from re6st.core.prefix import Prefix
-from re6st.core.quality import Quality
 
 ASK_AGAIN = 10.0
 """Seconds between two questions whether we may close: datagrams get lost."""

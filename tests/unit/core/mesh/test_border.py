@@ -6,8 +6,8 @@ from random import Random
 
 import pytest
 
-from re6st.core.border import may_meet
-from re6st.core.mesh import BootstrapAnswered, CloseTunnel, Mesh, OpenTunnel, Settings, SettingsChanged, TunnelUp
+from re6st.core.mesh.borders import may_meet
+from re6st.core.mesh.policy import BootstrapAnswered, CloseTunnel, Mesh, OpenTunnel, Settings, SettingsChanged, TunnelUp
 from re6st.core.prefix import Prefix
 from re6st.core.wire.datagrams import Endpoint
 

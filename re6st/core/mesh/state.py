@@ -6,10 +6,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import Enum
 
-from re6st.core.border import may_meet
-from re6st.core.mesh_events import Settings
+from re6st.core.mesh.borders import may_meet
+from re6st.core.mesh.events import Settings
+from re6st.core.mesh.quality import Quality
 from re6st.core.prefix import Prefix
-from re6st.core.quality import Quality
 from re6st.core.survey import Survey
 from re6st.core.wire.datagrams import Endpoint
 

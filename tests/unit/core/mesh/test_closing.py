@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from re6st.core.babel_lines import NextHop
-from re6st.core.closing import REMAKE_TIME, TRIES
-from re6st.core.mesh import (
+from re6st.core.mesh.closing import REMAKE_TIME, TRIES
+from re6st.core.mesh.policy import (
     AskClose,
     CloseAllowed,
     CloseTunnel,
@@ -22,8 +22,8 @@ from re6st.core.mesh import (
 )
 from re6st.core.prefix import Prefix
 from re6st.core.survey import Link
+from tests.unit.core.mesh.test_mesh import CLOSE_TIME, PEERS, REFRESH, REGISTRY, Driver, near
 from tests.unit.mesh_network import name
-from tests.unit.test_mesh import CLOSE_TIME, PEERS, REFRESH, REGISTRY, Driver, near
 
 P, Q = PEERS[:2]
 EVERYBODY = (REGISTRY, *PEERS)

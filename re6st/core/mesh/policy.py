@@ -14,11 +14,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from random import Random
 
-from re6st.core.avoiding import Avoiding
 from re6st.core.babel_lines import INFINITY
-from re6st.core.closing import Closing
-from re6st.core.leaving import Leavers
-from re6st.core.mesh_events import (
+from re6st.core.mesh.avoiding import Avoiding
+from re6st.core.mesh.closing import Closing
+from re6st.core.mesh.events import (
     Action,
     AddressLearned,
     AllowClose,
@@ -50,8 +49,9 @@ from re6st.core.mesh_events import (
     UndrainTunnel,
     UplinkUp,
 )
-from re6st.core.mesh_state import Phase, State, Tunnel
-from re6st.core.opening import Opening
+from re6st.core.mesh.leaving import Leavers
+from re6st.core.mesh.opening import Opening
+from re6st.core.mesh.state import Phase, State, Tunnel
 from re6st.core.prefix import Prefix
 from re6st.core.survey import Survey
 from re6st.core.wire.datagrams import Endpoint

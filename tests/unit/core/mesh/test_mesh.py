@@ -13,8 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from re6st.core.babel_lines import NextHop
-from re6st.core.closing import DEAD_TIME, LAN_TIME, MOVED_TIME
-from re6st.core.mesh import (
+from re6st.core.mesh.closing import DEAD_TIME, LAN_TIME, MOVED_TIME
+from re6st.core.mesh.opening import ASK_TIME, BOOTSTRAP_LAST, FIRST_TUNNELS, NAMED_AGAIN
+from re6st.core.mesh.policy import (
     AddressLearned,
     AllowClose,
     AskAddress,
@@ -45,8 +46,7 @@ from re6st.core.mesh import (
     UndrainTunnel,
     UplinkUp,
 )
-from re6st.core.mesh_state import MODEST
-from re6st.core.opening import ASK_TIME, BOOTSTRAP_LAST, FIRST_TUNNELS, NAMED_AGAIN
+from re6st.core.mesh.state import MODEST
 from re6st.core.prefix import Prefix
 from re6st.core.survey import Link, Survey
 from re6st.core.wire.datagrams import Endpoint

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from re6st.core.babel_lines import NextHop
-from re6st.core.mesh_events import Action, AllowClose, DrainClient, Settings, UndrainClient
+from re6st.core.mesh.events import Action, AllowClose, DrainClient, Settings, UndrainClient
 from re6st.core.prefix import Prefix
 from re6st.core.survey import Survey
 
