@@ -1,6 +1,6 @@
 """babeld: its life, and the socket it tells its table through (wire.md section 9; babeld(8)).
 
-What it is told is in core/babel_settings.py; the file with it holds the keys, so only its owner reads it.
+What it is told is in core/routing/babel_settings.py; the file with it holds the keys, so only its owner reads it.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from types import MappingProxyType
 
 from re6st import rundir
 from re6st.babel_talk import Talk
-from re6st.core.babel_lines import LineError, News, Table
-from re6st.core.babel_settings import PRIORITY, Settings, configuration, left_out, live_commands
 from re6st.core.prefix import ipv4_address
+from re6st.core.routing.babel_lines import LineError, News, Table
+from re6st.core.routing.babel_settings import PRIORITY, Settings, configuration, left_out, live_commands
 from re6st.process import Child, connect, end_of, keep_running
 from re6st.run_names import BABELD_CONFIGURATION, BABELD_SOCKET
 
@@ -199,7 +199,8 @@ class Babel:
         await self.renew("new settings")
 
     async def renew(self, reason: str, *, stale: bool = False) -> None:
-        """Start it anew: it forgets all that it knew (core/renewal.py). Routes that are not `stale` serve meanwhile."""
+        """Start it anew: it forgets all that it knew (core/routing/babel_restart.py). Routes that are not `stale` serve
+        meanwhile."""
         if self._child is not None:
             self._replaced = self.renewing = reason
             # In good order it takes its routes out of the kernel.

@@ -14,7 +14,7 @@ from contextlib import asynccontextmanager, suppress
 from ipaddress import IPv6Network
 from pathlib import Path
 
-from re6st.core.babel_binary import (
+from re6st.core.routing.babel_binary import (
     EVERYTHING,
     GREETING,
     HEADER,
@@ -30,7 +30,7 @@ from re6st.core.babel_binary import (
     encode_dump,
     encode_packet,
 )
-from re6st.core.babel_lines import Table
+from re6st.core.routing.babel_lines import Table
 from re6st.run_names import BINARY_SOCKET
 from re6st.rundir import give_to_group
 

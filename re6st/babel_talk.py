@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 
-from re6st.core.babel_lines import LINE_LIMIT, Reply, parse_reply
+from re6st.core.routing.babel_lines import LINE_LIMIT, Reply, parse_reply
 
 SILENCE = 10.0
 """Seconds that babeld may say nothing while an answer is due: of a long table each line counts anew."""

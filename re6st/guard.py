@@ -1,4 +1,4 @@
-"""Whoever announces what is not his is told of, and kept out for a while (core/claims.py decides who)."""
+"""Whoever announces what is not his is told of, and kept out for a while (core/routing/claims.py decides who)."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from typing import Protocol
 
 from re6st import run_names, rundir
 from re6st.babel import Babel
-from re6st.core.babel_lines import NextHop
 from re6st.core.chronicle import Chronicle
-from re6st.core.claims import Claims, Findings, Heard, Lie, Payload, Refusals
 from re6st.core.mesh.policy import Mesh
 from re6st.core.prefix import Prefix
 from re6st.core.report import Record
-from re6st.core.twins import ADVICE, ELSEWHERE, Own, Twins
+from re6st.core.routing.babel_lines import NextHop
+from re6st.core.routing.claims import Claims, Findings, Heard, Lie, Payload, Refusals
+from re6st.core.routing.twins import ADVICE, ELSEWHERE, Own, Twins
 from re6st.core.untimely import Refused, Untimely
 from re6st.core.words import clock as clock_text
 from re6st.plan import Plan

@@ -10,8 +10,8 @@ import socket
 from collections.abc import Collection, Iterable
 from contextlib import suppress
 
-from re6st.core.babel_lines import NextHop
-from re6st.core.claims import hardware_address
+from re6st.core.routing.babel_lines import NextHop
+from re6st.core.routing.claims import hardware_address
 from re6st.netlink import NetlinkError
 from re6st.rtnetlink import Netlink
 

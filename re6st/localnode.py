@@ -19,9 +19,9 @@ from pathlib import Path
 
 from re6st.babel_socket import read_dump
 from re6st.babel_talk import Talk
-from re6st.core.babel_lines import LineError, Table
 from re6st.core.prefix import Prefix, PrefixError, prefix_of
-from re6st.core.told_claims import ToldClaims, read_claims
+from re6st.core.routing.babel_lines import LineError, Table
+from re6st.core.routing.told_claims import ToldClaims, read_claims
 from re6st.core.wire.datagrams import PORT, Code
 from re6st.run_names import BABELD_SOCKET, BINARY_SOCKET, CONTROL_SOCKET
 

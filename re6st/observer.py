@@ -24,7 +24,7 @@ from re6st.core.metrics import Page
 from re6st.core.node_metrics import Counts, node_page
 from re6st.core.prefix import Prefix, PrefixError, address, subnet
 from re6st.core.report import Record
-from re6st.core.ways import Ways
+from re6st.core.routing.route_history import Ways
 from re6st.core.wire.datagrams import Endpoint
 from re6st.core.wire.params import version_number
 from re6st.guard import Guard

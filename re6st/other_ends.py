@@ -6,8 +6,8 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 
-from re6st.core.babel_lines import NextHop
 from re6st.core.prefix import Prefix
+from re6st.core.routing.babel_lines import NextHop
 from re6st.hardware import Hardware
 from re6st.tunnel import ClientTunnel, Server
 

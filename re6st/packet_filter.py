@@ -15,8 +15,8 @@ from dataclasses import dataclass, replace
 from ipaddress import IPv6Address
 from typing import Any
 
-from re6st.core.babel_lines import NextHop
 from re6st.core.packet_rules import ALL, COUNTERS, SENDERS, TABLE, Part, Rules, add_and_delete, muted, removal, ruleset
+from re6st.core.routing.babel_lines import NextHop
 from re6st.nftables import Nft, NftError, connections_tracked
 from re6st.process import MissingProgram
 

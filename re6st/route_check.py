@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Sequence
 
 from re6st.babel import Babel
-from re6st.core.lost_routes import LASTING, LostRoutes, Way, installed
+from re6st.core.routing.lost_routes import LASTING, LostRoutes, Way, installed
 from re6st.core.words import plural
 from re6st.kernel import Kernel, Presence
 from re6st.netlink import NetlinkError

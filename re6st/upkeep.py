@@ -17,12 +17,12 @@ from functools import partial
 
 from re6st import cert, pki
 from re6st.core import hello_choice
-from re6st.core.babel_keys import next_state
 from re6st.core.clock import Clock, ClockError, Marks, first_marks
 from re6st.core.expiry import AUTHORITY, Expiry
 from re6st.core.hello_choice import Hellos
 from re6st.core.prefix import Prefix
 from re6st.core.registry_sessions import RateLimit
+from re6st.core.routing.babel_keys import next_state
 from re6st.core.wire.extensions import Extension
 from re6st.core.wire.params import (
     BABEL_HELLO,

@@ -19,8 +19,8 @@ from ipaddress import IPv6Address, IPv6Network
 from pathlib import Path
 
 from re6st import cert
-from re6st.core.babel_lines import INFINITY, LineError, Table, parse_reply
 from re6st.core.prefix import Prefix, address, subnet
+from re6st.core.routing.babel_lines import INFINITY, LineError, Table, parse_reply
 from re6st.run_names import BABELD_SOCKET
 from testbed.bed import Bed, BedError, Host
 from testbed.pings import ping_pairs

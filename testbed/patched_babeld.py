@@ -21,8 +21,8 @@ from ipaddress import IPv6Network
 from pathlib import Path
 
 from re6st.babel_socket import serve
-from re6st.core.babel_binary import NORMAL, Dump, SetMultiplier, dump_of
-from re6st.core.babel_lines import LineError, NextHop, Table
+from re6st.core.routing.babel_binary import NORMAL, Dump, SetMultiplier, dump_of
+from re6st.core.routing.babel_lines import LineError, NextHop, Table
 
 PROGRAM = os.environ.get("REAL_BABELD", "/usr/sbin/babeld")
 _OWN = re.compile(r"redistribute ip (\S+:\S+) eq \d+")

@@ -27,9 +27,9 @@ from re6st import cert
 from re6st import registry_report as report
 from re6st.clients import Clients
 from re6st.core.allocator import AllocationError, Allocator
-from re6st.core.babel_keys import State
 from re6st.core.clock import ClockError
 from re6st.core.prefix import Prefix
+from re6st.core.routing.babel_keys import State
 from re6st.core.wire.params import version_number
 from re6st.ledger import Conflict, Ledger, NotFound
 from re6st.mail import is_address

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from ipaddress import IPv4Network, IPv6Address, IPv6Network, collapse_addresses
 
-from re6st.core.babel_lines import NextHop, Table
+from re6st.core.routing.babel_lines import NextHop, Table
 
 TABLE = "re6stnet"
 SENDERS = "senders"

@@ -17,7 +17,7 @@ from re6st import registry_report as report
 from re6st.api.admin import Admin, AdminError, Status, guessed_url
 from re6st.client.certificate_report import name_text
 from re6st.core.prefix import Prefix
-from re6st.core.told_claims import ToldClaims
+from re6st.core.routing.told_claims import ToldClaims
 from re6st.core.wire.extensions import needs_long_hellos
 from re6st.registry import Registry, Settings
 from re6st.registry_events import Kind

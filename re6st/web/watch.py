@@ -14,7 +14,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
 from re6st.core.prefix import Prefix
-from re6st.core.told_claims import ToldClaims
+from re6st.core.routing.told_claims import ToldClaims
 from re6st.ledger import LedgerError, NotFound
 from re6st.registry import Registry
 from re6st.registry_events import Events, Kind

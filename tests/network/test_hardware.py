@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from ipaddress import IPv6Address
 
-from re6st.core.babel_lines import NextHop
+from re6st.core.routing.babel_lines import NextHop
 from re6st.hardware import Hardware
 from re6st.rtnetlink import Netlink
 from testbed import Bed, wait_until

@@ -19,8 +19,8 @@ from pathlib import Path
 import pytest
 
 from re6st import cert
-from re6st.core.babel_lines import INFINITY
 from re6st.core.prefix import ipv4_subnet
+from re6st.core.routing.babel_lines import INFINITY
 from re6st.core.wire.datagrams import PORT
 from re6st.run_names import CONTROL_SOCKET, REVOKED
 from testbed import Bed, Network, Node, Pinger, wait_until

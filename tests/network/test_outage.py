@@ -6,7 +6,7 @@ import signal
 
 import pytest
 
-from re6st.core.babel_lines import INFINITY
+from re6st.core.routing.babel_lines import INFINITY
 from testbed import Bed, Network, Node, wait_until
 
 FORMS = HEALS = 90

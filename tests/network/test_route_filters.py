@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from re6st.core.babel_settings import Settings, configuration
+from re6st.core.routing.babel_settings import Settings, configuration
 from testbed import Bed, wait_until
 from testbed.bed import Host
 

@@ -14,10 +14,10 @@ from dataclasses import dataclass, field
 from ipaddress import IPv6Address
 from random import Random
 
-from re6st.core.babel_lines import NextHop
 from re6st.core.mesh import policy as mesh
 from re6st.core.prefix import Prefix
-from re6st.core.survey import Link, Survey
+from re6st.core.routing.babel_lines import NextHop
+from re6st.core.routing.survey import Link, Survey
 from re6st.core.wire.datagrams import Endpoint
 
 COST = 96

@@ -12,10 +12,10 @@ from dataclasses import replace
 from ipaddress import IPv6Address
 from random import Random
 
-from re6st.core.babel_lines import NextHop
 from re6st.core.mesh import policy as mesh
 from re6st.core.prefix import Prefix
-from re6st.core.survey import Link, Survey
+from re6st.core.routing.babel_lines import NextHop
+from re6st.core.routing.survey import Link, Survey
 from tests.unit.mesh_network import endpoints, name
 
 ROUND = 301.0

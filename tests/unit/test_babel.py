@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from re6st.babel import Babel, Network, command_line
-from re6st.core.babel_settings import Settings, configuration, left_out, outgrown, update_interval
+from re6st.core.routing.babel_settings import Settings, configuration, left_out, outgrown, update_interval
 from re6st.process import Backoff
 from tests.unit.fake_program import FakeChild, FakePrograms, Script, all_gone, install, until
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from re6st.babel_socket import CLIENT_LIMIT, offer, read_dump, serve
-from re6st.core.babel_binary import (
+from re6st.core.routing.babel_binary import (
     GREETING,
     HEADER,
     Announced,
@@ -24,7 +24,7 @@ from re6st.core.babel_binary import (
     encode_multiplier,
     encode_packet,
 )
-from re6st.core.babel_lines import Table
+from re6st.core.routing.babel_lines import Table
 
 HOP = IPv6Address("fe80::1")
 DUMP = Dump({4: "re6stnet1"}, routes=(Route(IPv6Network("2001:db8:42:1::/64"), 96, 0, 4, HOP),))

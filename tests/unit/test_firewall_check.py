@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from re6st.core.babel_settings import Settings, configuration
+from re6st.core.routing.babel_settings import Settings, configuration
 from re6st.firewall_check import FirewallCheck
 from re6st.nftables import NftError
 from re6st.process import MissingProgram

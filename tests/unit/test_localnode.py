@@ -14,9 +14,9 @@ from typing import cast
 import pytest
 
 from re6st.babel_socket import serve
-from re6st.core.babel_binary import Dump, Route
 from re6st.core.prefix import Prefix
-from re6st.core.told_claims import ToldClaims, read_claims
+from re6st.core.routing.babel_binary import Dump, Route
+from re6st.core.routing.told_claims import ToldClaims, read_claims
 from re6st.core.wire.datagrams import Code
 from re6st.localnode import LocalNode
 

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from re6st import packet_filter
-from re6st.core.babel_lines import NextHop
 from re6st.core.packet_rules import Part, Rules
+from re6st.core.routing.babel_lines import NextHop
 from re6st.nftables import NftError
 from re6st.packet_filter import FORGET_GATEWAY, PacketFilter, Sender
 from re6st.process import MissingProgram

@@ -16,7 +16,7 @@ from re6st import cert, tunnel
 from re6st import tunnels as tunnels_room
 from re6st.core.mesh import policy
 from re6st.core.prefix import Prefix
-from re6st.core.survey import Survey
+from re6st.core.routing.survey import Survey
 from re6st.core.wire.datagrams import Endpoint
 from re6st.core.wire.params import Parameters
 from re6st.hardware import Hardware

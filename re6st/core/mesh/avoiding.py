@@ -9,10 +9,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from random import Random
 
-from re6st.core.babel_lines import NextHop
 from re6st.core.mesh.events import Action, AvoidLink, TrustLink
 from re6st.core.mesh.state import State
 from re6st.core.prefix import Prefix
+from re6st.core.routing.babel_lines import NextHop
 
 SPACING = 3.0
 """Seconds between two links that we begin to avoid: what the first brings about is seen then."""

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from re6st.core.babel_lines import NextHop
 from re6st.core.prefix import Prefix
-from re6st.core.survey import Survey
+from re6st.core.routing.babel_lines import NextHop
+from re6st.core.routing.survey import Survey
 from re6st.core.wire.datagrams import Endpoint
 
 

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from re6st.core.babel_lines import NextHop
 from re6st.core.mesh.events import Action, AllowClose, DrainClient, Settings, UndrainClient
 from re6st.core.prefix import Prefix
-from re6st.core.survey import Survey
+from re6st.core.routing.babel_lines import NextHop
+from re6st.core.routing.survey import Survey
 
 
 @dataclass(slots=True)

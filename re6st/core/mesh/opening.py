@@ -10,10 +10,10 @@ from collections.abc import Mapping, Set
 from dataclasses import dataclass, field
 from random import Random
 
-from re6st.core.babel_lines import INFINITY
 from re6st.core.mesh.events import Action, AskAddress, AskBootstrap, EnsureSession, OpenTunnel
 from re6st.core.mesh.state import MODEST, Phase, State, Tunnel
 from re6st.core.prefix import Prefix
+from re6st.core.routing.babel_lines import INFINITY
 from re6st.core.wire.datagrams import Endpoint
 
 FIRST_TUNNELS = 3

@@ -14,7 +14,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from random import Random
 
-from re6st.core.babel_lines import INFINITY
 from re6st.core.mesh.avoiding import Avoiding
 from re6st.core.mesh.closing import Closing
 from re6st.core.mesh.events import (
@@ -53,7 +52,8 @@ from re6st.core.mesh.leaving import Leavers
 from re6st.core.mesh.opening import Opening
 from re6st.core.mesh.state import Phase, State, Tunnel
 from re6st.core.prefix import Prefix
-from re6st.core.survey import Survey
+from re6st.core.routing.babel_lines import INFINITY
+from re6st.core.routing.survey import Survey
 from re6st.core.wire.datagrams import Endpoint
 
 __all__ = [

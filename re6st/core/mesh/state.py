@@ -10,7 +10,7 @@ from re6st.core.mesh.borders import may_meet
 from re6st.core.mesh.events import Settings
 from re6st.core.mesh.quality import Quality
 from re6st.core.prefix import Prefix
-from re6st.core.survey import Survey
+from re6st.core.routing.survey import Survey
 from re6st.core.wire.datagrams import Endpoint
 
 MODEST = 2

@@ -8,12 +8,12 @@ from random import Random
 
 import pytest
 
-from re6st.core.babel_lines import NextHop
 from re6st.core.mesh.avoiding import FORGETS, SPACING, TIME_FIRST, TIME_LAST, Avoiding
 from re6st.core.mesh.events import Action, AvoidLink, Settings, TrustLink
 from re6st.core.mesh.state import Phase, State, Tunnel
 from re6st.core.prefix import Prefix
-from re6st.core.survey import Link, Survey
+from re6st.core.routing.babel_lines import NextHop
+from re6st.core.routing.survey import Link, Survey
 
 P, Q, R, S, T = PEERS = [Prefix(number, 16) for number in range(5, 10)]
 HOPS = {

@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 
-from re6st.core.babel_lines import NextHop
 from re6st.core.mesh.closing import REMAKE_TIME, TRIES
 from re6st.core.mesh.policy import (
     AskClose,
@@ -21,7 +20,8 @@ from re6st.core.mesh.policy import (
     UndrainTunnel,
 )
 from re6st.core.prefix import Prefix
-from re6st.core.survey import Link
+from re6st.core.routing.babel_lines import NextHop
+from re6st.core.routing.survey import Link
 from tests.unit.core.mesh.test_mesh import CLOSE_TIME, PEERS, REFRESH, REGISTRY, Driver, near
 from tests.unit.mesh_network import name
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from ipaddress import IPv6Address
 
-from re6st.core.babel_lines import NextHop
 from re6st.core.mesh.events import Action, AllowClose, DrainClient, Settings, UndrainClient
 from re6st.core.mesh.leaving import Leavers
 from re6st.core.prefix import Prefix
-from re6st.core.survey import Link, Survey
+from re6st.core.routing.babel_lines import NextHop
+from re6st.core.routing.survey import Link, Survey
 
 OWN, REGISTRY, P, Q = (Prefix(n, 16) for n in range(4))
 HOP, LAN = NextHop(IPv6Address("fe80::1"), "re6stnet-tcp"), NextHop(IPv6Address("fe80::1"), "eth0")

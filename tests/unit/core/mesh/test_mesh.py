@@ -12,7 +12,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from re6st.core.babel_lines import NextHop
 from re6st.core.mesh.closing import DEAD_TIME, LAN_TIME, MOVED_TIME
 from re6st.core.mesh.opening import ASK_TIME, BOOTSTRAP_LAST, FIRST_TUNNELS, NAMED_AGAIN
 from re6st.core.mesh.policy import (
@@ -48,7 +47,8 @@ from re6st.core.mesh.policy import (
 )
 from re6st.core.mesh.state import MODEST
 from re6st.core.prefix import Prefix
-from re6st.core.survey import Link, Survey
+from re6st.core.routing.babel_lines import NextHop
+from re6st.core.routing.survey import Link, Survey
 from re6st.core.wire.datagrams import Endpoint
 from tests.unit.mesh_network import Network, endpoints, name
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from re6st.core.prefix import Prefix
-from re6st.core.twins import ELSEWHERE, LASTS, PEERS_LIMIT, Own, Twins
+from re6st.core.routing.twins import ELSEWHERE, LASTS, PEERS_LIMIT, Own, Twins
 
 PEER = Prefix(2, 16)
 A, B, C = "198.51.100.1", "203.0.113.7", "192.0.2.9"

@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from ipaddress import IPv4Network, IPv6Address, IPv6Network
 from typing import TypeVar
 
-from re6st.core.babel_lines import INFINITY, NextHop, Route, Route4, Table
 from re6st.core.prefix import Prefix, ipv4_subnet, prefix_of
+from re6st.core.routing.babel_lines import INFINITY, NextHop, Route, Route4, Table
 
 HOLD = 0.3
 """Seconds that a claim must last: babel may know a moment longer whom a tunnel led to."""

@@ -10,8 +10,17 @@ from random import Random
 import pytest
 
 from re6st.core.prefix import Prefix
-from re6st.core.renewal import ALONE_PAUSE, ASLEEP, PATIENCE, PAUSE_FIRST, PAUSE_LAST, SPREAD, Renewal, Start
-from re6st.core.survey import Survey
+from re6st.core.routing.babel_restart import (
+    ALONE_PAUSE,
+    ASLEEP,
+    PATIENCE,
+    PAUSE_FIRST,
+    PAUSE_LAST,
+    SPREAD,
+    Renewal,
+    Start,
+)
+from re6st.core.routing.survey import Survey
 
 B, C = Prefix(2, 16), Prefix(3, 16)
 MET = Survey(peers=frozenset({B, C}), alone=False)

@@ -13,7 +13,7 @@ from enum import IntEnum
 from ipaddress import IPv6Address, IPv6Network
 from typing import Any
 
-from re6st.core.babel_lines import INFINITY, NextHop, Table
+from re6st.core.routing.babel_lines import INFINITY, NextHop, Table
 
 GREETING = b"\x01"
 """The first byte of a client."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from re6st.core.babel_keys import ROTATION_TIME, SWITCH_TIME, State, key_in_use, next_state
+from re6st.core.routing.babel_keys import ROTATION_TIME, SWITCH_TIME, State, key_in_use, next_state
 
 OLD, NEW, OTHER = (letter * 16 for letter in (b"o", b"n", b"x"))
 NOW = 1e9

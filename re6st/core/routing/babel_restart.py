@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from random import Random
 
 from re6st.core.prefix import Prefix
-from re6st.core.survey import Survey
+from re6st.core.routing.survey import Survey
 
 ALONE_PAUSE = 10.0
 """Seconds between two times for the first two reasons: a network that comes and goes is not worth more."""

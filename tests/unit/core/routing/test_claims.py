@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from re6st.core.babel_lines import INFINITY, NextHop, Route, Route4, Table
-from re6st.core.claims import (
+from re6st.core.prefix import Prefix, subnet
+from re6st.core.routing.babel_lines import INFINITY, NextHop, Route, Route4, Table
+from re6st.core.routing.claims import (
     GRACE,
     HELD_OWN,
     HOLD,
@@ -26,7 +27,6 @@ from re6st.core.claims import (
     Refusals,
     hardware_address,
 )
-from re6st.core.prefix import Prefix, subnet
 
 NETWORK = IPv6Network("2001:db8:42::/48")
 OWN, LIAR, OTHER, VICTIM = (Prefix(n, 16) for n in (1, 2, 3, 4))

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from ipaddress import IPv6Address, IPv6Network
 
-from re6st.core import ways
-from re6st.core.babel_lines import NextHop, Table
-from re6st.core.ways import Way, Ways
+from re6st.core.routing import route_history
+from re6st.core.routing.babel_lines import NextHop, Table
+from re6st.core.routing.route_history import Way, Ways
 
 NET = IPv6Network("2001:db8:42:1::/64")
 A, B = (NextHop(IPv6Address(f"fe80::{n}"), "re6stnet1") for n in (1, 2))
@@ -44,10 +44,10 @@ def test_a_way_changes_goes_and_comes_back() -> None:
 
 def test_what_is_gone_is_remembered_for_some_only() -> None:
     table, known = Table(), Ways()
-    nets = list(IPv6Network("2001:db8:42::/48").subnets(new_prefix=64))[: ways.GONE_LIMIT + 5]
+    nets = list(IPv6Network("2001:db8:42::/48").subnets(new_prefix=64))[: route_history.GONE_LIMIT + 5]
     for number, net in enumerate(nets):
         table.feed(route(number, A, destination=net))
     known.note(table, 1)
     table.clear()
     known.note(table, 2)
-    assert sum(known[net] is not None for net in nets) == ways.GONE_LIMIT
+    assert sum(known[net] is not None for net in nets) == route_history.GONE_LIMIT

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from re6st.core import babel_lines
-from re6st.core.babel_lines import (
+from re6st.core.routing import babel_lines
+from re6st.core.routing.babel_lines import (
     DRAINED,
     INFINITY,
     LINE_LIMIT,

@@ -8,8 +8,8 @@ from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_network
 
 import pytest
 
-from re6st.core.babel_lines import Table
-from re6st.core.lost_routes import Network, Way, installed
+from re6st.core.routing.babel_lines import Table
+from re6st.core.routing.lost_routes import Network, Way, installed
 from re6st.kernel import Installed, Presence
 from re6st.route_check import AGAIN_FIRST, AGAIN_LAST, RouteCheck
 from re6st.rtnetlink import Route

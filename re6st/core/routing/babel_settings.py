@@ -113,7 +113,7 @@ def _filters(settings: Settings) -> list[str]:
 
     Babel believes every member, and what babel believes, the kernel does: one 0.0.0.0/1 from one of them would take all
     traffic of this machine. A refused route is not even shown on the socket, so our own subnet and its parts are taken
-    as unreachable and kept out of the kernel: we want to know who announces them (core/claims.py).
+    as unreachable and kept out of the kernel: we want to know who announces them (core/routing/claims.py).
     """
     network = settings.network
     own: list[IPv4Network | IPv6Network] = [settings.subnet]

@@ -12,9 +12,9 @@ from collections.abc import Mapping, Set
 from dataclasses import dataclass, field
 from ipaddress import IPv6Network
 
-from re6st.core.babel_lines import DRAINED, INFINITY, NOMINAL, NextHop, Route, Table
-from re6st.core.lossy import is_patchy
 from re6st.core.prefix import Prefix, prefix_of
+from re6st.core.routing.babel_lines import DRAINED, INFINITY, NOMINAL, NextHop, Route, Table
+from re6st.core.routing.lossy import is_patchy
 
 HEARD_OF_LATE, HEARD_BEFORE = 0xF000, 0x03FF
 """One of the last four hellos; one of the ten before the last six."""

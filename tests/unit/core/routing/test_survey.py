@@ -7,9 +7,9 @@ from ipaddress import IPv6Address, IPv6Network
 from hypothesis import given
 from hypothesis import strategies as st
 
-from re6st.core.babel_lines import NextHop, Table
 from re6st.core.prefix import Prefix, subnet
-from re6st.core.survey import Survey, survey
+from re6st.core.routing.babel_lines import NextHop, Table
+from re6st.core.routing.survey import Survey, survey
 
 NETWORK = IPv6Network("2001:db8:42::/48")
 OWN, B, C, D, E = (Prefix(n, 16) for n in range(1, 6))

@@ -1,4 +1,4 @@
-"""What a node tells others of who claims what (core/claims.py), as the registry beside it reads it."""
+"""What a node tells others of who claims what (core/routing/claims.py), as the registry beside it reads it."""
 
 from __future__ import annotations
 

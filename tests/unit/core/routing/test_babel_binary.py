@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from re6st.core.babel_binary import (
+from re6st.core.routing.babel_binary import (
     COUNT_LIMIT,
     HEADER,
     Announced,
@@ -26,7 +26,7 @@ from re6st.core.babel_binary import (
     encode_multiplier,
     encode_packet,
 )
-from re6st.core.babel_lines import NextHop, Table
+from re6st.core.routing.babel_lines import NextHop, Table
 
 A, B = IPv6Address("fe80::1"), IPv6Address("fe80::2")
 ONE, TWO = IPv6Network("2001:db8:42:1::/64"), IPv6Network("2001:db8:42:2::/64")

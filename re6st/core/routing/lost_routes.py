@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Collection, Set
 from ipaddress import IPv4Network, IPv6Network
 
-from re6st.core.babel_lines import Table
+from re6st.core.routing.babel_lines import Table
 
 Network = IPv4Network | IPv6Network
 Way = tuple[Network, Network]

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from ipaddress import IPv6Network
 
-from re6st.core.babel_lines import INFINITY, NextHop, Table
+from re6st.core.routing.babel_lines import INFINITY, NextHop, Table
 
 GONE_LIMIT = 1000
 """Destinations out of reach that are remembered."""

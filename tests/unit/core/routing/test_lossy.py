@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from re6st.core.lossy import AGAIN_LEAST, LONGEST, MOMENTS, Retransmissions, Sent, is_patchy
 from re6st.core.prefix import Prefix
+from re6st.core.routing.lossy import AGAIN_LEAST, LONGEST, MOMENTS, Retransmissions, Sent, is_patchy
 
 P, Q = Prefix(1, 16), Prefix(2, 16)
 NOTHING: frozenset[Prefix] = frozenset()

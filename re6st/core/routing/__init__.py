@@ -1,0 +1,1 @@
+"""What babeld is told and tells, and what follows from it."""
