@@ -18,7 +18,7 @@ from re6st.core.report import Record
 from re6st.core.routing.babel_lines import NextHop
 from re6st.core.routing.claims import Claims, Findings, Heard, Lie, Payload, Refusals
 from re6st.core.routing.twins import ADVICE, ELSEWHERE, Own, Twins
-from re6st.core.untimely import Refused, Untimely
+from re6st.core.transport.untimely import Refused, Untimely
 from re6st.core.words import clock as clock_text
 from re6st.plan import Plan
 from re6st.requirement import RequirementWatch

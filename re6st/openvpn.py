@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from re6st import run_names
-from re6st.core.openvpn_lines import Event, Reader
 from re6st.core.prefix import Prefix
+from re6st.core.transport.openvpn_lines import Event, Reader
 from re6st.core.wire.datagrams import Endpoint
 from re6st.process import Child, connect
 

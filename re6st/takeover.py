@@ -18,7 +18,7 @@ from itertools import pairwise
 from pathlib import Path
 
 from re6st import babel, openvpn, run_names, rundir, tunnel
-from re6st.core.records import SIZE_LIMIT, ClientRecord, Record, RecordError, ServerRecord, decode, encode
+from re6st.core.transport.records import SIZE_LIMIT, ClientRecord, Record, RecordError, ServerRecord, decode, encode
 from re6st.kernel import source_address
 from re6st.process import leftovers
 

@@ -14,7 +14,8 @@ from dataclasses import dataclass, field
 
 from re6st import openvpn, run_names
 from re6st.core.budget import Buckets
-from re6st.core.openvpn_lines import (
+from re6st.core.prefix import Prefix, PrefixError
+from re6st.core.transport.openvpn_lines import (
     Behind,
     Client,
     ClientChange,
@@ -27,8 +28,7 @@ from re6st.core.openvpn_lines import (
     Traffic,
     Up,
 )
-from re6st.core.prefix import Prefix, PrefixError
-from re6st.core.untimely import Untimely
+from re6st.core.transport.untimely import Untimely
 from re6st.core.wire.datagrams import Endpoint
 from re6st.kernel import Address, source_address
 from re6st.openvpn import FOLLOW, Management, Settings, client_command

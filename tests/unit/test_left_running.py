@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from re6st.core.prefix import Prefix
-from re6st.core.records import ClientRecord, ServerRecord
+from re6st.core.transport.records import ClientRecord, ServerRecord
 from re6st.core.wire.datagrams import Endpoint
 from re6st.takeover import Records, look
 

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from re6st import openvpn, run_names, rundir
 from re6st.core.prefix import Prefix
-from re6st.core.records import ClientRecord, Record, ServerRecord
+from re6st.core.transport.records import ClientRecord, Record, ServerRecord
 from re6st.core.wire.datagrams import Endpoint
 from re6st.plan import CLIENT_INTERFACE, server_interface
 from re6st.rundir import RunDirectory

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from re6st import openvpn, tunnel
-from re6st.core.openvpn_lines import Environment
 from re6st.core.prefix import Prefix
-from re6st.core.untimely import Untimely
+from re6st.core.transport.openvpn_lines import Environment
+from re6st.core.transport.untimely import Untimely
 from re6st.core.wire.datagrams import PROTOCOLS, Endpoint
 from re6st.openvpn import Settings, client_command, server_command
 from re6st.process import Backoff

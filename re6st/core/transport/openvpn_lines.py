@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from enum import Enum
 from ipaddress import ip_address
 
-from re6st.core.untimely import Untimely, read
+from re6st.core.transport.untimely import Untimely, read
 
 LINE_LIMIT = 4096
 _HARDWARE = re.compile(r"[0-9a-f]{2}(:[0-9a-f]{2}){5}", re.ASCII)

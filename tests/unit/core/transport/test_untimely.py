@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from re6st.core.openvpn_lines import Reader
 from re6st.core.prefix import Prefix
-from re6st.core.untimely import LASTS, PEERS_LIMIT, SAY_AGAIN, Refused, Untimely
+from re6st.core.transport.openvpn_lines import Reader
+from re6st.core.transport.untimely import LASTS, PEERS_LIMIT, SAY_AGAIN, Refused, Untimely
 
 START = ">LOG:1795956994,N,127.0.0.1:51698 VERIFY ERROR: depth=0, error=certificate "
 

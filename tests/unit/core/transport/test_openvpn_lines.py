@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from re6st.core.openvpn_lines import (
+from re6st.core.transport.openvpn_lines import (
     LINE_LIMIT,
     USED,
     Answer,

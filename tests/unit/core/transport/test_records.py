@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from re6st.core.prefix import Prefix
-from re6st.core.records import ClientOfServer, ClientRecord, Record, RecordError, ServerRecord, decode, encode
+from re6st.core.transport.records import ClientOfServer, ClientRecord, Record, RecordError, ServerRecord, decode, encode
 from re6st.core.wire.datagrams import PROTOCOLS, Endpoint
 
 PEERS = st.builds(lambda length, value: Prefix(value % (1 << length), length), st.integers(1, 64), st.integers(0))

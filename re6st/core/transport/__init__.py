@@ -1,0 +1,1 @@
+"""What OpenVPN says, and what is noted of its processes."""
