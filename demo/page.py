@@ -26,8 +26,8 @@ from re6st import PROTOCOL, cert
 from re6st.api.admin import Admin
 from re6st.cli.registry import page as registry_web
 from re6st.cli.registry.page import DEFAULT_PORT, Listen, WebConfig, WebPage
-from re6st.core.allocator import ROOT, WHOLE_NETWORK
 from re6st.core.prefix import Prefix
+from re6st.core.registry.allocator import ROOT, WHOLE_NETWORK
 from re6st.core.wire.datagrams import Code
 from re6st.core.wire.extensions import KNOWN, text
 from re6st.core.wire.params import Parameters, version_number

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 
 from re6st.core.crowd import Crowd
-from re6st.core.origins import network_of
+from re6st.core.registry.origins import network_of
 
 Talk = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 

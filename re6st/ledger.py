@@ -19,9 +19,9 @@ from typing import Any, TypeVar
 from cryptography import x509
 
 from re6st import cert, pki
-from re6st.core.allocator import AllocationError, Allocator, Edits, Numbers
-from re6st.core.clock import Marks
 from re6st.core.prefix import Prefix, PrefixError
+from re6st.core.registry.allocator import AllocationError, Allocator, Edits, Numbers
+from re6st.core.registry.clock import Marks
 from re6st.core.routing.babel_keys import State
 from re6st.ledger_schema import OUR_SCHEMA, SCHEMA, create_statement
 from re6st.stored_certificates import RESERVED, pem_of, read_new
@@ -418,8 +418,8 @@ class Ledger(Rows):
     def clean_up(self, now: float, grace: int) -> bool:
         """Drop old tokens, certificates and revocations (wire.md 4.4); whether the list of revoked ones changed.
 
-        `now` is the trusted time (core/clock.py). The registry's own certificate stays, whatever happens. At most
-        CLEAN_UP_LIMIT certificates go at once, so that nobody waits long.
+        `now` is the trusted time (core/registry/clock.py). The registry's own certificate stays, whatever happens. At
+        most CLEAN_UP_LIMIT certificates go at once, so that nobody waits long.
         """
         limit = int(now) - grace
         self._db.execute(

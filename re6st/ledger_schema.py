@@ -35,7 +35,7 @@ OUR_SCHEMA = (
   serial INTEGER PRIMARY KEY NOT NULL, prefix TEXT NOT NULL, not_after INTEGER NOT NULL)""",
     "CREATE INDEX IF NOT EXISTS re6st_superseded_prefix ON re6st_superseded (prefix)",
     "CREATE INDEX IF NOT EXISTS re6st_cert_email ON cert (email)",
-    # Which time it is, as core/clock.py has it.
+    # Which time it is, as core/registry/clock.py has it.
     "CREATE TABLE IF NOT EXISTS re6st_clock (id INTEGER PRIMARY KEY CHECK (id = 0), trusted INTEGER, seen INTEGER)",
     """CREATE TRIGGER IF NOT EXISTS re6st_cert_insert AFTER INSERT ON cert BEGIN
   DELETE FROM re6st_issued WHERE prefix = NEW.prefix; END""",

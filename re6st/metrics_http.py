@@ -17,7 +17,7 @@ from http import HTTPStatus
 import h11
 
 from re6st.clients import Clients
-from re6st.core.origins import is_plain_host
+from re6st.core.registry.origins import is_plain_host
 from re6st.exposition import CONTENT_TYPE
 
 PATH = b"/metrics"

@@ -12,7 +12,7 @@ from datetime import datetime
 
 from re6st import cert, pki
 from re6st.core.prefix import Prefix
-from re6st.core.registry_sessions import RateLimit, Sessions
+from re6st.core.registry.sessions import RateLimit, Sessions
 from re6st.ledger import Issued, Ledger, NotFound
 from re6st.registry_events import Events, Kind
 from re6st.store import Store

@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 
 from re6st.core.prefix import Prefix
-from re6st.core.registry_sessions import CONFIRMED_LIMIT, Claims
+from re6st.core.registry.sessions import CONFIRMED_LIMIT, Claims
 from re6st.core.routing.twins import ADVICE, Twins
 from re6st.core.wire import extensions
 from re6st.core.wire.extensions import needs_long_hellos

@@ -16,12 +16,12 @@ from dataclasses import replace
 from functools import partial
 
 from re6st import cert, pki
-from re6st.core import hello_choice
-from re6st.core.clock import Clock, ClockError, Marks, first_marks
 from re6st.core.expiry import AUTHORITY, Expiry
-from re6st.core.hello_choice import Hellos
 from re6st.core.prefix import Prefix
-from re6st.core.registry_sessions import RateLimit
+from re6st.core.registry import hello_choice
+from re6st.core.registry.clock import Clock, ClockError, Marks, first_marks
+from re6st.core.registry.hello_choice import Hellos
+from re6st.core.registry.sessions import RateLimit
 from re6st.core.routing.babel_keys import next_state
 from re6st.core.wire.extensions import Extension
 from re6st.core.wire.params import (
@@ -41,7 +41,7 @@ logger = logging.getLogger("registry")
 FLOOR = "re6st_floor"
 """Our own row of `config`: a number of the version that nodes are known to have (registry_restored.py)."""
 HELLOS = "re6st_hellos"
-"""Another: which hellos the network has, as core/hello_choice.py has it."""
+"""Another: which hellos the network has, as core/registry/hello_choice.py has it."""
 MEMBER_VERSIONS_PER_SECOND, MEMBER_VERSIONS = 1 / 60, 10
 """Versions that members may cause, all together: this many, then one a minute."""
 CLEAN_UP_INTERVAL = 3600.0

@@ -20,7 +20,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import rsa
 
 from re6st import cert, disk
-from re6st.core.allocator import ROOT
+from re6st.core.registry.allocator import ROOT
 from re6st.core.wire.params import KEY_LENGTH
 from re6st.ledger import Ledger, Slot
 

@@ -26,9 +26,9 @@ from typing import Any, Protocol
 from re6st import cert
 from re6st import registry_report as report
 from re6st.clients import Clients
-from re6st.core.allocator import AllocationError, Allocator
-from re6st.core.clock import ClockError
 from re6st.core.prefix import Prefix
+from re6st.core.registry.allocator import AllocationError, Allocator
+from re6st.core.registry.clock import ClockError
 from re6st.core.routing.babel_keys import State
 from re6st.core.wire.params import version_number
 from re6st.ledger import Conflict, Ledger, NotFound

@@ -22,7 +22,7 @@ from aiohttp import web
 
 from re6st.api import front_page, openapi
 from re6st.core.crowd import Crowd
-from re6st.core.origins import (
+from re6st.core.registry.origins import (
     Origins,
     ambiguous,
     foreign_page,

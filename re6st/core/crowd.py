@@ -30,7 +30,8 @@ class Entry(Generic[Key]):
 class Crowd(Generic[Key]):
     """`limit` connections in all, of which `reserve` are not for strangers, and `share` for one sender.
 
-    A sender is a network, as core/origins.py gives it; the wider ones that it lies in may hold some times as many.
+    A sender is a network, as core/registry/origins.py gives it; the wider ones that it lies in may hold some times as
+    many.
     """
 
     def __init__(self, limit: int, share: int, reserve: int) -> None:

@@ -9,9 +9,9 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from re6st.core.clock import skew
 from re6st.core.findings import Finding, Level
 from re6st.core.hosts import is_behind_another
+from re6st.core.registry.clock import skew
 from re6st.core.report import REVOKED
 from re6st.core.status_text import endpoint
 from re6st.core.words import duration, plural

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from ipaddress import IPv4Address, ip_address, ip_network
 
-from re6st.core.registry_sessions import RateLimit
+from re6st.core.registry.sessions import RateLimit
 
 WIDER = (8, 32)
 """How many times as much the wider networks take: a /48 and a /32 of IPv6, a /24 and a /16 of IPv4."""
@@ -20,7 +20,8 @@ LONG_TOKEN = 16
 
 
 def levels(source: str) -> tuple[str, ...]:
-    """A network as core/origins.py gives it, and the wider ones that it lies in; of any other text, that alone."""
+    """A network as core/registry/origins.py gives it, and the wider ones that it lies in; of any other text, that
+    alone."""
     try:
         ip = ip_address(source)
     except ValueError:
@@ -63,7 +64,7 @@ class SourceLimit:
 
 
 class Limits:
-    """Those of one registry. Sources are networks of strangers (core/origins.py)."""
+    """Those of one registry. Sources are networks of strangers (core/registry/origins.py)."""
 
     def __init__(self) -> None:
         self._known: OrderedDict[str, None] = OrderedDict()

@@ -17,7 +17,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
-from re6st.core.origins import Origins, is_plain_host, network_of
+from re6st.core.registry.origins import Origins, is_plain_host, network_of
 
 COOKIE = "re6st"
 COOKIE_LIMIT = 64

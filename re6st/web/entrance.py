@@ -9,7 +9,7 @@ from typing import cast
 from aiohttp import web
 
 from re6st.core.crowd import Crowd
-from re6st.core.origins import LOCAL, network_of
+from re6st.core.registry.origins import LOCAL, network_of
 
 CONNECTIONS_LIMIT = 256
 SHARE = 32

@@ -10,8 +10,8 @@ from ipaddress import IPv4Network, IPv6Network
 from typing import cast
 
 from re6st import registry_hello, sealing
-from re6st.core import hello_choice, origins
 from re6st.core.prefix import Prefix, address, control_address, subnet
+from re6st.core.registry import hello_choice, origins
 from re6st.core.routing import babel_lines, claims
 from re6st.core.routing.claims import Claims, Refusals
 from re6st.core.wire import datagrams, extensions, offers, peer_crypto, sessions

@@ -36,8 +36,8 @@ from re6st.cli.node import expression
 from re6st.cli.node import main as node
 from re6st.cli.registry import config as registry_config
 from re6st.client import http as http_client
-from re6st.core.allocator import CommunityError, parse_communities
 from re6st.core.prefix import Prefix, PrefixError, address, prefix_of
+from re6st.core.registry.allocator import CommunityError, parse_communities
 from re6st.core.routing import babel_binary, babel_lines
 from re6st.core.transport import openvpn_lines, records
 from re6st.core.wire import datagrams, params, peer_crypto, rpc, sessions

@@ -17,8 +17,8 @@ from cryptography.hazmat.primitives import serialization
 
 from re6st import cert, sealing
 from re6st.api.http import HttpServer
-from re6st.core.allocator import WHOLE_NETWORK
 from re6st.core.prefix import Prefix
+from re6st.core.registry.allocator import WHOLE_NETWORK
 from re6st.core.wire import extensions, offers
 from re6st.core.wire.extensions import KNOWN
 from re6st.core.wire.offers import Offer

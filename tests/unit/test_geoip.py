@@ -16,7 +16,7 @@ from mmdb_writer import MMDBWriter
 from netaddr import IPSet
 
 from re6st import cert, geoip
-from re6st.core.allocator import WHOLE_NETWORK, parse_communities
+from re6st.core.registry.allocator import WHOLE_NETWORK, parse_communities
 from re6st.core.wire.rpc import target
 from re6st.geoip import GeoIp, GeoIpError, Place
 from tests.unit.registry_world import A, World

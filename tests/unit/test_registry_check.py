@@ -16,8 +16,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from re6st import cert
-from re6st.core.allocator import ROOT
 from re6st.core.prefix import Prefix
+from re6st.core.registry.allocator import ROOT
 from re6st.ledger import Issued, Ledger, Slot
 from re6st.registry_check import FINDINGS_LIMIT, BackupError, backup, check, partition_problems
 from re6st.store import Store

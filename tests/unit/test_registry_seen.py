@@ -10,7 +10,7 @@ import pytest
 
 from re6st import cert, registry_seen
 from re6st.core.prefix import Prefix
-from re6st.core.registry_sessions import Claims
+from re6st.core.registry.sessions import Claims
 from re6st.core.wire.extensions import KNOWN
 from re6st.core.wire.params import BABEL_HELLO, Parameters, decode, version_number
 from re6st.core.wire.rpc import target

@@ -13,8 +13,8 @@ import pytest
 from cryptography import x509
 
 from re6st import cert, store
-from re6st.core.allocator import ROOT, AllocationError
 from re6st.core.prefix import Prefix
+from re6st.core.registry.allocator import ROOT, AllocationError
 from re6st.ledger import Conflict, Issued, Ledger, NotFound, Slot
 from re6st.store import Store, StoreError
 

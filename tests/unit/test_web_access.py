@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from re6st.core.origins import Origins, is_plain_host
+from re6st.core.registry.origins import Origins, is_plain_host
 from re6st.web.access import (
     LINK_LIFE,
     LINKS_LIMIT,

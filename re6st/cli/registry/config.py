@@ -20,8 +20,15 @@ from re6st.cli.options import OptionParser, integer
 from re6st.cli.registry import init, operator_port, page
 from re6st.cli.registry.operator_port import SAME_PORT, OperatorPlace, operator_place
 from re6st.core import pasted
-from re6st.core.allocator import WHOLE_NETWORK, AllocationError, Allocator, Community, CommunityError, parse_communities
 from re6st.core.prefix import Prefix
+from re6st.core.registry.allocator import (
+    WHOLE_NETWORK,
+    AllocationError,
+    Allocator,
+    Community,
+    CommunityError,
+    parse_communities,
+)
 from re6st.core.wire.extensions import KNOWN
 from re6st.core.wire.params import Parameters, ParamsError, check
 from re6st.geoip import GeoIp, GeoIpError

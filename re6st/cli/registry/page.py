@@ -17,7 +17,7 @@ from typing import Any
 
 from re6st import cert
 from re6st.api.admin import Admin
-from re6st.core.origins import Origins
+from re6st.core.registry.origins import Origins
 from re6st.registry import Registry, Settings
 from re6st.store import Store
 

@@ -71,5 +71,6 @@ def checked(names: Iterable[str]) -> frozenset[str]:
 
 
 def needs_long_hellos(names: frozenset[str]) -> bool:
-    """Whether the network's hellos have to be long for a node that announced these names (hello_choice.py)."""
+    """Whether the network's hellos have to be long for a node that announced these names
+    (core/registry/hello_choice.py)."""
     return Extension.BABEL_HELLO not in names

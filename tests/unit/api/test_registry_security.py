@@ -19,8 +19,8 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initial
 
 from re6st import cert
 from re6st.api.http import HEADERS_LIMIT
-from re6st.core.origins import ELSEWHERE, LOCAL, Origins, network_of
-from re6st.core.registry_sessions import Claims, RateLimit, Sessions
+from re6st.core.registry.origins import ELSEWHERE, LOCAL, Origins, network_of
+from re6st.core.registry.sessions import Claims, RateLimit, Sessions
 from re6st.core.wire.rpc import HEADER, METHODS, Access, Ratchet, target
 from re6st.ledger import Ledger
 from re6st.logs import TRACE

@@ -26,8 +26,8 @@ from re6st.cli.options import duration
 from re6st.cli.registry import main as registry
 from re6st.cli.registry import output
 from re6st.cli.registry.words import WORDS
-from re6st.core.allocator import ROOT
 from re6st.core.prefix import Prefix
+from re6st.core.registry.allocator import ROOT
 from re6st.ledger import Ledger, Slot
 from re6st.registry_check import check
 from re6st.store import Store

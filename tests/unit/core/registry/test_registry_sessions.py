@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from re6st.core import registry_sessions
 from re6st.core.prefix import Prefix
-from re6st.core.registry_sessions import (
+from re6st.core.registry import sessions as registry_sessions
+from re6st.core.registry.sessions import (
     PENDING_LIFE,
     PENDING_LIMIT,
     PENDING_PER_CLIENT,

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from re6st.core.allocator import (
+from re6st.core.prefix import Prefix
+from re6st.core.registry.allocator import (
     ROOT,
     WHOLE_NETWORK,
     AllocationError,
@@ -20,7 +21,6 @@ from re6st.core.allocator import (
     choose_community,
     parse_communities,
 )
-from re6st.core.prefix import Prefix
 
 
 class Tree:

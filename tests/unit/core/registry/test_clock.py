@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from re6st.core.clock import AHEAD_LIMIT, NEWEST_AGE, SLACK, Clock, ClockError, Marks, first_marks
+from re6st.core.registry.clock import AHEAD_LIMIT, NEWEST_AGE, SLACK, Clock, ClockError, Marks, first_marks
 
 NOW = 1811808000.0
 HOUR = 3600.0

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from re6st.core.hello_choice import LENGTHEN_INTERVAL, SHORTEN_AFTER, Hellos, choose, read
+from re6st.core.registry.hello_choice import LENGTHEN_INTERVAL, SHORTEN_AFTER, Hellos, choose, read
 
 NOW = 1_800_000_000.0
 DAY = 86400.0

@@ -1,0 +1,1 @@
+"""What the registry decides: prefixes, sessions, limits, whose time it believes."""
