@@ -7,7 +7,7 @@ from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from ipaddress import IPv6Network, ip_address
 
-from re6st.core.hosts import Ip, is_usable
+from re6st.core.machine.hosts import Ip, is_usable
 from re6st.core.wire.datagrams import Endpoint
 
 LEARNED_LIMIT = 4

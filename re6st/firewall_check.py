@@ -6,8 +6,8 @@ import asyncio
 import logging
 from collections.abc import Callable
 
-from re6st.core.forward_chain import Blocked, blocked
-from re6st.core.packet_rules import TABLE
+from re6st.core.machine.forward_chain import Blocked, blocked
+from re6st.core.machine.packet_rules import TABLE
 from re6st.nftables import Nft, NftError
 from re6st.process import MissingProgram
 

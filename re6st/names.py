@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 from ipaddress import ip_address
 
-from re6st.core.hosts import is_usable
+from re6st.core.machine.hosts import is_usable
 from re6st.core.wire.datagrams import Endpoint
 
 PATIENCE = 3.0

@@ -23,8 +23,8 @@ from re6st.client.answered_hellos import AnsweredHellos
 from re6st.client.counted_client import CountedClient
 from re6st.control import ControlServer
 from re6st.core.chronicle import Chronicle
+from re6st.core.machine.packet_rules import way_out
 from re6st.core.mesh import policy
-from re6st.core.packet_rules import way_out
 from re6st.core.prefix import Prefix, address, subnet
 from re6st.core.routing.babel_restart import Renewal
 from re6st.core.routing.babel_settings import Settings, outgrown, update_interval

@@ -39,8 +39,8 @@ MOST_CLIENTS = 4096
 
 FIRST_PACKETS = 100_000
 """First packets that a UDP server answers in 10 s. OpenVPN's own limit, 100, is one for all senders together: at 500 a
-second from 200 addresses nobody else got in. Each sender has its own limit in core/packet_rules.py, and an answer makes
-no state: with this one, honest clients got in within 0.2 s."""
+second from 200 addresses nobody else got in. Each sender has its own limit in core/machine/packet_rules.py, and an
+answer makes no state: with this one, honest clients got in within 0.2 s."""
 
 PUSHED = (
     "setenv-safe external_ip ",

@@ -15,7 +15,18 @@ from dataclasses import dataclass, replace
 from ipaddress import IPv6Address
 from typing import Any
 
-from re6st.core.packet_rules import ALL, COUNTERS, SENDERS, TABLE, Part, Rules, add_and_delete, muted, removal, ruleset
+from re6st.core.machine.packet_rules import (
+    ALL,
+    COUNTERS,
+    SENDERS,
+    TABLE,
+    Part,
+    Rules,
+    add_and_delete,
+    muted,
+    removal,
+    ruleset,
+)
 from re6st.core.routing.babel_lines import NextHop
 from re6st.nftables import Nft, NftError, connections_tracked
 from re6st.process import MissingProgram
@@ -108,7 +119,7 @@ class PacketFilter:
 
     @property
     def dropped(self) -> Mapping[str, int]:
-        """Packets, by name of the counter (core/packet_rules.py); empty while nothing is counted."""
+        """Packets, by name of the counter (core/machine/packet_rules.py); empty while nothing is counted."""
         if self._nft is None or self._loaded is None or not self._loaded.filtered:
             return {}
         now = self._nft.counters(TABLE)

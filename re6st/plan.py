@@ -15,9 +15,9 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Network
 from pathlib import Path
 
 from re6st import babel, cert, openvpn
-from re6st.core.hosts import Ip
+from re6st.core.machine.hosts import Ip
+from re6st.core.machine.packet_rules import Rules
 from re6st.core.mesh import policy as mesh
-from re6st.core.packet_rules import Rules
 from re6st.core.prefix import MAX_LENGTH, Prefix, address, ipv4_address, ipv4_subnet, subnet
 from re6st.core.routing import babel_settings
 from re6st.core.routing.babel_keys import key_in_use

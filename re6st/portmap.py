@@ -19,7 +19,7 @@ from typing import Any
 
 import miniupnpc
 
-from re6st.core.hosts import is_usable
+from re6st.core.machine.hosts import is_usable
 from re6st.core.wire.datagrams import Endpoint
 
 EXTERNAL_PORTS = (32768, 49151)

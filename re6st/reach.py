@@ -1,8 +1,8 @@
 """How others reach us, kept true while this machine moves (wire.md 10.5, 6.5).
 
 A changed address is noticed at once from the kernel; the tunnels that ran from it are left if it does not come back
-(core/absence.py), the router is asked again, and what we tell peers changes: those we have spoken with are told, a few
-a second.
+(core/machine/absence.py), the router is asked again, and what we tell peers changes: those we have spoken with are
+told, a few a second.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from ipaddress import ip_address
 
 from re6st import watch
 from re6st.address import OwnAddresses, family
-from re6st.core.absence import Absences
-from re6st.core.hosts import is_behind_another
+from re6st.core.machine.absence import Absences
+from re6st.core.machine.hosts import is_behind_another
 from re6st.core.prefix import Prefix
 from re6st.core.wire.datagrams import Endpoint, format_addresses
 from re6st.core.wire.news import Audience

@@ -11,8 +11,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from re6st.core.findings import Finding
-from re6st.core.forward_chain import blocked
-from re6st.core.packet_rules import TABLE
+from re6st.core.machine.forward_chain import blocked
+from re6st.core.machine.packet_rules import TABLE
 from re6st.firewall_check import REMEDY
 from re6st.kept_state import SYSCTL
 from re6st.nftables import Nft, NftError

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from re6st.core.findings import Finding, Level
-from re6st.core.hosts import is_behind_another
+from re6st.core.machine.hosts import is_behind_another
 from re6st.core.registry.clock import skew
 from re6st.core.report import REVOKED
 from re6st.core.status_text import endpoint

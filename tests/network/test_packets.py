@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from re6st.core.packet_rules import TCP_BURST, UDP_BURST, Rules
+from re6st.core.machine.packet_rules import TCP_BURST, UDP_BURST, Rules
 from re6st.packet_filter import PacketFilter, Sender
 from testbed import Bed, Host, wait_until
 

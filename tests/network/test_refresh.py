@@ -8,7 +8,7 @@ import signal
 import time
 from collections.abc import Callable
 
-from re6st.core.packet_rules import BABEL_PORT
+from re6st.core.machine.packet_rules import BABEL_PORT
 from re6st.core.routing.babel_lines import INFINITY, NOMINAL
 from re6st.core.wire.params import BABEL_HELLO
 from re6st.plan import DRAIN_HELLOS

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from re6st import packet_filter
-from re6st.core.packet_rules import Part, Rules
+from re6st.core.machine.packet_rules import Part, Rules
 from re6st.core.routing.babel_lines import NextHop
 from re6st.nftables import NftError
 from re6st.packet_filter import FORGET_GATEWAY, PacketFilter, Sender

@@ -28,7 +28,7 @@ from re6st.cli.registry import check, init, operator_port, words
 from re6st.cli.registry import page as registry_web
 from re6st.cli.registry.config import PROGRAM, Config, ConfigError, configure, make_parser
 from re6st.cli.registry.page import WebError, WebPage
-from re6st.core.packet_rules import SEGMENT
+from re6st.core.machine.packet_rules import SEGMENT
 from re6st.core.wire.params import Parameters
 from re6st.ledger import LedgerError
 from re6st.localnode import LocalNode

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from re6st.core.hosts import Ip
+from re6st.core.machine.hosts import Ip
 from re6st.core.wire.datagrams import Endpoint
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 from ipaddress import IPv6Network, ip_address
 
-from re6st.core.hosts import is_usable_host
+from re6st.core.machine.hosts import is_usable_host
 from re6st.core.wire.integers import pack_integer, unpack_integer
 
 PORT = 326
@@ -64,8 +64,8 @@ class Endpoint:
 def parse_addresses(text: str, *, anywhere: bool = False) -> tuple[Endpoint, ...]:
     """The endpoints of an address list; entries that are none are left out, so this raises nothing.
 
-    Nor is there a server of somebody else at a loopback, link-local or multicast address (core/hosts.py); `anywhere`:
-    the list is the user's own.
+    Nor is there a server of somebody else at a loopback, link-local or multicast address (core/machine/hosts.py);
+    `anywhere`: the list is the user's own.
     """
     endpoints = []
     for entry in text[:ADDRESS_TEXT_LIMIT].split(";")[:ADDRESSES_LIMIT]:

@@ -10,7 +10,7 @@ import pytest
 
 from re6st.cli import kernel_findings
 from re6st.core.findings import Finding
-from re6st.core.forward_chain import Blocked
+from re6st.core.machine.forward_chain import Blocked
 from re6st.nftables import NftError
 
 

@@ -27,7 +27,7 @@ from re6st.cli.registry import init
 from re6st.cli.registry import main as registry
 from re6st.cli.registry.config import LOG_FILE
 from re6st.cli.registry.init import FFDHE2048, OPTIONS
-from re6st.core.packet_rules import SEGMENT
+from re6st.core.machine.packet_rules import SEGMENT
 from re6st.core.prefix import serial_of_network
 
 LIMIT = 30.0

@@ -6,7 +6,7 @@ from ipaddress import ip_address
 
 import pytest
 
-from re6st.core.hosts import Ip
+from re6st.core.machine.hosts import Ip
 from re6st.core.mesh.families import nothing_in_common
 from re6st.core.wire.datagrams import parse_addresses
 

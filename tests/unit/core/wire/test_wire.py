@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from re6st import cert
-from re6st.core.hosts import is_usable_host
+from re6st.core.machine.hosts import is_usable_host
 from re6st.core.wire.datagrams import (
     ADDRESS_TEXT_LIMIT,
     ADDRESSES_LIMIT,

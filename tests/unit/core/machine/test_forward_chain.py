@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from re6st.core.forward_chain import Blocked, blocked
+from re6st.core.machine.forward_chain import Blocked, blocked
 
 
 def match(key: str, right: object, op: str = "==", kind: str = "meta") -> dict[str, object]:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from re6st.core.hosts import is_usable, is_usable_host
+from re6st.core.machine.hosts import is_usable, is_usable_host
 from re6st.core.wire.datagrams import Endpoint, parse_addresses
 from re6st.names import addresses_of
 

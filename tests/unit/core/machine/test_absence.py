@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ipaddress import ip_address
 
-from re6st.core.absence import PATIENCE, Absences
+from re6st.core.machine.absence import PATIENCE, Absences
 
 A, B, SIX = ip_address("192.0.2.1"), ip_address("198.51.100.1"), ip_address("2001:db8::1")
 

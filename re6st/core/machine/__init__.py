@@ -1,0 +1,1 @@
+"""What this machine's addresses and packet filters mean for a node."""
