@@ -9,7 +9,7 @@ from collections.abc import Callable
 from re6st import __version__
 from re6st.address import OwnAddresses
 from re6st.client.registry_client import PLATFORM
-from re6st.core.budget import Bucket, Buckets
+from re6st.core.limits.budget import Bucket, Buckets
 from re6st.core.mesh import policy as mesh
 from re6st.core.prefix import Prefix
 from re6st.core.wire.datagrams import Code, Endpoint, format_addresses, outside, parse_addresses

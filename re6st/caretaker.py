@@ -14,7 +14,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import aclosing
 
 from re6st import watch
-from re6st.core.said import Said
+from re6st.core.limits.said import Said
 from re6st.forwarding import Advertisements
 from re6st.kept_state import Fault, KeptState, Setting
 from re6st.netlink import NetlinkError

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 
-from re6st.core.crowd import Crowd
+from re6st.core.limits.crowd import Crowd
 from re6st.core.registry.origins import network_of
 
 Talk = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]

@@ -6,7 +6,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
 
-from re6st.core.budget import Bucket
+from re6st.core.limits.budget import Bucket
 
 SOCKETS = Path("/proc/self/net/udp6")
 LOOPBACK = "00000000000000000000000001000000"

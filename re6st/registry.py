@@ -23,11 +23,11 @@ from cryptography.x509.oid import NameOID
 
 from re6st import cert
 from re6st.client.blocking import RegistryClient as RegistryClient  # where programs of others look for it
+from re6st.core.limits.networks import Limits, neighbourhood
 from re6st.core.prefix import Prefix, PrefixError, control_address
 from re6st.core.registry.allocator import AllocationError, Community, choose_community
 from re6st.core.registry.clock import ClockError
 from re6st.core.registry.sessions import Claims, Session, Sessions
-from re6st.core.registry_limits import Limits, neighbourhood
 from re6st.core.wire import extensions, offers
 from re6st.core.wire.extensions import ExtensionError
 from re6st.core.wire.offers import OfferError

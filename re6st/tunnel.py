@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from re6st import openvpn, run_names
-from re6st.core.budget import Buckets
+from re6st.core.limits.budget import Buckets
 from re6st.core.prefix import Prefix, PrefixError
 from re6st.core.transport.openvpn_lines import (
     Behind,

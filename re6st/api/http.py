@@ -21,7 +21,7 @@ from aiohttp import __version__ as aiohttp_version
 from aiohttp import web
 
 from re6st.api import front_page, openapi
-from re6st.core.crowd import Crowd
+from re6st.core.limits.crowd import Crowd
 from re6st.core.registry.origins import (
     Origins,
     ambiguous,

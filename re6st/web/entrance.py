@@ -1,4 +1,4 @@
-"""Who is connected to the operator's page: bounded for each sender and in all (core/crowd.py)."""
+"""Who is connected to the operator's page: bounded for each sender and in all (core/limits/crowd.py)."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import cast
 
 from aiohttp import web
 
-from re6st.core.crowd import Crowd
+from re6st.core.limits.crowd import Crowd
 from re6st.core.registry.origins import LOCAL, network_of
 
 CONNECTIONS_LIMIT = 256

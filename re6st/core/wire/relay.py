@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from re6st.core.budget import Buckets
+from re6st.core.limits.budget import Buckets
 from re6st.core.prefix import Prefix
 from re6st.core.wire.datagrams import Code
 

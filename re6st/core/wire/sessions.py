@@ -24,7 +24,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from ipaddress import IPv6Address, IPv6Network
 
-from re6st.core.budget import Buckets, HandshakeBudget
+from re6st.core.limits.budget import Buckets, HandshakeBudget
 from re6st.core.prefix import Prefix, address_bits, control_address
 from re6st.core.wire.datagrams import (
     MAC_LENGTH,

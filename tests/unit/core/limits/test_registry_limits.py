@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from re6st import cert
-from re6st.core.registry_limits import Limits, levels, neighbourhood
+from re6st.core.limits.networks import Limits, levels, neighbourhood
 from re6st.core.wire.rpc import target
 from tests.unit.registry_world import A, World
 

@@ -11,7 +11,7 @@ from collections.abc import Hashable
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-from re6st.core.registry_limits import WIDER, levels
+from re6st.core.limits.networks import WIDER, levels
 
 Key = TypeVar("Key", bound=Hashable)
 

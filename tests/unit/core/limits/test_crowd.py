@@ -1,4 +1,4 @@
-"""Who may hold a connection, and who goes for another (core/crowd.py)."""
+"""Who may hold a connection, and who goes for another (core/limits/crowd.py)."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from ipaddress import IPv6Address
 from hypothesis import given
 from hypothesis import strategies as st
 
-from re6st.core.crowd import Crowd, Entry
+from re6st.core.limits.crowd import Crowd, Entry
 
 
 def test_one_sender_has_a_share_and_its_oldest_idle_connection_goes_for_its_next() -> None:
