@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from re6st.clients import Clients
-from re6st.core.report import Record
+from re6st.core.telemetry.report import Record
 from re6st.run_names import CONTROL_SOCKET
 from re6st.rundir import give_to_group
 

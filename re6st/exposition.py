@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from itertools import accumulate
 from typing import TYPE_CHECKING
 
-from re6st.core.metrics import BUCKETS, Durations, Family, Page, Sample
+from re6st.core.telemetry.metrics import BUCKETS, Durations, Family, Page, Sample
 
 if TYPE_CHECKING:
     from prometheus_client.core import Metric

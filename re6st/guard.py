@@ -11,13 +11,13 @@ from typing import Protocol
 
 from re6st import run_names, rundir
 from re6st.babel import Babel
-from re6st.core.chronicle import Chronicle
 from re6st.core.mesh.policy import Mesh
 from re6st.core.prefix import Prefix
-from re6st.core.report import Record
 from re6st.core.routing.babel_lines import NextHop
 from re6st.core.routing.claims import Claims, Findings, Heard, Lie, Payload, Refusals
 from re6st.core.routing.twins import ADVICE, ELSEWHERE, Own, Twins
+from re6st.core.telemetry.chronicle import Chronicle
+from re6st.core.telemetry.report import Record
 from re6st.core.transport.untimely import Refused, Untimely
 from re6st.core.words import clock as clock_text
 from re6st.plan import Plan

@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import AsyncGenerator
 
 from re6st.control import ControlError, Status
-from re6st.core.report import Record
+from re6st.core.telemetry.report import Record
 from re6st.logs import LEVELS, LogHandler, set_verbosity
 
 BEHIND_LIMIT = 500

@@ -22,7 +22,6 @@ from re6st.cache import Cache
 from re6st.client.answered_hellos import AnsweredHellos
 from re6st.client.counted_client import CountedClient
 from re6st.control import ControlServer
-from re6st.core.chronicle import Chronicle
 from re6st.core.machine.packet_rules import way_out
 from re6st.core.mesh import policy
 from re6st.core.prefix import Prefix, address, subnet
@@ -30,6 +29,7 @@ from re6st.core.routing.babel_restart import Renewal
 from re6st.core.routing.babel_settings import Settings, outgrown, update_interval
 from re6st.core.routing.route_history import Ways
 from re6st.core.routing.survey import survey
+from re6st.core.telemetry.chronicle import Chronicle
 from re6st.core.wire.datagrams import Code, Endpoint
 from re6st.core.wire.news import VersionNews
 from re6st.core.wire.params import Parameters

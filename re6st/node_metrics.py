@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping
 
 from re6st.address import OwnAddresses, family
 from re6st.client.counted_client import CountedClient
-from re6st.core.chronicle import Chronicle
-from re6st.core.node_metrics import Counts
+from re6st.core.telemetry.chronicle import Chronicle
+from re6st.core.telemetry.node_metrics import Counts
 from re6st.exposition import exposition
 from re6st.observer import Observer
 from re6st.peers import Peers

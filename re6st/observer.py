@@ -16,15 +16,15 @@ from re6st.client.certificate_report import describe
 from re6st.client.counted_client import CountedClient
 from re6st.client.registry_client import parse_url
 from re6st.control import ControlError, Status
-from re6st.core import report
-from re6st.core.chronicle import Chronicle, Happening
 from re6st.core.mesh.families import nothing_in_common
 from re6st.core.mesh.policy import Mesh
-from re6st.core.metrics import Page
-from re6st.core.node_metrics import Counts, node_page
 from re6st.core.prefix import Prefix, PrefixError, address, subnet
-from re6st.core.report import Record
 from re6st.core.routing.route_history import Ways
+from re6st.core.telemetry import report
+from re6st.core.telemetry.chronicle import Chronicle, Happening
+from re6st.core.telemetry.metrics import Page
+from re6st.core.telemetry.node_metrics import Counts, node_page
+from re6st.core.telemetry.report import Record
 from re6st.core.wire.datagrams import Endpoint
 from re6st.core.wire.params import version_number
 from re6st.guard import Guard

@@ -11,7 +11,7 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from pathlib import Path
 
 from re6st.client.registry_client import parse_url
-from re6st.core.report import Record
+from re6st.core.telemetry.report import Record
 from re6st.core.wire.datagrams import Endpoint
 from re6st.hooks import HIDDEN, program
 from re6st.metrics_http import Place

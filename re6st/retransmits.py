@@ -16,8 +16,8 @@ from typing import Protocol
 
 from re6st.core.mesh import policy
 from re6st.core.prefix import Prefix
-from re6st.core.report import Link, Server
 from re6st.core.routing.lossy import Retransmissions, Sent
+from re6st.core.telemetry.report import Link, Server
 from re6st.kernel import Address
 from re6st.netlink import NetlinkError, NetlinkSocket, read_attributes
 

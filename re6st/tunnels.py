@@ -20,8 +20,8 @@ from re6st import openvpn, tunnel
 from re6st.accused import accuse
 from re6st.core.mesh import policy
 from re6st.core.prefix import Prefix
-from re6st.core.report import Link, Server
 from re6st.core.routing.survey import Survey
+from re6st.core.telemetry.report import Link, Server
 from re6st.core.transport.records import ClientOfServer, ClientRecord, ServerRecord
 from re6st.core.transport.untimely import Untimely
 from re6st.core.wire.datagrams import PROTOCOLS, Endpoint

@@ -20,7 +20,7 @@ from re6st import PROTOCOL, cert, disk, pki
 from re6st.cache import Cache
 from re6st.client import renewal
 from re6st.client.registry_client import RegistryClient, RegistryError
-from re6st.core.expiry import AUTHORITY, OURS, Expiry
+from re6st.core.telemetry.expiry import AUTHORITY, OURS, Expiry
 from re6st.core.wire import params
 from re6st.core.wire.extensions import KNOWN, text
 from re6st.core.wire.params import Parameters, ParamsError

@@ -17,8 +17,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from re6st import PROTOCOL, __version__
-from re6st.core.metrics import REGISTRY, Durations, Page
 from re6st.core.prefix import Prefix
+from re6st.core.telemetry.metrics import REGISTRY, Durations, Page
 from re6st.core.wire.params import version_number
 from re6st.exposition import exposition
 from re6st.ledger import LedgerError, NotFound

@@ -10,7 +10,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from re6st import cert, pki
 from re6st.core.prefix import address, subnet
-from re6st.core.report import Record
+from re6st.core.telemetry.report import Record
 
 
 def describe(ca: x509.Certificate, own: x509.Certificate) -> Record:

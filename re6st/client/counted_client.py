@@ -7,8 +7,8 @@ import time
 
 from re6st import cert
 from re6st.client.registry_client import RegistryAnswerError, RegistryClient, RegistryRefused, RegistryUnreachable
-from re6st.core.metrics import Durations
 from re6st.core.registry.clock import SKEW_WARNING, skew
+from re6st.core.telemetry.metrics import Durations
 from re6st.core.wire.rpc import METHODS, Access
 
 log = logging.getLogger(__name__)

@@ -14,8 +14,8 @@ from typing import Any, cast
 from unittest.mock import patch
 
 from re6st import control, forwarding, hooks, localnode, nftables, packet_filter, rtnetlink, run_names
-from re6st.core.report import Record
 from re6st.core.routing import claims
+from re6st.core.telemetry.report import Record
 from re6st.core.transport import openvpn_lines
 from re6st.netlink import NetlinkError
 from re6st.nftables import NftError

@@ -19,7 +19,7 @@ import pytest
 
 from re6st import control, run_names, rundir
 from re6st.control import CLIENT_LIMIT, ControlError, ControlServer, Status
-from re6st.core.report import Record
+from re6st.core.telemetry.report import Record
 
 Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 

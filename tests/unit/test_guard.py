@@ -13,10 +13,10 @@ from typing import Any, cast
 import pytest
 
 from re6st import guard as guard_room
-from re6st.core.chronicle import Chronicle
 from re6st.core.prefix import Prefix, subnet
 from re6st.core.routing.babel_lines import NextHop, Route, Route4, Table
 from re6st.core.routing.claims import HOLD, hardware_address
+from re6st.core.telemetry.chronicle import Chronicle
 from re6st.core.transport.untimely import Untimely
 from re6st.guard import Guard
 from re6st.run_names import REFUSED

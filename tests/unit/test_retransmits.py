@@ -13,8 +13,8 @@ import pytest
 from re6st import retransmits
 from re6st.core.mesh import policy
 from re6st.core.prefix import Prefix
-from re6st.core.report import Link, Server
 from re6st.core.routing.lossy import AGAIN_LEAST, Sent
+from re6st.core.telemetry.report import Link, Server
 from re6st.netlink import NetlinkError
 from re6st.retransmits import Connection, LossWatch, SocketDiagnosis
 

@@ -18,7 +18,7 @@ from re6st.cli.conf.files import Place
 from re6st.cli.conf.main import FAILED, say
 from re6st.client.certificate_report import describe
 from re6st.client.registry_client import RegistryError, parse_url
-from re6st.core.report import CERTIFICATE_WARNING
+from re6st.core.telemetry.report import CERTIFICATE_WARNING
 from re6st.core.words import away
 
 SCHEMA = 1

@@ -22,11 +22,11 @@ from re6st.cli import kernel_findings, machine
 from re6st.cli.checks import cannot_write, open_to_read, tell
 from re6st.cli.options import OptionParser
 from re6st.client.registry_client import parse_url
-from re6st.core.expiry import AUTHORITY, OURS, expires
 from re6st.core.findings import Finding
 from re6st.core.prefix import address, subnet
-from re6st.core.report import CA_WARNING, CERTIFICATE_WARNING
 from re6st.core.screen import Column, paint, table
+from re6st.core.telemetry.expiry import AUTHORITY, OURS, expires
+from re6st.core.telemetry.report import CA_WARNING, CERTIFICATE_WARNING
 from re6st.core.wire import extensions
 from re6st.core.wire.params import Parameters, ParamsError, check_version, version_number
 from re6st.core.words import moment

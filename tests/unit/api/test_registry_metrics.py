@@ -12,8 +12,8 @@ from prometheus_client.parser import text_string_to_metric_families
 from re6st import cert, pki
 from re6st.api import metrics as registry_metrics
 from re6st.api.metrics import VERSIONS_LIMIT, Figures, RegistryMetrics, read
+from tests.unit.core.telemetry.test_metrics import Values, value
 from tests.unit.registry_world import DAY, START, World
-from tests.unit.test_metrics import Values, value
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from re6st.cli.conf import again
 from re6st.cli.conf import main as conf
 from re6st.cli.status import down, netcheck
 from re6st.client.registry_client import RegistryClient, RegistryRefused
-from re6st.core.report import REVOKED
+from re6st.core.telemetry.report import REVOKED
 from tests.unit.registry_world import World
 from tests.unit.test_registry_hello import Between
 

@@ -10,13 +10,13 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from ipaddress import AddressValueError, IPv6Address, IPv6Network, NetmaskValueError
 
-from re6st.core.chronicle import Happening
-from re6st.core.expiry import AUTHORITY, DAY, OURS, expires
 from re6st.core.mesh.policy import Mesh, Phase
 from re6st.core.prefix import Prefix, PrefixError, address, address_bits, prefix_of, subnet
 from re6st.core.routing.babel_lines import INFINITY, Neighbour, NextHop, Route, Table
 from re6st.core.routing.route_history import Way
 from re6st.core.routing.survey import Survey
+from re6st.core.telemetry.chronicle import Happening
+from re6st.core.telemetry.expiry import AUTHORITY, DAY, OURS, expires
 from re6st.core.wire.datagrams import Endpoint
 
 Record = dict[str, object]

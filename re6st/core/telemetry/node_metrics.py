@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from re6st.core.metrics import NODE, PEERS_LIMIT, Durations, Page
 from re6st.core.routing.babel_lines import INFINITY, Table
+from re6st.core.telemetry.metrics import NODE, PEERS_LIMIT, Durations, Page
 
 Answer = Mapping[str, Any]
 

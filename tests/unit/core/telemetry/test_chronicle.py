@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from ipaddress import IPv6Address
 
-from re6st.core.chronicle import KEPT, LOST_LIMIT, NAMED, Chronicle, Happening
 from re6st.core.mesh import policy
 from re6st.core.prefix import Prefix
 from re6st.core.routing.babel_lines import NextHop
 from re6st.core.routing.survey import Survey
+from re6st.core.telemetry.chronicle import KEPT, LOST_LIMIT, NAMED, Chronicle, Happening
 
 A, B, C = (Prefix(n, 16) for n in (1, 2, 3))
 

@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from re6st.core.expiry import AUTHORITY, DAY, OURS, THRESHOLDS, Expiry, expires
+from re6st.core.telemetry.expiry import AUTHORITY, DAY, OURS, THRESHOLDS, Expiry, expires
 
 END = 1000 * DAY
 HOUR = 3600.0

@@ -9,14 +9,14 @@ from random import Random
 
 import pytest
 
-from re6st.core import report
-from re6st.core.chronicle import Happening
-from re6st.core.expiry import DAY
 from re6st.core.mesh import policy as mesh
 from re6st.core.prefix import Prefix, address
-from re6st.core.report import Link, Server, Vitals, health
 from re6st.core.routing.babel_lines import Table
 from re6st.core.routing.survey import survey
+from re6st.core.telemetry import report
+from re6st.core.telemetry.chronicle import Happening
+from re6st.core.telemetry.expiry import DAY
+from re6st.core.telemetry.report import Link, Server, Vitals, health
 from re6st.core.wire.datagrams import Endpoint
 
 NETWORK = IPv6Network("2001:db8:42::/48")
