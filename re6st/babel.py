@@ -22,7 +22,7 @@ from re6st.babel_talk import Talk
 from re6st.core.prefix import ipv4_address
 from re6st.core.routing.babel_lines import LineError, News, Table
 from re6st.core.routing.babel_settings import PRIORITY, Settings, configuration, left_out, live_commands
-from re6st.process import Child, connect, end_of, keep_running
+from re6st.linux.process import Child, connect, end_of, keep_running
 from re6st.run_names import BABELD_CONFIGURATION, BABELD_SOCKET
 
 PROGRAM = "babeld"

@@ -1,4 +1,4 @@
-"""Looks after what a node gave the kernel: others remove or change it at any moment (kept_state.py puts it back).
+"""Looks after what a node gave the kernel: others remove or change it at any moment (linux/kept_state.py puts it back).
 
 Of links and addresses the kernel tells at once; the rest is looked at every few seconds, since babel's routes, which it
 would tell of too, are very many.
@@ -13,11 +13,11 @@ import time
 from collections.abc import Awaitable, Callable
 from contextlib import aclosing
 
-from re6st import watch
 from re6st.core.limits.said import Said
 from re6st.forwarding import Advertisements
-from re6st.kept_state import Fault, KeptState, Setting
-from re6st.netlink import NetlinkError
+from re6st.linux import address_monitor
+from re6st.linux.kept_state import Fault, KeptState, Setting
+from re6st.linux.netlink import NetlinkError
 
 LOOK_EVERY = 2.0
 
@@ -67,7 +67,7 @@ class Caretaker:
             group.create_task(self._look_again(), name="what the kernel was given")
 
     async def _listen(self) -> None:
-        async with aclosing(watch.changes()) as changes:
+        async with aclosing(address_monitor.changes()) as changes:
             async for _ in changes:
                 self._news.set()
 

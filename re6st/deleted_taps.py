@@ -7,7 +7,7 @@ import logging
 from collections.abc import Callable
 from contextlib import suppress
 
-from re6st.kernel import NOTICE, NOTICE_STEP, Kernel, KernelError
+from re6st.linux.kernel import NOTICE, NOTICE_STEP, Kernel, KernelError
 from re6st.tunnels import Tunnels
 
 log = logging.getLogger(__name__)

@@ -8,8 +8,8 @@ from collections.abc import Callable
 
 from re6st.core.machine.forward_chain import Blocked, blocked
 from re6st.core.machine.packet_rules import TABLE
-from re6st.nftables import Nft, NftError
-from re6st.process import MissingProgram
+from re6st.linux.nftables import Nft, NftError
+from re6st.linux.process import MissingProgram
 
 LOOK_EVERY = 2.0
 READ_EVERY = 10.0

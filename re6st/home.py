@@ -16,7 +16,7 @@ from re6st.address import OwnAddresses
 from re6st.client.registry_client import RegistryError
 from re6st.core.wire.datagrams import Endpoint
 from re6st.geoip import GeoIp, GeoIpError
-from re6st.process import Backoff
+from re6st.linux.process import Backoff
 
 PATIENCE = 3.0
 """Seconds that the first tunnels wait for the registry's answer."""

@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from re6st import run_names, rundir
-from re6st.process import Child, birth, status_text
+from re6st.linux.process import Child, birth, status_text
 
 NOTE_LIMIT = 1 << 16
 

@@ -10,7 +10,7 @@ from re6st.caretaker import Caretaker, forwarding
 from re6st.deleted_taps import make_anew
 from re6st.firewall_check import FirewallCheck
 from re6st.forwarding import Advertisements
-from re6st.kernel import Kernel
+from re6st.linux.kernel import Kernel
 from re6st.plan import Plan
 from re6st.route_check import RouteCheck
 from re6st.tunnels import Tunnels

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable, Collection, Sequence
 
 from re6st.babel import Babel
-from re6st.kernel import Kernel, Network, Presence
+from re6st.linux.kernel import Kernel, Network, Presence
 
 log = logging.getLogger(__name__)
 

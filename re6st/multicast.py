@@ -13,9 +13,10 @@ from collections.abc import Awaitable, Callable, Iterable
 from contextlib import aclosing, suppress
 from pathlib import Path
 
-from re6st import run_names, watch
-from re6st.netlink import NetlinkError
-from re6st.process import Child, keep_running, status_text
+from re6st import run_names
+from re6st.linux import address_monitor
+from re6st.linux.netlink import NetlinkError
+from re6st.linux.process import Child, keep_running, status_text
 
 PROGRAM = "pim-dm"
 REMEDY = "Install it (pip install pim-dm), or leave out --multicast."
@@ -80,7 +81,7 @@ class Multicast:
 
     async def _follow(self) -> None:
         """Tell the program of interfaces that come up."""
-        async with aclosing(watch.changes()) as changes:
+        async with aclosing(address_monitor.changes()) as changes:
             async for _ in changes:
                 for name in await self._present():
                     # What fails is tried again at the next change: the program may not listen yet.

@@ -1,7 +1,7 @@
 """The node: wires the rooms together and carries out what the mesh policy decides (wire.md section 10).
 
-Start, run, stop. Everything that is added to the machine is made by one of the rooms (kernel.py, babel.py, tunnel.py,
-peers.py) and taken away again in `_leave`, babeld first, so that it can tell its neighbours.
+Start, run, stop. Everything that is added to the machine is made by one of the rooms (linux/kernel.py, babel.py,
+tunnel.py, peers.py) and taken away again in `_leave`, babeld first, so that it can tell its neighbours.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import time
 from dataclasses import replace
 from datetime import UTC, datetime
 
-from re6st import PROTOCOL, babel, cert, kernel, multicast, openvpn, outputs, process, run_names, takeover, tunnel
+from re6st import PROTOCOL, babel, cert, multicast, openvpn, outputs, run_names, takeover, tunnel
 from re6st.address import OwnAddresses
 from re6st.answers import Answers
 from re6st.babel_socket import offer
@@ -38,10 +38,12 @@ from re6st.forwarding import Advertisements
 from re6st.guard import Guard
 from re6st.home import Home, locator
 from re6st.hooks import Hooks
-from re6st.kernel import Kept, Kernel
 from re6st.kernel_care import KernelCare
 from re6st.left_behind import LEFT, remove
 from re6st.left_routes import LeftRoutes
+from re6st.linux import kernel, process
+from re6st.linux.kernel import Kept, Kernel
+from re6st.linux.retransmits import LossWatch
 from re6st.metrics_http import MetricsServer, listen
 from re6st.node_metrics import NodeMetrics
 from re6st.notify import Notifier
@@ -53,7 +55,6 @@ from re6st.plan import Config, Plan
 from re6st.presences import Presences
 from re6st.reach import Reach
 from re6st.requirement import RequirementWatch
-from re6st.retransmits import LossWatch
 from re6st.rundir import RunDirectory, remove_old, write_revoked
 from re6st.takeover import Found
 from re6st.tasks import Latest, Tasks, end, news_or_moment, unless

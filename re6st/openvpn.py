@@ -16,7 +16,7 @@ from re6st import run_names
 from re6st.core.prefix import Prefix
 from re6st.core.transport.openvpn_lines import Event, Reader
 from re6st.core.wire.datagrams import Endpoint
-from re6st.process import Child, connect
+from re6st.linux.process import Child, connect
 
 PROGRAM = "openvpn"
 START_TIME = 5.0

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 
 from re6st.core.prefix import Prefix
 from re6st.core.routing.babel_lines import NextHop
-from re6st.hardware import Hardware
+from re6st.linux.hardware import Hardware
 from re6st.tunnel import ClientTunnel, Server
 
 REMEMBERED = 1000

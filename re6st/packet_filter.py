@@ -28,8 +28,8 @@ from re6st.core.machine.packet_rules import (
     ruleset,
 )
 from re6st.core.routing.babel_lines import NextHop
-from re6st.nftables import Nft, NftError, connections_tracked
-from re6st.process import MissingProgram
+from re6st.linux.nftables import Nft, NftError, connections_tracked
+from re6st.linux.process import MissingProgram
 
 LOOK_EVERY = 1.0
 READ_EVERY = 5.0

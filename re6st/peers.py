@@ -30,8 +30,8 @@ from re6st.core.wire.offers import Aead
 from re6st.core.wire.peer_crypto import PeerCertificate
 from re6st.core.wire.relay import RELAYED_CODES, Relay
 from re6st.core.wire.sessions import Datagram, Message, Output, SessionOpened, Sessions
-from re6st.datagrams import DatagramSocket, tell_destinations
-from re6st.local_programs import Owners
+from re6st.linux.datagrams import DatagramSocket, tell_destinations
+from re6st.linux.local_programs import Owners
 
 Handler = Callable[[Prefix | None, int, bytes, bool], bytes | None]
 """Called with the peer (None: the registry on this machine), the code, the payload, and whether the peer asks for the

@@ -12,7 +12,8 @@ from pathlib import Path
 
 from OpenSSL import crypto
 
-from re6st import cert, disk
+from re6st import cert
+from re6st.linux import disk
 from re6st.plan import Files
 
 log = logging.getLogger(__name__)

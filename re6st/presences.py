@@ -7,8 +7,8 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Protocol
 
-from re6st.kernel import KernelError, Presence
 from re6st.left_behind import note
+from re6st.linux.kernel import KernelError, Presence
 
 log = logging.getLogger(__name__)
 

@@ -14,15 +14,15 @@ from collections.abc import Awaitable, Callable, Iterable
 from contextlib import aclosing
 from ipaddress import ip_address
 
-from re6st import watch
 from re6st.address import OwnAddresses, family
 from re6st.core.machine.absence import Absences
 from re6st.core.machine.hosts import is_behind_another
 from re6st.core.prefix import Prefix
 from re6st.core.wire.datagrams import Endpoint, format_addresses
 from re6st.core.wire.news import Audience
-from re6st.kernel import Address, source_address
-from re6st.netlink import NetlinkError
+from re6st.linux import address_monitor
+from re6st.linux.kernel import Address, source_address
+from re6st.linux.netlink import NetlinkError
 from re6st.portmap import PortMapper
 from re6st.tunnel import Connected
 
@@ -38,10 +38,10 @@ log = logging.getLogger(__name__)
 class Reach:
     """Keeps `own` up to date. `run` until cancelled, which also closes the ports at the router.
 
-    `uplinks` reads the machine's addresses (kernel.py), of which `ours` are those inside re6st; `moved` hears which
-    are gone for good, and whether something is there that was not. `acquainted` are the peers we have spoken with;
-    `reachable` says whether one can be told now, `tell` tells it, `heard` says whether it answered. `keep` remembers
-    our endpoints.
+    `uplinks` reads the machine's addresses (linux/kernel.py), of which `ours` are those inside re6st; `moved` hears
+    which are gone for good, and whether something is there that was not. `acquainted` are the peers we have spoken
+    with; `reachable` says whether one can be told now, `tell` tells it, `heard` says whether it answered. `keep`
+    remembers our endpoints.
     """
 
     def __init__(
@@ -103,7 +103,7 @@ class Reach:
 
     async def _watch(self) -> None:
         before: dict[Address, bool] | None = None
-        async with aclosing(watch.changes()) as changes:
+        async with aclosing(address_monitor.changes()) as changes:
             async for _ in changes:
                 now = await self._read()
                 if before is not None and now != before:

@@ -11,7 +11,7 @@ from ipaddress import IPv4Address, ip_address
 
 from re6st.core.mesh.gateways import Gateways
 from re6st.core.wire.datagrams import Endpoint
-from re6st.kernel import Kernel, KernelError
+from re6st.linux.kernel import Kernel, KernelError
 
 log = logging.getLogger(__name__)
 

@@ -13,8 +13,8 @@ from collections.abc import Callable, Sequence
 from re6st.babel import Babel
 from re6st.core.routing.lost_routes import LASTING, LostRoutes, Way, installed
 from re6st.core.words import plural
-from re6st.kernel import Kernel, Presence
-from re6st.netlink import NetlinkError
+from re6st.linux.kernel import Kernel, Presence
+from re6st.linux.netlink import NetlinkError
 
 LOOK_FIRST, LOOK_PER_ROUTE, LOOK_LAST = LASTING / 2, 0.003, 10.0
 """Seconds between two looks, so that they cost a hundredth of a core, at most."""

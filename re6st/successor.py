@@ -16,7 +16,7 @@ from collections.abc import Coroutine
 from pathlib import Path
 from typing import Any, Protocol
 
-from re6st.process import output_of
+from re6st.linux.process import output_of
 
 CHECK_TIME = 20.0
 """Seconds that a successor has to see whether it can start."""

@@ -19,8 +19,8 @@ from pathlib import Path
 
 from re6st import babel, openvpn, run_names, rundir, tunnel
 from re6st.core.transport.records import SIZE_LIMIT, ClientRecord, Record, RecordError, ServerRecord, decode, encode
-from re6st.kernel import source_address
-from re6st.process import leftovers
+from re6st.linux.kernel import source_address
+from re6st.linux.process import leftovers
 
 log = logging.getLogger(__name__)
 

@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Coroutine
 from types import TracebackType
 from typing import Any, TypeVar
 
-from re6st.process import Backoff
+from re6st.linux.process import Backoff
 
 AGAIN_FIRST, AGAIN_LAST = 1.0, 60.0
 """Seconds until work that was not done is tried again."""

@@ -30,9 +30,9 @@ from re6st.core.transport.openvpn_lines import (
 )
 from re6st.core.transport.untimely import Untimely
 from re6st.core.wire.datagrams import Endpoint
-from re6st.kernel import Address, source_address
+from re6st.linux.kernel import Address, source_address
+from re6st.linux.process import Child, end_of, keep_running, last_words
 from re6st.openvpn import FOLLOW, Management, Settings, client_command
-from re6st.process import Child, end_of, keep_running, last_words
 
 CONNECT_TIME = 15.0
 """Seconds a client has to get connected to one address."""

@@ -25,12 +25,12 @@ from re6st.core.telemetry.report import Link, Server
 from re6st.core.transport.records import ClientOfServer, ClientRecord, ServerRecord
 from re6st.core.transport.untimely import Untimely
 from re6st.core.wire.datagrams import PROTOCOLS, Endpoint
-from re6st.kernel import Address, Kernel, KernelError
+from re6st.linux.kernel import Address, Kernel, KernelError
+from re6st.linux.process import Backoff
 from re6st.names import addresses_of
 from re6st.other_ends import OtherEnds
 from re6st.packet_filter import PacketFilter
 from re6st.plan import CLIENT_INTERFACE, DRAIN_HELLOS, Plan, server_interface
-from re6st.process import Backoff
 from re6st.remote_gateway import RemoteGateways
 from re6st.takeover import Found, Records, found_client, monotonic, since_1970
 from re6st.tasks import Tasks, end

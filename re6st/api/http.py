@@ -32,7 +32,7 @@ from re6st.core.registry.origins import (
     stray_browser,
 )
 from re6st.core.wire.rpc import HEADER, METHODS, OFFER_HEADER, Access, Method
-from re6st.process import allow_files
+from re6st.linux.process import allow_files
 from re6st.registry import Call, Registry, RpcError, read_prefix
 from re6st.registry_events import Kind
 from re6st.store import StoreError

@@ -14,9 +14,9 @@ from re6st.core.findings import Finding
 from re6st.core.machine.forward_chain import blocked
 from re6st.core.machine.packet_rules import TABLE
 from re6st.firewall_check import REMEDY
-from re6st.kept_state import SYSCTL
-from re6st.nftables import Nft, NftError
-from re6st.process import MissingProgram
+from re6st.linux.kept_state import SYSCTL
+from re6st.linux.nftables import Nft, NftError
+from re6st.linux.process import MissingProgram
 
 
 def ipv6(main_interface: str = "lo", sysctl: Path = SYSCTL) -> Iterator[Finding]:

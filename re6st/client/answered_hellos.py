@@ -14,7 +14,7 @@ import time
 from collections import OrderedDict
 from pathlib import Path
 
-from re6st import disk
+from re6st.linux import disk
 
 LIMIT = 4096
 """Answers remembered: some years of them."""

@@ -13,14 +13,15 @@ from pathlib import Path
 from typing import Any, cast
 from unittest.mock import patch
 
-from re6st import control, forwarding, hooks, localnode, nftables, packet_filter, rtnetlink, run_names
+from re6st import control, forwarding, hooks, localnode, packet_filter, run_names
 from re6st.core.routing import claims
 from re6st.core.telemetry.report import Record
 from re6st.core.transport import openvpn_lines
-from re6st.netlink import NetlinkError
-from re6st.nftables import NftError
+from re6st.linux import nftables, rtnetlink
+from re6st.linux.netlink import NetlinkError
+from re6st.linux.nftables import NftError
+from re6st.linux.process import Child
 from re6st.openvpn import Management
-from re6st.process import Child
 
 LINE = 64
 """Bytes of the buffer for a line here: OpenVPN's has 64 KiB."""

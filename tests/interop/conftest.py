@@ -17,7 +17,8 @@ from pathlib import Path
 
 import pytest
 
-from re6st import cert, disk
+from re6st import cert
+from re6st.linux import disk
 from testbed import Bed, missing
 from testbed.reference import InstallError, install, theirs
 

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from typing import TypeVar
 
-from re6st.kernel import Kernel, Presence
+from re6st.linux.kernel import Kernel, Presence
 from testbed import Bed, Host
 
 T = TypeVar("T")

@@ -166,7 +166,7 @@ def test_registry_and_nodes_live_in_containers_with_few_rights(store: Store, bed
     said = store.podman("exec", "second", "cat", "/proc/1/status")
     assert f"CapEff:\t{(1 << 10) + (1 << 12) + (1 << 13):016x}" in said
     told = store.podman("logs", "second")
-    assert "WARNING re6st.kernel" not in told, "no setting that could not be made is worth a line"
+    assert "WARNING re6st.linux.kernel" not in told, "no setting that could not be made is worth a line"
     for name in ("second", "first", "registry"):
         store.podman("stop", "--time", "10", name)
         assert store.podman("inspect", "--format", "{{.State.ExitCode}}", name).strip() == "0"

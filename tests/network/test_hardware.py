@@ -6,8 +6,8 @@ import contextlib
 from ipaddress import IPv6Address
 
 from re6st.core.routing.babel_lines import NextHop
-from re6st.hardware import Hardware
-from re6st.rtnetlink import Netlink
+from re6st.linux.hardware import Hardware
+from re6st.linux.rtnetlink import Netlink
 from testbed import Bed, wait_until
 
 CHOSEN = IPv6Address("fe80::1")

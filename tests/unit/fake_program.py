@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from re6st.process import Child
+from re6st.linux.process import Child
 
 Script = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 

@@ -14,7 +14,7 @@ import pytest
 
 from re6st.babel import Babel, Network, command_line
 from re6st.core.routing.babel_settings import Settings, configuration, left_out, outgrown, update_interval
-from re6st.process import Backoff
+from re6st.linux.process import Backoff
 from tests.unit.fake_program import FakeChild, FakePrograms, Script, all_gone, install, until
 
 PLAIN = Settings(
@@ -206,7 +206,7 @@ def live(
     settings: Settings = PLAIN,
 ) -> list[int]:
     """Keep a babeld until `watch` returns; the number of routes at each change of the table that was told."""
-    monkeypatch.setattr("re6st.process.Backoff", Quick)
+    monkeypatch.setattr("re6st.linux.process.Backoff", Quick)
     programs = install(monkeypatch, "-G", *scripts)
     sizes: list[int] = []
     known: list[Babel] = []
@@ -273,7 +273,7 @@ def test_a_babeld_that_ends_is_started_again_and_meanwhile_nothing_is_known(
 def test_one_that_hangs_up_on_us_is_asked_again_and_nothing_is_forgotten(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("re6st.process.END_TIME", 0.01)
+    monkeypatch.setattr("re6st.linux.process.END_TIME", 0.01)
     connections = 0
 
     async def hangs_up(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -549,7 +549,7 @@ def resumed(
     monkeypatch: pytest.MonkeyPatch, run: Path, text: str, watch: Callable[[Babel, FakePrograms], None]
 ) -> None:
     """Go on with a babeld that an earlier daemon started with this configuration."""
-    monkeypatch.setattr("re6st.process.Backoff", Quick)
+    monkeypatch.setattr("re6st.linux.process.Backoff", Quick)
     programs = install(monkeypatch, "-G", played())
 
     async def main() -> None:

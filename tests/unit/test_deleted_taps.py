@@ -9,7 +9,7 @@ import pytest
 
 from re6st.core.prefix import Prefix
 from re6st.deleted_taps import make_anew
-from re6st.kernel import KernelError
+from re6st.linux.kernel import KernelError
 
 PEER = Prefix(1, 16)
 

@@ -11,8 +11,8 @@ import pytest
 
 from re6st.core.routing.babel_settings import Settings, configuration
 from re6st.firewall_check import FirewallCheck
-from re6st.nftables import NftError
-from re6st.process import MissingProgram
+from re6st.linux.nftables import NftError
+from re6st.linux.process import MissingProgram
 from tests.unit.core.machine.test_forward_chain import ACCEPT, ruleset
 from tests.unit.test_babel import PLAIN
 

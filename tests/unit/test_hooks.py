@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from re6st.hooks import HookError, Hooks
-from re6st.process import birth
+from re6st.linux.process import birth
 from re6st.run_names import DAEMONS
 
 

@@ -20,7 +20,7 @@ FORBIDDEN_IN_CORE = {
     *("aiohttp", "pyroute2", "netifaces", "miniupnpc", "OpenSSL", "cryptography"),
 }
 
-SHELL_ALLOWED = {"process.py"}
+SHELL_ALLOWED = {"linux/process.py"}
 """Where the administrator's own hooks, --up and --daemon, may be run by the shell (wire.md 10.8)."""
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from re6st import left_behind, run_names
-from re6st.kernel import Presence
+from re6st.linux.kernel import Presence
 from re6st.rundir import RunDirectory, RunDirectoryBusy
 
 PRESENCES = (

@@ -88,11 +88,11 @@ Arguments = Callable[[int], tuple[object, ...]]
 
 FAULTS: list[tuple[str, int, float, str, Arguments]] = [
     (
-        *("process.py", logging.ERROR, 60, "%s ended (%s): %s. Next start in %.1f s."),
+        *("linux/process.py", logging.ERROR, 60, "%s ended (%s): %s. Next start in %.1f s."),
         lambda turn: ("babeld", "exit status 1", f"2026-11-23 {minute(turn)} no memory", 45 + turn % 30 / 2),
     ),
     (
-        *("process.py", logging.ERROR, 60, "%s ended (%s): %s. Next start in %.1f s."),
+        *("linux/process.py", logging.ERROR, 60, "%s ended (%s): %s. Next start in %.1f s."),
         lambda turn: ("server tcp/1194", "exit status 1", f"2026-11-23 {minute(turn)} Address in use", 45.0),
     ),
     (

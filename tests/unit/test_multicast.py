@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from re6st import multicast, watch
+from re6st import multicast
+from re6st.linux import address_monitor
+from re6st.linux.process import Backoff
 from re6st.multicast import Multicast, configuration
-from re6st.process import Backoff
 
 STAYS = 'case "$1" in -config) exec sleep 60;; esac'
 LEAVES = "exit 0"
@@ -49,7 +50,7 @@ class Quick(Backoff):
 @pytest.fixture
 def play(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., list[str]]:
     """Runs a script as pim-dm until something was said to it; what was said to it, to its end."""
-    monkeypatch.setattr("re6st.process.Backoff", Quick)
+    monkeypatch.setattr("re6st.linux.process.Backoff", Quick)
 
     def play(script: str, until: str, up: set[str], then_up: set[str] | None = None) -> list[str]:
         said = tmp_path / "said"
@@ -72,7 +73,7 @@ def play(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., list[
                     changed.clear()
                     yield
 
-            monkeypatch.setattr(watch, "changes", changes)
+            monkeypatch.setattr(address_monitor, "changes", changes)
             keeper = Multicast(str(program), tmp_path, lambda: ("re6stnet-tcp", "re6stnet1", "eth0"), is_up)
             task = asyncio.create_task(keeper.run())
             deadline = time.monotonic() + 20

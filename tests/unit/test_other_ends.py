@@ -9,10 +9,10 @@ from typing import Any, cast
 
 import pytest
 
-from re6st import hardware
 from re6st.core.prefix import Prefix
 from re6st.core.routing.babel_lines import NextHop
-from re6st.hardware import Hardware
+from re6st.linux import hardware
+from re6st.linux.hardware import Hardware
 from re6st.other_ends import LATELY, REMEMBERED, OtherEnds
 
 LIAR, HONEST, OTHER = (Prefix(number, 16) for number in (2, 3, 4))

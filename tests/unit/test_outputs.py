@@ -6,7 +6,7 @@ import asyncio
 from pathlib import Path
 
 from re6st import outputs
-from re6st.process import Child, last_words
+from re6st.linux.process import Child, last_words
 
 
 def test_a_program_that_prints_without_end_goes_on_in_a_file_that_stays_short(tmp_path: Path) -> None:

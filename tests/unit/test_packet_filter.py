@@ -14,9 +14,9 @@ import pytest
 from re6st import packet_filter
 from re6st.core.machine.packet_rules import Part, Rules
 from re6st.core.routing.babel_lines import NextHop
-from re6st.nftables import NftError
+from re6st.linux.nftables import NftError
+from re6st.linux.process import MissingProgram
 from re6st.packet_filter import FORGET_GATEWAY, PacketFilter, Sender
-from re6st.process import MissingProgram
 
 NETWORK, SUBNET = IPv6Network("2001:db8:42::/48"), IPv6Network("2001:db8:42:1::/64")
 RULES = Rules(("re6stnet1", "re6stnet-tcp"), NETWORK, SUBNET, tcp_ports=(1194,), udp_ports=(1194,))

@@ -18,8 +18,8 @@ from re6st import cert, peers
 from re6st.core.prefix import Prefix, address, control_address
 from re6st.core.wire.datagrams import DATAGRAM_LIMIT, PORT, RELAYED, Code, Hello0, WireError, encode_hello0
 from re6st.core.wire.relay import EACH_CODE, TABLE_SIZE, Relay
-from re6st.datagrams import DatagramSocket, tell_destinations
-from re6st.local_programs import NOBODY, Owners
+from re6st.linux.datagrams import DatagramSocket, tell_destinations
+from re6st.linux.local_programs import NOBODY, Owners
 from re6st.peers import NodeCrypto, Peers, PortInUse, new_secret
 
 NETWORK = IPv6Network("2001:db8:42::/48")

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 from OpenSSL import SSL
 
-from re6st import cert, disk, pem_files
+from re6st import cert, pem_files
+from re6st.linux import disk
 from re6st.plan import Files
 from tests.unit.test_pasted import FORMS
 

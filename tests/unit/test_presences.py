@@ -10,8 +10,8 @@ from tempfile import TemporaryDirectory
 from hypothesis import given
 from hypothesis import strategies as st
 
-from re6st.kernel import KernelError, Presence
 from re6st.left_behind import noted
+from re6st.linux.kernel import KernelError, Presence
 from re6st.presences import Presences
 
 NETWORK = IPv6Network("2001:db8:42::/48")

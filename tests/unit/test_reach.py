@@ -8,12 +8,13 @@ from ipaddress import ip_address
 
 import pytest
 
-from re6st import reach, watch
+from re6st import reach
 from re6st.address import OwnAddresses
 from re6st.core.prefix import Prefix
 from re6st.core.wire.datagrams import Endpoint, format_addresses
-from re6st.kernel import Address
-from re6st.netlink import NetlinkError
+from re6st.linux import address_monitor
+from re6st.linux.kernel import Address
+from re6st.linux.netlink import NetlinkError
 from re6st.reach import Reach
 from re6st.tunnel import Connected
 from tests.unit.fake_program import until
@@ -38,7 +39,7 @@ class World:
         self.told: list[Prefix] = []
         self.changes: asyncio.Queue[None] = asyncio.Queue()
         self.own = OwnAddresses([(1194, "tcp")])
-        monkeypatch.setattr(watch, "changes", self._changes)
+        monkeypatch.setattr(address_monitor, "changes", self._changes)
         monkeypatch.setattr(reach, "TELL_EVERY", 0.01)
         monkeypatch.setattr(reach, "source_address", lambda remote: self.default)
         monkeypatch.setattr(reach, "READ_AGAIN", 0.01)

@@ -15,8 +15,8 @@ from re6st.core.prefix import Prefix
 from re6st.core.transport.openvpn_lines import Environment
 from re6st.core.transport.untimely import Untimely
 from re6st.core.wire.datagrams import PROTOCOLS, Endpoint
+from re6st.linux.process import Backoff
 from re6st.openvpn import Settings, client_command, server_command
-from re6st.process import Backoff
 from re6st.tunnel import ClientTunnel, Connected, FoundClient, FoundServer, Server, ServerClient
 from tests.unit.fake_program import FakeChild, FakePrograms, Script, all_gone, install, until
 
@@ -270,7 +270,7 @@ def serve(
     watch: Callable[[Server, Told, FakePrograms], Awaitable[None]],
 ) -> Told:
     """Run a server before these plays until `watch` returns."""
-    monkeypatch.setattr("re6st.process.Backoff", QuickBackoff)
+    monkeypatch.setattr("re6st.linux.process.Backoff", QuickBackoff)
     programs = install(monkeypatch, "--management", *(p if isinstance(p, int) else played(p) for p in parts))
     told = Told()
 
@@ -730,7 +730,7 @@ def resumed(script: Callable[[Peer], Awaitable[None]]) -> Script:
 def test_a_server_is_gone_on_with_and_keeps_the_clients_that_are_known(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr("re6st.process.Backoff", QuickBackoff)
+    monkeypatch.setattr("re6st.linux.process.Backoff", QuickBackoff)
     programs = install(monkeypatch, "--management", 1)
     told = Told()
     servers: list[Server] = []

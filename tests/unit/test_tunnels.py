@@ -19,8 +19,8 @@ from re6st.core.prefix import Prefix
 from re6st.core.routing.survey import Survey
 from re6st.core.wire.datagrams import Endpoint
 from re6st.core.wire.params import Parameters
-from re6st.hardware import Hardware
-from re6st.kernel import KernelError
+from re6st.linux.hardware import Hardware
+from re6st.linux.kernel import KernelError
 from re6st.openvpn import Settings
 from re6st.plan import Config, Files, Plan
 from re6st.takeover import Found

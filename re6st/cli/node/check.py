@@ -30,9 +30,9 @@ from re6st.core.telemetry.report import CA_WARNING, CERTIFICATE_WARNING
 from re6st.core.wire import extensions
 from re6st.core.wire.params import Parameters, ParamsError, check_version, version_number
 from re6st.core.words import moment
+from re6st.linux.process import MissingProgram, find_program
+from re6st.linux.router_settings import router_settings
 from re6st.plan import Config
-from re6st.process import MissingProgram, find_program
-from re6st.router_settings import router_settings
 from re6st.rundir import RunDirectoryError, foreign
 
 CACHE = "cache.db"

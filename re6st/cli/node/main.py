@@ -25,16 +25,16 @@ from re6st.core.machine.hosts import Ip, is_usable
 from re6st.core.prefix import Prefix, PrefixError
 from re6st.core.wire.datagrams import ADDRESSES_LIMIT, Endpoint, parse_addresses
 from re6st.hooks import HookError
-from re6st.kernel import OUR_LINK, KernelError
 from re6st.late_clock import made_when_valid
+from re6st.linux.kernel import OUR_LINK, KernelError
+from re6st.linux.process import MissingProgram, allow_files
+from re6st.linux.router_settings import router_settings
 from re6st.logs import LogHandler, in_journal, setup_logging
 from re6st.metrics_http import MetricsError
 from re6st.node import Node
 from re6st.notify import Notifier
 from re6st.peers import PortInUse
 from re6st.plan import Config, Files
-from re6st.process import MissingProgram, allow_files
-from re6st.router_settings import router_settings
 from re6st.rundir import RunDirectoryError
 from re6st.successor import WHETHER_READY, Successor
 from re6st.updates import TooOld

@@ -20,7 +20,7 @@ from ipaddress import IPv6Network, ip_address
 from pathlib import Path
 from typing import Any
 
-from re6st import PROTOCOL, __version__, disk
+from re6st import PROTOCOL, __version__
 from re6st.cli import machine
 from re6st.cli.status import down, netcheck
 from re6st.cli.status import main as status
@@ -31,6 +31,7 @@ from re6st.core.pseudonyms import Pseudonyms
 from re6st.core.screen import paint
 from re6st.core.words import clock, size
 from re6st.hooks import HIDDEN
+from re6st.linux import disk
 
 ROUTES, EVENTS, JOURNAL_LINES = 200, 500, 400
 SECTION_LIMIT = 96 << 10

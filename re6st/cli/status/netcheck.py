@@ -44,9 +44,9 @@ from re6st.core.netcheck import RegistryAnswer, Router
 from re6st.core.prefix import Prefix
 from re6st.core.wire.datagrams import Code
 from re6st.core.wire.rpc import target
-from re6st.kernel import local_addresses
+from re6st.linux.kernel import local_addresses
+from re6st.linux.router_settings import router_settings
 from re6st.localnode import LocalNode
-from re6st.router_settings import router_settings
 from re6st.run_names import BABELD_SOCKET
 
 PATIENCE = 10.0

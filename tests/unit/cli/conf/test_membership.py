@@ -11,12 +11,13 @@ from pathlib import Path
 
 import pytest
 
-from re6st import cert, disk
+from re6st import cert
 from re6st.cli.conf import again
 from re6st.cli.conf import main as conf
 from re6st.cli.status import down, netcheck
 from re6st.client.registry_client import RegistryClient, RegistryRefused
 from re6st.core.telemetry.report import REVOKED
+from re6st.linux import disk
 from tests.unit.registry_world import World
 from tests.unit.test_registry_hello import Between
 

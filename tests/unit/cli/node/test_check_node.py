@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from cryptography import x509
 
-from re6st import PROTOCOL, cert, disk
+from re6st import PROTOCOL, cert
 from re6st.cache import Cache
 from re6st.cli import kernel_findings, machine
 from re6st.cli.node import check as check_node
@@ -21,6 +21,7 @@ from re6st.cli.node.main import main
 from re6st.core.findings import Finding
 from re6st.core.prefix import Prefix
 from re6st.core.wire.params import Parameters, make_version
+from re6st.linux import disk
 from re6st.successor import WHETHER_READY
 
 NETWORK = IPv6Network("2001:db8:42::/48")

@@ -15,13 +15,14 @@ from cryptography import x509
 from hypothesis import given
 from hypothesis import strategies as st
 
-from re6st import PROTOCOL, cert, process
+from re6st import PROTOCOL, cert
 from re6st.cert import CertError
 from re6st.cli.node import main as node
 from re6st.cli.node.main import configuration, main, parser
 from re6st.core.prefix import Prefix
 from re6st.core.wire.datagrams import Endpoint
-from re6st.kernel import KernelError
+from re6st.linux import process
+from re6st.linux.kernel import KernelError
 from re6st.plan import Config, Files
 from re6st.updates import TooOld
 

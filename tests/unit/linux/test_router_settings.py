@@ -8,8 +8,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from re6st import router_settings
-from re6st.router_settings import WANTED
+from re6st.linux import router_settings
+from re6st.linux.router_settings import WANTED
 
 
 def settings(root: Path, **changes: str) -> Path:

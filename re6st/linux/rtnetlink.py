@@ -11,7 +11,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 
-from re6st.netlink import NetlinkSocket, malformed, pack_attribute, read_attributes, unpack
+from re6st.linux.netlink import NetlinkSocket, malformed, pack_attribute, read_attributes, unpack
 
 Address = IPv4Address | IPv6Address
 Network = IPv4Network | IPv6Network

@@ -10,9 +10,9 @@ from ipaddress import IPv4Network, IPv6Network, ip_address
 
 import pytest
 
-from re6st import rtnetlink
-from re6st.netlink import ATTEMPTS, NetlinkError, read_attributes
-from re6st.rtnetlink import Netlink, Route
+from re6st.linux import rtnetlink
+from re6st.linux.netlink import ATTEMPTS, NetlinkError, read_attributes
+from re6st.linux.rtnetlink import Netlink, Route
 
 
 @pytest.fixture

@@ -18,8 +18,8 @@ from re6st.core.mesh import policy
 from re6st.core.prefix import Prefix
 from re6st.core.routing.lossy import Retransmissions, Sent
 from re6st.core.telemetry.report import Link, Server
-from re6st.kernel import Address
-from re6st.netlink import NetlinkError, NetlinkSocket, read_attributes
+from re6st.linux.kernel import Address
+from re6st.linux.netlink import NetlinkError, NetlinkSocket, read_attributes
 
 PACE = 0.25
 """Seconds between two looks."""

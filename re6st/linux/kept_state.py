@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 
-from re6st.netlink import NetlinkError
-from re6st.rtnetlink import IFA_F_NODAD, IFF_UP, RTN_UNREACHABLE, Address, Link, Netlink, Network, Route
+from re6st.linux.netlink import NetlinkError
+from re6st.linux.rtnetlink import IFA_F_NODAD, IFF_UP, RTN_UNREACHABLE, Address, Link, Netlink, Network, Route
 
 RTPROT_RE6ST = 146
 """Marks our routes to peers; a number that nobody registered (/etc/iproute2/rt_protos)."""

@@ -12,9 +12,9 @@ import pytest
 
 from re6st.caretaker import Caretaker, forwarding
 from re6st.forwarding import Advertisements
-from re6st.kept_state import KeptState, Placed, Setting
-from re6st.netlink import NetlinkError
-from re6st.rtnetlink import IFF_UP, RTN_UNREACHABLE, Address, InterfaceAddress, Link, Network, Route
+from re6st.linux.kept_state import KeptState, Placed, Setting
+from re6st.linux.netlink import NetlinkError
+from re6st.linux.rtnetlink import IFF_UP, RTN_UNREACHABLE, Address, InterfaceAddress, Link, Network, Route
 
 ADDRESS = IPv6Address("2001:db8:42:b::1")
 NETWORK = IPv6Network("2001:db8:42::/48")

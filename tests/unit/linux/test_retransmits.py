@@ -10,13 +10,13 @@ from ipaddress import ip_address
 
 import pytest
 
-from re6st import retransmits
 from re6st.core.mesh import policy
 from re6st.core.prefix import Prefix
 from re6st.core.routing.lossy import AGAIN_LEAST, Sent
 from re6st.core.telemetry.report import Link, Server
-from re6st.netlink import NetlinkError
-from re6st.retransmits import Connection, LossWatch, SocketDiagnosis
+from re6st.linux import retransmits
+from re6st.linux.netlink import NetlinkError
+from re6st.linux.retransmits import Connection, LossWatch, SocketDiagnosis
 
 P, Q, R, S = (Prefix(number, 16) for number in range(4))
 NOTHING: frozenset[Prefix] = frozenset()

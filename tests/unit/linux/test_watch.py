@@ -9,12 +9,12 @@ from typing import Any, ClassVar
 
 import pytest
 
-from re6st import watch
+from re6st.linux import address_monitor
 
 
 @pytest.fixture(autouse=True)
 def soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(watch, "SETTLE", 0.02)
+    monkeypatch.setattr(address_monitor, "SETTLE", 0.02)
 
 
 def play(steps: Any) -> None:
@@ -22,7 +22,7 @@ def play(steps: Any) -> None:
         kernel, own = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
         own.setblocking(False)
         with kernel:
-            news = watch.changes(lambda: own)
+            news = address_monitor.changes(lambda: own)
             async with asyncio.timeout(10):
                 await steps(kernel, news)
             await news.aclose()
@@ -66,7 +66,7 @@ def test_messages_that_were_lost_are_news_too(monkeypatch: pytest.MonkeyPatch) -
 
     async def run() -> None:
         monkeypatch.setattr(type(asyncio.get_running_loop()), "sock_recv", received)
-        news = watch.changes(Full)  # type: ignore[arg-type]
+        news = address_monitor.changes(Full)  # type: ignore[arg-type]
         await anext(news)
         await anext(news)
         assert Full.errors == []
@@ -88,5 +88,5 @@ def test_another_error_is_raised(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_kernels_own_socket() -> None:
-    with watch.open_netlink() as sock:
+    with address_monitor.open_netlink() as sock:
         assert not sock.getblocking()

@@ -12,8 +12,8 @@ from contextlib import suppress
 
 from re6st.core.routing.babel_lines import NextHop
 from re6st.core.routing.claims import hardware_address
-from re6st.netlink import NetlinkError
-from re6st.rtnetlink import Netlink
+from re6st.linux.netlink import NetlinkError
+from re6st.linux.rtnetlink import Netlink
 
 REMEMBERED = 1000
 ASKED = 20

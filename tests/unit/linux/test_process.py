@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from re6st.kernel import KernelError
-from re6st.process import (
+from re6st.linux.kernel import KernelError
+from re6st.linux.process import (
     Backoff,
     Child,
     MissingProgram,
@@ -159,7 +159,7 @@ def test_backoff_grows_to_its_bound_and_starts_again() -> None:
 
 
 def test_a_program_is_run_again_also_where_the_kernel_refuses_something(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("re6st.process.Backoff", lambda: Backoff(0.001, 0.001))
+    monkeypatch.setattr("re6st.linux.process.Backoff", lambda: Backoff(0.001, 0.001))
     runs: list[int] = []
 
     async def once() -> str:
@@ -210,7 +210,7 @@ def test_only_our_programs_with_our_directory_are_leftovers(tmp_path: Path) -> N
 
 @pytest.mark.parametrize("script", ["echo; read x", "trap '' TERM; echo; read x"])
 def test_leftovers_are_ended(tmp_path: Path, script: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("re6st.process.STOP_GRACE", 0.3)
+    monkeypatch.setattr("re6st.linux.process.STOP_GRACE", 0.3)
     # A parent in between that reaps it, as init does.
     code = (
         "import subprocess, sys; p = subprocess.Popen([sys.argv[1], '-c', sys.argv[2], sys.argv[3]],"

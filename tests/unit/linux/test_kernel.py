@@ -1,4 +1,4 @@
-"""What of kernel.py needs no root: the machine's own addresses, and errors in words."""
+"""What of linux/kernel.py needs no root: the machine's own addresses, and errors in words."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from ipaddress import IPv4Address, IPv4Interface, IPv6Address, IPv6Network, ip_a
 import netifaces
 import pytest
 
-from re6st import kernel, rtnetlink
-from re6st.kernel import Kernel, KernelError, local_addresses
-from re6st.netlink import NetlinkError
-from re6st.rtnetlink import IFA_F_NOPREFIXROUTE, RTN_UNREACHABLE, InterfaceAddress, Link, Route
+from re6st.linux import kernel, rtnetlink
+from re6st.linux.kernel import Kernel, KernelError, local_addresses
+from re6st.linux.netlink import NetlinkError
+from re6st.linux.rtnetlink import IFA_F_NOPREFIXROUTE, RTN_UNREACHABLE, InterfaceAddress, Link, Route
 
 
 def test_own_addresses_are_those_that_others_might_reach(monkeypatch: pytest.MonkeyPatch) -> None:

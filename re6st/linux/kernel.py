@@ -18,11 +18,11 @@ from ipaddress import IPv4Address, IPv4Interface, IPv6Address, IPv6Network, ip_a
 
 import netifaces
 
-from re6st import rtnetlink
-from re6st.hardware import Hardware
-from re6st.kept_state import RTPROT_RE6ST, SYSCTL, KeptState, Placed, family_of, host_route
-from re6st.netlink import NetlinkError
-from re6st.rtnetlink import (
+from re6st.linux import rtnetlink
+from re6st.linux.hardware import Hardware
+from re6st.linux.kept_state import RTPROT_RE6ST, SYSCTL, KeptState, Placed, family_of, host_route
+from re6st.linux.netlink import NetlinkError
+from re6st.linux.rtnetlink import (
     IFA_F_DADFAILED,
     IFA_F_NODAD,
     IFA_F_NOPREFIXROUTE,

@@ -9,8 +9,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from re6st.netlink import NetlinkError, NetlinkSocket, pack_attribute, read_attributes
-from re6st.process import find_program, output_of
+from re6st.linux.netlink import NetlinkError, NetlinkSocket, pack_attribute, read_attributes
+from re6st.linux.process import find_program, output_of
 
 NFT = "nft"
 NFT_TIME = 20.0

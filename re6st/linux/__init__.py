@@ -1,0 +1,1 @@
+"""This machine: links, addresses, routes, nftables, files, processes."""
