@@ -4,7 +4,7 @@ Versions before had both in /var/lib/re6stnet, which everybody in the group re6s
 look only, who could so have the registry read what they had written. What a registry has there is moved to its own
 directory before it is started next. Killed at any step, the next run finishes it; the database itself goes last, so
 that once it is in its new place, nothing of the old one is looked at again. When the package is removed, as the older
-one takes its place, the database goes back to where that looks for it (older.py).
+one takes its place, the database goes back to where that looks for it (migration/older.py).
 """
 
 from __future__ import annotations

@@ -7,7 +7,8 @@ import sys
 import syslog
 from collections.abc import Sequence
 
-from re6st import older, states
+from re6st import states
+from re6st.migration import older
 from re6st.states import NODE, READERS, REGISTRY, ROOT, Owner, Places, StateError
 
 PROGRAM = "prepare-states"
