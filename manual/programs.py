@@ -6,13 +6,13 @@ import argparse
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from re6st import geoip
 from re6st.cli.conf import main as conf
 from re6st.cli.conf import words as conf_words
 from re6st.cli.node import main as node
 from re6st.cli.registry import config, init
 from re6st.cli.registry import words as registry_admin
 from re6st.cli.status import main as status
+from re6st.service import geoip
 
 OPTION_FILE = (
     "An argument @FILE stands for the options in a file: one on each line, without its dashes, its values split as a "

@@ -17,13 +17,13 @@ from ipaddress import IPv4Interface, IPv4Network, IPv6Network
 from pathlib import Path
 from types import MappingProxyType
 
-from re6st import rundir
 from re6st.babel_talk import Talk
 from re6st.core.prefix import ipv4_address
 from re6st.core.routing.babel_lines import LineError, News, Table
 from re6st.core.routing.babel_settings import PRIORITY, Settings, configuration, left_out, live_commands
 from re6st.linux.process import Child, connect, end_of, keep_running
-from re6st.run_names import BABELD_CONFIGURATION, BABELD_SOCKET
+from re6st.service import rundir
+from re6st.service.run_names import BABELD_CONFIGURATION, BABELD_SOCKET
 
 PROGRAM = "babeld"
 

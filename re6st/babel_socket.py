@@ -31,8 +31,8 @@ from re6st.core.routing.babel_binary import (
     encode_packet,
 )
 from re6st.core.routing.babel_lines import Table
-from re6st.run_names import BINARY_SOCKET
-from re6st.rundir import give_to_group
+from re6st.service.run_names import BINARY_SOCKET
+from re6st.service.rundir import give_to_group
 
 CLIENT_LIMIT = 8
 READ_TIME = 5.0

@@ -11,7 +11,7 @@ import json
 import logging
 from pathlib import Path
 
-from re6st import rundir
+from re6st.service import rundir
 
 AS_HOST, ALWAYS = "1", "2"
 """Values of accept_ra."""

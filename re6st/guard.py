@@ -9,7 +9,6 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Protocol
 
-from re6st import run_names, rundir
 from re6st.babel import Babel
 from re6st.core.mesh.policy import Mesh
 from re6st.core.prefix import Prefix
@@ -22,6 +21,7 @@ from re6st.core.transport.untimely import Refused, Untimely
 from re6st.core.words import clock as clock_text
 from re6st.plan import Plan
 from re6st.requirement import RequirementWatch
+from re6st.service import run_names, rundir
 from re6st.tunnels import Tunnels
 
 FORMER = 8

@@ -15,8 +15,8 @@ from pathlib import Path
 from re6st.address import OwnAddresses
 from re6st.client.registry_client import RegistryError
 from re6st.core.wire.datagrams import Endpoint
-from re6st.geoip import GeoIp, GeoIpError
 from re6st.linux.process import Backoff
+from re6st.service.geoip import GeoIp, GeoIpError
 
 PATIENCE = 3.0
 """Seconds that the first tunnels wait for the registry's answer."""

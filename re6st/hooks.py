@@ -13,8 +13,8 @@ import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from re6st import run_names, rundir
 from re6st.linux.process import Child, birth, status_text
+from re6st.service import run_names, rundir
 
 NOTE_LIMIT = 1 << 16
 

@@ -23,7 +23,7 @@ from re6st.core.prefix import Prefix, PrefixError, prefix_of
 from re6st.core.routing.babel_lines import LineError, Table
 from re6st.core.routing.told_claims import ToldClaims, read_claims
 from re6st.core.wire.datagrams import PORT, Code
-from re6st.run_names import BABELD_SOCKET, BINARY_SOCKET, CONTROL_SOCKET
+from re6st.service.run_names import BABELD_SOCKET, BINARY_SOCKET, CONTROL_SOCKET
 
 logger = logging.getLogger("localnode")
 

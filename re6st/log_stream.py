@@ -11,9 +11,9 @@ import logging
 from collections import deque
 from collections.abc import AsyncGenerator
 
-from re6st.control import ControlError, Status
 from re6st.core.telemetry.report import Record
-from re6st.logs import LEVELS, LogHandler, set_verbosity
+from re6st.service.control import ControlError, Status
+from re6st.service.logs import LEVELS, LogHandler, set_verbosity
 
 BEHIND_LIMIT = 500
 """Lines that wait for somebody who reads slowly; the oldest are left out, and counted."""

@@ -13,10 +13,10 @@ from collections.abc import Awaitable, Callable, Iterable
 from contextlib import aclosing, suppress
 from pathlib import Path
 
-from re6st import run_names
 from re6st.linux import address_monitor
 from re6st.linux.netlink import NetlinkError
 from re6st.linux.process import Child, keep_running, status_text
+from re6st.service import run_names
 
 PROGRAM = "pim-dm"
 REMEDY = "Install it (pip install pim-dm), or leave out --multicast."

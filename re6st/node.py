@@ -14,14 +14,13 @@ import time
 from dataclasses import replace
 from datetime import UTC, datetime
 
-from re6st import PROTOCOL, babel, cert, multicast, openvpn, outputs, run_names, takeover, tunnel
+from re6st import PROTOCOL, babel, cert, multicast, openvpn, outputs, takeover, tunnel
 from re6st.address import OwnAddresses
 from re6st.answers import Answers
 from re6st.babel_socket import offer
 from re6st.cache import Cache
 from re6st.client.answered_hellos import AnsweredHellos
 from re6st.client.counted_client import CountedClient
-from re6st.control import ControlServer
 from re6st.core.machine.packet_rules import way_out
 from re6st.core.mesh import policy
 from re6st.core.prefix import Prefix, address, subnet
@@ -44,9 +43,7 @@ from re6st.left_routes import LeftRoutes
 from re6st.linux import kernel, process
 from re6st.linux.kernel import Kept, Kernel
 from re6st.linux.retransmits import LossWatch
-from re6st.metrics_http import MetricsServer, listen
 from re6st.node_metrics import NodeMetrics
-from re6st.notify import Notifier
 from re6st.observer import Observer
 from re6st.packet_filter import PacketFilter
 from re6st.peers import NodeCrypto, Peers, control_socket
@@ -55,9 +52,13 @@ from re6st.plan import Config, Plan
 from re6st.presences import Presences
 from re6st.reach import Reach
 from re6st.requirement import RequirementWatch
-from re6st.rundir import RunDirectory, remove_old, write_revoked
+from re6st.service import run_names
+from re6st.service.control import ControlServer
+from re6st.service.metrics_http import MetricsServer, listen
+from re6st.service.rundir import RunDirectory, remove_old, write_revoked
+from re6st.service.sd_notify import Notifier
+from re6st.service.tasks import Latest, Tasks, end, news_or_moment, unless
 from re6st.takeover import Found
-from re6st.tasks import Latest, Tasks, end, news_or_moment, unless
 from re6st.tunnels import Tunnels
 from re6st.updates import Updates
 

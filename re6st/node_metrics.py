@@ -8,10 +8,10 @@ from re6st.address import OwnAddresses, family
 from re6st.client.counted_client import CountedClient
 from re6st.core.telemetry.chronicle import Chronicle
 from re6st.core.telemetry.node_metrics import Counts
-from re6st.exposition import exposition
 from re6st.observer import Observer
 from re6st.peers import Peers
 from re6st.plan import Plan
+from re6st.service.exposition import exposition
 from re6st.updates import Updates
 
 

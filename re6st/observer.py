@@ -15,7 +15,6 @@ from re6st.babel import Babel
 from re6st.client.certificate_report import describe
 from re6st.client.counted_client import CountedClient
 from re6st.client.registry_client import parse_url
-from re6st.control import ControlError, Status
 from re6st.core.mesh.families import nothing_in_common
 from re6st.core.mesh.policy import Mesh
 from re6st.core.prefix import Prefix, PrefixError, address, subnet
@@ -30,10 +29,11 @@ from re6st.core.wire.params import version_number
 from re6st.guard import Guard
 from re6st.kernel_care import KernelCare
 from re6st.log_stream import LogStream
-from re6st.logs import LEVELS
 from re6st.options_in_use import options_in_use
 from re6st.packet_filter import PacketFilter
 from re6st.plan import Plan
+from re6st.service.control import ControlError, Status
+from re6st.service.logs import LEVELS
 from re6st.tunnels import Tunnels
 
 PAGE = 1000

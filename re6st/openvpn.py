@@ -12,11 +12,11 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from re6st import run_names
 from re6st.core.prefix import Prefix
 from re6st.core.transport.openvpn_lines import Event, Reader
 from re6st.core.wire.datagrams import Endpoint
 from re6st.linux.process import Child, connect
+from re6st.service import run_names
 
 PROGRAM = "openvpn"
 START_TIME = 5.0

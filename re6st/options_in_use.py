@@ -14,8 +14,8 @@ from re6st.client.registry_client import parse_url
 from re6st.core.telemetry.report import Record
 from re6st.core.wire.datagrams import Endpoint
 from re6st.hooks import HIDDEN, program
-from re6st.metrics_http import Place
 from re6st.plan import Config, Files, Plan
+from re6st.service.metrics_http import Place
 
 COMMANDS = ("up", "daemons")
 ARGUMENTS = ("babel_arguments", "openvpn_arguments")

@@ -9,7 +9,7 @@ import os
 import stat
 from pathlib import Path
 
-from re6st import run_names
+from re6st.service import run_names
 
 LIMIT = 1 << 20
 """Bytes of one file at which it is cut."""

@@ -24,7 +24,7 @@ from re6st.core.routing.babel_keys import key_in_use
 from re6st.core.wire.datagrams import PROTOCOLS, Endpoint
 from re6st.core.wire.params import Parameters
 from re6st.linux.kernel import Presence
-from re6st.metrics_http import Place
+from re6st.service.metrics_http import Place
 
 CLIENT_INTERFACE = "re6stnet"
 """Of the one tunnel of --client (wire.md 8.4)."""

@@ -33,7 +33,6 @@ from re6st.core.wire.extensions import ExtensionError
 from re6st.core.wire.offers import OfferError
 from re6st.core.wire.params import Parameters, version_number
 from re6st.core.wire.rpc import UNKNOWN_HEADER
-from re6st.geoip import GeoIp, Place
 from re6st.ledger import Conflict, Issued, Ledger, NotFound, Slot
 from re6st.localnode import LocalNode
 from re6st.mail import Mailer, MailError, is_address, token_text
@@ -44,6 +43,7 @@ from re6st.registry_own_node import refuse_to_revoke
 from re6st.registry_rekey import BadRequest, KeyChanges, TooMany
 from re6st.registry_restored import ProofError, Restored, is_lost
 from re6st.registry_seen import Seen, Served
+from re6st.service.geoip import GeoIp, Place
 from re6st.store import Store, StoreError
 from re6st.stored_certificates import Believed, believed
 from re6st.upkeep import Upkeep

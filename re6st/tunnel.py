@@ -12,7 +12,7 @@ import signal
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from re6st import openvpn, run_names
+from re6st import openvpn
 from re6st.core.limits.budget import Buckets
 from re6st.core.prefix import Prefix, PrefixError
 from re6st.core.transport.openvpn_lines import (
@@ -33,6 +33,7 @@ from re6st.core.wire.datagrams import Endpoint
 from re6st.linux.kernel import Address, source_address
 from re6st.linux.process import Child, end_of, keep_running, last_words
 from re6st.openvpn import FOLLOW, Management, Settings, client_command
+from re6st.service import run_names
 
 CONNECT_TIME = 15.0
 """Seconds a client has to get connected to one address."""

@@ -32,8 +32,8 @@ from re6st.other_ends import OtherEnds
 from re6st.packet_filter import PacketFilter
 from re6st.plan import CLIENT_INTERFACE, DRAIN_HELLOS, Plan, server_interface
 from re6st.remote_gateway import RemoteGateways
+from re6st.service.tasks import Tasks, end
 from re6st.takeover import Found, Records, found_client, monotonic, since_1970
-from re6st.tasks import Tasks, end
 
 AGAIN_FIRST, AGAIN_LAST = 0.5, 8.0
 """Seconds between two tries of the servers of --client."""

@@ -21,7 +21,7 @@ from pathlib import Path
 from re6st import cert
 from re6st.core.prefix import Prefix, address, subnet
 from re6st.core.routing.babel_lines import INFINITY, LineError, Table, parse_reply
-from re6st.run_names import BABELD_SOCKET
+from re6st.service.run_names import BABELD_SOCKET
 from testbed.bed import Bed, BedError, Host
 from testbed.pings import ping_pairs
 from testbed.wait import wait_until

@@ -25,7 +25,6 @@ from typing import Any, Protocol
 
 from re6st import cert
 from re6st import registry_report as report
-from re6st.clients import Clients
 from re6st.core.prefix import Prefix
 from re6st.core.registry.allocator import AllocationError, Allocator
 from re6st.core.registry.clock import ClockError
@@ -37,6 +36,7 @@ from re6st.registry import Call, Registry, RpcError, Settings
 from re6st.registry_events import Kind
 from re6st.registry_own_node import own_node, refuse_to_revoke, take_place
 from re6st.registry_report import Filter, Page, Record, iso
+from re6st.service.connections import Clients
 from re6st.store import Store, StoreError
 
 logger = logging.getLogger("admin")

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from re6st import left_behind
 from re6st.cli.options import fail
-from re6st.rundir import RunDirectoryBusy, RunDirectoryError
+from re6st.service.rundir import RunDirectoryBusy, RunDirectoryError
 
 PROGRAM = "end-left"
 RUN = Path("/run/re6stnet")

@@ -20,7 +20,7 @@ from urllib.parse import urlsplit
 
 from re6st import PROTOCOL, __version__
 from re6st.core import pasted
-from re6st.logs import FORMATS, LEVELS
+from re6st.service.logs import FORMATS, LEVELS
 
 FILE_LIMIT = 1 << 20
 """Bytes of an option file."""

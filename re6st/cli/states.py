@@ -7,9 +7,9 @@ import sys
 import syslog
 from collections.abc import Sequence
 
-from re6st import states
 from re6st.migration import older
-from re6st.states import NODE, READERS, REGISTRY, ROOT, Owner, Places, StateError
+from re6st.service import states
+from re6st.service.states import NODE, READERS, REGISTRY, ROOT, Owner, Places, StateError
 
 PROGRAM = "prepare-states"
 

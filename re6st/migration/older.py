@@ -17,10 +17,10 @@ from collections.abc import Set
 from contextlib import closing
 from pathlib import Path
 
-from re6st import states
 from re6st.core import older_options
 from re6st.ledger_schema import SCHEMA, create_statement
-from re6st.states import CONF_LIMIT, NODE, Owner, Places, StateError
+from re6st.service import states
+from re6st.service.states import CONF_LIMIT, NODE, Owner, Places, StateError
 
 GRACE_PERIOD = 8640000
 """Seconds, where the options say nothing (wire.md 11.3)."""

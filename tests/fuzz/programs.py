@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, cast
 from unittest.mock import patch
 
-from re6st import control, forwarding, hooks, localnode, packet_filter, run_names
+from re6st import forwarding, hooks, localnode, packet_filter
 from re6st.core.routing import claims
 from re6st.core.telemetry.report import Record
 from re6st.core.transport import openvpn_lines
@@ -22,6 +22,7 @@ from re6st.linux.netlink import NetlinkError
 from re6st.linux.nftables import NftError
 from re6st.linux.process import Child
 from re6st.openvpn import Management
+from re6st.service import control, run_names
 
 LINE = 64
 """Bytes of the buffer for a line here: OpenVPN's has 64 KiB."""

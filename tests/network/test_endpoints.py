@@ -7,7 +7,7 @@ from functools import partial
 
 import pytest
 
-from re6st import run_names
+from re6st.service import run_names
 from testbed import Bed, Network, Node, wait_until
 from testbed.endpoints import BlackHole, options
 from tests.network.test_successor import after_a_crash, by_a_supervisor, in_place, programs, started, starts

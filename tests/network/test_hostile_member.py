@@ -22,7 +22,7 @@ from re6st import cert
 from re6st.core.prefix import ipv4_subnet
 from re6st.core.routing.babel_lines import INFINITY
 from re6st.core.wire.datagrams import PORT
-from re6st.run_names import CONTROL_SOCKET, REVOKED
+from re6st.service.run_names import CONTROL_SOCKET, REVOKED
 from testbed import Bed, Network, Node, Pinger, wait_until
 from testbed.background import in_background
 from testbed.control import ask

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from bench.failover import ends, next_hop, settled
-from re6st.run_names import CONTROL_SOCKET
+from re6st.service.run_names import CONTROL_SOCKET
 from testbed import Bed, Network, wait_until
 from testbed.control import ask
 from testbed.network import Node

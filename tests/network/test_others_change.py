@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from re6st.run_names import CONTROL_SOCKET
+from re6st.service.run_names import CONTROL_SOCKET
 from testbed import Bed, Network, Node, Pinger, wait_until
 from testbed.control import ask
 

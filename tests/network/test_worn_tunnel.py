@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 
 from re6st.core.mesh.closing import SETTLE_TIME
-from re6st.run_names import CONTROL_SOCKET
+from re6st.service.run_names import CONTROL_SOCKET
 from testbed import Bed, Network, wait_until
 from testbed.control import ask
 from testbed.network import Node, Tunnel

@@ -23,7 +23,7 @@ from dataclasses import dataclass, field
 from random import Random, randrange
 
 from re6st import cert
-from re6st.run_names import CONTROL_SOCKET
+from re6st.service.run_names import CONTROL_SOCKET
 from testbed import Bed, Network, Pinger, wait_until
 from testbed.bed import BedError, command
 from testbed.control import Refused, ask

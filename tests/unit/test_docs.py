@@ -23,7 +23,7 @@ from re6st.cli.options import OptionParser
 from re6st.cli.registry import main as registry
 from re6st.cli.status import main as status
 from testbed.guide import Command, commands, pages
-from tests.unit.test_units import DAEMON, UNITS
+from tests.unit.service.test_units import DAEMON, UNITS
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"

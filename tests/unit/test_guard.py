@@ -19,7 +19,7 @@ from re6st.core.routing.claims import HOLD, hardware_address
 from re6st.core.telemetry.chronicle import Chronicle
 from re6st.core.transport.untimely import Untimely
 from re6st.guard import Guard
-from re6st.run_names import REFUSED
+from re6st.service.run_names import REFUSED
 from tests.unit.fake_program import until
 
 NETWORK = IPv6Network("2001:db8:42::/48")

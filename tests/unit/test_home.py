@@ -14,7 +14,7 @@ from re6st.address import OwnAddresses
 from re6st.client.registry_client import RegistryError
 from re6st.core.wire.datagrams import Endpoint
 from re6st.home import Home, locator
-from tests.unit.test_geoip import FRANCE, make
+from tests.unit.service.test_geoip import FRANCE, make
 
 
 class World:

@@ -12,7 +12,7 @@ import pytest
 
 from re6st.hooks import HookError, Hooks
 from re6st.linux.process import birth
-from re6st.run_names import DAEMONS
+from re6st.service.run_names import DAEMONS
 
 
 def test_up_runs_to_its_end_before_the_daemons(tmp_path: Path) -> None:

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from re6st import left_behind, run_names
+from re6st import left_behind
 from re6st.linux.kernel import Presence
-from re6st.rundir import RunDirectory, RunDirectoryBusy
+from re6st.service import run_names
+from re6st.service.rundir import RunDirectory, RunDirectoryBusy
 
 PRESENCES = (
     Presence(IPv6Network("2001:db8:42::/48"), IPv6Address("2001:db8:42:1::1"), 64, (IPv6Network("2001:db8:42::/48"),)),

@@ -12,9 +12,9 @@ from typing import Any, cast
 
 import pytest
 
-from re6st.control import ControlError
 from re6st.log_stream import BEHIND_LIMIT, LogStream
-from re6st.logs import setup_logging
+from re6st.service.control import ControlError
+from re6st.service.logs import setup_logging
 
 log = logging.getLogger("of the test")
 

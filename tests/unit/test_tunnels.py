@@ -23,8 +23,8 @@ from re6st.linux.hardware import Hardware
 from re6st.linux.kernel import KernelError
 from re6st.openvpn import Settings
 from re6st.plan import Config, Files, Plan
+from re6st.service.tasks import Tasks
 from re6st.takeover import Found
-from re6st.tasks import Tasks
 from re6st.tunnels import Tunnels
 from tests.unit.fake_program import until
 

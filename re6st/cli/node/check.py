@@ -33,7 +33,7 @@ from re6st.core.words import moment
 from re6st.linux.process import MissingProgram, find_program
 from re6st.linux.router_settings import router_settings
 from re6st.plan import Config
-from re6st.rundir import RunDirectoryError, foreign
+from re6st.service.rundir import RunDirectoryError, foreign
 
 CACHE = "cache.db"
 TUN = Path("/dev/net/tun")

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from ipaddress import IPv4Address, IPv4Network, IPv6Network, ip_address, ip_network
 from pathlib import Path
 
-from re6st import geoip, left_behind, openvpn
+from re6st import left_behind, openvpn
 from re6st.cert import CertError
 from re6st.cli import metrics_place
 from re6st.cli.node.expression import ExpressionError, evaluate
@@ -29,13 +29,14 @@ from re6st.late_clock import made_when_valid
 from re6st.linux.kernel import OUR_LINK, KernelError
 from re6st.linux.process import MissingProgram, allow_files
 from re6st.linux.router_settings import router_settings
-from re6st.logs import LogHandler, in_journal, setup_logging
-from re6st.metrics_http import MetricsError
 from re6st.node import Node
-from re6st.notify import Notifier
 from re6st.peers import PortInUse
 from re6st.plan import Config, Files
-from re6st.rundir import RunDirectoryError
+from re6st.service import geoip
+from re6st.service.logs import LogHandler, in_journal, setup_logging
+from re6st.service.metrics_http import MetricsError
+from re6st.service.rundir import RunDirectoryError
+from re6st.service.sd_notify import Notifier
 from re6st.successor import WHETHER_READY, Successor
 from re6st.updates import TooOld
 

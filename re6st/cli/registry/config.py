@@ -14,7 +14,7 @@ from typing import ParamSpec, TypeVar
 
 from cryptography.x509.oid import NameOID
 
-from re6st import MIN_PROTOCOL, PROTOCOL, cert, geoip, states
+from re6st import MIN_PROTOCOL, PROTOCOL, cert
 from re6st.cli import metrics_place
 from re6st.cli.options import OptionParser, integer
 from re6st.cli.registry import init, operator_port, page
@@ -31,10 +31,11 @@ from re6st.core.registry.allocator import (
 )
 from re6st.core.wire.extensions import KNOWN
 from re6st.core.wire.params import Parameters, ParamsError, check
-from re6st.geoip import GeoIp, GeoIpError
 from re6st.mail import SMTPS_PORT, Mailer, is_address, is_deliverable
-from re6st.metrics_http import Place
 from re6st.registry import Settings
+from re6st.service import geoip, states
+from re6st.service.geoip import GeoIp, GeoIpError
+from re6st.service.metrics_http import Place
 
 PROGRAM = "re6st-registry"
 DATABASE = Path("/var/lib/re6st-registry/registry.db")

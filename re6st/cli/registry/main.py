@@ -19,7 +19,7 @@ import time
 from collections.abc import Sequence
 from typing import NoReturn
 
-from re6st import cert, geoip, pki
+from re6st import cert, pki
 from re6st.api.admin import Admin, AdminServer, socket_path
 from re6st.api.http import HttpServer
 from re6st.api.metrics import RegistryMetrics
@@ -32,12 +32,13 @@ from re6st.core.machine.packet_rules import SEGMENT
 from re6st.core.wire.params import Parameters
 from re6st.ledger import LedgerError
 from re6st.localnode import LocalNode
-from re6st.logs import LogHandler, in_journal, setup_logging
-from re6st.metrics_http import MetricsError, MetricsServer, listen
-from re6st.notify import Notifier
 from re6st.registry import Registry
 from re6st.registry_own_node import own_node
-from re6st.run_names import BABELD_SOCKET, CONTROL_SOCKET
+from re6st.service import geoip
+from re6st.service.logs import LogHandler, in_journal, setup_logging
+from re6st.service.metrics_http import MetricsError, MetricsServer, listen
+from re6st.service.run_names import BABELD_SOCKET, CONTROL_SOCKET
+from re6st.service.sd_notify import Notifier
 from re6st.store import Store, StoreError
 from re6st.upkeep import NAMES_SHOWN
 

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
-from re6st import cert, geoip
+from re6st import cert
 from re6st.api.admin import (
     Admin,
     AdminError,
@@ -37,7 +37,8 @@ from re6st.localnode import LocalNode
 from re6st.registry import Registry
 from re6st.registry_check import BackupError, backup, check
 from re6st.registry_report import Record
-from re6st.run_names import BABELD_SOCKET
+from re6st.service import geoip
+from re6st.service.run_names import BABELD_SOCKET
 from re6st.store import Store, StoreError, StoreInUse
 
 CONFIG = Path("/etc/re6stnet") / OPTIONS_FILE

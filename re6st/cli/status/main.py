@@ -18,10 +18,19 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from re6st.cli.options import OptionParser, fail, integer
-from re6st.control_client import DEFAULT, Connection, NotPermitted, NotRunning, Refused, Trouble, connect, in_group
 from re6st.core import status_text as text
 from re6st.core.screen import Line, Span, line, paint
 from re6st.core.words import clock, duration
+from re6st.service.control_client import (
+    DEFAULT,
+    Connection,
+    NotPermitted,
+    NotRunning,
+    Refused,
+    Trouble,
+    connect,
+    in_group,
+)
 
 PROGRAM = "re6st-status"
 SCHEMA = 1

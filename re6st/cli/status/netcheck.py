@@ -37,7 +37,6 @@ from re6st.client.registry_client import (
     RegistryRefused,
     parse_url,
 )
-from re6st.control_client import Connection, NotRunning, Refused, Trouble, connect
 from re6st.core import netcheck
 from re6st.core.findings import Finding, lines_of, merged, records, verdict
 from re6st.core.netcheck import RegistryAnswer, Router
@@ -47,7 +46,8 @@ from re6st.core.wire.rpc import target
 from re6st.linux.kernel import local_addresses
 from re6st.linux.router_settings import router_settings
 from re6st.localnode import LocalNode
-from re6st.run_names import BABELD_SOCKET
+from re6st.service.control_client import Connection, NotRunning, Refused, Trouble, connect
+from re6st.service.run_names import BABELD_SOCKET
 
 PATIENCE = 10.0
 """Seconds for the registry."""

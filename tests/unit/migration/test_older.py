@@ -12,7 +12,6 @@ from typing import Any
 
 import pytest
 
-from re6st import states
 from re6st.cli import states as program
 from re6st.cli.node import main as node_program
 from re6st.cli.options import OptionParser
@@ -20,7 +19,8 @@ from re6st.cli.registry import config
 from re6st.core import older_options
 from re6st.ledger_schema import OUR_SCHEMA, SCHEMA, create_statement
 from re6st.migration import older
-from re6st.states import NODE, REGISTRY, Owner, Places, StateError
+from re6st.service import states
+from re6st.service.states import NODE, REGISTRY, Owner, Places, StateError
 
 ME = Owner(os.geteuid(), os.getegid())
 OLDER = {

@@ -15,8 +15,8 @@ import pytest
 
 from re6st.cli.status import bugreport, down, netcheck
 from re6st.cli.status import main as status
-from re6st.control_client import NotRunning
 from re6st.core.findings import Finding
+from re6st.service.control_client import NotRunning
 from tests.unit.cli.status.test_cli_status import CERTIFICATE, PEERS
 from tests.unit.test_netcheck import NODE as STATUS
 from tests.unit.test_status_text import EVENTS, ROUTES, TUNNELS

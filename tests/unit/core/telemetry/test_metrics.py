@@ -16,7 +16,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from re6st.core.routing.babel_lines import Table
 from re6st.core.telemetry.metrics import BUCKETS, NODE, PEERS_LIMIT, REGISTRY, Durations, Family, Page
 from re6st.core.telemetry.node_metrics import Counts, node_page
-from re6st.exposition import exposition
+from re6st.service.exposition import exposition
 from tests.unit.core.telemetry.test_report import LINES
 from tests.unit.test_status_text import NOW, STATUS, TUNNELS
 

@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 
-from re6st import states
 from re6st.cli import states as program
 from re6st.cli.registry import config
-from re6st.states import NODE, REGISTRY, Owner, Places, StateError, move_registry
+from re6st.service import states
+from re6st.service.states import NODE, REGISTRY, Owner, Places, StateError, move_registry
 
 ME = Owner(os.geteuid(), os.getegid())
 

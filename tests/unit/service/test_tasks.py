@@ -6,8 +6,8 @@ import asyncio
 
 import pytest
 
-from re6st import tasks
-from re6st.tasks import Latest, news_or_moment
+from re6st.service import tasks
+from re6st.service.tasks import Latest, news_or_moment
 from tests.unit.fake_program import until
 
 

@@ -14,7 +14,7 @@ from collections.abc import Collection
 from pathlib import Path
 from types import TracebackType
 
-from re6st import run_names
+from re6st.service import run_names
 
 GROUP = "re6stnet-look"
 """Who is in it may look at the node; without such a group only its own user and root."""

@@ -17,9 +17,9 @@ from typing import Any
 
 import pytest
 
-from re6st import control, run_names, rundir
-from re6st.control import CLIENT_LIMIT, ControlError, ControlServer, Status
 from re6st.core.telemetry.report import Record
+from re6st.service import control, run_names, rundir
+from re6st.service.control import CLIENT_LIMIT, ControlError, ControlServer, Status
 
 Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 

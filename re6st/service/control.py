@@ -20,10 +20,10 @@ from enum import IntEnum
 from pathlib import Path
 from typing import Any, Protocol
 
-from re6st.clients import Clients
 from re6st.core.telemetry.report import Record
-from re6st.run_names import CONTROL_SOCKET
-from re6st.rundir import give_to_group
+from re6st.service.connections import Clients
+from re6st.service.run_names import CONTROL_SOCKET
+from re6st.service.rundir import give_to_group
 
 PROTOCOL = 1
 REQUEST_LIMIT = 4096

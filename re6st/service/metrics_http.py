@@ -16,9 +16,9 @@ from http import HTTPStatus
 
 import h11
 
-from re6st.clients import Clients
 from re6st.core.registry.origins import is_plain_host
-from re6st.exposition import CONTENT_TYPE
+from re6st.service.connections import Clients
+from re6st.service.exposition import CONTENT_TYPE
 
 PATH = b"/metrics"
 HEAD_LIMIT = 8192

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from re6st import logs
 from re6st.core.prefix import Prefix
 from re6st.core.wire.datagrams import Endpoint
-from re6st.logs import LogHandler, RepeatFilter, in_journal, set_verbosity, setup_logging
+from re6st.service import logs
+from re6st.service.logs import LogHandler, RepeatFilter, in_journal, set_verbosity, setup_logging
 
 
 @pytest.fixture

@@ -1,10 +1,10 @@
-"""Who is connected to a small server of a daemon (clients.py)."""
+"""Who is connected to a small server of a daemon (service/connections.py)."""
 
 from __future__ import annotations
 
 import asyncio
 
-from re6st.clients import Clients
+from re6st.service.connections import Clients
 
 
 def test_one_address_holds_but_its_share_of_a_small_server() -> None:

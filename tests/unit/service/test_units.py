@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from re6st import __version__, rundir
+from re6st import __version__
+from re6st.service import rundir
 
-DAEMON = Path(__file__).parents[2] / "daemon"
+DAEMON = Path(__file__).parents[3] / "daemon"
 UNITS = ("re6stnet", "re6st-registry")
 
 

@@ -15,10 +15,11 @@ from maxminddb.reader import Reader
 from mmdb_writer import MMDBWriter
 from netaddr import IPSet
 
-from re6st import cert, geoip
+from re6st import cert
 from re6st.core.registry.allocator import WHOLE_NETWORK, parse_communities
 from re6st.core.wire.rpc import target
-from re6st.geoip import GeoIp, GeoIpError, Place
+from re6st.service import geoip
+from re6st.service.geoip import GeoIp, GeoIpError, Place
 from tests.unit.registry_world import A, World
 
 FRANCE, JAPAN, BRAZIL = "192.0.2.7", "2001:db8:1::7", "198.51.100.7"

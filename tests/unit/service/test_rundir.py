@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from re6st import rundir
-from re6st.rundir import RunDirectory, RunDirectoryBusy, RunDirectoryError
+from re6st.service import rundir
+from re6st.service.rundir import RunDirectory, RunDirectoryBusy, RunDirectoryError
 
 
 def test_it_is_made_for_us_only_and_gone_afterwards(tmp_path: Path) -> None:

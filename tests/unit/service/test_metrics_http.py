@@ -9,8 +9,8 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
-from re6st import metrics_http
-from re6st.metrics_http import CLIENTS_LIMIT, HEAD_LIMIT, SHARE, MetricsError, MetricsServer, Place, listen
+from re6st.service import metrics_http
+from re6st.service.metrics_http import CLIENTS_LIMIT, HEAD_LIMIT, SHARE, MetricsError, MetricsServer, Place, listen
 
 
 def serving(

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from re6st import notify
-from re6st.notify import Notifier
+from re6st.service import sd_notify
+from re6st.service.sd_notify import Notifier
 
 
 def test_words_of_a_life(tmp_path: Path) -> None:
@@ -39,7 +39,7 @@ async def heard(systemd: socket.socket) -> str:
 
 def test_nobody_waits_for_ever_with_a_node_that_waits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """`systemctl start` returns though the registry is away, and the watchdog knows that we live."""
-    monkeypatch.setattr(notify, "PATIENCE", 0.01)
+    monkeypatch.setattr(sd_notify, "PATIENCE", 0.01)
 
     async def run(systemd: socket.socket) -> None:
         notifier = Notifier({"NOTIFY_SOCKET": str(tmp_path / "notify"), "WATCHDOG_USEC": "30000"})

@@ -1,0 +1,1 @@
+"""What both daemons have: tasks, logs, sockets, metrics, the run directory."""
