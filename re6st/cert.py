@@ -19,9 +19,9 @@ from cryptography.hazmat.primitives.asymmetric import padding, rsa
 from cryptography.x509.oid import NameOID
 from OpenSSL import crypto
 
-from re6st import pki
 from re6st.core import pasted
 from re6st.core.prefix import Prefix, PrefixError, network_of_serial, serial_of_network
+from re6st.keys import pki
 from re6st.linux import disk
 
 VALIDITY = timedelta(days=365)

@@ -18,11 +18,12 @@ from typing import Any, TypeVar
 
 from cryptography import x509
 
-from re6st import cert, pki
+from re6st import cert
 from re6st.core.prefix import Prefix, PrefixError
 from re6st.core.registry.allocator import AllocationError, Allocator, Edits, Numbers
 from re6st.core.registry.clock import Marks
 from re6st.core.routing.babel_keys import State
+from re6st.keys import pki
 from re6st.ledger_schema import OUR_SCHEMA, SCHEMA, create_statement
 from re6st.stored_certificates import RESERVED, pem_of, read_new
 from re6st.token_index import TokenIndex

@@ -9,7 +9,7 @@ import time
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from typing import Any
 
-from re6st import PROTOCOL, __version__, cert, pki
+from re6st import PROTOCOL, __version__, cert
 from re6st.address import OwnAddresses
 from re6st.babel import Babel
 from re6st.client.certificate_report import describe
@@ -28,6 +28,7 @@ from re6st.core.wire.datagrams import Endpoint
 from re6st.core.wire.params import version_number
 from re6st.guard import Guard
 from re6st.kernel_care import KernelCare
+from re6st.keys import pki
 from re6st.log_stream import LogStream
 from re6st.options_in_use import options_in_use
 from re6st.packet_filter import PacketFilter

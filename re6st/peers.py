@@ -23,13 +23,14 @@ from typing import Protocol
 
 from cryptography import x509
 
-from re6st import PROTOCOL, cert, pki, sealing
+from re6st import PROTOCOL, cert
 from re6st.core.prefix import Prefix, PrefixError, control_address, subnet
 from re6st.core.wire.datagrams import DATAGRAM_LIMIT, PORT, RELAYED, Code, WireError
 from re6st.core.wire.offers import Aead
 from re6st.core.wire.peer_crypto import PeerCertificate
 from re6st.core.wire.relay import RELAYED_CODES, Relay
 from re6st.core.wire.sessions import Datagram, Message, Output, SessionOpened, Sessions
+from re6st.keys import pki, sealing
 from re6st.linux.datagrams import DatagramSocket, tell_destinations
 from re6st.linux.local_programs import Owners
 

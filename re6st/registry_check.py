@@ -14,9 +14,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from re6st import cert, pki
+from re6st import cert
 from re6st.core.prefix import MAX_LENGTH, Prefix, PrefixError
 from re6st.core.wire.params import KEY_LENGTH, ParamsError, check_version, version_number
+from re6st.keys import pki
 from re6st.ledger import LedgerError, Rows
 from re6st.ledger_schema import SCHEMA
 from re6st.registry_own_node import own_node

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 from cryptography import x509
 
-from re6st import cert, sealing
+from re6st import cert
 from re6st.core.prefix import Prefix
 from re6st.core.wire import extensions, offers
 from re6st.core.wire.extensions import KNOWN
@@ -33,6 +33,7 @@ from re6st.core.wire.rpc import (
     Ratchet,
     SealedRatchet,
 )
+from re6st.keys import sealing
 
 OFFER_LIFE = 60.0
 

@@ -10,9 +10,10 @@ import logging
 from collections.abc import Callable
 from datetime import datetime
 
-from re6st import cert, pki
+from re6st import cert
 from re6st.core.prefix import Prefix
 from re6st.core.registry.sessions import RateLimit, Sessions
+from re6st.keys import pki
 from re6st.ledger import Issued, Ledger, NotFound
 from re6st.registry_events import Events, Kind
 from re6st.store import Store

@@ -20,9 +20,10 @@ from pathlib import Path
 
 from cryptography import x509
 
-from re6st import cert, pki
+from re6st import cert
 from re6st.core.prefix import Prefix, PrefixError, control_address
 from re6st.core.wire.params import check_version, version_number
+from re6st.keys import pki
 from re6st.ledger import Conflict, Issued, Ledger, NotFound
 from re6st.registry_events import Events, Kind
 from re6st.service import control_client

@@ -8,8 +8,9 @@ from collections import OrderedDict
 
 from cryptography import x509
 
-from re6st import cert, pki
+from re6st import cert
 from re6st.core.prefix import Prefix
+from re6st.keys import pki
 
 logger = logging.getLogger("store")
 

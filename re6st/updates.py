@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 from enum import IntEnum
 from pathlib import Path
 
-from re6st import PROTOCOL, cert, pki
+from re6st import PROTOCOL, cert
 from re6st.cache import Cache
 from re6st.client import renewal
 from re6st.client.registry_client import RegistryClient, RegistryError
@@ -25,6 +25,7 @@ from re6st.core.wire import params
 from re6st.core.wire.extensions import KNOWN, text
 from re6st.core.wire.params import Parameters, ParamsError
 from re6st.core.words import duration
+from re6st.keys import pki
 from re6st.linux import disk
 from re6st.linux.process import Backoff
 from re6st.plan import Files

@@ -15,7 +15,7 @@ from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 
-from re6st import cert, pki
+from re6st import cert
 from re6st.core.prefix import Prefix
 from re6st.core.registry import hello_choice
 from re6st.core.registry.clock import Clock, ClockError, Marks, first_marks
@@ -32,6 +32,7 @@ from re6st.core.wire.params import (
     make_version,
     version_number,
 )
+from re6st.keys import pki
 from re6st.ledger import Conflict, Ledger, NotFound, Rows
 from re6st.registry_mesh import MeshView
 from re6st.store import Store, StoreError

@@ -8,9 +8,10 @@ from datetime import datetime
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from re6st import cert, pki
+from re6st import cert
 from re6st.core.prefix import address, subnet
 from re6st.core.telemetry.report import Record
+from re6st.keys import pki
 
 
 def describe(ca: x509.Certificate, own: x509.Certificate) -> Record:

@@ -19,7 +19,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
-from re6st import PROTOCOL, __version__, cert, pki, sealing
+from re6st import PROTOCOL, __version__, cert
 from re6st.client import http
 from re6st.client.answered_hellos import AnsweredHellos
 from re6st.core.prefix import Prefix, PrefixError
@@ -45,6 +45,7 @@ from re6st.core.wire.rpc import (
     SealedRatchet,
     target,
 )
+from re6st.keys import pki, sealing
 
 TIMEOUT = 60.0
 """Seconds for one exchange, from the name lookup to the last byte (wire.md 3.1)."""

@@ -19,8 +19,9 @@ from http import HTTPStatus
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import rsa
 
-from re6st import cert, pki
+from re6st import cert
 from re6st.client.registry_client import RegistryClient, RegistryKeyError, RegistryRefused
+from re6st.keys import pki
 from re6st.linux import disk
 from re6st.plan import Files
 

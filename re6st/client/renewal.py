@@ -6,8 +6,9 @@ from datetime import datetime
 
 from cryptography import x509
 
-from re6st import cert, pki
+from re6st import cert
 from re6st.client.registry_client import RegistryClient
+from re6st.keys import pki
 
 
 async def renew(

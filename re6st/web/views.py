@@ -12,13 +12,14 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar
 
-from re6st import PROTOCOL, __version__, cert, pki
+from re6st import PROTOCOL, __version__, cert
 from re6st import registry_report as report
 from re6st.api.admin import Admin, AdminError, Status, guessed_url
 from re6st.client.certificate_report import name_text
 from re6st.core.prefix import Prefix
 from re6st.core.routing.told_claims import ToldClaims
 from re6st.core.wire.extensions import needs_long_hellos
+from re6st.keys import pki
 from re6st.registry import Registry, Settings
 from re6st.registry_events import Kind
 from re6st.registry_own_node import own_node

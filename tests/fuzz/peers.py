@@ -9,13 +9,14 @@ from hashlib import sha256
 from ipaddress import IPv4Network, IPv6Network
 from typing import cast
 
-from re6st import registry_hello, sealing
+from re6st import registry_hello
 from re6st.core.prefix import Prefix, address, control_address, subnet
 from re6st.core.registry import hello_choice, origins
 from re6st.core.routing import babel_lines, claims
 from re6st.core.routing.claims import Claims, Refusals
 from re6st.core.wire import datagrams, extensions, offers, peer_crypto, sessions
 from re6st.core.wire.seals import PURPOSES, Seal
+from re6st.keys import sealing
 from tests.fuzz.keys import Crypto
 
 NETWORK = IPv6Network("2001:db8:42::/48")

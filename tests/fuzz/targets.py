@@ -27,7 +27,7 @@ from typing import Any, cast
 import h11
 from cryptography.hazmat.primitives import serialization
 
-from re6st import cert, pki
+from re6st import cert
 from re6st.api import http
 from re6st.cli.conf import files
 from re6st.cli.conf import main as conf
@@ -42,6 +42,7 @@ from re6st.core.routing import babel_binary, babel_lines
 from re6st.core.transport import openvpn_lines, records
 from re6st.core.wire import datagrams, params, peer_crypto, rpc, sessions
 from re6st.core.wire.seals import Seal
+from re6st.keys import pki
 from re6st.linux import netlink, rtnetlink
 from re6st.registry import RpcError
 from re6st.registry_mesh import parse_topology

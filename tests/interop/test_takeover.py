@@ -13,9 +13,10 @@ from typing import Any
 
 import pytest
 
-from re6st import cert, pki
+from re6st import cert
 from re6st.client.registry_client import RegistryRefused
 from re6st.core.wire import params
+from re6st.keys import pki
 from tests.interop.test_enrolment import add_token, call, is_token, node, parameters
 from tests.stress.checker import Checker
 

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from re6st import cert, pki
+from re6st import cert
+from re6st.keys import pki
 from testbed import Bed, Network, Node, Pinger, wait_until
 from testbed.network import environment, program
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from cryptography import x509
 from cryptography.x509.oid import NameOID
 
-from re6st import pki
+from re6st.keys import pki
 
 
 class Checker:

@@ -15,7 +15,7 @@ from typing import Any
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 
-from re6st import cert, sealing
+from re6st import cert
 from re6st.api.http import HttpServer
 from re6st.core.prefix import Prefix
 from re6st.core.registry.allocator import WHOLE_NETWORK
@@ -36,6 +36,7 @@ from re6st.core.wire.rpc import (
     SealedRatchet,
     target,
 )
+from re6st.keys import sealing
 from re6st.localnode import LocalNode
 from re6st.registry import Registry, Settings
 from re6st.store import Store

@@ -15,8 +15,9 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import NameOID
 
-from re6st import cert, pki
+from re6st import cert
 from re6st.core.prefix import Prefix, serial_of_network
+from re6st.keys import pki
 from re6st.linux import disk
 
 NETWORK = IPv6Network("2001:db8:42::/48")

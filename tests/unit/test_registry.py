@@ -14,9 +14,10 @@ from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 from cryptography.x509.oid import NameOID
 
-from re6st import cert, pki
+from re6st import cert
 from re6st.core.prefix import Prefix
 from re6st.core.wire.params import check_version, version_number
+from re6st.keys import pki
 from re6st.mail import Mailer
 from tests.unit.registry_world import DAY, START, A, B, World
 

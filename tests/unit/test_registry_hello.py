@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from re6st import cert, pki, registry_hello, sealing
+from re6st import cert, registry_hello
 from re6st.cli.registry.config import ConfigError
 from re6st.cli.registry.main import check_required
 from re6st.client.registry_client import RegistryAnswerError, RegistryClient, RegistryKeyError, RegistryRefused
@@ -21,6 +21,7 @@ from re6st.core.wire.extensions import KNOWN
 from re6st.core.wire.offers import Offer, OfferError
 from re6st.core.wire.params import decode
 from re6st.core.wire.rpc import OFFER_HEADER, OFFER_MARK, TAG_LENGTH, UNKNOWN_HEADER, SealedRatchet, target
+from re6st.keys import pki, sealing
 from re6st.registry_hello import Greeter, OtherKeyError
 from tests.unit.registry_world import A, World
 

@@ -11,10 +11,11 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import rsa
 
-from re6st import cert, pki, stored_certificates
+from re6st import cert, stored_certificates
 from re6st.client.registry_client import RegistryClient, RegistryKeyError, RegistryRefused
 from re6st.core.prefix import Prefix
 from re6st.core.wire.params import version_number
+from re6st.keys import pki
 from re6st.ledger import Ledger
 from re6st.registry_check import check
 from re6st.registry_rekey import CHANGES

@@ -21,13 +21,14 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import rsa
 
-from re6st import PROTOCOL, cert, pki, updates
+from re6st import PROTOCOL, cert, updates
 from re6st.cache import Cache
 from re6st.client.registry_client import RegistryClient, RegistryError
 from re6st.core.prefix import Prefix
 from re6st.core.wire import params
 from re6st.core.wire.extensions import KNOWN
 from re6st.core.wire.params import Parameters
+from re6st.keys import pki
 from re6st.linux import disk
 from re6st.linux.process import Backoff
 from re6st.plan import Files

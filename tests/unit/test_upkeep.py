@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 
-from re6st import cert, pki
+from re6st import cert
 from re6st.core.wire.params import version_number
+from re6st.keys import pki
 from tests.unit.registry_world import DAY, START, A, B, World
 
 YEAR = 365 * DAY

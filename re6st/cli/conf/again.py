@@ -10,8 +10,9 @@ from http import HTTPStatus
 from pathlib import Path
 from typing import TypeVar
 
-from re6st import cert, pki
+from re6st import cert
 from re6st.client.registry_client import RegistryClient, RegistryError, RegistryKeyError, RegistryRefused
+from re6st.keys import pki
 
 T = TypeVar("T")
 

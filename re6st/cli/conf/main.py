@@ -30,13 +30,14 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.x509.oid import NameOID
 
-from re6st import cert, pki
+from re6st import cert
 from re6st.cli.conf.again import Membership, identity_in, membership, patiently
 from re6st.cli.fingerprint import Fingerprint
 from re6st.cli.options import OptionParser, fail, is_text
 from re6st.client.registry_client import RegistryClient, RegistryError, RegistryRefused, RegistryUnreachable, parse_url
 from re6st.core import pasted
 from re6st.core.prefix import Prefix, PrefixError, subnet
+from re6st.keys import pki
 from re6st.linux import disk
 from re6st.linux.kernel import local_addresses
 

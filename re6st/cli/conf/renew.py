@@ -8,7 +8,7 @@ from http import HTTPStatus
 
 from cryptography import x509
 
-from re6st import cert, pki
+from re6st import cert
 from re6st.cli.conf.files import Place
 from re6st.cli.conf.main import REFUSED, ConfError, say
 from re6st.client import renewal
@@ -16,6 +16,7 @@ from re6st.client.registry_client import RegistryClient, RegistryKeyError, Regis
 from re6st.client.rekey import change_key
 from re6st.core.prefix import subnet
 from re6st.core.words import away
+from re6st.keys import pki
 from re6st.linux import disk
 
 _TAKEN_OVER = "where re6stnet runs, it goes on with it within seconds"

@@ -13,13 +13,14 @@ from typing import Any, TypeVar
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import rsa
 
-from re6st import cert, pki
+from re6st import cert
 from re6st.cli.conf.files import Place
 from re6st.cli.conf.main import FAILED, say
 from re6st.client.certificate_report import describe
 from re6st.client.registry_client import RegistryError, parse_url
 from re6st.core.telemetry.report import CERTIFICATE_WARNING
 from re6st.core.words import away
+from re6st.keys import pki
 
 SCHEMA = 1
 """Counts up when a field of the JSON changes its meaning or goes."""

@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from shutil import get_terminal_size
 
-from re6st import PROTOCOL, cert, multicast, pem_files, pki
+from re6st import PROTOCOL, cert, multicast, pem_files
 from re6st.cache import parameters_in
 from re6st.cli import kernel_findings, machine
 from re6st.cli.checks import cannot_write, open_to_read, tell
@@ -30,6 +30,7 @@ from re6st.core.telemetry.report import CA_WARNING, CERTIFICATE_WARNING
 from re6st.core.wire import extensions
 from re6st.core.wire.params import Parameters, ParamsError, check_version, version_number
 from re6st.core.words import moment
+from re6st.keys import pki
 from re6st.linux.process import MissingProgram, find_program
 from re6st.linux.router_settings import router_settings
 from re6st.plan import Config

@@ -18,10 +18,10 @@ from pathlib import Path
 from cryptography.hazmat.primitives import serialization
 from cryptography.utils import CryptographyDeprecationWarning
 
-from re6st import pki
 from re6st.cli.checks import cannot_write, open_to_read, tell
 from re6st.cli.registry import operator_port
 from re6st.cli.registry.config import PROGRAM, Config, problems
+from re6st.keys import pki
 from re6st.ledger import LedgerError, Rows
 from re6st.ledger_schema import SCHEMA
 from re6st.registry_own_node import own_node

@@ -19,9 +19,10 @@ from pathlib import Path
 
 from cryptography import x509
 
-from re6st import cert, pki
+from re6st import cert
 from re6st.cli.options import OptionParser, fail, integer, registry_url
 from re6st.core.registry.allocator import ROOT, AllocationError, Allocator
+from re6st.keys import pki
 from re6st.linux import disk
 from re6st.mail import is_address
 

@@ -19,7 +19,7 @@ import time
 from collections.abc import Sequence
 from typing import NoReturn
 
-from re6st import cert, pki
+from re6st import cert
 from re6st.api.admin import Admin, AdminServer, socket_path
 from re6st.api.http import HttpServer
 from re6st.api.metrics import RegistryMetrics
@@ -30,6 +30,7 @@ from re6st.cli.registry.config import PROGRAM, Config, ConfigError, configure, m
 from re6st.cli.registry.page import WebError, WebPage
 from re6st.core.machine.packet_rules import SEGMENT
 from re6st.core.wire.params import Parameters
+from re6st.keys import pki
 from re6st.ledger import LedgerError
 from re6st.localnode import LocalNode
 from re6st.registry import Registry

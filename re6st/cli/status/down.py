@@ -9,8 +9,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from re6st import pki
 from re6st.core.words import away, moment
+from re6st.keys import pki
 
 DIRECTORY = Path("/etc/re6stnet")
 """Where re6st-conf of the package leaves them."""

@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from re6st import cert, pki
+from re6st import cert
 from re6st.api import metrics as registry_metrics
 from re6st.api.metrics import VERSIONS_LIMIT, Figures, RegistryMetrics, read
+from re6st.keys import pki
 from tests.unit.core.telemetry.test_metrics import Values, value
 from tests.unit.registry_world import DAY, START, World
 

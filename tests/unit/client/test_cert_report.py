@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 from datetime import UTC, datetime
 
-from re6st import cert, pki
+from re6st import cert
 from re6st.client.certificate_report import describe, key_fingerprint
+from re6st.keys import pki
 
 
 def test_whose_it_is_until_when_and_by_whom(nodes: dict[str, cert.Identity], authority: cert.Authority) -> None:

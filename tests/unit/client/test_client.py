@@ -16,7 +16,7 @@ import pytest
 from cryptography import x509
 from cryptography.x509.oid import NameOID
 
-from re6st import PROTOCOL, cert, pki
+from re6st import PROTOCOL, cert
 from re6st.client import registry_client as client
 from re6st.client.registry_client import (
     ANSWER_LIMIT,
@@ -28,6 +28,7 @@ from re6st.client.registry_client import (
 )
 from re6st.core.prefix import Prefix
 from re6st.core.wire.rpc import HEADER, UNKNOWN_HEADER, Ratchet, target
+from re6st.keys import pki
 
 Answer = tuple[int, bytes]
 

@@ -13,10 +13,11 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 
-from re6st import cert, pki
+from re6st import cert
 from re6st.client import answered_hellos, renewal
 from re6st.client.answered_hellos import LIMIT, AnsweredHellos
 from re6st.client.registry_client import RegistryAnswerError, RegistryClient, RegistryKeyError
+from re6st.keys import pki
 from tests.unit.registry_world import DAY, A, World
 
 

@@ -20,10 +20,11 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.x509.oid import NameOID
 
-from re6st import cert, pki
+from re6st import cert
 from re6st.cli.conf import main as conf
 from re6st.cli.node import main as node
 from re6st.core.prefix import Prefix
+from re6st.keys import pki
 from re6st.linux import disk
 
 NETWORK = IPv6Network("2001:db8:42::/48")

@@ -12,12 +12,13 @@ from typing import Protocol
 
 import pytest
 
-from re6st import cert, pki
+from re6st import cert
 from re6st.api import http
 from re6st.cli.conf import main as conf
 from re6st.cli.conf.files import read_options
 from re6st.cli.options import OptionParser
 from re6st.core.wire.rpc import METHODS
+from re6st.keys import pki
 from re6st.linux import disk
 from tests.unit.registry_world import DAY, B, World
 

@@ -22,13 +22,14 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.x509.oid import NameOID
 
-from re6st import cert, pki
+from re6st import cert
 from re6st.cli.registry import init
 from re6st.cli.registry import main as registry
 from re6st.cli.registry.config import LOG_FILE
 from re6st.cli.registry.init import FFDHE2048, OPTIONS
 from re6st.core.machine.packet_rules import SEGMENT
 from re6st.core.prefix import serial_of_network
+from re6st.keys import pki
 from re6st.linux import disk
 
 LIMIT = 30.0

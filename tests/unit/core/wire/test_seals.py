@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from re6st import cert, sealing
+from re6st import cert
 from re6st.core.prefix import Prefix
 from re6st.core.wire import extensions, seals
 from re6st.core.wire.datagrams import MAC_LENGTH, SEALED, Code, Sealed, WireError, decode, encode_data
@@ -18,6 +18,7 @@ from re6st.core.wire.extensions import KNOWN
 from re6st.core.wire.offers import Aead
 from re6st.core.wire.seals import LIFE, Seal
 from re6st.core.wire.sessions import MESSAGE_TIMEOUT, Datagram, Message, Sessions
+from re6st.keys import sealing
 from tests.unit.core.wire.test_sessions import NETWORK, A, B, PlayCertificate, PlayCrypto, World, source
 
 
