@@ -17,7 +17,7 @@ from ipaddress import IPv4Interface, IPv4Network, IPv6Network
 from pathlib import Path
 from types import MappingProxyType
 
-from re6st.babel_talk import Talk
+from re6st.babeld.talk import Talk
 from re6st.core.prefix import ipv4_address
 from re6st.core.routing.babel_lines import LineError, News, Table
 from re6st.core.routing.babel_settings import PRIORITY, Settings, configuration, left_out, live_commands

@@ -17,8 +17,8 @@ from functools import partial
 from ipaddress import IPv6Network
 from pathlib import Path
 
-from re6st.babel_socket import read_dump
-from re6st.babel_talk import Talk
+from re6st.babeld.binary_socket import read_dump
+from re6st.babeld.talk import Talk
 from re6st.core.prefix import Prefix, PrefixError, prefix_of
 from re6st.core.routing.babel_lines import LineError, Table
 from re6st.core.routing.told_claims import ToldClaims, read_claims

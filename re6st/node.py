@@ -17,7 +17,7 @@ from datetime import UTC, datetime
 from re6st import PROTOCOL, babel, cert, multicast, openvpn, outputs, takeover, tunnel
 from re6st.address import OwnAddresses
 from re6st.answers import Answers
-from re6st.babel_socket import offer
+from re6st.babeld.binary_socket import offer
 from re6st.cache import Cache
 from re6st.client.answered_hellos import AnsweredHellos
 from re6st.client.counted_client import CountedClient

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from ipaddress import IPv6Network
 from pathlib import Path
 
-from re6st.babel_socket import serve
+from re6st.babeld.binary_socket import serve
 from re6st.core.routing.babel_binary import NORMAL, Dump, SetMultiplier, dump_of
 from re6st.core.routing.babel_lines import LineError, NextHop, Table
 

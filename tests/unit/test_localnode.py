@@ -13,7 +13,7 @@ from typing import cast
 
 import pytest
 
-from re6st.babel_socket import serve
+from re6st.babeld.binary_socket import serve
 from re6st.core.prefix import Prefix
 from re6st.core.routing.babel_binary import Dump, Route
 from re6st.core.routing.told_claims import ToldClaims, read_claims

@@ -1,7 +1,7 @@
 """The binary control socket of the patched babeld that the older software runs (wire.md 9.6): its packets.
 
 A dump holds interfaces, neighbours, our own announcements (xroutes) and routes. Encoding and decoding are inverse to
-each other; what is not of the protocol raises `BinaryError`. The sockets themselves are in babel_socket.py.
+each other; what is not of the protocol raises `BinaryError`. The sockets themselves are in babeld/binary_socket.py.
 """
 
 from __future__ import annotations

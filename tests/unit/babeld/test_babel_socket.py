@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from re6st.babel_socket import CLIENT_LIMIT, offer, read_dump, serve
+from re6st.babeld.binary_socket import CLIENT_LIMIT, offer, read_dump, serve
 from re6st.core.routing.babel_binary import (
     GREETING,
     HEADER,

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from re6st import babel_talk
-from re6st.babel_talk import Talk
+from re6st.babeld import talk as babel_talk
+from re6st.babeld.talk import Talk
 
 Player = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 

@@ -1,0 +1,1 @@
+"""The sockets of babeld (babel.py is its life)."""
