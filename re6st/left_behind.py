@@ -14,7 +14,7 @@ from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import Any
 
-from re6st import babel, multicast, openvpn
+from re6st import babel, multicast
 from re6st.forwarding import Advertisements
 from re6st.hooks import Hooks
 from re6st.linux import process
@@ -22,6 +22,7 @@ from re6st.linux.kernel import Kernel, Presence
 from re6st.packet_filter import PacketFilter
 from re6st.service import run_names, rundir
 from re6st.service.rundir import RunDirectory
+from re6st.transport import openvpn
 
 LEFT = frozenset((babel.PROGRAM, openvpn.PROGRAM, multicast.PROGRAM))
 """Programs that a daemon may leave running."""

@@ -14,7 +14,7 @@ import time
 from dataclasses import replace
 from datetime import UTC, datetime
 
-from re6st import PROTOCOL, babel, cert, multicast, openvpn, outputs, takeover, tunnel
+from re6st import PROTOCOL, babel, cert, multicast, outputs, takeover, tunnel
 from re6st.address import OwnAddresses
 from re6st.answers import Answers
 from re6st.babeld.binary_socket import offer
@@ -59,6 +59,7 @@ from re6st.service.rundir import RunDirectory, remove_old, write_revoked
 from re6st.service.sd_notify import Notifier
 from re6st.service.tasks import Latest, Tasks, end, news_or_moment, unless
 from re6st.takeover import Found
+from re6st.transport import openvpn
 from re6st.tunnels import Tunnels
 from re6st.updates import Updates
 

@@ -14,7 +14,7 @@ from functools import cached_property
 from ipaddress import IPv4Address, IPv4Network, IPv6Network
 from pathlib import Path
 
-from re6st import babel, cert, openvpn
+from re6st import babel, cert
 from re6st.core.machine.hosts import Ip
 from re6st.core.machine.packet_rules import Rules
 from re6st.core.mesh import policy as mesh
@@ -25,6 +25,7 @@ from re6st.core.wire.datagrams import PROTOCOLS, Endpoint
 from re6st.core.wire.params import Parameters
 from re6st.linux.kernel import Presence
 from re6st.service.metrics_http import Place
+from re6st.transport import openvpn
 
 CLIENT_INTERFACE = "re6stnet"
 """Of the one tunnel of --client (wire.md 8.4)."""

@@ -17,11 +17,12 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
 
-from re6st import babel, openvpn, tunnel
+from re6st import babel, tunnel
 from re6st.core.transport.records import SIZE_LIMIT, ClientRecord, Record, RecordError, ServerRecord, decode, encode
 from re6st.linux.kernel import source_address
 from re6st.linux.process import leftovers
 from re6st.service import run_names, rundir
+from re6st.transport import openvpn
 
 log = logging.getLogger(__name__)
 

@@ -1,6 +1,6 @@
 """Server and client tunnels: the life of one of each, from its first OpenVPN process on (wire.md section 8).
 
-openvpn.py knows how a process is started and spoken with.
+transport/openvpn.py knows how a process is started and spoken with.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ import signal
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from re6st import openvpn
 from re6st.core.limits.budget import Buckets
 from re6st.core.prefix import Prefix, PrefixError
 from re6st.core.transport.openvpn_lines import (
@@ -32,8 +31,9 @@ from re6st.core.transport.untimely import Untimely
 from re6st.core.wire.datagrams import Endpoint
 from re6st.linux.kernel import Address, source_address
 from re6st.linux.process import Child, end_of, keep_running, last_words
-from re6st.openvpn import FOLLOW, Management, Settings, client_command
 from re6st.service import run_names
+from re6st.transport import openvpn
+from re6st.transport.openvpn import FOLLOW, Management, Settings, client_command
 
 CONNECT_TIME = 15.0
 """Seconds a client has to get connected to one address."""

@@ -16,7 +16,7 @@ from ipaddress import IPv6Address
 
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from re6st import openvpn, tunnel
+from re6st import tunnel
 from re6st.accused import accuse
 from re6st.core.mesh import policy
 from re6st.core.prefix import Prefix
@@ -34,6 +34,7 @@ from re6st.plan import CLIENT_INTERFACE, DRAIN_HELLOS, Plan, server_interface
 from re6st.remote_gateway import RemoteGateways
 from re6st.service.tasks import Tasks, end
 from re6st.takeover import Found, Records, found_client, monotonic, since_1970
+from re6st.transport import openvpn
 
 AGAIN_FIRST, AGAIN_LAST = 0.5, 8.0
 """Seconds between two tries of the servers of --client."""

@@ -21,8 +21,8 @@ from re6st.linux import nftables, rtnetlink
 from re6st.linux.netlink import NetlinkError
 from re6st.linux.nftables import NftError
 from re6st.linux.process import Child
-from re6st.openvpn import Management
 from re6st.service import control, run_names
+from re6st.transport.openvpn import Management
 
 LINE = 64
 """Bytes of the buffer for a line here: OpenVPN's has 64 KiB."""

@@ -10,13 +10,14 @@ from pathlib import Path
 
 import pytest
 
-from re6st import openvpn, tunnel
+from re6st import tunnel
 from re6st.core.prefix import Prefix
 from re6st.core.transport.openvpn_lines import Environment
 from re6st.core.transport.untimely import Untimely
 from re6st.core.wire.datagrams import PROTOCOLS, Endpoint
 from re6st.linux.process import Backoff
-from re6st.openvpn import Settings, client_command, server_command
+from re6st.transport import openvpn
+from re6st.transport.openvpn import Settings, client_command, server_command
 from re6st.tunnel import ClientTunnel, Connected, FoundClient, FoundServer, Server, ServerClient
 from tests.unit.fake_program import FakeChild, FakePrograms, Script, all_gone, install, until
 

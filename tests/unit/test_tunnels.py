@@ -21,10 +21,10 @@ from re6st.core.wire.datagrams import Endpoint
 from re6st.core.wire.params import Parameters
 from re6st.linux.hardware import Hardware
 from re6st.linux.kernel import KernelError
-from re6st.openvpn import Settings
 from re6st.plan import Config, Files, Plan
 from re6st.service.tasks import Tasks
 from re6st.takeover import Found
+from re6st.transport.openvpn import Settings
 from re6st.tunnels import Tunnels
 from tests.unit.fake_program import until
 

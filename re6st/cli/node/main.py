@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from ipaddress import IPv4Address, IPv4Network, IPv6Network, ip_address, ip_network
 from pathlib import Path
 
-from re6st import left_behind, openvpn
+from re6st import left_behind
 from re6st.cert import CertError
 from re6st.cli import metrics_place
 from re6st.cli.node.expression import ExpressionError, evaluate
@@ -38,6 +38,7 @@ from re6st.service.metrics_http import MetricsError
 from re6st.service.rundir import RunDirectoryError
 from re6st.service.sd_notify import Notifier
 from re6st.successor import WHETHER_READY, Successor
+from re6st.transport import openvpn
 from re6st.updates import TooOld
 
 PROGRAM = "re6stnet"

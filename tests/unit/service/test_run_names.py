@@ -14,7 +14,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from re6st import openvpn
 from re6st.core.prefix import Prefix
 from re6st.core.transport.records import ClientRecord, Record, ServerRecord
 from re6st.core.wire.datagrams import Endpoint
@@ -22,6 +21,7 @@ from re6st.plan import CLIENT_INTERFACE, server_interface
 from re6st.service import run_names, rundir
 from re6st.service.rundir import RunDirectory
 from re6st.takeover import Records
+from re6st.transport import openvpn
 
 PROTOCOLS = ("udp", "tcp", "udp6", "tcp6")
 

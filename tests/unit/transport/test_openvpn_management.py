@@ -8,7 +8,7 @@ from typing import cast
 import pytest
 
 from re6st.core.transport.openvpn_lines import Event, Traffic
-from re6st.openvpn import Management
+from re6st.transport.openvpn import Management
 
 LIMIT = 64
 

@@ -1,0 +1,1 @@
+"""What carries a tunnel (tunnel.py is its life)."""
