@@ -1,7 +1,7 @@
 """The node: wires the rooms together and carries out what the mesh policy decides (wire.md section 10).
 
 Start, run, stop. Everything that is added to the machine is made by one of the rooms (linux/kernel.py, babel.py,
-tunnel.py, peers.py) and taken away again in `_leave`, babeld first, so that it can tell its neighbours.
+tunnel.py, noded/peer_socket.py) and taken away again in `_leave`, babeld first, so that it can tell its neighbours.
 """
 
 from __future__ import annotations
@@ -14,11 +14,8 @@ import time
 from dataclasses import replace
 from datetime import UTC, datetime
 
-from re6st import PROTOCOL, babel, cert, multicast, outputs, takeover, tunnel
-from re6st.address import OwnAddresses
-from re6st.answers import Answers
+from re6st import PROTOCOL, babel, cert, tunnel
 from re6st.babeld.binary_socket import offer
-from re6st.cache import Cache
 from re6st.client.answered_hellos import AnsweredHellos
 from re6st.client.counted_client import CountedClient
 from re6st.core.machine.packet_rules import way_out
@@ -32,36 +29,40 @@ from re6st.core.telemetry.chronicle import Chronicle
 from re6st.core.wire.datagrams import Code, Endpoint
 from re6st.core.wire.news import VersionNews
 from re6st.core.wire.params import Parameters
-from re6st.first_peer import first_peer
-from re6st.forwarding import Advertisements
-from re6st.guard import Guard
-from re6st.home import Home, locator
-from re6st.hooks import Hooks
-from re6st.kernel_care import KernelCare
-from re6st.left_behind import LEFT, remove
-from re6st.left_routes import LeftRoutes
 from re6st.linux import kernel, process
 from re6st.linux.kernel import Kept, Kernel
 from re6st.linux.retransmits import LossWatch
-from re6st.node_metrics import NodeMetrics
-from re6st.observer import Observer
-from re6st.packet_filter import PacketFilter
-from re6st.peers import NodeCrypto, Peers, control_socket
-from re6st.pem_files import rewrite
-from re6st.plan import Config, Plan
-from re6st.presences import Presences
-from re6st.reach import Reach
-from re6st.requirement import RequirementWatch
+from re6st.noded import multicast, program_outputs, takeover
+from re6st.noded.country import Home, locator
+from re6st.noded.first_peer import first_peer
+from re6st.noded.guard import Guard
+from re6st.noded.hooks import Hooks
+from re6st.noded.kernel_care import KernelCare
+from re6st.noded.left_behind import LEFT, remove
+from re6st.noded.left_routes import LeftRoutes
+from re6st.noded.metrics import NodeMetrics
+from re6st.noded.network_addresses import Presences
+from re6st.noded.observer import Observer
+from re6st.noded.own_addresses import OwnAddresses
+from re6st.noded.packet_filter import PacketFilter
+from re6st.noded.peer_answers import Answers
+from re6st.noded.peer_cache import Cache
+from re6st.noded.peer_socket import NodeCrypto, Peers, control_socket
+from re6st.noded.pem_files import rewrite
+from re6st.noded.reachability import Reach
+from re6st.noded.registry_updates import Updates
+from re6st.noded.requirement import RequirementWatch
+from re6st.noded.router_advertisements import Advertisements
+from re6st.noded.settings import Config, Plan
+from re6st.noded.takeover import Found
+from re6st.noded.tunnels import Tunnels
 from re6st.service import run_names
 from re6st.service.control import ControlServer
 from re6st.service.metrics_http import MetricsServer, listen
 from re6st.service.rundir import RunDirectory, remove_old, write_revoked
 from re6st.service.sd_notify import Notifier
 from re6st.service.tasks import Latest, Tasks, end, news_or_moment, unless
-from re6st.takeover import Found
 from re6st.transport import openvpn
-from re6st.tunnels import Tunnels
-from re6st.updates import Updates
 
 TICK = 1.0
 SETTLE = 0.1
@@ -310,7 +311,7 @@ class Node:
             self._tasks.start(self._reach.run(), "reach"),
             self._tasks.start(self._control.run(), "control socket"),
             self._tasks.start(LossWatch(self._tunnels, self._event).run(), "retransmissions"),
-            self._tasks.start(outputs.keep_short(self.config.run), "outputs"),
+            self._tasks.start(program_outputs.keep_short(self.config.run), "outputs"),
         ]
         if self._found.pids:
             self._loops.append(self._tasks.start(self._catch_up(), "what was left running"))

@@ -1,6 +1,6 @@
 """What others changed in this machine's kernel that a node needs, for --check and netcheck; nothing is changed here.
 
-A node that runs puts back what it can, and tells the rest itself (kernel_care.py).
+A node that runs puts back what it can, and tells the rest itself (noded/kernel_care.py).
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ from pathlib import Path
 from re6st.core.findings import Finding
 from re6st.core.machine.forward_chain import blocked
 from re6st.core.machine.packet_rules import TABLE
-from re6st.firewall_check import REMEDY
 from re6st.linux.kept_state import SYSCTL
 from re6st.linux.nftables import Nft, NftError
 from re6st.linux.process import MissingProgram
+from re6st.noded.firewall_check import REMEDY
 
 
 def ipv6(main_interface: str = "lo", sysctl: Path = SYSCTL) -> Iterator[Finding]:

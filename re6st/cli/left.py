@@ -1,4 +1,4 @@
-"""/usr/lib/re6stnet/end-left: ends what a node left running whose next daemon never came (re6st/left_behind.py).
+"""/usr/lib/re6stnet/end-left: ends what a node left running whose next daemon never came (re6st/noded/left_behind.py).
 
 For re6stnet-tunnels.service, and for whoever has no systemd: end-left [RUN], as the node's own user or root.
 """
@@ -10,8 +10,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from re6st import left_behind
 from re6st.cli.options import fail
+from re6st.noded import left_behind
 from re6st.service.rundir import RunDirectoryBusy, RunDirectoryError
 
 PROGRAM = "end-left"

@@ -97,7 +97,8 @@ def _configured(option: str) -> bool | None:
 
 
 def advertisements(interfaces: Path = Path("/proc/sys/net/ipv6/conf")) -> Iterator[Finding]:
-    """Interfaces that forward and so hear no router advertisements any more (Linux, ip-sysctl; forwarding.py)."""
+    """Interfaces that forward and so hear no router advertisements any more (Linux, ip-sysctl;
+    noded/router_advertisements.py)."""
     for setting in sorted(interfaces.glob("*/accept_ra")):
         name = setting.parent.name
         if name in ("all", "default", "lo") or OUR_LINK.fullmatch(name):

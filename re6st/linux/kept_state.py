@@ -1,6 +1,6 @@
 """What a node gave the kernel, declared in one place: put back when others remove or change it, and removed at the end.
 
-Network managers, firewalls and people do that at any moment. caretaker.py looks when and how often.
+Network managers, firewalls and people do that at any moment. noded/caretaker.py looks when and how often.
 """
 
 from __future__ import annotations

@@ -216,7 +216,7 @@ class Kernel:
         """Have our address on an interface, and the routes that keep traffic inside (wire.md 1.3).
 
         What cannot be there yet, as on an interface that comes later, is logged, and there once it can be (see
-        caretaker.py). Raises KernelError where we have not the right.
+        noded/caretaker.py). Raises KernelError where we have not the right.
         """
         self.state.unreachable += [each for each in presence.unreachable if each not in self.state.unreachable]
         self.state.addresses.append(Placed(presence.address, presence.length, interface))

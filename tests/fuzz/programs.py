@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, cast
 from unittest.mock import patch
 
-from re6st import forwarding, hooks, localnode, packet_filter
+from re6st import localnode
 from re6st.core.routing import claims
 from re6st.core.telemetry.report import Record
 from re6st.core.transport import openvpn_lines
@@ -21,6 +21,7 @@ from re6st.linux import nftables, rtnetlink
 from re6st.linux.netlink import NetlinkError
 from re6st.linux.nftables import NftError
 from re6st.linux.process import Child
+from re6st.noded import hooks, packet_filter, router_advertisements
 from re6st.service import control, run_names
 from re6st.transport.openvpn import Management
 
@@ -101,7 +102,7 @@ def notes(data: bytes) -> None:
     with tempfile.TemporaryDirectory(dir="/dev/shm") as made:
         path = Path(made)
         (path / "note").write_bytes(data)
-        forwarding.Advertisements(path / "note", path / "none").keep()
+        router_advertisements.Advertisements(path / "note", path / "none").keep()
         (path / run_names.DAEMONS).write_bytes(data)
         with contextlib.suppress(ValueError):
             claims.Refusals().restore(data, 100.0)

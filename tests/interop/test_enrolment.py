@@ -19,7 +19,7 @@ from re6st.client.registry_client import RegistryClient, RegistryRefused
 from re6st.client.rekey import change_key
 from re6st.core.wire import params
 from re6st.keys import pki
-from re6st.plan import Files
+from re6st.noded.settings import Files
 
 T = TypeVar("T")
 

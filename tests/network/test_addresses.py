@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from re6st.address import family
+from re6st.noded.own_addresses import family
 from testbed import Bed, Host, Network, Node, wait_until
 from testbed.control import ask
 

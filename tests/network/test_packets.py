@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from re6st.core.machine.packet_rules import TCP_BURST, UDP_BURST, Rules
-from re6st.packet_filter import PacketFilter, Sender
+from re6st.noded.packet_filter import PacketFilter, Sender
 from testbed import Bed, Host, wait_until
 
 NETWORK, SUBNET = IPv6Network("2001:db8:42::/48"), IPv6Network("2001:db8:42:1::/64")

@@ -7,9 +7,9 @@ from collections.abc import Callable
 
 import pytest
 
-from re6st.cache import Cache
 from re6st.core.routing.babel_keys import SWITCH_TIME
 from re6st.core.wire.params import Parameters
+from re6st.noded.peer_cache import Cache
 from testbed import Bed, Network, Node, Pinger, wait_until
 
 FORMS = 90

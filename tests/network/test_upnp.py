@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from re6st.core.wire.datagrams import Endpoint
-from re6st.portmap import EXTERNAL_PORTS, Intervals, PortMapper
+from re6st.noded.upnp import EXTERNAL_PORTS, Intervals, PortMapper
 from testbed import Bed, Host, Network, Node, wait_until
 from testbed.control import ask
 from testbed.network import environment, program

@@ -16,8 +16,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from shutil import get_terminal_size
 
-from re6st import PROTOCOL, cert, multicast, pem_files
-from re6st.cache import parameters_in
+from re6st import PROTOCOL, cert
 from re6st.cli import kernel_findings, machine
 from re6st.cli.checks import cannot_write, open_to_read, tell
 from re6st.cli.options import OptionParser
@@ -33,7 +32,9 @@ from re6st.core.words import moment
 from re6st.keys import pki
 from re6st.linux.process import MissingProgram, find_program
 from re6st.linux.router_settings import router_settings
-from re6st.plan import Config
+from re6st.noded import multicast, pem_files
+from re6st.noded.peer_cache import parameters_in
+from re6st.noded.settings import Config
 from re6st.service.rundir import RunDirectoryError, foreign
 
 CACHE = "cache.db"

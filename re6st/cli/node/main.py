@@ -15,7 +15,6 @@ from collections.abc import Sequence
 from ipaddress import IPv4Address, IPv4Network, IPv6Network, ip_address, ip_network
 from pathlib import Path
 
-from re6st import left_behind
 from re6st.cert import CertError
 from re6st.cli import metrics_place
 from re6st.cli.node.expression import ExpressionError, evaluate
@@ -24,22 +23,23 @@ from re6st.client.registry_client import RegistryError, parse_url
 from re6st.core.machine.hosts import Ip, is_usable
 from re6st.core.prefix import Prefix, PrefixError
 from re6st.core.wire.datagrams import ADDRESSES_LIMIT, Endpoint, parse_addresses
-from re6st.hooks import HookError
-from re6st.late_clock import made_when_valid
 from re6st.linux.kernel import OUR_LINK, KernelError
 from re6st.linux.process import MissingProgram, allow_files
 from re6st.linux.router_settings import router_settings
 from re6st.node import Node
-from re6st.peers import PortInUse
-from re6st.plan import Config, Files
+from re6st.noded import left_behind
+from re6st.noded.hooks import HookError
+from re6st.noded.late_clock import made_when_valid
+from re6st.noded.peer_socket import PortInUse
+from re6st.noded.registry_updates import TooOld
+from re6st.noded.settings import Config, Files
+from re6st.noded.successor import WHETHER_READY, Successor
 from re6st.service import geoip
 from re6st.service.logs import LogHandler, in_journal, setup_logging
 from re6st.service.metrics_http import MetricsError
 from re6st.service.rundir import RunDirectoryError
 from re6st.service.sd_notify import Notifier
-from re6st.successor import WHETHER_READY, Successor
 from re6st.transport import openvpn
-from re6st.updates import TooOld
 
 PROGRAM = "re6stnet"
 PROTOCOLS = ("udp", "tcp", "udp6", "tcp6")

@@ -29,8 +29,8 @@ from re6st.core.findings import lines_of
 from re6st.core.pseudonyms import Pseudonyms
 from re6st.core.screen import paint
 from re6st.core.words import clock, size
-from re6st.hooks import HIDDEN
 from re6st.linux import disk
+from re6st.noded.hooks import HIDDEN
 from re6st.service.control_client import Trouble, connect
 
 ROUTES, EVENTS, JOURNAL_LINES = 200, 500, 400

@@ -97,7 +97,7 @@ class Chronicle:
                 self._add(now, "link-trusted", peer)
 
     def found(self, kind: str, now: float, *peers: Prefix, reason: str = "") -> None:
-        """Something that no event of the policy tells; see guard.py."""
+        """Something that no event of the policy tells; see noded/guard.py."""
         self._add(now, kind, *peers, reason=reason)
 
     def _babel(self, running: bool, now: float) -> None:

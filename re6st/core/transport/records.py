@@ -1,4 +1,4 @@
-"""What a node notes of the OpenVPN processes it runs, so that the next daemon goes on with them (takeover.py).
+"""What a node notes of the OpenVPN processes it runs, so that the next daemon goes on with them (noded/takeover.py).
 
 One JSON object per process, with what neither its command line nor its management connection tells.
 """

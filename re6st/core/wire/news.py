@@ -10,7 +10,7 @@ from re6st.core.wire.datagrams import Code
 from re6st.core.wire.sessions import Sessions
 
 AUDIENCE_LIMIT = 200
-"""Peers that are told: as many as remember us (cache.py), the latest first."""
+"""Peers that are told: as many as remember us (noded/peer_cache.py), the latest first."""
 TOLD_AT_ONCE = 10
 """Messages in a row."""
 TELL_AGAIN, TELLINGS_FIRST, TELLINGS = 4.0, 3, 6

@@ -18,7 +18,7 @@ from re6st.client.rekey import change_key
 from re6st.core.wire.rpc import METHODS
 from re6st.keys import pki
 from re6st.linux import disk
-from re6st.plan import Files
+from re6st.noded.settings import Files
 from tests.unit.registry_world import DAY, B, World
 
 

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from re6st.caretaker import Caretaker, forwarding
-from re6st.forwarding import Advertisements
 from re6st.linux.kept_state import KeptState, Placed, Setting
 from re6st.linux.netlink import NetlinkError
 from re6st.linux.rtnetlink import IFF_UP, RTN_UNREACHABLE, Address, InterfaceAddress, Link, Network, Route
+from re6st.noded.caretaker import Caretaker, forwarding
+from re6st.noded.router_advertisements import Advertisements
 
 ADDRESS = IPv6Address("2001:db8:42:b::1")
 NETWORK = IPv6Network("2001:db8:42::/48")

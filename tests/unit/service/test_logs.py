@@ -96,13 +96,24 @@ FAULTS: list[tuple[str, int, float, str, Arguments]] = [
         lambda turn: ("server tcp/1194", "exit status 1", f"2026-11-23 {minute(turn)} Address in use", 45.0),
     ),
     (
-        *("updates.py", logging.WARNING, 60, "no network parameters yet: %s Next try in %.0f s."),
+        *("noded/registry_updates.py", logging.WARNING, 60, "no network parameters yet: %s Next try in %.0f s."),
         lambda turn: ("registry http://r/: connection refused.", 45 + turn % 30),
     ),
-    ("first_peer.py", logging.WARNING, 10, "no first peer: %s", lambda _: ("registry http://r/: connection refused.",)),
+    (
+        "noded/first_peer.py",
+        logging.WARNING,
+        10,
+        "no first peer: %s",
+        lambda _: ("registry http://r/: connection refused.",),
+    ),
     ("node.py", logging.INFO, 30, "closing the tunnel to %s: %s", lambda _: ("4/16", "it did not come up")),
     (
-        *("home.py", logging.WARNING, 60, "our country is not known: %s Next try in %.0f s, or give --country."),
+        *(
+            "noded/country.py",
+            logging.WARNING,
+            60,
+            "our country is not known: %s Next try in %.0f s, or give --country.",
+        ),
         lambda turn: ("registry http://r/: connection refused.", 45 + turn % 30),
     ),
     (
@@ -119,19 +130,19 @@ FAULTS: list[tuple[str, int, float, str, Arguments]] = [
         lambda _: ("4/16", "192.0.2.7:1194"),
     ),
     (
-        *("peers.py", logging.WARNING, 10, "port %s: dropped %s datagram(s), the last from %s: %s"),
+        *("noded/peer_socket.py", logging.WARNING, 10, "port %s: dropped %s datagram(s), the last from %s: %s"),
         lambda turn: (326, turn, "2001:db8:42:7::1", "not signed"),
     ),
-    ("portmap.py", logging.WARNING, 30, "UPnP: %s", lambda _: ("the router refuses",)),
+    ("noded/upnp.py", logging.WARNING, 30, "UPnP: %s", lambda _: ("the router refuses",)),
     ("babel.py", logging.WARNING, 1, "babeld: line not understood: %s", lambda _: ("'add nonsense'",)),
     (
-        "packet_filter.py",
+        "noded/packet_filter.py",
         logging.ERROR,
         60,
         "nft: %s: what is muted and filtered cannot be changed. It is tried again",
         lambda _: ("Operation not permitted",),
     ),
-    ("tunnels.py", logging.WARNING, 20, "none of the servers of --client can be reached", lambda _: ()),
+    ("noded/tunnels.py", logging.WARNING, 20, "none of the servers of --client can be reached", lambda _: ()),
 ]
 
 

@@ -17,10 +17,10 @@ from hypothesis import strategies as st
 from re6st.core.prefix import Prefix
 from re6st.core.transport.records import ClientRecord, Record, ServerRecord
 from re6st.core.wire.datagrams import Endpoint
-from re6st.plan import CLIENT_INTERFACE, server_interface
+from re6st.noded.settings import CLIENT_INTERFACE, server_interface
+from re6st.noded.takeover import Records
 from re6st.service import run_names, rundir
 from re6st.service.rundir import RunDirectory
-from re6st.takeover import Records
 from re6st.transport import openvpn
 
 PROTOCOLS = ("udp", "tcp", "udp6", "tcp6")

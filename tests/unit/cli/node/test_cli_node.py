@@ -23,8 +23,8 @@ from re6st.core.prefix import Prefix
 from re6st.core.wire.datagrams import Endpoint
 from re6st.linux import process
 from re6st.linux.kernel import KernelError
-from re6st.plan import Config, Files
-from re6st.updates import TooOld
+from re6st.noded.registry_updates import TooOld
+from re6st.noded.settings import Config, Files
 
 BASE = ["--registry", "http://192.0.2.1/", "--ca", "ca.crt", "--cert", "cert.crt", "--key", "cert.key"]
 

@@ -11,7 +11,7 @@ import pytest
 
 from re6st.core.machine.hosts import is_usable, is_usable_host
 from re6st.core.wire.datagrams import Endpoint, parse_addresses
-from re6st.names import addresses_of
+from re6st.noded.name_lookup import addresses_of
 
 BAD = [
     "127.0.0.1",

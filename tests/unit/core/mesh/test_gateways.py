@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from re6st.core.mesh.gateways import BAD_TIME, REMEMBERED, Gateways
 from re6st.core.wire.datagrams import Endpoint
 from re6st.linux.kernel import Kernel, KernelError
-from re6st.remote_gateway import RemoteGateways
+from re6st.noded.remote_gateway import RemoteGateways
 
 A, B = IPv4Address("192.0.2.1"), IPv4Address("192.0.2.2")
 PEERS = [IPv4Address(f"198.51.100.{n}") for n in range(1, 7)]

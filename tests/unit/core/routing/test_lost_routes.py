@@ -12,7 +12,7 @@ from re6st.core.routing.babel_lines import Table
 from re6st.core.routing.lost_routes import Network, Way, installed
 from re6st.linux.kernel import Installed, Presence
 from re6st.linux.rtnetlink import Route
-from re6st.route_check import AGAIN_FIRST, AGAIN_LAST, RouteCheck
+from re6st.noded.route_check import AGAIN_FIRST, AGAIN_LAST, RouteCheck
 
 NETWORK = IPv6Network("2001:db8:42::/48")
 IPV4 = IPv4Network("10.42.0.0/16")

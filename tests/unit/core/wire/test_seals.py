@@ -323,7 +323,7 @@ def test_after_any_trouble_the_two_agree_again(actions: list[tuple[str, bool, in
 def test_with_the_real_keys_of_certificates(
     nodes: dict[str, cert.Identity], when: datetime, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from re6st.peers import NodeCrypto
+    from re6st.noded.peer_socket import NodeCrypto
 
     crypto = {prefix: NodeCrypto(nodes[prefix.cn], frozenset) for prefix in (A, B)}
     one = Seal(crypto[A], nodes["0/16"].der, nodes["1/16"].der, asks=True, now=0.0)

@@ -1,0 +1,1 @@
+"""The rooms of a node (node.py starts and ends them)."""

@@ -1,0 +1,96 @@
+"""What a node has on this machine beside its processes, and how that goes when no daemon is there to remove it.
+
+A daemon that is replaced leaves its tunnels, our address and routes to the next one. If that cannot even start, as with
+a broken certificate, it does not know what our address was. So it is noted in the run directory.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Collection, Sequence
+from contextlib import closing, suppress
+from ipaddress import ip_address, ip_network
+from pathlib import Path
+from typing import Any
+
+from re6st import babel
+from re6st.linux import process
+from re6st.linux.kernel import Kernel, Presence
+from re6st.noded import multicast
+from re6st.noded.hooks import Hooks
+from re6st.noded.packet_filter import PacketFilter
+from re6st.noded.router_advertisements import Advertisements
+from re6st.service import run_names, rundir
+from re6st.service.rundir import RunDirectory
+from re6st.transport import openvpn
+
+LEFT = frozenset((babel.PROGRAM, openvpn.PROGRAM, multicast.PROGRAM))
+"""Programs that a daemon may leave running."""
+NOTE_LIMIT = 1 << 16
+"""Bytes."""
+
+log = logging.getLogger(__name__)
+
+
+def note(run: Path, presences: Collection[Presence]) -> None:
+    """Note what the kernel is told of our networks. What cannot be noted costs the removal without a daemon only."""
+    told = [
+        {
+            "network": str(each.network),
+            "address": str(each.address),
+            "length": each.length,
+            "unreachable": [str(network) for network in each.unreachable],
+        }
+        for each in presences
+    ]
+    try:
+        rundir.write(run / run_names.PLACED, json.dumps(told).encode())
+    except OSError as error:
+        log.warning("%s: %s: our address stays where no daemon can remove it", error.filename or run, error.strerror)
+
+
+def noted(run: Path) -> tuple[Presence, ...]:
+    """What was noted last; nothing where that cannot be read."""
+    try:
+        with (run / run_names.PLACED).open("rb") as file:
+            return tuple(map(_presence, json.loads(file.read(NOTE_LIMIT))))
+    except FileNotFoundError:
+        pass
+    except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
+        log.warning("%s: %s", run / run_names.PLACED, error)
+    return ()
+
+
+async def remove(run: Path, presences: Sequence[Presence] = ()) -> list[str]:
+    """End what runs without a daemon, and take what was noted, and `presences`, off this machine. Says what it was.
+
+    The run directory is ours alone meanwhile (see `remove_alone`). Raises NetlinkError.
+    """
+    ended = await process.end_leftovers(LEFT, run)
+    removed = [f"process {pid}" for pid in ended]
+    await Hooks((), (), {}, run).clear()
+    await PacketFilter().close()
+    with closing(Kernel()) as kernel:
+        removed += await kernel.clear({*noted(run), *presences})
+    advertisements = Advertisements(run / run_names.ROUTER_ADVERTISEMENTS)
+    advertisements.recall()
+    advertisements.undo()
+    return removed
+
+
+async def remove_alone(run: Path) -> list[str]:
+    """The same, and the files of the run directory, unless a node lives there.
+
+    Raises RunDirectoryBusy where one does, RunDirectoryError, NetlinkError.
+    """
+    with suppress(FileNotFoundError):
+        if any(run_names.is_ours(each.name) and each.name != run_names.LOCK for each in run.iterdir()):
+            with RunDirectory(run):
+                return await remove(run)
+    return []
+
+
+def _presence(told: Any) -> Presence:
+    network, unreachable = ip_network(told["network"]), tuple(map(ip_network, told["unreachable"]))
+    return Presence(network, ip_address(told["address"]), int(told["length"]), unreachable)

@@ -1,0 +1,372 @@
+"""The operations of the control socket: reads the rooms of the node, and tells (docs/control.md)."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import os
+import time
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from typing import Any
+
+from re6st import PROTOCOL, __version__, cert
+from re6st.babel import Babel
+from re6st.client.certificate_report import describe
+from re6st.client.counted_client import CountedClient
+from re6st.client.registry_client import parse_url
+from re6st.core.mesh.families import nothing_in_common
+from re6st.core.mesh.policy import Mesh
+from re6st.core.prefix import Prefix, PrefixError, address, subnet
+from re6st.core.routing.route_history import Ways
+from re6st.core.telemetry import report
+from re6st.core.telemetry.chronicle import Chronicle, Happening
+from re6st.core.telemetry.metrics import Page
+from re6st.core.telemetry.node_metrics import Counts, node_page
+from re6st.core.telemetry.report import Record
+from re6st.core.wire.datagrams import Endpoint
+from re6st.core.wire.params import version_number
+from re6st.keys import pki
+from re6st.noded.guard import Guard
+from re6st.noded.kernel_care import KernelCare
+from re6st.noded.log_stream import LogStream
+from re6st.noded.options_in_use import options_in_use
+from re6st.noded.own_addresses import OwnAddresses
+from re6st.noded.packet_filter import PacketFilter
+from re6st.noded.settings import Plan
+from re6st.noded.tunnels import Tunnels
+from re6st.service.control import ControlError, Status
+from re6st.service.logs import LEVELS
+
+PAGE = 1000
+"""Routes, or events, in one answer."""
+NAMES_LIMIT = 64
+"""Names asked for at once."""
+TEXT_LIMIT = 100
+BEHIND_LIMIT = 256
+"""Events that wait for somebody who watches, before the connection ends."""
+
+
+class Observer:
+    """Answers for one node. `plan` and the rooms are those of the node; `verbosity` is its -v.
+
+    `registry` knows what became of calls of the registry; `addresses` is where peers are, as far as we know.
+    """
+
+    def __init__(
+        self,
+        plan: Callable[[], Plan],
+        mesh: Mesh,
+        babel: Babel,
+        guard: Guard,
+        tunnels: Tunnels,
+        own: OwnAddresses,
+        chronicle: Chronicle,
+        ways: Ways,
+        registry: CountedClient,
+        addresses: Mapping[Prefix, Sequence[Endpoint]],
+        verbosity: int,
+        packet_filter: PacketFilter,
+        care: KernelCare,
+    ) -> None:
+        self._plan = plan
+        self._mesh = mesh
+        self._babel = babel
+        self._guard = guard
+        self._tunnels = tunnels
+        self._own = own
+        self._chronicle = chronicle
+        self._ways = ways
+        self._registry = registry
+        self._addresses = addresses
+        self._log = LogStream(verbosity)
+        self._filter = packet_filter
+        self._care = care
+        self._started = time.monotonic()
+        self._operations: Mapping[str, Callable[[_Arguments], Record]] = {
+            "status": self._status,
+            "tunnels": self._list_tunnels,
+            "neighbours": self._neighbours,
+            "routes": self._routes,
+            "reachable": self._reachable,
+            "why": self._why,
+            "names": self._names,
+            "events": self._events,
+            "peers": self._peers,
+            "certificate": self._certificate,
+            "parameters": self._parameters,
+            "options": self._options,
+        }
+
+    def call(
+        self, operation: str, arguments: Mapping[str, Any], *, trusted: bool
+    ) -> Record | AsyncGenerator[Record, None]:
+        """Raises ControlError."""
+        given = _Arguments(arguments)
+        if operation == "watch":
+            given.end()
+            return self._watch()
+        if operation in ("log", "follow"):
+            return self._level(operation, given, trusted)
+        if operation not in self._operations:
+            known = ", ".join(sorted((*self._operations, "watch", "log", "follow")))
+            raise ControlError(Status.USAGE, f"unknown operation {operation[:40]!r}: one of {known}")
+        return self._operations[operation](given)
+
+    def health(self) -> Record:
+        """The verdict, with reasons in words."""
+        plan, now = self._plan(), time.time()
+        count = report.counts(self._mesh)
+        up = sum(link.outgoing and link.since is not None for link in self._tunnels.links())
+        return report.health(
+            report.Vitals(
+                now=now,
+                connected=self._mesh.connected,
+                babel_running=self._babel.ready.is_set(),
+                babel_ended=self._chronicle.babel_ended(now),
+                tunnels=up,
+                clients=sum(self._mesh.clients.values()),
+                reachable=len(self._mesh.survey.peers),
+                alone=plan.parameters.registry_prefix == plan.identity.prefix and not count["peers"],
+                servers=self._tunnels.listeners(),
+                certificate_until=pki.end_of(plan.identity.cert).timestamp(),
+                ca_until=pki.end_of(plan.identity.trust.ca).timestamp(),
+                refused=self._registry.refused,
+                likely_refused=self._registry.likely_refused,
+                others=[
+                    *self._guard.problems(),
+                    *filter(None, [self._registry.clock_problem(), None if up else self._families()]),
+                    *self._care.doubts(),
+                ],
+                broken=self._care.broken(),
+            )
+        )
+
+    def _families(self) -> str | None:
+        """Why no tunnel can be opened to anybody that we know."""
+        servers = [endpoint for endpoints in self._addresses.values() for endpoint in endpoints]
+        return nothing_in_common(self._own.uplinks, servers)
+
+    def metrics(self, counts: Counts) -> Page:
+        """Everything in figures; `counts` is what others count."""
+        now = asyncio.get_running_loop().time()
+        return node_page(
+            self._status(_Arguments({})),
+            report.tunnels(self._mesh, self._babel.table, self._tunnels.links(), now),
+            report.neighbours(self._mesh.survey, self._babel.table),
+            self._babel.table,
+            counts,
+            time.time(),
+        )
+
+    # -- operations --
+
+    def _status(self, given: _Arguments) -> Record:
+        given.end()
+        plan = self._plan()
+        identity, parameters = plan.identity, plan.parameters
+        network, until = identity.trust.network, pki.end_of(identity.cert)
+        return {
+            "program": "re6stnet",
+            "version": __version__,
+            "protocol": PROTOCOL,
+            "pid": os.getpid(),
+            "uptime_seconds": round(time.monotonic() - self._started, 1),
+            "tasks": len(asyncio.all_tasks()),
+            "log_level": self._log.verbosity,
+            "cn": identity.prefix.cn,
+            "address": str(address(network, identity.prefix)),
+            "subnet": str(subnet(network, identity.prefix)),
+            "network": str(network),
+            "ipv4": str(plan.ipv4_address) if plan.ipv4_address else None,
+            "certificate": {
+                "serial": identity.cert.serial_number,
+                "until": int(until.timestamp()),
+                "renews": int((until - cert.RENEW_BEFORE).timestamp()),
+                "ca_until": int(pki.end_of(identity.trust.ca).timestamp()),
+            },
+            "registry": {
+                "url": str(parse_url(plan.config.registry)),
+                "cn": parameters.registry_prefix.cn,
+                "connected": self._mesh.connected,
+                "answered": self._registry.answered,
+                "refused": self._registry.refused,
+                "likely_refused": self._registry.likely_refused,
+            },
+            "parameters": version_number(parameters.version),
+            "require": sorted(parameters.require),
+            "advertised": [
+                {"host": e.host, "port": e.port, "protocol": e.protocol, "origin": self._own.origin(e)}
+                for e in self._own.endpoints()
+                if e.port
+            ],
+            "servers": [
+                {
+                    "protocol": server.protocol,
+                    "port": server.port,
+                    "interface": server.interface,
+                    "listening": server.listening,
+                    "clients": server.clients,
+                    "restarts": server.restarts,
+                }
+                for server in self._tunnels.listeners()
+            ],
+            "babel": {
+                "running": self._babel.ready.is_set(),
+                "ended_last_hour": self._chronicle.babel_ended(time.time()),
+                "routes_known": len(self._babel.table.routes),
+            },
+            "claims": self._guard.record(),
+            "mesh": {**report.counts(self._mesh), "clients_served": self._chronicle.counts["client-up"]},
+            "packet_filter": {
+                "active": self._filter.active,
+                "missing": sorted(part.value for part in self._filter.missing),
+                "dropped": dict(self._filter.dropped),
+            },
+            "health": self.health(),
+        }
+
+    def _parameters(self, given: _Arguments) -> Record:
+        """What a registry may have forgotten whose database was restored (registry_restored.py)."""
+        given.end()
+        parameters = self._plan().parameters
+        version = base64.b64encode(parameters.version).decode("ascii")
+        return {"version": version, "revoked": sorted(parameters.crl)}
+
+    def _list_tunnels(self, given: _Arguments) -> Record:
+        given.end()
+        now = asyncio.get_running_loop().time()
+        return {"tunnels": report.tunnels(self._mesh, self._babel.table, self._tunnels.links(), now)}
+
+    def _neighbours(self, given: _Arguments) -> Record:
+        given.end()
+        return {"neighbours": report.neighbours(self._mesh.survey, self._babel.table)}
+
+    def _routes(self, given: _Arguments) -> Record:
+        offset, limit = given.integer("offset", 0, 1 << 30, 0), given.integer("limit", 0, PAGE, PAGE)
+        given.end()
+        network = self._plan().identity.trust.network
+        return report.routes(self._mesh.survey, self._babel.table, network, offset, limit)
+
+    def _reachable(self, given: _Arguments) -> Record:
+        """For the registry beside us, which would take one of babeld's few connections else."""
+        given.end()
+        peers = sorted(peer.cn for peer in self._mesh.survey.peers)
+        return {"running": self._babel.ready.is_set(), "reachable": peers, "claims": self._guard.record()}
+
+    def _why(self, given: _Arguments) -> Record:
+        text = given.text("peer")
+        given.end()
+        plan = self._plan()
+        network, own = plan.identity.trust.network, plan.identity.prefix
+        peer = self._find(text)
+        if peer == own:
+            raise ControlError(Status.USAGE, f"{peer} is this node itself")
+        ways = report.why(self._mesh.survey, self._babel.table, network, peer) if peer else []
+        if peer is None or not ways:
+            raise ControlError(Status.NOT_FOUND, f"no way to {peer or text} is known")
+        since = report.since(self._mesh.survey, self._ways[subnet(network, peer)])
+        return {**report.name(network, peer), "since": since, "routes": ways}
+
+    def _names(self, given: _Arguments) -> Record:
+        texts = given.texts("peers")
+        given.end()
+        network = self._plan().identity.trust.network
+        found = {text: self._find(text) for text in texts}
+        return {"names": {text: report.name(network, peer) if peer else None for text, peer in found.items()}}
+
+    def _find(self, text: str) -> Prefix | None:
+        identity = self._plan().identity
+        try:
+            return report.find(self._is_known, identity.trust.network, text)
+        except PrefixError as error:
+            message = f"{text!r} is no node, such as 4/16, and no address or subnet of one: {error}"
+            raise ControlError(Status.USAGE, message) from None
+
+    def _is_known(self, prefix: Prefix) -> bool:
+        identity, survey = self._plan().identity, self._mesh.survey
+        if prefix in (identity.prefix, *survey.neighbours) or prefix in survey.peers or prefix in survey.starved:
+            return True
+        return self._ways[subnet(identity.trust.network, prefix)] is not None
+
+    def _events(self, given: _Arguments) -> Record:
+        after, limit = given.integer("after", 0, 1 << 60, 0), given.integer("limit", 1, PAGE, PAGE)
+        given.end()
+        found = [h for h in self._chronicle.happenings if h.number > after]
+        return {"events": [report.event(happening) for happening in found[-limit:]]}
+
+    def _peers(self, given: _Arguments) -> Record:
+        given.end()
+        return {"peers": report.peers(self._mesh, self._addresses, self._chronicle.happenings)}
+
+    def _certificate(self, given: _Arguments) -> Record:
+        given.end()
+        identity = self._plan().identity
+        return describe(identity.trust.ca, identity.cert)
+
+    def _options(self, given: _Arguments) -> Record:
+        given.end()
+        return options_in_use(self._plan())
+
+    def _level(self, operation: str, given: _Arguments, trusted: bool) -> Record | AsyncGenerator[Record, None]:
+        """The log: another level for it, or what is logged from now on."""
+        level = None
+        if operation == "log" or "level" in given:
+            level = given.integer("level", 0, len(LEVELS) - 1, None)
+            if not trusted:
+                raise ControlError(Status.NOT_ALLOWED, "only root may change the log level")
+        given.end()
+        if operation == "log" and level is not None:
+            return self._log.change(level)
+        return self._log.follow(level)
+
+    async def _watch(self) -> AsyncGenerator[Record, None]:
+        """Happenings as they come. Who does not keep up is cut off."""
+        waiting: asyncio.Queue[Happening | None] = asyncio.Queue(BEHIND_LIMIT + 1)
+
+        def hear(happening: Happening) -> None:
+            if waiting.qsize() < BEHIND_LIMIT:
+                waiting.put_nowait(happening)
+            elif not waiting.full():
+                waiting.put_nowait(None)
+
+        self._chronicle.listeners.add(hear)
+        try:
+            yield {"watching": True}
+            while happening := await waiting.get():
+                yield report.event(happening)
+        finally:
+            self._chronicle.listeners.discard(hear)
+
+
+class _Arguments:
+    """The arguments of a request, from outside: read by type, and no others allowed."""
+
+    def __init__(self, values: Mapping[str, Any]) -> None:
+        self._values = dict(values)
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._values
+
+    def integer(self, name: str, low: int, high: int, default: int | None) -> int:
+        value = self._values.pop(name, default)
+        if type(value) is not int or not low <= value <= high:
+            raise ControlError(Status.USAGE, f"{name} is no number between {low} and {high}")
+        return value
+
+    def text(self, name: str) -> str:
+        return self._text(name, self._values.pop(name, None))
+
+    def texts(self, name: str) -> list[str]:
+        values = self._values.pop(name, None)
+        if not isinstance(values, list) or len(values) > NAMES_LIMIT:
+            raise ControlError(Status.USAGE, f"{name} is no list of at most {NAMES_LIMIT} texts")
+        return [self._text(name, value) for value in values]
+
+    def _text(self, name: str, value: object) -> str:
+        if not isinstance(value, str) or not 0 < len(value) <= TEXT_LIMIT or not value.isprintable():
+            raise ControlError(Status.USAGE, f"{name} is no text of 1 to {TEXT_LIMIT} characters")
+        return value
+
+    def end(self) -> None:
+        if self._values:
+            raise ControlError(Status.USAGE, f"unknown argument {min(self._values)[:40]!r}")

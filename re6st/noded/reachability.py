@@ -1,0 +1,164 @@
+"""How others reach us, kept true while this machine moves (wire.md 10.5, 6.5).
+
+A changed address is noticed at once from the kernel; the tunnels that ran from it are left if it does not come back
+(core/machine/absence.py), the router is asked again, and what we tell peers changes: those we have spoken with are
+told, a few a second.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable, Iterable
+from contextlib import aclosing
+from ipaddress import ip_address
+
+from re6st.core.machine.absence import Absences
+from re6st.core.machine.hosts import is_behind_another
+from re6st.core.prefix import Prefix
+from re6st.core.wire.datagrams import Endpoint, format_addresses
+from re6st.core.wire.news import Audience
+from re6st.linux import address_monitor
+from re6st.linux.kernel import Address, source_address
+from re6st.linux.netlink import NetlinkError
+from re6st.noded.own_addresses import OwnAddresses, family
+from re6st.noded.upnp import PortMapper
+from re6st.tunnel import Connected
+
+TELL_EVERY = 1.0
+"""Seconds between two rows of messages."""
+READ_AGAIN = 0.5
+OUTSIDE = "192.0.2.1", "2001:db8::1"
+"""Addresses that are nobody's (RFC 5737, RFC 3849): the way there is the default route."""
+
+log = logging.getLogger(__name__)
+
+
+class Reach:
+    """Keeps `own` up to date. `run` until cancelled, which also closes the ports at the router.
+
+    `uplinks` reads the machine's addresses (linux/kernel.py), of which `ours` are those inside re6st; `moved` hears
+    which are gone for good, and whether something is there that was not. `acquainted` are the peers we have spoken
+    with; `reachable` says whether one can be told now, `tell` tells it, `heard` says whether it answered. `keep`
+    remembers our endpoints.
+    """
+
+    def __init__(
+        self,
+        own: OwnAddresses,
+        uplinks: Callable[[], Awaitable[dict[Address, bool]]],
+        ours: Callable[[Address], bool],
+        *,
+        upnp: bool,
+        moved: Callable[[frozenset[Address], bool], None],
+        keep: Callable[[tuple[Endpoint, ...]], None],
+        acquainted: Callable[[], Iterable[Prefix]],
+        reachable: Callable[[Prefix], bool],
+        heard: Callable[[Prefix], bool],
+        tell: Callable[[Prefix], None],
+    ) -> None:
+        self._own = own
+        self._uplinks = uplinks
+        self._ours = ours
+        self._moved = moved
+        self._keep = keep
+        self._acquainted = acquainted
+        self._reachable = reachable
+        self._heard = heard
+        self._tell = tell
+        self._audience = Audience()
+        self._absences = Absences()
+        self._told = own.endpoints()
+        ports = [(port, protocol) for port, protocol in own.ports if family(protocol) == 4]
+        self._router = PortMapper(ports, self._mapped) if upnp and ports else None
+
+    async def run(self) -> None:
+        """Raises OSError when the kernel tells nothing."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._watch(), name="addresses")
+            group.create_task(self._tick(), name="telling addresses")
+            if self._router is not None:
+                group.create_task(self._router.run(), name="UPnP")
+
+    def learn(self, connected: Connected, theirs: Iterable[Endpoint]) -> None:
+        """A server, which has the endpoints `theirs`, saw us from outside."""
+        seen = connected.external_ip
+        if not seen or self._ours(ip_address(seen)):
+            return  # a tunnel inside re6st
+        if self._own.learn(seen, connected.source, connected.peer, theirs):
+            log.info("%s sees us at %s", connected.peer, seen)
+            self._changed()
+
+    def refresh(self) -> None:
+        """What goes with our addresses is different."""
+        self._changed()
+
+    def _mapped(self, endpoints: tuple[Endpoint, ...]) -> None:
+        self._own.mapped = endpoints
+        log.info("the router sends to us what comes to %s", format_addresses(endpoints) or "no port")
+        if endpoints and is_behind_another(endpoints[0].host):
+            log.warning("the router itself has %s: a second NAT, which it cannot open ports of", endpoints[0].host)
+        self._changed()
+
+    async def _watch(self) -> None:
+        before: dict[Address, bool] | None = None
+        async with aclosing(address_monitor.changes()) as changes:
+            async for _ in changes:
+                now = await self._read()
+                if before is not None and now != before:
+                    self._compare(before, now)
+                elif before is None:
+                    self._own.moved(tuple(now), _leading_out(now))
+                    self._changed()
+                before = now
+
+    async def _read(self) -> dict[Address, bool]:
+        while True:
+            try:
+                found = await self._uplinks()
+            except NetlinkError as error:
+                log.debug("the addresses of this machine: %s", error)
+                await asyncio.sleep(READ_AGAIN)
+            else:
+                return {ip: alive for ip, alive in found.items() if not self._ours(ip)}
+
+    def _compare(self, before: dict[Address, bool], now: dict[Address, bool]) -> None:
+        lost = frozenset(before.keys() - now.keys())
+        news = any(alive and not before.get(ip) for ip, alive in now.items())
+        for ip in sorted(lost, key=str):
+            log.info("the address %s is gone", ip)
+        for ip in sorted(now.keys() - before.keys(), key=str):
+            log.info("the address %s is new", ip)
+        leading_out = _leading_out(now)
+        self._own.moved(tuple(now), leading_out)
+        self._changed()
+        if self._router is not None:
+            self._router.ask_again()
+        self._moved(self._absences.note(lost, now.keys(), leading_out, time.monotonic()), news)
+
+    def _changed(self) -> None:
+        endpoints = self._own.endpoints()
+        if endpoints:
+            self._keep(endpoints)
+        if endpoints != self._told:
+            self._told = endpoints
+            # An empty list would be a question (wire.md 6.5): who has none tells nobody.
+            self._audience.start(self._acquainted() if endpoints else (), time.monotonic())
+
+    async def _tick(self) -> None:
+        while True:
+            if gone := self._absences.due(time.monotonic()):
+                self._moved(gone, False)
+            for peer in self._audience.next(self._reachable, self._heard, time.monotonic()):
+                self._tell(peer)
+            await asyncio.sleep(TELL_EVERY)
+
+
+def _leading_out(addresses: dict[Address, bool]) -> tuple[Address, ...]:
+    """Those of the default routes; without one, all whose link has a carrier.
+
+    So that a bridge of containers, for instance, is left out where there is something better.
+    """
+    by_default = [ip for ip in map(source_address, OUTSIDE) if ip in addresses]
+    return tuple(dict.fromkeys(by_default)) or tuple(ip for ip, alive in addresses.items() if alive)

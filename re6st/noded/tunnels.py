@@ -1,0 +1,555 @@
+"""All tunnels of one node: our servers, and the client tunnels that the policy wants (wire.md 8.4).
+
+tunnel.py knows how one OpenVPN is run; here is which of them run now, and on which interfaces.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import logging
+import random
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import dataclass, replace
+from ipaddress import IPv6Address
+
+from cryptography.hazmat.primitives.serialization import Encoding
+
+from re6st import tunnel
+from re6st.core.mesh import policy
+from re6st.core.prefix import Prefix
+from re6st.core.routing.survey import Survey
+from re6st.core.telemetry.report import Link, Server
+from re6st.core.transport.records import ClientOfServer, ClientRecord, ServerRecord
+from re6st.core.transport.untimely import Untimely
+from re6st.core.wire.datagrams import PROTOCOLS, Endpoint
+from re6st.linux.kernel import Address, Kernel, KernelError
+from re6st.linux.process import Backoff
+from re6st.noded.accused import accuse
+from re6st.noded.name_lookup import addresses_of
+from re6st.noded.other_ends import OtherEnds
+from re6st.noded.packet_filter import PacketFilter
+from re6st.noded.remote_gateway import RemoteGateways
+from re6st.noded.settings import CLIENT_INTERFACE, DRAIN_HELLOS, Plan, server_interface
+from re6st.noded.takeover import Found, Records, found_client, monotonic, since_1970
+from re6st.service.tasks import Tasks, end
+from re6st.transport import openvpn
+
+AGAIN_FIRST, AGAIN_LAST = 0.5, 8.0
+"""Seconds between two tries of the servers of --client."""
+
+LISTEN_TIME = 10.0
+"""Seconds that a server which was restarted has to listen, before the next one is restarted."""
+DRAIN = 12
+"""Hellos that a server has to get empty; usually six or seven."""
+DRAIN_TRIES, DRAIN_AGAIN = 3, 5.0
+"""How often that is tried, and seconds in between: the other way may just be drained by somebody else."""
+SPREAD_PER_PEER, SPREAD_LAST = 12, 600.0
+"""Hellos for each node of the network, and seconds at most, over which the nodes spread this."""
+POLL = 0.2
+CHANGE_OVER, CHANGE_LAST, CHANGE_POLL = 10.0, 120.0, 1.0
+"""Seconds that others get for their client tunnels once ours are encrypted, that ours get, and between two looks."""
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class _Client:
+    task: asyncio.Task[None]
+    tunnel: tunnel.ClientTunnel | None = None
+    made: str = ""
+    """What it was started with; see `_what_matters`."""
+
+
+class Tunnels:
+    """Opens, closes and drains tunnels, and tells the policy (`event`) what became of them.
+
+    `connected` hears first of each client tunnel that came up. `plan` may be replaced at any time; see `renew`.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        kernel: Kernel,
+        drains: PacketFilter,
+        tasks: Tasks,
+        event: Callable[[policy.Event], None],
+        connected: Callable[[tunnel.Connected], None],
+        found: Found,
+    ) -> None:
+        self.plan = plan
+        self.servers: dict[str, tunnel.Server] = {}
+        """By protocol."""
+        self._serving: dict[str, asyncio.Task[None]] = {}
+        self._made: dict[str, str] = {}
+        """What each server was started with."""
+        self._renewing = asyncio.Lock()
+        self._clients: dict[Prefix, _Client] = {}
+        self._taps: set[str] = set()
+        """Interfaces of client tunnels in use."""
+        self._fresh: set[str] = set()
+        """Those whose tunnel was not up yet."""
+        self._kernel = kernel
+        self._gateways = RemoteGateways(kernel, plan.config.remote_gateways)
+        self._drains = drains
+        self._start = tasks.start
+        self._event = event
+        self._connected = connected
+        self._found = found
+        self.is_used: Callable[[str], bool] = lambda _: False
+        """Whether babel uses an interface."""
+        self.interrupted: Callable[[], object] = lambda: None
+        """Called after babel was told that an interface is down."""
+        self.is_refused: Callable[[Prefix], bool] = lambda _: False
+        """Whether a peer may have no tunnel with us for now."""
+        self.came: Callable[[Prefix, str], str] = lambda *_: ""
+        """Called when a peer has connected to a server of ours, with its address; see tunnel.Server."""
+        self.told_of_twin: Callable[[Prefix, str], object] = lambda *_: None
+        """Called with a peer that has seen another machine with our certificate, and where."""
+        self.untimely: Callable[[Untimely], object] = lambda _: None
+        """Called when a server of ours has refused a certificate for the time."""
+        self.ends = OtherEnds(
+            self.servers,
+            lambda: [c.tunnel for c in self._clients.values() if c.tunnel is not None],
+            kernel.hardware,
+        )
+        drains.told = lambda found: accuse(found, self.ends.suspects)
+        self._records = Records(plan.config.run)
+
+    def __contains__(self, peer: Prefix) -> bool:
+        return peer in self._clients
+
+    def __iter__(self) -> Iterator[Prefix]:
+        """Peers we have a client tunnel with, or try to."""
+        return iter(tuple(self._clients))
+
+    def links(self) -> Iterator[Link]:
+        """All tunnels, for the operator: ours, and those of our servers' clients."""
+        for peer, client in self._clients.items():
+            endpoint = client.tunnel.endpoint if client.tunnel else None
+            traffic = client.tunnel.traffic if client.tunnel else None
+            yield Link(
+                peer,
+                outgoing=True,
+                protocol=endpoint.protocol if endpoint else "",
+                remote=endpoint.host if endpoint else "",
+                port=endpoint.port if endpoint else None,
+                interface=client.tunnel.interface if client.tunnel else "",
+                since=client.tunnel.since if client.tunnel else None,
+                received=traffic.received if traffic else None,
+                sent=traffic.sent if traffic else None,
+            )
+        for protocol, server in self.servers.items():
+            for ident, known in server.clients.items():
+                traffic = server.traffic.get(ident)
+                yield Link(
+                    known.peer,
+                    outgoing=False,
+                    protocol=protocol,
+                    remote=known.address or "",
+                    interface=server.interface,
+                    since=known.since,
+                    received=traffic.received if traffic else None,
+                    sent=traffic.sent if traffic else None,
+                )
+
+    def listeners(self) -> list[Server]:
+        """Our servers, for the operator."""
+        ports = {protocol: port for port, protocol in self.plan.servers}
+        return [
+            Server(
+                protocol,
+                ports.get(protocol, 0),
+                server.interface,
+                server.listening.is_set(),
+                len(server.clients),
+                max(0, server.runs - 1),
+            )
+            for protocol, server in self.servers.items()
+        ]
+
+    async def leave(self) -> None:
+        """End all client tunnels. The servers end with the task group."""
+        await asyncio.gather(*(end(client.task) for client in tuple(self._clients.values())))
+
+    # -- servers --
+
+    async def serve(self) -> None:
+        """Start our servers. Raises KernelError."""
+        for port, protocol in self.plan.servers:
+            interface = server_interface(protocol)
+            await self._kernel.make_tap(interface)  # who may not, is told at once
+            self._start_server(port, protocol, self._found.servers.get(interface))
+
+    def go_on(self) -> None:
+        """Take over the tunnels that an earlier daemon left up."""
+        if not self._found.pids:
+            return
+        records = self._found.clients.items()
+        self._event(policy.Resumed(tuple((record.peer, name) for name, record in records if name != CLIENT_INTERFACE)))
+        self._gateways.go_on(self._kernel.gateways())
+        for interface, record in records:
+            if interface != CLIENT_INTERFACE:  # see `follow`
+                self._taps.add(interface)
+                hold = self._hold(record.peer, (record.endpoint,), (interface, record))
+                self._clients[record.peer] = _Client(self._start(hold, f"tunnel to {record.peer}"), None, record.made)
+
+    async def renew(self, survey: Callable[[], Survey]) -> None:
+        """Go on with `plan`: have as many servers as it wants, all with its settings and our certificate of now.
+
+        One after another, each drained first (`survey` is the mesh as we see it); client tunnels are the policy's.
+        """
+        async with self._renewing:
+            wanted = {protocol: port for port, protocol in self.plan.servers}
+            if self.plan.parameters.encrypt and self._what_matters(encrypt=False) in self._made.values():
+                await self._change_clients()
+            for protocol in self.servers.keys() - wanted.keys():
+                await self._empty(server_interface(protocol), survey)
+                await self._end_server(protocol)
+            for protocol, port in wanted.items():
+                interface = server_interface(protocol)
+                if protocol not in self.servers:
+                    self._start_server(port, protocol)
+                elif self._made[protocol] != self._what_matters():
+                    await self._empty(interface, survey)
+                    log.info("OpenVPN server %s is restarted with new settings", interface)
+                    await self._end_server(protocol)
+                    self._start_server(port, protocol)
+                else:
+                    continue
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(LISTEN_TIME):
+                        await self.servers[protocol].listening.wait()
+                await self._drains.unmute(interface)
+        if outdated := self._outdated():
+            self._event(policy.TunnelsOutdated(outdated))
+
+    async def _change_clients(self) -> None:
+        """Have client tunnels encrypted first: a server in clear takes those as well, but not the other way round."""
+        self._event(policy.TunnelsOutdated(self._outdated()))
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(CHANGE_LAST):
+                while self._outdated():  # noqa: ASYNC110
+                    await asyncio.sleep(CHANGE_POLL)
+        await asyncio.sleep(CHANGE_OVER)
+
+    def _outdated(self) -> frozenset[Prefix]:
+        """The peers of our client tunnels with other settings than those of now."""
+        now = self._what_matters()
+        return frozenset(peer for peer, client in self._clients.items() if client.made not in ("", now))
+
+    def _what_matters(self, *, encrypt: bool | None = None) -> str:
+        """What a running OpenVPN cannot change, as a digest; with encryption or without, if that is given.
+
+        Its time of silence may be an older one: both ends agree on it.
+        """
+        settings, identity = replace(self.plan.openvpn(), ping_exit=0), self.plan.identity
+        if encrypt is not None:
+            settings = replace(settings, encrypt=encrypt)
+        words = [word for protocol in PROTOCOLS for word in openvpn.common_arguments(settings, "", protocol, "")]
+        words += openvpn.pull_filters()
+        certificates = identity.der, identity.trust.ca.public_bytes(Encoding.DER)
+        return hashlib.sha256(b"\0".join((*map(str.encode, (*words, *settings.extra)), *certificates))).hexdigest()
+
+    async def _end_server(self, protocol: str) -> None:
+        server = self.servers.pop(protocol)
+        del self._made[protocol]
+        await end(self._serving.pop(protocol))
+        self._records.forget(server.interface)
+
+    async def _empty(self, interface: str, survey: Callable[[], Survey]) -> None:
+        """Have babel move its routes away from a server, as far as there are other ways, before it ends."""
+        hello = self.plan.babel_hello
+        # Others do the same, and a network should not do it all at one time.
+        await asyncio.sleep(random.uniform(0, min(SPREAD_PER_PEER * hello * len(survey().peers), SPREAD_LAST)))  # noqa: S311
+        for _ in range(DRAIN_TRIES):
+            if not self._drains.available or not survey().carried_by(interface) or survey().sole_by(interface):
+                return  # who has no other way loses less by a short end than by a drain
+            log.info("draining %s", interface)
+            await self._drains.mute(interface)
+            if await self._is_drained(interface, survey):
+                return
+            log.info("%s is needed: not drained", interface)
+            await self._drains.unmute(interface)
+            await asyncio.sleep(random.uniform(1, 2) * DRAIN_AGAIN)  # noqa: S311
+
+    async def _is_drained(self, interface: str, survey: Callable[[], Survey]) -> bool:
+        """Wait until nothing goes through an interface any more; False as soon as somebody has no other way."""
+        hello, clock = self.plan.babel_hello, asyncio.get_running_loop().time
+        before, began = survey().carried_by(interface), clock()
+        while survey().carried_by(interface):
+            taken = clock() - began
+            late = taken > DRAIN_HELLOS * hello and survey().sole_by(interface)
+            if late or taken > DRAIN * hello or before - survey().peers:
+                return False
+            await asyncio.sleep(POLL)
+        await asyncio.sleep(2 * hello)  # our clients may see it a moment later
+        return True
+
+    def cut(self, peer: Prefix) -> None:
+        """End every tunnel with a peer."""
+        for server in self.servers.values():
+            server.cut(peer)
+        self.close(peer)
+
+    def cut_off(self, crl: frozenset[int]) -> None:
+        """End every tunnel with a peer whose certificate is revoked, or of unknown number."""
+        for server in self.servers.values():
+            server.kick(crl)
+        for client in self._clients.values():
+            held = client.tunnel
+            if held is not None and held.connected and (held.serial is None or held.serial in crl):
+                client.task.cancel()
+
+    def moved(self, lost: Collection[Address]) -> None:
+        """Our addresses changed: end at once the client tunnels from those lost, and the tries that had no way out."""
+        for peer, client in self._clients.items():
+            tunnel = client.tunnel
+            if tunnel and (tunnel.source in lost or (tunnel.source is None and not tunnel.connected)):
+                log.info("leaving the tunnel to %s: it ran from %s", peer, tunnel.source or "no address of ours")
+                client.task.cancel()
+
+    def _start_server(self, port: int, protocol: str, record: ServerRecord | None = None) -> None:
+        plan = self.plan
+        found = None
+        if record is not None:
+            clients = {
+                ident: tunnel.ServerClient(
+                    client.peer, client.serial, client.address, monotonic(client.since), client.number
+                )
+                for ident, client in record.clients.items()
+            }
+            found = tunnel.FoundServer(record.pid, clients)
+        server = tunnel.Server(
+            plan.openvpn(),
+            server_interface(protocol),
+            plan.server_command(port, protocol),
+            admit=self._admit,
+            room=lambda: self.plan.max_clients,
+            joined=lambda client: self._joined(client, protocol),
+            left=lambda client: self._left(client, protocol),
+            up=self._serving_now,
+            down=self._interrupt,
+            mtu=openvpn.MTU.get((protocol, plan.parameters.encrypt), 1500),
+            found=found,
+        )
+        server.came = lambda peer, address: self.came(peer, address)
+        server.untimely = lambda refused: self.untimely(refused)
+        self.servers[protocol] = server
+        self._made[protocol] = record.made if record else self._what_matters()
+        self._serving[protocol] = self._start(self._serve(server), f"OpenVPN server {protocol}")
+
+    async def _serve(self, server: tunnel.Server) -> None:
+        """Keep a server running, on an interface that may not be had at once: others can hold it."""
+        backoff = Backoff()
+        while True:
+            try:
+                await self._kernel.make_tap(server.interface)
+                break
+            except KernelError as error:
+                delay = backoff.next()
+                log.error("OpenVPN server %s: %s. Next try in %.1f s.", server.interface, error, delay)
+                await asyncio.sleep(delay)
+        await server.run()
+
+    def _admit(self, peer: Prefix, serial: int | None) -> bool:
+        return (
+            not self.is_refused(peer) and serial not in self.plan.parameters.crl and peer != self.plan.identity.prefix
+        )
+
+    def _joined(self, client: tunnel.ServerClient, protocol: str) -> None:
+        log.info("%s connected from %s by %s", client.peer, client.address, protocol)
+        self._gateways.hold(client.address)
+        self._note_server(protocol)
+        self._event(policy.ClientUp(client.peer))
+
+    def _left(self, client: tunnel.ServerClient, protocol: str) -> None:
+        log.info("%s disconnected", client.peer)
+        self.ends.ended(server_interface(protocol), client.peer)
+        self._gateways.let_go(client.address)
+        self._note_server(protocol)
+        self._event(policy.ClientDown(client.peer))
+
+    async def _interrupt(self, interface: str) -> None:
+        """Tell babel that nobody is behind an interface any more."""
+        try:
+            await self._kernel.interrupt(interface, lambda: self.is_used(interface))
+        finally:
+            self.interrupted()
+
+    async def _serving_now(self, interface: str, mtu: int) -> None:
+        """Raises OSError."""
+        await self._kernel.set_up(interface, mtu)
+        for protocol, server in self.servers.items():
+            if server.interface == interface:
+                self._note_server(protocol)
+
+    def _note_server(self, protocol: str) -> None:
+        """What the next daemon has to know of a server."""
+        server = self.servers.get(protocol)
+        if server is None or server.pid is None:
+            return
+        clients = {
+            ident: ClientOfServer(client.peer, client.serial, client.address, since_1970(client.since), client.number)
+            for ident, client in server.clients.items()
+        }
+        self._records.write(server.interface, ServerRecord(server.pid, self._made[protocol], clients))
+
+    # -- client tunnels --
+
+    def open(self, peer: Prefix, endpoints: tuple[Endpoint, ...]) -> None:
+        """Have a tunnel to a peer we have none with."""
+        self._clients[peer] = _Client(self._start(self._hold(peer, endpoints), f"tunnel to {peer}"))
+
+    def close(self, peer: Prefix) -> None:
+        if peer in self._clients:
+            # After its first step: a task that is cancelled before it tells nobody of its end.
+            asyncio.get_running_loop().call_soon(self._clients[peer].task.cancel)
+
+    def drain(self, interface: str, neighbour: IPv6Address | None = None) -> None:
+        """Make babel move its routes away from an interface, or from one neighbour on it."""
+        self._start(self._drains.mute(interface, neighbour), f"drain {interface}")
+
+    def undrain(self, interface: str, neighbour: IPv6Address | None = None) -> None:
+        self._start(self._drains.unmute(interface, neighbour), f"undrain {interface}")
+
+    async def follow(self) -> None:
+        """Have one tunnel, with whoever answers at the addresses of --client, again and again, until cancelled."""
+        backoff = Backoff(AGAIN_FIRST, AGAIN_LAST)
+        while True:
+            once = self._start(self._follow_once(backoff), "tunnel of --client")
+            try:
+                await asyncio.wait([once])
+            finally:
+                await end(once)
+            await asyncio.sleep(backoff.next())
+
+    async def _follow_once(self, backoff: Backoff) -> None:
+        this = asyncio.current_task()
+        assert this is not None
+
+        async def up(connected: tunnel.Connected) -> None:
+            backoff.reset()
+            self._clients[connected.peer] = _Client(this, client, self._what_matters())
+            await self._up(connected)
+
+        found, self._found = self._found.clients.get(CLIENT_INTERFACE), Found()
+        client = tunnel.ClientTunnel(
+            self.plan.openvpn(),
+            CLIENT_INTERFACE,
+            None,
+            self.plan.config.remotes,
+            up,
+            found_client(found, CLIENT_INTERFACE),
+        )
+        try:
+            await self._make_tap(CLIENT_INTERFACE, found)
+            if not await client.run():
+                log.warning("none of the servers of --client can be reached")
+        except KernelError as error:
+            log.error("tunnel of --client: %s", error)
+        finally:
+            self._records.forget(CLIENT_INTERFACE)
+            try:
+                await self._interrupt(CLIENT_INTERFACE)
+            finally:  # also if that is cut short
+                if client.peer is not None:
+                    log.info("tunnel to %s ended", client.peer)
+                    self._clients.pop(client.peer, None)
+                    self._event(policy.TunnelDown(client.peer))
+
+    async def _hold(
+        self, peer: Prefix, endpoints: tuple[Endpoint, ...], found: tuple[str, ClientRecord] | None = None
+    ) -> None:
+        """Hold one client tunnel, from the way to the peer and a free interface to giving them back."""
+        try:
+            async with self._gateways.towards(endpoints):
+                if found is None:
+                    await self._hold_towards(peer, endpoints)
+                else:
+                    await self._hold_on(peer, endpoints, *found)
+        except KernelError as error:
+            log.error("tunnel to %s: %s", peer, error)
+        finally:
+            del self._clients[peer]
+            self._event(policy.TunnelDown(peer))
+
+    async def _hold_towards(self, peer: Prefix, endpoints: tuple[Endpoint, ...]) -> None:
+        if self.is_refused(peer):
+            return
+        found = await addresses_of(endpoints)
+        endpoints = tuple([each for each in found if await self._kernel.leads_outside(each.host)])
+        if not endpoints:
+            log.info("no way to %s but through re6st itself", peer)
+            return
+        tap = next((name for name in self.plan.client_interfaces if name not in self._taps), None)
+        if tap is None:
+            log.warning("no interface left for a tunnel to %s", peer)
+            return
+        self._taps.add(tap)
+        self._clients[peer].made = self._what_matters()
+        await self._hold_on(peer, endpoints, tap)
+
+    async def _hold_on(
+        self, peer: Prefix, endpoints: tuple[Endpoint, ...], tap: str, record: ClientRecord | None = None
+    ) -> None:
+        """Hold one on an interface that was taken for it."""
+        try:
+            await self._make_tap(tap, record)
+            found = found_client(record, tap)
+            client = tunnel.ClientTunnel(self.plan.openvpn(), tap, peer, endpoints, self._up, found)
+            self._clients[peer].tunnel = client
+            if await client.run():
+                log.info("tunnel to %s ended", peer)
+            else:
+                self._gateways.missed(endpoints)
+        finally:
+            self.ends.ended(tap, peer)
+            self._records.forget(tap)
+            try:
+                await self._interrupt(tap)
+            finally:  # also if that is cut short
+                await self._drains.unmute(tap)
+                self._taps.discard(tap)
+
+    async def _make_tap(self, name: str, record: ClientRecord | None) -> None:
+        """The interface of a tunnel; `record` is of one that is gone on with. Raises KernelError."""
+        await self._kernel.make_tap(name)
+        if record is None:
+            self._fresh.add(name)
+
+    async def _up(self, connected: tunnel.Connected) -> None:
+        log.info("tunnel to %s at %s is up, on %s", connected.peer, connected.endpoint, connected.interface)
+        if connected.interface in self._fresh:
+            self._fresh.remove(connected.interface)
+            # It may be up since its last tunnel. Now there is somebody for babel to greet.
+            await self._interrupt(connected.interface)
+        await self._kernel.set_up(connected.interface, connected.mtu)
+        self._note_client(connected)
+        self._gateways.reached(connected.endpoint.host)
+        self._connected(connected)
+        if connected.twin:
+            self.told_of_twin(connected.peer, connected.twin)
+        uplink = self._gateways.uplink(connected.endpoint.host) or connected.source
+        self._event(policy.TunnelUp(connected.peer, connected.interface, str(uplink or "")))
+
+    def _note_client(self, connected: tunnel.Connected) -> None:
+        """What the next daemon has to know of a client tunnel."""
+        client = self._clients[connected.peer]
+        if client.tunnel is None or client.tunnel.process is None or client.tunnel.since is None:
+            return
+        pid, name = client.tunnel.process
+        record = ClientRecord(
+            pid,
+            client.made,
+            name,
+            connected.peer,
+            connected.endpoint,
+            connected.serial,
+            connected.external_ip,
+            connected.mtu,
+            since_1970(client.tunnel.since),
+            connected.number,
+        )
+        self._records.write(connected.interface, record)

@@ -1,0 +1,57 @@
+"""An interface of a tunnel that another program deleted: whose tunnels are made anew, and when."""
+
+from __future__ import annotations
+
+import asyncio
+from types import SimpleNamespace
+
+import pytest
+
+from re6st.core.prefix import Prefix
+from re6st.linux.kernel import KernelError
+from re6st.noded.deleted_taps import make_anew
+
+PEER = Prefix(1, 16)
+
+
+class World:
+    """One server, one client tunnel, and what is done with them, in order."""
+
+    def __init__(self) -> None:
+        self.done: list[str] = []
+        self.looks = 0
+        self.refused = False
+        server = SimpleNamespace(interface="re6stnet-tcp", restart=lambda: self.done.append("server restarted"))
+        ends = SimpleNamespace(owner=lambda interface, _: PEER if interface == "re6stnet1" else None)
+        self.tunnels = SimpleNamespace(
+            servers={"tcp": server}, ends=ends, close=lambda peer: self.done.append(f"{peer} left")
+        )
+
+    async def make_tap(self, name: str) -> None:
+        self.done.append(f"{name} made")
+        if self.refused:
+            raise KernelError("cannot make the interface: no")
+
+    def is_used(self, interface: str) -> bool:
+        self.looks += 1
+        self.done += ["babel has seen it"] * (self.looks == 3)
+        return self.looks < 3
+
+    def deleted(self, interface: str) -> list[str]:
+        asyncio.run(make_anew(interface, self, self.tunnels, self.is_used))  # type: ignore[arg-type]
+        return self.done
+
+
+@pytest.mark.parametrize("refused", [False, True])
+def test_a_server_gets_another_one_once_babel_has_seen_that_the_old_one_is_gone(refused: bool) -> None:
+    world = World()
+    world.refused = refused
+    assert world.deleted("re6stnet-tcp") == ["babel has seen it", "re6stnet-tcp made", "server restarted"]
+
+
+def test_a_client_tunnel_is_left_and_the_policy_opens_another() -> None:
+    assert World().deleted("re6stnet1") == ["1/16 left"]
+
+
+def test_one_without_a_tunnel_is_nobodys_loss() -> None:
+    assert World().deleted("re6stnet7") == []

@@ -1,0 +1,108 @@
+"""A daemon that is told to end while it looks whether its successor could start."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from re6st.noded.successor import CHECK_TIME
+
+ROOT = Path(__file__).resolve().parents[3]
+PROGRAM = """
+import asyncio, os, sys, time
+from pathlib import Path
+
+if "--test" in sys.argv:
+    Path("checker").write_text(f"{os.getpid()}\\n")
+    time.sleep(60)
+
+from re6st.noded.successor import Successor
+
+async def main():
+    # A busy machine is slow, and in development mode that is printed too.
+    asyncio.get_running_loop().slow_callback_duration = 60
+    stop = asyncio.Event()
+    Successor(None, stop).take_our_place()
+    while not Path("checker").exists() or not Path("checker").read_text().endswith("\\n"):
+        await asyncio.sleep(0.01)
+
+asyncio.run(main())
+"""
+
+ENDED = """
+import asyncio, sys, time
+from pathlib import Path
+
+if "--test" in sys.argv:
+    Path("checker").touch()
+    while not Path("told").exists():
+        time.sleep(0.01)
+    {check}
+
+from re6st.noded.successor import Successor
+
+class Node:
+    async def hand_over(self):
+        print("handed over", flush=True)
+        return {{}}
+
+async def main():
+    successor = Successor(Node(), asyncio.Event())
+    successor.take_our_place()
+    while not Path("checker").exists():
+        await asyncio.sleep(0.01)
+    successor.await_one()
+    Path("told").touch()
+    await asyncio.sleep(30)
+    print("going on", flush=True)
+
+asyncio.run(main())
+"""
+
+
+def test_nothing_is_left_of_the_look_and_no_traceback_is_printed(tmp_path: Path) -> None:
+    (tmp_path / "program").write_text(PROGRAM)
+    # Faults of objects that are thrown away while the interpreter ends are printed, not raised.
+    done = subprocess.run(
+        [sys.executable, "-X", "dev", "program"],
+        cwd=tmp_path,
+        env=dict(os.environ, PYTHONPATH=str(ROOT)),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    pid = int((tmp_path / "checker").read_text())
+    try:
+        assert done.stderr == ""
+        end = time.monotonic() + 10
+        while Path(f"/proc/{pid}").exists() and time.monotonic() < end:
+            time.sleep(0.01)
+        assert not Path(f"/proc/{pid}").exists()
+    finally:
+        if Path(f"/proc/{pid}").exists():
+            os.kill(pid, signal.SIGKILL)
+
+
+@pytest.mark.parametrize("check", ["time.sleep(60)", "sys.exit(1)"], ids=["slow", "failed"])
+def test_who_is_told_to_end_while_it_looks_ends_at_once_whatever_it_finds(tmp_path: Path, check: str) -> None:
+    """As by `systemctl restart` right behind a reload, on a busy machine, or with a certificate that has just ended."""
+    (tmp_path / "program").write_text(ENDED.format(check=check))
+    began = time.monotonic()
+    done = subprocess.run(
+        [sys.executable, "program"],
+        cwd=tmp_path,
+        env=dict(os.environ, PYTHONPATH=str(ROOT)),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (0, "handed over\n"), done.stderr
+    assert time.monotonic() - began < CHECK_TIME

@@ -1,0 +1,279 @@
+"""Who announces what is not his is found out behind a server too, also who came after OpenVPN was asked last."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Iterable
+from ipaddress import IPv4Network, IPv6Address, IPv6Network
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from re6st.core.prefix import Prefix, subnet
+from re6st.core.routing.babel_lines import NextHop, Route, Route4, Table
+from re6st.core.routing.claims import HOLD, hardware_address
+from re6st.core.telemetry.chronicle import Chronicle
+from re6st.core.transport.untimely import Untimely
+from re6st.noded import guard as guard_room
+from re6st.noded.guard import Guard
+from re6st.service.run_names import REFUSED
+from tests.unit.fake_program import until
+
+NETWORK = IPv6Network("2001:db8:42::/48")
+OWN, LIAR, VICTIM, OTHER = (Prefix(number, 16) for number in (1, 2, 3, 4))
+SERVER = "re6stnet-tcp"
+HOP = NextHop(IPv6Address("fe80::5c2e:7eff:fe12:a001"), SERVER)
+HARDWARE = "5e:2e:7e:12:a0:01"
+
+
+class FakeTunnels:
+    """One server; OpenVPN answers at its next breath who is behind it."""
+
+    def __init__(self) -> None:
+        self.behind: dict[str, Prefix] = {}
+        self.asked = 0
+        self.cuts: list[Prefix] = []
+        self.drained: list[tuple[str, IPv6Address | None]] = []
+        self.is_refused: Callable[[Prefix], bool] = lambda _: False
+        self.looked: Callable[[], object] = lambda: None
+        self.came: Callable[[Prefix, str], str] = lambda *_: ""
+        self.told_of_twin: Callable[[Prefix, str], object] = lambda *_: None
+        self.untimely: Callable[[Untimely], object] = lambda _: None
+        self.ends = self
+        self._known: dict[str, Prefix] = {}
+
+    def owner_at(self, hop: NextHop) -> Prefix | None:
+        return self._known.get(hardware_address(hop.address) or "") if hop.interface == SERVER else None
+
+    def is_shared(self, interface: str) -> bool:
+        return interface == SERVER
+
+    def numbers(self, peer: Prefix) -> frozenset[int]:
+        return frozenset((peer.value,))
+
+    def look(self, unknown: Iterable[NextHop]) -> None:
+        self.asked += 1
+        asyncio.get_running_loop().call_soon(self._answer)
+
+    def _answer(self) -> None:
+        self._known = dict(self.behind)
+        self.looked()
+
+    def drain(self, interface: str, neighbour: IPv6Address | None = None) -> None:
+        self.drained.append((interface, neighbour))
+
+    def undrain(self, interface: str, neighbour: IPv6Address | None = None) -> None:
+        self.drained.remove((interface, neighbour))
+
+    def cut(self, peer: Prefix) -> None:
+        self.cuts.append(peer)
+
+
+class World:
+    """A node with a server, and what its babel knows."""
+
+    def __init__(self, run: Path) -> None:
+        self.tunnels, self.table, self.chronicle = FakeTunnels(), Table(), Chronicle()
+        self.clock_problem: str | None = None
+        plan = SimpleNamespace(
+            identity=SimpleNamespace(trust=SimpleNamespace(network=NETWORK), prefix=OWN),
+            subnet=subnet(NETWORK, OWN),
+            config=SimpleNamespace(accept_route=(), run=run),
+            parameters=SimpleNamespace(ipv4=None, ipv4_sublen=0),
+            ipv4=None,
+        )
+        self.plan = plan
+        babel = SimpleNamespace(priority=1024, table=self.table)
+        mesh = SimpleNamespace(survey=SimpleNamespace(neighbours={}))
+        self.guard = Guard(
+            lambda: cast(Any, plan),
+            cast(Any, babel),
+            cast(Any, self.tunnels),
+            cast(Any, mesh),
+            self.chronicle,
+            self.look,
+            cast(Any, SimpleNamespace(clock_problem=lambda: self.clock_problem)),
+        )
+
+    def look(self) -> None:
+        self.guard.look()
+
+    def claim(self, peer: Prefix, via: NextHop = HOP) -> None:
+        found = subnet(NETWORK, peer)
+        self.table.routes[f"{peer}{via}"] = Route("", found, IPv6Network("::/0"), True, 96, 0, via, "r1")
+
+    def claim4(self, text: str, via: NextHop = HOP) -> None:
+        self.table.ipv4_routes[text] = Route4("", IPv4Network(text), True, 96, 0, via)
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(guard_room, "LOOK_SOON", 0.02)
+    monkeypatch.setattr(guard_room, "LOOK_AGAIN", 0.05)
+
+
+def test_a_client_that_came_after_openvpn_was_asked_is_found_out_at_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def run() -> None:
+        world = World(tmp_path)
+        other = NextHop(IPv6Address("fe80::5c2e:7eff:fe12:a002"), SERVER)
+        world.tunnels.behind["5e:2e:7e:12:a0:02"] = OTHER
+        world.claim(OTHER, other)
+        world.look()
+        await until(lambda: world.tunnels.asked)
+        world.tunnels.behind[HARDWARE] = LIAR
+        world.claim(LIAR)
+        world.claim(VICTIM)
+        began = time.monotonic()
+        world.look()
+        await until(lambda: world.tunnels.cuts)
+        assert time.monotonic() - began < guard_room.LOOK_AGAIN, "although it was asked just before"
+        world.guard.close()
+        assert set(world.tunnels.cuts) == {LIAR}
+        assert world.tunnels.drained == [(SERVER, HOP.address)], "nor is it heard until babel has forgotten it"
+        assert world.guard.refused() == [LIAR]
+
+    asyncio.run(run())
+    assert f"{LIAR} announces {subnet(NETWORK, VICTIM)}, which is not its subnet" in caplog.text
+
+
+@pytest.mark.usefixtures("quick")
+def test_openvpn_is_asked_again_until_it_knows_who_it_is(tmp_path: Path) -> None:
+    async def run() -> None:
+        world = World(tmp_path)
+        world.claim(VICTIM)
+        world.look()
+        await until(lambda: world.tunnels.asked > 2)
+        world.tunnels.behind[HARDWARE] = LIAR
+        await until(lambda: world.tunnels.cuts)
+        world.guard.close()
+
+    asyncio.run(run())
+
+
+def test_who_makes_up_neighbours_has_openvpn_asked_a_few_times_a_second_only(tmp_path: Path) -> None:
+    async def run() -> None:
+        world = World(tmp_path)
+        began = time.monotonic()
+        for number in range(500):
+            world.claim(VICTIM, NextHop(IPv6Address("fe80::1") + number, SERVER))
+            world.look()
+            await asyncio.sleep(0)
+        took = time.monotonic() - began
+        world.guard.close()
+        assert 1 <= world.tunnels.asked <= 1 + took / guard_room.LOOK_SOON
+
+    asyncio.run(run())
+
+
+def test_openvpn_is_not_asked_who_is_on_a_lan(tmp_path: Path) -> None:
+    async def run() -> None:
+        world = World(tmp_path)
+        world.claim(VICTIM, NextHop(HOP.address, "eth0"))
+        world.look()
+        world.guard.close()
+        assert not world.tunnels.asked
+
+    asyncio.run(run())
+
+
+def test_an_ipv4_subnet_is_held_against_the_number_in_the_certificate_also_while_the_network_changes_it(
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def run() -> None:
+        world = World(tmp_path)
+        world.tunnels.behind[HARDWARE] = LIAR
+        world.claim(LIAR)
+        world.plan.parameters = SimpleNamespace(ipv4=IPv4Network("10.42.0.0/16"), ipv4_sublen=8)
+        world.claim4("10.42.2.0/24")
+        world.look()
+        await until(lambda: world.tunnels.owner_at(HOP))
+        world.plan.parameters = SimpleNamespace(ipv4=IPv4Network("10.0.0.0/8"), ipv4_sublen=16)
+        world.look()
+        await asyncio.sleep(2 * HOLD)
+        world.look()
+        assert not world.tunnels.cuts, "it has not heard of the other network yet"
+        world.claim4("10.0.3.0/24")
+        world.look()
+        await until(lambda: world.tunnels.cuts)
+        world.guard.close()
+
+    asyncio.run(run())
+    assert f"{LIAR} announces 10.0.3.0/24, which is not its subnet" in caplog.text
+
+
+def test_who_is_refused_stays_so_for_the_next_daemon(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    async def run() -> None:
+        world = World(tmp_path)
+        world.tunnels.behind[HARDWARE] = LIAR
+        world.claim(VICTIM)
+        world.look()
+        await until(lambda: world.tunnels.cuts)
+        world.guard.close()
+        following = World(tmp_path)
+        assert following.guard.refused() == [LIAR]
+        assert following.tunnels.is_refused(LIAR)
+
+    asyncio.run(run())
+    caplog.clear()
+    (tmp_path / REFUSED).write_text("{")
+    assert World(tmp_path).guard.refused() == []
+    assert "who was refused may come in again" in caplog.text
+
+
+def test_two_machines_with_one_certificate_are_told_with_the_addresses_that_they_connect_from(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def run() -> None:
+        world = World(tmp_path)
+        for address in ("192.0.2.1", "192.0.2.2") * 3:
+            world.tunnels.came(LIAR, address)
+        text = f"two machines have the certificate of {LIAR}: they connect from 192.0.2.1 and 192.0.2.2 in turn"
+        assert caplog.text.count(text) == 1
+        assert world.guard.problems() == [f"{text}: see the log"]
+        assert world.guard.record()["doubled"] == [LIAR.cn]
+        assert world.tunnels.came(LIAR, "192.0.2.1") == "192.0.2.2", "it is told at once"
+        world.guard.close()
+
+    asyncio.run(run())
+
+
+def test_a_twin_is_told_of_itself_what_to_do(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    async def run() -> None:
+        world = World(tmp_path)
+        for _ in range(3):
+            world.tunnels.told_of_twin(OTHER, "192.0.2.2")
+        text = f"another machine has our certificate too (192.0.2.2), as {OTHER} saw: a disk that was copied"
+        assert caplog.text.count(text) == 1
+        assert "Enrol one of the two anew, or change the key (re6st-conf rekey)" in caplog.text
+        assert [problem.startswith(text) for problem in world.guard.problems()] == [True]
+        world.guard.close()
+
+    asyncio.run(run())
+
+
+def test_who_is_refused_for_the_time_is_named_once_with_the_difference_of_the_clocks(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def run() -> None:
+        world = World(tmp_path)
+        world.clock_problem = "the clock here is 3 h behind the registry's: set the one that is wrong"
+        for _ in range(3):
+            world.tunnels.untimely(Untimely(OTHER, 12, early=True))
+        said = [record.getMessage() for record in caplog.records]
+        assert len(said) == 1
+        assert f"a tunnel was refused: the certificate 12 of {OTHER} is not valid yet by the clock here, 20" in said[0]
+        assert said[0].endswith("; the clock here is 3 h behind the registry's: set the one that is wrong")
+        assert any(f"the certificate 12 of {OTHER} is not valid yet" in each for each in world.guard.problems())
+        world.clock_problem = None
+        assert any("Set the clock that is wrong, there or here" in each for each in world.guard.problems())
+        world.tunnels.came(OTHER, "192.0.2.1")
+        assert not any("certificate 12" in each for each in world.guard.problems()), "it was let in since"
+        world.guard.close()
+
+    asyncio.run(run())

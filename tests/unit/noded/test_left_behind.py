@@ -1,0 +1,68 @@
+"""What a node has on the machine is noted for who ends it without a daemon."""
+
+from __future__ import annotations
+
+import asyncio
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
+from pathlib import Path
+
+import pytest
+
+from re6st.linux.kernel import Presence
+from re6st.noded import left_behind
+from re6st.service import run_names
+from re6st.service.rundir import RunDirectory, RunDirectoryBusy
+
+PRESENCES = (
+    Presence(IPv6Network("2001:db8:42::/48"), IPv6Address("2001:db8:42:1::1"), 64, (IPv6Network("2001:db8:42::/48"),)),
+    Presence(
+        IPv4Network("10.42.0.0/16"),
+        IPv4Address("10.42.1.1"),
+        32,
+        (IPv4Network("10.42.0.0/16"), IPv4Network("10.42.1.0/24")),
+    ),
+)
+
+
+def test_what_was_noted_is_read_again(tmp_path: Path) -> None:
+    assert left_behind.noted(tmp_path) == ()
+    left_behind.note(tmp_path, PRESENCES)
+    assert left_behind.noted(tmp_path) == PRESENCES
+    assert run_names.OLDEST.fullmatch(run_names.PLACED)
+    assert run_names.is_ours(run_names.PLACED)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "{", "3", "[3]", '[{"network": "x"}]', "[" * 10_000, '[{"network": "::/0"}]', "\xff"]
+)
+def test_a_note_that_cannot_be_read_is_none(tmp_path: Path, text: str) -> None:
+    (tmp_path / run_names.PLACED).write_bytes(text.encode("latin-1"))
+    assert left_behind.noted(tmp_path) == ()
+
+
+def test_what_cannot_be_noted_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    left_behind.note(tmp_path / "gone", PRESENCES)
+    assert "No such file or directory: our address stays" in caplog.text
+
+
+def test_a_node_that_lives_is_left_alone_and_nothing_is_made_where_none_was(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    assert asyncio.run(left_behind.remove_alone(run)) == []
+    assert not run.exists()
+    with RunDirectory(run):
+        assert asyncio.run(left_behind.remove_alone(run)) == [], "it has nothing yet"
+        left_behind.note(run, PRESENCES)
+        with pytest.raises(RunDirectoryBusy):
+            asyncio.run(left_behind.remove_alone(run))
+        assert left_behind.noted(run) == PRESENCES
+
+
+def test_a_start_that_fails_leaves_the_sockets_of_what_runs_on(tmp_path: Path) -> None:
+    own = RunDirectory(tmp_path / "run", keep=True)
+    with own:
+        (own.path / "re6stnet1.sock").touch()
+    assert (own.path / "re6stnet1.sock").exists()
+    (own.path / "re6stnet1.sock").unlink()
+    with own:
+        pass
+    assert not own.path.exists(), "nobody runs on"

@@ -1,0 +1,48 @@
+"""What follows from the network's parameters."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from ipaddress import IPv4Network
+from pathlib import Path
+
+from re6st import cert
+from re6st.core.prefix import Prefix
+from re6st.core.wire.params import Parameters
+from re6st.noded.settings import GIVEN_UP, Config, Files, Plan
+
+
+def test_parts_of_a_subnet_are_refused_as_far_as_the_registry_tells_the_longest_one(
+    nodes: dict[str, cert.Identity],
+) -> None:
+    here, identity = Path("."), nodes["1/16"]
+    plan = Plan(Config("", Files(here, here, here), here, here, here), identity, Parameters(Prefix(0, 16)), {})
+    network = identity.trust.network.prefixlen
+
+    def longest(told: int | None) -> int:
+        return plan.follow(replace(plan.parameters, longest_prefix=told), identity).babel(0, 0).longest
+
+    assert longest(None) == 128, "an older registry does not tell"
+    assert longest(24) == network + 24
+    assert longest(8) == network + 16, "our own is longer: the registry forgot us, or we have not heard yet"
+    assert longest(128) == 128
+
+
+def test_ipv4_networks_that_were_given_up_are_refused(nodes: dict[str, cert.Identity]) -> None:
+    here, identity = Path("."), nodes["1/16"]
+    plan = Plan(Config("", Files(here, here, here), here, here, here), identity, Parameters(Prefix(0, 16)), {})
+
+    def refused(ipv4: str | None) -> list[str]:
+        nonlocal plan
+        parameters = replace(plan.parameters, ipv4=IPv4Network(ipv4) if ipv4 else None)
+        plan = plan.follow(parameters, identity)
+        return list(map(str, plan.babel(0, 0).refused))
+
+    assert refused(None) == []
+    assert refused("10.42.0.0/16") == []
+    assert refused("10.99.0.0/16") == ["10.42.0.0/16"]
+    assert refused(None) == ["10.42.0.0/16", "10.99.0.0/16"]
+    assert refused("10.99.0.0/16") == ["10.42.0.0/16"], "it is back"
+    assert refused("10.0.0.0/8") == [], "they are in it"
+    for number in range(20):
+        assert len(refused(f"192.168.{number}.0/24")) <= GIVEN_UP

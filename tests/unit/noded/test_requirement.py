@@ -1,0 +1,98 @@
+"""Peers that lack what the network requires (core/wire/requirement.py, noded/requirement.py)."""
+
+from __future__ import annotations
+
+import logging
+from typing import cast
+
+import pytest
+
+from re6st.core.prefix import Prefix
+from re6st.core.wire.requirement import AGAIN, PATIENCE, Announced, Found, Requirement
+from re6st.noded import requirement
+from re6st.noded.peer_socket import Peers
+from re6st.noded.requirement import RequirementWatch
+from re6st.noded.tunnels import Tunnels
+
+A, B = Prefix(1, 16), Prefix(2, 16)
+REQUIRED = frozenset({"sealed-messages"})
+ABLE, UNABLE = frozenset({"sealed-messages", "rekey"}), frozenset({"rekey"})
+
+
+def test_who_announces_less_than_is_required_is_refused_at_once_and_until_it_announces_more() -> None:
+    made = Requirement()
+    assert made.look(REQUIRED, {A: Announced(ABLE, 0), B: Announced(UNABLE, 0)}, 1) == Found(((B, REQUIRED),))
+    assert made.lacking == {B: REQUIRED}
+    assert made.look(REQUIRED, {B: Announced(UNABLE, 0)}, 2) == Found(), "it is told once"
+    assert made.look(REQUIRED, {}, 3) == Found()
+    assert made.lacking == {B: REQUIRED}, "it has no session any more"
+    made.look(REQUIRED, {B: Announced(ABLE, 4)}, 5)
+    assert made.lacking == {}
+
+
+def test_who_announces_nothing_is_asked_in_another_session_before_that_counts() -> None:
+    """What it said may have been lost."""
+    made = Requirement()
+    silent = {A: Announced(None, 0)}
+    assert made.look(REQUIRED, silent, PATIENCE - 1) == Found()
+    assert made.look(REQUIRED, silent, PATIENCE) == Found(again=(A,))
+    assert made.lacking == {}
+    silent = {A: Announced(None, 40)}
+    assert made.look(REQUIRED, silent, 50) == Found()
+    assert made.look(REQUIRED, silent, 40 + PATIENCE) == Found(((A, REQUIRED),), (A,))
+    silent = {A: Announced(None, 80)}
+    assert made.look(REQUIRED, silent, 80 + PATIENCE) == Found(), "nothing has changed"
+    assert made.look(REQUIRED, silent, 80 + AGAIN) == Found(again=(A,)), "it may have been upgraded"
+    assert made.lacking == {A: REQUIRED}
+    made.look(REQUIRED, {A: Announced(ABLE, 400)}, 401)
+    assert made.lacking == {}
+
+
+def test_nobody_is_refused_where_nothing_is_required_any_more() -> None:
+    made = Requirement()
+    made.look(REQUIRED, {B: Announced(UNABLE, 0)}, 1)
+    assert made.look(frozenset(), {B: Announced(UNABLE, 0)}, 2) == Found()
+    assert made.lacking == {}
+
+
+class Mesh:
+    """What a watch acts on."""
+
+    def __init__(self) -> None:
+        self.sessions = self
+        self.names: frozenset[str] | None = UNABLE
+        self.cuts: list[Prefix] = []
+
+    def announced(self) -> dict[Prefix, Announced]:
+        return {B: Announced(self.names, 0)}
+
+    def cut(self, peer: Prefix) -> None:
+        self.cuts.append(peer)
+
+    def begin_anew(self, peer: Prefix) -> None:
+        raise AssertionError
+
+
+def test_tunnels_with_it_are_cut_and_it_is_said_once(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    monkeypatch.setattr(requirement, "EVERY", 0.0)
+    mesh, required = Mesh(), frozenset[str]()
+    watch = RequirementWatch(lambda: required, cast(Peers, mesh), cast(Tunnels, mesh))
+    watch.tick()
+    assert not mesh.cuts
+    required = REQUIRED
+    for _ in range(3):
+        watch.tick()
+    assert mesh.cuts == [B]
+    assert watch.lacks(B)
+    assert not watch.lacks(A)
+    assert caplog.messages == [
+        "2/16 lacks what this network requires, sealed-messages: its tunnels are cut, and it is refused. Upgrade it"
+    ]
+    assert watch.problems() == ["2/16 lacks sealed-messages, which this network requires: it is refused"]
+    mesh.names = ABLE
+    watch.tick()
+    assert not watch.lacks(B)
+    assert not watch.problems()
