@@ -24,20 +24,20 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from re6st import cert
-from re6st import registry_report as report
 from re6st.core.prefix import Prefix
 from re6st.core.registry.allocator import AllocationError, Allocator
 from re6st.core.registry.clock import ClockError
 from re6st.core.routing.babel_keys import State
 from re6st.core.wire.params import version_number
-from re6st.ledger import Conflict, Ledger, NotFound
-from re6st.mail import is_address
 from re6st.registry import Call, Registry, RpcError, Settings
-from re6st.registry_events import Kind
-from re6st.registry_own_node import own_node, refuse_to_revoke, take_place
-from re6st.registry_report import Filter, Page, Record, iso
+from re6st.registryd import listings as report
+from re6st.registryd.events import Kind
+from re6st.registryd.ledger import Conflict, Ledger, NotFound
+from re6st.registryd.listings import Filter, Page, Record, iso
+from re6st.registryd.mail import is_address
+from re6st.registryd.own_node import own_node, refuse_to_revoke, take_place
+from re6st.registryd.store import Store, StoreError
 from re6st.service.connections import Clients
-from re6st.store import Store, StoreError
 
 logger = logging.getLogger("admin")
 

@@ -20,13 +20,13 @@ from re6st import PROTOCOL, __version__
 from re6st.core.prefix import Prefix
 from re6st.core.telemetry.metrics import REGISTRY, Durations, Page
 from re6st.core.wire.params import version_number
-from re6st.ledger import LedgerError, NotFound
 from re6st.registry import Registry
-from re6st.registry_events import Kind
-from re6st.registry_own_node import own_node
-from re6st.registry_report import reading
+from re6st.registryd.events import Kind
+from re6st.registryd.ledger import LedgerError, NotFound
+from re6st.registryd.listings import reading
+from re6st.registryd.own_node import own_node
+from re6st.registryd.store import Store, StoreError
 from re6st.service.exposition import exposition
-from re6st.store import Store, StoreError
 
 FRESH = 10.0
 """Seconds for which figures from the database are good."""

@@ -18,7 +18,7 @@ from contextlib import closing
 from pathlib import Path
 
 from re6st.core import older_options
-from re6st.ledger_schema import SCHEMA, create_statement
+from re6st.registryd.schema import SCHEMA, create_statement
 from re6st.service import states
 from re6st.service.states import CONF_LIMIT, NODE, Owner, Places, StateError
 

@@ -226,7 +226,7 @@ class Observer:
         }
 
     def _parameters(self, given: _Arguments) -> Record:
-        """What a registry may have forgotten whose database was restored (registry_restored.py)."""
+        """What a registry may have forgotten whose database was restored (registryd/restored.py)."""
         given.end()
         parameters = self._plan().parameters
         version = base64.b64encode(parameters.version).decode("ascii")

@@ -7,7 +7,7 @@ from typing import Any
 
 from re6st.core.graph import cuts, rings, undirected
 from re6st.core.prefix import Prefix
-from re6st.registry_report import Record, iso
+from re6st.registryd.listings import Record, iso
 from re6st.web.watch import Picture
 
 NODES_LIMIT = 1000

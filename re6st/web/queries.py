@@ -11,7 +11,7 @@ from typing import Any
 
 from re6st.core.prefix import Prefix, PrefixError
 from re6st.core.wire.extensions import Extension
-from re6st.registry_report import NODES, Record, is_serial, node_record, prefixes_above, registry_bits
+from re6st.registryd.listings import NODES, Record, is_serial, node_record, prefixes_above, registry_bits
 
 PAGE = 50
 """Nodes of one page."""

@@ -12,7 +12,7 @@ from urllib.parse import urlencode
 import jinja2
 
 from re6st import __version__
-from re6st.registry_report import relative
+from re6st.registryd.listings import relative
 
 HERE = Path(__file__).parent
 STATIC = HERE / "static"

@@ -24,8 +24,8 @@ from re6st.api.admin import AdminError, Status
 from re6st.core.prefix import Prefix, PrefixError
 from re6st.core.registry.origins import Origins, ambiguous, is_careless_relay
 from re6st.core.registry.sessions import RateLimit
-from re6st.registry_events import Events, Kind
-from re6st.registry_report import Record
+from re6st.registryd.events import Events, Kind
+from re6st.registryd.listings import Record
 from re6st.web import access, mesh_graph
 from re6st.web.access import COOKIE, Access, Visitor
 from re6st.web.entrance import Entrances

@@ -13,7 +13,6 @@ from functools import partial
 from typing import Any, TypeVar
 
 from re6st import PROTOCOL, __version__, cert
-from re6st import registry_report as report
 from re6st.api.admin import Admin, AdminError, Status, guessed_url
 from re6st.client.certificate_report import name_text
 from re6st.core.prefix import Prefix
@@ -21,10 +20,11 @@ from re6st.core.routing.told_claims import ToldClaims
 from re6st.core.wire.extensions import needs_long_hellos
 from re6st.keys import pki
 from re6st.registry import Registry, Settings
-from re6st.registry_events import Kind
-from re6st.registry_own_node import own_node
-from re6st.registry_report import Record, iso
-from re6st.store import Store, StoreError
+from re6st.registryd import listings as report
+from re6st.registryd.events import Kind
+from re6st.registryd.listings import Record, iso
+from re6st.registryd.own_node import own_node
+from re6st.registryd.store import Store, StoreError
 from re6st.web import mesh_graph, queries
 from re6st.web.queries import NodeQuery
 from re6st.web.watch import Watch

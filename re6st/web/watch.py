@@ -15,10 +15,10 @@ from dataclasses import dataclass, field, replace
 
 from re6st.core.prefix import Prefix
 from re6st.core.routing.told_claims import ToldClaims
-from re6st.ledger import LedgerError, NotFound
 from re6st.registry import Registry
-from re6st.registry_events import Events, Kind
-from re6st.store import StoreError
+from re6st.registryd.events import Events, Kind
+from re6st.registryd.ledger import LedgerError, NotFound
+from re6st.registryd.store import StoreError
 
 logger = logging.getLogger("web")
 

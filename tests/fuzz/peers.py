@@ -9,7 +9,6 @@ from hashlib import sha256
 from ipaddress import IPv4Network, IPv6Network
 from typing import cast
 
-from re6st import registry_hello
 from re6st.core.prefix import Prefix, address, control_address, subnet
 from re6st.core.registry import hello_choice, origins
 from re6st.core.routing import babel_lines, claims
@@ -17,6 +16,7 @@ from re6st.core.routing.claims import Claims, Refusals
 from re6st.core.wire import datagrams, extensions, offers, peer_crypto, sessions
 from re6st.core.wire.seals import PURPOSES, Seal
 from re6st.keys import sealing
+from re6st.registryd import hello
 from tests.fuzz.keys import Crypto
 
 NETWORK = IPv6Network("2001:db8:42::/48")
@@ -46,7 +46,7 @@ def offer_header(data: bytes) -> None:
     """The header of a hello, from anybody: as it is, and as the bytes of an offer."""
     for header in (data.decode("latin-1"), base64.b64encode(data).decode()):
         with contextlib.suppress(offers.OfferError):
-            offer = registry_hello.read_offer(header)
+            offer = hello.read_offer(header)
             assert offers.decode(offers.encode(offer)) == offer
             with contextlib.suppress(extensions.ExtensionError):
                 extensions.read(offer.names)

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any, cast
 from unittest.mock import patch
 
-from re6st import localnode
 from re6st.core.routing import claims
 from re6st.core.telemetry.report import Record
 from re6st.core.transport import openvpn_lines
@@ -22,6 +21,7 @@ from re6st.linux.netlink import NetlinkError
 from re6st.linux.nftables import NftError
 from re6st.linux.process import Child
 from re6st.noded import hooks, packet_filter, router_advertisements
+from re6st.registryd import local_node
 from re6st.service import control, run_names
 from re6st.transport.openvpn import Management
 
@@ -141,4 +141,4 @@ def control_request(data: bytes) -> None:
 def node_answer(data: bytes) -> None:
     """What a node answers to its registry, on the control socket."""
     with contextlib.suppress(ValueError, EOFError):
-        localnode.read_routes(data)
+        local_node.read_routes(data)

@@ -19,7 +19,7 @@ import pytest
 
 from re6st.core.wire.datagrams import Code, parse_addresses
 from re6st.core.wire.params import version_number
-from re6st.localnode import LocalNode
+from re6st.registryd.local_node import LocalNode
 from testbed import Bed, Node, wait_until
 from testbed.reference import MixedNetwork, ReferenceNode
 

@@ -18,7 +18,7 @@ from re6st import cert
 from re6st.core.prefix import Prefix
 from re6st.core.wire.params import check_version, version_number
 from re6st.keys import pki
-from re6st.mail import Mailer
+from re6st.registryd.mail import Mailer
 from tests.unit.registry_world import DAY, START, A, B, World
 
 
@@ -168,7 +168,7 @@ def test_many_clients_at_once_get_different_prefixes(world: World) -> None:
 
 
 def test_a_failing_database_is_no_wrong_answer(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("re6st.store.BUSY_TIMEOUT", 0.01)
+    monkeypatch.setattr("re6st.registryd.store.BUSY_TIMEOUT", 0.01)
 
     async def test(world: World) -> None:
         await world.enrol()

@@ -23,7 +23,7 @@ from re6st.api.admin import AdminError
 from re6st.cli.registry.page import Listen, WebPage
 from re6st.core.prefix import Prefix
 from re6st.core.routing.told_claims import ToldClaims
-from re6st.registry_events import Kind
+from re6st.registryd.events import Kind
 from re6st.web import entrance, server
 from re6st.web.queries import SORTS, NodeQuery
 from re6st.web.render import STATIC, csv_text

@@ -24,7 +24,7 @@ from re6st.cli.options import OptionParser, fail, integer, registry_url
 from re6st.core.registry.allocator import ROOT, AllocationError, Allocator
 from re6st.keys import pki
 from re6st.linux import disk
-from re6st.mail import is_address
+from re6st.registryd.mail import is_address
 
 PROGRAM = "re6st-registry init"
 OPTIONS_FILE = "re6st-registry.conf"

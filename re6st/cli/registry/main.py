@@ -31,17 +31,17 @@ from re6st.cli.registry.page import WebError, WebPage
 from re6st.core.machine.packet_rules import SEGMENT
 from re6st.core.wire.params import Parameters
 from re6st.keys import pki
-from re6st.ledger import LedgerError
-from re6st.localnode import LocalNode
 from re6st.registry import Registry
-from re6st.registry_own_node import own_node
+from re6st.registryd.ledger import LedgerError
+from re6st.registryd.local_node import LocalNode
+from re6st.registryd.own_node import own_node
+from re6st.registryd.parameters import NAMES_SHOWN
+from re6st.registryd.store import Store, StoreError
 from re6st.service import geoip
 from re6st.service.logs import LogHandler, in_journal, setup_logging
 from re6st.service.metrics_http import MetricsError, MetricsServer, listen
 from re6st.service.run_names import BABELD_SOCKET, CONTROL_SOCKET
 from re6st.service.sd_notify import Notifier
-from re6st.store import Store, StoreError
-from re6st.upkeep import NAMES_SHOWN
 
 SERVING = "serving"
 

@@ -10,8 +10,8 @@ import time
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 
-from re6st.registry_check import Report
-from re6st.registry_report import Record, relative
+from re6st.registryd.check import Report
+from re6st.registryd.listings import Record, relative
 
 SCHEMA = 1
 """Counts up when a field of the JSON changes its meaning or goes."""

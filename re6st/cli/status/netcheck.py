@@ -45,7 +45,7 @@ from re6st.core.wire.datagrams import Code
 from re6st.core.wire.rpc import target
 from re6st.linux.kernel import local_addresses
 from re6st.linux.router_settings import router_settings
-from re6st.localnode import LocalNode
+from re6st.registryd.local_node import LocalNode
 from re6st.service.control_client import Connection, NotRunning, Refused, Trouble, connect
 from re6st.service.run_names import BABELD_SOCKET
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from re6st import cert, registry_report
+from re6st import cert
 from re6st.api.admin import (
     CLIENTS_LIMIT,
     REQUEST_LIMIT,
@@ -28,10 +28,11 @@ from re6st.api.admin import (
 from re6st.cli.registry.output import revocation, warning
 from re6st.core.prefix import Prefix
 from re6st.core.wire.datagrams import Code
-from re6st.registry_restored import LOST
-from re6st.registry_seen import SOFTWARE_LIMIT, software
+from re6st.registryd import listings
+from re6st.registryd.last_seen import SOFTWARE_LIMIT, software
+from re6st.registryd.restored import LOST
 from tests.unit.registry_world import DAY, A, B, World
-from tests.unit.test_registry_mesh import mesh
+from tests.unit.registryd.test_registry_mesh import mesh
 
 Test = Callable[[World, Operations], Awaitable[None]]
 
@@ -223,7 +224,7 @@ def test_an_invitation_that_makes_no_sense(world: World, arguments: dict[str, An
 
 
 def test_lists_come_in_pages(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(registry_report, "PAGE_LIMIT", 2)
+    monkeypatch.setattr(listings, "PAGE_LIMIT", 2)
 
     async def pages(remote: Operations, name: str, key: str) -> list[Any]:
         found: list[Any] = []

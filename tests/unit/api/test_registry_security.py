@@ -22,7 +22,7 @@ from re6st.api.http import HEADERS_LIMIT
 from re6st.core.registry.origins import ELSEWHERE, LOCAL, Origins, network_of
 from re6st.core.registry.sessions import Claims, RateLimit, Sessions
 from re6st.core.wire.rpc import HEADER, METHODS, Access, Ratchet, target
-from re6st.ledger import Ledger
+from re6st.registryd.ledger import Ledger
 from re6st.service.logs import TRACE
 from tests.unit.registry_world import DAY, A, B, World, parse
 

@@ -17,8 +17,8 @@ from re6st.cli.node import main as node_program
 from re6st.cli.options import OptionParser
 from re6st.cli.registry import config
 from re6st.core import older_options
-from re6st.ledger_schema import OUR_SCHEMA, SCHEMA, create_statement
 from re6st.migration import older
+from re6st.registryd.schema import OUR_SCHEMA, SCHEMA, create_statement
 from re6st.service import states
 from re6st.service.states import NODE, REGISTRY, Owner, Places, StateError
 

@@ -19,7 +19,7 @@ from re6st.client.registry_client import RegistryClient, RegistryRefused
 from re6st.core.telemetry.report import REVOKED
 from re6st.linux import disk
 from tests.unit.registry_world import World
-from tests.unit.test_registry_hello import Between
+from tests.unit.registryd.test_registry_hello import Between
 
 
 class Member:

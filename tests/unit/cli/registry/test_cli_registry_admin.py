@@ -20,7 +20,7 @@ from typing import Any
 import pytest
 from cryptography import x509
 
-from re6st import cert, registry_report
+from re6st import cert
 from re6st.cli.conf import main as conf
 from re6st.cli.options import duration
 from re6st.cli.registry import main as registry
@@ -28,9 +28,10 @@ from re6st.cli.registry import output
 from re6st.cli.registry.words import WORDS
 from re6st.core.prefix import Prefix
 from re6st.core.registry.allocator import ROOT
-from re6st.ledger import Ledger, Slot
-from re6st.registry_check import check
-from re6st.store import Store
+from re6st.registryd import listings
+from re6st.registryd.check import check
+from re6st.registryd.ledger import Ledger, Slot
+from re6st.registryd.store import Store
 from tests.unit.cli.registry.test_cli_registry import Process, free_port, wait_until
 
 DOCUMENT = Path(__file__).parents[4] / "docs" / "registry-admin.md"
@@ -542,7 +543,7 @@ def test_durations(text: str, seconds: int) -> None:
 def test_times_relative_to_now(seconds: int, text: str) -> None:
     now = 1811808000
     when = datetime.fromtimestamp(now + seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-    assert registry_report.relative(when, now) == text
+    assert listings.relative(when, now) == text
 
 
 def test_nothing_that_a_terminal_obeys() -> None:

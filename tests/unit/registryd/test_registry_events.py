@@ -9,8 +9,8 @@ from ipaddress import IPv6Network
 from pathlib import Path
 
 from re6st.core.prefix import Prefix
-from re6st.registry_events import KEPT, TEXT_LIMIT, EventLog, Events, Kind
-from re6st.store import Store
+from re6st.registryd.events import KEPT, TEXT_LIMIT, EventLog, Events, Kind
+from re6st.registryd.store import Store
 
 A, B = Prefix(0, 16), Prefix(1, 16)
 

@@ -56,7 +56,7 @@ OUR_SCHEMA = (
   prefix TEXT PRIMARY KEY NOT NULL, date INTEGER NOT NULL, names TEXT NOT NULL)""",
     """CREATE TRIGGER IF NOT EXISTS re6st_extensions_delete AFTER DELETE ON re6st_seen BEGIN
   DELETE FROM re6st_extensions WHERE prefix = OLD.prefix; END""",
-    # What happened, for the operator (registry_events.py).
+    # What happened, for the operator (events.py).
     """CREATE TABLE IF NOT EXISTS re6st_event (
   number INTEGER PRIMARY KEY NOT NULL, time INTEGER NOT NULL, kind TEXT NOT NULL, cn TEXT, text TEXT NOT NULL,
   count INTEGER NOT NULL)""",

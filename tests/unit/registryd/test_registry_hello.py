@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from re6st import cert, registry_hello
+from re6st import cert
 from re6st.cli.registry.config import ConfigError
 from re6st.cli.registry.main import check_required
 from re6st.client.registry_client import RegistryAnswerError, RegistryClient, RegistryKeyError, RegistryRefused
@@ -22,7 +22,8 @@ from re6st.core.wire.offers import Offer, OfferError
 from re6st.core.wire.params import decode
 from re6st.core.wire.rpc import OFFER_HEADER, OFFER_MARK, TAG_LENGTH, UNKNOWN_HEADER, SealedRatchet, target
 from re6st.keys import pki, sealing
-from re6st.registry_hello import Greeter, OtherKeyError
+from re6st.registryd import hello
+from re6st.registryd.hello import Greeter, OtherKeyError
 from tests.unit.registry_world import A, World
 
 
@@ -296,7 +297,7 @@ def test_the_registry_forgets_what_the_sessions_of_a_minute_were_made_of(
     now = 0.0
     greeter = Greeter(authority, lambda: now)
     first = greeter._offer(b"ca")
-    now = registry_hello.OFFER_LIFE - 1
+    now = hello.OFFER_LIFE - 1
     greeter.forget()
     assert greeter._offer(b"ca") is first
     now += 1

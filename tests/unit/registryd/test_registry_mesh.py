@@ -13,7 +13,7 @@ import pytest
 
 from re6st import cert
 from re6st.core.prefix import Prefix
-from re6st.registry_mesh import UNROUTED_LIMIT
+from re6st.registryd.mesh_view import UNROUTED_LIMIT
 from tests.unit.registry_world import A, B, World
 
 

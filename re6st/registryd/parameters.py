@@ -33,14 +33,14 @@ from re6st.core.wire.params import (
     version_number,
 )
 from re6st.keys import pki
-from re6st.ledger import Conflict, Ledger, NotFound, Rows
-from re6st.registry_mesh import MeshView
-from re6st.store import Store, StoreError
+from re6st.registryd.ledger import Conflict, Ledger, NotFound, Rows
+from re6st.registryd.mesh_view import MeshView
+from re6st.registryd.store import Store, StoreError
 
 logger = logging.getLogger("registry")
 
 FLOOR = "re6st_floor"
-"""Our own row of `config`: a number of the version that nodes are known to have (registry_restored.py)."""
+"""Our own row of `config`: a number of the version that nodes are known to have (restored.py)."""
 HELLOS = "re6st_hellos"
 """Another: which hellos the network has, as core/registry/hello_choice.py has it."""
 MEMBER_VERSIONS_PER_SECOND, MEMBER_VERSIONS = 1 / 60, 10

@@ -14,11 +14,11 @@ from re6st import cert
 from re6st.core.prefix import Prefix
 from re6st.core.registry.sessions import RateLimit, Sessions
 from re6st.keys import pki
-from re6st.ledger import Issued, Ledger, NotFound
-from re6st.registry_events import Events, Kind
-from re6st.store import Store
-from re6st.stored_certificates import believed
-from re6st.upkeep import Upkeep
+from re6st.registryd.events import Events, Kind
+from re6st.registryd.ledger import Issued, Ledger, NotFound
+from re6st.registryd.parameters import Upkeep
+from re6st.registryd.store import Store
+from re6st.registryd.stored_certificates import believed
 
 CHANGES_PER_SECOND, CHANGES = 1 / 86400, 5
 """Changes of key that a node may make: this many, then one a day. Each makes the list of revoked serials longer, which

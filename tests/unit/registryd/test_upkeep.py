@@ -180,7 +180,7 @@ def test_the_clean_up_comes_by_itself(world: World, monkeypatch: pytest.MonkeyPa
     async def test(world: World) -> None:
         await fill(world)
         world.now += YEAR - 5000
-        monkeypatch.setattr("re6st.upkeep.asyncio.sleep", sleep)
+        monkeypatch.setattr("re6st.registryd.parameters.asyncio.sleep", sleep)
         running = asyncio.create_task(world.registry.upkeep.run())
         async with asyncio.timeout(10):
             while rows(world, "SELECT * FROM crl"):
@@ -204,9 +204,9 @@ def test_the_end_of_the_authoritys_certificate_is_said(
         await real(0)
 
     async def test(world: World) -> None:
-        monkeypatch.setattr("re6st.upkeep.CLEAN_UP_INTERVAL", DAY / 4)
+        monkeypatch.setattr("re6st.registryd.parameters.CLEAN_UP_INTERVAL", DAY / 4)
         world.now = pki.end_of(authority.trust.ca).timestamp() - 31 * DAY
-        monkeypatch.setattr("re6st.upkeep.asyncio.sleep", sleep)
+        monkeypatch.setattr("re6st.registryd.parameters.asyncio.sleep", sleep)
         running = asyncio.create_task(world.registry.upkeep.run())
         async with asyncio.timeout(20):
             while "has expired" not in caplog.text:

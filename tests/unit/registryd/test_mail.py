@@ -25,8 +25,9 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.x509.oid import NameOID
 
-from re6st import cert, mail
-from re6st.mail import WAITING_LIMIT, Mailer, MailError, is_address, is_deliverable
+from re6st import cert
+from re6st.registryd import mail
+from re6st.registryd.mail import WAITING_LIMIT, Mailer, MailError, is_address, is_deliverable
 from tests.unit.registry_world import World
 
 USER, PASSWORD = "registry", "correct horse"

@@ -18,7 +18,7 @@ from re6st.core.prefix import Prefix
 from re6st.core.routing.babel_binary import Dump, Route
 from re6st.core.routing.told_claims import ToldClaims, read_claims
 from re6st.core.wire.datagrams import Code
-from re6st.localnode import LocalNode
+from re6st.registryd.local_node import LocalNode
 
 NETWORK = IPv6Network("2001:db8:42::/48")
 A, B, C = (Prefix(n, 16) for n in range(3))

@@ -8,14 +8,15 @@ from pathlib import Path
 
 import pytest
 
-from re6st import cert, registry_seen
+from re6st import cert
 from re6st.core.prefix import Prefix
 from re6st.core.registry.sessions import Claims
 from re6st.core.wire.extensions import KNOWN
 from re6st.core.wire.params import BABEL_HELLO, Parameters, decode, version_number
 from re6st.core.wire.rpc import target
-from re6st.ledger import Conflict
-from re6st.registry_seen import Served
+from re6st.registryd import last_seen
+from re6st.registryd.last_seen import Served
+from re6st.registryd.ledger import Conflict
 from tests.unit.registry_world import DAY, A, B, World
 
 OLD, NEW = frozenset({"babel-switch-time"}), KNOWN
@@ -27,7 +28,7 @@ STRANGER, OTHER = "198.51.100.66", "203.0.113.7"
 def world(
     tmp_path: Path, authority: cert.Authority, nodes: dict[str, cert.Identity], monkeypatch: pytest.MonkeyPatch
 ) -> World:
-    monkeypatch.setattr(registry_seen, "NEWS_INTERVAL", 0.0)
+    monkeypatch.setattr(last_seen, "NEWS_INTERVAL", 0.0)
     return World(tmp_path, authority, nodes["1/16"])
 
 

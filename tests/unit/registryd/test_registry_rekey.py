@@ -11,16 +11,17 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import rsa
 
-from re6st import cert, stored_certificates
+from re6st import cert
 from re6st.client.registry_client import RegistryClient, RegistryKeyError, RegistryRefused
 from re6st.core.prefix import Prefix
 from re6st.core.wire.params import version_number
 from re6st.keys import pki
-from re6st.ledger import Ledger
-from re6st.registry_check import check
-from re6st.registry_rekey import CHANGES
-from re6st.stored_certificates import believed
-from re6st.upkeep import MEMBER_VERSIONS
+from re6st.registryd import stored_certificates
+from re6st.registryd.check import check
+from re6st.registryd.ledger import Ledger
+from re6st.registryd.parameters import MEMBER_VERSIONS
+from re6st.registryd.rekey import CHANGES
+from re6st.registryd.stored_certificates import believed
 from tests.unit.registry_world import DAY, START, A, B, World
 
 

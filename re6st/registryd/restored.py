@@ -24,11 +24,11 @@ from re6st import cert
 from re6st.core.prefix import Prefix, PrefixError, control_address
 from re6st.core.wire.params import check_version, version_number
 from re6st.keys import pki
-from re6st.ledger import Conflict, Issued, Ledger, NotFound
-from re6st.registry_events import Events, Kind
+from re6st.registryd.events import Events, Kind
+from re6st.registryd.ledger import Conflict, Issued, Ledger, NotFound
+from re6st.registryd.parameters import FLOOR, Upkeep
+from re6st.registryd.store import Store, StoreError
 from re6st.service import control_client
-from re6st.store import Store, StoreError
-from re6st.upkeep import FLOOR, Upkeep
 
 SERIAL_GAP = 100_000
 """Serials left out: more than were given after any copy that is worth restoring."""

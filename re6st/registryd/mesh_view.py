@@ -9,7 +9,7 @@ from dataclasses import replace
 
 from re6st.core.prefix import Prefix, PrefixError
 from re6st.core.wire.datagrams import Code, Endpoint, format_addresses, outside, parse_addresses
-from re6st.localnode import LocalNode
+from re6st.registryd.local_node import LocalNode
 
 CANDIDATES_LIFE = 60.0
 """Seconds for which a dump of babeld's routes is good for candidates."""

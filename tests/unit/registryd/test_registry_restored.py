@@ -18,8 +18,8 @@ from re6st import cert
 from re6st.client.registry_client import RegistryClient, RegistryRefused
 from re6st.core.prefix import Prefix
 from re6st.core.wire.params import make_version, version_number
-from re6st.registry_check import check
-from re6st.registry_restored import SERIAL_GAP, Known, ProofError, ask
+from re6st.registryd.check import check
+from re6st.registryd.restored import SERIAL_GAP, Known, ProofError, ask
 from tests.unit.registry_world import DAY, A, B, World
 
 C = Prefix(2, 16)
@@ -209,7 +209,7 @@ def test_the_node_beside_it_is_asked_before_the_version_is_counted_up(
 ) -> None:
     """Else a restored registry with other options would have counted as far as the network."""
     known = revoked_since(world)
-    monkeypatch.setattr("re6st.registry_restored.ask", lambda control: known)
+    monkeypatch.setattr("re6st.registryd.restored.ask", lambda control: known)
     world.settings = replace(world.settings, parameters=replace(world.settings.parameters, hello=7))
     world.before_start = lambda registry: registry.restored.look(Path("control.sock"))
 
