@@ -19,10 +19,10 @@ from cryptography.hazmat.primitives.asymmetric import padding, rsa
 from cryptography.x509.oid import NameOID
 from OpenSSL import crypto
 
-from re6st.core import pasted
 from re6st.core.prefix import Prefix, PrefixError, network_of_serial, serial_of_network
 from re6st.keys import pki
 from re6st.linux import disk
+from re6st.view import pasted
 
 VALIDITY = timedelta(days=365)
 RENEW_BEFORE = timedelta(days=30)

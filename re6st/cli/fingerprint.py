@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from cryptography import x509
 
 from re6st import cert
-from re6st.core import pasted
+from re6st.view import pasted
 
 
 @dataclass(frozen=True, slots=True)

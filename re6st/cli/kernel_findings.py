@@ -10,13 +10,13 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from re6st.core.findings import Finding
 from re6st.core.machine.forward_chain import blocked
 from re6st.core.machine.packet_rules import TABLE
 from re6st.linux.kept_state import SYSCTL
 from re6st.linux.nftables import Nft, NftError
 from re6st.linux.process import MissingProgram
 from re6st.noded.firewall_check import REMEDY
+from re6st.view.findings import Finding
 
 
 def ipv6(main_interface: str = "lo", sysctl: Path = SYSCTL) -> Iterator[Finding]:

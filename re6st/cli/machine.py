@@ -12,9 +12,9 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
-from re6st.core.findings import Finding
 from re6st.linux.kernel import OUR_LINK
 from re6st.linux.process import MissingProgram, find_program
+from re6st.view.findings import Finding
 
 CAPABILITIES = {"CAP_NET_BIND_SERVICE": 10, "CAP_NET_ADMIN": 12, "CAP_NET_RAW": 13}
 """Rights of a node that does not run as root, by their bits in linux/capability.h."""

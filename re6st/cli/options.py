@@ -19,8 +19,8 @@ from typing import Any, NoReturn
 from urllib.parse import urlsplit
 
 from re6st import PROTOCOL, __version__
-from re6st.core import pasted
 from re6st.service.logs import FORMATS, LEVELS
+from re6st.view import pasted
 
 FILE_LIMIT = 1 << 20
 """Bytes of an option file."""

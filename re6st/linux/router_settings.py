@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 
-from re6st.core.findings import Finding
+from re6st.view.findings import Finding
 
 WANTED = {
     "net.ipv6.conf.all.forwarding": "1",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from testbed import Bed, Network
-from tests.unit.test_pasted import FORMS
+from tests.unit.view.test_pasted import FORMS
 
 FORMS_IN = 90
 

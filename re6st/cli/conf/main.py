@@ -35,11 +35,11 @@ from re6st.cli.conf.again import Membership, identity_in, membership, patiently
 from re6st.cli.fingerprint import Fingerprint
 from re6st.cli.options import OptionParser, fail, is_text
 from re6st.client.registry_client import RegistryClient, RegistryError, RegistryRefused, RegistryUnreachable, parse_url
-from re6st.core import pasted
 from re6st.core.prefix import Prefix, PrefixError, subnet
 from re6st.keys import pki
 from re6st.linux import disk
 from re6st.linux.kernel import local_addresses
+from re6st.view import pasted
 
 PROGRAM = "re6st-conf"
 

@@ -21,9 +21,7 @@ from re6st.cli import kernel_findings, machine
 from re6st.cli.checks import cannot_write, open_to_read, tell
 from re6st.cli.options import OptionParser
 from re6st.client.registry_client import parse_url
-from re6st.core.findings import Finding
 from re6st.core.prefix import address, subnet
-from re6st.core.screen import Column, paint, table
 from re6st.core.telemetry.expiry import AUTHORITY, OURS, expires
 from re6st.core.telemetry.report import CA_WARNING, CERTIFICATE_WARNING
 from re6st.core.wire import extensions
@@ -36,6 +34,8 @@ from re6st.noded import multicast, pem_files
 from re6st.noded.peer_cache import parameters_in
 from re6st.noded.settings import Config
 from re6st.service.rundir import RunDirectoryError, foreign
+from re6st.view.findings import Finding
+from re6st.view.screen import Column, paint, table
 
 CACHE = "cache.db"
 TUN = Path("/dev/net/tun")

@@ -19,7 +19,6 @@ from re6st.cli import metrics_place
 from re6st.cli.options import OptionParser, integer
 from re6st.cli.registry import init, operator_port, page
 from re6st.cli.registry.operator_port import SAME_PORT, OperatorPlace, operator_place
-from re6st.core import pasted
 from re6st.core.prefix import Prefix
 from re6st.core.registry.allocator import (
     WHOLE_NETWORK,
@@ -36,6 +35,7 @@ from re6st.registryd.mail import SMTPS_PORT, Mailer, is_address, is_deliverable
 from re6st.service import geoip, states
 from re6st.service.geoip import GeoIp, GeoIpError
 from re6st.service.metrics_http import Place
+from re6st.view import pasted
 
 PROGRAM = "re6st-registry"
 DATABASE = Path("/var/lib/re6st-registry/registry.db")

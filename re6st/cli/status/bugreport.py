@@ -25,13 +25,13 @@ from re6st.cli import machine
 from re6st.cli.status import down, netcheck
 from re6st.cli.status import main as status
 from re6st.client.registry_client import RegistryError, parse_url
-from re6st.core.findings import lines_of
-from re6st.core.pseudonyms import Pseudonyms
-from re6st.core.screen import paint
 from re6st.core.words import clock, size
 from re6st.linux import disk
 from re6st.noded.hooks import HIDDEN
 from re6st.service.control_client import Trouble, connect
+from re6st.view.findings import lines_of
+from re6st.view.pseudonyms import Pseudonyms
+from re6st.view.screen import paint
 
 ROUTES, EVENTS, JOURNAL_LINES = 200, 500, 400
 SECTION_LIMIT = 96 << 10

@@ -22,9 +22,9 @@ from pathlib import Path
 from types import FrameType
 
 from re6st.cli.status import main as status
-from re6st.core import status_text as text
-from re6st.core.screen import Line, Span, line, paint
 from re6st.service.control_client import Trouble, connect
+from re6st.view import status_text as text
+from re6st.view.screen import Line, Span, line, paint
 
 _ENTER, _LEAVE = "\x1b[?1049h\x1b[?25l", "\x1b[?25h\x1b[?1049l"
 LEAVE = (b"q", b"Q", b"\x03", b"\x1b")

@@ -18,8 +18,6 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from re6st.cli.options import OptionParser, fail, integer
-from re6st.core import status_text as text
-from re6st.core.screen import Line, Span, line, paint
 from re6st.core.words import clock, duration
 from re6st.service.control_client import (
     DEFAULT,
@@ -31,6 +29,8 @@ from re6st.service.control_client import (
     connect,
     in_group,
 )
+from re6st.view import status_text as text
+from re6st.view.screen import Line, Span, line, paint
 
 PROGRAM = "re6st-status"
 SCHEMA = 1
@@ -317,7 +317,7 @@ def _peers(connection: Connection, options: argparse.Namespace) -> int:
 
 
 def _graph(connection: Connection, options: argparse.Namespace) -> int:
-    from re6st.core.neighbourhood import dot, lines_of, neighbourhood
+    from re6st.view.neighbourhood import dot, lines_of, neighbourhood
 
     own, routes = connection.ask("status")["cn"], connection.routes()["routes"]
     neighbours, tunnels = connection.ask("neighbours")["neighbours"], connection.ask("tunnels")["tunnels"]

@@ -37,9 +37,6 @@ from re6st.client.registry_client import (
     RegistryRefused,
     parse_url,
 )
-from re6st.core import netcheck
-from re6st.core.findings import Finding, lines_of, merged, records, verdict
-from re6st.core.netcheck import RegistryAnswer, Router
 from re6st.core.prefix import Prefix
 from re6st.core.wire.datagrams import Code
 from re6st.core.wire.rpc import target
@@ -48,6 +45,9 @@ from re6st.linux.router_settings import router_settings
 from re6st.registryd.local_node import LocalNode
 from re6st.service.control_client import Connection, NotRunning, Refused, Trouble, connect
 from re6st.service.run_names import BABELD_SOCKET
+from re6st.view import netcheck
+from re6st.view.findings import Finding, lines_of, merged, records, verdict
+from re6st.view.netcheck import RegistryAnswer, Router
 
 PATIENCE = 10.0
 """Seconds for the registry."""

@@ -10,9 +10,9 @@ from typing import Any
 
 from re6st.cli.status import icmp
 from re6st.cli.status import main as status
-from re6st.core import status_text as text
-from re6st.core.screen import Span, line
 from re6st.service.control_client import Connection, Refused
+from re6st.view import status_text as text
+from re6st.view.screen import Span, line
 
 SILENT_LIMIT = 4
 """Hops in a row without an answer, after which nobody farther on answers either."""

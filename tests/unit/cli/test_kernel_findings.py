@@ -9,9 +9,9 @@ from types import SimpleNamespace
 import pytest
 
 from re6st.cli import kernel_findings
-from re6st.core.findings import Finding
 from re6st.core.machine.forward_chain import Blocked
 from re6st.linux.nftables import NftError
+from re6st.view.findings import Finding
 
 
 def switch(sysctl: Path, **names: int) -> None:

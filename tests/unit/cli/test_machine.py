@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from re6st.cli import machine
-from re6st.core.findings import Finding
+from re6st.view.findings import Finding
 
 
 def test_the_tun_device(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from re6st import cert
 from re6st.linux import disk
 from re6st.noded import pem_files
 from re6st.noded.settings import Files
-from tests.unit.test_pasted import FORMS
+from tests.unit.view.test_pasted import FORMS
 
 
 @pytest.fixture

@@ -17,12 +17,12 @@ from re6st import PROTOCOL, cert
 from re6st.cli import kernel_findings, machine
 from re6st.cli.node import check as check_node
 from re6st.cli.node.main import main
-from re6st.core.findings import Finding
 from re6st.core.prefix import Prefix
 from re6st.core.wire.params import Parameters, make_version
 from re6st.linux import disk
 from re6st.noded.peer_cache import Cache
 from re6st.noded.successor import WHETHER_READY
+from re6st.view.findings import Finding
 
 NETWORK = IPv6Network("2001:db8:42::/48")
 OPTIONS = """registry http://192.0.2.1/

@@ -22,11 +22,11 @@ import pytest
 
 from re6st.cli.status import down, icmp
 from re6st.cli.status import main as status
-from re6st.core.screen import line
 from re6st.core.telemetry.report import Record
 from re6st.service import control, control_client, run_names, rundir
 from re6st.service.control import ControlError, ControlServer, Status
-from tests.unit.test_status_text import EVENTS, ROUTES, STATUS, TUNNELS
+from re6st.view.screen import line
+from tests.unit.view.test_status_text import EVENTS, ROUTES, STATUS, TUNNELS
 
 NODE: Record = {"peer": "9/16", "address": "::1", "subnet": "::/64"}
 WAY: Record = {

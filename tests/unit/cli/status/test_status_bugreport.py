@@ -15,11 +15,11 @@ import pytest
 
 from re6st.cli.status import bugreport, down, netcheck
 from re6st.cli.status import main as status
-from re6st.core.findings import Finding
 from re6st.service.control_client import NotRunning
+from re6st.view.findings import Finding
 from tests.unit.cli.status.test_cli_status import CERTIFICATE, PEERS
-from tests.unit.test_netcheck import NODE as STATUS
-from tests.unit.test_status_text import EVENTS, ROUTES, TUNNELS
+from tests.unit.view.test_netcheck import NODE as STATUS
+from tests.unit.view.test_status_text import EVENTS, ROUTES, TUNNELS
 
 Run = Callable[..., str]
 PRIVATE = ("120/16", "4/16", "203.0.113.9", "198.51.100.7", "re6st.example.com", "peer.example.org", "alice@")

@@ -20,13 +20,13 @@ import pytest
 from re6st import cert
 from re6st.cli import kernel_findings, machine
 from re6st.cli.status import down, icmp, netcheck
-from re6st.core.findings import Finding
-from re6st.core.netcheck import RegistryAnswer
 from re6st.core.telemetry import report
 from re6st.service.control_client import NotRunning
+from re6st.view.findings import Finding
+from re6st.view.netcheck import RegistryAnswer
 from tests.unit.cli.status.test_cli_status import CERTIFICATE, NODE, PEERS, WAY
-from tests.unit.test_netcheck import NODE as STATUS
-from tests.unit.test_status_text import TUNNELS
+from tests.unit.view.test_netcheck import NODE as STATUS
+from tests.unit.view.test_status_text import TUNNELS
 
 GOOD = RegistryAnswer("IPv4", 5.0, "sha256:3f9a", 0.0)
 

@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from re6st.cli.status import live
-from re6st.core.screen import Span, line
+from re6st.view.screen import Span, line
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ from re6st.core.telemetry.metrics import BUCKETS, NODE, PEERS_LIMIT, REGISTRY, D
 from re6st.core.telemetry.node_metrics import Counts, node_page
 from re6st.service.exposition import exposition
 from tests.unit.core.telemetry.test_report import LINES
-from tests.unit.test_status_text import NOW, STATUS, TUNNELS
+from tests.unit.view.test_status_text import NOW, STATUS, TUNNELS
 
 ROOT = Path(__file__).parents[4]
 ALL = {**NODE, **REGISTRY}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from re6st.core.screen import Column, Span, fold, line, paint, table
+from re6st.view.screen import Column, Span, fold, line, paint, table
 
 COLUMNS = (Column("PEER"), Column("VIA", least=8), Column("COST", right=True, drop=1), Column("REACH", drop=2))
 ROWS: list[list[str | Span]] = [

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from itertools import groupby
 from typing import Literal
 
-from re6st.core.screen import Line, Span, Style, line
+from re6st.view.screen import Line, Span, Style, line
 
 Level = Literal["ok", "warn", "fail"]
 _STYLES: Mapping[Level, Style] = {"ok": "good", "warn": "warning", "fail": "bad"}

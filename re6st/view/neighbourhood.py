@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from re6st.core.screen import Line, Span, fold, line
-from re6st.core.status_text import cost, milliseconds
 from re6st.core.words import plural
+from re6st.view.screen import Line, Span, fold, line
+from re6st.view.status_text import cost, milliseconds
 
 Answer = Mapping[str, Any]
 Record = dict[str, Any]

@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from re6st.core.neighbourhood import dot, lines_of, neighbourhood
-from re6st.core.screen import paint
+from re6st.view.neighbourhood import dot, lines_of, neighbourhood
+from re6st.view.screen import paint
 
 
 def neighbour(peer: str | None, interface: str, cost: int, rtt: float | None = None) -> dict[str, Any]:

@@ -9,12 +9,12 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from re6st.core.findings import Finding, Level
 from re6st.core.machine.hosts import is_behind_another
 from re6st.core.registry.clock import skew
-from re6st.core.status_text import endpoint
 from re6st.core.telemetry.report import REVOKED
 from re6st.core.words import duration, plural
+from re6st.view.findings import Finding, Level
+from re6st.view.status_text import endpoint
 
 Answer = Mapping[str, Any]
 

@@ -7,7 +7,7 @@ from ipaddress import IPv4Address, IPv6Address, IPv6Network
 
 import pytest
 
-from re6st.core.pseudonyms import Pseudonyms
+from re6st.view.pseudonyms import Pseudonyms
 
 NETWORK = IPv6Network("2001:db8:42::/48")
 NAMES = {"re6st.example.com": "registry-host", "CN=Example mesh, O=us": "CA", "mars": "this-host"}

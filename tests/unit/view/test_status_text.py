@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from re6st.core import status_text as text
-from re6st.core.screen import paint
+from re6st.view import status_text as text
+from re6st.view.screen import paint
 
 NOW = 1_800_000_000.0
 DAY = 86400.0

@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from re6st.core import netcheck
-from re6st.core.findings import Finding
-from re6st.core.netcheck import RegistryAnswer, Router
-from tests.unit.test_status_text import EVENTS, STATUS, TUNNELS
+from re6st.view import netcheck
+from re6st.view.findings import Finding
+from re6st.view.netcheck import RegistryAnswer, Router
+from tests.unit.view.test_status_text import EVENTS, STATUS, TUNNELS
 
 URL = "http://re6st.example.com"
 SERVER = {"protocol": "tcp", "port": 1194, "listening": True, "clients": 0}

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from re6st.core.screen import Column, Line, Span, Style, fold, line, table
 from re6st.core.words import away, clock, duration, moment, plural, short, size
+from re6st.view.screen import Column, Line, Span, Style, fold, line, table
 
 Answer = Mapping[str, Any]
 """A result of the control socket, from JSON."""

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from re6st import cert
-from re6st.core import pasted
+from re6st.view import pasted
 
 DIGEST = hashlib.sha256(b"the CA").digest()
 HEX, COLONS = DIGEST.hex(), DIGEST.hex(":").upper()

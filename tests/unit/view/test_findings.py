@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from re6st.core.findings import Finding, lines_of, merged, records, verdict
-from re6st.core.screen import paint
+from re6st.view.findings import Finding, lines_of, merged, records, verdict
+from re6st.view.screen import paint
 
 TUN, ADMIN = Finding("ok", "machine", "tun device"), Finding("ok", "machine", "CAP_NET_ADMIN")
 UPNP = Finding("warn", "upnp", "UPnP: no router answered in 2 s", "forward tcp/1194 to 192.168.0.5 by hand")
