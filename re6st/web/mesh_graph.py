@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from re6st.core.graph import cuts, rings, undirected
 from re6st.core.prefix import Prefix
 from re6st.registryd.listings import Record, iso
+from re6st.web.graph import cuts, rings, undirected
 from re6st.web.watch import Picture
 
 NODES_LIMIT = 1000

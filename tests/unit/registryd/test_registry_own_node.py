@@ -10,8 +10,8 @@ from re6st import cert
 from re6st.api.admin import Operations, Status
 from tests.unit.api.test_registry_admin import refused, run
 from tests.unit.registry_world import DAY, A, B, World
-from tests.unit.test_web_pages import Browser
-from tests.unit.test_web_pages import run as browse
+from tests.unit.web.test_web_pages import Browser
+from tests.unit.web.test_web_pages import run as browse
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from random import Random
 
 import pytest
 
-from re6st.core.graph import cuts, distances, rings, undirected
+from re6st.web.graph import cuts, distances, rings, undirected
 
 Edges = list[tuple[int, int]]
 
