@@ -12,7 +12,7 @@ from re6st import __version__
 
 ROOT = Path(__file__).parents[2]
 SPDX = "SPDX-License-Identifier: Apache-2.0"
-MAIN_MODULES = ("__init__", "cli/node", "cli/registry", "cli/conf", "cli/status")
+MAIN_MODULES = ("__init__", "cli/node/main", "cli/registry/main", "cli/conf/main", "cli/status/main")
 APACHE = Path("/usr/share/common-licenses/Apache-2.0")
 """The text as Debian has it."""
 
