@@ -40,6 +40,7 @@ from re6st.noded.hooks import Hooks
 from re6st.noded.kernel_care import KernelCare
 from re6st.noded.left_behind import LEFT, remove
 from re6st.noded.left_routes import LeftRoutes
+from re6st.noded.mesh_driver import MeshDriver
 from re6st.noded.metrics import NodeMetrics
 from re6st.noded.network_addresses import Presences
 from re6st.noded.observer import Observer
@@ -103,7 +104,6 @@ class Node:
         self._loops: list[asyncio.Task[None]] = []
         self.started = False
         """Whether all that a person can have set up wrong has worked."""
-        self._leaving = False
         self._ticked = 0.0
         self._changed = asyncio.Event()
         self._babel_news = asyncio.Event()
@@ -145,9 +145,10 @@ class Node:
 
         Tunnels and babeld go on, and so does the traffic. What the next one wants in its environment is returned.
         """
-        self._leaving = True
         log.info("handing over")
         self._notifier.reloading()
+        if hasattr(self, "_driver"):
+            self._driver.stop()
         if hasattr(self, "_hooks"):
             await self._hooks.stop()
             await self._filter.hand_over()
@@ -220,6 +221,14 @@ class Node:
         self._answers = Answers(self._mesh, self._updates, self._own, self._peers.sessions, self._event, self._remember)
         self._tunnels = Tunnels(
             plan, self._kernel, self._filter, self._tasks, self._event, self._connected, self._found
+        )
+        self._driver = MeshDriver(
+            self._mesh,
+            self._chronicle,
+            self._tunnels,
+            self._peers,
+            bootstrap=lambda: self._tasks.start(self._bootstrap(), "bootstrap"),
+            doubted=self._updates.doubt,
         )
         self._tunnels.is_used = lambda interface: self._babel.table.is_up(interface)
         self._tunnels.interrupted = lambda: self._babel.doubted.set()
@@ -340,7 +349,7 @@ class Node:
     async def _leave(self) -> None:
         """Stop everything, babeld first so that it retracts our routes (wire.md 10.9)."""
         log.info("leaving")
-        self._leaving = True
+        self._driver.stop()
         self._notifier.stopping()
         self._cache.routes = len(self._mesh.survey.peers)
         await asyncio.gather(*map(end, self._loops))
@@ -424,7 +433,7 @@ class Node:
 
     async def _tick(self) -> None:
         while True:
-            self._carry_out(self._mesh.tick(time.monotonic()))
+            self._driver.tick()
             self._peers.tick()
             self._guard.tick()
             self._cache.tick()
@@ -465,52 +474,7 @@ class Node:
     # -- the mesh --
 
     def _event(self, event: policy.Event) -> None:
-        actions = self._mesh.handle(event, time.monotonic())
-        self._chronicle.note(event, connected=self._mesh.connected, now=time.time())
-        self._carry_out(actions)
-
-    def _carry_out(self, actions: list[policy.Action]) -> None:
-        # What ends while we leave must not be replaced.
-        for action in () if self._leaving else actions:
-            if not isinstance(action, policy.EnsureSession):  # that one comes every second
-                log.debug("%s", action)
-            self._chronicle.decided(action, time.time())
-            match action:
-                case policy.OpenTunnel(peer, endpoints):
-                    self._tunnels.open(peer, endpoints)
-                case policy.CloseTunnel(peer, reason):
-                    log.info("closing the tunnel to %s: %s", peer, reason)
-                    if not self._mesh.tunnels[peer].met:
-                        self._updates.doubt()
-                    self._tunnels.close(peer)
-                case policy.DrainTunnel(peer, reason):
-                    log.info("draining the tunnel to %s: %s", peer, reason)
-                    self._tunnels.drain(self._mesh.tunnels[peer].interface)
-                case policy.UndrainTunnel(peer):
-                    log.info("keeping the tunnel to %s", peer)
-                    self._tunnels.undrain(self._mesh.tunnels[peer].interface)
-                case policy.DrainClient(peer, hop):
-                    log.info("draining the tunnel from %s", peer)
-                    self._tunnels.drain(hop.interface, hop.address)
-                case policy.AvoidLink(peer, hop):
-                    log.info("packets get lost on the link with %s: other ways are used", peer)
-                    self._tunnels.drain(hop.interface, hop.address)
-                case policy.TrustLink(peer, hop):
-                    log.info("the link with %s is used again", peer)
-                    self._tunnels.undrain(hop.interface, hop.address)
-                case policy.UndrainClient(_, hop):
-                    self._tunnels.undrain(hop.interface, hop.address)
-                case policy.AskAddress(peer):
-                    self._peers.send(peer, Code.ADDRESS)
-                case policy.AskBootstrap():
-                    self._tasks.start(self._bootstrap(), "bootstrap")
-                case policy.AskClose(peer):
-                    self._peers.send(peer, Code.ASK_CLOSE)
-                case policy.AllowClose(peer):
-                    log.info("%s may close its tunnel to us", peer)
-                    self._peers.send(peer, Code.ALLOW_CLOSE)
-                case policy.EnsureSession(peer):
-                    self._peers.ensure(peer)
+        self._driver.event(event)
 
     async def _bootstrap(self) -> None:
         peer, endpoints = await first_peer(self._client) or (None, ())
