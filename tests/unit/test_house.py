@@ -59,15 +59,48 @@ def reached(module: str) -> dict[str, str]:
     return found
 
 
+FLOORS = (
+    ("core.older_options", "core.prefix", "core.words"),
+    ("core.limits", "core.routing"),
+    ("core.machine",),
+    ("core.wire",),
+    ("core.mesh", "core.registry", "core.transport"),
+    ("core.telemetry",),
+    ("keys", "view"),
+    ("linux",),
+    ("cert", "service"),
+    ("babeld", "client", "transport"),
+    ("babel", "registryd", "tunnel"),
+    ("migration", "noded", "registry"),
+    ("api", "cli", "node"),
+    ("cli.conf", "cli.node", "web"),
+    ("cli.registry", "cli.status"),
+)
+"""The rooms of the package, from the ground up: each imports what is below it, never what is beside or above it."""
+
+FLOOR = {f"re6st.{room}": number for number, rooms in enumerate(FLOORS) for room in rooms}
+
+
+def room_of(module: str) -> str:
+    """The innermost room that a module belongs to; a package of several has none of its own."""
+    while module not in FLOOR:
+        module = module.rpartition(".")[0]
+    return module
+
+
 CORE = sorted(name for name in TREES if name == "re6st.core" or name.startswith("re6st.core."))
+
+
+PURE = [*CORE, *sorted(name for name in TREES if name.startswith("re6st.view"))]
+"""Text for people is made without IO too."""
 
 
 def test_there_is_a_core() -> None:
     assert len(CORE) > 8
 
 
-@pytest.mark.parametrize("module", CORE)
-def test_the_core_has_no_io_no_clock_and_no_chance(module: str) -> None:
+@pytest.mark.parametrize("module", PURE)
+def test_logic_has_no_io_no_clock_and_no_chance(module: str) -> None:
     for name, way in reached(module).items():
         outside = {imported.partition(".")[0] for imported in imports(name)} & FORBIDDEN_IN_CORE
         assert not outside, f"{way} imports {', '.join(sorted(outside))}"
@@ -85,12 +118,20 @@ def test_the_core_stays_on_its_floor(module: str) -> None:
     assert above == []
 
 
+@pytest.mark.parametrize("module", sorted(TREES.keys() - {"re6st", "re6st.core"}))
+def test_a_room_imports_only_what_is_below_it(module: str) -> None:
+    room = room_of(module)
+    for name in imports(module):
+        if name in TREES and name not in ("re6st", "re6st.core") and room_of(name) != room:
+            assert FLOOR[room_of(name)] < FLOOR[room], f"{module} imports {name}, which is not below it"
+
+
 def test_the_walk_sees_an_indirect_import(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(TREES, "re6st.core.a", ast.parse("def f():\n    from re6st.core import b"))
     monkeypatch.setitem(TREES, "re6st.core.b", ast.parse("import os.path"))
     assert "re6st.core.b" in reached("re6st.core.a")
     with pytest.raises(AssertionError, match=r"re6st.core.a -> re6st.core.b imports os"):
-        test_the_core_has_no_io_no_clock_and_no_chance("re6st.core.a")
+        test_logic_has_no_io_no_clock_and_no_chance("re6st.core.a")
 
 
 def calls(tree: ast.Module) -> Iterator[tuple[str, ast.Call]]:
