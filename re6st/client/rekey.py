@@ -20,10 +20,10 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import rsa
 
 from re6st import cert
+from re6st.client.files import Files
 from re6st.client.registry_client import RegistryClient, RegistryKeyError, RegistryRefused
 from re6st.keys import pki
 from re6st.linux import disk
-from re6st.noded.settings import Files
 
 
 async def change_key(url: str, files: Files, *, keep_old: bool = False) -> cert.Identity:

@@ -10,11 +10,12 @@ from dataclasses import fields
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from pathlib import Path
 
+from re6st.client.files import Files
 from re6st.client.registry_client import parse_url
 from re6st.core.telemetry.report import Record
 from re6st.core.wire.datagrams import Endpoint
 from re6st.noded.hooks import HIDDEN, program
-from re6st.noded.settings import Config, Files, Plan
+from re6st.noded.settings import Config, Plan
 from re6st.service.metrics_http import Place
 
 COMMANDS = ("up", "daemons")

@@ -13,8 +13,8 @@ from pathlib import Path
 from OpenSSL import crypto
 
 from re6st import cert
+from re6st.client.files import Files
 from re6st.linux import disk
-from re6st.noded.settings import Files
 
 log = logging.getLogger(__name__)
 

@@ -18,6 +18,7 @@ from pathlib import Path
 
 from re6st import PROTOCOL, cert
 from re6st.client import renewal
+from re6st.client.files import Files
 from re6st.client.registry_client import RegistryClient, RegistryError
 from re6st.core.telemetry.expiry import AUTHORITY, OURS, Expiry
 from re6st.core.wire import params
@@ -28,7 +29,6 @@ from re6st.keys import pki
 from re6st.linux import disk
 from re6st.linux.process import Backoff
 from re6st.noded.peer_cache import Cache
-from re6st.noded.settings import Files
 
 FETCH_DELAY = 1.0
 FETCH_RETRY = 300.0

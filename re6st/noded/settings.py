@@ -15,6 +15,7 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Network
 from pathlib import Path
 
 from re6st import babel, cert
+from re6st.client.files import Files
 from re6st.core.machine.hosts import Ip
 from re6st.core.machine.packet_rules import Rules
 from re6st.core.mesh import policy as mesh
@@ -38,15 +39,6 @@ GIVEN_UP = 8
 """How many IPv4 networks that the registry no longer names we keep in mind."""
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class Files:
-    """Where our certificates are."""
-
-    ca: Path
-    cert: Path
-    key: Path
 
 
 @dataclass(frozen=True, slots=True)

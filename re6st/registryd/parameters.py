@@ -16,11 +16,11 @@ from dataclasses import replace
 from functools import partial
 
 from re6st import cert
+from re6st.core.limits.rate import RateLimit
 from re6st.core.prefix import Prefix
 from re6st.core.registry import hello_choice
 from re6st.core.registry.clock import Clock, ClockError, Marks, first_marks
 from re6st.core.registry.hello_choice import Hellos
-from re6st.core.registry.sessions import RateLimit
 from re6st.core.routing.babel_keys import next_state
 from re6st.core.telemetry.expiry import AUTHORITY, Expiry
 from re6st.core.wire.extensions import Extension

@@ -11,8 +11,9 @@ from collections.abc import Callable
 from datetime import datetime
 
 from re6st import cert
+from re6st.core.limits.rate import RateLimit
 from re6st.core.prefix import Prefix
-from re6st.core.registry.sessions import RateLimit, Sessions
+from re6st.core.registry.sessions import Sessions
 from re6st.keys import pki
 from re6st.registryd.events import Events, Kind
 from re6st.registryd.ledger import Issued, Ledger, NotFound

@@ -21,9 +21,9 @@ from typing import Any
 from aiohttp import hdrs, web
 
 from re6st.api.admin import AdminError, Status
+from re6st.core.limits.rate import RateLimit
 from re6st.core.prefix import Prefix, PrefixError
 from re6st.core.registry.origins import Origins, ambiguous, is_careless_relay
-from re6st.core.registry.sessions import RateLimit
 from re6st.registryd.events import Events, Kind
 from re6st.registryd.listings import Record
 from re6st.web import access, mesh_graph

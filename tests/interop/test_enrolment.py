@@ -15,11 +15,11 @@ from cryptography import x509
 from cryptography.x509.oid import NameOID
 
 from re6st import cert
+from re6st.client.files import Files
 from re6st.client.registry_client import RegistryClient, RegistryRefused
 from re6st.client.rekey import change_key
 from re6st.core.wire import params
 from re6st.keys import pki
-from re6st.noded.settings import Files
 
 T = TypeVar("T")
 

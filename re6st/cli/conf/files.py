@@ -9,7 +9,7 @@ from pathlib import Path
 
 from re6st.cli.conf.main import CA, CERT, CONF, KEY, SERVICE_DIRECTORY, ConfError
 from re6st.cli.options import FILE_LIMIT
-from re6st.noded.settings import Files
+from re6st.client.files import Files
 from re6st.view import pasted
 
 OPTIONS = ("registry", "ca", "cert", "key")

@@ -19,6 +19,7 @@ from re6st.cert import CertError
 from re6st.cli import metrics_place
 from re6st.cli.node.expression import ExpressionError, evaluate
 from re6st.cli.options import OptionParser, fail, integer
+from re6st.client.files import Files
 from re6st.client.registry_client import RegistryError, parse_url
 from re6st.core.machine.hosts import Ip, is_usable
 from re6st.core.prefix import Prefix, PrefixError
@@ -32,7 +33,7 @@ from re6st.noded.hooks import HookError
 from re6st.noded.late_clock import made_when_valid
 from re6st.noded.peer_socket import PortInUse
 from re6st.noded.registry_updates import TooOld
-from re6st.noded.settings import Config, Files
+from re6st.noded.settings import Config
 from re6st.noded.successor import WHETHER_READY, Successor
 from re6st.service import geoip
 from re6st.service.logs import LogHandler, in_journal, setup_logging

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from ipaddress import IPv4Address, ip_address, ip_network
 
-from re6st.core.registry.sessions import RateLimit
+from re6st.core.limits.rate import RateLimit
 
 WIDER = (8, 32)
 """How many times as much the wider networks take: a /48 and a /32 of IPv6, a /24 and a /16 of IPv4."""

@@ -1,4 +1,4 @@
-"""The registry's side of sessions, and how often a stranger may ask (wire.md 3.3).
+"""The registry's side of sessions (wire.md 3.3).
 
 Each client has one confirmed session, which its last right call used, and a few pending ones, one for each kind of
 hello that was said for it and that no call has used yet. Anybody can say hello for a client, so what a hello claims
@@ -22,7 +22,6 @@ PENDING_PER_SOURCE = 2
 """Of one client: hellos from one network push out only each other, so that a stranger elsewhere harms nobody's."""
 CONFIRMED_LIMIT = 200_000
 """Above the number of nodes of any network we know."""
-RATE_KEYS = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,33 +103,3 @@ class Sessions:
 
     def _forget_pending(self, prefix: Prefix) -> None:
         self._pending_count -= len(self._pending.pop(prefix, ()))
-
-
-class RateLimit:
-    """A bucket of tokens for each key: `burst` at once, then `rate` a second."""
-
-    def __init__(self, rate: float, burst: int) -> None:
-        self._rate = rate
-        self._burst = burst
-        self._buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()
-
-    def allow(self, key: str, now: float) -> bool:
-        """Whether one more is within the rate."""
-        tokens, since = self._buckets.pop(key, (float(self._burst), now))
-        tokens = min(self._burst, tokens + max(0.0, now - since) * self._rate)
-        allowed = tokens >= 1
-        self._buckets[key] = tokens - allowed, now
-        if len(self._buckets) > RATE_KEYS:
-            self._buckets.popitem(last=False)
-        return allowed
-
-    def has(self, key: str, now: float) -> bool:
-        """Whether one more would be within the rate."""
-        tokens, since = self._buckets.get(key, (float(self._burst), now))
-        return tokens + max(0.0, now - since) * self._rate >= 1
-
-    def give_back(self, key: str) -> None:
-        """One that was allowed does not count after all."""
-        if key in self._buckets:
-            tokens, since = self._buckets[key]
-            self._buckets[key] = min(self._burst, tokens + 1), since

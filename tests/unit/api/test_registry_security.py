@@ -19,8 +19,9 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initial
 
 from re6st import cert
 from re6st.api.http import HEADERS_LIMIT
+from re6st.core.limits.rate import RateLimit
 from re6st.core.registry.origins import ELSEWHERE, LOCAL, Origins, network_of
-from re6st.core.registry.sessions import Claims, RateLimit, Sessions
+from re6st.core.registry.sessions import Claims, Sessions
 from re6st.core.wire.rpc import HEADER, METHODS, Access, Ratchet, target
 from re6st.registryd.ledger import Ledger
 from re6st.service.logs import TRACE

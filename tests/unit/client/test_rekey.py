@@ -13,12 +13,12 @@ import pytest
 from re6st import cert
 from re6st.api import http
 from re6st.client import rekey
+from re6st.client.files import Files
 from re6st.client.registry_client import RegistryClient, RegistryKeyError, RegistryRefused, RegistryUnreachable
 from re6st.client.rekey import change_key
 from re6st.core.wire.rpc import METHODS
 from re6st.keys import pki
 from re6st.linux import disk
-from re6st.noded.settings import Files
 from tests.unit.registry_world import DAY, B, World
 
 

@@ -7,11 +7,12 @@ from ipaddress import ip_address, ip_network
 from pathlib import Path
 
 from re6st import cert
+from re6st.client.files import Files
 from re6st.core.prefix import Prefix
 from re6st.core.wire.datagrams import Endpoint
 from re6st.core.wire.params import Parameters
 from re6st.noded.options_in_use import options_in_use
-from re6st.noded.settings import Config, Files, Plan
+from re6st.noded.settings import Config, Plan
 
 
 def test_options_are_told_without_secrets(nodes: dict[str, cert.Identity]) -> None:

@@ -11,9 +11,9 @@ import pytest
 from OpenSSL import SSL
 
 from re6st import cert
+from re6st.client.files import Files
 from re6st.linux import disk
 from re6st.noded import pem_files
-from re6st.noded.settings import Files
 from tests.unit.view.test_pasted import FORMS
 
 

@@ -7,9 +7,10 @@ from ipaddress import IPv4Network
 from pathlib import Path
 
 from re6st import cert
+from re6st.client.files import Files
 from re6st.core.prefix import Prefix
 from re6st.core.wire.params import Parameters
-from re6st.noded.settings import GIVEN_UP, Config, Files, Plan
+from re6st.noded.settings import GIVEN_UP, Config, Plan
 
 
 def test_parts_of_a_subnet_are_refused_as_far_as_the_registry_tells_the_longest_one(

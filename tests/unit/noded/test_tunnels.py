@@ -13,6 +13,7 @@ from typing import Any, cast
 import pytest
 
 from re6st import cert, tunnel
+from re6st.client.files import Files
 from re6st.core.mesh import policy
 from re6st.core.prefix import Prefix
 from re6st.core.routing.survey import Survey
@@ -21,7 +22,7 @@ from re6st.core.wire.params import Parameters
 from re6st.linux.hardware import Hardware
 from re6st.linux.kernel import KernelError
 from re6st.noded import tunnels as tunnels_room
-from re6st.noded.settings import Config, Files, Plan
+from re6st.noded.settings import Config, Plan
 from re6st.noded.takeover import Found
 from re6st.noded.tunnels import Tunnels
 from re6st.service.tasks import Tasks

@@ -22,6 +22,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import rsa
 
 from re6st import PROTOCOL, cert
+from re6st.client.files import Files
 from re6st.client.registry_client import RegistryClient, RegistryError
 from re6st.core.prefix import Prefix
 from re6st.core.wire import params
@@ -33,7 +34,6 @@ from re6st.linux.process import Backoff
 from re6st.noded import registry_updates
 from re6st.noded.peer_cache import Cache
 from re6st.noded.registry_updates import TooOld, Updates
-from re6st.noded.settings import Files
 from tests.unit.fake_program import until
 
 NETWORK = IPv6Network("2001:db8:42::/48")

@@ -19,12 +19,13 @@ from re6st import PROTOCOL, cert
 from re6st.cert import CertError
 from re6st.cli.node import main as node
 from re6st.cli.node.main import configuration, main, parser
+from re6st.client.files import Files
 from re6st.core.prefix import Prefix
 from re6st.core.wire.datagrams import Endpoint
 from re6st.linux import process
 from re6st.linux.kernel import KernelError
 from re6st.noded.registry_updates import TooOld
-from re6st.noded.settings import Config, Files
+from re6st.noded.settings import Config
 
 BASE = ["--registry", "http://192.0.2.1/", "--ca", "ca.crt", "--cert", "cert.crt", "--key", "cert.key"]
 

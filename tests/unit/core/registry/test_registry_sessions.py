@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from re6st.core.limits.rate import RATE_KEYS, RateLimit
 from re6st.core.prefix import Prefix
 from re6st.core.registry import sessions as registry_sessions
 from re6st.core.registry.sessions import (
@@ -12,9 +13,7 @@ from re6st.core.registry.sessions import (
     PENDING_LIMIT,
     PENDING_PER_CLIENT,
     PENDING_PER_SOURCE,
-    RATE_KEYS,
     Claims,
-    RateLimit,
     Sessions,
 )
 from re6st.core.wire.rpc import Ratchet

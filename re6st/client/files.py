@@ -1,0 +1,15 @@
+"""Where the certificates of a node are: what the registry's client reads, and writes when it renews them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True)
+class Files:
+    """Where our certificates are."""
+
+    ca: Path
+    cert: Path
+    key: Path
