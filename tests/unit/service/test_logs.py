@@ -106,7 +106,13 @@ FAULTS: list[tuple[str, int, float, str, Arguments]] = [
         "no first peer: %s",
         lambda _: ("registry http://r/: connection refused.",),
     ),
-    ("noded/mesh_driver.py", logging.INFO, 30, "closing the tunnel to %s: %s", lambda _: ("4/16", "it did not come up")),
+    (
+        "noded/mesh_driver.py",
+        logging.INFO,
+        30,
+        "closing the tunnel to %s: %s",
+        lambda _: ("4/16", "it did not come up"),
+    ),
     (
         *(
             "noded/country.py",
