@@ -38,7 +38,7 @@ _CLIENT_INTERFACE = re.compile(r"re6stnet\d*")  # the others, re6stnet-PROTO, ar
 
 def program(name: str) -> list[str]:
     """The command line of one of our programs: registry, conf or node."""
-    return [sys.executable, "-m", f"re6st.cli.{name}"]
+    return [sys.executable, "-m", f"re6st.cli.{name}.main"]
 
 
 def environment() -> dict[str, str]:
