@@ -27,6 +27,9 @@ WHETHER_READY = "RE6STNET_WHETHER_READY"
 
 FAILED = 255
 
+TOLD_TIME = 0.01
+"""Seconds for the event loop to tell of a signal that came just before: it takes two of its turns."""
+
 NAME_LIMIT = 15
 """Bytes of a program's name that the kernel keeps (proc_pid_comm(5))."""
 
@@ -84,9 +87,11 @@ class Successor:
             return
         if self._stop.is_set():  # told to end since
             return
+        # From now on signals wait for the successor: while what is remembered is written, the event loop hears none.
+        signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING)
+        await asyncio.sleep(TOLD_TIME)
         environment = os.environ | await self._node.hand_over()
         logging.shutdown()
-        signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING)
         if self._stop.is_set():  # even later: the successor is told the same
             signal.raise_signal(signal.SIGTERM)
         elif self._ending:

@@ -65,6 +65,43 @@ async def main():
 asyncio.run(main())
 """
 
+LATE = """
+import asyncio, os, signal, sys
+
+if "--test" in sys.argv:
+    sys.exit()
+if "NEXT" in os.environ:
+    print("the next one is told", *(signal.Signals(number).name for number in signal.sigpending()))
+    sys.exit()
+
+from re6st.noded.successor import Successor
+
+NUMBER = signal.Signals[sys.argv[2]]
+mask = signal.pthread_sigmask
+
+def told(*arguments):
+    os.kill(os.getpid(), NUMBER)
+    return mask(*arguments)
+
+class Node:
+    async def hand_over(self):
+        if sys.argv[1] == "while":
+            os.kill(os.getpid(), NUMBER)
+        return {"NEXT": "1"}
+
+async def main():
+    stop = asyncio.Event()
+    successor = Successor(Node(), stop)
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
+    asyncio.get_running_loop().add_signal_handler(signal.SIGQUIT, successor.await_one)
+    successor.take_our_place()
+    if sys.argv[1] == "before":
+        signal.pthread_sigmask = told
+    await asyncio.sleep(30)
+
+asyncio.run(main())
+"""
+
 
 def test_nothing_is_left_of_the_look_and_no_traceback_is_printed(tmp_path: Path) -> None:
     (tmp_path / "program").write_text(PROGRAM)
@@ -106,3 +143,23 @@ def test_who_is_told_to_end_while_it_looks_ends_at_once_whatever_it_finds(tmp_pa
     )
     assert (done.returncode, done.stdout) == (0, "handed over\n"), done.stderr
     assert time.monotonic() - began < CHECK_TIME
+
+
+@pytest.mark.parametrize("number", ["SIGTERM", "SIGQUIT"])
+@pytest.mark.parametrize("moment", ["before", "while"])
+def test_who_is_told_to_end_while_it_hands_over_ends_or_tells_the_next_one(
+    tmp_path: Path, moment: str, number: str
+) -> None:
+    """As by `systemctl stop` right behind a reload: a signal is not lost while what is remembered is written."""
+    (tmp_path / "program").write_text(LATE)
+    done = subprocess.run(
+        [sys.executable, "program", moment, number],
+        cwd=tmp_path,
+        env=dict(os.environ, PYTHONPATH=str(ROOT)),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    ended = (0, "") if (moment, number) == ("before", "SIGQUIT") else (0, f"the next one is told {number}\n")
+    assert (done.returncode, done.stdout) == ended, done.stderr
