@@ -19,7 +19,7 @@ from testbed.network import NETWORK, ROOT
 TREES = Path(os.environ.get("RE6ST_TREES", "/var/cache/re6st-trees"))
 FORMS = 120
 LIMITS = ["--ulimit", "nofile=1024:1024", "--ulimit", "nproc=4096:4096"]
-"""The usual ones of podman are more than a process in a sandbox may ask for."""
+"""The usual ones of podman and buildah are more than a process in a sandbox may ask for."""
 NODE_RIGHTS = ["NET_ADMIN", "NET_RAW", "NET_BIND_SERVICE"]
 SETTINGS = {
     "net.ipv6.conf.all.forwarding": 1,
@@ -86,7 +86,7 @@ class Store:
         shutil.copy(package, directory / "dist")
         shutil.copy(ROOT / "Containerfile", directory)
         words = ["bud", "--isolation", "chroot", "--network", "host", "--volume", "/etc/apt:/etc/apt:ro"]
-        self.buildah(*words, "--build-arg", "BASE=localhost/base", "-t", "localhost/re6st", directory, timeout=500)
+        self.buildah(*words, *LIMITS, "--build-arg", "BASE=localhost/base", "-t", "localhost/re6st", directory, timeout=500)
 
 
 @pytest.fixture(scope="module")
