@@ -74,7 +74,9 @@ class Store:
         return run("buildah", *self._places, *words, timeout=timeout)
 
     def podman(self, *words: str | Path, check: bool = True) -> str:
-        return run("podman", *self._places, "--cgroup-manager", "cgroupfs", "--runtime", "runc", *words, check=check)
+        quiet = "PODMAN_IGNORE_CGROUPSV1_WARNING=1"  # podman 5 has a line of it for each call
+        ours = [*self._places, "--cgroup-manager", "cgroupfs", "--runtime", "runc"]
+        return run("env", quiet, "podman", *ours, *words, check=check)
 
     def build(self, package: Path, directory: Path) -> None:
         """The image re6st, as docs/containers.md says; packages come by the way that apt has on this machine."""
