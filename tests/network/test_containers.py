@@ -87,8 +87,8 @@ class Store:
         (directory / "dist").mkdir(parents=True)
         shutil.copy(package, directory / "dist")
         shutil.copy(ROOT / "Containerfile", directory)
-        words = ["bud", "--isolation", "chroot", "--network", "host", "--volume", "/etc/apt:/etc/apt:ro"]
-        self.buildah(*words, *LIMITS, "--build-arg", "BASE=localhost/base", "-t", "localhost/re6st", directory, timeout=500)
+        words = ["bud", *LIMITS, "--isolation", "chroot", "--network", "host", "--volume", "/etc/apt:/etc/apt:ro"]
+        self.buildah(*words, "--build-arg", "BASE=localhost/base", "-t", "localhost/re6st", directory, timeout=500)
 
 
 @pytest.fixture(scope="module")
