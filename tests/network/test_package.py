@@ -125,7 +125,9 @@ def test_a_reload_keeps_tunnels_and_the_name_of_the_program(machines: tuple[Mach
     second.run("systemctl", "reload", "re6stnet")
     count = "going on with babeld"
     wait_until(lambda: count in second.journal("re6stnet"), TIDY, "a daemon anew", lambda: second.journal("re6stnet"))
-    assert second.pids("re6stnet") == before
+    after = second.pids("re6stnet")
+    gone = {pid: name for pid, name in before.items() if after.get(pid) != name}
+    assert list(gone.values()) in ([], ["openvpn"]), "but of a tunnel that both of them opened, one is closed"
     assert "(re6stnet)" in second.run("systemctl", "status", "--lines=0", "re6stnet")
 
 
