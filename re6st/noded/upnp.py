@@ -19,7 +19,7 @@ from typing import Any
 
 import miniupnpc
 
-from re6st.core.machine.hosts import is_usable
+from re6st.core.machine.hosts import is_behind_another, is_usable
 from re6st.core.wire.datagrams import Endpoint
 
 EXTERNAL_PORTS = (32768, 49151)
@@ -32,6 +32,8 @@ LEAVE_TIME = 3.0
 """Seconds we wait for the router to remove our mappings; else it does so when LEASE is over."""
 NO_ADDRESS = "; it tells no public address of its own: it may be behind another router, a second NAT"
 """Why a router maps nothing, most likely: miniupnpd does so where its own address is private."""
+PRIVATE_ADDRESS = "; its own address, %s, is not public: it is behind another router, a second NAT"
+"""The same with miniupnpd 2.3.7, which tells that address."""
 
 log = logging.getLogger(__name__)
 
@@ -170,12 +172,19 @@ class PortMapper:
                 last = error
                 if "OnlyPermanentLease" in str(error):
                     lease = 0
-        raise PortMapError(f"the router maps no port to {port}/{protocol}: {last}{'' if host else NO_ADDRESS}")
+        raise PortMapError(f"the router maps no port to {port}/{protocol}: {last}{_likely_cause(host)}")
 
     def _remove(self) -> None:
         with contextlib.suppress(Exception):  # it may be gone, and then every further question costs seconds
             for (_, protocol), outside in self._mapped.items() if self._router else ():
                 self._router.deleteportmapping(outside, _kind(protocol))
+
+
+def _likely_cause(outside: str) -> str:
+    """Why a router with this external address maps nothing, as far as that says it."""
+    if not outside:
+        return NO_ADDRESS
+    return PRIVATE_ADDRESS % outside if is_behind_another(outside) else ""
 
 
 def _external_address(router: Any) -> str:

@@ -207,9 +207,8 @@ def test_behind_a_second_nat_it_tells_what_peers_see_and_says_what_is_missing(be
     if router_says:
         assert f"a second NAT: the router itself has {router_says}, an address that is not public" in found
     else:
-        assert (
-            "the router opens no port and tells no public address: it may be behind another one, a second NAT" in found
-        )
+        # miniupnpd 2.3.1 tells no address then, 2.3.7 of Debian 13 the private one.
+        assert "behind another one, a second NAT" in found or "a second NAT: the router itself has 192.168." in found
     tunnels = ask(control, "tunnels")["tunnels"]
     assert tunnels
     assert {each["direction"] for each in tunnels} == {"out"}

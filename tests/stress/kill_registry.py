@@ -82,7 +82,7 @@ class Process:
 
     def start(self) -> None:
         options = ["@re6st-registry.conf", "--port", str(self.port), "-4", "127.0.0.1", "-6", "", "--db", "registry.db"]
-        options += ["--anonymous-prefix-length", "20", "-l", "log", "-r", "."]
+        options += ["--anonymous-prefix-length", "20", "-l", "log", "-r", ".", "--web", "off"]
         with open(self.directory / "errors", "ab") as errors:
             self._process = subprocess.Popen(
                 self._command + options, cwd=self.directory, env=self._environment, stderr=errors

@@ -178,7 +178,11 @@ def test_a_router_without_a_public_address_that_maps_nothing_may_be_behind_anoth
     play(lambda told: iter([lambda: "a second NAT" in caplog.text]))
     assert "the router maps no port to 1194/tcp: ConflictInMappingEntry; it tells no public address" in caplog.text
     caplog.clear()
-    router.external = "198.51.100.7"
+    router.external = "192.168.1.2"
+    play(lambda told: iter([lambda: "a second NAT" in caplog.text]))
+    assert "its own address, 192.168.1.2, is not public: it is behind another router" in caplog.text
+    caplog.clear()
+    router.external = "44.128.0.9"
     play(lambda told: iter([lambda: "maps no port" in caplog.text]))
     assert "NAT" not in caplog.text
 
