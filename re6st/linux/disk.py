@@ -74,6 +74,7 @@ def replace_file(path: Path, data: bytes, *, like: Path | None = None) -> None:
             file.flush()
             if old:
                 _give(file.fileno(), old)
+                os.fchmod(file.fileno(), old.st_mode & 0o777)  # whatever our umask takes away
             os.fsync(file.fileno())
         move_file(temporary, path)
     except BaseException:

@@ -9,15 +9,14 @@ tables of ours, which it does not look at, and lines of option files as comments
 from __future__ import annotations
 
 import contextlib
-import os
 import shlex
 import sqlite3
-import stat
 from collections.abc import Set
 from contextlib import closing
 from pathlib import Path
 
 from re6st.core import older_options
+from re6st.linux import disk
 from re6st.registryd.schema import SCHEMA, create_statement
 from re6st.service import states
 from re6st.service.states import CONF_LIMIT, NODE, Owner, Places, StateError
@@ -121,20 +120,9 @@ def _read(path: Path) -> str:
 
 
 def _replace(path: Path, text: str) -> None:
-    """Write a file anew, whole or not at all, with the owner and the mode it has."""
-    found = path.lstat()
-    if not stat.S_ISREG(found.st_mode):
-        return
-    unfinished = path.with_name(f"{path.name}.new")
-    unfinished.unlink(missing_ok=True)
-    descriptor = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    with open(descriptor, "w", encoding="utf-8", newline="") as file:
-        file.write(text)
-        file.flush()
-        os.fchown(descriptor, found.st_uid, found.st_gid)
-        os.fchmod(descriptor, stat.S_IMODE(found.st_mode))
-        os.fsync(descriptor)
-    os.replace(unfinished, path)
+    """Write a file anew, with the owner and the mode it has; what is no file stays."""
+    if path.is_file() and not path.is_symlink():
+        disk.replace_file(path, text.encode())
 
 
 def _grace_period(options: Path) -> int:
