@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 import sqlite3
-from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ from re6st.migration import older
 from re6st.registryd.schema import OUR_SCHEMA, SCHEMA, create_statement
 from re6st.service import states
 from re6st.service.states import NODE, REGISTRY, Owner, Places, StateError
+from tests.unit.killed import Killed, Killer
 
 ME = Owner(os.geteuid(), os.getegid())
 OLDER = {
@@ -40,10 +40,6 @@ grace-period 1000
 hello 4
 metrics=127.0.0.1:9100
 """
-
-
-class Killed(BaseException):
-    """As by kill -9."""
 
 
 @pytest.fixture
@@ -152,47 +148,30 @@ def test_killed_at_any_step_the_next_run_loses_nothing_in_either_direction(
 ) -> None:
     begin = tmp_path / "begin"
     shutil.copytree(places.root, begin)
-    count, last = 0, -1
-
-    def counted(work: Callable[..., Any], behind: bool) -> Callable[..., Any]:
-        def step(*args: Any, **kwargs: Any) -> Any:
-            nonlocal count
-            count += 1
-            if count == last and not behind:
-                raise Killed
-            result = work(*args, **kwargs)
-            if count == last:
-                raise Killed
-            return result
-
-        return step
-
-    def play(behind: bool) -> None:
-        with monkeypatch.context() as patch:
-            for place, name in (
-                (os, "replace"),
-                (os, "rename"),
-                (os, "fsync"),
-                (os, "open"),
-                (os, "fchmod"),
-                (Path, "unlink"),
-                (shutil, "copyfileobj"),
-                (sqlite3, "connect"),
-            ):
-                patch.setattr(place, name, counted(getattr(place, name), behind))
-            hand_over(places)
-
-    play(False)
-    whole = count
+    killer = Killer(
+        monkeypatch,
+        (
+            (os, "replace"),
+            (os, "rename"),
+            (os, "fsync"),
+            (os, "open"),
+            (os, "fchmod"),
+            (Path, "unlink"),
+            (shutil, "copyfileobj"),
+            (sqlite3, "connect"),
+        ),
+        lambda: hand_over(places),
+    )
+    killer.play()
+    whole = killer.count
     assert whole > 15
     for step in range(1, whole + 1):
         for behind in (False, True):
             for there in (True, False):
                 shutil.rmtree(places.root)
                 shutil.copytree(begin, places.root)
-                count, last = 0, step
                 with pytest.raises(Killed):
-                    play(behind)
+                    killer.play(step, behind=behind)
                 if there:
                     hand_over(places)
                 else:  # the machine was started again, with our package on it

@@ -6,9 +6,7 @@ import os
 import shutil
 import sqlite3
 import stat
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -16,12 +14,9 @@ from re6st.cli import states as program
 from re6st.cli.registry import config
 from re6st.service import states
 from re6st.service.states import NODE, REGISTRY, Owner, Places, StateError, move_registry
+from tests.unit.killed import Killed, Killer
 
 ME = Owner(os.geteuid(), os.getegid())
-
-
-class Killed(BaseException):
-    """As by kill -9."""
 
 
 @pytest.fixture
@@ -86,44 +81,27 @@ def test_killed_at_any_step_the_next_run_loses_nothing(
 ) -> None:
     begin = tmp_path / "begin"
     shutil.copytree(places.state(NODE), begin)
-    count, last = 0, -1
-
-    def counted(work: Callable[..., Any], behind: bool) -> Callable[..., Any]:
-        def step(*args: Any, **kwargs: Any) -> Any:
-            nonlocal count
-            count += 1
-            if count == last and not behind:
-                raise Killed
-            result = work(*args, **kwargs)
-            if count == last:
-                raise Killed
-            return result
-
-        return step
-
-    def play(behind: bool) -> None:
-        with monkeypatch.context() as patch:
-            for place, name in (
-                (os, "replace"),
-                (os, "fsync"),
-                (os, "open"),
-                (Path, "unlink"),
-                (shutil, "copyfileobj"),
-            ):
-                patch.setattr(place, name, counted(getattr(place, name), behind))
-            move_registry(places, ME)
-
-    play(False)
-    whole = count
+    killer = Killer(
+        monkeypatch,
+        (
+            (os, "replace"),
+            (os, "fsync"),
+            (os, "open"),
+            (Path, "unlink"),
+            (shutil, "copyfileobj"),
+        ),
+        lambda: move_registry(places, ME),
+    )
+    killer.play()
+    whole = killer.count
     assert whole > 10
     for step in range(1, whole + 1):
         for behind in (False, True):
             shutil.rmtree(places.state(REGISTRY))
             shutil.rmtree(places.state(NODE))
             shutil.copytree(begin, places.state(NODE))
-            count, last = 0, step
             with pytest.raises(Killed):
-                play(behind)
+                killer.play(step, behind=behind)
             move_registry(places, ME)
             assert rows(places) == 1, f"killed at step {step}"
             assert names(places.state(NODE)) == []
