@@ -275,6 +275,9 @@ class Cache:
                 elif " ".join(found[name].split()) != " ".join(statement.split()):
                     raise sqlite3.DatabaseError(f"table {name} is of another form")
             db.commit()
+        except UnicodeDecodeError as error:  # SQLite quotes what is damaged, in its message
+            db.close()
+            raise sqlite3.DatabaseError(f"it is not in UTF-8: {error.reason}") from None
         except BaseException:
             db.close()
             raise

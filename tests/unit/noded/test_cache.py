@@ -347,6 +347,24 @@ def test_a_file_cut_anywhere_or_overwritten_anywhere_starts_a_node(
     again.close([])
 
 
+def test_a_damaged_file_whose_error_is_not_in_utf_8_starts_a_node(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """SQLite quotes the damaged name, and Python cannot read it."""
+    path = tmp_path / "cache.db"
+    made = Cache(path)
+    made.learn(A, (ONE, TWO), never)
+    made.close([A])
+    content = path.read_bytes()
+    name = b"sqlite_autoindex_peer_1"
+    assert name in content
+    path.write_bytes(content.replace(name, b"\x80" + name[1:], 1))
+    cache = Cache(path)
+    cache.learn(B, (THREE,), never)
+    cache.close([A, B])
+    assert "is damaged" in caplog.text
+
+
 def test_a_place_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
     for path, words in ((tmp_path / "nowhere" / "cache.db", "No such file"), (tmp_path, "Is a directory")):
         with pytest.raises(OSError, match=words) as raised:
