@@ -30,7 +30,7 @@ from cryptography.hazmat.primitives import serialization
 from re6st import cert
 from re6st.api import http
 from re6st.cli.conf import files
-from re6st.cli.conf import main as conf
+from re6st.cli.conf.program import ConfError
 from re6st.cli.fingerprint import Fingerprint
 from re6st.cli.node import expression
 from re6st.cli.node import main as node
@@ -334,7 +334,7 @@ def written_options(data: bytes) -> None:
     with tempfile.NamedTemporaryFile(dir="/dev/shm") as file:
         file.write(data)
         file.flush()
-        with contextlib.suppress(conf.ConfError):
+        with contextlib.suppress(ConfError):
             files.read_options(Path(file.name))
 
 
@@ -347,7 +347,7 @@ def texts(data: bytes) -> None:
         Prefix.from_bits(text)
     with contextlib.suppress(ValueError):
         http_client.parse_url(text)
-    with contextlib.suppress(conf.ConfError, ValueError):
+    with contextlib.suppress(ConfError, ValueError):
         Fingerprint.parse(text)
     with contextlib.suppress(CommunityError):
         parse_communities(text)

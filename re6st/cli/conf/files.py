@@ -7,7 +7,7 @@ import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
-from re6st.cli.conf.main import CA, CERT, CONF, KEY, SERVICE_DIRECTORY, ConfError
+from re6st.cli.conf.program import CA, CERT, CONF, KEY, SERVICE_DIRECTORY, ConfError
 from re6st.cli.options import FILE_LIMIT
 from re6st.client.files import Files
 from re6st.view import pasted

@@ -20,7 +20,7 @@ import re
 import shlex
 import socket
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from ipaddress import IPv6Address, IPv6Network
@@ -32,35 +32,36 @@ from cryptography.x509.oid import NameOID
 
 from re6st import cert
 from re6st.cli.conf.again import Membership, identity_in, membership, patiently
+from re6st.cli.conf.program import (
+    CA,
+    CERT,
+    CONF,
+    FAILED,
+    KEY,
+    PROGRAM,
+    REFUSED,
+    SERVICE_DIRECTORY,
+    USAGE,
+    ConfError,
+    carry_out,
+    say,
+    warn,
+)
 from re6st.cli.fingerprint import Fingerprint
-from re6st.cli.options import OptionParser, fail, is_text
-from re6st.client.registry_client import RegistryClient, RegistryError, RegistryRefused, RegistryUnreachable, parse_url
+from re6st.cli.options import OptionParser, is_text
+from re6st.client.registry_client import RegistryClient, RegistryError, RegistryRefused, parse_url
 from re6st.core.prefix import Prefix, PrefixError, subnet
 from re6st.keys import pki
 from re6st.linux import disk
 from re6st.linux.kernel import local_addresses
 from re6st.view import pasted
 
-PROGRAM = "re6st-conf"
-
-SERVICE_DIRECTORY, SERVICE_USER, STATUS = Path("/etc/re6stnet"), "re6stnet", "re6st-status"
-CA, KEY, CERT, CONF = "ca.crt", "cert.key", "cert.crt", "re6stnet.conf"
-
-FAILED, USAGE, UNREACHABLE, REFUSED, INTERRUPTED = 1, 2, 3, 5, 130
-"""Exit codes beside 0. A CA that does not match its fingerprint and an unknown token are 1 (wire.md 11.4)."""
+SERVICE_USER, STATUS = "re6stnet", "re6st-status"
 
 TOKEN_LIMIT = 4096
 """Characters of a token's file that are looked at."""
 
 _ADVICE = {"email": "give --token or --anonymous", "token": "run again with --token"}
-
-
-class ConfError(Exception):
-    """What ends the program, in one line for the user, and its exit code."""
-
-    def __init__(self, message: str, code: int = FAILED) -> None:
-        super().__init__(message)
-        self.code = code
 
 
 @dataclass(frozen=True, slots=True)
@@ -506,40 +507,11 @@ _SAMPLES = """
 """
 
 
-# --- words ---
-
-
-def say(what: str, text: str) -> None:
-    print(f"{what:<8} {text}", flush=True)
-
-
-def warn(text: str) -> None:
-    print(f"{PROGRAM}: warning: {text}", file=sys.stderr, flush=True)
-
-
 def _name(ca: x509.Certificate) -> str:
     """What the CA calls itself, fit for a terminal."""
     names = ca.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
     text = str(names[0].value) if names else "no name"
     return "".join(c if c.isprintable() else "?" for c in text[:64])
-
-
-def carry_out(program: str, work: Callable[[], int], directory: Path) -> int:
-    """Do it, and end the program with one line and its exit code where that fails."""
-    try:
-        return work()
-    except RegistryUnreachable as error:
-        fail(program, str(error), UNREACHABLE)
-    except RegistryRefused as error:
-        fail(program, str(error), REFUSED)
-    except ConfError as error:
-        fail(program, str(error), error.code)
-    except (RegistryError, cert.CertError) as error:
-        fail(program, str(error))
-    except OSError as error:
-        fail(program, f"{error.filename or directory}: {error.strerror or error}")
-    except KeyboardInterrupt:
-        fail(program, "interrupted", INTERRUPTED)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -10,7 +10,7 @@ from cryptography import x509
 
 from re6st import cert
 from re6st.cli.conf.files import Place
-from re6st.cli.conf.main import REFUSED, ConfError, say
+from re6st.cli.conf.program import REFUSED, ConfError, say
 from re6st.client import renewal
 from re6st.client.registry_client import RegistryClient, RegistryKeyError, RegistryRefused
 from re6st.client.rekey import change_key

@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 
 from re6st import cert
 from re6st.cli.conf.files import Place
-from re6st.cli.conf.main import FAILED, say
+from re6st.cli.conf.program import FAILED, say
 from re6st.client.certificate_report import describe
 from re6st.client.registry_client import RegistryError, parse_url
 from re6st.core.telemetry.report import CERTIFICATE_WARNING

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from re6st.cli.conf import renew, show
 from re6st.cli.conf.files import Place, find
-from re6st.cli.conf.main import PROGRAM, USAGE, carry_out
+from re6st.cli.conf.program import PROGRAM, USAGE, carry_out
 from re6st.cli.options import OptionParser, duration, fail, unknown_word
 
 

@@ -23,7 +23,7 @@ from typing import Any
 from re6st import PROTOCOL, __version__
 from re6st.cli import machine
 from re6st.cli.status import down, netcheck
-from re6st.cli.status import main as status
+from re6st.cli.status.output import HEALTHY, UNHEALTHY, end, print_json
 from re6st.client.registry_client import RegistryError, parse_url
 from re6st.core.words import clock, size
 from re6st.linux import disk
@@ -60,20 +60,20 @@ def run(options: argparse.Namespace) -> int:
     if options.anonymise:
         text = _pseudonyms(told).apply(text)
     if options.output == "-":
-        status.print_json({"report": text}) if options.json else print(text, end="")
-        return status.HEALTHY
+        print_json({"report": text}) if options.json else print(text, end="")
+        return HEALTHY
     path = Path(options.output or time.strftime("re6st-bugreport-%Y%m%dT%H%M%SZ.txt", time.gmtime(when)))
     try:
         disk.write_private(path, text.encode())
     except FileExistsError:
-        status.end(options, f"{path}: there is such a file. Choose another --output.", status.UNHEALTHY)
+        end(options, f"{path}: there is such a file. Choose another --output.", UNHEALTHY)
     except OSError as error:
-        status.end(options, f"{path}: {error.strerror}. Choose another --output.", status.UNHEALTHY)
+        end(options, f"{path}: {error.strerror}. Choose another --output.", UNHEALTHY)
     if options.json:
-        status.print_json({"file": str(path), "bytes": len(text.encode()), "anonymised": options.anonymise})
+        print_json({"file": str(path), "bytes": len(text.encode()), "anonymised": options.anonymise})
     else:
         print(f"{path}: {size(len(text.encode()))}, for your eyes only (0600). {_advice(options.anonymise)}")
-    return status.HEALTHY
+    return HEALTHY
 
 
 def _advice(anonymised: bool) -> str:

@@ -21,7 +21,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
 
-from re6st.cli.status import main as status
+from re6st.cli.status.output import HEALTHY, NOT_RUNNING, SCHEMA, health_of, picture
+from re6st.cli.terminal import has_colour
 from re6st.service.control_client import Trouble, connect
 from re6st.view import status_text as text
 from re6st.view.screen import Line, Span, line, paint
@@ -40,17 +41,17 @@ def stream(control: Path, interval: float) -> int:
     while True:
         try:
             with connect(control) as connection:
-                found = status.picture(connection)
+                found = picture(connection)
             record = {"running": True, **found.pop("status"), **found}
         except Trouble as error:
             record = {"running": False, "error": str(error)}
-        print(json.dumps({"schema": status.SCHEMA, "time": round(time.time(), 3), **record}), flush=True)
+        print(json.dumps({"schema": SCHEMA, "time": round(time.time(), 3), **record}), flush=True)
         time.sleep(interval)
 
 
 def live(control: Path, interval: float) -> int:
     """Until the user has seen enough; returns what the last look's exit status would have been."""
-    verdict = status.HEALTHY
+    verdict = HEALTHY
     with _screen() as woken:
         top, looked, lines = 0, -math.inf, list[Line]()
         while True:
@@ -59,7 +60,7 @@ def live(control: Path, interval: float) -> int:
                 lines, verdict = _look(control, columns)
                 looked = time.monotonic()
             top = max(0, min(top, len(lines) - room(rows)))
-            sys.stdout.write(frame(lines, columns, rows, top, colour=status.has_colour()))
+            sys.stdout.write(frame(lines, columns, rows, top, colour=has_colour()))
             sys.stdout.flush()
             key = _key(woken, max(0.0, looked + interval - time.monotonic()))
             if key in LEAVE:
@@ -96,10 +97,10 @@ def frame(lines: list[Line], columns: int, rows: int, top: int = 0, *, colour: b
 def _look(control: Path, columns: int) -> tuple[list[Line], int]:
     try:
         with connect(control) as connection:
-            found = status.picture(connection)
+            found = picture(connection)
     except Trouble as error:
-        return [line(Span(each, "bad")) for each in text.wrap("", str(error), columns)], status.NOT_RUNNING
-    return text.overview(**found, now=time.time(), width=columns), status.health_of(found["status"])
+        return [line(Span(each, "bad")) for each in text.wrap("", str(error), columns)], NOT_RUNNING
+    return text.overview(**found, now=time.time(), width=columns), health_of(found["status"])
 
 
 @contextlib.contextmanager

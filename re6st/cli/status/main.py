@@ -13,11 +13,27 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from re6st.cli.options import OptionParser, fail, integer
+from re6st.cli.status.output import (
+    HEALTHY,
+    NOT_PERMITTED,
+    NOT_RUNNING,
+    PROGRAM,
+    SCHEMA,
+    TIMEOUT,
+    UNHEALTHY,
+    UNKNOWN,
+    USAGE,
+    end,
+    health_of,
+    picture,
+    print_json,
+)
+from re6st.cli.terminal import show, width
 from re6st.core.words import clock, duration
 from re6st.service.control_client import (
     DEFAULT,
@@ -30,17 +46,12 @@ from re6st.service.control_client import (
     in_group,
 )
 from re6st.view import status_text as text
-from re6st.view.screen import Line, Span, line, paint
+from re6st.view.screen import Line, Span, line
 
-PROGRAM = "re6st-status"
-SCHEMA = 1
-"""Counts up when a field of the JSON changes its meaning or goes."""
-HEALTHY, UNHEALTHY, USAGE, NOT_RUNNING, NOT_PERMITTED, TIMEOUT = range(6)
 POLL = 0.3
 """Seconds between two looks of `wait`."""
 PLUGIN = {"ok": (0, "OK"), "warning": (1, "WARNING"), "failed": (2, "CRITICAL")}
 """Exit status and word of a monitoring plug-in, by verdict."""
-UNKNOWN = 3
 
 _EPILOG = """\
 examples:
@@ -189,56 +200,7 @@ def _main(p: OptionParser, options: argparse.Namespace) -> int:
         end(options, message, UNHEALTHY)
 
 
-def end(options: argparse.Namespace, message: str, status: int) -> NoReturn:
-    """One line; for a monitoring plug-in on its output, and as unknown."""
-    if options.word == "check":
-        print(f"RE6ST UNKNOWN - {message}")
-        raise SystemExit(UNKNOWN)
-    if options.json:
-        print_json({"error": message})
-    fail(PROGRAM, message, status)
-
-
-# --- output ---
-
-
-def print_json(record: Mapping[str, Any]) -> None:
-    print(json.dumps({"schema": SCHEMA, **record}, indent=2))
-
-
-def width() -> int | None:
-    """Columns of the terminal; None off a terminal, where nothing needs to be cut."""
-    try:
-        return os.get_terminal_size(sys.stdout.fileno()).columns or None if sys.stdout.isatty() else None
-    except OSError:
-        return None
-
-
-def has_colour() -> bool:
-    return sys.stdout.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
-
-
-def show(lines: Iterable[Line]) -> None:
-    """Print lines, none wider than the terminal."""
-    for each in paint(lines, colour=has_colour(), width=width()):
-        print(each, flush=True)
-
-
 # --- words ---
-
-
-def picture(connection: Connection) -> dict[str, Any]:
-    """All that the overview is made from."""
-    return {
-        "status": connection.ask("status"),
-        "tunnels": connection.ask("tunnels")["tunnels"],
-        "routes": connection.ask("routes", limit=0),
-        "events": connection.ask("events", limit=text.EVENTS_READ)["events"],
-    }
-
-
-def health_of(status: Mapping[str, Any]) -> int:
-    return HEALTHY if status["health"]["verdict"] == "ok" else UNHEALTHY
 
 
 def _overview(connection: Connection, options: argparse.Namespace) -> int:

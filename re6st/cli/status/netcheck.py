@@ -23,9 +23,10 @@ from typing import Any
 from re6st import PROTOCOL, cert
 from re6st.cli import kernel_findings, machine
 from re6st.cli.conf.files import read_options
-from re6st.cli.conf.main import ConfError
+from re6st.cli.conf.program import ConfError
 from re6st.cli.status import down, icmp
-from re6st.cli.status import main as status
+from re6st.cli.status.output import HEALTHY, UNHEALTHY, print_json
+from re6st.cli.terminal import show, width
 from re6st.client import http
 from re6st.client.certificate_report import key_fingerprint
 from re6st.client.registry_client import (
@@ -100,7 +101,7 @@ def run(options: argparse.Namespace) -> int:
     def tell() -> None:
         if not options.json:
             for each in merged(waiting):
-                status.show(lines_of(each, status.width()))
+                show(lines_of(each, width()))
         waiting.clear()
 
     for finding in look(options.control):
@@ -110,8 +111,8 @@ def run(options: argparse.Namespace) -> int:
         waiting.append(finding)
     tell()
     if options.json:
-        status.print_json({"verdict": verdict(findings), "findings": records(findings)})
-    return status.UNHEALTHY if verdict(findings) == "fail" else status.HEALTHY
+        print_json({"verdict": verdict(findings), "findings": records(findings)})
+    return UNHEALTHY if verdict(findings) == "fail" else HEALTHY
 
 
 def look(control: Path) -> Iterator[Finding]:

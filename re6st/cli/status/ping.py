@@ -9,7 +9,8 @@ from ipaddress import IPv6Address
 from typing import Any
 
 from re6st.cli.status import icmp
-from re6st.cli.status import main as status
+from re6st.cli.status.output import HEALTHY, PROGRAM, UNHEALTHY, end, print_json
+from re6st.cli.terminal import show
 from re6st.service.control_client import Connection, Refused
 from re6st.view import status_text as text
 from re6st.view.screen import Span, line
@@ -44,7 +45,7 @@ def ping(connection: Connection, options: argparse.Namespace) -> int:
     node = _find(connection, options.peer)
     times: list[float | None] = []
     if not options.json:
-        status.show([line(f"echo requests to {node['peer']} at {node['address']}")])
+        show([line(f"echo requests to {node['peer']} at {node['address']}")])
     try:
         for number in range(options.count):
             started = time.monotonic()
@@ -52,19 +53,19 @@ def ping(connection: Connection, options: argparse.Namespace) -> int:
             times.append(None if seconds is None else round(seconds * 1000, 3))
             if not options.json:
                 answer = text.milliseconds(times[-1]) if seconds is not None else f"no answer in {options.timeout} s"
-                status.show([line(f"{number + 1:>3}  ", Span(answer, "" if seconds is not None else "warning"))])
+                show([line(f"{number + 1:>3}  ", Span(answer, "" if seconds is not None else "warning"))])
             if number + 1 < options.count:
                 time.sleep(max(0.0, min(1.0, options.timeout) - (time.monotonic() - started)))
     except icmp.ProbeError as error:
-        status.end(options, f"{error}. {_known_way(connection, node)}", status.UNHEALTHY)
+        end(options, f"{error}. {_known_way(connection, node)}", UNHEALTHY)
     answered = any(each is not None for each in times)
     if options.json:
-        status.print_json({**node, "milliseconds": times})
+        print_json({**node, "milliseconds": times})
     else:
-        status.show([text.ping_summary(times)])
+        show([text.ping_summary(times)])
         if not answered:
-            status.show([line(_known_way(connection, node))])
-    return status.HEALTHY if answered else status.UNHEALTHY
+            show([line(_known_way(connection, node))])
+    return HEALTHY if answered else UNHEALTHY
 
 
 def trace(connection: Connection, options: argparse.Namespace) -> int:
@@ -73,7 +74,7 @@ def trace(connection: Connection, options: argparse.Namespace) -> int:
     hops: list[dict[str, Any]] = []
     reached, refusal = False, ""
     if not options.json:
-        status.show([line(f"the way to {node['peer']} at {node['address']}")])
+        show([line(f"the way to {node['peer']} at {node['address']}")])
     try:
         for hop in icmp.trace(IPv6Address(node["address"]), options.timeout):
             reached, refusal = hop.reached, hop.refusal
@@ -86,27 +87,25 @@ def trace(connection: Connection, options: argparse.Namespace) -> int:
                 }
             )
             if not options.json:
-                status.show([text.hop_line(hops[-1])])
+                show([text.hop_line(hops[-1])])
             if [each["address"] for each in hops[-SILENT_LIMIT:]] == [None] * SILENT_LIMIT:
                 break
     except icmp.ProbeError as error:
-        status.end(options, f"{error}. {_known_way(connection, node)}", status.UNHEALTHY)
+        end(options, f"{error}. {_known_way(connection, node)}", UNHEALTHY)
     if options.json:
-        status.print_json({**node, "hops": hops, "reached": reached, "refusal": refusal})
+        print_json({**node, "hops": hops, "reached": reached, "refusal": refusal})
     elif reached:
-        status.show([line(Span(f"reached in {len(hops)} hop{'s' if len(hops) > 1 else ''}", "good"))])
+        show([line(Span(f"reached in {len(hops)} hop{'s' if len(hops) > 1 else ''}", "good"))])
     else:
-        status.show(
-            [line(Span(f"not reached{f': {refusal}' if refusal else ''}", "bad")), line(_known_way(connection, node))]
-        )
-    return status.HEALTHY if reached else status.UNHEALTHY
+        show([line(Span(f"not reached{f': {refusal}' if refusal else ''}", "bad")), line(_known_way(connection, node))])
+    return HEALTHY if reached else UNHEALTHY
 
 
 def _find(connection: Connection, target: str) -> Mapping[str, Any]:
     """The node that is meant. Raises Refused."""
     node: Mapping[str, Any] | None = connection.ask("names", peers=[target])["names"][target]
     if node is None:
-        raise Refused(f"{target}: no node is known to have this address", status.UNHEALTHY)
+        raise Refused(f"{target}: no node is known to have this address", UNHEALTHY)
     return node
 
 
@@ -129,5 +128,5 @@ def _known_way(connection: Connection, node: Mapping[str, Any]) -> str:
         return f"Babel knows no way to {node['peer']}: it is down, cut off, or was never there."
     used = next((way for way in ways if way["in_use"]), None)
     if used is None:
-        return f"Babel has no way to {node['peer']} in use: see {status.PROGRAM} why {node['peer']}."
-    return f"Babel has a way, via {used['via'] or used['address']} on {used['interface']}: see {status.PROGRAM} trace."
+        return f"Babel has no way to {node['peer']} in use: see {PROGRAM} why {node['peer']}."
+    return f"Babel has a way, via {used['via'] or used['address']} on {used['interface']}: see {PROGRAM} trace."
