@@ -1,4 +1,4 @@
-"""The rules of the house that the layout must keep: a pure core, and nothing received that is ever evaluated."""
+"""The rules of the house: floors, a pure core, and nothing received that is ever evaluated."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import ast
 import subprocess
 import sys
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -13,12 +14,6 @@ import pytest
 ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "re6st"
 MODULES = sorted(PACKAGE.rglob("*.py"))
-
-FORBIDDEN_IN_CORE = {
-    *("asyncio", "concurrent", "multiprocessing", "selectors", "signal", "socket", "ssl", "subprocess", "threading"),
-    *("sqlite3", "time", "random", "secrets", "os", "io", "pathlib", "shutil", "sys", "tempfile", "logging"),
-    *("aiohttp", "pyroute2", "netifaces", "miniupnpc", "OpenSSL", "cryptography"),
-}
 
 SHELL_ALLOWED = {"linux/process.py"}
 """Where the administrator's own hooks, --up and --daemon, may be run by the shell (wire.md 10.8)."""
@@ -40,98 +35,33 @@ def imports(module: str) -> Iterator[str]:
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{module}: relative import"
             base = node.module or ""
-            if (base, [alias.name for alias in node.names]) == ("random", ["Random"]):
-                continue  # the type of a source of chance that is handed in; nobody here makes one, see below
             yield base
             yield from (f"{base}.{alias.name}" for alias in node.names)
 
 
-def reached(module: str) -> dict[str, str]:
-    """Every module of the package that `module` imports, also through others, with the way there."""
-    found, pending = {module: module}, [module]
-    while pending:
-        current = pending.pop()
-        parents = [current.rpartition(".")[0]] if "." in current else []
-        for name in [*imports(current), *parents]:
-            if name in TREES and name not in found:
-                found[name] = f"{found[current]} -> {name}"
-                pending.append(name)
-    return found
+CORE = sorted(name for name in TREES if name.startswith("re6st.core."))
 
 
-FLOORS = (
-    ("core.older_options", "core.prefix", "core.words"),
-    ("core.limits", "core.routing"),
-    ("core.machine",),
-    ("core.wire",),
-    ("core.mesh", "core.registry", "core.transport"),
-    ("core.telemetry",),
-    ("keys", "view"),
-    ("linux",),
-    ("cert", "service"),
-    ("babeld", "client", "transport"),
-    ("babel", "registryd", "tunnel"),
-    ("migration", "noded", "registry"),
-    ("api", "cli", "node"),
-    ("cli.conf", "cli.node", "web"),
-    ("cli.registry", "cli.status"),
-)
-"""The rooms of the package, from the ground up: each imports what is below it, never what is beside or above it."""
-
-FLOOR = {f"re6st.{room}": number for number, rooms in enumerate(FLOORS) for room in rooms}
-
-
-def room_of(module: str) -> str:
-    """The innermost room that a module belongs to; a package of several has none of its own."""
-    while module not in FLOOR:
-        module = module.rpartition(".")[0]
-    return module
-
-
-CORE = sorted(name for name in TREES if name == "re6st.core" or name.startswith("re6st.core."))
-
-
-PURE = [*CORE, *sorted(name for name in TREES if name.startswith("re6st.view"))]
-"""Text for people is made without IO too."""
-
-
-def test_there_is_a_core() -> None:
-    assert len(CORE) > 8
-
-
-@pytest.mark.parametrize("module", PURE)
-def test_logic_has_no_io_no_clock_and_no_chance(module: str) -> None:
-    for name, way in reached(module).items():
-        outside = {imported.partition(".")[0] for imported in imports(name)} & FORBIDDEN_IN_CORE
-        assert not outside, f"{way} imports {', '.join(sorted(outside))}"
+def test_imports_keep_to_the_floors() -> None:
+    """Which room may import which, that logic does no IO, and that there is no circle: contracts in pyproject.toml."""
+    assert find_spec("importlinter"), "import-linter is not installed: .venv/bin/python -m pip install -e '.[test]'"
+    done = subprocess.run(
+        [Path(sys.executable).with_name("lint-imports"), "--no-logo", "--no-cache"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 @pytest.mark.parametrize("module", CORE)
 def test_the_core_is_handed_its_chance(module: str) -> None:
+    """Of the random module it may name the type of what it is handed, and no more: import-linter sees whole modules."""
+    named = [name for name in imports(module) if name.partition(".")[0] == "random"]
+    assert named in ([], ["random", "random.Random"])
     made = [call.lineno for function, call in calls(TREES[module]) if function.rpartition(".")[2] == "Random"]
     assert made == []
-
-
-@pytest.mark.parametrize("module", CORE)
-def test_the_core_stays_on_its_floor(module: str) -> None:
-    above = [way for name, way in reached(module).items() if name != "re6st" and not name.startswith("re6st.core")]
-    assert above == []
-
-
-@pytest.mark.parametrize("module", sorted(TREES.keys() - {"re6st", "re6st.core"}))
-def test_a_room_imports_only_what_is_below_it(module: str) -> None:
-    room = room_of(module)
-    for name in imports(module):
-        if name in TREES and name not in ("re6st", "re6st.core") and room_of(name) != room:
-            assert FLOOR[room_of(name)] < FLOOR[room], f"{module} imports {name}, which is not below it"
-
-
-def test_the_walk_sees_an_indirect_import(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(TREES, "re6st.core.a", ast.parse("def f():\n    from re6st.core import b"))
-    monkeypatch.setitem(TREES, "re6st.core.b", ast.parse("import os.path"))
-    assert "re6st.core.b" in reached("re6st.core.a")
-    with pytest.raises(AssertionError, match=r"re6st.core.a -> re6st.core.b imports os"):
-        test_logic_has_no_io_no_clock_and_no_chance("re6st.core.a")
 
 
 def calls(tree: ast.Module) -> Iterator[tuple[str, ast.Call]]:
