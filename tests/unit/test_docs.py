@@ -16,6 +16,7 @@ from typing import Any, NoReturn
 import pytest
 import yaml
 
+from manual import drawings
 from manual.programs import programs
 from re6st.cli.conf import main as conf
 from re6st.cli.node import main as node
@@ -55,6 +56,17 @@ def test_links_in_the_readme_lead_somewhere() -> None:
     targets = re.findall(r"\]\(([^)#]+)", (ROOT / "README.md").read_text())
     assert len(targets) > 10
     assert [target for target in targets if "://" not in target and not (ROOT / target).exists()] == []
+
+
+@pytest.mark.parametrize("name", drawings.DRAWINGS)
+def test_a_drawing_is_up_to_date(name: str) -> None:
+    kept = (drawings.DIRECTORY / f"{name}.svg").read_text()
+    assert kept == drawings.DRAWINGS[name]().svg(), "./run manual draws it anew"
+
+
+def test_the_picture_of_the_house_has_each_room() -> None:
+    """A new room, in the floors of pyproject.toml, gets its box in manual/drawings.py."""
+    assert set(drawings.ROOMS) == {room for floor in drawings.layers() for room in floor}
 
 
 def test_there_are_commands() -> None:
