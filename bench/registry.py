@@ -27,15 +27,15 @@ from pathlib import Path
 from typing import Any
 
 from cryptography.hazmat.primitives import serialization
-from rich.box import SIMPLE_HEAD
-from rich.console import Console
-from rich.table import Table
 
 from bench.support.load import Client, LoadError, Run, request
 from bench.support.service import CHECKOUT, LENGTH, LOAD_CPU, OURS, Process, Service, ServiceError
 from re6st import PROTOCOL, cert
+from re6st.cli.terminal import show
 from re6st.core.prefix import Prefix
 from re6st.core.wire.rpc import Ratchet, target
+from re6st.view.screen import Column, Line
+from re6st.view.screen import table as aligned
 from testbed import reference
 
 PARTS = ("certificates", "sessions", "start", "crowd", "reference")
@@ -69,7 +69,6 @@ class Benchmark:
 
     def __init__(
         self,
-        console: Console,
         directory: Path,
         *,
         scale: float = 1.0,
@@ -79,7 +78,6 @@ class Benchmark:
     ) -> None:
         """`scale` multiplies the number of calls of each measure; `parallel` clients are served at once."""
         self.results: dict[str, list[Figures]] = {}
-        self._console = console
         self._directory = directory
         self._scale = scale
         self._parallel = parallel
@@ -184,12 +182,12 @@ class Benchmark:
         self.results.setdefault(name, []).append(figures)
         rate = f": {figures['per_second']:,} a second" if "per_second" in figures else ""
         self._say("")
-        self._console.print(f"{name} with {figures['issued']:,} issued{rate}", highlight=False)
+        print(f"{name} with {figures['issued']:,} issued{rate}")
 
     def _say(self, text: str) -> None:
         """What is being done now, where somebody watches."""
-        if self._console.is_terminal:
-            self._console.print(text.ljust(70), end="\r", highlight=False)
+        if sys.stdout.isatty():
+            print(text.ljust(70), end="\r", flush=True)
 
 
 @contextmanager
@@ -207,14 +205,14 @@ def _crowd(port: int, silent: int, slow: int) -> Iterator[list[str]]:
             lines += process.communicate(timeout=20)[0].split()
 
 
-def table(results: Figures) -> Table:
+def table(results: Figures) -> list[Line]:
     """The figures for the terminal."""
-    shown = Table("", "issued", *COLUMNS.values(), box=SIMPLE_HEAD)
-    for name, rows in results.items():
-        for row in rows:
-            cells = (f"{row[key]:,}" if key in row else "" for key in COLUMNS)
-            shown.add_row(name, f"{row['issued']:,}", *cells)
-    return shown
+    rows = [
+        [name, f"{row['issued']:,}", *(f"{row[key]:,}" if key in row else "" for key in COLUMNS)]
+        for name, measured in results.items()
+        for row in measured
+    ]
+    return aligned([Column(""), *(Column(name, right=True) for name in ("issued", *COLUMNS.values()))], rows)
 
 
 def ratios(results: Figures) -> dict[str, dict[str, float]]:
@@ -265,10 +263,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--json", type=Path, metavar="FILE", help="figures (default: bench/results/registry.json)")
     options = parser.parse_args(arguments)
     os.sched_setaffinity(0, {LOAD_CPU})
-    console = Console(width=None if sys.stdout.isatty() else 120)
     with tempfile.TemporaryDirectory() as directory:
         benchmark = Benchmark(
-            console,
             Path(directory),
             scale=0.1 if options.quick else 1.0,
             parallel=options.parallel,
@@ -279,14 +275,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
             if "reference" in options.parts:
                 benchmark.theirs()
         except reference.InstallError as error:
-            console.print(f"no reference: {error}")
+            print(f"no reference: {error}")
         except (LoadError, ServiceError) as error:
             print(f"bench registry: {error}", file=sys.stderr)
             return 1
     results = benchmark.results
-    console.print(table(results))
+    show(table(results))
     for name, ratio in ratios(results).items():
-        console.print(f"{name}: {ratio['per_second']}, by processor time {ratio['per_cpu_second']}", highlight=False)
+        print(f"{name}: {ratio['per_second']}, by processor time {ratio['per_cpu_second']}")
     if path := options.json or (None if options.quick else RESULTS):
         path.parent.mkdir(exist_ok=True)
         found = {"machine": machine(), "results": results, "ratios": ratios(results)}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shutil
 import statistics
 import sys
 import time
@@ -10,13 +11,10 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Protocol
 
-from rich.console import Console, Group
-from rich.live import Live
-from rich.table import Table
-from rich.text import Text
-
 from demo.picture import Vertex, draw
 from re6st.cli.registry.page import DEFAULT_PORT
+from re6st.cli.terminal import has_colour, show, width
+from re6st.view.screen import Column, Line, Span, line, paint, table
 from testbed import Bed, BedError, Network, Node
 from testbed.forward import Forward
 from testbed.network import NETWORK, Tunnel
@@ -32,11 +30,10 @@ WIDEST_TABLE = 14
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command; its exit code."""
     options = parse(arguments)
-    console = Console(highlight=False)
     formed = False
     try:
         with Bed() as bed:
-            demo = Demo(bed, options, console)
+            demo = Demo(bed, options)
             demo.build()
             with Forward(demo.network.registry_host, DEFAULT_PORT, options.web_port) as forward:
                 demo.page = f"http://127.0.0.1:{forward.port}/"
@@ -46,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 if not options.once:
                     demo.stay()
     except KeyboardInterrupt:
-        console.print("Stopped; nothing is left behind.")
+        print("Stopped; nothing is left behind.")
         return 0 if formed else 130
     except BedError as error:
         print(f"demo: {error}", file=sys.stderr)
@@ -82,15 +79,14 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 class Screen(Protocol):
     """Shows how things are now, in the place of how they were."""
 
-    def __call__(self, picture: Text | None, status: str) -> None: ...
+    def __call__(self, picture: Sequence[Line], status: str) -> None: ...
 
 
 class Demo:
     """One run of the demo."""
 
-    def __init__(self, bed: Bed, options: argparse.Namespace, console: Console) -> None:
+    def __init__(self, bed: Bed, options: argparse.Namespace) -> None:
         self.bed = bed
-        self.console = console
         self.timeout: float = options.timeout
         self.behind_nat: int = options.nat
         self.began = time.monotonic()
@@ -118,11 +114,11 @@ class Demo:
         """Show how the network forms, until its tunnels are the same for a while; whether every pair answers."""
         deadline = time.monotonic() + self.timeout
         changed = time.monotonic()
-        with self.screen() as show:
+        with self.screen() as redraw:
             while True:
                 before = self.tunnels
                 self.look()
-                show(self.picture(), self.status())
+                redraw(self.picture(), self.status())
                 now = time.monotonic()
                 if before != self.tunnels:
                     changed = now
@@ -131,7 +127,7 @@ class Demo:
                 time.sleep(INTERVAL)
         if self.complete:
             self.measure()
-        if self.console.is_terminal:  # elsewhere the last line says so
+        if sys.stdout.isatty():  # elsewhere the last line says so
             self.say(self.status())
         return self.complete
 
@@ -144,17 +140,17 @@ class Demo:
     def stay(self) -> None:
         """Watch over the network until Ctrl-C."""
         example = self.network.nodes[-1]
-        self.console.print(
-            f"The operator's page: [bold]{self.page}[/]\n"
-            f"A shell on a node:   [bold]ip netns exec {example.host.namespace.full_name} bash[/]\n"
-            f"Logs:                [bold]{self.bed.directory}/NODE/log[/]",
-            soft_wrap=True,
-        )
-        with self.screen() as show:
+        for name, what in (
+            ("The operator's page:", self.page),
+            ("A shell on a node:", f"ip netns exec {example.host.namespace.full_name} bash"),
+            ("Logs:", f"{self.bed.directory}/NODE/log"),
+        ):
+            print(*paint([line(f"{name:<20} ", Span(what, "bold"))], colour=has_colour()))  # whole, to be copied
+        with self.screen() as redraw:
             while True:
                 time.sleep(4 * INTERVAL)
                 self.look()
-                show(None, f"{self.status()}. Ctrl-C ends it.")
+                redraw((), f"{self.status()}. Ctrl-C ends it.")
 
     def look(self) -> None:
         """Ask every node for its tunnels, and every pair for an answer."""
@@ -169,7 +165,7 @@ class Demo:
         return None not in self.pings.values()
 
     def say(self, what: str) -> None:
-        self.console.print(f"[dim]{time.monotonic() - self.began:6.1f} s[/]  {what}")
+        show([line(Span(f"{time.monotonic() - self.began:6.1f} s", "dim"), "  ", what)])
 
     def status(self) -> str:
         answers = sum(rtt is not None for rtt in self.pings.values())
@@ -178,26 +174,27 @@ class Demo:
     @contextmanager
     def screen(self) -> Iterator[Screen]:
         """A part of the terminal that is drawn anew; elsewhere a line each time the status changes."""
-        if self.console.is_terminal:
-            with Live(console=self.console, auto_refresh=False, transient=True) as live:
+        last, drawn = "", 0
 
-                def redraw(picture: Text | None, status: str) -> None:
-                    line = Text(f"{time.monotonic() - self.began:6.1f} s  {status}")
-                    live.update(Group(picture, line) if picture else line, refresh=True)
+        def redraw(picture: Sequence[Line], status: str) -> None:
+            nonlocal drawn
+            lines = [*picture, line(f"{time.monotonic() - self.began:6.1f} s  {status}")]
+            sys.stdout.write(_above(drawn) + "".join(f"{each}\n" for each in paint(lines, colour=True, width=width())))
+            sys.stdout.flush()
+            drawn = len(lines)
 
-                yield redraw
-        else:
-            last = ""
+        def report(picture: Sequence[Line], status: str) -> None:
+            nonlocal last
+            if status != last:
+                self.say(status)
+            last = status
 
-            def report(picture: Text | None, status: str) -> None:
-                nonlocal last
-                if status != last:
-                    self.say(status)
-                last = status
+        try:
+            yield redraw if sys.stdout.isatty() else report
+        finally:
+            sys.stdout.write(_above(drawn))
 
-            yield report
-
-    def picture(self) -> Text:
+    def picture(self) -> list[Line]:
         nodes = self.network.nodes
         numbers = {node: number for number, node in enumerate(nodes)}
         vertices = []
@@ -205,57 +202,55 @@ class Demo:
         for number, node in enumerate(nodes):
             name = node.name.removeprefix("node") if short else node.name
             if number == 0:
-                vertices.append(Vertex(f"{name} (registry)", "bold green"))
+                vertices.append(Vertex(f"{name} (registry)", "good"))
             elif number >= len(nodes) - self.behind_nat:
-                vertices.append(Vertex(f"{name} (NAT)", "bold yellow"))
+                vertices.append(Vertex(f"{name} (NAT)", "warning"))
             else:
                 vertices.append(Vertex(name))
         edges = [(numbers[tunnel.client], numbers[tunnel.server]) for tunnel in self.tunnels]
+        size = shutil.get_terminal_size()
         # One row is left for the status, and one for the prompt.
-        height = min(19, self.console.height - 2) if self.console.is_terminal else 19
-        return draw(vertices, edges, min(self.console.width - 1, 90), max(height, 9))
+        height = min(19, size.lines - 2) if sys.stdout.isatty() else 19
+        return draw(vertices, edges, min(size.columns - 1, 90), max(height, 9))
 
     def show_result(self) -> None:
         few = len(self.network.nodes) <= WIDEST_TABLE
-        self.console.print()
-        self.console.print(self.picture())
-        self.console.print()
-        self.console.print(self.matrix() if few else self.summary())
+        show([(), *self.picture(), (), *(self.matrix() if few else self.summary())])
 
-    def matrix(self) -> Table:
+    def matrix(self) -> list[Line]:
         """Round trips of all pairs: a row for each node that asks, a column for each that answers."""
-        table = Table(title="ping between all pairs, ms", title_justify="left", box=None, pad_edge=False)
-        table.add_column("from \\ to", style="bold")
-        for node in self.network.nodes:
-            table.add_column(node.name.removeprefix("node"), justify="right")
-        table.add_column("address")
-        for source in self.network.nodes:
+        nodes = self.network.nodes
+        columns = [Column(node.name.removeprefix("node"), right=True) for node in nodes]
+        rows = []
+        for source in nodes:
             cells = [
-                Text("·", "dim") if target is source else _milliseconds(self.pings[source, target])
-                for target in self.network.nodes
+                Span("·", "dim") if target is source else _milliseconds(self.pings[source, target]) for target in nodes
             ]
-            table.add_row(source.name, *cells, Text(str(source.address), "dim"))
-        return table
+            rows.append([Span(source.name, "bold"), *cells, Span(str(source.address), "dim")])
+        shown = table([Column("from \\ to"), *columns, Column("address")], rows)
+        return [line("ping between all pairs, ms"), *shown]
 
-    def summary(self) -> Table:
+    def summary(self) -> list[Line]:
         """Round trips of all pairs: a row for each node that asks."""
-        table = Table(title="ping to every other node, ms", title_justify="left", box=None, pad_edge=False)
-        table.add_column("from", style="bold")
-        for title in ("answers", "min", "median", "max"):
-            table.add_column(title, justify="right")
-        table.add_column("address")
+        columns = [Column(title, right=True) for title in ("answers", "min", "median", "max")]
+        rows = []
         for source in self.network.nodes:
             rtts = [rtt for (a, _), rtt in self.pings.items() if a is source]
             known = [rtt for rtt in rtts if rtt is not None]
             figures = [min(known), statistics.median(known), max(known)] if known else [None] * 3
-            answers = Text(f"{len(known)}/{len(rtts)}", "" if len(known) == len(rtts) else "bold red")
-            address = Text(str(source.address), "dim")
-            table.add_row(source.name, answers, *map(_milliseconds, figures), address)
-        return table
+            answers = Span(f"{len(known)}/{len(rtts)}", "" if len(known) == len(rtts) else "bad")
+            address = Span(str(source.address), "dim")
+            rows.append([Span(source.name, "bold"), answers, *map(_milliseconds, figures), address])
+        return [line("ping to every other node, ms"), *table([Column("from"), *columns, Column("address")], rows)]
 
 
-def _milliseconds(rtt: float | None) -> Text:
-    return Text("none", "bold red") if rtt is None else Text(f"{rtt * 1000:.1f}")
+def _above(lines: int) -> str:
+    """Go back over so many lines, and clear them."""
+    return f"\x1b[{lines}F\x1b[J" if lines else ""
+
+
+def _milliseconds(rtt: float | None) -> Span:
+    return Span("none", "bad") if rtt is None else Span(f"{rtt * 1000:.1f}")
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from itertools import groupby
 from operator import itemgetter
 
-from rich.text import Text
+from re6st.view.screen import Line, Span, Style, line
 
 _DOTS = ((0x01, 0x02, 0x04, 0x40), (0x08, 0x10, 0x20, 0x80))  # [column][row], from the code chart of U+2800
 _BLANK = 0x2800
@@ -17,17 +17,19 @@ _BLANK = 0x2800
 @dataclass(frozen=True)
 class Vertex:
     label: str
-    style: str = "bold"
+    style: Style = "bold"
 
 
-def draw(vertices: Sequence[Vertex], edges: Iterable[tuple[int, int]], width: int = 76, height: int = 19) -> Text:
+def draw(vertices: Sequence[Vertex], edges: Iterable[tuple[int, int]], width: int = 76, height: int = 19) -> list[Line]:
     """The picture, `width` by `height` characters; edges are pairs of indices into `vertices`."""
     margin = max((len(vertex.label) for vertex in vertices), default=0) + 3
     points = _ellipse(len(vertices), width, height, margin)
     dots = [[0] * width for _ in range(height)]
     for start, end in edges:
         _line(dots, points[start], points[end])
-    cells = [[(chr(_BLANK | bits) if bits else " ", "cyan" if bits else "") for bits in row] for row in dots]
+    cells: list[list[tuple[str, Style]]] = [
+        [(chr(_BLANK | bits), "accent") if bits else (" ", "") for bits in row] for row in dots
+    ]
     for vertex, (x, y) in zip(vertices, points, strict=True):
         column, row = x // 2, y // 4
         left = column < width // 2 - 1
@@ -35,13 +37,12 @@ def draw(vertices: Sequence[Vertex], edges: Iterable[tuple[int, int]], width: in
         first = column - len(text) + 1 if left else column
         for offset, character in enumerate(text):
             cells[row][first + offset] = character, vertex.style
-    picture = Text(no_wrap=True)
-    for cell_row in cells:
-        for style, group in groupby(cell_row, key=itemgetter(1)):
-            picture.append("".join(character for character, _ in group), style)
-        picture.append("\n")
-    picture.rstrip()
-    return picture
+    return [
+        line(
+            *(Span("".join(character for character, _ in group), style) for style, group in groupby(row, itemgetter(1)))
+        )
+        for row in cells
+    ]
 
 
 def _ellipse(count: int, width: int, height: int, margin: int) -> list[tuple[int, int]]:

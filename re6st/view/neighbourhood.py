@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from re6st.core.words import plural
+from re6st.view.dot import Attributes, digraph
 from re6st.view.screen import Line, Span, fold, line
 from re6st.view.status_text import cost, milliseconds
 
@@ -58,13 +59,15 @@ def neighbourhood(
 def dot(graph: Record) -> str:
     """For Graphviz."""
     colours = {"own": "gold3", "neighbour": "forestgreen", "behind": "steelblue"}
-    lines = ["digraph re6st {"]
-    lines += [f'  "{node["cn"]}" [color={colours[node["state"]]}];' for node in graph["nodes"]]
-    for edge in graph["edges"]:
-        words = cost(edge["cost"]) + (f", {milliseconds(edge['rtt_ms'])}" if edge["rtt_ms"] is not None else "")
-        style = "solid" if edge["kind"] == "link" else "dashed"
-        lines.append(f'  "{edge["from"]}" -> "{edge["to"]}" [style={style}, label="{words}"];')
-    return "\n".join([*lines, "}"]) + "\n"
+    return digraph(
+        ((node["cn"], {"color": colours[node["state"]]}) for node in graph["nodes"]),
+        ((edge["from"], edge["to"], _drawn(edge)) for edge in graph["edges"]),
+    )
+
+
+def _drawn(edge: Answer) -> Attributes:
+    words = cost(edge["cost"]) + (f", {milliseconds(edge['rtt_ms'])}" if edge["rtt_ms"] is not None else "")
+    return {"style": "solid" if edge["kind"] == "link" else "dashed", "label": words}
 
 
 def lines_of(graph: Record, width: int | None) -> list[Line]:

@@ -10,9 +10,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-Style = Literal["", "bold", "dim", "good", "warning", "bad"]
+Style = Literal["", "bold", "dim", "good", "warning", "bad", "accent"]
 
-_CODES: dict[Style, str] = {"bold": "1", "dim": "2", "good": "32", "warning": "33", "bad": "31;1"}
+_CODES: dict[Style, str] = {"bold": "1", "dim": "2", "good": "32", "warning": "33", "bad": "31;1", "accent": "36"}
 ELLIPSIS = "…"
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from re6st.core.prefix import Prefix
 from re6st.registryd.listings import Record, iso
+from re6st.view.dot import digraph
 from re6st.web.graph import cuts, rings, undirected
 from re6st.web.watch import Picture
 
@@ -78,14 +79,15 @@ def tunnel_count(picture: Picture) -> int | None:
 def dot(record: Record) -> str:
     """The graph for Graphviz."""
     colours = {"offline": "gray", "unknown": "gray", "direct": "forestgreen", "indirect": "steelblue"}
-    lines = ["digraph re6st {"]
-    for node in record["nodes"]:
-        lines.append(f'  "{node["cn"]}" [color={colours.get(node["state"], "gold3")}];')
-    for edge in record["tunnels"]:
-        a, b = record["nodes"][edge["from"]]["cn"], record["nodes"][edge["to"]]["cn"]
-        style = "dotted" if not edge["alive"] else "dashed" if edge["cut"] else "solid"
-        lines.append(f'  "{a}" -> "{b}" [style={style}];')
-    return "\n".join([*lines, "}"]) + "\n"
+    names = [node["cn"] for node in record["nodes"]]
+
+    def style(tunnel: Record) -> str:
+        return "dotted" if not tunnel["alive"] else "dashed" if tunnel["cut"] else "solid"
+
+    return digraph(
+        ((node["cn"], {"color": colours.get(node["state"], "gold3")}) for node in record["nodes"]),
+        ((names[each["from"]], names[each["to"]], {"style": style(each)}) for each in record["tunnels"]),
+    )
 
 
 def svg_shapes(record: Record) -> dict[str, list[dict[str, Any]]]:

@@ -110,7 +110,7 @@ def test_a_node_imports_no_more_than_it_needs() -> None:
     """Each of these is megabytes of every node's memory, and a good part of its start."""
     program = "import sys, re6st.cli.node.main; print(*sorted({name.partition('.')[0] for name in sys.modules}))"
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
-    heavy = {"aiohttp", "maxminddb", "multiprocessing", "platform", "pyroute2", "rich", "shutil"}
+    heavy = {"aiohttp", "maxminddb", "multiprocessing", "platform", "pyroute2", "shutil"}
     heavy |= {"statistics", "urllib3", "yarl"}
     assert not heavy & set(done.stdout.split())
 

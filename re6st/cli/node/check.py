@@ -14,12 +14,12 @@ from collections.abc import Iterator, Sequence
 from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
-from shutil import get_terminal_size
 
 from re6st import PROTOCOL, cert
 from re6st.cli import kernel_findings, machine
 from re6st.cli.checks import cannot_write, open_to_read, tell
 from re6st.cli.options import OptionParser
+from re6st.cli.terminal import show, width
 from re6st.client.registry_client import parse_url
 from re6st.core.prefix import address, subnet
 from re6st.core.telemetry.expiry import AUTHORITY, OURS, expires
@@ -35,7 +35,7 @@ from re6st.noded.peer_cache import parameters_in
 from re6st.noded.settings import Config
 from re6st.service.rundir import RunDirectoryError, foreign
 from re6st.view.findings import Finding
-from re6st.view.screen import Column, paint, table
+from re6st.view.screen import Column, table
 
 CACHE = "cache.db"
 TUN = Path("/dev/net/tun")
@@ -56,8 +56,7 @@ def main(parser: OptionParser, options: argparse.Namespace, config: Config) -> i
     # With these it starts, and waits for better times.
     found += [*kernel_findings.ipv6(config.main_interface), *kernel_findings.firewall()]
     rows = [*_options(parser, options, config, parameters), *_told(parameters, config), *_node(identity, config)]
-    for line in paint(table(_COLUMNS, rows, get_terminal_size().columns if sys.stdout.isatty() else None)):
-        print(line)
+    show(table(_COLUMNS, rows, width()))
     told = {level: [_words(each) for each in found if each.level == level] for level in ("warn", "fail")}
     for warning in told["warn"]:
         print(f"{parser.prog}: warning: {warning}", file=sys.stderr)

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import sys
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 
+from re6st.cli.terminal import has_colour
 from re6st.registryd.check import Report
 from re6st.registryd.listings import Record, relative
+from re6st.view import screen
+from re6st.view.dot import digraph
+from re6st.view.screen import Column, paint
 
 SCHEMA = 1
 """Counts up when a field of the JSON changes its meaning or goes."""
 
-WIDTH_LIMIT = 10_000
 NAMES_SHOWN = 10
 
 
@@ -43,29 +44,9 @@ def web_login(record: Record, options: argparse.Namespace) -> str:
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    """Aligned columns; in colour only on a terminal."""
+    """Aligned columns, in colour on a terminal. None is cut nor folded: an address in it is to be copied."""
     cells = [[clean(value) for value in row] for row in rows]
-    if sys.stdout.isatty() and not os.environ.get("NO_COLOR"):
-        return _rich(head, cells)
-    widths = [max(map(len, column)) for column in zip(head, *cells, strict=True)]
-    lines = ["   ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)) for row in [head, *cells]]
-    return "\n".join(line.rstrip() for line in lines)
-
-
-def _rich(head: Sequence[str], cells: list[list[str]]) -> str:
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    made = Table(box=None, pad_edge=False, header_style="bold")
-    for name in head:
-        made.add_column(name, no_wrap=True)
-    for row in cells:
-        made.add_row(*map(Text, row))
-    console = Console(width=WIDTH_LIMIT)  # an address that is folded cannot be copied: the terminal wraps lines
-    with console.capture() as capture:
-        console.print(made)
-    return capture.get().rstrip("\n")
+    return "\n".join(paint(screen.table([Column(name) for name in head], cells), colour=has_colour()))
 
 
 def lines(pairs: Iterable[tuple[str, object]]) -> str:
@@ -236,7 +217,7 @@ def params(record: Record, options: argparse.Namespace) -> str:
 
 def topology(record: Record, options: argparse.Namespace) -> str:
     if options.dot:
-        return "\n".join(["digraph re6st {", *_edges(record), "}"])
+        return _dot(record["topology"]).rstrip()
     return table(
         ("CN", "TUNNELS TO"),
         (
@@ -246,10 +227,12 @@ def topology(record: Record, options: argparse.Namespace) -> str:
     )
 
 
-def _edges(record: Record) -> Iterable[str]:
-    for node in record["topology"]:
-        yield f'  "{node["cn"]}"{"" if node["answered"] else " [style=dashed]"};'
-        yield from (f'  "{node["cn"]}" -> "{peer}";' for peer in node["tunnels_to"])
+def _dot(nodes: Sequence[Record]) -> str:
+    """For Graphviz; nodes that did not answer are dashed."""
+    return digraph(
+        ((node["cn"], {} if node["answered"] else {"style": "dashed"}) for node in nodes),
+        ((node["cn"], peer, {}) for node in nodes for peer in node["tunnels_to"]),
+    )
 
 
 def versions(record: Record, options: argparse.Namespace) -> str:

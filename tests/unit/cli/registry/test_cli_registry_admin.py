@@ -407,8 +407,8 @@ def test_a_graph_for_graphviz(resting: Place) -> None:
     assert output.topology(record, options).splitlines() == [
         "digraph re6st {",
         '  "0/16";',
-        '  "0/16" -> "1/16";',
         '  "1/16" [style=dashed];',
+        '  "0/16" -> "1/16";',
         "}",
     ]
 
@@ -547,7 +547,7 @@ def test_times_relative_to_now(seconds: int, text: str) -> None:
 
 
 def test_nothing_that_a_terminal_obeys() -> None:
-    assert output.table(("A", "B"), [("x\x1b[2J", None), ("y", "")]) == "A          B\nx\\x1b[2J   -\ny          -"
+    assert output.table(("A", "B"), [("x\x1b[2J", None), ("y", "")]) == "A         B\nx\\x1b[2J  -\ny         -"
 
 
 def test_json_is_documented(resting: Place, tmp_path: Path) -> None:
