@@ -117,11 +117,6 @@ class Pinger:
         gaps = (moments[later] - moments[sooner] for sooner, later in pairwise(answered) if later > sooner + 1)
         return max(0.0, max(gaps, default=0.0) - self.pace)
 
-    def lost_since(self, moment: float) -> float:
-        """The share of the pings sent since then that was lost."""
-        sent = [n for n, time_sent in enumerate(self.times) if time_sent >= moment]
-        return sum(n not in self.trips for n in sent) / len(sent) if sent else 0.0
-
     @contextlib.contextmanager
     def running(self) -> Iterator[Pinger]:
         """Pings while the block runs."""

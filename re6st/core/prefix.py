@@ -83,10 +83,6 @@ class Prefix:
         """The other half of the parent."""
         return Prefix(self.value ^ 1, self.length)
 
-    @property
-    def is_zero(self) -> bool:
-        return self.value == 0
-
 
 def network_of_serial(serial: int) -> IPv6Network:
     """The IPv6 network written in the serial number of the CA certificate (wire.md 1.1). Raises PrefixError."""

@@ -23,7 +23,7 @@ from aiohttp import hdrs, web
 from re6st.api.admin import AdminError, Status
 from re6st.core.limits.rate import RateLimit
 from re6st.core.prefix import Prefix, PrefixError
-from re6st.core.registry.origins import Origins, ambiguous, is_careless_relay
+from re6st.core.registry.origins import ambiguous, is_careless_relay
 from re6st.registryd.events import Events, Kind
 from re6st.registryd.listings import Record
 from re6st.web import access, mesh_graph
@@ -47,7 +47,6 @@ STREAM_BEAT = 15.0
 STREAM_REST = 0.5
 """Seconds between two changes that a stream tells."""
 STOP_TIMEOUT = 2.0
-PAGE_NUMBER_LIMIT = 1_000_000
 
 HEADERS = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self';"
@@ -387,10 +386,6 @@ class AdminForbidden(AdminError):
 
     def __init__(self, message: str) -> None:
         super().__init__(Status.USAGE, message)
-
-
-def make_access(origins: Origins, *, always_login: bool = False) -> Access:
-    return Access(origins, time.monotonic, always_login=always_login)
 
 
 def _choices(request: web.Request) -> Record:

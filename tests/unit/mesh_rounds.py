@@ -157,12 +157,6 @@ class Rounds:
         assert all(len(each) == len(self.nodes) for each in found), "the mesh is in parts"
         return max(max(each.values()) for each in found)
 
-    def survives(self, share: float) -> bool:
-        """Whether those who are left reach each other when this share of all nodes, drawn at random, is down."""
-        down = frozenset(self.rng.sample(self.nodes, round(share * len(self.nodes))))
-        alive = [node for node in self.nodes if node not in down]
-        return len(self.distances(alive[0], down)) == len(alive)
-
     def mean_rtt(self) -> float:
         """Of the ways that babel chooses between all pairs."""
         trips = [rtt for node in self.nodes for _, rtt, _ in self.routes(node).values()]

@@ -152,7 +152,7 @@ def _netcheck(control: Path) -> Section:
 
 
 def _unit() -> Iterator[Section]:
-    unit = down.look(time.time())["unit"]
+    unit = down.look()["unit"]
     if unit is not None:
         yield "unit", json.dumps(unit, indent=1)
 

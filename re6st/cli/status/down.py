@@ -19,8 +19,8 @@ PATIENCE = 3.0
 """Seconds for systemctl."""
 
 
-def look(now: float, directory: Path = DIRECTORY) -> dict[str, Any]:
-    """The certificate and the unit; None where there is none. `now` is Unix time."""
+def look(directory: Path = DIRECTORY) -> dict[str, Any]:
+    """The certificate and the unit; None where there is none."""
     return {"certificate": _certificate(directory), "unit": _unit()}
 
 

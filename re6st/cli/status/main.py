@@ -435,7 +435,7 @@ def _not_running(options: argparse.Namespace, error: NotRunning) -> int:
     if options.word == "check":
         print(f"RE6ST CRITICAL - {error}")
         return PLUGIN["failed"][0]
-    found = down.look(time.time())
+    found = down.look()
     if options.json:
         print_json({"running": False, "error": str(error), **found})
     print(f"{PROGRAM}: {str(error).rstrip('.')}. {down.remedy(found)}", file=sys.stderr)

@@ -124,7 +124,7 @@ def look(control: Path) -> Iterator[Finding]:
     except Trouble as error:
         remedy = "restart re6stnet, it may be of another version" if isinstance(error, Refused) else ""
         if isinstance(error, NotRunning):
-            remedy = down.remedy(down.look(time.time()))
+            remedy = down.remedy(down.look())
         yield Finding("fail", "node", str(error).rstrip("."), remedy)
     yield from machine.tun_device()
     if node is not None:
