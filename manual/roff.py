@@ -33,7 +33,7 @@ def _lines(program: Program) -> Iterator[str]:
     yield ".SH NAME"
     yield f"{escape(program.name)} \\- {escape(program.summary)}"
     yield ".SH SYNOPSIS"
-    word = [f"[{italic('WORD')}]"] if program.words else []
+    word = [f"[{italic('COMMAND')}]"] if program.words else []
     file = f"{bold('@')}{italic('FILE')} | " if program.option_files else ""
     yield " ".join([bold(program.name), *word, f"[{file}{italic('OPTION')} ...]"])
     yield ".SH DESCRIPTION"

@@ -118,7 +118,10 @@ class OptionParser(argparse.ArgumentParser):
         """The options -v/--verbose (wire.md 11.2) and --log-format of re6stnet and re6st-registry."""
         options = group or self
         options.add_argument(
-            "--log-format", choices=FORMATS, default=FORMATS[0], help="json: one object a line (default: %(default)s)"
+            "--log-format",
+            choices=FORMATS,
+            default=FORMATS[0],
+            help="json: one object on each line (default: %(default)s)",
         )
         options.add_argument(
             "-v",
@@ -248,7 +251,9 @@ def unknown_word(word: str, known: Iterable[str], more: str = "") -> str:
 
     words = list(known)
     near = get_close_matches(word, words, 1)
-    return f"unknown word {word!r}. " + (f"Did you mean {near[0]}?" if near else f"Words are {', '.join(words)}{more}.")
+    return f"unknown command {word!r}. " + (
+        f"Did you mean {near[0]}?" if near else f"Words are {', '.join(words)}{more}."
+    )
 
 
 def integer(low: int, high: int) -> Callable[[str], int]:

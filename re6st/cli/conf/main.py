@@ -98,30 +98,41 @@ def make_parser() -> OptionParser:
         "%(prog)s OPTION ...\n       %(prog)s show|renew|rekey [OPTION ...]",
     )
     add = parser.add_argument_group("the network").add_argument
-    add("--join", metavar="URL#ALG:HEX,token=TOKEN", help="registry, fingerprint and token in one paste")
-    add("--registry", metavar="URL", help="HTTP URL of the registry")
-    add("--fingerprint", metavar="ALG:HEX", help="expected fingerprint of the CA, e.g. sha256:3f9a...")
-    add = parser.add_argument_group("who may join").add_argument
-    add("--token", metavar="TOKEN", help="token you received")
-    add("--token-file", metavar="FILE", help="file with the token; -: standard input")
-    add("--email", metavar="EMAIL", help="where the registry mails a token to")
-    add("--anonymous", action="store_true", help="no token: the registry may give a longer prefix")
-    add("--non-interactive", action="store_true", help="never ask; without a terminal nothing is asked anyway")
-    add("--force", action="store_true", help="take another subnet, in place of the one that this machine has")
+    add("--join", metavar="URL#ALG:HEX,token=TOKEN", help="the invitation: registry, fingerprint and token in one")
+    add("--registry", metavar="URL", help="URL of the registry")
+    add("--fingerprint", metavar="ALG:HEX", help="expected fingerprint of the CA's certificate, e.g. sha256:3f9a...")
+    add = parser.add_argument_group("permission to join").add_argument
+    add("--token", metavar="TOKEN", help="the token that you received")
+    add("--token-file", metavar="FILE", help="read the token from this file; -: from standard input")
+    add("--email", metavar="EMAIL", help="let the registry mail a token to this address")
+    add("--anonymous", action="store_true", help="use no token; the registry may give a longer prefix then")
+    add("--non-interactive", action="store_true", help="never ask questions, as without a terminal")
+    add("--force", action="store_true", help="get another subnet, if this machine has one already")
     add = parser.add_argument_group("the certificate").add_argument
-    add("-d", "--dir", metavar="DIR", type=Path, default=Path(), help="where to work (default: current directory)")
+    add(
+        "-d",
+        "--dir",
+        metavar="DIR",
+        type=Path,
+        default=Path(),
+        help="directory of the files (default: current directory)",
+    )
     add(
         *("-r", "--req"),
         nargs=2,
         metavar=("KEY", "VALUE"),
         action="append",
         default=[],
-        help="field of the certificate's subject, e.g. O 'Example Corp.'; an empty value removes it",
+        help="set a field of the certificate's subject, e.g. O 'Example Corp.'; an empty value removes the field",
     )
     add("--location", metavar="CC,CT", default="", help="codes of country and continent, e.g. FR,EU")
     add = parser.add_argument_group("instead of enrolling").add_argument
-    add("--is-needed", action="store_true", help="only say by the exit code whether the network is out of reach (0)")
-    add("--ca-only", action="store_true", help="only fetch the CA")
+    add(
+        "--is-needed",
+        action="store_true",
+        help="do nothing, and exit with 0 if this machine does not reach the network yet, else with 1",
+    )
+    add("--ca-only", action="store_true", help="only fetch the CA's certificate")
     return parser
 
 

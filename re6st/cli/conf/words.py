@@ -47,14 +47,14 @@ def make_parser_of(name: str) -> OptionParser:
         *("-d", "--dir"),
         metavar="DIR",
         type=Path,
-        help="where the files are (default: here if they are, else /etc/re6stnet)",
+        help="directory of the files (default: the current one if it has them, else /etc/re6stnet)",
     )
     word.options(parser)
     return parser
 
 
 def _registry_option(parser: OptionParser) -> None:
-    parser.add_argument("--registry", metavar="URL", help="instead of the one of re6stnet.conf")
+    parser.add_argument("--registry", metavar="URL", help="URL of the registry, instead of the one in re6stnet.conf")
 
 
 def _show_options(parser: OptionParser) -> None:
@@ -64,8 +64,14 @@ def _show_options(parser: OptionParser) -> None:
 def _renew_options(parser: OptionParser) -> None:
     _registry_option(parser)
     add = parser.add_argument
-    add("--if-within", metavar="TIME", type=duration, default="30d", help="how near its end (default: %(default)s)")
-    add("--force", action="store_true", help="ask the registry in any case; it may say that it is not time")
+    add(
+        "--if-within",
+        metavar="TIME",
+        type=duration,
+        default="30d",
+        help="renew if an end is nearer than this (default: %(default)s)",
+    )
+    add("--force", action="store_true", help="ask the registry in any case; it may answer that it is too early")
 
 
 def _rekey_options(parser: OptionParser) -> None:
@@ -75,13 +81,13 @@ def _rekey_options(parser: OptionParser) -> None:
 
 WORDS: Mapping[str, Word] = {
     "show": Word(
-        "Show the certificates and the key of this machine, and what is wrong with them. Asks nobody.",
+        "Show the certificates and the key of this machine, and what is wrong with them. Needs no network.",
         "-d /etc/re6stnet",
         _show_options,
         show.show,
     ),
     "renew": Word(
-        "Renew the certificates of this machine if they end soon. A node that runs does so by itself.",
+        "Renew the certificates of this machine if they end soon. A running node does so by itself.",
         "--if-within 30d",
         _renew_options,
         lambda place, options: asyncio.run(renew.renew(place, options.if_within, force=options.force)),

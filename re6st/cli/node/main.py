@@ -77,26 +77,32 @@ def parser() -> OptionParser:
     """All options of re6stnet."""
     p = OptionParser(
         PROGRAM,
-        "Node of a re6st network: stable IPv6 over tunnels that heal themselves.",
+        "Run a node of a re6st network, which gives this machine a stable IPv6 subnet.",
         "example: re6stnet @/etc/re6stnet/re6stnet.conf",
         "%(prog)s [@FILE | OPTION ...]",
     )
     net = p.add_argument_group("network")
-    net.add_argument("--registry", metavar="URL", required=True, help="the registry that enrolled this machine")
-    for name, what in (("ca", "CA certificate"), ("cert", "our certificate"), ("key", "our private key")):
+    net.add_argument("--registry", metavar="URL", required=True, help="URL of the registry that enrolled this machine")
+    for name, what in (
+        ("ca", "CA certificate"),
+        ("cert", "certificate of this node"),
+        ("key", "private key of this node"),
+    ):
         net.add_argument(f"--{name}", metavar="FILE", type=Path, required=True, help=what)
-    net.add_argument("--dh", metavar="FILE", type=Path, help="Diffie-Hellman parameters of the servers (not needed)")
     net.add_argument(
-        "--country", metavar="CODE", default="", help="country of this machine (default: the registry says)"
+        "--dh", metavar="FILE", type=Path, help="Diffie-Hellman parameters of the OpenVPN servers (not needed)"
+    )
+    net.add_argument(
+        "--country", metavar="CODE", default="", help="country of this machine (default: ask the registry)"
     )
 
-    reach = p.add_argument_group("how others reach us")
+    reach = p.add_argument_group("how other nodes reach this one")
     reach.add_argument(
         "--ip",
         metavar="IP",
         action="append",
         default=[],
-        help="advertised address; any: learn it from peers; upnp: ask the router (default: upnp, and any)",
+        help="public address of this node; any: learn it from peers; upnp: ask the router (default: upnp, and any)",
     )
     reach.add_argument(
         "--pp",
@@ -104,53 +110,72 @@ def parser() -> OptionParser:
         metavar=("PORT", "PROTO"),
         action="append",
         default=[],
-        help="listen there; PROTO is udp, tcp, udp6 or tcp6"
-        " (default: 1194 udp and 1194 tcp, the latter over IPv4 and IPv6, less what is disabled)",
+        help="accept tunnels on this port; PROTO is udp, tcp, udp6 or tcp6 (default: 1194 udp, and 1194 tcp over IPv4"
+        " and IPv6, without the disabled protocols)",
     )
-    reach.add_argument("--max-clients", metavar="N", type=integer(0, 100_000), help="clients per server; 0: no server")
+    reach.add_argument(
+        "--max-clients",
+        metavar="N",
+        type=integer(0, 100_000),
+        help="maximum number of clients of each server; 0: run no server",
+    )
 
     mesh = p.add_argument_group("mesh")
     mesh.add_argument(
         "--client-count",
         metavar="N",
         type=integer(0, 1000),
-        help="client tunnels we open; 0: wait for those who know us (all know the registry's node, others need -i)",
+        help="tunnels that this node opens; 0: none, so that only others open tunnels to it (any node but the"
+        " registry's own needs -i then)",
     )
     mesh.add_argument(
         "--disable-proto",
         action="append",
         choices=("none", *PROTOCOLS),
-        help="protocols not used for tunnels (default: udp and udp6); none: use all",
+        help="do not use this protocol for tunnels (default: udp and udp6); none: use all protocols",
     )
-    mesh.add_argument("--neighbour", metavar="CN", action="append", default=[], help="keep a direct tunnel to it")
+    mesh.add_argument(
+        "--neighbour", metavar="CN", action="append", default=[], help="keep a direct tunnel to this node"
+    )
     mesh.add_argument(
         "--remote-gateway",
         metavar="IP",
         action="append",
         default=[],
-        help="IPv4 router of one of our uplinks: peers are reached by these, in turn",
+        help="IPv4 router of one of this machine's uplinks; tunnels use these routers in turn",
     )
     mesh.add_argument(
         "--client",
         metavar="HOST,PORT,PROTO;...",
-        help="have no server and one tunnel, to the first of these that answers",
+        help="run no server, and open one tunnel, to the first of these servers that answers",
     )
-    mesh.add_argument("-i", "--interface", metavar="IF", action="append", default=[], help="find neighbours there")
-    mesh.add_argument("-I", "--main-interface", metavar="IF", default="lo", help="gets our address (default: lo)")
-    mesh.add_argument("-m", "--multicast", action="store_true", help="route IPv6 multicast too, by the program pim-dm")
+    mesh.add_argument(
+        "-i", "--interface", metavar="IF", action="append", default=[], help="exchange routes on this LAN"
+    )
+    mesh.add_argument(
+        "-I", "--main-interface", metavar="IF", default="lo", help="gets the node's address (default: lo)"
+    )
+    mesh.add_argument(
+        "-m", "--multicast", action="store_true", help="route IPv6 multicast too, with the program pim-dm"
+    )
     mesh.add_argument(
         "--accept-route",
         metavar="PREFIX",
         action="append",
         default=[],
-        help="let others announce this IPv4 or IPv6 prefix, and parts of it, besides the network's own",
+        help="accept routes to this IPv4 or IPv6 prefix, and to parts of it, besides those to the network's own",
     )
     mesh.add_argument(
         "--no-packet-filter",
         action="store_true",
-        help="take packets of any source from tunnels and forward them anywhere; do not limit connections to us",
+        help="accept packets with any source from tunnels and forward them anywhere; do not limit connections to the"
+        " servers",
     )
-    mesh.add_argument("--gateway", action="store_true", help="be the network's way to the Internet")
+    mesh.add_argument(
+        "--gateway",
+        action="store_true",
+        help="announce a default route, and forward the network's packets to the Internet",
+    )
 
     files = p.add_argument_group("files and logs")
     files.add_argument(
@@ -159,36 +184,47 @@ def parser() -> OptionParser:
         metavar="DIR",
         type=Path,
         default=LOG_DIRECTORY,
-        help="directory of the logs (default: %(default)s, and our own to the journal where systemd has one for us)",
+        help="directory of the log files (default: %(default)s, but the node itself logs to the journal where systemd"
+        " starts it)",
     )
     for short, name, what in (
-        ("r", "run", "for as long as it runs: sockets; emptied at the end"),
-        ("s", "state", "what it remembers: the addresses of peers and more"),
+        ("r", "run", "run directory: sockets and records of processes, emptied at the end"),
+        ("s", "state", "state directory: addresses of peers and other things to remember"),
     ):
         default = {"run": Path("/var/run/re6stnet"), "state": Path("/var/lib/re6stnet")}[name]
         files.add_argument(
             f"-{short}", f"--{name}", metavar="DIR", type=Path, default=default, help=f"{what} (default: %(default)s)"
         )
-    files.add_argument("--ovpnlog", action="store_true", help="a log for each OpenVPN process")
+    files.add_argument("--ovpnlog", action="store_true", help="write a log file for each OpenVPN process")
     files.add_argument(
-        "--console", metavar="SOCK", type=Path, help="another place for the control socket, beside RUN/control.sock"
+        "--console", metavar="SOCK", type=Path, help="make a second control socket here, besides RUN/control.sock"
     )
     files.add_argument("--metrics", metavar=metrics_place.METAVAR, type=metrics_place.place, help=metrics_place.HELP)
     p.add_verbosity(2, files)
 
-    more = p.add_argument_group("arguments for others")
-    more.add_argument("-B", dest="babel_arguments", metavar="ARG", action="append", default=[], help="for babeld")
-    more.add_argument("-O", dest="openvpn_arguments", metavar="ARG", action="append", default=[], help="for OpenVPN")
+    more = p.add_argument_group("other programs, and checks")
+    more.add_argument(
+        "-B", dest="babel_arguments", metavar="ARG", action="append", default=[], help="argument for babeld"
+    )
+    more.add_argument(
+        "-O", dest="openvpn_arguments", metavar="ARG", action="append", default=[], help="argument for OpenVPN"
+    )
 
-    more.add_argument("--up", metavar="CMD", action="append", default=[], help="run before the node is in service")
-    more.add_argument("--daemon", metavar="CMD", action="append", default=[], help="run beside the node")
+    more.add_argument(
+        "--up", metavar="CMD", action="append", default=[], help="run this command before the node starts its work"
+    )
+    more.add_argument(
+        "--daemon", metavar="CMD", action="append", default=[], help="run this command while the node runs"
+    )
     more.add_argument(
         "--check",
         action="store_true",
-        help="print all options and where they were set, and what is wrong with them, the files and this machine;"
-        " exit status 0: nothing, 78: something",
+        help="print all options and where they were set, and everything that is wrong with options, files and this"
+        " machine, then exit: status 0 if nothing is wrong, else 78",
     )
-    more.add_argument("--test", metavar="EXPR", help="exit with the value of an expression over the options")
+    more.add_argument(
+        "--test", metavar="EXPR", help="exit with the value of this expression over the options as status (true: 1)"
+    )
 
     old = p.add_argument_group("of older versions")
     old.add_argument("-D", "--default", action="store_true", help=argparse.SUPPRESS)

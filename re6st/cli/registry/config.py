@@ -81,36 +81,60 @@ def make_parser() -> OptionParser:
     """The options of wire.md 11.3, and ours."""
     parser = OptionParser(
         PROGRAM,
-        "Serve a registry: it issues certificates, which give each node its subnet, and points nodes to a first peer.",
-        f"To make the files of a new network:  {PROGRAM} init --network NET\n"
-        f"To serve with the options of a file: {PROGRAM} @{init.OPTIONS_FILE}\n"
-        f"To administer it, serving or not:    {PROGRAM} nodes @{init.OPTIONS_FILE}\n"
+        "Run a registry: it issues certificates, which give each node its subnet, and tells newcomers a first peer.",
+        f"Make the files of a new network:     {PROGRAM} init --network NET\n"
+        f"Run with the options of a file:      {PROGRAM} @{init.OPTIONS_FILE}\n"
+        f"Administer it, running or not:       {PROGRAM} nodes @{init.OPTIONS_FILE}\n"
         "   also invite, tokens, revoke, revoked, rotate, hellos, params, topology,\n"
         "   versions, web-login, backup, check; each has --help",
-        "%(prog)s [WORD] [@FILE | OPTION ...]",
+        "%(prog)s [COMMAND] [@FILE | OPTION ...]",
     )
-    add = parser.add_argument_group("the authority").add_argument
+    add = parser.add_argument_group("the CA and its certificates").add_argument
     add("--ca", metavar="FILE", required=True, help="certificate of the CA, in PEM form")
     add("--key", metavar="FILE", required=True, help="key of the CA, in PEM form")
     add("--dh", metavar="FILE", required=True, help="Diffie-Hellman parameters for the nodes, in PEM form")
     length = integer(0, 128)
-    add("--prefix-length", metavar="N", type=length, default=16, help="bits of prefixes given for tokens; 0: no tokens")
-    add("--anonymous-prefix-length", metavar="N", type=length, default=0, help="bits of prefixes given to anybody")
-    add("--community", metavar="FILE", help="communities by location")
-    add("--grace-period", metavar="S", type=integer(0, 1 << 40), default=8640000, help="seconds to keep what has ended")
-    add("--trust-clock", action="store_true", help="the clock is right, though it is far from that of the last run")
+    add(
+        "--prefix-length",
+        metavar="N",
+        type=length,
+        default=16,
+        help="bits of the prefix that a token gives; 0: no tokens",
+    )
+    add(
+        "--anonymous-prefix-length",
+        metavar="N",
+        type=length,
+        default=0,
+        help="bits of the prefix that anybody gets without a token; 0: nobody",
+    )
+    add("--community", metavar="FILE", help="file that gives parts of the network to countries and continents")
+    add(
+        "--grace-period",
+        metavar="S",
+        type=integer(0, 1 << 40),
+        default=8640000,
+        help="seconds for which an expired certificate can still be renewed",
+    )
+    add("--trust-clock", action="store_true", help="believe the clock, though it is far from the time of the last run")
 
-    add = parser.add_argument_group("where it listens, and to whom").add_argument
+    add = parser.add_argument_group("where it listens, and who may call").add_argument
     add("--port", metavar="N", type=integer(0, 65535), default=80, help="port to listen on (default: %(default)s)")
     add("-4", dest="ipv4_address", metavar="IP", default="0.0.0.0", help="address to listen on; '' disables IPv4")  # noqa: S104
     add("-6", dest="ipv6_address", metavar="IP", default="::", help="address to listen on; '' disables IPv6")
-    add("--url", metavar="URL", help="how nodes reach this registry, for the invitations that `invite` prints")
-    add("--authorized-origin", metavar="IP", action="append", default=[], help="may call restricted methods, like ::1")
-    help = "where alone restricted methods may be called, or off: behind a proxy (default: on --port)"
+    add("--url", metavar="URL", help="URL of this registry, for the invitations that `invite` prints")
+    add(
+        "--authorized-origin",
+        metavar="IP",
+        action="append",
+        default=[],
+        help="an address that may call the operator's methods, like ::1",
+    )
+    help = "serve the operator's methods here only, or `off`: behind a proxy (default: on --port)"
     add("--operator-port", metavar="[IP:]PORT", type=operator_place, default=SAME_PORT, help=help)
 
     add = parser.add_argument_group("tokens by mail").add_argument
-    help = "SMTP server to mail tokens with, HOST[:PORT], by TLS on port 465; or the path of an mbox file"
+    help = "SMTP server that mails tokens, HOST[:PORT], with TLS on port 465; or the path of an mbox file"
     add("--mailhost", metavar="HOST", help=help)
     help = "sender of the mails (default: the e-mail address in the CA's certificate)"
     add("--mail-from", metavar="EMAIL", default="", help=help)
@@ -121,50 +145,82 @@ def make_parser() -> OptionParser:
     net = parser.add_argument_group("parameters of the network, which all nodes get")
     add = net.add_argument
     protocol = integer(MIN_PROTOCOL, PROTOCOL)
-    add("--min-protocol", metavar="N", type=protocol, default=MIN_PROTOCOL, help="nodes older than this must stop")
+    add(
+        "--min-protocol",
+        metavar="N",
+        type=protocol,
+        default=MIN_PROTOCOL,
+        help="nodes that speak an older protocol must stop",
+    )
     add(
         "--require",
         action="append",
         choices=sorted(KNOWN),
         default=[],
         metavar="EXTENSION",
-        help="nodes that cannot do this must stop, and get nothing from this registry (repeatable): %(choices)s",
+        help="nodes that lack this extension must stop, and get nothing from this registry (repeatable): %(choices)s",
     )
     add(
         "--require-anyway",
         action="store_true",
-        help="also if there are nodes that did not say that they can do what is required",
+        help="start even if some nodes have not announced a required extension",
     )
-    add("--ipv4", nargs=2, metavar=("IP/N", "K"), help="IPv4 network for nodes; each gets a subnet /(N+K)")
+    add("--ipv4", nargs=2, metavar=("IP/N", "K"), help="IPv4 network for the nodes; each node gets a subnet /(N+K)")
     add(
-        "--hello", metavar="S", type=integer(1, 3600), default=15, help="hello interval of babel (default: %(default)s)"
+        "--hello",
+        metavar="S",
+        type=integer(1, 3600),
+        default=15,
+        help="seconds between two hellos of babel (default: %(default)s)",
     )
     add("--encrypt", action="store_true", help="encrypt tunnels")
-    add("--client-count", metavar="N", type=integer(0, 1000), default=10, help="tunnels that a node opens")
-    add("--max-clients", metavar="N", type=integer(0, 100_000), help="clients per server (default: twice client-count)")
-    add("--tunnel-refresh", metavar="S", type=integer(1, 1 << 30), default=300, help="seconds between tunnel changes")
+    add("--client-count", metavar="N", type=integer(0, 1000), default=10, help="number of tunnels that a node opens")
+    add(
+        "--max-clients",
+        metavar="N",
+        type=integer(0, 100_000),
+        help="maximum number of clients of each server (default: twice client-count)",
+    )
+    add(
+        "--tunnel-refresh",
+        metavar="S",
+        type=integer(1, 1 << 30),
+        default=300,
+        help="seconds after which a node replaces one of its tunnels",
+    )
     add(
         "--same-country",
         metavar="CODE",
         action="append",
         default=[],
-        help="countries whose nodes stay among themselves",
+        help="nodes in this country open tunnels only to each other",
     )
 
     files = parser.add_argument_group("files and logs")
     add = files.add_argument
     add("--db", metavar="FILE", type=states.database, default=str(DATABASE), help="database (default: %(default)s)")
-    log = "log file (default: the journal where systemd has one for us, else %(default)s)"
+    log = "log file (default: the journal where systemd starts the registry, else %(default)s)"
     add("-l", "--logfile", metavar="FILE", type=states.log_file, default=str(LOG_FILE), help=log)
-    add("-r", "--run", metavar="DIR", type=Path, default=Path("/var/run/re6stnet"), help="run directory of the node")
+    add(
+        "-r",
+        "--run",
+        metavar="DIR",
+        type=Path,
+        default=Path("/var/run/re6stnet"),
+        help="run directory of the registry's own node",
+    )
     parser.add_verbosity(1, files)
-    add("--check-config", action="store_true", help="say what is wrong with options and files, and exit: 0 or 78")
+    add(
+        "--check-config",
+        action="store_true",
+        help="print what is wrong with options and files, then exit: status 0 if nothing is wrong, else 78",
+    )
 
     watch = parser.add_argument_group("page and metrics")
     page.add_options(watch)
     add = watch.add_argument
     add("--metrics", metavar=metrics_place.METAVAR, type=metrics_place.place, help=metrics_place.HELP)
-    add("--metrics-per-node", action="store_true", help="with --metrics: also when each node last called")
+    add("--metrics-per-node", action="store_true", help="with --metrics: also show when each node last called")
     return parser
 
 

@@ -100,18 +100,25 @@ def make_parser() -> OptionParser:
     """All options of re6st-registry init."""
     parser = OptionParser(
         PROGRAM,
-        "Make the files of a new network: authority, options file.",
+        "Make the files of a new network: key and certificate of the CA, option file.",
         f"example: {PROGRAM} --network random --url http://registry.example.com/\n\n"
         "--network random takes a random /48 of fd00::/8, which hardly anybody else has\n(RFC 4193).",
     )
     add = parser.add_argument
-    add("--network", metavar="NET", required=True, help="IPv6 network of all nodes, e.g. 2001:db8:42::/48; or random")
-    add("--url", metavar="URL", type=registry_url, help="how nodes will reach this registry, for invitations")
-    add("-d", "--dir", metavar="DIR", type=Path, default=Path("/etc/re6stnet"), help="where to (default: %(default)s)")
-    add("--name", metavar="NAME", help="name of the authority (default: re6st and the network)")
-    add("--email", metavar="EMAIL", default="root@localhost", help="who mails tokens (default: %(default)s)")
+    add("--network", metavar="NET", required=True, help="IPv6 network of all nodes, e.g. 2001:db8:42::/48, or random")
+    add("--url", metavar="URL", type=registry_url, help="URL of the registry, for invitations")
+    add(
+        "-d",
+        "--dir",
+        metavar="DIR",
+        type=Path,
+        default=Path("/etc/re6stnet"),
+        help="directory of the files (default: %(default)s)",
+    )
+    add("--name", metavar="NAME", help="name of the CA (default: re6st and the network)")
+    add("--email", metavar="EMAIL", default="root@localhost", help="sender of mails with tokens (default: %(default)s)")
     add("--port", metavar="N", type=integer(1, 65535), default=80, help="port to listen on (default: %(default)s)")
-    add("--anonymous", action="store_true", help="let anybody in, without a token")
+    add("--anonymous", action="store_true", help="let anybody join without a token")
     add("--key-size", type=int, choices=cert.KEY_SIZES, default=2048, help="bits of all RSA keys of the network")
     return parser
 

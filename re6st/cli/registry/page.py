@@ -78,9 +78,13 @@ def add_options(parser: argparse._ActionsContainer) -> None:
         "--web",
         metavar="PLACE",
         type=place,
-        help=f"where to serve the operator's page: [IP:]PORT, the path of a unix socket, or {OFF} (default: {OFF})",
+        help=f"serve the operator's page here: [IP:]PORT, the path of a unix socket, or {OFF} (default: {OFF})",
     )
-    add("--web-login", action="store_true", help="ask also this machine and the authorized origins to log in there")
+    add(
+        "--web-login",
+        action="store_true",
+        help="require a login to the page from this machine and the authorized origins too",
+    )
 
 
 def place(text: str) -> Listen | None:

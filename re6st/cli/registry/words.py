@@ -110,7 +110,7 @@ def make_parser_of(name: str) -> OptionParser:
     word.options(parser)
     add = parser.add_argument_group("which registry").add_argument
     add("--config", metavar="FILE", type=Path, help=f"option file of the registry, also @FILE (default: {CONFIG})")
-    add("--db", metavar="FILE", type=Path, help="database, if not the one of the option file")
+    add("--db", metavar="FILE", type=Path, help="database, instead of the one in the option file")
     parser.add_argument("--json", action="store_true", help="print JSON")
     return parser
 
@@ -336,43 +336,61 @@ def _no_options(parser: OptionParser) -> None:
 
 def _nodes_options(parser: OptionParser) -> None:
     add = parser.add_argument
-    add("cn", metavar="CN", nargs="?", help="show one: its CN, a serial of its certificate, an address in its subnet")
-    add("--expiring", metavar="TIME", type=duration, help="those whose certificate ends within, e.g. 30d, or has ended")
-    add("--unseen", metavar="TIME", type=duration, help="those that did not call for so long, e.g. 7d")
-    add("--email", metavar="EMAIL", help="those of this e-mail address")
+    add(
+        "cn",
+        metavar="CN",
+        nargs="?",
+        help="show one node: its CN, its certificate's serial, or an address in its subnet",
+    )
+    add(
+        "--expiring",
+        metavar="TIME",
+        type=duration,
+        help="only nodes whose certificate has ended or ends within this time, e.g. 30d",
+    )
+    add("--unseen", metavar="TIME", type=duration, help="only nodes that have not called for this time, e.g. 7d")
+    add("--email", metavar="EMAIL", help="only nodes with this e-mail address")
 
 
 def _invite_options(parser: OptionParser) -> None:
     add = parser.add_argument
-    add("email", metavar="EMAIL", nargs="?", help="whose token it is; no mail is sent")
+    add("email", metavar="EMAIL", nargs="?", help="owner of the new machine; no mail is sent")
     add("--prefix-length", metavar="N", type=integer(1, 128), help="bits of the prefix (default: the registry's)")
-    add("--expires", metavar="TIME", type=duration, default="7d", help="how long it is good (default: %(default)s)")
-    add("--url", metavar="URL", type=registry_url, help="of this registry, as the machine that joins has to use it")
+    add(
+        "--expires",
+        metavar="TIME",
+        type=duration,
+        default="7d",
+        help="how long the token is valid (default: %(default)s)",
+    )
+    add("--url", metavar="URL", type=registry_url, help="URL of this registry, for the new machine")
 
 
 def _tokens_options(parser: OptionParser) -> None:
-    parser.add_argument("--delete", metavar="TOKEN", help="delete this one")
+    parser.add_argument("--delete", metavar="TOKEN", help="delete this token")
 
 
 def _revoke_options(parser: OptionParser) -> None:
     add = parser.add_argument
-    add("target", metavar="CN|SERIAL", help="CN: the node is out. Serial: it has to renew its certificate")
-    add("--yes", action="store_true", help="do not ask")
-    add("--reason", metavar="TEXT", default="", help="kept with the list of revoked certificates")
+    add(
+        "target", metavar="CN|SERIAL", help="CN: the node loses its membership. Serial: it has to renew its certificate"
+    )
+    add("--yes", action="store_true", help="do not ask for confirmation")
+    add("--reason", metavar="TEXT", default="", help="reason, for the list of revoked certificates")
 
 
 def _own_node_options(parser: OptionParser) -> None:
-    parser.add_argument("cn", metavar="CN", nargs="?", help="make this node of the registry's machine its own")
+    parser.add_argument("cn", metavar="CN", nargs="?", help="make this node, on the registry's machine, its own node")
 
 
 def _rotate_options(parser: OptionParser) -> None:
     parser.add_argument("what", metavar="hmac", nargs="?", choices=["hmac"], help="babel's key: there is no other")
-    parser.add_argument("--status", action="store_true", help="only say how far it is")
-    parser.add_argument("--force", action="store_true", help="before the time that the last step named")
+    parser.add_argument("--status", action="store_true", help="only show the current step")
+    parser.add_argument("--force", action="store_true", help="take the next step before its time")
 
 
 def _hellos_options(parser: OptionParser) -> None:
-    parser.add_argument("--short", action="store_true", help="no node of older software is left: do not wait a day")
+    parser.add_argument("--short", action="store_true", help="no node of the older software is left: do not wait a day")
 
 
 def _topology_options(parser: OptionParser) -> None:
@@ -380,22 +398,20 @@ def _topology_options(parser: OptionParser) -> None:
 
 
 def _backup_options(parser: OptionParser) -> None:
-    parser.add_argument("file", metavar="FILE", type=Path, help="where to")
+    parser.add_argument("file", metavar="FILE", type=Path, help="file to write")
     parser.add_argument("--force", action="store_true", help="replace an existing file")
 
 
 _LATER = "nodes learn of it when it does"
 
 WORDS: Mapping[str, Word] = {
-    "nodes": Word("List the nodes, or show one.", "--expiring 30d", _nodes_options, None, _nodes, output.nodes),
+    "nodes": Word("List the nodes, or show one of them.", "--expiring 30d", _nodes_options, None, _nodes, output.nodes),
     "invite": Word(
-        "Make a token, and the command line that a new machine joins with.",
+        "Make a token, and print the command with which a new machine joins.",
         "alice@example.org --expires 7d",
         *(_invite_options, None, _invite, output.invitation),
     ),
-    "tokens": Word(
-        "List the tokens that are not used yet, or delete one.", "", _tokens_options, None, _tokens, output.tokens
-    ),
+    "tokens": Word("List the unused tokens, or delete one of them.", "", _tokens_options, None, _tokens, output.tokens),
     "revoke": Word(
         "Revoke the certificate of a node.",
         "120/16 --reason stolen",
@@ -407,12 +423,12 @@ WORDS: Mapping[str, Word] = {
     ),
     "revoked": Word("List the revoked certificates.", "", _no_options, None, _revoked, output.revoked),
     "own-node": Word(
-        "Show which node is the registry's own, or put another node of this machine in its place.",
+        "Show which node is the registry's own, or replace it by another node of this machine.",
         "8/16",
         *(_own_node_options, None, _own_node, output.own_node, _LATER),
     ),
     "rotate": Word(
-        "Change babel's key: one of its steps at each call.",
+        "Change babel's key: each call takes one of three steps.",
         "--status",
         _rotate_options,
         None,
@@ -421,7 +437,7 @@ WORDS: Mapping[str, Word] = {
         _LATER,
     ),
     "hellos": Word(
-        "Show whether babel's hellos are short, and which nodes keep them long.",
+        "Show whether the intervals of babel's hellos are short, and which nodes prevent that.",
         "--short",
         *(_hellos_options, None, _hellos, output.hellos),
     ),

@@ -55,11 +55,11 @@ PLUGIN = {"ok": (0, "OK"), "warning": (1, "WARNING"), "failed": (2, "CRITICAL")}
 
 _EPILOG = """\
 examples:
-  re6st-status                    the whole picture; exit status 0: healthy
-  re6st-status --watch            the same, live
-  re6st-status why 4/16           by whom a node is reached, and since when
-  re6st-status netcheck           what this machine and its network lack
-  re6st-status wait --timeout 60  for scripts: until this node is well
+  re6st-status                    everything; exit status 0: healthy
+  re6st-status --watch            the same, updated all the time
+  re6st-status why 4/16           the next hop to a node, and since when
+  re6st-status netcheck           what is wrong with machine and network
+  re6st-status wait --timeout 60  for scripts: wait until healthy
 """
 
 _WAITED: Mapping[str, Callable[[Mapping[str, Any]], bool]] = {
@@ -71,55 +71,57 @@ _WAITED: Mapping[str, Callable[[Mapping[str, Any]], bool]] = {
 
 
 def parser() -> OptionParser:
-    """All words and options of re6st-status."""
-    p = OptionParser(
-        PROGRAM, "Says what the re6stnet node of this machine does: all of it, or what a word asks for.", _EPILOG
-    )
+    """All commands and options of re6st-status."""
+    p = OptionParser(PROGRAM, "Show what the node of this machine does, and whether it is healthy.", _EPILOG)
     _add_common(p, top=True)
     p.add_argument(
-        "--watch", action="store_true", help="show it live, until q or Ctrl-C; with --json, a line each time"
+        "--watch", action="store_true", help="update the output until q or Ctrl-C; with --json, print a line each time"
     )
     p.add_argument(
-        "--interval", metavar="S", type=integer(1, 3600), default=1, help="seconds between two looks of --watch"
+        "--interval", metavar="S", type=integer(1, 3600), default=1, help="seconds between two updates of --watch"
     )
-    words = p.add_subparsers(dest="word", metavar="WORD", title="words", parser_class=OptionParser)
+    words = p.add_subparsers(dest="word", metavar="COMMAND", title="commands", parser_class=OptionParser)
 
     def add(name: str, what: str) -> argparse.ArgumentParser:
         word = words.add_parser(name, help=what, description=f"{what[0].upper()}{what[1:]}.")
         _add_common(word, top=False)
         return word
 
-    add("tunnels", "tunnels, ours and those of the clients of our servers")
-    add("neighbours", "everybody that babel exchanges routes with")
-    add("routes", "the routes in use")
-    add("peers", "whom this node knows: where each is, and what came of a tunnel last")
-    graph = add("graph", "the mesh as this node sees it: its neighbours, and who is reached by whom")
+    add("tunnels", "show the tunnels that this node and its peers opened")
+    add("neighbours", "show the neighbours with which babel exchanges routes")
+    add("routes", "show the routes in use")
+    add("peers", "show the nodes that this one remembers: addresses, and how the last tunnel went")
+    graph = add("graph", "show the mesh as this node sees it: neighbours, and the next hop to each node")
     graph.add_argument("--dot", action="store_true", help="print a graph for Graphviz")
-    add("cert", "the certificate of this node, and of the network's authority")
-    events = add("events", "what happened, the newest last")
-    events.add_argument("-n", metavar="N", type=integer(1, 500), default=30, help="how many (default: %(default)s)")
-    events.add_argument("-f", "--follow", action="store_true", help="go on with what comes, until Ctrl-C")
+    add("cert", "show the certificates of this node and of the network's CA")
+    events = add("events", "show the last events, the newest at the end")
+    events.add_argument(
+        "-n", metavar="N", type=integer(1, 500), default=30, help="number of events (default: %(default)s)"
+    )
+    events.add_argument("-f", "--follow", action="store_true", help="show new events too, until Ctrl-C")
     for name, what in (
-        ("why", "which way to a node is used, since when, and what else there is"),
-        ("ping", "ask a node for an echo, through the mesh"),
-        ("trace", "which nodes the way to a node leads over"),
+        ("why", "show the next hop to a node, since when it is used, and other routes"),
+        ("ping", "send echo requests to a node through the mesh"),
+        ("trace", "show the nodes along the route to a node"),
     ):
         word = add(name, what)
         word.add_argument("peer", metavar="PEER", help="a node: its CN such as 4/16, an address, or its subnet")
         if name != "why":
             word.add_argument(
-                *("-t", "--timeout"), metavar="S", type=integer(1, 60), default=2, help="seconds for an answer"
+                *("-t", "--timeout"), metavar="S", type=integer(1, 60), default=2, help="seconds to wait for an answer"
             )
         if name == "ping":
-            word.add_argument("-c", "--count", metavar="N", type=integer(1, 10_000), default=3, help="how many")
-    wait = add("wait", "wait until the node is well, or has what --for says")
+            word.add_argument(
+                "-c", "--count", metavar="N", type=integer(1, 10_000), default=3, help="number of echo requests"
+            )
+    wait = add("wait", "wait until the node is healthy, or for what --for says")
     wait.add_argument(
         "--for",
         dest="until",
         choices=tuple(_WAITED),
         default="healthy",
-        help="address: our address is there and babeld runs; peer, registry: another node, or the registry's, answers"
-        " through the mesh (default: %(default)s: all is well, and a node answers)",
+        help="address: the node has its address and babeld runs; peer, registry: another node, or the registry's own,"
+        " answers through the mesh (default: %(default)s: nothing is wrong, and a node answers)",
     )
     wait.add_argument(
         "-t",
@@ -127,23 +129,31 @@ def parser() -> OptionParser:
         metavar="S",
         type=integer(0, 86400),
         default=60,
-        help="seconds, then exit status 5 (default: %(default)s; 0: without end)",
+        help="give up after so many seconds, with exit status 5 (default: %(default)s; 0: never)",
     )
-    add("netcheck", "what this machine and its network lack, and what to do about it")
-    add("check", "one line, and the exit status of a monitoring plug-in")
-    bug = add("bugreport", "write one text with all that helps to find a fault: versions, state, logs; no secrets")
+    add("netcheck", "check this machine and its network, and say what to do")
+    add("check", "print one line, with the exit status of a monitoring plug-in")
+    bug = add("bugreport", "write a file that helps to find a fault: versions, state, logs, no secrets")
     bug.add_argument(
-        "--anonymise", action="store_true", help="replace addresses, nodes and e-mails, the same by the same"
+        "--anonymise", action="store_true", help="replace addresses, nodes, host names and e-mail addresses by others"
     )
     bug.add_argument(
-        *("-o", "--output"), metavar="FILE", help="where to (default: a new file here, for its owner only); -: print it"
+        *("-o", "--output"),
+        metavar="FILE",
+        help="file to write (default: a new one here, for its owner only); -: print it",
     )
-    log = add("log", "follow the node's log, or change its level until the node ends, as its option -v")
+    log = add("log", "show the node's log as it is written, or change its level until the node ends")
     log.add_argument(
-        "level", metavar="LEVEL", nargs="?", type=integer(0, 4), help="0 nothing to 4 trace; for root, or with sudo"
+        "level",
+        metavar="LEVEL",
+        nargs="?",
+        type=integer(0, 4),
+        help="log level, from 0 (nothing) to 4 (trace); needs root",
     )
     log.add_argument(
-        *("-f", "--follow"), action="store_true", help="show what is logged, until Ctrl-C; LEVEL is for us alone then"
+        *("-f", "--follow"),
+        action="store_true",
+        help="show new lines until Ctrl-C; then LEVEL applies to this output only",
     )
     return p
 

@@ -218,7 +218,7 @@ def test_words_where_nothing_is(
     with pytest.raises(SystemExit) as ended:
         conf.main(["shwo"])
     assert ended.value.code == 2
-    assert capsys.readouterr().err == "re6st-conf: unknown word 'shwo'. Did you mean show?\n"
+    assert capsys.readouterr().err == "re6st-conf: unknown command 'shwo'. Did you mean show?\n"
 
 
 # --- renew ---
