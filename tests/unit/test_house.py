@@ -18,6 +18,18 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 SHELL_ALLOWED = {"linux/process.py"}
 """Where the administrator's own hooks, --up and --daemon, may be run by the shell (wire.md 10.8)."""
 
+SQLITE_ALLOWED = {
+    # What works on the registry's database.
+    *("re6st.registryd.store", "re6st.registryd.ledger", "re6st.registryd.token_index"),
+    *("re6st.registryd.stored_certificates", "re6st.registryd.listings", "re6st.registryd.check"),
+    # What should not know which database that is: each leaves this list with its next change.
+    *("re6st.registry", "re6st.registryd.parameters", "re6st.api.admin", "re6st.api.metrics"),
+    *("re6st.web.queries", "re6st.web.views", "re6st.cli.registry.check", "re6st.cli.registry.words"),
+    # Another file, a node's cache of peers; and the older software's, which is SQLite whatever ours is.
+    *("re6st.noded.peer_cache", "re6st.cli.node.check", "re6st.cli.checks", "re6st.migration.older"),
+}
+"""The modules that may name sqlite3. The list only gets shorter."""
+
 
 def name_of(path: Path) -> str:
     parts = path.relative_to(ROOT).with_suffix("").parts
@@ -62,6 +74,11 @@ def test_the_core_is_handed_its_chance(module: str) -> None:
     assert named in ([], ["random", "random.Random"])
     made = [call.lineno for function, call in calls(TREES[module]) if function.rpartition(".")[2] == "Random"]
     assert made == []
+
+
+def test_only_these_modules_know_sqlite() -> None:
+    users = {name for name in TREES if any(each.partition(".")[0] == "sqlite3" for each in imports(name))}
+    assert users == SQLITE_ALLOWED, "a module that needs sqlite3 no longer leaves the list; no other one comes to it"
 
 
 def calls(tree: ast.Module) -> Iterator[tuple[str, ast.Call]]:
