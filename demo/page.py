@@ -32,9 +32,9 @@ from re6st.core.wire.datagrams import Code
 from re6st.core.wire.extensions import KNOWN, text
 from re6st.core.wire.params import Parameters, version_number
 from re6st.registry import Registry, Settings
-from re6st.registryd.ledger import Ledger, Slot
 from re6st.registryd.local_node import TIMEOUT, LocalNode
-from re6st.registryd.store import Store
+from re6st.registryd.sqlite.ledger import Ledger, Slot
+from re6st.registryd.sqlite.store import Store
 
 NETWORK = IPv6Network("2001:db8:42::/48")
 LENGTH = 16

@@ -36,7 +36,6 @@ from re6st.core.wire.rpc import UNKNOWN_HEADER
 from re6st.registryd.events import EventLog, Events, Kind
 from re6st.registryd.hello import Greeter, OtherKeyError, read_offer
 from re6st.registryd.last_seen import Seen, Served
-from re6st.registryd.ledger import Conflict, Issued, Ledger, NotFound, Slot
 from re6st.registryd.local_node import LocalNode
 from re6st.registryd.mail import Mailer, MailError, is_address, token_text
 from re6st.registryd.mesh_view import MeshView
@@ -44,7 +43,8 @@ from re6st.registryd.own_node import refuse_to_revoke
 from re6st.registryd.parameters import Upkeep
 from re6st.registryd.rekey import BadRequest, KeyChanges, TooMany
 from re6st.registryd.restored import ProofError, Restored, is_lost
-from re6st.registryd.store import Store, StoreError
+from re6st.registryd.sqlite.ledger import Conflict, Issued, Ledger, NotFound, Slot
+from re6st.registryd.sqlite.store import Store, StoreError
 from re6st.registryd.stored_certificates import Believed, believed
 from re6st.service.geoip import GeoIp, Place
 

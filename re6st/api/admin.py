@@ -32,11 +32,11 @@ from re6st.core.wire.params import version_number
 from re6st.registry import Call, Registry, RpcError, Settings
 from re6st.registryd import listings as report
 from re6st.registryd.events import Kind
-from re6st.registryd.ledger import Conflict, Ledger, NotFound
 from re6st.registryd.listings import Filter, Page, Record, iso
 from re6st.registryd.mail import is_address
 from re6st.registryd.own_node import own_node, refuse_to_revoke, take_place
-from re6st.registryd.store import Store, StoreError
+from re6st.registryd.sqlite.ledger import Conflict, Ledger, NotFound
+from re6st.registryd.sqlite.store import Store, StoreError
 from re6st.service.connections import Clients
 
 logger = logging.getLogger("admin")

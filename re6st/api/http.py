@@ -35,7 +35,7 @@ from re6st.core.wire.rpc import HEADER, METHODS, OFFER_HEADER, Access, Method
 from re6st.linux.process import allow_files
 from re6st.registry import Call, Registry, RpcError, read_prefix
 from re6st.registryd.events import Kind
-from re6st.registryd.store import StoreError
+from re6st.registryd.sqlite.store import StoreError
 
 _CLOSES_IDLE = tuple(map(int, aiohttp_version.split(".")[:2])) >= (3, 9)
 """Whether aiohttp is told apart to close connections without a request; that of Debian 12 does so when it ends."""

@@ -22,10 +22,10 @@ from re6st.core.telemetry.metrics import REGISTRY, Durations, Page
 from re6st.core.wire.params import version_number
 from re6st.registry import Registry
 from re6st.registryd.events import Kind
-from re6st.registryd.ledger import LedgerError, NotFound
 from re6st.registryd.listings import reading
 from re6st.registryd.own_node import own_node
-from re6st.registryd.store import Store, StoreError
+from re6st.registryd.sqlite.ledger import LedgerError, NotFound
+from re6st.registryd.sqlite.store import Store, StoreError
 from re6st.service.exposition import exposition
 
 FRESH = 10.0

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from re6st.core import older_options
 from re6st.linux import disk
-from re6st.registryd.schema import SCHEMA, create_statement
+from re6st.registryd.sqlite.schema import SCHEMA, create_statement
 from re6st.service import states
 from re6st.service.states import CONF_LIMIT, NODE, Owner, Places, StateError
 

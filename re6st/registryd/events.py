@@ -14,8 +14,8 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from re6st.core.prefix import Prefix
-from re6st.registryd.ledger import EventRow, Ledger
-from re6st.registryd.store import Store, StoreError
+from re6st.registryd.sqlite.ledger import EventRow, Ledger
+from re6st.registryd.sqlite.store import Store, StoreError
 
 logger = logging.getLogger("registry")
 

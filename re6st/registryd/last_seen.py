@@ -16,8 +16,8 @@ from re6st.core.registry.sessions import CONFIRMED_LIMIT, Claims
 from re6st.core.routing.twins import ADVICE, Twins
 from re6st.core.wire import extensions
 from re6st.core.wire.extensions import needs_long_hellos
-from re6st.registryd.ledger import Ledger
-from re6st.registryd.store import Store, StoreError
+from re6st.registryd.sqlite.ledger import Ledger
+from re6st.registryd.sqlite.store import Store, StoreError
 
 logger = logging.getLogger("registry")
 

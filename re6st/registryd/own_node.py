@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from re6st.core.prefix import Prefix
-from re6st.registryd.ledger import Conflict, Ledger, NotFound, Rows
+from re6st.registryd.sqlite.ledger import Conflict, Ledger, NotFound, Rows
 
 
 @dataclass(frozen=True, slots=True)

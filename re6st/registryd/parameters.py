@@ -33,9 +33,9 @@ from re6st.core.wire.params import (
     version_number,
 )
 from re6st.keys import pki
-from re6st.registryd.ledger import Conflict, Ledger, NotFound, Rows
 from re6st.registryd.mesh_view import MeshView
-from re6st.registryd.store import Store, StoreError
+from re6st.registryd.sqlite.ledger import Conflict, Ledger, NotFound, Rows
+from re6st.registryd.sqlite.store import Store, StoreError
 
 logger = logging.getLogger("registry")
 

@@ -16,9 +16,9 @@ from re6st.core.prefix import Prefix
 from re6st.core.registry.sessions import Sessions
 from re6st.keys import pki
 from re6st.registryd.events import Events, Kind
-from re6st.registryd.ledger import Issued, Ledger, NotFound
 from re6st.registryd.parameters import Upkeep
-from re6st.registryd.store import Store
+from re6st.registryd.sqlite.ledger import Issued, Ledger, NotFound
+from re6st.registryd.sqlite.store import Store
 from re6st.registryd.stored_certificates import believed
 
 CHANGES_PER_SECOND, CHANGES = 1 / 86400, 5

@@ -25,9 +25,9 @@ from re6st.core.prefix import Prefix, PrefixError, control_address
 from re6st.core.wire.params import check_version, version_number
 from re6st.keys import pki
 from re6st.registryd.events import Events, Kind
-from re6st.registryd.ledger import Conflict, Issued, Ledger, NotFound
 from re6st.registryd.parameters import FLOOR, Upkeep
-from re6st.registryd.store import Store, StoreError
+from re6st.registryd.sqlite.ledger import Conflict, Issued, Ledger, NotFound
+from re6st.registryd.sqlite.store import Store, StoreError
 from re6st.service import control_client
 
 SERIAL_GAP = 100_000

@@ -24,7 +24,7 @@ from re6st.registryd import listings as report
 from re6st.registryd.events import Kind
 from re6st.registryd.listings import Record, iso
 from re6st.registryd.own_node import own_node
-from re6st.registryd.store import Store, StoreError
+from re6st.registryd.sqlite.store import Store, StoreError
 from re6st.web import mesh_graph, queries
 from re6st.web.queries import NodeQuery
 from re6st.web.watch import Watch

@@ -17,8 +17,8 @@ from re6st.core.prefix import Prefix
 from re6st.core.routing.told_claims import ToldClaims
 from re6st.registry import Registry
 from re6st.registryd.events import Events, Kind
-from re6st.registryd.ledger import LedgerError, NotFound
-from re6st.registryd.store import StoreError
+from re6st.registryd.sqlite.ledger import LedgerError, NotFound
+from re6st.registryd.sqlite.store import StoreError
 
 logger = logging.getLogger("web")
 

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from re6st.core.prefix import Prefix
-from re6st.registryd.ledger import Ledger
-from re6st.registryd.store import Store
+from re6st.registryd.sqlite.ledger import Ledger
+from re6st.registryd.sqlite.store import Store
 from testbed import Bed, Network, Node, wait_until
 from testbed.network import environment, program
 

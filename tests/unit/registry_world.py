@@ -39,7 +39,7 @@ from re6st.core.wire.rpc import (
 from re6st.keys import sealing
 from re6st.registry import Registry, Settings
 from re6st.registryd.local_node import LocalNode
-from re6st.registryd.store import Store
+from re6st.registryd.sqlite.store import Store
 
 A, B = Prefix(0, 16), Prefix(1, 16)
 

@@ -20,8 +20,8 @@ SHELL_ALLOWED = {"linux/process.py"}
 
 SQLITE_ALLOWED = {
     # What works on the registry's database.
-    *("re6st.registryd.store", "re6st.registryd.ledger", "re6st.registryd.token_index"),
-    *("re6st.registryd.stored_certificates", "re6st.registryd.listings", "re6st.registryd.check"),
+    *("re6st.registryd.sqlite.store", "re6st.registryd.sqlite.ledger", "re6st.registryd.sqlite.token_index"),
+    *("re6st.registryd.stored_certificates", "re6st.registryd.listings", "re6st.registryd.sqlite.check"),
     # What should not know which database that is: each leaves this list with its next change.
     *("re6st.registry", "re6st.registryd.parameters", "re6st.api.admin", "re6st.api.metrics"),
     *("re6st.web.queries", "re6st.web.views", "re6st.cli.registry.check", "re6st.cli.registry.words"),

@@ -168,7 +168,7 @@ def test_many_clients_at_once_get_different_prefixes(world: World) -> None:
 
 
 def test_a_failing_database_is_no_wrong_answer(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("re6st.registryd.store.BUSY_TIMEOUT", 0.01)
+    monkeypatch.setattr("re6st.registryd.sqlite.store.BUSY_TIMEOUT", 0.01)
 
     async def test(world: World) -> None:
         await world.enrol()

@@ -22,9 +22,9 @@ from re6st.cli.checks import cannot_write, open_to_read, tell
 from re6st.cli.registry import operator_port
 from re6st.cli.registry.config import PROGRAM, Config, problems
 from re6st.keys import pki
-from re6st.registryd.ledger import LedgerError, Rows
 from re6st.registryd.own_node import own_node
-from re6st.registryd.schema import SCHEMA
+from re6st.registryd.sqlite.ledger import LedgerError, Rows
+from re6st.registryd.sqlite.schema import SCHEMA
 
 DH_BITS = 1024
 """OpenVPN 2.6 with OpenSSL 3 refuses smaller groups."""

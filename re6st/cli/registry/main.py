@@ -32,11 +32,11 @@ from re6st.core.machine.packet_rules import SEGMENT
 from re6st.core.wire.params import Parameters
 from re6st.keys import pki
 from re6st.registry import Registry
-from re6st.registryd.ledger import LedgerError
 from re6st.registryd.local_node import LocalNode
 from re6st.registryd.own_node import own_node
 from re6st.registryd.parameters import NAMES_SHOWN
-from re6st.registryd.store import Store, StoreError
+from re6st.registryd.sqlite.ledger import LedgerError
+from re6st.registryd.sqlite.store import Store, StoreError
 from re6st.service import geoip
 from re6st.service.logs import LogHandler, in_journal, setup_logging
 from re6st.service.metrics_http import MetricsError, MetricsServer, listen

@@ -9,8 +9,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 
 from re6st.cli.terminal import has_colour
-from re6st.registryd.check import Report
 from re6st.registryd.listings import Record, relative
+from re6st.registryd.sqlite.check import Report
 from re6st.view import screen
 from re6st.view.dot import digraph
 from re6st.view.screen import Column, paint

@@ -19,7 +19,7 @@ from re6st import cert
 from re6st.api.admin import Admin
 from re6st.core.registry.origins import Origins
 from re6st.registry import Registry, Settings
-from re6st.registryd.store import Store
+from re6st.registryd.sqlite.store import Store
 
 logger = logging.getLogger("web")
 

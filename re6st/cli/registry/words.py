@@ -34,10 +34,10 @@ from re6st.cli.registry import output
 from re6st.cli.registry.config import PROGRAM, ConfigError, configure, make_parser
 from re6st.cli.registry.init import OPTIONS_FILE
 from re6st.registry import Registry
-from re6st.registryd.check import BackupError, backup, check
 from re6st.registryd.listings import Record
 from re6st.registryd.local_node import LocalNode
-from re6st.registryd.store import Store, StoreError, StoreInUse
+from re6st.registryd.sqlite.check import BackupError, backup, check
+from re6st.registryd.sqlite.store import Store, StoreError, StoreInUse
 from re6st.service import geoip
 from re6st.service.run_names import BABELD_SOCKET
 

@@ -23,7 +23,7 @@ from re6st.core.limits.rate import RateLimit
 from re6st.core.registry.origins import ELSEWHERE, LOCAL, Origins, network_of
 from re6st.core.registry.sessions import Claims, Sessions
 from re6st.core.wire.rpc import HEADER, METHODS, Access, Ratchet, target
-from re6st.registryd.ledger import Ledger
+from re6st.registryd.sqlite.ledger import Ledger
 from re6st.service.logs import TRACE
 from tests.unit.registry_world import DAY, A, B, World, parse
 

@@ -17,7 +17,7 @@ from re6st.cli.options import OptionParser
 from re6st.cli.registry import config
 from re6st.core import older_options
 from re6st.migration import older
-from re6st.registryd.schema import OUR_SCHEMA, SCHEMA, create_statement
+from re6st.registryd.sqlite.schema import OUR_SCHEMA, SCHEMA, create_statement
 from re6st.service import states
 from re6st.service.states import NODE, REGISTRY, Owner, Places, StateError
 from tests.unit.killed import Killed, Killer

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from re6st.core.prefix import Prefix
 from re6st.registryd.events import KEPT, TEXT_LIMIT, EventLog, Events, Kind
-from re6st.registryd.store import Store
+from re6st.registryd.sqlite.store import Store
 
 A, B = Prefix(0, 16), Prefix(1, 16)
 

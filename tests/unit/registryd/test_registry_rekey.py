@@ -17,10 +17,10 @@ from re6st.core.prefix import Prefix
 from re6st.core.wire.params import version_number
 from re6st.keys import pki
 from re6st.registryd import stored_certificates
-from re6st.registryd.check import check
-from re6st.registryd.ledger import Ledger
 from re6st.registryd.parameters import MEMBER_VERSIONS
 from re6st.registryd.rekey import CHANGES
+from re6st.registryd.sqlite.check import check
+from re6st.registryd.sqlite.ledger import Ledger
 from re6st.registryd.stored_certificates import believed
 from tests.unit.registry_world import DAY, START, A, B, World
 

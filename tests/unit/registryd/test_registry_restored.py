@@ -18,8 +18,8 @@ from re6st import cert
 from re6st.client.registry_client import RegistryClient, RegistryRefused
 from re6st.core.prefix import Prefix
 from re6st.core.wire.params import make_version, version_number
-from re6st.registryd.check import check
 from re6st.registryd.restored import SERIAL_GAP, Known, ProofError, ask
+from re6st.registryd.sqlite.check import check
 from tests.unit.registry_world import DAY, A, B, World
 
 C = Prefix(2, 16)

@@ -16,7 +16,7 @@ from re6st.core.wire.params import BABEL_HELLO, Parameters, decode, version_numb
 from re6st.core.wire.rpc import target
 from re6st.registryd import last_seen
 from re6st.registryd.last_seen import Served
-from re6st.registryd.ledger import Conflict
+from re6st.registryd.sqlite.ledger import Conflict
 from tests.unit.registry_world import DAY, A, B, World
 
 OLD, NEW = frozenset({"babel-switch-time"}), KNOWN

@@ -19,8 +19,8 @@ from re6st.cli.registry import main as registry
 from re6st.cli.registry.config import Config, configure, make_parser
 from re6st.core.prefix import serial_of_network
 from re6st.registryd.mail import Mailer
-from re6st.registryd.schema import SCHEMA, create_statement
-from re6st.registryd.store import Store
+from re6st.registryd.sqlite.schema import SCHEMA, create_statement
+from re6st.registryd.sqlite.store import Store
 from re6st.service import geoip
 from re6st.service.geoip import ENVIRONMENT
 from tests.unit.service.test_geoip import make as make_mmdb

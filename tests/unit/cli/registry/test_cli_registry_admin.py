@@ -29,9 +29,9 @@ from re6st.cli.registry.words import WORDS
 from re6st.core.prefix import Prefix
 from re6st.core.registry.allocator import ROOT
 from re6st.registryd import listings
-from re6st.registryd.check import check
-from re6st.registryd.ledger import Ledger, Slot
-from re6st.registryd.store import Store
+from re6st.registryd.sqlite.check import check
+from re6st.registryd.sqlite.ledger import Ledger, Slot
+from re6st.registryd.sqlite.store import Store
 from tests.unit.cli.registry.test_cli_registry import Process, free_port, wait_until
 
 DOCUMENT = Path(__file__).parents[4] / "docs" / "registry-admin.md"

@@ -15,9 +15,9 @@ from cryptography import x509
 from re6st import cert
 from re6st.core.prefix import Prefix
 from re6st.core.registry.allocator import ROOT, AllocationError
-from re6st.registryd import store
-from re6st.registryd.ledger import Conflict, Issued, Ledger, NotFound, Slot
-from re6st.registryd.store import Store, StoreError
+from re6st.registryd.sqlite import store
+from re6st.registryd.sqlite.ledger import Conflict, Issued, Ledger, NotFound, Slot
+from re6st.registryd.sqlite.store import Store, StoreError
 
 T = TypeVar("T")
 
@@ -321,7 +321,7 @@ def test_clean_up_never_drops_the_registry_node(world: World) -> None:
 
 
 def test_clean_up_goes_on_where_it_stopped(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("re6st.registryd.ledger.CLEAN_UP_LIMIT", 2)
+    monkeypatch.setattr("re6st.registryd.sqlite.ledger.CLEAN_UP_LIMIT", 2)
     for _ in range(5):
         world.issue()
     left = []

@@ -24,9 +24,9 @@ from re6st.core.registry.allocator import AllocationError, Allocator, Edits, Num
 from re6st.core.registry.clock import Marks
 from re6st.core.routing.babel_keys import State
 from re6st.keys import pki
-from re6st.registryd.schema import OUR_SCHEMA, SCHEMA, create_statement
+from re6st.registryd.sqlite.schema import OUR_SCHEMA, SCHEMA, create_statement
+from re6st.registryd.sqlite.token_index import TokenIndex
 from re6st.registryd.stored_certificates import RESERVED, pem_of, read_new
-from re6st.registryd.token_index import TokenIndex
 
 logger = logging.getLogger("store")
 

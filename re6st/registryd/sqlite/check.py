@@ -18,11 +18,11 @@ from re6st import cert
 from re6st.core.prefix import MAX_LENGTH, Prefix, PrefixError
 from re6st.core.wire.params import KEY_LENGTH, ParamsError, check_version, version_number
 from re6st.keys import pki
-from re6st.registryd.ledger import LedgerError, Rows
 from re6st.registryd.listings import reading
 from re6st.registryd.own_node import own_node
 from re6st.registryd.parameters import FLOOR
-from re6st.registryd.schema import SCHEMA
+from re6st.registryd.sqlite.ledger import LedgerError, Rows
+from re6st.registryd.sqlite.schema import SCHEMA
 from re6st.registryd.stored_certificates import RESERVED
 
 FINDINGS_LIMIT = 100

@@ -18,9 +18,9 @@ from hypothesis import strategies as st
 from re6st import cert
 from re6st.core.prefix import Prefix
 from re6st.core.registry.allocator import ROOT
-from re6st.registryd.check import FINDINGS_LIMIT, BackupError, backup, check, partition_problems
-from re6st.registryd.ledger import Issued, Ledger, Slot
-from re6st.registryd.store import Store
+from re6st.registryd.sqlite.check import FINDINGS_LIMIT, BackupError, backup, check, partition_problems
+from re6st.registryd.sqlite.ledger import Issued, Ledger, Slot
+from re6st.registryd.sqlite.store import Store
 
 NOW = datetime(2027, 6, 1, tzinfo=UTC)
 

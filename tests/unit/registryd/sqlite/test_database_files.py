@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from re6st.registryd.database_files import fault
-from re6st.registryd.store import Store, StoreError
+from re6st.registryd.sqlite.database_files import fault
+from re6st.registryd.sqlite.store import Store, StoreError
 
 NETWORK = IPv6Network("2001:db8:42::/48")
 SOMEBODY, OTHER = 64001, 64002

@@ -22,8 +22,8 @@ from ipaddress import IPv6Network
 from pathlib import Path
 from typing import Any, TypeVar
 
-from re6st.registryd import database_files
-from re6st.registryd.ledger import Ledger, LedgerError, Rows
+from re6st.registryd.sqlite import database_files
+from re6st.registryd.sqlite.ledger import Ledger, LedgerError, Rows
 
 logger = logging.getLogger("store")
 
