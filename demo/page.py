@@ -33,7 +33,8 @@ from re6st.core.wire.extensions import KNOWN, text
 from re6st.core.wire.params import Parameters, version_number
 from re6st.registry import Registry, Settings
 from re6st.registryd.local_node import TIMEOUT, LocalNode
-from re6st.registryd.sqlite.ledger import Ledger, Slot
+from re6st.registryd.records import LastCall, Slot
+from re6st.registryd.sqlite.ledger import Ledger
 from re6st.registryd.sqlite.store import Store
 
 NETWORK = IPv6Network("2001:db8:42::/48")
@@ -157,26 +158,28 @@ class Simulation:
         )
         self.store = Store(directory / "registry.db", NETWORK)
         self.node = SimulatedNode(NETWORK, self.random)
-        self.registry = Registry(self.authority, self.store, self.settings, self.node)
-        self.admin = Admin(self.registry, self.authority, self.store, self.settings)
+        self.registry: Registry
+        self.admin: Admin
 
     async def fill(self) -> None:
         """Issue the certificates, and have most of the nodes seen."""
+        self.registry = await Registry.open(self.authority, self.store, self.settings, self.node)
+        self.admin = Admin(self.registry, self.authority, self.store, self.settings)
         await self.registry.upkeep.start()
         prefixes: list[Prefix] = []
         for start in range(0, self.nodes, CHUNK):
             numbers = range(start, min(start + CHUNK, self.nodes))
-            prefixes += await self.store.call(partial(self._issue, numbers=numbers))
-        self.registry.upkeep.changed()
+            prefixes += await self.store.change(partial(self._issue, numbers=numbers))
+        await self.registry.upkeep.changed()
         self.node.build(prefixes)
         now = self.clock()
-        rows = []
+        calls = []
         for prefix in prefixes[: -max(1, self.nodes // 100)]:
             version, names = self.random.choices(VERSIONS, VERSION_SHARES)[0]
             age = self.random.expovariate(1 / 86400)
-            rows.append((prefix.bits, int(now - age), PROTOCOL, version, names))
+            calls.append(LastCall(prefix, int(now - age), PROTOCOL, version, names))
             self.registry.served.note(prefix, 1 if self.random.random() < 0.02 else self.version())
-        await self.store.call(lambda ledger: ledger.mark_seen(rows))
+        await self.store.change(lambda ledger: ledger.mark_seen(calls))
 
     def version(self) -> int:
         return version_number(self.store.rows.config("version"))

@@ -1,6 +1,6 @@
 """What the registry does for its callers: the methods of wire.md 3.4.
 
-`Registry.call` carries out one call that api/http.py has read and admitted. State is in the store, but for the
+`Registry.call` carries out one call that api/http.py has read and admitted. State is in the repository, but for the
 sessions, which live in memory only. A certificate is on the disk before it is sent.
 """
 
@@ -9,10 +9,9 @@ from __future__ import annotations
 import json
 import logging
 import secrets
-import sqlite3
 import string
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
@@ -26,25 +25,34 @@ from re6st.client.blocking import RegistryClient as RegistryClient  # where prog
 from re6st.core.limits.networks import Limits, neighbourhood
 from re6st.core.prefix import Prefix, PrefixError, control_address
 from re6st.core.registry.allocator import AllocationError, Community, choose_community
-from re6st.core.registry.clock import ClockError
-from re6st.core.registry.sessions import Claims, Session, Sessions
+from re6st.core.registry.clock import ClockError, Marks
+from re6st.core.registry.sessions import Sessions
 from re6st.core.wire import extensions, offers
-from re6st.core.wire.extensions import ExtensionError
 from re6st.core.wire.offers import OfferError
 from re6st.core.wire.params import Parameters, version_number
 from re6st.core.wire.rpc import UNKNOWN_HEADER
-from re6st.registryd.events import EventLog, Events, Kind
-from re6st.registryd.hello import Greeter, OtherKeyError, read_offer
+from re6st.registryd.call import (
+    SERIAL_DIGITS,
+    Call,
+    RpcError,
+    caller_of,
+    read_claims,
+    read_integer,
+    read_prefix,
+    too_many,
+)
+from re6st.registryd.events import EventLog, Events, Kind, stored_events
+from re6st.registryd.hello import Greeter, OtherKeyError
 from re6st.registryd.last_seen import Seen, Served
 from re6st.registryd.local_node import LocalNode
 from re6st.registryd.mail import Mailer, MailError, is_address, token_text
 from re6st.registryd.mesh_view import MeshView
 from re6st.registryd.own_node import refuse_to_revoke
-from re6st.registryd.parameters import Upkeep
+from re6st.registryd.parameters import Upkeep, first_time
+from re6st.registryd.records import Issued, Slot, StoredEvent
 from re6st.registryd.rekey import BadRequest, KeyChanges, TooMany
+from re6st.registryd.repository import Changes, Conflict, NotFound, Queries, Repository
 from re6st.registryd.restored import ProofError, Restored, is_lost
-from re6st.registryd.sqlite.ledger import Conflict, Issued, Ledger, NotFound, Slot
-from re6st.registryd.sqlite.store import Store, StoreError
 from re6st.registryd.stored_certificates import Believed, believed
 from re6st.service.geoip import GeoIp, Place
 
@@ -52,19 +60,6 @@ logger = logging.getLogger("registry")
 
 TOKEN_LENGTH = 18
 """Letters: 84 bits. Shorter ones that an operator gives are good too."""
-TEXT_LIMIT = 256
-"""Characters of an e-mail address, a token, a CN."""
-SERIAL_DIGITS = 18
-PROTOCOL_LIMIT = 1 << 20
-
-
-class RpcError(Exception):
-    """A call that is refused; `status` as in wire.md 3.1, the text for the log, `headers` for the caller."""
-
-    def __init__(self, status: HTTPStatus, reason: str, headers: Mapping[str, str] | None = None) -> None:
-        super().__init__(reason)
-        self.status = status
-        self.headers = headers or {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,55 +79,61 @@ class Settings:
 
 
 @dataclass(frozen=True, slots=True)
-class Call:
-    """One admitted call. `source` is a stranger's network, for the limits; None for an authorized origin."""
+class Beginning:
+    """What a registry knows of its earlier lives when it starts."""
 
-    method: str
-    arguments: Mapping[str, str]
-    source: str | None
-    caller: Prefix | None = None
-    """Who calls a method in a session."""
-    session: Session | None = None
-    address: str = ""
-    """Where the client is, as far as it can be known."""
-    offer: str = ""
-    """The header with which a node of our software says hello."""
-
-    def text(self, name: str) -> str:
-        """An argument that is a short text. Raises RpcError."""
-        value = self.arguments[name]
-        if not 0 < len(value) <= TEXT_LIMIT or not value.isprintable():
-            raise RpcError(HTTPStatus.BAD_REQUEST, f"parameter {name} is empty, too long or no text")
-        return value
+    marks: Marks
+    events: Sequence[StoredEvent]
 
 
 class Registry:
-    def __init__(
-        self,
+    @classmethod
+    async def open(
+        cls,
         authority: cert.Authority,
-        store: Store,
+        repository: Repository,
         settings: Settings,
         node: LocalNode,
         clock: Callable[[], float] = time.time,
         monotonic: Callable[[], float] = time.monotonic,
+    ) -> Registry:
+        """The registry of what a repository has; `clock` gives Unix time. Raises RepositoryError."""
+
+        def begin(queries: Queries) -> Beginning:
+            return Beginning(first_time(queries, clock()), stored_events(queries))
+
+        beginning = await repository.read(begin)
+        return cls(authority, repository, settings, node, clock, monotonic, beginning)
+
+    def __init__(
+        self,
+        authority: cert.Authority,
+        repository: Repository,
+        settings: Settings,
+        node: LocalNode,
+        clock: Callable[[], float],
+        monotonic: Callable[[], float],
+        beginning: Beginning,
     ) -> None:
-        """`clock` gives Unix time. Raises StoreError."""
+        """For `open`."""
         self.sessions = Sessions()
         self._authority = authority
-        self._store = store
-        self._rows = store.rows
+        self._repository = repository
         self._believed = Believed(authority.trust)
         self._settings = settings
         self.node = node
         self.mesh = MeshView(node)
-        self.events = Events(clock)
-        self.event_log = _event_log(self.events, store)
+        self.events = Events(clock, beginning.events)
+        self.event_log = EventLog(self.events, repository)
         self.served = Served()
         self._clock = clock
-        self.upkeep = Upkeep(authority, store, settings.parameters, settings.grace, self.mesh, clock, monotonic)
-        self.seen = Seen(store, clock, self.upkeep.review)
-        self._keys = KeyChanges(authority, store, self.upkeep, self.sessions, self.events, _end_of_replacement)
-        self.restored = Restored(authority, store, self.upkeep, self.events, clock)
+        self.upkeep = Upkeep(
+            *(authority, repository, settings.parameters, settings.grace),
+            *(self.mesh, clock, monotonic, beginning.marks),
+        )
+        self.seen = Seen(repository, clock, self.upkeep.review)
+        self._keys = KeyChanges(authority, repository, self.upkeep, self.sessions, self.events, _end_of_replacement)
+        self.restored = Restored(authority, repository, self.upkeep, self.events, clock)
         self.greeter = Greeter(authority, monotonic)
         self.limits = Limits()
         self._methods: Mapping[str, Callable[[Call], Awaitable[bytes | None]]] = {
@@ -161,15 +162,13 @@ class Registry:
         }
 
     async def call(self, call: Call) -> bytes | None:
-        """The answer to a call; None: an answer without content. Raises RpcError, StoreError."""
+        """The answer to a call; None: an answer without content. Raises RpcError, RepositoryError."""
         try:
             return await self._methods[call.method](call)
         except NotFound as error:
             raise RpcError(HTTPStatus.NOT_FOUND, str(error)) from None
         except Conflict as error:
             raise RpcError(HTTPStatus.CONFLICT, str(error)) from None
-        except sqlite3.Error as error:
-            raise StoreError(f"database: {error}") from None
         except ClockError as error:
             raise RpcError(HTTPStatus.SERVICE_UNAVAILABLE, str(error)) from None
         except (AllocationError, cert.CertError) as error:
@@ -179,12 +178,12 @@ class Registry:
 
     async def _hello(self, call: Call) -> bytes:
         prefix = read_prefix(call.arguments["client_prefix"])
-        claims = _claims(call)
+        claims = read_claims(call)
         now, source = self._clock(), neighbourhood(call.source or "")
         if (answer := self.sessions.pending_answer(prefix, claims, source, now)) is not None:
             return answer
         try:
-            certificate = self._certificate(prefix)
+            certificate = await self._certificate(prefix)
         except NotFound as error:
             if not claims.offer:
                 raise
@@ -238,22 +237,22 @@ class Registry:
             return self._authority.issue(subject, key, slot.serial, now)
 
         # Whoever was forgotten may still be there, and unable to say so.
-        taken = [each for each in await self.node.routed() if each.length] if self.restored.happened else ()
+        taken = [each for each in await self.node.routed() if each.length] if await self.restored.happened() else ()
 
-        def job(ledger: Ledger) -> tuple[Issued, bool] | None:
+        def job(changes: Changes) -> tuple[Issued, bool] | None:
             email, length = None, anonymous_length
             if token:
-                known = ledger.token(token, now.timestamp())
+                known = changes.token(token, now.timestamp())
                 if known is None:
                     return None
-                email, length = known
-                ledger.delete_token(token)
-            first, longest = ledger.registry_prefix() is None, ledger.longest_prefix() or 0
-            issued = ledger.issue(community, length, email or None, make, taken)
+                email, length = known.email, known.prefix_length
+                changes.delete_token(token)
+            first, longest = changes.registry_prefix() is None, changes.longest_prefix() or 0
+            issued = changes.issue(community, length, email or None, make, taken)
             news = first or issued.prefix.length > longest
-            return issued, news and self.upkeep.update_version(ledger)
+            return issued, news and self.upkeep.update_version(changes)
 
-        result = await self._store.call(job)
+        result = await self._repository.change(job)
         if result is None:
             logger.warning(
                 "requestCertificate from %s: token unknown, used or expired", call.source or "an authorized origin"
@@ -268,45 +267,48 @@ class Registry:
         self.served.forget(issued.prefix)
         self.sessions.drop(issued.prefix)
         if news:
-            self.upkeep.changed()
+            await self.upkeep.changed()
         return issued.pem
 
     async def _renew_certificate(self, call: Call) -> bytes:
-        prefix = _caller(call)
-        issued = self._rows.issued(prefix)
-        if issued is None:
-            raise NotFound(f"no certificate for {prefix}")
+        prefix = caller_of(call)
+
+        def stored(queries: Queries) -> tuple[Issued, bool]:
+            found = queries.issued(prefix)
+            if found is None:
+                raise NotFound(f"no certificate for {prefix}")
+            return found, queries.is_revoked(found.serial)
+
+        issued, is_revoked = await self._repository.read(stored)
         now = self._now()
         believed(self._authority.trust, prefix, issued.pem, issued.serial)
-        if end_of_renewal(issued, self._rows.is_revoked(issued.serial), now) is None:
+        if end_of_renewal(issued, is_revoked, now) is None:
             return issued.pem
 
-        def job(ledger: Ledger) -> Issued:
-            old = ledger.issued(prefix)
-            if old is None:
-                raise NotFound(f"no certificate for {prefix}")
-            until = end_of_renewal(old, ledger.is_revoked(old.serial), now)
+        def job(changes: Changes) -> Issued:
+            old, is_revoked = stored(changes)
+            until = end_of_renewal(old, is_revoked, now)
             if until is None:
                 return old
             known = believed(self._authority.trust, prefix, old.pem, old.serial)
             key = cert.key_of_cert(known)
-            return ledger.renew(old, lambda serial: self._authority.issue(known.subject, key, serial, now, until))
+            return changes.renew(old, lambda serial: self._authority.issue(known.subject, key, serial, now, until))
 
-        renewed = await self._store.call(job)
+        renewed = await self._repository.change(job)
         logger.info("certificate %d of %s renewed with serial %d", issued.serial, prefix, renewed.serial)
         self.events.note(Kind.RENEWED, f"certificate {issued.serial} became {renewed.serial}", prefix)
         return renewed.pem
 
     async def _rekey_certificate(self, call: Call) -> bytes:
         try:
-            return await self._keys.issue(_caller(call), call.arguments["req"], self._now())
+            return await self._keys.issue(caller_of(call), call.arguments["req"], self._now())
         except TooMany as error:
             raise RpcError(HTTPStatus.TOO_MANY_REQUESTS, str(error)) from None
         except BadRequest as error:
             raise RpcError(HTTPStatus.BAD_REQUEST, str(error)) from None
 
     async def _revoke_superseded(self, call: Call) -> None:
-        await self._keys.revoke_superseded(_caller(call))
+        await self._keys.revoke_superseded(caller_of(call))
 
     async def _present_certificate(self, call: Call) -> None:
         self._limit(call, self.limits.present)
@@ -321,35 +323,35 @@ class Registry:
         reason = call.arguments.get("reason", "")  # only the operator on this machine gives one
         now = self.upkeep.trusted_now()
         if text.isascii() and text.isdigit():
-            serial = _integer(text, 10**SERIAL_DIGITS)
+            serial = read_integer(text, 10**SERIAL_DIGITS)
 
-            def by_serial(ledger: Ledger) -> Prefix | None:
+            def by_serial(changes: Changes) -> Prefix | None:
                 prefix = None
                 try:
-                    prefix = ledger.revoke(serial, now, reason)
+                    prefix = changes.revoke(serial, now, reason)
                 except NotFound:
-                    if not is_lost(ledger, serial):
+                    if not is_lost(changes, serial):
                         raise
-                    ledger.revoke_unknown(serial, now + cert.VALIDITY.total_seconds())
-                self.upkeep.update_version(ledger)
+                    changes.revoke_unknown(serial, now + cert.VALIDITY.total_seconds())
+                self.upkeep.update_version(changes)
                 return prefix
 
-            prefix: Prefix | None = await self._store.call(by_serial)
+            prefix: Prefix | None = await self._repository.change(by_serial)
         else:
             prefix = self._cn(text)
 
-            def by_cn(ledger: Ledger) -> None:
-                refuse_to_revoke(ledger, prefix)
-                ledger.evict(prefix, now, reason)
-                self.upkeep.update_version(ledger)
+            def by_cn(changes: Changes) -> None:
+                refuse_to_revoke(changes, prefix)
+                changes.evict(prefix, now, reason)
+                self.upkeep.update_version(changes)
 
-            await self._store.call(by_cn)
+            await self._repository.change(by_cn)
             self.sessions.drop(prefix)
             self.served.forget(prefix)
         logger.warning("revoked: %s", text)
         why = f": {reason}" if reason else ""
         self.events.note(Kind.REVOKED, f"certificate {text}{why}" if text.isdigit() else f"node {text}{why}", prefix)
-        self.upkeep.changed()
+        await self.upkeep.changed()
 
     # --- tokens ---
 
@@ -361,12 +363,12 @@ class Registry:
         if not is_address(email):
             raise RpcError(HTTPStatus.BAD_REQUEST, "parameter email is no e-mail address")
         if not self.limits.mail(call.source, email, self._clock()):
-            raise _too_many(call)
+            raise too_many(call)
         token = await self.new_token(email, self._settings.prefix_length)
         try:
             await mailer.send(email, "re6st: your token", token_text(self._authority.trust.network, token))
         except MailError as error:
-            await self._store.call(lambda ledger: ledger.delete_token(token))
+            await self._repository.change(lambda changes: changes.delete_token(token))
             self.events.note(Kind.MAIL, f"no token for {email}: {error}")
             raise RpcError(HTTPStatus.INTERNAL_SERVER_ERROR, str(error)) from None
         self.events.note(Kind.MAIL, f"a token was sent to {email}")
@@ -374,20 +376,20 @@ class Registry:
     async def new_token(self, email: str, length: int, expires: float | None = None) -> str:
         """Store a token that nobody can guess, of letters, good until `expires` (Unix time).
 
-        Raises StoreError, ClockError.
+        Raises RepositoryError, ClockError.
         """
         now = self.upkeep.now()
 
-        def job(ledger: Ledger) -> str:
+        def job(changes: Changes) -> str:
             while True:
                 token = "".join(secrets.choice(string.ascii_lowercase) for _ in range(TOKEN_LENGTH))
                 try:
-                    ledger.add_token(token, email, length, now, expires)
+                    changes.add_token(token, email, length, now, expires)
                 except Conflict:
                     continue
                 return token
 
-        return await self._store.call(job)
+        return await self._repository.change(job)
 
     async def _add_token(self, call: Call) -> None:
         email, token = call.text("email"), call.text("token")
@@ -395,14 +397,15 @@ class Registry:
             raise RpcError(HTTPStatus.FORBIDDEN, "this registry takes no tokens (--prefix-length 0)")
         length = self._settings.prefix_length
         now = self.upkeep.now()
-        await self._store.call(lambda ledger: ledger.add_token(token, email, length, now))
+        await self._repository.change(lambda changes: changes.add_token(token, email, length, now))
 
     async def _is_token(self, call: Call) -> bytes | None:
-        return b"1" if self._rows.token(call.arguments["token"], self.upkeep.trusted_now()) else None
+        token, now = call.arguments["token"], self.upkeep.trusted_now()
+        return b"1" if await self._repository.read(lambda queries: queries.token(token, now)) else None
 
     async def _delete_token(self, call: Call) -> None:
         token = call.arguments["token"]
-        await self._store.call(lambda ledger: ledger.delete_token(token))
+        await self._repository.change(lambda changes: changes.delete_token(token))
 
     # --- parameters ---
 
@@ -410,10 +413,11 @@ class Registry:
         return self._settings.dh
 
     async def _get_network_config(self, call: Call) -> bytes:
-        caller = _caller(call)
-        certificate = self._certificate(caller)
-        self.served.note(caller, version_number(self._rows.config("version") or b"\0"))
-        return self.upkeep.encoder.encode(partial(cert.encrypt, certificate))
+        caller = caller_of(call)
+        certificate = await self._certificate(caller)
+        version = await self._repository.read(lambda queries: queries.config("version"))
+        self.served.note(caller, version_number(version or b"\0"))
+        return (await self.upkeep.encoder()).encode(partial(cert.encrypt, certificate))
 
     async def _update_hmac(self, call: Call) -> None:
         await self.upkeep.rotate_keys()
@@ -444,33 +448,33 @@ class Registry:
             return Place()
 
     async def _get_bootstrap_peer(self, call: Call) -> bytes | None:
-        caller = _caller(call)
-        certificate = self._certificate(caller)
+        caller = caller_of(call)
+        certificate = await self._certificate(caller)
         protocol = call.session.claims.protocol if call.session else 1
         room = self._authority.trust.key_size // 8 - 11
-        peer = await self.mesh.bootstrap(self.upkeep.parameters.registry_prefix, caller, protocol, room)
+        peer = await self.mesh.bootstrap((await self.upkeep.parameters()).registry_prefix, caller, protocol, room)
         return None if peer is None else cert.encrypt(certificate, peer)
 
     async def _get_node_prefix(self, call: Call) -> bytes | None:
-        prefix = self._rows.prefix_by_email(call.text("email"))
+        prefix = await self._by_email(call)
         return None if prefix is None else prefix.cn.encode()
 
     async def _get_ipv6_address(self, call: Call) -> bytes | None:
-        prefix = self._rows.prefix_by_email(call.text("email"))
+        prefix = await self._by_email(call)
         return None if prefix is None else str(control_address(self._authority.trust.network, prefix)).encode()
 
     async def _get_ipv4_information(self, call: Call) -> bytes | None:
-        prefix = self._rows.prefix_by_email(call.text("email"))
-        if prefix is None or not await self.mesh.is_routed(self.upkeep.parameters.registry_prefix, prefix):
+        prefix = await self._by_email(call)
+        if prefix is None or not await self.mesh.is_routed((await self.upkeep.parameters()).registry_prefix, prefix):
             return None
         endpoints = await self.mesh.addresses(prefix)
         return endpoints[0].host.encode() if endpoints else None
 
     async def _versions(self, call: Call) -> bytes:
-        return json.dumps(await self.mesh.versions(self.upkeep.parameters.registry_prefix)).encode()
+        return json.dumps(await self.mesh.versions((await self.upkeep.parameters()).registry_prefix)).encode()
 
     async def _topology(self, call: Call) -> bytes:
-        return json.dumps(await self.mesh.topology(self.upkeep.parameters.registry_prefix)).encode()
+        return json.dumps(await self.mesh.topology((await self.upkeep.parameters()).registry_prefix)).encode()
 
     # --- helpers ---
 
@@ -478,12 +482,17 @@ class Registry:
         """The time, to date a certificate by. Raises ClockError."""
         return datetime.fromtimestamp(self.upkeep.now(), UTC)
 
-    def _certificate(self, prefix: Prefix) -> x509.Certificate:
-        """The stored certificate of a prefix. Raises NotFound, CertError."""
-        pem = self._rows.pem(prefix)
+    async def _certificate(self, prefix: Prefix) -> x509.Certificate:
+        """The stored certificate of a prefix. Raises NotFound, CertError, RepositoryError."""
+        pem = await self._repository.read(lambda queries: queries.pem(prefix))
         if pem is None:
             raise NotFound(f"no certificate for {prefix}")
         return self._believed.certificate(prefix, pem)
+
+    async def _by_email(self, call: Call) -> Prefix | None:
+        """The prefix of the first node of an e-mail address. Raises RpcError, RepositoryError."""
+        email = call.text("email")
+        return await self._repository.read(lambda queries: queries.prefix_by_email(email))
 
     def _cn(self, text: str) -> Prefix:
         try:
@@ -493,19 +502,7 @@ class Registry:
 
     def _limit(self, call: Call, allows: Callable[[str, float], bool]) -> None:
         if call.source is not None and not allows(call.source, self._clock()):
-            raise _too_many(call)
-
-
-def _too_many(call: Call) -> RpcError:
-    return RpcError(HTTPStatus.TOO_MANY_REQUESTS, f"too many calls of {call.method} by {call.address}, or by all")
-
-
-def _event_log(events: Events, store: Store) -> EventLog:
-    """Raises StoreError."""
-    try:
-        return EventLog(events, store)
-    except sqlite3.Error as error:
-        raise StoreError(f"database: {error}") from None
+            raise too_many(call)
 
 
 def end_of_renewal(issued: Issued, revoked: bool, now: datetime) -> datetime | None:
@@ -519,38 +516,3 @@ def end_of_renewal(issued: Issued, revoked: bool, now: datetime) -> datetime | N
 def _end_of_replacement(issued: Issued, now: datetime) -> datetime:
     """Until when a certificate that takes the place of an older one is valid: as if that had been revoked."""
     return end_of_renewal(issued, True, now) or datetime.fromtimestamp(issued.not_after, UTC)
-
-
-def read_prefix(bits: str) -> Prefix:
-    """A caller's prefix. Raises RpcError; the empty prefix is nobody's."""
-    try:
-        prefix = Prefix.from_bits(bits)
-    except PrefixError as error:
-        raise RpcError(HTTPStatus.BAD_REQUEST, f"prefix {error}") from None
-    if not prefix.length:
-        raise RpcError(HTTPStatus.BAD_REQUEST, "the prefix of the caller is empty")
-    return prefix
-
-
-def _claims(call: Call) -> Claims:
-    """What a hello says of its sender. Raises RpcError."""
-    protocol = _integer(call.arguments.get("protocol", "1"), PROTOCOL_LIMIT)
-    if not call.offer:
-        return Claims(protocol)
-    try:
-        offer = read_offer(call.offer)
-        return Claims(protocol, extensions.read(offer.names), offers.encode(offer))
-    except (OfferError, ExtensionError) as error:
-        raise RpcError(HTTPStatus.BAD_REQUEST, str(error)) from None
-
-
-def _integer(text: str, limit: int) -> int:
-    if not (text.isascii() and text.isdigit() and len(text) <= SERIAL_DIGITS and int(text) < limit):
-        raise RpcError(HTTPStatus.BAD_REQUEST, f"{text[:40]!r} is no number below {limit}")
-    return int(text)
-
-
-def _caller(call: Call) -> Prefix:
-    if call.caller is None:
-        raise RpcError(HTTPStatus.UNAUTHORIZED, f"{call.method} needs a session")
-    return call.caller

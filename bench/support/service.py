@@ -23,7 +23,8 @@ from re6st import cert
 from re6st.core.registry.allocator import ROOT
 from re6st.core.wire.params import KEY_LENGTH
 from re6st.linux import disk
-from re6st.registryd.sqlite.ledger import Ledger, Slot
+from re6st.registryd.records import Slot
+from re6st.registryd.sqlite.ledger import Ledger
 
 CHECKOUT = Path(__file__).parents[2]
 OURS = [sys.executable, "-m", "re6st.cli.registry.main"]

@@ -13,7 +13,6 @@ import json
 import logging
 import os
 import socket
-import sqlite3
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
@@ -29,14 +28,15 @@ from re6st.core.registry.allocator import AllocationError, Allocator
 from re6st.core.registry.clock import ClockError
 from re6st.core.routing.babel_keys import State
 from re6st.core.wire.params import version_number
-from re6st.registry import Call, Registry, RpcError, Settings
+from re6st.registry import Registry, Settings
 from re6st.registryd import listings as report
+from re6st.registryd.call import Call, RpcError
 from re6st.registryd.events import Kind
-from re6st.registryd.listings import Filter, Page, Record, iso
+from re6st.registryd.listings import Page, Record, iso
 from re6st.registryd.mail import is_address
 from re6st.registryd.own_node import own_node, refuse_to_revoke, take_place
-from re6st.registryd.sqlite.ledger import Conflict, Ledger, NotFound
-from re6st.registryd.sqlite.store import Store, StoreError
+from re6st.registryd.records import NodeFilter
+from re6st.registryd.repository import Changes, Conflict, NotFound, Repository, RepositoryError
 from re6st.service.connections import Clients
 
 logger = logging.getLogger("admin")
@@ -123,14 +123,14 @@ class Admin:
         self,
         registry: Registry,
         authority: cert.Authority,
-        store: Store,
+        repository: Repository,
         settings: Settings,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._registry = registry
         self._authority = authority
         self._network = authority.trust.network
-        self._store = store
+        self._repository = repository
         self._settings = settings
         self._clock = clock
         self.new_login: Callable[[], Record] | None = None
@@ -167,9 +167,7 @@ class Admin:
             raise AdminError(Status.NOT_FOUND, str(error)) from None
         except Conflict as error:
             raise AdminError(Status.CONFLICT, str(error)) from None
-        except sqlite3.Error as error:
-            raise AdminError(Status.FAILED, f"database: {error}") from None
-        except (StoreError, ClockError) as error:
+        except (RepositoryError, ClockError) as error:
             raise AdminError(Status.FAILED, str(error)) from None
 
     # --- nodes ---
@@ -178,7 +176,7 @@ class Admin:
         now = int(self._clock())
         expiring = arguments.integer("expiring", 0, LIFE_LIMIT)
         unseen = arguments.integer("unseen", 0, LIFE_LIMIT)
-        wanted = Filter(
+        wanted = NodeFilter(
             email=arguments.text("email"),
             ends_before=None if expiring is None else now + expiring,
             unseen_since=None if unseen is None else now - unseen,
@@ -187,7 +185,7 @@ class Admin:
         arguments.end()
         if not after:
             await self._registry.seen.try_flush()
-        page = await self._read(lambda db: report.nodes(db, self._network, wanted, after))
+        page = await self._repository.browse(lambda lists: report.nodes(lists, self._network, wanted, after))
         return _listed("nodes", page)
 
     async def _node(self, arguments: Arguments) -> Record:
@@ -198,7 +196,7 @@ class Admin:
     async def _find(self, target: str) -> Record:
         await self._registry.seen.try_flush()
         try:
-            found = await self._read(lambda db: report.find(db, self._network, target))
+            found = await self._repository.browse(lambda lists: report.find(lists, self._network, target))
         except ValueError:
             raise AdminError(
                 Status.USAGE, f"{target!r} is no CN such as 120/16, no serial of a certificate and no IPv6 address"
@@ -221,23 +219,23 @@ class Admin:
         if node and node["revoked"] and node["serial"] == serial:
             raise AdminError(Status.CONFLICT, f"serial {target} is revoked already")
         if node and serial is None:
-            refuse_to_revoke(self._store.rows, Prefix.from_bits(node["prefix"]))
+            await self._repository.read(partial(refuse_to_revoke, prefix=Prefix.from_bits(node["prefix"])))
         what = str(serial) if node is None or serial is not None else node["cn"]
         await self._registry.call(Call("revoke", {"cn_or_serial": what, "reason": reason}, None))
         kept = serial is not None
-        return {"node": node, "serial": serial, "subnet_kept": kept, "version": self._version()}
+        return {"node": node, "serial": serial, "subnet_kept": kept, "version": await self._version()}
 
     async def _revoked(self, arguments: Arguments) -> Record:
         after = arguments.text("after") or ""
         arguments.end()
         if after and not (after.isascii() and after.isdigit()):
             raise AdminError(Status.USAGE, "after is no serial")
-        return _listed("revoked", await self._read(lambda db: report.revoked(db, after)))
+        return _listed("revoked", await self._repository.browse(lambda lists: report.revoked(lists, after)))
 
     async def _own_node(self, arguments: Arguments) -> Record:
         target = arguments.text("target")
         arguments.end()
-        before = own_node(self._store.rows)
+        before = await self._repository.read(own_node)
         changed = False
         if target:
             prefix = Prefix.from_bits((await self._find(target))["prefix"])
@@ -248,21 +246,21 @@ class Admin:
                     " beside the registry.",
                 )
 
-            def job(ledger: Ledger) -> bool:
-                return take_place(ledger, prefix) and self._registry.upkeep.update_version(ledger)
+            def job(changes: Changes) -> bool:
+                return take_place(changes, prefix) and self._registry.upkeep.update_version(changes)
 
-            if changed := await self._store.call(job):
+            if changed := await self._repository.change(job):
                 was = before.prefix.cn if before else "none"
                 logger.warning("the registry's own node is %s now, and was %s", prefix.cn, was)
                 self._registry.events.note(Kind.PARAMETERS, f"the registry's own node, instead of {was}", prefix)
-                self._registry.upkeep.changed()
-        now = own_node(self._store.rows)
+                await self._registry.upkeep.changed()
+        now = await self._repository.read(own_node)
         return {
             "own_node": now and now.prefix.cn,
             "certified": now is not None and now.certified,
             "before": before and before.prefix.cn,
             "changed": changed,
-            "version": self._version(),
+            "version": await self._version(),
         }
 
     # --- tokens ---
@@ -301,15 +299,18 @@ class Admin:
         after = arguments.text("after") or ""
         arguments.end()
         now = self._clock()
-        return _listed("tokens", await self._read(lambda db: report.tokens(db, self._settings.grace, now, after)))
+        return _listed(
+            "tokens",
+            await self._repository.browse(lambda lists: report.tokens(lists, self._settings.grace, now, after)),
+        )
 
     async def _delete_token(self, arguments: Arguments) -> Record:
         token = arguments.required("token")
         arguments.end()
-        known = self._store.rows.token(token)
-        if not await self._store.call(lambda ledger: ledger.delete_token(token)):
+        known = await self._repository.read(lambda queries: queries.token(token))
+        if not await self._repository.change(lambda changes: changes.delete_token(token)):
             raise AdminError(Status.NOT_FOUND, f"token {token!r}: unknown, used or expired")
-        whose = (known[0] if known else "") or "anybody"
+        whose = (known.email if known else "") or "anybody"
         self._registry.events.note(Kind.TOKEN, f"one for {whose} was deleted")
         return {"token": token}
 
@@ -319,22 +320,22 @@ class Admin:
         step, force = arguments.integer("step", 0, 1), arguments.integer("force", 0, 1)
         arguments.end()
         if step:
-            due = _next_step(self._store.rows.babel_state())
+            due = _next_step(await self._babel_state())
             if due is not None and due > self._clock() and not force:
                 raise AdminError(
                     Status.CONFLICT,
                     f"not before {iso(due)}: nodes that did not hear of the last step yet would lose their neighbours."
                     " Nothing was changed. --force does it all the same.",
                 )
-            if self._store.rows.registry_prefix() is None:
+            if await self._repository.read(lambda queries: queries.registry_prefix()) is None:
                 raise AdminError(Status.FAILED, "no certificate was issued yet, so there is no key to rotate")
             await self._registry.call(Call("updateHMAC", {}, None))
-        state = self._store.rows.babel_state()
+        state = await self._babel_state()
         return {
             "state": state_name(state),
             "changed": bool(step),
             "next_not_before": iso(_next_step(state)),
-            "version": self._version(),
+            "version": await self._version(),
         }
 
     async def _hellos(self, arguments: Arguments) -> Record:
@@ -344,23 +345,23 @@ class Admin:
         upkeep = self._registry.upkeep
         await upkeep.review()
         changed = bool(short) and await upkeep.shorten_hellos()
-        hellos, older = upkeep.hellos(), upkeep.older_nodes()
+        hellos, older = await upkeep.hellos(), await upkeep.older_nodes()
         return {
             "hellos": "short" if hellos.short else "long",
             "changed": changed,
             "older_nodes": [prefix.cn for prefix in older],
             "short_from": None if older else iso(hellos.short_from),
-            "version": self._version(),
+            "version": await self._version(),
         }
 
     async def _params(self, arguments: Arguments) -> Record:
         arguments.end()
-        parameters = self._registry.upkeep.parameters
+        parameters = await self._registry.upkeep.parameters()
         return {
-            "version": self._version(),
+            "version": await self._version(),
             "parameters": parameters.public(),
             "registry": parameters.registry_prefix.cn,
-            "keys": state_name(self._store.rows.babel_state()),
+            "keys": state_name(await self._babel_state()),
         }
 
     async def _topology(self, arguments: Arguments) -> Record:
@@ -379,7 +380,7 @@ class Admin:
             "versions": [
                 {"cn": Prefix.from_bits(bits).cn, "prefix": bits, "version": found[bits]} for bits in sorted(found)
             ],
-            "require": sorted(self._registry.upkeep.parameters.require),
+            "require": sorted((await self._registry.upkeep.parameters()).require),
         }
 
     async def _web_login(self, arguments: Arguments) -> Record:
@@ -391,17 +392,11 @@ class Admin:
 
     # --- helpers ---
 
-    async def _read(self, job: Callable[[sqlite3.Connection], Any]) -> Any:
-        """Read in a thread, so that nobody waits. Raises sqlite3.Error."""
-        return await asyncio.to_thread(_read, self._store.path, job)
+    async def _version(self) -> int:
+        return version_number(await self._repository.read(lambda queries: queries.config("version")) or b"\0")
 
-    def _version(self) -> int:
-        return version_number(self._store.rows.config("version") or b"\0")
-
-
-def _read(path: Path, job: Callable[[sqlite3.Connection], Any]) -> Any:
-    with report.reading(path) as db:
-        return job(db)
+    async def _babel_state(self) -> State:
+        return await self._repository.read(lambda queries: queries.babel_state())
 
 
 def _listed(name: str, page: Page) -> Record:

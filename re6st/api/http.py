@@ -33,9 +33,10 @@ from re6st.core.registry.origins import (
 )
 from re6st.core.wire.rpc import HEADER, METHODS, OFFER_HEADER, Access, Method
 from re6st.linux.process import allow_files
-from re6st.registry import Call, Registry, RpcError, read_prefix
+from re6st.registry import Registry
+from re6st.registryd.call import Call, RpcError, read_prefix
 from re6st.registryd.events import Kind
-from re6st.registryd.sqlite.store import StoreError
+from re6st.registryd.repository import RepositoryError
 
 _CLOSES_IDLE = tuple(map(int, aiohttp_version.split(".")[:2])) >= (3, 9)
 """Whether aiohttp is told apart to close connections without a request; that of Debian 12 does so when it ends."""
@@ -186,7 +187,7 @@ class HttpServer:
             refusal = self._refuse(request, name, error.status, str(error))
             refusal.headers.update(error.headers)
             return name, refusal
-        except StoreError as error:
+        except RepositoryError as error:
             return name, self._refuse(request, name, HTTPStatus.SERVICE_UNAVAILABLE, str(error))
         except Exception as error:
             logger.debug("%s", name, exc_info=True)

@@ -1,31 +1,25 @@
 """The metrics of the registry: what it counts, and what its database says, as a page for Prometheus (docs/metrics.md).
 
-The database is read over a connection of its own, in a thread, and not more often than FRESH says, however often
+The database is read in a thread, and not more often than FRESH says, however often
 somebody asks: at 100,000 nodes a look takes some tenths of a second.
 """
 
 from __future__ import annotations
 
 import asyncio
-import os
-import sqlite3
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
-from pathlib import Path
 
 from re6st import PROTOCOL, __version__
-from re6st.core.prefix import Prefix
 from re6st.core.telemetry.metrics import REGISTRY, Durations, Page
 from re6st.core.wire.params import version_number
 from re6st.registry import Registry
 from re6st.registryd.events import Kind
-from re6st.registryd.listings import reading
 from re6st.registryd.own_node import own_node
-from re6st.registryd.sqlite.ledger import LedgerError, NotFound
-from re6st.registryd.sqlite.store import Store, StoreError
+from re6st.registryd.records import Figures
+from re6st.registryd.repository import ContentError, Lists, NotFound, Repository, RepositoryError
 from re6st.service.exposition import exposition
 
 FRESH = 10.0
@@ -41,26 +35,13 @@ ROUTES_TIME = 3.0
 _ISSUED = {"enrolment": Kind.ENROLLED, "renewal": Kind.RENEWED}
 
 
-@dataclass(frozen=True, slots=True)
-class Figures:
-    """What the database says at one moment."""
-
-    certificates: dict[str, int]
-    earliest: int | None
-    tokens: dict[str, int]
-    free: dict[int, int]
-    """How many free prefixes, by their length."""
-    versions: dict[tuple[str, str], int] = field(default_factory=dict)
-    seen: list[tuple[str, int]] = field(default_factory=list)
-
-
 class RegistryMetrics:
     """Counts calls, and makes the page. `clock` gives Unix time; `grace` is that of tokens, in seconds."""
 
     def __init__(
         self,
         registry: Registry,
-        store: Store,
+        repository: Repository,
         ca_until: Callable[[], float],
         *,
         grace: int,
@@ -68,7 +49,7 @@ class RegistryMetrics:
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._registry = registry
-        self._store = store
+        self._repository = repository
         self._ca_until = ca_until
         self._grace = grace
         self._per_node = per_node
@@ -84,7 +65,7 @@ class RegistryMetrics:
         self._durations.setdefault(method, Durations()).add(seconds)
 
     async def render(self) -> bytes:
-        """The page. Raises sqlite3.Error."""
+        """The page. Raises RepositoryError."""
         page = Page(REGISTRY)
         page.add("re6st_registry_build_info", 1, __version__, PROTOCOL)
         for (method, status), count in self._requests.items():
@@ -99,14 +80,15 @@ class RegistryMetrics:
         page.add_all("re6st_registry_events_total", [(kind.value, totals[kind]) for kind in Kind])
         page.add("re6st_registry_ca_not_after_timestamp_seconds", self._ca_until())
         page.add("re6st_registry_nodes_online", await self._online())
-        with suppress(LedgerError):
-            own = own_node(self._store.rows)
+        with suppress(ContentError):
+            own = await self._repository.read(own_node)
             page.add("re6st_registry_own_node_certified", None if own is None else int(own.certified))
-        keys = self._store.rows.babel_state().keys
+        keys = (await self._repository.read(lambda queries: queries.babel_state())).keys
         page.add("re6st_registry_hmac_rotation_step", sum(key is not None for key in keys))
-        with suppress(NotFound, LedgerError, StoreError):
-            page.add("re6st_registry_parameters_version", version_number(self._registry.upkeep.parameters.version))
-        page.add("re6st_registry_database_bytes", _size(self._store.path))
+        with suppress(NotFound, RepositoryError):
+            parameters = await self._registry.upkeep.parameters()
+            page.add("re6st_registry_parameters_version", version_number(parameters.version))
+        page.add("re6st_registry_database_bytes", await self._repository.size())
         return self._write(page)
 
     def _add_figures(self, page: Page, figures: Figures) -> None:
@@ -116,18 +98,23 @@ class RegistryMetrics:
         page.add_all("re6st_registry_prefixes_free", figures.free.items())
         ratio = sum(count / 2**length for length, count in figures.free.items())
         page.add("re6st_registry_prefixes_free_ratio", ratio)
-        for (version, protocol), count in figures.versions.items():
+        for (version, protocol), count in by_version(figures.software).items():
             page.add("re6st_registry_nodes_by_version", count, version, protocol)
-        for cn, seen in figures.seen:
-            page.add("re6st_registry_node_last_seen_timestamp_seconds", seen, cn)
+        for prefix, seen in figures.seen:
+            page.add("re6st_registry_node_last_seen_timestamp_seconds", seen, prefix.cn)
 
     async def _read(self) -> Figures:
         now = time.monotonic()
         if self._figures is None or now - self._figures[0] > FRESH:
             await self._registry.seen.try_flush()
-            figures = await asyncio.to_thread(read, self._store.path, self._clock(), self._grace, self._per_node)
+            figures = await self._repository.browse(self._look)
             self._figures = now, figures
         return self._figures[1]
+
+    def _look(self, lists: Lists) -> Figures:
+        now = self._clock()
+        seen_limit = NODES_LIMIT if self._per_node else 0
+        return lists.figures(now, int(now) + EXPIRING, int(now) - ACTIVE, self._grace, seen_limit)
 
     async def _online(self) -> int | None:
         """How many nodes are routed, with the registry's own; None where no babeld answers."""
@@ -138,54 +125,10 @@ class RegistryMetrics:
         return None
 
 
-def read(path: Path, now: float, grace: int, per_node: bool) -> Figures:
-    """The figures of a database. Raises sqlite3.Error."""
-    with reading(path) as db:
-        valid, expiring, ended = db.execute(
-            "SELECT total(not_after >= ?2), total(not_after BETWEEN ?1 AND ?2 - 1), total(not_after < ?1)"
-            " FROM re6st_issued WHERE serial NOT IN (SELECT serial FROM crl)",
-            (int(now), int(now) + EXPIRING),
-        ).fetchone()
-        (revoked,) = db.execute("SELECT count(*) FROM crl").fetchone()
-        unused, expired = db.execute(
-            "SELECT total(ifnull(expires, date + ?1) > ?2), total(ifnull(expires, date + ?1) <= ?2)"
-            " FROM token LEFT JOIN re6st_token USING (token)",
-            (grace, now),
-        ).fetchone()
-        (earliest,) = db.execute("SELECT min(not_after) FROM re6st_issued WHERE not_after > ?", (int(now),)).fetchone()
-        free = db.execute("SELECT length(prefix), count(*) FROM cert WHERE cert IS NULL GROUP BY 1 ORDER BY 1")
-        return Figures(
-            certificates={"valid": int(valid), "expiring": int(expiring), "grace": int(ended), "revoked": revoked},
-            earliest=earliest,
-            tokens={"unused": int(unused), "expired": int(expired)},
-            free=dict(free.fetchall()),
-            versions=_versions(db, now),
-            seen=_seen(db) if per_node else [],
-        )
-
-
-def _versions(db: sqlite3.Connection, now: float) -> dict[tuple[str, str], int]:
+def by_version(software: Mapping[tuple[str, int], int]) -> dict[tuple[str, str], int]:
     """Nodes by what they run. The text comes from them, so only the most frequent ones are named."""
-    rows = db.execute(
-        "SELECT software, protocol, count(*) AS n FROM re6st_seen WHERE date > ? GROUP BY 1, 2 ORDER BY n DESC",
-        (int(now) - ACTIVE,),
-    )
     found: Counter[tuple[str, str]] = Counter()
-    for software, protocol, count in rows:
-        kind = (software.partition(",")[0] or "older", str(protocol))
+    for (name, protocol), count in software.items():
+        kind = (name.partition(",")[0] or "older", str(protocol))
         found[kind if kind in found or len(found) < VERSIONS_LIMIT else ("other", "other")] += count
     return dict(found)
-
-
-def _seen(db: sqlite3.Connection) -> list[tuple[str, int]]:
-    rows = db.execute("SELECT prefix, date FROM re6st_seen ORDER BY prefix LIMIT ?", (NODES_LIMIT,))
-    return [(Prefix.from_bits(bits).cn, date) for bits, date in rows]
-
-
-def _size(path: Path) -> int:
-    """Bytes on the disk, with what was written lately."""
-    total = 0
-    for each in (path, path.with_name(f"{path.name}-wal")):
-        with suppress(OSError):
-            total += os.stat(each).st_size
-    return total

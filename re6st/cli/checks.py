@@ -1,13 +1,11 @@
-"""What --check of re6stnet and --check-config of re6st-registry share: places to write, databases, how it is told."""
+"""What --check of re6stnet and --check-config of re6st-registry share: places to write, how it is told."""
 
 from __future__ import annotations
 
 import os
-import sqlite3
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from urllib.parse import quote
 
 EX_CONFIG = 78
 """Exit status where something is wrong (sysexits.h)."""
@@ -33,12 +31,3 @@ def cannot_write(path: Path, *, directory: bool = False) -> str | None:
     if not parent.is_dir():
         return f"{parent} is no directory"
     return None if os.access(parent, os.W_OK | os.X_OK) else f"cannot be made, this user may not write in {parent}"
-
-
-def open_to_read(path: Path) -> sqlite3.Connection:
-    """A database for reading only, whether somebody has it open or not; no file is made beside it.
-
-    Without a write-ahead log it cannot change while we look. Raises sqlite3.Error.
-    """
-    live = all(path.with_name(f"{path.name}{end}").exists() for end in ("-wal", "-shm"))
-    return sqlite3.connect(f"file:{quote(str(path.absolute()))}?{'mode=ro' if live else 'immutable=1'}", uri=True)

@@ -14,8 +14,8 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from re6st.core.prefix import Prefix
-from re6st.registryd.sqlite.ledger import EventRow, Ledger
-from re6st.registryd.sqlite.store import Store, StoreError
+from re6st.registryd.records import StoredEvent
+from re6st.registryd.repository import Changes, Queries, Repository, RepositoryError
 
 logger = logging.getLogger("registry")
 
@@ -56,7 +56,8 @@ class Event:
 class Events:
     """Those in `listeners` are called after each event that changes what there is; a refusal changes nothing."""
 
-    def __init__(self, clock: Callable[[], float]) -> None:
+    def __init__(self, clock: Callable[[], float], stored: Iterable[StoredEvent] = ()) -> None:
+        """Begins with those `stored` by earlier lives, the oldest first. What a later version wrote may be left out."""
         self.listeners: set[Callable[[], None]] = set()
         self.totals: Counter[Kind] = Counter()
         """How many of each kind, since the start."""
@@ -64,19 +65,17 @@ class Events:
         self._number = 0
         self._events: dict[Kind, deque[Event]] = {kind: deque(maxlen=KEPT) for kind in Kind}
         self.unwritten: set[Kind] = set()
-        """Kinds that have events which are not in the database."""
-
-    def load(self, rows: Iterable[EventRow]) -> None:
-        """Begin with those of earlier lives, the oldest first. What a later version wrote may be left out."""
+        """Kinds that have events which are not in the repository."""
         known = {each.value for each in Kind}
-        for number, time, kind, cn, text, count in rows:
-            self._number = max(self._number, number)
-            if kind in known:
-                self._events[Kind(kind)].append(Event(number, time, Kind(kind), cn, text, count))
+        for old in stored:
+            self._number = max(self._number, old.number)
+            if old.kind in known:
+                kind = Kind(old.kind)
+                self._events[kind].append(Event(old.number, old.time, kind, old.cn, old.text, old.count))
 
-    def rows(self, kind: Kind) -> list[EventRow]:
+    def to_store(self, kind: Kind) -> list[StoredEvent]:
         """Those of a kind, the oldest first."""
-        return [(e.number, int(e.time), e.kind.value, e.cn, e.text, e.count) for e in self._events[kind]]
+        return [StoredEvent(e.number, int(e.time), e.kind.value, e.cn, e.text, e.count) for e in self._events[kind]]
 
     def note(self, kind: Kind, text: str, prefix: Prefix | None = None) -> None:
         """Something happened, now. `text` may come from outside."""
@@ -101,14 +100,17 @@ class Events:
         return sorted(found, key=lambda event: -event.number)[:limit]
 
 
-class EventLog:
-    """Keeps the events in the database, beyond the end of the registry."""
+def stored_events(queries: Queries) -> list[StoredEvent]:
+    """Those that a registry begins with, the oldest first."""
+    return queries.events(KEPT * len(Kind))
 
-    def __init__(self, events: Events, store: Store) -> None:
-        """Reads those that are there. Raises sqlite3.Error."""
+
+class EventLog:
+    """Keeps the events in the repository, beyond the end of the registry."""
+
+    def __init__(self, events: Events, repository: Repository) -> None:
         self._events = events
-        self._store = store
-        events.load(store.rows.events(KEPT * len(Kind)))
+        self._repository = repository
 
     async def run(self) -> None:
         """Write what is new, now and again, for ever."""
@@ -120,15 +122,15 @@ class EventLog:
         """Write, or say why not."""
         events = self._events
         kinds, events.unwritten = events.unwritten, set()
-        found = {kind: events.rows(kind) for kind in kinds}
+        found = {kind: events.to_store(kind) for kind in kinds}
 
-        def job(ledger: Ledger) -> None:
-            for kind, rows in found.items():
-                ledger.replace_events(kind.value, rows)
+        def job(changes: Changes) -> None:
+            for kind, stored in found.items():
+                changes.replace_events(kind.value, stored)
 
         try:
             if found:
-                await self._store.call(job)
-        except StoreError as error:
+                await self._repository.change(job)
+        except RepositoryError as error:
             events.unwritten |= kinds
             logger.warning("events are not written: %s", error)

@@ -8,7 +8,8 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
 from functools import partial
 
 from re6st.core.prefix import Prefix
@@ -16,8 +17,8 @@ from re6st.core.registry.sessions import CONFIRMED_LIMIT, Claims
 from re6st.core.routing.twins import ADVICE, Twins
 from re6st.core.wire import extensions
 from re6st.core.wire.extensions import needs_long_hellos
-from re6st.registryd.sqlite.ledger import Ledger
-from re6st.registryd.sqlite.store import Store, StoreError
+from re6st.registryd.records import LastCall
+from re6st.registryd.repository import Changes, Repository, RepositoryError
 
 logger = logging.getLogger("registry")
 
@@ -30,9 +31,6 @@ CHUNK = 500
 SOFTWARE_LIMIT = 200
 AGENT = "re6stnet/"
 """How the User-Agent of nodes begins (wire.md 3.1)."""
-
-_Call = tuple[str, int, int, str, str]
-"""As Ledger.mark_seen takes it."""
 
 
 class Served:
@@ -68,12 +66,14 @@ class Served:
 class Seen:
     """The calls of nodes since the last writing. There are no more than nodes: only their authenticated calls count."""
 
-    def __init__(self, store: Store, clock: Callable[[], float], review: Callable[[], Awaitable[None]]) -> None:
+    def __init__(
+        self, repository: Repository, clock: Callable[[], float], review: Callable[[], Awaitable[None]]
+    ) -> None:
         """`review` is called when what was written may change what the network should be told."""
-        self._store = store
+        self._repository = repository
         self._clock = clock
         self._review = review
-        self._calls: dict[Prefix, _Call] = {}
+        self._calls: dict[Prefix, LastCall] = {}
         self._twins = Twins(CALLS_WINDOW)
         self._older_called = False
         """In this minute, and that was written at once."""
@@ -85,19 +85,19 @@ class Seen:
         if twin is not None:
             logger.warning("%s: %s", twin, ADVICE)
         names = extensions.text(claims.extensions)
-        self._calls[prefix] = (prefix.bits, int(self._clock()), claims.protocol, agent, names)
+        self._calls[prefix] = LastCall(prefix, int(self._clock()), claims.protocol, agent, names)
         if needs_long_hellos(claims.extensions) and not self._older_called:
             self._older_called = True
             self._news.set()
 
     async def flush(self) -> None:
-        """Write what is new. Raises StoreError, and then nothing is forgotten."""
+        """Write what is new. Raises RepositoryError, and then nothing is forgotten."""
         calls, self._calls = self._calls, {}
         waiting = list(calls.items())
         try:
             while waiting:
-                rows = [(*row[:3], software(row[3]), row[4]) for _, row in waiting[:CHUNK]]
-                await self._store.call(partial(_write, rows=rows))
+                found = [replace(call, software=software(call.software)) for _, call in waiting[:CHUNK]]
+                await self._repository.change(partial(_write, calls=found))
                 del waiting[:CHUNK]
         finally:
             self._calls = dict(waiting) | self._calls
@@ -115,14 +115,14 @@ class Seen:
             await self.try_flush()
             try:
                 await self._review()
-            except StoreError as error:
+            except RepositoryError as error:
                 logger.warning("parameters are not reviewed: %s", error)
 
     async def try_flush(self) -> None:
         """Write, or say why not."""
         try:
             await self.flush()
-        except StoreError as error:
+        except RepositoryError as error:
             logger.warning("when nodes were seen: not written: %s", error)
 
 
@@ -132,5 +132,5 @@ def software(agent: str) -> str:
     return "".join(letter for letter in text[:SOFTWARE_LIMIT] if letter.isprintable())
 
 
-def _write(ledger: Ledger, rows: list[_Call]) -> None:
-    ledger.mark_seen(rows)
+def _write(changes: Changes, calls: Sequence[LastCall]) -> None:
+    changes.mark_seen(calls)

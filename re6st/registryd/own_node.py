@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from re6st.core.prefix import Prefix
-from re6st.registryd.sqlite.ledger import Conflict, Ledger, NotFound, Rows
+from re6st.registryd.repository import Changes, Conflict, NotFound, Queries
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,15 +32,15 @@ class OwnNode:
         )
 
 
-def own_node(rows: Rows) -> OwnNode | None:
-    """None before the first certificate. Raises LedgerError."""
-    prefix = rows.registry_prefix()
-    return None if prefix is None else OwnNode(prefix, rows.pem(prefix) is not None)
+def own_node(queries: Queries) -> OwnNode | None:
+    """None before the first certificate. Raises ContentError."""
+    prefix = queries.registry_prefix()
+    return None if prefix is None else OwnNode(prefix, queries.pem(prefix) is not None)
 
 
-def refuse_to_revoke(rows: Rows, prefix: Prefix) -> None:
+def refuse_to_revoke(queries: Queries, prefix: Prefix) -> None:
     """Raises Conflict if this is the registry's own node."""
-    if prefix == rows.registry_prefix():
+    if prefix == queries.registry_prefix():
         raise Conflict(
             f"{prefix.cn} is the registry's own node, and is not revoked: the network gets its news by it. If somebody"
             " else may have its key, run re6st-conf rekey on it. To put another node of this machine in its place, run"
@@ -48,14 +48,14 @@ def refuse_to_revoke(rows: Rows, prefix: Prefix) -> None:
         )
 
 
-def take_place(ledger: Ledger, prefix: Prefix) -> bool:
+def take_place(changes: Changes, prefix: Prefix) -> bool:
     """Make this node the registry's own; whether it was another one. Raises Conflict, NotFound."""
-    issued = ledger.issued(prefix)
+    issued = changes.issued(prefix)
     if issued is None:
         raise NotFound(f"no certificate for {prefix.cn}")
-    if ledger.is_revoked(issued.serial):
+    if changes.is_revoked(issued.serial):
         raise Conflict(f"the certificate of {prefix.cn} is revoked: run re6st-conf renew on it first")
-    if prefix == ledger.registry_prefix():
+    if prefix == changes.registry_prefix():
         return False
-    ledger.set_config("prefix", prefix.bits)
+    changes.set_config("prefix", prefix.bits)
     return True

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
-import sqlite3
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
@@ -34,8 +33,7 @@ from re6st.core.wire.params import (
 )
 from re6st.keys import pki
 from re6st.registryd.mesh_view import MeshView
-from re6st.registryd.sqlite.ledger import Conflict, Ledger, NotFound, Rows
-from re6st.registryd.sqlite.store import Store, StoreError
+from re6st.registryd.repository import Changes, Conflict, NotFound, Queries, Repository, RepositoryError
 
 logger = logging.getLogger("registry")
 
@@ -54,49 +52,44 @@ class Upkeep:
     def __init__(
         self,
         authority: cert.Authority,
-        store: Store,
+        repository: Repository,
         parameters: Parameters,
         grace: int,
         mesh: MeshView,
         wall: Callable[[], float],
         monotonic: Callable[[], float],
+        marks: Marks,
     ) -> None:
-        """`parameters` has the part that the command line sets; `grace` in seconds; `wall` gives Unix time.
-
-        Raises StoreError.
+        """`parameters` has the part that the command line sets; `grace` in seconds; `wall` gives Unix time; `marks`
+        are those to begin with (`first_time`).
         """
         self._authority = authority
-        self._store = store
+        self._repository = repository
         self._configured = parameters
         self._grace = grace
         self._mesh = mesh
         self._wall = wall
         self._monotonic = monotonic
         self._expiry = Expiry()
-        try:
-            kept, newest = store.rows.marks(), store.rows.newest_issue()
-        except sqlite3.Error as error:
-            raise StoreError(f"database: {error}") from None
-        self._clock = Clock(first_marks(kept, newest, wall()), monotonic())
+        self._clock = Clock(marks, monotonic())
         self._member_versions = RateLimit(MEMBER_VERSIONS_PER_SECOND, MEMBER_VERSIONS)
         self._complaint = ""
         self._current: Parameters | None = None
         self._encoder: Encoder | None = None
 
-    @property
-    def parameters(self) -> Parameters:
-        """Raises NotFound before the first certificate, StoreError."""
+    async def parameters(self) -> Parameters:
+        """Raises NotFound before the first certificate, RepositoryError."""
         if self._current is None:
-            self.load()  # it failed before, or there was nothing
+            await self.load()  # it failed before, or there was nothing
         if self._current is None:
             raise NotFound("no certificate was issued yet, so there is no network")
         return self._current
 
-    @property
-    def encoder(self) -> Encoder:
-        """Encodes the parameters. Raises NotFound before the first certificate, StoreError."""
+    async def encoder(self) -> Encoder:
+        """Encodes the parameters. Raises NotFound before the first certificate, RepositoryError."""
+        parameters = await self.parameters()
         if self._encoder is None:
-            self._encoder = Encoder(self.parameters)
+            self._encoder = Encoder(parameters)
         return self._encoder
 
     # --- time ---
@@ -131,17 +124,17 @@ class Upkeep:
     # --- life ---
 
     async def start(self) -> None:
-        """Clean up, and see what changed since the last run. Raises StoreError."""
+        """Clean up, and see what changed since the last run. Raises RepositoryError."""
         now = self.trusted_now()
 
-        def job(ledger: Ledger) -> None:
-            self._clean_up(ledger, now)
-            if ledger.registry_prefix() is None:
-                ledger.set_config("babel_hmac0", secrets.token_bytes(KEY_LENGTH))
-            self.update_version(ledger)
+        def job(changes: Changes) -> None:
+            self._clean_up(changes, now)
+            if changes.registry_prefix() is None:
+                changes.set_config("babel_hmac0", secrets.token_bytes(KEY_LENGTH))
+            self.update_version(changes)
 
-        await self._store.call(job)
-        self.changed()
+        await self._repository.change(job)
+        await self.changed()
 
     async def run(self) -> None:
         """Clean up when it is due, and say that the CA's certificate nears its end, for ever."""
@@ -150,127 +143,131 @@ class Upkeep:
             if notice := self._expiry.notice(AUTHORITY, end, self.trusted_now()):
                 logger.log(logging.ERROR if notice.serious else logging.WARNING, "%s", notice.text)
             try:
-                deadline = self._store.rows.first_deadline(self._grace)
+                deadline = await self._repository.read(lambda queries: queries.first_deadline(self._grace))
                 delay = CLEAN_UP_INTERVAL if deadline is None else deadline - self.trusted_now()
                 await asyncio.sleep(min(max(delay, 1.0), CLEAN_UP_INTERVAL))
                 await self.clean_up()
-            except (StoreError, sqlite3.Error) as error:
+            except RepositoryError as error:
                 logger.error("clean-up: %s", error)
                 await asyncio.sleep(RETRY_INTERVAL)
 
     async def clean_up(self) -> None:
-        """Drop what ended long ago. Raises StoreError."""
+        """Drop what ended long ago. Raises RepositoryError."""
         now = self.trusted_now()
 
-        def job(ledger: Ledger) -> bool:
-            return self._clean_up(ledger, now) and self.update_version(ledger)
+        def job(changes: Changes) -> bool:
+            return self._clean_up(changes, now) and self.update_version(changes)
 
-        if await self._store.call(job):
-            self.changed()
+        if await self._repository.change(job):
+            await self.changed()
 
     async def stop(self) -> None:
         """Remember which time it is."""
         self.trusted_now()
         try:
-            await self._store.call(lambda ledger: ledger.set_marks(self._clock.marks))
-        except StoreError as error:
+            await self._repository.change(lambda changes: changes.set_marks(self._clock.marks))
+        except RepositoryError as error:
             logger.error("%s", error)
 
-    def _clean_up(self, ledger: Ledger, now: float) -> bool:
-        ledger.set_marks(self._clock.marks)
-        return ledger.clean_up(now, self._grace)
+    def _clean_up(self, changes: Changes, now: float) -> bool:
+        changes.set_marks(self._clock.marks)
+        return changes.clean_up(now, self._grace)
 
     # --- parameters ---
 
     async def rotate_keys(self) -> None:
-        """The next state of the babel keys (wire.md 5.4). Raises ClockError, StoreError."""
+        """The next state of the babel keys (wire.md 5.4). Raises ClockError, RepositoryError."""
         now = self.now()
 
-        def job(ledger: Ledger) -> None:
+        def job(changes: Changes) -> None:
             new = secrets.token_bytes(KEY_LENGTH)
-            ledger.set_babel_state(next_state(ledger.babel_state(), new, now, ledger.count()))
-            self.update_version(ledger, always=True)
+            changes.set_babel_state(next_state(changes.babel_state(), new, now, changes.count()))
+            self.update_version(changes, always=True)
 
-        await self._store.call(job)
-        self.changed()
+        await self._repository.change(job)
+        await self.changed()
 
     async def review(self) -> None:
-        """See whether the nodes that were seen call for other parameters. Raises StoreError."""
+        """See whether the nodes that were seen call for other parameters. Raises RepositoryError."""
         self.trusted_now()
-        if await self._store.call(self.update_version):
-            self.changed()
+        if await self._repository.change(self.update_version):
+            await self.changed()
 
-    def hellos(self) -> Hellos:
-        """Which hellos the network has. Raises sqlite3.Error."""
-        return _hellos(self._store.rows)
+    async def hellos(self) -> Hellos:
+        """Which hellos the network has. Raises RepositoryError."""
+        return await self._repository.read(_hellos)
 
-    def older_nodes(self) -> list[Prefix]:
-        """The nodes that need long hellos. Raises sqlite3.Error."""
-        return _older_nodes(self._store.rows)
+    async def older_nodes(self) -> list[Prefix]:
+        """The nodes that need long hellos. Raises RepositoryError."""
+        return await self._repository.read(_older_nodes)
 
     async def shorten_hellos(self) -> bool:
-        """The operator says that no older node is left; whether that changed anything. Raises Conflict, StoreError."""
+        """The operator says that no older node is left; whether that changed anything.
 
-        def job(ledger: Ledger) -> bool:
-            if older := _older_nodes(ledger):
+        Raises Conflict, RepositoryError.
+        """
+
+        def job(changes: Changes) -> bool:
+            if older := _older_nodes(changes):
                 names = ", ".join(prefix.cn for prefix in older[:NAMES_SHOWN]) + (" ..." if older[NAMES_SHOWN:] else "")
                 raise Conflict(f"the network has nodes of older software, which need long hellos: {names}")
-            ledger.set_config(HELLOS, replace(_hellos(ledger), short=True).text())
-            return self.update_version(ledger)
+            changes.set_config(HELLOS, replace(_hellos(changes), short=True).text())
+            return self.update_version(changes)
 
-        changed = await self._store.call(job)
+        changed = await self._repository.change(job)
         if changed:
-            self.changed()
+            await self.changed()
         return changed
 
-    def update_version_for_member(self, ledger: Ledger) -> bool:
+    def update_version_for_member(self, changes: Changes) -> bool:
         """As `update_version`, for what a member changed: each version makes all nodes ask for it, so many changes make
         few. What is not told at once, the next review tells, within a minute.
         """
-        return self._member_versions.allow("", self._clock.trusted) and self.update_version(ledger)
+        return self._member_versions.allow("", self._clock.trusted) and self.update_version(changes)
 
-    def update_version(self, ledger: Ledger, *, always: bool = False) -> bool:
+    def update_version(self, changes: Changes, *, always: bool = False) -> bool:
         """Count the version up if the parameters changed (wire.md 5.2); whether it did."""
-        own = ledger.registry_prefix()
+        own = changes.registry_prefix()
         if own is None:
             return False
-        parameters = replace(self._configured, registry_prefix=own, crl=frozenset(ledger.crl()))
-        hellos = hello_choice.choose(hello_choice.read(ledger.config(HELLOS)), _has_older(ledger), self._clock.trusted)
-        if hellos.text() != ledger.config(HELLOS):
-            ledger.set_config(HELLOS, hellos.text())
-        text = replace(parameters, babel_hello=_babel_hello(hellos), longest_prefix=ledger.longest_prefix()).text()
-        if not always and text == ledger.config("last_config"):
+        parameters = replace(self._configured, registry_prefix=own, crl=frozenset(changes.crl()))
+        hellos = hello_choice.choose(
+            hello_choice.read(changes.config(HELLOS)), _has_older(changes), self._clock.trusted
+        )
+        if hellos.text() != changes.config(HELLOS):
+            changes.set_config(HELLOS, hellos.text())
+        text = replace(parameters, babel_hello=_babel_hello(hellos), longest_prefix=changes.longest_prefix()).text()
+        if not always and text == changes.config("last_config"):
             return False
-        number = max(version_number(ledger.config("version") or b"\0"), ledger.config(FLOOR) or 0) + 1
-        ledger.set_config("version", make_version(number, partial(cert.sign, self._authority.key)))
-        ledger.set_config("last_config", text)
+        number = max(version_number(changes.config("version") or b"\0"), changes.config(FLOOR) or 0) + 1
+        changes.set_config("version", make_version(number, partial(cert.sign, self._authority.key)))
+        changes.set_config("last_config", text)
         return True
 
-    def changed(self) -> None:
+    async def changed(self) -> None:
         """Read the parameters again, and let the node next to us spread them."""
-        self.load()
+        await self.load()
         if self._current is not None:
             self._mesh.announce(self._current.registry_prefix)
 
-    def load(self) -> None:
-        """Read the parameters. Raises StoreError, and then forgets those it had: they are old."""
-        rows = self._store.rows
+    async def load(self) -> None:
+        """Read the parameters. Raises RepositoryError, and then forgets those it had: they are old."""
         self._current = self._encoder = None
-        try:
-            own = rows.registry_prefix()
-            if own is None:
-                return
-            babel, crl, version = rows.babel_state(), rows.crl(), rows.config("version")
-            hello, longest = _babel_hello(_hellos(rows)), rows.longest_prefix()
-        except sqlite3.Error as error:
-            raise StoreError(f"database: {error}") from None
-        self._current = replace(
+        self._current = await self._repository.read(self._stored)
+
+    def _stored(self, queries: Queries) -> Parameters | None:
+        """None before the first certificate."""
+        own = queries.registry_prefix()
+        if own is None:
+            return None
+        babel = queries.babel_state()
+        return replace(
             self._configured,
             registry_prefix=own,
-            crl=frozenset(crl),
-            babel_hello=hello,
-            longest_prefix=longest,
-            version=version or b"\0",
+            crl=frozenset(queries.crl()),
+            babel_hello=_babel_hello(_hellos(queries)),
+            longest_prefix=queries.longest_prefix(),
+            version=queries.config("version") or b"\0",
             babel_hmac_sign=babel.sign,
             babel_hmac_accept=babel.accept,
             valid_until=babel.valid_until,
@@ -278,17 +275,22 @@ class Upkeep:
         )
 
 
-def _hellos(rows: Rows) -> Hellos:
-    return hello_choice.read(rows.config(HELLOS)) or hello_choice.choose(None, _has_older(rows), 0.0)
+def first_time(queries: Queries, wall: float) -> Marks:
+    """Which time it has surely been, and was, before the registry starts; `wall` is the Unix time of the machine."""
+    return first_marks(queries.marks(), queries.newest_issue(), wall)
+
+
+def _hellos(queries: Queries) -> Hellos:
+    return hello_choice.read(queries.config(HELLOS)) or hello_choice.choose(None, _has_older(queries), 0.0)
 
 
 def _babel_hello(hellos: Hellos) -> float | None:
     return BABEL_HELLO if hellos.short else None
 
 
-def _has_older(rows: Rows) -> bool:
-    return bool(rows.lacking(Extension.BABEL_HELLO, 1))
+def _has_older(queries: Queries) -> bool:
+    return bool(queries.lacking(Extension.BABEL_HELLO, 1))
 
 
-def _older_nodes(rows: Rows) -> list[Prefix]:
-    return rows.lacking(Extension.BABEL_HELLO)
+def _older_nodes(queries: Queries) -> list[Prefix]:
+    return queries.lacking(Extension.BABEL_HELLO)

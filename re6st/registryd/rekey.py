@@ -17,8 +17,8 @@ from re6st.core.registry.sessions import Sessions
 from re6st.keys import pki
 from re6st.registryd.events import Events, Kind
 from re6st.registryd.parameters import Upkeep
-from re6st.registryd.sqlite.ledger import Issued, Ledger, NotFound
-from re6st.registryd.sqlite.store import Store
+from re6st.registryd.records import Issued
+from re6st.registryd.repository import Changes, NotFound, Repository
 from re6st.registryd.stored_certificates import believed
 
 CHANGES_PER_SECOND, CHANGES = 1 / 86400, 5
@@ -43,14 +43,14 @@ class KeyChanges:
     def __init__(
         self,
         authority: cert.Authority,
-        store: Store,
+        repository: Repository,
         upkeep: Upkeep,
         sessions: Sessions,
         events: Events,
         end: Callable[[Issued, datetime], datetime],
     ) -> None:
         self._authority = authority
-        self._store = store
+        self._repository = repository
         self._upkeep = upkeep
         self._sessions = sessions
         self._events = events
@@ -61,45 +61,45 @@ class KeyChanges:
         """The caller's certificate for the key of this request, whose own signature proves that the caller has it.
 
         Subject and end are those of the certificate before; the request's subject is passed over. Asked again, the same
-        is answered. Raises BadRequest, NotFound, TooMany, StoreError; CertError for a stored one that is not ours.
+        is answered. Raises BadRequest, NotFound, TooMany, RepositoryError; CertError for a stored one that is not ours.
         """
         try:
             key = self._authority.check_request(cert.load_request(pem.encode()))
         except cert.CertError as error:
             raise BadRequest(str(error)) from None
-        issued = self._known(self._store.rows.issued(caller), caller)
+        issued = self._known(await self._repository.read(lambda queries: queries.issued(caller)), caller)
         if pki.same_key(cert.key_of_cert(believed(self._authority.trust, caller, issued.pem, issued.serial)), key):
             return issued.pem
         if not self._rate.allow(caller.bits, now.timestamp()):
             raise TooMany(f"{caller} changes its key too often")
 
-        def job(ledger: Ledger) -> Issued:
-            old = self._known(ledger.issued(caller), caller)
+        def job(changes: Changes) -> Issued:
+            old = self._known(changes.issued(caller), caller)
             known = believed(self._authority.trust, caller, old.pem, old.serial)
             subject, until = known.subject, self._end(old, now)
-            return ledger.renew(old, lambda serial: self._authority.issue(subject, key, serial, now, until))
+            return changes.renew(old, lambda serial: self._authority.issue(subject, key, serial, now, until))
 
-        new = await self._store.call(job)
+        new = await self._repository.change(job)
         self._sessions.drop(caller)  # that of the old key
         logger.warning("certificate %d of %s replaced by %d, for another key", issued.serial, caller, new.serial)
         self._events.note(Kind.RENEWED, f"certificate {issued.serial} became {new.serial}, for another key", caller)
         return new.pem
 
     async def revoke_superseded(self, caller: Prefix) -> None:
-        """Revoke what the caller had before its certificate of now. Raises StoreError."""
+        """Revoke what the caller had before its certificate of now. Raises RepositoryError."""
         now = self._upkeep.trusted_now()
 
-        def job(ledger: Ledger) -> tuple[list[int], bool]:
-            serials = ledger.revoke_superseded(caller, now, REASON)
-            return serials, bool(serials) and self._upkeep.update_version_for_member(ledger)
+        def job(changes: Changes) -> tuple[list[int], bool]:
+            serials = changes.revoke_superseded(caller, now, REASON)
+            return serials, bool(serials) and self._upkeep.update_version_for_member(changes)
 
-        serials, news = await self._store.call(job)
+        serials, news = await self._repository.change(job)
         if serials:
             text = ", ".join(map(str, serials))
             logger.warning("revoked: %s of %s, for another key", text, caller)
             self._events.note(Kind.REVOKED, f"certificate {text}: {REASON}", caller)
         if news:
-            self._upkeep.changed()
+            await self._upkeep.changed()
 
     @staticmethod
     def _known(issued: Issued | None, caller: Prefix) -> Issued:

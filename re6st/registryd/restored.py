@@ -26,8 +26,8 @@ from re6st.core.wire.params import check_version, version_number
 from re6st.keys import pki
 from re6st.registryd.events import Events, Kind
 from re6st.registryd.parameters import FLOOR, Upkeep
-from re6st.registryd.sqlite.ledger import Conflict, Issued, Ledger, NotFound
-from re6st.registryd.sqlite.store import Store, StoreError
+from re6st.registryd.records import Issued
+from re6st.registryd.repository import Changes, Conflict, NotFound, Queries, Repository, RepositoryError
 from re6st.service import control_client
 
 SERIAL_GAP = 100_000
@@ -63,19 +63,27 @@ class Restored:
     """Of one registry; without a restored copy it has nothing to do."""
 
     def __init__(
-        self, authority: cert.Authority, store: Store, upkeep: Upkeep, events: Events, clock: Callable[[], float]
+        self,
+        authority: cert.Authority,
+        repository: Repository,
+        upkeep: Upkeep,
+        events: Events,
+        clock: Callable[[], float],
     ) -> None:
         self._started = int(clock())
         self._authority = authority
-        self._store = store
+        self._repository = repository
         self._upkeep = upkeep
         self._events = events
         self._doubted: frozenset[int] = frozenset()
 
-    @property
-    def happened(self) -> bool:
-        """Whether the database is a copy that was restored, and certificates may be good that it has forgotten."""
-        return (self._store.rows.config(LOST_UNTIL) or 0) > self._upkeep.trusted_now()
+    async def happened(self) -> bool:
+        """Whether the database is a copy that was restored, and certificates may be good that it has forgotten.
+
+        Raises RepositoryError.
+        """
+        until = await self._repository.read(lambda queries: queries.config(LOST_UNTIL))
+        return (until or 0) > self._upkeep.trusted_now()
 
     async def run(self, control: Path) -> None:
         """Look now and again, until cancelled."""
@@ -93,25 +101,25 @@ class Restored:
         try:
             if known is not None:
                 await self.compare(known)
-        except (StoreError, ProofError) as error:
+        except (RepositoryError, ProofError) as error:
             logger.error("what the node beside us knows: %s", error)
         return known is not None
 
     async def compare(self, known: Known) -> None:
-        """Take over what the node beside us knows, if that is newer. Raises ProofError, StoreError."""
+        """Take over what the node beside us knows, if that is newer. Raises ProofError, RepositoryError."""
         number = self._proven(known.version)
         now = self._upkeep.trusted_now()
 
-        def job(ledger: Ledger) -> tuple[frozenset[int], bool]:
-            own, missing = version_number(ledger.config("version") or b"\0"), known.crl - {*ledger.crl()}
+        def job(changes: Changes) -> tuple[frozenset[int], bool]:
+            own, missing = version_number(changes.config("version") or b"\0"), known.crl - {*changes.crl()}
             if number <= own:
                 return missing if number == own else frozenset(), False
-            self._note(ledger, now, number)
-            self._revoke(ledger, missing, now)
-            self._upkeep.update_version(ledger, always=True)
+            self._note(changes, now, number)
+            self._revoke(changes, missing, now)
+            self._upkeep.update_version(changes, always=True)
             return missing, True
 
-        missing, news = await self._store.call(job)
+        missing, news = await self._repository.change(job)
         if not news:
             self._doubt(missing)
             return
@@ -119,26 +127,27 @@ class Restored:
             f"the database is older than the network: the node beside us has version {number} of the parameters."
             f" {len(missing)} revocations were taken from there."
         )
-        self._upkeep.changed()
+        await self._upkeep.changed()
 
     async def present(self, pem: str, version: str) -> Prefix:
         """A node that is not known shows its certificate and the version that it has heard of (text: base64).
 
-        Returns its prefix. Raises ProofError for what we have not signed, or need not store; CertError, StoreError.
+        Returns its prefix. Raises ProofError for what we have not signed, or need not store; CertError,
+        RepositoryError.
         """
         found = cert.load_pem(pem.encode())
         prefix = self._checked(found)
         number = self._proven(_decoded(version)) if version else 0
         now = self._upkeep.trusted_now()
 
-        def job(ledger: Ledger) -> tuple[bool, str]:
-            version, serial = version_number(ledger.config("version") or b"\0"), int(ledger.config("serial") or 0)
-            news = number > max(version, ledger.config(FLOOR) or 0) or found.serial_number > serial
+        def job(changes: Changes) -> tuple[bool, str]:
+            version, serial = version_number(changes.config("version") or b"\0"), int(changes.config("serial") or 0)
+            news = number > max(version, changes.config(FLOOR) or 0) or found.serial_number > serial
             if news:
-                self._note(ledger, now, number, found.serial_number)
-            return news, _store_again(ledger, prefix, found, now)
+                self._note(changes, now, number, found.serial_number)
+            return news, _store_again(changes, prefix, found, now)
 
-        news, refusal = await self._store.call(job)
+        news, refusal = await self._repository.change(job)
         if news:
             self._say(
                 f"the database is older than the network: {prefix} shows a certificate, or a version of the parameters,"
@@ -168,19 +177,19 @@ class Restored:
             raise ProofError("the version of the parameters is not signed by our CA")
         return version_number(version)
 
-    def _note(self, ledger: Ledger, now: float, number: int, serial: int = 0) -> None:
+    def _note(self, changes: Changes, now: float, number: int, serial: int = 0) -> None:
         """This database is a copy, and the network was further.
 
         Where that was noted before, by another proof or for another copy, what is lost since then stays so: what we
         gave out in between, and took back, is revoked or has ended.
         """
-        last = int(ledger.config("serial") or 0)
-        first = (ledger.config(LOST) or str(last + 1)).partition("-")[0]
-        top = max(last, serial, *ledger.crl(), 0) + SERIAL_GAP
-        ledger.set_config(LOST, f"{first}-{top}")
-        ledger.set_config(LOST_UNTIL, int(now + cert.VALIDITY.total_seconds()))
-        ledger.set_config("serial", top)
-        ledger.set_config(FLOOR, max(number, ledger.config(FLOOR) or 0))
+        last = int(changes.config("serial") or 0)
+        first = (changes.config(LOST) or str(last + 1)).partition("-")[0]
+        top = max(last, serial, *changes.crl(), 0) + SERIAL_GAP
+        changes.set_config(LOST, f"{first}-{top}")
+        changes.set_config(LOST_UNTIL, int(now + cert.VALIDITY.total_seconds()))
+        changes.set_config("serial", top)
+        changes.set_config(FLOOR, max(number, changes.config(FLOOR) or 0))
 
     def _doubt(self, missing: frozenset[int]) -> None:
         """Of our version, the node beside us says that these are revoked: we may have counted after the copy as far as
@@ -194,22 +203,22 @@ class Restored:
             )
         self._doubted = missing
 
-    def _revoke(self, ledger: Ledger, serials: Iterable[int], now: float) -> None:
+    def _revoke(self, changes: Changes, serials: Iterable[int], now: float) -> None:
         """Who has one of these serials in the copy was thrown out, or has another certificate by now: it can show that.
 
         Its prefix is kept from others, as one or the other may still be using it.
         """
         for serial in sorted(serials):
-            if ledger.is_revoked(serial):  # with another one of its prefix
+            if changes.is_revoked(serial):  # with another one of its prefix
                 continue
             try:
-                prefix = ledger.revoke(serial, now, REASON)
+                prefix = changes.revoke(serial, now, REASON)
             except NotFound:
-                ledger.revoke_unknown(serial, now + cert.VALIDITY.total_seconds())
+                changes.revoke_unknown(serial, now + cert.VALIDITY.total_seconds())
                 continue
-            issued = ledger.issued(prefix)
+            issued = changes.issued(prefix)
             if issued is not None and (issued.serial == serial or self._is_ours(issued)):
-                ledger.evict(prefix, now, REASON, keep=True)
+                changes.evict(prefix, now, REASON, keep=True)
 
     def _is_ours(self, issued: Issued) -> bool:
         """Whether we gave it out since we run, so to who was thrown out before, not the network before we forgot."""
@@ -220,29 +229,29 @@ class Restored:
         self._events.note(Kind.PARAMETERS, text)
 
 
-def _store_again(ledger: Ledger, prefix: Prefix, found: x509.Certificate, now: float) -> str:
+def _store_again(changes: Changes, prefix: Prefix, found: x509.Certificate, now: float) -> str:
     """Store a certificate, if it was given after the copy; why not, in words."""
     serial = found.serial_number
-    current = ledger.issued(prefix)
+    current = changes.issued(prefix)
     if current is not None and current.serial == serial and current.pem == cert.to_pem(found):
         return "is known"
     # Where its place was given to somebody else since, that certificate is the newer one.
     if current is not None and pki.begin_of(cert.load_pem(current.pem)) >= pki.begin_of(found):
         return "has been replaced"
-    if ledger.is_revoked(serial) or not is_lost(ledger, serial):
+    if changes.is_revoked(serial) or not is_lost(changes, serial):
         return "is revoked, or was given up"
     if pki.end_of(found) <= datetime.fromtimestamp(now, UTC):
         return "has ended"
     try:
-        ledger.restore(prefix, found)
+        changes.restore(prefix, found)
     except Conflict as error:
         return f"has no place: {error}"
     return ""
 
 
-def is_lost(ledger: Ledger, serial: int) -> bool:
+def is_lost(queries: Queries, serial: int) -> bool:
     """Whether a certificate with this serial may have been given after the copy."""
-    first, _, last = (ledger.config(LOST) or "").partition("-")
+    first, _, last = (queries.config(LOST) or "").partition("-")
     return bool(last) and int(first) <= serial <= int(last)
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from re6st.core.prefix import Prefix
 from re6st.registryd.listings import Record, iso
+from re6st.registryd.records import NodeName
 from re6st.view.dot import digraph
 from re6st.web.graph import cuts, rings, undirected
 from re6st.web.watch import Picture
@@ -15,17 +16,14 @@ NODES_LIMIT = 1000
 """Nodes of one drawing; those that are online come first."""
 SVG_RADIUS = 480.0
 
-Name = tuple[str, str | None, str | None]
-"""A node of the database: its prefix in bits, e-mail address, version."""
 
-
-def graph_record(picture: Picture, names: Iterable[Name], total: int) -> Record:
+def graph_record(picture: Picture, names: Iterable[NodeName], total: int) -> Record:
     """What is drawn: nodes with their state, and tunnels as pairs of indices into them.
 
     A node is the registry's, `direct` (it has a tunnel with the registry's), `indirect`, `offline` or `unknown`.
     `cut`: without it, or without this tunnel, the mesh falls apart.
     """
-    known = {Prefix.from_bits(bits): (email, version) for bits, email, version in names}
+    known = {name.prefix: name for name in names}
     order = sorted(known, key=lambda prefix: (picture.is_online(prefix) is not True, prefix.bits))
     # From here on nodes are numbers: comparing prefixes takes most of the time in a network of 10,000.
     places = {prefix: index for index, prefix in enumerate(order)}
@@ -38,8 +36,8 @@ def graph_record(picture: Picture, names: Iterable[Name], total: int) -> Record:
     nodes = [
         {
             "cn": prefix.cn,
-            "email": known[prefix][0] or None,
-            "version": known[prefix][1] or None,
+            "email": known[prefix].email or None,
+            "version": known[prefix].software or None,
             "state": _state(picture, prefix, index in own_peers),
             "tunnels": len(graph.get(index, ())),
             "cut": index in found.vertices,

@@ -26,10 +26,11 @@ from re6st.core.prefix import Prefix, PrefixError
 from re6st.core.registry.origins import ambiguous, is_careless_relay
 from re6st.registryd.events import Events, Kind
 from re6st.registryd.listings import Record
+from re6st.registryd.records import NODE_SORTS, NODE_STATES
 from re6st.web import access, mesh_graph
 from re6st.web.access import COOKIE, Access, Visitor
 from re6st.web.entrance import Entrances
-from re6st.web.queries import PAGE, SORTS, STATES, NodeQuery
+from re6st.web.node_query import PAGE, NodeQuery
 from re6st.web.render import STATIC, Renderer, csv_text
 from re6st.web.views import EXPORT_LIMIT, Views
 
@@ -394,8 +395,8 @@ def _choices(request: web.Request) -> Record:
     sort, state = query.get("sort", "address"), query.get("state", "all")
     return {
         "search": query.get("search", "")[:100],
-        "state": state if state in STATES else "all",
-        "sort": sort if sort in SORTS else "address",
+        "state": state if state in NODE_STATES else "all",
+        "sort": sort if sort in NODE_SORTS else "address",
         "descending": query.get("descending", "") == "1",
     }
 

@@ -6,7 +6,6 @@ import asyncio
 import hashlib
 import math
 import shlex
-import sqlite3
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -24,9 +23,10 @@ from re6st.registryd import listings as report
 from re6st.registryd.events import Kind
 from re6st.registryd.listings import Record, iso
 from re6st.registryd.own_node import own_node
-from re6st.registryd.sqlite.store import Store, StoreError
-from re6st.web import mesh_graph, queries
-from re6st.web.queries import NodeQuery
+from re6st.registryd.records import NodeSelection
+from re6st.registryd.repository import Lists, Repository, RepositoryError
+from re6st.web import mesh_graph
+from re6st.web.node_query import NodeQuery
 from re6st.web.watch import Watch
 
 T = TypeVar("T")
@@ -35,6 +35,8 @@ ADDRESS_TIME = 1.5
 """Seconds for a node to say where it listens."""
 EVENTS_SHOWN = 200
 EVENTS_OF_NODE = 20
+EXPIRING = 30 * 86400
+"""Seconds: a certificate that ends within is marked; nodes renew a month before."""
 CA_DAYS = 90
 """A CA that ends within is a problem."""
 FREE_SHARE = 0.1
@@ -59,7 +61,7 @@ class Views:
         registry: Registry,
         admin: Admin,
         authority: cert.Authority,
-        store: Store,
+        repository: Repository,
         settings: Settings,
         watch: Watch,
         place: Place,
@@ -70,23 +72,18 @@ class Views:
         self._registry = registry
         self._authority = authority
         self._network = authority.trust.network
-        self._store = store
+        self._repository = repository
         self._settings = settings
         self._place = place
         self._clock = clock
         self._graph: tuple[int, Record] | None = None
 
-    async def _read(self, job: Callable[[sqlite3.Connection], T]) -> T:
-        """Read in a thread, over a connection of its own. Raises AdminError."""
-
-        def work() -> T:
-            with report.reading(self._store.path) as db:
-                return job(db)
-
+    async def _browse(self, query: Callable[[Lists], T]) -> T:
+        """Raises AdminError."""
         try:
-            return await asyncio.to_thread(work)
-        except sqlite3.Error as error:
-            raise AdminError(Status.FAILED, f"database: {error}") from None
+            return await self._repository.browse(query)
+        except RepositoryError as error:
+            raise AdminError(Status.FAILED, str(error)) from None
 
     # --- looking ---
 
@@ -95,7 +92,7 @@ class Views:
         picture = self.watch.picture
         now = self._clock()
         await self._registry.seen.try_flush()
-        found = await self._read(lambda db: queries.numbers(db, picture.online, now))
+        found = await self._numbers(picture.online, int(now))
         try:
             params = await self.admin.call("params", {})
         except AdminError:
@@ -121,12 +118,30 @@ class Views:
             "crawled": iso(picture.crawled),
             "last_mail_error": None if not mails else {"time": iso(mails[0].time), "text": mails[0].text},
         }
-        record["problems"] = self._problems(record, ca_end - now, share)
+        record["problems"] = await self._problems(record, ca_end - now, share)
         return record
 
-    def _problems(self, record: Record, ca_left: float, free_share: float) -> list[str]:
+    async def _numbers(self, online: frozenset[Prefix] | None, now: int) -> Record:
+        """What the overview counts."""
+        found = await self._browse(lambda lists: lists.counts(online or (), now, now + EXPIRING))
+        return {
+            "nodes": found.nodes,
+            "online": None if online is None else found.routed,
+            "offline": None if online is None else found.nodes - found.routed,
+            "expiring": found.expiring,
+            "expired": found.expired,
+            "never_seen": found.never_seen,
+            "tokens": found.tokens,
+            "revoked": found.revoked,
+            "versions": [
+                {"version": each.software or None, "protocol": each.protocol, "older": each.older, "nodes": each.nodes}
+                for each in found.software
+            ],
+        }
+
+    async def _problems(self, record: Record, ca_left: float, free_share: float) -> list[str]:
         found = []
-        own = own_node(self._store.rows)
+        own = await self._repository.read(own_node)
         if own is not None and own.problem:
             found.append(own.problem)
         found += self._claims(self.watch.picture.claims)
@@ -168,10 +183,12 @@ class Views:
         if not length:
             return 0, 1.0
         try:
-            free = await self._store.call(
-                lambda ledger: sum(1 << (length - leaf.length) for leaf in ledger.allocator if leaf.length <= length)
+            free = await self._repository.change(
+                lambda changes: sum(
+                    1 << (length - leaf.length) for leaf in changes.free_leaves() if leaf.length <= length
+                )
             )
-        except StoreError as error:
+        except RepositoryError as error:
             raise AdminError(Status.FAILED, str(error)) from None
         return free, free / (1 << length)
 
@@ -186,21 +203,26 @@ class Views:
     async def nodes(self, query: NodeQuery) -> Record:
         """One page of nodes."""
         await self._registry.seen.try_flush()
-        job = partial(self._nodes, query=query, now=self._clock())
-        record = await self._read(job)
+        record = await self._browse(partial(self._nodes, query=query, now=int(self._clock())))
         pages = max(1, math.ceil(record["total"] / query.limit))
         online_known = self.watch.picture.online is not None
         return {"page": query.offset // query.limit + 1, "pages": pages, "online_known": online_known, **record}
 
-    def _nodes(self, db: sqlite3.Connection, query: NodeQuery, now: float) -> Record:
-        record = queries.nodes(db, self._network, query, now)
-        peers = self._degrees()
-        for node in record["nodes"]:
+    def _nodes(self, lists: Lists, query: NodeQuery, now: int) -> Record:
+        wanted = NodeSelection(
+            report.read_search(self._network, query.search),
+            *(query.state, query.sort, query.descending, query.offset, query.limit, query.online),
+            ends_before=now + EXPIRING,
+        )
+        total, found = lists.select_nodes(wanted)
+        own, peers = lists.registry_prefix(), self._degrees()
+        nodes = [report.node_record(node, self._network, own) for node in found]
+        for node in nodes:
             prefix = Prefix.from_bits(node["prefix"])
             node["online"] = self.watch.picture.is_online(prefix)
             node["tunnels"] = None if self.watch.picture.crawled is None else peers.get(prefix, 0)
             node["older"] = _is_older(node)
-        return record
+        return {"total": total, "nodes": nodes}
 
     def _degrees(self) -> dict[Prefix, int]:
         found: dict[Prefix, int] = {}
@@ -228,7 +250,7 @@ class Views:
             }
             for peer, opened in mesh_graph.peers_of(picture, prefix)
         ]
-        pem = self._store.rows.pem(prefix)
+        pem = await self._repository.read(lambda queries: queries.pem(prefix))
         subject = None
         if pem is not None:
             try:
@@ -250,7 +272,9 @@ class Views:
 
     async def tokens(self, after: str = "") -> Record:
         """The tokens that are not used yet, without their secret: who reads a screen cannot join by it."""
-        page = await self._read(lambda db: report.tokens(db, self._settings.grace, self._clock(), after, TOKEN_PAGE))
+        page = await self._browse(
+            lambda lists: report.tokens(lists, self._settings.grace, self._clock(), after, TOKEN_PAGE)
+        )
         for token in page.records:
             token["id"] = token_id(token["token"])
             token["token"] = masked(token["token"])
@@ -259,11 +283,10 @@ class Views:
     async def _token(self, wanted: str) -> str | None:
         """The token with an id."""
 
-        def find(db: sqlite3.Connection) -> str | None:
-            rows = db.execute("SELECT token FROM token")
-            return next((token for (token,) in rows if token_id(token) == wanted), None)
+        def find(lists: Lists) -> str | None:
+            return next((token for token in lists.every_token() if token_id(token) == wanted), None)
 
-        return await self._read(find)
+        return await self._browse(find)
 
     async def tokens_behind(self, last: str) -> Record:
         """The next page of tokens, behind the one with this id."""
@@ -305,13 +328,11 @@ class Views:
         if self._graph is None or self._graph[0] != picture.revision:
             limit = mesh_graph.NODES_LIMIT
 
-            def job(db: sqlite3.Connection) -> Record:
-                names = {name[0]: name for name in queries.known(db, picture.online or ())}
-                names |= {name[0]: name for name in queries.names(db, limit)}
-                total = db.execute("SELECT count(*) FROM re6st_issued").fetchone()[0]
-                return mesh_graph.graph_record(picture, names.values(), total)
+            def draw(lists: Lists) -> Record:
+                names = {*lists.names_of(picture.online or ()), *lists.names(limit)}
+                return mesh_graph.graph_record(picture, names, lists.count())
 
-            self._graph = picture.revision, await self._read(job)
+            self._graph = picture.revision, await self._browse(draw)
         _, record = self._graph
         return record | {"looked": iso(self.watch.picture.looked), "crawled": iso(self.watch.picture.crawled)}
 

@@ -17,8 +17,7 @@ from re6st.core.prefix import Prefix
 from re6st.core.routing.told_claims import ToldClaims
 from re6st.registry import Registry
 from re6st.registryd.events import Events, Kind
-from re6st.registryd.sqlite.ledger import LedgerError, NotFound
-from re6st.registryd.sqlite.store import StoreError
+from re6st.registryd.repository import NotFound, RepositoryError
 
 logger = logging.getLogger("web")
 
@@ -126,7 +125,7 @@ class Watch:
                     await self._woken.wait()
 
     async def _look_at_routes(self) -> None:
-        own = self._own()
+        own = await self._own()
         routes = None if own is None else await self._registry.node.routes()
         online = None if routes is None or own is None else frozenset((own, *routes))
         before = self.picture
@@ -162,10 +161,10 @@ class Watch:
                 Kind.CLAIM, f"the subnet of the registry's node is announced by another, by way of {names}"
             )
 
-    def _own(self) -> Prefix | None:
+    async def _own(self) -> Prefix | None:
         try:
-            return self._registry.upkeep.parameters.registry_prefix
-        except (NotFound, LedgerError, StoreError):
+            return (await self._registry.upkeep.parameters()).registry_prefix
+        except (NotFound, RepositoryError):
             return None  # no certificate yet
 
     # --- tunnels ---

@@ -44,7 +44,7 @@ from re6st.core.wire import datagrams, params, peer_crypto, rpc, sessions
 from re6st.core.wire.seals import Seal
 from re6st.keys import pki
 from re6st.linux import netlink, rtnetlink
-from re6st.registry import RpcError
+from re6st.registryd.call import RpcError
 from re6st.registryd.mesh_view import parse_topology
 from tests.fuzz import peers, programs
 from tests.fuzz.keys import Crypto

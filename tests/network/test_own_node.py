@@ -40,7 +40,7 @@ def evict(network: Network, prefix: Prefix) -> None:
 
     async def main() -> None:
         store = Store(network.registry_directory / "registry.db", network.nodes[0].network)
-        await store.call(job)
+        await store.change(job)
         store.close()
 
     asyncio.run(main())

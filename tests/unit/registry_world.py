@@ -90,7 +90,9 @@ class World:
     async def serve(self) -> AsyncIterator[World]:
         self.store = Store(self.directory / "registry.db", self.authority.trust.network)
         node = LocalNode(self.authority.trust.network, self.control, self.node)
-        self.registry = Registry(self.authority, self.store, self.settings, node, self.clock, lambda: self.now)
+        self.registry = await Registry.open(
+            self.authority, self.store, self.settings, node, self.clock, lambda: self.now
+        )
         self.server = server = HttpServer(self.registry, self.origins, self.names, operators=self.operators)
         listening = socket.socket()
         listening.bind(("127.0.0.1", 0))

@@ -19,14 +19,11 @@ SHELL_ALLOWED = {"linux/process.py"}
 """Where the administrator's own hooks, --up and --daemon, may be run by the shell (wire.md 10.8)."""
 
 SQLITE_ALLOWED = {
-    # What works on the registry's database.
-    *("re6st.registryd.sqlite.store", "re6st.registryd.sqlite.ledger", "re6st.registryd.sqlite.token_index"),
-    *("re6st.registryd.stored_certificates", "re6st.registryd.listings", "re6st.registryd.sqlite.check"),
-    # What should not know which database that is: each leaves this list with its next change.
-    *("re6st.registry", "re6st.registryd.parameters", "re6st.api.admin", "re6st.api.metrics"),
-    *("re6st.web.queries", "re6st.web.views", "re6st.cli.registry.check", "re6st.cli.registry.words"),
-    # Another file, a node's cache of peers; and the older software's, which is SQLite whatever ours is.
-    *("re6st.noded.peer_cache", "re6st.cli.node.check", "re6st.cli.checks", "re6st.migration.older"),
+    # The registry's database: as its repository, and as a file.
+    *(f"re6st.registryd.sqlite.{name}" for name in ("store", "ledger", "lists", "token_index", "certificate_table")),
+    *(f"re6st.registryd.sqlite.{name}" for name in ("check", "outline")),
+    # Other files: a node's cache of peers, and a database as the older software has it, whatever ours is.
+    *("re6st.noded.peer_cache", "re6st.cli.node.check", "re6st.service.sqlite_files", "re6st.migration.older"),
 }
 """The modules that may name sqlite3. The list only gets shorter."""
 

@@ -315,7 +315,7 @@ def test_babel_keys_go_through_their_states(world: World) -> None:
 def test_an_old_network_without_keys_gets_them(world: World) -> None:
     async def test(world: World) -> None:
         await world.enrol()
-        await world.store.call(lambda ledger: ledger.set_config("babel_hmac0", None))
+        await world.store.change(lambda ledger: ledger.set_config("babel_hmac0", None))
         await world.call("updateHMAC")
         first = await world.parameters()
         assert first.babel_hmac_sign

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from re6st import PROTOCOL, cert
 from re6st.cli import kernel_findings, machine
-from re6st.cli.checks import cannot_write, open_to_read, tell
+from re6st.cli.checks import cannot_write, tell
 from re6st.cli.options import OptionParser
 from re6st.cli.terminal import show, width
 from re6st.client.registry_client import parse_url
@@ -34,6 +34,7 @@ from re6st.noded import multicast, pem_files
 from re6st.noded.peer_cache import parameters_in
 from re6st.noded.settings import Config
 from re6st.service.rundir import RunDirectoryError, foreign
+from re6st.service.sqlite_files import open_to_read
 from re6st.view.findings import Finding
 from re6st.view.screen import Column, table
 

@@ -7,24 +7,20 @@ from __future__ import annotations
 
 import argparse
 import os
-import sqlite3
 import sys
 import warnings
 from collections.abc import Iterator
-from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
 
 from cryptography.hazmat.primitives import serialization
 from cryptography.utils import CryptographyDeprecationWarning
 
-from re6st.cli.checks import cannot_write, open_to_read, tell
+from re6st.cli.checks import cannot_write, tell
 from re6st.cli.registry import operator_port
 from re6st.cli.registry.config import PROGRAM, Config, problems
 from re6st.keys import pki
-from re6st.registryd.own_node import own_node
-from re6st.registryd.sqlite.ledger import LedgerError, Rows
-from re6st.registryd.sqlite.schema import SCHEMA
+from re6st.registryd.sqlite.outline import problems_of_file
 
 DH_BITS = 1024
 """OpenVPN 2.6 with OpenSSL 3 refuses smaller groups."""
@@ -78,32 +74,5 @@ def _database(config: Config) -> Iterator[str]:
     path = config.database
     if not path.is_file() or not os.access(path, os.R_OK):
         return  # it will be made, or was complained about
-    try:
-        with closing(open_to_read(path)) as db:
-            yield from (f"database {path}: {problem}" for problem in _content(db, config))
-    except (sqlite3.Error, LedgerError) as error:
-        yield f"database {path}: {error}"
-
-
-def _content(db: sqlite3.Connection, config: Config) -> Iterator[str]:
-    """Raises sqlite3.Error, LedgerError."""
-    (verdict,) = db.execute("PRAGMA quick_check(1)").fetchone()
-    if verdict != "ok":
-        yield f"damaged: {verdict}. Restore a copy."
-        return
-    found = {table: [row[1] for row in db.execute(f"PRAGMA table_info({table})")] for table in SCHEMA}
-    if not any(found.values()):
-        if db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
-            yield "of another program: it has none of a registry's tables"
-        return
-    for table, columns in SCHEMA.items():
-        if found[table] != [column.split()[0] for column in columns]:
-            yield f"table {table} is not a registry's: it has the columns {', '.join(found[table]) or '(none)'}"
-            return
-    rows = Rows(db)
-    own = own_node(rows)
-    if own is not None and own.problem:
-        yield own.problem
-    for community in config.settings.communities:
-        if community.prefix.length and rows.is_used(community.prefix):
-            yield f"--community: {community.prefix.bits} lies in a prefix that a node has already"
+    for problem in problems_of_file(path, [community.prefix for community in config.settings.communities]):
+        yield f"database {path}: {problem}"

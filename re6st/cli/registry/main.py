@@ -17,6 +17,7 @@ import socket
 import sys
 import time
 from collections.abc import Sequence
+from functools import partial
 from typing import NoReturn
 
 from re6st import cert
@@ -29,14 +30,15 @@ from re6st.cli.registry import page as registry_web
 from re6st.cli.registry.config import PROGRAM, Config, ConfigError, configure, make_parser
 from re6st.cli.registry.page import WebError, WebPage
 from re6st.core.machine.packet_rules import SEGMENT
+from re6st.core.prefix import Prefix
 from re6st.core.wire.params import Parameters
 from re6st.keys import pki
 from re6st.registry import Registry
 from re6st.registryd.local_node import LocalNode
 from re6st.registryd.own_node import own_node
 from re6st.registryd.parameters import NAMES_SHOWN
-from re6st.registryd.sqlite.ledger import LedgerError
-from re6st.registryd.sqlite.store import Store, StoreError
+from re6st.registryd.repository import ContentError, Queries, Repository, RepositoryError
+from re6st.registryd.sqlite.store import Store
 from re6st.service import geoip
 from re6st.service.logs import LogHandler, in_journal, setup_logging
 from re6st.service.metrics_http import MetricsError, MetricsServer, listen
@@ -96,44 +98,49 @@ async def serve(config: Config, log: LogHandler | None) -> None:
         logger.warning("%s", warning)
     operators = _listen_to_operators(config, sockets)
     try:
-        store = Store(config.database, network)
-    except StoreError as error:
+        repository = Store(config.database, network)
+    except RepositoryError as error:
         _close([*sockets, *operators])
         raise ConfigError(str(error)) from None
     node = LocalNode(network, config.run / BABELD_SOCKET)
     page: WebPage | None = None
     try:
-        _check_ca(config, store)
+        await _check_ca(config, repository)
         if not config.require_anyway:
-            check_required(config.settings.parameters, store, time.time())
+            await check_required(config.settings.parameters, repository, time.time())
         for community in config.settings.communities:
-            if community.prefix.length and store.rows.is_used(community.prefix):
+            if community.prefix.length and await repository.read(partial(_is_used, prefix=community.prefix)):
                 raise ConfigError(f"--community: {community.prefix.bits} lies in a prefix that a node has already")
-        own = own_node(store.rows)
+        own = await repository.read(own_node)
         if own is not None and own.problem:
             logger.error("%s", own.problem)
-        registry = Registry(config.authority, store, config.settings, node)
-        admin = Admin(registry, config.authority, store, config.settings)
-        page = _page(config, registry, admin, store)
-        metrics = _metrics(config, registry, store)
+        registry = await Registry.open(config.authority, repository, config.settings, node)
+        admin = Admin(registry, config.authority, repository, config.settings)
+        page = _page(config, registry, admin, repository)
+        metrics = _metrics(config, registry, repository)
         servers = _servers(config, registry, metrics, sockets, operators)
         await _serve(config, registry, AdminServer(admin, socket_path(config.database)), page, metrics, servers, log)
-    except (LedgerError, StoreError) as error:
-        raise ConfigError(f"database {config.database}: {error}") from None
+    except RepositoryError as error:
+        raise _database_error(config, error) from None
     except ExceptionGroup as errors:
-        expected, others = errors.split((LedgerError, StoreError))
+        expected, others = errors.split(RepositoryError)
         if others or not expected:
             raise
-        raise ConfigError(f"database {config.database}: {expected.exceptions[0]}") from None
+        raise _database_error(config, expected.exceptions[0]) from None
     finally:
         if page is not None:
             page.close()
         node.close()
-        store.close()
+        repository.close()
         _close([*sockets, *operators])
 
 
-def _page(config: Config, registry: Registry, admin: Admin, store: Store) -> WebPage | None:
+def _database_error(config: Config, error: Exception) -> ConfigError:
+    """The database is to be named once; an error of its content does not."""
+    return ConfigError(f"database {config.database}: {error}" if isinstance(error, ContentError) else str(error))
+
+
+def _page(config: Config, registry: Registry, admin: Admin, repository: Repository) -> WebPage | None:
     """The operator's page, if there is to be one. Raises ConfigError."""
     if config.web is None:
         return None
@@ -141,18 +148,22 @@ def _page(config: Config, registry: Registry, admin: Admin, store: Store) -> Web
         listening = registry_web.listen(config.web)
     except WebError as error:
         raise ConfigError(str(error)) from None
-    page = WebPage(config.web, listening, registry, admin, config.authority, store, config.settings, config.origins)
+    page = WebPage(
+        config.web, listening, registry, admin, config.authority, repository, config.settings, config.origins
+    )
     admin.new_login = page.new_login
     return page
 
 
-def _metrics(config: Config, registry: Registry, store: Store) -> tuple[RegistryMetrics, MetricsServer] | None:
+def _metrics(
+    config: Config, registry: Registry, repository: Repository
+) -> tuple[RegistryMetrics, MetricsServer] | None:
     """What counts, and what serves it, if that is wanted. Raises ConfigError."""
     if config.metrics is None:
         return None
     figures = RegistryMetrics(
         registry,
-        store,
+        repository,
         lambda: pki.end_of(config.authority.trust.ca).timestamp(),
         grace=config.settings.grace,
         per_node=config.metrics_per_node,
@@ -163,10 +174,14 @@ def _metrics(config: Config, registry: Registry, store: Store) -> tuple[Registry
         raise ConfigError(str(error)) from None
 
 
-def _check_ca(config: Config, store: Store) -> None:
+async def _check_ca(config: Config, repository: Repository) -> None:
     """The CA must be the one that issued the certificates in the database. Raises ConfigError."""
-    own = store.rows.registry_prefix()
-    pem = store.rows.pem(own) if own else None
+
+    def own_certificate(queries: Queries) -> tuple[Prefix | None, bytes | None]:
+        own = queries.registry_prefix()
+        return own, queries.pem(own) if own else None
+
+    own, pem = await repository.read(own_certificate)
     if own is None or pem is None:
         return
     try:
@@ -181,11 +196,19 @@ def _check_ca(config: Config, store: Store) -> None:
     )
 
 
-def check_required(parameters: Parameters, store: Store, now: float) -> None:
+def _is_used(queries: Queries, prefix: Prefix) -> bool:
+    return queries.is_used(prefix)
+
+
+def _without(queries: Queries, extension: str, now: float) -> list[Prefix]:
+    return queries.without(extension, now)
+
+
+async def check_required(parameters: Parameters, repository: Repository, now: float) -> None:
     """What is newly required must be what all nodes can do. Raises ConfigError."""
-    before = json.loads(store.rows.config("last_config") or "{}").get("require", [])
+    before = json.loads(await repository.read(lambda queries: queries.config("last_config")) or "{}").get("require", [])
     for name in sorted(parameters.require.difference(before)):
-        if lacking := store.rows.without(name, now):
+        if lacking := await repository.read(partial(_without, extension=name, now=now)):
             some = ", ".join(prefix.cn for prefix in lacking[:NAMES_SHOWN]) + (" ..." if lacking[NAMES_SHOWN:] else "")
             raise ConfigError(
                 f"--require {name}: {len(lacking)} node(s) did not say that they can do this, and would be out: {some}."

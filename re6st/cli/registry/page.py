@@ -19,7 +19,7 @@ from re6st import cert
 from re6st.api.admin import Admin
 from re6st.core.registry.origins import Origins
 from re6st.registry import Registry, Settings
-from re6st.registryd.sqlite.store import Store
+from re6st.registryd.repository import Repository
 
 logger = logging.getLogger("web")
 
@@ -158,7 +158,7 @@ class WebPage:
         registry: Registry,
         admin: Admin,
         authority: cert.Authority,
-        store: Store,
+        repository: Repository,
         settings: Settings,
         origins: tuple[str, ...],
         clock: Callable[[], float] = time.time,
@@ -174,7 +174,7 @@ class WebPage:
         self._access = Access(Origins(origins), time.monotonic, always_login=config.always_login)
         self.watch = Watch(registry, clock)
         where = Place(config.url, config.port)
-        views = Views(registry, admin, authority, store, settings, self.watch, where, clock)
+        views = Views(registry, admin, authority, repository, settings, self.watch, where, clock)
         self._server = PageServer(views, self._access, registry.events)
 
     def new_login(self) -> dict[str, Any]:

@@ -11,7 +11,6 @@ import asyncio
 import logging
 import os
 import shlex
-import sqlite3
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -36,8 +35,9 @@ from re6st.cli.registry.init import OPTIONS_FILE
 from re6st.registry import Registry
 from re6st.registryd.listings import Record
 from re6st.registryd.local_node import LocalNode
+from re6st.registryd.repository import RepositoryError, RepositoryInUse
 from re6st.registryd.sqlite.check import BackupError, backup, check
-from re6st.registryd.sqlite.store import Store, StoreError, StoreInUse
+from re6st.registryd.sqlite.store import Store
 from re6st.service import geoip
 from re6st.service.run_names import BABELD_SOCKET
 
@@ -89,10 +89,8 @@ def main(arguments: Sequence[str]) -> int:
         sys.stdout.flush()
     except AdminError as error:
         fail(program, str(error), error.status)
-    except (ConfigError, StoreError, BackupError, cert.CertError) as error:
+    except (ConfigError, RepositoryError, BackupError, cert.CertError) as error:
         fail(program, str(error))
-    except sqlite3.Error as error:
-        fail(program, f"database {daemon.db}: {error}")
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # the reader had enough
     except KeyboardInterrupt:
@@ -160,7 +158,7 @@ async def _carry_out(program: str, word: Word, daemon: argparse.Namespace, optio
 
 @asynccontextmanager
 async def _operations(daemon: argparse.Namespace) -> AsyncIterator[Operations]:
-    """Who carries out operations on a database. Raises AdminError, ConfigError, StoreError."""
+    """Who carries out operations on a database. Raises AdminError, ConfigError, RepositoryError."""
     path = socket_path(daemon.db)
     loop = asyncio.get_running_loop()
     end = loop.time() + START_TIME
@@ -172,7 +170,7 @@ async def _operations(daemon: argparse.Namespace) -> AsyncIterator[Operations]:
         except OSError:
             try:
                 store = _open(daemon)
-            except StoreInUse:
+            except RepositoryInUse:
                 if loop.time() < end:  # it is just starting, or a word is at work
                     await asyncio.sleep(0.1)
                     continue
@@ -190,8 +188,8 @@ async def _operations(daemon: argparse.Namespace) -> AsyncIterator[Operations]:
         config = configure(daemon, os.environ.get(geoip.ENVIRONMENT))
         node = LocalNode(config.authority.trust.network, config.run / BABELD_SOCKET)
         try:
-            registry = Registry(config.authority, store, config.settings, node)
-            registry.upkeep.load()
+            registry = await Registry.open(config.authority, store, config.settings, node)
+            await registry.upkeep.load()
             yield Admin(registry, config.authority, store, config.settings)
             await registry.event_log.try_flush()
         finally:
@@ -310,10 +308,7 @@ def _simple(operation: str) -> Callable[[Operations, argparse.Namespace], Awaita
 def _check(daemon: argparse.Namespace, options: argparse.Namespace) -> Record:
     if not daemon.db.exists():
         raise AdminError(Status.FAILED, f"database {daemon.db}: no such file")
-    try:
-        report = check(daemon.db, _trust(daemon))
-    except sqlite3.DatabaseError as error:
-        raise AdminError(Status.FAILED, f"database {daemon.db}: {error}") from None
+    report = check(daemon.db, _trust(daemon))
     return {"database": str(daemon.db), "ok": not (report.problems or report.warnings), **output.report_record(report)}
 
 

@@ -1,5 +1,7 @@
 """Is a registry's database whole, and a copy of it that is. Both only read the file, also while a registry runs on it.
 
+They work on a file by its name, not on a repository: of a damaged one there is none, and a copy is a file.
+
 `check` looks for everything that an allocation or a session relies on: SQLite's own structure, the tree of wire.md 4.1,
 each certificate, what the configuration and our own tables say of them.
 """
@@ -9,7 +11,7 @@ from __future__ import annotations
 import os
 import sqlite3
 from collections.abc import Iterable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,12 +20,13 @@ from re6st import cert
 from re6st.core.prefix import MAX_LENGTH, Prefix, PrefixError
 from re6st.core.wire.params import KEY_LENGTH, ParamsError, check_version, version_number
 from re6st.keys import pki
-from re6st.registryd.listings import reading
 from re6st.registryd.own_node import own_node
 from re6st.registryd.parameters import FLOOR
-from re6st.registryd.sqlite.ledger import LedgerError, Rows
+from re6st.registryd.repository import ContentError, RepositoryError
+from re6st.registryd.sqlite.certificate_table import RESERVED
+from re6st.registryd.sqlite.ledger import Rows
+from re6st.registryd.sqlite.lists import reading
 from re6st.registryd.sqlite.schema import SCHEMA
-from re6st.registryd.stored_certificates import RESERVED
 
 FINDINGS_LIMIT = 100
 """Findings told; the others are counted."""
@@ -72,9 +75,9 @@ class _Known:
 
 
 def check(path: Path, trust: cert.Trust) -> Report:
-    """Look at a whole database. Raises sqlite3.Error when it cannot be opened at all."""
+    """Look at a whole database. Raises RepositoryError when it cannot be opened at all."""
     report = Report()
-    with reading(path) as db:
+    with _named(path), reading(path) as db:
         db.execute("BEGIN")  # one moment's state, whatever is written meanwhile
         for (text,) in db.execute(f"PRAGMA integrity_check({FINDINGS_LIMIT})"):
             if text != "ok":
@@ -198,7 +201,7 @@ def _check_config(db: sqlite3.Connection, trust: cert.Trust, known: dict[str, _K
 
 
 def _check_own_node(db: sqlite3.Connection, report: Report) -> None:
-    with suppress(LedgerError):  # told of with the configuration
+    with suppress(ContentError):  # told of with the configuration
         own = own_node(Rows(db))
         if own is not None and own.problem:
             report.warnings.append(own.problem)
@@ -229,7 +232,7 @@ def _check_own(db: sqlite3.Connection, known: dict[str, _Known], report: Report)
 def backup(path: Path, copy: Path, trust: cert.Trust, *, force: bool = False) -> Report:
     """Copy a database as it is at one moment, check the copy, and only then give it its name.
 
-    Raises BackupError, sqlite3.Error. An existing file is replaced with `force` only.
+    Raises BackupError, RepositoryError. An existing file is replaced with `force` only.
     """
     if copy.exists() and (not force or not copy.is_file() or copy.samefile(path)):
         raise BackupError(f"{copy} exists already, and is not replaced. Choose another name, or give --force.")
@@ -259,8 +262,17 @@ def backup(path: Path, copy: Path, trust: cert.Trust, *, force: bool = False) ->
     return report
 
 
+@contextmanager
+def _named(path: Path) -> Iterator[None]:
+    """Makes errors of SQLite those of this database."""
+    try:
+        yield
+    except sqlite3.Error as error:
+        raise RepositoryError(f"database {path}: {error}") from None
+
+
 def _copy(path: Path, made: Path) -> None:
-    with reading(path) as source:
+    with _named(path), reading(path) as source:
         target = sqlite3.connect(made, isolation_level=None)
         try:
             source.backup(target)

@@ -11,8 +11,8 @@ from __future__ import annotations
 
 import logging
 import sqlite3
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import astuple
 from ipaddress import IPv6Network
 from typing import Any, TypeVar
 
@@ -24,9 +24,11 @@ from re6st.core.registry.allocator import AllocationError, Allocator, Edits, Num
 from re6st.core.registry.clock import Marks
 from re6st.core.routing.babel_keys import State
 from re6st.keys import pki
+from re6st.registryd.records import Issued, LastCall, Slot, StoredEvent, Token
+from re6st.registryd.repository import Conflict, ContentError, NotFound
+from re6st.registryd.sqlite.certificate_table import RESERVED, pem_of, read_new
 from re6st.registryd.sqlite.schema import OUR_SCHEMA, SCHEMA, create_statement
 from re6st.registryd.sqlite.token_index import TokenIndex
-from re6st.registryd.stored_certificates import RESERVED, pem_of, read_new
 
 logger = logging.getLogger("store")
 
@@ -37,42 +39,8 @@ CLEAN_UP_LIMIT = 1000
 TAKEN_LIMIT = 100
 """Prefixes passed over for one certificate."""
 
-EventRow = tuple[int, int, str, str | None, str, int]
-"""Number, Unix time, kind, CN, text, count."""
-
 SWITCH_TIME = "re6st_switch_time"
 """Our own row of `config`: when nodes change to the babel key that signs."""
-
-
-class LedgerError(Exception):
-    """A database that is not a registry's, or whose content contradicts itself; text for the user."""
-
-
-class NotFound(Exception):
-    """No such certificate."""
-
-
-class Conflict(Exception):
-    """It is there already."""
-
-
-@dataclass(frozen=True, slots=True)
-class Slot:
-    """What a new certificate is given."""
-
-    prefix: Prefix
-    number: int
-    serial: int
-
-
-@dataclass(frozen=True, slots=True)
-class Issued:
-    """A stored certificate."""
-
-    prefix: Prefix
-    pem: bytes
-    serial: int
-    not_after: int
 
 
 class Rows:
@@ -89,12 +57,12 @@ class Rows:
         return row and row[0]
 
     def registry_prefix(self) -> Prefix | None:
-        """The prefix of the registry node; None before the first certificate. Raises LedgerError."""
+        """The prefix of the registry node; None before the first certificate. Raises ContentError."""
         bits = self.config("prefix")
         try:
             return None if bits is None else Prefix.from_bits(bits)
         except (PrefixError, TypeError, AttributeError) as error:
-            raise LedgerError(f"configuration 'prefix' of the database: {error}") from None
+            raise ContentError(f"configuration 'prefix' of the database: {error}") from None
 
     def pem(self, prefix: Prefix) -> bytes | None:
         """The certificate of a prefix."""
@@ -118,14 +86,14 @@ class Rows:
         row = self._one("SELECT prefix FROM cert WHERE email = ? AND cert IS NOT NULL ORDER BY rowid LIMIT 1", email)
         return Prefix.from_bits(row[0]) if row else None
 
-    def token(self, token: str, now: float = 0.0) -> tuple[str, int] | None:
-        """E-mail address and prefix length of a token, unless it has ended at a time of its own before `now`."""
-        row: tuple[str, int] | None = self._one(
+    def token(self, token: str, now: float = 0.0) -> Token | None:
+        """What a token is good for, unless it has ended at a time of its own before `now`."""
+        row = self._one(
             "SELECT email, prefix_len FROM token LEFT JOIN re6st_token USING (token)"
             " WHERE token = ? AND (expires IS NULL OR expires > ?)",
             *(token, now),
         )
-        return row
+        return None if row is None else Token(*row)
 
     def crl(self) -> list[int]:
         return [row[0] for row in self._db.execute("SELECT serial FROM crl ORDER BY serial")]
@@ -171,10 +139,10 @@ class Rows:
             logger.warning("the newest certificate in the database: %s", error)
             return None
 
-    def events(self, limit: int) -> list[EventRow]:
+    def events(self, limit: int) -> list[StoredEvent]:
         """What happened, the oldest first; no more than the last `limit`."""
         rows = self._db.execute("SELECT * FROM re6st_event ORDER BY number DESC LIMIT ?", (limit,)).fetchall()
-        return rows[::-1]
+        return [StoredEvent(*row) for row in reversed(rows)]
 
     def lacking(self, extension: str, limit: int = -1) -> list[Prefix]:
         """The nodes that called before, and did not announce this extension when they called last."""
@@ -213,7 +181,7 @@ class Ledger(Rows):
     """Writes rows. Every change is part of a transaction; what a failed one did to the free leaves is undone."""
 
     def __init__(self, db: sqlite3.Connection, network: IPv6Network) -> None:
-        """Opens or makes the tables. Raises LedgerError, sqlite3.Error."""
+        """Opens or makes the tables. Raises ContentError, sqlite3.Error."""
         super().__init__(db)
         self.allocator = Allocator(network.prefixlen)
         self.numbers = Numbers()
@@ -306,6 +274,10 @@ class Ledger(Rows):
         if self.registry_prefix() is None:
             self.set_config("prefix", prefix.bits)
         return self._write(prefix, number, new)
+
+    def free_leaves(self) -> Iterator[Prefix]:
+        """The prefixes that are free, with all that is behind them."""
+        return iter(self.allocator)
 
     def _allocate(self, community: Prefix, length: int) -> Prefix:
         prefix, edits = self.allocator.allocate(community, length)
@@ -469,7 +441,7 @@ class Ledger(Rows):
 
     # --- tokens and configuration ---
 
-    def token(self, token: str, now: float = 0.0) -> tuple[str, int] | None:
+    def token(self, token: str, now: float = 0.0) -> Token | None:
         """Like Rows.token, in a time that tells nothing about the tokens there are."""
         found = self._tokens.find(token)
         return None if found is None else super().token(found, now)
@@ -487,24 +459,22 @@ class Ledger(Rows):
         """Whether there was one."""
         return self._db.execute("DELETE FROM token WHERE token = ?", (token,)).rowcount > 0
 
-    def mark_seen(self, calls: Sequence[tuple[str, int, int, str, str]]) -> None:
-        """Remember calls of nodes: prefix in bits, Unix time, protocol, software, extensions.
-
-        Not those without certificate.
-        """
+    def mark_seen(self, calls: Sequence[LastCall]) -> None:
+        """Remember calls of nodes; not those of nodes without certificate."""
         known = " WHERE EXISTS (SELECT 1 FROM re6st_issued WHERE prefix = ?1)"
         self._db.executemany(
-            "INSERT OR REPLACE INTO re6st_seen SELECT ?1, ?2, ?3, ?4" + known, (call[:4] for call in calls)
+            "INSERT OR REPLACE INTO re6st_seen SELECT ?1, ?2, ?3, ?4" + known,
+            ((call.prefix.bits, call.date, call.protocol, call.software) for call in calls),
         )
         self._db.executemany(
             "INSERT OR REPLACE INTO re6st_extensions SELECT ?1, ?2, ?3" + known,
-            ((bits, date, names) for bits, date, _, _, names in calls if names),
+            ((call.prefix.bits, call.date, call.extensions) for call in calls if call.extensions),
         )
 
-    def replace_events(self, kind: str, rows: Iterable[EventRow]) -> None:
+    def replace_events(self, kind: str, events: Sequence[StoredEvent]) -> None:
         """Keep these of a kind, and no others."""
         self._db.execute("DELETE FROM re6st_event WHERE kind = ?", (kind,))
-        self._db.executemany("INSERT OR REPLACE INTO re6st_event VALUES (?, ?, ?, ?, ?, ?)", rows)
+        self._db.executemany("INSERT OR REPLACE INTO re6st_event VALUES (?, ?, ?, ?, ?, ?)", map(astuple, events))
 
     def set_config(self, name: str, value: str | int | float | bytes | None) -> None:
         """Store a value, or delete it with None."""
@@ -529,18 +499,18 @@ class Ledger(Rows):
                 if table == "cert":
                     self._db.execute("INSERT INTO cert VALUES ('', NULL, NULL)")
             elif found != [column.split()[0] for column in columns]:
-                raise LedgerError(f"table {table} is not a registry's: it has the columns {', '.join(found)}")
+                raise ContentError(f"table {table} is not a registry's: it has the columns {', '.join(found)}")
         for statement in OUR_SCHEMA:
             self._db.execute(statement)
 
     def _load(self) -> None:
-        """Read what another program wrote, and the free leaves and numbers. Raises LedgerError."""
+        """Read what another program wrote, and the free leaves and numbers. Raises ContentError."""
         self._tokens.load()
         read_new(self._db)
         try:
             self.allocator.load(self._free_rows())
         except PrefixError as error:
-            raise LedgerError(f"table cert: {error}") from None
+            raise ContentError(f"table cert: {error}") from None
         self._apply(self.allocator.merge())
         own = self.registry_prefix()
         if own is not None:

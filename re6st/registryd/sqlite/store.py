@@ -2,8 +2,8 @@
 
 Writes are jobs: functions of the `Ledger`. The writing thread takes all jobs that wait, runs each under a savepoint in
 one transaction, commits once with the disk flushed, and only then gives the results back; so an answer that was sent is
-never lost, and a job that fails undoes itself alone. Reads need no job: `Store.rows` has a connection of its own and
-sees what was committed.
+never lost, and a job that fails undoes itself alone. Reads need no job: they have a connection of their own, in the
+event loop, as they take microseconds, and see what was committed.
 """
 
 from __future__ import annotations
@@ -22,8 +22,10 @@ from ipaddress import IPv6Network
 from pathlib import Path
 from typing import Any, TypeVar
 
+from re6st.registryd.repository import ContentError, RepositoryError, RepositoryInUse
 from re6st.registryd.sqlite import database_files
-from re6st.registryd.sqlite.ledger import Ledger, LedgerError, Rows
+from re6st.registryd.sqlite.ledger import Ledger, Rows
+from re6st.registryd.sqlite.lists import ListRows, reading
 
 logger = logging.getLogger("store")
 
@@ -35,14 +37,6 @@ BATCH_LIMIT = 64
 """Jobs in one transaction."""
 BUSY_TIMEOUT = 2.0
 """Seconds to wait for another program that holds the database."""
-
-
-class StoreError(Exception):
-    """The database cannot be used now; text for the log or the user."""
-
-
-class StoreInUse(StoreError):
-    """Another process has it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,13 +53,13 @@ class _Result:
 
 
 class Store:
-    """An open database. Nobody else opens it as a registry until `close`."""
+    """The Repository in one file. Nobody else opens it as a registry until `close`."""
 
     def __init__(self, path: Path, network: IPv6Network) -> None:
-        """Raises StoreError."""
+        """Raises RepositoryError."""
         self.path = path
         if trouble := database_files.fault(path):
-            raise StoreError(f"database {path}: not believed, {trouble}.")
+            raise RepositoryError(f"database {path}: not believed, {trouble}.")
         self._lock = _lock(path)
         with contextlib.ExitStack() as undo:
             undo.callback(os.close, self._lock)
@@ -77,23 +71,50 @@ class Store:
                 reader = undo.enter_context(contextlib.closing(self._connect(0)))
                 reader.execute("PRAGMA query_only = ON")
                 self.rows = Rows(reader)
-            except (sqlite3.Error, LedgerError) as error:
+            except (sqlite3.Error, ContentError) as error:
                 raise self._error(error) from None
             undo.pop_all()
         self._queue: queue.Queue[_Job | None] = queue.Queue(QUEUE_LIMIT)
         self._thread = threading.Thread(target=self._run, name="store", daemon=True)
         self._thread.start()
 
-    async def call(self, job: Callable[[Ledger], T]) -> T:
+    async def read(self, query: Callable[[Rows], T]) -> T:
+        """What a query returns. Raises what it raises; RepositoryError when the database cannot be read."""
+        try:
+            return query(self.rows)
+        except sqlite3.Error as error:
+            raise self._error(error) from None
+
+    async def browse(self, query: Callable[[ListRows], T]) -> T:
+        """What a longer query returns. Raises what it raises; RepositoryError when the database cannot be read."""
+
+        def work() -> T:
+            with reading(self.path) as db:
+                return query(ListRows(db))
+
+        try:
+            return await asyncio.to_thread(work)
+        except sqlite3.Error as error:
+            raise self._error(error) from None
+
+    async def size(self) -> int:
+        """Bytes on the disk, with what was written lately."""
+        total = 0
+        for each in (self.path, self.path.with_name(f"{self.path.name}-wal")):
+            with contextlib.suppress(OSError):
+                total += os.stat(each).st_size
+        return total
+
+    async def change(self, job: Callable[[Ledger], T]) -> T:
         """Run a job in the writing thread, and return what it returned once that is on the disk.
 
-        Raises what the job raised; StoreError when the database is full, locked, or has too many jobs waiting.
+        Raises what the job raised; RepositoryError when the database is full, locked, or has too many jobs waiting.
         """
         future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
         try:
             self._queue.put_nowait(_Job(job, future))
         except queue.Full:
-            raise StoreError(f"database {self.path}: more than {QUEUE_LIMIT} changes wait") from None
+            raise RepositoryError(f"database {self.path}: more than {QUEUE_LIMIT} changes wait") from None
         return await future
 
     def close(self) -> None:
@@ -151,8 +172,8 @@ class Store:
                 raise sqlite3.OperationalError("the transaction was lost") from error
             return _Result(job.future, error=error)
 
-    def _error(self, error: Exception) -> StoreError:
-        return StoreError(f"database {self.path}: {error}{advice(error)}")
+    def _error(self, error: Exception) -> RepositoryError:
+        return RepositoryError(f"database {self.path}: {error}{advice(error)}")
 
 
 def advice(error: Exception) -> str:
@@ -179,7 +200,7 @@ def _resolve(results: list[_Result]) -> None:
 
 
 def _lock(path: Path) -> int:
-    """Open the file, readable for its owner only, and lock it for this process. Raises StoreError.
+    """Open the file, readable for its owner only, and lock it for this process. Raises RepositoryError.
 
     flock is apart from the locks that SQLite uses, and it lasts as long as the descriptor.
     """
@@ -187,10 +208,10 @@ def _lock(path: Path) -> int:
         path.parent.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError as error:
-        raise StoreError(f"database {path}: {error.strerror}") from None
+        raise RepositoryError(f"database {path}: {error.strerror}") from None
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
         os.close(descriptor)
-        raise StoreInUse(f"database {path}: in use by another registry. Stop that one, or choose --db.") from None
+        raise RepositoryInUse(f"database {path}: in use by another registry. Stop that one, or choose --db.") from None
     return descriptor

@@ -275,7 +275,7 @@ def test_a_serial_that_a_restored_registry_has_forgotten_is_revoked(world: World
         await world.enrol()
         with pytest.raises(AdminError, match="no certificate has the serial 7"):
             await remote.call("revoke", {"target": "7"})
-        await world.store.call(lambda ledger: ledger.set_config(LOST, "2-100"))
+        await world.store.change(lambda ledger: ledger.set_config(LOST, "2-100"))
         record = await remote.call("revoke", {"target": "7"})
         assert (record["node"], record["serial"]) == (None, 7)
         assert "not known here" in revocation(record, argparse.Namespace())

@@ -15,7 +15,7 @@ from re6st import cert
 from re6st.api import http
 from re6st.core.prefix import Prefix
 from re6st.core.wire.rpc import HEADER, METHODS, Ratchet, target
-from re6st.registry import Call
+from re6st.registryd.call import Call
 from tests.unit.registry_world import START, A, B, World, parse
 
 

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
+from typing import TypeVar
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from re6st import cert
-from re6st.api import metrics as registry_metrics
-from re6st.api.metrics import VERSIONS_LIMIT, Figures, RegistryMetrics, read
+from re6st.api.metrics import ACTIVE, EXPIRING, VERSIONS_LIMIT, RegistryMetrics, by_version
 from re6st.keys import pki
+from re6st.registryd.records import Figures
+from re6st.registryd.repository import Changes, Lists, Queries, Repository
 from tests.unit.core.telemetry.test_metrics import Values, value
 from tests.unit.registry_world import DAY, START, World
+
+T = TypeVar("T")
 
 
 @pytest.fixture
@@ -26,6 +31,35 @@ def metrics(world: World, *, per_node: bool = False) -> RegistryMetrics:
     return RegistryMetrics(
         world.registry, world.store, lambda: 4e9, grace=100 * 86400, per_node=per_node, clock=world.clock
     )
+
+
+class CountedRepository:
+    """Counts the longer queries."""
+
+    def __init__(self, repository: Repository) -> None:
+        self._repository = repository
+        self.browsed = 0
+
+    async def read(self, query: Callable[[Queries], T]) -> T:
+        return await self._repository.read(query)
+
+    async def browse(self, query: Callable[[Lists], T]) -> T:
+        self.browsed += 1
+        return await self._repository.browse(query)
+
+    async def change(self, change: Callable[[Changes], T]) -> T:
+        return await self._repository.change(change)
+
+    async def size(self) -> int:
+        return await self._repository.size()
+
+    def close(self) -> None:
+        self._repository.close()
+
+
+async def figures(world: World, now: float) -> Figures:
+    moments = now, int(now) + EXPIRING, int(now) - ACTIVE
+    return await world.store.browse(lambda lists: lists.figures(*moments, 100 * 86400, 0))
 
 
 async def page(made: RegistryMetrics) -> Values:
@@ -52,7 +86,7 @@ def test_an_empty_registry(world: World) -> None:
 def test_a_registry_that_has_lost_its_own_node(world: World) -> None:
     async def test(world: World) -> None:
         first = await world.enrol()
-        await world.store.call(lambda ledger: ledger.evict(cert.prefix_of_cert(first), START))
+        await world.store.change(lambda ledger: ledger.evict(cert.prefix_of_cert(first), START))
         assert value(await page(metrics(world)), "re6st_registry_own_node_certified") == 0
 
     world.run(test)
@@ -79,11 +113,10 @@ def test_certificates_tokens_and_prefixes(world: World) -> None:
         name = "re6st_registry_certificate_earliest_not_after_timestamp_seconds"
         assert value(values, name) == first_end
         assert token not in (await made.render()).decode()
-        path = world.store.path
-        later = read(path, first_end - 10 * DAY, 100 * 86400, False)
+        later = await figures(world, first_end - 10 * DAY)
         assert later.certificates == {"valid": 0, "expiring": 2, "grace": 0, "revoked": 1}
-        assert read(path, first_end + 2, 100 * 86400, False).certificates["grace"] >= 1
-        assert read(path, START + 2 * DAY, 100 * 86400, False).tokens == {"unused": 1, "expired": 1}
+        assert (await figures(world, first_end + 2)).certificates["grace"] >= 1
+        assert (await figures(world, START + 2 * DAY)).tokens == {"unused": 1, "expired": 1}
 
     world.run(test)
 
@@ -110,27 +143,21 @@ def test_versions_that_nodes_make_up_are_bounded(world: World) -> None:
                 [(format(n, "016b"), int(START), f"1.{n}, Linux") for n in range(1, 3 * VERSIONS_LIMIT)],
             )
         db.close()
-        found = read(world.store.path, START, 1, False).versions
+        found = by_version((await figures(world, START)).software)
         assert len(found) == VERSIONS_LIMIT + 1
         assert sum(found.values()) == 3 * VERSIONS_LIMIT - 1
 
     world.run(test)
 
 
-def test_the_database_is_not_read_for_each_who_asks(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_database_is_not_read_for_each_who_asks(world: World) -> None:
     async def test(world: World) -> None:
-        made = metrics(world)
-        looks: list[float] = []
-
-        def look(path: Path, now: float, grace: int, per_node: bool) -> Figures:
-            looks.append(now)
-            return read(path, now, grace, per_node)
-
-        monkeypatch.setattr(registry_metrics, "read", look)
+        repository = CountedRepository(world.store)
+        made = RegistryMetrics(world.registry, repository, lambda: 4e9, grace=100 * 86400, clock=world.clock)
         await page(made)
         await world.enrol()
         values = await page(made)
-        assert len(looks) == 1
+        assert repository.browsed == 1
         assert value(values, "re6st_registry_events_total", kind="enrolled") == 1
 
     world.run(test)

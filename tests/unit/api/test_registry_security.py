@@ -23,6 +23,7 @@ from re6st.core.limits.rate import RateLimit
 from re6st.core.registry.origins import ELSEWHERE, LOCAL, Origins, network_of
 from re6st.core.registry.sessions import Claims, Sessions
 from re6st.core.wire.rpc import HEADER, METHODS, Access, Ratchet, target
+from re6st.registryd.records import Token
 from re6st.registryd.sqlite.ledger import Ledger
 from re6st.service.logs import TRACE
 from tests.unit.registry_world import DAY, A, B, World, parse
@@ -302,7 +303,7 @@ def test_a_token_is_never_compared_with_what_was_sent(ledger: Ledger) -> None:
     ledger._db.set_trace_callback(statements.append)
     assert ledger.token("qwertzux") is None
     assert statements == ["SELECT token FROM re6st_digest WHERE digest = token_digest('qwertzux')"]
-    assert ledger.token("qwertzui") == ("a@b.c", 16)
+    assert ledger.token("qwertzui") == Token("a@b.c", 16)
 
 
 @given(
@@ -327,7 +328,7 @@ def test_tokens_of_another_program_are_known_too(ledger: Ledger, tmp_path: Path)
         other.execute("INSERT INTO token VALUES ('theirs', 'a@b.c', 16, 0)")
         other.commit()
     ledger.begin()
-    assert ledger.token("theirs") == ("a@b.c", 16)
+    assert ledger.token("theirs") == Token("a@b.c", 16)
     ledger.commit()
 
 

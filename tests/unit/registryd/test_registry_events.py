@@ -9,7 +9,7 @@ from ipaddress import IPv6Network
 from pathlib import Path
 
 from re6st.core.prefix import Prefix
-from re6st.registryd.events import KEPT, TEXT_LIMIT, EventLog, Events, Kind
+from re6st.registryd.events import KEPT, TEXT_LIMIT, EventLog, Events, Kind, stored_events
 from re6st.registryd.sqlite.store import Store
 
 A, B = Prefix(0, 16), Prefix(1, 16)
@@ -60,9 +60,9 @@ def test_they_survive_the_registry(tmp_path: Path) -> None:
     network = IPv6Network("2001:db8:42::/48")
 
     async def life(notes: list[tuple[Kind, str]]) -> list[tuple[str, int]]:
-        events, _ = make()
         store = Store(tmp_path / "registry.db", network)
         try:
+            events = Events(lambda: 100.0, await store.read(stored_events))
             log = EventLog(events, store)
             for kind, text in notes:
                 events.note(kind, text, A if kind is Kind.REVOKED else None)

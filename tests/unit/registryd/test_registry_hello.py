@@ -262,18 +262,18 @@ def test_nothing_is_required_that_a_node_did_not_announce(world: World) -> None:
         await member(world)
         for _ in range(2):  # a node that never called, then one that called with other names
             with pytest.raises(ConfigError, match=r"--require sealed-calls: 1 node\(s\) .* would be out: 0/16\."):
-                check_required(required, world.store, world.now)
+                await check_required(required, world.store, world.now)
             await world.in_session(await world.offer(A, ["rekey"]), "getDh", A)
             await world.registry.seen.flush()
         world.now += 1
         await world.in_session(await world.offer(A), "getDh", A)
         await world.registry.seen.flush()
-        check_required(required, world.store, world.now)
+        await check_required(required, world.store, world.now)
         await member(world)
         with pytest.raises(ConfigError, match="1/16"):
-            check_required(required, world.store, world.now)
-        await world.store.call(lambda ledger: ledger.set_config("last_config", required.text()))
-        check_required(required, world.store, world.now)  # it is in force: newcomers do not keep a registry down
+            await check_required(required, world.store, world.now)
+        await world.store.change(lambda ledger: ledger.set_config("last_config", required.text()))
+        await check_required(required, world.store, world.now)  # it is in force: newcomers do not keep a registry down
 
     world.run(test)
 

@@ -51,8 +51,8 @@ def test_who_has_revoked_it_gives_the_registry_its_node_again(world: World) -> N
     async def test(world: World, remote: Operations) -> None:
         await world.enrol()
         await world.enrol()
-        await world.store.call(lambda ledger: ledger.evict(A, world.now))  # as earlier versions did
-        world.registry.upkeep.load()
+        await world.store.change(lambda ledger: ledger.evict(A, world.now))  # as earlier versions did
+        await world.registry.upkeep.load()
         lost = await remote.call("own-node", {})
         assert (lost["own_node"], lost["certified"], lost["changed"]) == ("0/16", False, False)
         version = lost["version"]
@@ -119,7 +119,7 @@ def test_the_page_does_not_revoke_it_and_says_when_it_is_lost(tmp_path: Any) -> 
         assert answer.status == 409
         assert (await browser.get("/nodes/0/16.json")).status == 200
         assert "All is well." in (await browser.get("/")).text
-        await browser.simulation.store.call(lambda ledger: ledger.evict(A, browser.simulation.clock()))
+        await browser.simulation.store.change(lambda ledger: ledger.evict(A, browser.simulation.clock()))
         (problem,) = (await browser.get("/overview.json")).json["problems"]
         assert problem.startswith("The registry's own node 0/16 has no certificate")
         assert "All is well." not in (await browser.get("/")).text

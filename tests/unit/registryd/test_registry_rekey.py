@@ -166,7 +166,7 @@ def test_a_request_must_prove_its_key_and_have_the_right_size(world: World) -> N
         for request in ("", "x", damaged, world.request(key=cert.new_key(3072))):
             answer = await world.in_session(await world.hello(B), "rekeyCertificate", B, req=request)
             assert answer.status == 400, request
-        assert world.registry._certificate(B) == old.cert
+        assert await world.registry._certificate(B) == old.cert
 
     world.run(test)
 
@@ -258,7 +258,7 @@ def test_a_planted_certificate_is_neither_renewed_nor_greeted(world: World, key:
         ratchet = await world.hello(A)
         for planted in (others, foreign):
             values = (cert.to_pem(planted).decode(), A.bits)
-            await world.store.call(partial(plant, values=values))
+            await world.store.change(partial(plant, values=values))
             assert (await world.call("hello", client_prefix=A.bits)).status == 500
             assert (await world.in_session(ratchet, "getNetworkConfig", A)).status == 500
             for method, arguments in (("renewCertificate", {}), ("rekeyCertificate", {"req": world.request()})):

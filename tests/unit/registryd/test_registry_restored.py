@@ -272,7 +272,7 @@ def test_revocations_that_are_the_word_of_the_node_beside_it_alone_are_told_and_
         for _ in range(2):
             await world.registry.restored.compare(known)
         assert await world.parameters() == before
-        assert not world.registry.restored.happened
+        assert not await world.registry.restored.happened()
         (told,) = [
             e for e in world.registry.events.newest(9) if "1 serials as revoked that are not so here: 2." in e.text
         ]
@@ -293,7 +293,7 @@ def test_a_node_beside_it_that_is_behind_tells_nothing(world: World) -> None:
         for known in (before, now):
             await world.registry.restored.compare(Known(known.version, known.crl))
         assert await world.parameters() == now
-        assert not world.registry.restored.happened
+        assert not await world.registry.restored.happened()
 
     world.run(test)
     sound(world)

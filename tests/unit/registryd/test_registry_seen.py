@@ -16,7 +16,7 @@ from re6st.core.wire.params import BABEL_HELLO, Parameters, decode, version_numb
 from re6st.core.wire.rpc import target
 from re6st.registryd import last_seen
 from re6st.registryd.last_seen import Served
-from re6st.registryd.sqlite.ledger import Conflict
+from re6st.registryd.repository import Conflict
 from tests.unit.registry_world import DAY, A, B, World
 
 OLD, NEW = frozenset({"babel-switch-time"}), KNOWN
@@ -41,9 +41,9 @@ async def parameters(world: World, prefix: Prefix, names: frozenset[str]) -> Par
 async def told(world: World, hello: float | None) -> int:
     """Wait until the network is told this; the number of its version."""
     async with asyncio.timeout(10):
-        while world.registry.upkeep.parameters.babel_hello != hello:
+        while (await world.registry.upkeep.parameters()).babel_hello != hello:
             await asyncio.sleep(0.01)
-    return version_number(world.registry.upkeep.parameters.version)
+    return version_number((await world.registry.upkeep.parameters()).version)
 
 
 async def passes(world: World, seconds: float) -> None:
@@ -162,8 +162,8 @@ def test_of_a_node_that_announces_nothing_nothing_is_assumed_whatever_its_protoc
         await world.enrol()
         await world.in_session(await world.hello(A, protocol), "getNetworkConfig", A)
         await passes(world, 60)
-        assert world.registry.upkeep.parameters.babel_hello is None
-        assert world.registry.upkeep.older_nodes() == [A]
+        assert (await world.registry.upkeep.parameters()).babel_hello is None
+        assert await world.registry.upkeep.older_nodes() == [A]
 
     world.run(test)
 
@@ -177,7 +177,7 @@ def test_what_a_node_announced_counts_until_it_calls_again(world: World) -> None
         assert world.store.rows.lacking("babel") == [A], "a part of a name is no name"
         # A registry of before notes the next call, of an older node, without knowing our table of names.
         calls = [(A.bits, int(world.now), 10, "0.6")]
-        await world.store.call(
+        await world.store.change(
             lambda ledger: ledger._db.executemany("INSERT OR REPLACE INTO re6st_seen VALUES (?, ?, ?, ?)", calls)
         )
         assert world.store.rows.lacking("babel-hello") == [A]

@@ -24,8 +24,9 @@ from re6st.cli.registry.page import Listen, WebPage
 from re6st.core.prefix import Prefix
 from re6st.core.routing.told_claims import ToldClaims
 from re6st.registryd.events import Kind
+from re6st.registryd.records import NODE_SORTS
 from re6st.web import entrance, server
-from re6st.web.queries import SORTS, NodeQuery
+from re6st.web.node_query import NodeQuery
 from re6st.web.render import STATIC, csv_text
 from re6st.web.views import Place, Views
 from re6st.web.watch import Picture, Watch
@@ -299,7 +300,7 @@ def test_an_email_address_is_no_html_and_no_formula(tmp_path: Path) -> None:
         def spoil(ledger: Any) -> None:
             ledger._db.execute("UPDATE re6st_seen SET software = ?1 WHERE prefix = ?2", (HOSTILE, Prefix(1, 16).bits))
 
-        await simulation.store.call(spoil)
+        await simulation.store.change(spoil)
         simulation.registry.events.note(Kind.REFUSED, HOSTILE)
         await simulation.registry.new_token(HOSTILE, 16)
         for path in VIEWS:
@@ -385,7 +386,7 @@ def test_ten_thousand_nodes(tmp_path: Path) -> None:
 
 def test_a_list_is_sorted_by_each_column_both_ways(tmp_path: Path) -> None:
     async def test(browser: Browser) -> None:
-        for sort in SORTS:
+        for sort in NODE_SORTS:
             for way in ("", "&descending=1"):
                 for path in ("/nodes", "/nodes.json", "/nodes.csv"):
                     answer = await browser.get(f"{path}?sort={sort}{way}")

@@ -29,8 +29,9 @@ from re6st.cli.registry.words import WORDS
 from re6st.core.prefix import Prefix
 from re6st.core.registry.allocator import ROOT
 from re6st.registryd import listings
+from re6st.registryd.records import LastCall, Slot
 from re6st.registryd.sqlite.check import check
-from re6st.registryd.sqlite.ledger import Ledger, Slot
+from re6st.registryd.sqlite.ledger import Ledger
 from re6st.registryd.sqlite.store import Store
 from tests.unit.cli.registry.test_cli_registry import Process, free_port, wait_until
 
@@ -105,11 +106,11 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for email in EMAILS:
             ledger.issue(ROOT, 16, email, make)
         ledger.set_config("babel_hmac0", bytes(16))
-        ledger.mark_seen([(Prefix(1, 16).bits, int(datetime.now(UTC).timestamp()), 10, "1.5, Linux", "rekey")])
+        ledger.mark_seen([LastCall(Prefix(1, 16), int(datetime.now(UTC).timestamp()), 10, "1.5, Linux", "rekey")])
 
     async def main() -> None:
         store = Store(directory / "r.db", authority.trust.network)
-        await store.call(fill)
+        await store.change(fill)
         store.close()
 
     asyncio.run(main())
@@ -435,7 +436,7 @@ def test_check_finds(resting: Place) -> None:
 
 
 async def damage(store: Store) -> None:
-    await store.call(lambda ledger: ledger.set_config("serial", 1))
+    await store.change(lambda ledger: ledger.set_config("serial", 1))
 
 
 def test_backup(place: Place, tmp_path: Path) -> None:

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from re6st.registryd.repository import RepositoryError
 from re6st.registryd.sqlite.database_files import fault
-from re6st.registryd.sqlite.store import Store, StoreError
+from re6st.registryd.sqlite.store import Store
 
 NETWORK = IPv6Network("2001:db8:42::/48")
 SOMEBODY, OTHER = 64001, 64002
@@ -34,7 +35,7 @@ def test_a_database_of_its_own_is_good(database: Path) -> None:
 @pytest.mark.parametrize("mode", [0o757, 0o1777])
 def test_others_that_may_write_in_the_directory_could_replace_it(database: Path, mode: int) -> None:
     database.parent.chmod(mode)
-    with pytest.raises(StoreError, match=f"not believed, others may write in.*chmod go-w {database.parent}"):
+    with pytest.raises(RepositoryError, match=f"not believed, others may write in.*chmod go-w {database.parent}"):
         Store(database, NETWORK)
 
 
@@ -43,13 +44,13 @@ def test_a_file_that_others_may_write_to_is_not_believed(database: Path, end: st
     path = database.with_name(database.name + end)
     path.touch()
     path.chmod(0o666)
-    with pytest.raises(StoreError, match=f"not believed, others may write to {path}. chmod 600"):
+    with pytest.raises(RepositoryError, match=f"not believed, others may write to {path}. chmod 600"):
         Store(database, NETWORK)
 
 
 def test_a_link_that_somebody_planted_is_not_followed(database: Path, tmp_path: Path) -> None:
     database.with_name("registry.db-wal").symlink_to(tmp_path / "elsewhere")
-    with pytest.raises(StoreError, match=r"registry\.db-wal is no file"):
+    with pytest.raises(RepositoryError, match=r"registry\.db-wal is no file"):
         Store(database, NETWORK)
 
 
@@ -58,7 +59,7 @@ def test_a_write_ahead_log_of_somebody_else_is_not_replayed(database: Path) -> N
     wal = database.with_name("registry.db-wal")
     wal.write_bytes(b"planted")
     os.chown(wal, OTHER, OTHER)
-    with pytest.raises(StoreError, match=f"registry.db-wal belongs to the user {OTHER}"):
+    with pytest.raises(RepositoryError, match=f"registry.db-wal belongs to the user {OTHER}"):
         Store(database, NETWORK)
 
 

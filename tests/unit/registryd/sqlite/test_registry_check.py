@@ -18,8 +18,10 @@ from hypothesis import strategies as st
 from re6st import cert
 from re6st.core.prefix import Prefix
 from re6st.core.registry.allocator import ROOT
+from re6st.registryd.records import Issued, Slot
+from re6st.registryd.repository import RepositoryError
 from re6st.registryd.sqlite.check import FINDINGS_LIMIT, BackupError, backup, check, partition_problems
-from re6st.registryd.sqlite.ledger import Issued, Ledger, Slot
+from re6st.registryd.sqlite.ledger import Ledger
 from re6st.registryd.sqlite.store import Store
 
 NOW = datetime(2027, 6, 1, tzinfo=UTC)
@@ -48,10 +50,10 @@ def database(tmp_path: Path, trust: cert.Trust, issue: Callable[[Ledger], Issued
     async def fill() -> None:
         store = Store(path, trust.network)
         for _ in range(5):
-            await store.call(issue)
-        await store.call(lambda ledger: ledger.evict(Prefix(2, 16), NOW.timestamp(), "stolen"))
-        await store.call(lambda ledger: ledger.revoke(issued(ledger, 3).serial, NOW.timestamp()))
-        await store.call(lambda ledger: ledger.add_token("abcdefgh", "a@b", 16, NOW.timestamp(), NOW.timestamp() + 9))
+            await store.change(issue)
+        await store.change(lambda ledger: ledger.evict(Prefix(2, 16), NOW.timestamp(), "stolen"))
+        await store.change(lambda ledger: ledger.revoke(issued(ledger, 3).serial, NOW.timestamp()))
+        await store.change(lambda ledger: ledger.add_token("abcdefgh", "a@b", 16, NOW.timestamp(), NOW.timestamp() + 9))
         store.close()
 
     asyncio.run(fill())
@@ -142,7 +144,7 @@ def test_a_damaged_file(database: Path, trust: cert.Trust) -> None:
     database.write_bytes(data)
     try:
         assert check(database, trust).problems
-    except sqlite3.DatabaseError:
+    except RepositoryError:
         pass  # so damaged that SQLite refuses it: the user is told that
 
 
@@ -218,7 +220,7 @@ def test_copies_while_it_is_written(
         store = Store(database, trust.network)
         count = 0
         while not stop.is_set():
-            await store.call(issue)
+            await store.change(issue)
             count += 1
         store.close()
         return count

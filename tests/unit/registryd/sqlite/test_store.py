@@ -15,9 +15,11 @@ from cryptography import x509
 from re6st import cert
 from re6st.core.prefix import Prefix
 from re6st.core.registry.allocator import ROOT, AllocationError
+from re6st.registryd.records import Issued, Slot, Token
+from re6st.registryd.repository import Conflict, NotFound, RepositoryError
 from re6st.registryd.sqlite import store
-from re6st.registryd.sqlite.ledger import Conflict, Issued, Ledger, NotFound, Slot
-from re6st.registryd.sqlite.store import Store, StoreError
+from re6st.registryd.sqlite.ledger import Ledger
+from re6st.registryd.sqlite.store import Store
 
 T = TypeVar("T")
 
@@ -49,7 +51,7 @@ class World:
         return certificate
 
     def call(self, job: Callable[[Ledger], T]) -> T:
-        return asyncio.run(_await(self.store.call(job)))
+        return asyncio.run(_await(self.store.change(job)))
 
     def issue(self, length: int = 16, email: str | None = None, days: int = 365) -> Issued:
         return self.call(lambda ledger: ledger.issue(ROOT, length, email, self.make(days)))
@@ -153,7 +155,7 @@ def test_a_failing_job_undoes_itself_alone(world: World) -> None:
         def issue(ledger: Ledger) -> Issued:
             return ledger.issue(ROOT, 16, None, world.make())
 
-        calls = [world.store.call(job) for job in (issue, fails, issue, fails, issue)]
+        calls = [world.store.change(job) for job in (issue, fails, issue, fails, issue)]
         return await asyncio.gather(*calls, return_exceptions=True)
 
     results = asyncio.run(together())
@@ -182,7 +184,7 @@ def test_a_locked_database_is_an_error_then_work_goes_on(world: World, monkeypat
     world.issue()
     other = sqlite3.connect(world.path, isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
-    with pytest.raises(StoreError, match="locked"):
+    with pytest.raises(RepositoryError, match="locked"):
         world.issue()
     assert world.store.rows.pem(Prefix(0, 16)) is not None, "reading is still possible"
     other.execute("ROLLBACK")
@@ -193,7 +195,7 @@ def test_a_locked_database_is_an_error_then_work_goes_on(world: World, monkeypat
 def test_a_full_disk_is_an_error_then_work_goes_on(world: World) -> None:
     world.issue()
     world.call(lambda ledger: ledger._db.execute("PRAGMA max_page_count = 1").fetchall())
-    with pytest.raises(StoreError, match="full"):
+    with pytest.raises(RepositoryError, match="full"):
         list(map(world.issue, [16] * 100))
     count = len(world.sql("SELECT * FROM cert WHERE cert IS NOT NULL"))
     world.call(lambda ledger: ledger._db.execute("PRAGMA max_page_count = 1000000").fetchall())
@@ -204,7 +206,7 @@ def test_a_full_disk_is_an_error_then_work_goes_on(world: World) -> None:
 def test_a_read_only_disk_is_an_error_then_work_goes_on(world: World) -> None:
     world.issue()
     world.call(lambda ledger: ledger._db.execute("PRAGMA query_only = ON").fetchall())
-    with pytest.raises(StoreError, match=r"readonly database. Make it, its directory and the disk writable"):
+    with pytest.raises(RepositoryError, match=r"readonly database. Make it, its directory and the disk writable"):
         world.issue()
     assert world.store.rows.pem(Prefix(0, 16)) is not None
     # As when the disk can be written to again: nothing of ours reads it.
@@ -219,16 +221,16 @@ def test_too_many_waiting_jobs_are_refused(world: World, monkeypatch: pytest.Mon
     world.store = world.open()
 
     async def crowd() -> list[object]:
-        calls = [world.store.call(lambda ledger: ledger.config("serial")) for _ in range(50)]
+        calls = [world.store.change(lambda ledger: ledger.config("serial")) for _ in range(50)]
         return list(await asyncio.gather(*calls, return_exceptions=True))
 
     results: list[object] = asyncio.run(crowd())
-    assert any(isinstance(each, StoreError) for each in results)
+    assert any(isinstance(each, RepositoryError) for each in results)
     assert any(each is None for each in results)
 
 
 def test_a_second_registry_cannot_open_it(world: World) -> None:
-    with pytest.raises(StoreError, match="in use by another registry"):
+    with pytest.raises(RepositoryError, match="in use by another registry"):
         world.open()
     world.issue()
 
@@ -284,15 +286,15 @@ def test_certificates_are_stored_as_those_before(world: World) -> None:
 def test_files_that_are_no_database_of_ours_are_refused(tmp_path: Path, authority: cert.Authority) -> None:
     path = tmp_path / "x.db"
     path.write_text("this is no database, only text, and it is long enough to look at" * 20)
-    with pytest.raises(StoreError, match="not a database"):
+    with pytest.raises(RepositoryError, match="not a database"):
         Store(path, authority.trust.network)
     path.unlink()
     other = sqlite3.connect(path)
     other.execute("CREATE TABLE cert (a, b)")
     other.close()
-    with pytest.raises(StoreError, match="table cert"):
+    with pytest.raises(RepositoryError, match="table cert"):
         Store(path, authority.trust.network)
-    with pytest.raises(StoreError, match=r"Is a directory|Not a directory"):
+    with pytest.raises(RepositoryError, match=r"Is a directory|Not a directory"):
         Store(tmp_path, authority.trust.network)
 
 
@@ -365,7 +367,7 @@ def test_tokens_are_unique(world: World) -> None:
     world.call(lambda ledger: ledger.add_token("t", "a@b", 16, 1.0))
     with pytest.raises(Conflict):
         world.call(lambda ledger: ledger.add_token("t", "c@d", 16, 1.0))
-    assert world.store.rows.token("t") == ("a@b", 16)
+    assert world.store.rows.token("t") == Token("a@b", 16)
     world.call(lambda ledger: ledger.delete_token("t"))
     assert world.store.rows.token("t") is None
 
