@@ -24,8 +24,8 @@ from re6st.registryd.own_node import own_node
 from re6st.registryd.parameters import FLOOR
 from re6st.registryd.repository import ContentError, RepositoryError
 from re6st.registryd.sqlite.certificate_table import RESERVED
-from re6st.registryd.sqlite.ledger import Rows
 from re6st.registryd.sqlite.lists import reading
+from re6st.registryd.sqlite.rows import Rows
 from re6st.registryd.sqlite.schema import SCHEMA
 
 FINDINGS_LIMIT = 100

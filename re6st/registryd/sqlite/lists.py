@@ -27,7 +27,7 @@ from re6st.registryd.records import (
     SoftwareCount,
 )
 from re6st.registryd.sqlite.certificate_table import pem_of
-from re6st.registryd.sqlite.ledger import Rows
+from re6st.registryd.sqlite.rows import Rows
 
 BUSY_TIMEOUT = 5.0
 TOP_SOFTWARE = 20

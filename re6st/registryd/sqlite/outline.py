@@ -13,7 +13,7 @@ from pathlib import Path
 from re6st.core.prefix import Prefix
 from re6st.registryd.own_node import own_node
 from re6st.registryd.repository import ContentError
-from re6st.registryd.sqlite.ledger import Rows
+from re6st.registryd.sqlite.rows import Rows
 from re6st.registryd.sqlite.schema import SCHEMA
 from re6st.service.sqlite_files import open_to_read
 

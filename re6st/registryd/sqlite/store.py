@@ -24,8 +24,9 @@ from typing import Any, TypeVar
 
 from re6st.registryd.repository import ContentError, RepositoryError, RepositoryInUse
 from re6st.registryd.sqlite import database_files
-from re6st.registryd.sqlite.ledger import Ledger, Rows
+from re6st.registryd.sqlite.ledger import Ledger
 from re6st.registryd.sqlite.lists import ListRows, reading
+from re6st.registryd.sqlite.rows import Rows
 
 logger = logging.getLogger("store")
 

@@ -323,7 +323,7 @@ def test_clean_up_never_drops_the_registry_node(world: World) -> None:
 
 
 def test_clean_up_goes_on_where_it_stopped(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("re6st.registryd.sqlite.ledger.CLEAN_UP_LIMIT", 2)
+    monkeypatch.setattr("re6st.registryd.sqlite.revocations.CLEAN_UP_LIMIT", 2)
     for _ in range(5):
         world.issue()
     left = []

@@ -1,0 +1,48 @@
+"""What is written beside certificates: the configuration, which time it is, calls of nodes, events."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import astuple
+
+from re6st.core.registry.clock import Marks
+from re6st.core.routing.babel_keys import State
+from re6st.registryd.records import LastCall, StoredEvent
+from re6st.registryd.sqlite.rows import SWITCH_TIME, Rows
+
+
+class Notes(Rows):
+    """Writes what is no certificate and no token."""
+
+    def set_config(self, name: str, value: str | int | float | bytes | None) -> None:
+        """Store a value, or delete it with None."""
+        if value is None:
+            self._db.execute("DELETE FROM config WHERE name = ?", (name,))
+        else:
+            self._db.execute("INSERT OR REPLACE INTO config VALUES (?, ?)", (name, value))
+
+    def set_babel_state(self, state: State) -> None:
+        for number, key in enumerate(state.keys):
+            self.set_config(f"babel_hmac{number}", key)
+        self.set_config("valid_until", state.valid_until)
+        self.set_config(SWITCH_TIME, state.switch_time)
+
+    def set_marks(self, marks: Marks) -> None:
+        self._db.execute("INSERT OR REPLACE INTO re6st_clock VALUES (0, ?, ?)", (int(marks.trusted), int(marks.seen)))
+
+    def mark_seen(self, calls: Sequence[LastCall]) -> None:
+        """Remember calls of nodes; not those of nodes without certificate."""
+        known = " WHERE EXISTS (SELECT 1 FROM re6st_issued WHERE prefix = ?1)"
+        self._db.executemany(
+            "INSERT OR REPLACE INTO re6st_seen SELECT ?1, ?2, ?3, ?4" + known,
+            ((call.prefix.bits, call.date, call.protocol, call.software) for call in calls),
+        )
+        self._db.executemany(
+            "INSERT OR REPLACE INTO re6st_extensions SELECT ?1, ?2, ?3" + known,
+            ((call.prefix.bits, call.date, call.extensions) for call in calls if call.extensions),
+        )
+
+    def replace_events(self, kind: str, events: Sequence[StoredEvent]) -> None:
+        """Keep these of a kind, and no others."""
+        self._db.execute("DELETE FROM re6st_event WHERE kind = ?", (kind,))
+        self._db.executemany("INSERT OR REPLACE INTO re6st_event VALUES (?, ?, ?, ?, ?, ?)", map(astuple, events))

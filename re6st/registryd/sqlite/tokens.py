@@ -1,0 +1,34 @@
+"""Tokens: made, found in a time that tells nothing, and spent."""
+
+from __future__ import annotations
+
+import sqlite3
+
+from re6st.registryd.records import Token
+from re6st.registryd.repository import Conflict
+from re6st.registryd.sqlite.rows import Rows
+from re6st.registryd.sqlite.token_index import TokenIndex
+
+
+class Tokens(Rows):
+    """Writes tokens."""
+
+    _tokens: TokenIndex
+
+    def token(self, token: str, now: float = 0.0) -> Token | None:
+        """Like Rows.token, in a time that tells nothing about the tokens there are."""
+        found = self._tokens.find(token)
+        return None if found is None else super().token(found, now)
+
+    def add_token(self, token: str, email: str, length: int, now: float, expires: float | None = None) -> None:
+        """A token that ends with the grace period after `now`, or at `expires`. Raises Conflict if it exists."""
+        try:
+            self._db.execute("INSERT INTO token VALUES (?, ?, ?, ?)", (token, email, length, int(now)))
+        except sqlite3.IntegrityError:
+            raise Conflict("this token exists already") from None
+        if expires is not None:
+            self._db.execute("INSERT OR REPLACE INTO re6st_token VALUES (?, ?)", (token, int(expires)))
+
+    def delete_token(self, token: str) -> bool:
+        """Whether there was one."""
+        return self._db.execute("DELETE FROM token WHERE token = ?", (token,)).rowcount > 0
