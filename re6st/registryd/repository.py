@@ -233,7 +233,7 @@ class Repository(Protocol):
     """An open one. Each method raises RepositoryError when it cannot be used now."""
 
     async def read(self, query: Callable[[Queries], T]) -> T:
-        """What a query returns, of what was committed."""
+        """What a query returns, of what was committed when it began."""
 
     async def browse(self, query: Callable[[Lists], T]) -> T:
         """What a longer query returns, while others need not wait; a page at a time."""

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import sqlite3
-from typing import Any
+from collections.abc import Callable
+from typing import Any, Self, TypeVar
 
 from re6st import cert
 from re6st.core.prefix import Prefix, PrefixError
@@ -14,6 +15,8 @@ from re6st.keys import pki
 from re6st.registryd.records import Issued, StoredEvent, Token
 from re6st.registryd.repository import ContentError
 from re6st.registryd.sqlite.certificate_table import pem_of
+
+T = TypeVar("T")
 
 logger = logging.getLogger("store")
 
@@ -29,6 +32,15 @@ class Rows:
 
     def close(self) -> None:
         self._db.close()
+
+    def at_one_moment(self, query: Callable[[Self], T]) -> T:
+        """What a query returns, of what was committed when it began, whatever is committed meanwhile."""
+        self._db.execute("BEGIN")
+        try:
+            return query(self)
+        finally:
+            if self._db.in_transaction:  # an error may have ended it
+                self._db.execute("COMMIT")
 
     def config(self, name: str) -> Any:
         row = self._one("SELECT value FROM config WHERE name = ?", name)

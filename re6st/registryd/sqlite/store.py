@@ -3,7 +3,7 @@
 Writes are jobs: functions of the `Ledger`. The writing thread takes all jobs that wait, runs each under a savepoint in
 one transaction, commits once with the disk flushed, and only then gives the results back; so an answer that was sent is
 never lost, and a job that fails undoes itself alone. Reads need no job: they have a connection of their own, in the
-event loop, as they take microseconds, and see what was committed.
+event loop, as they take microseconds; a query sees what was committed when it began.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ class Store:
     async def read(self, query: Callable[[Rows], T]) -> T:
         """What a query returns. Raises what it raises; RepositoryError when the database cannot be read."""
         try:
-            return query(self.rows)
+            return self.rows.at_one_moment(query)
         except sqlite3.Error as error:
             raise self._error(error) from None
 
@@ -91,7 +91,7 @@ class Store:
 
         def work() -> T:
             with reading(self.path) as db:
-                return query(ListRows(db))
+                return ListRows(db).at_one_moment(query)
 
         try:
             return await asyncio.to_thread(work)

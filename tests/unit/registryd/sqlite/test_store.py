@@ -19,6 +19,7 @@ from re6st.registryd.records import Issued, Slot, Token
 from re6st.registryd.repository import Conflict, NotFound, RepositoryError
 from re6st.registryd.sqlite import store
 from re6st.registryd.sqlite.ledger import Ledger
+from re6st.registryd.sqlite.rows import Rows
 from re6st.registryd.sqlite.store import Store
 
 T = TypeVar("T")
@@ -397,3 +398,39 @@ def test_no_statement_of_a_request_scans_a_table(world: World) -> None:
         for row in world.sql(f"EXPLAIN QUERY PLAN {statement}"):
             assert not str(row[3]).startswith("SCAN re6st") or "USING" in str(row[3]), (statement, row)
             assert not str(row[3]).startswith(("SCAN cert", "SCAN crl", "SCAN token", "SCAN config")), (statement, row)
+
+
+def test_a_query_sees_one_moment(world: World) -> None:
+    """Of a network's parameters, the key of one state and the date of the next would be worse than either."""
+    world.call(lambda ledger: ledger.set_config("x", 1))
+
+    def query(rows: Rows) -> tuple[object, object]:
+        before = rows.config("x")
+        world.sql("UPDATE config SET value = 2 WHERE name = 'x'")
+        return before, rows.config("x")
+
+    assert asyncio.run(world.store.read(query)) == (1, 1)
+    assert world.store.rows.config("x") == 2
+    world.sql("UPDATE config SET value = 1 WHERE name = 'x'")
+    assert asyncio.run(world.store.browse(query)) == (1, 1)
+
+
+def test_a_query_that_fails_is_no_end_of_the_others(world: World) -> None:
+    def fails(rows: Rows) -> None:
+        rows.config("x")
+        raise NotFound("nobody")
+
+    for _ in range(2):
+        with pytest.raises(NotFound):
+            asyncio.run(world.store.read(fails))
+        with pytest.raises(NotFound):
+            asyncio.run(world.store.browse(fails))
+    world.call(lambda ledger: ledger.set_config("x", 1))
+    assert asyncio.run(world.store.read(lambda rows: rows.config("x"))) == 1
+
+
+def test_an_error_of_the_database_has_its_name_and_no_type_of_it(world: World) -> None:
+    world.sql("DROP TABLE crl")
+    for ask in (world.store.read, world.store.browse):
+        with pytest.raises(RepositoryError, match=f"^database {world.path}: no such table: crl"):
+            asyncio.run(ask(lambda rows: rows.crl()))
