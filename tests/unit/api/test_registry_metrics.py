@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
-from typing import TypeVar
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
@@ -15,11 +13,9 @@ from re6st import cert
 from re6st.api.metrics import ACTIVE, EXPIRING, VERSIONS_LIMIT, RegistryMetrics, by_version
 from re6st.keys import pki
 from re6st.registryd.records import Figures
-from re6st.registryd.repository import Changes, Lists, Queries, Repository
 from tests.unit.core.telemetry.test_metrics import Values, value
 from tests.unit.registry_world import DAY, START, World
-
-T = TypeVar("T")
+from tests.unit.repositories import CountedRepository
 
 
 @pytest.fixture
@@ -31,30 +27,6 @@ def metrics(world: World, *, per_node: bool = False) -> RegistryMetrics:
     return RegistryMetrics(
         world.registry, world.store, lambda: 4e9, grace=100 * 86400, per_node=per_node, clock=world.clock
     )
-
-
-class CountedRepository:
-    """Counts the longer queries."""
-
-    def __init__(self, repository: Repository) -> None:
-        self._repository = repository
-        self.browsed = 0
-
-    async def read(self, query: Callable[[Queries], T]) -> T:
-        return await self._repository.read(query)
-
-    async def browse(self, query: Callable[[Lists], T]) -> T:
-        self.browsed += 1
-        return await self._repository.browse(query)
-
-    async def change(self, change: Callable[[Changes], T]) -> T:
-        return await self._repository.change(change)
-
-    async def size(self) -> int:
-        return await self._repository.size()
-
-    def close(self) -> None:
-        self._repository.close()
 
 
 async def figures(world: World, now: float) -> Figures:
