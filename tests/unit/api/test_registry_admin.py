@@ -190,7 +190,7 @@ def test_an_invitation_ends_at_its_own_time(world: World) -> None:
 def test_the_next_clean_up_is_when_an_invitation_ends(world: World) -> None:
     async def test(world: World, remote: Operations) -> None:
         await remote.call("invite", {"life": 3600})
-        assert world.store.rows.first_deadline(world.settings.grace) == world.now + 3600
+        assert await world.store.read(lambda queries: queries.first_deadline(world.settings.grace)) == world.now + 3600
 
     run(world, test)
 
@@ -279,7 +279,7 @@ def test_a_serial_that_a_restored_registry_has_forgotten_is_revoked(world: World
         record = await remote.call("revoke", {"target": "7"})
         assert (record["node"], record["serial"]) == (None, 7)
         assert "not known here" in revocation(record, argparse.Namespace())
-        assert world.store.rows.crl() == [7]
+        assert await world.store.read(lambda queries: queries.crl()) == [7]
 
     run(world, test)
 

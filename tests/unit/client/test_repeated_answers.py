@@ -65,7 +65,7 @@ def play(tmp_path: Path, authority: cert.Authority, nodes: dict[str, cert.Identi
         async def main(world: World) -> None:
             await world.enrol()
             listener = Listener(world.port)
-            pem = world.store.rows.pem(A)
+            pem = await world.store.read(lambda queries: queries.pem(A))
             assert pem is not None
             identity = cert.Identity(authority.trust, cert.load_pem(pem), world.key)
             try:

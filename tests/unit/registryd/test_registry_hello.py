@@ -109,7 +109,7 @@ def test_answers_are_encrypted_and_both_know_what_the_other_can_do(world: World)
         assert len(between.requests) == 3, "one hello"
         assert not any(blob in answer or world.settings.dh in answer for answer in between.answers)
         await world.registry.seen.flush()
-        assert world.store.rows.lacking(min(KNOWN)) == []
+        assert await world.store.read(lambda queries: queries.lacking(min(KNOWN))) == []
 
     play(world, scenario)
 

@@ -107,7 +107,7 @@ def test_a_certificate_that_was_forgotten_is_stored_when_its_node_calls(world: W
         assert cert.prefix_of_cert(third) == C
         mine = client(world, third)
         await mine.get_network_config()
-        assert world.store.rows.pem(C) == cert.to_pem(third)
+        assert await world.store.read(lambda queries: queries.pem(C)) == cert.to_pem(third)
         new = await world.enrol()
         assert cert.prefix_of_cert(new) == Prefix(3, 16)
         assert cert.number_of_cert(new) == 3
@@ -145,7 +145,8 @@ def test_a_renewal_that_was_forgotten_takes_the_place_of_what_was_before(world: 
 
     async def on(world: World) -> None:
         world.now += 340 * 86400
-        own = cert.load_pem(world.store.rows.pem(A) or b"")
+        pem = await world.store.read(lambda queries: queries.pem(A))
+        own = cert.load_pem(pem or b"")
         renewed.append(await client(world, own).renew_certificate())
 
     world.run(on)
@@ -153,7 +154,7 @@ def test_a_renewal_that_was_forgotten_takes_the_place_of_what_was_before(world: 
 
     async def test(world: World) -> None:
         assert await client(world, renewed[0]).present_certificate()
-        assert world.store.rows.pem(A) == cert.to_pem(renewed[0])
+        assert await world.store.read(lambda queries: queries.pem(A)) == cert.to_pem(renewed[0])
         assert not await client(world, renewed[0]).present_certificate()
 
     world.run(test)
@@ -231,7 +232,8 @@ def test_who_was_thrown_out_gains_nothing_by_being_faster_than_the_node_beside_i
     found: list[Known] = []
 
     async def change(world: World) -> None:
-        own = client(world, cert.load_pem(world.store.rows.pem(B) or b""))
+        pem = await world.store.read(lambda queries: queries.pem(B))
+        own = client(world, cert.load_pem(pem or b""))
         new = await own.rekey_certificate(key)
         assert new.serial_number == 3
 
@@ -254,7 +256,7 @@ def test_who_was_thrown_out_gains_nothing_by_being_faster_than_the_node_beside_i
         if thrown_out:
             await change(world)
         await world.registry.restored.compare(found[0])
-        assert (world.store.rows.pem(B) is None) == thrown_out
+        assert ((await world.store.read(lambda queries: queries.pem(B))) is None) == thrown_out
         assert (await world.parameters()).crl == ({2, 3} if thrown_out else {2})
 
     world.run(test)
@@ -306,7 +308,7 @@ def test_a_place_that_was_given_to_another_stays_with_that(world: World) -> None
         new = await world.enrol()
         assert cert.prefix_of_cert(new) == C
         assert not await client(world, third).present_certificate()
-        assert world.store.rows.pem(C) == cert.to_pem(new)
+        assert await world.store.read(lambda queries: queries.pem(C)) == cert.to_pem(new)
 
     world.run(test)
     sound(world)
@@ -326,7 +328,9 @@ def test_who_is_routed_and_not_known_keeps_its_prefix(world: World, monkeypatch:
         assert cert.prefix_of_cert(await world.enrol()) == Prefix(3, 16), "4/16 and 5/16 have routes inside, too"
         assert cert.prefix_of_cert(await world.enrol()) == Prefix(6, 16)
         await client(world, third).get_network_config()
-        assert world.store.rows.pem(C) == cert.to_pem(third), "what is kept from others is its own"
+        assert await world.store.read(lambda queries: queries.pem(C)) == cert.to_pem(third), (
+            "what is kept from others is its own"
+        )
         routes[:] = [Prefix(number, 16) for number in range(1000)]
         answer = await world.call("requestCertificate", token="", req=world.request(), location="", ip="")
         assert answer.status == 500
@@ -399,7 +403,8 @@ def test_a_version_that_is_out_is_not_counted_again(world: World) -> None:
     _, known = history(world)
 
     async def test(world: World) -> None:
-        own = cert.load_pem(world.store.rows.pem(A) or b"")
+        pem = await world.store.read(lambda queries: queries.pem(A))
+        own = cert.load_pem(pem or b"")
         assert not await client(world, own).present_certificate(known.version), "its certificate is known"
         assert (await world.parameters()).crl == frozenset()
         report = check(world.directory / "registry.db", world.authority.trust)
@@ -430,7 +435,7 @@ def test_what_proves_nothing_changes_nothing(world: World, tmp_path: Path) -> No
         ):
             assert (await world.call("presentCertificate", cert=shown, version=version)).status == 400
         assert (await world.parameters()).version == before
-        assert world.store.rows.pem(C) is None
+        assert await world.store.read(lambda queries: queries.pem(C)) is None
 
     world.run(test)
     assert ask(tmp_path / "nobody.sock") is None

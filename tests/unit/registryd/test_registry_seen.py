@@ -173,14 +173,14 @@ def test_what_a_node_announced_counts_until_it_calls_again(world: World) -> None
         await world.enrol()
         await parameters(world, A, NEW)
         await passes(world, 60)
-        assert world.store.rows.lacking("babel-hello") == []
-        assert world.store.rows.lacking("babel") == [A], "a part of a name is no name"
+        assert await world.store.read(lambda queries: queries.lacking("babel-hello")) == []
+        assert await world.store.read(lambda queries: queries.lacking("babel")) == [A], "a part of a name is no name"
         # A registry of before notes the next call, of an older node, without knowing our table of names.
         calls = [(A.bits, int(world.now), 10, "0.6")]
         await world.store.change(
             lambda ledger: ledger._db.executemany("INSERT OR REPLACE INTO re6st_seen VALUES (?, ?, ?, ?)", calls)
         )
-        assert world.store.rows.lacking("babel-hello") == [A]
+        assert await world.store.read(lambda queries: queries.lacking("babel-hello")) == [A]
 
     world.run(test)
 

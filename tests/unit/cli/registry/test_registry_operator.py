@@ -51,7 +51,7 @@ def test_a_page_of_another_site_makes_a_browser_call_nothing(world: World, heade
         for name in [*RESTRICTED, "requestToken", "requestCertificate", "hello"]:
             assert await status(world, name, User_Agent=BROWSER, **headers) == 403, name
         assert await status(world, "getCa", User_Agent=BROWSER, **headers) == 200, "a link to it is harmless"
-        assert world.store.rows.token("x") is None
+        assert await world.store.read(lambda queries: queries.token("x")) is None
 
     world.run(test)
 
