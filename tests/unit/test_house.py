@@ -18,16 +18,6 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 SHELL_ALLOWED = {"linux/process.py"}
 """Where the administrator's own hooks, --up and --daemon, may be run by the shell (wire.md 10.8)."""
 
-KNOWS_SQLITE = "re6st.registryd.sqlite"
-"""The registry's database: as its repository, and as a file."""
-OTHER_SQLITE = {
-    *("re6st.noded.peer_cache", "re6st.cli.node.check", "re6st.service.sqlite_files"),
-    "re6st.migration.older",
-}
-"""What names sqlite3 elsewhere: for a node's cache of peers, and for a database as the older software has it, whatever
-ours is. This list only gets shorter.
-"""
-
 
 def name_of(path: Path) -> str:
     parts = path.relative_to(ROOT).with_suffix("").parts
@@ -72,26 +62,6 @@ def test_the_core_is_handed_its_chance(module: str) -> None:
     assert named in ([], ["random", "random.Random"])
     made = [call.lineno for function, call in calls(TREES[module]) if function.rpartition(".")[2] == "Random"]
     assert made == []
-
-
-def test_only_these_modules_know_sqlite() -> None:
-    users = {name for name in TREES if any(each.partition(".")[0] == "sqlite3" for each in imports(name))}
-    outside = {name for name in users if not name.startswith(f"{KNOWS_SQLITE}.")}
-    assert outside == OTHER_SQLITE, "a module that needs sqlite3 no longer leaves the list; no other one comes to it"
-
-
-BY_FILE = {
-    # It opens the repository, or works on its file: on one that may be damaged, of a registry that does not run.
-    *("re6st.cli.registry.main", "re6st.cli.registry.words", "re6st.cli.registry.check", "re6st.cli.registry.output"),
-    # The older software's form of it.
-    "re6st.migration.older",
-}
-
-
-def test_nobody_above_the_repository_knows_what_keeps_it() -> None:
-    """Another database is to be another module, and no change of these."""
-    users = {name for name in TREES if any(f"{each}.".startswith(f"{KNOWS_SQLITE}.") for each in imports(name))}
-    assert {name for name in users if not name.startswith(KNOWS_SQLITE)} == BY_FILE
 
 
 def calls(tree: ast.Module) -> Iterator[tuple[str, ast.Call]]:
