@@ -19,7 +19,7 @@ from re6st.core.wire.offers import Aead
 from re6st.core.wire.seals import LIFE, Seal
 from re6st.core.wire.sessions import MESSAGE_TIMEOUT, Datagram, Message, Sessions
 from re6st.keys import sealing
-from tests.unit.core.wire.test_sessions import NETWORK, A, B, PlayCertificate, PlayCrypto, World, source
+from tests.unit.session_world import NETWORK, A, B, PlayCertificate, PlayCrypto, World, source
 
 
 class PlaySealer:
