@@ -440,7 +440,7 @@ class AdminServer:
         try:
             listening = _listen(self._path)
         except OSError as error:
-            logger.error("no socket %s for the operator: %s", self._path, error.strerror or error)
+            logger.error("cannot make the operator's socket %s: %s", self._path, error.strerror or error)
             return
         server = await asyncio.start_unix_server(self._clients.connected, sock=listening, limit=REQUEST_LIMIT)
         try:

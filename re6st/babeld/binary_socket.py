@@ -72,7 +72,11 @@ async def offer(path: Path, table: Table, own: IPv6Network) -> None:
         async with serve(path, lambda: dump_of(table, index, [own])):
             await asyncio.Event().wait()
     except OSError as error:
-        log.warning("%s: %s: the older software's registry cannot read our routes", path, error.strerror or error)
+        log.warning(
+            "cannot make the socket %s: %s. A registry of the older software cannot read our routes",
+            path,
+            error.strerror or error,
+        )
 
 
 @asynccontextmanager
@@ -119,7 +123,7 @@ async def _client(
     except (OSError, asyncio.IncompleteReadError):
         pass  # it went away, or is too slow: its own affair
     except BinaryError as error:
-        log.warning("a client of %s is cut off: %s", BINARY_SOCKET, error)
+        log.warning("disconnecting a client of %s: %s", BINARY_SOCKET, error)
     finally:
         writer.close()
 

@@ -81,7 +81,7 @@ def source_routes(known: bool | None = None) -> Iterator[Finding]:
     if has:
         yield Finding("ok", "machine", "IPV6_SUBTREES")
     elif has is not None:
-        text = "the kernel has no routes by source (IPV6_SUBTREES): no way out through the network's gateways"
+        text = "the kernel has no routes by source (IPV6_SUBTREES): this node cannot use the network's gateways"
         yield Finding("warn", "machine", text, "use a kernel that has them, if the network has gateways")
 
 

@@ -38,7 +38,9 @@ class AnsweredHellos:
         except OSError:
             kept = b""
         if len(kept) % SIZE:
-            log.warning("%s is damaged: answers of the registry that it named would be taken again", path)
+            log.warning(
+                "%s is damaged: this node no longer recognises old answers of the registry that it listed", path
+            )
             kept = b""
         self._known = OrderedDict.fromkeys(kept[start : start + SIZE] for start in range(0, len(kept), SIZE))
 
@@ -56,7 +58,7 @@ class AnsweredHellos:
         try:
             disk.replace_file(self._path, b"".join(self._known))
         except OSError as error:
-            log.warning("%s: %s. Going on without it.", self._path, error.strerror or error)
+            log.warning("cannot write %s: %s. Going on without it.", self._path, error.strerror or error)
         return True
 
     def used(self) -> None:

@@ -396,7 +396,7 @@ class RegistryClient:
         if missing := self.expected - names:
             self.expected = self.expected - missing
             log.warning(
-                "registry %s no longer has %s. Unless it was replaced by an older software, somebody is between us",
+                "registry %s no longer has %s. It was replaced by older software, or somebody changes its answers",
                 *(self.url, extensions.text(missing)),
             )
 

@@ -189,7 +189,7 @@ class Kernel:
                 if own is not None:
                     self._put_link_address(own, links[index])
         except (NetlinkError, KernelError) as error:
-            log.error("IPv4 on the links: %s", error)
+            log.error("cannot set the IPv4 addresses of links: %s", error)
 
     async def delete_link(self, name: str) -> None:
         index = self._index(name)
@@ -282,7 +282,9 @@ class Kernel:
             self._netlink.delete_route(route)
         except NetlinkError as error:
             if error.errno == errno.EINVAL:
-                log.warning("this kernel has no routes by source (IPV6_SUBTREES): no way out through other gateways")
+                log.warning(
+                    "this kernel has no routes by source (IPV6_SUBTREES): this node cannot use other nodes' gateways"
+                )
                 return False
         return True
 

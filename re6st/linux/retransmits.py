@@ -118,7 +118,7 @@ class LossWatch:
                 finally:
                     diagnosis.close()
             except OSError as error:
-                log.warning("the kernel does not tell what TCP sends again: %s", error.strerror)
+                log.warning("the kernel does not report what TCP retransmits: %s", error.strerror)
                 self._say(frozenset())
             if not worked:
                 return

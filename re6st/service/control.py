@@ -78,7 +78,7 @@ class ControlServer:
             try:
                 listening.append((path, self._listen(path)))
             except OSError as error:
-                log.error("control socket %s: %s. Going on without it.", path, error.strerror or error)
+                log.error("cannot make the control socket %s: %s. Going on without it.", path, error.strerror or error)
         servers = [
             await asyncio.start_unix_server(self._clients.connected, sock=own, limit=REQUEST_LIMIT)
             for _, own in listening

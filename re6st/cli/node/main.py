@@ -452,7 +452,7 @@ async def _leave_nothing(run: Path) -> None:
     try:
         await left_behind.remove_alone(run)
     except (OSError, RunDirectoryError) as error:
-        logging.getLogger(PROGRAM).warning("what an earlier run left stays: %s", error)
+        logging.getLogger(PROGRAM).warning("cannot remove what an earlier run left: %s", error)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

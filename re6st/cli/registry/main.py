@@ -291,7 +291,7 @@ def _renew_ca(config: Config) -> None:
     try:
         renewed = config.authority.renew(cert.load_pem(cert.read_file(config.ca), str(config.ca)))
     except cert.CertError as error:
-        logger.error("--ca %s: %s. Still serving the one from before.", config.ca, error)
+        logger.error("--ca %s: %s. Still serving the previous one.", config.ca, error)
         return
     if renewed:
         logger.warning("serving a new CA certificate, valid until %s", pki.end_of(config.authority.trust.ca))

@@ -168,7 +168,7 @@ def test_a_kernel_that_does_not_tell(monkeypatch: pytest.MonkeyPatch, caplog: py
 
     monkeypatch.setattr(retransmits, "SocketDiagnosis", refuse)
     asyncio.run(LossWatch(Played(), lambda happened: None).run())
-    assert caplog.messages == ["the kernel does not tell what TCP sends again: Protocol not supported"]
+    assert caplog.messages == ["the kernel does not report what TCP retransmits: Protocol not supported"]
 
 
 def test_after_an_error_it_is_tried_again_and_nothing_is_believed_meanwhile(monkeypatch: pytest.MonkeyPatch) -> None:
