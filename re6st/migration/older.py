@@ -19,6 +19,7 @@ from re6st.core import older_options
 from re6st.linux import disk
 from re6st.registryd.sqlite.schema import SCHEMA, create_statement
 from re6st.service import states
+from re6st.service.sqlite_files import readable_errors
 from re6st.service.states import CONF_LIMIT, NODE, Owner, Places, StateError
 
 GRACE_PERIOD = 8640000
@@ -70,7 +71,7 @@ def to_older_form(path: Path, grace: int) -> str:
     Raises StateError.
     """
     try:
-        with closing(sqlite3.connect(path, isolation_level=None)) as db:
+        with closing(sqlite3.connect(path, isolation_level=None)) as db, readable_errors():
             if (problem := db.execute("PRAGMA quick_check(1)").fetchone()[0]) != "ok":
                 raise sqlite3.DatabaseError(problem)
             tables = dict(db.execute("SELECT name, sql FROM sqlite_master WHERE type = 'table'"))

@@ -24,6 +24,7 @@ from typing import Any
 from re6st.core.prefix import Prefix, PrefixError
 from re6st.core.wire.datagrams import Endpoint, format_addresses, parse_addresses
 from re6st.core.wire.params import Parameters, ParamsError, check
+from re6st.service.sqlite_files import readable_errors
 
 PEER_LIMIT = 200
 WRITE_EVERY = 5.0
@@ -264,20 +265,18 @@ class Cache:
     def _prepare(self, db: sqlite3.Connection) -> sqlite3.Connection:
         """Make the tables that are missing. Raises sqlite3.Error."""
         try:
-            if (problem := db.execute("PRAGMA integrity_check(1)").fetchone()[0]) != "ok":
-                raise sqlite3.DatabaseError(problem)
-            db.execute("PRAGMA journal_mode = WAL")
-            db.execute("PRAGMA synchronous = NORMAL")
-            found = dict(db.execute("SELECT name, sql FROM sqlite_master WHERE type = 'table'"))
-            for name, statement in _TABLES.items():
-                if name not in found:
-                    db.execute(statement)
-                elif " ".join(found[name].split()) != " ".join(statement.split()):
-                    raise sqlite3.DatabaseError(f"table {name} is of another form")
-            db.commit()
-        except UnicodeDecodeError as error:  # SQLite quotes what is damaged, in its message
-            db.close()
-            raise sqlite3.DatabaseError(f"it is not in UTF-8: {error.reason}") from None
+            with readable_errors():
+                if (problem := db.execute("PRAGMA integrity_check(1)").fetchone()[0]) != "ok":
+                    raise sqlite3.DatabaseError(problem)
+                db.execute("PRAGMA journal_mode = WAL")
+                db.execute("PRAGMA synchronous = NORMAL")
+                found = dict(db.execute("SELECT name, sql FROM sqlite_master WHERE type = 'table'"))
+                for name, statement in _TABLES.items():
+                    if name not in found:
+                        db.execute(statement)
+                    elif " ".join(found[name].split()) != " ".join(statement.split()):
+                        raise sqlite3.DatabaseError(f"table {name} is of another form")
+                db.commit()
         except BaseException:
             db.close()
             raise

@@ -1,16 +1,33 @@
-"""A database of SQLite as a file that is only looked at: the registry's, and a node's cache."""
+"""A database of SQLite as a file: the registry's, and a node's cache."""
 
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 from urllib.parse import quote
 
 
-def open_to_read(path: Path) -> sqlite3.Connection:
+@contextmanager
+def readable_errors() -> Iterator[None]:
+    """Raises sqlite3.DatabaseError where SQLite's message quotes a damaged name that is not in UTF-8.
+
+    Python reads the message before it raises the error, and fails on that with a UnicodeDecodeError instead.
+    """
+    try:
+        yield
+    except UnicodeDecodeError as error:
+        raise sqlite3.DatabaseError(f"it is damaged: a name in it is not in UTF-8 ({error.reason})") from None
+
+
+@contextmanager
+def looking_at(path: Path) -> Iterator[sqlite3.Connection]:
     """A database for reading only, whether somebody has it open or not; no file is made beside it.
 
     Without a write-ahead log it cannot change while we look. Raises sqlite3.Error.
     """
     live = all(path.with_name(f"{path.name}{end}").exists() for end in ("-wal", "-shm"))
-    return sqlite3.connect(f"file:{quote(str(path.absolute()))}?{'mode=ro' if live else 'immutable=1'}", uri=True)
+    place = f"file:{quote(str(path.absolute()))}?{'mode=ro' if live else 'immutable=1'}"
+    with closing(sqlite3.connect(place, uri=True)) as db, readable_errors():
+        yield db

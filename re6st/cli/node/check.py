@@ -11,7 +11,6 @@ import os
 import sqlite3
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -34,7 +33,7 @@ from re6st.noded import multicast, pem_files
 from re6st.noded.peer_cache import parameters_in
 from re6st.noded.settings import Config
 from re6st.service.rundir import RunDirectoryError, foreign
-from re6st.service.sqlite_files import open_to_read
+from re6st.service.sqlite_files import looking_at
 from re6st.view.findings import Finding
 from re6st.view.screen import Column, table
 
@@ -159,7 +158,7 @@ def _remembered(path: Path) -> tuple[Parameters | None, Sequence[Finding]]:
     if not path.exists():
         return None, [Finding("warn", "cache", f"{path} is not there yet: the first start waits for the registry")]
     try:
-        with closing(open_to_read(path)) as db:
+        with looking_at(path) as db:
             return parameters_in(db), ()
     except (sqlite3.Error, ParamsError) as error:
         return None, [Finding("warn", "cache", f"{path}: {error}", "the node asks the registry instead")]

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ from re6st.registryd.records import (
 )
 from re6st.registryd.sqlite.certificate_table import pem_of
 from re6st.registryd.sqlite.rows import Rows
+from re6st.service.sqlite_files import readable_errors
 
 BUSY_TIMEOUT = 5.0
 TOP_SOFTWARE = 20
@@ -76,10 +77,8 @@ _STATES: Mapping[str, str] = {
 def reading(path: Path) -> Iterator[sqlite3.Connection]:
     """A connection that only reads. Raises sqlite3.Error."""
     db = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=BUSY_TIMEOUT, isolation_level=None)
-    try:
+    with closing(db), readable_errors():
         yield db
-    finally:
-        db.close()
 
 
 class ListRows(Rows):

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterable, Iterator
-from contextlib import closing
 from pathlib import Path
 
 from re6st.core.prefix import Prefix
@@ -15,13 +14,13 @@ from re6st.registryd.own_node import own_node
 from re6st.registryd.repository import ContentError
 from re6st.registryd.sqlite.rows import Rows
 from re6st.registryd.sqlite.schema import SCHEMA
-from re6st.service.sqlite_files import open_to_read
+from re6st.service.sqlite_files import looking_at
 
 
 def problems_of_file(path: Path, communities: Iterable[Prefix]) -> Iterator[str]:
     """What is wrong with a database that is to serve these communities, in words."""
     try:
-        with closing(open_to_read(path)) as db:
+        with looking_at(path) as db:
             yield from _problems(db, communities)
     except (sqlite3.Error, ContentError) as error:
         yield str(error)

@@ -27,6 +27,7 @@ from re6st.registryd.sqlite import database_files
 from re6st.registryd.sqlite.ledger import Ledger
 from re6st.registryd.sqlite.lists import ListRows, reading
 from re6st.registryd.sqlite.rows import Rows
+from re6st.service.sqlite_files import readable_errors
 
 logger = logging.getLogger("store")
 
@@ -65,13 +66,14 @@ class Store:
         with contextlib.ExitStack() as undo:
             undo.callback(os.close, self._lock)
             try:
-                writer = undo.enter_context(contextlib.closing(self._connect(BUSY_TIMEOUT)))
-                writer.execute("PRAGMA journal_mode = WAL")
-                writer.execute("PRAGMA synchronous = FULL")
-                self._ledger = Ledger(writer, network)
-                reader = undo.enter_context(contextlib.closing(self._connect(0)))
-                reader.execute("PRAGMA query_only = ON")
-                self.rows = Rows(reader)
+                with readable_errors():
+                    writer = undo.enter_context(contextlib.closing(self._connect(BUSY_TIMEOUT)))
+                    writer.execute("PRAGMA journal_mode = WAL")
+                    writer.execute("PRAGMA synchronous = FULL")
+                    self._ledger = Ledger(writer, network)
+                    reader = undo.enter_context(contextlib.closing(self._connect(0)))
+                    reader.execute("PRAGMA query_only = ON")
+                    self.rows = Rows(reader)
             except (sqlite3.Error, ContentError) as error:
                 raise self._error(error) from None
             undo.pop_all()

@@ -20,6 +20,7 @@ from re6st.migration import older
 from re6st.registryd.sqlite.schema import OUR_SCHEMA, SCHEMA, create_statement
 from re6st.service import states
 from re6st.service.states import NODE, REGISTRY, Owner, Places, StateError
+from tests.unit.damaged_database import spoil_a_name
 from tests.unit.killed import Killed, Killer
 
 ME = Owner(os.geteuid(), os.getegid())
@@ -194,6 +195,15 @@ def test_a_database_that_is_there_already_is_set_aside_and_its_journal_is_not_ou
     assert told[0] == f"{there}, which was not used, is now {there}.unused"
     assert names(places.state(NODE)) == ["registry.db", "registry.db.unused"]
     assert rows(there, "SELECT count(*) FROM cert") == [(3,)]
+
+
+def test_a_database_with_a_damaged_name_is_named_in_a_line(
+    places: Places, database: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(states, "owner", lambda name: ME)
+    spoil_a_name(database)
+    assert program.main(["older"], places) == 1
+    assert "it is damaged: a name in it is not in UTF-8" in capsys.readouterr().err
 
 
 def test_a_damaged_or_foreign_database_is_not_handed_over(

@@ -20,6 +20,7 @@ from re6st.core.prefix import Prefix
 from re6st.core.wire.datagrams import Endpoint, format_addresses
 from re6st.core.wire.params import Parameters
 from re6st.noded.peer_cache import PEER_LIMIT, WRITE_EVERY, Cache
+from tests.unit.damaged_database import spoil_a_name
 
 A, B = Prefix(1, 16), Prefix(2, 16)
 ONE, TWO, THREE = (Endpoint(f"192.0.2.{n}", 1194, "tcp") for n in (1, 2, 3))
@@ -355,10 +356,7 @@ def test_a_damaged_file_whose_error_is_not_in_utf_8_starts_a_node(
     made = Cache(path)
     made.learn(A, (ONE, TWO), never)
     made.close([A])
-    content = path.read_bytes()
-    name = b"sqlite_autoindex_peer_1"
-    assert name in content
-    path.write_bytes(content.replace(name, b"\x80" + name[1:], 1))
+    spoil_a_name(path)
     cache = Cache(path)
     cache.learn(B, (THREE,), never)
     cache.close([A, B])

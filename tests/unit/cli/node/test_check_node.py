@@ -23,6 +23,7 @@ from re6st.linux import disk
 from re6st.noded.peer_cache import Cache
 from re6st.noded.successor import WHETHER_READY
 from re6st.view.findings import Finding
+from tests.unit.damaged_database import spoil_a_name
 
 NETWORK = IPv6Network("2001:db8:42::/48")
 OPTIONS = """registry http://192.0.2.1/
@@ -223,6 +224,12 @@ def test_what_is_remembered(world: World, check: Check, nodes: dict[str, cert.Id
     status, _, said = check()
     assert (status, len(said)) == (0, 1)
     assert "file is not a database" in said[0]
+    (world.directory / "state" / "cache.db").unlink()
+    world.remember()
+    spoil_a_name(world.directory / "state" / "cache.db")
+    status, _, said = check()
+    assert (status, len(said)) == (0, 1)
+    assert "damaged: a name in it is not in UTF-8" in said[0]
 
 
 def test_the_machine(world: World, check: Check, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -23,6 +23,7 @@ from re6st.registryd.sqlite.schema import SCHEMA, create_statement
 from re6st.registryd.sqlite.store import Store
 from re6st.service import geoip
 from re6st.service.geoip import ENVIRONMENT
+from tests.unit.damaged_database import spoil_a_name
 from tests.unit.service.test_geoip import make as make_mmdb
 
 NETWORK = IPv6Network("2001:db8:42::/48")
@@ -140,6 +141,11 @@ def cut_short(here: Path) -> None:
     (here / "r.db").write_bytes(data[: len(data) // 2])
 
 
+def damaged_name(here: Path) -> None:
+    Store(here / "r.db", NETWORK).close()
+    spoil_a_name(here / "r.db")
+
+
 def open_key(here: Path) -> None:
     os.chmod(here / "ca.key", 0o604)
 
@@ -172,6 +178,7 @@ CASES: list[tuple[Callable[[Path], None], list[str], str]] = [
     (open_key, [], "--key ca.key: open to every user"),
     (other_key, [], "the CA key does not belong to the CA certificate. Check --ca and --key."),
     (old_ca, [], "--ca ca.crt: ended on "),
+    (damaged_name, [], "database r.db: it is damaged: a name in it is not in UTF-8"),
     (mmdb, [], "the database of countries: "),
     (lambda here: None, ["-4", "", "-6", ""], "neither IPv4 nor IPv6 to listen on"),
     (lambda here: None, ["--prefix-length", "79"], "--prefix-length 79: prefix length 79 would make subnets of /127"),

@@ -23,6 +23,7 @@ from re6st.registryd.repository import RepositoryError
 from re6st.registryd.sqlite.check import FINDINGS_LIMIT, BackupError, backup, check, partition_problems
 from re6st.registryd.sqlite.ledger import Ledger
 from re6st.registryd.sqlite.store import Store
+from tests.unit.damaged_database import spoil_a_name
 
 NOW = datetime(2027, 6, 1, tzinfo=UTC)
 
@@ -146,6 +147,14 @@ def test_a_damaged_file(database: Path, trust: cert.Trust) -> None:
         assert check(database, trust).problems
     except RepositoryError:
         pass  # so damaged that SQLite refuses it: the user is told that
+
+
+def test_a_damaged_name_that_is_not_in_utf_8_is_told_as_damage(database: Path, trust: cert.Trust) -> None:
+    spoil_a_name(database)
+    with pytest.raises(RepositoryError, match="damaged: a name in it is not in UTF-8"):
+        check(database, trust)
+    with pytest.raises(RepositoryError, match="damaged: a name in it is not in UTF-8"):
+        Store(database, trust.network)
 
 
 def test_findings_are_counted_and_not_all_told(database: Path, trust: cert.Trust) -> None:
