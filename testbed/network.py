@@ -321,14 +321,26 @@ class Network:
         Raises AssertionError, BedError.
         """
 
+        tunnels: set[Tunnel] = set()
+        clients: list[tuple[str, list[str]]] = []
+
         def holds() -> bool:
             self.check_alive()
-            pairs = [frozenset((tunnel.client, tunnel.server)) for tunnel in self.tunnels()]
-            programs = [words for node in self.nodes for words in node.host.processes().values()]
-            clients = [words for words in programs if Path(words[0]).name == "openvpn" and "--client" in words]
-            return least <= len(pairs) == len(set(pairs)) == len(clients)
+            tunnels.clear()
+            tunnels.update(self.tunnels())
+            programs = [(node.name, words) for node in self.nodes for words in node.host.processes().values()]
+            clients[:] = [
+                (n, words) for n, words in programs if Path(words[0]).name == "openvpn" and "--client" in words
+            ]
+            pairs = {frozenset((tunnel.client, tunnel.server)) for tunnel in tunnels}
+            return least <= len(tunnels) == len(pairs) == len(clients)
 
-        wait_until(holds, timeout, f"{least} tunnels or more, one for a pair of nodes at most", self.bed.tails)
+        def context() -> str:
+            used = ", ".join(sorted(f"{tunnel.client.name} -> {tunnel.server.name}" for tunnel in tunnels))
+            opened = ", ".join(sorted(f"{name}: {words[words.index('--remote') + 1]}" for name, words in clients))
+            return f"in use: {used}\nopened: {opened}\n{self.bed.tails()}"
+
+        wait_until(holds, timeout, f"{least} tunnels or more, one for a pair of nodes at most", context)
 
     def check_alive(self) -> None:
         """Raises BedError if a node has ended that nobody ended."""

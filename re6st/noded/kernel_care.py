@@ -10,6 +10,7 @@ from re6st.linux.kernel import Kernel
 from re6st.noded.caretaker import Caretaker, forwarding
 from re6st.noded.deleted_taps import make_anew
 from re6st.noded.firewall_check import FirewallCheck
+from re6st.noded.interface_check import InterfaceCheck
 from re6st.noded.route_check import RouteCheck
 from re6st.noded.router_advertisements import Advertisements
 from re6st.noded.settings import Plan
@@ -36,6 +37,7 @@ class KernelCare:
             advertisements,
         )
         self._routes = RouteCheck(kernel, babel, lambda: plan().presences)
+        self._interfaces = InterfaceCheck(babel)
         self._firewall = FirewallCheck(changed)
 
     @property
@@ -61,4 +63,5 @@ class KernelCare:
         async with asyncio.TaskGroup() as group:
             group.create_task(self._caretaker.run(), name="what the kernel was given")
             group.create_task(self._routes.run(), name="babel's routes in the kernel")
+            group.create_task(self._interfaces.run(), name="interfaces with babel's neighbours")
             group.create_task(self._firewall.run(), name="the rules of others")

@@ -148,6 +148,8 @@ def test_an_interface_of_a_tunnel_comes_back(network: Network, node: Node, verb:
         text = f"deleted the interface {name}" if verb == "delete" else f"the interface {name}, which was down"
         wait_until(lambda: said(node, text) > 0, BACK, text, network.bed.tails)  # noqa: B023
         network.wait_connected(60)
+    # Also of those that are new, none is left out.
+    network.wait_single_tunnels(60)
 
 
 def test_the_packet_filter_comes_back(network: Network, node: Node) -> None:
