@@ -6,7 +6,6 @@ import contextlib
 import http.client
 import json
 import os
-import re
 import shutil
 import signal
 import socket
@@ -19,8 +18,10 @@ from ipaddress import IPv6Address, IPv6Network
 from pathlib import Path
 
 from re6st import cert
+from re6st.core import interfaces
 from re6st.core.prefix import Prefix, address, subnet
 from re6st.core.routing.babel_lines import INFINITY, LineError, Table, parse_reply
+from re6st.core.tunnel_protocols import Role
 from re6st.service.run_names import BABELD_SOCKET
 from testbed.bed import Bed, BedError, Host
 from testbed.pings import ping_pairs
@@ -32,8 +33,6 @@ STARTS = 60.0
 """Seconds for a program to be there; much less than one usually, but the machine may have other things to do."""
 ENDS = 20.0
 """Seconds for it to end: as long as systemd waits for ours."""
-
-_CLIENT_INTERFACE = re.compile(r"re6stnet\d*")  # the others, re6stnet-PROTO, are those of our servers (wire.md 8.4)
 
 
 def program(name: str) -> list[str]:
@@ -358,7 +357,7 @@ class Network:
             hops = {route.via: route.destination for route in table.routes.values() if route.refmetric == 0}
             for neighbour in table.neighbours.values():
                 peer = owners.get(hops.get(neighbour.key, self.network))
-                if peer and neighbour.cost < INFINITY and _CLIENT_INTERFACE.fullmatch(neighbour.interface):
+                if peer and neighbour.cost < INFINITY and _is_client(neighbour.interface):
                     found.add(Tunnel(node, peer))
         return found
 
@@ -366,3 +365,9 @@ class Network:
         """Remove what a node remembers (its cache), as on a new disk."""
         shutil.rmtree(node.host.state)
         node.host.state.mkdir()
+
+
+def _is_client(name: str) -> bool:
+    """Whether an interface is one of a client tunnel."""
+    interface = interfaces.parse(name)
+    return interface is not None and interface.role is Role.CLIENT

@@ -12,7 +12,7 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
-from re6st.linux.kernel import OUR_LINK
+from re6st.core import interfaces
 from re6st.linux.process import MissingProgram, find_program
 from re6st.view.findings import Finding
 
@@ -96,12 +96,12 @@ def _configured(option: str) -> bool | None:
     return None
 
 
-def advertisements(interfaces: Path = Path("/proc/sys/net/ipv6/conf")) -> Iterator[Finding]:
+def advertisements(settings: Path = Path("/proc/sys/net/ipv6/conf")) -> Iterator[Finding]:
     """Interfaces that forward and so hear no router advertisements any more (Linux, ip-sysctl;
     noded/router_advertisements.py)."""
-    for setting in sorted(interfaces.glob("*/accept_ra")):
+    for setting in sorted(settings.glob("*/accept_ra")):
         name = setting.parent.name
-        if name in ("all", "default", "lo") or OUR_LINK.fullmatch(name):
+        if name in ("all", "default", "lo") or interfaces.is_ours(name):
             continue
         try:
             trapped = setting.read_text().strip() == "1" and (setting.parent / "forwarding").read_text().strip() != "0"

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import errno
 import logging
-import re
 import socket
 from collections.abc import Callable, Collection, Iterable, Iterator, Set
 from contextlib import closing, contextmanager, suppress
@@ -18,6 +17,7 @@ from ipaddress import IPv4Address, IPv4Interface, IPv6Address, IPv6Network, ip_a
 
 import netifaces
 
+from re6st.core import interfaces
 from re6st.linux import rtnetlink
 from re6st.linux.hardware import Hardware
 from re6st.linux.kept_state import RTPROT_RE6ST, SYSCTL, KeptState, Placed, family_of, host_route
@@ -37,8 +37,6 @@ from re6st.linux.rtnetlink import (
 )
 
 RTPROT_BABEL = 42
-OUR_LINK = re.compile(r"re6stnet([0-9]*|-(udp|tcp)6?)")
-"""Names of tunnel interfaces (wire.md 8.4)."""
 
 LASTING = frozenset((errno.EPERM, errno.EACCES, errno.ENOENT, errno.ENODEV, errno.EOPNOTSUPP))
 """Refusals that will not end by themselves: no right, no module."""
@@ -301,7 +299,7 @@ class Kernel:
         with suppress(OSError):  # there is no way
             route = self._netlink.route_to(ip)
             if route is not None and route.interface is not None:
-                return not OUR_LINK.fullmatch(socket.if_indextoname(route.interface))
+                return not interfaces.is_ours(socket.if_indextoname(route.interface))
         return False
 
     async def undo(self) -> None:
@@ -326,7 +324,7 @@ class Kernel:
         removed = []
         carry = set() if kept is None else {self._index(kept.main_interface)}
         for link in self._netlink.links():
-            if not OUR_LINK.fullmatch(link.name) or link.kind != "tun":
+            if not interfaces.is_ours(link.name) or link.kind != "tun":
                 continue
             if kept is None:
                 with suppress(NetlinkError):

@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import Callable
 
+from re6st.core.interfaces import PREFIX
 from re6st.core.machine.forward_chain import Blocked, blocked
 from re6st.core.machine.packet_rules import TABLE
 from re6st.linux.nftables import Nft, NftError
@@ -16,7 +17,7 @@ READ_EVERY = 10.0
 """Seconds between two readings of all rules, where somebody changes them all the time."""
 READ_ANYWAY = 60.0
 """Where the kernel does not tell that something changed."""
-REMEDY = 'let iifname "re6stnet*" oifname "re6stnet*" pass there'
+REMEDY = f'let iifname "{PREFIX}*" oifname "{PREFIX}*" pass there'
 
 log = logging.getLogger(__name__)
 

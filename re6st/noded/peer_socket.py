@@ -24,6 +24,7 @@ from typing import Protocol
 from cryptography import x509
 
 from re6st import PROTOCOL, cert
+from re6st.core import interfaces
 from re6st.core.prefix import Prefix, PrefixError, control_address, subnet
 from re6st.core.wire.datagrams import DATAGRAM_LIMIT, PORT, RELAYED, Code, WireError
 from re6st.core.wire.offers import Aead
@@ -42,7 +43,6 @@ registry on its machine; returns the answer.
 LOG_EVERY = 10.0
 """Seconds between two log lines about dropped datagrams."""
 _TYPES = {int(code): code.name.lower() for code in Code}
-TUNNELS = "re6stnet"
 """With what the names of our interfaces begin."""
 LOOPBACK = IPv6Address("::1")
 
@@ -242,7 +242,7 @@ class Peers:
     def arrived(self, data: bytes, source: tuple[str, int], destination: IPv6Address, interface: str) -> None:
         """Take a datagram that came to one of this machine's addresses, by one of its interfaces."""
         is_ours = destination in self._subnet or destination == LOOPBACK
-        if not is_ours or not (interface == "lo" or interface.startswith(TUNNELS) or interface in self.links):
+        if not is_ours or not (interface == "lo" or interfaces.is_ours(interface) or interface in self.links):
             self._drop(source[0], WireError(f"it was sent to {destination} by {interface or 'an unknown interface'}"))
         else:
             self.receive(data, source)

@@ -16,20 +16,20 @@ from pathlib import Path
 
 from re6st import babel, cert
 from re6st.client.files import Files
+from re6st.core import interfaces
 from re6st.core.machine.hosts import Ip
 from re6st.core.machine.packet_rules import Rules
 from re6st.core.mesh import policy as mesh
 from re6st.core.prefix import MAX_LENGTH, Prefix, address, ipv4_address, ipv4_subnet, subnet
 from re6st.core.routing import babel_settings
 from re6st.core.routing.babel_keys import key_in_use
-from re6st.core.wire.datagrams import PROTOCOLS, Endpoint
+from re6st.core.tunnel_protocols import SERVED, TunnelProtocol
+from re6st.core.wire.datagrams import Endpoint
 from re6st.core.wire.params import Parameters
 from re6st.linux.kernel import Presence
 from re6st.service.metrics_http import Place
 from re6st.transport import openvpn
 
-CLIENT_INTERFACE = "re6stnet"
-"""Of the one tunnel of --client (wire.md 8.4)."""
 CLOSE_TIME = 60.0
 """Seconds the exchange before closing a drained tunnel may take, less where hellos are short: it is silent meanwhile,
 and OpenVPN's ping-exit runs on."""
@@ -139,12 +139,12 @@ class Plan:
     def client_interfaces(self) -> list[str]:
         """Interfaces of our client tunnels, whether they exist or not (wire.md 8.4)."""
         if self.config.remotes:
-            return [CLIENT_INTERFACE]
-        return [f"re6stnet{n}" for n in range(1, self.client_count + 1)]
+            return [interfaces.SOLE]
+        return [interfaces.client(number) for number in range(1, self.client_count + 1)]
 
     @property
     def server_interfaces(self) -> list[str]:
-        return [server_interface(protocol) for _, protocol in self.servers]
+        return [interfaces.server(TunnelProtocol(protocol)) for _, protocol in self.servers]
 
     @cached_property
     def ipv4(self) -> IPv4Network | None:
@@ -256,11 +256,11 @@ class Plan:
     def packet_rules(self) -> Rules:
         """For our nftables table."""
         config, network, prefix = self.config, self.identity.trust.network, self.identity.prefix
-        servers = [server_interface(protocol) for protocol in PROTOCOLS]
+        servers = map(interfaces.server, SERVED)
         ports = [(port, protocol.startswith("tcp")) for port, protocol in self.servers]
         return Rules(
             # Those that are not there now may have been left by an earlier run.
-            tunnels=(CLIENT_INTERFACE, *servers, *self.client_interfaces),
+            tunnels=(interfaces.SOLE, *servers, *self.client_interfaces),
             network=network,
             subnet=subnet(network, prefix),
             filtered=config.packet_filter,
@@ -305,7 +305,7 @@ class Plan:
         dh = self.config.dh or self.config.state / "dh.pem"
         return openvpn.server_command(
             self.openvpn(),
-            server_interface(protocol),
+            interfaces.server(TunnelProtocol(protocol)),
             port,
             protocol,
             self.max_clients,
@@ -320,8 +320,3 @@ def _user_name() -> str:
         return pwd.getpwuid(os.geteuid()).pw_name
     except KeyError:
         return ""
-
-
-def server_interface(protocol: str) -> str:
-    """The interface of a server (wire.md 8.4)."""
-    return f"re6stnet-{protocol}"

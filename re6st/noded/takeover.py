@@ -18,6 +18,7 @@ from itertools import pairwise
 from pathlib import Path
 
 from re6st import babel, tunnel
+from re6st.core import interfaces
 from re6st.core.transport.records import SIZE_LIMIT, ClientRecord, Record, RecordError, ServerRecord, decode, encode
 from re6st.linux.kernel import source_address
 from re6st.linux.process import leftovers
@@ -73,7 +74,9 @@ class Records:
     def read(self) -> dict[str, Record]:
         """Every note that is there and can be read."""
         found: dict[str, Record] = {}
-        for path in sorted(self._run.glob(run_names.record("re6stnet*"))):
+        for path in sorted(self._run.glob(run_names.record("*"))):
+            if not interfaces.is_ours(path.stem):
+                continue
             try:
                 with path.open("rb") as file:
                     found[path.stem] = decode(file.read(SIZE_LIMIT))

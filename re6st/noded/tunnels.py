@@ -17,12 +17,14 @@ from ipaddress import IPv6Address
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from re6st import tunnel
+from re6st.core import interfaces
 from re6st.core.mesh import policy
 from re6st.core.prefix import Prefix
 from re6st.core.routing.survey import Survey
 from re6st.core.telemetry.report import Link, Server
 from re6st.core.transport.records import ClientOfServer, ClientRecord, ServerRecord
 from re6st.core.transport.untimely import Untimely
+from re6st.core.tunnel_protocols import TunnelProtocol
 from re6st.core.wire.datagrams import PROTOCOLS, Endpoint
 from re6st.linux.kernel import Address, Kernel, KernelError
 from re6st.linux.process import Backoff
@@ -31,7 +33,7 @@ from re6st.noded.name_lookup import addresses_of
 from re6st.noded.other_ends import OtherEnds
 from re6st.noded.packet_filter import PacketFilter
 from re6st.noded.remote_gateway import RemoteGateways
-from re6st.noded.settings import CLIENT_INTERFACE, DRAIN_HELLOS, Plan, server_interface
+from re6st.noded.settings import DRAIN_HELLOS, Plan
 from re6st.noded.takeover import Found, Records, found_client, monotonic, since_1970
 from re6st.service.tasks import Tasks, end
 from re6st.transport import openvpn
@@ -178,7 +180,7 @@ class Tunnels:
     async def serve(self) -> None:
         """Start our servers. Raises KernelError."""
         for port, protocol in self.plan.servers:
-            interface = server_interface(protocol)
+            interface = interfaces.server(TunnelProtocol(protocol))
             await self._kernel.make_tap(interface)  # who may not, is told at once
             self._start_server(port, protocol, self._found.servers.get(interface))
 
@@ -187,10 +189,10 @@ class Tunnels:
         if not self._found.pids:
             return
         records = self._found.clients.items()
-        self._event(policy.Resumed(tuple((record.peer, name) for name, record in records if name != CLIENT_INTERFACE)))
+        self._event(policy.Resumed(tuple((record.peer, name) for name, record in records if name != interfaces.SOLE)))
         self._gateways.go_on(self._kernel.gateways())
         for interface, record in records:
-            if interface != CLIENT_INTERFACE:  # see `follow`
+            if interface != interfaces.SOLE:  # see `follow`
                 self._taps.add(interface)
                 hold = self._hold(record.peer, (record.endpoint,), (interface, record))
                 self._clients[record.peer] = _Client(self._start(hold, f"tunnel to {record.peer}"), None, record.made)
@@ -205,10 +207,10 @@ class Tunnels:
             if self.plan.parameters.encrypt and self._what_matters(encrypt=False) in self._made.values():
                 await self._change_clients()
             for protocol in self.servers.keys() - wanted.keys():
-                await self._empty(server_interface(protocol), survey)
+                await self._empty(interfaces.server(TunnelProtocol(protocol)), survey)
                 await self._end_server(protocol)
             for protocol, port in wanted.items():
-                interface = server_interface(protocol)
+                interface = interfaces.server(TunnelProtocol(protocol))
                 if protocol not in self.servers:
                     self._start_server(port, protocol)
                 elif self._made[protocol] != self._what_matters():
@@ -323,7 +325,7 @@ class Tunnels:
             found = tunnel.FoundServer(record.pid, clients)
         server = tunnel.Server(
             plan.openvpn(),
-            server_interface(protocol),
+            interfaces.server(TunnelProtocol(protocol)),
             plan.server_command(port, protocol),
             admit=self._admit,
             room=lambda: self.plan.max_clients,
@@ -366,7 +368,7 @@ class Tunnels:
 
     def _left(self, client: tunnel.ServerClient, protocol: str) -> None:
         log.info("%s disconnected", client.peer)
-        self.ends.ended(server_interface(protocol), client.peer)
+        self.ends.ended(interfaces.server(TunnelProtocol(protocol)), client.peer)
         self._gateways.let_go(client.address)
         self._note_server(protocol)
         self._event(policy.ClientDown(client.peer))
@@ -434,25 +436,25 @@ class Tunnels:
             self._clients[connected.peer] = _Client(this, client, self._what_matters())
             await self._up(connected)
 
-        found, self._found = self._found.clients.get(CLIENT_INTERFACE), Found()
+        found, self._found = self._found.clients.get(interfaces.SOLE), Found()
         client = tunnel.ClientTunnel(
             self.plan.openvpn(),
-            CLIENT_INTERFACE,
+            interfaces.SOLE,
             None,
             self.plan.config.remotes,
             up,
-            found_client(found, CLIENT_INTERFACE),
+            found_client(found, interfaces.SOLE),
         )
         try:
-            await self._make_tap(CLIENT_INTERFACE, found)
+            await self._make_tap(interfaces.SOLE, found)
             if not await client.run():
                 log.warning("none of the servers of --client can be reached")
         except KernelError as error:
             log.error("tunnel of --client: %s", error)
         finally:
-            self._records.forget(CLIENT_INTERFACE)
+            self._records.forget(interfaces.SOLE)
             try:
-                await self._interrupt(CLIENT_INTERFACE)
+                await self._interrupt(interfaces.SOLE)
             finally:  # also if that is cut short
                 if client.peer is not None:
                     log.info("tunnel to %s ended", client.peer)

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 
+from re6st.core import interfaces
 from re6st.core.prefix import Prefix
 from re6st.core.wire.datagrams import Endpoint, format_addresses
 
@@ -29,8 +30,6 @@ FORMATS = ("text", "json")
 
 LEFT_OUT = "left_out"
 """Of a record: how many like it were left out before."""
-_TUNNEL = re.compile(r"re6stnet([0-9]+|-(udp|tcp)6?)", re.ASCII)
-"""Names of tunnel interfaces that are not the program's own (wire.md 8.4)."""
 _LIBRARIES = ("aiohttp.access", "asyncio")
 _PRIORITIES = ((logging.CRITICAL, 2), (logging.ERROR, 3), (logging.WARNING, 4), (logging.INFO, 6))
 """Of syslog(3); everything below is 7."""
@@ -168,9 +167,15 @@ def _subjects(record: logging.LogRecord) -> dict[str, str]:
                 found.setdefault("endpoint", format_addresses((value,)))
             case IPv4Address() | IPv6Address():
                 found.setdefault("address", str(value))
-            case str() if _TUNNEL.fullmatch(value):
+            case str() if _is_tunnel(value):
                 found.setdefault("interface", value)
     return found
+
+
+def _is_tunnel(word: str) -> bool:
+    """Whether a word is the name of a tunnel interface, and not the program's."""
+    interface = interfaces.parse(word)
+    return interface is not None and not interface.is_sole
 
 
 def _with_priority(record: logging.LogRecord, text: str) -> str:

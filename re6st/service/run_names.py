@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import re
 
+from re6st.core import interfaces
+
 LOCK = "lock"
 REVOKED = "revoked"
 """A directory: one empty file for each revoked serial number."""
@@ -37,7 +39,7 @@ _OURS = re.compile(
     re.ASCII,
 )
 """Not re6stnet.conf nor re6stnet.log: somebody may keep those in a directory that is given as --run by mistake."""
-_PROCESS = re.compile(r"(re6stnet(?:[0-9]*|-(?:udp|tcp)6?)(?:[.-][0-9]+)?)\.(?:sock|out|json|new)", re.ASCII)
+_PROCESS = re.compile(r"(([a-z0-9-]+?)(?:[.-][0-9]+)?)\.(?:sock|out|json|new)", re.ASCII)
 _UNFINISHED = re.compile(r"(?:babeld|re6stnet)[0-9A-Za-z._-]*\.(?:new|tmp)", re.ASCII)
 _ATTEMPT = re.compile(r"[.-][0-9]+\Z", re.ASCII)
 
@@ -60,7 +62,7 @@ def interface_of(process: str) -> str:
 def process_of(name: str) -> str | None:
     """The OpenVPN process, or the interface, that a file belongs to; None for one of nobody's."""
     found = _PROCESS.fullmatch(name)
-    return found[1] if found else None
+    return found[1] if found and interfaces.is_ours(found[2]) else None
 
 
 def is_unfinished(name: str) -> bool:

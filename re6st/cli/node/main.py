@@ -21,10 +21,11 @@ from re6st.cli.node.expression import ExpressionError, evaluate
 from re6st.cli.options import OptionParser, fail, integer
 from re6st.client.files import Files
 from re6st.client.registry_client import RegistryError, parse_url
+from re6st.core import interfaces
 from re6st.core.machine.hosts import Ip, is_usable
 from re6st.core.prefix import Prefix, PrefixError
 from re6st.core.wire.datagrams import ADDRESSES_LIMIT, Endpoint, parse_addresses
-from re6st.linux.kernel import OUR_LINK, KernelError
+from re6st.linux.kernel import KernelError
 from re6st.linux.process import MissingProgram, allow_files
 from re6st.linux.router_settings import router_settings
 from re6st.node import Node
@@ -361,7 +362,7 @@ def _interface(p: OptionParser, option: str, name: str) -> str:
     """It goes into babeld's configuration, where a blank would begin another word."""
     if not _INTERFACE.fullmatch(name):
         p.error(f"argument {option}: {name!r} is no name of an interface")
-    if OUR_LINK.fullmatch(name):
+    if interfaces.is_ours(name):
         p.error(f"argument {option}: {name!r} is the name of a tunnel of ours")
     return name
 

@@ -10,11 +10,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from re6st.core.interfaces import PREFIX
+
 Expression = Mapping[str, Any]
 _Chain = tuple[str, str, str]
 """Family, table and name."""
 
-OURS = "re6stnet"
 """What the names of our interfaces begin with."""
 _FAMILIES = ("ip6", "inet")
 _INTERFACES = ("iifname", "oifname", "iif", "oif")
@@ -115,4 +116,4 @@ def _values(right: object) -> list[str] | None:
 
 def _is_ours(name: str) -> bool:
     """Whether this is the name of one of our interfaces, or a pattern for such."""
-    return name.startswith(OURS) or (name.endswith("*") and OURS.startswith(name[:-1]))
+    return name.startswith(PREFIX) or (name.endswith("*") and PREFIX.startswith(name[:-1]))

@@ -14,16 +14,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from re6st.core import interfaces
 from re6st.core.prefix import Prefix
 from re6st.core.transport.records import ClientRecord, Record, ServerRecord
+from re6st.core.tunnel_protocols import SERVED, TunnelProtocol
 from re6st.core.wire.datagrams import Endpoint
-from re6st.noded.settings import CLIENT_INTERFACE, server_interface
 from re6st.noded.takeover import Records
 from re6st.service import run_names, rundir
 from re6st.service.rundir import RunDirectory
 from re6st.transport import openvpn
-
-PROTOCOLS = ("udp", "tcp", "udp6", "tcp6")
 
 CONSTANTS = [
     value
@@ -31,8 +30,8 @@ CONSTANTS = [
     if isinstance(value, str) and name.isupper() and not name.startswith("_")
 ]
 
-clients = st.one_of(st.just(CLIENT_INTERFACE), st.integers(1, 5000).map("re6stnet{}".format))
-servers = st.sampled_from(PROTOCOLS).map(server_interface)
+clients = st.one_of(st.just(interfaces.SOLE), st.integers(1, 5000).map(interfaces.client))
+servers = st.sampled_from(SERVED).map(interfaces.server)
 numbers = st.integers(1, 64)
 
 
@@ -108,7 +107,7 @@ def test_a_node_killed_at_any_moment_is_followed_by_another(
             1, "made", process, peer, Endpoint("192.0.2.1", 1194, "udp"), 5, None, 1400, 1000.0
         )
         records.write(interface, record)
-        records.write(server_interface("udp"), ServerRecord(1, "made", {}))
+        records.write(interfaces.server(TunnelProtocol.UDP), ServerRecord(1, "made", {}))
 
     steps: list[Callable[[], object]] = [
         (run / run_names.LOCK).touch,
