@@ -66,3 +66,11 @@ SERVED = TunnelProtocol.UDP, TunnelProtocol.TCP, TunnelProtocol.UDP6, TunnelProt
 """What a server of ours may have."""
 
 _SERVED = {(each.transport, each.family): each for each in SERVED}
+
+
+def named(text: str) -> TunnelProtocol | None:
+    """The protocol of this name; None where there is none."""
+    try:
+        return TunnelProtocol(text)
+    except ValueError:
+        return None

@@ -18,6 +18,7 @@ from re6st.core.mesh import policy
 from re6st.core.prefix import Prefix
 from re6st.core.routing.lossy import Retransmissions, Sent
 from re6st.core.telemetry.report import Link, Server
+from re6st.core.tunnel_protocols import Transport
 from re6st.linux.kernel import Address
 from re6st.linux.netlink import NetlinkError, NetlinkSocket, read_attributes
 
@@ -170,8 +171,9 @@ class LossWatch:
         """How the tunnels by TCP lead to their peers."""
         ports = {server.protocol: server.port for server in self._tunnels.listeners()}
         for link in self._tunnels.links():
-            port = link.port if link.outgoing else ports.get(link.protocol)
-            if link.since is not None and link.protocol.startswith("tcp") and port is not None:
+            if link.since is None or link.protocol is None or link.protocol.transport is not Transport.TCP:
+                continue
+            if (port := link.port if link.outgoing else ports.get(link.protocol)) is not None:
                 with suppress(ValueError):  # a name, which we do not ask for again
                     yield (link.outgoing, port, _plain(ip_address(link.remote))), link.peer
 

@@ -8,7 +8,7 @@ from re6st.client.counted_client import CountedClient
 from re6st.core.telemetry.chronicle import Chronicle
 from re6st.core.telemetry.node_metrics import Counts
 from re6st.noded.observer import Observer
-from re6st.noded.own_addresses import OwnAddresses, family
+from re6st.noded.own_addresses import OwnAddresses
 from re6st.noded.peer_socket import Peers
 from re6st.noded.registry_updates import Updates
 from re6st.noded.settings import Plan
@@ -55,4 +55,4 @@ class NodeMetrics:
         if not self._plan().config.upnp:
             return {}
         there = {endpoint.protocol for endpoint in self._own.mapped}
-        return {protocol: protocol in there for _, protocol in self._own.ports if family(protocol) == 4}
+        return {protocol: protocol in there for _, protocol in self._own.ports if protocol.family == 4}

@@ -37,7 +37,7 @@ async def addresses_of(endpoints: Iterable[Endpoint]) -> tuple[Endpoint, ...]:
 
 
 async def _look_up(endpoint: Endpoint) -> list[Endpoint]:
-    family = socket.AF_INET6 if endpoint.protocol.endswith("6") else socket.AF_INET
+    family = socket.AF_INET6 if endpoint.protocol.family == 6 else socket.AF_INET
     try:
         async with asyncio.timeout(PATIENCE):
             answers = await asyncio.get_running_loop().getaddrinfo(

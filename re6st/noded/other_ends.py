@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 
 from re6st.core.prefix import Prefix
 from re6st.core.routing.babel_lines import NextHop
+from re6st.core.tunnel_protocols import TunnelProtocol
 from re6st.linux.hardware import Hardware
 from re6st.tunnel import ClientTunnel, Server
 
@@ -22,7 +23,7 @@ class OtherEnds:
 
     def __init__(
         self,
-        servers: Mapping[str, Server],
+        servers: Mapping[TunnelProtocol, Server],
         held: Callable[[], Iterable[ClientTunnel]],
         hardware: Hardware,
         clock: Callable[[], float] = time.monotonic,

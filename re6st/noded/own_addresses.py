@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from ipaddress import IPv6Network, ip_address
 
 from re6st.core.machine.hosts import Ip, is_usable
+from re6st.core.tunnel_protocols import TunnelProtocol
 from re6st.core.wire.datagrams import Endpoint
 
 LEARNED_LIMIT = 4
@@ -34,7 +35,7 @@ class OwnAddresses:
     network; those of IPv6 only where nothing is public.
     """
 
-    ports: Sequence[tuple[int, str]]
+    ports: Sequence[tuple[int, TunnelProtocol]]
     given: Sequence[Ip] = ()
     local: Sequence[Ip] = ()
     country: str = ""
@@ -160,10 +161,5 @@ class OwnAddresses:
             Endpoint(str(ip), port, protocol, self.country)
             for ip in addresses
             for port, protocol in self.ports
-            if family(protocol) == ip.version
+            if protocol.family == ip.version
         ]
-
-
-def family(protocol: str) -> int:
-    """The version of IP that a protocol of --pp uses."""
-    return 6 if protocol.endswith("6") else 4

@@ -22,7 +22,7 @@ from re6st.core.wire.news import Audience
 from re6st.linux import address_monitor
 from re6st.linux.kernel import Address, source_address
 from re6st.linux.netlink import NetlinkError
-from re6st.noded.own_addresses import OwnAddresses, family
+from re6st.noded.own_addresses import OwnAddresses
 from re6st.noded.upnp import PortMapper
 from re6st.tunnel import Connected
 
@@ -70,7 +70,7 @@ class Reach:
         self._audience = Audience()
         self._absences = Absences()
         self._told = own.endpoints()
-        ports = [(port, protocol) for port, protocol in own.ports if family(protocol) == 4]
+        ports = [(port, protocol) for port, protocol in own.ports if protocol.family == 4]
         self._router = PortMapper(ports, self._mapped) if upnp and ports else None
 
     async def run(self) -> None:

@@ -23,7 +23,7 @@ from re6st.core.mesh import policy as mesh
 from re6st.core.prefix import MAX_LENGTH, Prefix, address, ipv4_address, ipv4_subnet, subnet
 from re6st.core.routing import babel_settings
 from re6st.core.routing.babel_keys import key_in_use
-from re6st.core.tunnel_protocols import SERVED, TunnelProtocol
+from re6st.core.tunnel_protocols import SERVED, Transport, TunnelProtocol
 from re6st.core.wire.datagrams import Endpoint
 from re6st.core.wire.params import Parameters
 from re6st.linux.kernel import Presence
@@ -53,10 +53,10 @@ class Config:
     main_interface: str = "lo"
     lan: tuple[str, ...] = ()
     ip: tuple[Ip, ...] = ()
-    ports: tuple[tuple[int, str], ...] = ((1194, "udp"), (1194, "tcp"))
+    ports: tuple[tuple[int, TunnelProtocol], ...] = ((1194, TunnelProtocol.UDP), (1194, TunnelProtocol.TCP))
     both_families: bool = False
     """Servers that can serve IPv6 too do so: nobody has said where to listen."""
-    disabled_protocols: frozenset[str] = frozenset(("udp", "udp6"))
+    disabled_protocols: frozenset[TunnelProtocol] = frozenset((TunnelProtocol.UDP, TunnelProtocol.UDP6))
     client_count: int | None = None
     max_clients: int | None = None
     neighbours: frozenset[Prefix] = frozenset()
@@ -89,7 +89,7 @@ class Config:
     """One tunnel to one of these, and no other, nor a server (--client)."""
 
     @property
-    def offered(self) -> tuple[tuple[int, str], ...]:
+    def offered(self) -> tuple[tuple[int, TunnelProtocol], ...]:
         """Port and protocol of what we tell others to come to."""
         twins = [(port, openvpn.BOTH_FAMILIES[name]) for port, name in self.ports if name in openvpn.BOTH_FAMILIES]
         return (*self.ports, *(twins if self.both_families else ()))
@@ -128,9 +128,9 @@ class Plan:
         return self.parameters.max_clients if count is None else count
 
     @property
-    def servers(self) -> list[tuple[int, str]]:
+    def servers(self) -> list[tuple[int, TunnelProtocol]]:
         """Port and protocol of our servers: one per protocol, on the first port given for it."""
-        first: dict[str, int] = {}
+        first: dict[TunnelProtocol, int] = {}
         for port, protocol in self.config.ports if self.max_clients and not self.config.remotes else ():
             first.setdefault(protocol, port)
         return [(port, protocol) for protocol, port in first.items()]
@@ -144,7 +144,7 @@ class Plan:
 
     @property
     def server_interfaces(self) -> list[str]:
-        return [interfaces.server(TunnelProtocol(protocol)) for _, protocol in self.servers]
+        return [interfaces.server(protocol) for _, protocol in self.servers]
 
     @cached_property
     def ipv4(self) -> IPv4Network | None:
@@ -257,7 +257,7 @@ class Plan:
         """For our nftables table."""
         config, network, prefix = self.config, self.identity.trust.network, self.identity.prefix
         servers = map(interfaces.server, SERVED)
-        ports = [(port, protocol.startswith("tcp")) for port, protocol in self.servers]
+        ports = [(port, protocol.transport) for port, protocol in self.servers]
         return Rules(
             # Those that are not there now may have been left by an earlier run.
             tunnels=(interfaces.SOLE, *servers, *self.client_interfaces),
@@ -273,8 +273,8 @@ class Plan:
             multicast=config.multicast,
             # Without routes by source we do not hear of gateways, but packets from outside may pass.
             outside=not self.source_routes,
-            tcp_ports=tuple(port for port, tcp in ports if tcp),
-            udp_ports=tuple(port for port, tcp in ports if not tcp),
+            tcp_ports=tuple(port for port, transport in ports if transport is Transport.TCP),
+            udp_ports=tuple(port for port, transport in ports if transport is Transport.UDP),
         )
 
     def babel_command(self) -> list[str]:
@@ -300,12 +300,12 @@ class Plan:
             user=_user_name(),
         )
 
-    def server_command(self, port: int, protocol: str) -> list[str]:
+    def server_command(self, port: int, protocol: TunnelProtocol) -> list[str]:
         """One of our servers. Without a file of DH parameters it offers ECDHE only, which every OpenVPN 2.4 speaks."""
         dh = self.config.dh or self.config.state / "dh.pem"
         return openvpn.server_command(
             self.openvpn(),
-            interfaces.server(TunnelProtocol(protocol)),
+            interfaces.server(protocol),
             port,
             protocol,
             self.max_clients,

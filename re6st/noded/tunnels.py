@@ -25,7 +25,7 @@ from re6st.core.telemetry.report import Link, Server
 from re6st.core.transport.records import ClientOfServer, ClientRecord, ServerRecord
 from re6st.core.transport.untimely import Untimely
 from re6st.core.tunnel_protocols import TunnelProtocol
-from re6st.core.wire.datagrams import PROTOCOLS, Endpoint
+from re6st.core.wire.datagrams import Endpoint
 from re6st.linux.kernel import Address, Kernel, KernelError
 from re6st.linux.process import Backoff
 from re6st.noded.accused import accuse
@@ -81,10 +81,10 @@ class Tunnels:
         found: Found,
     ) -> None:
         self.plan = plan
-        self.servers: dict[str, tunnel.Server] = {}
+        self.servers: dict[TunnelProtocol, tunnel.Server] = {}
         """By protocol."""
-        self._serving: dict[str, asyncio.Task[None]] = {}
-        self._made: dict[str, str] = {}
+        self._serving: dict[TunnelProtocol, asyncio.Task[None]] = {}
+        self._made: dict[TunnelProtocol, str] = {}
         """What each server was started with."""
         self._renewing = asyncio.Lock()
         self._clients: dict[Prefix, _Client] = {}
@@ -134,7 +134,7 @@ class Tunnels:
             yield Link(
                 peer,
                 outgoing=True,
-                protocol=endpoint.protocol if endpoint else "",
+                protocol=endpoint.protocol if endpoint else None,
                 remote=endpoint.host if endpoint else "",
                 port=endpoint.port if endpoint else None,
                 interface=client.tunnel.interface if client.tunnel else "",
@@ -180,7 +180,7 @@ class Tunnels:
     async def serve(self) -> None:
         """Start our servers. Raises KernelError."""
         for port, protocol in self.plan.servers:
-            interface = interfaces.server(TunnelProtocol(protocol))
+            interface = interfaces.server(protocol)
             await self._kernel.make_tap(interface)  # who may not, is told at once
             self._start_server(port, protocol, self._found.servers.get(interface))
 
@@ -207,10 +207,10 @@ class Tunnels:
             if self.plan.parameters.encrypt and self._what_matters(encrypt=False) in self._made.values():
                 await self._change_clients()
             for protocol in self.servers.keys() - wanted.keys():
-                await self._empty(interfaces.server(TunnelProtocol(protocol)), survey)
+                await self._empty(interfaces.server(protocol), survey)
                 await self._end_server(protocol)
             for protocol, port in wanted.items():
-                interface = interfaces.server(TunnelProtocol(protocol))
+                interface = interfaces.server(protocol)
                 if protocol not in self.servers:
                     self._start_server(port, protocol)
                 elif self._made[protocol] != self._what_matters():
@@ -249,12 +249,12 @@ class Tunnels:
         settings, identity = replace(self.plan.openvpn(), ping_exit=0), self.plan.identity
         if encrypt is not None:
             settings = replace(settings, encrypt=encrypt)
-        words = [word for protocol in PROTOCOLS for word in openvpn.common_arguments(settings, "", protocol, "")]
+        words = [word for protocol in TunnelProtocol for word in openvpn.common_arguments(settings, "", protocol, "")]
         words += openvpn.pull_filters()
         certificates = identity.der, identity.trust.ca.public_bytes(Encoding.DER)
         return hashlib.sha256(b"\0".join((*map(str.encode, (*words, *settings.extra)), *certificates))).hexdigest()
 
-    async def _end_server(self, protocol: str) -> None:
+    async def _end_server(self, protocol: TunnelProtocol) -> None:
         server = self.servers.pop(protocol)
         del self._made[protocol]
         await end(self._serving.pop(protocol))
@@ -312,7 +312,7 @@ class Tunnels:
                 log.info("leaving the tunnel to %s: it ran from %s", peer, tunnel.source or "no address of ours")
                 client.task.cancel()
 
-    def _start_server(self, port: int, protocol: str, record: ServerRecord | None = None) -> None:
+    def _start_server(self, port: int, protocol: TunnelProtocol, record: ServerRecord | None = None) -> None:
         plan = self.plan
         found = None
         if record is not None:
@@ -325,7 +325,7 @@ class Tunnels:
             found = tunnel.FoundServer(record.pid, clients)
         server = tunnel.Server(
             plan.openvpn(),
-            interfaces.server(TunnelProtocol(protocol)),
+            interfaces.server(protocol),
             plan.server_command(port, protocol),
             admit=self._admit,
             room=lambda: self.plan.max_clients,
@@ -360,15 +360,15 @@ class Tunnels:
             not self.is_refused(peer) and serial not in self.plan.parameters.crl and peer != self.plan.identity.prefix
         )
 
-    def _joined(self, client: tunnel.ServerClient, protocol: str) -> None:
+    def _joined(self, client: tunnel.ServerClient, protocol: TunnelProtocol) -> None:
         log.info("%s connected from %s by %s", client.peer, client.address, protocol)
         self._gateways.hold(client.address)
         self._note_server(protocol)
         self._event(policy.ClientUp(client.peer))
 
-    def _left(self, client: tunnel.ServerClient, protocol: str) -> None:
+    def _left(self, client: tunnel.ServerClient, protocol: TunnelProtocol) -> None:
         log.info("%s disconnected", client.peer)
-        self.ends.ended(interfaces.server(TunnelProtocol(protocol)), client.peer)
+        self.ends.ended(interfaces.server(protocol), client.peer)
         self._gateways.let_go(client.address)
         self._note_server(protocol)
         self._event(policy.ClientDown(client.peer))
@@ -387,7 +387,7 @@ class Tunnels:
             if server.interface == interface:
                 self._note_server(protocol)
 
-    def _note_server(self, protocol: str) -> None:
+    def _note_server(self, protocol: TunnelProtocol) -> None:
         """What the next daemon has to know of a server."""
         server = self.servers.get(protocol)
         if server is None or server.pid is None:

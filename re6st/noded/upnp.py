@@ -20,6 +20,7 @@ from typing import Any
 import miniupnpc
 
 from re6st.core.machine.hosts import is_behind_another, is_usable
+from re6st.core.tunnel_protocols import TunnelProtocol
 from re6st.core.wire.datagrams import Endpoint
 
 EXTERNAL_PORTS = (32768, 49151)
@@ -60,7 +61,7 @@ class PortMapper:
 
     def __init__(
         self,
-        ports: Sequence[tuple[int, str]],
+        ports: Sequence[tuple[int, TunnelProtocol]],
         changed: Callable[[tuple[Endpoint, ...]], None],
         intervals: Intervals | None = None,
     ) -> None:
@@ -73,7 +74,7 @@ class PortMapper:
         # Only the thread uses what follows: the library blocks, and one question is asked after the other.
         self._thread = ThreadPoolExecutor(1, "UPnP")
         self._router: Any = None
-        self._mapped: dict[tuple[int, str], int] = {}
+        self._mapped: dict[tuple[int, TunnelProtocol], int] = {}
         self._renewed = 0.0
         self._leaving = False
 
@@ -154,7 +155,7 @@ class PortMapper:
             self._renewed = now
         return tuple(endpoints)
 
-    def _map(self, router: Any, host: str, port: int, protocol: str) -> int:
+    def _map(self, router: Any, host: str, port: int, protocol: TunnelProtocol) -> int:
         """The external port for one of ours, the same as before where possible. Raises PortMapError."""
         known = self._mapped.get((port, protocol))
         last: object = "no free port"
@@ -196,7 +197,7 @@ def _external_address(router: Any) -> str:
     return str(address) if isinstance(address, IPv4Address) and is_usable(address) else ""
 
 
-def _holds(router: Any, outside: int, protocol: str, port: int) -> bool:
+def _holds(router: Any, outside: int, protocol: TunnelProtocol, port: int) -> bool:
     """Whether the router still sends this external port to ours."""
     try:
         found = router.getspecificportmapping(outside, _kind(protocol))
@@ -205,5 +206,5 @@ def _holds(router: Any, outside: int, protocol: str, port: int) -> bool:
         return False
 
 
-def _kind(protocol: str) -> str:
-    return protocol[:3].upper()
+def _kind(protocol: TunnelProtocol) -> str:
+    return protocol.transport.upper()

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from re6st.core.prefix import Prefix
 from re6st.core.transport.openvpn_lines import Event, Reader
+from re6st.core.tunnel_protocols import Role, Transport, TunnelProtocol
 from re6st.core.wire.datagrams import Endpoint
 from re6st.linux.process import Child, connect
 from re6st.service import run_names
@@ -27,7 +28,12 @@ FOLLOW = ("state on", f"bytecount {COUNT_TIME}")
 REFUSALS = ("verb 1", "log on")
 """Only what OpenVPN prints tells why it refuses a certificate, and only from level 1 on."""
 
-MTU = {("udp", True): 1348, ("udp", False): 1372, ("udp6", True): 1366, ("udp6", False): 1390}
+MTU = {
+    (TunnelProtocol.UDP, True): 1348,
+    (TunnelProtocol.UDP, False): 1372,
+    (TunnelProtocol.UDP6, True): 1366,
+    (TunnelProtocol.UDP6, False): 1390,
+}
 """--tun-mtu by protocol and encryption (wire.md 8.3): every pair of versions 2.4 to 2.6 passes full-size packets."""
 
 HAND_WINDOW = 30
@@ -54,11 +60,9 @@ PUSHED = (
 Nothing else: OpenVPN would give this machine whatever routes, addresses and resolvers a server names.
 """
 
-SERVER_PROTOCOLS = {"udp": "udp4", "tcp": "tcp4-server", "udp6": "udp6", "tcp6": "tcp6-server"}
-BOTH_FAMILIES = {"tcp": "tcp6"}
+BOTH_FAMILIES = {TunnelProtocol.TCP: TunnelProtocol.TCP6}
 """A server of the first may serve the second on the same port: OpenVPN binds :: then, for IPv4 too. Not so over UDP,
 whose packets have another size in each."""
-CLIENT_PROTOCOLS = {"udp": "udp4", "udp4": "udp4", "tcp": "tcp4", "tcp4": "tcp4", "udp6": "udp6", "tcp6": "tcp6"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +107,13 @@ class Settings:
         return self.log / f"{run_names.interface_of(name)}.log" if self.log else self.run / run_names.output(name)
 
 
-def common_arguments(settings: Settings, interface: str, protocol: str, name: str) -> list[str]:
+def proto(protocol: TunnelProtocol, role: Role) -> str:
+    """What OpenVPN's --proto and --remote call a protocol at one end of a tunnel."""
+    listens = protocol.transport is Transport.TCP and role is Role.SERVER
+    return f"{protocol.transport}{protocol.family}{'-server' if listens else ''}"
+
+
+def common_arguments(settings: Settings, interface: str, protocol: TunnelProtocol, name: str) -> list[str]:
     """The options that both sides share; `name` is that of the process."""
     arguments = [
         *("--dev-type", "tap", "--dev", interface, "--persist-tun", "--persist-key"),
@@ -120,7 +130,7 @@ def common_arguments(settings: Settings, interface: str, protocol: str, name: st
         # 2.6 wants all three to speak in clear with 2.4 to 2.6 (wire.md 8.2). Who wants encryption gets it, so that a
         # network can change node by node.
         arguments += ["--cipher", "none", "--data-ciphers", "none:AES-256-GCM", "--data-ciphers-fallback", "none"]
-    mtu = MTU.get((protocol.removesuffix("4"), settings.encrypt))
+    mtu = MTU.get((protocol.served, settings.encrypt))
     if mtu:
         arguments += ["--tun-mtu", str(mtu), "--mtu-disc", "yes"]
     else:
@@ -133,7 +143,7 @@ def server_command(
     settings: Settings,
     interface: str,
     port: int,
-    protocol: str,
+    protocol: TunnelProtocol,
     max_clients: int,
     dh: Path | None,
     *,
@@ -149,13 +159,13 @@ def server_command(
             "--port",
             str(port),
             "--proto",
-            SERVER_PROTOCOLS[served],
+            proto(served, Role.SERVER),
             "--max-clients",
             str(max(max_clients, MOST_CLIENTS)),
         ),
         *("--management-client-auth", "--auth-user-pass-optional", "--hand-window", str(HAND_WINDOW)),
         *("--ping-exit", str(settings.ping_exit)),
-        *(("--connect-freq-initial", str(FIRST_PACKETS), "10") if served.startswith("udp") else ()),
+        *(("--connect-freq-initial", str(FIRST_PACKETS), "10") if served.transport is Transport.UDP else ()),
         *settings.extra,
     ]
 
@@ -168,7 +178,7 @@ def client_command(
         settings.program,
         *common_arguments(settings, interface, endpoint.protocol, name or interface),
         *("--nobind", "--client"),
-        *("--remote", endpoint.host, str(endpoint.port), CLIENT_PROTOCOLS[endpoint.protocol]),
+        *("--remote", endpoint.host, str(endpoint.port), proto(endpoint.protocol, Role.CLIENT)),
         *(("--verify-x509-name", peer.cn, "name") if peer else ()),
         *("--resolv-retry", "0", "--connect-retry", "1", "--connect-retry-max", "3", "--connect-timeout", "5"),
         *("--tls-exit", "--remap-usr1", "SIGTERM", "--management-up-down"),

@@ -12,6 +12,7 @@ from typing import Any
 from re6st.core.machine.hosts import is_behind_another
 from re6st.core.registry.clock import skew
 from re6st.core.telemetry.report import REVOKED
+from re6st.core.tunnel_protocols import Family, Transport, named
 from re6st.core.words import duration, plural
 from re6st.view.findings import Finding, Level
 from re6st.view.status_text import endpoint
@@ -88,7 +89,7 @@ def _clock(difference: float) -> Finding:
 
 def port_mapping(status: Answer, local: Collection[str], router: Router | None, waited: float) -> Iterator[Finding]:
     """For a node that is to open its ports at a router, found or not. `local`: this machine's addresses."""
-    ports = [server for server in status["servers"] if not server["protocol"].endswith("6")]
+    ports = [server for server in status["servers"] if _family(server) == 4]
     mapped = [each for each in status["advertised"] if each["origin"] == "upnp"]
     own = [each["host"] for each in status["advertised"] if each["host"] in local and each["origin"] != "private"]
     if not ports:
@@ -213,8 +214,14 @@ def large_packets(tried: Sequence[tuple[Answer, int | None, int | None]]) -> Ite
             continue
         vanish = f"packets of {told} bytes vanish, those of {passed} pass: the path swallows large ones"
         remedy = "have the path mended, or disable-proto udp at one of the two: over TCP packets are kept small"
-        if tunnel["protocol"].startswith("tcp"):
+        if (protocol := named(tunnel["protocol"])) and protocol.transport is Transport.TCP:
             remedy = "have the path mended, or the server upgraded, which then keeps packets small; until then"
             remedy += " sysctl net.ipv4.tcp_mtu_probing=1 at both ends"
         text = f"tunnel with {tunnel['peer']} ({tunnel['protocol']}, {tunnel['remote']}): {vanish}"
         yield Finding("warn", "large packets", text, remedy)
+
+
+def _family(server: Answer) -> Family | None:
+    """The version of IP of a server of ours; None for a protocol that only a newer node has."""
+    protocol = named(server["protocol"])
+    return protocol.family if protocol else None

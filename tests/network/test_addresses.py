@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from re6st.noded.own_addresses import family
+from re6st.core.tunnel_protocols import TunnelProtocol
 from testbed import Bed, Host, Network, Node, wait_until
 from testbed.control import ask
 
@@ -144,14 +144,14 @@ def test_nodes_of_a_private_network_find_each_other(bed: Bed) -> None:
     )
 
 
-PROTOCOLS = ("tcp", "udp", "tcp6", "udp6")
+PROTOCOLS = (TunnelProtocol.TCP, TunnelProtocol.UDP, TunnelProtocol.TCP6, TunnelProtocol.UDP6)
 
 
 def test_a_node_is_reached_by_every_protocol_and_port_it_offers(bed: Bed) -> None:
     network = Network(bed, 1 + len(PROTOCOLS))
     first, *others = network.nodes
     assert first.host.ipv6
-    offered = [*zip(range(1194, 1198), PROTOCOLS, strict=True), (2000, "tcp")]
+    offered = [*zip(range(1194, 1198), PROTOCOLS, strict=True), (2000, TunnelProtocol.TCP)]
     first.options = ["--ip", first.host.address, "--ip", first.host.ipv6, "--disable-proto", "none"]
     first.options += [word for port, protocol in offered for word in ("--pp", str(port), protocol)]
     for node, own in zip(others, PROTOCOLS, strict=True):
@@ -162,7 +162,7 @@ def test_a_node_is_reached_by_every_protocol_and_port_it_offers(bed: Bed) -> Non
     for node, own in zip(others, PROTOCOLS, strict=True):
         assert says(first, f"{node.prefix} connected from", f"by {own}")
     ips = {4: first.host.address, 6: first.host.ipv6}
-    announced = [f"{ips[version]},{port},{p}" for version in (4, 6) for port, p in offered if family(p) == version]
+    announced = [f"{ips[version]},{port},{p}" for version in (4, 6) for port, p in offered if p.family == version]
     # The one that worked comes first in the memory of a peer; this one used the first of the list.
     wait_until(lambda: known(others[0], first) == ";".join(announced), 60, "a peer remembers", bed.tails)
     listening = first.host.run(["ss", "-Hlntu"]).stdout

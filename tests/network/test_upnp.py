@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
+from re6st.core.tunnel_protocols import TunnelProtocol
 from re6st.core.wire.datagrams import Endpoint
 from re6st.noded.upnp import EXTERNAL_PORTS, Intervals, PortMapper
 from testbed import Bed, Host, Network, Node, wait_until
@@ -18,7 +19,7 @@ from testbed.network import environment, program
 from testbed.upnp import PACKAGE, PROGRAM, Upnp
 
 FORMS = 90
-PORTS = [(1194, "tcp"), (1195, "udp")]
+PORTS = [(1194, TunnelProtocol.TCP), (1195, TunnelProtocol.UDP)]
 
 pytestmark = pytest.mark.skipif(not shutil.which(PROGRAM), reason=f"not installed: {PACKAGE}")
 

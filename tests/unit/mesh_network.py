@@ -18,6 +18,7 @@ from re6st.core.mesh import policy as mesh
 from re6st.core.prefix import Prefix
 from re6st.core.routing.babel_lines import NextHop
 from re6st.core.routing.survey import Link, Survey
+from re6st.core.tunnel_protocols import TunnelProtocol
 from re6st.core.wire.datagrams import Endpoint
 
 COST = 96
@@ -35,7 +36,7 @@ def name(prefix: Prefix) -> str:
 
 
 def endpoints(prefix: Prefix) -> tuple[Endpoint, ...]:
-    return (Endpoint(f"10.0.{prefix.value >> 8}.{prefix.value & 255}", 1194, "tcp"),)
+    return (Endpoint(f"10.0.{prefix.value >> 8}.{prefix.value & 255}", 1194, TunnelProtocol.TCP),)
 
 
 @dataclass(eq=False)

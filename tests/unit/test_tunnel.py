@@ -14,7 +14,8 @@ from re6st import tunnel
 from re6st.core.prefix import Prefix
 from re6st.core.transport.openvpn_lines import Environment
 from re6st.core.transport.untimely import Untimely
-from re6st.core.wire.datagrams import PROTOCOLS, Endpoint
+from re6st.core.tunnel_protocols import SERVED, TunnelProtocol
+from re6st.core.wire.datagrams import Endpoint
 from re6st.linux.process import Backoff
 from re6st.transport import openvpn
 from re6st.transport.openvpn import Settings, client_command, server_command
@@ -22,7 +23,7 @@ from re6st.tunnel import ClientTunnel, Connected, FoundClient, FoundServer, Serv
 from tests.unit.fake_program import FakeChild, FakePrograms, Script, all_gone, install, until
 
 A, B = Prefix(1, 16), Prefix(2, 16)
-ONE, TWO = Endpoint("192.0.2.1", 1194, "tcp"), Endpoint("192.0.2.2", 443, "udp")
+ONE, TWO = Endpoint("192.0.2.1", 1194, TunnelProtocol.TCP), Endpoint("192.0.2.2", 443, TunnelProtocol.UDP)
 
 
 def made(run: Path, *, encrypt: bool = True, log: Path | None = None) -> Settings:
@@ -43,7 +44,7 @@ def made(run: Path, *, encrypt: bool = True, log: Path | None = None) -> Setting
 
 
 def test_the_command_line_of_a_server() -> None:
-    assert server_command(made(Path("/run/x")), "re6stnet-udp", 1194, "udp", 20, Path("/var/dh.pem")) == [
+    assert server_command(made(Path("/run/x")), "re6stnet-udp", 1194, TunnelProtocol.UDP, 20, Path("/var/dh.pem")) == [
         "/usr/sbin/openvpn",
         *("--dev-type", "tap", "--dev", "re6stnet-udp", "--persist-tun", "--persist-key"),
         *("--script-security", "1", "--management-hold", "--ping", "15"),
@@ -59,13 +60,13 @@ def test_the_command_line_of_a_server() -> None:
 
 
 def test_a_server_may_serve_both_families_on_one_port() -> None:
-    def protocol(name: str, *, both: bool) -> str:
+    def protocol(name: TunnelProtocol, *, both: bool) -> str:
         command = server_command(made(Path("/run/x")), f"re6stnet-{name}", 1194, name, 20, None, both_families=both)
         return command[command.index("--proto") + 1]
 
-    assert protocol("tcp", both=True) == "tcp6-server", "OpenVPN binds :: for both"
-    assert protocol("tcp", both=False) == "tcp4-server"
-    assert protocol("udp", both=True) == "udp4", "its packets have another size in each family"
+    assert protocol(TunnelProtocol.TCP, both=True) == "tcp6-server", "OpenVPN binds :: for both"
+    assert protocol(TunnelProtocol.TCP, both=False) == "tcp4-server"
+    assert protocol(TunnelProtocol.UDP, both=True) == "udp4", "its packets have another size in each family"
 
 
 def test_the_command_line_of_a_client() -> None:
@@ -138,20 +139,20 @@ def test_a_given_server_may_be_any_node_of_the_network() -> None:
 @pytest.mark.parametrize(
     ("protocol", "encrypt", "mtu"),
     [
-        ("udp", True, "1348"),
-        ("udp4", True, "1348"),
-        ("udp", False, "1372"),
-        ("udp6", True, "1366"),
-        ("udp6", False, "1390"),
-        ("tcp", True, None),
-        ("tcp6", False, None),
+        (TunnelProtocol.UDP, True, "1348"),
+        (TunnelProtocol.UDP4, True, "1348"),
+        (TunnelProtocol.UDP, False, "1372"),
+        (TunnelProtocol.UDP6, True, "1366"),
+        (TunnelProtocol.UDP6, False, "1390"),
+        (TunnelProtocol.TCP, True, None),
+        (TunnelProtocol.TCP6, False, None),
     ],
 )
-def test_both_sides_agree_on_the_mtu(protocol: str, encrypt: bool, mtu: str | None) -> None:
+def test_both_sides_agree_on_the_mtu(protocol: TunnelProtocol, encrypt: bool, mtu: str | None) -> None:
     settings = made(Path("/r"), encrypt=encrypt)
     client = client_command(settings, "x", A, Endpoint("h", 1, protocol))
     commands = [client]
-    if not protocol.endswith("4"):
+    if protocol in SERVED:
         commands.append(server_command(settings, "x", 1, protocol, 1, None))
     for command in commands:
         assert ("--tun-mtu" in command) == (mtu is not None) == ("--mtu-disc" in command)
@@ -165,7 +166,7 @@ def test_protocols_are_named_as_openvpn_names_them() -> None:
     def proto(command: list[str], option: str, place: int) -> str:
         return command[command.index(option) + place]
 
-    assert [proto(client_command(settings, "x", A, Endpoint("h", 1, p)), "--remote", 3) for p in PROTOCOLS] == [
+    assert [proto(client_command(settings, "x", A, Endpoint("h", 1, p)), "--remote", 3) for p in TunnelProtocol] == [
         "udp4",
         "tcp4",
         "udp4",
@@ -173,12 +174,9 @@ def test_protocols_are_named_as_openvpn_names_them() -> None:
         "udp6",
         "tcp6",
     ]
-    servers = {p: proto(server_command(settings, "x", 1, p, 1, None), "--proto", 1) for p in openvpn.SERVER_PROTOCOLS}
-    assert servers["udp"] == "udp4"
-    assert servers["udp6"] == "udp6"
-    assert servers["tcp"].endswith("-server")
-    assert servers["tcp6"] == "tcp6-server"
-    assert proto(server_command(settings, "x", 1, "tcp", 1, None), "--dh", 1) == "none"
+    servers = {p: proto(server_command(settings, "x", 1, p, 1, None), "--proto", 1) for p in SERVED}
+    assert servers == {"udp": "udp4", "tcp": "tcp4-server", "udp6": "udp6", "tcp6": "tcp6-server"}
+    assert proto(server_command(settings, "x", 1, TunnelProtocol.TCP, 1, None), "--dh", 1) == "none"
 
 
 # --- an OpenVPN that a test plays ---
@@ -247,7 +245,7 @@ class Told:
         return Server(
             settings,
             "re6stnet-tcp",
-            server_command(settings, "re6stnet-tcp", 1194, "tcp", 20, None),
+            server_command(settings, "re6stnet-tcp", 1194, TunnelProtocol.TCP, 20, None),
             admit=lambda peer, serial: peer not in self.refused,
             room=lambda: self.room,
             joined=self.joined.append,

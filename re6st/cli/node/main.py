@@ -13,6 +13,7 @@ import signal
 import sys
 from collections.abc import Sequence
 from ipaddress import IPv4Address, IPv4Network, IPv6Network, ip_address, ip_network
+from itertools import combinations
 from pathlib import Path
 
 from re6st.cert import CertError
@@ -24,6 +25,7 @@ from re6st.client.registry_client import RegistryError, parse_url
 from re6st.core import interfaces
 from re6st.core.machine.hosts import Ip, is_usable
 from re6st.core.prefix import Prefix, PrefixError
+from re6st.core.tunnel_protocols import SERVED, TunnelProtocol, named
 from re6st.core.wire.datagrams import ADDRESSES_LIMIT, Endpoint, parse_addresses
 from re6st.linux.kernel import KernelError
 from re6st.linux.process import MissingProgram, allow_files
@@ -44,9 +46,13 @@ from re6st.service.sd_notify import Notifier
 from re6st.transport import openvpn
 
 PROGRAM = "re6stnet"
-PROTOCOLS = ("udp", "tcp", "udp6", "tcp6")
 EXIT_FAILED, EXIT_TOO_OLD, EXIT_PERMISSION, EXIT_CONFIG = 1, 76, 77, 78
 EXIT_RESTART = 255
+
+OFFERED = TunnelProtocol.UDP, TunnelProtocol.TCP
+"""The default of --pp, less what is disabled."""
+DISABLED = frozenset((TunnelProtocol.UDP, TunnelProtocol.UDP6))
+"""The default of --disable-proto."""
 
 LOG_FILE = "re6stnet.log"
 DH_LIMIT = 1 << 16
@@ -132,7 +138,7 @@ def parser() -> OptionParser:
     mesh.add_argument(
         "--disable-proto",
         action="append",
-        choices=("none", *PROTOCOLS),
+        choices=("none", *map(str, SERVED)),
         help="do not use this protocol for tunnels (default: udp and udp6); none: use all protocols",
     )
     mesh.add_argument(
@@ -236,10 +242,11 @@ def parser() -> OptionParser:
 def configuration(p: OptionParser, args: argparse.Namespace) -> Config:
     """The checked options. Wrong ones end the program with status 2."""
     remotes = _remotes(p, args)
-    disabled = frozenset(("udp", "udp6") if args.disable_proto is None else args.disable_proto)
-    if "none" in disabled and len(disabled) > 1:
+    words = frozenset(args.disable_proto or ())
+    if "none" in words and len(words) > 1:
         p.error("argument --disable-proto: none goes with no other")
-    ports = [_port(p, *pair) for pair in args.pp] or [(1194, name) for name in ("udp", "tcp") if name not in disabled]
+    disabled = frozenset(map(TunnelProtocol, words - {"none"})) if words else DISABLED
+    ports = [_port(p, *pair) for pair in args.pp] or [(1194, each) for each in OFFERED if each not in disabled]
     for _, protocol in ports:
         if protocol in disabled:
             p.error(f"argument --pp: {protocol} is disabled: see --disable-proto")
@@ -261,8 +268,8 @@ def configuration(p: OptionParser, args: argparse.Namespace) -> Config:
         lan=tuple(_interface(p, "-i/--interface", name) for name in args.interface),
         ip=tuple(_ip(p, text) for text in args.ip if text not in ("any", "upnp")),
         ports=tuple(ports),
-        both_families=not args.pp and "tcp6" not in disabled,
-        disabled_protocols=disabled - {"none"},
+        both_families=not args.pp and TunnelProtocol.TCP6 not in disabled,
+        disabled_protocols=disabled,
         client_count=args.client_count,
         max_clients=args.max_clients,
         neighbours=frozenset(_prefix(p, text) for text in args.neighbour),
@@ -300,27 +307,27 @@ def _remotes(p: OptionParser, args: argparse.Namespace) -> tuple[Endpoint, ...]:
         p.error(f"argument --client: {len(entries)} servers: give 1 to {ADDRESSES_LIMIT}")
     for entry in entries:
         if entry.count(",") != 2 or not parse_addresses(entry, anywhere=True):
-            p.error(f"argument --client: {entry!r} is not of the form HOST,PORT,PROTO (PROTO: {', '.join(PROTOCOLS)})")
+            p.error(f"argument --client: {entry!r} is not of the form HOST,PORT,PROTO (PROTO: {', '.join(SERVED)})")
     return tuple(endpoint for entry in entries for endpoint in parse_addresses(entry, anywhere=True))
 
 
-def _port(p: OptionParser, port: str, protocol: str) -> tuple[int, str]:
-    if protocol not in PROTOCOLS:
-        p.error(f"argument --pp: {protocol!r} is none of {', '.join(PROTOCOLS)}")
+def _port(p: OptionParser, port: str, name: str) -> tuple[int, TunnelProtocol]:
+    if (protocol := named(name)) not in SERVED:
+        p.error(f"argument --pp: {name!r} is none of {', '.join(SERVED)}")
     try:
         return integer(1, 65535)(port), protocol
     except argparse.ArgumentTypeError as error:
         p.error(f"argument --pp: {error}")
 
 
-def _check_families(p: OptionParser, ports: Sequence[tuple[int, str]]) -> None:
+def _check_families(p: OptionParser, ports: Sequence[tuple[int, TunnelProtocol]]) -> None:
     """udp6 and tcp6 servers listen on IPv4 too, so they need another port (wire.md 8.1)."""
-    first: dict[str, int] = {}
+    first: dict[TunnelProtocol, int] = {}
     for port, protocol in ports:
         first.setdefault(protocol, port)
-    for plain in ("udp", "tcp"):
-        if first.get(plain) is not None and first.get(plain) == first.get(f"{plain}6"):
-            p.error(f"argument --pp: {plain} and {plain}6 both use port {first[plain]}: give one of them another")
+    for one, other in combinations((each for each in SERVED if each in first), 2):
+        if one.transport is other.transport and first[one] == first[other]:
+            p.error(f"argument --pp: {one} and {other} both use port {first[one]}: give one of them another")
 
 
 def _upnp(p: OptionParser, words: Sequence[str]) -> bool:

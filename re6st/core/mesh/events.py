@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from re6st.core.prefix import Prefix
 from re6st.core.routing.babel_lines import NextHop
 from re6st.core.routing.survey import Survey
+from re6st.core.tunnel_protocols import TunnelProtocol
 from re6st.core.wire.datagrams import Endpoint
 
 
@@ -31,7 +32,7 @@ class Settings:
     meeting_time: float = 60.0
     """How long babel may take to meet the peer on a new tunnel: some hellos of the peer, which may be an older one."""
     neighbours: frozenset[Prefix] = frozenset()
-    disabled_protocols: frozenset[str] = frozenset()
+    disabled_protocols: frozenset[TunnelProtocol] = frozenset()
     lan: frozenset[str] = frozenset()
     """Interfaces on which neighbours are met without a tunnel."""
     country: str = ""

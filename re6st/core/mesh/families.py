@@ -14,7 +14,7 @@ def nothing_in_common(uplinks: Iterable[Ip], servers: Iterable[Endpoint]) -> str
     `uplinks` are the addresses of this machine that lead outside, `servers` those of peers.
     """
     own = {ip.version for ip in uplinks if not (ip.is_loopback or ip.is_link_local)}
-    offered = {6 if server.protocol.endswith("6") else 4 for server in servers}
+    offered = {server.protocol.family for server in servers}
     if not own or not offered or own & offered:
         return None
     (here,), (there,) = own, offered

@@ -193,7 +193,7 @@ class Opening:
     def _usable(self, endpoints: tuple[Endpoint, ...]) -> tuple[Endpoint, ...]:
         """Those that we may dial: a few, as their peer may have named anybody's."""
         disabled = self._state.settings.disabled_protocols
-        usable = [e for e in endpoints if _family(e.protocol) not in disabled and self._state.permits(e)]
+        usable = [e for e in endpoints if e.protocol.served not in disabled and self._state.permits(e)]
         hosts = list(dict.fromkeys(endpoint.host for endpoint in usable))[:HOSTS_DIALLED]
         return tuple(endpoint for endpoint in usable if endpoint.host in hosts)[:ENDPOINTS_DIALLED]
 
@@ -305,8 +305,3 @@ class Opening:
 
 def _bits(prefix: Prefix) -> str:
     return prefix.bits
-
-
-def _family(protocol: str) -> str:
-    """The protocol as --disable-proto names it: udp4 is udp, tcp4 is tcp."""
-    return protocol.removesuffix("4")

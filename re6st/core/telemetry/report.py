@@ -17,6 +17,7 @@ from re6st.core.routing.route_history import Way
 from re6st.core.routing.survey import Survey
 from re6st.core.telemetry.chronicle import Happening
 from re6st.core.telemetry.expiry import AUTHORITY, DAY, OURS, expires
+from re6st.core.tunnel_protocols import TunnelProtocol
 from re6st.core.wire.datagrams import Endpoint
 
 Record = dict[str, object]
@@ -46,7 +47,7 @@ class Link:
 
     peer: Prefix
     outgoing: bool
-    protocol: str = ""
+    protocol: TunnelProtocol | None = None
     remote: str = ""
     """The address of the other end."""
     port: int | None = None
@@ -60,7 +61,7 @@ class Link:
 class Server:
     """A server of ours."""
 
-    protocol: str
+    protocol: TunnelProtocol
     port: int
     interface: str
     listening: bool
@@ -172,7 +173,7 @@ def tunnels(mesh: Mesh, table: Table, links: Iterable[Link], now: float) -> list
                 "peer": link.peer.cn,
                 "direction": "out" if link.outgoing else "in",
                 "state": state,
-                "protocol": link.protocol,
+                "protocol": link.protocol or "",
                 "remote": link.remote,
                 "port": link.port,
                 "interface": link.interface,

@@ -13,6 +13,7 @@ from enum import IntEnum
 from ipaddress import IPv6Network, ip_address
 
 from re6st.core.machine.hosts import is_usable_host
+from re6st.core.tunnel_protocols import TunnelProtocol, named
 from re6st.core.wire.integers import pack_integer, unpack_integer
 
 PORT = 326
@@ -43,7 +44,6 @@ class WireError(ValueError):
 # --- address lists (wire.md 6.6) ---
 
 _HOST = re.compile(r"[A-Za-z0-9][A-Za-z0-9.:_-]{0,252}|::[A-Fa-f0-9.:]{0,39}", re.ASCII)
-PROTOCOLS = ("udp", "tcp", "udp4", "tcp4", "udp6", "tcp6")
 ADDRESSES_LIMIT = 32
 ADDRESS_TEXT_LIMIT = 4096
 
@@ -54,7 +54,7 @@ class Endpoint:
 
     host: str
     port: int
-    protocol: str
+    protocol: TunnelProtocol
     country: str = ""
 
     def __str__(self) -> str:
@@ -70,7 +70,8 @@ def parse_addresses(text: str, *, anywhere: bool = False) -> tuple[Endpoint, ...
     endpoints = []
     for entry in text[:ADDRESS_TEXT_LIMIT].split(";")[:ADDRESSES_LIMIT]:
         fields = entry.split(",")
-        if len(fields) < 3 or fields[2] not in PROTOCOLS or not _HOST.fullmatch(fields[0]):
+        protocol = named(fields[2]) if len(fields) > 2 else None
+        if protocol is None or not _HOST.fullmatch(fields[0]):
             continue
         if not (anywhere or is_usable_host(fields[0])):
             continue
@@ -79,7 +80,7 @@ def parse_addresses(text: str, *, anywhere: bool = False) -> tuple[Endpoint, ...
             continue
         if not (country.isascii() and country.isalnum() and len(country) < 9):
             country = ""
-        endpoints.append(Endpoint(fields[0], int(port), fields[2], country))
+        endpoints.append(Endpoint(fields[0], int(port), protocol, country))
     return tuple(dict.fromkeys(endpoints))
 
 

@@ -14,6 +14,7 @@ from re6st.core.mesh import policy
 from re6st.core.prefix import Prefix
 from re6st.core.routing.lossy import AGAIN_LEAST, Sent
 from re6st.core.telemetry.report import Link, Server
+from re6st.core.tunnel_protocols import TunnelProtocol
 from re6st.linux import retransmits
 from re6st.linux.netlink import NetlinkError
 from re6st.linux.retransmits import Connection, LossWatch, SocketDiagnosis
@@ -68,7 +69,7 @@ class Played(SocketDiagnosis):
         return self.known
 
     def listeners(self) -> list[Server]:
-        return [Server("tcp", 1194, "re6stnet-tcp", True, 2, 0)]
+        return [Server(TunnelProtocol.TCP, 1194, "re6stnet-tcp", True, 2, 0)]
 
     def connect(self, host: str, *, outgoing: bool, port: int = 1194) -> Connection:
         made = Connection(socket.AF_INET, bytes([len(self.connections)]), ip_address(host))
@@ -109,19 +110,19 @@ def looks(watch: LossWatch, played: Played, lossy: Connection | None = None, *, 
 
 
 def outgoing(peer: Prefix, host: str) -> Link:
-    return Link(peer, True, "tcp", host, 1194, "re6stnet1", 1.0)
+    return Link(peer, True, TunnelProtocol.TCP, host, 1194, "re6stnet1", 1.0)
 
 
 def incoming(peer: Prefix, host: str) -> Link:
-    return Link(peer, False, "tcp", host, None, "re6stnet-tcp", 1.0)
+    return Link(peer, False, TunnelProtocol.TCP, host, None, "re6stnet-tcp", 1.0)
 
 
 def test_both_our_own_tunnels_and_those_of_our_clients_are_looked_at() -> None:
     played = Played(
         outgoing(P, "192.0.2.1"),
         incoming(Q, "::ffff:192.0.2.1"),
-        Link(R, True, "udp", "192.0.2.3", 1194, "re6stnet2", 1.0),
-        Link(S, True, "tcp", "192.0.2.4", 443, "re6stnet3", None),
+        Link(R, True, TunnelProtocol.UDP, "192.0.2.3", 1194, "re6stnet2", 1.0),
+        Link(S, True, TunnelProtocol.TCP, "192.0.2.4", 443, "re6stnet3", None),
         outgoing(R, "server.example.com"),
         outgoing(S, ""),
     )

@@ -11,6 +11,7 @@ import pytest
 
 from re6st.core.mesh import policy as mesh
 from re6st.core.prefix import Prefix
+from re6st.core.tunnel_protocols import TunnelProtocol
 from re6st.core.wire.datagrams import Code, Endpoint
 from re6st.noded.own_addresses import OwnAddresses
 from re6st.noded.peer_answers import VERSION_LIMIT, Answers
@@ -107,7 +108,7 @@ OUTSIDE, BOTH = b"8.8.4.4,1194,tcp", b"8.8.4.4,1194,tcp;192.168.1.5,1194,tcp"
 @pytest.fixture
 def behind(now: list[float]) -> tuple[Answers, OwnAddresses]:
     """A node behind a router that has 8.8.4.4."""
-    own = OwnAddresses([(1194, "tcp")], local=[INNER], uplinks=[INNER])
+    own = OwnAddresses([(1194, TunnelProtocol.TCP)], local=[INNER], uplinks=[INNER])
     own.learn("8.8.4.4", INNER, "x")
     return node(A, B, own)[0], own
 
@@ -125,7 +126,7 @@ def test_two_behind_one_router_stop_telling_each_other() -> None:
     nodes, said = {}, 0
     for prefix, inner in ((B, "192.168.1.5"), (C, "192.168.1.6")):
         ip = ip_address(inner)
-        own = OwnAddresses([(1194, "tcp")], local=[ip], uplinks=[ip])
+        own = OwnAddresses([(1194, TunnelProtocol.TCP)], local=[ip], uplinks=[ip])
         own.learn("8.8.4.4", ip, "x")
         nodes[prefix] = node(prefix, A, own)[0]
     message: bytes | None = b""
@@ -155,7 +156,7 @@ def test_our_private_addresses_are_for_nobody_else(behind: tuple[Answers, OwnAdd
 
 
 def test_who_is_seen_as_we_are_by_a_server_that_rewrites_addresses_is_not_behind_our_router(now: list[float]) -> None:
-    own = OwnAddresses([(1194, "tcp")], local=[INNER], uplinks=[INNER])
+    own = OwnAddresses([(1194, TunnelProtocol.TCP)], local=[INNER], uplinks=[INNER])
     own.learn("8.8.4.4", INNER, "x")
     own.learn("172.17.0.1", INNER, "y")
     made, _ = node(A, B, own)
@@ -163,7 +164,7 @@ def test_who_is_seen_as_we_are_by_a_server_that_rewrites_addresses_is_not_behind
 
 
 def test_in_a_network_without_routers_nothing_is_told_twice(now: list[float]) -> None:
-    own = OwnAddresses([(1194, "tcp")], local=[INNER], uplinks=[INNER])
+    own = OwnAddresses([(1194, TunnelProtocol.TCP)], local=[INNER], uplinks=[INNER])
     made, _ = node(A, B, own)
     assert made.answer(C, Code.ADDRESS, b"") == b"192.168.1.5,1194,tcp"
     assert made.answer(C, Code.ADDRESS, b"192.168.1.6,1194,tcp;192.168.1.5,1194,tcp") is None

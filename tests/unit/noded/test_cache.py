@@ -17,13 +17,14 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from re6st.core.prefix import Prefix
+from re6st.core.tunnel_protocols import TunnelProtocol
 from re6st.core.wire.datagrams import Endpoint, format_addresses
 from re6st.core.wire.params import Parameters
 from re6st.noded.peer_cache import PEER_LIMIT, WRITE_EVERY, Cache
 from tests.unit.damaged_database import spoil_a_name
 
 A, B = Prefix(1, 16), Prefix(2, 16)
-ONE, TWO, THREE = (Endpoint(f"192.0.2.{n}", 1194, "tcp") for n in (1, 2, 3))
+ONE, TWO, THREE = (Endpoint(f"192.0.2.{n}", 1194, TunnelProtocol.TCP) for n in (1, 2, 3))
 PARAMETERS = Parameters(
     registry_prefix=Prefix(0, 16),
     version=b"\x05signature",
@@ -115,7 +116,7 @@ def test_a_file_of_the_older_software_is_read(path: Path) -> None:
     db.close()
     cache = Cache(path)
     assert cache.addresses == {A: (ONE,)}
-    assert cache.own == (Endpoint("192.0.2.9", 1194, "udp", "FR"),)
+    assert cache.own == (Endpoint("192.0.2.9", 1194, TunnelProtocol.UDP, "FR"),)
     parameters = cache.load_parameters()
     assert parameters is not None
     assert (parameters.crl, parameters.encrypt) == (frozenset({5}), True)
@@ -196,7 +197,7 @@ def test_a_peer_that_tells_other_addresses_all_the_time_costs_a_writing_now_and_
     before = cache._db.total_changes
     for number in range(10_000):
         clock.now += 0.001
-        cache.learn(A, (Endpoint(f"192.0.2.{number % 256}", 1194, "tcp"),), never)
+        cache.learn(A, (Endpoint(f"192.0.2.{number % 256}", 1194, TunnelProtocol.TCP),), never)
         cache.tick()
     assert cache._db.total_changes - before <= 3
     clock.now += WRITE_EVERY

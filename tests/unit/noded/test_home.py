@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from re6st.client.registry_client import RegistryError
+from re6st.core.tunnel_protocols import TunnelProtocol
 from re6st.core.wire.datagrams import Endpoint
 from re6st.noded import country
 from re6st.noded.country import Home, locator
@@ -21,12 +22,12 @@ class World:
     """A registry that knows countries, and a node with addresses."""
 
     def __init__(self, given: str = "", remembered: str = "") -> None:
-        self.own = OwnAddresses([(1194, "tcp")], [ip_address("192.0.2.1")])
+        self.own = OwnAddresses([(1194, TunnelProtocol.TCP)], [ip_address("192.0.2.1")])
         self.answers: dict[str, str | None] = {"192.0.2.1": "FR", "192.0.2.2": "DE"}
         self.asked: list[str] = []
         self.down = False
         self.changes: list[str] = []
-        told = (Endpoint("192.0.2.1", 1194, "tcp", remembered),)
+        told = (Endpoint("192.0.2.1", 1194, TunnelProtocol.TCP, remembered),)
         self.home = Home(self.own, given, self.ask, told, lambda: self.changes.append(self.own.country))
 
     async def ask(self, address: str) -> str | None:

@@ -10,6 +10,7 @@ import pytest
 
 from re6st.core.prefix import Prefix
 from re6st.core.transport.records import ClientRecord, ServerRecord
+from re6st.core.tunnel_protocols import TunnelProtocol
 from re6st.core.wire.datagrams import Endpoint
 from re6st.noded.takeover import Records, look
 
@@ -17,7 +18,7 @@ PEER = Prefix(1, 16)
 
 
 def client(pid: int, name: str, peer: Prefix = PEER) -> ClientRecord:
-    return ClientRecord(pid, "made", name, peer, Endpoint("192.0.2.1", 1194, "tcp"), 5, None, 1500, 1000.0)
+    return ClientRecord(pid, "made", name, peer, Endpoint("192.0.2.1", 1194, TunnelProtocol.TCP), 5, None, 1500, 1000.0)
 
 
 class Machine:

@@ -9,6 +9,7 @@ from pathlib import Path
 from re6st import cert
 from re6st.client.files import Files
 from re6st.core.prefix import Prefix
+from re6st.core.tunnel_protocols import TunnelProtocol
 from re6st.core.wire.datagrams import Endpoint
 from re6st.core.wire.params import Parameters
 from re6st.noded.options_in_use import options_in_use
@@ -34,7 +35,7 @@ def test_options_are_told_without_secrets(nodes: dict[str, cert.Identity]) -> No
         ),
         openvpn_arguments=("--http-proxy-user-pass", "SECRET"),
         up=("TOKEN=SECRET /usr/local/bin/up", "/usr/local/bin/register --password SECRET", "/bin/true"),
-        remotes=(Endpoint("192.0.2.1", 1194, "udp"),),
+        remotes=(Endpoint("192.0.2.1", 1194, TunnelProtocol.UDP),),
     )
     parameters = Parameters(Prefix(0, 16), babel_hmac_sign=b"SECRET", crl=frozenset((7, 8)))
     told = options_in_use(Plan(config, nodes["1/16"], parameters, {}))

@@ -11,6 +11,7 @@ import pytest
 
 from re6st.core.prefix import Prefix
 from re6st.core.routing.babel_lines import NextHop
+from re6st.core.tunnel_protocols import TunnelProtocol
 from re6st.linux import hardware
 from re6st.linux.hardware import Hardware
 from re6st.noded.other_ends import LATELY, REMEMBERED, OtherEnds
@@ -53,7 +54,10 @@ class World:
         self.held: list[Any] = []
         self.netlink = FakeNetlink()
         self.ends = OtherEnds(
-            {"tcp": cast(Any, self.server)}, lambda: self.held, Hardware(cast(Any, self.netlink)), lambda: self.now
+            {TunnelProtocol.TCP: cast(Any, self.server)},
+            lambda: self.held,
+            Hardware(cast(Any, self.netlink)),
+            lambda: self.now,
         )
 
     def hold(self, peer: Prefix | None, *, connected: bool = True, number: int | None = None) -> None:

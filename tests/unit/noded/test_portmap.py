@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from re6st.core.tunnel_protocols import TunnelProtocol
 from re6st.core.wire.datagrams import Endpoint
 from re6st.noded import upnp
 
@@ -75,7 +76,9 @@ def play(
     told: list[tuple[Endpoint, ...]] = []
 
     async def run() -> None:
-        mapper = upnp.PortMapper([(1194, "tcp"), (1195, "udp")], told.append, intervals=intervals)
+        mapper = upnp.PortMapper(
+            [(1194, TunnelProtocol.TCP), (1195, TunnelProtocol.UDP)], told.append, intervals=intervals
+        )
         task = asyncio.create_task(mapper.run())
         deadline = time.monotonic() + 10
         for condition in steps(told):

@@ -9,6 +9,7 @@ from ipaddress import ip_address
 import pytest
 
 from re6st.core.prefix import Prefix
+from re6st.core.tunnel_protocols import TunnelProtocol
 from re6st.core.wire.datagrams import Endpoint, format_addresses
 from re6st.linux import address_monitor
 from re6st.linux.kernel import Address
@@ -38,7 +39,7 @@ class World:
         self.kept: list[str] = []
         self.told: list[Prefix] = []
         self.changes: asyncio.Queue[None] = asyncio.Queue()
-        self.own = OwnAddresses([(1194, "tcp")])
+        self.own = OwnAddresses([(1194, TunnelProtocol.TCP)])
         monkeypatch.setattr(address_monitor, "changes", self._changes)
         monkeypatch.setattr(reachability, "TELL_EVERY", 0.01)
         monkeypatch.setattr(reachability, "source_address", lambda remote: self.default)
@@ -61,7 +62,9 @@ class World:
         self.changes.put_nowait(None)
 
     def connected(self, external: str, source: Address) -> Connected:
-        return Connected(PEERS[0], Endpoint("192.0.2.1", 1194, "tcp"), "re6stnet1", 1, external, 1500, source)
+        return Connected(
+            PEERS[0], Endpoint("192.0.2.1", 1194, TunnelProtocol.TCP), "re6stnet1", 1, external, 1500, source
+        )
 
     def play(self, steps: Callable[[World, Reach], Awaitable[None]]) -> World:
         async def run() -> None:

@@ -17,6 +17,7 @@ from re6st.client.files import Files
 from re6st.core.mesh import policy
 from re6st.core.prefix import Prefix
 from re6st.core.routing.survey import Survey
+from re6st.core.tunnel_protocols import TunnelProtocol
 from re6st.core.wire.datagrams import Endpoint
 from re6st.core.wire.params import Parameters
 from re6st.linux.hardware import Hardware
@@ -30,7 +31,7 @@ from re6st.transport.openvpn import Settings
 from tests.unit.fake_program import until
 
 PEER = Prefix(4, 16)
-SOMEWHERE = (Endpoint("192.0.2.1", 1194, "udp"),)
+SOMEWHERE = (Endpoint("192.0.2.1", 1194, TunnelProtocol.UDP),)
 
 
 class FakeKernel:
@@ -100,7 +101,7 @@ class FakeServer:
             self._log.append("it ends")
 
 
-def made(tmp_path: Path, identity: cert.Identity, *ports: tuple[int, str]) -> Plan:
+def made(tmp_path: Path, identity: cert.Identity, *ports: tuple[int, TunnelProtocol]) -> Plan:
     files = Files(Path("ca.crt"), Path("cert.crt"), Path("cert.key"))
     config = Config("http://re6st.example.com/", files, tmp_path, tmp_path, tmp_path, ports=ports)
     return Plan(config, identity, Parameters(Prefix(0, 16)), {"openvpn": "/usr/sbin/openvpn"})
@@ -111,7 +112,7 @@ def test_where_encryption_begins_servers_wait_for_the_clients(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, nodes: dict[str, cert.Identity], encrypt: bool
 ) -> None:
     """A server in clear takes clients that encrypt; one that encrypts and a client in clear do not understand."""
-    plan = made(tmp_path, nodes["1/16"], (1194, "tcp"))
+    plan = made(tmp_path, nodes["1/16"], (1194, TunnelProtocol.TCP))
     later = plan.follow(replace(plan.parameters, encrypt=True), nodes["1/16"])
     log: list[str] = []
     monkeypatch.setattr(tunnel, "ClientTunnel", FakeTunnel)
@@ -229,7 +230,7 @@ def test_a_server_whose_interface_others_hold_is_tried_again(
         async with Tasks() as tasks:
             kernel: Any = BusyKernel()
             tunnels = Tunnels(plan, kernel, cast(Any, FakeDrains()), tasks, print, lambda _: None, Found())
-            tunnels._start_server(1194, "udp")
+            tunnels._start_server(1194, TunnelProtocol.UDP)
             async with asyncio.timeout(5):
                 await running.wait()
             assert kernel.tries == 3

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from re6st.core.prefix import Prefix
+from re6st.core.tunnel_protocols import TunnelProtocol
 from re6st.core.wire.datagrams import Endpoint
 from re6st.service import logs
 from re6st.service.logs import LogHandler, RepeatFilter, in_journal, set_verbosity, setup_logging
@@ -247,7 +248,7 @@ def test_json_has_an_object_a_line_and_what_it_is_about(
     made = setup_logging(2, path, style="json")
     assert made is not None
     logger = logging.getLogger("re6st.a")
-    peer, endpoint = Prefix(4, 16), Endpoint("192.0.2.7", 1194, "tcp")
+    peer, endpoint = Prefix(4, 16), Endpoint("192.0.2.7", 1194, TunnelProtocol.TCP)
     logger.info("tunnel to %s at %s is up, on %s", peer, endpoint, "re6stnet3")
     logger.warning("evil\n%s \x1b[31m", "re6stnet")
     try:

@@ -104,7 +104,7 @@ def test_a_node_killed_at_any_moment_is_followed_by_another(
             path.touch()
         peer = Prefix(1, 16)
         record: Record = ClientRecord(
-            1, "made", process, peer, Endpoint("192.0.2.1", 1194, "udp"), 5, None, 1400, 1000.0
+            1, "made", process, peer, Endpoint("192.0.2.1", 1194, TunnelProtocol.UDP), 5, None, 1400, 1000.0
         )
         records.write(interface, record)
         records.write(interfaces.server(TunnelProtocol.UDP), ServerRecord(1, "made", {}))

@@ -21,6 +21,7 @@ from re6st.cli.node import main as node
 from re6st.cli.node.main import configuration, main, parser
 from re6st.client.files import Files
 from re6st.core.prefix import Prefix
+from re6st.core.tunnel_protocols import TunnelProtocol
 from re6st.core.wire.datagrams import Endpoint
 from re6st.linux import process
 from re6st.linux.kernel import KernelError
@@ -80,9 +81,9 @@ def test_defaults() -> None:
         run=Path("/var/run/re6stnet"),
         state=Path("/var/lib/re6stnet"),
         main_interface="lo",
-        ports=((1194, "tcp"),),
+        ports=((1194, TunnelProtocol.TCP),),
         both_families=True,
-        disabled_protocols=frozenset({"udp", "udp6"}),
+        disabled_protocols=frozenset({TunnelProtocol.UDP, TunnelProtocol.UDP6}),
         client_count=None,
         max_clients=None,
         upnp=True,
@@ -109,8 +110,8 @@ def test_everything(tmp_path: Path) -> None:
         main_interface="dummy0",
         lan=("eth0", "wlan0.7"),
         ip=(ip_address("192.0.2.7"), ip_address("2001:db8::7")),
-        ports=((1194, "tcp"), (443, "tcp"), (1195, "udp6")),
-        disabled_protocols=frozenset({"udp", "tcp6"}),
+        ports=((1194, TunnelProtocol.TCP), (443, TunnelProtocol.TCP), (1195, TunnelProtocol.UDP6)),
+        disabled_protocols=frozenset({TunnelProtocol.UDP, TunnelProtocol.TCP6}),
         client_count=5,
         max_clients=0,
         neighbours=frozenset({Prefix(3, 16), Prefix(0, 80)}),
@@ -129,13 +130,16 @@ def test_everything(tmp_path: Path) -> None:
 def test_every_protocol_may_be_used() -> None:
     made = config("--disable-proto", "none")
     assert made.disabled_protocols == frozenset()
-    assert made.ports == ((1194, "udp"), (1194, "tcp"))
-    assert made.offered == ((1194, "udp"), (1194, "tcp"), (1194, "tcp6"))
+    assert made.ports == ((1194, TunnelProtocol.UDP), (1194, TunnelProtocol.TCP))
+    assert made.offered == ((1194, TunnelProtocol.UDP), (1194, TunnelProtocol.TCP), (1194, TunnelProtocol.TCP6))
 
 
 def test_a_node_of_one_tunnel() -> None:
     made = config("--client", "a.example.org,1194,tcp; 2001:db8::1,443,udp6;")
-    assert made.remotes == (Endpoint("a.example.org", 1194, "tcp"), Endpoint("2001:db8::1", 443, "udp6"))
+    assert made.remotes == (
+        Endpoint("a.example.org", 1194, TunnelProtocol.TCP),
+        Endpoint("2001:db8::1", 443, TunnelProtocol.UDP6),
+    )
     assert not made.upnp
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from re6st.core.machine.hosts import is_usable, is_usable_host
+from re6st.core.tunnel_protocols import TunnelProtocol
 from re6st.core.wire.datagrams import Endpoint, parse_addresses
 from re6st.noded.name_lookup import addresses_of
 
@@ -63,7 +64,7 @@ def test_no_server_is_at(text: str) -> None:
 @pytest.mark.parametrize("text", GOOD)
 def test_a_server_can_be_at(text: str) -> None:
     assert is_usable(ip_address(text))
-    assert parse_addresses(f"{text},1194,udp") == (Endpoint(text, 1194, "udp"),)
+    assert parse_addresses(f"{text},1194,udp") == (Endpoint(text, 1194, TunnelProtocol.UDP),)
 
 
 @pytest.mark.parametrize(
@@ -98,7 +99,7 @@ def test_names(name: str) -> None:
 
 
 def test_the_users_own_words_are_taken_as_they_are() -> None:
-    assert parse_addresses("127.0.0.1,443,tcp", anywhere=True) == (Endpoint("127.0.0.1", 443, "tcp"),)
+    assert parse_addresses("127.0.0.1,443,tcp", anywhere=True) == (Endpoint("127.0.0.1", 443, TunnelProtocol.TCP),)
 
 
 def test_a_name_of_a_peer_is_looked_up_and_left_out_where_it_means_us(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -114,4 +115,7 @@ def test_a_name_of_a_peer_is_looked_up_and_left_out_where_it_means_us(monkeypatc
         told = parse_addresses("evil.example,1194,udp;good.example,1194,tcp;gone.example,1,tcp;192.0.2.1,1194,udp")
         return await addresses_of(told)
 
-    assert asyncio.run(run()) == (Endpoint("192.0.2.9", 1194, "tcp"), Endpoint("192.0.2.1", 1194, "udp"))
+    assert asyncio.run(run()) == (
+        Endpoint("192.0.2.9", 1194, TunnelProtocol.TCP),
+        Endpoint("192.0.2.1", 1194, TunnelProtocol.UDP),
+    )

@@ -9,6 +9,7 @@ import pytest
 from re6st.core.mesh.borders import may_meet
 from re6st.core.mesh.policy import BootstrapAnswered, CloseTunnel, Mesh, OpenTunnel, Settings, SettingsChanged, TunnelUp
 from re6st.core.prefix import Prefix
+from re6st.core.tunnel_protocols import TunnelProtocol
 from re6st.core.wire.datagrams import Endpoint
 
 OWN, P, Q = Prefix(7, 16), Prefix(20, 16), Prefix(21, 16)
@@ -31,7 +32,7 @@ def test_the_rule_is_the_same_from_both_sides(one: str, other: str, may: bool) -
 
 
 def at(country: str, host: str = "192.0.2.1") -> Endpoint:
-    return Endpoint(host, 1194, "tcp", country)
+    return Endpoint(host, 1194, TunnelProtocol.TCP, country)
 
 
 def settings(country: str, closed: frozenset[str] = CLOSED) -> Settings:

@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from re6st.core.mesh.gateways import BAD_TIME, REMEMBERED, Gateways
+from re6st.core.tunnel_protocols import SERVED
 from re6st.core.wire.datagrams import Endpoint
 from re6st.linux.kernel import Kernel, KernelError
 from re6st.noded.remote_gateway import RemoteGateways
@@ -101,7 +102,7 @@ class FakeKernel:
 
 
 def endpoints(*hosts: object) -> list[Endpoint]:
-    return [Endpoint(str(host), 1194, protocol) for host in hosts for protocol in ("udp", "tcp")]
+    return [Endpoint(str(host), 1194, protocol) for host in hosts for protocol in SERVED[:2]]
 
 
 def run(act: Callable[[RemoteGateways, FakeKernel], Coroutine[Any, Any, None]], *gateways: IPv4Address) -> None:

@@ -49,6 +49,7 @@ from re6st.core.mesh.state import MODEST
 from re6st.core.prefix import Prefix
 from re6st.core.routing.babel_lines import NextHop
 from re6st.core.routing.survey import Link, Survey
+from re6st.core.tunnel_protocols import TunnelProtocol
 from re6st.core.wire.datagrams import Endpoint
 from tests.unit.mesh_network import Network, endpoints, name
 
@@ -195,7 +196,7 @@ def test_a_session_with_the_registrys_node_is_kept() -> None:
 
 
 def test_an_unusable_first_peer_is_no_reason_to_ask_at_once_again() -> None:
-    node = Driver(disabled_protocols=frozenset({"tcp"}), memory=(Q,))
+    node = Driver(disabled_protocols=frozenset({TunnelProtocol.TCP}), memory=(Q,))
     count = 0
     for _ in range(60):
         actions = node.wait(1)
@@ -241,7 +242,7 @@ def test_an_address_that_did_not_work_is_asked_for_next_time() -> None:
     actions = node.wait(5)
     assert opened(actions) == []
     assert asked(actions) == [P]
-    moved = (Endpoint("192.0.2.9", 443, "tcp"),)
+    moved = (Endpoint("192.0.2.9", 443, TunnelProtocol.TCP),)
     assert node.tell(AddressLearned(P, moved)) == [OpenTunnel(P, moved)]
 
 
@@ -303,7 +304,7 @@ def test_whoever_tells_unasked_where_it_is_gets_another_try_but_not_many() -> No
         node.tell(TunnelDown(P))
         node.tell(AddressLearned(P, endpoints(P)))
         node.tell(TunnelDown(P))
-    moved = (Endpoint("192.0.2.9", 443, "tcp"),)
+    moved = (Endpoint("192.0.2.9", 443, TunnelProtocol.TCP),)
     node.wait(100)
     opens = 0
     for _ in range(30):
@@ -349,9 +350,9 @@ def test_failures_for_years_are_only_failures() -> None:
     assert opened(node.wait(1)) == [P]
 
 
-@pytest.mark.parametrize("answer", [(), (Endpoint("10.0.0.1", 1194, "udp"),), None])
+@pytest.mark.parametrize("answer", [(), (Endpoint("10.0.0.1", 1194, TunnelProtocol.UDP),), None])
 def test_whoever_has_no_address_for_us_is_not_asked_all_the_time(answer: tuple[Endpoint, ...] | None) -> None:
-    node = Driver(client_count=1, disabled_protocols=frozenset({"udp"}))
+    node = Driver(client_count=1, disabled_protocols=frozenset({TunnelProtocol.UDP}))
     node.tell(ClientUp(R))
     node.sees(REGISTRY, P, **near(REGISTRY))
     count = 0
@@ -850,7 +851,9 @@ def test_a_given_tunnel_is_given_up_when_silent_and_never_replaced() -> None:
 # --- any events in any order ---
 
 SOME = st.sampled_from([OWN, REGISTRY, P, Q, R])
-ENDPOINTS = st.sampled_from([(), endpoints(P), (Endpoint("h", 1, "udp6"), Endpoint("h", 2, "udp"))])
+ENDPOINTS = st.sampled_from(
+    [(), endpoints(P), (Endpoint("h", 1, TunnelProtocol.UDP6), Endpoint("h", 2, TunnelProtocol.UDP))]
+)
 SURVEYS = st.builds(
     lambda peers, links, running, costs, metrics: Survey(
         peers=frozenset(peers),
@@ -882,7 +885,7 @@ EVENTS = st.one_of(
 @settings(max_examples=150, deadline=None)
 @given(st.lists(EVENTS, max_size=40), st.integers(0, 4), st.sampled_from([OWN, REGISTRY]))
 def test_any_events_in_any_order(events: list[Event | float], client_count: int, own: Prefix) -> None:
-    node = Driver(memory=(P, R), client_count=client_count, own=own, disabled_protocols=frozenset({"udp"}))
+    node = Driver(memory=(P, R), client_count=client_count, own=own, disabled_protocols=frozenset({TunnelProtocol.UDP}))
     for event in events:
         before = set(node.mesh.tunnels)
         if isinstance(event, float):

@@ -23,6 +23,7 @@ from re6st.core.mesh.policy import (
 )
 from re6st.core.mesh.quality import HALF_LIFE, Average
 from re6st.core.prefix import Prefix
+from re6st.core.tunnel_protocols import TunnelProtocol
 from re6st.core.wire.datagrams import Endpoint
 from tests.unit.core.mesh.test_mesh import PEERS, REFRESH, REGISTRY, Driver, near, opened
 from tests.unit.mesh_network import endpoints, name
@@ -127,7 +128,7 @@ def test_the_only_tunnel_over_an_uplink_is_not_the_one_that_is_replaced() -> Non
 
 
 def test_a_peer_behind_an_address_that_a_tunnel_leads_to_comes_last() -> None:
-    shared, elsewhere = (Endpoint("192.0.2.1", 1194, "tcp"),), PEERS[7]
+    shared, elsewhere = (Endpoint("192.0.2.1", 1194, TunnelProtocol.TCP),), PEERS[7]
     node = Driver(client_count=2)
     node.tell(ClientUp(Prefix(9999, 16)))
     node.tell(BootstrapAnswered(P, shared))

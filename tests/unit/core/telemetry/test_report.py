@@ -17,6 +17,7 @@ from re6st.core.telemetry import report
 from re6st.core.telemetry.chronicle import Happening
 from re6st.core.telemetry.expiry import DAY
 from re6st.core.telemetry.report import Link, Server, Vitals, health
+from re6st.core.tunnel_protocols import TunnelProtocol
 from re6st.core.wire.datagrams import Endpoint
 
 NETWORK = IPv6Network("2001:db8:42::/48")
@@ -39,7 +40,7 @@ WELL = Vitals(
     clients=0,
     reachable=5,
     alone=False,
-    servers=[Server("tcp", 1194, "re6stnet-tcp", listening=True, clients=0)],
+    servers=[Server(TunnelProtocol.TCP, 1194, "re6stnet-tcp", listening=True, clients=0)],
     certificate_until=300 * DAY,
     ca_until=900 * DAY,
 )
@@ -64,8 +65,8 @@ def policy(table: Table) -> mesh.Mesh:
 
 def test_a_tunnel_has_what_openvpn_babel_and_the_policy_know(table: Table, policy: mesh.Mesh) -> None:
     links = [
-        Link(NEAR, True, "tcp", "198.51.100.7", 1194, "re6stnet1", since=90.0, received=1000, sent=20),
-        Link(FAR, False, "tcp", "192.0.2.33", None, "re6stnet-tcp", since=99.0),
+        Link(NEAR, True, TunnelProtocol.TCP, "198.51.100.7", 1194, "re6stnet1", since=90.0, received=1000, sent=20),
+        Link(FAR, False, TunnelProtocol.TCP, "192.0.2.33", None, "re6stnet-tcp", since=99.0),
         Link(Prefix(9, 16), True),
     ]
     up, incoming, opening = report.tunnels(policy, table, links, now=100.0)
@@ -93,7 +94,7 @@ def test_a_tunnel_on_which_packets_get_lost(table: Table, policy: mesh.Mesh) -> 
     policy.tunnels[NEAR].phase = mesh.Phase.UP
     policy.handle(mesh.ClientUp(FAR), 100.0)
     policy.handle(mesh.TunnelsLossy(frozenset({NEAR})), 100.0)
-    links = [Link(peer, peer is NEAR, "tcp", interface="re6stnet1", since=90.0) for peer in (NEAR, FAR)]
+    links = [Link(peer, peer is NEAR, TunnelProtocol.TCP, interface="re6stnet1", since=90.0) for peer in (NEAR, FAR)]
     assert [each["state"] for each in report.tunnels(policy, table, links, now=100.0)] == ["lossy", "up"]
 
 
@@ -102,8 +103,8 @@ def test_a_tunnel_at_whose_other_end_nobody_answers(table: Table, policy: mesh.M
     gone = Prefix(9, 16)
     policy.tunnels[gone] = mesh.Tunnel(gone, mesh.Phase.UP, 5.0, "re6stnet2")
     table.feed("add interface re6stnet2 up true")
-    links = [Link(NEAR, True, "tcp", interface="re6stnet1", since=0.0)]
-    links += [Link(gone, True, "tcp", interface="re6stnet2", since=since) for since in (0.0, 90.0)]
+    links = [Link(NEAR, True, TunnelProtocol.TCP, interface="re6stnet1", since=0.0)]
+    links += [Link(gone, True, TunnelProtocol.TCP, interface="re6stnet2", since=since) for since in (0.0, 90.0)]
     states = [each["state"] for each in report.tunnels(policy, table, links, now=100.0)]
     assert states == ["up", "silent", "up"], "one that is new may not have been met yet"
     empty = report.tunnels(policy, Table(), links, now=100.0)
@@ -134,7 +135,7 @@ def test_neighbours_have_names(table: Table, policy: mesh.Mesh) -> None:
 
 
 def test_peers_are_those_remembered_and_those_next_to_us(policy: mesh.Mesh) -> None:
-    there = Endpoint("198.51.100.7", 1194, "udp", "FR")
+    there = Endpoint("198.51.100.7", 1194, TunnelProtocol.UDP, "FR")
     happenings = [
         Happening(1, 10.0, "tunnel-up", (FAR,), 1),
         Happening(2, 20.0, "tunnel-failed", (FAR,), 1),

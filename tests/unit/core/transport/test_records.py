@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from re6st.core.prefix import Prefix
 from re6st.core.transport.records import ClientOfServer, ClientRecord, Record, RecordError, ServerRecord, decode, encode
-from re6st.core.wire.datagrams import PROTOCOLS, Endpoint
+from re6st.core.tunnel_protocols import TunnelProtocol
+from re6st.core.wire.datagrams import Endpoint
 
 PEERS = st.builds(lambda length, value: Prefix(value % (1 << length), length), st.integers(1, 64), st.integers(0))
 SERIALS = st.none() | st.integers(0, 1 << 159)
@@ -23,7 +24,7 @@ RECORDS = st.builds(ServerRecord, PIDS, st.text(), st.dictionaries(st.integers(0
     st.text(),
     st.text(),
     PEERS,
-    st.builds(Endpoint, st.ip_addresses().map(str), st.integers(1, 65535), st.sampled_from(PROTOCOLS)),
+    st.builds(Endpoint, st.ip_addresses().map(str), st.integers(1, 65535), st.sampled_from(TunnelProtocol)),
     SERIALS,
     st.none() | st.ip_addresses().map(str),
     st.integers(0, 9000),

@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 
 from re6st import cert
 from re6st.core.machine.hosts import is_usable_host
+from re6st.core.tunnel_protocols import TunnelProtocol
 from re6st.core.wire.datagrams import (
     ADDRESS_TEXT_LIMIT,
     ADDRESSES_LIMIT,
     DATAGRAM_LIMIT,
-    PROTOCOLS,
     SEALED,
     Code,
     Data,
@@ -80,7 +80,10 @@ def test_peer_session_vector(vector: Callable[[str], Any], nodes: dict[str, cert
     assert a.verify_version(version[1:2], version[2:])
     assert answer[0] == Code.ADDRESS
     text = answer[1:].decode()
-    assert parse_addresses(text) == (Endpoint("10.9.0.2", 1194, "tcp"), Endpoint("10.9.0.2", 1194, "udp"))
+    assert parse_addresses(text) == (
+        Endpoint("10.9.0.2", 1194, TunnelProtocol.TCP),
+        Endpoint("10.9.0.2", 1194, TunnelProtocol.UDP),
+    )
     assert format_addresses(parse_addresses(text)) == text
 
 
@@ -171,7 +174,7 @@ ENDPOINTS = st.builds(
     Endpoint,
     host=HOSTS.filter(is_usable_host),
     port=st.integers(1, 65535),
-    protocol=st.sampled_from(PROTOCOLS),
+    protocol=st.sampled_from(TunnelProtocol),
     country=st.sampled_from(["", "FR", "JP"]),
 )
 
@@ -195,9 +198,9 @@ def test_bad_entries_are_left_out_and_good_ones_kept() -> None:
         "::1,5,tcp6;peer.example.org,443,tcp4,F R;10.0.0.1,1194,tcp"
     )
     assert parse_addresses(text) == (
-        Endpoint("10.0.0.1", 1194, "tcp"),
-        Endpoint("2001:db8::1", 1194, "udp6", "FR"),
-        Endpoint("peer.example.org", 443, "tcp4"),
+        Endpoint("10.0.0.1", 1194, TunnelProtocol.TCP),
+        Endpoint("2001:db8::1", 1194, TunnelProtocol.UDP6, "FR"),
+        Endpoint("peer.example.org", 443, TunnelProtocol.TCP4),
     )
 
 
