@@ -4,16 +4,44 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
+from typing import Protocol
 
-from re6st.linux.kernel import NOTICE, NOTICE_STEP, Kernel, KernelError
-from re6st.noded.tunnels import Tunnels
+from re6st.core.prefix import Prefix
+from re6st.core.tunnel_protocols import TunnelProtocol
+from re6st.linux.kernel import NOTICE, NOTICE_STEP, KernelError
+from re6st.tunnel import Listener
 
 log = logging.getLogger(__name__)
 
 
-async def make_anew(interface: str, kernel: Kernel, tunnels: Tunnels, is_used: Callable[[str], bool]) -> None:
+class Owners(Protocol):
+    """Who is at the other end of a tunnel: noded/other_ends.py."""
+
+    def owner(self, interface: str, hardware: str) -> Prefix | None: ...
+
+
+class Links(Protocol):
+    """The tunnels of a node: noded/tunnels.py."""
+
+    @property
+    def servers(self) -> Mapping[TunnelProtocol, Listener]: ...
+
+    @property
+    def ends(self) -> Owners: ...
+
+    def close(self, peer: Prefix) -> None: ...
+
+
+class Taps(Protocol):
+    """What makes interfaces: linux/kernel.py."""
+
+    async def make_tap(self, name: str) -> None:
+        """Raises KernelError."""
+
+
+async def make_anew(interface: str, kernel: Taps, tunnels: Links, is_used: Callable[[str], bool]) -> None:
     """Leave the client tunnel on it, or have the server on it started again; `is_used` says whether babel uses it.
 
     The policy opens another tunnel, and the clients of a server come back.

@@ -23,9 +23,9 @@ from re6st.noded.packet_filter import PacketFilter
 from re6st.noded.router_advertisements import Advertisements
 from re6st.service import run_names, rundir
 from re6st.service.rundir import RunDirectory
-from re6st.transport import openvpn
+from re6st.transport import catalogue
 
-LEFT = frozenset((babel.PROGRAM, openvpn.PROGRAM, multicast.PROGRAM))
+LEFT = catalogue.PROGRAMS | {babel.PROGRAM, multicast.PROGRAM}
 """Programs that a daemon may leave running."""
 NOTE_LIMIT = 1 << 16
 """Bytes."""

@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterable, Mapping
 from re6st.core.prefix import Prefix
 from re6st.core.routing.babel_lines import NextHop
 from re6st.core.tunnel_protocols import TunnelProtocol
-from re6st.linux.hardware import Hardware
-from re6st.tunnel import ClientTunnel, Server
+from re6st.noded.contracts import HardwareAddresses
+from re6st.tunnel import Dialer, Listener
 
 REMEMBERED = 1000
 """Hardware addresses, of those behind our servers."""
@@ -23,9 +23,9 @@ class OtherEnds:
 
     def __init__(
         self,
-        servers: Mapping[TunnelProtocol, Server],
-        held: Callable[[], Iterable[ClientTunnel]],
-        hardware: Hardware,
+        servers: Mapping[TunnelProtocol, Listener],
+        held: Callable[[], Iterable[Dialer]],
+        hardware: HardwareAddresses,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.looked: Callable[[], object] = lambda: None

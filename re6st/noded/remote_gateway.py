@@ -11,7 +11,8 @@ from ipaddress import IPv4Address, ip_address
 
 from re6st.core.mesh.gateways import Gateways
 from re6st.core.wire.datagrams import Endpoint
-from re6st.linux.kernel import Kernel, KernelError
+from re6st.linux.kernel import KernelError
+from re6st.noded.contracts import RouteKernel
 
 log = logging.getLogger(__name__)
 
@@ -19,7 +20,7 @@ log = logging.getLogger(__name__)
 class RemoteGateways:
     """Keeps the routes to peers. Hosts that are names, or IPv6 addresses, go their usual way."""
 
-    def __init__(self, kernel: Kernel, gateways: Sequence[IPv4Address]) -> None:
+    def __init__(self, kernel: RouteKernel, gateways: Sequence[IPv4Address]) -> None:
         self._kernel = kernel
         self._gateways = Gateways(gateways)
         self._found: dict[IPv4Address, IPv4Address] = {}

@@ -14,6 +14,8 @@ from functools import cached_property
 from ipaddress import IPv4Address, IPv4Network, IPv6Network
 from pathlib import Path
 
+from cryptography.hazmat.primitives.serialization import Encoding
+
 from re6st import babel, cert
 from re6st.client.files import Files
 from re6st.core import interfaces
@@ -23,18 +25,19 @@ from re6st.core.mesh import policy as mesh
 from re6st.core.prefix import MAX_LENGTH, Prefix, address, ipv4_address, ipv4_subnet, subnet
 from re6st.core.routing import babel_settings
 from re6st.core.routing.babel_keys import key_in_use
+from re6st.core.transport.server_drain import DRAIN_HELLOS
 from re6st.core.tunnel_protocols import SERVED, Transport, TunnelProtocol
 from re6st.core.wire.datagrams import Endpoint
 from re6st.core.wire.params import Parameters
 from re6st.linux.kernel import Presence
 from re6st.service.metrics_http import Place
 from re6st.transport import openvpn
+from re6st.transport.openvpn_tunnels import OpenVpn
+from re6st.tunnel import TunnelFactory
 
 CLOSE_TIME = 60.0
 """Seconds the exchange before closing a drained tunnel may take, less where hellos are short: it is silent meanwhile,
 and OpenVPN's ping-exit runs on."""
-DRAIN_HELLOS = 8
-"""Hellos that are missed in a drain: each doubles the cost of the link, and from the tenth on it is lost."""
 GIVEN_UP = 8
 """How many IPv4 networks that the registry no longer names we keep in mind."""
 
@@ -300,17 +303,12 @@ class Plan:
             user=_user_name(),
         )
 
-    def server_command(self, port: int, protocol: TunnelProtocol) -> list[str]:
-        """One of our servers. Without a file of DH parameters it offers ECDHE only, which every OpenVPN 2.4 speaks."""
+    def tunnel_factory(self) -> TunnelFactory:
+        """What makes our tunnels."""
         dh = self.config.dh or self.config.state / "dh.pem"
-        return openvpn.server_command(
-            self.openvpn(),
-            interfaces.server(protocol),
-            port,
-            protocol,
-            self.max_clients,
-            dh if dh.exists() else None,
-            both_families=self.config.both_families,
+        certificates = self.identity.der, self.identity.trust.ca.public_bytes(Encoding.DER)
+        return OpenVpn(
+            self.openvpn(), certificates, self.max_clients, dh if dh.exists() else None, self.config.both_families
         )
 
 

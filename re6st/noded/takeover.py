@@ -10,11 +10,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import os
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import pairwise
 from pathlib import Path
 
 from re6st import babel, tunnel
@@ -23,7 +21,7 @@ from re6st.core.transport.records import SIZE_LIMIT, ClientRecord, Record, Recor
 from re6st.linux.kernel import source_address
 from re6st.linux.process import leftovers
 from re6st.service import run_names, rundir
-from re6st.transport import openvpn
+from re6st.transport import catalogue
 
 log = logging.getLogger(__name__)
 
@@ -87,13 +85,13 @@ class Records:
 
 def look(run: Path, babeld: Sequence[str]) -> Found:
     """Find what runs with this run directory: `babeld` is the command line that ours has."""
-    processes = leftovers(frozenset((openvpn.PROGRAM, babel.PROGRAM)), run)
+    processes = leftovers(catalogue.PROGRAMS | {babel.PROGRAM}, run)
     clients: dict[str, ClientRecord] = {}
     servers: dict[str, ServerRecord] = {}
     peers = set()
     for interface, record in Records(run).read().items():
         name = record.name if isinstance(record, ClientRecord) else interface
-        if not _manages(processes.get(record.pid, ()), run / run_names.management(name)):
+        if not catalogue.is_managed(processes.get(record.pid, ()), run, name):
             continue
         if isinstance(record, ServerRecord):
             servers[interface] = record
@@ -121,6 +119,17 @@ def found_client(record: ClientRecord | None, interface: str) -> tunnel.FoundCli
     return tunnel.FoundClient(record.pid, record.name, monotonic(record.since), connected)
 
 
+def found_server(record: ServerRecord | None) -> tunnel.FoundServer | None:
+    """The server that an earlier daemon left, as its record says; None without one."""
+    if record is None:
+        return None
+    clients = {
+        ident: tunnel.ServerClient(client.peer, client.serial, client.address, monotonic(client.since), client.number)
+        for ident, client in record.clients.items()
+    }
+    return tunnel.FoundServer(record.pid, clients)
+
+
 def since_1970(moment: float) -> float:
     """A moment of the event loop's clock as Unix time, which the next daemon can read."""
     return time.time() - asyncio.get_running_loop().time() + moment
@@ -129,7 +138,3 @@ def since_1970(moment: float) -> float:
 def monotonic(moment: float) -> float:
     """The inverse of `since_1970`."""
     return asyncio.get_running_loop().time() - time.time() + moment
-
-
-def _manages(argv: Sequence[str], socket: Path) -> bool:
-    return any(a == "--management" and b == os.fspath(socket) for a, b in pairwise(argv))

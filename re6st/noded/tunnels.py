@@ -1,22 +1,16 @@
 """All tunnels of one node: our servers, and the client tunnels that the policy wants (wire.md 8.4).
 
-tunnel.py knows how one OpenVPN is run; here is which of them run now, and on which interfaces.
+tunnel.py says what one is; here is which of them run now, and on which interfaces.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import hashlib
 import logging
-import random
-from collections.abc import Callable, Collection, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import dataclass
 from ipaddress import IPv6Address
 
-from cryptography.hazmat.primitives.serialization import Encoding
-
-from re6st import tunnel
 from re6st.core import interfaces
 from re6st.core.mesh import policy
 from re6st.core.prefix import Prefix
@@ -26,32 +20,21 @@ from re6st.core.transport.records import ClientOfServer, ClientRecord, ServerRec
 from re6st.core.transport.untimely import Untimely
 from re6st.core.tunnel_protocols import TunnelProtocol
 from re6st.core.wire.datagrams import Endpoint
-from re6st.linux.kernel import Address, Kernel, KernelError
+from re6st.linux.kernel import Address, KernelError
 from re6st.linux.process import Backoff
 from re6st.noded.accused import accuse
+from re6st.noded.contracts import BabelFilter, TunnelKernel
 from re6st.noded.name_lookup import addresses_of
 from re6st.noded.other_ends import OtherEnds
-from re6st.noded.packet_filter import PacketFilter
 from re6st.noded.remote_gateway import RemoteGateways
-from re6st.noded.settings import DRAIN_HELLOS, Plan
-from re6st.noded.takeover import Found, Records, found_client, monotonic, since_1970
+from re6st.noded.server_rollout import ServerRollout
+from re6st.noded.settings import Plan
+from re6st.noded.takeover import Found, Records, found_client, found_server, since_1970
 from re6st.service.tasks import Tasks, end
-from re6st.transport import openvpn
+from re6st.tunnel import Connected, Dialer, Listener, ServerClient, TunnelFactory
 
 AGAIN_FIRST, AGAIN_LAST = 0.5, 8.0
 """Seconds between two tries of the servers of --client."""
-
-LISTEN_TIME = 10.0
-"""Seconds that a server which was restarted has to listen, before the next one is restarted."""
-DRAIN = 12
-"""Hellos that a server has to get empty; usually six or seven."""
-DRAIN_TRIES, DRAIN_AGAIN = 3, 5.0
-"""How often that is tried, and seconds in between: the other way may just be drained by somebody else."""
-SPREAD_PER_PEER, SPREAD_LAST = 12, 600.0
-"""Hellos for each node of the network, and seconds at most, over which the nodes spread this."""
-POLL = 0.2
-CHANGE_OVER, CHANGE_LAST, CHANGE_POLL = 10.0, 120.0, 1.0
-"""Seconds that others get for their client tunnels once ours are encrypted, that ours get, and between two looks."""
 
 log = logging.getLogger(__name__)
 
@@ -59,9 +42,9 @@ log = logging.getLogger(__name__)
 @dataclass(slots=True)
 class _Client:
     task: asyncio.Task[None]
-    tunnel: tunnel.ClientTunnel | None = None
+    tunnel: Dialer | None = None
     made: str = ""
-    """What it was started with; see `_what_matters`."""
+    """What it was started with; see TunnelFactory.config_digest."""
 
 
 class Tunnels:
@@ -73,20 +56,22 @@ class Tunnels:
     def __init__(
         self,
         plan: Plan,
-        kernel: Kernel,
-        drains: PacketFilter,
+        kernel: TunnelKernel,
+        drains: BabelFilter,
         tasks: Tasks,
         event: Callable[[policy.Event], None],
-        connected: Callable[[tunnel.Connected], None],
+        connected: Callable[[Connected], None],
         found: Found,
+        factory: Callable[[Plan], TunnelFactory] = Plan.tunnel_factory,
     ) -> None:
         self.plan = plan
-        self.servers: dict[TunnelProtocol, tunnel.Server] = {}
+        self._factory = factory
+        self.servers: dict[TunnelProtocol, Listener] = {}
         """By protocol."""
         self._serving: dict[TunnelProtocol, asyncio.Task[None]] = {}
         self._made: dict[TunnelProtocol, str] = {}
         """What each server was started with."""
-        self._renewing = asyncio.Lock()
+        self._rollout = ServerRollout(self, drains)
         self._clients: dict[Prefix, _Client] = {}
         self._taps: set[str] = set()
         """Interfaces of client tunnels in use."""
@@ -106,7 +91,7 @@ class Tunnels:
         self.is_refused: Callable[[Prefix], bool] = lambda _: False
         """Whether a peer may have no tunnel with us for now."""
         self.came: Callable[[Prefix, str], str] = lambda *_: ""
-        """Called when a peer has connected to a server of ours, with its address; see tunnel.Server."""
+        """Called when a peer has connected to a server of ours, with its address; see ListenerOwner."""
         self.told_of_twin: Callable[[Prefix, str], object] = lambda *_: None
         """Called with a peer that has seen another machine with our certificate, and where."""
         self.untimely: Callable[[Untimely], object] = lambda _: None
@@ -182,7 +167,7 @@ class Tunnels:
         for port, protocol in self.plan.servers:
             interface = interfaces.server(protocol)
             await self._kernel.make_tap(interface)  # who may not, is told at once
-            self._start_server(port, protocol, self._found.servers.get(interface))
+            self.start_server(port, protocol, self._found.servers.get(interface))
 
     def go_on(self) -> None:
         """Take over the tunnels that an earlier daemon left up."""
@@ -202,92 +187,44 @@ class Tunnels:
 
         One after another, each drained first (`survey` is the mesh as we see it); client tunnels are the policy's.
         """
-        async with self._renewing:
-            wanted = {protocol: port for port, protocol in self.plan.servers}
-            if self.plan.parameters.encrypt and self._what_matters(encrypt=False) in self._made.values():
-                await self._change_clients()
-            for protocol in self.servers.keys() - wanted.keys():
-                await self._empty(interfaces.server(protocol), survey)
-                await self._end_server(protocol)
-            for protocol, port in wanted.items():
-                interface = interfaces.server(protocol)
-                if protocol not in self.servers:
-                    self._start_server(port, protocol)
-                elif self._made[protocol] != self._what_matters():
-                    await self._empty(interface, survey)
-                    log.info("OpenVPN server %s is restarted with new settings", interface)
-                    await self._end_server(protocol)
-                    self._start_server(port, protocol)
-                else:
-                    continue
-                with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(LISTEN_TIME):
-                        await self.servers[protocol].listening.wait()
-                await self._drains.unmute(interface)
-        if outdated := self._outdated():
-            self._event(policy.TunnelsOutdated(outdated))
+        await self._rollout.renew(survey)
 
-    async def _change_clients(self) -> None:
-        """Have client tunnels encrypted first: a server in clear takes those as well, but not the other way round."""
-        self._event(policy.TunnelsOutdated(self._outdated()))
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(CHANGE_LAST):
-                while self._outdated():  # noqa: ASYNC110
-                    await asyncio.sleep(CHANGE_POLL)
-        await asyncio.sleep(CHANGE_OVER)
+    def wanted(self) -> Mapping[TunnelProtocol, int]:
+        """The port of each server that the plan has."""
+        return {protocol: port for port, protocol in self.plan.servers}
 
-    def _outdated(self) -> frozenset[Prefix]:
+    def hello(self) -> float:
+        """Seconds between two hellos of babel."""
+        return self.plan.babel_hello
+
+    def is_outdated(self, protocol: TunnelProtocol) -> bool:
+        """Whether a server has other settings than those of now."""
+        return self._made[protocol] != self._digest()
+
+    def encryption_begins(self) -> bool:
+        """Whether a server is in clear that is to be encrypted."""
+        return self.plan.parameters.encrypt and self._digest(encrypt=False) in self._made.values()
+
+    def outdated_clients(self) -> frozenset[Prefix]:
         """The peers of our client tunnels with other settings than those of now."""
-        now = self._what_matters()
+        now = self._digest()
         return frozenset(peer for peer, client in self._clients.items() if client.made not in ("", now))
 
-    def _what_matters(self, *, encrypt: bool | None = None) -> str:
-        """What a running OpenVPN cannot change, as a digest; with encryption or without, if that is given.
+    def tell_outdated(self) -> None:
+        """Tell the policy of those, if there are any."""
+        if outdated := self.outdated_clients():
+            self._event(policy.TunnelsOutdated(outdated))
 
-        Its time of silence may be an older one: both ends agree on it.
-        """
-        settings, identity = replace(self.plan.openvpn(), ping_exit=0), self.plan.identity
-        if encrypt is not None:
-            settings = replace(settings, encrypt=encrypt)
-        words = [word for protocol in TunnelProtocol for word in openvpn.common_arguments(settings, "", protocol, "")]
-        words += openvpn.pull_filters()
-        certificates = identity.der, identity.trust.ca.public_bytes(Encoding.DER)
-        return hashlib.sha256(b"\0".join((*map(str.encode, (*words, *settings.extra)), *certificates))).hexdigest()
+    def _digest(self, *, encrypt: bool | None = None) -> str:
+        """What a running tunnel cannot change, of the settings of now."""
+        return self._factory(self.plan).config_digest(encrypt=encrypt)
 
-    async def _end_server(self, protocol: TunnelProtocol) -> None:
+    async def end_server(self, protocol: TunnelProtocol) -> None:
+        """End a server for good."""
         server = self.servers.pop(protocol)
         del self._made[protocol]
         await end(self._serving.pop(protocol))
         self._records.forget(server.interface)
-
-    async def _empty(self, interface: str, survey: Callable[[], Survey]) -> None:
-        """Have babel move its routes away from a server, as far as there are other ways, before it ends."""
-        hello = self.plan.babel_hello
-        # Others do the same, and a network should not do it all at one time.
-        await asyncio.sleep(random.uniform(0, min(SPREAD_PER_PEER * hello * len(survey().peers), SPREAD_LAST)))  # noqa: S311
-        for _ in range(DRAIN_TRIES):
-            if not self._drains.available or not survey().carried_by(interface) or survey().sole_by(interface):
-                return  # who has no other way loses less by a short end than by a drain
-            log.info("draining %s", interface)
-            await self._drains.mute(interface)
-            if await self._is_drained(interface, survey):
-                return
-            log.info("%s is needed: not drained", interface)
-            await self._drains.unmute(interface)
-            await asyncio.sleep(random.uniform(1, 2) * DRAIN_AGAIN)  # noqa: S311
-
-    async def _is_drained(self, interface: str, survey: Callable[[], Survey]) -> bool:
-        """Wait until nothing goes through an interface any more; False as soon as somebody has no other way."""
-        hello, clock = self.plan.babel_hello, asyncio.get_running_loop().time
-        before, began = survey().carried_by(interface), clock()
-        while survey().carried_by(interface):
-            taken = clock() - began
-            late = taken > DRAIN_HELLOS * hello and survey().sole_by(interface)
-            if late or taken > DRAIN * hello or before - survey().peers:
-                return False
-            await asyncio.sleep(POLL)
-        await asyncio.sleep(2 * hello)  # our clients may see it a moment later
-        return True
 
     def cut(self, peer: Prefix) -> None:
         """End every tunnel with a peer."""
@@ -312,37 +249,16 @@ class Tunnels:
                 log.info("leaving the tunnel to %s: it ran from %s", peer, tunnel.source or "no address of ours")
                 client.task.cancel()
 
-    def _start_server(self, port: int, protocol: TunnelProtocol, record: ServerRecord | None = None) -> None:
-        plan = self.plan
-        found = None
-        if record is not None:
-            clients = {
-                ident: tunnel.ServerClient(
-                    client.peer, client.serial, client.address, monotonic(client.since), client.number
-                )
-                for ident, client in record.clients.items()
-            }
-            found = tunnel.FoundServer(record.pid, clients)
-        server = tunnel.Server(
-            plan.openvpn(),
-            interfaces.server(protocol),
-            plan.server_command(port, protocol),
-            admit=self._admit,
-            room=lambda: self.plan.max_clients,
-            joined=lambda client: self._joined(client, protocol),
-            left=lambda client: self._left(client, protocol),
-            up=self._serving_now,
-            down=self._interrupt,
-            mtu=openvpn.MTU.get((protocol, plan.parameters.encrypt), 1500),
-            found=found,
-        )
-        server.came = lambda peer, address: self.came(peer, address)
-        server.untimely = lambda refused: self.untimely(refused)
+    def start_server(self, port: int, protocol: TunnelProtocol, record: ServerRecord | None = None) -> None:
+        """Start one, or go on with the one of a `record`."""
+        interface = interfaces.server(protocol)
+        factory, owner, found = self._factory(self.plan), _Owner(self, protocol), found_server(record)
+        server = factory.listener(interface, port, protocol, owner, found)
         self.servers[protocol] = server
-        self._made[protocol] = record.made if record else self._what_matters()
+        self._made[protocol] = record.made if record else factory.config_digest()
         self._serving[protocol] = self._start(self._serve(server), f"OpenVPN server {protocol}")
 
-    async def _serve(self, server: tunnel.Server) -> None:
+    async def _serve(self, server: Listener) -> None:
         """Keep a server running, on an interface that may not be had at once: others can hold it."""
         backoff = Backoff()
         while True:
@@ -355,39 +271,40 @@ class Tunnels:
                 await asyncio.sleep(delay)
         await server.run()
 
-    def _admit(self, peer: Prefix, serial: int | None) -> bool:
+    def admits(self, peer: Prefix, serial: int | None) -> bool:
+        """Whether a peer may have a tunnel with our servers."""
         return (
             not self.is_refused(peer) and serial not in self.plan.parameters.crl and peer != self.plan.identity.prefix
         )
 
-    def _joined(self, client: tunnel.ServerClient, protocol: TunnelProtocol) -> None:
+    def joined(self, client: ServerClient, protocol: TunnelProtocol) -> None:
+        """A client has connected to a server of ours."""
         log.info("%s connected from %s by %s", client.peer, client.address, protocol)
         self._gateways.hold(client.address)
-        self._note_server(protocol)
+        self.note_server(protocol)
         self._event(policy.ClientUp(client.peer))
 
-    def _left(self, client: tunnel.ServerClient, protocol: TunnelProtocol) -> None:
+    def left(self, client: ServerClient, protocol: TunnelProtocol) -> None:
+        """A client of a server of ours is gone."""
         log.info("%s disconnected", client.peer)
         self.ends.ended(interfaces.server(protocol), client.peer)
         self._gateways.let_go(client.address)
-        self._note_server(protocol)
+        self.note_server(protocol)
         self._event(policy.ClientDown(client.peer))
 
-    async def _interrupt(self, interface: str) -> None:
+    async def interrupt(self, interface: str) -> None:
         """Tell babel that nobody is behind an interface any more."""
         try:
             await self._kernel.interrupt(interface, lambda: self.is_used(interface))
         finally:
             self.interrupted()
 
-    async def _serving_now(self, interface: str, mtu: int) -> None:
-        """Raises OSError."""
+    async def serving(self, interface: str, mtu: int, protocol: TunnelProtocol) -> None:
+        """A server of ours listens. Raises OSError."""
         await self._kernel.set_up(interface, mtu)
-        for protocol, server in self.servers.items():
-            if server.interface == interface:
-                self._note_server(protocol)
+        self.note_server(protocol)
 
-    def _note_server(self, protocol: TunnelProtocol) -> None:
+    def note_server(self, protocol: TunnelProtocol) -> None:
         """What the next daemon has to know of a server."""
         server = self.servers.get(protocol)
         if server is None or server.pid is None:
@@ -431,19 +348,14 @@ class Tunnels:
         this = asyncio.current_task()
         assert this is not None
 
-        async def up(connected: tunnel.Connected) -> None:
+        async def up(connected: Connected) -> None:
             backoff.reset()
-            self._clients[connected.peer] = _Client(this, client, self._what_matters())
+            self._clients[connected.peer] = _Client(this, client, self._digest())
             await self._up(connected)
 
         found, self._found = self._found.clients.get(interfaces.SOLE), Found()
-        client = tunnel.ClientTunnel(
-            self.plan.openvpn(),
-            interfaces.SOLE,
-            None,
-            self.plan.config.remotes,
-            up,
-            found_client(found, interfaces.SOLE),
+        client = self._factory(self.plan).dialer(
+            interfaces.SOLE, None, self.plan.config.remotes, up, found_client(found, interfaces.SOLE)
         )
         try:
             await self._make_tap(interfaces.SOLE, found)
@@ -454,7 +366,7 @@ class Tunnels:
         finally:
             self._records.forget(interfaces.SOLE)
             try:
-                await self._interrupt(interfaces.SOLE)
+                await self.interrupt(interfaces.SOLE)
             finally:  # also if that is cut short
                 if client.peer is not None:
                     log.info("tunnel to %s ended", client.peer)
@@ -490,7 +402,7 @@ class Tunnels:
             log.warning("no interface left for a tunnel to %s", peer)
             return
         self._taps.add(tap)
-        self._clients[peer].made = self._what_matters()
+        self._clients[peer].made = self._digest()
         await self._hold_on(peer, endpoints, tap)
 
     async def _hold_on(
@@ -500,7 +412,7 @@ class Tunnels:
         try:
             await self._make_tap(tap, record)
             found = found_client(record, tap)
-            client = tunnel.ClientTunnel(self.plan.openvpn(), tap, peer, endpoints, self._up, found)
+            client = self._factory(self.plan).dialer(tap, peer, endpoints, self._up, found)
             self._clients[peer].tunnel = client
             if await client.run():
                 log.info("tunnel to %s ended", peer)
@@ -510,7 +422,7 @@ class Tunnels:
             self.ends.ended(tap, peer)
             self._records.forget(tap)
             try:
-                await self._interrupt(tap)
+                await self.interrupt(tap)
             finally:  # also if that is cut short
                 await self._drains.unmute(tap)
                 self._taps.discard(tap)
@@ -521,12 +433,12 @@ class Tunnels:
         if record is None:
             self._fresh.add(name)
 
-    async def _up(self, connected: tunnel.Connected) -> None:
+    async def _up(self, connected: Connected) -> None:
         log.info("tunnel to %s at %s is up, on %s", connected.peer, connected.endpoint, connected.interface)
         if connected.interface in self._fresh:
             self._fresh.remove(connected.interface)
             # It may be up since its last tunnel. Now there is somebody for babel to greet.
-            await self._interrupt(connected.interface)
+            await self.interrupt(connected.interface)
         await self._kernel.set_up(connected.interface, connected.mtu)
         self._note_client(connected)
         self._gateways.reached(connected.endpoint.host)
@@ -536,7 +448,7 @@ class Tunnels:
         uplink = self._gateways.uplink(connected.endpoint.host) or connected.source
         self._event(policy.TunnelUp(connected.peer, connected.interface, str(uplink or "")))
 
-    def _note_client(self, connected: tunnel.Connected) -> None:
+    def _note_client(self, connected: Connected) -> None:
         """What the next daemon has to know of a client tunnel."""
         client = self._clients[connected.peer]
         if client.tunnel is None or client.tunnel.process is None or client.tunnel.since is None:
@@ -555,3 +467,35 @@ class Tunnels:
             connected.number,
         )
         self._records.write(connected.interface, record)
+
+
+@dataclass(frozen=True, slots=True)
+class _Owner:
+    """What one of our servers asks and tells us (tunnel.ListenerOwner)."""
+
+    tunnels: Tunnels
+    protocol: TunnelProtocol
+
+    def admits(self, peer: Prefix, serial: int | None) -> bool:
+        return self.tunnels.admits(peer, serial)
+
+    def room(self) -> int:
+        return self.tunnels.plan.max_clients
+
+    def joined(self, client: ServerClient) -> None:
+        self.tunnels.joined(client, self.protocol)
+
+    def left(self, client: ServerClient) -> None:
+        self.tunnels.left(client, self.protocol)
+
+    async def up(self, interface: str, mtu: int) -> None:
+        await self.tunnels.serving(interface, mtu, self.protocol)
+
+    async def down(self, interface: str) -> None:
+        await self.tunnels.interrupt(interface)
+
+    def came(self, peer: Prefix, address: str) -> str:
+        return self.tunnels.came(peer, address)
+
+    def untimely(self, refused: Untimely) -> None:
+        self.tunnels.untimely(refused)

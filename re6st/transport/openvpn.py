@@ -51,7 +51,7 @@ answer makes no state: with this one, honest clients got in within 0.2 s."""
 PUSHED = (
     "setenv-safe external_ip ",
     "setenv-safe twin ",  # that another machine has our certificate, and where
-    *("ping ", "ping-exit "),  # how long silence may last: both ends have to agree (see tunnel.Server)
+    *("ping ", "ping-exit "),  # how long silence may last: both ends have to agree (see openvpn_server.py)
     *("peer-id ", "cipher ", "tun-mtu ", "key-derivation ", "protocol-flags "),  # OpenVPN's own negotiation
     "push-continuation ",  # more comes: without it, a push that is long is the end of the connection
 )

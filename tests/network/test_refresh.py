@@ -10,8 +10,8 @@ from collections.abc import Callable
 
 from re6st.core.machine.packet_rules import BABEL_PORT
 from re6st.core.routing.babel_lines import INFINITY, NOMINAL
+from re6st.core.transport.server_drain import DRAIN_HELLOS
 from re6st.core.wire.params import BABEL_HELLO
-from re6st.noded.settings import DRAIN_HELLOS
 from testbed import Bed, Network, Node, Pinger, wait_until
 
 NODES = 8

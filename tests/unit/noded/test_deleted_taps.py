@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from types import SimpleNamespace
 
 import pytest
 
 from re6st.core.prefix import Prefix
+from re6st.core.tunnel_protocols import TunnelProtocol
 from re6st.linux.kernel import KernelError
 from re6st.noded.deleted_taps import make_anew
+from tests.unit.tunnel_doubles import FakeListener
 
 PEER = Prefix(1, 16)
 
@@ -21,11 +22,14 @@ class World:
         self.done: list[str] = []
         self.looks = 0
         self.refused = False
-        server = SimpleNamespace(interface="re6stnet-tcp", restart=lambda: self.done.append("server restarted"))
-        ends = SimpleNamespace(owner=lambda interface, _: PEER if interface == "re6stnet1" else None)
-        self.tunnels = SimpleNamespace(
-            servers={"tcp": server}, ends=ends, close=lambda peer: self.done.append(f"{peer} left")
-        )
+        self.servers = {TunnelProtocol.TCP: FakeListener("re6stnet-tcp", self.done)}
+        self.ends = self
+
+    def owner(self, interface: str, hardware: str) -> Prefix | None:
+        return PEER if interface == "re6stnet1" else None
+
+    def close(self, peer: Prefix) -> None:
+        self.done.append(f"{peer} left")
 
     async def make_tap(self, name: str) -> None:
         self.done.append(f"{name} made")
@@ -38,7 +42,7 @@ class World:
         return self.looks < 3
 
     def deleted(self, interface: str) -> list[str]:
-        asyncio.run(make_anew(interface, self, self.tunnels, self.is_used))  # type: ignore[arg-type]
+        asyncio.run(make_anew(interface, self, self, self.is_used))
         return self.done
 
 

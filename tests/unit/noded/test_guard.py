@@ -257,7 +257,7 @@ def test_a_twin_is_told_of_itself_what_to_do(tmp_path: Path, caplog: pytest.LogC
     asyncio.run(run())
 
 
-def test_who_is_refused_for_the_time_is_named_once_with_the_difference_of_the_clocks(
+def test_who_is_untimely_is_named_once_with_the_difference_of_the_clocks(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     async def run() -> None:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from ipaddress import IPv6Address
-from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
@@ -15,21 +13,12 @@ from re6st.core.tunnel_protocols import TunnelProtocol
 from re6st.linux import hardware
 from re6st.linux.hardware import Hardware
 from re6st.noded.other_ends import LATELY, REMEMBERED, OtherEnds
+from re6st.tunnel import Dialer, ServerClient
+from tests.unit.tunnel_doubles import FakeDialer, FakeListener
 
 LIAR, HONEST, OTHER = (Prefix(number, 16) for number in (2, 3, 4))
 SERVER, TAP = "re6stnet-tcp", "re6stnet1"
 MAC = "02:00:00:00:00:02"
-
-
-class FakeServer:
-    def __init__(self, *clients: tuple[Prefix, int | None]) -> None:
-        self.interface = SERVER
-        self.clients = {number: SimpleNamespace(peer=p, number=n) for number, (p, n) in enumerate(clients)}
-        self.hardware: dict[str, Prefix] = {}
-        self.looked: Callable[[], object] = lambda: None
-
-    def look(self) -> None:
-        self.looked()
 
 
 class FakeNetlink:
@@ -50,18 +39,22 @@ class FakeNetlink:
 class World:
     def __init__(self) -> None:
         self.now = 0.0
-        self.server = FakeServer((LIAR, 2), (HONEST, None))
-        self.held: list[Any] = []
+        self.server = FakeListener(SERVER)
+        for number, (peer, node) in enumerate(((LIAR, 2), (HONEST, None))):
+            self.server.clients[number] = ServerClient(peer, None, None, number=node)
+        self.held: list[Dialer] = []
         self.netlink = FakeNetlink()
         self.ends = OtherEnds(
-            {TunnelProtocol.TCP: cast(Any, self.server)},
+            {TunnelProtocol.TCP: self.server},
             lambda: self.held,
             Hardware(cast(Any, self.netlink)),
             lambda: self.now,
         )
 
     def hold(self, peer: Prefix | None, *, connected: bool = True, number: int | None = None) -> None:
-        self.held = [SimpleNamespace(peer=peer, interface=TAP, connected=connected, number=number)]
+        tunnel = FakeDialer(TAP, peer, connected=connected)
+        tunnel.number = number
+        self.held = [tunnel]
 
     def cut(self, peer: Prefix) -> None:
         self.server.clients = {k: c for k, c in self.server.clients.items() if c.peer != peer}

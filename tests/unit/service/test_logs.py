@@ -124,7 +124,7 @@ FAULTS: list[tuple[str, int, float, str, Arguments]] = [
         lambda turn: ("registry http://r/: connection refused.", 45 + turn % 30),
     ),
     (
-        *("tunnel.py", logging.WARNING, 5, "tunnel to %s at %s: %s: %s"),
+        *("transport/openvpn_client.py", logging.WARNING, 5, "tunnel to %s at %s: %s: %s"),
         lambda turn: (
             "4/16",
             "192.0.2.7:1194",
@@ -133,7 +133,7 @@ FAULTS: list[tuple[str, int, float, str, Arguments]] = [
         ),
     ),
     (
-        *("tunnel.py", logging.INFO, 5, "tunnel to %s at %s: not connected in time"),
+        *("transport/openvpn_client.py", logging.INFO, 5, "tunnel to %s at %s: not connected in time"),
         lambda _: ("4/16", "192.0.2.7:1194"),
     ),
     (

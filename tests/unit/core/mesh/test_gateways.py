@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Coroutine
 from ipaddress import IPv4Address
-from typing import Any, cast
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from re6st.core.mesh.gateways import BAD_TIME, REMEMBERED, Gateways
 from re6st.core.tunnel_protocols import SERVED
 from re6st.core.wire.datagrams import Endpoint
-from re6st.linux.kernel import Kernel, KernelError
+from re6st.linux.kernel import KernelError
 from re6st.noded.remote_gateway import RemoteGateways
 
 A, B = IPv4Address("192.0.2.1"), IPv4Address("192.0.2.2")
@@ -90,6 +90,9 @@ class FakeKernel:
         self.routes: dict[IPv4Address, IPv4Address] = {}
         self.unreachable: set[IPv4Address] = set()
 
+    def gateways(self) -> dict[IPv4Address, IPv4Address]:
+        return dict(self.routes)
+
     async def add_route(self, ip: IPv4Address, gateway: IPv4Address) -> None:
         await asyncio.sleep(0)
         if gateway in self.unreachable or ip in self.routes:
@@ -109,7 +112,7 @@ def run(act: Callable[[RemoteGateways, FakeKernel], Coroutine[Any, Any, None]], 
     kernel = FakeKernel()
 
     async def main() -> None:
-        await act(RemoteGateways(cast(Kernel, kernel), gateways), kernel)
+        await act(RemoteGateways(kernel, gateways), kernel)
 
     asyncio.run(main())
 

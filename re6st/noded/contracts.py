@@ -1,0 +1,69 @@
+"""What the rooms of tunnels need of others: methods of Kernel (linux/kernel.py) and of PacketFilter.
+
+A room asks for no more than is here, so a test double has all of it, or fails the type check.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from ipaddress import IPv4Address, IPv6Address
+from typing import Protocol
+
+from re6st.core.routing.babel_lines import NextHop
+from re6st.noded.packet_filter import Sender
+
+
+class RouteKernel(Protocol):
+    """Routes to peers by other gateways than the default one. Raises KernelError."""
+
+    def gateways(self) -> dict[IPv4Address, IPv4Address]:
+        """Those that an earlier daemon made."""
+
+    async def add_route(self, ip: IPv4Address, gateway: IPv4Address) -> None: ...
+
+    async def delete_route(self, ip: IPv4Address, gateway: IPv4Address) -> None: ...
+
+
+class HardwareAddresses(Protocol):
+    """The hardware addresses of neighbours on our tunnels."""
+
+    def __getitem__(self, hop: NextHop) -> str: ...
+
+    def find(self, hops: Iterable[NextHop]) -> None: ...
+
+
+class TunnelKernel(RouteKernel, Protocol):
+    """The interfaces of tunnels, as Kernel makes them."""
+
+    @property
+    def hardware(self) -> HardwareAddresses: ...
+
+    async def leads_outside(self, host: str) -> bool:
+        """Whether packets for an address take a way of this machine's own, not one inside re6st."""
+
+    async def make_tap(self, name: str) -> None:
+        """Raises KernelError."""
+
+    async def set_up(self, name: str, mtu: int | None = None) -> None:
+        """Raises KernelError."""
+
+    async def interrupt(self, name: str, is_used: Callable[[], bool]) -> None:
+        """Tell babel that nobody is behind an interface any more."""
+
+
+class Drains(Protocol):
+    """Makes babel move its routes away from a link; see PacketFilter."""
+
+    @property
+    def available(self) -> bool:
+        """Whether that can be done now."""
+
+    async def mute(self, interface: str, neighbour: IPv6Address | None = None) -> None: ...
+
+    async def unmute(self, interface: str, neighbour: IPv6Address | None = None) -> None: ...
+
+
+class BabelFilter(Drains, Protocol):
+    """A filter that also tells who sent what may not come out of a tunnel."""
+
+    told: Callable[[list[Sender]], object]

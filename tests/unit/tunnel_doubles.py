@@ -1,0 +1,151 @@
+"""What stands in for the kernel, for babel's filter and for the tunnels of a node in tests of the rooms around them.
+
+Each has all methods of the contract it stands for (re6st/tunnel.py, re6st/noded/contracts.py), or it fails the type
+check where a test hands it over.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from ipaddress import IPv4Address, IPv6Address
+
+from re6st.core.prefix import Prefix
+from re6st.core.tunnel_protocols import TunnelProtocol
+from re6st.core.wire.datagrams import Endpoint
+from re6st.linux.hardware import Hardware
+from re6st.linux.kernel import Address
+from re6st.noded.packet_filter import Sender
+from re6st.noded.settings import Plan
+from re6st.tunnel import Connected, Dialer, FoundClient, FoundServer, ListenerOwner, ServerClient, Traffic
+
+
+class FakeKernel:
+    """One where an interface may take long to be interrupted, and that has no routes by other gateways."""
+
+    def __init__(self, seconds: float = 60) -> None:
+        self.hardware = Hardware(None)
+        self.interrupted: list[str] = []
+        self._seconds = seconds
+
+    def gateways(self) -> dict[IPv4Address, IPv4Address]:
+        return {}
+
+    async def add_route(self, ip: IPv4Address, gateway: IPv4Address) -> None:
+        raise AssertionError(f"a route to {ip} by {gateway}")
+
+    async def delete_route(self, ip: IPv4Address, gateway: IPv4Address) -> None:
+        raise AssertionError(f"a route to {ip} by {gateway}")
+
+    async def leads_outside(self, host: str) -> bool:
+        return True
+
+    async def make_tap(self, name: str) -> None: ...
+
+    async def set_up(self, name: str, mtu: int | None = None) -> None: ...
+
+    async def interrupt(self, name: str, is_used: Callable[[], bool]) -> None:
+        self.interrupted.append(name)
+        await asyncio.sleep(self._seconds)
+
+
+class FakeFilter:
+    """Notes what is drained, and what no longer."""
+
+    def __init__(self) -> None:
+        self.available = True
+        self.told: Callable[[list[Sender]], object] = lambda _: None
+        self.done: list[str] = []
+        self.undone: list[str] = []
+
+    async def mute(self, interface: str, neighbour: IPv6Address | None = None) -> None:
+        await asyncio.sleep(0)
+        self.done.append(interface)
+
+    async def unmute(self, interface: str, neighbour: IPv6Address | None = None) -> None:
+        await asyncio.sleep(0)
+        self.undone.append(interface)
+
+
+class FakeDialer:
+    """A tunnel that is being opened for ever, or is up with its peer."""
+
+    def __init__(self, interface: str, peer: Prefix | None, *, connected: bool = False) -> None:
+        self.interface = interface
+        self.peer = peer
+        self.connected = connected
+        self.number: int | None = None
+        self.serial: int | None = None
+        self.source: Address | None = None
+        self.since: float | None = None
+        self.traffic: Traffic | None = None
+        self.process: tuple[int, str] | None = None
+        self.endpoint: Endpoint | None = None
+
+    async def run(self) -> bool:
+        await asyncio.sleep(60)
+        return False
+
+
+class FakeListener:
+    """A server that listens at once, and notes in `log` when it starts and ends, and whom it cuts off."""
+
+    def __init__(self, interface: str, log: list[str] | None = None, kind: str = "") -> None:
+        self.interface = interface
+        self.listening = asyncio.Event()
+        self.runs = 0
+        self.pid: int | None = None
+        self.clients: dict[int, ServerClient] = {}
+        self.traffic: dict[int, Traffic] = {}
+        self.hardware: dict[str, Prefix] = {}
+        self.looked: Callable[[], object] = lambda: None
+        self.log: list[str] = [] if log is None else log
+        self._kind = kind
+
+    async def run(self) -> None:
+        self.runs += 1
+        self.log.append(f"a server starts, {self._kind}")
+        self.listening.set()
+        try:
+            await asyncio.sleep(60)
+        finally:
+            self.log.append("it ends")
+
+    def restart(self) -> None:
+        self.log.append("server restarted")
+
+    def look(self) -> None:
+        self.looked()
+
+    def cut(self, peer: Prefix) -> None:
+        self.log.append(f"{peer} is cut off")
+
+    def kick(self, revoked: frozenset[int]) -> None:
+        self.log.append(f"{sorted(revoked)} are revoked")
+
+
+class FakeFactory:
+    """Makes those. A tunnel is made anew where encryption, or the certificate, is another one."""
+
+    def __init__(self, plan: Plan, log: list[str] | None = None) -> None:
+        self._plan = plan
+        self._log = log
+
+    def config_digest(self, *, encrypt: bool | None = None) -> str:
+        encrypted = self._plan.parameters.encrypt if encrypt is None else encrypt
+        return f"{self._plan.identity.prefix}, {'encrypted' if encrypted else 'clear'}"
+
+    def listener(
+        self, interface: str, port: int, protocol: TunnelProtocol, owner: ListenerOwner, found: FoundServer | None
+    ) -> FakeListener:
+        return FakeListener(interface, self._log, "encrypted" if self._plan.parameters.encrypt else "clear")
+
+    def dialer(
+        self,
+        interface: str,
+        peer: Prefix | None,
+        endpoints: Sequence[Endpoint],
+        connected: Callable[[Connected], Awaitable[None]],
+        found: FoundClient | None,
+    ) -> Dialer:
+        return FakeDialer(interface, peer)
