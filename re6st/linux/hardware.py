@@ -9,21 +9,32 @@ from __future__ import annotations
 import socket
 from collections.abc import Collection, Iterable
 from contextlib import suppress
+from ipaddress import IPv6Address
+from typing import Protocol
 
 from re6st.core.routing.babel_lines import NextHop
 from re6st.core.routing.claims import hardware_address
 from re6st.linux.netlink import NetlinkError
-from re6st.linux.rtnetlink import Netlink
 
 REMEMBERED = 1000
 ASKED = 20
 """Neighbours that are asked for at one time: each costs a packet to all clients of a server."""
 
 
+class Neighbours(Protocol):
+    """Neighbour discovery of the kernel; rtnetlink.Netlink has it. Each raises NetlinkError."""
+
+    def neighbours(self) -> dict[tuple[int, IPv6Address], str]:
+        """Hardware addresses by interface and address."""
+
+    def find_neighbour(self, ip: IPv6Address, index: int) -> None:
+        """Have the kernel look for one."""
+
+
 class Hardware:
     """Remembers what neighbour discovery (RFC 4861) found. `netlink` may be None where there is no kernel to ask."""
 
-    def __init__(self, netlink: Netlink | None) -> None:
+    def __init__(self, netlink: Neighbours | None) -> None:
         self._netlink = netlink
         self._found: dict[NextHop, str] = {}
 
@@ -38,7 +49,7 @@ class Hardware:
             with suppress(NetlinkError):
                 self._find(self._netlink, wanted)
 
-    def _find(self, netlink: Netlink, wanted: Collection[NextHop]) -> None:
+    def _find(self, netlink: Neighbours, wanted: Collection[NextHop]) -> None:
         there, asked = netlink.neighbours(), 0
         for hop in wanted:
             try:

@@ -12,9 +12,10 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
+from typing import Protocol
 
 from re6st.linux.netlink import NetlinkError
-from re6st.linux.rtnetlink import IFA_F_NODAD, IFF_UP, RTN_UNREACHABLE, Address, Link, Netlink, Network, Route
+from re6st.linux.rtnetlink import IFA_F_NODAD, IFF_UP, RTN_UNREACHABLE, Address, InterfaceAddress, Link, Network, Route
 
 RTPROT_RE6ST = 146
 """Marks our routes to peers; a number that nobody registered (/etc/iproute2/rt_protos)."""
@@ -56,10 +57,21 @@ class Fault:
         return f"{self.what} is missing: {self.trouble}" if self.trouble else self.what
 
 
+class LinkKernel(Protocol):
+    """What is asked of the kernel here; rtnetlink.Netlink is it. Each raises NetlinkError."""
+
+    def links(self) -> list[Link]: ...
+    def set_link(self, index: int, *, up: bool, mtu: int | None = None) -> None: ...
+    def addresses(self) -> list[InterfaceAddress]: ...
+    def put_address(self, ip: Address, length: int, index: int, flags: int = 0) -> None: ...
+    def routes(self, family: int, protocol: int = 0, type: int = 0) -> Iterator[Route]: ...
+    def add_route(self, route: Route, *, replace: bool = False) -> None: ...
+
+
 class KeptState:
     """What is declared is to be there from now on. `put_back` sees to it."""
 
-    def __init__(self, netlink: Netlink, sysctl: Path = SYSCTL) -> None:
+    def __init__(self, netlink: LinkKernel, sysctl: Path = SYSCTL) -> None:
         self.addresses: list[Placed] = []
         self.unreachable: list[Network] = []
         """Networks that nothing leaks from."""

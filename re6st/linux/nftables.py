@@ -7,7 +7,7 @@ import struct
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from re6st.linux.netlink import NetlinkError, NetlinkSocket, pack_attribute, read_attributes
 from re6st.linux.process import find_program, output_of
@@ -28,8 +28,26 @@ class NftError(Exception):
     """nft refused; the text is its first line."""
 
 
+class Ruleset(Protocol):
+    """The rules of this network namespace, ours and those of others, as Nft reads and changes them."""
+
+    async def load(self, commands: str, *, only_check: bool = False) -> None:
+        """Carry out commands, all or none. Raises NftError."""
+
+    async def listing(self, *words: str, contents: bool = True) -> Any:
+        """What `nft list` says, as JSON; without the `contents` of sets, it is small. Raises NftError."""
+
+    def generation(self) -> int | None:
+        """A number that goes up with each change that anybody makes; None where the kernel does not tell."""
+
+    def counters(self, table: str) -> Mapping[str, int]:
+        """Packets, by the name of the counter; nothing where the table is not there."""
+
+    def close(self) -> None: ...
+
+
 class Nft:
-    """Runs nft. Raises MissingProgram when it is made where there is none."""
+    """The Ruleset, by nft and netlink. Raises MissingProgram when it is made where there is none."""
 
     def __init__(self) -> None:
         self._program = find_program(NFT)

@@ -28,7 +28,7 @@ from re6st.core.machine.packet_rules import (
     ruleset,
 )
 from re6st.core.routing.babel_lines import NextHop
-from re6st.linux.nftables import Nft, NftError, connections_tracked
+from re6st.linux.nftables import Nft, NftError, Ruleset, connections_tracked
 from re6st.linux.process import MissingProgram
 
 LOOK_EVERY = 1.0
@@ -68,7 +68,7 @@ class PacketFilter:
 
     def __init__(
         self,
-        make: Callable[[], Nft] = Nft,
+        make: Callable[[], Ruleset] = Nft,
         changed: Callable[[], object] = lambda: None,
         told: Callable[[list[Sender]], object] = lambda _: None,
         clock: Callable[[], float] = time.monotonic,
@@ -101,7 +101,7 @@ class PacketFilter:
         """By interface and hardware address: packets that were told of."""
         self._counted = 0
         self._lock = asyncio.Lock()
-        self._nft: Nft | None = None
+        self._nft: Ruleset | None = None
         try:
             self._nft = make()
         except MissingProgram:
@@ -246,7 +246,7 @@ class PacketFilter:
                 self._failures = 0
                 self._set_available(True)
 
-    async def _bring_about(self, nft: Nft, rules: Rules) -> None:
+    async def _bring_about(self, nft: Ruleset, rules: Rules) -> None:
         before = nft.generation()
         if self._loaded == rules:
             try:
@@ -264,7 +264,7 @@ class PacketFilter:
         # Another change than ours is looked at, even if it came in between.
         self._generation = None if before is None else before + 1
 
-    async def _load(self, nft: Nft, rules: Rules) -> None:
+    async def _load(self, nft: Ruleset, rules: Rules) -> None:
         """Set up the table, as much of it as the kernel takes. Raises NftError."""
         try:
             await nft.load(ruleset(rules, self._muted))
@@ -278,7 +278,7 @@ class PacketFilter:
         self.missing = missing
         self._probe_at = self._clock() + PROBE_AGAIN
 
-    async def _probe(self, nft: Nft, rules: Rules, error: NftError) -> frozenset[Part]:
+    async def _probe(self, nft: Ruleset, rules: Rules, error: NftError) -> frozenset[Part]:
         """The parts of the table that the kernel does not take. Raises NftError where it takes none, or all."""
         await nft.load(ruleset(rules, (), ()), only_check=True)
         missing: set[Part] = set()
@@ -292,7 +292,7 @@ class PacketFilter:
             raise error
         return frozenset(missing)
 
-    async def _is_intact(self, nft: Nft) -> bool:
+    async def _is_intact(self, nft: Ruleset) -> bool:
         generation = nft.generation()
         try:
             intact = await self._read(nft) == self._content
@@ -301,7 +301,7 @@ class PacketFilter:
         self._generation = generation
         return intact
 
-    async def _read(self, nft: Nft) -> object:
+    async def _read(self, nft: Ruleset) -> object:
         """The table as it is, without what packets change. Raises NftError."""
         # The sets of sources may be long.
         found = [lasting(await nft.listing("table", "inet", TABLE, contents=False))]

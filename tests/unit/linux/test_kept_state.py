@@ -38,7 +38,7 @@ class Netlink:
         self._may()
         self.up[next(name for name, number in self.index.items() if number == index)] = up
 
-    def addresses(self, family: int = 0) -> list[InterfaceAddress]:
+    def addresses(self) -> list[InterfaceAddress]:
         return [InterfaceAddress(ip, ip.max_prefixlen, index, 0, 0) for ip, index in self.there]
 
     def put_address(self, ip: Address, length: int, index: int, flags: int = 0) -> None:
@@ -63,7 +63,7 @@ class Machine:
     def __init__(self, sysctl: Path) -> None:
         self.kernel = Netlink()
         self.sysctl = sysctl
-        self.state = KeptState(self.kernel, sysctl)  # type: ignore[arg-type]
+        self.state = KeptState(self.kernel, sysctl)
         for name in ("lo", "br0", "re6stnet1", "all"):
             (sysctl / f"ipv6/conf/{name}").mkdir(parents=True)
             self.set(f"ipv6/conf/{name}/disable_ipv6", 0)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from ipaddress import IPv6Address
-from typing import Any, cast
 
 import pytest
 
@@ -47,7 +46,7 @@ class World:
         self.ends = OtherEnds(
             {TunnelProtocol.TCP: self.server},
             lambda: self.held,
-            Hardware(cast(Any, self.netlink)),
+            Hardware(self.netlink),
             lambda: self.now,
         )
 
