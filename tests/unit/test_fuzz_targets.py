@@ -19,7 +19,7 @@ def test_a_parser_takes_what_it_is_made_for_and_what_once_failed(name: str) -> N
 
 
 @pytest.mark.parametrize("name", TARGETS)
-@settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=50, suppress_health_check=[HealthCheck.too_slow])
 @given(data=st.data())
 def test_a_parser_refuses_what_was_changed_on_the_way(name: str, data: st.DataObject) -> None:
     text = bytearray(data.draw(st.sampled_from(TARGETS[name].seeds)))
@@ -30,7 +30,7 @@ def test_a_parser_refuses_what_was_changed_on_the_way(name: str, data: st.DataOb
 
 
 @pytest.mark.parametrize("name", TARGETS)
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(text=st.binary(max_size=300))
 def test_a_parser_refuses_what_nobody_sends(name: str, text: bytes) -> None:
     TARGETS[name].run(text)

@@ -318,7 +318,7 @@ def test_a_damaged_file_that_cannot_be_moved_keeps_no_node_down(
     assert "and stays" in caplog.text
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.data())
 def test_a_file_cut_anywhere_or_overwritten_anywhere_starts_a_node(
     tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
@@ -455,7 +455,7 @@ def test_only_its_owner_reads_it(path: Path) -> None:
         os.umask(before)
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @example(content=bytes(100), start=b"SQLite format 3\0\x10\0\x09\x09\0@  ")
 @given(content=st.binary(max_size=300), start=st.sampled_from([b"", b"SQLite format 3\0\x10\0\x02\x02\0@  "]))
 def test_any_file_is_read_or_set_aside(path: Path, content: bytes, start: bytes) -> None:

@@ -882,7 +882,7 @@ EVENTS = st.one_of(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.lists(EVENTS, max_size=40), st.integers(0, 4), st.sampled_from([OWN, REGISTRY]))
 def test_any_events_in_any_order(events: list[Event | float], client_count: int, own: Prefix) -> None:
     node = Driver(memory=(P, R), client_count=client_count, own=own, disabled_protocols=frozenset({TunnelProtocol.UDP}))

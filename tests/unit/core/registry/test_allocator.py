@@ -128,7 +128,7 @@ def test_a_foreign_tree_is_merged() -> None:
     assert set(allocator) == set(leaves)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.data())
 def test_the_tree_stays_a_partition_whatever_is_done(data: Any) -> None:
     tree = Tree(120)

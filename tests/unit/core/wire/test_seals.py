@@ -263,7 +263,7 @@ ACTIONS = st.lists(
 
 
 @given(ACTIONS)
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_after_any_trouble_the_two_agree_again(actions: list[tuple[str, bool, int]]) -> None:
     """Loss, doubling, any order, restarts, both greeting at once: a message comes once at most, in the end it does."""
     world = SealedWorld()
