@@ -31,9 +31,10 @@ from re6st.core.registry.allocator import ROOT, WHOLE_NETWORK
 from re6st.core.wire.datagrams import Code
 from re6st.core.wire.extensions import KNOWN, text
 from re6st.core.wire.params import Parameters, version_number
-from re6st.registry import Registry, Settings
+from re6st.registry import Registry
 from re6st.registryd.local_node import TIMEOUT, LocalNode
 from re6st.registryd.records import LastCall, Slot
+from re6st.registryd.resources import Clocks, Resources, Settings
 from re6st.registryd.sqlite.ledger import Ledger
 from re6st.registryd.sqlite.store import Store
 
@@ -157,14 +158,15 @@ class Simulation:
             grace=100 * 86400,
         )
         self.store = Store(directory / "registry.db", NETWORK)
+        self.resources = Resources(self.authority, self.store, self.settings, Clocks(clock))
         self.node = SimulatedNode(NETWORK, self.random)
         self.registry: Registry
         self.admin: Admin
 
     async def fill(self) -> None:
         """Issue the certificates, and have most of the nodes seen."""
-        self.registry = await Registry.open(self.authority, self.store, self.settings, self.node)
-        self.admin = Admin(self.registry, self.authority, self.store, self.settings)
+        self.registry = await Registry.open(self.resources, self.node)
+        self.admin = Admin(self.registry)
         await self.registry.upkeep.start()
         prefixes: list[Prefix] = []
         for start in range(0, self.nodes, CHUNK):
@@ -206,16 +208,7 @@ class Simulation:
     ) -> AsyncIterator[WebPage]:
         """Serve the page meanwhile."""
         config = WebConfig(listen, always_login, "https://re6st.example.org/", 80)
-        page = WebPage(
-            config,
-            registry_web.listen(config),
-            self.registry,
-            self.admin,
-            self.authority,
-            self.store,
-            self.settings,
-            origins,
-        )
+        page = WebPage(config, registry_web.listen(config), self.registry, self.admin, origins)
         self.admin.new_login = page.new_login
         task = asyncio.create_task(page.run())
         try:

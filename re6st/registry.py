@@ -10,7 +10,6 @@ import json
 import logging
 import secrets
 import string
-import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -24,12 +23,12 @@ from re6st import cert
 from re6st.client.blocking import RegistryClient as RegistryClient  # where programs of others look for it
 from re6st.core.limits.networks import Limits, neighbourhood
 from re6st.core.prefix import Prefix, PrefixError, control_address
-from re6st.core.registry.allocator import AllocationError, Community, choose_community
+from re6st.core.registry.allocator import AllocationError, choose_community
 from re6st.core.registry.clock import ClockError, Marks
 from re6st.core.registry.sessions import Sessions
 from re6st.core.wire import extensions, offers
 from re6st.core.wire.offers import OfferError
-from re6st.core.wire.params import Parameters, version_number
+from re6st.core.wire.params import version_number
 from re6st.core.wire.rpc import UNKNOWN_HEADER
 from re6st.registryd.call import (
     SERIAL_DIGITS,
@@ -45,37 +44,23 @@ from re6st.registryd.events import EventLog, Events, Kind, stored_events
 from re6st.registryd.hello import Greeter, OtherKeyError
 from re6st.registryd.last_seen import Seen, Served
 from re6st.registryd.local_node import LocalNode
-from re6st.registryd.mail import Mailer, MailError, is_address, token_text
+from re6st.registryd.mail import MailError, is_address, token_text
 from re6st.registryd.mesh_view import MeshView
 from re6st.registryd.own_node import refuse_to_revoke
 from re6st.registryd.parameters import Upkeep, first_time
 from re6st.registryd.records import Issued, Slot, StoredEvent
 from re6st.registryd.rekey import BadRequest, KeyChanges, TooMany
-from re6st.registryd.repository import Changes, Conflict, NotFound, Queries, Repository
+from re6st.registryd.repository import Changes, Conflict, NotFound, Queries
+from re6st.registryd.resources import Resources
 from re6st.registryd.restored import ProofError, Restored, is_lost
 from re6st.registryd.stored_certificates import Believed, believed
-from re6st.service.geoip import GeoIp, Place
+from re6st.registryd.validity import end_of_renewal
+from re6st.service.geoip import Place
 
 logger = logging.getLogger("registry")
 
 TOKEN_LENGTH = 18
 """Letters: 84 bits. Shorter ones that an operator gives are good too."""
-
-
-@dataclass(frozen=True, slots=True)
-class Settings:
-    """What the command line says. `parameters` has the part of the network's that it sets; `grace` in seconds."""
-
-    parameters: Parameters
-    dh: bytes
-    communities: tuple[Community, ...]
-    prefix_length: int
-    """For tokens; 0: no tokens."""
-    anonymous_prefix_length: int
-    """0: no anonymous certificates."""
-    grace: int
-    mailer: Mailer | None = None
-    geoip: GeoIp | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,53 +73,34 @@ class Beginning:
 
 class Registry:
     @classmethod
-    async def open(
-        cls,
-        authority: cert.Authority,
-        repository: Repository,
-        settings: Settings,
-        node: LocalNode,
-        clock: Callable[[], float] = time.time,
-        monotonic: Callable[[], float] = time.monotonic,
-    ) -> Registry:
-        """The registry of what a repository has; `clock` gives Unix time. Raises RepositoryError."""
+    async def open(cls, resources: Resources, node: LocalNode) -> Registry:
+        """The registry of what a repository has. Raises RepositoryError."""
 
         def begin(queries: Queries) -> Beginning:
-            return Beginning(first_time(queries, clock()), stored_events(queries))
+            return Beginning(first_time(queries, resources.clocks.wall()), stored_events(queries))
 
-        beginning = await repository.read(begin)
-        return cls(authority, repository, settings, node, clock, monotonic, beginning)
+        return cls(resources, node, await resources.repository.read(begin))
 
-    def __init__(
-        self,
-        authority: cert.Authority,
-        repository: Repository,
-        settings: Settings,
-        node: LocalNode,
-        clock: Callable[[], float],
-        monotonic: Callable[[], float],
-        beginning: Beginning,
-    ) -> None:
+    def __init__(self, resources: Resources, node: LocalNode, beginning: Beginning) -> None:
         """For `open`."""
+        authority, repository, clock = resources.authority, resources.repository, resources.clocks.wall
+        self.resources = resources
         self.sessions = Sessions()
         self._authority = authority
         self._repository = repository
         self._believed = Believed(authority.trust)
-        self._settings = settings
+        self._settings = resources.settings
         self.node = node
         self.mesh = MeshView(node)
         self.events = Events(clock, beginning.events)
         self.event_log = EventLog(self.events, repository)
         self.served = Served()
         self._clock = clock
-        self.upkeep = Upkeep(
-            *(authority, repository, settings.parameters, settings.grace),
-            *(self.mesh, clock, monotonic, beginning.marks),
-        )
+        self.upkeep = Upkeep(resources, self.mesh, beginning.marks)
         self.seen = Seen(repository, clock, self.upkeep.review)
-        self._keys = KeyChanges(authority, repository, self.upkeep, self.sessions, self.events, _end_of_replacement)
-        self.restored = Restored(authority, repository, self.upkeep, self.events, clock)
-        self.greeter = Greeter(authority, monotonic)
+        self._keys = KeyChanges(resources, self.upkeep, self.sessions, self.events)
+        self.restored = Restored(resources, self.upkeep, self.events)
+        self.greeter = Greeter(authority, resources.clocks.monotonic)
         self.limits = Limits()
         self._methods: Mapping[str, Callable[[Call], Awaitable[bytes | None]]] = {
             "hello": self._hello,
@@ -503,16 +469,3 @@ class Registry:
     def _limit(self, call: Call, allows: Callable[[str, float], bool]) -> None:
         if call.source is not None and not allows(call.source, self._clock()):
             raise too_many(call)
-
-
-def end_of_renewal(issued: Issued, revoked: bool, now: datetime) -> datetime | None:
-    """Until when a renewed certificate is to be valid; None when it is not time to renew (wire.md 2.3)."""
-    end = datetime.fromtimestamp(issued.not_after, UTC)
-    if end - cert.RENEW_BEFORE < now:
-        return now + cert.VALIDITY
-    return end if revoked else None
-
-
-def _end_of_replacement(issued: Issued, now: datetime) -> datetime:
-    """Until when a certificate that takes the place of an older one is valid: as if that had been revoked."""
-    return end_of_renewal(issued, True, now) or datetime.fromtimestamp(issued.not_after, UTC)

@@ -13,7 +13,6 @@ import json
 import logging
 import os
 import socket
-import time
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from enum import IntEnum
@@ -28,7 +27,7 @@ from re6st.core.registry.allocator import AllocationError, Allocator
 from re6st.core.registry.clock import ClockError
 from re6st.core.routing.babel_keys import State
 from re6st.core.wire.params import version_number
-from re6st.registry import Registry, Settings
+from re6st.registry import Registry
 from re6st.registryd import listings as report
 from re6st.registryd.call import Call, RpcError
 from re6st.registryd.events import Kind
@@ -36,7 +35,7 @@ from re6st.registryd.listings import Page, Record, iso
 from re6st.registryd.mail import is_address
 from re6st.registryd.own_node import own_node, refuse_to_revoke, take_place
 from re6st.registryd.records import NodeFilter
-from re6st.registryd.repository import Changes, Conflict, NotFound, Repository, RepositoryError
+from re6st.registryd.repository import Changes, Conflict, NotFound, RepositoryError
 from re6st.service.connections import Clients
 
 logger = logging.getLogger("admin")
@@ -117,22 +116,15 @@ class Arguments:
 
 
 class Admin:
-    """Operations on a registry. `clock` gives Unix time."""
+    """Operations on a registry."""
 
-    def __init__(
-        self,
-        registry: Registry,
-        authority: cert.Authority,
-        repository: Repository,
-        settings: Settings,
-        clock: Callable[[], float] = time.time,
-    ) -> None:
+    def __init__(self, registry: Registry) -> None:
         self._registry = registry
-        self._authority = authority
-        self._network = authority.trust.network
-        self._repository = repository
-        self._settings = settings
-        self._clock = clock
+        self._trust = registry.resources.authority.trust
+        self._network = self._trust.network
+        self._repository = registry.resources.repository
+        self._settings = registry.resources.settings
+        self._clock = registry.resources.clocks.wall
         self.new_login: Callable[[], Record] | None = None
         """Makes a link to log in to the operator's page; None: there is no page."""
         self._operations: Mapping[str, Callable[[Arguments], Awaitable[Record]]] = {
@@ -292,7 +284,7 @@ class Admin:
             "prefix_length": length,
             "created": iso(now),
             "expires": iso(now + (self._settings.grace if life is None else life)),
-            "fingerprint": cert.shown_fingerprint(self._authority.trust.ca),
+            "fingerprint": cert.shown_fingerprint(self._trust.ca),
         }
 
     async def _tokens(self, arguments: Arguments) -> Record:

@@ -9,17 +9,18 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 
 from re6st import PROTOCOL, __version__
 from re6st.core.telemetry.metrics import REGISTRY, Durations, Page
 from re6st.core.wire.params import version_number
+from re6st.keys import pki
 from re6st.registry import Registry
 from re6st.registryd.events import Kind
 from re6st.registryd.own_node import own_node
 from re6st.registryd.records import Figures
-from re6st.registryd.repository import ContentError, Lists, NotFound, Repository, RepositoryError
+from re6st.registryd.repository import ContentError, Lists, NotFound, RepositoryError
 from re6st.service.exposition import exposition
 
 FRESH = 10.0
@@ -36,24 +37,15 @@ _ISSUED = {"enrolment": Kind.ENROLLED, "renewal": Kind.RENEWED}
 
 
 class RegistryMetrics:
-    """Counts calls, and makes the page. `clock` gives Unix time; `grace` is that of tokens, in seconds."""
+    """Counts calls, and makes the page; with `per_node` there are series of each node."""
 
-    def __init__(
-        self,
-        registry: Registry,
-        repository: Repository,
-        ca_until: Callable[[], float],
-        *,
-        grace: int,
-        per_node: bool = False,
-        clock: Callable[[], float] = time.time,
-    ) -> None:
+    def __init__(self, registry: Registry, *, per_node: bool = False) -> None:
         self._registry = registry
-        self._repository = repository
-        self._ca_until = ca_until
-        self._grace = grace
+        self._trust = registry.resources.authority.trust
+        self._repository = registry.resources.repository
+        self._grace = registry.resources.settings.grace
         self._per_node = per_node
-        self._clock = clock
+        self._clock = registry.resources.clocks.wall
         self._requests: Counter[tuple[str, int]] = Counter()
         self._durations: dict[str, Durations] = {}
         self._figures: tuple[float, Figures] | None = None
@@ -78,7 +70,7 @@ class RegistryMetrics:
             "re6st_registry_certificates_issued_total", [(name, totals[kind]) for name, kind in _ISSUED.items()]
         )
         page.add_all("re6st_registry_events_total", [(kind.value, totals[kind]) for kind in Kind])
-        page.add("re6st_registry_ca_not_after_timestamp_seconds", self._ca_until())
+        page.add("re6st_registry_ca_not_after_timestamp_seconds", pki.end_of(self._trust.ca).timestamp())
         page.add("re6st_registry_nodes_online", await self._online())
         with suppress(ContentError):
             own = await self._repository.read(own_node)

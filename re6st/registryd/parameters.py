@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
-from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
@@ -33,7 +32,8 @@ from re6st.core.wire.params import (
 )
 from re6st.keys import pki
 from re6st.registryd.mesh_view import MeshView
-from re6st.registryd.repository import Changes, Conflict, NotFound, Queries, Repository, RepositoryError
+from re6st.registryd.repository import Changes, Conflict, NotFound, Queries, RepositoryError
+from re6st.registryd.resources import Resources
 
 logger = logging.getLogger("registry")
 
@@ -49,29 +49,17 @@ NAMES_SHOWN = 10
 
 
 class Upkeep:
-    def __init__(
-        self,
-        authority: cert.Authority,
-        repository: Repository,
-        parameters: Parameters,
-        grace: int,
-        mesh: MeshView,
-        wall: Callable[[], float],
-        monotonic: Callable[[], float],
-        marks: Marks,
-    ) -> None:
-        """`parameters` has the part that the command line sets; `grace` in seconds; `wall` gives Unix time; `marks`
-        are those to begin with (`first_time`).
-        """
-        self._authority = authority
-        self._repository = repository
-        self._configured = parameters
-        self._grace = grace
+    def __init__(self, resources: Resources, mesh: MeshView, marks: Marks) -> None:
+        """`marks` are those to begin with (`first_time`)."""
+        self._authority = resources.authority
+        self._repository = resources.repository
+        self._configured = resources.settings.parameters
+        self._grace = resources.settings.grace
         self._mesh = mesh
-        self._wall = wall
-        self._monotonic = monotonic
+        self._wall = resources.clocks.wall
+        self._monotonic = resources.clocks.monotonic
         self._expiry = Expiry()
-        self._clock = Clock(marks, monotonic())
+        self._clock = Clock(marks, self._monotonic())
         self._member_versions = RateLimit(MEMBER_VERSIONS_PER_SECOND, MEMBER_VERSIONS)
         self._complaint = ""
         self._current: Parameters | None = None

@@ -7,7 +7,6 @@ have begun, the end of the old ones. So a node that is killed in between goes on
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
 from datetime import datetime
 
 from re6st import cert
@@ -18,8 +17,10 @@ from re6st.keys import pki
 from re6st.registryd.events import Events, Kind
 from re6st.registryd.parameters import Upkeep
 from re6st.registryd.records import Issued
-from re6st.registryd.repository import Changes, NotFound, Repository
+from re6st.registryd.repository import Changes, NotFound
+from re6st.registryd.resources import Resources
 from re6st.registryd.stored_certificates import believed
+from re6st.registryd.validity import end_of_replacement
 
 CHANGES_PER_SECOND, CHANGES = 1 / 86400, 5
 """Changes of key that a node may make: this many, then one a day. Each makes the list of revoked serials longer, which
@@ -38,23 +39,12 @@ class BadRequest(Exception):
 
 
 class KeyChanges:
-    """`end` says until when a certificate that replaces an older one is good."""
-
-    def __init__(
-        self,
-        authority: cert.Authority,
-        repository: Repository,
-        upkeep: Upkeep,
-        sessions: Sessions,
-        events: Events,
-        end: Callable[[Issued, datetime], datetime],
-    ) -> None:
-        self._authority = authority
-        self._repository = repository
+    def __init__(self, resources: Resources, upkeep: Upkeep, sessions: Sessions, events: Events) -> None:
+        self._authority = resources.authority
+        self._repository = resources.repository
         self._upkeep = upkeep
         self._sessions = sessions
         self._events = events
-        self._end = end
         self._rate = RateLimit(CHANGES_PER_SECOND, CHANGES)
 
     async def issue(self, caller: Prefix, pem: str, now: datetime) -> bytes:
@@ -76,7 +66,7 @@ class KeyChanges:
         def job(changes: Changes) -> Issued:
             old = self._known(changes.issued(caller), caller)
             known = believed(self._authority.trust, caller, old.pem, old.serial)
-            subject, until = known.subject, self._end(old, now)
+            subject, until = known.subject, end_of_replacement(old, now)
             return changes.renew(old, lambda serial: self._authority.issue(subject, key, serial, now, until))
 
         new = await self._repository.change(job)

@@ -13,7 +13,7 @@ import asyncio
 import base64
 import binascii
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -27,7 +27,8 @@ from re6st.keys import pki
 from re6st.registryd.events import Events, Kind
 from re6st.registryd.parameters import FLOOR, Upkeep
 from re6st.registryd.records import Issued
-from re6st.registryd.repository import Changes, Conflict, NotFound, Queries, Repository, RepositoryError
+from re6st.registryd.repository import Changes, Conflict, NotFound, Queries, RepositoryError
+from re6st.registryd.resources import Resources
 from re6st.service import control_client
 
 SERIAL_GAP = 100_000
@@ -62,17 +63,10 @@ class Known:
 class Restored:
     """Of one registry; without a restored copy it has nothing to do."""
 
-    def __init__(
-        self,
-        authority: cert.Authority,
-        repository: Repository,
-        upkeep: Upkeep,
-        events: Events,
-        clock: Callable[[], float],
-    ) -> None:
-        self._started = int(clock())
-        self._authority = authority
-        self._repository = repository
+    def __init__(self, resources: Resources, upkeep: Upkeep, events: Events) -> None:
+        self._started = int(resources.clocks.wall())
+        self._authority = resources.authority
+        self._repository = resources.repository
         self._upkeep = upkeep
         self._events = events
         self._doubted: frozenset[int] = frozenset()

@@ -18,13 +18,13 @@ from re6st.core.prefix import Prefix
 from re6st.core.routing.told_claims import ToldClaims
 from re6st.core.wire.extensions import needs_long_hellos
 from re6st.keys import pki
-from re6st.registry import Registry, Settings
+from re6st.registry import Registry
 from re6st.registryd import listings as report
 from re6st.registryd.events import Kind
 from re6st.registryd.listings import Record, iso
 from re6st.registryd.own_node import own_node
 from re6st.registryd.records import NodeSelection
-from re6st.registryd.repository import Lists, Repository, RepositoryError
+from re6st.registryd.repository import Lists, RepositoryError
 from re6st.web import mesh_graph
 from re6st.web.node_query import NodeQuery
 from re6st.web.watch import Watch
@@ -54,28 +54,18 @@ class Place:
 
 
 class Views:
-    """Makes the records. `clock` gives Unix time."""
+    """Makes the records."""
 
-    def __init__(
-        self,
-        registry: Registry,
-        admin: Admin,
-        authority: cert.Authority,
-        repository: Repository,
-        settings: Settings,
-        watch: Watch,
-        place: Place,
-        clock: Callable[[], float],
-    ) -> None:
+    def __init__(self, registry: Registry, admin: Admin, watch: Watch, place: Place) -> None:
         self.admin = admin
         self.watch = watch
         self._registry = registry
-        self._authority = authority
-        self._network = authority.trust.network
-        self._repository = repository
-        self._settings = settings
+        self._trust = registry.resources.authority.trust
+        self._network = self._trust.network
+        self._repository = registry.resources.repository
+        self._settings = registry.resources.settings
         self._place = place
-        self._clock = clock
+        self._clock = registry.resources.clocks.wall
         self._graph: tuple[int, Record] | None = None
 
     async def _browse(self, query: Callable[[Lists], T]) -> T:
@@ -98,7 +88,7 @@ class Views:
         except AdminError:
             params = {"version": None, "keys": "none", "registry": None}  # before the first certificate
         free, share = await self._free()
-        ca_end = pki.end_of(self._authority.trust.ca).timestamp()
+        ca_end = pki.end_of(self._trust.ca).timestamp()
         mails = [event for event in self._registry.events.newest(EVENTS_SHOWN, Kind.MAIL) if "no token" in event.text]
         known, total = self.spread(params["version"])
         record = found | {
@@ -313,14 +303,14 @@ class Views:
         return params | {
             "network": str(self._network),
             "fingerprint": self._fingerprint(),
-            "ca_expires": iso(pki.end_of(self._authority.trust.ca).timestamp()),
+            "ca_expires": iso(pki.end_of(self._trust.ca).timestamp()),
             "next_not_before": rotation["next_not_before"],
             "known_to": known,
             "nodes": total,
         }
 
     def _fingerprint(self) -> str:
-        return cert.shown_fingerprint(self._authority.trust.ca)
+        return cert.shown_fingerprint(self._trust.ca)
 
     async def topology(self) -> Record:
         """The graph, made anew only when something changed."""

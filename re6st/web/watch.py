@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
@@ -62,14 +61,14 @@ class Picture:
 
 
 class Watch:
-    """Keeps a picture of the mesh. `clock` gives Unix time."""
+    """Keeps a picture of the mesh."""
 
-    def __init__(self, registry: Registry, clock: Callable[[], float]) -> None:
+    def __init__(self, registry: Registry) -> None:
         self.picture = Picture()
         self._mesh = registry.mesh
         self._registry = registry
         self._events: Events = registry.events
-        self._clock = clock
+        self._clock = registry.resources.clocks.wall
         self._watched_until = float("-inf")
         self._woken = asyncio.Event()
         self._stale = asyncio.Event()

@@ -37,8 +37,10 @@ from re6st.core.wire.rpc import (
     target,
 )
 from re6st.keys import sealing
-from re6st.registry import Registry, Settings
+from re6st.registry import Registry
 from re6st.registryd.local_node import LocalNode
+from re6st.registryd.repository import Repository
+from re6st.registryd.resources import Clocks, Resources, Settings
 from re6st.registryd.sqlite.store import Store
 
 A, B = Prefix(0, 16), Prefix(1, 16)
@@ -82,6 +84,8 @@ class World:
         self.operators = True
         self.port = 0
         self.before_start: Callable[[Registry], Awaitable[object]] | None = None
+        self.wrap: Callable[[Repository], Repository] = lambda repository: repository
+        """A test may put a repository of its own between the registry and its store."""
         self.store: Store
         self.registry: Registry
         self.server: HttpServer
@@ -90,9 +94,7 @@ class World:
     async def serve(self) -> AsyncIterator[World]:
         self.store = Store(self.directory / "registry.db", self.authority.trust.network)
         node = LocalNode(self.authority.trust.network, self.control, self.node)
-        self.registry = await Registry.open(
-            self.authority, self.store, self.settings, node, self.clock, lambda: self.now
-        )
+        self.registry = await Registry.open(self.resources(self.wrap(self.store)), node)
         self.server = server = HttpServer(self.registry, self.origins, self.names, operators=self.operators)
         listening = socket.socket()
         listening.bind(("127.0.0.1", 0))
@@ -109,6 +111,10 @@ class World:
             node.close()
             self.store.close()
             listening.close()
+
+    def resources(self, repository: Repository) -> Resources:
+        """What a registry on a repository works with, at the time of this world."""
+        return Resources(self.authority, repository, self.settings, Clocks(self.clock, lambda: self.now))
 
     def clock(self) -> float:
         return self.now + self.wrong

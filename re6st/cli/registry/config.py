@@ -30,8 +30,8 @@ from re6st.core.registry.allocator import (
 )
 from re6st.core.wire.extensions import KNOWN
 from re6st.core.wire.params import Parameters, ParamsError, check
-from re6st.registry import Settings
 from re6st.registryd.mail import SMTPS_PORT, Mailer, is_address, is_deliverable
+from re6st.registryd.resources import Settings
 from re6st.service import geoip, states
 from re6st.service.geoip import GeoIp, GeoIpError
 from re6st.service.metrics_http import Place

@@ -38,6 +38,7 @@ from re6st.registryd.local_node import LocalNode
 from re6st.registryd.own_node import own_node
 from re6st.registryd.parameters import NAMES_SHOWN
 from re6st.registryd.repository import ContentError, Queries, Repository, RepositoryError
+from re6st.registryd.resources import Resources
 from re6st.registryd.sqlite.store import Store
 from re6st.service import geoip
 from re6st.service.logs import LogHandler, in_journal, setup_logging
@@ -114,10 +115,10 @@ async def serve(config: Config, log: LogHandler | None) -> None:
         own = await repository.read(own_node)
         if own is not None and own.problem:
             logger.error("%s", own.problem)
-        registry = await Registry.open(config.authority, repository, config.settings, node)
-        admin = Admin(registry, config.authority, repository, config.settings)
-        page = _page(config, registry, admin, repository)
-        metrics = _metrics(config, registry, repository)
+        registry = await Registry.open(Resources(config.authority, repository, config.settings), node)
+        admin = Admin(registry)
+        page = _page(config, registry, admin)
+        metrics = _metrics(config, registry)
         servers = _servers(config, registry, metrics, sockets, operators)
         await _serve(config, registry, AdminServer(admin, socket_path(config.database)), page, metrics, servers, log)
     except RepositoryError as error:
@@ -140,7 +141,7 @@ def _database_error(config: Config, error: Exception) -> ConfigError:
     return ConfigError(f"database {config.database}: {error}" if isinstance(error, ContentError) else str(error))
 
 
-def _page(config: Config, registry: Registry, admin: Admin, repository: Repository) -> WebPage | None:
+def _page(config: Config, registry: Registry, admin: Admin) -> WebPage | None:
     """The operator's page, if there is to be one. Raises ConfigError."""
     if config.web is None:
         return None
@@ -148,26 +149,16 @@ def _page(config: Config, registry: Registry, admin: Admin, repository: Reposito
         listening = registry_web.listen(config.web)
     except WebError as error:
         raise ConfigError(str(error)) from None
-    page = WebPage(
-        config.web, listening, registry, admin, config.authority, repository, config.settings, config.origins
-    )
+    page = WebPage(config.web, listening, registry, admin, config.origins)
     admin.new_login = page.new_login
     return page
 
 
-def _metrics(
-    config: Config, registry: Registry, repository: Repository
-) -> tuple[RegistryMetrics, MetricsServer] | None:
+def _metrics(config: Config, registry: Registry) -> tuple[RegistryMetrics, MetricsServer] | None:
     """What counts, and what serves it, if that is wanted. Raises ConfigError."""
     if config.metrics is None:
         return None
-    figures = RegistryMetrics(
-        registry,
-        repository,
-        lambda: pki.end_of(config.authority.trust.ca).timestamp(),
-        grace=config.settings.grace,
-        per_node=config.metrics_per_node,
-    )
+    figures = RegistryMetrics(registry, per_node=config.metrics_per_node)
     try:
         return figures, MetricsServer(listen(config.metrics), figures.render)
     except MetricsError as error:

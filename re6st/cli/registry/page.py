@@ -8,18 +8,15 @@ import logging
 import os
 import socket
 import time
-from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from pathlib import Path
 from typing import Any
 
-from re6st import cert
 from re6st.api.admin import Admin
 from re6st.core.registry.origins import Origins
-from re6st.registry import Registry, Settings
-from re6st.registryd.repository import Repository
+from re6st.registry import Registry
 
 logger = logging.getLogger("web")
 
@@ -157,11 +154,7 @@ class WebPage:
         listening: socket.socket,
         registry: Registry,
         admin: Admin,
-        authority: cert.Authority,
-        repository: Repository,
-        settings: Settings,
         origins: tuple[str, ...],
-        clock: Callable[[], float] = time.time,
     ) -> None:
         # Imported here: a registry without the page needs neither their memory nor their time.
         from re6st.web.access import Access
@@ -172,9 +165,8 @@ class WebPage:
         self._config = config
         self._listening = listening
         self._access = Access(Origins(origins), time.monotonic, always_login=config.always_login)
-        self.watch = Watch(registry, clock)
-        where = Place(config.url, config.port)
-        views = Views(registry, admin, authority, repository, settings, self.watch, where, clock)
+        self.watch = Watch(registry)
+        views = Views(registry, admin, self.watch, Place(config.url, config.port))
         self._server = PageServer(views, self._access, registry.events)
 
     def new_login(self) -> dict[str, Any]:

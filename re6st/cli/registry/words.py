@@ -36,6 +36,7 @@ from re6st.registry import Registry
 from re6st.registryd.listings import Record
 from re6st.registryd.local_node import LocalNode
 from re6st.registryd.repository import RepositoryError, RepositoryInUse
+from re6st.registryd.resources import Resources
 from re6st.registryd.sqlite.check import BackupError, backup, check
 from re6st.registryd.sqlite.store import Store
 from re6st.service import geoip
@@ -188,9 +189,9 @@ async def _operations(daemon: argparse.Namespace) -> AsyncIterator[Operations]:
         config = configure(daemon, os.environ.get(geoip.ENVIRONMENT))
         node = LocalNode(config.authority.trust.network, config.run / BABELD_SOCKET)
         try:
-            registry = await Registry.open(config.authority, store, config.settings, node)
+            registry = await Registry.open(Resources(config.authority, store, config.settings), node)
             await registry.upkeep.load()
-            yield Admin(registry, config.authority, store, config.settings)
+            yield Admin(registry)
             await registry.event_log.try_flush()
         finally:
             node.close()

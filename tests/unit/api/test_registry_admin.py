@@ -45,7 +45,7 @@ def world(tmp_path: Any, authority: cert.Authority, nodes: dict[str, cert.Identi
 @asynccontextmanager
 async def serving(world: World) -> AsyncIterator[AdminServer]:
     """The socket of a running registry."""
-    admin = Admin(world.registry, world.authority, world.store, world.settings, world.clock)
+    admin = Admin(world.registry)
     server = AdminServer(admin, socket_path(world.store.path))
     task = asyncio.create_task(server.run())
     try:

@@ -13,6 +13,7 @@ from re6st import cert
 from re6st.api.metrics import ACTIVE, EXPIRING, VERSIONS_LIMIT, RegistryMetrics, by_version
 from re6st.keys import pki
 from re6st.registryd.records import Figures
+from re6st.registryd.repository import Repository
 from tests.unit.core.telemetry.test_metrics import Values, value
 from tests.unit.registry_world import DAY, START, World
 from tests.unit.repositories import CountedRepository
@@ -24,9 +25,7 @@ def world(tmp_path: Path, authority: cert.Authority, nodes: dict[str, cert.Ident
 
 
 def metrics(world: World, *, per_node: bool = False) -> RegistryMetrics:
-    return RegistryMetrics(
-        world.registry, world.store, lambda: 4e9, grace=100 * 86400, per_node=per_node, clock=world.clock
-    )
+    return RegistryMetrics(world.registry, per_node=per_node)
 
 
 async def figures(world: World, now: float) -> Figures:
@@ -45,7 +44,10 @@ def test_an_empty_registry(world: World) -> None:
         assert value(values, "re6st_registry_certificates", state="valid") == 0
         assert value(values, "re6st_registry_prefixes_free_ratio") == 1
         assert value(values, "re6st_registry_hmac_rotation_step") == 1
-        assert value(values, "re6st_registry_ca_not_after_timestamp_seconds") == 4e9
+        assert (
+            value(values, "re6st_registry_ca_not_after_timestamp_seconds")
+            == pki.end_of(world.authority.trust.ca).timestamp()
+        )
         assert value(values, "re6st_registry_database_bytes") > 4096
         names = {name for name, _ in values}
         assert "re6st_registry_certificate_earliest_not_after_timestamp_seconds" not in names
@@ -123,15 +125,21 @@ def test_versions_that_nodes_make_up_are_bounded(world: World) -> None:
 
 
 def test_the_database_is_not_read_for_each_who_asks(world: World) -> None:
+    counted: list[CountedRepository] = []
+
+    def wrap(repository: Repository) -> Repository:
+        counted.append(CountedRepository(repository))
+        return counted[0]
+
     async def test(world: World) -> None:
-        repository = CountedRepository(world.store)
-        made = RegistryMetrics(world.registry, repository, lambda: 4e9, grace=100 * 86400, clock=world.clock)
+        made = metrics(world)
         await page(made)
         await world.enrol()
         values = await page(made)
-        assert repository.browsed == 1
+        assert [repository.browsed for repository in counted] == [1]
         assert value(values, "re6st_registry_events_total", kind="enrolled") == 1
 
+    world.wrap = wrap
     world.run(test)
 
 

@@ -40,7 +40,7 @@ async def registry_of(world: World, repository: AwayRepository) -> AsyncIterator
     """Another registry on the repository of the first one, which has a node."""
     await world.enrol()
     node = LocalNode(world.authority.trust.network, world.control, world.node)
-    registry = await Registry.open(world.authority, repository, world.settings, node, world.clock, lambda: world.now)
+    registry = await Registry.open(world.resources(repository), node)
     await registry.upkeep.start()
     try:
         yield registry
@@ -79,7 +79,7 @@ def test_the_operator_is_told_why_in_one_line(world: World) -> None:
     async def test(world: World) -> None:
         repository = AwayRepository(world.store)
         async with registry_of(world, repository) as registry:
-            admin = Admin(registry, world.authority, repository, world.settings, world.clock)
+            admin = Admin(registry)
             repository.away = WHY
             for operation, given in (
                 *(("nodes", {}), ("node", {"target": "0/16"}), ("tokens", {}), ("revoked", {}), ("params", {})),

@@ -402,12 +402,9 @@ def test_a_list_is_sorted_by_each_column_both_ways(tmp_path: Path) -> None:
 def views_of(browser: Browser, picture: Picture) -> Views:
     """Records as of a mesh that looks so."""
     made = browser.simulation
-    watch = Watch(made.registry, made.clock)
+    watch = Watch(made.registry)
     watch.picture = picture
-    return Views(
-        *(made.registry, made.admin, made.authority, made.store, made.settings),
-        *(watch, Place("https://re6st.example.org/"), made.clock),
-    )
+    return Views(made.registry, made.admin, watch, Place("https://re6st.example.org/"))
 
 
 def test_tunnels_are_unknown_until_somebody_was_asked(tmp_path: Path) -> None:
@@ -658,7 +655,7 @@ def test_who_announced_what_is_not_his_is_an_event_once(tmp_path: Path, monkeypa
     async def test(browser: Browser) -> None:
         node = FakeNode()
         made = browser.simulation
-        watch = Watch(made.registry, made.clock)
+        watch = Watch(made.registry)
         monkeypatch.setattr(made.registry, "node", node)
         for _ in range(2):
             await watch._look_at_routes()

@@ -1,0 +1,46 @@
+"""What a registry works with, which each of its parts is given: the CA, the state, the settings, the clocks."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from re6st import cert
+from re6st.core.registry.allocator import Community
+from re6st.core.wire.params import Parameters
+from re6st.registryd.mail import Mailer
+from re6st.registryd.repository import Repository
+from re6st.service.geoip import GeoIp
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What the command line says. `parameters` has the part of the network's that it sets; `grace` in seconds."""
+
+    parameters: Parameters
+    dh: bytes
+    communities: tuple[Community, ...]
+    prefix_length: int
+    """For tokens; 0: no tokens."""
+    anonymous_prefix_length: int
+    """0: no anonymous certificates."""
+    grace: int
+    mailer: Mailer | None = None
+    geoip: GeoIp | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Clocks:
+    """The clocks of this machine; `wall` gives Unix time, and may be wrong."""
+
+    wall: Callable[[], float] = time.time
+    monotonic: Callable[[], float] = time.monotonic
+
+
+@dataclass(frozen=True, slots=True)
+class Resources:
+    authority: cert.Authority
+    repository: Repository
+    settings: Settings
+    clocks: Clocks = field(default_factory=Clocks)

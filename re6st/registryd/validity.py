@@ -1,0 +1,21 @@
+"""Until when a certificate is to be valid that takes the place of an older one (wire.md 2.3)."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+from re6st import cert
+from re6st.registryd.records import Issued
+
+
+def end_of_renewal(issued: Issued, revoked: bool, now: datetime) -> datetime | None:
+    """Until when a renewed certificate is to be valid; None when it is not time to renew."""
+    end = datetime.fromtimestamp(issued.not_after, UTC)
+    if end - cert.RENEW_BEFORE < now:
+        return now + cert.VALIDITY
+    return end if revoked else None
+
+
+def end_of_replacement(issued: Issued, now: datetime) -> datetime:
+    """Until when a certificate that takes the place of an older one is valid: as if that had been revoked."""
+    return end_of_renewal(issued, True, now) or datetime.fromtimestamp(issued.not_after, UTC)
