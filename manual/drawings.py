@@ -204,7 +204,7 @@ ROOMS = {
     "api": ("api/", "HTTP, operator's socket, metrics", "other", 420, 320),
     "noded": ("noded/", "the rooms of a node", "box", 20, 220),
     "migration": ("migration/", "older software", "both", 250, 160),
-    "registry": ("registry.py", "what each call of the registry does", "other", 420, 320),
+    "registry": ("registry.py", "the registry: its parts, and its calls", "other", 420, 320),
     "babel": ("babel.py", "one babeld", "box", 20, 190),
     "tunnel": ("tunnel.py", "what a tunnel is", "box", 150, 120),
     "registryd": ("registryd/", "the rooms of the registry, and its database", "other", 420, 320),

@@ -275,7 +275,7 @@ class Admin:
             except AllocationError as error:
                 raise AdminError(Status.USAGE, str(error)) from None
         now = int(self._clock())
-        token = await self._registry.new_token(email, length, None if life is None else now + life)
+        token = await self._registry.tokens.new(email, length, None if life is None else now + life)
         logger.info("an invitation was made for %s", email or "anybody")
         self._registry.events.note(Kind.TOKEN, f"made for {email or 'anybody'}, prefix /{length}")
         return {

@@ -1,1 +1,1 @@
-"""The rooms of the registry (registry.py is what each call does)."""
+"""The rooms of the registry (registry.py puts them together)."""

@@ -2,8 +2,8 @@
 
 The protocol number belongs to the deployed software, whose next number will not mean what ours does. So we announce
 its number, and agree on all that is ours by names: between node and registry in the offers of `hello`
-(client/registry_client.py, registry.py), between nodes in those of a session (sessions.py). Whoever says no names has
-none of this, whatever its protocol number.
+(client/registry_client.py, registryd/hello.py), between nodes in those of a session (sessions.py). Whoever says no
+names has none of this, whatever its protocol number.
 """
 
 from __future__ import annotations

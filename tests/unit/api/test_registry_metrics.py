@@ -69,8 +69,8 @@ def test_a_registry_that_has_lost_its_own_node(world: World) -> None:
 def test_certificates_tokens_and_prefixes(world: World) -> None:
     async def test(world: World) -> None:
         certificates = [await world.enrol() for _ in range(3)]
-        token = await world.registry.new_token("a@example.org", 16, START + 10 * DAY)
-        await world.registry.new_token("b@example.org", 16, START + DAY)
+        token = await world.registry.tokens.new("a@example.org", 16, START + 10 * DAY)
+        await world.registry.tokens.new("b@example.org", 16, START + DAY)
         await world.call("revoke", cn_or_serial=str(certificates[2].serial_number))
         made = metrics(world)
         values = await page(made)

@@ -105,7 +105,7 @@ class Attack(RuleBasedStateMachine):
         self.ratchets: dict[int, Ratchet | None] = {}
 
     def hello(self) -> Ratchet:
-        """As registry.py does it: the answer of a moment ago is given again."""
+        """As the registry does it: the answer of a moment ago is given again."""
         answer = self.sessions.pending_answer(A, Claims(10), "", self.now)
         if answer is None:
             self.secrets += 1

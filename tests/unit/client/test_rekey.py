@@ -168,7 +168,7 @@ def test_killed_at_any_step_it_works_and_is_finished_by_the_next_run(world: Worl
                 await change_key(url(world), files)
                 after = load(world, files)
                 assert not pki.same_key(after.key.public_key(), before.key.public_key())
-                assert after.cert.serial_number == (await world.registry._certificate(B)).serial_number
+                assert after.cert.serial_number == (await world.registry.certificate(B)).serial_number
                 assert before.cert.serial_number in revoked(world)
                 assert after.cert.serial_number not in revoked(world)
                 assert not list(files.ca.parent.glob("*.next"))

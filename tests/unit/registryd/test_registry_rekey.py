@@ -166,7 +166,7 @@ def test_a_request_must_prove_its_key_and_have_the_right_size(world: World) -> N
         for request in ("", "x", damaged, world.request(key=cert.new_key(3072))):
             answer = await world.in_session(await world.hello(B), "rekeyCertificate", B, req=request)
             assert answer.status == 400, request
-        assert await world.registry._certificate(B) == old.cert
+        assert await world.registry.certificate(B) == old.cert
 
     world.run(test)
 

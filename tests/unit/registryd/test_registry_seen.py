@@ -144,9 +144,9 @@ def test_nodes_are_told_the_longest_prefix_that_was_given_and_when_a_longer_one_
         assert first.longest_prefix == 16
         await world.enrol()
         assert version_number((await parameters(world, A, NEW)).version) == version_number(first.version)
-        await world.enrol(await world.registry.new_token("short@example.org", 12))
+        await world.enrol(await world.registry.tokens.new("short@example.org", 12))
         assert (await parameters(world, A, NEW)).version == first.version
-        await world.enrol(await world.registry.new_token("long@example.org", 24))
+        await world.enrol(await world.registry.tokens.new("long@example.org", 24))
         second = await parameters(world, A, NEW)
         assert second.longest_prefix == 24
         assert version_number(second.version) == version_number(first.version) + 1

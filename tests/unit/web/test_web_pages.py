@@ -302,7 +302,7 @@ def test_an_email_address_is_no_html_and_no_formula(tmp_path: Path) -> None:
 
         await simulation.store.change(spoil)
         simulation.registry.events.note(Kind.REFUSED, HOSTILE)
-        await simulation.registry.new_token(HOSTILE, 16)
+        await simulation.registry.tokens.new(HOSTILE, 16)
         for path in VIEWS:
             assert "<script>alert" not in (await browser.get(path)).text, path
         for path in ("/nodes/1/16", "/tokens", "/events"):
@@ -319,7 +319,7 @@ def test_an_email_address_is_no_html_and_no_formula(tmp_path: Path) -> None:
 def test_no_secret_is_on_any_page(tmp_path: Path) -> None:
     async def test(browser: Browser) -> None:
         simulation = browser.simulation
-        token = await simulation.registry.new_token("a@example.org", 16)
+        token = await simulation.registry.tokens.new("a@example.org", 16)
         keys = (await simulation.store.read(lambda queries: queries.babel_state())).keys
         secrets = [token, *(form for key in keys if key for form in (key.hex(), repr(key)[2:-1]))]
         for path in [*VIEWS, *VIEWS.values(), "/nodes.csv"]:

@@ -30,7 +30,7 @@ class Member:
         self.url = f"http://127.0.0.1:{world.port}/"
 
     async def invitation(self) -> str:
-        token = await self.world.registry.new_token("a@example.org", 16)
+        token = await self.world.registry.tokens.new("a@example.org", 16)
         return f"{self.url}#{cert.shown_fingerprint(self.world.authority.trust.ca)},token={token}"
 
     def unused(self) -> int:

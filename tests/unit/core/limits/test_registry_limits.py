@@ -139,7 +139,7 @@ def test_tokens_of_invitations_and_mails_are_not_to_be_guessed(world: World) -> 
     world.settings = replace(world.settings, prefix_length=16)
 
     async def test(world: World) -> None:
-        tokens = {await world.registry.new_token("", 16) for _ in range(20)}
+        tokens = {await world.registry.tokens.new("", 16) for _ in range(20)}
         assert len(tokens) == 20
         assert all(len(token) == 18 and token.isascii() and token.islower() for token in tokens)
 

@@ -1,0 +1,81 @@
+"""What a registry consists of between calls: what it remembers, and what it does by itself."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from cryptography import x509
+
+from re6st.core.limits.networks import Limits
+from re6st.core.prefix import Prefix
+from re6st.core.registry.clock import Marks
+from re6st.core.registry.sessions import Sessions
+from re6st.registryd.call import Call, too_many
+from re6st.registryd.events import EventLog, Events, stored_events
+from re6st.registryd.hello import Greeter
+from re6st.registryd.last_seen import Seen, Served
+from re6st.registryd.local_node import LocalNode
+from re6st.registryd.mesh_view import MeshView
+from re6st.registryd.parameters import Upkeep, first_time
+from re6st.registryd.records import StoredEvent
+from re6st.registryd.rekey import KeyChanges
+from re6st.registryd.repository import NotFound, Queries
+from re6st.registryd.resources import Resources
+from re6st.registryd.restored import Restored
+from re6st.registryd.stored_certificates import Believed
+
+
+@dataclass(frozen=True, slots=True)
+class Beginning:
+    """What a registry knows of its earlier lives when it starts."""
+
+    marks: Marks
+    events: Sequence[StoredEvent]
+
+
+async def beginning_of(resources: Resources) -> Beginning:
+    """What its repository says of them. Raises RepositoryError."""
+
+    def begin(queries: Queries) -> Beginning:
+        return Beginning(first_time(queries, resources.clocks.wall()), stored_events(queries))
+
+    return await resources.repository.read(begin)
+
+
+class Parts:
+    """The parts of one registry, and what all its calls need of them."""
+
+    def __init__(self, resources: Resources, node: LocalNode, beginning: Beginning) -> None:
+        authority, repository, clock = resources.authority, resources.repository, resources.clocks.wall
+        self.resources = resources
+        self.node = node
+        self.mesh = MeshView(node)
+        self.sessions = Sessions()
+        self.believed = Believed(authority.trust)
+        self.events = Events(clock, beginning.events)
+        self.event_log = EventLog(self.events, repository)
+        self.served = Served()
+        self.upkeep = Upkeep(resources, self.mesh, beginning.marks)
+        self.seen = Seen(repository, clock, self.upkeep.review)
+        self.keys = KeyChanges(resources, self.upkeep, self.sessions, self.events)
+        self.restored = Restored(resources, self.upkeep, self.events)
+        self.greeter = Greeter(authority, resources.clocks.monotonic)
+        self.limits = Limits()
+
+    def now(self) -> datetime:
+        """The time, to date a certificate by. Raises ClockError."""
+        return datetime.fromtimestamp(self.upkeep.now(), UTC)
+
+    async def certificate(self, prefix: Prefix) -> x509.Certificate:
+        """The stored certificate of a prefix. Raises NotFound, CertError, RepositoryError."""
+        pem = await self.resources.repository.read(lambda queries: queries.pem(prefix))
+        if pem is None:
+            raise NotFound(f"no certificate for {prefix}")
+        return self.believed.certificate(prefix, pem)
+
+    def limit(self, call: Call, allows: Callable[[str, float], bool]) -> None:
+        """Raises RpcError where a stranger calls more often than is allowed."""
+        if call.source is not None and not allows(call.source, self.resources.clocks.wall()):
+            raise too_many(call)
