@@ -1,27 +1,17 @@
-"""What the operator does on the registry's machine: operations on a registry, and the socket they come in by.
-
-`Admin` carries them out, for the running registry as for the file of one that does not run. `AdminServer` serves them
-on a unix socket beside the database, for its owner only: one JSON object a line, `{"protocol": 1, "operation": NAME,
-"arguments": {...}}`, answered by `{"protocol": 1, "result": {...}}` or `{"protocol": 1, "error": {"status": 3,
-"message": "..."}}`. Lists come in pages, so that no answer holds up other calls.
-"""
+"""Operations of the operator on a registry that runs, or on the file of one that does not."""
 
 from __future__ import annotations
 
-import asyncio
 import json
 import logging
-import os
 import socket
 from collections.abc import Awaitable, Callable, Mapping
-from contextlib import suppress
-from enum import IntEnum
 from functools import partial
 from http import HTTPStatus
-from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from re6st import cert
+from re6st.api.operations import AdminError, Arguments, Status
 from re6st.core.prefix import Prefix
 from re6st.core.registry.allocator import AllocationError, Allocator
 from re6st.core.registry.clock import ClockError
@@ -36,83 +26,17 @@ from re6st.registryd.mail import is_address
 from re6st.registryd.own_node import own_node, refuse_to_revoke, take_place
 from re6st.registryd.records import NodeFilter
 from re6st.registryd.repository import Changes, Conflict, NotFound, RepositoryError
-from re6st.service.connections import Clients
 
 logger = logging.getLogger("admin")
 
-PROTOCOL = 1
-REQUEST_LIMIT = 64 * 1024
-"""Bytes of a request line."""
-CLIENTS_LIMIT = 8
-"""Operators at work at once."""
-IDLE_TIMEOUT = 60.0
-TEXT_LIMIT = 256
 LIFE_LIMIT = 100 * 366 * 86400
 """Seconds: a hundred years."""
-
-
-class Status(IntEnum):
-    """How an operation ends; also the exit codes of the program."""
-
-    DONE = 0
-    FAILED = 1
-    USAGE = 2
-    NOT_FOUND = 3
-    CONFLICT = 4
-
-
-class AdminError(Exception):
-    """An operation that was not carried out; the text is for the operator."""
-
-    def __init__(self, status: Status, message: str) -> None:
-        super().__init__(message)
-        self.status = status
-
-
-class Operations(Protocol):
-    """Who carries out operations: `Admin` itself, or the other end of the socket."""
-
-    async def call(self, operation: str, arguments: Mapping[str, Any]) -> Record:
-        """Raises AdminError."""
-
-
-def socket_path(database: Path) -> Path:
-    """Where the registry of a database listens for its operator."""
-    return database.with_name(f"{database.name}.sock")
 
 
 def guessed_url(port: int) -> str:
     """How nodes may reach a registry that was not told so. Asks DNS, so it may take seconds."""
     host = socket.getfqdn()
     return f"http://{host}/" if port == 80 else f"http://{host}:{port}/"
-
-
-class Arguments:
-    """The arguments of an operation, from outside: read by type, with a default of None, and no others allowed."""
-
-    def __init__(self, values: Mapping[str, Any]) -> None:
-        self._values = dict(values)
-
-    def text(self, name: str) -> str | None:
-        value = self._values.pop(name, None)
-        if value is not None and not (isinstance(value, str) and len(value) <= TEXT_LIMIT and value.isprintable()):
-            raise AdminError(Status.USAGE, f"{name} is no printable text of at most {TEXT_LIMIT} characters")
-        return value
-
-    def required(self, name: str) -> str:
-        if not (value := self.text(name)):
-            raise AdminError(Status.USAGE, f"{name} is missing")
-        return value
-
-    def integer(self, name: str, low: int, high: int) -> int | None:
-        value = self._values.pop(name, None)
-        if value is not None and not (type(value) is int and low <= value <= high):
-            raise AdminError(Status.USAGE, f"{name} is no number between {low} and {high}")
-        return value
-
-    def end(self) -> None:
-        if self._values:
-            raise AdminError(Status.USAGE, f"unknown argument {min(self._values)[:40]!r}")
 
 
 class Admin:
@@ -416,121 +340,3 @@ def _next_step(state: State) -> float | None:
         case "phase 2":
             return state.switch_time
     return None
-
-
-class AdminServer:
-    """The socket of a running registry."""
-
-    def __init__(self, operations: Operations, path: Path) -> None:
-        self._operations = operations
-        self._path = path
-        refusal = _refusal(Status.FAILED, f"more than {CLIENTS_LIMIT} operators at once")
-        self._clients = Clients(CLIENTS_LIMIT, self._talk, refusal)
-
-    async def run(self) -> None:
-        """Serve until cancelled. Without the socket the registry does its work all the same."""
-        try:
-            listening = _listen(self._path)
-        except OSError as error:
-            logger.error("cannot make the operator's socket %s: %s", self._path, error.strerror or error)
-            return
-        server = await asyncio.start_unix_server(self._clients.connected, sock=listening, limit=REQUEST_LIMIT)
-        try:
-            await asyncio.get_running_loop().create_future()  # until cancelled
-        finally:
-            server.close()
-            await self._clients.end()
-            with suppress(OSError):
-                self._path.unlink()
-
-    async def _talk(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        try:
-            while True:
-                async with asyncio.timeout(IDLE_TIMEOUT):
-                    line = await reader.readline()
-                if not line.endswith(b"\n"):
-                    return
-                writer.write(await self._answer(line))
-                async with asyncio.timeout(IDLE_TIMEOUT):
-                    await writer.drain()
-        except ValueError:
-            writer.write(_refusal(Status.USAGE, f"a request of more than {REQUEST_LIMIT} bytes"))
-        except TimeoutError:
-            pass  # what was written may still be read
-
-    async def _answer(self, line: bytes) -> bytes:
-        try:
-            request = json.loads(line)
-            protocol, operation, arguments = request["protocol"], request["operation"], request["arguments"]
-            if not isinstance(operation, str) or not isinstance(arguments, dict):
-                raise ValueError
-        except (ValueError, TypeError, KeyError, RecursionError):
-            return _refusal(Status.USAGE, "no request in JSON")
-        if protocol != PROTOCOL:
-            return _refusal(Status.FAILED, f"the registry speaks protocol {PROTOCOL} of the operator's socket")
-        try:
-            result = await self._operations.call(operation, arguments)
-        except AdminError as error:
-            return _refusal(error.status, str(error))
-        except Exception as error:
-            logger.error("%s: unexpected error: %s: %s", operation[:40], type(error).__name__, error)
-            return _refusal(Status.FAILED, f"unexpected error, please report it: {type(error).__name__}: {error}")
-        return await asyncio.to_thread(partial(_line, {"result": result}))
-
-
-class Remote:
-    """The other end of the socket."""
-
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self._reader = reader
-        self._writer = writer
-
-    ANSWER_LIMIT = 1 << 28
-    """Bytes of an answer: the topology of 100,000 nodes is a tenth."""
-    TIMEOUT = 120.0
-
-    @classmethod
-    async def connect(cls, path: Path) -> Remote:
-        """Raises OSError."""
-        return cls(*await asyncio.open_unix_connection(str(path), limit=cls.ANSWER_LIMIT))
-
-    async def call(self, operation: str, arguments: Mapping[str, Any]) -> Record:
-        """Have an operation carried out. Raises AdminError."""
-        try:
-            async with asyncio.timeout(self.TIMEOUT):
-                self._writer.write(_line({"operation": operation, "arguments": arguments}))
-                line = await self._reader.readline()
-            answer = json.loads(line)
-            if "error" in answer:
-                raise AdminError(Status(answer["error"]["status"]), str(answer["error"]["message"]))
-            result: Record = answer["result"]
-            return result
-        except TimeoutError:
-            raise AdminError(Status.FAILED, f"the registry does not answer within {self.TIMEOUT:.0f} s") from None
-        except (OSError, ValueError, KeyError, TypeError):
-            raise AdminError(Status.FAILED, "the registry ended, or its answer is none. See its log.") from None
-
-    def close(self) -> None:
-        self._writer.close()
-
-
-def _listen(path: Path) -> socket.socket:
-    """A socket for its owner only. Who has the lock of the database may replace an old one. Raises OSError."""
-    path.unlink(missing_ok=True)
-    listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
-    try:
-        listening.bind(str(path))
-        os.chmod(path, 0o600)  # nobody can connect before it listens
-        listening.listen(CLIENTS_LIMIT)
-    except OSError:
-        listening.close()
-        raise
-    return listening
-
-
-def _line(message: Record) -> bytes:
-    return json.dumps({"protocol": PROTOCOL, **message}).encode() + b"\n"
-
-
-def _refusal(status: Status, message: str) -> bytes:
-    return _line({"error": {"status": int(status), "message": message}})

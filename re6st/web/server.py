@@ -20,7 +20,7 @@ from typing import Any
 
 from aiohttp import hdrs, web
 
-from re6st.api.admin import AdminError, Status
+from re6st.api.operations import AdminError, Status
 from re6st.core.limits.rate import RateLimit
 from re6st.core.prefix import Prefix, PrefixError
 from re6st.core.registry.origins import ambiguous, is_careless_relay

@@ -12,7 +12,8 @@ from functools import partial
 from typing import Any, TypeVar
 
 from re6st import PROTOCOL, __version__, cert
-from re6st.api.admin import Admin, AdminError, Status, guessed_url
+from re6st.api.admin import Admin, guessed_url
+from re6st.api.operations import AdminError, Status
 from re6st.client.certificate_report import name_text
 from re6st.core.prefix import Prefix
 from re6st.core.routing.told_claims import ToldClaims

@@ -21,7 +21,8 @@ from functools import partial
 from typing import NoReturn
 
 from re6st import cert
-from re6st.api.admin import Admin, AdminServer, socket_path
+from re6st.api.admin import Admin
+from re6st.api.admin_socket import AdminServer, socket_path
 from re6st.api.http import HttpServer
 from re6st.api.metrics import RegistryMetrics
 from re6st.cli.options import fail

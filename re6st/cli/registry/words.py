@@ -19,15 +19,9 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from re6st import cert
-from re6st.api.admin import (
-    Admin,
-    AdminError,
-    Operations,
-    Remote,
-    Status,
-    guessed_url,
-    socket_path,
-)
+from re6st.api.admin import Admin, guessed_url
+from re6st.api.admin_socket import Remote, socket_path
+from re6st.api.operations import AdminError, Operations, Status
 from re6st.cli.options import OptionParser, duration, fail, integer, registry_url, unknown_word
 from re6st.cli.registry import output
 from re6st.cli.registry.config import PROGRAM, ConfigError, configure, make_parser

@@ -14,17 +14,9 @@ from typing import Any
 import pytest
 
 from re6st import cert
-from re6st.api.admin import (
-    CLIENTS_LIMIT,
-    REQUEST_LIMIT,
-    Admin,
-    AdminError,
-    AdminServer,
-    Operations,
-    Remote,
-    Status,
-    socket_path,
-)
+from re6st.api.admin import Admin
+from re6st.api.admin_socket import CLIENTS_LIMIT, REQUEST_LIMIT, AdminServer, Remote, socket_path
+from re6st.api.operations import AdminError, Operations, Status
 from re6st.cli.registry.output import revocation, warning
 from re6st.core.prefix import Prefix
 from re6st.core.wire.datagrams import Code

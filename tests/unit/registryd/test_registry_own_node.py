@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from re6st import cert
-from re6st.api.admin import Operations, Status
+from re6st.api.operations import Operations, Status
 from tests.unit.api.test_registry_admin import refused, run
 from tests.unit.registry_world import DAY, A, B, World
 from tests.unit.web.test_web_pages import Browser

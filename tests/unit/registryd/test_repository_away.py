@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from re6st import cert
-from re6st.api.admin import Admin, AdminError, Status
+from re6st.api.admin import Admin
+from re6st.api.operations import AdminError, Status
 from re6st.core.prefix import Prefix
 from re6st.core.registry.sessions import Claims
 from re6st.core.wire.rpc import METHODS

@@ -19,7 +19,7 @@ import aiohttp
 import pytest
 
 from demo.page import Simulation
-from re6st.api.admin import AdminError
+from re6st.api.operations import AdminError
 from re6st.cli.registry.page import Listen, WebPage
 from re6st.core.prefix import Prefix
 from re6st.core.routing.told_claims import ToldClaims

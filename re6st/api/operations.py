@@ -1,0 +1,64 @@
+"""What the operator asks of a registry: operations by name, their arguments, and how they are refused."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import IntEnum
+from typing import Any, Protocol
+
+from re6st.registryd.listings import Record
+
+TEXT_LIMIT = 256
+
+
+class Status(IntEnum):
+    """How an operation ends; also the exit codes of the program."""
+
+    DONE = 0
+    FAILED = 1
+    USAGE = 2
+    NOT_FOUND = 3
+    CONFLICT = 4
+
+
+class AdminError(Exception):
+    """An operation that was not carried out; the text is for the operator."""
+
+    def __init__(self, status: Status, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+class Operations(Protocol):
+    """Who carries out operations: `Admin` itself, or the other end of the socket."""
+
+    async def call(self, operation: str, arguments: Mapping[str, Any]) -> Record:
+        """Raises AdminError."""
+
+
+class Arguments:
+    """The arguments of an operation, from outside: read by type, with a default of None, and no others allowed."""
+
+    def __init__(self, values: Mapping[str, Any]) -> None:
+        self._values = dict(values)
+
+    def text(self, name: str) -> str | None:
+        value = self._values.pop(name, None)
+        if value is not None and not (isinstance(value, str) and len(value) <= TEXT_LIMIT and value.isprintable()):
+            raise AdminError(Status.USAGE, f"{name} is no printable text of at most {TEXT_LIMIT} characters")
+        return value
+
+    def required(self, name: str) -> str:
+        if not (value := self.text(name)):
+            raise AdminError(Status.USAGE, f"{name} is missing")
+        return value
+
+    def integer(self, name: str, low: int, high: int) -> int | None:
+        value = self._values.pop(name, None)
+        if value is not None and not (type(value) is int and low <= value <= high):
+            raise AdminError(Status.USAGE, f"{name} is no number between {low} and {high}")
+        return value
+
+    def end(self) -> None:
+        if self._values:
+            raise AdminError(Status.USAGE, f"unknown argument {min(self._values)[:40]!r}")
