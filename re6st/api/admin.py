@@ -42,8 +42,9 @@ def guessed_url(port: int) -> str:
 class Admin:
     """Operations on a registry."""
 
-    def __init__(self, registry: Registry) -> None:
+    def __init__(self, registry: Registry, page_limit: int = report.PAGE_LIMIT) -> None:
         self._registry = registry
+        self._page_limit = page_limit
         self._trust = registry.resources.authority.trust
         self._network = self._trust.network
         self._repository = registry.resources.repository
@@ -101,7 +102,9 @@ class Admin:
         arguments.end()
         if not after:
             await self._registry.seen.try_flush()
-        page = await self._repository.browse(lambda lists: report.nodes(lists, self._network, wanted, after))
+        page = await self._repository.browse(
+            lambda lists: report.nodes(lists, self._network, wanted, after, self._page_limit)
+        )
         return _listed("nodes", page)
 
     async def _node(self, arguments: Arguments) -> Record:
@@ -146,7 +149,8 @@ class Admin:
         arguments.end()
         if after and not (after.isascii() and after.isdigit()):
             raise AdminError(Status.USAGE, "after is no serial")
-        return _listed("revoked", await self._repository.browse(lambda lists: report.revoked(lists, after)))
+        page = await self._repository.browse(lambda lists: report.revoked(lists, after, self._page_limit))
+        return _listed("revoked", page)
 
     async def _own_node(self, arguments: Arguments) -> Record:
         target = arguments.text("target")
@@ -215,10 +219,10 @@ class Admin:
         after = arguments.text("after") or ""
         arguments.end()
         now = self._clock()
-        return _listed(
-            "tokens",
-            await self._repository.browse(lambda lists: report.tokens(lists, self._settings.grace, now, after)),
+        page = await self._repository.browse(
+            lambda lists: report.tokens(lists, self._settings.grace, now, after, self._page_limit)
         )
+        return _listed("tokens", page)
 
     async def _delete_token(self, arguments: Arguments) -> Record:
         token = arguments.required("token")

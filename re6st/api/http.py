@@ -13,6 +13,7 @@ import re
 import socket
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping
+from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any, cast
 from urllib.parse import parse_qsl
@@ -47,20 +48,29 @@ LINE_LIMIT = 16 * 1024
 """Bytes of the request line: a certificate request of an RSA-4096 key takes a quarter."""
 HEAD_LIMIT = LINE_LIMIT + 16 * 1024
 HEADERS_LIMIT = 100
-HEAD_TIMEOUT = 10.0
-"""Seconds for a request to arrive."""
 DRAIN_LIMIT = 64 << 20
 DRAIN_TIMEOUT = 2.0
 """What a refused client may still send, so that it gets to reading our answer."""
-CONNECTIONS_LIMIT = 4000
 SHARE_OF_SENDER, RESERVE = 16, 4
 """One sender may hold a sixteenth of them; a quarter is not for strangers."""
 OTHER_FILES = 64
 """Files that the process has open beside its connections."""
-SWEEP_INTERVAL = 60.0
-"""A connection that two sweeps see is cut: whoever does not read its answer."""
 STOP_TIMEOUT = 10.0
 FIELDS_LIMIT = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """How many connections there may be, and for how long they may wait; in seconds."""
+
+    connections: int = 4000
+    head: float = 10.0
+    """For a request to arrive."""
+    sweep: float = 60.0
+    """A connection that two sweeps see is cut: whoever does not read its answer."""
+
+
+BOUNDS = Bounds()
 
 HARMLESS = frozenset({"getCa"})
 """Methods that a link on any page may lead to: they change nothing, and their answer is for everybody."""
@@ -81,9 +91,16 @@ class HttpServer:
     """
 
     def __init__(
-        self, registry: Registry, origins: Iterable[str] = (), names: Iterable[str] = (), *, operators: bool = True
+        self,
+        registry: Registry,
+        origins: Iterable[str] = (),
+        names: Iterable[str] = (),
+        *,
+        operators: bool = True,
+        bounds: Bounds = BOUNDS,
     ) -> None:
         self._registry = registry
+        self.bounds = bounds
         self._origins = Origins(origins)
         self._names = frozenset(name.lower() for name in names)
         self._operators = operators
@@ -97,7 +114,7 @@ class HttpServer:
 
     async def start(self, sockets: Iterable[socket.socket]) -> None:
         """Serve connections to these bound sockets."""
-        limit = _connections_limit()
+        limit = _connections_limit(self.bounds.connections)
         self._crowd = Crowd(limit, max(1, limit // SHARE_OF_SENDER), limit // RESERVE)
         self._server = server = _Server(
             self._crowd.leave,
@@ -116,7 +133,7 @@ class HttpServer:
         """Cut connections that do not end, and have old keys of sessions forgotten, for ever."""
         before: set[Door] = set()
         while self._server is not None:
-            await asyncio.sleep(SWEEP_INTERVAL)
+            await asyncio.sleep(self.bounds.sweep)
             self._registry.greeter.forget()
             now = self._server.doors()
             for door in now & before:
@@ -305,7 +322,7 @@ class Door(asyncio.Protocol):
         if not self._owner.enter(self, peer[0] if peer else ""):
             self._transport.abort()
             return
-        self._start_timer(HEAD_TIMEOUT)
+        self._start_timer(self._owner.bounds.head)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._leave()
@@ -410,9 +427,9 @@ def parse_target(target: str) -> tuple[Method, dict[str, str]]:
     return method, arguments
 
 
-def _connections_limit() -> int:
+def _connections_limit(wanted: int) -> int:
     """Connections that we can have open. The process may open as many files as the system lets it, from now on."""
-    return allow_files(CONNECTIONS_LIMIT + OTHER_FILES) - OTHER_FILES
+    return allow_files(wanted + OTHER_FILES) - OTHER_FILES
 
 
 def _page(status: HTTPStatus) -> str:

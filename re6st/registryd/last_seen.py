@@ -102,15 +102,18 @@ class Seen:
         finally:
             self._calls = dict(waiting) | self._calls
 
-    async def run(self) -> None:
-        """Write once a minute, and soon when an older node called, which has no neighbours before; for ever."""
+    async def run(self, rest: float = NEWS_INTERVAL) -> None:
+        """Write once a minute, and soon when an older node called, which has no neighbours before; for ever.
+
+        `rest` is how long more of them are waited for, in seconds.
+        """
         while True:
             try:
                 async with asyncio.timeout(WRITE_INTERVAL):
                     await self._news.wait()
             except TimeoutError:
                 self._older_called = False
-            await asyncio.sleep(NEWS_INTERVAL)
+            await asyncio.sleep(rest)
             self._news.clear()
             await self.try_flush()
             try:

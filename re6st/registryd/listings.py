@@ -49,11 +49,11 @@ def relative(when: str | None, now: float | None = None) -> str:
     return f"in {text}" if distance > 0 else f"{text} ago"
 
 
-def nodes(lists: Lists, network: IPv6Network, wanted: NodeFilter, after: str) -> Page:
+def nodes(lists: Lists, network: IPv6Network, wanted: NodeFilter, after: str, limit: int = PAGE_LIMIT) -> Page:
     """Nodes by their address, those behind the prefix `after` in bits."""
     own = lists.registry_prefix()
-    found = lists.nodes(wanted, after, PAGE_LIMIT)
-    return _page([node_record(node, network, own) for node in found], "prefix")
+    found = lists.nodes(wanted, after, limit)
+    return _page([node_record(node, network, own) for node in found], "prefix", limit)
 
 
 def find(lists: Lists, network: IPv6Network, target: str) -> Record | None:
@@ -98,7 +98,7 @@ def prefixes_above(network: IPv6Network, ip: IPv6Address) -> tuple[Prefix, ...]:
     return () if inside is None else tuple(Prefix.from_bits(inside.bits[:n]) for n in range(1, inside.length + 1))
 
 
-def tokens(lists: Lists, grace: int, now: float, after: str, limit: int | None = None) -> Page:
+def tokens(lists: Lists, grace: int, now: float, after: str, limit: int = PAGE_LIMIT) -> Page:
     """Tokens in the order of the alphabet, those behind `after`."""
     records = [
         {
@@ -109,12 +109,12 @@ def tokens(lists: Lists, grace: int, now: float, after: str, limit: int | None =
             "expires": iso(each.expires),
             "expired": each.expires <= now,
         }
-        for each in lists.tokens(grace, after, limit or PAGE_LIMIT)
+        for each in lists.tokens(grace, after, limit)
     ]
     return _page(records, "token", limit)
 
 
-def revoked(lists: Lists, after: str) -> Page:
+def revoked(lists: Lists, after: str, limit: int = PAGE_LIMIT) -> Page:
     """The list of revoked certificates by their serial, those behind the serial `after`."""
     records = [
         {
@@ -125,13 +125,13 @@ def revoked(lists: Lists, after: str) -> Page:
             "reason": each.reason or None,
             "listed_until": iso(each.listed_until),
         }
-        for each in lists.revoked(int(after or -1), PAGE_LIMIT)
+        for each in lists.revoked(int(after or -1), limit)
     ]
-    return _page(records, "serial")
+    return _page(records, "serial", limit)
 
 
-def _page(records: list[Record], key: str, limit: int | None = None) -> Page:
-    return Page(records, str(records[-1][key]) if len(records) == (limit or PAGE_LIMIT) else None)
+def _page(records: list[Record], key: str, limit: int) -> Page:
+    return Page(records, str(records[-1][key]) if len(records) == limit else None)
 
 
 def node_record(node: ListedNode, network: IPv6Network, own: Prefix | None) -> Record:

@@ -6,7 +6,6 @@ us is told of each change.
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import secrets
 from contextlib import suppress
@@ -58,6 +57,7 @@ class Upkeep:
         self._mesh = mesh
         self._wall = resources.clocks.wall
         self._monotonic = resources.clocks.monotonic
+        self._sleep = resources.clocks.sleep
         self._expiry = Expiry()
         self._clock = Clock(marks, self._monotonic())
         self._member_versions = RateLimit(MEMBER_VERSIONS_PER_SECOND, MEMBER_VERSIONS)
@@ -133,11 +133,11 @@ class Upkeep:
             try:
                 deadline = await self._repository.read(lambda queries: queries.first_deadline(self._grace))
                 delay = CLEAN_UP_INTERVAL if deadline is None else deadline - self.trusted_now()
-                await asyncio.sleep(min(max(delay, 1.0), CLEAN_UP_INTERVAL))
+                await self._sleep(min(max(delay, 1.0), CLEAN_UP_INTERVAL))
                 await self.clean_up()
             except RepositoryError as error:
                 logger.error("clean-up: %s", error)
-                await asyncio.sleep(RETRY_INTERVAL)
+                await self._sleep(RETRY_INTERVAL)
 
     async def clean_up(self) -> None:
         """Drop what ended long ago. Raises RepositoryError."""

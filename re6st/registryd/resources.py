@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
 from re6st import cert
@@ -32,10 +33,11 @@ class Settings:
 
 @dataclass(frozen=True, slots=True)
 class Clocks:
-    """The clocks of this machine; `wall` gives Unix time, and may be wrong."""
+    """What tells the time, and lets it pass, in seconds; `wall` gives Unix time, and may be wrong."""
 
     wall: Callable[[], float] = time.time
     monotonic: Callable[[], float] = time.monotonic
+    sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,8 +28,9 @@ def believed(trust: cert.Trust, prefix: Prefix, pem: bytes, serial: int | None =
 class Believed:
     """Certificates that were found to be good before, of those who call most: a session asks for one twice."""
 
-    def __init__(self, trust: cert.Trust) -> None:
+    def __init__(self, trust: cert.Trust, limit: int = REMEMBERED) -> None:
         self._trust = trust
+        self._limit = limit
         self._known: OrderedDict[Prefix, tuple[bytes, x509.Certificate]] = OrderedDict()
 
     def certificate(self, prefix: Prefix, pem: bytes) -> x509.Certificate:
@@ -38,6 +39,6 @@ class Believed:
         if known is None or known[0] != pem:
             known = pem, believed(self._trust, prefix, pem)
         self._known[prefix] = known
-        if len(self._known) > REMEMBERED:
+        if len(self._known) > self._limit:
             self._known.popitem(last=False)
         return known[1]

@@ -16,7 +16,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 
 from re6st import cert
-from re6st.api.http import HttpServer
+from re6st.api.http import BOUNDS, HttpServer
 from re6st.core.prefix import Prefix
 from re6st.core.registry.allocator import WHOLE_NETWORK
 from re6st.core.wire import extensions, offers
@@ -41,7 +41,7 @@ from re6st.registry import Registry
 from re6st.registryd.local_node import LocalNode
 from re6st.registryd.repository import Repository
 from re6st.registryd.resources import Clocks, Resources, Settings
-from re6st.registryd.sqlite.store import Store
+from re6st.registryd.sqlite.store import PATIENCE, Store
 
 A, B = Prefix(0, 16), Prefix(1, 16)
 
@@ -84,6 +84,9 @@ class World:
         self.operators = True
         self.port = 0
         self.before_start: Callable[[Registry], Awaitable[object]] | None = None
+        self.patience = PATIENCE
+        self.bounds = BOUNDS
+        self.sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
         self.wrap: Callable[[Repository], Repository] = lambda repository: repository
         """A test may put a repository of its own between the registry and its store."""
         self.store: Store
@@ -92,10 +95,12 @@ class World:
 
     @asynccontextmanager
     async def serve(self) -> AsyncIterator[World]:
-        self.store = Store(self.directory / "registry.db", self.authority.trust.network)
+        self.store = Store(self.directory / "registry.db", self.authority.trust.network, self.patience)
         node = LocalNode(self.authority.trust.network, self.control, self.node)
         self.registry = await Registry.open(self.resources(self.wrap(self.store)), node)
-        self.server = server = HttpServer(self.registry, self.origins, self.names, operators=self.operators)
+        self.server = server = HttpServer(
+            self.registry, self.origins, self.names, operators=self.operators, bounds=self.bounds
+        )
         listening = socket.socket()
         listening.bind(("127.0.0.1", 0))
         self.port = listening.getsockname()[1]
@@ -114,7 +119,7 @@ class World:
 
     def resources(self, repository: Repository) -> Resources:
         """What a registry on a repository works with, at the time of this world."""
-        return Resources(self.authority, repository, self.settings, Clocks(self.clock, lambda: self.now))
+        return Resources(self.authority, repository, self.settings, Clocks(self.clock, lambda: self.now, self.sleep))
 
     def clock(self) -> float:
         return self.now + self.wrong

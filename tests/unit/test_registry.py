@@ -19,6 +19,7 @@ from re6st.core.prefix import Prefix
 from re6st.core.wire.params import check_version, version_number
 from re6st.keys import pki
 from re6st.registryd.mail import Mailer
+from re6st.registryd.sqlite.store import Patience
 from tests.unit.registry_world import DAY, START, A, B, World
 
 
@@ -167,8 +168,8 @@ def test_many_clients_at_once_get_different_prefixes(world: World) -> None:
     world.run(test)
 
 
-def test_a_failing_database_is_no_wrong_answer(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("re6st.registryd.sqlite.store.BUSY_TIMEOUT", 0.01)
+def test_a_failing_database_is_no_wrong_answer(world: World) -> None:
+    world.patience = Patience(busy=0.01)
 
     async def test(world: World) -> None:
         await world.enrol()

@@ -50,7 +50,8 @@ class _Pending:
 
 
 class Sessions:
-    def __init__(self) -> None:
+    def __init__(self, confirmed_limit: int = CONFIRMED_LIMIT) -> None:
+        self._confirmed_limit = confirmed_limit
         self._confirmed: OrderedDict[Prefix, Session] = OrderedDict()
         self._pending: OrderedDict[Prefix, list[_Pending]] = OrderedDict()  # the oldest hello of each first
         self._pending_count = 0
@@ -91,7 +92,7 @@ class Sessions:
                 self._forget_pending(prefix)
                 self._confirmed[prefix] = session
                 self._confirmed.move_to_end(prefix)
-                if len(self._confirmed) > CONFIRMED_LIMIT:
+                if len(self._confirmed) > self._confirmed_limit:
                     self._confirmed.popitem(last=False)
                 return session
         return None

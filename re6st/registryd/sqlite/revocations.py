@@ -72,11 +72,11 @@ class Revocations(Space):
             [(prefix.bits, serial, int(now), reason) for serial in serials],
         )
 
-    def clean_up(self, now: float, grace: int) -> bool:
+    def clean_up(self, now: float, grace: int, most: int = CLEAN_UP_LIMIT) -> bool:
         """Drop old tokens, certificates and revocations (wire.md 4.4); whether the list of revoked ones changed.
 
-        `now` is the trusted time (core/registry/clock.py). The registry's own certificate stays, whatever happens. At
-        most CLEAN_UP_LIMIT certificates go at once, so that nobody waits long.
+        `now` is the trusted time (core/registry/clock.py). The registry's own certificate stays, whatever happens. No
+        more than `most` certificates go at once, so that nobody waits long.
         """
         limit = int(now) - grace
         self._db.execute(
@@ -88,7 +88,7 @@ class Revocations(Space):
         due = self._db.execute(
             "SELECT prefix, serial FROM re6st_issued WHERE not_after <= ? AND prefix IS NOT ?"
             " ORDER BY not_after LIMIT ?",
-            (limit, self.config("prefix"), CLEAN_UP_LIMIT),
+            (limit, self.config("prefix"), most),
         )
         for bits, serial in due.fetchall():
             logger.info("certificate %d of %s ended %d s ago: its prefix is free again", serial, bits, grace)

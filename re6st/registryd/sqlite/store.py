@@ -33,12 +33,21 @@ logger = logging.getLogger("store")
 
 T = TypeVar("T")
 
-QUEUE_LIMIT = 1024
-"""Jobs that wait; one more is refused, as its client would not wait that long."""
 BATCH_LIMIT = 64
 """Jobs in one transaction."""
-BUSY_TIMEOUT = 2.0
-"""Seconds to wait for another program that holds the database."""
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """How long who asks, and we, wait."""
+
+    jobs: int = 1024
+    """Those that wait; one more is refused, as its client would not wait that long."""
+    busy: float = 2.0
+    """Seconds for another program that holds the database."""
+
+
+PATIENCE = Patience()
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,9 +66,10 @@ class _Result:
 class Store:
     """The Repository in one file. Nobody else opens it as a registry until `close`."""
 
-    def __init__(self, path: Path, network: IPv6Network) -> None:
+    def __init__(self, path: Path, network: IPv6Network, patience: Patience = PATIENCE) -> None:
         """Raises RepositoryError."""
         self.path = path
+        self._patience = patience
         if trouble := database_files.fault(path):
             raise RepositoryError(f"database {path}: not believed, {trouble}.")
         self._lock = _lock(path)
@@ -67,7 +77,7 @@ class Store:
             undo.callback(os.close, self._lock)
             try:
                 with readable_errors():
-                    writer = undo.enter_context(contextlib.closing(self._connect(BUSY_TIMEOUT)))
+                    writer = undo.enter_context(contextlib.closing(self._connect(patience.busy)))
                     writer.execute("PRAGMA journal_mode = WAL")
                     writer.execute("PRAGMA synchronous = FULL")
                     self._ledger = Ledger(writer, network)
@@ -77,7 +87,7 @@ class Store:
             except (sqlite3.Error, ContentError) as error:
                 raise self._error(error) from None
             undo.pop_all()
-        self._queue: queue.Queue[_Job | None] = queue.Queue(QUEUE_LIMIT)
+        self._queue: queue.Queue[_Job | None] = queue.Queue(patience.jobs)
         self._thread = threading.Thread(target=self._run, name="store", daemon=True)
         self._thread.start()
 
@@ -117,7 +127,7 @@ class Store:
         try:
             self._queue.put_nowait(_Job(job, future))
         except queue.Full:
-            raise RepositoryError(f"database {self.path}: more than {QUEUE_LIMIT} changes wait") from None
+            raise RepositoryError(f"database {self.path}: more than {self._patience.jobs} changes wait") from None
         return await future
 
     def close(self) -> None:

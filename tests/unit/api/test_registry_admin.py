@@ -35,9 +35,9 @@ def world(tmp_path: Any, authority: cert.Authority, nodes: dict[str, cert.Identi
 
 
 @asynccontextmanager
-async def serving(world: World) -> AsyncIterator[AdminServer]:
+async def serving(world: World, page_limit: int = listings.PAGE_LIMIT) -> AsyncIterator[AdminServer]:
     """The socket of a running registry."""
-    admin = Admin(world.registry)
+    admin = Admin(world.registry, page_limit)
     server = AdminServer(admin, socket_path(world.store.path))
     task = asyncio.create_task(server.run())
     try:
@@ -55,11 +55,11 @@ async def serving(world: World) -> AsyncIterator[AdminServer]:
         await asyncio.gather(task, return_exceptions=True)
 
 
-def run(world: World, test: Test) -> None:
+def run(world: World, test: Test, page_limit: int = listings.PAGE_LIMIT) -> None:
     """Run a test with the other end of the socket."""
 
     async def main(world: World) -> None:
-        async with serving(world):
+        async with serving(world, page_limit):
             remote = await Remote.connect(socket_path(world.store.path))
             try:
                 await test(world, remote)
@@ -215,9 +215,7 @@ def test_an_invitation_that_makes_no_sense(world: World, arguments: dict[str, An
 # --- nodes ---
 
 
-def test_lists_come_in_pages(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(listings, "PAGE_LIMIT", 2)
-
+def test_lists_come_in_pages(world: World) -> None:
     async def pages(remote: Operations, name: str, key: str) -> list[Any]:
         found: list[Any] = []
         after: str | None = ""
@@ -238,7 +236,7 @@ def test_lists_come_in_pages(world: World, monkeypatch: pytest.MonkeyPatch) -> N
             await remote.call("revoke", {"target": str(serial)})
         assert await pages(remote, "revoked", "serial") == [1, 3, 5]
 
-    run(world, test)
+    run(world, test, page_limit=2)
 
 
 def test_a_replaced_certificate_is_revoked_by_its_serial(world: World) -> None:

@@ -13,6 +13,7 @@ import pytest
 
 from re6st import cert
 from re6st.api import http
+from re6st.api.http import Bounds
 from re6st.core.prefix import Prefix
 from re6st.core.wire.rpc import HEADER, METHODS, Ratchet, target
 from re6st.registryd.call import Call
@@ -202,8 +203,8 @@ def test_ten_megabytes_of_query_are_answered(world: World) -> None:
     world.run(test)
 
 
-def test_a_slow_request_is_cut(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(http, "HEAD_TIMEOUT", 0.05)
+def test_a_slow_request_is_cut(world: World) -> None:
+    world.bounds = Bounds(head=0.05)
 
     async def test(world: World) -> None:
         reader, writer = await asyncio.open_connection("127.0.0.1", world.port)
@@ -219,10 +220,8 @@ def test_a_slow_request_is_cut(world: World, monkeypatch: pytest.MonkeyPatch) ->
     world.run(test)
 
 
-def test_too_many_connections_cost_the_one_that_is_the_longest_without_a_request(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(http, "CONNECTIONS_LIMIT", 3)
+def test_too_many_connections_cost_the_one_that_is_the_longest_without_a_request(world: World) -> None:
+    world.bounds = Bounds(connections=3)
 
     async def test(world: World) -> None:
         (first, first_writer), *others = [await asyncio.open_connection("127.0.0.1", world.port) for _ in range(3)]
@@ -239,8 +238,8 @@ def test_too_many_connections_cost_the_one_that_is_the_longest_without_a_request
     world.run(test)
 
 
-def test_one_address_holds_but_its_share_of_the_connections(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(http, "CONNECTIONS_LIMIT", 64)
+def test_one_address_holds_but_its_share_of_the_connections(world: World) -> None:
+    world.bounds = Bounds(connections=64)
 
     async def test(world: World) -> None:
         honest = await connect(world, "127.0.0.3")
@@ -256,7 +255,7 @@ def test_one_address_holds_but_its_share_of_the_connections(world: World, monkey
 def test_members_and_this_machine_get_in_while_strangers_hold_all_they_may(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(http, "CONNECTIONS_LIMIT", 64)
+    world.bounds = Bounds(connections=64)
 
     async def test(world: World) -> None:
         await world.enrol()
@@ -286,7 +285,7 @@ def test_members_and_this_machine_get_in_while_strangers_hold_all_they_may(
 
 
 def test_who_does_not_read_the_answer_is_cut(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(http, "SWEEP_INTERVAL", 0.2)
+    world.bounds = Bounds(sweep=0.2)
 
     async def test(world: World) -> None:
         async def much(call: Call) -> bytes:

@@ -16,12 +16,11 @@ from re6st.client.registry_client import RegistryClient, RegistryKeyError, Regis
 from re6st.core.prefix import Prefix
 from re6st.core.wire.params import version_number
 from re6st.keys import pki
-from re6st.registryd import stored_certificates
 from re6st.registryd.parameters import MEMBER_VERSIONS
 from re6st.registryd.rekey import CHANGES
 from re6st.registryd.sqlite.check import check
 from re6st.registryd.sqlite.ledger import Ledger
-from re6st.registryd.stored_certificates import believed
+from re6st.registryd.stored_certificates import Believed
 from tests.unit.registry_world import DAY, START, A, B, World
 
 
@@ -267,26 +266,28 @@ def test_a_planted_certificate_is_neither_renewed_nor_greeted(world: World, key:
     world.run(test)
 
 
-def test_a_certificate_is_verified_once_and_only_a_bounded_number_is_remembered(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
+class CountingTrust(cert.Trust):
+    """Counts the certificates that it verifies."""
+
+    verified = 0
+
+    def signed(self, found: x509.Certificate) -> bool:
+        self.verified += 1
+        return super().signed(found)
+
+
+def test_a_certificate_is_verified_once_and_only_a_bounded_number_is_remembered(world: World) -> None:
     """Each hello and each getNetworkConfig needs it; verifying one takes a tenth of the time of a session."""
-    monkeypatch.setattr(stored_certificates, "REMEMBERED", 1)
-    verified: list[Prefix] = []
-
-    def verify(trust: cert.Trust, prefix: Prefix, pem: bytes) -> x509.Certificate:
-        verified.append(prefix)
-        return believed(trust, prefix, pem)
-
-    monkeypatch.setattr(stored_certificates, "believed", verify)
+    trust = CountingTrust(world.authority.trust.ca)
 
     async def test(world: World) -> None:
         await world.enrol()
         await world.enrol()
-        for prefix in (A, A, B, B, A):
+        world.registry.believed = Believed(trust, limit=1)
+        for prefix, verified in ((A, 1), (A, 1), (B, 2), (B, 2), (A, 3)):
             world.now += 20
             assert (await world.in_session(await world.hello(prefix), "getNetworkConfig", prefix)).status == 200
-        assert verified == [A, B, A]
+            assert trust.verified == verified
 
     world.run(test)
 

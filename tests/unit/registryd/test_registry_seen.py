@@ -14,7 +14,6 @@ from re6st.core.registry.sessions import Claims
 from re6st.core.wire.extensions import KNOWN
 from re6st.core.wire.params import BABEL_HELLO, Parameters, decode, version_number
 from re6st.core.wire.rpc import target
-from re6st.registryd import last_seen
 from re6st.registryd.last_seen import Served
 from re6st.registryd.repository import Conflict
 from tests.unit.registry_world import DAY, A, B, World
@@ -25,10 +24,7 @@ STRANGER, OTHER = "198.51.100.66", "203.0.113.7"
 
 
 @pytest.fixture
-def world(
-    tmp_path: Path, authority: cert.Authority, nodes: dict[str, cert.Identity], monkeypatch: pytest.MonkeyPatch
-) -> World:
-    monkeypatch.setattr(last_seen, "NEWS_INTERVAL", 0.0)
+def world(tmp_path: Path, authority: cert.Authority, nodes: dict[str, cert.Identity]) -> World:
     return World(tmp_path, authority, nodes["1/16"])
 
 
@@ -55,7 +51,7 @@ async def passes(world: World, seconds: float) -> None:
 
 def test_an_older_node_makes_the_hellos_long_until_none_was_there_for_a_day(world: World) -> None:
     async def test(world: World) -> None:
-        seen = asyncio.create_task(world.registry.seen.run())
+        seen = asyncio.create_task(world.registry.seen.run(rest=0.0))
         await world.enrol()
         await world.enrol()
         first = await parameters(world, A, NEW)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import sqlite3
 from dataclasses import replace
@@ -164,61 +165,51 @@ def test_what_ended_is_free_again_and_merged_but_the_registry_node_stays(world: 
     world.run(test)
 
 
-def test_the_clean_up_comes_by_itself(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    import asyncio
-
-    real = asyncio.sleep
+def test_the_clean_up_comes_by_itself(world: World) -> None:
     delays: list[float] = []
 
     async def sleep(delay: float) -> None:
         delays.append(delay)
         world.now += delay
-        if len(delays) > 50:
-            await real(3600)
-        await real(0)
+        await asyncio.sleep(3600 if len(delays) > 50 else 0)
 
     async def test(world: World) -> None:
         await fill(world)
         world.now += YEAR - 5000
-        monkeypatch.setattr("re6st.registryd.parameters.asyncio.sleep", sleep)
         running = asyncio.create_task(world.registry.upkeep.run())
         async with asyncio.timeout(10):
             while rows(world, "SELECT * FROM crl"):
-                await real(0.01)
+                await asyncio.sleep(0.01)
         running.cancel()
         assert max(delays) <= 3600.0
         assert sum(delays[:2]) <= 5000, "it wakes up when the revoked certificate has ended"
 
+    world.sleep = sleep
     world.run(test)
 
 
 def test_the_end_of_the_authoritys_certificate_is_said(
-    world: World, authority: cert.Authority, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    world: World, authority: cert.Authority, caplog: pytest.LogCaptureFixture
 ) -> None:
-    import asyncio
-
-    real = asyncio.sleep
-
     async def sleep(delay: float) -> None:
         world.now += delay
-        await real(0)
+        await asyncio.sleep(0)
 
     async def test(world: World) -> None:
-        monkeypatch.setattr("re6st.registryd.parameters.CLEAN_UP_INTERVAL", DAY / 4)
         world.now = pki.end_of(authority.trust.ca).timestamp() - 31 * DAY
-        monkeypatch.setattr("re6st.registryd.parameters.asyncio.sleep", sleep)
         running = asyncio.create_task(world.registry.upkeep.run())
         async with asyncio.timeout(20):
             while "has expired" not in caplog.text:
-                await real(0.01)
+                await asyncio.sleep(0.01)
         running.cancel()
 
+    world.sleep = sleep
     world.run(test)
     said = [(r.levelname, r.message) for r in caplog.records if "the CA certificate" in r.message]
     assert said == [
         *(("WARNING", f"the CA certificate expires in {days} days and is not renewed yet") for days in (30, 14, 7)),
         ("ERROR", "the CA certificate expires in 3 days and is not renewed yet"),
-        ("ERROR", "the CA certificate expires in 18 h and is not renewed yet"),
+        ("ERROR", "the CA certificate expires in 23 h and is not renewed yet"),
         ("ERROR", "the CA certificate has expired and is not renewed yet"),
     ]
 

@@ -7,7 +7,6 @@ from typing import Any
 
 from re6st.core.limits.rate import RATE_KEYS, RateLimit
 from re6st.core.prefix import Prefix
-from re6st.core.registry import sessions as registry_sessions
 from re6st.core.registry.sessions import (
     PENDING_LIFE,
     PENDING_LIMIT,
@@ -104,9 +103,8 @@ def test_strangers_cannot_push_confirmed_sessions_out() -> None:
     assert not sessions.known(Prefix(0, 32)), "pending ones are bounded"
 
 
-def test_confirmed_sessions_are_bounded(monkeypatch: Any) -> None:
-    monkeypatch.setattr(registry_sessions, "CONFIRMED_LIMIT", 3)
-    sessions = Sessions()
+def test_confirmed_sessions_are_bounded() -> None:
+    sessions = Sessions(confirmed_limit=3)
     for number in range(5):
         prefix = Prefix(number, 16)
         sessions.start(prefix, NEW, HERE, Ratchet(b"s"), b"", 0.0)

@@ -17,10 +17,9 @@ from re6st.core.prefix import Prefix
 from re6st.core.registry.allocator import ROOT, AllocationError
 from re6st.registryd.records import Issued, Slot, Token
 from re6st.registryd.repository import Conflict, NotFound, RepositoryError
-from re6st.registryd.sqlite import store
 from re6st.registryd.sqlite.ledger import Ledger
 from re6st.registryd.sqlite.rows import Rows
-from re6st.registryd.sqlite.store import Store
+from re6st.registryd.sqlite.store import PATIENCE, Patience, Store
 
 T = TypeVar("T")
 
@@ -37,8 +36,8 @@ class World:
         self.key = nodes["1/16"].key.public_key()
         self.store = self.open()
 
-    def open(self) -> Store:
-        return Store(self.path, self.authority.trust.network)
+    def open(self, patience: Patience = PATIENCE) -> Store:
+        return Store(self.path, self.authority.trust.network, patience)
 
     def reopen(self) -> None:
         self.store.close()
@@ -178,10 +177,9 @@ def test_no_space_is_an_error_that_changes_nothing(world: World) -> None:
     assert world.sql("SELECT * FROM cert") == before
 
 
-def test_a_locked_database_is_an_error_then_work_goes_on(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_locked_database_is_an_error_then_work_goes_on(world: World) -> None:
     world.store.close()
-    monkeypatch.setattr(store, "BUSY_TIMEOUT", 0.01)
-    world.store = world.open()
+    world.store = world.open(Patience(busy=0.01))
     world.issue()
     other = sqlite3.connect(world.path, isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
@@ -216,10 +214,9 @@ def test_a_read_only_disk_is_an_error_then_work_goes_on(world: World) -> None:
     assert world.number(Prefix(1, 16)) == 1
 
 
-def test_too_many_waiting_jobs_are_refused(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_too_many_waiting_jobs_are_refused(world: World) -> None:
     world.store.close()
-    monkeypatch.setattr(store, "QUEUE_LIMIT", 2)
-    world.store = world.open()
+    world.store = world.open(Patience(jobs=2))
 
     async def crowd() -> list[object]:
         calls = [world.store.change(lambda ledger: ledger.config("serial")) for _ in range(50)]
@@ -323,13 +320,12 @@ def test_clean_up_never_drops_the_registry_node(world: World) -> None:
     assert world.store.rows.first_deadline(GRACE) is None
 
 
-def test_clean_up_goes_on_where_it_stopped(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("re6st.registryd.sqlite.revocations.CLEAN_UP_LIMIT", 2)
+def test_clean_up_goes_on_where_it_stopped(world: World) -> None:
     for _ in range(5):
         world.issue()
     left = []
     for _ in range(3):
-        world.call(lambda ledger: ledger.clean_up(NOW.timestamp() + 10 * 365 * 86400, GRACE))
+        world.call(lambda ledger: ledger.clean_up(NOW.timestamp() + 10 * 365 * 86400, GRACE, most=2))
         left.append(world.sql("SELECT count(*) FROM cert WHERE cert IS NOT NULL")[0][0])
     assert left == [3, 1, 1]
     leaves = {bits for (bits,) in world.sql("SELECT prefix FROM cert")}
