@@ -1,8 +1,12 @@
-"""What a tunnel is, whatever carries it (wire.md section 8). transport/catalogue.py says which transports there are.
+"""What a tunnel is, whatever carries it (wire.md section 8). The kinds of tunnels are in transport/.
 
 A `Listener` is a server of ours that peers connect to: one for each protocol, on an interface that all its clients
-share. A `Dialer` is one tunnel that we open, on an interface of its own. Both run on when a daemon is replaced: the
-next one makes them from what was found, and makes them anew later if the `config_digest` of then is not that of now.
+share. A `Dialer` is one tunnel that we open, on an interface of its own. noded/tunnels.py makes the interface, a TAP,
+before it calls `run`, and brings it up when it is told that there is somebody (`ListenerOwner.up`, `connected`).
+
+Where a program carries a tunnel, that runs on when the daemon is replaced: the next daemon goes on with what it has
+`found`, and makes it anew later if the `config_digest` of then is not that of now. A tunnel without a `pid` or
+`process` ends with its daemon.
 """
 
 from __future__ import annotations
@@ -108,7 +112,10 @@ class Listener(Protocol):
         """Whose hardware addresses are behind which client, by the last `look`."""
 
     async def run(self) -> None:
-        """Start it, or go on with the one that was found; serve, start it again when it ends, until cancelled."""
+        """Start it, or go on with the one that was found; serve, start it again when it ends, until cancelled.
+
+        Whoever comes is let in only if `ListenerOwner.admits` them. Raises nothing: the daemon would end.
+        """
 
     def restart(self) -> None:
         """End it, so that it is started again: its clients come back."""
@@ -190,7 +197,10 @@ class Dialer(Protocol):
         """Where it leads, or which address is being tried."""
 
     async def run(self) -> bool:
-        """Whether it was connected at all. Cancelling it ends the tunnel."""
+        """Connect, and stay until the tunnel ends; whether it was connected at all. Cancelling it ends the tunnel.
+
+        A peer that cannot be reached is no error, but False: the policy tries again, or others. Raises KernelError.
+        """
 
 
 class TunnelFactory(Protocol):
@@ -211,4 +221,7 @@ class TunnelFactory(Protocol):
         connected: Callable[[Connected], Awaitable[None]],
         found: FoundClient | None,
     ) -> Dialer:
-        """A tunnel to a peer, or to whoever is there (None); one that was `found` up is gone on with."""
+        """A tunnel to a peer, or to whoever is there (None); one that was `found` up is gone on with.
+
+        `connected` is awaited once it is up, and the identity of the peer is proved.
+        """

@@ -85,7 +85,7 @@ class ServerRollout:
                 ours.start_server(port, protocol)
             elif ours.is_outdated(protocol):
                 await self._empty(interface, survey)
-                log.info("OpenVPN server %s is restarted with new settings", interface)
+                log.info("server %s is restarted with new settings", interface)
                 await ours.end_server(protocol)
                 ours.start_server(port, protocol)
             else:

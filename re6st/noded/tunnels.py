@@ -256,7 +256,7 @@ class Tunnels:
         server = factory.listener(interface, port, protocol, owner, found)
         self.servers[protocol] = server
         self._made[protocol] = record.made if record else factory.config_digest()
-        self._serving[protocol] = self._start(self._serve(server), f"OpenVPN server {protocol}")
+        self._serving[protocol] = self._start(self._serve(server), f"server {protocol}")
 
     async def _serve(self, server: Listener) -> None:
         """Keep a server running, on an interface that may not be had at once: others can hold it."""
@@ -267,7 +267,7 @@ class Tunnels:
                 break
             except KernelError as error:
                 delay = backoff.next()
-                log.error("OpenVPN server %s: %s. Next try in %.1f s.", server.interface, error, delay)
+                log.error("server %s: %s. Next try in %.1f s.", server.interface, error, delay)
                 await asyncio.sleep(delay)
         await server.run()
 

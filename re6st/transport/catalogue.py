@@ -1,4 +1,7 @@
-"""Which transports there are: what makes tunnels, and what of theirs a daemon may leave running."""
+"""The kinds of tunnels that a program carries, which runs on when its daemon ends: how the next one knows it again.
+
+A kind whose tunnels end with the daemon is not here.
+"""
 
 from __future__ import annotations
 
@@ -11,10 +14,10 @@ from re6st.transport import openvpn, openvpn_tunnels
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """One kind of tunnel (tunnel.TunnelFactory makes them)."""
+    """One kind of tunnel."""
 
     program: str
-    """The program that carries it, which goes on when its daemon ends."""
+    """What its processes run."""
     is_managed: Callable[[Sequence[str], Path, str], bool]
     """Whether a process, by its arguments, is the one of this name in a run directory: we can go on with it."""
 

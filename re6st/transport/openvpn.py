@@ -20,6 +20,15 @@ from re6st.linux.process import Child, connect
 from re6st.service import run_names
 
 PROGRAM = "openvpn"
+PROTOCOLS = (
+    TunnelProtocol.UDP,
+    TunnelProtocol.TCP,
+    TunnelProtocol.UDP4,
+    TunnelProtocol.TCP4,
+    TunnelProtocol.UDP6,
+    TunnelProtocol.TCP6,
+)
+"""What it runs over. Another list, or order, changes the digest of every tunnel: a new version would cut them all."""
 START_TIME = 5.0
 """Seconds a process has to open its management socket."""
 COUNT_TIME = 5

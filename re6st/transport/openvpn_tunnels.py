@@ -37,7 +37,7 @@ class OpenVpn:
         settings = replace(self.settings, ping_exit=0)
         if encrypt is not None:
             settings = replace(settings, encrypt=encrypt)
-        words = [word for each in TunnelProtocol for word in openvpn.common_arguments(settings, "", each, "")]
+        words = [word for each in openvpn.PROTOCOLS for word in openvpn.common_arguments(settings, "", each, "")]
         words += openvpn.pull_filters()
         told = b"\0".join((*map(str.encode, (*words, *settings.extra)), *self.certificates))
         return hashlib.sha256(told).hexdigest()

@@ -65,4 +65,4 @@ def test_a_process_is_known_by_its_management_socket() -> None:
     assert not catalogue.is_managed(argv, RUN, "re6stnet1")
     assert not catalogue.is_managed(argv, Path("/run/other"), "re6stnet1-2")
     assert not catalogue.is_managed((), RUN, "re6stnet1-2")
-    assert {"openvpn"} == catalogue.PROGRAMS
+    assert "openvpn" in catalogue.PROGRAMS
