@@ -17,7 +17,16 @@ from pathlib import Path
 
 from re6st import babel, tunnel
 from re6st.core import interfaces
-from re6st.core.transport.records import SIZE_LIMIT, ClientRecord, Record, RecordError, ServerRecord, decode, encode
+from re6st.core.transport.records import (
+    SIZE_LIMIT,
+    ClientOfServer,
+    ClientRecord,
+    Record,
+    RecordError,
+    ServerRecord,
+    decode,
+    encode,
+)
 from re6st.linux.kernel import source_address
 from re6st.linux.process import leftovers
 from re6st.service import run_names, rundir
@@ -102,8 +111,38 @@ def look(run: Path, babeld: Sequence[str]) -> Found:
     return Found(clients, servers, same[0] if len(same) == 1 else None)
 
 
+def client_record(client: tunnel.Dialer, connected: tunnel.Connected, made: str) -> ClientRecord | None:
+    """What the next daemon has to know of a client tunnel that is up; None where it ends with this daemon."""
+    if client.process is None or client.since is None:
+        return None
+    pid, name = client.process
+    return ClientRecord(
+        pid,
+        made,
+        name,
+        connected.peer,
+        connected.endpoint,
+        connected.serial,
+        connected.external_ip,
+        connected.mtu,
+        since_1970(client.since),
+        connected.number,
+    )
+
+
+def server_record(server: tunnel.Listener, made: str) -> ServerRecord | None:
+    """What the next daemon has to know of a server; None where it ends with this daemon, or does not run yet."""
+    if server.pid is None:
+        return None
+    clients = {
+        ident: ClientOfServer(client.peer, client.serial, client.address, since_1970(client.since), client.number)
+        for ident, client in server.clients.items()
+    }
+    return ServerRecord(server.pid, made, clients)
+
+
 def found_client(record: ClientRecord | None, interface: str) -> tunnel.FoundClient | None:
-    """The client tunnel that an earlier daemon left, as its record says; None without one."""
+    """The client tunnel that an earlier daemon left, as its record (`client_record`) says; None without one."""
     if record is None:
         return None
     connected = tunnel.Connected(
@@ -120,7 +159,7 @@ def found_client(record: ClientRecord | None, interface: str) -> tunnel.FoundCli
 
 
 def found_server(record: ServerRecord | None) -> tunnel.FoundServer | None:
-    """The server that an earlier daemon left, as its record says; None without one."""
+    """The server that an earlier daemon left, as its record (`server_record`) says; None without one."""
     if record is None:
         return None
     clients = {

@@ -16,7 +16,7 @@ from re6st.core.mesh import policy
 from re6st.core.prefix import Prefix
 from re6st.core.routing.survey import Survey
 from re6st.core.telemetry.report import Link, Server
-from re6st.core.transport.records import ClientOfServer, ClientRecord, ServerRecord
+from re6st.core.transport.records import ClientRecord, ServerRecord
 from re6st.core.transport.untimely import Untimely
 from re6st.core.tunnel_protocols import TunnelProtocol
 from re6st.core.wire.datagrams import Endpoint
@@ -29,7 +29,7 @@ from re6st.noded.other_ends import OtherEnds
 from re6st.noded.remote_gateway import RemoteGateways
 from re6st.noded.server_rollout import ServerRollout
 from re6st.noded.settings import Plan
-from re6st.noded.takeover import Found, Records, found_client, found_server, since_1970
+from re6st.noded.takeover import Found, Records, client_record, found_client, found_server, server_record
 from re6st.service.tasks import Tasks, end
 from re6st.tunnel import Connected, Dialer, Listener, ServerClient, TunnelFactory
 
@@ -307,13 +307,8 @@ class Tunnels:
     def note_server(self, protocol: TunnelProtocol) -> None:
         """What the next daemon has to know of a server."""
         server = self.servers.get(protocol)
-        if server is None or server.pid is None:
-            return
-        clients = {
-            ident: ClientOfServer(client.peer, client.serial, client.address, since_1970(client.since), client.number)
-            for ident, client in server.clients.items()
-        }
-        self._records.write(server.interface, ServerRecord(server.pid, self._made[protocol], clients))
+        if server is not None and (record := server_record(server, self._made[protocol])):
+            self._records.write(server.interface, record)
 
     # -- client tunnels --
 
@@ -451,22 +446,8 @@ class Tunnels:
     def _note_client(self, connected: Connected) -> None:
         """What the next daemon has to know of a client tunnel."""
         client = self._clients[connected.peer]
-        if client.tunnel is None or client.tunnel.process is None or client.tunnel.since is None:
-            return
-        pid, name = client.tunnel.process
-        record = ClientRecord(
-            pid,
-            client.made,
-            name,
-            connected.peer,
-            connected.endpoint,
-            connected.serial,
-            connected.external_ip,
-            connected.mtu,
-            since_1970(client.tunnel.since),
-            connected.number,
-        )
-        self._records.write(connected.interface, record)
+        if client.tunnel is not None and (record := client_record(client.tunnel, connected, client.made)):
+            self._records.write(connected.interface, record)
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,7 +13,9 @@ from re6st.core.prefix import Prefix
 from re6st.core.transport.records import ClientRecord, ServerRecord
 from re6st.core.tunnel_protocols import TunnelProtocol
 from re6st.core.wire.datagrams import Endpoint
-from re6st.noded.takeover import Records, look
+from re6st.noded.takeover import Records, client_record, found_client, found_server, look, server_record
+from re6st.tunnel import Connected, ServerClient
+from tests.unit.tunnel_doubles import FakeDialer, FakeListener
 
 PEER = Prefix(1, 16)
 
@@ -95,3 +98,37 @@ def test_what_cannot_be_noted_is_said(tmp_path: Path, caplog: pytest.LogCaptureF
     records.write("re6stnet1", client(1, "re6stnet1"))
     records.forget("re6stnet1")
     assert "a restart will cut its tunnels" in caplog.text
+
+
+def test_a_client_tunnel_is_found_as_it_was_noted() -> None:
+    there = Endpoint("127.0.0.1", 1194, TunnelProtocol.TCP)
+    connected = Connected(PEER, there, "re6stnet1", 5, "198.51.100.1", 1400, number=7)
+
+    async def play() -> None:
+        tunnel = FakeDialer("re6stnet1", PEER, connected=True)
+        tunnel.process, tunnel.since = (12, "re6stnet1-2"), asyncio.get_running_loop().time() - 30
+        found = found_client(client_record(tunnel, connected, "made"), "re6stnet1")
+        assert found is not None
+        assert (found.pid, found.name, found.connected) == (12, "re6stnet1-2", connected)
+        assert found.since == pytest.approx(tunnel.since, abs=1)
+
+    asyncio.run(play())
+
+
+def test_a_server_is_found_as_it_was_noted() -> None:
+    async def play() -> None:
+        server = FakeListener("re6stnet-tcp")
+        server.pid = 13
+        server.clients[4] = ServerClient(PEER, 5, "192.0.2.1", asyncio.get_running_loop().time() - 30, 7)
+        found = found_server(server_record(server, "made"))
+        assert found is not None
+        assert (found.pid, found.clients) == (13, server.clients)
+        assert found.clients[4].since == pytest.approx(server.clients[4].since, abs=1)
+
+    asyncio.run(play())
+
+
+def test_nothing_is_noted_of_what_ends_with_its_daemon() -> None:
+    connected = Connected(PEER, Endpoint("192.0.2.1", 1194, TunnelProtocol.TCP), "re6stnet1", 5, None, 1400)
+    assert client_record(FakeDialer("re6stnet1", PEER, connected=True), connected, "made") is None
+    assert server_record(FakeListener("re6stnet-tcp"), "made") is None
