@@ -6,6 +6,7 @@ It listens on the unix socket that its arguments name, and follows a script for 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import signal
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
@@ -28,12 +29,14 @@ class FakeChild:
         self._status: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         self._server: asyncio.Server | None = None
         self._tasks: set[asyncio.Task[None]] = set()
+        self._writers: list[asyncio.StreamWriter] = []
 
     async def listen(self, path: str, script: Script) -> None:
         async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             task = asyncio.current_task()
             assert task is not None
             self._tasks.add(task)
+            self._writers.append(writer)
             try:
                 await script(reader, writer)
             except asyncio.CancelledError:
@@ -72,12 +75,15 @@ class FakeChild:
 
     async def gone(self) -> None:
         """Wait until nothing of it is left in the event loop."""
-        for _ in range(5):  # a connection may still come in, and transports close in later turns of the loop
+        for _ in range(5):  # a connection may still come in
             for task in self._tasks:
                 task.cancel()
             if self._tasks:
                 await asyncio.wait(self._tasks)
             await asyncio.sleep(0.002)
+        for writer in self._writers:  # a transport closes in a later turn of the loop
+            with contextlib.suppress(OSError):
+                await writer.wait_closed()
 
 
 class FakePrograms:
