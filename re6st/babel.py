@@ -11,11 +11,11 @@ import logging
 import os
 import re
 import signal
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from ipaddress import IPv4Interface, IPv4Network, IPv6Network
 from pathlib import Path
-from types import MappingProxyType
+from typing import Protocol
 
 from re6st.babeld.talk import Talk
 from re6st.core.prefix import ipv4_address
@@ -23,7 +23,6 @@ from re6st.core.routing.babel_lines import LineError, News, Table
 from re6st.core.routing.babel_settings import PRIORITY, Settings, configuration, left_out, live_commands
 from re6st.linux.process import Child, connect, end_of, keep_running
 from re6st.service import rundir
-from re6st.service.run_names import BABELD_CONFIGURATION, BABELD_SOCKET
 
 PROGRAM = "babeld"
 
@@ -51,23 +50,49 @@ _PRIORITY = re.compile(r"kernel-priority ([0-9]{1,9})\n")
 log = logging.getLogger(__name__)
 
 
-def command_line(program: str, run: Path, state: Path, log_file: Path | None, extra: Sequence[str]) -> list[str]:
+Network = IPv4Network | IPv6Network
+Way = tuple[IPv6Network, IPv6Network]
+"""Where a route leads to, and for packets from where. babeld's table holds those of IPv4 too, ours does not."""
+
+
+@dataclass(frozen=True, slots=True)
+class BabeldFiles:
+    """The files of one babeld. `output` is what it prints, `log` what it writes where it is to have a log."""
+
+    configuration: Path
+    socket: Path
+    state: Path
+    output: Path | None = None
+    log: Path | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Left:
+    """What an earlier daemon left: the process of its babeld, if it can be gone on with, and the routes in the kernel
+    that a babeld made, with their priorities."""
+
+    process: int | None = None
+    routes: Mapping[tuple[Network, Network], int] = field(default_factory=dict)
+
+
+class Links(Protocol):
+    """Who gives the interfaces of tunnels what babeld needs on them: the kernel."""
+
+    async def address_links(self, own: IPv4Interface | None) -> None: ...
+
+
+def command_line(program: str, files: BabeldFiles, extra: Sequence[str]) -> list[str]:
     """babeld's arguments; `extra` are the user's (-B)."""
     return [
         program,
-        *("-c", str(run / BABELD_CONFIGURATION)),
-        *("-G", str(run / BABELD_SOCKET)),
-        *("-S", str(state / "babeld.state")),
-        *("-L", str(log_file or os.devnull)),
+        *("-c", str(files.configuration)),
+        *("-G", str(files.socket)),
+        *("-S", str(files.state)),
+        *("-L", str(files.log or os.devnull)),
         *("-I", ""),
         "-s",
         *extra,
     ]
-
-
-Network = IPv4Network | IPv6Network
-Way = tuple[IPv6Network, IPv6Network]
-"""Where a route leads to, and for packets from where. babeld's table holds those of IPv4 too, ours does not."""
 
 
 class Babel:
@@ -76,45 +101,42 @@ class Babel:
     One that is to have other settings, or dies, leaves its routes in the kernel, and traffic goes on over them while
     the next one learns. That has a `priority` of its own, since it would take a route that is there already for its
     own, wherever it leads; theirs are preferred, until one after the other is removed. `followed` is set when a babeld
-    took over from another, which knew the ways that are `left`. One that an earlier daemon left running, `found`, is
-    gone on with where it has these settings; `routes` are those in the kernel already, with their priorities.
+    took over from another, which knew the ways that are `left`. One that an earlier daemon left running, as `found`
+    says, is gone on with where it has these settings. `links` is told what is to be on the interfaces, before each
+    start and for a babeld that is gone on with.
     """
 
     def __init__(
         self,
         argv: Sequence[str],
-        run: Path,
-        output: Path | None,
+        files: BabeldFiles,
         settings: Settings,
         changed: Callable[[], None],
-        found: int | None = None,
-        routes: Mapping[tuple[Network, Network], int] = MappingProxyType({}),
+        links: Links,
+        found: Left | None = None,
     ) -> None:
+        found = found or Left()
         self.table = Table()
         self.ready = asyncio.Event()
         """Set while babeld runs and has told its table."""
         self.doubted = asyncio.Event()
         """To be set when it may have become deaf."""
         self.followed = asyncio.Event()
-        self.address_links: Callable[[IPv4Interface | None], Awaitable[None]] = _no_links
-        """Called with what is to be on the interfaces, before each start and for a babeld that is gone on with: see
-        Kernel.address_links."""
         self.left = frozenset(
             (destination, source)
-            for destination, source in routes
+            for destination, source in found.routes
             if isinstance(destination, IPv6Network) and isinstance(source, IPv6Network)
         )
         self._has_all = False
         self._others_until = 0.0
         """Until when other nodes start theirs."""
-        self.priority = max((*routes.values(), PRIORITY - 1)) + 1
+        self.priority = max((*found.routes.values(), PRIORITY - 1)) + 1
         self.settings = settings
         self._argv = argv
-        self._run = run
-        self._output = output
-        self._log_file = Path(argv[argv.index("-L") + 1]) if "-L" in argv else None
+        self._files = files
         self._changed = changed
-        self._found = found
+        self._links = links
+        self._found = found.process
         self._child: Child | None = None
         self._replaced = ""
         self.renewing = ""
@@ -167,7 +189,7 @@ class Babel:
 
     async def run(self) -> None:
         """Start it, read its table, start it again when it ends, until cancelled; then stop it in good order."""
-        await keep_running(PROGRAM, self._once, self._output, self._log_file)
+        await keep_running(PROGRAM, self._once, self._files.output, self._files.log)
 
     def can_follow(self, settings: Settings) -> bool:
         """Whether babeld can use these settings without a restart."""
@@ -282,13 +304,13 @@ class Babel:
         settings = self.settings
         subnet = settings.ipv4
         own = None if subnet is None else IPv4Interface((ipv4_address(subnet), subnet.prefixlen))
-        await self.address_links(own)
+        await self._links.address_links(own)
         if child is None:
-            (self._run / BABELD_SOCKET).unlink(missing_ok=True)
+            self._files.socket.unlink(missing_ok=True)
             self._write()
-            if self._output is not None:
-                self._output.unlink(missing_ok=True)
-            child = await Child.start(PROGRAM, self._argv, self._output)
+            if self._files.output is not None:
+                self._files.output.unlink(missing_ok=True)
+            child = await Child.start(PROGRAM, self._argv, self._files.output)
         self._child = child
         try:
             if self.settings != settings:  # they came while it started
@@ -312,7 +334,7 @@ class Babel:
 
     async def _connect(self, child: Child) -> str:
         """One connection to its socket; returns why it ended. Raises OSError when there is none, or no table."""
-        talk = Talk(*await connect(child, self._run / BABELD_SOCKET, START_TIME, BACKLOG))
+        talk = Talk(*await connect(child, self._files.socket, START_TIME, BACKLOG))
         try:
             await self._follow(talk)
         except ConnectionError:
@@ -327,7 +349,7 @@ class Babel:
         for name in left_out(self.settings.babel_default):
             log.warning("babel_default: %s is left out", name)
         text = configuration(self.settings, self.priority).encode("ascii")
-        rundir.write(self._run / BABELD_CONFIGURATION, text)
+        rundir.write(self._files.configuration, text)
 
     async def _resume(self, pid: int) -> Child | None:
         """The babeld of an earlier daemon, if it does what ours would. Else it is ended, as where settings change."""
@@ -336,7 +358,7 @@ class Babel:
         except OSError:
             return None
         try:
-            text = (self._run / BABELD_CONFIGURATION).read_text("ascii")
+            text = self._files.configuration.read_text("ascii")
         except (OSError, ValueError):
             text = ""
         number = _PRIORITY.match(text)
@@ -406,10 +428,6 @@ class Babel:
         except LineError as error:
             _not_understood(error)
             return False
-
-
-async def _no_links(ip: IPv4Interface | None) -> None:
-    """Nothing to do where no kernel is told."""
 
 
 def _not_understood(error: LineError) -> None:

@@ -23,6 +23,7 @@ from re6st.core.mesh import policy
 from re6st.core.prefix import Prefix, address, subnet
 from re6st.core.routing.babel_restart import Renewal
 from re6st.core.routing.babel_settings import Settings, outgrown, update_interval
+from re6st.core.routing.planes import ONLY
 from re6st.core.routing.route_history import Ways
 from re6st.core.routing.survey import survey
 from re6st.core.telemetry.chronicle import Chronicle
@@ -197,7 +198,7 @@ class Node:
 
     async def _clear(self) -> None:
         """Find what an earlier run that was killed, or replaced, left running; remove what it left else."""
-        self._found = found = takeover.look(self.config.run, self._plan.babel_command())
+        self._found = found = takeover.look(self.config.run, self._plan.babel_command(ONLY))
         for pid in await process.end_leftovers(LEFT, self.config.run, found.pids):
             log.warning("ended process %s, left by an earlier run", pid)
         remove_old(self.config.run, found.names)
@@ -255,15 +256,13 @@ class Node:
         )
         write_revoked(self.config.run, plan.parameters.crl)
         self._babel = babel.Babel(
-            plan.babel_command(),
-            self.config.run,
-            self.config.run / run_names.BABELD_OUTPUT,
-            plan.babel(self._cache.routes, time.time()),
+            plan.babel_command(ONLY),
+            plan.babel_files(ONLY),
+            plan.babel(ONLY, self._cache.routes, time.time()),
             self._changed.set,
-            self._found.babeld,
-            self._left.routes,
+            self._kernel,
+            babel.Left(self._found.babeld, self._left.routes),
         )
-        self._babel.address_links = self._kernel.address_links
         self._guard = Guard(
             lambda: self._plan, self._babel, self._tunnels, self._mesh, self._chronicle, self._changed.set, self._client
         )
@@ -459,7 +458,7 @@ class Node:
             await self._babel.reconfigure(self._babel_settings(), spread)
 
     def _babel_settings(self) -> Settings:
-        return replace(self._plan.babel(self._cache.routes, time.time()), forwards=self._care.forwards)
+        return replace(self._plan.babel(ONLY, self._cache.routes, time.time()), forwards=self._care.forwards)
 
     async def _catch_up(self) -> None:
         """Make anew what an earlier daemon left with another certificate or other settings, once we see the mesh."""

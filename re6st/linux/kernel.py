@@ -353,13 +353,18 @@ class Kernel:
                         removed.append(f"address {presence.address}")
         return removed
 
-    async def babel_routes(self, presences: Iterable[Presence]) -> dict[tuple[Network, Network], int]:
-        """Where routes in our networks that a babeld made lead to, for packets from where, and their priority."""
-        return await asyncio.to_thread(_babel_routes, tuple(presences))
+    async def babel_routes(
+        self, presences: Iterable[Presence], table: int | None = None
+    ) -> dict[tuple[Network, Network], int]:
+        """Where routes in our networks that a babeld made lead to, for packets from where, and their priority.
 
-    async def installed(self, presences: Iterable[Presence], priority: int) -> Installed:
+        Those of one `table` only, if it is given; so do `installed` and `sweep`.
+        """
+        return await asyncio.to_thread(_babel_routes, tuple(presences), table)
+
+    async def installed(self, presences: Iterable[Presence], priority: int, table: int | None = None) -> Installed:
         """What of a babeld's routes of this priority the kernel has, in our networks."""
-        return await asyncio.to_thread(_installed, tuple(presences), priority)
+        return await asyncio.to_thread(_installed, tuple(presences), priority, table)
 
     async def name_source(self, routes: Collection[Route]) -> None:
         """Give routes that the kernel has our address as source, which it forgets when the address goes away."""
@@ -377,14 +382,18 @@ class Kernel:
             self.state.routes.append((host, gateway))
 
     async def sweep(
-        self, presences: Iterable[Presence], priority: int, only: Set[tuple[Network, Network]] | None = None
+        self,
+        presences: Iterable[Presence],
+        priority: int,
+        only: Set[tuple[Network, Network]] | None = None,
+        table: int | None = None,
     ) -> int:
         """Remove the routes in our networks that a babeld left which used another priority; returns how many.
 
         `only` those to some destinations, for packets from some sources. There may be ten thousands of them, so this
         is done beside the event loop, by a socket of its own.
         """
-        return await asyncio.to_thread(_sweep, tuple(presences), priority, only)
+        return await asyncio.to_thread(_sweep, tuple(presences), priority, only, table)
 
     # -- within --
 
@@ -461,25 +470,32 @@ def _is_ours(route: Route, presence: Presence) -> bool:
     return route.protocol == RTPROT_BABEL and (inside or route.source == presence.network)
 
 
-def _babel_routes(presences: Iterable[Presence]) -> dict[tuple[Network, Network], int]:
+def _of_babel(netlink: Netlink, presence: Presence, table: int | None) -> Iterator[Route]:
+    """The routes in a network of ours that a babeld made, in one table or in all."""
+    for route in netlink.routes(family_of(presence.network), protocol=RTPROT_BABEL):
+        if _is_ours(route, presence) and table in (None, route.table):
+            yield route
+
+
+def _babel_routes(presences: Iterable[Presence], table: int | None) -> dict[tuple[Network, Network], int]:
     found: dict[tuple[Network, Network], int] = {}
     with closing(Netlink()) as netlink:
         for presence in presences:
             # Where a way was lost, babeld has an unreachable route, of the last priority there is.
-            for route in netlink.routes(family_of(presence.network), protocol=RTPROT_BABEL):
-                if route.type == RTN_UNICAST and _is_ours(route, presence):
+            for route in _of_babel(netlink, presence, table):
+                if route.type == RTN_UNICAST:
                     way = route.destination, route.source or _ANY
                     found[way] = max(found.get(way, 0), route.priority or 0)
     return found
 
 
-def _installed(presences: Iterable[Presence], priority: int) -> Installed:
+def _installed(presences: Iterable[Presence], priority: int, table: int | None) -> Installed:
     ways: set[tuple[Network, Network]] = set()
     sourceless = []
     with closing(Netlink()) as netlink:
         for presence in presences:
-            for route in netlink.routes(family_of(presence.network), protocol=RTPROT_BABEL):
-                if route.priority == priority and _is_ours(route, presence):
+            for route in _of_babel(netlink, presence, table):
+                if route.priority == priority:
                     ways.add((route.destination, route.source or _ANY))
                     # A route of IPv4 goes away with the address.
                     is_ipv6 = presence.network.version == 6
@@ -488,16 +504,20 @@ def _installed(presences: Iterable[Presence], priority: int) -> Installed:
     return Installed(frozenset(ways), tuple(sourceless))
 
 
-def _sweep(presences: Iterable[Presence], priority: int, only: Set[tuple[Network, Network]] | None) -> int:
+def _sweep(
+    presences: Iterable[Presence], priority: int, only: Set[tuple[Network, Network]] | None, table: int | None
+) -> int:
     count = 0
     with closing(Netlink()) as netlink:
         for presence in presences:
-            for route in netlink.routes(family_of(presence.network), protocol=RTPROT_BABEL):
-                stale = route.priority != priority and _is_ours(route, presence)
-                if stale and (only is None or (route.destination, route.source or _ANY) in only):
-                    with suppress(NetlinkError):
-                        netlink.delete_route(route)
-                        count += 1
+            for route in _of_babel(netlink, presence, table):
+                if route.priority == priority or (
+                    only is not None and (route.destination, route.source or _ANY) not in only
+                ):
+                    continue
+                with suppress(NetlinkError):
+                    netlink.delete_route(route)
+                    count += 1
     return count
 
 

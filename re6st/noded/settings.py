@@ -17,6 +17,7 @@ from pathlib import Path
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from re6st import babel, cert
+from re6st.babel import BabeldFiles
 from re6st.client.files import Files
 from re6st.core import interfaces
 from re6st.core.machine.hosts import Ip
@@ -25,11 +26,13 @@ from re6st.core.mesh import policy as mesh
 from re6st.core.prefix import MAX_LENGTH, Prefix, address, ipv4_address, ipv4_subnet, subnet
 from re6st.core.routing import babel_settings
 from re6st.core.routing.babel_keys import key_in_use
+from re6st.core.routing.planes import Plane
 from re6st.core.transport.server_drain import DRAIN_HELLOS
 from re6st.core.tunnel_protocols import SERVED, Transport, TunnelProtocol
 from re6st.core.wire.datagrams import Endpoint
 from re6st.core.wire.params import Parameters
 from re6st.linux.kernel import Presence
+from re6st.service import run_names
 from re6st.service.metrics_http import Place
 from re6st.transport import openvpn
 from re6st.transport.openvpn_tunnels import OpenVpn
@@ -228,8 +231,9 @@ class Plan:
             given=bool(self.config.remotes),
         )
 
-    def babel(self, routes: int, now: float) -> babel_settings.Settings:
-        """For babeld at the Unix time `now`; `routes` is how many routes the network had when we last looked."""
+    def babel(self, plane: Plane, routes: int, now: float) -> babel_settings.Settings:
+        """For the babeld of a plane at the Unix time `now`; `routes` is how many routes the network had when we last
+        looked."""
         network, prefix, parameters = self.identity.trust.network, self.identity.prefix, self.parameters
         return babel_settings.Settings(
             network=network,
@@ -253,6 +257,8 @@ class Plan:
             source_routes=self.source_routes,
             hello=self.babel_hello,
             update=babel_settings.update_interval(routes),
+            port=plane.port,
+            table=plane.table,
         )
 
     @property
@@ -280,12 +286,21 @@ class Plan:
             udp_ports=tuple(port for port, transport in ports if transport is Transport.UDP),
         )
 
-    def babel_command(self) -> list[str]:
-        config = self.config
-        log_file = config.log / "babeld.log" if config.babel_log else None
-        return babel.command_line(
-            self.programs[babel.PROGRAM], config.run, config.state, log_file, config.babel_arguments
+    def babel_files(self, plane: Plane) -> BabeldFiles:
+        """Where the babeld of a plane has its files."""
+        config, name = self.config, plane.name
+        return BabeldFiles(
+            configuration=config.run / run_names.babeld(name, "conf"),
+            socket=config.run / run_names.babeld(name, "ctl"),
+            state=config.state / f"{name}.state",
+            output=config.run / run_names.babeld(name, "out"),
+            log=config.log / f"{name}.log" if config.babel_log else None,
         )
+
+    def babel_command(self, plane: Plane) -> list[str]:
+        """How it is started."""
+        arguments = self.config.babel_arguments
+        return babel.command_line(self.programs[babel.PROGRAM], self.babel_files(plane), arguments)
 
     def openvpn(self) -> openvpn.Settings:
         """For every OpenVPN process."""
@@ -310,6 +325,13 @@ class Plan:
         return OpenVpn(
             self.openvpn(), certificates, self.max_clients, dh if dh.exists() else None, self.config.both_families
         )
+
+
+class InForce:
+    """The plan of now, which one room replaces and all others read."""
+
+    def __init__(self, plan: Plan) -> None:
+        self.plan = plan
 
 
 def _user_name() -> str:

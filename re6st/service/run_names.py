@@ -14,9 +14,7 @@ LOCK = "lock"
 REVOKED = "revoked"
 """A directory: one empty file for each revoked serial number."""
 CONTROL_SOCKET = "control.sock"
-BABELD_CONFIGURATION = "babeld.conf"
 BABELD_SOCKET = "babeld.ctl"
-BABELD_OUTPUT = "babeld.out"
 BINARY_SOCKET = "babeld.sock"
 """The older software's registry speaks a binary protocol there."""
 DAEMONS = "re6stnet-daemons.pids"
@@ -42,6 +40,11 @@ _OURS = re.compile(
 _PROCESS = re.compile(r"(([a-z0-9-]+?)(?:[.-][0-9]+)?)\.(?:sock|out|json|new)", re.ASCII)
 _UNFINISHED = re.compile(r"(?:babeld|re6stnet)[0-9A-Za-z._-]*\.(?:new|tmp)", re.ASCII)
 _ATTEMPT = re.compile(r"[.-][0-9]+\Z", re.ASCII)
+
+
+def babeld(name: str, kind: str) -> str:
+    """A file of the babeld of that name: its configuration (conf), its socket (ctl), or what it prints (out)."""
+    return f"{name}.{kind}"
 
 
 def is_ours(name: str) -> bool:

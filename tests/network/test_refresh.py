@@ -8,8 +8,8 @@ import signal
 import time
 from collections.abc import Callable
 
-from re6st.core.machine.packet_rules import BABEL_PORT
 from re6st.core.routing.babel_lines import INFINITY, NOMINAL
+from re6st.core.routing.babel_settings import PORT
 from re6st.core.transport.server_drain import DRAIN_HELLOS
 from re6st.core.wire.params import BABEL_HELLO
 from testbed import Bed, Network, Node, Pinger, wait_until
@@ -68,10 +68,8 @@ def test_babel_has_not_lost_a_link_when_its_drain_is_taken_back(
 
     def drain() -> list[int]:
         # The node keeps its own table as it wants it; this does what it does there.
-        rules = f"chain in {{ type filter hook input priority 0; iifname {interface} udp dport {BABEL_PORT} drop; }};"
-        rules += (
-            f" chain out {{ type filter hook output priority 0; oifname {interface} udp dport {BABEL_PORT} drop; }};"
-        )
+        rules = f"chain in {{ type filter hook input priority 0; iifname {interface} udp dport {PORT} drop; }};"
+        rules += f" chain out {{ type filter hook output priority 0; oifname {interface} udp dport {PORT} drop; }};"
         node.host.run(["nft", f"table inet drain {{ {rules} }}"])
         time.sleep(DRAIN_HELLOS * BABEL_HELLO)
         reached = costs()

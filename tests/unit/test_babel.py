@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from re6st.babel import Babel, Network, command_line
+from re6st.babel import Babel, BabeldFiles, Left, Network, command_line
 from re6st.core.routing.babel_settings import Settings, configuration, left_out, outgrown, update_interval
 from re6st.linux.process import Backoff
 from tests.unit.fake_program import FakeChild, FakePrograms, Script, all_gone, install, until
@@ -148,14 +148,25 @@ def test_the_registry_sets_costs_only(text: str, taken: str) -> None:
     assert line == " ".join(f"default {taken}".split()) + line[line.index(" hello-interval") :]
 
 
+def test_a_second_plane_talks_on_another_port_and_has_a_table_of_its_own() -> None:
+    second = configuration(replace(PLAIN, port=6697, table=6697)).splitlines()
+    assert [line for line in second if line not in configuration(PLAIN).splitlines()] == [
+        "protocol-port 6697",
+        "export-table 6697",
+    ]
+
+
 def test_the_command_line() -> None:
     run, state = Path("/run/re6stnet"), Path("/var/lib/re6stnet")
-    assert command_line("/usr/sbin/babeld", run, state, Path("/var/log/babeld.log"), ["-d", "1"]) == [
+    files = BabeldFiles(
+        run / "babeld.conf", run / "babeld.ctl", state / "babeld.state", log=Path("/var/log/babeld.log")
+    )
+    assert command_line("/usr/sbin/babeld", files, ["-d", "1"]) == [
         "/usr/sbin/babeld",
         *("-c", "/run/re6stnet/babeld.conf", "-G", "/run/re6stnet/babeld.ctl"),
         *("-S", "/var/lib/re6stnet/babeld.state", "-L", "/var/log/babeld.log", "-I", "", "-s", "-d", "1"),
     ]
-    assert "/dev/null" in command_line("babeld", run, state, None, [])
+    assert "/dev/null" in command_line("babeld", replace(files, log=None), [])
 
 
 def test_routes_are_repeated_often_while_there_are_few() -> None:
@@ -198,12 +209,27 @@ class Quick(Backoff):
         return 0.001
 
 
+class PlayedLinks:
+    """A machine's interfaces: `put` is called with what is to be on them."""
+
+    def __init__(self) -> None:
+        self.put: Callable[[IPv4Interface | None], None] = lambda own: None
+
+    async def address_links(self, own: IPv4Interface | None) -> None:
+        self.put(own)
+
+
+def files_in(run: Path) -> BabeldFiles:
+    return BabeldFiles(run / "babeld.conf", run / "babeld.ctl", run / "babeld.state", run / "babeld.out")
+
+
 def live(
     monkeypatch: pytest.MonkeyPatch,
     run: Path,
     scripts: list[Script | int],
     watch: Callable[[Babel, FakePrograms], Awaitable[None]],
     settings: Settings = PLAIN,
+    links: PlayedLinks | None = None,
 ) -> list[int]:
     """Keep a babeld until `watch` returns; the number of routes at each change of the table that was told."""
     monkeypatch.setattr("re6st.linux.process.Backoff", Quick)
@@ -215,7 +241,8 @@ def live(
         sizes.append(len(known[0].table.routes))
 
     async def main() -> None:
-        kept = Babel(command_line("babeld", run, run, None, []), run, run / "babeld.out", settings, changed)
+        files = files_in(run)
+        kept = Babel(command_line("babeld", files, []), files, settings, changed, links or PlayedLinks())
         known.append(kept)
         task = asyncio.create_task(kept.run())
         try:
@@ -357,19 +384,17 @@ def test_what_is_on_the_interfaces_changes_while_it_does_not_run(
 ) -> None:
     """It forgets all routes of an interface whose address changes."""
     put: list[tuple[str, int]] = []
+    links = PlayedLinks()
 
     async def watch(kept: Babel, programs: FakePrograms) -> None:
-        async def address_links(ip: IPv4Interface | None) -> None:
-            put.append((str(ip), sum(child.running for child in programs.started)))
-
-        kept.address_links = address_links
+        links.put = lambda own: put.append((str(own), sum(child.running for child in programs.started)))
         await kept.ready.wait()
         await kept.reconfigure(replace(PLAIN, ipv4=IPv4Network("10.42.3.0/24")))
         await until(lambda: len(programs.started) == 2 and kept.ready.is_set())
         await kept.reconfigure(PLAIN)
         await until(lambda: len(programs.started) == 3 and kept.ready.is_set())
 
-    live(monkeypatch, tmp_path, [played()], watch)
+    live(monkeypatch, tmp_path, [played()], watch, links=links)
     assert put == [("None", 0), ("10.42.3.1/24", 0), ("None", 0)]
 
 
@@ -459,18 +484,20 @@ def test_the_next_one_ends_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, s
 
 
 def test_settings_that_come_while_it_starts_are_not_lost(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    links = PlayedLinks()
+
     async def watch(kept: Babel, programs: FakePrograms) -> None:
         tasks: list[asyncio.Task[None]] = []
 
-        async def address_links(ip: IPv4Interface | None) -> None:
+        def put(own: IPv4Interface | None) -> None:
             if not tasks:  # it runs once the file is written
                 tasks.append(asyncio.create_task(kept.reconfigure(replace(PLAIN, hello=7))))
 
-        kept.address_links = address_links
+        links.put = put
         await until(lambda: len(programs.started) == 2 and kept.ready.is_set())
         assert "hello-interval 7" in (tmp_path / "babeld.conf").read_text()
 
-    live(monkeypatch, tmp_path, [played()], watch)
+    live(monkeypatch, tmp_path, [played()], watch, links=links)
 
 
 def test_one_whose_routes_lead_nowhere_any_more_ends_in_good_order(
@@ -556,7 +583,8 @@ def resumed(
         (run / "babeld.conf").write_text(text)
         programs.found[7] = found = FakeChild([])
         await found.listen(str(run / "babeld.ctl"), played())
-        kept = Babel(command_line("babeld", run, run, None, []), run, None, PLAIN, lambda: None, found=7, routes=LEFT)
+        files, left = replace(files_in(run), output=None), Left(7, LEFT)
+        kept = Babel(command_line("babeld", files, []), files, PLAIN, lambda: None, PlayedLinks(), left)
         task = asyncio.create_task(kept.run())
         try:
             async with asyncio.timeout(10):

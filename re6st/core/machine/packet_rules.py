@@ -13,11 +13,11 @@ from enum import StrEnum
 from ipaddress import IPv4Network, IPv6Address, IPv6Network, collapse_addresses
 
 from re6st.core.routing.babel_lines import NextHop, Table
+from re6st.core.routing.babel_settings import PORT
 
 TABLE = "re6stnet"
 SENDERS = "senders"
 """The set that says on which interface, and from which hardware address, packets came that were dropped."""
-BABEL_PORT = 6696
 
 TCP_RATE, TCP_BURST = "60/minute", 150
 """New connections of one source to our TCP servers. Fifty nodes behind one address may all come back three times at
@@ -123,7 +123,7 @@ def way_out(table: Table, network: IPv6Network) -> frozenset[NextHop]:
 def ruleset(rules: Rules, elements: Collection[str] = (), parts: Collection[Part] = ALL) -> str:
     """The commands that put the table in the place of whatever is there, at once. `elements` is what is muted."""
     chains = [*_input(rules, parts), "}", "chain output {", "type filter hook output priority 0; policy accept;"]
-    chains += [f"oifname @muted udp dport {BABEL_PORT} drop"]
+    chains += [f"oifname @muted udp dport {PORT} drop"]
     chains += [*_segments(rules, parts, "sport"), "}"]
     filtered = rules.filtered and Part.SOURCES in parts
     if filtered:
@@ -238,8 +238,8 @@ def _tracked(rules: Rules, parts: Collection[Part]) -> Iterator[str]:
 def _input(rules: Rules, parts: Collection[Part]) -> Iterator[str]:
     yield "chain input {"
     yield "type filter hook input priority 0; policy accept;"
-    yield f"iifname @muted udp dport {BABEL_PORT} drop"
-    yield f"iifname . ip6 saddr @unheard udp dport {BABEL_PORT} drop"
+    yield f"iifname @muted udp dport {PORT} drop"
+    yield f"iifname . ip6 saddr @unheard udp dport {PORT} drop"
     if _limited(rules, parts):
         if rules.tcp_ports:
             yield f"tcp dport {{ {_ports(rules.tcp_ports)} }} tcp flags & (fin|syn|rst|ack) == syn jump new_tcp"

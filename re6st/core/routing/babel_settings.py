@@ -23,6 +23,8 @@ RTT_HALF_LIFE = 8.0
 """Seconds, of round-trip times. babeld counts in hellos, and the registry's rtt-decay is meant for rare ones. With 2, a
 jitter of 10 ms changes routes six times as often as with 8 (docs/decisions.md)."""
 RTPROT_BOOT = 3
+PORT = 6696
+"""UDP port of babel (RFC 8966 section 4)."""
 UNREACHABLE = 65534
 """What a filter adds to a metric so that it becomes infinite; one more would refuse the route."""
 PRIORITY = 1024
@@ -67,6 +69,10 @@ class Settings:
     update: float = UPDATE_FIRST
     forwards: bool = True
     """Whether this machine forwards; else nobody is told of ways through it."""
+    port: int = PORT
+    """UDP port on which neighbours talk."""
+    table: int | None = None
+    """The kernel's table that its routes go into; None: the main one."""
 
 
 def update_interval(routes: int) -> float:
@@ -90,6 +96,10 @@ def configuration(settings: Settings, priority: int = PRIORITY) -> str:
         "redistribute local deny",
         f"redistribute ip {settings.subnet} eq {settings.subnet.prefixlen}",
     ]
+    if settings.port != PORT:
+        lines.append(f"protocol-port {settings.port}")
+    if settings.table is not None:
+        lines.append(f"export-table {settings.table}")
     if settings.key_sign is not None:
         lines.append(_key_statement(settings.key_sign))
     lines.append(" ".join(("default", *_link_words(settings))))

@@ -278,4 +278,4 @@ def test_a_way_that_babel_lost_says_nothing_of_the_priority_of_its_routes(monkey
 
     monkeypatch.setattr(kernel, "Netlink", Netlink)
     presence = kernel.Presence(network, IPv6Address("2001:db8:42:b::1"), 64, (network,))
-    assert kernel._babel_routes([presence]) == {(there, IPv6Network("::/0")): 1030}
+    assert kernel._babel_routes([presence], None) == {(there, IPv6Network("::/0")): 1030}

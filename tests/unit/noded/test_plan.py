@@ -9,6 +9,7 @@ from pathlib import Path
 from re6st import cert
 from re6st.client.files import Files
 from re6st.core.prefix import Prefix
+from re6st.core.routing.planes import ONLY
 from re6st.core.wire.params import Parameters
 from re6st.noded.settings import GIVEN_UP, Config, Plan
 
@@ -21,7 +22,7 @@ def test_parts_of_a_subnet_are_refused_as_far_as_the_registry_tells_the_longest_
     network = identity.trust.network.prefixlen
 
     def longest(told: int | None) -> int:
-        return plan.follow(replace(plan.parameters, longest_prefix=told), identity).babel(0, 0).longest
+        return plan.follow(replace(plan.parameters, longest_prefix=told), identity).babel(ONLY, 0, 0).longest
 
     assert longest(None) == 128, "an older registry does not tell"
     assert longest(24) == network + 24
@@ -37,7 +38,7 @@ def test_ipv4_networks_that_were_given_up_are_refused(nodes: dict[str, cert.Iden
         nonlocal plan
         parameters = replace(plan.parameters, ipv4=IPv4Network(ipv4) if ipv4 else None)
         plan = plan.follow(parameters, identity)
-        return list(map(str, plan.babel(0, 0).refused))
+        return list(map(str, plan.babel(ONLY, 0, 0).refused))
 
     assert refused(None) == []
     assert refused("10.42.0.0/16") == []
