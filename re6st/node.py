@@ -11,6 +11,7 @@ import logging
 import random
 import socket
 import time
+from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 
@@ -18,20 +19,15 @@ from re6st import PROTOCOL, babel, cert, tunnel
 from re6st.babeld.binary_socket import offer
 from re6st.client.answered_hellos import AnsweredHellos
 from re6st.client.counted_client import CountedClient
-from re6st.core.machine.packet_rules import way_out
 from re6st.core.mesh import policy
 from re6st.core.prefix import Prefix, address, subnet
-from re6st.core.routing.babel_restart import Renewal
-from re6st.core.routing.babel_settings import Settings, outgrown, update_interval
 from re6st.core.routing.planes import ONLY
-from re6st.core.routing.route_history import Ways
-from re6st.core.routing.survey import survey
 from re6st.core.telemetry.chronicle import Chronicle
 from re6st.core.wire.datagrams import Code, Endpoint
 from re6st.core.wire.news import VersionNews
 from re6st.core.wire.params import Parameters
 from re6st.linux import kernel, process
-from re6st.linux.kernel import Kept, Kernel
+from re6st.linux.kernel import Kept, Kernel, Network
 from re6st.linux.retransmits import LossWatch
 from re6st.noded import multicast, program_outputs, takeover
 from re6st.noded.country import Home, locator
@@ -40,7 +36,7 @@ from re6st.noded.guard import Guard
 from re6st.noded.hooks import Hooks
 from re6st.noded.kernel_care import KernelCare
 from re6st.noded.left_behind import LEFT, remove
-from re6st.noded.left_routes import LeftRoutes
+from re6st.noded.left_routes import lead_out
 from re6st.noded.mesh_driver import MeshDriver
 from re6st.noded.metrics import NodeMetrics
 from re6st.noded.network_addresses import Presences
@@ -55,7 +51,9 @@ from re6st.noded.reachability import Reach
 from re6st.noded.registry_updates import Updates
 from re6st.noded.requirement import RequirementWatch
 from re6st.noded.router_advertisements import Advertisements
-from re6st.noded.settings import Config, Plan
+from re6st.noded.routing import RoutingPlane
+from re6st.noded.settings import Config, InForce, Plan
+from re6st.noded.table_changes import TableChanges
 from re6st.noded.takeover import Found
 from re6st.noded.tunnels import Tunnels
 from re6st.service import run_names
@@ -63,17 +61,10 @@ from re6st.service.control import ControlServer
 from re6st.service.metrics_http import MetricsServer, listen
 from re6st.service.rundir import RunDirectory, remove_old, write_revoked
 from re6st.service.sd_notify import Notifier
-from re6st.service.tasks import Latest, Tasks, end, news_or_moment, unless
+from re6st.service.tasks import Latest, Tasks, end, unless
 from re6st.transport import openvpn
 
 TICK = 1.0
-SETTLE = 0.1
-"""Seconds that changes of the routing table are collected for, at least."""
-ROUTES_PER_SECOND = 20_000
-SPREAD_FIRST, SPREAD_PER_ROUTE, SPREAD_LAST = 5.0, 0.02, 60.0
-"""Seconds that the nodes of a network spread a restart of babeld over."""
-NEWS_TIME = 2.0
-"""Seconds in which news of the registry get to all nodes."""
 LAST_WORD = 0.2
 """Seconds for the news to get to those that it cuts off: whose serial was revoked, may renew and come back."""
 PROGRAMS = (babel.PROGRAM, openvpn.PROGRAM)
@@ -102,15 +93,16 @@ class Node:
         local = [ip for ip in kernel.local_addresses() if ip not in self.network]
         self._own = OwnAddresses(config.offered, config.ip, local, network=self.network)
         self._found = Found()
+        self._routes_left: Mapping[tuple[Network, Network], int] = {}
         self._loops: list[asyncio.Task[None]] = []
         self.started = False
         """Whether all that a person can have set up wrong has worked."""
         self._ticked = 0.0
-        self._changed = asyncio.Event()
-        self._babel_news = asyncio.Event()
-        self._chronicle = Chronicle(lambda: self._babel.renewing)
-        self._ways = Ways()
-        self._renewal = Renewal(random.Random())  # noqa: S311
+        self._chronicle = Chronicle(lambda: self._routing.ending())
+
+    @property
+    def _plan(self) -> Plan:
+        return self._in_force.plan
 
     # -- start --
 
@@ -159,17 +151,16 @@ class Node:
 
     def reopen_logs(self) -> None:
         """Have babeld open its log file again."""
-        if hasattr(self, "_babel"):
-            self._babel.reopen_log()
+        if hasattr(self, "_routing"):
+            self._routing.reopen_log()
 
     async def _live(self, control: socket.socket, parameters: Parameters, stop: asyncio.Event) -> None:
         self._crypto = NodeCrypto(self._identity, lambda: self._updates.parameters.crl)
         self._peers = Peers(self._crypto, self._identity, parameters.version, lambda *m: self._answers.answer(*m))
         self._peers.links = frozenset({self.config.main_interface, *self.config.lan})
         self._kernel = Kernel()
-        self._left = LeftRoutes(self._kernel, lambda: self._plan.presences, lambda: self._presences.former)
         source_routes = await self._kernel.source_specific()
-        self._plan = Plan(self.config, self._identity, parameters, self._programs, source_routes)
+        self._in_force = InForce(Plan(self.config, self._identity, parameters, self._programs, source_routes))
         self._presences = Presences(self._kernel, self.config.main_interface, self.config.run)
         self._advertisements = Advertisements(self.config.run / run_names.ROUTER_ADVERTISEMENTS)
         self._filter = PacketFilter(changed=self._can_drain)
@@ -204,8 +195,8 @@ class Node:
         remove_old(self.config.run, found.names)
         await self._hooks.clear()
         if found.pids:
-            await self._left.find()
-            if self._left.has_way_out:
+            self._routes_left = await self._kernel.babel_routes(self._plan.presences, ONLY.table)
+            if lead_out(self._routes_left):
                 self._filter.expect_outside()
         await self._filter.follow(self._plan.packet_rules)
         kept = Kept(found.hosts, self.config.main_interface) if found.pids else None
@@ -231,8 +222,11 @@ class Node:
             bootstrap=lambda: self._tasks.start(self._bootstrap(), "bootstrap"),
             doubted=self._updates.doubt,
         )
-        self._tunnels.is_used = lambda interface: self._babel.table.is_up(interface)
-        self._tunnels.interrupted = lambda: self._babel.doubted.set()
+        left = babel.Left(self._found.babeld, self._routes_left)
+        chance = random.Random()  # noqa: S311
+        self._routing = RoutingPlane(ONLY, self._in_force, self._presences, self._kernel, self._cache, chance, left)
+        self._tunnels.is_used = self._routing.uses
+        self._tunnels.interrupted = self._routing.interrupted
         self._reach = Reach(
             self._own,
             self._kernel.uplinks,
@@ -255,30 +249,19 @@ class Node:
             self._own, self.config.country, self._client.get_country, self._cache.own, changed=self._located
         )
         write_revoked(self.config.run, plan.parameters.crl)
-        self._babel = babel.Babel(
-            plan.babel_command(ONLY),
-            plan.babel_files(ONLY),
-            plan.babel(ONLY, self._cache.routes, time.time()),
-            self._changed.set,
-            self._kernel,
-            babel.Left(self._found.babeld, self._left.routes),
-        )
-        self._guard = Guard(
-            lambda: self._plan, self._babel, self._tunnels, self._mesh, self._chronicle, self._changed.set, self._client
-        )
+        self._guard = Guard(self._in_force, self._routing, self._tunnels, self._mesh, self._chronicle, self._client)
         self._guard.requirement = RequirementWatch(lambda: self._plan.parameters.require, self._peers, self._tunnels)
         self._care = KernelCare(
-            self._kernel, self._babel, self._tunnels, self._advertisements, lambda: self._plan, self._babel_news.set
+            self._kernel, self._presences, self._advertisements, self._routing, self._tunnels, self._in_force
         )
         observer = Observer(
-            lambda: self._plan,
+            self._in_force,
             self._mesh,
-            self._babel,
+            self._routing,
             self._guard,
             self._tunnels,
             self._own,
             self._chronicle,
-            self._ways,
             self._client,
             self._cache.addresses,
             self.config.verbosity,
@@ -287,7 +270,7 @@ class Node:
         )
         if self.config.metrics is not None:
             figures = NodeMetrics(
-                lambda: self._plan, observer, self._chronicle, self._peers, self._client, self._updates, self._own
+                self._in_force, observer, self._chronicle, self._peers, self._client, self._updates, self._own
             )
             self._metrics = MetricsServer(listen(self.config.metrics), figures.render)
         self._control = ControlServer(observer, self.config.run, self.config.console)
@@ -304,18 +287,15 @@ class Node:
         following = Latest(self._follow_updates)
         self._updates.changed = lambda *_: following.news()
         self._updates.connected = lambda: self._mesh.connected
+        changes = TableChanges(self.network, self._guard, self._filter, self._driver)
         self._loops = [
-            self._tasks.start(self._babel.run(), "babeld"),
-            self._tasks.start(self._babel.watch(), "babeld's hearing"),
+            self._tasks.start(self._routing.run(changes), "routing"),
             self._tasks.start(self._filter.run(), "packet filter"),
             self._tasks.start(self._care.run(), "what others change"),
             self._tasks.start(self._updates.run(), "updates"),
             self._tasks.start(following.run(), "new parameters"),
-            self._tasks.start(self._watch_routes(), "routes"),
             self._tasks.start(self._home.run(), "country"),
             self._tasks.start(self._tick(), "tick"),
-            self._tasks.start(self._configure_babel(), "babel's settings"),
-            self._tasks.start(self._left.sweep(self._babel), "routes left over"),
             self._tasks.start(self._reach.run(), "reach"),
             self._tasks.start(self._control.run(), "control socket"),
             self._tasks.start(LossWatch(self._tunnels, self._event).run(), "retransmissions"),
@@ -324,7 +304,7 @@ class Node:
         if self._found.pids:
             self._loops.append(self._tasks.start(self._catch_up(), "what was left running"))
         if self._plan.parameters.registry_prefix == self.prefix:  # and that registry may be of the older software
-            shown = offer(self.config.run / run_names.BINARY_SOCKET, self._babel.table, self.subnet)
+            shown = offer(self.config.run / run_names.BINARY_SOCKET, self._routing.table, self.subnet)
             self._loops.append(self._tasks.start(shown, run_names.BINARY_SOCKET))
         if self.config.metrics is not None:
             self._loops.append(self._tasks.start(self._metrics.run(), "metrics"))
@@ -341,7 +321,7 @@ class Node:
         await self._hooks.start()
         self._loops.append(self._tasks.start(self._hooks.watch(), "hooks"))
         self._waiting.cancel()  # ready once our address is there and babeld speaks
-        ready = (self._babel.ready, self._care.present)
+        ready = (self._routing.ready, self._care.present)
         told = self._notifier.go_on(ready, self._status, lambda: self._ticked)
         self._loops.append(self._tasks.start(told, "systemd"))
 
@@ -369,7 +349,7 @@ class Node:
         """
         self._identity = identity = self._updates.identity
         before = self._plan
-        self._plan = self._tunnels.plan = plan = before.follow(self._updates.parameters, identity)
+        self._in_force.plan = self._tunnels.plan = plan = before.follow(self._updates.parameters, identity)
         self._crypto.use(identity)
         self._tasks.start(self._filter.follow(plan.packet_rules), "packet filter's rules")
         done = await self._presences.follow(plan.presences)
@@ -377,7 +357,7 @@ class Node:
         self._event(policy.SettingsChanged(self._settings()))
         self._home.require(bool(plan.parameters.same_country))
         self._news.start(time.monotonic())
-        self._babel_news.set()
+        self._routing.follow_plan()
         if plan.parameters.crl - before.parameters.crl:
             await asyncio.sleep(LAST_WORD)
         self._cut_off(plan.parameters.crl)
@@ -403,66 +383,19 @@ class Node:
 
     # -- loops --
 
-    async def _watch_routes(self) -> None:
-        while True:
-            await self._changed.wait()
-            # The larger the table, the longer it takes to read, so the less often.
-            await asyncio.sleep(max(SETTLE, len(self._babel.table.routes) / ROUTES_PER_SECOND))
-            self._changed.clear()
-            was = self._mesh.connected
-            found = survey(self._babel.table, self.network, self.prefix)
-            seen = replace(found, running=self._babel.ready.is_set(), life=self._babel.priority)
-            self._guard.look()
-            self._ways.note(self._babel.table, time.time())
-            await self._filter.lead_outside(way_out(self._babel.table, self.network))
-            self._event(policy.Surveyed(seen))
-            if start := self._renewal.note(seen, time.clock_gettime(time.CLOCK_BOOTTIME)):
-                await self._babel.renew(start.reason)
-            self._count_routes(len(seen.peers))
-            if self._mesh.connected != was:
-                log.info("connected to the network" if self._mesh.connected else "the registry's node is out of reach")
-
-    def _count_routes(self, count: int) -> None:
-        """A network that has grown is told of less often; one that shrinks may be a network that is cut."""
-        settings = self._babel.settings
-        if outgrown(settings.update, count) and outgrown(update_interval(self._cache.routes), count):
-            log.info("the network has %s nodes now: its routes are to be repeated less often", count)
-            self._cache.routes = count
-            self._babel_news.set()
-
     async def _tick(self) -> None:
         while True:
             self._driver.tick()
             self._peers.tick()
             self._guard.tick()
             self._cache.tick()
-            now = time.clock_gettime(time.CLOCK_BOOTTIME)  # goes on while the machine is suspended
-            if start := self._renewal.due(self._mesh.survey, now, self._plan.babel_hello):
-                await self._babel.renew(start.reason, stale=start.stale)
             self._news.tick(time.monotonic(), older=self._plan.parameters.babel_hello is None)
             self._ticked = time.monotonic()
             await asyncio.sleep(TICK / 4 if self._mesh.draining else TICK)
 
-    async def _configure_babel(self) -> None:
-        """Hand babel its settings when they change, and another key at the time the registry says (wire.md 5.4)."""
-        while True:
-            at = self._plan.parameters.babel_switch_time
-            await news_or_moment(self._babel_news, None if at is None or at <= time.time() else at)
-            self._babel_news.clear()
-            spread = min(SPREAD_FIRST + SPREAD_PER_ROUTE * len(self._mesh.survey.peers), SPREAD_LAST)
-            if not self._babel.can_follow(self._babel_settings()):
-                delay = random.uniform(0, spread)  # noqa: S311
-                await asyncio.sleep(delay)
-                spread += NEWS_TIME - delay
-                self._cache.routes = max(self._cache.routes, len(self._mesh.survey.peers))  # meanwhile
-            await self._babel.reconfigure(self._babel_settings(), spread)
-
-    def _babel_settings(self) -> Settings:
-        return replace(self._plan.babel(ONLY, self._cache.routes, time.time()), forwards=self._care.forwards)
-
     async def _catch_up(self) -> None:
         """Make anew what an earlier daemon left with another certificate or other settings, once we see the mesh."""
-        await self._babel.settle()
+        await self._routing.babel.settle()
         await self._tunnels.renew(lambda: self._mesh.survey)
 
     def _status(self) -> str:

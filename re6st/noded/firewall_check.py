@@ -23,9 +23,9 @@ log = logging.getLogger(__name__)
 
 
 class FirewallCheck:
-    """`changed` is called when it becomes certain that nothing is forwarded, or no longer so."""
+    """`changed` is told whether this machine may forward, when it becomes certain that it may not, or no longer so."""
 
-    def __init__(self, changed: Callable[[], object], make: Callable[[], Nft] = Nft) -> None:
+    def __init__(self, changed: Callable[[bool], object], make: Callable[[], Nft] = Nft) -> None:
         self._changed = changed
         self._make = make
         self._generation: int | None = None
@@ -81,4 +81,4 @@ class FirewallCheck:
         elif found is None and before is not None:
             log.info("no firewall drops what this machine forwards any more")
         if self.forwards != forwarded:
-            self._changed()
+            self._changed(self.forwards)

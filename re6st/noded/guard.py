@@ -5,14 +5,12 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable
 from dataclasses import replace
 from typing import Protocol
 
-from re6st.babel import Babel
 from re6st.core.mesh.policy import Mesh
 from re6st.core.prefix import Prefix
-from re6st.core.routing.babel_lines import NextHop
+from re6st.core.routing.babel_lines import NextHop, Table
 from re6st.core.routing.claims import Claims, Findings, Heard, Lie, Payload, Refusals
 from re6st.core.routing.twins import ADVICE, ELSEWHERE, Own, Twins
 from re6st.core.telemetry.chronicle import Chronicle
@@ -20,7 +18,7 @@ from re6st.core.telemetry.report import Record
 from re6st.core.transport.untimely import Refused, Untimely
 from re6st.core.words import clock as clock_text
 from re6st.noded.requirement import RequirementWatch
-from re6st.noded.settings import Plan
+from re6st.noded.settings import InForce, Plan
 from re6st.noded.tunnels import Tunnels
 from re6st.service import run_names, rundir
 
@@ -43,32 +41,41 @@ class Clock(Protocol):
     def clock_problem(self) -> str | None: ...
 
 
+class Routing(Protocol):
+    """Whose table is looked at: a routing plane."""
+
+    @property
+    def table(self) -> Table: ...
+    @property
+    def priority(self) -> int: ...
+    def look_again(self) -> None: ...
+
+
 class Guard:
-    """Looks at babel's table after each change; `again` is called when it should be looked at without one."""
+    """Looks at babel's table after each change, and has it looked at again when that is due without one."""
 
     def __init__(
         self,
-        plan: Callable[[], Plan],
-        babel: Babel,
+        in_force: InForce,
+        routing: Routing,
         tunnels: Tunnels,
         mesh: Mesh,
         chronicle: Chronicle,
-        again: Callable[[], object],
         clock: Clock,
     ) -> None:
-        identity = plan().identity
-        self._plan = plan
-        self._babel = babel
+        plan = in_force.plan
+        identity = plan.identity
+        self._in_force = in_force
+        self._routing = routing
         self._tunnels = tunnels
         self._mesh = mesh
         self._chronicle = chronicle
-        self._again = again
         self._clock = clock
         self._untimely = Refused()
-        self._subnet = plan().subnet
-        self._claims = Claims(identity.trust.network, identity.prefix, plan().config.accept_route)
+        self._subnet = plan.subnet
+        self._claims = Claims(identity.trust.network, identity.prefix, plan.config.accept_route)
         self._refusals = Refusals()
-        self._note = plan().config.run / run_names.REFUSED
+        self._note = plan.config.run / run_names.REFUSED
         self._restore()
         self._unheard: dict[NextHop, Prefix] = {}
         """Neighbours of our servers whose babel is not heard, and why."""
@@ -81,7 +88,7 @@ class Guard:
         self.requirement: RequirementWatch | None = None
         """Knows who lacks what the network requires."""
         tunnels.is_refused = self._is_refused
-        tunnels.ends.looked = again
+        tunnels.ends.looked = routing.look_again
         tunnels.came, tunnels.told_of_twin = self._came, self._told_of_twin
         tunnels.untimely = self._refuse_for_the_time
         self._own_twin = Own()
@@ -108,11 +115,11 @@ class Guard:
     def look(self) -> None:
         """See who claims what, and act at once."""
         now = time.monotonic()
-        if self._life[0] != self._babel.priority:
-            self._life = self._babel.priority, now
-        before, self._payload = self._found, payload_of(self._plan(), self._payload)
+        if self._life[0] != self._routing.priority:
+            self._life = self._routing.priority, now
+        before, self._payload = self._found, payload_of(self._in_force.plan, self._payload)
         self._found = self._claims.look(
-            self._babel.table, self._owner, now, self._life[1], self._payload, self._tunnels.ends.numbers
+            self._routing.table, self._owner, now, self._life[1], self._payload, self._tunnels.ends.numbers
         )
         for lie in self._found.lies:
             self._expose(lie, now)
@@ -136,7 +143,7 @@ class Guard:
     def _look_again(self, seconds: float) -> None:
         if self._timer is not None:
             self._timer.cancel()
-        self._timer = asyncio.get_running_loop().call_later(seconds + 0.01, self._again)
+        self._timer = asyncio.get_running_loop().call_later(seconds + 0.01, self._routing.look_again)
 
     def tick(self) -> None:
         """Hear those again whose time is over. To be called every second or so."""

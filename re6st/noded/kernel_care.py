@@ -3,52 +3,46 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 
-from re6st.babel import Babel
+from re6st.linux.kept_state import Setting
 from re6st.linux.kernel import Kernel
 from re6st.noded.caretaker import Caretaker, forwarding
 from re6st.noded.deleted_taps import make_anew
 from re6st.noded.firewall_check import FirewallCheck
 from re6st.noded.interface_check import InterfaceCheck
+from re6st.noded.network_addresses import Presences
 from re6st.noded.route_check import RouteCheck
 from re6st.noded.router_advertisements import Advertisements
-from re6st.noded.settings import Plan
+from re6st.noded.routing import RoutingPlane
+from re6st.noded.settings import InForce
 from re6st.noded.tunnels import Tunnels
 
 
 class KernelCare:
-    """For one node. `changed` is called when `forwards` changes."""
+    """For one node."""
 
     def __init__(
         self,
         kernel: Kernel,
-        babel: Babel,
-        tunnels: Tunnels,
+        presences: Presences,
         advertisements: Advertisements,
-        plan: Callable[[], Plan],
-        changed: Callable[[], object],
+        routing: RoutingPlane,
+        tunnels: Tunnels,
+        in_force: InForce,
     ) -> None:
-        self._caretaker = Caretaker(
-            kernel.state,
-            # babeld sets them as it starts.
-            lambda: forwarding(ipv4=plan().ipv4 is not None) if babel.ready.is_set() else (),
-            lambda name: make_anew(name, kernel, tunnels, babel.table.is_up),
-            advertisements,
-        )
-        self._routes = RouteCheck(kernel, babel, lambda: plan().presences)
-        self._interfaces = InterfaceCheck(babel)
-        self._firewall = FirewallCheck(changed)
+        self._kernel = kernel
+        self._routing = routing
+        self._tunnels = tunnels
+        self._in_force = in_force
+        self._caretaker = Caretaker(kernel.state, self._settings, self._restore, advertisements)
+        self._routes = RouteCheck(kernel, routing.babel, presences, routing.plane.table)
+        self._interfaces = InterfaceCheck(routing.babel)
+        self._firewall = FirewallCheck(routing.forward)
 
     @property
     def present(self) -> asyncio.Event:
         """Set while our addresses are on the machine."""
         return self._caretaker.present
-
-    @property
-    def forwards(self) -> bool:
-        """Whether packets from one tunnel may leave by another."""
-        return self._firewall.forwards
 
     def broken(self) -> list[str]:
         """What keeps traffic from passing, in words."""
@@ -65,3 +59,10 @@ class KernelCare:
             group.create_task(self._routes.run(), name="babel's routes in the kernel")
             group.create_task(self._interfaces.run(), name="interfaces with babel's neighbours")
             group.create_task(self._firewall.run(), name="the rules of others")
+
+    def _settings(self) -> tuple[Setting, ...]:
+        """What babeld sets as it starts."""
+        return forwarding(ipv4=self._in_force.plan.ipv4 is not None) if self._routing.ready.is_set() else ()
+
+    async def _restore(self, interface: str) -> None:
+        await make_anew(interface, self._kernel, self._tunnels, self._routing.uses)

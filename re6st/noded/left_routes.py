@@ -2,44 +2,70 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import AsyncIterator, Collection, Iterable, Set
+from typing import Protocol
 
-from re6st.babel import Babel
-from re6st.linux.kernel import Kernel, Network, Presence
+from re6st.babel import Network, Way
+from re6st.linux.kernel import Presence
 
 log = logging.getLogger(__name__)
 
 
-class LeftRoutes:
-    """Finds them at the start, and removes them later: in our networks, and in those that were given up (`former`)."""
+class Machine(Protocol):
+    """Who removes routes: the kernel."""
 
-    def __init__(
-        self, kernel: Kernel, presences: Callable[[], Sequence[Presence]], former: Callable[[], Collection[Presence]]
-    ) -> None:
-        self.routes: dict[tuple[Network, Network], int] = {}
-        """Destination and source of each that an earlier daemon's babeld made, and its priority."""
-        self._kernel = kernel
-        self._presences = presences
-        self._former = former
+    async def sweep(
+        self,
+        presences: Iterable[Presence],
+        priority: int,
+        only: Set[tuple[Network, Network]] | None = None,
+        table: int | None = None,
+    ) -> int: ...
 
-    async def find(self) -> None:
-        """Read what is there."""
-        self.routes = await self._kernel.babel_routes(self._presences())
+
+class Networks(Protocol):
+    """Our networks: those of now, and those that were given up, in which routes may be left too."""
 
     @property
-    def has_way_out(self) -> bool:
-        """Whether one led to a gateway of the network."""
-        return any(not destination.prefixlen for destination, _ in self.routes)
+    def wanted(self) -> Collection[Presence]: ...
+    @property
+    def former(self) -> Collection[Presence]: ...
 
-    async def sweep(self, babel: Babel) -> None:
+
+class Successor(Protocol):
+    """The babeld that takes over."""
+
+    followed: asyncio.Event
+    ready: asyncio.Event
+    priority: int
+
+    def take_over(self) -> AsyncIterator[frozenset[Way]]: ...
+
+
+class LeftRoutes:
+    """Removes them, in one table of the kernel or in all."""
+
+    def __init__(self, machine: Machine, networks: Networks, table: int | None = None) -> None:
+        self._machine = machine
+        self._networks = networks
+        self._table = table
+
+    async def sweep(self, babel: Successor) -> None:
         """Remove what one that ended left, once the next one knows its way; until cancelled."""
         while True:
             await babel.followed.wait()
             babel.followed.clear()
             count = 0
             async for ways in babel.take_over():
-                count += await self._kernel.sweep(self._presences(), babel.priority, ways)
+                count += await self._machine.sweep(self._networks.wanted, babel.priority, ways, self._table)
             if babel.ready.is_set() and not babel.followed.is_set():
-                count += await self._kernel.sweep({*self._presences(), *self._former()}, babel.priority)
+                everywhere = {*self._networks.wanted, *self._networks.former}
+                count += await self._machine.sweep(everywhere, babel.priority, None, self._table)
                 log.info("babeld took over; %s routes that the last one left are removed", count)
+
+
+def lead_out(routes: Iterable[tuple[Network, Network]]) -> bool:
+    """Whether one of these, each with the source of its packets, led to a gateway of the network."""
+    return any(not destination.prefixlen for destination, _ in routes)

@@ -57,6 +57,11 @@ class MeshDriver:
         self._doubted = doubted
         self._stopped = False
 
+    @property
+    def connected(self) -> bool:
+        """Whether we reach the registry's node, by what the policy knows."""
+        return self._mesh.connected
+
     def stop(self) -> None:
         """Carry out nothing any more: what ends while the node leaves must not be replaced."""
         self._stopped = True

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 from re6st.client.counted_client import CountedClient
 from re6st.core.telemetry.chronicle import Chronicle
@@ -11,7 +11,7 @@ from re6st.noded.observer import Observer
 from re6st.noded.own_addresses import OwnAddresses
 from re6st.noded.peer_socket import Peers
 from re6st.noded.registry_updates import Updates
-from re6st.noded.settings import Plan
+from re6st.noded.settings import InForce
 from re6st.service.exposition import exposition
 
 
@@ -20,7 +20,7 @@ class NodeMetrics:
 
     def __init__(
         self,
-        plan: Callable[[], Plan],
+        in_force: InForce,
         observer: Observer,
         chronicle: Chronicle,
         peers: Peers,
@@ -28,7 +28,7 @@ class NodeMetrics:
         updates: Updates,
         own: OwnAddresses,
     ) -> None:
-        self._plan = plan
+        self._in_force = in_force
         self._observer = observer
         self._chronicle = chronicle
         self._peers = peers
@@ -52,7 +52,7 @@ class NodeMetrics:
 
     def _mapped(self) -> Mapping[str, bool]:
         """The ports that we ask the router for, by protocol."""
-        if not self._plan().config.upnp:
+        if not self._in_force.plan.config.upnp:
             return {}
         there = {endpoint.protocol for endpoint in self._own.mapped}
         return {protocol: protocol in there for _, protocol in self._own.ports if protocol.family == 4}

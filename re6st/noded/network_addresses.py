@@ -30,11 +30,14 @@ class Presences:
         self._main = main
         self._run = run
         self._there: list[Presence] = []
+        self.wanted: Collection[Presence] = ()
+        """What was asked for last."""
         self.former: set[Presence] = set()
         """What the network has given up: a babeld may have left routes there."""
 
     async def enter(self, wanted: Collection[Presence]) -> None:
         """Have these at the start. Raises KernelError."""
+        self.wanted = wanted
         note(self._run, wanted)
         for presence in wanted:
             await self._machine.enter(presence, self._main)
@@ -43,6 +46,7 @@ class Presences:
     async def follow(self, wanted: Collection[Presence]) -> bool:
         """Have these and no others; whether that is done. Whoever asks again has done what failed before."""
         done = True
+        self.wanted = wanted
         note(self._run, list(dict.fromkeys((*wanted, *self._there))))
         for presence in (*(each for each in self._there if each not in wanted), *wanted):
             try:

@@ -10,14 +10,12 @@ from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from typing import Any
 
 from re6st import PROTOCOL, __version__, cert
-from re6st.babel import Babel
 from re6st.client.certificate_report import describe
 from re6st.client.counted_client import CountedClient
 from re6st.client.registry_client import parse_url
 from re6st.core.mesh.families import nothing_in_common
 from re6st.core.mesh.policy import Mesh
 from re6st.core.prefix import Prefix, PrefixError, address, subnet
-from re6st.core.routing.route_history import Ways
 from re6st.core.telemetry import report
 from re6st.core.telemetry.chronicle import Chronicle, Happening
 from re6st.core.telemetry.metrics import Page
@@ -32,7 +30,8 @@ from re6st.noded.log_stream import LogStream
 from re6st.noded.options_in_use import options_in_use
 from re6st.noded.own_addresses import OwnAddresses
 from re6st.noded.packet_filter import PacketFilter
-from re6st.noded.settings import Plan
+from re6st.noded.routing import RoutingPlane
+from re6st.noded.settings import InForce
 from re6st.noded.tunnels import Tunnels
 from re6st.service.control import ControlError, Status
 from re6st.service.logs import LEVELS
@@ -47,35 +46,33 @@ BEHIND_LIMIT = 256
 
 
 class Observer:
-    """Answers for one node. `plan` and the rooms are those of the node; `verbosity` is its -v.
+    """Answers for one node, out of its rooms; `verbosity` is its -v.
 
     `registry` knows what became of calls of the registry; `addresses` is where peers are, as far as we know.
     """
 
     def __init__(
         self,
-        plan: Callable[[], Plan],
+        in_force: InForce,
         mesh: Mesh,
-        babel: Babel,
+        routing: RoutingPlane,
         guard: Guard,
         tunnels: Tunnels,
         own: OwnAddresses,
         chronicle: Chronicle,
-        ways: Ways,
         registry: CountedClient,
         addresses: Mapping[Prefix, Sequence[Endpoint]],
         verbosity: int,
         packet_filter: PacketFilter,
         care: KernelCare,
     ) -> None:
-        self._plan = plan
+        self._in_force = in_force
         self._mesh = mesh
-        self._babel = babel
+        self._routing = routing
         self._guard = guard
         self._tunnels = tunnels
         self._own = own
         self._chronicle = chronicle
-        self._ways = ways
         self._registry = registry
         self._addresses = addresses
         self._log = LogStream(verbosity)
@@ -114,14 +111,14 @@ class Observer:
 
     def health(self) -> Record:
         """The verdict, with reasons in words."""
-        plan, now = self._plan(), time.time()
+        plan, now = self._in_force.plan, time.time()
         count = report.counts(self._mesh)
         up = sum(link.outgoing and link.since is not None for link in self._tunnels.links())
         return report.health(
             report.Vitals(
                 now=now,
                 connected=self._mesh.connected,
-                babel_running=self._babel.ready.is_set(),
+                babel_running=self._routing.ready.is_set(),
                 babel_ended=self._chronicle.babel_ended(now),
                 tunnels=up,
                 clients=sum(self._mesh.clients.values()),
@@ -151,9 +148,9 @@ class Observer:
         now = asyncio.get_running_loop().time()
         return node_page(
             self._status(_Arguments({})),
-            report.tunnels(self._mesh, self._babel.table, self._tunnels.links(), now),
-            report.neighbours(self._mesh.survey, self._babel.table),
-            self._babel.table,
+            report.tunnels(self._mesh, self._routing.table, self._tunnels.links(), now),
+            report.neighbours(self._mesh.survey, self._routing.table),
+            self._routing.table,
             counts,
             time.time(),
         )
@@ -162,7 +159,7 @@ class Observer:
 
     def _status(self, given: _Arguments) -> Record:
         given.end()
-        plan = self._plan()
+        plan = self._in_force.plan
         identity, parameters = plan.identity, plan.parameters
         network, until = identity.trust.network, pki.end_of(identity.cert)
         return {
@@ -211,9 +208,9 @@ class Observer:
                 for server in self._tunnels.listeners()
             ],
             "babel": {
-                "running": self._babel.ready.is_set(),
+                "running": self._routing.ready.is_set(),
                 "ended_last_hour": self._chronicle.babel_ended(time.time()),
-                "routes_known": len(self._babel.table.routes),
+                "routes_known": len(self._routing.table.routes),
             },
             "claims": self._guard.record(),
             "mesh": {**report.counts(self._mesh), "clients_served": self._chronicle.counts["client-up"]},
@@ -228,54 +225,54 @@ class Observer:
     def _parameters(self, given: _Arguments) -> Record:
         """What a registry may have forgotten whose database was restored (registryd/restored.py)."""
         given.end()
-        parameters = self._plan().parameters
+        parameters = self._in_force.plan.parameters
         version = base64.b64encode(parameters.version).decode("ascii")
         return {"version": version, "revoked": sorted(parameters.crl)}
 
     def _list_tunnels(self, given: _Arguments) -> Record:
         given.end()
         now = asyncio.get_running_loop().time()
-        return {"tunnels": report.tunnels(self._mesh, self._babel.table, self._tunnels.links(), now)}
+        return {"tunnels": report.tunnels(self._mesh, self._routing.table, self._tunnels.links(), now)}
 
     def _neighbours(self, given: _Arguments) -> Record:
         given.end()
-        return {"neighbours": report.neighbours(self._mesh.survey, self._babel.table)}
+        return {"neighbours": report.neighbours(self._mesh.survey, self._routing.table)}
 
     def _routes(self, given: _Arguments) -> Record:
         offset, limit = given.integer("offset", 0, 1 << 30, 0), given.integer("limit", 0, PAGE, PAGE)
         given.end()
-        network = self._plan().identity.trust.network
-        return report.routes(self._mesh.survey, self._babel.table, network, offset, limit)
+        network = self._in_force.plan.identity.trust.network
+        return report.routes(self._mesh.survey, self._routing.table, network, offset, limit)
 
     def _reachable(self, given: _Arguments) -> Record:
         """For the registry beside us, which would take one of babeld's few connections else."""
         given.end()
         peers = sorted(peer.cn for peer in self._mesh.survey.peers)
-        return {"running": self._babel.ready.is_set(), "reachable": peers, "claims": self._guard.record()}
+        return {"running": self._routing.ready.is_set(), "reachable": peers, "claims": self._guard.record()}
 
     def _why(self, given: _Arguments) -> Record:
         text = given.text("peer")
         given.end()
-        plan = self._plan()
+        plan = self._in_force.plan
         network, own = plan.identity.trust.network, plan.identity.prefix
         peer = self._find(text)
         if peer == own:
             raise ControlError(Status.USAGE, f"{peer} is this node itself")
-        ways = report.why(self._mesh.survey, self._babel.table, network, peer) if peer else []
+        ways = report.why(self._mesh.survey, self._routing.table, network, peer) if peer else []
         if peer is None or not ways:
             raise ControlError(Status.NOT_FOUND, f"no way to {peer or text} is known")
-        since = report.since(self._mesh.survey, self._ways[subnet(network, peer)])
+        since = report.since(self._mesh.survey, self._routing.history[subnet(network, peer)])
         return {**report.name(network, peer), "since": since, "routes": ways}
 
     def _names(self, given: _Arguments) -> Record:
         texts = given.texts("peers")
         given.end()
-        network = self._plan().identity.trust.network
+        network = self._in_force.plan.identity.trust.network
         found = {text: self._find(text) for text in texts}
         return {"names": {text: report.name(network, peer) if peer else None for text, peer in found.items()}}
 
     def _find(self, text: str) -> Prefix | None:
-        identity = self._plan().identity
+        identity = self._in_force.plan.identity
         try:
             return report.find(self._is_known, identity.trust.network, text)
         except PrefixError as error:
@@ -283,10 +280,10 @@ class Observer:
             raise ControlError(Status.USAGE, message) from None
 
     def _is_known(self, prefix: Prefix) -> bool:
-        identity, survey = self._plan().identity, self._mesh.survey
+        identity, survey = self._in_force.plan.identity, self._mesh.survey
         if prefix in (identity.prefix, *survey.neighbours) or prefix in survey.peers or prefix in survey.starved:
             return True
-        return self._ways[subnet(identity.trust.network, prefix)] is not None
+        return self._routing.history[subnet(identity.trust.network, prefix)] is not None
 
     def _events(self, given: _Arguments) -> Record:
         after, limit = given.integer("after", 0, 1 << 60, 0), given.integer("limit", 1, PAGE, PAGE)
@@ -300,12 +297,12 @@ class Observer:
 
     def _certificate(self, given: _Arguments) -> Record:
         given.end()
-        identity = self._plan().identity
+        identity = self._in_force.plan.identity
         return describe(identity.trust.ca, identity.cert)
 
     def _options(self, given: _Arguments) -> Record:
         given.end()
-        return options_in_use(self._plan())
+        return options_in_use(self._in_force.plan)
 
     def _level(self, operation: str, given: _Arguments, trusted: bool) -> Record | AsyncGenerator[Record, None]:
         """The log: another level for it, or what is logged from now on."""

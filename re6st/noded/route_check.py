@@ -8,13 +8,15 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Iterable
+from typing import Protocol
 
-from re6st.babel import Babel
+from re6st.core.routing.babel_lines import Table
 from re6st.core.routing.lost_routes import LASTING, LostRoutes, Way, installed
 from re6st.core.words import plural
-from re6st.linux.kernel import Kernel, Presence
+from re6st.linux.kernel import Installed, Presence
 from re6st.linux.netlink import NetlinkError
+from re6st.linux.rtnetlink import Route
 
 LOOK_FIRST, LOOK_PER_ROUTE, LOOK_LAST = LASTING / 2, 0.003, 10.0
 """Seconds between two looks, so that they cost a hundredth of a core, at most."""
@@ -24,19 +26,46 @@ AGAIN_FIRST, AGAIN_LAST = 5.0, 300.0
 log = logging.getLogger(__name__)
 
 
+class Machine(Protocol):
+    """Who has the routes: the kernel."""
+
+    async def installed(self, presences: Iterable[Presence], priority: int, table: int | None = None) -> Installed: ...
+    async def name_source(self, routes: Collection[Route]) -> None: ...
+
+
+class Babeld(Protocol):
+    """What is known of a babeld, and what can be done with it."""
+
+    table: Table
+    ready: asyncio.Event
+    priority: int
+
+    async def keeps_up(self) -> bool: ...
+    async def renew(self, reason: str) -> None: ...
+
+
+class Networks(Protocol):
+    """Our networks."""
+
+    @property
+    def wanted(self) -> Collection[Presence]: ...
+
+
 class RouteCheck:
-    """Compares what babeld says with what the kernel has; `presences` are our networks."""
+    """Compares what a babeld says with what the kernel has in our networks, in one table or in all."""
 
     def __init__(
         self,
-        kernel: Kernel,
-        babel: Babel,
-        presences: Callable[[], Sequence[Presence]],
+        machine: Machine,
+        babel: Babeld,
+        networks: Networks,
+        table: int | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._kernel = kernel
+        self._machine = machine
         self._babel = babel
-        self._presences = presences
+        self._networks = networks
+        self._table = table
         self._clock = clock
         self._lost = LostRoutes()
         self._pause = AGAIN_FIRST
@@ -79,10 +108,10 @@ class RouteCheck:
             await self._babel.renew("the kernel lost its routes")
 
     async def _missing(self) -> frozenset[Way]:
-        presences = self._presences()
-        kernel = await self._kernel.installed(presences, self._babel.priority)
+        presences = self._networks.wanted
+        kernel = await self._machine.installed(presences, self._babel.priority, self._table)
         if kernel.sourceless:
-            await self._kernel.name_source(kernel.sourceless)
+            await self._machine.name_source(kernel.sourceless)
         return frozenset(installed(self._babel.table, [each.network for each in presences]) - kernel.ways)
 
 

@@ -32,8 +32,9 @@ class Nft:
 def test_what_is_certain_is_a_fault_with_a_consequence_and_what_is_not_is_a_warning(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    nft, changes = Nft(), []
-    check = FirewallCheck(lambda: changes.append(check.forwards), lambda: nft)  # type: ignore[arg-type, return-value]
+    nft = Nft()
+    changes: list[bool] = []
+    check = FirewallCheck(changes.append, lambda: nft)  # type: ignore[arg-type, return-value]
 
     def look(rules: object) -> None:
         nft.rules = rules
@@ -63,7 +64,7 @@ def test_without_nft_there_is_nothing_to_see() -> None:
     def make() -> Any:
         raise MissingProgram("nft: program not found")
 
-    check = FirewallCheck(lambda: None, make)
+    check = FirewallCheck(lambda _: None, make)
     asyncio.run(check.run())
     assert check.forwards
 

@@ -19,6 +19,7 @@ from re6st.core.telemetry.chronicle import Chronicle
 from re6st.core.transport.untimely import Untimely
 from re6st.noded import guard as guard_room
 from re6st.noded.guard import Guard
+from re6st.noded.settings import InForce
 from re6st.service.run_names import REFUSED
 from tests.unit.fake_program import until
 
@@ -86,19 +87,21 @@ class World:
             ipv4=None,
         )
         self.plan = plan
-        babel = SimpleNamespace(priority=1024, table=self.table)
+        self.priority = 1024
         mesh = SimpleNamespace(survey=SimpleNamespace(neighbours={}))
         self.guard = Guard(
-            lambda: cast(Any, plan),
-            cast(Any, babel),
+            InForce(cast(Any, plan)),
+            self,
             cast(Any, self.tunnels),
             cast(Any, mesh),
             self.chronicle,
-            self.look,
             cast(Any, SimpleNamespace(clock_problem=lambda: self.clock_problem)),
         )
 
     def look(self) -> None:
+        self.guard.look()
+
+    def look_again(self) -> None:
         self.guard.look()
 
     def claim(self, peer: Prefix, via: NextHop = HOP) -> None:

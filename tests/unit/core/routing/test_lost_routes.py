@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection, Iterable
 from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_network
 
 import pytest
@@ -70,11 +70,12 @@ class World:
         self.priority = 1024
         self.renewed: list[float] = []
         self.current = True
+        self.wanted = [Presence(NETWORK, IPv6Address("2001:db8:42:b::1"), 64, ())]
 
-    async def installed(self, presences: object, priority: int) -> Installed:
+    async def installed(self, presences: Iterable[Presence], priority: int, table: int | None = None) -> Installed:
         return Installed(frozenset(self.kernel), self.sourceless)
 
-    async def name_source(self, routes: tuple[Route, ...]) -> None:
+    async def name_source(self, routes: Collection[Route]) -> None:
         self.named += routes
 
     async def keeps_up(self) -> bool:
@@ -85,8 +86,7 @@ class World:
         self.renewed.append(self.now)
 
     def play(self, steps: Callable[[RouteCheck], Awaitable[None]]) -> None:
-        presence = Presence(NETWORK, IPv6Address("2001:db8:42:b::1"), 64, ())
-        check = RouteCheck(self, self, lambda: [presence], lambda: self.now)  # type: ignore[arg-type]
+        check = RouteCheck(self, self, self, clock=lambda: self.now)
         asyncio.run(steps(check))  # type: ignore[arg-type]
 
     async def look(self, check: RouteCheck, seconds: float) -> None:

@@ -1,0 +1,198 @@
+"""A routing plane: one babeld, with all that keeps its routes right. A node has one plane; there may be several.
+
+A plane owns its babeld and that one's files, port and table (core/routing/planes.py). It decides when babeld is started
+anew and when it gets other settings, removes the routes that the one before left, and remembers since when each way is
+what it is. Who follows it hears of each change of the table, with what that says about the mesh.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from dataclasses import replace
+from random import Random
+from typing import Protocol
+
+from re6st import babel
+from re6st.core.routing.babel_lines import Table
+from re6st.core.routing.babel_restart import Renewal
+from re6st.core.routing.babel_settings import Settings, outgrown, update_interval
+from re6st.core.routing.planes import Plane
+from re6st.core.routing.route_history import Ways
+from re6st.core.routing.survey import Survey, survey
+from re6st.noded import left_routes
+from re6st.noded.left_routes import LeftRoutes, Networks
+from re6st.noded.settings import InForce
+from re6st.service.tasks import news_or_moment
+
+SETTLE = 0.1
+"""Seconds that changes of the routing table are collected for, at least."""
+ROUTES_PER_SECOND = 20_000
+LOOK = 1.0
+"""Seconds between two looks at whether babeld is to be started anew."""
+SPREAD_FIRST, SPREAD_PER_ROUTE, SPREAD_LAST = 5.0, 0.02, 60.0
+"""Seconds that the nodes of a network spread a restart of babeld over."""
+NEWS_TIME = 2.0
+"""Seconds in which news of the registry get to all nodes."""
+
+log = logging.getLogger(__name__)
+
+
+class Machine(babel.Links, left_routes.Machine, Protocol):
+    """What a plane needs of the kernel."""
+
+
+class Memory(Protocol):
+    """What outlives a daemon: how many routes the network had when we last looked."""
+
+    @property
+    def routes(self) -> int: ...
+    @routes.setter
+    def routes(self, count: int) -> None: ...
+
+
+class Follower(Protocol):
+    """Who is told of each change of the table."""
+
+    async def follow(self, table: Table, seen: Survey) -> None: ...
+
+
+class RoutingPlane:
+    """`plane` says what is its own; `found` is what an earlier daemon left of it."""
+
+    def __init__(
+        self,
+        plane: Plane,
+        in_force: InForce,
+        networks: Networks,
+        machine: Machine,
+        memory: Memory,
+        chance: Random,
+        found: babel.Left,
+    ) -> None:
+        self.plane = plane
+        self._in_force = in_force
+        self._memory = memory
+        self._chance = chance
+        self._forwards = True
+        self._changed = asyncio.Event()
+        self._news = asyncio.Event()
+        self._restarts = Renewal(chance)
+        self._left = LeftRoutes(machine, networks, plane.table)
+        plan = in_force.plan
+        self.babel = babel.Babel(
+            plan.babel_command(plane), plan.babel_files(plane), self._settings(), self.look_again, machine, found
+        )
+        self.history = Ways()
+        self.seen = Survey()
+        """What the table said of the mesh when it last changed."""
+
+    @property
+    def table(self) -> Table:
+        """What babeld knows now."""
+        return self.babel.table
+
+    @property
+    def ready(self) -> asyncio.Event:
+        """Set while babeld runs and has told its table."""
+        return self.babel.ready
+
+    @property
+    def priority(self) -> int:
+        """Of the routes in the kernel that are of the babeld of now: each has another one."""
+        return self.babel.priority
+
+    def ending(self) -> str:
+        """Why we end babeld; empty while we do not."""
+        return self.babel.renewing
+
+    async def run(self, follower: Follower) -> None:
+        """Until cancelled, which ends babeld in good order, so that it retracts our routes (wire.md 10.9)."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self.babel.run(), name="babeld")
+            group.create_task(self.babel.watch(), name="babeld's hearing")
+            group.create_task(self._watch(follower), name="routes")
+            group.create_task(self._look(), name="whether babeld starts anew")
+            group.create_task(self._configure(), name="babel's settings")
+            group.create_task(self._left.sweep(self.babel), name="routes left over")
+
+    # -- what others tell --
+
+    def look_again(self) -> None:
+        """The table has changed, or what is made of it would be something else now."""
+        self._changed.set()
+
+    def follow_plan(self) -> None:
+        """Another plan is in force."""
+        self._news.set()
+
+    def forward(self, forwards: bool) -> None:
+        """Whether packets from one tunnel may leave by another: else nobody is told of ways through us."""
+        self._forwards = forwards
+        self._news.set()
+
+    def uses(self, interface: str) -> bool:
+        """Whether babel uses an interface."""
+        return self.table.is_up(interface)
+
+    def interrupted(self) -> None:
+        """Babel was told that an interface is down: see Babel.watch."""
+        self.babel.doubted.set()
+
+    def reopen_log(self) -> None:
+        self.babel.reopen_log()
+
+    # -- loops --
+
+    async def _watch(self, follower: Follower) -> None:
+        identity = self._in_force.plan.identity
+        network, own = identity.trust.network, identity.prefix
+        while True:
+            await self._changed.wait()
+            # The larger the table, the longer it takes to read, so the less often.
+            await asyncio.sleep(max(SETTLE, len(self.table.routes) / ROUTES_PER_SECOND))
+            self._changed.clear()
+            found = survey(self.table, network, own)
+            self.seen = seen = replace(found, running=self.ready.is_set(), life=self.priority)
+            self.history.note(self.table, time.time())
+            await follower.follow(self.table, seen)
+            if start := self._restarts.note(seen, _now()):
+                await self.babel.renew(start.reason)
+            self._count_routes(len(seen.peers))
+
+    async def _look(self) -> None:
+        while True:
+            if start := self._restarts.due(self.seen, _now(), self._in_force.plan.babel_hello):
+                await self.babel.renew(start.reason, stale=start.stale)
+            await asyncio.sleep(LOOK)
+
+    def _count_routes(self, count: int) -> None:
+        """A network that has grown is told of less often; one that shrinks may be a network that is cut."""
+        if outgrown(self.babel.settings.update, count) and outgrown(update_interval(self._memory.routes), count):
+            log.info("the network has %s nodes now: its routes are to be repeated less often", count)
+            self._memory.routes = count
+            self._news.set()
+
+    async def _configure(self) -> None:
+        """Hand babel its settings when they change, and another key at the time the registry says (wire.md 5.4)."""
+        while True:
+            at = self._in_force.plan.parameters.babel_switch_time
+            await news_or_moment(self._news, None if at is None or at <= time.time() else at)
+            self._news.clear()
+            spread = min(SPREAD_FIRST + SPREAD_PER_ROUTE * len(self.seen.peers), SPREAD_LAST)
+            if not self.babel.can_follow(self._settings()):
+                delay = self._chance.uniform(0, spread)
+                await asyncio.sleep(delay)
+                spread += NEWS_TIME - delay
+                self._memory.routes = max(self._memory.routes, len(self.seen.peers))  # meanwhile
+            await self.babel.reconfigure(self._settings(), spread)
+
+    def _settings(self) -> Settings:
+        settings = self._in_force.plan.babel(self.plane, self._memory.routes, time.time())
+        return replace(settings, forwards=self._forwards)
+
+
+def _now() -> float:
+    """A clock that goes on while the machine is suspended."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)

@@ -1,0 +1,53 @@
+"""What follows from each change of babel's table: whoever lies is found out, and the policy sees the mesh as it is."""
+
+from __future__ import annotations
+
+import logging
+from ipaddress import IPv6Network
+from typing import Protocol
+
+from re6st.core.machine.packet_rules import way_out
+from re6st.core.mesh import policy
+from re6st.core.routing.babel_lines import NextHop, Table
+from re6st.core.routing.survey import Survey
+
+log = logging.getLogger(__name__)
+
+
+class Guard(Protocol):
+    """Who looks for those that announce what is not theirs."""
+
+    def look(self) -> None: ...
+
+
+class PacketFilter(Protocol):
+    """Who lets packets from outside come by the ways to the network's gateways."""
+
+    async def lead_outside(self, exits: frozenset[NextHop]) -> None: ...
+
+
+class Driver(Protocol):
+    """Who tells the policy."""
+
+    @property
+    def connected(self) -> bool: ...
+    def event(self, event: policy.Event) -> None: ...
+
+
+class TableChanges:
+    """Follows the routing plane that the policy goes by."""
+
+    def __init__(self, network: IPv6Network, guard: Guard, packet_filter: PacketFilter, driver: Driver) -> None:
+        self._network = network
+        self._guard = guard
+        self._filter = packet_filter
+        self._driver = driver
+
+    async def follow(self, table: Table, seen: Survey) -> None:
+        """The table has changed, and says this of the mesh."""
+        was = self._driver.connected
+        self._guard.look()
+        await self._filter.lead_outside(way_out(table, self._network))
+        self._driver.event(policy.Surveyed(seen))
+        if self._driver.connected != was:
+            log.info("connected to the network" if self._driver.connected else "the registry's node is out of reach")

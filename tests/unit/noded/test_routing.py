@@ -1,0 +1,270 @@
+"""A routing plane before a babeld that the test plays: who follows it, when babeld starts anew, what is removed."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Iterable, Set
+from dataclasses import replace
+from ipaddress import IPv4Interface, IPv6Network
+from pathlib import Path
+from random import Random
+
+import pytest
+
+from re6st import cert
+from re6st.babel import Left, Network
+from re6st.client.files import Files
+from re6st.core.prefix import Prefix, subnet
+from re6st.core.routing.babel_lines import Table
+from re6st.core.routing.babel_settings import update_interval
+from re6st.core.routing.planes import ONLY, Plane
+from re6st.core.routing.survey import Survey
+from re6st.core.wire.params import Parameters
+from re6st.linux.kernel import Presence
+from re6st.linux.process import Backoff
+from re6st.noded import routing
+from re6st.noded.routing import RoutingPlane
+from re6st.noded.settings import Config, InForce, Plan
+from tests.unit.fake_program import FakePrograms, Script, all_gone, install, until
+
+OWN, PEER = Prefix(1, 16), Prefix(2, 16)
+ANY = IPv6Network("::/0")
+
+
+class Machine:
+    """A kernel: which routes of babelds that ended were removed."""
+
+    def __init__(self) -> None:
+        self.swept: list[tuple[int, int | None]] = []
+
+    async def address_links(self, own: IPv4Interface | None) -> None:
+        pass
+
+    async def sweep(
+        self,
+        presences: Iterable[Presence],
+        priority: int,
+        only: Set[tuple[Network, Network]] | None = None,
+        table: int | None = None,
+    ) -> int:
+        self.swept.append((priority, table))
+        return 1
+
+
+class Networks:
+    wanted: tuple[Presence, ...] = ()
+    former: tuple[Presence, ...] = ()
+
+
+class Memory:
+    def __init__(self, routes: int) -> None:
+        self.routes = routes
+
+
+class Followed:
+    """What a follower was told."""
+
+    def __init__(self) -> None:
+        self.surveys: list[Survey] = []
+
+    async def follow(self, table: Table, seen: Survey) -> None:
+        self.surveys.append(seen)
+
+
+class Quick(Backoff):
+    def next(self) -> float:
+        return 0.001
+
+
+class World:
+    """A node's plane, with all around it played."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, run: Path, identity: cert.Identity, plane: Plane) -> None:
+        monkeypatch.setattr("re6st.linux.process.Backoff", Quick)
+        monkeypatch.setattr("re6st.babel.SETTLED", 0.02)
+        monkeypatch.setattr("re6st.babel.STEP", 0.01)
+        monkeypatch.setattr(routing, "SETTLE", 0.001)
+        monkeypatch.setattr(routing, "LOOK", 0.01)
+        for name in ("SPREAD_FIRST", "SPREAD_LAST", "NEWS_TIME"):
+            monkeypatch.setattr(routing, name, 0.0)
+        self._monkeypatch = monkeypatch
+        self.run = run
+        self.network = identity.trust.network
+        files = Files(Path("ca.crt"), Path("cert.crt"), Path("cert.key"))
+        config = Config("http://localhost", files, log=run, run=run, state=run)
+        parameters = Parameters(Prefix(0, 16))
+        self.in_force = InForce(Plan(config, identity, parameters, {"babeld": "babeld"}))
+        self.machine, self.networks, self.memory, self.follower = Machine(), Networks(), Memory(1), Followed()
+        self.plane = plane
+        self.priorities: list[int] = []
+
+    def route(self, peer: Prefix, number: int = 1) -> str:
+        return (
+            f"add route {number:012x} prefix {subnet(self.network, peer)} from ::/0 installed yes"
+            " id a8:e2:88:40:b9:88:04:42 metric 96 refmetric 0 via fe80::1 if re6stnet1"
+        )
+
+    def played(self, *lines: str) -> Script:
+        async def script(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            writer.write(b"BABEL 1.0\nversion babeld-1.12.1\nhost here\nmy-id 1\nok\n")
+            while command := (await reader.readline()).decode().strip():
+                if command == "monitor":
+                    writer.write("".join(f"{line}\n" for line in lines).encode())
+                writer.write(b"ok\n")
+
+        return script
+
+    def play(
+        self,
+        scripts: list[Script],
+        watch: Callable[[RoutingPlane, FakePrograms], Awaitable[None]],
+        left: Left | None = None,
+    ) -> None:
+        programs = install(self._monkeypatch, "-G", *scripts)
+
+        async def main() -> None:
+            plane = RoutingPlane(
+                self.plane, self.in_force, self.networks, self.machine, self.memory, Random(1), left or Left()
+            )
+            task = asyncio.create_task(plane.run(self.follower))
+            try:
+                async with asyncio.timeout(20):
+                    await watch(plane, programs)
+            finally:
+                task.cancel()
+                await asyncio.wait([task])
+            assert task.cancelled()
+            await all_gone(programs)
+
+        asyncio.run(main())
+
+
+@pytest.fixture
+def world(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, nodes: dict[str, cert.Identity]) -> World:
+    return World(monkeypatch, tmp_path, nodes["1/16"], ONLY)
+
+
+def test_who_follows_it_sees_the_mesh_and_whether_babeld_runs(world: World) -> None:
+    speaks = asyncio.Event()
+    again = world.played(world.route(PEER))
+
+    async def later(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await speaks.wait()
+        await again(reader, writer)
+
+    async def watch(plane: RoutingPlane, programs: FakePrograms) -> None:
+        await until(lambda: world.follower.surveys)
+        await programs.started[0].stop()
+        await until(lambda: not world.follower.surveys[-1].running)
+        speaks.set()
+        await until(lambda: world.follower.surveys[-1].running)
+
+    world.play([world.played(world.route(PEER)), later], watch)
+    first, last = world.follower.surveys[0], world.follower.surveys[-1]
+    assert first.peers == last.peers == {PEER}
+    assert last.life == first.life + 1, "another babeld tells it"
+
+
+def test_it_is_looked_at_again_when_somebody_asks_for_it(world: World) -> None:
+    async def watch(plane: RoutingPlane, programs: FakePrograms) -> None:
+        await until(lambda: world.follower.surveys)
+        count = len(world.follower.surveys)
+        plane.look_again()
+        await until(lambda: len(world.follower.surveys) > count)
+        assert plane.history[subnet(world.network, PEER)] is not None
+
+    world.play([world.played(world.route(PEER))], watch)
+
+
+def test_what_the_last_babeld_left_is_removed_once_the_next_one_knows_its_way(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    routes: dict[tuple[Network, Network], int] = {(subnet(world.network, PEER), ANY): 1030}
+
+    async def watch(plane: RoutingPlane, programs: FakePrograms) -> None:
+        await until(lambda: len(world.machine.swept) == 2)
+
+    world.play([world.played(world.route(PEER))], watch, Left(routes=routes))
+    assert world.machine.swept == [(1031, None), (1031, None)], "one way as it comes, then all that is left"
+    assert "babeld took over; 2 routes that the last one left are removed" in caplog.text
+
+
+def test_a_plane_with_a_table_of_its_own_leaves_the_routes_of_others_alone(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, nodes: dict[str, cert.Identity]
+) -> None:
+    world = World(monkeypatch, tmp_path, nodes["1/16"], Plane("second", 6697, 77))
+
+    async def watch(plane: RoutingPlane, programs: FakePrograms) -> None:
+        await until(lambda: world.machine.swept)
+        arguments = programs.started[0].argv
+        assert [word for word in arguments if "second" in word] == [
+            f"{tmp_path}/second.conf",
+            f"{tmp_path}/second.ctl",
+            f"{tmp_path}/second.state",
+            f"{tmp_path}/second.log",
+        ]
+        text = (tmp_path / "second.conf").read_text()
+        assert "protocol-port 6697\nexport-table 77\n" in text
+
+    routes: dict[tuple[Network, Network], int] = {(subnet(world.network, PEER), ANY): 1024}
+    world.play([world.played(world.route(PEER))], watch, Left(routes=routes))
+    assert {table for _, table in world.machine.swept} == {77}
+
+
+def test_a_machine_that_may_not_forward_tells_nobody_of_ways_through_it(world: World) -> None:
+    async def watch(plane: RoutingPlane, programs: FakePrograms) -> None:
+        await plane.ready.wait()
+        assert "out deny" not in (world.run / "babeld.conf").read_text()
+        plane.forward(False)
+        await until(lambda: len(programs.started) == 2 and plane.ready.is_set())
+        assert "out deny" in (world.run / "babeld.conf").read_text()
+        plane.forward(True)
+        await until(lambda: len(programs.started) == 3 and plane.ready.is_set())
+        assert "out deny" not in (world.run / "babeld.conf").read_text()
+
+    world.play([world.played(world.route(PEER))], watch)
+
+
+def test_another_plan_is_followed_and_the_same_one_changes_nothing(world: World) -> None:
+    async def watch(plane: RoutingPlane, programs: FakePrograms) -> None:
+        await plane.ready.wait()
+        plane.follow_plan()
+        await asyncio.sleep(0)
+        plan = world.in_force.plan
+        world.in_force.plan = replace(plan, parameters=replace(plan.parameters, hello=7))
+        plane.follow_plan()
+        await until(lambda: len(programs.started) == 2 and plane.ready.is_set())
+        assert "hello-interval 7" in (world.run / "babeld.conf").read_text()
+
+    world.play([world.played(world.route(PEER))], watch)
+
+
+def test_a_network_that_has_grown_is_told_of_less_often(world: World, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    many = [world.route(Prefix(number, 16), number) for number in range(2, 102)]
+
+    async def watch(plane: RoutingPlane, programs: FakePrograms) -> None:
+        await until(lambda: len(programs.started) == 2 and plane.ready.is_set())
+        assert plane.babel.settings.update == update_interval(100)
+
+    world.play([world.played(*many)], watch)
+    assert world.memory.routes == 100
+    assert "the network has 100 nodes now" in caplog.text
+
+
+def test_a_babeld_that_takes_none_of_the_ways_offered_is_started_anew(
+    world: World, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    for name in ("PATIENCE", "PATIENCE_LAST", "SPREAD"):
+        monkeypatch.setattr(f"re6st.core.routing.babel_restart.{name}", 0.0)
+    refused = world.route(PEER).replace("installed yes", "installed no")
+
+    async def watch(plane: RoutingPlane, programs: FakePrograms) -> None:
+        await until(lambda: len(programs.started) == 2)
+        assert plane.ending() or plane.ready.is_set()
+
+    world.play([world.played(refused)], watch)
+    assert f"babeld is started anew: it takes none of the ways that lead to {PEER}" in caplog.text

@@ -1,0 +1,55 @@
+"""What follows from a change of babel's table, in which order."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from ipaddress import IPv6Address, IPv6Network
+
+import pytest
+
+from re6st.core.mesh import policy
+from re6st.core.prefix import Prefix
+from re6st.core.routing.babel_lines import NextHop, Route, Table
+from re6st.core.routing.survey import Survey
+from re6st.noded.table_changes import TableChanges
+
+NETWORK = IPv6Network("2001:db8:42::/48")
+HOP = NextHop(IPv6Address("fe80::1"), "re6stnet1")
+
+
+class Node:
+    """A guard, a packet filter and a policy that reaches the registry's node once it sees anybody."""
+
+    def __init__(self) -> None:
+        self.connected = False
+        self.calls: list[object] = []
+
+    def look(self) -> None:
+        self.calls.append("look")
+
+    async def lead_outside(self, exits: frozenset[NextHop]) -> None:
+        self.calls.append(exits)
+
+    def event(self, event: policy.Event) -> None:
+        assert isinstance(event, policy.Surveyed)
+        self.calls.append(event.survey)
+        self.connected = bool(event.survey.peers)
+
+
+def test_liars_are_looked_for_and_packets_let_through_before_the_policy_decides(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.INFO)
+    node, table = Node(), Table()
+    table.routes["1"] = Route("", IPv6Network("::/0"), NETWORK, True, 96, 0, HOP, "r1")
+    changes = TableChanges(NETWORK, node, node, node)
+    alone, seen = Survey(), Survey(peers=frozenset((Prefix(2, 16),)))
+
+    async def steps() -> None:
+        for each in (seen, seen, alone):
+            await changes.follow(table, each)
+
+    asyncio.run(steps())
+    assert node.calls == [*("look", frozenset((HOP,)), seen) * 2, "look", frozenset((HOP,)), alone]
+    assert caplog.messages == ["connected to the network", "the registry's node is out of reach"]
