@@ -26,10 +26,12 @@ from re6st.core.telemetry.chronicle import Chronicle
 from re6st.core.wire.datagrams import Code, Endpoint
 from re6st.core.wire.news import VersionNews
 from re6st.core.wire.params import Parameters
+from re6st.core.wire.requirement import Requirement
 from re6st.linux import kernel, process
 from re6st.linux.kernel import Kept, Kernel, Network
 from re6st.linux.retransmits import LossWatch
 from re6st.noded import multicast, program_outputs, takeover
+from re6st.noded.admission import Admission
 from re6st.noded.country import Home, locator
 from re6st.noded.first_peer import first_peer
 from re6st.noded.guard import Guard
@@ -211,8 +213,23 @@ class Node:
         self._mesh = policy.Mesh(self._settings(), self._cache.addresses, random.Random(), locator(self.config.places))  # noqa: S311
         self._peers.routed = lambda peer: peer in self._mesh.survey.peers
         self._answers = Answers(self._mesh, self._updates, self._own, self._peers.sessions, self._event, self._remember)
+        left = babel.Left(self._found.babeld, self._routes_left)
+        chance = random.Random()  # noqa: S311
+        self._routing = RoutingPlane(ONLY, self._in_force, self._presences, self._kernel, self._cache, chance, left)
+        requirement = Requirement()
+        refused = self.config.run / run_names.REFUSED
+        admission = Admission(refused, requirement, self._chronicle, self._client)
+        self._peers.refused = requirement.lacks
         self._tunnels = Tunnels(
-            plan, self._kernel, self._filter, self._tasks, self._event, self._connected, self._found
+            plan,
+            self._kernel,
+            self._filter,
+            self._tasks,
+            self._event,
+            self._connected,
+            self._found,
+            self._routing,
+            admission,
         )
         self._driver = MeshDriver(
             self._mesh,
@@ -222,11 +239,6 @@ class Node:
             bootstrap=lambda: self._tasks.start(self._bootstrap(), "bootstrap"),
             doubted=self._updates.doubt,
         )
-        left = babel.Left(self._found.babeld, self._routes_left)
-        chance = random.Random()  # noqa: S311
-        self._routing = RoutingPlane(ONLY, self._in_force, self._presences, self._kernel, self._cache, chance, left)
-        self._tunnels.is_used = self._routing.uses
-        self._tunnels.interrupted = self._routing.interrupted
         self._reach = Reach(
             self._own,
             self._kernel.uplinks,
@@ -249,8 +261,8 @@ class Node:
             self._own, self.config.country, self._client.get_country, self._cache.own, changed=self._located
         )
         write_revoked(self.config.run, plan.parameters.crl)
-        self._guard = Guard(self._in_force, self._routing, self._tunnels, self._mesh, self._chronicle, self._client)
-        self._guard.requirement = RequirementWatch(lambda: self._plan.parameters.require, self._peers, self._tunnels)
+        watch = RequirementWatch(requirement, self._peers, self._tunnels)
+        self._guard = Guard(self._in_force, self._routing, self._tunnels, self._mesh, admission, watch, self._chronicle)
         self._care = KernelCare(
             self._kernel, self._presences, self._advertisements, self._routing, self._tunnels, self._in_force
         )

@@ -1,4 +1,5 @@
-"""What the rooms of tunnels need of others: methods of Kernel (linux/kernel.py) and of PacketFilter.
+"""What the rooms of tunnels need of others: methods of Kernel (linux/kernel.py), of PacketFilter, of the routing plane
+and of Admission.
 
 A room asks for no more than is here, so a test double has all of it, or fails the type check.
 """
@@ -9,7 +10,9 @@ from collections.abc import Callable, Iterable
 from ipaddress import IPv4Address, IPv6Address
 from typing import Protocol
 
+from re6st.core.prefix import Prefix
 from re6st.core.routing.babel_lines import NextHop
+from re6st.core.transport.untimely import Untimely
 from re6st.noded.packet_filter import Sender
 
 
@@ -67,3 +70,28 @@ class BabelFilter(Drains, Protocol):
     """A filter that also tells who sent what may not come out of a tunnel."""
 
     told: Callable[[list[Sender]], object]
+
+
+class Routing(Protocol):
+    """Who routes over the interfaces of tunnels: a routing plane."""
+
+    def uses(self, interface: str) -> bool: ...
+
+    def interrupted(self) -> None:
+        """Babel was told that an interface is down."""
+
+    def look_again(self) -> None:
+        """It is known better who is at the other ends of tunnels."""
+
+
+class Door(Protocol):
+    """Who says whether a peer may have a tunnel with us, and hears who came: noded/admission.py."""
+
+    def is_refused(self, peer: Prefix) -> bool: ...
+
+    def came(self, peer: Prefix, address: str) -> str:
+        """See tunnel.ListenerOwner."""
+
+    def told_of_twin(self, peer: Prefix, place: str) -> None: ...
+
+    def untimely(self, refused: Untimely) -> None: ...

@@ -3,42 +3,50 @@
 from __future__ import annotations
 
 import logging
-import time
-from collections.abc import Callable
+from collections.abc import Mapping
+from typing import Protocol
 
 from re6st.core.prefix import Prefix
 from re6st.core.wire import extensions
-from re6st.core.wire.requirement import Requirement
-from re6st.noded.peer_socket import Peers
-from re6st.noded.tunnels import Tunnels
+from re6st.core.wire.requirement import Announced, Requirement
 
 EVERY = 5.0
 
 log = logging.getLogger(__name__)
 
 
-class RequirementWatch:
-    """`required` gives the names of now."""
+class Peers(Protocol):
+    """What knows which extensions peers announced."""
 
-    def __init__(self, required: Callable[[], frozenset[str]], peers: Peers, tunnels: Tunnels) -> None:
-        self._required = required
+    @property
+    def sessions(self) -> Sessions: ...
+    def begin_anew(self, peer: Prefix) -> None: ...
+
+
+class Sessions(Protocol):
+    def announced(self) -> Mapping[Prefix, Announced]: ...
+
+
+class Tunnels(Protocol):
+    """What cuts tunnels."""
+
+    def cut(self, peer: Prefix) -> None: ...
+
+
+class RequirementWatch:
+    """Looks at what peers announce, and cuts the tunnels of those that lack something."""
+
+    def __init__(self, requirement: Requirement, peers: Peers, tunnels: Tunnels) -> None:
+        self._requirement = requirement
         self._peers = peers
         self._tunnels = tunnels
-        self._requirement = Requirement()
         self._next = 0.0
-        peers.refused = self.lacks
 
-    def lacks(self, peer: Prefix) -> bool:
-        """Whether a peer is refused."""
-        return peer in self._requirement.lacking
-
-    def tick(self) -> None:
-        """To be called every second or so."""
-        now = time.monotonic()
+    def tick(self, required: frozenset[str], now: float) -> None:
+        """To be called every second or so with the names that are required now."""
         if now < self._next:
             return
         self._next = now + EVERY
-        required = self._required()
         found = self._requirement.look(required, self._peers.sessions.announced() if required else {}, now)
         for peer, missing in found.lacking:
             log.warning(

@@ -23,7 +23,7 @@ from re6st.core.wire.datagrams import Endpoint
 from re6st.linux.kernel import Address, KernelError
 from re6st.linux.process import Backoff
 from re6st.noded.accused import accuse
-from re6st.noded.contracts import BabelFilter, TunnelKernel
+from re6st.noded.contracts import BabelFilter, Door, Routing, TunnelKernel
 from re6st.noded.name_lookup import addresses_of
 from re6st.noded.other_ends import OtherEnds
 from re6st.noded.remote_gateway import RemoteGateways
@@ -62,6 +62,8 @@ class Tunnels:
         event: Callable[[policy.Event], None],
         connected: Callable[[Connected], None],
         found: Found,
+        routing: Routing,
+        door: Door,
         factory: Callable[[Plan], TunnelFactory] = Plan.tunnel_factory,
     ) -> None:
         self.plan = plan
@@ -84,23 +86,14 @@ class Tunnels:
         self._event = event
         self._connected = connected
         self._found = found
-        self.is_used: Callable[[str], bool] = lambda _: False
-        """Whether babel uses an interface."""
-        self.interrupted: Callable[[], object] = lambda: None
-        """Called after babel was told that an interface is down."""
-        self.is_refused: Callable[[Prefix], bool] = lambda _: False
-        """Whether a peer may have no tunnel with us for now."""
-        self.came: Callable[[Prefix, str], str] = lambda *_: ""
-        """Called when a peer has connected to a server of ours, with its address; see ListenerOwner."""
-        self.told_of_twin: Callable[[Prefix, str], object] = lambda *_: None
-        """Called with a peer that has seen another machine with our certificate, and where."""
-        self.untimely: Callable[[Untimely], object] = lambda _: None
-        """Called when a server of ours has refused a certificate for the time."""
+        self._routing = routing
+        self._door = door
         self.ends = OtherEnds(
             self.servers,
             lambda: [c.tunnel for c in self._clients.values() if c.tunnel is not None],
             kernel.hardware,
         )
+        self.ends.looked = routing.look_again
         drains.told = lambda found: accuse(found, self.ends.suspects)
         self._records = Records(plan.config.run)
 
@@ -252,7 +245,7 @@ class Tunnels:
     def start_server(self, port: int, protocol: TunnelProtocol, record: ServerRecord | None = None) -> None:
         """Start one, or go on with the one of a `record`."""
         interface = interfaces.server(protocol)
-        factory, owner, found = self._factory(self.plan), _Owner(self, protocol), found_server(record)
+        factory, owner, found = self._factory(self.plan), _Owner(self, self._door, protocol), found_server(record)
         server = factory.listener(interface, port, protocol, owner, found)
         self.servers[protocol] = server
         self._made[protocol] = record.made if record else factory.config_digest()
@@ -274,7 +267,9 @@ class Tunnels:
     def admits(self, peer: Prefix, serial: int | None) -> bool:
         """Whether a peer may have a tunnel with our servers."""
         return (
-            not self.is_refused(peer) and serial not in self.plan.parameters.crl and peer != self.plan.identity.prefix
+            not self._door.is_refused(peer)
+            and serial not in self.plan.parameters.crl
+            and peer != self.plan.identity.prefix
         )
 
     def joined(self, client: ServerClient, protocol: TunnelProtocol) -> None:
@@ -295,9 +290,9 @@ class Tunnels:
     async def interrupt(self, interface: str) -> None:
         """Tell babel that nobody is behind an interface any more."""
         try:
-            await self._kernel.interrupt(interface, lambda: self.is_used(interface))
+            await self._kernel.interrupt(interface, lambda: self._routing.uses(interface))
         finally:
-            self.interrupted()
+            self._routing.interrupted()
 
     async def serving(self, interface: str, mtu: int, protocol: TunnelProtocol) -> None:
         """A server of ours listens. Raises OSError."""
@@ -385,7 +380,7 @@ class Tunnels:
             self._event(policy.TunnelDown(peer))
 
     async def _hold_towards(self, peer: Prefix, endpoints: tuple[Endpoint, ...]) -> None:
-        if self.is_refused(peer):
+        if self._door.is_refused(peer):
             return
         found = await addresses_of(endpoints)
         endpoints = tuple([each for each in found if await self._kernel.leads_outside(each.host)])
@@ -439,7 +434,7 @@ class Tunnels:
         self._gateways.reached(connected.endpoint.host)
         self._connected(connected)
         if connected.twin:
-            self.told_of_twin(connected.peer, connected.twin)
+            self._door.told_of_twin(connected.peer, connected.twin)
         uplink = self._gateways.uplink(connected.endpoint.host) or connected.source
         self._event(policy.TunnelUp(connected.peer, connected.interface, str(uplink or "")))
 
@@ -455,6 +450,7 @@ class _Owner:
     """What one of our servers asks and tells us (tunnel.ListenerOwner)."""
 
     tunnels: Tunnels
+    door: Door
     protocol: TunnelProtocol
 
     def admits(self, peer: Prefix, serial: int | None) -> bool:
@@ -476,7 +472,7 @@ class _Owner:
         await self.tunnels.interrupt(interface)
 
     def came(self, peer: Prefix, address: str) -> str:
-        return self.tunnels.came(peer, address)
+        return self.door.came(peer, address)
 
     def untimely(self, refused: Untimely) -> None:
-        self.tunnels.untimely(refused)
+        self.door.untimely(refused)

@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from ipaddress import IPv4Address, IPv6Address
 
 from re6st.core.prefix import Prefix
+from re6st.core.transport.untimely import Untimely
 from re6st.core.tunnel_protocols import TunnelProtocol
 from re6st.core.wire.datagrams import Endpoint
 from re6st.linux.hardware import Hardware
@@ -65,6 +66,27 @@ class FakeFilter:
     async def unmute(self, interface: str, neighbour: IPv6Address | None = None) -> None:
         await asyncio.sleep(0)
         self.undone.append(interface)
+
+
+class Surroundings:
+    """A routing plane that uses nothing, and a door that is open."""
+
+    def uses(self, interface: str) -> bool:
+        return False
+
+    def interrupted(self) -> None: ...
+
+    def look_again(self) -> None: ...
+
+    def is_refused(self, peer: Prefix) -> bool:
+        return False
+
+    def came(self, peer: Prefix, address: str) -> str:
+        return ""
+
+    def told_of_twin(self, peer: Prefix, place: str) -> None: ...
+
+    def untimely(self, refused: Untimely) -> None: ...
 
 
 class FakeDialer:

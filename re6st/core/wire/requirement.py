@@ -43,6 +43,10 @@ class Requirement:
         self.lacking: dict[Prefix, frozenset[str]] = {}
         self._tries: dict[Prefix, int] = {}
 
+    def lacks(self, peer: Prefix) -> bool:
+        """Whether a peer is refused."""
+        return peer in self.lacking
+
     def look(self, required: frozenset[str], sessions: Mapping[Prefix, Announced], now: float) -> Found:
         """See what the peers with a session announced. Peers without one stay as they are."""
         if not required:

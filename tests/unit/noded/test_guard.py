@@ -15,10 +15,14 @@ import pytest
 from re6st.core.prefix import Prefix, subnet
 from re6st.core.routing.babel_lines import NextHop, Route, Route4, Table
 from re6st.core.routing.claims import HOLD, hardware_address
+from re6st.core.routing.survey import Survey
 from re6st.core.telemetry.chronicle import Chronicle
 from re6st.core.transport.untimely import Untimely
+from re6st.core.wire.requirement import Announced, Requirement
 from re6st.noded import guard as guard_room
+from re6st.noded.admission import Admission
 from re6st.noded.guard import Guard
+from re6st.noded.requirement import RequirementWatch
 from re6st.noded.settings import InForce
 from re6st.service.run_names import REFUSED
 from tests.unit.fake_program import until
@@ -38,13 +42,12 @@ class FakeTunnels:
         self.asked = 0
         self.cuts: list[Prefix] = []
         self.drained: list[tuple[str, IPv6Address | None]] = []
-        self.is_refused: Callable[[Prefix], bool] = lambda _: False
         self.looked: Callable[[], object] = lambda: None
-        self.came: Callable[[Prefix, str], str] = lambda *_: ""
-        self.told_of_twin: Callable[[Prefix, str], object] = lambda *_: None
-        self.untimely: Callable[[Untimely], object] = lambda _: None
-        self.ends = self
         self._known: dict[str, Prefix] = {}
+
+    @property
+    def ends(self) -> FakeTunnels:
+        return self
 
     def owner_at(self, hop: NextHop) -> Prefix | None:
         return self._known.get(hardware_address(hop.address) or "") if hop.interface == SERVER else None
@@ -55,7 +58,7 @@ class FakeTunnels:
     def numbers(self, peer: Prefix) -> frozenset[int]:
         return frozenset((peer.value,))
 
-    def look(self, unknown: Iterable[NextHop]) -> None:
+    def look(self, unknown: Iterable[NextHop] = ()) -> None:
         self.asked += 1
         asyncio.get_running_loop().call_soon(self._answer)
 
@@ -73,30 +76,45 @@ class FakeTunnels:
         self.cuts.append(peer)
 
 
+class Silent:
+    """Peers that announce nothing."""
+
+    @property
+    def sessions(self) -> Silent:
+        return self
+
+    def announced(self) -> dict[Prefix, Announced]:
+        return {}
+
+    def begin_anew(self, peer: Prefix) -> None:
+        raise AssertionError
+
+
 class World:
     """A node with a server, and what its babel knows."""
 
     def __init__(self, run: Path) -> None:
         self.tunnels, self.table, self.chronicle = FakeTunnels(), Table(), Chronicle()
-        self.clock_problem: str | None = None
+        self.problem: str | None = None
         plan = SimpleNamespace(
             identity=SimpleNamespace(trust=SimpleNamespace(network=NETWORK), prefix=OWN),
             subnet=subnet(NETWORK, OWN),
             config=SimpleNamespace(accept_route=(), run=run),
-            parameters=SimpleNamespace(ipv4=None, ipv4_sublen=0),
+            parameters=SimpleNamespace(ipv4=None, ipv4_sublen=0, require=frozenset()),
             ipv4=None,
         )
         self.plan = plan
         self.priority = 1024
-        mesh = SimpleNamespace(survey=SimpleNamespace(neighbours={}))
-        self.guard = Guard(
-            InForce(cast(Any, plan)),
-            self,
-            cast(Any, self.tunnels),
-            cast(Any, mesh),
-            self.chronicle,
-            cast(Any, SimpleNamespace(clock_problem=lambda: self.clock_problem)),
-        )
+        self.tunnels.looked = self.look
+        self.survey = Survey()
+        requirement = Requirement()
+        self.admission = Admission(run / REFUSED, requirement, self.chronicle, self)
+        watch = RequirementWatch(requirement, Silent(), self.tunnels)
+        in_force = InForce(cast(Any, plan))
+        self.guard = Guard(in_force, self, self.tunnels, self, self.admission, watch, self.chronicle)
+
+    def clock_problem(self) -> str | None:
+        return self.problem
 
     def look(self) -> None:
         self.guard.look()
@@ -138,7 +156,7 @@ def test_a_client_that_came_after_openvpn_was_asked_is_found_out_at_once(
         world.guard.close()
         assert set(world.tunnels.cuts) == {LIAR}
         assert world.tunnels.drained == [(SERVER, HOP.address)], "nor is it heard until babel has forgotten it"
-        assert world.guard.refused() == [LIAR]
+        assert world.admission.refused() == [LIAR]
 
     asyncio.run(run())
     assert f"{LIAR} announces {subnet(NETWORK, VICTIM)}, which is not its subnet" in caplog.text
@@ -219,13 +237,13 @@ def test_who_is_refused_stays_so_for_the_next_daemon(tmp_path: Path, caplog: pyt
         await until(lambda: world.tunnels.cuts)
         world.guard.close()
         following = World(tmp_path)
-        assert following.guard.refused() == [LIAR]
-        assert following.tunnels.is_refused(LIAR)
+        assert following.admission.refused() == [LIAR]
+        assert following.admission.is_refused(LIAR)
 
     asyncio.run(run())
     caplog.clear()
     (tmp_path / REFUSED).write_text("{")
-    assert World(tmp_path).guard.refused() == []
+    assert World(tmp_path).admission.refused() == []
     assert "who was refused may come in again" in caplog.text
 
 
@@ -235,12 +253,12 @@ def test_two_machines_with_one_certificate_are_told_with_the_addresses_that_they
     async def run() -> None:
         world = World(tmp_path)
         for address in ("192.0.2.1", "192.0.2.2") * 3:
-            world.tunnels.came(LIAR, address)
+            world.admission.came(LIAR, address)
         text = f"two machines have the certificate of {LIAR}: they connect from 192.0.2.1 and 192.0.2.2 in turn"
         assert caplog.text.count(text) == 1
         assert world.guard.problems() == [f"{text}: see the log"]
         assert world.guard.record()["doubled"] == [LIAR.cn]
-        assert world.tunnels.came(LIAR, "192.0.2.1") == "192.0.2.2", "it is told at once"
+        assert world.admission.came(LIAR, "192.0.2.1") == "192.0.2.2", "it is told at once"
         world.guard.close()
 
     asyncio.run(run())
@@ -250,7 +268,7 @@ def test_a_twin_is_told_of_itself_what_to_do(tmp_path: Path, caplog: pytest.LogC
     async def run() -> None:
         world = World(tmp_path)
         for _ in range(3):
-            world.tunnels.told_of_twin(OTHER, "192.0.2.2")
+            world.admission.told_of_twin(OTHER, "192.0.2.2")
         text = f"another machine has our certificate too (192.0.2.2), as {OTHER} saw: a disk that was copied"
         assert caplog.text.count(text) == 1
         assert "Enrol one of the two anew, or change the key (re6st-conf rekey)" in caplog.text
@@ -265,17 +283,17 @@ def test_who_is_untimely_is_named_once_with_the_difference_of_the_clocks(
 ) -> None:
     async def run() -> None:
         world = World(tmp_path)
-        world.clock_problem = "the clock here is 3 h behind the registry's: set the one that is wrong"
+        world.problem = "the clock here is 3 h behind the registry's: set the one that is wrong"
         for _ in range(3):
-            world.tunnels.untimely(Untimely(OTHER, 12, early=True))
+            world.admission.untimely(Untimely(OTHER, 12, early=True))
         said = [record.getMessage() for record in caplog.records]
         assert len(said) == 1
         assert f"a tunnel was refused: the certificate 12 of {OTHER} is not valid yet by the clock here, 20" in said[0]
         assert said[0].endswith("; the clock here is 3 h behind the registry's: set the one that is wrong")
         assert any(f"the certificate 12 of {OTHER} is not valid yet" in each for each in world.guard.problems())
-        world.clock_problem = None
+        world.problem = None
         assert any("Set the clock that is wrong, there or here" in each for each in world.guard.problems())
-        world.tunnels.came(OTHER, "192.0.2.1")
+        world.admission.came(OTHER, "192.0.2.1")
         assert not any("certificate 12" in each for each in world.guard.problems()), "it was let in since"
         world.guard.close()
 

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import logging
-from typing import cast
 
 import pytest
 
 from re6st.core.prefix import Prefix
 from re6st.core.wire.requirement import AGAIN, PATIENCE, Announced, Found, Requirement
 from re6st.noded import requirement
-from re6st.noded.peer_socket import Peers
 from re6st.noded.requirement import RequirementWatch
-from re6st.noded.tunnels import Tunnels
 
 A, B = Prefix(1, 16), Prefix(2, 16)
 REQUIRED = frozenset({"sealed-messages"})
@@ -59,9 +56,12 @@ class Mesh:
     """What a watch acts on."""
 
     def __init__(self) -> None:
-        self.sessions = self
         self.names: frozenset[str] | None = UNABLE
         self.cuts: list[Prefix] = []
+
+    @property
+    def sessions(self) -> Mesh:
+        return self
 
     def announced(self) -> dict[Prefix, Announced]:
         return {B: Announced(self.names, 0)}
@@ -79,20 +79,21 @@ def test_tunnels_with_it_are_cut_and_it_is_said_once(
     caplog.set_level(logging.INFO)
     monkeypatch.setattr(requirement, "EVERY", 0.0)
     mesh, required = Mesh(), frozenset[str]()
-    watch = RequirementWatch(lambda: required, cast(Peers, mesh), cast(Tunnels, mesh))
-    watch.tick()
+    known = Requirement()
+    watch = RequirementWatch(known, mesh, mesh)
+    watch.tick(required, 0)
     assert not mesh.cuts
     required = REQUIRED
     for _ in range(3):
-        watch.tick()
+        watch.tick(required, 0)
     assert mesh.cuts == [B]
-    assert watch.lacks(B)
-    assert not watch.lacks(A)
+    assert known.lacks(B)
+    assert not known.lacks(A)
     assert caplog.messages == [
         "2/16 lacks what this network requires, sealed-messages: its tunnels are cut, and it is refused. Upgrade it"
     ]
     assert watch.problems() == ["2/16 lacks sealed-messages, which this network requires: it is refused"]
     mesh.names = ABLE
-    watch.tick()
-    assert not watch.lacks(B)
+    watch.tick(required, 0)
+    assert not known.lacks(B)
     assert not watch.problems()

@@ -25,7 +25,7 @@ from re6st.noded.takeover import Found
 from re6st.noded.tunnels import Tunnels
 from re6st.service.tasks import Tasks
 from tests.unit.fake_program import until
-from tests.unit.tunnel_doubles import FakeFactory, FakeFilter, FakeKernel
+from tests.unit.tunnel_doubles import FakeFactory, FakeFilter, FakeKernel, Surroundings
 
 PEER = Prefix(4, 16)
 SOMEWHERE = (Endpoint("192.0.2.1", 1194, TunnelProtocol.UDP),)
@@ -47,8 +47,18 @@ def tunnels_of(
     log: list[str] | None = None,
 ) -> Tunnels:
     """Those of a node that is alone in its tests."""
+    around = Surroundings()
     return Tunnels(
-        plan, kernel, drains or FakeFilter(), tasks, event, lambda _: None, Found(), lambda now: FakeFactory(now, log)
+        plan,
+        kernel,
+        drains or FakeFilter(),
+        tasks,
+        event,
+        lambda _: None,
+        Found(),
+        around,
+        around,
+        lambda now: FakeFactory(now, log),
     )
 
 
