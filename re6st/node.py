@@ -1,72 +1,44 @@
-"""The node: wires the rooms together and carries out what the mesh policy decides (wire.md section 10).
+"""The node: starts its rooms in order, follows what the registry says, and ends them (noded/rooms.py builds them).
 
-Start, run, stop. Everything that is added to the machine is made by one of the rooms (linux/kernel.py, babel.py,
-tunnel.py, noded/peer_socket.py) and taken away again in `_leave`, babeld first, so that it can tell its neighbours.
+Everything that is added to the machine is made by one of the rooms (linux/kernel.py, babel.py, tunnel.py,
+noded/peer_socket.py) and taken away again in `_leave`, babeld first, so that it can tell its neighbours.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import random
 import socket
 import time
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Coroutine
 from datetime import UTC, datetime
+from typing import Any
 
-from re6st import PROTOCOL, babel, cert, tunnel
+from re6st import PROTOCOL, babel, cert
 from re6st.babeld.binary_socket import offer
 from re6st.client.answered_hellos import AnsweredHellos
 from re6st.client.counted_client import CountedClient
-from re6st.core.mesh import policy
 from re6st.core.prefix import Prefix, address, subnet
 from re6st.core.routing.planes import ONLY
-from re6st.core.telemetry.chronicle import Chronicle
-from re6st.core.wire.datagrams import Code, Endpoint
-from re6st.core.wire.news import VersionNews
-from re6st.core.wire.params import Parameters
-from re6st.core.wire.requirement import Requirement
 from re6st.linux import kernel, process
-from re6st.linux.kernel import Kept, Kernel, Network
-from re6st.linux.retransmits import LossWatch
+from re6st.linux.kernel import Kept
 from re6st.noded import multicast, program_outputs, takeover
-from re6st.noded.admission import Admission
-from re6st.noded.country import Home, locator
-from re6st.noded.first_peer import first_peer
-from re6st.noded.guard import Guard
-from re6st.noded.hooks import Hooks
-from re6st.noded.kernel_care import KernelCare
 from re6st.noded.left_behind import LEFT, remove
 from re6st.noded.left_routes import lead_out
-from re6st.noded.mesh_driver import MeshDriver
-from re6st.noded.metrics import NodeMetrics
-from re6st.noded.network_addresses import Presences
-from re6st.noded.observer import Observer
 from re6st.noded.own_addresses import OwnAddresses
-from re6st.noded.packet_filter import PacketFilter
-from re6st.noded.peer_answers import Answers
 from re6st.noded.peer_cache import Cache
-from re6st.noded.peer_socket import NodeCrypto, Peers, control_socket
+from re6st.noded.peer_socket import control_socket
 from re6st.noded.pem_files import rewrite
-from re6st.noded.reachability import Reach
 from re6st.noded.registry_updates import Updates
-from re6st.noded.requirement import RequirementWatch
-from re6st.noded.router_advertisements import Advertisements
-from re6st.noded.routing import RoutingPlane
-from re6st.noded.settings import Config, InForce, Plan
-from re6st.noded.table_changes import TableChanges
+from re6st.noded.rooms import Base, Left, Machine, Rooms, build
+from re6st.noded.settings import Config
 from re6st.noded.takeover import Found
-from re6st.noded.tunnels import Tunnels
 from re6st.service import run_names
-from re6st.service.control import ControlServer
-from re6st.service.metrics_http import MetricsServer, listen
 from re6st.service.rundir import RunDirectory, remove_old, write_revoked
 from re6st.service.sd_notify import Notifier
 from re6st.service.tasks import Latest, Tasks, end, unless
 from re6st.transport import openvpn
 
-TICK = 1.0
 LAST_WORD = 0.2
 """Seconds for the news to get to those that it cuts off: whose serial was revoked, may renew and come back."""
 PROGRAMS = (babel.PROGRAM, openvpn.PROGRAM)
@@ -94,46 +66,34 @@ class Node:
         self._run = RunDirectory(config.run, keep=True)  # for the next one, if we never live
         local = [ip for ip in kernel.local_addresses() if ip not in self.network]
         self._own = OwnAddresses(config.offered, config.ip, local, network=self.network)
-        self._found = Found()
-        self._routes_left: Mapping[tuple[Network, Network], int] = {}
-        self._loops: list[asyncio.Task[None]] = []
+        self._cache: Cache | None = None
+        self._machine: Machine | None = None
+        self._rooms: Rooms | None = None
+        """What there is of us by now."""
         self.started = False
         """Whether all that a person can have set up wrong has worked."""
-        self._ticked = 0.0
-        self._chronicle = Chronicle(lambda: self._routing.ending())
+        self._notifier = Notifier()  # it takes from the environment what another node would need, if we were none
 
-    @property
-    def _plan(self) -> Plan:
-        return self._in_force.plan
-
-    # -- start --
+    # -- for who runs us --
 
     async def run(self, stop: asyncio.Event) -> None:
         """Live until `stop` is set, then leave nothing behind.
 
         Raises OSError, KernelError, PortInUse, TooOld and RunDirectoryError when it cannot start.
         """
-        self._notifier = Notifier()
-        self._waiting = asyncio.create_task(self._notifier.wait(), name="waiting")
+        waiting = asyncio.create_task(self._notifier.wait(), name="waiting")
         try:
-            await self._run_alone(stop)
+            # Nobody else's files, addresses or tunnels are touched before it is sure that we are alone here.
+            with self._run, control_socket() as control:
+                self._client.hellos = AnsweredHellos(self.config.state / "hellos")
+                self._cache = Cache(self.config.state / "cache.db")
+                try:
+                    await self._run_alone(self._cache, control, waiting, stop)
+                finally:
+                    self._cache.close(keep=self._worth_keeping(self._cache))
         finally:
-            self._waiting.cancel()
+            waiting.cancel()
             self._notifier.close()
-
-    async def _run_alone(self, stop: asyncio.Event) -> None:
-        # Nobody else's files, addresses or tunnels are touched before it is sure that we are alone here.
-        with self._run, control_socket() as control:
-            self._client.hellos = AnsweredHellos(self.config.state / "hellos")
-            self._cache = Cache(self.config.state / "cache.db")
-            try:
-                self._updates = Updates(self._client, self.config.files, self._identity, self._cache)
-                self._notifier.status("waiting for the network parameters from the registry")
-                parameters = await unless(stop, self._updates.start())
-                self._run.keep = False
-                await (remove(self.config.run) if parameters is None else self._live(control, parameters, stop))
-            finally:
-                self._cache.close(keep=self._worth_keeping())
 
     async def hand_over(self) -> dict[str, str]:
         """Leave all that runs to another daemon; this one must end at once, without leaving in order.
@@ -142,215 +102,154 @@ class Node:
         """
         log.info("handing over")
         self._notifier.reloading()
-        if hasattr(self, "_driver"):
-            self._driver.stop()
-        if hasattr(self, "_hooks"):
-            await self._hooks.stop()
-            await self._filter.hand_over()
-        if hasattr(self, "_cache"):
-            self._cache.close(keep=self._worth_keeping())
+        if self._rooms is not None:
+            self._rooms.driver.stop()
+        if self._machine is not None:
+            await self._machine.hand_over()
+        if self._cache is not None:
+            self._cache.close(keep=self._worth_keeping(self._cache))
         return self._notifier.environment
 
     def reopen_logs(self) -> None:
         """Have babeld open its log file again."""
-        if hasattr(self, "_routing"):
-            self._routing.reopen_log()
+        if self._rooms is not None:
+            self._rooms.routing.reopen_log()
 
-    async def _live(self, control: socket.socket, parameters: Parameters, stop: asyncio.Event) -> None:
-        self._crypto = NodeCrypto(self._identity, lambda: self._updates.parameters.crl)
-        self._peers = Peers(self._crypto, self._identity, parameters.version, lambda *m: self._answers.answer(*m))
-        self._peers.links = frozenset({self.config.main_interface, *self.config.lan})
-        self._kernel = Kernel()
-        source_routes = await self._kernel.source_specific()
-        self._in_force = InForce(Plan(self.config, self._identity, parameters, self._programs, source_routes))
-        self._presences = Presences(self._kernel, self.config.main_interface, self.config.run)
-        self._advertisements = Advertisements(self.config.run / run_names.ROUTER_ADVERTISEMENTS)
-        self._filter = PacketFilter(changed=self._can_drain)
-        self._hooks = Hooks(self.config.up, self.config.daemons, self._plan.environment, self.config.run)
+    def _worth_keeping(self, cache: Cache) -> list[Prefix]:
+        """Peers to remember for the next start."""
+        return list(cache.addresses) if self._rooms is None else self._rooms.known.worth_keeping()
+
+    # -- start --
+
+    async def _run_alone(
+        self, cache: Cache, control: socket.socket, waiting: asyncio.Task[None], stop: asyncio.Event
+    ) -> None:
+        news = asyncio.Event()
+        updates = Updates(self._client, self.config.files, self._identity, cache, news.set)
+        base = Base(self.config, self._identity, self._programs, self._client, self._own, cache, updates)
+        self._notifier.status("waiting for the network parameters from the registry")
+        parameters = await unless(stop, updates.start())
+        self._run.keep = False
+        if parameters is None:
+            await remove(self.config.run)
+            return
+        self._machine = machine = await Machine.of(base)
+        rooms = None
         try:
-            await self._clear()
-            async with Tasks() as self._tasks:
-                self._prepare()
-                self._peers.open(control)
+            left = await self._clear(machine)
+            async with Tasks() as tasks:
+                self._rooms = rooms = build(base, machine, left, tasks)
+                write_revoked(self.config.run, parameters.crl)
+                rooms.peers.open(control)
+                member = Member(base, machine, rooms, tasks)
                 try:
-                    await self._enter()
+                    await member.enter(left.found, news)
+                    waiting.cancel()  # ready once our address is there and babeld speaks
+                    member.tell(self._notifier)
                     self.started = True
                     await stop.wait()
                 finally:
-                    await self._leave()
+                    await member.leave(self._notifier)
         finally:
             # Also after a task died: what is left is little, and must not stay.
-            await self._hooks.stop()
-            await self._filter.close()
-            await self._kernel.undo()
-            self._advertisements.undo()
+            await machine.clear_up()
             if not self.started:  # with all that an earlier daemon left to us
-                await remove(self.config.run, self._plan.presences)
-            self._kernel.close()
-            self._peers.close()
+                await remove(self.config.run, machine.in_force.plan.presences)
+            machine.kernel.close()
+            if rooms is not None:
+                rooms.peers.close()
 
-    async def _clear(self) -> None:
-        """Find what an earlier run that was killed, or replaced, left running; remove what it left else."""
-        self._found = found = takeover.look(self.config.run, self._plan.babel_command(ONLY))
-        for pid in await process.end_leftovers(LEFT, self.config.run, found.pids):
+    async def _clear(self, machine: Machine) -> Left:
+        """Find what an earlier run that was killed, or replaced, left running; remove everything else that it left."""
+        plan, run = machine.in_force.plan, self.config.run
+        found = takeover.look(run, plan.babel_command(ONLY))
+        for pid in await process.end_leftovers(LEFT, run, found.pids):
             log.warning("ended process %s, left by an earlier run", pid)
-        remove_old(self.config.run, found.names)
-        await self._hooks.clear()
-        if found.pids:
-            self._routes_left = await self._kernel.babel_routes(self._plan.presences, ONLY.table)
-            if lead_out(self._routes_left):
-                self._filter.expect_outside()
-        await self._filter.follow(self._plan.packet_rules)
+        remove_old(run, found.names)
+        await machine.hooks.clear()
+        left = Left(found, await machine.kernel.babel_routes(plan.presences, ONLY.table) if found.pids else {})
+        if lead_out(left.routes):
+            machine.packet_filter.expect_outside()
+        await machine.packet_filter.follow(plan.packet_rules)
         kept = Kept(found.hosts, self.config.main_interface) if found.pids else None
-        for what in await self._kernel.clear(self._plan.presences, kept):
+        for what in await machine.kernel.clear(plan.presences, kept):
             log.warning("removed %s, left by an earlier run", what)
         if found.pids:
             log.info("going on with %s tunnels and %s servers", len(found.clients), len(found.servers))
+        return left
 
-    def _prepare(self) -> None:
-        plan = self._plan
-        self._own.ports = self._own.ports if plan.servers else ()
-        self._mesh = policy.Mesh(self._settings(), self._cache.addresses, random.Random(), locator(self.config.places))  # noqa: S311
-        self._peers.routed = lambda peer: peer in self._mesh.survey.peers
-        self._answers = Answers(self._mesh, self._updates, self._own, self._peers.sessions, self._event, self._remember)
-        left = babel.Left(self._found.babeld, self._routes_left)
-        chance = random.Random()  # noqa: S311
-        self._routing = RoutingPlane(ONLY, self._in_force, self._presences, self._kernel, self._cache, chance, left)
-        requirement = Requirement()
-        refused = self.config.run / run_names.REFUSED
-        admission = Admission(refused, requirement, self._chronicle, self._client)
-        self._peers.refused = requirement.lacks
-        self._tunnels = Tunnels(
-            plan,
-            self._kernel,
-            self._filter,
-            self._tasks,
-            self._event,
-            self._connected,
-            self._found,
-            self._routing,
-            admission,
-        )
-        self._driver = MeshDriver(
-            self._mesh,
-            self._chronicle,
-            self._tunnels,
-            self._peers,
-            bootstrap=lambda: self._tasks.start(self._bootstrap(), "bootstrap"),
-            doubted=self._updates.doubt,
-        )
-        self._reach = Reach(
-            self._own,
-            self._kernel.uplinks,
-            self._ours,
-            upnp=self.config.upnp,
-            moved=self._moved,
-            keep=self._keep_own,
-            acquainted=self._peers.sessions.acquainted,
-            reachable=lambda peer: peer in self._mesh.survey.peers,
-            heard=self._peers.sessions.answered,
-            tell=lambda peer: self._peers.send(peer, Code.ADDRESS, self._answers.addresses(peer).encode()),
-        )
-        self._news = VersionNews(
-            self._peers.sessions,
-            lambda: {*self._mesh.survey.neighbours, *self._tunnels, *self._mesh.clients},
-            lambda peer: peer in self._mesh.survey.peers,
-            self._peers,
-        )
-        self._home = Home(
-            self._own, self.config.country, self._client.get_country, self._cache.own, changed=self._located
-        )
-        write_revoked(self.config.run, plan.parameters.crl)
-        watch = RequirementWatch(requirement, self._peers, self._tunnels)
-        self._guard = Guard(self._in_force, self._routing, self._tunnels, self._mesh, admission, watch, self._chronicle)
-        self._care = KernelCare(
-            self._kernel, self._presences, self._advertisements, self._routing, self._tunnels, self._in_force
-        )
-        observer = Observer(
-            self._in_force,
-            self._mesh,
-            self._routing,
-            self._guard,
-            self._tunnels,
-            self._own,
-            self._chronicle,
-            self._client,
-            self._cache.addresses,
-            self.config.verbosity,
-            self._filter,
-            self._care,
-        )
-        if self.config.metrics is not None:
-            figures = NodeMetrics(
-                self._in_force, observer, self._chronicle, self._peers, self._client, self._updates, self._own
-            )
-            self._metrics = MetricsServer(listen(self.config.metrics), figures.render)
-        self._control = ControlServer(observer, self.config.run, self.config.console)
 
-    async def _enter(self) -> None:
-        """Put our address on the machine and start everything."""
-        log.info("%s (%s), subnet %s, protocol %s", self.address, self.prefix.cn, self.subnet, PROTOCOL)
-        self._advertisements.keep()
-        await self._presences.enter(self._plan.presences)
-        await self._tunnels.serve()
-        self._tunnels.go_on()
-        self._home.require(bool(self._plan.parameters.same_country))
-        await self._home.start()
-        following = Latest(self._follow_updates)
-        self._updates.changed = lambda *_: following.news()
-        self._updates.connected = lambda: self._mesh.connected
-        changes = TableChanges(self.network, self._guard, self._filter, self._driver)
-        self._loops = [
-            self._tasks.start(self._routing.run(changes), "routing"),
-            self._tasks.start(self._filter.run(), "packet filter"),
-            self._tasks.start(self._care.run(), "what others change"),
-            self._tasks.start(self._updates.run(), "updates"),
-            self._tasks.start(following.run(), "new parameters"),
-            self._tasks.start(self._home.run(), "country"),
-            self._tasks.start(self._tick(), "tick"),
-            self._tasks.start(self._reach.run(), "reach"),
-            self._tasks.start(self._control.run(), "control socket"),
-            self._tasks.start(LossWatch(self._tunnels, self._event).run(), "retransmissions"),
-            self._tasks.start(program_outputs.keep_short(self.config.run), "outputs"),
-        ]
-        if self._found.pids:
-            self._loops.append(self._tasks.start(self._catch_up(), "what was left running"))
-        if self._plan.parameters.registry_prefix == self.prefix:  # and that registry may be of the older software
-            shown = offer(self.config.run / run_names.BINARY_SOCKET, self._routing.table, self.subnet)
-            self._loops.append(self._tasks.start(shown, run_names.BINARY_SOCKET))
-        if self.config.metrics is not None:
-            self._loops.append(self._tasks.start(self._metrics.run(), "metrics"))
-        if self.config.remotes:
-            self._loops.append(self._tasks.start(self._tunnels.follow(), "--client"))
-        if self.config.multicast:
-            program = multicast.Multicast(
-                self._programs[multicast.PROGRAM],
-                self.config.run,
-                lambda: (*self._plan.server_interfaces, *self._plan.client_interfaces, *self.config.lan),
-                self._kernel.links_up,
-            )
-            self._loops.append(self._tasks.start(program.run(), multicast.PROGRAM))
-        await self._hooks.start()
-        self._loops.append(self._tasks.start(self._hooks.watch(), "hooks"))
-        self._waiting.cancel()  # ready once our address is there and babeld speaks
-        ready = (self._routing.ready, self._care.present)
-        told = self._notifier.go_on(ready, self._status, lambda: self._ticked)
-        self._loops.append(self._tasks.start(told, "systemd"))
+class Member:
+    """A node that has its rooms: enters the network, follows what the registry says, and leaves."""
 
-    async def _leave(self) -> None:
+    def __init__(self, base: Base, machine: Machine, rooms: Rooms, tasks: Tasks) -> None:
+        self._base = base
+        self._machine = machine
+        self._rooms = rooms
+        self._tasks = tasks
+        self._loops: list[asyncio.Task[None]] = []
+
+    async def enter(self, found: Found, news: asyncio.Event) -> None:
+        """Put our address on the machine and start everything; go on with what an earlier daemon left."""
+        base, machine, rooms, plan = self._base, self._machine, self._rooms, self._machine.in_force.plan
+        prefix, network = base.identity.prefix, base.identity.trust.network
+        log.info("%s (%s), subnet %s, protocol %s", address(network, prefix), prefix.cn, plan.subnet, PROTOCOL)
+        machine.advertisements.keep()
+        await machine.presences.enter(plan.presences)
+        await rooms.tunnels.serve()
+        rooms.tunnels.go_on()
+        rooms.home.require(bool(plan.parameters.same_country))
+        await rooms.home.start()
+        self._start(rooms.routing.run(rooms.table_changes), "routing")
+        self._start(machine.packet_filter.run(), "packet filter")
+        self._start(rooms.settings_news.follow(machine.can_drain), "whether tunnels can be drained")
+        self._start(rooms.care.run(), "what others change")
+        self._start(base.updates.run(rooms.mesh), "updates")
+        self._start(Latest(self._follow_updates, news).run(), "new parameters")
+        self._start(rooms.home.run(), "country")
+        self._start(rooms.pulse.run(), "tick")
+        self._start(rooms.reach.run(rooms.moves), "reach")
+        self._start(rooms.control.run(), "control socket")
+        self._start(rooms.losses.run(), "retransmissions")
+        self._start(program_outputs.keep_short(base.config.run), "outputs")
+        if found.pids:
+            self._start(self._catch_up(), "what was left running")
+        if plan.parameters.registry_prefix == prefix:  # and that registry may be of the older software
+            shown = offer(base.config.run / run_names.BINARY_SOCKET, rooms.routing.table, plan.subnet)
+            self._start(shown, run_names.BINARY_SOCKET)
+        if rooms.metrics is not None:
+            self._start(rooms.metrics.run(), "metrics")
+        if base.config.remotes:
+            self._start(rooms.tunnels.follow(), "--client")
+        if rooms.multicast is not None:
+            self._start(rooms.multicast.run(), multicast.PROGRAM)
+        await machine.hooks.start()
+        self._start(machine.hooks.watch(), "hooks")
+
+    def tell(self, notifier: Notifier) -> None:
+        """Tell systemd that we are ready, once we are, and how we are."""
+        ready = self._rooms.routing.ready, self._rooms.care.present
+        self._start(notifier.go_on(ready, self._rooms.driver.status, self._rooms.pulse.last), "systemd")
+
+    async def leave(self, notifier: Notifier) -> None:
         """Stop everything, babeld first so that it retracts our routes (wire.md 10.9)."""
         log.info("leaving")
-        self._driver.stop()
-        self._notifier.stopping()
-        self._cache.routes = len(self._mesh.survey.peers)
+        self._rooms.driver.stop()
+        notifier.stopping()
+        self._base.cache.routes = len(self._rooms.mesh.survey.peers)
         await asyncio.gather(*map(end, self._loops))
-        await self._tunnels.leave()
-        await self._hooks.stop()
-        await self._filter.close()
-        await self._kernel.undo()
-        self._advertisements.undo()
+        await self._rooms.tunnels.leave()
+        await self._machine.clear_up()
         await self._tasks.end_all()
-        await process.end_leftovers(LEFT, self.config.run)  # found, and not gone on with
+        await process.end_leftovers(LEFT, self._base.config.run)  # found, and not gone on with
+
+    def _start(self, loop: Coroutine[Any, Any, None], name: str) -> None:
+        self._loops.append(self._tasks.start(loop, name))
+
+    async def _catch_up(self) -> None:
+        """Make anew what an earlier daemon left with another certificate or other settings, once we see the mesh."""
+        await self._rooms.routing.babel.settle()
+        await self._rooms.tunnels.renew(self._rooms.routing.survey)
 
     # -- new parameters, new certificates --
 
@@ -359,114 +258,36 @@ class Node:
 
         One at a time: of two that follow each other at once, the newer one has the last word.
         """
-        self._identity = identity = self._updates.identity
-        before = self._plan
-        self._in_force.plan = self._tunnels.plan = plan = before.follow(self._updates.parameters, identity)
-        self._crypto.use(identity)
-        self._tasks.start(self._filter.follow(plan.packet_rules), "packet filter's rules")
-        done = await self._presences.follow(plan.presences)
-        self._peers.sessions.version = plan.parameters.version
-        self._event(policy.SettingsChanged(self._settings()))
-        self._home.require(bool(plan.parameters.same_country))
-        self._news.start(time.monotonic())
-        self._routing.follow_plan()
+        updates, machine, rooms, in_force = self._base.updates, self._machine, self._rooms, self._machine.in_force
+        before = in_force.plan
+        in_force.plan = rooms.tunnels.plan = plan = before.follow(updates.parameters, updates.identity)
+        rooms.crypto.use(plan.identity)
+        self._tasks.start(machine.packet_filter.follow(plan.packet_rules), "packet filter's rules")
+        done = await machine.presences.follow(plan.presences)
+        rooms.peers.sessions.version = plan.parameters.version
+        rooms.settings_news.tell()
+        rooms.home.require(bool(plan.parameters.same_country))
+        rooms.version_news.start(time.monotonic())
+        rooms.routing.follow_plan()
         if plan.parameters.crl - before.parameters.crl:
             await asyncio.sleep(LAST_WORD)
         self._cut_off(plan.parameters.crl)
-        done = self._note_revoked() and done
+        done = self._note_revoked(plan.parameters.crl) and done
         # It may take minutes, and has the newest plan at each step.
-        self._tasks.start(self._tunnels.renew(lambda: self._mesh.survey), "servers with new settings")
+        self._tasks.start(rooms.tunnels.renew(rooms.routing.survey), "servers with new settings")
         return done
 
     def _cut_off(self, crl: frozenset[int]) -> None:
         """End every session and tunnel with a peer whose certificate is revoked."""
-        for peer in self._peers.sessions.forget(crl):
+        for peer in self._rooms.peers.sessions.forget(crl):
             log.warning("%s is revoked", peer)
-        self._tunnels.cut_off(crl)
+        self._rooms.tunnels.cut_off(crl)
 
-    def _note_revoked(self) -> bool:
+    def _note_revoked(self, crl: frozenset[int]) -> bool:
         """Have OpenVPN refuse the revoked itself; whether that is done."""
         try:
-            write_revoked(self.config.run, self._plan.parameters.crl)
+            write_revoked(self._base.config.run, crl)
         except OSError as error:
             log.error("%s: %s: OpenVPN does not know all revoked certificates", error.filename, error.strerror)
             return False
         return True
-
-    # -- loops --
-
-    async def _tick(self) -> None:
-        while True:
-            self._driver.tick()
-            self._peers.tick()
-            self._guard.tick()
-            self._cache.tick()
-            self._news.tick(time.monotonic(), older=self._plan.parameters.babel_hello is None)
-            self._ticked = time.monotonic()
-            await asyncio.sleep(TICK / 4 if self._mesh.draining else TICK)
-
-    async def _catch_up(self) -> None:
-        """Make anew what an earlier daemon left with another certificate or other settings, once we see the mesh."""
-        await self._routing.babel.settle()
-        await self._tunnels.renew(lambda: self._mesh.survey)
-
-    def _status(self) -> str:
-        up = sum(tunnel.phase is not policy.Phase.OPENING for tunnel in self._mesh.tunnels.values())
-        state = "connected" if self._mesh.connected else "the registry's node is out of reach"
-        return f"{state}, {up} of {max(up, self._mesh.limit)} tunnels, {len(self._mesh.survey.peers)} routes"
-
-    # -- the mesh --
-
-    def _event(self, event: policy.Event) -> None:
-        self._driver.event(event)
-
-    async def _bootstrap(self) -> None:
-        peer, endpoints = await first_peer(self._client) or (None, ())
-        if peer is not None:
-            self._remember(peer, endpoints)
-        self._event(policy.BootstrapAnswered(peer, endpoints))
-
-    def _connected(self, connected: tunnel.Connected) -> None:
-        self._cache.worked(connected.peer, connected.endpoint)
-        self._reach.learn(connected, self._cache.addresses.get(connected.peer, ()))
-
-    def _settings(self) -> policy.Settings:
-        """What the policy is told."""
-        return replace(self._plan.mesh(can_drain=self._filter.available), country=self._own.country)
-
-    def _can_drain(self) -> None:
-        """Tunnels can no longer be drained, or again."""
-        if self._loops:
-            self._event(policy.SettingsChanged(self._settings()))
-
-    def _located(self) -> None:
-        """Our country is another one."""
-        self._event(policy.SettingsChanged(self._settings()))
-        self._reach.refresh()
-
-    def _keep_own(self, endpoints: tuple[Endpoint, ...]) -> None:
-        """Our addresses are these now."""
-        self._cache.set_own(endpoints)
-        self._home.moved()
-
-    def _moved(self, lost: frozenset[kernel.Address], news: bool) -> None:
-        """Addresses of this machine were lost, and others are there that were not."""
-        self._tunnels.moved(lost)
-        if news:
-            self._event(policy.UplinkUp())
-
-    def _ours(self, ip: kernel.Address) -> bool:
-        """Whether an address is one inside re6st."""
-        ipv4 = self._plan.parameters.ipv4
-        return ip in self.network or (ipv4 is not None and ip in ipv4)
-
-    def _remember(self, peer: Prefix, endpoints: tuple[Endpoint, ...]) -> None:
-        if endpoints and peer != self.prefix:
-            self._cache.learn(peer, endpoints, lambda p: p not in self._tunnels)
-
-    def _worth_keeping(self) -> list[Prefix]:
-        """Peers to remember for the next start, those we had tunnels with first."""
-        if not hasattr(self, "_mesh"):
-            return list(self._cache.addresses)
-        count = max(self._mesh.settings.client_count, 10)
-        return sorted(self._cache.addresses, key=lambda p: p not in self._mesh.survey.neighbours)[:count]

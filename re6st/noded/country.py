@@ -28,8 +28,8 @@ log = logging.getLogger(__name__)
 class Home:
     """Keeps the country of `own` up to date.
 
-    `given` is what the user said, `ask` asks the registry, `remembered` is what we told in an earlier run; `changed`
-    hears when our country is another one.
+    `given` is what the user said, `ask` asks the registry, `remembered` is what we told in an earlier run; `moved` is
+    set when our addresses may be others, and `changed` hears when our country is another one.
     """
 
     def __init__(
@@ -38,6 +38,7 @@ class Home:
         given: str,
         ask: Callable[[str], Awaitable[str | None]],
         remembered: tuple[Endpoint, ...],
+        moved: asyncio.Event,
         changed: Callable[[], None],
     ) -> None:
         self._own = own
@@ -47,7 +48,7 @@ class Home:
         self._changed = changed
         self._wanted = False
         self._asked = ""
-        self._news = asyncio.Event()
+        self._news = moved
 
     def require(self, wanted: bool) -> None:
         """Whether the network wants to know it."""
@@ -58,10 +59,6 @@ class Home:
             self._set(self._given if wanted else "")
         elif not self._own.country:
             self._set(self._remembered.get(self._address, ""))
-        self._news.set()
-
-    def moved(self) -> None:
-        """Our addresses may be others."""
         self._news.set()
 
     async def start(self) -> None:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from typing import Protocol
 
 from re6st.client.counted_client import CountedClient
 from re6st.client.registry_client import RegistryError
+from re6st.core.mesh import policy
 from re6st.core.prefix import Prefix
 from re6st.core.wire.datagrams import Endpoint, parse_addresses
+from re6st.service.tasks import Tasks
 
 PATIENCE = 10.0
 """Seconds for the registry."""
@@ -28,3 +31,46 @@ async def first_peer(client: CountedClient) -> tuple[Prefix, tuple[Endpoint, ...
     else:
         return (found[0], parse_addresses(found[1])) if found else None
     return None
+
+
+class Known(Protocol):
+    """Who remembers where peers are."""
+
+    def remember(self, peer: Prefix, endpoints: tuple[Endpoint, ...]) -> None: ...
+
+
+class Driver(Protocol):
+    """Who tells the policy."""
+
+    def event(self, event: policy.Event) -> None: ...
+
+
+class Updates(Protocol):
+    """Who keeps parameters and certificates up to date."""
+
+    def doubt(self) -> None: ...
+
+
+class Registry:
+    """The registry, as the policy needs it. What it answers comes as an event."""
+
+    def __init__(self, client: CountedClient, known: Known, driver: Driver, updates: Updates, tasks: Tasks) -> None:
+        self._client = client
+        self._known = known
+        self._driver = driver
+        self._updates = updates
+        self._tasks = tasks
+
+    def ask_first_peer(self) -> None:
+        """Ask for somebody to have a tunnel with."""
+        self._tasks.start(self._ask(), "bootstrap")
+
+    def doubt(self) -> None:
+        """Parameters or certificates may have changed."""
+        self._updates.doubt()
+
+    async def _ask(self) -> None:
+        peer, endpoints = await first_peer(self._client) or (None, ())
+        if peer is not None:
+            self._known.remember(peer, endpoints)
+        self._driver.event(policy.BootstrapAnswered(peer, endpoints))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
 from ipaddress import IPv6Address
 from typing import Protocol, assert_never
 
@@ -32,35 +31,49 @@ class Peers(Protocol):
     def ensure(self, peer: Prefix) -> None: ...
 
 
+class Registry(Protocol):
+    """Who is asked when the mesh does not help."""
+
+    def ask_first_peer(self) -> None:
+        """A first peer is wanted; the answer comes as an event."""
+
+    def doubt(self) -> None:
+        """A tunnel is closed through which nobody was ever met: parameters or certificates may have changed."""
+
+
 class MeshDriver:
-    """The one who talks with the policy of a node.
+    """The one who talks with the policy of a node, from `start` on: events that come before wait."""
 
-    `bootstrap` is called when the policy wants a first peer from the registry, `doubted` when a tunnel is closed
-    through which nobody was ever met: parameters or certificates may have changed.
-    """
-
-    def __init__(
-        self,
-        mesh: policy.Mesh,
-        chronicle: Chronicle,
-        tunnels: Tunnels,
-        peers: Peers,
-        *,
-        bootstrap: Callable[[], object],
-        doubted: Callable[[], None],
-    ) -> None:
+    def __init__(self, mesh: policy.Mesh, chronicle: Chronicle) -> None:
         self._mesh = mesh
         self._chronicle = chronicle
-        self._tunnels = tunnels
-        self._peers = peers
-        self._bootstrap = bootstrap
-        self._doubted = doubted
+        self._hands: tuple[Tunnels, Peers, Registry] | None = None
+        self._waiting: list[policy.Event] = []
         self._stopped = False
+
+    def start(self, tunnels: Tunnels, peers: Peers, registry: Registry) -> None:
+        """Have what the policy decides carried out by these."""
+        self._hands = tunnels, peers, registry
+        waiting, self._waiting = self._waiting, []
+        for event in waiting:
+            self.event(event)
 
     @property
     def connected(self) -> bool:
         """Whether we reach the registry's node, by what the policy knows."""
         return self._mesh.connected
+
+    @property
+    def draining(self) -> bool:
+        """Whether routes are moving away from a tunnel: then moments count."""
+        return self._mesh.draining
+
+    def status(self) -> str:
+        """How the node is, in a line."""
+        mesh = self._mesh
+        up = sum(tunnel.phase is not policy.Phase.OPENING for tunnel in mesh.tunnels.values())
+        state = "connected" if mesh.connected else "the registry's node is out of reach"
+        return f"{state}, {up} of {max(up, mesh.limit)} tunnels, {len(mesh.survey.peers)} routes"
 
     def stop(self) -> None:
         """Carry out nothing any more: what ends while the node leaves must not be replaced."""
@@ -68,59 +81,63 @@ class MeshDriver:
 
     def event(self, event: policy.Event) -> None:
         """Tell the policy what happened, and do what it decides."""
+        if self._hands is None:
+            self._waiting.append(event)
+            return
         actions = self._mesh.handle(event, time.monotonic())
         self._chronicle.note(event, connected=self._mesh.connected, now=time.time())
-        self._carry_out(actions)
+        self._carry_out(actions, *self._hands)
 
     def tick(self) -> None:
         """Tell the policy that time has passed, and do what it decides."""
-        self._carry_out(self._mesh.tick(time.monotonic()))
+        if self._hands is not None:
+            self._carry_out(self._mesh.tick(time.monotonic()), *self._hands)
 
-    def _carry_out(self, actions: list[policy.Action]) -> None:
+    def _carry_out(self, actions: list[policy.Action], tunnels: Tunnels, peers: Peers, registry: Registry) -> None:
         for action in actions:
             if self._stopped:
                 return
             if not isinstance(action, policy.EnsureSession):  # that one comes every second
                 log.debug("%s", action)
             self._chronicle.decided(action, time.time())
-            self._do(action)
+            self._do(action, tunnels, peers, registry)
 
-    def _do(self, action: policy.Action) -> None:
+    def _do(self, action: policy.Action, tunnels: Tunnels, peers: Peers, registry: Registry) -> None:
         match action:
             case policy.OpenTunnel(peer, endpoints):
-                self._tunnels.open(peer, endpoints)
+                tunnels.open(peer, endpoints)
             case policy.CloseTunnel(peer, reason):
                 log.info("closing the tunnel to %s: %s", peer, reason)
                 if not self._mesh.tunnels[peer].met:
-                    self._doubted()
-                self._tunnels.close(peer)
+                    registry.doubt()
+                tunnels.close(peer)
             case policy.DrainTunnel(peer, reason):
                 log.info("draining the tunnel to %s: %s", peer, reason)
-                self._tunnels.drain(self._mesh.tunnels[peer].interface)
+                tunnels.drain(self._mesh.tunnels[peer].interface)
             case policy.UndrainTunnel(peer):
                 log.info("keeping the tunnel to %s", peer)
-                self._tunnels.undrain(self._mesh.tunnels[peer].interface)
+                tunnels.undrain(self._mesh.tunnels[peer].interface)
             case policy.DrainClient(peer, hop):
                 log.info("draining the tunnel from %s", peer)
-                self._tunnels.drain(hop.interface, hop.address)
+                tunnels.drain(hop.interface, hop.address)
             case policy.AvoidLink(peer, hop):
                 log.info("packets get lost on the link with %s: other ways are used", peer)
-                self._tunnels.drain(hop.interface, hop.address)
+                tunnels.drain(hop.interface, hop.address)
             case policy.TrustLink(peer, hop):
                 log.info("the link with %s is used again", peer)
-                self._tunnels.undrain(hop.interface, hop.address)
+                tunnels.undrain(hop.interface, hop.address)
             case policy.UndrainClient(_, hop):
-                self._tunnels.undrain(hop.interface, hop.address)
+                tunnels.undrain(hop.interface, hop.address)
             case policy.AskAddress(peer):
-                self._peers.send(peer, Code.ADDRESS)
+                peers.send(peer, Code.ADDRESS)
             case policy.AskBootstrap():
-                self._bootstrap()
+                registry.ask_first_peer()
             case policy.AskClose(peer):
-                self._peers.send(peer, Code.ASK_CLOSE)
+                peers.send(peer, Code.ASK_CLOSE)
             case policy.AllowClose(peer):
                 log.info("%s may close its tunnel to us", peer)
-                self._peers.send(peer, Code.ALLOW_CLOSE)
+                peers.send(peer, Code.ALLOW_CLOSE)
             case policy.EnsureSession(peer):
-                self._peers.ensure(peer)
+                peers.ensure(peer)
             case _:
                 assert_never(action)

@@ -7,14 +7,15 @@ import base64
 import os
 import time
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from re6st import PROTOCOL, __version__, cert
 from re6st.client.certificate_report import describe
 from re6st.client.counted_client import CountedClient
 from re6st.client.registry_client import parse_url
+from re6st.core.mesh import policy
 from re6st.core.mesh.families import nothing_in_common
-from re6st.core.mesh.policy import Mesh
 from re6st.core.prefix import Prefix, PrefixError, address, subnet
 from re6st.core.telemetry import report
 from re6st.core.telemetry.chronicle import Chronicle, Happening
@@ -45,39 +46,44 @@ BEHIND_LIMIT = 256
 """Events that wait for somebody who watches, before the connection ends."""
 
 
+@dataclass(frozen=True, slots=True)
+class Mesh:
+    """The rooms that know the mesh. `addresses` is where peers are, as far as we know."""
+
+    policy: policy.Mesh
+    routing: RoutingPlane
+    tunnels: Tunnels
+    own: OwnAddresses
+    addresses: Mapping[Prefix, Sequence[Endpoint]]
+    chronicle: Chronicle
+
+
+@dataclass(frozen=True, slots=True)
+class Watchers:
+    """The rooms that look for trouble. `registry` knows what became of calls of the registry."""
+
+    registry: CountedClient
+    guard: Guard
+    packet_filter: PacketFilter
+    care: KernelCare
+
+
 class Observer:
-    """Answers for one node, out of its rooms; `verbosity` is its -v.
+    """Answers for one node, out of its rooms; `verbosity` is its -v."""
 
-    `registry` knows what became of calls of the registry; `addresses` is where peers are, as far as we know.
-    """
-
-    def __init__(
-        self,
-        in_force: InForce,
-        mesh: Mesh,
-        routing: RoutingPlane,
-        guard: Guard,
-        tunnels: Tunnels,
-        own: OwnAddresses,
-        chronicle: Chronicle,
-        registry: CountedClient,
-        addresses: Mapping[Prefix, Sequence[Endpoint]],
-        verbosity: int,
-        packet_filter: PacketFilter,
-        care: KernelCare,
-    ) -> None:
+    def __init__(self, in_force: InForce, mesh: Mesh, watchers: Watchers, verbosity: int) -> None:
         self._in_force = in_force
-        self._mesh = mesh
-        self._routing = routing
-        self._guard = guard
-        self._tunnels = tunnels
-        self._own = own
-        self._chronicle = chronicle
-        self._registry = registry
-        self._addresses = addresses
+        self._mesh = mesh.policy
+        self._routing = mesh.routing
+        self._tunnels = mesh.tunnels
+        self._own = mesh.own
+        self._addresses = mesh.addresses
+        self._chronicle = mesh.chronicle
+        self._registry = watchers.registry
+        self._guard = watchers.guard
+        self._filter = watchers.packet_filter
+        self._care = watchers.care
         self._log = LogStream(verbosity)
-        self._filter = packet_filter
-        self._care = care
         self._started = time.monotonic()
         self._operations: Mapping[str, Callable[[_Arguments], Record]] = {
             "status": self._status,

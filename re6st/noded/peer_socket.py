@@ -18,7 +18,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from ipaddress import AddressValueError, IPv6Address
+from ipaddress import AddressValueError, IPv6Address, IPv6Network
 from typing import Protocol
 
 from cryptography import x509
@@ -43,7 +43,6 @@ registry on its machine; returns the answer.
 LOG_EVERY = 10.0
 """Seconds between two log lines about dropped datagrams."""
 _TYPES = {int(code): code.name.lower() for code in Code}
-"""With what the names of our interfaces begin."""
 LOOPBACK = IPv6Address("::1")
 
 log = logging.getLogger(__name__)
@@ -173,32 +172,42 @@ class Transport(Protocol):
     def close(self) -> None: ...
 
 
-class Peers:
-    """The sessions with our peers, on their socket."""
+class Standing(Protocol):
+    """What the node knows of its peers."""
 
-    def __init__(self, crypto: NodeCrypto, identity: cert.Identity, version: bytes, handle: Handler) -> None:
-        self.links: frozenset[str] = frozenset()
-        """Interfaces with peers that are no tunnels."""
-        self.routed: Callable[[Prefix], bool] = lambda prefix: False
-        """Whether there is a route to a peer."""
-        self.refused: Callable[[Prefix], bool] = lambda peer: False
-        """Whether nothing that a peer says is taken."""
-        self.sessions = Sessions(
-            identity.trust.network,
-            crypto,
-            PROTOCOL,
-            version,
-            new_secret,
-            lambda prefix: self.routed(prefix),
-            sealer=crypto,
-        )
+    def is_routed(self, peer: Prefix) -> bool:
+        """Whether there is a route to one."""
+
+    def lacks_extension(self, peer: Prefix) -> bool:
+        """Whether it lacks what the network requires: nothing that it says is taken."""
+
+
+def sessions_with(crypto: NodeCrypto, network: IPv6Network, version: bytes, standing: Standing) -> Sessions:
+    """The sessions of a node that has network parameters of this version."""
+    return Sessions(network, crypto, PROTOCOL, version, new_secret, standing.is_routed, sealer=crypto)
+
+
+class Peers:
+    """The sessions with our peers, on their socket; `links` are the interfaces with peers that are no tunnels."""
+
+    def __init__(
+        self,
+        sessions: Sessions,
+        own: Prefix,
+        standing: Standing,
+        handle: Handler,
+        links: frozenset[str] = frozenset(),
+    ) -> None:
+        self.sessions = sessions
         self.messages: Counter[tuple[str, str]] = Counter()
         """How many were `sent` and `received`, by their type; an answer counts too."""
         self.dropped = 0
         """Datagrams that were not accepted."""
-        self._own = identity.prefix
-        self._subnet = subnet(identity.trust.network, identity.prefix)
+        self._own = own
+        self._subnet = subnet(sessions.network, own)
+        self._standing = standing
         self._handle = handle
+        self._links = links
         self._transport: Transport | None = None
         self._relayed = Relay()
         self._owners = Owners()
@@ -242,7 +251,7 @@ class Peers:
     def arrived(self, data: bytes, source: tuple[str, int], destination: IPv6Address, interface: str) -> None:
         """Take a datagram that came to one of this machine's addresses, by one of its interfaces."""
         is_ours = destination in self._subnet or destination == LOOPBACK
-        if not is_ours or not (interface == "lo" or interfaces.is_ours(interface) or interface in self.links):
+        if not is_ours or not (interface == "lo" or interfaces.is_ours(interface) or interface in self._links):
             self._drop(source[0], WireError(f"it was sent to {destination} by {interface or 'an unknown interface'}"))
         else:
             self.receive(data, source)
@@ -279,7 +288,7 @@ class Peers:
                 raise WireError(f"code {code[0]} is no question of a registry, or one of too many")
             if answer := self._handle(None, code[0], b"", False):
                 self._send((data + answer), requester)
-        elif not (self.routed(peer) or self.sessions.knows(peer)):
+        elif not (self._standing.is_routed(peer) or self.sessions.knows(peer)):
             raise WireError(f"a question for {peer}, to whom there is no route")
         elif self._relayed.ask(peer, code[0], requester, user, now):
             self.send(peer, code[0] | RELAYED)
@@ -298,7 +307,7 @@ class Peers:
 
     def _act(self, message: Message) -> bytes | None:
         self._count("received", message.code)
-        if self.refused(message.peer):
+        if self._standing.lacks_extension(message.peer):
             return None
         if message.relayed and message.payload:
             if (requester := self._relayed.answered(message.peer, message.code)) is not None:

@@ -10,9 +10,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Iterable
 from contextlib import aclosing
 from ipaddress import ip_address
+from typing import Protocol
 
 from re6st.core.machine.absence import Absences
 from re6st.core.machine.hosts import is_behind_another
@@ -35,56 +36,65 @@ OUTSIDE = "192.0.2.1", "2001:db8::1"
 log = logging.getLogger(__name__)
 
 
+class Machine(Protocol):
+    """Who has addresses: the kernel."""
+
+    async def uplinks(self) -> dict[Address, bool]:
+        """They, and whether each is on a link that has a carrier."""
+
+
+class Keeper(Protocol):
+    """Who knows which of them are inside re6st, and remembers our endpoints."""
+
+    def is_ours(self, ip: Address) -> bool: ...
+    def keep(self, endpoints: tuple[Endpoint, ...]) -> None: ...
+
+
+class Teller(Protocol):
+    """Who tells peers where we are."""
+
+    def acquainted(self) -> Iterable[Prefix]:
+        """The peers we have spoken with."""
+
+    def is_reachable(self, peer: Prefix) -> bool:
+        """Whether one can be told now."""
+
+    def has_answered(self, peer: Prefix) -> bool: ...
+    def tell(self, peer: Prefix) -> None: ...
+
+
+class Follower(Protocol):
+    """Who hears which addresses are gone for good, and whether there are others that were not there before."""
+
+    def moved(self, lost: frozenset[Address], *, news: bool) -> None: ...
+
+
 class Reach:
-    """Keeps `own` up to date. `run` until cancelled, which also closes the ports at the router.
+    """Keeps `own` up to date, and has peers told."""
 
-    `uplinks` reads the machine's addresses (linux/kernel.py), of which `ours` are those inside re6st; `moved` hears
-    which are gone for good, and whether something is there that was not. `acquainted` are the peers we have spoken
-    with; `reachable` says whether one can be told now, `tell` tells it, `heard` says whether it answered. `keep`
-    remembers our endpoints.
-    """
-
-    def __init__(
-        self,
-        own: OwnAddresses,
-        uplinks: Callable[[], Awaitable[dict[Address, bool]]],
-        ours: Callable[[Address], bool],
-        *,
-        upnp: bool,
-        moved: Callable[[frozenset[Address], bool], None],
-        keep: Callable[[tuple[Endpoint, ...]], None],
-        acquainted: Callable[[], Iterable[Prefix]],
-        reachable: Callable[[Prefix], bool],
-        heard: Callable[[Prefix], bool],
-        tell: Callable[[Prefix], None],
-    ) -> None:
+    def __init__(self, own: OwnAddresses, machine: Machine, keeper: Keeper, teller: Teller, *, upnp: bool) -> None:
         self._own = own
-        self._uplinks = uplinks
-        self._ours = ours
-        self._moved = moved
-        self._keep = keep
-        self._acquainted = acquainted
-        self._reachable = reachable
-        self._heard = heard
-        self._tell = tell
+        self._machine = machine
+        self._keeper = keeper
+        self._teller = teller
         self._audience = Audience()
         self._absences = Absences()
         self._told = own.endpoints()
         ports = [(port, protocol) for port, protocol in own.ports if protocol.family == 4]
         self._router = PortMapper(ports, self._mapped) if upnp and ports else None
 
-    async def run(self) -> None:
-        """Raises OSError when the kernel tells nothing."""
+    async def run(self, follower: Follower) -> None:
+        """Until cancelled, which also closes the ports at the router. Raises OSError when the kernel tells nothing."""
         async with asyncio.TaskGroup() as group:
-            group.create_task(self._watch(), name="addresses")
-            group.create_task(self._tick(), name="telling addresses")
+            group.create_task(self._watch(follower), name="addresses")
+            group.create_task(self._tick(follower), name="telling addresses")
             if self._router is not None:
                 group.create_task(self._router.run(), name="UPnP")
 
     def learn(self, connected: Connected, theirs: Iterable[Endpoint]) -> None:
         """A server, which has the endpoints `theirs`, saw us from outside."""
         seen = connected.external_ip
-        if not seen or self._ours(ip_address(seen)):
+        if not seen or self._keeper.is_ours(ip_address(seen)):
             return  # a tunnel inside re6st
         if self._own.learn(seen, connected.source, connected.peer, theirs):
             log.info("%s sees us at %s", connected.peer, seen)
@@ -101,13 +111,13 @@ class Reach:
             log.warning("the router itself has %s: a second NAT, which it cannot open ports of", endpoints[0].host)
         self._changed()
 
-    async def _watch(self) -> None:
+    async def _watch(self, follower: Follower) -> None:
         before: dict[Address, bool] | None = None
         async with aclosing(address_monitor.changes()) as changes:
             async for _ in changes:
                 now = await self._read()
                 if before is not None and now != before:
-                    self._compare(before, now)
+                    self._compare(before, now, follower)
                 elif before is None:
                     self._own.moved(tuple(now), _leading_out(now))
                     self._changed()
@@ -116,14 +126,14 @@ class Reach:
     async def _read(self) -> dict[Address, bool]:
         while True:
             try:
-                found = await self._uplinks()
+                found = await self._machine.uplinks()
             except NetlinkError as error:
                 log.debug("the addresses of this machine: %s", error)
                 await asyncio.sleep(READ_AGAIN)
             else:
-                return {ip: alive for ip, alive in found.items() if not self._ours(ip)}
+                return {ip: alive for ip, alive in found.items() if not self._keeper.is_ours(ip)}
 
-    def _compare(self, before: dict[Address, bool], now: dict[Address, bool]) -> None:
+    def _compare(self, before: dict[Address, bool], now: dict[Address, bool], follower: Follower) -> None:
         lost = frozenset(before.keys() - now.keys())
         news = any(alive and not before.get(ip) for ip, alive in now.items())
         for ip in sorted(lost, key=str):
@@ -135,23 +145,23 @@ class Reach:
         self._changed()
         if self._router is not None:
             self._router.ask_again()
-        self._moved(self._absences.note(lost, now.keys(), leading_out, time.monotonic()), news)
+        follower.moved(self._absences.note(lost, now.keys(), leading_out, time.monotonic()), news=news)
 
     def _changed(self) -> None:
         endpoints = self._own.endpoints()
         if endpoints:
-            self._keep(endpoints)
+            self._keeper.keep(endpoints)
         if endpoints != self._told:
             self._told = endpoints
             # An empty list would be a question (wire.md 6.5): who has none tells nobody.
-            self._audience.start(self._acquainted() if endpoints else (), time.monotonic())
+            self._audience.start(self._teller.acquainted() if endpoints else (), time.monotonic())
 
-    async def _tick(self) -> None:
+    async def _tick(self, follower: Follower) -> None:
         while True:
             if gone := self._absences.due(time.monotonic()):
-                self._moved(gone, False)
-            for peer in self._audience.next(self._reachable, self._heard, time.monotonic()):
-                self._tell(peer)
+                follower.moved(gone, news=False)
+            for peer in self._audience.next(self._teller.is_reachable, self._teller.has_answered, time.monotonic()):
+                self._teller.tell(peer)
             await asyncio.sleep(TELL_EVERY)
 
 

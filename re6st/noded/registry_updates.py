@@ -15,6 +15,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from enum import IntEnum
 from pathlib import Path
+from typing import Protocol
 
 from re6st import PROTOCOL, cert
 from re6st.client import renewal
@@ -63,19 +64,31 @@ class TooOld(Exception):
     """This network no longer speaks our protocol."""
 
 
+class Mesh(Protocol):
+    """Who knows whether the registry's node can be reached through the mesh."""
+
+    @property
+    def connected(self) -> bool: ...
+
+
 class Updates:
     """`parameters` and `identity` are those in force. `changed` is called after either was replaced."""
 
-    def __init__(self, client: RegistryClient, files: Files, identity: cert.Identity, cache: Cache) -> None:
+    def __init__(
+        self,
+        client: RegistryClient,
+        files: Files,
+        identity: cert.Identity,
+        cache: Cache,
+        changed: Callable[[], object],
+    ) -> None:
         self.identity = identity
-        self.changed: Callable[[Parameters, cert.Identity], None] = lambda parameters, identity: None
-        self.connected: Callable[[], bool] = lambda: True
-        """Whether the registry's node can be reached through the mesh."""
         self.since: float | None = None
         """When the parameters came into force, Unix time; None: in an earlier life."""
         self._client = client
         self._files = files
         self._cache = cache
+        self._changed = changed
         self._seen: list[tuple[int, int]] = []
         """What our files looked like when we read them last."""
         self._read = identity.der, identity.trust.ca
@@ -98,6 +111,10 @@ class Updates:
         if self._parameters is None:
             raise RuntimeError("no parameters yet")
         return self._parameters
+
+    def revoked(self) -> frozenset[int]:
+        """The serial numbers of certificates that are out."""
+        return self.parameters.crl
 
     # -- at start --
 
@@ -142,11 +159,11 @@ class Updates:
 
     # -- while running --
 
-    async def run(self) -> None:
+    async def run(self, mesh: Mesh) -> None:
         """Keep everything up to date, until cancelled."""
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._keep_parameters(), name="parameters")
-            tasks.create_task(self._keep_suspicion(), name="lost-node check")
+            tasks.create_task(self._keep_suspicion(mesh), name="lost-node check")
             tasks.create_task(self._keep_certificates(), name="certificates")
             tasks.create_task(self._keep_files(), name="certificate files")
             if self.since is not None:
@@ -198,7 +215,7 @@ class Updates:
         await asyncio.sleep(random.uniform(SECOND_LOOK, 2 * SECOND_LOOK))  # noqa: S311
         self._wanted.set()
 
-    async def _keep_suspicion(self) -> None:
+    async def _keep_suspicion(self, mesh: Mesh) -> None:
         """Ask directly when we look lost twice in a row (wire.md 5.3 point 5).
 
         Soon, as we may have been cut off before we heard why; then ever more rarely, as others may be lost too.
@@ -208,7 +225,7 @@ class Updates:
         while True:
             parameters = self.parameters
             outdated = parameters.valid_until is not None and parameters.valid_until < datetime.now(UTC).timestamp()
-            before, suspect = suspect, outdated or not self.connected()
+            before, suspect = suspect, outdated or not mesh.connected
             if not (before and suspect):
                 backoff.reset()
             elif parameters.registry_prefix != self.identity.prefix:
@@ -256,7 +273,7 @@ class Updates:
         if self.identity.cert.serial_number in parameters.crl:
             log.warning("our certificate %s is revoked: renewing it", self.identity.cert.serial_number)
             self._certificate_news.set()
-        self.changed(parameters, self.identity)
+        self._changed()
 
     def _use_parameters(self, parameters: Parameters) -> None:
         self._parameters = parameters
@@ -434,7 +451,7 @@ class Updates:
 
     def _use(self, identity: cert.Identity) -> None:
         self.identity = self._client.identity = identity
-        self.changed(self.parameters, identity)
+        self._changed()
 
 
 def _look(path: Path) -> os.stat_result | None:

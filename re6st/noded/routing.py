@@ -103,6 +103,10 @@ class RoutingPlane:
         """Of the routes in the kernel that are of the babeld of now: each has another one."""
         return self.babel.priority
 
+    def survey(self) -> Survey:
+        """What the table said of the mesh when it last changed."""
+        return self.seen
+
     def ending(self) -> str:
         """Why we end babeld; empty while we do not."""
         return self.babel.renewing

@@ -333,6 +333,10 @@ class InForce:
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
 
+    def interfaces(self) -> tuple[str, ...]:
+        """Those with peers on them, whether they exist or not: of tunnels, and those of -i."""
+        return (*self.plan.server_interfaces, *self.plan.client_interfaces, *self.plan.config.lan)
+
 
 def _user_name() -> str:
     """Who we are; empty for a number without a name, as containers have them."""

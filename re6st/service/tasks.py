@@ -49,12 +49,14 @@ class Tasks:
 class Latest:
     """Carries out `work` after each `news`, one at a time, with what is the newest then.
 
+    There is news too when somebody sets the event `given`.
+
     `work` says whether all was done; else it is tried again, soon at first, then ever less often.
     """
 
-    def __init__(self, work: Callable[[], Awaitable[bool]]) -> None:
+    def __init__(self, work: Callable[[], Awaitable[bool]], given: asyncio.Event | None = None) -> None:
         self._work = work
-        self._news = asyncio.Event()
+        self._news = given or asyncio.Event()
 
     def news(self) -> None:
         self._news.set()

@@ -28,7 +28,11 @@ class World:
         self.down = False
         self.changes: list[str] = []
         told = (Endpoint("192.0.2.1", 1194, TunnelProtocol.TCP, remembered),)
-        self.home = Home(self.own, given, self.ask, told, lambda: self.changes.append(self.own.country))
+        self.moved = asyncio.Event()
+        self.home = Home(self.own, given, self.ask, told, self.moved, self.changed)
+
+    def changed(self) -> None:
+        self.changes.append(self.own.country)
 
     async def ask(self, address: str) -> str | None:
         self.asked.append(address)
@@ -38,7 +42,7 @@ class World:
 
     def move(self, address: str) -> None:
         self.own.given = [ip_address(address)]
-        self.home.moved()
+        self.moved.set()
 
 
 def live(world: World, *steps: Callable[[], None]) -> None:
@@ -72,7 +76,7 @@ def test_what_the_user_says_is_told() -> None:
 
 def test_the_registry_is_asked_for_our_first_address_and_again_when_it_changes() -> None:
     world = World()
-    live(world, lambda: world.home.require(True), world.home.moved, lambda: world.move("192.0.2.2"))
+    live(world, lambda: world.home.require(True), world.moved.set, lambda: world.move("192.0.2.2"))
     assert world.asked == ["192.0.2.1", "192.0.2.2"]
     assert world.changes == ["FR", "DE"]
     assert world.own.endpoints()[0].country == "DE"
@@ -95,7 +99,7 @@ def test_what_was_known_holds_until_the_registry_answers(
         assert world.own.country == "JP"
         assert "our country is not known: it is down" in caplog.text
         world.down = False
-        world.home.moved()
+        world.moved.set()
 
     live(world, lambda: world.home.require(True), up)
     assert world.changes == ["JP", "FR"]
@@ -112,7 +116,7 @@ def test_the_start_waits_for_the_answer_but_not_for_ever(monkeypatch: pytest.Mon
         await asyncio.Event().wait()
         return address
 
-    quiet = Home(world.own, "", silent, (), lambda: None)
+    quiet = Home(world.own, "", silent, (), asyncio.Event(), world.changed)
     quiet.require(True)
     asyncio.run(quiet.start())
 

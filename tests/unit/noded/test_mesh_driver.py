@@ -68,6 +68,12 @@ class Done:
     def undrain(self, interface: str, neighbour: IPv6Address | None = None) -> None:
         self._note("undrain", interface, neighbour)
 
+    def ask_first_peer(self) -> None:
+        self._note("first peer")
+
+    def doubt(self) -> None:
+        self._note("doubted")
+
     def send(self, peer: Prefix, code: int, payload: bytes = b"") -> None:
         self._note("send", peer, Code(code))
 
@@ -87,14 +93,9 @@ def done() -> Done:
 
 @pytest.fixture
 def driver(mesh: Decided, done: Done) -> MeshDriver:
-    return MeshDriver(
-        mesh,  # type: ignore[arg-type]
-        Chronicle(lambda: ""),
-        done,
-        done,
-        bootstrap=lambda: done._note("bootstrap"),
-        doubted=lambda: done._note("doubted"),
-    )
+    made = MeshDriver(mesh, Chronicle(lambda: ""))  # type: ignore[arg-type]
+    made.start(done, done, done)
+    return made
 
 
 @pytest.mark.parametrize(
@@ -110,7 +111,7 @@ def driver(mesh: Decided, done: Done) -> MeshDriver:
         (policy.AvoidLink(A, HOP), [("drain", HOP.interface, HOP.address)]),
         (policy.TrustLink(A, HOP), [("undrain", HOP.interface, HOP.address)]),
         (policy.AskAddress(A), [("send", A, Code.ADDRESS)]),
-        (policy.AskBootstrap(), [("bootstrap",)]),
+        (policy.AskBootstrap(), [("first peer",)]),
         (policy.AskClose(A), [("send", A, Code.ASK_CLOSE)]),
         (policy.AllowClose(A), [("send", A, Code.ALLOW_CLOSE)]),
         (policy.EnsureSession(A), [("ensure", A)]),
@@ -134,3 +135,13 @@ def test_nothing_is_begun_once_the_node_leaves(driver: MeshDriver, mesh: Decided
     assert done.calls == [("close", B)]
     driver.event(policy.UplinkUp())
     assert done.calls == [("close", B)]
+
+
+def test_what_happens_before_the_start_is_told_then(mesh: Decided, done: Done) -> None:
+    driver = MeshDriver(mesh, Chronicle(lambda: ""))  # type: ignore[arg-type]
+    mesh.actions = [policy.AskAddress(A)]
+    driver.event(policy.UplinkUp())
+    driver.tick()
+    assert done.calls == []
+    driver.start(done, done, done)
+    assert done.calls == [("send", A, Code.ADDRESS)]

@@ -9,7 +9,7 @@ import socket
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from ipaddress import IPv6Address, IPv6Network
-from typing import Any, cast
+from typing import cast
 
 import pytest
 from cryptography import x509
@@ -21,7 +21,7 @@ from re6st.core.wire.relay import EACH_CODE, TABLE_SIZE, Relay
 from re6st.linux.datagrams import DatagramSocket, tell_destinations
 from re6st.linux.local_programs import NOBODY, Owners
 from re6st.noded import peer_socket
-from re6st.noded.peer_socket import NodeCrypto, Peers, PortInUse, new_secret
+from re6st.noded.peer_socket import NodeCrypto, Peers, PortInUse, new_secret, sessions_with
 
 NETWORK = IPv6Network("2001:db8:42::/48")
 A, B = Prefix(0, 16), Prefix(1, 16)
@@ -71,12 +71,17 @@ class Place:
         everybody: dict[str, Peers] = {}
         for prefix in (A, B):
             crypto = NodeCrypto(self.identity(prefix), lambda: self.revoked)
-            made = Peers(crypto, self.identity(prefix), b"\0", partial(self._hear, prefix))
+            made = Peers(sessions_with(crypto, NETWORK, b"\0", self), prefix, self, partial(self._hear, prefix))
             self.peers[prefix] = made
             everybody[str(address(NETWORK, prefix))] = everybody[str(control_address(NETWORK, prefix))] = made
             self.wires[prefix] = Wire(prefix, everybody)
             made.use(self.wires[prefix])
-            made.routed = lambda peer: peer in self.routed
+
+    def is_routed(self, peer: Prefix) -> bool:
+        return peer in self.routed
+
+    def lacks_extension(self, peer: Prefix) -> bool:
+        return False
 
     def identity(self, prefix: Prefix, serial: int | None = None, ends: timedelta = timedelta(days=9)) -> cert.Identity:
         key, now = self.keys[prefix], datetime.now(UTC)
@@ -374,8 +379,8 @@ def test_the_user_of_a_socket_of_this_program_is_found() -> None:
 def test_only_what_was_sent_to_us_by_the_network_is_looked_at(
     place: Place, destination: str, interface: str, taken: bool
 ) -> None:
-    node = Peers(NodeCrypto(place.identity(A), frozenset), place.identity(A), b"\0", lambda *_: None)
-    node.links = frozenset({"br0"})
+    sessions = sessions_with(NodeCrypto(place.identity(A), frozenset), NETWORK, b"\0", place)
+    node = Peers(sessions, A, place, lambda *_: None, frozenset({"br0"}))
     wire = Wire(A, {})
     node.use(wire)
     greeting = encode_hello0(Hello0(place.identity(B).der))
@@ -426,7 +431,7 @@ def test_the_port_is_taken() -> None:
 
 def test_it_listens_until_it_is_closed(place: Place) -> None:
     async def run() -> None:
-        fresh = Peers(cast(Any, place.peers[A].sessions.crypto), place.identity(A), b"\0", lambda *_: b"here")
+        fresh = Peers(place.peers[A].sessions, A, place, lambda *_: b"here")
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(peer_socket, "PORT", 0)
             fresh.open(peer_socket.control_socket())

@@ -32,10 +32,10 @@ class World:
     """A machine whose addresses the test sets, and what its node was told."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.uplinks: dict[Address, bool] = {A: True, INSIDE: True}
+        self.addresses: dict[Address, bool] = {A: True, INSIDE: True}
         self.default: Address | None = None
         self.trouble = 0
-        self.moved: list[tuple[frozenset[Address], bool]] = []
+        self.moves: list[tuple[frozenset[Address], bool]] = []
         self.kept: list[str] = []
         self.told: list[Prefix] = []
         self.changes: asyncio.Queue[None] = asyncio.Queue()
@@ -51,14 +51,35 @@ class World:
             await self.changes.get()
             yield
 
-    async def _read(self) -> dict[Address, bool]:
+    async def uplinks(self) -> dict[Address, bool]:
         if self.trouble:
             self.trouble -= 1
             raise NetlinkError(4, "dump interrupted")
-        return dict(self.uplinks)
+        return dict(self.addresses)
+
+    def is_ours(self, ip: Address) -> bool:
+        return ip == INSIDE
+
+    def keep(self, endpoints: tuple[Endpoint, ...]) -> None:
+        self.kept.append(format_addresses(endpoints))
+
+    def acquainted(self) -> list[Prefix]:
+        return PEERS[:2]
+
+    def is_reachable(self, peer: Prefix) -> bool:
+        return peer is PEERS[1]
+
+    def has_answered(self, peer: Prefix) -> bool:
+        return True
+
+    def tell(self, peer: Prefix) -> None:
+        self.told.append(peer)
+
+    def moved(self, lost: frozenset[Address], *, news: bool) -> None:
+        self.moves.append((lost, news))
 
     def becomes(self, uplinks: dict[Address, bool]) -> None:
-        self.uplinks = {**uplinks, INSIDE: True}
+        self.addresses = {**uplinks, INSIDE: True}
         self.changes.put_nowait(None)
 
     def connected(self, external: str, source: Address) -> Connected:
@@ -68,19 +89,8 @@ class World:
 
     def play(self, steps: Callable[[World, Reach], Awaitable[None]]) -> World:
         async def run() -> None:
-            room = Reach(
-                self.own,
-                self._read,
-                lambda ip: ip == INSIDE,
-                upnp=False,
-                moved=lambda lost, news: self.moved.append((lost, news)),
-                keep=lambda endpoints: self.kept.append(format_addresses(endpoints)),
-                acquainted=lambda: PEERS[:2],
-                reachable=lambda peer: peer is PEERS[1],
-                heard=lambda _peer: True,
-                tell=self.told.append,
-            )
-            task = asyncio.create_task(room.run())
+            room = Reach(self.own, self, self, self, upnp=False)
+            task = asyncio.create_task(room.run(self))
             try:
                 await until(lambda: self.own.local)
                 await steps(self, room)
@@ -103,14 +113,14 @@ def test_an_address_is_replaced(world: World) -> None:
         room.learn(world.connected("198.51.100.1", A), ())
         await until(lambda: len(world.told) == 2)
         world.becomes({B: True})
-        await until(lambda: world.moved)
+        await until(lambda: world.moves)
         assert world.own.endpoints() == ()
         room.learn(world.connected("203.0.113.2", B), ())
         await until(lambda: len(world.told) == 3)
         room.learn(world.connected("203.0.113.2", B), ())
 
     world.play(steps)
-    assert world.moved == [(frozenset([A]), True)]
+    assert world.moves == [(frozenset([A]), True)]
     assert world.kept == [f"{A},1194,tcp", "198.51.100.1,1194,tcp", "203.0.113.2,1194,tcp"]
     assert world.told == [PEERS[1]] * 3, "only who can be reached, and only when there is something to tell"
 
@@ -120,10 +130,10 @@ def test_private_addresses_lead_out_by_the_default_route_or_else_by_every_link_t
 
     async def steps(world: World, room: Reach) -> None:
         world.becomes({A: True, bridge: False, spare: True})
-        await until(lambda: len(world.moved) == 1)
+        await until(lambda: len(world.moves) == 1)
         world.default = spare
         world.becomes({A: True, bridge: True, spare: True})
-        await until(lambda: len(world.moved) == 2)
+        await until(lambda: len(world.moves) == 2)
 
     world.play(steps)
     assert world.kept == [f"{A},1194,tcp", f"{A},1194,tcp;{spare},1194,tcp", f"{spare},1194,tcp"]
@@ -132,23 +142,23 @@ def test_private_addresses_lead_out_by_the_default_route_or_else_by_every_link_t
 def test_a_carrier_that_comes_back_is_news_and_one_that_goes_is_no_loss(world: World) -> None:
     async def steps(world: World, room: Reach) -> None:
         world.becomes({A: False})
-        await until(lambda: len(world.moved) == 1)
+        await until(lambda: len(world.moves) == 1)
         world.becomes({A: True})
-        await until(lambda: len(world.moved) == 2)
+        await until(lambda: len(world.moves) == 2)
 
-    assert world.play(steps).moved == [(frozenset(), False), (frozenset(), True)]
+    assert world.play(steps).moves == [(frozenset(), False), (frozenset(), True)]
 
 
 def test_what_changes_inside_re6st_or_back_again_is_nothing(world: World) -> None:
     async def steps(world: World, room: Reach) -> None:
-        world.uplinks = {A: True}
+        world.addresses = {A: True}
         world.changes.put_nowait(None)
         world.changes.put_nowait(None)
         await until(world.changes.empty)
         world.becomes({A: True, B: True})
-        await until(lambda: world.moved)
+        await until(lambda: world.moves)
 
-    assert world.play(steps).moved == [(frozenset(), True)]
+    assert world.play(steps).moves == [(frozenset(), True)]
 
 
 def test_addresses_that_cannot_be_read_now_are_read_again(world: World) -> None:
@@ -157,6 +167,6 @@ def test_addresses_that_cannot_be_read_now_are_read_again(world: World) -> None:
     async def steps(world: World, room: Reach) -> None:
         world.trouble = 2
         world.becomes({B: True})
-        await until(lambda: world.moved)
+        await until(lambda: world.moves)
 
-    assert world.play(steps).moved == [(frozenset([A]), True)]
+    assert world.play(steps).moves == [(frozenset([A]), True)]

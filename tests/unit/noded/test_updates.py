@@ -104,15 +104,21 @@ class World:
         self.registry = Registry(self.authority, identity)
         self.cache = Cache(directory / "cache.db")
         self.changes: list[tuple[Parameters, cert.Identity]] = []
+        self.then: Callable[[], None] | None = None
+        """What else a change has for a consequence."""
+        self.connected = True
         self.updates = self.again()
 
     def again(self) -> Updates:
         """The same node, started again."""
         client: RegistryClient = self.registry  # type: ignore[assignment]
-        made = Updates(client, self.files, self.registry.identity, self.cache)
-        made.changed = lambda parameters, identity: self.changes.append((parameters, identity))
-        self.updates = made
+        self.updates = made = Updates(client, self.files, self.registry.identity, self.cache, self._changed)
         return made
+
+    def _changed(self) -> None:
+        self.changes.append((self.updates.parameters, self.updates.identity))
+        if self.then is not None:
+            self.then()
 
     def issue(self, serial: int, ends: timedelta, prefix: Prefix = OWN) -> x509.Certificate:
         now = datetime.now(UTC)
@@ -123,7 +129,7 @@ class World:
         """Keep everything up to date until `watch` returns."""
 
         async def main() -> None:
-            task = asyncio.create_task(self.updates.run())
+            task = asyncio.create_task(self.updates.run(self))
             try:
                 async with asyncio.timeout(20):
                     await watch()
@@ -393,7 +399,7 @@ def test_who_looks_lost_twice_in_a_row_asks(
     world.registry.parameters = world.registry.version(1, valid_until=valid_until)
     started(world)
     if valid_until is None:
-        world.updates.connected = lambda: False
+        world.connected = False
     asked = world.registry.asked
 
     async def watch() -> None:
@@ -773,11 +779,10 @@ def test_a_registry_that_knows_another_key_has_the_files_read_at_once(world: Wor
     good = world.registry.version(2)
     world.registry.parameters = RegistryError("not encrypted for our key")
 
-    def changed(parameters: Parameters, identity: cert.Identity) -> None:
-        world.changes.append((parameters, identity))
+    def changed() -> None:
         world.registry.parameters = good
 
-    world.updates.changed = changed
+    world.then = changed
 
     async def watch() -> None:
         world.updates.refresh()

@@ -1,0 +1,61 @@
+"""What a node knows of its peers: who is in reach, who is next to it, and where each was last."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from re6st.core.mesh.policy import Mesh
+from re6st.core.prefix import Prefix
+from re6st.core.wire.datagrams import Endpoint
+from re6st.core.wire.requirement import Requirement
+from re6st.noded.peer_cache import Cache
+
+KEPT = 10
+"""Peers that are remembered for the next start, at least."""
+
+
+class KnownPeers:
+    """`own` is the prefix of this node."""
+
+    def __init__(self, own: Prefix, mesh: Mesh, requirement: Requirement, cache: Cache) -> None:
+        self._own = own
+        self._mesh = mesh
+        self._requirement = requirement
+        self._cache = cache
+
+    @property
+    def addresses(self) -> Mapping[Prefix, tuple[Endpoint, ...]]:
+        """Where they are, as far as we know."""
+        return self._cache.addresses
+
+    def is_routed(self, peer: Prefix) -> bool:
+        """Whether there is a route to a peer."""
+        return peer in self._mesh.survey.peers
+
+    def lacks_extension(self, peer: Prefix) -> bool:
+        """Whether it lacks what the network requires."""
+        return self._requirement.lacks(peer)
+
+    def near(self) -> set[Prefix]:
+        """Those next to us: neighbours, and both ends of our tunnels."""
+        return {*self._mesh.survey.neighbours, *self._mesh.tunnels, *self._mesh.clients}
+
+    def remember(self, peer: Prefix, endpoints: tuple[Endpoint, ...]) -> None:
+        """Where one is now. Those without a tunnel to them make room first."""
+        if endpoints and peer != self._own:
+            self._cache.learn(peer, endpoints, self._has_no_tunnel)
+
+    def worked(self, peer: Prefix, endpoint: Endpoint) -> None:
+        """It was met there."""
+        self._cache.worked(peer, endpoint)
+
+    def worth_keeping(self) -> list[Prefix]:
+        """Whom to remember for the next start, those we had tunnels with first."""
+        count = max(self._mesh.settings.client_count, KEPT)
+        return sorted(self._cache.addresses, key=self._is_far)[:count]
+
+    def _has_no_tunnel(self, peer: Prefix) -> bool:
+        return peer not in self._mesh.tunnels
+
+    def _is_far(self, peer: Prefix) -> bool:
+        return peer not in self._mesh.survey.neighbours

@@ -1,0 +1,233 @@
+"""The rooms of a node, built one after the other, each complete when it is made (node.py starts and ends them).
+
+Three floors: what there is before the network's parameters are known (`Base`), what the node has on this machine
+(`Machine`), and the rooms that live in the mesh (`Rooms`). Where two rooms need each other, one of them gets the other
+when it starts, or both know a small object of news.py.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from random import Random
+
+from re6st import babel, cert
+from re6st.babel import Network
+from re6st.client.counted_client import CountedClient
+from re6st.core.mesh import policy
+from re6st.core.routing.planes import ONLY
+from re6st.core.telemetry.chronicle import Chronicle
+from re6st.core.wire.news import VersionNews
+from re6st.core.wire.requirement import Requirement
+from re6st.linux.kernel import Kernel
+from re6st.linux.retransmits import LossWatch
+from re6st.noded import multicast, observer
+from re6st.noded.admission import Admission
+from re6st.noded.country import Home, locator
+from re6st.noded.first_peer import Registry
+from re6st.noded.guard import Guard
+from re6st.noded.hooks import Hooks
+from re6st.noded.kernel_care import KernelCare
+from re6st.noded.known_peers import KnownPeers
+from re6st.noded.mesh_driver import MeshDriver
+from re6st.noded.metrics import NodeMetrics
+from re6st.noded.network_addresses import Presences
+from re6st.noded.news import AddressTeller, Arrivals, CountryNews, Moves, PolicySettings, SettingsNews, Whereabouts
+from re6st.noded.observer import Observer
+from re6st.noded.own_addresses import OwnAddresses
+from re6st.noded.packet_filter import PacketFilter
+from re6st.noded.peer_answers import Answers
+from re6st.noded.peer_cache import Cache
+from re6st.noded.peer_socket import NodeCrypto, Peers, sessions_with
+from re6st.noded.pulse import Pulse
+from re6st.noded.reachability import Reach
+from re6st.noded.registry_updates import Updates
+from re6st.noded.requirement import RequirementWatch
+from re6st.noded.router_advertisements import Advertisements
+from re6st.noded.routing import RoutingPlane
+from re6st.noded.settings import Config, InForce, Plan
+from re6st.noded.table_changes import TableChanges
+from re6st.noded.takeover import Found
+from re6st.noded.tunnels import Tunnels
+from re6st.service import run_names
+from re6st.service.control import ControlServer
+from re6st.service.metrics_http import MetricsServer, listen
+from re6st.service.tasks import Tasks
+
+
+@dataclass(frozen=True, slots=True)
+class Base:
+    """What there is before the network's parameters are known, and from an earlier life."""
+
+    config: Config
+    identity: cert.Identity
+    """As it was at the start; the plan has the one of now."""
+    programs: Mapping[str, str]
+    client: CountedClient
+    own: OwnAddresses
+    cache: Cache
+    updates: Updates
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """What a node has on this machine beside its processes. `can_drain` is set when that may have changed."""
+
+    kernel: Kernel
+    presences: Presences
+    advertisements: Advertisements
+    packet_filter: PacketFilter
+    can_drain: asyncio.Event
+    hooks: Hooks
+    in_force: InForce
+
+    @classmethod
+    async def of(cls, base: Base) -> Machine:
+        """Nothing is changed yet."""
+        config, kernel, can_drain = base.config, Kernel(), asyncio.Event()
+        source_routes = await kernel.source_specific()
+        plan = Plan(config, base.identity, base.updates.parameters, dict(base.programs), source_routes)
+        return cls(
+            kernel=kernel,
+            presences=Presences(kernel, config.main_interface, config.run),
+            advertisements=Advertisements(config.run / run_names.ROUTER_ADVERTISEMENTS),
+            packet_filter=PacketFilter(changed=can_drain.set),
+            can_drain=can_drain,
+            hooks=Hooks(config.up, config.daemons, plan.environment, config.run),
+            in_force=InForce(plan),
+        )
+
+    async def clear_up(self) -> None:
+        """End the user's commands, and take away what was added."""
+        await self.hooks.stop()
+        await self.packet_filter.close()
+        await self.kernel.undo()
+        self.advertisements.undo()
+
+    async def hand_over(self) -> None:
+        """End the user's commands, and leave all else to the next daemon."""
+        await self.hooks.stop()
+        await self.packet_filter.hand_over()
+
+
+@dataclass(frozen=True, slots=True)
+class Left:
+    """What an earlier daemon left running, and the routes in the kernel that its babeld made."""
+
+    found: Found
+    routes: Mapping[tuple[Network, Network], int]
+
+
+@dataclass(frozen=True, slots=True)
+class Rooms:
+    """The rooms that live in the mesh."""
+
+    mesh: policy.Mesh
+    driver: MeshDriver
+    routing: RoutingPlane
+    table_changes: TableChanges
+    crypto: NodeCrypto
+    peers: Peers
+    known: KnownPeers
+    tunnels: Tunnels
+    losses: LossWatch
+    reach: Reach
+    moves: Moves
+    home: Home
+    settings_news: SettingsNews
+    version_news: VersionNews
+    care: KernelCare
+    pulse: Pulse
+    control: ControlServer
+    metrics: MetricsServer | None
+    multicast: multicast.Multicast | None
+
+
+def build(base: Base, machine: Machine, left: Left, tasks: Tasks) -> Rooms:
+    """All of them. Raises MetricsError and OSError."""
+    config, cache, own, in_force = base.config, base.cache, base.own, machine.in_force
+    prefix, network = base.identity.prefix, base.identity.trust.network
+    own.ports = own.ports if in_force.plan.servers else ()
+    settings = PolicySettings(in_force, machine.packet_filter, own)
+    mesh = policy.Mesh(settings.now, cache.addresses, _chance(), locator(config.places))
+    routing = _routing(machine, cache, left)
+    chronicle = Chronicle(routing.ending)
+    driver = MeshDriver(mesh, chronicle)
+    settings_news = SettingsNews(settings, driver)
+
+    requirement = Requirement()
+    known = KnownPeers(prefix, mesh, requirement, cache)
+    crypto = NodeCrypto(base.identity, base.updates.revoked)
+    sessions = sessions_with(crypto, network, in_force.plan.parameters.version, known)
+    answers = Answers(mesh, base.updates, own, sessions, driver.event, known.remember)
+    links = frozenset((config.main_interface, *config.lan))
+    peers = Peers(sessions, prefix, known, answers.answer, links)
+    version_news = VersionNews(sessions, known.near, known.is_routed, peers)
+
+    addresses_moved = asyncio.Event()
+    whereabouts = Whereabouts(in_force, cache, addresses_moved)
+    reach = Reach(own, machine.kernel, whereabouts, AddressTeller(peers, answers, known), upnp=config.upnp)
+    told_country = CountryNews(settings_news, reach).tell
+    home = Home(own, config.country, base.client.get_country, cache.own, addresses_moved, told_country)
+
+    admission = Admission(config.run / run_names.REFUSED, requirement, chronicle, base.client)
+    tunnels = Tunnels(
+        in_force.plan,
+        machine.kernel,
+        machine.packet_filter,
+        tasks,
+        driver.event,
+        Arrivals(known, reach).connected,
+        left.found,
+        routing,
+        admission,
+    )
+    watch = RequirementWatch(requirement, peers, tunnels)
+    guard = Guard(in_force, routing, tunnels, mesh, admission, watch, chronicle)
+    care = KernelCare(machine.kernel, machine.presences, machine.advertisements, routing, tunnels, in_force)
+    driver.start(tunnels, peers, Registry(base.client, known, driver, base.updates, tasks))
+
+    shown = Observer(
+        in_force,
+        observer.Mesh(mesh, routing, tunnels, own, cache.addresses, chronicle),
+        observer.Watchers(base.client, guard, machine.packet_filter, care),
+        config.verbosity,
+    )
+    figures = NodeMetrics(in_force, shown, chronicle, peers, base.client, base.updates, own)
+    return Rooms(
+        mesh=mesh,
+        driver=driver,
+        routing=routing,
+        table_changes=TableChanges(network, guard, machine.packet_filter, driver),
+        crypto=crypto,
+        peers=peers,
+        known=known,
+        tunnels=tunnels,
+        losses=LossWatch(tunnels, driver.event),
+        reach=reach,
+        moves=Moves(tunnels, driver),
+        home=home,
+        settings_news=settings_news,
+        version_news=version_news,
+        care=care,
+        pulse=Pulse(driver, peers, guard, cache, version_news, in_force),
+        control=ControlServer(shown, config.run, config.console),
+        metrics=None if config.metrics is None else MetricsServer(listen(config.metrics), figures.render),
+        multicast=_multicast(base.programs, config.run, machine) if config.multicast else None,
+    )
+
+
+def _routing(machine: Machine, cache: Cache, left: Left) -> RoutingPlane:
+    found = babel.Left(left.found.babeld, left.routes)
+    return RoutingPlane(ONLY, machine.in_force, machine.presences, machine.kernel, cache, _chance(), found)
+
+
+def _multicast(programs: Mapping[str, str], run: Path, machine: Machine) -> multicast.Multicast:
+    return multicast.Multicast(programs[multicast.PROGRAM], run, machine.in_force.interfaces, machine.kernel.links_up)
+
+
+def _chance() -> Random:
+    return random.Random()  # noqa: S311
