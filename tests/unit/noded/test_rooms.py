@@ -1,0 +1,150 @@
+"""The rooms of a node are complete once they are built: what one is told gets to the others."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from contextlib import closing
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Any
+
+from re6st import cert
+from re6st.client.counted_client import CountedClient
+from re6st.client.files import Files
+from re6st.core.mesh import policy
+from re6st.core.prefix import Prefix
+from re6st.core.tunnel_protocols import TunnelProtocol
+from re6st.core.wire.datagrams import Code, Endpoint
+from re6st.core.wire.params import Parameters
+from re6st.linux.kernel import Kernel
+from re6st.noded.hooks import Hooks
+from re6st.noded.network_addresses import Presences
+from re6st.noded.own_addresses import OwnAddresses
+from re6st.noded.packet_filter import PacketFilter
+from re6st.noded.peer_cache import Cache
+from re6st.noded.registry_updates import Updates
+from re6st.noded.rooms import Base, Left, Machine, Rooms, build
+from re6st.noded.router_advertisements import Advertisements
+from re6st.noded.settings import Config, InForce, Plan
+from re6st.noded.takeover import Found
+from re6st.service.tasks import Tasks
+from re6st.tunnel import Connected
+
+REGISTRY, OWN, PEER = Prefix(0, 16), Prefix(1, 16), Prefix(2, 16)
+PLACE = Endpoint("192.0.2.2", 1194, TunnelProtocol.TCP)
+
+
+class Known(Updates):
+    """The parameters are known already."""
+
+    @property
+    def parameters(self) -> Parameters:
+        return Parameters(REGISTRY)
+
+
+def live(
+    run: Path,
+    identity: cert.Identity,
+    steps: Callable[[Rooms, Base], Awaitable[None]],
+    **options: Any,
+) -> None:
+    """Build the rooms of a node that has not entered its network."""
+    files = Files(run / "ca.crt", run / "cert.crt", run / "cert.key")
+    config = Config("http://registry.example.com/", files, log=run, run=run, state=run, **options)
+    programs = {"babeld": "/usr/sbin/babeld", "openvpn": "/usr/sbin/openvpn", "pim-dm": "/usr/sbin/pim-dm"}
+    client, cache = CountedClient(config.registry, identity), Cache(run / "cache.db")
+    own = OwnAddresses(config.offered, config.ip, (), network=identity.trust.network)
+    updates = Known(client, files, identity, cache, lambda: None)
+    base = Base(config, identity, programs, client, own, cache, updates)
+
+    async def main() -> None:
+        plan = Plan(config, identity, updates.parameters, programs)
+        with closing(Kernel()) as kernel:
+            machine = Machine(
+                kernel,
+                Presences(kernel, "lo", run),
+                Advertisements(run / "note", run),
+                PacketFilter(),
+                asyncio.Event(),
+                Hooks((), (), {}, run),
+                InForce(plan),
+            )
+            async with Tasks() as tasks:
+                await steps(build(base, machine, Left(Found(), {}), tasks), base)
+                await tasks.end_all()
+
+    try:
+        asyncio.run(main())
+    finally:
+        cache.close(keep=())
+
+
+def test_a_tunnel_that_comes_up_is_told_to_all_whom_it_concerns(
+    tmp_path: Path, nodes: dict[str, cert.Identity]
+) -> None:
+    async def steps(rooms: Rooms, base: Base) -> None:
+        source = ip_address("192.0.2.1")
+        base.own.moved((source,), (source,))
+        base.cache.learn(PEER, (Endpoint("192.0.2.9", 1194, TunnelProtocol.TCP), PLACE), lambda _: True)
+        rooms.driver.event(policy.Resumed(((PEER, "re6stnet1"),)))
+        connected = Connected(PEER, PLACE, "re6stnet1", 1, "198.51.100.7", 1500, source)
+        rooms.tunnels._connected(connected)
+        assert base.cache.addresses[PEER][0] == PLACE, "the address that worked is the first"
+        assert "198.51.100.7" in {endpoint.host for endpoint in base.cache.own}, "how it sees us is remembered"
+        assert rooms.known.near() == {PEER}
+
+    live(tmp_path, nodes["1/16"], steps)
+
+
+def test_what_a_peer_says_of_itself_is_remembered_and_the_policy_hears_of_it(
+    tmp_path: Path, nodes: dict[str, cert.Identity]
+) -> None:
+    async def steps(rooms: Rooms, base: Base) -> None:
+        rooms.peers._handle(PEER, Code.ADDRESS, b"192.0.2.2,1194,tcp", False)
+        assert base.cache.addresses == {PEER: (PLACE,)}
+        assert rooms.mesh.known is base.cache.addresses
+        rooms.peers._handle(OWN, Code.ADDRESS, b"192.0.2.2,1194,tcp", False)
+        assert OWN not in base.cache.addresses, "not that of ourselves"
+
+    live(tmp_path, nodes["1/16"], steps)
+
+
+def test_another_country_is_told_to_the_policy_and_to_peers(tmp_path: Path, nodes: dict[str, cert.Identity]) -> None:
+    async def steps(rooms: Rooms, base: Base) -> None:
+        assert rooms.mesh.settings.country == ""
+        rooms.home.require(True)
+        assert rooms.mesh.settings.country == "FR"
+        assert {endpoint.country for endpoint in base.cache.own} == {"FR"}, "and remembered"
+
+    live(tmp_path, nodes["1/16"], steps, country="FR", ip=(ip_address("192.0.2.1"),))
+
+
+def test_tunnels_that_can_no_longer_be_drained_are_not_refreshed(
+    tmp_path: Path, nodes: dict[str, cert.Identity]
+) -> None:
+    news = asyncio.Event()
+
+    async def steps(rooms: Rooms, base: Base) -> None:
+        task = asyncio.create_task(rooms.settings_news.follow(news))
+        before = rooms.mesh.settings.tunnel_refresh
+        rooms.settings_news._settings._filter.available = False  # type: ignore[misc]
+        assert rooms.mesh.settings.tunnel_refresh == before
+        news.set()
+        for _ in range(3):
+            await asyncio.sleep(0)
+        assert rooms.mesh.settings.tunnel_refresh == float("inf")
+        task.cancel()
+
+    live(tmp_path, nodes["1/16"], steps)
+
+
+def test_only_what_the_options_want_is_there(tmp_path: Path, nodes: dict[str, cert.Identity]) -> None:
+    async def none(rooms: Rooms, base: Base) -> None:
+        assert (rooms.metrics, rooms.multicast) == (None, None)
+
+    async def routed(rooms: Rooms, base: Base) -> None:
+        assert rooms.multicast is not None
+
+    live(tmp_path, nodes["1/16"], none)
+    live(tmp_path, nodes["1/16"], routed, multicast=True)
