@@ -1,0 +1,138 @@
+"""A node that is told to end, or to hand over, at any moment of its start: what was remembered stays."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import pytest
+
+from re6st import cert, node
+from re6st.client.files import Files
+from re6st.core.prefix import Prefix
+from re6st.core.tunnel_protocols import TunnelProtocol
+from re6st.core.wire.datagrams import Endpoint
+from re6st.core.wire.params import Parameters
+from re6st.linux.kernel import Presence
+from re6st.noded.peer_cache import Cache
+from re6st.noded.registry_updates import Updates
+from re6st.noded.rooms import Machine
+from re6st.noded.settings import Config
+from tests.unit.fake_program import until
+
+PEER = Prefix(2, 16)
+PLACE = (Endpoint("192.0.2.2", 1194, TunnelProtocol.TCP),)
+
+
+class World:
+    """A machine on which a node starts, as far as a test lets it."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, run: Path, identity: cert.Identity) -> None:
+        self.removed: list[Path] = []
+        self.parameters = asyncio.Event()
+        self.asked = False
+        self.clearing = False
+        self.run, self.state = run / "run", run / "state"
+        self.state.mkdir()
+        files = Files(run / "ca.crt", run / "cert.crt", run / "cert.key")
+        self.config = Config("http://registry.example.com/", files, log=run, run=self.run, state=self.state)
+        with_peer = Cache(self.state / "cache.db")
+        with_peer.learn(PEER, PLACE, lambda _: True)
+        with_peer.close([PEER])
+
+        async def start(updates: Updates) -> Parameters:
+            self.asked = True
+            await self.parameters.wait()
+            updates._parameters = Parameters(Prefix(0, 16))
+            return updates.parameters
+
+        async def clear(this: node.Node, machine: Machine) -> None:
+            self.clearing = True
+            await asyncio.Event().wait()
+
+        async def remove(run: Path, presences: tuple[Presence, ...] = ()) -> list[str]:
+            self.removed.append(run)
+            return []
+
+        def control_socket() -> socket.socket:
+            return socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
+
+        monkeypatch.setattr(cert.Identity, "load", lambda *_: identity)
+        monkeypatch.setattr(node, "rewrite", lambda files: None)
+        monkeypatch.setattr("re6st.linux.process.find_program", lambda name, *_: f"/usr/sbin/{name}")
+        monkeypatch.setattr(node, "control_socket", control_socket)
+        monkeypatch.setattr(node, "remove", remove)
+        monkeypatch.setattr(Updates, "start", start)
+        monkeypatch.setattr(node.Node, "_clear", clear)
+        monkeypatch.setenv("NOTIFY_SOCKET", str(run / "notify"))
+
+    def play(self, steps: Callable[[node.Node, asyncio.Event, asyncio.Task[None]], Awaitable[None]]) -> None:
+        async def main() -> None:
+            stop = asyncio.Event()
+            made = node.Node(self.config)
+            task = asyncio.create_task(made.run(stop))
+            try:
+                await until(lambda: self.asked)
+                await steps(made, stop, task)
+            finally:
+                task.cancel()
+                await asyncio.wait([task])
+
+        asyncio.run(main())
+
+    @property
+    def remembered(self) -> set[Prefix]:
+        cache = Cache(self.state / "cache.db")
+        found = set(cache.addresses)
+        cache.close(found)
+        return found
+
+
+@pytest.fixture
+def world(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, nodes: dict[str, cert.Identity]) -> World:
+    return World(monkeypatch, tmp_path, nodes["1/16"])
+
+
+def test_who_ends_before_there_are_parameters_removes_what_an_earlier_daemon_left(world: World) -> None:
+    async def steps(made: node.Node, stop: asyncio.Event, task: asyncio.Task[None]) -> None:
+        stop.set()
+        await task
+
+    world.play(steps)
+    assert world.removed == [world.run]
+    assert world.remembered == {PEER}
+
+
+def test_who_hands_over_before_there_are_parameters_removes_nothing(world: World) -> None:
+    async def steps(made: node.Node, stop: asyncio.Event, task: asyncio.Task[None]) -> None:
+        made.reopen_logs()  # there is no babeld yet
+        environment = await made.hand_over()
+        assert environment["NOTIFY_SOCKET"], "the next daemon tells systemd too"
+        assert world.removed == []
+        assert world.remembered == {PEER}
+
+    world.play(steps)
+
+
+def test_who_hands_over_while_it_looks_at_what_is_left_leaves_that_alone(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    handed: list[str] = []
+
+    async def hand_over(machine: Machine) -> None:
+        handed.append("machine")
+
+    monkeypatch.setattr(Machine, "hand_over", hand_over)
+
+    async def steps(made: node.Node, stop: asyncio.Event, task: asyncio.Task[None]) -> None:
+        world.parameters.set()
+        await until(lambda: world.clearing)
+        made.reopen_logs()
+        await made.hand_over()
+        assert handed == ["machine"]
+        assert world.removed == []
+        assert world.remembered == {PEER}
+
+    world.play(steps)
