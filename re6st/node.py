@@ -30,7 +30,7 @@ from re6st.noded.peer_cache import Cache
 from re6st.noded.peer_socket import control_socket
 from re6st.noded.pem_files import rewrite
 from re6st.noded.registry_updates import Updates
-from re6st.noded.rooms import Base, Left, Machine, Rooms, build
+from re6st.noded.rooms import Base, Machine, Rooms, build
 from re6st.noded.settings import Config
 from re6st.noded.takeover import Found
 from re6st.service import run_names
@@ -136,14 +136,14 @@ class Node:
         self._machine = machine = await Machine.of(base)
         rooms = None
         try:
-            left = await self._clear(machine)
+            found, left = await self._clear(machine)
             async with Tasks() as tasks:
-                self._rooms = rooms = build(base, machine, left, tasks)
+                self._rooms = rooms = build(base, machine, found, left, tasks)
                 write_revoked(self.config.run, parameters.crl)
                 rooms.peers.open(control)
                 member = Member(base, machine, rooms, tasks)
                 try:
-                    await member.enter(left.found, news)
+                    await member.enter(found, news)
                     waiting.cancel()  # ready once our address is there and babeld speaks
                     member.tell(self._notifier)
                     self.started = True
@@ -159,7 +159,7 @@ class Node:
             if rooms is not None:
                 rooms.peers.close()
 
-    async def _clear(self, machine: Machine) -> Left:
+    async def _clear(self, machine: Machine) -> tuple[Found, babel.Left]:
         """Find what an earlier run that was killed, or replaced, left running; remove everything else that it left."""
         plan, run = machine.in_force.plan, self.config.run
         found = takeover.look(run, plan.babel_command(ONLY))
@@ -167,8 +167,8 @@ class Node:
             log.warning("ended process %s, left by an earlier run", pid)
         remove_old(run, found.names)
         await machine.hooks.clear()
-        left = Left(found, await machine.kernel.babel_routes(plan.presences, ONLY.table) if found.pids else {})
-        if lead_out(left.routes):
+        routes = await machine.kernel.babel_routes(plan.presences, ONLY.table) if found.pids else {}
+        if lead_out(routes):
             machine.packet_filter.expect_outside()
         await machine.packet_filter.follow(plan.packet_rules)
         kept = Kept(found.hosts, self.config.main_interface) if found.pids else None
@@ -176,7 +176,7 @@ class Node:
             log.warning("removed %s, left by an earlier run", what)
         if found.pids:
             log.info("going on with %s tunnels and %s servers", len(found.clients), len(found.servers))
-        return left
+        return found, babel.Left(found.babeld, routes)
 
 
 class Member:

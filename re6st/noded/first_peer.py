@@ -51,8 +51,8 @@ class Updates(Protocol):
     def doubt(self) -> None: ...
 
 
-class Registry:
-    """The registry, as the policy needs it. What it answers comes as an event."""
+class AskRegistry:
+    """Asks the registry where the mesh does not help. What it answers comes as an event."""
 
     def __init__(self, client: CountedClient, known: Known, driver: Driver, updates: Updates, tasks: Tasks) -> None:
         self._client = client

@@ -31,7 +31,7 @@ class Peers(Protocol):
     def ensure(self, peer: Prefix) -> None: ...
 
 
-class Registry(Protocol):
+class LastResort(Protocol):
     """Who is asked when the mesh does not help."""
 
     def ask_first_peer(self) -> None:
@@ -47,11 +47,11 @@ class MeshDriver:
     def __init__(self, mesh: policy.Mesh, chronicle: Chronicle) -> None:
         self._mesh = mesh
         self._chronicle = chronicle
-        self._hands: tuple[Tunnels, Peers, Registry] | None = None
+        self._hands: tuple[Tunnels, Peers, LastResort] | None = None
         self._waiting: list[policy.Event] = []
         self._stopped = False
 
-    def start(self, tunnels: Tunnels, peers: Peers, registry: Registry) -> None:
+    def start(self, tunnels: Tunnels, peers: Peers, registry: LastResort) -> None:
         """Have what the policy decides carried out by these."""
         self._hands = tunnels, peers, registry
         waiting, self._waiting = self._waiting, []
@@ -93,7 +93,7 @@ class MeshDriver:
         if self._hands is not None:
             self._carry_out(self._mesh.tick(time.monotonic()), *self._hands)
 
-    def _carry_out(self, actions: list[policy.Action], tunnels: Tunnels, peers: Peers, registry: Registry) -> None:
+    def _carry_out(self, actions: list[policy.Action], tunnels: Tunnels, peers: Peers, registry: LastResort) -> None:
         for action in actions:
             if self._stopped:
                 return
@@ -102,7 +102,7 @@ class MeshDriver:
             self._chronicle.decided(action, time.time())
             self._do(action, tunnels, peers, registry)
 
-    def _do(self, action: policy.Action, tunnels: Tunnels, peers: Peers, registry: Registry) -> None:
+    def _do(self, action: policy.Action, tunnels: Tunnels, peers: Peers, registry: LastResort) -> None:
         match action:
             case policy.OpenTunnel(peer, endpoints):
                 tunnels.open(peer, endpoints)

@@ -11,11 +11,9 @@ import asyncio
 import random
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from random import Random
 
 from re6st import babel, cert
-from re6st.babel import Network
 from re6st.client.counted_client import CountedClient
 from re6st.core.mesh import policy
 from re6st.core.routing.planes import ONLY
@@ -24,10 +22,10 @@ from re6st.core.wire.news import VersionNews
 from re6st.core.wire.requirement import Requirement
 from re6st.linux.kernel import Kernel
 from re6st.linux.retransmits import LossWatch
-from re6st.noded import multicast, observer
+from re6st.noded import multicast
 from re6st.noded.admission import Admission
 from re6st.noded.country import Home, locator
-from re6st.noded.first_peer import Registry
+from re6st.noded.first_peer import AskRegistry
 from re6st.noded.guard import Guard
 from re6st.noded.hooks import Hooks
 from re6st.noded.kernel_care import KernelCare
@@ -36,7 +34,7 @@ from re6st.noded.mesh_driver import MeshDriver
 from re6st.noded.metrics import NodeMetrics
 from re6st.noded.network_addresses import Presences
 from re6st.noded.news import AddressTeller, Arrivals, CountryNews, Moves, PolicySettings, SettingsNews, Whereabouts
-from re6st.noded.observer import Observer
+from re6st.noded.observer import MeshView, Observer, Watchers
 from re6st.noded.own_addresses import OwnAddresses
 from re6st.noded.packet_filter import PacketFilter
 from re6st.noded.peer_answers import Answers
@@ -114,14 +112,6 @@ class Machine:
 
 
 @dataclass(frozen=True, slots=True)
-class Left:
-    """What an earlier daemon left running, and the routes in the kernel that its babeld made."""
-
-    found: Found
-    routes: Mapping[tuple[Network, Network], int]
-
-
-@dataclass(frozen=True, slots=True)
 class Rooms:
     """The rooms that live in the mesh."""
 
@@ -146,34 +136,22 @@ class Rooms:
     multicast: multicast.Multicast | None
 
 
-def build(base: Base, machine: Machine, left: Left, tasks: Tasks) -> Rooms:
-    """All of them. Raises MetricsError and OSError."""
-    config, cache, own, in_force = base.config, base.cache, base.own, machine.in_force
-    prefix, network = base.identity.prefix, base.identity.trust.network
+def build(base: Base, machine: Machine, found: Found, left: babel.Left, tasks: Tasks) -> Rooms:
+    """All of them; `found` and `left` is what an earlier daemon left running. Raises MetricsError and OSError."""
+    config, own, in_force = base.config, base.own, machine.in_force
     own.ports = own.ports if in_force.plan.servers else ()
     settings = PolicySettings(in_force, machine.packet_filter, own)
-    mesh = policy.Mesh(settings.now, cache.addresses, _chance(), locator(config.places))
-    routing = _routing(machine, cache, left)
+    mesh = policy.Mesh(settings.now, base.cache.addresses, _chance(), locator(config.places))
+    routing = RoutingPlane(ONLY, in_force, machine.presences, machine.kernel, base.cache, _chance(), left)
     chronicle = Chronicle(routing.ending)
     driver = MeshDriver(mesh, chronicle)
     settings_news = SettingsNews(settings, driver)
-
     requirement = Requirement()
-    known = KnownPeers(prefix, mesh, requirement, cache)
-    crypto = NodeCrypto(base.identity, base.updates.revoked)
-    sessions = sessions_with(crypto, network, in_force.plan.parameters.version, known)
-    answers = Answers(mesh, base.updates, own, sessions, driver.event, known.remember)
-    links = frozenset((config.main_interface, *config.lan))
-    peers = Peers(sessions, prefix, known, answers.answer, links)
-    version_news = VersionNews(sessions, known.near, known.is_routed, peers)
-
-    addresses_moved = asyncio.Event()
-    whereabouts = Whereabouts(in_force, cache, addresses_moved)
-    reach = Reach(own, machine.kernel, whereabouts, AddressTeller(peers, answers, known), upnp=config.upnp)
-    told_country = CountryNews(settings_news, reach).tell
-    home = Home(own, config.country, base.client.get_country, cache.own, addresses_moved, told_country)
-
+    known = KnownPeers(base.identity.prefix, mesh, requirement, base.cache)
     admission = Admission(config.run / run_names.REFUSED, requirement, chronicle, base.client)
+    crypto = NodeCrypto(base.identity, base.updates.revoked)
+    answers, peers = _peers(base, in_force, mesh, driver, known, crypto)
+    reach, home = _whereabouts(base, machine, AddressTeller(peers, answers, known), settings_news)
     tunnels = Tunnels(
         in_force.plan,
         machine.kernel,
@@ -181,27 +159,26 @@ def build(base: Base, machine: Machine, left: Left, tasks: Tasks) -> Rooms:
         tasks,
         driver.event,
         Arrivals(known, reach).connected,
-        left.found,
+        found,
         routing,
         admission,
     )
-    watch = RequirementWatch(requirement, peers, tunnels)
-    guard = Guard(in_force, routing, tunnels, mesh, admission, watch, chronicle)
+    guard = Guard(in_force, routing, tunnels, mesh, admission, RequirementWatch(requirement, peers, tunnels), chronicle)
     care = KernelCare(machine.kernel, machine.presences, machine.advertisements, routing, tunnels, in_force)
-    driver.start(tunnels, peers, Registry(base.client, known, driver, base.updates, tasks))
-
-    shown = Observer(
+    version_news = VersionNews(peers.sessions, known.near, known.is_routed, peers)
+    driver.start(tunnels, peers, AskRegistry(base.client, known, driver, base.updates, tasks))
+    operations = Observer(
         in_force,
-        observer.Mesh(mesh, routing, tunnels, own, cache.addresses, chronicle),
-        observer.Watchers(base.client, guard, machine.packet_filter, care),
+        MeshView(mesh, routing, tunnels, own, known.addresses, chronicle),
+        Watchers(base.client, guard, machine.packet_filter, care),
         config.verbosity,
     )
-    figures = NodeMetrics(in_force, shown, chronicle, peers, base.client, base.updates, own)
+    figures = NodeMetrics(in_force, operations, chronicle, peers, base.client, base.updates, own)
     return Rooms(
         mesh=mesh,
         driver=driver,
         routing=routing,
-        table_changes=TableChanges(network, guard, machine.packet_filter, driver),
+        table_changes=TableChanges(base.identity.trust.network, guard, machine.packet_filter, driver),
         crypto=crypto,
         peers=peers,
         known=known,
@@ -213,20 +190,36 @@ def build(base: Base, machine: Machine, left: Left, tasks: Tasks) -> Rooms:
         settings_news=settings_news,
         version_news=version_news,
         care=care,
-        pulse=Pulse(driver, peers, guard, cache, version_news, in_force),
-        control=ControlServer(shown, config.run, config.console),
+        pulse=Pulse(driver, peers, guard, base.cache, version_news, in_force),
+        control=ControlServer(operations, config.run, config.console),
         metrics=None if config.metrics is None else MetricsServer(listen(config.metrics), figures.render),
-        multicast=_multicast(base.programs, config.run, machine) if config.multicast else None,
+        multicast=_multicast(base, machine) if config.multicast else None,
     )
 
 
-def _routing(machine: Machine, cache: Cache, left: Left) -> RoutingPlane:
-    found = babel.Left(left.found.babeld, left.routes)
-    return RoutingPlane(ONLY, machine.in_force, machine.presences, machine.kernel, cache, _chance(), found)
+def _peers(
+    base: Base, in_force: InForce, mesh: policy.Mesh, driver: MeshDriver, known: KnownPeers, crypto: NodeCrypto
+) -> tuple[Answers, Peers]:
+    """What we answer to peers, and the socket by which we speak with them."""
+    network, version = base.identity.trust.network, in_force.plan.parameters.version
+    sessions = sessions_with(crypto, network, version, known)
+    answers = Answers(mesh, base.updates, base.own, sessions, driver.event, known.remember)
+    links = frozenset((base.config.main_interface, *base.config.lan))
+    return answers, Peers(sessions, base.identity.prefix, known, answers.answer, links)
 
 
-def _multicast(programs: Mapping[str, str], run: Path, machine: Machine) -> multicast.Multicast:
-    return multicast.Multicast(programs[multicast.PROGRAM], run, machine.in_force.interfaces, machine.kernel.links_up)
+def _whereabouts(base: Base, machine: Machine, teller: AddressTeller, settings: SettingsNews) -> tuple[Reach, Home]:
+    """What looks where we are, and in which country that is."""
+    config, moved = base.config, asyncio.Event()
+    keeper = Whereabouts(machine.in_force, base.cache, moved)
+    reach = Reach(base.own, machine.kernel, keeper, teller, upnp=config.upnp)
+    changed = CountryNews(settings, reach).tell
+    return reach, Home(base.own, config.country, base.client.get_country, base.cache.own, moved, changed)
+
+
+def _multicast(base: Base, machine: Machine) -> multicast.Multicast:
+    program, interfaces = base.programs[multicast.PROGRAM], machine.in_force.interfaces
+    return multicast.Multicast(program, base.config.run, interfaces, machine.kernel.links_up)
 
 
 def _chance() -> Random:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from re6st import cert
+from re6st.babel import Left
 from re6st.client.counted_client import CountedClient
 from re6st.client.files import Files
 from re6st.core.mesh import policy
@@ -24,7 +25,7 @@ from re6st.noded.own_addresses import OwnAddresses
 from re6st.noded.packet_filter import PacketFilter
 from re6st.noded.peer_cache import Cache
 from re6st.noded.registry_updates import Updates
-from re6st.noded.rooms import Base, Left, Machine, Rooms, build
+from re6st.noded.rooms import Base, Machine, Rooms, build
 from re6st.noded.router_advertisements import Advertisements
 from re6st.noded.settings import Config, InForce, Plan
 from re6st.noded.takeover import Found
@@ -71,7 +72,7 @@ def live(
                 InForce(plan),
             )
             async with Tasks() as tasks:
-                await steps(build(base, machine, Left(Found(), {}), tasks), base)
+                await steps(build(base, machine, Found(), Left(), tasks), base)
                 await tasks.end_all()
 
     try:
