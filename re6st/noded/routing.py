@@ -16,10 +16,10 @@ from typing import Protocol
 
 from re6st import babel
 from re6st.core.routing.babel_lines import Table
-from re6st.core.routing.babel_restart import Renewal
+from re6st.core.routing.babel_restart import BabelRestartPolicy
 from re6st.core.routing.babel_settings import Settings, outgrown, update_interval
 from re6st.core.routing.planes import Plane
-from re6st.core.routing.route_history import Ways
+from re6st.core.routing.route_history import RouteHistory
 from re6st.core.routing.survey import Survey, survey
 from re6st.noded import left_routes
 from re6st.noded.left_routes import LeftRoutes, Networks
@@ -78,13 +78,13 @@ class RoutingPlane:
         self._forwards = True
         self._changed = asyncio.Event()
         self._news = asyncio.Event()
-        self._restarts = Renewal(chance)
+        self._restarts = BabelRestartPolicy(chance)
         self._left = LeftRoutes(machine, networks, plane.table)
         plan = in_force.plan
         self.babel = babel.Babel(
             plan.babel_command(plane), plan.babel_files(plane), self._settings(), self.look_again, machine, found
         )
-        self.history = Ways()
+        self.history = RouteHistory()
         self.seen = Survey()
         """What the table said of the mesh when it last changed."""
 

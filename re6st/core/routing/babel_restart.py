@@ -44,7 +44,7 @@ class Start:
     stale: bool = False
 
 
-class Renewal:
+class BabelRestartPolicy:
     """Looks at one survey after the other. Times are monotonic."""
 
     def __init__(self, chance: Random) -> None:

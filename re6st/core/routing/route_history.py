@@ -1,6 +1,7 @@
 """Since when each route is what it is: which neighbour carries a destination now, and which one did before.
 
-`Ways` looks at babel's table each time it has changed; what it says is for the operator (docs/control.md, `why`).
+`RouteHistory` looks at babel's table each time it has changed; what it says is for the operator (docs/control.md,
+`why`).
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ class Way:
     before: NextHop | None = None
 
 
-class Ways:
+class RouteHistory:
     """The ways of all destinations. What was there at the first look has been so for longer than we know."""
 
     def __init__(self) -> None:

@@ -17,7 +17,7 @@ from re6st.core.routing.babel_restart import (
     PAUSE_FIRST,
     PAUSE_LAST,
     SPREAD,
-    Renewal,
+    BabelRestartPolicy,
     Start,
 )
 from re6st.core.routing.survey import Survey
@@ -30,17 +30,17 @@ AWAY = Survey(running=False)
 HELLO = 0.25
 
 
-def times(renewal: Renewal, seen: Survey, since: int, until: int) -> list[int]:
+def times(renewal: BabelRestartPolicy, seen: Survey, since: int, until: int) -> list[int]:
     """The seconds in which it is due, looked at once a second."""
     return [now for now in range(since, until) if renewal.due(seen, float(now), HELLO)]
 
 
 def test_who_never_had_a_neighbour_has_nothing_to_forget() -> None:
-    assert not times(Renewal(Random(1)), ALONE, 100, 200)
+    assert not times(BabelRestartPolicy(Random(1)), ALONE, 100, 200)
 
 
 def test_it_is_due_once_when_all_neighbours_are_gone() -> None:
-    renewal = Renewal(Random(1))
+    renewal = BabelRestartPolicy(Random(1))
     assert not renewal.due(MET, 100, HELLO)
     assert renewal.due(ALONE, 101, HELLO) == Start("all its neighbours are gone")
     assert not times(renewal, AWAY, 101, 103)
@@ -48,13 +48,13 @@ def test_it_is_due_once_when_all_neighbours_are_gone() -> None:
 
 
 def test_a_network_that_comes_and_goes_costs_a_start_now_and_then() -> None:
-    renewal = Renewal(Random(1))
+    renewal = BabelRestartPolicy(Random(1))
     found = [now for now in range(100, 200) if renewal.due((MET, ALONE, AWAY, ALONE)[now % 4], float(now), HELLO)]
     assert 5 <= len(found) <= 100 / ALONE_PAUSE + 1
 
 
 def test_after_a_start_it_counts_from_the_first_neighbour_on() -> None:
-    renewal = Renewal(Random(1))
+    renewal = BabelRestartPolicy(Random(1))
     assert not renewal.due(MET, 100, HELLO)
     assert not renewal.due(AWAY, 101, HELLO)
     assert not renewal.due(ALONE, 102, HELLO), "the new babeld has not met anybody yet"
@@ -69,7 +69,7 @@ NO_WAY = Survey(alone=False)
 
 def test_who_lost_all_ways_and_found_others_is_due_at_once() -> None:
     """Between two looks that are a second apart."""
-    renewal = Renewal(Random(1))
+    renewal = BabelRestartPolicy(Random(1))
     assert not renewal.note(beside(B), 100.0)
     assert not renewal.note(NO_WAY, 100.2)
     assert not renewal.note(replace(NO_WAY, peers=frozenset({C})), 100.3), "whose way it is we do not know yet"
@@ -89,14 +89,14 @@ def test_who_lost_all_ways_and_found_others_is_due_at_once() -> None:
     ids=["the same", "another one of them, all being lost one by one", "no babeld", "another babeld, seen too late"],
 )
 def test_who_lost_none_or_found_one_of_them_again_is_not(surveys: Sequence[Survey]) -> None:
-    renewal = Renewal(Random(1))
+    renewal = BabelRestartPolicy(Random(1))
     for step, seen in enumerate(surveys):
         assert not renewal.note(seen, float(step))
 
 
 def test_one_reason_is_enough() -> None:
     """Whatever the last survey of the babeld that is ended says, and the first of the next one."""
-    renewal = Renewal(Random(1))
+    renewal = BabelRestartPolicy(Random(1))
     assert not renewal.due(MET, 100.0, HELLO)
     assert not renewal.note(beside(B), 100.0)
     assert renewal.due(ALONE, 101.0, HELLO)
@@ -109,7 +109,7 @@ def test_one_reason_is_enough() -> None:
 
 
 def test_neighbours_that_come_and_go_cost_a_start_now_and_then() -> None:
-    renewal = Renewal(Random(1))
+    renewal = BabelRestartPolicy(Random(1))
     found = 0
     for now in range(100, 200):
         found += renewal.note(beside(Prefix(now, 16)), float(now)) is not None
@@ -119,7 +119,7 @@ def test_neighbours_that_come_and_go_cost_a_start_now_and_then() -> None:
 
 def test_ways_that_are_not_taken_for_some_seconds() -> None:
     for seed in range(20):
-        (first, *_) = times(Renewal(Random(seed)), STARVED, 1000, 1030)
+        (first, *_) = times(BabelRestartPolicy(Random(seed)), STARVED, 1000, 1030)
         assert PATIENCE <= first - 1000 <= 2 * PATIENCE + 1
 
 
@@ -128,37 +128,37 @@ def test_rare_hellos_need_more_patience() -> None:
     for hello, least in ((0.25, 1.0), (0.5, 2.0), (3.0, 4.0), (15.0, 4.0)):
         found = []
         for seed in range(50):
-            renewal = Renewal(Random(seed))
+            renewal = BabelRestartPolicy(Random(seed))
             found.append(next(step / 10 for step in range(200) if renewal.due(STARVED, 1000 + step / 10, hello)))
         assert least <= min(found) <= least + 0.5
         assert 2 * least - 0.5 <= max(found) <= 2 * least + 0.5
 
 
 def test_not_all_do_it_at_once() -> None:
-    def first(renewal: Renewal) -> int:
+    def first(renewal: BabelRestartPolicy) -> int:
         """In tenths of a second."""
         return next(step for step in range(100) if renewal.due(STARVED, 1000 + step / 10, HELLO))
 
-    assert len({first(Renewal(Random(seed))) for seed in range(20)}) > 5
+    assert len({first(BabelRestartPolicy(Random(seed))) for seed in range(20)}) > 5
 
 
 def test_in_a_large_network_few_do_it_before_the_others_have_been_helped() -> None:
     """A babeld that is new passes questions on, so that all get an answer some seconds after the first start."""
     seen = Survey(peers=frozenset(Prefix(number, 16) for number in range(500)), alone=False, starved=frozenset({B}))
-    first = sorted(times(Renewal(Random(seed)), seen, 1000, 1040)[0] for seed in range(100))
+    first = sorted(times(BabelRestartPolicy(Random(seed)), seen, 1000, 1040)[0] for seed in range(100))
     assert sum(each <= first[0] + 2 for each in first) < 40
     assert first[-1] <= 1000 + 2 * PATIENCE + 500 * SPREAD + 1
 
 
 def test_what_passes_by_itself_is_left_alone() -> None:
-    renewal = Renewal(Random(1))
+    renewal = BabelRestartPolicy(Random(1))
     for start in range(1000, 1100, 5):
         assert not times(renewal, STARVED, start, start + int(PATIENCE))
         assert not renewal.due(MET, start + PATIENCE, HELLO)
 
 
 def test_it_is_tried_less_and_less_often_where_it_does_not_help() -> None:
-    renewal = Renewal(Random(1))
+    renewal = BabelRestartPolicy(Random(1))
     found = times(renewal, STARVED, 1000, 10_000)
     pauses = [b - a for a, b in pairwise(found)]
     assert pauses == sorted(pauses)
@@ -171,7 +171,7 @@ def test_it_is_tried_less_and_less_often_where_it_does_not_help() -> None:
 
 
 def test_who_lacks_another_way_soon_after_is_helped_as_well() -> None:
-    renewal = Renewal(Random(1))
+    renewal = BabelRestartPolicy(Random(1))
     first = next(now for now in range(1000, 1010) if renewal.due(STARVED, float(now), HELLO))
     assert not times(renewal, AWAY, first + 1, first + 2)
     assert not times(renewal, MET, first + 2, first + 8)
@@ -181,7 +181,7 @@ def test_who_lacks_another_way_soon_after_is_helped_as_well() -> None:
 
 
 def test_a_machine_that_slept_has_been_given_up_by_its_neighbours() -> None:
-    renewal = Renewal(Random(1))
+    renewal = BabelRestartPolicy(Random(1))
     assert not times(renewal, MET, 100, 110)
     assert not renewal.due(MET, 109 + ASLEEP + 15, HELLO), "babeld has not told yet what it sees now"
     assert renewal.due(MET, 130, HELLO) == Start("this machine slept for 20 s", stale=True)
@@ -190,19 +190,19 @@ def test_a_machine_that_slept_has_been_given_up_by_its_neighbours() -> None:
 
 
 def test_if_we_alone_did_not_run_babeld_has_the_neighbours_that_it_had() -> None:
-    renewal, steady = Renewal(Random(1)), replace(MET, steady=True)
+    renewal, steady = BabelRestartPolicy(Random(1)), replace(MET, steady=True)
     assert not times(renewal, steady, 100, 110)
     assert not times(renewal, steady, 130, 200)
 
 
 def test_rare_hellos_give_a_machine_more_time() -> None:
-    renewal = Renewal(Random(1))
+    renewal = BabelRestartPolicy(Random(1))
     assert not renewal.due(MET, 100, 15)
     assert not renewal.due(MET, 150, 15), "fifty seconds are but three hellos"
 
 
 def test_it_says_which_and_how_many() -> None:
-    renewal = Renewal(Random(1))
+    renewal = BabelRestartPolicy(Random(1))
     both = Survey(alone=False, starved=frozenset({B, C}))
     (said,) = {start.reason for now in range(8) if (start := renewal.due(both, 100.0 + now, HELLO))}
     assert said == "it takes none of the ways that lead to 2/16 and 1 more"

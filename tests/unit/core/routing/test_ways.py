@@ -6,7 +6,7 @@ from ipaddress import IPv6Address, IPv6Network
 
 from re6st.core.routing import route_history
 from re6st.core.routing.babel_lines import NextHop, Table
-from re6st.core.routing.route_history import Way, Ways
+from re6st.core.routing.route_history import RouteHistory, Way
 
 NET = IPv6Network("2001:db8:42:1::/64")
 A, B = (NextHop(IPv6Address(f"fe80::{n}"), "re6stnet1") for n in (1, 2))
@@ -22,7 +22,7 @@ def route(
 
 
 def test_a_way_changes_goes_and_comes_back() -> None:
-    table, known = Table(), Ways()
+    table, known = Table(), RouteHistory()
     known.note(table, 1)
     assert known[NET] is None
     table.feed(route(1, A))
@@ -43,7 +43,7 @@ def test_a_way_changes_goes_and_comes_back() -> None:
 
 
 def test_what_is_gone_is_remembered_for_some_only() -> None:
-    table, known = Table(), Ways()
+    table, known = Table(), RouteHistory()
     nets = list(IPv6Network("2001:db8:42::/48").subnets(new_prefix=64))[: route_history.GONE_LIMIT + 5]
     for number, net in enumerate(nets):
         table.feed(route(number, A, destination=net))

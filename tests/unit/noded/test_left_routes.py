@@ -1,0 +1,108 @@
+"""The routes of a babeld that ended are removed once the next one has its own, and no sooner."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Iterable, Set
+from ipaddress import IPv6Address, IPv6Network
+
+import pytest
+
+from re6st.babel import Network, Way
+from re6st.linux.kernel import Presence
+from re6st.noded.left_routes import LeftRoutes, lead_out
+from tests.unit.fake_program import until
+
+ANY = IPv6Network("::/0")
+WAY: Way = (IPv6Network("2001:db8:42:b::/64"), ANY)
+NOW = Presence(IPv6Network("2001:db8:42::/48"), IPv6Address("2001:db8:42:b::1"), 64, ())
+FORMER = Presence(IPv6Network("2001:db8:43::/48"), IPv6Address("2001:db8:43:b::1"), 64, ())
+
+
+class World:
+    """A kernel, our networks, and a babeld that takes over when the test says so."""
+
+    wanted = (NOW,)
+    former = (FORMER,)
+    priority = 1025
+
+    def __init__(self) -> None:
+        self.followed, self.ready = asyncio.Event(), asyncio.Event()
+        self.knows = asyncio.Event()
+        self.has_all = asyncio.Event()
+        self.swept: list[tuple[set[Presence], Set[tuple[Network, Network]] | None]] = []
+
+    async def sweep(
+        self,
+        presences: Iterable[Presence],
+        priority: int,
+        only: Set[tuple[Network, Network]] | None = None,
+        table: int | None = None,
+    ) -> int:
+        assert (priority, table) == (self.priority, 7)
+        self.swept.append((set(presences), only))
+        return 1
+
+    async def take_over(self) -> AsyncIterator[frozenset[Way]]:
+        await self.knows.wait()
+        self.knows.clear()  # of one that follows, nothing is known yet
+        yield frozenset((WAY,))
+        await self.has_all.wait()
+
+
+async def sweeping(world: World) -> asyncio.Task[None]:
+    task = asyncio.create_task(LeftRoutes(world, world, 7).sweep(world))
+    world.ready.set()
+    world.followed.set()
+    await until(lambda: not world.followed.is_set())
+    return task
+
+
+async def end(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    await asyncio.wait([task])
+
+
+def test_each_way_as_it_comes_and_in_the_end_all_also_in_networks_given_up(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+
+    async def run() -> None:
+        world = World()
+        task = await sweeping(world)
+        assert world.swept == []
+        world.knows.set()
+        await until(lambda: world.swept)
+        assert world.swept == [({NOW}, {WAY})]
+        world.has_all.set()
+        await until(lambda: len(world.swept) == 2)
+        assert world.swept[1] == ({NOW, FORMER}, None)
+        await end(task)
+
+    asyncio.run(run())
+    assert caplog.messages == ["babeld took over; 2 routes that the last one left are removed"]
+
+
+@pytest.mark.parametrize("trouble", ["it ended", "another one follows"])
+def test_what_is_left_stays_when_that_babeld_is_not_there_any_more(trouble: str) -> None:
+    async def run() -> None:
+        world = World()
+        task = await sweeping(world)
+        world.knows.set()
+        await until(lambda: world.swept)
+        if trouble == "it ended":
+            world.ready.clear()
+        else:
+            world.followed.set()
+        world.has_all.set()
+        for _ in range(5):
+            await asyncio.sleep(0)
+        assert [only for _, only in world.swept if only is None] == []
+        await end(task)
+
+    asyncio.run(run())
+
+
+def test_a_way_out_is_known_by_its_destination() -> None:
+    assert not lead_out([WAY])
+    assert lead_out([WAY, (ANY, NOW.network)])
