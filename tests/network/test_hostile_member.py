@@ -273,13 +273,15 @@ def test_every_node_names_it_in_its_log_and_refuses_it(seen: Evidence) -> None:
 
 
 def test_its_claim_of_an_ipv4_subnet_is_named_too(seen: Evidence) -> None:
-    lines = [line for node in seen.others for line in seen.logs[node].splitlines() if "re6st.noded.guard" in line]
+    lines = [line for node in seen.others for line in seen.logs[node].splitlines() if "re6st.noded.admission" in line]
     assert any(str(ipv4_of(seen.victim)) in line for line in lines if f"{seen.liar.prefix} announces" in line)
 
 
 def test_nobody_else_is_accused(seen: Evidence) -> None:
     for node in seen.others:
-        named = [line for line in seen.logs[node].splitlines() if "announces" in line and "re6st.noded.guard" in line]
+        named = [
+            line for line in seen.logs[node].splitlines() if "announces" in line and "re6st.noded.admission" in line
+        ]
         assert all(f": {seen.liar.prefix} announces" in line for line in named), named
         cut = [line for line in seen.logs[node].splitlines() if "cutting off" in line]
         assert all(f"cutting off {seen.liar.prefix}:" in line for line in cut), cut
