@@ -28,6 +28,10 @@ def healthy(node: Node) -> bool:
         return False
 
 
+def knows_all(node: Node, others: int) -> bool:
+    return bool(ask(place(node), "status")["mesh"]["peers"] == others)
+
+
 def tunnels(node: Node) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = ask(place(node), "tunnels")["tunnels"]
     return found
@@ -44,6 +48,8 @@ def test_a_node_tells_its_state(bed: Bed) -> None:
     network.wait_connected(FORMS)
     for node in network.nodes:
         wait_until(partial(healthy, node), 60, f"{node} says that it is well", bed.tails)
+        # A ping is answered as soon as babeld has made the routes; the node collects changes of its table first.
+        wait_until(partial(knows_all, node, 2), 10, f"{node} knows of the others", bed.tails)
 
     status = ask(second.host.directory / "console", "status")
     assert status["cn"] == second.prefix.cn
