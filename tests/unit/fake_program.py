@@ -56,7 +56,11 @@ class FakeChild:
         if not self._status.done():
             self._status.set_result(status)
         if self._server is not None:
-            self._server.close()
+            # Closed a turn later: whom it has just accepted would not become a connection, and stay open for ever.
+            loop = asyncio.get_running_loop()
+            for listening in self._server.sockets:
+                loop.remove_reader(listening)
+            loop.call_soon(self._server.close)
 
     @property
     def running(self) -> bool:
