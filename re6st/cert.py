@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime, timedelta
 from ipaddress import IPv6Network
 from pathlib import Path
@@ -20,7 +20,7 @@ from cryptography.x509.oid import NameOID
 from OpenSSL import crypto
 
 from re6st.core.prefix import Prefix, PrefixError, network_of_serial, serial_of_network
-from re6st.keys import pki
+from re6st.keys import pki, version1
 from re6st.linux import disk
 from re6st.view import pasted
 
@@ -32,8 +32,6 @@ BACKDATED = timedelta(hours=1)
 """How long before its issue a certificate is valid: the clocks of those who look at it may be that late."""
 KEY_SIZES = (2048, 3072, 4096)
 PEM_LIMIT = 64 * 1024
-
-_SHA512_RSA = bytes.fromhex("300d06092a864886f70d01010d0500")
 
 
 class CertError(Exception):
@@ -324,9 +322,9 @@ class Trust:
             return "serial, hence its network,"
         if not self.signed(new):
             return "signature"
-        if _digest_bits(new) < min(256, _digest_bits(ca)):
+        if pki.digest_bits(new) < min(256, pki.digest_bits(ca)):
             return "signature algorithm"
-        if _may_sign(new) is False or (_may_sign(new) is None and _may_sign(ca)):
+        if pki.may_sign(new) is False or (pki.may_sign(new) is None and pki.may_sign(ca)):
             return "right to sign certificates"
         return None
 
@@ -419,23 +417,11 @@ class Authority:
         now: datetime,
         not_after: datetime | None = None,
     ) -> x509.Certificate:
-        """A version 1 certificate without extensions, as wire.md 2.2 has it, but dated back.
-
-        Put together by hand, since the library only makes version 3.
-        """
+        """A version 1 certificate without extensions, as wire.md 2.2 has it, but dated back."""
         now = now.replace(microsecond=0)
-        spki = public_key.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
-        body = _der(
-            0x30,
-            _der_integer(serial),
-            _SHA512_RSA,
-            self._issuer,
-            _der(0x30, _der_time(now - BACKDATED), _der_time(not_after or now + VALIDITY)),
-            subject.public_bytes(),
-            spki,
-        )
-        signature = sign(self.key, body)
-        return x509.load_der_x509_certificate(_der(0x30, body, _SHA512_RSA, _der(0x03, b"\0", signature)))
+        begin, end = now - BACKDATED, not_after or now + VALIDITY
+        body = version1.to_be_signed(self._issuer, subject, public_key, serial, begin, end)
+        return version1.certificate(body, sign(self.key, body))
 
     def check_request(self, request: x509.CertificateSigningRequest) -> rsa.RSAPublicKey:
         """The key of a request, which must have the size of the CA's (wire.md 0.1, 12 item 8). Raises CertError."""
@@ -460,30 +446,6 @@ def subject_for(fields: x509.Name, number: int, prefix: Prefix) -> x509.Name:
 RESERVED_FIELDS = (NameOID.COMMON_NAME, NameOID.SERIAL_NUMBER)
 """Subject fields that the registry alone sets."""
 
-FIELDS: Mapping[str, x509.ObjectIdentifier] = {
-    "C": NameOID.COUNTRY_NAME,
-    "countryName": NameOID.COUNTRY_NAME,
-    "ST": NameOID.STATE_OR_PROVINCE_NAME,
-    "stateOrProvinceName": NameOID.STATE_OR_PROVINCE_NAME,
-    "L": NameOID.LOCALITY_NAME,
-    "localityName": NameOID.LOCALITY_NAME,
-    "O": NameOID.ORGANIZATION_NAME,
-    "organizationName": NameOID.ORGANIZATION_NAME,
-    "OU": NameOID.ORGANIZATIONAL_UNIT_NAME,
-    "organizationalUnitName": NameOID.ORGANIZATIONAL_UNIT_NAME,
-    "GN": NameOID.GIVEN_NAME,
-    "givenName": NameOID.GIVEN_NAME,
-    "SN": NameOID.SURNAME,
-    "surname": NameOID.SURNAME,
-    "title": NameOID.TITLE,
-    "emailAddress": NameOID.EMAIL_ADDRESS,
-    "email": NameOID.EMAIL_ADDRESS,
-    "CN": NameOID.COMMON_NAME,
-    "commonName": NameOID.COMMON_NAME,
-    "serialNumber": NameOID.SERIAL_NUMBER,
-}
-"""OpenSSL's names of subject fields, short and long, as --req of re6st-conf takes them."""
-
 
 def _rsa_key(key: object) -> rsa.RSAPublicKey:
     if not isinstance(key, rsa.RSAPublicKey):
@@ -491,46 +453,5 @@ def _rsa_key(key: object) -> rsa.RSAPublicKey:
     return key
 
 
-def _digest_bits(cert: x509.Certificate) -> int:
-    """Of the hash in its signature; 0 for one that nobody knows."""
-    try:
-        algorithm = cert.signature_hash_algorithm
-    except (UnsupportedAlgorithm, ValueError):
-        return 0
-    return 8 * algorithm.digest_size if algorithm else 0
-
-
-def _may_sign(cert: x509.Certificate) -> bool | None:
-    """What its basic constraints say of a CA (RFC 5280 4.2.1.9); None where it has none, as version 1."""
-    try:
-        return cert.extensions.get_extension_for_class(x509.BasicConstraints).value.ca
-    except x509.ExtensionNotFound:
-        return None
-    except (ValueError, x509.DuplicateExtension):
-        return False
-
-
 def _first_line(error: Exception) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0][:200]
-
-
-def _der(tag: int, *parts: bytes) -> bytes:
-    """One DER value (X.690)."""
-    content = b"".join(parts)
-    size = len(content)
-    if size < 0x80:
-        return bytes((tag, size)) + content
-    length = size.to_bytes((size.bit_length() + 7) // 8)
-    return bytes((tag, 0x80 | len(length))) + length + content
-
-
-def _der_integer(value: int) -> bytes:
-    return _der(0x02, value.to_bytes(value.bit_length() // 8 + 1))
-
-
-def _der_time(when: datetime) -> bytes:
-    """UTCTime until 2049, then GeneralizedTime (RFC 5280 4.1.2.5)."""
-    when = when.astimezone(UTC)
-    if when.year < 2050:
-        return _der(0x17, when.strftime("%y%m%d%H%M%SZ").encode())
-    return _der(0x18, when.strftime("%Y%m%d%H%M%SZ").encode())

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import cryptography
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import padding, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
@@ -46,3 +47,22 @@ def verify_issued_by(certificate: x509.Certificate, issuer: x509.Certificate) ->
     if not isinstance(key, rsa.RSAPublicKey) or algorithm is None:
         raise TypeError("not signed with RSA")
     key.verify(certificate.signature, certificate.tbs_certificate_bytes, padding.PKCS1v15(), algorithm)
+
+
+def digest_bits(certificate: x509.Certificate) -> int:
+    """Of the hash in its signature; 0 for one that nobody knows."""
+    try:
+        algorithm = certificate.signature_hash_algorithm
+    except (UnsupportedAlgorithm, ValueError):
+        return 0
+    return 8 * algorithm.digest_size if algorithm else 0
+
+
+def may_sign(certificate: x509.Certificate) -> bool | None:
+    """What its basic constraints say of a CA (RFC 5280 4.2.1.9); None where it has none, as version 1."""
+    try:
+        return certificate.extensions.get_extension_for_class(x509.BasicConstraints).value.ca
+    except x509.ExtensionNotFound:
+        return None
+    except (ValueError, x509.DuplicateExtension):
+        return False

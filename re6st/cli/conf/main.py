@@ -52,6 +52,7 @@ from re6st.cli.options import OptionParser, is_text
 from re6st.client.registry_client import RegistryClient, RegistryError, RegistryRefused, parse_url
 from re6st.core.prefix import Prefix, PrefixError, subnet
 from re6st.keys import pki
+from re6st.keys.subject_fields import FIELDS
 from re6st.linux import disk
 from re6st.linux.kernel import local_addresses
 from re6st.view import pasted
@@ -210,9 +211,9 @@ def read_token(name: str) -> str:
 
 
 def _field(key: str, value: str) -> tuple[x509.ObjectIdentifier, str]:
-    oid = cert.FIELDS.get(key)
+    oid = FIELDS.get(key)
     if oid is None:
-        raise ConfError(f"--req {key}: unknown field. Known are {', '.join(sorted(cert.FIELDS))}")
+        raise ConfError(f"--req {key}: unknown field. Known are {', '.join(sorted(FIELDS))}")
     if oid in cert.RESERVED_FIELDS:
         raise ConfError(f"--req {key}: only the registry sets this field")
     if value:
