@@ -9,9 +9,9 @@ import pytest
 from re6st import cert
 from re6st.api.operations import Operations, Status
 from tests.unit.api.test_registry_admin import refused, run
+from tests.unit.browser import Browser
+from tests.unit.browser import run as browse
 from tests.unit.registry_world import DAY, A, B, World
-from tests.unit.web.test_web_pages import Browser
-from tests.unit.web.test_web_pages import run as browse
 
 
 @pytest.fixture

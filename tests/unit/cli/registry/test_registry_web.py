@@ -15,9 +15,7 @@ import pytest
 from re6st.cli.registry.config import make_parser
 from re6st.cli.registry.page import SOCKET_PATH_LIMIT, Listen, WebConfig, WebError, configured, listen, place
 from tests.unit.cli.registry.test_cli_registry import Process, free_port, wait_until
-from tests.unit.cli.registry.test_cli_registry_admin import Place, made, resting
-
-__all__ = ["made", "resting"]  # fixtures
+from tests.unit.operator_place import Place
 
 
 @pytest.mark.parametrize(
