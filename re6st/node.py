@@ -20,8 +20,9 @@ from re6st.client.answered_hellos import AnsweredHellos
 from re6st.client.counted_client import CountedClient
 from re6st.core.prefix import Prefix, address, subnet
 from re6st.core.routing.planes import ONLY
-from re6st.linux import kernel, process
+from re6st.linux import process
 from re6st.linux.kernel import Kept
+from re6st.linux.local_addresses import local_addresses
 from re6st.noded import multicast, program_outputs, takeover
 from re6st.noded.left_behind import LEFT, remove
 from re6st.noded.left_routes import lead_out
@@ -37,11 +38,11 @@ from re6st.service import run_names
 from re6st.service.rundir import RunDirectory, remove_old, write_revoked
 from re6st.service.sd_notify import Notifier
 from re6st.service.tasks import Latest, Tasks, end, unless
-from re6st.transport import openvpn
+from re6st.transport import catalogue
 
 LAST_WORD = 0.2
 """Seconds for the news to get to those that it cuts off: whose serial was revoked, may renew and come back."""
-PROGRAMS = (babel.PROGRAM, openvpn.PROGRAM)
+PROGRAMS = (babel.PROGRAM, *sorted(catalogue.PROGRAMS))
 
 log = logging.getLogger(__name__)
 
@@ -64,7 +65,7 @@ class Node:
             self._programs[multicast.PROGRAM] = process.find_program(multicast.PROGRAM, multicast.REMEDY)
         self._client = CountedClient(config.registry, identity)
         self._run = RunDirectory(config.run, keep=True)  # for the next one, if we never live
-        local = [ip for ip in kernel.local_addresses() if ip not in self.network]
+        local = [ip for ip in local_addresses() if ip not in self.network]
         self._own = OwnAddresses(config.offered, config.ip, local, network=self.network)
         self._cache: Cache | None = None
         self._machine: Machine | None = None

@@ -1,4 +1,4 @@
-"""Links, addresses and routes of this machine (rtnetlink, /proc/sys/net, the netifaces API).
+"""Links, addresses and routes of this machine (rtnetlink, /proc/sys/net).
 
 What a node adds is declared here and undone at exit: `Kernel` remembers what it made, and `clear` removes what an
 earlier run left behind (wire.md 1.3). Only names and prefixes of our network are touched.
@@ -11,16 +11,15 @@ import errno
 import logging
 import socket
 from collections.abc import Callable, Collection, Iterable, Iterator, Set
-from contextlib import closing, contextmanager, suppress
-from dataclasses import dataclass, replace
-from ipaddress import IPv4Address, IPv4Interface, IPv6Address, IPv6Network, ip_address
-
-import netifaces
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv4Interface, IPv6Network, ip_address
 
 from re6st.core import interfaces
-from re6st.linux import rtnetlink
+from re6st.linux import babel_routes, rtnetlink
+from re6st.linux.babel_routes import Installed
 from re6st.linux.hardware import Hardware
-from re6st.linux.kept_state import RTPROT_RE6ST, SYSCTL, KeptState, Placed, family_of, host_route
+from re6st.linux.kept_state import RTPROT_RE6ST, SYSCTL, KeptState, Placed, Presence, family_of, host_route
 from re6st.linux.netlink import NetlinkError
 from re6st.linux.rtnetlink import (
     IFA_F_DADFAILED,
@@ -30,13 +29,10 @@ from re6st.linux.rtnetlink import (
     IFF_RUNNING,
     IFF_UP,
     RT_SCOPE_UNIVERSE,
-    RTN_UNICAST,
     RTN_UNREACHABLE,
     Netlink,
     Route,
 )
-
-RTPROT_BABEL = 42
 
 LASTING = frozenset((errno.EPERM, errno.EACCES, errno.ENOENT, errno.ENODEV, errno.EOPNOTSUPP))
 """Refusals that will not end by themselves: no right, no module."""
@@ -47,7 +43,6 @@ log = logging.getLogger(__name__)
 
 Address = rtnetlink.Address
 Network = rtnetlink.Network
-_ANY = IPv6Network("::/0")
 
 
 class KernelError(OSError):
@@ -59,17 +54,6 @@ class KernelError(OSError):
 
 
 @dataclass(frozen=True, slots=True)
-class Presence:
-    """What the kernel is told of the network in one family: our address in it, and where nothing leaks to."""
-
-    network: Network
-    address: Address
-    length: int
-    """Of the prefix that our address brings a route for."""
-    unreachable: tuple[Network, ...]
-
-
-@dataclass(frozen=True, slots=True)
 class Kept:
     """What an earlier run left that is gone on with."""
 
@@ -77,16 +61,6 @@ class Kept:
     """They are reached by a gateway of ours."""
     main_interface: str = "lo"
     """Where our address is not removed, since it comes there again."""
-
-
-@dataclass(frozen=True, slots=True)
-class Installed:
-    """The routes of a babeld that the kernel has."""
-
-    ways: frozenset[tuple[Network, Network]]
-    """Where they lead to, for packets from where."""
-    sourceless: tuple[Route, ...]
-    """Those that have lost our address as their source, as they are to be."""
 
 
 class Kernel:
@@ -341,10 +315,10 @@ class Kernel:
                 removed.append(f"route {route.destination}")
         for presence in presences:
             family = family_of(presence.network)
-            by_babel = self._netlink.routes(family, protocol=RTPROT_BABEL)
+            by_babel = self._netlink.routes(family, protocol=babel_routes.RTPROT_BABEL)
             unreachable = self._netlink.routes(family, type=RTN_UNREACHABLE)
             for route in dict.fromkeys((*by_babel, *unreachable)) if not kept else ():
-                if _is_ours(route, presence) and self._delete(route):
+                if babel_routes.is_ours(route, presence) and self._delete(route):
                     removed.append(f"route {route.destination}")
             for entry in self._netlink.addresses(family):
                 if entry.address == presence.address and entry.index not in carry:
@@ -360,11 +334,11 @@ class Kernel:
 
         Those of one `table` only, if it is given; so do `installed` and `sweep`.
         """
-        return await asyncio.to_thread(_babel_routes, tuple(presences), table)
+        return await asyncio.to_thread(babel_routes.ways, tuple(presences), table)
 
     async def installed(self, presences: Iterable[Presence], priority: int, table: int | None = None) -> Installed:
         """What of a babeld's routes of this priority the kernel has, in our networks."""
-        return await asyncio.to_thread(_installed, tuple(presences), priority, table)
+        return await asyncio.to_thread(babel_routes.installed, tuple(presences), priority, table)
 
     async def name_source(self, routes: Collection[Route]) -> None:
         """Give routes that the kernel has our address as source, which it forgets when the address goes away."""
@@ -393,7 +367,7 @@ class Kernel:
         `only` those to some destinations, for packets from some sources. There may be ten thousands of them, so this
         is done beside the event loop, by a socket of its own.
         """
-        return await asyncio.to_thread(_sweep, tuple(presences), priority, only, table)
+        return await asyncio.to_thread(babel_routes.sweep, tuple(presences), priority, only, table)
 
     # -- within --
 
@@ -433,92 +407,6 @@ class Kernel:
         except OSError as error:
             fixed = error.errno == errno.EROFS  # for all links alike, which is told at the start (router_settings.py)
             log.log(logging.DEBUG if fixed else logging.WARNING, "%s: %s", path, error.strerror)
-
-
-def local_addresses() -> list[IPv4Address | IPv6Address]:
-    """The global addresses of this machine, of all interfaces."""
-    found: list[IPv4Address | IPv6Address] = []
-    for interface in netifaces.interfaces():
-        addresses = netifaces.ifaddresses(interface)
-        for family in (netifaces.AF_INET, netifaces.AF_INET6):
-            for entry in addresses.get(family, ()):
-                with suppress(ValueError, KeyError):
-                    ip = ip_address(entry["addr"].partition("%")[0])
-                    if not ip.is_loopback and not ip.is_link_local and ip not in found:
-                        found.append(ip)
-    return found
-
-
-def source_address(remote: str) -> Address | None:
-    """Our address from which the kernel sends to `remote`; None where it is no address, or there is no way there."""
-    try:
-        ip = ip_address(remote)
-        with socket.socket(socket.AF_INET6 if ip.version == 6 else socket.AF_INET, socket.SOCK_DGRAM) as own:
-            own.connect((remote, 9))  # sends nothing (RFC 863's port)
-            return ip_address(own.getsockname()[0].partition("%")[0])
-    except (OSError, ValueError):
-        return None
-
-
-def _is_ours(route: Route, presence: Presence) -> bool:
-    """Whether a run of ours, or its babeld, made this route."""
-    network, length = presence.network, route.destination.prefixlen
-    inside = length >= network.prefixlen and route.destination.network_address in network
-    if route.type == RTN_UNREACHABLE and inside and route.destination in presence.unreachable:
-        return True
-    # A way to the Internet through a gateway is for our sources only (wire.md 9.3).
-    return route.protocol == RTPROT_BABEL and (inside or route.source == presence.network)
-
-
-def _of_babel(netlink: Netlink, presence: Presence, table: int | None) -> Iterator[Route]:
-    """The routes in a network of ours that a babeld made, in one table or in all."""
-    for route in netlink.routes(family_of(presence.network), protocol=RTPROT_BABEL):
-        if _is_ours(route, presence) and table in (None, route.table):
-            yield route
-
-
-def _babel_routes(presences: Iterable[Presence], table: int | None) -> dict[tuple[Network, Network], int]:
-    found: dict[tuple[Network, Network], int] = {}
-    with closing(Netlink()) as netlink:
-        for presence in presences:
-            # Where a way was lost, babeld has an unreachable route, of the last priority there is.
-            for route in _of_babel(netlink, presence, table):
-                if route.type == RTN_UNICAST:
-                    way = route.destination, route.source or _ANY
-                    found[way] = max(found.get(way, 0), route.priority or 0)
-    return found
-
-
-def _installed(presences: Iterable[Presence], priority: int, table: int | None) -> Installed:
-    ways: set[tuple[Network, Network]] = set()
-    sourceless = []
-    with closing(Netlink()) as netlink:
-        for presence in presences:
-            for route in _of_babel(netlink, presence, table):
-                if route.priority == priority:
-                    ways.add((route.destination, route.source or _ANY))
-                    # A route of IPv4 goes away with the address.
-                    is_ipv6 = presence.network.version == 6
-                    if is_ipv6 and route.preferred is None and route.type == RTN_UNICAST:
-                        sourceless.append(replace(route, preferred=presence.address))
-    return Installed(frozenset(ways), tuple(sourceless))
-
-
-def _sweep(
-    presences: Iterable[Presence], priority: int, only: Set[tuple[Network, Network]] | None, table: int | None
-) -> int:
-    count = 0
-    with closing(Netlink()) as netlink:
-        for presence in presences:
-            for route in _of_babel(netlink, presence, table):
-                if route.priority == priority or (
-                    only is not None and (route.destination, route.source or _ANY) not in only
-                ):
-                    continue
-                with suppress(NetlinkError):
-                    netlink.delete_route(route)
-                    count += 1
-    return count
 
 
 @contextmanager

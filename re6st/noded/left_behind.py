@@ -16,7 +16,8 @@ from typing import Any
 
 from re6st import babel
 from re6st.linux import process
-from re6st.linux.kernel import Kernel, Presence
+from re6st.linux.kept_state import Presence
+from re6st.linux.kernel import Kernel
 from re6st.noded import multicast
 from re6st.noded.hooks import Hooks
 from re6st.noded.packet_filter import PacketFilter

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Collection, Iterable, Set
 from typing import Protocol
 
 from re6st.babel import Network, Way
-from re6st.linux.kernel import Presence
+from re6st.linux.kept_state import Presence
 
 log = logging.getLogger(__name__)
 

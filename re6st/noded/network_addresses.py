@@ -7,7 +7,8 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Protocol
 
-from re6st.linux.kernel import KernelError, Presence
+from re6st.linux.kept_state import Presence
+from re6st.linux.kernel import KernelError
 from re6st.noded.left_behind import note
 
 log = logging.getLogger(__name__)

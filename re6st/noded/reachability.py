@@ -21,7 +21,8 @@ from re6st.core.prefix import Prefix
 from re6st.core.wire.datagrams import Endpoint, format_addresses
 from re6st.core.wire.news import Audience
 from re6st.linux import address_monitor
-from re6st.linux.kernel import Address, source_address
+from re6st.linux.kernel import Address
+from re6st.linux.local_addresses import source_address
 from re6st.linux.netlink import NetlinkError
 from re6st.noded.own_addresses import OwnAddresses
 from re6st.noded.upnp import PortMapper

@@ -14,7 +14,8 @@ from typing import Protocol
 from re6st.core.routing.babel_lines import Table
 from re6st.core.routing.lost_routes import LASTING, LostRoutes, Way, installed
 from re6st.core.words import plural
-from re6st.linux.kernel import Installed, Presence
+from re6st.linux.babel_routes import Installed
+from re6st.linux.kept_state import Presence
 from re6st.linux.netlink import NetlinkError
 from re6st.linux.rtnetlink import Route
 

@@ -31,7 +31,7 @@ from re6st.core.transport.server_drain import DRAIN_HELLOS
 from re6st.core.tunnel_protocols import SERVED, Transport, TunnelProtocol
 from re6st.core.wire.datagrams import Endpoint
 from re6st.core.wire.params import Parameters
-from re6st.linux.kernel import Presence
+from re6st.linux.kept_state import Presence
 from re6st.service import run_names
 from re6st.service.metrics_http import Place
 from re6st.transport import openvpn

@@ -27,7 +27,7 @@ from re6st.core.transport.records import (
     decode,
     encode,
 )
-from re6st.linux.kernel import source_address
+from re6st.linux.local_addresses import source_address
 from re6st.linux.process import leftovers
 from re6st.service import run_names, rundir
 from re6st.transport import catalogue

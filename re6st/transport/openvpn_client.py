@@ -14,7 +14,8 @@ from dataclasses import dataclass, field
 from re6st.core.prefix import Prefix, PrefixError
 from re6st.core.transport.openvpn_lines import Environment, Hold, State, Traffic, Up
 from re6st.core.wire.datagrams import Endpoint
-from re6st.linux.kernel import Address, source_address
+from re6st.linux.kernel import Address
+from re6st.linux.local_addresses import source_address
 from re6st.linux.process import last_words
 from re6st.service import run_names
 from re6st.transport import openvpn

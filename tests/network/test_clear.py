@@ -7,7 +7,8 @@ from collections.abc import Awaitable, Callable
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from typing import TypeVar
 
-from re6st.linux.kernel import Kernel, Presence
+from re6st.linux.kept_state import Presence
+from re6st.linux.kernel import Kernel
 from testbed import Bed, Host
 
 T = TypeVar("T")

@@ -15,7 +15,7 @@ from re6st.core.prefix import Prefix
 from re6st.core.tunnel_protocols import TunnelProtocol
 from re6st.core.wire.datagrams import Endpoint
 from re6st.core.wire.params import Parameters
-from re6st.linux.kernel import Presence
+from re6st.linux.kept_state import Presence
 from re6st.noded.peer_cache import Cache
 from re6st.noded.registry_updates import Updates
 from re6st.noded.rooms import Machine

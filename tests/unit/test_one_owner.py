@@ -15,8 +15,8 @@ from tests.unit.test_house import TREES, imports
 OWNERS = {"re6st.core.interfaces", "re6st.core.tunnel_protocols", "re6st.service.run_names"}
 """The last one knows the names of files of older versions, too."""
 
-KNOW_OPENVPN = {"re6st.cli.node.main", "re6st.node", "re6st.noded.settings"}
-"""The first two name its program and its limits, the last makes what the user and the network want of it."""
+KNOW_OPENVPN = {"re6st.cli.node.main", "re6st.noded.settings"}
+"""The first names its limits, the other makes what the user and the network want of it."""
 
 _TAKEN_APART = {"endswith", "startswith", "removesuffix", "removeprefix", "rstrip"}
 

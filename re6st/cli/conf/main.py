@@ -54,7 +54,7 @@ from re6st.core.prefix import Prefix, PrefixError, subnet
 from re6st.keys import pki
 from re6st.keys.subject_fields import FIELDS
 from re6st.linux import disk
-from re6st.linux.kernel import local_addresses
+from re6st.linux.local_addresses import local_addresses
 from re6st.view import pasted
 
 SERVICE_USER, STATUS = "re6stnet", "re6st-status"

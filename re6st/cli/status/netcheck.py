@@ -41,7 +41,7 @@ from re6st.client.registry_client import (
 from re6st.core.prefix import Prefix
 from re6st.core.wire.datagrams import Code
 from re6st.core.wire.rpc import target
-from re6st.linux.kernel import local_addresses
+from re6st.linux.local_addresses import local_addresses
 from re6st.linux.router_settings import router_settings
 from re6st.registryd.local_node import LocalNode
 from re6st.service.control_client import Connection, NotRunning, Refused, Trouble, connect

@@ -1,4 +1,4 @@
-"""What of linux/kernel.py needs no root: the machine's own addresses, and errors in words."""
+"""What of linux/kernel.py needs no root: interfaces, and errors in words."""
 
 from __future__ import annotations
 
@@ -7,32 +7,12 @@ import errno
 from collections.abc import Awaitable, Callable
 from ipaddress import IPv4Address, IPv4Interface, IPv6Address, IPv6Network, ip_address
 
-import netifaces
 import pytest
 
 from re6st.linux import kernel, rtnetlink
-from re6st.linux.kernel import Kernel, KernelError, local_addresses
+from re6st.linux.kernel import Kernel, KernelError
 from re6st.linux.netlink import NetlinkError
-from re6st.linux.rtnetlink import IFA_F_NOPREFIXROUTE, RTN_UNREACHABLE, InterfaceAddress, Link, Route
-
-
-def test_own_addresses_are_those_that_others_might_reach(monkeypatch: pytest.MonkeyPatch) -> None:
-    machine = {
-        "lo": {netifaces.AF_INET: [{"addr": "127.0.0.1"}], netifaces.AF_INET6: [{"addr": "::1"}]},
-        "eth0": {
-            netifaces.AF_INET: [{"addr": "192.0.2.1"}, {"peer": "192.0.2.9"}],
-            netifaces.AF_INET6: [{"addr": "fe80::1%eth0"}, {"addr": "2001:db8::1%eth0"}, {"addr": "nonsense"}],
-        },
-        "eth1": {netifaces.AF_INET: [{"addr": "192.0.2.1"}, {"addr": "169.254.0.7"}]},
-        "tap0": {},
-    }
-    monkeypatch.setattr(netifaces, "interfaces", lambda: list(machine))
-    monkeypatch.setattr(netifaces, "ifaddresses", lambda name: machine[name])
-    assert local_addresses() == [ip_address("192.0.2.1"), ip_address("2001:db8::1")]
-
-
-def test_on_this_machine_nothing_is_raised() -> None:
-    assert not any(ip.is_loopback or ip.is_link_local for ip in local_addresses())
+from re6st.linux.rtnetlink import IFA_F_NOPREFIXROUTE, InterfaceAddress, Link
 
 
 def attempt(work: Callable[[Kernel], Awaitable[object]]) -> None:
@@ -125,11 +105,6 @@ def test_uplinks_are_the_addresses_in_use(monkeypatch: pytest.MonkeyPatch) -> No
 
     attempt(work)
     assert found == [{ip_address("192.0.2.2"): False, ip_address("192.0.2.3"): True}]
-
-
-def test_the_address_that_leads_somewhere() -> None:
-    assert kernel.source_address("127.0.0.1") == ip_address("127.0.0.1")
-    assert kernel.source_address("peer.example") is None
 
 
 class Played:
@@ -262,20 +237,3 @@ def test_no_tunnel_goes_through_another_tunnel(monkeypatch: pytest.MonkeyPatch, 
         assert await own.leads_outside("re6st.example.com"), "a name is not looked up"
 
     attempt(work)
-
-
-def test_a_way_that_babel_lost_says_nothing_of_the_priority_of_its_routes(monkeypatch: pytest.MonkeyPatch) -> None:
-    """babeld holds it as an unreachable route of the last priority there is: no babeld could take the next one."""
-    network = IPv6Network("2001:db8:42::/48")
-    there, lost = IPv6Network("2001:db8:42:1::/64"), IPv6Network("2001:db8:42:2::/64")
-
-    class Netlink:
-        def routes(self, family: int, protocol: int = 0) -> list[Route]:
-            unreachable = Route(lost, protocol=protocol, type=RTN_UNREACHABLE, priority=0xFFFFFFFF)
-            return [Route(there, protocol=protocol, priority=1030), unreachable]
-
-        def close(self) -> None: ...
-
-    monkeypatch.setattr(kernel, "Netlink", Netlink)
-    presence = kernel.Presence(network, IPv6Address("2001:db8:42:b::1"), 64, (network,))
-    assert kernel._babel_routes([presence], None) == {(there, IPv6Network("::/0")): 1030}

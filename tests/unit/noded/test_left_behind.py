@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from re6st.linux.kernel import Presence
+from re6st.linux.kept_state import Presence
 from re6st.noded import left_behind
 from re6st.service import run_names
 from re6st.service.rundir import RunDirectory, RunDirectoryBusy

@@ -10,7 +10,7 @@ from ipaddress import IPv6Address, IPv6Network
 import pytest
 
 from re6st.babel import Network, Way
-from re6st.linux.kernel import Presence
+from re6st.linux.kept_state import Presence
 from re6st.noded.left_routes import LeftRoutes, lead_out
 from tests.unit.fake_program import until
 

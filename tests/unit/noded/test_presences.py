@@ -10,7 +10,8 @@ from tempfile import TemporaryDirectory
 from hypothesis import given
 from hypothesis import strategies as st
 
-from re6st.linux.kernel import KernelError, Presence
+from re6st.linux.kept_state import Presence
+from re6st.linux.kernel import KernelError
 from re6st.noded.left_behind import noted
 from re6st.noded.network_addresses import Presences
 

@@ -21,7 +21,7 @@ from re6st.core.routing.babel_settings import update_interval
 from re6st.core.routing.planes import ONLY, Plane
 from re6st.core.routing.survey import Survey
 from re6st.core.wire.params import Parameters
-from re6st.linux.kernel import Presence
+from re6st.linux.kept_state import Presence
 from re6st.linux.process import Backoff
 from re6st.noded import routing
 from re6st.noded.routing import RoutingPlane

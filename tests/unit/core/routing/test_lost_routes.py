@@ -10,7 +10,8 @@ import pytest
 
 from re6st.core.routing.babel_lines import Table
 from re6st.core.routing.lost_routes import Network, Way, installed
-from re6st.linux.kernel import Installed, Presence
+from re6st.linux.babel_routes import Installed
+from re6st.linux.kept_state import Presence
 from re6st.linux.rtnetlink import Route
 from re6st.noded.route_check import AGAIN_FIRST, AGAIN_LAST, RouteCheck
 

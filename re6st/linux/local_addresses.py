@@ -1,0 +1,36 @@
+"""The addresses of this machine, and which of them is used to reach a host."""
+
+from __future__ import annotations
+
+import socket
+from contextlib import suppress
+from ipaddress import IPv4Address, IPv6Address, ip_address
+
+import netifaces
+
+from re6st.linux.rtnetlink import Address
+
+
+def local_addresses() -> list[IPv4Address | IPv6Address]:
+    """The global addresses of this machine, of all interfaces."""
+    found: list[IPv4Address | IPv6Address] = []
+    for interface in netifaces.interfaces():
+        addresses = netifaces.ifaddresses(interface)
+        for family in (netifaces.AF_INET, netifaces.AF_INET6):
+            for entry in addresses.get(family, ()):
+                with suppress(ValueError, KeyError):
+                    ip = ip_address(entry["addr"].partition("%")[0])
+                    if not ip.is_loopback and not ip.is_link_local and ip not in found:
+                        found.append(ip)
+    return found
+
+
+def source_address(remote: str) -> Address | None:
+    """Our address from which the kernel sends to `remote`; None where it is no address, or there is no way there."""
+    try:
+        ip = ip_address(remote)
+        with socket.socket(socket.AF_INET6 if ip.version == 6 else socket.AF_INET, socket.SOCK_DGRAM) as own:
+            own.connect((remote, 9))  # sends nothing (RFC 863's port)
+            return ip_address(own.getsockname()[0].partition("%")[0])
+    except (OSError, ValueError):
+        return None
