@@ -11,7 +11,7 @@ from http import HTTPStatus
 from typing import Any
 
 from re6st import cert
-from re6st.api.operations import AdminError, Arguments, Status
+from re6st.api.operations import AdminError, Arguments
 from re6st.core.prefix import Prefix
 from re6st.core.registry.allocator import AllocationError, Allocator
 from re6st.core.registry.clock import ClockError
@@ -26,6 +26,7 @@ from re6st.registryd.mail import is_address
 from re6st.registryd.own_node import own_node, refuse_to_revoke, take_place
 from re6st.registryd.records import NodeFilter
 from re6st.registryd.repository import Changes, Conflict, NotFound, RepositoryError
+from re6st.service.json_lines import Status
 
 logger = logging.getLogger("admin")
 

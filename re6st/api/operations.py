@@ -3,30 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from enum import IntEnum
 from typing import Any, Protocol
 
 from re6st.registryd.listings import Record
+from re6st.service.json_lines import OperationError, Status
 
 TEXT_LIMIT = 256
 
 
-class Status(IntEnum):
-    """How an operation ends; also the exit codes of the program."""
-
-    DONE = 0
-    FAILED = 1
-    USAGE = 2
-    NOT_FOUND = 3
-    CONFLICT = 4
-
-
-class AdminError(Exception):
-    """An operation that was not carried out; the text is for the operator."""
-
-    def __init__(self, status: Status, message: str) -> None:
-        super().__init__(message)
-        self.status = status
+class AdminError(OperationError):
+    """An operation that the registry did not carry out."""
 
 
 class Operations(Protocol):

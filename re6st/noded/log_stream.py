@@ -12,7 +12,8 @@ from collections import deque
 from collections.abc import AsyncGenerator
 
 from re6st.core.telemetry.report import Record
-from re6st.service.control import ControlError, Status
+from re6st.service.control import ControlError
+from re6st.service.json_lines import Status
 from re6st.service.logs import LEVELS, LogHandler, set_verbosity
 
 BEHIND_LIMIT = 500

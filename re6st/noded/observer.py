@@ -34,7 +34,8 @@ from re6st.noded.packet_filter import PacketFilter
 from re6st.noded.routing import RoutingPlane
 from re6st.noded.settings import InForce
 from re6st.noded.tunnels import Tunnels
-from re6st.service.control import ControlError, Status
+from re6st.service.control import ControlError
+from re6st.service.json_lines import Status
 from re6st.service.logs import LEVELS
 
 PAGE = 1000

@@ -20,13 +20,14 @@ from typing import Any
 
 from aiohttp import hdrs, web
 
-from re6st.api.operations import AdminError, Status
+from re6st.api.operations import AdminError
 from re6st.core.limits.rate import RateLimit
 from re6st.core.prefix import Prefix, PrefixError
 from re6st.core.registry.origins import ambiguous, is_careless_relay
 from re6st.registryd.events import Events, Kind
 from re6st.registryd.listings import Record
 from re6st.registryd.records import NODE_SORTS, NODE_STATES
+from re6st.service.json_lines import Status
 from re6st.web import access, mesh_graph
 from re6st.web.access import COOKIE, Access, Visitor
 from re6st.web.entrance import Entrances

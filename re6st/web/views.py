@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 from re6st import PROTOCOL, __version__, cert
 from re6st.api.admin import Admin, guessed_url
-from re6st.api.operations import AdminError, Status
+from re6st.api.operations import AdminError
 from re6st.client.certificate_report import name_text
 from re6st.core.prefix import Prefix
 from re6st.core.routing.told_claims import ToldClaims
@@ -26,6 +26,7 @@ from re6st.registryd.listings import Record, iso
 from re6st.registryd.own_node import own_node
 from re6st.registryd.records import NodeSelection
 from re6st.registryd.repository import Lists, RepositoryError
+from re6st.service.json_lines import Status
 from re6st.web import mesh_graph
 from re6st.web.node_query import NodeQuery
 from re6st.web.watch import Watch

@@ -129,7 +129,7 @@ class _Operations:
 def control_request(data: bytes) -> None:
     """A line that somebody who may look sends to the control socket."""
     server = control.ControlServer(_Operations(), Path("/nowhere"))
-    answer = server._answer(data, trusted=False)
+    answer = _loop().run_until_complete(server.lines.answer(data, trusted=False))
     assert isinstance(answer, bytes)
     told = json.loads(answer)
     assert ("error" in told) != ("result" in told)

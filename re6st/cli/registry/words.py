@@ -21,7 +21,7 @@ from typing import Any, NoReturn
 from re6st import cert
 from re6st.api.admin import Admin, guessed_url
 from re6st.api.admin_socket import Remote, socket_path
-from re6st.api.operations import AdminError, Operations, Status
+from re6st.api.operations import AdminError, Operations
 from re6st.cli.options import OptionParser, duration, fail, integer, registry_url, unknown_word
 from re6st.cli.registry import output
 from re6st.cli.registry.config import PROGRAM, ConfigError, configure, make_parser
@@ -34,6 +34,7 @@ from re6st.registryd.resources import Resources
 from re6st.registryd.sqlite.check import BackupError, backup, check
 from re6st.registryd.sqlite.store import Store
 from re6st.service import geoip
+from re6st.service.json_lines import Status
 from re6st.service.run_names import BABELD_SOCKET
 
 CONFIG = Path("/etc/re6stnet") / OPTIONS_FILE

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from re6st import cert
-from re6st.api.operations import Operations, Status
+from re6st.api.operations import Operations
+from re6st.service.json_lines import Status
 from tests.unit.api.test_registry_admin import refused, run
 from tests.unit.browser import Browser
 from tests.unit.browser import run as browse

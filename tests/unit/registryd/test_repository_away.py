@@ -10,7 +10,7 @@ import pytest
 
 from re6st import cert
 from re6st.api.admin import Admin
-from re6st.api.operations import AdminError, Status
+from re6st.api.operations import AdminError
 from re6st.core.prefix import Prefix
 from re6st.core.registry.sessions import Claims
 from re6st.core.wire.rpc import METHODS
@@ -19,6 +19,7 @@ from re6st.registryd.call import Call, RpcError
 from re6st.registryd.events import Kind
 from re6st.registryd.local_node import LocalNode
 from re6st.registryd.repository import RepositoryError
+from re6st.service.json_lines import Status
 from tests.unit.registry_world import World
 from tests.unit.repositories import AwayRepository
 

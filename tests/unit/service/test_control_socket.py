@@ -18,8 +18,9 @@ from typing import Any
 import pytest
 
 from re6st.core.telemetry.report import Record
-from re6st.service import control, run_names, rundir
-from re6st.service.control import CLIENT_LIMIT, ControlError, ControlServer, Status
+from re6st.service import run_names, rundir
+from re6st.service.control import CLIENT_LIMIT, ControlError, ControlServer
+from re6st.service.json_lines import Status
 
 Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
@@ -58,10 +59,12 @@ class Played:
             self.watching -= 1
 
 
-def serving(path: Path, test: Callable[[Path, Played], Awaitable[None]], other: Path | None = None) -> None:
+def serving(
+    path: Path, test: Callable[[Path, Played], Awaitable[None]], other: Path | None = None, **settings: float
+) -> None:
     async def run() -> None:
         played = Played()
-        task = asyncio.create_task(ControlServer(played, path, other).run())
+        task = asyncio.create_task(ControlServer(played, path, other, **settings).run())
         try:
             async with asyncio.timeout(20):
                 while not (path / run_names.CONTROL_SOCKET).is_socket():
@@ -200,8 +203,7 @@ def test_connections_are_counted(tmp_path: Path) -> None:
     serving(tmp_path, test)
 
 
-def test_who_does_not_read_is_cut_off(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(control, "IDLE_TIME", 0.2)
+def test_who_does_not_read_is_cut_off(tmp_path: Path) -> None:
     gc.disable()  # what a stream has set up is undone at once, and not when garbage is collected
 
     async def test(path: Path, played: Played) -> None:
@@ -219,7 +221,7 @@ def test_who_does_not_read_is_cut_off(tmp_path: Path, monkeypatch: pytest.Monkey
         other.close()
 
     try:
-        serving(tmp_path, test)
+        serving(tmp_path, test, idle=0.2)
     finally:
         gc.enable()
 

@@ -23,8 +23,9 @@ import pytest
 from re6st.cli.status import down, icmp
 from re6st.cli.status import main as status
 from re6st.core.telemetry.report import Record
-from re6st.service import control, control_client, run_names, rundir
-from re6st.service.control import ControlError, ControlServer, Status
+from re6st.service import control_client, json_lines, run_names, rundir
+from re6st.service.control import ControlError, ControlServer
+from re6st.service.json_lines import Status
 from re6st.view.screen import line
 from tests.unit.view.test_status_text import EVENTS, ROUTES, STATUS, TUNNELS
 
@@ -421,7 +422,7 @@ def test_both_ends_of_the_socket_agree() -> None:
         control_client.PROTOCOL,
         control_client.GROUP,
         control_client.DEFAULT.name,
-    ) == (control.PROTOCOL, rundir.GROUP, run_names.CONTROL_SOCKET)
+    ) == (json_lines.PROTOCOL, rundir.GROUP, run_names.CONTROL_SOCKET)
 
 
 def test_a_frame_fills_the_screen() -> None:

@@ -1,0 +1,193 @@
+"""A daemon's socket for its operator: requests and answers on a unix socket, one JSON object a line.
+
+A request is `{"protocol": 1, "operation": NAME, "arguments": {...}}`; its answer `{"protocol": 1, "result": {...}}` or
+`{"protocol": 1, "error": {"status": 2, "message": "..."}}`. Nothing received is evaluated, and everything is bounded:
+the length of a line, the number of connections, and how long somebody may take to read.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+import os
+import socket
+import struct
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
+from enum import IntEnum
+from pathlib import Path
+from typing import Any
+
+from re6st.core.telemetry.report import Record
+from re6st.service.connections import Clients
+
+PROTOCOL = 1
+IDLE_TIME = 60.0
+"""Seconds until the next request, or until an answer was read."""
+
+log = logging.getLogger(__name__)
+
+Stream = AsyncGenerator[Record, None]
+Call = Callable[[str, Mapping[str, Any], bool], Awaitable[Record | Stream]]
+"""Carries out an operation with its arguments: the answer, or a stream of answers. Raises OperationError.
+
+The last argument is whether it is asked by root or by our own user.
+"""
+
+
+class Status(IntEnum):
+    """How an operation ended; also the exit codes of the commands of re6st-registry."""
+
+    DONE = 0
+    FAILED = 1
+    USAGE = 2
+    NOT_FOUND = 3
+    CONFLICT = 4
+    """With what is there, at a registry."""
+    NOT_ALLOWED = 4
+    """To this user, at a node."""
+
+
+class OperationError(Exception):
+    """An operation that was not carried out; the text is for the operator."""
+
+    def __init__(self, status: Status, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+def message_line(message: Mapping[str, Any]) -> bytes:
+    """A message as it is sent, either way."""
+    return json.dumps({"protocol": PROTOCOL, **message}).encode() + b"\n"
+
+
+def bind(path: Path) -> socket.socket:
+    """A socket of its owner alone; nobody can connect before it listens. Raises OSError."""
+    own = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+    try:
+        own.bind(str(path))
+        os.chmod(path, 0o600)
+    except OSError:
+        own.close()
+        raise
+    return own
+
+
+class LineServer:
+    """Answers requests that come in lines.
+
+    `name` is who refuses another protocol. `clients` may be connected at once; a request has `request_limit` bytes at
+    most; who neither asks nor reads for `idle` seconds is cut off. `large`: an answer may be so long that another
+    thread writes its JSON, so that other calls go on.
+    """
+
+    def __init__(
+        self,
+        call: Call,
+        name: str,
+        *,
+        clients: int,
+        request_limit: int,
+        idle: float = IDLE_TIME,
+        large: bool = False,
+    ) -> None:
+        self._call = call
+        self._name = name
+        self._request_limit = request_limit
+        self._idle = idle
+        self._large = large
+        refusal = _refusal(Status.FAILED, f"more than {clients} connections at once")
+        self._clients = Clients(clients, self._talk, refusal)
+
+    async def serve(self, listening: Sequence[tuple[Path, socket.socket]]) -> None:
+        """Until cancelled; then the sockets go."""
+        servers = [
+            await asyncio.start_unix_server(self._clients.connected, sock=own, limit=self._request_limit)
+            for _, own in listening
+        ]
+        try:
+            await asyncio.get_running_loop().create_future()  # until cancelled
+        finally:
+            for server in servers:
+                server.close()
+            await self._clients.end()
+            for path, _ in listening:
+                with contextlib.suppress(OSError):
+                    path.unlink()
+
+    async def _talk(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            await self._converse(reader, writer)
+        except ValueError:
+            writer.write(_refusal(Status.USAGE, f"a request of more than {self._request_limit} bytes"))
+
+    async def _converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        trusted = _user(writer.get_extra_info("socket")) in (0, os.geteuid())
+        while True:
+            async with asyncio.timeout(self._idle):
+                line = await reader.readline()
+            if not line.endswith(b"\n"):
+                return
+            answer = await self.answer(line, trusted)
+            if not isinstance(answer, bytes):
+                await self._stream(answer, reader, writer)
+                return
+            await self._send(writer, answer)
+
+    async def answer(self, line: bytes, trusted: bool) -> bytes | Stream:
+        """What a request gets; never raises an error that the request is the reason of."""
+        try:
+            request = json.loads(line)
+            protocol, operation, arguments = request["protocol"], request["operation"], request.get("arguments", {})
+            if not isinstance(operation, str) or not isinstance(arguments, dict):
+                raise ValueError
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+            return _refusal(Status.USAGE, "no request in JSON")
+        if protocol != PROTOCOL:
+            return _refusal(Status.FAILED, f"{self._name} speaks protocol {PROTOCOL} of the control socket")
+        try:
+            result = await self._call(operation, arguments, trusted)
+        except OperationError as error:
+            return _refusal(error.status, str(error))
+        except Exception as error:
+            log.error("%s: unexpected error: %s: %s", operation[:40], type(error).__name__, error)
+            return _refusal(Status.FAILED, f"unexpected error, please report it: {type(error).__name__}: {error}")
+        if not isinstance(result, dict):
+            return result
+        answer = {"result": result}
+        return await asyncio.to_thread(message_line, answer) if self._large else message_line(answer)
+
+    async def _stream(self, records: Stream, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Send what comes until the reader hangs up, or says anything more."""
+
+        async def send() -> None:
+            # Closed at once, also where it is given up between two records: what it has set up is undone then.
+            async with contextlib.aclosing(records):
+                async for record in records:
+                    await self._send(writer, message_line({"result": record}))
+
+        sending, hung_up = asyncio.ensure_future(send()), asyncio.ensure_future(reader.read(1))
+        try:
+            await asyncio.wait((sending, hung_up), return_when=asyncio.FIRST_COMPLETED)
+            if sending.done():
+                sending.result()
+        finally:
+            for task in (sending, hung_up):
+                task.cancel()
+            await asyncio.gather(sending, hung_up, return_exceptions=True)
+
+    async def _send(self, writer: asyncio.StreamWriter, line: bytes) -> None:
+        writer.write(line)
+        async with asyncio.timeout(self._idle):
+            await writer.drain()
+
+
+def _user(connected: socket.socket) -> int:
+    """The user at the other end (SO_PEERCRED in unix(7))."""
+    credentials = connected.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
+    return int(struct.unpack("3i", credentials)[1])
+
+
+def _refusal(status: Status, message: str) -> bytes:
+    return message_line({"error": {"status": int(status), "message": message}})
