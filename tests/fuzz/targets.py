@@ -188,6 +188,8 @@ def request_target(data: bytes) -> None:
 class _Owner:
     """The part of the server that the reader of heads asks."""
 
+    bounds = http.BOUNDS
+
     def enter(self, door: http.Door, peer: str) -> bool:
         return True
 
