@@ -37,6 +37,7 @@ from re6st.registryd.records import LastCall, Slot
 from re6st.registryd.resources import Clocks, Resources, Settings
 from re6st.registryd.sqlite.ledger import Ledger
 from re6st.registryd.sqlite.store import Store
+from re6st.web.bounds import BOUNDS, Bounds
 
 NETWORK = IPv6Network("2001:db8:42::/48")
 LENGTH = 16
@@ -204,11 +205,11 @@ class Simulation:
 
     @asynccontextmanager
     async def serve(
-        self, listen: Listen, origins: tuple[str, ...] = (), *, always_login: bool = False
+        self, listen: Listen, origins: tuple[str, ...] = (), *, always_login: bool = False, bounds: Bounds = BOUNDS
     ) -> AsyncIterator[WebPage]:
         """Serve the page meanwhile."""
         config = WebConfig(listen, always_login, "https://re6st.example.org/", 80)
-        page = WebPage(config, registry_web.listen(config), self.registry, self.admin, origins)
+        page = WebPage(config, registry_web.listen(config), self.registry, self.admin, origins, bounds)
         self.admin.new_login = page.new_login
         task = asyncio.create_task(page.run())
         try:

@@ -10,24 +10,19 @@ from aiohttp import web
 
 from re6st.core.limits.crowd import Crowd
 from re6st.core.registry.origins import LOCAL, network_of
-
-CONNECTIONS_LIMIT = 256
-SHARE = 32
-"""Connections of one sender; a browser has up to six."""
-RESERVE = 64
-"""Those that are left to this machine, and to what comes by its proxies."""
+from re6st.web.bounds import Bounds
 
 
 class Entrances:
     """Makes the protocol of each new connection to `server`.
 
-    One whose first request has no end of its head within `patience` seconds is cut: aiohttp does so only since 3.14.
+    One whose first request has no end of its head in time is cut: aiohttp does so only since 3.14.
     """
 
-    def __init__(self, server: web.Server, patience: float) -> None:
+    def __init__(self, server: web.Server, bounds: Bounds) -> None:
         self._server = server
-        self._patience = patience
-        self.crowd: Crowd[Entrance] = Crowd(CONNECTIONS_LIMIT, SHARE, RESERVE)
+        self._patience = bounds.head
+        self.crowd: Crowd[Entrance] = Crowd(bounds.connections, bounds.share, bounds.reserve)
 
     def new(self) -> Entrance:
         """For asyncio.create_server and its like."""

@@ -30,6 +30,7 @@ from re6st.registryd.records import NODE_SORTS, NODE_STATES
 from re6st.service.json_lines import Status
 from re6st.web import access, mesh_graph
 from re6st.web.access import COOKIE, Access, Visitor
+from re6st.web.bounds import BOUNDS, Bounds
 from re6st.web.entrance import Entrances
 from re6st.web.node_query import PAGE, NodeQuery
 from re6st.web.render import STATIC, Renderer, csv_text
@@ -40,9 +41,6 @@ logger = logging.getLogger("web")
 SCHEMA = 1
 """Of the JSON: counts up when a field changes its meaning or goes."""
 FORM_LIMIT = 16 * 1024
-HEAD_TIMEOUT = 15.0
-"""Seconds for a request to arrive, and between two on one connection."""
-FORM_TIMEOUT = 15.0
 STREAMS_LIMIT = 32
 STREAM_BEAT = 15.0
 """Seconds without a change after which a stream says that it lives."""
@@ -80,7 +78,8 @@ Make = Callable[[web.Request], Awaitable[Record]]
 class PageServer:
     """Serves the page on one bound socket."""
 
-    def __init__(self, views: Views, entry: Access, events: Events) -> None:
+    def __init__(self, views: Views, entry: Access, events: Events, bounds: Bounds = BOUNDS) -> None:
+        self._bounds = bounds
         self._views = views
         self._entry = entry
         self._events = events
@@ -97,11 +96,11 @@ class PageServer:
             access_log=None,
             shutdown_timeout=STOP_TIMEOUT,
             handle_signals=False,
-            keepalive_timeout=HEAD_TIMEOUT,
+            keepalive_timeout=self._bounds.head,
         )
         await runner.setup()
         assert runner.server is not None
-        connected = Entrances(runner.server, HEAD_TIMEOUT).new
+        connected = Entrances(runner.server, self._bounds).new
         loop = asyncio.get_running_loop()
         is_unix = listening.family == socket.AF_UNIX
         create = loop.create_unix_server(connected, sock=listening) if is_unix else None
@@ -201,7 +200,7 @@ class PageServer:
         if request.content_type != "application/x-www-form-urlencoded":
             raise web.HTTPUnsupportedMediaType
         try:
-            async with asyncio.timeout(FORM_TIMEOUT):
+            async with asyncio.timeout(self._bounds.form):
                 form = await request.post()
         except TimeoutError:
             raise web.HTTPRequestTimeout from None

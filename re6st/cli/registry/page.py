@@ -17,6 +17,7 @@ from typing import Any
 from re6st.api.admin import Admin
 from re6st.core.registry.origins import Origins
 from re6st.registry import Registry
+from re6st.web.bounds import BOUNDS, Bounds
 
 logger = logging.getLogger("web")
 
@@ -155,6 +156,7 @@ class WebPage:
         registry: Registry,
         admin: Admin,
         origins: tuple[str, ...],
+        bounds: Bounds = BOUNDS,
     ) -> None:
         # Imported here: a registry without the page needs neither their memory nor their time.
         from re6st.web.access import Access
@@ -167,7 +169,7 @@ class WebPage:
         self._access = Access(Origins(origins), time.monotonic, always_login=config.always_login)
         self.watch = Watch(registry)
         views = Views(registry, admin, self.watch, Place(config.url, config.port))
-        self._server = PageServer(views, self._access, registry.events)
+        self._server = PageServer(views, self._access, registry.events, bounds)
 
     def new_login(self) -> dict[str, Any]:
         """A link for one use, for `re6st-registry web-login`."""

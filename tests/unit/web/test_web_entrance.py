@@ -13,7 +13,7 @@ import pytest
 
 from demo.page import Simulation
 from re6st.cli.registry.page import Listen
-from re6st.web import entrance, server
+from re6st.web.bounds import BOUNDS, Bounds
 from tests.unit.browser import STRANGER, VIEWS, Browser, run
 
 OTHERS = ("/nodes.csv", "/topology.dot", "/stream")
@@ -166,18 +166,14 @@ def test_odd_requests_are_refused_in_one_line(tmp_path: Path) -> None:
     run(tmp_path, test)
 
 
-def test_one_address_holds_but_its_share_of_the_connections_to_the_page(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(entrance, "SHARE", 3)
-
+def test_one_address_holds_but_its_share_of_the_connections_to_the_page(tmp_path: Path) -> None:
     async def test(port: int) -> None:
         idle = [await _connect(port, "127.0.0.2") for _ in range(20)]
         assert await _status(await _connect(port, "127.0.0.3")) == b"401"
         answers = [await _status(each) for each in idle]
         assert answers.count(b"401") == 3, "the others went for its own later ones"
 
-    _on_a_port(tmp_path, test)
+    _on_a_port(tmp_path, test, Bounds(share=3))
 
 
 @pytest.mark.parametrize(
@@ -189,10 +185,7 @@ def test_one_address_holds_but_its_share_of_the_connections_to_the_page(
     ],
     ids=["head", "body"],
 )
-def test_a_slow_request_to_the_page_is_cut(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, slow: bytes) -> None:
-    monkeypatch.setattr(server, "HEAD_TIMEOUT", 0.2)
-    monkeypatch.setattr(server, "FORM_TIMEOUT", 0.2)
-
+def test_a_slow_request_to_the_page_is_cut(tmp_path: Path, slow: bytes) -> None:
     async def test(port: int) -> None:
         reader, writer = await _connect(port, "127.0.0.2")
         writer.write(slow)
@@ -203,17 +196,17 @@ def test_a_slow_request_to_the_page_is_cut(tmp_path: Path, monkeypatch: pytest.M
                 pass
         writer.close()
 
-    _on_a_port(tmp_path, test)
+    _on_a_port(tmp_path, test, Bounds(head=0.2, form=0.2))
 
 
-def _on_a_port(directory: Path, test: Callable[[int], Awaitable[None]]) -> None:
+def _on_a_port(directory: Path, test: Callable[[int], Awaitable[None]], bounds: Bounds = BOUNDS) -> None:
     async def main() -> None:
         with closing(socket.create_server(("127.0.0.1", 0))) as free:
             port = free.getsockname()[1]
         simulation = Simulation(directory, 1)
         try:
             await simulation.fill()
-            async with simulation.serve(Listen(port=port)), asyncio.timeout(60):
+            async with simulation.serve(Listen(port=port), bounds=bounds), asyncio.timeout(60):
                 await test(port)
         finally:
             await simulation.close()
