@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -41,6 +42,8 @@ class Killer:
                 raise Killed
             result = work(*args, **kwargs)
             if self.count == self._last:
+                if isinstance(result, sqlite3.Connection):
+                    result.close()  # as the kernel does for a program that is killed
                 raise Killed
             return result
 
