@@ -27,6 +27,7 @@ from re6st import PROTOCOL, cert
 from re6st.core import interfaces
 from re6st.core.prefix import Prefix, PrefixError, control_address, subnet
 from re6st.core.wire.datagrams import DATAGRAM_LIMIT, PORT, RELAYED, Code, WireError
+from re6st.core.wire.extensions import Extension
 from re6st.core.wire.offers import Aead
 from re6st.core.wire.peer_crypto import PeerCertificate
 from re6st.core.wire.relay import RELAYED_CODES, Relay
@@ -67,6 +68,7 @@ class NodeCrypto:
     """Our keys and the CA, for core/wire/sessions.py. `revoked` gives the serial numbers that are out."""
 
     aead: Aead = sealing.CIPHER
+    abilities: frozenset[Extension] = frozenset()
 
     def __init__(self, identity: cert.Identity, revoked: Callable[[], frozenset[int]]) -> None:
         self.use(identity)

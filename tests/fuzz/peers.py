@@ -1,4 +1,4 @@
-"""Fuzzed: what members say, beyond the form of a datagram: sealed sessions, extensions by name, routes, origins."""
+"""Fuzzed: what members say, beyond the form of a datagram: sealed sessions, extensions, links, routes, origins."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from re6st.core.prefix import Prefix, address, control_address, subnet
 from re6st.core.registry import hello_choice, origins
 from re6st.core.routing import babel_lines, claims
 from re6st.core.routing.claims import Claims, Refusals
-from re6st.core.wire import datagrams, extensions, offers, peer_crypto, sessions
+from re6st.core.wire import datagrams, extensions, offers, peer_crypto, sessions, wireguard
 from re6st.core.wire.seals import PURPOSES, Seal
 from re6st.keys import sealing
 from re6st.registryd import hello
@@ -53,6 +53,13 @@ def offer_header(data: bytes) -> None:
             sealing.SessionKey().shared(offer.public)
 
 
+def wireguard_message(data: bytes) -> None:
+    """What a peer says of a WireGuard link: what is taken is what can be sent."""
+    with contextlib.suppress(datagrams.WireError):
+        message = wireguard.decode(data)
+        assert wireguard.decode(wireguard.encode(message)) == message
+
+
 # --- seals ---
 
 
@@ -60,6 +67,7 @@ class Sealer:
     """Real keys for a session; whoever knows what is signed signs for anybody."""
 
     aead: offers.Aead = sealing.CIPHER
+    abilities: frozenset[extensions.Extension] = frozenset()
 
     def ephemeral(self) -> sealing.SessionKey:
         return sealing.SessionKey()

@@ -472,6 +472,10 @@ def _of_peers() -> dict[str, Target]:
                 b"\x24\0" * 4 + b"\x2b\0",
             ),
         ),
+        "wireguard-message": Target(
+            peers.wireguard_message,
+            tuple(bytes.fromhex(case["hex"]) for case in _vector("wireguard_messages")["messages"]),
+        ),
         "told-routes": Target(
             peers.told_routes,
             (

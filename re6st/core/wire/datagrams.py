@@ -35,6 +35,8 @@ class Code(IntEnum):
     LOG = 7
     OFFER = 120
     """Ours only (seals.py). The deployed software acknowledges codes that it does not know."""
+    WIREGUARD = 121
+    """Ours only, to peers that announced it (wireguard.py)."""
 
 
 class WireError(ValueError):

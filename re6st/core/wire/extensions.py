@@ -41,10 +41,14 @@ class Extension(StrEnum):
     """Sessions of node and registry with forward secrecy, begun by offers in `hello`."""
     SEALED_MESSAGES = "sealed-messages"
     """Messages between nodes are sealed (seals.py)."""
+    WIREGUARD = "wireguard"
+    """Links of WireGuard between nodes are agreed on by messages (wireguard.py)."""
 
 
-KNOWN = frozenset(Extension)
-"""All that this program can do, and announces."""
+OF_THE_MACHINE = frozenset({Extension.WIREGUARD})
+"""What a program can do where its machine can: a node announces it to other nodes then, and to nobody else."""
+KNOWN = frozenset(Extension) - OF_THE_MACHINE
+"""All that this program can do anywhere, and announces."""
 
 
 def text(names: Iterable[str]) -> str:

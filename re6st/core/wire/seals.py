@@ -33,6 +33,8 @@ class Sealer(Protocol):
     """Our keys, for offers to peers. `Certificate` is the peer's, as Sessions knows it."""
 
     aead: Aead
+    abilities: frozenset[Extension]
+    """What this machine can do beyond what every one can (extensions.OF_THE_MACHINE)."""
 
     def ephemeral(self) -> Ephemeral: ...
 
@@ -85,7 +87,7 @@ class Seal:
         """Our offer, always the same one in a session."""
         if self._ours is None:
             self._key = self._sealer.ephemeral()
-            offer = Offer(self._key.public, extensions.text(KNOWN))
+            offer = Offer(self._key.public, extensions.text(KNOWN | self._sealer.abilities))
             signature = self._sealer.sign_offer(self._statement(offer, self.asks, self._own, self._peer))
             self._ours = offer.signed_by(signature)
         return offers.encode(self._ours)

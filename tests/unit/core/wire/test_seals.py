@@ -14,7 +14,7 @@ from re6st import cert
 from re6st.core.prefix import Prefix
 from re6st.core.wire import extensions, seals
 from re6st.core.wire.datagrams import MAC_LENGTH, SEALED, Code, Sealed, WireError, decode, encode_data
-from re6st.core.wire.extensions import KNOWN
+from re6st.core.wire.extensions import KNOWN, Extension
 from re6st.core.wire.offers import Aead
 from re6st.core.wire.seals import LIFE, Seal
 from re6st.core.wire.sessions import MESSAGE_TIMEOUT, Datagram, Message, Sessions
@@ -26,6 +26,7 @@ class PlaySealer:
     """Real keys for a session; signatures that are plays on words."""
 
     aead: Aead = sealing.CIPHER
+    abilities: frozenset[Extension] = frozenset()
 
     def __init__(self, own: PlayCertificate) -> None:
         self._own = own
