@@ -13,6 +13,9 @@ from re6st.core.prefix import Prefix, address, control_address, subnet
 from re6st.core.registry import hello_choice, origins
 from re6st.core.routing import babel_lines, claims
 from re6st.core.routing.claims import Claims, Refusals
+from re6st.core.transport.wireguard_agreement import Agreement
+from re6st.core.transport.wireguard_links import OwnEnd
+from re6st.core.transport.wireguard_state import Action, Fresh, Make, Remove, Send, Settings
 from re6st.core.wire import datagrams, extensions, offers, peer_crypto, sessions, wireguard
 from re6st.core.wire.seals import PURPOSES, Seal
 from re6st.keys import sealing
@@ -58,6 +61,45 @@ def wireguard_message(data: bytes) -> None:
     with contextlib.suppress(datagrams.WireError):
         message = wireguard.decode(data)
         assert wireguard.decode(wireguard.encode(message)) == message
+
+
+def wireguard_agreement(data: bytes) -> None:
+    """A peer says what it likes of links, in any order: whatever that is, there is one link with it, or none."""
+    made = iter(range(1, 1 << 20))
+
+    def fresh() -> Fresh:
+        number = next(made)
+        terms = wireguard.Terms(number.to_bytes(32), 0, 0, wireguard.link_local(number))
+        return Fresh(OwnEnd(bytes(32), terms), number)
+
+    agreement = Agreement(ONE, Settings(range(2000, 2003), ("re6stnet9",), key_life=20.0), fresh, lambda _peer: True)
+    now, interfaces = 100.0, set[str]()
+
+    def carry(actions: list[Action]) -> None:
+        for action in actions:
+            if isinstance(action, Make):
+                assert action.link.interface not in interfaces
+                interfaces.add(action.link.interface)
+                carry(agreement.made(OTHER, action.link.number, now))
+            elif isinstance(action, Remove):
+                interfaces.remove(action.link.interface)
+            elif isinstance(action, Send):
+                wireguard.decode(wireguard.encode(action.message))
+            assert len(interfaces) <= 1
+
+    while data:
+        first, data = data[0], data[1:]
+        now += (first & 7) ** 2 / 4
+        if first & 8:
+            carry(agreement.open(OTHER, "re6stnet1", now))
+        if first & 16:
+            carry(agreement.heard(OTHER, now))
+        carry(agreement.tick(now))
+        length, data = data[0] if data else 0, data[1:]
+        with contextlib.suppress(datagrams.WireError):
+            carry(agreement.received(OTHER, wireguard.decode(data[:length]), now))
+        data = data[length:]
+        assert agreement.deadline() > now
 
 
 # --- seals ---

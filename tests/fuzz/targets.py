@@ -40,7 +40,7 @@ from re6st.core.prefix import Prefix, PrefixError, address, prefix_of
 from re6st.core.registry.allocator import CommunityError, parse_communities
 from re6st.core.routing import babel_binary, babel_lines
 from re6st.core.transport import openvpn_lines, records
-from re6st.core.wire import datagrams, params, peer_crypto, rpc, sessions
+from re6st.core.wire import datagrams, params, peer_crypto, rpc, sessions, wireguard
 from re6st.core.wire.seals import Seal
 from re6st.keys import pki
 from re6st.linux import netlink, rtnetlink
@@ -476,6 +476,7 @@ def _of_peers() -> dict[str, Target]:
             peers.wireguard_message,
             tuple(bytes.fromhex(case["hex"]) for case in _vector("wireguard_messages")["messages"]),
         ),
+        "wireguard-agreement": Target(peers.wireguard_agreement, _talk()),
         "told-routes": Target(
             peers.told_routes,
             (
@@ -496,6 +497,31 @@ def _of_peers() -> dict[str, Target]:
             ),
         ),
     }
+
+
+def _talk() -> tuple[bytes, ...]:
+    """What a peer says when it opens a link, changes its keys and ends it, and when it is asked for one."""
+    terms = [wireguard.Terms(bytes([key]) * 32, 51820, 1420, wireguard.link_local(7)) for key in (8, 9)]
+    keys = [[number.to_bytes(32), bytes([key]) * 32] for number, key in ((1, 8), (2, 9))]
+    said: list[tuple[int, wireguard.Message]] = [
+        (0, wireguard.Propose(11, 0, terms[0])),
+        (16, wireguard.Confirm(11, keys[0][1], keys[0][0])),
+        (1, wireguard.Propose(13, 11, terms[1])),
+        (1, wireguard.Confirm(13, keys[1][1], keys[1][0])),
+        (6, wireguard.End(13, wireguard.Reason.CLOSED)),
+    ]
+    asked: list[tuple[int, wireguard.Message]] = [
+        (8, wireguard.Accept(2, terms[0])),
+        (16, wireguard.Done(2, keys[0][1], keys[0][0])),
+        (23, wireguard.NoLink(7)),
+        (23, wireguard.Accept(4, terms[1])),
+        (1, wireguard.Done(4, keys[1][1], keys[1][0])),
+        (7, wireguard.Propose(15, 0, terms[0])),
+    ]
+    return tuple(
+        b"".join(bytes([first, len(body := wireguard.encode(message))]) + body for first, message in talk)
+        for talk in (said, asked)
+    )
 
 
 def _of_programs() -> dict[str, Target]:

@@ -1,0 +1,544 @@
+"""How two nodes agree on a WireGuard link, over their session on port 326. No input, no output: see `Agreement`.
+
+Who opens a link is its client, the other one its server, as with other tunnels. Messages: core/wire/wireguard.py.
+
+    client                                   server
+      propose (number, terms) -------------->  makes its interface
+      makes its interface <------------------  accept (terms)
+      dials; the first handshake means that both have the link: each end sees it for itself
+      confirm ------------------------------>  done        (so that the server knows at once)
+
+Rules, from which the rest follows:
+
+- Each attempt has a number that no other one has, later ones greater ones. Its last bit says which of the two proposes.
+  Of two links or attempts of a pair the greater number stays: so two that open at once get the same link, and who
+  has started anew replaces what the other still has. A peer whose clock is late is told which number to be above.
+- Whoever hears of a link that it does not have says so, and who hears that ends it. An end is told three times.
+- A link that is up needs no word as long as something comes in by it, since that proves that both ends have the
+  same keys. Where nothing does, each end asks the other whether it has the link, and ends it if that lasts.
+- Keys are changed by the client: a proposal that names the link, an acceptance, and a confirmation, on which the server
+  changes; the client does when it is told that, and dials. Ports, MTU, addresses and interfaces stay.
+
+So whatever is lost, doubled or late, and whoever starts anew when: after SETTLE_TIME (wireguard_state.py) both have the
+same link, or none.
+All times are seconds of one monotonic clock.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
+from typing import assert_never
+
+from re6st.core.limits.budget import Buckets
+from re6st.core.prefix import Prefix
+from re6st.core.transport.wireguard_links import Link, OwnEnd
+from re6st.core.transport.wireguard_state import (
+    ACCEPTED_TIME,
+    CHANGE_AGAIN,
+    CHANGE_KEPT,
+    CHANGE_TIME,
+    CHECK_AGAIN,
+    CHECK_TIME,
+    DEAD_TIME,
+    DIAL_AGAIN,
+    DIAL_TIME,
+    ENDINGS,
+    MAKE_TIME,
+    PAUSE,
+    PAUSES,
+    PEERS_LIMIT,
+    PORT_PAUSE,
+    PROPOSALS,
+    PROPOSE_TIME,
+    RENUMBERINGS,
+    RESEND_FIRST,
+    RESEND_LAST,
+    Action,
+    Change,
+    Dial,
+    Ended,
+    Ending,
+    Entry,
+    Fresh,
+    KeyChange,
+    Make,
+    Phase,
+    Remove,
+    Send,
+    Settings,
+    Up,
+)
+from re6st.core.tunnel_protocols import Role
+from re6st.core.wire.wireguard import (
+    NUMBER_LIMIT,
+    Accept,
+    Confirm,
+    Done,
+    End,
+    Message,
+    NoLink,
+    Propose,
+    Reason,
+    Refuse,
+    Terms,
+)
+
+
+class Agreement:
+    """The links of one node. Each method returns what is to be done, in that order; `deadline` says when to `tick`.
+
+    `fresh` makes keys and an address, `admits` says whether a peer may open a link to us. What was received must be
+    from an authenticated session with that peer.
+    """
+
+    def __init__(
+        self, own: Prefix, settings: Settings, fresh: Callable[[], Fresh], admits: Callable[[Prefix], bool]
+    ) -> None:
+        self.settings = settings
+        self._own = own
+        self._fresh = fresh
+        self._admits = admits
+        self._entries: dict[Prefix, Entry] = {}
+        self._endings: OrderedDict[tuple[Prefix, int], Ending] = OrderedDict()
+        self._pauses: OrderedDict[Prefix, tuple[float, Reason]] = OrderedDict()
+        self._taken: OrderedDict[int, float] = OrderedDict()
+        """Ports that others have, and until when we believe that."""
+        self._proposals: Buckets[Prefix] = Buckets(*PROPOSALS)
+
+    # -- asking --
+
+    @property
+    def links(self) -> dict[Prefix, Link]:
+        """Those that are up."""
+        return {peer: entry.link for peer, entry in self._entries.items() if entry.phase is Phase.UP}
+
+    def phase(self, peer: Prefix) -> Phase | None:
+        """How far the link with a peer is; None: there is none."""
+        entry = self._entries.get(peer)
+        return None if entry is None else entry.phase
+
+    def paused(self, peer: Prefix, now: float) -> Reason | None:
+        """Why no link to a peer is opened for a while, if that is so."""
+        until, reason = self._pauses.get(peer, (now, Reason.OTHER))
+        return reason if now < until else None
+
+    def deadline(self) -> float:
+        """When `tick` is due next; infinity: never, as long as nothing happens."""
+        return min((at for each in self._deadlines() for at in each), default=float("inf"))
+
+    def _deadlines(self) -> Iterator[tuple[float, ...]]:
+        for entry in self._entries.values():
+            yield entry.until, entry.resend
+            if entry.phase is Phase.UP:
+                yield (entry.heard + DEAD_TIME,)
+                yield (entry.change_at,) if entry.change is None else (entry.change.until, entry.change.resend)
+        for ending in self._endings.values():
+            yield (ending.again,)
+
+    # -- what we want --
+
+    def open(self, peer: Prefix, interface: str, now: float) -> list[Action]:
+        """Have a link to a peer, on this interface. Nothing is done where there is one, or a pause; see `phase`."""
+        if peer in self._entries or peer == self._own or self.paused(peer, now) is not None:
+            return []
+        fresh, port = self._fresh(), self._free_port(now)
+        if port is None:
+            return [Ended(peer, Role.CLIENT, interface, self._pause(peer, Reason.UNAVAILABLE, now), False)]
+        terms = replace(fresh.own.terms, port=port, mtu=self.settings.mtu)
+        own = OwnEnd(fresh.own.secret, terms)
+        entry = Entry(peer, self._number(peer, fresh.clock, 0), Role.CLIENT, interface, own)
+        entry.go(Phase.PROPOSED, now + PROPOSE_TIME, now)
+        self._entries[peer] = entry
+        return self._propose_again(entry, now)
+
+    def close(self, peer: Prefix, now: float, reason: Reason = Reason.CLOSED, *, tell: bool = True) -> list[Action]:
+        """Have no link with a peer; without a word to it where it should get none any more."""
+        entry = self._entries.get(peer)
+        return [] if entry is None else self._end(entry, reason, now, tell=tell)
+
+    def resume(self, links: Iterable[Link], now: float) -> list[Action]:
+        """Go on with links that an earlier daemon left up; their interfaces are there. Both ends are soon the same."""
+        for link in links:
+            entry = Entry(link.peer, link.number, link.role, link.interface, link.own, link.theirs)
+            entry.go(Phase.UP, float("inf"), now)
+            entry.heard, entry.change_at = (
+                now,
+                now + self.settings.key_life if link.role is Role.CLIENT else float("inf"),
+            )
+            self._entries[link.peer] = entry
+        return self.tick(now)
+
+    # -- what happens to interfaces --
+
+    def made(self, peer: Prefix, number: int, now: float) -> list[Action]:
+        """The interface of a link is there."""
+        entry = self._entries.get(peer)
+        if entry is None or entry.number != number or entry.phase is not Phase.MAKING:
+            return []
+        if entry.role is Role.SERVER:
+            entry.go(Phase.ACCEPTED, now + ACCEPTED_TIME, float("inf"))
+            return [Send(peer, Accept(number, entry.own.terms))]
+        entry.go(Phase.DIALLED, now + DIAL_TIME, now)
+        entry.tries = 0
+        return self._dial(entry, now)
+
+    def failed(self, peer: Prefix, number: int, now: float, *, port_taken: bool = False) -> list[Action]:
+        """The interface of a link could not be made, or is gone."""
+        entry = self._entries.get(peer)
+        if entry is None or entry.number != number or entry.phase is Phase.PROPOSED:
+            return []
+        if port_taken:
+            self._taken[entry.own.terms.port] = now + PORT_PAUSE
+            if len(self._taken) > PEERS_LIMIT:
+                self._taken.popitem(last=False)
+        if entry.role is Role.SERVER and entry.phase is Phase.MAKING:
+            told = Send(peer, Refuse(number, Reason.UNAVAILABLE))
+            return [told, *self._end(entry, Reason.UNAVAILABLE, now, tell=False)]
+        return self._end(entry, Reason.UNAVAILABLE, now)
+
+    def heard(self, peer: Prefix, now: float) -> list[Action]:
+        """A handshake was made, or a packet came in, with the keys that the link with a peer has now."""
+        entry = self._entries.get(peer)
+        if entry is None or entry.theirs is None:
+            return []
+        if entry.phase is Phase.UP:
+            entry.heard, entry.resend = now, now + CHECK_TIME
+            return []
+        if entry.phase in (Phase.ACCEPTED, Phase.DIALLED):
+            return self._up(entry, now)
+        return []
+
+    # -- time --
+
+    def tick(self, now: float) -> list[Action]:
+        """Do what is due."""
+        actions: list[Action] = []
+        for entry in list(self._entries.values()):
+            if now >= entry.until:
+                actions += self._give_up(entry, now)
+            elif entry.phase is Phase.UP and now - entry.heard >= DEAD_TIME:
+                actions += self._end(entry, Reason.SILENT, now)
+            else:
+                if now >= entry.resend:
+                    actions += self._again(entry, now)
+                if entry.phase is Phase.UP:
+                    actions += self._tick_change(entry, now)
+        for (peer, number), ending in list(self._endings.items()):
+            if now >= ending.again:
+                actions.append(Send(peer, End(number, ending.reason)))
+                ending.told, ending.again = ending.told + 1, now + RESEND_FIRST * 2**ending.told
+                if ending.told >= ENDINGS:
+                    del self._endings[peer, number]
+        return actions
+
+    def _give_up(self, entry: Entry, now: float) -> list[Action]:
+        match entry.phase:
+            case Phase.PROPOSED:
+                return self._end(entry, Reason.NO_ANSWER, now)
+            case Phase.MAKING:
+                return self._end(entry, Reason.UNAVAILABLE, now)
+            case Phase.ACCEPTED | Phase.DIALLED:
+                return self._end(entry, Reason.NO_HANDSHAKE, now)
+            case Phase.UP | None:
+                raise RuntimeError(f"a link that is {entry.phase} is given up")
+        assert_never(entry.phase)
+
+    def _again(self, entry: Entry, now: float) -> list[Action]:
+        match entry.phase:
+            case Phase.PROPOSED:
+                return self._propose_again(entry, now)
+            case Phase.DIALLED:
+                return self._dial(entry, now)
+            case Phase.UP:
+                entry.resend = now + CHECK_AGAIN
+                # While keys change, the other end may have the new ones already: that is asked about then.
+                asks = entry.change is None or entry.change.theirs is None or entry.role is Role.SERVER
+                return [self._confirm(entry)] if asks else []
+            case Phase.MAKING | Phase.ACCEPTED | None:
+                raise RuntimeError(f"a link that is {entry.phase} says nothing")
+        assert_never(entry.phase)
+
+    def _propose_again(self, entry: Entry, now: float) -> list[Action]:
+        entry.resend, entry.wait = now + entry.wait, min(2 * entry.wait, RESEND_LAST)
+        return [Send(entry.peer, Propose(entry.number, 0, entry.own.terms))]
+
+    def _dial(self, entry: Entry, now: float) -> list[Action]:
+        entry.resend, entry.tries = now + DIAL_AGAIN, entry.tries + 1
+        return [Dial(entry.link, entry.tries - 1)]
+
+    def _confirm(self, entry: Entry) -> Send:
+        return Send(entry.peer, Confirm(entry.number, entry.own.terms.key, entry.link.theirs.key))
+
+    # -- what the peer says --
+
+    def received(self, peer: Prefix, message: Message, now: float) -> list[Action]:
+        """Take a message of a peer."""
+        entry = self._entries.get(peer)
+        match message:
+            case Propose():
+                return self._proposed(peer, message, now)
+            case NoLink(number):
+                self._endings.pop((peer, number), None)
+                return self._unknown(entry, number, now)
+            case End(number, reason):
+                self._endings.pop((peer, number), None)
+                if entry is not None and entry.number == number:
+                    return [*self._end(entry, reason, now, tell=False), Send(peer, NoLink(number))]
+                self._forget_change(entry, number, now)
+                return [Send(peer, NoLink(number))]
+            case Refuse():
+                return self._refused(entry, message, now)
+        if entry is None or not self._concerns(entry, message.number):
+            return [Send(peer, NoLink(message.number))]
+        match message:
+            case Accept():
+                return self._accepted(entry, message, now)
+            case Confirm(number, mine, yours):
+                return self._is_asked(entry, number, (yours, mine), now)
+            case Done(number, mine, yours):
+                return self._is_told(entry, number, (yours, mine), now)
+        assert_never(message)
+
+    @staticmethod
+    def _concerns(entry: Entry, number: int) -> bool:
+        return number == entry.number or (entry.change is not None and number == entry.change.number)
+
+    def _proposed(self, peer: Prefix, message: Propose, now: float) -> list[Action]:
+        if message.number & 1 != (peer > self._own) or peer == self._own:
+            return []
+        if not self._proposals.take(peer, now):
+            return []
+        entry = self._entries.get(peer)
+        if message.replaces:
+            return self._change_proposed(peer, entry, message, now)
+        if entry is not None and entry.number == message.number:
+            if entry.theirs != message.terms:
+                return [Send(peer, Refuse(message.number, Reason.BAD_VALUES))]
+            # While the interface is made, the answer is on its way.
+            answers = entry.phase in (Phase.ACCEPTED, Phase.UP)
+            return [Send(peer, Accept(entry.number, entry.own.terms))] if answers else []
+        if entry is not None and message.number < entry.latest:
+            # One that opens a link itself learns that we do, too. One that is late has to know the number.
+            late = entry.phase is not Phase.PROPOSED
+            return [Send(peer, Refuse(message.number, Reason.STALE, entry.latest))] if late else []
+        if self._is_ours(message.terms):
+            return [Send(peer, Refuse(message.number, Reason.BAD_VALUES))]
+        if not self._admits(peer):
+            return [Send(peer, Refuse(message.number, Reason.UNWANTED))]
+        return self._serve(peer, entry, message, now)
+
+    def _serve(self, peer: Prefix, entry: Entry | None, message: Propose, now: float) -> list[Action]:
+        """Have a new link with a client, instead of what there was with it."""
+        interface, port = self._free_interface(entry), self._free_port(now)
+        if interface is None or port is None:
+            return [Send(peer, Refuse(message.number, Reason.FULL))]
+        actions: list[Action] = []
+        if entry is not None:
+            reason = Reason.YIELDED if entry.phase is Phase.PROPOSED else Reason.REPLACED
+            actions += self._end(entry, reason, now, tell=False)
+        fresh = self._fresh()
+        terms = replace(fresh.own.terms, port=port, mtu=min(self.settings.mtu, message.terms.mtu))
+        own = OwnEnd(fresh.own.secret, terms)
+        made = Entry(peer, message.number, Role.SERVER, interface, own, message.terms)
+        made.go(Phase.MAKING, now + MAKE_TIME, float("inf"))
+        self._entries[peer] = made
+        return [*actions, Make(made.link)]
+
+    def _accepted(self, entry: Entry, message: Accept, now: float) -> list[Action]:
+        change = entry.change
+        if change is not None and message.number == change.number:
+            if entry.role is Role.SERVER or change.theirs is not None:
+                return []
+            if replace(message.terms, key=entry.link.theirs.key) != entry.theirs or self._is_ours(message.terms):
+                return self._change_later(entry, now)
+            change.theirs, change.until, change.resend = message.terms, now + CHANGE_TIME, now
+            change.wait = RESEND_FIRST
+            return self._change_again(entry, change, now)
+        if entry.role is Role.SERVER:
+            return []
+        if entry.phase is not Phase.PROPOSED:
+            # Who has started anew accepts an old proposal with another key: it is to know that we have the first one.
+            other = entry.theirs != message.terms and entry.phase is Phase.UP
+            return [self._confirm(entry)] if other else []
+        if self._is_ours(message.terms) or message.terms.mtu > entry.own.terms.mtu:
+            return self._end(entry, Reason.BAD_VALUES, now)
+        entry.theirs = message.terms
+        entry.go(Phase.MAKING, now + MAKE_TIME, float("inf"))
+        return [Make(entry.link)]
+
+    def _refused(self, entry: Entry | None, message: Refuse, now: float) -> list[Action]:
+        if entry is None:
+            return []
+        if entry.change is not None and message.number == entry.change.number:
+            return self._change_later(entry, now) if entry.role is Role.CLIENT else []
+        if entry.number != message.number or entry.phase is not Phase.PROPOSED:
+            return []
+        if message.reason is Reason.STALE and entry.tries < RENUMBERINGS:
+            number = self._number(entry.peer, 0, max(message.latest, entry.number))
+            if number < NUMBER_LIMIT:
+                entry.number, entry.tries, entry.wait = number, entry.tries + 1, RESEND_FIRST
+                return self._propose_again(entry, now)
+        return self._end(entry, message.reason, now, tell=False)
+
+    def _is_asked(self, entry: Entry, number: int, keys: tuple[bytes, bytes], now: float) -> list[Action]:
+        """Whether we have a link with these keys, ours and the peer's, which it has."""
+        change = entry.change
+        if change is not None and number == change.number:
+            if change.theirs is None or keys != (change.own.terms.key, change.theirs.key):
+                return []
+            actions = self._switch(entry, change, now)
+            return [*actions, self._done(entry)]
+        if entry.theirs is None or entry.phase in (None, Phase.PROPOSED, Phase.MAKING):
+            return []
+        if keys != (entry.own.terms.key, entry.theirs.key):
+            return [*self._end(entry, Reason.UNKNOWN, now, tell=False), Send(entry.peer, NoLink(number))]
+        actions = [] if entry.phase is Phase.UP else self._up(entry, now)
+        return [*actions, self._done(entry)]
+
+    def _is_told(self, entry: Entry, number: int, keys: tuple[bytes, bytes], now: float) -> list[Action]:
+        """The peer has a link with these keys, ours and its own."""
+        change = entry.change
+        if change is not None and number == change.number:
+            if entry.role is Role.SERVER or change.theirs is None:
+                return []
+            if keys != (change.own.terms.key, change.theirs.key):
+                return []
+            return self._switch(entry, change, now)
+        if entry.phase is Phase.UP and keys != (entry.own.terms.key, entry.link.theirs.key):
+            return [*self._end(entry, Reason.UNKNOWN, now, tell=False), Send(entry.peer, NoLink(number))]
+        return []
+
+    def _done(self, entry: Entry) -> Send:
+        return Send(entry.peer, Done(entry.number, entry.own.terms.key, entry.link.theirs.key))
+
+    def _unknown(self, entry: Entry | None, number: int, now: float) -> list[Action]:
+        """The peer knows of no link with this number."""
+        if entry is None:
+            return []
+        if entry.number == number and entry.phase is not Phase.PROPOSED:
+            return self._end(entry, Reason.UNKNOWN, now, tell=False)
+        self._forget_change(entry, number, now)
+        return []
+
+    # -- other keys --
+
+    def _tick_change(self, entry: Entry, now: float) -> list[Action]:
+        change = entry.change
+        if change is None:
+            return self._change(entry, now) if now >= entry.change_at else []
+        if now >= change.until:
+            if entry.role is Role.CLIENT and change.theirs is not None:
+                return self._end(entry, Reason.NO_ANSWER, now)  # which keys the peer has now, nobody knows
+            return self._change_later(entry, now)
+        return self._change_again(entry, change, now) if now >= change.resend else []
+
+    def _change(self, entry: Entry, now: float) -> list[Action]:
+        """Begin to change the keys; not of a link by which nothing comes in."""
+        if now - entry.heard >= CHECK_TIME:
+            entry.change_at = now + CHECK_TIME
+            return []
+        fresh = self._fresh()
+        own = OwnEnd(fresh.own.secret, replace(entry.own.terms, key=fresh.own.terms.key))
+        number = self._number(entry.peer, fresh.clock, entry.number)
+        entry.change = KeyChange(number, own, None, now + PROPOSE_TIME, now)
+        return self._change_again(entry, entry.change, now)
+
+    def _change_again(self, entry: Entry, change: KeyChange, now: float) -> list[Action]:
+        change.resend, change.wait = now + change.wait, min(2 * change.wait, RESEND_LAST)
+        if change.theirs is None:
+            return [Send(entry.peer, Propose(change.number, entry.number, change.own.terms))]
+        return [Send(entry.peer, Confirm(change.number, change.own.terms.key, change.theirs.key))]
+
+    def _change_proposed(self, peer: Prefix, entry: Entry | None, message: Propose, now: float) -> list[Action]:
+        if entry is None or entry.number != message.replaces:
+            if entry is not None and entry.number == message.number:
+                return []  # it is done
+            return [Send(peer, NoLink(message.replaces))]
+        if entry.role is Role.CLIENT or entry.phase is not Phase.UP:
+            return []
+        change, terms = entry.change, entry.link.theirs
+        if change is not None and message.number <= change.number:
+            same = message.number == change.number and message.terms == change.theirs
+            return [Send(peer, Accept(change.number, change.own.terms))] if same else []
+        if replace(message.terms, key=terms.key) != terms or message.terms == terms or self._is_ours(message.terms):
+            return [Send(peer, Refuse(message.number, Reason.BAD_VALUES))]
+        fresh = self._fresh()
+        own = OwnEnd(fresh.own.secret, replace(entry.own.terms, key=fresh.own.terms.key))
+        entry.change = KeyChange(message.number, own, message.terms, now + CHANGE_KEPT, float("inf"))
+        return [Send(peer, Accept(message.number, own.terms))]
+
+    def _change_at(self, role: Role, now: float) -> float:
+        return now + self.settings.key_life if role is Role.CLIENT else float("inf")
+
+    def _switch(self, entry: Entry, change: KeyChange, now: float) -> list[Action]:
+        entry.number, entry.own, entry.theirs, entry.change = change.number, change.own, change.theirs, None
+        entry.heard, entry.resend = now, now + CHECK_AGAIN
+        entry.change_at = self._change_at(entry.role, now)
+        return [Change(entry.link), Up(entry.link)]
+
+    def _change_later(self, entry: Entry, now: float) -> list[Action]:
+        entry.change = None
+        if entry.role is Role.CLIENT:
+            entry.change_at = now + CHANGE_AGAIN
+        return []
+
+    def _forget_change(self, entry: Entry | None, number: int, now: float) -> None:
+        """A change that the peer knows nothing of; what it has is asked at once."""
+        if entry is not None and entry.change is not None and entry.change.number == number:
+            self._change_later(entry, now)
+            entry.resend = now
+
+    # -- within --
+
+    def _up(self, entry: Entry, now: float) -> list[Action]:
+        entry.go(Phase.UP, float("inf"), now + CHECK_TIME)
+        entry.heard = now
+        self._pauses.pop(entry.peer, None)
+        entry.change_at = self._change_at(entry.role, now)
+        return [Up(entry.link), *([self._confirm(entry)] if entry.role is Role.CLIENT else ())]
+
+    def _end(self, entry: Entry, reason: Reason, now: float, *, tell: bool = True) -> list[Action]:
+        del self._entries[entry.peer]
+        was_up = entry.phase is Phase.UP
+        actions: list[Action] = [] if entry.phase is Phase.PROPOSED else [Remove(entry.link)]
+        if tell:
+            for number in sorted({entry.number, entry.latest}):
+                actions.append(Send(entry.peer, End(number, reason)))
+                self._endings[entry.peer, number] = Ending(reason, again=now + RESEND_FIRST)
+            while len(self._endings) > PEERS_LIMIT:
+                self._endings.popitem(last=False)
+        if entry.role is Role.CLIENT and not was_up and reason not in (Reason.YIELDED, Reason.REPLACED, Reason.CLOSED):
+            self._pause(entry.peer, reason, now)
+        return [*actions, Ended(entry.peer, entry.role, entry.interface, reason, was_up)]
+
+    def _pause(self, peer: Prefix, reason: Reason, now: float) -> Reason:
+        self._pauses.pop(peer, None)
+        self._pauses[peer] = now + PAUSES.get(reason, PAUSE), reason
+        if len(self._pauses) > PEERS_LIMIT:
+            self._pauses.popitem(last=False)
+        return reason
+
+    def _number(self, peer: Prefix, clock: int, above: int) -> int:
+        """A number of ours, later than one."""
+        return (max(clock, (above >> 1) + 1) << 1) | (self._own > peer)
+
+    def _free_interface(self, replaced: Entry | None) -> str | None:
+        """One for another client; that of the link that it replaces if there is no other."""
+        used = {entry.interface for entry in self._entries.values()}
+        free = next((name for name in self.settings.interfaces if name not in used), None)
+        if free is None and replaced is not None and replaced.interface in self.settings.interfaces:
+            return replaced.interface
+        return free
+
+    def _free_port(self, now: float) -> int | None:
+        used = {entry.own.terms.port for entry in self._entries.values()}
+        free = (port for port in self.settings.ports if port not in used and now >= self._taken.get(port, now))
+        return next(free, None)
+
+    def _is_ours(self, terms: Terms) -> bool:
+        """Whether a key, or an address, is one of our own."""
+        own = [entry.own.terms for entry in self._entries.values()]
+        own += [entry.change.own.terms for entry in self._entries.values() if entry.change is not None]
+        return any(terms.key == each.key or terms.address == each.address for each in own)

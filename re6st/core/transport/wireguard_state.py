@@ -1,0 +1,220 @@
+"""What an end of WireGuard links keeps of each, how long things take, and what it has done: for wireguard_agreement.py.
+
+All times are seconds of one monotonic clock.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import Enum
+
+from re6st.core.prefix import Prefix
+from re6st.core.transport.wireguard_links import Link, OwnEnd
+from re6st.core.tunnel_protocols import Role
+from re6st.core.wire.wireguard import Message, Reason, Terms
+
+RESEND_FIRST, RESEND_LAST = 0.5, 4.0
+"""Seconds until a message without an answer is sent again, doubled each time."""
+PROPOSE_TIME = 5.0
+"""Seconds that a proposal may stay without an answer."""
+MAKE_TIME = 10.0
+"""Seconds in which an interface is made, at most."""
+DIAL_TIME, DIAL_AGAIN = 2.0, 0.5
+"""Seconds until a link without a handshake is given up, and until it is tried again: WireGuard itself waits 5."""
+ACCEPTED_TIME = PROPOSE_TIME + MAKE_TIME + DIAL_TIME + 3.0
+"""Seconds that a server waits for the client's handshake."""
+CHECK_TIME, CHECK_AGAIN = 30.0, 5.0
+"""Seconds without anything from a link until its other end is asked whether it has it, and until it is asked again."""
+DEAD_TIME = 90.0
+"""Seconds without anything from a link until it is ended. Routes have left it long before (core/mesh/closing.py)."""
+KEY_LIFE = 86400.0
+"""Seconds until the keys of a link are changed."""
+CHANGE_TIME = 15.0
+"""Seconds that a change of keys may take from the acceptance; a server keeps its new key CHANGE_KEPT seconds."""
+CHANGE_KEPT = PROPOSE_TIME + CHANGE_TIME + 5.0
+CHANGE_AGAIN = 600.0
+"""Seconds until a change that was refused, or not answered, is tried again."""
+SETTLE_TIME = DEAD_TIME + CHECK_AGAIN + ACCEPTED_TIME
+PAUSES = {Reason.FULL: 60.0, Reason.UNAVAILABLE: 60.0, Reason.NO_ANSWER: 60.0}
+PAUSE = 300.0
+"""Seconds in which no link to a peer is opened after one did not come up, for that reason or another one."""
+PORT_PAUSE = 60.0
+"""Seconds in which a port is not used that somebody else had."""
+ENDINGS = 3
+"""How often an end is told."""
+RENUMBERINGS = 3
+"""How often a proposal gets a greater number, as the peer has a later link."""
+PROPOSALS = 0.5, 6.0, 50.0, 100.0
+"""Proposals a second, and at once, that are taken from one peer and from all: each makes a key and an interface."""
+PEERS_LIMIT = 1024
+"""Peers of whom we remember that no link came up, and links of which we tell the end."""
+
+
+class Phase(Enum):
+    """How far a link is at this end."""
+
+    PROPOSED = "proposed"
+    MAKING = "making"
+    """Our interface is being made."""
+    ACCEPTED = "accepted"
+    """At a server: its interface is there, nothing has come by it yet."""
+    DIALLED = "dialled"
+    """At a client, the same."""
+    UP = "up"
+
+
+NEXT: dict[Phase | None, frozenset[Phase]] = {
+    None: frozenset({Phase.PROPOSED, Phase.MAKING, Phase.UP}),
+    Phase.PROPOSED: frozenset({Phase.MAKING}),
+    Phase.MAKING: frozenset({Phase.ACCEPTED, Phase.DIALLED}),
+    Phase.ACCEPTED: frozenset({Phase.UP}),
+    Phase.DIALLED: frozenset({Phase.UP}),
+    Phase.UP: frozenset(),
+}
+"""What a phase may be followed by; None: by a link that there was none of. Every one may be followed by none."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fresh:
+    """What was made for one link, or one change of its keys, by chance; `clock` is milliseconds since 1970."""
+
+    own: OwnEnd
+    """Its port and MTU are not meant."""
+    clock: int
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Of this node; they may be other ones for later links."""
+
+    ports: Sequence[int]
+    """Where we listen, a port for each link."""
+    interfaces: Sequence[str]
+    """Those of a server, one for each client: how many there are is how many clients there may be."""
+    mtu: int = 1420
+    key_life: float = KEY_LIFE
+
+
+# --- what is to be done ---
+
+
+@dataclass(frozen=True, slots=True)
+class Send:
+    """Say this to a peer, if it takes such messages; it is said again if nothing comes of it."""
+
+    peer: Prefix
+    message: Message
+
+
+@dataclass(frozen=True, slots=True)
+class Make:
+    """Make our interface of a link, then call `made` or `failed`."""
+
+    link: Link
+
+
+@dataclass(frozen=True, slots=True)
+class Dial:
+    """Have WireGuard begin a handshake at once, with the peer's next address if it has several: `attempt` from 0."""
+
+    link: Link
+    attempt: int
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """Have other keys on an interface; everything else stays. A client dials then."""
+
+    link: Link
+
+
+@dataclass(frozen=True, slots=True)
+class Remove:
+    """Remove an interface; it may not be made yet."""
+
+    link: Link
+
+
+@dataclass(frozen=True, slots=True)
+class Up:
+    """A link is up, or has other keys. It is to be noted for the next daemon."""
+
+    link: Link
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """There is no link with a peer any more, or none came up: `was_up` says which. `interface` is free again."""
+
+    peer: Prefix
+    role: Role
+    interface: str
+    reason: Reason
+    was_up: bool
+
+
+Action = Send | Make | Dial | Change | Remove | Up | Ended
+
+
+# --- state ---
+
+
+@dataclass(slots=True)
+class KeyChange:
+    """Keys that a link is to have next. A server waits for the confirmation; so does a client, once it has `theirs`."""
+
+    number: int
+    own: OwnEnd
+    theirs: Terms | None
+    until: float
+    resend: float
+    wait: float = RESEND_FIRST
+
+
+@dataclass(slots=True)
+class Entry:
+    """A link, or an attempt to have one; there is at most one with each peer."""
+
+    peer: Prefix
+    number: int
+    role: Role
+    interface: str
+    own: OwnEnd
+    theirs: Terms | None = None
+    phase: Phase | None = None
+    until: float = float("inf")
+    """When the phase is given up."""
+    resend: float = float("inf")
+    """When something is said, or tried, again."""
+    wait: float = RESEND_FIRST
+    tries: int = 0
+    """How often it was given another number, or dialled."""
+    heard: float = 0.0
+    """When something came in by it last."""
+    change_at: float = float("inf")
+    """When the keys are to be changed."""
+    change: KeyChange | None = None
+
+    @property
+    def link(self) -> Link:
+        if self.theirs is None:
+            raise RuntimeError(f"no link with {self.peer} is agreed on")
+        return Link(self.peer, self.number, self.role, self.interface, self.own, self.theirs)
+
+    @property
+    def latest(self) -> int:
+        """The greatest number in use with the peer."""
+        return self.number if self.change is None else max(self.number, self.change.number)
+
+    def go(self, phase: Phase, until: float, resend: float) -> None:
+        if phase not in NEXT[self.phase]:
+            raise RuntimeError(f"a link that is {self.phase} cannot be {phase}")
+        self.phase, self.until, self.resend, self.wait = phase, until, resend, RESEND_FIRST
+
+
+@dataclass(slots=True)
+class Ending:
+    reason: Reason
+    told: int = 1
+    again: float = 0.0
