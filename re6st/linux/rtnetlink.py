@@ -108,6 +108,17 @@ class Netlink(NetlinkSocket):
         attributes = b"" if mtu is None else pack_attribute(_IFLA_MTU, _U32.pack(mtu))
         self.request(_NEWLINK, _LINK.pack(0, 0, index, IFF_UP if up else 0, IFF_UP) + attributes)
 
+    def make_link(self, name: str, kind: str) -> None:
+        """Make an interface of a kind, as "wireguard", which is down."""
+        info = pack_attribute(_IFLA_LINKINFO, pack_attribute(_IFLA_INFO_KIND, kind.encode("ascii")))
+        attributes = pack_attribute(_IFLA_IFNAME, name.encode("ascii") + b"\0") + info
+        self.request(_NEWLINK, _LINK.pack(0, 0, 0, 0, 0) + attributes, _CREATE | _EXCLUSIVE)
+
+    def rename_link(self, index: int, name: str) -> None:
+        """Give an interface, which is down, another name."""
+        attributes = pack_attribute(_IFLA_IFNAME, name.encode("ascii") + b"\0")
+        self.request(_NEWLINK, _LINK.pack(0, 0, index, 0, 0) + attributes)
+
     def delete_link(self, index: int) -> None:
         self.request(_DELLINK, _LINK.pack(0, 0, index, 0, 0))
 

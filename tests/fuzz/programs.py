@@ -15,8 +15,8 @@ from unittest.mock import patch
 
 from re6st.core.routing import claims
 from re6st.core.telemetry.report import Record
-from re6st.core.transport import openvpn_lines
-from re6st.linux import nftables, rtnetlink
+from re6st.core.transport import openvpn_lines, wireguard_uapi
+from re6st.linux import nftables, rtnetlink, wireguard_kernel
 from re6st.linux.netlink import NetlinkError
 from re6st.linux.nftables import NftError
 from re6st.linux.process import Child
@@ -76,6 +76,14 @@ class _Kernel:
     def sendto(self, data: bytes, to: object) -> None:
         (sequence,) = struct.unpack_from("=I", data, 8)
         self._left = [self._message, self._message, struct.pack("=IHHIIi", 20, 3, 0, sequence, 0, 0)]
+
+
+def wireguard_answers(data: bytes) -> None:
+    """What wireguard-go, and the kernel, tell of an interface."""
+    with contextlib.suppress(wireguard_uapi.UapiError):
+        wireguard_uapi.read(data)
+    with contextlib.suppress(NetlinkError):
+        wireguard_kernel.decode([data, data[len(data) // 2 :]])
 
 
 def rtnetlink_messages(data: bytes) -> None:

@@ -39,11 +39,13 @@ from re6st.client import http as http_client
 from re6st.core.prefix import Prefix, PrefixError, address, prefix_of
 from re6st.core.registry.allocator import CommunityError, parse_communities
 from re6st.core.routing import babel_binary, babel_lines
-from re6st.core.transport import openvpn_lines, records
+from re6st.core.transport import openvpn_lines, records, wireguard_links
+from re6st.core.transport.wireguard_uapi import LinkConfig
+from re6st.core.tunnel_protocols import Role
 from re6st.core.wire import datagrams, params, peer_crypto, rpc, sessions, wireguard
 from re6st.core.wire.seals import Seal
 from re6st.keys import pki
-from re6st.linux import netlink, rtnetlink
+from re6st.linux import netlink, rtnetlink, wireguard_kernel
 from re6st.registryd.call import RpcError
 from re6st.registryd.mesh_view import parse_topology
 from tests.fuzz import peers, programs
@@ -308,6 +310,9 @@ def tunnel_record(data: bytes) -> None:
     """What a daemon left in the run directory for the next one."""
     with contextlib.suppress(records.RecordError):
         records.decode(data)
+    with contextlib.suppress(records.RecordError):
+        link = wireguard_links.decode(data)
+        assert wireguard_links.decode(wireguard_links.encode(link)) == link
 
 
 def _options(parser: Any, data: bytes) -> None:
@@ -421,6 +426,7 @@ def _targets() -> dict[str, Target]:
                     b' "since": 1}}}',
                     b'{"pid": 7, "made": "x", "name": "re6stnet1", "peer": "2/16", "endpoint": "192.0.2.1,1194,udp",'
                     b' "serial": 3, "external_ip": null, "mtu": 1500, "since": 1.5}',
+                    _link_note(),
                 ),
             ),
             "node-options": Target(
@@ -499,6 +505,12 @@ def _of_peers() -> dict[str, Target]:
     }
 
 
+def _link_note() -> bytes:
+    own, theirs = (wireguard.Terms(key, 51820, 1420, wireguard.link_local(7)) for key in (b"o" * 32, b"t" * 32))
+    end = wireguard_links.OwnEnd(b"s" * 32, own)
+    return wireguard_links.encode(wireguard_links.Link(Prefix(2, 16), 7, Role.CLIENT, "re6stnet1", end, theirs))
+
+
 def _talk() -> tuple[bytes, ...]:
     """What a peer says when it opens a link, changes its keys and ends it, and when it is asked for one."""
     terms = [wireguard.Terms(bytes([key]) * 32, 51820, 1420, wireguard.link_local(7)) for key in (8, 9)]
@@ -538,6 +550,14 @@ def _of_programs() -> dict[str, Target]:
             ),
         ),
         "nft-listing": Target(programs.nft_listing, (json.dumps({"nftables": [{"set": {"elem": senders}}]}).encode(),)),
+        "wireguard-answers": Target(
+            programs.wireguard_answers,
+            (
+                b"private_key=" + b"11" * 32 + b"\nlisten_port=51999\npublic_key=" + b"22" * 32 + b"\n"
+                b"endpoint=[::1]:9\nlast_handshake_time_sec=1\nlast_handshake_time_nsec=5\ntx_bytes=148\nrx_bytes=0\nerrno=0\n\n",
+                wireguard_kernel.encode(7, LinkConfig(b"s" * 32, 51820, b"p" * 32, (IPv6Address("::1"), 9), 25)),
+            ),
+        ),
         "rtnetlink-messages": Target(programs.rtnetlink_messages, (link, _kernel_route())),
         "notes": Target(
             programs.notes, (b'["eth0", "wlan0"]', b"[[2, 77], [1, 5]]", b'[["3", null]]', b'[["2/16", 300.0, 400.5]]')

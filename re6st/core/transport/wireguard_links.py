@@ -65,8 +65,8 @@ def decode(data: bytes) -> Link:
         fields = json.loads(data)
         secret, interface, number = bytes.fromhex(fields["secret"]), str(fields["interface"]), fields["number"]
         own, theirs = _read_terms(number, fields["own"]), _read_terms(number, fields["theirs"])
-        if len(secret) != KEY_LENGTH or not interfaces.is_ours(interface):
-            raise RecordError("a key or an interface that is none of ours")
+        if len(secret) != KEY_LENGTH or not interfaces.is_ours(interface) or isinstance(number, bool):
+            raise RecordError("a key, an interface or a number that is none of ours")
         return Link(
             Prefix.from_cn(str(fields["peer"])), number, Role(fields["role"]), interface, OwnEnd(secret, own), theirs
         )
