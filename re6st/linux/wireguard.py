@@ -8,9 +8,17 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable, Sequence
+from ipaddress import IPv6Address
+from pathlib import Path
 from typing import Protocol
 
-from re6st.core.transport.wireguard_uapi import LinkConfig, LinkState
+from re6st.core.transport.wireguard_uapi import Address, LinkConfig, LinkState
+from re6st.linux.rtnetlink import IFA_F_NODAD
+
+ADDRESS_LENGTH = 64
+SYSCTL = Path("/proc/sys/net/ipv6/conf")
+SETTINGS = {"disable_ipv6": "0", "addr_gen_mode": "1", "accept_ra": "0"}
+"""Of each interface: it has IPv6, and the kernel makes no address for it."""
 
 
 class WireGuardError(OSError):
@@ -60,6 +68,25 @@ class Implementation(Protocol):
 
     def found(self, interface: str, process: tuple[int, str] | None) -> Device:
         """Go on with one that an earlier daemon left. Raises WireGuardError where it is gone."""
+
+
+class LinkKernel(Protocol):
+    """What an interface of any kind needs of the kernel; rtnetlink.Netlink has it. Each raises NetlinkError."""
+
+    def put_address(self, ip: Address, length: int, index: int, flags: int = 0) -> None: ...
+
+    def set_link(self, index: int, *, up: bool, mtu: int | None = None) -> None: ...
+
+
+def bring_up(kernel: LinkKernel, interface: str, address: IPv6Address, mtu: int) -> None:
+    """Give an interface the address of its link, and no other one, and bring it up. Raises OSError."""
+    index = socket.if_nametoindex(interface)
+    for setting, value in SETTINGS.items():
+        path = SYSCTL / interface / setting
+        if path.read_text().strip() != value:
+            path.write_text(value)
+    kernel.put_address(address, ADDRESS_LENGTH, index, IFA_F_NODAD)
+    kernel.set_link(index, up=True, mtu=mtu)
 
 
 def choose(kinds: Sequence[Callable[[], Implementation]]) -> Implementation:

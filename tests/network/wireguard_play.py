@@ -12,14 +12,13 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from ipaddress import IPv4Address, IPv6Address
-from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 
 from re6st.core.transport.wireguard_uapi import LinkConfig, LinkState
-from re6st.linux.rtnetlink import IFA_F_NODAD, Netlink
-from re6st.linux.wireguard import Device
+from re6st.linux.rtnetlink import Netlink
+from re6st.linux.wireguard import Device, bring_up
 from re6st.linux.wireguard_go import SOCKETS, WireGuardGo
 
 PATIENCE = 20.0
@@ -38,13 +37,6 @@ class Keys:
         key = X25519PrivateKey.generate()
         secret = key.private_bytes(Encoding.Raw, PrivateFormat.Raw, NoEncryption())
         return cls(secret, key.public_key().public_bytes(Encoding.Raw, PublicFormat.Raw))
-
-
-def bring_up(netlink: Netlink, interface: str, address: IPv6Address) -> None:
-    index = socket.if_nametoindex(interface)
-    Path(f"/proc/sys/net/ipv6/conf/{interface}/addr_gen_mode").write_text("1")  # no address but ours
-    netlink.put_address(address, 64, index, IFA_F_NODAD)
-    netlink.set_link(index, up=True, mtu=MTU)
 
 
 async def until(device: Device, condition: Callable[[LinkState], bool]) -> LinkState:
@@ -76,7 +68,7 @@ async def play(program: str) -> None:
     here, there = ("fe80::1", "re6stnet1"), ("fe80::2", "re6stnet2")
     try:
         for address, name in (here, there):
-            bring_up(netlink, name, IPv6Address(address))
+            bring_up(netlink, name, IPv6Address(address), MTU)
         ours, theirs = Keys.make(), Keys.make()
         dials = LinkConfig(ours.secret, PORTS[0], theirs.public, (HOME, PORTS[1]), keepalive=25)
         await server.configure(LinkConfig(theirs.secret, PORTS[1], ours.public))

@@ -163,12 +163,16 @@ class Agreement:
         for link in links:
             entry = Entry(link.peer, link.number, link.role, link.interface, link.own, link.theirs)
             entry.go(Phase.UP, float("inf"), now)
-            entry.heard, entry.change_at = (
-                now,
-                now + self.settings.key_life if link.role is Role.CLIENT else float("inf"),
-            )
+            entry.heard, entry.change_at = now, self._change_at(link.role, now)
             self._entries[link.peer] = entry
         return self.tick(now)
+
+    def met(self, peer: Prefix, now: float) -> list[Action]:
+        """A new session with a peer began: it may have started anew, and is asked at once whether it has the link."""
+        entry = self._entries.get(peer)
+        if entry is None or entry.phase is not Phase.UP:
+            return []
+        return self._again(entry, now)
 
     # -- what happens to interfaces --
 

@@ -207,6 +207,26 @@ def test_a_server_that_starts_anew_is_found_to_have_no_link(world: World) -> Non
     assert world.phase(A) is Phase.UP
 
 
+def test_that_is_found_at_once_where_its_new_session_is_seen() -> None:
+    world = linked()
+    world.start(B)
+    world.carry(A, world.ends[A].agreement.met(B, world.now))
+    world.exchange()
+    assert world.phase(A) is None
+    assert [ended.reason for ended in world.ends[A].ended()] == [Reason.UNKNOWN]
+    assert world.ends[A].agreement.met(B, world.now) == []
+
+
+def test_a_new_session_with_a_peer_that_ran_on_changes_nothing() -> None:
+    world = linked()
+    before = world.link(A)
+    for own in (A, B):
+        world.carry(own, world.ends[own].agreement.met(other(own), world.now))
+    world.run(60)
+    assert world.link(A) == before
+    assert world.same()
+
+
 def test_a_client_that_starts_anew_gets_a_new_link_at_once() -> None:
     world = linked()
     world.start(A)

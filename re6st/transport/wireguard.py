@@ -1,0 +1,271 @@
+"""The WireGuard links of a node: what they agree on is done, and they are told what happens.
+
+core/transport/wireguard_agreement.py decides; here are the clock, the keys and the interfaces (linux/wireguard.py).
+Each interface has a task of its own for as long as it is there: it makes the interface, carries out orders one after
+the other, and looks now and again whether something has come in.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import logging
+import os
+import time
+from collections.abc import Callable, Coroutine, Iterable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any, Protocol, assert_never
+
+from re6st.core.prefix import Prefix
+from re6st.core.transport.wireguard_agreement import Agreement
+from re6st.core.transport.wireguard_links import Link, OwnEnd
+from re6st.core.transport.wireguard_state import (
+    Action,
+    Change,
+    Dial,
+    Ended,
+    Fresh,
+    Make,
+    Remove,
+    Send,
+    Settings,
+    Up,
+)
+from re6st.core.transport.wireguard_uapi import Address, LinkConfig, LinkState
+from re6st.core.tunnel_protocols import Role
+from re6st.core.wire import wireguard
+from re6st.core.wire.wireguard import Reason, Terms
+from re6st.keys.wireguard import new_keys
+from re6st.linux.wireguard import Device, Implementation, LinkKernel, WireGuardError, bring_up
+
+LOOK_FIRST, LOOK = 0.05, 10.0
+"""Seconds between two looks at an interface, until its link is up, and afterwards."""
+KEEPALIVE = 25
+"""Seconds between packets of a client that has nothing to say: NATs forget it otherwise."""
+
+log = logging.getLogger(__name__)
+
+
+class LinkOwner(Protocol):
+    """Who is asked, and told, about links."""
+
+    def say(self, peer: Prefix, body: bytes) -> None:
+        """Send a message about links to a peer, if it takes such messages now."""
+
+    def admits(self, peer: Prefix) -> bool:
+        """Whether a peer may open a link to us."""
+
+    def hosts(self, peer: Prefix) -> Sequence[Address]:
+        """Where a peer may be reached, the best first."""
+
+    def up(self, link: Link, process: tuple[int, str] | None) -> None:
+        """A link is up, or has other keys: the next daemon has to know."""
+
+    def ended(self, ended: Ended) -> None:
+        """There is no link any more, or none came up; its interface goes."""
+
+
+@dataclass(slots=True)
+class _Interface:
+    """An interface with its task."""
+
+    link: Link
+    orders: asyncio.Queue[tuple[Link, Address | None]] = field(default_factory=asyncio.Queue)
+    """What it is to have next, and where to dial; None: where the peer was heard last."""
+    task: asyncio.Task[None] | None = None
+    device: Device | None = None
+    unwanted: bool = False
+    """It is to be removed. Otherwise it stays when the task ends, for the next daemon."""
+    ends: bool = False
+    """Its task is about to end of itself."""
+
+
+class WireGuardLinks:
+    """All of them. `start` starts a task of the node. What a peer says about links goes to `received`."""
+
+    def __init__(
+        self,
+        own: Prefix,
+        settings: Settings,
+        implementation: Implementation,
+        kernel: LinkKernel,
+        owner: LinkOwner,
+        start: Callable[[Coroutine[Any, Any, None], str], asyncio.Task[None]],
+    ) -> None:
+        self.agreement = Agreement(own, settings, new_end, owner.admits)
+        self._implementation = implementation
+        self._kernel = kernel
+        self._owner = owner
+        self._start = start
+        self._interfaces: dict[str, _Interface] = {}
+        self._changed = asyncio.Event()
+
+    # -- what the node wants, and hears --
+
+    def open(self, peer: Prefix, interface: str) -> bool:
+        """Open a link to a peer, on this interface; whether that is tried. See `LinkOwner.ended`."""
+        self._carry_out(self.agreement.open(peer, interface, _now()))
+        return self.agreement.phase(peer) is not None
+
+    def close(self, peer: Prefix, reason: Reason = Reason.CLOSED, *, tell: bool = True) -> None:
+        """Have no link with a peer."""
+        self._carry_out(self.agreement.close(peer, _now(), reason, tell=tell))
+
+    def received(self, peer: Prefix, body: bytes) -> None:
+        """Take what a peer says. Raises WireError for what is no message."""
+        self._carry_out(self.agreement.received(peer, wireguard.decode(body), _now()))
+
+    def met(self, peer: Prefix) -> None:
+        """A new session with a peer began."""
+        self._carry_out(self.agreement.met(peer, _now()))
+
+    def resume(self, found: Iterable[tuple[Link, tuple[int, str] | None]]) -> None:
+        """Go on with links, and the processes that carry them, that an earlier daemon left up."""
+        there = []
+        for link, process in found:
+            try:
+                device = self._implementation.found(link.interface, process)
+            except WireGuardError as error:
+                log.warning("link to %s, of an earlier run: %s", link.peer, error.strerror)
+                continue
+            there.append(link)
+            self._run(_Interface(link, device=device))
+        self._carry_out(self.agreement.resume(there, _now()))
+
+    async def run(self) -> None:
+        """Do what is due, until cancelled. The interfaces stay."""
+        while True:
+            self._changed.clear()
+            deadline = self.agreement.deadline()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(None if deadline == float("inf") else max(0.0, deadline - _now())):
+                    await self._changed.wait()
+            self._carry_out(self.agreement.tick(_now()))
+
+    async def end(self) -> None:
+        """End all links, and remove their interfaces."""
+        for own in list(self._interfaces.values()):
+            self.close(own.link.peer)
+        if tasks := [own.task for own in self._interfaces.values() if own.task is not None]:
+            await asyncio.wait(tasks)
+
+    # -- what is to be done --
+
+    def _carry_out(self, actions: Iterable[Action]) -> None:
+        for action in actions:
+            match action:
+                case Send(peer, message):
+                    self._owner.say(peer, wireguard.encode(message))
+                case Make(link):
+                    self._run(_Interface(link))
+                case Dial(link, attempt):
+                    hosts = self._owner.hosts(link.peer)
+                    self._order(link, hosts[attempt % len(hosts)] if hosts else None)
+                case Change(link):
+                    self._order(link, None)
+                case Remove(link):
+                    self._remove(link)
+                case Up(link):
+                    own = self._interfaces.get(link.interface)
+                    log.info("link to %s is up, on %s", link.peer, link.interface)
+                    self._owner.up(link, own.device.process if own and own.device else None)
+                case Ended():
+                    log.info("no link with %s: %s", action.peer, action.reason.words)
+                    self._owner.ended(action)
+                case _:
+                    assert_never(action)
+        self._changed.set()
+
+    def _run(self, own: _Interface) -> None:
+        before = self._interfaces.get(own.link.interface)
+        self._interfaces[own.link.interface] = own
+        own.task = self._start(self._live(own, before), f"WireGuard interface {own.link.interface}")
+
+    def _order(self, link: Link, host: Address | None) -> None:
+        own = self._interfaces.get(link.interface)
+        if own is not None:
+            own.link = link
+            own.orders.put_nowait((link, host))
+
+    def _remove(self, link: Link) -> None:
+        own = self._interfaces.get(link.interface)
+        if own is not None and own.task is not None:
+            own.unwanted = True
+            if not own.ends:
+                # After its first step: a task that is cancelled before it removes nothing.
+                asyncio.get_running_loop().call_soon(own.task.cancel)
+
+    # -- the life of an interface --
+
+    async def _live(self, own: _Interface, before: _Interface | None) -> None:
+        peer, number = own.link.peer, own.link.number
+        try:
+            if before is not None and before.task is not None:
+                await asyncio.wait([before.task])
+            if own.device is None:
+                own.device = device = await self._make(own.link)
+                self._carry_out(self.agreement.made(peer, number, _now()))
+                await self._follow(own, device, LinkState())
+            else:
+                await self._follow(own, own.device, await own.device.state())
+        except OSError as error:
+            log.warning("link to %s: %s", peer, error.strerror)
+            own.unwanted = own.ends = True
+            taken = error.errno == errno.EADDRINUSE
+            self._carry_out(self.agreement.failed(peer, own.link.number, _now(), port_taken=taken))
+        finally:
+            if own.unwanted and own.device is not None:
+                await own.device.remove()
+            if self._interfaces.get(own.link.interface) is own:
+                del self._interfaces[own.link.interface]
+
+    async def _make(self, link: Link) -> Device:
+        """Raises OSError; then there is none."""
+        device = await self._implementation.make(link.interface)
+        try:
+            bring_up(self._kernel, link.interface, link.own.terms.address, link.mtu)
+            await device.configure(config_of(link, None))
+        except BaseException:
+            await device.remove()
+            raise
+        return device
+
+    async def _follow(self, own: _Interface, device: Device, seen: LinkState) -> None:
+        """Carry out orders, and look whether something came in. Raises OSError when the interface is gone."""
+        while True:
+            is_up = own.link.peer in self.agreement.links
+            try:
+                async with asyncio.timeout(LOOK if is_up else LOOK_FIRST):
+                    link, host = await own.orders.get()
+            except TimeoutError:
+                state = await device.state()
+                if has_heard(seen, state):
+                    self._carry_out(self.agreement.heard(own.link.peer, _now()))
+                seen = state
+                continue
+            at = (await device.state()).endpoint if host is None else (host, link.theirs.port)
+            await device.configure(config_of(link, at))
+            seen = LinkState()
+
+
+def config_of(link: Link, endpoint: tuple[Address, int] | None) -> LinkConfig:
+    """What an interface of a link has."""
+    keepalive = KEEPALIVE if link.role is Role.CLIENT else 0
+    return LinkConfig(link.own.secret, link.own.terms.port, link.theirs.key, endpoint, keepalive)
+
+
+def has_heard(before: LinkState, now: LinkState) -> bool:
+    """Whether something came in since a look before: a packet, or a handshake."""
+    return now.received > before.received or (now.handshake is not None and now.handshake != before.handshake)
+
+
+def new_end() -> Fresh:
+    """Keys and an address by chance, for one link."""
+    secret, public = new_keys()
+    address = wireguard.link_local(int.from_bytes(os.urandom(8)) or 1)
+    return Fresh(OwnEnd(secret, Terms(public, 0, 0, address)), int(time.time() * 1000))
+
+
+def _now() -> float:
+    return time.monotonic()
