@@ -46,10 +46,7 @@ from re6st.core.transport.wireguard_state import (
     DIAL_TIME,
     ENDINGS,
     MAKE_TIME,
-    PAUSE,
-    PAUSES,
     PEERS_LIMIT,
-    PORT_PAUSE,
     PROPOSALS,
     PROPOSE_TIME,
     RENUMBERINGS,
@@ -64,7 +61,9 @@ from re6st.core.transport.wireguard_state import (
     Fresh,
     KeyChange,
     Make,
+    Pauses,
     Phase,
+    Ports,
     Remove,
     Send,
     Settings,
@@ -102,9 +101,8 @@ class Agreement:
         self._admits = admits
         self._entries: dict[Prefix, Entry] = {}
         self._endings: OrderedDict[tuple[Prefix, int], Ending] = OrderedDict()
-        self._pauses: OrderedDict[Prefix, tuple[float, Reason]] = OrderedDict()
-        self._taken: OrderedDict[int, float] = OrderedDict()
-        """Ports that others have, and until when we believe that."""
+        self._pauses = Pauses()
+        self._ports = Ports()
         self._proposals: Buckets[Prefix] = Buckets(*PROPOSALS)
 
     # -- asking --
@@ -121,8 +119,7 @@ class Agreement:
 
     def paused(self, peer: Prefix, now: float) -> Reason | None:
         """Why no link to a peer is opened for a while, if that is so."""
-        until, reason = self._pauses.get(peer, (now, Reason.OTHER))
-        return reason if now < until else None
+        return self._pauses.reason(peer, now)
 
     def deadline(self) -> float:
         """When `tick` is due next; infinity: never, as long as nothing happens."""
@@ -145,7 +142,8 @@ class Agreement:
             return []
         fresh, port = self._fresh(), self._free_port(now)
         if port is None:
-            return [Ended(peer, Role.CLIENT, interface, self._pause(peer, Reason.UNAVAILABLE, now), False)]
+            self._pauses.begin(peer, Reason.UNAVAILABLE, now)
+            return [Ended(peer, Role.CLIENT, interface, Reason.UNAVAILABLE, was_up=False)]
         terms = replace(fresh.own.terms, port=port, mtu=self.settings.mtu)
         own = OwnEnd(fresh.own.secret, terms)
         entry = Entry(peer, self._number(peer, fresh.clock, 0), Role.CLIENT, interface, own)
@@ -194,9 +192,7 @@ class Agreement:
         if entry is None or entry.number != number or entry.phase is Phase.PROPOSED:
             return []
         if port_taken:
-            self._taken[entry.own.terms.port] = now + PORT_PAUSE
-            if len(self._taken) > PEERS_LIMIT:
-                self._taken.popitem(last=False)
+            self._ports.is_taken(entry.own.terms.port, now)
         if entry.role is Role.SERVER and entry.phase is Phase.MAKING:
             told = Send(peer, Refuse(number, Reason.UNAVAILABLE))
             return [told, *self._end(entry, Reason.UNAVAILABLE, now, tell=False)]
@@ -317,13 +313,11 @@ class Agreement:
         entry = self._entries.get(peer)
         if message.replaces:
             return self._change_proposed(peer, entry, message, now)
-        if entry is not None and entry.number == message.number:
-            if entry.theirs != message.terms:
-                return [Send(peer, Refuse(message.number, Reason.BAD_VALUES))]
+        if entry is not None and (entry.number, entry.theirs) == (message.number, message.terms):
             # While the interface is made, the answer is on its way.
             answers = entry.phase in (Phase.ACCEPTED, Phase.UP)
             return [Send(peer, Accept(entry.number, entry.own.terms))] if answers else []
-        if entry is not None and message.number < entry.latest:
+        if entry is not None and message.number <= entry.latest:
             # One that opens a link itself learns that we do, too. One that is late has to know the number.
             late = entry.phase is not Phase.PROPOSED
             return [Send(peer, Refuse(message.number, Reason.STALE, entry.latest))] if late else []
@@ -499,12 +493,13 @@ class Agreement:
     def _up(self, entry: Entry, now: float) -> list[Action]:
         entry.go(Phase.UP, float("inf"), now + CHECK_TIME)
         entry.heard = now
-        self._pauses.pop(entry.peer, None)
+        self._pauses.end(entry.peer)
         entry.change_at = self._change_at(entry.role, now)
         return [Up(entry.link), *([self._confirm(entry)] if entry.role is Role.CLIENT else ())]
 
     def _end(self, entry: Entry, reason: Reason, now: float, *, tell: bool = True) -> list[Action]:
         del self._entries[entry.peer]
+        self._ports.release(entry.own.terms.port, now)
         was_up = entry.phase is Phase.UP
         actions: list[Action] = [] if entry.phase is Phase.PROPOSED else [Remove(entry.link)]
         if tell:
@@ -514,15 +509,8 @@ class Agreement:
             while len(self._endings) > PEERS_LIMIT:
                 self._endings.popitem(last=False)
         if entry.role is Role.CLIENT and not was_up and reason not in (Reason.YIELDED, Reason.REPLACED, Reason.CLOSED):
-            self._pause(entry.peer, reason, now)
+            self._pauses.begin(entry.peer, reason, now)
         return [*actions, Ended(entry.peer, entry.role, entry.interface, reason, was_up)]
-
-    def _pause(self, peer: Prefix, reason: Reason, now: float) -> Reason:
-        self._pauses.pop(peer, None)
-        self._pauses[peer] = now + PAUSES.get(reason, PAUSE), reason
-        if len(self._pauses) > PEERS_LIMIT:
-            self._pauses.popitem(last=False)
-        return reason
 
     def _number(self, peer: Prefix, clock: int, above: int) -> int:
         """A number of ours, later than one."""
@@ -538,8 +526,7 @@ class Agreement:
 
     def _free_port(self, now: float) -> int | None:
         used = {entry.own.terms.port for entry in self._entries.values()}
-        free = (port for port in self.settings.ports if port not in used and now >= self._taken.get(port, now))
-        return next(free, None)
+        return self._ports.free(self.settings.ports, used, now)
 
     def _is_ours(self, terms: Terms) -> bool:
         """Whether a key, or an address, is one of our own."""

@@ -5,7 +5,8 @@ All times are seconds of one monotonic clock.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import OrderedDict
+from collections.abc import Iterable, Sequence, Set
 from dataclasses import dataclass
 from enum import Enum
 
@@ -218,3 +219,51 @@ class Ending:
     reason: Reason
     told: int = 1
     again: float = 0.0
+
+
+class Ports:
+    """Which of our ports a link gets: the one that is unused for longest, as its last process may still have it."""
+
+    def __init__(self) -> None:
+        self._released: dict[int, float] = {}
+        """When each was used last; there are as many as ports that we may have."""
+        self._taken: OrderedDict[int, float] = OrderedDict()
+        """Those that somebody else has, and until when we believe that."""
+
+    def free(self, ports: Iterable[int], used: Set[int], now: float) -> int | None:
+        """One of these that is not used."""
+        free = [port for port in ports if port not in used and now >= self._taken.get(port, now)]
+        return min(free, key=lambda port: self._released.get(port, float("-inf")), default=None)
+
+    def release(self, port: int, now: float) -> None:
+        """No link of ours uses it any more."""
+        self._released[port] = now
+
+    def is_taken(self, port: int, now: float) -> None:
+        """Somebody else has it."""
+        self._taken[port] = now + PORT_PAUSE
+        if len(self._taken) > PEERS_LIMIT:
+            self._taken.popitem(last=False)
+
+
+class Pauses:
+    """Peers to whom no link is opened for a while, and why."""
+
+    def __init__(self) -> None:
+        self._until: OrderedDict[Prefix, tuple[float, Reason]] = OrderedDict()
+
+    def begin(self, peer: Prefix, reason: Reason, now: float) -> None:
+        """No link to it came up."""
+        self._until.pop(peer, None)
+        self._until[peer] = now + PAUSES.get(reason, PAUSE), reason
+        if len(self._until) > PEERS_LIMIT:
+            self._until.popitem(last=False)
+
+    def end(self, peer: Prefix) -> None:
+        """One came up."""
+        self._until.pop(peer, None)
+
+    def reason(self, peer: Prefix, now: float) -> Reason | None:
+        """Why there is none now; None where one may be opened."""
+        until, reason = self._until.get(peer, (now, Reason.OTHER))
+        return reason if now < until else None

@@ -473,7 +473,7 @@ def test_a_proposal_that_comes_again_with_another_key_changes_nothing(world: Wor
     told(world, message)
     before = world.ends[A].interfaces["re6stnet11"]
     told(world, replace(message, terms=replace(message.terms, key=b"k" * 32)))
-    assert world.ends[A].sent()[-1] == Refuse(message.number, Reason.BAD_VALUES)
+    assert world.ends[A].sent()[-1] == Refuse(message.number, Reason.STALE, message.number)
     assert world.ends[A].interfaces == {"re6stnet11": before}
 
 
