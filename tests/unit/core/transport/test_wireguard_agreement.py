@@ -19,6 +19,7 @@ from re6st.core.transport.wireguard_state import (
     DIAL_TIME,
     ENDINGS,
     KEY_LIFE,
+    MAKE_TIME,
     NEXT,
     PEERS_LIMIT,
     PROPOSALS,
@@ -157,6 +158,16 @@ def test_a_server_waits_until_its_interface_is_there(world: World) -> None:
     world.make(A, "re6stnet1")
     world.run(1)
     assert world.same()
+
+
+def test_an_interface_that_is_never_made_ends_the_attempt(world: World) -> None:
+    world.makes_at_once = False
+    world.open(A)
+    world.exchange()
+    world.run(MAKE_TIME + 1)
+    assert world.phase(A) is world.phase(B) is None
+    assert [ended.reason for ended in world.ends[B].ended()] == [Reason.UNAVAILABLE]
+    assert world.ends[B].making == {}
 
 
 def test_an_interface_that_cannot_be_made_ends_the_attempt_at_both_ends_and_its_port_is_avoided() -> None:
