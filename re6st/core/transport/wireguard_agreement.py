@@ -286,8 +286,7 @@ class Agreement:
                 self._endings.pop((peer, number), None)
                 if entry is not None and entry.number == number:
                     return [*self._end(entry, reason, now, tell=False), Send(peer, NoLink(number))]
-                self._forget_change(entry, number, now)
-                return [Send(peer, NoLink(number))]
+                return [Send(peer, NoLink(number)), *self._forget_change(entry, number, now)]
             case Refuse():
                 return self._refused(entry, message, now)
         if entry is None or not self._concerns(entry, message.number):
@@ -417,8 +416,7 @@ class Agreement:
             return []
         if entry.number == number and entry.phase is not Phase.PROPOSED:
             return self._end(entry, Reason.UNKNOWN, now, tell=False)
-        self._forget_change(entry, number, now)
-        return []
+        return self._forget_change(entry, number, now)
 
     # -- other keys --
 
@@ -482,11 +480,11 @@ class Agreement:
             entry.change_at = now + CHANGE_AGAIN
         return []
 
-    def _forget_change(self, entry: Entry | None, number: int, now: float) -> None:
+    def _forget_change(self, entry: Entry | None, number: int, now: float) -> list[Action]:
         """A change that the peer knows nothing of; what it has is asked at once."""
-        if entry is not None and entry.change is not None and entry.change.number == number:
-            self._change_later(entry, now)
-            entry.resend = now
+        if entry is None or entry.change is None or entry.change.number != number:
+            return []
+        return [*self._change_later(entry, now), *self._again(entry, now)]
 
     # -- within --
 

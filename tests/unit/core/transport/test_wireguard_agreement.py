@@ -164,6 +164,7 @@ def test_an_interface_that_is_never_made_ends_the_attempt(world: World) -> None:
     world.makes_at_once = False
     world.open(A)
     world.exchange()
+    world.lose = lambda _to, _message: True  # nor does the server hear that the client has given up
     world.run(MAKE_TIME + 1)
     assert world.phase(A) is world.phase(B) is None
     assert [ended.reason for ended in world.ends[B].ended()] == [Reason.UNAVAILABLE]
