@@ -200,7 +200,8 @@ CORE = "wire/, mesh/, routing/, transport/, registry/, machine/, limits/, teleme
 ROOMS = {
     "cli": ("cli/", "the programs: re6stnet, re6st-registry, re6st-conf, re6st-status", "both", 20, 720),
     "web": ("web/", "the operator's page", "other", 420, 320),
-    "node": ("node.py", "starts the rooms of a node, and ends them", "box", 20, 390),
+    "node": ("node.py", "starts the rooms of a node, and ends them", "box", 20, 250),
+    "sim": ("sim/", "many nodes at once", "box", 280, 130),
     "api": ("api/", "HTTP, operator's socket, metrics", "other", 420, 320),
     "noded": ("noded/", "the rooms of a node", "box", 20, 220),
     "migration": ("migration/", "older software", "both", 250, 160),

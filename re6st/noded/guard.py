@@ -13,7 +13,7 @@ from typing import Protocol
 from re6st.core.prefix import Prefix
 from re6st.core.routing.babel_lines import NextHop, Table
 from re6st.core.routing.claims import Claims, Findings, Heard, Lie, Payload
-from re6st.core.routing.survey import Survey
+from re6st.core.routing.survey import SurveyLike
 from re6st.core.telemetry.chronicle import Chronicle
 from re6st.core.telemetry.report import Record
 from re6st.noded.admission import Admission
@@ -62,7 +62,7 @@ class Seen(Protocol):
     """What the policy sees of the mesh."""
 
     @property
-    def survey(self) -> Survey: ...
+    def survey(self) -> SurveyLike: ...
 
 
 class Guard:

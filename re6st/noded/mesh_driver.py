@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-import time
+from collections import deque
 from ipaddress import IPv6Address
 from typing import Protocol, assert_never
 
@@ -13,6 +13,13 @@ from re6st.core.telemetry.chronicle import Chronicle
 from re6st.core.wire.datagrams import Code, Endpoint
 
 log = logging.getLogger(__name__)
+
+
+class Clock(Protocol):
+    """What tells the time, in seconds: the module `time`, or a simulator."""
+
+    def monotonic(self) -> float: ...
+    def time(self) -> float: ...
 
 
 class Tunnels(Protocol):
@@ -42,13 +49,20 @@ class LastResort(Protocol):
 
 
 class MeshDriver:
-    """The one who talks with the policy of a node, from `start` on: events that come before wait."""
+    """The one who talks with the policy of a node, from `start` on: events that come before wait.
 
-    def __init__(self, mesh: policy.Mesh, chronicle: Chronicle) -> None:
+    What is decided is carried out in the order in which it was decided, also where carrying out one thing is an event
+    by which the policy decides another.
+    """
+
+    def __init__(self, mesh: policy.Mesh, chronicle: Chronicle, clock: Clock) -> None:
         self._mesh = mesh
         self._chronicle = chronicle
+        self._clock = clock
         self._hands: tuple[Tunnels, Peers, LastResort] | None = None
         self._waiting: list[policy.Event] = []
+        self._decided: deque[policy.Action] = deque()
+        self._at_work = False
         self._stopped = False
 
     def start(self, tunnels: Tunnels, peers: Peers, registry: LastResort) -> None:
@@ -84,23 +98,29 @@ class MeshDriver:
         if self._hands is None:
             self._waiting.append(event)
             return
-        actions = self._mesh.handle(event, time.monotonic())
-        self._chronicle.note(event, connected=self._mesh.connected, now=time.time())
-        self._carry_out(actions, *self._hands)
+        self._decided += self._mesh.handle(event, self._clock.monotonic())
+        self._chronicle.note(event, connected=self._mesh.connected, now=self._clock.time())
+        self._carry_out(*self._hands)
 
     def tick(self) -> None:
         """Tell the policy that time has passed, and do what it decides."""
         if self._hands is not None:
-            self._carry_out(self._mesh.tick(time.monotonic()), *self._hands)
+            self._decided += self._mesh.tick(self._clock.monotonic())
+            self._carry_out(*self._hands)
 
-    def _carry_out(self, actions: list[policy.Action], tunnels: Tunnels, peers: Peers, registry: LastResort) -> None:
-        for action in actions:
-            if self._stopped:
-                return
-            if not isinstance(action, policy.EnsureSession):  # that one comes every second
-                log.debug("%s", action)
-            self._chronicle.decided(action, time.time())
-            self._do(action, tunnels, peers, registry)
+    def _carry_out(self, tunnels: Tunnels, peers: Peers, registry: LastResort) -> None:
+        if self._at_work:
+            return
+        self._at_work = True
+        try:
+            while self._decided and not self._stopped:
+                action = self._decided.popleft()
+                if not isinstance(action, policy.EnsureSession):  # that one comes every second
+                    log.debug("%s", action)
+                self._chronicle.decided(action, self._clock.time())
+                self._do(action, tunnels, peers, registry)
+        finally:
+            self._at_work = False
 
     def _do(self, action: policy.Action, tunnels: Tunnels, peers: Peers, registry: LastResort) -> None:
         match action:

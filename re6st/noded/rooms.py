@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from random import Random
@@ -144,7 +145,7 @@ def build(base: Base, machine: Machine, found: Found, left: babel.Left, tasks: T
     mesh = policy.Mesh(settings.now, base.cache.addresses, _chance(), locator(config.places))
     routing = RoutingPlane(ONLY, in_force, machine.presences, machine.kernel, base.cache, _chance(), left)
     chronicle = Chronicle(routing.ending)
-    driver = MeshDriver(mesh, chronicle)
+    driver = MeshDriver(mesh, chronicle, time)
     settings_news = SettingsNews(settings, driver)
     requirement = Requirement()
     known = KnownPeers(base.identity.prefix, mesh, requirement, base.cache)

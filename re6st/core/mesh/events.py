@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from re6st.core.prefix import Prefix
 from re6st.core.routing.babel_lines import NextHop
-from re6st.core.routing.survey import Survey
+from re6st.core.routing.survey import SurveyLike
 from re6st.core.tunnel_protocols import TunnelProtocol
 from re6st.core.wire.datagrams import Endpoint
 
@@ -85,7 +85,7 @@ class ClientDown:
 class Surveyed:
     """The routing table changed."""
 
-    survey: Survey
+    survey: SurveyLike
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from re6st.core.mesh.events import Action, AllowClose, DrainClient, Settings, UndrainClient
 from re6st.core.prefix import Prefix
 from re6st.core.routing.babel_lines import NextHop
-from re6st.core.routing.survey import Survey
+from re6st.core.routing.survey import SurveyLike
 
 
 @dataclass(slots=True)
@@ -36,7 +36,7 @@ class Leavers:
         leaving = self._peers.pop(peer, None)
         return [] if leaving is None else _undrain(peer, leaving)
 
-    def advance(self, survey: Survey, settings: Settings, now: float) -> list[Action]:
+    def advance(self, survey: SurveyLike, settings: Settings, now: float) -> list[Action]:
         """Agree once nothing goes through a client, or at half of its patience; forget one that stays."""
         actions: list[Action] = []
         for peer, leaving in list(self._peers.items()):

@@ -53,7 +53,7 @@ from re6st.core.mesh.opening import Opening
 from re6st.core.mesh.state import Phase, State, Tunnel
 from re6st.core.prefix import Prefix
 from re6st.core.routing.babel_lines import INFINITY
-from re6st.core.routing.survey import Survey
+from re6st.core.routing.survey import SurveyLike
 from re6st.core.wire.datagrams import Endpoint
 
 __all__ = [
@@ -131,7 +131,7 @@ class Mesh:
         return self._state.settings
 
     @property
-    def survey(self) -> Survey:
+    def survey(self) -> SurveyLike:
         return self._state.survey
 
     @property

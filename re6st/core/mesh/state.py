@@ -10,7 +10,7 @@ from re6st.core.mesh.borders import may_meet
 from re6st.core.mesh.events import Settings
 from re6st.core.mesh.quality import Quality
 from re6st.core.prefix import Prefix
-from re6st.core.routing.survey import Survey
+from re6st.core.routing.survey import Survey, SurveyLike
 from re6st.core.wire.datagrams import Endpoint
 
 MODEST = 2
@@ -71,7 +71,7 @@ class State:
 
     settings: Settings
     locate: Callable[[str], str]
-    survey: Survey = field(default_factory=Survey)
+    survey: SurveyLike = field(default_factory=Survey)
     tunnels: dict[Prefix, Tunnel] = field(default_factory=dict)
     clients: dict[Prefix, int] = field(default_factory=dict)
     """Peers connected to our servers, with the number of their tunnels."""

@@ -11,6 +11,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Set
 from dataclasses import dataclass, field
 from ipaddress import IPv6Network
+from typing import Protocol
 
 from re6st.core.prefix import Prefix, prefix_of
 from re6st.core.routing.babel_lines import DRAINED, INFINITY, NOMINAL, NextHop, Route, Table
@@ -34,9 +35,66 @@ class Link:
     sole: frozenset[Prefix]
 
 
+class SurveyLike(Protocol):
+    """The mesh as a node sees it at one moment: what the policy of the mesh asks for, and those who show it.
+
+    A daemon reads it from babeld's table (`Survey`); a simulator works it out for many nodes at once, which share what
+    they have in common (sim/router.py).
+    """
+
+    @property
+    def peers(self) -> Set[Prefix]:
+        """Every node that can be reached, except this one."""
+
+    @property
+    def metrics(self) -> Mapping[Prefix, int]:
+        """Babel's metric of the way to each of them, as far as it is known."""
+
+    @property
+    def neighbours(self) -> Mapping[Prefix, tuple[Link, ...]]:
+        """The nodes next to this one, with the links to each."""
+
+    @property
+    def alive(self) -> frozenset[str]:
+        """Interfaces with a babel neighbour that can be reached."""
+
+    @property
+    def costs(self) -> Mapping[str, int]:
+        """Babel's cost of the link on each interface."""
+
+    @property
+    def losses(self) -> Mapping[str, float]:
+        """The number of transmissions on each interface until a packet arrives (ETX)."""
+
+    @property
+    def unheard(self) -> frozenset[str]:
+        """Interfaces with a neighbour that is heard and does not hear this node."""
+
+    @property
+    def patchy(self) -> frozenset[NextHop]:
+        """Neighbours whose hellos are missed, now and again."""
+
+    @property
+    def starved(self) -> frozenset[Prefix]:
+        """Destinations that neighbours offer ways to, of which babel takes none."""
+
+    @property
+    def running(self) -> bool:
+        """Whether there is a routing daemon that tells this."""
+
+    def carried(self, peer: Prefix, besides: Set[str] = frozenset()) -> frozenset[Prefix]:
+        """Destinations whose traffic goes through this neighbour now, what leaves by some interfaces left out."""
+
+    def carried_by(self, interface: str) -> frozenset[Prefix]:
+        """Destinations whose traffic leaves by this interface now."""
+
+    def sole_by(self, interface: str) -> frozenset[Prefix]:
+        """Destinations that perhaps only this interface leads to."""
+
+
 @dataclass(frozen=True, slots=True)
 class Survey:
-    """The mesh as we see it at one moment."""
+    """The mesh as babeld's table shows it at one moment."""
 
     peers: frozenset[Prefix] = frozenset()
     """Everybody reachable, ourselves left out."""

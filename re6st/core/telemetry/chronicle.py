@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Callable
+from collections.abc import Callable, Set
 from dataclasses import dataclass
 
 from re6st.core.mesh import policy
@@ -49,7 +49,7 @@ class Chronicle:
         self._up: dict[Prefix, float] = {}
         self._clients: dict[Prefix, list[float]] = {}
         self._reasons: dict[Prefix, str] = {}
-        self._reached: frozenset[Prefix] = frozenset()
+        self._reached: Set[Prefix] = frozenset()
         self._lost: dict[Prefix, float] = {}
         self._connected: tuple[bool, float] | None = None
         self._running: tuple[bool, float] | None = None
@@ -115,7 +115,7 @@ class Chronicle:
             if was is not None:
                 self._add(now, "connected" if connected else "disconnected", seconds=_elapsed(was[1], now))
 
-    def _survey(self, peers: frozenset[Prefix], now: float) -> None:
+    def _survey(self, peers: Set[Prefix], now: float) -> None:
         gone, self._reached = sorted(self._reached - peers, key=_order), peers
         if gone:
             self._add(now, "peers-lost", *gone)

@@ -14,7 +14,7 @@ from re6st.core.mesh.policy import Mesh, Phase
 from re6st.core.prefix import Prefix, PrefixError, address, address_bits, prefix_of, subnet
 from re6st.core.routing.babel_lines import INFINITY, Neighbour, NextHop, Route, Table
 from re6st.core.routing.route_history import Way
-from re6st.core.routing.survey import Survey
+from re6st.core.routing.survey import SurveyLike
 from re6st.core.telemetry.chronicle import Happening
 from re6st.core.telemetry.expiry import AUTHORITY, DAY, OURS, expires
 from re6st.core.tunnel_protocols import TunnelProtocol
@@ -195,7 +195,7 @@ def _is_silent(neighbour: Neighbour | None, link: Link, now: float) -> bool:
     return not heard and link.since is not None and now - link.since > SILENT_AFTER
 
 
-def _neighbour(survey: Survey, table: Table, link: Link) -> Neighbour | None:
+def _neighbour(survey: SurveyLike, table: Table, link: Link) -> Neighbour | None:
     """Who babel sees at the other end."""
     for each in survey.neighbours.get(link.peer, ()):
         if each.hop.interface == link.interface:
@@ -205,7 +205,7 @@ def _neighbour(survey: Survey, table: Table, link: Link) -> Neighbour | None:
     return min(behind, key=lambda n: n.cost, default=None)
 
 
-def neighbours(survey: Survey, table: Table) -> list[Record]:
+def neighbours(survey: SurveyLike, table: Table) -> list[Record]:
     """Everybody that babel exchanges routes with."""
     owners = _owners(survey)
     carried = {link.hop: len(link.carried) for links in survey.neighbours.values() for link in links}
@@ -225,7 +225,7 @@ def neighbours(survey: Survey, table: Table) -> list[Record]:
     ]
 
 
-def routes(survey: Survey, table: Table, network: IPv6Network, offset: int, limit: int) -> Record:
+def routes(survey: SurveyLike, table: Table, network: IPv6Network, offset: int, limit: int) -> Record:
     """The routes in use: how many, by next hop, and `limit` of them from the `offset`th on, in order of address."""
     owners = _owners(survey)
     used = sorted((r for r in table.routes.values() if r.usable), key=lambda r: (r.destination, r.source))
@@ -241,7 +241,7 @@ def routes(survey: Survey, table: Table, network: IPv6Network, offset: int, limi
     }
 
 
-def why(survey: Survey, table: Table, network: IPv6Network, peer: Prefix) -> list[Record]:
+def why(survey: SurveyLike, table: Table, network: IPv6Network, peer: Prefix) -> list[Record]:
     """Every way to a peer that babel knows, the one in use first, then by metric."""
     destination = subnet(network, peer)
     ways = [r for r in table.routes.values() if r.destination == destination and not r.source.prefixlen]
@@ -266,7 +266,7 @@ def peers(mesh: Mesh, addresses: Mapping[Prefix, Sequence[Endpoint]], happenings
     ]
 
 
-def since(survey: Survey, way: Way | None) -> Record | None:
+def since(survey: SurveyLike, way: Way | None) -> Record | None:
     """How long a peer has been reached like this, and by whom before."""
     if way is None:
         return None
@@ -331,7 +331,7 @@ def event(happening: Happening) -> Record:
     return {**asdict(happening), "peers": [peer.cn for peer in happening.peers]}
 
 
-def _owners(survey: Survey) -> dict[NextHop, Prefix]:
+def _owners(survey: SurveyLike) -> dict[NextHop, Prefix]:
     return {link.hop: peer for peer, links in survey.neighbours.items() for link in links}
 
 

@@ -14,6 +14,7 @@ from re6st.core.routing.babel_lines import NextHop
 from re6st.core.telemetry.chronicle import Chronicle
 from re6st.core.wire.datagrams import Code, Endpoint, parse_addresses
 from re6st.noded.mesh_driver import MeshDriver
+from re6st.sim.engine import Engine
 
 A, B = Prefix.from_cn("1/16"), Prefix.from_cn("2/16")
 PLACE = tuple(parse_addresses("192.0.2.1,1194,udp"))
@@ -93,7 +94,7 @@ def done() -> Done:
 
 @pytest.fixture
 def driver(mesh: Decided, done: Done) -> MeshDriver:
-    made = MeshDriver(mesh, Chronicle(lambda: ""))  # type: ignore[arg-type]
+    made = MeshDriver(mesh, Chronicle(lambda: ""), Engine(0.0))  # type: ignore[arg-type]
     made.start(done, done, done)
     return made
 
@@ -138,10 +139,24 @@ def test_nothing_is_begun_once_the_node_leaves(driver: MeshDriver, mesh: Decided
 
 
 def test_what_happens_before_the_start_is_told_then(mesh: Decided, done: Done) -> None:
-    driver = MeshDriver(mesh, Chronicle(lambda: ""))  # type: ignore[arg-type]
+    driver = MeshDriver(mesh, Chronicle(lambda: ""), Engine(0.0))  # type: ignore[arg-type]
     mesh.actions = [policy.AskAddress(A)]
     driver.event(policy.UplinkUp())
     driver.tick()
     assert done.calls == []
     driver.start(done, done, done)
     assert done.calls == [("send", A, Code.ADDRESS)]
+
+
+def test_what_is_decided_is_done_in_the_order_in_which_it_was_decided(
+    driver: MeshDriver, mesh: Decided, done: Done
+) -> None:
+    """As when opening one tunnel fails at once, and the policy then keeps another one that it has just given up."""
+
+    def fail() -> None:
+        done.then, mesh.actions = lambda: None, [policy.UndrainTunnel(B)]
+        driver.event(policy.TunnelDown(A))
+
+    mesh.actions, done.then = [policy.OpenTunnel(A, PLACE), policy.DrainTunnel(B)], fail
+    driver.tick()
+    assert [call[0] for call in done.calls] == ["open", "drain", "undrain"]

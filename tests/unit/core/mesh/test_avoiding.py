@@ -34,9 +34,18 @@ class World:
         self.avoiding = Avoiding(self.state, Random(1))
         self.now = 1000.0
 
+    @property
+    def survey(self) -> Survey:
+        """What the node sees."""
+        return self._survey
+
+    @survey.setter
+    def survey(self, seen: Survey) -> None:
+        self._survey = self.state.survey = seen
+
     def carry(self, *used: Prefix, patchy: tuple[Prefix, ...] = ()) -> None:
         """Traffic goes over the links with these; hellos of those have holes."""
-        self.state.survey = Survey(
+        self.survey = Survey(
             peers=frozenset(PEERS),
             neighbours={
                 peer: (Link(hop, frozenset({peer} if peer in used else ()), frozenset()),) for peer, hop in HOPS.items()
@@ -123,15 +132,15 @@ def test_where_most_lose_it_is_our_own_line(world: World) -> None:
 def test_the_only_link_is_not_avoided(world: World) -> None:
     world.state.tunnels = {P: world.state.tunnels[P]}
     world.state.clients.clear()
-    neighbours = {P: world.state.survey.neighbours[P]}
-    world.state.survey = replace(world.state.survey, neighbours=neighbours)
+    neighbours = {P: world.survey.neighbours[P]}
+    world.survey = replace(world.survey, neighbours=neighbours)
     world.lose(P)
     assert world.wait(600) == []
 
 
 def test_of_two_links_to_one_peer_it_is_not_known_which(world: World) -> None:
-    both = (*world.state.survey.neighbours[P], *world.state.survey.neighbours[S])
-    world.state.survey = replace(world.state.survey, neighbours={**world.state.survey.neighbours, P: both})
+    both = (*world.survey.neighbours[P], *world.survey.neighbours[S])
+    world.survey = replace(world.survey, neighbours={**world.survey.neighbours, P: both})
     world.lose(P)
     assert world.wait(60) == []
 
@@ -139,12 +148,12 @@ def test_of_two_links_to_one_peer_it_is_not_known_which(world: World) -> None:
 def test_a_babeld_that_has_just_begun_does_not_say_whom_nobody_reaches(world: World) -> None:
     world.lose(P)
     assert world.wait(20) == [AvoidLink(P, HOPS[P])]
-    whole = world.state.survey
-    world.state.survey = replace(whole, running=False)
+    whole = world.survey
+    world.survey = replace(whole, running=False)
     assert world.wait(2) == []
-    world.state.survey = replace(whole, peers=frozenset({Q}))
+    world.survey = replace(whole, peers=frozenset({Q}))
     assert world.wait(5) == []
-    world.state.survey = whole
+    world.survey = whole
     assert world.wait(20) == []
 
 
@@ -177,7 +186,7 @@ def test_who_has_no_better_way_uses_it_as_before(world: World) -> None:
 def test_one_that_becomes_needed_later(world: World) -> None:
     world.lose(P)
     world.wait(30)
-    world.state.survey = replace(world.state.survey, peers=frozenset(PEERS) - {P})
+    world.survey = replace(world.survey, peers=frozenset(PEERS) - {P})
     assert world.wait(1) == [TrustLink(P, HOPS[P])]
 
 
@@ -204,7 +213,7 @@ def test_its_next_tunnel_leads_the_same_way(world: World) -> None:
 
 def test_nothing_is_decided_while_babeld_is_away_nor_where_nothing_can_be_drained(world: World) -> None:
     world.lose(P)
-    world.state.survey = replace(world.state.survey, running=False)
+    world.survey = replace(world.survey, running=False)
     assert world.wait(10) == []
     world.carry()
     world.state.settings = replace(world.state.settings, drains=False)

@@ -1,4 +1,4 @@
-"""The policy of the mesh: one node's decisions, event by event; then whole networks in memory (mesh_network.py)."""
+"""The policy of the mesh: one node's decisions, event by event; then whole networks in memory (re6st/sim)."""
 
 from __future__ import annotations
 
@@ -51,7 +51,8 @@ from re6st.core.routing.babel_lines import NextHop
 from re6st.core.routing.survey import Link, Survey
 from re6st.core.tunnel_protocols import TunnelProtocol
 from re6st.core.wire.datagrams import Endpoint
-from tests.unit.mesh_network import Network, endpoints, name
+from re6st.sim.names import endpoints, name
+from re6st.sim.network import Network
 
 REGISTRY, OWN = Prefix(0, 16), Prefix(7, 16)
 PEERS = [Prefix(n, 16) for n in range(20, 60)]
@@ -934,7 +935,7 @@ def test_sixty_nodes_find_together_and_come_to_rest() -> None:
     network.run(600)
     assert network.connected()
     changes = sum(len(member.opened) for member in network.alive) - before
-    full = sum(len(member.mesh.tunnels) == network.client_count for member in network.alive)
+    full = sum(len(member.mesh.tunnels) == member.mesh.settings.client_count for member in network.alive)
     assert 0 < changes <= 2.5 * full, "each refreshes one tunnel every 300 s"
     assert set(network.closed) == {"replaced"}
     assert network.lost_by_closing == []
@@ -971,13 +972,11 @@ def test_two_parts_grow_together_again(registry_answers: bool) -> None:
     for number in range(30):
         network.add(number)
     network.run(90)
-    network.blocked = lambda one, other: (one.value < 10) != (other.value < 10)
-    network._spoil()
+    network.block(lambda one, other: (one.value < 10) != (other.value < 10))
     network.registry_answers = registry_answers
     network.run(400)
     assert not network.connected()
-    network.blocked = lambda one, other: False
-    network._spoil()
+    network.block()
     assert network.run(1200, network.connected) < 900
 
 
@@ -988,12 +987,10 @@ def test_whoever_is_cut_off_comes_back_from_memory() -> None:
     network.run(60)
     lonely = network.members[Prefix(5, 16)]
     network.registry_answers = False
-    network.blocked = lambda one, other: lonely.prefix in (one, other)
-    network._spoil()
+    network.block(lambda one, other: lonely.prefix in (one, other))
     network.run(1800)
     assert not lonely.mesh.survey.peers
-    network.blocked = lambda one, other: False
-    network._spoil()
+    network.block()
     assert network.run(600, network.connected) < 120
 
 

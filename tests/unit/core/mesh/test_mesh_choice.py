@@ -25,9 +25,9 @@ from re6st.core.mesh.quality import HALF_LIFE, Average
 from re6st.core.prefix import Prefix
 from re6st.core.tunnel_protocols import TunnelProtocol
 from re6st.core.wire.datagrams import Endpoint
+from re6st.sim.names import endpoints, name
+from re6st.sim.rounds import Rounds
 from tests.unit.core.mesh.test_mesh import PEERS, REFRESH, REGISTRY, Driver, near, opened
-from tests.unit.mesh_network import endpoints, name
-from tests.unit.mesh_rounds import Rounds
 
 P, Q, R, S = PEERS[:4]
 FAR = PEERS[4:]
