@@ -13,8 +13,9 @@ from collections.abc import Set
 from random import Random
 
 from re6st.core.mesh.events import Action, AskClose, CloseTunnel, DrainTunnel, UndrainTunnel
+from re6st.core.mesh.phases import Phase
 from re6st.core.mesh.quality import Quality
-from re6st.core.mesh.state import Phase, State, Tunnel
+from re6st.core.mesh.state import State, Tunnel
 from re6st.core.prefix import Prefix
 
 ASK_AGAIN = 10.0
@@ -122,7 +123,8 @@ class Closing:
             if self._is_needed(tunnel, now):
                 actions.append(self._return(tunnel, now))
             elif draining and not carried and (now - tunnel.since >= settings.drain_time or not settings.drains):
-                tunnel.phase, tunnel.since, tunnel.asked = Phase.ASKED, now, now
+                tunnel.enter(Phase.ASKED, now)
+                tunnel.asked = now
                 actions.append(AskClose(tunnel.peer))
             elif now - tunnel.since > settings.close_time:
                 actions.append(self._keep(tunnel, now))
@@ -260,12 +262,13 @@ class Closing:
         return self._keep(tunnel, now)
 
     def _keep(self, tunnel: Tunnel, now: float) -> UndrainTunnel:
-        tunnel.phase, tunnel.since, tunnel.alive = Phase.UP, now, now
+        tunnel.enter(Phase.UP, now)
+        tunnel.alive = now
         tunnel.quality, tunnel.worn = Quality(), None  # draining spoiled it
         return UndrainTunnel(tunnel.peer)
 
     def _close(self, tunnel: Tunnel, reason: str, now: float) -> CloseTunnel:
-        tunnel.phase, tunnel.since = Phase.CLOSING, now
+        tunnel.enter(Phase.CLOSING, now)
         return CloseTunnel(tunnel.peer, reason)
 
     def _may_drain(self, tunnel: Tunnel, now: float) -> bool:
@@ -275,7 +278,7 @@ class Closing:
 
     def _drain(self, tunnel: Tunnel, reason: str, now: float) -> list[Action]:
         survey = self._state.survey
-        tunnel.phase, tunnel.since = Phase.DRAINING, now
+        tunnel.enter(Phase.DRAINING, now)
         tunnel.carried = survey.carried_by(tunnel.interface) | {tunnel.peer} & survey.peers
         return [DrainTunnel(tunnel.peer, reason)] if self._state.settings.drains else []
 

@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 from random import Random
 
 from re6st.core.mesh.events import Action, AskAddress, AskBootstrap, EnsureSession, OpenTunnel
-from re6st.core.mesh.state import MODEST, Phase, State, Tunnel
+from re6st.core.mesh.phases import Phase
+from re6st.core.mesh.state import MODEST, State, Tunnel
 from re6st.core.prefix import Prefix
 from re6st.core.routing.babel_lines import INFINITY
 from re6st.core.wire.datagrams import Endpoint

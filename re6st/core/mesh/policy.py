@@ -50,7 +50,8 @@ from re6st.core.mesh.events import (
 )
 from re6st.core.mesh.leaving import Leavers
 from re6st.core.mesh.opening import Opening
-from re6st.core.mesh.state import Phase, State, Tunnel
+from re6st.core.mesh.phases import Phase
+from re6st.core.mesh.state import State, Tunnel
 from re6st.core.prefix import Prefix
 from re6st.core.routing.babel_lines import INFINITY
 from re6st.core.routing.survey import SurveyLike
@@ -184,8 +185,8 @@ class Mesh:
                     state.tunnels.setdefault(peer, Tunnel(peer, Phase.OPENING, now))
                 tunnel = state.tunnels.get(peer)
                 if tunnel and tunnel.phase is Phase.OPENING:
-                    tunnel.phase, tunnel.since, tunnel.interface, tunnel.alive = Phase.UP, now, interface, now
-                    tunnel.uplink = uplink
+                    tunnel.enter(Phase.UP, now)
+                    tunnel.interface, tunnel.alive, tunnel.uplink = interface, now, uplink
             case TunnelDown(peer):
                 tunnel = state.tunnels.pop(peer, None)
                 if tunnel and not tunnel.met and peer not in state.clients:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from enum import Enum
 
 from re6st.core.mesh.borders import may_meet
 from re6st.core.mesh.events import Settings
+from re6st.core.mesh.phases import Phase, check
 from re6st.core.mesh.quality import Quality
 from re6st.core.prefix import Prefix
 from re6st.core.routing.survey import Survey, SurveyLike
@@ -19,21 +19,12 @@ NEAR_PART = 3
 """One tunnel of so many leads to a peer that is near; the others are random, which is what keeps the mesh together."""
 
 
-class Phase(Enum):
-    """Life of a client tunnel."""
-
-    OPENING = "opening"
-    UP = "up"
-    DRAINING = "draining"
-    """Routes are moving away."""
-    ASKED = "asked"
-    """Nothing goes through it any more; the peer was asked."""
-    CLOSING = "closing"
-
-
 @dataclass(slots=True)
 class Tunnel:
-    """One of our client tunnels. `since` is when the phase began, `alive` when babel last had a neighbour on it."""
+    """One of our client tunnels. `since` is when the phase began, `alive` when babel last had a neighbour on it.
+
+    Its phase is changed by `enter` alone.
+    """
 
     peer: Prefix
     phase: Phase
@@ -63,6 +54,11 @@ class Tunnel:
     quality: Quality = field(default_factory=Quality)
     worn: float | None = None
     """Since when it is much worse than it was, while the others are not."""
+
+    def enter(self, phase: Phase, now: float) -> None:
+        """The next phase begins. Raises IllegalChange, and leaves the tunnel as it is, if it may not follow."""
+        check(self.phase, phase)
+        self.phase, self.since = phase, now
 
 
 @dataclass(slots=True)

@@ -10,7 +10,8 @@ import pytest
 
 from re6st.core.mesh.avoiding import FORGETS, SPACING, TIME_FIRST, TIME_LAST, Avoiding
 from re6st.core.mesh.events import Action, AvoidLink, Settings, TrustLink
-from re6st.core.mesh.state import Phase, State, Tunnel
+from re6st.core.mesh.phases import Phase
+from re6st.core.mesh.state import State, Tunnel
 from re6st.core.prefix import Prefix
 from re6st.core.routing.babel_lines import NextHop
 from re6st.core.routing.survey import Link, Survey
