@@ -13,8 +13,8 @@ from re6st.core.routing.babel_settings import Settings, configuration
 from re6st.linux.nftables import NftError
 from re6st.linux.process import MissingProgram
 from re6st.noded.firewall_check import FirewallCheck
+from tests.unit.babel_play import PLAIN
 from tests.unit.core.machine.test_forward_chain import ACCEPT, ruleset
-from tests.unit.test_babel import PLAIN
 
 
 class Nft:

@@ -23,7 +23,7 @@ from re6st.core.prefix import Prefix
 from re6st.core.routing.babel_lines import NextHop
 from re6st.core.routing.survey import Link
 from re6st.sim.names import name
-from tests.unit.core.mesh.test_mesh import CLOSE_TIME, PEERS, REFRESH, REGISTRY, Driver, near
+from tests.unit.mesh_policy import CLOSE_TIME, PEERS, REFRESH, REGISTRY, Driver, near
 
 P, Q = PEERS[:2]
 EVERYBODY = (REGISTRY, *PEERS)

@@ -27,7 +27,7 @@ from re6st.core.tunnel_protocols import TunnelProtocol
 from re6st.core.wire.datagrams import Endpoint
 from re6st.sim.names import endpoints, name
 from re6st.sim.rounds import Rounds
-from tests.unit.core.mesh.test_mesh import PEERS, REFRESH, REGISTRY, Driver, near, opened
+from tests.unit.mesh_policy import PEERS, REFRESH, REGISTRY, Driver, near, opened
 
 P, Q, R, S = PEERS[:4]
 FAR = PEERS[4:]

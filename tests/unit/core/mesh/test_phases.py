@@ -22,7 +22,7 @@ from re6st.core.mesh.policy import (
 )
 from re6st.core.mesh.state import Tunnel
 from re6st.sim.names import endpoints, name
-from tests.unit.core.mesh.test_mesh import CLOSE_TIME, OWN, PEERS, REFRESH, REGISTRY, Driver, near
+from tests.unit.mesh_policy import CLOSE_TIME, OWN, PEERS, REFRESH, REGISTRY, Driver, near
 from tests.unit.test_house import TREES, imports
 
 P, Q = PEERS[:2]
