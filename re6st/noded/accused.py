@@ -20,8 +20,8 @@ def accuse(senders: Iterable[Sender], suspects: Callable[[str, str], Sequence[Pr
         peers = [peer.cn for peer in suspects(sender.interface, sender.hardware_address)]
         who = " or ".join((*peers[:NAMED], *(("another client",) if len(peers) > NAMED else ()))) or "nobody known"
         log.warning(
-            "%s packets with a source that they cannot have came by %s (%s) from %s, and were dropped:"
-            " it sent them, or handed on what another forged. Throw out who forges: re6st-registry revoke",
+            "dropped %s packets with a forged source, which came by %s (%s) from %s: it sent"
+            " them, or forwarded what another node forged. Revoke the node that forges: re6st-registry revoke",
             sender.packets,
             sender.interface,
             sender.hardware_address,

@@ -95,10 +95,10 @@ class Caretaker:
             if texts[text].trouble:
                 log.error("%s", text)
             else:
-                log.warning("%s was removed or changed, and not by us: it is put back", text)
+                log.warning("another program removed or changed %s: restoring it", text)
         for name in self._advertisements.again():
             log.warning("another program set accept_ra of %s to 1: it is 2 again, since this machine forwards", name)
         while self._state.deleted:
             name = self._state.deleted.pop()
-            log.warning("another program deleted the interface %s: its tunnels are made anew", name)
+            log.warning("another program deleted the interface %s: opening its tunnels again", name)
             await self._restore(name)

@@ -38,7 +38,7 @@ class LogStream:
             raise ControlError(Status.FAILED, "started with -v 0, so there is no log: start again with another level")
         was = self.verbosity
         self._use(max(was, level))
-        log.warning("log level %s, it was %s", level, was)
+        log.warning("the log level is %s now, it was %s", level, was)
         self._use(level)
         return {"level": level, "was": was}
 

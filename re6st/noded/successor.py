@@ -83,7 +83,7 @@ class Successor:
         await asyncio.wait((self._check,))
         fault = None if self._check.cancelled() else self._check.result()
         if fault is not None and not self._ending:
-            log.error("not started anew, going on as before: %s", fault)
+            log.error("not reloaded, the running daemon goes on: %s", fault)
             return
         if self._stop.is_set():  # told to end since
             return

@@ -133,4 +133,4 @@ class EventLog:
                 await self._repository.change(job)
         except RepositoryError as error:
             events.unwritten |= kinds
-            logger.warning("events are not written: %s", error)
+            logger.warning("cannot write events: %s", error)

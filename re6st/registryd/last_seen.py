@@ -119,14 +119,14 @@ class Seen:
             try:
                 await self._review()
             except RepositoryError as error:
-                logger.warning("parameters are not reviewed: %s", error)
+                logger.warning("cannot review the parameters: %s", error)
 
     async def try_flush(self) -> None:
         """Write, or say why not."""
         try:
             await self.flush()
         except RepositoryError as error:
-            logger.warning("when nodes were seen: not written: %s", error)
+            logger.warning("cannot write when nodes called last: %s", error)
 
 
 def software(agent: str) -> str:

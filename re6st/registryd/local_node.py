@@ -183,7 +183,7 @@ class LocalNode:
                     return list(dict.fromkeys(await read(path)))
             except (OSError, ValueError, EOFError) as error:
                 reasons.append(f"{path}: {error or type(error).__name__}")
-        logger.info("no routes: %s", "; ".join(reasons))
+        logger.info("cannot read the routes of the registry's own node: %s", "; ".join(reasons))
         return None
 
     async def _told(self, path: Path) -> list[Prefix]:
@@ -265,7 +265,7 @@ class LocalNode:
 
     def _fail(self, error: OSError) -> None:
         """There is no node: no question will be answered."""
-        logger.info("no local node at [%s]:%d: %s", *self._address, error.strerror)
+        logger.info("the registry's own node does not answer at [%s]:%d: %s", *self._address, error.strerror)
         for listeners in tuple(self._listeners.values()):
             self._answer(listeners, b"")
 

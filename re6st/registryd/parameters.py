@@ -96,7 +96,7 @@ class Upkeep:
             raise
         if self._complaint:
             self._complaint = ""
-            logger.warning("the clock is plausible again: certificates are given")
+            logger.warning("the clock is plausible again: issuing certificates")
         return self._wall()
 
     def trusted_now(self) -> float:
@@ -136,7 +136,7 @@ class Upkeep:
                 await self._sleep(min(max(delay, 1.0), CLEAN_UP_INTERVAL))
                 await self.clean_up()
             except RepositoryError as error:
-                logger.error("clean-up: %s", error)
+                logger.error("cannot delete what has ended: %s", error)
                 await self._sleep(RETRY_INTERVAL)
 
     async def clean_up(self) -> None:

@@ -96,7 +96,7 @@ class Restored:
             if known is not None:
                 await self.compare(known)
         except (RepositoryError, ProofError) as error:
-            logger.error("what the node beside us knows: %s", error)
+            logger.error("cannot take over what the registry's own node knows: %s", error)
         return known is not None
 
     async def compare(self, known: Known) -> None:
@@ -149,7 +149,9 @@ class Restored:
             )
         if refusal:
             raise ProofError(f"certificate {found.serial_number} of {prefix} {refusal}")
-        logger.warning("certificate %d is known again: %s", found.serial_number, prefix)
+        logger.warning(
+            "a certificate that the database did not have is known again: %d of %s", found.serial_number, prefix
+        )
         self._events.note(Kind.ENROLLED, f"certificate {found.serial_number} is known again", prefix)
         return prefix
 
@@ -261,7 +263,7 @@ def ask(control: Path) -> Known | None:
     except control_client.Trouble as error:
         logger.debug("the node beside us: %s", error)
     except (LookupError, TypeError, ValueError) as error:
-        logger.warning("the node beside us: its answer is not understood (%r)", error)
+        logger.warning("cannot read the answer of the registry's own node: %r", error)
     return None
 
 

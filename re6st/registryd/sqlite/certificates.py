@@ -44,7 +44,7 @@ class Certificates(Space):
         prefix = self._allocate(community, length)
         tries = TAKEN_LIMIT
         while any(each.contains(prefix) or prefix.contains(each) for each in taken):
-            logger.warning("%s is in use by a node that is not known here: it is kept from others", prefix)
+            logger.warning("an unknown node uses %s: no other node gets this prefix", prefix)
             self._db.execute("INSERT INTO cert VALUES (?, NULL, ?)", (prefix.bits, RESERVED))
             if not (tries := tries - 1):
                 raise AllocationError(f"no free prefix of {length} bits that nobody uses, at {TAKEN_LIMIT} tries")

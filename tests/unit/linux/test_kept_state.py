@@ -217,13 +217,13 @@ def test_it_is_said_once_however_often_it_is_taken(
         machine.kernel.there.clear()
         looks.look()
         assert machine.kernel.there
-    assert caplog.text.count("was removed or changed, and not by us: it is put back") == 1
+    assert caplog.text.count(": restoring it") == 1
     assert looks.care.problems() == []
     for looks.now in range(200, 300, 2):
         looks.look()
     machine.kernel.there.clear()
     looks.look()
-    assert caplog.text.count("it is put back") == 2, "after a quiet minute it is news"
+    assert caplog.text.count(": restoring it") == 2, "after a quiet minute it is news"
 
 
 def test_the_status_says_what_is_missing_as_long_as_it_is(machine: Machine, looks: Looks) -> None:

@@ -14,9 +14,9 @@ PEERS = {"re6stnet1": [Prefix(4, 16)], "re6stnet-tcp": [Prefix(number, 16) for n
 @pytest.mark.parametrize(
     ("interface", "who"),
     [
-        ("re6stnet1", "from 4/16, and were dropped"),
-        ("re6stnet-tcp", "from 10/16 or 11/16 or 12/16 or 13/16 or 14/16 or another client, and were dropped"),
-        ("re6stnet9", "from nobody known, and were dropped"),
+        ("re6stnet1", "from 4/16: it sent"),
+        ("re6stnet-tcp", "from 10/16 or 11/16 or 12/16 or 13/16 or 14/16 or another client: it sent"),
+        ("re6stnet9", "from nobody known: it sent"),
     ],
 )
 def test_the_log_says_by_which_tunnel_forged_packets_came(
@@ -24,6 +24,6 @@ def test_the_log_says_by_which_tunnel_forged_packets_came(
 ) -> None:
     accuse([Sender(interface, "02:00:00:00:00:01", 7)], lambda name, _: PEERS.get(name, []))
     (record,) = caplog.records
-    assert record.getMessage().startswith("7 packets with a source that they cannot have came by")
+    assert record.getMessage().startswith("dropped 7 packets with a forged source, which came by")
     assert who in record.getMessage()
     assert "02:00:00:00:00:01" in record.getMessage()

@@ -107,8 +107,8 @@ def test_calls_of_nodes_and_events_wait_until_they_can_be_written(
             await registry.seen.try_flush()
             await registry.event_log.try_flush()
             assert [record.message for record in caplog.records if WHY in record.message] == [
-                f"when nodes were seen: not written: {WHY}",
-                f"events are not written: {WHY}",
+                f"cannot write when nodes called last: {WHY}",
+                f"cannot write events: {WHY}",
             ]
             repository.away = ""
             await registry.seen.try_flush()
