@@ -69,6 +69,20 @@ def test_the_picture_of_the_house_has_each_room() -> None:
     assert set(drawings.ROOMS) == {room for floor in drawings.layers() for room in floor}
 
 
+STEP = re.compile(r"`([A-Za-z_]+(?:\.\w+)?)`\s+(?:\(|in\s+)`([\w/]+\.py)`")
+"""A name, and the module that has it, in a walk through the source."""
+DEFINITION = (ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+
+
+def test_the_walks_through_the_source_name_what_exists() -> None:
+    steps = STEP.findall((DOCS / "how-it-works.md").read_text())
+    assert len(steps) > 20
+    for name, module in steps:
+        tree = ast.parse((ROOT / "re6st" / module).read_text())
+        defined = {node.name for node in ast.walk(tree) if isinstance(node, DEFINITION)}
+        assert set(name.split(".")) <= defined, f"re6st/{module} has no {name}: docs/how-it-works.md says it does"
+
+
 def test_there_are_commands() -> None:
     assert len(COMMANDS) > 50
 
