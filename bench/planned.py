@@ -132,8 +132,8 @@ CASES = (
         proof=r"closing the tunnel to \S+: replaced",
     ),
     Case("parameter of the policy", parameters, proof="network parameters"),
-    Case("parameter that restarts babeld", ipv4, proof="babeld took over"),
-    Case("rotation of babel's key", rotation, proof="signs with another key"),
+    Case("parameter that restarts babeld", ipv4, proof="the new babeld knows the network"),
+    Case("rotation of babel's key", rotation, proof="signs with the new key"),
     Case(
         "certificate renewed",
         nothing,
@@ -141,9 +141,9 @@ CASES = (
         proof="certificate .*renewed|renewed .*certificate",
     ),
     Case("encryption of tunnels", encryption),
-    Case("daemons upgraded (SIGHUP)", hang_up, options=IPV4, proof="going on with babeld"),
-    Case("daemons upgraded (systemctl restart)", supervisor, options=IPV4, proof="going on with babeld"),
-    Case("daemons killed and started", crash, options=IPV4, proof="going on with babeld"),
+    Case("daemons upgraded (SIGHUP)", hang_up, options=IPV4, proof="taking over babeld"),
+    Case("daemons upgraded (systemctl restart)", supervisor, options=IPV4, proof="taking over babeld"),
+    Case("daemons killed and started", crash, options=IPV4, proof="taking over babeld"),
     Case("another node restarted", stop_and_start, proof="leaving"),
 )
 """`nothing` is what the machine itself does to pings and stream."""

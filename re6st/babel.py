@@ -217,7 +217,7 @@ class Babel:
                 self._write()
                 return
             except (OSError, ValueError) as error:
-                log.warning("babeld does not take its new settings (%s)", error or type(error).__name__)
+                log.warning("babeld does not accept its new settings: %s", error or type(error).__name__)
         await self.renew("new settings")
 
     async def renew(self, reason: str, *, stale: bool = False) -> None:
@@ -239,7 +239,7 @@ class Babel:
             for command in commands:
                 await self._talk.command(command)
         if any(command.startswith("key ") for command in commands):
-            log.info("babeld signs with another key now")
+            log.info("babeld signs with the new key now")
 
     def reopen_log(self) -> None:
         """babeld opens its log file again on SIGUSR2."""
@@ -294,7 +294,7 @@ class Babel:
             reason = str(error) or "its socket does not answer"
         if not self._replaced:
             return reason
-        log.info("babeld is started anew: %s", self._replaced)
+        log.info("starting babeld again: %s", self._replaced)
         self._replaced = ""
         return None
 
@@ -319,7 +319,7 @@ class Babel:
                 reason = await self._connect(child)
                 if not child.running:
                     break
-                log.warning("babeld hung up on us, which were too slow for its news: what it knows is read again")
+                log.warning("babeld closed its socket, which this node read too slowly: reading all routes again")
             return reason
         finally:
             self.ready.clear()
@@ -347,7 +347,7 @@ class Babel:
     def _write(self) -> None:
         """What babeld reads at its start, and the next daemon to know what this one's babeld does."""
         for name in left_out(self.settings.babel_default):
-            log.warning("babel_default: %s is left out", name)
+            log.warning("ignoring the option %s of the registry's babel_default", name)
         text = configuration(self.settings, self.priority).encode("ascii")
         rundir.write(self._files.configuration, text)
 
@@ -365,9 +365,9 @@ class Babel:
         priority = int(number[1]) if number else self.priority
         if text == configuration(self.settings, priority):
             self.priority = priority
-            log.info("going on with babeld, process %s", pid)
+            log.info("taking over babeld, process %s", pid)
             return child
-        log.info("babeld is started anew: new settings")
+        log.info("starting babeld again: new settings")
         await child.stop(grace=0)
         self.priority = max(self.priority, priority + 1 if number else 0)
         return None
@@ -431,4 +431,4 @@ class Babel:
 
 
 def _not_understood(error: LineError) -> None:
-    log.warning("babeld: line not understood: %s", error)
+    log.warning("cannot read a line of babeld's socket: %s", error)

@@ -101,7 +101,7 @@ class Node:
 
         Tunnels and babeld go on, and so does the traffic. What the next one wants in its environment is returned.
         """
-        log.info("handing over")
+        log.info("handing over to the next daemon")
         self._notifier.reloading()
         if self._rooms is not None:
             self._rooms.driver.stop()
@@ -176,7 +176,7 @@ class Node:
         for what in await machine.kernel.clear(plan.presences, kept):
             log.warning("removed %s, left by an earlier run", what)
         if found.pids:
-            log.info("going on with %s tunnels and %s servers", len(found.clients), len(found.servers))
+            log.info("taking over %s tunnels and %s servers", len(found.clients), len(found.servers))
         return found, babel.Left(found.babeld, routes)
 
 
@@ -234,7 +234,7 @@ class Member:
 
     async def leave(self, notifier: Notifier) -> None:
         """Stop everything, babeld first so that it retracts our routes (wire.md 10.9)."""
-        log.info("leaving")
+        log.info("leaving the network")
         self._rooms.driver.stop()
         notifier.stopping()
         self._base.cache.routes = len(self._rooms.mesh.survey.peers)
@@ -289,6 +289,8 @@ class Member:
         try:
             write_revoked(self._base.config.run, crl)
         except OSError as error:
-            log.error("%s: %s: OpenVPN does not know all revoked certificates", error.filename, error.strerror)
+            log.error(
+                "cannot write %s: %s. OpenVPN does not know all revoked certificates", error.filename, error.strerror
+            )
             return False
         return True

@@ -58,9 +58,9 @@ class Admission:
         except FileNotFoundError:
             return
         except (OSError, ValueError) as error:
-            log.warning("%s: %s: who was refused may come in again", self._note, error)
+            log.warning("cannot read %s: %s. Peers that were refused may connect again", self._note, error)
         for peer in self.refused():
-            log.info("%s is still refused: it announced what is not its subnet", peer)
+            log.info("%s is still refused: it announced a subnet that is not its own", peer)
 
     # -- who is refused --
 
@@ -83,14 +83,16 @@ class Admission:
         seconds = self._refusals.refuse(lie.peer, time.monotonic())
         log.warning(
             "%s announces %s, which is not its subnet: its tunnels are cut, and it is refused for %.0f minutes."
-            " Ask its owner, or throw it out: re6st-registry revoke %s",
+            " Ask its owner, or revoke it: re6st-registry revoke %s",
             *(lie.peer, lie, seconds / 60, lie.peer),
         )
         self._chronicle.found("false-claim", time.time(), lie.peer, reason=str(lie))
         try:
             rundir.write(self._note, self._refusals.note())
         except OSError as error:
-            log.warning("%s: %s: after a restart %s may come in again", self._note, error.strerror, lie.peer)
+            log.warning(
+                "cannot write %s: %s. After a restart, %s may connect again", self._note, error.strerror, lie.peer
+            )
 
     # -- what tunnels tell --
 

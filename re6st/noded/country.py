@@ -78,7 +78,9 @@ class Home:
                 backoff.reset()
             except RegistryError as error:
                 delay = backoff.next()
-                log.warning("our country is not known: %s Next try in %.0f s, or give --country.", error, delay)
+                log.warning(
+                    "the country of this node is not known: %s Next try in %.0f s, or give --country.", error, delay
+                )
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(delay):
                     await self._news.wait()
@@ -99,7 +101,7 @@ class Home:
         if country != self._own.country:
             self._own.country = country
             if country:
-                log.info("we are in the country %s", country)
+                log.info("this node is in the country %s", country)
             self._changed()
 
 
@@ -110,7 +112,7 @@ def locator(database: Path | None) -> Callable[[str], str]:
     try:
         places = GeoIp(database)
     except GeoIpError as error:
-        log.warning("no countries of peers that do not tell theirs: %s", error)
+        log.warning("cannot look up the countries of peers: %s", error)
         return lambda host: ""
 
     def locate(host: str) -> str:

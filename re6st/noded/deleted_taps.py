@@ -61,5 +61,5 @@ async def make_anew(interface: str, kernel: Taps, tunnels: Links, is_used: Calla
             return
     peer = tunnels.ends.owner(interface, "")
     if peer is not None:
-        log.info("leaving the tunnel to %s: its interface is gone", peer)
+        log.info("closing the tunnel to %s: its interface is gone", peer)
         tunnels.close(peer)

@@ -188,7 +188,7 @@ class Guard:
 
     def problems(self) -> list[str]:
         """What is wrong now, in words."""
-        found = [f"{peer} announced what is not its subnet: it is refused" for peer in self._admission.refused()]
+        found = [f"{peer} announced a subnet that is not its own: it is refused" for peer in self._admission.refused()]
         found += self._requirement.problems()
         if self._found.heard:
             found.append(

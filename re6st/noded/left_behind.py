@@ -48,7 +48,11 @@ def note(run: Path, presences: Collection[Presence]) -> None:
     try:
         rundir.write(run / run_names.PLACED, json.dumps(told).encode())
     except OSError as error:
-        log.warning("%s: %s: our address stays where no daemon can remove it", error.filename or run, error.strerror)
+        log.warning(
+            "cannot read %s: %s. The node's address stays, since no daemon can remove it",
+            error.filename or run,
+            error.strerror,
+        )
 
 
 def noted(run: Path) -> tuple[Presence, ...]:

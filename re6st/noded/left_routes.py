@@ -63,7 +63,7 @@ class LeftRoutes:
             if babel.ready.is_set() and not babel.followed.is_set():
                 everywhere = {*self._networks.wanted, *self._networks.former}
                 count += await self._machine.sweep(everywhere, babel.priority, None, self._table)
-                log.info("babeld took over; %s routes that the last one left are removed", count)
+                log.info("the new babeld knows the network: removed %s routes of the previous one", count)
 
 
 def lead_out(routes: Iterable[tuple[Network, Network]]) -> bool:

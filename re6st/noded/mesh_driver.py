@@ -86,7 +86,7 @@ class MeshDriver:
         """How the node is, in a line."""
         mesh = self._mesh
         up = sum(tunnel.phase is not policy.Phase.OPENING for tunnel in mesh.tunnels.values())
-        state = "connected" if mesh.connected else "the registry's node is out of reach"
+        state = "connected" if mesh.connected else "the registry's node cannot be reached"
         return f"{state}, {up} of {max(up, mesh.limit)} tunnels, {len(mesh.survey.peers)} routes"
 
     def stop(self) -> None:
@@ -141,7 +141,7 @@ class MeshDriver:
                 log.info("draining the tunnel from %s", peer)
                 tunnels.drain(hop.interface, hop.address)
             case policy.AvoidLink(peer, hop):
-                log.info("packets get lost on the link with %s: other ways are used", peer)
+                log.info("packets get lost on the link with %s: other routes are used", peer)
                 tunnels.drain(hop.interface, hop.address)
             case policy.TrustLink(peer, hop):
                 log.info("the link with %s is used again", peer)

@@ -98,7 +98,7 @@ class Reach:
         if not seen or self._keeper.is_ours(ip_address(seen)):
             return  # a tunnel inside re6st
         if self._own.learn(seen, connected.source, connected.peer, theirs):
-            log.info("%s sees us at %s", connected.peer, seen)
+            log.info("%s sees this node at %s", connected.peer, seen)
             self._changed()
 
     def refresh(self) -> None:
@@ -107,9 +107,11 @@ class Reach:
 
     def _mapped(self, endpoints: tuple[Endpoint, ...]) -> None:
         self._own.mapped = endpoints
-        log.info("the router sends to us what comes to %s", format_addresses(endpoints) or "no port")
+        log.info("the router forwards %s to this node", format_addresses(endpoints) or "no port")
         if endpoints and is_behind_another(endpoints[0].host):
-            log.warning("the router itself has %s: a second NAT, which it cannot open ports of", endpoints[0].host)
+            log.warning(
+                "the router itself has %s: it is behind a second NAT, where it cannot open ports", endpoints[0].host
+            )
         self._changed()
 
     async def _watch(self, follower: Follower) -> None:
@@ -138,9 +140,9 @@ class Reach:
         lost = frozenset(before.keys() - now.keys())
         news = any(alive and not before.get(ip) for ip, alive in now.items())
         for ip in sorted(lost, key=str):
-            log.info("the address %s is gone", ip)
+            log.info("this machine no longer has the address %s", ip)
         for ip in sorted(now.keys() - before.keys(), key=str):
-            log.info("the address %s is new", ip)
+            log.info("this machine has a new address: %s", ip)
         leading_out = _leading_out(now)
         self._own.moved(tuple(now), leading_out)
         self._changed()

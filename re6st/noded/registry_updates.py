@@ -189,7 +189,7 @@ class Updates:
         if version < own:
             return own
         if version > max(own, self._heard) and params.check_version(version, self.identity.verify_version):
-            log.info("network parameters %s are out", params.version_number(version))
+            log.info("the registry has published network parameters %s", params.version_number(version))
             self._heard = version
             self._wanted.set()
         return None
@@ -250,7 +250,7 @@ class Updates:
         if parameters.version >= self._heard:
             return True
         if self._behind == self._heard:  # for minutes already
-            log.warning("the registry has older parameters than others: was its database restored? It is told")
+            log.warning("the registry has older parameters than other nodes: was its database restored? Telling it")
             await self._client.present_certificate(self._heard)
         self._behind = self._heard
         return False
@@ -379,7 +379,7 @@ class Updates:
         try:
             new = cert.Identity.load(files.ca, files.cert, files.key, datetime.now(UTC))
         except cert.CertError as error:
-            log.warning("going on with the certificate and key of before: %s", error)
+            log.warning("keeping the previous certificate and key: %s", error)
             self._unsaved.clear()  # somebody is at work there
             return False
         before, self._read = self._read, (new.der, new.trust.ca)
@@ -387,9 +387,11 @@ class Updates:
             return False
         self._unsaved.clear()
         if new.prefix != old.prefix or old.trust.differs(new.trust.ca):
-            log.warning("%s is for %s of another subnet or network: restart re6stnet to be it", files.cert, new.prefix)
+            log.warning(
+                "%s is for %s, of another subnet or network: restart re6stnet to use it", files.cert, new.prefix
+            )
             return False
-        log.info("certificate %s found in %s: going on with it", new.cert.serial_number, files.cert)
+        log.info("using the certificate %s, found in %s", new.cert.serial_number, files.cert)
         self._use(new)
         return True
 
@@ -447,7 +449,7 @@ class Updates:
             with contextlib.suppress(OSError):
                 disk.replace_file(path, pem)
                 del self._unsaved[path]
-                log.info("%s is written now", path)
+                log.info("%s is written at last", path)
 
     def _use(self, identity: cert.Identity) -> None:
         self.identity = self._client.identity = identity

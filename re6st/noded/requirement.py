@@ -50,7 +50,7 @@ class RequirementWatch:
         found = self._requirement.look(required, self._peers.sessions.announced() if required else {}, now)
         for peer, missing in found.lacking:
             log.warning(
-                "%s lacks what this network requires, %s: its tunnels are cut, and it is refused. Upgrade it",
+                "%s lacks what this network requires, %s: cutting its tunnels and refusing it. Upgrade it",
                 *(peer, extensions.text(missing)),
             )
             self._tunnels.cut(peer)

@@ -174,7 +174,7 @@ class RoutingPlane:
     def _count_routes(self, count: int) -> None:
         """A network that has grown is told of less often; one that shrinks may be a network that is cut."""
         if outgrown(self.babel.settings.update, count) and outgrown(update_interval(self._memory.routes), count):
-            log.info("the network has %s nodes now: its routes are to be repeated less often", count)
+            log.info("the network has %s nodes now: babel will repeat its routes less often", count)
             self._memory.routes = count
             self._news.set()
 

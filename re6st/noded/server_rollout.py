@@ -115,7 +115,7 @@ class ServerRollout:
             await self._drains.mute(interface)
             if await self._is_drained(interface, survey):
                 return
-            log.info("%s is needed: not drained", interface)
+            log.info("keeping %s: a destination has no other route", interface)
             await self._drains.unmute(interface)
             await asyncio.sleep(random.uniform(1, 2) * DRAIN_AGAIN)  # noqa: S311
 

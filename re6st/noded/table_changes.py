@@ -50,4 +50,4 @@ class TableChanges:
         await self._filter.lead_outside(way_out(table, self._network))
         self._driver.event(policy.Surveyed(seen))
         if self._driver.connected != was:
-            log.info("connected to the network" if self._driver.connected else "the registry's node is out of reach")
+            log.info("connected to the network" if self._driver.connected else "the registry's node cannot be reached")

@@ -72,7 +72,7 @@ class Records:
         try:
             rundir.write(path, encode(record))
         except OSError as error:
-            log.warning("%s: %s: a restart will cut its tunnels", path, error.strerror)
+            log.warning("cannot write %s: %s. A restart will cut its tunnels", path, error.strerror)
 
     def forget(self, interface: str) -> None:
         with contextlib.suppress(OSError):

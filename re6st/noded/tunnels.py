@@ -239,7 +239,11 @@ class Tunnels:
         for peer, client in self._clients.items():
             tunnel = client.tunnel
             if tunnel and (tunnel.source in lost or (tunnel.source is None and not tunnel.connected)):
-                log.info("leaving the tunnel to %s: it ran from %s", peer, tunnel.source or "no address of ours")
+                log.info(
+                    "closing the tunnel to %s: this machine no longer has its source address, %s",
+                    peer,
+                    tunnel.source or "no address of ours",
+                )
                 client.task.cancel()
 
     def start_server(self, port: int, protocol: TunnelProtocol, record: ServerRecord | None = None) -> None:
@@ -385,7 +389,7 @@ class Tunnels:
         found = await addresses_of(endpoints)
         endpoints = tuple([each for each in found if await self._kernel.leads_outside(each.host)])
         if not endpoints:
-            log.info("no way to %s but through re6st itself", peer)
+            log.info("no route to %s except through the network itself", peer)
             return
         tap = next((name for name in self.plan.client_interfaces if name not in self._taps), None)
         if tap is None:

@@ -222,7 +222,7 @@ class OpenVpnServer:
         if client.since - self._told_of_haste >= TELL_EVERY:
             self._told_of_haste = client.since
             log.warning(
-                "%s at %s connects again and again: it is let in every %g s at most. Ask its owner, or throw it out:"
+                "%s at %s connects again and again: it is accepted every %g s at most. Ask its owner, or revoke it:"
                 " re6st-registry revoke %s",
                 *(client.peer, client.address, 1 / COMINGS[0], client.peer),
             )

@@ -96,7 +96,7 @@ def port_mapping(status: Answer, local: Collection[str], router: Router | None, 
         return
     if mapped:
         places = ", ".join(endpoint(each["host"], each["port"], each["protocol"]) for each in mapped)
-        yield Finding("ok", "upnp", f"UPnP: the router sends to us what comes to {places}")
+        yield Finding("ok", "upnp", f"UPnP: the router forwards {places} to this node")
         if router is not None and is_behind_another(router.outside):
             outer = " and ".join(f"{each['protocol']}/{each['port']}" for each in mapped)
             text = f"a second NAT: the router itself has {router.outside}, an address that is not public"

@@ -354,7 +354,7 @@ _HAPPENED = {
     "own-subnet-heard": "another machine announces our subnet: {reason}",
     "certificate-doubled": "two machines have the certificate of {peers}",
     "own-certificate-doubled": "another machine has our certificate, as {peers} saw",
-    "link-avoided": "packets get lost on the link with {peers}: other ways are used",
+    "link-avoided": "packets get lost on the link with {peers}: other routes are used",
     "link-trusted": "the link with {peers} is used again",
     "tunnel-closed": "closed our tunnel to {peers}: {reason}",
     "tunnel-lost": "lost our tunnel to {peers}",
@@ -364,7 +364,7 @@ _HAPPENED = {
     "peers-lost": "lost {count}: {peers}",
     "peers-back": "{count} back: {peers}",
     "connected": "connected to the registry's node",
-    "disconnected": "the registry's node is out of reach",
+    "disconnected": "the registry's node cannot be reached",
     "babel-running": "babeld runs again",
     "babel-ended": "babeld ended",
 }
@@ -406,7 +406,7 @@ def event_words(event: Answer) -> str:
     peers = ", ".join(event["peers"]) + (f" and {more} more" if more > 0 else "")
     text = _HAPPENED.get(event["kind"], f"{event['kind']} {{peers}}")
     if event["kind"] == "babel-ended" and event["reason"]:
-        text = "babeld is started anew: {reason}"
+        text = "babeld is started again: {reason}"
     words = text.format(peers=peers, count=plural(event["count"], "node"), reason=event["reason"])
     if event["seconds"] is None:
         return words

@@ -155,8 +155,8 @@ class Views:
     def _claims(self, claims: ToldClaims) -> list[str]:
         """What the registry's node says of who claims what: of all others only their own logs tell."""
         found = [
-            f"{peer} announced what is not its subnet, and the registry's node refuses it for a while: ask its owner,"
-            " or revoke it, so that all nodes do."
+            f"{peer} announced a subnet that is not its own, and the registry's node refuses it for a while: ask its"
+            " owner, or revoke it, so that all nodes do."
             for peer in claims.refused
         ]
         if claims.own_subnet_from:

@@ -150,7 +150,7 @@ class Watch:
 
     def _note_claims(self, before: ToldClaims, now: ToldClaims) -> None:
         for prefix in set(now.refused) - set(before.refused):
-            text = "announced what is not its subnet: the registry's node cut its tunnels and refuses it"
+            text = "announced a subnet that is not its own: the registry's node cut its tunnels and refuses it"
             self._events.note(Kind.CLAIM, text, prefix)
         for prefix in set(now.doubled) - set(before.doubled):
             self._events.note(Kind.CLAIM, "two machines have its certificate at one time", prefix)

@@ -50,7 +50,7 @@ def test_no_tunnel_crosses_a_closed_border(bed: Bed, tmp_path: Path, monkeypatch
         assert not ends & french or ends <= french, f"{tunnel} crosses the border"
     for node in (said, found):
         log = (node.host.log / "re6stnet.log").read_text()
-        assert "we are in the country FR" in log
+        assert "this node is in the country FR" in log
         for german in germans:
             assert f"the tunnel to {german.prefix}" not in log, "none was even tried"
             assert f"tunnel to {german.prefix} at" not in log

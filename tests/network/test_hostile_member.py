@@ -269,7 +269,9 @@ def test_every_node_names_it_in_its_log_and_refuses_it(seen: Evidence) -> None:
     for node in seen.others:
         assert f"{seen.liar.prefix} announces {seen.victim.subnet}" in seen.logs[node], node
         assert seen.refused[node] == [seen.liar.prefix.cn], node
-        assert any(f"{seen.liar.prefix} announced what is not its subnet" in each for each in seen.health[node]), node
+        assert any(
+            f"{seen.liar.prefix} announced a subnet that is not its own" in each for each in seen.health[node]
+        ), node
 
 
 def test_its_claim_of_an_ipv4_subnet_is_named_too(seen: Evidence) -> None:

@@ -123,7 +123,7 @@ def test_a_reload_keeps_tunnels_and_the_name_of_the_program(machines: tuple[Mach
     _, second = machines
     before = second.pids("re6stnet")
     second.run("systemctl", "reload", "re6stnet")
-    count = "going on with babeld"
+    count = "taking over babeld"
     wait_until(lambda: count in second.journal("re6stnet"), TIDY, "a daemon anew", lambda: second.journal("re6stnet"))
     after = second.pids("re6stnet")
     gone = {pid: name for pid, name in before.items() if after.get(pid) != name}

@@ -79,7 +79,7 @@ def test_babel_is_restarted_without_loss(network: Network, bed: Bed, record_prop
 
         def swept() -> bool:
             logs = [(node.host.log / "re6stnet.log").read_text() for node in network.nodes]
-            return all("babeld took over" in log for log in logs)
+            return all("the new babeld knows the network" in log for log in logs)
 
         wait_until(swept, 60, "what the babelds left is removed", bed.tails)
         linger(2)

@@ -41,7 +41,7 @@ def test_all_phases_of_a_rotation_lose_nothing(bed: Bed, record_property: Callab
 
     def switched() -> bool:
         logs = [node.host.log / "re6stnet.log" for node in network.nodes]
-        return all("babeld signs with another key now" in log.read_text() for log in logs)
+        return all("babeld signs with the new key now" in log.read_text() for log in logs)
 
     pinger = Pinger(network.nodes[1].host, network.nodes[2].address)
     with pinger.running():

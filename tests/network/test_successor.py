@@ -55,7 +55,7 @@ def addresses(node: Node) -> str:
 
 
 def starts(node: Node) -> int:
-    return (node.host.log / "re6stnet.log").read_text().count("going on with babeld")
+    return (node.host.log / "re6stnet.log").read_text().count("taking over babeld")
 
 
 def started(node: Node, count: int) -> bool:

@@ -153,7 +153,7 @@ def test_a_peer_outside_comes_in_by_the_mapped_port(bed: Bed, upnp: Upnp, behind
     log = (guest.host.log / "re6stnet.log").read_text()
     assert any(f"at {upnp.address},{port},tcp is up" in log for port in upnp.mappings())
     (place,) = (f"{upnp.address}:{port}/tcp" for port in upnp.mappings())
-    assert f"UPnP: the router sends to us what comes to {place}" in netcheck(node)
+    assert f"UPnP: the router forwards {place} to this node" in netcheck(node)
     assert node.stop() == 0
     assert upnp.mappings() == {}
     assert node.traces() == []

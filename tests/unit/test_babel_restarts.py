@@ -31,7 +31,7 @@ def test_new_settings_restart_it_without_waiting_and_the_same_do_not(
         assert "hello-interval 9" in (tmp_path / "babeld.conf").read_text()
 
     live(monkeypatch, tmp_path, [played()], watch)
-    assert "started anew: new settings" in caplog.text
+    assert "starting babeld again: new settings" in caplog.text
     assert "babeld ended" not in caplog.text
 
 
@@ -65,7 +65,7 @@ def test_it_can_be_started_anew_to_forget_all(
         await until(lambda: len(programs.started) == 2 and kept.ready.is_set())
 
     live(monkeypatch, tmp_path, [played()], watch)
-    assert "started anew: all its neighbours are gone" in caplog.text
+    assert "starting babeld again: all its neighbours are gone" in caplog.text
     assert "babeld ended" not in caplog.text
 
 
@@ -218,7 +218,7 @@ def test_one_that_became_deaf_is_started_anew_and_one_that_hears_is_not(
         assert connections == 2, "of four that babeld serves, one is ours"
 
     live(monkeypatch, tmp_path, [script, script], watch)
-    assert caplog.text.count("started anew: it hears nothing") == 1
+    assert caplog.text.count("starting babeld again: it hears nothing") == 1
 
 
 LEFT: dict[tuple[Network, Network], int] = {

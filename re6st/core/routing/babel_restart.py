@@ -135,7 +135,7 @@ class BabelRestartPolicy:
         self._pause = min(2 * self._pause, PAUSE_LAST)
         self._patience = self._draw(seen, hello)
         more = f" and {len(late) - 1} more" if late[1:] else ""
-        return self._start(f"it takes none of the ways that lead to {late[0]}{more}")
+        return self._start(f"it uses none of the routes that lead to {late[0]}{more}")
 
     def _draw(self, seen: Survey, hello: float) -> float:
         least = max(PATIENCE, min(PATIENCE_HELLOS * hello, PATIENCE_LAST))

@@ -244,7 +244,7 @@ def test_who_is_refused_stays_so_for_the_next_daemon(tmp_path: Path, caplog: pyt
     caplog.clear()
     (tmp_path / REFUSED).write_text("{")
     assert World(tmp_path).admission.refused() == []
-    assert "who was refused may come in again" in caplog.text
+    assert "Peers that were refused may connect again" in caplog.text
 
 
 def test_two_machines_with_one_certificate_are_told_with_the_addresses_that_they_connect_from(

@@ -97,7 +97,7 @@ def test_what_was_known_holds_until_the_registry_answers(
 
     def up() -> None:
         assert world.own.country == "JP"
-        assert "our country is not known: it is down" in caplog.text
+        assert "the country of this node is not known: it is down" in caplog.text
         world.down = False
         world.moved.set()
 

@@ -80,7 +80,7 @@ def test_each_way_as_it_comes_and_in_the_end_all_also_in_networks_given_up(caplo
         await end(task)
 
     asyncio.run(run())
-    assert caplog.messages == ["babeld took over; 2 routes that the last one left are removed"]
+    assert caplog.messages == ["the new babeld knows the network: removed 2 routes of the previous one"]
 
 
 @pytest.mark.parametrize("trouble", ["it ended", "another one follows"])

@@ -97,7 +97,7 @@ def test_what_cannot_be_noted_is_said(tmp_path: Path, caplog: pytest.LogCaptureF
     records = Records(tmp_path / "gone")
     records.write("re6stnet1", client(1, "re6stnet1"))
     records.forget("re6stnet1")
-    assert "a restart will cut its tunnels" in caplog.text
+    assert "A restart will cut its tunnels" in caplog.text
 
 
 def test_a_client_tunnel_is_found_as_it_was_noted() -> None:

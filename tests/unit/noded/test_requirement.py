@@ -90,7 +90,7 @@ def test_tunnels_with_it_are_cut_and_it_is_said_once(
     assert known.lacks(B)
     assert not known.lacks(A)
     assert caplog.messages == [
-        "2/16 lacks what this network requires, sealed-messages: its tunnels are cut, and it is refused. Upgrade it"
+        "2/16 lacks what this network requires, sealed-messages: cutting its tunnels and refusing it. Upgrade it"
     ]
     assert watch.problems() == ["2/16 lacks sealed-messages, which this network requires: it is refused"]
     mesh.names = ABLE

@@ -188,7 +188,7 @@ def test_what_the_last_babeld_left_is_removed_once_the_next_one_knows_its_way(
 
     world.play([world.played(world.route(PEER))], watch, Left(routes=routes))
     assert world.machine.swept == [(1031, None), (1031, None)], "one way as it comes, then all that is left"
-    assert "babeld took over; 2 routes that the last one left are removed" in caplog.text
+    assert "the new babeld knows the network: removed 2 routes of the previous one" in caplog.text
 
 
 def test_a_plane_with_a_table_of_its_own_leaves_the_routes_of_others_alone(
@@ -267,4 +267,4 @@ def test_a_babeld_that_takes_none_of_the_ways_offered_is_started_anew(
         assert plane.ending() or plane.ready.is_set()
 
     world.play([world.played(refused)], watch)
-    assert f"babeld is started anew: it takes none of the ways that lead to {PEER}" in caplog.text
+    assert f"starting babeld again: it uses none of the routes that lead to {PEER}" in caplog.text

@@ -52,4 +52,4 @@ def test_liars_are_looked_for_and_packets_let_through_before_the_policy_decides(
 
     asyncio.run(steps())
     assert node.calls == [*("look", frozenset((HOP,)), seen) * 2, "look", frozenset((HOP,)), alone]
-    assert caplog.messages == ["connected to the network", "the registry's node is out of reach"]
+    assert caplog.messages == ["connected to the network", "the registry's node cannot be reached"]

@@ -758,7 +758,7 @@ def test_what_does_not_fit_is_said_once_and_left(
     async def watch() -> None:
         for text, certificate, key in (
             ("does not belong to", world.issue(8, YEAR), cert.new_key()),
-            ("is for 7/16 of another subnet", other, world.key),
+            ("is for 7/16, of another subnet", other, world.key),
         ):
             put(world, certificate, key)
             await until(lambda: text in caplog.text)  # noqa: B023

@@ -119,7 +119,7 @@ FAULTS: list[tuple[str, int, float, str, Arguments]] = [
             "noded/country.py",
             logging.WARNING,
             60,
-            "our country is not known: %s Next try in %.0f s, or give --country.",
+            "the country of this node is not known: %s Next try in %.0f s, or give --country.",
         ),
         lambda turn: ("registry http://r/: connection refused.", 45 + turn % 30),
     ),
@@ -141,7 +141,7 @@ FAULTS: list[tuple[str, int, float, str, Arguments]] = [
         lambda turn: (326, turn, "2001:db8:42:7::1", "not signed"),
     ),
     ("noded/upnp.py", logging.WARNING, 30, "UPnP: %s", lambda _: ("the router refuses",)),
-    ("babel.py", logging.WARNING, 1, "babeld: line not understood: %s", lambda _: ("'add nonsense'",)),
+    ("babel.py", logging.WARNING, 1, "cannot read a line of babeld's socket: %s", lambda _: ("'add nonsense'",)),
     (
         "noded/packet_filter.py",
         logging.ERROR,

@@ -263,7 +263,7 @@ def test_who_comes_again_and_again_is_kept_waiting_and_others_are_not(
     assert most <= sum(client.peer == B for client in told.joined) < most + 10
     said = [record.message for record in caplog.records if "again and again" in record.message]
     assert said == [
-        "2/16 at None connects again and again: it is let in every 2 s at most. Ask its owner, or throw it out:"
+        "2/16 at None connects again and again: it is accepted every 2 s at most. Ask its owner, or revoke it:"
         " re6st-registry revoke 2/16"
     ]
 

@@ -76,7 +76,7 @@ def test_port_mapping() -> None:
         return list(netcheck.port_mapping(status, HERE, router, 2.0))
 
     mapped = {**NODE, "advertised": [{**NODE["advertised"][0], "origin": "upnp"}]}
-    assert told(found(mapped)) == [("ok", "UPnP: the router sends to us what comes to 203.0.113.9:1194/tcp")]
+    assert told(found(mapped)) == [("ok", "UPnP: the router forwards 203.0.113.9:1194/tcp to this node")]
     good, second = found(mapped, Router("192.168.0.5", "100.64.3.4"))
     assert good.level == "ok"
     assert (second.level, second.text) == (

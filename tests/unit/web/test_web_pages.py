@@ -312,7 +312,7 @@ def test_the_overview_and_the_page_of_a_node_say_who_announced_what_is_not_his(t
         claims = ToldClaims((Prefix(1, 16),), ("2/16",), (Prefix(3, 16),))
         views = views_of(browser, Picture(own=Prefix(0, 16), online=frozenset({Prefix(0, 16)}), claims=claims))
         problems = "\n".join((await views.overview())["problems"])
-        assert "1/16 announced what is not its subnet" in problems
+        assert "1/16 announced a subnet that is not its own" in problems
         assert "The subnet of the registry's node is announced by another machine too, by way of 2/16" in problems
         assert "Two machines have the certificate of 3/16" in problems
         assert (await views.node("1/16", ask=False))["refused"]

@@ -205,4 +205,4 @@ def test_it_says_which_and_how_many() -> None:
     renewal = BabelRestartPolicy(Random(1))
     both = Survey(alone=False, starved=frozenset({B, C}))
     (said,) = {start.reason for now in range(8) if (start := renewal.due(both, 100.0 + now, HELLO))}
-    assert said == "it takes none of the ways that lead to 2/16 and 1 more"
+    assert said == "it uses none of the routes that lead to 2/16 and 1 more"
