@@ -47,12 +47,12 @@ class NotYetValid(CertError):
 
 def load_pem(data: bytes, what: str = "certificate") -> x509.Certificate:
     """The certificate in PEM `data`. Raises CertError, which names `what`."""
-    return _load(x509.load_pem_x509_certificate, data, f"{what}: no RSA certificate in PEM form")
+    return _load(x509.load_pem_x509_certificate, data, f"{what}: not an RSA certificate in PEM form")
 
 
 def load_der(data: bytes) -> x509.Certificate:
     """The certificate in DER `data`, nothing behind it. Raises CertError."""
-    return _load(x509.load_der_x509_certificate, data, "no RSA certificate")
+    return _load(x509.load_der_x509_certificate, data, "not an RSA certificate")
 
 
 def _load(load: Callable[[bytes], x509.Certificate], data: bytes, complaint: str) -> x509.Certificate:
@@ -72,7 +72,7 @@ def load_private_key(data: bytes, what: str = "key") -> rsa.RSAPrivateKey:
     try:
         key = serialization.load_pem_private_key(data, None)
     except (ValueError, TypeError, UnsupportedAlgorithm) as error:
-        raise CertError(f"{what}: no private key in PEM form ({_first_line(error)})") from None
+        raise CertError(f"{what}: not a private key in PEM form ({_first_line(error)})") from None
     if not isinstance(key, rsa.RSAPrivateKey):
         raise CertError(f"{what}: the key is not RSA")
     return key
@@ -85,12 +85,12 @@ def load_request(data: bytes) -> x509.CertificateSigningRequest:
         _rsa_key(request.public_key())
         for attribute in request.subject:
             if not isinstance(attribute.value, str):
-                raise CertError("a field of the subject is no text")
+                raise CertError("a field of the subject is not text")
         valid = request.is_signature_valid
     except CertError:
         raise
     except Exception as error:  # the parser's errors are of many kinds, and the input is a stranger's
-        raise CertError(f"no certificate request in PEM form ({_first_line(error)})") from None
+        raise CertError(f"not a certificate request in PEM form ({_first_line(error)})") from None
     if not valid:
         raise CertError("the signature of the certificate request is wrong")
     return request
@@ -104,7 +104,7 @@ def read_file(path: str | Path) -> bytes:
     except OSError as error:
         raise CertError(f"{path}: {error.strerror}") from None
     if len(data) > PEM_LIMIT:
-        raise CertError(f"{path}: more than {PEM_LIMIT} bytes, so no certificate or key")
+        raise CertError(f"{path}: more than {PEM_LIMIT} bytes, so it is not a certificate or key")
     return pasted.pem(data)
 
 

@@ -119,7 +119,7 @@ class Admin:
             found = await self._repository.browse(lambda lists: report.find(lists, self._network, target))
         except ValueError:
             raise AdminError(
-                Status.USAGE, f"{target!r} is no CN such as 120/16, no serial of a certificate and no IPv6 address"
+                Status.USAGE, f"{target!r} is not a CN such as 120/16, a serial of a certificate or an IPv6 address"
             ) from None
         if found is None:
             raise AdminError(Status.NOT_FOUND, f"{target}: no such node")
@@ -149,7 +149,7 @@ class Admin:
         after = arguments.text("after") or ""
         arguments.end()
         if after and not (after.isascii() and after.isdigit()):
-            raise AdminError(Status.USAGE, "after is no serial")
+            raise AdminError(Status.USAGE, "after is not a serial")
         page = await self._repository.browse(lambda lists: report.revoked(lists, after, self._page_limit))
         return _listed("revoked", page)
 
@@ -192,7 +192,7 @@ class Admin:
         life = arguments.integer("life", 1, LIFE_LIMIT)
         arguments.end()
         if email and not is_address(email):
-            raise AdminError(Status.USAGE, f"{email}: no e-mail address")
+            raise AdminError(Status.USAGE, f"{email}: not an e-mail address")
         if not length:
             raise AdminError(
                 Status.FAILED, "this registry has no prefix length for tokens (--prefix-length 0): give one"

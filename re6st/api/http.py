@@ -356,7 +356,7 @@ class Door(asyncio.Protocol):
             return False
         match = _REQUEST.fullmatch(line)
         if match is None:
-            raise RpcError(HTTPStatus.BAD_REQUEST, "no HTTP request line")
+            raise RpcError(HTTPStatus.BAD_REQUEST, "not an HTTP request line")
         if match[1] != b"GET":
             raise RpcError(HTTPStatus.NOT_IMPLEMENTED, f"method {match[1][:40].decode('ascii')}")
         if self._head.count(b"\r\n") > HEADERS_LIMIT + 2:

@@ -31,7 +31,7 @@ class Arguments:
     def text(self, name: str) -> str | None:
         value = self._values.pop(name, None)
         if value is not None and not (isinstance(value, str) and len(value) <= TEXT_LIMIT and value.isprintable()):
-            raise AdminError(Status.USAGE, f"{name} is no printable text of at most {TEXT_LIMIT} characters")
+            raise AdminError(Status.USAGE, f"{name} is not printable text of at most {TEXT_LIMIT} characters")
         return value
 
     def required(self, name: str) -> str:
@@ -42,7 +42,7 @@ class Arguments:
     def integer(self, name: str, low: int, high: int) -> int | None:
         value = self._values.pop(name, None)
         if value is not None and not (type(value) is int and low <= value <= high):
-            raise AdminError(Status.USAGE, f"{name} is no number between {low} and {high}")
+            raise AdminError(Status.USAGE, f"{name} is not a number between {low} and {high}")
         return value
 
     def end(self) -> None:

@@ -29,5 +29,5 @@ def cannot_write(path: Path, *, directory: bool = False) -> str | None:
         return None if os.access(path, mode) else "this user may not write it"
     parent = next(each for each in path.absolute().parents if each.exists())
     if not parent.is_dir():
-        return f"{parent} is no directory"
+        return f"{parent} is not a directory"
     return None if os.access(parent, os.W_OK | os.X_OK) else f"cannot be made, this user may not write in {parent}"

@@ -169,7 +169,7 @@ class OptionParser(argparse.ArgumentParser):
             return
         if isinstance(action, argparse._SubParsersAction):
             self.exit(2, f"{self.prog}: {unknown_word(value, action.choices)} Try {self.prog} --help.\n")
-        raise argparse.ArgumentError(action, f"{value!r} is none of {', '.join(map(str, action.choices))}")
+        raise argparse.ArgumentError(action, f"{value!r} is not one of {', '.join(map(str, action.choices))}")
 
     def error(self, message: str) -> NoReturn:
         """End the program. A message of ours that is about an option begins with `argument NAME: `."""
@@ -263,7 +263,7 @@ def integer(low: int, high: int) -> Callable[[str], int]:
         with contextlib.suppress(ValueError):
             if low <= (value := int(text)) <= high:
                 return value
-        raise argparse.ArgumentTypeError(f"{text!r} is no number between {low} and {high}")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number between {low} and {high}")
 
     return convert
 
@@ -273,7 +273,7 @@ def duration(text: str) -> int:
     number, unit = (text[:-1], UNITS[text[-1]]) if text[-1:] in UNITS else (text, 1)
     if number.isascii() and number.isdigit() and len(number) < 12 and 0 < int(number) * unit <= DURATION_LIMIT:
         return int(number) * unit
-    raise argparse.ArgumentTypeError(f"{text!r} is no duration such as 30d, 12h or 90m")
+    raise argparse.ArgumentTypeError(f"{text!r} is not a duration such as 30d, 12h or 90m")
 
 
 def registry_url(text: str) -> str:
@@ -284,5 +284,5 @@ def registry_url(text: str) -> str:
     except ValueError:
         good = False
     if not good or parts.fragment or parts.query or not text.isprintable() or " " in text:
-        raise argparse.ArgumentTypeError(f"{text!r} is no URL of a registry such as https://re6st.example.com/")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a URL of a registry such as https://re6st.example.com/")
     return text

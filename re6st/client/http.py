@@ -103,7 +103,7 @@ async def get(
         cause = f"no answer within {timeout:g} s. Try again later, or check the network and --registry."
         raise HttpError(cause) from None
     except h11.RemoteProtocolError:
-        raise HttpError("what answers there is no HTTP server. Check --registry.") from None
+        raise HttpError("what answers there is not an HTTP server. Check --registry.") from None
     except (OSError, EOFError):
         raise HttpError("the connection broke off before the answer was complete. Try again.") from None
 

@@ -208,7 +208,7 @@ class RegistryClient:
         """The Diffie-Hellman parameters for OpenVPN servers, in PEM form."""
         answer = self._some("getDh", await self.call("getDh"))
         if b"-----BEGIN " not in answer:
-            raise self._bad("getDh", "no PEM file")
+            raise self._bad("getDh", "not a PEM file")
         return answer
 
     async def get_country(self, address: str) -> str | None:
@@ -217,7 +217,7 @@ class RegistryClient:
         if answer is None:
             return None
         if len(answer) != 2 or not answer.isalpha():
-            raise self._bad("getCountry", "no country code")
+            raise self._bad("getCountry", "not a country code")
         return answer.decode("ascii").upper()
 
     # --- any call ---

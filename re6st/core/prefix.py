@@ -34,13 +34,13 @@ class Prefix:
 
     def __post_init__(self) -> None:
         if not 0 <= self.length <= MAX_LENGTH or not 0 <= self.value < 1 << self.length:
-            raise PrefixError(f"{self.value}/{self.length} is no prefix: the number needs more bits than it has")
+            raise PrefixError(f"{self.value}/{self.length} is not a prefix: the number needs more bits than it has")
 
     @classmethod
     def from_bits(cls, bits: str) -> Prefix:
         """The prefix written as '0' and '1'. Raises PrefixError."""
         if len(bits) > MAX_LENGTH or bits.strip("01"):
-            raise PrefixError(f"{bits[:140]!r} is no string of at most {MAX_LENGTH} characters 0 and 1")
+            raise PrefixError(f"{bits[:140]!r} is not a string of at most {MAX_LENGTH} characters 0 and 1")
         return cls(int(bits or "0", 2), len(bits))
 
     @classmethod

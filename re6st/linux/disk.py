@@ -28,7 +28,7 @@ def read_ours(path: Path, limit: int, *, owner: int, private: bool) -> bytes:
     try:
         found = os.fstat(descriptor)
         if not stat.S_ISREG(found.st_mode):
-            raise NotOurs(f"{path} is no file: remove it")
+            raise NotOurs(f"{path} is not a file: remove it")
         if found.st_uid not in (0, os.geteuid(), owner):
             raise NotOurs(f"{path} belongs to the user {found.st_uid}, who may have put it there: remove it")
         if found.st_mode & (0o077 if private else 0o022):

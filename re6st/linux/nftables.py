@@ -110,7 +110,7 @@ def read_listing(text: str) -> Any:
     try:
         return json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise NftError(f"nft list: no JSON: {error}") from None
+        raise NftError(f"nft list: the output is not JSON: {error}") from None
 
 
 def connections_tracked() -> bool:

@@ -49,5 +49,5 @@ async def _look_up(endpoint: Endpoint) -> list[Endpoint]:
     hosts = dict.fromkeys(str(answer[4][0]) for answer in answers)
     usable = [host for host in hosts if "%" not in host and is_usable(ip_address(host))]
     if not usable:
-        log.info("%s means %s, which is no place for a server", endpoint.host, ", ".join(hosts))
+        log.info("%s means %s, which is not a place for a server", endpoint.host, ", ".join(hosts))
     return [replace(endpoint, host=host) for host in usable[:EACH]]

@@ -283,7 +283,7 @@ class Observer:
         try:
             return report.find(self._is_known, identity.trust.network, text)
         except PrefixError as error:
-            message = f"{text!r} is no node, such as 4/16, and no address or subnet of one: {error}"
+            message = f"{text!r} is not a node, such as 4/16, or an address or subnet of one: {error}"
             raise ControlError(Status.USAGE, message) from None
 
     def _is_known(self, prefix: Prefix) -> bool:
@@ -354,7 +354,7 @@ class _Arguments:
     def integer(self, name: str, low: int, high: int, default: int | None) -> int:
         value = self._values.pop(name, default)
         if type(value) is not int or not low <= value <= high:
-            raise ControlError(Status.USAGE, f"{name} is no number between {low} and {high}")
+            raise ControlError(Status.USAGE, f"{name} is not a number between {low} and {high}")
         return value
 
     def text(self, name: str) -> str:
@@ -363,12 +363,12 @@ class _Arguments:
     def texts(self, name: str) -> list[str]:
         values = self._values.pop(name, None)
         if not isinstance(values, list) or len(values) > NAMES_LIMIT:
-            raise ControlError(Status.USAGE, f"{name} is no list of at most {NAMES_LIMIT} texts")
+            raise ControlError(Status.USAGE, f"{name} is not a list of at most {NAMES_LIMIT} texts")
         return [self._text(name, value) for value in values]
 
     def _text(self, name: str, value: object) -> str:
         if not isinstance(value, str) or not 0 < len(value) <= TEXT_LIMIT or not value.isprintable():
-            raise ControlError(Status.USAGE, f"{name} is no text of 1 to {TEXT_LIMIT} characters")
+            raise ControlError(Status.USAGE, f"{name} is not a text of 1 to {TEXT_LIMIT} characters")
         return value
 
     def end(self) -> None:

@@ -277,7 +277,7 @@ class Peers:
         """A question of the registry on this machine: prefix bits, a zero byte, a code (wire.md 7)."""
         bits, zero, code = data.partition(b"\0")
         if not zero or len(code) != 1 or code[0] & RELAYED:
-            raise WireError("no question of a registry")
+            raise WireError("not a question of a registry")
         try:
             peer = Prefix.from_bits(bits.decode("ascii"))
             control_address(self.sessions.network, peer)  # it has one
@@ -287,7 +287,7 @@ class Peers:
         user = self._owners.of(requester[1], now)
         if peer == self._own:
             if code[0] not in (Code.VERSION, *RELAYED_CODES) or not self._relayed.ask_us(user, now):
-                raise WireError(f"code {code[0]} is no question of a registry, or one of too many")
+                raise WireError(f"code {code[0]} is not a question of a registry, or one of too many")
             if answer := self._handle(None, code[0], b"", False):
                 self._send((data + answer), requester)
         elif not (self._standing.is_routed(peer) or self.sessions.knows(peer)):
@@ -295,7 +295,7 @@ class Peers:
         elif self._relayed.ask(peer, code[0], requester, user, now):
             self.send(peer, code[0] | RELAYED)
         else:
-            raise WireError(f"code {code[0]} for {peer} is no question of a registry, or one of too many")
+            raise WireError(f"code {code[0]} for {peer} is not a question of a registry, or one of too many")
 
     def _carry_out(self, outputs: list[Output]) -> None:
         for output in outputs:

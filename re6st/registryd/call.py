@@ -47,7 +47,7 @@ class Call:
         """An argument that is a short text. Raises RpcError."""
         value = self.arguments[name]
         if not 0 < len(value) <= TEXT_LIMIT or not value.isprintable():
-            raise RpcError(HTTPStatus.BAD_REQUEST, f"parameter {name} is empty, too long or no text")
+            raise RpcError(HTTPStatus.BAD_REQUEST, f"parameter {name} is empty, too long or not text")
         return value
 
 
@@ -80,7 +80,7 @@ def read_claims(call: Call) -> Claims:
 
 def read_integer(text: str, limit: int) -> int:
     if not (text.isascii() and text.isdigit() and len(text) <= SERIAL_DIGITS and int(text) < limit):
-        raise RpcError(HTTPStatus.BAD_REQUEST, f"{text[:40]!r} is no number below {limit}")
+        raise RpcError(HTTPStatus.BAD_REQUEST, f"{text[:40]!r} is not a number below {limit}")
     return int(text)
 
 

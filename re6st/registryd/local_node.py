@@ -303,4 +303,4 @@ def read_routes(line: bytes) -> tuple[list[Prefix], ToldClaims]:
             raise ValueError("babeld is not running")
         return [Prefix.from_cn(cn) for cn in result["reachable"]], read_claims(result.get("claims"))
     except (KeyError, TypeError, AttributeError, RecursionError):
-        raise ValueError("no answer of a node") from None
+        raise ValueError("not an answer of a node") from None

@@ -141,5 +141,5 @@ class Mailer:
         """
         host, separator, port = self.host.rpartition(":") if self.host.count(":") == 1 else (self.host, "", "")
         if separator and not (port.isascii() and port.isdecimal() and int(port) < 65536):
-            raise ValueError(f"{port!r} is no port")
+            raise ValueError(f"{port!r} is not a port")
         return host, int(port or 0)

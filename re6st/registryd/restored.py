@@ -271,4 +271,4 @@ def _decoded(text: str) -> bytes:
     try:
         return base64.b64decode(text, validate=True)
     except (binascii.Error, ValueError):
-        raise ProofError("the version is no base64") from None
+        raise ProofError("the version is not base64") from None

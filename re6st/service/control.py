@@ -76,7 +76,7 @@ def _make_room(path: Path) -> None:
     """Remove a socket that nobody listens on any more. Raises OSError for anything else that is there."""
     try:
         if not stat.S_ISSOCK(path.lstat().st_mode):
-            raise FileExistsError(0, "there is a file that is no socket")
+            raise FileExistsError(0, "there is a file that is not a socket")
     except FileNotFoundError:
         return
     with socket.socket(socket.AF_UNIX) as probe:

@@ -77,7 +77,7 @@ class Connection:
                 return answer["result"]
             message, status = str(refusal["message"]), int(refusal["status"])
         except (ValueError, TypeError, KeyError, AttributeError):
-            raise Trouble("what answers there is no control socket of re6stnet. Check --control.") from None
+            raise Trouble("what answers there is not a control socket of re6stnet. Check --control.") from None
         raise Refused(message, status)
 
     def routes(self) -> Mapping[str, Any]:

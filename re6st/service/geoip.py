@@ -52,7 +52,7 @@ class GeoIp:
         except OSError as error:
             raise GeoIpError(f"{path}: {error.strerror}") from None
         except Exception as error:  # the library without its C part raises whatever a damaged file leads it to
-            raise GeoIpError(f"{path}: no MaxMind database: {error}") from None
+            raise GeoIpError(f"{path}: not a MaxMind database: {error}") from None
         if not any(word in str(kind) for word in ("Country", "City", "Enterprise")):
             self._reader.close()
             raise GeoIpError(f"{path}: a database of type {kind}, which does not tell countries")

@@ -143,7 +143,7 @@ class LineServer:
             if not isinstance(operation, str) or not isinstance(arguments, dict):
                 raise ValueError
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
-            return _refusal(Status.USAGE, "no request in JSON")
+            return _refusal(Status.USAGE, "the request is not JSON")
         if protocol != PROTOCOL:
             return _refusal(Status.FAILED, f"{self._name} speaks protocol {PROTOCOL} of the control socket")
         try:

@@ -168,7 +168,7 @@ def _check_ours(path: Path, to: Owner) -> None:
             "Look at it; then remove it, or give it to root"
         )
     if not stat.S_ISREG(found.st_mode) and not (stat.S_ISLNK(found.st_mode) and found.st_uid == 0):
-        raise StateError(f"{path} is no file: look at it, and remove it")
+        raise StateError(f"{path} is not a file: look at it, and remove it")
 
 
 @contextlib.contextmanager

@@ -401,5 +401,5 @@ def masked(token: str) -> str:
 
 def _number(text: str, what: str, most: int) -> int:
     if not (text.isascii() and text.isdigit() and len(text) < 9 and 0 < int(text) <= most):
-        raise AdminError(Status.USAGE, f"{what}: {text[:20]!r} is no number between 1 and {most}")
+        raise AdminError(Status.USAGE, f"{what}: {text[:20]!r} is not a number between 1 and {most}")
     return int(text)

@@ -138,7 +138,7 @@ def broken_restart(machine: Machine) -> set[int]:
     path.write_text("x\n")
     before = {pid for pid, name in machine.pids("re6stnet").items() if name in ("babeld", "openvpn")}
     assert machine.try_run(["systemctl", "restart", "re6stnet"]).returncode
-    assert "cert.crt: no RSA certificate in PEM form" in machine.journal("re6stnet")
+    assert "cert.crt: not an RSA certificate in PEM form" in machine.journal("re6stnet")
     path.write_bytes(good)
     assert set(machine.pids("re6stnet")) == before
     return before

@@ -122,7 +122,7 @@ def test_a_successor_that_would_not_start_is_not_tried(network: Network, bed: Be
     good = certificate.read_bytes()
     certificate.write_text("x\n")
     in_place(node)
-    fault = "going on as before: re6stnet: cert.crt: no RSA certificate in PEM form"
+    fault = "going on as before: re6stnet: cert.crt: not an RSA certificate in PEM form"
     wait_until(lambda: fault in log.read_text(), 30, "it says why", bed.tails)
     assert programs(node) == before
     certificate.write_bytes(good)

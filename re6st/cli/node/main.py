@@ -257,7 +257,7 @@ def configuration(p: OptionParser, args: argparse.Namespace) -> Config:
     except RegistryError as error:
         p.error(str(error).removesuffix("."))
     if args.country and not _COUNTRY.fullmatch(args.country):
-        p.error(f"argument --country: {args.country!r} is no country code of two letters")
+        p.error(f"argument --country: {args.country!r} is not a country code of two letters")
     return Config(
         registry=args.registry,
         files=Files(args.ca, args.cert, args.key),
@@ -313,7 +313,7 @@ def _remotes(p: OptionParser, args: argparse.Namespace) -> tuple[Endpoint, ...]:
 
 def _port(p: OptionParser, port: str, name: str) -> tuple[int, TunnelProtocol]:
     if (protocol := named(name)) not in SERVED:
-        p.error(f"argument --pp: {name!r} is none of {', '.join(SERVED)}")
+        p.error(f"argument --pp: {name!r} is not one of {', '.join(SERVED)}")
     try:
         return integer(1, 65535)(port), protocol
     except argparse.ArgumentTypeError as error:
@@ -342,9 +342,9 @@ def _ip(p: OptionParser, text: str) -> Ip:
     try:
         ip = ip_address(text)
     except ValueError:
-        p.error(f"argument --ip: {text!r} is no IP address, nor any or upnp")
+        p.error(f"argument --ip: {text!r} is not an IP address, any or upnp")
     if not is_usable(ip):
-        p.error(f"argument --ip: {text!r} is no address that others can reach")
+        p.error(f"argument --ip: {text!r} is not an address that others can reach")
     return ip
 
 
@@ -352,9 +352,9 @@ def _gateway(p: OptionParser, text: str) -> IPv4Address:
     try:
         ip = IPv4Address(text)
     except ValueError:
-        p.error(f"argument --remote-gateway: {text!r} is no IPv4 address")
+        p.error(f"argument --remote-gateway: {text!r} is not an IPv4 address")
     if ip.is_unspecified or ip.is_multicast or ip.is_loopback or ip == IPv4Address("255.255.255.255"):
-        p.error(f"argument --remote-gateway: {text!r} is no address of a router")
+        p.error(f"argument --remote-gateway: {text!r} is not an address of a router")
     return ip
 
 
@@ -362,13 +362,13 @@ def _route(p: OptionParser, text: str) -> IPv4Network | IPv6Network:
     try:
         return ip_network(text)
     except ValueError as error:
-        p.error(f"argument --accept-route: {text!r} is no prefix such as 192.168.7.0/24 or 2001:db8:7::/48: {error}")
+        p.error(f"argument --accept-route: {text!r} is not a prefix such as 192.168.7.0/24 or 2001:db8:7::/48: {error}")
 
 
 def _interface(p: OptionParser, option: str, name: str) -> str:
     """It goes into babeld's configuration, where a blank would begin another word."""
     if not _INTERFACE.fullmatch(name):
-        p.error(f"argument {option}: {name!r} is no name of an interface")
+        p.error(f"argument {option}: {name!r} is not the name of an interface")
     if interfaces.is_ours(name):
         p.error(f"argument {option}: {name!r} is the name of a tunnel of ours")
     return name

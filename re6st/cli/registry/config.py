@@ -408,7 +408,7 @@ def _mailer(options: argparse.Namespace, authority: cert.Authority) -> Mailer | 
     senders = authority.trust.ca.subject.get_attributes_for_oid(NameOID.EMAIL_ADDRESS)
     sender = options.mail_from or (str(senders[0].value) if senders else "")
     if options.mail_from and not is_address(sender):
-        raise ConfigError(f"--mail-from {sender}: no e-mail address")
+        raise ConfigError(f"--mail-from {sender}: not an e-mail address")
     if not sender:
         return None  # those of SlapOS have none, and its registries have tokens made by the operator: see _warnings
     return Mailer(options.mailhost, sender, options.smtp_user, options.smtp_pwd, starttls=options.smtp_starttls)
@@ -428,11 +428,11 @@ def _origin(text: str) -> str:
     try:
         return str(ip_address(text))
     except ValueError:
-        raise ConfigError(f"--authorized-origin {text}: no IP address") from None
+        raise ConfigError(f"--authorized-origin {text}: not an IP address") from None
 
 
 def _listen_address(text: str) -> None:
     try:
         ip_address(text.partition("%")[0])
     except ValueError:
-        raise ConfigError(f"cannot listen on {text}: no IP address. Check -4 and -6.") from None
+        raise ConfigError(f"cannot listen on {text}: not an IP address. Check -4 and -6.") from None

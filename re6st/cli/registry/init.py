@@ -132,7 +132,7 @@ def main(argv: Sequence[str]) -> int:
     if not re.fullmatch(r"[ -~]{1,64}", name):
         parser.error(f"--name {name!r}: use 1 to 64 letters, digits, blanks and signs of ASCII")
     if not is_address(options.email):
-        parser.error(f"--email {options.email}: no e-mail address")
+        parser.error(f"--email {options.email}: not an e-mail address")
 
     directory: Path = options.dir
     names = ("ca.key", "ca.crt", "dh.pem", OPTIONS_FILE)

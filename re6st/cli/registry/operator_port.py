@@ -30,7 +30,7 @@ def operator_place(text: str) -> OperatorPlace:
     """An argparse type: PORT, IP:PORT, [IP]:PORT, or `off`."""
     wanted = place(text)
     if wanted is not None and wanted.path is not None:
-        raise argparse.ArgumentTypeError(f"{text!r} is no port: give PORT, 127.0.0.1:PORT, [::1]:PORT, or {OFF}")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a port: give PORT, 127.0.0.1:PORT, [::1]:PORT, or {OFF}")
     return OperatorPlace(False, wanted)
 
 

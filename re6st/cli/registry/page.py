@@ -102,7 +102,7 @@ def place(text: str) -> Listen | None:
         return Listen(ip_address(host.removeprefix("[").removesuffix("]")), int(port))
     except ValueError:
         raise argparse.ArgumentTypeError(
-            f"{text!r} is no place to listen: give PORT, 127.0.0.1:PORT, [::1]:PORT, the path of a socket, or {OFF}"
+            f"{text!r} is not a place to listen: give PORT, 127.0.0.1:PORT, [::1]:PORT, the path of a socket, or {OFF}"
         ) from None
 
 

@@ -324,7 +324,7 @@ async def _ask(place: http.Url, family: socket.AddressFamily) -> RegistryAnswer:
         given = cert.load_pem(answer.body)
         ca = cert.shown_fingerprint(given)
     except cert.CertError:
-        return RegistryAnswer(name, error="what it gives is no CA certificate. Check --registry.")
+        return RegistryAnswer(name, error="its answer is not a CA certificate. Check --registry.")
     clock = http.clock_ahead(answer.headers.get("date", ""), sent + took / 2)
     return RegistryAnswer(name, took * 1000, ca, clock, ca_key=key_fingerprint(given))
 

@@ -367,19 +367,19 @@ def _update(table: dict[str, T], verb: Verb, ident: str, entry: T) -> bool:
 def _metric(text: str) -> int:
     value = int(text) if _DIGITS.fullmatch(text) else -1
     if not 0 <= value <= INFINITY:
-        raise ValueError(f"{text!r} is no metric")
+        raise ValueError(f"{text!r} is not a metric")
     return value
 
 
 def _reach(text: str) -> int:
     if not _REACH.fullmatch(text):
-        raise ValueError(f"{text!r} is no history of hellos")
+        raise ValueError(f"{text!r} is not a history of hellos")
     return int(text, 16)
 
 
 def _milliseconds(text: str) -> float:
     if not _DECIMAL.fullmatch(text):
-        raise ValueError(f"{text!r} is no time")
+        raise ValueError(f"{text!r} is not a time")
     return float(text)
 
 
@@ -398,7 +398,7 @@ def _address(text: str) -> IPv6Address:
     try:
         return IPv6Address(text)
     except AddressValueError:
-        raise ValueError(f"{text!r} is no IPv6 address") from None
+        raise ValueError(f"{text!r} is not an IPv6 address") from None
 
 
 @lru_cache(CACHE_SIZE)
@@ -406,7 +406,7 @@ def _network(text: str) -> IPv6Network:
     try:
         return IPv6Network(text)
     except (AddressValueError, NetmaskValueError):
-        raise ValueError(f"{text!r} is no IPv6 network") from None
+        raise ValueError(f"{text!r} is not an IPv6 network") from None
 
 
 @lru_cache(CACHE_SIZE)
@@ -414,4 +414,4 @@ def _network4(text: str) -> IPv4Network:
     try:
         return IPv4Network(text)
     except (AddressValueError, NetmaskValueError):
-        raise ValueError(f"{text!r} is no IPv4 network") from None
+        raise ValueError(f"{text!r} is not an IPv4 network") from None

@@ -30,7 +30,7 @@ def read_claims(fields: object) -> ToldClaims:
     if fields is None:
         return ToldClaims()
     if not isinstance(fields, Mapping):
-        raise ValueError("claims are no object")
+        raise ValueError("claims is not an object")
     return ToldClaims(
         tuple(Prefix.from_cn(text) for text in _texts(fields, "refused")),
         _texts(fields, "own_subnet_from"),
@@ -41,7 +41,7 @@ def read_claims(fields: object) -> ToldClaims:
 def _texts(fields: Mapping[str, Any], name: str) -> tuple[str, ...]:
     found = fields.get(name, [])
     if not isinstance(found, list):
-        raise ValueError(f"{name} is no list")
+        raise ValueError(f"{name} is not a list")
     texts = found[:MOST]
     if not all(isinstance(text, str) and len(text) <= NAME_LIMIT and text.isprintable() for text in texts):
         raise ValueError(f"{name} holds something else than names")

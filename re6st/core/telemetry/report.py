@@ -295,7 +295,7 @@ def find(known: Callable[[Prefix], bool], network: IPv6Network, text: str) -> Pr
         if "/" in text:
             prefix_or_none = prefix_of(network, IPv6Network(text))
             if prefix_or_none is None:
-                raise PrefixError(f"{text} is no subnet inside {network}")
+                raise PrefixError(f"{text} is not a subnet inside {network}")
             return prefix_or_none
         bits = address_bits(network, IPv6Address(text))
     except (AddressValueError, NetmaskValueError, ValueError) as error:

@@ -124,7 +124,7 @@ def _client(fields: Any) -> ClientOfServer:
 
 def _integer(value: Any) -> int:
     if not isinstance(value, int) or isinstance(value, bool) or value < 0:
-        raise RecordError(f"{value!r} is no number")
+        raise RecordError(f"{value!r} is not a number")
     return value
 
 

@@ -70,7 +70,7 @@ def checked(names: Iterable[str]) -> frozenset[str]:
         raise ExtensionError(f"a list of {len(names)} extensions")
     for name in names:
         if not _NAME.fullmatch(name):
-            raise ExtensionError(f"{name[:40]!r} is no name of an extension")
+            raise ExtensionError(f"{name[:40]!r} is not the name of an extension")
     return frozenset(names)
 
 

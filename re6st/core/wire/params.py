@@ -164,9 +164,9 @@ def decode(blob: bytes, decrypt: Callable[[bytes], bytes]) -> Parameters:
             raise ParamsError("the answer is cut short or unpacks to too much")
         values = json.loads(text)
     except (zlib.error, ValueError, RecursionError) as error:
-        raise ParamsError(f"no compressed JSON: {error}") from None
+        raise ParamsError(f"not compressed JSON: {error}") from None
     if not isinstance(values, dict):
-        raise ParamsError("the answer is no JSON object")
+        raise ParamsError("the answer is not a JSON object")
     return from_json(values, decrypt)
 
 
@@ -270,13 +270,13 @@ class _Reader:
     def text(self, name: str, default: str | None = None) -> str:
         value = self._values.get(name, default)
         if not isinstance(value, str) or len(value) > 1000:
-            raise ParamsError(f"{name} is no text" if name in self._values else f"{name} is missing")
+            raise ParamsError(f"{name} is not text" if name in self._values else f"{name} is missing")
         return value
 
     def integer(self, name: str, default: int, low: int, high: int) -> int:
         value = self._values.get(name, default)
         if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
-            raise ParamsError(f"{name} is no number between {low} and {high}")
+            raise ParamsError(f"{name} is not a number between {low} and {high}")
         return value
 
     def time(self, name: str) -> float | None:
@@ -284,7 +284,7 @@ class _Reader:
         if value is None:
             return None
         if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < TIME_LIMIT:
-            raise ParamsError(f"{name} is no time")
+            raise ParamsError(f"{name} is not a time")
         return value
 
     def seconds(self, name: str, low: float, high: float) -> float | None:
@@ -292,7 +292,7 @@ class _Reader:
         if value is None:
             return None
         if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
-            raise ParamsError(f"{name} is no time between {low} and {high} seconds")
+            raise ParamsError(f"{name} is not a time between {low} and {high} seconds")
         return value
 
     def boolean(self, name: str, default: bool) -> bool:
@@ -306,13 +306,13 @@ class _Reader:
         if not isinstance(value, list) or any(
             isinstance(item, bool) or not isinstance(item, int) or not 0 <= item <= SERIAL_LIMIT for item in value
         ):
-            raise ParamsError(f"{name} is no list of numbers up to 2^160")
+            raise ParamsError(f"{name} is not a list of numbers up to 2^160")
         return value
 
     def names(self, name: str) -> frozenset[str]:
         value = self._values.get(name, [])
         if not isinstance(value, list) or any(not isinstance(item, str) for item in value):
-            raise ParamsError(f"{name} is no list of names")
+            raise ParamsError(f"{name} is not a list of names")
         try:
             return extensions.checked(value)
         except ExtensionError as error:
@@ -327,7 +327,7 @@ class _Reader:
             or len(value) > COUNTRIES_LIMIT
             or any(not isinstance(item, str) or len(item) > 8 or not item.isprintable() for item in value)
         ):
-            raise ParamsError(f"{name} is no list of country codes")
+            raise ParamsError(f"{name} is not a list of country codes")
         return tuple(value) or None
 
 
@@ -341,17 +341,17 @@ def _key(name: str, value: Any) -> bytes | None:
     if value is None:
         return None
     if not isinstance(value, bytes) or len(value) not in ({0, KEY_LENGTH} if name.endswith("accept") else {KEY_LENGTH}):
-        raise ParamsError(f"{name} is no key of {KEY_LENGTH} bytes")
+        raise ParamsError(f"{name} is not a key of {KEY_LENGTH} bytes")
     return value
 
 
 def _bytes(name: str, value: Any) -> bytes:
     if not isinstance(value, str):
-        raise ParamsError(f"{name} is missing or no base64")
+        raise ParamsError(f"{name} is missing or not base64")
     try:
         return base64.b64decode(value, validate=True)
     except (binascii.Error, ValueError):
-        raise ParamsError(f"{name} is no base64") from None
+        raise ParamsError(f"{name} is not base64") from None
 
 
 def _base64(value: bytes) -> str:

@@ -25,7 +25,7 @@ class MeshCalls:
         try:
             place = self._settings.geoip.place(call.text("address"))
         except ValueError:
-            raise RpcError(HTTPStatus.BAD_REQUEST, "parameter address is no IP address") from None
+            raise RpcError(HTTPStatus.BAD_REQUEST, "parameter address is not an IP address") from None
         return place.country.encode("ascii") or None
 
     async def get_bootstrap_peer(self, call: Call) -> bytes | None:

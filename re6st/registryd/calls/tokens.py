@@ -30,7 +30,7 @@ class TokenCalls:
         if mailer is None or not self._settings.prefix_length:
             raise RpcError(HTTPStatus.FORBIDDEN, "this registry takes no enrolment by e-mail")
         if not is_address(email):
-            raise RpcError(HTTPStatus.BAD_REQUEST, "parameter email is no e-mail address")
+            raise RpcError(HTTPStatus.BAD_REQUEST, "parameter email is not an e-mail address")
         if not self._parts.limits.mail(call.source, email, self._clock()):
             raise too_many(call)
         token = await self.new(email, self._settings.prefix_length)

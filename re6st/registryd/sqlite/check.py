@@ -131,7 +131,7 @@ def _check_tree(db: sqlite3.Connection, trust: cert.Trust, report: Report) -> di
         try:
             prefix = Prefix.from_bits(bits)
         except (PrefixError, TypeError, AttributeError):
-            report.add("cert", bits, "the prefix is no string of bits")
+            report.add("cert", bits, "the prefix is not a string of bits")
             continue
         leaves.append(prefix)
         if value is None:
@@ -197,7 +197,7 @@ def _check_config(db: sqlite3.Connection, trust: cert.Trust, known: dict[str, _K
     for name in ("babel_hmac0", "babel_hmac1", "babel_hmac2"):
         key = config.get(name)
         if key is not None and not (isinstance(key, bytes) and len(key) in (0, KEY_LENGTH)):
-            report.add("config", name, f"is no key of {KEY_LENGTH} bytes")
+            report.add("config", name, f"is not a key of {KEY_LENGTH} bytes")
 
 
 def _check_own_node(db: sqlite3.Connection, report: Report) -> None:

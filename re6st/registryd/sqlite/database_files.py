@@ -46,7 +46,7 @@ def fault(path: Path) -> str | None:
         except OSError:
             continue
         if end and not stat.S_ISREG(found.st_mode):
-            return f"{each} is no file. Look who made it, and remove it"
+            return f"{each} is not a file. Look who made it, and remove it"
         if found.st_uid not in owners:
             return f"{each} belongs to the user {found.st_uid}. Look who made it; go back to a copy of the database"
         if found.st_mode & _OTHERS:

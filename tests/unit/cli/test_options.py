@@ -53,7 +53,7 @@ def test_files_include_files_and_the_command_line_wins_afterwards(tmp_path: Path
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("registry x\nport abc\n", "a.conf:2: argument --port: 'abc' is no number between 0 and 65535"),
+        ("registry x\nport abc\n", "a.conf:2: argument --port: 'abc' is not a number between 0 and 65535"),
         ("registry x\nport 80\nport 99999\n", "a.conf:3: argument --port: '99999'"),
         ("registry x\nnonsense 1\n", "a.conf:2: unknown option 'nonsense'"),
         ("registry x # comment\n", "a.conf:1: unrecognized arguments: # comment"),

@@ -45,7 +45,7 @@ def test_answers_are_bounded(play: Play) -> None:
 
 def test_nothing_is_unpacked(play: Play) -> None:
     bomb = gzip.compress(bytes(20 * ANSWER_LIMIT))
-    failing(play, http(200, bomb, "Content-Encoding: gzip"), RegistryAnswerError, "no RSA certificate")
+    failing(play, http(200, bomb, "Content-Encoding: gzip"), RegistryAnswerError, "not an RSA certificate")
 
 
 def test_an_answer_cut_short(play: Play) -> None:
@@ -55,7 +55,7 @@ def test_an_answer_cut_short(play: Play) -> None:
 
 @pytest.mark.parametrize("raw", [b"SSH-2.0-OpenSSH\r\n", b"\xff" * 100, b"HTTP/1.0 abc\r\n\r\n"], ids=range(3))
 def test_a_server_of_something_else(play: Play, raw: bytes) -> None:
-    failing(play, raw, RegistryUnreachable, "no HTTP server")
+    failing(play, raw, RegistryUnreachable, "not an HTTP server")
 
 
 def test_redirections_are_shown_not_followed(play: Play) -> None:

@@ -109,7 +109,7 @@ def test_a_complete_answer_does_not_wait_for_the_end_of_the_connection() -> None
     ids=range(9),
 )
 def test_what_is_no_http_is_told_at_once(answer: bytes) -> None:
-    with pytest.raises(HttpError, match="no HTTP server"):
+    with pytest.raises(HttpError, match="not an HTTP server"):
         fetch(answer, stays=True)
 
 

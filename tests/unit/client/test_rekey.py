@@ -255,8 +255,8 @@ def plant_pipe(path: Path) -> None:
         (plant_readable, "others may read or write"),
         (plant_link, "is a link"),
         (plant_link_to_nothing, "is a link"),
-        (plant_directory, "is no file"),
-        (plant_pipe, "is no file"),
+        (plant_directory, "is not a file"),
+        (plant_pipe, "is not a file"),
     ],
 )
 def test_a_key_that_somebody_else_may_have_put_there_is_not_taken(

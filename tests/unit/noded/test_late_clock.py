@@ -64,5 +64,5 @@ def test_it_can_be_stopped_meanwhile() -> None:
 
 
 def test_what_a_person_must_mend_is_not_waited_for() -> None:
-    with pytest.raises(CertError, match="no RSA certificate"):
-        play(Clock(2, CertError("cert.crt: no RSA certificate in PEM form")), [])
+    with pytest.raises(CertError, match="not an RSA certificate"):
+        play(Clock(2, CertError("cert.crt: not an RSA certificate in PEM form")), [])

@@ -249,4 +249,4 @@ def test_what_else_is_there_is_left_alone(tmp_path: Path, caplog: pytest.LogCapt
 
     serving(tmp_path, test, file)
     assert file.read_text() == "precious"
-    assert "no socket" in caplog.text
+    assert "not a socket" in caplog.text

@@ -196,7 +196,7 @@ def test_show_tells_what_does_not_fit(play: Play, nodes: dict[str, cert.Identity
         key.write_bytes(cert.key_to_pem(nodes["0/16"].key))
         assert "does not belong to" in (await wrong())[0]
         key.write_bytes(b"nothing")
-        assert (await wrong())[0].startswith(f"{key}: no private key in PEM form")
+        assert (await wrong())[0].startswith(f"{key}: not a private key in PEM form")
         key.write_bytes(good)
         own.write_bytes(cert.to_pem(nodes["0/16"].cert))
         assert any("of another network" in line or "does not belong" in line for line in await wrong())

@@ -158,7 +158,7 @@ def test_all_problems_at_once(world: World, check: Check) -> None:
     said = [line for line in said if not line.startswith("warning")]
     assert status == 78
     for words in (
-        "cert.crt: no RSA certificate in PEM form",
+        "cert.crt: not an RSA certificate in PEM form",
         "--key cert.key: open to every user of this machine -> chmod 600",
         "thesis.tex', which is not ours",
         "--log log: no directory -> choose another one",

@@ -96,8 +96,8 @@ def test_everything_that_is_wrong_is_told_at_once(check: Check, here: Path) -> N
         "re6st-registry.conf: no Diffie-Hellman parameters",
         "--ipv4 10.0.0.0/24 16: ",
         "--community communities: the default location *",
-        "--authorized-origin localhost: no IP address",
-        "cannot listen on here: no IP address",
+        "--authorized-origin localhost: not an IP address",
+        "cannot listen on here: not an IP address",
         "--db file/r.db: ",
         "--logfile .: a directory",
     ]
@@ -204,9 +204,9 @@ def test_what_does_less_than_it_says_is_warned_of(
     assert "mails come from" not in said
     assert "the password goes to 127.0.0.1 in clear" in said
     assert registry.main([*options, "--mail-from", "nobody"]) == 78
-    assert "--mail-from nobody: no e-mail address" in capsys.readouterr().err
+    assert "--mail-from nobody: not an e-mail address" in capsys.readouterr().err
     assert registry.main([*options, "--community", "communities"]) == 78
-    assert f"the database of countries: {here / 'country.mmdb'}: no MaxMind database" in capsys.readouterr().err
+    assert f"the database of countries: {here / 'country.mmdb'}: not a MaxMind database" in capsys.readouterr().err
     (here / "country.mmdb").unlink()
     assert registry.main([*options, "--community", "communities"]) == 0
     assert "without a database of countries all nodes are in the community *" in capsys.readouterr().err

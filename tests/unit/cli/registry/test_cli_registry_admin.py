@@ -63,7 +63,7 @@ def test_one_node(place: Place) -> None:
     assert re.search(r"^CN +0/16 \(the registry's own node\)$", shown, re.M)
     assert re.search(r"^expires +\d{4}-\d\d-\d\dT[0-9:]{8}Z, in 365 days$", shown, re.M)
     assert "9/16: no such node" in place.refused(3, "nodes", "9/16")
-    assert "no CN" in place.refused(2, "nodes", "alice")
+    assert "is not a CN" in place.refused(2, "nodes", "alice")
 
 
 # --- tokens ---

@@ -120,7 +120,7 @@ class Played:
             case "why":
                 raise ControlError(Status.NOT_FOUND, "no way to it is known")
             case "names" if arguments["peers"] == ["x"]:
-                raise ControlError(Status.USAGE, "'x' is no node")
+                raise ControlError(Status.USAGE, "'x' is not a node")
             case "names":
                 return {"names": {each: NODE if each in ("9/16", "::1") else None for each in arguments["peers"]}}
         raise ControlError(Status.NOT_ALLOWED, "only root may")
@@ -266,7 +266,7 @@ def test_the_certificate_of_a_node_that_does_not_run(
 def test_refusals(node: Played, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for words, expected, number in (
         (["why", "8/16"], "no way to it is known", 1),
-        (["ping", "x"], "'x' is no node", 2),
+        (["ping", "x"], "'x' is not a node", 2),
         (["trace", "fd00::8"], "no node is known to have this address", 1),
         (["log", "3"], "only root may", 4),
         (["log", "-f", "3"], "only root may", 4),
@@ -275,7 +275,7 @@ def test_refusals(node: Played, tmp_path: Path, capsys: pytest.CaptureFixture[st
         (["frobnicate"], "unknown command 'frobnicate'. Words are tunnels, ", 2),
         (["--watch"], "needs a terminal", 2),
         (["--watch", "tunnels"], "goes with no word", 2),
-        (["wait", "--timeout", "-1"], "no number between", 2),
+        (["wait", "--timeout", "-1"], "is not a number between", 2),
     ):
         assert run(tmp_path, *words) == number, words
         out, err = capsys.readouterr()

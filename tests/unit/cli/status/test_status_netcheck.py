@@ -218,8 +218,8 @@ def test_a_registry_is_asked_for_its_ca_and_the_time(vector: Callable[[str], Any
     ("answer", "words"),
     [
         (b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n", "403 Forbidden"),
-        (b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi", "no CA certificate"),
-        (b"SSH-2.0-OpenSSH\r\n", "no HTTP server"),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi", "not a CA certificate"),
+        (b"SSH-2.0-OpenSSH\r\n", "not an HTTP server"),
         (b"HTTP/1.1 200 OK\r\nContent-Length: 3000000\r\n\r\n" + b"x" * 3_000_000, "too long"),
     ],
 )

@@ -50,7 +50,7 @@ def test_a_file_that_others_may_write_to_is_not_believed(database: Path, end: st
 
 def test_a_link_that_somebody_planted_is_not_followed(database: Path, tmp_path: Path) -> None:
     database.with_name("registry.db-wal").symlink_to(tmp_path / "elsewhere")
-    with pytest.raises(RepositoryError, match=r"registry\.db-wal is no file"):
+    with pytest.raises(RepositoryError, match=r"registry\.db-wal is not a file"):
         Store(database, NETWORK)
 
 

@@ -106,7 +106,7 @@ def test_one_that_only_the_deployed_registry_has_written(database: Path, trust: 
         ((f"INSERT INTO cert VALUES ('{bits(1)}0', NULL, NULL)",), "cert", bits(1) + "0", "overlaps with"),
         (("DELETE FROM cert WHERE prefix = '1'",), "cert", "01", "the space after it is nobody's"),
         (("INSERT INTO cert VALUES ('', NULL, NULL)",), "cert", bits(0), "overlaps with the whole network"),
-        (("INSERT INTO cert VALUES ('abc', NULL, NULL)",), "cert", "abc", "no string of bits"),
+        (("INSERT INTO cert VALUES ('abc', NULL, NULL)",), "cert", "abc", "not a string of bits"),
         ((f"UPDATE cert SET cert = 'x' WHERE prefix = '{bits(1)}'",), "cert", bits(1), "certificate"),
         (
             (f"UPDATE cert SET cert = (SELECT cert FROM cert WHERE prefix = '{bits(1)}') WHERE prefix = '{bits(4)}'",),
@@ -116,7 +116,7 @@ def test_one_that_only_the_deployed_registry_has_written(database: Path, trust: 
         (("DELETE FROM config WHERE name = 'prefix'",), "config", "prefix", "is missing"),
         ((f"UPDATE config SET value = '{bits(2)}' WHERE name = 'prefix'",), "config", "prefix", "free for anybody"),
         (("INSERT INTO config VALUES ('version', x'0102')",), "config", "version", "not signed"),
-        (("INSERT OR REPLACE INTO config VALUES ('babel_hmac0', x'01')",), "config", "babel_hmac0", "no key"),
+        (("INSERT OR REPLACE INTO config VALUES ('babel_hmac0', x'01')",), "config", "babel_hmac0", "not a key"),
         ((f"UPDATE re6st_issued SET serial = 77 WHERE prefix = '{bits(1)}'",), "re6st_issued", bits(1), "otherwise"),
         (("INSERT INTO re6st_issued VALUES ('1', 9, 9, 9)",), "re6st_issued", "1", "no such certificate"),
         (("INSERT INTO re6st_seen VALUES ('1', 9, 9, '')",), "re6st_seen", "1", "is of nothing"),
