@@ -127,7 +127,7 @@ def prefix_of_cert(cert: x509.Certificate) -> Prefix:
     """The prefix in the CN of a node's certificate. Raises CertError."""
     names = cert.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
     if len(names) != 1 or not isinstance(names[0].value, str):
-        raise CertError("the certificate has not exactly one common name")
+        raise CertError("the certificate must have exactly one common name")
     try:
         return Prefix.from_cn(names[0].value)
     except PrefixError as error:
@@ -297,7 +297,7 @@ class Trust:
         """For a certificate from a peer: also its key size and the form of its CN (wire.md 2.4). Raises CertError."""
         self.check(cert, when)
         if _rsa_key(cert.public_key()).key_size != self.key_size:
-            raise CertError("its key is not of the size of the CA's")
+            raise CertError("its key does not have the size of the CA's key")
         prefix_of_cert(cert)
 
     def check_own(self, cert: x509.Certificate, now: datetime) -> None:
@@ -383,7 +383,9 @@ def _finish_key_change(path: Path, key_path: Path, key: rsa.RSAPrivateKey) -> x5
     try:
         disk.move_file(beside, path)
     except OSError as error:
-        raise CertError(f"{beside}: belongs in the place of {path}: {error.strerror}. Put it there.") from None
+        raise CertError(
+            f"{beside} belongs in the place of {path}, and cannot be moved there: {error.strerror}. Move it."
+        ) from None
     return new
 
 

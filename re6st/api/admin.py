@@ -163,8 +163,8 @@ class Admin:
             if prefix in (await self._registry.node.routes() or ()):
                 raise AdminError(
                     Status.FAILED,
-                    f"{prefix.cn} is another machine: it is reached through the network. The registry's own node runs"
-                    " beside the registry.",
+                    f"{prefix.cn} runs on another machine: it is reached through the network. The registry's own node"
+                    " has to run on the registry's machine.",
                 )
 
             def job(changes: Changes) -> bool:
@@ -195,7 +195,7 @@ class Admin:
             raise AdminError(Status.USAGE, f"{email}: not an e-mail address")
         if not length:
             raise AdminError(
-                Status.FAILED, "this registry has no prefix length for tokens (--prefix-length 0): give one"
+                Status.FAILED, "this registry has no default prefix length for tokens (--prefix-length 0): give one"
             )
         allocator = Allocator(self._network.prefixlen)
         for community in self._settings.communities:
@@ -245,11 +245,11 @@ class Admin:
             if due is not None and due > self._clock() and not force:
                 raise AdminError(
                     Status.CONFLICT,
-                    f"not before {iso(due)}: nodes that did not hear of the last step yet would lose their neighbours."
-                    " Nothing was changed. --force does it all the same.",
+                    f"the next step is due {iso(due)}: nodes that have not heard of the last step yet would lose"
+                    " their neighbours now. Nothing was changed. Give --force to do it now all the same.",
                 )
             if await self._repository.read(lambda queries: queries.registry_prefix()) is None:
-                raise AdminError(Status.FAILED, "no certificate was issued yet, so there is no key to rotate")
+                raise AdminError(Status.FAILED, "no certificate has been issued yet, so there is no key to rotate")
             await self._registry.call(Call("updateHMAC", {}, None))
         state = await self._babel_state()
         return {

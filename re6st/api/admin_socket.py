@@ -83,9 +83,9 @@ class Remote:
             result: Record = answer["result"]
             return result
         except TimeoutError:
-            raise AdminError(Status.FAILED, f"the registry does not answer within {self.TIMEOUT:.0f} s") from None
+            raise AdminError(Status.FAILED, f"the registry did not answer within {self.TIMEOUT:.0f} s") from None
         except (OSError, ValueError, KeyError, TypeError):
-            raise AdminError(Status.FAILED, "the registry ended, or its answer is none. See its log.") from None
+            raise AdminError(Status.FAILED, "the registry ended, or its answer cannot be read. See its log.") from None
 
     def close(self) -> None:
         self._writer.close()

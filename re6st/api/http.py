@@ -245,10 +245,10 @@ class HttpServer:
         caller = read_prefix(arguments["cn"])
         header = request.headers.get(HEADER)
         if header is None:
-            raise RpcError(HTTPStatus.BAD_REQUEST, f"no {HEADER}")
+            raise RpcError(HTTPStatus.BAD_REQUEST, f"the header {HEADER} is missing")
         sessions = self._registry.sessions
         if not sessions.known(caller):
-            raise RpcError(HTTPStatus.UNAUTHORIZED, f"no session with {caller}")
+            raise RpcError(HTTPStatus.UNAUTHORIZED, f"there is no session with {caller}")
         session = sessions.check(caller, request.raw_path.encode("ascii"), header)
         if session is None:
             raise RpcError(HTTPStatus.BAD_REQUEST, f"wrong {HEADER} for {caller}")
@@ -264,9 +264,9 @@ class HttpServer:
         elif not self._origins.authorized(peer, forwarded):
             reason = "from an origin that is not authorized"
         elif careless:
-            reason = f"a proxy at {peer} does not say for whom: have it set {_FORWARDED}"
+            reason = f"a proxy at {peer} does not say for whom it calls: have it set {_FORWARDED}"
         elif is_relayed(peer, forwarded, request.headers.get("Host", "")):
-            reason = f"by a relay on this machine, for {request.host[:80]!r}: see --operator-port"
+            reason = f"passed on by a proxy or a tunnel on this machine, for {request.host[:80]!r}: see --operator-port"
         else:
             reason = stray_browser(request.headers, self._names)
         if reason:

@@ -51,7 +51,7 @@ async def read_dump(path: Path) -> Dump:
         writer.write(GREETING + encode_packet(Kind.DUMP, bytes((EVERYTHING,))))
         kind, length = decode_header(await reader.readexactly(HEADER.size))
         if kind is not Kind.DUMP:
-            raise BinaryError(f"an answer of type {kind}")
+            raise BinaryError(f"an answer of the unexpected type {kind}")
         return decode_dump(await reader.readexactly(length))
     finally:
         writer.close()

@@ -53,7 +53,7 @@ class Talk:
     async def read(self, seconds: float | None) -> list[str] | None:
         """The lines that came, as soon as there are any; none in the time given; None once it was closed.
 
-        Raises ValueError for a line without end.
+        Raises ValueError for a line that is too long.
         """
         if not self._lines:
             with suppress(TimeoutError):
@@ -115,7 +115,7 @@ class Talk:
         data = await self._reader.read(CHUNK)
         *lines, self._rest = (self._rest + data.decode("ascii", "replace")).split("\n")
         if len(self._rest) > LINE_LIMIT:
-            raise ValueError("a line without end")
+            raise ValueError("its socket sends a line that is too long")
         self._lines.extend(lines)
         self.received += bool(data)
         return bool(data)

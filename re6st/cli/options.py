@@ -186,7 +186,7 @@ class OptionParser(argparse.ArgumentParser):
 
     def _read(self, name: str, parents: tuple[str, ...]) -> list[str]:
         if name in parents or len(parents) >= DEPTH_LIMIT:
-            self.error(f"option file {name}: included by itself, or too deep")
+            self.error(f"option file {name}: it includes itself, or is included too deep")
         try:
             with open(name, "rb") as file:
                 self._check_writers(name, os.fstat(file.fileno()))
@@ -198,7 +198,7 @@ class OptionParser(argparse.ArgumentParser):
         if len(text) > FILE_LIMIT:
             self.error(f"option file {name}: more than {FILE_LIMIT} characters")
         if "\0" in text:  # no command line can have one, and no file name
-            self.error(f"option file {name}: not a text, it has a zero byte")
+            self.error(f"option file {name}: not a text file, it has a zero byte")
         arguments: list[str] = []
         for number, line in enumerate(text.splitlines(), 1):
             line = line.strip()
@@ -218,12 +218,12 @@ class OptionParser(argparse.ArgumentParser):
         directory = os.path.dirname(os.path.abspath(name))
         place = os.stat(directory)
         if file.st_mode & stat.S_IWOTH:
-            self.error(f"option file {name}: anybody may write it. chmod o-w {name}")
+            self.error(f"option file {name}: anybody may write to it. Run chmod o-w {name}")
         if place.st_mode & stat.S_IWOTH and not place.st_mode & stat.S_ISVTX:
-            self.error(f"option file {name}: anybody may replace it in its directory. chmod o-w {directory}")
+            self.error(f"option file {name}: anybody may replace it in its directory. Run chmod o-w {directory}")
         if os.geteuid() == 0 and file.st_uid:
             owner = f"option file {name} belongs to the user {file.st_uid}"
-            self.warnings.append(f"{owner}, who may so have root do anything: chown root {name}")
+            self.warnings.append(f"{owner}, who could have root do anything: run chown root {name}")
 
     def _words(self, place: str, line: str) -> list[str]:
         """The arguments one line stands for."""
@@ -252,7 +252,7 @@ def unknown_word(word: str, known: Iterable[str], more: str = "") -> str:
     words = list(known)
     near = get_close_matches(word, words, 1)
     return f"unknown command {word!r}. " + (
-        f"Did you mean {near[0]}?" if near else f"Words are {', '.join(words)}{more}."
+        f"Did you mean {near[0]}?" if near else f"Commands are {', '.join(words)}{more}."
     )
 
 

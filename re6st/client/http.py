@@ -161,7 +161,7 @@ async def _connection(url: Url, family: int) -> AsyncIterator[tuple[asyncio.Stre
     except ssl.SSLCertVerificationError as error:
         raise HttpError(f"its TLS certificate is not accepted ({first_line(error)}).") from None
     except ssl.SSLError as error:
-        raise HttpError(f"it does not speak TLS ({first_line(error)}). Has it an http:// address?") from None
+        raise HttpError(f"it does not speak TLS ({first_line(error)}). Does its URL begin with http://?") from None
     except (socket.gaierror, UnicodeError):
         raise HttpError("host name unknown. Check --registry.") from None
     except OSError as error:

@@ -255,7 +255,7 @@ class RegistryClient:
         status, body, header = await self._get(method, path, {HEADER: keys.sign(path.encode("ascii"))})
         answer = keys.open(body, header)
         if answer is None:
-            raise self._bad(method, f"its {HEADER} is wrong. Does something between us change or keep answers?")
+            raise self._bad(method, f"its {HEADER} is wrong. Does a proxy in between change or cache answers?")
         self._keys, self.clock_ahead = keys, self._told_time
         if self.hellos is not None:
             self.hellos.used()
@@ -318,8 +318,8 @@ class RegistryClient:
             )
         else:
             cause = (
-                f"404 Not Found, which nothing proves to be its answer. Check --registry and what stands before it;"
-                f" its operator sees whether it knows {prefix}."
+                f"404 Not Found, and nothing proves that the registry said so. Check --registry, and a proxy before it;"
+                f" the operator can see whether it knows {prefix}."
             )
         return RegistryRefused(f"registry {self.url}: {cause}", error.status, proven=proven)
 
@@ -341,9 +341,9 @@ class RegistryClient:
 
     def _likely(self) -> str:
         return (
-            f"it greets {self.witness}, but does not know {self._identity().prefix}: likely that was revoked, or"
-            " expired long ago. An older software, as it is, cannot prove that: ask its operator before anything is"
-            " changed here."
+            f"it answers {self.witness}, but does not know {self._identity().prefix}: likely that was revoked, or"
+            " expired long ago. The older software, which it runs, cannot prove that: ask its operator before you"
+            " change anything here."
         )
 
     def _offer(self, public: bytes) -> Offer:
@@ -368,7 +368,7 @@ class RegistryClient:
             raise self._bad("hello", str(error)) from None
         keys = SealedRatchet(secret, sealing.CIPHER)
         if keys.open(b"", base64.b64encode(answer[-TAG_LENGTH:]).decode("ascii")) is None:
-            raise self._bad("hello", "an answer to somebody else. Does a proxy in between answer from a cache?")
+            raise self._bad("hello", "it is the answer to somebody else. Does a proxy in between answer from a cache?")
         self._learn(names)
         return keys
 
@@ -385,14 +385,14 @@ class RegistryClient:
         if len(secret) != SECRET_LENGTH:
             raise self._other_key("not encrypted for our key")
         if self.hellos is not None and not self.hellos.take(body):
-            raise self._bad("hello", "one of before. Somebody between us and the registry repeats what it said once")
+            raise self._bad("hello", "it is an old one. Somebody between us and the registry replays it")
         return Ratchet(secret)
 
     def _learn(self, names: Set[str]) -> None:
         """See what the registry can do. Raises RegistryAnswerError when it is not what the network requires."""
         if missing := self.required - names:
             cause = f"it lacks what this network requires: {extensions.text(missing)}"
-            raise self._bad("hello", f"{cause}. Is it of an older software, or is somebody between us?")
+            raise self._bad("hello", f"{cause}. Does it run older software, or is somebody between us?")
         if missing := self.expected - names:
             self.expected = self.expected - missing
             log.warning(
@@ -432,9 +432,9 @@ class RegistryClient:
         place = answer.headers.get("location", "").removesuffix(path)
         if 300 <= answer.status < 400 and place:
             # What we ask for stays out: a token may be in it.
-            cause = f"it sends us on to {place.partition('?')[0][:200]!r}. Give that address as --registry."
+            cause = f"it redirects to {place.partition('?')[0][:200]!r}. Give that address as --registry."
         elif answer.status in _OF_PROXIES:
-            cause = f"{method} refused: {words}. A proxy says that, which does not reach the registry."
+            cause = f"{method} refused: {words}. A proxy says so, which cannot reach the registry."
         else:
             cause = f"{method} refused: {words}"
         proof = answer.headers.get(UNKNOWN_HEADER.lower(), "")

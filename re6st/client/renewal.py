@@ -25,12 +25,12 @@ async def renew(
     if new == old:
         return None
     if new.serial_number in revoked:
-        raise cert.CertError(f"the registry gave certificate {new.serial_number}, which is revoked: not taken")
+        raise cert.CertError(f"the registry gave certificate {new.serial_number}, which is revoked: it is not used")
     later = _age(new) > _age(old) or (old.serial_number in revoked and new.serial_number > old.serial_number)
     if not later:
         raise cert.CertError(
-            f"the registry gave certificate {new.serial_number}, from before ours, {old.serial_number}: not taken. "
-            "Its database is an old copy, or somebody in between repeats what it said once"
+            f"the registry gave certificate {new.serial_number}, which is older than ours, {old.serial_number}:"
+            " it is not used. Its database is an old copy, or somebody in between replays an old answer"
         )
     return cert.Identity(identity.trust, new, identity.key)
 
@@ -45,9 +45,11 @@ async def renew_ca(client: RegistryClient, identity: cert.Identity, now: datetim
     if new == trust.ca:
         return None
     if what := trust.differs(new):
-        raise cert.CertError(f"the registry's CA certificate differs from ours in its {what.rstrip(',')}: not taken")
+        raise cert.CertError(
+            f"the registry's CA certificate differs from ours in its {what.rstrip(',')}: it is not used"
+        )
     if not trust.renews(new):
-        raise cert.CertError("the registry's CA certificate ends no later than ours: not taken")
+        raise cert.CertError("the registry's CA certificate ends no later than ours: it is not used")
     cert.Trust(new).check_own(identity.cert, now)
     return cert.Identity(cert.Trust(new), identity.cert, identity.key)
 

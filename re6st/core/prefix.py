@@ -34,7 +34,7 @@ class Prefix:
 
     def __post_init__(self) -> None:
         if not 0 <= self.length <= MAX_LENGTH or not 0 <= self.value < 1 << self.length:
-            raise PrefixError(f"{self.value}/{self.length} is not a prefix: the number needs more bits than it has")
+            raise PrefixError(f"{self.value}/{self.length} is not a prefix: the number needs more bits")
 
     @classmethod
     def from_bits(cls, bits: str) -> Prefix:
@@ -88,7 +88,7 @@ def network_of_serial(serial: int) -> IPv6Network:
     """The IPv6 network written in the serial number of the CA certificate (wire.md 1.1). Raises PrefixError."""
     length = serial.bit_length() - 1
     if serial < 0 or not 0 < length <= MAX_LENGTH:
-        raise PrefixError(f"CA serial number {serial:#x} holds no IPv6 prefix")
+        raise PrefixError(f"CA serial number {serial:#x} contains no IPv6 prefix")
     return IPv6Network(((serial ^ 1 << length) << MAX_LENGTH - length, length))
 
 

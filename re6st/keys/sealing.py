@@ -30,7 +30,7 @@ class SessionKey:
         try:
             return self._key.exchange(X25519PublicKey.from_public_bytes(public))
         except ValueError:
-            raise OfferError("an offer whose key is none") from None
+            raise OfferError("an offer whose key cannot be used") from None
 
 
 class Cipher:

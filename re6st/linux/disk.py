@@ -23,7 +23,9 @@ def read_ours(path: Path, limit: int, *, owner: int, private: bool) -> bytes:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as error:
         if error.errno == errno.ELOOP:
-            raise NotOurs(f"{path} is a link, so it may lead to what somebody else chose: remove it") from None
+            raise NotOurs(
+                f"{path} is a symbolic link, which may lead to a file that somebody else chose: remove it"
+            ) from None
         raise
     try:
         found = os.fstat(descriptor)

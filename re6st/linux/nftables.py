@@ -96,7 +96,7 @@ class Nft:
         try:
             status, out, errors = await output_of((self._program, *words), NFT_TIME, text.encode())
         except TimeoutError:
-            raise NftError(f"nft: not done after {NFT_TIME:g} s") from None
+            raise NftError(f"nft did not finish within {NFT_TIME:g} s") from None
         except OSError as error:
             raise NftError(f"nft: {error.strerror}") from None
         if status:

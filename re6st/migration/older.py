@@ -77,7 +77,9 @@ def to_older_form(path: Path, grace: int) -> str:
             tables = dict(db.execute("SELECT name, sql FROM sqlite_master WHERE type = 'table'"))
             for table in SCHEMA:
                 if tables.get(table) != create_statement(table):
-                    raise StateError(f"{path}: table {table} is not as the older registry has it. Move the file away")
+                    raise StateError(
+                        f"{path}: table {table} differs from that of the older registry. Move the file away"
+                    )
             if "re6st_token" in tables:
                 db.execute(
                     "UPDATE token SET date = ends FROM (SELECT token AS name, expires - ? AS ends FROM re6st_token)"

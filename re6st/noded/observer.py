@@ -267,7 +267,7 @@ class Observer:
             raise ControlError(Status.USAGE, f"{peer} is this node itself")
         ways = report.why(self._mesh.survey, self._routing.table, network, peer) if peer else []
         if peer is None or not ways:
-            raise ControlError(Status.NOT_FOUND, f"no way to {peer or text} is known")
+            raise ControlError(Status.NOT_FOUND, f"no route to {peer or text} is known")
         since = report.since(self._mesh.survey, self._routing.history[subnet(network, peer)])
         return {**report.name(network, peer), "since": since, "routes": ways}
 

@@ -220,8 +220,10 @@ class Cache:
             self._path.chmod(0o600)
         except OSError as error:
             if error.errno in _MISTAKES:
-                raise OSError(f"{self._path}: {error.strerror}. Choose --state.") from None
-            log.warning("%s: %s: nothing new is remembered. Choose --state.", self._path, error.strerror)
+                raise OSError(f"{self._path}: {error.strerror}. Choose another directory with --state.") from None
+            log.warning(
+                "%s: %s: nothing new is remembered. Choose another directory with --state.", self._path, error.strerror
+            )
             return self._copy()
         try:
             return self._connect()
@@ -275,7 +277,7 @@ class Cache:
                     if name not in found:
                         db.execute(statement)
                     elif " ".join(found[name].split()) != " ".join(statement.split()):
-                        raise sqlite3.DatabaseError(f"table {name} is of another form")
+                        raise sqlite3.DatabaseError(f"table {name} has other columns")
                 db.commit()
         except BaseException:
             db.close()

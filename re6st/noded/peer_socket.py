@@ -138,7 +138,7 @@ class NodeCrypto:
 
 def _certificate(certificate: PeerCertificate) -> x509.Certificate:
     if not isinstance(certificate, ReadCertificate):
-        raise TypeError("not a certificate that we read")
+        raise TypeError("not a certificate that we can read")
     return certificate.certificate
 
 
@@ -287,7 +287,7 @@ class Peers:
         user = self._owners.of(requester[1], now)
         if peer == self._own:
             if code[0] not in (Code.VERSION, *RELAYED_CODES) or not self._relayed.ask_us(user, now):
-                raise WireError(f"code {code[0]} is not a question of a registry, or one of too many")
+                raise WireError(f"code {code[0]} is not a question of a registry, or there are too many questions")
             if answer := self._handle(None, code[0], b"", False):
                 self._send((data + answer), requester)
         elif not (self._standing.is_routed(peer) or self.sessions.knows(peer)):
@@ -295,7 +295,9 @@ class Peers:
         elif self._relayed.ask(peer, code[0], requester, user, now):
             self.send(peer, code[0] | RELAYED)
         else:
-            raise WireError(f"code {code[0]} for {peer} is not a question of a registry, or one of too many")
+            raise WireError(
+                f"code {code[0]} for {peer} is not a question of a registry, or there are too many questions"
+            )
 
     def _carry_out(self, outputs: list[Output]) -> None:
         for output in outputs:

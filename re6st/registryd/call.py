@@ -52,7 +52,10 @@ class Call:
 
 
 def too_many(call: Call) -> RpcError:
-    return RpcError(HTTPStatus.TOO_MANY_REQUESTS, f"too many calls of {call.method} by {call.address}, or by all")
+    return RpcError(
+        HTTPStatus.TOO_MANY_REQUESTS,
+        f"too many calls of {call.method} from {call.address}, or from all addresses together",
+    )
 
 
 def read_prefix(bits: str) -> Prefix:

@@ -104,4 +104,4 @@ def read_offer(header: str) -> Offer:
     try:
         return offers.decode(base64.b64decode(header, validate=True))
     except (binascii.Error, ValueError):
-        raise OfferError("an offer that is none") from None
+        raise OfferError("an offer that cannot be read") from None

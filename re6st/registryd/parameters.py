@@ -70,7 +70,7 @@ class Upkeep:
         if self._current is None:
             await self.load()  # it failed before, or there was nothing
         if self._current is None:
-            raise NotFound("no certificate was issued yet, so there is no network")
+            raise NotFound("no certificate has been issued yet, so there is no network")
         return self._current
 
     async def encoder(self) -> Encoder:

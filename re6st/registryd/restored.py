@@ -162,7 +162,7 @@ class Restored:
         except PrefixError as error:
             raise ProofError(str(error)) from None
         if not self._authority.trust.signed(found):
-            raise ProofError(f"certificate of {prefix}: not of our CA")
+            raise ProofError(f"the certificate of {prefix} was not signed by our CA")
         return prefix
 
     def _proven(self, version: bytes) -> int:

@@ -19,9 +19,13 @@ def believed(trust: cert.Trust, prefix: Prefix, pem: bytes, serial: int | None =
     """
     found = cert.load_pem(pem)
     if not trust.signed(found):
-        raise cert.CertError(f"the certificate of {prefix} in the database is not of our CA: restore a copy of it")
+        raise cert.CertError(
+            f"the certificate of {prefix} in the database was not signed by our CA: restore a copy of the database"
+        )
     if cert.prefix_of_cert(found) != prefix or serial not in (None, found.serial_number):
-        raise cert.CertError(f"the certificate of {prefix} in the database is another one's: restore a copy of it")
+        raise cert.CertError(
+            f"the certificate of {prefix} in the database belongs to another node: restore a copy of the database"
+        )
     return found
 
 

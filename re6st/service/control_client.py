@@ -57,7 +57,7 @@ class Connection:
         except BrokenPipeError:  # too many at once: the reason is there to be read
             pass
         except OSError as error:
-            raise Trouble(f"re6stnet hung up: {error.strerror or error}") from None
+            raise Trouble(f"re6stnet closed the connection: {error.strerror or error}") from None
         return self.next()
 
     def next(self) -> Any:
@@ -65,11 +65,11 @@ class Connection:
         try:
             line = self._lines.readline(ANSWER_LIMIT)
         except TimeoutError:
-            raise Trouble(f"re6stnet does not answer within {self._own.gettimeout():g} s: see its log") from None
+            raise Trouble(f"re6stnet did not answer within {self._own.gettimeout():g} s: see its log") from None
         except OSError as error:
-            raise Trouble(f"re6stnet hung up: {error.strerror or error}") from None
+            raise Trouble(f"re6stnet closed the connection: {error.strerror or error}") from None
         if not line:
-            raise NotRunning("re6stnet hung up: it ends, or was restarted. Try again.")
+            raise NotRunning("re6stnet closed the connection: it is stopping, or was restarted. Try again.")
         try:
             answer = json.loads(line)
             refusal = answer.get("error")
@@ -101,11 +101,11 @@ def connect(path: Path, timeout: float | None = 10) -> Iterator[Connection]:
         except FileNotFoundError:
             raise NotRunning(f"re6stnet is not running (no {path})") from None
         except ConnectionRefusedError:
-            raise NotRunning(f"re6stnet is not running (nobody listens at {path}, it did not end well)") from None
+            raise NotRunning(f"re6stnet is not running (nobody listens at {path}: it was killed, or crashed)") from None
         except PermissionError:
             raise NotPermitted(f"no permission for {path}. {_who_may()}") from None
         except TimeoutError:
-            raise Trouble(f"re6stnet does not answer within {timeout:g} s at {path}: see its log") from None
+            raise Trouble(f"re6stnet did not answer within {timeout:g} s at {path}: see its log") from None
         except OSError as error:
             raise Trouble(f"{path}: {error.strerror or error}. Check --control.") from None
         with own.makefile("rb") as lines:

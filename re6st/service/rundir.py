@@ -72,12 +72,14 @@ def foreign(path: Path) -> list[str]:
     """
     owner = path.stat().st_uid
     if owner not in (0, os.geteuid()):
-        raise RunDirectoryError(f"--run {path} belongs to the user {owner}. Choose a directory of its own.")
+        raise RunDirectoryError(f"--run {path} belongs to the user {owner}. Choose a directory for re6stnet alone.")
     # A socket is no reason to keep away: whoever made it, nothing is lost.
     names = sorted(entry.name for entry in path.iterdir() if not entry.is_socket())
     others = [name for name in names if not run_names.is_ours(name)]
     if others and stat.S_IMODE(path.stat().st_mode) & _OPEN:
-        raise RunDirectoryError(f"--run {path} holds {others[0]!r}, which is not ours. Choose a directory of its own.")
+        raise RunDirectoryError(
+            f"--run {path} contains {others[0]!r}, which is not from re6stnet. Choose a directory for re6stnet alone."
+        )
     return others
 
 
@@ -133,9 +135,11 @@ class RunDirectory:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             os.close(self._lock)
-            raise RunDirectoryBusy(f"--run {self.path} is used by another re6stnet. Stop it or choose --run.") from None
+            raise RunDirectoryBusy(
+                f"--run {self.path} is used by another re6stnet. Stop that one, or choose another directory with --run."
+            ) from None
         if others:
-            log.warning("--run %s holds %r, which is not ours: it is left there", self.path, others[0])
+            log.warning("--run %s contains %r, which is not from re6stnet: it is left there", self.path, others[0])
         return self
 
     def __exit__(

@@ -165,7 +165,7 @@ def _check_ours(path: Path, to: Owner) -> None:
     if found.st_uid not in (0, to.user):
         raise StateError(
             f"{path} belongs to the user {found.st_uid}, who may have put it there for the registry to read. "
-            "Look at it; then remove it, or give it to root"
+            "Look at it, then remove it or give it to root"
         )
     if not stat.S_ISREG(found.st_mode) and not (stat.S_ISLNK(found.st_mode) and found.st_uid == 0):
         raise StateError(f"{path} is not a file: look at it, and remove it")
@@ -179,7 +179,7 @@ def _unused(path: Path) -> Iterator[None]:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         yield
     except BlockingIOError:
-        raise StateError(f"{path} is in use by a registry: it is moved once that one has ended") from None
+        raise StateError(f"{path} is in use by a registry: stop that one first") from None
     finally:
         os.close(descriptor)
 

@@ -186,14 +186,14 @@ def software(peer: str, answer: str | None) -> Finding:
     """Whether a node answered on port 326, with its version."""
     if answer is None:
         remedy = "let udp/326 pass between the addresses of re6st"
-        return Finding("warn", "inside", f"udp/326: no answer from {peer}, though there is a way", remedy)
+        return Finding("warn", "inside", f"udp/326: no answer from {peer}, though there is a route", remedy)
     return Finding("ok", "inside", f"udp/326 passes inside, {peer} has version {answer.partition(',')[0][:40]}")
 
 
 def path_mtu(peer: str, told: int | None, passed: int | None) -> Finding:
     """The size of packets that get to a node: what the kernel was `told`, and what `passed`; None: nothing did."""
     if told is None or passed is None:
-        text = f"{peer} does not answer echo requests, though babel has a way to it"
+        text = f"{peer} does not answer echo requests, though babel has a route to it"
         return Finding("warn", "inside", text, f"see re6st-status trace {peer}")
     if passed < told:
         text = f"path MTU to {peer}: packets of {told} bytes vanish, those of {passed} pass"

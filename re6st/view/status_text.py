@@ -315,7 +315,7 @@ def why_lines(answer: Answer, now: float, width: int | None) -> list[Line]:
     used = next((way for way in ways if way["in_use"]), None)
     head = f"{answer['peer']} ({answer['subnet']}) is "
     if used is None:
-        head += "out of reach: no way to it is in use"
+        head += "out of reach: no route to it is in use"
     elif used["behind"] == 0:
         head += f"our neighbour on {used['interface']}, metric {used['metric']}"
     else:

@@ -363,9 +363,14 @@ class PageServer:
             raise web.HTTPTooManyRequests
         cookie = self._entry.log_in((await _form(request)).get("token", ""))
         if cookie is None:
-            self._events.note(Kind.REFUSED, f"login from {_peer(request)}: the link is used, too old, or none")
+            self._events.note(
+                Kind.REFUSED, f"login from {_peer(request)}: the link was used already, is too old, or unknown"
+            )
             return self._page(
-                request, "login", {"token": "", "refused": "This link is used, too old, or none."}, HTTPStatus.FORBIDDEN
+                request,
+                "login",
+                {"token": "", "refused": "This link was used already, is too old, or unknown."},
+                HTTPStatus.FORBIDDEN,
             )
         self._events.note(Kind.LOGIN, f"from {_peer(request)}")
         logger.warning("%s logged in", _peer(request))

@@ -211,7 +211,7 @@ def test_their_registry_cannot_change_a_key(their_registry: Any, our_conf: Any, 
             check=False,
         )
         assert done.returncode == 5
-        assert "cannot change a key: it is of an older version, or of another software" in done.stderr
+        assert "cannot change a key: it runs an older version, or other software" in done.stderr
         assert len(done.stderr.splitlines()) == 1
         assert node(tmp_path / "a").der == before.der
         assert call(their_registry.url, before, lambda client: client.renew_certificate()) == before.cert

@@ -183,5 +183,5 @@ def test_no_tunnel_is_opened_through_the_gateway(bed: Bed, internet: Internet) -
         node.start()
     network.wait_connected(FORMS)
     log = inner.host.log / "re6stnet.log"
-    wait_until(lambda: "no way to 1/16 but" in log.read_text(), 60, "the tunnel is not opened", bed.tails)
+    wait_until(lambda: "no route to 1/16 except" in log.read_text(), 60, "the tunnel is not opened", bed.tails)
     assert not any(tunnel.client is inner and tunnel.server is only6 for tunnel in network.tunnels())

@@ -244,7 +244,7 @@ def attack(bed: Bed, network: Network, seen: Evidence) -> Evidence:
 
 
 def accusations(log: str) -> list[str]:
-    return [line for line in log.splitlines() if "a source that they cannot have" in line]
+    return [line for line in log.splitlines() if "with a forged source" in line]
 
 
 def tunnels_to(node: Node, liar: Node) -> list[list[str]]:

@@ -30,7 +30,7 @@ def test_a_thousand_routes_come_at_once(bed: Bed, record_property: Callable[[str
             return False
         return "update-interval 1 " not in text and destinations(node) > ROUTES
 
-    wait_until(calmer, LEARNS, "they are repeated less often", bed.tails)
+    wait_until(calmer, LEARNS, "babel repeats them less often", bed.tails)
     network.wait_connected(FORMS)
     for each in network.nodes:
         assert "babeld ended" not in (each.host.log / "re6stnet.log").read_text(), bed.tails()

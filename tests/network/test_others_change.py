@@ -76,7 +76,7 @@ def test_our_address_is_put_back(network: Network, node: Node) -> None:
     )
     assert ways
     assert before <= programs(node), "no tunnel was cut"
-    assert said(node, f"our address {node.address} on lo was removed or changed, and not by us") == 1
+    assert said(node, f"another program removed or changed our address {node.address} on lo") == 1
 
 
 def test_all_addresses_that_a_network_manager_does_not_know_are_put_back(network: Network, node: Node) -> None:
@@ -94,7 +94,7 @@ def test_all_addresses_that_a_network_manager_does_not_know_are_put_back(network
 def test_the_unreachable_route_is_put_back(network: Network, node: Node) -> None:
     node.host.namespace.ip(f"route del unreachable {NETWORK}")
     comes_back(network, "the route", lambda: f"unreachable {NETWORK}" in node.host.ip("-6", "route"))
-    assert said(node, f"the route unreachable {NETWORK} was removed or changed") == 1
+    assert said(node, f"another program removed or changed the route unreachable {NETWORK}") == 1
 
 
 def has_routes(node: Node, version: str) -> bool:
@@ -125,7 +125,7 @@ def test_forwarding_is_switched_on_again(network: Network, node: Node) -> None:
     node.host.namespace.sysctl({"net/ipv6/conf/all/forwarding": 0})
     setting = "/proc/sys/net/ipv6/conf/all/forwarding"
     comes_back(network, "forwarding", lambda: node.host.run(["cat", setting]).stdout == "1\n")
-    assert said(node, "the sysctl net.ipv6.conf.all.forwarding=1 was removed or changed") == 1
+    assert said(node, "another program removed or changed the sysctl net.ipv6.conf.all.forwarding=1") == 1
 
 
 def test_ipv6_is_switched_on_again_where_we_need_it(network: Network, node: Node) -> None:

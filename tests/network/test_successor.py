@@ -114,7 +114,7 @@ def test_a_successor_that_would_not_start_is_not_tried(network: Network, bed: Be
     options.write_text(f"{text}\nno-such-option\n")
     in_place(node)
     log = node.host.log / "re6stnet.log"
-    wait_until(lambda: "going on as before" in log.read_text(), 30, "it says why", bed.tails)
+    wait_until(lambda: "not reloaded, the running daemon goes on" in log.read_text(), 30, "it says why", bed.tails)
     assert "no-such-option" in log.read_text()
     assert programs(node) == before
     options.write_text(text)
@@ -122,7 +122,7 @@ def test_a_successor_that_would_not_start_is_not_tried(network: Network, bed: Be
     good = certificate.read_bytes()
     certificate.write_text("x\n")
     in_place(node)
-    fault = "going on as before: re6stnet: cert.crt: not an RSA certificate in PEM form"
+    fault = "not reloaded, the running daemon goes on: re6stnet: cert.crt: not an RSA certificate in PEM form"
     wait_until(lambda: fault in log.read_text(), 30, "it says why", bed.tails)
     assert programs(node) == before
     certificate.write_bytes(good)

@@ -28,7 +28,7 @@ class Place:
     def registry(self) -> str:
         """Raises ConfError."""
         if self.url is None:
-            raise ConfError(f"{self.directory / CONF}: no registry in it. Give --registry.")
+            raise ConfError(f"{self.directory / CONF} names no registry. Give --registry.")
         return self.url
 
 
@@ -43,7 +43,7 @@ def find(directory: Path | None, registry: str | None) -> Place:
     said = read_options(directory / CONF)
     files = Files(*(directory / said.get(option, name) for option, name in (("ca", CA), ("cert", CERT), ("key", KEY))))
     if not any(path.exists() for path in (files.ca, files.cert, files.key)):
-        raise ConfError(f"{directory}: no certificates there. Name their directory with --dir, or enrol first.")
+        raise ConfError(f"there are no certificates in {directory}. Name their directory with --dir, or enrol first.")
     return Place(directory, files, registry or said.get("registry"))
 
 
@@ -57,7 +57,7 @@ def read_options(path: Path) -> dict[str, str]:
     except OSError as error:
         raise ConfError(f"{path}: {error.strerror}") from None
     except UnicodeDecodeError:
-        raise ConfError(f"{path}: not in UTF-8") from None
+        raise ConfError(f"{path} is not in UTF-8") from None
     found = {}
     for line in text.splitlines():
         with contextlib.suppress(ValueError):  # re6stnet complains about the others

@@ -152,7 +152,7 @@ def _options(values: argparse.Namespace) -> Options:
     registry, fingerprint, token = values.registry, values.fingerprint, values.token
     if values.join is not None:
         if registry or fingerprint is not None or token is not None:
-            raise ConfError("--join takes the place of --registry, --fingerprint and --token")
+            raise ConfError("--join contains --registry, --fingerprint and --token: leave these out")
         registry, fingerprint, token = pasted.invitation(values.join)
     elif registry:
         registry = pasted.word(registry)
@@ -166,13 +166,13 @@ def _options(values: argparse.Namespace) -> Options:
     if values.anonymous and (values.email or token is not None or values.token_file):
         raise ConfError("--anonymous conflicts with --email, --token and --token-file")
     if values.token_file and token is not None:
-        raise ConfError("--token-file: there is another token, of --token or --join")
+        raise ConfError("--token-file: --token or --join gives a token already: leave one of them out")
     if values.token_file:
         token = read_token(values.token_file)
     if token is not None and not token.strip():
         raise ConfError("the token is empty: use --anonymous to enrol without one")
     if values.location and not re.fullmatch(r"[A-Z]{2},[A-Z]{2}", values.location):
-        raise ConfError(f"--location {values.location!r}: two codes of two capital letters wanted, as in FR,EU")
+        raise ConfError(f"--location {values.location!r}: give two codes of two capital letters, as in FR,EU")
     try:
         expected = None if fingerprint is None else Fingerprint.parse(fingerprint)
     except ValueError:
@@ -204,9 +204,9 @@ def read_token(name: str) -> str:
     except OSError as error:
         raise ConfError(f"--token-file {name}: {error.strerror}") from None
     except UnicodeDecodeError:
-        raise ConfError(f"--token-file {name}: not a text") from None
+        raise ConfError(f"--token-file {name}: not a text file") from None
     if len(text.split()) != 1:
-        raise ConfError(f"--token-file {name}: one token wanted, found {len(text.split())} words")
+        raise ConfError(f"--token-file {name}: it must have one word, the token, and has {len(text.split())}")
     return text.strip()
 
 
@@ -296,7 +296,7 @@ async def is_enough(trust: cert.Trust, options: Options) -> bool:
     if known.trust.differs(trust.ca) is not None:
         raise ConfError(
             f"{directory / CERT} is of another network, with the subnet {place}. Nothing was changed. "
-            "Choose another folder with --dir, or give --force to leave that network."
+            "Choose another directory with --dir, or give --force to leave that network."
         )
     found = await membership(options.registry, known)
     if found is Membership.REVOKED:
@@ -331,8 +331,8 @@ def check_ca(ca: x509.Certificate, expected: Fingerprint | None) -> cert.Trust:
         actual = Fingerprint.of(ca, expected.algorithm)
         if not hmac.compare_digest(actual.digest, expected.digest):
             raise ConfError(
-                f"CA fingerprint is {actual}, expected {expected}: "
-                "wrong registry, or someone in between. Nothing was written."
+                f"the CA's fingerprint is {actual}, not {expected}: "
+                "this is another registry, or somebody is in between. Nothing was written."
             )
     return cert.Trust(ca)
 
@@ -341,8 +341,8 @@ def check_known_ca(path: Path, ca: x509.Certificate) -> None:
     """Whether an unchecked CA is the one that this directory knows. Raises ConfError, CertError."""
     if path.exists() and not cert.Trust(cert.load_pem(cert.read_file(path), str(path))).renews(ca):
         raise ConfError(
-            f"the CA {Fingerprint.of(ca)} is another one than {path}: wrong registry, or someone in between. "
-            "Give --fingerprint if it is right. Nothing was written."
+            f"the CA {Fingerprint.of(ca)} is not the one in {path}: this is another registry, or somebody is in "
+            "between. Give --fingerprint if it is right. Nothing was written."
         )
 
 
@@ -409,7 +409,7 @@ async def ask_token(client: RegistryClient, email: str | None, interactive: bool
     except RegistryRefused as error:
         match error.status:
             case 403:
-                text = "takes no enrolment by mail. Ask its operator for an invitation."
+                text = "does not mail tokens. Ask its operator for an invitation."
                 raise ConfError(f"registry {client.url} {text}", REFUSED) from None
             case 500:  # wire.md 3.1: of a registry whose mail host refuses, or is silent
                 text = "cannot send mails now; its log says why. Ask its operator for an invitation."
@@ -423,7 +423,7 @@ def _ask(what: str, prompt: str, code: int, interactive: bool) -> str:
     """Ask on the terminal, where there is one and we may. Raises ConfError."""
     answer = _ask_line(prompt) if interactive and sys.stdin.isatty() else ""
     if not is_text(answer):
-        raise ConfError(f"the {what} that you typed is not in UTF-8, as this terminal should be", code)
+        raise ConfError(f"the {what} that you typed is not in UTF-8: set the terminal to UTF-8", code)
     if not answer:
         why = "no terminal to ask for it" if interactive else "not to be asked for (--non-interactive)"
         raise ConfError(f"no {what}, and {why}: {_ADVICE[what]}.", code)
@@ -443,11 +443,11 @@ def check_issued(new: x509.Certificate, trust: cert.Trust, key: rsa.RSAPrivateKe
         prefix = cert.prefix_of_cert(new)
         subnet(trust.network, prefix)
     except (cert.CertError, PrefixError) as error:
-        raise ConfError(f"the registry gave a certificate that is of no use: {error}") from None
+        raise ConfError(f"the registry gave a certificate that cannot be used: {error}") from None
     if not trust.signed(new):
-        raise ConfError("the registry gave a certificate that is of no use: not by its CA")
+        raise ConfError("the registry gave a certificate that cannot be used: its CA did not sign it")
     if not pki.same_key(new.public_key(), key.public_key()):
-        raise ConfError("the registry gave a certificate that is of no use: not for our key")
+        raise ConfError("the registry gave a certificate that cannot be used: it is not for our key")
     return prefix
 
 
@@ -477,7 +477,7 @@ def save_cert(path: Path, new: x509.Certificate, trust: cert.Trust) -> None:
     try:
         disk.replace_file(path, cert.to_pem(new))
     except OSError:
-        warn(f"{path} cannot be written. The token is spent, so save this certificate there yourself:")
+        warn(f"{path} cannot be written. The token is used now, so save this certificate there yourself:")
         print(cert.to_pem(new).decode("ascii"))
         raise
     end = pki.end_of(new)

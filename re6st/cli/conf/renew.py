@@ -48,7 +48,7 @@ async def renew(place: Place, within: int, *, force: bool) -> int:
             say("Cert", f"new, serial {identity.cert.serial_number}, {_until(identity.cert)}, in {files.cert}")
         elif ends(identity.cert, cert.RENEW_BEFORE):
             raise ConfError(
-                f"registry {client.url} gives the certificate back as it is, {_until(identity.cert)}: "
+                f"registry {client.url} returned the same certificate, {_until(identity.cert)}: "
                 "its clock or ours is wrong. Tell its operator."
             )
     if changed:
@@ -71,7 +71,7 @@ async def rekey(place: Place, *, keep_old: bool) -> int:
     except RegistryRefused as error:
         if error.status != HTTPStatus.BAD_REQUEST:
             raise
-        cause = "it is of an older version, or of another software. The key is the one of before."
+        cause = "it runs an older version, or other software. The key is unchanged."
         raise ConfError(f"registry {RegistryClient(url).url} cannot change a key: {cause}", REFUSED) from None
     say("Key", f"new RSA-{new.key.key_size} in {files.key}: back it up, the copy of the old one is of no use now")
     say("Cert", f"new, serial {new.cert.serial_number}, {_until(new.cert)}, in {files.cert}")

@@ -85,7 +85,7 @@ def look(place: Place, now: datetime) -> Found:
         if trust is None:
             pass
         elif not trust.signed(own):
-            wrong(f"{files.cert} is not by the CA in {files.ca}: one of the two is of another network")
+            wrong(f"the CA in {files.ca} did not sign {files.cert}: one of the two belongs to another network")
         else:
             found.certificate = read(lambda: describe(ca, own))
     if place.url is not None:

@@ -234,7 +234,7 @@ def _places(config: Config) -> Check:
     if config.run.is_dir() and os.access(config.run, os.R_OK):
         try:
             if others := foreign(config.run):
-                text = f"--run {config.run} holds {others[0]!r}, which is not ours"
+                text = f"--run {config.run} contains {others[0]!r}, which is not from re6stnet"
                 yield Finding("warn", "place", text, "it is left there")
         except RunDirectoryError as error:
             yield Finding("fail", "place", str(error).rstrip("."))

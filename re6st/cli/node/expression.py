@@ -70,4 +70,4 @@ def _value(node: ast.expr, names: Mapping[str, Any]) -> Any:
             return True
         case ast.Name(name):
             raise ExpressionError(f"there is no option {name!r}")
-    raise ExpressionError(f"{ast.unparse(node)[:100]!r} is not carried out: use names of options, ==, in, and, or, not")
+    raise ExpressionError(f"{ast.unparse(node)[:100]!r} is not supported: use names of options, ==, in, and, or, not")

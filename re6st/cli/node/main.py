@@ -244,7 +244,7 @@ def configuration(p: OptionParser, args: argparse.Namespace) -> Config:
     remotes = _remotes(p, args)
     words = frozenset(args.disable_proto or ())
     if "none" in words and len(words) > 1:
-        p.error("argument --disable-proto: none goes with no other")
+        p.error("argument --disable-proto: none cannot be combined with others")
     disabled = frozenset(map(TunnelProtocol, words - {"none"})) if words else DISABLED
     ports = [_port(p, *pair) for pair in args.pp] or [(1194, each) for each in OFFERED if each not in disabled]
     for _, protocol in ports:
@@ -301,7 +301,9 @@ def _remotes(p: OptionParser, args: argparse.Namespace) -> tuple[Endpoint, ...]:
         return ()
     for name in _SERVING:
         if getattr(args, name) not in (None, []):
-            p.error(f"argument --client: goes with no --{name.replace('_', '-')}: there is one tunnel, and no server")
+            p.error(
+                f"argument --client: cannot be combined with --{name.replace('_', '-')}: there is one tunnel, no server"
+            )
     entries = [entry.strip() for entry in args.client.split(";") if entry.strip()]
     if not 0 < len(entries) <= ADDRESSES_LIMIT:
         p.error(f"argument --client: {len(entries)} servers: give 1 to {ADDRESSES_LIMIT}")
@@ -354,7 +356,7 @@ def _gateway(p: OptionParser, text: str) -> IPv4Address:
     except ValueError:
         p.error(f"argument --remote-gateway: {text!r} is not an IPv4 address")
     if ip.is_unspecified or ip.is_multicast or ip.is_loopback or ip == IPv4Address("255.255.255.255"):
-        p.error(f"argument --remote-gateway: {text!r} is not an address of a router")
+        p.error(f"argument --remote-gateway: {text!r} cannot be the address of a router")
     return ip
 
 
@@ -370,7 +372,7 @@ def _interface(p: OptionParser, option: str, name: str) -> str:
     if not _INTERFACE.fullmatch(name):
         p.error(f"argument {option}: {name!r} is not the name of an interface")
     if interfaces.is_ours(name):
-        p.error(f"argument {option}: {name!r} is the name of a tunnel of ours")
+        p.error(f"argument {option}: {name!r} is the name of one of our tunnels")
     return name
 
 
@@ -378,7 +380,7 @@ def _check_places(p: OptionParser, args: argparse.Namespace) -> None:
     """The run directory is emptied at the end, so nothing that is to be kept may be in it."""
     for option in ("state", "log"):
         if args.run.absolute() == getattr(args, option).absolute():
-            p.error(f"argument --run: {args.run} is also --{option}: choose another")
+            p.error(f"argument --run: {args.run} is also the directory of --{option}: choose another")
     if args.dh is None:
         return
     try:
@@ -387,7 +389,7 @@ def _check_places(p: OptionParser, args: argparse.Namespace) -> None:
     except OSError as error:
         p.error(f"argument --dh: {args.dh}: {error.strerror}")
     if not parameters:
-        p.error(f"argument --dh: {args.dh}: no Diffie-Hellman parameters in PEM form")
+        p.error(f"argument --dh: {args.dh} has no Diffie-Hellman parameters in PEM form")
 
 
 def _prefix(p: OptionParser, text: str) -> Prefix:
@@ -480,7 +482,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         journal = "log" not in p.given and in_journal()
         handler = setup_logging(args.verbose, config.log / LOG_FILE, journal=journal, style=args.log_format)
     except OSError as error:
-        fail(PROGRAM, f"{error.filename}: {error.strerror}. Choose --log and --state.", EXIT_CONFIG)
+        fail(
+            PROGRAM,
+            f"{error.filename}: {error.strerror}. Choose other directories with --log and --state.",
+            EXIT_CONFIG,
+        )
     for warning in p.warnings:
         logging.getLogger(PROGRAM).warning("%s", warning)
     for finding in router_settings():

@@ -59,7 +59,7 @@ def _files(options: argparse.Namespace, config: Config) -> Iterator[str]:
     if pki.begin_of(ca) > now:
         yield f"--ca {options.ca}: valid from {pki.begin_of(ca):%Y-%m-%d} only. Check the clock."
     if os.stat(options.key).st_mode & 0o007:
-        yield f"--key {options.key}: open to every user of this machine. chmod 600 {options.key}"
+        yield f"--key {options.key}: open to every user of this machine. Run chmod 600 {options.key}"
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", CryptographyDeprecationWarning)
@@ -67,7 +67,7 @@ def _files(options: argparse.Namespace, config: Config) -> Iterator[str]:
         if bits < DH_BITS:
             yield f"--dh {options.dh}: a group of {bits} bits, which OpenVPN refuses"
     except (ValueError, TypeError, AttributeError):
-        yield f"--dh {options.dh}: no Diffie-Hellman parameters in PEM form"
+        yield f"--dh {options.dh} has no Diffie-Hellman parameters in PEM form"
 
 
 def _database(config: Config) -> Iterator[str]:

@@ -308,7 +308,7 @@ def _warnings(options: argparse.Namespace, mailer: Mailer | None, locator: GeoIp
     """What is no reason not to serve, though somebody expects more."""
     if options.mailhost and mailer is None:
         yield (
-            f"--mailhost: the CA {options.ca} has no emailAddress to send mails from: nobody is mailed a token."
+            f"--mailhost: the CA {options.ca} has no emailAddress to send mails from: no tokens are mailed."
             " Give --mail-from, or make tokens with invite"
         )
     if mailer and not mailer.to_file and not is_deliverable(mailer.sender):
@@ -352,7 +352,7 @@ def _dh(path: str) -> bytes:
     except cert.CertError as error:
         raise ConfigError(f"{error}. Check --dh.") from None
     if b"-----BEGIN " not in data:
-        raise ConfigError(f"{path}: no Diffie-Hellman parameters in PEM form. Check --dh.")
+        raise ConfigError(f"{path} has no Diffie-Hellman parameters in PEM form. Check --dh.")
     return data
 
 
@@ -435,4 +435,4 @@ def _listen_address(text: str) -> None:
     try:
         ip_address(text.partition("%")[0])
     except ValueError:
-        raise ConfigError(f"cannot listen on {text}: not an IP address. Check -4 and -6.") from None
+        raise ConfigError(f"cannot listen on {text}: it is not an IP address. Check -4 and -6.") from None

@@ -130,7 +130,7 @@ def main(argv: Sequence[str]) -> int:
     network = _network(parser, options.network)
     name = options.name or f"re6st {network}"
     if not re.fullmatch(r"[ -~]{1,64}", name):
-        parser.error(f"--name {name!r}: use 1 to 64 letters, digits, blanks and signs of ASCII")
+        parser.error(f"--name {name!r}: use 1 to 64 ASCII letters, digits, spaces and punctuation marks")
     if not is_address(options.email):
         parser.error(f"--email {options.email}: not an e-mail address")
 
@@ -179,11 +179,14 @@ def random_network() -> IPv6Network:
 def doubts(network: IPv6Network) -> str:
     """Why somebody may not want a network; empty: no reason."""
     if network.subnet_of(_DOCUMENTATION):
-        return f"{network} is of {_DOCUMENTATION}, for examples in documents: good for a try. Else: --network random"
+        return (
+            f"{network} belongs to {_DOCUMENTATION}, which is for examples in documents: good for a try."
+            " Otherwise give --network random"
+        )
     if network.subnet_of(_LOCAL) and network.prefixlen < _LOCAL_LENGTH:
         return (
-            f"{network} has room for the private networks of others, which also take parts of {_LOCAL}:"
-            " a random /48 of it collides with none (--network random)"
+            f"{network} may collide with private networks of others, which are parts of {_LOCAL} too:"
+            " a random /48 of it does not (--network random)"
         )
     if not network.subnet_of(_LOCAL) and not network.is_global:
         return f"{network} is not for hosts: take a part of what your provider gave you, or --network random"
@@ -197,13 +200,13 @@ def _network(parser: OptionParser, text: str) -> IPv6Network:
         network = IPv6Network(text)
     except AddressValueError:
         parser.error(
-            f"--network {text}: an IPv6 network is wanted, such as 2001:db8:42::/48, or the word random."
-            " IPv4 can be had inside it: the option ipv4 in the option file"
+            f"--network {text}: give an IPv6 network such as 2001:db8:42::/48, or the word random."
+            " For IPv4 inside it, set ipv4 in the option file later"
         )
     except ValueError as error:
         parser.error(f"--network {text}: {error}")
     if not 0 < network.prefixlen <= LONGEST_NETWORK:
-        parser.error(f"--network {text}: no network of /1 to /{LONGEST_NETWORK}")
+        parser.error(f"--network {text}: the network must be a /1 to a /{LONGEST_NETWORK}")
     return network
 
 

@@ -203,8 +203,8 @@ async def check_required(parameters: Parameters, repository: Repository, now: fl
         if lacking := await repository.read(partial(_without, extension=name, now=now)):
             some = ", ".join(prefix.cn for prefix in lacking[:NAMES_SHOWN]) + (" ..." if lacking[NAMES_SHOWN:] else "")
             raise ConfigError(
-                f"--require {name}: {len(lacking)} node(s) did not say that they can do this, and would be out: {some}."
-                " Upgrade or revoke them, or give --require-anyway."
+                f"--require {name}: {len(lacking)} node(s) have not announced this extension, and would have to stop:"
+                f" {some}. Upgrade or revoke them, or give --require-anyway."
             )
 
 

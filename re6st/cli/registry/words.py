@@ -172,7 +172,7 @@ async def _operations(daemon: argparse.Namespace) -> AsyncIterator[Operations]:
                     continue
                 raise AdminError(
                     Status.FAILED,
-                    f"database {daemon.db}: a registry has it, but does not listen on {path}. See its log.",
+                    f"database {daemon.db}: a registry uses it, but does not listen on {path}. See its log.",
                 ) from None
             break
         try:
@@ -236,7 +236,7 @@ async def _all(operations: Operations, operation: str, arguments: Mapping[str, A
 async def _nodes(operations: Operations, options: argparse.Namespace) -> Record:
     if options.cn is not None:
         if options.email or options.expiring or options.unseen:
-            options.error("CN is one node: no filter goes with it")
+            options.error("CN names one node, so it cannot be combined with a filter")
         return {"nodes": [(await operations.call("node", {"target": options.cn}))["node"]]}
     wanted = {"email": options.email, "expiring": options.expiring, "unseen": options.unseen}
     return {"nodes": await _all(operations, "nodes", wanted)}
@@ -269,7 +269,7 @@ async def _revoke(operations: Operations, options: argparse.Namespace) -> Record
         if node["registry"] and not serial:  # is refused, so there is nothing to ask
             return await operations.call("revoke", {"target": options.target})
         if not sys.stdin.isatty():
-            raise AdminError(Status.USAGE, "no terminal to ask on: nothing was revoked. Give --yes.")
+            raise AdminError(Status.USAGE, "there is no terminal to ask on: nothing was revoked. Give --yes.")
         print(output.warning(node, serial), file=sys.stderr)
         print("Revoke it? [y/N] ", end="", file=sys.stderr, flush=True)
         if sys.stdin.readline().strip().lower() not in ("y", "yes"):

@@ -187,14 +187,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _main(p: OptionParser, options: argparse.Namespace) -> int:
     if options.watch and options.word is not None:
-        p.error(f"argument --watch: goes with no word: {options.word}")
+        p.error(f"argument --watch: cannot be combined with {options.word}")
     try:
         if options.watch:
             return _watch(p, options)
         if options.word in _ALWAYS:
             return _ALWAYS[options.word](options)
         if options.word == "log" and options.level is None and not options.follow:
-            p.error("argument LEVEL: say which (0 to 4), or --follow to see the log")
+            p.error("argument LEVEL: give a level (0 to 4), or --follow to see the log")
         with connect(options.control) as connection:
             return _WORDS[options.word](connection, options)
     except Refused as error:
@@ -206,7 +206,7 @@ def _main(p: OptionParser, options: argparse.Namespace) -> int:
     except Trouble as error:
         end(options, str(error), UNHEALTHY)
     except (LookupError, TypeError) as error:
-        message = f"re6stnet's answer is not understood ({error!r}): is it of another version? Restart re6stnet."
+        message = f"cannot understand re6stnet's answer ({error!r}): does it run another version? Restart re6stnet."
         end(options, message, UNHEALTHY)
 
 

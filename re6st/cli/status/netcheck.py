@@ -122,7 +122,7 @@ def look(control: Path) -> Iterator[Finding]:
         with connect(control) as connection:
             node = Node.ask(connection)
     except Trouble as error:
-        remedy = "restart re6stnet, it may be of another version" if isinstance(error, Refused) else ""
+        remedy = "restart re6stnet: it may run another version" if isinstance(error, Refused) else ""
         if isinstance(error, NotRunning):
             remedy = down.remedy(down.look())
         yield Finding("fail", "node", str(error).rstrip("."), remedy)
@@ -270,7 +270,7 @@ async def membership(url: str, cn: str) -> list[Finding]:
         client = RegistryClient(url, cert.Identity.load(ca, own, key, datetime.now(UTC)))
     except cert.CertError:  # not for us to read, most likely
         unknown = await _is_unknown(url, cn)
-        text = f"registry {parse_url(url)}: it does not know {cn}, which nothing proves to who may not read the key"
+        text = f"registry {parse_url(url)}: it does not know {cn}; only a user who may read the key can verify this"
         return list(netcheck.membership(cn, text if unknown else "", proven=False))
     try:
         async with asyncio.timeout(PATIENCE):

@@ -74,7 +74,7 @@ def trace(connection: Connection, options: argparse.Namespace) -> int:
     hops: list[dict[str, Any]] = []
     reached, refusal = False, ""
     if not options.json:
-        show([line(f"the way to {node['peer']} at {node['address']}")])
+        show([line(f"the route to {node['peer']} at {node['address']}")])
     try:
         for hop in icmp.trace(IPv6Address(node["address"]), options.timeout):
             reached, refusal = hop.reached, hop.refusal
@@ -125,8 +125,8 @@ def _known_way(connection: Connection, node: Mapping[str, Any]) -> str:
     try:
         ways = connection.ask("why", peer=node["peer"])["routes"]
     except Refused:
-        return f"Babel knows no way to {node['peer']}: it is down, cut off, or was never there."
+        return f"Babel knows no route to {node['peer']}: it is down, cut off, or was never there."
     used = next((way for way in ways if way["in_use"]), None)
     if used is None:
-        return f"Babel has no way to {node['peer']} in use: see {PROGRAM} why {node['peer']}."
-    return f"Babel has a way, via {used['via'] or used['address']} on {used['interface']}: see {PROGRAM} trace."
+        return f"Babel uses no route to {node['peer']}: see {PROGRAM} why {node['peer']}."
+    return f"Babel has a route, via {used['via'] or used['address']} on {used['interface']}: see {PROGRAM} trace."

@@ -274,9 +274,7 @@ def parse_communities(text: str) -> tuple[Community, ...]:
         communities.append(Community(prefix, tuple(words[1:])))
     defaults = sum(community.locations.count(DEFAULT_LOCATION) for community in communities)
     if defaults != 1:
-        raise CommunityError(
-            f"the default location {DEFAULT_LOCATION} must be there exactly once, not {defaults} times"
-        )
+        raise CommunityError(f"the default location {DEFAULT_LOCATION} must occur exactly once, not {defaults} times")
     return tuple(communities)
 
 

@@ -195,7 +195,7 @@ class Refusals:
         try:
             found = [(Prefix.from_cn(cn), float(seconds), float(until)) for cn, seconds, until in json.loads(note)]
         except (TypeError, OverflowError, RecursionError) as error:
-            raise ValueError(f"no note of who is refused: {error}") from None
+            raise ValueError(f"not a list of refused peers: {error}") from None
         for peer, seconds, until in found[-REMEMBERED:]:
             # The clock of a machine begins anew when that does.
             if 0 < seconds <= REFUSED_LAST and until <= now + seconds:

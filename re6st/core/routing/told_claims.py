@@ -44,5 +44,5 @@ def _texts(fields: Mapping[str, Any], name: str) -> tuple[str, ...]:
         raise ValueError(f"{name} is not a list")
     texts = found[:MOST]
     if not all(isinstance(text, str) and len(text) <= NAME_LIMIT and text.isprintable() for text in texts):
-        raise ValueError(f"{name} holds something else than names")
+        raise ValueError(f"{name} contains something other than names")
     return tuple(texts)

@@ -197,7 +197,7 @@ def check(values: dict[str, Any]) -> Parameters:
         raise ParamsError(f"registry_prefix: {error}") from None
     babel_default = reader.text("babel_default", BABEL_DEFAULT)
     if not _BABEL_TEXT.fullmatch(babel_default):
-        raise ParamsError("babel_default has characters that no babeld statement has")
+        raise ParamsError("babel_default has characters that no statement of babeld has")
     ipv4 = None
     if values.get("ipv4") is not None:
         try:

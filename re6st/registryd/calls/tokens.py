@@ -28,7 +28,7 @@ class TokenCalls:
         email = call.text("email")
         mailer = self._settings.mailer
         if mailer is None or not self._settings.prefix_length:
-            raise RpcError(HTTPStatus.FORBIDDEN, "this registry takes no enrolment by e-mail")
+            raise RpcError(HTTPStatus.FORBIDDEN, "this registry does not mail tokens")
         if not is_address(email):
             raise RpcError(HTTPStatus.BAD_REQUEST, "parameter email is not an e-mail address")
         if not self._parts.limits.mail(call.source, email, self._clock()):

@@ -103,12 +103,12 @@ def partition_problems(leaves: Iterable[Prefix], room: int) -> Iterator[tuple[Pr
         if start < position:
             yield leaf, f"overlaps with {last.bits or 'the whole network'}"
         elif start > position:
-            yield leaf, "the space before it is nobody's"
+            yield leaf, "no row has the space before it"
         end = start + (1 << room - leaf.length)
         if end > position:
             position, last = end, leaf
     if position < 1 << room:
-        yield last, "the space after it is nobody's"
+        yield last, "no row has the space after it"
 
 
 def _check_tables(db: sqlite3.Connection, report: Report) -> bool:
@@ -164,7 +164,7 @@ def _check_certificate(prefix: Prefix, value: Any, trust: cert.Trust, report: Re
     if named != prefix:
         report.add("cert", prefix.bits, f"its certificate has the CN {named.cn}, not {prefix.cn}")
     if not trust.signed(found):
-        report.add("cert", prefix.bits, "its certificate is not by the CA")
+        report.add("cert", prefix.bits, "its certificate was not signed by the CA")
     return known
 
 
@@ -226,7 +226,7 @@ def _check_own(db: sqlite3.Connection, known: dict[str, _Known], report: Report)
             continue
         query = f"SELECT {key} FROM {table} AS o WHERE NOT EXISTS (SELECT 1 FROM {where} = o.{key})"  # noqa: S608
         for (value,) in db.execute(query):
-            report.add(table, "a token" if key == "token" else value, "is of nothing that is there")
+            report.add(table, "a token" if key == "token" else value, "belongs to nothing that exists")
 
 
 def backup(path: Path, copy: Path, trust: cert.Trust, *, force: bool = False) -> Report:

@@ -38,7 +38,7 @@ def fault(path: Path) -> str | None:
             f"the group {place.st_gid} may replace it in its directory {directory}. Move it to a directory of its own"
         )
     if place.st_mode & stat.S_IWOTH or is_open:
-        return f"others may write in its directory {directory}, and so replace it. chmod go-w {directory}"
+        return f"others may write in its directory {directory}, and so replace it. Run chmod go-w {directory}"
     for end in ENDS:
         each = path.with_name(path.name + end)
         try:
@@ -46,9 +46,11 @@ def fault(path: Path) -> str | None:
         except OSError:
             continue
         if end and not stat.S_ISREG(found.st_mode):
-            return f"{each} is not a file. Look who made it, and remove it"
+            return f"{each} is not a file. Find out who made it, and remove it"
         if found.st_uid not in owners:
-            return f"{each} belongs to the user {found.st_uid}. Look who made it; go back to a copy of the database"
+            return (
+                f"{each} belongs to the user {found.st_uid}. Find out who made it, and restore a copy of the database"
+            )
         if found.st_mode & _OTHERS:
-            return f"others may write to {each}. chmod 600 {each}, then look: re6st-registry check"
+            return f"others may write to {each}. Run chmod 600 {each}, then re6st-registry check"
     return None

@@ -71,7 +71,7 @@ class Store:
         self.path = path
         self._patience = patience
         if trouble := database_files.fault(path):
-            raise RepositoryError(f"database {path}: not believed, {trouble}.")
+            raise RepositoryError(f"database {path} cannot be trusted: {trouble}.")
         self._lock = _lock(path)
         with contextlib.ExitStack() as undo:
             undo.callback(os.close, self._lock)
@@ -198,7 +198,7 @@ def advice(error: Exception) -> str:
         sqlite3.SQLITE_READONLY: ". Make it, its directory and the disk writable.",
         sqlite3.SQLITE_CANTOPEN: ". Make it, its directory and the disk writable.",
         sqlite3.SQLITE_IOERR: ". Look at the disk, and at the system's log.",
-        sqlite3.SQLITE_CORRUPT: ". Go back to a copy of it.",
+        sqlite3.SQLITE_CORRUPT: ". Restore a copy of it.",
     }.get(code, "")
 
 
@@ -226,5 +226,7 @@ def _lock(path: Path) -> int:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
         os.close(descriptor)
-        raise RepositoryInUse(f"database {path}: in use by another registry. Stop that one, or choose --db.") from None
+        raise RepositoryInUse(
+            f"database {path}: in use by another registry. Stop that one, or choose another file with --db."
+        ) from None
     return descriptor

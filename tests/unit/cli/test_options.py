@@ -62,7 +62,7 @@ def test_files_include_files_and_the_command_line_wins_afterwards(tmp_path: Path
         ("\npp 1\nregistry x\n", "a.conf:2: argument --pp: expected 2 arguments"),
         ("port 1\n", "the following arguments are required: --registry"),
         ("@/nonexistent/file\n", "option file /nonexistent/file: No such file"),
-        ("@{}/a.conf\n", "included by itself"),
+        ("@{}/a.conf\n", "it includes itself"),
     ],
 )
 def test_a_wrong_file_ends_with_status_2_and_one_line(
@@ -155,12 +155,12 @@ def test_a_file_that_anybody_may_write_decides_nothing(tmp_path: Path, capsys: p
     with pytest.raises(SystemExit) as ended:
         parser().parse([f"@{path}"])
     assert ended.value.code == 2
-    assert f"prog: option file {path}: anybody may write it. chmod o-w {path}." in capsys.readouterr().err
+    assert f"prog: option file {path}: anybody may write to it. Run chmod o-w {path}." in capsys.readouterr().err
     path.chmod(0o644)
     tmp_path.chmod(0o777)
     with pytest.raises(SystemExit):
         parser().parse([f"@{path}"])
-    assert f"anybody may replace it in its directory. chmod o-w {tmp_path}." in capsys.readouterr().err
+    assert f"anybody may replace it in its directory. Run chmod o-w {tmp_path}." in capsys.readouterr().err
     tmp_path.chmod(0o1777)
     assert parser().parse([f"@{path}"]).registry == "http://x/", "as /tmp is: others can replace nothing there"
 
@@ -176,5 +176,5 @@ def test_root_is_told_of_a_file_that_another_user_may_write(tmp_path: Path) -> N
     of_another = parser()
     of_another.parse([f"@{path}"])
     assert of_another.warnings == [
-        f"option file {path} belongs to the user 64001, who may so have root do anything: chown root {path}"
+        f"option file {path} belongs to the user 64001, who could have root do anything: run chown root {path}"
     ]

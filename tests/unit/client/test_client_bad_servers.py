@@ -60,7 +60,7 @@ def test_a_server_of_something_else(play: Play, raw: bytes) -> None:
 
 def test_redirections_are_shown_not_followed(play: Play) -> None:
     raw = http(301, b"", "Location: https://example.org/\x1b[31m")
-    failing(play, raw.replace(b"\x1b", b""), RegistryRefused, r"sends us on to 'https://example.org/\[31m'")
+    failing(play, raw.replace(b"\x1b", b""), RegistryRefused, r"redirects to 'https://example.org/\[31m'")
 
 
 def test_where_a_redirection_leads_is_told_without_what_was_asked(play: Play) -> None:
@@ -70,7 +70,7 @@ def test_where_a_redirection_leads_is_told_without_what_was_asked(play: Play) ->
         with pytest.raises(RegistryRefused) as error:
             await client.request_token("a@example.org")
         assert str(error.value) == (
-            f"registry {client.url}: it sends us on to 'https://example.org/re6st'. Give that address as --registry."
+            f"registry {client.url}: it redirects to 'https://example.org/re6st'. Give that address as --registry."
         )
 
     play(scenario, anonymous=True)
@@ -78,7 +78,7 @@ def test_where_a_redirection_leads_is_told_without_what_was_asked(play: Play) ->
 
 @pytest.mark.parametrize("status", [502, 504])
 def test_a_proxy_without_its_registry_is_named(play: Play, status: int) -> None:
-    failing(play, http(status, b""), RegistryRefused, "A proxy says that, which does not reach the registry")
+    failing(play, http(status, b""), RegistryRefused, "A proxy says so, which cannot reach the registry")
 
 
 def test_a_404_that_is_not_proven_to_be_the_registrys_makes_nobody_enrol(play: Play) -> None:
@@ -88,7 +88,7 @@ def test_a_404_that_is_not_proven_to_be_the_registrys_makes_nobody_enrol(play: P
             await client.get_dh()
         assert not error.value.proven
         assert "nrol" not in str(error.value)
-        assert "404 Not Found, which nothing proves to be its answer" in str(error.value)
+        assert "404 Not Found, and nothing proves that the registry said so" in str(error.value)
 
     play(scenario)
 
@@ -114,7 +114,7 @@ def test_who_is_revoked_by_an_older_registry_is_told_so_as_far_as_that_can_be_kn
 
         registry.answer = older  # type: ignore[method-assign]
         registry.answers["getDh"] = (200, b"-----BEGIN DH PARAMETERS-----\n")
-        with pytest.raises(RegistryRefused, match="which nothing proves"):
+        with pytest.raises(RegistryRefused, match="and nothing proves"):
             await client.get_dh()
         assert not client.likely_refused, "nobody is known that it knows"
         client.witness = witness.prefix
@@ -124,8 +124,8 @@ def test_who_is_revoked_by_an_older_registry_is_told_so_as_far_as_that_can_be_kn
         assert ("likely that was revoked" in str(error.value)) is is_ours
         assert "nrol" not in str(error.value)
         if is_ours:
-            assert "it greets 0/16, but does not know 1/16" in str(error.value)
-            assert "ask its operator before anything is changed here" in str(error.value)
+            assert "it answers 0/16, but does not know 1/16" in str(error.value)
+            assert "ask its operator before you change anything here" in str(error.value)
         revoked = False
         await client.get_dh()
         assert not client.likely_refused

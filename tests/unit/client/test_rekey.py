@@ -253,8 +253,8 @@ def plant_pipe(path: Path) -> None:
     [
         (plant_of_another_user, "belongs to the user 64002"),
         (plant_readable, "others may read or write"),
-        (plant_link, "is a link"),
-        (plant_link_to_nothing, "is a link"),
+        (plant_link, "is a symbolic link"),
+        (plant_link_to_nothing, "is a symbolic link"),
         (plant_directory, "is not a file"),
         (plant_pipe, "is not a file"),
     ],

@@ -99,7 +99,7 @@ def test_a_session_of_before_is_not_taken_again(play: Callable[[Test], World], t
             client.hellos = AnsweredHellos(tmp_path / "hellos") if restarted else hellos
             if repeated:
                 listener.repeat()
-                with refused("repeats what it said once"):
+                with refused("replays it"):
                     await client.get_network_config()
             else:
                 assert await client.get_network_config()
@@ -187,7 +187,7 @@ def test_a_node_never_goes_back_to_a_certificate_of_before(
     own = cert.Identity(authority.trust, issue(40, 365), key)
     assert renewed(own, own.cert) is None
     for serial, days in ((39, 364), (39, 365), (41, 364)):
-        with pytest.raises(cert.CertError, match=f"certificate {serial}, from before ours, 40: not taken"):
+        with pytest.raises(cert.CertError, match=f"certificate {serial}, which is older than ours, 40: it is not used"):
             renewed(own, issue(serial, days))
     for serial, days in ((41, 365), (41, 366), (39, 366)):
         made = renewed(own, issue(serial, days))
@@ -197,7 +197,7 @@ def test_a_node_never_goes_back_to_a_certificate_of_before(
     revoked = frozenset({39, 40})
     made = renewed(own, issue(41, 364), revoked)
     assert made is not None
-    for serial, days, why in ((39, 366, "which is revoked"), (38, 364, "from before ours")):
+    for serial, days, why in ((39, 366, "which is revoked"), (38, 364, "which is older than ours")):
         with pytest.raises(cert.CertError, match=why):
             renewed(own, issue(serial, days), revoked)
 
@@ -213,7 +213,7 @@ def test_a_renewal_that_was_recorded_is_not_taken(play: Callable[[Test], World])
         third = await renewal.renew(RegistryClient(f"http://127.0.0.1:{world.port}/", second), second)
         assert third is not None
         listener.repeat()
-        with pytest.raises(cert.CertError, match="somebody in between repeats what it said once"):
+        with pytest.raises(cert.CertError, match="somebody in between replays an old answer"):
             await renewal.renew(RegistryClient(url, third), third)
 
     play(test)

@@ -439,7 +439,7 @@ def test_what_may_only_be_read_is_remembered_and_no_more(
     cache.close([B])
     assert path.read_bytes() == before
     assert len(caplog.records) == 1
-    assert "nothing new is remembered. Choose --state." in caplog.text
+    assert "nothing new is remembered. Choose another directory with --state." in caplog.text
 
 
 def test_only_its_owner_reads_it(path: Path) -> None:

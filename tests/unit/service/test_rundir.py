@@ -58,7 +58,7 @@ def test_a_directory_that_others_use_is_never_taken(tmp_path: Path, name: str, m
     (tmp_path / name).write_text("precious")
     (tmp_path / "lock").touch()
     tmp_path.chmod(mode)
-    with pytest.raises(RunDirectoryError, match=r"--run .* holds .*, which is not ours"):
+    with pytest.raises(RunDirectoryError, match=r"--run .* contains .*, which is not from re6stnet"):
         RunDirectory(tmp_path).__enter__()
     assert (tmp_path / name).read_text() == "precious"
     assert stat.S_IMODE(tmp_path.stat().st_mode) == mode
@@ -82,7 +82,7 @@ def test_a_foreign_file_keeps_no_node_down_and_stays(
     assert sorted(os.listdir(run)) == ["a.pid", "babeld.conf.orig", "directory", "re6stnet.conf", "z.pid"]
     assert (run / "directory" / "lock").exists()
     assert [record.getMessage() for record in caplog.records] == [
-        f"--run {run} holds 'a.pid', which is not ours: it is left there"
+        f"--run {run} contains 'a.pid', which is not from re6stnet: it is left there"
     ]
 
 
@@ -159,7 +159,7 @@ def test_a_directory_of_another_user_is_not_taken(tmp_path: Path) -> None:
     path.mkdir(0o700)
     os.chown(path, 64001, 64001)
     with pytest.raises(
-        RunDirectoryError, match=r"--run .*/run belongs to the user 64001\. Choose a directory of its own\."
+        RunDirectoryError, match=r"--run .*/run belongs to the user 64001\. Choose a directory for re6stnet alone\."
     ):
         RunDirectory(path).__enter__()
     assert path.stat().st_uid == 64001

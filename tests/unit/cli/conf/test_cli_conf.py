@@ -162,7 +162,7 @@ def test_wrong_fingerprint_writes_nothing(run: RunConf, registry: Registry, here
     for arguments in (["--anonymous"], ["--ca-only"], ["--is-needed"], ["--token", TOKEN]):
         result = run(*arguments, "--fingerprint", "sha256:" + "3f" * 32)
         assert result.code == 1
-        assert f"CA fingerprint is sha256:{registry.fingerprint}, expected sha256:3f3f" in result.err
+        assert f"the CA's fingerprint is sha256:{registry.fingerprint}, not sha256:3f3f" in result.err
         assert "Nothing was written" in result.err
         assert names(here) == []
     assert set(registry.methods) == {"getCa"}
@@ -192,7 +192,7 @@ def test_an_unchecked_ca_must_be_the_one_we_know(
     before = (here / "ca.crt").read_bytes()
     result = run("--anonymous")
     assert result.code == 1
-    assert "another one than" in result.err
+    assert "is not the one in" in result.err
     assert (here / "ca.crt").read_bytes() == before
     assert run("--ca-only", "--fingerprint", f"sha256:{registry.fingerprint}").code == 0
     assert (here / "ca.crt").read_bytes() != before
@@ -232,5 +232,5 @@ def test_a_ca_without_a_network(run: RunConf, registry: Registry, here: Path, ca
     registry.answers["getCa"] = 200, cert.to_pem(ca)
     result = run("--anonymous")
     assert result.code == 1
-    assert "holds no IPv6 prefix" in result.err
+    assert "contains no IPv6 prefix" in result.err
     assert names(here) == []

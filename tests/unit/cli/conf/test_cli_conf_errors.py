@@ -109,7 +109,7 @@ def test_a_certificate_that_is_not_ours(run: RunConf, registry: Registry, here: 
     subject = cert.subject_for(x509.Name([]), 0, Prefix(1, 16))
     bad = {
         "not for our key": registry.issue(x509.Name([]), other.public_key()),
-        "not by its CA": forger.issue(subject, key.public_key(), 1, registry.now),
+        "its CA did not sign it": forger.issue(subject, key.public_key(), 1, registry.now),
         "too long for": registry.authority.issue(
             cert.subject_for(x509.Name([]), 0, Prefix(1, 100)), key.public_key(), 1, registry.now
         ),

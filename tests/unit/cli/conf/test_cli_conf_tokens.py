@@ -128,7 +128,7 @@ def test_enrolment_by_mail_is_closed(run: RunConf, registry: Registry, here: Pat
     registry.answers["requestToken"] = 403, b""
     result = run("--email", "alice@example.org")
     assert result.code == 5
-    assert "takes no enrolment by mail" in result.err
+    assert "does not mail tokens" in result.err
     assert "--anonymous" not in result.err, "it is likely to be closed as well"
     assert names(here) == []
 

@@ -214,7 +214,7 @@ def test_words_where_nothing_is(
         with pytest.raises(SystemExit) as ended:
             conf.main([word, "--dir", "."])
         assert ended.value.code == 1
-        assert capsys.readouterr().err.startswith(f"re6st-conf {word}: .: no certificates there.")
+        assert capsys.readouterr().err.startswith(f"re6st-conf {word}: there are no certificates in .")
     with pytest.raises(SystemExit) as ended:
         conf.main(["shwo"])
     assert ended.value.code == 2
@@ -289,7 +289,7 @@ def test_renew_without_a_registry(play: Play, url: str, code: int, text: str) ->
         (machine.here / "re6stnet.conf").unlink()
         failed = await machine.run("renew", "--force")
         assert failed.code == 1
-        assert "no registry in it. Give --registry." in failed.err
+        assert "names no registry. Give --registry." in failed.err
 
     play(test)
 
@@ -357,7 +357,7 @@ def test_rekey_at_a_registry_that_cannot(play: Play, monkeypatch: pytest.MonkeyP
         monkeypatch.setattr(http, "METHODS", known)
         failed = await machine.run("rekey")
         assert failed.code == 5
-        assert "cannot change a key: it is of an older version, or of another software." in failed.err
+        assert "cannot change a key: it runs an older version, or other software." in failed.err
         assert machine.load().der == old.der
         assert (await machine.run("show")).code == 0
 

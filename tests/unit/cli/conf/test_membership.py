@@ -256,7 +256,7 @@ def test_netcheck_of_a_node_that_does_not_run_tells_it_to_enrol_only_if_the_regi
         async with between.serving() as url:
             between.replayed = [b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n"]
             (found,) = await netcheck.membership(url, "1/16")
-        assert "404 Not Found, which nothing proves to be its answer" in found.text
+        assert "404 Not Found, and nothing proves that the registry said so" in found.text
         assert "re6st-conf" not in found.text + found.remedy
 
     play(test)

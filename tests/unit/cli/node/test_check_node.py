@@ -160,7 +160,7 @@ def test_all_problems_at_once(world: World, check: Check) -> None:
     for words in (
         "cert.crt: not an RSA certificate in PEM form",
         "--key cert.key: open to every user of this machine -> chmod 600",
-        "thesis.tex', which is not ours",
+        "thesis.tex', which is not from re6stnet",
         "--log log: no directory -> choose another one",
     ):
         assert [line for line in said if words in line], (words, said)

@@ -93,11 +93,11 @@ def test_everything_that_is_wrong_is_told_at_once(check: Check, here: Path) -> N
     starts = [
         "--same-country needs a database of countries: put one at",
         "none.crt: No such file or directory",
-        "re6st-registry.conf: no Diffie-Hellman parameters",
+        "re6st-registry.conf has no Diffie-Hellman parameters",
         "--ipv4 10.0.0.0/24 16: ",
         "--community communities: the default location *",
         "--authorized-origin localhost: not an IP address",
-        "cannot listen on here: not an IP address",
+        "cannot listen on here: it is not an IP address",
         "--db file/r.db: ",
         "--logfile .: a directory",
     ]
@@ -168,7 +168,7 @@ CASES: list[tuple[Callable[[Path], None], list[str], str]] = [
     (
         rewrite("dh.pem", b"-----BEGIN DH PARAMETERS-----\nAAAA\n-----END DH PARAMETERS-----\n"),
         [],
-        "--dh dh.pem: no Diffie",
+        "--dh dh.pem has no Diffie",
     ),
     (rewrite("r.db", b"x" * 5000), [], "database r.db: file is not a database"),
     (cut_short, [], "database r.db: "),

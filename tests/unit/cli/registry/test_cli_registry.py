@@ -137,8 +137,8 @@ def test_init_says_what_to_do_next(tmp_path: Path, capsys: pytest.CaptureFixture
 @pytest.mark.parametrize(
     ("network", "words"),
     [
-        ("10.0.0.0/8", "an IPv6 network is wanted"),
-        ("mesh", "an IPv6 network is wanted"),
+        ("10.0.0.0/8", "give an IPv6 network"),
+        ("mesh", "give an IPv6 network"),
         ("fd00::1/48", "has host bits set"),
     ],
 )
@@ -156,7 +156,7 @@ def test_init_says_what_network_it_wants(
     ("network", "doubt"),
     [
         ("2001:db8:42::/48", "for examples in documents"),
-        ("fd00::/8", "the private networks of others"),
+        ("fd00::/8", "private networks of others"),
         ("fe80::/10", "is not for hosts"),
         ("2a00:1450::/32", ""),
         ("fd12:3456:789a::/48", ""),

@@ -237,7 +237,7 @@ def test_rotate(place: Place) -> None:
 def test_the_next_step_of_a_rotation_is_not_made_before_its_time(place: Place) -> None:
     assert place.word("rotate", "--json").json["state"] == "phase 1"
     line = place.refused(4, "rotate")
-    assert re.search(r"not before 20\d\d-.*Z: .* Nothing was changed\. --force", line)
+    assert re.search(r"the next step is due 20\d\d-.*Z: .* Nothing was changed\. Give --force", line)
     assert place.word("rotate", "--status", "--json").json["state"] == "phase 1"
 
 

@@ -62,7 +62,7 @@ def test_backup(place: Place, tmp_path: Path) -> None:
 
 
 def test_a_word_that_is_none(resting: Place) -> None:
-    for mistaken, hint in (("node", "Did you mean nodes?"), ("zzz", "Words are init, nodes")):
+    for mistaken, hint in (("node", "Did you mean nodes?"), ("zzz", "Commands are init, nodes")):
         outcome = resting.word(mistaken)
         assert outcome.status == 2
         assert hint in outcome.err
@@ -88,7 +88,7 @@ def test_a_registry_that_does_not_listen(resting: Place, monkeypatch: pytest.Mon
     monkeypatch.setattr("re6st.cli.registry.words.START_TIME", 0.1)
     store = Store(resting.directory / "r.db", resting.trust.network)
     try:
-        assert "a registry has it, but does not listen on" in resting.refused(1, "nodes")
+        assert "a registry uses it, but does not listen on" in resting.refused(1, "nodes")
     finally:
         store.close()
 

@@ -118,7 +118,7 @@ class Played:
             case "why" if arguments["peer"] in ("9/16", "::1"):
                 return {**NODE, "since": None, "routes": [WAY]}
             case "why":
-                raise ControlError(Status.NOT_FOUND, "no way to it is known")
+                raise ControlError(Status.NOT_FOUND, "no route to it is known")
             case "names" if arguments["peers"] == ["x"]:
                 raise ControlError(Status.USAGE, "'x' is not a node")
             case "names":
@@ -265,16 +265,16 @@ def test_the_certificate_of_a_node_that_does_not_run(
 
 def test_refusals(node: Played, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for words, expected, number in (
-        (["why", "8/16"], "no way to it is known", 1),
+        (["why", "8/16"], "no route to it is known", 1),
         (["ping", "x"], "'x' is not a node", 2),
         (["trace", "fd00::8"], "no node is known to have this address", 1),
         (["log", "3"], "only root may", 4),
         (["log", "-f", "3"], "only root may", 4),
         (["log"], "--follow to see the log", 2),
         (["pong"], "unknown command 'pong'. Did you mean ping? Try re6st-status --help.", 2),
-        (["frobnicate"], "unknown command 'frobnicate'. Words are tunnels, ", 2),
+        (["frobnicate"], "unknown command 'frobnicate'. Commands are tunnels, ", 2),
         (["--watch"], "needs a terminal", 2),
-        (["--watch", "tunnels"], "goes with no word", 2),
+        (["--watch", "tunnels"], "argument --watch: cannot be combined with tunnels", 2),
         (["wait", "--timeout", "-1"], "is not a number between", 2),
     ):
         assert run(tmp_path, *words) == number, words
@@ -292,7 +292,7 @@ def test_ping_and_trace(
     assert run(tmp_path, "ping", "9/16", "-c", "2", "-t", "1") == 0
     assert "2 sent, 1 answered" in capsys.readouterr().out
     assert run(tmp_path, "ping", "9/16", "-c", "1", "-t", "1") == 1
-    assert "Babel has a way, via 4/16 on re6stnet1" in capsys.readouterr().out
+    assert "Babel has a route, via 4/16 on re6stnet1" in capsys.readouterr().out
     assert run(tmp_path, "trace", "9/16", "--json") == 0, "it is the loopback"
     answer = json.loads(capsys.readouterr().out)
     assert answer["reached"]
@@ -354,7 +354,7 @@ def test_a_node_that_does_not_run(
     with socket.socket(socket.AF_UNIX) as left:
         left.bind(str(tmp_path / "control.sock"))
     assert run(tmp_path) == 3
-    assert "did not end well" in capsys.readouterr().err
+    assert "it was killed, or crashed" in capsys.readouterr().err
 
 
 def test_remedies() -> None:
@@ -413,7 +413,7 @@ def test_a_node_of_another_version(node: Played, tmp_path: Path, capsys: pytest.
     del node.status["certificate"]
     assert run(tmp_path) == 1
     err = capsys.readouterr().err
-    assert "is it of another version? Restart re6stnet." in err
+    assert "does it run another version? Restart re6stnet." in err
     assert len(err.splitlines()) == 1
 
 

@@ -177,7 +177,7 @@ def test_who_may_not_read_the_key_is_told_what_the_registry_answers_and_not_to_e
         found = await netcheck.membership(url, "1/16")
         assert bool(found) is refused
         for each in found:
-            said = "it does not know 1/16, which nothing proves to who may not read the key"
+            said = "it does not know 1/16; only a user who may read the key can verify this"
             assert each.text == f"registry {url.rstrip('/')}: {said}"
             assert each.remedy == "ask the operator of the network whether 1/16 was revoked"
 

@@ -35,7 +35,9 @@ def test_a_database_of_its_own_is_good(database: Path) -> None:
 @pytest.mark.parametrize("mode", [0o757, 0o1777])
 def test_others_that_may_write_in_the_directory_could_replace_it(database: Path, mode: int) -> None:
     database.parent.chmod(mode)
-    with pytest.raises(RepositoryError, match=f"not believed, others may write in.*chmod go-w {database.parent}"):
+    with pytest.raises(
+        RepositoryError, match=f"cannot be trusted: .*others may write in.*chmod go-w {database.parent}"
+    ):
         Store(database, NETWORK)
 
 
@@ -44,7 +46,7 @@ def test_a_file_that_others_may_write_to_is_not_believed(database: Path, end: st
     path = database.with_name(database.name + end)
     path.touch()
     path.chmod(0o666)
-    with pytest.raises(RepositoryError, match=f"not believed, others may write to {path}. chmod 600"):
+    with pytest.raises(RepositoryError, match=f"cannot be trusted: others may write to {path}. Run chmod 600"):
         Store(database, NETWORK)
 
 

@@ -102,9 +102,9 @@ def test_one_that_only_the_deployed_registry_has_written(database: Path, trust: 
 @pytest.mark.parametrize(
     ("statements", "table", "key", "problem"),
     [
-        ((f"DELETE FROM cert WHERE prefix = '{bits(2)}'",), "cert", bits(3), "the space before it is nobody's"),
+        ((f"DELETE FROM cert WHERE prefix = '{bits(2)}'",), "cert", bits(3), "no row has the space before it"),
         ((f"INSERT INTO cert VALUES ('{bits(1)}0', NULL, NULL)",), "cert", bits(1) + "0", "overlaps with"),
-        (("DELETE FROM cert WHERE prefix = '1'",), "cert", "01", "the space after it is nobody's"),
+        (("DELETE FROM cert WHERE prefix = '1'",), "cert", "01", "no row has the space after it"),
         (("INSERT INTO cert VALUES ('', NULL, NULL)",), "cert", bits(0), "overlaps with the whole network"),
         (("INSERT INTO cert VALUES ('abc', NULL, NULL)",), "cert", "abc", "not a string of bits"),
         ((f"UPDATE cert SET cert = 'x' WHERE prefix = '{bits(1)}'",), "cert", bits(1), "certificate"),
@@ -119,9 +119,9 @@ def test_one_that_only_the_deployed_registry_has_written(database: Path, trust: 
         (("INSERT OR REPLACE INTO config VALUES ('babel_hmac0', x'01')",), "config", "babel_hmac0", "not a key"),
         ((f"UPDATE re6st_issued SET serial = 77 WHERE prefix = '{bits(1)}'",), "re6st_issued", bits(1), "otherwise"),
         (("INSERT INTO re6st_issued VALUES ('1', 9, 9, 9)",), "re6st_issued", "1", "no such certificate"),
-        (("INSERT INTO re6st_seen VALUES ('1', 9, 9, '')",), "re6st_seen", "1", "is of nothing"),
-        (("INSERT INTO re6st_token VALUES ('secretly', 9)",), "re6st_token", "a token", "is of nothing"),
-        (("INSERT INTO re6st_revoked VALUES (99, '1', '', 9, '')",), "re6st_revoked", "99", "is of nothing"),
+        (("INSERT INTO re6st_seen VALUES ('1', 9, 9, '')",), "re6st_seen", "1", "belongs to nothing"),
+        (("INSERT INTO re6st_token VALUES ('secretly', 9)",), "re6st_token", "a token", "belongs to nothing"),
+        (("INSERT INTO re6st_revoked VALUES (99, '1', '', 9, '')",), "re6st_revoked", "99", "belongs to nothing"),
         (("DROP TABLE crl",), "crl", "", "is missing"),
     ],
 )
@@ -136,7 +136,7 @@ def test_what_is_wrong_is_found(
 def test_a_certificate_of_another_ca(database: Path, nodes: dict[str, cert.Identity]) -> None:
     other = cert.new_ca(nodes["0/16"].key, nodes["0/16"].trust.network, "other", "a@b", NOW)
     problems = {finding.problem for finding in check(database, cert.Trust(other)).findings}
-    assert "its certificate is not by the CA" in problems
+    assert "its certificate was not signed by the CA" in problems
 
 
 def test_a_damaged_file(database: Path, trust: cert.Trust) -> None:
