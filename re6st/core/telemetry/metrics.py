@@ -73,66 +73,94 @@ class Page:
 
 
 NODE: Mapping[str, Family] = {
-    "re6st_build_info": Family("gauge", "The program.", ("version", "protocol")),
-    "re6st_start_time_seconds": Family("gauge", "When the node started, Unix time."),
-    "re6st_health_problems": Family("gauge", "What is wrong now, as re6st-status says it.", ("severity",)),
-    "re6st_connected": Family("gauge", "Whether the registry's node is in reach through the mesh."),
-    "re6st_false_claims_total": Family("counter", "Peers that announced a subnet that is not theirs, and were cut."),
-    "re6st_own_subnet_heard": Family("gauge", "Whether another machine announces our subnet too."),
-    "re6st_certificate_not_after_timestamp_seconds": Family("gauge", "When it ends, Unix time.", ("kind",)),
-    "re6st_certificate_renewals_total": Family("counter", "Times we asked for another certificate.", ("result",)),
-    "re6st_tunnels": Family("gauge", "Tunnels now: in are those of our clients.", ("direction", "state")),
-    "re6st_tunnels_wanted": Family("gauge", "Tunnels that we want to have opened."),
-    "re6st_tunnel_opened_total": Family("counter", "Tunnels that came up, or never did.", ("direction", "result")),
+    "re6st_build_info": Family("gauge", "Version and protocol of the running program.", ("version", "protocol")),
+    "re6st_start_time_seconds": Family("gauge", "Unix time at which the node started."),
+    "re6st_health_problems": Family("gauge", "Number of problems that re6st-status reports now.", ("severity",)),
+    "re6st_connected": Family("gauge", "1 if the node has a route to the registry's own node."),
+    "re6st_false_claims_total": Family(
+        "counter", "Peers that were cut off because they announced a subnet that is not their own."
+    ),
+    "re6st_own_subnet_heard": Family("gauge", "1 if another machine announces this node's subnet."),
+    "re6st_certificate_not_after_timestamp_seconds": Family(
+        "gauge", "Unix time at which the certificate ends.", ("kind",)
+    ),
+    "re6st_certificate_renewals_total": Family("counter", "Requests for a new certificate.", ("result",)),
+    "re6st_tunnels": Family("gauge", "Tunnels now; in: opened by other nodes.", ("direction", "state")),
+    "re6st_tunnels_wanted": Family("gauge", "Tunnels that this node wants to open."),
+    "re6st_tunnel_opened_total": Family("counter", "Tunnels that came up, or failed to.", ("direction", "result")),
     "re6st_tunnel_closed_total": Family("counter", "Tunnels that ended.", ("direction", "reason")),
-    "re6st_tunnel_received_bytes_total": Family("counter", "In the tunnels of now.", ("peer", "direction")),
-    "re6st_tunnel_sent_bytes_total": Family("counter", "In the tunnels of now.", ("peer", "direction")),
-    "re6st_neighbours": Family("gauge", "Nodes that babel exchanges routes with."),
-    "re6st_neighbour_rtt_seconds": Family("gauge", "Round trip, as babel measures it; the best link.", ("peer",)),
-    "re6st_neighbour_cost": Family("gauge", "Cost of the link for babel; the best link.", ("peer",)),
-    "re6st_nodes_reachable": Family("gauge", "Other nodes of the network that have a route."),
+    "re6st_tunnel_received_bytes_total": Family(
+        "counter", "Bytes received by the tunnels that exist now.", ("peer", "direction")
+    ),
+    "re6st_tunnel_sent_bytes_total": Family(
+        "counter", "Bytes sent by the tunnels that exist now.", ("peer", "direction")
+    ),
+    "re6st_neighbours": Family("gauge", "Nodes with which babel exchanges routes."),
+    "re6st_neighbour_rtt_seconds": Family(
+        "gauge", "Round-trip time of the best link, as babel measures it.", ("peer",)
+    ),
+    "re6st_neighbour_cost": Family("gauge", "Babel's cost of the best link.", ("peer",)),
+    "re6st_nodes_reachable": Family("gauge", "Other nodes to which there is a route."),
     "re6st_routes": Family("gauge", "Routes that babel knows.", ("state",)),
-    "re6st_child_up": Family("gauge", "Whether a program that we run is there and answers.", ("program",)),
-    "re6st_child_restarts_total": Family("counter", "Times it ended and was started again.", ("program",)),
-    "re6st_registry_reachable": Family("gauge", "Whether the registry answered our last call."),
-    "re6st_registry_last_answer_timestamp_seconds": Family("gauge", "When it last answered, Unix time."),
-    "re6st_registry_request_duration_seconds": Family("histogram", "Our calls of the registry.", ("method", "result")),
-    "re6st_messages_total": Family("counter", "Messages between nodes (UDP port 326).", ("direction", "type")),
-    "re6st_messages_dropped_total": Family("counter", "Datagrams that were not accepted."),
-    "re6st_packet_filter_active": Family("gauge", "Whether packets of tunnels are filtered by nftables."),
-    "re6st_packets_dropped_total": Family("counter", "Packets that our nftables table dropped.", ("reason",)),
+    "re6st_child_up": Family("gauge", "1 if the program, which the node runs, is alive and answers.", ("program",)),
+    "re6st_child_restarts_total": Family(
+        "counter", "Times that the program ended and was started again.", ("program",)
+    ),
+    "re6st_registry_reachable": Family("gauge", "1 if the registry answered the last call."),
+    "re6st_registry_last_answer_timestamp_seconds": Family("gauge", "Unix time of the registry's last answer."),
+    "re6st_registry_request_duration_seconds": Family(
+        "histogram", "Duration of calls to the registry.", ("method", "result")
+    ),
+    "re6st_messages_total": Family(
+        "counter", "Messages exchanged with other nodes (UDP port 326).", ("direction", "type")
+    ),
+    "re6st_messages_dropped_total": Family("counter", "Datagrams from other nodes that were dropped."),
+    "re6st_packet_filter_active": Family("gauge", "1 if nftables filters the packets of tunnels."),
+    "re6st_packets_dropped_total": Family("counter", "Packets that the node's nftables table dropped.", ("reason",)),
     "re6st_parameters_version": Family("gauge", "Version of the network parameters in force."),
-    "re6st_parameters_updated_timestamp_seconds": Family("gauge", "When they came into force here, Unix time."),
-    "re6st_port_mapping_up": Family("gauge", "Whether the router sends a port of ours to us.", ("method", "proto")),
+    "re6st_parameters_updated_timestamp_seconds": Family(
+        "gauge", "Unix time at which these parameters came into force here."
+    ),
+    "re6st_port_mapping_up": Family("gauge", "1 if the router forwards a port to this node.", ("method", "proto")),
 }
 """Of re6stnet."""
 
 REGISTRY: Mapping[str, Family] = {
-    "re6st_registry_build_info": Family("gauge", "The program.", ("version", "protocol")),
-    "re6st_registry_http_requests_total": Family("counter", "Calls, by status of the answer.", ("method", "code")),
-    "re6st_registry_http_request_duration_seconds": Family("histogram", "Time to answer a call.", ("method",)),
+    "re6st_registry_build_info": Family(
+        "gauge", "Version and protocol of the running program.", ("version", "protocol")
+    ),
+    "re6st_registry_http_requests_total": Family("counter", "Calls, by the status of the answer.", ("method", "code")),
+    "re6st_registry_http_request_duration_seconds": Family(
+        "histogram", "Time that the registry took to answer a call.", ("method",)
+    ),
     "re6st_registry_certificates": Family(
-        "gauge", "Certificates of nodes: expiring ends within 14 days, grace has ended.", ("state",)
+        "gauge",
+        "Certificates of nodes; expiring: ends within 14 days; grace: has ended, and can still be renewed.",
+        ("state",),
     ),
     "re6st_registry_certificates_issued_total": Family("counter", "Certificates issued.", ("kind",)),
     "re6st_registry_certificate_earliest_not_after_timestamp_seconds": Family(
-        "gauge", "When the next certificate ends, Unix time."
+        "gauge", "Unix time at which the next certificate of a node ends."
     ),
-    "re6st_registry_ca_not_after_timestamp_seconds": Family("gauge", "When the CA certificate ends, Unix time."),
-    "re6st_registry_tokens": Family("gauge", "Tokens that were not used.", ("state",)),
+    "re6st_registry_ca_not_after_timestamp_seconds": Family("gauge", "Unix time at which the CA's certificate ends."),
+    "re6st_registry_tokens": Family("gauge", "Tokens that have not been used.", ("state",)),
     "re6st_registry_own_node_certified": Family(
-        "gauge", "Whether the registry's own node has a certificate: without it the network gets no news."
+        "gauge", "1 if the registry's own node has a certificate; without it the network hears of no change."
     ),
-    "re6st_registry_prefixes_free": Family("gauge", "Free subnets, by the bits of their prefix.", ("length",)),
-    "re6st_registry_prefixes_free_ratio": Family("gauge", "Part of the network's addresses that is free."),
-    "re6st_registry_nodes_online": Family("gauge", "Nodes that are routed."),
-    "re6st_registry_nodes_by_version": Family("gauge", "Nodes seen in the last 30 days.", ("version", "protocol")),
+    "re6st_registry_prefixes_free": Family("gauge", "Free prefixes, by their length in bits.", ("length",)),
+    "re6st_registry_prefixes_free_ratio": Family("gauge", "Fraction of the network's addresses that is free."),
+    "re6st_registry_nodes_online": Family("gauge", "Nodes to which there is a route."),
+    "re6st_registry_nodes_by_version": Family(
+        "gauge", "Nodes that called in the last 30 days, by version.", ("version", "protocol")
+    ),
     "re6st_registry_node_last_seen_timestamp_seconds": Family(
-        "gauge", "When a node last called, Unix time (--metrics-per-node).", ("cn",)
+        "gauge", "Unix time of a node's last call (only with --metrics-per-node).", ("cn",)
     ),
-    "re6st_registry_events_total": Family("counter", "What happened, as the operator's page lists it.", ("kind",)),
-    "re6st_registry_hmac_rotation_step": Family("gauge", "Keys that babel takes: 1 usually, 2 in a change, 0 none."),
+    "re6st_registry_events_total": Family("counter", "Events, as the operator's page lists them.", ("kind",)),
+    "re6st_registry_hmac_rotation_step": Family(
+        "gauge", "Number of keys that babel accepts: 1 usually, 2 during a change, 0 if there is none."
+    ),
     "re6st_registry_parameters_version": Family("gauge", "Version of the network parameters."),
-    "re6st_registry_database_bytes": Family("gauge", "Size of the database."),
+    "re6st_registry_database_bytes": Family("gauge", "Size of the database file."),
 }
 """Of re6st-registry."""
