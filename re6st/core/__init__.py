@@ -1,5 +1,5 @@
-"""The pure core: no input, no output, no clock and no chance of its own.
+"""The pure core: it does no input and no output, and reads no clock and no random numbers.
 
-Nothing here imports asyncio, socket, ssl, subprocess, sqlite3, time, random or os (import-linter sees to it:
-pyproject.toml). A reading of the clock and a source of randomness are arguments.
+Nothing here imports asyncio, socket, ssl, subprocess, sqlite3, time, random or os; import-linter checks this
+(pyproject.toml). Times and a source of random numbers are arguments.
 """

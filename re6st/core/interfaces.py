@@ -1,7 +1,7 @@
-"""The names of our tunnel interfaces (wire.md 8.4): how they are made, and what one says.
+"""Names of our tunnel interfaces (wire.md 8.4): this module makes and reads them.
 
-A server has one for its protocol, `re6stnet-udp`; client tunnels have numbers, `re6stnet1`; the one tunnel of --client
-has neither.
+The interface of a server is named after its protocol, `re6stnet-udp`. Those of client tunnels have numbers,
+`re6stnet1`. The only tunnel of --client has neither.
 """
 
 from __future__ import annotations
@@ -12,27 +12,29 @@ from dataclasses import dataclass
 from re6st.core.tunnel_protocols import SERVED, Role, TunnelProtocol
 
 PREFIX = "re6stnet"
-"""What all begin with, for rules that have patterns of names."""
+"""How all names begin, for rules that match names by a pattern."""
 
 _NAME = re.compile(rf"{PREFIX}(?:([0-9]{{0,7}})|-([a-z0-9]+))", re.ASCII)
-"""The kernel takes 15 characters."""
+"""The kernel allows 15 characters."""
 
 
 @dataclass(frozen=True, slots=True)
 class Interface:
-    """A tunnel interface: a server's has a `protocol`, a client tunnel's a `number`, that of --client has none."""
+    """A tunnel interface: that of a server has a `protocol`, that of a client tunnel a `number`, that of --client
+    neither.
+    """
 
     number: int | None = None
     protocol: TunnelProtocol | None = None
 
     @property
     def role(self) -> Role:
-        """Which end of its tunnels we are."""
+        """At which end of its tunnels we are."""
         return Role.CLIENT if self.protocol is None else Role.SERVER
 
     @property
     def is_sole(self) -> bool:
-        """Whether it is that of --client. Its name is the program's, too."""
+        """Whether it is the tunnel of --client. Its name is that of the program, too."""
         return self.number is None and self.protocol is None
 
     def __str__(self) -> str:
@@ -40,21 +42,21 @@ class Interface:
 
 
 SOLE = str(Interface())
-"""Of the one tunnel of --client."""
+"""The name of the only tunnel of --client."""
 
 
 def server(protocol: TunnelProtocol) -> str:
-    """The interface of a server."""
+    """The name of a server's interface."""
     return str(Interface(protocol=protocol.served))
 
 
 def client(number: int) -> str:
-    """The interface of a client tunnel, from 1."""
+    """The name of a client tunnel's interface. Numbers begin at 1."""
     return str(Interface(number))
 
 
 def parse(name: str) -> Interface | None:
-    """What a name says; None for an interface that is not ours."""
+    """The interface that a name stands for; None if the name is not one of ours."""
     if (found := _NAME.fullmatch(name)) is None:
         return None
     number, protocol = found.groups()
@@ -64,5 +66,5 @@ def parse(name: str) -> Interface | None:
 
 
 def is_ours(name: str) -> bool:
-    """Whether a tunnel interface of ours may have this name."""
+    """Whether one of our tunnel interfaces may have this name."""
     return parse(name) is not None

@@ -1,6 +1,8 @@
-"""Option files between this software and the older one, which ends for an option that it does not know (wire.md 11).
+"""Makes option files readable for the older software, which ends when it finds an option that it does not know (wire.md
+11).
 
-A line that only we understand is made a comment while the older software is installed, and a line again when we are.
+A line that only this software understands becomes a comment while the older software is installed. When this software
+is installed again, it becomes a line again.
 """
 
 from __future__ import annotations
@@ -8,21 +10,21 @@ from __future__ import annotations
 from collections.abc import Set
 
 MARK = "#re6stnet-1.0 "
-"""What stands before a line that is set aside."""
+"""Marks a line that was turned into a comment."""
 
 NODE = frozenset(("accept-route", "check", "log-format", "metrics", "no-packet-filter"))
-"""Options of re6stnet that the older one does not have."""
+"""Options of re6stnet that the older software does not have."""
 REGISTRY = frozenset(
     (
         *("check-config", "log-format", "mail-from", "metrics", "metrics-per-node", "operator-port"),
         *("require", "require-anyway", "trust-clock", "url", "web", "web-login"),
     )
 )
-"""Options of re6st-registry that the older one does not have."""
+"""Options of re6st-registry that the older software does not have."""
 
 
 def set_aside(text: str, ours: Set[str]) -> tuple[str, list[str]]:
-    """An option file without the options that are `ours`, and what was set aside: `LINE: NAME`."""
+    """An option file in which the options `ours` are comments, and a list of these lines: `LINE: NAME`."""
     lines, names = text.splitlines(keepends=True), []
     for number, line in enumerate(lines):
         words = line.split(maxsplit=1)
@@ -34,5 +36,5 @@ def set_aside(text: str, ours: Set[str]) -> tuple[str, list[str]]:
 
 
 def take_back(text: str) -> str:
-    """The option file as it was before `set_aside`."""
+    """Reverses `set_aside`."""
     return "".join(line.removeprefix(MARK) for line in text.splitlines(keepends=True))

@@ -1,7 +1,7 @@
-"""Subnets as a small type: CN <-> bits <-> IPv6 network (wire.md section 1, vectors/addressing.json).
+"""A small type for subnets: CN <-> bits <-> IPv6 network (wire.md section 1, vectors/addressing.json).
 
-A network has a prefix of its own, written in the serial number of the CA certificate. A node owns a `Prefix` inside
-the network; its text in the certificate is the CN, `INT/LEN`; in protocols and databases it is a string of '0' and '1'.
+The prefix of the network is written in the serial number of the CA's certificate. A node owns a `Prefix` inside the
+network. Its text in the certificate is the CN, `INT/LEN`; in protocols and databases it is a string of '0' and '1'.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _CN = re.compile(r"(0|[1-9][0-9]{0,39})/(0|[1-9][0-9]{0,2})", re.ASCII)
 
 
 class PrefixError(ValueError):
-    """A text that is no prefix, no CN, or does not fit into the network."""
+    """A text is not a prefix or a CN, or a prefix does not fit into the network."""
 
 
 @total_ordering
@@ -38,14 +38,14 @@ class Prefix:
 
     @classmethod
     def from_bits(cls, bits: str) -> Prefix:
-        """The prefix written as '0' and '1'. Raises PrefixError."""
+        """Read a prefix that is written as '0' and '1'. Raises PrefixError."""
         if len(bits) > MAX_LENGTH or bits.strip("01"):
             raise PrefixError(f"{bits[:140]!r} is not a string of at most {MAX_LENGTH} characters 0 and 1")
         return cls(int(bits or "0", 2), len(bits))
 
     @classmethod
     def from_cn(cls, cn: str) -> Prefix:
-        """The prefix of the CN `INT/LEN`. Raises PrefixError, also when INT needs more than LEN bits."""
+        """Read a CN, `INT/LEN`. Raises PrefixError, also if INT needs more than LEN bits."""
         match = _CN.fullmatch(cn)
         if match is None:
             raise PrefixError(f"{cn[:140]!r} is not of the form INT/LEN")
@@ -80,7 +80,7 @@ class Prefix:
 
     @property
     def sibling(self) -> Prefix:
-        """The other half of the parent."""
+        """The other half of the parent prefix."""
         return Prefix(self.value ^ 1, self.length)
 
 
@@ -98,7 +98,7 @@ def serial_of_network(network: IPv6Network) -> int:
 
 
 def subnet(network: IPv6Network, prefix: Prefix) -> IPv6Network:
-    """The subnet of a node. Raises PrefixError when the prefix is too long for the network."""
+    """The subnet of a node. Raises PrefixError if the prefix is too long for the network."""
     length = network.prefixlen + prefix.length
     if length > MAX_LENGTH:
         raise PrefixError(f"prefix {prefix} is too long for {network}")
@@ -112,12 +112,12 @@ def address(network: IPv6Network, prefix: Prefix) -> IPv6Address:
 
 
 def control_address(network: IPv6Network, prefix: Prefix) -> IPv6Address:
-    """Where the messages of wire.md section 6 for this node go: the first address of its subnet (1.2)."""
+    """Where the messages of wire.md section 6 for this node are sent: the first address of its subnet (1.2)."""
     return subnet(network, prefix).network_address
 
 
 def prefix_of(network: IPv6Network, net: IPv6Network) -> Prefix | None:
-    """The prefix of a subnet inside the network; None for any other one and for the network itself."""
+    """The prefix of a subnet inside the network; None for any other subnet and for the network itself."""
     length = net.prefixlen - network.prefixlen
     if length <= 0:
         return None
@@ -129,12 +129,12 @@ def prefix_of(network: IPv6Network, net: IPv6Network) -> Prefix | None:
 
 
 def address_bits(network: IPv6Network, ip: IPv6Address) -> Prefix | None:
-    """All bits of an address behind the network's; None for an address outside."""
+    """All bits of an address that follow the network's; None for an address outside the network."""
     return prefix_of(network, IPv6Network(ip)) if ip in network else None
 
 
 def ipv4_subnet(network: IPv4Network, extra_bits: int, number: int) -> IPv4Network | None:
-    """The IPv4 subnet of node number `number` (wire.md 1.4), or None where the network has none for it."""
+    """The IPv4 subnet of node number `number` (wire.md 1.4), or None if the network has none for it."""
     length = network.prefixlen + extra_bits
     if not 0 <= extra_bits <= 16 or length > 32 or not 0 <= number < 1 << extra_bits:
         return None

@@ -1,6 +1,6 @@
-"""The protocols that tunnels run over, as --pp, address lists and notes name them (wire.md 6.6, 8.1).
+"""The protocols over which tunnels run, as --pp, address lists and notes name them (wire.md 6.6, 8.1).
 
-Whoever wants to know the family of IP or the transport of one asks its fields: nobody else reads the names.
+Other modules ask the fields of a protocol for its IP version and transport; only this module reads the names.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ class Transport(StrEnum):
 
 
 class Role(Enum):
-    """Which end of a tunnel."""
+    """One of the two ends of a tunnel."""
 
     SERVER = "server"
     CLIENT = "client"
 
 
 class TunnelProtocol(StrEnum):
-    """A transport over a version of IP. IPv4 has two names: who has told `udp4` is told the same again.
+    """A transport over a version of IP. IPv4 has two names: a peer that told us `udp4` is told the same name.
 
-    `TunnelProtocol(name)` raises ValueError for what is none; its text is the name.
+    `TunnelProtocol(name)` raises ValueError for an unknown name; its text is the name.
     """
 
     UDP = "udp"
@@ -49,7 +49,7 @@ class TunnelProtocol(StrEnum):
 
     @property
     def served(self) -> TunnelProtocol:
-        """The same as --pp and --disable-proto name it, which know one name for each."""
+        """The name for --pp and --disable-proto, which know one name for each."""
         return _SERVED[self.transport, self.family]
 
 
@@ -63,13 +63,13 @@ _FIELDS: dict[TunnelProtocol, tuple[Transport, Family]] = {
 }
 
 SERVED = TunnelProtocol.UDP, TunnelProtocol.TCP, TunnelProtocol.UDP6, TunnelProtocol.TCP6
-"""What a server of ours may have."""
+"""The protocols that a server of ours may have."""
 
 _SERVED = {(each.transport, each.family): each for each in SERVED}
 
 
 def named(text: str) -> TunnelProtocol | None:
-    """The protocol of this name; None where there is none."""
+    """The protocol of this name; None if there is no such protocol."""
     try:
         return TunnelProtocol(text)
     except ValueError:

@@ -1,4 +1,4 @@
-"""Figures in words, for people: durations, moments, sizes."""
+"""Texts for people from figures: durations, dates, sizes."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def clock(when: float) -> str:
 
 
 def away(when: float, now: float) -> str:
-    """A Unix time from now: `in 331 d`, `12 s ago`."""
+    """A Unix time relative to now: `in 331 d`, `12 s ago`."""
     distance = abs(when - now)
     name, size = next(((name, size) for name, size in _SPANS if distance >= 2 * size), _SPANS[-1])
     text = f"{distance / size:.0f} {name}"

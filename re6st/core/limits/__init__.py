@@ -1,1 +1,1 @@
-"""What others may make us do, hold and say: in bounds for each sender, and in all."""
+"""Limits on what others can make us do, store and log: for each sender, and in all."""

@@ -1,7 +1,7 @@
-"""Budgets for what others may make us do: a bucket for each sender, and one for all behind it.
+"""Budgets for work that others can cause: a bucket for each sender, and behind it one for all senders.
 
-A budget that one sender can use up for everybody is none. So whoever has much to ask empties his own bucket first, and
-whom we know has one of his own that strangers cannot touch. Times are seconds of one monotonic clock.
+A budget is useless if one sender can use it up for everybody. So a sender with many requests empties its own bucket
+first, and senders that we know have a bucket that strangers cannot touch. Times are seconds of one monotonic clock.
 """
 
 from __future__ import annotations
@@ -13,15 +13,17 @@ from typing import Generic, TypeVar
 from re6st.core.prefix import Prefix
 
 KEYS_LIMIT = 4096
-"""Senders that a budget tells apart. Whoever was forgotten has a full bucket again: the one for all stands behind."""
+"""Number of senders that a budget tells apart. A sender that was forgotten has a full bucket again; the bucket for all
+still limits it.
+"""
 SOURCE_BITS = 16
-"""Bits of an address, behind the network's, that make one sender of those whom we do not know yet."""
+"""A sender that we do not know yet is identified by this many bits of its address, after those of the network."""
 
 K = TypeVar("K", bound=Hashable)
 
 
 class Bucket:
-    """`burst` at once, then `rate` a second."""
+    """Allows `burst` at once, then `rate` a second."""
 
     def __init__(self, rate: float, burst: float) -> None:
         self._rate = rate
@@ -30,7 +32,7 @@ class Bucket:
         self._at = float("-inf")
 
     def take(self, now: float) -> bool:
-        """Whether one more is within the rate."""
+        """Take one, if the rate allows it."""
         self._fill(now)
         if self._left < 1:
             return False
@@ -49,9 +51,9 @@ class Bucket:
 
 
 class Buckets(Generic[K]):
-    """A bucket for each sender, and behind those what all of them share: `rate` for each, `total` for all.
+    """A bucket for each sender (`rate`), and behind these one that all senders share (`total`).
 
-    Half of the total is kept for senders that were quiet: many noisy ones cannot use it up.
+    Half of the total is reserved for senders that were quiet, so that many noisy ones cannot use it up.
     """
 
     def __init__(self, rate: float, burst: float, total: float, total_burst: float) -> None:
@@ -62,7 +64,7 @@ class Buckets(Generic[K]):
         self._each: OrderedDict[K, Bucket] = OrderedDict()
 
     def take(self, sender: K, now: float) -> bool:
-        """Whether one more of this sender is within its rate and that of all."""
+        """Take one, if both the sender's rate and the rate of all allow it."""
         own = self._each.get(sender)
         if own is None:
             own = self._each[sender] = Bucket(self._rate, self._burst)
@@ -74,11 +76,11 @@ class Buckets(Generic[K]):
 
 
 class HandshakeBudget:
-    """The public-key work of sessions. Measured with RSA-2048: a certificate is verified in 0.12 ms, a signature in
-    0.03; an offer is signed in 0.44, one is decrypted in 0.4.
+    """The public-key operations of sessions. Measured with RSA-2048: verifying a certificate takes 0.12 ms, a signature
+    0.03; signing an offer takes 0.44 ms, decrypting one 0.4.
 
-    Whom we greeted, whom we know, and strangers do not share anything. Strangers that the routing table knows have more
-    than others: our answer would not get to anybody else, and an address that has no route costs its inventor nothing.
+    Peers that we greeted, peers that we know, and strangers have separate budgets. Strangers to whom we have a route
+    get more than others: our answer would not reach the others, and inventing addresses without a route costs nothing.
     """
 
     def __init__(self) -> None:
@@ -89,7 +91,7 @@ class HandshakeBudget:
         self._signatures: Buckets[Prefix] = Buckets(20, 40, 400, 400)
 
     def offer(self, peer: Prefix, awaited: bool, now: float) -> bool:
-        """Whether we may make a secret for this peer, or read one; `awaited`: we have greeted it."""
+        """Whether we may make or read a secret for this peer; `awaited`: we have greeted it."""
         return (self._awaited if awaited else self._known).take(peer, now)
 
     def certificate(self, source: Prefix, routed: bool, awaited: bool, now: float) -> bool:
@@ -102,5 +104,5 @@ class HandshakeBudget:
         return (self._routed if routed else self._others).take(key, now)
 
     def signature(self, peer: Prefix, now: float) -> bool:
-        """Whether we may verify the signature under an offer of a peer that we have greeted."""
+        """Whether we may verify the signature of an offer from a peer that we have greeted."""
         return self._signatures.take(peer, now)

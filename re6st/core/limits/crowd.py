@@ -1,7 +1,7 @@
-"""Who holds the connections of a server: bounded for each sender, for all strangers together, and in all.
+"""Limits the connections of a server: for each sender, for all strangers together, and in all.
 
-A connection that has not asked for anything yet gives way to a new one, the oldest first: of the same sender where that
-has its share, of anybody where there is no room. A part of the room is kept for those that are known.
+If there is no room for a new connection, it replaces the oldest one that has not sent a request yet: of the same sender
+if that has used its share, otherwise of anybody. Part of the room is reserved for senders that are known.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ _STRANGERS, _ALL = "strangers", "all"
 
 @dataclass(frozen=True, slots=True)
 class Entry(Generic[Key]):
-    """What is done about a new connection."""
+    """The decision about a new connection."""
 
     admitted: bool
     instead: Key | None = None
-    """The connection that goes for it."""
+    """The connection that is closed for it."""
 
 
 class Crowd(Generic[Key]):
-    """`limit` connections in all, of which `reserve` are not for strangers, and `share` for one sender.
+    """Allows `limit` connections in all, `reserve` of which are not for strangers, and `share` for one sender.
 
-    A sender is a network, as core/registry/origins.py gives it; the wider ones that it lies in may hold some times as
+    A sender is a network, as core/registry/origins.py gives it. The larger networks around it may hold several times as
     many.
     """
 
@@ -41,16 +41,19 @@ class Crowd(Generic[Key]):
         self._groups: dict[Key, tuple[str, ...]] = {}
         self._held: Counter[str] = Counter()
         self._waiting: dict[str, dict[Key, None]] = {}
-        """By group, in the order of their coming."""
+        """By group, in the order in which they came."""
 
     def __len__(self) -> int:
         return len(self._groups)
 
     def enter(self, key: Key, sender: str | None, *, known: bool = False) -> Entry[Key]:
-        """A new connection. `sender` is None for this machine and its proxies; a `known` one may use the reserve."""
+        """Register a new connection. `sender` is None for this machine and its proxies; a `known` sender may use the
+        reserve.
+        """
         groups = self._bounds(sender, known)
         instead = None
-        # Each group lies in the next, so that whoever goes from the first that is full makes room in all.
+        # Each group contains the one before it, so closing a connection of the first group that is full makes room in
+        # all.
         full = next((group for group, bound in groups if self._held[group] >= bound), None)
         if full is not None:
             instead = next(iter(self._waiting.get(full, ())), None)
@@ -64,7 +67,7 @@ class Crowd(Generic[Key]):
         return Entry(True, instead)
 
     def asked(self, key: Key) -> None:
-        """It has asked for something, and is not ended for another one any more."""
+        """The connection has sent a request, and is no longer closed for another one."""
         for group in self._groups.get(key, ()):
             if (waiting := self._waiting.get(group)) is not None:
                 waiting.pop(key, None)
@@ -72,7 +75,7 @@ class Crowd(Generic[Key]):
                     del self._waiting[group]
 
     def leave(self, key: Key) -> None:
-        """It has ended."""
+        """The connection has ended."""
         self.asked(key)
         for group in self._groups.pop(key, ()):
             self._held[group] -= 1
@@ -80,7 +83,7 @@ class Crowd(Generic[Key]):
                 del self._held[group]
 
     def _bounds(self, sender: str | None, known: bool) -> list[tuple[str, int]]:
-        """The groups that it counts in, each with its bound, the narrowest first."""
+        """The groups in which it counts, with the limit of each, the narrowest first."""
         if sender is None:
             return [(_ALL, self._limit)]
         if known:

@@ -1,8 +1,8 @@
-"""How often the registry does for strangers what costs it something: for each network, for wider ones, and in all.
+"""Limits how often the registry does costly work for strangers: for each network, for larger ones, and in all.
 
-Whoever has an IPv6 /48 has 65,536 networks /64, so each limit is several: for the network itself, for the wider ones
-that it lies in, which may do some times as much, and for all strangers. Networks that members have called from share
-one of their own instead of those, so that a flood from everywhere does not keep members out. Times are seconds.
+An IPv6 /48 contains 65,536 networks /64, so each limit exists several times: for the network itself, for the larger
+networks around it, which may do several times as much, and for all strangers. Networks from which members have called
+have a separate limit instead, so that a flood from everywhere does not keep members out. Times are seconds.
 """
 
 from __future__ import annotations
@@ -13,15 +13,16 @@ from ipaddress import IPv4Address, ip_address, ip_network
 from re6st.core.limits.rate import RateLimit
 
 WIDER = (8, 32)
-"""How many times as much the wider networks take: a /48 and a /32 of IPv6, a /24 and a /16 of IPv4."""
+"""How many times as much the larger networks may do: a /48 and a /32 of IPv6, a /24 and a /16 of IPv4."""
 KNOWN_LIMIT = 50_000
 LONG_TOKEN = 16
-"""Letters of a token that nobody guesses, however often he may try: 26 to the power of this is 75 bits."""
+"""A token of this many letters cannot be guessed, however often somebody tries: 26 to the power of this is 75 bits."""
 
 
 def levels(source: str) -> tuple[str, ...]:
-    """A network as core/registry/origins.py gives it, and the wider ones that it lies in; of any other text, that
-    alone."""
+    """A network, as core/registry/origins.py gives it, and the larger networks around it; for any other text, only that
+    text.
+    """
     try:
         ip = ip_address(source)
     except ValueError:
@@ -31,13 +32,13 @@ def levels(source: str) -> tuple[str, ...]:
 
 
 def neighbourhood(source: str) -> str:
-    """What one stranger may have: of IPv6 a /48."""
+    """What counts as one stranger: a /48 of IPv6."""
     wider = levels(source)
     return wider[1] if ":" in source and len(wider) > 1 else source
 
 
 class SourceLimit:
-    """`burst` at once for each network, then `rate` a second; for all together what `everybody` says likewise."""
+    """Allows `burst` at once for each network, then `rate` a second; `everybody` is the same for all networks."""
 
     def __init__(
         self, rate: float, burst: int, everybody: tuple[float, int], known: tuple[float, int] = (0, 0)
@@ -47,7 +48,7 @@ class SourceLimit:
         self._known = RateLimit(*known)
 
     def allow(self, source: str, now: float, *, known: bool = False) -> bool:
-        """Whether one more for this network is within the limits. One that is not counts nowhere."""
+        """Count one more for this network, if the limits allow it. A refused one counts nowhere."""
         buckets = [*zip(self._narrow, levels(source), strict=False), (self._everybody, "")]
         if known:
             buckets[1:] = [(self._known, "")]
@@ -58,13 +59,13 @@ class SourceLimit:
         return True
 
     def give_back(self, source: str) -> None:
-        """One that was allowed does not count after all."""
+        """Undo the count of one that was allowed."""
         for bucket, key in (*zip(self._narrow, levels(source), strict=False), (self._everybody, "")):
             bucket.give_back(key)
 
 
 class Limits:
-    """Those of one registry. Sources are networks of strangers (core/registry/origins.py)."""
+    """The limits of a registry. Sources are networks of strangers (core/registry/origins.py)."""
 
     def __init__(self) -> None:
         self._known: OrderedDict[str, None] = OrderedDict()
@@ -89,15 +90,17 @@ class Limits:
         return source in self._known
 
     def hello(self, source: str, now: float) -> bool:
-        """Whether an answer with our signature may be made."""
+        """Whether the registry may make an answer with its signature."""
         return self._hello.allow(source, now, known=source in self._known)
 
     def present(self, source: str, now: float) -> bool:
-        """Whether a certificate that somebody shows may be looked at."""
+        """Whether the registry may look at a certificate that somebody shows."""
         return self._present.allow(source, now, known=source in self._known)
 
     def mail(self, source: str | None, address: str, now: float) -> bool:
-        """Whether a mail may go to an address for somebody; None: an operator, who may fill nobody's mailbox either."""
+        """Whether a mail may be sent to an address on behalf of `source`; None: of an operator, who must not fill a
+        mailbox either.
+        """
         address = address.lower()
         domain = address.rpartition("@")[2]
         if not (self._mail_address.has(address, now) and self._mail_domain.has(domain, now)):
@@ -107,17 +110,17 @@ class Limits:
         return self._mail_address.allow(address, now) and self._mail_domain.allow(domain, now)
 
     def token(self, source: str, token: str, now: float) -> bool:
-        """Whether a token may be looked up. All strangers together may try few short ones, which could be guessed."""
+        """Whether a token may be looked up. All strangers together may try few short tokens, which could be guessed."""
         if not self._token.allow(source, now):
             return False
         return len(token) >= LONG_TOKEN or self._short_token.allow("", now)
 
     def right_token(self, source: str, token: str) -> None:
-        """That token was good, so it was no guess."""
+        """The token was good, so it does not count as a guess."""
         self._token.give_back(source)
         if len(token) < LONG_TOKEN:
             self._short_token.give_back("")
 
     def anonymous(self, source: str, now: float) -> bool:
-        """Whether a certificate may be given without a token."""
+        """Whether the registry may issue a certificate without a token."""
         return self._anonymous.allow(source, now)

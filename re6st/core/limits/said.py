@@ -1,21 +1,24 @@
-"""What was said of faults that come and go: each once, and again only after it was away for a while."""
+"""Remembers which faults were logged: a fault that comes and goes is logged once, and again only after it was away for
+a while.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Collection
 
 FORGET = 60.0
-"""Seconds without a fault after which it is a new one. Some programs make one again every few seconds."""
+"""After so many seconds without it, a fault counts as new. Some programs cause the same fault again every few seconds.
+"""
 
 
 class Said:
-    """Remembers texts."""
+    """Remembers the texts of faults."""
 
     def __init__(self) -> None:
         self._last: dict[str, float] = {}
 
     def news(self, texts: Collection[str], now: float) -> list[str]:
-        """Those of the texts that hold now which were not said yet. `now` in seconds."""
+        """Those of the present faults that have not been logged yet. `now` is in seconds."""
         self._last = {text: last for text, last in self._last.items() if now - last < FORGET}
         found = [text for text in dict.fromkeys(texts) if text not in self._last]
         self._last.update(dict.fromkeys(texts, now))

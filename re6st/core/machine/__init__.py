@@ -1,1 +1,1 @@
-"""What this machine's addresses and packet filters mean for a node."""
+"""What the addresses and packet filters of this machine mean for a node."""

@@ -1,7 +1,7 @@
-"""Addresses of this machine that go away: for good, or for the seconds of a DHCP client that renews its lease.
+"""Addresses that this machine loses: for good, or for the seconds in which a DHCP client renews its lease.
 
-A tunnel survives that its address is away for a few seconds. To leave it at once is better only where another address
-can take its place.
+A tunnel survives if its address is away for a few seconds. Closing it at once is better only if another address can
+take over.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ from ipaddress import IPv4Address, IPv6Address
 Address = IPv4Address | IPv6Address
 
 PATIENCE = 5.0
-"""Seconds until an address that is away is gone for good."""
+"""An address that has been away for so many seconds is lost for good."""
 
 
 class Absences:
-    """Those that are waited for. Times in seconds."""
+    """The addresses that may come back. Times are in seconds."""
 
     def __init__(self) -> None:
         self._until: dict[Address, float] = {}
@@ -24,9 +24,10 @@ class Absences:
     def note(
         self, lost: Collection[Address], there: Collection[Address], leading_out: Collection[Address], now: float
     ) -> frozenset[Address]:
-        """These were `lost`, and the others are `there`, of which some lead out; returns those that are gone for good.
+        """The machine has `lost` some addresses and has those `there`, some of which have a route; returns those that
+        are lost for good.
 
-        One of the same family that leads out takes the place of those that are waited for, too.
+        If an address of the same family has a route, it replaces those that we wait for, too.
         """
         for address in lost:
             self._until.setdefault(address, now + PATIENCE)
@@ -35,7 +36,7 @@ class Absences:
         return self._take(lambda address, _: address.version in families)
 
     def due(self, now: float) -> frozenset[Address]:
-        """Those that were waited for in vain."""
+        """Those that did not come back in time."""
         return self._take(lambda _, until: until <= now)
 
     def _take(self, gone: Callable[[Address, float], bool]) -> frozenset[Address]:

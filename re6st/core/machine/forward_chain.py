@@ -1,7 +1,8 @@
-"""Whether somebody's nftables rules drop what this machine forwards between tunnels, as Docker's do (nft(8)).
+"""Finds out whether nftables rules of other programs, such as Docker, drop what this machine forwards between tunnels
+(nft(8)).
 
-Rules are read as `nft -j list ruleset` tells them, those that iptables makes too. What is not understood may let
-packets through, so that only what is certain is taken for certain.
+The rules are those of `nft -j list ruleset`, which include the ones of iptables. A rule that we do not understand might
+let packets pass, so the result says whether it is certain.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ Expression = Mapping[str, Any]
 _Chain = tuple[str, str, str]
 """Family, table and name."""
 
-"""What the names of our interfaces begin with."""
+"""How the names of our interfaces begin."""
 _FAMILIES = ("ip6", "inet")
 _INTERFACES = ("iifname", "oifname", "iif", "oif")
 _REPLIES = frozenset(("established", "related"))
@@ -24,14 +25,14 @@ _REPLIES = frozenset(("established", "related"))
 
 @dataclass(frozen=True, slots=True)
 class Blocked:
-    """Where packets are dropped; if not `certain`, some rule may let ours pass that we do not understand."""
+    """Where packets are dropped. If it is not `certain`, a rule that we do not understand may let our packets pass."""
 
     where: str
     certain: bool
 
 
 def blocked(listing: object, own_table: str) -> Blocked | None:
-    """The chain that drops what nobody allowed, where nothing allows what goes from tunnel to tunnel."""
+    """The chain that drops by default, and in which no rule accepts packets from tunnel to tunnel."""
     chains: dict[_Chain, Mapping[str, Any]] = {}
     rules: dict[_Chain, list[Sequence[Expression]]] = {}
     entries = listing.get("nftables", ()) if isinstance(listing, dict) else ()
@@ -60,7 +61,7 @@ def blocked(listing: object, own_table: str) -> Blocked | None:
 
 
 def _reached(start: _Chain, rules: Mapping[_Chain, Sequence[Sequence[Expression]]]) -> Iterator[Sequence[Expression]]:
-    """The rules of a chain, and of those that they lead to."""
+    """The rules of a chain, and of the chains to which they jump."""
     family, table, _ = start
     waiting, seen = [start], {start}
     while waiting:
@@ -82,7 +83,7 @@ def _drops_all(rule: Sequence[Expression]) -> bool:
 
 
 def _may_accept(rule: Sequence[Expression]) -> bool:
-    """Whether a rule may let the first packet of a connection pass from tunnel to tunnel."""
+    """Whether a rule may accept the first packet of a connection from tunnel to tunnel."""
     if not any("accept" in expression or "vmap" in expression or "queue" in expression for expression in rule):
         return False
     return not any(_excludes_us(match) for expression in rule if isinstance(match := expression.get("match"), dict))
@@ -107,7 +108,7 @@ def _names_us(rule: Sequence[Expression]) -> bool:
 
 
 def _values(right: object) -> list[str] | None:
-    """The words that something is compared with; None for what else it may be."""
+    """The strings that something is compared with; None if they cannot be known."""
     if isinstance(right, dict):
         right = right.get("set")
     words = right if isinstance(right, list) else [right]
@@ -115,5 +116,5 @@ def _values(right: object) -> list[str] | None:
 
 
 def _is_ours(name: str) -> bool:
-    """Whether this is the name of one of our interfaces, or a pattern for such."""
+    """Whether this is the name of one of our interfaces, or a pattern that matches some."""
     return name.startswith(PREFIX) or (name.endswith("*") and PREFIX.startswith(name[:-1]))

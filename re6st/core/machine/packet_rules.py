@@ -1,8 +1,8 @@
-"""Our nftables table, as text: which packets are dropped, and why (nft(8); docs/security.md).
+"""The text of our nftables table: which packets are dropped, and why (nft(8); docs/security.md).
 
-The table only drops: whatever it lets pass, the rules of others may still refuse. Three parts: babel is muted on an
-interface, which drains a tunnel; packets of tunnels are held to what may come out of one; connections to our servers
-are limited for each source. Those over TCP are also told to keep their packets short.
+The table only drops packets: others' rules may still refuse what it lets pass. It has three parts. Babel is muted on an
+interface, which drains a tunnel. Packets from tunnels are dropped if they cannot be legitimate. Connections to our
+servers are limited for each source. Those over TCP also learn to keep their packets small.
 """
 
 from __future__ import annotations
@@ -17,23 +17,26 @@ from re6st.core.routing.babel_settings import PORT
 
 TABLE = "re6stnet"
 SENDERS = "senders"
-"""The set that says on which interface, and from which hardware address, packets came that were dropped."""
+"""The set that says on which interface, and from which hardware address, dropped packets came."""
 
 TCP_RATE, TCP_BURST = "60/minute", 150
 """New connections of one source to our TCP servers. Fifty nodes behind one address may all come back three times at
-once. OpenVPN gives up those that stay silent, so that one source holds at most TCP_BURST of them and what comes in
-until then."""
+once. OpenVPN ends connections that stay silent, so one source holds at most TCP_BURST of them and those that come until
+then.
+"""
 UDP_RATE, UDP_BURST = "5/second", 250
 """First packets of one source to our UDP servers; a client repeats an unanswered one after 2 s, 4 s and so on."""
 SITE = 4
-"""An IPv6 site (/48) may do that many times what a network of it (/64) may."""
+"""An IPv6 site (/48) may do so many times as much as one of its networks (/64)."""
 SOURCES_LIMIT, FORGET = 65535, "5m"
-"""Sources that are counted at once, and how long one is remembered that is silent."""
+"""Sources that are counted at the same time, and how long a silent source is remembered."""
 SENDERS_LIMIT = 256
 
 SEGMENT = 1220
-"""Bytes that a packet of a tunnel over TCP carries, at most: with its headers no more than any path of IPv6 lets pass.
-Where larger ones are swallowed without a word, the first one would stop the tunnel."""
+"""Bytes that a packet of a tunnel over TCP carries at most: with its headers, every IPv6 path lets it pass.
+
+If a path swallows larger packets without telling, the first one would stop the tunnel.
+"""
 
 COUNTERS = {
     "own_source": "out of a tunnel, with an address of this machine or of its subnet as source",
@@ -44,15 +47,15 @@ COUNTERS = {
     "tcp_connections": "new TCP connections to our servers, too many of one source",
     "udp_handshakes": "new UDP handshakes with our servers, too many of one source",
 }
-"""What is dropped and counted, by name of the counter."""
+"""What is dropped and counted, by the name of the counter."""
 
 Network = IPv4Network | IPv6Network
 _MULTICAST = IPv6Network("ff00::/8")
-"""Forwarded only where a program for that runs."""
+"""Forwarded only while a program for it runs."""
 
 
 class Part(StrEnum):
-    """What a kernel may be unable to do: the rest is loaded without it."""
+    """Features that a kernel may lack: the rest of the table is loaded without them."""
 
     SOURCES = "packets of tunnels are not filtered"
     OWN_ADDRESSES = "addresses of this machine outside its subnet are not kept from being a source in tunnels"
@@ -70,58 +73,59 @@ class Rules:
     """What the table is made from."""
 
     tunnels: tuple[str, ...]
-    """Names of their interfaces, existing or not."""
+    """Names of tunnel interfaces, existing or not."""
     network: IPv6Network
     subnet: IPv6Network
-    """Ours."""
+    """The node's own subnet."""
     filtered: bool = True
-    """False: drains only."""
+    """False: the table only drains tunnels."""
     ipv4: IPv4Network | None = None
-    """The network's."""
+    """The prefixes of the network."""
     ipv4_subnet: IPv4Network | None = None
     accepted: tuple[Network, ...] = ()
-    """Prefixes of others that are exchanged on purpose: as source and as destination."""
+    """Prefixes outside the network that are exchanged on purpose: as source and as destination."""
     lan: tuple[str, ...] = ()
-    """Interfaces with neighbours that need no tunnel."""
+    """Interfaces with neighbours that are reached without a tunnel."""
     main_interface: str = "lo"
     gateway: bool = False
     multicast: bool = False
     outside: bool = False
-    """The network has a gateway: packets from outside come by tunnels."""
+    """The network has a gateway: packets from outside come through tunnels."""
     exits: frozenset[NextHop] = frozenset()
-    """Neighbours on a LAN by whom the way to a gateway leads."""
+    """Neighbours on a LAN through which the route to a gateway leads."""
     tcp_ports: tuple[int, ...] = ()
     udp_ports: tuple[int, ...] = ()
     tracked: bool = False
-    """Connections are tracked here, by the rules of others: where nobody does, we do not begin with it, since it costs
-    each packet time, and a full table of connections drops them."""
+    """Other programs' rules use connection tracking on this machine. If nobody uses it, we do not start it: it costs
+    time for each packet, and a full connection table drops packets.
+    """
 
 
 def muted(interface: str, neighbour: IPv6Address | None = None) -> str:
-    """The element, with the name of its set, that mutes babel: on an interface, or as heard from one neighbour."""
+    """The element, with the name of its set, that mutes babel: on an interface, or from one neighbour."""
     return f'muted {{ "{interface}" }}' if neighbour is None else f'unheard {{ "{interface}" . {neighbour} }}'
 
 
 def add_and_delete(added: Iterable[str], deleted: Iterable[str]) -> str:
-    """The commands that bring a table up to date with what is muted."""
+    """The commands that update the elements of a table."""
     lines = [f"add element inet {TABLE} {element}" for element in added]
     lines += [f"delete element inet {TABLE} {element}" for element in deleted]
     return "\n".join(lines) + "\n"
 
 
 def removal() -> str:
-    """The commands that remove the table, if it is there."""
+    """The commands that remove the table, if it exists."""
     return f"add table inet {TABLE}\ndelete table inet {TABLE}\n"
 
 
 def way_out(table: Table, network: IPv6Network) -> frozenset[NextHop]:
-    """The neighbours by whom the way to the network's gateways leads, empty where there is none."""
+    """The neighbours through which the routes to the network's gateways lead; empty if there are none."""
     found = (route for route in table.routes.values() if not route.destination.prefixlen and route.usable)
     return frozenset(route.via for route in found if route.source == network)
 
 
 def ruleset(rules: Rules, elements: Collection[str] = (), parts: Collection[Part] = ALL) -> str:
-    """The commands that put the table in the place of whatever is there, at once. `elements` is what is muted."""
+    """The commands that replace any existing table by this one, at once. `elements` are those that mute babel."""
     chains = [*_input(rules, parts), "}", "chain output {", "type filter hook output priority 0; policy accept;"]
     chains += [f"oifname @muted udp dport {PORT} drop"]
     chains += [*_segments(rules, parts, "sport"), "}"]
@@ -150,11 +154,13 @@ def _sets(rules: Rules) -> Iterator[str]:
 
 
 def _prerouting(rules: Rules) -> Iterator[str]:
-    """Before anything else is done with a packet, so that it costs little and no connection is remembered for it."""
+    """This chain comes before everything else, so that it costs little, and no connection is tracked for a dropped
+    packet.
+    """
     yield "chain prerouting {"
     yield "type filter hook prerouting priority -300; policy accept;"
     yield "iifname @tunnels goto from_tunnel"
-    # Others would take it for a member's, and our node carries it to them.
+    # Others would take it for a packet of a member, and our node would forward it to them.
     near = ", ".join(f'"{name}"' for name in dict.fromkeys(("lo", rules.main_interface, *rules.lan)))
     for protocol, network, own in (("ip6", rules.network, rules.subnet), ("ip", rules.ipv4, rules.ipv4_subnet)):
         if network is not None:
@@ -174,7 +180,7 @@ def _from_tunnel(rules: Rules, parts: Collection[Part]) -> Iterator[str]:
     # Babel and neighbour discovery; the kernel never forwards these.
     yield "ip6 saddr fe80::/10 accept"
     if rules.multicast:
-        # The first router of a stream has to see that it comes back, and tells those neighbours to stop.
+        # The first router of a stream has to see packets that come back, and tells those neighbours to stop.
         yield f"ip6 daddr ff00::/8 ip6 saddr {rules.network} accept"
     yield f"ip6 saddr {{ ::1, {rules.subnet} }} goto own"
     own4 = "" if rules.ipv4_subnet is None else f", {rules.ipv4_subnet}"
@@ -183,10 +189,10 @@ def _from_tunnel(rules: Rules, parts: Collection[Part]) -> Iterator[str]:
         yield "fib saddr type local goto own"
     yield "ip6 saddr @inside6 accept"
     yield "ip saddr @inside4 accept"
-    yield "ip6 saddr :: ip6 daddr ff00::/8 accept"  # who has no address yet (RFC 4862 5.4.2, RFC 3810 5.2.13)
+    yield "ip6 saddr :: ip6 daddr ff00::/8 accept"  # a machine without an address (RFC 4862 5.4.2, RFC 3810 5.2.13)
     if rules.outside or rules.gateway:
         yield f"ip6 saddr != {{ ::, ff00::/8 }} ip6 daddr {rules.network} accept"
-    # What any program says on all interfaces of its machine: nothing to count.
+    # Any program may send this on all interfaces of its machine: it is not worth counting.
     yield "ip daddr { 224.0.0.0/4, 255.255.255.255 } drop"
     yield f"update @{SENDERS} {{ iifname . ether saddr counter }}"
     yield "counter name foreign_source drop"
@@ -199,7 +205,8 @@ def _to_us(rules: Rules, parts: Collection[Part]) -> Iterator[str]:
     yield "ip daddr @inside4 accept"
     yield "ip daddr 224.0.0.0/4 accept"
     if rules.outside or rules.gateway:
-        # For those that reach the Internet by a gateway, a public address of this machine is a part of it.
+        # Machines that reach the Internet through a gateway see a public address of this machine as part of the
+        # Internet.
         yield "ip6 daddr 2000::/3 accept"
     yield from _tracked(rules, parts)
     yield "counter name foreign_destination drop"
@@ -229,7 +236,7 @@ def _forward(rules: Rules, parts: Collection[Part]) -> Iterator[str]:
 
 
 def _tracked(rules: Rules, parts: Collection[Part]) -> Iterator[str]:
-    """What the rules of others lead here: answers to whom they translate addresses for, and ports they pass on."""
+    """Packets that others' rules send here: answers to machines whose addresses are translated, and forwarded ports."""
     if rules.tracked and Part.CONNECTIONS in parts:
         yield "ct state established,related accept"
         yield "ct status dnat accept"
@@ -252,9 +259,10 @@ def _input(rules: Rules, parts: Collection[Part]) -> Iterator[str]:
 
 
 def _segments(rules: Rules, parts: Collection[Part], port: str) -> Iterator[str]:
-    """Both ends of a connection to our servers learn a small size, whichever software the other has (RFC 9293 3.7.1).
+    """Tells both ends of a connection to our servers a small segment size, whichever software the peer has (RFC 9293
+    3.7.1).
 
-    Each tells the other in its first packet how long a segment may be; only a larger size is changed.
+    Each end tells the other one in its first packet how long a segment may be; only a larger size is changed.
     """
     if rules.tcp_ports and Part.SEGMENTS in parts:
         ports = _ports(rules.tcp_ports)
@@ -294,7 +302,7 @@ def _set(name: str, kind: str, elements: Iterable[str], flags: str = "") -> str:
 
 
 def _networks(version: int, *networks: Network | None) -> list[str]:
-    """Those of one family, none of them inside another."""
+    """The networks of one family, without those that lie inside another one."""
     if version == 6:
         return [str(each) for each in collapse_addresses(n for n in networks if isinstance(n, IPv6Network))]
     return [str(each) for each in collapse_addresses(n for n in networks if isinstance(n, IPv4Network))]

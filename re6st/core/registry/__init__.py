@@ -1,1 +1,1 @@
-"""What the registry decides: prefixes, sessions, limits, whose time it believes."""
+"""The decisions of a registry: prefixes, sessions, limits, and which time it trusts."""

@@ -1,8 +1,8 @@
-"""Which prefix a new node gets: the free leaves of the registry's tree, node numbers, communities (wire.md section 4).
+"""Chooses the prefix of a new node: free leaves of the registry's tree, node numbers, communities (wire.md section 4).
 
-The tree itself, with its used leaves, is in the registry's database. Here are only the free leaves, sorted, so that
-every operation costs O(log n). What an operation changes it returns as `Edits`, for the database; `undo` takes them
-back when the database could not store them.
+The registry's database has the tree itself, with the leaves in use. This module has only the free leaves, sorted, so
+that every operation costs O(log n). An operation returns its changes as `Edits` for the database; `undo` reverts them
+if the database could not store them.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from re6st.core.prefix import MAX_LENGTH, Prefix, PrefixError
 ROOT = Prefix(0, 0)
 
 FILE_LIMIT = 1000
-"""Lines of a community file."""
+"""Lines that a community file may have."""
 
 
 class AllocationError(Exception):
-    """There is no prefix of this length here: no space, or the length makes no sense in this network."""
+    """No prefix of this length is available: there is no space, or the length makes no sense in this network."""
 
 
 class CommunityError(Exception):
@@ -30,10 +30,10 @@ class CommunityError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Edits:
-    """What an operation does to the rows of the tree.
+    """The changes of an operation to the rows of the tree.
 
-    `removed` rows were free and go, `added` rows come and are free, `reserved` rows come and are never given out. The
-    row of an allocated prefix is for the caller to add, as the row of a released one was for the caller to remove.
+    `removed` rows were free and are deleted, `added` rows are new and free, `reserved` rows are new and never given
+    out. The caller adds the row of an allocated prefix, and has removed the row of a released one.
     """
 
     removed: tuple[Prefix, ...] = ()
@@ -42,11 +42,11 @@ class Edits:
 
 
 class Allocator:
-    """The free leaves below a network of `network_length` bits."""
+    """The free leaves of a network with `network_length` bits."""
 
     def __init__(self, network_length: int) -> None:
         self._room = MAX_LENGTH - network_length
-        # By length, the values of the free leaves: those below a prefix are neighbours in this order.
+        # By length, the values of the free leaves. In this order, those below one prefix stand together.
         self._free: list[SortedList[int]] = [SortedList() for _ in range(self._room + 1)]
 
     def __len__(self) -> int:
@@ -56,11 +56,11 @@ class Allocator:
         return (Prefix(value, length) for length, values in enumerate(self._free) for value in values)
 
     def is_free(self, prefix: Prefix) -> bool:
-        """Whether this very leaf is free."""
+        """Whether exactly this leaf is free."""
         return prefix.length <= self._room and prefix.value in self._free[prefix.length]
 
     def load(self, leaves: Iterable[Prefix]) -> None:
-        """Start again with these free leaves. Raises PrefixError for one that is too long for the network."""
+        """Start again with these free leaves. Raises PrefixError if one is too long for the network."""
         values: list[list[int]] = [[] for _ in self._free]
         for leaf in leaves:
             if leaf.length > self._room:
@@ -81,9 +81,9 @@ class Allocator:
         return Prefix(community.value << length, target)
 
     def allocate(self, community: Prefix, length: int) -> tuple[Prefix, Edits]:
-        """Take a prefix of `length` bits behind the community's (wire.md 4.2).
+        """Take a prefix of `length` bits, counted after the community's (wire.md 4.2).
 
-        Raises AllocationError, and then nothing has changed.
+        Raises AllocationError, and nothing has changed then.
         """
         first = self.check_length(community, length)
         removed: list[Prefix] = []
@@ -109,14 +109,14 @@ class Allocator:
             reserved.append(goal)
 
     def reserve(self, prefix: Prefix) -> Edits:
-        """Take this very prefix out of the free leaves, if it is in one, so that nobody ever gets it."""
+        """Remove exactly this prefix from the free leaves, if one contains it, so that nobody ever gets it."""
         leaf = self._leaf_above(prefix)
         if leaf is None:
             return Edits()
         return Edits((leaf,), tuple(self._split(leaf, prefix)), (prefix,))
 
     def release(self, prefix: Prefix) -> Edits:
-        """Make a used prefix free, and merge it with its free sibling, and so on upwards (wire.md 4.4)."""
+        """Make a used prefix free, merge it with its free sibling, and so on upwards (wire.md 4.4)."""
         removed: list[Prefix] = []
         leaf = prefix
         while leaf.length and self.is_free(leaf.sibling):
@@ -127,7 +127,9 @@ class Allocator:
         return Edits(tuple(removed), (leaf,))
 
     def merge(self) -> Edits:
-        """Merge all free siblings, from the longest length down (wire.md 4.4): after loading a foreign tree."""
+        """Merge all free siblings, from the longest length to the shortest (wire.md 4.4), after a tree of other
+        software was loaded.
+        """
         removed: list[Prefix] = []
         added: dict[Prefix, None] = {}
         for length in range(self._room, 0, -1):
@@ -146,14 +148,16 @@ class Allocator:
         return Edits(tuple(removed), tuple(added))
 
     def undo(self, edits: Edits) -> None:
-        """Take back an operation. Those made since must have been taken back before."""
+        """Undo an operation. Later ones must have been undone before."""
         for leaf in edits.added:
             self._discard(leaf)
         for leaf in edits.removed:
             self._add(leaf)
 
     def _find(self, community: Prefix, target: int) -> Prefix | None:
-        """The leaf to take from: the longest one in the community, else the one that holds the whole community."""
+        """The leaf from which to take: the longest one in the community, else the one that contains the whole
+        community.
+        """
         for length in range(target, community.length - 1, -1):
             values = self._free[length]
             shift = length - community.length
@@ -171,7 +175,7 @@ class Allocator:
         return leaf
 
     def _split(self, leaf: Prefix, goal: Prefix) -> list[Prefix]:
-        """Take `goal` out of `leaf`; returns the free leaves that remain of it."""
+        """Take `goal` from `leaf`; returns the free leaves that remain."""
         siblings: list[Prefix] = []
         self._discard(leaf)
         while goal.length > leaf.length:
@@ -188,7 +192,7 @@ class Allocator:
 
 
 class Numbers:
-    """Free node numbers: all integers from 0 that no certificate has (wire.md 2.2), kept as intervals."""
+    """Free node numbers, kept as intervals: all integers from 0 on that no certificate has (wire.md 2.2)."""
 
     def __init__(self, used: Iterable[int] = ()) -> None:
         """`used` in ascending order."""
@@ -201,14 +205,14 @@ class Numbers:
         self._free[start] = None
 
     def take(self) -> int:
-        """The smallest free number, used from now on."""
+        """Take the smallest free number."""
         start, end = self._free.popitem(0)
         if end is None or start + 1 < end:
             self._free[start + 1] = end
         return int(start)
 
     def remove(self, number: int) -> None:
-        """Use this very number, if it is free."""
+        """Take this number, if it is free."""
         at = self._free.bisect_right(number)
         if not at:
             return
@@ -222,7 +226,7 @@ class Numbers:
             self._free[number + 1] = end
 
     def release(self, number: int) -> None:
-        """The number is free again. It may be so already."""
+        """The number becomes free. It may be free already."""
         at = self._free.bisect_right(number)
         before = self._free.peekitem(at - 1) if at else None
         if before is not None and (before[1] is None or number < before[1]):
@@ -242,18 +246,18 @@ DEFAULT_LOCATION = "*"
 
 @dataclass(frozen=True, slots=True)
 class Community:
-    """A part of the network for some locations: `*`, country codes, `@` and continent codes."""
+    """A part of the network that is kept for some locations: `*`, country codes, `@` and continent codes."""
 
     prefix: Prefix
     locations: tuple[str, ...]
 
 
 WHOLE_NETWORK = (Community(ROOT, (DEFAULT_LOCATION,)),)
-"""What a registry without a community file has."""
+"""The communities of a registry that has no community file."""
 
 
 def parse_communities(text: str) -> tuple[Community, ...]:
-    """The communities of a file. Raises CommunityError."""
+    """Read a community file. Raises CommunityError."""
     communities: list[Community] = []
     lines = text.splitlines()
     if len(lines) > FILE_LIMIT:
@@ -279,7 +283,7 @@ def parse_communities(text: str) -> tuple[Community, ...]:
 
 
 def choose_community(communities: Iterable[Community], country: str = "", continent: str = "") -> Prefix:
-    """The community for a location; unknown ones have no country and no continent."""
+    """The community for a location; an unknown location has no country and no continent."""
     wanted = [country] if country else []
     wanted += [f"@{continent}"] if continent else []
     wanted.append(DEFAULT_LOCATION)

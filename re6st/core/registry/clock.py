@@ -1,10 +1,10 @@
-"""Which time the registry believes: a wrong clock must neither drop certificates nor date new ones.
+"""Decides which time the registry trusts: a wrong clock must neither drop certificates nor date new ones.
 
-Two marks are kept over restarts. `trusted` is a time that has surely come: it grows only while the registry runs, with
-the monotonic clock, and never beyond the wall clock. So it is never ahead of the real time, and behind it by the time
-for which the registry was off. What ended before it has ended: it alone decides what is dropped. `seen` is what the
-wall clock said last when it was plausible; a wall clock far ahead of it, or behind the trusted time, is wrong, and then
-nothing is dated by it.
+Two times are kept across restarts. `trusted` has surely passed: it grows only while the registry runs, with the
+monotonic clock, and never beyond the wall clock. So it is never ahead of the real time, and is behind it by the time
+for which the registry was off. What ended before it has really ended, so it alone decides what is dropped. `seen` is
+the last plausible reading of the wall clock. A wall clock that is far ahead of it, or behind the trusted time, is
+wrong, and the registry dates nothing by it.
 """
 
 from __future__ import annotations
@@ -15,31 +15,33 @@ from datetime import UTC, datetime
 from re6st.core.words import duration
 
 SLACK = 3600.0
-"""Seconds by which the wall clock may be set back."""
+"""The wall clock may be set back by so many seconds."""
 AHEAD_LIMIT = 90 * 86400.0
-"""Seconds that a registry may have been off, or asleep. A network whose registry was away for longer could not renew
-its certificates, so that a person should look at it anyway."""
+"""A registry may have been off, or asleep, for so many seconds. If it was away for longer, no certificate could be
+renewed, and a person should look at the network anyway.
+"""
 NEWEST_AGE = 365 * 86400.0
-"""Seconds after which the newest certificate has ended, and with it the network (wire.md 2.2)."""
+"""Seconds after which the newest certificate has ended, and the network with it (wire.md 2.2)."""
 
 
 SKEW_WARNING = 60.0
-"""Seconds between a node's clock and the registry's from which on the node says so: half a minute each way is usual
-where nothing sets the clocks, and an hour is too much (cert.BACKDATED)."""
+"""From this difference in seconds on, a node reports that its clock and the registry's differ. Half a minute each way
+is usual where clocks are not synchronised, and an hour is too much (cert.BACKDATED).
+"""
 
 
 def skew(ahead: float) -> str:
-    """How a node's clock differs from the registry's, which is so many seconds `ahead` of it, in words."""
+    """Says how a node's clock differs from the registry's, which is `ahead` of it by so many seconds."""
     return f"the clock here is {duration(abs(ahead))} {'behind' if ahead > 0 else 'ahead of'} the registry's"
 
 
 class ClockError(Exception):
-    """The clock is wrong; text for the user."""
+    """The clock is wrong; the text is for the user."""
 
 
 @dataclass(frozen=True, slots=True)
 class Marks:
-    """Unix times."""
+    """Unix times that are kept."""
 
     trusted: float
     seen: float
@@ -52,16 +54,16 @@ class Clock:
 
     @property
     def trusted(self) -> float:
-        """Unix time that has surely come."""
+        """A Unix time that has surely passed."""
         return self._trusted
 
     @property
     def marks(self) -> Marks:
-        """What to keep over a restart."""
+        """The times to keep across a restart."""
         return Marks(self._trusted, self._seen)
 
     def advance(self, wall: float, monotonic: float) -> None:
-        """It is `wall` now by the clock. Raises ClockError if that cannot be."""
+        """The wall clock says `wall`. Raises ClockError if that cannot be."""
         passed = max(0.0, monotonic - self._monotonic)
         self._monotonic = monotonic
         expected = self._seen + passed
@@ -76,9 +78,9 @@ class Clock:
 
 
 def first_marks(kept: Marks | None, newest: float | None, wall: float) -> Marks:
-    """What a registry begins with: the marks that it kept, and when the newest certificate was issued.
+    """The times with which a registry starts, from those that it kept and the date of the newest certificate.
 
-    Another program may have issued that one since; without marks it is all that is known.
+    Another program may have issued this certificate since; without kept times it is all that is known.
     """
     if kept is not None:
         return Marks(kept.trusted, max(kept.seen, newest or kept.seen))

@@ -1,9 +1,10 @@
-"""Which hellos the network has: short ones, unless it has nodes of older software (`babel_hello` in
+"""Chooses the babel hellos of the network: short intervals, unless it has nodes of older software (`babel_hello` in
 core/wire/params.py).
 
-What software a member runs is its own word, and a change of the hellos makes every node start its babeld anew. So the
-hellos become long at once, because an older node has no neighbours until then, but short again only after a day without
-older nodes, or when the operator says so; and they do not become long again within ten minutes. Times are Unix seconds.
+We only know what a member says about its software, and a change of the hellos makes every node restart its babeld. The
+intervals become long at once, because an older node has no neighbours until then. They become short again only after a
+day without older nodes, or if the operator says so, and do not become long again within ten minutes. Times are Unix
+seconds.
 """
 
 from __future__ import annotations
@@ -13,22 +14,22 @@ from dataclasses import dataclass, replace
 LENGTHEN_INTERVAL = 600.0
 SHORTEN_AFTER = 86400.0
 NOTE_INTERVAL = 600.0
-"""The time of the last older node is kept in such steps, so that it is not written every minute."""
+"""The time of the last older node is rounded to such steps, so that it is not written every minute."""
 
 
 @dataclass(frozen=True, slots=True)
 class Hellos:
-    """What is kept over a restart."""
+    """What is kept across a restart."""
 
     short: bool
     lengthened: float = 0.0
-    """When they last became long."""
+    """When the intervals last became long."""
     older: float = 0.0
-    """When an older node was last among the members."""
+    """When the last older node was among the members."""
 
     @property
     def short_from(self) -> float | None:
-        """When they become short, if no older node calls until then; None: they are."""
+        """When the intervals become short if no older node calls until then; None: they are short."""
         return None if self.short else self.older + SHORTEN_AFTER
 
     def text(self) -> str:
@@ -36,7 +37,7 @@ class Hellos:
 
 
 def read(text: object) -> Hellos | None:
-    """What `Hellos.text` gave; None for anything else."""
+    """Read the result of `Hellos.text`; None for any other text."""
     if not isinstance(text, str):
         return None
     match text.split():
@@ -46,7 +47,7 @@ def read(text: object) -> Hellos | None:
 
 
 def choose(kept: Hellos | None, older: bool, now: float) -> Hellos:
-    """What the network has from now on; `older` says whether it has older nodes. None is kept by a new registry."""
+    """The choice from now on; `older` says whether the network has older nodes. A new registry has kept None."""
     if kept is None:
         return Hellos(not older, older=now if older else 0.0)
     if older:

@@ -1,7 +1,7 @@
-"""Where a request comes from, as far as it can be trusted (wire.md 3.2).
+"""Finds out where a request comes from, as far as this can be trusted (wire.md 3.2).
 
-A proxy of ours adds the address it sees at the end of X-Forwarded-For; everything before it is what the client claims.
-A browser on a trusted machine sends what pages of strangers tell it to, and says so, if one looks.
+A proxy of ours appends the address that it sees to X-Forwarded-For; everything before it is only what the client
+claims. A browser on a trusted machine sends requests that pages of strangers make it send, and its headers say so.
 """
 
 from __future__ import annotations
@@ -14,41 +14,42 @@ from urllib.parse import urlsplit
 LOCAL = ("127.0.0.1", "::1")
 
 ELSEWHERE = "elsewhere"
-"""The network of a client whose address cannot be read."""
+"""Stands for the network of a client whose address cannot be read."""
 
 _TRACES = ("Via", "Forwarded", "X-Real-IP", "X-Forwarded-Host", "X-Forwarded-Proto", "X-Forwarded-Server")
-"""Headers of proxies, beside X-Forwarded-For."""
+"""Headers that proxies set, besides X-Forwarded-For."""
 _ONCE = ("Host", "Origin", "Referer", "Sec-Fetch-Site", "User-Agent")
-"""Headers that we judge by: of two, we and a proxy before us may look at different ones."""
+"""Headers on which we decide: if there are two, we and a proxy before us may look at different ones."""
 _BROWSER = "Mozilla/"
 """How the User-Agent of every browser begins."""
 
 
 class Origins:
-    """The authorized addresses: who may call restricted methods, and whose X-Forwarded-For is believed."""
+    """The authorized addresses: they may call restricted methods, and we believe their X-Forwarded-For."""
 
     def __init__(self, addresses: Iterable[str] = ()) -> None:
         self._named = frozenset(addresses)
         self._authorized = self._named.union(LOCAL)
 
     def authorized(self, peer: str, forwarded: Sequence[str]) -> bool:
-        """Whether a restricted method may be called: by the TCP peer, and by the whole of X-Forwarded-For, if any.
+        """Whether a restricted method may be called: the TCP peer and all of X-Forwarded-For, if there is any, must be
+        authorized.
 
         `forwarded` are the values of the headers, in order.
         """
         return peer in self._authorized and (not forwarded or ", ".join(forwarded) in self._authorized)
 
     def authorized_by_proxy(self, forwarded: Sequence[str]) -> bool:
-        """Whether all of X-Forwarded-For, from a proxy that may be a careless one, is an address that was named.
+        """Whether X-Forwarded-For, from a proxy that may be careless, contains only addresses that the options name.
 
-        Not loopback: nobody there needs a proxy, and a stranger may have written that itself.
+        Loopback does not count: nobody there needs a proxy, and a stranger may have written it.
         """
         return ", ".join(forwarded) in self._named
 
     def client(self, peer: str, forwarded: Sequence[str]) -> str | None:
         """The address of the client: the last one that is not a proxy of ours. None: an authorized origin itself.
 
-        A text that is no address is returned as it is.
+        A text that is not an address is returned unchanged.
         """
         hops = [hop.strip() for value in forwarded for hop in value.split(",")]
         for hop in (peer, *reversed(hops)):
@@ -58,7 +59,7 @@ class Origins:
 
 
 def network_of(address: str) -> str:
-    """What all addresses of one client have in common: whoever has one IPv6 address has its /64."""
+    """The network that stands for a client: whoever has one IPv6 address has the whole /64."""
     try:
         ip = ip_address(address.partition("%")[0])
     except ValueError:
@@ -69,9 +70,9 @@ def network_of(address: str) -> str:
 
 
 def ambiguous(headers: Iterable[tuple[bytes, bytes]], version: tuple[int, int]) -> str:
-    """Why nobody can say for whom or by whom a request is (RFC 9112 section 3.2); empty for a plain one.
+    """Why it is unclear for whom, or by whom, a request is (RFC 9112 section 3.2); empty if it is clear.
 
-    `headers` are all that came. Not every version of aiohttp looks at that.
+    `headers` are all that came. Not every version of aiohttp checks this.
     """
     found = Counter(name.decode("latin-1").lower() for name, _ in headers)
     if twice := next((name for name in _ONCE if found[name.lower()] > 1), ""):
@@ -80,17 +81,16 @@ def ambiguous(headers: Iterable[tuple[bytes, bytes]], version: tuple[int, int]) 
 
 
 def is_careless_relay(forwarded: Sequence[str], headers: Mapping[str, str], version: tuple[int, int]) -> bool:
-    """Whether a proxy passes a request on without saying for whom: so whose it is cannot be known.
+    """Whether a proxy seems to pass the request on without saying for whom, so that its origin is unknown.
 
-    nginx, if it is not told otherwise, asks by HTTP/1.0, as no client of today does. A proxy that leaves no trace at
-    all is not seen.
+    By default, nginx uses HTTP/1.0, as no client does today. A proxy that leaves no trace at all is not found.
     """
     return not forwarded and (version < (1, 1) or any(name in headers for name in _TRACES))
 
 
 def is_relayed(peer: str, forwarded: Sequence[str], host: str) -> bool:
-    """Whether what comes from this machine was asked for by an address that only others need: a relay of TCP passes it
-    on, which leaves no other trace. Who forges the header Host is not seen.
+    """Whether the request comes from this machine, but for an address that only others need. A TCP relay passed it on
+    then, and leaves no other trace. A forged header Host is not found.
     """
     if forwarded or peer not in LOCAL:
         return False
@@ -101,9 +101,9 @@ def is_relayed(peer: str, forwarded: Sequence[str], host: str) -> bool:
 
 
 def foreign_page(headers: Mapping[str, str]) -> str:
-    """Why a page of another site is taken to have made a browser send this request; empty where none seems to have.
+    """Why a browser seems to have sent this request for a page of another site; empty if that does not seem so.
 
-    `headers` are found by any spelling. No program but a browser sends these.
+    `headers` are looked up without regard to case. Only browsers send these headers.
     """
     site, host = headers.get("Sec-Fetch-Site"), headers.get("Host", "")
     if site not in (None, "none", "same-origin"):
@@ -115,8 +115,8 @@ def foreign_page(headers: Mapping[str, str]) -> str:
 
 
 def stray_browser(headers: Mapping[str, str], hosts: Collection[str]) -> str:
-    """Why a request is not taken for the operator's own: a browser's that does not say from which page it comes, or
-    one for a name that a stranger's DNS may have pointed here. `hosts` are names of ours, beside IP addresses.
+    """Why a request does not seem to be the operator's: a browser sent it without naming its page, or it is for a name
+    that a stranger's DNS may have pointed to us. `hosts` are our names, besides IP addresses.
     """
     if reason := foreign_page(headers):
         return reason
@@ -129,7 +129,7 @@ def stray_browser(headers: Mapping[str, str], hosts: Collection[str]) -> str:
 
 
 def is_plain_host(host: str) -> bool:
-    """Whether the header Host names an IP address or localhost, which no DNS of a stranger can point to us."""
+    """Whether the header Host is an IP address or localhost, which a stranger's DNS cannot point to us."""
     name = host_name(host)
     if name == "localhost" or name.endswith(".localhost"):
         return True
@@ -141,7 +141,7 @@ def is_plain_host(host: str) -> bool:
 
 
 def host_name(host: str) -> str:
-    """The name in a header Host, in small letters, without its port; empty if there is none."""
+    """The name in a header Host, in lower case and without its port; empty if there is none."""
     try:
         return urlsplit(f"//{host}").hostname or ""
     except ValueError:

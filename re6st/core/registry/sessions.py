@@ -1,8 +1,9 @@
 """The registry's side of sessions (wire.md 3.3).
 
-Each client has one confirmed session, which its last right call used, and a few pending ones, one for each kind of
-hello that was said for it and that no call has used yet. Anybody can say hello for a client, so what a hello claims
-counts only for the session with that hello's own secret: whoever uses it has read that secret, and so is the client.
+Each client has one confirmed session, which its last valid call used, and a few pending sessions: one for each kind of
+hello that came for it and was not used by a call yet. Anybody can send a hello for a client, so what a hello claims
+counts only for the session with that hello's secret: whoever uses this session has read the secret, and so is the
+client.
 """
 
 from __future__ import annotations
@@ -14,31 +15,35 @@ from re6st.core.prefix import Prefix
 from re6st.core.wire.rpc import CallKeys
 
 PENDING_LIFE = 10.0
-"""Seconds for which a hello gets the same answer, until a call uses it: repeated hellos cost no RSA, and a stranger's
-hello just before a client's first call does no harm. Only the client can read the secret in it."""
+"""For so many seconds, and until a call uses it, a hello gets the same answer. So repeated hellos cost no RSA
+operation, and a stranger's hello just before a client's first call does no harm: only the client can read the secret in
+the answer.
+"""
 PENDING_LIMIT = 4096
 PENDING_PER_CLIENT = 8
 PENDING_PER_SOURCE = 2
-"""Of one client: hellos from one network push out only each other, so that a stranger elsewhere harms nobody's."""
+"""Pending sessions of one client. Hellos from one network replace only each other, so a stranger elsewhere harms
+nobody.
+"""
 CONFIRMED_LIMIT = 200_000
-"""Above the number of nodes of any network we know."""
+"""More than the number of nodes of any network that we know."""
 
 
 @dataclass(frozen=True, slots=True)
 class Claims:
-    """What a hello says of its sender."""
+    """What a hello says about its sender."""
 
     protocol: int
     extensions: frozenset[str] = frozenset()
     offer: bytes = b""
-    """The whole offer, as it was sent; empty where none was made."""
+    """The whole offer as it was sent; empty if there was none."""
 
 
 @dataclass(frozen=True, slots=True)
 class Session:
     keys: CallKeys
     claims: Claims
-    """The client's: proven, once it has used the key."""
+    """What the client claims; proven once it has used the key."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,11 +58,11 @@ class Sessions:
     def __init__(self, confirmed_limit: int = CONFIRMED_LIMIT) -> None:
         self._confirmed_limit = confirmed_limit
         self._confirmed: OrderedDict[Prefix, Session] = OrderedDict()
-        self._pending: OrderedDict[Prefix, list[_Pending]] = OrderedDict()  # the oldest hello of each first
+        self._pending: OrderedDict[Prefix, list[_Pending]] = OrderedDict()  # the oldest hello of each client first
         self._pending_count = 0
 
     def pending_answer(self, prefix: Prefix, claims: Claims, source: str, now: float) -> bytes | None:
-        """The answer to the same hello from the same network a moment ago, if no call used it: it is given again."""
+        """The answer to the same hello from the same network a moment ago; it is given again if no call has used it."""
         for each in self._pending.get(prefix, ()):
             if each.source == source and each.session.claims == claims and 0 <= now - each.since < PENDING_LIFE:
                 return each.answer
@@ -79,11 +84,13 @@ class Sessions:
             self._pending_count -= len(oldest)
 
     def known(self, prefix: Prefix) -> bool:
-        """Whether there is any session for this client."""
+        """Whether this client has a session."""
         return prefix in self._confirmed or prefix in self._pending
 
     def check(self, prefix: Prefix, message: bytes, header: str) -> Session | None:
-        """The session whose key fits; it alone stays (3.3 point 4). None if none fits, and nothing changes."""
+        """Find the session whose key fits, and keep only this one (3.3 point 4). None if no key fits, and nothing
+        changes then.
+        """
         candidates = [each.session for each in reversed(self._pending.get(prefix, ()))]
         if (confirmed := self._confirmed.get(prefix)) is not None:
             candidates.insert(0, confirmed)
@@ -98,7 +105,7 @@ class Sessions:
         return None
 
     def drop(self, prefix: Prefix) -> None:
-        """The client's certificate is no more."""
+        """The client has no certificate any more, so its sessions end."""
         self._confirmed.pop(prefix, None)
         self._forget_pending(prefix)
 

@@ -1,1 +1,1 @@
-"""What babeld is told and tells, and what follows from it."""
+"""The settings and messages of babeld, and what follows from its routes."""

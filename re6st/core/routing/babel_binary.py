@@ -1,7 +1,7 @@
-"""The binary control socket of the patched babeld that the older software runs (wire.md 9.6): its packets.
+"""The packets of the binary control socket of the patched babeld that the older software runs (wire.md 9.6).
 
-A dump holds interfaces, neighbours, our own announcements (xroutes) and routes. Encoding and decoding are inverse to
-each other; what is not of the protocol raises `BinaryError`. The sockets themselves are in babeld/binary_socket.py.
+A dump contains interfaces, neighbours, our own announcements (xroutes) and routes. Decoding is the inverse of encoding;
+bytes that do not follow the protocol raise `BinaryError`. babeld/binary_socket.py has the sockets themselves.
 """
 
 from __future__ import annotations
@@ -16,19 +16,19 @@ from typing import Any
 from re6st.core.routing.babel_lines import INFINITY, NextHop, Table
 
 GREETING = b"\x01"
-"""The first byte of a client."""
+"""The first byte that a client sends."""
 HEADER = struct.Struct("!HI")
 EVERYTHING = 11
-"""Flags of a request for interfaces, neighbours and the installed routes."""
+"""Flags of a request for interfaces, neighbours and installed routes."""
 COUNT_LIMIT = 0xFFFF
 """Entries of one kind: their number has two bytes."""
 CONTENT_LIMIT = 1 << 23
-"""Bytes of a packet: somewhat more than as many routes and neighbours as can be counted."""
+"""Bytes of a packet: somewhat more than the largest number of routes and neighbours takes."""
 REQUEST_LIMIT = 64
 NAME_LIMIT = 15
 """Characters of an interface's name (Linux)."""
 NORMAL = 256
-"""The cost multiplier of a neighbour that nobody has touched."""
+"""The cost multiplier of a neighbour that nobody has changed."""
 
 _COUNT = struct.Struct("!H")
 _INDEX = struct.Struct("!I")
@@ -40,11 +40,11 @@ _INSTALLED = 1
 
 
 class BinaryError(ValueError):
-    """Bytes that are not of the protocol."""
+    """Bytes that do not follow the protocol."""
 
 
 class Kind(IntEnum):
-    """The type of a packet; an answer has that of its request."""
+    """The type of a packet; an answer has the type of its request."""
 
     DUMP = 1
     MULTIPLIER = 2
@@ -52,7 +52,7 @@ class Kind(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Neighbour:
-    """A router at the other end of a link. `rtt` is in microseconds, as far as two bytes go."""
+    """A router at the other end of a link. `rtt` is in microseconds, and limited to what two bytes hold."""
 
     address: IPv6Address
     interface: int
@@ -84,13 +84,13 @@ class Route:
 
     @property
     def usable(self) -> bool:
-        """Installed and reachable."""
+        """Whether the route is installed, and its destination reachable."""
         return self.installed and self.metric < INFINITY
 
 
 @dataclass(frozen=True, slots=True)
 class Dump:
-    """What babeld knows. Interfaces are named by their index."""
+    """The content of babeld's tables. Interfaces are named by their index."""
 
     interfaces: Mapping[int, str]
     neighbours: tuple[Neighbour, ...] = ()
@@ -141,7 +141,7 @@ def encode_multiplier(request: SetMultiplier) -> bytes:
 
 
 def encode_dump(dump: Dump) -> bytes:
-    """The content of a dump. What is more than can be counted is left out."""
+    """Read a dump. Entries beyond the limit are left out."""
     interfaces = list(dump.interfaces.items())[:COUNT_LIMIT]
     parts = [_COUNT.pack(len(interfaces))]
     parts += [_INDEX.pack(index) + name.encode("ascii", "replace") + b"\0" for index, name in interfaces]
@@ -174,9 +174,10 @@ def dump_of(
     announced: Iterable[IPv6Network],
     multiplier: Callable[[NextHop], int] = lambda hop: NORMAL,
 ) -> Dump:
-    """What the text socket told, as the binary one would: installed IPv6 routes only.
+    """Convert what the text socket told to a dump of the binary one: installed IPv6 routes only.
 
-    `index` gives that of an interface, None where there is none (any more): what is behind it is left out.
+    `index` returns the index of an interface, or None if it does not exist (any more). Neighbours and routes on such an
+    interface are left out.
     """
     found = {name: index(name) for name in table.interfaces}
     indices = {name: number for name, number in found.items() if number is not None}
@@ -204,7 +205,7 @@ def dump_of(
 
 
 class _Reader:
-    """Takes a dump apart from its start."""
+    """Reads a dump from its start."""
 
     def __init__(self, content: bytes) -> None:
         self._content = content

@@ -1,6 +1,6 @@
-"""The keys that babel signs with, and how a network changes them (wire.md 5.4).
+"""The keys with which babel signs, and how a network changes them (wire.md 5.4).
 
-The registry keeps three of them, absent at times: the first that is there signs, the second is accepted too.
+The registry keeps three keys, some of which may be absent: the first one that exists signs, the second is accepted too.
 """
 
 from __future__ import annotations
@@ -10,21 +10,23 @@ from dataclasses import dataclass
 ROTATION_TIME = 3600
 """Seconds until nodes that missed the first step should notice it (`valid_until`)."""
 SWITCH_TIME = 15
-"""Seconds from the step that changes the key until nodes use it: so long the news may travel from node to node."""
+"""Seconds from the step that changes the key until nodes use it: the news may need so long to reach all nodes."""
 FETCHES_PER_SECOND = 250
-"""Nodes that the registry tells in a second, by a careful guess: a larger network gets more time."""
+"""Number of nodes that the registry tells in a second, by a careful guess: a larger network gets more time."""
 
 Keys = tuple[bytes | None, bytes | None, bytes | None]
 
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """The keys of the database, and times in Unix seconds."""
+    """The keys of the database, and Unix times."""
 
     keys: Keys
     valid_until: float | None = None
     switch_time: float | None = None
-    """When all nodes change to the key that signs now. Ours only: nodes of the older software change when they hear."""
+    """When all nodes change to the key that signs now. This is for our nodes: nodes of the older software change as
+    soon as they hear.
+    """
 
     @property
     def sign(self) -> bytes | None:
@@ -32,7 +34,7 @@ class State:
 
     @property
     def accept(self) -> bytes | None:
-        """Empty: also packets that are not signed at all."""
+        """Empty: packets without a signature are accepted, too."""
         return self._present(1)
 
     def _present(self, number: int) -> bytes | None:
@@ -41,7 +43,7 @@ class State:
 
 
 def next_state(state: State, new: bytes, now: float, nodes: int) -> State:
-    """The state after one updateHMAC; `new` is a key at random, in case one is needed, `nodes` their number."""
+    """The state after one updateHMAC. `new` is a random key, in case one is needed, `nodes` the number of nodes."""
     match [key is not None for key in state.keys]:
         case [True, False, False]:
             return State((state.keys[0], new, None), valid_until=now + ROTATION_TIME)
@@ -57,5 +59,5 @@ def next_state(state: State, new: bytes, now: float, nodes: int) -> State:
 
 
 def key_in_use(sign: bytes | None, accept: bytes | None, switch_time: float | None, now: float) -> bytes | None:
-    """The key a node signs with at this moment: until the switch it is still the one that will be the older one."""
+    """The key with which a node signs now: until the switch, this is the previous key."""
     return accept if accept and switch_time is not None and now < switch_time else sign

@@ -1,6 +1,6 @@
-"""babeld's local socket: its text protocol, and the table that it describes (wire.md 9.5, babeld(8)).
+"""The text protocol of babeld's local socket, and the table that it describes (wire.md 9.5, babeld(8)).
 
-`parse` reads one line; `Table` keeps the interfaces, neighbours and routes that the lines announce, and says what
+`parse` reads one line. `Table` keeps the interfaces, neighbours and routes that the lines announce, and says what
 changed. A line that cannot be read raises `LineError` and changes nothing.
 """
 
@@ -14,15 +14,15 @@ from ipaddress import AddressValueError, IPv4Network, IPv6Address, IPv6Network, 
 from typing import TypeVar
 
 INFINITY = 65535
-"""A metric or cost that means unreachable (RFC 8966 section 3.5.1)."""
+"""A metric or cost from which on a destination is unreachable (RFC 8966 section 3.5.1)."""
 NOMINAL = 96
-"""Babel's cost of receiving on a link that loses nothing."""
+"""Babel's receive cost of a link that loses no packets."""
 DRAINED = NOMINAL << 7
-"""A metric as that of a link on which the last seven hellos were missed: it is about to be lost."""
+"""A metric at least as high as that of a link on which the last seven hellos were missed: it is about to be lost."""
 
 LINE_LIMIT = 1024
 ENTRY_LIMIT = 200_000
-"""Entries of one kind we keep: about a hundred routes to each of two thousand nodes."""
+"""Entries of one kind that we keep: about a hundred routes to each of two thousand nodes."""
 CACHE_SIZE = 4096
 
 
@@ -35,7 +35,7 @@ T = TypeVar("T")
 
 
 class LineError(ValueError):
-    """A line that is not of the protocol."""
+    """A line that does not follow the protocol."""
 
 
 class Verb(Enum):
@@ -60,7 +60,9 @@ class Interface:
 
 @dataclass(frozen=True, slots=True)
 class Neighbour:
-    """A router at the other end of a link. `reach` is its bit history of hellos, newest at the left; `rtt` in ms."""
+    """A router at the other end of a link. `reach` is its history of hellos as bits, the newest on the left; `rtt` is
+    in ms.
+    """
 
     ident: str
     address: IPv6Address
@@ -86,7 +88,7 @@ class NextHop:
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """One way to an IPv6 destination. With refmetric 0 the next hop itself owns the destination (wire.md 10.3)."""
+    """A route to an IPv6 destination. If refmetric is 0, the next hop itself owns the destination (wire.md 10.3)."""
 
     ident: str
     destination: IPv6Network
@@ -96,17 +98,19 @@ class Route:
     refmetric: int
     via: NextHop
     router: str = ""
-    """The identity of the babeld that announced it first."""
+    """The identity of the babeld that originated the route."""
 
     @property
     def usable(self) -> bool:
-        """Installed and reachable: an installed route of infinite metric is an unreachable one in the kernel."""
+        """Whether the route is installed, and its destination reachable: in the kernel, a route of infinite metric is
+        an unreachable one.
+        """
         return self.installed and self.metric < INFINITY
 
 
 @dataclass(frozen=True, slots=True)
 class Route4:
-    """One way to an IPv4 destination, as `Route`."""
+    """A route to an IPv4 destination; like `Route`."""
 
     ident: str
     destination: IPv4Network
@@ -118,13 +122,13 @@ class Route4:
 
     @property
     def usable(self) -> bool:
-        """As of `Route`."""
+        """As in `Route`."""
         return self.installed and self.metric < INFINITY
 
 
 @dataclass(frozen=True, slots=True)
 class Announced:
-    """A line about something that is not kept: xroutes."""
+    """A line about something that we do not keep: xroutes."""
 
     kind: str
 
@@ -140,13 +144,13 @@ class Line:
 
 
 def parse_reply(line: str) -> Reply | None:
-    """The reply a line is, if it is one; `no` may be followed by a reason."""
+    """The reply that a line is, if it is one; a reason may follow `no`."""
     word = line.split(" ", 1)[0]
     return Reply(word) if word in ("ok", "no", "bad") else None
 
 
 def parse(line: str) -> Line | None:
-    """One line of a dump or of an event; None for a greeting line. Raises LineError."""
+    """Read one line of a dump or of an event; None for a line of the greeting. Raises LineError."""
     if len(line) > LINE_LIMIT:
         raise LineError("line too long")
     words = line.split()
@@ -202,7 +206,7 @@ def _entry(kind: str, ident: str, values: dict[str, str]) -> Entry:
 
 
 class Table:
-    """What babeld knows. Owned by one reader of its socket."""
+    """What babeld knows. The reader of its socket owns it."""
 
     def __init__(self) -> None:
         self.interfaces: dict[str, Interface] = {}
@@ -211,7 +215,7 @@ class Table:
         self.ipv4_routes: dict[str, Route4] = {}
 
     def feed(self, line: str) -> Line | None:
-        """Take one line in; returns it if the table changed. Raises LineError."""
+        """Take in one line, and return it if the table changed. Raises LineError."""
         parsed = parse(line)
         if parsed is None:
             return None
@@ -229,7 +233,7 @@ class Table:
         return parsed if changed else None
 
     def measure(self, ident: str, text: str) -> bool:
-        """Take in the metrics of a route, as a line says them from the first number on; whether they changed.
+        """Take in the metrics of a route from a line, beginning with its first number; returns whether they changed.
 
         Raises LineError.
         """
@@ -249,18 +253,18 @@ class Table:
         return True
 
     def route(self, ident: str) -> Route | Route4 | None:
-        """The route of that name, whatever it leads to."""
+        """The route of that name, to an IPv6 or an IPv4 destination."""
         return self.routes.get(ident) or self.ipv4_routes.get(ident)
 
     def clear(self) -> None:
-        """Forget everything: babeld restarted."""
+        """Forget everything, because babeld was restarted."""
         self.interfaces.clear()
         self.neighbours.clear()
         self.routes.clear()
         self.ipv4_routes.clear()
 
     def take(self, other: Table) -> None:
-        """Know what another table does, and nothing else."""
+        """Become a copy of another table."""
         self.interfaces, self.neighbours = other.interfaces, other.neighbours
         self.routes, self.ipv4_routes = other.routes, other.ipv4_routes
 
@@ -269,17 +273,19 @@ class Table:
         return any(interface.up for interface in self.interfaces.values() if interface.name == name)
 
     def neighbour_at(self, hop: NextHop) -> Neighbour | None:
-        """The neighbour at a next hop; of two (an old one may linger after a flush) the one with the lower cost."""
+        """The neighbour with the address of a next hop. If there are two (an old one may remain after a flush), the one
+        with the lower cost.
+        """
         found = [n for n in self.neighbours.values() if n.key == hop]
         return min(found, key=lambda n: n.cost, default=None)
 
 
 class News:
-    """What waits to be fed to a table: of each entry the last line.
+    """Lines that wait to be fed to a table: the last line of each entry.
 
-    With each round trip that it measures, babeld tells every route of that neighbour again, for its metric: thousands
-    of lines a second where there are a thousand routes. Those can wait; what comes, goes, is used, lost or about to be
-    lost cannot.
+    With each round-trip time that it measures, babeld reports every route through that neighbour again, because of its
+    metric: thousands of lines a second if there are a thousand routes. These lines can wait. What cannot wait is a
+    route that appears, disappears, is used, lost or about to be lost.
     """
 
     def __init__(self, table: Table) -> None:
@@ -287,14 +293,14 @@ class News:
         self._urgent: dict[tuple[str, str], str] = {}
         self._late: dict[tuple[str, str], str] = {}
         self._metrics: dict[str, str] = {}
-        # Which route a line is about that says nothing new before its metric. 64 bits of it are as good as all.
+        # Identifies the route of a line that has nothing new before its metric. 64 bits of the hash are enough.
         self._same: dict[int, str] = {}
 
     def add(self, line: str) -> None:
-        """Raises LineError for a line that is of no entry."""
+        """Raises LineError for a line that is not about an entry."""
         head, _, metrics = line.partition(" metric ")
         ident = self._same.get(hash(head))
-        if ident is not None and not metrics[4:5].isdigit():  # five digits: it may be about to be lost
+        if ident is not None and not metrics[4:5].isdigit():  # five digits: the route may be about to be lost
             self._metrics[ident] = metrics
             return
         words = line.split(" ", 9)
@@ -304,7 +310,7 @@ class News:
         if key in self._urgent or not self._only_metric(line, words):
             if words[1] == "route":
                 self._metrics.pop(words[2], None)
-                self._same.clear()  # each of them is looked at again, before it may wait again
+                self._same.clear()  # each route is looked at again before it may wait again
             self._late.pop(key, None)
             self._urgent[key] = line
         elif words[1] == "route" and metrics and not metrics.startswith(_LOST):
@@ -319,7 +325,7 @@ class News:
         return len(self._urgent) + len(self._late) + len(self._metrics)
 
     def take(self, *, late: bool) -> list[str]:
-        """What is urgent; and, if so wanted, what can wait."""
+        """Lines that are urgent, and those that can wait, if they are asked for."""
         lines = list(self._urgent.values())
         self._urgent.clear()
         if late:
@@ -328,7 +334,7 @@ class News:
         return lines
 
     def metrics(self) -> dict[str, str]:
-        """What else can wait: by its identifier, what was said last of a route from its metric on."""
+        """The other lines that can wait: by the route's identifier, the end of its last line, from the metric on."""
         found, self._metrics = self._metrics, {}
         return found
 
@@ -349,7 +355,7 @@ class News:
 
 
 def _distress(metric: int) -> int:
-    """0: a way as any other; 1: about to be lost; 2: lost."""
+    """0: a normal route; 1: about to be lost; 2: lost."""
     return (metric >= DRAINED) + (metric >= INFINITY)
 
 
@@ -383,7 +389,8 @@ def _milliseconds(text: str) -> float:
     return float(text)
 
 
-# The same few next hops, and the same subnet by every neighbour: what was read once is not read, nor kept, again.
+# The same next hops, and the same subnets by every neighbour, come again and again: each is parsed and stored only
+# once.
 @lru_cache(CACHE_SIZE)
 def _hop(address: str, interface: str) -> NextHop:
     return NextHop(_address(address), interface)

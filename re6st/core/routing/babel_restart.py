@@ -1,14 +1,14 @@
-"""When babeld is to be started anew, with nothing remembered.
+"""Decides when to restart babeld, so that it forgets everything.
 
-Babel does not take a way that is longer than one that it told of itself before, unless the destination has said a new
-sequence number since: so there are no loops (RFC 8966 section 3.7). Who lacks a way asks for one. babeld 1.12.1 takes
-each such question that it passed on for pending, and passes no other on, for 65 s, though the destination may have been
-gone when it came. Who was away for some seconds, and comes back by other neighbours, so stays out of reach for those
-who were closer to it before. A babeld that is new has told nothing before, and its destination is new to all others.
-
-So it is replaced where that costs nothing: when all its neighbours are gone, or others, or have given us up while this
-machine slept; and where nothing else helps: when ways are offered to it, and none is taken, for longer than a question
-and its answer need.
+To prevent loops, babel does not use a route whose metric is higher than that of a route which it announced itself
+before, unless the destination has increased its sequence number since (RFC 8966 section 3.7). A router that lacks a
+route requests a new sequence number. babeld 1.12.1 considers each such request that it forwarded as pending, and
+forwards no other one for 65 s, even if the destination was gone when the request came. So a node that was away for some
+seconds, and returns through other neighbours, stays out of reach for the nodes that were closer to it before. A new
+babeld has announced nothing yet, and is a new destination for all others. So we restart it where that costs nothing: if
+all its neighbours are gone, or replaced by others, or have given us up while this machine slept. And we restart it
+where nothing else helps: if routes are offered to it and it uses none of them for longer than a request and its answer
+need.
 """
 
 from __future__ import annotations
@@ -20,25 +20,30 @@ from re6st.core.prefix import Prefix
 from re6st.core.routing.survey import Survey
 
 ALONE_PAUSE = 10.0
-"""Seconds between two times for the first two reasons: a network that comes and goes is not worth more."""
+"""Seconds between two restarts for the first two reasons: more would not help a network that comes and goes."""
 ASLEEP, ASLEEP_HELLOS = 5.0, 16
-"""Seconds, and intervals of hellos, in which we did not look: whoever is silent for as long has no neighbours left."""
+"""After a pause of so many seconds, and so many intervals of hellos, in which we did not run, the neighbours have given
+us up.
+"""
 NEAR = 10.0
-"""Seconds for which who is lost still counts as next to us."""
+"""For so many seconds, a lost neighbour still counts as having been next to us."""
 PATIENCE, PATIENCE_HELLOS, PATIENCE_LAST = 1.0, 4, 4.0
-"""Without a way at least so many seconds, and so many intervals of hellos, as far as those are no more than so many
-seconds; at most twice as long, so that not all do it at once."""
+"""We restart babeld if a destination has had no route for so many seconds, and so many intervals of hellos, but these
+count for no more than so many seconds; at most twice as long, so that not all nodes do it at once.
+"""
 SPREAD, SPREAD_LAST = 0.02, 30.0
-"""Seconds more for each node of the network, at most, and for all: whoever does it first helps the others too."""
+"""Seconds more for each node of the network, and the maximum for all: the first node that restarts helps the others,
+too.
+"""
 PAUSE_FIRST, PAUSE_LAST = 5.0, 640.0
-"""Seconds between two times for the last reason. They double while it does not help."""
+"""Seconds between two restarts for the last reason. The time doubles while a restart does not help."""
 CALM = 60.0
-"""Seconds in which all ways were taken, after which the first pause is enough again."""
+"""After so many seconds in which all routes were used, the first pause is enough again."""
 
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """babeld is to be started anew. `stale`: the routes that it leaves lead nowhere any more."""
+    """babeld is to be restarted. `stale`: the routes that it leaves lead nowhere any more."""
 
     reason: str
     stale: bool = False
@@ -52,23 +57,24 @@ class BabelRestartPolicy:
         self._met = False
         self._looked = float("inf")
         self._slept = 0.0
-        """For how long, before we looked last."""
+        """How long the pause before our last look was."""
         self._alone_again = self._starved_again = 0.0
         self._calm = 0.0
-        """When ways were last offered that were not taken."""
+        """When routes were last offered that babel did not use."""
         self._pause = PAUSE_FIRST
         self._since: dict[Prefix, float] = {}
         self._patience = PATIENCE
         self._near: dict[Prefix, float] = {}
-        """When whom was seen next to us last."""
+        """When each neighbour was last seen next to us."""
         self._lost = False
-        """Whether all ways were lost since."""
+        """Whether all routes have been lost since."""
         self._life = 0
 
     def note(self, seen: Survey, now: float) -> Start | None:
-        """Look at each survey: all ways may be lost, and others found, before babel has forgotten any neighbour.
+        """Look at each survey: all routes may be lost, and others found, before babel has forgotten any neighbour.
 
-        Whoever was next to us was nearest to us for all others, so that none of them may take the new ways.
+        For all other nodes, the path to a node next to us was shortest through us, so none of them may use the new
+        routes.
         """
         self._follow(seen)
         if not seen.running:
@@ -86,7 +92,7 @@ class BabelRestartPolicy:
         return None
 
     def due(self, seen: Survey, now: float, hello: float) -> Start | None:
-        """Whether babeld is to be started anew now. `hello` is its interval in seconds."""
+        """Whether to restart babeld now. `hello` is its interval in seconds."""
         self._follow(seen)
         slept, self._looked = now - self._looked, now
         if not seen.running:
@@ -95,7 +101,7 @@ class BabelRestartPolicy:
             self._slept = slept
             return None
         slept, self._slept = self._slept, 0.0
-        # If only we did not run, babel has the neighbours that it had.
+        # If only we did not run, babel still has the neighbours that it had.
         if slept and self._met and not seen.steady:
             self._alone_again = now + ALONE_PAUSE
             return self._start(f"this machine slept for {slept:.0f} s", stale=True)
@@ -111,7 +117,7 @@ class BabelRestartPolicy:
             self._forget()
 
     def _forget(self) -> None:
-        """What was seen of another babeld says nothing of this one."""
+        """A new babeld: what was seen of the previous one says nothing about it."""
         self._met = self._lost = False
         self._near.clear()
         self._since.clear()

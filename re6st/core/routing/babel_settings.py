@@ -1,7 +1,7 @@
-"""What babeld is told: its configuration, and what can change while it runs (wire.md section 9; babeld(8)).
+"""The configuration of babeld, and what can change in it while babeld runs (wire.md section 9; babeld(8)).
 
-Stock babeld 1.12. All tunnel interfaces are named from the start, also those that do not exist yet: babeld notices them
-when they come.
+This is for stock babeld 1.12. The configuration names all tunnel interfaces from the start, even those that do not
+exist yet: babeld notices when they appear.
 """
 
 from __future__ import annotations
@@ -14,31 +14,37 @@ from re6st.core.prefix import ipv4_address
 
 UPDATE_FIRST, UPDATE_LAST = 1.0, 20.0
 UPDATE_GROWTH = 0.4
-"""Seconds by the root of the number of routes, of about 25 bytes: 400 bytes a second with 40, 2 kB with 1,000."""
+"""Seconds for the square root of the number of routes, each of about 25 bytes: 400 bytes a second with 40 routes, 2 kB
+with 1,000.
+"""
 OUTGROWN = 2.0
 SMOOTHING = 0
-"""Half-life in seconds of metrics in babel's choice of routes: none. With 1, a dead link is left a second later, with
-babeld's own 4, two; and a new direct tunnel is used after 10 and 40 s. Round-trip times are smoothed instead."""
+"""Half-life in seconds of the metrics by which babel chooses routes: none. With 1 s, babel leaves a dead link a second
+later, with babeld's default of 4 s, two seconds later, and uses a new direct tunnel after 10 and 40 s. Round-trip times
+are smoothed instead.
+"""
 RTT_HALF_LIFE = 8.0
-"""Seconds, of round-trip times. babeld counts in hellos, and the registry's rtt-decay is meant for rare ones. With 2, a
-jitter of 10 ms changes routes six times as often as with 8 (docs/decisions.md)."""
+"""Half-life in seconds of the average of round-trip times. babeld counts in hellos, and the registry's rtt-decay is
+meant for rare ones. With 2, a jitter of 10 ms changes routes six times as often as with 8 (docs/decisions.md).
+"""
 RTPROT_BOOT = 3
 PORT = 6696
 """UDP port of babel (RFC 8966 section 4)."""
 UNREACHABLE = 65534
-"""What a filter adds to a metric so that it becomes infinite; one more would refuse the route."""
+"""A filter adds this to a metric to make it infinite; one more would refuse the route."""
 PRIORITY = 1024
-"""Metric in the kernel of the first babeld's routes. Each one started after it has the next larger."""
+"""The metric in the kernel of the first babeld's routes. Each babeld that is started after it uses the next larger one.
+"""
 
 _DEFAULT_WORDS = frozenset(
     ("max-rtt-penalty", "rtt-min", "rtt-max", "rtt-decay", "rxcost", "faraway", "channel", "enable-timestamps")
 )
-"""What the registry may set in babel's defaults. The rest is ours, or has no meaning on a tunnel."""
+"""The parts of babel's defaults that the registry may set. We set the others, or they mean nothing on a tunnel."""
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What babeld is told. Intervals in seconds."""
+    """The settings of a babeld. Intervals are in seconds."""
 
     network: IPv6Network
     subnet: IPv6Network
@@ -46,33 +52,34 @@ class Settings:
     tunnels: tuple[str, ...]
     """Interfaces of tunnels, existing or not."""
     lan: tuple[str, ...] = ()
-    """Interfaces on which neighbours are looked for without a tunnel."""
+    """Interfaces on which we look for neighbours without a tunnel."""
     babel_default: str = ""
     key_sign: bytes | None = field(default=None, repr=False)
     accept_unsigned: bool = False
-    """Let packets with a wrong or no signature in: while keys change (wire.md 9.4)."""
+    """Accept packets with a wrong signature, or none, while keys change (wire.md 9.4)."""
     ipv4: IPv4Network | None = None
     ipv4_network: IPv4Network | None = None
     ipv4_length: int = 32
     """The network's own IPv4 addresses, and the length of each node's subnet of them."""
     longest: int = 128
-    """The length of the longest subnet in the network: nobody has a longer one."""
+    """The length of the longest subnet in the network: no node has a longer prefix."""
     accepted: tuple[IPv4Network | IPv6Network, ...] = ()
-    """What else may be announced to us, with all that is inside it (--accept-route)."""
+    """Other prefixes that may be announced to us, with all subnets of them (--accept-route)."""
     refused: tuple[IPv4Network, ...] = ()
-    """IPv4 networks that were given up. Others may tell of them for a while, and babeld does not always remove such a
-    route from the kernel again: the kind of its next hop changes when the peer loses its address."""
+    """IPv4 networks that are no longer used. Others may announce them for a while, and babeld does not always remove
+    such a route from the kernel again: the kind of its next hop changes when the peer loses its address.
+    """
     gateway: bool = False
     source_routes: bool = True
-    """Whether the kernel has routes by source, as the default route from a gateway is."""
+    """Whether the kernel has routes by source, such as the default route of a gateway."""
     hello: float = 15
     update: float = UPDATE_FIRST
     forwards: bool = True
-    """Whether this machine forwards; else nobody is told of ways through it."""
+    """Whether this machine forwards packets; otherwise we announce no routes through it."""
     port: int = PORT
-    """UDP port on which neighbours talk."""
+    """The UDP port on which neighbours talk."""
     table: int | None = None
-    """The kernel's table that its routes go into; None: the main one."""
+    """The kernel's table for its routes; None: the main table."""
 
 
 def update_interval(routes: int) -> float:
@@ -81,17 +88,19 @@ def update_interval(routes: int) -> float:
 
 
 def outgrown(update: float, routes: int) -> bool:
-    """Whether routes are repeated much too often for as many as there are: babeld is restarted for that."""
+    """Whether routes are repeated much too often for their number: this is worth a restart of babeld."""
     return update_interval(routes) >= OUTGROWN * update
 
 
 def configuration(settings: Settings, priority: int = PRIORITY) -> str:
-    """The configuration file. Statements are those of wire.md 9.1, as far as stock babeld knows them (9.2, 9.3)."""
+    """The configuration file. wire.md 9.1 has its statements; those that only a patched babeld knows are left out (9.2,
+    9.3).
+    """
     lines = [
         f"kernel-priority {priority}",
         f"smoothing-half-life {SMOOTHING}",
-        # Each start counts as another router. One that is known has to go on with its last sequence number, which is
-        # lost when babeld is killed: nobody would take a way to it for 200 s.
+        # Each start counts as another router. A known router has to go on with its last sequence number, which is lost
+        # when babeld is killed: for 200 s, nobody would use a route to it.
         "random-id true",
         "redistribute local deny",
         f"redistribute ip {settings.subnet} eq {settings.subnet.prefixlen}",
@@ -106,7 +115,7 @@ def configuration(settings: Settings, priority: int = PRIORITY) -> str:
     if settings.ipv4 is not None:
         lines.append(f"redistribute ip {settings.ipv4} eq {settings.ipv4.prefixlen}")
     if settings.gateway:
-        # "boot" is what ip(8) and ifupdown put on a route; babeld leaves those out unless they are named.
+        # ip(8) and ifupdown mark their routes with "boot"; babeld ignores these unless they are named.
         for protocol in ("", f"proto {RTPROT_BOOT} "):
             lines.append(f"redistribute ip ::/0 eq 0 {protocol}src-prefix {settings.network}")
     lines += _filters(settings)
@@ -119,11 +128,11 @@ def configuration(settings: Settings, priority: int = PRIORITY) -> str:
 
 
 def _filters(settings: Settings) -> list[str]:
-    """What others may announce to us; the first that matches decides, and whatever is not named is refused.
+    """What others may announce to us. The first rule that matches decides, and anything else is refused.
 
-    Babel believes every member, and what babel believes, the kernel does: one 0.0.0.0/1 from one of them would take all
-    traffic of this machine. A refused route is not even shown on the socket, so our own subnet and its parts are taken
-    as unreachable and kept out of the kernel: we want to know who announces them (core/routing/claims.py).
+    Babel believes every member, and the kernel does what babel believes: a single 0.0.0.0/1 from a member would take
+    all traffic of this machine. The socket does not even show a refused route. So our own subnet and its parts are
+    accepted as unreachable and kept out of the kernel: we want to know who announces them (core/routing/claims.py).
     """
     network = settings.network
     own: list[IPv4Network | IPv6Network] = [settings.subnet]
@@ -146,7 +155,7 @@ def _filters(settings: Settings) -> list[str]:
 
 
 def live_commands(old: Settings, new: Settings) -> list[str]:
-    """The commands that make a running babeld follow new settings; none where it cannot (wire.md 9.4, 9.5)."""
+    """The commands that give a running babeld new settings; none if that is impossible (wire.md 9.4, 9.5)."""
     if replace(new, tunnels=old.tunnels, key_sign=old.key_sign) != old:
         return []
     if (old.key_sign is None) != (new.key_sign is None) or not set(old.tunnels) <= set(new.tunnels):
@@ -154,24 +163,24 @@ def live_commands(old: Settings, new: Settings) -> list[str]:
     commands = []
     if new.key_sign is not None and new.key_sign != old.key_sign:
         commands.append(_key_statement(new.key_sign))
-    # One that is added while it runs gets none of the defaults.
+    # An interface that is added while babeld runs gets none of the defaults.
     words = " ".join(_link_words(new))
     added = (name for name in new.tunnels if name not in old.tunnels)
     return commands + [f"interface {name} type tunnel {words}" for name in added]
 
 
 def left_out(babel_default: str) -> list[str]:
-    """What of the registry's `babel_default` is not taken."""
+    """The parts of the registry's `babel_default` that we do not use."""
     return [name for name in babel_default.split()[::2] if name not in _DEFAULT_WORDS]
 
 
 def _link_words(settings: Settings) -> list[str]:
-    """What is said of every interface."""
+    """The statements for every interface."""
     words = [
         *_default_words(settings.babel_default, settings.hello),
         f"hello-interval {settings.hello:g}",
         f"update-interval {settings.update:g}",
-        # Hellos that are missed raise the cost at once, on both sides: this is how a tunnel is drained.
+        # Missed hellos raise the cost at once, on both sides: this is how a tunnel is drained.
         "link-quality true",
         "split-horizon false",
     ]
@@ -187,7 +196,7 @@ def _key_statement(key: bytes) -> str:
 
 
 def _default_words(text: str, hello: float) -> list[str]:
-    """The pairs of the registry's `babel_default` that we take."""
+    """The pairs of the registry's `babel_default` that we use."""
     words = text.split()
     pairs = []
     for name, value in zip(words[::2], words[1::2], strict=False):
@@ -201,5 +210,5 @@ def _default_words(text: str, hello: float) -> list[str]:
 
 
 def _rtt_decay(hello: float) -> int:
-    """How much of 256 parts of a round-trip time the last one makes up, where one comes with each hello."""
+    """In 256th parts, how much the last round-trip time counts in the average, if one comes with each hello."""
     return max(1, round(256 * (1 - 2 ** (-hello / RTT_HALF_LIFE))))

@@ -1,8 +1,9 @@
-"""Who announces what is not his: the neighbour's certificate says which subnet it owns (docs/security.md).
+"""Finds out who announces a subnet that is not its own: the neighbour's certificate says which subnet it owns
+(docs/security.md).
 
-A route whose refmetric is 0 is announced by the next hop as its own (wire.md 10.3). Where we know whose certificate is
-at the other end of the tunnel, that is true or a lie; of IPv4, by the node number in it (wire.md 1.4). A member that
-pretends to hand on what it heard elsewhere is not found out here; nor is one on a LAN, where nobody shows a
+A route whose refmetric is 0 is announced by the next hop as its own (wire.md 10.3). If we know whose certificate the
+other end of the tunnel has, we can check that; for IPv4, by the node number in the certificate (wire.md 1.4). This does
+not find a member that pretends to forward a route from elsewhere, nor a member on a LAN, where nobody shows a
 certificate.
 """
 
@@ -19,16 +20,18 @@ from re6st.core.prefix import Prefix, ipv4_subnet, prefix_of
 from re6st.core.routing.babel_lines import INFINITY, NextHop, Route, Route4, Table
 
 HOLD = 0.3
-"""Seconds that a claim must last: babel may know a moment longer whom a tunnel led to."""
+"""A claim must last so many seconds: for a moment, babel may still know an interface by its previous peer."""
 HELD_OWN = 10.0
-"""Seconds that our own subnet must be heard from others, and a certificate be used twice, before it counts."""
+"""Our own subnet must be announced by others, or a certificate be used twice, for so many seconds before it counts."""
 GRACE = 60.0
-"""Seconds after a babeld was started in which others may still tell of the one before, which had another identity."""
+"""For so many seconds after the start of a babeld, others may still announce routes of the previous one, which had
+another identity.
+"""
 REFUSED_FIRST, REFUSED_LAST = 300.0, 4800.0
-"""Seconds for which a liar is refused: at first, and at most."""
+"""For how many seconds a peer is refused: the first time, and at most."""
 REMEMBERED = 1000
 NAMED = 5
-"""Subnets that are named of many."""
+"""If there are many subnets, so many are named."""
 
 Network = IPv4Network | IPv6Network
 Routes = TypeVar("Routes", Route, Route4)
@@ -36,7 +39,7 @@ Routes = TypeVar("Routes", Route, Route4)
 
 @dataclass(frozen=True, slots=True)
 class Lie:
-    """The owner of a certificate announces these subnets as its own, which are not."""
+    """A peer announces these subnets as its own, and they are not."""
 
     peer: Prefix
     hops: tuple[NextHop, ...]
@@ -48,7 +51,7 @@ class Lie:
 
 @dataclass(frozen=True, slots=True)
 class Heard:
-    """Others announce our own subnet, or parts of it; by which neighbours it comes."""
+    """Others announce our own subnet, or parts of it, through these neighbours."""
 
     subnets: tuple[Network, ...]
     hops: tuple[NextHop, ...]
@@ -61,31 +64,33 @@ class Findings:
     doubled: frozenset[Prefix] = frozenset()
     """Certificates that two machines use at the same time."""
     unknown: frozenset[NextHop] = frozenset()
-    """Neighbours that call subnets their own, of whom it is not known whose certificate they have."""
+    """Neighbours that announce subnets as their own, and whose certificate we do not know."""
     again: float | None = None
     """In how many seconds to look again, if nothing changes."""
 
 
 @dataclass(frozen=True, slots=True)
 class Payload:
-    """The network's own IPv4 addresses: node number N has the N-th subnet, by `extra_bits` longer than `network`."""
+    """The network's own IPv4 addresses: node number N has the N-th subnet, which is longer than `network` by
+    `extra_bits`.
+    """
 
     network: IPv4Network
     extra_bits: int
     own: IPv4Network | None
     """Our subnet."""
     former: tuple[tuple[IPv4Network, int], ...] = ()
-    """Networks and bits of earlier parameters: not everybody goes over to others at once."""
+    """Networks and bits of earlier parameters: not all nodes change to new ones at the same time."""
 
     def subnets(self, numbers: Iterable[int]) -> list[IPv4Network]:
-        """All that are, or were, those of a node with these numbers."""
+        """All present and former subnets of the node that has these numbers."""
         kinds = ((self.network, self.extra_bits), *self.former)
         found = (ipv4_subnet(network, bits, number) for network, bits in kinds for number in numbers)
         return [each for each in found if each is not None]
 
 
 class Claims:
-    """Remembers since when something is claimed. Times are seconds of a clock that the caller reads."""
+    """Remembers since when something is claimed. Times are in seconds, by a clock that the caller reads."""
 
     def __init__(self, network: IPv6Network, own: Prefix, accepted: Sequence[IPv4Network | IPv6Network] = ()) -> None:
         self._network = network
@@ -103,8 +108,8 @@ class Claims:
         payload: Payload | None = None,
         numbers: Callable[[Prefix], Collection[int]] = lambda _: (),
     ) -> Findings:
-        """`owner` says whose certificate is at the other end; None where that is not known. `numbers` are the node
-        numbers in the certificates of a peer; none where they are not known: its IPv4 is believed then.
+        """`owner` says whose certificate the other end has; None if that is not known. `numbers` returns the node
+        numbers in the certificates of a peer; if they are not known, we believe its IPv4 subnet.
         """
         false: defaultdict[Prefix, set[tuple[NextHop, Network]]] = defaultdict(set)
         routers: defaultdict[Prefix, set[str]] = defaultdict(set)
@@ -168,13 +173,13 @@ class Claims:
 
 
 class Refusals:
-    """Who is not let in, for how long: longer each time. Times as above."""
+    """Which peers are refused, and for how long: longer each time. Times as above."""
 
     def __init__(self) -> None:
         self._known: dict[Prefix, tuple[float, float]] = {}
 
     def refuse(self, peer: Prefix, now: float) -> float:
-        """For how many seconds from now."""
+        """Refuse the peer for so many seconds from now; returns them."""
         last, until = self._known.pop(peer, (0.0, 0.0))
         seconds = last if now < until else min(max(2 * last, REFUSED_FIRST), REFUSED_LAST)
         self._known[peer] = seconds, now + seconds
@@ -187,27 +192,27 @@ class Refusals:
         return peer in self._known and now < self._known[peer][1]
 
     def note(self) -> bytes:
-        """All of it, for a daemon that comes after this one on the same machine: its clock is the same."""
+        """All of this as a text, for the next daemon on the same machine: its clock is the same."""
         return json.dumps([[peer.cn, *known] for peer, known in self._known.items()]).encode()
 
     def restore(self, note: bytes, now: float) -> None:
-        """Go on with what such a note says. Raises ValueError for another text."""
+        """Take over such a text. Raises ValueError for any other text."""
         try:
             found = [(Prefix.from_cn(cn), float(seconds), float(until)) for cn, seconds, until in json.loads(note)]
         except (TypeError, OverflowError, RecursionError) as error:
             raise ValueError(f"not a list of refused peers: {error}") from None
         for peer, seconds, until in found[-REMEMBERED:]:
-            # The clock of a machine begins anew when that does.
+            # The clock starts again when the machine does.
             if 0 < seconds <= REFUSED_LAST and until <= now + seconds:
                 self._known[peer] = seconds, until
 
     def held(self, now: float) -> list[Prefix]:
-        """All who are."""
+        """All peers that are refused now."""
         return [peer for peer in self._known if self.holds(peer, now)]
 
 
 def hardware_address(address: IPv6Address) -> str | None:
-    """The MAC address in a link-local address that was made of it (EUI-64, RFC 4291); None for another one."""
+    """The MAC address from which a link-local address was made (EUI-64, RFC 4291); None for any other address."""
     bits = int(address) & (1 << 64) - 1
     if bits >> 24 & 0xFFFF != 0xFFFE:
         return None
@@ -216,8 +221,8 @@ def hardware_address(address: IPv6Address) -> str | None:
 
 
 def _claims(routes: Iterable[Routes]) -> Iterator[Routes]:
-    """Of the routes of one kind those that the next hop announces as its own, and those that we may not use: of most
-    it says that it heard them elsewhere, or withdraws them.
+    """Of the routes of one kind, those that the next hop announces as its own, and those that we may not use. Most
+    routes are others: the next hop says that it heard them elsewhere, or retracts them.
     """
     for route in routes:
         if not route.refmetric or (route.metric >= INFINITY and route.refmetric < INFINITY):

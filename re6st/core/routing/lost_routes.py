@@ -1,4 +1,4 @@
-"""Which of babel's routes the kernel has lost: babeld believes that they are installed, and never looks again.
+"""Which of babel's routes the kernel has lost: babeld believes that they are installed, and never checks.
 
 Somebody removed them (`ip -6 route flush proto babel`), or they went with an interface or an address.
 """
@@ -12,15 +12,17 @@ from re6st.core.routing.babel_lines import Table
 
 Network = IPv4Network | IPv6Network
 Way = tuple[Network, Network]
-"""Where a route leads to, and for packets from where."""
+"""The destination of a route, and the source of packets for which it is used."""
 
 LASTING = 1.0
-"""Seconds for which one is missing until it is taken for lost: babeld removes routes before we read that it did."""
+"""A route must be missing for so many seconds before it counts as lost: babeld removes routes before we read that it
+did.
+"""
 _ANY = IPv6Network("::/0")
 
 
 def installed(table: Table, networks: Collection[Network]) -> set[Way]:
-    """The ways that babeld says are in the kernel, as far as they are to these networks, or for packets from there."""
+    """The routes that babeld believes to be in the kernel, if their destination or source is in these networks."""
     found: set[Way] = set()
     for route in table.routes.values():
         if route.usable and (_within(route.destination, networks) or route.source in networks):
@@ -30,13 +32,15 @@ def installed(table: Table, networks: Collection[Network]) -> set[Way]:
 
 
 class LostRoutes:
-    """Of the ways that are missing, those that stay so."""
+    """Remembers which routes are missing, to find those that stay missing."""
 
     def __init__(self) -> None:
         self._since: dict[Way, float] = {}
 
     def note(self, missing: Set[Way], now: float) -> frozenset[Way]:
-        """These are missing now; returns those that have been for so long that they are lost. Times in seconds."""
+        """These are missing now; returns those that have been missing for so long that they are lost. Times are in
+        seconds.
+        """
         self._since = {way: self._since.get(way, now) for way in missing}
         return frozenset(way for way, since in self._since.items() if now - since >= LASTING)
 

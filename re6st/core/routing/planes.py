@@ -1,4 +1,4 @@
-"""Routing planes: each is a babeld of its own beside the others, with a port, a table and files of its own."""
+"""Routing planes: each has its own babeld, with its own port, table and files."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from re6st.core.routing.babel_settings import PORT
 
 @dataclass(frozen=True, slots=True)
 class Plane:
-    """What tells one plane from another on a machine."""
+    """What distinguishes one plane on a machine from another."""
 
     name: str
-    """How its files begin: NAME.conf, NAME.log and so on."""
+    """How the names of its files begin: NAME.conf, NAME.log and so on."""
     port: int = PORT
-    """UDP, that its neighbours have too."""
+    """The UDP port; its neighbours have the same one."""
     table: int | None = None
-    """Of the kernel, with its routes and no others; None: the main table, as babeld does of itself."""
+    """The kernel's table for its routes, and no others; None: the main table, babeld's default."""
 
 
 ONLY = Plane("babeld")
-"""The plane of a node that has one."""
+"""The plane of a node that has only one."""

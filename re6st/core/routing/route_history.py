@@ -1,7 +1,6 @@
-"""Since when each route is what it is: which neighbour carries a destination now, and which one did before.
+"""Since when each route is as it is: which neighbour carries a destination now, and which one did before.
 
-`RouteHistory` looks at babel's table each time it has changed; what it says is for the operator (docs/control.md,
-`why`).
+`RouteHistory` looks at babel's table each time it has changed. The operator can ask for it (docs/control.md, `why`).
 """
 
 from __future__ import annotations
@@ -12,12 +11,12 @@ from ipaddress import IPv6Network
 from re6st.core.routing.babel_lines import INFINITY, NextHop, Table
 
 GONE_LIMIT = 1000
-"""Destinations out of reach that are remembered."""
+"""Number of unreachable destinations that are remembered."""
 
 
 @dataclass(frozen=True, slots=True)
 class Way:
-    """How a destination is reached since a Unix time; `via` None: not at all. `before` is the neighbour until then."""
+    """How a destination is reached since a Unix time; `via` None: not at all. `before` is the previous neighbour."""
 
     via: NextHop | None
     since: float
@@ -25,7 +24,7 @@ class Way:
 
 
 class RouteHistory:
-    """The ways of all destinations. What was there at the first look has been so for longer than we know."""
+    """The routes to all destinations. Those of the first look have existed for longer than we know."""
 
     def __init__(self) -> None:
         self._ways: dict[IPv6Network, Way] = {}
@@ -34,7 +33,7 @@ class RouteHistory:
         return self._ways.get(destination)
 
     def note(self, table: Table, now: float) -> None:
-        """The table changed, at the Unix time `now`. Time is proportional to the number of routes."""
+        """The table changed, at the Unix time `now`. This takes time proportional to the number of routes."""
         used = set()
         for route in table.routes.values():
             if not route.installed or route.metric >= INFINITY or route.source.prefixlen:

@@ -1,8 +1,8 @@
 """What babeld's table says about the mesh: who is reachable, who is next to us, what they carry (wire.md 10.3).
 
-A neighbour is known by its own subnet: a route whose refmetric is 0 is announced by the owner of the destination, so
-the next hop *is* that node. Routes that are not installed tell this too, so a neighbour whose own subnet is better
-reached through somebody else is still identified.
+A neighbour is known by its own subnet: the owner of a destination announces it with the refmetric 0, so the next hop
+*is* that node. Routes that are not installed also tell this, so we also recognise a neighbour whose own subnet is
+better reached through another node.
 """
 
 from __future__ import annotations
@@ -18,16 +18,17 @@ from re6st.core.routing.babel_lines import DRAINED, INFINITY, NOMINAL, NextHop, 
 from re6st.core.routing.lossy import is_patchy
 
 HEARD_OF_LATE, HEARD_BEFORE = 0xF000, 0x03FF
-"""One of the last four hellos; one of the ten before the last six."""
+"""Bits of a history of hellos: one of the last four; one of the ten before the last six."""
 
 
 @dataclass(frozen=True, slots=True)
 class Link:
-    """What goes through one neighbour: destinations `carried` now, and those of them that may have no other way.
+    """The traffic through one neighbour: the destinations that it has `carried`, and those of them that may have no
+    other route.
 
-    Babel hears of ways that lead back through ourselves too (there is no split horizon on tunnels). A neighbour that is
-    no farther from the destination than we are cannot be on such a one, so only those take a destination out of `sole`.
-    One that is about to be lost itself does not: somebody else may be draining it.
+    Babel also hears of routes that lead back through ourselves (there is no split horizon on tunnels). A neighbour that
+    is no farther from the destination than we are cannot be on such a route, so only these take a destination out of
+    `sole`. A neighbour that is about to be lost does not count: somebody else may be draining its link.
     """
 
     hop: NextHop
@@ -97,36 +98,40 @@ class Survey:
     """The mesh as babeld's table shows it at one moment."""
 
     peers: frozenset[Prefix] = frozenset()
-    """Everybody reachable, ourselves left out."""
+    """All nodes that can be reached, except ourselves."""
     metrics: Mapping[Prefix, int] = field(default_factory=dict)
-    """Babel's metric of the way to each of them: the sum of the costs of its links."""
+    """Babel's metric of the route to each of them: the sum of the costs of its links."""
     neighbours: Mapping[Prefix, tuple[Link, ...]] = field(default_factory=dict)
-    """Nodes next to us, with the links to each (two if both opened a tunnel)."""
+    """Nodes next to us, with the links to each (two, if both opened a tunnel)."""
     unidentified: tuple[Link, ...] = ()
-    """Next hops that carry something but never announced a subnet of their own to us."""
+    """Next hops that carry traffic but have never announced a subnet of their own to us."""
     alive: frozenset[str] = frozenset()
-    """Interfaces with a babel neighbour that can be reached."""
+    """Interfaces on which babel has a neighbour that can be reached."""
     costs: Mapping[str, int] = field(default_factory=dict)
-    """Babel's cost of the link on each of them: 96, more for hellos that are missed and for round trips."""
+    """Babel's cost of the link on each of them: 96, and more for missed hellos and for round-trip times."""
     losses: Mapping[str, float] = field(default_factory=dict)
-    """How often, by the hellos that got through both ways, a packet is sent there until it arrives (ETX)."""
+    """How often a packet has to be sent there until it arrives, by the hellos that got through in both directions
+    (ETX).
+    """
     unheard: frozenset[str] = frozenset()
-    """Interfaces on which we hear a neighbour who does not hear us: it avoids the link."""
+    """Interfaces on which we hear a neighbour that does not hear us: it avoids the link."""
     steady: bool = False
-    """Whether a neighbour was heard some six hellos ago, or before, and still is."""
+    """Whether a neighbour was heard some six hellos ago or before, and still is."""
     patchy: frozenset[NextHop] = frozenset()
-    """Neighbours whose hellos are missed, now and again."""
+    """Neighbours whose hellos are missed now and then."""
     starved: frozenset[Prefix] = frozenset()
-    """Destinations that neighbours offer ways to, of which babel takes none."""
+    """Destinations to which neighbours offer routes, none of which babel uses."""
     alone: bool = True
-    """Whether babel has no neighbour, not even one that has been silent of late."""
+    """Whether babel has no neighbour, not even one that has been silent lately."""
     running: bool = True
-    """False while babeld is not there to tell."""
+    """False while there is no babeld to tell."""
     life: int = 0
-    """Which babeld tells it: each has another number."""
+    """Which babeld tells this: each one has another number."""
 
     def carried(self, peer: Prefix, besides: Set[str] = frozenset()) -> frozenset[Prefix]:
-        """Destinations whose traffic goes through this neighbour now, what leaves by some interfaces left out."""
+        """Destinations whose traffic goes through this neighbour now, without the traffic that leaves by some
+        interfaces.
+        """
         links = self.neighbours.get(peer, ())
         return frozenset().union(*(link.carried for link in links if link.hop.interface not in besides))
 
@@ -135,7 +140,7 @@ class Survey:
         return frozenset().union(*(link.carried for link in self._links() if link.hop.interface == interface))
 
     def sole_by(self, interface: str) -> frozenset[Prefix]:
-        """Destinations that perhaps only this interface leads to."""
+        """Destinations to which perhaps only this interface leads."""
         return frozenset().union(*(link.sole for link in self._links() if link.hop.interface == interface))
 
     def _links(self) -> list[Link]:
@@ -143,7 +148,7 @@ class Survey:
 
 
 def survey(table: Table, network: IPv6Network, own: Prefix) -> Survey:
-    """Read the table. Time is proportional to the number of routes."""
+    """Read the table. This takes time proportional to the number of routes."""
     owner: dict[NextHop, Prefix] = {}
     ways: defaultdict[Prefix, list[Route]] = defaultdict(list)
     used: dict[Prefix, Route] = {}

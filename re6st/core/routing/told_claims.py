@@ -1,4 +1,4 @@
-"""What a node tells others of who claims what (core/routing/claims.py), as the registry beside it reads it."""
+"""What a node tells others about who claims what (core/routing/claims.py), as the registry beside it reads it."""
 
 from __future__ import annotations
 
@@ -9,24 +9,24 @@ from typing import Any
 from re6st.core.prefix import Prefix
 
 MOST = 100
-"""Names of one kind that are taken: the operator has enough to do with those."""
+"""So many names of one kind are read: they keep an operator busy enough."""
 NAME_LIMIT = 100
 
 
 @dataclass(frozen=True, slots=True)
 class ToldClaims:
-    """As `claims` of docs/control.md."""
+    """As `claims` in docs/control.md."""
 
     refused: tuple[Prefix, ...] = ()
-    """Who announced what is not his, and has no tunnel with that node for a while."""
+    """Who announced a subnet that is not its own, so that the node has refused it for a while."""
     own_subnet_from: tuple[str, ...] = ()
-    """By whom that node hears its own subnet: CNs, and addresses of neighbours without a name."""
+    """From whom the node hears its own subnet: CNs, and addresses of neighbours without a name."""
     doubled: tuple[Prefix, ...] = ()
-    """Certificates that two machines use at one time."""
+    """Certificates that two machines use at the same time."""
 
 
 def read_claims(fields: object) -> ToldClaims:
-    """Read the object. A node that does not say it claims nothing of anybody. Raises ValueError."""
+    """Read the object. A node that does not have it claims nothing about anybody. Raises ValueError."""
     if fields is None:
         return ToldClaims()
     if not isinstance(fields, Mapping):

@@ -1,7 +1,9 @@
-"""Two machines with one certificate: a copied disk, or a stolen key. OpenVPN keeps the newer of two connections only.
+"""Finds two machines with one certificate: a copied disk, or a stolen key. OpenVPN keeps only the newer of two
+connections.
 
-So each ends the tunnel of the other, which comes back at once: from two addresses, in turn. After a few seconds each
-server has one of the two, and peace. A machine that moves to another address seldom comes back within a minute.
+So each machine ends the tunnel of the other, which connects again at once: they come from two addresses in turn. After
+a few seconds each server has one of the two, and it stops. A machine that moves to another address seldom returns
+within a minute.
 """
 
 from __future__ import annotations
@@ -13,11 +15,11 @@ from itertools import pairwise
 from re6st.core.prefix import Prefix
 
 WINDOW = 60.0
-"""Seconds in which the changes of address come."""
+"""The changes of address must happen within so many seconds."""
 CHANGES = 2
-"""From one address to the other, and back."""
+"""Number of changes: from one address to the other, and back."""
 LASTS = 3600.0
-"""Seconds for which it is told, from the last change on: both go on, each with other servers."""
+"""For so many seconds after the last change it is reported: then both machines work, each with other servers."""
 ADVICE = (
     "a disk that was copied, or a stolen key; or one machine whose way out changes again and again."
     " Enrol one of the two anew, or change the key (re6st-conf rekey)"
@@ -25,12 +27,12 @@ ADVICE = (
 PEERS_LIMIT = 1000
 ELSEWHERE = "elsewhere"
 COMINGS_LIMIT = 8
-"""Of one peer, that are remembered."""
+"""Addresses of one peer that are remembered."""
 
 
 @dataclass(frozen=True, slots=True)
 class Twin:
-    """A certificate that two machines use, and where they come from."""
+    """A certificate that two machines use, and their addresses."""
 
     peer: Prefix
     addresses: tuple[str, ...]
@@ -41,14 +43,14 @@ class Twin:
 
 
 class Own:
-    """Who has seen another machine with our own certificate, and where. Times as in `Twins`."""
+    """Who has seen another machine with our own certificate, and at which address. Times as in `Twins`."""
 
     def __init__(self) -> None:
         self._seen: dict[Prefix, tuple[float, str]] = {}
         self._said = float("-inf")
 
     def told(self, peer: Prefix, place: str, now: float) -> bool:
-        """A peer says so; whether that is to be said now."""
+        """A peer says so; returns whether to report that now."""
         self._seen.pop(peer, None)
         self._seen[peer] = now, place
         if len(self._seen) > COMINGS_LIMIT:
@@ -58,7 +60,7 @@ class Own:
         return due
 
     def words(self, now: float) -> str:
-        """What is known of it now; empty where nothing is."""
+        """What is known about it now; empty if nothing is."""
         seen = {peer: place for peer, (since, place) in self._seen.items() if now - since <= LASTS}
         if not seen:
             return ""
@@ -67,7 +69,7 @@ class Own:
 
 
 class Twins:
-    """Remembers from where the owners of certificates come. Times are seconds of a clock that the caller reads."""
+    """Remembers from where the owners of certificates connect. Times are in seconds, by the caller's clock."""
 
     def __init__(self, window: float = WINDOW) -> None:
         self._window = window
@@ -76,7 +78,7 @@ class Twins:
         self._found: dict[Prefix, tuple[float, Twin]] = {}
 
     def came(self, peer: Prefix, address: str, now: float) -> Twin | None:
-        """A peer has connected; what that shows, where it shows it for the first time in a while."""
+        """A peer has connected; returns a finding, if there is one that has not been reported for a while."""
         key = peer, ":" in address
         comings = self._comings.pop(key, deque(maxlen=COMINGS_LIMIT))
         comings.append((now, address))
@@ -85,7 +87,7 @@ class Twins:
             del self._comings[next(iter(self._comings))]
         recent = [each for since, each in comings if now - since <= self._window]
         changes = sum(one != other for one, other in pairwise(recent))
-        if changes < CHANGES or len(set(recent)) >= changes + 1:  # each another one: it wanders
+        if changes < CHANGES or len(set(recent)) >= changes + 1:  # each address is another one: the machine moves
             return None
         told = self._found.pop(peer, (float("-inf"), None))[0]
         twin = Twin(peer, tuple(sorted(set(recent))))
@@ -95,7 +97,9 @@ class Twins:
         return twin if now - told > LASTS else None
 
     def other(self, peer: Prefix, address: str, now: float) -> str:
-        """Where the twin is of who has come from this address; empty where there is none."""
+        """The address of the other machine with the certificate of one that connected from this address; empty if there
+        is none.
+        """
         since, twin = self._found.get(peer, (float("-inf"), None))
         if twin is None or now - since > LASTS:
             return ""
@@ -103,5 +107,5 @@ class Twins:
         return next((each for each in twin.addresses if each != address and (":" in each) is family), ELSEWHERE)
 
     def found(self, now: float) -> list[Twin]:
-        """Those of now."""
+        """The findings that hold now."""
         return [twin for since, twin in self._found.values() if now - since <= LASTS]

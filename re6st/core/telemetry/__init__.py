@@ -1,1 +1,1 @@
-"""What a daemon tells of itself: metrics, events, reports."""
+"""What a daemon reports about itself: metrics, events, reports."""

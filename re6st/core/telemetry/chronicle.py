@@ -1,6 +1,6 @@
-"""What happened to a node, for its operator: tunnels that came and went, peers lost and found again.
+"""What happened to a node, for its operator: tunnels that came and went, peers that were lost and found again.
 
-`Chronicle` reads the events and decisions of the mesh policy as they pass by, and keeps the last ones in words.
+`Chronicle` reads the events and actions of the mesh policy as they pass by, and keeps the last ones in words.
 """
 
 from __future__ import annotations
@@ -13,38 +13,38 @@ from re6st.core.mesh import policy
 from re6st.core.prefix import Prefix
 
 KEPT = 500
-"""Happenings remembered."""
+"""Number of events that are remembered."""
 NAMED = 20
-"""Peers that one happening names; the others are only counted."""
+"""Number of peers that one event names; others are only counted."""
 LOST_LIMIT = 1000
-"""Lost peers whose return is waited for."""
+"""Number of lost peers whose return is waited for."""
 HOUR = 3600.0
 
 
 @dataclass(frozen=True, slots=True)
 class Happening:
-    """One line of the chronicle. `time` is Unix time, `seconds` how long what ended here had lasted."""
+    """One event. `time` is Unix time, `seconds` says how long what ended here had lasted."""
 
     number: int
     time: float
     kind: str
     peers: tuple[Prefix, ...] = ()
     count: int = 0
-    """How many peers it is about, if more than `peers` names."""
+    """The number of peers that it is about, if there are more than `peers` names."""
     seconds: float | None = None
     reason: str = ""
 
 
 class Chronicle:
-    """The last happenings, newest at the right. Those in `listeners` are told of each new one."""
+    """The last events, the newest on the right. Each of the `listeners` is told of every new one."""
 
     def __init__(self, renewing: Callable[[], str] = lambda: "") -> None:
-        """`renewing` says why we end babeld, while we do."""
+        """`renewing` says why we end babeld, while we do so."""
         self._renewing = renewing
         self.happenings: deque[Happening] = deque(maxlen=KEPT)
         self.listeners: set[Callable[[Happening], None]] = set()
         self.counts: Counter[str] = Counter()
-        """Of each kind, from the start."""
+        """The number of events of each kind since the start."""
         self._number = 0
         self._up: dict[Prefix, float] = {}
         self._clients: dict[Prefix, list[float]] = {}
@@ -59,7 +59,7 @@ class Chronicle:
         return sum(h.kind == "babel-ended" and not h.reason and now - h.time < HOUR for h in self.happenings)
 
     def note(self, event: policy.Event, *, connected: bool, now: float) -> None:
-        """The policy took in an event, at the Unix time `now`; `connected` is what it thinks after it."""
+        """The policy took in an event at the Unix time `now`; `connected` is its state after that."""
         match event:
             case policy.TunnelUp(peer):
                 self._up[peer] = now
@@ -83,7 +83,7 @@ class Chronicle:
         self._connection(connected, now)
 
     def decided(self, action: policy.Action, now: float) -> None:
-        """The policy wants something done."""
+        """The policy returned an action."""
         match action:
             case policy.CloseTunnel(peer, reason):
                 self._reasons[peer] = reason
@@ -97,7 +97,7 @@ class Chronicle:
                 self._add(now, "link-trusted", peer)
 
     def found(self, kind: str, now: float, *peers: Prefix, reason: str = "") -> None:
-        """Something that no event of the policy tells; see noded/guard.py."""
+        """Note something that is not an event of the policy; see noded/guard.py."""
         self._add(now, kind, *peers, reason=reason)
 
     def _babel(self, running: bool, now: float) -> None:

@@ -1,4 +1,4 @@
-"""What is said of a certificate that nears its end: in the log when its renewal has not worked, and in the verdict."""
+"""What is said about a certificate that ends soon: in the log, if its renewal has failed, and in the verdict."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ from dataclasses import dataclass
 
 DAY = 86400.0
 THRESHOLDS = (30, 14, 7, 3, 1, 0)
-"""Days before the end at which a word is due; renewal begins with the first."""
+"""A warning is due so many days before the end; renewal begins at the first of them."""
 SERIOUS = 3
-"""Days from which on the word is an error."""
+"""From so many days before the end on, the warning is an error."""
 
 OURS, AUTHORITY = "our certificate", "the CA certificate"
 
 
 def expires(what: str, left: float) -> str:
-    """A certificate with `left` seconds, in words."""
+    """Says that a certificate has `left` seconds."""
     if left < 0:
         return f"{what} has expired"
     return f"{what} expires in {left / DAY:.0f} days" if left >= 1.5 * DAY else f"{what} expires in {left / 3600:.0f} h"
@@ -29,14 +29,14 @@ class Notice:
 
 
 class Expiry:
-    """Remembers what was said, so that each threshold is said once; of another certificate from the beginning."""
+    """Remembers what was said, so that each threshold is reported once; for another certificate, it begins again."""
 
     def __init__(self) -> None:
         self._said: dict[str, tuple[float, int]] = {}
-        """By certificate: its end, and the last threshold."""
+        """By certificate: its end, and the last threshold that was reported."""
 
     def notice(self, what: str, until: float, now: float) -> Notice | None:
-        """What there is to say of a certificate whose renewal has not worked; Unix times."""
+        """What has to be said about a certificate whose renewal has failed; times are Unix times."""
         left = until - now
         reached = [days for days in THRESHOLDS if left < days * DAY]
         if not reached:

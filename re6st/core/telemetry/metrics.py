@@ -1,7 +1,7 @@
-"""The metrics of both daemons: their names, and values in them (docs/metrics.md).
+"""The metrics of both daemons: their names and values (docs/metrics.md).
 
-Names follow prometheus.io/docs/practices/naming: one prefix, base units, `_total` on counters, `_info` of 1. Labels
-are of few values, but for `peer`, whose number is bounded (PEERS_LIMIT).
+Names follow prometheus.io/docs/practices/naming: one prefix, base units, `_total` for counters, `_info` with the value
+1. Labels have few values, except `peer`, whose number is limited (PEERS_LIMIT).
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 PEERS_LIMIT = 100
-"""Peers that have series of their own."""
+"""Number of peers that have their own series."""
 BUCKETS = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0)
-"""Seconds: upper bounds of the histograms."""
+"""Upper bounds of the histograms, in seconds."""
 
 Kind = Literal["gauge", "counter", "histogram"]
 
@@ -29,7 +29,7 @@ class Family:
 
 @dataclass(slots=True)
 class Durations:
-    """How long some calls took: each counted under the first of BUCKETS that it fits in; and the sum."""
+    """How long some calls took: each counts for the first of BUCKETS into which it fits; and the sum."""
 
     counts: list[int] = field(default_factory=lambda: [0] * (len(BUCKETS) + 1))
     total: float = 0.0
@@ -42,7 +42,7 @@ class Durations:
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """A value under the values of its family's labels."""
+    """A value with the values of its family's labels."""
 
     labels: tuple[str, ...]
     value: float | Durations
@@ -56,7 +56,9 @@ class Page:
         self.samples: dict[str, list[Sample]] = {}
 
     def add(self, name: str, value: float | Durations | None, *labels: object) -> None:
-        """A value of a family; None, for what is not known, leaves it out. Raises ValueError for labels it has not."""
+        """Add a value of a family; None, for an unknown value, adds nothing. Raises ValueError if the labels do not
+        fit.
+        """
         family = self._known[name]
         if len(labels) != len(family.labels):
             raise ValueError(f"{name} has the labels {family.labels}")
@@ -64,7 +66,7 @@ class Page:
             self.samples.setdefault(name, []).append(Sample(tuple(map(str, labels)), value))
 
     def add_all(self, name: str, values: Iterable[tuple[object, float]]) -> None:
-        """Values of a family of one label."""
+        """Add values of a family that has one label."""
         for label, value in values:
             self.add(name, value, label)
 
@@ -123,7 +125,7 @@ NODE: Mapping[str, Family] = {
     ),
     "re6st_port_mapping_up": Family("gauge", "1 if the router forwards a port to this node.", ("method", "proto")),
 }
-"""Of re6stnet."""
+"""The metrics of re6stnet."""
 
 REGISTRY: Mapping[str, Family] = {
     "re6st_registry_build_info": Family(
@@ -163,4 +165,4 @@ REGISTRY: Mapping[str, Family] = {
     "re6st_registry_parameters_version": Family("gauge", "Version of the network parameters."),
     "re6st_registry_database_bytes": Family("gauge", "Size of the database file."),
 }
-"""Of re6st-registry."""
+"""The metrics of re6st-registry."""

@@ -1,4 +1,4 @@
-"""The metrics of a node, from what its control socket tells and what it counts."""
+"""Makes the metrics of a node from the answers of its control socket and from its counters."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _STATES = ("opening", "up", "draining", "asked", "lossy", "closing")
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """What a node counts from its start. Moments are Unix times."""
+    """The counters of a node since its start. Moments are Unix times."""
 
     happened: Mapping[str, int]
     """Events, by kind."""
@@ -27,11 +27,11 @@ class Counts:
     """By direction and type."""
     dropped: int = 0
     calls: Mapping[tuple[str, str], Durations] = field(default_factory=dict)
-    """Of the registry, by method and result."""
+    """Calls to the registry, by method and result."""
     registry_reachable: bool | None = None
     parameters_since: float | None = None
     mapped: Mapping[str, bool] = field(default_factory=dict)
-    """Whether the router sends to us, by the protocol of the port; empty where we don't ask it to."""
+    """Whether the router forwards our ports, by their protocol; empty if we do not ask it to."""
 
 
 def node_page(

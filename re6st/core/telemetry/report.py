@@ -1,6 +1,6 @@
-"""What a node tells its operator, in the terms of JSON: from the mesh, babel's table and the tunnels (docs/control.md).
+"""What a node tells its operator, as JSON, about the mesh, babel's table and the tunnels (docs/control.md).
 
-Pure: what is read is handed in, with the clock's reading. Times that lasted are in seconds, moments in Unix time.
+This does no IO: the caller passes what it has read, and the time. Durations are in seconds, moments in Unix time.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ from re6st.core.wire.datagrams import Endpoint
 Record = dict[str, object]
 
 CERTIFICATE_WARNING = 14 * DAY
-"""Before a certificate's end at which its renewal, due since 30 days before, has obviously failed."""
+"""So long before a certificate's end its renewal, due 30 days before the end, has obviously failed."""
 CA_WARNING = 90 * DAY
 BABEL_WARNING = 2
-"""Ends of babeld in an hour that are worth a word."""
+"""If babeld ends so often in an hour, the verdict mentions it."""
 REVOKED = (
     "the registry does not know our certificate: this node was revoked. Ask the operator of the network; with another"
     " invitation, re6st-conf --join makes it a member again, with another subnet"
@@ -36,14 +36,14 @@ LIKELY_REVOKED = (
     " cannot prove that: ask the operator of the network, and keep certificate and key until then"
 )
 SILENT_AFTER = 60.0
-"""Seconds in which babel has met whoever is at the other end of a tunnel, be it by the rare hellos of older nodes."""
+"""Seconds in which babel has found the peer at the other end of a tunnel, even by the rare hellos of older nodes."""
 TRIED = frozenset(("tunnel-up", "tunnel-failed", "tunnel-lost", "tunnel-closed", "client-up", "client-down"))
-"""What can come of a tunnel with a peer (chronicle.py)."""
+"""The events that say how a tunnel with a peer went (chronicle.py)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Link:
-    """A tunnel as its OpenVPN knows it. `since` is when it came up, by the clock that `tunnels` is handed."""
+    """A tunnel as its OpenVPN knows it. `since` is when it came up, by the clock that is passed to `tunnels`."""
 
     peer: Prefix
     outgoing: bool
@@ -59,7 +59,7 @@ class Link:
 
 @dataclass(frozen=True, slots=True)
 class Server:
-    """A server of ours."""
+    """A server of this node."""
 
     protocol: TunnelProtocol
     port: int
@@ -72,31 +72,31 @@ class Server:
 
 @dataclass(frozen=True, slots=True)
 class Vitals:
-    """What the verdict on a node's health rests on. Moments are Unix times."""
+    """The facts on which the verdict about a node's health depends. Moments are Unix times."""
 
     now: float
     connected: bool
     babel_running: bool
     babel_ended: int
-    """Times in the last hour."""
+    """Times that babeld ended in the last hour."""
     tunnels: int
     """Client tunnels that are up."""
     clients: int
     reachable: int
     """Other nodes."""
     alone: bool
-    """We are the registry's node, and the first."""
+    """This is the registry's own node, and the first node."""
     servers: Sequence[Server]
     certificate_until: float
     ca_until: float
     refused: bool = False
-    """The registry has no certificate of ours any more."""
+    """The registry has proven that it has no certificate of ours any more."""
     likely_refused: bool = False
-    """So it seems, by what an older one can say."""
+    """This seems so, from what an older registry can say."""
     others: Sequence[str] = ()
-    """What else is worth a word."""
+    """Other problems that are worth a warning."""
     broken: Sequence[str] = ()
-    """What keeps traffic from passing."""
+    """Problems that keep traffic from passing."""
 
 
 def health(vitals: Vitals) -> Record:
@@ -109,7 +109,7 @@ def health(vitals: Vitals) -> Record:
         (warnings if vitals.connected else failed).append(LIKELY_REVOKED)
     if not vitals.babel_running:
         failed.append("babeld is not running: no routes")
-    elif failed:  # why nobody else is there is said
+    elif failed:  # the reason why there is nobody else is reported already
         pass
     elif vitals.alone:
         warnings.append("no other node can be reached: none is there yet, or we are cut off")
@@ -143,7 +143,7 @@ def health(vitals: Vitals) -> Record:
 
 
 def counts(mesh: Mesh) -> Record:
-    """How much mesh there is."""
+    """How large the mesh is."""
     phases = Counter(tunnel.phase for tunnel in mesh.tunnels.values())
     return {
         "tunnels": sum(count for phase, count in phases.items() if phase is not Phase.OPENING),
@@ -156,7 +156,7 @@ def counts(mesh: Mesh) -> Record:
 
 
 def tunnels(mesh: Mesh, table: Table, links: Iterable[Link], now: float) -> list[Record]:
-    """Every tunnel, ours and those of the clients of our servers; also those that are being opened."""
+    """Every tunnel: ours, those of the clients of our servers, and those that are being opened."""
     found: list[Record] = []
     for link in links:
         policy = mesh.tunnels.get(link.peer) if link.outgoing else None
@@ -190,7 +190,7 @@ def tunnels(mesh: Mesh, table: Table, links: Iterable[Link], now: float) -> list
 
 
 def _is_silent(neighbour: Neighbour | None, link: Link, now: float) -> bool:
-    """Whether babel hears nobody at the other end, and has had the time to."""
+    """Whether babel hears nobody at the other end, after it has had enough time."""
     heard = neighbour is not None and neighbour.cost < INFINITY
     return not heard and link.since is not None and now - link.since > SILENT_AFTER
 
@@ -250,7 +250,7 @@ def why(survey: SurveyLike, table: Table, network: IPv6Network, peer: Prefix) ->
 
 
 def peers(mesh: Mesh, addresses: Mapping[Prefix, Sequence[Endpoint]], happenings: Iterable[Happening]) -> list[Record]:
-    """Everybody whose addresses we remember, or who is next to us: where they are, and what came of tunnels last."""
+    """Every node whose addresses we remember, or which is next to us: where it is, and how the last tunnels went."""
     last = {peer: each for each in happenings if each.kind in TRIED for peer in each.peers}
     survey, found = mesh.survey, {*addresses, *mesh.tunnels, *mesh.clients, *mesh.survey.neighbours}
     return [
@@ -281,11 +281,11 @@ def since(survey: SurveyLike, way: Way | None) -> Record | None:
 
 
 def find(known: Callable[[Prefix], bool], network: IPv6Network, text: str) -> Prefix | None:
-    """The node that a text means: its CN, its subnet, or an address in that; None: an address of no node.
+    """The node that a text names: by its CN, its subnet, or an address in the subnet; None: an address of no node.
 
-    `known` says whether there is a node of some prefix: one that was routed, of late at least.
+    `known` says whether some prefix is a node: one to which there is a route, or was lately.
 
-    Raises PrefixError for what is none of these, or outside the network.
+    Raises PrefixError if the text is none of these, or outside the network.
     """
     if ":" not in text:
         prefix = Prefix.from_cn(text)
@@ -327,7 +327,7 @@ def _route(route: Route, network: IPv6Network, owners: Mapping[NextHop, Prefix])
 
 
 def event(happening: Happening) -> Record:
-    """A line of the chronicle."""
+    """An event of the chronicle as a record."""
     return {**asdict(happening), "peers": [peer.cn for peer in happening.peers]}
 
 
