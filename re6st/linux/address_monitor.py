@@ -1,6 +1,7 @@
-"""News of this machine's addresses and links, from the kernel as they happen (rtnetlink(7)).
+"""Notices changes of this machine's addresses and links: the kernel reports them as they happen (rtnetlink(7)).
 
-Only that something changed is taken from here; what there is now is read afresh, so that no message can mislead.
+Only the fact that something changed is taken from here. The present state is read again, so that no message can
+mislead.
 """
 
 from __future__ import annotations
@@ -14,11 +15,12 @@ from collections.abc import AsyncGenerator, Callable, Iterator
 RTMGRP_LINK, RTMGRP_IPV4_IFADDR, RTMGRP_IPV6_IFADDR = 0x1, 0x10, 0x100
 SIZE = 65536
 SETTLE = 0.2
-"""Seconds that changes are collected for: they come in groups, an address after its link, a route after both."""
+"""Changes are collected for so many seconds, since they come in groups: an address after its link, a route after both.
+"""
 
 
 def open_netlink() -> socket.socket:
-    """A socket that the kernel writes to when a link or an address changes. Raises OSError."""
+    """A socket to which the kernel writes when a link or an address changes. Raises OSError."""
     sock = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE)
     try:
         sock.setblocking(False)
@@ -30,7 +32,7 @@ def open_netlink() -> socket.socket:
 
 
 async def changes(make: Callable[[], socket.socket] = open_netlink) -> AsyncGenerator[None, None]:
-    """Once at the start, then again after each group of changes. Raises OSError when there is no such socket."""
+    """Yields once at the start, then after each group of changes. Raises OSError if there can be no such socket."""
     loop = asyncio.get_running_loop()
     with make() as sock:
         yield
@@ -47,7 +49,7 @@ async def changes(make: Callable[[], socket.socket] = open_netlink) -> AsyncGene
 
 @contextlib.contextmanager
 def _overflow_is_news() -> Iterator[None]:
-    """There were more messages than the socket holds: which they were does not matter."""
+    """There were more messages than the socket can hold: it does not matter which ones."""
     try:
         yield
     except OSError as error:

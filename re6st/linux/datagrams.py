@@ -1,6 +1,6 @@
-"""A UDP socket of which each datagram tells where it was sent to, and by which interface it came (RFC 3542).
+"""A UDP socket that tells for each datagram to which address it was sent, and on which interface it came (RFC 3542).
 
-Linux takes what is for any of its addresses by any interface, so the source alone says little.
+Linux accepts packets for any of its addresses on any interface, so the source alone does not say much.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Callable
 from ipaddress import IPv6Address
 
 AT_ONCE = 32
-"""Datagrams read in a row; then others have their turn."""
+"""After so many datagrams in a row, other tasks have their turn."""
 SIZE = 1 << 16
 _PKTINFO = struct.Struct("16si")
 
@@ -24,12 +24,12 @@ log = logging.getLogger(__name__)
 
 
 def tell_destinations(own: socket.socket) -> None:
-    """Have a socket tell destinations and interfaces. To be called before it is bound, so that all are told."""
+    """Make a socket tell destinations and interfaces. Call this before it is bound, so that no datagram lacks them."""
     own.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVPKTINFO, 1)
 
 
 class DatagramSocket:
-    """Reads a socket of `tell_destinations` in the running event loop. It is closed with us."""
+    """Reads a socket that was prepared by `tell_destinations`, in the running event loop. `close` closes it, too."""
 
     def __init__(self, own: socket.socket, received: Received) -> None:
         self._socket = own
@@ -45,7 +45,9 @@ class DatagramSocket:
         return self._socket.fileno() < 0
 
     def sendto(self, data: bytes, to: tuple[str, int]) -> None:
-        """Send, as far as that works: an unreachable peer is no news, and what a full queue drops is lost."""
+        """Send if possible: an unreachable peer is not worth a message, and datagrams that do not fit into the queue
+        are lost.
+        """
         try:
             self._socket.sendto(data, to)
         except OSError as error:
@@ -64,7 +66,7 @@ class DatagramSocket:
                 data, ancillary, _, source = self._socket.recvmsg(SIZE, socket.CMSG_SPACE(_PKTINFO.size))
             except BlockingIOError:
                 return
-            except OSError as error:  # an ICMP error of something that we sent
+            except OSError as error:  # an ICMP error about something that we sent
                 log.debug("udp: %s", error)
                 continue
             for level, kind, value in ancillary:

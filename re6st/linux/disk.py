@@ -1,4 +1,6 @@
-"""Files of ours on the disk: written whole or not at all, never through a link that somebody else has put there."""
+"""Reads and writes our files on the disk: a file is written completely or not at all, and never through a link that
+somebody else made.
+"""
 
 from __future__ import annotations
 
@@ -11,13 +13,14 @@ from pathlib import Path
 
 
 class NotOurs(Exception):
-    """A file that somebody else put there, or may have changed; text for the user."""
+    """Somebody else made, or may have changed, this file; the text is for the user."""
 
 
 def read_ours(path: Path, limit: int, *, owner: int, private: bool) -> bytes:
-    """Up to `limit` bytes of a file that nobody can have put there but root, we, and the user `owner`.
+    """Up to `limit` bytes of a file that only root, we, and the user `owner` can have written.
 
-    It is no link, nobody else may write it, nor read it where it is `private`. Raises NotOurs, OSError.
+    It must not be a link, nobody else may write it, and if it is `private`, nobody else may read it. Raises NotOurs,
+    OSError.
     """
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
@@ -42,9 +45,9 @@ def read_ours(path: Path, limit: int, *, owner: int, private: bool) -> bytes:
 
 
 def write_private(path: Path, data: bytes, *, owner: Path | None = None) -> None:
-    """Write a file that only its owner reads (0600), whole or not at all, never over an existing one.
+    """Write a file that only its owner can read (0600), completely or not at all, and never over an existing one.
 
-    It is given to the owner of the file `owner`, if we may. Raises FileExistsError, OSError.
+    It is given to the owner of the file `owner`, if we may do that. Raises FileExistsError, OSError.
     """
     temporary = path.with_name(f"{path.name}.{secrets.randbelow(10**9)}.tmp")
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
@@ -62,7 +65,8 @@ def write_private(path: Path, data: bytes, *, owner: Path | None = None) -> None
 
 
 def replace_file(path: Path, data: bytes, *, like: Path | None = None) -> None:
-    """Put `data` in the place of a file, with its owner and mode, or those of `like`, whole or not at all.
+    """Replace the content of a file by `data`, completely or not at all. It keeps its owner and mode, or gets those of
+    `like`.
 
     wire.md 2.3. Raises OSError.
     """
@@ -85,7 +89,9 @@ def replace_file(path: Path, data: bytes, *, like: Path | None = None) -> None:
 
 
 def _temporary(path: Path) -> Path:
-    """A name beside a file. One that an interrupted run left is removed; where somebody else has put it, another."""
+    """A name beside a file. If an interrupted run left a file of this name, it is removed; if somebody else made one,
+    another name is used.
+    """
     usual = path.with_name(f"{path.name}.new")
     try:
         usual.unlink(missing_ok=True)
@@ -95,19 +101,19 @@ def _temporary(path: Path) -> Path:
 
 
 def move_file(path: Path, place: Path) -> None:
-    """Put a file in the place of another one, on the disk before we go on. Raises OSError."""
+    """Replace a file by another one, and wait until this is on the disk. Raises OSError."""
     os.replace(path, place)
     _sync(place.parent)
 
 
 def _give(descriptor: int, like: os.stat_result) -> None:
-    """Give a file to the owner of another one; only root can."""
+    """Give a file the same owner as another one; only root can do this."""
     if os.geteuid() == 0:
         os.fchown(descriptor, like.st_uid, like.st_gid)
 
 
 def _sync(directory: Path) -> None:
-    """Have the names of files on the disk; some file systems cannot."""
+    """Write the names of files to the disk; some file systems cannot do this."""
     with contextlib.suppress(OSError):
         descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
         try:

@@ -1,7 +1,7 @@
-"""Which hardware address a neighbour has whose link-local address is not made of it.
+"""Finds the hardware address of a neighbour whose link-local address is not made from it.
 
-Linux makes the one of the other, unless it is told not to (addr_gen_mode), or somebody gives an interface another
-address. Whoever does must not stay unknown by it.
+Linux makes one from the other, unless it is told not to (addr_gen_mode), or somebody gives an interface another
+address. A member must not be able to stay unknown in this way.
 """
 
 from __future__ import annotations
@@ -18,32 +18,32 @@ from re6st.linux.netlink import NetlinkError
 
 REMEMBERED = 1000
 ASKED = 20
-"""Neighbours that are asked for at one time: each costs a packet to all clients of a server."""
+"""Neighbours that are looked for at one time: each costs a packet to all clients of a server."""
 
 
 class Neighbours(Protocol):
-    """Neighbour discovery of the kernel; rtnetlink.Netlink has it. Each raises NetlinkError."""
+    """Neighbour discovery by the kernel, as in rtnetlink.Netlink. Each method raises NetlinkError."""
 
     def neighbours(self) -> dict[tuple[int, IPv6Address], str]:
         """Hardware addresses by interface and address."""
 
     def find_neighbour(self, ip: IPv6Address, index: int) -> None:
-        """Have the kernel look for one."""
+        """Make the kernel look for a neighbour."""
 
 
 class Hardware:
-    """Remembers what neighbour discovery (RFC 4861) found. `netlink` may be None where there is no kernel to ask."""
+    """Remembers what neighbour discovery (RFC 4861) found. `netlink` may be None if there is no kernel to ask."""
 
     def __init__(self, netlink: Neighbours | None) -> None:
         self._netlink = netlink
         self._found: dict[NextHop, str] = {}
 
     def __getitem__(self, hop: NextHop) -> str:
-        """Empty while it is not known."""
+        """Empty if it is not known yet."""
         return hardware_address(hop.address) or self._found.get(hop, "")
 
     def find(self, hops: Iterable[NextHop]) -> None:
-        """Look for those that are not known from their address; what is not found now may be at the next time."""
+        """Look for those that cannot be told from their address. Others may be found next time."""
         wanted = [hop for hop in hops if hardware_address(hop.address) is None]
         if wanted and self._netlink is not None:
             with suppress(NetlinkError):

@@ -1,4 +1,4 @@
-"""The addresses of this machine, and which of them is used to reach a host."""
+"""The addresses of this machine, and which of them it uses to reach a host."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from re6st.linux.rtnetlink import Address
 
 
 def local_addresses() -> list[IPv4Address | IPv6Address]:
-    """The global addresses of this machine, of all interfaces."""
+    """The global addresses of this machine, on all interfaces."""
     found: list[IPv4Address | IPv6Address] = []
     for interface in netifaces.interfaces():
         addresses = netifaces.ifaddresses(interface)
@@ -26,7 +26,7 @@ def local_addresses() -> list[IPv4Address | IPv6Address]:
 
 
 def source_address(remote: str) -> Address | None:
-    """Our address from which the kernel sends to `remote`; None where it is no address, or there is no way there."""
+    """Our address from which the kernel sends to `remote`; None if it is not an address, or has no route."""
     try:
         ip = ip_address(remote)
         with socket.socket(socket.AF_INET6 if ip.version == 6 else socket.AF_INET, socket.SOCK_DGRAM) as own:

@@ -1,4 +1,4 @@
-"""Which user of this machine a datagram from the loopback came from."""
+"""Finds out which user of this machine sent a datagram from the loopback interface."""
 
 from __future__ import annotations
 
@@ -10,16 +10,18 @@ from re6st.core.limits.budget import Bucket
 
 SOCKETS = Path("/proc/self/net/udp6")
 LOOPBACK = "00000000000000000000000001000000"
-"""::1 in the form of that file."""
+"""::1 as this file writes it."""
 ANY = "0" * 32
 NOBODY = -1
 """Stands for a user that is not known."""
 KEPT, KEPT_TIME = 256, 60.0
-"""Ports that are remembered, and for how many seconds: the same number may be somebody else's later."""
+"""Number of ports that are remembered, and for how many seconds: the same port may belong to somebody else later."""
 
 
 class Owners:
-    """`of` tells the user of a port of ::1. The file is read some ten times a second at most: a large one costs."""
+    """`of` returns the user of a port of ::1. The file is read at most some ten times a second, since a large one takes
+    time.
+    """
 
     def __init__(self, read: Callable[[], str] = lambda: SOCKETS.read_text("ascii")) -> None:
         self._read = read
@@ -27,7 +29,7 @@ class Owners:
         self._reads = Bucket(10, 20)
 
     def of(self, port: int, now: float) -> int:
-        """The user id, or NOBODY where it cannot be known now."""
+        """The user id, or NOBODY if it cannot be known now."""
         uid, until = self._known.get(port, (NOBODY, now))
         if until <= now and self._reads.take(now):
             uid = self._look(port)

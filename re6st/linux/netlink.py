@@ -1,7 +1,7 @@
-"""Requests to the kernel by netlink(7), and their answers.
+"""Requests to the kernel by netlink(7), and its answers.
 
-The kernel answers while a request is sent (a dump: while it is read), so nothing here waits. It stands alone, since the
-usual library for it (pyroute2) is 9 MB of a process.
+The kernel answers while a request is sent (a dump: while it is read), so nothing here waits. We do not use pyroute2,
+the usual library, because it takes 9 MB of memory.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ _NESTED = 0x3FFF
 """Of an attribute's type, without the bits that say nested and byte order."""
 
 BUFFER = 1 << 16
-"""Bytes; a message of a dump has at most 32 KiB."""
+"""Bytes to read at a time; a message of a dump has at most 32 KiB."""
 ATTEMPTS = 5
-"""Dumps that are begun again when what they show changed meanwhile."""
+"""How often a dump is started again if its contents changed while it was read."""
 
 
 class NetlinkError(OSError):
@@ -33,9 +33,9 @@ class NetlinkError(OSError):
 
 
 class NetlinkSocket:
-    """A socket for one of the protocols of netlink, in the network namespace that it is made in.
+    """A socket for one of the protocols of netlink, in the network namespace in which it is made.
 
-    Its methods raise NetlinkError, OSError.
+    Its methods raise NetlinkError and OSError.
     """
 
     def __init__(self, protocol: int) -> None:
@@ -47,7 +47,7 @@ class NetlinkSocket:
         self._socket.close()
 
     def dump(self, kind: int, body: bytes) -> list[bytes]:
-        """The contents of all that a request of this type brings."""
+        """The contents of all answers to a request of this type."""
         for _ in range(ATTEMPTS):
             self._send(kind, body, _DUMP)
             found, interrupted = [], False
@@ -59,7 +59,7 @@ class NetlinkSocket:
         raise NetlinkError(errno.EAGAIN, "it changed while it was read")
 
     def request(self, kind: int, body: bytes, flags: int = 0) -> list[tuple[int, bytes]]:
-        """Make a request that is acknowledged; type and content of what comes back besides."""
+        """Make a request that the kernel acknowledges; returns type and content of any other answers."""
         self._send(kind, body, flags | _ACK)
         return [(answer, each) for answer, _, each in self._answers()]
 
@@ -69,7 +69,7 @@ class NetlinkSocket:
         self._socket.sendto(head + body, (0, 0))
 
     def _answers(self) -> Iterator[tuple[int, int, bytes]]:
-        """Type, flags and content of what comes to our last request, up to its end. Raises NetlinkError."""
+        """Type, flags and content of the answers to our last request, up to the last one. Raises NetlinkError."""
         while True:
             data = memoryview(self._socket.recv(BUFFER))
             while len(data) >= _HEADER.size:
@@ -78,7 +78,7 @@ class NetlinkSocket:
                     raise malformed()
                 body, data = bytes(data[_HEADER.size : length]), data[_aligned(length) :]
                 if sequence != self._sequence:
-                    continue  # of a request whose answers were not read to the end
+                    continue  # an answer to an earlier request whose answers were not all read
                 if kind in (_ERROR, _DONE):
                     code = -_ERRNO.unpack_from(body)[0] if len(body) >= _ERRNO.size else 0
                     if code:
@@ -88,25 +88,25 @@ class NetlinkSocket:
 
 
 def malformed() -> NetlinkError:
-    """What to raise for a message that has not the form of its type."""
+    """The error to raise for a message that does not have the form of its type."""
     return NetlinkError(errno.EBADMSG, os.strerror(errno.EBADMSG))
 
 
 def unpack(form: struct.Struct, body: bytes) -> tuple[Any, ...]:
-    """The fields that a message begins with. Raises NetlinkError."""
+    """The fields with which a message begins. Raises NetlinkError."""
     if len(body) < form.size:
         raise malformed()
     return form.unpack_from(body)
 
 
 def pack_attribute(kind: int, value: bytes) -> bytes:
-    """An attribute as it stands in a message."""
+    """An attribute as it is written in a message."""
     length = _ATTRIBUTE.size + len(value)
     return _ATTRIBUTE.pack(length, kind) + value + bytes(_aligned(length) - length)
 
 
 def read_attributes(data: bytes) -> Iterator[tuple[int, bytes]]:
-    """Type and value of the attributes in a part of a message, up to the first that is cut off."""
+    """Type and value of the attributes in a part of a message, up to the first one that is cut off."""
     while len(data) >= _ATTRIBUTE.size:
         length, kind = _ATTRIBUTE.unpack_from(data)
         if not _ATTRIBUTE.size <= length <= len(data):

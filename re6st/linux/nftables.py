@@ -1,4 +1,4 @@
-"""The program nft, and what the kernel tells of nftables without it (linux/netfilter/nf_tables.h)."""
+"""The program nft, and what the kernel tells about nftables without it (linux/netfilter/nf_tables.h)."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from re6st.linux.process import find_program, output_of
 
 NFT = "nft"
 NFT_TIME = 20.0
-"""Seconds that nft may take. A machine under load needs a tenth of one."""
+"""Seconds that nft may take. On a busy machine it needs a tenth of one."""
 TRACKED = Path("/proc/sys/net/netfilter/nf_conntrack_count")
 
 # linux/netlink.h, linux/netfilter/nfnetlink.h, linux/netfilter/nf_tables.h
@@ -29,40 +29,40 @@ class NftError(Exception):
 
 
 class Ruleset(Protocol):
-    """The rules of this network namespace, ours and those of others, as Nft reads and changes them."""
+    """The rules of this network namespace, ours and others', as Nft reads and changes them."""
 
     async def load(self, commands: str, *, only_check: bool = False) -> None:
-        """Carry out commands, all or none. Raises NftError."""
+        """Carry out all of these commands or none. Raises NftError."""
 
     async def listing(self, *words: str, contents: bool = True) -> Any:
-        """What `nft list` says, as JSON; without the `contents` of sets, it is small. Raises NftError."""
+        """The output of `nft list` as JSON; small without the `contents` of sets. Raises NftError."""
 
     def generation(self) -> int | None:
-        """A number that goes up with each change that anybody makes; None where the kernel does not tell."""
+        """A number that grows with each change, whoever makes it; None if the kernel does not tell it."""
 
     def counters(self, table: str) -> Mapping[str, int]:
-        """Packets, by the name of the counter; nothing where the table is not there."""
+        """Numbers of packets, by the name of the counter; empty if the table does not exist."""
 
     def close(self) -> None: ...
 
 
 class Nft:
-    """The Ruleset, by nft and netlink. Raises MissingProgram when it is made where there is none."""
+    """The Ruleset, by nft and netlink. Raises MissingProgram when it is made and there is no nft."""
 
     def __init__(self) -> None:
         self._program = find_program(NFT)
         self._socket: NetlinkSocket | None = None
 
     async def load(self, commands: str, *, only_check: bool = False) -> None:
-        """Carry out commands, all or none. Raises NftError."""
+        """Carry out all of these commands or none. Raises NftError."""
         await self._run(*(("-c",) if only_check else ()), "-f", "-", text=commands)
 
     async def listing(self, *words: str, contents: bool = True) -> Any:
-        """What `nft list` says, as JSON; without the `contents` of sets, it is small. Raises NftError."""
+        """The output of `nft list` as JSON; small without the `contents` of sets. Raises NftError."""
         return read_listing(await self._run("-j", *(() if contents else ("-t",)), "list", *words))
 
     def generation(self) -> int | None:
-        """A number that goes up with each change that anybody makes; None where the kernel does not tell."""
+        """A number that grows with each change, whoever makes it; None if the kernel does not tell it."""
         with suppress(OSError):
             for _, body in self._netlink().request(_GETGEN, _HEAD.pack(_NFPROTO_INET, 0, 0)):
                 value = dict(read_attributes(body[_HEAD.size :])).get(_GEN_ID, b"")
@@ -70,7 +70,7 @@ class Nft:
         return None
 
     def counters(self, table: str) -> Mapping[str, int]:
-        """Packets, by the name of the counter; nothing where the table is not there."""
+        """Numbers of packets, by the name of the counter; empty if the table does not exist."""
         body = _HEAD.pack(_NFPROTO_INET, 0, 0) + pack_attribute(_OBJ_TABLE, table.encode() + b"\0")
         body += pack_attribute(_OBJ_TYPE, _COUNTER.to_bytes(4, "big"))
         found: dict[str, int] = {}
@@ -114,7 +114,7 @@ def read_listing(text: str) -> Any:
 
 
 def connections_tracked() -> bool:
-    """Whether somebody's rules have the kernel track connections in this network namespace."""
+    """Whether somebody's rules make the kernel track connections in this network namespace."""
     try:
         return int(TRACKED.read_text()) > 0
     except (OSError, ValueError):

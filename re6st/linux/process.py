@@ -1,8 +1,8 @@
-"""Child processes: started, watched, stopped; and how long to wait before the next start.
+"""Starts, watches and stops child processes, and decides how long to wait before the next start.
 
-`Child` is one run of a program in a process group of its own; `keep_running` runs one again whenever it ends;
-`output_of` runs one to its end, for what it prints; `leftovers` finds what an earlier daemon left running, and
-`Child.adopt` goes on with one of them.
+`Child` is one run of a program in its own process group. `keep_running` runs a program again whenever it ends.
+`output_of` runs one to its end and returns its output. `leftovers` finds processes that an earlier daemon left, and
+`Child.adopt` takes one of them over.
 """
 
 from __future__ import annotations
@@ -23,18 +23,18 @@ from typing import BinaryIO, Protocol
 STOP_GRACE = 5.0
 """Seconds between SIGTERM and SIGKILL (wire.md 10.9)."""
 END_TIME = 1.0
-"""Seconds between the end of a program's socket and its own, at most."""
+"""At most so many seconds pass between the end of a program's socket and the end of the program."""
 GROUP_POLL = 0.05
-"""Seconds between two looks whether a process group still has members."""
+"""Seconds between two checks whether a process group still has members."""
 LAST_WORDS = 2000
-"""Bytes at the end of a program's output that are looked at."""
+"""The last so many bytes of a program's output are read."""
 STABLE_TIME = 30.0
-"""Seconds after which a program counts as running well."""
+"""A program that has run for so many seconds runs well."""
 FILE_TIME = 0.1
-"""Seconds by which the time of a file may be before the clock's, at most."""
+"""The timestamp of a file may be so many seconds behind the clock."""
 
 _ADVICE = re.compile(r"Use --help|Syntax:|usage:|babeld-[0-9]|\s")
-"""How lines begin that OpenVPN and babeld print behind an error in their options, and that say nothing about it."""
+"""OpenVPN and babeld print lines that begin so after an error in their options; they say nothing about the error."""
 
 log = logging.getLogger(__name__)
 
@@ -44,9 +44,9 @@ class MissingProgram(Exception):
 
 
 def find_program(name: str, remedy: str = "") -> str:
-    """The path of a program, also where PATH lacks the sbin directories. Raises MissingProgram.
+    """The path of a program, even if PATH lacks the sbin directories. Raises MissingProgram.
 
-    `remedy` is for one that Debian has no package of.
+    `remedy` is for a program of which Debian has no package.
     """
     for directory in (*os.get_exec_path(), "/usr/local/sbin", "/usr/sbin", "/sbin"):
         path = os.path.join(directory, name)
@@ -56,7 +56,9 @@ def find_program(name: str, remedy: str = "") -> str:
 
 
 def allow_files(wanted: int) -> int:
-    """Let us, and the programs that we start from now on, open as many files, or as the system lets us; how many."""
+    """Allow this process, and programs that it starts from now on, to open so many files, or as many as the system
+    permits; returns the number.
+    """
     limits = resource.getrlimit(resource.RLIMIT_NOFILE)
     soft, hard = (wanted if each == resource.RLIM_INFINITY else min(each, wanted) for each in limits)
     if soft < hard:
@@ -81,7 +83,7 @@ class Backoff:
 
 
 class _Process(Protocol):
-    """What we need to know of a process; asyncio's own has it."""
+    """The parts of asyncio's process that we use."""
 
     @property
     def pid(self) -> int: ...
@@ -93,9 +95,9 @@ class _Process(Protocol):
 
 
 class _Adopted:
-    """A process that another daemon started, or an earlier life of this one (exec keeps the children).
+    """A process that another daemon started, or this one before an exec, which keeps the children.
 
-    Raises ProcessLookupError when it is gone already.
+    Raises ProcessLookupError if the process has ended.
     """
 
     def __init__(self, pid: int) -> None:
@@ -115,7 +117,7 @@ class _Adopted:
     def _ended(self) -> None:
         self._loop.remove_reader(self._descriptor)
         os.close(self._descriptor)
-        status = 0  # only a parent learns it
+        status = 0  # only the parent learns the exit status
         with contextlib.suppress(ChildProcessError):
             pid, code = os.waitpid(self.pid, os.WNOHANG)
             status = os.waitstatus_to_exitcode(code) if pid else 0
@@ -139,11 +141,11 @@ class Child:
         environment: Mapping[str, str] | None = None,
         quiet: bool = True,
     ) -> Child:
-        """Start a program. What it prints goes to the end of `log` or nowhere; if not `quiet`, where our output goes.
+        """Start a program. Its output goes to the end of `log`, or nowhere; if not `quiet`, to our own output.
 
-        It writes there itself, so that it goes on when we end; whoever rotates the file has to copy and truncate it.
-
-        It gets a session of its own, so that a Ctrl-C in our terminal does not end it before we ask. Raises OSError.
+        The program writes to the file itself, so that it can go on when we end; whoever rotates the file has to copy
+        and truncate it. It gets its own session, so that Ctrl-C in our terminal does not end it before we do. Raises
+        OSError.
         """
         with open(log or os.devnull, "ab") as output:
             process = await asyncio.create_subprocess_exec(
@@ -158,7 +160,7 @@ class Child:
 
     @classmethod
     def adopt(cls, name: str, pid: int) -> Child:
-        """Go on with a process that runs already. Raises OSError when it has ended."""
+        """Take over a process that runs already. Raises OSError if it has ended."""
         return cls(name, _Adopted(pid))
 
     @property
@@ -170,28 +172,29 @@ class Child:
         return self._process.returncode is None
 
     async def wait(self) -> int:
-        """The exit status; negative is the number of the signal that ended it."""
+        """The exit status; a negative one is the number of the signal that ended the process."""
         return await self._process.wait()
 
     def signal(self, number: signal.Signals) -> None:
-        # send_signal looks whether it has ended, and so takes the exit status from asyncio (CPython gh-87744).
+        # send_signal checks whether it has ended, and so takes the exit status away from asyncio (CPython gh-87744).
         with contextlib.suppress(ProcessLookupError):
             if self.running:
                 os.kill(self.pid, number)
 
     async def stop(self, grace: float = STOP_GRACE) -> None:
-        """End it and its process group: SIGTERM, and SIGKILL after `grace` seconds. Finishes also when cancelled.
+        """End it and its process group: SIGTERM, and SIGKILL after `grace` seconds. This finishes even when cancelled.
 
-        One that has ended before is left alone: its number, and that of its group, may be another's by now.
+        If it had ended before, nothing is done: another process may have its number, or its group's, by now.
         """
         if not self.running:
             return
-        # One that was adopted may be in somebody else's group.
+        # An adopted process may be in somebody else's group.
         kill = os.killpg if _leads_group(self.pid) else os.kill
         _send(kill, self.pid, signal.SIGTERM)
         gone = asyncio.ensure_future(self._gone(kill))
         try:
-            # Not by a timeout: where we were cancelled before, Python 3.11 takes its end for one more cancellation.
+            # Not by a timeout: if we were cancelled before, Python 3.11 takes the end of the timeout for one more
+            # cancellation.
             await asyncio.wait([gone], timeout=grace)
         finally:
             gone.cancel()
@@ -200,7 +203,7 @@ class Child:
         await self._process.wait()
 
     async def _gone(self, kill: Callable[[int, int], None]) -> None:
-        """Wait until it has ended, and its process group, if it has one."""
+        """Wait until the process, and its process group if it has one, have ended."""
         await self._process.wait()
         while kill is os.killpg and _send(kill, self.pid, 0):  # noqa: ASYNC110
             await asyncio.sleep(GROUP_POLL)  # other processes' children: there is nothing else to wait for
@@ -214,7 +217,7 @@ def _leads_group(pid: int) -> bool:
 
 
 def _send(kill: Callable[[int, int], None], pid: int, number: int) -> bool:
-    """Send a signal to a process or a group; whether there is one (0 is no signal, and only asks)."""
+    """Send a signal to a process or a group; returns whether it exists (signal 0 only asks)."""
     try:
         kill(pid, number)
     except ProcessLookupError:
@@ -225,9 +228,10 @@ def _send(kill: Callable[[int, int], None], pid: int, number: int) -> bool:
 async def connect(
     child: Child, socket: Path, patience: float, backlog: int = 1 << 16
 ) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-    """Connect to a child's unix socket as soon as it listens. Raises OSError when it ends, or is not ready in time.
+    """Connect to a child's unix socket as soon as it listens. Raises OSError if the child ends, or is not ready in
+    time.
 
-    Of what it says, `backlog` bytes are taken in before they are read.
+    Up to `backlog` bytes are buffered before they are read.
     """
     deadline = asyncio.get_running_loop().time() + patience
     while True:
@@ -241,7 +245,7 @@ async def connect(
 
 
 async def end_of(child: Child) -> str:
-    """Why a child whose socket was closed has ended; the socket goes a moment before the process."""
+    """Why a child whose socket was closed has ended; the socket closes a moment before the process ends."""
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(END_TIME):
             return status_text(await child.wait())
@@ -251,11 +255,11 @@ async def end_of(child: Child) -> str:
 async def keep_running(
     name: str, once: Callable[[], Awaitable[str | None]], output: Path | None, log_file: Path | None = None
 ) -> None:
-    """Run a program again whenever it ends, until cancelled: soon at first, then ever less often.
+    """Run a program again whenever it ends, until cancelled: at first at once, then less and less often.
 
-    `once` is one run of it, from start to end; it returns or raises (OSError, ValueError) why it ended, or returns None
-    to be run again at once. What the program printed last, in `output`, or else wrote into a `log_file` of its own,
-    goes to the log with the reason.
+    `once` is one run from start to end. It returns, or raises (OSError, ValueError), why it ended, or returns None to
+    be run again at once. The last line that the program printed to `output`, or else wrote to its own `log_file`, is
+    logged with the reason.
     """
     backoff = Backoff()
     clock = asyncio.get_running_loop().time
@@ -279,12 +283,13 @@ async def keep_running(
 async def output_of(
     argv: Sequence[str | Path], patience: float, given: bytes = b"", environment: Mapping[str, str] | None = None
 ) -> tuple[int, bytes, bytes]:
-    """Run a program to its end: its exit status, and what it printed on standard output and standard error.
+    """Run a program to its end: its exit status, and its standard output and standard error.
 
-    `given` is its standard input. It is killed when it is not done in `patience` seconds (TimeoutError), and when we
-    are cancelled. Raises OSError when it cannot be started.
+    `given` is its standard input. The program is killed if it does not end within `patience` seconds (TimeoutError), or
+    if we are cancelled. Raises OSError if it cannot be started.
     """
-    # Files in memory, not pipes: those of a process that outlives us would still want the event loop when that is gone.
+    # Files in memory, not pipes: the pipes of a process that outlives us would still need the event loop when that is
+    # gone.
     with _memory(given) as stdin, _memory() as stdout, _memory() as stderr:
         process = await asyncio.create_subprocess_exec(
             *map(str, argv), stdin=stdin, stdout=stdout, stderr=stderr, env=environment
@@ -312,7 +317,7 @@ def _content(file: BinaryIO) -> bytes:
 
 
 def last_words(*outputs: Path | None, since: float = 0.0) -> str:
-    """The last line that a program wrote into the first of these files that has one and was written since then."""
+    """The last line of the first of these files that has one and was written since then."""
     for output in filter(None, outputs):
         with contextlib.suppress(OSError), output.open("rb") as file:
             if os.fstat(file.fileno()).st_mtime < since:
@@ -335,10 +340,10 @@ def status_text(status: int) -> str:
 
 
 def leftovers(programs: frozenset[str], directory: Path) -> dict[int, list[str]]:
-    """Processes of these programs with an argument inside `directory`: ours, from a run that did not clean up.
+    """Processes of these programs with an argument inside `directory`: those that an earlier run of ours left.
 
-    By number, with their command lines. The directory is the run directory of one node, so another node of the same
-    machine is not touched.
+    They are listed by number, with their command lines. The directory is the run directory of one node, so processes of
+    another node on the same machine are not found.
     """
     found = {}
     inside = f"{directory}/"
@@ -349,19 +354,19 @@ def leftovers(programs: frozenset[str], directory: Path) -> dict[int, list[str]]
             argv = [os.fsdecode(word) for word in (entry / "cmdline").read_bytes().split(b"\0")[:-1]]
         except OSError:
             continue
-        # The second word is the program where the first is its interpreter.
+        # If the first word is an interpreter, the second one is the program.
         if {os.path.basename(word) for word in argv[:2]} & programs and any(inside in word for word in argv[1:]):
             found[int(entry.name)] = argv
     return found
 
 
 def birth(pid: int) -> int | None:
-    """When a process began, in the kernel's own count: with the number it tells one process from every other.
+    """When a process began, as the kernel counts: together with the number, this identifies a process.
 
-    None if there is none, or it has ended.
+    None if it does not exist, or has ended.
     """
     try:
-        # The second field is its name, in brackets, which may hold anything (proc_pid_stat(5)).
+        # The second field is the name, in brackets, and may contain anything (proc_pid_stat(5)).
         fields = Path("/proc", str(pid), "stat").read_bytes().rpartition(b")")[2].split()
         return None if fields[0] == b"Z" else int(fields[19])
     except (OSError, ValueError, IndexError):
@@ -369,7 +374,7 @@ def birth(pid: int) -> int | None:
 
 
 async def end_leftovers(programs: frozenset[str], directory: Path, keep: frozenset[int] = frozenset()) -> list[int]:
-    """End such processes, but those to `keep`, and return their numbers."""
+    """End such processes, except those to `keep`, and return their numbers."""
 
     def left() -> list[int]:
         return [pid for pid in leftovers(programs, directory) if pid not in keep]
@@ -383,6 +388,6 @@ async def end_leftovers(programs: frozenset[str], directory: Path, keep: frozens
         while left() and asyncio.get_running_loop().time() < deadline:  # noqa: ASYNC110
             await asyncio.sleep(0.05)  # another parent's children: there is nothing else to wait for
     for pid in pids:
-        with contextlib.suppress(ChildProcessError):  # or our own, from before an exec
+        with contextlib.suppress(ChildProcessError):  # or our own child, from before an exec
             os.waitpid(pid, os.WNOHANG)  # noqa: ASYNC222
     return pids

@@ -1,4 +1,4 @@
-"""What TCP had to send again on our tunnels, by sock_diag(7)."""
+"""Finds out what TCP had to send again on our tunnels, by sock_diag(7)."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ from re6st.linux.netlink import NetlinkError, NetlinkSocket, read_attributes
 PACE = 0.25
 """Seconds between two looks."""
 SEARCH = 2.0
-"""Seconds between two searches for the connections of new tunnels: the kernel goes through all that it has."""
+"""Seconds between two searches for the connections of new tunnels: the kernel goes through all connections."""
 AGAIN = 10.0
-"""Seconds after an error."""
+"""Seconds to wait after an error."""
 
 # linux/netlink.h, linux/sock_diag.h, linux/inet_diag.h, linux/tcp.h
 _NETLINK_SOCK_DIAG, _BY_FAMILY = 4, 20
@@ -38,19 +38,22 @@ _PORTS = struct.Struct("!HH")  # ours, theirs; 0 is any
 _REST_OF_ID = bytes(16 + 16 + 4 + 8)  # our address, theirs, interface, cookie: any
 _ID, _REMOTE_AT, _ATTRIBUTES_AT = slice(4, 52), 24, 72
 _SILENT, _AGAIN, _SEGMENTS, _IN_VAIN = 56, 100, 156, 216
-"""Where tcp_info has the milliseconds since an acknowledgement, the segments sent again, all those with data, and those
-sent again in vain."""
+"""Where tcp_info has the milliseconds since the last acknowledgement, the segments that were sent again, all segments
+with data, and those that were sent again in vain.
+"""
 _U32 = struct.Struct("=I")
 
 Way = tuple[bool, int, Address]
-"""Whether it is from us to a port of the peer, or from the peer to one of ours; the port, and the peer's address."""
+"""Whether it leads from us to a port of the peer, or from the peer to one of our ports; that port, and the peer's
+address.
+"""
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class Connection:
-    """One of TCP, as the kernel knows it, and the address of its other end."""
+    """A TCP connection as the kernel knows it, and the address of its other end."""
 
     family: int
     ident: bytes
@@ -58,13 +61,13 @@ class Connection:
 
 
 class SocketDiagnosis(NetlinkSocket):
-    """The TCP connections of the network namespace that it is made in. Its methods raise NetlinkError, OSError."""
+    """The TCP connections of the network namespace in which it is made. Its methods raise NetlinkError and OSError."""
 
     def __init__(self) -> None:
         super().__init__(_NETLINK_SOCK_DIAG)
 
     def search(self, *, ours: int = 0, theirs: int = 0) -> list[Connection]:
-        """Those from a port of ours, or to a port of others."""
+        """The connections from a port of ours, or to a port of others."""
         found = []
         for family, length in ((socket.AF_INET, 4), (socket.AF_INET6, 16)):
             for body in self.dump(_BY_FAMILY, _request(family, _PORTS.pack(ours, theirs) + _REST_OF_ID)):
@@ -73,7 +76,7 @@ class SocketDiagnosis(NetlinkSocket):
         return found
 
     def sent(self, connection: Connection) -> Sent | None:
-        """What it has sent; None where it has ended, or the kernel does not tell."""
+        """What the connection has sent; None if it has ended, or the kernel does not tell."""
         try:
             answers = self.request(_BY_FAMILY, _request(connection.family, connection.ident))
         except NetlinkError as error:
@@ -90,14 +93,14 @@ class SocketDiagnosis(NetlinkSocket):
 
 
 class Seen(Protocol):
-    """What is looked at: all tunnels, and the servers of ours."""
+    """What is watched: all tunnels, and our servers."""
 
     def links(self) -> Iterable[Link]: ...
     def listeners(self) -> Iterable[Server]: ...
 
 
 class LossWatch:
-    """Looks at the tunnels by TCP, and tells the policy (`event`) on which packets get lost, whenever that changes."""
+    """Watches the tunnels over TCP, and tells the policy (`event`) which ones lose packets, whenever that changes."""
 
     def __init__(self, tunnels: Seen, event: Callable[[policy.Event], None]) -> None:
         self._tunnels = tunnels
@@ -107,7 +110,7 @@ class LossWatch:
         self._known: dict[Way, tuple[Prefix, Connection]] = {}
 
     async def run(self) -> None:
-        """Until cancelled; where the kernel does not tell, it ends."""
+        """Runs until cancelled; if the kernel cannot tell, it ends."""
         worked = False
         while True:
             try:
@@ -136,10 +139,10 @@ class LossWatch:
             self.look(diagnosis, clock())
 
     def search(self, diagnosis: SocketDiagnosis) -> None:
-        """Find the connections of tunnels that are new. Raises OSError."""
+        """Find the connections of new tunnels. Raises OSError."""
         ways = list(self._ways())
         times = Counter(way for way, _ in ways)
-        # Of several behind one address, it is not known which is which.
+        # If there are several behind one address, we do not know which is which.
         wanted = {way: peer for way, peer in ways if times[way] == 1}
         self._known = {way: known for way, known in self._known.items() if wanted.get(way) == known[0]}
         missing = wanted.keys() - self._known.keys()
@@ -152,7 +155,7 @@ class LossWatch:
                     self._known[way] = wanted[way], connection
 
     def look(self, diagnosis: SocketDiagnosis, now: float) -> None:
-        """See what the connections have sent by now. Raises OSError."""
+        """Read what the connections have sent by now. Raises OSError."""
         sent: dict[Prefix, Sent] = {}
         for way, (peer, connection) in list(self._known.items()):
             if (found := diagnosis.sent(connection)) is None:
@@ -168,13 +171,13 @@ class LossWatch:
             self._event(policy.TunnelsLossy(lossy))
 
     def _ways(self) -> Iterator[tuple[Way, Prefix]]:
-        """How the tunnels by TCP lead to their peers."""
+        """The connections that the tunnels over TCP use."""
         ports = {server.protocol: server.port for server in self._tunnels.listeners()}
         for link in self._tunnels.links():
             if link.since is None or link.protocol is None or link.protocol.transport is not Transport.TCP:
                 continue
             if (port := link.port if link.outgoing else ports.get(link.protocol)) is not None:
-                with suppress(ValueError):  # a name, which we do not ask for again
+                with suppress(ValueError):  # a name, which is not looked up again
                     yield (link.outgoing, port, _plain(ip_address(link.remote))), link.peer
 
 
@@ -183,5 +186,5 @@ def _request(family: int, ident: bytes) -> bytes:
 
 
 def _plain(address: Address) -> Address:
-    """An IPv4 address also where it is written as one of IPv6."""
+    """The IPv4 address, even if it is written as an IPv6 address."""
     return (address.ipv4_mapped or address) if isinstance(address, IPv6Address) else address

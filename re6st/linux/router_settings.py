@@ -1,6 +1,6 @@
-"""What babeld wants of the kernel's settings, and cannot have where /proc/sys is read-only, as in containers.
+"""Which of the kernel's settings babeld needs, but cannot have where /proc/sys is read-only, as in containers.
 
-babeld 1.12 writes each of these that has another value, and ends where it cannot. Whoever starts the container can set
+babeld 1.12 changes each of these that has another value, and ends if it cannot. Whoever starts the container can set
 them before; we can only name them.
 """
 
@@ -20,7 +20,7 @@ WANTED = {
     "net.ipv4.conf.all.rp_filter": "0",
     "net.ipv4.conf.default.rp_filter": "0",
 }
-"""The last one is for interfaces to come, which babeld sets one by one."""
+"""The last one is for new interfaces, for which babeld sets it one by one."""
 BETTER = {
     "net.ipv6.conf.default.accept_dad": "0",
     "net.ipv6.conf.default.dad_transmits": "0",
@@ -31,7 +31,7 @@ SETTINGS = Path("/proc/sys")
 
 
 def is_fixed(settings: Path = SETTINGS) -> bool:
-    """Whether nobody here may change the kernel's settings, with whatever rights."""
+    """Whether nobody here can change the kernel's settings, whatever rights he has."""
     try:
         return bool(os.statvfs(settings / "net").f_flag & os.ST_RDONLY)
     except OSError:
@@ -39,7 +39,7 @@ def is_fixed(settings: Path = SETTINGS) -> bool:
 
 
 def router_settings(settings: Path = SETTINGS) -> Iterator[Finding]:
-    """The settings that babeld will end for, and those without which tunnels come up later."""
+    """The settings for which babeld will end, and those without which tunnels come up later."""
     if not is_fixed(settings):
         return
     if wrong := _others(settings, WANTED):
@@ -51,7 +51,7 @@ def router_settings(settings: Path = SETTINGS) -> Iterator[Finding]:
 
 
 def _others(settings: Path, wanted: Mapping[str, str]) -> list[str]:
-    """Those that have another value, as they are to be; one that is not there is not missed."""
+    """Those that have another value, as they should be; a setting that does not exist is not needed."""
     found = []
     for name, value in wanted.items():
         with suppress(OSError):
