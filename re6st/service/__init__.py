@@ -1,1 +1,1 @@
-"""What both daemons have: tasks, logs, sockets, metrics, the run directory."""
+"""Parts that both daemons have: tasks, logs, sockets, metrics, the run directory."""

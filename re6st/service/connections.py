@@ -1,4 +1,6 @@
-"""Who is connected to a small server of a daemon: bounded in number, for each sender and in all, and ended with it."""
+"""The connections of a daemon's small server: their number is limited, for each sender and in all, and they end with
+the server.
+"""
 
 from __future__ import annotations
 
@@ -12,10 +14,10 @@ Talk = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
 
 class Clients:
-    """At most `limit` at once, and `share` of one address. `talk` has the conversation with one; one too many hears
-    `refusal`, or is cut off.
+    """At most `limit` at once, and `share` from one address. `talk` serves a connection. One more gets `refusal`, or is
+    closed.
 
-    Whose conversation ends with a TimeoutError is cut off too: what it did not read is not kept for it.
+    If `talk` raises TimeoutError, the connection is closed at once: what the client did not read is not kept for it.
     """
 
     def __init__(self, limit: int, talk: Talk, refusal: bytes = b"", *, share: int | None = None) -> None:
@@ -25,7 +27,7 @@ class Clients:
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """For asyncio.start_server and its like."""
+        """For asyncio.start_server and similar functions."""
         task = asyncio.current_task()
         if task is None or not self._enter(task, writer):
             if self._refusal:
@@ -41,7 +43,7 @@ class Clients:
             writer.transport.abort()
         except OSError:
             pass
-        except asyncio.CancelledError:  # the daemon ends; passed on, Python 3.11 would log it as an error
+        except asyncio.CancelledError:  # the daemon ends; Python 3.11 would log this as an error if it were passed on
             pass
         finally:
             self._tasks.discard(task)
@@ -51,11 +53,11 @@ class Clients:
     def _enter(self, task: asyncio.Task[None], writer: asyncio.StreamWriter) -> bool:
         peer = writer.get_extra_info("peername")
         entered = self._crowd.enter(task, network_of(peer[0]) if isinstance(peer, tuple) else None)
-        self._crowd.asked(task)  # nobody is sent away for another one
+        self._crowd.asked(task)  # no connection is closed to make room for another one
         return entered.admitted
 
     async def end(self) -> None:
-        """End every conversation."""
+        """Close every connection."""
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)

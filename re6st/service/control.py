@@ -1,4 +1,4 @@
-"""The control socket: what a running node tells its operator (docs/control.md), in lines of JSON (json_lines)."""
+"""The control socket, on which a running node answers its operator (docs/control.md) in lines of JSON (json_lines)."""
 
 from __future__ import annotations
 
@@ -26,24 +26,24 @@ class ControlError(OperationError):
 
 
 class Observed(Protocol):
-    """Who knows the answers."""
+    """Carries out requests."""
 
     def call(self, operation: str, arguments: Mapping[str, Any], *, trusted: bool) -> Record | Stream:
-        """The answer, or a stream of them. `trusted`: asked by root or by our own user. Raises ControlError."""
+        """The answer, or a stream of answers. `trusted`: root or our own user asks. Raises ControlError."""
 
 
 class ControlServer:
-    """The sockets of a running node."""
+    """The control sockets of a running node."""
 
     def __init__(self, operations: Observed, run: Path, other: Path | None = None, *, idle: float = IDLE_TIME) -> None:
-        """In the run directory, and at another path (--console)."""
+        """One in the run directory, and one at another path (--console)."""
         self._operations = operations
         self._run = run
         self._paths = [run / CONTROL_SOCKET, *([other] if other not in (None, run / CONTROL_SOCKET) else [])]
         self.lines = LineServer(self._call, "this node", clients=CLIENT_LIMIT, request_limit=REQUEST_LIMIT, idle=idle)
 
     async def run(self) -> None:
-        """Serve until cancelled. Without the sockets the node does its work all the same."""
+        """Serve until cancelled. If the sockets cannot be made, the node works all the same."""
         listening = []
         for path in self._paths:
             try:
@@ -63,7 +63,7 @@ class ControlServer:
             with contextlib.suppress(KeyError, PermissionError):
                 give_to_group(path, 0o660)
                 if path.parent == self._run:
-                    # They may walk through to the socket, and see nothing else.
+                    # The group may pass through the directory to the socket, and sees nothing else.
                     give_to_group(self._run, 0o710)
             own.listen(CLIENT_LIMIT)
         except OSError:
@@ -73,7 +73,7 @@ class ControlServer:
 
 
 def _make_room(path: Path) -> None:
-    """Remove a socket that nobody listens on any more. Raises OSError for anything else that is there."""
+    """Remove a socket on which nobody listens any more. Raises OSError for anything else at this path."""
     try:
         if not stat.S_ISSOCK(path.lstat().st_mode):
             raise FileExistsError(0, "there is a file that is not a socket")

@@ -1,6 +1,6 @@
-"""The other end of a node's control socket (docs/control.md): what re6st-status asks by.
+"""The client of a node's control socket (docs/control.md), for re6st-status.
 
-Blocking, and with few imports: a command that answers at once is what an operator wants.
+It is blocking, and imports little, since an operator wants a command that answers at once.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ PAGE = 1000
 
 
 class Trouble(Exception):
-    """There is no answer; the text says why and what to do."""
+    """There is no answer; the text says why, and what to do."""
 
 
 class NotRunning(Trouble):
@@ -31,11 +31,11 @@ class NotRunning(Trouble):
 
 
 class NotPermitted(Trouble):
-    """We may not connect."""
+    """We have no permission to connect."""
 
 
 class Refused(Trouble):
-    """The node did not carry a request out. `status` as in docs/control.md."""
+    """The node did not carry out a request. docs/control.md explains `status`."""
 
     def __init__(self, message: str, status: int) -> None:
         super().__init__(message)
@@ -50,18 +50,18 @@ class Connection:
         self._lines = lines
 
     def ask(self, operation: str, **arguments: object) -> Any:
-        """The result. Raises Refused, Trouble."""
+        """Send a request and return its result. Raises Refused, Trouble."""
         request = {"protocol": PROTOCOL, "operation": operation, "arguments": arguments}
         try:
             self._own.sendall(json.dumps(request).encode() + b"\n")
-        except BrokenPipeError:  # too many at once: the reason is there to be read
+        except BrokenPipeError:  # there are too many connections: the reason can be read
             pass
         except OSError as error:
             raise Trouble(f"re6stnet closed the connection: {error.strerror or error}") from None
         return self.next()
 
     def next(self) -> Any:
-        """The next result. Raises Refused, Trouble."""
+        """Wait for the next result. Raises Refused, Trouble."""
         try:
             line = self._lines.readline(ANSWER_LIMIT)
         except TimeoutError:
@@ -81,7 +81,7 @@ class Connection:
         raise Refused(message, status)
 
     def routes(self) -> Mapping[str, Any]:
-        """All routes in use: the answer of `routes`, of all pages."""
+        """All routes in use: the answers of `routes` for all pages."""
         whole = self.ask("routes", limit=PAGE)
         while len(whole["routes"]) < whole["count"]:
             page = self.ask("routes", offset=len(whole["routes"]), limit=PAGE)["routes"]
@@ -113,7 +113,7 @@ def connect(path: Path, timeout: float | None = 10) -> Iterator[Connection]:
 
 
 def in_group() -> bool | None:
-    """Whether we are in the group that may look; None where there is no such group."""
+    """Whether we are in the group that may look; None if this group does not exist."""
     try:
         return grp.getgrnam(GROUP).gr_gid in (*os.getgroups(), os.getegid())
     except KeyError:

@@ -1,4 +1,6 @@
-"""Metrics as Prometheus reads them: its library is loaded with the first page, so only by who is asked for metrics."""
+"""Writes metrics for Prometheus. Its library is loaded for the first page, so only in a daemon that is asked for
+metrics.
+"""
 
 from __future__ import annotations
 
@@ -15,12 +17,12 @@ CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 
 def exposition() -> Callable[[Page], bytes]:
-    """A function that writes pages; it adds the usual figures about this process (process_*)."""
+    """Returns a function that writes pages; it adds the usual figures about this process (process_*)."""
     from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
     from prometheus_client.registry import Collector
 
     class Once(Collector):
-        """What is written, in the form that the library asks for."""
+        """Gives the library the metrics in the form that it expects."""
 
         def __init__(self, page: Page) -> None:
             self._page = page

@@ -1,4 +1,4 @@
-"""Where on earth an IP address is, by a MaxMind country database (MaxMind DB file format 2.0; wire.md 3.4, 4.3)."""
+"""The country of an IP address, from a MaxMind country database (MaxMind DB file format 2.0; wire.md 3.4, 4.3)."""
 
 from __future__ import annotations
 
@@ -13,26 +13,26 @@ if TYPE_CHECKING:
     from maxminddb import Reader
 
 ENVIRONMENT = "GEOIP2_MMDB"
-"""The variable that names the database file; empty: there is none; unset: PLACE, if it is there."""
+"""The variable that names the database file; empty: no database; unset: the file PLACE, if it exists."""
 PLACE = "/etc/re6stnet/GeoLite2-Country.mmdb"
-"""Where the older software's node, and who installs it, has the database."""
+"""Where nodes of the older software, and those who install it, have the database."""
 ADVICE = f"put one at {PLACE}, or name it in the environment variable {ENVIRONMENT}"
 
 
 class GeoIpError(Exception):
-    """A file that is no database of countries; the text is for the user."""
+    """A file that is not a database of countries; the text is for the user."""
 
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Two-letter codes of a country (ISO 3166-1) and of a continent; empty where unknown."""
+    """Two-letter codes of a country (ISO 3166-1) and of a continent; empty if unknown."""
 
     country: str = ""
     continent: str = ""
 
 
 def database(named: str | None) -> Path | None:
-    """The file to look into, by the value of ENVIRONMENT, or None where that is unset."""
+    """The file to use, by the value of ENVIRONMENT, or None if that is unset."""
     if named is not None:
         return Path(named) if named else None
     return Path(PLACE) if os.path.isfile(PLACE) else None
@@ -43,7 +43,7 @@ class GeoIp:
 
     def __init__(self, path: Path) -> None:
         """Raises GeoIpError."""
-        # Here, since only few nodes have a database: it is 3 MB of memory.
+        # Imported here, since only few nodes have a database, and the library takes 3 MB of memory.
         import maxminddb
 
         try:
@@ -51,7 +51,7 @@ class GeoIp:
             kind, version = self._reader.metadata().database_type, self._reader.metadata().ip_version
         except OSError as error:
             raise GeoIpError(f"{path}: {error.strerror}") from None
-        except Exception as error:  # the library without its C part raises whatever a damaged file leads it to
+        except Exception as error:  # without its C part, the library raises any error to which a damaged file leads it
             raise GeoIpError(f"{path}: not a MaxMind database: {error}") from None
         if not any(word in str(kind) for word in ("Country", "City", "Enterprise")):
             self._reader.close()
@@ -62,7 +62,7 @@ class GeoIp:
         self._reader.close()
 
     def place(self, address: str) -> Place:
-        """Where an IP address is. Raises ValueError for a text that is none."""
+        """The country of an IP address. Raises ValueError for a text that is not an address."""
         ip = ip_address(address.partition("%")[0])
         if ip.version == 6:
             ip = ip.ipv4_mapped or ip
@@ -71,12 +71,12 @@ class GeoIp:
         try:
             record = self._reader.get(ip)
         except Exception:  # as above
-            return Place()  # a damaged part of the file: unknown, like any place that is not in it
+            return Place()  # a damaged part of the file: unknown, like any address that is not in it
         return Place(_code(record, "country"), _code(record, "continent"))
 
 
 def _code(record: object, kind: str) -> str:
-    """The code in a record, if it is one: what comes from here is compared with and sent as two letters."""
+    """The code in a record, if it is valid: others compare and send it as two letters."""
     entry = record.get(kind) if isinstance(record, Mapping) else None
     code = entry.get("iso_code" if kind == "country" else "code") if isinstance(entry, Mapping) else None
     return code if isinstance(code, str) and len(code) == 2 and code.isascii() and code.isalpha() else ""

@@ -1,8 +1,8 @@
-"""A daemon's socket for its operator: requests and answers on a unix socket, one JSON object a line.
+"""A unix socket on which a daemon answers its operator: requests and answers are JSON objects, one in a line.
 
-A request is `{"protocol": 1, "operation": NAME, "arguments": {...}}`; its answer `{"protocol": 1, "result": {...}}` or
-`{"protocol": 1, "error": {"status": 2, "message": "..."}}`. Nothing received is evaluated, and everything is bounded:
-the length of a line, the number of connections, and how long somebody may take to read.
+A request is `{"protocol": 1, "operation": NAME, "arguments": {...}}`; its answer is `{"protocol": 1, "result": {...}}`
+or `{"protocol": 1, "error": {"status": 2, "message": "..."}}`. Nothing that is received is evaluated, and everything is
+limited: the length of a line, the number of connections, and how long a client may take to read.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ from re6st.service.connections import Clients
 
 PROTOCOL = 1
 IDLE_TIME = 60.0
-"""Seconds until the next request, or until an answer was read."""
+"""Seconds to wait for the next request, or for the client to read an answer."""
 
 log = logging.getLogger(__name__)
 
 Stream = AsyncGenerator[Record, None]
 Call = Callable[[str, Mapping[str, Any], bool], Awaitable[Record | Stream]]
-"""Carries out an operation with its arguments: the answer, or a stream of answers. Raises OperationError.
+"""Carries out an operation with its arguments and returns the answer, or a stream of answers. Raises OperationError.
 
-The last argument is whether it is asked by root or by our own user.
+The last argument says whether root or our own user asks.
 """
 
 
@@ -44,9 +44,9 @@ class Status(IntEnum):
     USAGE = 2
     NOT_FOUND = 3
     CONFLICT = 4
-    """With what is there, at a registry."""
+    """The request contradicts what exists (at a registry)."""
     NOT_ALLOWED = 4
-    """To this user, at a node."""
+    """This user may not do that (at a node)."""
 
 
 class OperationError(Exception):
@@ -58,12 +58,12 @@ class OperationError(Exception):
 
 
 def message_line(message: Mapping[str, Any]) -> bytes:
-    """A message as it is sent, either way."""
+    """A message as it is sent, in either direction."""
     return json.dumps({"protocol": PROTOCOL, **message}).encode() + b"\n"
 
 
 def bind(path: Path) -> socket.socket:
-    """A socket of its owner alone; nobody can connect before it listens. Raises OSError."""
+    """A socket that only its owner can use; nobody can connect before it listens. Raises OSError."""
     own = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
     try:
         own.bind(str(path))
@@ -77,9 +77,9 @@ def bind(path: Path) -> socket.socket:
 class LineServer:
     """Answers requests that come in lines.
 
-    `name` is who refuses another protocol. `clients` may be connected at once; a request has `request_limit` bytes at
-    most; who neither asks nor reads for `idle` seconds is cut off. `large`: an answer may be so long that another
-    thread writes its JSON, so that other calls go on.
+    `name` is the name under which it refuses another protocol. `clients` may be connected at once. A request has at
+    most `request_limit` bytes. A client that neither sends nor reads for `idle` seconds is disconnected. `large`:
+    answers may be so long that another thread writes their JSON, so that other calls go on.
     """
 
     def __init__(
@@ -101,7 +101,7 @@ class LineServer:
         self._clients = Clients(clients, self._talk, refusal)
 
     async def serve(self, listening: Sequence[tuple[Path, socket.socket]]) -> None:
-        """Until cancelled; then the sockets go."""
+        """Serve until cancelled; then remove the sockets."""
         servers = [
             await asyncio.start_unix_server(self._clients.connected, sock=own, limit=self._request_limit)
             for _, own in listening
@@ -136,7 +136,7 @@ class LineServer:
             await self._send(writer, answer)
 
     async def answer(self, line: bytes, trusted: bool) -> bytes | Stream:
-        """What a request gets; never raises an error that the request is the reason of."""
+        """The answer to a request; no request can make this raise an error."""
         try:
             request = json.loads(line)
             protocol, operation, arguments = request["protocol"], request["operation"], request.get("arguments", {})
@@ -159,10 +159,10 @@ class LineServer:
         return await asyncio.to_thread(message_line, answer) if self._large else message_line(answer)
 
     async def _stream(self, records: Stream, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Send what comes until the reader hangs up, or says anything more."""
+        """Send results as they come, until the client disconnects or sends anything else."""
 
         async def send() -> None:
-            # Closed at once, also where it is given up between two records: what it has set up is undone then.
+            # Closed at once, even if it is abandoned between two records: this undoes what it has set up.
             async with contextlib.aclosing(records):
                 async for record in records:
                     await self._send(writer, message_line({"result": record}))

@@ -1,4 +1,6 @@
-"""Logs: a file that can be opened again, or the journal; bounded, and never a reason to end (wire.md 10.9, 11.2)."""
+"""Logs: to a file that can be reopened, or to the journal. They are limited, and never end the program (wire.md 10.9,
+11.2).
+"""
 
 from __future__ import annotations
 
@@ -23,26 +25,26 @@ TRACE = 5
 """Log level of -v 4, below logging.DEBUG."""
 
 LEVELS = (logging.CRITICAL + 1, logging.WARNING, logging.INFO, logging.DEBUG, TRACE)
-"""What -v means, from 0."""
+"""The levels of -v, from 0 on."""
 
 FORMATS = ("text", "json")
-"""What --log-format may be."""
+"""The values of --log-format."""
 
 LEFT_OUT = "left_out"
-"""Of a record: how many like it were left out before."""
+"""The attribute of a record: how many similar ones were left out before it."""
 _LIBRARIES = ("aiohttp.access", "asyncio")
 _PRIORITIES = ((logging.CRITICAL, 2), (logging.ERROR, 3), (logging.WARNING, 4), (logging.INFO, 6))
-"""Of syslog(3); everything below is 7."""
+"""Priorities of syslog(3); all lower levels have 7."""
 
 
 class LogHandler(logging.Handler):
-    """Writes to a file, or to standard error where there is none. `reopen` goes with the rotation of logs.
+    """Writes to a file, or to standard error if there is none. `reopen` is for the rotation of logs.
 
-    A message that cannot be written is lost, and said once on standard error: a full disk ends nobody.
+    A message that cannot be written is lost, and this is said once on standard error: a full disk ends no program.
     """
 
     def __init__(self, path: Path | None) -> None:
-        """Raises OSError when the file cannot be opened."""
+        """Raises OSError if the file cannot be opened."""
         super().__init__()
         self._path = path
         self._file = self._open()
@@ -50,7 +52,7 @@ class LogHandler(logging.Handler):
 
     @property
     def on_stderr(self) -> bool:
-        """Whether what it writes appears where the program's last words do."""
+        """Whether its output appears where the program's last words do."""
         return self._path is None
 
     def emit(self, record: logging.LogRecord) -> None:
@@ -61,7 +63,7 @@ class LogHandler(logging.Handler):
             self._complain(error)
 
     def reopen(self) -> None:
-        """Open the file again under its name."""
+        """Open the file of this name again."""
         with self.lock or contextlib.nullcontext():
             try:
                 file = self._open()
@@ -87,7 +89,7 @@ class LogHandler(logging.Handler):
             self._file = None
 
     def _write(self, text: str) -> None:
-        # Without a buffer, which would hold on to what a full disk does not take.
+        # Without a buffer, which would keep what does not fit on a full disk.
         if self._file is not None:
             os.write(self._file, text.encode("utf-8", "backslashreplace"))
         elif self._path is None:
@@ -102,7 +104,7 @@ class LogHandler(logging.Handler):
 
 
 class _LineFormatter(logging.Formatter):
-    """One line a message: time in UTC, level, part of the program, text with control characters escaped."""
+    """Writes a message as one line: time in UTC, level, part of the program, text with control characters escaped."""
 
     FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 
@@ -121,7 +123,9 @@ class _LineFormatter(logging.Formatter):
 
 
 class _JournalFormatter(_LineFormatter):
-    """As the journal wants it: the priority before each line (sd-daemon(3)), and no time, which it adds itself."""
+    """Writes lines for the journal: with the priority before each line (sd-daemon(3)), and without the time, which the
+    journal adds.
+    """
 
     FORMAT = "%(name)s: %(message)s"
 
@@ -130,9 +134,10 @@ class _JournalFormatter(_LineFormatter):
 
 
 class _JsonFormatter(logging.Formatter):
-    """An object a line (JSON Lines): `time` (ISO 8601, UTC), `level`, `logger`, `message`, and what it is about.
+    """Writes a message as one line with a JSON object (JSON Lines): `time` (ISO 8601, UTC), `level`, `logger`,
+    `message`, and what it is about.
 
-    That is read from the message's arguments by their types: `peer` is a CN, `interface` one of our tunnels' own.
+    This is found by the types of the message's arguments: `peer` is a CN, `interface` one of our tunnel interfaces.
     """
 
     def __init__(self, *, journal: bool = False) -> None:
@@ -157,7 +162,7 @@ class _JsonFormatter(logging.Formatter):
 
 
 def _subjects(record: logging.LogRecord) -> dict[str, str]:
-    """What a message names, the first of each kind."""
+    """What a message names, the first one of each kind."""
     found: dict[str, str] = {}
     for value in record.args if isinstance(record.args, tuple) else ():
         match value:
@@ -173,37 +178,38 @@ def _subjects(record: logging.LogRecord) -> dict[str, str]:
 
 
 def _is_tunnel(word: str) -> bool:
-    """Whether a word is the name of a tunnel interface, and not the program's."""
+    """Whether a word is the name of a tunnel interface, and not that of the program."""
     interface = interfaces.parse(word)
     return interface is not None and not interface.is_sole
 
 
 def _with_priority(record: logging.LogRecord, text: str) -> str:
-    """Each line with its priority in front of it."""
+    """Each line with its priority before it."""
     priority = next((number for level, number in _PRIORITIES if record.levelno >= level), 7)
     return "\n".join(f"<{priority}>{line}" for line in text.splitlines())
 
 
 @dataclass(frozen=True, slots=True)
 class _Allowance:
-    """So many lines at once, and another one every so many seconds."""
+    """A limit: so many lines at once, and one more every so many seconds."""
 
     at_once: int
     every: float
 
 
 class RepeatFilter(logging.Filter):
-    """What stays wrong is said at most ten times an hour; lines of one kind, about ever others, more often.
+    """Writes a message that is repeated at most ten times an hour, and similar messages about different things more
+    often.
 
-    Lines are the same also where a duration, a count or the time in them differs. The next one that passes says how
+    Messages count as the same even if a duration, a number or a time in them differs. The next one that passes says how
     many were left out.
     """
 
     SAME_LINE = _Allowance(5, 720)
     SAME_DETAIL = _Allowance(5, 12)
-    """Below INFO."""
+    """The limit below INFO."""
     SAME_KIND = _Allowance(100, 36)
-    """Warnings and errors."""
+    """The limit for warnings and errors."""
     SAME_NEWS = _Allowance(600, 1)
     KEYS = 1024
 
@@ -212,7 +218,7 @@ class RepeatFilter(logging.Filter):
     def __init__(self) -> None:
         super().__init__()
         self._seen: OrderedDict[tuple[str, int, str], tuple[float, float, int]] = OrderedDict()
-        """How many may still pass, when that was, and how many were left out since the last that did."""
+        """How many more may pass, when that was computed, and how many were left out since the last one that passed."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         news = record.levelno >= logging.INFO
@@ -227,7 +233,7 @@ class RepeatFilter(logging.Filter):
         return left_out is not None
 
     def _pass(self, record: logging.LogRecord, text: str, allowance: _Allowance) -> int | None:
-        """How many lines were left out before this one; None when this one is left out too."""
+        """How many messages were left out before this one; None if this one is left out, too."""
         key = (record.name, record.levelno, text)
         left, last, left_out = self._seen.get(key, (allowance.at_once, record.created, 0))
         left = min(allowance.at_once, left + max(0.0, record.created - last) / allowance.every)
@@ -250,9 +256,9 @@ def in_journal(environment: Mapping[str, str] = os.environ, descriptor: int = 2)
 def setup_logging(
     verbosity: int, path: Path | None, *, journal: bool = False, style: str = FORMATS[0]
 ) -> LogHandler | None:
-    """Log to a file (None: standard error) at the level of -v; returns the handler, None for level 0.
+    """Log to a file (None: standard error) at the level of -v; returns the handler, or None for level 0.
 
-    `journal`: standard error is the journal. `style` is one of FORMATS. Raises OSError when the file cannot be opened.
+    `journal`: standard error is the journal. `style` is one of FORMATS. Raises OSError if the file cannot be opened.
     """
     logging.addLevelName(TRACE, "TRACE")
     root = logging.getLogger()
@@ -274,7 +280,7 @@ def setup_logging(
 
 
 def set_verbosity(verbosity: int) -> None:
-    """Log at another level of -v from now on."""
+    """From now on, log at another level of -v."""
     logging.getLogger().setLevel(LEVELS[verbosity])
     for library in _LIBRARIES:
         logging.getLogger(library).setLevel(max(LEVELS[verbosity], logging.WARNING))

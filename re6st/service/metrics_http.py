@@ -1,6 +1,6 @@
-"""The metrics over HTTP (--metrics): one page at /metrics, for a Prometheus that asks now and then.
+"""Serves the metrics over HTTP (--metrics): one page at /metrics, for a Prometheus that asks now and then.
 
-Who asks is bounded in number, time and size; what it asks is read by h11. A page is made at most once a second.
+Clients are limited in number, time and size; h11 parses their requests. The page is made at most once a second.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from re6st.service.exposition import CONTENT_TYPE
 
 PATH = b"/metrics"
 HEAD_LIMIT = 8192
-"""Bytes of a request's head."""
+"""Bytes of the head of a request."""
 CLIENTS_LIMIT, SHARE = 32, 8
-"""In all, and of one address."""
+"""Number of clients in all, and from one address."""
 TIMEOUT = 10.0
-"""Seconds for a request, and again for reading the answer."""
+"""Seconds to send a request, and again to read the answer."""
 FRESH = 1.0
-"""Seconds for which a page is good."""
-_IP_FREEBIND = 15  # ip(7); it holds for IPv6 too
+"""Seconds for which a page can be used again."""
+_IP_FREEBIND = 15  # ip(7); it also holds for IPv6
 _LOOPBACK = ("127.0.0.1", "::1")
 
 log = logging.getLogger(__name__)
@@ -51,7 +51,7 @@ class Place:
 
 
 def listen(place: Place) -> list[socket.socket]:
-    """Sockets that are bound. Raises MetricsError."""
+    """The sockets, bound. Raises MetricsError."""
     sockets: list[socket.socket] = []
     for host in [place.host] if place.host else _LOOPBACK:
         own = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM)
@@ -59,7 +59,7 @@ def listen(place: Place) -> list[socket.socket]:
             own.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             if own.family == socket.AF_INET6:
                 own.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-            # An address of ours inside re6st is there only later.
+            # An address of ours inside re6st appears only later.
             own.setsockopt(socket.IPPROTO_IP, _IP_FREEBIND, 1)
             own.bind((host, place.port))
         except OSError as error:
@@ -74,7 +74,7 @@ def listen(place: Place) -> list[socket.socket]:
 
 
 class MetricsServer:
-    """Serves what `render` gives."""
+    """Serves the output of `render`."""
 
     def __init__(self, sockets: list[socket.socket], render: Callable[[], Awaitable[bytes]]) -> None:
         self._sockets = sockets
@@ -97,7 +97,7 @@ class MetricsServer:
             await self._clients.end()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """One request, one answer."""
+        """Answer one request."""
         connection = h11.Connection(h11.SERVER, max_incomplete_event_size=HEAD_LIMIT)
         async with asyncio.timeout(TIMEOUT):
             try:
@@ -120,12 +120,12 @@ class MetricsServer:
             await _send(connection, writer, HTTPStatus.OK, page, CONTENT_TYPE)
 
     async def _fresh(self) -> bytes | None:
-        """The page; None when it cannot be made now."""
+        """The page; None if it cannot be made now."""
         async with self._making:
             if self._page is None or time.monotonic() - self._page[0] > FRESH:
                 try:
                     self._page = time.monotonic(), await self._render()
-                except Exception as error:  # a fault of the metrics is not one of the daemon
+                except Exception as error:  # a fault of the metrics must not end the daemon
                     trouble, known = f"{type(error).__name__}: {error}", self._trouble
                     self._trouble = trouble
                     log.log(logging.DEBUG if trouble == known else logging.ERROR, "metrics: %s", trouble)
@@ -145,8 +145,8 @@ async def _request(connection: h11.Connection, reader: asyncio.StreamReader) -> 
 
 
 def _names_us(request: h11.Request) -> bool:
-    """Whether it is asked for as localhost or an address: a page in a browser on this machine, whose name somebody lets
-    point here, asks by that name.
+    """Whether the header Host is localhost or an address: a page in a browser on this machine, whose name somebody lets
+    point here, uses that name.
     """
     hosts = [value.decode("latin-1") for name, value in request.headers if name == b"host"]
     return all(map(is_plain_host, hosts))

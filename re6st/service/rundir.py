@@ -1,4 +1,6 @@
-"""The run directory: ours alone while we run, gone afterwards (wire.md 11.2). What is not ours in it stays there."""
+"""The run directory: ours alone while we run, and removed afterwards (wire.md 11.2). Files in it that are not ours are
+left there.
+"""
 
 from __future__ import annotations
 
@@ -17,36 +19,36 @@ from types import TracebackType
 from re6st.service import run_names
 
 GROUP = "re6stnet-look"
-"""Who is in it may look at the node; without such a group only its own user and root."""
+"""Members of this group may look at the node; if it does not exist, only the node's user and root may."""
 
 _MISTAKES = frozenset(
     (errno.ENOTDIR, errno.EEXIST, errno.EACCES, errno.EPERM, errno.EROFS, errno.ELOOP, errno.ENAMETOOLONG)
 )
-"""Why a directory can never be made, until a person chooses another one. A full disk is none of them."""
+"""Errors for which a directory cannot be made until a person chooses another one. A full disk is not among them."""
 
 _OPEN = stat.S_IRGRP | stat.S_IWGRP | stat.S_IROTH | stat.S_IWOTH
 
 _ACL_VERSION, _NOBODY = 2, 0xFFFFFFFF
-"""Of the kernel's form of access control lists (linux/posix_acl_xattr.h)."""
+"""Constants of the kernel's form of access control lists (linux/posix_acl_xattr.h)."""
 
 log = logging.getLogger(__name__)
 
 
 class RunDirectoryError(Exception):
-    """It is no place for a run directory, which a person must mend."""
+    """This place cannot be a run directory; a person has to change that."""
 
 
 class RunDirectoryBusy(OSError):
-    """It cannot be had now: another process has it, or the disk is full."""
+    """It cannot be used now: another process uses it, or the disk is full."""
 
 
 def give_to_group(path: Path, mode: int) -> None:
-    """Let the group that may look use a socket or directory. Raises KeyError without such a group, OSError."""
+    """Let the group that may look use a socket or directory. Raises KeyError if there is no such group, and OSError."""
     group = grp.getgrnam(GROUP).gr_gid
     if path.stat().st_gid != group:
         try:
             os.chown(path, -1, group)
-        except PermissionError:  # a service is not in that group, nor may it call chown
+        except PermissionError:  # a service is not in that group, and may not call chown
             _add_group(path, group, mode)
             return
     path.chmod(mode)
@@ -64,16 +66,16 @@ def _add_group(path: Path, group: int, mode: int) -> None:
 
 
 def foreign(path: Path) -> list[str]:
-    """What the directory holds that is not ours. It stays there.
+    """The files in the directory that are not ours. They are left there.
 
-    Raises RunDirectoryError for a directory of somebody else, who could put there what we obey; and for one that is
-    open to others and holds such files: as ours it would be closed to them, and somebody needs it as it is. Raises
-    OSError.
+    Raises RunDirectoryError if the directory belongs to somebody else, who could put files there that we obey; and if
+    it is open to others and contains such files: as our run directory it would be closed to them, and somebody needs it
+    as it is. Raises OSError.
     """
     owner = path.stat().st_uid
     if owner not in (0, os.geteuid()):
         raise RunDirectoryError(f"--run {path} belongs to the user {owner}. Choose a directory for re6stnet alone.")
-    # A socket is no reason to keep away: whoever made it, nothing is lost.
+    # A socket does not matter: whoever made it, nothing is lost.
     names = sorted(entry.name for entry in path.iterdir() if not entry.is_socket())
     others = [name for name in names if not run_names.is_ours(name)]
     if others and stat.S_IMODE(path.stat().st_mode) & _OPEN:
@@ -84,7 +86,7 @@ def foreign(path: Path) -> list[str]:
 
 
 def write_revoked(run: Path, crl: frozenset[int]) -> None:
-    """One empty file per revoked serial number: OpenVPN refuses those certificates itself. Raises OSError."""
+    """Make one empty file for each revoked serial number: OpenVPN refuses these certificates itself. Raises OSError."""
     directory = run / run_names.REVOKED
     directory.mkdir(mode=0o700, exist_ok=True)
     wanted = set(map(str, crl))
@@ -96,7 +98,7 @@ def write_revoked(run: Path, crl: frozenset[int]) -> None:
 
 
 def write(path: Path, data: bytes) -> None:
-    """Write a file of the run directory, for its owner only, whole or not at all. Raises OSError."""
+    """Write a file of the run directory, for its owner only, completely or not at all. Raises OSError."""
     new = path.with_name(run_names.unfinished(path.name))
     new.unlink(missing_ok=True)
     with open(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "wb") as file:
@@ -105,7 +107,7 @@ def write(path: Path, data: bytes) -> None:
 
 
 def remove_old(path: Path, processes: Collection[str]) -> None:
-    """Remove what an earlier run left: of OpenVPN processes but these, which run on, and what it could not finish."""
+    """Remove incomplete files of an earlier run, and those of its OpenVPN processes, except `processes`, which run on."""
     for name in os.listdir(path):
         owner = run_names.process_of(name)
         if run_names.is_unfinished(name) or (owner is not None and owner not in processes):
@@ -114,10 +116,10 @@ def remove_old(path: Path, processes: Collection[str]) -> None:
 
 
 class RunDirectory:
-    """A directory that only we read, locked against a second process, removed at the end."""
+    """A directory that only we can read, locked against a second process, and removed at the end."""
 
     def __init__(self, path: Path, *, keep: bool = False) -> None:
-        """`keep`: what is in it is that of processes that run on, and stays at the end."""
+        """`keep`: its files belong to processes that run on, and are left there at the end."""
         self.path = path
         self.keep = keep
         self._lock: int | None = None
@@ -145,7 +147,7 @@ class RunDirectory:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        # The content first: a directory made by systemd cannot be removed from inside the unit.
+        # The content first: a directory that systemd made cannot be removed from inside the unit.
         with contextlib.suppress(OSError):
             names = [name for name in os.listdir(self.path) if run_names.is_ours(name)]
             for name in names if not self.keep or names == [run_names.LOCK] else ():
@@ -156,7 +158,7 @@ class RunDirectory:
 
 
 def _remove(path: Path) -> None:
-    """A file, or a directory with its files: those that are there hold no others."""
+    """Remove a file, or a directory with its files: there are no deeper directories."""
     with contextlib.suppress(OSError):
         if path.is_dir() and not path.is_symlink():
             for file in path.iterdir():

@@ -1,4 +1,4 @@
-"""Words to systemd: ready, status, still alive (sd_notify(3)). Without systemd they go nowhere."""
+"""Messages to systemd: ready, status, still alive (sd_notify(3)). Without systemd, they are dropped."""
 
 from __future__ import annotations
 
@@ -11,16 +11,17 @@ from contextlib import suppress
 
 STATUS_INTERVAL = 5.0
 PATIENCE = 10.0
-"""Seconds after which nobody is to wait any more for our start, as `systemctl start` does: what we wait for may be away
-for long. Whoever needs the network waits for that (re6st-online.target)."""
+"""After so many seconds, we report that we are ready, so that nobody, such as `systemctl start`, waits any longer: what
+we wait for may be away for long. re6st-online.target is for those who need the network.
+"""
 
 _OURS = ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID")
 
 
 class Notifier:
-    """Sends to the socket that systemd named in the environment; it is for us alone, so it is taken out of there.
+    """Sends to the socket that systemd named in the environment. It is meant for us alone, so we remove it from there.
 
-    OpenVPN, for one, would report itself ready in our name.
+    Otherwise OpenVPN, for example, would report itself ready in our name.
     """
 
     def __init__(self, environment: MutableMapping[str, str] = os.environ) -> None:
@@ -33,11 +34,11 @@ class Notifier:
         watchdog = environment.pop("WATCHDOG_USEC", "")
         ours = environment.pop("WATCHDOG_PID", str(os.getpid())) == str(os.getpid())
         self.watchdog = int(watchdog) / 1e6 if ours and watchdog.isdigit() and len(watchdog) < 16 else None
-        """Seconds within which systemd wants to hear `alive`; None: it does not watch."""
+        """The seconds within which systemd expects `alive`; None: it does not watch us."""
 
     @property
     def environment(self) -> dict[str, str]:
-        """What was taken out of it: for a program that takes our place."""
+        """The variables that were removed, for a program that takes our place."""
         return dict(self._taken)
 
     def ready(self, status: str) -> None:
@@ -50,14 +51,16 @@ class Notifier:
         self._send("WATCHDOG=1")
 
     def reloading(self) -> None:
-        """To be followed by `ready`."""
+        """We are reloading; `ready` has to follow."""
         self._send("RELOADING=1")
 
     def stopping(self) -> None:
         self._send("STOPPING=1")
 
     async def wait(self) -> None:
-        """While something is waited for, until cancelled: say after a while that we are ready, then that we live."""
+        """Runs while something is waited for, until cancelled: reports after a while that we are ready, then that we
+        are alive.
+        """
         await asyncio.sleep(PATIENCE)
         self._send("READY=1")
         while True:
@@ -67,9 +70,10 @@ class Notifier:
     async def go_on(
         self, started: Sequence[asyncio.Event], status: Callable[[], str], ticked: Callable[[], float]
     ) -> None:
-        """Say that we are ready, once all of `started` are set, or after a while; then what we do, and that we live.
+        """Reports that we are ready, once all of `started` are set, or after a while; then what we do, and that we are
+        alive.
 
-        Until cancelled. `ticked` says when the program last got round, by the monotonic clock.
+        Runs until cancelled. `ticked` says when the program last ran its loop, by the monotonic clock.
         """
         with suppress(TimeoutError):
             async with asyncio.timeout(PATIENCE):

@@ -1,4 +1,4 @@
-"""A database of SQLite as a file: the registry's, and a node's cache."""
+"""An SQLite database as a file: the registry's database, or a node's cache."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from urllib.parse import quote
 
 @contextmanager
 def readable_errors() -> Iterator[None]:
-    """Raises sqlite3.DatabaseError where SQLite's message quotes a damaged name that is not in UTF-8.
+    """Raises sqlite3.DatabaseError if SQLite's message quotes a damaged name that is not in UTF-8.
 
-    Python reads the message before it raises the error, and fails on that with a UnicodeDecodeError instead.
+    Python decodes the message before it raises the error, and raises UnicodeDecodeError instead.
     """
     try:
         yield
@@ -23,9 +23,9 @@ def readable_errors() -> Iterator[None]:
 
 @contextmanager
 def looking_at(path: Path) -> Iterator[sqlite3.Connection]:
-    """A database for reading only, whether somebody has it open or not; no file is made beside it.
+    """Open a database for reading only, whether or not somebody else has it open; no file is made beside it.
 
-    Without a write-ahead log it cannot change while we look. Raises sqlite3.Error.
+    Without a write-ahead log, it cannot change while we read. Raises sqlite3.Error.
     """
     live = all(path.with_name(f"{path.name}{end}").exists() for end in ("-wal", "-shm"))
     place = f"file:{quote(str(path.absolute()))}?{'mode=ro' if live else 'immutable=1'}"

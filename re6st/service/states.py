@@ -1,10 +1,10 @@
-"""Where node and registry keep their states, each in a directory of its own, and the move from the one of before.
+"""The state directories of node and registry, and the move from the directory that both had before.
 
-Versions before had both in /var/lib/re6stnet, which everybody in the group re6stnet could write: also those who were to
-look only, who could so have the registry read what they had written. What a registry has there is moved to its own
-directory before it is started next. Killed at any step, the next run finishes it; the database itself goes last, so
-that once it is in its new place, nothing of the old one is looked at again. When the package is removed, as the older
-one takes its place, the database goes back to where that looks for it (migration/older.py).
+Earlier versions kept both states in /var/lib/re6stnet, where everybody in the group re6stnet could write, even those
+who were only to look. They could so make the registry read what they had written. The files of a registry are moved to
+its own directory before it is started next. If this is interrupted at any step, the next run finishes it. The database
+itself goes last: once it is in its new place, nothing in the old one is looked at again. When the package is removed
+because the older one replaces it, the database goes back to the place where that one looks for it (migration/older.py).
 """
 
 from __future__ import annotations
@@ -23,21 +23,21 @@ from pathlib import Path
 DATABASE = "registry.db"
 LOG = "registry.log"
 NODE, REGISTRY = "re6stnet", "re6st-registry"
-"""The users, and the names of their directories."""
+"""The users, which are also the names of their directories."""
 READERS = "adm"
-"""The group of those who may read the logs, as elsewhere in Debian."""
+"""The group of those who may read logs, as elsewhere in Debian."""
 CONF_LIMIT = 1 << 20
 _PARTS = ("-wal", "-shm", "-journal")
-"""What SQLite reads beside a database, and takes for a part of it."""
+"""Files beside a database that SQLite reads as parts of it."""
 
 
 class StateError(Exception):
-    """What a person must decide; text for the user."""
+    """A person has to decide this; the text is for the user."""
 
 
 @dataclass(frozen=True, slots=True)
 class Places:
-    """Directories; another `root` is for tests."""
+    """The directories; another `root` is for tests."""
 
     root: Path = Path("/")
 
@@ -58,14 +58,14 @@ class Places:
 
 @dataclass(frozen=True, slots=True)
 class Owner:
-    """Of a directory and the files in it."""
+    """The group and mode of a directory and of the files in it."""
 
     user: int
     group: int
 
 
 ROOT = Owner(0, 0)
-"""As whom the older software runs."""
+"""The user and group of the older software."""
 
 
 def owner(name: str) -> Owner:
@@ -75,12 +75,12 @@ def owner(name: str) -> Owner:
 
 
 def database(text: str, places: Places = Places()) -> Path:
-    """The path of a database as it was given, or where the package has moved it to. An argparse type."""
+    """The path of a database as it was given, or its new path if the package has moved it. An argparse type."""
     return _moved(Path(text), places.state(NODE), places.state(REGISTRY))
 
 
 def log_file(text: str, places: Places = Places()) -> Path:
-    """As `database`, for a log."""
+    """The same for a log."""
     return _moved(Path(text), places.log(NODE), places.log(REGISTRY))
 
 
@@ -99,7 +99,7 @@ def _moved(path: Path, former: Path, new: Path) -> Path:
 
 @contextlib.contextmanager
 def alone(places: Places) -> Iterator[None]:
-    """Wait for another run to end: two services may start at once. Raises OSError."""
+    """Wait until another run has ended: two services may start at the same time. Raises OSError."""
     descriptor = os.open(places.lock, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
@@ -109,14 +109,14 @@ def alone(places: Places) -> Iterator[None]:
 
 
 def move_registry(places: Places, to: Owner) -> list[str]:
-    """Move what a registry has in the directory of the node; what is to be told. Raises StateError, OSError."""
+    """Move a registry's files out of the directory of the node; returns what to report. Raises StateError, OSError."""
     former, new = places.state(NODE), places.state(REGISTRY)
     told = []
     for name in sorted({DATABASE, *_named(places.options, former)}):
         if not os.path.lexists(former / name):
             continue
         if os.path.lexists(new / name):
-            if _same(former / name, new / name):  # killed between copy and removal
+            if _same(former / name, new / name):  # we were killed between copy and removal
                 (former / name).unlink()
             else:
                 told.append(f"{new / name} is used. {former / name} is not: remove it, or put it there instead")
@@ -136,7 +136,8 @@ def move_registry(places: Places, to: Owner) -> list[str]:
         told.append(f"the registry's database is now {new / name}")
     for log in sorted(places.log(NODE).glob(f"{LOG}*")):
         target = places.log(REGISTRY) / log.name
-        # The directory is the node's: what that has put there is no log of the registry, and no reason to stop it.
+        # The directory belongs to the node: a file that it made there is not a log of the registry, and no reason to
+        # stop it.
         found = log.lstat()
         ours = stat.S_ISREG(found.st_mode) and found.st_uid in (0, to.user) and found.st_nlink == 1
         if ours and not os.path.lexists(target):
@@ -146,21 +147,21 @@ def move_registry(places: Places, to: Owner) -> list[str]:
 
 
 def _named(options: Path, directory: Path) -> Iterator[str]:
-    """Names of databases in a directory that an option file of a registry speaks of."""
+    """Names of databases in a directory that a registry's option file mentions."""
     try:
         with options.open(encoding="utf-8") as file:
             lines = file.read(CONF_LIMIT).splitlines()
     except (OSError, UnicodeDecodeError):
         return
     for line in lines:
-        with contextlib.suppress(ValueError):  # the registry complains about it
+        with contextlib.suppress(ValueError):  # the registry will report it
             match shlex.split(line, comments=True):
                 case ["db" | "--db", path] if Path(path).parent == directory:
                     yield Path(path).name
 
 
 def _check_ours(path: Path, to: Owner) -> None:
-    """Others could make files there too. Raises StateError."""
+    """Others could make files there, too. Raises StateError."""
     found = path.lstat()
     if found.st_uid not in (0, to.user):
         raise StateError(
@@ -173,7 +174,7 @@ def _check_ours(path: Path, to: Owner) -> None:
 
 @contextlib.contextmanager
 def _unused(path: Path) -> Iterator[None]:
-    """Nobody serves the database meanwhile. Raises StateError."""
+    """Make sure that nobody serves the database meanwhile. Raises StateError."""
     descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -198,7 +199,7 @@ def _same(one: Path, other: Path) -> bool:
 
 
 def _move(path: Path, target: Path, to: Owner, mode: int, whose: Owner | None = None) -> None:
-    """Copy a file of root or of its new owner, or of `whose`; on the disk before the old one goes.
+    """Copy a file of root, of its new owner, or of `whose`; it is on the disk before the old one is removed.
 
     The two directories may be on different disks.
     """
@@ -212,7 +213,7 @@ def _move(path: Path, target: Path, to: Owner, mode: int, whose: Owner | None = 
         source = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
         with open(source, "rb") as old, open(os.open(unfinished, _NEW, 0o600), "wb") as new:
             found = os.fstat(source)
-            # A second name may be in a directory of somebody else, of a file that he could not read.
+            # A second name may be in a directory of somebody else, for a file that he could not read.
             if not stat.S_ISREG(found.st_mode) or found.st_uid not in owners or found.st_nlink != 1:
                 raise StateError(f"{path} was replaced meanwhile: look at it")
             shutil.copyfileobj(old, new, 1 << 20)
@@ -229,10 +230,11 @@ _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
 
 
 def return_registry(places: Places, whose: Owner, to: Owner, prepare: Callable[[Path], str]) -> list[str]:
-    """Move databases of a registry back to the directory of the node, which must not be the node's any more.
+    """Move databases of a registry back to the directory of the node, which must no longer belong to the node.
 
-    `prepare` is called with each before, and returns what is to be told of it. One that is there already is set aside.
-    Killed at any step, the next run finishes it, and `move_registry` undoes it. Raises StateError, OSError.
+    `prepare` is called with each one before, and returns what to report about it. A database that is already there is
+    set aside. If this is interrupted at any step, the next run finishes it, and `move_registry` undoes it. Raises
+    StateError, OSError.
     """
     former, new = places.state(NODE), places.state(REGISTRY)
     told = []
@@ -249,7 +251,7 @@ def return_registry(places: Places, whose: Owner, to: Owner, prepare: Callable[[
                 told.append(f"{former / name}, which was not used, is now {aside}")
             for part in _PARTS:  # of another database: SQLite would take it for a part of ours
                 (former / f"{name}{part}").unlink(missing_ok=True)
-            if os.path.lexists(former / name):  # killed between copy and removal
+            if os.path.lexists(former / name):  # we were killed between copy and removal
                 (new / name).unlink()
             else:
                 _move(new / name, former / name, to, 0o600, whose)
@@ -258,7 +260,7 @@ def return_registry(places: Places, whose: Owner, to: Owner, prepare: Callable[[
 
 
 def _free_name(path: Path) -> Path:
-    """This path, or with a number behind it one that nothing has."""
+    """This path, or one with a number appended that does not exist."""
     number, found = 1, path
     while os.path.lexists(found):
         number, found = number + 1, path.with_name(f"{path.name}{number}")
@@ -269,10 +271,10 @@ def _free_name(path: Path) -> Path:
 
 
 def hand_over(directory: Path, whose: Collection[int], to: Owner) -> None:
-    """Give a directory, and the files in it, that belong to these users to another one. Raises OSError."""
+    """Give a directory, and the files in it, from these users to another one. Raises OSError."""
     try:
         place = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
-    except (FileNotFoundError, NotADirectoryError):  # or a link, which somebody has chosen
+    except (FileNotFoundError, NotADirectoryError):  # or a link, whose target somebody has chosen
         return
     try:
         if os.fstat(place).st_uid in whose:
@@ -283,7 +285,7 @@ def hand_over(directory: Path, whose: Collection[int], to: Owner) -> None:
 
 
 def adopt(directory: Path, to: Owner, mode: int | None, whose: Collection[int] = (0,)) -> None:
-    """Give files of these users, those that an administrator made as root, to the owner of their directory.
+    """Give files of these users, and those that an administrator made as root, to the owner of their directory.
 
     They get this mode, or keep theirs. Raises OSError.
     """
@@ -298,7 +300,7 @@ def adopt(directory: Path, to: Owner, mode: int | None, whose: Collection[int] =
                 file = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=place)
                 try:
                     found = os.fstat(file)
-                    # A file of several names may be somebody else's.
+                    # A file with several names may be somebody else's.
                     if stat.S_ISREG(found.st_mode) and found.st_uid in (*whose, to.user) and found.st_nlink == 1:
                         _give(file, to, stat.S_IMODE(found.st_mode) if mode is None else mode)
                 finally:

@@ -1,4 +1,4 @@
-"""The tasks of a daemon: all in one group, so that one which dies takes the daemon down loudly."""
+"""The tasks of a daemon: all are in one group, so that the daemon ends, with an error, when one of them fails."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 from re6st.linux.process import Backoff
 
 AGAIN_FIRST, AGAIN_LAST = 1.0, 60.0
-"""Seconds until work that was not done is tried again."""
+"""Seconds until work that was not finished is tried again."""
 LOOK = 2.0
 """Seconds between two looks at the wall clock."""
 
@@ -47,11 +47,11 @@ class Tasks:
 
 
 class Latest:
-    """Carries out `work` after each `news`, one at a time, with what is the newest then.
+    """Carries out `work` after each `news`, one run at a time, with the newest state.
 
-    There is news too when somebody sets the event `given`.
+    Setting the event `given` is news, too.
 
-    `work` says whether all was done; else it is tried again, soon at first, then ever less often.
+    `work` says whether it finished everything; if not, it is tried again, soon at first, then less and less often.
     """
 
     def __init__(self, work: Callable[[], Awaitable[bool]], given: asyncio.Event | None = None) -> None:
@@ -62,7 +62,7 @@ class Latest:
         self._news.set()
 
     async def run(self) -> None:
-        """Until cancelled."""
+        """Run until cancelled."""
         pauses, delay = Backoff(AGAIN_FIRST, AGAIN_LAST), None
         while True:
             with contextlib.suppress(TimeoutError):
@@ -77,7 +77,8 @@ class Latest:
 async def news_or_moment(news: asyncio.Event, at: float | None, wall: Callable[[], float] = time.time) -> None:
     """Wait until there is news, or until the wall clock says `at` (Unix time).
 
-    It may be set meanwhile, and the machine may sleep, which no timer notices: so we look again every few seconds.
+    The clock may be set meanwhile, and the machine may sleep, which no timer notices: so we look again every few
+    seconds.
     """
     while not news.is_set() and (at is None or wall() < at):
         with contextlib.suppress(TimeoutError):
@@ -86,13 +87,13 @@ async def news_or_moment(news: asyncio.Event, at: float | None, wall: Callable[[
 
 
 async def end(task: asyncio.Task[None]) -> None:
-    """Cancel a task and wait for it; its failure is its own and was reported."""
+    """Cancel a task and wait for it; its failure has been reported elsewhere."""
     task.cancel()
     await asyncio.wait([task])
 
 
 async def unless(stop: asyncio.Event, work: Coroutine[Any, Any, T]) -> T | None:
-    """The result of `work`, or None if `stop` comes first."""
+    """The result of `work`, or None if `stop` is set first."""
     task, stopped = asyncio.ensure_future(work), asyncio.ensure_future(stop.wait())
     try:
         await asyncio.wait((task, stopped), return_when=asyncio.FIRST_COMPLETED)
