@@ -1,1 +1,1 @@
-"""How a node calls its registry: the calls, and what they are needed for."""
+"""How a node uses its registry: the calls, and what it needs them for."""

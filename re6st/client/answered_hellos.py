@@ -1,9 +1,9 @@
-"""Which answers to `hello` a node has had: who repeats a session of before to it has to repeat one of them.
+"""Remembers the registry's answers to `hello`, so that nobody can replay an earlier session to the node.
 
-The deployed protocol has nothing of the client in that answer (wire.md 3.3), so that somebody between a node and its
-registry could record whole sessions, and play the parameters of before a revocation, or an older certificate, to it.
-Only our CA can sign such an answer, and only one that is encrypted for our key counts: what it answers to others does
-not fill this memory.
+In the deployed protocol, this answer contains nothing from the client (wire.md 3.3). So somebody between a node and its
+registry could record whole sessions, and replay the parameters of the time before a revocation, or an older
+certificate. Only our CA can sign such an answer, and only answers that are encrypted for our key count, so the
+registry's answers to others do not fill this memory.
 """
 
 from __future__ import annotations
@@ -17,22 +17,22 @@ from pathlib import Path
 from re6st.linux import disk
 
 LIMIT = 4096
-"""Answers remembered: some years of them."""
+"""Number of answers that are remembered: those of several years."""
 SIZE = 16
-"""Bytes of the hash of each."""
+"""Bytes of each answer's hash."""
 REPEATED = 60.0
-"""Seconds for which the same answer is taken again: a registry repeats its own until a call uses it (`used`)."""
+"""For so many seconds, the same answer is accepted again: a registry repeats it until a call uses it (`used`)."""
 
 log = logging.getLogger(__name__)
 
 
 class AnsweredHellos:
-    """The memory of one node, in a file that holds hashes, the oldest first. A disk that fails costs what is new."""
+    """The memory of one node, in a file of hashes, the oldest first. If the disk fails, new ones are not remembered."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._recent: dict[bytes, float] = {}
-        """When those of this run came, by the monotonic clock."""
+        """When the answers of this run came, by the monotonic clock."""
         try:
             kept = path.read_bytes()[-LIMIT * SIZE :]
         except OSError:
@@ -45,7 +45,7 @@ class AnsweredHellos:
         self._known = OrderedDict.fromkeys(kept[start : start + SIZE] for start in range(0, len(kept), SIZE))
 
     def take(self, answer: bytes) -> bool:
-        """Whether this signed answer is none of before; it is remembered, on the disk before we go on."""
+        """Whether this signed answer is new; it is remembered, on the disk, before we go on."""
         now = time.monotonic()
         digest = hashlib.sha256(answer).digest()[:SIZE]
         if digest in self._known:
@@ -62,5 +62,5 @@ class AnsweredHellos:
         return True
 
     def used(self) -> None:
-        """A call was answered in the session of the last one: no registry repeats an answer from before that."""
+        """A call was answered in the last session: from now on, the registry does not repeat an earlier answer."""
         self._recent.clear()

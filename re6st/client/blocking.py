@@ -1,8 +1,8 @@
-"""The registry's calls for programs of others, as functions that wait: `from re6st.registry import RegistryClient`.
+"""The registry's calls for other programs, as blocking functions: `from re6st.registry import RegistryClient`.
 
-SlapOS manages tokens with it (docs/slapos.md). Names, parameters and results are those that it has had there for years:
-a call gives bytes, empty where the registry has nothing to say, and None, with a line in the log, where it failed; only
-a refusal for want of rights (status 403) is raised. Programs of this project use re6st/client/registry_client.py, which
+SlapOS manages tokens with it (docs/slapos.md). Names, parameters and results have been the same there for years: a call
+returns bytes, which are empty if the registry has nothing to say, and None, with a line in the log, if it failed. Only
+a refusal for lack of rights (status 403) is raised. Programs of this project use re6st/client/registry_client.py, which
 tells more.
 """
 
@@ -18,15 +18,15 @@ from re6st.client import registry_client
 from re6st.client.registry_client import RegistryError, RegistryRefused
 
 Text = str | bytes
-"""What earlier calls gave, or text: getNodePrefix's result goes into revoke as it is."""
+"""The result of an earlier call, or text: getNodePrefix's result is passed to revoke as it is."""
 
 log = logging.getLogger(__name__)
 
 
 class RegistryClient:
-    """Calls one registry, one call after the other; threads may share it. Not from within an event loop.
+    """Calls one registry, one call at a time; threads may share it. Do not use it within an event loop.
 
-    `identity` is for calls of nodes, which have the parameter `cn`. Raises RegistryError for a URL that is none.
+    `identity` is for the calls of nodes, which have the parameter `cn`. Raises RegistryError for an invalid URL.
     """
 
     def __init__(
@@ -37,7 +37,7 @@ class RegistryClient:
         self._identity = identity
         self._lock = threading.Lock()
 
-    # --- by everybody ---
+    # --- for everybody ---
 
     def hello(self, client_prefix: Text, protocol: Text = "1") -> bytes | None:
         return self._call("hello", client_prefix=client_prefix, protocol=protocol)
@@ -47,14 +47,14 @@ class RegistryClient:
         return self._call("getCa")
 
     def requestToken(self, email: Text) -> bytes | None:
-        """Have a token mailed."""
+        """Make the registry mail a token."""
         return self._call("requestToken", email=email)
 
     def requestCertificate(self, token: Text, req: Text, location: Text = "", ip: Text = "") -> bytes | None:
-        """A certificate in PEM form; empty for a token that is unknown. An empty token asks for an anonymous one."""
+        """A certificate in PEM form; empty for an unknown token. An empty token asks for an anonymous certificate."""
         return self._call("requestCertificate", token=token, req=req, location=location, ip=ip)
 
-    # --- by nodes ---
+    # --- for nodes ---
 
     def renewCertificate(self, cn: Text = "") -> bytes | None:
         return self._call_as("renewCertificate", cn)
@@ -71,49 +71,51 @@ class RegistryClient:
     def getBootstrapPeer(self, cn: Text = "") -> bytes | None:
         return self._call_as("getBootstrapPeer", cn)
 
-    # --- by the operator, from an authorized origin ---
+    # --- for the operator, from an authorized origin ---
 
     def addToken(self, email: Text, token: Text) -> bytes | None:
-        """Empty when it is added now; None also when it was there already."""
+        """Empty if it was added; None if it exists already."""
         return self._call("addToken", email=email, token=token)
 
     def isToken(self, token: Text) -> bytes | None:
-        """b"1" as long as it was not used, else empty."""
+        """b"1" as long as it has not been used, else empty."""
         return self._call("isToken", token=token)
 
     def deleteToken(self, token: Text) -> bytes | None:
         return self._call("deleteToken", token=token)
 
     def revoke(self, cn_or_serial: Text | int) -> bytes | None:
-        """Revoke a certificate by its serial, or put the node with a CN (`INT/LEN`) out of the network."""
+        """Revoke a certificate by its serial, or remove the node with this CN (`INT/LEN`) from the network."""
         return self._call("revoke", cn_or_serial=str(cn_or_serial) if isinstance(cn_or_serial, int) else cn_or_serial)
 
     def updateHMAC(self) -> bytes | None:
-        """The next step of a change of babel's keys."""
+        """Take the next step of a change of babel's keys."""
         return self._call("updateHMAC")
 
     def getNodePrefix(self, email: Text) -> bytes | None:
-        """The CN of whoever enrolled with this address; empty for nobody."""
+        """The CN of the node that was enrolled with this e-mail address; empty if there is none."""
         return self._call("getNodePrefix", email=email)
 
     def getIPv6Address(self, email: Text) -> bytes | None:
-        """The IPv6 address in the network of whoever enrolled with this address; empty for nobody."""
+        """The IPv6 address, inside the network, of the node that was enrolled with this e-mail address; empty if there
+        is none.
+        """
         return self._call("getIPv6Address", email=email)
 
     def getIPv4Information(self, email: Text) -> bytes | None:
-        """The IP address at which that node is reached from outside of the network; empty if it is not known."""
+        """The IP address at which this node is reached from outside the network; empty if it is not known."""
         return self._call("getIPv4Information", email=email)
 
     def versions(self) -> bytes | None:
-        """JSON: what each node runs."""
+        """JSON: the version of each node's software."""
         return self._call("versions")
 
     def topology(self) -> bytes | None:
-        """JSON: who has tunnels to whom."""
+        """JSON: which nodes have tunnels to each other."""
         return self._call("topology")
 
     def _call_as(self, method: str, cn: Text, **arguments: Text) -> bytes | None:
-        """In a session. Raises ValueError for a `cn` that is not the identity's, and where there is no identity."""
+        """A call in a session. Raises ValueError if `cn` is not that of the identity, or if there is no identity."""
         if self._identity is None:
             raise ValueError(f"{method} is for nodes: give RegistryClient an identity")
         own = self._identity.prefix

@@ -1,4 +1,4 @@
-"""A node's certificate and its CA's as a record: for re6st-status, of a running node or of the files."""
+"""A node's certificate and that of its CA as a record for re6st-status, from a running node or from the files."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from re6st.keys import pki
 
 
 def describe(ca: x509.Certificate, own: x509.Certificate) -> Record:
-    """Whose it is, what it gives, from when to when (Unix times), and by whom. Raises CertError."""
+    """The owner of the certificate, its subnet, its dates (Unix times), and its CA. Raises CertError."""
     prefix, network = cert.prefix_of_cert(own), cert.network_of_ca(ca)
     until = pki.end_of(own)
     return {
@@ -42,13 +42,13 @@ def describe(ca: x509.Certificate, own: x509.Certificate) -> Record:
 
 
 def name_text(name: x509.Name) -> str:
-    """As RFC 4514 writes it, in the order of the certificate."""
+    """The subject as RFC 4514 writes it, in the order of the certificate."""
     short = {x509.NameOID.EMAIL_ADDRESS: "emailAddress", x509.NameOID.SERIAL_NUMBER: "serialNumber"}
     return ", ".join(rdn.rfc4514_string(short) for rdn in name.rdns)
 
 
 def key_fingerprint(certificate: x509.Certificate) -> str:
-    """Of the key alone, which a renewed CA keeps."""
+    """A hash of the key alone, which a renewed CA keeps."""
     encoded = certificate.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
     return f"sha256:{hashlib.sha256(encoded).hexdigest()}"
 

@@ -1,4 +1,4 @@
-"""The registry's client, with a book of what became of its calls: for the status and the metrics."""
+"""The registry's client with counters of its calls, for status and metrics."""
 
 from __future__ import annotations
 
@@ -21,14 +21,16 @@ _RESULTS: dict[type[Exception], str] = {
 
 
 class CountedClient(RegistryClient):
-    """Calls one registry, and remembers how that went."""
+    """Calls one registry, and remembers the results."""
 
     def __init__(self, url: str, identity: cert.Identity | None = None) -> None:
         super().__init__(url, identity)
         self.answered: float | None = None
-        """When it last answered, Unix time: what is proven to be its own answer, a refusal too, and not a proxy's."""
+        """Unix time of the registry's last answer. Only an answer that is proven to be its own counts, even a refusal,
+        but not that of a proxy.
+        """
         self.reachable: bool | None = None
-        """Whether it answered the last call."""
+        """Whether the registry answered the last call."""
         self._clock_said = False
         self.durations: dict[tuple[str, str], Durations] = {}
         """By method and result."""
@@ -38,7 +40,7 @@ class CountedClient(RegistryClient):
         started, result, proven = time.monotonic(), "cancelled", False
         try:
             answer = await super().call(method, **arguments)
-            # Of what is asked without a session, only who asked can see whether it is the registry's.
+            # Outside a session, only the caller can see whether the answer is the registry's.
             result, proven = "ok", METHODS[method].access is Access.NODE
             return answer
         except Exception as error:
@@ -57,12 +59,14 @@ class CountedClient(RegistryClient):
         self.durations.setdefault((method, result), Durations()).add(seconds)
 
     def clock_problem(self) -> str | None:
-        """What is wrong with the clock of this machine, or of the registry's, in words."""
+        """Says by how much this machine's clock and the registry's differ."""
         ahead = self.clock_ahead
         return None if ahead is None or abs(ahead) < SKEW_WARNING else f"{skew(ahead)}: set the one that is wrong"
 
     def _compare_clocks(self) -> None:
-        """Say once that they differ: certificates that are new at one are not valid yet, or long ago, at the other."""
+        """Log once that they differ: then one of them takes a new certificate for one that is not valid yet, or has
+        ended.
+        """
         problem = self.clock_problem()
         if problem and not self._clock_said:
             log.warning("%s. Others may refuse our certificate, or we theirs.", problem)

@@ -1,4 +1,4 @@
-"""Where the certificates of a node are: what the registry's client reads, and writes when it renews them."""
+"""The paths of a node's certificates, which the registry's client reads, and writes when it renews them."""
 
 from __future__ import annotations
 

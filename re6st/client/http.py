@@ -1,7 +1,7 @@
-"""One GET over HTTP/1.1, or HTTPS, on a connection of its own (RFC 9112): all that a node asks of a registry.
+"""One GET over HTTP/1.1, or HTTPS, on its own connection (RFC 9112): a node needs no more from its registry.
 
-Nothing is followed, unpacked or asked twice, no proxy is used, and what comes back is bounded in size and time. It
-stands alone, since a client for everything would be a quarter of the node's memory.
+This follows no redirection, decompresses nothing, repeats nothing and uses no proxy, and answers are limited in size
+and time. We do not use a general HTTP client, because it would take a quarter of the node's memory.
 """
 
 from __future__ import annotations
@@ -22,22 +22,22 @@ import h11
 
 CHUNK = 1 << 16
 SECOND_ADDRESS = 0.25
-"""Seconds until the next address of a host is tried beside one that does not answer (RFC 8305 section 8)."""
+"""Seconds until the next address of a host is tried in parallel, if one does not answer (RFC 8305 section 8)."""
 PORTS = {"http": 80, "https": 443}
 VERSION = b"HTTP/1."
 
 
 class HttpError(Exception):
-    """No answer, or only a part of one; the text says the cause and what to do, in words for the user."""
+    """No answer, or only a part of it; the text tells the user the cause, and what to do."""
 
 
 class TooLong(Exception):
-    """An answer with more bytes than its limit."""
+    """The answer has more bytes than allowed."""
 
 
 @dataclass(frozen=True, slots=True)
 class Url:
-    """Where a server is: what its paths begin with, and what it is told to let us in."""
+    """A server: how its paths begin, and the user and password for it."""
 
     scheme: str
     host: str
@@ -49,18 +49,18 @@ class Url:
 
     @property
     def authority(self) -> str:
-        """The host as the server is called, with the port where it is not the usual one."""
+        """The server's name for the header Host, with the port if that is not the default one."""
         host = f"[{self.host}]" if ":" in self.host else self.host
         return host if self.port == PORTS[self.scheme] else f"{host}:{self.port}"
 
     def __str__(self) -> str:
-        """Without user and password: for messages."""
+        """Without user and password, for messages."""
         return f"{self.scheme}://{self.authority}{self.path}"
 
 
 @dataclass(frozen=True, slots=True)
 class Response:
-    """Headers are by their name in lower case. Of what is no success (2xx) the body is not read."""
+    """The names of headers are in lower case. The body is not read unless the status means success (2xx)."""
 
     status: int
     headers: Mapping[str, str]
@@ -72,7 +72,7 @@ def parse_url(text: str) -> Url:
     parts = urlsplit(text.strip())
     if parts.scheme not in PORTS or not parts.hostname or parts.query or parts.fragment:
         raise ValueError(text)
-    # IDNA is for what is not ASCII; socket.getaddrinfo() refuses the rest of what is no name.
+    # IDNA is for names that are not ASCII; socket.getaddrinfo() refuses other invalid names.
     host = parts.hostname if parts.hostname.isascii() else parts.hostname.encode("idna").decode("ascii")
     if any(character.isspace() or not character.isprintable() for character in host):
         raise ValueError(text)
@@ -85,9 +85,9 @@ def parse_url(text: str) -> Url:
 async def get(
     url: Url, target: str, headers: Mapping[str, str], *, timeout: float, limit: int, family: int = 0
 ) -> Response:
-    """GET the path and query `target` below `url`, as they are. Raises HttpError, TooLong (over `limit` bytes).
+    """GET the path and query `target` below `url`, unchanged. Raises HttpError, TooLong (more than `limit` bytes).
 
-    `family` is socket.AF_INET or AF_INET6 to use no other.
+    If `family` is socket.AF_INET or AF_INET6, no other family is used.
     """
     sent = [("Host", url.authority), ("Accept", "*/*"), ("Connection", "close"), *headers.items()]
     if url.credentials:
@@ -109,7 +109,7 @@ async def get(
 
 
 async def _read(connection: h11.Connection, reader: asyncio.StreamReader, limit: int) -> Response:
-    """Raises EOFError when it ends too early, RemoteProtocolError for what is no answer."""
+    """Raises EOFError if the answer ends too early, RemoteProtocolError if it is not HTTP."""
     head: h11.Response | None = None
     body = bytearray()
     began, ended = b"", False
@@ -117,14 +117,14 @@ async def _read(connection: h11.Connection, reader: asyncio.StreamReader, limit:
         try:
             event = connection.next_event()
         except h11.RemoteProtocolError:
-            # The end of the connection is all that was wrong.
+            # Nothing was wrong except that the connection ended.
             if ended and began.startswith(VERSION[: len(began)]):
                 raise EOFError from None
             raise
         if event is h11.NEED_DATA:
             data = await reader.read(CHUNK)
             began, ended = began + data[: len(VERSION) - len(began)], not data
-            # Some speak first and wait, as an SSH server does: what it is shows before it has sent a whole head.
+            # Some servers speak first and wait, such as SSH: this shows before they have sent a whole head.
             if not VERSION.startswith(began):
                 raise h11.RemoteProtocolError("another protocol")
             connection.receive_data(data)
@@ -145,7 +145,7 @@ async def _read(connection: h11.Connection, reader: asyncio.StreamReader, limit:
 
 @contextlib.asynccontextmanager
 async def _connection(url: Url, family: int) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
-    """Raises HttpError when there is none."""
+    """Raises HttpError if no connection can be made."""
     try:
         reader, writer = await asyncio.open_connection(
             url.host,
@@ -169,7 +169,7 @@ async def _connection(url: Url, family: int) -> AsyncIterator[tuple[asyncio.Stre
     try:
         yield reader, writer
     finally:
-        # There is nothing left to be said, and a server that takes its time to close TLS is not waited for.
+        # Everything has been said, and we do not wait for a server that is slow to close TLS.
         writer.transport.abort()
         with contextlib.suppress(OSError):
             await writer.wait_closed()
@@ -181,12 +181,12 @@ def _cannot_connect(error: OSError) -> str:
 
 
 def first_line(error: Exception) -> str:
-    """The first line of an error of a library, of at most 200 characters."""
+    """The first line of a library's error, at most 200 characters."""
     return (str(error).splitlines() or [""])[0][:200] or type(error).__name__
 
 
 def clock_ahead(date: str, now: float) -> float | None:
-    """By how many seconds the clock of a server is ahead: its header Date (RFC 9110 section 6.6.1) tells whole ones."""
+    """By how many seconds a server's clock is ahead; its header Date (RFC 9110 section 6.6.1) has whole seconds."""
     with contextlib.suppress(ValueError, TypeError):
         then = parsedate_to_datetime(date).timestamp() + 0.5
         return 0.0 if abs(then - now) <= 1 else then - now
@@ -194,7 +194,7 @@ def clock_ahead(date: str, now: float) -> float | None:
 
 
 def phrase(status: int) -> str:
-    """A status in words."""
+    """The status with its name."""
     try:
         return HTTPStatus(status).phrase
     except ValueError:

@@ -1,8 +1,8 @@
-"""The registry's client: public calls and calls in a session, over HTTP or HTTPS (wire.md section 3).
+"""The registry's client: public calls, and calls in a session, over HTTP or HTTPS (wire.md section 3).
 
-A node gives its identity and may call every method; without one only the public calls work, which is all that enrolment
-needs. Every answer is bounded, and one that is not signed as it should be is an error. Failure is a `RegistryError`,
-whose text is for the user; callers retry by their own rules.
+A node gives its identity and can call every method. Without an identity only the public calls work, which is enough to
+enrol. Every answer is limited in size, and an answer without the right signature is an error. Any failure is a
+`RegistryError`, whose text is for the user; callers decide when to try again.
 """
 
 from __future__ import annotations
@@ -50,49 +50,49 @@ from re6st.keys import pki, sealing
 TIMEOUT = 60.0
 """Seconds for one exchange, from the name lookup to the last byte (wire.md 3.1)."""
 ANSWER_LIMIT = 1 << 20
-"""Bytes of an answer: parameters with 100,000 revoked serials stay below."""
-# Not by the module platform, which starts uname(1), and whose text says no more that matters.
+"""Bytes of an answer: parameters with 100,000 revoked serials have fewer."""
+# Not by the module platform, which starts uname(1), and whose text says nothing more that matters.
 PLATFORM = f"{os.uname().sysname}-{os.uname().release}-{os.uname().machine}"
 USER_AGENT = f"re6stnet/{__version__}, {PLATFORM}"
 
 _OF_PROXIES = (HTTPStatus.BAD_GATEWAY, HTTPStatus.GATEWAY_TIMEOUT)
-"""Statuses that no registry gives."""
+"""Statuses that no registry gives, but proxies do."""
 
 log = logging.getLogger(__name__)
 
 
 class RegistryError(Exception):
-    """A call that gave no result; the text names the registry and the cause, in words for the user."""
+    """A call without a result; the text names the registry, and tells the user the cause."""
 
 
 class RegistryUnreachable(RegistryError):
-    """No connection, or it broke off before the answer was complete."""
+    """There was no connection, or it broke off before the answer was complete."""
 
 
 class RegistryRefused(RegistryError):
-    """Somebody answered with an error status: the registry, if that is `proven`; else perhaps what stands before it."""
+    """The answer has an error status. If it is `proven`, it is from the registry, else perhaps from a proxy."""
 
     def __init__(self, message: str, status: int, *, proven: bool = False, proof: str = "") -> None:
         super().__init__(message)
         self.status = status
         self.proven = proven
         self.proof = proof
-        """What came with it to prove that."""
+        """The part of the answer that may prove this."""
 
 
 class RegistryAnswerError(RegistryError):
-    """An answer that is not signed, too large, or not what the method gives."""
+    """An answer that is not signed, too large, or not one to this method."""
 
 
 class RegistryKeyError(RegistryAnswerError):
-    """It takes us for the holder of another key."""
+    """The registry has a certificate for another key."""
 
 
 class RegistryClient:
-    """Calls one registry. `identity` is who we are in session calls; it may be replaced after a renewal. `key` is ours
-    instead of its, where the registry has heard of a change of key and we have no certificate yet.
+    """Calls one registry. `identity` says who we are in session calls; it may be replaced after a renewal. `key` is
+    used instead of the identity's key, if the registry has accepted a new key for which we have no certificate yet.
 
-    Session calls are made one at a time, so tasks may share a client. Raises RegistryError for a URL that is none.
+    Session calls are made one at a time, so tasks may share a client. Raises RegistryError for an invalid URL.
     """
 
     def __init__(
@@ -108,36 +108,38 @@ class RegistryClient:
         self._key = key
         self._timeout = timeout
         self.refused = False
-        """The registry said, when asked last, that it has no certificate of ours: revoked, or expired for long."""
+        """In its last answer, the registry said that it has no certificate of ours: revoked, or expired long ago."""
         self.likely_refused = False
-        """Somebody said so who cannot prove it, as no older registry can; and our registry is there: see `witness`."""
+        """An answer said so without proof, since older registries cannot prove it; and it is our registry: see
+        `witness`.
+        """
         self.witness: Prefix | None = None
-        """A node that the registry surely knows."""
+        """A node that the registry certainly knows."""
         self.hellos: AnsweredHellos | None = None
-        """Knows which sessions there were before, so that none is played to us again."""
+        """Remembers earlier sessions, so that nobody can replay them to us."""
         self.expected: Set[str] = frozenset()
-        """Extensions that this registry has had: what it lacks of them now is said in the log."""
+        """Extensions that this registry once had: if it lacks one now, this is logged."""
         self.required: Set[str] = frozenset()
-        """Extensions without which we do not talk to it."""
+        """Extensions without which we do not use the registry."""
         self.clock_ahead: float | None = None
-        """By how many seconds its clock is ahead of ours, as of the last answer that was its own."""
+        """By how many seconds its clock is ahead of ours, from its last authentic answer."""
         self._told_time: float | None = None
         self._keys: CallKeys | None = None
         self._lock = asyncio.Lock()
 
     @property
     def url(self) -> str:
-        """The registry's URL, without user and password: for messages."""
+        """The registry's URL without user and password, for messages."""
         return str(self._base)
 
     # --- public calls ---
 
     async def get_ca(self) -> x509.Certificate:
-        """The CA certificate. Not authenticated: compare its fingerprint, or ask Trust.renews before using it."""
+        """The CA certificate. Not authenticated: compare its fingerprint, or ask Trust.renews, before using it."""
         return self._load_cert("getCa", await self.call("getCa"))
 
     async def request_token(self, email: str) -> None:
-        """Have a token mailed. RegistryRefused with status 403: this registry takes no enrolment by mail."""
+        """Make the registry mail a token. RegistryRefused with status 403: it does not mail tokens."""
         await self.call("requestToken", email=email)
 
     async def request_certificate(
@@ -154,7 +156,7 @@ class RegistryClient:
         return self._some("getNetworkConfig", await self.call("getNetworkConfig"))
 
     async def get_bootstrap_peer(self) -> tuple[Prefix, str] | None:
-        """A peer to begin with: its prefix and its address list as text (wire.md 6.6). None: none is known now."""
+        """A first peer: its prefix, and its address list as text (wire.md 6.6). None: the registry knows none now."""
         answer = await self.call("getBootstrapPeer")
         if answer is None:
             return None
@@ -168,7 +170,9 @@ class RegistryClient:
             raise self._bad("getBootstrapPeer", "not a peer encrypted for us") from None
 
     async def renew_certificate(self) -> x509.Certificate:
-        """Our certificate, a new one when it was time (wire.md 2.3). It is for our key and prefix, by our CA."""
+        """Our certificate, or a new one if it was time for that (wire.md 2.3). It is for our key and prefix, from our
+        CA.
+        """
         new = self._load_cert("renewCertificate", await self.call("renewCertificate"))
         identity = self._identity()
         ours = pki.same_key(new.public_key(), identity.key.public_key()) and new.subject == identity.cert.subject
@@ -177,9 +181,10 @@ class RegistryClient:
         return new
 
     async def rekey_certificate(self, key: rsa.RSAPrivateKey) -> x509.Certificate:
-        """A certificate for our subnet and another key of ours; that of now stays good. The session ends with it.
+        """A certificate for our subnet and a new key; the present one stays valid. The session ends.
 
-        RegistryRefused with status 400: this registry cannot, it is of an older or another software.
+        RegistryRefused with status 400: the registry does not have this call; it runs an older version, or other
+        software.
         """
         request = _pem(cert.new_request(key))
         new = self._load_cert("rekeyCertificate", await self.call("rekeyCertificate", req=request))
@@ -190,12 +195,12 @@ class RegistryClient:
         return new
 
     async def revoke_superseded(self) -> None:
-        """Have the certificates revoked that we had before that of now."""
+        """Have all our certificates revoked, except the present one."""
         await self.call("revokeSuperseded")
 
     async def present_certificate(self, version: bytes = b"") -> bool:
-        """Show our certificate, and the version of the parameters that we know of, to a registry that may have
-        forgotten both: its database was restored from a copy. Whether it has stored the certificate again.
+        """Show our certificate, and the version of the parameters that we know, to a registry that may have forgotten
+        both because its database was restored from a copy. Returns whether it has stored the certificate again.
         """
         shown = cert.to_pem(self._identity().cert).decode("ascii")
         try:
@@ -212,7 +217,9 @@ class RegistryClient:
         return answer
 
     async def get_country(self, address: str) -> str | None:
-        """Two-letter code of the country of an IP address; None when unknown. Status 400: the registry cannot tell."""
+        """Two-letter code of the country of an IP address; None if unknown. Status 400: the registry has no database
+        for this.
+        """
         answer = await self.call("getCountry", address=address)
         if answer is None:
             return None
@@ -225,7 +232,7 @@ class RegistryClient:
     async def call(self, method: str, **arguments: str) -> bytes | None:
         """Call a method of wire.md 3.4, in a session if it needs one; None for an answer without content.
 
-        `cn` is filled in, other parameters left out are sent empty. Raises RegistryError.
+        `cn` is filled in, and missing parameters are sent empty. Raises RegistryError.
         """
         known = METHODS[method]
         if unknown := arguments.keys() - known.parameters.keys():
@@ -239,7 +246,7 @@ class RegistryClient:
             return await self._call_in_session(method, target(method, values))
 
     async def _call_in_session(self, method: str, path: str) -> bytes | None:
-        """The client's rule of wire.md 3.3: a key is kept only as long as everything goes well."""
+        """The client's rule of wire.md 3.3: a key is kept only as long as nothing fails."""
         if keys := self._keys:
             try:
                 return await self._call_once(method, path, keys)
@@ -263,7 +270,7 @@ class RegistryClient:
         return None if status == HTTPStatus.NO_CONTENT else answer
 
     async def _hello(self) -> CallKeys:
-        """Begin a session; with a registry that may have forgotten our certificate, after showing it that."""
+        """Begin a session. If the registry may have forgotten our certificate, show it the certificate first."""
         try:
             return await self._greet()
         except (RegistryRefused, RegistryKeyError) as error:
@@ -278,12 +285,12 @@ class RegistryClient:
         return await self._greet()
 
     async def greet(self) -> None:
-        """Say hello, no more. Raises RegistryError: RegistryRefused for an unknown CN, RegistryKeyError for a key."""
+        """Only say hello. Raises RegistryError: RegistryRefused for an unknown CN, RegistryKeyError for another key."""
         async with self._lock:
             self._keys = await self._greet()
 
     async def _greet(self) -> CallKeys:
-        """Offer a session with forward secrecy. A registry of other software passes over the offer."""
+        """Offer a session with forward secrecy. A registry of other software ignores the offer."""
         identity = self._identity()
         path = target("hello", {"client_prefix": identity.prefix.bits, "protocol": str(PROTOCOL)})
         key = sealing.SessionKey()
@@ -303,7 +310,9 @@ class RegistryClient:
         return self._greeted(body)
 
     def _unknown(self, ours: Offer, error: RegistryRefused) -> RegistryRefused:
-        """Hello was answered by 404: by our registry, or by something in its place. Whoever enrols loses its subnet."""
+        """The error for a hello that got status 404: from our registry, or from something in its place. A node that
+        enrols again loses its subnet.
+        """
         identity = self._identity()
         ca, prefix = identity.trust.ca, identity.prefix
         said = offers.statement(UNKNOWN_PURPOSE, (sealing.key_text(ca), prefix.bits.encode("ascii")), ours)
@@ -324,10 +333,10 @@ class RegistryClient:
         return RegistryRefused(f"registry {self.url}: {cause}", error.status, proven=proven)
 
     async def _greets_the_witness(self) -> bool:
-        """Whether our registry is there, which answers what only it can to others (wire.md 3.3).
+        """Whether it is our registry, which answers to others what only our registry can (wire.md 3.3).
 
-        The session that this begins is used by nobody, and ends none (wire.md 3.3 point 4). An answer that somebody has
-        kept shows the same; so nothing but what is said depends on it.
+        Nobody uses the session that this begins, and it ends no other one (wire.md 3.3 point 4). An answer that
+        somebody recorded would show the same, so only the text of an error depends on this.
         """
         if self.witness in (None, self._identity().prefix):
             return False
@@ -355,7 +364,7 @@ class RegistryClient:
         return offer.signed_by(sealing.sign(key, offers.statement(CLIENT_PURPOSE, parties, offer)))
 
     def _answered(self, key: sealing.SessionKey, ours: Offer, answer: bytes) -> CallKeys:
-        """The session of a registry of our software. Raises RegistryAnswerError."""
+        """The session with a registry of our software. Raises RegistryAnswerError."""
         trust = self._identity().trust
         try:
             nonce, theirs = answer[:NONCE_LENGTH], offers.decode(answer[NONCE_LENGTH:-TAG_LENGTH])
@@ -373,7 +382,7 @@ class RegistryClient:
         return keys
 
     def _greeted(self, body: bytes) -> CallKeys:
-        """The session of the deployed software (wire.md 3.3). Raises RegistryAnswerError."""
+        """The session with the deployed software (wire.md 3.3). Raises RegistryAnswerError."""
         identity = self._identity()
         encrypted, signature = body[: len(body) // 2], body[len(body) // 2 :]
         if not cert.verify(identity.trust.ca, signature, encrypted):
@@ -389,7 +398,7 @@ class RegistryClient:
         return Ratchet(secret)
 
     def _learn(self, names: Set[str]) -> None:
-        """See what the registry can do. Raises RegistryAnswerError when it is not what the network requires."""
+        """Check the registry's extensions. Raises RegistryAnswerError if it lacks one that the network requires."""
         if missing := self.required - names:
             cause = f"it lacks what this network requires: {extensions.text(missing)}"
             raise self._bad("hello", f"{cause}. Does it run older software, or is somebody between us?")
@@ -409,11 +418,11 @@ class RegistryClient:
     # --- HTTP ---
 
     async def _get(self, method: str, path: str, more: Mapping[str, str] | None = None) -> tuple[int, bytes, str]:
-        """One exchange: status (200 or 204), body and Re6stHMAC of the answer. `path` goes out as it is.
+        """One request: status (200 or 204), body and Re6stHMAC of the answer. `path` is sent unchanged.
 
-        It is never repeated: that would spend a token twice, or break the ratchet.
+        It is never repeated: that would use a token twice, or break the ratchet.
         """
-        # Identity: the HMAC covers the body as it travels, and nothing may unpack to more than the limit.
+        # Identity: the HMAC covers the body as it was sent, and nothing may decompress to more than the limit.
         headers = {"User-Agent": USER_AGENT, "Accept-Encoding": "identity", **(more or {})}
         sent = time.time()
         try:
@@ -431,7 +440,7 @@ class RegistryClient:
         words = f"{answer.status} {http.phrase(answer.status)}"
         place = answer.headers.get("location", "").removesuffix(path)
         if 300 <= answer.status < 400 and place:
-            # What we ask for stays out: a token may be in it.
+            # Without the query: it may contain a token.
             cause = f"it redirects to {place.partition('?')[0][:200]!r}. Give that address as --registry."
         elif answer.status in _OF_PROXIES:
             cause = f"{method} refused: {words}. A proxy says so, which cannot reach the registry."
@@ -465,7 +474,7 @@ def _pem(request: x509.CertificateSigningRequest) -> str:
 
 
 def parse_url(url: str) -> http.Url:
-    """The base of a registry's calls, without a final '/' (wire.md 3.1). Raises RegistryError."""
+    """The base URL of a registry's calls, without a final '/' (wire.md 3.1). Raises RegistryError."""
     try:
         return http.parse_url(url)
     except ValueError:

@@ -1,12 +1,13 @@
-"""Another key for the subnet that we have: `re6st-conf rekey` (docs/protocol.md, "Changing a key").
+"""A new key for the subnet that we have: `re6st-conf rekey` (docs/protocol.md, "Changing a key").
 
-Step by step, so that whoever is killed in between has a pair that works, and the next run finishes it:
+These are the steps. If we are killed between two of them, there is a key with a matching certificate, and the next run
+finishes the change:
 
-1. The new key, beside the old one (`cert.key.next`), is on the disk before the registry hears of it. One that is
-   there is taken for ours only if nobody else can have put it there, or read it.
-2. The registry's certificate for it, beside too (`cert.crt.next`). The old pair is good still.
-3. The key goes into its place, then the certificate. Between the two, `Identity.load` moves the certificate.
-4. The registry revokes what was before, asked with the new key. The key beside goes.
+1. The new key, beside the old one (`cert.key.next`), is on the disk before the registry hears of it. An existing one is
+   taken for ours only if nobody else can have put it there, or read it.
+2. The registry's certificate for it is stored beside the old one, too (`cert.crt.next`). The old pair is still valid.
+3. The key replaces the old one, then the certificate. Between the two, `Identity.load` moves the certificate.
+4. With the new key, we ask the registry to revoke the earlier certificates. The key beside is removed.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from re6st.linux import disk
 
 
 async def change_key(url: str, files: Files, *, keep_old: bool = False) -> cert.Identity:
-    """Change our key, or finish that; with `keep_old`, certificates of the old key end when they end.
+    """Change our key, or finish a change; with `keep_old`, the certificates of the old key stay valid until they end.
 
     Raises RegistryError, CertError, OSError.
     """
@@ -43,7 +44,7 @@ async def change_key(url: str, files: Files, *, keep_old: bool = False) -> cert.
         try:
             new = await _certificate(url, identity, key, begun)
         except RegistryRefused as error:
-            if error.status == HTTPStatus.BAD_REQUEST and not begun:  # it does not know the call
+            if error.status == HTTPStatus.BAD_REQUEST and not begun:  # the registry does not have this call
                 beside.unlink()
             raise
         identity = cert.Identity(identity.trust, new, key)
@@ -55,7 +56,7 @@ async def change_key(url: str, files: Files, *, keep_old: bool = False) -> cert.
 
 
 async def _certificate(url: str, old: cert.Identity, key: rsa.RSAPrivateKey, begun: bool) -> x509.Certificate:
-    """The certificate for the new key. An earlier run may have got so far that the registry knows this one only."""
+    """The certificate for the new key. After an earlier run, the registry may know only this one."""
     if begun:
         try:
             return await RegistryClient(url, old, key=key).rekey_certificate(key)
@@ -68,5 +69,5 @@ def _put_into_place(files: Files, new: cert.Identity) -> None:
     certificate = cert.next_of(files.cert)
     disk.replace_file(certificate, cert.to_pem(new.cert), like=files.cert)
     disk.replace_file(files.key, cert.key_to_pem(new.key))
-    with contextlib.suppress(FileNotFoundError):  # a node that runs was faster
+    with contextlib.suppress(FileNotFoundError):  # a running node was faster
         disk.move_file(certificate, files.cert)

@@ -1,4 +1,6 @@
-"""Renewing a node's certificates, as re6stnet does by itself and `re6st-conf renew` when told to (wire.md 2.3)."""
+"""Renews a node's certificates: re6stnet does this by itself, and `re6st-conf renew` when the user asks for it (wire.md
+2.3).
+"""
 
 from __future__ import annotations
 
@@ -14,10 +16,10 @@ from re6st.keys import pki
 async def renew(
     client: RegistryClient, identity: cert.Identity, revoked: frozenset[int] = frozenset()
 ) -> cert.Identity | None:
-    """`identity` with the certificate that the registry has for it now; None where that is the same.
+    """`identity` with the certificate that the registry has for it now; None if that is the same.
 
-    Never one from before ours, which somebody in between may have recorded: it ends earlier, or at the same moment with
-    a lower serial number. Only where ours is `revoked` a higher serial number is enough.
+    An older certificate than ours is never accepted, since somebody in between may have recorded it: it ends earlier,
+    or at the same moment with a lower serial number. If ours is `revoked`, a higher serial number is enough.
 
     Raises RegistryError, CertError.
     """
@@ -36,10 +38,10 @@ async def renew(
 
 
 async def renew_ca(client: RegistryClient, identity: cert.Identity, now: datetime) -> cert.Identity | None:
-    """`identity` with the CA's certificate of now; None where that is the same.
+    """`identity` with the present certificate of the CA; None if that is the same.
 
-    Raises RegistryError; CertError for one of another CA, for one that ends no later, and for one with which our own
-    certificate is not believed.
+    Raises RegistryError; CertError if it is another CA, if it ends no later, or if our own certificate is not valid
+    under it.
     """
     new, trust = await client.get_ca(), identity.trust
     if new == trust.ca:

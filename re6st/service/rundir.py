@@ -107,7 +107,7 @@ def write(path: Path, data: bytes) -> None:
 
 
 def remove_old(path: Path, processes: Collection[str]) -> None:
-    """Remove incomplete files of an earlier run, and those of its OpenVPN processes, except `processes`, which run on."""
+    """Remove incomplete files of an earlier run, and those of its OpenVPN processes, except `processes`."""
     for name in os.listdir(path):
         owner = run_names.process_of(name)
         if run_names.is_unfinished(name) or (owner is not None and owner not in processes):
