@@ -1,1 +1,1 @@
-"""The rooms of the registry (registry.py puts them together)."""
+"""The parts of the registry, which registry.py puts together."""

@@ -1,4 +1,4 @@
-"""One call of the registry as it came in, what its arguments are to be, and how it is refused (wire.md 3.4)."""
+"""One call to the registry as it came in, what its arguments must be, and how it is refused (wire.md 3.4)."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from re6st.core.wire.offers import OfferError
 from re6st.registryd.hello import read_offer
 
 TEXT_LIMIT = 256
-"""Characters of an e-mail address, a token, a CN."""
+"""Maximum number of characters of an e-mail address, a token, a CN."""
 SERIAL_DIGITS = 18
 PROTOCOL_LIMIT = 1 << 20
 
 
 class RpcError(Exception):
-    """A call that is refused; `status` as in wire.md 3.1, the text for the log, `headers` for the caller."""
+    """A call that is refused; `status` as in wire.md 3.1, the text is for the log, `headers` are for the caller."""
 
     def __init__(self, status: HTTPStatus, reason: str, headers: Mapping[str, str] | None = None) -> None:
         super().__init__(reason)
@@ -36,15 +36,15 @@ class Call:
     arguments: Mapping[str, str]
     source: str | None
     caller: Prefix | None = None
-    """Who calls a method in a session."""
+    """The caller of a method that needs a session."""
     session: Session | None = None
     address: str = ""
-    """Where the client is, as far as it can be known."""
+    """The client's address, as far as it can be known."""
     offer: str = ""
-    """The header with which a node of our software says hello."""
+    """The header of a hello from a node of our software."""
 
     def text(self, name: str) -> str:
-        """An argument that is a short text. Raises RpcError."""
+        """An argument that must be a short text. Raises RpcError."""
         value = self.arguments[name]
         if not 0 < len(value) <= TEXT_LIMIT or not value.isprintable():
             raise RpcError(HTTPStatus.BAD_REQUEST, f"parameter {name} is empty, too long or not text")
@@ -59,7 +59,7 @@ def too_many(call: Call) -> RpcError:
 
 
 def read_prefix(bits: str) -> Prefix:
-    """A caller's prefix. Raises RpcError; the empty prefix is nobody's."""
+    """The prefix of a caller. Raises RpcError; the empty prefix belongs to nobody."""
     try:
         prefix = Prefix.from_bits(bits)
     except PrefixError as error:
@@ -70,7 +70,7 @@ def read_prefix(bits: str) -> Prefix:
 
 
 def read_claims(call: Call) -> Claims:
-    """What a hello says of its sender. Raises RpcError."""
+    """What a hello says about its sender. Raises RpcError."""
     protocol = read_integer(call.arguments.get("protocol", "1"), PROTOCOL_LIMIT)
     if not call.offer:
         return Claims(protocol)

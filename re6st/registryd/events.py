@@ -1,7 +1,8 @@
 """What happened at a registry, for its operator: enrolments, renewals, refusals, mails, revocations.
 
-The last ones of each kind are kept in memory, so that a flood of refusals pushes nothing else out, and written to the
-database a little later. What must not be forgotten is there at once: certificates, and who was revoked why.
+The last events of each kind are kept in memory, so that a flood of refusals pushes no others out, and are written to
+the database a little later. Facts that must not be lost are written at once by those who change them: certificates, and
+who was revoked and why.
 """
 
 from __future__ import annotations
@@ -21,12 +22,12 @@ logger = logging.getLogger("registry")
 
 WRITE_INTERVAL = 10.0
 KEPT = 300
-"""Events of each kind."""
+"""Number of events of each kind."""
 TEXT_LIMIT = 200
 
 
 class Kind(StrEnum):
-    """What an event is about."""
+    """The subject of an event."""
 
     ENROLLED = "enrolled"
     RENEWED = "renewed"
@@ -43,7 +44,9 @@ class Kind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """One line. `time` is Unix time, of the last of `count` equal ones in a row; `cn` the node it is about, if any."""
+    """One event. `time` is Unix time, of the last of `count` equal ones in a row; `cn` is the node that it is about, if
+    any.
+    """
 
     number: int
     time: float
@@ -54,18 +57,18 @@ class Event:
 
 
 class Events:
-    """Those in `listeners` are called after each event that changes what there is; a refusal changes nothing."""
+    """Each of the `listeners` is called after every event that changes something; a refusal changes nothing."""
 
     def __init__(self, clock: Callable[[], float], stored: Iterable[StoredEvent] = ()) -> None:
-        """Begins with those `stored` by earlier lives, the oldest first. What a later version wrote may be left out."""
+        """Begins with the events that are `stored`, the oldest first. Those of a later version may be left out."""
         self.listeners: set[Callable[[], None]] = set()
         self.totals: Counter[Kind] = Counter()
-        """How many of each kind, since the start."""
+        """The number of events of each kind since the start."""
         self._clock = clock
         self._number = 0
         self._events: dict[Kind, deque[Event]] = {kind: deque(maxlen=KEPT) for kind in Kind}
         self.unwritten: set[Kind] = set()
-        """Kinds that have events which are not in the repository."""
+        """Kinds that have events which are not in the repository yet."""
         known = {each.value for each in Kind}
         for old in stored:
             self._number = max(self._number, old.number)
@@ -74,11 +77,11 @@ class Events:
                 self._events[kind].append(Event(old.number, old.time, kind, old.cn, old.text, old.count))
 
     def to_store(self, kind: Kind) -> list[StoredEvent]:
-        """Those of a kind, the oldest first."""
+        """The events of a kind, the oldest first."""
         return [StoredEvent(e.number, int(e.time), e.kind.value, e.cn, e.text, e.count) for e in self._events[kind]]
 
     def note(self, kind: Kind, text: str, prefix: Prefix | None = None) -> None:
-        """Something happened, now. `text` may come from outside."""
+        """Something happened now. `text` may come from outside."""
         shown = "".join(letter if letter.isprintable() else "?" for letter in text[:TEXT_LIMIT])
         cn = None if prefix is None else prefix.cn
         self._number += 1
@@ -94,32 +97,32 @@ class Events:
                 listener()
 
     def newest(self, limit: int, kind: Kind | None = None, cn: str | None = None) -> list[Event]:
-        """The last events, newest first: all, of one kind, or about one node."""
+        """The last events, the newest first: all, of one kind, or about one node."""
         chosen = self._events.values() if kind is None else [self._events[kind]]
         found = [event for events in chosen for event in events if cn is None or event.cn == cn]
         return sorted(found, key=lambda event: -event.number)[:limit]
 
 
 def stored_events(queries: Queries) -> list[StoredEvent]:
-    """Those that a registry begins with, the oldest first."""
+    """The events with which a registry begins, the oldest first."""
     return queries.events(KEPT * len(Kind))
 
 
 class EventLog:
-    """Keeps the events in the repository, beyond the end of the registry."""
+    """Keeps the events in the repository, so that they outlive the registry."""
 
     def __init__(self, events: Events, repository: Repository) -> None:
         self._events = events
         self._repository = repository
 
     async def run(self) -> None:
-        """Write what is new, now and again, for ever."""
+        """Write new events from time to time, for ever."""
         while True:
             await asyncio.sleep(WRITE_INTERVAL)
             await self.try_flush()
 
     async def try_flush(self) -> None:
-        """Write, or say why not."""
+        """Write new events, or log why that failed."""
         events = self._events
         kinds, events.unwritten = events.unwritten, set()
         found = {kind: events.to_store(kind) for kind in kinds}

@@ -1,9 +1,9 @@
-"""How the registry begins the session of a node: as the deployed software does (wire.md 3.3), or by offers (offers.py).
+"""Begins a node's session: as the deployed software does (wire.md 3.3), or by offers (offers.py).
 
-A node of our software makes an offer, which it signs. Ours in return is the same for all nodes for a minute, so that it
-is signed once a minute: what makes an answer fit one offer is the key that comes from both, which the answer proves. An
-offer that somebody repeats gets another session each time, by a nonce of ours, so that no call can be repeated with it.
-With the minute ends the key, and nobody can learn again what the sessions that began in it were encrypted with.
+A node of our software makes an offer and signs it. The registry's offer in return is the same for all nodes for a
+minute, so it is signed only once a minute. What ties an answer to one offer is the key that comes from both, which the
+answer proves. If somebody repeats an offer, a nonce of ours gives it another session, so that no call can be repeated
+with it. The key is dropped after the minute, and nobody can decrypt the sessions that began in it any more.
 """
 
 from __future__ import annotations
@@ -39,12 +39,12 @@ OFFER_LIFE = 60.0
 
 
 class OtherKeyError(Exception):
-    """The offer is not signed by the key that the registry has of this node."""
+    """The offer is not signed by the key that the registry has for this node."""
 
 
 @dataclass(frozen=True, slots=True)
 class Greeting:
-    """The answer to a hello, and what protects the calls after it."""
+    """The answer to a hello, and what protects the calls that follow."""
 
     answer: bytes
     keys: CallKeys
@@ -60,7 +60,7 @@ class Greeter:
         self._made = 0.0
 
     def plain(self, certificate: x509.Certificate) -> Greeting:
-        """A session of the deployed software. Raises CertError."""
+        """A session as in the deployed software. Raises CertError."""
         secret = secrets.token_bytes(SECRET_LENGTH)
         encrypted = cert.encrypt(certificate, secret)
         return Greeting(encrypted + cert.sign(self._authority.key, encrypted), Ratchet(secret))
@@ -79,13 +79,13 @@ class Greeter:
         return Greeting(OFFER_MARK + nonce + offers.encode(ours) + base64.b64decode(tag), keys)
 
     def unknown(self, prefix: Prefix, offer: Offer) -> str:
-        """The proof, for who made this offer, that it is us who know nobody of that prefix."""
+        """Proves to the sender of this offer that it is the registry which knows nobody with that prefix."""
         parties = (sealing.key_text(self._authority.trust.ca), prefix.bits.encode("ascii"))
         signature = sealing.sign(self._authority.key, offers.statement(UNKNOWN_PURPOSE, parties, offer))
         return base64.b64encode(signature).decode("ascii")
 
     def forget(self) -> None:
-        """Forget a key of ours that is old. To be called every minute or so: without hellos nothing else does."""
+        """Drop an old key of ours. Call this every minute or so: if no hello comes, nothing else drops it."""
         if self._ours is not None and self._monotonic() - self._made >= OFFER_LIFE:
             self._ours = None
 

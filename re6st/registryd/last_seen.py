@@ -1,6 +1,7 @@
-"""When nodes last called the registry, and with which software: noted in memory, written once a minute (wire.md 3.3).
+"""When nodes last called the registry, and with which software: kept in memory, and written once a minute (wire.md
+3.3).
 
-A call costs an entry in a dictionary. What is lost when the registry is killed is a minute of this, and no more.
+A call costs one entry in a dictionary. If the registry is killed, no more than a minute of this is lost.
 """
 
 from __future__ import annotations
@@ -25,17 +26,19 @@ logger = logging.getLogger("registry")
 WRITE_INTERVAL = 60.0
 NEWS_INTERVAL = 1.0
 CALLS_WINDOW = 600.0
-"""Seconds in which two machines with one certificate call in turn."""
+"""Two machines with one certificate call in turn within so many seconds."""
 CHUNK = 500
-"""Nodes in one job of the store, so that others need not wait."""
+"""Number of nodes in one job of the store, so that others need not wait."""
 SOFTWARE_LIMIT = 200
 AGENT = "re6stnet/"
 """How the User-Agent of nodes begins (wire.md 3.1)."""
 
 
 class Served:
-    """The version of the parameters that each node fetched last, since we started. Past `limit` nodes, whoever fetched
-    them the longest ago is forgotten: of nodes that are no more, nobody tells us.
+    """The version of the parameters that each node last fetched since the registry started.
+
+    If there are more than `limit` nodes, those that fetched them longest ago are forgotten: nobody tells us when a node
+    is gone.
     """
 
     def __init__(self, limit: int = CONFIRMED_LIMIT) -> None:
@@ -52,7 +55,7 @@ class Served:
             self._versions.popitem(last=False)
 
     def forget(self, prefix: Prefix) -> None:
-        """It has no certificate any more, or another one."""
+        """The node has no certificate any more, or another one."""
         self._versions.pop(prefix, None)
 
     def version(self, prefix: Prefix) -> int | None:
@@ -64,19 +67,19 @@ class Served:
 
 
 class Seen:
-    """The calls of nodes since the last writing. There are no more than nodes: only their authenticated calls count."""
+    """The calls of nodes since the last writing. No more than nodes, since only authenticated calls count."""
 
     def __init__(
         self, repository: Repository, clock: Callable[[], float], review: Callable[[], Awaitable[None]]
     ) -> None:
-        """`review` is called when what was written may change what the network should be told."""
+        """`review` is called when the new calls may change the parameters of the network."""
         self._repository = repository
         self._clock = clock
         self._review = review
         self._calls: dict[Prefix, LastCall] = {}
         self._twins = Twins(CALLS_WINDOW)
         self._older_called = False
-        """In this minute, and that was written at once."""
+        """Calls of this minute that were written at once."""
         self._news = asyncio.Event()
 
     def note(self, prefix: Prefix, claims: Claims, agent: str, address: str = "") -> None:
@@ -91,7 +94,7 @@ class Seen:
             self._news.set()
 
     async def flush(self) -> None:
-        """Write what is new. Raises RepositoryError, and then nothing is forgotten."""
+        """Write new calls. Raises RepositoryError, and nothing is forgotten then."""
         calls, self._calls = self._calls, {}
         waiting = list(calls.items())
         try:
@@ -103,9 +106,9 @@ class Seen:
             self._calls = dict(waiting) | self._calls
 
     async def run(self, rest: float = NEWS_INTERVAL) -> None:
-        """Write once a minute, and soon when an older node called, which has no neighbours before; for ever.
+        """Write once a minute, for ever; and soon after an older node called, which has no neighbours until then.
 
-        `rest` is how long more of them are waited for, in seconds.
+        `rest` is how many more seconds to wait for such calls.
         """
         while True:
             try:
@@ -122,7 +125,7 @@ class Seen:
                 logger.warning("cannot review the parameters: %s", error)
 
     async def try_flush(self) -> None:
-        """Write, or say why not."""
+        """Write new calls, or log why that failed."""
         try:
             await self.flush()
         except RepositoryError as error:
@@ -130,7 +133,7 @@ class Seen:
 
 
 def software(agent: str) -> str:
-    """What a node's User-Agent says about its software, `VERSION, PLATFORM`; empty for another program's."""
+    """What a node's User-Agent says about its software, `VERSION, PLATFORM`; empty for that of another program."""
     text = agent.removeprefix(AGENT) if agent.startswith(AGENT) else ""
     return "".join(letter for letter in text[:SOFTWARE_LIMIT] if letter.isprintable())
 

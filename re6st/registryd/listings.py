@@ -1,6 +1,6 @@
-"""Lists for the operator, a page at a time.
+"""Lists for the operator, one page at a time.
 
-Values are those of JSON: times as text in UTC, prefixes as CN and as bits. docs/registry-admin.md has every field.
+Values are as in JSON: times as text in UTC, prefixes as CN and as bits. docs/registry-admin.md explains every field.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from re6st.registryd.records import ListedNode, NodeFilter, NodeSearch
 from re6st.registryd.repository import Lists
 
 PAGE_LIMIT = 500
-"""Rows of one page: some milliseconds."""
+"""Rows of one page, which take some milliseconds."""
 SEARCH_LIMIT = 100
-"""Characters that are looked for."""
+"""Maximum number of characters to search for."""
 SERIAL_DIGITS = 18
 _UNITS = (("year", 365.25 * 86400), ("day", 86400.0), ("h", 3600.0), ("min", 60.0), ("s", 1.0))
 
@@ -30,7 +30,7 @@ Record = dict[str, Any]
 class Page:
     records: list[Record]
     next: str | None
-    """Where the next page begins; None: this is the last."""
+    """Where the next page begins; None: this is the last one."""
 
 
 def iso(when: float | None) -> str | None:
@@ -50,16 +50,16 @@ def relative(when: str | None, now: float | None = None) -> str:
 
 
 def nodes(lists: Lists, network: IPv6Network, wanted: NodeFilter, after: str, limit: int = PAGE_LIMIT) -> Page:
-    """Nodes by their address, those behind the prefix `after` in bits."""
+    """Nodes in the order of their addresses, after the prefix `after` in bits."""
     own = lists.registry_prefix()
     found = lists.nodes(wanted, after, limit)
     return _page([node_record(node, network, own) for node in found], "prefix", limit)
 
 
 def find(lists: Lists, network: IPv6Network, target: str) -> Record | None:
-    """The node with a CN, a serial of its certificate or an older one, or an address in its subnet.
+    """The node with a CN, with the serial of its certificate or of an older one, or with an address in its subnet.
 
-    Raises ValueError: none of these.
+    Raises ValueError if the text is none of these.
     """
     if is_serial(target):
         node = lists.node_by_serial(int(target))
@@ -73,7 +73,7 @@ def find(lists: Lists, network: IPv6Network, target: str) -> Record | None:
 
 
 def read_search(network: IPv6Network, text: str) -> NodeSearch:
-    """What somebody looks for: a CN, an address, a serial, or a part of an e-mail or a version."""
+    """What somebody searches for: a CN, an address, a serial, or a part of an e-mail address or a version."""
     text = text.strip()[:SEARCH_LIMIT]
     if is_serial(text):
         return NodeSearch(serial=int(text))
@@ -93,13 +93,13 @@ def is_serial(text: str) -> bool:
 
 
 def prefixes_above(network: IPv6Network, ip: IPv6Address) -> tuple[Prefix, ...]:
-    """The prefixes whose subnets have an address in them, the shortest first."""
+    """The prefixes whose subnets contain an address, the shortest first."""
     inside = address_bits(network, ip)
     return () if inside is None else tuple(Prefix.from_bits(inside.bits[:n]) for n in range(1, inside.length + 1))
 
 
 def tokens(lists: Lists, grace: int, now: float, after: str, limit: int = PAGE_LIMIT) -> Page:
-    """Tokens in the order of the alphabet, those behind `after`."""
+    """Tokens in alphabetical order, after `after`."""
     records = [
         {
             "token": each.token,
@@ -115,7 +115,7 @@ def tokens(lists: Lists, grace: int, now: float, after: str, limit: int = PAGE_L
 
 
 def revoked(lists: Lists, after: str, limit: int = PAGE_LIMIT) -> Page:
-    """The list of revoked certificates by their serial, those behind the serial `after`."""
+    """Revoked certificates in the order of their serials, after the serial `after`."""
     records = [
         {
             "serial": each.serial,
@@ -135,7 +135,7 @@ def _page(records: list[Record], key: str, limit: int) -> Page:
 
 
 def node_record(node: ListedNode, network: IPv6Network, own: Prefix | None) -> Record:
-    """A node as JSON; `own` is the registry's."""
+    """A node as JSON; `own` is the registry's own node."""
     return {
         "cn": node.prefix.cn,
         "prefix": node.prefix.bits,
@@ -156,7 +156,7 @@ def node_record(node: ListedNode, network: IPv6Network, own: Prefix | None) -> R
 
 
 def _issued(pem: bytes | None) -> str | None:
-    """When a certificate was issued; only the certificate itself says so."""
+    """When a certificate was issued; only the certificate itself says this."""
     try:
         return None if pem is None else iso(cert.issued_at(cert.load_pem(pem)).timestamp())
     except (cert.CertError, ValueError):

@@ -1,7 +1,7 @@
-"""The registry's way to the mesh: the node beside it (wire.md section 7).
+"""How the registry reaches the mesh: through the node beside it (wire.md section 7).
 
-Questions go as datagrams to [::1]:326, where the node answers them itself or relays them; which prefixes are routed is
-asked at its control socket. Without a node every question is soon answered by None.
+Questions are datagrams to [::1]:326; the node answers them itself, or relays them. The registry asks the node's control
+socket which prefixes have a route. If there is no node, every question is soon answered by None.
 """
 
 from __future__ import annotations
@@ -29,24 +29,26 @@ logger = logging.getLogger("localnode")
 
 TIMEOUT = 3.0
 RESEND = 0.4
-"""A node drops what it cannot relay while it opens a session with the peer, so questions are repeated (wire.md 12)."""
+"""While a node opens a session with the peer, it drops what it cannot relay, so questions are repeated (wire.md 12)."""
 DUMP_TIMEOUT = 2.0
 REQUEST = b'{"protocol": 1, "operation": "reachable"}\n'
 ANSWER_LIMIT = 4 << 20
-"""Bytes of its answer: a hundred thousand nodes have about 1 MB."""
+"""Bytes of the node's answer: a hundred thousand nodes have about 1 MB."""
 SURVEY_LIMIT = 100_000
-"""Nodes asked in one survey."""
+"""Number of nodes that one survey asks."""
 WINDOW = 48
-"""Nodes asked at one time in a survey. The node relays 64 questions or more, and others want some of them."""
+"""Number of nodes that a survey asks at the same time. The node relays 64 questions or more, and others need some of
+them.
+"""
 SILENCE = 4
-"""How many times the patience for one node may pass without any answer, until a survey is given up."""
+"""A survey is given up if no answer comes for so many times the patience for one node."""
 
 Listener = Callable[[bytes], None]
 
 
 @dataclass(slots=True)
 class _Question:
-    """A node that is asked in a survey. Times are those of the event loop."""
+    """A node that a survey asks. Times are those of the event loop."""
 
     listener: Listener
     send_at: float
@@ -54,14 +56,14 @@ class _Question:
 
 
 class LocalNode:
-    """The node on this host. Its socket is opened when first needed, and again after a failure."""
+    """The node on this host. Its socket is opened when it is first needed, and again after a failure."""
 
     def __init__(self, network: IPv6Network, control: Path, address: tuple[str, int] = ("::1", PORT)) -> None:
         self.network = network
         self._control = control
         self._address = address
         self.claims = ToldClaims()
-        """What it told of who claims what when it was asked for its routes last."""
+        """What the node told about who claims what, when it was last asked for its routes."""
         self._socket: socket.socket | None = None
         self._listeners: dict[tuple[Prefix, int], list[Listener]] = {}
 
@@ -74,11 +76,11 @@ class LocalNode:
     # --- questions ---
 
     def tell(self, prefix: Prefix, code: Code) -> None:
-        """Send a message that has no answer, as far as that works."""
+        """Send a message that has no answer, if possible."""
         self._send(prefix, code)
 
     async def ask(self, prefix: Prefix, code: Code, timeout: float = TIMEOUT) -> bytes | None:
-        """The answer of a node; None if there is none within `timeout` seconds or no local node at all."""
+        """The answer of a node; None if there is none within `timeout` seconds, or no local node."""
         future: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
 
         def listener(answer: bytes) -> None:
@@ -104,11 +106,11 @@ class LocalNode:
         follow: Callable[[Prefix, bytes], Iterable[Prefix]] | None = None,
         quiet: float = TIMEOUT,
     ) -> dict[Prefix, bytes | None]:
-        """Ask many nodes, and those that `follow` finds in an answer; None for one that does not answer.
+        """Ask many nodes, and those that `follow` finds in an answer; None for a node that does not answer.
 
-        A few are asked at one time, and the next ones as answers come, so the node beside us and the network set the
-        pace. One that says nothing for `quiet` seconds is left alone. It ends when all were asked; or when nobody has
-        answered for SILENCE times as long.
+        A few are asked at the same time, and the next ones as answers come, so the node beside us and the network set
+        the pace. A node that says nothing for `quiet` seconds is given up. The survey ends when all were asked, or when
+        nobody has answered for SILENCE times as long.
         """
         loop = asyncio.get_running_loop()
         answers: dict[Prefix, bytes | None] = {}
@@ -165,14 +167,14 @@ class LocalNode:
     # --- routes ---
 
     async def routed(self) -> list[Prefix]:
-        """The prefixes that babeld has a usable route to; none when there is no babeld."""
+        """The prefixes to which babeld has a usable route; empty if there is no babeld."""
         return await self.routes() or []
 
     async def routes(self) -> list[Prefix] | None:
-        """The prefixes that babeld has a usable route to; None when there is no babeld.
+        """The prefixes to which babeld has a usable route; None if there is no babeld.
 
-        The node is asked, as babeld has few connections to give; only one that cannot say it (the last release, or the
-        older software, whose own babeld does not speak text: wire.md 9.6) leaves it to its babeld.
+        We ask the node, since babeld allows few connections. We ask its babeld only if the node cannot tell: the last
+        release, or the older software, whose babeld does not speak the text protocol (wire.md 9.6).
         """
         reasons = []
         self.claims = ToldClaims()
@@ -187,7 +189,7 @@ class LocalNode:
         return None
 
     async def _told(self, path: Path) -> list[Prefix]:
-        """What a node of ours says. Raises OSError, EOFError, ValueError."""
+        """The answer of a node of ours. Raises OSError, EOFError, ValueError."""
         reader, writer = await asyncio.open_unix_connection(str(path), limit=ANSWER_LIMIT)
         try:
             writer.write(REQUEST)
@@ -200,7 +202,7 @@ class LocalNode:
         return routes
 
     async def _text(self, path: Path) -> list[Prefix]:
-        """Where stock babeld has usable routes to. Raises OSError, EOFError, ValueError."""
+        """The prefixes to which a stock babeld has usable routes. Raises OSError, EOFError, ValueError."""
         talk, table = Talk(*await asyncio.open_unix_connection(str(path))), Table()
 
         def take(line: str) -> None:
@@ -217,7 +219,7 @@ class LocalNode:
         return self._prefixes(route.destination for route in table.routes.values() if route.usable)
 
     async def _binary(self, path: Path) -> list[Prefix]:
-        """Where the older software's babeld has usable routes to. Raises OSError, EOFError, BinaryError."""
+        """The prefixes to which the older babeld has usable routes. Raises OSError, EOFError, BinaryError."""
         return self._prefixes(route.destination for route in (await read_dump(path)).routes if route.usable)
 
     def _prefixes(self, destinations: Iterable[IPv6Network]) -> list[Prefix]:
@@ -232,12 +234,12 @@ class LocalNode:
                 self._socket = self._open()
             self._socket.send(prefix.bits.encode("ascii") + bytes((0, code)))
         except BlockingIOError:
-            pass  # lost, like any datagram
+            pass  # lost, as any datagram may be
         except OSError as error:
             self._fail(error)
 
     def _open(self) -> socket.socket:
-        """A connected socket: only the node's datagrams come in, and we learn when it is not there."""
+        """A connected socket: only datagrams of the node come in, and we notice if there is no node."""
         opened = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
         try:
             opened.connect(self._address)
@@ -264,7 +266,7 @@ class LocalNode:
             self._answer(self._listeners.get((prefix, rest[0]), ()), _unquoted(rest[1:]))
 
     def _fail(self, error: OSError) -> None:
-        """There is no node: no question will be answered."""
+        """There is no node, so no question will be answered."""
         logger.info("the registry's own node does not answer at [%s]:%d: %s", *self._address, error.strerror)
         for listeners in tuple(self._listeners.values()):
             self._answer(listeners, b"")
@@ -284,9 +286,9 @@ class LocalNode:
 
 
 def _unquoted(answer: bytes) -> bytes:
-    """The answer itself, where re6stnet 0.642 relays it as Python shows bytes, between b' and '. It is plain text then.
+    """The answer itself: re6stnet 0.642 relays it as Python prints bytes, between b' and '. It is plain text then.
 
-    To be removed with the last nodes of that release beside a registry.
+    Remove this when no registry has a node of that release beside it.
     """
     is_quoted = len(answer) > 3 and answer.startswith(b"b'") and answer.endswith(b"'") and b"\\" not in answer
     return answer[2:-1] if is_quoted else answer

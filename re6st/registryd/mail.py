@@ -1,4 +1,4 @@
-"""Mails of the registry: to a mail host, or appended to an mbox file (wire.md 11.3)."""
+"""Mails of the registry: it sends them to a mail host, or appends them to an mbox file (wire.md 11.3)."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from ipaddress import IPv6Network
 TIMEOUT = 30.0
 """Seconds for each step of SMTP."""
 AT_ONCE, WAITING_LIMIT = 2, 16
-"""Mails that are being sent, and those that wait for that: a mail server, or a name server, may be silent."""
+"""Number of mails that are being sent, and that wait: a mail server, or a name server, may be silent."""
 SMTPS_PORT = 465
-"""Where TLS comes first (RFC 8314); elsewhere it is asked for, by STARTTLS."""
+"""The port on which TLS begins at once (RFC 8314); on others it is asked for with STARTTLS."""
 
 _ADDRESS = re.compile(r"[A-Za-z0-9.!#$%&'*+/=?^_`{|}~-]{1,64}@[A-Za-z0-9.-]{1,189}", re.ASCII)
 
@@ -30,12 +30,12 @@ class MailError(Exception):
 
 
 def is_address(text: str) -> bool:
-    """Whether this is an e-mail address that we would put into a header."""
+    """Whether this is an e-mail address that we may put into a header."""
     return _ADDRESS.fullmatch(text) is not None
 
 
 def token_text(network: IPv6Network, token: str) -> str:
-    """What somebody who asked for a token gets."""
+    """The mail to somebody who asked for a token."""
     return (
         f"Hello,\n\nyour token to join the network {network} is\n\n    {token}\n\n"
         "It is good for one certificate. Give it to re6st-conf with --token, or when it asks for it.\n"
@@ -44,21 +44,21 @@ def token_text(network: IPv6Network, token: str) -> str:
 
 
 def is_deliverable(sender: str) -> bool:
-    """Whether mail servers elsewhere take mails from this address: those that look refuse domains that nobody has."""
+    """Whether other mail servers accept mails from this address: those that check refuse domains that do not exist."""
     domain = sender.rpartition("@")[2].lower()
     return is_address(sender) and "." in domain.strip(".") and not domain.endswith((".localhost", ".localdomain"))
 
 
 class Post:
-    """The threads that mails are sent by. They have nothing else to do, so nobody else waits for a silent server."""
+    """The threads that send mails. They have no other work, so nobody else waits for a silent server."""
 
     def __init__(self) -> None:
         self._threads = ThreadPoolExecutor(AT_ONCE, "mail")
         self.waiting = 0
-        """Mails that are not sent yet."""
+        """Number of mails that are not sent yet."""
 
     async def run(self, work: Callable[[EmailMessage], None], message: EmailMessage) -> None:
-        """Raises MailError where too many wait, and what `work` raises."""
+        """Raises MailError if too many wait, and anything that `work` raises."""
         if self.waiting >= WAITING_LIMIT:
             raise MailError(f"{self.waiting} mails wait already")
         self.waiting += 1
@@ -70,7 +70,7 @@ class Post:
 
 @dataclass(frozen=True, slots=True)
 class Mailer:
-    """Sends from one address. `host` is HOST[:PORT], or the path of an mbox file (absolute, or one that exists)."""
+    """Sends mails from one address. `host` is HOST[:PORT], or the path of an mbox file (absolute, or existing)."""
 
     host: str
     sender: str
@@ -94,7 +94,7 @@ class Mailer:
         message["To"] = to
         message["Subject"] = subject
         message["Date"] = formatdate()
-        message["Message-ID"] = make_msgid(domain=self._domain)  # else it asks the name server who we are
+        message["Message-ID"] = make_msgid(domain=self._domain)  # otherwise it asks the name server who we are
         message.set_content(text)
         try:
             await self.post.run(self._append if self.to_file else self._deliver, message)
@@ -105,7 +105,7 @@ class Mailer:
             raise MailError(f"mail host {self.host}: {error}") from None
 
     def _append(self, message: EmailMessage) -> None:
-        """Tokens are for the owner of the file only."""
+        """Only the owner of the file may read the tokens."""
         os.close(os.open(self.host, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600))
         box = mailbox.mbox(self.host)
         try:
@@ -116,7 +116,7 @@ class Mailer:
 
     def _deliver(self, message: EmailMessage) -> None:
         host, port = self._place()
-        # We name ourselves: smtplib asks the name server else.
+        # We give our name: otherwise smtplib asks the name server.
         if self.tls_at_once:
             context = ssl.create_default_context()
             made: smtplib.SMTP = smtplib.SMTP_SSL(host, port, self._domain, timeout=TIMEOUT, context=context)
@@ -131,11 +131,11 @@ class Mailer:
 
     @property
     def _domain(self) -> str:
-        """That of the sender, which is how this machine calls itself."""
+        """The domain of the sender, as which this machine introduces itself."""
         return self.sender.rpartition("@")[2] or "localhost"
 
     def _place(self) -> tuple[str, int]:
-        """Host and port; 0: the usual one. smtplib takes HOST:PORT too, but looks for all of it in the certificate.
+        """Host and port; 0: the default port. smtplib accepts HOST:PORT too, but expects all of it in the certificate.
 
         Raises ValueError.
         """

@@ -1,4 +1,4 @@
-"""What the registry tells about the mesh, asked from the nodes: first peers, versions, topology (wire.md 3.4)."""
+"""What the registry tells about the mesh after asking the nodes: first peers, versions, topology (wire.md 3.4)."""
 
 from __future__ import annotations
 
@@ -12,25 +12,25 @@ from re6st.core.wire.datagrams import Code, Endpoint, format_addresses, outside,
 from re6st.registryd.local_node import LocalNode
 
 CANDIDATES_LIFE = 60.0
-"""Seconds for which a dump of babeld's routes is good for candidates."""
+"""Seconds for which a list of babeld's routes may be used to choose candidates."""
 CANDIDATES_REST = 2.0
-"""Seconds before babeld is asked again when all candidates had their turn."""
+"""Seconds until babeld is asked again when all candidates had their turn."""
 CANDIDATE_TIME = 1.0
-"""Seconds for a candidate to answer, before the next one is tried."""
+"""Seconds to wait for a candidate's answer before the next one is tried."""
 CANDIDATES_TRIED = 2
 BOOTSTRAP_TIME = 3.0
 COUNTRY_PROTOCOL = 7
 """Older clients do not know the fourth field of an address (wire.md 6.7)."""
 TOPOLOGY_LIMIT = 4096
-"""Nodes named in one node's answer."""
+"""Number of nodes that one node's answer may name."""
 UNROUTED_LIMIT = 64
-"""Of those, the ones without a route that are believed: they may be on their way, or invented. They are not asked."""
+"""Number of them that are believed without a route: they may be joining, or invented. They are not asked."""
 VERSION_LIMIT = 200
 """Characters of a node's version."""
 
 
 class MeshView:
-    """The mesh as the registry's node shows it."""
+    """The mesh as the registry's own node sees it."""
 
     def __init__(self, node: LocalNode) -> None:
         self._node = node
@@ -40,13 +40,13 @@ class MeshView:
         self._dump: asyncio.Task[list[Prefix]] | None = None
 
     def announce(self, own: Prefix) -> None:
-        """Tell the registry node that there are new parameters (wire.md 5.2)."""
+        """Tell the registry's own node that there are new parameters (wire.md 5.2)."""
         self._node.tell(own, Code.VERSION)
 
     async def bootstrap(self, own: Prefix, caller: Prefix, protocol: int, room: int) -> bytes | None:
         """A peer for a newcomer, and its addresses, in at most `room` bytes; None if nobody answers in time.
 
-        Candidates take turns; `own`, the registry node, is the last resort. The caller itself is never given.
+        Candidates take turns; `own`, the registry's own node, is the last resort. The caller itself is never returned.
         """
         try:
             async with asyncio.timeout(BOOTSTRAP_TIME):
@@ -67,7 +67,7 @@ class MeshView:
         return None
 
     async def addresses(self, prefix: Prefix, timeout: float = BOOTSTRAP_TIME) -> tuple[Endpoint, ...]:
-        """Where a node listens; nothing if it does not answer."""
+        """Where a node listens; empty if it does not answer."""
         answer = await self._node.ask(prefix, Code.ADDRESS, timeout)
         return outside(parse_addresses((answer or b"").decode("utf-8", "replace")), self._node.network)
 
@@ -75,7 +75,7 @@ class MeshView:
         return prefix == own or prefix in await self._node.routed()
 
     async def versions(self, own: Prefix) -> dict[str, str | None]:
-        """By prefix in bits, what software each routed node runs; None for one that does not answer."""
+        """By prefix in bits, the software of each node that has a route; None for one that does not answer."""
         answers = await self._node.survey([own, *await self._node.routed()], Code.SOFTWARE)
         return {
             prefix.bits: None if answer is None else answer.decode("utf-8", "replace")[:VERSION_LIMIT]
@@ -83,7 +83,7 @@ class MeshView:
         }
 
     async def topology(self, own: Prefix) -> dict[str, list[str]]:
-        """By CN, to whom a node has client tunnels; under the empty CN, who answered."""
+        """By CN, the nodes with which a node has client tunnels; under the empty CN, the nodes that answered."""
         tunnels: dict[Prefix, set[Prefix]] = {}
         routes = await self._node.routes()
         routed = None if routes is None else frozenset((own, *routes))
@@ -100,7 +100,7 @@ class MeshView:
         return graph | {"": [prefix.cn for prefix, answer in sorted(answers.items()) if answer is not None]}
 
     async def _peer(self, prefix: Prefix, protocol: int, room: int, timeout: float) -> bytes | None:
-        """What getBootstrapPeer says about a node: as many of its addresses as there is room for."""
+        """The answer of getBootstrapPeer about a node: with as many of its addresses as fit."""
         endpoints = await self.addresses(prefix, timeout)
         if protocol < COUNTRY_PROTOCOL:
             endpoints = tuple(replace(endpoint, country="") for endpoint in endpoints)
@@ -128,7 +128,7 @@ class MeshView:
 def parse_topology(answer: bytes) -> tuple[list[Prefix], list[Prefix]]:
     """The peers of a node's client tunnels, and the clients of its servers (wire.md 6.5, code 5).
 
-    What cannot be read is left out.
+    Parts that cannot be read are left out.
     """
     number, *words = answer.decode("ascii", "replace").split()[: TOPOLOGY_LIMIT + 1] or ["0"]
     count = int(number) if number.isdecimal() and len(number) < 6 else 0

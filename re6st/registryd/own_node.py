@@ -1,8 +1,9 @@
-"""The registry's own node: which one it is, that nobody throws it out, and how another one takes its place.
+"""The registry's own node: which one it is, why it cannot be revoked, and how another node takes its place.
 
-It runs on the machine of the registry, which tells it alone of changes; all nodes take its route as proof that they are
-connected. Without it nobody hears of a revocation or of a new key any more, so it is not revoked: another node of that
-machine has to take its place first. The same gives a registry its node again that lost it (docs/registry-admin.md).
+It runs on the registry's machine. The registry tells changes to this node alone, and all nodes take a route to it as
+proof that they are connected. Without it, nobody hears of a revocation or of a new key any more. So it cannot be
+revoked: another node of this machine has to take its place first. In the same way, a registry that has lost its node
+gets one again (docs/registry-admin.md).
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ class OwnNode:
 
     @property
     def problem(self) -> str:
-        """What is wrong with it, in words; empty: nothing."""
+        """What is wrong with it, as a text; empty: nothing."""
         if self.certified:
             return ""
         return (
@@ -49,7 +50,7 @@ def refuse_to_revoke(queries: Queries, prefix: Prefix) -> None:
 
 
 def take_place(changes: Changes, prefix: Prefix) -> bool:
-    """Make this node the registry's own; whether it was another one. Raises Conflict, NotFound."""
+    """Make this node the registry's own; returns whether it was another one. Raises Conflict, NotFound."""
     issued = changes.issued(prefix)
     if issued is None:
         raise NotFound(f"no certificate for {prefix.cn}")

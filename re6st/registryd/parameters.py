@@ -1,7 +1,7 @@
-"""What the registry keeps in order beside its calls: the network's parameters and their version, old rows.
+"""The work of the registry besides its calls: the network's parameters and their version, and the deletion of old rows.
 
-The version counts what nodes must learn (wire.md 5.2); the parameters are kept ready for who asks, and the node next to
-us is told of each change.
+The version counts the changes that nodes must learn of (wire.md 5.2). The parameters are kept ready for callers, and
+the node beside us is told of each change.
 """
 
 from __future__ import annotations
@@ -37,11 +37,11 @@ from re6st.registryd.resources import Resources
 logger = logging.getLogger("registry")
 
 FLOOR = "re6st_floor"
-"""Our own row of `config`: a number of the version that nodes are known to have (restored.py)."""
+"""Our own row of `config`: the number of a version that nodes are known to have (restored.py)."""
 HELLOS = "re6st_hellos"
-"""Another: which hellos the network has, as core/registry/hello_choice.py has it."""
+"""Another one: which hellos the network has, as core/registry/hello_choice.py writes it."""
 MEMBER_VERSIONS_PER_SECOND, MEMBER_VERSIONS = 1 / 60, 10
-"""Versions that members may cause, all together: this many, then one a minute."""
+"""Versions that members may cause, all together: so many, then one a minute."""
 CLEAN_UP_INTERVAL = 3600.0
 RETRY_INTERVAL = 60.0
 NAMES_SHOWN = 10
@@ -49,7 +49,7 @@ NAMES_SHOWN = 10
 
 class Upkeep:
     def __init__(self, resources: Resources, mesh: MeshView, marks: Marks) -> None:
-        """`marks` are those to begin with (`first_time`)."""
+        """`marks` are the times with which to begin (`first_time`)."""
         self._authority = resources.authority
         self._repository = resources.repository
         self._configured = resources.settings.parameters
@@ -83,7 +83,7 @@ class Upkeep:
     # --- time ---
 
     def now(self) -> float:
-        """Unix time, to date something by. Raises ClockError when the clock is wrong."""
+        """A Unix time for dates. Raises ClockError if the clock is wrong."""
         try:
             self._clock.advance(self._wall(), self._monotonic())
         except ClockError as error:
@@ -100,7 +100,7 @@ class Upkeep:
         return self._wall()
 
     def trusted_now(self) -> float:
-        """Unix time that has surely come: what ended before has ended."""
+        """A Unix time that has surely passed: what ended before it has ended."""
         with suppress(ClockError):
             self.now()
         return self._clock.trusted
@@ -112,7 +112,7 @@ class Upkeep:
     # --- life ---
 
     async def start(self) -> None:
-        """Clean up, and see what changed since the last run. Raises RepositoryError."""
+        """Clean up, and find out what changed since the last run. Raises RepositoryError."""
         now = self.trusted_now()
 
         def job(changes: Changes) -> None:
@@ -125,7 +125,7 @@ class Upkeep:
         await self.changed()
 
     async def run(self) -> None:
-        """Clean up when it is due, and say that the CA's certificate nears its end, for ever."""
+        """Clean up when it is due, and report when the CA's certificate ends soon, for ever."""
         while True:
             end = pki.end_of(self._authority.trust.ca).timestamp()
             if notice := self._expiry.notice(AUTHORITY, end, self.trusted_now()):
@@ -140,7 +140,7 @@ class Upkeep:
                 await self._sleep(RETRY_INTERVAL)
 
     async def clean_up(self) -> None:
-        """Drop what ended long ago. Raises RepositoryError."""
+        """Delete what ended long ago. Raises RepositoryError."""
         now = self.trusted_now()
 
         def job(changes: Changes) -> bool:
@@ -150,7 +150,7 @@ class Upkeep:
             await self.changed()
 
     async def stop(self) -> None:
-        """Remember which time it is."""
+        """Store the times of the clock."""
         self.trusted_now()
         try:
             await self._repository.change(lambda changes: changes.set_marks(self._clock.marks))
@@ -164,7 +164,7 @@ class Upkeep:
     # --- parameters ---
 
     async def rotate_keys(self) -> None:
-        """The next state of the babel keys (wire.md 5.4). Raises ClockError, RepositoryError."""
+        """Take the next step of a change of babel's keys (wire.md 5.4). Raises ClockError, RepositoryError."""
         now = self.now()
 
         def job(changes: Changes) -> None:
@@ -176,13 +176,13 @@ class Upkeep:
         await self.changed()
 
     async def review(self) -> None:
-        """See whether the nodes that were seen call for other parameters. Raises RepositoryError."""
+        """Check whether the software of the nodes that called requires other parameters. Raises RepositoryError."""
         self.trusted_now()
         if await self._repository.change(self.update_version):
             await self.changed()
 
     async def hellos(self) -> Hellos:
-        """Which hellos the network has. Raises RepositoryError."""
+        """The hellos of the network. Raises RepositoryError."""
         return await self._repository.read(_hellos)
 
     async def older_nodes(self) -> list[Prefix]:
@@ -190,7 +190,7 @@ class Upkeep:
         return await self._repository.read(_older_nodes)
 
     async def shorten_hellos(self) -> bool:
-        """The operator says that no older node is left; whether that changed anything.
+        """The operator says that no older node is left; returns whether this changed anything.
 
         Raises Conflict, RepositoryError.
         """
@@ -208,13 +208,13 @@ class Upkeep:
         return changed
 
     def update_version_for_member(self, changes: Changes) -> bool:
-        """As `update_version`, for what a member changed: each version makes all nodes ask for it, so many changes make
-        few. What is not told at once, the next review tells, within a minute.
+        """As `update_version`, for a change that a member caused: each version makes all nodes call, so many changes
+        become few versions. If a change is not announced at once, the next review announces it, within a minute.
         """
         return self._member_versions.allow("", self._clock.trusted) and self.update_version(changes)
 
     def update_version(self, changes: Changes, *, always: bool = False) -> bool:
-        """Count the version up if the parameters changed (wire.md 5.2); whether it did."""
+        """Count the version up if the parameters changed (wire.md 5.2); returns whether they did."""
         own = changes.registry_prefix()
         if own is None:
             return False
@@ -233,13 +233,13 @@ class Upkeep:
         return True
 
     async def changed(self) -> None:
-        """Read the parameters again, and let the node next to us spread them."""
+        """Read the parameters again, and let the node beside us spread them."""
         await self.load()
         if self._current is not None:
             self._mesh.announce(self._current.registry_prefix)
 
     async def load(self) -> None:
-        """Read the parameters. Raises RepositoryError, and then forgets those it had: they are old."""
+        """Read the parameters. Raises RepositoryError, and forgets the old ones then."""
         self._current = self._encoder = None
         self._current = await self._repository.read(self._stored)
 
@@ -264,7 +264,7 @@ class Upkeep:
 
 
 def first_time(queries: Queries, wall: float) -> Marks:
-    """Which time it has surely been, and was, before the registry starts; `wall` is the Unix time of the machine."""
+    """The times with which a registry starts; `wall` is the machine's Unix time."""
     return first_marks(queries.marks(), queries.newest_issue(), wall)
 
 

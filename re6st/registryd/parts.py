@@ -1,4 +1,4 @@
-"""What a registry consists of between calls: what it remembers, and what it does by itself."""
+"""The parts of a registry between calls: what it remembers, and what it does by itself."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ from re6st.registryd.stored_certificates import Believed
 
 @dataclass(frozen=True, slots=True)
 class Beginning:
-    """What a registry knows of its earlier lives when it starts."""
+    """What a registry knows from earlier runs when it starts."""
 
     marks: Marks
     events: Sequence[StoredEvent]
 
 
 async def beginning_of(resources: Resources) -> Beginning:
-    """What its repository says of them. Raises RepositoryError."""
+    """Read it from the repository. Raises RepositoryError."""
 
     def begin(queries: Queries) -> Beginning:
         return Beginning(first_time(queries, resources.clocks.wall()), stored_events(queries))
@@ -45,7 +45,7 @@ async def beginning_of(resources: Resources) -> Beginning:
 
 
 class Parts:
-    """The parts of one registry, and what all its calls need of them."""
+    """The parts of one registry, and what all its calls need from them."""
 
     def __init__(self, resources: Resources, node: LocalNode, beginning: Beginning) -> None:
         authority, repository, clock = resources.authority, resources.repository, resources.clocks.wall
@@ -65,7 +65,7 @@ class Parts:
         self.limits = Limits()
 
     def now(self) -> datetime:
-        """The time, to date a certificate by. Raises ClockError."""
+        """The time with which to date a certificate. Raises ClockError."""
         return datetime.fromtimestamp(self.upkeep.now(), UTC)
 
     async def certificate(self, prefix: Prefix) -> x509.Certificate:
@@ -76,6 +76,6 @@ class Parts:
         return self.believed.certificate(prefix, pem)
 
     def limit(self, call: Call, allows: Callable[[str, float], bool]) -> None:
-        """Raises RpcError where a stranger calls more often than is allowed."""
+        """Raises RpcError if a stranger calls more often than the limit allows."""
         if call.source is not None and not allows(call.source, self.resources.clocks.wall()):
             raise too_many(call)

@@ -1,4 +1,4 @@
-"""What the registry's state consists of, as its repository hands it out: plain records, of no database."""
+"""The registry's state as its repository returns it: plain records that know no database."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from re6st.core.prefix import Prefix
 
 @dataclass(frozen=True, slots=True)
 class Slot:
-    """What a new certificate is given."""
+    """The properties of a new certificate."""
 
     prefix: Prefix
     number: int
@@ -28,7 +28,7 @@ class Issued:
 
 @dataclass(frozen=True, slots=True)
 class Token:
-    """What a token is good for: a prefix of this length, for the owner of this e-mail address (empty: anybody)."""
+    """What a token allows: a prefix of this length, for the owner of this e-mail address (empty: anybody)."""
 
     email: str
     prefix_length: int
@@ -36,7 +36,7 @@ class Token:
 
 @dataclass(frozen=True, slots=True)
 class LastCall:
-    """The last call of a node: when (Unix time), in which protocol, with which software and extensions."""
+    """The last call of a node: when (Unix time), and with which protocol, software and extensions."""
 
     prefix: Prefix
     date: int
@@ -47,7 +47,7 @@ class LastCall:
 
 @dataclass(frozen=True, slots=True)
 class StoredEvent:
-    """An event as events.py has it; its kind may be one of a later version."""
+    """An event as in events.py; its kind may be one of a later version."""
 
     number: int
     time: int
@@ -59,9 +59,9 @@ class StoredEvent:
 
 @dataclass(frozen=True, slots=True)
 class ListedNode:
-    """A node with a certificate, and its last call: without one, `seen`, `protocol` and `software` are None.
+    """A node with a certificate, and its last call: if it has never called, `seen`, `protocol` and `software` are None.
 
-    Times are Unix times. `pem` is None where what is stored cannot be read.
+    Times are Unix times. `pem` is None if the stored certificate cannot be read.
     """
 
     prefix: Prefix
@@ -79,7 +79,7 @@ class ListedNode:
 
 @dataclass(frozen=True, slots=True)
 class ListedToken:
-    """A token that was not used; times are Unix times."""
+    """A token that has not been used; times are Unix times."""
 
     token: str
     email: str | None
@@ -90,7 +90,9 @@ class ListedToken:
 
 @dataclass(frozen=True, slots=True)
 class RevokedCertificate:
-    """One of the list of revoked ones, which it leaves at `listed_until`; the rest as far as it is known."""
+    """A revoked certificate. It leaves the list at `listed_until`; the other fields are filled in as far as they are
+    known.
+    """
 
     serial: int
     prefix: Prefix | None
@@ -102,7 +104,7 @@ class RevokedCertificate:
 
 @dataclass(frozen=True, slots=True)
 class NodeName:
-    """What a node is called in a drawing."""
+    """How a drawing names a node."""
 
     prefix: Prefix
     email: str | None
@@ -111,7 +113,7 @@ class NodeName:
 
 @dataclass(frozen=True, slots=True)
 class NodeFilter:
-    """Which nodes to list; times in Unix seconds."""
+    """Which nodes to list; times are in Unix seconds."""
 
     email: str | None = None
     ends_before: int | None = None
@@ -119,14 +121,14 @@ class NodeFilter:
 
 
 NODE_SORTS = ("address", "email", "seen", "expires", "version", "serial")
-"""What a list of nodes can be sorted by."""
+"""The fields by which a list of nodes can be sorted."""
 NODE_STATES = ("all", "online", "offline", "expiring", "revoked", "older")
-"""Which part of the nodes a list can have; `older` are those that need long hellos of the whole network."""
+"""The selections of a list of nodes; `older` are those for which the whole network needs long hellos."""
 
 
 @dataclass(frozen=True, slots=True)
 class NodeSearch:
-    """What a node is looked for by: its serial, a prefix of several, or a part of its e-mail address or version."""
+    """What to search nodes for: a serial, one of several prefixes, or a part of the e-mail address or version."""
 
     serial: int | None = None
     prefixes: tuple[Prefix, ...] | None = None
@@ -135,8 +137,8 @@ class NodeSearch:
 
 @dataclass(frozen=True, slots=True)
 class NodeSelection:
-    """A part of a sorted list of nodes. `online` are those with a route; None: unknown, and then no node is online or
-    offline. `ends_before` is when the certificate of an expiring node ends, as Unix time.
+    """A part of a sorted list of nodes. `online` are those to which there is a route; None: unknown, and then no node
+    is online or offline. `ends_before` is the Unix time before which an expiring node's certificate ends.
     """
 
     search: NodeSearch
@@ -151,7 +153,7 @@ class NodeSelection:
 
 @dataclass(frozen=True, slots=True)
 class SoftwareCount:
-    """How many nodes run a software; None, where they never called."""
+    """How many nodes run a software; None for those that have never called."""
 
     software: str | None
     protocol: int | None
@@ -161,7 +163,7 @@ class SoftwareCount:
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """What there is of each, at one moment; `routed` of the nodes have a route, the most frequent software first."""
+    """The number of each at one moment; `routed` of the nodes have a route, the most frequent software comes first."""
 
     nodes: int
     routed: int
@@ -175,14 +177,14 @@ class Counts:
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """What monitoring is told of the state at one moment."""
+    """The facts for monitoring at one moment."""
 
     certificates: dict[str, int]
     earliest: int | None
     tokens: dict[str, int]
     free: dict[int, int]
-    """How many free prefixes, by their length."""
+    """How many prefixes are free, by their length."""
     software: dict[tuple[str, int], int]
     """How many nodes that called lately have a software and a protocol, the most frequent first."""
     seen: tuple[tuple[Prefix, int], ...]
-    """When nodes called last, by their address."""
+    """When nodes last called, in the order of their addresses."""

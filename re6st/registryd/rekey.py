@@ -1,7 +1,8 @@
-"""Another key for the subnet that a node has (docs/protocol.md, "Changing a key"): our own two methods.
+"""A new key for the subnet that a node has (docs/protocol.md, "Changing a key"): two methods that only we have.
 
-A certificate for the new key first, while the old one stays good; then, asked in a session that only the new key can
-have begun, the end of the old ones. So a node that is killed in between goes on with one key or the other.
+First the node gets a certificate for the new key, while the old one stays valid. Then it asks, in a session that only
+the new key can have begun, to revoke the old certificates. So a node that is killed in between goes on with one key or
+the other.
 """
 
 from __future__ import annotations
@@ -23,8 +24,9 @@ from re6st.registryd.stored_certificates import believed
 from re6st.registryd.validity import end_of_replacement
 
 CHANGES_PER_SECOND, CHANGES = 1 / 86400, 5
-"""Changes of key that a node may make: this many, then one a day. Each makes the list of revoked serials longer, which
-all nodes have."""
+"""Changes of key that a node may make: so many, then one a day. Each makes the list of revoked serials longer, which
+all nodes have to fetch.
+"""
 REASON = "its key was changed"
 
 logger = logging.getLogger("registry")
@@ -35,7 +37,7 @@ class TooMany(Exception):
 
 
 class BadRequest(Exception):
-    """What was sent is no certificate request."""
+    """The caller did not send a certificate request."""
 
 
 class KeyChanges:
@@ -48,10 +50,12 @@ class KeyChanges:
         self._rate = RateLimit(CHANGES_PER_SECOND, CHANGES)
 
     async def issue(self, caller: Prefix, pem: str, now: datetime) -> bytes:
-        """The caller's certificate for the key of this request, whose own signature proves that the caller has it.
+        """The caller's certificate for the key of this request; the request's signature proves that the caller has the
+        key.
 
-        Subject and end are those of the certificate before; the request's subject is passed over. Asked again, the same
-        is answered. Raises BadRequest, NotFound, TooMany, RepositoryError; CertError for a stored one that is not ours.
+        Subject and end are those of the previous certificate; the request's subject is ignored. If the caller asks
+        again, it gets the same certificate. Raises BadRequest, NotFound, TooMany, RepositoryError; CertError if a
+        stored certificate is not ours.
         """
         try:
             key = self._authority.check_request(cert.load_request(pem.encode()))
@@ -70,13 +74,13 @@ class KeyChanges:
             return changes.renew(old, lambda serial: self._authority.issue(subject, key, serial, now, until))
 
         new = await self._repository.change(job)
-        self._sessions.drop(caller)  # that of the old key
+        self._sessions.drop(caller)  # the previous certificate's
         logger.warning("certificate %d of %s replaced by %d, for another key", issued.serial, caller, new.serial)
         self._events.note(Kind.RENEWED, f"certificate {issued.serial} became {new.serial}, for another key", caller)
         return new.pem
 
     async def revoke_superseded(self, caller: Prefix) -> None:
-        """Revoke what the caller had before its certificate of now. Raises RepositoryError."""
+        """Revoke all certificates that the caller had before its present one. Raises RepositoryError."""
         now = self._upkeep.trusted_now()
 
         def job(changes: Changes) -> tuple[list[int], bool]:

@@ -1,4 +1,4 @@
-"""What a registry works with, which each of its parts is given: the CA, the state, the settings, the clocks."""
+"""What every part of a registry is given: the CA, the state, the settings, the clocks."""
 
 from __future__ import annotations
 
@@ -17,7 +17,9 @@ from re6st.service.geoip import GeoIp
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What the command line says. `parameters` has the part of the network's that it sets; `grace` in seconds."""
+    """The settings from the command line. `parameters` has those of the network's parameters that it sets; `grace` is
+    in seconds.
+    """
 
     parameters: Parameters
     dh: bytes
@@ -33,7 +35,7 @@ class Settings:
 
 @dataclass(frozen=True, slots=True)
 class Clocks:
-    """What tells the time, and lets it pass, in seconds; `wall` gives Unix time, and may be wrong."""
+    """Tells the time, and waits, in seconds; `wall` gives Unix time, and may be wrong."""
 
     wall: Callable[[], float] = time.time
     monotonic: Callable[[], float] = time.monotonic

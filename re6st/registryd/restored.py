@@ -1,10 +1,10 @@
-"""A registry whose database is an older copy: what the network proves that it has forgotten (docs/operations.md).
+"""A registry whose database is an older copy: what it has forgotten, and the network proves (docs/operations.md).
 
-Two things are signed by the CA's key, which the copy does not make older: the number of the parameters' version
-(wire.md 5.2), and certificates. A version above ours, or a certificate with a serial above ours, was given after the
-copy was made. Then serials go on far above, so that none is given twice; the next version is above those that were; a
-certificate that its node shows is stored again, so that nobody else gets its prefix. What was revoked since, the node
-beside us knows: it got that from us, while we still knew.
+The CA's key signs two things, and a copy does not make them older: the number of the parameters' version (wire.md 5.2),
+and certificates. A version above ours, or a certificate with a serial above ours, was issued after the copy was made.
+The registry then continues with much higher serials, so that none is given twice, and with a version above all earlier
+ones. If a node shows its certificate, the registry stores it again, so that nobody else gets its prefix. The node
+beside us knows what was revoked since: it heard that from us, while we still knew it.
 """
 
 from __future__ import annotations
@@ -32,18 +32,20 @@ from re6st.registryd.resources import Resources
 from re6st.service import control_client
 
 SERIAL_GAP = 100_000
-"""Serials left out: more than were given after any copy that is worth restoring."""
+"""Serials that are skipped: more than were issued after any copy that is worth restoring."""
 LOST = "re6st_lost"
-"""Our own row of `config`: the serials that may have been given after the copy, FIRST-LAST."""
+"""Our own row of `config`: the serials that may have been issued after the copy, FIRST-LAST."""
 LOST_UNTIL = "re6st_lost_until"
-"""Another: when the last of their certificates ends, Unix time."""
+"""Another one: when the last of their certificates ends, as Unix time."""
 REASON = "revoked after the copy of the database that was restored"
 LOOK_FIRST, LOOK_EVERY = 5.0, 300.0
-"""Seconds until the node beside us is asked again, while it tells nothing and after: it may start later than we."""
+"""Seconds until the node beside us is asked again, while it does not answer, and after that: it may start later than
+we.
+"""
 ASK_TIMEOUT = 3.0
 SERIALS_SHOWN = 10
 SERIAL_LIMIT = 1 << 62
-"""Above all serials; the database can have them."""
+"""Higher than all serials; the database can store it."""
 
 logger = logging.getLogger("registry")
 
@@ -54,14 +56,14 @@ class ProofError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """The parameters in force at a node: their version, and the serials that are revoked."""
+    """The parameters in force at a node: their version, and the revoked serials."""
 
     version: bytes
     crl: frozenset[int]
 
 
 class Restored:
-    """Of one registry; without a restored copy it has nothing to do."""
+    """The restored copy of one registry; if there is none, it does nothing."""
 
     def __init__(self, resources: Resources, upkeep: Upkeep, events: Events) -> None:
         self._started = int(resources.clocks.wall())
@@ -72,7 +74,7 @@ class Restored:
         self._doubted: frozenset[int] = frozenset()
 
     async def happened(self) -> bool:
-        """Whether the database is a copy that was restored, and certificates may be good that it has forgotten.
+        """Whether the database is a restored copy, so that certificates which it has forgotten may be valid.
 
         Raises RepositoryError.
         """
@@ -80,16 +82,17 @@ class Restored:
         return (until or 0) > self._upkeep.trusted_now()
 
     async def run(self, control: Path) -> None:
-        """Look now and again, until cancelled."""
+        """Ask from time to time, until cancelled."""
         delay = LOOK_FIRST
         while True:
             await asyncio.sleep(delay)
             delay = LOOK_EVERY if await self.look(control) else min(2 * delay, LOOK_EVERY)
 
     async def look(self, control: Path) -> bool:
-        """Compare with the node beside us, by its control socket; whether it told us what it knows.
+        """Compare with the node beside us, through its control socket; returns whether it told us what it knows.
 
-        Before we serve, too: who was thrown out since the copy would get another certificate until then.
+        This is also done before we serve: otherwise a node that was revoked after the copy would get another
+        certificate.
         """
         known = await asyncio.to_thread(ask, control)
         try:
@@ -100,7 +103,7 @@ class Restored:
         return known is not None
 
     async def compare(self, known: Known) -> None:
-        """Take over what the node beside us knows, if that is newer. Raises ProofError, RepositoryError."""
+        """Take over what the node beside us knows, if it is newer. Raises ProofError, RepositoryError."""
         number = self._proven(known.version)
         now = self._upkeep.trusted_now()
 
@@ -124,9 +127,9 @@ class Restored:
         await self._upkeep.changed()
 
     async def present(self, pem: str, version: str) -> Prefix:
-        """A node that is not known shows its certificate and the version that it has heard of (text: base64).
+        """An unknown node shows its certificate, and the version that it has heard of (text: base64).
 
-        Returns its prefix. Raises ProofError for what we have not signed, or need not store; CertError,
+        Returns its prefix. Raises ProofError if we have not signed it, or need not store it; CertError,
         RepositoryError.
         """
         found = cert.load_pem(pem.encode())
@@ -174,10 +177,10 @@ class Restored:
         return version_number(version)
 
     def _note(self, changes: Changes, now: float, number: int, serial: int = 0) -> None:
-        """This database is a copy, and the network was further.
+        """This database is a copy, and the network is newer.
 
-        Where that was noted before, by another proof or for another copy, what is lost since then stays so: what we
-        gave out in between, and took back, is revoked or has ended.
+        If this was noted before, because of another proof or another copy, the serials lost since then stay lost:
+        certificates that we issued in between, and took back, are revoked or have ended.
         """
         last = int(changes.config("serial") or 0)
         first = (changes.config(LOST) or str(last + 1)).partition("-")[0]
@@ -188,8 +191,8 @@ class Restored:
         changes.set_config(FLOOR, max(number, changes.config(FLOOR) or 0))
 
     def _doubt(self, missing: frozenset[int]) -> None:
-        """Of our version, the node beside us says that these are revoked: we may have counted after the copy as far as
-        the network had. That is its word only, so it is for the operator.
+        """The node beside us says that these serials of our version are revoked: after the copy, we may have counted up
+        as far as the network had. We have only its word for this, so the operator has to decide.
         """
         if missing and missing != self._doubted:
             serials = ", ".join(map(str, sorted(missing)[:SERIALS_SHOWN]))
@@ -200,12 +203,12 @@ class Restored:
         self._doubted = missing
 
     def _revoke(self, changes: Changes, serials: Iterable[int], now: float) -> None:
-        """Who has one of these serials in the copy was thrown out, or has another certificate by now: it can show that.
+        """The owners of these serials in the copy were revoked, or have another certificate now, which they can show.
 
-        Its prefix is kept from others, as one or the other may still be using it.
+        Nobody else gets their prefixes, as they may still use them.
         """
         for serial in sorted(serials):
-            if changes.is_revoked(serial):  # with another one of its prefix
+            if changes.is_revoked(serial):  # with another certificate for the prefix
                 continue
             try:
                 prefix = changes.revoke(serial, now, REASON)
@@ -217,7 +220,9 @@ class Restored:
                 changes.evict(prefix, now, REASON, keep=True)
 
     def _is_ours(self, issued: Issued) -> bool:
-        """Whether we gave it out since we run, so to who was thrown out before, not the network before we forgot."""
+        """Whether we issued it in this run: then its owner was revoked before, and it is not the network that we have
+        forgotten.
+        """
         return (pki.begin_of(cert.load_pem(issued.pem)) + cert.BACKDATED).timestamp() >= self._started
 
     def _say(self, text: str) -> None:
@@ -226,12 +231,12 @@ class Restored:
 
 
 def _store_again(changes: Changes, prefix: Prefix, found: x509.Certificate, now: float) -> str:
-    """Store a certificate, if it was given after the copy; why not, in words."""
+    """Store a certificate if it was issued after the copy; returns why not, as a text."""
     serial = found.serial_number
     current = changes.issued(prefix)
     if current is not None and current.serial == serial and current.pem == cert.to_pem(found):
         return "is known"
-    # Where its place was given to somebody else since, that certificate is the newer one.
+    # If its prefix was given to somebody else since, that certificate is the newer one.
     if current is not None and pki.begin_of(cert.load_pem(current.pem)) >= pki.begin_of(found):
         return "has been replaced"
     if changes.is_revoked(serial) or not is_lost(changes, serial):
@@ -246,13 +251,13 @@ def _store_again(changes: Changes, prefix: Prefix, found: x509.Certificate, now:
 
 
 def is_lost(queries: Queries, serial: int) -> bool:
-    """Whether a certificate with this serial may have been given after the copy."""
+    """Whether a certificate with this serial may have been issued after the copy."""
     first, _, last = (queries.config(LOST) or "").partition("-")
     return bool(last) and int(first) <= serial <= int(last)
 
 
 def ask(control: Path) -> Known | None:
-    """What the node beside us has; None without a node, or from one that does not tell."""
+    """What the node beside us has; None without a node, or if it does not tell."""
     try:
         with control_client.connect(control, ASK_TIMEOUT) as connection:
             answer = connection.ask("parameters")

@@ -1,4 +1,4 @@
-"""Whether a certificate that the registry has stored is one that its CA made: somebody else may have written it."""
+"""Checks that the registry's CA signed a stored certificate: somebody else may have written it to the database."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from re6st import cert
 from re6st.core.prefix import Prefix
 
 REMEMBERED = 1000
-"""Certificates, of some kilobytes each, that need not be verified again."""
+"""Number of certificates, of some kilobytes each, that need not be verified again."""
 
 
 def believed(trust: cert.Trust, prefix: Prefix, pem: bytes, serial: int | None = None) -> x509.Certificate:
-    """A stored certificate, if our CA made it for this prefix, and with this serial: whoever wrote to the database may
-    have put another one there, and would be given one for his own key. Raises CertError.
+    """A stored certificate, if our CA signed it for this prefix, and with this serial. Whoever can write to the
+    database may have replaced it, and would get a certificate for his own key. Raises CertError.
     """
     found = cert.load_pem(pem)
     if not trust.signed(found):
@@ -30,7 +30,7 @@ def believed(trust: cert.Trust, prefix: Prefix, pem: bytes, serial: int | None =
 
 
 class Believed:
-    """Certificates that were found to be good before, of those who call most: a session asks for one twice."""
+    """Certificates that were verified before, of those that call most: a session asks for one twice."""
 
     def __init__(self, trust: cert.Trust, limit: int = REMEMBERED) -> None:
         self._trust = trust
@@ -38,7 +38,7 @@ class Believed:
         self._known: OrderedDict[Prefix, tuple[bytes, x509.Certificate]] = OrderedDict()
 
     def certificate(self, prefix: Prefix, pem: bytes) -> x509.Certificate:
-        """As `believed`; anything else that is stored for the prefix is looked at anew. Raises CertError."""
+        """As `believed`; if another one is stored for the prefix, it is verified. Raises CertError."""
         known = self._known.pop(prefix, None)
         if known is None or known[0] != pem:
             known = pem, believed(self._trust, prefix, pem)

@@ -1,4 +1,4 @@
-"""Until when a certificate is to be valid that takes the place of an older one (wire.md 2.3)."""
+"""How long a certificate that replaces an older one is valid (wire.md 2.3)."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from re6st.registryd.records import Issued
 
 
 def end_of_renewal(issued: Issued, revoked: bool, now: datetime) -> datetime | None:
-    """Until when a renewed certificate is to be valid; None when it is not time to renew."""
+    """The end of a renewed certificate; None if it is not time to renew."""
     end = datetime.fromtimestamp(issued.not_after, UTC)
     if end - cert.RENEW_BEFORE < now:
         return now + cert.VALIDITY
@@ -17,5 +17,5 @@ def end_of_renewal(issued: Issued, revoked: bool, now: datetime) -> datetime | N
 
 
 def end_of_replacement(issued: Issued, now: datetime) -> datetime:
-    """Until when a certificate that takes the place of an older one is valid: as if that had been revoked."""
+    """The end of a certificate that replaces an older one: as if that had been revoked."""
     return end_of_renewal(issued, True, now) or datetime.fromtimestamp(issued.not_after, UTC)

@@ -1,4 +1,4 @@
-"""Certificates: given, renewed, replaced, shown again, revoked. Each is on the disk before it is sent."""
+"""Certificates: issued, renewed, replaced, shown again, revoked. Each is on the disk before it is sent."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class CertificateCalls:
             key = self._authority.check_request(request)
         except cert.CertError as error:
             raise RpcError(HTTPStatus.BAD_REQUEST, str(error)) from None
-        # A serialNumber is passed over only: re6st-conf of the older software takes it over when it enrols again.
+        # A serialNumber is only ignored: re6st-conf of the older software copies it when it enrols again.
         if request.subject.get_attributes_for_oid(NameOID.COMMON_NAME):
             raise RpcError(HTTPStatus.BAD_REQUEST, "the request sets the common name, which the registry sets")
         place = self._place(call)
@@ -61,7 +61,7 @@ class CertificateCalls:
             subject = cert.subject_for(request.subject, slot.number, slot.prefix)
             return self._authority.issue(subject, key, slot.serial, now)
 
-        # Whoever was forgotten may still be there, and unable to say so.
+        # A node that was forgotten may still be there, and unable to say so.
         forgot = await self._parts.restored.happened()
         taken = [each for each in await self._parts.node.routed() if each.length] if forgot else ()
 
@@ -97,7 +97,7 @@ class CertificateCalls:
         return issued.pem
 
     def _place(self, call: Call) -> Place:
-        """Where the holder of a new certificate says it is, or where it calls from (wire.md 3.4, 4.3)."""
+        """Where the owner of a new certificate says it is, or where it calls from (wire.md 3.4, 4.3)."""
         locator = self._settings.geoip
         if locator is None:
             return Place()
@@ -153,13 +153,13 @@ class CertificateCalls:
         self._parts.limit(call, self._parts.limits.present)
         try:
             prefix = await self._parts.restored.present(call.arguments["cert"], call.arguments.get("version", ""))
-            self._parts.sessions.drop(prefix)  # that of the certificate of before
+            self._parts.sessions.drop(prefix)  # the previous certificate's
         except (ProofError, cert.CertError) as error:
             raise RpcError(HTTPStatus.BAD_REQUEST, str(error)) from None
 
     async def revoke(self, call: Call) -> None:
         text = call.text("cn_or_serial")
-        reason = call.arguments.get("reason", "")  # only the operator on this machine gives one
+        reason = call.arguments.get("reason", "")  # only the operator on this machine gives a reason
         now = self._parts.upkeep.trusted_now()
         if text.isascii() and text.isdigit():
             serial = read_integer(text, 10**SERIAL_DIGITS)

@@ -1,4 +1,4 @@
-"""Who is where: in the network, as the node beside the registry knows it, and in the world."""
+"""Where nodes are: in the network, as the node beside the registry knows it, and in the world."""
 
 from __future__ import annotations
 
@@ -62,6 +62,6 @@ class MeshCalls:
         return (await self._parts.upkeep.parameters()).registry_prefix
 
     async def _by_email(self, call: Call) -> Prefix | None:
-        """The prefix of the first node of an e-mail address. Raises RpcError, RepositoryError."""
+        """The prefix of the first node with this e-mail address. Raises RpcError, RepositoryError."""
         email = call.text("email")
         return await self._repository.read(lambda queries: queries.prefix_by_email(email))

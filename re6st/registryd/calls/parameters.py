@@ -1,4 +1,4 @@
-"""What the registry tells its nodes of the network."""
+"""What the registry tells its nodes about the network."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tokens, each good for one certificate."""
+"""Tokens, each of which is good for one certificate."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from re6st.registryd.parts import Parts
 from re6st.registryd.repository import Changes, Conflict
 
 TOKEN_LENGTH = 18
-"""Letters: 84 bits. Shorter ones that an operator gives are good too."""
+"""Number of letters: 84 bits. Shorter tokens that an operator gives are accepted, too."""
 
 
 class TokenCalls:
@@ -43,7 +43,7 @@ class TokenCalls:
         self._parts.events.note(Kind.MAIL, f"a token was sent to {email}")
 
     async def new(self, email: str, length: int, expires: float | None = None) -> str:
-        """Store a token that nobody can guess, of letters, good until `expires` (Unix time).
+        """Store a random token of letters, which nobody can guess; it is valid until `expires` (Unix time).
 
         Raises RepositoryError, ClockError.
         """

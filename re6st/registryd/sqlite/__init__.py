@@ -1,1 +1,1 @@
-"""The registry's state in one SQLite file: tables, queries, changes, and what is done to the file itself."""
+"""The registry's state in one SQLite file: tables, queries, changes, and operations on the file itself."""

@@ -11,22 +11,22 @@ from re6st.keys import pki
 logger = logging.getLogger("store")
 
 RESERVED = "reserved"
-"""In the place of a certificate: this leaf is never given to anybody."""
+"""Stored instead of a certificate: this leaf is never given to anybody."""
 
 
 def pem_of(value: str | bytes | None) -> bytes | None:
-    """A stored certificate; old databases hold it as BLOB."""
+    """A stored certificate; old databases store it as BLOB."""
     data = value.encode("ascii", "replace") if isinstance(value, str) else value
     return None if data is None or data == RESERVED.encode("ascii") else data
 
 
 def read_new(db: sqlite3.Connection) -> None:
-    """Note serial, node number and end of each certificate that `re6st_issued` does not know. Raises sqlite3.Error."""
+    """Store serial, node number and end of each certificate that `re6st_issued` does not have. Raises sqlite3.Error."""
     rows = db.execute(
         "SELECT prefix FROM cert WHERE cert IS NOT NULL AND prefix NOT IN (SELECT prefix FROM re6st_issued)"
     )
     read = 0
-    for (bits,) in rows.fetchall():  # not the certificates at once: 150 MB for 100,000 of them
+    for (bits,) in rows.fetchall():  # not the certificates all at once: 100,000 of them have 150 MB
         pem = pem_of(db.execute("SELECT cert FROM cert WHERE prefix = ?", (bits,)).fetchone()[0])
         if pem is None:
             continue

@@ -1,4 +1,4 @@
-"""Certificates: given, renewed, and stored again where they were forgotten."""
+"""Certificates: issued, renewed, and stored again if they were forgotten."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from re6st.registryd.sqlite.space import Space
 logger = logging.getLogger("store")
 
 TAKEN_LIMIT = 100
-"""Prefixes passed over for one certificate."""
+"""Number of prefixes that may be skipped for one certificate."""
 
 
 class Certificates(Space):
     """Writes certificates."""
 
     _blobs: bool
-    """Whether they are stored as BLOB."""
+    """Whether certificates are stored as BLOB."""
 
     def issue(
         self,
@@ -38,8 +38,8 @@ class Certificates(Space):
     ) -> Issued:
         """Take a free prefix of `length` bits in a community, and store the certificate that `make` makes for it.
 
-        Not one that is `taken`, by somebody who was forgotten: that is reserved. The prefix of the very first one
-        becomes the registry's (wire.md 4.5). Raises AllocationError.
+        A prefix that is `taken` is skipped and reserved: a node that was forgotten uses it. The very first prefix
+        becomes that of the registry's own node (wire.md 4.5). Raises AllocationError.
         """
         prefix = self._allocate(community, length)
         tries = TAKEN_LIMIT
@@ -57,12 +57,12 @@ class Certificates(Space):
         return self._write(prefix, number, new)
 
     def renew(self, old: Issued, make: Callable[[int], x509.Certificate]) -> Issued:
-        """Store the certificate that `make` makes with a new serial in the place of an older one."""
+        """Replace a certificate by one with a new serial, which `make` makes."""
         number = self._supersede(old)
         return self._write(old.prefix, number, make(self._next_serial()))
 
     def _supersede(self, old: Issued) -> int | None:
-        """Another certificate comes into its place; returns its number."""
+        """Another certificate replaces that of this prefix; returns its node number."""
         row = (old.serial, old.prefix.bits, old.not_after)
         self._db.execute("INSERT OR REPLACE INTO re6st_superseded VALUES (?, ?, ?)", row)
         number: int | None = self._one("SELECT number FROM re6st_issued WHERE prefix = ?", old.prefix.bits)[0]
@@ -83,9 +83,10 @@ class Certificates(Space):
         return serial
 
     def restore(self, prefix: Prefix, found: x509.Certificate) -> Issued:
-        """Store a certificate that was forgotten: in the place of an older one, or where nobody is.
+        """Store a certificate that was forgotten: in place of an older one, or where the prefix is free.
 
-        One of another key keeps no e-mail address: it may be somebody else's. Raises Conflict where somebody else is.
+        If its key is another one, the e-mail address is deleted: it may be somebody else's. Raises Conflict if somebody
+        else has the prefix.
         """
         old = self.issued(prefix)
         if old is not None:

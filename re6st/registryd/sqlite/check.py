@@ -1,9 +1,9 @@
-"""Is a registry's database whole, and a copy of it that is. Both only read the file, also while a registry runs on it.
+"""Checks whether a registry's database is intact, and makes copies that are. Both only read the file, even while a
+registry uses it.
 
-They work on a file by its name, not on a repository: of a damaged one there is none, and a copy is a file.
-
-`check` looks for everything that an allocation or a session relies on: SQLite's own structure, the tree of wire.md 4.1,
-each certificate, what the configuration and our own tables say of them.
+They work on a file by its name, not on a repository: a damaged file is none, and a copy is a file. `check` verifies
+everything on which an allocation or a session relies: SQLite's own structure, the tree of wire.md 4.1, each
+certificate, and what the configuration and our own tables say about them.
 """
 
 from __future__ import annotations
@@ -29,16 +29,16 @@ from re6st.registryd.sqlite.rows import Rows
 from re6st.registryd.sqlite.schema import SCHEMA
 
 FINDINGS_LIMIT = 100
-"""Findings told; the others are counted."""
+"""Number of findings that are reported; the others are counted."""
 
 
 class BackupError(Exception):
-    """No copy was made; text for the user."""
+    """No copy was made; the text is for the user."""
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """Something wrong in a row: `key` is the prefix in bits, the serial or the name; empty for the whole table."""
+    """A fault in a row: `key` is the prefix in bits, the serial or the name; empty for the whole table."""
 
     table: str
     key: str
@@ -47,7 +47,7 @@ class Finding:
 
 @dataclass
 class Report:
-    """What a database holds, and what is wrong with it."""
+    """What a database contains, and what is wrong with it."""
 
     used: int = 0
     free: int = 0
@@ -57,7 +57,7 @@ class Report:
     problems: int = 0
     findings: list[Finding] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
-    """What is wrong with the network; the database is whole all the same, and a copy of it good."""
+    """Problems of the network; the database is intact all the same, and a copy of it is good."""
 
     def add(self, table: str, key: object, problem: str) -> None:
         self.problems += 1
@@ -67,7 +67,7 @@ class Report:
 
 @dataclass(frozen=True, slots=True)
 class _Known:
-    """What a certificate says."""
+    """The contents of a certificate."""
 
     serial: int
     number: int | None
@@ -75,10 +75,10 @@ class _Known:
 
 
 def check(path: Path, trust: cert.Trust) -> Report:
-    """Look at a whole database. Raises RepositoryError when it cannot be opened at all."""
+    """Check a whole database. Raises RepositoryError if it cannot be opened at all."""
     report = Report()
     with _named(path), reading(path) as db:
-        db.execute("BEGIN")  # one moment's state, whatever is written meanwhile
+        db.execute("BEGIN")  # the state of one moment, whatever is written meanwhile
         for (text,) in db.execute(f"PRAGMA integrity_check({FINDINGS_LIMIT})"):
             if text != "ok":
                 report.add("", "", f"SQLite: {text}")
@@ -93,7 +93,7 @@ def check(path: Path, trust: cert.Trust) -> Report:
 
 
 def partition_problems(leaves: Iterable[Prefix], room: int) -> Iterator[tuple[Prefix, str]]:
-    """Where sorted leaves are no complete partition of a space of `room` bits: leaves that overlap, gaps."""
+    """Where sorted leaves do not divide a space of `room` bits completely: overlaps and gaps."""
     position, last = 0, Prefix(0, 0)
     for leaf in leaves:
         if leaf.length > room:
@@ -112,7 +112,7 @@ def partition_problems(leaves: Iterable[Prefix], room: int) -> Iterator[tuple[Pr
 
 
 def _check_tables(db: sqlite3.Connection, report: Report) -> bool:
-    """Whether the tables are there."""
+    """Whether the tables exist."""
     for table, columns in SCHEMA.items():
         found = [row[1] for row in db.execute(f"PRAGMA table_info({table})")]
         if found != [column.split()[0] for column in columns]:
@@ -122,7 +122,7 @@ def _check_tables(db: sqlite3.Connection, report: Report) -> bool:
 
 
 def _check_tree(db: sqlite3.Connection, trust: cert.Trust, report: Report) -> dict[str, _Known]:
-    """The rows of `cert`; what its certificates say, by prefix in bits."""
+    """Check the rows of `cert`; returns the contents of their certificates, by prefix in bits."""
     known: dict[str, _Known] = {}
     leaves: list[Prefix] = []
     serials: dict[int, str] = {}
@@ -201,14 +201,14 @@ def _check_config(db: sqlite3.Connection, trust: cert.Trust, known: dict[str, _K
 
 
 def _check_own_node(db: sqlite3.Connection, report: Report) -> None:
-    with suppress(ContentError):  # told of with the configuration
+    with suppress(ContentError):  # reported with the configuration
         own = own_node(Rows(db))
         if own is not None and own.problem:
             report.warnings.append(own.problem)
 
 
 def _check_own(db: sqlite3.Connection, known: dict[str, _Known], report: Report) -> None:
-    """Our tables against the certificates. A row that is missing is no fault: the next start reads the certificate."""
+    """Check our tables against the certificates. A missing row is not a fault: the next start reads the certificate."""
     tables = {row[0] for row in db.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
     if "re6st_issued" in tables:
         for bits, *values in db.execute("SELECT prefix, serial, number, not_after FROM re6st_issued"):
@@ -232,7 +232,7 @@ def _check_own(db: sqlite3.Connection, known: dict[str, _Known], report: Report)
 def backup(path: Path, copy: Path, trust: cert.Trust, *, force: bool = False) -> Report:
     """Copy a database as it is at one moment, check the copy, and only then give it its name.
 
-    Raises BackupError, RepositoryError. An existing file is replaced with `force` only.
+    Raises BackupError, RepositoryError. An existing file is replaced only with `force`.
     """
     if copy.exists() and (not force or not copy.is_file() or copy.samefile(path)):
         raise BackupError(f"{copy} exists already, and is not replaced. Choose another name, or give --force.")
@@ -251,7 +251,7 @@ def backup(path: Path, copy: Path, trust: cert.Trust, *, force: bool = False) ->
             if force:
                 made.replace(copy)
             else:
-                os.link(made, copy)  # never over a file that came meanwhile
+                os.link(made, copy)  # never replaces a file that appeared meanwhile
         finally:
             for name in (made, Path(f"{made}-journal"), Path(f"{made}-wal"), Path(f"{made}-shm")):
                 with suppress(FileNotFoundError):
@@ -264,7 +264,7 @@ def backup(path: Path, copy: Path, trust: cert.Trust, *, force: bool = False) ->
 
 @contextmanager
 def _named(path: Path) -> Iterator[None]:
-    """Makes errors of SQLite those of this database."""
+    """Turns SQLite's errors into errors of this database."""
     try:
         yield
     except sqlite3.Error as error:
@@ -276,7 +276,7 @@ def _copy(path: Path, made: Path) -> None:
         target = sqlite3.connect(made, isolation_level=None)
         try:
             source.backup(target)
-            target.execute("PRAGMA journal_mode = DELETE")  # one file, that needs no other beside it
+            target.execute("PRAGMA journal_mode = DELETE")  # a single file, which needs no other one beside it
         finally:
             target.close()
     _flush(made)

@@ -1,6 +1,6 @@
-"""Whether somebody else could have written to the registry's database: then it is not believed.
+"""Checks whether somebody else could have written to the registry's database: then it cannot be trusted.
 
-SQLite replays a `-wal` that lies beside the file, whoever put it there, so its directory counts as much as the file.
+SQLite replays a `-wal` file beside the database, whoever put it there, so the directory matters as much as the file.
 """
 
 from __future__ import annotations
@@ -14,24 +14,24 @@ _OTHERS = stat.S_IWGRP | stat.S_IWOTH
 
 
 def own_group() -> tuple[int, ...]:
-    """Our group, if we are alone in it, as far as its number tells."""
+    """Our group, if it seems, by its number, that nobody else is in it."""
     return (os.getegid(),) if os.getegid() == os.geteuid() else ()
 
 
 def fault(path: Path) -> str | None:
-    """What is wrong with the database, the files beside it and their directory, and what to do; None where all is well.
+    """What is wrong with the database, the files beside it and their directory, and what to do; None if nothing is.
 
-    Owners may be root, who runs this, and, for root, the one that the directory has.
+    They may belong to root, to the user that runs this, and, if root runs it, to the owner of the directory.
     """
     directory = path.absolute().parent
     try:
         place = directory.stat()
     except OSError:
-        return None  # it is made, or cannot be: that is said elsewhere
+        return None  # it is made, or cannot be made, which is reported elsewhere
     owners = {0, os.geteuid()} | ({place.st_uid} if os.geteuid() == 0 else set())
     if place.st_uid not in owners:
         return f"its directory {directory} belongs to the user {place.st_uid}, who may replace it. Move it to its own"
-    # A group with the number of a user is that user's alone.
+    # A group that has the number of a user belongs to that user alone.
     is_open = place.st_mode & stat.S_IWGRP and place.st_gid not in (place.st_uid, *own_group())
     if is_open and place.st_uid == 0 and os.geteuid():
         return (

@@ -1,11 +1,11 @@
-"""The rows of the registry's database: what it may read and write (wire.md section 4).
+"""The rows of the registry's database: what it can read and write (wire.md section 4).
 
-The four tables of the deployed registry are kept to the letter, so that it can open the file again. Beside them are
-tables of ours: `re6st_issued` knows serial, node number and end of each stored certificate, so that nothing ever reads
-all certificates; triggers on `cert` drop what another program made stale, and the next start reads only those again.
-
-`Rows` reads. `Ledger` also writes, and holds the free leaves and numbers; it belongs to one thread (store.py). Here are
-its transactions and its opening; what it changes is beside it, by subject.
+The four tables of the deployed registry are kept exactly, so that it can open the file again. Beside them are our own
+tables: `re6st_issued` has serial, node number and end of each stored certificate, so that nothing ever reads all
+certificates. Triggers on `cert` delete its rows when another program changes a certificate, and the next start reads
+only these certificates again. `Rows` reads. `Ledger` also writes, and has the free leaves and numbers; it belongs to
+one thread (store.py). This module has its transactions and its opening; the modules beside it have its changes, by
+subject.
 """
 
 from __future__ import annotations
@@ -32,10 +32,12 @@ T = TypeVar("T")
 
 
 class Ledger(Certificates, Revocations, Tokens):
-    """Writes rows. Every change is part of a transaction; what a failed one did to the free leaves is undone."""
+    """Writes rows. Every change is part of a transaction; if a transaction fails, its changes to the free leaves are
+    undone.
+    """
 
     def __init__(self, db: sqlite3.Connection, network: IPv6Network) -> None:
-        """Opens or makes the tables. Raises ContentError, sqlite3.Error."""
+        """Open or make the tables. Raises ContentError, sqlite3.Error."""
         super().__init__(db, network)
         self._tokens = TokenIndex(db)
         self._blobs = False
@@ -48,7 +50,7 @@ class Ledger(Certificates, Revocations, Tokens):
     # --- transactions ---
 
     def begin(self, *, loading: bool = True) -> None:
-        """Begin one. If another program changed the database, read it again."""
+        """Begin a transaction. If another program changed the database, read it again."""
         self._db.execute("BEGIN IMMEDIATE")
         version = self._one("PRAGMA data_version")[0]
         if loading and version != self._data_version:
@@ -57,9 +59,9 @@ class Ledger(Certificates, Revocations, Tokens):
         self._found_version = version
 
     def attempt(self, job: Callable[[Ledger], T]) -> T:
-        """Run one job of a transaction. What it raises passes through, and only its own changes are undone.
+        """Run one job of a transaction. Any error passes through, and only the job's own changes are undone.
 
-        Raises sqlite3.Error when the whole transaction is lost.
+        Raises sqlite3.Error if the whole transaction is lost.
         """
         mark = len(self._undo)
         self._db.execute("SAVEPOINT job")
@@ -84,7 +86,7 @@ class Ledger(Certificates, Revocations, Tokens):
         self._data_version = self._found_version
 
     def rollback(self) -> None:
-        """Undo the transaction, as far as SQLite has not done so itself."""
+        """Undo the transaction, if SQLite has not done so itself."""
         try:
             if self._db.in_transaction:
                 self._db.execute("ROLLBACK")
@@ -117,6 +119,7 @@ class Ledger(Certificates, Revocations, Tokens):
             self._apply(self.allocator.reserve(own))
         used = self._db.execute("SELECT DISTINCT number FROM re6st_issued WHERE number >= 0 ORDER BY number")
         self.numbers = Numbers(row[0] for row in used)
-        # As the program that wrote the newest certificate: its releases read only one kind (wire.md 4.6).
+        # In the form of the program that wrote the newest certificate: each of its releases reads only one form
+        # (wire.md 4.6).
         kind = self._one("SELECT typeof(cert) FROM re6st_issued JOIN cert USING (prefix) ORDER BY serial DESC LIMIT 1")
         self._blobs = kind == ("blob",)

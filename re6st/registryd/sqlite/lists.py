@@ -1,6 +1,6 @@
-"""The longer queries of the registry's database: pages of nodes, tokens and revocations, and what is counted.
+"""The longer queries of the registry's database: pages of nodes, tokens and revocations, and counts.
 
-Each is carried out in a thread, over a connection of its own that only reads (`reading`), so that nobody waits for it.
+Each one runs in a thread, over its own read-only connection (`reading`), so that nobody waits for it.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ _NODES = (
     "SELECT i.prefix, c.email, c.cert, i.serial, i.number, i.not_after, crl.serial, s.date, s.protocol, s.software,"
     " e.names" + _FROM
 )
-"""The columns that `_node` takes."""
+"""The columns that `_node` needs."""
 
 _NAMES = (
     "SELECT i.prefix, c.email, s.software FROM re6st_issued AS i JOIN cert AS c USING (prefix)"
@@ -50,7 +50,7 @@ _NAMES = (
 )
 
 _OLDER = f"NOT instr(' ' || ifnull(e.names, '') || ' ', ' {Extension.BABEL_HELLO} ')"
-"""The condition for nodes of older software: the network's hellos have to be long for them."""
+"""The condition for nodes of older software, for which the network's hellos have to be long."""
 
 _SORTS: Mapping[str, tuple[str, ...]] = {
     "address": ("i.prefix",),
@@ -60,7 +60,7 @@ _SORTS: Mapping[str, tuple[str, ...]] = {
     "version": ("s.software IS NULL", "s.software"),
     "serial": ("i.serial",),
 }
-"""What each of NODE_SORTS is in SQL."""
+"""The SQL for each of NODE_SORTS."""
 
 _STATES: Mapping[str, str] = {
     "all": "",
@@ -70,12 +70,12 @@ _STATES: Mapping[str, str] = {
     "revoked": " AND crl.serial IS NOT NULL",
     "older": f" AND s.protocol IS NOT NULL AND {_OLDER}",
 }
-"""What each of NODE_STATES is in SQL."""
+"""The SQL for each of NODE_STATES."""
 
 
 @contextmanager
 def reading(path: Path) -> Iterator[sqlite3.Connection]:
-    """A connection that only reads. Raises sqlite3.Error."""
+    """A read-only connection. Raises sqlite3.Error."""
     db = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=BUSY_TIMEOUT, isolation_level=None)
     with closing(db), readable_errors():
         yield db
@@ -85,7 +85,7 @@ class ListRows(Rows):
     """The Lists of a database."""
 
     def nodes(self, wanted: NodeFilter, after: str, limit: int) -> list[ListedNode]:
-        """Nodes by their address, those behind the prefix `after` in bits."""
+        """Nodes in the order of their addresses, after the prefix `after` in bits."""
         rows = self._db.execute(
             _NODES + "WHERE i.prefix > ?1 AND (?2 IS NULL OR c.email = ?2) AND (?3 IS NULL OR i.not_after <= ?3)"
             " AND (?4 IS NULL OR s.date IS NULL OR s.date < ?4) ORDER BY i.prefix LIMIT ?5",
@@ -105,12 +105,12 @@ class ListRows(Rows):
         return None if row is None else _node(row)
 
     def older_serials(self, prefix: Prefix) -> list[int]:
-        """Of the certificates of a node that were replaced and have not ended."""
+        """The serials of a node's certificates that were replaced and have not ended."""
         found = self._db.execute("SELECT serial FROM re6st_superseded WHERE prefix = ? ORDER BY serial", (prefix.bits,))
         return [serial for (serial,) in found]
 
     def select_nodes(self, wanted: NodeSelection) -> tuple[int, list[ListedNode]]:
-        """How many nodes there are of a selection, and its part of them."""
+        """How many nodes a selection has, and the part of them that it asks for."""
         condition, values = _search(wanted.search)
         values |= {"soon": wanted.ends_before, "online": _bits(wanted.online or ())}
         condition += _STATES[wanted.state]
@@ -125,7 +125,7 @@ class ListRows(Rows):
         return total, [_node(row) for row in rows]
 
     def tokens(self, grace: int, after: str, limit: int) -> list[ListedToken]:
-        """Tokens in the order of the alphabet, those behind `after`."""
+        """Tokens in alphabetical order, after `after`."""
         rows = self._db.execute(
             "SELECT token, email, prefix_len, date, ifnull(expires, date + ?1) FROM token LEFT JOIN re6st_token"
             " USING (token) WHERE token > ?2 ORDER BY token LIMIT ?3",
@@ -139,7 +139,7 @@ class ListRows(Rows):
             yield token
 
     def revoked(self, after: int, limit: int) -> list[RevokedCertificate]:
-        """The list of revoked certificates by their serial, those behind the serial `after`."""
+        """Revoked certificates in the order of their serials, after the serial `after`."""
         rows = self._db.execute(
             "SELECT crl.serial, coalesce(r.prefix, i.prefix, s.prefix), coalesce(r.email, c.email), r.date, r.reason,"
             " crl.date FROM crl LEFT JOIN re6st_revoked AS r USING (serial) LEFT JOIN re6st_issued AS i USING (serial)"
@@ -153,16 +153,16 @@ class ListRows(Rows):
         ]
 
     def names(self, limit: int) -> list[NodeName]:
-        """Those of the first nodes by address."""
+        """The names of the first nodes by address."""
         return _names(self._db.execute(_NAMES + "ORDER BY i.prefix LIMIT ?", (limit,)))
 
     def names_of(self, prefixes: Iterable[Prefix]) -> list[NodeName]:
-        """Those of the nodes among these that have a certificate."""
+        """The names of those of these nodes that have a certificate."""
         condition = "WHERE i.prefix IN (SELECT value FROM json_each(?)) ORDER BY i.prefix"
         return _names(self._db.execute(_NAMES + condition, (_bits(prefixes),)))
 
     def counts(self, online: Iterable[Prefix], now: int, soon: int) -> Counts:
-        """What the overview counts; a certificate that ends before `soon` is expiring."""
+        """The numbers of the overview; a certificate that ends before `soon` is expiring."""
 
         def count(statement: str, *values: object) -> int:
             found: int = self._one(f"SELECT count(*) FROM {statement}", *values)[0]  # noqa: S608 - our own words
@@ -186,8 +186,8 @@ class ListRows(Rows):
         )
 
     def figures(self, now: float, soon: int, since: int, grace: int, seen_limit: int) -> Figures:
-        """What monitoring is told; of nodes that called after `since`, their software; when nodes called last, of no
-        more than `seen_limit`.
+        """The facts for monitoring: the software of nodes that called after `since`; when nodes last called, for at
+        most `seen_limit` nodes.
         """
         valid, expiring, ended = self._one(
             "SELECT total(not_after >= ?2), total(not_after BETWEEN ?1 AND ?2 - 1), total(not_after < ?1)"
@@ -237,7 +237,7 @@ def _names(rows: Iterable[tuple[str, str | None, str | None]]) -> list[NodeName]
 
 
 def _search(search: NodeSearch) -> tuple[str, dict[str, Any]]:
-    """The condition for what somebody looks for."""
+    """The condition for a search."""
     if search.serial is not None:
         return "i.serial = :serial", {"serial": search.serial}
     if search.prefixes is not None:

@@ -1,4 +1,4 @@
-"""What is written beside certificates: the configuration, which time it is, calls of nodes, events."""
+"""Writes what is stored besides certificates: the configuration, the times of the clock, calls of nodes, events."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from re6st.registryd.sqlite.rows import SWITCH_TIME, Rows
 
 
 class Notes(Rows):
-    """Writes what is no certificate and no token."""
+    """Writes everything except certificates and tokens."""
 
     def set_config(self, name: str, value: str | int | float | bytes | None) -> None:
         """Store a value, or delete it with None."""
@@ -31,7 +31,7 @@ class Notes(Rows):
         self._db.execute("INSERT OR REPLACE INTO re6st_clock VALUES (0, ?, ?)", (int(marks.trusted), int(marks.seen)))
 
     def mark_seen(self, calls: Sequence[LastCall]) -> None:
-        """Remember calls of nodes; not those of nodes without certificate."""
+        """Store calls of nodes; those of nodes without a certificate are ignored."""
         known = " WHERE EXISTS (SELECT 1 FROM re6st_issued WHERE prefix = ?1)"
         self._db.executemany(
             "INSERT OR REPLACE INTO re6st_seen SELECT ?1, ?2, ?3, ?4" + known,
@@ -43,6 +43,6 @@ class Notes(Rows):
         )
 
     def replace_events(self, kind: str, events: Sequence[StoredEvent]) -> None:
-        """Keep these of a kind, and no others."""
+        """Keep these events of a kind, and no others."""
         self._db.execute("DELETE FROM re6st_event WHERE kind = ?", (kind,))
         self._db.executemany("INSERT OR REPLACE INTO re6st_event VALUES (?, ?, ?, ?, ?, ?)", map(astuple, events))

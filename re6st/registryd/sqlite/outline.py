@@ -1,6 +1,7 @@
-"""Whether a file can be the database of a registry, for --check-config: nothing is made or changed, nor all of it read.
+"""Checks for --check-config whether a file can be the database of a registry: it makes and changes nothing, and does
+not read everything.
 
-It works on a file by its name, not on a repository: it is there before a registry uses it.
+It works on a file by its name, not on a repository, since it runs before a registry uses the file.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from re6st.service.sqlite_files import looking_at
 
 
 def problems_of_file(path: Path, communities: Iterable[Prefix]) -> Iterator[str]:
-    """What is wrong with a database that is to serve these communities, in words."""
+    """What is wrong with a database that is to serve these communities, as texts."""
     try:
         with looking_at(path) as db:
             yield from _problems(db, communities)

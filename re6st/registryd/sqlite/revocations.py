@@ -1,4 +1,4 @@
-"""The list of revoked certificates, why they are on it, and what leaves the database with time."""
+"""The list of revoked certificates, the reasons, and what is deleted from the database when its time is over."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ CLEAN_UP_LIMIT = 1000
 
 
 class Revocations(Space):
-    """Revokes certificates, and drops what ended."""
+    """Revokes certificates, and deletes what has ended."""
 
     def revoke(self, serial: int, now: float, reason: str = "") -> Prefix:
-        """Put a serial on the list of revoked ones, unless it has ended; whose it is. Raises Conflict, NotFound."""
+        """Revoke a serial, unless its certificate has ended; returns whose it is. Raises Conflict, NotFound."""
         if self.is_revoked(serial):
             raise Conflict(f"serial {serial} is revoked already")
         found = self._one(
@@ -36,7 +36,7 @@ class Revocations(Space):
     def evict(self, prefix: Prefix, now: float, reason: str = "", *, keep: bool = False) -> None:
         """Revoke the certificate of a prefix, and older ones of it that have not ended; make the prefix free.
 
-        With `keep` nobody else is ever given it. Raises NotFound.
+        With `keep` nobody else ever gets it. Raises NotFound.
         """
         issued = self.issued(prefix)
         if issued is None:
@@ -62,21 +62,22 @@ class Revocations(Space):
         return serials
 
     def revoke_unknown(self, serial: int, not_after: float) -> None:
-        """Put a serial on the list of revoked ones whose certificate is not here."""
+        """Revoke a serial whose certificate is not stored here."""
         self._db.execute("INSERT OR IGNORE INTO crl VALUES (?, ?)", (serial, int(not_after)))
 
     def _explain(self, prefix: Prefix, serials: list[int], now: float, reason: str) -> None:
-        """Remember, for the operator, whose the revoked certificates were."""
+        """Store for the operator whose the revoked certificates were."""
         self._db.executemany(
             "INSERT OR REPLACE INTO re6st_revoked SELECT ?2, prefix, email, ?3, ?4 FROM cert WHERE prefix = ?1",
             [(prefix.bits, serial, int(now), reason) for serial in serials],
         )
 
     def clean_up(self, now: float, grace: int, most: int = CLEAN_UP_LIMIT) -> bool:
-        """Drop old tokens, certificates and revocations (wire.md 4.4); whether the list of revoked ones changed.
+        """Delete old tokens, certificates and revocations (wire.md 4.4); returns whether the list of revoked serials
+        changed.
 
-        `now` is the trusted time (core/registry/clock.py). The registry's own certificate stays, whatever happens. No
-        more than `most` certificates go at once, so that nobody waits long.
+        `now` is the trusted time (core/registry/clock.py). The certificate of the registry's own node is never deleted.
+        At most `most` certificates are deleted at once, so that nobody waits long.
         """
         limit = int(now) - grace
         self._db.execute(

@@ -1,4 +1,4 @@
-"""What is read of the registry's database: the Queries of its repository, over one connection."""
+"""Reads the registry's database: the Queries of its repository, over one connection."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ T = TypeVar("T")
 logger = logging.getLogger("store")
 
 SWITCH_TIME = "re6st_switch_time"
-"""Our own row of `config`: when nodes change to the babel key that signs."""
+"""Our own row of `config`: when nodes change to the key with which babel signs."""
 
 
 class Rows:
@@ -34,7 +34,7 @@ class Rows:
         self._db.close()
 
     def at_one_moment(self, query: Callable[[Self], T]) -> T:
-        """What a query returns, of what was committed when it began, whatever is committed meanwhile."""
+        """The result of a query, which sees what was committed when it began, whatever is committed meanwhile."""
         self._db.execute("BEGIN")
         try:
             return query(self)
@@ -60,7 +60,7 @@ class Rows:
         return pem_of(row[0]) if row else None
 
     def issued(self, prefix: Prefix) -> Issued | None:
-        """The certificate of a prefix with its serial and end; None for one that cannot be read, too."""
+        """The certificate of a prefix with its serial and end; None also if it cannot be read."""
         row = self._one(
             "SELECT cert, serial, not_after FROM re6st_issued JOIN cert USING (prefix) WHERE prefix = ?", prefix.bits
         )
@@ -77,7 +77,7 @@ class Rows:
         return Prefix.from_bits(row[0]) if row else None
 
     def token(self, token: str, now: float = 0.0) -> Token | None:
-        """What a token is good for, unless it has ended at a time of its own before `now`."""
+        """What a token allows, unless it has an end of its own before `now`."""
         row = self._one(
             "SELECT email, prefix_len FROM token LEFT JOIN re6st_token USING (token)"
             " WHERE token = ? AND (expires IS NULL OR expires > ?)",
@@ -97,7 +97,7 @@ class Rows:
         return found
 
     def longest_prefix(self) -> int | None:
-        """The length of the longest prefix that a node has; None where nobody has one."""
+        """The length of the longest prefix that a node has; None if no node has one."""
         found: int | None = self._one("SELECT max(length(prefix)) FROM re6st_issued")[0]
         return found
 
@@ -130,12 +130,12 @@ class Rows:
             return None
 
     def events(self, limit: int) -> list[StoredEvent]:
-        """What happened, the oldest first; no more than the last `limit`."""
+        """The events, the oldest first; at most the last `limit`."""
         rows = self._db.execute("SELECT * FROM re6st_event ORDER BY number DESC LIMIT ?", (limit,)).fetchall()
         return [StoredEvent(*row) for row in reversed(rows)]
 
     def lacking(self, extension: str, limit: int = -1) -> list[Prefix]:
-        """The nodes that called before, and did not announce this extension when they called last."""
+        """The nodes that have called, and did not announce this extension in their last call."""
         found = self._db.execute(
             "SELECT s.prefix FROM re6st_seen AS s LEFT JOIN re6st_extensions AS e USING (prefix, date)"
             " WHERE NOT instr(' ' || ifnull(e.names, '') || ' ', ' ' || ? || ' ') ORDER BY s.prefix LIMIT ?",
@@ -144,7 +144,7 @@ class Rows:
         return [Prefix.from_bits(row[0]) for row in found]
 
     def without(self, extension: str, now: float) -> list[Prefix]:
-        """The nodes with a certificate that has not ended which never called, or do not announce this extension."""
+        """The nodes with a valid certificate that have never called, or do not announce this extension."""
         found = self._db.execute(
             "SELECT i.prefix FROM re6st_issued AS i LEFT JOIN re6st_seen AS s USING (prefix)"
             " LEFT JOIN re6st_extensions AS e ON e.prefix = s.prefix AND e.date = s.date WHERE i.not_after > ?"
@@ -154,12 +154,12 @@ class Rows:
         return [Prefix.from_bits(row[0]) for row in found]
 
     def marks(self) -> Marks | None:
-        """Which time it was."""
+        """The stored times of the clock."""
         row = self._one("SELECT trusted, seen FROM re6st_clock")
         return row and Marks(*row)
 
     def is_used(self, prefix: Prefix) -> bool:
-        """Whether this leaf, or one that it lies in, is used or reserved."""
+        """Whether this leaf, or one that contains it, is used or reserved."""
         above = [(prefix.bits[:length],) for length in range(prefix.length + 1)]
         return any(self._one("SELECT 1 FROM cert WHERE prefix = ? AND cert IS NOT NULL", *bits) for bits in above)
 

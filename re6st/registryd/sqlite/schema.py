@@ -1,4 +1,4 @@
-"""The tables of the registry's database: the deployed registry's, and ours beside them (wire.md 4.6)."""
+"""The tables of the registry's database: those of the deployed registry, and our own ones beside them (wire.md 4.6)."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ OUR_SCHEMA = (
     "CREATE INDEX IF NOT EXISTS re6st_issued_number ON re6st_issued (number)",
     "CREATE INDEX IF NOT EXISTS re6st_issued_not_after ON re6st_issued (not_after)",
     "CREATE INDEX IF NOT EXISTS re6st_issued_length ON re6st_issued (length(prefix))",
-    # Certificates that were renewed and have not ended: revoking their prefix revokes them too.
+    # Certificates that were renewed and have not ended: revoking their prefix revokes them, too.
     """CREATE TABLE IF NOT EXISTS re6st_superseded (
   serial INTEGER PRIMARY KEY NOT NULL, prefix TEXT NOT NULL, not_after INTEGER NOT NULL)""",
     "CREATE INDEX IF NOT EXISTS re6st_superseded_prefix ON re6st_superseded (prefix)",
     "CREATE INDEX IF NOT EXISTS re6st_cert_email ON cert (email)",
-    # Which time it is, as core/registry/clock.py has it.
+    # The times of core/registry/clock.py.
     "CREATE TABLE IF NOT EXISTS re6st_clock (id INTEGER PRIMARY KEY CHECK (id = 0), trusted INTEGER, seen INTEGER)",
     """CREATE TRIGGER IF NOT EXISTS re6st_cert_insert AFTER INSERT ON cert BEGIN
   DELETE FROM re6st_issued WHERE prefix = NEW.prefix; END""",
@@ -50,23 +50,23 @@ OUR_SCHEMA = (
   DELETE FROM re6st_seen WHERE prefix = OLD.prefix; END""",
     """CREATE TRIGGER IF NOT EXISTS re6st_seen_free AFTER UPDATE ON cert WHEN NEW.cert IS NULL BEGIN
   DELETE FROM re6st_seen WHERE prefix = NEW.prefix; END""",
-    # What it said then that it can do (core/wire/extensions.py), with the date of that call: a program that does not
-    # know this table notes later calls.
+    # The extensions that it announced then (core/wire/extensions.py), with the date of that call: a program that does
+    # not know this table records later calls.
     """CREATE TABLE IF NOT EXISTS re6st_extensions (
   prefix TEXT PRIMARY KEY NOT NULL, date INTEGER NOT NULL, names TEXT NOT NULL)""",
     """CREATE TRIGGER IF NOT EXISTS re6st_extensions_delete AFTER DELETE ON re6st_seen BEGIN
   DELETE FROM re6st_extensions WHERE prefix = OLD.prefix; END""",
-    # What happened, for the operator (events.py).
+    # Events, for the operator (events.py).
     """CREATE TABLE IF NOT EXISTS re6st_event (
   number INTEGER PRIMARY KEY NOT NULL, time INTEGER NOT NULL, kind TEXT NOT NULL, cn TEXT, text TEXT NOT NULL,
   count INTEGER NOT NULL)""",
     "CREATE INDEX IF NOT EXISTS re6st_event_kind ON re6st_event (kind)",
-    # Tokens that end at a time of their own.
+    # Tokens that have an end of their own.
     """CREATE TABLE IF NOT EXISTS re6st_token (
   token TEXT PRIMARY KEY NOT NULL, expires INTEGER NOT NULL)""",
     """CREATE TRIGGER IF NOT EXISTS re6st_token_delete AFTER DELETE ON token BEGIN
   DELETE FROM re6st_token WHERE token = OLD.token; END""",
-    # Whose the revoked certificates were, when and why they were revoked.
+    # Whose the revoked certificates were, and when and why they were revoked.
     """CREATE TABLE IF NOT EXISTS re6st_revoked (
   serial INTEGER PRIMARY KEY NOT NULL, prefix TEXT NOT NULL, email TEXT, date INTEGER NOT NULL,
   reason TEXT NOT NULL)""",

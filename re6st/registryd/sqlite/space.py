@@ -1,6 +1,7 @@
-"""The free prefixes and node numbers of a network: rows of the table `cert`, and in memory to be found at once.
+"""The free prefixes and node numbers of a network: rows of the table `cert`, and also in memory, so that they are found
+at once.
 
-What a transaction that failed did to the memory is undone with it (`_take_back`).
+If a transaction fails, its changes in memory are undone, too (`_take_back`).
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from re6st.registryd.sqlite.notes import Notes
 
 
 class Space(Notes):
-    """Gives and takes back prefixes and numbers."""
+    """Gives prefixes and numbers, and takes them back."""
 
     def __init__(self, db: sqlite3.Connection, network: IPv6Network) -> None:
         super().__init__(db)
@@ -25,7 +26,7 @@ class Space(Notes):
         self._undo: list[Callable[[], None]] = []
 
     def free_leaves(self) -> Iterator[Prefix]:
-        """The prefixes that are free, with all that is behind them."""
+        """Free these prefixes, with all that belongs to them."""
         return iter(self.allocator)
 
     def _allocate(self, community: Prefix, length: int) -> Prefix:
@@ -38,7 +39,8 @@ class Space(Notes):
         self._db.execute("DELETE FROM cert WHERE prefix = ?", (prefix.bits,))
         self._db.execute("DELETE FROM re6st_superseded WHERE prefix = ?", (prefix.bits,))
         if keep or prefix == self.registry_prefix():
-            # All nodes take the route of this prefix as proof of being connected: nobody else may ever have it (4.5).
+            # All nodes take a route to this prefix as proof that they are connected: nobody else may ever have it
+            # (4.5).
             self._db.execute("INSERT INTO cert VALUES (?, NULL, ?)", (prefix.bits, RESERVED))
         else:
             self._apply(self.allocator.release(prefix))
@@ -55,7 +57,7 @@ class Space(Notes):
             self._undo.append(lambda: self.numbers.remove(number))
 
     def _apply(self, edits: Edits) -> None:
-        """Write what the allocator did, and remember how to undo it."""
+        """Write the allocator's changes, and remember how to undo them."""
         self._undo.append(lambda: self.allocator.undo(edits))
         self._db.executemany("DELETE FROM cert WHERE prefix = ?", [(prefix.bits,) for prefix in edits.removed])
         self._db.executemany(

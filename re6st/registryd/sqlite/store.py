@@ -1,9 +1,9 @@
 """The registry's database: one file, one process, one writing thread, group commit (wire.md 4.6).
 
 Writes are jobs: functions of the `Ledger`. The writing thread takes all jobs that wait, runs each under a savepoint in
-one transaction, commits once with the disk flushed, and only then gives the results back; so an answer that was sent is
-never lost, and a job that fails undoes itself alone. Reads need no job: they have a connection of their own, in the
-event loop, as they take microseconds; a query sees what was committed when it began.
+one transaction, commits once and flushes the disk, and only then returns the results. So an answer that was sent is
+never lost, and a job that fails undoes only itself. Reads need no job: they have their own connection in the event
+loop, since they take microseconds; a query sees what was committed when it began.
 """
 
 from __future__ import annotations
@@ -34,17 +34,17 @@ logger = logging.getLogger("store")
 T = TypeVar("T")
 
 BATCH_LIMIT = 64
-"""Jobs in one transaction."""
+"""Number of jobs in one transaction."""
 
 
 @dataclass(frozen=True, slots=True)
 class Patience:
-    """How long who asks, and we, wait."""
+    """How long callers, and the store, wait."""
 
     jobs: int = 1024
-    """Those that wait; one more is refused, as its client would not wait that long."""
+    """Jobs that may wait; one more is refused, as its client would not wait that long."""
     busy: float = 2.0
-    """Seconds for another program that holds the database."""
+    """Seconds to wait for another program that has locked the database."""
 
 
 PATIENCE = Patience()
@@ -64,7 +64,7 @@ class _Result:
 
 
 class Store:
-    """The Repository in one file. Nobody else opens it as a registry until `close`."""
+    """The Repository in one file. No other registry can open it until `close`."""
 
     def __init__(self, path: Path, network: IPv6Network, patience: Patience = PATIENCE) -> None:
         """Raises RepositoryError."""
@@ -92,14 +92,14 @@ class Store:
         self._thread.start()
 
     async def read(self, query: Callable[[Rows], T]) -> T:
-        """What a query returns. Raises what it raises; RepositoryError when the database cannot be read."""
+        """The result of a query. Raises what the query raises; RepositoryError if the database cannot be read."""
         try:
             return self.rows.at_one_moment(query)
         except sqlite3.Error as error:
             raise self._error(error) from None
 
     async def browse(self, query: Callable[[ListRows], T]) -> T:
-        """What a longer query returns. Raises what it raises; RepositoryError when the database cannot be read."""
+        """The result of a longer query. Raises what the query raises; RepositoryError if the database is unreadable."""
 
         def work() -> T:
             with reading(self.path) as db:
@@ -111,7 +111,7 @@ class Store:
             raise self._error(error) from None
 
     async def size(self) -> int:
-        """Bytes on the disk, with what was written lately."""
+        """Bytes on the disk, including what was written lately."""
         total = 0
         for each in (self.path, self.path.with_name(f"{self.path.name}-wal")):
             with contextlib.suppress(OSError):
@@ -119,9 +119,9 @@ class Store:
         return total
 
     async def change(self, job: Callable[[Ledger], T]) -> T:
-        """Run a job in the writing thread, and return what it returned once that is on the disk.
+        """Run a job in the writing thread, and return its result once that is on the disk.
 
-        Raises what the job raised; RepositoryError when the database is full, locked, or has too many jobs waiting.
+        Raises what the job raises; RepositoryError if the database is full or locked, or if too many jobs wait.
         """
         future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
         try:
@@ -131,7 +131,7 @@ class Store:
         return await future
 
     def close(self) -> None:
-        """Finish the jobs that wait, and close the file. Without a running event loop their results are lost."""
+        """Finish the jobs that wait, and close the file. Without a running event loop, their results are lost."""
         self._queue.put(None)
         self._thread.join()
         self.rows.close()
@@ -167,7 +167,7 @@ class Store:
             results = [self._attempt(job) for job in batch]
             self._ledger.commit()
             return results
-        except Exception as error:  # whatever it is, the thread goes on
+        except Exception as error:  # whatever happens, the thread goes on
             logger.error("database %s: %d changes refused: %s%s", self.path, len(batch), error, advice(error))
             with contextlib.suppress(sqlite3.Error):
                 self._ledger.rollback()
@@ -191,7 +191,7 @@ class Store:
 
 def advice(error: Exception) -> str:
     """What to do about an error of SQLite."""
-    code = getattr(error, "sqlite_errorcode", 0) & 0xFF  # the rest is detail
+    code = getattr(error, "sqlite_errorcode", 0) & 0xFF  # the other bits are details
     return {
         sqlite3.SQLITE_BUSY: ". Another program holds it: end that, or wait for it.",
         sqlite3.SQLITE_FULL: ". Make room on the disk.",
@@ -213,9 +213,9 @@ def _resolve(results: list[_Result]) -> None:
 
 
 def _lock(path: Path) -> int:
-    """Open the file, readable for its owner only, and lock it for this process. Raises RepositoryError.
+    """Open the file so that only its owner can read it, and lock it for this process. Raises RepositoryError.
 
-    flock is apart from the locks that SQLite uses, and it lasts as long as the descriptor.
+    flock is independent of the locks that SQLite uses, and lasts as long as the descriptor.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

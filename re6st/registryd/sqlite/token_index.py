@@ -1,8 +1,8 @@
-"""Finds a token without telling, by the time it takes, how much of a wrong one is right.
+"""Finds a token in a time that does not tell how much of a wrong one is right.
 
-SQLite compares byte by byte. So tokens are looked up by a digest whose key only this process has: what is compared has
-nothing to do with what was sent. The index is a temporary table of one connection, kept by temporary triggers; it takes
-part in transactions, and the database file knows nothing of it.
+SQLite compares byte by byte. So tokens are looked up by a digest whose key only this process has: what is compared does
+not depend on what was sent. The index is a temporary table of one connection, updated by temporary triggers. It takes
+part in transactions, and is not in the database file.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class TokenIndex:
     """The tokens of one connection's database."""
 
     def __init__(self, db: sqlite3.Connection) -> None:
-        """Outside a transaction. Raises sqlite3.Error."""
+        """Call this outside a transaction. Raises sqlite3.Error."""
         self._db = db
         key = secrets.token_bytes(32)
 
@@ -41,13 +41,13 @@ class TokenIndex:
             db.execute(statement)
 
     def load(self) -> None:
-        """Read all tokens: at first, and when another program changed them."""
+        """Read all tokens: at first, and after another program changed them."""
         for statement in _TRIGGERS:
             self._db.execute(statement)
         self._db.execute("DELETE FROM re6st_digest")
         self._db.execute("INSERT OR REPLACE INTO re6st_digest SELECT token_digest(token), token FROM token")
 
     def find(self, token: str) -> str | None:
-        """The token, if there is such a one."""
+        """The token, if it exists."""
         row = self._db.execute("SELECT token FROM re6st_digest WHERE digest = token_digest(?)", (token,)).fetchone()
         return row and str(row[0])

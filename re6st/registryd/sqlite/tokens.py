@@ -1,4 +1,4 @@
-"""Tokens: made, found in a time that tells nothing, and spent."""
+"""Tokens: made, found in constant time, and used up."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ class Tokens(Rows):
     _tokens: TokenIndex
 
     def token(self, token: str, now: float = 0.0) -> Token | None:
-        """Like Rows.token, in a time that tells nothing about the tokens there are."""
+        """Like Rows.token, in a time that tells nothing about the existing tokens."""
         found = self._tokens.find(token)
         return None if found is None else super().token(found, now)
 
     def add_token(self, token: str, email: str, length: int, now: float, expires: float | None = None) -> None:
-        """A token that ends with the grace period after `now`, or at `expires`. Raises Conflict if it exists."""
+        """Store a token that ends with the grace period after `now`, or at `expires`. Raises Conflict if it exists."""
         try:
             self._db.execute("INSERT INTO token VALUES (?, ?, ?, ?)", (token, email, length, int(now)))
         except sqlite3.IntegrityError:
@@ -30,5 +30,5 @@ class Tokens(Rows):
             self._db.execute("INSERT OR REPLACE INTO re6st_token VALUES (?, ?)", (token, int(expires)))
 
     def delete_token(self, token: str) -> bool:
-        """Whether there was one."""
+        """Delete a token; returns whether it existed."""
         return self._db.execute("DELETE FROM token WHERE token = ?", (token,)).rowcount > 0
