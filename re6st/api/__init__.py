@@ -1,1 +1,1 @@
-"""How the registry is asked: RPC over HTTP, the operator's socket, the metrics."""
+"""How the registry is called: RPC over HTTP, the operator's socket, the metrics."""

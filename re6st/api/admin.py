@@ -1,4 +1,4 @@
-"""Operations of the operator on a registry that runs, or on the file of one that does not."""
+"""The operator's operations, on a running registry, or on the file of one that does not run."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ LIFE_LIMIT = 100 * 366 * 86400
 
 
 def guessed_url(port: int) -> str:
-    """How nodes may reach a registry that was not told so. Asks DNS, so it may take seconds."""
+    """How nodes may reach a registry that was not told its URL. This asks DNS, so it may take seconds."""
     host = socket.getfqdn()
     return f"http://{host}/" if port == 80 else f"http://{host}:{port}/"
 
@@ -135,7 +135,7 @@ class Admin:
             node = await self._find(target)
         except AdminError as error:
             if serial is None or error.status is not Status.NOT_FOUND:
-                raise  # a restored registry has forgotten whose serials they were
+                raise  # after a restore, the registry has forgotten whose serials they were
         if node and node["revoked"] and node["serial"] == serial:
             raise AdminError(Status.CONFLICT, f"serial {target} is revoked already")
         if node and serial is None:
@@ -325,7 +325,7 @@ def _listed(name: str, page: Page) -> Record:
 
 
 def state_name(state: State) -> str:
-    """The state of the babel keys, in the words of wire.md 5.4."""
+    """The state of babel's keys, in the words of wire.md 5.4."""
     match [key is not None for key in state.keys]:
         case [True, False, False]:
             return "stable"
@@ -338,7 +338,7 @@ def state_name(state: State) -> str:
 
 
 def _next_step(state: State) -> float | None:
-    """When a rotation that has begun may go on, as Unix time."""
+    """When a rotation that has begun may continue, as Unix time."""
     match state_name(state):
         case "phase 1":
             return state.valid_until

@@ -1,4 +1,4 @@
-"""The socket of a registry's operator, beside the database, for its owner only (lines of JSON: service/json_lines)."""
+"""The socket of a registry's operator, beside the database, for its owner only (service/json_lines)."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from re6st.service.json_lines import LineServer, Status, Stream, bind, message_l
 REQUEST_LIMIT = 64 * 1024
 """Bytes of a request line."""
 CLIENTS_LIMIT = 8
-"""Operators at work at once."""
+"""Number of operators that may be connected at once."""
 
 logger = logging.getLogger("admin")
 
 
 def socket_path(database: Path) -> Path:
-    """Where the registry of a database listens for its operator."""
+    """The socket on which the registry of a database listens for its operator."""
     return database.with_name(f"{database.name}.sock")
 
 
@@ -38,7 +38,7 @@ class AdminServer:
         )
 
     async def run(self) -> None:
-        """Serve until cancelled. Without the socket the registry does its work all the same."""
+        """Serve until cancelled. Without the socket, the registry works all the same."""
         try:
             listening = self._listen()
         except OSError as error:
@@ -47,7 +47,7 @@ class AdminServer:
         await self._lines.serve([(self._path, listening)])
 
     def _listen(self) -> socket.socket:
-        """Who has the lock of the database may replace an old one. Raises OSError."""
+        """The process that has locked the database may replace an old socket. Raises OSError."""
         self._path.unlink(missing_ok=True)
         return bind(self._path)
 
@@ -56,14 +56,14 @@ class AdminServer:
 
 
 class Remote:
-    """The other end of the socket."""
+    """The client of the socket."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._reader = reader
         self._writer = writer
 
     ANSWER_LIMIT = 1 << 28
-    """Bytes of an answer: the topology of 100,000 nodes is a tenth."""
+    """Bytes of an answer: the topology of 100,000 nodes takes a tenth."""
     TIMEOUT = 120.0
 
     @classmethod
@@ -72,7 +72,7 @@ class Remote:
         return cls(*await asyncio.open_unix_connection(str(path), limit=cls.ANSWER_LIMIT))
 
     async def call(self, operation: str, arguments: Mapping[str, Any]) -> Record:
-        """Have an operation carried out. Raises AdminError."""
+        """Carry out an operation. Raises AdminError."""
         try:
             async with asyncio.timeout(self.TIMEOUT):
                 self._writer.write(message_line({"operation": operation, "arguments": arguments}))

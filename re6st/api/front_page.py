@@ -1,4 +1,4 @@
-"""What a browser gets that follows the address in an invitation: what this is, and what to do with an invitation."""
+"""The page for a browser that opens the address in an invitation: what this is, and what to do with an invitation."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ systemctl enable --now re6stnet</pre>
 </body>
 </html>
 """
-"""Says nothing of the network: anybody may read it."""
+"""It says nothing about the network, since anybody may read it."""
 
 
 def response(path: str) -> web.Response | None:
-    """The answer to a browser; None: it is no page."""
+    """The answer to a browser; None: the request is not for a page."""
     if path == ICON:
         return web.Response(status=HTTPStatus.NO_CONTENT)
     if path not in PATHS:

@@ -1,8 +1,9 @@
-"""The registry's HTTP server: who may come in, which call it is, what goes back (wire.md 3.1 to 3.3).
+"""The registry's HTTP server: who may call, which call it is, what is answered (wire.md 3.1 to 3.3).
 
-`Door` meets every connection. It reads the head of one request, within bounds of size and time, and refuses what is
-none; only then aiohttp gets the connection. One request per connection, as clients of the registry do. A bad request
-costs its sender an error, and us one line in the log, which never holds the query: tokens are in it.
+`Door` gets every connection first. It reads the head of one request, within limits of size and time, and refuses
+invalid ones. Only then aiohttp gets the connection. A connection has one request, as clients of the registry use it. A
+bad request gives its sender an error, and us one line in the log, which never contains the query, since there are
+tokens in it.
 """
 
 from __future__ import annotations
@@ -40,54 +41,54 @@ from re6st.registryd.events import Kind
 from re6st.registryd.repository import RepositoryError
 
 _CLOSES_IDLE = tuple(map(int, aiohttp_version.split(".")[:2])) >= (3, 9)
-"""Whether aiohttp is told apart to close connections without a request; that of Debian 12 does so when it ends."""
+"""Whether aiohttp has to be told to close connections without a request; that of Debian 12 does so when it ends."""
 
 logger = logging.getLogger("http")
 
 LINE_LIMIT = 16 * 1024
-"""Bytes of the request line: a certificate request of an RSA-4096 key takes a quarter."""
+"""Bytes of the request line: a certificate request with an RSA-4096 key takes a quarter."""
 HEAD_LIMIT = LINE_LIMIT + 16 * 1024
 HEADERS_LIMIT = 100
 DRAIN_LIMIT = 64 << 20
 DRAIN_TIMEOUT = 2.0
-"""What a refused client may still send, so that it gets to reading our answer."""
+"""Seconds for which a refused client may still send, so that it comes to reading our answer."""
 SHARE_OF_SENDER, RESERVE = 16, 4
-"""One sender may hold a sixteenth of them; a quarter is not for strangers."""
+"""One sender may use a sixteenth of the connections; a quarter of them is not for strangers."""
 OTHER_FILES = 64
-"""Files that the process has open beside its connections."""
+"""Files that the process opens besides its connections."""
 STOP_TIMEOUT = 10.0
 FIELDS_LIMIT = 16
 
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """How many connections there may be, and for how long they may wait; in seconds."""
+    """How many connections there may be, and for how many seconds they may wait."""
 
     connections: int = 4000
     head: float = 10.0
     """For a request to arrive."""
     sweep: float = 60.0
-    """A connection that two sweeps see is cut: whoever does not read its answer."""
+    """A connection that two sweeps find is closed: its client does not read its answer."""
 
 
 BOUNDS = Bounds()
 
 HARMLESS = frozenset({"getCa"})
-"""Methods that a link on any page may lead to: they change nothing, and their answer is for everybody."""
+"""Methods to which a link on any page may lead: they change nothing, and anybody may have their answer."""
 
 _Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 
 NO_STORE = {"Cache-Control": "no-store"}
-"""In every answer: none is good for anybody else, or for later (RFC 9111 section 5.2.2.5)."""
+"""In every answer: it must not be used for others, or later (RFC 9111 section 5.2.2.5)."""
 
 _REQUEST = re.compile(rb"([!-~]+) ([!-~]+) HTTP/1\.[01]")
 _FORWARDED = "X-Forwarded-For"
 
 
 class HttpServer:
-    """Serves a registry on some sockets. `origins` are the addresses that may call restricted methods, beside this
-    machine, and `names` those that we may be called by, beside IP addresses. Without `operators` nobody may call
-    restricted methods here: all that comes in may have been passed on for strangers.
+    """Serves a registry on some sockets. `origins` are the addresses that may call restricted methods, besides this
+    machine. `names` are the names by which we may be called, besides IP addresses. Without `operators`, nobody may call
+    restricted methods here, since a proxy may pass on any request of a stranger.
     """
 
     def __init__(
@@ -105,11 +106,13 @@ class HttpServer:
         self._names = frozenset(name.lower() for name in names)
         self._operators = operators
         self.observed: Callable[[str, int, float], None] = lambda method, status, seconds: None
-        """Hears of each call: its method (`request` for none), the status of the answer, the seconds it took."""
+        """Is told of each call: its method (`request` if there is no such method), the status of the answer, the
+        seconds it took.
+        """
         self._server: _Server | None = None
         self._listening: list[asyncio.Server] = []
         self._doors: set[Door] = set()
-        """Of requests that are not whole yet."""
+        """Connections whose request is not complete yet."""
         self._crowd: Crowd[Door] = Crowd(0, 0, 0)
 
     async def start(self, sockets: Iterable[socket.socket]) -> None:
@@ -130,18 +133,18 @@ class HttpServer:
             self._listening.append(await loop.create_server(lambda: Door(self, server), sock=each, backlog=1024))
 
     async def run(self) -> None:
-        """Cut connections that do not end, and have old keys of sessions forgotten, for ever."""
+        """Close connections that do not end, and drop old keys of sessions, for ever."""
         before: set[Door] = set()
         while self._server is not None:
             await asyncio.sleep(self.bounds.sweep)
             self._registry.greeter.forget()
             now = self._server.doors()
             for door in now & before:
-                door.abort()  # closing it would wait for who does not read
+                door.abort()  # closing it would wait for a client that does not read
             before = now - before
 
     async def stop(self) -> None:
-        """Take no more connections, finish the answers under way."""
+        """Accept no more connections, and finish the answers under way."""
         for listening in self._listening:
             listening.close()
         for door in tuple(self._doors):
@@ -153,8 +156,8 @@ class HttpServer:
             self._server = None
 
     def enter(self, door: Door, peer: str) -> bool:
-        """Let a new connection in. If there are too many, of this sender or in all, the one of them that is the longest
-        without a whole request goes. False when all have their requests: then there is no room.
+        """Admit a new connection. If there are too many, of this sender or in all, close the one of them that has
+        waited longest for a complete request. False if all have complete requests: then there is no room.
         """
         client = self._origins.client(peer, [])
         sender = None if client is None else network_of(client)
@@ -167,12 +170,12 @@ class HttpServer:
         return entry.admitted
 
     def asked(self, door: Door) -> None:
-        """Its request is whole."""
+        """The request of this connection is complete."""
         self._doors.discard(door)
         self._crowd.asked(door)
 
     def leave(self, door: Door) -> None:
-        """It has ended without a request."""
+        """This connection has ended without a request."""
         self._doors.discard(door)
         self._crowd.leave(door)
 
@@ -184,7 +187,7 @@ class HttpServer:
         return response
 
     async def _respond(self, request: web.BaseRequest) -> tuple[str, web.Response]:
-        """The name of the method, as far as it is one, and the answer."""
+        """The name of the method, if it exists, and the answer."""
         name = "request"
         if reason := ambiguous(request.raw_headers, request.version):
             return name, self._refuse(request, name, HTTPStatus.BAD_REQUEST, reason)
@@ -230,7 +233,7 @@ class HttpServer:
         careless = is_careless_relay(forwarded, request.headers, request.version)
         client = self._origins.client(peer, forwarded)
         if client is None and (careless or not (self._operators or forwarded)):
-            client = peer  # whoever it is for: all of them are counted as one
+            client = peer  # all clients of such a proxy count as one
         source = None if client is None else network_of(client)
         address = peer if client is None else client
         if method.name not in HARMLESS and (reason := foreign_page(request.headers)):
@@ -281,7 +284,7 @@ class HttpServer:
 
 
 class _Server(web.Server):
-    """aiohttp's, which says when a connection that it was handed has ended."""
+    """aiohttp's handler, which reports when a connection that it was given has ended."""
 
     def __init__(self, ended: Callable[[Door], None], handler: _Handler, **options: Any) -> None:
         super().__init__(handler, **options)
@@ -289,13 +292,13 @@ class _Server(web.Server):
         self._doors: dict[web.RequestHandler, Door] = {}
 
     def take(self, door: Door) -> web.RequestHandler:
-        """Who reads what comes by this door from now on."""
+        """The reader of further data from this connection."""
         handler = self()
         self._doors[handler] = door
         return handler
 
     def doors(self) -> set[Door]:
-        """By which the connections came that are being answered."""
+        """The connections whose requests are being answered."""
         return set(self._doors.values())
 
     def connection_lost(self, handler: web.RequestHandler, exc: BaseException | None = None) -> None:
@@ -305,7 +308,7 @@ class _Server(web.Server):
 
 
 class Door(asyncio.Protocol):
-    """Reads the head of a request, and hands a good one with its connection to aiohttp."""
+    """Reads the head of a request; if it is valid, hands it with its connection to aiohttp."""
 
     def __init__(self, owner: HttpServer, server: _Server) -> None:
         self._owner = owner
@@ -348,7 +351,7 @@ class Door(asyncio.Protocol):
         self._transport.abort()
 
     def _is_complete(self) -> bool:
-        """Whether the whole head is here. Raises RpcError for what is no GET request."""
+        """Whether the whole head has arrived. Raises RpcError if it is not a GET request."""
         line, separator, _ = self._head.partition(b"\r\n")
         if len(line) > LINE_LIMIT:
             raise RpcError(HTTPStatus.BAD_REQUEST, f"request line of more than {LINE_LIMIT} bytes")
@@ -376,7 +379,7 @@ class Door(asyncio.Protocol):
         handler.data_received(bytes(self._head))
 
     def _refuse(self, error: RpcError) -> None:
-        """Answer, then let the client finish sending: a reset would take the answer from it."""
+        """Answer, then let the client finish sending: a reset would destroy the answer before the client reads it."""
         peer = self._transport.get_extra_info("peername")
         logger.warning("%s request: %d %s", peer[0] if peer else "?", error.status, error)
         body = _page(error.status).encode()
@@ -428,7 +431,9 @@ def parse_target(target: str) -> tuple[Method, dict[str, str]]:
 
 
 def _connections_limit(wanted: int) -> int:
-    """Connections that we can have open. The process may open as many files as the system lets it, from now on."""
+    """Number of connections that we can have open. From now on, the process may open as many files as the system
+    permits.
+    """
     return allow_files(wanted + OTHER_FILES) - OTHER_FILES
 
 
@@ -438,7 +443,7 @@ def _page(status: HTTPStatus) -> str:
 
 
 class _OneLine(logging.Filter):
-    """aiohttp reports a client's errors with a traceback: keep the line, with the cause, without it."""
+    """aiohttp logs errors of clients with a traceback: keep the line and the cause, without the traceback."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         if record.exc_info and record.exc_info[1] is not None:

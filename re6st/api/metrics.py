@@ -1,7 +1,7 @@
-"""The metrics of the registry: what it counts, and what its database says, as a page for Prometheus (docs/metrics.md).
+"""The metrics of the registry, from its counters and its database, as a page for Prometheus (docs/metrics.md).
 
-The database is read in a thread, and not more often than FRESH says, however often
-somebody asks: at 100,000 nodes a look takes some tenths of a second.
+The database is read in a thread, and no more often than FRESH says, however often somebody asks: with 100,000 nodes,
+this takes some tenths of a second.
 """
 
 from __future__ import annotations
@@ -24,20 +24,20 @@ from re6st.registryd.repository import ContentError, Lists, NotFound, Repository
 from re6st.service.exposition import exposition
 
 FRESH = 10.0
-"""Seconds for which figures from the database are good."""
+"""Seconds for which figures from the database can be used again."""
 EXPIRING = 14 * 86400
 ACTIVE = 30 * 86400
-"""Seconds since the last call of a node that counts."""
+"""A node counts if its last call was so many seconds ago or less."""
 VERSIONS_LIMIT = 50
 NODES_LIMIT = 10_000
-"""Nodes with a series of their own (--metrics-per-node)."""
+"""Number of nodes with their own series (--metrics-per-node)."""
 ROUTES_TIME = 3.0
 
 _ISSUED = {"enrolment": Kind.ENROLLED, "renewal": Kind.RENEWED}
 
 
 class RegistryMetrics:
-    """Counts calls, and makes the page; with `per_node` there are series of each node."""
+    """Counts calls, and makes the page; with `per_node` there are series for each node."""
 
     def __init__(self, registry: Registry, *, per_node: bool = False) -> None:
         self._registry = registry
@@ -52,7 +52,7 @@ class RegistryMetrics:
         self._write = exposition()
 
     def observed(self, method: str, status: int, seconds: float) -> None:
-        """A call was answered. Methods that do not exist are `request`."""
+        """A call was answered. A method that does not exist counts as `request`."""
         self._requests[method, status] += 1
         self._durations.setdefault(method, Durations()).add(seconds)
 
@@ -109,7 +109,7 @@ class RegistryMetrics:
         return lists.figures(now, int(now) + EXPIRING, int(now) - ACTIVE, self._grace, seen_limit)
 
     async def _online(self) -> int | None:
-        """How many nodes are routed, with the registry's own; None where no babeld answers."""
+        """How many nodes have a route, including the registry's own; None if no babeld answers."""
         with suppress(TimeoutError):
             async with asyncio.timeout(ROUTES_TIME):
                 routes = await self._registry.node.routes()
@@ -118,7 +118,7 @@ class RegistryMetrics:
 
 
 def by_version(software: Mapping[tuple[str, int], int]) -> dict[tuple[str, str], int]:
-    """Nodes by what they run. The text comes from them, so only the most frequent ones are named."""
+    """Nodes by their software. The text comes from the nodes, so only the most frequent ones are named."""
     found: Counter[tuple[str, str]] = Counter()
     for (name, protocol), count in software.items():
         kind = (name.partition(",")[0] or "older", str(protocol))

@@ -1,4 +1,4 @@
-"""The registry's RPC as an OpenAPI 3.0 description, which the registry serves too (wire.md section 3)."""
+"""The registry's RPC as an OpenAPI 3.0 description, which the registry also serves (wire.md section 3)."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from re6st import PROTOCOL, __version__
 from re6st.core.wire.rpc import HEADER, METHODS, Access, Method
 
 PATH = "/openapi.json"
-"""No method can have this name: theirs are letters and digits."""
+"""No method can have this name, since methods are letters and digits."""
 
 Json = dict[str, Any]
 

@@ -1,4 +1,4 @@
-"""What the operator asks of a registry: operations by name, their arguments, and how they are refused."""
+"""The operator's operations: their names, their arguments, and how they are refused."""
 
 from __future__ import annotations
 
@@ -16,14 +16,16 @@ class AdminError(OperationError):
 
 
 class Operations(Protocol):
-    """Who carries out operations: `Admin` itself, or the other end of the socket."""
+    """Carries out operations: `Admin` itself, or the client of its socket."""
 
     async def call(self, operation: str, arguments: Mapping[str, Any]) -> Record:
         """Raises AdminError."""
 
 
 class Arguments:
-    """The arguments of an operation, from outside: read by type, with a default of None, and no others allowed."""
+    """The arguments of an operation, from outside: read by type, with None as the default, and no unknown ones are
+    accepted.
+    """
 
     def __init__(self, values: Mapping[str, Any]) -> None:
         self._values = dict(values)

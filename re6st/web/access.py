@@ -1,11 +1,12 @@
 """Who may see the operator's page, and from where a form may come.
 
-This machine and the authorized origins come in as they are, as with the registry's restricted calls (wire.md 3.2), if
-they name the page by an IP address or as localhost: a name that somebody else's DNS points here proves nothing. What
-comes by a unix socket was passed on by a web server, so it comes in like that only if X-Forwarded-For is an authorized
-origin. All others need a login: a link for one use, made by the operator on the registry's machine, gives a session for
-some hours.
-Everybody has a cookie, and what changes something carries a token that belongs to it.
+This machine and the authorized origins need no login, as for the registry's restricted calls (wire.md 3.2), if they
+call the page by an IP address or as localhost: a name proves nothing, since somebody else's DNS may point it here. A
+request on a unix socket was passed on by a web server, so it needs no login only if X-Forwarded-For is an authorized
+origin. Everybody else needs a login: on the registry's machine, the operator makes a link for one use, which begins a
+session of some hours.
+
+Every visitor has a cookie, and a request that changes something contains a token that belongs to the cookie.
 """
 
 from __future__ import annotations
@@ -21,26 +22,26 @@ from re6st.core.registry.origins import Origins, is_plain_host, network_of
 
 COOKIE = "re6st"
 COOKIE_LIMIT = 64
-"""Characters of a cookie's value that we look at."""
+"""Characters of a cookie's value that are read."""
 LINK_LIFE = 600.0
-"""Seconds for which a login link is good, for one use."""
+"""Seconds for which a login link is valid, for one use."""
 LINKS_LIMIT = 16
 SESSION_LIFE = 12 * 3600.0
 SESSION_IDLE = 2 * 3600.0
 SESSIONS_LIMIT = 64
 UNIX_PEER = "a unix socket"
-"""In the place of an address: a web server passes on what it gets from anywhere."""
+"""Used instead of an address: a web server passes on requests from anywhere."""
 
 
 @dataclass(frozen=True, slots=True)
 class Visitor:
-    """Somebody who may come in. `cookie` is the value that it has, or is to be given."""
+    """A visitor who may see the page. `cookie` is the value that the visitor has, or is to get."""
 
     cookie: str
     is_new: bool
     logged_in: bool
     form_token: str
-    """What each form must carry."""
+    """The token that each form must contain."""
 
 
 @dataclass(slots=True)
@@ -64,7 +65,7 @@ class Access:
     # --- logging in ---
 
     def new_link(self) -> str:
-        """The secret of a new login link. Only the newest ones are good."""
+        """The secret of a new login link. Only the newest links are valid."""
         secret = secrets.token_urlsafe(24)
         self._links[_digest(secret)] = self._clock() + LINK_LIFE
         while len(self._links) > LINKS_LIMIT:
@@ -72,7 +73,7 @@ class Access:
         return secret
 
     def log_in(self, secret: str) -> str | None:
-        """The cookie of a new session; None if the link is used, too old, or none."""
+        """The cookie of a new session; None if the link was used, is too old, or unknown."""
         until = self._links.pop(_digest(secret), None)
         now = self._clock()
         if until is None or now > until:
@@ -91,10 +92,10 @@ class Access:
     def visitor(
         self, peer: str, forwarded: Sequence[str], host: str, cookie: str, *, careless: bool = False
     ) -> Visitor | None:
-        """Who it is; None: somebody who has to log in.
+        """The visitor; None if a login is needed.
 
-        `peer` is the address of the other end, or UNIX_PEER; `forwarded` the values of X-Forwarded-For, `host` the
-        header Host; `careless`: it came by a proxy that does not say from whom.
+        `peer` is the address of the other end, or UNIX_PEER; `forwarded` are the values of X-Forwarded-For, `host` is
+        the header Host; `careless`: it came through a proxy that does not say from whom.
         """
         cookie = cookie[:COOKIE_LIMIT]
         logged_in = self._in_session(cookie)
@@ -112,7 +113,7 @@ class Access:
         return self._origins.authorized(peer, forwarded)
 
     def source(self, peer: str, forwarded: Sequence[str]) -> str:
-        """The network that a visitor is counted in, for limits."""
+        """The network as which a visitor counts for limits."""
         client = self._origins.client("127.0.0.1" if peer == UNIX_PEER else peer, forwarded)
         return network_of(peer if client is None else client)
 
@@ -133,12 +134,12 @@ class Access:
 
 
 def is_ours(visitor: Visitor, form_token: str) -> bool:
-    """Whether a form was made by a page of ours, for this visitor."""
+    """Whether a page of ours made this form, for this visitor."""
     return hmac.compare_digest(visitor.form_token.encode(), form_token.encode("utf-8", "replace"))
 
 
 def is_same_origin(host: str, origin: str | None, fetch_site: str | None) -> bool:
-    """Whether a browser says, as far as it says anything, that a form comes from our own pages.
+    """Whether the browser says, if it says anything, that a form comes from our own pages.
 
     `origin` and `fetch_site` are the headers Origin and Sec-Fetch-Site.
     """
@@ -151,5 +152,5 @@ def is_same_origin(host: str, origin: str | None, fetch_site: str | None) -> boo
 
 
 def _digest(secret: str) -> bytes:
-    """Secrets are looked up by their hash, so that the time it takes tells nothing about them."""
+    """Secrets are looked up by their hash, so that the time this takes tells nothing about them."""
     return hashlib.sha256(secret.encode("utf-8", "replace")).digest()

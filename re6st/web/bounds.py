@@ -1,4 +1,4 @@
-"""How many may look at the operator's page at once, and how long it waits for them."""
+"""Limits of the operator's page: how many clients are served at once, and how long it waits for them."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ class Bounds:
     share: int = 32
     """Connections of one sender; a browser has up to six."""
     reserve: int = 64
-    """Those that are left to this machine, and to what comes by its proxies."""
+    """Connections that are reserved for this machine, and for clients of its proxies."""
     head: float = 15.0
-    """For a request to arrive, and between two on one connection."""
+    """For a request to arrive, and between two requests on one connection."""
     form: float = 15.0
-    """For what a form has to say."""
+    """For the content of a form to arrive."""
 
 
 BOUNDS = Bounds()

@@ -1,4 +1,4 @@
-"""Who is connected to the operator's page: bounded for each sender and in all (core/limits/crowd.py)."""
+"""Counts the connections to the operator's page: for each sender and in all (core/limits/crowd.py)."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from re6st.web.bounds import Bounds
 class Entrances:
     """Makes the protocol of each new connection to `server`.
 
-    One whose first request has no end of its head in time is cut: aiohttp does so only since 3.14.
+    A connection is closed if the head of its first request does not end in time: aiohttp does this only since 3.14.
     """
 
     def __init__(self, server: web.Server, bounds: Bounds) -> None:
@@ -25,12 +25,12 @@ class Entrances:
         self.crowd: Crowd[Entrance] = Crowd(bounds.connections, bounds.share, bounds.reserve)
 
     def new(self) -> Entrance:
-        """For asyncio.create_server and its like."""
+        """For asyncio.create_server and similar functions."""
         return Entrance(self.crowd, self._server(), self._patience)
 
 
 class Entrance(asyncio.Protocol):
-    """One connection: passes on what happens on it, and keeps count."""
+    """One connection: passes its events on, and counts."""
 
     def __init__(self, crowd: Crowd[Entrance], handler: web.RequestHandler, patience: float) -> None:
         self._crowd = crowd
@@ -39,12 +39,12 @@ class Entrance(asyncio.Protocol):
         self._patience = patience
         self._deadline: asyncio.TimerHandle | None = None
         self._tail = b""
-        """Of a head that is not complete."""
+        """Bytes of a head that is not complete."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         own = cast(asyncio.Transport, transport)
         entry = self._crowd.enter(self, _sender(own))
-        # All of them may go for a new one: a page that a browser does not get it loads again.
+        # All of them may be closed for a new one: a browser reloads a page that it did not get.
         if entry.instead is not None:
             entry.instead.abort()
         if not entry.admitted:
@@ -88,7 +88,7 @@ class Entrance(asyncio.Protocol):
 
 
 def _sender(transport: asyncio.Transport) -> str | None:
-    """The network at the other end; None for this machine, and for a unix socket."""
+    """The network of the other end; None for this machine, and for a unix socket."""
     own, peer = transport.get_extra_info("socket"), transport.get_extra_info("peername")
     if own is None or own.family == socket.AF_UNIX or not peer or peer[0] in LOCAL:
         return None

@@ -1,6 +1,6 @@
-"""Who is connected with whom, as a graph: what falls apart without one node or one tunnel, and where to draw what.
+"""The graph of connections: which node or tunnel cuts it when it fails, and where to draw each node.
 
-Vertices are of any kind that can be sorted; edges have no direction. All of it takes time in proportion to the edges.
+Vertices are of any type that can be sorted; edges have no direction. Everything takes time in proportion to the edges.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ Graph = Mapping[V, list[V]]
 
 @dataclass(frozen=True, slots=True)
 class Cuts(Generic[V]):
-    """What the graph falls apart without: `vertices` (articulation points) and `edges` (bridges, both ways round)."""
+    """What cuts the graph if it is missing: `vertices` (articulation points) and `edges` (bridges, both directions)."""
 
     vertices: frozenset[V]
     edges: frozenset[tuple[V, V]]
 
 
 def undirected(vertices: Iterable[V], edges: Iterable[tuple[V, V]]) -> dict[V, list[V]]:
-    """The graph of these edges; ends that are none of the vertices, and loops, are left out."""
+    """The graph of these edges, without loops, and without edges whose ends are not among the vertices."""
     neighbours: dict[V, dict[V, None]] = {vertex: {} for vertex in vertices}
     for a, b in edges:
         if a != b and a in neighbours and b in neighbours:
@@ -71,7 +71,7 @@ def cuts(graph: Graph[V]) -> Cuts[V]:
 
 
 def distances(graph: Graph[V], root: V) -> dict[V, int]:
-    """In how many steps each vertex is reached from `root`; those that are not are left out."""
+    """In how many steps each vertex is reached from `root`; vertices that cannot be reached are left out."""
     found = {root: 0}
     queue = deque([root])
     while queue:
@@ -84,8 +84,9 @@ def distances(graph: Graph[V], root: V) -> dict[V, int]:
 
 
 def rings(graph: Graph[V], root: V) -> dict[V, tuple[float, float]]:
-    """Where to draw the vertices, within a circle of radius 1: `root` in the middle, on each ring those that are one
-    step farther, beside those they are reached by; on the outermost ring those that are not reached."""
+    """Where to draw the vertices, in a circle of radius 1: `root` in the middle, on each ring the vertices that are one
+    step farther, beside those through which they are reached; on the outermost ring those that cannot be reached.
+    """
     steps = distances(graph, root)
     last = max(steps.values())
     lost = [vertex for vertex in graph if vertex not in steps]
@@ -110,6 +111,6 @@ def rings(graph: Graph[V], root: V) -> dict[V, tuple[float, float]]:
 
 
 def _mean_angle(angles: list[float]) -> float:
-    """The direction in the middle of some directions, from 0 to 2 pi."""
+    """The middle direction of some directions, from 0 to 2 pi."""
     x, y = sum(map(math.cos, angles)), sum(map(math.sin, angles))
     return math.atan2(y, x) % (2 * math.pi)

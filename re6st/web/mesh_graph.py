@@ -1,4 +1,4 @@
-"""The graph of the mesh as records for the page: what to draw, and the same as a table, in DOT and as SVG."""
+"""The graph of the mesh as records for the page: what to draw, and the same as a table, as DOT and as SVG."""
 
 from __future__ import annotations
 
@@ -13,19 +13,20 @@ from re6st.web.graph import cuts, rings, undirected
 from re6st.web.watch import Picture
 
 NODES_LIMIT = 1000
-"""Nodes of one drawing; those that are online come first."""
+"""Number of nodes in a drawing; those that are online come first."""
 SVG_RADIUS = 480.0
 
 
 def graph_record(picture: Picture, names: Iterable[NodeName], total: int) -> Record:
-    """What is drawn: nodes with their state, and tunnels as pairs of indices into them.
+    """What is drawn: nodes with their state, and tunnels as pairs of indices of nodes.
 
-    A node is the registry's, `direct` (it has a tunnel with the registry's), `indirect`, `offline` or `unknown`.
-    `cut`: without it, or without this tunnel, the mesh falls apart.
+    A node is the registry's, `direct` (it has a tunnel with the registry's node), `indirect`, `offline` or `unknown`.
+
+    `cut`: without this node, or this tunnel, the mesh falls apart.
     """
     known = {name.prefix: name for name in names}
     order = sorted(known, key=lambda prefix: (picture.is_online(prefix) is not True, prefix.bits))
-    # From here on nodes are numbers: comparing prefixes takes most of the time in a network of 10,000.
+    # From here on nodes are numbers: in a network of 10,000 nodes, comparing prefixes takes most of the time.
     places = {prefix: index for index, prefix in enumerate(order)}
     alive = [picture.is_online(prefix) is not False for prefix in order]
     pairs = [(places[a], places[b]) for a, b in picture.tunnels if a in places and b in places]
@@ -61,7 +62,7 @@ def graph_record(picture: Picture, names: Iterable[NodeName], total: int) -> Rec
 
 
 def peers_of(picture: Picture, prefix: Prefix) -> list[tuple[Prefix, bool]]:
-    """With whom a node has tunnels, and whether it opened them itself."""
+    """The nodes with which a node has tunnels, and whether it opened them itself."""
     opened = {(server, True) for client, server in picture.tunnels if client == prefix}
     return sorted(opened | {(client, False) for client, server in picture.tunnels if server == prefix})
 
@@ -89,7 +90,7 @@ def dot(record: Record) -> str:
 
 
 def svg_shapes(record: Record) -> dict[str, list[dict[str, Any]]]:
-    """Circles and lines of a drawing, in rings around the registry's node, within SVG_RADIUS of the middle."""
+    """Circles and lines of a drawing, in rings around the registry's node, at most SVG_RADIUS from the middle."""
     nodes = record["nodes"]
     if not nodes:
         return {"circles": [], "lines": []}

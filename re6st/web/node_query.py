@@ -12,7 +12,7 @@ PAGE = 50
 
 @dataclass(frozen=True, slots=True)
 class NodeQuery:
-    """What to look for, which of NODE_STATES, and in which of NODE_SORTS. `online` are those with a route; None:
+    """What to search for, one of NODE_STATES, and one of NODE_SORTS. `online` are the nodes that have a route; None:
     unknown, and then no node is online or offline.
     """
 

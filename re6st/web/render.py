@@ -1,4 +1,4 @@
-"""Records as HTML: the templates, and how values look in them. Every value is escaped."""
+"""Makes HTML from records: the templates, and how values are written in them. Every value is escaped."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ CSV_COLUMNS = (
     *("issued", "expires", "serial", "revoked"),
 )
 FORMULA = ("=", "+", "-", "@", "\t", "\r")
-"""What a spreadsheet takes for a formula, at the beginning of a cell (OWASP, CSV injection)."""
+"""Characters that begin a formula in a spreadsheet (OWASP, CSV injection)."""
 
 
 class Renderer:
-    """Makes HTML of records. The templates are read when they are first needed."""
+    """Makes HTML from records. The templates are read when they are first needed."""
 
     def __init__(self) -> None:
         self._environment = jinja2.Environment(
@@ -46,7 +46,7 @@ class Renderer:
 
 
 def query(values: Mapping[str, Any], **changes: Any) -> str:
-    """A query string, of these values with some changed; what is empty is left out."""
+    """A query string with these values, some of them changed; empty ones are left out."""
     return urlencode({name: value for name, value in {**values, **changes}.items() if value not in ("", None, False)})
 
 

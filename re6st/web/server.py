@@ -1,8 +1,8 @@
-"""The HTTP server of the operator's page: routes, who comes in, what every answer carries.
+"""The HTTP server of the operator's page: its routes, who may enter, what every answer contains.
 
-Each view answers as HTML, and with `.json` at the end of its path as JSON. A change is a POST that carries the token of
-its visitor, answered by a page or by a way to one. Nothing is loaded from another host, and no script or style is in a
-page itself: the content security policy forbids it.
+Each view is HTML, or JSON if its path ends with `.json`. A change is a POST that contains the token of its visitor; its
+answer is a page or a redirection to one. Nothing is loaded from another host, and no script or style is in a page
+itself: the content security policy forbids it.
 """
 
 from __future__ import annotations
@@ -39,13 +39,13 @@ from re6st.web.views import EXPORT_LIMIT, Views
 logger = logging.getLogger("web")
 
 SCHEMA = 1
-"""Of the JSON: counts up when a field changes its meaning or goes."""
+"""Version of the JSON: it counts up when a field changes its meaning or is removed."""
 FORM_LIMIT = 16 * 1024
 STREAMS_LIMIT = 32
 STREAM_BEAT = 15.0
-"""Seconds without a change after which a stream says that it lives."""
+"""After so many seconds without a change, a stream shows that it is alive."""
 STREAM_REST = 0.5
-"""Seconds between two changes that a stream tells."""
+"""Seconds between two changes that a stream reports."""
 STOP_TIMEOUT = 2.0
 
 HEADERS = {
@@ -68,7 +68,8 @@ STATUS = {
 }
 
 VISITOR: ContextVar[Visitor | None] = ContextVar("visitor", default=None)
-"""Who makes the request that this task answers. (aiohttp keeps such things with the request only since 3.14.)"""
+"""The visitor who made the request that this task answers. (aiohttp can store this with the request only since 3.14.)
+"""
 CN = r"{number:\d{1,39}}/{length:\d{1,3}}"
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -108,7 +109,7 @@ class PageServer:
         self._runner = runner
 
     async def stop(self) -> None:
-        """Take no more connections, end the streams, finish the other answers."""
+        """Accept no more connections, end the streams, and finish the other answers."""
         if self._server is not None:
             self._server.close()
         for task in tuple(self._streams):
@@ -173,7 +174,7 @@ class PageServer:
         return response
 
     async def _admitted(self, request: web.Request, handler: Handler) -> web.StreamResponse:
-        VISITOR.set(None)  # the request before, on the same connection, was somebody else's
+        VISITOR.set(None)  # the previous request on this connection was somebody else's
         if ambiguous(request.raw_headers, request.version):
             raise web.HTTPBadRequest
         is_static = request.path.startswith("/static/")
@@ -211,7 +212,7 @@ class PageServer:
         is_static = request.path.startswith("/static/") and response.status in (HTTPStatus.OK, HTTPStatus.NOT_MODIFIED)
         response.headers.update(HEADERS)
         if is_static:
-            response.headers["Cache-Control"] = "no-cache"  # asked for again, and mostly not modified
+            response.headers["Cache-Control"] = "no-cache"  # asked for again, and mostly answered "not modified"
         visitor = VISITOR.get()
         if visitor is not None and visitor.is_new and not is_static:
             self._set_cookie(request, response, visitor.cookie)
@@ -281,7 +282,7 @@ class PageServer:
         return _download(mesh_graph.dot(await self._views.topology()), "text/vnd.graphviz", "topology.dot")
 
     async def _stream(self, request: web.Request) -> web.StreamResponse:
-        """Server-sent events: the number of the picture, each time it changes."""
+        """Server-sent events: the revision of the picture each time it changes."""
         task = asyncio.current_task()
         if task is None or len(self._streams) >= STREAMS_LIMIT:
             raise web.HTTPServiceUnavailable
@@ -310,7 +311,7 @@ class PageServer:
         return response
 
     def _may_stay(self, request: web.Request) -> bool:
-        """Whether the visitor of a stream would still be let in."""
+        """Whether the visitor of a stream would still be admitted."""
         forwarded = request.headers.getall("X-Forwarded-For", [])
         return self._entry.visitor(_peer(request), forwarded, request.host, request.cookies.get(COOKIE, "")) is not None
 
@@ -388,14 +389,14 @@ class PageServer:
 
 
 class AdminForbidden(AdminError):
-    """A form that we do not take."""
+    """A form that is refused."""
 
     def __init__(self, message: str) -> None:
         super().__init__(Status.USAGE, message)
 
 
 def _choices(request: web.Request) -> Record:
-    """How a list of nodes is to be: what is unknown is as if not given."""
+    """The query for a list of nodes: unknown values are ignored."""
     query = request.query
     sort, state = query.get("sort", "address"), query.get("state", "all")
     return {
@@ -432,7 +433,7 @@ def _json(record: Record) -> web.Response:
 
 
 def _way(path: str) -> web.Response:
-    """To another page, which is then asked for with GET."""
+    """A redirection to another page, which the browser then asks for with GET."""
     return web.Response(status=HTTPStatus.SEE_OTHER, headers={hdrs.LOCATION: path})
 
 

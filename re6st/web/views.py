@@ -1,4 +1,4 @@
-"""The records behind the pages, the same for HTML and for JSON. None holds a private key or a key of babel."""
+"""The records of the pages, the same for HTML and JSON. None contains a private key or a key of babel."""
 
 from __future__ import annotations
 
@@ -34,13 +34,13 @@ from re6st.web.watch import Watch
 T = TypeVar("T")
 
 ADDRESS_TIME = 1.5
-"""Seconds for a node to say where it listens."""
+"""Seconds to wait until a node says where it listens."""
 EVENTS_SHOWN = 200
 EVENTS_OF_NODE = 20
 EXPIRING = 30 * 86400
-"""Seconds: a certificate that ends within is marked; nodes renew a month before."""
+"""A certificate that ends within so many seconds is marked; nodes renew a month before the end."""
 CA_DAYS = 90
-"""A CA that ends within is a problem."""
+"""A CA certificate that ends within so many days is a problem."""
 FREE_SHARE = 0.1
 TOKEN_PAGE = 50
 EXPORT_LIMIT = 100_000
@@ -49,7 +49,7 @@ SECONDS_LIMIT = 366 * 86400
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """How nodes reach the registry, for the line they join with."""
+    """The registry's URL for nodes, in the command with which they join."""
 
     url: str | None
     port: int = 80
@@ -80,7 +80,7 @@ class Views:
     # --- looking ---
 
     async def overview(self) -> Record:
-        """The whole network at a glance, with what is wrong in words."""
+        """The whole network at a glance, and what is wrong."""
         picture = self.watch.picture
         now = self._clock()
         await self._registry.seen.try_flush()
@@ -114,7 +114,7 @@ class Views:
         return record
 
     async def _numbers(self, online: frozenset[Prefix] | None, now: int) -> Record:
-        """What the overview counts."""
+        """The numbers of the overview."""
         found = await self._browse(lambda lists: lists.counts(online or (), now, now + EXPIRING))
         return {
             "nodes": found.nodes,
@@ -153,7 +153,7 @@ class Views:
         return found
 
     def _claims(self, claims: ToldClaims) -> list[str]:
-        """What the registry's node says of who claims what: of all others only their own logs tell."""
+        """What the registry's node says about who claims what: about other nodes, only their own logs tell."""
         found = [
             f"{peer} announced a subnet that is not its own, and the registry's node refuses it for a while: ask its"
             " owner, or revoke it, so that all nodes do."
@@ -170,7 +170,7 @@ class Views:
         ]
 
     async def _free(self) -> tuple[int, float]:
-        """How many prefixes of the usual length are free, and which part of all that is."""
+        """How many prefixes of the usual length are free, and which part of all prefixes this is."""
         length = self._settings.prefix_length or self._settings.anonymous_prefix_length
         if not length:
             return 0, 1.0
@@ -185,7 +185,7 @@ class Views:
         return free, free / (1 << length)
 
     def spread(self, version: int | None) -> tuple[int, int | None]:
-        """How many nodes fetched this version of the parameters, and how many are online, if that is known."""
+        """How many nodes fetched this version of the parameters, and how many are online, if this is known."""
         online = self.watch.picture.online
         known = self._registry.served.having(version)
         if online is None:
@@ -224,7 +224,7 @@ class Views:
         return found
 
     async def node(self, cn: str, *, ask: bool = True) -> Record:
-        """Everything about one node; with `ask` it is asked where it listens. Raises AdminError."""
+        """Everything about one node; with `ask`, the node is asked where it listens. Raises AdminError."""
         node = (await self.admin.call("node", {"target": cn}))["node"]
         prefix = Prefix.from_bits(node["prefix"])
         picture = self.watch.picture
@@ -263,7 +263,7 @@ class Views:
         return {**node, **extra}
 
     async def tokens(self, after: str = "") -> Record:
-        """The tokens that are not used yet, without their secret: who reads a screen cannot join by it."""
+        """The unused tokens, without their secret: a person who reads the screen cannot join with it."""
         page = await self._browse(
             lambda lists: report.tokens(lists, self._settings.grace, self._clock(), after, TOKEN_PAGE)
         )
@@ -281,11 +281,11 @@ class Views:
         return await self._browse(find)
 
     async def tokens_behind(self, last: str) -> Record:
-        """The next page of tokens, behind the one with this id."""
+        """The next page of tokens, after the one with this id."""
         return await self.tokens(await self._token(last) or "" if last else "")
 
     async def revoked(self, after: str = "") -> Record:
-        """The revoked certificates, a page at a time, and how many nodes know of the last change."""
+        """The revoked certificates, one page at a time, and how many nodes know of the last change."""
         page = await self.admin.call("revoked", {"after": after})
         known, total = self.spread(await self._parameters_version())
         return {"revoked": page["revoked"], "next": page["next"], "known_to": known, "nodes": total}
@@ -298,7 +298,7 @@ class Views:
         return version
 
     async def network(self) -> Record:
-        """The parameters in force, and how far a change of babel's key is."""
+        """The parameters in force, and the state of a change of babel's key."""
         params = await self.admin.call("params", {})
         rotation = await self.admin.call("rotate", {})
         known, total = self.spread(params["version"])
@@ -315,7 +315,7 @@ class Views:
         return cert.shown_fingerprint(self._trust.ca)
 
     async def topology(self) -> Record:
-        """The graph, made anew only when something changed."""
+        """The graph, which is made again only if something changed."""
         picture = self.watch.picture
         if self._graph is None or self._graph[0] != picture.revision:
             limit = mesh_graph.NODES_LIMIT
@@ -329,7 +329,7 @@ class Views:
         return record | {"looked": iso(self.watch.picture.looked), "crawled": iso(self.watch.picture.crawled)}
 
     def events(self, kind: str = "") -> Record:
-        """What happened, also before the registry was started the last time."""
+        """The events, including those from before the last start of the registry."""
         wanted = Kind(kind) if kind in list(Kind) else None
         return {"kinds": [each.value for each in Kind], "events": self._events(EVENTS_SHOWN, wanted, None)}
 
@@ -348,7 +348,7 @@ class Views:
     # --- changing ---
 
     async def invite(self, form: Mapping[str, str]) -> Record:
-        """Make a token; the record has the line to join with, this once. Raises AdminError."""
+        """Make a token; only this record contains the command to join. Raises AdminError."""
         arguments: dict[str, Any] = {"email": form.get("email", "").strip() or None}
         if text := form.get("prefix_length", "").strip():
             arguments["prefix_length"] = _number(text, "prefix length", 128)
@@ -369,7 +369,7 @@ class Views:
         return {"deleted": masked(token)}
 
     async def revoke(self, cn: str, form: Mapping[str, str]) -> Record:
-        """Revoke a node, or only its certificate, if its CN was typed. Raises AdminError."""
+        """Revoke a node, or only its certificate, if the user typed its CN. Raises AdminError."""
         typed = form.get("confirm", "").strip()
         if typed != cn:
             raise AdminError(Status.USAGE, f"nothing was revoked: type {cn} to confirm, not {typed[:40]!r}")
@@ -380,7 +380,7 @@ class Views:
         return await self.admin.call("revoke", {"target": cn, "reason": reason})
 
     async def rotate(self) -> Record:
-        """The next step of changing babel's key. Raises AdminError."""
+        """Take the next step of a change of babel's key. Raises AdminError."""
         return await self.admin.call("rotate", {"step": 1})
 
 
@@ -390,12 +390,12 @@ def _is_older(node: Record) -> bool:
 
 
 def token_id(token: str) -> str:
-    """Names a token without telling it."""
+    """A name for a token that does not reveal it."""
     return hashlib.sha256(b"re6st token " + token.encode()).hexdigest()[:24]
 
 
 def masked(token: str) -> str:
-    """Enough of a token to know it again."""
+    """Enough of a token to recognise it."""
     return token[:2] + "•" * 6
 
 

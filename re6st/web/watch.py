@@ -1,8 +1,8 @@
-"""Follows the mesh for the operator's page: who is routed, and who has tunnels to whom.
+"""Follows the mesh for the operator's page: which nodes have a route, and who has tunnels to whom.
 
-Who is online is what the babeld beside the registry has routes to: that is known within a second. Tunnels are asked
-from the nodes (wire.md 6.5, code 5), which costs the mesh a datagram a node, so only while somebody looks, and not more
-often than the size of the network allows.
+A node is online if the babeld beside the registry has a route to it: this is known within a second. Nodes have to be
+asked for their tunnels (wire.md 6.5, code 5), which costs the mesh a datagram for each node. So they are asked only
+while somebody looks, and no more often than the size of the network allows.
 """
 
 from __future__ import annotations
@@ -21,21 +21,23 @@ from re6st.registryd.repository import NotFound, RepositoryError
 logger = logging.getLogger("web")
 
 WATCHED_TIME = 30.0
-"""Seconds for which a page, once it was asked for, counts as being looked at."""
+"""For so many seconds after a request, somebody counts as looking at the page."""
 FRESH_TIME = 0.5
-"""Seconds that a page waits for a look at the routes, when nobody looked for long."""
+"""Seconds that a page waits for a look at the routes, if nobody looked for long."""
 ROUTES_INTERVAL = 1.0
 IDLE_INTERVAL = 60.0
 """Seconds between two looks at the routes while nobody looks at a page."""
 CRAWL_INTERVAL = 3.0
 CRAWL_NODES = 20
-"""One second more between crawls for so many nodes: 500 are asked every 28 seconds, and when one comes or goes."""
+"""One more second between two surveys for so many nodes: 500 nodes are asked every 28 seconds, and when one comes or
+goes.
+"""
 CRAWL_MOST = 120.0
 CRAWL_REST = 1.0
 SHARE = 20
-"""What a look costs, as a part of the time between two looks: at most one in so many."""
+"""A look may take at most one part in so many of the time between two looks."""
 EVENTS_LIMIT = 50
-"""Nodes that come or go at once, each with an event; of more there is only one for all."""
+"""Nodes that come or go at once, each with an event; if there are more, there is one event for all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,14 +47,14 @@ class Picture:
     revision: int = 0
     """Counts changes of what pages show, in the mesh or in the database."""
     own: Prefix | None = None
-    """The registry's node."""
+    """The registry's own node."""
     online: frozenset[Prefix] | None = None
-    """None: it is unknown, since no babeld answers on this host."""
+    """The nodes that have a route; None: unknown, since no babeld answers on this host."""
     looked: float | None = None
     claims: ToldClaims = field(default_factory=ToldClaims)
-    """Who claims what, as far as the registry's node sees it."""
+    """Who claims what, as far as the registry's own node sees it."""
     tunnels: frozenset[tuple[Prefix, Prefix]] = frozenset()
-    """Who opened it, and to whom."""
+    """Who opened tunnels, and to whom."""
     answered: frozenset[Prefix] = frozenset()
     crawled: float | None = None
 
@@ -76,7 +78,7 @@ class Watch:
         self._changed = asyncio.Event()
 
     async def look(self) -> None:
-        """Somebody looks at a page: for a while the picture is kept fresh. Waits for a fresh one, but not long."""
+        """Somebody looks at a page: the picture is kept up to date for a while. Waits for a new one, but not long."""
         is_first = not self.is_watched
         self._watched_until = asyncio.get_running_loop().time() + WATCHED_TIME
         if is_first:
@@ -92,7 +94,7 @@ class Watch:
         return asyncio.get_running_loop().time() < self._watched_until
 
     async def newer(self, revision: int, timeout: float) -> bool:
-        """Wait until the picture is another one than that; False if it is not in time."""
+        """Wait until there is another picture than this one; False if there is none in time."""
         with suppress(TimeoutError):
             async with asyncio.timeout(timeout):
                 while self.picture.revision == revision:
@@ -164,7 +166,7 @@ class Watch:
         try:
             return (await self._registry.upkeep.parameters()).registry_prefix
         except (NotFound, RepositoryError):
-            return None  # no certificate yet
+            return None  # there is no certificate yet
 
     # --- tunnels ---
 
@@ -201,4 +203,4 @@ class Watch:
     def _bump(self) -> None:
         self.picture = replace(self.picture, revision=self.picture.revision + 1)
         self._changed.set()
-        self._changed.clear()  # those that wait are woken all the same
+        self._changed.clear()  # all that wait are woken anyway
