@@ -1,1 +1,1 @@
-"""Text for people, and out of their hands: nothing is decided here, and nothing read or sent."""
+"""Texts for people. Nothing is decided here, and nothing is read or sent."""

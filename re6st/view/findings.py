@@ -1,4 +1,4 @@
-"""What a check of a machine found: each finding good, worth a look, or wrong, and what to do about it."""
+"""The findings of a check of a machine: each is good, a warning or a failure, and says what to do about it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _INDENT = 6
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One. `about` is what was looked at, in a word that programs may compare."""
+    """A finding. `about` is the subject, as a word that programs may compare."""
 
     level: Level
     about: str
@@ -25,18 +25,18 @@ class Finding:
 
 
 def verdict(findings: Iterable[Finding]) -> Level:
-    """That of the worst."""
+    """The level of the worst finding."""
     levels = {finding.level for finding in findings}
     return "fail" if "fail" in levels else "warn" if "warn" in levels else "ok"
 
 
 def records(findings: Iterable[Finding]) -> list[dict[str, str]]:
-    """For JSON."""
+    """The finding for JSON."""
     return [asdict(finding) for finding in findings]
 
 
 def merged(findings: Sequence[Finding]) -> list[Finding]:
-    """Good ones about the same, one after the other, as one."""
+    """Joins good findings about the same subject that follow each other."""
     found: list[Finding] = []
     for (level, about), group in groupby(findings, lambda finding: (finding.level, finding.about)):
         same = list(group)
@@ -48,7 +48,7 @@ def merged(findings: Sequence[Finding]) -> list[Finding]:
 
 
 def lines_of(finding: Finding, width: int | None) -> list[Line]:
-    """For people: `warn  what is so -> what to do`, on as many lines as it needs."""
+    """For people: `warn  what is wrong -> what to do`, on as many lines as it needs."""
     words = finding.text.split()
     marked = len(words)
     if finding.remedy:

@@ -1,7 +1,7 @@
-"""The mesh as one node sees it: who is next to it, and who is reached by whom (re6st-status graph).
+"""The mesh as one node sees it: its neighbours, and which nodes it reaches through whom (re6st-status graph).
 
-Made from the answers of a control socket (docs/control.md). Farther than the next hop no node sees: how those behind
-it are connected among themselves is what `re6st-registry topology` tells.
+It is made from the answers of a control socket (docs/control.md). A node sees no farther than the next hop:
+`re6st-registry topology` shows how the nodes behind it are connected with each other.
 """
 
 from __future__ import annotations
@@ -21,10 +21,11 @@ Record = dict[str, Any]
 def neighbourhood(
     own: str, neighbours: Iterable[Answer], tunnels: Iterable[Answer], routes: Iterable[Answer]
 ) -> Record:
-    """`nodes`, each with its `state` (`own`, `neighbour` or `behind`), and `edges` from one to the next.
+    """`nodes`, each with its `state` (`own`, `neighbour` or `behind`), and `edges` between them.
 
-    An edge to a neighbour is a `link`, with babel's cost and round trip; one on from there is a `route`: there may be
-    any number of nodes between its ends, and `cost` is the metric of all the way from here.
+    An edge to a neighbour is a `link`, with babel's cost and round-trip time. An edge from a neighbour to another node
+    is a `route`: there may be any number of nodes between its ends, and `cost` is the metric of the whole route from
+    here.
     """
     states = {(t["peer"], t["interface"]): t for t in tunnels}
     edges: list[Record] = []
@@ -71,7 +72,9 @@ def _drawn(edge: Answer) -> Attributes:
 
 
 def lines_of(graph: Record, width: int | None) -> list[Line]:
-    """For people: our neighbours, the one that leads to most nodes first, and behind each whom it leads to."""
+    """For people: our neighbours, beginning with the one through which most nodes are reached, and for each the nodes
+    behind it.
+    """
     links = [edge for edge in graph["edges"] if edge["kind"] == "link"]
     behind: dict[str, list[str]] = {}
     for edge in graph["edges"]:

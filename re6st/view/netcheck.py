@@ -1,4 +1,4 @@
-"""What re6st-status netcheck thinks of what it was told: by the node, by the registry, by the router at home.
+"""Judges for re6st-status netcheck what the node, the registry, and the router at home answered.
 
 The answers of the node are those of its control socket (docs/control.md).
 """
@@ -20,21 +20,21 @@ from re6st.view.status_text import endpoint
 Answer = Mapping[str, Any]
 
 CLOCK_WARNING, CLOCK_WRONG = 10.0, 600.0
-"""Seconds between our clock and the registry's. HTTP tells its own to the second."""
+"""Seconds between our clock and the registry's. HTTP tells a time in whole seconds."""
 EARLY = 600.0
-"""Seconds after the start in which it means nothing that nobody has connected."""
+"""For so many seconds after the start, it means nothing that nobody has connected."""
 
 
 @dataclass(frozen=True, slots=True)
 class RegistryAnswer:
-    """What came of asking a registry for its CA over one family of addresses. An `error` is why nothing came."""
+    """The result of asking a registry for its CA over one family of addresses. `error` says why there is none."""
 
     family: str
     milliseconds: float = 0.0
     ca: str = ""
-    """Fingerprint of the CA certificate; empty if it gave none."""
+    """Fingerprint of the CA certificate; empty if the registry gave none."""
     clock: float | None = None
-    """Seconds that its clock is ahead of ours."""
+    """By how many seconds its clock is ahead of ours."""
     error: str = ""
     ca_key: str = ""
     """Fingerprint of the CA's key."""
@@ -42,20 +42,20 @@ class RegistryAnswer:
 
 @dataclass(frozen=True, slots=True)
 class Router:
-    """One that speaks UPnP: our address behind it, and its own outside."""
+    """A router that speaks UPnP: our address behind it, and its own outer address."""
 
     lan: str
     outside: str
 
 
 def health(status: Answer) -> Iterator[Finding]:
-    """What the node itself complains of."""
+    """The problems that the node itself reports."""
     for problem in status["health"]["problems"]:
         yield Finding("fail" if problem["severity"] == "failed" else "warn", "node", problem["text"])
 
 
 def registry(url: str, answers: Sequence[RegistryAnswer], ca: str, ca_key: str = "") -> Iterator[Finding]:
-    """Whether it answers, is the one of our network (by our fingerprints, if known), and what time it is there."""
+    """Whether the registry answers, is that of our network (by our fingerprints, if they are known), and its clock."""
     good = [answer for answer in answers if not answer.error]
     for answer in answers:
         if answer.error and good:  # one family is enough
@@ -88,7 +88,7 @@ def _clock(difference: float) -> Finding:
 
 
 def port_mapping(status: Answer, local: Collection[str], router: Router | None, waited: float) -> Iterator[Finding]:
-    """For a node that is to open its ports at a router, found or not. `local`: this machine's addresses."""
+    """For a node that should open its ports at a router, found or not. `local` are this machine's addresses."""
     ports = [server for server in status["servers"] if _family(server) == 4]
     mapped = [each for each in status["advertised"] if each["origin"] == "upnp"]
     own = [each["host"] for each in status["advertised"] if each["host"] in local and each["origin"] != "private"]
@@ -124,15 +124,15 @@ def port_mapping(status: Answer, local: Collection[str], router: Router | None, 
 
 
 def membership(cn: str, refused: str, proven: bool) -> Iterator[Finding]:
-    """Of a node that does not run: whether the registry has a certificate of it. `refused`: what it answered else."""
+    """For a node that does not run: whether the registry has its certificate. `refused`: its other answer."""
     if refused and proven:
         yield Finding("fail", "registry", REVOKED)
-    elif refused:  # perhaps by something in its place: who enrols anew for that loses the subnet
+    elif refused:  # perhaps not the registry: a node that enrols again because of it loses its subnet
         yield Finding("fail", "registry", refused, f"ask the operator of the network whether {cn} was revoked")
 
 
 def uplink(unreachable: Sequence[str], asked: int) -> Iterator[Finding]:
-    """Whether this machine has a way out at all: of so many addresses asked for, those to which there is no route."""
+    """Whether this machine has any uplink: to how many of the addresses that were `asked` for it has no route."""
     if asked and len(unreachable) == asked:
         text = (
             f"this machine has no route to any of {plural(asked, 'peer address', 'peer addresses')}: its uplink is down"
@@ -141,7 +141,7 @@ def uplink(unreachable: Sequence[str], asked: int) -> Iterator[Finding]:
 
 
 def servers(status: Answer) -> Iterator[Finding]:
-    """Whether others can open tunnels to us, as far as the node knows: from those who did."""
+    """Whether others can open tunnels to us, as far as the node knows from those that did."""
     if not status["servers"]:
         yield Finding("ok", "servers", "no server here: this node opens tunnels, and nobody opens one to it")
         return
@@ -191,7 +191,7 @@ def software(peer: str, answer: str | None) -> Finding:
 
 
 def path_mtu(peer: str, told: int | None, passed: int | None) -> Finding:
-    """The size of packets that get to a node: what the kernel was `told`, and what `passed`; None: nothing did."""
+    """The size of packets that reach a node: what the kernel was `told`, and what `passed`; None: nothing did."""
     if told is None or passed is None:
         text = f"{peer} does not answer echo requests, though babel has a route to it"
         return Finding("warn", "inside", text, f"see re6st-status trace {peer}")
@@ -202,8 +202,8 @@ def path_mtu(peer: str, told: int | None, passed: int | None) -> Finding:
 
 
 def large_packets(tried: Sequence[tuple[Answer, int | None, int | None]]) -> Iterator[Finding]:
-    """Whether packets as large as a tunnel takes get to its other end. Of each tunnel: the size that it takes, and the
-    size that passed; None: not even a small one did, as where a firewall forbids pings.
+    """Whether packets as large as a tunnel carries reach its other end. For each tunnel: the size that it carries, and
+    the size that passed; None: not even a small packet did, as when a firewall forbids pings.
     """
     whole = sum(told is not None and told == passed for _, told, passed in tried)
     if whole:
@@ -222,6 +222,6 @@ def large_packets(tried: Sequence[tuple[Answer, int | None, int | None]]) -> Ite
 
 
 def _family(server: Answer) -> Family | None:
-    """The version of IP of a server of ours; None for a protocol that only a newer node has."""
+    """The IP version of one of our servers; None for a protocol that only a newer node has."""
     protocol = named(server["protocol"])
     return protocol.family if protocol else None

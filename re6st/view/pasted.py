@@ -1,7 +1,7 @@
-"""Text that a person pasted: out of a mail, a chat, a wiki, a word processor or the output of openssl.
+"""Reads text that a person pasted: from a mail, a chat, a wiki, a word processor or the output of openssl.
 
-On its way it gets other blanks and line ends, a mark at its beginning, quotes and dashes of typography. What it says is
-clear all the same, so it is taken; what is not clear is left for who reads it, to complain about.
+On its way, such text gets other blanks and line ends, a mark at its beginning, and typographic quotes and dashes. Its
+meaning is clear all the same, so it is accepted. If it is unclear, the text stays as it is, and the reader reports it.
 """
 
 from __future__ import annotations
@@ -12,9 +12,11 @@ import re
 import unicodedata
 
 ALGORITHMS = {64: "sha256", 96: "sha384", 128: "sha512"}
-"""Of a fingerprint without the name of one, by its hex digits. Nobody should trust one that is shorter."""
+"""The algorithm of a fingerprint that does not name one, by the number of hex digits. Nobody should trust a shorter
+one.
+"""
 TOKEN_LENGTHS = (8, 18)
-"""Letters of the tokens that registries make: of the older software, and ours."""
+"""Numbers of letters in the tokens of registries: the older software's, and ours."""
 PEM_COLUMNS = 64
 """Characters of base64 in a line (RFC 7468)."""
 
@@ -27,7 +29,7 @@ _TYPOGRAPHY = {ord(each): "-" for each in _DASHES} | {
     ord(each): plain for plain, others in _QUOTES.items() for each in others
 }
 _FINGERPRINT = re.compile(
-    # A name of an algorithm has some letter that is no digit.
+    # The name of an algorithm has a letter that is not a hex digit.
     r"(?:(?=[\w-]*[g-z])([\w-]*?)(?:fingerprint)?[:=])?((?:[0-9a-f]{2}:?)+)"
 )
 _PEM = re.compile(
@@ -36,24 +38,24 @@ _PEM = re.compile(
 
 
 def text(data: bytes) -> str:
-    """The text in a file: UTF-8, or the UTF-16 of some editors. Raises UnicodeDecodeError."""
+    """The text in a file: UTF-8, or UTF-16 from some editors. Raises UnicodeDecodeError."""
     return data.decode("utf-16" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8")
 
 
 def lines(pasted: str) -> str:
-    """A text with plain blanks and line ends, and nothing that cannot be seen. Tabs stay."""
+    """The text with plain blanks and line ends, and without invisible characters. Tabs stay."""
     plain = _LINE_ENDS.sub("\n", pasted)
     return "".join(" " if unicodedata.category(each) == "Zs" else each for each in plain if each not in _NOTHING)
 
 
 def typography(pasted: str) -> str | None:
-    """The first character that a word processor made of a quote; None where there is none."""
+    """The first character that a word processor made from a quote; None if there is none."""
     quotes = "".join(_QUOTES.values()).replace("`", "").replace("\u00b4", "")
     return next((each for each in pasted if each in quotes), None)
 
 
 def word(pasted: str) -> str:
-    """One word that has no blanks in it: also where it was folded, quoted, or ends a sentence."""
+    """One word without blanks: even if it was folded, quoted, or at the end of a sentence."""
     joined = _joined(pasted).translate(_TYPOGRAPHY)
     while (trimmed := joined.removesuffix(".").strip("<>\"'(),;")) != joined:
         joined = trimmed
@@ -61,19 +63,20 @@ def word(pasted: str) -> str:
 
 
 def _joined(pasted: str) -> str:
-    """Without blanks, and without what a mail program puts before the lines of another's mail."""
+    """Without blanks, and without the marks that mail programs put before quoted lines."""
     return "".join("".join(line.split()).lstrip(">|") for line in lines(pasted).split("\n"))
 
 
 def token(pasted: str) -> str:
-    """A token. Of those that a registry made, nothing but the letters; an operator may have chosen any other one."""
+    """A token. From one that a registry made, only the letters are taken; an operator may have chosen any other one."""
     plain = word(pasted)
     made = len(plain) in TOKEN_LENGTHS and plain.isalpha() and plain.islower()
     return plain if made else lines(pasted).strip()
 
 
 def fingerprint(pasted: str) -> tuple[str, bytes]:
-    """The algorithm's name and the digest, of ALG:HEX, of what `openssl x509 -fingerprint` prints, or of digits alone.
+    """The algorithm's name and the digest, from ALG:HEX, from the output of `openssl x509 -fingerprint`, or from digits
+    alone.
 
     Raises ValueError.
     """
@@ -88,7 +91,7 @@ def fingerprint(pasted: str) -> tuple[str, bytes]:
 
 
 def invitation(pasted: str) -> tuple[str, str | None, str | None]:
-    """The registry's URL, the fingerprint and the token of an invitation; None for what it does not have."""
+    """The registry's URL, the fingerprint and the token in an invitation; None for parts that it does not have."""
     url, _, fragment = _joined(pasted).partition("#")
     said = expected = None
     for item in filter(None, fragment.split(",")):
@@ -100,9 +103,9 @@ def invitation(pasted: str) -> tuple[str, str | None, str | None]:
 
 
 def pem(data: bytes) -> bytes:
-    """PEM as every program reads it: each block with its own lines of 64 characters, and nothing between them.
+    """PEM as every program reads it: each block in lines of 64 characters, and nothing between the blocks.
 
-    What has no such block, or one that is not base64, is returned as it is, for the reader to complain about.
+    Text without such a block, or with one that is not base64, is returned unchanged, and the reader reports it.
     """
     try:
         plain = lines(text(data))

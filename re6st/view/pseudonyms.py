@@ -1,7 +1,7 @@
-"""Names and addresses replaced in a text, the same by the same, so that it can be read by strangers (re6st-status
-bugreport --anonymise).
+"""Replaces names and addresses in a text, always in the same way, so that strangers can read it (re6st-status bugreport
+--anonymise).
 
-What a node is stays visible: `4/16`, its subnet and its address become `node-1`, `node-1-subnet`, `node-1-address`.
+It stays visible what a node is: `4/16`, its subnet and its address become `node-1`, `node-1-subnet`, `node-1-address`.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ _WORDS = r"""
 
 
 class Pseudonyms:
-    """For one text or more. `network` is that of re6st; `names` are further words, each with what stands for it."""
+    """For one or more texts. `network` is that of re6st; `names` are other words, each with its replacement."""
 
     def __init__(self, network: IPv6Network | None = None, names: Mapping[str, str] | None = None) -> None:
         self._network = network
         self._names = {name.lower(): other for name, other in (names or {}).items() if name}
         self._nodes: dict[Prefix, str] = {}
         self._known: dict[str, dict[object, str]] = {}
-        """By kind, what stands for what."""
+        """The replacements of each kind."""
         own = "|".join(re.escape(name) for name in sorted(self._names, key=len, reverse=True))
         pattern = rf"{_WORDS} | (?P<name> (?<![\w.-]) (?i:{own}) (?![\w-]) )" if own else _WORDS
         self._pattern = re.compile(pattern, re.X)
@@ -45,7 +45,7 @@ class Pseudonyms:
         }
 
     def learn(self, cn: str) -> None:
-        """Name a node, before the text says whose its addresses are."""
+        """Name a node before the text says whose its addresses are."""
         self._cn(cn)
 
     def apply(self, text: str) -> str:
@@ -94,7 +94,7 @@ class Pseudonyms:
         return self._numbered(kind, ip) + slash + length + end
 
     def _inside(self, ip: IPv6Address, network: IPv6Network | None) -> str:
-        """An address or a subnet of re6st: that of a node, where we know which."""
+        """An address or a subnet inside re6st: that of a node, if we know which."""
         assert self._network is not None
         if network is not None:
             prefix = prefix_of(self._network, network)

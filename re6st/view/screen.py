@@ -1,7 +1,7 @@
-"""Lines for a terminal: spans of text with a style, tables that give way to a narrow screen, ANSI codes or none.
+"""Lines for a terminal: text with styles, tables that fit a narrow screen, with ANSI codes or without.
 
-What is shown may come from other nodes, so nothing in it is obeyed by the terminal: `paint` writes what is not
-printable as an escape.
+The text may come from other nodes, so the terminal must not obey anything in it: `paint` escapes characters that are
+not printable.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ ELLIPSIS = "…"
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """Some text in one style."""
+    """A text in one style."""
 
     text: str
     style: Style = ""
@@ -28,23 +28,23 @@ Line = tuple[Span, ...]
 
 
 def line(*parts: str | Span) -> Line:
-    """A line of these."""
+    """A line of such texts."""
     return tuple(Span(part) if isinstance(part, str) else part for part in parts)
 
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """A column of a table. Where the screen is narrow, those with the highest `drop` go first; 0 never goes."""
+    """A column of a table. On a narrow screen, the highest `drop` is left out first, 0 never."""
 
     name: str
     right: bool = False
     drop: int = 0
     least: int = 0
-    """Characters to which it may be cut, where that spares others; 0: it is never cut."""
+    """The number of characters to which it may be cut, if this saves other columns; 0: it is never cut."""
 
 
 def table(columns: Sequence[Column], rows: Sequence[Sequence[str | Span]], width: int | None = None) -> list[Line]:
-    """Aligned columns under their names, in `width` characters as far as that is possible; None: as wide as it gets."""
+    """Aligned columns under their names, in `width` characters if possible; None: as wide as needed."""
     cells = [[_span(cell) for cell in row] for row in rows]
     widths = [
         max(len(column.name), *(len(row[n].text) for row in cells)) if cells else len(column.name)
@@ -60,7 +60,7 @@ def table(columns: Sequence[Column], rows: Sequence[Sequence[str | Span]], width
 
 
 def _fit(columns: Sequence[Column], widths: list[int], width: int) -> tuple[list[int], int]:
-    """Which columns are shown and the gap between them; cuts `widths`."""
+    """Which columns are shown, and the gap between them; reduces `widths`."""
     shown = list(range(len(columns)))
 
     def excess(gap: int) -> int:
@@ -103,7 +103,7 @@ def _span(cell: str | Span) -> Span:
 
 
 def fold(head: str, words: Iterable[str], width: int | None) -> list[Line]:
-    """`head` and then words with commas, on further lines below the first word where one is not enough."""
+    """`head`, then words with commas; if they need more lines, these begin below the first word."""
     lines, current = [], head
     for number, word in enumerate(words):
         if number:
@@ -117,7 +117,7 @@ def fold(head: str, words: Iterable[str], width: int | None) -> list[Line]:
 
 
 def paint(lines: Iterable[Line], *, colour: bool = False, width: int | None = None) -> list[str]:
-    """The lines as text; longer ones than `width` are cut."""
+    """The lines as text; lines that are longer than `width` are cut."""
     return [_paint(each, colour, width) for each in lines]
 
 

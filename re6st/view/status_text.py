@@ -1,4 +1,4 @@
-"""What re6st-status shows, from the answers of a node's control socket (docs/control.md) to lines for a terminal."""
+"""Makes the output of re6st-status from the answers of a node's control socket (docs/control.md)."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _ORIGINS = {"given": "--ip", "upnp": "UPnP", "seen": "seen by peers", "local": "
 def overview(
     status: Answer, tunnels: Sequence[Answer], routes: Answer, events: Sequence[Answer], now: float, width: int | None
 ) -> list[Line]:
-    """The whole picture: who we are, how we are, tunnels, what happened last."""
+    """Everything at a glance: the node, its health, its tunnels, the last events."""
     lines = [*headline(status, width), *facts(status, routes, now, width), ()]
     lines += tunnel_table(tunnels, width) if tunnels else [line(Span("no tunnels", "dim"))]
     if events:
@@ -34,7 +34,7 @@ def overview(
 
 
 def headline(status: Answer, width: int | None) -> list[Line]:
-    """The program, the verdict at the right, and each problem on a line."""
+    """The program, the verdict on the right, and each problem on a line."""
     health = status["health"]
     left = f"re6st {status['version']} (protocol {status['protocol']}), up {duration(status['uptime_seconds'])}"
     verdict = Span(f"health: {verdict_of(health)}", VERDICTS.get(health["verdict"], "bad"))
@@ -54,7 +54,7 @@ def verdict_of(health: Answer) -> str:
 
 
 def facts(status: Answer, routes: Answer, now: float, width: int | None) -> list[Line]:
-    """Who we are and what we have, one thing a line."""
+    """The node's properties, one on a line."""
     certificate, registry, mesh = status["certificate"], status["registry"], status["mesh"]
     until = certificate["until"]
     left = f"{'ends' if until > now else 'ended'} {away(until, now)} ({moment(until)})"
@@ -86,13 +86,13 @@ def _renewal(when: float, now: float) -> str:
 
 
 def _parameters(status: Answer) -> str:
-    """Their version, and what they require of every node."""
-    required = status.get("require", [])  # an older daemon tells none
+    """The version of the parameters, and what they require of every node."""
+    required = status.get("require", [])  # an older daemon does not tell the version
     return f"parameters {status['parameters']}" + (f", which require {' '.join(required)}" if required else "")
 
 
 def registry_words(registry: Answer, own: str, now: float) -> str:
-    """Where the registry is, and whether we get there."""
+    """The registry's URL, and whether the node reaches it."""
     if registry["cn"] == own:
         through = "its node is this one"
     elif registry["connected"]:
@@ -104,7 +104,7 @@ def registry_words(registry: Answer, own: str, now: float) -> str:
 
 
 def _dropped(packets: Answer | None, width: int | None) -> list[Line]:
-    """What our nftables table dropped; nothing is said as long as that is nothing."""
+    """What our nftables table dropped; no line if it dropped nothing."""
     if packets is None:  # an older daemon
         return []
     counted = [f"{count} {name}" for name, count in packets["dropped"].items() if count]
@@ -114,7 +114,7 @@ def _dropped(packets: Answer | None, width: int | None) -> list[Line]:
 
 
 def _reachable(status: Answer, width: int | None) -> list[Line]:
-    """Where others can open tunnels to us; and servers that do not listen."""
+    """The addresses at which others can open tunnels to us, and servers that do not listen."""
     places = [
         f"{endpoint(e['host'], e['port'], e['protocol'])} ({_ORIGINS.get(e['origin'], e['origin'])})"
         for e in status["advertised"]
@@ -150,7 +150,7 @@ _TUNNELS = (
 
 
 def tunnel_table(tunnels: Sequence[Answer], width: int | None) -> list[Line]:
-    """A line a tunnel, ours first; a drop in what babel hears (`reach`) is marked."""
+    """One line for each tunnel, ours first; if babel hears less than before (`reach`), this is marked."""
     rows = [
         (
             t["peer"],
@@ -230,7 +230,7 @@ _CAME = {
 
 
 def peer_table(peers: Sequence[Answer], now: float, width: int | None) -> list[Line]:
-    """Whom we know: where it is, whether it is reached, and what came of a tunnel last."""
+    """The nodes that this one knows: addresses, whether there is a route, and how the last tunnel went."""
     rows = [
         (
             p["peer"],
@@ -252,7 +252,7 @@ def _came(last: Answer | None, now: float) -> Span:
 
 
 def certificate_lines(certificate: Answer, now: float, width: int | None) -> list[Line]:
-    """Our certificate, and its CA's."""
+    """Our certificate, and that of its CA."""
     ca = certificate["ca"]
     told = [
         ("subject", certificate["subject"]),
@@ -270,7 +270,7 @@ def certificate_lines(certificate: Answer, now: float, width: int | None) -> lis
 
 
 def _fact_or_below(name: str, text: str, width: int | None) -> list[Line]:
-    """A word that is too long for its place begins on the next line: a fingerprint that is cut is of no use."""
+    """A word that is too long for its place begins on the next line: a fingerprint that is cut is useless."""
     if width is not None and max(map(len, text.split())) > width - 15:
         return [line(f"  {name}"), line(f"    {text}")]
     return _fact(name, text, width)
@@ -292,7 +292,7 @@ _LEVELS: Mapping[str, Style] = {
 
 
 def log_lines(record: Answer) -> list[Line]:
-    """What was logged, as the log has it."""
+    """Log lines, as they are in the log."""
     style = _LEVELS.get(record["level"], "")
     lines = [line(Span(f"{plural(record['left_out'], 'line')} left out", "dim"))] if record.get("left_out") else []
     head = f"{clock(record['time'])} {record['level']} {record['name']}: "
@@ -310,7 +310,7 @@ _WAYS = (
 
 
 def why_lines(answer: Answer, now: float, width: int | None) -> list[Line]:
-    """The way to a node in use, since when, and what else babel could take."""
+    """The route in use to a node, since when it is used, and the other routes that babel could use."""
     ways, since = answer["routes"], answer["since"]
     used = next((way for way in ways if way["in_use"]), None)
     head = f"{answer['peer']} ({answer['subnet']}) is "
@@ -378,7 +378,7 @@ _AFTER = {"peers-back": "healed in", "connected": "after", "babel-running": "aft
 
 
 def event_lines(events: Sequence[Answer], now: float) -> list[Line]:
-    """What happened, the newest last. What happens again and again is one line, with the time of the last one."""
+    """The events, the newest last. An event that happens again and again is one line, with the time of the last one."""
     kept: list[tuple[Answer, int]] = []
     for event in events:
         times = 0
@@ -401,7 +401,7 @@ def _same(one: Answer, other: Answer) -> bool:
 
 
 def event_words(event: Answer) -> str:
-    """An event in a sentence."""
+    """An event as a sentence."""
     more = event["count"] - len(event["peers"])
     peers = ", ".join(event["peers"]) + (f" and {more} more" if more > 0 else "")
     text = _HAPPENED.get(event["kind"], f"{event['kind']} {{peers}}")
@@ -426,7 +426,7 @@ def hop_line(hop: Answer) -> Line:
 
 
 def ping_summary(times: Sequence[float | None]) -> Line:
-    """What came of some pings; times in milliseconds."""
+    """The results of some pings; times are in milliseconds."""
     known = [each for each in times if each is not None]
     text = f"{len(times)} sent, {len(known)} answered"
     if not known:
@@ -442,7 +442,7 @@ def ping_summary(times: Sequence[float | None]) -> Line:
 
 
 def endpoint(host: str, port: int | None, protocol: str) -> str:
-    """`198.51.100.7:1194/udp`; clients of ours have no port that matters."""
+    """`198.51.100.7:1194/udp`; the port of our clients does not matter."""
     if port is None:
         return f"{host}/{protocol}"
     return f"[{host}]:{port}/{protocol}" if ":" in host else f"{host}:{port}/{protocol}"
@@ -460,7 +460,7 @@ def cost(value: int | None) -> str:
 
 
 def wrap(head: str, text: str, width: int | None) -> list[str]:
-    """Text behind a head, its further lines below the beginning of the first."""
+    """Text after a head; further lines begin below the first one."""
     lines, current = [], head
     for number, word in enumerate(text.split()):
         if width is not None and number and len(current) + 1 + len(word) > width:
