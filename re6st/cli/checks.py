@@ -1,4 +1,6 @@
-"""What --check of re6stnet and --check-config of re6st-registry share: places to write, how it is told."""
+"""Shared by --check of re6stnet and --check-config of re6st-registry: whether files can be written, and how problems
+are printed.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 EX_CONFIG = 78
-"""Exit status where something is wrong (sysexits.h)."""
+"""Exit status if something is wrong (sysexits.h)."""
 
 
 def tell(program: str, problems: Sequence[str]) -> int:
@@ -21,7 +23,7 @@ def tell(program: str, problems: Sequence[str]) -> int:
 
 
 def cannot_write(path: Path, *, directory: bool = False) -> str | None:
-    """Why a file, or files in a directory, cannot be written or made; None where they can."""
+    """Why a file, or files in a directory, cannot be written or made; None if they can."""
     if path.exists():
         if path.is_dir() != directory:
             return "no directory" if directory else "a directory"

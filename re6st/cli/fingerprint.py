@@ -1,4 +1,4 @@
-"""The fingerprint of a CA, as a person gives it and as it is shown."""
+"""The fingerprint of a CA, as people write it and as we show it."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from re6st.view import pasted
 
 @dataclass(frozen=True, slots=True)
 class Fingerprint:
-    """Expected digest of the CA certificate's DER form."""
+    """The expected digest of the CA certificate in DER form."""
 
     algorithm: str
     digest: bytes
 
     @classmethod
     def parse(cls, text: str) -> Fingerprint:
-        """From ALG:HEX, from what openssl prints, or from the digits of SHA-256 alone. Raises ValueError."""
+        """Read ALG:HEX, the output of openssl, or only the digits of SHA-256. Raises ValueError."""
         name, digest = pasted.fingerprint(text)
         names = (name, name.replace("-", ""), name.replace("-", "_"))
         algorithm = next((each for each in names if each in hashlib.algorithms_available), None)

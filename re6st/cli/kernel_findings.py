@@ -1,6 +1,6 @@
 """What others changed in this machine's kernel that a node needs, for --check and netcheck; nothing is changed here.
 
-A node that runs puts back what it can, and tells the rest itself (noded/kernel_care.py).
+A running node restores what it can, and reports the rest itself (noded/kernel_care.py).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from re6st.view.findings import Finding
 
 
 def ipv6(main_interface: str = "lo", sysctl: Path = SYSCTL) -> Iterator[Finding]:
-    """Whether IPv6 is switched off, in all or on interfaces that get addresses of ours."""
+    """Whether IPv6 is switched off, in general or on interfaces that get our addresses."""
     directory = sysctl / "ipv6/conf"
     if not directory.is_dir():
         yield Finding("fail", "ipv6", "this kernel has no IPv6", "boot it without ipv6.disable=1")
@@ -45,7 +45,7 @@ def _is_read_only(path: Path) -> bool:
 
 
 def firewall() -> Iterator[Finding]:
-    """Whether rules of others drop what a node forwards, as far as we may read them."""
+    """Whether others' rules drop what a node forwards, as far as we may read them."""
     try:
         found = blocked(asyncio.run(_rules()), TABLE)
     except (MissingProgram, NftError, KeyError, TypeError, AttributeError):
@@ -64,7 +64,7 @@ async def _rules() -> object:
 
 
 def interface(name: str, interfaces: Path = Path("/sys/class/net")) -> Iterator[Finding]:
-    """Whether the interface for our address is there, and up."""
+    """Whether the interface for our address exists, and is up."""
     path = interfaces / name
     if not path.exists():
         text = f"--main-interface {name}: not there, so the node has no address"

@@ -1,6 +1,7 @@
-"""/usr/lib/re6stnet/end-left: ends what a node left running whose next daemon never came (re6st/noded/left_behind.py).
+"""/usr/lib/re6stnet/end-left: ends what a node left running if no other daemon took it over
+(re6st/noded/left_behind.py).
 
-For re6stnet-tunnels.service, and for whoever has no systemd: end-left [RUN], as the node's own user or root.
+It is for re6stnet-tunnels.service, and for machines without systemd: end-left [RUN], as the node's own user or root.
 """
 
 from __future__ import annotations
@@ -16,11 +17,11 @@ from re6st.service.rundir import RunDirectoryBusy, RunDirectoryError
 
 PROGRAM = "end-left"
 RUN = Path("/run/re6stnet")
-"""That of the service."""
+"""The run directory of the service."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """End it, and say what that was; returns the exit status. A node that lives is not touched."""
+    """End it, and say what it was; returns the exit status. A running node is left alone."""
     words = sys.argv[1:] if argv is None else argv
     run = Path(words[0]).absolute() if words else RUN
     try:

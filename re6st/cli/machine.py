@@ -1,6 +1,6 @@
-"""What this machine has of what a node needs: device, rights, programs, kernel. Nothing is changed or started for long.
+"""What this machine has, or lacks, of a node's needs: device, rights, programs, kernel. Nothing is changed.
 
-For re6st-status netcheck and bugreport, and re6stnet --check; each function yields what it found.
+This is for re6st-status netcheck and bugreport, and for re6stnet --check; each function yields findings.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ CAPABILITIES = {"CAP_NET_BIND_SERVICE": 10, "CAP_NET_ADMIN": 12, "CAP_NET_RAW": 
 """Rights of a node that does not run as root, by their bits in linux/capability.h."""
 PROGRAMS = {"babeld": ["-V"], "openvpn": ["--version"]}
 PATIENCE = 5.0
-"""Seconds for a program to say its version."""
+"""Seconds for a program to print its version."""
 CONFIGURATION_LIMIT = 4 << 20
 _VERSION = re.compile(r"\d+(\.\d+)+\S*")
 
 
 def tun_device(path: Path = Path("/dev/net/tun")) -> Iterator[Finding]:
-    """The device that tunnels are made by."""
+    """The device with which tunnels are made."""
     if path.is_char_device():
         yield Finding("ok", "machine", "tun device")
     else:
@@ -37,7 +37,7 @@ def capabilities(pid: int | None = None) -> Iterator[Finding]:
     """The rights of a process (None: of this one)."""
     try:
         status = Path(f"/proc/{'self' if pid is None else pid}/status").read_text()
-    except OSError:  # it has ended, or is hidden from us
+    except OSError:  # the process has ended, or is hidden from us
         return
     found = re.search(r"^CapEff:\s*([0-9a-f]+)$", status, re.M)
     if found is None:
@@ -61,7 +61,7 @@ def programs() -> Iterator[Finding]:
 
 
 def version_of(name: str) -> str | None:
-    """The version of babeld or openvpn; None where there is none, nothing where it does not tell."""
+    """The version of babeld or openvpn; None if it is not installed, empty if it does not tell."""
     try:
         argv = [find_program(name), *PROGRAMS[name]]
         done = subprocess.run(
@@ -76,7 +76,7 @@ def version_of(name: str) -> str | None:
 
 
 def source_routes(known: bool | None = None) -> Iterator[Finding]:
-    """Whether the kernel has IPv6 routes by source: as a node found out (`known`), or as the kernel was built."""
+    """Whether the kernel has IPv6 routes by source: as a node found out (`known`), or by the kernel's configuration."""
     has = _configured("CONFIG_IPV6_SUBTREES") if known is None else known
     if has:
         yield Finding("ok", "machine", "IPV6_SUBTREES")
@@ -86,7 +86,7 @@ def source_routes(known: bool | None = None) -> Iterator[Finding]:
 
 
 def _configured(option: str) -> bool | None:
-    """Whether the running kernel was built with an option; None where that is not told."""
+    """Whether the running kernel was built with an option; None if that is not known."""
     for path in (Path("/proc/config.gz"), Path(f"/boot/config-{os.uname().release}")):
         try:
             with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
@@ -97,15 +97,14 @@ def _configured(option: str) -> bool | None:
 
 
 def advertisements(settings: Path = Path("/proc/sys/net/ipv6/conf")) -> Iterator[Finding]:
-    """Interfaces that forward and so hear no router advertisements any more (Linux, ip-sysctl;
-    noded/router_advertisements.py)."""
+    """Interfaces that forward, and so ignore router advertisements (ip-sysctl; noded/router_advertisements.py)."""
     for setting in sorted(settings.glob("*/accept_ra")):
         name = setting.parent.name
         if name in ("all", "default", "lo") or interfaces.is_ours(name):
             continue
         try:
             trapped = setting.read_text().strip() == "1" and (setting.parent / "forwarding").read_text().strip() != "0"
-        except OSError:  # it went away
+        except OSError:  # it disappeared
             continue
         if trapped:
             text = f"{name} accept_ra=1 while forwarding: its IPv6 default route will go"

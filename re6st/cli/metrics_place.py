@@ -1,4 +1,4 @@
-"""The option --metrics of both daemons: where to serve them."""
+"""The option --metrics of both daemons: the address at which to serve metrics."""
 
 from __future__ import annotations
 

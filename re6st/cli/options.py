@@ -1,4 +1,4 @@
-"""What the programs share at their edge: option files (wire.md 11.1) and one-line errors.
+"""What the programs share to read their command lines: option files (wire.md 11.1) and errors of one line.
 
 `OptionParser` is argparse with `@FILE`; `fail` ends a program with one line.
 """
@@ -23,14 +23,14 @@ from re6st.service.logs import FORMATS, LEVELS
 from re6st.view import pasted
 
 FILE_LIMIT = 1 << 20
-"""Bytes of an option file."""
+"""Maximum number of characters in an option file."""
 HELP_WIDTH = 78
-"""Columns, for what argparse does not fold itself."""
+"""Columns, for texts that argparse does not fold itself."""
 UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
-"""Seconds of what a duration may end with."""
+"""Seconds of each unit of a duration."""
 DURATION_LIMIT = 100 * 366 * 86400
 DEPTH_LIMIT = 8
-"""Option files that include each other."""
+"""How deep option files may include each other."""
 
 
 def fail(program: str, message: str, status: int = 1) -> NoReturn:
@@ -40,7 +40,7 @@ def fail(program: str, message: str, status: int = 1) -> NoReturn:
 
 
 def is_text(argument: str) -> bool:
-    """Whether what came from outside, a command line or a terminal, was in its encoding, which is mostly UTF-8."""
+    """Whether text from outside, a command line or a terminal, was in its encoding, mostly UTF-8."""
     return not any("\udc80" <= each <= "\udcff" for each in argument)
 
 
@@ -49,16 +49,16 @@ def is_text(argument: str) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class _Line:
-    """Where in a file some arguments come from."""
+    """Where some arguments come from: a line of a file."""
 
     place: str
     words: tuple[str, ...]
 
 
 class OptionParser(argparse.ArgumentParser):
-    """An argument parser that reads options from files too, where an argument is `@FILE` (wire.md 11.1).
+    """An argument parser that also reads options from files, if an argument is `@FILE` (wire.md 11.1).
 
-    Wrong options end the program with status 2 and one line, which names the file and line they come from.
+    Wrong options end the program with status 2 and one line, which names the file and line in which they are.
     """
 
     def __init__(self, prog: str, description: str, epilog: str | None = None, usage: str | None = None) -> None:
@@ -72,26 +72,26 @@ class OptionParser(argparse.ArgumentParser):
         )
         self._lines: list[_Line] = []
         self._value = ""
-        """The value that was looked at last."""
+        """The value that was checked last."""
         self.given: dict[str, list[str]] = {}
-        """Where each option was set, by its name in the namespace: on the command line, or FILE:LINE."""
+        """Where each option was set, by its name in the namespace: on the command line, or in FILE:LINE."""
         self.warnings: list[str] = []
-        """What a daemon should say once it has a log."""
+        """Warnings for the log, which does not exist yet."""
         version = f"{prog} {__version__} (protocol {PROTOCOL})"
         self.add_argument("-V", "--version", action="version", version=version, help="print the version and exit")
 
     def parse(self, argv: Sequence[str] | None = None) -> argparse.Namespace:
-        """The options in `argv` (default: the program's arguments) and in the files it names."""
+        """The options in `argv` (default: the program's arguments) and in the files that it names."""
         return self.parse_args(self.expand(sys.argv[1:] if argv is None else argv))
 
     def _check_text(self, arguments: Sequence[str]) -> None:
-        """What is not in the encoding of text could neither be shown nor sent."""
+        """A text that is not in the right encoding could neither be shown nor sent."""
         for number, argument in enumerate(arguments, 1):
             if not is_text(argument):
                 self.exit(2, f"{self.prog}: argument {number}, {argument!a}, is not in UTF-8\n")
 
     def expand(self, argv: Sequence[str]) -> list[str]:
-        """The arguments, with those of the form @FILE replaced by what the files say."""
+        """The arguments; those of the form @FILE are replaced by the contents of the files."""
         self._check_text(argv)
         expanded: list[str] = []
         for argument in argv:
@@ -105,7 +105,7 @@ class OptionParser(argparse.ArgumentParser):
     def _note(self, word: str, place: str) -> None:
         """Remember where an option was given, if `word` is one."""
         known, name = self._option_string_actions, word.partition("=")[0]
-        if word.startswith("--"):  # it may be shortened
+        if word.startswith("--"):  # it may be abbreviated
             actions = {
                 known[each].dest for each in known if each == name or (name not in known and each.startswith(name))
             }
@@ -132,7 +132,7 @@ class OptionParser(argparse.ArgumentParser):
             help="log level: 0 nothing and no file, 1 warnings, 2 information, 3 debug, 4 trace (default: %(default)s)",
         )
 
-    # argparse words its errors in each version of Python in another way, so nothing here reads them.
+    # Each version of Python words argparse's errors differently, so nothing here reads them.
 
     def parse_args(  # type: ignore[override]  # nobody gives it an object of another kind
         self, args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None
@@ -146,7 +146,7 @@ class OptionParser(argparse.ArgumentParser):
     def parse_known_args(  # type: ignore[override]  # nobody gives it an object of another kind
         self, args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None
     ) -> tuple[argparse.Namespace, list[str]]:
-        """The options in `args`, and what is left of these. What is no text ends the program too."""
+        """The options in `args`, and the remaining arguments. A text in a wrong encoding also ends the program."""
         self._check_text(sys.argv[1:] if args is None else args)
         try:
             return super().parse_known_args(args, namespace)
@@ -154,7 +154,9 @@ class OptionParser(argparse.ArgumentParser):
             self._refuse(str(error), (error.argument_name or "").split("/"))
 
     def _get_nargs_pattern(self, action: argparse.Action) -> str:
-        """No word of an option begins with a dash: since 3.13.1 argparse takes the next option for the second word."""
+        """The value of an option cannot begin with a dash: since 3.13.1, argparse takes the next option for the second
+        value.
+        """
         if action.option_strings and isinstance(action.nargs, int):
             return f"({'A' * action.nargs})"
         return super()._get_nargs_pattern(action)
@@ -164,7 +166,7 @@ class OptionParser(argparse.ArgumentParser):
         return super()._get_value(action, arg_string)
 
     def _check_value(self, action: argparse.Action, value: Any) -> None:
-        """A word that is none is told with the nearest that is one, a value with all that are."""
+        """For an unknown command, the message names the most similar one; for an unknown value, it names all values."""
         if action.choices is None or value in action.choices:
             return
         if isinstance(action, argparse._SubParsersAction):
@@ -172,12 +174,14 @@ class OptionParser(argparse.ArgumentParser):
         raise argparse.ArgumentError(action, f"{value!r} is not one of {', '.join(map(str, action.choices))}")
 
     def error(self, message: str) -> NoReturn:
-        """End the program. A message of ours that is about an option begins with `argument NAME: `."""
+        """End the program. If a message of ours is about an option, it begins with `argument NAME: `."""
         names = re.match(r"argument (\S+): ", message)
         self._refuse(message, names[1].split("/") if names else ())
 
     def _refuse(self, message: str, names: Iterable[str] = ()) -> NoReturn:
-        """End the program for an option, or arguments, of these names, and say in which line of a file they are."""
+        """End the program because of an option, or of arguments with these names, and say in which line of a file they
+        are.
+        """
         names = set(names)
         lines = [line for line in self._lines if names.intersection(line.words)]
         exact = [line for line in lines if self._value in line.words]
@@ -197,7 +201,7 @@ class OptionParser(argparse.ArgumentParser):
             self.error(f"option file {name}: not in UTF-8")
         if len(text) > FILE_LIMIT:
             self.error(f"option file {name}: more than {FILE_LIMIT} characters")
-        if "\0" in text:  # no command line can have one, and no file name
+        if "\0" in text:  # no argument of a program, and no file name, can contain one
             self.error(f"option file {name}: not a text file, it has a zero byte")
         arguments: list[str] = []
         for number, line in enumerate(text.splitlines(), 1):
@@ -212,7 +216,7 @@ class OptionParser(argparse.ArgumentParser):
         return arguments
 
     def _check_writers(self, name: str, file: os.stat_result) -> None:
-        """Whoever may write an option file has us do what he likes: a daemon runs commands that stand there."""
+        """Whoever can write an option file controls us: a daemon runs commands that are in it."""
         if not stat.S_ISREG(file.st_mode):
             return
         directory = os.path.dirname(os.path.abspath(name))
@@ -226,7 +230,7 @@ class OptionParser(argparse.ArgumentParser):
             self.warnings.append(f"{owner}, who could have root do anything: run chown root {name}")
 
     def _words(self, place: str, line: str) -> list[str]:
-        """The arguments one line stands for."""
+        """The arguments that one line stands for."""
         try:
             word, *values = shlex.split(line)
         except ValueError as error:
@@ -246,7 +250,7 @@ class OptionParser(argparse.ArgumentParser):
 
 
 def unknown_word(word: str, known: Iterable[str], more: str = "") -> str:
-    """That a word is none, and the nearest one, or else all that there are, and `more`."""
+    """A message that a command is unknown, with the most similar one, or else all of them, and `more`."""
     from difflib import get_close_matches  # a daemon never needs it
 
     words = list(known)
@@ -269,7 +273,7 @@ def integer(low: int, high: int) -> Callable[[str], int]:
 
 
 def duration(text: str) -> int:
-    """An argparse type: seconds of 30d, 12h, 90m, 45s, 2w, or a plain number of seconds."""
+    """An argparse type: the seconds of 30d, 12h, 90m, 45s, 2w, or of a plain number of seconds."""
     number, unit = (text[:-1], UNITS[text[-1]]) if text[-1:] in UNITS else (text, 1)
     if number.isascii() and number.isdigit() and len(number) < 12 and 0 < int(number) * unit <= DURATION_LIMIT:
         return int(number) * unit

@@ -1,4 +1,4 @@
-"""/usr/lib/re6stnet/prepare-states: what root does before a service starts, and when the package is removed."""
+"""/usr/lib/re6stnet/prepare-states: the work of root before a service starts, and when the package is removed."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ PROGRAM = "prepare-states"
 
 
 def main(argv: Sequence[str] | None = None, places: Places = Places()) -> int:  # noqa: B008
-    """Without argument, before a service starts: move the registry's state out of the node's directory, and give files
-    that root made there to the services. With `older`, when the package is removed and nothing runs: put all of it into
-    the form that the older software knows.
+    """Without an argument, before a service starts: move the registry's state out of the node's directory, and give
+    files that root made there to the services. With `older`, when the package is removed and nothing runs: put
+    everything into the form that the older software knows.
 
-    Returns the exit status: with 1 the registry must not be started, as it would not find its database.
+    Returns the exit status: with 1, the registry must not be started, as it would not find its database.
     """
     argv = sys.argv[1:] if argv is None else argv
     try:

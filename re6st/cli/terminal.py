@@ -1,4 +1,4 @@
-"""What a program finds of the terminal that it prints on, and how it prints there."""
+"""The properties of the terminal on which a program prints, and how it prints there."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from re6st.view.screen import Line, paint
 
 
 def width() -> int | None:
-    """Columns of the terminal; None off a terminal, where nothing needs to be cut."""
+    """Columns of the terminal; None if the output is not a terminal, where nothing needs to be cut."""
     try:
         return os.get_terminal_size(sys.stdout.fileno()).columns or None if sys.stdout.isatty() else None
     except OSError:

@@ -1,1 +1,1 @@
-"""re6st-conf: enrols a machine, and the words for one that has enrolled."""
+"""re6st-conf: enrols a machine, and has commands for a machine that has enrolled."""

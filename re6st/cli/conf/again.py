@@ -1,4 +1,4 @@
-"""re6st-conf on a machine that has joined before: whether it is a member still, so that no token is spent in vain."""
+"""re6st-conf on a machine that has joined before: is it still a member, so that no token is wasted?"""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from re6st.keys import pki
 T = TypeVar("T")
 
 PATIENCE = 5.0
-"""Seconds without an answer after which a user is told that we wait."""
+"""After so many seconds without an answer, the user is told that we wait."""
 
 
 async def patiently(work: Awaitable[T], client: RegistryClient, warn: Callable[[str], None]) -> T:
-    """The result of a call of a registry, which may last a minute; after a few seconds the user is told."""
+    """The result of a call to a registry, which may take a minute; after a few seconds the user is told."""
     task = asyncio.ensure_future(work)
     done, _ = await asyncio.wait({task}, timeout=PATIENCE)
     if not done:
@@ -30,7 +30,7 @@ async def patiently(work: Awaitable[T], client: RegistryClient, warn: Callable[[
 
 
 def identity_in(ca: Path, own: Path, key: Path) -> cert.Identity | None:
-    """Who this machine is by these files; None: nobody, or nobody any more."""
+    """The identity of this machine by these files; None if it has none, or no valid one any more."""
     if not (own.exists() and key.exists() and ca.exists()):
         return None
     now = datetime.now(UTC)
@@ -42,14 +42,14 @@ def identity_in(ca: Path, own: Path, key: Path) -> cert.Identity | None:
 
 
 class Membership(Enum):
-    """What a registry says of this machine."""
+    """What a registry says about this machine."""
 
     MEMBER = auto()
-    """It has its certificate; or nobody says otherwise, as where the registry is out of reach."""
+    """The registry has its certificate; or nobody denies that, as when the registry is out of reach."""
     REVOKED = auto()
-    """It has proven that it has none."""
+    """The registry has proven that it has no certificate of this machine."""
     DOUBTED = auto()
-    """It has none, or one of another key, which only one of this software proves."""
+    """The registry has none, or one for another key, but only a registry of this software could prove it."""
 
 
 async def membership(url: str, identity: cert.Identity) -> Membership:
@@ -59,7 +59,7 @@ async def membership(url: str, identity: cert.Identity) -> Membership:
     except RegistryRefused as error:
         if error.proven:
             return Membership.REVOKED
-        # re6stnet's registries say the one or the other (wire.md 3.1).
+        # re6stnet's registries answer with one of these (wire.md 3.1)
         unknown = error.status in (HTTPStatus.NOT_FOUND, HTTPStatus.INTERNAL_SERVER_ERROR)
         return Membership.DOUBTED if unknown else Membership.MEMBER
     except RegistryKeyError:

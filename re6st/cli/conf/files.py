@@ -1,4 +1,4 @@
-"""Where the files of an enrolled machine are, and its registry: what re6stnet.conf says, else the usual names."""
+"""The files of an enrolled machine, and its registry: by re6stnet.conf, or else by their usual names."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Place:
     directory: Path
     files: Files
     url: str | None
-    """Of the registry."""
+    """The URL of the registry."""
 
     @property
     def registry(self) -> str:
@@ -33,7 +33,7 @@ class Place:
 
 
 def find(directory: Path | None, registry: str | None) -> Place:
-    """The files in a directory: by default in this one, if there are any, else where the service has them.
+    """The files in a directory: by default the current one if it has some, else the service's.
 
     Raises ConfError.
     """
@@ -48,7 +48,7 @@ def find(directory: Path | None, registry: str | None) -> Place:
 
 
 def read_options(path: Path) -> dict[str, str]:
-    """What an option file of re6stnet says of files and registry; nothing if there is none. Raises ConfError."""
+    """What an option file of re6stnet says about files and registry; empty if there is none. Raises ConfError."""
     try:
         with path.open("rb") as file:
             text = pasted.lines(pasted.text(file.read(FILE_LIMIT)))
@@ -60,7 +60,7 @@ def read_options(path: Path) -> dict[str, str]:
         raise ConfError(f"{path} is not in UTF-8") from None
     found = {}
     for line in text.splitlines():
-        with contextlib.suppress(ValueError):  # re6stnet complains about the others
+        with contextlib.suppress(ValueError):  # re6stnet will report other lines
             match shlex.split(line):
                 case [option, value] if option in OPTIONS:
                     found[option] = value

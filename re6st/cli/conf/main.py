@@ -1,10 +1,11 @@
 # SPDX-FileCopyrightText: 2026 the re6st authors
 # SPDX-License-Identifier: Apache-2.0
-"""re6st-conf: enrol this machine at a registry (wire.md 11.4). Its words, for one that has enrolled: words.py.
+"""re6st-conf: enrol this machine at a registry (wire.md 11.4). words.py has the commands for a machine that has
+enrolled.
 
-Leaves ca.crt, cert.key, cert.crt and a sample re6stnet.conf in a directory. Nothing is written before the CA is
-checked, every file is written whole or not at all, and what may stop us (subject, key, disk) comes before the token is
-spent.
+It writes ca.crt, cert.key, cert.crt and a sample re6stnet.conf to a directory. It writes nothing before the CA was
+checked, it writes every file completely or not at all, and it does everything that may fail (subject, key, disk) before
+it uses the token.
 """
 
 from __future__ import annotations
@@ -60,14 +61,14 @@ from re6st.view import pasted
 SERVICE_USER, STATUS = "re6stnet", "re6st-status"
 
 TOKEN_LIMIT = 4096
-"""Characters of a token's file that are looked at."""
+"""Characters of a token's file that are read."""
 
 _ADVICE = {"email": "give --token or --anonymous", "token": "run again with --token"}
 
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What the command line asks for."""
+    """The command line's options."""
 
     registry: str
     directory: Path
@@ -78,12 +79,12 @@ class Options:
     """Subject fields to set; an empty value removes one."""
     email: str | None = None
     token: str | None = None
-    """Empty: anonymous. None: ask for one by mail."""
+    """Empty: anonymous. None: ask for a token by mail."""
     location: str = ""
     interactive: bool = True
-    """May ask on the terminal, if there is one."""
+    """Questions on the terminal are allowed, if there is one."""
     force: bool = False
-    """Take another subnet where this machine has one."""
+    """Take another subnet even if this machine has one."""
 
 
 # --- the command line ---
@@ -138,7 +139,7 @@ def make_parser() -> OptionParser:
 
 
 def parse(arguments: Sequence[str] | None) -> Options:
-    """Options from the command line. Exits with status 2 when they are wrong."""
+    """Options from the command line. Exits with status 2 if they are wrong."""
     parser = make_parser()
     values = parser.parse_args(arguments)
     try:
@@ -228,7 +229,7 @@ def _field(key: str, value: str) -> tuple[x509.ObjectIdentifier, str]:
 
 
 async def enrol(options: Options) -> int:
-    """Do what the options ask for; the exit code. Raises ConfError, RegistryError, CertError, OSError."""
+    """Do what the options ask for; returns the exit code. Raises ConfError, RegistryError, CertError, OSError."""
     client = RegistryClient(options.registry)
     trust = check_ca(await patiently(client.get_ca(), client, warn), options.fingerprint)
     if options.is_needed:
@@ -287,7 +288,7 @@ async def _enrol(client: RegistryClient, trust: cert.Trust, options: Options) ->
 
 
 async def is_enough(trust: cert.Trust, options: Options) -> bool:
-    """Whether this machine is a member already, and stays who it is. Raises ConfError where that must not be."""
+    """Whether this machine is already a member, and keeps its identity. Raises ConfError if that must not be."""
     directory = options.directory
     known = identity_in(directory / CA, directory / CERT, directory / KEY)
     if known is None:
@@ -338,7 +339,7 @@ def check_ca(ca: x509.Certificate, expected: Fingerprint | None) -> cert.Trust:
 
 
 def check_known_ca(path: Path, ca: x509.Certificate) -> None:
-    """Whether an unchecked CA is the one that this directory knows. Raises ConfError, CertError."""
+    """Whether an unchecked CA is the one in this directory. Raises ConfError, CertError."""
     if path.exists() and not cert.Trust(cert.load_pem(cert.read_file(path), str(path))).renews(ca):
         raise ConfError(
             f"the CA {Fingerprint.of(ca)} is not the one in {path}: this is another registry, or somebody is in "
@@ -347,16 +348,16 @@ def check_known_ca(path: Path, ca: x509.Certificate) -> None:
 
 
 def is_inside(network: IPv6Network) -> bool:
-    """Whether this machine reaches the network from an address of the network: it runs re6st, or its router does.
+    """Whether this machine reaches the network from an address inside it: it runs re6st, or its router does.
 
-    Connecting a datagram socket only looks up the route and the source address, no packet leaves.
+    Connecting a datagram socket only looks up the route and the source address; no packet is sent.
     """
     try:
         with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as probe:
             probe.connect((str(network.network_address), 9))
             source = probe.getsockname()[0]
     except OSError as error:
-        # A running node makes addresses that nobody has unreachable (wire.md 1.3); elsewhere there is no route at all.
+        # A running node makes unused addresses unreachable (wire.md 1.3); on other machines there is no route at all.
         return error.errno == errno.EHOSTUNREACH and any(ip in network for ip in local_addresses())
     return IPv6Address(source.partition("%")[0]) in network
 
@@ -371,7 +372,7 @@ def subject_fields(old: Path, changes: Mapping[x509.ObjectIdentifier, str]) -> l
 
 
 def load_key(path: Path, trust: cert.Trust) -> rsa.RSAPrivateKey | None:
-    """The existing key, if there is one, to be used again. Raises CertError, ConfError."""
+    """The existing key, if there is one, which is used again. Raises CertError, ConfError."""
     try:
         key = cert.read_key(path, service_user(), private=False)
     except FileNotFoundError:
@@ -385,7 +386,7 @@ def load_key(path: Path, trust: cert.Trust) -> rsa.RSAPrivateKey | None:
 
 
 def check_sample(path: Path) -> None:
-    """Whether the options that are there already are of somebody who may decide. Raises ConfError."""
+    """Check that nobody else can have written the existing options. Raises ConfError."""
     with contextlib.suppress(FileNotFoundError):
         try:
             disk.read_ours(path, 0, owner=service_user(), private=False)
@@ -394,7 +395,7 @@ def check_sample(path: Path) -> None:
 
 
 def service_user() -> int:
-    """The user of the service, to whom files belong once it has run; ourselves where there is none."""
+    """The user of the service, to whom files belong once it has run; our own user if there is no such user."""
     try:
         return pwd.getpwnam(SERVICE_USER).pw_uid
     except KeyError:
@@ -402,7 +403,7 @@ def service_user() -> int:
 
 
 async def ask_token(client: RegistryClient, email: str | None, interactive: bool = True) -> str:
-    """Have a token mailed and ask for it on the terminal. Raises ConfError, RegistryError."""
+    """Make the registry mail a token, and ask for it on the terminal. Raises ConfError, RegistryError."""
     email = email or _ask("email", "Your email address: ", USAGE, interactive)
     try:
         await client.request_token(email)
@@ -411,7 +412,7 @@ async def ask_token(client: RegistryClient, email: str | None, interactive: bool
             case 403:
                 text = "does not mail tokens. Ask its operator for an invitation."
                 raise ConfError(f"registry {client.url} {text}", REFUSED) from None
-            case 500:  # wire.md 3.1: of a registry whose mail host refuses, or is silent
+            case 500:  # wire.md 3.1: the mail host of this registry refuses, or is silent
                 text = "cannot send mails now; its log says why. Ask its operator for an invitation."
                 raise ConfError(f"registry {client.url} {text}", FAILED) from None
         raise
@@ -420,7 +421,7 @@ async def ask_token(client: RegistryClient, email: str | None, interactive: bool
 
 
 def _ask(what: str, prompt: str, code: int, interactive: bool) -> str:
-    """Ask on the terminal, where there is one and we may. Raises ConfError."""
+    """Ask on the terminal, if there is one and we may. Raises ConfError."""
     answer = _ask_line(prompt) if interactive and sys.stdin.isatty() else ""
     if not is_text(answer):
         raise ConfError(f"the {what} that you typed is not in UTF-8: set the terminal to UTF-8", code)
@@ -438,7 +439,9 @@ def _ask_line(prompt: str) -> str:
 
 
 def check_issued(new: x509.Certificate, trust: cert.Trust, key: rsa.RSAPrivateKey) -> Prefix:
-    """The prefix in a new certificate, which is by the CA, for our key and inside the network. Raises ConfError."""
+    """Check that the CA signed a new certificate, for our key and inside the network; returns its prefix. Raises
+    ConfError.
+    """
     try:
         prefix = cert.prefix_of_cert(new)
         subnet(trust.network, prefix)
@@ -465,7 +468,7 @@ def save_key(path: Path, key: rsa.RSAPrivateKey) -> None:
 def make_request(
     key: rsa.RSAPrivateKey, fields: Sequence[x509.NameAttribute[str | bytes]]
 ) -> x509.CertificateSigningRequest:
-    """Made before anything is written, as the library may complain about a field. Raises ConfError."""
+    """This runs before anything is written, as the library may refuse a field. Raises ConfError."""
     try:
         return cert.new_request(key, fields)
     except (ValueError, TypeError) as error:
@@ -473,7 +476,7 @@ def make_request(
 
 
 def save_cert(path: Path, new: x509.Certificate, trust: cert.Trust) -> None:
-    """Keep the certificate, say until when it is valid, and complain about a wrong clock."""
+    """Store the certificate, say until when it is valid, and report a wrong clock."""
     try:
         disk.replace_file(path, cert.to_pem(new))
     except OSError:
@@ -520,14 +523,14 @@ _SAMPLES = """
 
 
 def _name(ca: x509.Certificate) -> str:
-    """What the CA calls itself, fit for a terminal."""
+    """The name of the CA, made safe for a terminal."""
     names = ca.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
     text = str(names[0].value) if names else "no name"
     return "".join(c if c.isprintable() else "?" for c in text[:64])
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command; its exit code."""
+    """Run the program; returns its exit code."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     if words and words[0][:1] not in ("-", ""):
         from re6st.cli.conf import words as conf_words

@@ -1,4 +1,4 @@
-"""What re6st-conf and its words share: names of files, exit codes, and how it speaks and ends."""
+"""What re6st-conf and its commands share: names of files, exit codes, and how they print and end."""
 
 from __future__ import annotations
 
@@ -16,11 +16,12 @@ SERVICE_DIRECTORY = Path("/etc/re6stnet")
 CA, KEY, CERT, CONF = "ca.crt", "cert.key", "cert.crt", "re6stnet.conf"
 
 FAILED, USAGE, UNREACHABLE, REFUSED, INTERRUPTED = 1, 2, 3, 5, 130
-"""Exit codes beside 0. A CA that does not match its fingerprint and an unknown token are 1 (wire.md 11.4)."""
+"""Exit codes besides 0. A CA that does not have the expected fingerprint, and an unknown token, give 1 (wire.md 11.4).
+"""
 
 
 class ConfError(Exception):
-    """What ends the program, in one line for the user, and its exit code."""
+    """Ends the program with one line for the user and an exit code."""
 
     def __init__(self, message: str, code: int = FAILED) -> None:
         super().__init__(message)
@@ -36,7 +37,7 @@ def warn(text: str) -> None:
 
 
 def carry_out(program: str, work: Callable[[], int], directory: Path) -> int:
-    """Do it, and end the program with one line and its exit code where that fails."""
+    """Do something, and if it fails, end the program with one line and an exit code."""
     try:
         return work()
     except RegistryUnreachable as error:

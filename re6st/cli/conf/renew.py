@@ -1,4 +1,4 @@
-"""`re6st-conf renew` and `rekey`: another certificate, or another key too (wire.md 2.3, docs/protocol.md)."""
+"""`re6st-conf renew` and `rekey`: a new certificate, or a new key too (wire.md 2.3, docs/protocol.md)."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _TAKEN_OVER = "where re6stnet runs, it goes on with it within seconds"
 
 
 async def renew(place: Place, within: int, *, force: bool) -> int:
-    """Ask for new certificates if those here end in `within` seconds, or in any case. Returns the exit code.
+    """Ask for new certificates if one here ends in `within` seconds, or in any case. Returns the exit code.
 
     Raises ConfError, RegistryError, CertError, OSError.
     """

@@ -1,4 +1,4 @@
-"""`re6st-conf show`: what the certificates and the key of this machine are, and what is wrong with them."""
+"""`re6st-conf show`: the certificates and the key of this machine, and what is wrong with them."""
 
 from __future__ import annotations
 
@@ -23,22 +23,22 @@ from re6st.core.words import away
 from re6st.keys import pki
 
 SCHEMA = 1
-"""Counts up when a field of the JSON changes its meaning or goes."""
+"""It counts up when a field of the JSON changes its meaning or is removed."""
 
 T = TypeVar("T")
 
 
 @dataclass(slots=True)
 class Found:
-    """What can be read, and what is wrong."""
+    """What could be read, and what is wrong."""
 
     ca: x509.Certificate | None = None
     own: x509.Certificate | None = None
     key: rsa.RSAPrivateKey | None = None
     registry: str | None = None
-    """Its URL, without user and password."""
+    """The registry's URL, without user and password."""
     certificate: Mapping[str, Any] | None = None
-    """What the two say; see client/certificate_report.py."""
+    """The contents of the two certificates; see client/certificate_report.py."""
     problems: list[str] = field(default_factory=list)
 
     @property
@@ -50,7 +50,7 @@ class Found:
 
 
 def show(place: Place, options: argparse.Namespace) -> int:
-    """Print it. Returns the exit code, FAILED when something is wrong."""
+    """Print it. Returns the exit code: FAILED if something is wrong."""
     now = datetime.now(UTC)
     found = look(place, now)
     record = report(place, found, now)
@@ -62,7 +62,7 @@ def show(place: Place, options: argparse.Namespace) -> int:
 
 
 def look(place: Place, now: datetime) -> Found:
-    """Read the files, and see whether they fit each other and the time."""
+    """Read the files, and check that they fit each other and the time."""
     found, files = Found(), place.files
     wrong = found.problems.append
 

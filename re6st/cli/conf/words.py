@@ -1,4 +1,4 @@
-"""The words of re6st-conf, for a machine that has enrolled: show, renew, rekey (docs/join.md)."""
+"""The commands of re6st-conf for a machine that has enrolled: show, renew, rekey (docs/join.md)."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from re6st.cli.options import OptionParser, duration, fail, unknown_word
 
 @dataclass(frozen=True, slots=True)
 class Word:
-    """One word of the command line. `run` returns the exit code."""
+    """One command. `run` returns the exit code."""
 
     help: str
     example: str
@@ -25,7 +25,7 @@ class Word:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Carry out the word that a command line begins with. Returns the exit code."""
+    """Run the command with which a command line begins. Returns the exit code."""
     name, *rest = arguments
     word = WORDS.get(name)
     if word is None:
@@ -40,7 +40,7 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def make_parser_of(name: str) -> OptionParser:
-    """The options of a word."""
+    """The options of a command."""
     word, program = WORDS[name], f"{PROGRAM} {name}"
     parser = OptionParser(program, word.help, f"example: {program} {word.example}".rstrip())
     parser.add_argument(

@@ -1,7 +1,9 @@
-"""re6stnet --check: what each option is and where it was set, and everything that would keep the node from its work.
+"""re6stnet --check: the value of each option and where it was set, and everything that would keep the node from
+working.
 
-Nothing is started, changed or asked: it works beside a running node. Status 0, or 78 (EX_CONFIG of sysexits.h) after
-one line for each problem; what the node can live with is a line that begins with `warning`, and no problem.
+It starts, changes and asks nothing, so it can run beside a running node. Status 0, or 78 (EX_CONFIG of sysexits.h)
+after one line for each problem. Anything with which the node can work is not a problem, but a line that begins with
+`warning`.
 """
 
 from __future__ import annotations
@@ -48,12 +50,12 @@ Row = tuple[str, str, str]
 
 
 def main(parser: OptionParser, options: argparse.Namespace, config: Config) -> int:
-    """Print what is in force to standard output, and what is wrong to standard error; returns the exit status."""
+    """Print the options in force to standard output, and what is wrong to standard error; returns the exit status."""
     parameters, cached = _remembered(config.state / CACHE)
     identity, kept = _identity(config)
     found = [*kept, *cached, *_certificates(config, identity), *_network(identity, parameters)]
     found += [*_places(config), *_machine(config)]
-    # With these it starts, and waits for better times.
+    # With these, the node starts and waits until they are right.
     found += [*kernel_findings.ipv6(config.main_interface), *kernel_findings.firewall()]
     rows = [*_options(parser, options, config, parameters), *_told(parameters, config), *_node(identity, config)]
     show(table(_COLUMNS, rows, width()))
@@ -64,7 +66,7 @@ def main(parser: OptionParser, options: argparse.Namespace, config: Config) -> i
 
 
 def faults(config: Config) -> list[str]:
-    """What keeps the node from starting, in words; nothing of what it can live with."""
+    """What keeps the node from starting, as texts, without the warnings."""
     parameters, _ = _remembered(config.state / CACHE)
     identity, kept = _identity(config)
     found = [*kept, *_network(identity, parameters), *_places(config), *_machine(config)]
@@ -81,7 +83,7 @@ def _words(finding: Finding) -> str:
 def _options(
     parser: OptionParser, options: argparse.Namespace, config: Config, parameters: Parameters | None
 ) -> Iterator[Row]:
-    """Each option, its value, and where that is from."""
+    """Each option, its value, and where it was set."""
     decided = _decided(config)
     for action in parser._actions:
         name = action.dest
@@ -90,7 +92,7 @@ def _options(
         option = next((each for each in action.option_strings if each.startswith("--")), action.option_strings[0])
         places = parser.given.get(name, [])
         if places:
-            # Of those that may be given again all count, of the others the last.
+            # If an option may be repeated, all of its values count, otherwise the last one.
             origin = ", ".join(dict.fromkeys(places)) if isinstance(getattr(options, name), list) else places[-1]
             value = decided.get(name) or _text(getattr(options, name))
         elif name in ("client_count", "max_clients"):
@@ -102,7 +104,7 @@ def _options(
 
 
 def _decided(config: Config) -> dict[str, str]:
-    """Options whose value is found by more than what was given for them."""
+    """Options whose value also depends on something besides their own setting."""
     addresses = [str(ip) for ip in config.ip] or (["upnp", "any"] if config.upnp else ["any"])
     return {
         "pp": ", ".join(f"{port} {protocol}" for port, protocol in config.offered),
@@ -125,7 +127,7 @@ def _text(value: object) -> str:
 
 
 def _told(parameters: Parameters | None, config: Config) -> Iterator[Row]:
-    """What the network decides for all its nodes, as remembered."""
+    """The network's parameters, as the node remembers them."""
     if parameters is None:
         return
     origin = f"{config.state / CACHE}, version {version_number(parameters.version)}"
@@ -139,7 +141,7 @@ def _told(parameters: Parameters | None, config: Config) -> Iterator[Row]:
 
 
 def _node(identity: cert.Identity | None, config: Config) -> Iterator[Row]:
-    """Who we are."""
+    """The node's identity."""
     if identity is None:
         return
     network, prefix, own = identity.trust.network, identity.prefix, str(config.files.cert)
@@ -175,7 +177,7 @@ def _identity(config: Config) -> tuple[cert.Identity | None, Sequence[Finding]]:
 
 
 def _to_write(path: Path) -> Finding:
-    """Of a certificate or key in a form that OpenVPN does not read."""
+    """For a certificate or key in a form that OpenVPN does not read."""
     if trouble := cannot_write(path.absolute().parent, directory=True):
         text = f"{path}: OpenVPN does not read its form, and the node cannot write it anew: {trouble}"
         return Finding("fail", "certificate", text, "write it as it was issued, or let the node write there")
@@ -204,7 +206,7 @@ def _certificates(config: Config, identity: cert.Identity | None) -> Check:
 
 
 def _network(identity: cert.Identity | None, parameters: Parameters | None) -> Check:
-    """Whether what is remembered is of our network, and one we can speak with."""
+    """Whether the remembered parameters are of our network, and require nothing that we lack."""
     if parameters is None:
         return
     if identity is not None and not check_version(parameters.version, identity.verify_version):
@@ -219,7 +221,7 @@ def _network(identity: cert.Identity | None, parameters: Parameters | None) -> C
 
 
 def _places(config: Config) -> Check:
-    """Directories that it writes in: there, or possible to make."""
+    """Directories in which the node writes: they exist, or can be made."""
     places = [("--state", config.state), ("--run", config.run)]
     if config.verbosity:
         places.append(("--log", config.log))
@@ -260,13 +262,13 @@ def _machine(config: Config) -> Check:
         except MissingProgram as error:
             yield Finding("fail", "program", str(error).rstrip("."))
     yield from kernel_findings.interface(config.main_interface, INTERFACES)
-    for name in config.lan:  # they may come later
+    for name in config.lan:  # they may appear later
         if not (INTERFACES / name).exists():
             yield Finding("warn", "interface", f"--interface {name}: not there", "no neighbours are found on it")
 
 
 def _opened(path: Path) -> Check:
-    """A container may show the device, and forbid to open it. Nothing is made by opening it."""
+    """A container may have the device, but not the right to open it. Opening it makes no interface."""
     try:
         os.close(os.open(path, os.O_RDWR | os.O_CLOEXEC))
     except OSError as error:

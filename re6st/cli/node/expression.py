@@ -1,7 +1,7 @@
-"""The expression of --test, as a calculator and nothing more (wire.md 11.2).
+"""The expression of --test, which can calculate and nothing more (wire.md 11.2).
 
-The older software evaluated it as Python, over the options. Here it is read with Python's grammar and only constants,
-names of options, comparisons, `in`, `not`, `and` and `or` are carried out; everything else is refused.
+The older software evaluated it as Python, with the options as variables. Here it is parsed with Python's grammar, and
+only constants, names of options, comparisons, `in`, `not`, `and` and `or` are evaluated; everything else is refused.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _COMPARISONS: Mapping[type[ast.cmpop], Callable[[Any, Any], Any]] = {
 
 
 class ExpressionError(ValueError):
-    """An expression that is none, or asks for more than we carry out."""
+    """An expression that is invalid, or uses something that we do not evaluate."""
 
 
 def evaluate(text: str, names: Mapping[str, Any]) -> Any:

@@ -56,27 +56,29 @@ DISABLED = frozenset((TunnelProtocol.UDP, TunnelProtocol.UDP6))
 
 LOG_FILE = "re6stnet.log"
 DH_LIMIT = 1 << 16
-"""Bytes of the file of --dh that are looked at."""
+"""Bytes of the file of --dh that are read."""
 LOG_DIRECTORY = Path("/var/log/re6stnet")
 
 
 class Ended(Exception):
-    """A node that ran has failed: a new start may do better, whatever it was."""
+    """A running node has failed: a new start may work, whatever the reason was."""
 
 
 _AT_START = (CertError, RegistryError, MissingProgram, RunDirectoryError, KernelError)
-"""What only a person can mend at the start, and what others may have caused later: then a new start is worth a try."""
+"""Errors at the start that only a person can correct, and errors that others may have caused later: then a new start
+may work.
+"""
 _STATUS: Sequence[tuple[tuple[type[Exception], ...], int]] = (
     ((HookError, Ended), EXIT_FAILED),
     ((CertError, RegistryError, MissingProgram, RunDirectoryError), EXIT_CONFIG),
     ((TooOld,), EXIT_TOO_OLD),
     ((PortInUse, MetricsError, OSError), EXIT_FAILED),
 )
-"""What each expected error ends the program with."""
+"""The exit status for each expected error."""
 
 _COUNTRY = re.compile(r"[A-Za-z]{2}", re.ASCII)
 _SERVING = ("pp", "ip", "max_clients", "client_count", "neighbour", "remote_gateway")
-"""Options that say nothing to a node of one tunnel (--client)."""
+"""Options that mean nothing to a node with one tunnel (--client)."""
 _INTERFACE = re.compile(r"[A-Za-z0-9_.-]{1,15}", re.ASCII)
 
 
@@ -240,7 +242,7 @@ def parser() -> OptionParser:
 
 
 def configuration(p: OptionParser, args: argparse.Namespace) -> Config:
-    """The checked options. Wrong ones end the program with status 2."""
+    """Check the options. Wrong ones end the program with status 2."""
     remotes = _remotes(p, args)
     words = frozenset(args.disable_proto or ())
     if "none" in words and len(words) > 1:
@@ -296,7 +298,7 @@ def configuration(p: OptionParser, args: argparse.Namespace) -> Config:
 
 
 def _remotes(p: OptionParser, args: argparse.Namespace) -> tuple[Endpoint, ...]:
-    """The servers of --client, each of which has to be right."""
+    """The servers of --client, all of which have to be valid."""
     if args.client is None:
         return ()
     for name in _SERVING:
@@ -323,7 +325,7 @@ def _port(p: OptionParser, port: str, name: str) -> tuple[int, TunnelProtocol]:
 
 
 def _check_families(p: OptionParser, ports: Sequence[tuple[int, TunnelProtocol]]) -> None:
-    """udp6 and tcp6 servers listen on IPv4 too, so they need another port (wire.md 8.1)."""
+    """Servers of udp6 and tcp6 listen on IPv4 too, so they need another port (wire.md 8.1)."""
     first: dict[TunnelProtocol, int] = {}
     for port, protocol in ports:
         first.setdefault(protocol, port)
@@ -333,7 +335,7 @@ def _check_families(p: OptionParser, ports: Sequence[tuple[int, TunnelProtocol]]
 
 
 def _upnp(p: OptionParser, words: Sequence[str]) -> bool:
-    """Whether to look for a router: when told to, and when nothing is said about IPv4 (wire.md 10.5)."""
+    """Whether to look for a router: if the user said so, or said nothing about IPv4 (wire.md 10.5)."""
     ipv4 = [word for word in words if ":" not in word]
     if len(ipv4) > 1 and ("upnp" in ipv4 or "any" in ipv4):
         p.error("argument --ip: with 'upnp' or 'any' no other IPv4 address can be given")
@@ -368,7 +370,7 @@ def _route(p: OptionParser, text: str) -> IPv4Network | IPv6Network:
 
 
 def _interface(p: OptionParser, option: str, name: str) -> str:
-    """It goes into babeld's configuration, where a blank would begin another word."""
+    """The name is written into babeld's configuration, where a blank would begin another word."""
     if not _INTERFACE.fullmatch(name):
         p.error(f"argument {option}: {name!r} is not the name of an interface")
     if interfaces.is_ours(name):
@@ -377,7 +379,7 @@ def _interface(p: OptionParser, option: str, name: str) -> str:
 
 
 def _check_places(p: OptionParser, args: argparse.Namespace) -> None:
-    """The run directory is emptied at the end, so nothing that is to be kept may be in it."""
+    """The run directory is emptied at the end, so nothing that must be kept may be in it."""
     for option in ("state", "log"):
         if args.run.absolute() == getattr(args, option).absolute():
             p.error(f"argument --run: {args.run} is also the directory of --{option}: choose another")
@@ -400,14 +402,14 @@ def _prefix(p: OptionParser, text: str) -> Prefix:
 
 
 async def _run(config: Config, handler: LogHandler | None) -> int:
-    """Run until a signal says stop (wire.md 10.9); returns the exit status."""
+    """Run until a signal ends it (wire.md 10.9); returns the exit status."""
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
     status = 0
     is_awaited = False
 
     def await_one() -> None:
-        """Somebody else starts the next daemon."""
+        """Another process starts the next daemon."""
         nonlocal is_awaited
         is_awaited = True
         stop_with(0)
@@ -458,7 +460,7 @@ async def _run(config: Config, handler: LogHandler | None) -> int:
 
 
 async def _leave_nothing(run: Path) -> None:
-    """End what an earlier daemon left to us, which have not become a node."""
+    """End the processes that an earlier daemon left to us, if we do not become a node."""
     try:
         await left_behind.remove_alone(run)
     except (OSError, RunDirectoryError) as error:
@@ -493,7 +495,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         level = logging.ERROR if finding.level == "fail" else logging.WARNING
         logging.getLogger(PROGRAM).log(level, "%s; %s", finding.text, finding.remedy)
     if sys.version_info < (3, 12):
-        # The default there is a thread for each child process.
+        # The default on Debian 12 is a thread for each child process.
         asyncio.set_child_watcher(asyncio.PidfdChildWatcher())
     try:
         return asyncio.run(_run(config, handler))
@@ -511,7 +513,7 @@ def _test(p: OptionParser, args: argparse.Namespace) -> int:
 
 
 def _whether_ready(config: Config) -> int:
-    """What our predecessor asks before it hands over: what would keep us from starting is worse than no new version."""
+    """The check that a running daemon makes before it hands over: if we could not start, it had better go on."""
     from re6st.cli.node import check
 
     faults = check.faults(config)

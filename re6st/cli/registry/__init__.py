@@ -1,1 +1,1 @@
-"""re6st-registry: the daemon's options, and the words of its operator."""
+"""re6st-registry: the daemon's options, and the operator's commands."""

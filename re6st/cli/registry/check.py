@@ -1,6 +1,6 @@
-"""re6st-registry --check-config: everything that is wrong with the options and the files, and nothing changed.
+"""re6st-registry --check-config: everything that is wrong with the options and the files; nothing is changed.
 
-Status 0, or 78 (EX_CONFIG of sysexits.h) after one line for each problem. It works beside a running registry.
+Status 0, or 78 (EX_CONFIG of sysexits.h) after one line for each problem. It can run beside a running registry.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def main(options: argparse.Namespace, database: str | None) -> int:
 
 
 def _places(options: argparse.Namespace) -> Iterator[str]:
-    """Files that it will write: there, or possible to make."""
+    """Files that it will write: they exist, or can be made."""
     places = [("--db", options.db)]
     if options.verbose:
         places.append(("--logfile", options.logfile))
@@ -52,7 +52,7 @@ def _places(options: argparse.Namespace) -> Iterator[str]:
 
 
 def _files(options: argparse.Namespace, config: Config) -> Iterator[str]:
-    """What the registry would serve, but nodes or clients would choke on."""
+    """Files that the registry would serve, but that nodes or clients would refuse."""
     ca, now = config.authority.trust.ca, datetime.now(UTC)
     if pki.end_of(ca) <= now:
         yield f"--ca {options.ca}: ended on {pki.end_of(ca):%Y-%m-%d}. Renew it with the same key."
@@ -73,6 +73,6 @@ def _files(options: argparse.Namespace, config: Config) -> Iterator[str]:
 def _database(config: Config) -> Iterator[str]:
     path = config.database
     if not path.is_file() or not os.access(path, os.R_OK):
-        return  # it will be made, or was complained about
+        return  # it will be made, or was reported
     for problem in problems_of_file(path, [community.prefix for community in config.settings.communities]):
         yield f"database {path}: {problem}"

@@ -1,6 +1,7 @@
 """The configuration of re6st-registry: its options (wire.md 11.3), and the files that they name.
 
-`configure` gives all of it or raises for the first thing that cannot work; `problems` lists everything that is wrong.
+`configure` returns all of it, or raises for the first thing that cannot work; `problems` lists everything that is
+wrong.
 """
 
 from __future__ import annotations
@@ -62,7 +63,7 @@ class Config:
     origins: tuple[str, ...]
     port: int
     ipv4: str
-    """Address to listen on; empty: do not."""
+    """Address on which to listen; empty: none."""
     ipv6: str
     trust_clock: bool = False
     require_anyway: bool = False
@@ -71,14 +72,14 @@ class Config:
     metrics_per_node: bool = False
     url: str | None = None
     names: tuple[str, ...] = ()
-    """What the operator's calls may name this machine by, beside IP addresses."""
+    """The names of this machine that the operator's calls may use, besides IP addresses."""
     operators: OperatorPlace = SAME_PORT
     warnings: tuple[str, ...] = ()
-    """What it does less than its options say, for the log."""
+    """Warnings for the log: what does less than the options say."""
 
 
 def make_parser() -> OptionParser:
-    """The options of wire.md 11.3, and ours."""
+    """The options of wire.md 11.3, and our own."""
     parser = OptionParser(
         PROGRAM,
         "Run a registry: it issues certificates, which give each node its subnet, and tells newcomers a first peer.",
@@ -225,7 +226,7 @@ def make_parser() -> OptionParser:
 
 
 def configure(options: argparse.Namespace, database: str | None = None) -> Config:
-    """Read the files, and check what goes together; `database` is the value of GEOIP2_MMDB, if that is set.
+    """Read the files, and check that everything fits; `database` is the value of GEOIP2_MMDB, if it is set.
 
     Raises ConfigError.
     """
@@ -236,12 +237,12 @@ def configure(options: argparse.Namespace, database: str | None = None) -> Confi
 
 
 def problems(options: argparse.Namespace, database: str | None = None) -> tuple[Config | None, list[str]]:
-    """Like `configure`, but everything that is wrong, one line each; the configuration if nothing is."""
+    """Like `configure`, but returns everything that is wrong, one line each, and the configuration if nothing is."""
     return _read(options, database)
 
 
 class _Attempts:
-    """Goes on after what cannot work, and remembers it."""
+    """Goes on after an error, and remembers it."""
 
     def __init__(self) -> None:
         self.problems: list[str] = []
@@ -305,7 +306,7 @@ def _read(options: argparse.Namespace, database: str | None) -> tuple[Config | N
 
 
 def _warnings(options: argparse.Namespace, mailer: Mailer | None, locator: GeoIp | None) -> Iterator[str]:
-    """What is no reason not to serve, though somebody expects more."""
+    """Reasons to warn, but not to refuse: somebody may expect more than the registry does."""
     if options.mailhost and mailer is None:
         yield (
             f"--mailhost: the CA {options.ca} has no emailAddress to send mails from: no tokens are mailed."
@@ -384,7 +385,7 @@ def _parameters(options: argparse.Namespace) -> Parameters:
         same_country=tuple(code.upper() for code in options.same_country) or None,
     )
     try:
-        check(parameters.public() | {"version": b"\0"})  # as the nodes will
+        check(parameters.public() | {"version": b"\0"})  # as the nodes will read them
     except ParamsError as error:
         raise ConfigError(f"the network's parameters: {error}") from None
     return parameters
@@ -410,7 +411,7 @@ def _mailer(options: argparse.Namespace, authority: cert.Authority) -> Mailer | 
     if options.mail_from and not is_address(sender):
         raise ConfigError(f"--mail-from {sender}: not an e-mail address")
     if not sender:
-        return None  # those of SlapOS have none, and its registries have tokens made by the operator: see _warnings
+        return None  # SlapOS has no sender, and its registries get their tokens from the operator: see _warnings
     return Mailer(options.mailhost, sender, options.smtp_user, options.smtp_pwd, starttls=options.smtp_starttls)
 
 

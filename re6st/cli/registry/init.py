@@ -1,7 +1,7 @@
-"""re6st-registry init: the files of a new network, so that it starts with two commands.
+"""re6st-registry init: makes the files of a new network, which then starts with two commands.
 
-Makes the key and the certificate of the CA, whose serial holds the network (wire.md 1.1), Diffie-Hellman parameters and
-an options file. It writes all or nothing, and never over an existing file.
+It makes the key and the certificate of the CA, whose serial contains the network (wire.md 1.1), Diffie-Hellman
+parameters and an option file. It writes all of them or none, and never replaces an existing file.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ YdEIqUuyyOP7uWrat2DX9GgdT0Kj3jlN9K5W7edjcrsZCwenyO4KbXCeAvzhzffi
 ssbzSibBsu/6iGtCOGEoXJf//////////wIBAg==
 -----END DH PARAMETERS-----
 """
-"""The group ffdhe2048 of RFC 7919: as good as one of our own, without minutes of search."""
+"""The group ffdhe2048 of RFC 7919: it is as good as one of our own, which would take minutes to find."""
 
 OPTIONS = """\
 # Options of re6st-registry, one per line, without dashes; see re6st-registry --help.
@@ -124,7 +124,7 @@ def make_parser() -> OptionParser:
 
 
 def main(argv: Sequence[str]) -> int:
-    """Make the files, print what to do next. Returns the exit status."""
+    """Make the files, and print what to do next. Returns the exit status."""
     parser = make_parser()
     options = parser.parse_args(argv)
     network = _network(parser, options.network)
@@ -163,7 +163,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def prefix_length(network: IPv6Network) -> int:
-    """How many bits nodes get by default: 16, or in a small network all there are."""
+    """How many bits nodes get by default: 16, or in a small network all that there are."""
     try:
         Allocator(network.prefixlen).check_length(ROOT, PREFIX_LENGTH)
         return PREFIX_LENGTH
@@ -177,7 +177,7 @@ def random_network() -> IPv6Network:
 
 
 def doubts(network: IPv6Network) -> str:
-    """Why somebody may not want a network; empty: no reason."""
+    """Why this network may be a bad choice; empty: no reason."""
     if network.subnet_of(_DOCUMENTATION):
         return (
             f"{network} belongs to {_DOCUMENTATION}, which is for examples in documents: good for a try."

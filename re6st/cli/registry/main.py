@@ -1,8 +1,8 @@
 # SPDX-FileCopyrightText: 2026 the re6st authors
 # SPDX-License-Identifier: Apache-2.0
-"""re6st-registry: serve a registry (wire.md 11.3), or make the files of a new one (`init`).
+"""re6st-registry: serves a registry (wire.md 11.3), or makes the files of a new one (`init`).
 
-Runs in the foreground. Wrong options: status 2; a configuration that cannot work: one line and status 1.
+It runs in the foreground. Wrong options give status 2; a configuration that cannot work gives one line and status 1.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _end(log: LogHandler | None, message: str) -> NoReturn:
-    """One line in the log and one for the user, where that is not the same place."""
+    """One line in the log and one for the user, unless that is the same place."""
     logger.critical("%s", message)
     if log is not None and log.on_stderr:
         raise SystemExit(1)
@@ -138,7 +138,7 @@ async def serve(config: Config, log: LogHandler | None) -> None:
 
 
 def _database_error(config: Config, error: Exception) -> ConfigError:
-    """The database is to be named once; an error of its content does not."""
+    """Name the database in an error, unless the error does so already."""
     return ConfigError(f"database {config.database}: {error}" if isinstance(error, ContentError) else str(error))
 
 
@@ -156,7 +156,7 @@ def _page(config: Config, registry: Registry, admin: Admin) -> WebPage | None:
 
 
 def _metrics(config: Config, registry: Registry) -> tuple[RegistryMetrics, MetricsServer] | None:
-    """What counts, and what serves it, if that is wanted. Raises ConfigError."""
+    """The counters, and the server of the metrics, if they are wanted. Raises ConfigError."""
     if config.metrics is None:
         return None
     figures = RegistryMetrics(registry, per_node=config.metrics_per_node)
@@ -197,7 +197,7 @@ def _without(queries: Queries, extension: str, now: float) -> list[Prefix]:
 
 
 async def check_required(parameters: Parameters, repository: Repository, now: float) -> None:
-    """What is newly required must be what all nodes can do. Raises ConfigError."""
+    """Check that all nodes have the extensions that are newly required. Raises ConfigError."""
     before = json.loads(await repository.read(lambda queries: queries.config("last_config")) or "{}").get("require", [])
     for name in sorted(parameters.require.difference(before)):
         if lacking := await repository.read(partial(_without, extension=name, now=now)):
@@ -227,7 +227,7 @@ async def _serve(
     loop.add_signal_handler(signal.SIGHUP, _reload, config, log, notifier)
     if config.trust_clock:
         registry.upkeep.trust_clock()
-    await registry.restored.look(config.run / CONTROL_SOCKET)  # before we count the version up, or serve anybody
+    await registry.restored.look(config.run / CONTROL_SOCKET)  # before we count the version up, or answer anybody
     await registry.upkeep.start()
     for server, sockets in servers:
         await server.start(sockets)
@@ -263,7 +263,7 @@ async def _serve(
 
 
 async def _tell_systemd(notifier: Notifier) -> None:
-    """We listen already; then, that the event loop turns."""
+    """We listen already; report this, and then that the event loop runs."""
     notifier.ready(SERVING)
     while notifier.watchdog:
         notifier.alive()
@@ -299,7 +299,7 @@ def _listen(config: Config) -> list[socket.socket]:
             bound = socket.socket(family, socket.SOCK_STREAM)
             sockets.append(bound)
             bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            # Newcomers are answered also where the path swallows large packets: both ends learn this size.
+            # Newcomers get answers even if the path swallows large packets: both ends learn this size.
             bound.setsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG, SEGMENT)
             if family == socket.AF_INET6:
                 bound.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
@@ -319,7 +319,7 @@ def _listen(config: Config) -> list[socket.socket]:
 
 
 def _listen_to_operators(config: Config, others: list[socket.socket]) -> list[socket.socket]:
-    """The bound socket of --operator-port, if there is one. Raises ConfigError, and then closes the others."""
+    """The bound socket of --operator-port, if there is one. Raises ConfigError, after closing the others."""
     if config.operators.listen is None:
         return []
     try:
@@ -338,7 +338,7 @@ def _servers(
     sockets: list[socket.socket],
     operators: list[socket.socket],
 ) -> list[tuple[HttpServer, list[socket.socket]]]:
-    """The HTTP servers, and what they listen on."""
+    """The HTTP servers, and the sockets on which they listen."""
     public = HttpServer(registry, config.origins, config.names, operators=config.operators.with_others)
     servers = [(public, sockets)]
     if operators:

@@ -1,4 +1,4 @@
-"""Where the registry's operator calls by HTTP (--operator-port), and when a proxy makes that unsafe."""
+"""Where the registry's operator calls by HTTP (--operator-port), and when a proxy makes this unsafe."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from re6st.cli.registry.page import OFF, Listen, place
 
 @dataclass(frozen=True, slots=True)
 class OperatorPlace:
-    """Where restricted methods may be called: on the port for all, on one of their own, or nowhere."""
+    """Where restricted methods may be called: on the port for all, on a separate one, or nowhere."""
 
     with_others: bool
     listen: Listen | None = None
@@ -55,7 +55,7 @@ def own_names(url: str | None) -> tuple[str, ...]:
 
 
 def warnings(ipv4: str, ipv6: str, port: int, url: str | None, operators: OperatorPlace) -> Iterator[str]:
-    """Why the operator's methods may be open to all that a proxy passes on, by where the registry listens."""
+    """Why, by the addresses on which the registry listens, a proxy may pass on operator's calls of anybody."""
     if not operators.with_others:
         return
     listening = [text for text in (ipv4, ipv6) if text]

@@ -1,4 +1,4 @@
-"""What the words of re6st-registry print: aligned tables, JSON. docs/registry-admin.md describes the records."""
+"""The output of the commands of re6st-registry: aligned tables, JSON. docs/registry-admin.md describes the records."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from re6st.view.dot import digraph
 from re6st.view.screen import Column, paint
 
 SCHEMA = 1
-"""Counts up when a field of the JSON changes its meaning or goes."""
+"""It counts up when a field of the JSON changes its meaning or is removed."""
 
 NAMES_SHOWN = 10
 
@@ -33,18 +33,18 @@ def report_record(report: Report) -> Record:
 
 
 def clean(value: object) -> str:
-    """A value for a terminal: `-` for none, nothing that a terminal obeys."""
+    """A value for a terminal: `-` for none, and nothing that a terminal would obey."""
     text = "-" if value is None or value == "" else str(value)
     return "".join(letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in text)
 
 
 def web_login(record: Record, options: argparse.Namespace) -> str:
-    """The link; a page on a unix socket is behind a server whose name we do not know."""
+    """The link; if the page is on a unix socket, it is behind a server whose name we do not know."""
     return str(record["url"] or f"{record['path']}    (served on {record['listening']})")
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    """Aligned columns, in colour on a terminal. None is cut nor folded: an address in it is to be copied."""
+    """Aligned columns, in colour on a terminal. No column is cut or folded, so that addresses can be copied."""
     cells = [[clean(value) for value in row] for row in rows]
     return "\n".join(paint(screen.table([Column(name) for name in head], cells), colour=has_colour()))
 
@@ -131,7 +131,7 @@ def tokens(record: Record, options: argparse.Namespace) -> str:
 
 
 def warning(node: Record, serial: str) -> str:
-    """Whom a revocation will hit, and what it will do. `serial` is empty for the whole node."""
+    """Whom a revocation affects, and what it does. `serial` is empty for the whole node."""
     if serial and int(serial) != node["serial"]:
         effect = f"Serial {serial} will not be accepted any more; the node has another one by now, and keeps that."
     elif serial:

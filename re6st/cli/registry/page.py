@@ -1,4 +1,4 @@
-"""The operator's page as re6st-registry starts it: its options, where it listens, and what it is made of."""
+"""The operator's page in re6st-registry: its options, its socket, and its parts."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class Listen:
 
     @property
     def url(self) -> str | None:
-        """How a browser on this machine names it."""
+        """How a browser on this machine calls it."""
         if self.path is not None:
             return None
         if self.address.is_unspecified:
@@ -64,9 +64,9 @@ class WebConfig:
     listen: Listen
     always_login: bool
     url: str | None
-    """How nodes reach the registry, if that is known."""
+    """The registry's URL for nodes, if it is known."""
     port: int
-    """Of the registry."""
+    """The registry's port."""
 
 
 def add_options(parser: argparse._ActionsContainer) -> None:
@@ -107,7 +107,7 @@ def place(text: str) -> Listen | None:
 
 
 def configured(options: argparse.Namespace) -> WebConfig | None:
-    """What the options say; None: no page."""
+    """The settings from the options; None: no page."""
     if options.web is None:
         return None
     return WebConfig(options.web, options.web_login, options.url, options.port)
@@ -135,7 +135,7 @@ def _bound(wanted: Listen) -> socket.socket:
             bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             bound.bind((str(wanted.address), wanted.port))
         else:
-            if wanted.path.is_socket():  # left by one that was killed
+            if wanted.path.is_socket():  # left by a registry that was killed
                 wanted.path.unlink()
             bound.bind(str(wanted.path))
             os.chmod(wanted.path, SOCKET_MODE)
@@ -158,7 +158,7 @@ class WebPage:
         origins: tuple[str, ...],
         bounds: Bounds = BOUNDS,
     ) -> None:
-        # Imported here: a registry without the page needs neither their memory nor their time.
+        # Imported here, so that a registry without the page does not spend memory and time on it.
         from re6st.web.access import Access
         from re6st.web.server import PageServer
         from re6st.web.views import Place, Views
@@ -188,7 +188,7 @@ class WebPage:
             await self._server.stop()
 
     def close(self) -> None:
-        """Listen no more."""
+        """Close the socket."""
         self._listening.close()
         if self._config.listen.path is not None:
             with suppress(OSError):

@@ -1,7 +1,7 @@
-"""The words of re6st-registry for its operator: nodes, invite, tokens, revoke and so on (docs/registry-admin.md).
+"""The operator's commands of re6st-registry: nodes, invite, tokens, revoke and so on (docs/registry-admin.md).
 
-A word speaks to the registry that runs on the database, by the socket beside it. Where none runs, it works on the file
-itself, which it locks meanwhile. `check` and `backup` only read, so they need neither.
+A command asks the registry that runs on the database, through the socket beside it. If none runs, the command works on
+the file itself, and locks it meanwhile. `check` and `backup` only read, so they need neither.
 """
 
 from __future__ import annotations
@@ -39,39 +39,39 @@ from re6st.service.run_names import BABELD_SOCKET
 
 CONFIG = Path("/etc/re6stnet") / OPTIONS_FILE
 START_TIME = 5.0
-"""Seconds for a registry that has the database to make its socket."""
+"""Seconds for a registry that has locked the database to make its socket."""
 FILES = ("db", "ca", "key", "dh", "run", "community")
 
 
 @dataclass(frozen=True, slots=True)
 class Word:
-    """One word of the command line."""
+    """One command."""
 
     help: str
     example: str
     options: Callable[[OptionParser], None]
     run: Callable[[Any, argparse.Namespace], Record] | None = None
-    """For a word that needs the files only: gets the daemon's options and its own."""
+    """For a command that needs only the files: it gets the daemon's options and its own."""
     ask: Callable[[Operations, argparse.Namespace], Awaitable[Record]] | None = None
     show: Callable[[Record, argparse.Namespace], str] = lambda record, options: ""
     changes: str = ""
-    """What remains to be done when no registry runs to tell the nodes."""
+    """What remains to be done if no registry runs to tell the nodes."""
 
 
 def is_word(arguments: Sequence[str]) -> bool:
-    """Whether a command line is one of ours, or a mistaken one, rather than options of the daemon."""
+    """Whether a command line has one of our commands, or a mistyped one, rather than options of the daemon."""
     return bool(arguments) and arguments[0][:1] not in ("-", "@", "")
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Carry out the word that a command line begins with. Returns the exit status."""
+    """Run the command with which a command line begins. Returns the exit status."""
     name, *rest = arguments
     word = WORDS.get(name)
     if word is None:
         fail(PROGRAM, unknown_word(name, ("init", *WORDS)), Status.USAGE)
     program = f"{PROGRAM} {name}"
     if not logging.getLogger().handlers:
-        logging.getLogger().addHandler(logging.NullHandler())  # what concerns the operator is said below
+        logging.getLogger().addHandler(logging.NullHandler())  # the operator sees what matters below
     options = _parse(name, rest)
     daemon = _daemon_options(program, options)
     try:
@@ -88,7 +88,7 @@ def main(arguments: Sequence[str]) -> int:
     except (ConfigError, RepositoryError, BackupError, cert.CertError) as error:
         fail(program, str(error))
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # the reader had enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # the reader has read enough
     except KeyboardInterrupt:
         fail(program, "interrupted", 130)
     return int(Status.FAILED if record.get("ok") is False else Status.DONE)
@@ -98,7 +98,7 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def make_parser_of(name: str) -> OptionParser:
-    """The options of a word."""
+    """The options of a command."""
     word, program = WORDS[name], f"{PROGRAM} {name}"
     parser = OptionParser(program, word.help, f"example: {program} {word.example}".rstrip())
     word.options(parser)
@@ -122,12 +122,12 @@ def _parse(name: str, arguments: Sequence[str]) -> argparse.Namespace:
 
 
 def _daemon_options(program: str, options: argparse.Namespace) -> argparse.Namespace:
-    """The options of the registry, with its files where it finds them."""
+    """The options of the registry; its files are looked for where it finds them."""
     path = Path(str(options.config or CONFIG).removeprefix("@"))
     if not path.is_file():
         fail(program, f"option file {path}: no such file. Name the registry's: {program} @FILE", Status.USAGE)
     daemon = make_parser().parse([f"@{path}"])
-    # Its names are relative to where it is started: the directory of its option file, if it is a service.
+    # Its names are relative to the directory in which it is started: that of its option file, if it is a service.
     if (path.parent / daemon.ca).exists():
         for name in FILES:
             if (value := getattr(daemon, name)) is not None:
@@ -154,7 +154,7 @@ async def _carry_out(program: str, word: Word, daemon: argparse.Namespace, optio
 
 @asynccontextmanager
 async def _operations(daemon: argparse.Namespace) -> AsyncIterator[Operations]:
-    """Who carries out operations on a database. Raises AdminError, ConfigError, RepositoryError."""
+    """Carries out operations on a database. Raises AdminError, ConfigError, RepositoryError."""
     path = socket_path(daemon.db)
     loop = asyncio.get_running_loop()
     end = loop.time() + START_TIME
@@ -167,7 +167,7 @@ async def _operations(daemon: argparse.Namespace) -> AsyncIterator[Operations]:
             try:
                 store = _open(daemon)
             except RepositoryInUse:
-                if loop.time() < end:  # it is just starting, or a word is at work
+                if loop.time() < end:  # it is just starting, or another command uses it
                     await asyncio.sleep(0.1)
                     continue
                 raise AdminError(
@@ -266,7 +266,7 @@ async def _revoke(operations: Operations, options: argparse.Namespace) -> Record
     if not options.yes:
         node = (await operations.call("node", {"target": options.target}))["node"]
         serial = options.target if options.target.isdigit() else ""
-        if node["registry"] and not serial:  # is refused, so there is nothing to ask
+        if node["registry"] and not serial:  # it will be refused, so there is nothing to ask
             return await operations.call("revoke", {"target": options.target})
         if not sys.stdin.isatty():
             raise AdminError(Status.USAGE, "there is no terminal to ask on: nothing was revoked. Give --yes.")

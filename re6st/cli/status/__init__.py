@@ -1,1 +1,1 @@
-"""re6st-status: what a running node tells."""
+"""re6st-status: asks a running node."""

@@ -1,6 +1,8 @@
-"""re6st-status bugreport: one text with all that helps to find a fault, bounded, and without secrets.
+"""re6st-status bugreport: writes one text with everything that helps to find a fault, limited in size, and without
+secrets.
 
-Versions, the node's answers, what netcheck finds, the unit, the last lines of the logs; without a node, what there is.
+It has versions, the node's answers, the findings of netcheck, the unit, and the last lines of the logs; if no node
+runs, those that can be had.
 """
 
 from __future__ import annotations
@@ -35,7 +37,7 @@ from re6st.view.screen import paint
 
 ROUTES, EVENTS, JOURNAL_LINES = 200, 500, 400
 SECTION_LIMIT = 96 << 10
-"""Bytes of one part; there are about twenty."""
+"""Bytes of one section; there are about twenty."""
 PATIENCE = 10.0
 """Seconds for journalctl."""
 LOG_DIRECTORY = Path("/var/log/re6stnet")
@@ -83,7 +85,7 @@ def _advice(anonymised: bool) -> str:
 
 
 def report(sections: list[Section], when: float) -> str:
-    """The text; a part that is too long is cut."""
+    """The text; sections that are too long are cut."""
     parts = [f"re6st-status bugreport, {clock(when)}\n"]
     for title, text in sections:
         kept = text.encode("utf-8", "replace")[:SECTION_LIMIT].decode("utf-8", "ignore")
@@ -93,7 +95,7 @@ def report(sections: list[Section], when: float) -> str:
 
 
 def _ask(control: Path) -> dict[str, Any]:
-    """The answers of the node by operation; those that it did not give are `error`."""
+    """The answers of the node by operation; missing ones are `error`."""
     told: dict[str, Any] = {}
     try:
         with connect(control) as connection:
@@ -133,7 +135,7 @@ def _node(told: Mapping[str, Any]) -> Iterator[Section]:
 
 
 def without_secrets(line: str) -> str:
-    """A line of an option file: of commands and of arguments for other programs the name of the option only."""
+    """A line of an option file; of commands and of arguments for other programs, only the name of the option."""
     try:
         words = shlex.split(line, comments=True)
         if not words or words[0].startswith("@"):
@@ -185,7 +187,7 @@ def tail(path: Path) -> str | None:
 
 
 def _end(data: bytes) -> str:
-    """The last whole lines, of SECTION_LIMIT bytes at most: so nothing is in the place of bytes that are no text."""
+    """The last complete lines, at most SECTION_LIMIT bytes. Bytes that are not text are left out."""
     cut = data[-SECTION_LIMIT:]
     return (cut.split(b"\n", 1)[-1] if len(cut) < len(data) else cut).decode("utf-8", "ignore")
 
@@ -220,7 +222,7 @@ def _pseudonyms(told: Mapping[str, Any]) -> Pseudonyms:
 
 
 def _name(host: str, other: str) -> dict[str, str]:
-    """A host to be replaced; an address is replaced anyway."""
+    """A host to be replaced; addresses are replaced anyway."""
     try:
         ip_address(host)
     except ValueError:

@@ -1,4 +1,4 @@
-"""What re6st-status can tell while the node does not run: the certificate on the disk, the unit, what to do."""
+"""What re6st-status can say while no node runs: the certificate on the disk, the unit, what to do."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from re6st.core.words import away, moment
 from re6st.keys import pki
 
 DIRECTORY = Path("/etc/re6stnet")
-"""Where re6st-conf of the package leaves them."""
+"""Where re6st-conf of the package writes the certificates."""
 UNIT = "re6stnet.service"
 PATIENCE = 3.0
-"""Seconds for systemctl."""
+"""Seconds to wait for systemctl."""
 
 
 def look(directory: Path = DIRECTORY) -> dict[str, Any]:
@@ -33,7 +33,7 @@ def _certificate(directory: Path) -> dict[str, Any] | None:
         return None
     except OSError as error:
         return {**found, "error": error.strerror}
-    from re6st import cert  # not before it is needed: it is slow to load
+    from re6st import cert  # imported late, since it is slow to load
     from re6st.core.prefix import subnet
 
     try:
@@ -51,7 +51,7 @@ def _certificate(directory: Path) -> dict[str, Any] | None:
 
 
 def certificate() -> dict[str, Any] | str:
-    """All of the certificate on the disk; or why there is none."""
+    """The certificate on the disk with all its fields; or why there is none."""
     from re6st import cert
     from re6st.client.certificate_report import describe
 
@@ -79,7 +79,7 @@ def _unit() -> dict[str, str] | None:
 
 
 def remedy(found: Mapping[str, Any]) -> str:
-    """What to do, in a sentence."""
+    """What to do, as a sentence."""
     unit, certificate = found["unit"], found["certificate"]
     if certificate is None and unit is not None:
         return f"This machine has no certificate in {DIRECTORY}: join a network with re6st-conf first."
@@ -93,7 +93,7 @@ def remedy(found: Mapping[str, Any]) -> str:
 
 
 def words(found: Mapping[str, Any], now: float) -> Iterator[str]:
-    """The rest, a line each."""
+    """The rest, one fact on a line."""
     certificate, unit = found["certificate"], found["unit"]
     if certificate is None:
         yield f"  certificate  none in {DIRECTORY}"

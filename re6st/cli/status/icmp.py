@@ -1,7 +1,8 @@
-"""Echo requests and traced routes over IPv6, for re6st-status: by the kernel's error queue, mostly without privileges.
+"""Echo requests and traces over IPv6, for re6st-status, by the kernel's error queue and mostly without privileges.
 
-Echo: RFC 4443 section 4. A trace sends UDP to ports that nobody uses, with a growing hop limit; who drops one says so
-(RFC 4443 sections 3.1 and 3.3), and the kernel keeps that for the sender (IPV6_RECVERR in ipv6(7)).
+Echo requests: RFC 4443 section 4. A trace sends UDP packets with a growing hop limit to ports that nobody uses. A
+router that drops one says so (RFC 4443 sections 3.1 and 3.3), and the kernel keeps this for the sender (IPV6_RECVERR in
+ipv6(7)).
 """
 
 from __future__ import annotations
@@ -17,16 +18,16 @@ from dataclasses import dataclass
 from ipaddress import IPv6Address
 
 FIRST_PORT = 33434
-"""As traceroute(8) has it."""
+"""As in traceroute(8)."""
 TRIES = 2
 HOPS_LIMIT = 30
 ECHO_LENGTH = 24
 """Bytes of an echo request."""
 LEAST_MTU = 1280
-"""Every link of IPv6 carries a packet of so many bytes (RFC 8200 section 5)."""
+"""Every link of IPv6 carries a packet of this size (RFC 8200 section 5)."""
 IPV6_HEADER = 40
 SMALL = IPV6_HEADER + ECHO_LENGTH
-"""Bytes of a packet that passes wherever there is a way."""
+"""Bytes of a packet that passes wherever there is a route."""
 MTU_TRIES = 8
 """Each hop may say once that a packet is too big for the next link."""
 
@@ -46,27 +47,26 @@ _UNREACHABLE, _TIME_EXCEEDED, _NO_PORT = 1, 3, 4
 
 
 class ProbeError(Exception):
-    """It cannot be sent; the text says why."""
+    """A packet cannot be sent; the text says why."""
 
 
 @dataclass(frozen=True, slots=True)
 class Hop:
-    """Who answered a probe with this hop limit, and in how many seconds; `address` None: nobody."""
+    """Who answered a probe with this hop limit, and after how many seconds; `address` None: nobody."""
 
     number: int
     address: IPv6Address | None = None
     seconds: float | None = None
     reached: bool = False
     refusal: str = ""
-    """Why it goes no farther."""
+    """Why the trace goes no farther."""
 
 
 @dataclass(frozen=True, slots=True)
 class PathMtu:
-    """`told` is what the kernel has learned about the way to an address, in bytes with the IPv6 header.
+    """`told` is what the kernel has learned about the path to an address, in bytes with the IPv6 header.
 
-    `passed` is the size of a packet that got there: `told`, or LEAST_MTU or SMALL where larger ones vanish without a
-    word.
+    `passed` is the size of a packet that arrived: `told`, or LEAST_MTU or SMALL if larger ones vanish silently.
     """
 
     told: int
@@ -74,7 +74,7 @@ class PathMtu:
 
 
 def ping(address: IPv6Address, timeout: float) -> float | None:
-    """One echo request: the round trip in seconds, or None where no answer came. Raises ProbeError."""
+    """One echo request: the round-trip time in seconds, or None if no answer came. Raises ProbeError."""
     with _echo_socket() as own:
         try:
             own.connect((str(address), 0))
@@ -84,7 +84,7 @@ def ping(address: IPv6Address, timeout: float) -> float | None:
 
 
 def answers(address: IPv6Address, timeout: float) -> bool:
-    """Whether a node answers: an echo request or, for who may not send one, a datagram to a port nobody uses."""
+    """Whether a node answers: an echo request, or, if we may not send one, a datagram to a port that nobody uses."""
     try:
         return ping(address, timeout) is not None
     except ProbeError:
@@ -97,10 +97,10 @@ def answers(address: IPv6Address, timeout: float) -> bool:
 
 
 def path_mtu(address: IPv6Address, timeout: float, interface: str = "") -> PathMtu | None:
-    """The largest packet that gets to an address in one piece (RFC 8201); None: not even a small one does.
+    """The largest packet that reaches an address in one piece (RFC 8201); None: not even a small one does.
 
-    A link-local address needs the `interface`. `timeout` is for each try. The small one goes first: behind a large one
-    that vanishes, a tunnel over TCP may stop. Raises ProbeError.
+    A link-local address needs the `interface`. `timeout` is for each try. The small packet is sent first: if a large
+    one vanishes, a tunnel over TCP may stop behind it. Raises ProbeError.
     """
     with _echo_socket() as own:
         try:
@@ -121,17 +121,17 @@ def path_mtu(address: IPv6Address, timeout: float, interface: str = "") -> PathM
 
 
 def _passes(own: socket.socket, size: int, timeout: float) -> bool:
-    """Whether a packet of that size is answered; a lost one is sent once more. Raises OSError."""
+    """Whether a packet of that size is answered; if it is lost, it is sent once more. Raises OSError."""
     try:
         return any(_echo(own, size - IPV6_HEADER, timeout) is not None for _ in range(TRIES))
     except OSError as error:
-        if error.errno == errno.EMSGSIZE:  # the kernel has just learned better
+        if error.errno == errno.EMSGSIZE:  # the kernel has just learned a smaller size
             return False
         raise
 
 
 def _echo(own: socket.socket, length: int, timeout: float) -> float | None:
-    """One echo request of `length` bytes to whom the socket is connected. Raises OSError."""
+    """One echo request of `length` bytes to the address to which the socket is connected. Raises OSError."""
     token = os.urandom(16)
     sequence = token[0] << 8 | token[1]
     data = token.ljust(length - _ECHO.size, b"\0")
@@ -152,7 +152,7 @@ def _echo_socket() -> socket.socket:
     """Raises ProbeError."""
     try:
         return socket.socket(socket.AF_INET6, socket.SOCK_DGRAM, socket.IPPROTO_ICMPV6)
-    except OSError:  # who may is in the sysctl net.ipv4.ping_group_range
+    except OSError:  # the sysctl net.ipv4.ping_group_range says who may
         pass
     try:
         own = socket.socket(socket.AF_INET6, socket.SOCK_RAW, socket.IPPROTO_ICMPV6)
@@ -165,7 +165,7 @@ def _echo_socket() -> socket.socket:
 
 
 def trace(address: IPv6Address, timeout: float, limit: int = HOPS_LIMIT) -> Iterator[Hop]:
-    """The hops on the way to an address, as they answer; the last one has `reached` or `refusal`. Raises ProbeError."""
+    """Hops on the path to an address, as they answer; the last one has `reached` or `refusal`. Raises ProbeError."""
     with _watched_socket() as own:
         for number in range(1, limit + 1):
             hop = Hop(number)
@@ -179,7 +179,7 @@ def trace(address: IPv6Address, timeout: float, limit: int = HOPS_LIMIT) -> Iter
 
 
 def _watched_socket() -> socket.socket:
-    """For datagrams, of which the kernel keeps the errors."""
+    """A socket for datagrams, for which the kernel keeps errors."""
     own = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
     own.setsockopt(socket.IPPROTO_IPV6, _IPV6_RECVERR, 1)
     return own
@@ -194,7 +194,7 @@ def _probe(own: socket.socket, address: IPv6Address, number: int, timeout: float
     except OSError as error:
         raise ProbeError(f"{address}: {error.strerror}") from None
     poller = select.poll()
-    poller.register(own, 0)  # errors are told without asking
+    poller.register(own, 0)  # errors are reported without asking
     while (left := started + timeout - time.monotonic()) > 0:
         if not poller.poll(left * 1000):
             break

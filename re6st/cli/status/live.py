@@ -1,7 +1,7 @@
-"""re6st-status --watch: the picture, live in the terminal, until q or Ctrl-C; arrows and pages scroll it.
+"""re6st-status --watch: the overview, live in the terminal, until q or Ctrl-C; arrow and page keys scroll it.
 
-The screen is the alternate one of the terminal (as less(1) has it), so nothing is left behind; a new size is taken over
-at once. While the node does not run, that is what is shown.
+It uses the alternate screen of the terminal (as less(1) does), so nothing is left behind. A new size of the terminal is
+used at once. While the node does not run, the screen says so.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ LEAVE = (b"q", b"Q", b"\x03", b"\x1b")
 UP, DOWN = (b"\x1b[A", b"\x1bOA", b"k"), (b"\x1b[B", b"\x1bOB", b"j", b"\r", b"\n")
 PAGE_UP, PAGE_DOWN = (b"\x1b[5~", b"b"), (b"\x1b[6~", b" ")
 FIRST, LAST = (b"\x1b[H", b"\x1bOH", b"\x1b[1~", b"g"), (b"\x1b[F", b"\x1bOF", b"\x1b[4~", b"G")
-"""Keys, as terminals send them (xterm, with and without application mode), and as less(1) has them."""
+"""Keys, as terminals send them (xterm, with and without application mode), and as less(1) uses them."""
 _HOME, _END_OF_LINE, _BELOW = "\x1b[H", "\x1b[K", "\x1b[J"
 
 
 def stream(control: Path, interval: float) -> int:
-    """One object a line, each time, until Ctrl-C or until nobody reads."""
+    """One JSON object on a line, each time, until Ctrl-C or until nobody reads."""
     while True:
         try:
             with connect(control) as connection:
@@ -50,7 +50,7 @@ def stream(control: Path, interval: float) -> int:
 
 
 def live(control: Path, interval: float) -> int:
-    """Until the user has seen enough; returns what the last look's exit status would have been."""
+    """Run until the user ends it; returns what the exit status of the last look would have been."""
     verdict = HEALTHY
     with _screen() as woken:
         top, looked, lines = 0, -math.inf, list[Line]()
@@ -65,13 +65,13 @@ def live(control: Path, interval: float) -> int:
             key = _key(woken, max(0.0, looked + interval - time.monotonic()))
             if key in LEAVE:
                 return verdict
-            if key is None:  # the size has changed: what fits a line has, too
+            if key is None:  # the size has changed, and so has the number of lines that fit
                 looked = -math.inf
             top = scrolled(key or b"", top, len(lines), rows)
 
 
 def room(rows: int) -> int:
-    """Lines of the picture on a screen of so many."""
+    """The lines that fit on a screen with so many."""
     return max(1, rows - 1)
 
 
@@ -84,7 +84,7 @@ def scrolled(key: bytes, top: int, lines: int, rows: int) -> int:
 
 
 def frame(lines: list[Line], columns: int, rows: int, top: int = 0, *, colour: bool) -> str:
-    """A screen full, from the line `top` on; the last line says how to see the rest, and how to leave."""
+    """A full screen, from the line `top` on; the last line says how to see the rest, and how to leave."""
     shown = lines[top : top + room(rows)]
     foot = "q: leave"
     if len(shown) < len(lines):
@@ -105,7 +105,9 @@ def _look(control: Path, columns: int) -> tuple[list[Line], int]:
 
 @contextlib.contextmanager
 def _screen() -> Iterator[int]:
-    """The alternate screen, with keys as they are struck; yields what can be read when the size has changed."""
+    """The alternate screen, on which keys are read at once; yields a descriptor that can be read when the size has
+    changed.
+    """
     wake, woken = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)[::-1]
     keyboard = sys.stdin.fileno()
     before = termios.tcgetattr(keyboard)
@@ -134,7 +136,7 @@ def _screen() -> Iterator[int]:
 
 
 def _key(woken: int, interval: float) -> bytes | None:
-    """The key that is struck within the interval, nothing for none, q without a terminal; None: a new size."""
+    """The key that is pressed within the interval, empty for none, q without a terminal; None: a new size."""
     ready, _, _ = select.select([sys.stdin, woken], [], [], interval)
     if sys.stdin in ready:
         return first_key(os.read(sys.stdin.fileno(), 64)) or b"q"
@@ -146,6 +148,6 @@ def _key(woken: int, interval: float) -> bytes | None:
 
 
 def first_key(read: bytes) -> bytes:
-    """The first key of what a terminal sends: one byte, or an escape sequence (ECMA-48 section 5.4) as a whole."""
+    """The first key in what a terminal sends: one byte, or a whole escape sequence (ECMA-48 section 5.4)."""
     sequence = re.match(rb"\x1b(?:\[[0-?]*[ -/]*[@-~]|O[ -~])", read)
     return sequence[0] if sequence else read[:1]

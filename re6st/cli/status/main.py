@@ -3,7 +3,8 @@
 """re6st-status: what a node of this machine does, and how well, from its control socket (docs/status.md).
 
 Exit status: 0 healthy, or done; 1 something is wrong, or failed; 2 wrong options; 3 not running; 4 no permission.
-`check` has those of monitoring plug-ins (0 ok, 1 warning, 2 critical, 3 unknown), and `wait` 5 when time is over.
+`check` has the exit status of monitoring plug-ins (0 ok, 1 warning, 2 critical, 3 unknown), and `wait` ends with 5 when
+its time is over.
 """
 
 from __future__ import annotations
@@ -159,7 +160,7 @@ def parser() -> OptionParser:
 
 
 def _add_common(p: argparse.ArgumentParser, *, top: bool) -> None:
-    """Options that stand before or behind the word."""
+    """Options that may stand before or after the command."""
     p.add_argument(
         "--control",
         metavar="SOCK",
@@ -173,12 +174,12 @@ def _add_common(p: argparse.ArgumentParser, *, top: bool) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Ask, print, return the exit status."""
+    """Ask and print; returns the exit status."""
     p = parser()
     options = p.parse(argv)
     try:
         return _main(p, options)
-    except BrokenPipeError:  # whoever reads has enough
+    except BrokenPipeError:  # the reader has read enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return UNHEALTHY
     except KeyboardInterrupt:
@@ -260,7 +261,7 @@ def _events(connection: Connection, options: argparse.Namespace) -> int:
     last = 0
     with connect(options.control, timeout=None) as live:
         live.ask("watch")
-        # What came between the two is in both.
+        # Events between the two requests are in both answers.
         for event in connection.ask("events", limit=options.n)["events"]:
             _show_event(event, options)
             last = event["number"]
@@ -317,7 +318,7 @@ def _log(connection: Connection, options: argparse.Namespace) -> int:
 
 
 def _cert(options: argparse.Namespace) -> int:
-    """Of the node; where none runs, what the package's files say."""
+    """Certificates of the node; if none runs, those in the package's files."""
     try:
         with connect(options.control) as connection:
             certificate, status = connection.ask("certificate"), HEALTHY
@@ -349,7 +350,7 @@ def _check(connection: Connection, options: argparse.Namespace) -> int:
 
 
 def _wait(options: argparse.Namespace) -> int:
-    """Until the node is as wanted. That it does not run yet is no reason to give up."""
+    """Wait until the node is as wanted. It may start only later."""
     from re6st.cli.status import ping
 
     good, started = _WAITED[options.until], time.monotonic()
@@ -425,7 +426,7 @@ _ALWAYS: Mapping[str | None, Callable[[argparse.Namespace], int]] = {
     "netcheck": _netcheck,
     "bugreport": _bugreport,
 }
-"""Words that have something to do also where no node runs."""
+"""Commands that also work while no node runs."""
 
 
 def _watch(p: OptionParser, options: argparse.Namespace) -> int:
@@ -439,7 +440,7 @@ def _watch(p: OptionParser, options: argparse.Namespace) -> int:
 
 
 def _not_running(options: argparse.Namespace, error: NotRunning) -> int:
-    """Say so, with what can be found without the node."""
+    """Say so, with what can be found out without the node."""
     from re6st.cli.status import down
 
     if options.word == "check":

@@ -51,13 +51,15 @@ from re6st.view.findings import Finding, lines_of, merged, records, verdict
 from re6st.view.netcheck import RegistryAnswer, Router
 
 PATIENCE = 10.0
-"""Seconds for the registry."""
+"""Seconds to wait for the registry."""
 ROUTER_WAIT = 2.0
 ECHO_WAIT = 1.0
 TUNNELS_TRIED = 16
-"""Tunnels that large packets are sent through: all at once, some three small packets and as many large ones each."""
+"""Tunnels through which large packets are sent: all at the same time, with some three small packets and as many large
+ones each.
+"""
 ROUTES_ASKED = 50
-"""Addresses of peers that the kernel is asked the way to."""
+"""Number of peer addresses for which the kernel is asked whether it has a route."""
 OPTION_FILE = "re6stnet.conf"
 _FAMILIES = {socket.AF_INET: "IPv4", socket.AF_INET6: "IPv6"}
 
@@ -73,7 +75,7 @@ class Node:
     options: Mapping[str, Any]
     certificate: Mapping[str, Any]
     far: Mapping[str, Any] | None
-    """The node that is farthest away, of those that are reached."""
+    """The farthest of the nodes that are reached."""
 
     @classmethod
     def ask(cls, connection: Connection) -> Node:
@@ -94,7 +96,7 @@ class Node:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Look, and say what was found, at once."""
+    """Look, and print each finding at once."""
     findings: list[Finding] = []
     waiting: list[Finding] = []
 
@@ -116,7 +118,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def look(control: Path) -> Iterator[Finding]:
-    """All findings, as they come."""
+    """All findings, one by one."""
     node, ca, ca_key = None, "", ""
     try:
         with connect(control) as connection:
@@ -133,7 +135,7 @@ def look(control: Path) -> Iterator[Finding]:
     yield from router_settings()
     yield from machine.source_routes(node.options["source_routes"] if node else None)
     yield from machine.advertisements()
-    if node is None:  # else it tells itself
+    if node is None:  # otherwise the node tells this itself
         yield from kernel_findings.ipv6()
         yield from kernel_findings.firewall()
     url = configured_registry(down.DIRECTORY / OPTION_FILE)
@@ -161,13 +163,13 @@ def look(control: Path) -> Iterator[Finding]:
         registry = node.status["registry"]
         if not (
             registry.get("refused") or registry.get("likely_refused")
-        ):  # else nobody lets us in, whatever the firewall does
+        ):  # otherwise nobody accepts our tunnels, whatever the firewall does
             yield from _outside(node)
         yield from _inside(node, control)
 
 
 def _outside(node: Node) -> Iterator[Finding]:
-    """How others get to us, and we to them."""
+    """How others reach us, and we reach them."""
     if node.options["options"]["upnp"]:
         local = [str(ip) for ip in local_addresses() if ip.version == 4]
         yield from netcheck.port_mapping(node.status, local, find_router(), ROUTER_WAIT)
@@ -181,7 +183,7 @@ def _outside(node: Node) -> Iterator[Finding]:
 
 
 def _inside(node: Node, control: Path) -> Iterator[Finding]:
-    """Whether what nodes need passes through the mesh, as far as the farthest of them."""
+    """Whether the packets that nodes need pass through the mesh, as far as the farthest of them."""
     if node.far is None:
         return
     peer, network = node.far["peer"], IPv6Network(node.status["network"])
@@ -190,7 +192,7 @@ def _inside(node: Node, control: Path) -> Iterator[Finding]:
     large = list(netcheck.large_packets(_through_tunnels(node)))
     yield from large
     if any(each.level != "ok" for each in large):
-        return  # which is reason enough for what a way through such a tunnel loses
+        return  # which is reason enough for any loss on a path through such a tunnel
     try:
         found = icmp.path_mtu(IPv6Address(node.far["address"]), ECHO_WAIT)
     except icmp.ProbeError as error:
@@ -200,7 +202,9 @@ def _inside(node: Node, control: Path) -> Iterator[Finding]:
 
 
 def _through_tunnels(node: Node) -> list[tuple[Mapping[str, Any], int | None, int | None]]:
-    """What size of packets each tunnel takes, and what got to its other end: some seconds in all."""
+    """The size of packets that each tunnel carries, and the size that reached its other end: this takes some seconds in
+    all.
+    """
     ends = {(each["peer"], each["interface"]): each["address"] for each in node.neighbours}
     up = [each for each in node.tunnels if (each["peer"], each["interface"]) in ends][:TUNNELS_TRIED]
 
@@ -216,7 +220,7 @@ def _through_tunnels(node: Node) -> list[tuple[Mapping[str, Any], int | None, in
 
 
 async def _software(network: IPv6Network, control: Path, peer: Prefix) -> bytes | None:
-    """The version of a node, which our node asks for us as it does for a registry beside it (wire.md 7)."""
+    """The version of a node, which our node asks for us, as it does for a registry beside it (wire.md 7)."""
     local = LocalNode(network, control.with_name(BABELD_SOCKET))
     try:
         return await local.ask(peer, Code.SOFTWARE)
@@ -225,7 +229,7 @@ async def _software(network: IPv6Network, control: Path, peer: Prefix) -> bytes 
 
 
 def find_router() -> Router | None:
-    """One that speaks UPnP, in ROUTER_WAIT seconds or so."""
+    """A router that speaks UPnP, found in ROUTER_WAIT seconds or so."""
     import miniupnpc
 
     router = miniupnpc.UPnP()
@@ -235,13 +239,13 @@ def find_router() -> Router | None:
             router.discover()
         router.selectigd()
         return Router(str(router.lanaddr), str(router.externalipaddress() or ""))
-    except Exception:  # the library raises bare ones
+    except Exception:  # the library raises errors of all kinds
         return None
 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Nothing on standard error: the library prints there what it cannot send."""
+    """Discards standard error: the library prints there what it cannot send."""
     kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
     try:
         os.dup2(nowhere, 2)
@@ -253,7 +257,7 @@ def _quiet() -> Iterator[None]:
 
 
 def has_route(host: str) -> bool:
-    """Whether the kernel knows a way to an IP address. Nothing is sent."""
+    """Whether the kernel has a route to an IP address. Nothing is sent."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
         with socket.socket(family, socket.SOCK_DGRAM) as probing:
@@ -264,11 +268,13 @@ def has_route(host: str) -> bool:
 
 
 async def membership(url: str, cn: str) -> list[Finding]:
-    """Whether a registry knows this machine, which proves it to who has the key. Raises RegistryError for no URL."""
+    """Whether a registry knows this machine; it proves this only to a user who may read the key. Raises RegistryError
+    for an invalid URL.
+    """
     ca, own, key = (down.DIRECTORY / name for name in ("ca.crt", "cert.crt", "cert.key"))
     try:
         client = RegistryClient(url, cert.Identity.load(ca, own, key, datetime.now(UTC)))
-    except cert.CertError:  # not for us to read, most likely
+    except cert.CertError:  # most likely we may not read it
         unknown = await _is_unknown(url, cn)
         text = f"registry {parse_url(url)}: it does not know {cn}; only a user who may read the key can verify this"
         return list(netcheck.membership(cn, text if unknown else "", proven=False))
@@ -277,7 +283,7 @@ async def membership(url: str, cn: str) -> list[Finding]:
             await client.greet()
     except (RegistryRefused, RegistryKeyError) as error:
         return list(netcheck.membership(cn, str(error), isinstance(error, RegistryRefused) and error.proven))
-    except (RegistryError, TimeoutError):  # which was told
+    except (RegistryError, TimeoutError):  # this was reported
         pass
     return []
 
@@ -292,7 +298,7 @@ async def _is_unknown(url: str, cn: str) -> bool:
 
 
 async def ask_registry(url: str) -> list[RegistryAnswer]:
-    """Its CA certificate, over each family that it has an address of."""
+    """Its CA certificate, over each address family in which it has an address."""
     place = parse_url(url)
     try:
         found = await asyncio.get_running_loop().getaddrinfo(place.host, place.port, type=socket.SOCK_STREAM)
@@ -330,7 +336,7 @@ async def _ask(place: http.Url, family: socket.AddressFamily) -> RegistryAnswer:
 
 
 def without_password(url: str) -> str:
-    """A registry's URL as a node tells it; nothing for one that is none."""
+    """A registry's URL as a node tells it; empty if it is invalid."""
     with suppress(RegistryError):
         return str(parse_url(url))
     return ""

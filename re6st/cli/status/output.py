@@ -1,4 +1,4 @@
-"""What the words of re6st-status share: exit codes, how they print, and how they end."""
+"""What the commands of re6st-status share: exit codes, how they print, and how they end."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from re6st.view import status_text as text
 
 PROGRAM = "re6st-status"
 SCHEMA = 1
-"""Counts up when a field of the JSON changes its meaning or goes."""
+"""It counts up when a field of the JSON changes its meaning or is removed."""
 HEALTHY, UNHEALTHY, USAGE, NOT_RUNNING, NOT_PERMITTED, TIMEOUT = range(6)
 UNKNOWN = 3
-"""Exit status of a monitoring plug-in that cannot say."""
+"""Exit status of a monitoring plug-in that does not know."""
 
 
 def end(options: argparse.Namespace, message: str, status: int) -> NoReturn:
-    """One line; for a monitoring plug-in on its output, and as unknown."""
+    """End with one line; a monitoring plug-in prints it to its output, and is unknown."""
     if options.word == "check":
         print(f"RE6ST UNKNOWN - {message}")
         raise SystemExit(UNKNOWN)
@@ -34,7 +34,7 @@ def print_json(record: Mapping[str, Any]) -> None:
 
 
 def picture(connection: Connection) -> dict[str, Any]:
-    """All that the overview is made from."""
+    """The operations for the overview."""
     return {
         "status": connection.ask("status"),
         "tunnels": connection.ask("tunnels")["tunnels"],

@@ -1,4 +1,4 @@
-"""re6st-status ping, trace and wait: does a node answer, and by whom does the way to it lead."""
+"""re6st-status ping, trace and wait: whether a node answers, and through which nodes the route to it leads."""
 
 from __future__ import annotations
 
@@ -16,24 +16,24 @@ from re6st.view import status_text as text
 from re6st.view.screen import Span, line
 
 SILENT_LIMIT = 4
-"""Hops in a row without an answer, after which nobody farther on answers either."""
+"""After so many hops in a row without an answer, no farther one answers either."""
 
 
 ASKED_LIMIT = 4
-"""Nodes that `wait` asks for an echo in a row, and the seconds for each to answer."""
+"""Number of nodes that `wait` sends an echo request, and the seconds for each to answer."""
 PATIENCE = 1.0
 
 
 def silence(connection: Connection, known: Mapping[str, Any], *, only_registry: bool) -> str:
-    """Why the way to others cannot be used yet, though babel has one; nothing if a node answers through the mesh.
+    """Why packets do not reach others yet, though babel has routes; empty if a node answers through the mesh.
 
-    The way back is learnt later than the way there. Raises Refused, Trouble.
+    Others learn the route to us later than we learn the route to them. Raises Refused, Trouble.
     """
     registry = known["registry"]["cn"]
     others = [] if only_registry else [each["peer"] for each in connection.ask("routes", limit=ASKED_LIMIT)["routes"]]
     asked = [cn for cn in dict.fromkeys((registry, *others)) if cn not in (None, known["cn"])]
     if not asked:
-        return ""  # this is the registry's node, and in reach of itself
+        return ""  # this is the registry's node, which reaches itself
     for node in connection.ask("names", peers=asked)["names"].values():
         if node is not None and icmp.answers(IPv6Address(node["address"]), PATIENCE):
             return ""
@@ -69,7 +69,7 @@ def ping(connection: Connection, options: argparse.Namespace) -> int:
 
 
 def trace(connection: Connection, options: argparse.Namespace) -> int:
-    """The nodes on the way. Raises Refused, Trouble."""
+    """The nodes along the route. Raises Refused, Trouble."""
     node = _find(connection, options.peer)
     hops: list[dict[str, Any]] = []
     reached, refusal = False, ""
@@ -102,7 +102,7 @@ def trace(connection: Connection, options: argparse.Namespace) -> int:
 
 
 def _find(connection: Connection, target: str) -> Mapping[str, Any]:
-    """The node that is meant. Raises Refused."""
+    """The node that the user means. Raises Refused."""
     node: Mapping[str, Any] | None = connection.ask("names", peers=[target])["names"][target]
     if node is None:
         raise Refused(f"{target}: no node is known to have this address", UNHEALTHY)
@@ -110,7 +110,7 @@ def _find(connection: Connection, target: str) -> Mapping[str, Any]:
 
 
 def _name(connection: Connection, address: IPv6Address | None) -> str | None:
-    """The CN of a node that answered; None for an address outside of re6st."""
+    """The CN of a node that answered; None for an address outside re6st."""
     if address is None:
         return None
     try:
@@ -121,7 +121,7 @@ def _name(connection: Connection, address: IPv6Address | None) -> str | None:
 
 
 def _known_way(connection: Connection, node: Mapping[str, Any]) -> str:
-    """What babel knows about the way to a node that does not answer."""
+    """What babel knows about the route to a node that does not answer."""
     try:
         ways = connection.ask("why", peer=node["peer"])["routes"]
     except Refused:
