@@ -168,12 +168,12 @@ class Simulation:
         """Issue the certificates, and have most of the nodes seen."""
         self.registry = await Registry.open(self.resources, self.node)
         self.admin = Admin(self.registry)
-        await self.registry.upkeep.start()
+        await self.registry.parameter_service.start()
         prefixes: list[Prefix] = []
         for start in range(0, self.nodes, CHUNK):
             numbers = range(start, min(start + CHUNK, self.nodes))
             prefixes += await self.store.change(partial(self._issue, numbers=numbers))
-        await self.registry.upkeep.changed()
+        await self.registry.parameter_service.changed()
         self.node.build(prefixes)
         now = self.clock()
         calls = []
@@ -200,7 +200,7 @@ class Simulation:
 
             email = f"{self.random.choice(NAMES)}{number or ''}@example.org"
             found.append(ledger.issue(ROOT, LENGTH, email, make).prefix)
-        self.registry.upkeep.update_version(ledger)
+        self.registry.parameter_service.update_version(ledger)
         return found
 
     @asynccontextmanager
@@ -220,7 +220,7 @@ class Simulation:
             page.close()
 
     async def close(self) -> None:
-        await self.registry.upkeep.stop()
+        await self.registry.parameter_service.stop()
         self.store.close()
 
 

@@ -168,13 +168,13 @@ class Admin:
                 )
 
             def job(changes: Changes) -> bool:
-                return take_place(changes, prefix) and self._registry.upkeep.update_version(changes)
+                return take_place(changes, prefix) and self._registry.parameter_service.update_version(changes)
 
             if changed := await self._repository.change(job):
                 was = before.prefix.cn if before else "none"
                 logger.warning("the registry's own node is %s now, and was %s", prefix.cn, was)
                 self._registry.events.note(Kind.PARAMETERS, f"the registry's own node, instead of {was}", prefix)
-                await self._registry.upkeep.changed()
+                await self._registry.parameter_service.changed()
         now = await self._repository.read(own_node)
         return {
             "own_node": now and now.prefix.cn,
@@ -263,10 +263,10 @@ class Admin:
         short = arguments.integer("short", 0, 1)
         arguments.end()
         await self._registry.seen.try_flush()
-        upkeep = self._registry.upkeep
-        await upkeep.review()
-        changed = bool(short) and await upkeep.shorten_hellos()
-        hellos, older = await upkeep.hellos(), await upkeep.older_nodes()
+        parameter_service = self._registry.parameter_service
+        await parameter_service.review()
+        changed = bool(short) and await parameter_service.shorten_hellos()
+        hellos, older = await parameter_service.hellos(), await parameter_service.older_nodes()
         return {
             "hellos": "short" if hellos.short else "long",
             "changed": changed,
@@ -277,7 +277,7 @@ class Admin:
 
     async def _params(self, arguments: Arguments) -> Record:
         arguments.end()
-        parameters = await self._registry.upkeep.parameters()
+        parameters = await self._registry.parameter_service.parameters()
         return {
             "version": await self._version(),
             "parameters": parameters.public(),
@@ -301,7 +301,7 @@ class Admin:
             "versions": [
                 {"cn": Prefix.from_bits(bits).cn, "prefix": bits, "version": found[bits]} for bits in sorted(found)
             ],
-            "require": sorted((await self._registry.upkeep.parameters()).require),
+            "require": sorted((await self._registry.parameter_service.parameters()).require),
         }
 
     async def _web_login(self, arguments: Arguments) -> Record:

@@ -78,7 +78,7 @@ class RegistryMetrics:
         keys = (await self._repository.read(lambda queries: queries.babel_state())).keys
         page.add("re6st_registry_hmac_rotation_step", sum(key is not None for key in keys))
         with suppress(NotFound, RepositoryError):
-            parameters = await self._registry.upkeep.parameters()
+            parameters = await self._registry.parameter_service.parameters()
             page.add("re6st_registry_parameters_version", version_number(parameters.version))
         page.add("re6st_registry_database_bytes", await self._repository.size())
         return self._write(page)

@@ -47,7 +47,7 @@ RETRY_INTERVAL = 60.0
 NAMES_SHOWN = 10
 
 
-class Upkeep:
+class ParameterService:
     def __init__(self, resources: Resources, mesh: MeshView, marks: Marks) -> None:
         """`marks` are the times with which to begin (`first_time`)."""
         self._authority = resources.authority

@@ -18,7 +18,7 @@ from re6st.registryd.hello import Greeter
 from re6st.registryd.last_seen import Seen, Served
 from re6st.registryd.local_node import LocalNode
 from re6st.registryd.mesh_view import MeshView
-from re6st.registryd.parameters import Upkeep, first_time
+from re6st.registryd.parameters import ParameterService, first_time
 from re6st.registryd.records import StoredEvent
 from re6st.registryd.rekey import KeyChanges
 from re6st.registryd.repository import NotFound, Queries
@@ -57,16 +57,16 @@ class Parts:
         self.events = Events(clock, beginning.events)
         self.event_log = EventLog(self.events, repository)
         self.served = Served()
-        self.upkeep = Upkeep(resources, self.mesh, beginning.marks)
-        self.seen = Seen(repository, clock, self.upkeep.review)
-        self.keys = KeyChanges(resources, self.upkeep, self.sessions, self.events)
-        self.restored = Restored(resources, self.upkeep, self.events)
+        self.parameter_service = ParameterService(resources, self.mesh, beginning.marks)
+        self.seen = Seen(repository, clock, self.parameter_service.review)
+        self.keys = KeyChanges(resources, self.parameter_service, self.sessions, self.events)
+        self.restored = Restored(resources, self.parameter_service, self.events)
         self.greeter = Greeter(authority, resources.clocks.monotonic)
         self.limits = Limits()
 
     def now(self) -> datetime:
         """The time with which to date a certificate. Raises ClockError."""
-        return datetime.fromtimestamp(self.upkeep.now(), UTC)
+        return datetime.fromtimestamp(self.parameter_service.now(), UTC)
 
     async def certificate(self, prefix: Prefix) -> x509.Certificate:
         """The stored certificate of a prefix. Raises NotFound, CertError, RepositoryError."""

@@ -16,7 +16,7 @@ from re6st.core.prefix import Prefix
 from re6st.core.registry.sessions import Sessions
 from re6st.keys import pki
 from re6st.registryd.events import Events, Kind
-from re6st.registryd.parameters import Upkeep
+from re6st.registryd.parameters import ParameterService
 from re6st.registryd.records import Issued
 from re6st.registryd.repository import Changes, NotFound
 from re6st.registryd.resources import Resources
@@ -41,10 +41,12 @@ class BadRequest(Exception):
 
 
 class KeyChanges:
-    def __init__(self, resources: Resources, upkeep: Upkeep, sessions: Sessions, events: Events) -> None:
+    def __init__(
+        self, resources: Resources, parameter_service: ParameterService, sessions: Sessions, events: Events
+    ) -> None:
         self._authority = resources.authority
         self._repository = resources.repository
-        self._upkeep = upkeep
+        self._parameter_service = parameter_service
         self._sessions = sessions
         self._events = events
         self._rate = RateLimit(CHANGES_PER_SECOND, CHANGES)
@@ -81,11 +83,11 @@ class KeyChanges:
 
     async def revoke_superseded(self, caller: Prefix) -> None:
         """Revoke all certificates that the caller had before its present one. Raises RepositoryError."""
-        now = self._upkeep.trusted_now()
+        now = self._parameter_service.trusted_now()
 
         def job(changes: Changes) -> tuple[list[int], bool]:
             serials = changes.revoke_superseded(caller, now, REASON)
-            return serials, bool(serials) and self._upkeep.update_version_for_member(changes)
+            return serials, bool(serials) and self._parameter_service.update_version_for_member(changes)
 
         serials, news = await self._repository.change(job)
         if serials:
@@ -93,7 +95,7 @@ class KeyChanges:
             logger.warning("revoked: %s of %s, for another key", text, caller)
             self._events.note(Kind.REVOKED, f"certificate {text}: {REASON}", caller)
         if news:
-            await self._upkeep.changed()
+            await self._parameter_service.changed()
 
     @staticmethod
     def _known(issued: Issued | None, caller: Prefix) -> Issued:

@@ -25,7 +25,7 @@ from re6st.core.prefix import Prefix, PrefixError, control_address
 from re6st.core.wire.params import check_version, version_number
 from re6st.keys import pki
 from re6st.registryd.events import Events, Kind
-from re6st.registryd.parameters import FLOOR, Upkeep
+from re6st.registryd.parameters import FLOOR, ParameterService
 from re6st.registryd.records import Issued
 from re6st.registryd.repository import Changes, Conflict, NotFound, Queries, RepositoryError
 from re6st.registryd.resources import Resources
@@ -65,11 +65,11 @@ class Known:
 class Restored:
     """The restored copy of one registry; if there is none, it does nothing."""
 
-    def __init__(self, resources: Resources, upkeep: Upkeep, events: Events) -> None:
+    def __init__(self, resources: Resources, parameter_service: ParameterService, events: Events) -> None:
         self._started = int(resources.clocks.wall())
         self._authority = resources.authority
         self._repository = resources.repository
-        self._upkeep = upkeep
+        self._parameter_service = parameter_service
         self._events = events
         self._doubted: frozenset[int] = frozenset()
 
@@ -79,7 +79,7 @@ class Restored:
         Raises RepositoryError.
         """
         until = await self._repository.read(lambda queries: queries.config(LOST_UNTIL))
-        return (until or 0) > self._upkeep.trusted_now()
+        return (until or 0) > self._parameter_service.trusted_now()
 
     async def run(self, control: Path) -> None:
         """Ask from time to time, until cancelled."""
@@ -105,7 +105,7 @@ class Restored:
     async def compare(self, known: Known) -> None:
         """Take over what the node beside us knows, if it is newer. Raises ProofError, RepositoryError."""
         number = self._proven(known.version)
-        now = self._upkeep.trusted_now()
+        now = self._parameter_service.trusted_now()
 
         def job(changes: Changes) -> tuple[frozenset[int], bool]:
             own, missing = version_number(changes.config("version") or b"\0"), known.crl - {*changes.crl()}
@@ -113,7 +113,7 @@ class Restored:
                 return missing if number == own else frozenset(), False
             self._note(changes, now, number)
             self._revoke(changes, missing, now)
-            self._upkeep.update_version(changes, always=True)
+            self._parameter_service.update_version(changes, always=True)
             return missing, True
 
         missing, news = await self._repository.change(job)
@@ -124,7 +124,7 @@ class Restored:
             f"the database is older than the network: the node beside us has version {number} of the parameters."
             f" {len(missing)} revocations were taken from there."
         )
-        await self._upkeep.changed()
+        await self._parameter_service.changed()
 
     async def present(self, pem: str, version: str) -> Prefix:
         """An unknown node shows its certificate, and the version that it has heard of (text: base64).
@@ -135,7 +135,7 @@ class Restored:
         found = cert.load_pem(pem.encode())
         prefix = self._checked(found)
         number = self._proven(_decoded(version)) if version else 0
-        now = self._upkeep.trusted_now()
+        now = self._parameter_service.trusted_now()
 
         def job(changes: Changes) -> tuple[bool, str]:
             version, serial = version_number(changes.config("version") or b"\0"), int(changes.config("serial") or 0)

@@ -164,7 +164,7 @@ class Watch:
 
     async def _own(self) -> Prefix | None:
         try:
-            return (await self._registry.upkeep.parameters()).registry_prefix
+            return (await self._registry.parameter_service.parameters()).registry_prefix
         except (NotFound, RepositoryError):
             return None  # there is no certificate yet
 

@@ -107,12 +107,12 @@ class World:
         try:
             if self.before_start is not None:
                 await self.before_start(self.registry)
-            await self.registry.upkeep.start()
+            await self.registry.parameter_service.start()
             await server.start([listening])
             yield self
         finally:
             await server.stop()
-            await self.registry.upkeep.stop()
+            await self.registry.parameter_service.stop()
             node.close()
             self.store.close()
             listening.close()

@@ -216,7 +216,7 @@ def test_an_expired_node_renews_within_the_grace_period_only(world: World) -> No
 
     async def later(world: World) -> None:
         world.now += DAY  # the day for which the registry was off does not count
-        await world.registry.upkeep.clean_up()
+        await world.registry.parameter_service.clean_up()
         assert (await world.call("hello", client_prefix=B.bits)).status == 200
         assert (await world.call("hello", client_prefix=c.bits)).status == 404
 

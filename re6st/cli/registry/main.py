@@ -226,9 +226,9 @@ async def _serve(
     notifier = Notifier()
     loop.add_signal_handler(signal.SIGHUP, _reload, config, log, notifier)
     if config.trust_clock:
-        registry.upkeep.trust_clock()
+        registry.parameter_service.trust_clock()
     await registry.restored.look(config.run / CONTROL_SOCKET)  # before we count the version up, or answer anybody
-    await registry.upkeep.start()
+    await registry.parameter_service.start()
     for server, sockets in servers:
         await server.start(sockets)
         for each in sockets:
@@ -236,7 +236,7 @@ async def _serve(
     try:
         async with asyncio.TaskGroup() as group:
             tasks = [
-                group.create_task(registry.upkeep.run(), name="clean-up"),
+                group.create_task(registry.parameter_service.run(), name="clean-up"),
                 *(group.create_task(server.run(), name="connections") for server, _ in servers),
                 group.create_task(registry.seen.run(), name="seen"),
                 group.create_task(registry.event_log.run(), name="events"),
@@ -257,7 +257,7 @@ async def _serve(
             await server.stop()
         await registry.seen.try_flush()
         await registry.event_log.try_flush()
-        await registry.upkeep.stop()
+        await registry.parameter_service.stop()
         notifier.close()
     logger.info("stopped")
 

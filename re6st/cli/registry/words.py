@@ -185,7 +185,7 @@ async def _operations(daemon: argparse.Namespace) -> AsyncIterator[Operations]:
         node = LocalNode(config.authority.trust.network, config.run / BABELD_SOCKET)
         try:
             registry = await Registry.open(Resources(config.authority, store, config.settings), node)
-            await registry.upkeep.load()
+            await registry.parameter_service.load()
             yield Admin(registry)
             await registry.event_log.try_flush()
         finally:

@@ -76,7 +76,7 @@ class CertificateCalls:
             first, longest = changes.registry_prefix() is None, changes.longest_prefix() or 0
             issued = changes.issue(community, length, email or None, make, taken)
             news = first or issued.prefix.length > longest
-            return issued, news and self._parts.upkeep.update_version(changes)
+            return issued, news and self._parts.parameter_service.update_version(changes)
 
         result = await self._repository.change(job)
         if result is None:
@@ -93,7 +93,7 @@ class CertificateCalls:
         self._parts.served.forget(issued.prefix)
         self._parts.sessions.drop(issued.prefix)
         if news:
-            await self._parts.upkeep.changed()
+            await self._parts.parameter_service.changed()
         return issued.pem
 
     def _place(self, call: Call) -> Place:
@@ -160,7 +160,7 @@ class CertificateCalls:
     async def revoke(self, call: Call) -> None:
         text = call.text("cn_or_serial")
         reason = call.arguments.get("reason", "")  # only the operator on this machine gives a reason
-        now = self._parts.upkeep.trusted_now()
+        now = self._parts.parameter_service.trusted_now()
         if text.isascii() and text.isdigit():
             serial = read_integer(text, 10**SERIAL_DIGITS)
 
@@ -172,7 +172,7 @@ class CertificateCalls:
                     if not is_lost(changes, serial):
                         raise
                     changes.revoke_unknown(serial, now + cert.VALIDITY.total_seconds())
-                self._parts.upkeep.update_version(changes)
+                self._parts.parameter_service.update_version(changes)
                 return prefix
 
             prefix: Prefix | None = await self._repository.change(by_serial)
@@ -182,7 +182,7 @@ class CertificateCalls:
             def by_cn(changes: Changes) -> None:
                 refuse_to_revoke(changes, prefix)
                 changes.evict(prefix, now, reason)
-                self._parts.upkeep.update_version(changes)
+                self._parts.parameter_service.update_version(changes)
 
             await self._repository.change(by_cn)
             self._parts.sessions.drop(prefix)
@@ -191,7 +191,7 @@ class CertificateCalls:
         why = f": {reason}" if reason else ""
         what = f"certificate {text}" if text.isdigit() else f"node {text}"
         self._parts.events.note(Kind.REVOKED, f"{what}{why}", prefix)
-        await self._parts.upkeep.changed()
+        await self._parts.parameter_service.changed()
 
 
 def _read_cn(text: str) -> Prefix:

@@ -59,7 +59,7 @@ class MeshCalls:
 
     async def _own(self) -> Prefix:
         """The prefix of the registry's node. Raises NotFound before the first certificate, RepositoryError."""
-        return (await self._parts.upkeep.parameters()).registry_prefix
+        return (await self._parts.parameter_service.parameters()).registry_prefix
 
     async def _by_email(self, call: Call) -> Prefix | None:
         """The prefix of the first node with this e-mail address. Raises RpcError, RepositoryError."""

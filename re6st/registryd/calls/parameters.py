@@ -25,8 +25,8 @@ class ParameterCalls:
         certificate = await self._parts.certificate(caller)
         version = await self._repository.read(lambda queries: queries.config("version"))
         self._parts.served.note(caller, version_number(version or b"\0"))
-        return (await self._parts.upkeep.encoder()).encode(partial(cert.encrypt, certificate))
+        return (await self._parts.parameter_service.encoder()).encode(partial(cert.encrypt, certificate))
 
     async def update_hmac(self, call: Call) -> None:
-        await self._parts.upkeep.rotate_keys()
+        await self._parts.parameter_service.rotate_keys()
         self._parts.events.note(Kind.PARAMETERS, "the next step of changing babel's key")

@@ -47,7 +47,7 @@ class TokenCalls:
 
         Raises RepositoryError, ClockError.
         """
-        now = self._parts.upkeep.now()
+        now = self._parts.parameter_service.now()
 
         def job(changes: Changes) -> str:
             while True:
@@ -65,11 +65,11 @@ class TokenCalls:
         if not self._settings.prefix_length:
             raise RpcError(HTTPStatus.FORBIDDEN, "this registry takes no tokens (--prefix-length 0)")
         length = self._settings.prefix_length
-        now = self._parts.upkeep.now()
+        now = self._parts.parameter_service.now()
         await self._repository.change(lambda changes: changes.add_token(token, email, length, now))
 
     async def is_token(self, call: Call) -> bytes | None:
-        token, now = call.arguments["token"], self._parts.upkeep.trusted_now()
+        token, now = call.arguments["token"], self._parts.parameter_service.trusted_now()
         return b"1" if await self._repository.read(lambda queries: queries.token(token, now)) else None
 
     async def delete(self, call: Call) -> None:

@@ -170,10 +170,10 @@ def test_an_invitation_ends_at_its_own_time(world: World) -> None:
         assert answer.status == 204
         expired = {token["token"]: token["expired"] for token in (await remote.call("tokens", {}))["tokens"]}
         assert expired == {short["token"]: True, long["token"]: False, plain["token"]: False}
-        await world.registry.upkeep.clean_up()
+        await world.registry.parameter_service.clean_up()
         assert len((await remote.call("tokens", {}))["tokens"]) == 2
         world.now += 150 * DAY
-        await world.registry.upkeep.clean_up()
+        await world.registry.parameter_service.clean_up()
         assert [token["token"] for token in (await remote.call("tokens", {}))["tokens"]] == [long["token"]]
         assert cert.prefix_of_cert(await world.enrol(long["token"])).length == 16
 

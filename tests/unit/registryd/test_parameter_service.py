@@ -67,10 +67,10 @@ def test_a_wrong_clock_drops_and_dates_nothing(
     async def trouble(world: World) -> None:
         old = {table: rows(world, f"SELECT * FROM {table}") for table in ("cert", "crl", "token")}
         world.wrong = jump
-        await world.registry.upkeep.clean_up()
+        await world.registry.parameter_service.clean_up()
         await refuses_to_date(world)
         world.now += 10 * DAY
-        await world.registry.upkeep.clean_up()
+        await world.registry.parameter_service.clean_up()
         assert old == {table: rows(world, f"SELECT * FROM {table}") for table in old}
         complaints = [each.getMessage() for each in caplog.records if each.levelno == logging.ERROR]
         assert len(complaints) == 1, "said once"
@@ -102,8 +102,8 @@ def test_a_revocation_counts_whatever_the_clock_says(world: World) -> None:
 def test_the_operator_may_say_that_the_clock_is_right(world: World) -> None:
     async def later(world: World) -> None:
         assert (await world.call("requestCertificate", token="", req=world.request())).status == 503
-        world.registry.upkeep.trust_clock()
-        await world.registry.upkeep.clean_up()
+        world.registry.parameter_service.trust_clock()
+        await world.registry.parameter_service.clean_up()
         assert cert.prefix_of_cert(await world.enrol()) == B, "what ended is gone"
         assert rows(world, "SELECT * FROM crl") == []
 
@@ -119,13 +119,13 @@ def test_time_off_does_not_count_for_the_grace_period(world: World) -> None:
     async def before(world: World) -> None:
         await fill(world)
         world.now = START + YEAR - DAY
-        await world.registry.upkeep.clean_up()
+        await world.registry.parameter_service.clean_up()
 
     async def after(world: World) -> None:
         assert (await world.in_session(await world.hello(B), "renewCertificate", B)).status == 200
         assert len(rows(world, "SELECT * FROM cert WHERE cert IS NOT NULL")) == 3
         world.now += DAY
-        await world.registry.upkeep.clean_up()
+        await world.registry.parameter_service.clean_up()
         assert len(rows(world, "SELECT * FROM cert WHERE cert IS NOT NULL")) == 2
 
     world.run(before)
@@ -140,11 +140,11 @@ def test_revocations_of_ended_certificates_go_and_count_once(world: World) -> No
         before = await world.parameters(A)
         assert before.crl == {2, 3}
         world.now += YEAR + 1
-        await world.registry.upkeep.clean_up()
+        await world.registry.parameter_service.clean_up()
         after = await world.parameters(A)
         assert after.crl == frozenset()
         assert version_number(after.version) == version_number(before.version) + 1
-        await world.registry.upkeep.clean_up()
+        await world.registry.parameter_service.clean_up()
         assert (await world.parameters(A)).version == after.version
 
     world.run(test)
@@ -155,7 +155,7 @@ def test_what_ended_is_free_again_and_merged_but_the_registry_node_stays(world: 
         for _ in range(8):
             await world.enrol()
         world.now += YEAR + world.settings.grace + 1
-        await world.registry.upkeep.clean_up()
+        await world.registry.parameter_service.clean_up()
         leaves = {(bits, value is None) for bits, value in rows(world, "SELECT prefix, cert FROM cert")}
         assert leaves == {("0" * 16, False), *(("0" * n + "1", True) for n in range(16))}
         assert (await world.call("hello", client_prefix=A.bits)).status == 200, "it may still renew"
@@ -176,7 +176,7 @@ def test_the_clean_up_comes_by_itself(world: World) -> None:
     async def test(world: World) -> None:
         await fill(world)
         world.now += YEAR - 5000
-        running = asyncio.create_task(world.registry.upkeep.run())
+        running = asyncio.create_task(world.registry.parameter_service.run())
         async with asyncio.timeout(10):
             while rows(world, "SELECT * FROM crl"):
                 await asyncio.sleep(0.01)
@@ -197,7 +197,7 @@ def test_the_end_of_the_authoritys_certificate_is_said(
 
     async def test(world: World) -> None:
         world.now = pki.end_of(authority.trust.ca).timestamp() - 31 * DAY
-        running = asyncio.create_task(world.registry.upkeep.run())
+        running = asyncio.create_task(world.registry.parameter_service.run())
         async with asyncio.timeout(20):
             while "has expired" not in caplog.text:
                 await asyncio.sleep(0.01)

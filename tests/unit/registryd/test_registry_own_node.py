@@ -53,7 +53,7 @@ def test_who_has_revoked_it_gives_the_registry_its_node_again(world: World) -> N
         await world.enrol()
         await world.enrol()
         await world.store.change(lambda ledger: ledger.evict(A, world.now))  # as earlier versions did
-        await world.registry.upkeep.load()
+        await world.registry.parameter_service.load()
         lost = await remote.call("own-node", {})
         assert (lost["own_node"], lost["certified"], lost["changed"]) == ("0/16", False, False)
         version = lost["version"]

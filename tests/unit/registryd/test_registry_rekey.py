@@ -132,7 +132,7 @@ def test_many_changes_make_few_versions_and_all_are_told(world: World, key: rsa.
         told = await world.parameters()
         assert version_number(told.version) == before + MEMBER_VERSIONS
         assert len(told.crl) == MEMBER_VERSIONS
-        await world.registry.upkeep.review()  # as it comes each minute
+        await world.registry.parameter_service.review()  # as it comes each minute
         told = await world.parameters()
         assert version_number(told.version) == before + MEMBER_VERSIONS + 1
         assert told.crl == serials

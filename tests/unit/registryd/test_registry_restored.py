@@ -170,7 +170,7 @@ def test_all_that_was_forgotten_stays_known_as_lost_whoever_comes_first(world: W
 
     async def on(world: World) -> None:
         found.extend([await world.enrol(), await world.enrol()])
-        await world.registry.upkeep.rotate_keys()
+        await world.registry.parameter_service.rotate_keys()
         parameters = await world.parameters()
         known.append(Known(parameters.version, parameters.crl))
 
@@ -268,7 +268,7 @@ def test_revocations_that_are_the_word_of_the_node_beside_it_alone_are_told_and_
     known = revoked_since(world)
 
     async def test(world: World) -> None:
-        await world.registry.upkeep.rotate_keys()
+        await world.registry.parameter_service.rotate_keys()
         before = await world.parameters()
         assert before.version == known.version
         for _ in range(2):

@@ -37,16 +37,16 @@ async def parameters(world: World, prefix: Prefix, names: frozenset[str]) -> Par
 async def told(world: World, hello: float | None) -> int:
     """Wait until the network is told this; the number of its version."""
     async with asyncio.timeout(10):
-        while (await world.registry.upkeep.parameters()).babel_hello != hello:
+        while (await world.registry.parameter_service.parameters()).babel_hello != hello:
             await asyncio.sleep(0.01)
-    return version_number((await world.registry.upkeep.parameters()).version)
+    return version_number((await world.registry.parameter_service.parameters()).version)
 
 
 async def passes(world: World, seconds: float) -> None:
     """Time in which the registry runs, and the review that it makes each minute."""
     world.now += seconds
     await world.registry.seen.flush()
-    await world.registry.upkeep.review()
+    await world.registry.parameter_service.review()
 
 
 def test_an_older_node_makes_the_hellos_long_until_none_was_there_for_a_day(world: World) -> None:
@@ -123,12 +123,12 @@ def test_the_operator_may_say_that_no_older_node_is_left(world: World) -> None:
         await passes(world, 60)
         await told(world, None)
         with pytest.raises(Conflict, match=f"older software.*: {B.cn}$"):
-            await world.registry.upkeep.shorten_hellos()
+            await world.registry.parameter_service.shorten_hellos()
         await world.call("revoke", cn_or_serial=B.cn)
         assert (await parameters(world, A, NEW)).babel_hello is None, "that one is out is no reason for haste"
-        assert await world.registry.upkeep.shorten_hellos()
+        assert await world.registry.parameter_service.shorten_hellos()
         assert (await parameters(world, A, NEW)).babel_hello == BABEL_HELLO
-        assert not await world.registry.upkeep.shorten_hellos()
+        assert not await world.registry.parameter_service.shorten_hellos()
 
     world.run(test)
 
@@ -158,8 +158,8 @@ def test_of_a_node_that_announces_nothing_nothing_is_assumed_whatever_its_protoc
         await world.enrol()
         await world.in_session(await world.hello(A, protocol), "getNetworkConfig", A)
         await passes(world, 60)
-        assert (await world.registry.upkeep.parameters()).babel_hello is None
-        assert await world.registry.upkeep.older_nodes() == [A]
+        assert (await world.registry.parameter_service.parameters()).babel_hello is None
+        assert await world.registry.parameter_service.older_nodes() == [A]
 
     world.run(test)
 

@@ -43,7 +43,7 @@ async def registry_of(world: World, repository: AwayRepository) -> AsyncIterator
     await world.enrol()
     node = LocalNode(world.authority.trust.network, world.control, world.node)
     registry = await Registry.open(world.resources(repository), node)
-    await registry.upkeep.start()
+    await registry.parameter_service.start()
     try:
         yield registry
     finally:
