@@ -1,6 +1,6 @@
 """The registry's HTTP server: who may call, which call it is, what is answered (wire.md 3.1 to 3.3).
 
-`Door` gets every connection first. It reads the head of one request, within limits of size and time, and refuses
+`RequestGate` gets every connection first. It reads the head of one request, within limits of size and time, and refuses
 invalid ones. Only then aiohttp gets the connection. A connection has one request, as clients of the registry use it. A
 bad request gives its sender an error, and us one line in the log, which never contains the query, since there are
 tokens in it.
@@ -111,9 +111,9 @@ class HttpServer:
         """
         self._server: _Server | None = None
         self._listening: list[asyncio.Server] = []
-        self._doors: set[Door] = set()
+        self._gates: set[RequestGate] = set()
         """Connections whose request is not complete yet."""
-        self._crowd: Crowd[Door] = Crowd(0, 0, 0)
+        self._crowd: Crowd[RequestGate] = Crowd(0, 0, 0)
 
     async def start(self, sockets: Iterable[socket.socket]) -> None:
         """Serve connections to these bound sockets."""
@@ -130,54 +130,54 @@ class HttpServer:
         )
         loop = asyncio.get_running_loop()
         for each in sockets:
-            self._listening.append(await loop.create_server(lambda: Door(self, server), sock=each, backlog=1024))
+            self._listening.append(await loop.create_server(lambda: RequestGate(self, server), sock=each, backlog=1024))
 
     async def run(self) -> None:
         """Close connections that do not end, and drop old keys of sessions, for ever."""
-        before: set[Door] = set()
+        before: set[RequestGate] = set()
         while self._server is not None:
             await asyncio.sleep(self.bounds.sweep)
             self._registry.greeter.forget()
-            now = self._server.doors()
-            for door in now & before:
-                door.abort()  # closing it would wait for a client that does not read
+            now = self._server.gates()
+            for gate in now & before:
+                gate.abort()  # closing it would wait for a client that does not read
             before = now - before
 
     async def stop(self) -> None:
         """Accept no more connections, and finish the answers under way."""
         for listening in self._listening:
             listening.close()
-        for door in tuple(self._doors):
-            door.abort()
+        for gate in tuple(self._gates):
+            gate.abort()
         if self._server is not None:
             if _CLOSES_IDLE:
                 self._server.pre_shutdown()
             await self._server.shutdown(STOP_TIMEOUT)
             self._server = None
 
-    def enter(self, door: Door, peer: str) -> bool:
+    def enter(self, gate: RequestGate, peer: str) -> bool:
         """Admit a new connection. If there are too many, of this sender or in all, close the one of them that has
         waited longest for a complete request. False if all have complete requests: then there is no room.
         """
         client = self._origins.client(peer, [])
         sender = None if client is None else network_of(client)
         known = sender is not None and self._registry.limits.is_member(sender)
-        entry = self._crowd.enter(door, sender, known=known)
+        entry = self._crowd.enter(gate, sender, known=known)
         if entry.instead is not None:
             entry.instead.abort()
         if entry.admitted:
-            self._doors.add(door)
+            self._gates.add(gate)
         return entry.admitted
 
-    def asked(self, door: Door) -> None:
+    def asked(self, gate: RequestGate) -> None:
         """The request of this connection is complete."""
-        self._doors.discard(door)
-        self._crowd.asked(door)
+        self._gates.discard(gate)
+        self._crowd.asked(gate)
 
-    def leave(self, door: Door) -> None:
+    def leave(self, gate: RequestGate) -> None:
         """This connection has ended without a request."""
-        self._doors.discard(door)
-        self._crowd.leave(door)
+        self._gates.discard(gate)
+        self._crowd.leave(gate)
 
     async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
         started = time.monotonic()
@@ -286,28 +286,28 @@ class HttpServer:
 class _Server(web.Server):
     """aiohttp's handler, which reports when a connection that it was given has ended."""
 
-    def __init__(self, ended: Callable[[Door], None], handler: _Handler, **options: Any) -> None:
+    def __init__(self, ended: Callable[[RequestGate], None], handler: _Handler, **options: Any) -> None:
         super().__init__(handler, **options)
         self._ended = ended
-        self._doors: dict[web.RequestHandler, Door] = {}
+        self._gates: dict[web.RequestHandler, RequestGate] = {}
 
-    def take(self, door: Door) -> web.RequestHandler:
+    def take(self, gate: RequestGate) -> web.RequestHandler:
         """The reader of further data from this connection."""
         handler = self()
-        self._doors[handler] = door
+        self._gates[handler] = gate
         return handler
 
-    def doors(self) -> set[Door]:
+    def gates(self) -> set[RequestGate]:
         """The connections whose requests are being answered."""
-        return set(self._doors.values())
+        return set(self._gates.values())
 
     def connection_lost(self, handler: web.RequestHandler, exc: BaseException | None = None) -> None:
         super().connection_lost(handler, exc)
-        if (door := self._doors.pop(handler, None)) is not None:
-            self._ended(door)
+        if (gate := self._gates.pop(handler, None)) is not None:
+            self._ended(gate)
 
 
-class Door(asyncio.Protocol):
+class RequestGate(asyncio.Protocol):
     """Reads the head of a request; if it is valid, hands it with its connection to aiohttp."""
 
     def __init__(self, owner: HttpServer, server: _Server) -> None:

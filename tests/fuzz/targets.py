@@ -192,13 +192,13 @@ class _Owner:
 
     bounds = http.BOUNDS
 
-    def enter(self, door: http.Door, peer: str) -> bool:
+    def enter(self, gate: http.RequestGate, peer: str) -> bool:
         return True
 
-    def asked(self, door: http.Door) -> None:
+    def asked(self, gate: http.RequestGate) -> None:
         pass
 
-    def leave(self, door: http.Door) -> None:
+    def leave(self, gate: http.RequestGate) -> None:
         pass
 
 
@@ -231,14 +231,14 @@ def request_head(data: bytes) -> None:
     async def read() -> None:
         handed: list[bytes] = []
         handler = SimpleNamespace(connection_made=lambda transport: None, data_received=handed.append)
-        door = http.Door(cast(Any, _Owner()), cast(Any, SimpleNamespace(take=lambda door: handler)))
+        gate = http.RequestGate(cast(Any, _Owner()), cast(Any, SimpleNamespace(take=lambda gate: handler)))
         transport = _Transport()
-        door.connection_made(transport)
+        gate.connection_made(transport)
         half = len(data) // 2
-        door.data_received(data[:half])
+        gate.data_received(data[:half])
         if not handed:
-            door.data_received(data[half:])
-        door.abort()
+            gate.data_received(data[half:])
+        gate.abort()
 
     _loop().run_until_complete(read())
 
