@@ -1,6 +1,6 @@
-"""babeld: its life, and the socket it tells its table through (wire.md section 9; babeld(8)).
+"""Runs babeld, and reads its table from its socket (wire.md section 9; babeld(8)).
 
-What it is told is in core/routing/babel_settings.py; the file with it holds the keys, so only its owner reads it.
+core/routing/babel_settings.py writes its configuration. The file contains the keys, so only its owner can read it.
 """
 
 from __future__ import annotations
@@ -28,22 +28,24 @@ PROGRAM = "babeld"
 
 START_TIME = 10.0
 BACKLOG = 4 << 20
-"""Bytes of babeld's news that wait for us: some 30,000 routes at once."""
+"""Bytes of babeld's messages that may wait for us: some 30,000 routes at once."""
 LATE_FIRST, LATE_PER_LINE, LATE_LAST = 1.0, 0.005, 20.0
-"""Seconds after which metrics that changed are looked at, so that it costs a five hundredth of a core, at most."""
+"""Seconds after which changed metrics are taken in, so that they take at most a five hundredth of a core."""
 CONNECTIONS = 5
-"""To one babeld, which hangs up on a slow reader; then it is started again."""
+"""Connections to one babeld, which closes that of a slow reader; after so many it is restarted."""
 COMMAND_TIME = 3.0
 NOTHING = ""
-"""A command that babeld answers, and does nothing for."""
+"""A command that babeld answers, and that changes nothing."""
 DEAF_TIME, DEAF_PAUSE = 0.5, 10.0
-"""Seconds that this may take, twice: neighbours take it for lost after ten hellos; and until the next is sent."""
+"""Seconds to wait for an answer, twice, and until the next check: neighbours take babeld for lost after ten missed
+hellos.
+"""
 TAKE_OVER = 5.0
-"""Seconds, and three update intervals, that a new one has at most to learn all routes."""
+"""Seconds, and three update intervals, that a new babeld has at most to learn all routes."""
 SETTLED = 2.0
-"""Seconds for which it must know a way before that counts."""
+"""Seconds for which it must know a route before the route counts."""
 SETTLE, STEP = 0.1, 0.5
-"""Seconds between two looks, for one way and for all."""
+"""Seconds between two looks, for one route and for all."""
 
 _PRIORITY = re.compile(r"kernel-priority ([0-9]{1,9})\n")
 
@@ -52,12 +54,14 @@ log = logging.getLogger(__name__)
 
 Network = IPv4Network | IPv6Network
 Way = tuple[IPv6Network, IPv6Network]
-"""Where a route leads to, and for packets from where. babeld's table holds those of IPv4 too, ours does not."""
+"""The destination of a route, and the source of packets for which it is used. babeld's table also has IPv4 routes; ours
+does not.
+"""
 
 
 @dataclass(frozen=True, slots=True)
 class BabeldFiles:
-    """The files of one babeld. `output` is what it prints, `log` what it writes where it is to have a log."""
+    """The files of one babeld. `output` is for what it prints, `log` for its log, if it is to have one."""
 
     configuration: Path
     socket: Path
@@ -68,21 +72,22 @@ class BabeldFiles:
 
 @dataclass(frozen=True, slots=True)
 class Left:
-    """What an earlier daemon left: the process of its babeld, if it can be gone on with, and the routes in the kernel
-    that a babeld made, with their priorities."""
+    """What an earlier daemon left: the process of its babeld, if it can be taken over, and the routes in the kernel
+    that a babeld made, with their priorities.
+    """
 
     process: int | None = None
     routes: Mapping[tuple[Network, Network], int] = field(default_factory=dict)
 
 
 class Links(Protocol):
-    """Who gives the interfaces of tunnels what babeld needs on them: the kernel."""
+    """Gives the interfaces of tunnels what babeld needs on them: the kernel does."""
 
     async def address_links(self, own: IPv4Interface | None) -> None: ...
 
 
 def command_line(program: str, files: BabeldFiles, extra: Sequence[str]) -> list[str]:
-    """babeld's arguments; `extra` are the user's (-B)."""
+    """babeld's arguments; `extra` are those of the user (-B)."""
     return [
         program,
         *("-c", str(files.configuration)),
@@ -98,12 +103,12 @@ def command_line(program: str, files: BabeldFiles, extra: Sequence[str]) -> list
 class Babel:
     """A babeld that is kept running. `table` is what it knows now; `changed` is called after each change of it.
 
-    One that is to have other settings, or dies, leaves its routes in the kernel, and traffic goes on over them while
-    the next one learns. That has a `priority` of its own, since it would take a route that is there already for its
-    own, wherever it leads; theirs are preferred, until one after the other is removed. `followed` is set when a babeld
-    took over from another, which knew the ways that are `left`. One that an earlier daemon left running, as `found`
-    says, is gone on with where it has these settings. `links` is told what is to be on the interfaces, before each
-    start and for a babeld that is gone on with.
+    If it gets other settings, or dies, it leaves its routes in the kernel, and traffic uses them while the next babeld
+    learns. That one has another `priority`, since it would take an existing route for its own, wherever it leads. The
+    old routes are preferred until they are removed, one after the other. `followed` is set when a babeld took over from
+    another, which knew the routes that are `left`. A babeld that an earlier daemon left running, as `found` says, is
+    taken over if it has these settings. `links` is told what has to be on the interfaces, before each start and for a
+    babeld that is taken over.
     """
 
     def __init__(
@@ -120,7 +125,7 @@ class Babel:
         self.ready = asyncio.Event()
         """Set while babeld runs and has told its table."""
         self.doubted = asyncio.Event()
-        """To be set when it may have become deaf."""
+        """Set this when babeld may hear nothing any more."""
         self.followed = asyncio.Event()
         self.left = frozenset(
             (destination, source)
@@ -129,7 +134,7 @@ class Babel:
         )
         self._has_all = False
         self._others_until = 0.0
-        """Until when other nodes start theirs."""
+        """Until when other nodes restart their babeld."""
         self.priority = max((*found.routes.values(), PRIORITY - 1)) + 1
         self.settings = settings
         self._argv = argv
@@ -143,15 +148,15 @@ class Babel:
         """Why we ended it, while the next one is not ready yet."""
         self._talk: Talk
         self._listening = asyncio.Event()
-        """Set while there is one, and its lines are read."""
+        """Set while there is a babeld whose lines are read."""
 
     @property
     def ways(self) -> frozenset[Way]:
-        """Where it has routes to that can be used."""
+        """The destinations to which it has usable routes."""
         return frozenset((each.destination, each.source) for each in self.table.routes.values() if each.usable)
 
     async def settle(self) -> None:
-        """Wait until it has had a route for a while; or long enough."""
+        """Wait until it has had a route for a while, or for long enough."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(TAKE_OVER + 3 * self.settings.update):
                 settled = 0.0
@@ -160,11 +165,11 @@ class Babel:
                     settled = settled + SETTLE if self.ways else 0.0
 
     async def take_over(self) -> AsyncIterator[frozenset[Way]]:
-        """The ways that it has had for a while, as they come, until those are all that the last one left.
+        """The routes that it has had for a while, as they come, until it has all that the last babeld left.
 
-        Not at once: the first that it hears of one may lead back to us, by what the last one had said. And not while
-        others start theirs for the same reason: each tells its neighbours first to forget all that it told them.
-        Ends early when the next one has followed.
+        They do not count at once: the first route to a destination may lead back to us, because of what the last babeld
+        announced. Nor do they while others restart their babeld for the same reason: each first tells its neighbours to
+        forget its routes. This ends early if the next babeld has followed.
         """
         clock = asyncio.get_running_loop().time
         with contextlib.suppress(TimeoutError):
@@ -188,7 +193,7 @@ class Babel:
                 return
 
     async def run(self) -> None:
-        """Start it, read its table, start it again when it ends, until cancelled; then stop it in good order."""
+        """Start it, read its table, and start it again when it ends, until cancelled; then stop it cleanly."""
         await keep_running(PROGRAM, self._once, self._files.output, self._files.log)
 
     def can_follow(self, settings: Settings) -> bool:
@@ -196,10 +201,10 @@ class Babel:
         return settings == self.settings or bool(live_commands(self.settings, self._more(settings)))
 
     async def reconfigure(self, settings: Settings, spread: float = 0) -> None:
-        """Use other settings: another key and more tunnels at once, for the rest babeld is restarted.
+        """Use other settings: another key and more tunnels at once; for anything else babeld is restarted.
 
         Its filters and flags cannot change while it runs (wire.md 9.5), but the value of a key can (9.4), and
-        interfaces can be added. `spread`: seconds within which other nodes restart theirs too.
+        interfaces can be added. `spread`: seconds within which other nodes restart their babeld, too.
         """
         old = self.settings
         settings = self._more(settings)
@@ -221,19 +226,20 @@ class Babel:
         await self.renew("new settings")
 
     async def renew(self, reason: str, *, stale: bool = False) -> None:
-        """Start it anew: it forgets all that it knew (core/routing/babel_restart.py). Routes that are not `stale` serve
-        meanwhile."""
+        """Restart it, so that it forgets everything (core/routing/babel_restart.py). Routes that are not `stale` are
+        used meanwhile.
+        """
         if self._child is not None:
             self._replaced = self.renewing = reason
-            # In good order it takes its routes out of the kernel.
+            # When it ends cleanly, it takes its routes out of the kernel.
             await (self._child.stop() if stale else self._child.stop(grace=0))
 
     def _more(self, settings: Settings) -> Settings:
-        """With the interfaces that it knows already: one that is not there any more does no harm."""
+        """With the interfaces that it knows already: an interface that no longer exists does no harm."""
         return replace(settings, tunnels=tuple(dict.fromkeys((*self.settings.tunnels, *settings.tunnels))))
 
     async def _tell(self, commands: list[str]) -> None:
-        """Give babeld commands. Raises OSError (also TimeoutError)."""
+        """Send commands to babeld. Raises OSError (also TimeoutError)."""
         async with asyncio.timeout(COMMAND_TIME):
             await self._listening.wait()
             for command in commands:
@@ -247,9 +253,9 @@ class Babel:
             self._child.signal(signal.SIGUSR2)
 
     async def watch(self) -> None:
-        """Whenever it is doubted, see whether it is deaf, until cancelled.
+        """Check whether babeld hears anything, whenever this is in doubt, until cancelled.
 
-        While babeld 1.12.1 cannot send what it has to, it tries nothing else, and reads nothing: see Kernel.interrupt.
+        While babeld 1.12.1 cannot send, it does nothing but try, and reads nothing: see Kernel.interrupt.
         """
         while True:
             await self.doubted.wait()
@@ -257,13 +263,13 @@ class Babel:
             child = self._child
             if child is None or not self.ready.is_set():
                 continue
-            # Before its neighbours take it for lost. It may have been ourselves who did not run.
+            # Before its neighbours take it for lost. It may be that only we did not run.
             if await self._is_deaf() and await self._is_deaf() and self._child is child:
                 await self.renew("it hears nothing")
                 await asyncio.sleep(DEAF_PAUSE)
 
     async def keeps_up(self) -> bool:
-        """Wait until all that it has told is in the table; False where it does not answer."""
+        """Wait until everything that it has told is in the table; False if it does not answer."""
         try:
             await self._tell([NOTHING])
         except OSError:
@@ -281,7 +287,7 @@ class Babel:
                     await self._tell([NOTHING])
                 return False
             except TimeoutError:
-                pass  # its answer may be behind much that it told before
+                pass  # its answer may come after many lines that it wrote before
             except OSError:
                 return False  # it has ended
         return received is not None
@@ -326,14 +332,14 @@ class Babel:
             await child.stop()
             self._child = None
             self.priority += 1
-            # One that ended before it knew all leaves what the one before left.
+            # A babeld that ended before it knew all routes leaves what the previous one left.
             self.left = self.ways if self._has_all else self.ways | self.left
             self._has_all = False
             self.table.clear()
             self._changed()
 
     async def _connect(self, child: Child) -> str:
-        """One connection to its socket; returns why it ended. Raises OSError when there is none, or no table."""
+        """One connection to its socket; returns why it ended. Raises OSError if there is no socket, or no table."""
         talk = Talk(*await connect(child, self._files.socket, START_TIME, BACKLOG))
         try:
             await self._follow(talk)
@@ -345,14 +351,16 @@ class Babel:
         return await end_of(child)
 
     def _write(self) -> None:
-        """What babeld reads at its start, and the next daemon to know what this one's babeld does."""
+        """The file that babeld reads when it starts, and that tells the next daemon how this babeld was started."""
         for name in left_out(self.settings.babel_default):
             log.warning("ignoring the option %s of the registry's babel_default", name)
         text = configuration(self.settings, self.priority).encode("ascii")
         rundir.write(self._files.configuration, text)
 
     async def _resume(self, pid: int) -> Child | None:
-        """The babeld of an earlier daemon, if it does what ours would. Else it is ended, as where settings change."""
+        """The babeld of an earlier daemon, if it has the settings that ours would have. Otherwise it is ended, as if
+        the settings had changed.
+        """
         try:
             child = Child.adopt(PROGRAM, pid)
         except OSError:
@@ -373,9 +381,9 @@ class Babel:
         return None
 
     async def _follow(self, talk: Talk) -> None:
-        """Read the greeting, ask for the table and its changes, and keep up with them until the end."""
+        """Read the greeting, ask for the table and its changes, and follow them until the end."""
         await talk.greeting()
-        # What was known stays known until all is read: half a table would tell of nodes that are gone.
+        # The old table is kept until all of the new one was read: half a table would say that nodes are gone.
         told = Table()
         await talk.ask("monitor", lambda line: self._feed(line, told))
         self.table.take(told)
@@ -392,7 +400,7 @@ class Babel:
         await self._keep_up(talk)
 
     async def _keep_up(self, talk: Talk) -> None:
-        """Feed the table with news until the end: what is urgent at once, what can wait together with more."""
+        """Feed the table with news until the end: urgent lines at once, those that can wait together with others."""
         clock = asyncio.get_running_loop().time
         news, late_at = News(self.table), 0.0
         while True:
@@ -405,7 +413,7 @@ class Babel:
                 except LineError as error:
                     _not_understood(error)
             if lines:
-                await asyncio.sleep(0)  # the next ones are taken in
+                await asyncio.sleep(0)  # the next lines are taken in
             late = clock() >= late_at
             if late:
                 late_at = clock() + min(max(LATE_FIRST, LATE_PER_LINE * len(news)), LATE_LAST)

@@ -1,7 +1,7 @@
 """Certificates: make, sign, verify, encrypt (wire.md 0.1 and section 2).
 
-`Authority` is what the registry holds (CA certificate and key), `Trust` what everybody holds (the CA certificate),
-`Identity` what a node holds. All keys are RSA; the primitives are PKCS#1 v1.5 with SHA-512, fixed by the protocol.
+`Authority` is what the registry has (CA certificate and key), `Trust` what everybody has (the CA certificate),
+`Identity` what a node has. All keys are RSA; the primitives are PKCS#1 v1.5 with SHA-512, as the protocol requires.
 """
 
 from __future__ import annotations
@@ -29,17 +29,17 @@ RENEW_BEFORE = timedelta(days=30)
 """How long before its end a certificate is renewed (wire.md 2.3)."""
 CA_VALIDITY = timedelta(days=3650)
 BACKDATED = timedelta(hours=1)
-"""How long before its issue a certificate is valid: the clocks of those who look at it may be that late."""
+"""How long before its issue a certificate is already valid: the clocks of those who verify it may be so late."""
 KEY_SIZES = (2048, 3072, 4096)
 PEM_LIMIT = 64 * 1024
 
 
 class CertError(Exception):
-    """A certificate, request or key that is damaged, not trusted, or not ours."""
+    """A certificate, request or key is damaged, not trusted, or not ours."""
 
 
 class NotYetValid(CertError):
-    """Our own certificate, or the CA's, is of the future: the clock is behind."""
+    """Our own certificate, or the CA's, is not valid yet: the clock is behind."""
 
 
 # --- reading ---
@@ -51,19 +51,19 @@ def load_pem(data: bytes, what: str = "certificate") -> x509.Certificate:
 
 
 def load_der(data: bytes) -> x509.Certificate:
-    """The certificate in DER `data`, nothing behind it. Raises CertError."""
+    """The certificate in DER `data`, with nothing after it. Raises CertError."""
     return _load(x509.load_der_x509_certificate, data, "not an RSA certificate")
 
 
 def _load(load: Callable[[bytes], x509.Certificate], data: bytes, complaint: str) -> x509.Certificate:
-    """Read a certificate, and every part of it that we use: the library parses them late, each with its own errors."""
+    """Read a certificate, and every part of it that we use: the library parses them late, each with other errors."""
     try:
         cert = load(data)
         _rsa_key(cert.public_key())
         _ = cert.version, cert.serial_number, cert.subject, cert.issuer, cert.signature
         _ = pki.begin_of(cert), pki.end_of(cert)
         return cert
-    except Exception as error:  # the parser's errors are of many kinds, and the input is a stranger's
+    except Exception as error:  # the parser raises errors of many kinds, and the input is a stranger's
         raise CertError(f"{complaint} ({_first_line(error)})") from None
 
 
@@ -79,7 +79,7 @@ def load_private_key(data: bytes, what: str = "key") -> rsa.RSAPrivateKey:
 
 
 def load_request(data: bytes) -> x509.CertificateSigningRequest:
-    """The certificate request in PEM `data`, its own signature checked. Raises CertError."""
+    """The certificate request in PEM `data`, after its signature was verified. Raises CertError."""
     try:
         request = x509.load_pem_x509_csr(data)
         _rsa_key(request.public_key())
@@ -89,7 +89,7 @@ def load_request(data: bytes) -> x509.CertificateSigningRequest:
         valid = request.is_signature_valid
     except CertError:
         raise
-    except Exception as error:  # the parser's errors are of many kinds, and the input is a stranger's
+    except Exception as error:  # the parser raises errors of many kinds, and the input is a stranger's
         raise CertError(f"not a certificate request in PEM form ({_first_line(error)})") from None
     if not valid:
         raise CertError("the signature of the certificate request is wrong")
@@ -97,7 +97,7 @@ def load_request(data: bytes) -> x509.CertificateSigningRequest:
 
 
 def read_file(path: str | Path) -> bytes:
-    """The content of a PEM file, in the form that everybody reads. Raises CertError, in words for the user."""
+    """The content of a PEM file, in the form that everybody can read. Raises CertError with a text for the user."""
     try:
         with open(path, "rb") as file:
             data = file.read(PEM_LIMIT + 1)
@@ -109,8 +109,8 @@ def read_file(path: str | Path) -> bytes:
 
 
 def read_key(path: Path, owner: int, *, private: bool = True) -> rsa.RSAPrivateKey:
-    """The key in a PEM file that nobody but root, we and the user `owner` can have put there, or, where it is
-    `private`, read. Raises CertError, FileNotFoundError.
+    """The key in a PEM file that only root, we and the user `owner` can have written, and, if it is `private`, can
+    read. Raises CertError, FileNotFoundError.
     """
     try:
         data = disk.read_ours(path, PEM_LIMIT, owner=owner, private=private)
@@ -135,7 +135,7 @@ def prefix_of_cert(cert: x509.Certificate) -> Prefix:
 
 
 def number_of_cert(cert: x509.Certificate) -> int | None:
-    """The node number: the subject's serialNumber (wire.md 2.2), None where it is missing or no number."""
+    """The node number: the subject's serialNumber (wire.md 2.2); None if it is missing, or not a number."""
     names = cert.subject.get_attributes_for_oid(NameOID.SERIAL_NUMBER)
     text = names[0].value if names else ""
     if isinstance(text, str) and text.isascii() and text.isdigit() and len(text) < 19:
@@ -149,7 +149,7 @@ def key_of_cert(cert: x509.Certificate) -> rsa.RSAPublicKey:
 
 
 def issued_at(cert: x509.Certificate) -> datetime:
-    """When a certificate was issued, as far as it says: that of a registry of other software is not dated back."""
+    """When a certificate was issued, as it says itself: the older software does not date certificates back."""
     begin, end = pki.begin_of(cert), pki.end_of(cert)
     return begin + BACKDATED if end - begin == VALIDITY + BACKDATED else begin
 
@@ -171,7 +171,7 @@ def to_pem(cert: x509.Certificate) -> bytes:
 
 
 def fingerprint(cert: x509.Certificate, algorithm: str = "sha1") -> bytes:
-    """Digest of the DER form. Raises CertError for a hash nobody knows."""
+    """Digest of the DER form. Raises CertError for an unknown hash."""
     try:
         digest = hashlib.new(algorithm, to_der(cert), usedforsecurity=False)
         return digest.digest()
@@ -180,7 +180,7 @@ def fingerprint(cert: x509.Certificate, algorithm: str = "sha1") -> bytes:
 
 
 def shown_fingerprint(cert: x509.Certificate) -> str:
-    """As re6st-conf --fingerprint takes it."""
+    """In the form of re6st-conf --fingerprint."""
     return f"sha256:{fingerprint(cert, 'sha256').hex()}"
 
 
@@ -228,13 +228,13 @@ def new_ca(key: rsa.RSAPrivateKey, network: IPv6Network, name: str, email: str, 
 
 
 def encrypt(cert: x509.Certificate, data: bytes) -> bytes:
-    """ENCRYPT to the holder of a certificate. Raises CertError when its key cannot: too short, or none at all."""
+    """ENCRYPT to the owner of a certificate. Raises CertError if its key is too short, or invalid."""
     key = _rsa_key(cert.public_key())
     if len(data) > key.key_size // 8 - 11:
         raise CertError(f"{len(data)} bytes are too many for a key of {key.key_size} bits")
     try:
         return key.encrypt(data, padding.PKCS1v15())
-    except ValueError:  # a modulus that is no product of two primes
+    except ValueError:  # the modulus is not a product of two primes
         raise CertError("the key of the certificate cannot encrypt") from None
 
 
@@ -252,7 +252,7 @@ def sign(key: rsa.RSAPrivateKey, data: bytes) -> bytes:
 
 
 def verify(cert: x509.Certificate, signature: bytes, data: bytes) -> bool:
-    """VERIFY: whether the holder of the certificate signed `data`."""
+    """VERIFY: whether the owner of the certificate signed `data`."""
     try:
         _rsa_key(cert.public_key()).verify(signature, data, padding.PKCS1v15(), hashes.SHA512())
     except (InvalidSignature, ValueError):
@@ -261,7 +261,7 @@ def verify(cert: x509.Certificate, signature: bytes, data: bytes) -> bool:
 
 
 class Trust:
-    """The CA certificate: whose certificates we believe, and which network it is."""
+    """The CA certificate: whose certificates we trust, and which network it is."""
 
     def __init__(self, ca: x509.Certificate) -> None:
         self.ca = ca
@@ -270,11 +270,11 @@ class Trust:
 
     @property
     def key_size(self) -> int:
-        """Modulus size in bits, which every key of the network shares (wire.md 0.1)."""
+        """Size of the modulus in bits, which all keys of the network share (wire.md 0.1)."""
         return _rsa_key(self.ca.public_key()).key_size
 
     def check(self, cert: x509.Certificate, when: datetime) -> None:
-        """Chain and validity at `when` (aware). Raises CertError with the reason."""
+        """Check chain and validity at `when` (aware). Raises CertError with the reason."""
         store = crypto.X509Store()
         store.add_cert(self._ca)
         store.set_time(when.astimezone(UTC).replace(tzinfo=None))
@@ -286,7 +286,7 @@ class Trust:
             raise CertError("not accepted: OpenSSL cannot read it") from None
 
     def signed(self, cert: x509.Certificate) -> bool:
-        """Whether the CA issued this certificate, whatever its dates."""
+        """Whether the CA issued this certificate, whatever its dates are."""
         try:
             pki.verify_issued_by(cert, self.ca)
         except (ValueError, TypeError, InvalidSignature, UnsupportedAlgorithm):
@@ -294,14 +294,16 @@ class Trust:
         return True
 
     def check_strict(self, cert: x509.Certificate, when: datetime) -> None:
-        """For a certificate from a peer: also its key size and the form of its CN (wire.md 2.4). Raises CertError."""
+        """Check a peer's certificate: also its key size and the form of its CN (wire.md 2.4). Raises CertError."""
         self.check(cert, when)
         if _rsa_key(cert.public_key()).key_size != self.key_size:
             raise CertError("its key does not have the size of the CA's key")
         prefix_of_cert(cert)
 
     def check_own(self, cert: x509.Certificate, now: datetime) -> None:
-        """For our own certificate at start: an expired one passes, to be renewed; one of the future does not (2.4)."""
+        """Check our own certificate at the start: an expired one is accepted, to be renewed; one that is not valid yet
+        is not (2.4).
+        """
         newest = max(pki.begin_of(self.ca), pki.begin_of(cert))
         if now < newest:
             begin, said = f"{newest:%Y-%m-%dT%H:%M:%SZ}", f"{now:%Y-%m-%dT%H:%M:%SZ}"
@@ -309,9 +311,9 @@ class Trust:
         self.check(cert, newest)
 
     def differs(self, new: x509.Certificate) -> str | None:
-        """In what `new` is not a certificate of this same CA; None where it is one, with other dates.
+        """In what `new` differs from a certificate of this same CA; None if it has only other dates.
 
-        With one that differs, certificates issued before would not be believed, or anybody could have made it.
+        If it differs, certificates that were issued before would not be trusted, or anybody could have made it.
         """
         ca = self.ca
         if not pki.same_key(new.public_key(), ca.public_key()):
@@ -329,7 +331,7 @@ class Trust:
         return None
 
     def renews(self, new: x509.Certificate) -> bool:
-        """Whether `new` is this CA for longer (wire.md 12, item 2), or the very certificate that we have."""
+        """Whether `new` is a longer valid certificate of this CA (wire.md 12, item 2), or the one that we have."""
         later = pki.end_of(new) > pki.end_of(self.ca)
         return new == self.ca or (later and self.differs(new) is None)
 
@@ -349,7 +351,9 @@ class Identity:
 
     @classmethod
     def load(cls, ca: Path, cert: Path, key: Path, now: datetime) -> Identity:
-        """Read the three files of a node, and check them as wire.md 2.4 wants. Raises CertError, naming the file."""
+        """Read the three files of a node, and check them as wire.md 2.4 requires. Raises CertError, which names the
+        file.
+        """
         trust = Trust(load_pem(read_file(ca), str(ca)))
         own = load_pem(read_file(cert), str(cert))
         private = load_private_key(read_file(key), str(key))
@@ -367,14 +371,15 @@ class Identity:
 
 
 def next_of(path: Path) -> Path:
-    """The file that a change of key has made, and that is not in its place yet (client/rekey.py)."""
+    """A file of a change of key that has not replaced the old one yet (client/rekey.py)."""
     return path.with_name(f"{path.name}.next")
 
 
 def _finish_key_change(path: Path, key_path: Path, key: rsa.RSAPrivateKey) -> x509.Certificate:
-    """The certificate of a new key, put into its place where a change of key ended between the two (client/rekey.py).
+    """Move the certificate of a new key into its place, if a change of key was interrupted between the two
+    (client/rekey.py).
 
-    Raises CertError when there is none.
+    Raises CertError if there is none.
     """
     beside = next_of(path)
     new = load_pem(read_file(beside), str(beside)) if beside.exists() else None
@@ -401,9 +406,10 @@ class Authority:
         self._issuer = ca.subject.public_bytes()
 
     def renew(self, ca: x509.Certificate) -> bool:
-        """Use a renewed certificate of this CA from now on (wire.md 2.1); whether it is another than before.
+        """From now on, use a renewed certificate of this CA (wire.md 2.1); returns whether it differs from the previous
+        one.
 
-        Raises CertError for one with which the certificates issued before would not be accepted.
+        Raises CertError if the certificates issued before would not be accepted with it.
         """
         before = self.trust.ca
         if what := self.trust.differs(ca):
@@ -419,14 +425,14 @@ class Authority:
         now: datetime,
         not_after: datetime | None = None,
     ) -> x509.Certificate:
-        """A version 1 certificate without extensions, as wire.md 2.2 has it, but dated back."""
+        """A certificate of version 1 without extensions, as in wire.md 2.2, but dated back."""
         now = now.replace(microsecond=0)
         begin, end = now - BACKDATED, not_after or now + VALIDITY
         body = version1.to_be_signed(self._issuer, subject, public_key, serial, begin, end)
         return version1.certificate(body, sign(self.key, body))
 
     def check_request(self, request: x509.CertificateSigningRequest) -> rsa.RSAPublicKey:
-        """The key of a request, which must have the size of the CA's (wire.md 0.1, 12 item 8). Raises CertError."""
+        """The key in a request, which must have the size of the CA's key (wire.md 0.1, 12 item 8). Raises CertError."""
         key = _rsa_key(request.public_key())
         if key.key_size != self.trust.key_size:
             raise CertError(f"the key has {key.key_size} bits, this network uses {self.trust.key_size}")
@@ -434,7 +440,7 @@ class Authority:
 
 
 def subject_for(fields: x509.Name, number: int, prefix: Prefix) -> x509.Name:
-    """Subject of a node: the request's fields, then serialNumber, then CN (wire.md 2.2)."""
+    """The subject of a node: the request's fields, then serialNumber, then CN (wire.md 2.2)."""
     kept = [a for a in fields if a.oid not in RESERVED_FIELDS]
     return x509.Name(
         [
@@ -446,7 +452,7 @@ def subject_for(fields: x509.Name, number: int, prefix: Prefix) -> x509.Name:
 
 
 RESERVED_FIELDS = (NameOID.COMMON_NAME, NameOID.SERIAL_NUMBER)
-"""Subject fields that the registry alone sets."""
+"""Subject fields that only the registry sets."""
 
 
 def _rsa_key(key: object) -> rsa.RSAPublicKey:

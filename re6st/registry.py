@@ -1,7 +1,7 @@
-"""The registry: its parts, and which of its calls does what.
+"""The registry: its parts, and which of them carries out which call.
 
-`Registry.call` carries out one call that api/http.py has read and admitted; registryd/calls/ has what each does. State
-is in the repository, but for the sessions, which live in memory only.
+`Registry.call` carries out one call that api/http.py has read and admitted; registryd/calls/ has what each call does.
+The state is in the repository, except for the sessions, which are only in memory.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from http import HTTPStatus
 
 from re6st import cert
-from re6st.client.blocking import RegistryClient as RegistryClient  # where programs of others look for it
+from re6st.client.blocking import RegistryClient as RegistryClient  # here programs of others look for it
 from re6st.core.registry.allocator import AllocationError
 from re6st.core.registry.clock import ClockError
 from re6st.registryd.call import Call, RpcError
@@ -28,7 +28,7 @@ from re6st.registryd.resources import Resources
 class Registry(Parts):
     @classmethod
     async def open(cls, resources: Resources, node: LocalNode) -> Registry:
-        """The registry of what a repository has. Raises RepositoryError."""
+        """The registry with the state of a repository. Raises RepositoryError."""
         return cls(resources, node, await beginning_of(resources))
 
     def __init__(self, resources: Resources, node: LocalNode, beginning: Beginning) -> None:

@@ -1,1 +1,1 @@
-"""The sockets of babeld (babel.py is its life)."""
+"""The sockets of babeld, which babel.py runs."""

@@ -1,7 +1,7 @@
-"""Both ends of the binary control socket that the older software knows babeld by (wire.md 9.6): RUN/babeld.sock.
+"""Both ends of the binary control socket that the older software expects from babeld (wire.md 9.6): RUN/babeld.sock.
 
-`read_dump` lets our registry stand beside a node of the older software; `serve` lets the registry of the older software
-stand beside our node. So an operator may move either first.
+With `read_dump`, our registry can run beside a node of the older software. With `serve`, the registry of the older
+software can run beside our node. So an operator may replace either of them first.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from re6st.service.rundir import give_to_group
 
 CLIENT_LIMIT = 8
 READ_TIME = 5.0
-"""Seconds to take an answer, or to complete a request; between two requests a client may be silent."""
+"""Seconds for a client to take an answer, or to complete a request; between two requests it may be silent."""
 
 log = logging.getLogger(__name__)
 
@@ -44,7 +44,7 @@ log = logging.getLogger(__name__)
 async def read_dump(path: Path) -> Dump:
     """What the babeld behind this socket knows. Raises OSError, EOFError, BinaryError.
 
-    How long it may take is for the caller to say.
+    The caller limits how long it may take.
     """
     reader, writer = await asyncio.open_unix_connection(str(path))
     try:
@@ -58,9 +58,10 @@ async def read_dump(path: Path) -> Dump:
 
 
 async def offer(path: Path, table: Table, own: IPv6Network) -> None:
-    """Show the registry of the older software what our babeld knows, until cancelled: read only.
+    """Show the registry of the older software what our babeld knows, until cancelled; nothing can be changed.
 
-    It reads the list of routed prefixes there, for getBootstrapPeer and versions; without it, it knows its own only.
+    That registry reads the prefixes that have a route, for getBootstrapPeer and versions; otherwise it would know only
+    its own.
     """
 
     def index(interface: str) -> int | None:
@@ -83,9 +84,9 @@ async def offer(path: Path, table: Table, own: IPv6Network) -> None:
 async def serve(
     path: Path, dump: Callable[[], Dump], multiply: Callable[[SetMultiplier], Awaitable[None]] | None = None
 ) -> AsyncIterator[None]:
-    """Answer requests for a dump while the context lasts; `multiply` is handed the other ones. Raises OSError.
+    """Answer requests for a dump while the context lasts; `multiply` gets the other requests. Raises OSError.
 
-    Without `multiply` a request for a multiplier is answered, and changes nothing.
+    Without `multiply`, a request for a multiplier is answered, and changes nothing.
     """
     clients: set[asyncio.Task[None]] = set()
 
@@ -101,7 +102,7 @@ async def serve(
     server = await asyncio.start_unix_server(connected, str(path))
     path.chmod(0o600)
     with suppress(KeyError, PermissionError):
-        give_to_group(path, 0o660)  # a registry with a user of its own
+        give_to_group(path, 0o660)  # for a registry that runs as another user
     try:
         yield
     finally:
@@ -121,7 +122,7 @@ async def _client(
     try:
         await _answer(reader, writer, dump, multiply)
     except (OSError, asyncio.IncompleteReadError):
-        pass  # it went away, or is too slow: its own affair
+        pass  # it went away, or is too slow: this does not concern us
     except BinaryError as error:
         log.warning("disconnecting a client of %s: %s", BINARY_SOCKET, error)
     finally:

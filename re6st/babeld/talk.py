@@ -1,7 +1,7 @@
 """One connection to babeld's local socket: its lines, and commands between them (wire.md 9.5).
 
-babeld 1.12 serves four connections; who comes later is let in when one of them goes, and hears nothing until then. So
-whoever has one keeps it for everything, and others ask the daemon instead.
+babeld 1.12 serves four connections. A further client waits, without an answer, until one of them is closed. So a
+process uses one connection for everything, and other programs ask the daemon instead.
 """
 
 from __future__ import annotations
@@ -14,14 +14,16 @@ from contextlib import suppress
 from re6st.core.routing.babel_lines import LINE_LIMIT, Reply, parse_reply
 
 SILENCE = 10.0
-"""Seconds that babeld may say nothing while an answer is due: of a long table each line counts anew."""
+"""Seconds that babeld may be silent while an answer is due; in a long table, each line begins the time again."""
 CHUNK = 1 << 16
 LINES_IN_A_TURN = 16
-"""It hangs up on who lets some 270 lines lie for a moment: so others are taken in between."""
+"""babeld closes the connection of a reader that leaves some 270 lines unread for a moment: so lines are taken in in
+between.
+"""
 
 
 class Talk:
-    """The reader's side is `read`, in one task; `command` may be called by any other meanwhile."""
+    """`read` is for one task, the reader; any other task may call `command` meanwhile."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._reader = reader
@@ -30,7 +32,7 @@ class Talk:
         self._rest = ""
         self._count = 0
         self.received = 0
-        """How often something came."""
+        """How often lines came."""
         self._turn = asyncio.Lock()
         self._asked: deque[asyncio.Future[Reply]] = deque()
 
@@ -42,16 +44,17 @@ class Talk:
                 future.exception()  # nobody may wait any more
 
     async def greeting(self) -> None:
-        """Read it, before anything else. Raises OSError (also TimeoutError), ValueError."""
+        """Read the greeting, before anything else. Raises OSError (also TimeoutError), ValueError."""
         await self._until_reply(None)
 
     async def ask(self, command: str, take: Callable[[str], object]) -> None:
-        """Send a command; hand each line of the answer to `take`. Raises OSError (also TimeoutError), ValueError."""
+        """Send a command; pass each line of the answer to `take`. Raises OSError (also TimeoutError), ValueError."""
         self._writer.write(f"{command}\n".encode("ascii"))
         await self._until_reply(take)
 
     async def read(self, seconds: float | None) -> list[str] | None:
-        """The lines that came, as soon as there are any; none in the time given; None once it was closed.
+        """The lines that came, as soon as there are any; none after the given time; None after the connection was
+        closed.
 
         Raises ValueError for a line that is too long.
         """
@@ -64,9 +67,9 @@ class Talk:
         return [line for line in found if not self._is_reply(line)]
 
     async def command(self, command: str) -> None:
-        """Have something done while another task reads. Raises OSError, also where babeld does not do it.
+        """Carry out a command while another task reads. Raises OSError, also if babeld refuses it.
 
-        One at a time: after one that babeld refuses, it refuses those that came with it.
+        Only one command at a time: if babeld refuses one, it also refuses those that came with it.
         """
         async with self._turn:
             future: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
@@ -81,7 +84,7 @@ class Talk:
         if reply is None:
             return False
         if self._asked:
-            future = self._asked.popleft()  # who no longer waits for it has his turn of replies too
+            future = self._asked.popleft()  # a command that was given up still has its turn of replies
             if not future.done():
                 future.set_result(reply)
         return True
@@ -103,7 +106,7 @@ class Talk:
         return self._lines.popleft()
 
     async def _answer(self) -> bool:
-        # Twice: it may have been ourselves who did not run.
+        # Twice: it may be that only we did not run.
         for _ in range(2):
             with suppress(TimeoutError):
                 async with asyncio.timeout(SILENCE / 2):
@@ -111,7 +114,7 @@ class Talk:
         raise TimeoutError(f"its socket was silent for {SILENCE:g} s")
 
     async def _receive(self) -> bool:
-        """Take in what is there, or comes next; False once it was closed."""
+        """Take in what is there, or comes next; False after the connection was closed."""
         data = await self._reader.read(CHUNK)
         *lines, self._rest = (self._rest + data.decode("ascii", "replace")).split("\n")
         if len(self._rest) > LINE_LIMIT:

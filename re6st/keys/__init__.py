@@ -1,1 +1,3 @@
-"""Keys and certificates beside cert.py: reading them with each version of the library, sealing, files."""
+"""Keys and certificates, as far as cert.py does not have them: reading with each version of the library, sealing,
+files.
+"""

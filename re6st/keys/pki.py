@@ -1,4 +1,4 @@
-"""What certificates and keys say, with the `cryptography` of today and with that of Debian 12 (38) alike."""
+"""The contents of certificates and keys, with today's `cryptography` and with that of Debian 12 (38) alike."""
 
 from __future__ import annotations
 
@@ -11,33 +11,34 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import padding, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-if TYPE_CHECKING:  # not in Debian 12's
+if TYPE_CHECKING:  # Debian 12's does not have it
     from cryptography.hazmat.primitives.asymmetric.types import CertificatePublicKeyTypes
 
 _VERSION = int(cryptography.__version__.partition(".")[0])
 _IN_UTC = _VERSION >= 42
-"""Whether it has times that say that they are in UTC, and warns of those that do not."""
+"""Whether the library has times that say that they are in UTC, and warns about those that do not."""
 
 
 def begin_of(certificate: x509.Certificate) -> datetime:
-    """From when on it is valid, in UTC. Raises ValueError for a date that is none."""
+    """Since when it is valid, in UTC. Raises ValueError for an invalid date."""
     return certificate.not_valid_before_utc if _IN_UTC else certificate.not_valid_before.replace(tzinfo=UTC)
 
 
 def end_of(certificate: x509.Certificate) -> datetime:
-    """Until when it is valid, in UTC. Raises ValueError for a date that is none."""
+    """Until when it is valid, in UTC. Raises ValueError for an invalid date."""
     return certificate.not_valid_after_utc if _IN_UTC else certificate.not_valid_after.replace(tzinfo=UTC)
 
 
 def same_key(one: CertificatePublicKeyTypes, other: CertificatePublicKeyTypes) -> bool:
-    """Whether two public keys are one, of whatever kind they are."""
+    """Whether two public keys are the same, whatever their type."""
     first, second = (each.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo) for each in (one, other))
     return first == second
 
 
 def verify_issued_by(certificate: x509.Certificate, issuer: x509.Certificate) -> None:
-    """Raises ValueError, TypeError, UnsupportedAlgorithm or InvalidSignature, if it is not signed by that issuer's key
-    and in its name."""
+    """Raises ValueError, TypeError, UnsupportedAlgorithm or InvalidSignature, unless the key of that issuer signed it
+    in the issuer's name.
+    """
     if _VERSION >= 40:
         certificate.verify_directly_issued_by(issuer)
         return
@@ -50,7 +51,7 @@ def verify_issued_by(certificate: x509.Certificate, issuer: x509.Certificate) ->
 
 
 def digest_bits(certificate: x509.Certificate) -> int:
-    """Of the hash in its signature; 0 for one that nobody knows."""
+    """The hash in its signature; 0 for an unknown one."""
     try:
         algorithm = certificate.signature_hash_algorithm
     except (UnsupportedAlgorithm, ValueError):
@@ -59,7 +60,7 @@ def digest_bits(certificate: x509.Certificate) -> int:
 
 
 def may_sign(certificate: x509.Certificate) -> bool | None:
-    """What its basic constraints say of a CA (RFC 5280 4.2.1.9); None where it has none, as version 1."""
+    """Its basic constraints for a CA (RFC 5280 4.2.1.9); None if it has none, such as a certificate of version 1."""
     try:
         return certificate.extensions.get_extension_for_class(x509.BasicConstraints).value.ca
     except x509.ExtensionNotFound:

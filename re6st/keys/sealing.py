@@ -1,6 +1,6 @@
-"""The algorithms under core/wire/offers.py: X25519, ChaCha20-Poly1305, and signatures by RSA-PSS with SHA-256.
+"""The algorithms of core/wire/offers.py: X25519, ChaCha20-Poly1305, and signatures by RSA-PSS with SHA-256.
 
-Certificates of a network have RSA keys only, since the deployed software encrypts with them (wire.md 0.1).
+All keys in certificates of a network are RSA keys, since the deployed software encrypts with them (wire.md 0.1).
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def sign(key: rsa.RSAPrivateKey, data: bytes) -> bytes:
 
 
 def verify(key: rsa.RSAPublicKey, signature: bytes, data: bytes) -> bool:
-    """Whether the holder of this key signed `data`."""
+    """Whether the owner of this key signed `data`."""
     try:
         key.verify(signature, data, _PSS, hashes.SHA256())
     except (InvalidSignature, ValueError):
@@ -63,6 +63,6 @@ def verify(key: rsa.RSAPublicKey, signature: bytes, data: bytes) -> bool:
 
 
 def key_text(certificate: x509.Certificate) -> bytes:
-    """A certificate's key in bytes. A renewed certificate has the same one."""
+    """A certificate's key in bytes. A renewed certificate has the same key."""
     form, kind = serialization.PublicFormat.SubjectPublicKeyInfo, serialization.Encoding.DER
     return certificate.public_key().public_bytes(kind, form)

@@ -1,4 +1,4 @@
-"""Certificates of version 1, which the library does not make: put together by hand (wire.md 2.2)."""
+"""Certificates of version 1, which the library cannot make, so they are built here (wire.md 2.2)."""
 
 from __future__ import annotations
 
@@ -14,14 +14,16 @@ _SHA512_RSA = bytes.fromhex("300d06092a864886f70d01010d0500")
 def to_be_signed(
     issuer: bytes, subject: x509.Name, key: rsa.RSAPublicKey, serial: int, begin: datetime, end: datetime
 ) -> bytes:
-    """What the issuer, a name in DER, signs with RSA and SHA-512. The dates are aware, of whole seconds."""
+    """The body of a certificate, which the issuer, a name in DER, signs with RSA and SHA-512. The dates are aware, and
+    in whole seconds.
+    """
     spki = key.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
     validity = _der(0x30, _der_time(begin), _der_time(end))
     return _der(0x30, _der_integer(serial), _SHA512_RSA, issuer, validity, subject.public_bytes(), spki)
 
 
 def certificate(body: bytes, signature: bytes) -> x509.Certificate:
-    """The certificate of a body that was signed."""
+    """The certificate, from a body that was signed."""
     return x509.load_der_x509_certificate(_der(0x30, body, _SHA512_RSA, _der(0x03, b"\0", signature)))
 
 

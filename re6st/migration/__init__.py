@@ -1,1 +1,3 @@
-"""To this software and back: what the older one finds when it takes our place, and we when we come back."""
+"""The move to this software and back: what the older software finds when it replaces ours, and what ours finds when it
+returns.
+"""

@@ -1,9 +1,9 @@
-"""What the older software finds when it takes our place on a machine, and we when we come back.
+"""What the older software finds when it replaces ours on a machine, and what ours finds when it returns.
 
-Our files are its files, with few exceptions: the registry's database lies elsewhere, and has another kind of journal;
-tokens may end at a time of their own; option files may have options that it does not know; and files belong to users
-that it does not run as. Here all of that is put into its form. What has none there is kept for our return: rows in
-tables of ours, which it does not look at, and lines of option files as comments.
+It uses our files, with few exceptions: the registry's database is in another place, and has another kind of journal;
+tokens may have an end of their own; option files may have options that it does not know; and files belong to users as
+which it does not run. This module puts everything into its form. What has no such form is kept until we return: rows in
+our own tables, which it ignores, and lines of option files, as comments.
 """
 
 from __future__ import annotations
@@ -23,20 +23,21 @@ from re6st.service.sqlite_files import readable_errors
 from re6st.service.states import CONF_LIMIT, NODE, Owner, Places, StateError
 
 GRACE_PERIOD = 8640000
-"""Seconds, where the options say nothing (wire.md 11.3)."""
+"""Seconds, if the options do not say another time (wire.md 11.3)."""
 
 
 def hand_over(places: Places, node: Owner | None, registry: Owner | None, to: Owner) -> list[str]:
-    """Put everything into the form of the older software, which runs as `to`; what is to be told.
+    """Put everything into the form of the older software, which runs as `to`; returns what to report.
 
-    Our services are stopped. Of a user that is None there is nothing. Raises StateError, OSError.
+    Our services are stopped. A user that is None has no files. Raises StateError, OSError.
     """
     users = {each.user for each in (node, registry) if each is not None}
     etc = places.options.parent
     for directory in (etc, places.state(NODE)):
         states.hand_over(directory, users, to)
     with contextlib.suppress(FileNotFoundError):
-        etc.chmod(0o755)  # in a sticky one that a group may write, not even root may write to what is somebody else's
+        # In a sticky directory that a group may write to, not even root may write to other users' files.
+        etc.chmod(0o755)
     told = []
     if registry is not None:
         grace = _grace_period(places.options)
@@ -54,7 +55,7 @@ def hand_over(places: Places, node: Owner | None, registry: Owner | None, to: Ow
 
 
 def take_back(places: Places) -> None:
-    """Make lines of option files valid again that `hand_over` made comments. Raises OSError."""
+    """Turn comments in option files, which `hand_over` made from lines, into lines again. Raises OSError."""
     for path, _ in _option_files(places):
         text = _read(path)
         if (changed := older_options.take_back(text)) != text and not path.is_symlink():
@@ -65,9 +66,10 @@ def take_back(places: Places) -> None:
 
 
 def to_older_form(path: Path, grace: int) -> str:
-    """Put a database that nobody uses into the form that the older registry opens and keeps; what is in it.
+    """Put a database that nobody uses into the form that the older registry opens and keeps; returns a summary of it.
 
-    Tokens that end at a time of their own get the date by which they end then, `grace` seconds later.
+    Tokens with an end of their own get the date by which they end then, `grace` seconds later.
+
     Raises StateError.
     """
     try:
@@ -86,7 +88,7 @@ def to_older_form(path: Path, grace: int) -> str:
                     " WHERE token = name AND date != ends",
                     (grace,),
                 )
-            # All of it is in one file then, also for who copies that while the older registry runs.
+            # Then everything is in one file, which can be copied even while the older registry runs.
             if (mode := db.execute("PRAGMA journal_mode = DELETE").fetchone()[0]) != "delete":
                 raise sqlite3.DatabaseError(f"its journal is {mode}")
             return _content(db)
@@ -113,7 +115,7 @@ def _option_files(places: Places) -> tuple[tuple[Path, Set[str]], ...]:
 
 
 def _read(path: Path) -> str:
-    """A text file; empty where there is none."""
+    """A text file; empty if there is none."""
     try:
         with path.open(encoding="utf-8", newline="") as file:
             text = file.read(CONF_LIMIT + 1)
@@ -123,13 +125,13 @@ def _read(path: Path) -> str:
 
 
 def _replace(path: Path, text: str) -> None:
-    """Write a file anew, with the owner and the mode it has; what is no file stays."""
+    """Write a file again, with its owner and mode; anything but a file is left alone."""
     if path.is_file() and not path.is_symlink():
         disk.replace_file(path, text.encode())
 
 
 def _grace_period(options: Path) -> int:
-    """What an option file says, the last line of several; the usual one where it says none."""
+    """The value of an option in an option file, from the last line that has it; the default if no line has it."""
     grace = GRACE_PERIOD
     for line in _read(options).splitlines():
         with contextlib.suppress(ValueError):
