@@ -1,1 +1,1 @@
-"""What OpenVPN says, and what is noted of its processes."""
+"""The messages of OpenVPN, and the records of its processes."""

@@ -1,8 +1,8 @@
 """The text protocol of OpenVPN's management socket (management-notes.txt of OpenVPN 2.6; design.md section 3).
 
-`Reader` takes lines and gives events. Blocks of environment variables that follow a notification are collected into
-its event: of them those that we use, however many the other end of the tunnel adds (`--push-peer-info`,
-`setenv-safe`), which stand before OpenVPN's own. Lines we have no use for give nothing.
+`Reader` takes lines and returns events. A block of environment variables that follows a notification becomes part of
+its event. Only the variables that we use are kept, however many the other end of the tunnel adds (`--push-peer-info`,
+`setenv-safe`); those stand before OpenVPN's own. Lines that we do not need return nothing.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ _NUMBER = "X509_0_serialNumber"
 USED = frozenset(
     ("common_name", "tls_serial_0", _NUMBER, "tun_mtu", "OPENVPN_external_ip", "OPENVPN_twin", *_ADDRESSES)
 )
-"""The variables that are kept. The other end can give names that begin with IV_, UV_ or OPENVPN_, and no others."""
+"""The variables that are kept. The other end can choose names that begin with IV_, UV_ or OPENVPN_, and no others."""
 
 
 class ClientChange(Enum):
     """What happened to a client of a server."""
 
     CONNECT = "CONNECT"
-    """It asks to be let in."""
+    """It asks to be admitted."""
     REAUTH = "REAUTH"
-    """It asks again, at a renegotiation of keys."""
+    """It asks again, when keys are renegotiated."""
     ESTABLISHED = "ESTABLISHED"
     DISCONNECT = "DISCONNECT"
 
@@ -50,7 +50,7 @@ class State:
 
 @dataclass(frozen=True, slots=True)
 class Client:
-    """A notification of a server about one of its clients. `key` is needed to let it in."""
+    """A notification of a server about one of its clients. `key` is needed to admit it."""
 
     change: ClientChange
     ident: int
@@ -67,7 +67,7 @@ class Up:
 
 @dataclass(frozen=True, slots=True)
 class Traffic:
-    """Bytes received and sent; `ident` is the client's on a server, None on a client."""
+    """Bytes received and sent; on a server, `ident` is the client's; on a client, it is None."""
 
     ident: int | None
     received: int
@@ -76,7 +76,7 @@ class Traffic:
 
 @dataclass(frozen=True, slots=True)
 class Fatal:
-    """The process ends because of this."""
+    """The process ends for this reason."""
 
     text: str
 
@@ -91,7 +91,7 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Listed:
-    """A client of a server, from the list that `status 3` gives."""
+    """A client of a server, from the list that `status 3` prints."""
 
     ident: int
     common_name: str
@@ -107,7 +107,7 @@ class Behind:
 
 @dataclass(frozen=True, slots=True)
 class EndOfList:
-    """Every client was listed."""
+    """The list of clients is complete."""
 
 
 Event = Untimely | Listed | Behind | EndOfList | Hold | State | Client | Up | Traffic | Fatal | Answer
@@ -122,24 +122,24 @@ class Environment(dict[str, str]):
 
     @property
     def serial(self) -> int | None:
-        """Serial number of the certificate at the other end."""
+        """Serial number of the other end's certificate."""
         text = self.get("tls_serial_0", "")
         return int(text) if text.isascii() and text.isdigit() and len(text) < 60 else None
 
     @property
     def number(self) -> int | None:
-        """The node number in the certificate at the other end, which its IPv4 subnet is made of (wire.md 1.4)."""
+        """The node number in the other end's certificate, from which its IPv4 subnet is made (wire.md 1.4)."""
         text = self.get(_NUMBER, "")
         return int(text) if text.isascii() and text.isdigit() and len(text) < 19 else None
 
     @property
     def external_ip(self) -> str | None:
-        """Our address as the server sees it, which servers push to their clients (wire.md 8.1)."""
+        """Our address as the server sees it; servers push it to their clients (wire.md 8.1)."""
         return _ip(self.get("OPENVPN_external_ip", ""))
 
     @property
     def twin(self) -> str:
-        """Where the server at the other end has seen another machine with our certificate; empty where nowhere."""
+        """Where the server at the other end has seen another machine with our certificate; empty if it has not."""
         told = self.get("OPENVPN_twin", "")
         return _ip(told) or "elsewhere" if told else ""
 
@@ -161,7 +161,7 @@ class Reader:
         self._head: tuple[str, list[str]] = ("", [])
 
     def feed(self, line: str) -> Event | None:
-        """The event that this line completes, if any. Raises nothing: a line that cannot be read is skipped."""
+        """The event that this line completes, if any. This raises nothing: a line that cannot be read is skipped."""
         line = line[:LINE_LIMIT]
         if not line.startswith(">"):
             for word, success in (("SUCCESS:", True), ("ERROR:", False)):
@@ -209,14 +209,14 @@ class Reader:
                 self._environment[name] = value
             return None
         fields = rest.split(",")
-        if fields[0] == "ADDRESS":  # has no environment behind it
+        if fields[0] == "ADDRESS":  # no environment follows it
             return None
         self._head, self._environment = (kind, fields), Environment()
         return None
 
 
 def _listed(line: str) -> Listed | Behind | EndOfList | None:
-    """A line of the status in the version with tabs; its head names the columns, of which 2.4 to 2.6 have the same."""
+    """A line of the status in the format with tabs; its head names the columns, of which 2.4 to 2.6 have the same."""
     if line == "END":
         return EndOfList()
     fields = line.split("\t")
@@ -228,9 +228,9 @@ def _listed(line: str) -> Listed | Behind | EndOfList | None:
 
 
 def _ip(text: str) -> str | None:
-    """The address in canonical text; OpenVPN gives an IPv4 client of a dual-stack server as ::ffff:1.2.3.4.
+    """The address in canonical form; for an IPv4 client of a dual-stack server, OpenVPN prints ::ffff:1.2.3.4.
 
-    One with a scope (fe80::1%eth0) means nothing to anybody else.
+    An address with a scope (fe80::1%eth0) has no meaning on other machines.
     """
     try:
         address = ip_address(text)

@@ -1,6 +1,7 @@
-"""What a node notes of the OpenVPN processes it runs, so that the next daemon goes on with them (noded/takeover.py).
+"""The records that a node writes about its OpenVPN processes, so that the next daemon can take them over
+(noded/takeover.py).
 
-One JSON object per process, with what neither its command line nor its management connection tells.
+There is one JSON object for each process, with what neither its command line nor its management connection tells.
 """
 
 from __future__ import annotations
@@ -18,12 +19,12 @@ SIZE_LIMIT = 1 << 22
 
 
 class RecordError(ValueError):
-    """A text that is no record of ours."""
+    """A text that is not one of our records."""
 
 
 @dataclass(frozen=True, slots=True)
 class ClientOfServer:
-    """A client that a server let in. `since` is in seconds since 1970."""
+    """A client that a server admitted. `since` is in seconds since 1970."""
 
     peer: Prefix
     serial: int | None
@@ -35,7 +36,7 @@ class ClientOfServer:
 
 @dataclass(frozen=True, slots=True)
 class ServerRecord:
-    """A running server: its clients by OpenVPN's number, and in short what it was started with."""
+    """A running server: its clients by OpenVPN's number, and a digest of the settings with which it was started."""
 
     pid: int
     made: str
@@ -44,7 +45,7 @@ class ServerRecord:
 
 @dataclass(frozen=True, slots=True)
 class ClientRecord:
-    """A client tunnel that is up; `name` is the process's, of several that share one interface."""
+    """A client tunnel that is up; `name` is the name of the process, of several that share one interface."""
 
     pid: int
     made: str
@@ -56,14 +57,14 @@ class ClientRecord:
     mtu: int
     since: float
     number: int | None = None
-    """As of a client of a server."""
+    """As for a client of a server."""
 
 
 Record = ServerRecord | ClientRecord
 
 
 def encode(record: Record) -> bytes:
-    """The text of a record."""
+    """The record as a text."""
     common: dict[str, object] = {"pid": record.pid, "made": record.made}
     if isinstance(record, ServerRecord):
         clients = {
@@ -93,7 +94,7 @@ def encode(record: Record) -> bytes:
 
 
 def decode(data: bytes) -> Record:
-    """The record that a text holds. Raises RecordError."""
+    """The record in a text. Raises RecordError."""
     try:
         fields = json.loads(data)
         pid, made = _integer(fields["pid"]), str(fields["made"])
@@ -110,7 +111,7 @@ def decode(data: bytes) -> Record:
             _optional_text(fields["external_ip"]),
             _integer(fields["mtu"]),
             float(fields["since"]),
-            _optional_integer(fields.get("number")),  # older versions do not note it
+            _optional_integer(fields.get("number")),  # older versions do not write it
         )
     except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError) as error:
         raise RecordError(f"not a record: {error!r}") from None

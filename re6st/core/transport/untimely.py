@@ -1,4 +1,6 @@
-"""Whose certificate is not valid now by the clock here: OpenVPN refuses it, and only what that prints says why."""
+"""Notes whose certificate is not valid at the moment, by the clock here: OpenVPN refuses it, and only its output says
+why.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +11,7 @@ from typing import TypeVar
 from re6st.core.prefix import Prefix, PrefixError
 
 LASTS = 900.0
-"""Seconds for which it is told in the status, from the last refusal on; a node tries again every minute or so."""
+"""Seconds for which the status mentions it, from the last refusal on; a node tries again every minute or so."""
 SAY_AGAIN = 3600.0
 PEERS_LIMIT = 1000
 
@@ -20,18 +22,19 @@ _LINE = re.compile(
     r".*\bCN=([0-9]{1,39}/[0-9]{1,3})(?:, serial=([0-9]{1,50}))?\Z",
     re.ASCII,
 )
-"""OpenVPN 2.4 to 2.6. The subject stands before its CN, and may hold anything that its owner once asked for. It is our
-CA that signed it: OpenSSL looks at the time after the signature."""
+"""The line of OpenVPN 2.4 to 2.6. The subject stands before its CN, and may contain anything that its owner once
+requested. Our CA signed the certificate: OpenSSL checks the dates after the signature.
+"""
 
 
 @dataclass(frozen=True, slots=True)
 class Untimely:
-    """A certificate that was refused for the time."""
+    """A certificate that was refused because of its dates."""
 
     peer: Prefix
     serial: int | None
     early: bool
-    """It is not valid yet; else no longer."""
+    """It is not valid yet; otherwise it has ended."""
 
     def __str__(self) -> str:
         number = "" if self.serial is None else f" {self.serial}"
@@ -39,7 +42,7 @@ class Untimely:
 
 
 def read(line: str) -> Untimely | None:
-    """What a line of OpenVPN's output says of that, if anything."""
+    """What a line of OpenVPN's output says about this, if anything."""
     found = _LINE.search(line)
     if found is None:
         return None
@@ -51,14 +54,14 @@ def read(line: str) -> Untimely | None:
 
 
 class Refused:
-    """Remembers whose was refused. Times are seconds of a clock that the caller reads."""
+    """Remembers whose certificate was refused. Times are in seconds, by a clock that the caller reads."""
 
     def __init__(self) -> None:
         self._last: dict[Prefix, tuple[float, Untimely]] = {}
         self._said: dict[Prefix, float] = {}
 
     def note(self, untimely: Untimely, now: float) -> bool:
-        """One was refused; whether that is to be said now: once in a while for each peer."""
+        """A certificate was refused; returns whether to report this now: once in a while for each peer."""
         peer = untimely.peer
         _put(self._last, peer, (now, untimely))
         if now - self._said.get(peer, float("-inf")) < SAY_AGAIN:
@@ -67,11 +70,11 @@ class Refused:
         return True
 
     def came(self, peer: Prefix) -> None:
-        """It was let in since."""
+        """It was admitted since."""
         self._last.pop(peer, None)
 
     def found(self, now: float) -> list[Untimely]:
-        """Those of now."""
+        """Those that are refused now."""
         return [untimely for since, untimely in self._last.values() if now - since <= LASTS]
 
 
