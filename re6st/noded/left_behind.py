@@ -49,7 +49,7 @@ def note(run: Path, presences: Collection[Presence]) -> None:
         rundir.write(run / run_names.PLACED, json.dumps(told).encode())
     except OSError as error:
         log.warning(
-            "cannot read %s: %s. The node's address stays, since no daemon can remove it",
+            "cannot write %s: %s. No later daemon will know to remove this node's address",
             error.filename or run,
             error.strerror,
         )

@@ -107,11 +107,11 @@ def test_a_node_tells_its_state(bed: Bed) -> None:
     with control(place(second)) as following:
         assert following.ask("follow", level=3) == {"following": True, "level": 3}
         ask(place(second), "log", level=1)
-        assert following.next()["text"] == "log level 1, it was 2"
+        assert following.next()["text"] == "the log level is 1 now, it was 2"
         ask(place(second), "log", level=2)
     log = second.host.log / "re6stnet.log"
     assert ask(place(second), "log", level=4)["was"] == 2
-    assert "log level 4" in log.read_text()
+    assert "the log level is 4 now" in log.read_text()
 
     assert second.stop() == 0
     assert not (second.host.directory / "console").exists()

@@ -149,7 +149,9 @@ def test_an_operator_sees_a_network(bed: Bed) -> None:
         env=environment(),
     )
     log = first.host.log / "follow.out.log"
-    wait_until(lambda: status(first, "log", "2") and "log level 2" in log.read_text(), 30, "it follows", bed.tails)
+    wait_until(
+        lambda: status(first, "log", "2") and "the log level is 2 now" in log.read_text(), 30, "it follows", bed.tails
+    )
     second.stop()
     wait_until(lambda: f"{target} disconnected" in log.read_text(), 30, "it is followed", bed.tails)
     following.send_signal(signal.SIGINT)

@@ -42,7 +42,7 @@ def test_a_note_that_cannot_be_read_is_none(tmp_path: Path, text: str) -> None:
 
 def test_what_cannot_be_noted_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     left_behind.note(tmp_path / "gone", PRESENCES)
-    assert "No such file or directory: our address stays" in caplog.text
+    assert "No such file or directory. No later daemon will know to remove this node's address" in caplog.text
 
 
 def test_a_node_that_lives_is_left_alone_and_nothing_is_made_where_none_was(tmp_path: Path) -> None:

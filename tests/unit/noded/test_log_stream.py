@@ -70,7 +70,7 @@ def test_a_level_of_ones_own_adds_nothing_to_the_log(file: Path) -> None:
             stream.change(1)
             log.info("only for who follows")
             texts = [(await next_of(deep))["text"] for _ in range(2)]
-            assert texts == ["log level 1, it was 2", "only for who follows"]
+            assert texts == ["the log level is 1 now, it was 2", "only for who follows"]
         assert logging.getLogger().level == logging.WARNING
         stream.change(3)
         log.debug("for the log")
@@ -79,7 +79,7 @@ def test_a_level_of_ones_own_adds_nothing_to_the_log(file: Path) -> None:
     kept = file.read_text()
     assert "deep" not in kept
     assert "only for who follows" not in kept
-    assert "log level 1, it was 2" in kept
+    assert "the log level is 1 now, it was 2" in kept
     assert "for the log" in kept
 
 
