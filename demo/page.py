@@ -34,10 +34,10 @@ from re6st.core.wire.params import Parameters, version_number
 from re6st.registry import Registry
 from re6st.registryd.local_node import TIMEOUT, LocalNode
 from re6st.registryd.records import LastCall, Slot
-from re6st.registryd.resources import Clocks, Resources, Settings
+from re6st.registryd.resources import Clocks, RegistrySettings, Resources
 from re6st.registryd.sqlite.ledger import Ledger
 from re6st.registryd.sqlite.store import Store
-from re6st.web.bounds import BOUNDS, Bounds
+from re6st.web.bounds import BOUNDS, PageBounds
 
 NETWORK = IPv6Network("2001:db8:42::/48")
 LENGTH = 16
@@ -150,7 +150,7 @@ class Simulation:
             key, NETWORK, "Simulated mesh", "operator@example.org", datetime.now(UTC).replace(microsecond=0)
         )
         self.authority = cert.Authority(ca, key)
-        self.settings = Settings(
+        self.settings = RegistrySettings(
             parameters=Parameters(registry_prefix=ROOT, protocol=PROTOCOL),
             dh=b"",
             communities=WHOLE_NETWORK,
@@ -205,7 +205,7 @@ class Simulation:
 
     @asynccontextmanager
     async def serve(
-        self, listen: Listen, origins: tuple[str, ...] = (), *, always_login: bool = False, bounds: Bounds = BOUNDS
+        self, listen: Listen, origins: tuple[str, ...] = (), *, always_login: bool = False, bounds: PageBounds = BOUNDS
     ) -> AsyncIterator[WebPage]:
         """Serve the page meanwhile."""
         config = WebConfig(listen, always_login, "https://re6st.example.org/", 80)

@@ -6,11 +6,11 @@ import argparse
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from re6st.cli.conf import commands as conf_commands
 from re6st.cli.conf import main as conf
-from re6st.cli.conf import words as conf_words
 from re6st.cli.node import main as node
+from re6st.cli.registry import commands as registry_admin
 from re6st.cli.registry import config, init
-from re6st.cli.registry import words as registry_admin
 from re6st.cli.status import main as status
 from re6st.service import geoip
 
@@ -113,7 +113,7 @@ def _conf() -> Program:
             "Run again, it uses the key that is there, and gets another subnet.",
             "With a word, it looks at the files of a machine that has enrolled, or gets it another certificate or key.",
         ),
-        words={name: conf_words.make_parser_of(name) for name in conf_words.WORDS},
+        words={name: conf_commands.make_parser_of(name) for name in conf_commands.COMMANDS},
         files=(
             ("ca.crt, cert.crt, cert.key, re6stnet.conf", "in the directory it works in, /etc/re6stnet as a rule"),
             ("cert.key.next, cert.crt.next", "of a change of key that was not finished: rekey does"),
@@ -149,7 +149,7 @@ def _registry() -> Program:
         ),
         words={
             "init": init.make_parser(),
-            **{name: registry_admin.make_parser_of(name) for name in registry_admin.WORDS},
+            **{name: registry_admin.make_parser_of(name) for name in registry_admin.COMMANDS},
         },
         option_files=True,
         signals=(

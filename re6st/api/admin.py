@@ -20,7 +20,7 @@ from re6st.core.wire.params import version_number
 from re6st.registry import Registry
 from re6st.registryd import listings as report
 from re6st.registryd.call import Call, RpcError
-from re6st.registryd.events import Kind
+from re6st.registryd.events import EventKind
 from re6st.registryd.listings import Page, Record, iso
 from re6st.registryd.mail import is_address
 from re6st.registryd.own_node import own_node, refuse_to_revoke, take_place
@@ -173,7 +173,7 @@ class Admin:
             if changed := await self._repository.change(job):
                 was = before.prefix.cn if before else "none"
                 logger.warning("the registry's own node is %s now, and was %s", prefix.cn, was)
-                self._registry.events.note(Kind.PARAMETERS, f"the registry's own node, instead of {was}", prefix)
+                self._registry.events.note(EventKind.PARAMETERS, f"the registry's own node, instead of {was}", prefix)
                 await self._registry.parameter_service.changed()
         now = await self._repository.read(own_node)
         return {
@@ -206,7 +206,7 @@ class Admin:
         now = int(self._clock())
         token = await self._registry.tokens.new(email, length, None if life is None else now + life)
         logger.info("an invitation was made for %s", email or "anybody")
-        self._registry.events.note(Kind.TOKEN, f"made for {email or 'anybody'}, prefix /{length}")
+        self._registry.events.note(EventKind.TOKEN, f"made for {email or 'anybody'}, prefix /{length}")
         return {
             "token": token,
             "email": email or None,
@@ -232,7 +232,7 @@ class Admin:
         if not await self._repository.change(lambda changes: changes.delete_token(token)):
             raise AdminError(Status.NOT_FOUND, f"token {token!r}: unknown, used or expired")
         whose = (known.email if known else "") or "anybody"
-        self._registry.events.note(Kind.TOKEN, f"one for {whose} was deleted")
+        self._registry.events.note(EventKind.TOKEN, f"one for {whose} was deleted")
         return {"token": token}
 
     # --- the network ---

@@ -37,7 +37,7 @@ from re6st.core.wire.rpc import HEADER, METHODS, OFFER_HEADER, Access, Method
 from re6st.linux.process import allow_files
 from re6st.registry import Registry
 from re6st.registryd.call import Call, RpcError, read_prefix
-from re6st.registryd.events import Kind
+from re6st.registryd.events import EventKind
 from re6st.registryd.repository import RepositoryError
 
 _CLOSES_IDLE = tuple(map(int, aiohttp_version.split(".")[:2])) >= (3, 9)
@@ -61,7 +61,7 @@ FIELDS_LIMIT = 16
 
 
 @dataclass(frozen=True, slots=True)
-class Bounds:
+class HttpBounds:
     """How many connections there may be, and for how many seconds they may wait."""
 
     connections: int = 4000
@@ -71,7 +71,7 @@ class Bounds:
     """A connection that two sweeps find is closed: its client does not read its answer."""
 
 
-BOUNDS = Bounds()
+BOUNDS = HttpBounds()
 
 HARMLESS = frozenset({"getCa"})
 """Methods to which a link on any page may lead: they change nothing, and anybody may have their answer."""
@@ -98,7 +98,7 @@ class HttpServer:
         names: Iterable[str] = (),
         *,
         operators: bool = True,
-        bounds: Bounds = BOUNDS,
+        bounds: HttpBounds = BOUNDS,
     ) -> None:
         self._registry = registry
         self.bounds = bounds
@@ -277,7 +277,7 @@ class HttpServer:
 
     def _refuse(self, request: web.BaseRequest, name: str, status: HTTPStatus, reason: str) -> web.Response:
         logger.warning("%s %s: %d %s", request.remote, name, status, reason)
-        self._registry.events.note(Kind.REFUSED, f"{name} from {request.remote}: {status.value} {reason}")
+        self._registry.events.note(EventKind.REFUSED, f"{name} from {request.remote}: {status.value} {reason}")
         response = web.Response(status=status, text=_page(status), content_type="text/html")
         response.force_close()
         return response

@@ -13,11 +13,11 @@ from collections.abc import Mapping
 from contextlib import suppress
 
 from re6st import PROTOCOL, __version__
-from re6st.core.telemetry.metrics import REGISTRY, Durations, Page
+from re6st.core.telemetry.metrics import REGISTRY, Durations, MetricsPage
 from re6st.core.wire.params import version_number
 from re6st.keys import pki
 from re6st.registry import Registry
-from re6st.registryd.events import Kind
+from re6st.registryd.events import EventKind
 from re6st.registryd.own_node import own_node
 from re6st.registryd.records import Figures
 from re6st.registryd.repository import ContentError, Lists, NotFound, RepositoryError
@@ -33,7 +33,7 @@ NODES_LIMIT = 10_000
 """Number of nodes with their own series (--metrics-per-node)."""
 ROUTES_TIME = 3.0
 
-_ISSUED = {"enrolment": Kind.ENROLLED, "renewal": Kind.RENEWED}
+_ISSUED = {"enrolment": EventKind.ENROLLED, "renewal": EventKind.RENEWED}
 
 
 class RegistryMetrics:
@@ -58,7 +58,7 @@ class RegistryMetrics:
 
     async def render(self) -> bytes:
         """The page. Raises RepositoryError."""
-        page = Page(REGISTRY)
+        page = MetricsPage(REGISTRY)
         page.add("re6st_registry_build_info", 1, __version__, PROTOCOL)
         for (method, status), count in self._requests.items():
             page.add("re6st_registry_http_requests_total", count, method, status)
@@ -69,7 +69,7 @@ class RegistryMetrics:
         page.add_all(
             "re6st_registry_certificates_issued_total", [(name, totals[kind]) for name, kind in _ISSUED.items()]
         )
-        page.add_all("re6st_registry_events_total", [(kind.value, totals[kind]) for kind in Kind])
+        page.add_all("re6st_registry_events_total", [(kind.value, totals[kind]) for kind in EventKind])
         page.add("re6st_registry_ca_not_after_timestamp_seconds", pki.end_of(self._trust.ca).timestamp())
         page.add("re6st_registry_nodes_online", await self._online())
         with suppress(ContentError):
@@ -83,7 +83,7 @@ class RegistryMetrics:
         page.add("re6st_registry_database_bytes", await self._repository.size())
         return self._write(page)
 
-    def _add_figures(self, page: Page, figures: Figures) -> None:
+    def _add_figures(self, page: MetricsPage, figures: Figures) -> None:
         page.add_all("re6st_registry_certificates", figures.certificates.items())
         page.add("re6st_registry_certificate_earliest_not_after_timestamp_seconds", figures.earliest)
         page.add_all("re6st_registry_tokens", figures.tokens.items())

@@ -6,13 +6,13 @@ import argparse
 from ipaddress import ip_address
 
 from re6st.cli.options import integer
-from re6st.service.metrics_http import Place
+from re6st.service.metrics_http import ListenAddress
 
 METAVAR = "[ADDR]:PORT"
 HELP = "serve metrics for Prometheus there, at /metrics; without an address: on the loopback interface (default: off)"
 
 
-def place(text: str) -> Place:
+def place(text: str) -> ListenAddress:
     """An argparse type: `:9326`, `10.0.0.1:9326` or `[fd00::1]:9326`."""
     host, colon, port = text.rpartition(":")
     bare = host[1:-1] if host.startswith("[") and host.endswith("]") else host
@@ -21,4 +21,4 @@ def place(text: str) -> Place:
             raise ValueError
     except ValueError:
         raise argparse.ArgumentTypeError(f"{text!r} is not of the form :PORT, ADDRESS:PORT or [ADDRESS]:PORT") from None
-    return Place(bare, integer(1, 65535)(port))
+    return ListenAddress(bare, integer(1, 65535)(port))

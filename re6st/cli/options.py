@@ -170,7 +170,7 @@ class OptionParser(argparse.ArgumentParser):
         if action.choices is None or value in action.choices:
             return
         if isinstance(action, argparse._SubParsersAction):
-            self.exit(2, f"{self.prog}: {unknown_word(value, action.choices)} Try {self.prog} --help.\n")
+            self.exit(2, f"{self.prog}: {unknown_command(value, action.choices)} Try {self.prog} --help.\n")
         raise argparse.ArgumentError(action, f"{value!r} is not one of {', '.join(map(str, action.choices))}")
 
     def error(self, message: str) -> NoReturn:
@@ -249,7 +249,7 @@ class OptionParser(argparse.ArgumentParser):
         return [option, *values]
 
 
-def unknown_word(word: str, known: Iterable[str], more: str = "") -> str:
+def unknown_command(word: str, known: Iterable[str], more: str = "") -> str:
     """A message that a command is unknown, with the most similar one, or else all of them, and `more`."""
     from difflib import get_close_matches  # a daemon never needs it
 

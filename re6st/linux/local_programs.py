@@ -18,7 +18,7 @@ KEPT, KEPT_TIME = 256, 60.0
 """Number of ports that are remembered, and for how many seconds: the same port may belong to somebody else later."""
 
 
-class Owners:
+class PortOwners:
     """`of` returns the user of a port of ::1. The file is read at most some ten times a second, since a large one takes
     time.
     """

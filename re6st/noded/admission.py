@@ -11,7 +11,7 @@ from re6st.core.prefix import Prefix
 from re6st.core.routing.claims import Lie, Refusals
 from re6st.core.routing.twins import ADVICE, ELSEWHERE, Own, Twin, Twins
 from re6st.core.telemetry.chronicle import Chronicle
-from re6st.core.transport.untimely import Refused, Untimely
+from re6st.core.transport.untimely import RefusedCertificates, Untimely
 from re6st.core.wire.requirement import Requirement
 from re6st.core.words import clock as clock_text
 from re6st.service import rundir
@@ -43,7 +43,7 @@ class Admission:
         self._chronicle = chronicle
         self._clock = clock
         self._refusals = Refusals()
-        self._untimely = Refused()
+        self._untimely = RefusedCertificates()
         self._own_twin = Own()
         self._twins = Twins()
         self.doubled: frozenset[Prefix] = frozenset()

@@ -19,7 +19,7 @@ from re6st.core.mesh.families import nothing_in_common
 from re6st.core.prefix import Prefix, PrefixError, address, subnet
 from re6st.core.telemetry import report
 from re6st.core.telemetry.chronicle import Chronicle, Happening
-from re6st.core.telemetry.metrics import Page
+from re6st.core.telemetry.metrics import MetricsPage
 from re6st.core.telemetry.node_metrics import Counts, node_page
 from re6st.core.telemetry.report import Record
 from re6st.core.wire.datagrams import Endpoint
@@ -150,7 +150,7 @@ class Observer:
         servers = [endpoint for endpoints in self._addresses.values() for endpoint in endpoints]
         return nothing_in_common(self._own.uplinks, servers)
 
-    def metrics(self, counts: Counts) -> Page:
+    def metrics(self, counts: Counts) -> MetricsPage:
         """Everything in figures; `counts` is what others count."""
         now = asyncio.get_running_loop().time()
         return node_page(

@@ -16,7 +16,7 @@ from re6st.core.telemetry.report import Record
 from re6st.core.wire.datagrams import Endpoint
 from re6st.noded.hooks import HIDDEN, program
 from re6st.noded.settings import Config, Plan
-from re6st.service.metrics_http import Place
+from re6st.service.metrics_http import ListenAddress
 
 COMMANDS = ("up", "daemons")
 ARGUMENTS = ("babel_arguments", "openvpn_arguments")
@@ -63,6 +63,6 @@ def _plain(value: object) -> object:
             return sorted(map(str, value))
         case tuple():
             return [_plain(each) for each in value]
-        case Path() | IPv4Address() | IPv6Address() | IPv4Network() | IPv6Network() | Endpoint() | Place():
+        case Path() | IPv4Address() | IPv6Address() | IPv4Network() | IPv6Network() | Endpoint() | ListenAddress():
             return str(value)
     return value

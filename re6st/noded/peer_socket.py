@@ -34,7 +34,7 @@ from re6st.core.wire.relay import RELAYED_CODES, Relay
 from re6st.core.wire.sessions import Datagram, Message, Output, SessionOpened, Sessions
 from re6st.keys import pki, sealing
 from re6st.linux.datagrams import DatagramSocket, tell_destinations
-from re6st.linux.local_programs import Owners
+from re6st.linux.local_programs import PortOwners
 
 Handler = Callable[[Prefix | None, int, bytes, bool], bytes | None]
 """Called with the peer (None: the registry on this machine), the code, the payload, and whether the peer asks for the
@@ -212,7 +212,7 @@ class Peers:
         self._links = links
         self._transport: Transport | None = None
         self._relayed = Relay()
-        self._owners = Owners()
+        self._owners = PortOwners()
         self._dropped = 0
         self._logged = -LOG_EVERY
 

@@ -33,7 +33,7 @@ from re6st.core.wire.datagrams import Endpoint
 from re6st.core.wire.params import Parameters
 from re6st.linux.kept_state import Presence
 from re6st.service import run_names
-from re6st.service.metrics_http import Place
+from re6st.service.metrics_http import ListenAddress
 from re6st.transport import openvpn
 from re6st.transport.openvpn_tunnels import OpenVpn
 from re6st.tunnel import TunnelFactory
@@ -86,7 +86,7 @@ class Config:
     verbosity: int = 2
     console: Path | None = None
     """Another place for the control socket."""
-    metrics: Place | None = None
+    metrics: ListenAddress | None = None
     """Where to serve metrics."""
     multicast: bool = False
     remote_gateways: tuple[IPv4Address, ...] = ()

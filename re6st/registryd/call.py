@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from http import HTTPStatus
 
 from re6st.core.prefix import Prefix, PrefixError
-from re6st.core.registry.sessions import Claims, Session
+from re6st.core.registry.sessions import HelloClaims, Session
 from re6st.core.wire import extensions, offers
 from re6st.core.wire.extensions import ExtensionError
 from re6st.core.wire.offers import OfferError
@@ -69,14 +69,14 @@ def read_prefix(bits: str) -> Prefix:
     return prefix
 
 
-def read_claims(call: Call) -> Claims:
+def read_claims(call: Call) -> HelloClaims:
     """What a hello says about its sender. Raises RpcError."""
     protocol = read_integer(call.arguments.get("protocol", "1"), PROTOCOL_LIMIT)
     if not call.offer:
-        return Claims(protocol)
+        return HelloClaims(protocol)
     try:
         offer = read_offer(call.offer)
-        return Claims(protocol, extensions.read(offer.names), offers.encode(offer))
+        return HelloClaims(protocol, extensions.read(offer.names), offers.encode(offer))
     except (OfferError, ExtensionError) as error:
         raise RpcError(HTTPStatus.BAD_REQUEST, str(error)) from None
 

@@ -26,7 +26,7 @@ KEPT = 300
 TEXT_LIMIT = 200
 
 
-class Kind(StrEnum):
+class EventKind(StrEnum):
     """The subject of an event."""
 
     ENROLLED = "enrolled"
@@ -50,7 +50,7 @@ class Event:
 
     number: int
     time: float
-    kind: Kind
+    kind: EventKind
     cn: str | None
     text: str
     count: int = 1
@@ -62,25 +62,25 @@ class Events:
     def __init__(self, clock: Callable[[], float], stored: Iterable[StoredEvent] = ()) -> None:
         """Begins with the events that are `stored`, the oldest first. Those of a later version may be left out."""
         self.listeners: set[Callable[[], None]] = set()
-        self.totals: Counter[Kind] = Counter()
+        self.totals: Counter[EventKind] = Counter()
         """The number of events of each kind since the start."""
         self._clock = clock
         self._number = 0
-        self._events: dict[Kind, deque[Event]] = {kind: deque(maxlen=KEPT) for kind in Kind}
-        self.unwritten: set[Kind] = set()
+        self._events: dict[EventKind, deque[Event]] = {kind: deque(maxlen=KEPT) for kind in EventKind}
+        self.unwritten: set[EventKind] = set()
         """Kinds that have events which are not in the repository yet."""
-        known = {each.value for each in Kind}
+        known = {each.value for each in EventKind}
         for old in stored:
             self._number = max(self._number, old.number)
             if old.kind in known:
-                kind = Kind(old.kind)
+                kind = EventKind(old.kind)
                 self._events[kind].append(Event(old.number, old.time, kind, old.cn, old.text, old.count))
 
-    def to_store(self, kind: Kind) -> list[StoredEvent]:
+    def to_store(self, kind: EventKind) -> list[StoredEvent]:
         """The events of a kind, the oldest first."""
         return [StoredEvent(e.number, int(e.time), e.kind.value, e.cn, e.text, e.count) for e in self._events[kind]]
 
-    def note(self, kind: Kind, text: str, prefix: Prefix | None = None) -> None:
+    def note(self, kind: EventKind, text: str, prefix: Prefix | None = None) -> None:
         """Something happened now. `text` may come from outside."""
         shown = "".join(letter if letter.isprintable() else "?" for letter in text[:TEXT_LIMIT])
         cn = None if prefix is None else prefix.cn
@@ -92,11 +92,11 @@ class Events:
             event = replace(event, count=events.pop().count + 1)
         events.append(event)
         self.unwritten.add(kind)
-        if kind is not Kind.REFUSED:
+        if kind is not EventKind.REFUSED:
             for listener in tuple(self.listeners):
                 listener()
 
-    def newest(self, limit: int, kind: Kind | None = None, cn: str | None = None) -> list[Event]:
+    def newest(self, limit: int, kind: EventKind | None = None, cn: str | None = None) -> list[Event]:
         """The last events, the newest first: all, of one kind, or about one node."""
         chosen = self._events.values() if kind is None else [self._events[kind]]
         found = [event for events in chosen for event in events if cn is None or event.cn == cn]
@@ -105,7 +105,7 @@ class Events:
 
 def stored_events(queries: Queries) -> list[StoredEvent]:
     """The events with which a registry begins, the oldest first."""
-    return queries.events(KEPT * len(Kind))
+    return queries.events(KEPT * len(EventKind))
 
 
 class EventLog:

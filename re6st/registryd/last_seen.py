@@ -14,7 +14,7 @@ from dataclasses import replace
 from functools import partial
 
 from re6st.core.prefix import Prefix
-from re6st.core.registry.sessions import CONFIRMED_LIMIT, Claims
+from re6st.core.registry.sessions import CONFIRMED_LIMIT, HelloClaims
 from re6st.core.routing.twins import ADVICE, Twins
 from re6st.core.wire import extensions
 from re6st.core.wire.extensions import needs_long_hellos
@@ -66,7 +66,7 @@ class Served:
         return {prefix for prefix, number in self._versions.items() if number == version}
 
 
-class Seen:
+class CallsSeen:
     """The calls of nodes since the last writing. No more than nodes, since only authenticated calls count."""
 
     def __init__(
@@ -82,7 +82,7 @@ class Seen:
         """Calls of this minute that were written at once."""
         self._news = asyncio.Event()
 
-    def note(self, prefix: Prefix, claims: Claims, agent: str, address: str = "") -> None:
+    def note(self, prefix: Prefix, claims: HelloClaims, agent: str, address: str = "") -> None:
         """A node has made an authenticated call; `agent` is its User-Agent, which may be anything."""
         twin = self._twins.came(prefix, address, self._clock()) if address else None
         if twin is not None:

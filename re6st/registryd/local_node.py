@@ -47,7 +47,7 @@ Listener = Callable[[bytes], None]
 
 
 @dataclass(slots=True)
-class _Question:
+class _SurveyQuestion:
     """A node that a survey asks. Times are those of the event loop."""
 
     listener: Listener
@@ -115,7 +115,7 @@ class LocalNode:
         loop = asyncio.get_running_loop()
         answers: dict[Prefix, bytes | None] = {}
         pending: deque[Prefix] = deque()
-        waiting: dict[Prefix, _Question] = {}
+        waiting: dict[Prefix, _SurveyQuestion] = {}
         queue: asyncio.Queue[tuple[Prefix, bytes]] = asyncio.Queue()
 
         def put(prefix: Prefix, answer: bytes) -> None:
@@ -138,7 +138,7 @@ class LocalNode:
                     done(prefix)
                 while pending and len(waiting) < WINDOW:
                     prefix = pending.popleft()
-                    waiting[prefix] = _Question(partial(put, prefix), now, now + quiet)
+                    waiting[prefix] = _SurveyQuestion(partial(put, prefix), now, now + quiet)
                     self._listen(prefix, code, waiting[prefix].listener)
                 for prefix, question in waiting.items():
                     if question.send_at <= now:

@@ -11,11 +11,11 @@ from cryptography import x509
 from re6st.core.limits.networks import Limits
 from re6st.core.prefix import Prefix
 from re6st.core.registry.clock import Marks
-from re6st.core.registry.sessions import Sessions
+from re6st.core.registry.sessions import CallSessions
 from re6st.registryd.call import Call, too_many
 from re6st.registryd.events import EventLog, Events, stored_events
 from re6st.registryd.hello import Greeter
-from re6st.registryd.last_seen import Seen, Served
+from re6st.registryd.last_seen import CallsSeen, Served
 from re6st.registryd.local_node import LocalNode
 from re6st.registryd.mesh_view import MeshView
 from re6st.registryd.parameters import ParameterService, first_time
@@ -52,13 +52,13 @@ class Parts:
         self.resources = resources
         self.node = node
         self.mesh = MeshView(node)
-        self.sessions = Sessions()
+        self.sessions = CallSessions()
         self.believed = Believed(authority.trust)
         self.events = Events(clock, beginning.events)
         self.event_log = EventLog(self.events, repository)
         self.served = Served()
         self.parameter_service = ParameterService(resources, self.mesh, beginning.marks)
-        self.seen = Seen(repository, clock, self.parameter_service.review)
+        self.seen = CallsSeen(repository, clock, self.parameter_service.review)
         self.keys = KeyChanges(resources, self.parameter_service, self.sessions, self.events)
         self.restored = Restored(resources, self.parameter_service, self.events)
         self.greeter = Greeter(authority, resources.clocks.monotonic)

@@ -162,7 +162,7 @@ class SoftwareCount:
 
 
 @dataclass(frozen=True, slots=True)
-class Counts:
+class RegistryCounts:
     """The number of each at one moment; `routed` of the nodes have a route, the most frequent software comes first."""
 
     nodes: int

@@ -13,9 +13,9 @@ from datetime import datetime
 from re6st import cert
 from re6st.core.limits.rate import RateLimit
 from re6st.core.prefix import Prefix
-from re6st.core.registry.sessions import Sessions
+from re6st.core.registry.sessions import CallSessions
 from re6st.keys import pki
-from re6st.registryd.events import Events, Kind
+from re6st.registryd.events import EventKind, Events
 from re6st.registryd.parameters import ParameterService
 from re6st.registryd.records import Issued
 from re6st.registryd.repository import Changes, NotFound
@@ -42,7 +42,7 @@ class BadRequest(Exception):
 
 class KeyChanges:
     def __init__(
-        self, resources: Resources, parameter_service: ParameterService, sessions: Sessions, events: Events
+        self, resources: Resources, parameter_service: ParameterService, sessions: CallSessions, events: Events
     ) -> None:
         self._authority = resources.authority
         self._repository = resources.repository
@@ -78,7 +78,9 @@ class KeyChanges:
         new = await self._repository.change(job)
         self._sessions.drop(caller)  # the previous certificate's
         logger.warning("certificate %d of %s replaced by %d, for another key", issued.serial, caller, new.serial)
-        self._events.note(Kind.RENEWED, f"certificate {issued.serial} became {new.serial}, for another key", caller)
+        self._events.note(
+            EventKind.RENEWED, f"certificate {issued.serial} became {new.serial}, for another key", caller
+        )
         return new.pem
 
     async def revoke_superseded(self, caller: Prefix) -> None:
@@ -93,7 +95,7 @@ class KeyChanges:
         if serials:
             text = ", ".join(map(str, serials))
             logger.warning("revoked: %s of %s, for another key", text, caller)
-            self._events.note(Kind.REVOKED, f"certificate {text}: {REASON}", caller)
+            self._events.note(EventKind.REVOKED, f"certificate {text}: {REASON}", caller)
         if news:
             await self._parameter_service.changed()
 

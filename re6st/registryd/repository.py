@@ -21,7 +21,6 @@ from re6st.core.prefix import Prefix
 from re6st.core.registry.clock import Marks
 from re6st.core.routing.babel_keys import State
 from re6st.registryd.records import (
-    Counts,
     Figures,
     Issued,
     LastCall,
@@ -30,6 +29,7 @@ from re6st.registryd.records import (
     NodeFilter,
     NodeName,
     NodeSelection,
+    RegistryCounts,
     RevokedCertificate,
     Slot,
     StoredEvent,
@@ -222,7 +222,7 @@ class Lists(Queries, Protocol):
     def names_of(self, prefixes: Iterable[Prefix]) -> list[NodeName]:
         """The names of those of these nodes that have a certificate."""
 
-    def counts(self, online: Iterable[Prefix], now: int, soon: int) -> Counts:
+    def counts(self, online: Iterable[Prefix], now: int, soon: int) -> RegistryCounts:
         """The numbers of the overview; a certificate that ends before `soon` is expiring."""
 
     def figures(self, now: float, soon: int, since: int, grace: int, seen_limit: int) -> Figures:

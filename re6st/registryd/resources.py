@@ -16,7 +16,7 @@ from re6st.service.geoip import GeoIp
 
 
 @dataclass(frozen=True, slots=True)
-class Settings:
+class RegistrySettings:
     """The settings from the command line. `parameters` has those of the network's parameters that it sets; `grace` is
     in seconds.
     """
@@ -46,5 +46,5 @@ class Clocks:
 class Resources:
     authority: cert.Authority
     repository: Repository
-    settings: Settings
+    settings: RegistrySettings
     clocks: Clocks = field(default_factory=Clocks)

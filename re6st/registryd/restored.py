@@ -24,7 +24,7 @@ from re6st import cert
 from re6st.core.prefix import Prefix, PrefixError, control_address
 from re6st.core.wire.params import check_version, version_number
 from re6st.keys import pki
-from re6st.registryd.events import Events, Kind
+from re6st.registryd.events import EventKind, Events
 from re6st.registryd.parameters import FLOOR, ParameterService
 from re6st.registryd.records import Issued
 from re6st.registryd.repository import Changes, Conflict, NotFound, Queries, RepositoryError
@@ -155,7 +155,7 @@ class Restored:
         logger.warning(
             "a certificate that the database did not have is known again: %d of %s", found.serial_number, prefix
         )
-        self._events.note(Kind.ENROLLED, f"certificate {found.serial_number} is known again", prefix)
+        self._events.note(EventKind.ENROLLED, f"certificate {found.serial_number} is known again", prefix)
         return prefix
 
     def _checked(self, found: x509.Certificate) -> Prefix:
@@ -227,7 +227,7 @@ class Restored:
 
     def _say(self, text: str) -> None:
         logger.warning("%s See docs/operations.md, Backup and restore.", text)
-        self._events.note(Kind.PARAMETERS, text)
+        self._events.note(EventKind.PARAMETERS, text)
 
 
 def _store_again(changes: Changes, prefix: Prefix, found: x509.Certificate, now: float) -> str:

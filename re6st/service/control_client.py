@@ -34,7 +34,7 @@ class NotPermitted(Trouble):
     """We have no permission to connect."""
 
 
-class Refused(Trouble):
+class RequestRefused(Trouble):
     """The node did not carry out a request. docs/control.md explains `status`."""
 
     def __init__(self, message: str, status: int) -> None:
@@ -42,7 +42,7 @@ class Refused(Trouble):
         self.status = status
 
 
-class Connection:
+class NodeConnection:
     """One connection to a node."""
 
     def __init__(self, own: socket.socket, lines: BinaryIO) -> None:
@@ -50,7 +50,7 @@ class Connection:
         self._lines = lines
 
     def ask(self, operation: str, **arguments: object) -> Any:
-        """Send a request and return its result. Raises Refused, Trouble."""
+        """Send a request and return its result. Raises RequestRefused, Trouble."""
         request = {"protocol": PROTOCOL, "operation": operation, "arguments": arguments}
         try:
             self._own.sendall(json.dumps(request).encode() + b"\n")
@@ -61,7 +61,7 @@ class Connection:
         return self.next()
 
     def next(self) -> Any:
-        """Wait for the next result. Raises Refused, Trouble."""
+        """Wait for the next result. Raises RequestRefused, Trouble."""
         try:
             line = self._lines.readline(ANSWER_LIMIT)
         except TimeoutError:
@@ -78,7 +78,7 @@ class Connection:
             message, status = str(refusal["message"]), int(refusal["status"])
         except (ValueError, TypeError, KeyError, AttributeError):
             raise Trouble("what answers there is not a control socket of re6stnet. Check --control.") from None
-        raise Refused(message, status)
+        raise RequestRefused(message, status)
 
     def routes(self) -> Mapping[str, Any]:
         """All routes in use: the answers of `routes` for all pages."""
@@ -92,7 +92,7 @@ class Connection:
 
 
 @contextmanager
-def connect(path: Path, timeout: float | None = 10) -> Iterator[Connection]:
+def connect(path: Path, timeout: float | None = 10) -> Iterator[NodeConnection]:
     """Raises NotRunning, NotPermitted, Trouble."""
     with socket.socket(socket.AF_UNIX) as own:
         own.settimeout(timeout)
@@ -109,7 +109,7 @@ def connect(path: Path, timeout: float | None = 10) -> Iterator[Connection]:
         except OSError as error:
             raise Trouble(f"{path}: {error.strerror or error}. Check --control.") from None
         with own.makefile("rb") as lines:
-            yield Connection(own, lines)
+            yield NodeConnection(own, lines)
 
 
 def in_group() -> bool | None:

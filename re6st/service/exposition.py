@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from itertools import accumulate
 from typing import TYPE_CHECKING
 
-from re6st.core.telemetry.metrics import BUCKETS, Durations, Family, Page, Sample
+from re6st.core.telemetry.metrics import BUCKETS, Durations, Family, MetricsPage, Sample
 
 if TYPE_CHECKING:
     from prometheus_client.core import Metric
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 
-def exposition() -> Callable[[Page], bytes]:
+def exposition() -> Callable[[MetricsPage], bytes]:
     """Returns a function that writes pages; it adds the usual figures about this process (process_*)."""
     from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
     from prometheus_client.registry import Collector
@@ -24,14 +24,14 @@ def exposition() -> Callable[[Page], bytes]:
     class Once(Collector):
         """Gives the library the metrics in the form that it expects."""
 
-        def __init__(self, page: Page) -> None:
+        def __init__(self, page: MetricsPage) -> None:
             self._page = page
 
         def collect(self) -> Iterator[Metric]:
             for name, family, samples in self._page.families():
                 yield _metric(name, family, samples)
 
-    def write(page: Page) -> bytes:
+    def write(page: MetricsPage) -> bytes:
         registry = CollectorRegistry()
         registry.register(Once(page))
         ProcessCollector(registry=registry)

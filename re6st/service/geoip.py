@@ -24,7 +24,7 @@ class GeoIpError(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class Location:
     """Two-letter codes of a country (ISO 3166-1) and of a continent; empty if unknown."""
 
     country: str = ""
@@ -61,18 +61,18 @@ class GeoIp:
     def close(self) -> None:
         self._reader.close()
 
-    def place(self, address: str) -> Place:
+    def place(self, address: str) -> Location:
         """The country of an IP address. Raises ValueError for a text that is not an address."""
         ip = ip_address(address.partition("%")[0])
         if ip.version == 6:
             ip = ip.ipv4_mapped or ip
         if ip.version == 6 and self._ipv4_only:
-            return Place()
+            return Location()
         try:
             record = self._reader.get(ip)
         except Exception:  # as above
-            return Place()  # a damaged part of the file: unknown, like any address that is not in it
-        return Place(_code(record, "country"), _code(record, "continent"))
+            return Location()  # a damaged part of the file: unknown, like any address that is not in it
+        return Location(_code(record, "country"), _code(record, "continent"))
 
 
 def _code(record: object, kind: str) -> str:

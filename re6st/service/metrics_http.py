@@ -40,7 +40,7 @@ class MetricsError(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class ListenAddress:
     """Where to serve. Without a host: on the loopback interface, IPv4 and IPv6."""
 
     host: str
@@ -50,7 +50,7 @@ class Place:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
 
-def listen(place: Place) -> list[socket.socket]:
+def listen(place: ListenAddress) -> list[socket.socket]:
     """The sockets, bound. Raises MetricsError."""
     sockets: list[socket.socket] = []
     for host in [place.host] if place.host else _LOOPBACK:

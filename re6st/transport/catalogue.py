@@ -13,7 +13,7 @@ from re6st.transport import openvpn, openvpn_tunnels
 
 
 @dataclass(frozen=True, slots=True)
-class Kind:
+class TunnelKind:
     """One kind of tunnel."""
 
     program: str
@@ -22,7 +22,7 @@ class Kind:
     """Whether a process, by its arguments, is the one of this name in a run directory: we can go on with it."""
 
 
-OPENVPN = Kind(openvpn.PROGRAM, openvpn_tunnels.is_managed)
+OPENVPN = TunnelKind(openvpn.PROGRAM, openvpn_tunnels.is_managed)
 
 KINDS = (OPENVPN,)
 

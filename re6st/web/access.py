@@ -45,12 +45,12 @@ class Visitor:
 
 
 @dataclass(slots=True)
-class _Session:
+class _PageSession:
     began: float
     used: float
 
 
-class Access:
+class PageAccess:
     """`clock` gives monotonic seconds."""
 
     def __init__(self, origins: Origins, clock: Callable[[], float], *, always_login: bool = False) -> None:
@@ -60,7 +60,7 @@ class Access:
         self._always_login = always_login
         self._key = secrets.token_bytes(32)
         self._links: dict[bytes, float] = {}
-        self._sessions: dict[bytes, _Session] = {}
+        self._sessions: dict[bytes, _PageSession] = {}
 
     # --- logging in ---
 
@@ -81,7 +81,7 @@ class Access:
         cookie = secrets.token_urlsafe(24)
         while len(self._sessions) >= SESSIONS_LIMIT:
             del self._sessions[min(self._sessions, key=lambda key: self._sessions[key].used)]
-        self._sessions[_digest(cookie)] = _Session(now, now)
+        self._sessions[_digest(cookie)] = _PageSession(now, now)
         return cookie
 
     def log_out(self, cookie: str) -> None:

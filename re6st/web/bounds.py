@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
-class Bounds:
+class PageBounds:
     """Times are in seconds."""
 
     connections: int = 256
@@ -20,4 +20,4 @@ class Bounds:
     """For the content of a form to arrive."""
 
 
-BOUNDS = Bounds()
+BOUNDS = PageBounds()

@@ -10,7 +10,7 @@ from aiohttp import web
 
 from re6st.core.limits.crowd import Crowd
 from re6st.core.registry.origins import LOCAL, network_of
-from re6st.web.bounds import Bounds
+from re6st.web.bounds import PageBounds
 
 
 class Entrances:
@@ -19,7 +19,7 @@ class Entrances:
     A connection is closed if the head of its first request does not end in time: aiohttp does this only since 3.14.
     """
 
-    def __init__(self, server: web.Server, bounds: Bounds) -> None:
+    def __init__(self, server: web.Server, bounds: PageBounds) -> None:
         self._server = server
         self._patience = bounds.head
         self.crowd: Crowd[Entrance] = Crowd(bounds.connections, bounds.share, bounds.reserve)

@@ -24,13 +24,13 @@ from re6st.api.operations import AdminError
 from re6st.core.limits.rate import RateLimit
 from re6st.core.prefix import Prefix, PrefixError
 from re6st.core.registry.origins import ambiguous, is_careless_relay
-from re6st.registryd.events import Events, Kind
+from re6st.registryd.events import EventKind, Events
 from re6st.registryd.listings import Record
 from re6st.registryd.records import NODE_SORTS, NODE_STATES
 from re6st.service.json_lines import Status
 from re6st.web import access, mesh_graph
-from re6st.web.access import COOKIE, Access, Visitor
-from re6st.web.bounds import BOUNDS, Bounds
+from re6st.web.access import COOKIE, PageAccess, Visitor
+from re6st.web.bounds import BOUNDS, PageBounds
 from re6st.web.entrance import Entrances
 from re6st.web.node_query import PAGE, NodeQuery
 from re6st.web.render import STATIC, Renderer, csv_text
@@ -79,7 +79,7 @@ Make = Callable[[web.Request], Awaitable[Record]]
 class PageServer:
     """Serves the page on one bound socket."""
 
-    def __init__(self, views: Views, entry: Access, events: Events, bounds: Bounds = BOUNDS) -> None:
+    def __init__(self, views: Views, entry: PageAccess, events: Events, bounds: PageBounds = BOUNDS) -> None:
         self._bounds = bounds
         self._views = views
         self._entry = entry
@@ -365,7 +365,7 @@ class PageServer:
         cookie = self._entry.log_in((await _form(request)).get("token", ""))
         if cookie is None:
             self._events.note(
-                Kind.REFUSED, f"login from {_peer(request)}: the link was used already, is too old, or unknown"
+                EventKind.REFUSED, f"login from {_peer(request)}: the link was used already, is too old, or unknown"
             )
             return self._page(
                 request,
@@ -373,7 +373,7 @@ class PageServer:
                 {"token": "", "refused": "This link was used already, is too old, or unknown."},
                 HTTPStatus.FORBIDDEN,
             )
-        self._events.note(Kind.LOGIN, f"from {_peer(request)}")
+        self._events.note(EventKind.LOGIN, f"from {_peer(request)}")
         logger.warning("%s logged in", _peer(request))
         response = _way("/")
         self._set_cookie(request, response, cookie)

@@ -21,7 +21,7 @@ from re6st.core.wire.extensions import needs_long_hellos
 from re6st.keys import pki
 from re6st.registry import Registry
 from re6st.registryd import listings as report
-from re6st.registryd.events import Kind
+from re6st.registryd.events import EventKind
 from re6st.registryd.listings import Record, iso
 from re6st.registryd.own_node import own_node
 from re6st.registryd.records import NodeSelection
@@ -48,7 +48,7 @@ SECONDS_LIMIT = 366 * 86400
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class JoinAddress:
     """The registry's URL for nodes, in the command with which they join."""
 
     url: str | None
@@ -58,7 +58,7 @@ class Place:
 class Views:
     """Makes the records."""
 
-    def __init__(self, registry: Registry, admin: Admin, watch: Watch, place: Place) -> None:
+    def __init__(self, registry: Registry, admin: Admin, watch: Watch, place: JoinAddress) -> None:
         self.admin = admin
         self.watch = watch
         self._registry = registry
@@ -91,7 +91,9 @@ class Views:
             params = {"version": None, "keys": "none", "registry": None}  # before the first certificate
         free, share = await self._free()
         ca_end = pki.end_of(self._trust.ca).timestamp()
-        mails = [event for event in self._registry.events.newest(EVENTS_SHOWN, Kind.MAIL) if "no token" in event.text]
+        mails = [
+            event for event in self._registry.events.newest(EVENTS_SHOWN, EventKind.MAIL) if "no token" in event.text
+        ]
         known, total = self.spread(params["version"])
         record = found | {
             "network": str(self._network),
@@ -330,10 +332,10 @@ class Views:
 
     def events(self, kind: str = "") -> Record:
         """The events, including those from before the last start of the registry."""
-        wanted = Kind(kind) if kind in list(Kind) else None
-        return {"kinds": [each.value for each in Kind], "events": self._events(EVENTS_SHOWN, wanted, None)}
+        wanted = EventKind(kind) if kind in list(EventKind) else None
+        return {"kinds": [each.value for each in EventKind], "events": self._events(EVENTS_SHOWN, wanted, None)}
 
-    def _events(self, limit: int, kind: Kind | None, cn: str | None) -> list[Record]:
+    def _events(self, limit: int, kind: EventKind | None, cn: str | None) -> list[Record]:
         return [
             {
                 "time": iso(event.time),

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 from re6st.core.prefix import Prefix
 from re6st.core.routing.told_claims import ToldClaims
 from re6st.registry import Registry
-from re6st.registryd.events import Events, Kind
+from re6st.registryd.events import EventKind, Events
 from re6st.registryd.repository import NotFound, RepositoryError
 
 logger = logging.getLogger("web")
@@ -133,8 +133,8 @@ class Watch:
         if (online, own) != (before.online, before.own):
             self._stale.set()
             if online is not None and before.online is not None:
-                self._note(Kind.OFFLINE, before.online - online)
-                self._note(Kind.ONLINE, online - before.online)
+                self._note(EventKind.OFFLINE, before.online - online)
+                self._note(EventKind.ONLINE, online - before.online)
             self._bump()
         claims = before.claims if online is None else self._registry.node.claims
         if claims != before.claims:
@@ -143,23 +143,23 @@ class Watch:
         self.picture = replace(self.picture, own=own, online=online, claims=claims, looked=self._clock())
         self._fresh.set()
 
-    def _note(self, kind: Kind, prefixes: frozenset[Prefix]) -> None:
+    def _note(self, kind: EventKind, prefixes: frozenset[Prefix]) -> None:
         if len(prefixes) > EVENTS_LIMIT:
             self._events.note(kind, f"{len(prefixes)} nodes at once")
             return
         for prefix in sorted(prefixes):
-            self._events.note(kind, "has a route" if kind is Kind.ONLINE else "has no route any more", prefix)
+            self._events.note(kind, "has a route" if kind is EventKind.ONLINE else "has no route any more", prefix)
 
     def _note_claims(self, before: ToldClaims, now: ToldClaims) -> None:
         for prefix in set(now.refused) - set(before.refused):
             text = "announced a subnet that is not its own: the registry's node cut its tunnels and refuses it"
-            self._events.note(Kind.CLAIM, text, prefix)
+            self._events.note(EventKind.CLAIM, text, prefix)
         for prefix in set(now.doubled) - set(before.doubled):
-            self._events.note(Kind.CLAIM, "two machines have its certificate at one time", prefix)
+            self._events.note(EventKind.CLAIM, "two machines have its certificate at one time", prefix)
         if now.own_subnet_from and not before.own_subnet_from:
             names = ", ".join(now.own_subnet_from)
             self._events.note(
-                Kind.CLAIM, f"the subnet of the registry's node is announced by another, by way of {names}"
+                EventKind.CLAIM, f"the subnet of the registry's node is announced by another, by way of {names}"
             )
 
     async def _own(self) -> Prefix | None:

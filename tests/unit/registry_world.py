@@ -40,7 +40,7 @@ from re6st.keys import sealing
 from re6st.registry import Registry
 from re6st.registryd.local_node import LocalNode
 from re6st.registryd.repository import Repository
-from re6st.registryd.resources import Clocks, Resources, Settings
+from re6st.registryd.resources import Clocks, RegistrySettings, Resources
 from re6st.registryd.sqlite.store import PATIENCE, Store
 
 A, B = Prefix(0, 16), Prefix(1, 16)
@@ -69,7 +69,7 @@ class World:
         """Unix time."""
         self.wrong = 0.0
         """Seconds by which the clock of the registry is ahead."""
-        self.settings = Settings(
+        self.settings = RegistrySettings(
             parameters=Parameters(registry_prefix=Prefix(0, 0), protocol=10, extensions=KNOWN, hello=4),
             dh=b"-----BEGIN DH PARAMETERS-----\n",
             communities=WHOLE_NETWORK,

@@ -16,7 +16,7 @@ OPTIONS = ("registry", "ca", "cert", "key")
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class NodeFiles:
     """A directory with the files of a node."""
 
     directory: Path
@@ -32,7 +32,7 @@ class Place:
         return self.url
 
 
-def find(directory: Path | None, registry: str | None) -> Place:
+def find(directory: Path | None, registry: str | None) -> NodeFiles:
     """The files in a directory: by default the current one if it has some, else the service's.
 
     Raises ConfError.
@@ -44,7 +44,7 @@ def find(directory: Path | None, registry: str | None) -> Place:
     files = Files(*(directory / said.get(option, name) for option, name in (("ca", CA), ("cert", CERT), ("key", KEY))))
     if not any(path.exists() for path in (files.ca, files.cert, files.key)):
         raise ConfError(f"there are no certificates in {directory}. Name their directory with --dir, or enrol first.")
-    return Place(directory, files, registry or said.get("registry"))
+    return NodeFiles(directory, files, registry or said.get("registry"))
 
 
 def read_options(path: Path) -> dict[str, str]:

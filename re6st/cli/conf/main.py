@@ -533,9 +533,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the program; returns its exit code."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     if words and words[0][:1] not in ("-", ""):
-        from re6st.cli.conf import words as conf_words
+        from re6st.cli.conf import commands as conf_commands
 
-        return conf_words.main(words)
+        return conf_commands.main(words)
     options = parse(words)
     return carry_out(PROGRAM, lambda: asyncio.run(enrol(options)), options.directory)
 

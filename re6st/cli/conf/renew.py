@@ -9,7 +9,7 @@ from http import HTTPStatus
 from cryptography import x509
 
 from re6st import cert
-from re6st.cli.conf.files import Place
+from re6st.cli.conf.files import NodeFiles
 from re6st.cli.conf.program import REFUSED, ConfError, say
 from re6st.client import renewal
 from re6st.client.registry_client import RegistryClient, RegistryKeyError, RegistryRefused
@@ -22,7 +22,7 @@ from re6st.linux import disk
 _TAKEN_OVER = "where re6stnet runs, it goes on with it within seconds"
 
 
-async def renew(place: Place, within: int, *, force: bool) -> int:
+async def renew(place: NodeFiles, within: int, *, force: bool) -> int:
     """Ask for new certificates if one here ends in `within` seconds, or in any case. Returns the exit code.
 
     Raises ConfError, RegistryError, CertError, OSError.
@@ -59,7 +59,7 @@ async def renew(place: Place, within: int, *, force: bool) -> int:
     return 0
 
 
-async def rekey(place: Place, *, keep_old: bool) -> int:
+async def rekey(place: NodeFiles, *, keep_old: bool) -> int:
     """Change the key, or finish that. Returns the exit code. Raises ConfError, RegistryError, CertError, OSError."""
     files, url = place.files, place.registry
     old = cert.load_pem(cert.read_file(files.cert), str(files.cert))

@@ -14,7 +14,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import rsa
 
 from re6st import cert
-from re6st.cli.conf.files import Place
+from re6st.cli.conf.files import NodeFiles
 from re6st.cli.conf.program import FAILED, say
 from re6st.client.certificate_report import describe
 from re6st.client.registry_client import RegistryError, parse_url
@@ -29,7 +29,7 @@ T = TypeVar("T")
 
 
 @dataclass(slots=True)
-class Found:
+class FoundFiles:
     """What could be read, and what is wrong."""
 
     ca: x509.Certificate | None = None
@@ -49,7 +49,7 @@ class Found:
         )
 
 
-def show(place: Place, options: argparse.Namespace) -> int:
+def show(place: NodeFiles, options: argparse.Namespace) -> int:
     """Print it. Returns the exit code: FAILED if something is wrong."""
     now = datetime.now(UTC)
     found = look(place, now)
@@ -61,9 +61,9 @@ def show(place: Place, options: argparse.Namespace) -> int:
     return FAILED if found.problems else 0
 
 
-def look(place: Place, now: datetime) -> Found:
+def look(place: NodeFiles, now: datetime) -> FoundFiles:
     """Read the files, and check that they fit each other and the time."""
-    found, files = Found(), place.files
+    found, files = FoundFiles(), place.files
     wrong = found.problems.append
 
     def read(load: Callable[[], T]) -> T | None:
@@ -115,7 +115,7 @@ def _dates(name: str, certificate: x509.Certificate, now: datetime) -> list[str]
     return [f"{name}: {'ends' if left > 0 else 'ended'} {when}, and was not renewed: try re6st-conf renew"]
 
 
-def report(place: Place, found: Found, now: datetime) -> dict[str, Any]:
+def report(place: NodeFiles, found: FoundFiles, now: datetime) -> dict[str, Any]:
     """The same as a record; docs/join.md describes it."""
     own = found.own
     days = None if own is None else (pki.end_of(own) - now).days
@@ -133,7 +133,7 @@ def report(place: Place, found: Found, now: datetime) -> dict[str, Any]:
     }
 
 
-def _print(place: Place, record: Mapping[str, Any], now: float) -> None:
+def _print(place: NodeFiles, record: Mapping[str, Any], now: float) -> None:
     own, key, files = record["certificate"], record["key"], place.files
     if own is not None:
         ca = own["ca"]

@@ -18,7 +18,7 @@ from cryptography.utils import CryptographyDeprecationWarning
 
 from re6st.cli.checks import cannot_write, tell
 from re6st.cli.registry import operator_port
-from re6st.cli.registry.config import PROGRAM, Config, problems
+from re6st.cli.registry.config import PROGRAM, RegistryConfig, problems
 from re6st.keys import pki
 from re6st.registryd.sqlite.outline import problems_of_file
 
@@ -51,7 +51,7 @@ def _places(options: argparse.Namespace) -> Iterator[str]:
         yield "neither IPv4 nor IPv6 to listen on: give -4 or -6 an address"
 
 
-def _files(options: argparse.Namespace, config: Config) -> Iterator[str]:
+def _files(options: argparse.Namespace, config: RegistryConfig) -> Iterator[str]:
     """Files that the registry would serve, but that nodes or clients would refuse."""
     ca, now = config.authority.trust.ca, datetime.now(UTC)
     if pki.end_of(ca) <= now:
@@ -70,7 +70,7 @@ def _files(options: argparse.Namespace, config: Config) -> Iterator[str]:
         yield f"--dh {options.dh} has no Diffie-Hellman parameters in PEM form"
 
 
-def _database(config: Config) -> Iterator[str]:
+def _database(config: RegistryConfig) -> Iterator[str]:
     path = config.database
     if not path.is_file() or not os.access(path, os.R_OK):
         return  # it will be made, or was reported

@@ -32,10 +32,10 @@ from re6st.core.registry.allocator import (
 from re6st.core.wire.extensions import KNOWN
 from re6st.core.wire.params import Parameters, ParamsError, check
 from re6st.registryd.mail import SMTPS_PORT, Mailer, is_address, is_deliverable
-from re6st.registryd.resources import Settings
+from re6st.registryd.resources import RegistrySettings
 from re6st.service import geoip, states
 from re6st.service.geoip import GeoIp, GeoIpError
-from re6st.service.metrics_http import Place
+from re6st.service.metrics_http import ListenAddress
 from re6st.view import pasted
 
 PROGRAM = "re6st-registry"
@@ -52,12 +52,12 @@ class ConfigError(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Config:
+class RegistryConfig:
     """Everything that a registry needs to start."""
 
     authority: cert.Authority
     ca: Path
-    settings: Settings
+    settings: RegistrySettings
     database: Path
     run: Path
     origins: tuple[str, ...]
@@ -68,7 +68,7 @@ class Config:
     trust_clock: bool = False
     require_anyway: bool = False
     web: page.WebConfig | None = None
-    metrics: Place | None = None
+    metrics: ListenAddress | None = None
     metrics_per_node: bool = False
     url: str | None = None
     names: tuple[str, ...] = ()
@@ -225,7 +225,7 @@ def make_parser() -> OptionParser:
     return parser
 
 
-def configure(options: argparse.Namespace, database: str | None = None) -> Config:
+def configure(options: argparse.Namespace, database: str | None = None) -> RegistryConfig:
     """Read the files, and check that everything fits; `database` is the value of GEOIP2_MMDB, if it is set.
 
     Raises ConfigError.
@@ -236,7 +236,7 @@ def configure(options: argparse.Namespace, database: str | None = None) -> Confi
     return config
 
 
-def problems(options: argparse.Namespace, database: str | None = None) -> tuple[Config | None, list[str]]:
+def problems(options: argparse.Namespace, database: str | None = None) -> tuple[RegistryConfig | None, list[str]]:
     """Like `configure`, but returns everything that is wrong, one line each, and the configuration if nothing is."""
     return _read(options, database)
 
@@ -255,7 +255,7 @@ class _Attempts:
             return None
 
 
-def _read(options: argparse.Namespace, database: str | None) -> tuple[Config | None, list[str]]:
+def _read(options: argparse.Namespace, database: str | None) -> tuple[RegistryConfig | None, list[str]]:
     attempts = _Attempts()
     locator = attempts.make(_locator, options, database)
     authority = attempts.make(_authority, options)
@@ -272,7 +272,7 @@ def _read(options: argparse.Namespace, database: str | None) -> tuple[Config | N
         attempts.make(_listen_address, text)
     if attempts.problems or authority is None or dh is None or parameters is None or communities is None:
         return None, attempts.problems
-    settings = Settings(
+    settings = RegistrySettings(
         parameters=parameters,
         dh=dh,
         communities=communities,
@@ -282,7 +282,7 @@ def _read(options: argparse.Namespace, database: str | None) -> tuple[Config | N
         mailer=mailer,
         geoip=locator,
     )
-    config = Config(
+    config = RegistryConfig(
         authority=authority,
         ca=Path(options.ca),
         settings=settings,

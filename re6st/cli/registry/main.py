@@ -26,9 +26,9 @@ from re6st.api.admin_socket import AdminServer, socket_path
 from re6st.api.http import HttpServer
 from re6st.api.metrics import RegistryMetrics
 from re6st.cli.options import fail
-from re6st.cli.registry import check, init, operator_port, words
+from re6st.cli.registry import check, commands, init, operator_port
 from re6st.cli.registry import page as registry_web
-from re6st.cli.registry.config import PROGRAM, Config, ConfigError, configure, make_parser
+from re6st.cli.registry.config import PROGRAM, ConfigError, RegistryConfig, configure, make_parser
 from re6st.cli.registry.page import WebError, WebPage
 from re6st.core.machine.packet_rules import SEGMENT
 from re6st.core.prefix import Prefix
@@ -57,8 +57,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     if arguments[:1] == ["init"]:
         return init.main(arguments[1:])
-    if words.is_word(arguments):
-        return words.main(arguments)
+    if commands.is_command(arguments):
+        return commands.main(arguments)
     parser = make_parser()
     options = parser.parse(arguments)
     locations = os.environ.get(geoip.ENVIRONMENT)
@@ -90,7 +90,7 @@ def _end(log: LogHandler | None, message: str) -> NoReturn:
 # --- serving ---
 
 
-async def serve(config: Config, log: LogHandler | None) -> None:
+async def serve(config: RegistryConfig, log: LogHandler | None) -> None:
     """Serve until SIGTERM or SIGINT. Raises ConfigError when it cannot start."""
     network = config.authority.trust.network
     sockets = _listen(config)
@@ -137,12 +137,12 @@ async def serve(config: Config, log: LogHandler | None) -> None:
         _close([*sockets, *operators])
 
 
-def _database_error(config: Config, error: Exception) -> ConfigError:
+def _database_error(config: RegistryConfig, error: Exception) -> ConfigError:
     """Name the database in an error, unless the error does so already."""
     return ConfigError(f"database {config.database}: {error}" if isinstance(error, ContentError) else str(error))
 
 
-def _page(config: Config, registry: Registry, admin: Admin) -> WebPage | None:
+def _page(config: RegistryConfig, registry: Registry, admin: Admin) -> WebPage | None:
     """The operator's page, if there is to be one. Raises ConfigError."""
     if config.web is None:
         return None
@@ -155,7 +155,7 @@ def _page(config: Config, registry: Registry, admin: Admin) -> WebPage | None:
     return page
 
 
-def _metrics(config: Config, registry: Registry) -> tuple[RegistryMetrics, MetricsServer] | None:
+def _metrics(config: RegistryConfig, registry: Registry) -> tuple[RegistryMetrics, MetricsServer] | None:
     """The counters, and the server of the metrics, if they are wanted. Raises ConfigError."""
     if config.metrics is None:
         return None
@@ -166,7 +166,7 @@ def _metrics(config: Config, registry: Registry) -> tuple[RegistryMetrics, Metri
         raise ConfigError(str(error)) from None
 
 
-async def _check_ca(config: Config, repository: Repository) -> None:
+async def _check_ca(config: RegistryConfig, repository: Repository) -> None:
     """The CA must be the one that issued the certificates in the database. Raises ConfigError."""
 
     def own_certificate(queries: Queries) -> tuple[Prefix | None, bytes | None]:
@@ -209,7 +209,7 @@ async def check_required(parameters: Parameters, repository: Repository, now: fl
 
 
 async def _serve(
-    config: Config,
+    config: RegistryConfig,
     registry: Registry,
     admin: AdminServer,
     page: WebPage | None,
@@ -270,7 +270,7 @@ async def _tell_systemd(notifier: Notifier) -> None:
         await asyncio.sleep(notifier.watchdog / 3)
 
 
-def _reload(config: Config, log: LogHandler | None, notifier: Notifier) -> None:
+def _reload(config: RegistryConfig, log: LogHandler | None, notifier: Notifier) -> None:
     """Read again what may change while we run: the CA certificate, if it was renewed. The log file is opened again."""
     notifier.reloading()
     if log is not None:
@@ -279,7 +279,7 @@ def _reload(config: Config, log: LogHandler | None, notifier: Notifier) -> None:
     notifier.ready(SERVING)
 
 
-def _renew_ca(config: Config) -> None:
+def _renew_ca(config: RegistryConfig) -> None:
     try:
         renewed = config.authority.renew(cert.load_pem(cert.read_file(config.ca), str(config.ca)))
     except cert.CertError as error:
@@ -289,7 +289,7 @@ def _renew_ca(config: Config) -> None:
         logger.warning("serving a new CA certificate, valid until %s", pki.end_of(config.authority.trust.ca))
 
 
-def _listen(config: Config) -> list[socket.socket]:
+def _listen(config: RegistryConfig) -> list[socket.socket]:
     """The bound sockets. Raises ConfigError."""
     sockets: list[socket.socket] = []
     for family, address in ((socket.AF_INET, config.ipv4), (socket.AF_INET6, config.ipv6)):
@@ -318,7 +318,7 @@ def _listen(config: Config) -> list[socket.socket]:
     return sockets
 
 
-def _listen_to_operators(config: Config, others: list[socket.socket]) -> list[socket.socket]:
+def _listen_to_operators(config: RegistryConfig, others: list[socket.socket]) -> list[socket.socket]:
     """The bound socket of --operator-port, if there is one. Raises ConfigError, after closing the others."""
     if config.operators.listen is None:
         return []
@@ -332,7 +332,7 @@ def _listen_to_operators(config: Config, others: list[socket.socket]) -> list[so
 
 
 def _servers(
-    config: Config,
+    config: RegistryConfig,
     registry: Registry,
     metrics: tuple[RegistryMetrics, MetricsServer] | None,
     sockets: list[socket.socket],

@@ -17,7 +17,7 @@ from typing import Any
 from re6st.api.admin import Admin
 from re6st.core.registry.origins import Origins
 from re6st.registry import Registry
-from re6st.web.bounds import BOUNDS, Bounds
+from re6st.web.bounds import BOUNDS, PageBounds
 
 logger = logging.getLogger("web")
 
@@ -156,19 +156,19 @@ class WebPage:
         registry: Registry,
         admin: Admin,
         origins: tuple[str, ...],
-        bounds: Bounds = BOUNDS,
+        bounds: PageBounds = BOUNDS,
     ) -> None:
         # Imported here, so that a registry without the page does not spend memory and time on it.
-        from re6st.web.access import Access
+        from re6st.web.access import PageAccess
         from re6st.web.server import PageServer
-        from re6st.web.views import Place, Views
+        from re6st.web.views import JoinAddress, Views
         from re6st.web.watch import Watch
 
         self._config = config
         self._listening = listening
-        self._access = Access(Origins(origins), time.monotonic, always_login=config.always_login)
+        self._access = PageAccess(Origins(origins), time.monotonic, always_login=config.always_login)
         self.watch = Watch(registry)
-        views = Views(registry, admin, self.watch, Place(config.url, config.port))
+        views = Views(registry, admin, self.watch, JoinAddress(config.url, config.port))
         self._server = PageServer(views, self._access, registry.events, bounds)
 
     def new_login(self) -> dict[str, Any]:

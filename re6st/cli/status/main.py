@@ -38,10 +38,10 @@ from re6st.cli.terminal import show, width
 from re6st.core.words import clock, duration
 from re6st.service.control_client import (
     DEFAULT,
-    Connection,
+    NodeConnection,
     NotPermitted,
     NotRunning,
-    Refused,
+    RequestRefused,
     Trouble,
     connect,
     in_group,
@@ -198,7 +198,7 @@ def _main(p: OptionParser, options: argparse.Namespace) -> int:
             p.error("argument LEVEL: give a level (0 to 4), or --follow to see the log")
         with connect(options.control) as connection:
             return _WORDS[options.word](connection, options)
-    except Refused as error:
+    except RequestRefused as error:
         end(options, str(error), error.status if error.status in (USAGE, NOT_PERMITTED) else UNHEALTHY)
     except NotRunning as error:
         return _not_running(options, error)
@@ -214,7 +214,7 @@ def _main(p: OptionParser, options: argparse.Namespace) -> int:
 # --- words ---
 
 
-def _overview(connection: Connection, options: argparse.Namespace) -> int:
+def _overview(connection: NodeConnection, options: argparse.Namespace) -> int:
     found = picture(connection)
     if options.json:
         print_json(
@@ -231,17 +231,17 @@ def _overview(connection: Connection, options: argparse.Namespace) -> int:
     return health_of(found["status"])
 
 
-def _tunnels(connection: Connection, options: argparse.Namespace) -> int:
+def _tunnels(connection: NodeConnection, options: argparse.Namespace) -> int:
     answer = connection.ask("tunnels")
     return _list(answer, options, lambda: text.tunnel_table(answer["tunnels"], width()))
 
 
-def _neighbours(connection: Connection, options: argparse.Namespace) -> int:
+def _neighbours(connection: NodeConnection, options: argparse.Namespace) -> int:
     answer = connection.ask("neighbours")
     return _list(answer, options, lambda: text.neighbour_table(answer["neighbours"], width()))
 
 
-def _routes(connection: Connection, options: argparse.Namespace) -> int:
+def _routes(connection: NodeConnection, options: argparse.Namespace) -> int:
     answer = connection.routes()
     return _list(answer, options, lambda: text.route_table(answer["routes"], width()))
 
@@ -254,7 +254,7 @@ def _list(answer: Mapping[str, Any], options: argparse.Namespace, lines: Callabl
     return HEALTHY
 
 
-def _events(connection: Connection, options: argparse.Namespace) -> int:
+def _events(connection: NodeConnection, options: argparse.Namespace) -> int:
     answer = connection.ask("events", limit=options.n)
     if not options.follow:
         return _list(answer, options, lambda: text.event_lines(answer["events"], time.time()))
@@ -278,18 +278,18 @@ def _show_event(event: Mapping[str, Any], options: argparse.Namespace) -> None:
         show([line(Span(clock(event["time"]), "dim"), "  ", text.event_words(event))])
 
 
-def _why(connection: Connection, options: argparse.Namespace) -> int:
+def _why(connection: NodeConnection, options: argparse.Namespace) -> int:
     answer = connection.ask("why", peer=options.peer)
     _list(answer, options, lambda: text.why_lines(answer, time.time(), width()))
     return HEALTHY if any(way["in_use"] for way in answer["routes"]) else UNHEALTHY
 
 
-def _peers(connection: Connection, options: argparse.Namespace) -> int:
+def _peers(connection: NodeConnection, options: argparse.Namespace) -> int:
     answer = connection.ask("peers")
     return _list(answer, options, lambda: text.peer_table(answer["peers"], time.time(), width()))
 
 
-def _graph(connection: Connection, options: argparse.Namespace) -> int:
+def _graph(connection: NodeConnection, options: argparse.Namespace) -> int:
     from re6st.view.neighbourhood import dot, lines_of, neighbourhood
 
     own, routes = connection.ask("status")["cn"], connection.routes()["routes"]
@@ -301,7 +301,7 @@ def _graph(connection: Connection, options: argparse.Namespace) -> int:
     return _list(graph, options, lambda: lines_of(graph, width()))
 
 
-def _log(connection: Connection, options: argparse.Namespace) -> int:
+def _log(connection: NodeConnection, options: argparse.Namespace) -> int:
     if not options.follow:
         answer = connection.ask("log", level=options.level)
         return _list(answer, options, lambda: [line(f"log level {answer['level']}, it was {answer['was']}")])
@@ -334,7 +334,7 @@ def _cert(options: argparse.Namespace) -> int:
     return status
 
 
-def _check(connection: Connection, options: argparse.Namespace) -> int:
+def _check(connection: NodeConnection, options: argparse.Namespace) -> int:
     status = connection.ask("status")
     number, word = PLUGIN.get(status["health"]["verdict"], (UNKNOWN, "UNKNOWN"))
     mesh, problems = status["mesh"], [problem["text"] for problem in status["health"]["problems"]]
@@ -382,13 +382,13 @@ def _wait(options: argparse.Namespace) -> int:
         time.sleep(POLL)
 
 
-def _ping(connection: Connection, options: argparse.Namespace) -> int:
+def _ping(connection: NodeConnection, options: argparse.Namespace) -> int:
     from re6st.cli.status import ping
 
     return ping.ping(connection, options)
 
 
-def _trace(connection: Connection, options: argparse.Namespace) -> int:
+def _trace(connection: NodeConnection, options: argparse.Namespace) -> int:
     from re6st.cli.status import ping
 
     return ping.trace(connection, options)
@@ -406,7 +406,7 @@ def _bugreport(options: argparse.Namespace) -> int:
     return bugreport.run(options)
 
 
-_WORDS: Mapping[str | None, Callable[[Connection, argparse.Namespace], int]] = {
+_WORDS: Mapping[str | None, Callable[[NodeConnection, argparse.Namespace], int]] = {
     None: _overview,
     "tunnels": _tunnels,
     "neighbours": _neighbours,

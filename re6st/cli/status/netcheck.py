@@ -44,7 +44,7 @@ from re6st.core.wire.rpc import target
 from re6st.linux.local_addresses import local_addresses
 from re6st.linux.router_settings import router_settings
 from re6st.registryd.local_node import LocalNode
-from re6st.service.control_client import Connection, NotRunning, Refused, Trouble, connect
+from re6st.service.control_client import NodeConnection, NotRunning, RequestRefused, Trouble, connect
 from re6st.service.run_names import BABELD_SOCKET
 from re6st.view import netcheck
 from re6st.view.findings import Finding, lines_of, merged, records, verdict
@@ -65,7 +65,7 @@ _FAMILIES = {socket.AF_INET: "IPv4", socket.AF_INET6: "IPv6"}
 
 
 @dataclass(frozen=True)
-class Node:
+class RunningNode:
     """What a running node told."""
 
     status: Mapping[str, Any]
@@ -78,8 +78,8 @@ class Node:
     """The farthest of the nodes that are reached."""
 
     @classmethod
-    def ask(cls, connection: Connection) -> Node:
-        """Raises Refused, Trouble."""
+    def ask(cls, connection: NodeConnection) -> RunningNode:
+        """Raises RequestRefused, Trouble."""
         routes = connection.ask("routes")["routes"]
         own = connection.ask("status")
         others = [each for each in routes if each["peer"] not in (None, own["cn"]) and each["metric"] is not None]
@@ -122,9 +122,9 @@ def look(control: Path) -> Iterator[Finding]:
     node, ca, ca_key = None, "", ""
     try:
         with connect(control) as connection:
-            node = Node.ask(connection)
+            node = RunningNode.ask(connection)
     except Trouble as error:
-        remedy = "restart re6stnet: it may run another version" if isinstance(error, Refused) else ""
+        remedy = "restart re6stnet: it may run another version" if isinstance(error, RequestRefused) else ""
         if isinstance(error, NotRunning):
             remedy = down.remedy(down.look())
         yield Finding("fail", "node", str(error).rstrip("."), remedy)
@@ -168,7 +168,7 @@ def look(control: Path) -> Iterator[Finding]:
         yield from _inside(node, control)
 
 
-def _outside(node: Node) -> Iterator[Finding]:
+def _outside(node: RunningNode) -> Iterator[Finding]:
     """How others reach us, and we reach them."""
     if node.options["options"]["upnp"]:
         local = [str(ip) for ip in local_addresses() if ip.version == 4]
@@ -182,7 +182,7 @@ def _outside(node: Node) -> Iterator[Finding]:
     yield from netcheck.tunnels(node.tunnels, node.peers)
 
 
-def _inside(node: Node, control: Path) -> Iterator[Finding]:
+def _inside(node: RunningNode, control: Path) -> Iterator[Finding]:
     """Whether the packets that nodes need pass through the mesh, as far as the farthest of them."""
     if node.far is None:
         return
@@ -201,7 +201,7 @@ def _inside(node: Node, control: Path) -> Iterator[Finding]:
         yield netcheck.path_mtu(peer, found.told if found else None, found.passed if found else None)
 
 
-def _through_tunnels(node: Node) -> list[tuple[Mapping[str, Any], int | None, int | None]]:
+def _through_tunnels(node: RunningNode) -> list[tuple[Mapping[str, Any], int | None, int | None]]:
     """The size of packets that each tunnel carries, and the size that reached its other end: this takes some seconds in
     all.
     """

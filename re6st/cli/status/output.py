@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any, NoReturn
 
 from re6st.cli.options import fail
-from re6st.service.control_client import Connection
+from re6st.service.control_client import NodeConnection
 from re6st.view import status_text as text
 
 PROGRAM = "re6st-status"
@@ -33,7 +33,7 @@ def print_json(record: Mapping[str, Any]) -> None:
     print(json.dumps({"schema": SCHEMA, **record}, indent=2))
 
 
-def picture(connection: Connection) -> dict[str, Any]:
+def picture(connection: NodeConnection) -> dict[str, Any]:
     """The operations for the overview."""
     return {
         "status": connection.ask("status"),

@@ -11,7 +11,7 @@ from typing import Any
 from re6st.cli.status import icmp
 from re6st.cli.status.output import HEALTHY, PROGRAM, UNHEALTHY, end, print_json
 from re6st.cli.terminal import show
-from re6st.service.control_client import Connection, Refused
+from re6st.service.control_client import NodeConnection, RequestRefused
 from re6st.view import status_text as text
 from re6st.view.screen import Span, line
 
@@ -24,10 +24,10 @@ ASKED_LIMIT = 4
 PATIENCE = 1.0
 
 
-def silence(connection: Connection, known: Mapping[str, Any], *, only_registry: bool) -> str:
+def silence(connection: NodeConnection, known: Mapping[str, Any], *, only_registry: bool) -> str:
     """Why packets do not reach others yet, though babel has routes; empty if a node answers through the mesh.
 
-    Others learn the route to us later than we learn the route to them. Raises Refused, Trouble.
+    Others learn the route to us later than we learn the route to them. Raises RequestRefused, Trouble.
     """
     registry = known["registry"]["cn"]
     others = [] if only_registry else [each["peer"] for each in connection.ask("routes", limit=ASKED_LIMIT)["routes"]]
@@ -40,8 +40,8 @@ def silence(connection: Connection, known: Mapping[str, Any], *, only_registry: 
     return f"no answer through the mesh yet (from {', '.join(asked)})"
 
 
-def ping(connection: Connection, options: argparse.Namespace) -> int:
-    """Echo requests. Raises Refused, Trouble."""
+def ping(connection: NodeConnection, options: argparse.Namespace) -> int:
+    """Echo requests. Raises RequestRefused, Trouble."""
     node = _find(connection, options.peer)
     times: list[float | None] = []
     if not options.json:
@@ -68,8 +68,8 @@ def ping(connection: Connection, options: argparse.Namespace) -> int:
     return HEALTHY if answered else UNHEALTHY
 
 
-def trace(connection: Connection, options: argparse.Namespace) -> int:
-    """The nodes along the route. Raises Refused, Trouble."""
+def trace(connection: NodeConnection, options: argparse.Namespace) -> int:
+    """The nodes along the route. Raises RequestRefused, Trouble."""
     node = _find(connection, options.peer)
     hops: list[dict[str, Any]] = []
     reached, refusal = False, ""
@@ -101,30 +101,30 @@ def trace(connection: Connection, options: argparse.Namespace) -> int:
     return HEALTHY if reached else UNHEALTHY
 
 
-def _find(connection: Connection, target: str) -> Mapping[str, Any]:
-    """The node that the user means. Raises Refused."""
+def _find(connection: NodeConnection, target: str) -> Mapping[str, Any]:
+    """The node that the user means. Raises RequestRefused."""
     node: Mapping[str, Any] | None = connection.ask("names", peers=[target])["names"][target]
     if node is None:
-        raise Refused(f"{target}: no node is known to have this address", UNHEALTHY)
+        raise RequestRefused(f"{target}: no node is known to have this address", UNHEALTHY)
     return node
 
 
-def _name(connection: Connection, address: IPv6Address | None) -> str | None:
+def _name(connection: NodeConnection, address: IPv6Address | None) -> str | None:
     """The CN of a node that answered; None for an address outside re6st."""
     if address is None:
         return None
     try:
         found = connection.ask("names", peers=[str(address)])["names"][str(address)]
-    except Refused:
+    except RequestRefused:
         return None
     return None if found is None else str(found["peer"])
 
 
-def _known_way(connection: Connection, node: Mapping[str, Any]) -> str:
+def _known_way(connection: NodeConnection, node: Mapping[str, Any]) -> str:
     """What babel knows about the route to a node that does not answer."""
     try:
         ways = connection.ask("why", peer=node["peer"])["routes"]
-    except Refused:
+    except RequestRefused:
         return f"Babel knows no route to {node['peer']}: it is down, cut off, or was never there."
     used = next((way for way in ways if way["in_use"]), None)
     if used is None:

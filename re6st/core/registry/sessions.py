@@ -30,7 +30,7 @@ CONFIRMED_LIMIT = 200_000
 
 
 @dataclass(frozen=True, slots=True)
-class Claims:
+class HelloClaims:
     """What a hello says about its sender."""
 
     protocol: int
@@ -42,7 +42,7 @@ class Claims:
 @dataclass(frozen=True, slots=True)
 class Session:
     keys: CallKeys
-    claims: Claims
+    claims: HelloClaims
     """What the client claims; proven once it has used the key."""
 
 
@@ -54,21 +54,23 @@ class _Pending:
     since: float
 
 
-class Sessions:
+class CallSessions:
     def __init__(self, confirmed_limit: int = CONFIRMED_LIMIT) -> None:
         self._confirmed_limit = confirmed_limit
         self._confirmed: OrderedDict[Prefix, Session] = OrderedDict()
         self._pending: OrderedDict[Prefix, list[_Pending]] = OrderedDict()  # the oldest hello of each client first
         self._pending_count = 0
 
-    def pending_answer(self, prefix: Prefix, claims: Claims, source: str, now: float) -> bytes | None:
+    def pending_answer(self, prefix: Prefix, claims: HelloClaims, source: str, now: float) -> bytes | None:
         """The answer to the same hello from the same network a moment ago; it is given again if no call has used it."""
         for each in self._pending.get(prefix, ()):
             if each.source == source and each.session.claims == claims and 0 <= now - each.since < PENDING_LIFE:
                 return each.answer
         return None
 
-    def start(self, prefix: Prefix, claims: Claims, source: str, keys: CallKeys, answer: bytes, now: float) -> None:
+    def start(
+        self, prefix: Prefix, claims: HelloClaims, source: str, keys: CallKeys, answer: bytes, now: float
+    ) -> None:
         """A hello was answered with new keys."""
         others = self._pending.pop(prefix, [])
         self._pending_count -= len(others)

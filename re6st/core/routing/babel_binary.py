@@ -158,7 +158,7 @@ def encode_dump(dump: Dump) -> bytes:
 
 def decode_dump(content: bytes) -> Dump:
     """Raises BinaryError."""
-    reader = _Reader(content)
+    reader = _DumpReader(content)
     interfaces = {reader.unpack(_INDEX)[0]: reader.name() for _ in range(reader.count())}
     neighbours = tuple(map(_decode_neighbour, reader.entries(_NEIGHBOUR)))
     announced = tuple(map(_decode_announced, reader.entries(_XROUTE)))
@@ -204,7 +204,7 @@ def dump_of(
     )
 
 
-class _Reader:
+class _DumpReader:
     """Reads a dump from its start."""
 
     def __init__(self, content: bytes) -> None:

@@ -48,7 +48,7 @@ class Sample:
     value: float | Durations
 
 
-class Page:
+class MetricsPage:
     """What is shown at one moment: the families that have values."""
 
     def __init__(self, families: Mapping[str, Family]) -> None:

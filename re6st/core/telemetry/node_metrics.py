@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from re6st.core.routing.babel_lines import INFINITY, Table
-from re6st.core.telemetry.metrics import NODE, PEERS_LIMIT, Durations, Page
+from re6st.core.telemetry.metrics import NODE, PEERS_LIMIT, Durations, MetricsPage
 
 Answer = Mapping[str, Any]
 
@@ -36,9 +36,9 @@ class Counts:
 
 def node_page(
     status: Answer, tunnels: Sequence[Answer], neighbours: Sequence[Answer], table: Table, counts: Counts, now: float
-) -> Page:
+) -> MetricsPage:
     """Everything at one moment; `now` is Unix time."""
-    page = Page(NODE)
+    page = MetricsPage(NODE)
     page.add("re6st_build_info", 1, status["version"], status["protocol"])
     page.add("re6st_start_time_seconds", round(now - status["uptime_seconds"], 1))
     severities = Counter(problem["severity"] for problem in status["health"]["problems"])
@@ -63,7 +63,7 @@ def node_page(
     return page
 
 
-def _registry(page: Page, status: Answer, counts: Counts) -> None:
+def _registry(page: MetricsPage, status: Answer, counts: Counts) -> None:
     page.add("re6st_registry_reachable", counts.registry_reachable)
     page.add("re6st_registry_last_answer_timestamp_seconds", status["registry"]["answered"])
     renewals: Counter[str] = Counter(ok=0)
@@ -74,7 +74,7 @@ def _registry(page: Page, status: Answer, counts: Counts) -> None:
     page.add_all("re6st_certificate_renewals_total", renewals.items())
 
 
-def _tunnels(page: Page, status: Answer, tunnels: Sequence[Answer], counts: Counts) -> None:
+def _tunnels(page: MetricsPage, status: Answer, tunnels: Sequence[Answer], counts: Counts) -> None:
     states = Counter((tunnel["direction"], tunnel["state"]) for tunnel in tunnels)
     for direction, state in {*states, *(("out", state) for state in _STATES), ("in", "up")}:
         page.add("re6st_tunnels", states[direction, state], direction, state)
@@ -94,7 +94,7 @@ def _tunnels(page: Page, status: Answer, tunnels: Sequence[Answer], counts: Coun
             page.add("re6st_tunnel_sent_bytes_total", sent, peer, direction)
 
 
-def _babel(page: Page, status: Answer, neighbours: Sequence[Answer], table: Table, counts: Counts) -> None:
+def _babel(page: MetricsPage, status: Answer, neighbours: Sequence[Answer], table: Table, counts: Counts) -> None:
     page.add("re6st_neighbours", status["mesh"]["neighbours"])
     page.add("re6st_nodes_reachable", status["mesh"]["peers"])
     best: dict[str, Answer] = {}

@@ -53,7 +53,7 @@ def read(line: str) -> Untimely | None:
     return Untimely(peer, int(found[3]) if found[3] else None, found[1] == "is not yet valid")
 
 
-class Refused:
+class RefusedCertificates:
     """Remembers whose certificate was refused. Times are in seconds, by a clock that the caller reads."""
 
     def __init__(self) -> None:

@@ -190,7 +190,7 @@ def check(values: dict[str, Any]) -> Parameters:
 
     Names we do not know are left out; those with a default may be missing.
     """
-    reader = _Reader(values)
+    reader = _ValueReader(values)
     try:
         registry_prefix = Prefix.from_bits(reader.text("registry_prefix"))
     except PrefixError as error:
@@ -261,7 +261,7 @@ def check_version(version: bytes, verify: Callable[[bytes, bytes], bool]) -> boo
     return bool(signature) and verify(version[: len(version) - len(signature)], signature)
 
 
-class _Reader:
+class _ValueReader:
     """Reads typed values, naming what is wrong."""
 
     def __init__(self, values: dict[str, Any]) -> None:

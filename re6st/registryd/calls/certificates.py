@@ -12,7 +12,7 @@ from re6st import cert
 from re6st.core.prefix import Prefix, PrefixError
 from re6st.core.registry.allocator import choose_community
 from re6st.registryd.call import SERIAL_DIGITS, Call, RpcError, caller_of, read_integer
-from re6st.registryd.events import Kind
+from re6st.registryd.events import EventKind
 from re6st.registryd.own_node import refuse_to_revoke
 from re6st.registryd.parts import Parts
 from re6st.registryd.records import Issued, Slot
@@ -21,7 +21,7 @@ from re6st.registryd.repository import Changes, NotFound, Queries
 from re6st.registryd.restored import ProofError, is_lost
 from re6st.registryd.stored_certificates import believed
 from re6st.registryd.validity import end_of_renewal
-from re6st.service.geoip import Place
+from re6st.service.geoip import Location
 
 logger = logging.getLogger("registry")
 
@@ -83,31 +83,31 @@ class CertificateCalls:
             logger.warning(
                 "requestCertificate from %s: token unknown, used or expired", call.source or "an authorized origin"
             )
-            self._parts.events.note(Kind.REFUSED, f"enrolment from {call.address}: token unknown, used or expired")
+            self._parts.events.note(EventKind.REFUSED, f"enrolment from {call.address}: token unknown, used or expired")
             return None
         if token and call.source is not None:
             self._parts.limits.right_token(call.source, token)
         issued, news = result
         logger.info("certificate %d issued for %s", issued.serial, issued.prefix)
-        self._parts.events.note(Kind.ENROLLED, f"certificate {issued.serial}, from {call.address}", issued.prefix)
+        self._parts.events.note(EventKind.ENROLLED, f"certificate {issued.serial}, from {call.address}", issued.prefix)
         self._parts.served.forget(issued.prefix)
         self._parts.sessions.drop(issued.prefix)
         if news:
             await self._parts.parameter_service.changed()
         return issued.pem
 
-    def _place(self, call: Call) -> Place:
+    def _place(self, call: Call) -> Location:
         """Where the owner of a new certificate says it is, or where it calls from (wire.md 3.4, 4.3)."""
         locator = self._settings.geoip
         if locator is None:
-            return Place()
+            return Location()
         if location := call.arguments.get("location"):
             country, _, continent = location.partition(",")
-            return Place(country, continent)
+            return Location(country, continent)
         try:
             return locator.place(call.arguments.get("ip") or call.address)
         except ValueError:
-            return Place()
+            return Location()
 
     async def renew(self, call: Call) -> bytes:
         prefix = caller_of(call)
@@ -135,7 +135,7 @@ class CertificateCalls:
 
         renewed = await self._repository.change(job)
         logger.info("certificate %d of %s renewed with serial %d", issued.serial, prefix, renewed.serial)
-        self._parts.events.note(Kind.RENEWED, f"certificate {issued.serial} became {renewed.serial}", prefix)
+        self._parts.events.note(EventKind.RENEWED, f"certificate {issued.serial} became {renewed.serial}", prefix)
         return renewed.pem
 
     async def rekey(self, call: Call) -> bytes:
@@ -190,7 +190,7 @@ class CertificateCalls:
         logger.warning("revoked: %s", text)
         why = f": {reason}" if reason else ""
         what = f"certificate {text}" if text.isdigit() else f"node {text}"
-        self._parts.events.note(Kind.REVOKED, f"{what}{why}", prefix)
+        self._parts.events.note(EventKind.REVOKED, f"{what}{why}", prefix)
         await self._parts.parameter_service.changed()
 
 

@@ -7,7 +7,7 @@ from functools import partial
 from re6st import cert
 from re6st.core.wire.params import version_number
 from re6st.registryd.call import Call, caller_of
-from re6st.registryd.events import Kind
+from re6st.registryd.events import EventKind
 from re6st.registryd.parts import Parts
 
 
@@ -29,4 +29,4 @@ class ParameterCalls:
 
     async def update_hmac(self, call: Call) -> None:
         await self._parts.parameter_service.rotate_keys()
-        self._parts.events.note(Kind.PARAMETERS, "the next step of changing babel's key")
+        self._parts.events.note(EventKind.PARAMETERS, "the next step of changing babel's key")

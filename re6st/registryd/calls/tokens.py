@@ -7,7 +7,7 @@ import string
 from http import HTTPStatus
 
 from re6st.registryd.call import Call, RpcError, too_many
-from re6st.registryd.events import Kind
+from re6st.registryd.events import EventKind
 from re6st.registryd.mail import MailError, is_address, token_text
 from re6st.registryd.parts import Parts
 from re6st.registryd.repository import Changes, Conflict
@@ -38,9 +38,9 @@ class TokenCalls:
             await mailer.send(email, "re6st: your token", token_text(self._authority.trust.network, token))
         except MailError as error:
             await self._repository.change(lambda changes: changes.delete_token(token))
-            self._parts.events.note(Kind.MAIL, f"no token for {email}: {error}")
+            self._parts.events.note(EventKind.MAIL, f"no token for {email}: {error}")
             raise RpcError(HTTPStatus.INTERNAL_SERVER_ERROR, str(error)) from None
-        self._parts.events.note(Kind.MAIL, f"a token was sent to {email}")
+        self._parts.events.note(EventKind.MAIL, f"a token was sent to {email}")
 
     async def new(self, email: str, length: int, expires: float | None = None) -> str:
         """Store a random token of letters, which nobody can guess; it is valid until `expires` (Unix time).

@@ -37,7 +37,7 @@ class BackupError(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class RowFault:
     """A fault in a row: `key` is the prefix in bits, the serial or the name; empty for the whole table."""
 
     table: str
@@ -55,14 +55,14 @@ class Report:
     tokens: int = 0
     revoked: int = 0
     problems: int = 0
-    findings: list[Finding] = field(default_factory=list)
+    findings: list[RowFault] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     """Problems of the network; the database is intact all the same, and a copy of it is good."""
 
     def add(self, table: str, key: object, problem: str) -> None:
         self.problems += 1
         if len(self.findings) < FINDINGS_LIMIT:
-            self.findings.append(Finding(table, str(key)[:MAX_LENGTH], problem))
+            self.findings.append(RowFault(table, str(key)[:MAX_LENGTH], problem))
 
 
 @dataclass(frozen=True, slots=True)

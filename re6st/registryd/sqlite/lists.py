@@ -15,7 +15,6 @@ from typing import Any
 from re6st.core.prefix import Prefix
 from re6st.core.wire.extensions import Extension
 from re6st.registryd.records import (
-    Counts,
     Figures,
     ListedNode,
     ListedToken,
@@ -23,6 +22,7 @@ from re6st.registryd.records import (
     NodeName,
     NodeSearch,
     NodeSelection,
+    RegistryCounts,
     RevokedCertificate,
     SoftwareCount,
 )
@@ -161,7 +161,7 @@ class ListRows(Rows):
         condition = "WHERE i.prefix IN (SELECT value FROM json_each(?)) ORDER BY i.prefix"
         return _names(self._db.execute(_NAMES + condition, (_bits(prefixes),)))
 
-    def counts(self, online: Iterable[Prefix], now: int, soon: int) -> Counts:
+    def counts(self, online: Iterable[Prefix], now: int, soon: int) -> RegistryCounts:
         """The numbers of the overview; a certificate that ends before `soon` is expiring."""
 
         def count(statement: str, *values: object) -> int:
@@ -174,7 +174,7 @@ class ListRows(Rows):
             " ON e.prefix = s.prefix AND e.date = s.date GROUP BY 1, 2, 3 ORDER BY 4 DESC LIMIT ?",
             (TOP_SOFTWARE,),
         )
-        return Counts(
+        return RegistryCounts(
             nodes=count("re6st_issued"),
             routed=count("re6st_issued WHERE prefix IN (SELECT value FROM json_each(?))", _bits(online)),
             expiring=count("re6st_issued WHERE not_after <= ? AND not_after > ?", soon, now),

@@ -13,7 +13,7 @@ import pytest
 
 from re6st import cert
 from re6st.api import http
-from re6st.api.http import Bounds
+from re6st.api.http import HttpBounds
 from re6st.core.prefix import Prefix
 from re6st.core.wire.rpc import HEADER, METHODS, Ratchet, target
 from re6st.registryd.call import Call
@@ -204,7 +204,7 @@ def test_ten_megabytes_of_query_are_answered(world: World) -> None:
 
 
 def test_a_slow_request_is_cut(world: World) -> None:
-    world.bounds = Bounds(head=0.05)
+    world.bounds = HttpBounds(head=0.05)
 
     async def test(world: World) -> None:
         reader, writer = await asyncio.open_connection("127.0.0.1", world.port)
@@ -221,7 +221,7 @@ def test_a_slow_request_is_cut(world: World) -> None:
 
 
 def test_too_many_connections_cost_the_one_that_is_the_longest_without_a_request(world: World) -> None:
-    world.bounds = Bounds(connections=3)
+    world.bounds = HttpBounds(connections=3)
 
     async def test(world: World) -> None:
         (first, first_writer), *others = [await asyncio.open_connection("127.0.0.1", world.port) for _ in range(3)]
@@ -239,7 +239,7 @@ def test_too_many_connections_cost_the_one_that_is_the_longest_without_a_request
 
 
 def test_one_address_holds_but_its_share_of_the_connections(world: World) -> None:
-    world.bounds = Bounds(connections=64)
+    world.bounds = HttpBounds(connections=64)
 
     async def test(world: World) -> None:
         honest = await connect(world, "127.0.0.3")
@@ -255,7 +255,7 @@ def test_one_address_holds_but_its_share_of_the_connections(world: World) -> Non
 def test_members_and_this_machine_get_in_while_strangers_hold_all_they_may(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    world.bounds = Bounds(connections=64)
+    world.bounds = HttpBounds(connections=64)
 
     async def test(world: World) -> None:
         await world.enrol()
@@ -285,7 +285,7 @@ def test_members_and_this_machine_get_in_while_strangers_hold_all_they_may(
 
 
 def test_who_does_not_read_the_answer_is_cut(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    world.bounds = Bounds(sweep=0.2)
+    world.bounds = HttpBounds(sweep=0.2)
 
     async def test(world: World) -> None:
         async def much(call: Call) -> bytes:

@@ -21,7 +21,7 @@ from re6st import cert
 from re6st.api.http import HEADERS_LIMIT
 from re6st.core.limits.rate import RateLimit
 from re6st.core.registry.origins import ELSEWHERE, LOCAL, Origins, network_of
-from re6st.core.registry.sessions import Claims, Sessions
+from re6st.core.registry.sessions import CallSessions, HelloClaims
 from re6st.core.wire.rpc import HEADER, METHODS, Access, Ratchet, target
 from re6st.registryd.records import Token
 from re6st.registryd.sqlite.ledger import Ledger
@@ -98,7 +98,7 @@ class Attack(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.sessions = Sessions()
+        self.sessions = CallSessions()
         self.now = 0.0
         self.secrets = 0
         self.accepted: set[tuple[bytes, str]] = set()
@@ -106,11 +106,11 @@ class Attack(RuleBasedStateMachine):
 
     def hello(self) -> Ratchet:
         """As the registry does it: the answer of a moment ago is given again."""
-        answer = self.sessions.pending_answer(A, Claims(10), "", self.now)
+        answer = self.sessions.pending_answer(A, HelloClaims(10), "", self.now)
         if answer is None:
             self.secrets += 1
             answer = self.secrets.to_bytes(20)
-            self.sessions.start(A, Claims(10), "", Ratchet(answer), answer, self.now)
+            self.sessions.start(A, HelloClaims(10), "", Ratchet(answer), answer, self.now)
         return Ratchet(answer)
 
     def send(self, message: bytes, header: str) -> bool:

@@ -19,7 +19,7 @@ from re6st.core.prefix import Prefix, address, control_address
 from re6st.core.wire.datagrams import DATAGRAM_LIMIT, PORT, RELAYED, Code, Hello0, WireError, encode_hello0
 from re6st.core.wire.relay import EACH_CODE, TABLE_SIZE, Relay
 from re6st.linux.datagrams import DatagramSocket, tell_destinations
-from re6st.linux.local_programs import NOBODY, Owners
+from re6st.linux.local_programs import NOBODY, PortOwners
 from re6st.noded import peer_socket
 from re6st.noded.peer_socket import NodeCrypto, Peers, PortInUse, new_secret, sessions_with
 
@@ -286,7 +286,7 @@ def test_what_nobody_answers_leaves_room_for_another_users_questions(place: Plac
     """A program asks peers that are routed and silent, by ports of its own; the registry's user is another one."""
     node = place.peers[A]
     ports = "".join(line(port, 1000) for port in range(40000, 40008)) + line(50000, 1001)
-    node._owners = Owners(lambda: f"head\n{ports}")
+    node._owners = PortOwners(lambda: f"head\n{ports}")
     place.routed |= {Prefix(number, 16) for number in range(1000, 3000)}
     place.answers[Code.SOFTWARE] = b"here"
     for number in range(1000, 3000):
@@ -330,7 +330,7 @@ def line(port: int, uid: int, address: str = "0" * 24 + "01000000") -> str:
 
 def test_who_asks_is_told_by_the_kernels_table() -> None:
     text = ["head\n" + line(1111, 5) + line(2222, 6, "0" * 32) + line(3333, 7, "F" * 32) + "nonsense\n"]
-    owners = Owners(lambda: text[0])
+    owners = PortOwners(lambda: text[0])
     assert [owners.of(port, 1.0) for port in (1111, 2222, 3333, 4444)] == [5, 6, NOBODY, NOBODY]
     text[0] = "head\n" + line(1111, 8)
     assert owners.of(1111, 2.0) == 5
@@ -344,7 +344,7 @@ def test_the_kernels_table_is_read_a_few_times_a_second_only() -> None:
         reads.append(1)
         return "head\n" + line(1, 5)
 
-    owners = Owners(read)
+    owners = PortOwners(read)
     assert owners.of(1, 0.0) == 5
     for port in range(2, 10_000):
         owners.of(port, port / 10_000)
@@ -355,7 +355,7 @@ def test_the_kernels_table_is_read_a_few_times_a_second_only() -> None:
 def test_the_user_of_a_socket_of_this_program_is_found() -> None:
     with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as own:
         own.connect(("::1", 9))
-        assert Owners().of(own.getsockname()[1], 0.0) == os.getuid()
+        assert PortOwners().of(own.getsockname()[1], 0.0) == os.getuid()
 
 
 # --- what came how ---

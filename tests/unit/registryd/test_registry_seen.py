@@ -10,7 +10,7 @@ import pytest
 
 from re6st import cert
 from re6st.core.prefix import Prefix
-from re6st.core.registry.sessions import Claims
+from re6st.core.registry.sessions import HelloClaims
 from re6st.core.wire.extensions import KNOWN
 from re6st.core.wire.params import BABEL_HELLO, Parameters, decode, version_number
 from re6st.core.wire.rpc import target
@@ -199,7 +199,7 @@ def test_calls_of_two_machines_with_one_certificate_are_told_with_their_addresse
     async def test(world: World) -> None:
         await world.enrol()
         for address in ("192.0.2.1", "192.0.2.2") * 3:
-            world.registry.seen.note(A, Claims(8), "re6stnet/1", address)
+            world.registry.seen.note(A, HelloClaims(8), "re6stnet/1", address)
             world.now += 10
         text = f"two machines have the certificate of {A}: they connect from 192.0.2.1 and 192.0.2.2 in turn"
         assert caplog.text.count(text) == 1

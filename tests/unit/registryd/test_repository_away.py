@@ -12,11 +12,11 @@ from re6st import cert
 from re6st.api.admin import Admin
 from re6st.api.operations import AdminError
 from re6st.core.prefix import Prefix
-from re6st.core.registry.sessions import Claims
+from re6st.core.registry.sessions import HelloClaims
 from re6st.core.wire.rpc import METHODS
 from re6st.registry import Registry
 from re6st.registryd.call import Call, RpcError
-from re6st.registryd.events import Kind
+from re6st.registryd.events import EventKind
 from re6st.registryd.local_node import LocalNode
 from re6st.registryd.repository import RepositoryError
 from re6st.service.json_lines import Status
@@ -102,8 +102,8 @@ def test_calls_of_nodes_and_events_wait_until_they_can_be_written(
         repository = AwayRepository(world.store)
         async with registry_of(world, repository) as registry:
             repository.away = WHY
-            registry.seen.note(A, Claims(10), "re6stnet/1.0, Linux")
-            registry.events.note(Kind.MAIL, "sent")
+            registry.seen.note(A, HelloClaims(10), "re6stnet/1.0, Linux")
+            registry.events.note(EventKind.MAIL, "sent")
             await registry.seen.try_flush()
             await registry.event_log.try_flush()
             assert [record.message for record in caplog.records if WHY in record.message] == [

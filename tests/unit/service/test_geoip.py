@@ -19,7 +19,7 @@ from re6st import cert
 from re6st.core.registry.allocator import WHOLE_NETWORK, parse_communities
 from re6st.core.wire.rpc import target
 from re6st.service import geoip
-from re6st.service.geoip import GeoIp, GeoIpError, Place
+from re6st.service.geoip import GeoIp, GeoIpError, Location
 from tests.unit.registry_world import A, World
 
 FRANCE, JAPAN, BRAZIL = "192.0.2.7", "2001:db8:1::7", "198.51.100.7"
@@ -50,18 +50,18 @@ def database(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_addresses_have_a_country_and_a_continent(database: Path) -> None:
     places = GeoIp(database)
-    assert places.place(FRANCE) == places.place(f"::ffff:{FRANCE}") == Place("FR", "EU")
-    assert places.place(JAPAN) == places.place(f"{JAPAN}%eth0") == Place("JP", "AS")
-    assert places.place(NOWHERE) == Place()
-    assert places.place("100.64.0.1") == Place(), "codes that are none"
-    assert places.place("100.64.1.1") == Place("", "AF")
-    assert places.place("100.64.2.1") == Place()
+    assert places.place(FRANCE) == places.place(f"::ffff:{FRANCE}") == Location("FR", "EU")
+    assert places.place(JAPAN) == places.place(f"{JAPAN}%eth0") == Location("JP", "AS")
+    assert places.place(NOWHERE) == Location()
+    assert places.place("100.64.0.1") == Location(), "codes that are none"
+    assert places.place("100.64.1.1") == Location("", "AF")
+    assert places.place("100.64.2.1") == Location()
     places.close()
 
 
 def test_a_database_of_ipv4_only_knows_nothing_of_ipv6(tmp_path: Path) -> None:
     places = GeoIp(make(tmp_path / "v4.mmdb", version=4))
-    assert (places.place(FRANCE), places.place(JAPAN)) == (Place("FR", "EU"), Place())
+    assert (places.place(FRANCE), places.place(JAPAN)) == (Location("FR", "EU"), Location())
     places.close()
 
 

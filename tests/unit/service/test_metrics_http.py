@@ -10,7 +10,15 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from re6st.service import metrics_http
-from re6st.service.metrics_http import CLIENTS_LIMIT, HEAD_LIMIT, SHARE, MetricsError, MetricsServer, Place, listen
+from re6st.service.metrics_http import (
+    CLIENTS_LIMIT,
+    HEAD_LIMIT,
+    SHARE,
+    ListenAddress,
+    MetricsError,
+    MetricsServer,
+    listen,
+)
 
 
 def serving(
@@ -133,11 +141,11 @@ def test_many_who_ask_cost_one_page() -> None:
 
 
 def test_without_an_address_it_is_the_loopback() -> None:
-    sockets = listen(Place("", 0))
+    sockets = listen(ListenAddress("", 0))
     assert {own.getsockname()[0] for own in sockets} <= {"127.0.0.1", "::1"}
     port = sockets[0].getsockname()[1]
     sockets[0].listen()
     with pytest.raises(MetricsError, match=rf"--metrics 127.0.0.1:{port}: Address already in use. Choose another"):
-        listen(Place("127.0.0.1", port))
-    for own in (*sockets, *listen(Place("2001:db8::1", 9326))):  # one that this machine may have later
+        listen(ListenAddress("127.0.0.1", port))
+    for own in (*sockets, *listen(ListenAddress("2001:db8::1", 9326))):  # one that this machine may have later
         own.close()

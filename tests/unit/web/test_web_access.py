@@ -12,7 +12,7 @@ from re6st.web.access import (
     SESSION_LIFE,
     SESSIONS_LIMIT,
     UNIX_PEER,
-    Access,
+    PageAccess,
     is_ours,
     is_same_origin,
 )
@@ -22,11 +22,11 @@ STRANGER = "203.0.113.5"
 
 
 class Door:
-    """An `Access` with a clock of its own."""
+    """A `PageAccess` with a clock of its own."""
 
     def __init__(self, *, always_login: bool = False, origins: tuple[str, ...] = ("198.51.100.7",)) -> None:
         self.now = 1000.0
-        self.access = Access(Origins(origins), lambda: self.now, always_login=always_login)
+        self.access = PageAccess(Origins(origins), lambda: self.now, always_login=always_login)
 
     def lets_in(self, peer: str, *forwarded: str, host: str = HOST, cookie: str = "") -> bool:
         return self.access.visitor(peer, forwarded, host, cookie) is not None

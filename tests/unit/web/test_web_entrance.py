@@ -13,7 +13,7 @@ import pytest
 
 from demo.page import Simulation
 from re6st.cli.registry.page import Listen
-from re6st.web.bounds import BOUNDS, Bounds
+from re6st.web.bounds import BOUNDS, PageBounds
 from tests.unit.browser import STRANGER, VIEWS, Browser, run
 
 OTHERS = ("/nodes.csv", "/topology.dot", "/stream")
@@ -173,7 +173,7 @@ def test_one_address_holds_but_its_share_of_the_connections_to_the_page(tmp_path
         answers = [await _status(each) for each in idle]
         assert answers.count(b"401") == 3, "the others went for its own later ones"
 
-    _on_a_port(tmp_path, test, Bounds(share=3))
+    _on_a_port(tmp_path, test, PageBounds(share=3))
 
 
 @pytest.mark.parametrize(
@@ -196,10 +196,10 @@ def test_a_slow_request_to_the_page_is_cut(tmp_path: Path, slow: bytes) -> None:
                 pass
         writer.close()
 
-    _on_a_port(tmp_path, test, Bounds(head=0.2, form=0.2))
+    _on_a_port(tmp_path, test, PageBounds(head=0.2, form=0.2))
 
 
-def _on_a_port(directory: Path, test: Callable[[int], Awaitable[None]], bounds: Bounds = BOUNDS) -> None:
+def _on_a_port(directory: Path, test: Callable[[int], Awaitable[None]], bounds: PageBounds = BOUNDS) -> None:
     async def main() -> None:
         with closing(socket.create_server(("127.0.0.1", 0))) as free:
             port = free.getsockname()[1]

@@ -16,11 +16,11 @@ from demo.page import Simulation
 from re6st.api.operations import AdminError
 from re6st.core.prefix import Prefix
 from re6st.core.routing.told_claims import ToldClaims
-from re6st.registryd.events import Kind
+from re6st.registryd.events import EventKind
 from re6st.registryd.records import NODE_SORTS
 from re6st.web.node_query import NodeQuery
 from re6st.web.render import STATIC, csv_text
-from re6st.web.views import Place, Views
+from re6st.web.views import JoinAddress, Views
 from re6st.web.watch import Picture, Watch
 from tests.unit.browser import HOSTILE, VIEWS, Browser, run
 
@@ -61,7 +61,7 @@ def test_an_email_address_is_no_html_and_no_formula(tmp_path: Path) -> None:
             ledger._db.execute("UPDATE re6st_seen SET software = ?1 WHERE prefix = ?2", (HOSTILE, Prefix(1, 16).bits))
 
         await simulation.store.change(spoil)
-        simulation.registry.events.note(Kind.REFUSED, HOSTILE)
+        simulation.registry.events.note(EventKind.REFUSED, HOSTILE)
         await simulation.registry.tokens.new(HOSTILE, 16)
         for path in VIEWS:
             assert "<script>alert" not in (await browser.get(path)).text, path
@@ -164,7 +164,7 @@ def views_of(browser: Browser, picture: Picture) -> Views:
     made = browser.simulation
     watch = Watch(made.registry)
     watch.picture = picture
-    return Views(made.registry, made.admin, watch, Place("https://re6st.example.org/"))
+    return Views(made.registry, made.admin, watch, JoinAddress("https://re6st.example.org/"))
 
 
 def test_tunnels_are_unknown_until_somebody_was_asked(tmp_path: Path) -> None:
@@ -331,7 +331,7 @@ def test_who_announced_what_is_not_his_is_an_event_once(tmp_path: Path, monkeypa
             await watch._look_at_routes()
         node.claims = ToldClaims()
         await watch._look_at_routes()
-        found = made.registry.events.newest(10, Kind.CLAIM)
+        found = made.registry.events.newest(10, EventKind.CLAIM)
         assert [(event.cn, event.count) for event in found] == [("1/16", 1)]
         assert watch.picture.claims == ToldClaims()
 

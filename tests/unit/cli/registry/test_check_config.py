@@ -16,7 +16,7 @@ import pytest
 
 from re6st import cert
 from re6st.cli.registry import main as registry
-from re6st.cli.registry.config import Config, configure, make_parser
+from re6st.cli.registry.config import RegistryConfig, configure, make_parser
 from re6st.core.prefix import serial_of_network
 from re6st.registryd.mail import Mailer
 from re6st.registryd.sqlite.schema import SCHEMA, create_statement
@@ -246,7 +246,7 @@ def test_wrong_options_are_status_2(check: Check) -> None:
 # --- options become settings (wire.md 11.3) ---
 
 
-def read(*options: str, places: str = "") -> Config:
+def read(*options: str, places: str = "") -> RegistryConfig:
     return configure(make_parser().parse(["@re6st-registry.conf", *options]), places)
 
 

@@ -17,7 +17,7 @@ import pytest
 from re6st.cli.options import duration
 from re6st.cli.registry import main as registry
 from re6st.cli.registry import output
-from re6st.cli.registry.words import WORDS
+from re6st.cli.registry.commands import COMMANDS
 from re6st.registryd import listings
 from re6st.registryd.sqlite.check import check
 from re6st.registryd.sqlite.store import Store
@@ -85,7 +85,7 @@ def test_a_database_that_is_not_there(resting: Place) -> None:
 
 
 def test_a_registry_that_does_not_listen(resting: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("re6st.cli.registry.words.START_TIME", 0.1)
+    monkeypatch.setattr("re6st.cli.registry.commands.START_TIME", 0.1)
     store = Store(resting.directory / "r.db", resting.trust.network)
     try:
         assert "a registry uses it, but does not listen on" in resting.refused(1, "nodes")
@@ -118,12 +118,12 @@ def test_names_are_relative_to_the_option_file(resting: Place, monkeypatch: pyte
     assert registry.main(["check", "@re6st-registry.conf", "--db", str(resting.directory / "r.db")]) == 0
 
 
-@pytest.mark.parametrize("word", WORDS)
-def test_help(word: str, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stop:
-        registry.main([word, "--help"])
+        registry.main([command, "--help"])
     assert stop.value.code == 0
-    assert f"example: re6st-registry {word}" in capsys.readouterr().out
+    assert f"example: re6st-registry {command}" in capsys.readouterr().out
 
 
 def test_a_reader_that_had_enough(resting: Place) -> None:

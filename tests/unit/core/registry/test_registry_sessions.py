@@ -12,20 +12,20 @@ from re6st.core.registry.sessions import (
     PENDING_LIMIT,
     PENDING_PER_CLIENT,
     PENDING_PER_SOURCE,
-    Claims,
-    Sessions,
+    CallSessions,
+    HelloClaims,
 )
 from re6st.core.wire.rpc import Ratchet
 
 A = Prefix(1, 16)
-OLD, NEW = Claims(1), Claims(10)
+OLD, NEW = HelloClaims(1), HelloClaims(10)
 HERE, ELSEWHERE = "2001:db8::", "192.0.2.1"
 
 
 def test_the_recorded_session(vector: Callable[[str], Any]) -> None:
     recorded = vector("registry_session")
     prefix = Prefix.from_bits(recorded["client_prefix"])
-    sessions = Sessions()
+    sessions = CallSessions()
     sessions.start(prefix, NEW, HERE, Ratchet(bytes.fromhex(recorded["secret"])), b"answer", 0.0)
     for call in recorded["calls"]:
         session = sessions.check(prefix, call["path_and_query"].encode(), call["request_header_Re6stHMAC"])
@@ -35,7 +35,7 @@ def test_the_recorded_session(vector: Callable[[str], Any]) -> None:
 
 
 def test_a_hello_gets_the_same_answer_until_it_is_used_or_old() -> None:
-    sessions = Sessions()
+    sessions = CallSessions()
     assert sessions.pending_answer(A, NEW, HERE, 0.0) is None
     sessions.start(A, NEW, HERE, Ratchet(b"s"), b"answer", 0.0)
     assert sessions.pending_answer(A, NEW, HERE, PENDING_LIFE - 1) == b"answer"
@@ -46,7 +46,7 @@ def test_a_hello_gets_the_same_answer_until_it_is_used_or_old() -> None:
 
 def test_what_a_strangers_hello_claims_is_not_the_nodes() -> None:
     """Only who can read the secret in the answer to a hello has said that hello."""
-    sessions = Sessions()
+    sessions = CallSessions()
     sessions.start(A, NEW, HERE, Ratchet(b"of the node's hello"), b"answer", 0.0)
     for source in (HERE, ELSEWHERE):
         assert sessions.pending_answer(A, OLD, source, 0.005) is None
@@ -59,18 +59,20 @@ def test_what_a_strangers_hello_claims_is_not_the_nodes() -> None:
 
 
 def test_one_source_does_not_push_out_the_hello_of_another() -> None:
-    sessions = Sessions()
+    sessions = CallSessions()
     sessions.start(A, NEW, HERE, Ratchet(b"s"), b"answer", 0.0)
     for protocol in range(100):
-        sessions.start(A, Claims(protocol), ELSEWHERE, Ratchet(b"x"), b"", 0.1)
+        sessions.start(A, HelloClaims(protocol), ELSEWHERE, Ratchet(b"x"), b"", 0.1)
     assert sessions.pending_answer(A, NEW, HERE, 0.2) == b"answer"
     assert sessions.check(A, b"m", Ratchet(b"s").sign(b"m"))
 
 
 def test_the_pending_sessions_of_one_client_are_few() -> None:
-    sessions = Sessions()
+    sessions = CallSessions()
     for number in range(100):
-        sessions.start(A, Claims(number % 50), f"192.0.2.{number // 10}", Ratchet(b"x%d" % number), b"", float(number))
+        sessions.start(
+            A, HelloClaims(number % 50), f"192.0.2.{number // 10}", Ratchet(b"x%d" % number), b"", float(number)
+        )
 
     def works(number: int) -> bool:
         session = sessions.check(A, b"m", Ratchet(b"x%d" % number).sign(b"m"))
@@ -79,7 +81,7 @@ def test_the_pending_sessions_of_one_client_are_few() -> None:
     kept = [
         number
         for number in range(100)
-        if sessions.pending_answer(A, Claims(number % 50), f"192.0.2.{number // 10}", float(number)) is not None
+        if sessions.pending_answer(A, HelloClaims(number % 50), f"192.0.2.{number // 10}", float(number)) is not None
     ]
     assert kept == [68, 69, 78, 79, 88, 89, 98, 99]
     assert len(kept) == PENDING_PER_CLIENT
@@ -90,7 +92,7 @@ def test_the_pending_sessions_of_one_client_are_few() -> None:
 
 
 def test_strangers_cannot_push_confirmed_sessions_out() -> None:
-    sessions = Sessions()
+    sessions = CallSessions()
     client = Ratchet(b"s")
     sessions.start(A, NEW, HERE, Ratchet(b"s"), b"", 0.0)
     assert sessions.check(A, b"m", client.sign(b"m"))
@@ -104,7 +106,7 @@ def test_strangers_cannot_push_confirmed_sessions_out() -> None:
 
 
 def test_confirmed_sessions_are_bounded() -> None:
-    sessions = Sessions(confirmed_limit=3)
+    sessions = CallSessions(confirmed_limit=3)
     for number in range(5):
         prefix = Prefix(number, 16)
         sessions.start(prefix, NEW, HERE, Ratchet(b"s"), b"", 0.0)

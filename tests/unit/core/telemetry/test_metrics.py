@@ -14,7 +14,7 @@ import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
 from re6st.core.routing.babel_lines import Table
-from re6st.core.telemetry.metrics import BUCKETS, NODE, PEERS_LIMIT, REGISTRY, Durations, Family, Page
+from re6st.core.telemetry.metrics import BUCKETS, NODE, PEERS_LIMIT, REGISTRY, Durations, Family, MetricsPage
 from re6st.core.telemetry.node_metrics import Counts, node_page
 from re6st.service.exposition import exposition
 from tests.unit.core.telemetry.test_report import LINES
@@ -25,7 +25,7 @@ ALL = {**NODE, **REGISTRY}
 Values = dict[tuple[str, tuple[tuple[str, str], ...]], float]
 
 
-def parsed(page: Page) -> Values:
+def parsed(page: MetricsPage) -> Values:
     """The samples by name and labels, as a Prometheus reads them; without those of the process."""
     text = exposition()(page).decode()
     families = [each for each in text_string_to_metric_families(text) if not each.name.startswith("process_")]
@@ -124,7 +124,7 @@ def test_series_are_bounded() -> None:
 
 
 def test_a_page_takes_only_what_it_has() -> None:
-    page = Page(NODE)
+    page = MetricsPage(NODE)
     with pytest.raises(KeyError):
         page.add("re6st_unknown", 1)
     with pytest.raises(ValueError, match="labels"):

@@ -6,7 +6,7 @@ import pytest
 
 from re6st.core.prefix import Prefix
 from re6st.core.transport.openvpn_lines import Reader
-from re6st.core.transport.untimely import LASTS, PEERS_LIMIT, SAY_AGAIN, Refused, Untimely
+from re6st.core.transport.untimely import LASTS, PEERS_LIMIT, SAY_AGAIN, RefusedCertificates, Untimely
 
 START = ">LOG:1795956994,N,127.0.0.1:51698 VERIFY ERROR: depth=0, error=certificate "
 
@@ -41,7 +41,11 @@ def test_a_line_between_those_of_a_client_leaves_these_whole() -> None:
 
 
 def test_each_is_said_once_in_a_while_and_told_while_it_lasts() -> None:
-    refused, one, other = Refused(), Untimely(Prefix(1, 16), 1, early=True), Untimely(Prefix(2, 16), 2, early=False)
+    refused, one, other = (
+        RefusedCertificates(),
+        Untimely(Prefix(1, 16), 1, early=True),
+        Untimely(Prefix(2, 16), 2, early=False),
+    )
     assert [refused.note(each, now) for each, now in ((one, 0), (one, 60), (other, 61), (one, SAY_AGAIN))] == [
         True,
         False,
@@ -57,7 +61,7 @@ def test_each_is_said_once_in_a_while_and_told_while_it_lasts() -> None:
 
 
 def test_what_is_remembered_is_bounded() -> None:
-    refused = Refused()
+    refused = RefusedCertificates()
     for number in range(3 * PEERS_LIMIT):
         refused.note(Untimely(Prefix(number, 16), None, early=True), float(number))
     assert len(refused._last) == len(refused._said) == PEERS_LIMIT

@@ -22,7 +22,7 @@ from re6st import cert
 from re6st.api.admin import Admin, guessed_url
 from re6st.api.admin_socket import Remote, socket_path
 from re6st.api.operations import AdminError, Operations
-from re6st.cli.options import OptionParser, duration, fail, integer, registry_url, unknown_word
+from re6st.cli.options import OptionParser, duration, fail, integer, registry_url, unknown_command
 from re6st.cli.registry import output
 from re6st.cli.registry.config import PROGRAM, ConfigError, configure, make_parser
 from re6st.cli.registry.init import OPTIONS_FILE
@@ -44,7 +44,7 @@ FILES = ("db", "ca", "key", "dh", "run", "community")
 
 
 @dataclass(frozen=True, slots=True)
-class Word:
+class Command:
     """One command."""
 
     help: str
@@ -58,7 +58,7 @@ class Word:
     """What remains to be done if no registry runs to tell the nodes."""
 
 
-def is_word(arguments: Sequence[str]) -> bool:
+def is_command(arguments: Sequence[str]) -> bool:
     """Whether a command line has one of our commands, or a mistyped one, rather than options of the daemon."""
     return bool(arguments) and arguments[0][:1] not in ("-", "@", "")
 
@@ -66,20 +66,20 @@ def is_word(arguments: Sequence[str]) -> bool:
 def main(arguments: Sequence[str]) -> int:
     """Run the command with which a command line begins. Returns the exit status."""
     name, *rest = arguments
-    word = WORDS.get(name)
-    if word is None:
-        fail(PROGRAM, unknown_word(name, ("init", *WORDS)), Status.USAGE)
+    command = COMMANDS.get(name)
+    if command is None:
+        fail(PROGRAM, unknown_command(name, ("init", *COMMANDS)), Status.USAGE)
     program = f"{PROGRAM} {name}"
     if not logging.getLogger().handlers:
         logging.getLogger().addHandler(logging.NullHandler())  # the operator sees what matters below
     options = _parse(name, rest)
     daemon = _daemon_options(program, options)
     try:
-        if word.run is not None:
-            record = word.run(daemon, options)
+        if command.run is not None:
+            record = command.run(daemon, options)
         else:
-            record = asyncio.run(_carry_out(program, word, daemon, options))
-        text = output.to_json(record) if options.json else word.show(record, options)
+            record = asyncio.run(_carry_out(program, command, daemon, options))
+        text = output.to_json(record) if options.json else command.show(record, options)
         if text:
             print(text)
         sys.stdout.flush()
@@ -99,9 +99,9 @@ def main(arguments: Sequence[str]) -> int:
 
 def make_parser_of(name: str) -> OptionParser:
     """The options of a command."""
-    word, program = WORDS[name], f"{PROGRAM} {name}"
-    parser = OptionParser(program, word.help, f"example: {program} {word.example}".rstrip())
-    word.options(parser)
+    command, program = COMMANDS[name], f"{PROGRAM} {name}"
+    parser = OptionParser(program, command.help, f"example: {program} {command.example}".rstrip())
+    command.options(parser)
     add = parser.add_argument_group("which registry").add_argument
     add("--config", metavar="FILE", type=Path, help=f"option file of the registry, also @FILE (default: {CONFIG})")
     add("--db", metavar="FILE", type=Path, help="database, instead of the one in the option file")
@@ -140,14 +140,14 @@ def _daemon_options(program: str, options: argparse.Namespace) -> argparse.Names
 # --- the registry, or its file ---
 
 
-async def _carry_out(program: str, word: Word, daemon: argparse.Namespace, options: argparse.Namespace) -> Record:
-    if word.ask is None:
+async def _carry_out(program: str, command: Command, daemon: argparse.Namespace, options: argparse.Namespace) -> Record:
+    if command.ask is None:
         raise AdminError(Status.FAILED, "not carried out")
     async with _operations(daemon) as operations:
-        record = await word.ask(operations, options)
-        if word.changes and isinstance(operations, Admin) and not getattr(options, "status", False):
-            _note(program, f"the registry does not run: {word.changes}")
-    if word is WORDS["invite"]:
+        record = await command.ask(operations, options)
+        if command.changes and isinstance(operations, Admin) and not getattr(options, "status", False):
+            _note(program, f"the registry does not run: {command.changes}")
+    if command is COMMANDS["invite"]:
         record |= _joining(program, record, daemon, options)
     return record
 
@@ -219,7 +219,7 @@ def _note(program: str, text: str) -> None:
     print(f"{program}: {text}", file=sys.stderr)
 
 
-# --- words ---
+# --- commands ---
 
 
 async def _all(operations: Operations, operation: str, arguments: Mapping[str, Any]) -> list[Record]:
@@ -395,15 +395,19 @@ def _backup_options(parser: OptionParser) -> None:
 
 _LATER = "nodes learn of it when it does"
 
-WORDS: Mapping[str, Word] = {
-    "nodes": Word("List the nodes, or show one of them.", "--expiring 30d", _nodes_options, None, _nodes, output.nodes),
-    "invite": Word(
+COMMANDS: Mapping[str, Command] = {
+    "nodes": Command(
+        "List the nodes, or show one of them.", "--expiring 30d", _nodes_options, None, _nodes, output.nodes
+    ),
+    "invite": Command(
         "Make a token, and print the command with which a new machine joins.",
         "alice@example.org --expires 7d",
         *(_invite_options, None, _invite, output.invitation),
     ),
-    "tokens": Word("List the unused tokens, or delete one of them.", "", _tokens_options, None, _tokens, output.tokens),
-    "revoke": Word(
+    "tokens": Command(
+        "List the unused tokens, or delete one of them.", "", _tokens_options, None, _tokens, output.tokens
+    ),
+    "revoke": Command(
         "Revoke the certificate of a node.",
         "120/16 --reason stolen",
         _revoke_options,
@@ -412,13 +416,13 @@ WORDS: Mapping[str, Word] = {
         output.revocation,
         _LATER,
     ),
-    "revoked": Word("List the revoked certificates.", "", _no_options, None, _revoked, output.revoked),
-    "own-node": Word(
+    "revoked": Command("List the revoked certificates.", "", _no_options, None, _revoked, output.revoked),
+    "own-node": Command(
         "Show which node is the registry's own, or replace it by another node of this machine.",
         "8/16",
         *(_own_node_options, None, _own_node, output.own_node, _LATER),
     ),
-    "rotate": Word(
+    "rotate": Command(
         "Change babel's key: each call takes one of three steps.",
         "--status",
         _rotate_options,
@@ -427,21 +431,23 @@ WORDS: Mapping[str, Word] = {
         output.rotation,
         _LATER,
     ),
-    "hellos": Word(
+    "hellos": Command(
         "Show whether the intervals of babel's hellos are short, and which nodes prevent that.",
         "--short",
         *(_hellos_options, None, _hellos, output.hellos),
     ),
-    "params": Word("Show the parameters of the network.", "", _no_options, None, _simple("params"), output.params),
-    "topology": Word(
+    "params": Command("Show the parameters of the network.", "", _no_options, None, _simple("params"), output.params),
+    "topology": Command(
         "Show who has tunnels to whom.", "--dot", _topology_options, None, _simple("topology"), output.topology
     ),
-    "versions": Word("Show what software the nodes run.", "", _no_options, None, _simple("versions"), output.versions),
-    "web-login": Word(
+    "versions": Command(
+        "Show what software the nodes run.", "", _no_options, None, _simple("versions"), output.versions
+    ),
+    "web-login": Command(
         "Make a link to log in to the operator's page: for one use, within ten minutes.",
         *("", _no_options, None, _simple("web-login"), output.web_login),
     ),
-    "backup": Word(
+    "backup": Command(
         "Copy the database, also while the registry runs.",
         "/var/backups/registry.db",
         _backup_options,
@@ -449,5 +455,5 @@ WORDS: Mapping[str, Word] = {
         None,
         output.backup,
     ),
-    "check": Word("Verify the database.", "", _no_options, _check, None, output.check),
+    "check": Command("Verify the database.", "", _no_options, _check, None, output.check),
 }

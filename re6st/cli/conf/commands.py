@@ -9,47 +9,47 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from re6st.cli.conf import renew, show
-from re6st.cli.conf.files import Place, find
+from re6st.cli.conf.files import NodeFiles, find
 from re6st.cli.conf.program import PROGRAM, USAGE, carry_out
-from re6st.cli.options import OptionParser, duration, fail, unknown_word
+from re6st.cli.options import OptionParser, duration, fail, unknown_command
 
 
 @dataclass(frozen=True, slots=True)
-class Word:
+class ConfCommand:
     """One command. `run` returns the exit code."""
 
     help: str
     example: str
     options: Callable[[OptionParser], None]
-    run: Callable[[Place, argparse.Namespace], int]
+    run: Callable[[NodeFiles, argparse.Namespace], int]
 
 
 def main(arguments: Sequence[str]) -> int:
     """Run the command with which a command line begins. Returns the exit code."""
     name, *rest = arguments
-    word = WORDS.get(name)
-    if word is None:
-        fail(PROGRAM, unknown_word(name, WORDS, "; without one it enrols"), USAGE)
+    command = COMMANDS.get(name)
+    if command is None:
+        fail(PROGRAM, unknown_command(name, COMMANDS, "; without one it enrols"), USAGE)
     options = make_parser_of(name).parse_args(rest)
     options.program = f"{PROGRAM} {name}"
 
     def work() -> int:
-        return word.run(find(options.dir, getattr(options, "registry", None)), options)
+        return command.run(find(options.dir, getattr(options, "registry", None)), options)
 
     return carry_out(options.program, work, options.dir or Path())
 
 
 def make_parser_of(name: str) -> OptionParser:
     """The options of a command."""
-    word, program = WORDS[name], f"{PROGRAM} {name}"
-    parser = OptionParser(program, word.help, f"example: {program} {word.example}".rstrip())
+    command, program = COMMANDS[name], f"{PROGRAM} {name}"
+    parser = OptionParser(program, command.help, f"example: {program} {command.example}".rstrip())
     parser.add_argument(
         *("-d", "--dir"),
         metavar="DIR",
         type=Path,
         help="directory of the files (default: the current one if it has them, else /etc/re6stnet)",
     )
-    word.options(parser)
+    command.options(parser)
     return parser
 
 
@@ -79,20 +79,20 @@ def _rekey_options(parser: OptionParser) -> None:
     parser.add_argument("--keep-old", action="store_true", help="do not revoke the certificate of the old key")
 
 
-WORDS: Mapping[str, Word] = {
-    "show": Word(
+COMMANDS: Mapping[str, ConfCommand] = {
+    "show": ConfCommand(
         "Show the certificates and the key of this machine, and what is wrong with them. Needs no network.",
         "-d /etc/re6stnet",
         _show_options,
         show.show,
     ),
-    "renew": Word(
+    "renew": ConfCommand(
         "Renew the certificates of this machine if they end soon. A running node does so by itself.",
         "--if-within 30d",
         _renew_options,
         lambda place, options: asyncio.run(renew.renew(place, options.if_within, force=options.force)),
     ),
-    "rekey": Word(
+    "rekey": ConfCommand(
         "Make another private key for the subnet of this machine, and have the old one refused.",
         "",
         _rekey_options,
