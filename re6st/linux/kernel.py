@@ -119,12 +119,19 @@ class Kernel:
         neighbour is forgotten: so for seconds, or minutes, it writes a million lines a second into its log.
         Where it begins with that before it has read that the interface is up again, it reads nothing any more (see
         Babel.watch).
+
+        One that is down, since its tunnel never came up, stays so. The kernel gives a link-local address to an
+        interface with a carrier only, and babeld says of each that is up without one, again and again, that it has
+        none.
         """
         index = self._index(name)
         if index is None:
             return
         had = []
         with suppress(NetlinkError):
+            if any(link.index == index and not link.flags & IFF_UP for link in self._netlink.links()):
+                self.state.up.pop(name, None)
+                return
             known = self._netlink.addresses(socket.AF_INET6)
             had = [each for each in known if each.index == index and each.address.is_link_local]
         await self.set_down(name)

@@ -112,11 +112,14 @@ class Played:
 
     def __init__(self, own: Kernel, monkeypatch: pytest.MonkeyPatch) -> None:
         self.up, self.addresses = True, {ip_address("fe80::1")}
-        for name in ("set_link", "put_address"):
+        for name in ("links", "set_link", "put_address"):
             monkeypatch.setattr(own._netlink, name, getattr(self, name))
         found = [InterfaceAddress(ip_address("fe80::1"), 64, 7, 253, 0)]
         monkeypatch.setattr(own._netlink, "addresses", lambda _: found)
         monkeypatch.setattr(own, "_index", lambda _: 7)
+
+    def links(self) -> list[Link]:
+        return [Link(7, "re6stnet1", rtnetlink.IFF_UP if self.up else 0, "tun")]
 
     def set_link(self, index: int, *, up: bool) -> None:
         self.up = up
@@ -191,6 +194,19 @@ def test_an_interrupted_interface_comes_up_again_as_it_was(monkeypatch: pytest.M
         seen = iter((True, True, False))
         await own.interrupt("re6stnet1", lambda: next(seen))
         assert (tap.up, len(tap.addresses)) == (True, 1)
+
+    attempt(work)
+
+
+def test_an_interface_whose_tunnel_never_came_up_stays_down(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Up, without a carrier, it would get no link-local address, which babeld complains of again and again."""
+
+    async def work(own: Kernel) -> None:
+        tap = Played(own, monkeypatch)
+        tap.set_link(7, up=False)
+        await own.interrupt("re6stnet1", lambda: False)
+        assert not tap.up
+        assert "re6stnet1" not in own.state.up, "nor is it brought up later"
 
     attempt(work)
 
