@@ -155,7 +155,7 @@ class Node:
             # Also after a task died: what is left is little, and must not stay.
             await machine.clear_up()
             if not self.started:  # with all that an earlier daemon left to us
-                await remove(self.config.run, machine.in_force.plan.presences)
+                await remove(self.config.run, machine.in_force.plan.address_plans)
             machine.kernel.close()
             if rooms is not None:
                 rooms.peers.close()
@@ -168,12 +168,12 @@ class Node:
             log.warning("ended process %s, left by an earlier run", pid)
         remove_old(run, found.names)
         await machine.hooks.clear()
-        routes = await machine.kernel.babel_routes(plan.presences, ONLY.table) if found.pids else {}
+        routes = await machine.kernel.babel_routes(plan.address_plans, ONLY.table) if found.pids else {}
         if lead_out(routes):
             machine.packet_filter.expect_outside()
         await machine.packet_filter.follow(plan.packet_rules)
         kept = Kept(found.hosts, self.config.main_interface) if found.pids else None
-        for what in await machine.kernel.clear(plan.presences, kept):
+        for what in await machine.kernel.clear(plan.address_plans, kept):
             log.warning("removed %s, left by an earlier run", what)
         if found.pids:
             log.info("taking over %s tunnels and %s servers", len(found.clients), len(found.servers))
@@ -196,7 +196,7 @@ class Member:
         prefix, network = base.identity.prefix, base.identity.trust.network
         log.info("%s (%s), subnet %s, protocol %s", address(network, prefix), prefix.cn, plan.subnet, PROTOCOL)
         machine.advertisements.keep()
-        await machine.presences.enter(plan.presences)
+        await machine.addresses.enter(plan.address_plans)
         await rooms.tunnels.serve()
         rooms.tunnels.go_on()
         rooms.home.require(bool(plan.parameters.same_country))
@@ -264,7 +264,7 @@ class Member:
         in_force.plan = rooms.tunnels.plan = plan = before.follow(updates.parameters, updates.identity)
         rooms.crypto.use(plan.identity)
         self._tasks.start(machine.packet_filter.follow(plan.packet_rules), "packet filter's rules")
-        done = await machine.presences.follow(plan.presences)
+        done = await machine.addresses.follow(plan.address_plans)
         rooms.peers.sessions.version = plan.parameters.version
         rooms.settings_news.tell()
         rooms.home.require(bool(plan.parameters.same_country))

@@ -10,7 +10,8 @@ from contextlib import closing, suppress
 from dataclasses import dataclass, replace
 from ipaddress import IPv6Network
 
-from re6st.linux.kept_state import Presence, family_of
+from re6st.core.machine.wanted_state import AddressPlan
+from re6st.linux.kept_state import family_of
 from re6st.linux.netlink import NetlinkError
 from re6st.linux.rtnetlink import RTN_UNICAST, RTN_UNREACHABLE, Netlink, Network, Route
 
@@ -29,60 +30,60 @@ class Installed:
     """Those that have lost our address as their source, as they are to be."""
 
 
-def is_ours(route: Route, presence: Presence) -> bool:
+def is_ours(route: Route, plan: AddressPlan) -> bool:
     """Whether a run of ours, or its babeld, made this route."""
-    network, length = presence.network, route.destination.prefixlen
+    network, length = plan.network, route.destination.prefixlen
     inside = length >= network.prefixlen and route.destination.network_address in network
-    if route.type == RTN_UNREACHABLE and inside and route.destination in presence.unreachable:
+    if route.type == RTN_UNREACHABLE and inside and route.destination in plan.unreachable:
         return True
     # A way to the Internet through a gateway is for our sources only (wire.md 9.3).
-    return route.protocol == RTPROT_BABEL and (inside or route.source == presence.network)
+    return route.protocol == RTPROT_BABEL and (inside or route.source == plan.network)
 
 
-def _of_babel(netlink: Netlink, presence: Presence, table: int | None) -> Iterator[Route]:
+def _of_babel(netlink: Netlink, plan: AddressPlan, table: int | None) -> Iterator[Route]:
     """The routes in a network of ours that a babeld made, in one table or in all."""
-    for route in netlink.routes(family_of(presence.network), protocol=RTPROT_BABEL):
-        if is_ours(route, presence) and table in (None, route.table):
+    for route in netlink.routes(family_of(plan.network), protocol=RTPROT_BABEL):
+        if is_ours(route, plan) and table in (None, route.table):
             yield route
 
 
-def ways(presences: Iterable[Presence], table: int | None) -> dict[tuple[Network, Network], int]:
+def ways(plans: Iterable[AddressPlan], table: int | None) -> dict[tuple[Network, Network], int]:
     """See Kernel.babel_routes."""
     found: dict[tuple[Network, Network], int] = {}
     with closing(Netlink()) as netlink:
-        for presence in presences:
+        for plan in plans:
             # Where a way was lost, babeld has an unreachable route, of the last priority there is.
-            for route in _of_babel(netlink, presence, table):
+            for route in _of_babel(netlink, plan, table):
                 if route.type == RTN_UNICAST:
                     way = route.destination, route.source or _ANY
                     found[way] = max(found.get(way, 0), route.priority or 0)
     return found
 
 
-def installed(presences: Iterable[Presence], priority: int, table: int | None) -> Installed:
+def installed(plans: Iterable[AddressPlan], priority: int, table: int | None) -> Installed:
     """See Kernel.installed."""
     ways: set[tuple[Network, Network]] = set()
     sourceless = []
     with closing(Netlink()) as netlink:
-        for presence in presences:
-            for route in _of_babel(netlink, presence, table):
+        for plan in plans:
+            for route in _of_babel(netlink, plan, table):
                 if route.priority == priority:
                     ways.add((route.destination, route.source or _ANY))
                     # A route of IPv4 goes away with the address.
-                    is_ipv6 = presence.network.version == 6
+                    is_ipv6 = plan.network.version == 6
                     if is_ipv6 and route.preferred is None and route.type == RTN_UNICAST:
-                        sourceless.append(replace(route, preferred=presence.address))
+                        sourceless.append(replace(route, preferred=plan.address))
     return Installed(frozenset(ways), tuple(sourceless))
 
 
 def sweep(
-    presences: Iterable[Presence], priority: int, only: Set[tuple[Network, Network]] | None, table: int | None
+    plans: Iterable[AddressPlan], priority: int, only: Set[tuple[Network, Network]] | None, table: int | None
 ) -> int:
     """See Kernel.sweep."""
     count = 0
     with closing(Netlink()) as netlink:
-        for presence in presences:
-            for route in _of_babel(netlink, presence, table):
+        for plan in plans:
+            for route in _of_babel(netlink, plan, table):
                 if route.priority == priority or (
                     only is not None and (route.destination, route.source or _ANY) not in only
                 ):

@@ -24,17 +24,6 @@ IPV6_OFF = "ipv6/conf/{}/disable_ipv6"
 
 
 @dataclass(frozen=True, slots=True)
-class Presence:
-    """What the kernel is told of the network in one family: our address in it, and where nothing leaks to."""
-
-    network: Network
-    address: Address
-    length: int
-    """Of the prefix that our address brings a route for."""
-    unreachable: tuple[Network, ...]
-
-
-@dataclass(frozen=True, slots=True)
 class Placed:
     """An address on an interface."""
 

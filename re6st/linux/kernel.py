@@ -16,10 +16,11 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Interface, IPv6Network, ip_address
 
 from re6st.core import interfaces
+from re6st.core.machine.wanted_state import AddressPlan
 from re6st.linux import babel_routes, rtnetlink
 from re6st.linux.babel_routes import Installed
 from re6st.linux.hardware import Hardware
-from re6st.linux.kept_state import RTPROT_RE6ST, SYSCTL, KeptState, Placed, Presence, family_of, host_route
+from re6st.linux.kept_state import RTPROT_RE6ST, SYSCTL, KeptState, Placed, family_of, host_route
 from re6st.linux.netlink import NetlinkError
 from re6st.linux.rtnetlink import (
     IFA_F_DADFAILED,
@@ -191,27 +192,27 @@ class Kernel:
         with _doing(f"put {ip}/{length} on {interface}"):
             self._netlink.put_address(ip, length, index, flags)
 
-    async def enter(self, presence: Presence, interface: str) -> None:
+    async def enter(self, plan: AddressPlan, interface: str) -> None:
         """Have our address on an interface, and the routes that keep traffic inside (wire.md 1.3).
 
         What cannot be there yet, as on an interface that comes later, is logged, and there once it can be (see
         noded/caretaker.py). Raises KernelError where we have not the right.
         """
-        self.state.unreachable += [each for each in presence.unreachable if each not in self.state.unreachable]
-        self.state.addresses.append(Placed(presence.address, presence.length, interface))
+        self.state.unreachable += [each for each in plan.unreachable if each not in self.state.unreachable]
+        self.state.addresses.append(Placed(plan.address, plan.length, interface))
         for fault in self.state.put_back():
             if fault.forbidden:
                 raise KernelError(f"{fault}. {_advice(errno.EPERM)}", lasting=True)
             if fault.trouble:
                 log.warning("%s. Waiting for that", fault)
 
-    async def leave(self, presence: Presence, interface: str) -> None:
+    async def leave(self, plan: AddressPlan, interface: str) -> None:
         """Undo `enter`. Once the address is on no link, the kernel drops babel's routes that have it as source."""
         state = self.state
-        state.unreachable = [network for network in state.unreachable if network not in presence.unreachable]
-        placed = Placed(presence.address, presence.length, interface)
+        state.unreachable = [network for network in state.unreachable if network not in plan.unreachable]
+        placed = Placed(plan.address, plan.length, interface)
         state.addresses = [each for each in state.addresses if each != placed]
-        for network in presence.unreachable:
+        for network in plan.unreachable:
             await self._delete_unreachable(network)
         await self._delete_address(placed)
 
@@ -296,7 +297,7 @@ class Kernel:
         for name in list(self._links):
             await self.delete_link(name)
 
-    async def clear(self, presences: Iterable[Presence], kept: Kept | None = None) -> list[str]:
+    async def clear(self, plans: Iterable[AddressPlan], kept: Kept | None = None) -> list[str]:
         """Remove what an earlier run left: TAPs, babel's and unreachable routes in our networks, our address in each.
 
         What else has an address there, the user gave it. If anything is to be `kept`, so are the TAPs, and the routes
@@ -320,32 +321,32 @@ class Kernel:
                 self._keep(route)
             elif self._delete(route):
                 removed.append(f"route {route.destination}")
-        for presence in presences:
-            family = family_of(presence.network)
+        for plan in plans:
+            family = family_of(plan.network)
             by_babel = self._netlink.routes(family, protocol=babel_routes.RTPROT_BABEL)
             unreachable = self._netlink.routes(family, type=RTN_UNREACHABLE)
             for route in dict.fromkeys((*by_babel, *unreachable)) if not kept else ():
-                if babel_routes.is_ours(route, presence) and self._delete(route):
+                if babel_routes.is_ours(route, plan) and self._delete(route):
                     removed.append(f"route {route.destination}")
             for entry in self._netlink.addresses(family):
-                if entry.address == presence.address and entry.index not in carry:
+                if entry.address == plan.address and entry.index not in carry:
                     with suppress(NetlinkError):
                         self._netlink.delete_address(entry.address, entry.length, entry.index)
-                        removed.append(f"address {presence.address}")
+                        removed.append(f"address {plan.address}")
         return removed
 
     async def babel_routes(
-        self, presences: Iterable[Presence], table: int | None = None
+        self, plans: Iterable[AddressPlan], table: int | None = None
     ) -> dict[tuple[Network, Network], int]:
         """Where routes in our networks that a babeld made lead to, for packets from where, and their priority.
 
         Those of one `table` only, if it is given; so do `installed` and `sweep`.
         """
-        return await asyncio.to_thread(babel_routes.ways, tuple(presences), table)
+        return await asyncio.to_thread(babel_routes.ways, tuple(plans), table)
 
-    async def installed(self, presences: Iterable[Presence], priority: int, table: int | None = None) -> Installed:
+    async def installed(self, plans: Iterable[AddressPlan], priority: int, table: int | None = None) -> Installed:
         """What of a babeld's routes of this priority the kernel has, in our networks."""
-        return await asyncio.to_thread(babel_routes.installed, tuple(presences), priority, table)
+        return await asyncio.to_thread(babel_routes.installed, tuple(plans), priority, table)
 
     async def name_source(self, routes: Collection[Route]) -> None:
         """Give routes that the kernel has our address as source, which it forgets when the address goes away."""
@@ -364,7 +365,7 @@ class Kernel:
 
     async def sweep(
         self,
-        presences: Iterable[Presence],
+        plans: Iterable[AddressPlan],
         priority: int,
         only: Set[tuple[Network, Network]] | None = None,
         table: int | None = None,
@@ -374,7 +375,7 @@ class Kernel:
         `only` those to some destinations, for packets from some sources. There may be ten thousands of them, so this
         is done beside the event loop, by a socket of its own.
         """
-        return await asyncio.to_thread(babel_routes.sweep, tuple(presences), priority, only, table)
+        return await asyncio.to_thread(babel_routes.sweep, tuple(plans), priority, only, table)
 
     # -- within --
 

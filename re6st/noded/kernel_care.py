@@ -10,7 +10,7 @@ from re6st.noded.caretaker import Caretaker, forwarding
 from re6st.noded.deleted_taps import make_anew
 from re6st.noded.firewall_check import FirewallCheck
 from re6st.noded.interface_check import InterfaceCheck
-from re6st.noded.network_addresses import Presences
+from re6st.noded.network_addresses import NetworkAddresses
 from re6st.noded.route_check import RouteCheck
 from re6st.noded.router_advertisements import Advertisements
 from re6st.noded.routing import RoutingPlane
@@ -24,7 +24,7 @@ class KernelCare:
     def __init__(
         self,
         kernel: Kernel,
-        presences: Presences,
+        addresses: NetworkAddresses,
         advertisements: Advertisements,
         routing: RoutingPlane,
         tunnels: Tunnels,
@@ -35,7 +35,7 @@ class KernelCare:
         self._tunnels = tunnels
         self._in_force = in_force
         self._caretaker = Caretaker(kernel.state, self._settings, self._restore, advertisements)
-        self._routes = RouteCheck(kernel, routing.babel, presences, routing.plane.table)
+        self._routes = RouteCheck(kernel, routing.babel, addresses, routing.plane.table)
         self._interfaces = InterfaceCheck(routing.babel)
         self._firewall = FirewallCheck(routing.forward)
 

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from re6st import babel
+from re6st.core.machine.wanted_state import AddressPlan
 from re6st.linux import process
-from re6st.linux.kept_state import Presence
 from re6st.linux.kernel import Kernel
 from re6st.noded import multicast
 from re6st.noded.hooks import Hooks
@@ -34,7 +34,7 @@ NOTE_LIMIT = 1 << 16
 log = logging.getLogger(__name__)
 
 
-def note(run: Path, presences: Collection[Presence]) -> None:
+def note(run: Path, plans: Collection[AddressPlan]) -> None:
     """Note what the kernel is told of our networks. What cannot be noted costs the removal without a daemon only."""
     told = [
         {
@@ -43,7 +43,7 @@ def note(run: Path, presences: Collection[Presence]) -> None:
             "length": each.length,
             "unreachable": [str(network) for network in each.unreachable],
         }
-        for each in presences
+        for each in plans
     ]
     try:
         rundir.write(run / run_names.PLACED, json.dumps(told).encode())
@@ -55,11 +55,11 @@ def note(run: Path, presences: Collection[Presence]) -> None:
         )
 
 
-def noted(run: Path) -> tuple[Presence, ...]:
+def noted(run: Path) -> tuple[AddressPlan, ...]:
     """What was noted last; nothing where that cannot be read."""
     try:
         with (run / run_names.PLACED).open("rb") as file:
-            return tuple(map(_presence, json.loads(file.read(NOTE_LIMIT))))
+            return tuple(map(_address_plan, json.loads(file.read(NOTE_LIMIT))))
     except FileNotFoundError:
         pass
     except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
@@ -67,8 +67,8 @@ def noted(run: Path) -> tuple[Presence, ...]:
     return ()
 
 
-async def remove(run: Path, presences: Sequence[Presence] = ()) -> list[str]:
-    """End what runs without a daemon, and take what was noted, and `presences`, off this machine. Says what it was.
+async def remove(run: Path, plans: Sequence[AddressPlan] = ()) -> list[str]:
+    """End what runs without a daemon, and take what was noted, and `plans`, off this machine. Says what it was.
 
     The run directory is ours alone meanwhile (see `remove_alone`). Raises NetlinkError.
     """
@@ -77,7 +77,7 @@ async def remove(run: Path, presences: Sequence[Presence] = ()) -> list[str]:
     await Hooks((), (), {}, run).clear()
     await PacketFilter().close()
     with closing(Kernel()) as kernel:
-        removed += await kernel.clear({*noted(run), *presences})
+        removed += await kernel.clear({*noted(run), *plans})
     advertisements = Advertisements(run / run_names.ROUTER_ADVERTISEMENTS)
     advertisements.recall()
     advertisements.undo()
@@ -96,6 +96,6 @@ async def remove_alone(run: Path) -> list[str]:
     return []
 
 
-def _presence(told: Any) -> Presence:
+def _address_plan(told: Any) -> AddressPlan:
     network, unreachable = ip_network(told["network"]), tuple(map(ip_network, told["unreachable"]))
-    return Presence(network, ip_address(told["address"]), int(told["length"]), unreachable)
+    return AddressPlan(network, ip_address(told["address"]), int(told["length"]), unreachable)

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Collection, Iterable, Set
 from typing import Protocol
 
 from re6st.babel import Network, Way
-from re6st.linux.kept_state import Presence
+from re6st.core.machine.wanted_state import AddressPlan
 
 log = logging.getLogger(__name__)
 
@@ -18,7 +18,7 @@ class Machine(Protocol):
 
     async def sweep(
         self,
-        presences: Iterable[Presence],
+        plans: Iterable[AddressPlan],
         priority: int,
         only: Set[tuple[Network, Network]] | None = None,
         table: int | None = None,
@@ -29,9 +29,9 @@ class Networks(Protocol):
     """Our networks: those of now, and those that were given up, in which routes may be left too."""
 
     @property
-    def wanted(self) -> Collection[Presence]: ...
+    def wanted(self) -> Collection[AddressPlan]: ...
     @property
-    def former(self) -> Collection[Presence]: ...
+    def former(self) -> Collection[AddressPlan]: ...
 
 
 class Successor(Protocol):

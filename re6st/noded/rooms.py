@@ -33,7 +33,7 @@ from re6st.noded.kernel_care import KernelCare
 from re6st.noded.known_peers import KnownPeers
 from re6st.noded.mesh_driver import MeshDriver
 from re6st.noded.metrics import NodeMetrics
-from re6st.noded.network_addresses import Presences
+from re6st.noded.network_addresses import NetworkAddresses
 from re6st.noded.news import AddressTeller, Arrivals, CountryNews, Moves, PolicySettings, SettingsNews, Whereabouts
 from re6st.noded.observer import MeshView, Observer, Watchers
 from re6st.noded.own_addresses import OwnAddresses
@@ -76,7 +76,7 @@ class Machine:
     """What a node has on this machine beside its processes. `can_drain` is set when that may have changed."""
 
     kernel: Kernel
-    presences: Presences
+    addresses: NetworkAddresses
     advertisements: Advertisements
     packet_filter: PacketFilter
     can_drain: asyncio.Event
@@ -91,7 +91,7 @@ class Machine:
         plan = Plan(config, base.identity, base.updates.parameters, dict(base.programs), source_routes)
         return cls(
             kernel=kernel,
-            presences=Presences(kernel, config.main_interface, config.run),
+            addresses=NetworkAddresses(kernel, config.main_interface, config.run),
             advertisements=Advertisements(config.run / run_names.ROUTER_ADVERTISEMENTS),
             packet_filter=PacketFilter(changed=can_drain.set),
             can_drain=can_drain,
@@ -143,7 +143,7 @@ def build(base: Base, machine: Machine, found: Found, left: babel.Left, tasks: T
     own.ports = own.ports if in_force.plan.servers else ()
     settings = PolicySettings(in_force, machine.packet_filter, own)
     mesh = policy.Mesh(settings.now, base.cache.addresses, _chance(), locator(config.places))
-    routing = RoutingPlane(ONLY, in_force, machine.presences, machine.kernel, base.cache, _chance(), left)
+    routing = RoutingPlane(ONLY, in_force, machine.addresses, machine.kernel, base.cache, _chance(), left)
     chronicle = Chronicle(routing.ending)
     driver = MeshDriver(mesh, chronicle, time)
     settings_news = SettingsNews(settings, driver)
@@ -165,7 +165,7 @@ def build(base: Base, machine: Machine, found: Found, left: babel.Left, tasks: T
         admission,
     )
     guard = Guard(in_force, routing, tunnels, mesh, admission, RequirementWatch(requirement, peers, tunnels), chronicle)
-    care = KernelCare(machine.kernel, machine.presences, machine.advertisements, routing, tunnels, in_force)
+    care = KernelCare(machine.kernel, machine.addresses, machine.advertisements, routing, tunnels, in_force)
     version_news = VersionNews(peers.sessions, known.near, known.is_routed, peers)
     driver.start(tunnels, peers, AskRegistry(base.client, known, driver, base.updates, tasks))
     operations = Observer(

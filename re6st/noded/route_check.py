@@ -11,11 +11,11 @@ import time
 from collections.abc import Callable, Collection, Iterable
 from typing import Protocol
 
+from re6st.core.machine.wanted_state import AddressPlan
 from re6st.core.routing.babel_lines import Table
 from re6st.core.routing.lost_routes import LASTING, LostRoutes, Way, installed
 from re6st.core.words import plural
 from re6st.linux.babel_routes import Installed
-from re6st.linux.kept_state import Presence
 from re6st.linux.netlink import NetlinkError
 from re6st.linux.rtnetlink import Route
 
@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 class Machine(Protocol):
     """Who has the routes: the kernel."""
 
-    async def installed(self, presences: Iterable[Presence], priority: int, table: int | None = None) -> Installed: ...
+    async def installed(self, plans: Iterable[AddressPlan], priority: int, table: int | None = None) -> Installed: ...
     async def name_source(self, routes: Collection[Route]) -> None: ...
 
 
@@ -49,7 +49,7 @@ class Networks(Protocol):
     """Our networks."""
 
     @property
-    def wanted(self) -> Collection[Presence]: ...
+    def wanted(self) -> Collection[AddressPlan]: ...
 
 
 class RouteCheck:
@@ -109,11 +109,11 @@ class RouteCheck:
             await self._babel.renew("the kernel lost its routes")
 
     async def _missing(self) -> frozenset[Way]:
-        presences = self._networks.wanted
-        kernel = await self._machine.installed(presences, self._babel.priority, self._table)
+        plans = self._networks.wanted
+        kernel = await self._machine.installed(plans, self._babel.priority, self._table)
         if kernel.sourceless:
             await self._machine.name_source(kernel.sourceless)
-        return frozenset(installed(self._babel.table, [each.network for each in presences]) - kernel.ways)
+        return frozenset(installed(self._babel.table, [each.network for each in plans]) - kernel.ways)
 
 
 def _routes(count: int) -> str:

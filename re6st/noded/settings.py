@@ -22,6 +22,7 @@ from re6st.client.files import Files
 from re6st.core import interfaces
 from re6st.core.machine.hosts import Ip
 from re6st.core.machine.packet_rules import Rules
+from re6st.core.machine.wanted_state import AddressPlan
 from re6st.core.mesh import policy as mesh
 from re6st.core.prefix import MAX_LENGTH, Prefix, address, ipv4_address, ipv4_subnet, subnet
 from re6st.core.routing import babel_settings
@@ -31,7 +32,6 @@ from re6st.core.transport.server_drain import DRAIN_HELLOS
 from re6st.core.tunnel_protocols import SERVED, Transport, TunnelProtocol
 from re6st.core.wire.datagrams import Endpoint
 from re6st.core.wire.params import Parameters
-from re6st.linux.kept_state import Presence
 from re6st.service import run_names
 from re6st.service.metrics_http import ListenAddress
 from re6st.transport import openvpn
@@ -169,17 +169,17 @@ class Plan:
         return None if self.ipv4 is None else ipv4_address(self.ipv4)
 
     @property
-    def presences(self) -> list[Presence]:
+    def address_plans(self) -> list[AddressPlan]:
         """Our addresses and routes (wire.md 1.3, 1.4); each brings a route to our subnet, which babeld announces."""
         network, prefix = self.identity.trust.network, self.identity.prefix
-        found = [Presence(network, address(network, prefix), subnet(network, prefix).prefixlen, (network,))]
+        found = [AddressPlan(network, address(network, prefix), subnet(network, prefix).prefixlen, (network,))]
         if self.ipv4 is not None and self.ipv4_address is not None and self.parameters.ipv4 is not None:
             whole = self.parameters.ipv4
             if self.config.main_interface == "lo":
                 # An address with that length would make all the subnet local.
-                found.append(Presence(whole, self.ipv4_address, 32, (whole, self.ipv4)))
+                found.append(AddressPlan(whole, self.ipv4_address, 32, (whole, self.ipv4)))
             else:
-                found.append(Presence(whole, self.ipv4_address, self.ipv4.prefixlen, (whole,)))
+                found.append(AddressPlan(whole, self.ipv4_address, self.ipv4.prefixlen, (whole,)))
         return found
 
     @property

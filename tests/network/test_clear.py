@@ -7,15 +7,15 @@ from collections.abc import Awaitable, Callable
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from typing import TypeVar
 
-from re6st.linux.kept_state import Presence
+from re6st.core.machine.wanted_state import AddressPlan
 from re6st.linux.kernel import Kernel
 from testbed import Bed, Host
 
 T = TypeVar("T")
 NET6, NET4, OWN4 = IPv6Network("2001:db8:42::/48"), IPv4Network("10.42.0.0/16"), IPv4Network("10.42.3.0/24")
 OURS = [
-    Presence(NET6, IPv6Address("2001:db8:42:1::1"), 64, (NET6,)),
-    Presence(NET4, IPv4Address("10.42.3.1"), 32, (NET4, OWN4)),
+    AddressPlan(NET6, IPv6Address("2001:db8:42:1::1"), 64, (NET6,)),
+    AddressPlan(NET4, IPv4Address("10.42.3.1"), 32, (NET4, OWN4)),
 ]
 LEFT = [
     "tuntap add dev re6stnet1 mode tap",

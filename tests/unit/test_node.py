@@ -11,11 +11,11 @@ import pytest
 
 from re6st import cert, node
 from re6st.client.files import Files
+from re6st.core.machine.wanted_state import AddressPlan
 from re6st.core.prefix import Prefix
 from re6st.core.tunnel_protocols import TunnelProtocol
 from re6st.core.wire.datagrams import Endpoint
 from re6st.core.wire.params import Parameters
-from re6st.linux.kept_state import Presence
 from re6st.noded.peer_cache import Cache
 from re6st.noded.registry_updates import Updates
 from re6st.noded.rooms import Machine
@@ -52,7 +52,7 @@ class World:
             self.clearing = True
             await asyncio.Event().wait()
 
-        async def remove(run: Path, presences: tuple[Presence, ...] = ()) -> list[str]:
+        async def remove(run: Path, plans: tuple[AddressPlan, ...] = ()) -> list[str]:
             self.removed.append(run)
             return []
 

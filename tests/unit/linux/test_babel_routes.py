@@ -6,8 +6,8 @@ from ipaddress import IPv6Address, IPv6Network
 
 import pytest
 
+from re6st.core.machine.wanted_state import AddressPlan
 from re6st.linux import babel_routes
-from re6st.linux.kept_state import Presence
 from re6st.linux.rtnetlink import RTN_UNREACHABLE, Route
 
 
@@ -24,5 +24,5 @@ def test_a_way_that_babel_lost_says_nothing_of_the_priority_of_its_routes(monkey
         def close(self) -> None: ...
 
     monkeypatch.setattr(babel_routes, "Netlink", Netlink)
-    presence = Presence(network, IPv6Address("2001:db8:42:b::1"), 64, (network,))
-    assert babel_routes.ways([presence], None) == {(there, IPv6Network("::/0")): 1030}
+    plan = AddressPlan(network, IPv6Address("2001:db8:42:b::1"), 64, (network,))
+    assert babel_routes.ways([plan], None) == {(there, IPv6Network("::/0")): 1030}

@@ -8,14 +8,16 @@ from pathlib import Path
 
 import pytest
 
-from re6st.linux.kept_state import Presence
+from re6st.core.machine.wanted_state import AddressPlan
 from re6st.noded import left_behind
 from re6st.service import run_names
 from re6st.service.rundir import RunDirectory, RunDirectoryBusy
 
-PRESENCES = (
-    Presence(IPv6Network("2001:db8:42::/48"), IPv6Address("2001:db8:42:1::1"), 64, (IPv6Network("2001:db8:42::/48"),)),
-    Presence(
+PLANS = (
+    AddressPlan(
+        IPv6Network("2001:db8:42::/48"), IPv6Address("2001:db8:42:1::1"), 64, (IPv6Network("2001:db8:42::/48"),)
+    ),
+    AddressPlan(
         IPv4Network("10.42.0.0/16"),
         IPv4Address("10.42.1.1"),
         32,
@@ -26,8 +28,8 @@ PRESENCES = (
 
 def test_what_was_noted_is_read_again(tmp_path: Path) -> None:
     assert left_behind.noted(tmp_path) == ()
-    left_behind.note(tmp_path, PRESENCES)
-    assert left_behind.noted(tmp_path) == PRESENCES
+    left_behind.note(tmp_path, PLANS)
+    assert left_behind.noted(tmp_path) == PLANS
     assert run_names.OLDEST.fullmatch(run_names.PLACED)
     assert run_names.is_ours(run_names.PLACED)
 
@@ -41,7 +43,7 @@ def test_a_note_that_cannot_be_read_is_none(tmp_path: Path, text: str) -> None:
 
 
 def test_what_cannot_be_noted_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    left_behind.note(tmp_path / "gone", PRESENCES)
+    left_behind.note(tmp_path / "gone", PLANS)
     assert "No such file or directory. No later daemon will know to remove this node's address" in caplog.text
 
 
@@ -51,10 +53,10 @@ def test_a_node_that_lives_is_left_alone_and_nothing_is_made_where_none_was(tmp_
     assert not run.exists()
     with RunDirectory(run):
         assert asyncio.run(left_behind.remove_alone(run)) == [], "it has nothing yet"
-        left_behind.note(run, PRESENCES)
+        left_behind.note(run, PLANS)
         with pytest.raises(RunDirectoryBusy):
             asyncio.run(left_behind.remove_alone(run))
-        assert left_behind.noted(run) == PRESENCES
+        assert left_behind.noted(run) == PLANS
 
 
 def test_a_start_that_fails_leaves_the_sockets_of_what_runs_on(tmp_path: Path) -> None:

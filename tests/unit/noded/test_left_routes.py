@@ -10,14 +10,14 @@ from ipaddress import IPv6Address, IPv6Network
 import pytest
 
 from re6st.babel import Network, Way
-from re6st.linux.kept_state import Presence
+from re6st.core.machine.wanted_state import AddressPlan
 from re6st.noded.left_routes import LeftRoutes, lead_out
 from tests.unit.fake_program import until
 
 ANY = IPv6Network("::/0")
 WAY: Way = (IPv6Network("2001:db8:42:b::/64"), ANY)
-NOW = Presence(IPv6Network("2001:db8:42::/48"), IPv6Address("2001:db8:42:b::1"), 64, ())
-FORMER = Presence(IPv6Network("2001:db8:43::/48"), IPv6Address("2001:db8:43:b::1"), 64, ())
+NOW = AddressPlan(IPv6Network("2001:db8:42::/48"), IPv6Address("2001:db8:42:b::1"), 64, ())
+FORMER = AddressPlan(IPv6Network("2001:db8:43::/48"), IPv6Address("2001:db8:43:b::1"), 64, ())
 
 
 class World:
@@ -31,17 +31,17 @@ class World:
         self.followed, self.ready = asyncio.Event(), asyncio.Event()
         self.knows = asyncio.Event()
         self.has_all = asyncio.Event()
-        self.swept: list[tuple[set[Presence], Set[tuple[Network, Network]] | None]] = []
+        self.swept: list[tuple[set[AddressPlan], Set[tuple[Network, Network]] | None]] = []
 
     async def sweep(
         self,
-        presences: Iterable[Presence],
+        plans: Iterable[AddressPlan],
         priority: int,
         only: Set[tuple[Network, Network]] | None = None,
         table: int | None = None,
     ) -> int:
         assert (priority, table) == (self.priority, 7)
-        self.swept.append((set(presences), only))
+        self.swept.append((set(plans), only))
         return 1
 
     async def take_over(self) -> AsyncIterator[frozenset[Way]]:

@@ -20,7 +20,7 @@ from re6st.core.wire.datagrams import Code, Endpoint
 from re6st.core.wire.params import Parameters
 from re6st.linux.kernel import Kernel
 from re6st.noded.hooks import Hooks
-from re6st.noded.network_addresses import Presences
+from re6st.noded.network_addresses import NetworkAddresses
 from re6st.noded.own_addresses import OwnAddresses
 from re6st.noded.packet_filter import PacketFilter
 from re6st.noded.peer_cache import Cache
@@ -64,7 +64,7 @@ def live(
         with closing(Kernel()) as kernel:
             machine = Machine(
                 kernel,
-                Presences(kernel, "lo", run),
+                NetworkAddresses(kernel, "lo", run),
                 Advertisements(run / "note", run),
                 PacketFilter(),
                 asyncio.Event(),

@@ -15,13 +15,13 @@ import pytest
 from re6st import cert
 from re6st.babel import Left, Network
 from re6st.client.files import Files
+from re6st.core.machine.wanted_state import AddressPlan
 from re6st.core.prefix import Prefix, subnet
 from re6st.core.routing.babel_lines import Table
 from re6st.core.routing.babel_settings import update_interval
 from re6st.core.routing.planes import ONLY, Plane
 from re6st.core.routing.survey import Survey
 from re6st.core.wire.params import Parameters
-from re6st.linux.kept_state import Presence
 from re6st.linux.process import Backoff
 from re6st.noded import routing
 from re6st.noded.routing import RoutingPlane
@@ -43,7 +43,7 @@ class Machine:
 
     async def sweep(
         self,
-        presences: Iterable[Presence],
+        plans: Iterable[AddressPlan],
         priority: int,
         only: Set[tuple[Network, Network]] | None = None,
         table: int | None = None,
@@ -53,8 +53,8 @@ class Machine:
 
 
 class Networks:
-    wanted: tuple[Presence, ...] = ()
-    former: tuple[Presence, ...] = ()
+    wanted: tuple[AddressPlan, ...] = ()
+    former: tuple[AddressPlan, ...] = ()
 
 
 class Memory:

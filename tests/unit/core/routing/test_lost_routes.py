@@ -8,10 +8,10 @@ from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_network
 
 import pytest
 
+from re6st.core.machine.wanted_state import AddressPlan
 from re6st.core.routing.babel_lines import Table
 from re6st.core.routing.lost_routes import Network, Way, installed
 from re6st.linux.babel_routes import Installed
-from re6st.linux.kept_state import Presence
 from re6st.linux.rtnetlink import Route
 from re6st.noded.route_check import AGAIN_FIRST, AGAIN_LAST, RouteCheck
 
@@ -71,9 +71,9 @@ class World:
         self.priority = 1024
         self.renewed: list[float] = []
         self.current = True
-        self.wanted = [Presence(NETWORK, IPv6Address("2001:db8:42:b::1"), 64, ())]
+        self.wanted = [AddressPlan(NETWORK, IPv6Address("2001:db8:42:b::1"), 64, ())]
 
-    async def installed(self, presences: Iterable[Presence], priority: int, table: int | None = None) -> Installed:
+    async def installed(self, plans: Iterable[AddressPlan], priority: int, table: int | None = None) -> Installed:
         return Installed(frozenset(self.kernel), self.sourceless)
 
     async def name_source(self, routes: Collection[Route]) -> None:

@@ -10,28 +10,28 @@ from tempfile import TemporaryDirectory
 from hypothesis import given
 from hypothesis import strategies as st
 
-from re6st.linux.kept_state import Presence
+from re6st.core.machine.wanted_state import AddressPlan
 from re6st.linux.kernel import KernelError
 from re6st.noded.left_behind import noted
-from re6st.noded.network_addresses import Presences
+from re6st.noded.network_addresses import NetworkAddresses
 
 NETWORK = IPv6Network("2001:db8:42::/48")
-ALL = [Presence(NETWORK, NETWORK[number], 128, (NETWORK,)) for number in range(4)]
+ALL = [AddressPlan(NETWORK, NETWORK[number], 128, (NETWORK,)) for number in range(4)]
 
 
 class Machine:
     def __init__(self) -> None:
-        self.there: set[Presence] = set()
+        self.there: set[AddressPlan] = set()
         self.fails = False
 
-    async def enter(self, presence: Presence, main: str) -> None:
+    async def enter(self, plan: AddressPlan, main: str) -> None:
         self._try()
-        assert presence not in self.there
-        self.there.add(presence)
+        assert plan not in self.there
+        self.there.add(plan)
 
-    async def leave(self, presence: Presence, main: str) -> None:
+    async def leave(self, plan: AddressPlan, main: str) -> None:
         self._try()
-        self.there.remove(presence)
+        self.there.remove(plan)
 
     def _try(self) -> None:
         if self.fails:
@@ -40,18 +40,18 @@ class Machine:
 
 @given(st.lists(st.tuples(st.sets(st.sampled_from(ALL)), st.booleans()), max_size=8))
 def test_whatever_failed_before_the_machine_has_what_is_wanted_once_it_does(
-    steps: list[tuple[set[Presence], bool]],
+    steps: list[tuple[set[AddressPlan], bool]],
 ) -> None:
     async def follow(run: Path) -> None:
         machine = Machine()
-        presences = Presences(machine, "lo", run)
-        wanted: set[Presence] = set()
+        addresses = NetworkAddresses(machine, "lo", run)
+        wanted: set[AddressPlan] = set()
         for wanted, machine.fails in steps:
-            done = await presences.follow(wanted)
+            done = await addresses.follow(wanted)
             assert done == (machine.there == wanted)
             assert set(noted(run)) == machine.there, "what no daemon could take away otherwise"
         machine.fails = False
-        assert await presences.follow(wanted)
+        assert await addresses.follow(wanted)
         assert machine.there == wanted
 
     with TemporaryDirectory() as run:
