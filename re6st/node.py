@@ -18,10 +18,10 @@ from re6st import PROTOCOL, babel, cert
 from re6st.babeld.binary_socket import offer
 from re6st.client.answered_hellos import AnsweredHellos
 from re6st.client.counted_client import CountedClient
+from re6st.core.machine.wanted_state import Kept
 from re6st.core.prefix import Prefix, address, subnet
 from re6st.core.routing.planes import ONLY
 from re6st.linux import process
-from re6st.linux.kernel import Kept
 from re6st.linux.local_addresses import local_addresses
 from re6st.noded import multicast, program_outputs, takeover
 from re6st.noded.left_behind import LEFT, remove

@@ -10,10 +10,10 @@ from contextlib import closing, suppress
 from dataclasses import dataclass, replace
 from ipaddress import IPv6Network
 
-from re6st.core.machine.wanted_state import AddressPlan
+from re6st.core.machine.wanted_state import RTN_UNICAST, AddressPlan, Network, Route
 from re6st.linux.kept_state import family_of
 from re6st.linux.netlink import NetlinkError
-from re6st.linux.rtnetlink import RTN_UNICAST, RTN_UNREACHABLE, Netlink, Network, Route
+from re6st.linux.rtnetlink import Netlink
 
 RTPROT_BABEL = 42
 
@@ -30,20 +30,14 @@ class Installed:
     """Those that have lost our address as their source, as they are to be."""
 
 
-def is_ours(route: Route, plan: AddressPlan) -> bool:
-    """Whether a run of ours, or its babeld, made this route."""
-    network, length = plan.network, route.destination.prefixlen
-    inside = length >= network.prefixlen and route.destination.network_address in network
-    if route.type == RTN_UNREACHABLE and inside and route.destination in plan.unreachable:
-        return True
-    # A way to the Internet through a gateway is for our sources only (wire.md 9.3).
-    return route.protocol == RTPROT_BABEL and (inside or route.source == plan.network)
-
-
 def _of_babel(netlink: Netlink, plan: AddressPlan, table: int | None) -> Iterator[Route]:
     """The routes in a network of ours that a babeld made, in one table or in all."""
-    for route in netlink.routes(family_of(plan.network), protocol=RTPROT_BABEL):
-        if is_ours(route, plan) and table in (None, route.table):
+    network = plan.network
+    for route in netlink.routes(family_of(network), protocol=RTPROT_BABEL):
+        length = route.destination.prefixlen
+        inside = length >= network.prefixlen and route.destination.network_address in network
+        # A way to the Internet through a gateway is for our sources only (wire.md 9.3).
+        if (inside or route.source == network) and table in (None, route.table):
             yield route
 
 
@@ -77,18 +71,21 @@ def installed(plans: Iterable[AddressPlan], priority: int, table: int | None) ->
 
 
 def sweep(
-    plans: Iterable[AddressPlan], priority: int, only: Set[tuple[Network, Network]] | None, table: int | None
-) -> int:
-    """See Kernel.sweep."""
-    count = 0
+    plans: Iterable[AddressPlan],
+    priority: int | None = None,
+    only: Set[tuple[Network, Network]] | None = None,
+    table: int | None = None,
+) -> list[Route]:
+    """See Kernel.sweep; without a `priority` none stays. Returns those that it removed."""
+    removed = []
     with closing(Netlink()) as netlink:
         for plan in plans:
             for route in _of_babel(netlink, plan, table):
-                if route.priority == priority or (
-                    only is not None and (route.destination, route.source or _ANY) not in only
-                ):
+                if priority is not None and route.priority == priority:
+                    continue
+                if only is not None and (route.destination, route.source or _ANY) not in only:
                     continue
                 with suppress(NetlinkError):
                     netlink.delete_route(route)
-                    count += 1
-    return count
+                    removed.append(route)
+    return removed

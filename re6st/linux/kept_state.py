@@ -1,60 +1,39 @@
-"""What a node gave the kernel, declared in one place: put back when others remove or change it, and removed at the end.
+"""Has the kernel as a node wants it: puts there what is missing, and removes what is wanted no longer.
 
-Network managers, firewalls and people do that at any moment. noded/caretaker.py looks when and how often.
+Network managers, firewalls and people change it at any moment. What is to be done then says
+core/machine/wanted_state.py; noded/caretaker.py looks when and how often.
 """
 
 from __future__ import annotations
 
 import errno
 import socket
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv4Network
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, assert_never
 
-from re6st.linux.netlink import NetlinkError
-from re6st.linux.rtnetlink import IFA_F_NODAD, IFF_UP, RTN_UNREACHABLE, Address, InterfaceAddress, Link, Network, Route
+from re6st.core.machine.wanted_state import (
+    RTN_UNREACHABLE,
+    RTPROT_RE6ST,
+    Actual,
+    Address,
+    Fault,
+    Link,
+    Network,
+    Placed,
+    Route,
+    Setting,
+    Tap,
+    Thing,
+    Wanted,
+    deleted,
+    missing,
+    surplus,
+)
+from re6st.linux.rtnetlink import IFA_F_NODAD, IFA_F_NOPREFIXROUTE, InterfaceAddress
 
-RTPROT_RE6ST = 146
-"""Marks our routes to peers; a number that nobody registered (/etc/iproute2/rt_protos)."""
 SYSCTL = Path("/proc/sys/net")
-IPV6_OFF = "ipv6/conf/{}/disable_ipv6"
-
-
-@dataclass(frozen=True, slots=True)
-class Placed:
-    """An address on an interface."""
-
-    ip: Address
-    length: int
-    interface: str
-
-
-@dataclass(frozen=True, slots=True)
-class Setting:
-    """A sysctl below net/ that must not have the value `wrong`."""
-
-    name: str
-    wrong: str
-    right: str
-
-    def __str__(self) -> str:
-        return f"the sysctl net.{self.name.replace('/', '.')}={self.right}"
-
-
-@dataclass(frozen=True, slots=True)
-class Fault:
-    """Something of ours that was not there, in words. It is again, but where `trouble` says what keeps it away."""
-
-    what: str
-    trouble: str = ""
-    forbidden: bool = False
-    """We have not the right to put it back."""
-
-    def __str__(self) -> str:
-        return f"{self.what} is missing: {self.trouble}" if self.trouble else self.what
 
 
 class LinkKernel(Protocol):
@@ -62,136 +41,114 @@ class LinkKernel(Protocol):
 
     def links(self) -> list[Link]: ...
     def set_link(self, index: int, *, up: bool, mtu: int | None = None) -> None: ...
+    def delete_link(self, index: int) -> None: ...
     def addresses(self) -> list[InterfaceAddress]: ...
     def put_address(self, ip: Address, length: int, index: int, flags: int = 0) -> None: ...
+    def delete_address(self, ip: Address, length: int, index: int) -> None: ...
     def routes(self, family: int, protocol: int = 0, type: int = 0) -> Iterator[Route]: ...
     def add_route(self, route: Route, *, replace: bool = False) -> None: ...
+    def delete_route(self, route: Route) -> None: ...
 
 
 class KeptState:
-    """What is declared is to be there from now on. `put_back` sees to it."""
+    """What is `wanted` is to be there. `put_back` sees to it."""
 
     def __init__(self, netlink: LinkKernel, sysctl: Path = SYSCTL) -> None:
-        self.addresses: list[Placed] = []
-        self.unreachable: list[Network] = []
-        """Networks that nothing leaks from."""
-        self.routes: list[tuple[IPv4Address, IPv4Address]] = []
-        """Hosts, and the gateways that they are reached by."""
-        self.up: dict[str, int] = {}
-        """Interfaces of tunnels that are up, with the index of each."""
-        self.settings: tuple[Setting, ...] = ()
+        self.wanted = Wanted()
         self.deleted: set[str] = set()
         """Interfaces of tunnels that others deleted: whoever holds their tunnels has to make them anew."""
-        self.absent: list[Placed] = []
-        """Addresses that could not be put where they belong."""
         self._netlink = netlink
         self._sysctl = sysctl
-        self._met: set[str] = set()
+        self._met: frozenset[str] = frozenset()
         """Interfaces for our addresses that were there once."""
 
+    def want(self, wanted: Wanted) -> list[Thing]:
+        """Want this from now on. What no longer is wanted is removed, and returned; if it is gone, that is no error."""
+        before, self.wanted = self.wanted, wanted
+        return self.remove(surplus(before, wanted))
+
+    def remove(self, things: Iterable[Thing]) -> list[Thing]:
+        """Remove these; those that were there, and could be, are returned."""
+        return [thing for thing in things if self._remove(thing)]
+
     def put_back(self) -> list[Fault]:
-        """Put back what is missing, and say what was. Raises NetlinkError where much changes meanwhile: call again."""
-        found = [fault for setting in self._all_settings() if (fault := self._set_right(setting))]
-        links = {link.name: link for link in self._netlink.links()}
-        found += self._raise_links(links)
-        there = {(each.address, each.index) for each in self._netlink.addresses()}
-        self.absent = []
-        for placed in self.addresses:
-            link = links.get(placed.interface)
-            faults = self._place(placed, link, link is not None and (placed.ip, link.index) in there)
-            if any(fault.trouble for fault in faults):
-                self.absent.append(placed)
-            found += faults
-        return found + list(self._lead())
+        """Put there what is missing, and say what was. Raises NetlinkError where much changes meanwhile: call again."""
+        actual = self.read(self.wanted)
+        for name in deleted(self.wanted, actual):
+            self.wanted = self.wanted.with_tap(name)
+            self.deleted.add(name)
+        steps = list(missing(self.wanted, actual, self._met))
+        self._met |= {placed.interface for placed in self.wanted.addresses} & actual.links.keys()
+        found = (step if isinstance(step, Fault) else self._try(step, actual) for step in steps)
+        return [fault for fault in found if fault is not None]
 
-    def _all_settings(self) -> Iterator[Setting]:
-        # The unreachable routes are on lo.
-        names = dict.fromkeys(("lo", *(placed.interface for placed in self.addresses), *self.up))
-        for name in names if self.unreachable else ():
-            yield Setting(IPV6_OFF.format(name), "1", "0")
-        yield from self.settings
+    def read(self, wanted: Wanted, *, to_peers: bool = False) -> Actual:
+        """What there is of what is wanted; of routes `to_peers` also if none is. Raises NetlinkError."""
+        links = {link.index: link for link in self._netlink.links()}
+        addresses = [each for each in self._netlink.addresses() if each.index in links]
+        families = {family_of(route.destination) for route in wanted.routes if route.type == RTN_UNREACHABLE}
+        routes = [route for family in families for route in self._netlink.routes(family, type=RTN_UNREACHABLE)]
+        if to_peers or any(route.protocol == RTPROT_RE6ST for route in wanted.routes):
+            routes += self._netlink.routes(socket.AF_INET, protocol=RTPROT_RE6ST)
+        return Actual(
+            {link.name: link for link in links.values()},
+            [Placed(each.address, each.length, links[each.index].name) for each in addresses],
+            routes,
+            {setting.name: self._value(setting) for setting in wanted.all_settings},
+        )
 
-    def _set_right(self, setting: Setting) -> Fault | None:
-        path = self._sysctl / setting.name
-        try:
-            if path.read_text().strip() != setting.wrong:
-                return None
-        except OSError:  # no such interface
-            return None
-        try:
-            path.write_text(f"{setting.right}\n")
-        except OSError as error:
-            return Fault(str(setting), f"{path}: {error.strerror}")
-        return Fault(str(setting))
-
-    def _raise_links(self, links: dict[str, Link]) -> Iterator[Fault]:
-        for name, index in list(self.up.items()):
-            link = links.get(name)
-            if link is None or link.index != index:
-                del self.up[name]
-                self.deleted.add(name)
-            elif not link.flags & IFF_UP:
-                with _trying(f"the interface {name}, which was down") as found:
+    def put(self, thing: Setting | Thing, index: int = 0) -> None:
+        """Put it there, on the interface of this index. Raises OSError."""
+        match thing:
+            case Setting():
+                (self._sysctl / thing.name).write_text(f"{thing.right}\n")
+            case Tap():
+                self._netlink.set_link(index, up=True)
+            case Placed():
+                if thing.routed:
                     self._netlink.set_link(index, up=True)
-                yield from found
+                # Our certificate says that it is ours alone; no route can have it as source before it is found to be.
+                flags = IFA_F_NODAD if thing.ip.version == 6 else 0
+                flags |= 0 if thing.routed else IFA_F_NOPREFIXROUTE
+                self._netlink.put_address(thing.ip, thing.length, index, flags)
+            case Route():
+                self._netlink.add_route(thing, replace=thing.type == RTN_UNREACHABLE)
+            case _:
+                assert_never(thing)
 
-    def _place(self, placed: Placed, link: Link | None, there: bool) -> list[Fault]:
-        what = f"our address {placed.ip} on {placed.interface}"
-        if link is None:
-            return [Fault(what, f"there is no interface {placed.interface}")]
-        # One of the user's that was up, and is down now, is his own business.
-        is_down = not link.flags & IFF_UP
-        if is_down and placed.interface in self._met and placed.interface != "lo":
-            return [Fault(what, f"the interface {placed.interface} is down")]
-        self._met.add(placed.interface)
-        if there and not is_down:
-            return []
-        # Our certificate says that it is ours alone; no route can have it as source before it is found to be.
-        flags = IFA_F_NODAD if placed.ip.version == 6 else 0
-        with _trying(what) as found:
-            if is_down:
-                self._netlink.set_link(link.index, up=True)
-            self._netlink.put_address(placed.ip, placed.length, link.index, flags)
-        return found
+    # -- within --
 
-    def _lead(self) -> Iterator[Fault]:
-        families = {family_of(network) for network in self.unreachable}
-        there = {each.destination for family in families for each in self._unreachable_of(family)}
-        for network in self.unreachable:
-            if network not in there:
-                with _trying(f"the route unreachable {network}") as found:
-                    self._netlink.add_route(Route(network, type=RTN_UNREACHABLE), replace=True)
-                yield from found
-        if not self.routes:
-            return
-        had = {each.destination for each in self._netlink.routes(socket.AF_INET, protocol=RTPROT_RE6ST)}
-        for host, gateway in self.routes:
-            route = host_route(host, gateway)
-            if route.destination not in had:
-                # The kernel does not take it while the gateway cannot be reached, and that is nobody's doing.
-                with suppress(NetlinkError):
-                    self._netlink.add_route(route)
-                    yield Fault(f"the route to {host} by {gateway}")
+    def _try(self, thing: Setting | Thing, actual: Actual) -> Fault | None:
+        """What was wrong, and why it still is where that failed; None for what is nobody's doing."""
+        try:
+            self.put(thing, actual.links[thing.interface].index if isinstance(thing, Tap | Placed) else 0)
+        except OSError as error:
+            if isinstance(thing, Setting):
+                return Fault(thing, f"{self._sysctl / thing.name}: {error.strerror}")
+            if isinstance(thing, Route) and thing.gateway is not None:
+                return None  # the kernel does not take it while the gateway cannot be reached
+            return Fault(thing, f"the kernel refuses it ({error.strerror})", error.errno == errno.EPERM)
+        return Fault(thing)
 
-    def _unreachable_of(self, family: int) -> Iterator[Route]:
-        return self._netlink.routes(family, type=RTN_UNREACHABLE)
+    def _remove(self, thing: Thing) -> bool:
+        with suppress(OSError):
+            match thing:
+                case Tap():
+                    self._netlink.delete_link(socket.if_nametoindex(thing.interface))
+                case Placed():
+                    self._netlink.delete_address(thing.ip, thing.length, socket.if_nametoindex(thing.interface))
+                case Route():
+                    self._netlink.delete_route(thing)
+                case _:
+                    assert_never(thing)
+            return True
+        return False
 
-
-def host_route(ip: IPv4Address, gateway: IPv4Address) -> Route:
-    return Route(IPv4Network(ip), gateway=gateway, protocol=RTPROT_RE6ST)
+    def _value(self, setting: Setting) -> str:
+        with suppress(OSError):  # no such interface
+            return (self._sysctl / setting.name).read_text().strip()
+        return ""
 
 
 def family_of(network: Network) -> int:
     return socket.AF_INET6 if network.version == 6 else socket.AF_INET
-
-
-@contextmanager
-def _trying(what: str) -> Iterator[list[Fault]]:
-    """Put something back; the list has what that was, and why it failed, afterwards."""
-    found: list[Fault] = []
-    try:
-        yield found
-    except NetlinkError as error:
-        found.append(Fault(what, f"the kernel refuses it ({error.strerror})", error.errno == errno.EPERM))
-    else:
-        found.append(Fault(what))

@@ -1,7 +1,7 @@
 """Links, addresses and routes of this machine (rtnetlink, /proc/sys/net).
 
-What a node adds is declared here and undone at exit: `Kernel` remembers what it made, and `clear` removes what an
-earlier run left behind (wire.md 1.3). Only names and prefixes of our network are touched.
+What a node adds is declared in one wanted state (kept_state.py) and undone at exit; `clear` removes what an earlier run
+left behind (wire.md 1.3). Only names and prefixes of our network are touched.
 """
 
 from __future__ import annotations
@@ -12,27 +12,33 @@ import logging
 import socket
 from collections.abc import Callable, Collection, Iterable, Iterator, Set
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import replace
 from ipaddress import IPv4Address, IPv4Interface, IPv6Network, ip_address
 
 from re6st.core import interfaces
-from re6st.core.machine.wanted_state import AddressPlan
+from re6st.core.machine import wanted_state
+from re6st.core.machine.wanted_state import (
+    RTN_UNREACHABLE,
+    AddressPlan,
+    Kept,
+    Route,
+    Wanted,
+    gone_on_with,
+    host_route,
+    left,
+)
 from re6st.linux import babel_routes, rtnetlink
 from re6st.linux.babel_routes import Installed
 from re6st.linux.hardware import Hardware
-from re6st.linux.kept_state import RTPROT_RE6ST, SYSCTL, KeptState, Placed, family_of, host_route
+from re6st.linux.kept_state import SYSCTL, KeptState
 from re6st.linux.netlink import NetlinkError
 from re6st.linux.rtnetlink import (
     IFA_F_DADFAILED,
     IFA_F_NODAD,
-    IFA_F_NOPREFIXROUTE,
     IFA_F_TENTATIVE,
     IFF_RUNNING,
-    IFF_UP,
     RT_SCOPE_UNIVERSE,
-    RTN_UNREACHABLE,
     Netlink,
-    Route,
 )
 
 LASTING = frozenset((errno.EPERM, errno.EACCES, errno.ENOENT, errno.ENODEV, errno.EOPNOTSUPP))
@@ -42,8 +48,8 @@ NOTICE, NOTICE_STEP = 1.0, 0.01
 
 log = logging.getLogger(__name__)
 
-Address = rtnetlink.Address
-Network = rtnetlink.Network
+Address = wanted_state.Address
+Network = wanted_state.Network
 
 
 class KernelError(OSError):
@@ -54,16 +60,6 @@ class KernelError(OSError):
         self.lasting = lasting
 
 
-@dataclass(frozen=True, slots=True)
-class Kept:
-    """What an earlier run left that is gone on with."""
-
-    hosts: Collection[str] = ()
-    """They are reached by a gateway of ours."""
-    main_interface: str = "lo"
-    """Where our address is not removed, since it comes there again."""
-
-
 class Kernel:
     """The kernel of the network namespace we run in."""
 
@@ -71,8 +67,6 @@ class Kernel:
         self._netlink = Netlink()
         self.hardware = Hardware(self._netlink)
         self.state = KeptState(self._netlink)
-        self._links: list[str] = []
-        self._link_address: IPv4Interface | None = None
 
     def close(self) -> None:
         self._netlink.close()
@@ -85,14 +79,13 @@ class Kernel:
         Duplicate address detection is off on it: nobody else can have its random link-local address, and waiting for
         the detection would cost a second of every new tunnel.
         """
+        up = self.state.wanted.taps.get(name)
         if self._index(name) is None:
-            self.state.up.pop(name, None)  # that one was deleted
+            up = None  # that one was deleted
             with _doing(f"make the interface {name}"):
                 rtnetlink.make_tap(name)
-        if name not in self._links:
-            self._links.append(name)
-        if self._link_address is not None:
-            self._put_link_address(self._link_address, name)
+        self.state.wanted = self.state.wanted.with_tap(name, up)
+        self._put_on_tap(name)
         for setting, value in (("disable_ipv6", 0), ("accept_dad", 0), ("dad_transmits", 0), ("accept_ra", 0)):
             self._sysctl(f"ipv6/conf/{name}/{setting}", value)
 
@@ -101,16 +94,8 @@ class Kernel:
         index = self._need(name)
         with _doing(f"bring {name} up"):
             self._netlink.set_link(index, up=True, mtu=mtu)
-        if name in self._links:
-            self.state.up[name] = index
-
-    async def set_down(self, name: str) -> None:
-        """Take an interface down, if it is there: babeld forgets its neighbours and routes at once."""
-        index = self._index(name)
-        self.state.up.pop(name, None)
-        if index is not None:
-            with suppress(NetlinkError):
-                self._netlink.set_link(index, up=False)
+        if name in self.state.wanted.taps:
+            self.state.wanted = self.state.wanted.with_tap(name, index)
 
     async def interrupt(self, name: str, is_used: Callable[[], bool]) -> None:
         """Take an interface down until babeld, which `is_used` asks, has seen it; then bring it up as it was.
@@ -128,14 +113,15 @@ class Kernel:
         index = self._index(name)
         if index is None:
             return
+        self.state.wanted = self.state.wanted.with_tap(name)
         had = []
         with suppress(NetlinkError):
-            if any(link.index == index and not link.flags & IFF_UP for link in self._netlink.links()):
-                self.state.up.pop(name, None)
+            if any(link.index == index and not link.up for link in self._netlink.links()):
                 return
             known = self._netlink.addresses(socket.AF_INET6)
             had = [each for each in known if each.index == index and each.address.is_link_local]
-        await self.set_down(name)
+        with suppress(NetlinkError):
+            self._netlink.set_link(index, up=False)
         try:
             with suppress(TimeoutError):
                 async with asyncio.timeout(NOTICE):
@@ -145,7 +131,7 @@ class Kernel:
             # It goes away meanwhile where the node ends.
             with suppress(NetlinkError):
                 self._netlink.set_link(index, up=True)
-                self.state.up[name] = index
+                self.state.wanted = self.state.wanted.with_tap(name, index)
                 for each in had:
                     self._netlink.put_address(each.address, each.length, index, IFA_F_NODAD)
 
@@ -159,84 +145,55 @@ class Kernel:
         The address has the length of our subnet, which SlapOS reads there, but brings no route: nothing of it is behind
         these links.
         """
-        self._link_address, ip = own, None if own is None else own.ip
-        links = {index: name for name in self._links if (index := self._index(name)) is not None}
+        self.state.wanted = wanted = replace(self.state.wanted, on_taps=own)
         try:
-            there = [each for each in self._netlink.addresses(socket.AF_INET) if each.index in links]
-            for other in (each for each in there if each.address != ip):
-                self._netlink.delete_address(other.address, other.length, other.index)
-            for index in links.keys() - {each.index for each in there if each.address == ip}:
-                if own is not None:
-                    self._put_link_address(own, links[index])
+            there = [each for each in self.state.read(Wanted()).addresses if each.ip.version == 4]
+            strangers = (each for each in there if own is None or each.ip != own.ip)
+            self.state.remove(each for each in strangers if each.interface in wanted.taps)
+            ours = {each.interface for each in there if own is not None and each.ip == own.ip}
+            for name in wanted.taps:
+                if name not in ours and self._index(name) is not None:
+                    self._put_on_tap(name)
         except (NetlinkError, KernelError) as error:
             log.error("cannot set the IPv4 addresses of links: %s", error)
 
-    async def delete_link(self, name: str) -> None:
-        index = self._index(name)
-        self.state.up.pop(name, None)
-        if index is not None:
-            with suppress(NetlinkError):
-                self._netlink.delete_link(index)
-        if name in self._links:
-            self._links.remove(name)
+    def _put_on_tap(self, name: str) -> None:
+        for placed in self.state.wanted.on_tap(name):
+            with _doing(f"put {placed.ip}/{placed.length} on {name}"):
+                self.state.put(placed, self._need(name))
 
     # -- addresses and routes --
 
-    def _put_link_address(self, own: IPv4Interface, interface: str) -> None:
-        self._put_address(own.ip, own.network.prefixlen, interface, IFA_F_NOPREFIXROUTE)
+    async def have(self, plans: Iterable[AddressPlan], interface: str) -> None:
+        """Have our addresses on an interface, and the routes that keep traffic inside (wire.md 1.3); no others.
 
-    def _put_address(self, ip: Address, length: int, interface: str, flags: int = 0) -> None:
-        # It is ours alone; no route can have it as source before it is found to be.
-        flags |= IFA_F_NODAD if ip.version == 6 else 0
-        index = self._need(interface)
-        with _doing(f"put {ip}/{length} on {interface}"):
-            self._netlink.put_address(ip, length, index, flags)
-
-    async def enter(self, plan: AddressPlan, interface: str) -> None:
-        """Have our address on an interface, and the routes that keep traffic inside (wire.md 1.3).
-
-        What cannot be there yet, as on an interface that comes later, is logged, and there once it can be (see
-        noded/caretaker.py). Raises KernelError where we have not the right.
+        Once an address is on no link, the kernel drops babel's routes that have it as source. What cannot be there yet,
+        as on an interface that comes later, is logged, and there once it can be (see noded/caretaker.py). Raises
+        KernelError where we have not the right.
         """
-        self.state.unreachable += [each for each in plan.unreachable if each not in self.state.unreachable]
-        self.state.addresses.append(Placed(plan.address, plan.length, interface))
+        self.state.want(self.state.wanted.with_plans(plans, interface))
         for fault in self.state.put_back():
             if fault.forbidden:
                 raise KernelError(f"{fault}. {_advice(errno.EPERM)}", lasting=True)
             if fault.trouble:
                 log.warning("%s. Waiting for that", fault)
 
-    async def leave(self, plan: AddressPlan, interface: str) -> None:
-        """Undo `enter`. Once the address is on no link, the kernel drops babel's routes that have it as source."""
-        state = self.state
-        state.unreachable = [network for network in state.unreachable if network not in plan.unreachable]
-        placed = Placed(plan.address, plan.length, interface)
-        state.addresses = [each for each in state.addresses if each != placed]
-        for network in plan.unreachable:
-            await self._delete_unreachable(network)
-        await self._delete_address(placed)
-
     async def add_route(self, ip: IPv4Address, gateway: IPv4Address) -> None:
         """Reach a host by a gateway. Raises KernelError, also where the user has a route to it."""
-        self.state.routes.append((ip, gateway))
-        try:
-            with _doing(f"reach {ip} by the gateway {gateway}"):
-                self._netlink.add_route(host_route(ip, gateway))
-        except KernelError:
-            self.state.routes.remove((ip, gateway))
-            raise
+        route = host_route(ip, gateway)
+        with _doing(f"reach {ip} by the gateway {gateway}"):
+            self.state.put(route)
+        self.state.wanted = replace(self.state.wanted, routes=(*self.state.wanted.routes, route))
 
     async def delete_route(self, ip: IPv4Address, gateway: IPv4Address) -> None:
         """Undo `add_route`; the kernel may have done it, as it does when an interface goes down."""
-        if (ip, gateway) not in self.state.routes:
-            return
-        self.state.routes.remove((ip, gateway))
-        with suppress(NetlinkError):
-            self._netlink.delete_route(host_route(ip, gateway))
+        wanted, route = self.state.wanted, host_route(ip, gateway)
+        others = (each for each in wanted.routes if (each.destination, each.gateway) != (route.destination, gateway))
+        self.state.want(replace(wanted, routes=tuple(others)))
 
     async def links_up(self) -> set[str]:
         """The names of the interfaces that are up. Raises NetlinkError when they changed meanwhile: ask again."""
-        return {link.name for link in self._netlink.links() if link.flags & IFF_UP}
+        return {link.name for link in self._netlink.links() if link.up}
 
     async def uplinks(self) -> dict[Address, bool]:
         """The global addresses of this machine, on links that are up; and whether the link of each has a carrier.
@@ -244,13 +201,12 @@ class Kernel:
         One is left out that the kernel does not use yet, or at all: duplicate address detection (RFC 4862 5.4).
         Raises NetlinkError when they changed meanwhile: ask again.
         """
-        links = {link.index: link.flags for link in self._netlink.links()}
+        up = {link.index: bool(link.flags & IFF_RUNNING) for link in self._netlink.links() if link.up}
         found: dict[Address, bool] = {}
         for entry in self._netlink.addresses():
-            flags = links.get(entry.index, 0)
             usable = not entry.flags & (IFA_F_TENTATIVE | IFA_F_DADFAILED)
-            if flags & IFF_UP and usable and entry.scope == RT_SCOPE_UNIVERSE:
-                found[entry.address] = found.get(entry.address, False) or bool(flags & IFF_RUNNING)
+            if entry.index in up and usable and entry.scope == RT_SCOPE_UNIVERSE:
+                found[entry.address] = found.get(entry.address, False) or up[entry.index]
         return found
 
     async def source_specific(self) -> bool:
@@ -286,16 +242,7 @@ class Kernel:
 
     async def undo(self) -> None:
         """Remove what was added, the last first; what is gone already is no error."""
-        for host, gateway in list(self.state.routes):
-            await self.delete_route(host, gateway)
-        unreachable, addresses = self.state.unreachable, self.state.addresses
-        self.state.unreachable, self.state.addresses = [], []
-        for network in reversed(unreachable):
-            await self._delete_unreachable(network)
-        for placed in reversed(addresses):
-            await self._delete_address(placed)
-        for name in list(self._links):
-            await self.delete_link(name)
+        self.state.want(Wanted())
 
     async def clear(self, plans: Iterable[AddressPlan], kept: Kept | None = None) -> list[str]:
         """Remove what an earlier run left: TAPs, babel's and unreachable routes in our networks, our address in each.
@@ -303,37 +250,12 @@ class Kernel:
         What else has an address there, the user gave it. If anything is to be `kept`, so are the TAPs, and the routes
         in our networks, as the traffic needs them. Says what it removed.
         """
-        removed = []
-        carry = set() if kept is None else {self._index(kept.main_interface)}
-        for link in self._netlink.links():
-            if not interfaces.is_ours(link.name) or link.kind != "tun":
-                continue
-            if kept is None:
-                with suppress(NetlinkError):
-                    self._netlink.delete_link(link.index)
-                    removed.append(f"interface {link.name}")
-                continue
-            # A babeld that runs on would not notice that one went, if another came at once.
-            self._links.append(link.name)
-            carry.add(link.index)
-        for route in self._netlink.routes(socket.AF_INET, protocol=RTPROT_RE6ST):
-            if kept and str(route.destination.network_address) in kept.hosts:
-                self._keep(route)
-            elif self._delete(route):
-                removed.append(f"route {route.destination}")
-        for plan in plans:
-            family = family_of(plan.network)
-            by_babel = self._netlink.routes(family, protocol=babel_routes.RTPROT_BABEL)
-            unreachable = self._netlink.routes(family, type=RTN_UNREACHABLE)
-            for route in dict.fromkeys((*by_babel, *unreachable)) if not kept else ():
-                if babel_routes.is_ours(route, plan) and self._delete(route):
-                    removed.append(f"route {route.destination}")
-            for entry in self._netlink.addresses(family):
-                if entry.address == plan.address and entry.index not in carry:
-                    with suppress(NetlinkError):
-                        self._netlink.delete_address(entry.address, entry.length, entry.index)
-                        removed.append(f"address {plan.address}")
-        return removed
+        plans = tuple(plans)
+        found = left(self.state.read(Wanted().with_plans(plans, ""), to_peers=True), plans, kept)
+        self.state.wanted = found
+        removed = [thing.what for thing in self.state.want(gone_on_with(found, kept))]
+        by_babel = await asyncio.to_thread(babel_routes.sweep, plans) if kept is None else ()
+        return removed + [route.what for route in by_babel]
 
     async def babel_routes(
         self, plans: Iterable[AddressPlan], table: int | None = None
@@ -356,12 +278,8 @@ class Kernel:
 
     def gateways(self) -> dict[IPv4Address, IPv4Address]:
         """The hosts that are reached by a gateway, and by which."""
-        return dict(self.state.routes)
-
-    def _keep(self, route: Route) -> None:
-        host, gateway = route.destination.network_address, route.gateway
-        if isinstance(host, IPv4Address) and isinstance(gateway, IPv4Address):
-            self.state.routes.append((host, gateway))
+        found = ((route.destination.network_address, route.gateway) for route in self.state.wanted.routes)
+        return {ip: by for ip, by in found if isinstance(ip, IPv4Address) and isinstance(by, IPv4Address)}
 
     async def sweep(
         self,
@@ -375,25 +293,9 @@ class Kernel:
         `only` those to some destinations, for packets from some sources. There may be ten thousands of them, so this
         is done beside the event loop, by a socket of its own.
         """
-        return await asyncio.to_thread(babel_routes.sweep, tuple(plans), priority, only, table)
+        return len(await asyncio.to_thread(babel_routes.sweep, tuple(plans), priority, only, table))
 
     # -- within --
-
-    async def _delete_unreachable(self, network: Network) -> None:
-        with suppress(NetlinkError):
-            self._netlink.delete_route(Route(network, type=RTN_UNREACHABLE))
-
-    async def _delete_address(self, placed: Placed) -> None:
-        index = self._index(placed.interface)
-        if index is not None:
-            with suppress(NetlinkError):
-                self._netlink.delete_address(placed.ip, placed.length, index)
-
-    def _delete(self, route: Route) -> bool:
-        with suppress(NetlinkError):
-            self._netlink.delete_route(route)
-            return True
-        return False
 
     def _index(self, name: str) -> int | None:
         try:

@@ -8,7 +8,7 @@ from ipaddress import IPv4Address, IPv6Address, ip_address
 
 import netifaces
 
-from re6st.linux.rtnetlink import Address
+from re6st.core.machine.wanted_state import Address
 
 
 def local_addresses() -> list[IPv4Address | IPv6Address]:

@@ -9,19 +9,14 @@ import struct
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+from ipaddress import IPv6Address, ip_address, ip_network
 
+from re6st.core.machine.wanted_state import IFF_UP, Address, Link, Network, Route
 from re6st.linux.netlink import NetlinkSocket, malformed, pack_attribute, read_attributes, unpack
 
-Address = IPv4Address | IPv6Address
-Network = IPv4Network | IPv6Network
-
-IFF_UP, IFF_RUNNING = 0x1, 0x40
+IFF_RUNNING = 0x40
 IFA_F_NODAD, IFA_F_DADFAILED, IFA_F_TENTATIVE, IFA_F_NOPREFIXROUTE = 0x02, 0x08, 0x40, 0x200
-RTN_UNICAST, RTN_UNREACHABLE = 1, 7
-RTPROT_STATIC = 4
 RT_SCOPE_UNIVERSE, _RT_SCOPE_NOWHERE = 0, 255
-RT_TABLE_MAIN = 254
 
 # linux/netlink.h, linux/rtnetlink.h, linux/if_link.h, linux/if_addr.h
 _SOL_NETLINK, _NETLINK_GET_STRICT_CHK = 270, 12
@@ -30,7 +25,7 @@ _NEWLINK, _DELLINK, _GETLINK = 16, 17, 18
 _NEWADDR, _DELADDR, _GETADDR = 20, 21, 22
 _NEWROUTE, _DELROUTE, _GETROUTE = 24, 25, 26
 _NEWNEIGH, _GETNEIGH = 28, 30
-_IFLA_IFNAME, _IFLA_MTU, _IFLA_LINKINFO, _IFLA_INFO_KIND = 3, 4, 18, 1
+_IFLA_ADDRESS, _IFLA_IFNAME, _IFLA_MTU, _IFLA_LINKINFO, _IFLA_INFO_KIND = 1, 3, 4, 18, 1
 _IFA_ADDRESS, _IFA_LOCAL, _IFA_FLAGS = 1, 2, 8
 _NDA_DST, _NDA_LLADDR, _NTF_USE = 1, 2, 0x01
 _RTA_DST, _RTA_SRC, _RTA_OIF, _RTA_GATEWAY, _RTA_PRIORITY, _RTA_PREFSRC, _RTA_TABLE = 1, 2, 4, 5, 6, 7, 15
@@ -47,16 +42,6 @@ _IFREQ = struct.Struct("16sH22x")
 
 
 @dataclass(frozen=True, slots=True)
-class Link:
-    """A network interface; `kind` is that of a virtual one, as "tun"."""
-
-    index: int
-    name: str
-    flags: int
-    kind: str
-
-
-@dataclass(frozen=True, slots=True)
 class InterfaceAddress:
     """An address of the interface with this index."""
 
@@ -65,22 +50,6 @@ class InterfaceAddress:
     index: int
     scope: int
     flags: int
-
-
-@dataclass(frozen=True, slots=True)
-class Route:
-    """A route; `source` is None for packets of any, and None too what it does not say."""
-
-    destination: Network
-    source: Network | None = None
-    gateway: Address | None = None
-    interface: int | None = None
-    protocol: int = RTPROT_STATIC
-    type: int = RTN_UNICAST
-    priority: int | None = None
-    table: int = RT_TABLE_MAIN
-    preferred: Address | None = None
-    """The address that packets of this machine have by it."""
 
 
 class Netlink(NetlinkSocket):
@@ -100,7 +69,8 @@ class Netlink(NetlinkSocket):
             _, _, index, flags, _ = unpack(_LINK, body)
             attributes = dict(read_attributes(body[_LINK.size :]))
             info = dict(read_attributes(attributes.get(_IFLA_LINKINFO, b"")))
-            found.append(Link(index, _text(attributes, _IFLA_IFNAME), flags, _text(info, _IFLA_INFO_KIND)))
+            name, hardware = _text(attributes, _IFLA_IFNAME), attributes.get(_IFLA_ADDRESS, b"")
+            found.append(Link(index, name, flags, _text(info, _IFLA_INFO_KIND), hardware))
         return found
 
     def set_link(self, index: int, *, up: bool, mtu: int | None = None) -> None:

@@ -12,25 +12,18 @@ import logging
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import aclosing
+from dataclasses import replace
 
 from re6st.core.limits.said import Said
+from re6st.core.machine.wanted_state import Fault, Setting
 from re6st.linux import address_monitor
-from re6st.linux.kept_state import Fault, KeptState, Setting
+from re6st.linux.kept_state import KeptState
 from re6st.linux.netlink import NetlinkError
 from re6st.noded.router_advertisements import Advertisements
 
 LOOK_EVERY = 2.0
 
 log = logging.getLogger(__name__)
-
-
-def forwarding(*, ipv4: bool) -> tuple[Setting, ...]:
-    """What babeld sets when it starts, and relies on."""
-    found = [Setting("ipv6/conf/all/forwarding", "0", "1")]
-    if ipv4:
-        # With 1, packets are dropped that come by another way than the answers go.
-        found += [Setting("ipv4/conf/all/forwarding", "0", "1"), Setting("ipv4/conf/all/rp_filter", "1", "0")]
-    return tuple(found)
 
 
 class Caretaker:
@@ -84,9 +77,9 @@ class Caretaker:
 
     async def look(self) -> None:
         """Look once, and put back what is missing. Raises NetlinkError."""
-        self._state.settings = self._settings()
+        self._state.wanted = replace(self._state.wanted, settings=self._settings())
         self._faults = self._state.put_back()
-        if self._state.absent:
+        if any(fault.trouble and fault.thing in self._state.wanted.addresses for fault in self._faults):
             self.present.clear()
         else:
             self.present.set()

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 
-from re6st.linux.kept_state import Setting
+from re6st.core.machine.wanted_state import Setting, forwarding
 from re6st.linux.kernel import Kernel
-from re6st.noded.caretaker import Caretaker, forwarding
+from re6st.noded.caretaker import Caretaker
 from re6st.noded.deleted_taps import make_anew
 from re6st.noded.firewall_check import FirewallCheck
 from re6st.noded.interface_check import InterfaceCheck

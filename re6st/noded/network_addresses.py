@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import Protocol
 
@@ -17,9 +17,8 @@ log = logging.getLogger(__name__)
 class Machine(Protocol):
     """What puts them there; the kernel."""
 
-    async def enter(self, plan: AddressPlan, main: str) -> None: ...
-
-    async def leave(self, plan: AddressPlan, main: str) -> None: ...
+    async def have(self, plans: Iterable[AddressPlan], interface: str) -> None:
+        """These, and no others. Raises KernelError."""
 
 
 class NetworkAddresses:
@@ -31,35 +30,27 @@ class NetworkAddresses:
         self._main = main
         self._run = run
         self._there: list[AddressPlan] = []
+        """What may be."""
         self.wanted: Collection[AddressPlan] = ()
         """What was asked for last."""
         self.former: set[AddressPlan] = set()
         """What the network has given up: a babeld may have left routes there."""
 
     async def enter(self, wanted: Collection[AddressPlan]) -> None:
-        """Have these at the start. Raises KernelError."""
+        """Have these and no others. Raises KernelError."""
         self.wanted = wanted
+        self._there = list(dict.fromkeys((*wanted, *self._there)))
+        note(self._run, self._there)
+        await self._machine.have(wanted, self._main)
+        self.former.update(each for each in self._there if each not in wanted)
+        self._there = list(wanted)
         note(self._run, wanted)
-        for plan in wanted:
-            await self._machine.enter(plan, self._main)
-            self._there.append(plan)
 
     async def follow(self, wanted: Collection[AddressPlan]) -> bool:
-        """Have these and no others; whether that is done. Whoever asks again has done what failed before."""
-        done = True
-        self.wanted = wanted
-        note(self._run, list(dict.fromkeys((*wanted, *self._there))))
-        for plan in (*(each for each in self._there if each not in wanted), *wanted):
-            try:
-                if plan not in wanted:  # the network gave IPv4 up, or has another one
-                    await self._machine.leave(plan, self._main)
-                    self._there.remove(plan)
-                    self.former.add(plan)
-                elif plan not in self._there:  # IPv4 was brought to the network, or another one
-                    await self._machine.enter(plan, self._main)
-                    self._there.append(plan)
-            except KernelError as error:
-                log.error("%s", error)
-                done = False
-        note(self._run, self._there)
-        return done
+        """The same; whether that is done. Whoever asks again has done what failed before."""
+        try:
+            await self.enter(wanted)
+        except KernelError as error:
+            log.error("%s", error)
+            return False
+        return True

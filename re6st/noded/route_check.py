@@ -11,13 +11,12 @@ import time
 from collections.abc import Callable, Collection, Iterable
 from typing import Protocol
 
-from re6st.core.machine.wanted_state import AddressPlan
+from re6st.core.machine.wanted_state import AddressPlan, Route
 from re6st.core.routing.babel_lines import Table
 from re6st.core.routing.lost_routes import LASTING, LostRoutes, Way, installed
 from re6st.core.words import plural
 from re6st.linux.babel_routes import Installed
 from re6st.linux.netlink import NetlinkError
-from re6st.linux.rtnetlink import Route
 
 LOOK_FIRST, LOOK_PER_ROUTE, LOOK_LAST = LASTING / 2, 0.003, 10.0
 """Seconds between two looks, so that they cost a hundredth of a core, at most."""

@@ -1,12 +1,30 @@
-"""What the kernel shall have of a node, as data, and what is to be done where it has something else."""
+"""What the kernel shall have of a node, as data, and what is to be done where it has something else.
+
+`Wanted` is all that a node gives to the kernel, but for its nftables table and what babeld does. A start, a change of
+parameters, other programs and an end differ in what was wanted before, and is now: `surplus` is to be removed,
+`missing` is to be put there. What an earlier run `left` counts as wanted before. What others made is in neither.
+linux/kept_state.py reads what there is, and does what is said here.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Address, IPv6Network
+
+from re6st.core import interfaces
+from re6st.core.routing.claims import link_local
 
 Address = IPv4Address | IPv6Address
 Network = IPv4Network | IPv6Network
+
+# linux/if.h, linux/rtnetlink.h
+IFF_UP = 0x1
+RTN_UNICAST, RTN_UNREACHABLE = 1, 7
+RTPROT_STATIC = 4
+RT_TABLE_MAIN = 254
+RTPROT_RE6ST = 146
+"""Marks our routes to peers; a number that nobody registered (/etc/iproute2/rt_protos)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,3 +36,264 @@ class AddressPlan:
     length: int
     """Of the prefix that our address brings a route for."""
     unreachable: tuple[Network, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """A network interface; `kind` is that of a virtual one, as "tun", `hardware` its MAC address, if it has one."""
+
+    index: int
+    name: str
+    flags: int
+    kind: str
+    hardware: bytes = b""
+
+    @property
+    def up(self) -> bool:
+        return bool(self.flags & IFF_UP)
+
+
+# Of what is given to the kernel, `what` names it, and the form of a string says what was wrong where it is put back.
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """A sysctl below net/ that must not have the value `wrong`."""
+
+    name: str
+    wrong: str
+    right: str
+
+    def __str__(self) -> str:
+        return f"the sysctl net.{self.name.replace('/', '.')}={self.right}"
+
+
+@dataclass(frozen=True, slots=True)
+class Tap:
+    """The interface of a tunnel."""
+
+    interface: str
+
+    @property
+    def what(self) -> str:
+        return f"interface {self.interface}"
+
+    def __str__(self) -> str:
+        return f"the interface {self.interface}, which was down"
+
+
+@dataclass(frozen=True, slots=True)
+class Placed:
+    """An address on an interface, which is up then; `routed` if it brings a route to its prefix."""
+
+    ip: Address
+    length: int
+    interface: str
+    routed: bool = True
+
+    @property
+    def what(self) -> str:
+        return f"address {self.ip}"
+
+    def __str__(self) -> str:
+        return f"our address {self.ip} on {self.interface}"
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """A route; `source` is None for packets of any, and None too what it does not say."""
+
+    destination: Network
+    source: Network | None = None
+    gateway: Address | None = None
+    interface: int | None = None
+    protocol: int = RTPROT_STATIC
+    type: int = RTN_UNICAST
+    priority: int | None = None
+    table: int = RT_TABLE_MAIN
+    preferred: Address | None = None
+    """The address that packets of this machine have by it."""
+
+    @property
+    def what(self) -> str:
+        return f"route {self.destination}"
+
+    def __str__(self) -> str:
+        if self.type == RTN_UNREACHABLE:
+            return f"the route unreachable {self.destination}"
+        return f"the route to {self.destination.network_address} by {self.gateway}"
+
+
+Thing = Tap | Placed | Route
+
+
+def host_route(ip: IPv4Address, gateway: IPv4Address) -> Route:
+    """A route to a peer by another gateway than the default one."""
+    return Route(IPv4Network(ip), gateway=gateway, protocol=RTPROT_RE6ST)
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """All of it."""
+
+    addresses: tuple[Placed, ...] = ()
+    """Those that the network gives us."""
+    routes: tuple[Route, ...] = ()
+    """Unreachable ones, so that nothing leaks, and those to peers."""
+    taps: Mapping[str, int | None] = field(default_factory=dict)
+    """Interfaces of tunnels by name, with the index of each that shall be up."""
+    on_taps: IPv4Interface | None = None
+    """Our address on all of them."""
+    settings: tuple[Setting, ...] = ()
+
+    @property
+    def things(self) -> tuple[Thing, ...]:
+        # An interface takes its addresses along.
+        return (*map(Tap, self.taps), *self.addresses, *self.routes)
+
+    @property
+    def all_settings(self) -> tuple[Setting, ...]:
+        """Also that IPv6 is not switched off where it is needed."""
+        # The unreachable routes are on lo.
+        up = (name for name, index in self.taps.items() if index is not None)
+        names = dict.fromkeys(("lo", *(placed.interface for placed in self.addresses), *up)) if self.addresses else ()
+        return (*(Setting(f"ipv6/conf/{name}/disable_ipv6", "1", "0") for name in names), *self.settings)
+
+    def on_tap(self, name: str) -> tuple[Placed, ...]:
+        """The addresses that we give to the interface of a tunnel."""
+        ip = self.on_taps
+        return () if ip is None else (Placed(ip.ip, ip.network.prefixlen, name, routed=False),)
+
+    def with_plans(self, plans: Iterable[AddressPlan], interface: str) -> Wanted:
+        """The same with these address plans, and no others, on this interface."""
+        plans = tuple(plans)
+        networks = dict.fromkeys(network for plan in plans for network in plan.unreachable)
+        to_peers = (route for route in self.routes if route.type != RTN_UNREACHABLE)
+        routes = (*(Route(network, type=RTN_UNREACHABLE) for network in networks), *to_peers)
+        return replace(
+            self, addresses=tuple(Placed(plan.address, plan.length, interface) for plan in plans), routes=routes
+        )
+
+    def with_tap(self, name: str, index: int | None = None) -> Wanted:
+        """The same with an interface of a tunnel, which shall be up if its index is given."""
+        return replace(self, taps={**self.taps, name: index})
+
+
+def forwarding(*, ipv4: bool) -> tuple[Setting, ...]:
+    """What babeld sets when it starts, and relies on."""
+    found = [Setting("ipv6/conf/all/forwarding", "0", "1")]
+    if ipv4:
+        # With 1, packets are dropped that come by another way than the answers go.
+        found += [Setting("ipv4/conf/all/forwarding", "0", "1"), Setting("ipv4/conf/all/rp_filter", "1", "0")]
+    return tuple(found)
+
+
+@dataclass(frozen=True, slots=True)
+class Actual:
+    """What the kernel has, whoever made it."""
+
+    links: Mapping[str, Link] = field(default_factory=dict)
+    addresses: Collection[Placed] = ()
+    routes: Collection[Route] = ()
+    """Unreachable ones, and those with our protocol number."""
+    settings: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """Something of ours that was not there. It is again, but where `trouble` says what keeps it away."""
+
+    thing: Setting | Thing
+    trouble: str = ""
+    forbidden: bool = False
+    """We have not the right to put it back."""
+
+    def __str__(self) -> str:
+        return f"{self.thing} is missing: {self.trouble}" if self.trouble else f"{self.thing}"
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """What of an earlier run is gone on with."""
+
+    hosts: Collection[str] = ()
+    """They are reached by a gateway of ours."""
+    main_interface: str = "lo"
+    """Where our address is not removed, since it comes there again."""
+
+
+def surplus(before: Wanted, now: Wanted) -> list[Thing]:
+    """What is to be removed, the last first."""
+    things = set(now.things)
+    return [thing for thing in reversed(before.things) if thing not in things]
+
+
+def missing(wanted: Wanted, actual: Actual, met: Collection[str] = ()) -> Iterator[Setting | Thing | Fault]:
+    """What is to be put there, and what cannot be; interfaces that were `met` before may be down."""
+    yield from (each for each in wanted.all_settings if actual.settings.get(each.name) == each.wrong)
+    taps = {name: link for name, link in actual.links.items() if wanted.taps.get(name) == link.index}
+    yield from (Tap(name) for name, link in taps.items() if not link.up)
+    # One that has another length is one of the user's, who may.
+    there = {(each.ip, each.interface) for each in actual.addresses}
+    for placed in wanted.addresses:
+        link = actual.links.get(placed.interface)
+        if link is None:
+            yield Fault(placed, f"there is no interface {placed.interface}")
+        elif not link.up and link.name in met and link.name != "lo":
+            # One of the user's that was up, and is down now, is his own business.
+            yield Fault(placed, f"the interface {link.name} is down")
+        elif not link.up or (placed.ip, link.name) not in there:
+            yield placed
+    for name in taps:
+        yield from (each for each in wanted.on_tap(name) if (each.ip, name) not in there)
+    yield from _link_locals(taps, actual)
+    routes = {(each.destination, each.type) for each in actual.routes}
+    yield from (each for each in wanted.routes if (each.destination, each.type) not in routes)
+
+
+def deleted(wanted: Wanted, actual: Actual) -> list[str]:
+    """Interfaces of tunnels that shall be up and were deleted, also if there is another one of the name."""
+    index = {name: link.index for name, link in actual.links.items()}
+    return [name for name, wants in wanted.taps.items() if wants is not None and index.get(name) != wants]
+
+
+def left(actual: Actual, plans: Collection[AddressPlan], kept: Kept | None) -> Wanted:
+    """What an earlier run gave to the kernel.
+
+    If anything is to be `kept`, the traffic needs the unreachable routes and our address, which stay as they are.
+    """
+    taps = dict.fromkeys(name for name, link in actual.links.items() if link.kind == "tun" and interfaces.is_ours(name))
+    spared = taps.keys() if kept is None else {*taps, kept.main_interface}
+    own = {plan.address for plan in plans}
+    unreachable = () if kept is not None else {network for plan in plans for network in plan.unreachable}
+    return Wanted(
+        addresses=tuple(each for each in actual.addresses if each.ip in own and each.interface not in spared),
+        routes=tuple(
+            each
+            for each in actual.routes
+            if (each.destination in unreachable if each.type == RTN_UNREACHABLE else each.protocol == RTPROT_RE6ST)
+        ),
+        taps=taps,
+    )
+
+
+def gone_on_with(left: Wanted, kept: Kept | None) -> Wanted:
+    """What of that is still wanted."""
+    if kept is None:
+        return Wanted()
+    # A babeld that runs on would not notice that an interface went, if another came at once.
+    return Wanted(
+        routes=tuple(each for each in left.routes if str(each.destination.network_address) in kept.hosts),
+        taps=left.taps,
+    )
+
+
+def _link_locals(taps: Mapping[str, Link], actual: Actual) -> Iterator[Placed]:
+    """Without a link-local address babeld does not use an interface, and complains of it again and again.
+
+    The kernel gives one to each that comes up with a carrier. It does not put back what others remove.
+    """
+    have = {each.interface for each in actual.addresses if each.ip.is_link_local and each.ip.version == 6}
+    for name, link in taps.items():
+        if link.up and name not in have and len(link.hardware) == 6:
+            yield Placed(link_local(link.hardware), 64, name)

@@ -220,6 +220,12 @@ def hardware_address(address: IPv6Address) -> str | None:
     return ":".join(f"{byte:02x}" for byte in mac.to_bytes(6))
 
 
+def link_local(hardware: bytes) -> IPv6Address:
+    """The address that the kernel makes of a MAC address: the inverse of `hardware_address`."""
+    mac = int.from_bytes(hardware) ^ 0x020000000000
+    return IPv6Address(0xFE80 << 112 | mac >> 24 << 40 | 0xFFFE << 24 | mac & 0xFFFFFF)
+
+
 def _claims(routes: Iterable[Routes]) -> Iterator[Routes]:
     """Of the routes of one kind, those that the next hop announces as its own, and those that we may not use. Most
     routes are others: the next hop says that it heard them elsewhere, or retracts them.

@@ -6,9 +6,8 @@ from ipaddress import IPv6Address, IPv6Network
 
 import pytest
 
-from re6st.core.machine.wanted_state import AddressPlan
+from re6st.core.machine.wanted_state import RTN_UNREACHABLE, AddressPlan, Route
 from re6st.linux import babel_routes
-from re6st.linux.rtnetlink import RTN_UNREACHABLE, Route
 
 
 def test_a_way_that_babel_lost_says_nothing_of_the_priority_of_its_routes(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,19 +5,36 @@ from __future__ import annotations
 import asyncio
 import errno
 from collections.abc import Iterator
+from dataclasses import replace
 from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_network
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from re6st.linux.kept_state import KeptState, Placed, Setting
+from re6st.core.machine.wanted_state import (
+    IFF_UP,
+    RTN_UNREACHABLE,
+    Address,
+    Fault,
+    Link,
+    Network,
+    Placed,
+    Route,
+    Setting,
+    Wanted,
+    forwarding,
+    host_route,
+)
+from re6st.linux.kept_state import KeptState
 from re6st.linux.netlink import NetlinkError
-from re6st.linux.rtnetlink import IFF_UP, RTN_UNREACHABLE, Address, InterfaceAddress, Link, Network, Route
-from re6st.noded.caretaker import Caretaker, forwarding
+from re6st.linux.rtnetlink import InterfaceAddress
+from re6st.noded.caretaker import Caretaker
 from re6st.noded.router_advertisements import Advertisements
 
 ADDRESS = IPv6Address("2001:db8:42:b::1")
 NETWORK = IPv6Network("2001:db8:42::/48")
+MAC, LINK_LOCAL = bytes.fromhex("06ca82c632de"), IPv6Address("fe80::4ca:82ff:fec6:32de")
 HOST, GATEWAY = IPv4Address("192.0.2.7"), IPv4Address("10.0.0.1")
 
 
@@ -27,16 +44,22 @@ class Netlink:
     def __init__(self) -> None:
         self.up = {"lo": True, "re6stnet1": True}
         self.index = {"lo": 1, "re6stnet1": 7, "br0": 9}
-        self.there: set[tuple[Address, int]] = set()
+        self.there: set[tuple[Address, int]] = {(LINK_LOCAL, 7)}
         self.known: set[tuple[Network, int]] = set()
         self.refuses = 0
+        self.carrier = True
 
     def links(self) -> list[Link]:
-        return [Link(self.index[name], name, IFF_UP if up else 0, "") for name, up in self.up.items()]
+        return [Link(self.index[name], name, IFF_UP if up else 0, "", MAC) for name, up in self.up.items()]
 
     def set_link(self, index: int, *, up: bool, mtu: int | None = None) -> None:
         self._may()
         self.up[next(name for name, number in self.index.items() if number == index)] = up
+        if up and index == 7 and self.carrier:
+            self.there.add((LINK_LOCAL, index))
+
+    def delete_link(self, index: int) -> None:
+        raise AssertionError
 
     def addresses(self) -> list[InterfaceAddress]:
         return [InterfaceAddress(ip, ip.max_prefixlen, index, 0, 0) for ip, index in self.there]
@@ -44,6 +67,10 @@ class Netlink:
     def put_address(self, ip: Address, length: int, index: int, flags: int = 0) -> None:
         self._may()
         self.there.add((ip, index))
+
+    def delete_address(self, ip: Address, length: int, index: int) -> None:
+        self._may()
+        self.there.remove((ip, index))
 
     def routes(self, family: int, protocol: int = 0, type: int = 0) -> Iterator[Route]:
         for destination, kind in self.known:
@@ -53,6 +80,10 @@ class Netlink:
     def add_route(self, route: Route, *, replace: bool = False) -> None:
         self._may()
         self.known.add((route.destination, route.type))
+
+    def delete_route(self, route: Route) -> None:
+        self._may()
+        self.known.remove((route.destination, route.type))
 
     def _may(self) -> None:
         if self.refuses:
@@ -75,6 +106,10 @@ class Machine:
     def get(self, name: str) -> str:
         return (self.sysctl / name).read_text().strip()
 
+    def want(self, **wanted: Any) -> None:
+        """Besides what is wanted already."""
+        self.state.want(replace(self.state.wanted, **wanted))
+
     def said(self) -> list[str]:
         return [str(fault) for fault in self.state.put_back()]
 
@@ -82,10 +117,9 @@ class Machine:
 @pytest.fixture
 def machine(tmp_path: Path) -> Machine:
     made = Machine(tmp_path)
-    made.state.addresses.append(Placed(ADDRESS, 64, "lo"))
-    made.state.unreachable.append(NETWORK)
+    made.want(addresses=(Placed(ADDRESS, 64, "lo"),), routes=(Route(NETWORK, type=RTN_UNREACHABLE),))
     made.state.put_back()
-    assert made.kernel.there == {(ADDRESS, 1)}
+    assert made.kernel.there == {(ADDRESS, 1), (LINK_LOCAL, 7)}
     assert made.said() == []
     return made
 
@@ -100,7 +134,7 @@ def test_what_is_removed_is_put_back_once(machine: Machine) -> None:
 
 
 def test_lo_and_tunnels_are_brought_up_again(machine: Machine) -> None:
-    machine.state.up["re6stnet1"] = 7
+    machine.want(taps={"re6stnet1": 7})
     machine.kernel.up.update(lo=False, re6stnet1=False)
     machine.kernel.there.clear()
     assert machine.said() == ["the interface re6stnet1, which was down", f"our address {ADDRESS} on lo"]
@@ -108,26 +142,48 @@ def test_lo_and_tunnels_are_brought_up_again(machine: Machine) -> None:
     assert machine.said() == []
 
 
+def test_a_tunnel_gets_a_link_local_address_again(machine: Machine) -> None:
+    """Without one babeld does not use it, and says so again and again; the kernel does not put it back."""
+    machine.want(taps={"re6stnet1": 7})
+    machine.kernel.carrier = False
+    machine.kernel.there.remove((LINK_LOCAL, 7))
+    assert machine.said() == [f"our address {LINK_LOCAL} on re6stnet1"]
+    assert machine.said() == []
+    machine.kernel.there.remove((LINK_LOCAL, 7))
+    machine.kernel.there.add((IPv6Address("fe80::1"), 7))
+    assert machine.said() == [], "another one will do"
+
+
+def test_what_is_no_longer_wanted_is_removed_and_nothing_else(machine: Machine) -> None:
+    others = IPv6Address("2001:db8:42:b::5")
+    machine.kernel.there.add((others, 1))
+    machine.kernel.known.add((IPv6Network("2001:db8:43::/48"), RTN_UNREACHABLE))
+    removed = machine.state.want(Wanted())
+    assert [thing.what for thing in removed] == [f"route {NETWORK}", f"address {ADDRESS}"]
+    assert machine.kernel.there == {(others, 1), (LINK_LOCAL, 7)}
+    assert machine.kernel.known == {(IPv6Network("2001:db8:43::/48"), RTN_UNREACHABLE)}
+    assert machine.said() == []
+
+
 @pytest.mark.parametrize("anew", [True, False], ids=["another of the same name", "gone"])
 def test_a_deleted_interface_of_a_tunnel_is_told(machine: Machine, anew: bool) -> None:
-    machine.state.up["re6stnet1"] = 7
+    machine.want(taps={"re6stnet1": 7})
     if anew:
         machine.kernel.index["re6stnet1"] = 8
     else:
         del machine.kernel.up["re6stnet1"]
     assert machine.said() == []
     assert machine.state.deleted == {"re6stnet1"}
-    assert machine.state.up == {}
+    assert machine.state.wanted.taps == {"re6stnet1": None}
 
 
 def test_an_interface_of_the_users_is_brought_up_when_it_comes_and_left_down_afterwards(machine: Machine) -> None:
-    machine.state.addresses[:] = [Placed(ADDRESS, 64, "br0")]
+    machine.want(addresses=(Placed(ADDRESS, 64, "br0"),))
+    assert machine.kernel.there == {(LINK_LOCAL, 7)}
     assert machine.said() == [f"our address {ADDRESS} on br0 is missing: there is no interface br0"]
-    assert machine.state.absent == machine.state.addresses
     machine.kernel.up["br0"] = False
     assert machine.said() == [f"our address {ADDRESS} on br0"]
     assert machine.kernel.up["br0"]
-    assert machine.state.absent == []
     machine.kernel.up["br0"] = False
     machine.kernel.there.clear()
     assert machine.said() == [f"our address {ADDRESS} on br0 is missing: the interface br0 is down"]
@@ -137,7 +193,7 @@ def test_an_interface_of_the_users_is_brought_up_when_it_comes_and_left_down_aft
 
 
 def test_ipv6_is_switched_on_where_it_is_needed_and_nowhere_else(machine: Machine) -> None:
-    machine.state.up["re6stnet1"] = 7
+    machine.want(taps={"re6stnet1": 7})
     for name in ("lo", "br0", "re6stnet1", "all"):
         machine.set(f"ipv6/conf/{name}/disable_ipv6", 1)
     assert machine.said() == [
@@ -148,7 +204,7 @@ def test_ipv6_is_switched_on_where_it_is_needed_and_nowhere_else(machine: Machin
 
 
 def test_sysctls_that_are_wanted_are_set_again(machine: Machine) -> None:
-    machine.state.settings = forwarding(ipv4=True)
+    machine.want(settings=forwarding(ipv4=True))
     machine.set("ipv6/conf/all/forwarding", 0)
     assert machine.said() == ["the sysctl net.ipv6.conf.all.forwarding=1"], "those of IPv4 are not there"
     assert machine.get("ipv6/conf/all/forwarding") == "1"
@@ -158,7 +214,7 @@ def test_a_sysctl_that_cannot_be_set_is_named(machine: Machine, monkeypatch: pyt
     def refuse(self: Path, text: str) -> int:
         raise PermissionError(errno.EROFS, "Read-only file system")
 
-    machine.state.settings = (Setting("ipv6/conf/all/forwarding", "0", "1"),)
+    machine.want(settings=(Setting("ipv6/conf/all/forwarding", "0", "1"),))
     machine.set("ipv6/conf/all/forwarding", 0)
     monkeypatch.setattr(Path, "write_text", refuse)
     path = machine.sysctl / "ipv6/conf/all/forwarding"
@@ -170,15 +226,14 @@ def test_what_the_kernel_refuses_is_named_and_tried_again(machine: Machine, code
     """EACCES is what it says where IPv6 is off, which another program may change."""
     machine.kernel.there.clear()
     machine.kernel.refuses = code
-    (fault,) = machine.state.put_back()
-    assert fault.trouble == "the kernel refuses it (no)"
-    assert fault.forbidden is forbidden
+    refused = Fault(Placed(ADDRESS, 64, "lo"), "the kernel refuses it (no)", forbidden)
+    assert machine.state.put_back() == [refused]
     machine.kernel.refuses = 0
     assert machine.said() == [f"our address {ADDRESS} on lo"]
 
 
 def test_a_route_to_a_gateway_that_cannot_be_reached_is_put_back_later(machine: Machine) -> None:
-    machine.state.routes.append((HOST, GATEWAY))
+    machine.want(routes=(*machine.state.wanted.routes, host_route(HOST, GATEWAY)))
     machine.kernel.refuses = errno.ENETUNREACH
     assert machine.said() == []
     machine.kernel.refuses = 0
@@ -241,7 +296,7 @@ def test_the_status_says_what_is_missing_as_long_as_it_is(machine: Machine, look
 
 
 def test_tunnels_of_a_deleted_interface_are_made_anew_once(machine: Machine, looks: Looks) -> None:
-    machine.state.up["re6stnet1"] = 7
+    machine.want(taps={"re6stnet1": 7})
     del machine.kernel.up["re6stnet1"]
     looks.look()
     looks.look()

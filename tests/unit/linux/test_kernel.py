@@ -9,10 +9,11 @@ from ipaddress import IPv4Address, IPv4Interface, IPv6Address, IPv6Network, ip_a
 
 import pytest
 
+from re6st.core.machine.wanted_state import IFF_UP, Link, Route, Wanted
 from re6st.linux import kernel, rtnetlink
 from re6st.linux.kernel import Kernel, KernelError
 from re6st.linux.netlink import NetlinkError
-from re6st.linux.rtnetlink import IFA_F_NOPREFIXROUTE, InterfaceAddress, Link
+from re6st.linux.rtnetlink import IFA_F_NOPREFIXROUTE, IFF_RUNNING, InterfaceAddress
 
 
 def attempt(work: Callable[[Kernel], Awaitable[object]]) -> None:
@@ -33,8 +34,8 @@ def test_an_interface_that_is_not_there_is_named() -> None:
 
 def test_what_is_gone_already_is_no_error() -> None:
     async def work(own: Kernel) -> None:
-        await own.set_down("re6test-none")
-        await own.delete_link("re6test-none")
+        await own.interrupt("re6test-none", lambda: True)
+        own.state.wanted = Wanted().with_tap("re6test-none", 7)
         await own.undo()
 
     attempt(work)
@@ -81,7 +82,7 @@ def test_advice_for_any_error() -> None:
 
 
 def test_uplinks_are_the_addresses_in_use(monkeypatch: pytest.MonkeyPatch) -> None:
-    up, running = rtnetlink.IFF_UP, rtnetlink.IFF_UP | rtnetlink.IFF_RUNNING
+    up, running = IFF_UP, IFF_UP | IFF_RUNNING
     links = [Link(n, f"eth{n}", flags, "") for n, flags in enumerate((0, up, running), 1)]
     addresses = [
         InterfaceAddress(ip_address(text), 24, index, scope, flags)
@@ -119,7 +120,7 @@ class Played:
         monkeypatch.setattr(own, "_index", lambda _: 7)
 
     def links(self) -> list[Link]:
-        return [Link(7, "re6stnet1", rtnetlink.IFF_UP if self.up else 0, "tun")]
+        return [Link(7, "re6stnet1", IFF_UP if self.up else 0, "tun")]
 
     def set_link(self, index: int, *, up: bool) -> None:
         self.up = up
@@ -152,7 +153,13 @@ def test_the_address_on_links_is_what_was_said_last(
         monkeypatch.setattr(own, "_index", lambda name: int(name) if int(name) < 7 else None)
         monkeypatch.setattr(own, "_sysctl", lambda *_: None)
         monkeypatch.setattr(rtnetlink, "make_tap", lambda _: None)
-        for name, method in (("put_address", put), ("delete_address", delete), ("addresses", lambda _: list(on))):
+        monkeypatch.setattr("socket.if_nametoindex", int)
+        for name, method in (
+            ("put_address", put),
+            ("delete_address", delete),
+            ("addresses", lambda: list(on)),
+            ("links", lambda: [Link(index, f"{index}", 0, "") for index in range(10)]),
+        ):
             monkeypatch.setattr(own._netlink, name, method)
         await own.make_tap("1")
         await own.address_links(IPv4Interface("10.0.0.1/29"))
@@ -160,9 +167,8 @@ def test_the_address_on_links_is_what_was_said_last(
         await own.make_tap("2")
         await own.address_links(IPv4Interface("10.0.0.9/29"))
         await own.address_links(None)
-        own._links += ["6", "7"]
+        own.state.wanted = own.state.wanted.with_tap("6").with_tap("7")
         await own.address_links(IPv4Interface("10.0.0.1/29"))
-        own._links.clear()
 
     attempt(work)
     first = [("delete", "10.0.0.8", 1), ("put", "10.0.0.1", 1), ("put", "10.0.0.1", 2)]
@@ -179,11 +185,10 @@ def test_an_interface_that_is_made_anew_is_not_taken_for_one_that_was_deleted(mo
     async def work(own: Kernel) -> None:
         monkeypatch.setattr(own, "_sysctl", lambda *_: None)
         monkeypatch.setattr(rtnetlink, "make_tap", lambda _: None)
-        own.state.up["re6test-none"] = 7
+        own.state.wanted = Wanted().with_tap("re6test-none", 7)
         await own.make_tap("re6test-none")
         own.state.put_back()
         assert own.state.deleted == set()
-        own._links.clear()
 
     attempt(work)
 
@@ -206,7 +211,7 @@ def test_an_interface_whose_tunnel_never_came_up_stays_down(monkeypatch: pytest.
         tap.set_link(7, up=False)
         await own.interrupt("re6stnet1", lambda: False)
         assert not tap.up
-        assert "re6stnet1" not in own.state.up, "nor is it brought up later"
+        assert own.state.wanted.taps == {"re6stnet1": None}, "nor is it brought up later"
 
     attempt(work)
 
@@ -245,7 +250,7 @@ def test_a_kernel_that_does_not_tell_addresses_now_ends_nobody(monkeypatch: pyte
     ("host", "way"), [("8.8.8.8", "re6stnet1"), ("2001:db8::1", "re6stnet-udp"), ("8.8.8.8", "eth0")]
 )
 def test_no_tunnel_goes_through_another_tunnel(monkeypatch: pytest.MonkeyPatch, host: str, way: str) -> None:
-    monkeypatch.setattr(rtnetlink.Netlink, "route_to", lambda *_: rtnetlink.Route(IPv6Network("::/0"), interface=7))
+    monkeypatch.setattr(rtnetlink.Netlink, "route_to", lambda *_: Route(IPv6Network("::/0"), interface=7))
     monkeypatch.setattr("socket.if_indextoname", lambda _: way)
 
     async def work(own: Kernel) -> None:

@@ -10,9 +10,10 @@ from ipaddress import IPv4Network, IPv6Network, ip_address
 
 import pytest
 
+from re6st.core.machine.wanted_state import RTN_UNREACHABLE, Route
 from re6st.linux import rtnetlink
 from re6st.linux.netlink import ATTEMPTS, NetlinkError, read_attributes
-from re6st.linux.rtnetlink import Netlink, Route
+from re6st.linux.rtnetlink import Netlink
 
 
 @pytest.fixture
@@ -26,7 +27,7 @@ def test_what_this_machine_has(netlink: Netlink) -> None:
     lo = next(link for link in netlink.links() if link.name == "lo")
     assert lo.index == socket.if_nametoindex("lo")
     assert {link.name for link in netlink.links()} == {name for _, name in socket.if_nameindex()}
-    if lo.flags & rtnetlink.IFF_UP:
+    if lo.up:
         found = [each for each in netlink.addresses(socket.AF_INET) if each.index == lo.index]
         assert (ip_address("127.0.0.1"), 8) in [(each.address, each.length) for each in found]
         route = netlink.route_to(ip_address("127.0.0.1"))
@@ -111,7 +112,7 @@ def test_attributes_end_where_they_are_wrong() -> None:
 @pytest.mark.parametrize(
     "route",
     [
-        Route(IPv6Network("2001:db8::/48"), type=rtnetlink.RTN_UNREACHABLE),
+        Route(IPv6Network("2001:db8::/48"), type=RTN_UNREACHABLE),
         Route(IPv6Network("::/0"), IPv6Network("2001:db8::/48"), ip_address("fe80::1"), 3, 42, priority=1024),
         Route(IPv4Network("192.0.2.1/32"), gateway=ip_address("192.0.2.254"), protocol=146, table=1000),
         Route(IPv4Network("0.0.0.0/0"), interface=2, priority=0),

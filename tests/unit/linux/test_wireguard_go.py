@@ -13,8 +13,9 @@ from pathlib import Path
 
 import pytest
 
+from re6st.core.machine.wanted_state import Link
 from re6st.core.transport.wireguard_uapi import LinkConfig
-from re6st.linux.rtnetlink import Link, Netlink
+from re6st.linux.rtnetlink import Netlink
 from re6st.linux.wireguard import Implementation, NoWireGuard, WireGuardError, choose, need_port
 from re6st.linux.wireguard_go import WireGuardGo, WireGuardGoDevice
 

@@ -12,10 +12,11 @@ from typing import Any
 
 import pytest
 
+from re6st.core.machine.wanted_state import Link
 from re6st.core.transport.wireguard_uapi import LinkConfig, LinkState
 from re6st.linux import wireguard_kernel
 from re6st.linux.netlink import NetlinkError, pack_attribute, read_attributes
-from re6st.linux.rtnetlink import Link, Netlink
+from re6st.linux.rtnetlink import Netlink
 from re6st.linux.wireguard import Implementation, NoWireGuard, WireGuardError
 from re6st.linux.wireguard_kernel import KernelWireGuard, decode, encode
 from tests.unit.linux.test_wireguard_go import free_port

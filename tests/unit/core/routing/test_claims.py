@@ -26,6 +26,7 @@ from re6st.core.routing.claims import (
     Payload,
     Refusals,
     hardware_address,
+    link_local,
 )
 
 NETWORK = IPv6Network("2001:db8:42::/48")
@@ -204,7 +205,9 @@ def test_a_note_that_somebody_wrote_keeps_no_node_from_its_start(text: bytes) ->
 @given(st.binary(min_size=6, max_size=6))
 def test_a_hardware_address_is_read_from_a_link_local_one(mac: bytes) -> None:
     interface = bytes((mac[0] ^ 2, *mac[1:3], 0xFF, 0xFE, *mac[3:]))
-    assert hardware_address(IPv6Address(b"\xfe\x80" + bytes(6) + interface)) == mac.hex(":")
+    address = IPv6Address(b"\xfe\x80" + bytes(6) + interface)
+    assert hardware_address(address) == mac.hex(":")
+    assert link_local(mac) == address
 
 
 def test_other_link_local_addresses_have_none() -> None:

@@ -8,11 +8,10 @@ from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_network
 
 import pytest
 
-from re6st.core.machine.wanted_state import AddressPlan
+from re6st.core.machine.wanted_state import AddressPlan, Route
 from re6st.core.routing.babel_lines import Table
 from re6st.core.routing.lost_routes import Network, Way, installed
 from re6st.linux.babel_routes import Installed
-from re6st.linux.rtnetlink import Route
 from re6st.noded.route_check import AGAIN_FIRST, AGAIN_LAST, RouteCheck
 
 NETWORK = IPv6Network("2001:db8:42::/48")

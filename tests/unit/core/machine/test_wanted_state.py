@@ -1,0 +1,212 @@
+"""Whatever the kernel has, it is brought to have what is wanted of it, and what others made is left alone."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Address, IPv6Network
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from re6st.core.machine.wanted_state import (
+    IFF_UP,
+    RTN_UNREACHABLE,
+    Actual,
+    AddressPlan,
+    Fault,
+    Kept,
+    Link,
+    Placed,
+    Route,
+    Setting,
+    Tap,
+    Thing,
+    Wanted,
+    deleted,
+    forwarding,
+    gone_on_with,
+    host_route,
+    left,
+    missing,
+    surplus,
+)
+
+NET6, NET4 = IPv6Network("2001:db8:42::/48"), IPv4Network("10.42.0.0/16")
+PLANS = (
+    AddressPlan(NET6, IPv6Address("2001:db8:42:1::1"), 64, (NET6,)),
+    AddressPlan(NET4, IPv4Address("10.42.3.1"), 32, (NET4, IPv4Network("10.42.3.0/24"))),
+    AddressPlan(NET4, IPv4Address("10.42.3.1"), 24, (NET4,)),
+    AddressPlan(IPv4Network("10.43.0.0/16"), IPv4Address("10.43.3.1"), 32, (IPv4Network("10.43.0.0/16"),)),
+)
+GATEWAYS = (IPv4Address("10.0.0.1"), IPv4Address("10.0.0.2"))
+HOSTS = tuple(IPv4Address(f"192.0.2.{number}") for number in range(3))
+TAPS = ("re6stnet1", "re6stnet2", "re6stnet-tcp")
+OTHERS = (
+    Placed(IPv6Address("2001:db8:42:1::5"), 128, "lo"),
+    Placed(IPv4Address("10.42.3.5"), 32, "lo"),
+    Placed(IPv4Address("192.168.0.2"), 24, "eth0"),
+    Route(IPv6Network("2001:db8:42:1:8000::/80"), gateway=IPv6Address("fe80::2"), interface=2),
+    Route(IPv6Network("2001:db8:43::/48"), type=RTN_UNREACHABLE),
+    Route(IPv4Network("192.0.2.9/32"), gateway=GATEWAYS[0], protocol=3),
+)
+
+
+class Machine:
+    """A kernel that does what it is told."""
+
+    def __init__(self) -> None:
+        names = ("lo", "eth0", "re6stnet-backup", *TAPS)
+        self.index = {name: number for number, name in enumerate(names, 1)}
+        self.links = {name: Link(self.index[name], name, IFF_UP, "") for name in ("lo", "eth0")}
+        self.add_tap("re6stnet-backup")
+        self.things: set[Placed | Route] = set()
+        self.settings: dict[str, str] = {}
+
+    def add_tap(self, name: str) -> None:
+        self.links[name] = Link(self.index[name], name, 0, "tun", bytes(5) + b"\1")
+
+    def has(self) -> Actual:
+        placed = [each for each in self.things if isinstance(each, Placed)]
+        routes = [each for each in self.things if isinstance(each, Route)]
+        kernels = [each for each in routes if each.type == RTN_UNREACHABLE or each.protocol == 146]
+        return Actual(dict(self.links), placed, kernels, dict(self.settings))
+
+    def put(self, thing: Setting | Thing) -> None:
+        match thing:
+            case Setting():
+                self.settings[thing.name] = thing.right
+            case Tap():
+                self._raise(thing.interface)
+            case Placed():
+                if thing.routed:
+                    self._raise(thing.interface)
+                assert thing.interface in self.links
+                self.things.add(thing)
+            case Route():
+                self.things.add(thing)
+
+    def remove(self, thing: Thing) -> None:
+        """What is gone already is no error."""
+        if isinstance(thing, Tap):
+            self.links.pop(thing.interface, None)
+            self.things -= {
+                each for each in self.things if isinstance(each, Placed) and each.interface == thing.interface
+            }
+        else:
+            self.things.discard(thing)
+
+    def follow(self, before: Wanted, now: Wanted) -> list[Fault]:
+        """Come from what was wanted before to what is now; returns what cannot be there."""
+        for thing in surplus(before, now):
+            self.remove(thing)
+        faults = []
+        for step in missing(now, self.has(), ("eth0",)):
+            if isinstance(step, Fault):
+                faults.append(step)
+            else:
+                self.put(step)
+        return faults
+
+    def _raise(self, name: str) -> None:
+        self.links[name] = replace(self.links[name], flags=IFF_UP)
+
+
+@st.composite
+def wanted_states(draw: st.DrawFn) -> Wanted:
+    routes = {host: draw(st.sampled_from(GATEWAYS)) for host in draw(st.sets(st.sampled_from(HOSTS)))}
+    index = {name: number for name, number in Machine().index.items() if name in TAPS}
+    return Wanted(
+        routes=tuple(host_route(*each) for each in routes.items()),
+        taps={name: draw(st.sampled_from((None, index[name]))) for name in draw(st.sets(st.sampled_from(TAPS)))},
+        on_taps=draw(st.sampled_from((None, IPv4Interface("10.42.3.1/24"), IPv4Interface("10.43.3.1/24")))),
+        settings=draw(st.sampled_from(((), forwarding(ipv4=False), forwarding(ipv4=True)))),
+    ).with_plans(draw(st.lists(st.sampled_from(PLANS), unique=True)), draw(st.sampled_from(("lo", "eth0", "br0"))))
+
+
+@st.composite
+def machines(draw: st.DrawFn) -> Machine:
+    """With things of others."""
+    machine = Machine()
+    machine.things |= draw(st.sets(st.sampled_from(OTHERS)))
+    for setting in draw(st.sets(st.sampled_from(forwarding(ipv4=True)))):
+        machine.settings[setting.name] = setting.wrong
+    if draw(st.booleans()):
+        machine.links["eth0"] = replace(machine.links["eth0"], flags=0)
+    return machine
+
+
+def make(machine: Machine, wanted: Wanted) -> None:
+    for name in wanted.taps.keys() - machine.links.keys():
+        machine.add_tap(name)
+
+
+@given(machines(), st.lists(wanted_states(), min_size=1), st.data())
+def test_it_has_what_is_wanted_and_what_others_made_whatever_was_wanted_before(
+    machine: Machine, states: list[Wanted], data: st.DataObject
+) -> None:
+    others = set(machine.things)
+    before = Wanted()
+    for now in states:
+        make(machine, now)
+        machine.follow(before, now)
+        # Others take some of it away.
+        machine.things -= (
+            data.draw(st.sets(st.sampled_from(sorted(machine.things, key=str)))) if machine.things else set()
+        )
+        machine.things |= others
+        faults = machine.follow(now, now)
+        assert all(isinstance(fault.thing, Placed) and fault.thing.interface != "lo" for fault in faults)
+        absent = {fault.thing for fault in faults}
+        on = {(each.ip, each.interface) for each in machine.things if isinstance(each, Placed)}
+        for placed in now.addresses:
+            assert (placed in absent) != ((placed.ip, placed.interface) in on)
+        assert set(now.routes) <= machine.things
+        assert all(machine.links[name].up for name, index in now.taps.items() if index)
+        assert all(machine.settings.get(setting.name) != setting.wrong for setting in now.all_settings)
+        assert [step for step in missing(now, machine.has(), ("eth0",)) if not isinstance(step, Fault)] == []
+        assert others <= machine.things
+        before = now
+    machine.follow(before, Wanted())
+    assert machine.things == others
+    assert not machine.links.keys() & set(TAPS)
+
+
+@given(machines(), wanted_states())
+def test_a_start_removes_all_that_a_killed_run_left_and_no_more(machine: Machine, wanted: Wanted) -> None:
+    others, links = set(machine.things), set(machine.links)
+    make(machine, wanted)
+    machine.follow(Wanted(), wanted)
+    found = left(machine.has(), PLANS, None)
+    assert machine.follow(found, gone_on_with(found, None)) == []
+    assert machine.things == others
+    assert set(machine.links) == links
+    assert left(machine.has(), PLANS, None) == Wanted()
+
+
+@given(machines(), wanted_states(), st.sets(st.sampled_from(HOSTS)))
+def test_a_daemon_that_takes_over_leaves_what_the_traffic_needs(
+    machine: Machine, wanted: Wanted, hosts: set[IPv4Address]
+) -> None:
+    make(machine, wanted)
+    machine.follow(Wanted(), wanted)
+    before, links = set(machine.things), dict(machine.links)
+    main = wanted.addresses[0].interface if wanted.addresses else "lo"
+    kept = Kept([str(host) for host in hosts], main)
+    found = left(machine.has(), PLANS, kept)
+    machine.follow(found, now := gone_on_with(found, kept))
+    gone = before - machine.things
+    assert machine.links == links
+    assert gone == {each for each in wanted.routes if each.gateway and each.destination.network_address not in hosts}
+    # It wants the same addresses as the one before, so that nothing of that is touched.
+    before = set(machine.things)
+    again = replace(now, addresses=wanted.addresses, routes=wanted.routes, on_taps=wanted.on_taps)
+    assert {thing for thing in surplus(now, again) if isinstance(thing, Placed)} == set()
+    machine.follow(now, again)
+    assert before <= machine.things
+
+
+def test_an_interface_that_is_another_one_now_was_deleted() -> None:
+    wanted = Wanted().with_tap("re6stnet1", 7).with_tap("re6stnet2", 8).with_tap("re6stnet3")
+    links = {"re6stnet1": Link(9, "re6stnet1", IFF_UP, "tun"), "re6stnet2": Link(8, "re6stnet2", 0, "tun")}
+    assert deleted(wanted, Actual(links)) == ["re6stnet1"]
+    assert list(missing(wanted, Actual(links))) == [Tap("re6stnet2")]
