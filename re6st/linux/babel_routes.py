@@ -1,14 +1,16 @@
 """The routes in our networks that a babeld gave the kernel.
 
-There may be ten thousands of them, so each question has a socket of its own, and can be asked beside the event loop.
+There may be ten thousands of them, so each question has a socket of its own, and is answered beside the event loop.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Set
+import asyncio
+from collections.abc import Callable, Collection, Iterator, Set
 from contextlib import closing, suppress
 from dataclasses import dataclass, replace
 from ipaddress import IPv6Network
+from typing import TypeVar
 
 from re6st.core.machine.wanted_state import RTN_UNICAST, AddressPlan, Network, Route
 from re6st.linux.kept_state import family_of
@@ -18,6 +20,7 @@ from re6st.linux.rtnetlink import Netlink
 RTPROT_BABEL = 42
 
 _ANY = IPv6Network("::/0")
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,62 +33,90 @@ class Installed:
     """Those that have lost our address as their source, as they are to be."""
 
 
-def _of_babel(netlink: Netlink, plan: AddressPlan, table: int | None) -> Iterator[Route]:
-    """The routes in a network of ours that a babeld made, in one table or in all."""
-    network = plan.network
-    for route in netlink.routes(family_of(network), protocol=RTPROT_BABEL):
-        length = route.destination.prefixlen
-        inside = length >= network.prefixlen and route.destination.network_address in network
-        # A way to the Internet through a gateway is for our sources only (wire.md 9.3).
-        if (inside or route.source == network) and table in (None, route.table):
-            yield route
+class BabelRoutes:
+    """Those of one `table` of the kernel, or of all. Each method raises NetlinkError."""
 
+    def __init__(self, table: int | None = None) -> None:
+        self._table = table
 
-def ways(plans: Iterable[AddressPlan], table: int | None) -> dict[tuple[Network, Network], int]:
-    """See Kernel.babel_routes."""
-    found: dict[tuple[Network, Network], int] = {}
-    with closing(Netlink()) as netlink:
-        for plan in plans:
-            # Where a way was lost, babeld has an unreachable route, of the last priority there is.
-            for route in _of_babel(netlink, plan, table):
+    async def ways(self, plans: Collection[AddressPlan]) -> dict[tuple[Network, Network], int]:
+        """Where they lead to, for packets from where, and their priority."""
+
+        def ask(netlink: Netlink) -> dict[tuple[Network, Network], int]:
+            found: dict[tuple[Network, Network], int] = {}
+            for _, route in self._read(netlink, plans):
+                # Where a way was lost, babeld has an unreachable route, of the last priority there is.
                 if route.type == RTN_UNICAST:
-                    way = route.destination, route.source or _ANY
-                    found[way] = max(found.get(way, 0), route.priority or 0)
-    return found
+                    found[_way(route)] = max(found.get(_way(route), 0), route.priority or 0)
+            return found
 
+        return await _beside(ask)
 
-def installed(plans: Iterable[AddressPlan], priority: int, table: int | None) -> Installed:
-    """See Kernel.installed."""
-    ways: set[tuple[Network, Network]] = set()
-    sourceless = []
-    with closing(Netlink()) as netlink:
+    async def installed(self, plans: Collection[AddressPlan], priority: int) -> Installed:
+        """What of a babeld's routes of this priority the kernel has."""
+
+        def ask(netlink: Netlink) -> Installed:
+            ours = [each for each in self._read(netlink, plans) if each[1].priority == priority]
+            # A route of IPv4 goes away with the address.
+            sourceless = (
+                replace(route, preferred=plan.address)
+                for plan, route in ours
+                if plan.network.version == 6 and route.preferred is None and route.type == RTN_UNICAST
+            )
+            return Installed(frozenset(_way(route) for _, route in ours), tuple(sourceless))
+
+        return await _beside(ask)
+
+    async def name_source(self, routes: Collection[Route]) -> None:
+        """Give routes that the kernel has our address as source, which it forgets when the address goes away."""
+
+        def ask(netlink: Netlink) -> None:
+            for route in routes:
+                with suppress(NetlinkError):  # it is another one by now
+                    netlink.add_route(route, replace=True, create=False)
+
+        await _beside(ask)
+
+    async def sweep(
+        self,
+        plans: Collection[AddressPlan],
+        priority: int | None = None,
+        only: Set[tuple[Network, Network]] | None = None,
+    ) -> list[Route]:
+        """Remove those that a babeld left which used another priority, or all; returns them.
+
+        `only` those to some destinations, for packets from some sources.
+        """
+
+        def ask(netlink: Netlink) -> list[Route]:
+            removed = []
+            for _, route in self._read(netlink, plans):
+                if (priority is None or route.priority != priority) and (only is None or _way(route) in only):
+                    with suppress(NetlinkError):
+                        netlink.delete_route(route)
+                        removed.append(route)
+            return removed
+
+        return await _beside(ask)
+
+    def _read(self, netlink: Netlink, plans: Collection[AddressPlan]) -> Iterator[tuple[AddressPlan, Route]]:
         for plan in plans:
-            for route in _of_babel(netlink, plan, table):
-                if route.priority == priority:
-                    ways.add((route.destination, route.source or _ANY))
-                    # A route of IPv4 goes away with the address.
-                    is_ipv6 = plan.network.version == 6
-                    if is_ipv6 and route.preferred is None and route.type == RTN_UNICAST:
-                        sourceless.append(replace(route, preferred=plan.address))
-    return Installed(frozenset(ways), tuple(sourceless))
+            network = plan.network
+            for route in netlink.routes(family_of(network), protocol=RTPROT_BABEL):
+                length = route.destination.prefixlen
+                inside = length >= network.prefixlen and route.destination.network_address in network
+                # A way to the Internet through a gateway is for our sources only (wire.md 9.3).
+                if (inside or route.source == network) and self._table in (None, route.table):
+                    yield plan, route
 
 
-def sweep(
-    plans: Iterable[AddressPlan],
-    priority: int | None = None,
-    only: Set[tuple[Network, Network]] | None = None,
-    table: int | None = None,
-) -> list[Route]:
-    """See Kernel.sweep; without a `priority` none stays. Returns those that it removed."""
-    removed = []
-    with closing(Netlink()) as netlink:
-        for plan in plans:
-            for route in _of_babel(netlink, plan, table):
-                if priority is not None and route.priority == priority:
-                    continue
-                if only is not None and (route.destination, route.source or _ANY) not in only:
-                    continue
-                with suppress(NetlinkError):
-                    netlink.delete_route(route)
-                    removed.append(route)
-    return removed
+def _way(route: Route) -> tuple[Network, Network]:
+    return route.destination, route.source or _ANY
+
+
+async def _beside(ask: Callable[[Netlink], T]) -> T:
+    def run() -> T:
+        with closing(Netlink()) as netlink:
+            return ask(netlink)
+
+    return await asyncio.to_thread(run)

@@ -10,7 +10,7 @@ import asyncio
 import errno
 import logging
 import socket
-from collections.abc import Callable, Collection, Iterable, Iterator, Set
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from ipaddress import IPv4Address, IPv4Interface, IPv6Network, ip_address
@@ -23,12 +23,11 @@ from re6st.core.machine.wanted_state import (
     Kept,
     Route,
     Wanted,
-    gone_on_with,
     host_route,
     left,
 )
-from re6st.linux import babel_routes, rtnetlink
-from re6st.linux.babel_routes import Installed
+from re6st.linux import rtnetlink
+from re6st.linux.babel_routes import BabelRoutes
 from re6st.linux.hardware import Hardware
 from re6st.linux.kept_state import SYSCTL, KeptState
 from re6st.linux.netlink import NetlinkError
@@ -251,49 +250,20 @@ class Kernel:
         in our networks, as the traffic needs them. Says what it removed.
         """
         plans = tuple(plans)
-        found = left(self.state.read(Wanted().with_plans(plans, ""), to_peers=True), plans, kept)
-        self.state.wanted = found
-        removed = [thing.what for thing in self.state.want(gone_on_with(found, kept))]
-        by_babel = await asyncio.to_thread(babel_routes.sweep, plans) if kept is None else ()
+        actual = self.state.read(Wanted().with_plans(plans, ""), to_peers=True)
+        self.state.wanted, now = left(actual, plans, kept)
+        removed = [thing.what for thing in self.state.want(now)]
+        by_babel = await BabelRoutes().sweep(plans) if kept is None else ()
         return removed + [route.what for route in by_babel]
 
-    async def babel_routes(
-        self, plans: Iterable[AddressPlan], table: int | None = None
-    ) -> dict[tuple[Network, Network], int]:
-        """Where routes in our networks that a babeld made lead to, for packets from where, and their priority.
-
-        Those of one `table` only, if it is given; so do `installed` and `sweep`.
-        """
-        return await asyncio.to_thread(babel_routes.ways, tuple(plans), table)
-
-    async def installed(self, plans: Iterable[AddressPlan], priority: int, table: int | None = None) -> Installed:
-        """What of a babeld's routes of this priority the kernel has, in our networks."""
-        return await asyncio.to_thread(babel_routes.installed, tuple(plans), priority, table)
-
-    async def name_source(self, routes: Collection[Route]) -> None:
-        """Give routes that the kernel has our address as source, which it forgets when the address goes away."""
-        for route in routes:
-            with suppress(NetlinkError):  # it is another one by now
-                self._netlink.add_route(route, replace=True, create=False)
+    def babel_routes(self, table: int | None) -> BabelRoutes:
+        """The routes in one table that a babeld gave the kernel."""
+        return BabelRoutes(table)
 
     def gateways(self) -> dict[IPv4Address, IPv4Address]:
         """The hosts that are reached by a gateway, and by which."""
         found = ((route.destination.network_address, route.gateway) for route in self.state.wanted.routes)
         return {ip: by for ip, by in found if isinstance(ip, IPv4Address) and isinstance(by, IPv4Address)}
-
-    async def sweep(
-        self,
-        plans: Iterable[AddressPlan],
-        priority: int,
-        only: Set[tuple[Network, Network]] | None = None,
-        table: int | None = None,
-    ) -> int:
-        """Remove the routes in our networks that a babeld left which used another priority; returns how many.
-
-        `only` those to some destinations, for packets from some sources. There may be ten thousands of them, so this
-        is done beside the event loop, by a socket of its own.
-        """
-        return len(await asyncio.to_thread(babel_routes.sweep, tuple(plans), priority, only, table))
 
     # -- within --
 

@@ -35,7 +35,7 @@ class KernelCare:
         self._tunnels = tunnels
         self._in_force = in_force
         self._caretaker = Caretaker(kernel.state, self._settings, self._restore, advertisements)
-        self._routes = RouteCheck(kernel, routing.babel, addresses, routing.plane.table)
+        self._routes = RouteCheck(kernel.babel_routes(routing.plane.table), routing.babel, addresses)
         self._interfaces = InterfaceCheck(routing.babel)
         self._firewall = FirewallCheck(routing.forward)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Collection, Iterable, Set
+from collections.abc import AsyncIterator, Collection, Iterable, Set, Sized
 from typing import Protocol
 
 from re6st.babel import Network, Way
@@ -13,16 +13,13 @@ from re6st.core.machine.wanted_state import AddressPlan
 log = logging.getLogger(__name__)
 
 
-class Machine(Protocol):
-    """Who removes routes: the kernel."""
+class Routes(Protocol):
+    """Those of babelds, in one table of the kernel: linux/babel_routes.py."""
 
     async def sweep(
-        self,
-        plans: Iterable[AddressPlan],
-        priority: int,
-        only: Set[tuple[Network, Network]] | None = None,
-        table: int | None = None,
-    ) -> int: ...
+        self, plans: Collection[AddressPlan], priority: int | None, only: Set[tuple[Network, Network]] | None = None
+    ) -> Sized:
+        """Remove those of other priorities, or `only` to some destinations; returns them."""
 
 
 class Networks(Protocol):
@@ -45,12 +42,11 @@ class Successor(Protocol):
 
 
 class LeftRoutes:
-    """Removes them, in one table of the kernel or in all."""
+    """Removes them."""
 
-    def __init__(self, machine: Machine, networks: Networks, table: int | None = None) -> None:
-        self._machine = machine
+    def __init__(self, routes: Routes, networks: Networks) -> None:
+        self._routes = routes
         self._networks = networks
-        self._table = table
 
     async def sweep(self, babel: Successor) -> None:
         """Remove what one that ended left, once the next one knows its way; until cancelled."""
@@ -59,10 +55,10 @@ class LeftRoutes:
             babel.followed.clear()
             count = 0
             async for ways in babel.take_over():
-                count += await self._machine.sweep(self._networks.wanted, babel.priority, ways, self._table)
+                count += len(await self._routes.sweep(self._networks.wanted, babel.priority, ways))
             if babel.ready.is_set() and not babel.followed.is_set():
                 everywhere = {*self._networks.wanted, *self._networks.former}
-                count += await self._machine.sweep(everywhere, babel.priority, None, self._table)
+                count += len(await self._routes.sweep(everywhere, babel.priority))
                 log.info("the new babeld knows the network: removed %s routes of the previous one", count)
 
 

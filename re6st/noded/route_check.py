@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection
 from typing import Protocol
 
 from re6st.core.machine.wanted_state import AddressPlan, Route
@@ -26,10 +26,10 @@ AGAIN_FIRST, AGAIN_LAST = 5.0, 300.0
 log = logging.getLogger(__name__)
 
 
-class Machine(Protocol):
-    """Who has the routes: the kernel."""
+class Routes(Protocol):
+    """Those that a babeld gave the kernel: linux/babel_routes.py."""
 
-    async def installed(self, plans: Iterable[AddressPlan], priority: int, table: int | None = None) -> Installed: ...
+    async def installed(self, plans: Collection[AddressPlan], priority: int) -> Installed: ...
     async def name_source(self, routes: Collection[Route]) -> None: ...
 
 
@@ -52,20 +52,18 @@ class Networks(Protocol):
 
 
 class RouteCheck:
-    """Compares what a babeld says with what the kernel has in our networks, in one table or in all."""
+    """Compares what a babeld says with what the kernel has in our networks."""
 
     def __init__(
         self,
-        machine: Machine,
+        routes: Routes,
         babel: Babeld,
         networks: Networks,
-        table: int | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._machine = machine
+        self._routes = routes
         self._babel = babel
         self._networks = networks
-        self._table = table
         self._clock = clock
         self._lost = LostRoutes()
         self._pause = AGAIN_FIRST
@@ -109,9 +107,9 @@ class RouteCheck:
 
     async def _missing(self) -> frozenset[Way]:
         plans = self._networks.wanted
-        kernel = await self._machine.installed(plans, self._babel.priority, self._table)
+        kernel = await self._routes.installed(plans, self._babel.priority)
         if kernel.sourceless:
-            await self._machine.name_source(kernel.sourceless)
+            await self._routes.name_source(kernel.sourceless)
         return frozenset(installed(self._babel.table, [each.network for each in plans]) - kernel.ways)
 
 

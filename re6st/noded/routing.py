@@ -21,8 +21,7 @@ from re6st.core.routing.babel_settings import Settings, outgrown, update_interva
 from re6st.core.routing.planes import Plane
 from re6st.core.routing.route_history import RouteHistory
 from re6st.core.routing.survey import Survey, survey
-from re6st.noded import left_routes
-from re6st.noded.left_routes import LeftRoutes, Networks
+from re6st.noded.left_routes import LeftRoutes, Networks, Routes
 from re6st.noded.settings import InForce
 from re6st.service.tasks import news_or_moment
 
@@ -39,8 +38,10 @@ NEWS_TIME = 2.0
 log = logging.getLogger(__name__)
 
 
-class Machine(babel.Links, left_routes.Machine, Protocol):
+class Machine(babel.Links, Protocol):
     """What a plane needs of the kernel."""
+
+    def babel_routes(self, table: int | None) -> Routes: ...
 
 
 class Memory(Protocol):
@@ -79,7 +80,7 @@ class RoutingPlane:
         self._changed = asyncio.Event()
         self._news = asyncio.Event()
         self._restarts = BabelRestartPolicy(chance)
-        self._left = LeftRoutes(machine, networks, plane.table)
+        self._left = LeftRoutes(machine.babel_routes(plane.table), networks)
         plan = in_force.plan
         self.babel = babel.Babel(
             plan.babel_command(plane), plan.babel_files(plane), self._settings(), self.look_again, machine, found

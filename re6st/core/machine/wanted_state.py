@@ -257,34 +257,23 @@ def deleted(wanted: Wanted, actual: Actual) -> list[str]:
     return [name for name, wants in wanted.taps.items() if wants is not None and index.get(name) != wants]
 
 
-def left(actual: Actual, plans: Collection[AddressPlan], kept: Kept | None) -> Wanted:
-    """What an earlier run gave to the kernel.
+def left(actual: Actual, plans: Collection[AddressPlan], kept: Kept | None) -> tuple[Wanted, Wanted]:
+    """What an earlier run gave to the kernel, and what of it is still wanted.
 
-    If anything is to be `kept`, the traffic needs the unreachable routes and our address, which stay as they are.
+    If anything is `kept`, the traffic needs our address and the unreachable routes, which are in neither and stay.
     """
-    taps = dict.fromkeys(name for name, link in actual.links.items() if link.kind == "tun" and interfaces.is_ours(name))
-    spared = taps.keys() if kept is None else {*taps, kept.main_interface}
-    own = {plan.address for plan in plans}
-    unreachable = () if kept is not None else {network for plan in plans for network in plan.unreachable}
-    return Wanted(
-        addresses=tuple(each for each in actual.addresses if each.ip in own and each.interface not in spared),
-        routes=tuple(
-            each
-            for each in actual.routes
-            if (each.destination in unreachable if each.type == RTN_UNREACHABLE else each.protocol == RTPROT_RE6ST)
-        ),
-        taps=taps,
-    )
-
-
-def gone_on_with(left: Wanted, kept: Kept | None) -> Wanted:
-    """What of that is still wanted."""
-    if kept is None:
-        return Wanted()
     # A babeld that runs on would not notice that an interface went, if another came at once.
-    return Wanted(
-        routes=tuple(each for each in left.routes if str(each.destination.network_address) in kept.hosts),
-        taps=left.taps,
+    taps = dict.fromkeys(name for name, link in actual.links.items() if link.kind == "tun" and interfaces.is_ours(name))
+    main, hosts = (None, ()) if kept is None else (kept.main_interface, kept.hosts)
+    own = {plan.address for plan in plans}
+    addresses = (each for each in actual.addresses if each.ip in own and each.interface not in {*taps, main})
+    to_peers = tuple(each for each in actual.routes if each.protocol == RTPROT_RE6ST)
+    networks = () if kept is not None else {network for plan in plans for network in plan.unreachable}
+    nowhere = (each for each in actual.routes if each.type == RTN_UNREACHABLE and each.destination in networks)
+    routes = tuple(each for each in to_peers if str(each.destination.network_address) in hosts)
+    return (
+        Wanted(addresses=tuple(addresses), routes=(*nowhere, *to_peers), taps=taps),
+        Wanted() if kept is None else Wanted(routes=routes, taps=taps),
     )
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from ipaddress import IPv6Address, IPv6Network
 
 import pytest
 
 from re6st.core.machine.wanted_state import RTN_UNREACHABLE, AddressPlan, Route
 from re6st.linux import babel_routes
+from re6st.linux.babel_routes import BabelRoutes
 
 
 def test_a_way_that_babel_lost_says_nothing_of_the_priority_of_its_routes(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -24,4 +26,4 @@ def test_a_way_that_babel_lost_says_nothing_of_the_priority_of_its_routes(monkey
 
     monkeypatch.setattr(babel_routes, "Netlink", Netlink)
     plan = AddressPlan(network, IPv6Address("2001:db8:42:b::1"), 64, (network,))
-    assert babel_routes.ways([plan], None) == {(there, IPv6Network("::/0")): 1030}
+    assert asyncio.run(BabelRoutes().ways([plan])) == {(there, IPv6Network("::/0")): 1030}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Iterable, Set
+from collections.abc import AsyncIterator, Collection, Set
 from ipaddress import IPv6Address, IPv6Network
 
 import pytest
@@ -34,15 +34,11 @@ class World:
         self.swept: list[tuple[set[AddressPlan], Set[tuple[Network, Network]] | None]] = []
 
     async def sweep(
-        self,
-        plans: Iterable[AddressPlan],
-        priority: int,
-        only: Set[tuple[Network, Network]] | None = None,
-        table: int | None = None,
-    ) -> int:
-        assert (priority, table) == (self.priority, 7)
+        self, plans: Collection[AddressPlan], priority: int | None, only: Set[tuple[Network, Network]] | None = None
+    ) -> list[None]:
+        assert priority == self.priority
         self.swept.append((set(plans), only))
-        return 1
+        return [None]
 
     async def take_over(self) -> AsyncIterator[frozenset[Way]]:
         await self.knows.wait()
@@ -52,7 +48,7 @@ class World:
 
 
 async def sweeping(world: World) -> asyncio.Task[None]:
-    task = asyncio.create_task(LeftRoutes(world, world, 7).sweep(world))
+    task = asyncio.create_task(LeftRoutes(world, world).sweep(world))
     world.ready.set()
     world.followed.set()
     await until(lambda: not world.followed.is_set())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Iterable, Set
+from collections.abc import Awaitable, Callable, Collection, Set
 from dataclasses import replace
 from ipaddress import IPv4Interface, IPv6Network
 from pathlib import Path
@@ -36,20 +36,27 @@ class Machine:
     """A kernel: which routes of babelds that ended were removed."""
 
     def __init__(self) -> None:
-        self.swept: list[tuple[int, int | None]] = []
+        self.swept: list[tuple[int | None, int | None]] = []
 
     async def address_links(self, own: IPv4Interface | None) -> None:
         pass
 
+    def babel_routes(self, table: int | None) -> Routes:
+        return Routes(self, table)
+
+
+class Routes:
+    """Those of one table."""
+
+    def __init__(self, machine: Machine, table: int | None) -> None:
+        self._machine = machine
+        self._table = table
+
     async def sweep(
-        self,
-        plans: Iterable[AddressPlan],
-        priority: int,
-        only: Set[tuple[Network, Network]] | None = None,
-        table: int | None = None,
-    ) -> int:
-        self.swept.append((priority, table))
-        return 1
+        self, plans: Collection[AddressPlan], priority: int | None, only: Set[tuple[Network, Network]] | None = None
+    ) -> list[None]:
+        self._machine.swept.append((priority, self._table))
+        return [None]
 
 
 class Networks:

@@ -24,7 +24,6 @@ from re6st.core.machine.wanted_state import (
     Wanted,
     deleted,
     forwarding,
-    gone_on_with,
     host_route,
     left,
     missing,
@@ -176,11 +175,10 @@ def test_a_start_removes_all_that_a_killed_run_left_and_no_more(machine: Machine
     others, links = set(machine.things), set(machine.links)
     make(machine, wanted)
     machine.follow(Wanted(), wanted)
-    found = left(machine.has(), PLANS, None)
-    assert machine.follow(found, gone_on_with(found, None)) == []
+    assert machine.follow(*left(machine.has(), PLANS, None)) == []
     assert machine.things == others
     assert set(machine.links) == links
-    assert left(machine.has(), PLANS, None) == Wanted()
+    assert left(machine.has(), PLANS, None) == (Wanted(), Wanted())
 
 
 @given(machines(), wanted_states(), st.sets(st.sampled_from(HOSTS)))
@@ -192,8 +190,8 @@ def test_a_daemon_that_takes_over_leaves_what_the_traffic_needs(
     before, links = set(machine.things), dict(machine.links)
     main = wanted.addresses[0].interface if wanted.addresses else "lo"
     kept = Kept([str(host) for host in hosts], main)
-    found = left(machine.has(), PLANS, kept)
-    machine.follow(found, now := gone_on_with(found, kept))
+    found, now = left(machine.has(), PLANS, kept)
+    machine.follow(found, now)
     gone = before - machine.things
     assert machine.links == links
     assert gone == {each for each in wanted.routes if each.gateway and each.destination.network_address not in hosts}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Collection, Iterable
+from collections.abc import Awaitable, Callable, Collection
 from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_network
 
 import pytest
@@ -72,7 +72,7 @@ class World:
         self.current = True
         self.wanted = [AddressPlan(NETWORK, IPv6Address("2001:db8:42:b::1"), 64, ())]
 
-    async def installed(self, plans: Iterable[AddressPlan], priority: int, table: int | None = None) -> Installed:
+    async def installed(self, plans: Collection[AddressPlan], priority: int) -> Installed:
         return Installed(frozenset(self.kernel), self.sourceless)
 
     async def name_source(self, routes: Collection[Route]) -> None:
