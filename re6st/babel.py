@@ -20,7 +20,7 @@ from typing import Protocol
 from re6st.babeld.talk import Talk
 from re6st.core.prefix import ipv4_address
 from re6st.core.routing.babel_lines import LineError, News, Table
-from re6st.core.routing.babel_settings import PRIORITY, Settings, configuration, left_out, live_commands
+from re6st.core.routing.babel_settings import PRIORITY, BabelSettings, configuration, left_out, live_commands
 from re6st.linux.process import Child, connect, end_of, keep_running
 from re6st.service import rundir
 
@@ -80,7 +80,7 @@ class Left:
     routes: Mapping[tuple[Network, Network], int] = field(default_factory=dict)
 
 
-class Links(Protocol):
+class LinkAddresser(Protocol):
     """Gives the interfaces of tunnels what babeld needs on them: the kernel does."""
 
     async def address_links(self, own: IPv4Interface | None) -> None: ...
@@ -115,9 +115,9 @@ class Babel:
         self,
         argv: Sequence[str],
         files: BabeldFiles,
-        settings: Settings,
+        settings: BabelSettings,
         changed: Callable[[], None],
-        links: Links,
+        links: LinkAddresser,
         found: Left | None = None,
     ) -> None:
         found = found or Left()
@@ -196,11 +196,11 @@ class Babel:
         """Start it, read its table, and start it again when it ends, until cancelled; then stop it cleanly."""
         await keep_running(PROGRAM, self._once, self._files.output, self._files.log)
 
-    def can_follow(self, settings: Settings) -> bool:
+    def can_follow(self, settings: BabelSettings) -> bool:
         """Whether babeld can use these settings without a restart."""
         return settings == self.settings or bool(live_commands(self.settings, self._more(settings)))
 
-    async def reconfigure(self, settings: Settings, spread: float = 0) -> None:
+    async def reconfigure(self, settings: BabelSettings, spread: float = 0) -> None:
         """Use other settings: another key and more tunnels at once; for anything else babeld is restarted.
 
         Its filters and flags cannot change while it runs (wire.md 9.5), but the value of a key can (9.4), and
@@ -234,7 +234,7 @@ class Babel:
             # When it ends cleanly, it takes its routes out of the kernel.
             await (self._child.stop() if stale else self._child.stop(grace=0))
 
-    def _more(self, settings: Settings) -> Settings:
+    def _more(self, settings: BabelSettings) -> BabelSettings:
         """With the interfaces that it knows already: an interface that no longer exists does no harm."""
         return replace(settings, tunnels=tuple(dict.fromkeys((*self.settings.tunnels, *settings.tunnels))))
 

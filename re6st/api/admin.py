@@ -15,7 +15,7 @@ from re6st.api.operations import AdminError, Arguments
 from re6st.core.prefix import Prefix
 from re6st.core.registry.allocator import AllocationError, Allocator
 from re6st.core.registry.clock import ClockError
-from re6st.core.routing.babel_keys import State
+from re6st.core.routing.babel_keys import KeyState
 from re6st.core.wire.params import version_number
 from re6st.registry import Registry
 from re6st.registryd import listings as report
@@ -316,7 +316,7 @@ class Admin:
     async def _version(self) -> int:
         return version_number(await self._repository.read(lambda queries: queries.config("version")) or b"\0")
 
-    async def _babel_state(self) -> State:
+    async def _babel_state(self) -> KeyState:
         return await self._repository.read(lambda queries: queries.babel_state())
 
 
@@ -324,7 +324,7 @@ def _listed(name: str, page: Page) -> Record:
     return {name: page.records, "next": page.next}
 
 
-def state_name(state: State) -> str:
+def state_name(state: KeyState) -> str:
     """The state of babel's keys, in the words of wire.md 5.4."""
     match [key is not None for key in state.keys]:
         case [True, False, False]:
@@ -337,7 +337,7 @@ def state_name(state: State) -> str:
             return "phase 2"
 
 
-def _next_step(state: State) -> float | None:
+def _next_step(state: KeyState) -> float | None:
     """When a rotation that has begun may continue, as Unix time."""
     match state_name(state):
         case "phase 1":

@@ -21,7 +21,7 @@ from re6st.core.routing.babel_binary import (
     REQUEST_LIMIT,
     BinaryError,
     Dump,
-    Kind,
+    PacketKind,
     SetMultiplier,
     decode_dump,
     decode_header,
@@ -48,9 +48,9 @@ async def read_dump(path: Path) -> Dump:
     """
     reader, writer = await asyncio.open_unix_connection(str(path))
     try:
-        writer.write(GREETING + encode_packet(Kind.DUMP, bytes((EVERYTHING,))))
+        writer.write(GREETING + encode_packet(PacketKind.DUMP, bytes((EVERYTHING,))))
         kind, length = decode_header(await reader.readexactly(HEADER.size))
-        if kind is not Kind.DUMP:
+        if kind is not PacketKind.DUMP:
             raise BinaryError(f"an answer of the unexpected type {kind}")
         return decode_dump(await reader.readexactly(length))
     finally:
@@ -141,7 +141,7 @@ async def _answer(
         async with asyncio.timeout(READ_TIME):
             kind, length = decode_header(first + await reader.readexactly(HEADER.size - 1), REQUEST_LIMIT)
             content = await reader.readexactly(length)
-            if kind is Kind.DUMP:
+            if kind is PacketKind.DUMP:
                 answer = encode_dump(dump())
             else:
                 request = decode_multiplier(content)

@@ -43,7 +43,7 @@ with data, and those that were sent again in vain.
 """
 _U32 = struct.Struct("=I")
 
-Way = tuple[bool, int, Address]
+TcpEnds = tuple[bool, int, Address]
 """Whether it leads from us to a port of the peer, or from the peer to one of our ports; that port, and the peer's
 address.
 """
@@ -52,7 +52,7 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Connection:
+class TcpConnection:
     """A TCP connection as the kernel knows it, and the address of its other end."""
 
     family: int
@@ -66,16 +66,16 @@ class SocketDiagnosis(NetlinkSocket):
     def __init__(self) -> None:
         super().__init__(_NETLINK_SOCK_DIAG)
 
-    def search(self, *, ours: int = 0, theirs: int = 0) -> list[Connection]:
+    def search(self, *, ours: int = 0, theirs: int = 0) -> list[TcpConnection]:
         """The connections from a port of ours, or to a port of others."""
         found = []
         for family, length in ((socket.AF_INET, 4), (socket.AF_INET6, 16)):
             for body in self.dump(_BY_FAMILY, _request(family, _PORTS.pack(ours, theirs) + _REST_OF_ID)):
                 remote = _plain(ip_address(body[_REMOTE_AT : _REMOTE_AT + length]))
-                found.append(Connection(family, body[_ID], remote))
+                found.append(TcpConnection(family, body[_ID], remote))
         return found
 
-    def sent(self, connection: Connection) -> Sent | None:
+    def sent(self, connection: TcpConnection) -> Sent | None:
         """What the connection has sent; None if it has ended, or the kernel does not tell."""
         try:
             answers = self.request(_BY_FAMILY, _request(connection.family, connection.ident))
@@ -92,7 +92,7 @@ class SocketDiagnosis(NetlinkSocket):
         return None
 
 
-class Seen(Protocol):
+class WatchedTunnels(Protocol):
     """What is watched: all tunnels, and our servers."""
 
     def links(self) -> Iterable[Link]: ...
@@ -102,12 +102,12 @@ class Seen(Protocol):
 class LossWatch:
     """Watches the tunnels over TCP, and tells the policy (`event`) which ones lose packets, whenever that changes."""
 
-    def __init__(self, tunnels: Seen, event: Callable[[policy.Event], None]) -> None:
+    def __init__(self, tunnels: WatchedTunnels, event: Callable[[policy.Event], None]) -> None:
         self._tunnels = tunnels
         self._event = event
         self._told: frozenset[Prefix] = frozenset()
         self._seen = Retransmissions()
-        self._known: dict[Way, tuple[Prefix, Connection]] = {}
+        self._known: dict[TcpEnds, tuple[Prefix, TcpConnection]] = {}
 
     async def run(self) -> None:
         """Runs until cancelled; if the kernel cannot tell, it ends."""
@@ -170,7 +170,7 @@ class LossWatch:
             self._told = lossy
             self._event(policy.TunnelsLossy(lossy))
 
-    def _ways(self) -> Iterator[tuple[Way, Prefix]]:
+    def _ways(self) -> Iterator[tuple[TcpEnds, Prefix]]:
         """The connections that the tunnels over TCP use."""
         ports = {server.protocol: server.port for server in self._tunnels.listeners()}
         for link in self._tunnels.links():

@@ -70,7 +70,7 @@ class Implementation(Protocol):
         """Go on with one that an earlier daemon left. Raises WireGuardError where it is gone."""
 
 
-class LinkKernel(Protocol):
+class WireGuardKernel(Protocol):
     """What an interface of any kind needs of the kernel; rtnetlink.Netlink has it. Each raises NetlinkError."""
 
     def put_address(self, ip: Address, length: int, index: int, flags: int = 0) -> None: ...
@@ -78,7 +78,7 @@ class LinkKernel(Protocol):
     def set_link(self, index: int, *, up: bool, mtu: int | None = None) -> None: ...
 
 
-def bring_up(kernel: LinkKernel, interface: str, address: IPv6Address, mtu: int) -> None:
+def bring_up(kernel: WireGuardKernel, interface: str, address: IPv6Address, mtu: int) -> None:
     """Give an interface the address of its link, and no other one, and bring it up. Raises OSError."""
     index = socket.if_nametoindex(interface)
     for setting, value in SETTINGS.items():

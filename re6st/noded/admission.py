@@ -24,7 +24,7 @@ NOTE_LIMIT = 1 << 20
 log = logging.getLogger(__name__)
 
 
-class Clock(Protocol):
+class ClockComparison(Protocol):
     """What knows how the clock here differs from the registry's."""
 
     def clock_problem(self) -> str | None: ...
@@ -37,7 +37,7 @@ class Admission:
     Whom it refuses is kept in the file `note`, for the daemon after this one.
     """
 
-    def __init__(self, note: Path, requirement: Requirement, chronicle: Chronicle, clock: Clock) -> None:
+    def __init__(self, note: Path, requirement: Requirement, chronicle: Chronicle, clock: ClockComparison) -> None:
         self._note = note
         self._requirement = requirement
         self._chronicle = chronicle

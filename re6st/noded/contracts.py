@@ -1,5 +1,5 @@
-"""What the rooms of tunnels need of others: methods of Kernel (linux/kernel.py), of PacketFilter, of the routing plane
-and of Admission.
+"""What rooms need of others: methods of Kernel (linux/kernel.py), of PacketFilter, of the routing plane, of Admission
+and of MeshDriver.
 
 A room asks for no more than is here, so a test double has all of it, or fails the type check.
 """
@@ -10,10 +10,17 @@ from collections.abc import Callable, Iterable
 from ipaddress import IPv4Address, IPv6Address
 from typing import Protocol
 
+from re6st.core.mesh import policy
 from re6st.core.prefix import Prefix
 from re6st.core.routing.babel_lines import NextHop
 from re6st.core.transport.untimely import Untimely
 from re6st.noded.packet_filter import Sender
+
+
+class PolicyInput(Protocol):
+    """Who tells the policy what happened: noded/mesh_driver.py."""
+
+    def event(self, event: policy.Event) -> None: ...
 
 
 class RouteKernel(Protocol):

@@ -22,7 +22,7 @@ class Owners(Protocol):
     def owner(self, interface: str, hardware: str) -> Prefix | None: ...
 
 
-class Links(Protocol):
+class TapTunnels(Protocol):
     """The tunnels of a node: noded/tunnels.py."""
 
     @property
@@ -41,7 +41,7 @@ class Taps(Protocol):
         """Raises KernelError."""
 
 
-async def make_anew(interface: str, kernel: Taps, tunnels: Links, is_used: Callable[[str], bool]) -> None:
+async def make_anew(interface: str, kernel: Taps, tunnels: TapTunnels, is_used: Callable[[str], bool]) -> None:
     """Leave the client tunnel on it, or have the server on it started again; `is_used` says whether babel uses it.
 
     The policy opens another tunnel, and the clients of a server come back.

@@ -11,6 +11,7 @@ from re6st.client.registry_client import RegistryError
 from re6st.core.mesh import policy
 from re6st.core.prefix import Prefix
 from re6st.core.wire.datagrams import Endpoint, parse_addresses
+from re6st.noded.contracts import PolicyInput
 from re6st.service.tasks import Tasks
 
 PATIENCE = 10.0
@@ -33,19 +34,13 @@ async def first_peer(client: CountedClient) -> tuple[Prefix, tuple[Endpoint, ...
     return None
 
 
-class Known(Protocol):
+class EndpointMemory(Protocol):
     """Who remembers where peers are."""
 
     def remember(self, peer: Prefix, endpoints: tuple[Endpoint, ...]) -> None: ...
 
 
-class Driver(Protocol):
-    """Who tells the policy."""
-
-    def event(self, event: policy.Event) -> None: ...
-
-
-class Updates(Protocol):
+class DoubtListener(Protocol):
     """Who keeps parameters and certificates up to date."""
 
     def doubt(self) -> None: ...
@@ -54,7 +49,9 @@ class Updates(Protocol):
 class AskRegistry:
     """Asks the registry where the mesh does not help. What it answers comes as an event."""
 
-    def __init__(self, client: CountedClient, known: Known, driver: Driver, updates: Updates, tasks: Tasks) -> None:
+    def __init__(
+        self, client: CountedClient, known: EndpointMemory, driver: PolicyInput, updates: DoubtListener, tasks: Tasks
+    ) -> None:
         self._client = client
         self._known = known
         self._driver = driver

@@ -29,7 +29,7 @@ about whom they were not asked yet, and else. Meanwhile nobody knows who it is t
 log = logging.getLogger(__name__)
 
 
-class Routing(Protocol):
+class WatchedRouting(Protocol):
     """Whose table is looked at: a routing plane."""
 
     @property
@@ -48,7 +48,7 @@ class Ends(Protocol):
     def look(self, unknown: Iterable[NextHop] = ()) -> None: ...
 
 
-class Tunnels(Protocol):
+class GuardedTunnels(Protocol):
     """What is done about tunnels with somebody who lies."""
 
     @property
@@ -58,7 +58,7 @@ class Tunnels(Protocol):
     def undrain(self, interface: str, neighbour: IPv6Address | None = None) -> None: ...
 
 
-class Seen(Protocol):
+class PolicyView(Protocol):
     """What the policy sees of the mesh."""
 
     @property
@@ -71,9 +71,9 @@ class Guard:
     def __init__(
         self,
         in_force: InForce,
-        routing: Routing,
-        tunnels: Tunnels,
-        mesh: Seen,
+        routing: WatchedRouting,
+        tunnels: GuardedTunnels,
+        mesh: PolicyView,
         admission: Admission,
         requirement: RequirementWatch,
         chronicle: Chronicle,

@@ -17,7 +17,7 @@ from re6st.core.routing.babel_lines import Table
 from re6st.linux import address_monitor
 
 
-class Routing(Protocol):
+class RestartableRouting(Protocol):
     """What knows babel's neighbours: babel.py."""
 
     @property
@@ -34,7 +34,7 @@ def indexes() -> dict[str, int]:
 class InterfaceCheck:
     """Compares what each name of an interface stands for with what it stood for before."""
 
-    def __init__(self, babel: Routing, indexes: Callable[[], Mapping[str, int]] = indexes) -> None:
+    def __init__(self, babel: RestartableRouting, indexes: Callable[[], Mapping[str, int]] = indexes) -> None:
         self._babel = babel
         self._indexes = indexes
         self._known: dict[str, int] = {}

@@ -11,6 +11,7 @@ from re6st.core.mesh import policy
 from re6st.core.prefix import Prefix
 from re6st.core.telemetry.chronicle import Chronicle
 from re6st.core.wire.datagrams import Code, Endpoint
+from re6st.core.wire.news import Speaker
 
 log = logging.getLogger(__name__)
 
@@ -22,20 +23,13 @@ class Clock(Protocol):
     def time(self) -> float: ...
 
 
-class Tunnels(Protocol):
+class TunnelActions(Protocol):
     """What carries out decisions about tunnels and links: noded/tunnels.py."""
 
     def open(self, peer: Prefix, endpoints: tuple[Endpoint, ...]) -> None: ...
     def close(self, peer: Prefix) -> None: ...
     def drain(self, interface: str, neighbour: IPv6Address | None = None) -> None: ...
     def undrain(self, interface: str, neighbour: IPv6Address | None = None) -> None: ...
-
-
-class Peers(Protocol):
-    """What sends messages to peers: noded/peer_socket.py."""
-
-    def send(self, peer: Prefix, code: int, payload: bytes = b"") -> None: ...
-    def ensure(self, peer: Prefix) -> None: ...
 
 
 class LastResort(Protocol):
@@ -59,13 +53,13 @@ class MeshDriver:
         self._mesh = mesh
         self._chronicle = chronicle
         self._clock = clock
-        self._hands: tuple[Tunnels, Peers, LastResort] | None = None
+        self._hands: tuple[TunnelActions, Speaker, LastResort] | None = None
         self._waiting: list[policy.Event] = []
         self._decided: deque[policy.Action] = deque()
         self._at_work = False
         self._stopped = False
 
-    def start(self, tunnels: Tunnels, peers: Peers, registry: LastResort) -> None:
+    def start(self, tunnels: TunnelActions, peers: Speaker, registry: LastResort) -> None:
         """Have what the policy decides carried out by these."""
         self._hands = tunnels, peers, registry
         waiting, self._waiting = self._waiting, []
@@ -108,7 +102,7 @@ class MeshDriver:
             self._decided += self._mesh.tick(self._clock.monotonic())
             self._carry_out(*self._hands)
 
-    def _carry_out(self, tunnels: Tunnels, peers: Peers, registry: LastResort) -> None:
+    def _carry_out(self, tunnels: TunnelActions, peers: Speaker, registry: LastResort) -> None:
         if self._at_work:
             return
         self._at_work = True
@@ -122,7 +116,7 @@ class MeshDriver:
         finally:
             self._at_work = False
 
-    def _do(self, action: policy.Action, tunnels: Tunnels, peers: Peers, registry: LastResort) -> None:
+    def _do(self, action: policy.Action, tunnels: TunnelActions, peers: Speaker, registry: LastResort) -> None:
         match action:
             case policy.OpenTunnel(peer, endpoints):
                 tunnels.open(peer, endpoints)

@@ -12,15 +12,10 @@ from re6st.core.prefix import Prefix
 from re6st.core.wire.datagrams import Code, Endpoint
 from re6st.core.wire.sessions import Sessions
 from re6st.linux.kernel import Address
+from re6st.noded.contracts import PolicyInput
 from re6st.noded.own_addresses import OwnAddresses
 from re6st.noded.settings import InForce
 from re6st.tunnel import Connected
-
-
-class Driver(Protocol):
-    """Who tells the policy."""
-
-    def event(self, event: policy.Event) -> None: ...
 
 
 class Filter(Protocol):
@@ -46,7 +41,7 @@ class PolicySettings:
 class SettingsNews:
     """Tells the policy of other settings."""
 
-    def __init__(self, settings: PolicySettings, driver: Driver) -> None:
+    def __init__(self, settings: PolicySettings, driver: PolicyInput) -> None:
         self._settings = settings
         self._driver = driver
 
@@ -105,7 +100,7 @@ class Whereabouts:
         self._moved.set()
 
 
-class Speaker(Protocol):
+class SessionSpeaker(Protocol):
     """Who sends messages to peers, by sessions."""
 
     @property
@@ -128,7 +123,7 @@ class Routed(Protocol):
 class AddressTeller:
     """Tells peers where we are."""
 
-    def __init__(self, peers: Speaker, answers: Composer, known: Routed) -> None:
+    def __init__(self, peers: SessionSpeaker, answers: Composer, known: Routed) -> None:
         self._peers = peers
         self._answers = answers
         self._known = known
@@ -155,7 +150,7 @@ class Learner(Protocol):
     def learn(self, connected: Connected, theirs: Iterable[Endpoint]) -> None: ...
 
 
-class Known(Protocol):
+class KnownEndpoints(Protocol):
     """Who knows where peers are."""
 
     @property
@@ -166,7 +161,7 @@ class Known(Protocol):
 class Arrivals:
     """What we learn from each client tunnel that came up: where the peer is, and how it sees us."""
 
-    def __init__(self, known: Known, reach: Learner) -> None:
+    def __init__(self, known: KnownEndpoints, reach: Learner) -> None:
         self._known = known
         self._reach = reach
 
@@ -184,7 +179,7 @@ class Leaving(Protocol):
 class Moves:
     """What becomes of it when addresses of this machine were lost, or others are there that were not."""
 
-    def __init__(self, tunnels: Leaving, driver: Driver) -> None:
+    def __init__(self, tunnels: Leaving, driver: PolicyInput) -> None:
         self._tunnels = tunnels
         self._driver = driver
 

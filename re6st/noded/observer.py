@@ -48,7 +48,7 @@ BEHIND_LIMIT = 256
 
 
 @dataclass(frozen=True, slots=True)
-class MeshView:
+class MeshRooms:
     """The rooms that know the mesh. `addresses` is where peers are, as far as we know."""
 
     policy: policy.Mesh
@@ -72,7 +72,7 @@ class Watchers:
 class Observer:
     """Answers for one node, out of its rooms; `verbosity` is its -v."""
 
-    def __init__(self, in_force: InForce, mesh: MeshView, watchers: Watchers, verbosity: int) -> None:
+    def __init__(self, in_force: InForce, mesh: MeshRooms, watchers: Watchers, verbosity: int) -> None:
         self._in_force = in_force
         self._mesh = mesh.policy
         self._routing = mesh.routing

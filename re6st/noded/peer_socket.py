@@ -166,7 +166,7 @@ def control_socket() -> socket.socket:
     return own
 
 
-class Transport(Protocol):
+class DatagramTransport(Protocol):
     """What `Peers` needs of its socket."""
 
     def sendto(self, data: bytes, to: tuple[str, int]) -> None: ...
@@ -210,7 +210,7 @@ class Peers:
         self._standing = standing
         self._handle = handle
         self._links = links
-        self._transport: Transport | None = None
+        self._transport: DatagramTransport | None = None
         self._relayed = Relay()
         self._owners = PortOwners()
         self._dropped = 0
@@ -220,7 +220,7 @@ class Peers:
         """Speak over the control socket, which is closed with us. To be called in the running event loop."""
         self.use(DatagramSocket(control, self.arrived))
 
-    def use(self, transport: Transport) -> None:
+    def use(self, transport: DatagramTransport) -> None:
         """Send by this."""
         self._transport = transport
 

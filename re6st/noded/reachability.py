@@ -37,7 +37,7 @@ OUTSIDE = "192.0.2.1", "2001:db8::1"
 log = logging.getLogger(__name__)
 
 
-class Machine(Protocol):
+class UplinkKernel(Protocol):
     """Who has addresses: the kernel."""
 
     async def uplinks(self) -> dict[Address, bool]:
@@ -64,7 +64,7 @@ class Teller(Protocol):
     def tell(self, peer: Prefix) -> None: ...
 
 
-class Follower(Protocol):
+class MoveFollower(Protocol):
     """Who hears which addresses are gone for good, and whether there are others that were not there before."""
 
     def moved(self, lost: frozenset[Address], *, news: bool) -> None: ...
@@ -73,7 +73,7 @@ class Follower(Protocol):
 class Reach:
     """Keeps `own` up to date, and has peers told."""
 
-    def __init__(self, own: OwnAddresses, machine: Machine, keeper: Keeper, teller: Teller, *, upnp: bool) -> None:
+    def __init__(self, own: OwnAddresses, machine: UplinkKernel, keeper: Keeper, teller: Teller, *, upnp: bool) -> None:
         self._own = own
         self._machine = machine
         self._keeper = keeper
@@ -84,7 +84,7 @@ class Reach:
         ports = [(port, protocol) for port, protocol in own.ports if protocol.family == 4]
         self._router = PortMapper(ports, self._mapped) if upnp and ports else None
 
-    async def run(self, follower: Follower) -> None:
+    async def run(self, follower: MoveFollower) -> None:
         """Until cancelled, which also closes the ports at the router. Raises OSError when the kernel tells nothing."""
         async with asyncio.TaskGroup() as group:
             group.create_task(self._watch(follower), name="addresses")
@@ -114,7 +114,7 @@ class Reach:
             )
         self._changed()
 
-    async def _watch(self, follower: Follower) -> None:
+    async def _watch(self, follower: MoveFollower) -> None:
         before: dict[Address, bool] | None = None
         async with aclosing(address_monitor.changes()) as changes:
             async for _ in changes:
@@ -136,7 +136,7 @@ class Reach:
             else:
                 return {ip: alive for ip, alive in found.items() if not self._keeper.is_ours(ip)}
 
-    def _compare(self, before: dict[Address, bool], now: dict[Address, bool], follower: Follower) -> None:
+    def _compare(self, before: dict[Address, bool], now: dict[Address, bool], follower: MoveFollower) -> None:
         lost = frozenset(before.keys() - now.keys())
         news = any(alive and not before.get(ip) for ip, alive in now.items())
         for ip in sorted(lost, key=str):
@@ -159,7 +159,7 @@ class Reach:
             # An empty list would be a question (wire.md 6.5): who has none tells nobody.
             self._audience.start(self._teller.acquainted() if endpoints else (), time.monotonic())
 
-    async def _tick(self, follower: Follower) -> None:
+    async def _tick(self, follower: MoveFollower) -> None:
         while True:
             if gone := self._absences.due(time.monotonic()):
                 follower.moved(gone, news=False)

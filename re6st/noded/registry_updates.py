@@ -64,7 +64,7 @@ class TooOld(Exception):
     """This network no longer speaks our protocol."""
 
 
-class Connection(Protocol):
+class MeshConnection(Protocol):
     """Who knows whether the registry's node can be reached through the mesh."""
 
     @property
@@ -159,7 +159,7 @@ class Updates:
 
     # -- while running --
 
-    async def run(self, mesh: Connection) -> None:
+    async def run(self, mesh: MeshConnection) -> None:
         """Keep everything up to date, until cancelled."""
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._keep_parameters(), name="parameters")
@@ -215,7 +215,7 @@ class Updates:
         await asyncio.sleep(random.uniform(SECOND_LOOK, 2 * SECOND_LOOK))  # noqa: S311
         self._wanted.set()
 
-    async def _keep_suspicion(self, mesh: Connection) -> None:
+    async def _keep_suspicion(self, mesh: MeshConnection) -> None:
         """Ask directly when we look lost twice in a row (wire.md 5.3 point 5).
 
         Soon, as we may have been cut off before we heard why; then ever more rarely, as others may be lost too.

@@ -8,26 +8,26 @@ from typing import Protocol
 
 from re6st.core.prefix import Prefix
 from re6st.core.wire import extensions
-from re6st.core.wire.requirement import Announced, Requirement
+from re6st.core.wire.requirement import AnnouncedNames, Requirement
 
 EVERY = 5.0
 
 log = logging.getLogger(__name__)
 
 
-class Peers(Protocol):
+class AnnouncingPeers(Protocol):
     """What knows which extensions peers announced."""
 
     @property
-    def sessions(self) -> Sessions: ...
+    def sessions(self) -> AnnouncingSessions: ...
     def begin_anew(self, peer: Prefix) -> None: ...
 
 
-class Sessions(Protocol):
-    def announced(self) -> Mapping[Prefix, Announced]: ...
+class AnnouncingSessions(Protocol):
+    def announced(self) -> Mapping[Prefix, AnnouncedNames]: ...
 
 
-class Tunnels(Protocol):
+class TunnelCutter(Protocol):
     """What cuts tunnels."""
 
     def cut(self, peer: Prefix) -> None: ...
@@ -36,7 +36,7 @@ class Tunnels(Protocol):
 class RequirementWatch:
     """Looks at what peers announce, and cuts the tunnels of those that lack something."""
 
-    def __init__(self, requirement: Requirement, peers: Peers, tunnels: Tunnels) -> None:
+    def __init__(self, requirement: Requirement, peers: AnnouncingPeers, tunnels: TunnelCutter) -> None:
         self._requirement = requirement
         self._peers = peers
         self._tunnels = tunnels

@@ -35,7 +35,7 @@ from re6st.noded.mesh_driver import MeshDriver
 from re6st.noded.metrics import NodeMetrics
 from re6st.noded.network_addresses import NetworkAddresses
 from re6st.noded.news import AddressTeller, Arrivals, CountryNews, Moves, PolicySettings, SettingsNews, Whereabouts
-from re6st.noded.observer import MeshView, Observer, Watchers
+from re6st.noded.observer import MeshRooms, Observer, Watchers
 from re6st.noded.own_addresses import OwnAddresses
 from re6st.noded.packet_filter import PacketFilter
 from re6st.noded.peer_answers import Answers
@@ -170,7 +170,7 @@ def build(base: Base, machine: Machine, found: Found, left: babel.Left, tasks: T
     driver.start(tunnels, peers, AskRegistry(base.client, known, driver, base.updates, tasks))
     operations = Observer(
         in_force,
-        MeshView(mesh, routing, tunnels, own, known.addresses, chronicle),
+        MeshRooms(mesh, routing, tunnels, own, known.addresses, chronicle),
         Watchers(base.client, guard, machine.packet_filter, care),
         config.verbosity,
     )

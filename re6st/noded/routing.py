@@ -17,7 +17,7 @@ from typing import Protocol
 from re6st import babel
 from re6st.core.routing.babel_lines import Table
 from re6st.core.routing.babel_restart import BabelRestartPolicy
-from re6st.core.routing.babel_settings import Settings, outgrown, update_interval
+from re6st.core.routing.babel_settings import BabelSettings, outgrown, update_interval
 from re6st.core.routing.planes import Plane
 from re6st.core.routing.route_history import RouteHistory
 from re6st.core.routing.survey import Survey, survey
@@ -38,7 +38,7 @@ NEWS_TIME = 2.0
 log = logging.getLogger(__name__)
 
 
-class Machine(babel.Links, Protocol):
+class Machine(babel.LinkAddresser, Protocol):
     """What a plane needs of the kernel."""
 
     def babel_routes(self, table: int | None) -> Routes: ...
@@ -193,7 +193,7 @@ class RoutingPlane:
                 self._memory.routes = max(self._memory.routes, len(self.seen.peers))  # meanwhile
             await self.babel.reconfigure(self._settings(), spread)
 
-    def _settings(self) -> Settings:
+    def _settings(self) -> BabelSettings:
         settings = self._in_force.plan.babel(self.plane, self._memory.routes, time.time())
         return replace(settings, forwards=self._forwards)
 

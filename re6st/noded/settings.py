@@ -231,11 +231,11 @@ class Plan:
             given=bool(self.config.remotes),
         )
 
-    def babel(self, plane: Plane, routes: int, now: float) -> babel_settings.Settings:
+    def babel(self, plane: Plane, routes: int, now: float) -> babel_settings.BabelSettings:
         """For the babeld of a plane at the Unix time `now`; `routes` is how many routes the network had when we last
         looked."""
         network, prefix, parameters = self.identity.trust.network, self.identity.prefix, self.parameters
-        return babel_settings.Settings(
+        return babel_settings.BabelSettings(
             network=network,
             subnet=subnet(network, prefix),
             address=address(network, prefix),
@@ -302,10 +302,10 @@ class Plan:
         arguments = self.config.babel_arguments
         return babel.command_line(self.programs[babel.PROGRAM], self.babel_files(plane), arguments)
 
-    def openvpn(self) -> openvpn.Settings:
+    def openvpn(self) -> openvpn.OpenVpnSettings:
         """For every OpenVPN process."""
         config, parameters = self.config, self.parameters
-        return openvpn.Settings(
+        return openvpn.OpenVpnSettings(
             program=self.programs[openvpn.PROGRAM],
             run=config.run,
             log=config.log if config.openvpn_log else None,

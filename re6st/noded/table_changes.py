@@ -10,34 +10,36 @@ from re6st.core.machine.packet_rules import way_out
 from re6st.core.mesh import policy
 from re6st.core.routing.babel_lines import NextHop, Table
 from re6st.core.routing.survey import Survey
+from re6st.noded.contracts import PolicyInput
 
 log = logging.getLogger(__name__)
 
 
-class Guard(Protocol):
+class AnnouncementGuard(Protocol):
     """Who looks for those that announce what is not theirs."""
 
     def look(self) -> None: ...
 
 
-class PacketFilter(Protocol):
+class OutsideFilter(Protocol):
     """Who lets packets from outside come by the ways to the network's gateways."""
 
     async def lead_outside(self, exits: frozenset[NextHop]) -> None: ...
 
 
-class Driver(Protocol):
-    """Who tells the policy."""
+class PolicyDriver(PolicyInput, Protocol):
+    """Who also knows whether this node is connected."""
 
     @property
     def connected(self) -> bool: ...
-    def event(self, event: policy.Event) -> None: ...
 
 
 class TableChanges:
     """Follows the routing plane that the policy goes by."""
 
-    def __init__(self, network: IPv6Network, guard: Guard, packet_filter: PacketFilter, driver: Driver) -> None:
+    def __init__(
+        self, network: IPv6Network, guard: AnnouncementGuard, packet_filter: OutsideFilter, driver: PolicyDriver
+    ) -> None:
         self._network = network
         self._guard = guard
         self._filter = packet_filter

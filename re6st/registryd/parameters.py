@@ -16,7 +16,7 @@ from re6st import cert
 from re6st.core.limits.rate import RateLimit
 from re6st.core.prefix import Prefix
 from re6st.core.registry import hello_choice
-from re6st.core.registry.clock import Clock, ClockError, Marks, first_marks
+from re6st.core.registry.clock import ClockError, Marks, TrustedClock, first_marks
 from re6st.core.registry.hello_choice import Hellos
 from re6st.core.routing.babel_keys import next_state
 from re6st.core.telemetry.expiry import AUTHORITY, Expiry
@@ -59,7 +59,7 @@ class ParameterService:
         self._monotonic = resources.clocks.monotonic
         self._sleep = resources.clocks.sleep
         self._expiry = Expiry()
-        self._clock = Clock(marks, self._monotonic())
+        self._clock = TrustedClock(marks, self._monotonic())
         self._member_versions = RateLimit(MEMBER_VERSIONS_PER_SECOND, MEMBER_VERSIONS)
         self._complaint = ""
         self._current: Parameters | None = None
@@ -107,7 +107,7 @@ class ParameterService:
 
     def trust_clock(self) -> None:
         """The operator says that the clock is right."""
-        self._clock = Clock(Marks(self._wall(), self._wall()), self._monotonic())
+        self._clock = TrustedClock(Marks(self._wall(), self._wall()), self._monotonic())
 
     # --- life ---
 

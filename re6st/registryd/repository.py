@@ -19,7 +19,7 @@ from cryptography import x509
 
 from re6st.core.prefix import Prefix
 from re6st.core.registry.clock import Marks
-from re6st.core.routing.babel_keys import State
+from re6st.core.routing.babel_keys import KeyState
 from re6st.registryd.records import (
     Figures,
     Issued,
@@ -91,7 +91,7 @@ class Queries(Protocol):
     def longest_prefix(self) -> int | None:
         """The length of the longest prefix that a node has; None if no node has one."""
 
-    def babel_state(self) -> State:
+    def babel_state(self) -> KeyState:
         """The keys of babel (wire.md 5.4)."""
 
     def first_deadline(self, grace: int) -> float | None:
@@ -186,7 +186,7 @@ class Changes(Queries, Protocol):
     def set_config(self, name: str, value: str | int | float | bytes | None) -> None:
         """Store a value, or delete it with None."""
 
-    def set_babel_state(self, state: State) -> None: ...
+    def set_babel_state(self, state: KeyState) -> None: ...
 
 
 class Lists(Queries, Protocol):

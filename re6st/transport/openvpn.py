@@ -75,7 +75,7 @@ whose packets have another size in each."""
 
 
 @dataclass(frozen=True, slots=True)
-class Settings:
+class OpenVpnSettings:
     """What all our OpenVPN processes have in common."""
 
     program: str
@@ -122,7 +122,7 @@ def proto(protocol: TunnelProtocol, role: Role) -> str:
     return f"{protocol.transport}{protocol.family}{'-server' if listens else ''}"
 
 
-def common_arguments(settings: Settings, interface: str, protocol: TunnelProtocol, name: str) -> list[str]:
+def common_arguments(settings: OpenVpnSettings, interface: str, protocol: TunnelProtocol, name: str) -> list[str]:
     """The options that both sides share; `name` is that of the process."""
     arguments = [
         *("--dev-type", "tap", "--dev", interface, "--persist-tun", "--persist-key"),
@@ -149,7 +149,7 @@ def common_arguments(settings: Settings, interface: str, protocol: TunnelProtoco
 
 
 def server_command(
-    settings: Settings,
+    settings: OpenVpnSettings,
     interface: str,
     port: int,
     protocol: TunnelProtocol,
@@ -180,7 +180,7 @@ def server_command(
 
 
 def client_command(
-    settings: Settings, interface: str, peer: Prefix | None, endpoint: Endpoint, name: str | None = None
+    settings: OpenVpnSettings, interface: str, peer: Prefix | None, endpoint: Endpoint, name: str | None = None
 ) -> list[str]:
     """One client tunnel, to one address of a peer; or of whoever of the network is there (--client)."""
     return [
@@ -252,7 +252,7 @@ class Management:
         self._writer.close()
 
 
-async def start(settings: Settings, name: str, argv: Sequence[str]) -> tuple[Child, Management]:
+async def start(settings: OpenVpnSettings, name: str, argv: Sequence[str]) -> tuple[Child, Management]:
     socket, output = settings.management(name), settings.output(name)
     socket.unlink(missing_ok=True)
     if not settings.log:
@@ -265,7 +265,7 @@ async def start(settings: Settings, name: str, argv: Sequence[str]) -> tuple[Chi
         raise
 
 
-def forget(settings: Settings, name: str) -> None:
+def forget(settings: OpenVpnSettings, name: str) -> None:
     """Remove the files of a process that has ended."""
     with contextlib.suppress(OSError):
         settings.management(name).unlink(missing_ok=True)
@@ -273,7 +273,7 @@ def forget(settings: Settings, name: str) -> None:
             settings.output(name).unlink(missing_ok=True)
 
 
-async def resume(settings: Settings, name: str, pid: int) -> tuple[Child, Management]:
+async def resume(settings: OpenVpnSettings, name: str, pid: int) -> tuple[Child, Management]:
     """Go on with a process that an earlier daemon started. Raises OSError, and ends it, where that fails."""
     child = Child.adopt(name, pid)
     try:

@@ -12,14 +12,14 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 
 from re6st.core.prefix import Prefix, PrefixError
-from re6st.core.transport.openvpn_lines import Environment, Hold, State, Traffic, Up
+from re6st.core.transport.openvpn_lines import Environment, Hold, ProcessState, ProcessTraffic, ProcessUp
 from re6st.core.wire.datagrams import Endpoint
 from re6st.linux.kernel import Address
 from re6st.linux.local_addresses import source_address
 from re6st.linux.process import last_words
 from re6st.service import run_names
 from re6st.transport import openvpn
-from re6st.transport.openvpn import FOLLOW, Management, Settings, client_command
+from re6st.transport.openvpn import FOLLOW, Management, OpenVpnSettings, client_command
 from re6st.tunnel import Connected, FoundClient
 
 CONNECT_TIME = 15.0
@@ -46,7 +46,7 @@ class OpenVpnClient:
 
     def __init__(
         self,
-        settings: Settings,
+        settings: OpenVpnSettings,
         interface: str,
         peer: Prefix | None,
         endpoints: Sequence[Endpoint],
@@ -60,7 +60,7 @@ class OpenVpnClient:
         self.source: Address | None = None
         self.since: float | None = None
         """When it came up, by the event loop's clock."""
-        self.traffic: Traffic | None = None
+        self.traffic: ProcessTraffic | None = None
         self._settings = settings
         self._endpoints = endpoints
         self._wanted = peer
@@ -166,16 +166,16 @@ class OpenVpnClient:
                 match event:
                     case Hold():
                         management.send("hold release")
-                    case State("AUTH"):
+                    case ProcessState("AUTH"):
                         attempt.answered = True
                         if self._winner is None:
                             deadline.reschedule(started + CONNECT_TIME)
-                    case Traffic() if attempt is self._winner:
+                    case ProcessTraffic() if attempt is self._winner:
                         self.traffic = event
-                    case Up(environment):
+                    case ProcessUp(environment):
                         deadline.reschedule(None)
                         await self._up(attempt, environment)
-                    case State(name, reason) if not self._winner and name in ("RECONNECTING", "EXITING"):
+                    case ProcessState(name, reason) if not self._winner and name in ("RECONNECTING", "EXITING"):
                         log.info("tunnel to %s at %s: %s", self._name, attempt.endpoint, reason or name.lower())
                         if not attempt.last:
                             attempt.over.set()

@@ -20,13 +20,13 @@ from re6st.core.transport.openvpn_lines import (
     Fatal,
     Hold,
     Listed,
-    State,
-    Traffic,
+    ProcessState,
+    ProcessTraffic,
 )
 from re6st.core.transport.untimely import Untimely
 from re6st.linux.process import Child, end_of, keep_running
 from re6st.transport import openvpn
-from re6st.transport.openvpn import FOLLOW, Management, Settings
+from re6st.transport.openvpn import FOLLOW, Management, OpenVpnSettings
 from re6st.tunnel import FoundServer, ListenerOwner, ServerClient
 
 CLIENT_LIMIT = 100_000
@@ -43,7 +43,7 @@ class OpenVpnServer:
 
     def __init__(
         self,
-        settings: Settings,
+        settings: OpenVpnSettings,
         interface: str,
         argv: Sequence[str],
         owner: ListenerOwner,
@@ -61,7 +61,7 @@ class OpenVpnServer:
         """Whose hardware addresses are behind which client, by the last `look`."""
         self.looked: Callable[[], object] = lambda: None
         """Called after each."""
-        self.traffic: dict[int, Traffic] = {}
+        self.traffic: dict[int, ProcessTraffic] = {}
         """By client; at most COUNT_TIME old."""
         self._owner = owner
         self._mtu = mtu
@@ -149,9 +149,9 @@ class OpenVpnServer:
                         self.looked()
                     case Hold():
                         management.send("hold release")
-                    case Traffic(int(ident)) if ident in self.clients:
+                    case ProcessTraffic(int(ident)) if ident in self.clients:
                         self.traffic[ident] = event
-                    case State("CONNECTED"):
+                    case ProcessState("CONNECTED"):
                         await self._serving()
                     case Client():
                         self._client(event, management)

@@ -14,7 +14,7 @@ from re6st.core.tunnel_protocols import TunnelProtocol
 from re6st.core.wire.datagrams import Endpoint
 from re6st.service import run_names
 from re6st.transport import openvpn
-from re6st.transport.openvpn import Settings
+from re6st.transport.openvpn import OpenVpnSettings
 from re6st.transport.openvpn_client import OpenVpnClient
 from re6st.transport.openvpn_server import OpenVpnServer
 from re6st.tunnel import Connected, FoundClient, FoundServer, ListenerOwner
@@ -24,7 +24,7 @@ from re6st.tunnel import Connected, FoundClient, FoundServer, ListenerOwner
 class OpenVpn:
     """Makes servers and client tunnels with the settings of now. `certificates`: ours and the CA's, as DER."""
 
-    settings: Settings
+    settings: OpenVpnSettings
     certificates: tuple[bytes, ...]
     max_clients: int
     dh: Path | None

@@ -37,7 +37,7 @@ from re6st.core.tunnel_protocols import Role
 from re6st.core.wire import wireguard
 from re6st.core.wire.wireguard import Reason, Terms
 from re6st.keys.wireguard import new_keys
-from re6st.linux.wireguard import Device, Implementation, LinkKernel, WireGuardError, bring_up
+from re6st.linux.wireguard import Device, Implementation, WireGuardError, WireGuardKernel, bring_up
 
 LOOK_FIRST, LOOK = 0.05, 10.0
 """Seconds between two looks at an interface, until its link is up, and afterwards."""
@@ -89,7 +89,7 @@ class WireGuardLinks:
         own: Prefix,
         settings: Settings,
         implementation: Implementation,
-        kernel: LinkKernel,
+        kernel: WireGuardKernel,
         owner: LinkOwner,
         start: Callable[[Coroutine[Any, Any, None], str], asyncio.Task[None]],
     ) -> None:

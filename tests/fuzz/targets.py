@@ -292,7 +292,7 @@ def openvpn(data: bytes) -> None:
     reader = openvpn_lines.Reader()
     for line in data.decode("utf-8", "replace").split("\n"):
         event = reader.feed(line)
-        if isinstance(event, openvpn_lines.Client | openvpn_lines.Up):
+        if isinstance(event, openvpn_lines.Client | openvpn_lines.ProcessUp):
             environment = event.environment
             _ = (environment.common_name, environment.serial, environment.external_ip, environment.trusted_ip)
 
@@ -590,9 +590,9 @@ def _dump() -> bytes:
     return babel_binary.encode_dump(
         babel_binary.Dump(
             {2: "re6stnet1"},
-            (babel_binary.Neighbour(hop, 2, 0xFFFF, 96, 96, 0),),
+            (babel_binary.BinaryNeighbour(hop, 2, 0xFFFF, 96, 96, 0),),
             (babel_binary.Announced(network),),
-            (babel_binary.Route(network, 96, 0, 2, hop),),
+            (babel_binary.BinaryRoute(network, 96, 0, 2, hop),),
         )
     )
 

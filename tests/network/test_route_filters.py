@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from re6st.core.routing.babel_settings import Settings, configuration
+from re6st.core.routing.babel_settings import BabelSettings, configuration
 from testbed import Bed, wait_until
 from testbed.bed import Host
 
 LAN = "lan"
 COMES = 60
-OURS = Settings(
+OURS = BabelSettings(
     network=IPv6Network("2001:db8:42::/48"),
     subnet=IPv6Network("2001:db8:42:1::/64"),
     address=IPv6Address("2001:db8:42:1::1"),

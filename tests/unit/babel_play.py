@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 
 from re6st.babel import Babel, BabeldFiles, command_line
-from re6st.core.routing.babel_settings import Settings
+from re6st.core.routing.babel_settings import BabelSettings
 from re6st.linux.process import Backoff
 from tests.unit.fake_program import FakePrograms, Script, all_gone, install
 
-PLAIN = Settings(
+PLAIN = BabelSettings(
     network=IPv6Network("2001:db8:42::/48"),
     subnet=IPv6Network("2001:db8:42:b::/64"),
     address=IPv6Address("2001:db8:42:b::1"),
@@ -70,7 +70,7 @@ def live(
     run: Path,
     scripts: list[Script | int],
     watch: Callable[[Babel, FakePrograms], Awaitable[None]],
-    settings: Settings = PLAIN,
+    settings: BabelSettings = PLAIN,
     links: PlayedLinks | None = None,
 ) -> list[int]:
     """Keep a babeld until `watch` returns; the number of routes at each change of the table that was told."""

@@ -10,15 +10,15 @@ from re6st.core.prefix import Prefix
 from re6st.core.tunnel_protocols import TunnelProtocol
 from re6st.core.wire.datagrams import Endpoint
 from re6st.linux.process import Backoff
-from re6st.transport.openvpn import Settings
+from re6st.transport.openvpn import OpenVpnSettings
 from tests.unit.fake_program import Script
 
 A, B = Prefix(1, 16), Prefix(2, 16)
 ONE, TWO = Endpoint("192.0.2.1", 1194, TunnelProtocol.TCP), Endpoint("192.0.2.2", 443, TunnelProtocol.UDP)
 
 
-def made(run: Path, *, encrypt: bool = True, log: Path | None = None) -> Settings:
-    return Settings(
+def made(run: Path, *, encrypt: bool = True, log: Path | None = None) -> OpenVpnSettings:
+    return OpenVpnSettings(
         program="/usr/sbin/openvpn",
         run=run,
         log=log,

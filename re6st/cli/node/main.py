@@ -60,7 +60,7 @@ DH_LIMIT = 1 << 16
 LOG_DIRECTORY = Path("/var/log/re6stnet")
 
 
-class Ended(Exception):
+class NodeFailed(Exception):
     """A running node has failed: a new start may work, whatever the reason was."""
 
 
@@ -69,7 +69,7 @@ _AT_START = (CertError, RegistryError, MissingProgram, RunDirectoryError, Kernel
 may work.
 """
 _STATUS: Sequence[tuple[tuple[type[Exception], ...], int]] = (
-    ((HookError, Ended), EXIT_FAILED),
+    ((HookError, NodeFailed), EXIT_FAILED),
     ((CertError, RegistryError, MissingProgram, RunDirectoryError), EXIT_CONFIG),
     ((TooOld,), EXIT_TOO_OLD),
     ((PortInUse, MetricsError, OSError), EXIT_FAILED),
@@ -454,7 +454,7 @@ async def _run(config: Config, handler: LogHandler | None) -> int:
         await node.run(stop)
     except Exception as error:
         if node.started and isinstance(cause := _cause(error), _AT_START):
-            raise Ended(str(cause)) from error
+            raise NodeFailed(str(cause)) from error
         raise
     return status
 

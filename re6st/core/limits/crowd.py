@@ -19,7 +19,7 @@ _STRANGERS, _ALL = "strangers", "all"
 
 
 @dataclass(frozen=True, slots=True)
-class Entry(Generic[Key]):
+class Decision(Generic[Key]):
     """The decision about a new connection."""
 
     admitted: bool
@@ -46,7 +46,7 @@ class Crowd(Generic[Key]):
     def __len__(self) -> int:
         return len(self._groups)
 
-    def enter(self, key: Key, sender: str | None, *, known: bool = False) -> Entry[Key]:
+    def enter(self, key: Key, sender: str | None, *, known: bool = False) -> Decision[Key]:
         """Register a new connection. `sender` is None for this machine and its proxies; a `known` sender may use the
         reserve.
         """
@@ -58,13 +58,13 @@ class Crowd(Generic[Key]):
         if full is not None:
             instead = next(iter(self._waiting.get(full, ())), None)
             if instead is None:
-                return Entry(False)
+                return Decision(False)
             self.leave(instead)
         self._groups[key] = names = tuple(group for group, _ in groups)
         for group in names:
             self._held[group] += 1
             self._waiting.setdefault(group, {})[key] = None
-        return Entry(True, instead)
+        return Decision(True, instead)
 
     def asked(self, key: Key) -> None:
         """The connection has sent a request, and is no longer closed for another one."""

@@ -47,7 +47,7 @@ class Marks:
     seen: float
 
 
-class Clock:
+class TrustedClock:
     def __init__(self, marks: Marks, monotonic: float) -> None:
         self._trusted, self._seen = marks.trusted, marks.seen
         self._monotonic = monotonic

@@ -43,7 +43,7 @@ class BinaryError(ValueError):
     """Bytes that do not follow the protocol."""
 
 
-class Kind(IntEnum):
+class PacketKind(IntEnum):
     """The type of a packet; an answer has the type of its request."""
 
     DUMP = 1
@@ -51,7 +51,7 @@ class Kind(IntEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Neighbour:
+class BinaryNeighbour:
     """A router at the other end of a link. `rtt` is in microseconds, and limited to what two bytes hold."""
 
     address: IPv6Address
@@ -73,7 +73,7 @@ class Announced:
 
 
 @dataclass(frozen=True, slots=True)
-class Route:
+class BinaryRoute:
     destination: IPv6Network
     metric: int
     refmetric: int
@@ -93,9 +93,9 @@ class Dump:
     """The content of babeld's tables. Interfaces are named by their index."""
 
     interfaces: Mapping[int, str]
-    neighbours: tuple[Neighbour, ...] = ()
+    neighbours: tuple[BinaryNeighbour, ...] = ()
     announced: tuple[Announced, ...] = ()
-    routes: tuple[Route, ...] = ()
+    routes: tuple[BinaryRoute, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,17 +110,17 @@ class SetMultiplier:
 # --- packets ---
 
 
-def encode_packet(kind: Kind, content: bytes) -> bytes:
+def encode_packet(kind: PacketKind, content: bytes) -> bytes:
     return HEADER.pack(kind, len(content)) + content
 
 
-def decode_header(header: bytes, limit: int = CONTENT_LIMIT) -> tuple[Kind, int]:
+def decode_header(header: bytes, limit: int = CONTENT_LIMIT) -> tuple[PacketKind, int]:
     """The type of a packet and the number of bytes that follow, at most `limit`. Raises BinaryError."""
     number, length = HEADER.unpack(header)
     if length > limit:
         raise BinaryError(f"packet of {length} bytes")
     try:
-        return Kind(number), length
+        return PacketKind(number), length
     except ValueError:
         raise BinaryError(f"packet of unknown type {number}") from None
 
@@ -182,7 +182,7 @@ def dump_of(
     found = {name: index(name) for name in table.interfaces}
     indices = {name: number for name, number in found.items() if number is not None}
     neighbours = tuple(
-        Neighbour(
+        BinaryNeighbour(
             each.address,
             indices[each.interface],
             each.reach & 0xFFFF,
@@ -195,7 +195,7 @@ def dump_of(
         if each.interface in indices
     )
     routes = tuple(
-        Route(each.destination, each.metric, each.refmetric, indices[each.via.interface], each.via.address)
+        BinaryRoute(each.destination, each.metric, each.refmetric, indices[each.via.interface], each.via.address)
         for each in table.routes.values()
         if each.installed and each.via.interface in indices and not each.source.prefixlen
     )
@@ -237,7 +237,7 @@ class _DumpReader:
             yield self.unpack(layout)
 
 
-def _encode_neighbour(each: Neighbour) -> bytes:
+def _encode_neighbour(each: BinaryNeighbour) -> bytes:
     # The channel is unknown, the interface is up.
     return _NEIGHBOUR.pack(
         *(each.address.packed, each.interface, each.reach, each.rxcost, each.txcost),
@@ -249,7 +249,7 @@ def _encode_announced(each: Announced) -> bytes:
     return _XROUTE.pack(each.destination.network_address.packed, each.destination.prefixlen, each.metric)
 
 
-def _encode_route(each: Route) -> bytes:
+def _encode_route(each: BinaryRoute) -> bytes:
     return _ROUTE.pack(
         *(each.destination.network_address.packed, each.destination.prefixlen),
         *(each.metric, each.metric, each.refmetric, each.router, 0, 0, each.interface),
@@ -257,9 +257,9 @@ def _encode_route(each: Route) -> bytes:
     )
 
 
-def _decode_neighbour(values: tuple[Any, ...]) -> Neighbour:
+def _decode_neighbour(values: tuple[Any, ...]) -> BinaryNeighbour:
     address, interface, reach, rxcost, txcost, rtt, rttcost, _, _, multiplier = values
-    return Neighbour(IPv6Address(address), interface, reach, rxcost, txcost, rtt, rttcost, multiplier)
+    return BinaryNeighbour(IPv6Address(address), interface, reach, rxcost, txcost, rtt, rttcost, multiplier)
 
 
 def _decode_announced(values: tuple[Any, ...]) -> Announced:
@@ -267,10 +267,12 @@ def _decode_announced(values: tuple[Any, ...]) -> Announced:
     return Announced(_network(address, length), metric)
 
 
-def _decode_route(values: tuple[Any, ...]) -> Route:
+def _decode_route(values: tuple[Any, ...]) -> BinaryRoute:
     address, length, metric, _, refmetric, router, _, _, interface, neighbour, _, flags = values
     installed = bool(flags & _INSTALLED)
-    return Route(_network(address, length), metric, refmetric, interface, IPv6Address(neighbour), installed, router)
+    return BinaryRoute(
+        _network(address, length), metric, refmetric, interface, IPv6Address(neighbour), installed, router
+    )
 
 
 def _network(address: bytes, length: int) -> IPv6Network:

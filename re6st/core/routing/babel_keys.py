@@ -18,7 +18,7 @@ Keys = tuple[bytes | None, bytes | None, bytes | None]
 
 
 @dataclass(frozen=True, slots=True)
-class State:
+class KeyState:
     """The keys of the database, and Unix times."""
 
     keys: Keys
@@ -42,20 +42,20 @@ class State:
         return present[number] if number < len(present) else None
 
 
-def next_state(state: State, new: bytes, now: float, nodes: int) -> State:
+def next_state(state: KeyState, new: bytes, now: float, nodes: int) -> KeyState:
     """The state after one updateHMAC. `new` is a random key, in case one is needed, `nodes` the number of nodes."""
     match [key is not None for key in state.keys]:
         case [True, False, False]:
-            return State((state.keys[0], new, None), valid_until=now + ROTATION_TIME)
+            return KeyState((state.keys[0], new, None), valid_until=now + ROTATION_TIME)
         case [False, False, False]:
-            return State((None, new, b""))
+            return KeyState((None, new, b""))
         case [True, True, False]:
-            return State(
+            return KeyState(
                 (None, state.keys[1], state.keys[0]), switch_time=now + SWITCH_TIME + nodes / FETCHES_PER_SECOND
             )
         case _:
             last = state.keys[1] or state.keys[0] or state.keys[2] or new
-            return State((last, None, None), switch_time=state.switch_time)
+            return KeyState((last, None, None), switch_time=state.switch_time)
 
 
 def key_in_use(sign: bytes | None, accept: bytes | None, switch_time: float | None, now: float) -> bytes | None:

@@ -53,7 +53,7 @@ class Reply(Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Interface:
+class BabelInterface:
     name: str
     up: bool
 
@@ -127,13 +127,13 @@ class Route4:
 
 
 @dataclass(frozen=True, slots=True)
-class Announced:
+class OtherEntry:
     """A line about something that we do not keep: xroutes."""
 
     kind: str
 
 
-Entry = Interface | Neighbour | Route | Route4 | Announced
+Entry = BabelInterface | Neighbour | Route | Route4 | OtherEntry
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,7 +167,7 @@ def parse(line: str) -> Line | None:
 def _entry(kind: str, ident: str, values: dict[str, str]) -> Entry:
     match kind:
         case "interface":
-            return Interface(ident, values.get("up") == "true")
+            return BabelInterface(ident, values.get("up") == "true")
         case "neighbour":
             return Neighbour(
                 ident=ident,
@@ -201,7 +201,7 @@ def _entry(kind: str, ident: str, values: dict[str, str]) -> Entry:
                 router=_router(values.get("id", "")),
             )
         case "xroute":
-            return Announced(kind)
+            return OtherEntry(kind)
     raise ValueError(f"unknown kind {kind!r}")
 
 
@@ -209,7 +209,7 @@ class Table:
     """What babeld knows. The reader of its socket owns it."""
 
     def __init__(self) -> None:
-        self.interfaces: dict[str, Interface] = {}
+        self.interfaces: dict[str, BabelInterface] = {}
         self.neighbours: dict[str, Neighbour] = {}
         self.routes: dict[str, Route] = {}
         self.ipv4_routes: dict[str, Route4] = {}
@@ -220,7 +220,7 @@ class Table:
         if parsed is None:
             return None
         match parsed.entry:
-            case Interface() as entry:
+            case BabelInterface() as entry:
                 changed = _update(self.interfaces, parsed.verb, parsed.ident, entry)
             case Neighbour() as entry:
                 changed = _update(self.neighbours, parsed.verb, parsed.ident, entry)

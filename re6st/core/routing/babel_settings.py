@@ -43,7 +43,7 @@ _DEFAULT_WORDS = frozenset(
 
 
 @dataclass(frozen=True, slots=True)
-class Settings:
+class BabelSettings:
     """The settings of a babeld. Intervals are in seconds."""
 
     network: IPv6Network
@@ -92,7 +92,7 @@ def outgrown(update: float, routes: int) -> bool:
     return update_interval(routes) >= OUTGROWN * update
 
 
-def configuration(settings: Settings, priority: int = PRIORITY) -> str:
+def configuration(settings: BabelSettings, priority: int = PRIORITY) -> str:
     """The configuration file. wire.md 9.1 has its statements; those that only a patched babeld knows are left out (9.2,
     9.3).
     """
@@ -127,7 +127,7 @@ def configuration(settings: Settings, priority: int = PRIORITY) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _filters(settings: Settings) -> list[str]:
+def _filters(settings: BabelSettings) -> list[str]:
     """What others may announce to us. The first rule that matches decides, and anything else is refused.
 
     Babel believes every member, and the kernel does what babel believes: a single 0.0.0.0/1 from a member would take
@@ -154,7 +154,7 @@ def _filters(settings: Settings) -> list[str]:
     return lines + [f"install ip {each} deny" for each in own]
 
 
-def live_commands(old: Settings, new: Settings) -> list[str]:
+def live_commands(old: BabelSettings, new: BabelSettings) -> list[str]:
     """The commands that give a running babeld new settings; none if that is impossible (wire.md 9.4, 9.5)."""
     if replace(new, tunnels=old.tunnels, key_sign=old.key_sign) != old:
         return []
@@ -174,7 +174,7 @@ def left_out(babel_default: str) -> list[str]:
     return [name for name in babel_default.split()[::2] if name not in _DEFAULT_WORDS]
 
 
-def _link_words(settings: Settings) -> list[str]:
+def _link_words(settings: BabelSettings) -> list[str]:
     """The statements for every interface."""
     words = [
         *_default_words(settings.babel_default, settings.hello),

@@ -15,7 +15,7 @@ GONE_LIMIT = 1000
 
 
 @dataclass(frozen=True, slots=True)
-class Way:
+class RouteState:
     """How a destination is reached since a Unix time; `via` None: not at all. `before` is the previous neighbour."""
 
     via: NextHop | None
@@ -27,9 +27,9 @@ class RouteHistory:
     """The routes to all destinations. Those of the first look have existed for longer than we know."""
 
     def __init__(self) -> None:
-        self._ways: dict[IPv6Network, Way] = {}
+        self._ways: dict[IPv6Network, RouteState] = {}
 
-    def __getitem__(self, destination: IPv6Network) -> Way | None:
+    def __getitem__(self, destination: IPv6Network) -> RouteState | None:
         return self._ways.get(destination)
 
     def note(self, table: Table, now: float) -> None:
@@ -42,7 +42,7 @@ class RouteHistory:
             used.add(destination)
             known = self._ways.get(destination)
             if known is None or (known.via is not via and known.via != via):
-                self._ways[destination] = Way(via, now, known.via or known.before if known else None)
+                self._ways[destination] = RouteState(via, now, known.via or known.before if known else None)
         if len(used) == len(self._ways):
             return
         gone = [destination for destination, way in self._ways.items() if destination not in used]
@@ -51,4 +51,4 @@ class RouteHistory:
         for destination in gone[-GONE_LIMIT:]:
             way = self._ways[destination]
             if way.via is not None:
-                self._ways[destination] = Way(None, now, way.via)
+                self._ways[destination] = RouteState(None, now, way.via)

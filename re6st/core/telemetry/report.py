@@ -13,7 +13,7 @@ from ipaddress import AddressValueError, IPv6Address, IPv6Network, NetmaskValueE
 from re6st.core.mesh.policy import Mesh, Phase
 from re6st.core.prefix import Prefix, PrefixError, address, address_bits, prefix_of, subnet
 from re6st.core.routing.babel_lines import INFINITY, Neighbour, NextHop, Route, Table
-from re6st.core.routing.route_history import Way
+from re6st.core.routing.route_history import RouteState
 from re6st.core.routing.survey import SurveyLike
 from re6st.core.telemetry.chronicle import Happening
 from re6st.core.telemetry.expiry import AUTHORITY, DAY, OURS, expires
@@ -266,7 +266,7 @@ def peers(mesh: Mesh, addresses: Mapping[Prefix, Sequence[Endpoint]], happenings
     ]
 
 
-def since(survey: SurveyLike, way: Way | None) -> Record | None:
+def since(survey: SurveyLike, way: RouteState | None) -> Record | None:
     """How long a peer has been reached like this, and by whom before."""
     if way is None:
         return None

@@ -41,7 +41,7 @@ class Hold:
 
 
 @dataclass(frozen=True, slots=True)
-class State:
+class ProcessState:
     """A new state of the process: CONNECTING, WAIT, AUTH, CONNECTED, RECONNECTING, EXITING..., with a reason."""
 
     name: str
@@ -59,14 +59,14 @@ class Client:
 
 
 @dataclass(frozen=True, slots=True)
-class Up:
+class ProcessUp:
     """The client process is connected (--management-up-down)."""
 
     environment: Environment
 
 
 @dataclass(frozen=True, slots=True)
-class Traffic:
+class ProcessTraffic:
     """Bytes received and sent; on a server, `ident` is the client's; on a client, it is None."""
 
     ident: int | None
@@ -110,7 +110,9 @@ class EndOfList:
     """The list of clients is complete."""
 
 
-Event = Untimely | Listed | Behind | EndOfList | Hold | State | Client | Up | Traffic | Fatal | Answer
+Event = (
+    Untimely | Listed | Behind | EndOfList | Hold | ProcessState | Client | ProcessUp | ProcessTraffic | Fatal | Answer
+)
 
 
 class Environment(dict[str, str]):
@@ -182,11 +184,11 @@ class Reader:
             case "HOLD":
                 return Hold()
             case "STATE":
-                return State(fields[1], fields[2])
+                return ProcessState(fields[1], fields[2])
             case "BYTECOUNT":
-                return Traffic(None, int(fields[0]), int(fields[1]))
+                return ProcessTraffic(None, int(fields[0]), int(fields[1]))
             case "BYTECOUNT_CLI":
-                return Traffic(int(fields[0]), int(fields[1]), int(fields[2]))
+                return ProcessTraffic(int(fields[0]), int(fields[1]), int(fields[2]))
             case "FATAL":
                 return Fatal(rest[:300])
             case "LOG":
@@ -200,7 +202,7 @@ class Reader:
                 return None
             kind, fields = self._head
             if kind == "UPDOWN":
-                return Up(environment) if fields[0] == "UP" else None
+                return ProcessUp(environment) if fields[0] == "UP" else None
             key = int(fields[2]) if len(fields) > 2 else None
             return Client(ClientChange(fields[0]), int(fields[1]), key, environment)
         if rest.startswith("ENV,"):

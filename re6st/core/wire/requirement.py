@@ -20,7 +20,7 @@ AGAIN = 300.0
 
 
 @dataclass(frozen=True, slots=True)
-class Announced:
+class AnnouncedNames:
     """What the peer of a session has announced; None: nothing yet."""
 
     names: frozenset[str] | None
@@ -29,7 +29,7 @@ class Announced:
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class RequirementResult:
     lacking: tuple[tuple[Prefix, frozenset[str]], ...] = ()
     """Peers of whom it was not known before, and what they lack."""
     again: tuple[Prefix, ...] = ()
@@ -47,12 +47,14 @@ class Requirement:
         """Whether a peer is refused."""
         return peer in self.lacking
 
-    def look(self, required: frozenset[str], sessions: Mapping[Prefix, Announced], now: float) -> Found:
+    def look(
+        self, required: frozenset[str], sessions: Mapping[Prefix, AnnouncedNames], now: float
+    ) -> RequirementResult:
         """See what the peers with a session announced. Peers without one stay as they are."""
         if not required:
             self.lacking.clear()
             self._tries.clear()
-            return Found()
+            return RequirementResult()
         news: list[tuple[Prefix, frozenset[str]]] = []
         again: list[Prefix] = []
         for peer, announced in sessions.items():
@@ -74,4 +76,4 @@ class Requirement:
             else:
                 self.lacking.pop(peer, None)
         self._tries = {peer: count for peer, count in self._tries.items() if peer in sessions}
-        return Found(tuple(news), tuple(again))
+        return RequirementResult(tuple(news), tuple(again))

@@ -18,7 +18,7 @@ from re6st.core.wire import extensions, offers
 from re6st.core.wire.datagrams import SEALED, Sealed
 from re6st.core.wire.extensions import KNOWN, Extension, ExtensionError
 from re6st.core.wire.offers import Aead, Ephemeral, Offer, OfferError
-from re6st.core.wire.requirement import Announced
+from re6st.core.wire.requirement import AnnouncedNames
 
 PURPOSES = "re6st node's question", "re6st node's answer"
 """What the offers of who asks and of who answers are for."""
@@ -67,9 +67,9 @@ class Seal:
         self._sending = self._receiving = b""
 
     @property
-    def announced(self) -> Announced:
+    def announced(self) -> AnnouncedNames:
         """What the peer told us of itself."""
-        return Announced(self.names if self._theirs else None, self._since)
+        return AnnouncedNames(self.names if self._theirs else None, self._since)
 
     def due(self, now: float) -> bool:
         """Whether it is time to ask; then it is noted as done."""

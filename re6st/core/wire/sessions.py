@@ -44,7 +44,7 @@ from re6st.core.wire.datagrams import (
 )
 from re6st.core.wire.offers import OfferError
 from re6st.core.wire.peer_crypto import Crypto, PeerCertificate
-from re6st.core.wire.requirement import Announced
+from re6st.core.wire.requirement import AnnouncedNames
 from re6st.core.wire.seals import Seal, Sealer
 
 FRAGILE_PROTOCOLS = range(8, 10)
@@ -222,7 +222,7 @@ class Sessions:
         """The peers we have had a session with, the latest first."""
         return [peer.prefix for peer in reversed(self._peers.values()) if peer.session is not None]
 
-    def announced(self) -> dict[Prefix, Announced]:
+    def announced(self) -> dict[Prefix, AnnouncedNames]:
         """What the peers with a session can do."""
         sessions = ((peer.prefix, peer.session) for peer in self._peers.values())
         return {prefix: each.seal.announced for prefix, each in sessions if each is not None and each.seal is not None}

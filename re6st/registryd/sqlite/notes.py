@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import astuple
 
 from re6st.core.registry.clock import Marks
-from re6st.core.routing.babel_keys import State
+from re6st.core.routing.babel_keys import KeyState
 from re6st.registryd.records import LastCall, StoredEvent
 from re6st.registryd.sqlite.rows import SWITCH_TIME, Rows
 
@@ -21,7 +21,7 @@ class Notes(Rows):
         else:
             self._db.execute("INSERT OR REPLACE INTO config VALUES (?, ?)", (name, value))
 
-    def set_babel_state(self, state: State) -> None:
+    def set_babel_state(self, state: KeyState) -> None:
         for number, key in enumerate(state.keys):
             self.set_config(f"babel_hmac{number}", key)
         self.set_config("valid_until", state.valid_until)

@@ -10,7 +10,7 @@ from typing import Any, Self, TypeVar
 from re6st import cert
 from re6st.core.prefix import Prefix, PrefixError
 from re6st.core.registry.clock import Marks
-from re6st.core.routing.babel_keys import State
+from re6st.core.routing.babel_keys import KeyState
 from re6st.keys import pki
 from re6st.registryd.records import Issued, StoredEvent, Token
 from re6st.registryd.repository import ContentError
@@ -101,10 +101,10 @@ class Rows:
         found: int | None = self._one("SELECT max(length(prefix)) FROM re6st_issued")[0]
         return found
 
-    def babel_state(self) -> State:
+    def babel_state(self) -> KeyState:
         """The keys of babel (wire.md 5.4)."""
         keys = (self.config("babel_hmac0"), self.config("babel_hmac1"), self.config("babel_hmac2"))
-        return State(keys, self.config("valid_until"), self.config(SWITCH_TIME))
+        return KeyState(keys, self.config("valid_until"), self.config(SWITCH_TIME))
 
     def first_deadline(self, grace: int) -> float | None:
         """When something is to be cleaned up next, as Unix time."""

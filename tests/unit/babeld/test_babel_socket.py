@@ -17,9 +17,9 @@ from re6st.core.routing.babel_binary import (
     HEADER,
     Announced,
     BinaryError,
+    BinaryRoute,
     Dump,
-    Kind,
-    Route,
+    PacketKind,
     SetMultiplier,
     encode_multiplier,
     encode_packet,
@@ -27,7 +27,7 @@ from re6st.core.routing.babel_binary import (
 from re6st.core.routing.babel_lines import Table
 
 HOP = IPv6Address("fe80::1")
-DUMP = Dump({4: "re6stnet1"}, routes=(Route(IPv6Network("2001:db8:42:1::/64"), 96, 0, 4, HOP),))
+DUMP = Dump({4: "re6stnet1"}, routes=(BinaryRoute(IPv6Network("2001:db8:42:1::/64"), 96, 0, 4, HOP),))
 
 Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
@@ -87,11 +87,13 @@ def test_a_client_asks_more_than_once_in_pieces(tmp_path: Path) -> None:
 
     async def work(clients: Clients) -> None:
         reader, writer = await clients.open()
-        for byte in encode_packet(Kind.MULTIPLIER, encode_multiplier(request)) + encode_packet(Kind.DUMP, b"\x0b"):
+        for byte in encode_packet(PacketKind.MULTIPLIER, encode_multiplier(request)) + encode_packet(
+            PacketKind.DUMP, b"\x0b"
+        ):
             writer.write(bytes((byte,)))
             await asyncio.sleep(0)
-        assert await reader.readexactly(HEADER.size + 1) == encode_packet(Kind.MULTIPLIER, b"\0")
-        assert HEADER.unpack(await reader.readexactly(HEADER.size))[0] == Kind.DUMP
+        assert await reader.readexactly(HEADER.size + 1) == encode_packet(PacketKind.MULTIPLIER, b"\0")
+        assert HEADER.unpack(await reader.readexactly(HEADER.size))[0] == PacketKind.DUMP
 
     assert with_server(tmp_path, work) == [request]
 
@@ -127,7 +129,13 @@ def test_more_clients_than_there_is_room_for_are_turned_away(tmp_path: Path) -> 
 
 @pytest.mark.parametrize(
     "answer",
-    [b"", b"\x00", encode_packet(Kind.MULTIPLIER, b"\0"), b"\x00\x01\xff\xff\xff\xff", encode_packet(Kind.DUMP, b"\0")],
+    [
+        b"",
+        b"\x00",
+        encode_packet(PacketKind.MULTIPLIER, b"\0"),
+        b"\x00\x01\xff\xff\xff\xff",
+        encode_packet(PacketKind.DUMP, b"\0"),
+    ],
     ids=["nothing", "cut short", "another", "too long", "no dump"],
 )
 def test_an_answer_that_is_none_raises(tmp_path: Path, answer: bytes) -> None:

@@ -17,7 +17,7 @@ from re6st.core.telemetry.report import Link, Server
 from re6st.core.tunnel_protocols import TunnelProtocol
 from re6st.linux import retransmits
 from re6st.linux.netlink import NetlinkError
-from re6st.linux.retransmits import Connection, LossWatch, SocketDiagnosis
+from re6st.linux.retransmits import LossWatch, SocketDiagnosis, TcpConnection
 
 P, Q, R, S = (Prefix(number, 16) for number in range(4))
 NOTHING: frozenset[Prefix] = frozenset()
@@ -61,8 +61,8 @@ class Played(SocketDiagnosis):
 
     def __init__(self, *links: Link) -> None:
         self.known = list(links)
-        self.connections: dict[Connection, tuple[bool, int]] = {}
-        self.counts: dict[Connection, Sent] = {}
+        self.connections: dict[TcpConnection, tuple[bool, int]] = {}
+        self.counts: dict[TcpConnection, Sent] = {}
         self.searched = 0
 
     def links(self) -> list[Link]:
@@ -71,18 +71,18 @@ class Played(SocketDiagnosis):
     def listeners(self) -> list[Server]:
         return [Server(TunnelProtocol.TCP, 1194, "re6stnet-tcp", True, 2, 0)]
 
-    def connect(self, host: str, *, outgoing: bool, port: int = 1194) -> Connection:
-        made = Connection(socket.AF_INET, bytes([len(self.connections)]), ip_address(host))
+    def connect(self, host: str, *, outgoing: bool, port: int = 1194) -> TcpConnection:
+        made = TcpConnection(socket.AF_INET, bytes([len(self.connections)]), ip_address(host))
         self.connections[made] = outgoing, port
         self.counts[made] = Sent(100, 0, 0.0)
         return made
 
-    def search(self, *, ours: int = 0, theirs: int = 0) -> list[Connection]:
+    def search(self, *, ours: int = 0, theirs: int = 0) -> list[TcpConnection]:
         self.searched += 1
         way = (False, ours) if ours else (True, theirs)
         return [each for each, leads in self.connections.items() if leads == way]
 
-    def sent(self, connection: Connection) -> Sent | None:
+    def sent(self, connection: TcpConnection) -> Sent | None:
         return self.counts.get(connection)
 
     def close(self) -> None: ...
@@ -101,7 +101,7 @@ def watching(played: Played) -> tuple[LossWatch, list[frozenset[Prefix]]]:
     return watch, told
 
 
-def looks(watch: LossWatch, played: Played, lossy: Connection | None = None, *, since: float = 100.0) -> None:
+def looks(watch: LossWatch, played: Played, lossy: TcpConnection | None = None, *, since: float = 100.0) -> None:
     """Look for a while, in which one connection has to send every second segment again."""
     for step in range(AGAIN_LEAST + 10):
         for each, sent in played.counts.items():
@@ -179,7 +179,7 @@ def test_after_an_error_it_is_tried_again_and_nothing_is_believed_meanwhile(monk
     watch, told = watching(played)
     looks(watch, played, lossy)
 
-    def fail(connection: Connection) -> Sent | None:
+    def fail(connection: TcpConnection) -> Sent | None:
         raise NetlinkError(105, "No buffer space available")
 
     monkeypatch.setattr(played, "sent", fail)

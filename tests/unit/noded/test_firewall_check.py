@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from re6st.core.routing.babel_settings import Settings, configuration
+from re6st.core.routing.babel_settings import BabelSettings, configuration
 from re6st.linux.nftables import NftError
 from re6st.linux.process import MissingProgram
 from re6st.noded.firewall_check import FirewallCheck
@@ -70,7 +70,7 @@ def test_without_nft_there_is_nothing_to_see() -> None:
 
 
 def test_who_does_not_forward_announces_only_what_is_his_own() -> None:
-    def filters(settings: Settings) -> list[str]:
+    def filters(settings: BabelSettings) -> list[str]:
         return [line for line in configuration(settings).splitlines() if line.startswith("out ")]
 
     assert filters(PLAIN) == []

@@ -18,7 +18,7 @@ from re6st.core.routing.claims import HOLD, hardware_address
 from re6st.core.routing.survey import Survey
 from re6st.core.telemetry.chronicle import Chronicle
 from re6st.core.transport.untimely import Untimely
-from re6st.core.wire.requirement import Announced, Requirement
+from re6st.core.wire.requirement import AnnouncedNames, Requirement
 from re6st.noded import guard as guard_room
 from re6st.noded.admission import Admission
 from re6st.noded.guard import Guard
@@ -83,7 +83,7 @@ class Silent:
     def sessions(self) -> Silent:
         return self
 
-    def announced(self) -> dict[Prefix, Announced]:
+    def announced(self) -> dict[Prefix, AnnouncedNames]:
         return {}
 
     def begin_anew(self, peer: Prefix) -> None:

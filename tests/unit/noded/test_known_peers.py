@@ -15,7 +15,7 @@ from re6st.core.routing.babel_lines import NextHop
 from re6st.core.routing.survey import Link, Survey
 from re6st.core.tunnel_protocols import TunnelProtocol
 from re6st.core.wire.datagrams import Endpoint
-from re6st.core.wire.requirement import Announced, Requirement
+from re6st.core.wire.requirement import AnnouncedNames, Requirement
 from re6st.noded import peer_cache
 from re6st.noded.known_peers import KnownPeers
 from re6st.noded.peer_cache import Cache
@@ -66,7 +66,7 @@ def test_who_can_be_told_something_is_who_has_a_route(known: KnownPeers) -> None
 
 def test_who_lacks_what_is_required_is_known_at_once(known: KnownPeers, requirement: Requirement) -> None:
     assert not known.lacks_extension(FAR)
-    requirement.look(frozenset(("sealed-messages",)), {FAR: Announced(frozenset(), 0)}, 1)
+    requirement.look(frozenset(("sealed-messages",)), {FAR: AnnouncedNames(frozenset(), 0)}, 1)
     assert known.lacks_extension(FAR)
 
 

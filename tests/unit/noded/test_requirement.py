@@ -7,7 +7,7 @@ import logging
 import pytest
 
 from re6st.core.prefix import Prefix
-from re6st.core.wire.requirement import AGAIN, PATIENCE, Announced, Found, Requirement
+from re6st.core.wire.requirement import AGAIN, PATIENCE, AnnouncedNames, Requirement, RequirementResult
 from re6st.noded import requirement
 from re6st.noded.requirement import RequirementWatch
 
@@ -18,37 +18,39 @@ ABLE, UNABLE = frozenset({"sealed-messages", "rekey"}), frozenset({"rekey"})
 
 def test_who_announces_less_than_is_required_is_refused_at_once_and_until_it_announces_more() -> None:
     made = Requirement()
-    assert made.look(REQUIRED, {A: Announced(ABLE, 0), B: Announced(UNABLE, 0)}, 1) == Found(((B, REQUIRED),))
+    assert made.look(REQUIRED, {A: AnnouncedNames(ABLE, 0), B: AnnouncedNames(UNABLE, 0)}, 1) == RequirementResult(
+        ((B, REQUIRED),)
+    )
     assert made.lacking == {B: REQUIRED}
-    assert made.look(REQUIRED, {B: Announced(UNABLE, 0)}, 2) == Found(), "it is told once"
-    assert made.look(REQUIRED, {}, 3) == Found()
+    assert made.look(REQUIRED, {B: AnnouncedNames(UNABLE, 0)}, 2) == RequirementResult(), "it is told once"
+    assert made.look(REQUIRED, {}, 3) == RequirementResult()
     assert made.lacking == {B: REQUIRED}, "it has no session any more"
-    made.look(REQUIRED, {B: Announced(ABLE, 4)}, 5)
+    made.look(REQUIRED, {B: AnnouncedNames(ABLE, 4)}, 5)
     assert made.lacking == {}
 
 
 def test_who_announces_nothing_is_asked_in_another_session_before_that_counts() -> None:
     """What it said may have been lost."""
     made = Requirement()
-    silent = {A: Announced(None, 0)}
-    assert made.look(REQUIRED, silent, PATIENCE - 1) == Found()
-    assert made.look(REQUIRED, silent, PATIENCE) == Found(again=(A,))
+    silent = {A: AnnouncedNames(None, 0)}
+    assert made.look(REQUIRED, silent, PATIENCE - 1) == RequirementResult()
+    assert made.look(REQUIRED, silent, PATIENCE) == RequirementResult(again=(A,))
     assert made.lacking == {}
-    silent = {A: Announced(None, 40)}
-    assert made.look(REQUIRED, silent, 50) == Found()
-    assert made.look(REQUIRED, silent, 40 + PATIENCE) == Found(((A, REQUIRED),), (A,))
-    silent = {A: Announced(None, 80)}
-    assert made.look(REQUIRED, silent, 80 + PATIENCE) == Found(), "nothing has changed"
-    assert made.look(REQUIRED, silent, 80 + AGAIN) == Found(again=(A,)), "it may have been upgraded"
+    silent = {A: AnnouncedNames(None, 40)}
+    assert made.look(REQUIRED, silent, 50) == RequirementResult()
+    assert made.look(REQUIRED, silent, 40 + PATIENCE) == RequirementResult(((A, REQUIRED),), (A,))
+    silent = {A: AnnouncedNames(None, 80)}
+    assert made.look(REQUIRED, silent, 80 + PATIENCE) == RequirementResult(), "nothing has changed"
+    assert made.look(REQUIRED, silent, 80 + AGAIN) == RequirementResult(again=(A,)), "it may have been upgraded"
     assert made.lacking == {A: REQUIRED}
-    made.look(REQUIRED, {A: Announced(ABLE, 400)}, 401)
+    made.look(REQUIRED, {A: AnnouncedNames(ABLE, 400)}, 401)
     assert made.lacking == {}
 
 
 def test_nobody_is_refused_where_nothing_is_required_any_more() -> None:
     made = Requirement()
-    made.look(REQUIRED, {B: Announced(UNABLE, 0)}, 1)
-    assert made.look(frozenset(), {B: Announced(UNABLE, 0)}, 2) == Found()
+    made.look(REQUIRED, {B: AnnouncedNames(UNABLE, 0)}, 1)
+    assert made.look(frozenset(), {B: AnnouncedNames(UNABLE, 0)}, 2) == RequirementResult()
     assert made.lacking == {}
 
 
@@ -63,8 +65,8 @@ class Mesh:
     def sessions(self) -> Mesh:
         return self
 
-    def announced(self) -> dict[Prefix, Announced]:
-        return {B: Announced(self.names, 0)}
+    def announced(self) -> dict[Prefix, AnnouncedNames]:
+        return {B: AnnouncedNames(self.names, 0)}
 
     def cut(self, peer: Prefix) -> None:
         self.cuts.append(peer)

@@ -15,7 +15,7 @@ import pytest
 
 from re6st.babeld.binary_socket import serve
 from re6st.core.prefix import Prefix
-from re6st.core.routing.babel_binary import Dump, Route
+from re6st.core.routing.babel_binary import BinaryRoute, Dump
 from re6st.core.routing.told_claims import ToldClaims, read_claims
 from re6st.core.wire.datagrams import Code
 from re6st.registryd.local_node import LocalNode
@@ -252,7 +252,9 @@ def test_beside_the_older_software_routes_come_from_its_binary_socket(tmp_path: 
     hop = IPv6Address("fe80::1")
     destinations = [(IPv6Network(f"2001:db8:42:{n}::/64"), 0xFFFF if n == 2 else 96) for n in (1, 2)]
     destinations.append((IPv6Network("2001:db8:43::/64"), 96))
-    dump = Dump({4: "re6stnet1"}, routes=tuple(Route(network, metric, 0, 4, hop) for network, metric in destinations))
+    dump = Dump(
+        {4: "re6stnet1"}, routes=tuple(BinaryRoute(network, metric, 0, 4, hop) for network, metric in destinations)
+    )
 
     async def run() -> None:
         control = tmp_path / "babeld.ctl"

@@ -35,9 +35,9 @@ servers = st.sampled_from(SERVED).map(interfaces.server)
 numbers = st.integers(1, 64)
 
 
-def settings(run: Path) -> openvpn.Settings:
+def settings(run: Path) -> openvpn.OpenVpnSettings:
     ca, cert, key = Path("ca"), Path("cert"), Path("key")
-    return openvpn.Settings("openvpn", run, None, ca, cert, key, True, 16)
+    return openvpn.OpenVpnSettings("openvpn", run, None, ca, cert, key, True, 16)
 
 
 @st.composite

@@ -7,7 +7,7 @@ from typing import cast
 
 import pytest
 
-from re6st.core.transport.openvpn_lines import Event, Traffic
+from re6st.core.transport.openvpn_lines import Event, ProcessTraffic
 from re6st.transport.openvpn import Management
 
 LIMIT = 64
@@ -42,8 +42,8 @@ def test_the_rest_of_a_line_that_is_too_long_is_no_line(padding: int) -> None:
         (named, b">BYTECOUNT:6,6\n", b">BYTECOUNT:1,2\n"),
         (named, b">BYTECOUNT:6,6", b"\n>BYTECOUNT:1,2\n"),
     ):
-        assert heard(*pieces) == [Traffic(None, 1, 2)]
+        assert heard(*pieces) == [ProcessTraffic(None, 1, 2)]
 
 
 def test_a_line_that_is_cut_off_by_the_end_is_none() -> None:
-    assert heard(b">BYTECOUNT:1,2\n>BYTECOUNT:1,23") == [Traffic(None, 1, 2)]
+    assert heard(b">BYTECOUNT:1,2\n>BYTECOUNT:1,23") == [ProcessTraffic(None, 1, 2)]

@@ -15,7 +15,7 @@ from re6st.core.transport.openvpn_lines import Environment
 from re6st.core.transport.untimely import Untimely
 from re6st.core.tunnel_protocols import TunnelProtocol
 from re6st.transport import openvpn_server
-from re6st.transport.openvpn import Settings, server_command
+from re6st.transport.openvpn import OpenVpnSettings, server_command
 from re6st.transport.openvpn_server import OpenVpnServer
 from re6st.tunnel import FoundServer, ServerClient
 from tests.unit.fake_program import FakeChild, FakePrograms, all_gone, install, until
@@ -37,7 +37,7 @@ class Told:
     twin: str = ""
     refused_certificates: list[Untimely] = field(default_factory=list)
 
-    def server(self, settings: Settings, found: FoundServer | None = None) -> OpenVpnServer:
+    def server(self, settings: OpenVpnSettings, found: FoundServer | None = None) -> OpenVpnServer:
         command = server_command(settings, "re6stnet-tcp", 1194, TunnelProtocol.TCP, 20, None)
         return OpenVpnServer(settings, "re6stnet-tcp", command, Owner(self), 1500, found)
 

@@ -11,12 +11,12 @@ from re6st.core.prefix import Prefix
 from re6st.core.tunnel_protocols import TunnelProtocol
 from re6st.core.wire.datagrams import Endpoint
 from re6st.transport import catalogue
-from re6st.transport.openvpn import Settings, client_command
+from re6st.transport.openvpn import OpenVpnSettings, client_command
 from re6st.transport.openvpn_tunnels import OpenVpn
 from re6st.tunnel import TunnelFactory
 
 RUN = Path("/run/re6stnet")
-SETTINGS = Settings(
+SETTINGS = OpenVpnSettings(
     program="/usr/sbin/openvpn",
     run=RUN,
     log=None,

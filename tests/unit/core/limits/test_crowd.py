@@ -7,14 +7,14 @@ from ipaddress import IPv6Address
 from hypothesis import given
 from hypothesis import strategies as st
 
-from re6st.core.limits.crowd import Crowd, Entry
+from re6st.core.limits.crowd import Crowd, Decision
 
 
 def test_one_sender_has_a_share_and_its_oldest_idle_connection_goes_for_its_next() -> None:
     crowd: Crowd[int] = Crowd(100, 3, 10)
     assert [crowd.enter(n, "192.0.2.1").instead for n in range(3)] == [None] * 3
     crowd.asked(0)
-    assert crowd.enter(3, "192.0.2.1") == Entry(True, 1), "0 has asked for something"
+    assert crowd.enter(3, "192.0.2.1") == Decision(True, 1), "0 has asked for something"
     assert crowd.enter(4, "198.51.100.1").instead is None, "another sender costs nobody anything"
 
 
@@ -36,7 +36,7 @@ def test_strangers_from_everywhere_leave_the_reserve_to_members_and_to_this_mach
             crowd.asked(key)
     assert len(crowd) == 15
     assert all(crowd.enter(f"member {n}", f"203.0.113.{n}", known=True).admitted for n in range(4))
-    assert crowd.enter("operator", None) == Entry(True)
+    assert crowd.enter("operator", None) == Decision(True)
     assert crowd.enter("one more", None).instead == "member 0", "which has asked for nothing"
 
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from re6st.core.registry.clock import AHEAD_LIMIT, NEWEST_AGE, SLACK, Clock, ClockError, Marks, first_marks
+from re6st.core.registry.clock import AHEAD_LIMIT, NEWEST_AGE, SLACK, ClockError, Marks, TrustedClock, first_marks
 
 NOW = 1811808000.0
 HOUR = 3600.0
@@ -17,14 +17,14 @@ YEAR = 365 * DAY
 
 
 def test_time_passes() -> None:
-    clock = Clock(Marks(NOW, NOW), 5.0)
+    clock = TrustedClock(Marks(NOW, NOW), 5.0)
     clock.advance(NOW + DAY, 5.0 + DAY)
     assert clock.marks == Marks(NOW + DAY, NOW + DAY)
 
 
 @pytest.mark.parametrize(("jump", "says"), [(YEAR, "only a moment ago"), (-YEAR, "already"), (1e18, "moment ago")])
 def test_a_jump_is_refused_until_it_is_over(jump: float, says: str) -> None:
-    clock = Clock(Marks(NOW, NOW), 0.0)
+    clock = TrustedClock(Marks(NOW, NOW), 0.0)
     for hours in range(1, 100):
         with pytest.raises(ClockError, match=says):
             clock.advance(NOW + hours * HOUR + jump, hours * HOUR)
@@ -34,7 +34,7 @@ def test_a_jump_is_refused_until_it_is_over(jump: float, says: str) -> None:
 
 
 def test_small_steps_are_taken() -> None:
-    clock = Clock(Marks(NOW, NOW), 0.0)
+    clock = TrustedClock(Marks(NOW, NOW), 0.0)
     clock.advance(NOW - SLACK + 1, 0.0)
     assert clock.trusted == NOW
     clock.advance(NOW + DAY, 0.0)
@@ -42,7 +42,7 @@ def test_small_steps_are_taken() -> None:
 
 
 def test_time_off_does_not_count() -> None:
-    clock = Clock(Marks(NOW, NOW), 0.0)
+    clock = TrustedClock(Marks(NOW, NOW), 0.0)
     clock.advance(NOW + 80 * DAY, 0.0)
     clock.advance(NOW + 120 * DAY, 40 * DAY)
     assert clock.marks == Marks(NOW + 40 * DAY, NOW + 120 * DAY)
@@ -57,7 +57,7 @@ steps = st.lists(
 def test_the_trusted_time_is_never_ahead_and_the_right_time_never_refused(
     steps: list[tuple[float, float]],
 ) -> None:
-    clock = Clock(Marks(NOW, NOW), 0.0)
+    clock = TrustedClock(Marks(NOW, NOW), 0.0)
     passed = 0.0
     for duration, wrong in steps:
         passed += duration
@@ -82,4 +82,4 @@ def test_what_a_registry_begins_with() -> None:
 @given(st.floats(allow_nan=False))
 def test_any_reading_of_the_clock_can_be_told(wall: float) -> None:
     with suppress(ClockError):
-        Clock(Marks(NOW, NOW), 0.0).advance(wall, 0.0)
+        TrustedClock(Marks(NOW, NOW), 0.0).advance(wall, 0.0)

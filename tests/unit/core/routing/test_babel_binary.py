@@ -13,10 +13,10 @@ from re6st.core.routing.babel_binary import (
     HEADER,
     Announced,
     BinaryError,
+    BinaryNeighbour,
+    BinaryRoute,
     Dump,
-    Kind,
-    Neighbour,
-    Route,
+    PacketKind,
     SetMultiplier,
     decode_dump,
     decode_header,
@@ -51,10 +51,14 @@ networks = st.builds(lambda a, n: IPv6Network((int(a), n), strict=False), addres
 dumps = st.builds(
     Dump,
     st.dictionaries(indices, names, max_size=4),
-    st.lists(st.builds(Neighbour, addresses, indices, words, words, words, words, words, words), max_size=4).map(tuple),
+    st.lists(st.builds(BinaryNeighbour, addresses, indices, words, words, words, words, words, words), max_size=4).map(
+        tuple
+    ),
     st.lists(st.builds(Announced, networks, words), max_size=4).map(tuple),
     st.lists(
-        st.builds(Route, networks, words, words, indices, addresses, st.booleans(), st.binary(min_size=8, max_size=8)),
+        st.builds(
+            BinaryRoute, networks, words, words, indices, addresses, st.booleans(), st.binary(min_size=8, max_size=8)
+        ),
         max_size=4,
     ).map(tuple),
 )
@@ -66,14 +70,14 @@ def test_a_recorded_answer() -> None:
     routers = bytes.fromhex("7cf35ed753fb28e4"), bytes.fromhex("bce3dd9c2912a805")
     dump = Dump(
         {3: "re6stnet-tcp", 4: "re6stnet1"},
-        (Neighbour(hop, 4, 0xFFFC, 96, 109, 670),),
+        (BinaryNeighbour(hop, 4, 0xFFFC, 96, 109, 670),),
         (Announced(TWO),),
-        (Route(network, 109, 0, 4, hop, router=routers[0]), Route(ONE, 205, 96, 4, hop, router=routers[1])),
+        (BinaryRoute(network, 109, 0, 4, hop, router=routers[0]), BinaryRoute(ONE, 205, 96, 4, hop, router=routers[1])),
     )
     kind, length = decode_header(packet[: HEADER.size])
-    assert (kind, length) == (Kind.DUMP, len(packet) - HEADER.size)
+    assert (kind, length) == (PacketKind.DUMP, len(packet) - HEADER.size)
     assert decode_dump(packet[HEADER.size :]) == dump
-    assert encode_packet(Kind.DUMP, encode_dump(dump)) == packet
+    assert encode_packet(PacketKind.DUMP, encode_dump(dump)) == packet
 
 
 @given(dumps)
@@ -100,7 +104,7 @@ def test_garbage_gives_only_the_error(content: bytes) -> None:
 
 
 def test_headers() -> None:
-    assert decode_header(encode_packet(Kind.DUMP, bytes(7))[: HEADER.size]) == (Kind.DUMP, 7)
+    assert decode_header(encode_packet(PacketKind.DUMP, bytes(7))[: HEADER.size]) == (PacketKind.DUMP, 7)
     for kind, length in ((0, 1), (3, 1), (1, 1 << 24), (1, 0xFFFFFFFF)):
         with pytest.raises(BinaryError):
             decode_header(HEADER.pack(kind, length))
@@ -113,10 +117,10 @@ def test_multipliers() -> None:
 
 
 def test_more_routes_than_can_be_counted_are_left_out() -> None:
-    routes = tuple(Route(IPv6Network((n << 64, 64)), 96, 0, 1, A) for n in range(COUNT_LIMIT + 1))
+    routes = tuple(BinaryRoute(IPv6Network((n << 64, 64)), 96, 0, 1, A) for n in range(COUNT_LIMIT + 1))
     content = encode_dump(Dump({}, routes=routes))
     assert decode_dump(content).routes == routes[:COUNT_LIMIT]
-    decode_header(encode_packet(Kind.DUMP, content)[: HEADER.size])
+    decode_header(encode_packet(PacketKind.DUMP, content)[: HEADER.size])
 
 
 def test_a_network_with_bits_behind_its_length_is_refused() -> None:
@@ -147,13 +151,13 @@ def test_what_the_text_socket_told_is_told_in_binary() -> None:
     dump = dump_of(table, {"re6stnet1": 4}.get, [ONE], {NextHop(A, "re6stnet1"): 0}.__getitem__)
     assert dump == Dump(
         {4: "re6stnet1"},
-        (Neighbour(A, 4, 0xFF00, 96, 97, 512, multiplier=0),),
+        (BinaryNeighbour(A, 4, 0xFF00, 96, 97, 512, multiplier=0),),
         (Announced(ONE),),
-        (Route(ONE, 97, 0, 4, A),),
+        (BinaryRoute(ONE, 97, 0, 4, A),),
     )
 
 
 def test_only_reachable_installed_routes_are_usable() -> None:
-    assert Route(ONE, 96, 0, 1, A).usable
-    assert not Route(ONE, 0xFFFF, 0, 1, A).usable
-    assert not Route(ONE, 96, 0, 1, A, installed=False).usable
+    assert BinaryRoute(ONE, 96, 0, 1, A).usable
+    assert not BinaryRoute(ONE, 0xFFFF, 0, 1, A).usable
+    assert not BinaryRoute(ONE, 96, 0, 1, A, installed=False).usable

@@ -5,12 +5,12 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from re6st.core.routing.babel_keys import ROTATION_TIME, SWITCH_TIME, State, key_in_use, next_state
+from re6st.core.routing.babel_keys import ROTATION_TIME, SWITCH_TIME, KeyState, key_in_use, next_state
 
 OLD, NEW, OTHER = (letter * 16 for letter in (b"o", b"n", b"x"))
 NOW = 1e9
 
-STABLE = State((OLD, None, None))
+STABLE = KeyState((OLD, None, None))
 
 
 def test_a_rotation_goes_through_the_states_of_the_table() -> None:
@@ -23,7 +23,7 @@ def test_a_rotation_goes_through_the_states_of_the_table() -> None:
 
 
 def test_a_network_without_keys_gets_one_and_lets_the_unsigned_in_meanwhile() -> None:
-    none = State((None, None, None))
+    none = KeyState((None, None, None))
     assert (none.sign, none.accept) == (None, None)
     first = next_state(none, NEW, NOW, nodes=0)
     assert (first.keys, first.sign, first.accept) == ((None, NEW, b""), NEW, b"")
@@ -58,7 +58,7 @@ def test_without_a_time_a_node_changes_at_once() -> None:
 @given(present=st.tuples(st.booleans(), st.booleans(), st.booleans()), steps=st.integers(3, 5))
 def test_whatever_the_database_holds_a_rotation_ends_well(present: tuple[bool, bool, bool], steps: int) -> None:
     keys = tuple(key if there else None for key, there in zip((OLD, NEW, OTHER), present, strict=True))
-    state = State((keys[0], keys[1], keys[2]))
+    state = KeyState((keys[0], keys[1], keys[2]))
     seen = []
     for _ in range(steps):
         state = next_state(state, b"r" * 16, NOW, nodes=3)

@@ -13,13 +13,13 @@ from re6st.core.routing.babel_lines import (
     DRAINED,
     INFINITY,
     LINE_LIMIT,
-    Announced,
-    Interface,
+    BabelInterface,
     Line,
     LineError,
     Neighbour,
     News,
     NextHop,
+    OtherEntry,
     Reply,
     Route,
     Table,
@@ -47,8 +47,8 @@ def entry(line: str) -> babel_lines.Entry:
 
 def test_interfaces() -> None:
     up = "add interface re6stnet1 up true ipv6 fe80::ec9b:3dff:fe36:5bf6 ipv4 10.42.1.1"
-    assert parse(up) == Line(Verb.ADD, "re6stnet1", Interface("re6stnet1", True))
-    assert entry("change interface re6stnet2 up false") == Interface("re6stnet2", False)
+    assert parse(up) == Line(Verb.ADD, "re6stnet1", BabelInterface("re6stnet1", True))
+    assert entry("change interface re6stnet2 up false") == BabelInterface("re6stnet2", False)
 
 
 def test_neighbours_with_and_without_rtt() -> None:
@@ -106,7 +106,7 @@ def test_words_are_read_by_name_not_by_place() -> None:
     ],
 )
 def test_what_is_not_kept(line: str) -> None:
-    assert isinstance(entry(line), Announced)
+    assert isinstance(entry(line), OtherEntry)
     table = Table()
     assert table.feed(line) is None
     assert (table.interfaces, table.neighbours, table.routes, table.ipv4_routes) == ({}, {}, {}, {})

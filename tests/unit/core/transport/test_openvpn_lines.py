@@ -21,10 +21,10 @@ from re6st.core.transport.openvpn_lines import (
     Fatal,
     Hold,
     Listed,
+    ProcessState,
+    ProcessTraffic,
+    ProcessUp,
     Reader,
-    State,
-    Traffic,
-    Up,
 )
 
 
@@ -80,7 +80,7 @@ def test_a_client_tunnel_that_is_up() -> None:
         ">UPDOWN:ENV,trusted_ip6=2001:db8::7",
         ">UPDOWN:ENV,END",
     )
-    assert isinstance(event, Up)
+    assert isinstance(event, ProcessUp)
     assert event.environment.external_ip == "203.0.113.9"
     assert event.environment.trusted_ip == "2001:db8::7"
     assert events(">UPDOWN:DOWN", ">UPDOWN:ENV,END") == []
@@ -113,10 +113,10 @@ def test_other_notifications() -> None:
         Hold(),
         Answer(True, "hold release succeeded"),
         Answer(False, "unknown command, enter 'help' for more options"),
-        State("CONNECTED", "SUCCESS"),
-        State("RECONNECTING", "tls-error"),
-        Traffic(None, 12, 34),
-        Traffic(5, 12, 34),
+        ProcessState("CONNECTED", "SUCCESS"),
+        ProcessState("RECONNECTING", "tls-error"),
+        ProcessTraffic(None, 12, 34),
+        ProcessTraffic(5, 12, 34),
         Fatal("Cannot open TUN/TAP dev /dev/net/tun: No such file or directory (errno=2)"),
         Listed(7, "2/16"),
         Behind("5e:2e:7e:12:a0:02", "2/16"),
@@ -219,7 +219,7 @@ def test_any_lines_raise_nothing(lines: list[str]) -> None:
     reader = Reader()
     for line in lines:
         event = reader.feed(line)
-        if isinstance(event, Client | Up):
+        if isinstance(event, Client | ProcessUp):
             _ = event.environment.serial, event.environment.trusted_ip, event.environment.external_ip
     reader.feed(">CLIENT:CONNECT,1,2")
     assert reader.feed(">CLIENT:ENV,END") == Client(ClientChange.CONNECT, 1, 2, Environment())

@@ -6,7 +6,7 @@ from ipaddress import IPv6Address, IPv6Network
 
 from re6st.core.routing import route_history
 from re6st.core.routing.babel_lines import NextHop, Table
-from re6st.core.routing.route_history import RouteHistory, Way
+from re6st.core.routing.route_history import RouteHistory, RouteState
 
 NET = IPv6Network("2001:db8:42:1::/64")
 A, B = (NextHop(IPv6Address(f"fe80::{n}"), "re6stnet1") for n in (1, 2))
@@ -28,18 +28,18 @@ def test_a_way_changes_goes_and_comes_back() -> None:
     table.feed(route(1, A))
     known.note(table, 2)
     known.note(table, 3)
-    assert known[NET] == Way(A, 2)
+    assert known[NET] == RouteState(A, 2)
     table.feed(route(1, A, installed=False))
     table.feed(route(2, B))
     known.note(table, 4)
-    assert known[NET] == Way(B, 4, A)
+    assert known[NET] == RouteState(B, 4, A)
     table.feed(route(2, B, metric=65535))
     known.note(table, 5)
     known.note(table, 6)
-    assert known[NET] == Way(None, 5, B)
+    assert known[NET] == RouteState(None, 5, B)
     table.feed(route(2, B))
     known.note(table, 7)
-    assert known[NET] == Way(B, 7, B)
+    assert known[NET] == RouteState(B, 7, B)
 
 
 def test_what_is_gone_is_remembered_for_some_only() -> None:
