@@ -308,7 +308,7 @@ def test_packets_from_outside_or_from_who_gets_them_are_dropped_and_it_is_named_
     known = [node for node, found in seen.dropped.items() if found["foreign_source"] and not found["own_source"]]
     lines = [line for node in known for line in accusations(seen.logs[node])]
     assert all(f" {seen.liar.prefix}" in line for line in lines), lines
-    assert any(f"from {seen.liar.prefix}, " in line for node in seen.others for line in accusations(seen.logs[node]))
+    assert any(f"from {seen.liar.prefix}: " in line for node in seen.others for line in accusations(seen.logs[node]))
 
 
 def test_the_flood_alone_is_not_noticed_and_breaks_nothing(seen: Evidence) -> None:
