@@ -20,7 +20,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench.support.others import KINDS, Tinc, UnavailableError, Yggdrasil
+from bench.support.debian import UnavailableError
+from bench.support.others import KINDS, Tinc, Yggdrasil
 from bench.support.results import keep, say
 from testbed import Bed, Host, Network, Node, wait_until
 from testbed.bed import command

@@ -18,7 +18,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from bench.support.others import KINDS, Tinc, UnavailableError, Yggdrasil
+from bench.support.debian import UnavailableError
+from bench.support.others import KINDS, Tinc, Yggdrasil
 from bench.support.results import keep, say
 from testbed import Bed, Network
 from testbed.pings import Pair, wait_answers

@@ -13,7 +13,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from bench.support import throughput_report
 from bench.support.results import DIRECTORY, ROOT, say
+from bench.support.tables import table
 
 PAGE = ROOT / "docs" / "performance.md"
 WIDTH = 7.0
@@ -30,12 +32,6 @@ def load(name: str) -> Figures | None:
     """The figures of a benchmark; None where there are none."""
     path = DIRECTORY / f"{name}.json"
     return json.loads(path.read_text()) if path.exists() else None
-
-
-def table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
-    """In Markdown, figures to the right."""
-    lines = [head, ["---", *["---:"] * (len(head) - 1)], *rows]
-    return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines)
 
 
 def _of_runs(measures: dict[str, Figures], names: dict[str, str]) -> str:
@@ -105,6 +101,9 @@ TABLES: dict[str, tuple[str, Callable[[Figures], str]]] = {
     "planned": ("planned", planned),
     "scale": ("scale", scale),
     "chaos": ("scale", chaos),
+    "throughput": ("throughput", throughput_report.tcp),
+    "datagrams": ("throughput", throughput_report.udp),
+    "marks": ("throughput", throughput_report.marks),
 }
 """Name of each table: its figures, how they are told."""
 
@@ -158,6 +157,33 @@ def draw(name: str, runs: Runs, label: str, wanted: float | None = None) -> Path
     return path
 
 
+def draw_hops(name: str, rows: dict[str, list[float | None]]) -> Path:
+    """A plot of throughputs: of each row a bar for each number of hops."""
+    import matplotlib as mpl
+
+    mpl.use("svg")
+    mpl.rcParams |= {"svg.hashsalt": name, "font.size": 9, "axes.spines.top": False, "axes.spines.right": False}
+    import matplotlib.pyplot as plt
+
+    figure, axes = plt.subplots(figsize=(WIDTH, 0.9 + 0.55 * len(rows)), layout="constrained")
+    for position, (row, rates) in enumerate(rows.items()):
+        for hops, rate in enumerate(rates, 1):
+            if rate is not None:
+                place = position + (hops - 2) * 0.27
+                colour = OURS if row.startswith("re6st") else THEIRS
+                axes.barh(place, rate, color=colour, height=0.24, alpha=1.2 - 0.25 * hops)
+                axes.annotate(f"{rate:,.0f}", (rate, place), (3, -2), textcoords="offset points", fontsize=6)
+    axes.set_yticks(range(len(rows)), list(rows))
+    axes.invert_yaxis()
+    axes.set_xlim(left=0)
+    axes.set_xlabel("Mbit/s of one TCP connection over one, two and three hops (from above)")
+    path = DIRECTORY / f"{name}.svg"
+    figure.savefig(path, metadata={"Date": None})
+    plt.close(figure)
+    say(f"plot: {path}")
+    return path
+
+
 def plots(results: dict[str, Figures | None]) -> None:
     """Every plot there are figures for."""
     if found := results.get("join"):
@@ -166,6 +192,8 @@ def plots(results: dict[str, Figures | None]) -> None:
     if found := results.get("failover"):
         runs = {name: of["runs_s"] for name, of in found["cases"].items() if not name.startswith("tinc")}
         draw("failover", runs, "seconds without traffic; dots: each run", WANTED)
+    if found := results.get("throughput"):
+        draw_hops("throughput", throughput_report.bars(found))
     if found := (results.get("scale") or {}).get("chaos"):
         runs = {reason: [of["longest_s"]] for reason, of in found["kinds"].items()}
         draw("chaos", runs, "longest outage of a pair, seconds", 10.0)

@@ -1,46 +1,21 @@
 """yggdrasil and tinc, from Debian's packages, on hosts of the bed: beside ours, in the same run.
 
 With their default settings, but for names, keys, addresses and whom to connect to; yggdrasil does not look for peers by
-multicast, since all hosts of a bed are on one switch. The packages are only unpacked, to .cache/bench: installed, they
-would start services on this machine.
+multicast, since all hosts of a bed are on one switch.
 """
 
 from __future__ import annotations
 
 import json
-import shutil
 import subprocess
 from collections.abc import Sequence
 from ipaddress import IPv6Address
 from pathlib import Path
 
-from bench.support.results import ROOT
+from bench.support.debian import Release, obtain
 from testbed.bed import Host, command
 
-CACHE = ROOT / ".cache" / "bench"
 PORT = 9001
-
-
-class UnavailableError(Exception):
-    """The program cannot be had on this machine."""
-
-
-def obtain(package: str, program: str) -> Path:
-    """The path of a program of a Debian package, which is fetched if need be. Raises UnavailableError."""
-    if found := shutil.which(program):
-        return Path(found)
-    path = CACHE / package / "usr" / "sbin" / program
-    if path.exists():
-        return path
-    CACHE.mkdir(parents=True, exist_ok=True)
-    try:
-        subprocess.run(["apt-get", "download", "-qq", package], cwd=CACHE, capture_output=True, timeout=120, check=True)
-        (archive,) = CACHE.glob(f"{package}_*.deb")
-        subprocess.run(["dpkg-deb", "-x", archive, CACHE / package], capture_output=True, timeout=60, check=True)
-        archive.unlink()
-    except (OSError, subprocess.SubprocessError, ValueError) as error:
-        raise UnavailableError(f"{program}: not installed, and its package cannot be fetched: {error}") from None
-    return path
 
 
 class Yggdrasil:
@@ -48,9 +23,9 @@ class Yggdrasil:
 
     name = "yggdrasil"
 
-    def __init__(self, peers: dict[Host, Sequence[Host]]) -> None:
+    def __init__(self, peers: dict[Host, Sequence[Host]], release: Release | None = None) -> None:
         """Raises UnavailableError."""
-        self._program = obtain("yggdrasil", "yggdrasil")
+        self._program = obtain("yggdrasil", "yggdrasil", release)
         self.addresses: dict[Host, IPv6Address] = {}
         for host, others in peers.items():
             settings = json.loads(command(str(self._program), "-genconf", "-json"))
