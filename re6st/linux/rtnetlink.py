@@ -78,6 +78,10 @@ class Netlink(NetlinkSocket):
         attributes = b"" if mtu is None else pack_attribute(_IFLA_MTU, _U32.pack(mtu))
         self.request(_NEWLINK, _LINK.pack(0, 0, index, IFF_UP if up else 0, IFF_UP) + attributes)
 
+    def set_mtu(self, index: int, mtu: int) -> None:
+        """Give an interface an MTU in bytes."""
+        self.request(_NEWLINK, _LINK.pack(0, 0, index, 0, 0) + pack_attribute(_IFLA_MTU, _U32.pack(mtu)))
+
     def make_link(self, name: str, kind: str) -> None:
         """Make an interface of a kind, as "wireguard", which is down."""
         info = pack_attribute(_IFLA_LINKINFO, pack_attribute(_IFLA_INFO_KIND, kind.encode("ascii")))
