@@ -45,6 +45,11 @@ MTU = {
 }
 """--tun-mtu by protocol and encryption (wire.md 8.3): every pair of versions 2.4 to 2.6 passes full-size packets."""
 
+MAY_FRAGMENT = ("--mtu-disc", "no")
+"""Over UDP, what is too large for the path goes in two pieces, instead of being lost without a word to its sender: on a
+path of 1,400 bytes full-size packets did not pass before, on one of 1,300 none that IPv6 relies on. Only this machine
+has to do it. It stands after `common_arguments`, whose other word belongs to the digest, and the last one counts."""
+
 HAND_WINDOW = 30
 """Seconds that whoever connects to a server of ours has for its handshake."""
 OPEN_FILES = 65536
@@ -163,6 +168,7 @@ def server_command(
     return [
         settings.program,
         *common_arguments(settings, interface, protocol, interface),
+        *(MAY_FRAGMENT if protocol.transport is Transport.UDP else ()),
         *("--tls-server", "--mode", "server", "--dh", str(dh) if dh else "none"),
         *(
             "--port",
@@ -186,6 +192,7 @@ def client_command(
     return [
         settings.program,
         *common_arguments(settings, interface, endpoint.protocol, name or interface),
+        *(MAY_FRAGMENT if endpoint.protocol.transport is Transport.UDP else ()),
         *("--nobind", "--client"),
         *("--remote", endpoint.host, str(endpoint.port), proto(endpoint.protocol, Role.CLIENT)),
         *(("--verify-x509-name", peer.cn, "name") if peer else ()),

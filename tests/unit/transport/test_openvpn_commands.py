@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -22,7 +23,7 @@ def test_the_command_line_of_a_server() -> None:
         *("--management", "/run/x/re6stnet-udp.sock", "unix"),
         *("--ca", "/etc/ca.crt", "--cert", "/etc/cert.crt", "--key", "/etc/cert.key"),
         *("--crl-verify", "/run/x/revoked", "dir", "--verb", "0"),
-        *("--tun-mtu", "1348", "--mtu-disc", "yes"),
+        *("--tun-mtu", "1348", "--mtu-disc", "yes", "--mtu-disc", "no"),
         *("--tls-server", "--mode", "server", "--dh", "/var/dh.pem"),
         *("--port", "1194", "--proto", "udp4", "--max-clients", "4096"),
         *("--management-client-auth", "--auth-user-pass-optional", "--hand-window", "30"),
@@ -129,6 +130,17 @@ def test_both_sides_agree_on_the_mtu(protocol: TunnelProtocol, encrypt: bool, mt
         assert ("--tun-mtu" in command) == (mtu is not None) == ("--mtu-disc" in command)
         assert mtu is None or command[command.index("--tun-mtu") + 1] == mtu
         assert ("--cipher" in command) == (not encrypt)
+
+
+def test_over_udp_the_last_word_is_that_packets_may_be_fragmented() -> None:
+    for protocol in (TunnelProtocol.UDP, TunnelProtocol.UDP4, TunnelProtocol.UDP6):
+        commands = [client_command(made(Path("/r")), "x", A, Endpoint("h", 1, protocol))]
+        if protocol in SERVED:
+            commands.append(server_command(made(Path("/r")), "x", 1, protocol, 1, None))
+        for command in commands:
+            said = [value for option, value in pairwise(command) if option == "--mtu-disc"]
+            assert said[-1] == "no"
+    assert "--mtu-disc" not in client_command(made(Path("/r")), "x", A, Endpoint("h", 1, TunnelProtocol.TCP))
 
 
 def test_protocols_are_named_as_openvpn_names_them() -> None:
