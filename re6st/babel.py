@@ -53,7 +53,7 @@ log = logging.getLogger(__name__)
 
 
 Network = IPv4Network | IPv6Network
-Way = tuple[IPv6Network, IPv6Network]
+RouteKey6 = tuple[IPv6Network, IPv6Network]
 """The destination of a route, and the source of packets for which it is used. babeld's table also has IPv4 routes; ours
 does not.
 """
@@ -151,7 +151,7 @@ class Babel:
         """Set while there is a babeld whose lines are read."""
 
     @property
-    def ways(self) -> frozenset[Way]:
+    def ways(self) -> frozenset[RouteKey6]:
         """The destinations to which it has usable routes."""
         return frozenset((each.destination, each.source) for each in self.table.routes.values() if each.usable)
 
@@ -164,7 +164,7 @@ class Babel:
                     await asyncio.sleep(SETTLE)
                     settled = settled + SETTLE if self.ways else 0.0
 
-    async def take_over(self) -> AsyncIterator[frozenset[Way]]:
+    async def take_over(self) -> AsyncIterator[frozenset[RouteKey6]]:
         """The routes that it has had for a while, as they come, until it has all that the last babeld left.
 
         They do not count at once: the first route to a destination may lead back to us, because of what the last babeld
@@ -175,8 +175,8 @@ class Babel:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout_at(self._others_until):
                 await self.followed.wait()
-        since: dict[Way, float] = {}
-        told: set[Way] = set()
+        since: dict[RouteKey6, float] = {}
+        told: set[RouteKey6] = set()
         soonest = clock() + SETTLED
         latest = soonest + TAKE_OVER + 3 * self.settings.update
         while True:

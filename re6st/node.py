@@ -31,7 +31,7 @@ from re6st.noded.peer_cache import Cache
 from re6st.noded.peer_socket import control_socket
 from re6st.noded.pem_files import rewrite
 from re6st.noded.registry_updates import Updates
-from re6st.noded.rooms import Base, Machine, Rooms, build
+from re6st.noded.rooms import Base, MachineRooms, Rooms, build
 from re6st.noded.settings import Config
 from re6st.noded.takeover import Found
 from re6st.service import run_names
@@ -68,7 +68,7 @@ class Node:
         local = [ip for ip in local_addresses() if ip not in self.network]
         self._own = OwnAddresses(config.offered, config.ip, local, network=self.network)
         self._cache: Cache | None = None
-        self._machine: Machine | None = None
+        self._machine: MachineRooms | None = None
         self._rooms: Rooms | None = None
         """What there is of us by now."""
         self.started = False
@@ -134,7 +134,7 @@ class Node:
         if parameters is None:
             await remove(self.config.run)
             return
-        self._machine = machine = await Machine.of(base)
+        self._machine = machine = await MachineRooms.of(base)
         rooms = None
         try:
             found, left = await self._clear(machine)
@@ -160,7 +160,7 @@ class Node:
             if rooms is not None:
                 rooms.peers.close()
 
-    async def _clear(self, machine: Machine) -> tuple[Found, babel.Left]:
+    async def _clear(self, machine: MachineRooms) -> tuple[Found, babel.Left]:
         """Find what an earlier run that was killed, or replaced, left running; remove everything else that it left."""
         plan, run = machine.in_force.plan, self.config.run
         found = takeover.look(run, plan.babel_command(ONLY))
@@ -183,7 +183,7 @@ class Node:
 class Member:
     """A node that has its rooms: enters the network, follows what the registry says, and leaves."""
 
-    def __init__(self, base: Base, machine: Machine, rooms: Rooms, tasks: Tasks) -> None:
+    def __init__(self, base: Base, machine: MachineRooms, rooms: Rooms, tasks: Tasks) -> None:
         self._base = base
         self._machine = machine
         self._rooms = rooms
@@ -199,17 +199,17 @@ class Member:
         await machine.addresses.enter(plan.address_plans)
         await rooms.tunnels.serve()
         rooms.tunnels.go_on()
-        rooms.home.require(bool(plan.parameters.same_country))
-        await rooms.home.start()
+        rooms.country.require(bool(plan.parameters.same_country))
+        await rooms.country.start()
         self._start(rooms.routing.run(rooms.table_changes), "routing")
         self._start(machine.packet_filter.run(), "packet filter")
         self._start(rooms.settings_news.follow(machine.can_drain), "whether tunnels can be drained")
         self._start(rooms.care.run(), "what others change")
         self._start(base.updates.run(rooms.mesh), "updates")
         self._start(Latest(self._follow_updates, news).run(), "new parameters")
-        self._start(rooms.home.run(), "country")
+        self._start(rooms.country.run(), "country")
         self._start(rooms.pulse.run(), "tick")
-        self._start(rooms.reach.run(rooms.moves), "reach")
+        self._start(rooms.advertiser.run(rooms.moves), "reach")
         self._start(rooms.control.run(), "control socket")
         self._start(rooms.losses.run(), "retransmissions")
         self._start(program_outputs.keep_short(base.config.run), "outputs")
@@ -267,7 +267,7 @@ class Member:
         done = await machine.addresses.follow(plan.address_plans)
         rooms.peers.sessions.version = plan.parameters.version
         rooms.settings_news.tell()
-        rooms.home.require(bool(plan.parameters.same_country))
+        rooms.country.require(bool(plan.parameters.same_country))
         rooms.version_news.start(time.monotonic())
         rooms.routing.follow_plan()
         if plan.parameters.crl - before.parameters.crl:

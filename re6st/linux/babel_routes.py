@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from ipaddress import IPv6Network
 from typing import TypeVar
 
-from re6st.core.machine.wanted_state import RTN_UNICAST, AddressPlan, Network, Route
+from re6st.core.machine.wanted_state import RTN_UNICAST, AddressPlan, KernelRoute, Network
 from re6st.linux.kept_state import family_of
 from re6st.linux.netlink import NetlinkError
 from re6st.linux.rtnetlink import Netlink
@@ -29,7 +29,7 @@ class Installed:
 
     ways: frozenset[tuple[Network, Network]]
     """Where they lead to, for packets from where."""
-    sourceless: tuple[Route, ...]
+    sourceless: tuple[KernelRoute, ...]
     """Those that have lost our address as their source, as they are to be."""
 
 
@@ -67,7 +67,7 @@ class BabelRoutes:
 
         return await _beside(ask)
 
-    async def name_source(self, routes: Collection[Route]) -> None:
+    async def name_source(self, routes: Collection[KernelRoute]) -> None:
         """Give routes that the kernel has our address as source, which it forgets when the address goes away."""
 
         def ask(netlink: Netlink) -> None:
@@ -82,13 +82,13 @@ class BabelRoutes:
         plans: Collection[AddressPlan],
         priority: int | None = None,
         only: Set[tuple[Network, Network]] | None = None,
-    ) -> list[Route]:
+    ) -> list[KernelRoute]:
         """Remove those that a babeld left which used another priority, or all; returns them.
 
         `only` those to some destinations, for packets from some sources.
         """
 
-        def ask(netlink: Netlink) -> list[Route]:
+        def ask(netlink: Netlink) -> list[KernelRoute]:
             removed = []
             for _, route in self._read(netlink, plans):
                 if (priority is None or route.priority != priority) and (only is None or _way(route) in only):
@@ -99,7 +99,7 @@ class BabelRoutes:
 
         return await _beside(ask)
 
-    def _read(self, netlink: Netlink, plans: Collection[AddressPlan]) -> Iterator[tuple[AddressPlan, Route]]:
+    def _read(self, netlink: Netlink, plans: Collection[AddressPlan]) -> Iterator[tuple[AddressPlan, KernelRoute]]:
         for plan in plans:
             network = plan.network
             for route in netlink.routes(family_of(network), protocol=RTPROT_BABEL):
@@ -110,7 +110,7 @@ class BabelRoutes:
                     yield plan, route
 
 
-def _way(route: Route) -> tuple[Network, Network]:
+def _way(route: KernelRoute) -> tuple[Network, Network]:
     return route.destination, route.source or _ANY
 
 

@@ -19,10 +19,10 @@ from re6st.core.machine.wanted_state import (
     Actual,
     Address,
     Fault,
-    Link,
+    KernelLink,
+    KernelRoute,
     Network,
     Placed,
-    Route,
     Setting,
     Tap,
     Thing,
@@ -39,15 +39,15 @@ SYSCTL = Path("/proc/sys/net")
 class LinkKernel(Protocol):
     """What is asked of the kernel here; rtnetlink.Netlink is it. Each raises NetlinkError."""
 
-    def links(self) -> list[Link]: ...
+    def links(self) -> list[KernelLink]: ...
     def set_link(self, index: int, *, up: bool, mtu: int | None = None) -> None: ...
     def delete_link(self, index: int) -> None: ...
     def addresses(self) -> list[InterfaceAddress]: ...
     def put_address(self, ip: Address, length: int, index: int, flags: int = 0) -> None: ...
     def delete_address(self, ip: Address, length: int, index: int) -> None: ...
-    def routes(self, family: int, protocol: int = 0, type: int = 0) -> Iterator[Route]: ...
-    def add_route(self, route: Route, *, replace: bool = False) -> None: ...
-    def delete_route(self, route: Route) -> None: ...
+    def routes(self, family: int, protocol: int = 0, type: int = 0) -> Iterator[KernelRoute]: ...
+    def add_route(self, route: KernelRoute, *, replace: bool = False) -> None: ...
+    def delete_route(self, route: KernelRoute) -> None: ...
 
 
 class KeptState:
@@ -111,7 +111,7 @@ class KeptState:
                 flags = IFA_F_NODAD if thing.ip.version == 6 else 0
                 flags |= 0 if thing.routed else IFA_F_NOPREFIXROUTE
                 self._netlink.put_address(thing.ip, thing.length, index, flags)
-            case Route():
+            case KernelRoute():
                 self._netlink.add_route(thing, replace=thing.type == RTN_UNREACHABLE)
             case _:
                 assert_never(thing)
@@ -125,7 +125,7 @@ class KeptState:
         except OSError as error:
             if isinstance(thing, Setting):
                 return Fault(thing, f"{self._sysctl / thing.name}: {error.strerror}")
-            if isinstance(thing, Route) and thing.gateway is not None:
+            if isinstance(thing, KernelRoute) and thing.gateway is not None:
                 return None  # the kernel does not take it while the gateway cannot be reached
             return Fault(thing, f"the kernel refuses it ({error.strerror})", error.errno == errno.EPERM)
         return Fault(thing)
@@ -137,7 +137,7 @@ class KeptState:
                     self._netlink.delete_link(socket.if_nametoindex(thing.interface))
                 case Placed():
                     self._netlink.delete_address(thing.ip, thing.length, socket.if_nametoindex(thing.interface))
-                case Route():
+                case KernelRoute():
                     self._netlink.delete_route(thing)
                 case _:
                     assert_never(thing)

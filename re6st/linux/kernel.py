@@ -21,7 +21,7 @@ from re6st.core.machine.wanted_state import (
     RTN_UNREACHABLE,
     AddressPlan,
     Kept,
-    Route,
+    KernelRoute,
     Wanted,
     host_route,
     left,
@@ -211,7 +211,7 @@ class Kernel:
     async def source_specific(self) -> bool:
         """Whether this kernel has IPv6 routes by source (IPV6_SUBTREES; wire.md 9.3): one is made and removed."""
         nowhere = IPv6Network("::/128")
-        route = Route(nowhere, nowhere, type=RTN_UNREACHABLE)
+        route = KernelRoute(nowhere, nowhere, type=RTN_UNREACHABLE)
         try:
             self._netlink.add_route(route, replace=True)
             self._netlink.delete_route(route)

@@ -11,7 +11,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from ipaddress import IPv6Address, ip_address, ip_network
 
-from re6st.core.machine.wanted_state import IFF_UP, Address, Link, Network, Route
+from re6st.core.machine.wanted_state import IFF_UP, Address, KernelLink, KernelRoute, Network
 from re6st.linux.netlink import NetlinkSocket, malformed, pack_attribute, read_attributes, unpack
 
 IFF_RUNNING = 0x40
@@ -63,14 +63,14 @@ class Netlink(NetlinkSocket):
 
     # -- links --
 
-    def links(self) -> list[Link]:
+    def links(self) -> list[KernelLink]:
         found = []
         for body in self.dump(_GETLINK, _LINK.pack(0, 0, 0, 0, 0)):
             _, _, index, flags, _ = unpack(_LINK, body)
             attributes = dict(read_attributes(body[_LINK.size :]))
             info = dict(read_attributes(attributes.get(_IFLA_LINKINFO, b"")))
             name, hardware = _text(attributes, _IFLA_IFNAME), attributes.get(_IFLA_ADDRESS, b"")
-            found.append(Link(index, name, flags, _text(info, _IFLA_INFO_KIND), hardware))
+            found.append(KernelLink(index, name, flags, _text(info, _IFLA_INFO_KIND), hardware))
         return found
 
     def set_link(self, index: int, *, up: bool, mtu: int | None = None) -> None:
@@ -137,14 +137,14 @@ class Netlink(NetlinkSocket):
 
     # -- routes --
 
-    def routes(self, family: int, protocol: int = 0, type: int = 0) -> Iterator[Route]:
+    def routes(self, family: int, protocol: int = 0, type: int = 0) -> Iterator[KernelRoute]:
         """The routes of all tables, or those of a protocol or a type: one by one, as there may be very many."""
         for body in self.dump(_GETROUTE, _ROUTE.pack(family, 0, 0, 0, 0, protocol, 0, type, 0)):
             route = _read_route(body)
             if route and protocol in (0, route.protocol) and type in (0, route.type):
                 yield route
 
-    def route_to(self, ip: Address) -> Route | None:
+    def route_to(self, ip: Address) -> KernelRoute | None:
         """The route that a packet to this address takes."""
         family, length = _family(ip), ip.max_prefixlen
         head = _ROUTE.pack(family, length, 0, 0, 0, 0, 0, 0, 0)
@@ -153,12 +153,12 @@ class Netlink(NetlinkSocket):
                 return _read_route(body)
         return None
 
-    def add_route(self, route: Route, *, replace: bool = False, create: bool = True) -> None:
+    def add_route(self, route: KernelRoute, *, replace: bool = False, create: bool = True) -> None:
         """Raises NetlinkError: EEXIST for one that there is, if not to be replaced, ENOENT for none, if not created."""
         flags = (_REPLACE if replace else _EXCLUSIVE) | (_CREATE if create else 0)
         self.request(_NEWROUTE, _route(route, RT_SCOPE_UNIVERSE), flags)
 
-    def delete_route(self, route: Route) -> None:
+    def delete_route(self, route: KernelRoute) -> None:
         self.request(_DELROUTE, _route(route, _RT_SCOPE_NOWHERE))
 
 
@@ -191,7 +191,7 @@ def _address(ip: Address, length: int, index: int, flags: int) -> bytes:
     return _ADDRESS.pack(_family(ip), length, flags & 0xFF, RT_SCOPE_UNIVERSE, index) + attributes
 
 
-def _route(route: Route, scope: int) -> bytes:
+def _route(route: KernelRoute, scope: int) -> bytes:
     destination, source = route.destination, route.source
     # The table of the header has a byte; the attribute is what counts.
     table = route.table if route.table < 256 else 0
@@ -211,7 +211,7 @@ def _route(route: Route, scope: int) -> bytes:
     return made
 
 
-def _read_route(body: bytes) -> Route | None:
+def _read_route(body: bytes) -> KernelRoute | None:
     """None for a route that is neither of IPv4 nor of IPv6. Raises NetlinkError."""
     family, length, source_length, _, table, protocol, _, kind, _ = unpack(_ROUTE, body)
     if family not in (socket.AF_INET, socket.AF_INET6):
@@ -222,7 +222,7 @@ def _read_route(body: bytes) -> Route | None:
         destination = ip_network((attributes.get(_RTA_DST, zero), length), strict=False)
         source = ip_network((attributes.get(_RTA_SRC, zero), source_length)) if source_length else None
         gateway, preferred = attributes.get(_RTA_GATEWAY), attributes.get(_RTA_PREFSRC)
-        return Route(
+        return KernelRoute(
             destination,
             source,
             ip_address(gateway) if gateway else None,

@@ -91,7 +91,7 @@ class Routing(Protocol):
         """It is known better who is at the other ends of tunnels."""
 
 
-class Door(Protocol):
+class TunnelAdmission(Protocol):
     """Who says whether a peer may have a tunnel with us, and hears who came: noded/admission.py."""
 
     def is_refused(self, peer: Prefix) -> bool: ...

@@ -25,7 +25,7 @@ AGAIN_FIRST, AGAIN_LAST = 1.0, 300.0
 log = logging.getLogger(__name__)
 
 
-class Home:
+class CountryLookup:
     """Keeps the country of `own` up to date.
 
     `given` is what the user said, `ask` asks the registry, `remembered` is what we told in an earlier run; `moved` is

@@ -7,13 +7,13 @@ import logging
 from collections.abc import AsyncIterator, Collection, Iterable, Set, Sized
 from typing import Protocol
 
-from re6st.babel import Network, Way
+from re6st.babel import Network, RouteKey6
 from re6st.core.machine.wanted_state import AddressPlan
 
 log = logging.getLogger(__name__)
 
 
-class Routes(Protocol):
+class SweptRoutes(Protocol):
     """Those of babelds, in one table of the kernel: linux/babel_routes.py."""
 
     async def sweep(
@@ -22,7 +22,7 @@ class Routes(Protocol):
         """Remove those of other priorities, or `only` to some destinations; returns them."""
 
 
-class Networks(Protocol):
+class FormerNetworks(Protocol):
     """Our networks: those of now, and those that were given up, in which routes may be left too."""
 
     @property
@@ -31,24 +31,24 @@ class Networks(Protocol):
     def former(self) -> Collection[AddressPlan]: ...
 
 
-class Successor(Protocol):
+class NextBabeld(Protocol):
     """The babeld that takes over."""
 
     followed: asyncio.Event
     ready: asyncio.Event
     priority: int
 
-    def take_over(self) -> AsyncIterator[frozenset[Way]]: ...
+    def take_over(self) -> AsyncIterator[frozenset[RouteKey6]]: ...
 
 
 class LeftRoutes:
     """Removes them."""
 
-    def __init__(self, routes: Routes, networks: Networks) -> None:
+    def __init__(self, routes: SweptRoutes, networks: FormerNetworks) -> None:
         self._routes = routes
         self._networks = networks
 
-    async def sweep(self, babel: Successor) -> None:
+    async def sweep(self, babel: NextBabeld) -> None:
         """Remove what one that ended left, once the next one knows its way; until cancelled."""
         while True:
             await babel.followed.wait()

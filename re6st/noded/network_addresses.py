@@ -14,7 +14,7 @@ from re6st.noded.left_behind import note
 log = logging.getLogger(__name__)
 
 
-class Machine(Protocol):
+class AddressKernel(Protocol):
     """What puts them there; the kernel."""
 
     async def have(self, plans: Iterable[AddressPlan], interface: str) -> None:
@@ -24,7 +24,7 @@ class Machine(Protocol):
 class NetworkAddresses:
     """`main` is the interface that has the addresses."""
 
-    def __init__(self, machine: Machine, main: str, run: Path) -> None:
+    def __init__(self, machine: AddressKernel, main: str, run: Path) -> None:
         """What is there is noted in the run directory, before it is."""
         self._machine = machine
         self._main = main

@@ -65,13 +65,13 @@ class Refreshed(Protocol):
 class CountryNews:
     """Our country is another one: the policy and our peers are told."""
 
-    def __init__(self, settings: SettingsNews, reach: Refreshed) -> None:
+    def __init__(self, settings: SettingsNews, advertiser: Refreshed) -> None:
         self._settings = settings
-        self._reach = reach
+        self._advertiser = advertiser
 
     def tell(self) -> None:
         self._settings.tell()
-        self._reach.refresh()
+        self._advertiser.refresh()
 
 
 class Remembering(Protocol):
@@ -161,13 +161,13 @@ class KnownEndpoints(Protocol):
 class Arrivals:
     """What we learn from each client tunnel that came up: where the peer is, and how it sees us."""
 
-    def __init__(self, known: KnownEndpoints, reach: Learner) -> None:
+    def __init__(self, known: KnownEndpoints, advertiser: Learner) -> None:
         self._known = known
-        self._reach = reach
+        self._advertiser = advertiser
 
     def connected(self, connected: Connected) -> None:
         self._known.worked(connected.peer, connected.endpoint)
-        self._reach.learn(connected, self._known.addresses.get(connected.peer, ()))
+        self._advertiser.learn(connected, self._known.addresses.get(connected.peer, ()))
 
 
 class Leaving(Protocol):

@@ -70,7 +70,7 @@ class MoveFollower(Protocol):
     def moved(self, lost: frozenset[Address], *, news: bool) -> None: ...
 
 
-class Reach:
+class AddressAdvertiser:
     """Keeps `own` up to date, and has peers told."""
 
     def __init__(self, own: OwnAddresses, machine: UplinkKernel, keeper: Keeper, teller: Teller, *, upnp: bool) -> None:

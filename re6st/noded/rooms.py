@@ -1,8 +1,8 @@
 """The rooms of a node, built one after the other, each complete when it is made (node.py starts and ends them).
 
 Three floors: what there is before the network's parameters are known (`Base`), what the node has on this machine
-(`Machine`), and the rooms that live in the mesh (`Rooms`). Where two rooms need each other, one of them gets the other
-when it starts, or both know a small object of news.py.
+(`MachineRooms`), and the rooms that live in the mesh (`Rooms`). Where two rooms need each other, one of them gets the
+other when it starts, or both know a small object of news.py.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from re6st.linux.kernel import Kernel
 from re6st.linux.retransmits import LossWatch
 from re6st.noded import multicast
 from re6st.noded.admission import Admission
-from re6st.noded.country import Home, locator
+from re6st.noded.country import CountryLookup, locator
 from re6st.noded.first_peer import AskRegistry
 from re6st.noded.guard import Guard
 from re6st.noded.hooks import Hooks
@@ -38,11 +38,11 @@ from re6st.noded.news import AddressTeller, Arrivals, CountryNews, Moves, Policy
 from re6st.noded.observer import MeshRooms, Observer, Watchers
 from re6st.noded.own_addresses import OwnAddresses
 from re6st.noded.packet_filter import PacketFilter
-from re6st.noded.peer_answers import Answers
 from re6st.noded.peer_cache import Cache
+from re6st.noded.peer_messages import MessageHandler
 from re6st.noded.peer_socket import NodeCrypto, Peers, sessions_with
 from re6st.noded.pulse import Pulse
-from re6st.noded.reachability import Reach
+from re6st.noded.reachability import AddressAdvertiser
 from re6st.noded.registry_updates import Updates
 from re6st.noded.requirement import RequirementWatch
 from re6st.noded.router_advertisements import Advertisements
@@ -72,7 +72,7 @@ class Base:
 
 
 @dataclass(frozen=True, slots=True)
-class Machine:
+class MachineRooms:
     """What a node has on this machine beside its processes. `can_drain` is set when that may have changed."""
 
     kernel: Kernel
@@ -84,7 +84,7 @@ class Machine:
     in_force: InForce
 
     @classmethod
-    async def of(cls, base: Base) -> Machine:
+    async def of(cls, base: Base) -> MachineRooms:
         """Nothing is changed yet."""
         config, kernel, can_drain = base.config, Kernel(), asyncio.Event()
         source_routes = await kernel.source_specific()
@@ -125,9 +125,9 @@ class Rooms:
     known: KnownPeers
     tunnels: Tunnels
     losses: LossWatch
-    reach: Reach
+    advertiser: AddressAdvertiser
     moves: Moves
-    home: Home
+    country: CountryLookup
     settings_news: SettingsNews
     version_news: VersionNews
     care: KernelCare
@@ -137,7 +137,7 @@ class Rooms:
     multicast: multicast.Multicast | None
 
 
-def build(base: Base, machine: Machine, found: Found, left: babel.Left, tasks: Tasks) -> Rooms:
+def build(base: Base, machine: MachineRooms, found: Found, left: babel.Left, tasks: Tasks) -> Rooms:
     """All of them; `found` and `left` is what an earlier daemon left running. Raises MetricsError and OSError."""
     config, own, in_force = base.config, base.own, machine.in_force
     own.ports = own.ports if in_force.plan.servers else ()
@@ -151,15 +151,15 @@ def build(base: Base, machine: Machine, found: Found, left: babel.Left, tasks: T
     known = KnownPeers(base.identity.prefix, mesh, requirement, base.cache)
     admission = Admission(config.run / run_names.REFUSED, requirement, chronicle, base.client)
     crypto = NodeCrypto(base.identity, base.updates.revoked)
-    answers, peers = _peers(base, in_force, mesh, driver, known, crypto)
-    reach, home = _whereabouts(base, machine, AddressTeller(peers, answers, known), settings_news)
+    handler, peers = _peers(base, in_force, mesh, driver, known, crypto)
+    advertiser, country = _whereabouts(base, machine, AddressTeller(peers, handler, known), settings_news)
     tunnels = Tunnels(
         in_force.plan,
         machine.kernel,
         machine.packet_filter,
         tasks,
         driver.event,
-        Arrivals(known, reach).connected,
+        Arrivals(known, advertiser).connected,
         found,
         routing,
         admission,
@@ -185,9 +185,9 @@ def build(base: Base, machine: Machine, found: Found, left: babel.Left, tasks: T
         known=known,
         tunnels=tunnels,
         losses=LossWatch(tunnels, driver.event),
-        reach=reach,
+        advertiser=advertiser,
         moves=Moves(tunnels, driver),
-        home=home,
+        country=country,
         settings_news=settings_news,
         version_news=version_news,
         care=care,
@@ -200,25 +200,27 @@ def build(base: Base, machine: Machine, found: Found, left: babel.Left, tasks: T
 
 def _peers(
     base: Base, in_force: InForce, mesh: policy.Mesh, driver: MeshDriver, known: KnownPeers, crypto: NodeCrypto
-) -> tuple[Answers, Peers]:
+) -> tuple[MessageHandler, Peers]:
     """What we answer to peers, and the socket by which we speak with them."""
     network, version = base.identity.trust.network, in_force.plan.parameters.version
     sessions = sessions_with(crypto, network, version, known)
-    answers = Answers(mesh, base.updates, base.own, sessions, driver.event, known.remember)
+    handler = MessageHandler(mesh, base.updates, base.own, sessions, driver.event, known.remember)
     links = frozenset((base.config.main_interface, *base.config.lan))
-    return answers, Peers(sessions, base.identity.prefix, known, answers.answer, links)
+    return handler, Peers(sessions, base.identity.prefix, known, handler.answer, links)
 
 
-def _whereabouts(base: Base, machine: Machine, teller: AddressTeller, settings: SettingsNews) -> tuple[Reach, Home]:
+def _whereabouts(
+    base: Base, machine: MachineRooms, teller: AddressTeller, settings: SettingsNews
+) -> tuple[AddressAdvertiser, CountryLookup]:
     """What looks where we are, and in which country that is."""
     config, moved = base.config, asyncio.Event()
     keeper = Whereabouts(machine.in_force, base.cache, moved)
-    reach = Reach(base.own, machine.kernel, keeper, teller, upnp=config.upnp)
-    changed = CountryNews(settings, reach).tell
-    return reach, Home(base.own, config.country, base.client.get_country, base.cache.own, moved, changed)
+    advertiser = AddressAdvertiser(base.own, machine.kernel, keeper, teller, upnp=config.upnp)
+    changed = CountryNews(settings, advertiser).tell
+    return advertiser, CountryLookup(base.own, config.country, base.client.get_country, base.cache.own, moved, changed)
 
 
-def _multicast(base: Base, machine: Machine) -> multicast.Multicast:
+def _multicast(base: Base, machine: MachineRooms) -> multicast.Multicast:
     program, interfaces = base.programs[multicast.PROGRAM], machine.in_force.interfaces
     return multicast.Multicast(program, base.config.run, interfaces, machine.kernel.links_up)
 

@@ -11,9 +11,9 @@ import time
 from collections.abc import Callable, Collection
 from typing import Protocol
 
-from re6st.core.machine.wanted_state import AddressPlan, Route
+from re6st.core.machine.wanted_state import AddressPlan, KernelRoute
 from re6st.core.routing.babel_lines import Table
-from re6st.core.routing.lost_routes import LASTING, LostRoutes, Way, installed
+from re6st.core.routing.lost_routes import LASTING, LostRoutes, RouteKey, installed
 from re6st.core.words import plural
 from re6st.linux.babel_routes import Installed
 from re6st.linux.netlink import NetlinkError
@@ -26,11 +26,11 @@ AGAIN_FIRST, AGAIN_LAST = 5.0, 300.0
 log = logging.getLogger(__name__)
 
 
-class Routes(Protocol):
+class InstalledRoutes(Protocol):
     """Those that a babeld gave the kernel: linux/babel_routes.py."""
 
     async def installed(self, plans: Collection[AddressPlan], priority: int) -> Installed: ...
-    async def name_source(self, routes: Collection[Route]) -> None: ...
+    async def name_source(self, routes: Collection[KernelRoute]) -> None: ...
 
 
 class Babeld(Protocol):
@@ -44,7 +44,7 @@ class Babeld(Protocol):
     async def renew(self, reason: str) -> None: ...
 
 
-class Networks(Protocol):
+class WantedNetworks(Protocol):
     """Our networks."""
 
     @property
@@ -56,9 +56,9 @@ class RouteCheck:
 
     def __init__(
         self,
-        routes: Routes,
+        routes: InstalledRoutes,
         babel: Babeld,
-        networks: Networks,
+        networks: WantedNetworks,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._routes = routes
@@ -68,7 +68,7 @@ class RouteCheck:
         self._lost = LostRoutes()
         self._pause = AGAIN_FIRST
         self._renewed = float("-inf")
-        self.missing: frozenset[Way] = frozenset()
+        self.missing: frozenset[RouteKey] = frozenset()
         """What is lost, until babeld has put it there again."""
 
     def problems(self) -> list[str]:
@@ -105,7 +105,7 @@ class RouteCheck:
             log.warning("another program removed %s of babel from the kernel", _routes(len(self.missing)))
             await self._babel.renew("the kernel lost its routes")
 
-    async def _missing(self) -> frozenset[Way]:
+    async def _missing(self) -> frozenset[RouteKey]:
         plans = self._networks.wanted
         kernel = await self._routes.installed(plans, self._babel.priority)
         if kernel.sourceless:

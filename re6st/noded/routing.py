@@ -21,7 +21,7 @@ from re6st.core.routing.babel_settings import BabelSettings, outgrown, update_in
 from re6st.core.routing.planes import Plane
 from re6st.core.routing.route_history import RouteHistory
 from re6st.core.routing.survey import Survey, survey
-from re6st.noded.left_routes import LeftRoutes, Networks, Routes
+from re6st.noded.left_routes import FormerNetworks, LeftRoutes, SweptRoutes
 from re6st.noded.settings import InForce
 from re6st.service.tasks import news_or_moment
 
@@ -38,10 +38,10 @@ NEWS_TIME = 2.0
 log = logging.getLogger(__name__)
 
 
-class Machine(babel.LinkAddresser, Protocol):
+class PlaneKernel(babel.LinkAddresser, Protocol):
     """What a plane needs of the kernel."""
 
-    def babel_routes(self, table: int | None) -> Routes: ...
+    def babel_routes(self, table: int | None) -> SweptRoutes: ...
 
 
 class Memory(Protocol):
@@ -66,8 +66,8 @@ class RoutingPlane:
         self,
         plane: Plane,
         in_force: InForce,
-        networks: Networks,
-        machine: Machine,
+        networks: FormerNetworks,
+        machine: PlaneKernel,
         memory: Memory,
         chance: Random,
         found: babel.Left,

@@ -23,7 +23,7 @@ from re6st.core.wire.datagrams import Endpoint
 from re6st.linux.kernel import Address, KernelError
 from re6st.linux.process import Backoff
 from re6st.noded.accused import accuse
-from re6st.noded.contracts import BabelFilter, Door, Routing, TunnelKernel
+from re6st.noded.contracts import BabelFilter, Routing, TunnelAdmission, TunnelKernel
 from re6st.noded.name_lookup import addresses_of
 from re6st.noded.other_ends import OtherEnds
 from re6st.noded.remote_gateway import RemoteGateways
@@ -63,7 +63,7 @@ class Tunnels:
         connected: Callable[[Connected], None],
         found: Found,
         routing: Routing,
-        door: Door,
+        door: TunnelAdmission,
         factory: Callable[[Plan], TunnelFactory] = Plan.tunnel_factory,
     ) -> None:
         self.plan = plan
@@ -454,7 +454,7 @@ class _Owner:
     """What one of our servers asks and tells us (tunnel.ListenerOwner)."""
 
     tunnels: Tunnels
-    door: Door
+    door: TunnelAdmission
     protocol: TunnelProtocol
 
     def admits(self, peer: Prefix, serial: int | None) -> bool:

@@ -13,7 +13,7 @@ from random import Random
 
 from re6st.core.mesh import policy
 from re6st.core.prefix import Prefix
-from re6st.core.routing.survey import Link, Survey
+from re6st.core.routing.survey import LinkUse, Survey
 from re6st.core.telemetry.chronicle import Chronicle
 from re6st.core.wire.datagrams import Code, Endpoint
 from re6st.noded.mesh_driver import MeshDriver
@@ -161,7 +161,8 @@ class Rounds:
             peers=frozenset(routes),
             metrics={node: metric for node, (_, _, metric) in routes.items()},
             neighbours={
-                peer: (Link(hop(peer, interface), frozenset(carried[peer]), frozenset()),) for peer, interface in near
+                peer: (LinkUse(hop(peer, interface), frozenset(carried[peer]), frozenset()),)
+                for peer, interface in near
             },
             alive=frozenset(self.near[own].values()),
             costs={interface: self.cost(own, peer) for peer, interface in near},

@@ -17,7 +17,7 @@ from typing import Any
 
 from re6st.core.prefix import Prefix
 from re6st.core.routing.babel_lines import NextHop
-from re6st.core.routing.survey import Link
+from re6st.core.routing.survey import LinkUse
 from re6st.sim.names import hop, prefix_of
 
 Neighbours = Mapping[Prefix, Sequence[str]]
@@ -85,9 +85,9 @@ class IdealSurvey:
         return hash((len(self.peers), *self._ways))
 
     @cached_property
-    def neighbours(self) -> Mapping[Prefix, tuple[Link, ...]]:
+    def neighbours(self) -> Mapping[Prefix, tuple[LinkUse, ...]]:
         return {
-            peer: tuple(Link(hop(peer, way.interface), _prefixes(way.carried), _prefixes(way.sole)) for way in ways)
+            peer: tuple(LinkUse(hop(peer, way.interface), _prefixes(way.carried), _prefixes(way.sole)) for way in ways)
             for peer, ways in self._ways.items()
         }
 

@@ -36,7 +36,7 @@ from re6st.cli.node import expression
 from re6st.cli.node import main as node
 from re6st.cli.registry import config as registry_config
 from re6st.client import http as http_client
-from re6st.core.machine.wanted_state import Route
+from re6st.core.machine.wanted_state import KernelRoute
 from re6st.core.prefix import Prefix, PrefixError, address, prefix_of
 from re6st.core.registry.allocator import CommunityError, parse_communities
 from re6st.core.routing import babel_binary, babel_lines
@@ -598,7 +598,7 @@ def _dump() -> bytes:
 
 
 def _kernel_route() -> bytes:
-    route = Route(IPv6Network("2001:db8:42::/48"), IPv6Network("::/0"), IPv6Address("fe80::2"), 2)
+    route = KernelRoute(IPv6Network("2001:db8:42::/48"), IPv6Network("::/0"), IPv6Address("fe80::2"), 2)
     body = rtnetlink._route(route, rtnetlink.RT_SCOPE_UNIVERSE)
     assert body[0] == socket.AF_INET6
     return body

@@ -21,7 +21,7 @@ from re6st.core.mesh.policy import (
 )
 from re6st.core.prefix import Prefix
 from re6st.core.routing.babel_lines import NextHop
-from re6st.core.routing.survey import Link, Survey
+from re6st.core.routing.survey import LinkUse, Survey
 from re6st.sim.names import endpoints, name
 
 REGISTRY, OWN = Prefix(0, 16), Prefix(7, 16)
@@ -81,7 +81,9 @@ class Driver:
 def near(*peers: Prefix, carried: int = 1, sole: frozenset[Prefix] = frozenset()) -> dict[str, Any]:
     """The part of a survey that says who is next to us, over tunnels of ours that carry something."""
     links = {
-        peer: (Link(NextHop(IPv6Address("fe80::1"), name(peer)), frozenset([peer, *PEERS[-carried:]][:carried]), sole),)
+        peer: (
+            LinkUse(NextHop(IPv6Address("fe80::1"), name(peer)), frozenset([peer, *PEERS[-carried:]][:carried]), sole),
+        )
         for peer in peers
     }
     return {"neighbours": links, "alive": frozenset(map(name, peers))}

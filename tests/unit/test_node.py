@@ -18,7 +18,7 @@ from re6st.core.wire.datagrams import Endpoint
 from re6st.core.wire.params import Parameters
 from re6st.noded.peer_cache import Cache
 from re6st.noded.registry_updates import Updates
-from re6st.noded.rooms import Machine
+from re6st.noded.rooms import MachineRooms
 from re6st.noded.settings import Config
 from tests.unit.fake_program import until
 
@@ -48,7 +48,7 @@ class World:
             updates._parameters = Parameters(Prefix(0, 16))
             return updates.parameters
 
-        async def clear(this: node.Node, machine: Machine) -> None:
+        async def clear(this: node.Node, machine: MachineRooms) -> None:
             self.clearing = True
             await asyncio.Event().wait()
 
@@ -121,10 +121,10 @@ def test_who_hands_over_while_it_looks_at_what_is_left_leaves_that_alone(
 ) -> None:
     handed: list[str] = []
 
-    async def hand_over(machine: Machine) -> None:
+    async def hand_over(machine: MachineRooms) -> None:
         handed.append("machine")
 
-    monkeypatch.setattr(Machine, "hand_over", hand_over)
+    monkeypatch.setattr(MachineRooms, "hand_over", hand_over)
 
     async def steps(made: node.Node, stop: asyncio.Event, task: asyncio.Task[None]) -> None:
         world.parameters.set()

@@ -39,7 +39,7 @@ class AddressPlan:
 
 
 @dataclass(frozen=True, slots=True)
-class Link:
+class KernelLink:
     """A network interface; `kind` is that of a virtual one, as "tun", `hardware` its MAC address, if it has one."""
 
     index: int
@@ -100,7 +100,7 @@ class Placed:
 
 
 @dataclass(frozen=True, slots=True)
-class Route:
+class KernelRoute:
     """A route; `source` is None for packets of any, and None too what it does not say."""
 
     destination: Network
@@ -124,12 +124,12 @@ class Route:
         return f"the route to {self.destination.network_address} by {self.gateway}"
 
 
-Thing = Tap | Placed | Route
+Thing = Tap | Placed | KernelRoute
 
 
-def host_route(ip: IPv4Address, gateway: IPv4Address) -> Route:
+def host_route(ip: IPv4Address, gateway: IPv4Address) -> KernelRoute:
     """A route to a peer by another gateway than the default one."""
-    return Route(IPv4Network(ip), gateway=gateway, protocol=RTPROT_RE6ST)
+    return KernelRoute(IPv4Network(ip), gateway=gateway, protocol=RTPROT_RE6ST)
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,7 +138,7 @@ class Wanted:
 
     addresses: tuple[Placed, ...] = ()
     """Those that the network gives us."""
-    routes: tuple[Route, ...] = ()
+    routes: tuple[KernelRoute, ...] = ()
     """Unreachable ones, so that nothing leaks, and those to peers."""
     taps: Mapping[str, int | None] = field(default_factory=dict)
     """Interfaces of tunnels by name, with the index of each that shall be up."""
@@ -169,7 +169,7 @@ class Wanted:
         plans = tuple(plans)
         networks = dict.fromkeys(network for plan in plans for network in plan.unreachable)
         to_peers = (route for route in self.routes if route.type != RTN_UNREACHABLE)
-        routes = (*(Route(network, type=RTN_UNREACHABLE) for network in networks), *to_peers)
+        routes = (*(KernelRoute(network, type=RTN_UNREACHABLE) for network in networks), *to_peers)
         return replace(
             self, addresses=tuple(Placed(plan.address, plan.length, interface) for plan in plans), routes=routes
         )
@@ -192,9 +192,9 @@ def forwarding(*, ipv4: bool) -> tuple[Setting, ...]:
 class Actual:
     """What the kernel has, whoever made it."""
 
-    links: Mapping[str, Link] = field(default_factory=dict)
+    links: Mapping[str, KernelLink] = field(default_factory=dict)
     addresses: Collection[Placed] = ()
-    routes: Collection[Route] = ()
+    routes: Collection[KernelRoute] = ()
     """Unreachable ones, and those with our protocol number."""
     settings: Mapping[str, str] = field(default_factory=dict)
 
@@ -277,7 +277,7 @@ def left(actual: Actual, plans: Collection[AddressPlan], kept: Kept | None) -> t
     )
 
 
-def _link_locals(taps: Mapping[str, Link], actual: Actual) -> Iterator[Placed]:
+def _link_locals(taps: Mapping[str, KernelLink], actual: Actual) -> Iterator[Placed]:
     """Without a link-local address babeld does not use an interface, and complains of it again and again.
 
     The kernel gives one to each that comes up with a carrier. It does not put back what others remove.

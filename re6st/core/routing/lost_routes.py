@@ -11,7 +11,7 @@ from ipaddress import IPv4Network, IPv6Network
 from re6st.core.routing.babel_lines import Table
 
 Network = IPv4Network | IPv6Network
-Way = tuple[Network, Network]
+RouteKey = tuple[Network, Network]
 """The destination of a route, and the source of packets for which it is used."""
 
 LASTING = 1.0
@@ -21,9 +21,9 @@ did.
 _ANY = IPv6Network("::/0")
 
 
-def installed(table: Table, networks: Collection[Network]) -> set[Way]:
+def installed(table: Table, networks: Collection[Network]) -> set[RouteKey]:
     """The routes that babeld believes to be in the kernel, if their destination or source is in these networks."""
-    found: set[Way] = set()
+    found: set[RouteKey] = set()
     for route in table.routes.values():
         if route.usable and (_within(route.destination, networks) or route.source in networks):
             found.add((route.destination, route.source))
@@ -35,9 +35,9 @@ class LostRoutes:
     """Remembers which routes are missing, to find those that stay missing."""
 
     def __init__(self) -> None:
-        self._since: dict[Way, float] = {}
+        self._since: dict[RouteKey, float] = {}
 
-    def note(self, missing: Set[Way], now: float) -> frozenset[Way]:
+    def note(self, missing: Set[RouteKey], now: float) -> frozenset[RouteKey]:
         """These are missing now; returns those that have been missing for so long that they are lost. Times are in
         seconds.
         """

@@ -22,7 +22,7 @@ HEARD_OF_LATE, HEARD_BEFORE = 0xF000, 0x03FF
 
 
 @dataclass(frozen=True, slots=True)
-class Link:
+class LinkUse:
     """The traffic through one neighbour: the destinations that it has `carried`, and those of them that may have no
     other route.
 
@@ -52,7 +52,7 @@ class SurveyLike(Protocol):
         """Babel's metric of the way to each of them, as far as it is known."""
 
     @property
-    def neighbours(self) -> Mapping[Prefix, tuple[Link, ...]]:
+    def neighbours(self) -> Mapping[Prefix, tuple[LinkUse, ...]]:
         """The nodes next to this one, with the links to each."""
 
     @property
@@ -101,9 +101,9 @@ class Survey:
     """All nodes that can be reached, except ourselves."""
     metrics: Mapping[Prefix, int] = field(default_factory=dict)
     """Babel's metric of the route to each of them: the sum of the costs of its links."""
-    neighbours: Mapping[Prefix, tuple[Link, ...]] = field(default_factory=dict)
+    neighbours: Mapping[Prefix, tuple[LinkUse, ...]] = field(default_factory=dict)
     """Nodes next to us, with the links to each (two, if both opened a tunnel)."""
-    unidentified: tuple[Link, ...] = ()
+    unidentified: tuple[LinkUse, ...] = ()
     """Next hops that carry traffic but have never announced a subnet of their own to us."""
     alive: frozenset[str] = frozenset()
     """Interfaces on which babel has a neighbour that can be reached."""
@@ -143,7 +143,7 @@ class Survey:
         """Destinations to which perhaps only this interface leads."""
         return frozenset().union(*(link.sole for link in self._links() if link.hop.interface == interface))
 
-    def _links(self) -> list[Link]:
+    def _links(self) -> list[LinkUse]:
         return [link for links in self.neighbours.values() for link in links] + list(self.unidentified)
 
 
@@ -169,10 +169,10 @@ def survey(table: Table, network: IPv6Network, own: Prefix) -> Survey:
         carried[route.via].add(destination)
         if not any(_is_other_way(other, route) for other in ways[destination]):
             sole[route.via].add(destination)
-    neighbours: defaultdict[Prefix, list[Link]] = defaultdict(list)
+    neighbours: defaultdict[Prefix, list[LinkUse]] = defaultdict(list)
     unidentified = []
     for hop in owner.keys() | carried.keys():
-        link = Link(hop, frozenset(carried[hop]), frozenset(sole[hop]))
+        link = LinkUse(hop, frozenset(carried[hop]), frozenset(sole[hop]))
         if hop in owner:
             neighbours[owner[hop]].append(link)
         else:

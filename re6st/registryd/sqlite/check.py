@@ -25,8 +25,8 @@ from re6st.registryd.parameters import FLOOR
 from re6st.registryd.repository import ContentError, RepositoryError
 from re6st.registryd.sqlite.certificate_table import RESERVED
 from re6st.registryd.sqlite.lists import reading
-from re6st.registryd.sqlite.rows import Rows
 from re6st.registryd.sqlite.schema import SCHEMA
+from re6st.registryd.sqlite.sql_queries import SqlQueries
 
 FINDINGS_LIMIT = 100
 """Number of findings that are reported; the others are counted."""
@@ -202,7 +202,7 @@ def _check_config(db: sqlite3.Connection, trust: cert.Trust, known: dict[str, _K
 
 def _check_own_node(db: sqlite3.Connection, report: Report) -> None:
     with suppress(ContentError):  # reported with the configuration
-        own = own_node(Rows(db))
+        own = own_node(SqlQueries(db))
         if own is not None and own.problem:
             report.warnings.append(own.problem)
 

@@ -3,8 +3,8 @@
 The four tables of the deployed registry are kept exactly, so that it can open the file again. Beside them are our own
 tables: `re6st_issued` has serial, node number and end of each stored certificate, so that nothing ever reads all
 certificates. Triggers on `cert` delete its rows when another program changes a certificate, and the next start reads
-only these certificates again. `Rows` reads. `Ledger` also writes, and has the free leaves and numbers; it belongs to
-one thread (store.py). This module has its transactions and its opening; the modules beside it have its changes, by
+only these certificates again. `SqlQueries` reads. `Ledger` also writes, and has the free leaves and numbers; it belongs
+to one thread (store.py). This module has its transactions and its opening; the modules beside it have its changes, by
 subject.
 """
 

@@ -27,7 +27,7 @@ from re6st.registryd.records import (
     SoftwareCount,
 )
 from re6st.registryd.sqlite.certificate_table import pem_of
-from re6st.registryd.sqlite.rows import Rows
+from re6st.registryd.sqlite.sql_queries import SqlQueries
 from re6st.service.sqlite_files import readable_errors
 
 BUSY_TIMEOUT = 5.0
@@ -81,7 +81,7 @@ def reading(path: Path) -> Iterator[sqlite3.Connection]:
         yield db
 
 
-class ListRows(Rows):
+class ListRows(SqlQueries):
     """The Lists of a database."""
 
     def nodes(self, wanted: NodeFilter, after: str, limit: int) -> list[ListedNode]:

@@ -8,10 +8,10 @@ from dataclasses import astuple
 from re6st.core.registry.clock import Marks
 from re6st.core.routing.babel_keys import KeyState
 from re6st.registryd.records import LastCall, StoredEvent
-from re6st.registryd.sqlite.rows import SWITCH_TIME, Rows
+from re6st.registryd.sqlite.sql_queries import SWITCH_TIME, SqlQueries
 
 
-class Notes(Rows):
+class Notes(SqlQueries):
     """Writes everything except certificates and tokens."""
 
     def set_config(self, name: str, value: str | int | float | bytes | None) -> None:

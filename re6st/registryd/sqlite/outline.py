@@ -13,8 +13,8 @@ from pathlib import Path
 from re6st.core.prefix import Prefix
 from re6st.registryd.own_node import own_node
 from re6st.registryd.repository import ContentError
-from re6st.registryd.sqlite.rows import Rows
 from re6st.registryd.sqlite.schema import SCHEMA
+from re6st.registryd.sqlite.sql_queries import SqlQueries
 from re6st.service.sqlite_files import looking_at
 
 
@@ -42,7 +42,7 @@ def _problems(db: sqlite3.Connection, communities: Iterable[Prefix]) -> Iterator
         if found[table] != [column.split()[0] for column in columns]:
             yield f"table {table} is not a registry's: it has the columns {', '.join(found[table]) or '(none)'}"
             return
-    rows = Rows(db)
+    rows = SqlQueries(db)
     own = own_node(rows)
     if own is not None and own.problem:
         yield own.problem

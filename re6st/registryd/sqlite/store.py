@@ -26,7 +26,7 @@ from re6st.registryd.repository import ContentError, RepositoryError, Repository
 from re6st.registryd.sqlite import database_files
 from re6st.registryd.sqlite.ledger import Ledger
 from re6st.registryd.sqlite.lists import ListRows, reading
-from re6st.registryd.sqlite.rows import Rows
+from re6st.registryd.sqlite.sql_queries import SqlQueries
 from re6st.service.sqlite_files import readable_errors
 
 logger = logging.getLogger("store")
@@ -83,7 +83,7 @@ class Store:
                     self._ledger = Ledger(writer, network)
                     reader = undo.enter_context(contextlib.closing(self._connect(0)))
                     reader.execute("PRAGMA query_only = ON")
-                    self.rows = Rows(reader)
+                    self.rows = SqlQueries(reader)
             except (sqlite3.Error, ContentError) as error:
                 raise self._error(error) from None
             undo.pop_all()
@@ -91,7 +91,7 @@ class Store:
         self._thread = threading.Thread(target=self._run, name="store", daemon=True)
         self._thread.start()
 
-    async def read(self, query: Callable[[Rows], T]) -> T:
+    async def read(self, query: Callable[[SqlQueries], T]) -> T:
         """The result of a query. Raises what the query raises; RepositoryError if the database cannot be read."""
         try:
             return self.rows.at_one_moment(query)

@@ -6,17 +6,17 @@ import sqlite3
 
 from re6st.registryd.records import Token
 from re6st.registryd.repository import Conflict
-from re6st.registryd.sqlite.rows import Rows
+from re6st.registryd.sqlite.sql_queries import SqlQueries
 from re6st.registryd.sqlite.token_index import TokenIndex
 
 
-class Tokens(Rows):
+class Tokens(SqlQueries):
     """Writes tokens."""
 
     _tokens: TokenIndex
 
     def token(self, token: str, now: float = 0.0) -> Token | None:
-        """Like Rows.token, in a time that tells nothing about the existing tokens."""
+        """Like SqlQueries.token, in a time that tells nothing about the existing tokens."""
         found = self._tokens.find(token)
         return None if found is None else super().token(found, now)
 

@@ -7,7 +7,7 @@ from ipaddress import IPv6Address, IPv6Network
 
 import pytest
 
-from re6st.core.machine.wanted_state import RTN_UNREACHABLE, AddressPlan, Route
+from re6st.core.machine.wanted_state import RTN_UNREACHABLE, AddressPlan, KernelRoute
 from re6st.linux import babel_routes
 from re6st.linux.babel_routes import BabelRoutes
 
@@ -18,9 +18,9 @@ def test_a_way_that_babel_lost_says_nothing_of_the_priority_of_its_routes(monkey
     there, lost = IPv6Network("2001:db8:42:1::/64"), IPv6Network("2001:db8:42:2::/64")
 
     class Netlink:
-        def routes(self, family: int, protocol: int = 0) -> list[Route]:
-            unreachable = Route(lost, protocol=protocol, type=RTN_UNREACHABLE, priority=0xFFFFFFFF)
-            return [Route(there, protocol=protocol, priority=1030), unreachable]
+        def routes(self, family: int, protocol: int = 0) -> list[KernelRoute]:
+            unreachable = KernelRoute(lost, protocol=protocol, type=RTN_UNREACHABLE, priority=0xFFFFFFFF)
+            return [KernelRoute(there, protocol=protocol, priority=1030), unreachable]
 
         def close(self) -> None: ...
 

@@ -17,10 +17,10 @@ from re6st.core.machine.wanted_state import (
     RTN_UNREACHABLE,
     Address,
     Fault,
-    Link,
+    KernelLink,
+    KernelRoute,
     Network,
     Placed,
-    Route,
     Setting,
     Wanted,
     forwarding,
@@ -49,8 +49,8 @@ class Netlink:
         self.refuses = 0
         self.carrier = True
 
-    def links(self) -> list[Link]:
-        return [Link(self.index[name], name, IFF_UP if up else 0, "", MAC) for name, up in self.up.items()]
+    def links(self) -> list[KernelLink]:
+        return [KernelLink(self.index[name], name, IFF_UP if up else 0, "", MAC) for name, up in self.up.items()]
 
     def set_link(self, index: int, *, up: bool, mtu: int | None = None) -> None:
         self._may()
@@ -72,16 +72,16 @@ class Netlink:
         self._may()
         self.there.remove((ip, index))
 
-    def routes(self, family: int, protocol: int = 0, type: int = 0) -> Iterator[Route]:
+    def routes(self, family: int, protocol: int = 0, type: int = 0) -> Iterator[KernelRoute]:
         for destination, kind in self.known:
             if kind == type or (protocol and kind != RTN_UNREACHABLE):
-                yield Route(destination, type=kind)
+                yield KernelRoute(destination, type=kind)
 
-    def add_route(self, route: Route, *, replace: bool = False) -> None:
+    def add_route(self, route: KernelRoute, *, replace: bool = False) -> None:
         self._may()
         self.known.add((route.destination, route.type))
 
-    def delete_route(self, route: Route) -> None:
+    def delete_route(self, route: KernelRoute) -> None:
         self._may()
         self.known.remove((route.destination, route.type))
 
@@ -117,7 +117,7 @@ class Machine:
 @pytest.fixture
 def machine(tmp_path: Path) -> Machine:
     made = Machine(tmp_path)
-    made.want(addresses=(Placed(ADDRESS, 64, "lo"),), routes=(Route(NETWORK, type=RTN_UNREACHABLE),))
+    made.want(addresses=(Placed(ADDRESS, 64, "lo"),), routes=(KernelRoute(NETWORK, type=RTN_UNREACHABLE),))
     made.state.put_back()
     assert made.kernel.there == {(ADDRESS, 1), (LINK_LOCAL, 7)}
     assert made.said() == []

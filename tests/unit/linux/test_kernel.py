@@ -9,7 +9,7 @@ from ipaddress import IPv4Address, IPv4Interface, IPv6Address, IPv6Network, ip_a
 
 import pytest
 
-from re6st.core.machine.wanted_state import IFF_UP, Link, Route, Wanted
+from re6st.core.machine.wanted_state import IFF_UP, KernelLink, KernelRoute, Wanted
 from re6st.linux import kernel, rtnetlink
 from re6st.linux.kernel import Kernel, KernelError
 from re6st.linux.netlink import NetlinkError
@@ -83,7 +83,7 @@ def test_advice_for_any_error() -> None:
 
 def test_uplinks_are_the_addresses_in_use(monkeypatch: pytest.MonkeyPatch) -> None:
     up, running = IFF_UP, IFF_UP | IFF_RUNNING
-    links = [Link(n, f"eth{n}", flags, "") for n, flags in enumerate((0, up, running), 1)]
+    links = [KernelLink(n, f"eth{n}", flags, "") for n, flags in enumerate((0, up, running), 1)]
     addresses = [
         InterfaceAddress(ip_address(text), 24, index, scope, flags)
         for index, scope, text, flags in (
@@ -119,8 +119,8 @@ class Played:
         monkeypatch.setattr(own._netlink, "addresses", lambda _: found)
         monkeypatch.setattr(own, "_index", lambda _: 7)
 
-    def links(self) -> list[Link]:
-        return [Link(7, "re6stnet1", IFF_UP if self.up else 0, "tun")]
+    def links(self) -> list[KernelLink]:
+        return [KernelLink(7, "re6stnet1", IFF_UP if self.up else 0, "tun")]
 
     def set_link(self, index: int, *, up: bool) -> None:
         self.up = up
@@ -158,7 +158,7 @@ def test_the_address_on_links_is_what_was_said_last(
             ("put_address", put),
             ("delete_address", delete),
             ("addresses", lambda: list(on)),
-            ("links", lambda: [Link(index, f"{index}", 0, "") for index in range(10)]),
+            ("links", lambda: [KernelLink(index, f"{index}", 0, "") for index in range(10)]),
         ):
             monkeypatch.setattr(own._netlink, name, method)
         await own.make_tap("1")
@@ -250,7 +250,7 @@ def test_a_kernel_that_does_not_tell_addresses_now_ends_nobody(monkeypatch: pyte
     ("host", "way"), [("8.8.8.8", "re6stnet1"), ("2001:db8::1", "re6stnet-udp"), ("8.8.8.8", "eth0")]
 )
 def test_no_tunnel_goes_through_another_tunnel(monkeypatch: pytest.MonkeyPatch, host: str, way: str) -> None:
-    monkeypatch.setattr(rtnetlink.Netlink, "route_to", lambda *_: Route(IPv6Network("::/0"), interface=7))
+    monkeypatch.setattr(rtnetlink.Netlink, "route_to", lambda *_: KernelRoute(IPv6Network("::/0"), interface=7))
     monkeypatch.setattr("socket.if_indextoname", lambda _: way)
 
     async def work(own: Kernel) -> None:

@@ -10,7 +10,7 @@ from ipaddress import IPv4Network, IPv6Network, ip_address
 
 import pytest
 
-from re6st.core.machine.wanted_state import RTN_UNREACHABLE, Route
+from re6st.core.machine.wanted_state import RTN_UNREACHABLE, KernelRoute
 from re6st.linux import rtnetlink
 from re6st.linux.netlink import ATTEMPTS, NetlinkError, read_attributes
 from re6st.linux.rtnetlink import Netlink
@@ -112,17 +112,17 @@ def test_attributes_end_where_they_are_wrong() -> None:
 @pytest.mark.parametrize(
     "route",
     [
-        Route(IPv6Network("2001:db8::/48"), type=RTN_UNREACHABLE),
-        Route(IPv6Network("::/0"), IPv6Network("2001:db8::/48"), ip_address("fe80::1"), 3, 42, priority=1024),
-        Route(IPv4Network("192.0.2.1/32"), gateway=ip_address("192.0.2.254"), protocol=146, table=1000),
-        Route(IPv4Network("0.0.0.0/0"), interface=2, priority=0),
+        KernelRoute(IPv6Network("2001:db8::/48"), type=RTN_UNREACHABLE),
+        KernelRoute(IPv6Network("::/0"), IPv6Network("2001:db8::/48"), ip_address("fe80::1"), 3, 42, priority=1024),
+        KernelRoute(IPv4Network("192.0.2.1/32"), gateway=ip_address("192.0.2.254"), protocol=146, table=1000),
+        KernelRoute(IPv4Network("0.0.0.0/0"), interface=2, priority=0),
     ],
 )
-def test_a_route_is_read_as_it_was_written(route: Route) -> None:
+def test_a_route_is_read_as_it_was_written(route: KernelRoute) -> None:
     assert rtnetlink._read_route(rtnetlink._route(route, 0)) == route
 
 
 def test_a_route_of_something_else_is_none() -> None:
     assert rtnetlink._read_route(rtnetlink._ROUTE.pack(128, 20, 0, 0, 254, 4, 0, 1, 0)) is None
     default = rtnetlink._read_route(rtnetlink._ROUTE.pack(socket.AF_INET6, 0, 0, 0, 254, 4, 0, 1, 0))
-    assert default == Route(IPv6Network("::/0"))
+    assert default == KernelRoute(IPv6Network("::/0"))

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from re6st.core.machine.wanted_state import Link
+from re6st.core.machine.wanted_state import KernelLink
 from re6st.core.transport.wireguard_uapi import LinkConfig
 from re6st.linux.rtnetlink import Netlink
 from re6st.linux.wireguard import Implementation, NoWireGuard, WireGuardError, choose, need_port
@@ -45,8 +45,8 @@ class PlayNetlink(Netlink):
         self.sockets = sockets
         self.renamed: list[tuple[int, str]] = []
 
-    def links(self) -> list[Link]:
-        return [Link(index, path.stem, 0, "tun") for index, path in enumerate(self.sockets.glob("*.sock"))]
+    def links(self) -> list[KernelLink]:
+        return [KernelLink(index, path.stem, 0, "tun") for index, path in enumerate(self.sockets.glob("*.sock"))]
 
     def rename_link(self, index: int, name: str) -> None:
         self.renamed.append((index, name))

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from re6st.core.machine.wanted_state import Link
+from re6st.core.machine.wanted_state import KernelLink
 from re6st.core.transport.wireguard_uapi import LinkConfig, LinkState
 from re6st.linux import wireguard_kernel
 from re6st.linux.netlink import NetlinkError, pack_attribute, read_attributes
@@ -104,13 +104,13 @@ class PlaySocket:
 
 class PlayNetlink(Netlink):
     def __init__(self) -> None:
-        self.there: list[Link] = []
+        self.there: list[KernelLink] = []
 
-    def links(self) -> list[Link]:
+    def links(self) -> list[KernelLink]:
         return self.there
 
     def make_link(self, name: str, kind: str) -> None:
-        self.there.append(Link(7, name, 0, kind))
+        self.there.append(KernelLink(7, name, 0, kind))
 
     def delete_link(self, index: int) -> None:
         self.there = [link for link in self.there if link.index != index]
@@ -160,7 +160,7 @@ def test_a_kernel_without_it_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_an_interface_of_another_kind_is_not_gone_on_with(monkeypatch: pytest.MonkeyPatch) -> None:
     async def play() -> None:
         with kernel(PlaySocket(), monkeypatch) as (implementation, netlink):
-            netlink.there.append(Link(7, "re6stnet1", 0, "tun"))
+            netlink.there.append(KernelLink(7, "re6stnet1", 0, "tun"))
             with pytest.raises(WireGuardError):
                 implementation.found("re6stnet1", None)
 

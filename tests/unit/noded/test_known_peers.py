@@ -12,7 +12,7 @@ import pytest
 from re6st.core.mesh import policy
 from re6st.core.prefix import Prefix
 from re6st.core.routing.babel_lines import NextHop
-from re6st.core.routing.survey import Link, Survey
+from re6st.core.routing.survey import LinkUse, Survey
 from re6st.core.tunnel_protocols import TunnelProtocol
 from re6st.core.wire.datagrams import Endpoint
 from re6st.core.wire.requirement import AnnouncedNames, Requirement
@@ -49,7 +49,7 @@ def known(cache: Cache, requirement: Requirement) -> KnownPeers:
     )
     mesh.handle(policy.Resumed(((TUNNEL, "re6stnet1"),)), 0.0)
     mesh.handle(policy.ClientUp(CLIENT), 0.0)
-    link = Link(HOP, frozenset(), frozenset())
+    link = LinkUse(HOP, frozenset(), frozenset())
     survey = Survey(peers=frozenset((TUNNEL, NEIGHBOUR, CLIENT, FAR)), neighbours={NEIGHBOUR: (link,)})
     mesh.handle(policy.Surveyed(survey), 0.0)
     return KnownPeers(OWN, mesh, requirement, cache)

@@ -9,13 +9,13 @@ from ipaddress import IPv6Address, IPv6Network
 
 import pytest
 
-from re6st.babel import Network, Way
+from re6st.babel import Network, RouteKey6
 from re6st.core.machine.wanted_state import AddressPlan
 from re6st.noded.left_routes import LeftRoutes, lead_out
 from tests.unit.fake_program import until
 
 ANY = IPv6Network("::/0")
-WAY: Way = (IPv6Network("2001:db8:42:b::/64"), ANY)
+WAY: RouteKey6 = (IPv6Network("2001:db8:42:b::/64"), ANY)
 NOW = AddressPlan(IPv6Network("2001:db8:42::/48"), IPv6Address("2001:db8:42:b::1"), 64, ())
 FORMER = AddressPlan(IPv6Network("2001:db8:43::/48"), IPv6Address("2001:db8:43:b::1"), 64, ())
 
@@ -40,7 +40,7 @@ class World:
         self.swept.append((set(plans), only))
         return [None]
 
-    async def take_over(self) -> AsyncIterator[frozenset[Way]]:
+    async def take_over(self) -> AsyncIterator[frozenset[RouteKey6]]:
         await self.knows.wait()
         self.knows.clear()  # of one that follows, nothing is known yet
         yield frozenset((WAY,))

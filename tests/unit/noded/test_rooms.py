@@ -25,7 +25,7 @@ from re6st.noded.own_addresses import OwnAddresses
 from re6st.noded.packet_filter import PacketFilter
 from re6st.noded.peer_cache import Cache
 from re6st.noded.registry_updates import Updates
-from re6st.noded.rooms import Base, Machine, Rooms, build
+from re6st.noded.rooms import Base, MachineRooms, Rooms, build
 from re6st.noded.router_advertisements import Advertisements
 from re6st.noded.settings import Config, InForce, Plan
 from re6st.noded.takeover import Found
@@ -62,7 +62,7 @@ def live(
     async def main() -> None:
         plan = Plan(config, identity, updates.parameters, programs)
         with closing(Kernel()) as kernel:
-            machine = Machine(
+            machine = MachineRooms(
                 kernel,
                 NetworkAddresses(kernel, "lo", run),
                 Advertisements(run / "note", run),
@@ -114,7 +114,7 @@ def test_what_a_peer_says_of_itself_is_remembered_and_the_policy_hears_of_it(
 def test_another_country_is_told_to_the_policy_and_to_peers(tmp_path: Path, nodes: dict[str, cert.Identity]) -> None:
     async def steps(rooms: Rooms, base: Base) -> None:
         assert rooms.mesh.settings.country == ""
-        rooms.home.require(True)
+        rooms.country.require(True)
         assert rooms.mesh.settings.country == "FR"
         assert {endpoint.country for endpoint in base.cache.own} == {"FR"}, "and remembered"
 

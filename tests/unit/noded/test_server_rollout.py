@@ -11,7 +11,7 @@ import pytest
 from re6st.core import interfaces
 from re6st.core.prefix import Prefix
 from re6st.core.routing.babel_lines import NextHop
-from re6st.core.routing.survey import Link, Survey
+from re6st.core.routing.survey import LinkUse, Survey
 from re6st.core.tunnel_protocols import TunnelProtocol
 from re6st.noded import server_rollout
 from re6st.noded.server_rollout import ServerRollout
@@ -81,7 +81,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def carrying(interface: str) -> Survey:
-    link = Link(NextHop(IPv6Address("fe80::1"), interface), frozenset((PEER,)), frozenset())
+    link = LinkUse(NextHop(IPv6Address("fe80::1"), interface), frozenset((PEER,)), frozenset())
     return Survey(peers=frozenset((PEER,)), neighbours={PEER: (link,)})
 
 

@@ -15,9 +15,9 @@ from re6st.core.machine.wanted_state import (
     AddressPlan,
     Fault,
     Kept,
-    Link,
+    KernelLink,
+    KernelRoute,
     Placed,
-    Route,
     Setting,
     Tap,
     Thing,
@@ -44,9 +44,9 @@ OTHERS = (
     Placed(IPv6Address("2001:db8:42:1::5"), 128, "lo"),
     Placed(IPv4Address("10.42.3.5"), 32, "lo"),
     Placed(IPv4Address("192.168.0.2"), 24, "eth0"),
-    Route(IPv6Network("2001:db8:42:1:8000::/80"), gateway=IPv6Address("fe80::2"), interface=2),
-    Route(IPv6Network("2001:db8:43::/48"), type=RTN_UNREACHABLE),
-    Route(IPv4Network("192.0.2.9/32"), gateway=GATEWAYS[0], protocol=3),
+    KernelRoute(IPv6Network("2001:db8:42:1:8000::/80"), gateway=IPv6Address("fe80::2"), interface=2),
+    KernelRoute(IPv6Network("2001:db8:43::/48"), type=RTN_UNREACHABLE),
+    KernelRoute(IPv4Network("192.0.2.9/32"), gateway=GATEWAYS[0], protocol=3),
 )
 
 
@@ -56,17 +56,17 @@ class Machine:
     def __init__(self) -> None:
         names = ("lo", "eth0", "re6stnet-backup", *TAPS)
         self.index = {name: number for number, name in enumerate(names, 1)}
-        self.links = {name: Link(self.index[name], name, IFF_UP, "") for name in ("lo", "eth0")}
+        self.links = {name: KernelLink(self.index[name], name, IFF_UP, "") for name in ("lo", "eth0")}
         self.add_tap("re6stnet-backup")
-        self.things: set[Placed | Route] = set()
+        self.things: set[Placed | KernelRoute] = set()
         self.settings: dict[str, str] = {}
 
     def add_tap(self, name: str) -> None:
-        self.links[name] = Link(self.index[name], name, 0, "tun", bytes(5) + b"\1")
+        self.links[name] = KernelLink(self.index[name], name, 0, "tun", bytes(5) + b"\1")
 
     def has(self) -> Actual:
         placed = [each for each in self.things if isinstance(each, Placed)]
-        routes = [each for each in self.things if isinstance(each, Route)]
+        routes = [each for each in self.things if isinstance(each, KernelRoute)]
         kernels = [each for each in routes if each.type == RTN_UNREACHABLE or each.protocol == 146]
         return Actual(dict(self.links), placed, kernels, dict(self.settings))
 
@@ -81,7 +81,7 @@ class Machine:
                     self._raise(thing.interface)
                 assert thing.interface in self.links
                 self.things.add(thing)
-            case Route():
+            case KernelRoute():
                 self.things.add(thing)
 
     def remove(self, thing: Thing) -> None:
@@ -205,6 +205,6 @@ def test_a_daemon_that_takes_over_leaves_what_the_traffic_needs(
 
 def test_an_interface_that_is_another_one_now_was_deleted() -> None:
     wanted = Wanted().with_tap("re6stnet1", 7).with_tap("re6stnet2", 8).with_tap("re6stnet3")
-    links = {"re6stnet1": Link(9, "re6stnet1", IFF_UP, "tun"), "re6stnet2": Link(8, "re6stnet2", 0, "tun")}
+    links = {"re6stnet1": KernelLink(9, "re6stnet1", IFF_UP, "tun"), "re6stnet2": KernelLink(8, "re6stnet2", 0, "tun")}
     assert deleted(wanted, Actual(links)) == ["re6stnet1"]
     assert list(missing(wanted, Actual(links))) == [Tap("re6stnet2")]

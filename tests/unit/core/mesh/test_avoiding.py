@@ -14,7 +14,7 @@ from re6st.core.mesh.phases import Phase
 from re6st.core.mesh.state import State, Tunnel
 from re6st.core.prefix import Prefix
 from re6st.core.routing.babel_lines import NextHop
-from re6st.core.routing.survey import Link, Survey
+from re6st.core.routing.survey import LinkUse, Survey
 
 P, Q, R, S, T = PEERS = [Prefix(number, 16) for number in range(5, 10)]
 HOPS = {
@@ -49,7 +49,8 @@ class World:
         self.survey = Survey(
             peers=frozenset(PEERS),
             neighbours={
-                peer: (Link(hop, frozenset({peer} if peer in used else ()), frozenset()),) for peer, hop in HOPS.items()
+                peer: (LinkUse(hop, frozenset({peer} if peer in used else ()), frozenset()),)
+                for peer, hop in HOPS.items()
             },
             patchy=frozenset(HOPS[peer] for peer in patchy),
             alone=False,

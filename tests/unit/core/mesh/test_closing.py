@@ -21,7 +21,7 @@ from re6st.core.mesh.policy import (
 )
 from re6st.core.prefix import Prefix
 from re6st.core.routing.babel_lines import NextHop
-from re6st.core.routing.survey import Link
+from re6st.core.routing.survey import LinkUse
 from re6st.sim.names import name
 from tests.unit.mesh_policy import CLOSE_TIME, PEERS, REFRESH, REGISTRY, Driver, near
 
@@ -34,7 +34,7 @@ MUTED = 2.0
 def sees(node: Driver, lost: tuple[Prefix, ...] = (), sole: tuple[Prefix, ...] = (), **carried: Any) -> list[Any]:
     """What goes over the tunnels to `p` and `q`, and that nobody but `lost` is out of reach."""
     links = {
-        peer: (Link(NextHop(IPv6Address("fe80::1"), name(peer)), frozenset(carried.get(word, ())), frozenset(sole)),)
+        peer: (LinkUse(NextHop(IPv6Address("fe80::1"), name(peer)), frozenset(carried.get(word, ())), frozenset(sole)),)
         for peer, word in ((P, "p"), (Q, "q"))
     }
     alive = frozenset((name(P), name(Q)))

@@ -8,7 +8,7 @@ from re6st.core.mesh.events import Action, AllowClose, DrainClient, Settings, Un
 from re6st.core.mesh.leaving import Leavers
 from re6st.core.prefix import Prefix
 from re6st.core.routing.babel_lines import NextHop
-from re6st.core.routing.survey import Link, Survey
+from re6st.core.routing.survey import LinkUse, Survey
 
 OWN, REGISTRY, P, Q = (Prefix(n, 16) for n in range(4))
 HOP, LAN = NextHop(IPv6Address("fe80::1"), "re6stnet-tcp"), NextHop(IPv6Address("fe80::1"), "eth0")
@@ -28,7 +28,7 @@ def settings(*, drains: bool = False) -> Settings:
 
 
 def carrying(*carried: Prefix, hop: NextHop = HOP) -> Survey:
-    link = Link(hop, frozenset(carried), frozenset())
+    link = LinkUse(hop, frozenset(carried), frozenset())
     return Survey(peers=frozenset({P, Q}), neighbours={P: (link,)})
 
 

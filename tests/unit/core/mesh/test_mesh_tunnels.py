@@ -29,7 +29,7 @@ from re6st.core.mesh.policy import (
 )
 from re6st.core.prefix import Prefix
 from re6st.core.routing.babel_lines import NextHop
-from re6st.core.routing.survey import Link, Survey
+from re6st.core.routing.survey import LinkUse, Survey
 from re6st.sim.names import endpoints, name
 from tests.unit.mesh_policy import CLOSE_TIME, PEERS, REFRESH, REGISTRY, Driver, P, Q, R, near, opened
 
@@ -85,7 +85,9 @@ def test_one_that_the_peer_avoids_waits_for_better_days(reached: bool, drains: b
 def test_one_that_we_avoid_is_not_silent() -> None:
     node = Driver()
     node.up(P, Q, R)
-    hops = {peer: (Link(NextHop(IPv6Address("fe80::1"), name(peer)), frozenset(), frozenset()),) for peer in (P, Q, R)}
+    hops = {
+        peer: (LinkUse(NextHop(IPv6Address("fe80::1"), name(peer)), frozenset(), frozenset()),) for peer in (P, Q, R)
+    }
     alive = frozenset(map(name, (P, Q, R)))
     node.sees(REGISTRY, P, Q, R, neighbours=hops, alive=alive)
     assert node.tell(TunnelsLossy(frozenset({P}))) == [AvoidLink(P, hops[P][0].hop)]
@@ -315,7 +317,7 @@ def test_whoever_is_no_client_is_not_answered() -> None:
 def on_lan(*peers: Prefix) -> dict[str, Any]:
     """Who is met on a LAN, beside the tunnels to them."""
     met = near(*peers)
-    lan = Link(NextHop(IPv6Address("fe80::2"), "eth0"), frozenset(peers), frozenset())
+    lan = LinkUse(NextHop(IPv6Address("fe80::2"), "eth0"), frozenset(peers), frozenset())
     return met | {"neighbours": {peer: (lan, *links) for peer, links in met["neighbours"].items()}}
 
 
@@ -353,6 +355,6 @@ def test_where_nothing_can_be_drained_a_tunnel_beside_the_lan_stays() -> None:
 def test_what_goes_over_the_lan_does_not_keep_a_client() -> None:
     node = Driver(lan=frozenset({"eth0"}))
     node.tell(ClientUp(P))
-    lan = Link(NextHop(IPv6Address("fe80::2"), "eth0"), frozenset({P}), frozenset())
+    lan = LinkUse(NextHop(IPv6Address("fe80::2"), "eth0"), frozenset({P}), frozenset())
     node.sees(REGISTRY, P, neighbours={P: (lan,)}, alive=frozenset({"eth0"}))
     assert AllowClose(P) in node.tell(CloseAsked(P))

@@ -8,9 +8,9 @@ from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_network
 
 import pytest
 
-from re6st.core.machine.wanted_state import AddressPlan, Route
+from re6st.core.machine.wanted_state import AddressPlan, KernelRoute
 from re6st.core.routing.babel_lines import Table
-from re6st.core.routing.lost_routes import Network, Way, installed
+from re6st.core.routing.lost_routes import Network, RouteKey, installed
 from re6st.linux.babel_routes import Installed
 from re6st.noded.route_check import AGAIN_FIRST, AGAIN_LAST, RouteCheck
 
@@ -23,7 +23,7 @@ OUT = (ANY, NETWORK)
 WAY4 = (IPv4Network("10.42.2.0/24"), ANY)
 
 
-def line(number: int, way: Way, *, installed: str = "yes", metric: int = 96) -> str:
+def line(number: int, way: RouteKey, *, installed: str = "yes", metric: int = 96) -> str:
     destination, source = way
     source_text = "0.0.0.0/0" if isinstance(destination, IPv4Network) else source
     return (
@@ -63,8 +63,8 @@ class World:
         self.now = 0.0
         self.table = table(line(1, INSIDE), line(2, OUT))
         self.kernel: set[tuple[Network, Network]] = {INSIDE, OUT}
-        self.sourceless: tuple[Route, ...] = ()
-        self.named: list[Route] = []
+        self.sourceless: tuple[KernelRoute, ...] = ()
+        self.named: list[KernelRoute] = []
         self.ready = asyncio.Event()
         self.ready.set()
         self.priority = 1024
@@ -75,7 +75,7 @@ class World:
     async def installed(self, plans: Collection[AddressPlan], priority: int) -> Installed:
         return Installed(frozenset(self.kernel), self.sourceless)
 
-    async def name_source(self, routes: Collection[Route]) -> None:
+    async def name_source(self, routes: Collection[KernelRoute]) -> None:
         self.named += routes
 
     async def keeps_up(self) -> bool:
@@ -151,7 +151,7 @@ def test_who_removes_routes_all_the_time_has_babeld_started_ever_less_often() ->
 
 def test_routes_that_lost_our_address_as_their_source_get_it_again() -> None:
     world = World()
-    route = Route(NETWORK, preferred=IPv6Address("2001:db8:42:b::1"))
+    route = KernelRoute(NETWORK, preferred=IPv6Address("2001:db8:42:b::1"))
 
     async def steps(check: RouteCheck) -> None:
         world.sourceless = (route,)

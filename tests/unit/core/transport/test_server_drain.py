@@ -8,7 +8,7 @@ import pytest
 
 from re6st.core.prefix import Prefix
 from re6st.core.routing.babel_lines import NextHop
-from re6st.core.routing.survey import Link, Survey
+from re6st.core.routing.survey import LinkUse, Survey
 from re6st.core.transport.server_drain import DRAIN, DRAIN_HELLOS, SPREAD_LAST, Drain, Verdict, is_worth_it, spread
 
 SERVER, OTHER = "re6stnet-tcp", "re6stnet1"
@@ -18,7 +18,7 @@ A, B = Prefix(1, 16), Prefix(2, 16)
 
 def seen(*carried: Prefix, sole: tuple[Prefix, ...] = (), gone: tuple[Prefix, ...] = (), by: str = SERVER) -> Survey:
     """A mesh of two others, where a link carries some of them."""
-    link = Link(NextHop(IPv6Address("fe80::1"), by), frozenset(carried), frozenset(sole))
+    link = LinkUse(NextHop(IPv6Address("fe80::1"), by), frozenset(carried), frozenset(sole))
     return Survey(peers=frozenset((A, B)) - frozenset(gone), neighbours={A: (link,)})
 
 

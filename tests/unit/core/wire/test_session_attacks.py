@@ -339,7 +339,7 @@ def test_a_release_that_ends_when_it_hears_an_older_version_is_not_told_ours(wor
 
 @pytest.mark.parametrize("routed", [True, False])
 def test_such_a_release_is_brought_to_tell_its_version_where_it_has_told_none(world: World, routed: bool) -> None:
-    """It may have missed ours: then it is answered with it (noded/peer_answers.py)."""
+    """It may have missed ours: then it is answered with it (noded/peer_messages.py)."""
     world.machines[A].protocol = 8
     world.machines[B]._routed = lambda _prefix: routed
     world.send(A, B, bytes([Code.SOFTWARE]))
@@ -350,7 +350,7 @@ def test_such_a_release_is_brought_to_tell_its_version_where_it_has_told_none(wo
     for _ in range(120):
         world.now += 1
         if world.messages(B, Code.VERSION):
-            world.machines[B].peer(A).version = b"\0"  # type: ignore[union-attr]  # as noded/peer_answers.py does
+            world.machines[B].peer(A).version = b"\0"  # type: ignore[union-attr]  # as noded/peer_messages.py does
         world.carry(B, world.machines[B].retry(world.now))
     assert len(world.messages(B, Code.VERSION)) == routed
     assert world.connected(A, B)

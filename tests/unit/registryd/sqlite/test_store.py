@@ -18,7 +18,7 @@ from re6st.core.registry.allocator import ROOT, AllocationError
 from re6st.registryd.records import Issued, Slot, Token
 from re6st.registryd.repository import Conflict, NotFound, RepositoryError
 from re6st.registryd.sqlite.ledger import Ledger
-from re6st.registryd.sqlite.rows import Rows
+from re6st.registryd.sqlite.sql_queries import SqlQueries
 from re6st.registryd.sqlite.store import PATIENCE, Patience, Store
 
 T = TypeVar("T")
@@ -400,7 +400,7 @@ def test_a_query_sees_one_moment(world: World) -> None:
     """Of a network's parameters, the key of one state and the date of the next would be worse than either."""
     world.call(lambda ledger: ledger.set_config("x", 1))
 
-    def query(rows: Rows) -> tuple[object, object]:
+    def query(rows: SqlQueries) -> tuple[object, object]:
         before = rows.config("x")
         world.sql("UPDATE config SET value = 2 WHERE name = 'x'")
         return before, rows.config("x")
@@ -412,7 +412,7 @@ def test_a_query_sees_one_moment(world: World) -> None:
 
 
 def test_a_query_that_fails_is_no_end_of_the_others(world: World) -> None:
-    def fails(rows: Rows) -> None:
+    def fails(rows: SqlQueries) -> None:
         rows.config("x")
         raise NotFound("nobody")
 

@@ -14,7 +14,7 @@ from re6st.core.prefix import Prefix
 from re6st.core.tunnel_protocols import TunnelProtocol
 from re6st.core.wire.datagrams import Code, Endpoint
 from re6st.noded.own_addresses import OwnAddresses
-from re6st.noded.peer_answers import VERSION_LIMIT, Answers
+from re6st.noded.peer_messages import VERSION_LIMIT, MessageHandler
 
 A, B, C = Prefix(0, 16), Prefix(1, 16), Prefix(2, 16)
 
@@ -34,17 +34,19 @@ class PlayUpdates:
 @pytest.fixture
 def now(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     clock = [1000.0]
-    monkeypatch.setattr("re6st.noded.peer_answers.time.monotonic", lambda: clock[0])
+    monkeypatch.setattr("re6st.noded.peer_messages.time.monotonic", lambda: clock[0])
     return clock
 
 
-def node(own: Prefix, registry: Prefix, own_addresses: OwnAddresses | None = None) -> tuple[Answers, PlayUpdates]:
+def node(
+    own: Prefix, registry: Prefix, own_addresses: OwnAddresses | None = None
+) -> tuple[MessageHandler, PlayUpdates]:
     settings = mesh.Settings(own=own, registry=registry, client_count=2, tunnel_refresh=300, close_time=12)
     known: dict[Prefix, tuple[Endpoint, ...]] = {}
     policy = mesh.Mesh(settings, known, random.Random(1))
     updates = PlayUpdates(registry)
     sessions = SimpleNamespace(peer=lambda prefix: None)
-    made = Answers(
+    made = MessageHandler(
         policy,
         cast(Any, updates),
         own_addresses or OwnAddresses([]),
@@ -106,14 +108,14 @@ OUTSIDE, BOTH = b"8.8.4.4,1194,tcp", b"8.8.4.4,1194,tcp;192.168.1.5,1194,tcp"
 
 
 @pytest.fixture
-def behind(now: list[float]) -> tuple[Answers, OwnAddresses]:
+def behind(now: list[float]) -> tuple[MessageHandler, OwnAddresses]:
     """A node behind a router that has 8.8.4.4."""
     own = OwnAddresses([(1194, TunnelProtocol.TCP)], local=[INNER], uplinks=[INNER])
     own.learn("8.8.4.4", INNER, "x")
     return node(A, B, own)[0], own
 
 
-def test_a_peer_behind_our_router_is_told_once_where_we_are_inside(behind: tuple[Answers, OwnAddresses]) -> None:
+def test_a_peer_behind_our_router_is_told_once_where_we_are_inside(behind: tuple[MessageHandler, OwnAddresses]) -> None:
     """Many routers do not send back inside what is sent to their outer address."""
     made, _ = behind
     assert made.answer(C, Code.ADDRESS, b"") == OUTSIDE
@@ -138,7 +140,7 @@ def test_two_behind_one_router_stop_telling_each_other() -> None:
     assert nodes[C].addresses(B) == "8.8.4.4,1194,tcp;192.168.1.6,1194,tcp"
 
 
-def test_our_private_addresses_are_for_nobody_else(behind: tuple[Answers, OwnAddresses]) -> None:
+def test_our_private_addresses_are_for_nobody_else(behind: tuple[MessageHandler, OwnAddresses]) -> None:
     made, own = behind
     assert made.answer(C, Code.ADDRESS, b"9.9.9.9,1194,tcp") is None
     assert made.answer(C, Code.ADDRESS, b"192.168.1.5,1194,tcp") is None, "that one says only that it knows them"

@@ -13,7 +13,7 @@ from re6st.client.registry_client import RegistryError
 from re6st.core.tunnel_protocols import TunnelProtocol
 from re6st.core.wire.datagrams import Endpoint
 from re6st.noded import country
-from re6st.noded.country import Home, locator
+from re6st.noded.country import CountryLookup, locator
 from re6st.noded.own_addresses import OwnAddresses
 from tests.unit.service.test_geoip import FRANCE, make
 
@@ -29,7 +29,7 @@ class World:
         self.changes: list[str] = []
         told = (Endpoint("192.0.2.1", 1194, TunnelProtocol.TCP, remembered),)
         self.moved = asyncio.Event()
-        self.home = Home(self.own, given, self.ask, told, self.moved, self.changed)
+        self.country = CountryLookup(self.own, given, self.ask, told, self.moved, self.changed)
 
     def changed(self) -> None:
         self.changes.append(self.own.country)
@@ -49,7 +49,7 @@ def live(world: World, *steps: Callable[[], None]) -> None:
     """Run it; after each step it has time to act."""
 
     async def run() -> None:
-        task = asyncio.create_task(world.home.run())
+        task = asyncio.create_task(world.country.run())
         for step in steps:
             step()
             for _ in range(20):
@@ -61,22 +61,22 @@ def live(world: World, *steps: Callable[[], None]) -> None:
 
 def test_nothing_is_asked_where_the_network_does_not_care() -> None:
     world = World()
-    live(world, lambda: world.home.require(False))
+    live(world, lambda: world.country.require(False))
     assert (world.asked, world.own.country, world.changes) == ([], "", [])
     said = World("FR")
-    live(said, lambda: said.home.require(False))
+    live(said, lambda: said.country.require(False))
     assert said.own.endpoints()[0].country == ""
 
 
 def test_what_the_user_says_is_told() -> None:
     world = World("FR")
-    live(world, lambda: world.home.require(True), lambda: world.home.require(False))
+    live(world, lambda: world.country.require(True), lambda: world.country.require(False))
     assert (world.asked, world.changes) == ([], ["FR", ""])
 
 
 def test_the_registry_is_asked_for_our_first_address_and_again_when_it_changes() -> None:
     world = World()
-    live(world, lambda: world.home.require(True), world.moved.set, lambda: world.move("192.0.2.2"))
+    live(world, lambda: world.country.require(True), world.moved.set, lambda: world.move("192.0.2.2"))
     assert world.asked == ["192.0.2.1", "192.0.2.2"]
     assert world.changes == ["FR", "DE"]
     assert world.own.endpoints()[0].country == "DE"
@@ -84,7 +84,12 @@ def test_the_registry_is_asked_for_our_first_address_and_again_when_it_changes()
 
 def test_a_network_that_cares_again_is_told_again() -> None:
     world = World()
-    live(world, lambda: world.home.require(True), lambda: world.home.require(False), lambda: world.home.require(True))
+    live(
+        world,
+        lambda: world.country.require(True),
+        lambda: world.country.require(False),
+        lambda: world.country.require(True),
+    )
     assert world.changes == ["FR", "", "FR"]
 
 
@@ -101,22 +106,22 @@ def test_what_was_known_holds_until_the_registry_answers(
         world.down = False
         world.moved.set()
 
-    live(world, lambda: world.home.require(True), up)
+    live(world, lambda: world.country.require(True), up)
     assert world.changes == ["JP", "FR"]
 
 
 def test_the_start_waits_for_the_answer_but_not_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(country, "PATIENCE", 0.01)
     world = World()
-    world.home.require(True)
-    asyncio.run(world.home.start())
+    world.country.require(True)
+    asyncio.run(world.country.start())
     assert world.own.country == "FR"
 
     async def silent(address: str) -> str | None:
         await asyncio.Event().wait()
         return address
 
-    quiet = Home(world.own, "", silent, (), asyncio.Event(), world.changed)
+    quiet = CountryLookup(world.own, "", silent, (), asyncio.Event(), world.changed)
     quiet.require(True)
     asyncio.run(quiet.start())
 

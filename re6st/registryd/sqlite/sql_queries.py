@@ -24,7 +24,7 @@ SWITCH_TIME = "re6st_switch_time"
 """Our own row of `config`: when nodes change to the key with which babel signs."""
 
 
-class Rows:
+class SqlQueries:
     """Reads rows over one connection."""
 
     def __init__(self, db: sqlite3.Connection) -> None:

@@ -16,7 +16,7 @@ from re6st.linux.kernel import Address
 from re6st.linux.netlink import NetlinkError
 from re6st.noded import reachability
 from re6st.noded.own_addresses import OwnAddresses
-from re6st.noded.reachability import Reach
+from re6st.noded.reachability import AddressAdvertiser
 from re6st.tunnel import Connected
 from tests.unit.fake_program import until
 
@@ -87,9 +87,9 @@ class World:
             PEERS[0], Endpoint("192.0.2.1", 1194, TunnelProtocol.TCP), "re6stnet1", 1, external, 1500, source
         )
 
-    def play(self, steps: Callable[[World, Reach], Awaitable[None]]) -> World:
+    def play(self, steps: Callable[[World, AddressAdvertiser], Awaitable[None]]) -> World:
         async def run() -> None:
-            room = Reach(self.own, self, self, self, upnp=False)
+            room = AddressAdvertiser(self.own, self, self, self, upnp=False)
             task = asyncio.create_task(room.run(self))
             try:
                 await until(lambda: self.own.local)
@@ -108,7 +108,7 @@ def world(monkeypatch: pytest.MonkeyPatch) -> World:
 
 
 def test_an_address_is_replaced(world: World) -> None:
-    async def steps(world: World, room: Reach) -> None:
+    async def steps(world: World, room: AddressAdvertiser) -> None:
         await until(lambda: len(world.told) == 1)  # of the private one
         room.learn(world.connected("198.51.100.1", A), ())
         await until(lambda: len(world.told) == 2)
@@ -128,7 +128,7 @@ def test_an_address_is_replaced(world: World) -> None:
 def test_private_addresses_lead_out_by_the_default_route_or_else_by_every_link_that_has_a_carrier(world: World) -> None:
     bridge, spare = ip_address("172.17.0.1"), ip_address("10.1.1.1")
 
-    async def steps(world: World, room: Reach) -> None:
+    async def steps(world: World, room: AddressAdvertiser) -> None:
         world.becomes({A: True, bridge: False, spare: True})
         await until(lambda: len(world.moves) == 1)
         world.default = spare
@@ -140,7 +140,7 @@ def test_private_addresses_lead_out_by_the_default_route_or_else_by_every_link_t
 
 
 def test_a_carrier_that_comes_back_is_news_and_one_that_goes_is_no_loss(world: World) -> None:
-    async def steps(world: World, room: Reach) -> None:
+    async def steps(world: World, room: AddressAdvertiser) -> None:
         world.becomes({A: False})
         await until(lambda: len(world.moves) == 1)
         world.becomes({A: True})
@@ -150,7 +150,7 @@ def test_a_carrier_that_comes_back_is_news_and_one_that_goes_is_no_loss(world: W
 
 
 def test_what_changes_inside_re6st_or_back_again_is_nothing(world: World) -> None:
-    async def steps(world: World, room: Reach) -> None:
+    async def steps(world: World, room: AddressAdvertiser) -> None:
         world.addresses = {A: True}
         world.changes.put_nowait(None)
         world.changes.put_nowait(None)
@@ -164,7 +164,7 @@ def test_what_changes_inside_re6st_or_back_again_is_nothing(world: World) -> Non
 def test_addresses_that_cannot_be_read_now_are_read_again(world: World) -> None:
     world.trouble = 2
 
-    async def steps(world: World, room: Reach) -> None:
+    async def steps(world: World, room: AddressAdvertiser) -> None:
         world.trouble = 2
         world.becomes({B: True})
         await until(lambda: world.moves)

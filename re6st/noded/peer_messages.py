@@ -32,7 +32,7 @@ TOLD_LIMIT = 256
 log = logging.getLogger(__name__)
 
 
-class Answers:
+class MessageHandler:
     """`answer` takes each message; `event` is the policy's ear, `remember` keeps the addresses of a peer, which the
     policy knows then.
     """
