@@ -19,17 +19,17 @@ from typing import Any, Protocol, assert_never
 
 from re6st.core.prefix import Prefix
 from re6st.core.transport.wireguard_agreement import Agreement
-from re6st.core.transport.wireguard_links import Link, OwnEnd
+from re6st.core.transport.wireguard_links import OwnEnd, WireGuardLink
 from re6st.core.transport.wireguard_state import (
     Action,
     Change,
     Dial,
     Ended,
     Fresh,
+    LinkSettings,
     Make,
     Remove,
     Send,
-    Settings,
     Up,
 )
 from re6st.core.transport.wireguard_uapi import Address, LinkConfig, LinkState
@@ -59,7 +59,7 @@ class LinkOwner(Protocol):
     def hosts(self, peer: Prefix) -> Sequence[Address]:
         """Where a peer may be reached, the best first."""
 
-    def up(self, link: Link, process: tuple[int, str] | None) -> None:
+    def up(self, link: WireGuardLink, process: tuple[int, str] | None) -> None:
         """A link is up, or has other keys: the next daemon has to know."""
 
     def ended(self, ended: Ended) -> None:
@@ -70,8 +70,8 @@ class LinkOwner(Protocol):
 class _Interface:
     """An interface with its task."""
 
-    link: Link
-    orders: asyncio.Queue[tuple[Link, Address | None]] = field(default_factory=asyncio.Queue)
+    link: WireGuardLink
+    orders: asyncio.Queue[tuple[WireGuardLink, Address | None]] = field(default_factory=asyncio.Queue)
     """What it is to have next, and where to dial; None: where the peer was heard last."""
     task: asyncio.Task[None] | None = None
     device: Device | None = None
@@ -87,7 +87,7 @@ class WireGuardLinks:
     def __init__(
         self,
         own: Prefix,
-        settings: Settings,
+        settings: LinkSettings,
         implementation: Implementation,
         kernel: WireGuardKernel,
         owner: LinkOwner,
@@ -120,7 +120,7 @@ class WireGuardLinks:
         """A new session with a peer began."""
         self._carry_out(self.agreement.met(peer, _now()))
 
-    def resume(self, found: Iterable[tuple[Link, tuple[int, str] | None]]) -> None:
+    def resume(self, found: Iterable[tuple[WireGuardLink, tuple[int, str] | None]]) -> None:
         """Go on with links, and the processes that carry them, that an earlier daemon left up."""
         there = []
         for link, process in found:
@@ -182,13 +182,13 @@ class WireGuardLinks:
         self._interfaces[own.link.interface] = own
         own.task = self._start(self._live(own, before), f"WireGuard interface {own.link.interface}")
 
-    def _order(self, link: Link, host: Address | None) -> None:
+    def _order(self, link: WireGuardLink, host: Address | None) -> None:
         own = self._interfaces.get(link.interface)
         if own is not None:
             own.link = link
             own.orders.put_nowait((link, host))
 
-    def _remove(self, link: Link) -> None:
+    def _remove(self, link: WireGuardLink) -> None:
         own = self._interfaces.get(link.interface)
         if own is not None and own.task is not None:
             own.unwanted = True
@@ -220,7 +220,7 @@ class WireGuardLinks:
             if self._interfaces.get(own.link.interface) is own:
                 del self._interfaces[own.link.interface]
 
-    async def _make(self, link: Link) -> Device:
+    async def _make(self, link: WireGuardLink) -> Device:
         """Raises OSError; then there is none."""
         device = await self._implementation.make(link.interface)
         try:
@@ -249,7 +249,7 @@ class WireGuardLinks:
             seen = LinkState()
 
 
-def config_of(link: Link, endpoint: tuple[Address, int] | None) -> LinkConfig:
+def config_of(link: WireGuardLink, endpoint: tuple[Address, int] | None) -> LinkConfig:
     """What an interface of a link has."""
     keepalive = KEEPALIVE if link.role is Role.CLIENT else 0
     return LinkConfig(link.own.secret, link.own.terms.port, link.theirs.key, endpoint, keepalive)

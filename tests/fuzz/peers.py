@@ -15,7 +15,7 @@ from re6st.core.routing import babel_lines, claims
 from re6st.core.routing.claims import Claims, Refusals
 from re6st.core.transport.wireguard_agreement import Agreement
 from re6st.core.transport.wireguard_links import OwnEnd
-from re6st.core.transport.wireguard_state import Action, Fresh, Make, Remove, Send, Settings
+from re6st.core.transport.wireguard_state import Action, Fresh, LinkSettings, Make, Remove, Send
 from re6st.core.wire import datagrams, extensions, offers, peer_crypto, sessions, wireguard
 from re6st.core.wire.seals import PURPOSES, Seal
 from re6st.keys import sealing
@@ -72,7 +72,9 @@ def wireguard_agreement(data: bytes) -> None:
         terms = wireguard.Terms(number.to_bytes(32), 0, 0, wireguard.link_local(number))
         return Fresh(OwnEnd(bytes(32), terms), number)
 
-    agreement = Agreement(ONE, Settings(range(2000, 2003), ("re6stnet9",), key_life=20.0), fresh, lambda _peer: True)
+    agreement = Agreement(
+        ONE, LinkSettings(range(2000, 2003), ("re6stnet9",), key_life=20.0), fresh, lambda _peer: True
+    )
     now, interfaces = 100.0, set[str]()
 
     def carry(actions: list[Action]) -> None:

@@ -509,7 +509,9 @@ def _of_peers() -> dict[str, Target]:
 def _link_note() -> bytes:
     own, theirs = (wireguard.Terms(key, 51820, 1420, wireguard.link_local(7)) for key in (b"o" * 32, b"t" * 32))
     end = wireguard_links.OwnEnd(b"s" * 32, own)
-    return wireguard_links.encode(wireguard_links.Link(Prefix(2, 16), 7, Role.CLIENT, "re6stnet1", end, theirs))
+    return wireguard_links.encode(
+        wireguard_links.WireGuardLink(Prefix(2, 16), 7, Role.CLIENT, "re6stnet1", end, theirs)
+    )
 
 
 def _talk() -> tuple[bytes, ...]:

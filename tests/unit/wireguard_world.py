@@ -10,7 +10,7 @@ from typing import assert_never
 from re6st.core.prefix import Prefix
 from re6st.core.transport import wireguard_links
 from re6st.core.transport.wireguard_agreement import Agreement
-from re6st.core.transport.wireguard_links import Link, OwnEnd
+from re6st.core.transport.wireguard_links import OwnEnd, WireGuardLink
 from re6st.core.transport.wireguard_state import (
     SETTLE_TIME,
     Action,
@@ -18,11 +18,11 @@ from re6st.core.transport.wireguard_state import (
     Dial,
     Ended,
     Fresh,
+    LinkPhase,
+    LinkSettings,
     Make,
-    Phase,
     Remove,
     Send,
-    Settings,
     Up,
 )
 from re6st.core.wire.wireguard import KEY_LENGTH, Message, Terms, decode, encode, link_local
@@ -37,8 +37,8 @@ class End:
 
     own: Prefix
     agreement: Agreement
-    making: dict[str, Link] = field(default_factory=dict)
-    interfaces: dict[str, Link] = field(default_factory=dict)
+    making: dict[str, WireGuardLink] = field(default_factory=dict)
+    interfaces: dict[str, WireGuardLink] = field(default_factory=dict)
     notes: dict[Prefix, bytes] = field(default_factory=dict)
     done: list[Action] = field(default_factory=list)
 
@@ -52,7 +52,7 @@ class End:
 class World:
     """`passes` says whether packets of WireGuard do; `makes_at_once` whether interfaces are there when asked for."""
 
-    def __init__(self, seed: int = 0, settings: Settings | None = None) -> None:
+    def __init__(self, seed: int = 0, settings: LinkSettings | None = None) -> None:
         self.now = 1000.0
         self.passes = True
         self.makes_at_once = True
@@ -60,7 +60,7 @@ class World:
         self.lose: Callable[[Prefix, Message], bool] = lambda _to, _message: False
         self.secrets: set[bytes] = set()
         self.clock = 1_700_000_000_000
-        self.settings = settings or Settings(range(51820, 51830), ("re6stnet11", "re6stnet12"))
+        self.settings = settings or LinkSettings(range(51820, 51830), ("re6stnet11", "re6stnet12"))
         self._rng = Random(seed)
         self.ends: dict[Prefix, End] = {}
         for own in (A, B):
@@ -193,10 +193,10 @@ class World:
 
     # -- asking --
 
-    def link(self, own: Prefix) -> Link | None:
+    def link(self, own: Prefix) -> WireGuardLink | None:
         return self.ends[own].agreement.links.get(other(own))
 
-    def phase(self, own: Prefix) -> Phase | None:
+    def phase(self, own: Prefix) -> LinkPhase | None:
         return self.ends[own].agreement.phase(other(own))
 
     def check(self) -> None:
@@ -205,7 +205,7 @@ class World:
             held = [*end.making.values(), *end.interfaces.values()]
             assert len({link.own.terms.port for link in held}) == len(held)
             assert len(held) <= 1, "a link with each peer"
-            assert bool(held) == (end.agreement.phase(other(end.own)) not in (None, Phase.PROPOSED))
+            assert bool(held) == (end.agreement.phase(other(end.own)) not in (None, LinkPhase.PROPOSED))
             assert set(end.agreement.links) == set(end.notes)
 
     def same(self) -> bool:
@@ -221,6 +221,6 @@ def other(own: Prefix) -> Prefix:
     return B if own == A else A
 
 
-def fits(one: Link, two: Link) -> bool:
+def fits(one: WireGuardLink, two: WireGuardLink) -> bool:
     """Whether each has what the other has of itself."""
     return one.own.terms == two.theirs and two.own.terms == one.theirs

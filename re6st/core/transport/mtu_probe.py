@@ -53,7 +53,7 @@ class Unfit:
 Action = Probe | UseMtu | Unfit
 
 
-class State(Enum):
+class ProbeState(Enum):
     """What is being done."""
 
     SEARCHING = "searching"
@@ -80,7 +80,7 @@ class MtuProbe:
         self._tries = 0
         self._raise_at = now + RAISE
         self.mtu = LEAST
-        self.state = State.SEARCHING
+        self.state = ProbeState.SEARCHING
         self.unfit = False
         self.deadline = now
 
@@ -89,17 +89,17 @@ class MtuProbe:
         if now < self.deadline:
             return []
         match self.state:
-            case State.CONFIRMED:
+            case ProbeState.CONFIRMED:
                 if now >= self._raise_at:
                     return self.search(now)
                 return self.doubt(now)
-            case State.CONFIRMING:
+            case ProbeState.CONFIRMING:
                 if self._tries < TRIES:
                     return self._round(now)
                 if SMALL not in self._answered:
                     return self._settle(now)
                 return self.search(now)
-            case State.SEARCHING:
+            case ProbeState.SEARCHING:
                 if self._tries < TRIES:
                     return self._round(now)
                 return self._found(now)
@@ -115,11 +115,11 @@ class MtuProbe:
         actions: list[Action] = []
         if size >= LEAST:
             self.unfit = False
-        if self.state is State.SEARCHING and size > self.mtu:
+        if self.state is ProbeState.SEARCHING and size > self.mtu:
             self.mtu = size
             actions.append(UseMtu(size))
-        wanted = self.mtu if self.state is State.CONFIRMING else self._candidates()[0]
-        if size == wanted and self.state is not State.CONFIRMED:
+        wanted = self.mtu if self.state is ProbeState.CONFIRMING else self._candidates()[0]
+        if size == wanted and self.state is not ProbeState.CONFIRMED:
             actions += self._settle(now)
         return actions
 
@@ -129,7 +129,7 @@ class MtuProbe:
         A limit below the size in use counts at once: packets have been refused already.
         """
         self._limit = max(LEAST, limit if limit is not None else self._sizes[0])
-        self._begin(State.SEARCHING)
+        self._begin(ProbeState.SEARCHING)
         self._raise_at = now + RAISE
         actions: list[Action] = []
         if self._candidates()[0] < self.mtu:
@@ -139,9 +139,9 @@ class MtuProbe:
 
     def doubt(self, now: float) -> list[Action]:
         """Look at once whether the size in use still passes."""
-        if self.state is not State.CONFIRMED:
+        if self.state is not ProbeState.CONFIRMED:
             return []
-        self._begin(State.CONFIRMING)
+        self._begin(ProbeState.CONFIRMING)
         return self._round(now)
 
     def _candidates(self) -> list[int]:
@@ -149,7 +149,7 @@ class MtuProbe:
         top = min(self._limit, self._sizes[0])
         return [top, *(size for size in self._sizes if size < top)]
 
-    def _begin(self, state: State) -> None:
+    def _begin(self, state: ProbeState) -> None:
         self.state = state
         self._tries = 0
         self._sent.clear()
@@ -158,7 +158,7 @@ class MtuProbe:
     def _round(self, now: float) -> list[Action]:
         self._tries += 1
         self.deadline = now + ANSWER
-        sizes = self._candidates() if self.state is State.SEARCHING else [self.mtu]
+        sizes = self._candidates() if self.state is ProbeState.SEARCHING else [self.mtu]
         actions: list[Action] = []
         # The small one first: behind a large one that is lost, a tunnel over TCP may stop.
         for size in (SMALL, *reversed(sizes)):
@@ -185,6 +185,6 @@ class MtuProbe:
         return actions + self._settle(now)
 
     def _settle(self, now: float) -> list[Action]:
-        self._begin(State.CONFIRMED)
+        self._begin(ProbeState.CONFIRMED)
         self.deadline = min(now + CONFIRM, max(now, self._raise_at))
         return []

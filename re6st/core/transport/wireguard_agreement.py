@@ -33,7 +33,7 @@ from typing import assert_never
 
 from re6st.core.limits.budget import Buckets
 from re6st.core.prefix import Prefix
-from re6st.core.transport.wireguard_links import Link, OwnEnd
+from re6st.core.transport.wireguard_links import OwnEnd, WireGuardLink
 from re6st.core.transport.wireguard_state import (
     ACCEPTED_TIME,
     CHANGE_AGAIN,
@@ -60,13 +60,13 @@ from re6st.core.transport.wireguard_state import (
     Entry,
     Fresh,
     KeyChange,
+    LinkPhase,
+    LinkSettings,
     Make,
     Pauses,
-    Phase,
     Ports,
     Remove,
     Send,
-    Settings,
     Up,
 )
 from re6st.core.tunnel_protocols import Role
@@ -93,7 +93,7 @@ class Agreement:
     """
 
     def __init__(
-        self, own: Prefix, settings: Settings, fresh: Callable[[], Fresh], admits: Callable[[Prefix], bool]
+        self, own: Prefix, settings: LinkSettings, fresh: Callable[[], Fresh], admits: Callable[[Prefix], bool]
     ) -> None:
         self.settings = settings
         self._own = own
@@ -108,11 +108,11 @@ class Agreement:
     # -- asking --
 
     @property
-    def links(self) -> dict[Prefix, Link]:
+    def links(self) -> dict[Prefix, WireGuardLink]:
         """Those that are up."""
-        return {peer: entry.link for peer, entry in self._entries.items() if entry.phase is Phase.UP}
+        return {peer: entry.link for peer, entry in self._entries.items() if entry.phase is LinkPhase.UP}
 
-    def phase(self, peer: Prefix) -> Phase | None:
+    def phase(self, peer: Prefix) -> LinkPhase | None:
         """How far the link with a peer is; None: there is none."""
         entry = self._entries.get(peer)
         return None if entry is None else entry.phase
@@ -128,7 +128,7 @@ class Agreement:
     def _deadlines(self) -> Iterator[tuple[float, ...]]:
         for entry in self._entries.values():
             yield entry.until, entry.resend
-            if entry.phase is Phase.UP:
+            if entry.phase is LinkPhase.UP:
                 yield (entry.heard + DEAD_TIME,)
                 yield (entry.change_at,) if entry.change is None else (entry.change.until, entry.change.resend)
         for ending in self._endings.values():
@@ -147,7 +147,7 @@ class Agreement:
         terms = replace(fresh.own.terms, port=port, mtu=self.settings.mtu)
         own = OwnEnd(fresh.own.secret, terms)
         entry = Entry(peer, self._number(peer, fresh.clock, 0), Role.CLIENT, interface, own)
-        entry.go(Phase.PROPOSED, now + PROPOSE_TIME, now)
+        entry.go(LinkPhase.PROPOSED, now + PROPOSE_TIME, now)
         self._entries[peer] = entry
         return self._propose_again(entry, now)
 
@@ -156,11 +156,11 @@ class Agreement:
         entry = self._entries.get(peer)
         return [] if entry is None else self._end(entry, reason, now, tell=tell)
 
-    def resume(self, links: Iterable[Link], now: float) -> list[Action]:
+    def resume(self, links: Iterable[WireGuardLink], now: float) -> list[Action]:
         """Go on with links that an earlier daemon left up; their interfaces are there. Both ends are soon the same."""
         for link in links:
             entry = Entry(link.peer, link.number, link.role, link.interface, link.own, link.theirs)
-            entry.go(Phase.UP, float("inf"), now)
+            entry.go(LinkPhase.UP, float("inf"), now)
             entry.heard, entry.change_at = now, self._change_at(link.role, now)
             self._entries[link.peer] = entry
         return self.tick(now)
@@ -168,7 +168,7 @@ class Agreement:
     def met(self, peer: Prefix, now: float) -> list[Action]:
         """A new session with a peer began: it may have started anew, and is asked at once whether it has the link."""
         entry = self._entries.get(peer)
-        if entry is None or entry.phase is not Phase.UP:
+        if entry is None or entry.phase is not LinkPhase.UP:
             return []
         return self._again(entry, now)
 
@@ -177,23 +177,23 @@ class Agreement:
     def made(self, peer: Prefix, number: int, now: float) -> list[Action]:
         """The interface of a link is there."""
         entry = self._entries.get(peer)
-        if entry is None or entry.number != number or entry.phase is not Phase.MAKING:
+        if entry is None or entry.number != number or entry.phase is not LinkPhase.MAKING:
             return []
         if entry.role is Role.SERVER:
-            entry.go(Phase.ACCEPTED, now + ACCEPTED_TIME, float("inf"))
+            entry.go(LinkPhase.ACCEPTED, now + ACCEPTED_TIME, float("inf"))
             return [Send(peer, Accept(number, entry.own.terms))]
-        entry.go(Phase.DIALLED, now + DIAL_TIME, now)
+        entry.go(LinkPhase.DIALLED, now + DIAL_TIME, now)
         entry.tries = 0
         return self._dial(entry, now)
 
     def failed(self, peer: Prefix, number: int, now: float, *, port_taken: bool = False) -> list[Action]:
         """The interface of a link could not be made, or is gone."""
         entry = self._entries.get(peer)
-        if entry is None or entry.number != number or entry.phase is Phase.PROPOSED:
+        if entry is None or entry.number != number or entry.phase is LinkPhase.PROPOSED:
             return []
         if port_taken:
             self._ports.is_taken(entry.own.terms.port, now)
-        if entry.role is Role.SERVER and entry.phase is Phase.MAKING:
+        if entry.role is Role.SERVER and entry.phase is LinkPhase.MAKING:
             told = Send(peer, Refuse(number, Reason.UNAVAILABLE))
             return [told, *self._end(entry, Reason.UNAVAILABLE, now, tell=False)]
         return self._end(entry, Reason.UNAVAILABLE, now)
@@ -203,10 +203,10 @@ class Agreement:
         entry = self._entries.get(peer)
         if entry is None or entry.theirs is None:
             return []
-        if entry.phase is Phase.UP:
+        if entry.phase is LinkPhase.UP:
             entry.heard, entry.resend = now, now + CHECK_TIME
             return []
-        if entry.phase in (Phase.ACCEPTED, Phase.DIALLED):
+        if entry.phase in (LinkPhase.ACCEPTED, LinkPhase.DIALLED):
             return self._up(entry, now)
         return []
 
@@ -218,12 +218,12 @@ class Agreement:
         for entry in list(self._entries.values()):
             if now >= entry.until:
                 actions += self._give_up(entry, now)
-            elif entry.phase is Phase.UP and now - entry.heard >= DEAD_TIME:
+            elif entry.phase is LinkPhase.UP and now - entry.heard >= DEAD_TIME:
                 actions += self._end(entry, Reason.SILENT, now)
             else:
                 if now >= entry.resend:
                     actions += self._again(entry, now)
-                if entry.phase is Phase.UP:
+                if entry.phase is LinkPhase.UP:
                     actions += self._tick_change(entry, now)
         for (peer, number), ending in list(self._endings.items()):
             if now >= ending.again:
@@ -235,28 +235,28 @@ class Agreement:
 
     def _give_up(self, entry: Entry, now: float) -> list[Action]:
         match entry.phase:
-            case Phase.PROPOSED:
+            case LinkPhase.PROPOSED:
                 return self._end(entry, Reason.NO_ANSWER, now)
-            case Phase.MAKING:
+            case LinkPhase.MAKING:
                 return self._end(entry, Reason.UNAVAILABLE, now)
-            case Phase.ACCEPTED | Phase.DIALLED:
+            case LinkPhase.ACCEPTED | LinkPhase.DIALLED:
                 return self._end(entry, Reason.NO_HANDSHAKE, now)
-            case Phase.UP | None:
+            case LinkPhase.UP | None:
                 raise RuntimeError(f"a link that is {entry.phase} is given up")
         assert_never(entry.phase)
 
     def _again(self, entry: Entry, now: float) -> list[Action]:
         match entry.phase:
-            case Phase.PROPOSED:
+            case LinkPhase.PROPOSED:
                 return self._propose_again(entry, now)
-            case Phase.DIALLED:
+            case LinkPhase.DIALLED:
                 return self._dial(entry, now)
-            case Phase.UP:
+            case LinkPhase.UP:
                 entry.resend = now + CHECK_AGAIN
                 # While keys change, the other end may have the new ones already: that is asked about then.
                 asks = entry.change is None or entry.change.theirs is None or entry.role is Role.SERVER
                 return [self._confirm(entry)] if asks else []
-            case Phase.MAKING | Phase.ACCEPTED | None:
+            case LinkPhase.MAKING | LinkPhase.ACCEPTED | None:
                 raise RuntimeError(f"a link that is {entry.phase} says nothing")
         assert_never(entry.phase)
 
@@ -314,11 +314,11 @@ class Agreement:
             return self._change_proposed(peer, entry, message, now)
         if entry is not None and (entry.number, entry.theirs) == (message.number, message.terms):
             # While the interface is made, the answer is on its way.
-            answers = entry.phase in (Phase.ACCEPTED, Phase.UP)
+            answers = entry.phase in (LinkPhase.ACCEPTED, LinkPhase.UP)
             return [Send(peer, Accept(entry.number, entry.own.terms))] if answers else []
         if entry is not None and message.number <= entry.latest:
             # One that opens a link itself learns that we do, too. One that is late has to know the number.
-            late = entry.phase is not Phase.PROPOSED
+            late = entry.phase is not LinkPhase.PROPOSED
             return [Send(peer, Refuse(message.number, Reason.STALE, entry.latest))] if late else []
         if self._is_ours(message.terms):
             return [Send(peer, Refuse(message.number, Reason.BAD_VALUES))]
@@ -333,13 +333,13 @@ class Agreement:
             return [Send(peer, Refuse(message.number, Reason.FULL))]
         actions: list[Action] = []
         if entry is not None:
-            reason = Reason.YIELDED if entry.phase is Phase.PROPOSED else Reason.REPLACED
+            reason = Reason.YIELDED if entry.phase is LinkPhase.PROPOSED else Reason.REPLACED
             actions += self._end(entry, reason, now, tell=False)
         fresh = self._fresh()
         terms = replace(fresh.own.terms, port=port, mtu=min(self.settings.mtu, message.terms.mtu))
         own = OwnEnd(fresh.own.secret, terms)
         made = Entry(peer, message.number, Role.SERVER, interface, own, message.terms)
-        made.go(Phase.MAKING, now + MAKE_TIME, float("inf"))
+        made.go(LinkPhase.MAKING, now + MAKE_TIME, float("inf"))
         self._entries[peer] = made
         return [*actions, Make(made.link)]
 
@@ -355,14 +355,14 @@ class Agreement:
             return self._change_again(entry, change, now)
         if entry.role is Role.SERVER:
             return []
-        if entry.phase is not Phase.PROPOSED:
+        if entry.phase is not LinkPhase.PROPOSED:
             # Who has started anew accepts an old proposal with another key: it is to know that we have the first one.
-            other = entry.theirs != message.terms and entry.phase is Phase.UP
+            other = entry.theirs != message.terms and entry.phase is LinkPhase.UP
             return [self._confirm(entry)] if other else []
         if self._is_ours(message.terms) or message.terms.mtu > entry.own.terms.mtu:
             return self._end(entry, Reason.BAD_VALUES, now)
         entry.theirs = message.terms
-        entry.go(Phase.MAKING, now + MAKE_TIME, float("inf"))
+        entry.go(LinkPhase.MAKING, now + MAKE_TIME, float("inf"))
         return [Make(entry.link)]
 
     def _refused(self, entry: Entry | None, message: Refuse, now: float) -> list[Action]:
@@ -370,7 +370,7 @@ class Agreement:
             return []
         if entry.change is not None and message.number == entry.change.number:
             return self._change_later(entry, now) if entry.role is Role.CLIENT else []
-        if entry.number != message.number or entry.phase is not Phase.PROPOSED:
+        if entry.number != message.number or entry.phase is not LinkPhase.PROPOSED:
             return []
         if message.reason is Reason.STALE and entry.tries < RENUMBERINGS:
             number = self._number(entry.peer, 0, max(message.latest, entry.number))
@@ -387,11 +387,11 @@ class Agreement:
                 return []
             actions = self._switch(entry, change, now)
             return [*actions, self._done(entry)]
-        if entry.theirs is None or entry.phase in (None, Phase.PROPOSED, Phase.MAKING):
+        if entry.theirs is None or entry.phase in (None, LinkPhase.PROPOSED, LinkPhase.MAKING):
             return []
         if keys != (entry.own.terms.key, entry.theirs.key):
             return [*self._end(entry, Reason.UNKNOWN, now, tell=False), Send(entry.peer, NoLink(number))]
-        actions = [] if entry.phase is Phase.UP else self._up(entry, now)
+        actions = [] if entry.phase is LinkPhase.UP else self._up(entry, now)
         return [*actions, self._done(entry)]
 
     def _is_told(self, entry: Entry, number: int, keys: tuple[bytes, bytes], now: float) -> list[Action]:
@@ -403,7 +403,7 @@ class Agreement:
             if keys != (change.own.terms.key, change.theirs.key):
                 return []
             return self._switch(entry, change, now)
-        if entry.phase is Phase.UP and keys != (entry.own.terms.key, entry.link.theirs.key):
+        if entry.phase is LinkPhase.UP and keys != (entry.own.terms.key, entry.link.theirs.key):
             return [*self._end(entry, Reason.UNKNOWN, now, tell=False), Send(entry.peer, NoLink(number))]
         return []
 
@@ -414,7 +414,7 @@ class Agreement:
         """The peer knows of no link with this number."""
         if entry is None:
             return []
-        if entry.number == number and entry.phase is not Phase.PROPOSED:
+        if entry.number == number and entry.phase is not LinkPhase.PROPOSED:
             return self._end(entry, Reason.UNKNOWN, now, tell=False)
         return self._forget_change(entry, number, now)
 
@@ -452,7 +452,7 @@ class Agreement:
             if entry is not None and entry.number == message.number:
                 return []  # it is done
             return [Send(peer, NoLink(message.replaces))]
-        if entry.role is Role.CLIENT or entry.phase is not Phase.UP:
+        if entry.role is Role.CLIENT or entry.phase is not LinkPhase.UP:
             return []
         change, terms = entry.change, entry.link.theirs
         if change is not None and message.number <= change.number:
@@ -489,7 +489,7 @@ class Agreement:
     # -- within --
 
     def _up(self, entry: Entry, now: float) -> list[Action]:
-        entry.go(Phase.UP, float("inf"), now + CHECK_TIME)
+        entry.go(LinkPhase.UP, float("inf"), now + CHECK_TIME)
         entry.heard = now
         self._pauses.end(entry.peer)
         entry.change_at = self._change_at(entry.role, now)
@@ -498,8 +498,8 @@ class Agreement:
     def _end(self, entry: Entry, reason: Reason, now: float, *, tell: bool = True) -> list[Action]:
         del self._entries[entry.peer]
         self._ports.release(entry.own.terms.port, now)
-        was_up = entry.phase is Phase.UP
-        actions: list[Action] = [] if entry.phase is Phase.PROPOSED else [Remove(entry.link)]
+        was_up = entry.phase is LinkPhase.UP
+        actions: list[Action] = [] if entry.phase is LinkPhase.PROPOSED else [Remove(entry.link)]
         if tell:
             for number in sorted({entry.number, entry.latest}):
                 actions.append(Send(entry.peer, End(number, reason)))

@@ -28,7 +28,7 @@ class OwnEnd:
 
 
 @dataclass(frozen=True, slots=True)
-class Link:
+class WireGuardLink:
     """What both ends have agreed on, and our interface. Who opened it is its client, and dials."""
 
     peer: Prefix
@@ -44,7 +44,7 @@ class Link:
         return min(self.own.terms.mtu, self.theirs.mtu)
 
 
-def encode(link: Link) -> bytes:
+def encode(link: WireGuardLink) -> bytes:
     """The note of a link."""
     return json.dumps(
         {
@@ -59,7 +59,7 @@ def encode(link: Link) -> bytes:
     ).encode()
 
 
-def decode(data: bytes) -> Link:
+def decode(data: bytes) -> WireGuardLink:
     """The link of a note, its values checked as those of a peer. Raises RecordError."""
     try:
         fields = json.loads(data)
@@ -67,7 +67,7 @@ def decode(data: bytes) -> Link:
         own, theirs = _read_terms(number, fields["own"]), _read_terms(number, fields["theirs"])
         if len(secret) != KEY_LENGTH or not interfaces.is_ours(interface) or isinstance(number, bool):
             raise RecordError("a key, an interface or a number that is none of ours")
-        return Link(
+        return WireGuardLink(
             Prefix.from_cn(str(fields["peer"])), number, Role(fields["role"]), interface, OwnEnd(secret, own), theirs
         )
     except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError) as error:

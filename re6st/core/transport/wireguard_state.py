@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from re6st.core.prefix import Prefix
-from re6st.core.transport.wireguard_links import Link, OwnEnd
+from re6st.core.transport.wireguard_links import OwnEnd, WireGuardLink
 from re6st.core.tunnel_protocols import Role
 from re6st.core.wire.wireguard import Message, Reason, Terms
 
@@ -52,7 +52,7 @@ PEERS_LIMIT = 1024
 """Peers of whom we remember that no link came up, and links of which we tell the end."""
 
 
-class Phase(Enum):
+class LinkPhase(Enum):
     """How far a link is at this end."""
 
     PROPOSED = "proposed"
@@ -65,13 +65,13 @@ class Phase(Enum):
     UP = "up"
 
 
-NEXT: dict[Phase | None, frozenset[Phase]] = {
-    None: frozenset({Phase.PROPOSED, Phase.MAKING, Phase.UP}),
-    Phase.PROPOSED: frozenset({Phase.MAKING}),
-    Phase.MAKING: frozenset({Phase.ACCEPTED, Phase.DIALLED}),
-    Phase.ACCEPTED: frozenset({Phase.UP}),
-    Phase.DIALLED: frozenset({Phase.UP}),
-    Phase.UP: frozenset(),
+NEXT: dict[LinkPhase | None, frozenset[LinkPhase]] = {
+    None: frozenset({LinkPhase.PROPOSED, LinkPhase.MAKING, LinkPhase.UP}),
+    LinkPhase.PROPOSED: frozenset({LinkPhase.MAKING}),
+    LinkPhase.MAKING: frozenset({LinkPhase.ACCEPTED, LinkPhase.DIALLED}),
+    LinkPhase.ACCEPTED: frozenset({LinkPhase.UP}),
+    LinkPhase.DIALLED: frozenset({LinkPhase.UP}),
+    LinkPhase.UP: frozenset(),
 }
 """What a phase may be followed by; None: by a link that there was none of. Every one may be followed by none."""
 
@@ -86,7 +86,7 @@ class Fresh:
 
 
 @dataclass(frozen=True, slots=True)
-class Settings:
+class LinkSettings:
     """Of this node; they may be other ones for later links."""
 
     ports: Sequence[int]
@@ -112,14 +112,14 @@ class Send:
 class Make:
     """Make our interface of a link, then call `made` or `failed`."""
 
-    link: Link
+    link: WireGuardLink
 
 
 @dataclass(frozen=True, slots=True)
 class Dial:
     """Have WireGuard begin a handshake at once, with the peer's next address if it has several: `attempt` from 0."""
 
-    link: Link
+    link: WireGuardLink
     attempt: int
 
 
@@ -127,21 +127,21 @@ class Dial:
 class Change:
     """Have other keys on an interface; everything else stays. A client dials then."""
 
-    link: Link
+    link: WireGuardLink
 
 
 @dataclass(frozen=True, slots=True)
 class Remove:
     """Remove an interface; it may not be made yet."""
 
-    link: Link
+    link: WireGuardLink
 
 
 @dataclass(frozen=True, slots=True)
 class Up:
     """A link is up, or has other keys. It is to be noted for the next daemon."""
 
-    link: Link
+    link: WireGuardLink
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,7 +183,7 @@ class Entry:
     interface: str
     own: OwnEnd
     theirs: Terms | None = None
-    phase: Phase | None = None
+    phase: LinkPhase | None = None
     until: float = float("inf")
     """When the phase is given up."""
     resend: float = float("inf")
@@ -198,17 +198,17 @@ class Entry:
     change: KeyChange | None = None
 
     @property
-    def link(self) -> Link:
+    def link(self) -> WireGuardLink:
         if self.theirs is None:
             raise RuntimeError(f"no link with {self.peer} is agreed on")
-        return Link(self.peer, self.number, self.role, self.interface, self.own, self.theirs)
+        return WireGuardLink(self.peer, self.number, self.role, self.interface, self.own, self.theirs)
 
     @property
     def latest(self) -> int:
         """The greatest number in use with the peer."""
         return self.number if self.change is None else max(self.number, self.change.number)
 
-    def go(self, phase: Phase, until: float, resend: float) -> None:
+    def go(self, phase: LinkPhase, until: float, resend: float) -> None:
         if phase not in NEXT[self.phase]:
             raise RuntimeError(f"a link that is {self.phase} cannot be {phase}")
         self.phase, self.until, self.resend, self.wait = phase, until, resend, RESEND_FIRST

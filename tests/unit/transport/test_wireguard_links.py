@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from re6st.core.prefix import Prefix
-from re6st.core.transport.wireguard_links import Link
-from re6st.core.transport.wireguard_state import Ended, Phase, Settings
+from re6st.core.transport.wireguard_links import WireGuardLink
+from re6st.core.transport.wireguard_state import Ended, LinkPhase, LinkSettings
 from re6st.core.transport.wireguard_uapi import Address, LinkConfig, LinkState
 from re6st.core.wire.datagrams import WireError
 from re6st.core.wire.wireguard import Done, Message, Reason, decode
@@ -81,7 +81,7 @@ class Machine:
     taken: set[int] = field(default_factory=set)
     devices: dict[str, PlayDevice] = field(default_factory=dict)
     removed: list[str] = field(default_factory=list)
-    noted: dict[Prefix, Link] = field(default_factory=dict)
+    noted: dict[Prefix, WireGuardLink] = field(default_factory=dict)
     told: list[Ended] = field(default_factory=list)
     said: list[Message] = field(default_factory=list)
 
@@ -126,7 +126,7 @@ class Machine:
     def hosts(self, peer: Prefix) -> Sequence[Address]:
         return self.hosts_of_peer
 
-    def up(self, link: Link, process: tuple[int, str] | None) -> None:
+    def up(self, link: WireGuardLink, process: tuple[int, str] | None) -> None:
         self.noted[link.peer] = link
 
     def ended(self, ended: Ended) -> None:
@@ -156,11 +156,11 @@ def _played(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(wireguard, "LOOK", 0.05)
 
 
-SETTINGS = Settings(range(51820, 51830), ("re6stnet11", "re6stnet12"))
+SETTINGS = LinkSettings(range(51820, 51830), ("re6stnet11", "re6stnet12"))
 
 
 class World:
-    def __init__(self, tasks: Tasks, settings: Settings = SETTINGS) -> None:
+    def __init__(self, tasks: Tasks, settings: LinkSettings = SETTINGS) -> None:
         self.tasks = tasks
         self.settings = settings
         self.a, self.b = Machine(A), Machine(B)
@@ -187,20 +187,20 @@ class World:
         """Its daemon ends, and leaves everything as it is."""
         await asyncio.gather(*map(end, self.runs[machine.own]))
 
-    def phase(self, machine: Machine) -> Phase | None:
+    def phase(self, machine: Machine) -> LinkPhase | None:
         assert machine.links is not None
         return machine.links.agreement.phase(B if machine.own == A else A)
 
-    async def both(self, phase: Phase | None) -> None:
+    async def both(self, phase: LinkPhase | None) -> None:
         await until(lambda: self.phase(self.a) is self.phase(self.b) is phase)
 
     async def linked(self) -> None:
         assert self.a.links is not None
         assert self.a.links.open(B, "re6stnet1")
-        await self.both(Phase.UP)
+        await self.both(LinkPhase.UP)
 
 
-def play(scene: Callable[[World], Awaitable[None]], settings: Settings = SETTINGS) -> None:
+def play(scene: Callable[[World], Awaitable[None]], settings: LinkSettings = SETTINGS) -> None:
     """Let two nodes play a scene."""
 
     async def run() -> None:
@@ -290,7 +290,7 @@ def test_a_port_that_is_taken_is_told_to_the_other_end_and_not_tried_again() -> 
         await until(lambda: not world.b.devices)
         assert world.b.links is not None
         world.b.links.open(A, "re6stnet1")
-        await world.both(Phase.UP)
+        await world.both(LinkPhase.UP)
         assert world.b.noted[A].own.terms.port == 51821
 
     play(scene)
@@ -315,7 +315,7 @@ def test_a_peer_that_starts_anew_gets_its_link_on_the_same_interface() -> None:
         world.a.noted.clear()
         links = world.start(world.a)
         assert links.open(B, "re6stnet1")
-        await world.both(Phase.UP)
+        await world.both(LinkPhase.UP)
         assert world.b.noted[A].theirs == world.a.noted[B].own.terms
 
     play(scene, replace(SETTINGS, interfaces=("re6stnet11",)))

@@ -19,7 +19,7 @@ from re6st.core.transport.mtu_probe import (
     Action,
     MtuProbe,
     Probe,
-    State,
+    ProbeState,
     Unfit,
     UseMtu,
 )
@@ -77,7 +77,7 @@ def test_a_new_link_has_the_largest_size_that_passes(carries: int, mtu: int) -> 
     link = Link(carries)
     link.run(TRIES * ANSWER + 1)
     assert link.probe.mtu == mtu
-    assert link.probe.state is State.CONFIRMED
+    assert link.probe.state is ProbeState.CONFIRMED
     assert not link.unfit
 
 

@@ -26,11 +26,11 @@ from re6st.core.transport.wireguard_state import (
     PROPOSE_TIME,
     Dial,
     Entry,
+    LinkPhase,
+    LinkSettings,
     Make,
-    Phase,
     Remove,
     Send,
-    Settings,
 )
 from re6st.core.tunnel_protocols import Role
 from re6st.core.wire.wireguard import (
@@ -48,7 +48,7 @@ from re6st.core.wire.wireguard import (
 )
 from tests.unit.wireguard_world import A, B, World, other
 
-SETTINGS = Settings(range(51820, 51830), ("re6stnet11", "re6stnet12"))
+SETTINGS = LinkSettings(range(51820, 51830), ("re6stnet11", "re6stnet12"))
 
 
 @pytest.fixture
@@ -56,12 +56,12 @@ def world() -> World:
     return World()
 
 
-def linked(settings: Settings = SETTINGS) -> World:
+def linked(settings: LinkSettings = SETTINGS) -> World:
     """Two nodes that have a link, opened by A."""
     world = World(settings=settings)
     world.open(A)
     world.run(1)
-    assert world.phase(A) is world.phase(B) is Phase.UP
+    assert world.phase(A) is world.phase(B) is LinkPhase.UP
     assert world.same()
     return world
 
@@ -74,7 +74,7 @@ def test_one_opens_a_link_and_both_have_it_at_once(world: World) -> None:
     world.exchange()
     world.traffic()
     world.exchange()
-    assert world.phase(A) is world.phase(B) is Phase.UP
+    assert world.phase(A) is world.phase(B) is LinkPhase.UP
     assert world.same()
     one, two = world.link(A), world.link(B)
     assert one is not None
@@ -102,7 +102,7 @@ def test_two_that_open_at_once_get_one_link(first: Prefix, late: Prefix) -> None
     world.open(other(first))
     world.flying.sort(key=lambda each: each[1] == late)
     world.run(2)
-    assert world.phase(A) is world.phase(B) is Phase.UP
+    assert world.phase(A) is world.phase(B) is LinkPhase.UP
     assert world.same()
     assert [ended.reason for ended in world.ends[first].ended()] == [Reason.YIELDED]
     assert world.ends[other(first)].ended() == []
@@ -115,7 +115,7 @@ def test_what_is_lost_is_said_again(kind: type[Message]) -> None:
     world.lose = lambda _to, message: isinstance(message, kind) and next(lost, False)
     world.open(A)
     world.run(3)
-    assert world.phase(A) is world.phase(B) is Phase.UP
+    assert world.phase(A) is world.phase(B) is LinkPhase.UP
     assert world.same()
 
 
@@ -186,7 +186,7 @@ def test_an_interface_that_cannot_be_made_ends_the_attempt_at_both_ends_and_its_
         assert world.phase(A) is world.phase(B) is None
         assert world.same()
         world.open(own)
-        assert world.ends[own].agreement.phase(other(own)) is (None if own == A else Phase.PROPOSED)
+        assert world.ends[own].agreement.phase(other(own)) is (None if own == A else LinkPhase.PROPOSED)
         if own == B:
             assert [m.terms.port for m in world.ends[B].sent() if isinstance(m, Propose)] == [51821]
 
@@ -216,7 +216,7 @@ def test_a_server_that_starts_anew_is_found_to_have_no_link(world: World) -> Non
     world.open(A)
     world.run(1)
     assert world.same(), "a link that was up leaves no pause behind"
-    assert world.phase(A) is Phase.UP
+    assert world.phase(A) is LinkPhase.UP
 
 
 def test_that_is_found_at_once_where_its_new_session_is_seen() -> None:
@@ -244,7 +244,7 @@ def test_a_client_that_starts_anew_gets_a_new_link_at_once() -> None:
     world.start(A)
     world.open(A)
     world.run(1)
-    assert world.phase(A) is world.phase(B) is Phase.UP
+    assert world.phase(A) is world.phase(B) is LinkPhase.UP
     assert world.same()
     assert [ended.reason for ended in world.ends[B].ended()] == [Reason.REPLACED]
 
@@ -255,7 +255,7 @@ def test_also_with_a_clock_that_is_late() -> None:
     world.start(A)
     world.open(A)
     world.run(1)
-    assert world.phase(A) is world.phase(B) is Phase.UP
+    assert world.phase(A) is world.phase(B) is LinkPhase.UP
     assert world.same()
 
 
@@ -264,7 +264,7 @@ def test_a_server_that_starts_anew_may_be_the_one_that_opens() -> None:
     world.start(B)
     world.open(B)
     world.run(1)
-    assert world.phase(A) is world.phase(B) is Phase.UP
+    assert world.phase(A) is world.phase(B) is LinkPhase.UP
     assert world.same()
     link = world.link(B)
     assert link is not None
@@ -305,7 +305,7 @@ def test_a_link_that_falls_silent_is_asked_about_and_ended() -> None:
     world = linked()
     world.passes = False
     world.run(DEAD_TIME - CHECK_AGAIN)
-    assert world.phase(A) is world.phase(B) is Phase.UP
+    assert world.phase(A) is world.phase(B) is LinkPhase.UP
     assert any(isinstance(message, Confirm) for message in world.ends[B].sent())
     world.run(2 * CHECK_AGAIN)
     assert world.phase(A) is world.phase(B) is None
@@ -406,7 +406,7 @@ def test_a_client_that_starts_anew_while_keys_change_gets_a_new_link() -> None:
         world.start(A)
         world.open(A)
         world.run(2)
-        assert world.phase(A) is Phase.UP
+        assert world.phase(A) is LinkPhase.UP
         assert world.same()
 
 
@@ -528,7 +528,7 @@ def test_a_link_with_other_keys_than_ours_is_none(world: World) -> None:
 def test_a_number_that_is_nearly_the_last_does_not_stop_us() -> None:
     world = World()
     told(world, proposal(world, NUMBER_LIMIT - 1))
-    assert world.phase(A) is Phase.ACCEPTED
+    assert world.phase(A) is LinkPhase.ACCEPTED
     told(world, End(NUMBER_LIMIT - 1, Reason.CLOSED))
     world.open(A)
     (sent,) = (message for message in world.ends[A].sent() if isinstance(message, Propose))
@@ -563,7 +563,7 @@ def test_what_is_remembered_of_peers_is_bounded(world: World) -> None:
 def test_phases_follow_each_other_as_the_table_says() -> None:
     own = World().fresh().own
     for before in NEXT:
-        for after in Phase:
+        for after in LinkPhase:
             entry = Entry(B, 2, Role.CLIENT, "re6stnet1", own, phase=before)
             if after in NEXT[before]:
                 entry.go(after, 0, 0)

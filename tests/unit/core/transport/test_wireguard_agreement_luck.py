@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from re6st.core.prefix import Prefix
-from re6st.core.transport.wireguard_state import PAUSE, Phase, Settings
+from re6st.core.transport.wireguard_state import PAUSE, LinkPhase, LinkSettings
 from tests.unit.wireguard_world import A, B, World, other
 
 nodes = st.sampled_from((A, B))
@@ -22,7 +22,7 @@ class BadLuck(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.world = World(settings=Settings(range(51820, 51823), ("re6stnet11", "re6stnet12"), key_life=KEY_LIFE))
+        self.world = World(settings=LinkSettings(range(51820, 51823), ("re6stnet11", "re6stnet12"), key_life=KEY_LIFE))
         self.world.makes_at_once = False
 
     @rule(own=nodes)
@@ -95,9 +95,9 @@ class BadLuck(RuleBasedStateMachine):
             world.step(PAUSE)
             world.open(A)
             world.run(3.0)
-            assert world.phase(A) is world.phase(B) is Phase.UP
+            assert world.phase(A) is world.phase(B) is LinkPhase.UP
             assert world.same()
-        assert all(world.ends[own].agreement.phase(other(own)) is Phase.UP for own in (A, B))
+        assert all(world.ends[own].agreement.phase(other(own)) is LinkPhase.UP for own in (A, B))
 
 
 TestBadLuck = BadLuck.TestCase
@@ -108,7 +108,7 @@ TestBadLuck.settings = settings(max_examples=60, stateful_step_count=40, deadlin
 def test_minutes_of_a_bad_channel_with_restarts(seed: int) -> None:
     """A third of what is said gets lost, or all of it for a while; some of it comes twice, or late."""
     rng = Random(seed)
-    world = World(seed, Settings(range(51820, 51823), ("re6stnet11", "re6stnet12"), key_life=KEY_LIFE))
+    world = World(seed, LinkSettings(range(51820, 51823), ("re6stnet11", "re6stnet12"), key_life=KEY_LIFE))
     down = 0.0
     world.lose = lambda _to, _message: rng.random() < 0.33 or world.now < down
     for _ in range(rng.randrange(100, 1200)):
