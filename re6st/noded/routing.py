@@ -159,7 +159,7 @@ class RoutingPlane:
             await asyncio.sleep(max(SETTLE, len(self.table.routes) / ROUTES_PER_SECOND))
             self._changed.clear()
             found = survey(self.table, network, own)
-            self.seen = seen = replace(found, running=self.ready.is_set(), life=self.priority)
+            self.seen = seen = replace(found, running=self.ready.is_set(), generation=self.priority)
             self.history.note(self.table, time.time())
             await follower.follow(self.table, seen)
             if start := self._restarts.note(seen, _now()):

@@ -108,7 +108,7 @@ def stored_events(queries: Queries) -> list[StoredEvent]:
     return queries.events(KEPT * len(EventKind))
 
 
-class EventLog:
+class StoredEvents:
     """Keeps the events in the repository, so that they outlive the registry."""
 
     def __init__(self, events: Events, repository: Repository) -> None:

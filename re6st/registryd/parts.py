@@ -13,7 +13,7 @@ from re6st.core.prefix import Prefix
 from re6st.core.registry.clock import Marks
 from re6st.core.registry.sessions import CallSessions
 from re6st.registryd.call import Call, too_many
-from re6st.registryd.events import EventLog, Events, stored_events
+from re6st.registryd.events import Events, StoredEvents, stored_events
 from re6st.registryd.hello import Greeter
 from re6st.registryd.last_seen import CallsSeen, Served
 from re6st.registryd.local_node import LocalNode
@@ -55,7 +55,7 @@ class Parts:
         self.sessions = CallSessions()
         self.believed = Believed(authority.trust)
         self.events = Events(clock, beginning.events)
-        self.event_log = EventLog(self.events, repository)
+        self.event_log = StoredEvents(self.events, repository)
         self.served = Served()
         self.parameter_service = ParameterService(resources, self.mesh, beginning.marks)
         self.seen = CallsSeen(repository, clock, self.parameter_service.review)

@@ -68,7 +68,7 @@ class BabelRestartPolicy:
         """When each neighbour was last seen next to us."""
         self._lost = False
         """Whether all routes have been lost since."""
-        self._life = 0
+        self._generation = 0
 
     def note(self, seen: Survey, now: float) -> Start | None:
         """Look at each survey: all routes may be lost, and others found, before babel has forgotten any neighbour.
@@ -112,8 +112,8 @@ class BabelRestartPolicy:
         return self._starving(seen, now, hello)
 
     def _follow(self, seen: Survey) -> None:
-        if not seen.running or seen.life != self._life:
-            self._life = seen.life
+        if not seen.running or seen.generation != self._generation:
+            self._generation = seen.generation
             self._forget()
 
     def _forget(self) -> None:

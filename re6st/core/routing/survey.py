@@ -125,7 +125,7 @@ class Survey:
     """Whether babel has no neighbour, not even one that has been silent lately."""
     running: bool = True
     """False while there is no babeld to tell."""
-    life: int = 0
+    generation: int = 0
     """Which babeld tells this: each one has another number."""
 
     def carried(self, peer: Prefix, besides: Set[str] = frozenset()) -> frozenset[Prefix]:

@@ -170,7 +170,7 @@ def test_who_follows_it_sees_the_mesh_and_whether_babeld_runs(world: World) -> N
     world.play([world.played(world.route(PEER)), later], watch)
     first, last = world.follower.surveys[0], world.follower.surveys[-1]
     assert first.peers == last.peers == {PEER}
-    assert last.life == first.life + 1, "another babeld tells it"
+    assert last.generation == first.generation + 1, "another babeld tells it"
 
 
 def test_it_is_looked_at_again_when_somebody_asks_for_it(world: World) -> None:

@@ -9,7 +9,7 @@ from ipaddress import IPv6Network
 from pathlib import Path
 
 from re6st.core.prefix import Prefix
-from re6st.registryd.events import KEPT, TEXT_LIMIT, EventKind, EventLog, Events, stored_events
+from re6st.registryd.events import KEPT, TEXT_LIMIT, EventKind, Events, StoredEvents, stored_events
 from re6st.registryd.sqlite.store import Store
 
 A, B = Prefix(0, 16), Prefix(1, 16)
@@ -63,7 +63,7 @@ def test_they_survive_the_registry(tmp_path: Path) -> None:
         store = Store(tmp_path / "registry.db", network)
         try:
             events = Events(lambda: 100.0, await store.read(stored_events))
-            log = EventLog(events, store)
+            log = StoredEvents(events, store)
             for kind, text in notes:
                 events.note(kind, text, A if kind is EventKind.REVOKED else None)
             await log.try_flush()

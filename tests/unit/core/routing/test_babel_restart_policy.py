@@ -84,7 +84,7 @@ def test_who_lost_all_ways_and_found_others_is_due_at_once() -> None:
         (beside(B), beside(B, C), beside(C), NO_WAY, NO_WAY, beside(C), beside(C, B)),
         (beside(B, C), beside(C), NO_WAY, beside(B)),
         (NO_WAY, beside(B), NO_WAY, AWAY, NO_WAY, beside(C)),
-        (beside(B), NO_WAY, replace(NO_WAY, life=1), replace(beside(C), life=1)),
+        (beside(B), NO_WAY, replace(NO_WAY, generation=1), replace(beside(C), generation=1)),
     ],
     ids=["the same", "another one of them, all being lost one by one", "no babeld", "another babeld, seen too late"],
 )
@@ -101,8 +101,8 @@ def test_one_reason_is_enough() -> None:
     assert not renewal.note(beside(B), 100.0)
     assert renewal.due(ALONE, 101.0, HELLO)
     assert not renewal.note(beside(C), 101.5)
-    assert not renewal.note(replace(NO_WAY, life=1), 102.0)
-    assert not renewal.note(replace(beside(C), life=1), 115.0)
+    assert not renewal.note(replace(NO_WAY, generation=1), 102.0)
+    assert not renewal.note(replace(beside(C), generation=1), 115.0)
     assert not renewal.note(NO_WAY, 120.0)
     assert renewal.note(beside(B), 120.1) is None
     assert not renewal.due(ALONE, 120.2, HELLO)
