@@ -19,9 +19,8 @@ Where the protocol leaves room, this side is kinder than the older software, and
 from __future__ import annotations
 
 import hmac
-from collections import OrderedDict, deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from ipaddress import IPv6Address, IPv6Network
 
 from re6st.core.limits.budget import Buckets, HandshakeBudget
@@ -44,6 +43,7 @@ from re6st.core.wire.datagrams import (
 )
 from re6st.core.wire.offers import OfferError
 from re6st.core.wire.peer_crypto import Crypto, PeerCertificate
+from re6st.core.wire.peer_table import HELLO_FIRST_WAIT, HELLO_WAIT, Peer, PeerSession, PeerTable
 from re6st.core.wire.requirement import AnnouncedNames
 from re6st.core.wire.seals import Seal, Sealer
 
@@ -62,19 +62,8 @@ ours, byte for byte."""
 ASKED_PROTOCOL = 10
 """Ours announces it. Older releases are not sent messages that they do not know."""
 SECRET_LENGTH = 20
-MESSAGE_TIMEOUT = 5.0
-"""Seconds after which a peer that answers nothing counts as not connected (wire.md 6.2 has 60, for itself)."""
-HELLO_WAIT = 10.0
-"""The longest between two greetings while there is something to say."""
-HELLO_FIRST_WAIT = 1.0
-QUEUE_LIMIT = 8
 QUEUE_TIME = 10.0
 """Seconds a message waits for a session."""
-PEER_LIMIT = 10_000
-SENT_LIMIT = 64
-"""Datagrams of ours that might come back to us as the peer's; with more of them a new session is due."""
-STRANGER_LIMIT = 1000
-"""Peers that we have greeted without knowing their certificate."""
 MESSAGES = 20.0, 60.0, 1000.0, 2000.0
 """Messages a second, and at once, that are taken from one peer and from all."""
 ANSWER_TIME = 60.0
@@ -112,67 +101,6 @@ class SessionOpened:
 Output = Datagram | Message | SessionOpened
 
 
-@dataclass(slots=True)
-class _Session:
-    secret: bytes
-    seal: Seal | None = None
-    rx: int = 2
-    tx: int = 2
-    sent: dict[int, bytes] = field(default_factory=dict)
-    """HMACs of what we sent under numbers that we would still accept from the peer.
-
-    Acknowledgements are left out: the peer's may be the same, byte for byte.
-    """
-
-    def heard(self, number: int) -> None:
-        """The peer is at this number: what has a lower one is refused anyway."""
-        self.rx = number
-        for old in [n for n in self.sent if n <= number]:
-            del self.sent[old]
-
-
-@dataclass(slots=True)
-class Peer:
-    """State of one peer (wire.md 6.2). Times are seconds of the monotonic clock given to `Sessions`."""
-
-    prefix: Prefix
-    certificate: PeerCertificate | None = None
-    protocol: int = 0
-    session: _Session | None = None
-    offered: _Session | None = None
-    offer: bytes = b""
-    """The hello that offers it: given again to whoever asks again before `offer_until`."""
-    offer_until: float = 0.0
-    offer_wait: float = HELLO_FIRST_WAIT
-    offered_at: float = float("-inf")
-    unanswered_since: float | None = None
-    hello_after: float = 0.0
-    hello_wait: float = HELLO_FIRST_WAIT
-    greeted: float = float("-inf")
-    """When we last greeted it because we have something to say."""
-    asked: float = float("-inf")
-    """When we last sent a hello0 that it may answer by a secret."""
-    reply_after: float = 0.0
-    version: bytes = b""
-    """Highest network version known to be at the peer."""
-    ask_version_at: float = 0.0
-    """When it is brought to tell its version, where that is not known."""
-    telling: bytes = b""
-    """The version that we sent in this session last, until it is acknowledged."""
-    queue: deque[tuple[float, bytes]] = field(default_factory=lambda: deque(maxlen=QUEUE_LIMIT))
-
-    def connected(self, now: float) -> bool:
-        if self.session is None or len(self.session.sent) >= SENT_LIMIT:
-            return False
-        if self.session.seal is not None and self.session.seal.old(now):
-            return False
-        return self.unanswered_since is None or self.unanswered_since + MESSAGE_TIMEOUT > now
-
-    def awaited(self, now: float) -> bool:
-        """Whether we greeted it, and it has not answered yet."""
-        return now - self.greeted <= 2 * HELLO_WAIT and not self.connected(now)
-
-
 class Sessions:
     """All peers we ever heard of, within a bound. `routed` tells whether the routing table has a prefix. With a
     `sealer`, messages to peers of this software are sealed (seals.py).
@@ -199,51 +127,46 @@ class Sessions:
         self._oldest_secret = new_secret()
         self._routed = routed
         self._sealer = sealer
-        self._peers: OrderedDict[Prefix, Peer] = OrderedDict()
-        self._strangers: OrderedDict[Prefix, Peer] = OrderedDict()
-        """Those whose certificate we do not have: their names may be invented."""
+        self._table = PeerTable()
         self._budget = HandshakeBudget()
         self._messages: Buckets[Prefix] = Buckets(*MESSAGES)
 
     # -- asking --
 
     def peer(self, prefix: Prefix) -> Peer | None:
-        return self._peers.get(prefix) or self._strangers.get(prefix)
+        return self._table.peer(prefix)
 
     def knows(self, prefix: Prefix) -> bool:
         """Whether we have the peer's certificate."""
-        return prefix in self._peers
+        return self._table.known(prefix) is not None
 
     def connected(self, prefix: Prefix, now: float) -> bool:
-        peer = self._peers.get(prefix)
+        peer = self._table.known(prefix)
         return peer is not None and peer.connected(now)
 
     def acquainted(self) -> list[Prefix]:
         """The peers we have had a session with, the latest first."""
-        return [peer.prefix for peer in reversed(self._peers.values()) if peer.session is not None]
+        return [peer.prefix for peer in self._table.latest() if peer.session is not None]
 
     def announced(self) -> dict[Prefix, AnnouncedNames]:
         """What the peers with a session can do."""
-        sessions = ((peer.prefix, peer.session) for peer in self._peers.values())
+        sessions = ((peer.prefix, peer.session) for peer in self._table.latest())
         return {prefix: each.seal.announced for prefix, each in sessions if each is not None and each.seal is not None}
 
     def answered(self, prefix: Prefix) -> bool:
         """Whether a peer has said something since we last sent it a message."""
-        peer = self._peers.get(prefix)
+        peer = self._table.known(prefix)
         return peer is not None and peer.session is not None and not peer.queue and peer.unanswered_since is None
 
     def forget(self, revoked: frozenset[int]) -> list[Prefix]:
         """Drop the peers whose certificate is revoked (wire.md 5.3 point 6)."""
-        gone = [p.prefix for p in self._peers.values() if p.certificate and p.certificate.serial in revoked]
-        for prefix in gone:
-            del self._peers[prefix]
-        return gone
+        return self._table.forget(revoked)
 
     # -- sending --
 
     def send(self, prefix: Prefix, payload: bytes, now: float) -> list[Output]:
         """Send a message; without a session it waits for one, for QUEUE_TIME."""
-        peer = self._remember(prefix)
+        peer = self._table.wanted(prefix)
         if peer.connected(now):
             return [self._data(peer, payload, (control_address(self.network, prefix), PORT), now)]
         peer.queue.append((now + QUEUE_TIME, payload))
@@ -251,12 +174,12 @@ class Sessions:
 
     def ensure(self, prefix: Prefix, now: float) -> list[Output]:
         """Open a session if there is none."""
-        peer = self._remember(prefix)
+        peer = self._table.wanted(prefix)
         return [] if peer.connected(now) else self._greet(peer, now)
 
     def begin_anew(self, prefix: Prefix, now: float) -> list[Output]:
         """Replace the session with a peer."""
-        peer = self._peers.get(prefix)
+        peer = self._table.known(prefix)
         if peer is None:
             return []
         peer.session = peer.offered = None
@@ -264,7 +187,7 @@ class Sessions:
 
     def answer(self, message: Message, answer: bytes | None, now: float) -> list[Output]:
         """Answer a message: `answer` goes back behind its code; None or empty only acknowledges (wire.md 6.4)."""
-        peer = self._peers.get(message.peer)
+        peer = self._table.known(message.peer)
         if peer is None or peer.session is None:
             return []
         payload = bytes((message.code | (RELAYED if message.relayed else 0),)) + answer if answer else b""
@@ -273,7 +196,7 @@ class Sessions:
     def retry(self, now: float) -> list[Output]:
         """Greet again the peers for whom a message still waits. To be called every second or so."""
         outputs: list[Output] = []
-        for peer in [*self._peers.values(), *self._strangers.values()]:
+        for peer in self._table.all():
             while peer.queue and peer.queue[0][0] <= now:
                 peer.queue.popleft()
             if peer.queue and not peer.connected(now):
@@ -284,7 +207,7 @@ class Sessions:
 
     def doubt(self, prefix: Prefix) -> None:
         """A peer was away: one that fetches what it was told a second later may have started anew, and not know it."""
-        if (peer := self._peers.get(prefix)) is not None and peer.protocol in FRAGILE_PROTOCOLS:
+        if (peer := self._table.known(prefix)) is not None and peer.protocol in FRAGILE_PROTOCOLS:
             peer.version = b""
 
     # -- receiving --
@@ -296,11 +219,11 @@ class Sessions:
             raise WireError("source address is outside the network")
         packet = decode(datagram)
         if isinstance(packet, Data):
-            return self._receive_data(self._find(bits), packet, source, now)
+            return self._receive_data(self._table.at(bits), packet, source, now)
         if isinstance(packet, Sealed):
-            return self._receive_sealed(self._find(bits), packet, source, now)
+            return self._receive_sealed(self._table.at(bits), packet, source, now)
         if isinstance(packet, Hello):
-            return self._receive_hello(self._find(bits), packet, source, now)
+            return self._receive_hello(self._table.at(bits), packet, source, now)
         return self._receive_hello0(bits, packet, datagram, source, now)
 
     def _receive_hello0(
@@ -316,7 +239,7 @@ class Sessions:
                 raise
             certificate = self._admit(bits, old.certificate, now)
             packet = old
-        peer = self._meet(certificate)
+        peer = self._table.met(certificate)
         if packet.fingerprint is None or not hmac.compare_digest(packet.fingerprint, self.crypto.fingerprint):
             return self._reply_hello0(peer, source, now, peer.certificate)
         peer.protocol = packet.protocol or 0
@@ -446,10 +369,10 @@ class Sessions:
         peer.ask_version_at = now + ASK_VERSION
         return [Datagram(control_address(self.network, peer.prefix), PORT, self._hello0(peer, None, now))]
 
-    def _session(self, secret: bytes, peer: Peer, *, asks: bool, now: float) -> _Session:
+    def _session(self, secret: bytes, peer: Peer, *, asks: bool, now: float) -> PeerSession:
         if self._sealer is None or peer.certificate is None:
-            return _Session(secret)
-        return _Session(secret, Seal(self._sealer, self.crypto.der, peer.certificate.der, asks=asks, now=now))
+            return PeerSession(secret)
+        return PeerSession(secret, Seal(self._sealer, self.crypto.der, peer.certificate.der, asks=asks, now=now))
 
     def _opened(self, peer: Peer, source: tuple[IPv6Address, int], now: float, outputs: list[Output]) -> list[Output]:
         peer.unanswered_since = None
@@ -510,7 +433,7 @@ class Sessions:
         return encode_hello0(Hello0(self.crypto.der, known.fingerprint, self.protocol))
 
     def _admit(self, bits: Prefix, der: bytes, now: float) -> PeerCertificate:
-        known = self._find(bits)
+        known = self._table.at(bits)
         if known and known.certificate and known.certificate.der == der:
             if not self.crypto.still_good(known.certificate):
                 raise WireError("certificate has expired or is revoked")
@@ -525,36 +448,3 @@ class Sessions:
             raise WireError("too many handshakes")
         self.crypto.admit(certificate)
         return certificate
-
-    def _find(self, bits: Prefix) -> Peer | None:
-        for length in range(bits.length, 0, -1):
-            peer = self._peers.get(Prefix(bits.value >> bits.length - length, length))
-            if peer is not None and peer.certificate is not None:
-                return peer
-        return None
-
-    def _remember(self, prefix: Prefix) -> Peer:
-        """A peer that we want to speak with, whether there is one of that name or not."""
-        if (peer := self._peers.get(prefix)) is not None:
-            self._peers.move_to_end(prefix)
-            return peer
-        peer = self._strangers.pop(prefix, Peer(prefix))
-        if len(self._strangers) >= STRANGER_LIMIT:
-            self._strangers.popitem(last=False)
-        self._strangers[prefix] = peer
-        return peer
-
-    def _meet(self, certificate: PeerCertificate) -> Peer:
-        """The peer of a certificate that was verified."""
-        prefix = certificate.prefix
-        if prefix not in self._peers:
-            if len(self._peers) >= PEER_LIMIT:
-                del self._peers[
-                    next((p.prefix for p in self._peers.values() if p.session is None), next(iter(self._peers)))
-                ]
-            self._peers[prefix] = self._strangers.pop(prefix, Peer(prefix))
-        peer = self._peers[prefix]
-        self._peers.move_to_end(prefix)
-        if peer.certificate is not certificate:
-            peer.certificate, peer.offer_until, peer.offer_wait = certificate, 0.0, HELLO_FIRST_WAIT
-        return peer

@@ -10,7 +10,8 @@ import pytest
 from re6st.core.prefix import Prefix
 from re6st.core.wire.datagrams import Code
 from re6st.core.wire.news import AUDIENCE_LIMIT, PATIENCE, TELLINGS, TELLINGS_FIRST, TOLD_AT_ONCE, Audience, VersionNews
-from re6st.core.wire.sessions import Peer, Sessions
+from re6st.core.wire.peer_table import Peer
+from re6st.core.wire.sessions import Sessions
 
 PEERS = [Prefix(number, 16) for number in range(1000)]
 A, B, C = PEERS[:3]

@@ -16,8 +16,9 @@ from re6st.core.wire import extensions, seals
 from re6st.core.wire.datagrams import MAC_LENGTH, SEALED, Code, Sealed, WireError, decode, encode_data
 from re6st.core.wire.extensions import KNOWN, Extension
 from re6st.core.wire.offers import Aead
+from re6st.core.wire.peer_table import MESSAGE_TIMEOUT
 from re6st.core.wire.seals import LIFE, Seal
-from re6st.core.wire.sessions import MESSAGE_TIMEOUT, Datagram, Message, Sessions
+from re6st.core.wire.sessions import Datagram, Message, Sessions
 from re6st.keys import sealing
 from tests.unit.session_world import NETWORK, A, B, PlayCertificate, PlayCrypto, World, source
 

@@ -21,15 +21,8 @@ from re6st.core.wire.datagrams import (
     encode_hello,
     encode_hello0,
 )
-from re6st.core.wire.sessions import (
-    HELLO_WAIT,
-    MESSAGE_TIMEOUT,
-    PEER_LIMIT,
-    STRANGER_LIMIT,
-    Datagram,
-    Message,
-    SessionOpened,
-)
+from re6st.core.wire.peer_table import HELLO_WAIT, MESSAGE_TIMEOUT, PEER_LIMIT, STRANGER_LIMIT
+from re6st.core.wire.sessions import Datagram, Message, SessionOpened
 from tests.unit.session_world import NETWORK, A, B, C, PlayCertificate, PlayCrypto, World, established, source
 
 
@@ -218,8 +211,7 @@ def test_the_flood_of_one_source_is_the_work_of_one_peer(world: World) -> None:
         with suppress(WireError):
             b.receive(source(certificate.prefix), encode_hello0(Hello0(certificate.der)), world.now)
     assert crypto.admitted <= 8
-    assert not b._peers
-    assert not b._strangers
+    assert not b._table.all()
 
 
 def test_old_greetings_repeated_by_somebody_else_cost_less_and_less(world: World) -> None:
@@ -283,7 +275,7 @@ def test_invented_names_push_no_real_peer_out(world: World) -> None:
     a = world.machines[A]
     for number in range(PEER_LIMIT + 100):
         a.ensure(Prefix(number + 10, 24), world.now)
-    assert len(a._strangers) == STRANGER_LIMIT
+    assert len(a._table.all()) == 1 + STRANGER_LIMIT
     assert a.peer(Prefix(10, 24)) is None
     assert a.connected(B, world.now)
     world.send(A, B, bytes([Code.LOG, 1]))
@@ -297,7 +289,7 @@ def test_real_certificates_are_bounded_and_those_we_speak_with_stay(world: World
         certificate = PlayCertificate(Prefix(number + 10, 16), number + 10)
         world.now += 0.1
         b.receive(source(certificate.prefix), encode_hello0(Hello0(certificate.der)), world.now)
-    assert len(b._peers) == PEER_LIMIT
+    assert len(b._table.latest()) == PEER_LIMIT
     assert b.connected(A, world.now)
 
 

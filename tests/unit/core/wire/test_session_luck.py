@@ -18,13 +18,8 @@ from re6st.core.wire.datagrams import (
     encode_hello0,
 )
 from re6st.core.wire.peer_crypto import PeerCertificate
-from re6st.core.wire.sessions import (
-    MESSAGE_TIMEOUT,
-    Datagram,
-    Message,
-    Output,
-    Sessions,
-)
+from re6st.core.wire.peer_table import MESSAGE_TIMEOUT
+from re6st.core.wire.sessions import Datagram, Message, Output, Sessions
 from tests.unit.session_world import NETWORK, A, B, PlayCertificate, PlayCrypto, World, established, source
 
 # --- bad luck and bad clocks ---
@@ -113,7 +108,7 @@ def test_a_wrong_clock_does_not_keep_anybody_apart(skew: float, known: bool, spe
     if known:
         for (x, y), certificate in zip(((A, B), (B, A)), certificates, strict=True):
             world.machines[x].ensure(y, world.now)
-            world.machines[x]._meet(cast(PeerCertificate, certificate))
+            world.machines[x]._table.met(cast(PeerCertificate, certificate))
     other = B if speaker == A else A
     assert world.talk(speaker, other, 60) is not None
     assert world.talk(other, speaker, 10) is not None

@@ -16,16 +16,8 @@ from re6st.core.wire.datagrams import (
     Code,
 )
 from re6st.core.wire.peer_crypto import PeerCertificate
-from re6st.core.wire.sessions import (
-    HELLO_WAIT,
-    MESSAGE_TIMEOUT,
-    QUEUE_LIMIT,
-    QUEUE_TIME,
-    Datagram,
-    Message,
-    SessionOpened,
-    Sessions,
-)
+from re6st.core.wire.peer_table import HELLO_WAIT, MESSAGE_TIMEOUT, QUEUE_LIMIT
+from re6st.core.wire.sessions import QUEUE_TIME, Datagram, Message, SessionOpened, Sessions
 from tests.unit.session_world import NETWORK, A, B, World, source
 
 # --- the recorded handshake, with real keys ---
