@@ -10,7 +10,7 @@ from typing import Protocol
 from re6st.core.prefix import Prefix
 from re6st.core.routing.claims import Lie, Refusals
 from re6st.core.routing.twins import ADVICE, ELSEWHERE, Own, Twin, Twins
-from re6st.core.telemetry.chronicle import Chronicle
+from re6st.core.telemetry.event_log import EventLog
 from re6st.core.transport.untimely import RefusedCertificates, Untimely
 from re6st.core.wire.requirement import Requirement
 from re6st.core.words import clock as clock_text
@@ -37,7 +37,7 @@ class Admission:
     Whom it refuses is kept in the file `note`, for the daemon after this one.
     """
 
-    def __init__(self, note: Path, requirement: Requirement, chronicle: Chronicle, clock: ClockComparison) -> None:
+    def __init__(self, note: Path, requirement: Requirement, chronicle: EventLog, clock: ClockComparison) -> None:
         self._note = note
         self._requirement = requirement
         self._chronicle = chronicle

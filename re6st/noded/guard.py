@@ -14,11 +14,11 @@ from re6st.core.prefix import Prefix
 from re6st.core.routing.babel_lines import NextHop, Table
 from re6st.core.routing.claims import Claims, Findings, Heard, Lie, Payload
 from re6st.core.routing.survey import SurveyLike
-from re6st.core.telemetry.chronicle import Chronicle
+from re6st.core.telemetry.event_log import EventLog
 from re6st.core.telemetry.report import Record
 from re6st.noded.admission import Admission
 from re6st.noded.requirement import RequirementWatch
-from re6st.noded.settings import InForce, Plan
+from re6st.noded.settings import EffectiveConfig, InForce
 
 FORMER = 8
 """IPv4 networks of earlier parameters that are remembered."""
@@ -76,7 +76,7 @@ class Guard:
         mesh: PolicyView,
         admission: Admission,
         requirement: RequirementWatch,
-        chronicle: Chronicle,
+        chronicle: EventLog,
     ) -> None:
         self._in_force = in_force
         self._routing = routing
@@ -206,7 +206,7 @@ class Guard:
         }
 
 
-def payload_of(plan: Plan, before: Payload | None) -> Payload | None:
+def payload_of(plan: EffectiveConfig, before: Payload | None) -> Payload | None:
     """The IPv4 of a network as its parameters have it, with what was `before`, which others may have still."""
     parameters = plan.parameters
     if parameters.ipv4 is None:

@@ -9,7 +9,7 @@ from typing import Protocol, assert_never
 
 from re6st.core.mesh import policy
 from re6st.core.prefix import Prefix
-from re6st.core.telemetry.chronicle import Chronicle
+from re6st.core.telemetry.event_log import EventLog
 from re6st.core.wire.datagrams import Code, Endpoint
 from re6st.core.wire.news import Speaker
 
@@ -49,7 +49,7 @@ class MeshDriver:
     by which the policy decides another.
     """
 
-    def __init__(self, mesh: policy.Mesh, chronicle: Chronicle, clock: Clock) -> None:
+    def __init__(self, mesh: policy.Mesh, chronicle: EventLog, clock: Clock) -> None:
         self._mesh = mesh
         self._chronicle = chronicle
         self._clock = clock

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from re6st.client.counted_client import CountedClient
-from re6st.core.telemetry.chronicle import Chronicle
+from re6st.core.telemetry.event_log import EventLog
 from re6st.core.telemetry.node_metrics import Counts
 from re6st.noded.observer import Observer
 from re6st.noded.own_addresses import OwnAddresses
@@ -22,7 +22,7 @@ class NodeMetrics:
         self,
         in_force: InForce,
         observer: Observer,
-        chronicle: Chronicle,
+        chronicle: EventLog,
         peers: Peers,
         client: CountedClient,
         updates: Updates,

@@ -18,7 +18,7 @@ from re6st.core.mesh import policy
 from re6st.core.mesh.families import nothing_in_common
 from re6st.core.prefix import Prefix, PrefixError, address, subnet
 from re6st.core.telemetry import report
-from re6st.core.telemetry.chronicle import Chronicle, Happening
+from re6st.core.telemetry.event_log import EventLog, Happening
 from re6st.core.telemetry.metrics import MetricsPage
 from re6st.core.telemetry.node_metrics import Counts, node_page
 from re6st.core.telemetry.report import Record
@@ -56,7 +56,7 @@ class MeshRooms:
     tunnels: Tunnels
     own: OwnAddresses
     addresses: Mapping[Prefix, Sequence[Endpoint]]
-    chronicle: Chronicle
+    chronicle: EventLog
 
 
 @dataclass(frozen=True, slots=True)

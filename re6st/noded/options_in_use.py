@@ -15,7 +15,7 @@ from re6st.client.registry_client import parse_url
 from re6st.core.telemetry.report import Record
 from re6st.core.wire.datagrams import Endpoint
 from re6st.noded.hooks import HIDDEN, program
-from re6st.noded.settings import Config, Plan
+from re6st.noded.settings import Config, EffectiveConfig
 from re6st.service.metrics_http import ListenAddress
 
 COMMANDS = ("up", "daemons")
@@ -25,7 +25,7 @@ _NAMES = {"lan": "interface", "ports": "pp", "daemons": "daemon", "babel_argumen
 """Options whose field has another name."""
 
 
-def options_in_use(plan: Plan) -> Record:
+def options_in_use(plan: EffectiveConfig) -> Record:
     """`options` as the user set them (null: the network decides), and the network's `parameters`."""
     parameters = plan.parameters.public()
     parameters["crl"] = len(parameters["crl"])

@@ -18,7 +18,7 @@ from re6st import babel, cert
 from re6st.client.counted_client import CountedClient
 from re6st.core.mesh import policy
 from re6st.core.routing.planes import ONLY
-from re6st.core.telemetry.chronicle import Chronicle
+from re6st.core.telemetry.event_log import EventLog
 from re6st.core.wire.news import VersionNews
 from re6st.core.wire.requirement import Requirement
 from re6st.linux.kernel import Kernel
@@ -47,7 +47,7 @@ from re6st.noded.registry_updates import Updates
 from re6st.noded.requirement import RequirementWatch
 from re6st.noded.router_advertisements import Advertisements
 from re6st.noded.routing import RoutingPlane
-from re6st.noded.settings import Config, InForce, Plan
+from re6st.noded.settings import Config, EffectiveConfig, InForce
 from re6st.noded.table_changes import TableChanges
 from re6st.noded.takeover import Found
 from re6st.noded.tunnels import Tunnels
@@ -88,7 +88,7 @@ class MachineRooms:
         """Nothing is changed yet."""
         config, kernel, can_drain = base.config, Kernel(), asyncio.Event()
         source_routes = await kernel.source_specific()
-        plan = Plan(config, base.identity, base.updates.parameters, dict(base.programs), source_routes)
+        plan = EffectiveConfig(config, base.identity, base.updates.parameters, dict(base.programs), source_routes)
         return cls(
             kernel=kernel,
             addresses=NetworkAddresses(kernel, config.main_interface, config.run),
@@ -144,7 +144,7 @@ def build(base: Base, machine: MachineRooms, found: Found, left: babel.Left, tas
     settings = PolicySettings(in_force, machine.packet_filter, own)
     mesh = policy.Mesh(settings.now, base.cache.addresses, _chance(), locator(config.places))
     routing = RoutingPlane(ONLY, in_force, machine.addresses, machine.kernel, base.cache, _chance(), left)
-    chronicle = Chronicle(routing.ending)
+    chronicle = EventLog(routing.ending)
     driver = MeshDriver(mesh, chronicle, time)
     settings_news = SettingsNews(settings, driver)
     requirement = Requirement()

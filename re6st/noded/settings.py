@@ -1,7 +1,7 @@
 """What the user set and what the network says, put together as each room wants it.
 
-A `Plan` is made anew when either the parameters or our certificate change; rooms compare what they got before with
-what the new one says, and change only what differs.
+An `EffectiveConfig` is made anew when either the parameters or our certificate change; rooms compare what they got
+before with what the new one says, and change only what differs.
 """
 
 from __future__ import annotations
@@ -102,7 +102,7 @@ class Config:
 
 
 @dataclass(frozen=True)
-class Plan:
+class EffectiveConfig:
     """The settings of every room, from the user's `config`, the network's `parameters` and our `identity`."""
 
     config: Config
@@ -115,7 +115,7 @@ class Plan:
     given_up: tuple[IPv4Network, ...] = ()
     """IPv4 networks of earlier parameters."""
 
-    def follow(self, parameters: Parameters, identity: cert.Identity) -> Plan:
+    def follow(self, parameters: Parameters, identity: cert.Identity) -> EffectiveConfig:
         """The plan with other parameters and another certificate."""
         new, known = parameters.ipv4, dict.fromkeys((*self.given_up, self.parameters.ipv4))
         given_up = tuple(each for each in known if each and not (new and each.overlaps(new)))[-GIVEN_UP:]
@@ -330,7 +330,7 @@ class Plan:
 class InForce:
     """The plan of now, which one room replaces and all others read."""
 
-    def __init__(self, plan: Plan) -> None:
+    def __init__(self, plan: EffectiveConfig) -> None:
         self.plan = plan
 
     def interfaces(self) -> tuple[str, ...]:

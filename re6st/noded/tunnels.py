@@ -28,7 +28,7 @@ from re6st.noded.name_lookup import addresses_of
 from re6st.noded.other_ends import OtherEnds
 from re6st.noded.remote_gateway import RemoteGateways
 from re6st.noded.server_rollout import ServerRollout
-from re6st.noded.settings import Plan
+from re6st.noded.settings import EffectiveConfig
 from re6st.noded.takeover import Found, Records, client_record, found_client, found_server, server_record
 from re6st.service.tasks import Tasks, end
 from re6st.tunnel import Connected, Dialer, Listener, ServerClient, TunnelFactory
@@ -55,7 +55,7 @@ class Tunnels:
 
     def __init__(
         self,
-        plan: Plan,
+        plan: EffectiveConfig,
         kernel: TunnelKernel,
         drains: BabelFilter,
         tasks: Tasks,
@@ -64,7 +64,7 @@ class Tunnels:
         found: Found,
         routing: Routing,
         door: TunnelAdmission,
-        factory: Callable[[Plan], TunnelFactory] = Plan.tunnel_factory,
+        factory: Callable[[EffectiveConfig], TunnelFactory] = EffectiveConfig.tunnel_factory,
     ) -> None:
         self.plan = plan
         self._factory = factory

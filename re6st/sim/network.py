@@ -11,7 +11,7 @@ from typing import Any
 
 from re6st.core.mesh import policy
 from re6st.core.prefix import Prefix
-from re6st.core.telemetry.chronicle import Chronicle, Happening
+from re6st.core.telemetry.event_log import EventLog, Happening
 from re6st.core.wire.datagrams import Code, Endpoint
 from re6st.noded.mesh_driver import MeshDriver
 from re6st.sim.engine import Engine
@@ -84,7 +84,7 @@ class Machine:
         self.opened: list[float] = []
         """When it began to open a tunnel."""
         self.seen = nothing_seen(self.prefix)
-        chronicle = Chronicle()
+        chronicle = EventLog()
         chronicle.listeners.add(self._happened)
         self.driver = MeshDriver(mesh, chronicle, network.engine)
         self.driver.start(self, self, self)

@@ -14,7 +14,7 @@ from random import Random
 from re6st.core.mesh import policy
 from re6st.core.prefix import Prefix
 from re6st.core.routing.survey import LinkUse, Survey
-from re6st.core.telemetry.chronicle import Chronicle
+from re6st.core.telemetry.event_log import EventLog
 from re6st.core.wire.datagrams import Code, Endpoint
 from re6st.noded.mesh_driver import MeshDriver
 from re6st.sim.engine import Engine
@@ -38,7 +38,7 @@ class Player:
         self._rounds = rounds
         self._own = mesh.settings.own
         self.mesh = mesh
-        self.driver = MeshDriver(mesh, Chronicle(), rounds.engine)
+        self.driver = MeshDriver(mesh, EventLog(), rounds.engine)
         self.driver.start(self, self, self)
 
     def open(self, peer: Prefix, endpoints: tuple[Endpoint, ...]) -> None:

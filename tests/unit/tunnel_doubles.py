@@ -17,7 +17,7 @@ from re6st.core.wire.datagrams import Endpoint
 from re6st.linux.hardware import Hardware
 from re6st.linux.kernel import Address
 from re6st.noded.packet_filter import Sender
-from re6st.noded.settings import Plan
+from re6st.noded.settings import EffectiveConfig
 from re6st.tunnel import Connected, Dialer, FoundClient, FoundServer, ListenerOwner, ServerClient, Traffic
 
 
@@ -149,7 +149,7 @@ class FakeListener:
 class FakeFactory:
     """Makes those. A tunnel is made anew where encryption, or the certificate, is another one."""
 
-    def __init__(self, plan: Plan, log: list[str] | None = None) -> None:
+    def __init__(self, plan: EffectiveConfig, log: list[str] | None = None) -> None:
         self._plan = plan
         self._log = log
 

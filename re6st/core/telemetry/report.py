@@ -15,7 +15,7 @@ from re6st.core.prefix import Prefix, PrefixError, address, address_bits, prefix
 from re6st.core.routing.babel_lines import INFINITY, Neighbour, NextHop, Route, Table
 from re6st.core.routing.route_history import RouteState
 from re6st.core.routing.survey import SurveyLike
-from re6st.core.telemetry.chronicle import Happening
+from re6st.core.telemetry.event_log import Happening
 from re6st.core.telemetry.expiry import AUTHORITY, DAY, OURS, expires
 from re6st.core.tunnel_protocols import TunnelProtocol
 from re6st.core.wire.datagrams import Endpoint
@@ -38,7 +38,7 @@ LIKELY_REVOKED = (
 SILENT_AFTER = 60.0
 """Seconds in which babel has found the peer at the other end of a tunnel, even by the rare hellos of older nodes."""
 TRIED = frozenset(("tunnel-up", "tunnel-failed", "tunnel-lost", "tunnel-closed", "client-up", "client-down"))
-"""The events that say how a tunnel with a peer went (chronicle.py)."""
+"""The events that say how a tunnel with a peer went (event_log.py)."""
 
 
 @dataclass(frozen=True, slots=True)

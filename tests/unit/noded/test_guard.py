@@ -16,7 +16,7 @@ from re6st.core.prefix import Prefix, subnet
 from re6st.core.routing.babel_lines import NextHop, Route, Route4, Table
 from re6st.core.routing.claims import HOLD, hardware_address
 from re6st.core.routing.survey import Survey
-from re6st.core.telemetry.chronicle import Chronicle
+from re6st.core.telemetry.event_log import EventLog
 from re6st.core.transport.untimely import Untimely
 from re6st.core.wire.requirement import AnnouncedNames, Requirement
 from re6st.noded import guard as guard_room
@@ -94,7 +94,7 @@ class World:
     """A node with a server, and what its babel knows."""
 
     def __init__(self, run: Path) -> None:
-        self.tunnels, self.table, self.chronicle = FakeTunnels(), Table(), Chronicle()
+        self.tunnels, self.table, self.chronicle = FakeTunnels(), Table(), EventLog()
         self.problem: str | None = None
         plan = SimpleNamespace(
             identity=SimpleNamespace(trust=SimpleNamespace(network=NETWORK), prefix=OWN),

@@ -11,7 +11,7 @@ import pytest
 from re6st.core.mesh import policy
 from re6st.core.prefix import Prefix
 from re6st.core.routing.babel_lines import NextHop
-from re6st.core.telemetry.chronicle import Chronicle
+from re6st.core.telemetry.event_log import EventLog
 from re6st.core.wire.datagrams import Code, Endpoint, parse_addresses
 from re6st.noded.mesh_driver import MeshDriver
 from re6st.sim.engine import Engine
@@ -94,7 +94,7 @@ def done() -> Done:
 
 @pytest.fixture
 def driver(mesh: Decided, done: Done) -> MeshDriver:
-    made = MeshDriver(mesh, Chronicle(lambda: ""), Engine(0.0))  # type: ignore[arg-type]
+    made = MeshDriver(mesh, EventLog(lambda: ""), Engine(0.0))  # type: ignore[arg-type]
     made.start(done, done, done)
     return made
 
@@ -139,7 +139,7 @@ def test_nothing_is_begun_once_the_node_leaves(driver: MeshDriver, mesh: Decided
 
 
 def test_what_happens_before_the_start_is_told_then(mesh: Decided, done: Done) -> None:
-    driver = MeshDriver(mesh, Chronicle(lambda: ""), Engine(0.0))  # type: ignore[arg-type]
+    driver = MeshDriver(mesh, EventLog(lambda: ""), Engine(0.0))  # type: ignore[arg-type]
     mesh.actions = [policy.AskAddress(A)]
     driver.event(policy.UplinkUp())
     driver.tick()

@@ -18,7 +18,7 @@ from re6st.core.wire.params import Parameters
 from re6st.linux.kernel import Address
 from re6st.noded.news import Moves, PolicySettings, SettingsNews, Whereabouts
 from re6st.noded.own_addresses import OwnAddresses
-from re6st.noded.settings import Config, InForce, Plan
+from re6st.noded.settings import Config, EffectiveConfig, InForce
 
 HERE = ip_address("192.0.2.1")
 
@@ -46,7 +46,7 @@ def in_force(tmp_path: Path, nodes: dict[str, cert.Identity]) -> InForce:
     files = Files(Path("ca.crt"), Path("cert.crt"), Path("cert.key"))
     config = Config("http://registry.example.com/", files, tmp_path, tmp_path, tmp_path)
     parameters = Parameters(Prefix(0, 16), ipv4=IPv4Network("10.42.0.0/16"), ipv4_sublen=8)
-    return InForce(Plan(config, nodes["1/16"], parameters, {}))
+    return InForce(EffectiveConfig(config, nodes["1/16"], parameters, {}))
 
 
 @pytest.mark.parametrize("news", [False, True])

@@ -13,7 +13,7 @@ from re6st.core.tunnel_protocols import TunnelProtocol
 from re6st.core.wire.datagrams import Endpoint
 from re6st.core.wire.params import Parameters
 from re6st.noded.options_in_use import options_in_use
-from re6st.noded.settings import Config, Plan
+from re6st.noded.settings import Config, EffectiveConfig
 
 
 def test_options_are_told_without_secrets(nodes: dict[str, cert.Identity]) -> None:
@@ -38,7 +38,7 @@ def test_options_are_told_without_secrets(nodes: dict[str, cert.Identity]) -> No
         remotes=(Endpoint("192.0.2.1", 1194, TunnelProtocol.UDP),),
     )
     parameters = Parameters(Prefix(0, 16), babel_hmac_sign=b"SECRET", crl=frozenset((7, 8)))
-    told = options_in_use(Plan(config, nodes["1/16"], parameters, {}))
+    told = options_in_use(EffectiveConfig(config, nodes["1/16"], parameters, {}))
     assert "SECRET" not in json.dumps(told)
     options, network = told["options"], told["parameters"]
     assert isinstance(options, dict)

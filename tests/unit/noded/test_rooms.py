@@ -27,7 +27,7 @@ from re6st.noded.peer_cache import Cache
 from re6st.noded.registry_updates import Updates
 from re6st.noded.rooms import Base, MachineRooms, Rooms, build
 from re6st.noded.router_advertisements import Advertisements
-from re6st.noded.settings import Config, InForce, Plan
+from re6st.noded.settings import Config, EffectiveConfig, InForce
 from re6st.noded.takeover import Found
 from re6st.service.tasks import Tasks
 from re6st.tunnel import Connected
@@ -60,7 +60,7 @@ def live(
     base = Base(config, identity, programs, client, own, cache, updates)
 
     async def main() -> None:
-        plan = Plan(config, identity, updates.parameters, programs)
+        plan = EffectiveConfig(config, identity, updates.parameters, programs)
         with closing(Kernel()) as kernel:
             machine = MachineRooms(
                 kernel,

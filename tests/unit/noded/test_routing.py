@@ -25,7 +25,7 @@ from re6st.core.wire.params import Parameters
 from re6st.linux.process import Backoff
 from re6st.noded import routing
 from re6st.noded.routing import RoutingPlane
-from re6st.noded.settings import Config, InForce, Plan
+from re6st.noded.settings import Config, EffectiveConfig, InForce
 from tests.unit.fake_program import FakePrograms, Script, all_gone, install, until
 
 OWN, PEER = Prefix(1, 16), Prefix(2, 16)
@@ -101,7 +101,7 @@ class World:
         files = Files(Path("ca.crt"), Path("cert.crt"), Path("cert.key"))
         config = Config("http://localhost", files, log=run, run=run, state=run)
         parameters = Parameters(Prefix(0, 16))
-        self.in_force = InForce(Plan(config, identity, parameters, {"babeld": "babeld"}))
+        self.in_force = InForce(EffectiveConfig(config, identity, parameters, {"babeld": "babeld"}))
         self.machine, self.networks, self.memory, self.follower = Machine(), Networks(), Memory(1), Followed()
         self.plane = plane
         self.priorities: list[int] = []

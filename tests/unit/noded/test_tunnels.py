@@ -20,7 +20,7 @@ from re6st.core.wire.params import Parameters
 from re6st.linux.kernel import KernelError
 from re6st.noded import server_rollout
 from re6st.noded.contracts import BabelFilter, TunnelKernel
-from re6st.noded.settings import Config, Plan
+from re6st.noded.settings import Config, EffectiveConfig
 from re6st.noded.takeover import Found
 from re6st.noded.tunnels import Tunnels
 from re6st.service.tasks import Tasks
@@ -31,14 +31,14 @@ PEER = Prefix(4, 16)
 SOMEWHERE = (Endpoint("192.0.2.1", 1194, TunnelProtocol.UDP),)
 
 
-def made(tmp_path: Path, identity: cert.Identity, *ports: tuple[int, TunnelProtocol]) -> Plan:
+def made(tmp_path: Path, identity: cert.Identity, *ports: tuple[int, TunnelProtocol]) -> EffectiveConfig:
     files = Files(Path("ca.crt"), Path("cert.crt"), Path("cert.key"))
     config = Config("http://re6st.example.com/", files, tmp_path, tmp_path, tmp_path, ports=ports)
-    return Plan(config, identity, Parameters(Prefix(0, 16)), {"openvpn": "/usr/sbin/openvpn"})
+    return EffectiveConfig(config, identity, Parameters(Prefix(0, 16)), {"openvpn": "/usr/sbin/openvpn"})
 
 
 def tunnels_of(
-    plan: Plan,
+    plan: EffectiveConfig,
     tasks: Tasks,
     *,
     kernel: TunnelKernel,

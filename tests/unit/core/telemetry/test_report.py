@@ -14,7 +14,7 @@ from re6st.core.prefix import Prefix, address
 from re6st.core.routing.babel_lines import Table
 from re6st.core.routing.survey import survey
 from re6st.core.telemetry import report
-from re6st.core.telemetry.chronicle import Happening
+from re6st.core.telemetry.event_log import Happening
 from re6st.core.telemetry.expiry import DAY
 from re6st.core.telemetry.report import Link, Server, Vitals, health
 from re6st.core.tunnel_protocols import TunnelProtocol

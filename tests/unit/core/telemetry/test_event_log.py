@@ -8,12 +8,12 @@ from re6st.core.mesh import policy
 from re6st.core.prefix import Prefix
 from re6st.core.routing.babel_lines import NextHop
 from re6st.core.routing.survey import Survey
-from re6st.core.telemetry.chronicle import KEPT, LOST_LIMIT, NAMED, Chronicle, Happening
+from re6st.core.telemetry.event_log import KEPT, LOST_LIMIT, NAMED, EventLog, Happening
 
 A, B, C = (Prefix(n, 16) for n in (1, 2, 3))
 
 
-def told(chronicle: Chronicle) -> list[tuple[str, str, float | None]]:
+def told(chronicle: EventLog) -> list[tuple[str, str, float | None]]:
     return [(h.kind, " ".join(p.cn for p in h.peers), h.seconds) for h in chronicle.happenings]
 
 
@@ -22,14 +22,14 @@ def seen(*peers: Prefix, running: bool = True) -> policy.Surveyed:
 
 
 def test_a_link_that_loses_packets_for_a_while() -> None:
-    chronicle, hop = Chronicle(), NextHop(IPv6Address("fe80::1"), "re6stnet1")
+    chronicle, hop = EventLog(), NextHop(IPv6Address("fe80::1"), "re6stnet1")
     chronicle.decided(policy.AvoidLink(A, hop), 10)
     chronicle.decided(policy.TrustLink(A, hop), 90)
     assert told(chronicle) == [("link-avoided", "1/16", None), ("link-trusted", "1/16", None)]
 
 
 def test_tunnels_come_and_go() -> None:
-    chronicle = Chronicle()
+    chronicle = EventLog()
 
     def note(event: policy.Event, now: float) -> None:
         chronicle.note(event, connected=True, now=now)
@@ -63,7 +63,7 @@ def test_tunnels_come_and_go() -> None:
 
 
 def test_what_is_lost_and_healed_in_how_long() -> None:
-    chronicle = Chronicle()
+    chronicle = EventLog()
     for event, connected, now in (
         (seen(running=False), False, 0),
         (seen(A, B), True, 3),
@@ -92,7 +92,7 @@ def test_what_is_lost_and_healed_in_how_long() -> None:
 
 def test_a_babeld_that_we_end_ourselves_is_no_reason_to_worry() -> None:
     reason = ["new settings"]
-    chronicle = Chronicle(lambda: reason[0])
+    chronicle = EventLog(lambda: reason[0])
     chronicle.note(seen(A), connected=True, now=0)
     chronicle.note(seen(running=False), connected=False, now=1)
     assert [h.reason for h in chronicle.happenings if h.kind == "babel-ended"] == ["new settings"]
@@ -104,7 +104,7 @@ def test_a_babeld_that_we_end_ourselves_is_no_reason_to_worry() -> None:
 
 
 def test_a_large_network_that_flaps_is_told_in_bounds() -> None:
-    chronicle = Chronicle()
+    chronicle = EventLog()
     heard: list[Happening] = []
     chronicle.listeners.add(heard.append)
     crowd = [Prefix(n, 16) for n in range(3 * LOST_LIMIT)]

@@ -11,14 +11,16 @@ from re6st.client.files import Files
 from re6st.core.prefix import Prefix
 from re6st.core.routing.planes import ONLY
 from re6st.core.wire.params import Parameters
-from re6st.noded.settings import GIVEN_UP, Config, Plan
+from re6st.noded.settings import GIVEN_UP, Config, EffectiveConfig
 
 
 def test_parts_of_a_subnet_are_refused_as_far_as_the_registry_tells_the_longest_one(
     nodes: dict[str, cert.Identity],
 ) -> None:
     here, identity = Path("."), nodes["1/16"]
-    plan = Plan(Config("", Files(here, here, here), here, here, here), identity, Parameters(Prefix(0, 16)), {})
+    plan = EffectiveConfig(
+        Config("", Files(here, here, here), here, here, here), identity, Parameters(Prefix(0, 16)), {}
+    )
     network = identity.trust.network.prefixlen
 
     def longest(told: int | None) -> int:
@@ -32,7 +34,9 @@ def test_parts_of_a_subnet_are_refused_as_far_as_the_registry_tells_the_longest_
 
 def test_ipv4_networks_that_were_given_up_are_refused(nodes: dict[str, cert.Identity]) -> None:
     here, identity = Path("."), nodes["1/16"]
-    plan = Plan(Config("", Files(here, here, here), here, here, here), identity, Parameters(Prefix(0, 16)), {})
+    plan = EffectiveConfig(
+        Config("", Files(here, here, here), here, here, here), identity, Parameters(Prefix(0, 16)), {}
+    )
 
     def refused(ipv4: str | None) -> list[str]:
         nonlocal plan

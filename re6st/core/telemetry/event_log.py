@@ -1,6 +1,6 @@
 """What happened to a node, for its operator: tunnels that came and went, peers that were lost and found again.
 
-`Chronicle` reads the events and actions of the mesh policy as they pass by, and keeps the last ones in words.
+`EventLog` reads the events and actions of the mesh policy as they pass by, and keeps the last ones in words.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class Happening:
     reason: str = ""
 
 
-class Chronicle:
+class EventLog:
     """The last events, the newest on the right. Each of the `listeners` is told of every new one."""
 
     def __init__(self, renewing: Callable[[], str] = lambda: "") -> None:
