@@ -255,7 +255,7 @@ class Babel:
     async def watch(self) -> None:
         """Check whether babeld hears anything, whenever this is in doubt, until cancelled.
 
-        While babeld 1.12.1 cannot send, it does nothing but try, and reads nothing: see Kernel.interrupt.
+        While babeld 1.12.1 cannot send, it does nothing but try, and reads nothing: see Kernel.bounce.
         """
         while True:
             await self.doubted.wait()

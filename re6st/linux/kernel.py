@@ -96,7 +96,7 @@ class Kernel:
         if name in self.state.wanted.taps:
             self.state.wanted = self.state.wanted.with_tap(name, index)
 
-    async def interrupt(self, name: str, is_used: Callable[[], bool]) -> None:
+    async def bounce(self, name: str, is_used: Callable[[], bool]) -> None:
         """Take an interface down until babeld, which `is_used` asks, has seen it; then bring it up as it was.
 
         When an interface goes down, babeld 1.12.1 may want to ask one of the neighbours behind it for another way. With

@@ -57,7 +57,7 @@ class TunnelKernel(RouteKernel, Protocol):
     async def set_up(self, name: str, mtu: int | None = None) -> None:
         """Raises KernelError."""
 
-    async def interrupt(self, name: str, is_used: Callable[[], bool]) -> None:
+    async def bounce(self, name: str, is_used: Callable[[], bool]) -> None:
         """Tell babel that nobody is behind an interface any more."""
 
 
@@ -84,7 +84,7 @@ class Routing(Protocol):
 
     def uses(self, interface: str) -> bool: ...
 
-    def interrupted(self) -> None:
+    def bounced(self) -> None:
         """Babel was told that an interface is down."""
 
     def look_again(self) -> None:

@@ -141,7 +141,7 @@ class RoutingPlane:
         """Whether babel uses an interface."""
         return self.table.is_up(interface)
 
-    def interrupted(self) -> None:
+    def bounced(self) -> None:
         """Babel was told that an interface is down: see Babel.watch."""
         self.babel.doubted.set()
 

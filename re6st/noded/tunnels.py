@@ -291,12 +291,12 @@ class Tunnels:
         self.note_server(protocol)
         self._event(policy.ClientDown(client.peer))
 
-    async def interrupt(self, interface: str) -> None:
+    async def bounce(self, interface: str) -> None:
         """Tell babel that nobody is behind an interface any more."""
         try:
-            await self._kernel.interrupt(interface, lambda: self._routing.uses(interface))
+            await self._kernel.bounce(interface, lambda: self._routing.uses(interface))
         finally:
-            self._routing.interrupted()
+            self._routing.bounced()
 
     async def serving(self, interface: str, mtu: int, protocol: TunnelProtocol) -> None:
         """A server of ours listens. Raises OSError."""
@@ -360,7 +360,7 @@ class Tunnels:
         finally:
             self._records.forget(interfaces.SOLE)
             try:
-                await self.interrupt(interfaces.SOLE)
+                await self.bounce(interfaces.SOLE)
             finally:  # also if that is cut short
                 if client.peer is not None:
                     log.info("tunnel to %s ended", client.peer)
@@ -416,7 +416,7 @@ class Tunnels:
             self.ends.ended(tap, peer)
             self._records.forget(tap)
             try:
-                await self.interrupt(tap)
+                await self.bounce(tap)
             finally:  # also if that is cut short
                 await self._drains.unmute(tap)
                 self._taps.discard(tap)
@@ -432,7 +432,7 @@ class Tunnels:
         if connected.interface in self._fresh:
             self._fresh.remove(connected.interface)
             # It may be up since its last tunnel. Now there is somebody for babel to greet.
-            await self.interrupt(connected.interface)
+            await self.bounce(connected.interface)
         await self._kernel.set_up(connected.interface, connected.mtu)
         self._note_client(connected)
         self._gateways.reached(connected.endpoint.host)
@@ -473,7 +473,7 @@ class _Owner:
         await self.tunnels.serving(interface, mtu, self.protocol)
 
     async def down(self, interface: str) -> None:
-        await self.tunnels.interrupt(interface)
+        await self.tunnels.bounce(interface)
 
     def came(self, peer: Prefix, address: str) -> str:
         return self.door.came(peer, address)

@@ -22,11 +22,11 @@ from re6st.tunnel import Connected, Dialer, FoundClient, FoundServer, ListenerOw
 
 
 class FakeKernel:
-    """One where an interface may take long to be interrupted, and that has no routes by other gateways."""
+    """One where an interface may take long to be bounced, and that has no routes by other gateways."""
 
     def __init__(self, seconds: float = 60) -> None:
         self.hardware = Hardware(None)
-        self.interrupted: list[str] = []
+        self.bounced: list[str] = []
         self._seconds = seconds
 
     def gateways(self) -> dict[IPv4Address, IPv4Address]:
@@ -45,8 +45,8 @@ class FakeKernel:
 
     async def set_up(self, name: str, mtu: int | None = None) -> None: ...
 
-    async def interrupt(self, name: str, is_used: Callable[[], bool]) -> None:
-        self.interrupted.append(name)
+    async def bounce(self, name: str, is_used: Callable[[], bool]) -> None:
+        self.bounced.append(name)
         await asyncio.sleep(self._seconds)
 
 
@@ -74,7 +74,7 @@ class Surroundings:
     def uses(self, interface: str) -> bool:
         return False
 
-    def interrupted(self) -> None: ...
+    def bounced(self) -> None: ...
 
     def look_again(self) -> None: ...
 

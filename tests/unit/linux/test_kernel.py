@@ -34,7 +34,7 @@ def test_an_interface_that_is_not_there_is_named() -> None:
 
 def test_what_is_gone_already_is_no_error() -> None:
     async def work(own: Kernel) -> None:
-        await own.interrupt("re6test-none", lambda: True)
+        await own.bounce("re6test-none", lambda: True)
         own.state.wanted = Wanted().with_tap("re6test-none", 7)
         await own.undo()
 
@@ -197,7 +197,7 @@ def test_an_interrupted_interface_comes_up_again_as_it_was(monkeypatch: pytest.M
     async def work(own: Kernel) -> None:
         tap = Played(own, monkeypatch)
         seen = iter((True, True, False))
-        await own.interrupt("re6stnet1", lambda: next(seen))
+        await own.bounce("re6stnet1", lambda: next(seen))
         assert (tap.up, len(tap.addresses)) == (True, 1)
 
     attempt(work)
@@ -209,7 +209,7 @@ def test_an_interface_whose_tunnel_never_came_up_stays_down(monkeypatch: pytest.
     async def work(own: Kernel) -> None:
         tap = Played(own, monkeypatch)
         tap.set_link(7, up=False)
-        await own.interrupt("re6stnet1", lambda: False)
+        await own.bounce("re6stnet1", lambda: False)
         assert not tap.up
         assert own.state.wanted.taps == {"re6stnet1": None}, "nor is it brought up later"
 
@@ -221,7 +221,7 @@ def test_also_if_whoever_interrupts_it_is_cancelled(monkeypatch: pytest.MonkeyPa
 
     async def work(own: Kernel) -> None:
         tap = Played(own, monkeypatch)
-        task = asyncio.create_task(own.interrupt("re6stnet1", lambda: True))
+        task = asyncio.create_task(own.bounce("re6stnet1", lambda: True))
         while tap.up:
             await asyncio.sleep(0)
         task.cancel()
@@ -240,7 +240,7 @@ def test_a_kernel_that_does_not_tell_addresses_now_ends_nobody(monkeypatch: pyte
             raise NetlinkError(errno.EINTR, "dump interrupted")
 
         monkeypatch.setattr(own._netlink, "addresses", refuse)
-        await own.interrupt("re6stnet1", lambda: False)
+        await own.bounce("re6stnet1", lambda: False)
         assert tap.up
 
     attempt(work)

@@ -116,7 +116,7 @@ def test_a_tunnel_that_is_cut_twice_gives_its_interface_back(tmp_path: Path, nod
             await until(lambda: tunnels._taps)
             (tap,) = tunnels._taps
             tunnels.close(PEER)
-            await until(lambda: kernel.interrupted)
+            await until(lambda: kernel.bounced)
             tunnels.close(PEER)
             await until(lambda: PEER not in tunnels)
             assert (tunnels._taps, drains.undone) == (set(), [tap])
