@@ -228,7 +228,7 @@ class EffectiveConfig:
             disabled_protocols=self.config.disabled_protocols,
             lan=frozenset(self.config.lan),
             same_country=frozenset(parameters.same_country or ()),
-            given=bool(self.config.remotes),
+            static_tunnel=bool(self.config.remotes),
         )
 
     def babel(self, plane: Plane, routes: int, now: float) -> babel_settings.BabelSettings:

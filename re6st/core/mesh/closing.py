@@ -38,9 +38,9 @@ SETTLE_TIME = 10.0
 """Seconds after which babel's figures of a new tunnel, or of one that was drained, are to be believed."""
 NEARER = 0.8
 """A near peer is replaced if the way to another one, over others, costs less than so much of the link to it."""
-WORN_COST, WORN_LOSS = 3.0, 1.4
-"""How many times worse, beside the others, the cost of a worn tunnel is, or its loss: about a sixth of all packets."""
-WORN_TIME = 30.0
+DEGRADED_COST, DEGRADED_LOSS = 3.0, 1.4
+"""How many times worse, beside the others, the cost of a degraded tunnel is, or its loss: a sixth of all packets."""
+DEGRADED_TIME = 30.0
 """Seconds that it must be so."""
 
 
@@ -150,25 +150,27 @@ class Closing:
                 tunnel.quality.cost.note(survey.costs[tunnel.interface], now)
                 tunnel.quality.loss.note(survey.losses.get(tunnel.interface, 1.0), now)
             if not self._is_worse(tunnel):
-                tunnel.worn = None
-            elif tunnel.worn is None:
-                tunnel.worn = now
+                tunnel.degraded = None
+            elif tunnel.degraded is None:
+                tunnel.degraded = now
 
     def _is_worse(self, tunnel: Tunnel) -> bool:
         """Whether it is much worse than it was, while the others are not: then it is not our own uplink's doing."""
         cost, loss = tunnel.quality.cost.worsened, tunnel.quality.loss.worsened
-        if cost <= WORN_COST and loss <= WORN_LOSS:
+        if cost <= DEGRADED_COST and loss <= DEGRADED_LOSS:
             return False
         others = [other.quality for other in self._state.tunnels.values() if other is not tunnel]
         return bool(others) and (
-            cost > WORN_COST * _middle([other.cost.worsened for other in others])
-            or loss > WORN_LOSS * _middle([other.loss.worsened for other in others])
+            cost > DEGRADED_COST * _middle([other.cost.worsened for other in others])
+            or loss > DEGRADED_LOSS * _middle([other.loss.worsened for other in others])
         )
 
-    def worn(self, now: float) -> list[Tunnel]:
+    def degraded(self, now: float) -> list[Tunnel]:
         """Tunnels that became much worse than they were, which the others did not: packets get lost on them."""
-        worn = [t for t in self._state.tunnels.values() if t.worn is not None and now - t.worn >= WORN_TIME]
-        return [tunnel for tunnel in self._candidates(now) if tunnel in worn] if worn else []
+        degraded = [
+            t for t in self._state.tunnels.values() if t.degraded is not None and now - t.degraded >= DEGRADED_TIME
+        ]
+        return [tunnel for tunnel in self._candidates(now) if tunnel in degraded] if degraded else []
 
     def replace_worst(self, nearest: int, now: float) -> list[Action]:
         """Drain a tunnel that has become bad; or that to a near peer where another one is nearer; or a random one.
@@ -176,9 +178,11 @@ class Closing:
         `nearest` is the least metric of a peer that we could meet instead. Of the random ones, the least useful goes.
         """
         held = self._state.tunnels.values()
-        if worn := self.worn(now):
-            cost, loss = worn[0].quality.cost.worsened, worn[0].quality.loss.worsened
-            return self._drain(worn[0], f"its cost became {cost:.1f} times, its loss {loss:.1f} times what it was", now)
+        if degraded := self.degraded(now):
+            cost, loss = degraded[0].quality.cost.worsened, degraded[0].quality.loss.worsened
+            return self._drain(
+                degraded[0], f"its cost became {cost:.1f} times, its loss {loss:.1f} times what it was", now
+            )
         if far := [tunnel for tunnel in self._candidates(now) if _is_far(tunnel, nearest)]:
             return self._drain(
                 max(far, key=lambda tunnel: tunnel.quality.cost.value or 0.0), "another peer is nearer", now
@@ -264,7 +268,7 @@ class Closing:
     def _keep(self, tunnel: Tunnel, now: float) -> UndrainTunnel:
         tunnel.enter(Phase.UP, now)
         tunnel.alive = now
-        tunnel.quality, tunnel.worn = Quality(), None  # draining spoiled it
+        tunnel.quality, tunnel.degraded = Quality(), None  # draining spoiled it
         return UndrainTunnel(tunnel.peer)
 
     def _close(self, tunnel: Tunnel, reason: str, now: float) -> CloseTunnel:

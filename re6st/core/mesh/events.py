@@ -39,7 +39,7 @@ class Settings:
     """Ours, where the network asks for it; see borders.py."""
     same_country: frozenset[str] = frozenset()
     """Countries whose border no tunnel crosses."""
-    given: bool = False
+    static_tunnel: bool = False
     """Tunnels come up that the policy did not ask for: the one of --client."""
 
 

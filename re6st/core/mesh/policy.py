@@ -181,7 +181,7 @@ class Mesh:
                 for peer, interface in tunnels:
                     state.tunnels[peer] = Tunnel(peer, Phase.UP, now, interface, now)
             case TunnelUp(peer, interface, uplink):
-                if state.settings.given:
+                if state.settings.static_tunnel:
                     state.tunnels.setdefault(peer, Tunnel(peer, Phase.OPENING, now))
                 tunnel = state.tunnels.get(peer)
                 if tunnel and tunnel.phase is Phase.OPENING:
@@ -258,7 +258,7 @@ class Mesh:
         At once also where one has become bad. One more than we may have goes even if there is nobody else.
         """
         state, interval = self._state, self._state.settings.tunnel_refresh
-        early = self._opening.lacks_neighbour(now) or self._closing.worn(now)
+        early = self._opening.lacks_neighbour(now) or self._closing.degraded(now)
         if interval == float("inf") or (now - state.refreshed < interval and not early):
             return []
         distant = self._opening.distant()

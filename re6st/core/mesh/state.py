@@ -52,7 +52,7 @@ class Tunnel:
     near: bool = False
     """It was opened because its peer is near."""
     quality: Quality = field(default_factory=Quality)
-    worn: float | None = None
+    degraded: float | None = None
     """Since when it is much worse than it was, while the others are not."""
 
     def enter(self, phase: Phase, now: float) -> None:

@@ -1,4 +1,4 @@
-"""Which peers the policy prefers, and which tunnels it gives up for them: near, worn, alike; two hundred nodes."""
+"""Which peers the policy prefers, and which tunnels it gives up for them: near, degraded, alike; two hundred nodes."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from re6st.core.mesh import state
-from re6st.core.mesh.closing import SETTLE_TIME, WORN_TIME
+from re6st.core.mesh.closing import DEGRADED_TIME, SETTLE_TIME
 from re6st.core.mesh.opening import NEAREST
 from re6st.core.mesh.policy import (
     AskClose,
@@ -55,14 +55,14 @@ def node() -> Driver:
 
 def test_a_tunnel_that_got_much_worse_is_replaced_before_its_time(node: Driver) -> None:
     assert seen(node, P, Q, R, costs={Q: BAD}) == []
-    assert node.wait(WORN_TIME - 5) == [], "it may pass"
+    assert node.wait(DEGRADED_TIME - 5) == [], "it may pass"
     assert node.wait(20) == [DrainTunnel(Q)]
 
 
 def test_a_tunnel_that_loses_packets_is_replaced_though_its_cost_hides_it(node: Driver) -> None:
     """What babel made of 30% of loss each way, over UDP: a cost of 135 instead of 96."""
     seen(node, P, Q, R, costs={Q: 135}, losses={name(Q): 1.87})
-    assert node.wait(WORN_TIME) == []
+    assert node.wait(DEGRADED_TIME) == []
     assert node.wait(30) == [DrainTunnel(Q)]
 
 

@@ -126,7 +126,7 @@ def test_an_outdated_tunnel_that_cannot_be_drained_is_made_anew_all_the_same() -
 
 
 def test_a_given_tunnel_is_given_up_when_silent_and_never_replaced() -> None:
-    node = Driver(client_count=0, tunnel_refresh=float("inf"), given=True, lan=frozenset({"eth0"}))
+    node = Driver(client_count=0, tunnel_refresh=float("inf"), static_tunnel=True, lan=frozenset({"eth0"}))
     assert not node.tell(TunnelUp(P, name(P)))
     assert not node.sees(REGISTRY, *PEERS, **near(P))
     assert not node.wait(3 * REFRESH)
