@@ -111,14 +111,14 @@ def look(run: Path, babeld: Sequence[str]) -> Found:
     return Found(clients, servers, same[0] if len(same) == 1 else None)
 
 
-def client_record(client: tunnel.Dialer, connected: tunnel.Connected, made: str) -> ClientRecord | None:
+def client_record(client: tunnel.Dialer, connected: tunnel.Connected, config_digest: str) -> ClientRecord | None:
     """What the next daemon has to know of a client tunnel that is up; None where it ends with this daemon."""
     if client.process is None or client.since is None:
         return None
     pid, name = client.process
     return ClientRecord(
         pid,
-        made,
+        config_digest,
         name,
         connected.peer,
         connected.endpoint,
@@ -130,7 +130,7 @@ def client_record(client: tunnel.Dialer, connected: tunnel.Connected, made: str)
     )
 
 
-def server_record(server: tunnel.Listener, made: str) -> ServerRecord | None:
+def server_record(server: tunnel.Listener, config_digest: str) -> ServerRecord | None:
     """What the next daemon has to know of a server; None where it ends with this daemon, or does not run yet."""
     if server.pid is None:
         return None
@@ -138,7 +138,7 @@ def server_record(server: tunnel.Listener, made: str) -> ServerRecord | None:
         ident: ClientOfServer(client.peer, client.serial, client.address, since_1970(client.since), client.number)
         for ident, client in server.clients.items()
     }
-    return ServerRecord(server.pid, made, clients)
+    return ServerRecord(server.pid, config_digest, clients)
 
 
 def found_client(record: ClientRecord | None, interface: str) -> tunnel.FoundClient | None:

@@ -43,7 +43,7 @@ log = logging.getLogger(__name__)
 class _Client:
     task: asyncio.Task[None]
     tunnel: Dialer | None = None
-    made: str = ""
+    config_digest: str = ""
     """What it was started with; see TunnelFactory.config_digest."""
 
 
@@ -71,7 +71,7 @@ class Tunnels:
         self.servers: dict[TunnelProtocol, Listener] = {}
         """By protocol."""
         self._serving: dict[TunnelProtocol, asyncio.Task[None]] = {}
-        self._made: dict[TunnelProtocol, str] = {}
+        self._digests: dict[TunnelProtocol, str] = {}
         """What each server was started with."""
         self._rollout = ServerRollout(self, drains)
         self._clients: dict[Prefix, _Client] = {}
@@ -173,7 +173,9 @@ class Tunnels:
             if interface != interfaces.SOLE:  # see `follow`
                 self._taps.add(interface)
                 hold = self._hold(record.peer, (record.endpoint,), (interface, record))
-                self._clients[record.peer] = _Client(self._start(hold, f"tunnel to {record.peer}"), None, record.made)
+                self._clients[record.peer] = _Client(
+                    self._start(hold, f"tunnel to {record.peer}"), None, record.config_digest
+                )
 
     async def renew(self, survey: Callable[[], Survey]) -> None:
         """Go on with `plan`: have as many servers as it wants, all with its settings and our certificate of now.
@@ -192,16 +194,16 @@ class Tunnels:
 
     def is_outdated(self, protocol: TunnelProtocol) -> bool:
         """Whether a server has other settings than those of now."""
-        return self._made[protocol] != self._digest()
+        return self._digests[protocol] != self._digest()
 
     def encryption_begins(self) -> bool:
         """Whether a server is in clear that is to be encrypted."""
-        return self.plan.parameters.encrypt and self._digest(encrypt=False) in self._made.values()
+        return self.plan.parameters.encrypt and self._digest(encrypt=False) in self._digests.values()
 
     def outdated_clients(self) -> frozenset[Prefix]:
         """The peers of our client tunnels with other settings than those of now."""
         now = self._digest()
-        return frozenset(peer for peer, client in self._clients.items() if client.made not in ("", now))
+        return frozenset(peer for peer, client in self._clients.items() if client.config_digest not in ("", now))
 
     def tell_outdated(self) -> None:
         """Tell the policy of those, if there are any."""
@@ -215,7 +217,7 @@ class Tunnels:
     async def end_server(self, protocol: TunnelProtocol) -> None:
         """End a server for good."""
         server = self.servers.pop(protocol)
-        del self._made[protocol]
+        del self._digests[protocol]
         await end(self._serving.pop(protocol))
         self._records.forget(server.interface)
 
@@ -252,7 +254,7 @@ class Tunnels:
         factory, owner, found = self._factory(self.plan), _Owner(self, self._door, protocol), found_server(record)
         server = factory.listener(interface, port, protocol, owner, found)
         self.servers[protocol] = server
-        self._made[protocol] = record.made if record else factory.config_digest()
+        self._digests[protocol] = record.config_digest if record else factory.config_digest()
         self._serving[protocol] = self._start(self._serve(server), f"server {protocol}")
 
     async def _serve(self, server: Listener) -> None:
@@ -306,7 +308,7 @@ class Tunnels:
     def note_server(self, protocol: TunnelProtocol) -> None:
         """What the next daemon has to know of a server."""
         server = self.servers.get(protocol)
-        if server is not None and (record := server_record(server, self._made[protocol])):
+        if server is not None and (record := server_record(server, self._digests[protocol])):
             self._records.write(server.interface, record)
 
     # -- client tunnels --
@@ -396,7 +398,7 @@ class Tunnels:
             log.warning("no interface left for a tunnel to %s", peer)
             return
         self._taps.add(tap)
-        self._clients[peer].made = self._digest()
+        self._clients[peer].config_digest = self._digest()
         await self._hold_on(peer, endpoints, tap)
 
     async def _hold_on(
@@ -445,7 +447,7 @@ class Tunnels:
     def _note_client(self, connected: Connected) -> None:
         """What the next daemon has to know of a client tunnel."""
         client = self._clients[connected.peer]
-        if client.tunnel is not None and (record := client_record(client.tunnel, connected, client.made)):
+        if client.tunnel is not None and (record := client_record(client.tunnel, connected, client.config_digest)):
             self._records.write(connected.interface, record)
 
 

@@ -39,7 +39,7 @@ class ServerRecord:
     """A running server: its clients by OpenVPN's number, and a digest of the settings with which it was started."""
 
     pid: int
-    made: str
+    config_digest: str
     clients: Mapping[int, ClientOfServer]
 
 
@@ -48,7 +48,7 @@ class ClientRecord:
     """A client tunnel that is up; `name` is the name of the process, of several that share one interface."""
 
     pid: int
-    made: str
+    config_digest: str
     name: str
     peer: Prefix
     endpoint: Endpoint
@@ -65,7 +65,7 @@ Record = ServerRecord | ClientRecord
 
 def encode(record: Record) -> bytes:
     """The record as a text."""
-    common: dict[str, object] = {"pid": record.pid, "made": record.made}
+    common: dict[str, object] = {"pid": record.pid, "made": record.config_digest}
     if isinstance(record, ServerRecord):
         clients = {
             str(ident): {
@@ -97,13 +97,15 @@ def decode(data: bytes) -> Record:
     """The record in a text. Raises RecordError."""
     try:
         fields = json.loads(data)
-        pid, made = _integer(fields["pid"]), str(fields["made"])
+        pid, config_digest = _integer(fields["pid"]), str(fields["made"])
         if "clients" in fields:
-            return ServerRecord(pid, made, {int(ident): _client(entry) for ident, entry in fields["clients"].items()})
+            return ServerRecord(
+                pid, config_digest, {int(ident): _client(entry) for ident, entry in fields["clients"].items()}
+            )
         (endpoint,) = parse_addresses(str(fields["endpoint"]), anywhere=True)
         return ClientRecord(
             pid,
-            made,
+            config_digest,
             str(fields["name"]),
             Prefix.from_cn(str(fields["peer"])),
             endpoint,

@@ -84,12 +84,12 @@ def test_where_encryption_begins_servers_wait_for_the_clients(
 
             def again() -> None:
                 log.append("the client is made anew")
-                tunnels._clients[PEER].made = FakeFactory(after).config_digest()
+                tunnels._clients[PEER].config_digest = FakeFactory(after).config_digest()
 
             tunnels = tunnels_of(before, tasks, kernel=FakeKernel(0), event=event, log=log)
             await tunnels.serve()
             tunnels.open(PEER, SOMEWHERE)
-            await until(lambda: tunnels._clients[PEER].made)
+            await until(lambda: tunnels._clients[PEER].config_digest)
             tunnels.plan = after
             await tunnels.renew(Survey)
             await until(lambda: "the client is made anew" in log)
