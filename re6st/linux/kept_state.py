@@ -21,8 +21,10 @@ from re6st.core.machine.wanted_state import (
     Fault,
     KernelLink,
     KernelRoute,
+    Mtu,
     Network,
     Placed,
+    Property,
     Setting,
     Tap,
     Thing,
@@ -97,11 +99,19 @@ class KeptState:
             {setting.name: self._value(setting) for setting in wanted.all_settings},
         )
 
-    def put(self, thing: Setting | Thing, index: int = 0) -> None:
+    def set(self, settings: Iterable[Setting]) -> list[Fault]:
+        """Set these sysctls; those are returned that cannot be."""
+        wrong = [each for each in settings if not each.holds(self._value(each))]
+        found = (self._try(each, Actual()) for each in wrong)
+        return [fault for fault in found if fault is not None and fault.trouble]
+
+    def put(self, thing: Property | Thing, index: int = 0) -> None:
         """Put it there, on the interface of this index. Raises OSError."""
         match thing:
             case Setting():
                 (self._sysctl / thing.name).write_text(f"{thing.right}\n")
+            case Mtu():
+                self._netlink.set_link(index, up=True, mtu=thing.bytes)
             case Tap():
                 self._netlink.set_link(index, up=True)
             case Placed():
@@ -118,12 +128,14 @@ class KeptState:
 
     # -- within --
 
-    def _try(self, thing: Setting | Thing, actual: Actual) -> Fault | None:
+    def _try(self, thing: Property | Thing, actual: Actual) -> Fault | None:
         """What was wrong, and why it still is where that failed; None for what is nobody's doing."""
         try:
-            self.put(thing, actual.links[thing.interface].index if isinstance(thing, Tap | Placed) else 0)
+            self.put(thing, actual.links[thing.interface].index if isinstance(thing, Tap | Mtu | Placed) else 0)
         except OSError as error:
             if isinstance(thing, Setting):
+                if not thing.needed and error.errno == errno.EROFS:
+                    return None
                 return Fault(thing, f"{self._sysctl / thing.name}: {error.strerror}")
             if isinstance(thing, KernelRoute) and thing.gateway is not None:
                 return None  # the kernel does not take it while the gateway cannot be reached

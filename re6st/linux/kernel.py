@@ -22,14 +22,16 @@ from re6st.core.machine.wanted_state import (
     AddressPlan,
     Kept,
     KernelRoute,
+    Up,
     Wanted,
     host_route,
     left,
+    tap_settings,
 )
 from re6st.linux import rtnetlink
 from re6st.linux.babel_routes import BabelRoutes
 from re6st.linux.hardware import Hardware
-from re6st.linux.kept_state import SYSCTL, KeptState
+from re6st.linux.kept_state import KeptState
 from re6st.linux.netlink import NetlinkError
 from re6st.linux.rtnetlink import (
     IFA_F_DADFAILED,
@@ -73,11 +75,7 @@ class Kernel:
     # -- links --
 
     async def make_tap(self, name: str) -> None:
-        """Make a persistent TAP interface, down; one of that name is taken over. Raises KernelError.
-
-        Duplicate address detection is off on it: nobody else can have its random link-local address, and waiting for
-        the detection would cost a second of every new tunnel.
-        """
+        """Make a persistent TAP interface, down; one of that name is taken over. Raises KernelError."""
         up = self.state.wanted.taps.get(name)
         if self._index(name) is None:
             up = None  # that one was deleted
@@ -85,8 +83,8 @@ class Kernel:
                 rtnetlink.make_tap(name)
         self.state.wanted = self.state.wanted.with_tap(name, up)
         self._put_on_tap(name)
-        for setting, value in (("disable_ipv6", 0), ("accept_dad", 0), ("dad_transmits", 0), ("accept_ra", 0)):
-            self._sysctl(f"ipv6/conf/{name}/{setting}", value)
+        for fault in self.state.set(tap_settings(name)):
+            log.warning("%s", fault)
 
     async def set_up(self, name: str, mtu: int | None = None) -> None:
         """Bring an interface up, with this MTU in bytes. Raises KernelError."""
@@ -94,7 +92,7 @@ class Kernel:
         with _doing(f"bring {name} up"):
             self._netlink.set_link(index, up=True, mtu=mtu)
         if name in self.state.wanted.taps:
-            self.state.wanted = self.state.wanted.with_tap(name, index)
+            self.state.wanted = self.state.wanted.with_tap(name, Up(index, mtu))
 
     async def bounce(self, name: str, is_used: Callable[[], bool]) -> None:
         """Take an interface down until babeld, which `is_used` asks, has seen it; then bring it up as it was.
@@ -112,6 +110,7 @@ class Kernel:
         index = self._index(name)
         if index is None:
             return
+        was = self.state.wanted.taps.get(name)
         self.state.wanted = self.state.wanted.with_tap(name)
         had = []
         with suppress(NetlinkError):
@@ -130,7 +129,7 @@ class Kernel:
             # It goes away meanwhile where the node ends.
             with suppress(NetlinkError):
                 self._netlink.set_link(index, up=True)
-                self.state.wanted = self.state.wanted.with_tap(name, index)
+                self.state.wanted = self.state.wanted.with_tap(name, Up(index, None if was is None else was.mtu))
                 for each in had:
                     self._netlink.put_address(each.address, each.length, index, IFA_F_NODAD)
 
@@ -278,15 +277,6 @@ class Kernel:
         if index is None:
             raise KernelError(f"there is no interface {name}")
         return index
-
-    def _sysctl(self, name: str, value: int) -> None:
-        path = SYSCTL / name
-        try:
-            if path.read_text().strip() != str(value):
-                path.write_text(f"{value}\n")
-        except OSError as error:
-            fixed = error.errno == errno.EROFS  # for all links alike, which is told at the start (router_settings.py)
-            log.log(logging.DEBUG if fixed else logging.WARNING, "%s: %s", path, error.strerror)
 
 
 @contextmanager

@@ -26,7 +26,7 @@ BETTER = {
     "net.ipv6.conf.default.dad_transmits": "0",
     "net.ipv6.conf.default.accept_ra": "0",
 }
-"""What we set on each of our links, see Kernel.make_tap."""
+"""What we set on each of our links, see tap_settings in core/machine/wanted_state.py."""
 SETTINGS = Path("/proc/sys")
 
 

@@ -70,7 +70,8 @@ class Netlink(NetlinkSocket):
             attributes = dict(read_attributes(body[_LINK.size :]))
             info = dict(read_attributes(attributes.get(_IFLA_LINKINFO, b"")))
             name, hardware = _text(attributes, _IFLA_IFNAME), attributes.get(_IFLA_ADDRESS, b"")
-            found.append(KernelLink(index, name, flags, _text(info, _IFLA_INFO_KIND), hardware))
+            mtu = _number(attributes, _IFLA_MTU) or 0
+            found.append(KernelLink(index, name, flags, _text(info, _IFLA_INFO_KIND), hardware, mtu))
         return found
 
     def set_link(self, index: int, *, up: bool, mtu: int | None = None) -> None:

@@ -136,6 +136,22 @@ def test_ipv6_is_switched_on_again_where_we_need_it(network: Network, node: Node
         node.host.namespace.sysctl({"net/ipv6/conf/all/disable_ipv6": 0})
 
 
+def test_an_interface_of_a_tunnel_keeps_its_mtu_and_its_settings(network: Network, node: Node) -> None:
+    """With a smaller MTU large packets are lost; by an advertisement that it heard, a peer would be our way out."""
+    name = next(link.split()[0] for link in node.host.ip("-brief", "link").splitlines() if link.startswith("re6stnet-"))
+
+    def mtu() -> str:
+        return node.host.ip("-oneline", "link", "show", name).partition(" mtu ")[2].split()[0]
+
+    before, setting = mtu(), f"net/ipv6/conf/{name}/accept_ra"
+    node.host.ip("link", "set", name, "mtu", "1280")
+    node.host.namespace.sysctl({setting: 2})
+    comes_back(network, "the MTU", lambda: mtu() == before)
+    comes_back(network, "accept_ra", lambda: node.host.run(["cat", f"/proc/sys/{setting}"]).stdout == "0\n")
+    assert said(node, f"removed or changed the MTU {before} of {name}") == 1
+    assert said(node, f"removed or changed the sysctl {setting.replace('/', '.')}=0") == 1
+
+
 @pytest.mark.parametrize("verb", ["delete", "down"])
 def test_an_interface_of_a_tunnel_comes_back(network: Network, node: Node, verb: str) -> None:
     names = sorted({link.split()[0] for link in node.host.ip("-brief", "link").splitlines() if link.startswith("re6")})

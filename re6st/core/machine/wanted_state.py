@@ -47,6 +47,8 @@ class KernelLink:
     flags: int
     kind: str
     hardware: bytes = b""
+    mtu: int = 0
+    """In bytes."""
 
     @property
     def up(self) -> bool:
@@ -58,11 +60,17 @@ class KernelLink:
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """A sysctl below net/ that must not have the value `wrong`."""
+    """A sysctl below net/ that must not have the value `wrong`; if that is empty, none but the `right` one."""
 
     name: str
     wrong: str
     right: str
+    needed: bool = True
+    """Else it is not missed where nobody may change it, as in containers: cli/node/main.py says so at the start."""
+
+    def holds(self, value: str) -> bool:
+        """Whether it may have this value; empty: there is no such setting."""
+        return not value or value == self.right or (bool(self.wrong) and value != self.wrong)
 
     def __str__(self) -> str:
         return f"the sysctl net.{self.name.replace('/', '.')}={self.right}"
@@ -80,6 +88,17 @@ class Tap:
 
     def __str__(self) -> str:
         return f"the interface {self.interface}, which was down"
+
+
+@dataclass(frozen=True, slots=True)
+class Mtu:
+    """That of the interface of a tunnel, in bytes."""
+
+    interface: str
+    bytes: int
+
+    def __str__(self) -> str:
+        return f"the MTU {self.bytes} of {self.interface}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,11 +144,24 @@ class KernelRoute:
 
 
 Thing = Tap | Placed | KernelRoute
+"""What can be removed."""
+Property = Setting | Mtu
+"""What goes with an interface, or stays as it is."""
 
 
 def host_route(ip: IPv4Address, gateway: IPv4Address) -> KernelRoute:
     """A route to a peer by another gateway than the default one."""
     return KernelRoute(IPv4Network(ip), gateway=gateway, protocol=RTPROT_RE6ST)
+
+
+@dataclass(frozen=True, slots=True)
+class Up:
+    """What the interface of a tunnel is while it is up."""
+
+    index: int
+    """So that another one of the same name is not taken for it."""
+    mtu: int | None = None
+    """In bytes; None for any."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,8 +172,8 @@ class Wanted:
     """Those that the network gives us."""
     routes: tuple[KernelRoute, ...] = ()
     """Unreachable ones, so that nothing leaks, and those to peers."""
-    taps: Mapping[str, int | None] = field(default_factory=dict)
-    """Interfaces of tunnels by name, with the index of each that shall be up."""
+    taps: Mapping[str, Up | None] = field(default_factory=dict)
+    """Interfaces of tunnels by name, with what each is that shall be up."""
     on_taps: IPv4Interface | None = None
     """Our address on all of them."""
     settings: tuple[Setting, ...] = ()
@@ -155,9 +187,9 @@ class Wanted:
     def all_settings(self) -> tuple[Setting, ...]:
         """Also that IPv6 is not switched off where it is needed."""
         # The unreachable routes are on lo.
-        up = (name for name, index in self.taps.items() if index is not None)
-        names = dict.fromkeys(("lo", *(placed.interface for placed in self.addresses), *up)) if self.addresses else ()
-        return (*(Setting(f"ipv6/conf/{name}/disable_ipv6", "1", "0") for name in names), *self.settings)
+        names = dict.fromkeys(("lo", *(placed.interface for placed in self.addresses))) if self.addresses else ()
+        of_taps = (setting for name in self.taps for setting in tap_settings(name))
+        return (*(Setting(f"ipv6/conf/{name}/disable_ipv6", "1", "0") for name in names), *of_taps, *self.settings)
 
     def on_tap(self, name: str) -> tuple[Placed, ...]:
         """The addresses that we give to the interface of a tunnel."""
@@ -174,9 +206,20 @@ class Wanted:
             self, addresses=tuple(Placed(plan.address, plan.length, interface) for plan in plans), routes=routes
         )
 
-    def with_tap(self, name: str, index: int | None = None) -> Wanted:
-        """The same with an interface of a tunnel, which shall be up if its index is given."""
-        return replace(self, taps={**self.taps, name: index})
+    def with_tap(self, name: str, up: Up | None = None) -> Wanted:
+        """The same with an interface of a tunnel, which shall be up as it is said."""
+        return replace(self, taps={**self.taps, name: up})
+
+
+def tap_settings(name: str) -> tuple[Setting, ...]:
+    """Those of the interface of a tunnel (linux/router_settings.py has them for all).
+
+    Duplicate address detection is off on it: nobody else can have its random link-local address, and waiting for the
+    detection would cost a second of every new tunnel. A router advertisement of a peer would be the way out for us.
+    """
+    base = f"ipv6/conf/{name}"
+    better = ("accept_dad", "dad_transmits", "accept_ra")
+    return (Setting(f"{base}/disable_ipv6", "1", "0"), *(Setting(f"{base}/{each}", "", "0", False) for each in better))
 
 
 def forwarding(*, ipv4: bool) -> tuple[Setting, ...]:
@@ -203,7 +246,7 @@ class Actual:
 class Fault:
     """Something of ours that was not there. It is again, but where `trouble` says what keeps it away."""
 
-    thing: Setting | Thing
+    thing: Property | Thing
     trouble: str = ""
     forbidden: bool = False
     """We have not the right to put it back."""
@@ -228,11 +271,14 @@ def surplus(before: Wanted, now: Wanted) -> list[Thing]:
     return [thing for thing in reversed(before.things) if thing not in things]
 
 
-def missing(wanted: Wanted, actual: Actual, met: Collection[str] = ()) -> Iterator[Setting | Thing | Fault]:
+def missing(wanted: Wanted, actual: Actual, met: Collection[str] = ()) -> Iterator[Property | Thing | Fault]:
     """What is to be put there, and what cannot be; interfaces that were `met` before may be down."""
-    yield from (each for each in wanted.all_settings if actual.settings.get(each.name) == each.wrong)
-    taps = {name: link for name, link in actual.links.items() if wanted.taps.get(name) == link.index}
+    yield from (each for each in wanted.all_settings if not each.holds(actual.settings.get(each.name, "")))
+    up = {name: up for name, up in wanted.taps.items() if up is not None}
+    taps = {name: link for name, link in actual.links.items() if name in up and up[name].index == link.index}
     yield from (Tap(name) for name, link in taps.items() if not link.up)
+    mtus = ((name, up[name].mtu, link.mtu) for name, link in taps.items())
+    yield from (Mtu(name, right) for name, right, mtu in mtus if right is not None and right != mtu)
     # One that has another length is one of the user's, who may.
     there = {(each.ip, each.interface) for each in actual.addresses}
     for placed in wanted.addresses:
@@ -254,7 +300,7 @@ def missing(wanted: Wanted, actual: Actual, met: Collection[str] = ()) -> Iterat
 def deleted(wanted: Wanted, actual: Actual) -> list[str]:
     """Interfaces of tunnels that shall be up and were deleted, also if there is another one of the name."""
     index = {name: link.index for name, link in actual.links.items()}
-    return [name for name, wants in wanted.taps.items() if wants is not None and index.get(name) != wants]
+    return [name for name, up in wanted.taps.items() if up is not None and index.get(name) != up.index]
 
 
 def left(actual: Actual, plans: Collection[AddressPlan], kept: Kept | None) -> tuple[Wanted, Wanted]:

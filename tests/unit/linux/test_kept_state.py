@@ -22,9 +22,11 @@ from re6st.core.machine.wanted_state import (
     Network,
     Placed,
     Setting,
+    Up,
     Wanted,
     forwarding,
     host_route,
+    tap_settings,
 )
 from re6st.linux.kept_state import KeptState
 from re6st.linux.netlink import NetlinkError
@@ -43,6 +45,7 @@ class Netlink:
 
     def __init__(self) -> None:
         self.up = {"lo": True, "re6stnet1": True}
+        self.mtu = 1500
         self.index = {"lo": 1, "re6stnet1": 7, "br0": 9}
         self.there: set[tuple[Address, int]] = {(LINK_LOCAL, 7)}
         self.known: set[tuple[Network, int]] = set()
@@ -50,10 +53,12 @@ class Netlink:
         self.carrier = True
 
     def links(self) -> list[KernelLink]:
-        return [KernelLink(self.index[name], name, IFF_UP if up else 0, "", MAC) for name, up in self.up.items()]
+        flags = {name: IFF_UP if up else 0 for name, up in self.up.items()}
+        return [KernelLink(self.index[name], name, flags[name], "", MAC, self.mtu) for name in flags]
 
     def set_link(self, index: int, *, up: bool, mtu: int | None = None) -> None:
         self._may()
+        self.mtu = mtu or self.mtu
         self.up[next(name for name, number in self.index.items() if number == index)] = up
         if up and index == 7 and self.carrier:
             self.there.add((LINK_LOCAL, index))
@@ -134,7 +139,7 @@ def test_what_is_removed_is_put_back_once(machine: Machine) -> None:
 
 
 def test_lo_and_tunnels_are_brought_up_again(machine: Machine) -> None:
-    machine.want(taps={"re6stnet1": 7})
+    machine.want(taps={"re6stnet1": Up(7, 1500)})
     machine.kernel.up.update(lo=False, re6stnet1=False)
     machine.kernel.there.clear()
     assert machine.said() == ["the interface re6stnet1, which was down", f"our address {ADDRESS} on lo"]
@@ -144,7 +149,7 @@ def test_lo_and_tunnels_are_brought_up_again(machine: Machine) -> None:
 
 def test_a_tunnel_gets_a_link_local_address_again(machine: Machine) -> None:
     """Without one babeld does not use it, and says so again and again; the kernel does not put it back."""
-    machine.want(taps={"re6stnet1": 7})
+    machine.want(taps={"re6stnet1": Up(7, 1500)})
     machine.kernel.carrier = False
     machine.kernel.there.remove((LINK_LOCAL, 7))
     assert machine.said() == [f"our address {LINK_LOCAL} on re6stnet1"]
@@ -167,7 +172,7 @@ def test_what_is_no_longer_wanted_is_removed_and_nothing_else(machine: Machine) 
 
 @pytest.mark.parametrize("anew", [True, False], ids=["another of the same name", "gone"])
 def test_a_deleted_interface_of_a_tunnel_is_told(machine: Machine, anew: bool) -> None:
-    machine.want(taps={"re6stnet1": 7})
+    machine.want(taps={"re6stnet1": Up(7, 1500)})
     if anew:
         machine.kernel.index["re6stnet1"] = 8
     else:
@@ -193,7 +198,7 @@ def test_an_interface_of_the_users_is_brought_up_when_it_comes_and_left_down_aft
 
 
 def test_ipv6_is_switched_on_where_it_is_needed_and_nowhere_else(machine: Machine) -> None:
-    machine.want(taps={"re6stnet1": 7})
+    machine.want(taps={"re6stnet1": Up(7, 1500)})
     for name in ("lo", "br0", "re6stnet1", "all"):
         machine.set(f"ipv6/conf/{name}/disable_ipv6", 1)
     assert machine.said() == [
@@ -201,6 +206,31 @@ def test_ipv6_is_switched_on_where_it_is_needed_and_nowhere_else(machine: Machin
         "the sysctl net.ipv6.conf.re6stnet1.disable_ipv6=0",
     ]
     assert [machine.get(f"ipv6/conf/{name}/disable_ipv6") for name in ("lo", "br0", "re6stnet1", "all")] == list("0101")
+
+
+def test_an_interface_of_a_tunnel_has_the_settings_that_it_got_again(machine: Machine) -> None:
+    """A router advertisement of a peer would be our default route, where a network manager has it heard."""
+    machine.want(taps={"re6stnet1": Up(7, 1400)})
+    machine.set("ipv6/conf/re6stnet1/accept_ra", 2)
+    machine.set("ipv6/conf/re6stnet1/accept_dad", 1)
+    said = ["the sysctl net.ipv6.conf.re6stnet1.accept_dad=0", "the sysctl net.ipv6.conf.re6stnet1.accept_ra=0"]
+    assert machine.said() == [*said, "the MTU 1400 of re6stnet1"]
+    assert machine.kernel.mtu == 1400
+    assert machine.said() == []
+
+
+@pytest.mark.parametrize(("code", "is_missed"), [(errno.EROFS, False), (errno.EACCES, True)])
+def test_one_that_only_costs_time_is_not_missed_where_nobody_may_set_it(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch, code: int, is_missed: bool
+) -> None:
+    def refuse(self: Path, text: str) -> int:
+        raise OSError(code, "no")
+
+    machine.want(taps={"re6stnet1": Up(7)})
+    machine.set("ipv6/conf/re6stnet1/accept_dad", 1)
+    monkeypatch.setattr(Path, "write_text", refuse)
+    assert bool(machine.said()) is is_missed
+    assert bool(machine.state.set(tap_settings("re6stnet1"))) is is_missed
 
 
 def test_sysctls_that_are_wanted_are_set_again(machine: Machine) -> None:
@@ -296,7 +326,7 @@ def test_the_status_says_what_is_missing_as_long_as_it_is(machine: Machine, look
 
 
 def test_tunnels_of_a_deleted_interface_are_made_anew_once(machine: Machine, looks: Looks) -> None:
-    machine.want(taps={"re6stnet1": 7})
+    machine.want(taps={"re6stnet1": Up(7, 1500)})
     del machine.kernel.up["re6stnet1"]
     looks.look()
     looks.look()

@@ -9,7 +9,7 @@ from ipaddress import IPv4Address, IPv4Interface, IPv6Address, IPv6Network, ip_a
 
 import pytest
 
-from re6st.core.machine.wanted_state import IFF_UP, KernelLink, KernelRoute, Wanted
+from re6st.core.machine.wanted_state import IFF_UP, KernelLink, KernelRoute, Up, Wanted
 from re6st.linux import kernel, rtnetlink
 from re6st.linux.kernel import Kernel, KernelError
 from re6st.linux.netlink import NetlinkError
@@ -35,7 +35,7 @@ def test_an_interface_that_is_not_there_is_named() -> None:
 def test_what_is_gone_already_is_no_error() -> None:
     async def work(own: Kernel) -> None:
         await own.bounce("re6test-none", lambda: True)
-        own.state.wanted = Wanted().with_tap("re6test-none", 7)
+        own.state.wanted = Wanted().with_tap("re6test-none", Up(7))
         await own.undo()
 
     attempt(work)
@@ -151,7 +151,6 @@ def test_the_address_on_links_is_what_was_said_last(
 
     async def work(own: Kernel) -> None:
         monkeypatch.setattr(own, "_index", lambda name: int(name) if int(name) < 7 else None)
-        monkeypatch.setattr(own, "_sysctl", lambda *_: None)
         monkeypatch.setattr(rtnetlink, "make_tap", lambda _: None)
         monkeypatch.setattr("socket.if_nametoindex", int)
         for name, method in (
@@ -183,9 +182,8 @@ def test_an_interface_that_is_made_anew_is_not_taken_for_one_that_was_deleted(mo
     """By whoever looks later, who would end the tunnel that is on it now."""
 
     async def work(own: Kernel) -> None:
-        monkeypatch.setattr(own, "_sysctl", lambda *_: None)
         monkeypatch.setattr(rtnetlink, "make_tap", lambda _: None)
-        own.state.wanted = Wanted().with_tap("re6test-none", 7)
+        own.state.wanted = Wanted().with_tap("re6test-none", Up(7))
         await own.make_tap("re6test-none")
         own.state.put_back()
         assert own.state.deleted == set()
@@ -196,9 +194,11 @@ def test_an_interface_that_is_made_anew_is_not_taken_for_one_that_was_deleted(mo
 def test_an_interrupted_interface_comes_up_again_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
     async def work(own: Kernel) -> None:
         tap = Played(own, monkeypatch)
+        own.state.wanted = Wanted().with_tap("re6stnet1", Up(7, 1400))
         seen = iter((True, True, False))
         await own.bounce("re6stnet1", lambda: next(seen))
         assert (tap.up, len(tap.addresses)) == (True, 1)
+        assert own.state.wanted.taps == {"re6stnet1": Up(7, 1400)}
 
     attempt(work)
 

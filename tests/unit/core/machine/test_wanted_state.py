@@ -17,10 +17,13 @@ from re6st.core.machine.wanted_state import (
     Kept,
     KernelLink,
     KernelRoute,
+    Mtu,
     Placed,
+    Property,
     Setting,
     Tap,
     Thing,
+    Up,
     Wanted,
     deleted,
     forwarding,
@@ -28,6 +31,7 @@ from re6st.core.machine.wanted_state import (
     left,
     missing,
     surplus,
+    tap_settings,
 )
 
 NET6, NET4 = IPv6Network("2001:db8:42::/48"), IPv4Network("10.42.0.0/16")
@@ -70,10 +74,12 @@ class Machine:
         kernels = [each for each in routes if each.type == RTN_UNREACHABLE or each.protocol == 146]
         return Actual(dict(self.links), placed, kernels, dict(self.settings))
 
-    def put(self, thing: Setting | Thing) -> None:
+    def put(self, thing: Property | Thing) -> None:
         match thing:
             case Setting():
                 self.settings[thing.name] = thing.right
+            case Mtu():
+                self.links[thing.interface] = replace(self.links[thing.interface], mtu=thing.bytes)
             case Tap():
                 self._raise(thing.interface)
             case Placed():
@@ -113,10 +119,11 @@ class Machine:
 @st.composite
 def wanted_states(draw: st.DrawFn) -> Wanted:
     routes = {host: draw(st.sampled_from(GATEWAYS)) for host in draw(st.sets(st.sampled_from(HOSTS)))}
-    index = {name: number for name, number in Machine().index.items() if name in TAPS}
+    index = Machine().index
+    names = draw(st.sets(st.sampled_from(TAPS)))
     return Wanted(
         routes=tuple(host_route(*each) for each in routes.items()),
-        taps={name: draw(st.sampled_from((None, index[name]))) for name in draw(st.sets(st.sampled_from(TAPS)))},
+        taps={name: draw(st.sampled_from((None, Up(index[name]), Up(index[name], 1400)))) for name in names},
         on_taps=draw(st.sampled_from((None, IPv4Interface("10.42.3.1/24"), IPv4Interface("10.43.3.1/24")))),
         settings=draw(st.sampled_from(((), forwarding(ipv4=False), forwarding(ipv4=True)))),
     ).with_plans(draw(st.lists(st.sampled_from(PLANS), unique=True)), draw(st.sampled_from(("lo", "eth0", "br0"))))
@@ -127,8 +134,9 @@ def machines(draw: st.DrawFn) -> Machine:
     """With things of others."""
     machine = Machine()
     machine.things |= draw(st.sets(st.sampled_from(OTHERS)))
-    for setting in draw(st.sets(st.sampled_from(forwarding(ipv4=True)))):
-        machine.settings[setting.name] = setting.wrong
+    settings = (*forwarding(ipv4=True), *(setting for name in TAPS for setting in tap_settings(name)))
+    for setting in draw(st.sets(st.sampled_from(settings))):
+        machine.settings[setting.name] = setting.wrong or "2"
     if draw(st.booleans()):
         machine.links["eth0"] = replace(machine.links["eth0"], flags=0)
     return machine
@@ -160,8 +168,10 @@ def test_it_has_what_is_wanted_and_what_others_made_whatever_was_wanted_before(
         for placed in now.addresses:
             assert (placed in absent) != ((placed.ip, placed.interface) in on)
         assert set(now.routes) <= machine.things
-        assert all(machine.links[name].up for name, index in now.taps.items() if index)
-        assert all(machine.settings.get(setting.name) != setting.wrong for setting in now.all_settings)
+        for name, up in now.taps.items():
+            link = machine.links[name]
+            assert up is None or (link.up and up.mtu in (None, link.mtu))
+        assert all(machine.settings.get(each.name) not in (each.wrong, "2") for each in now.all_settings)
         assert [step for step in missing(now, machine.has(), ("eth0",)) if not isinstance(step, Fault)] == []
         assert others <= machine.things
         before = now
@@ -204,7 +214,14 @@ def test_a_daemon_that_takes_over_leaves_what_the_traffic_needs(
 
 
 def test_an_interface_that_is_another_one_now_was_deleted() -> None:
-    wanted = Wanted().with_tap("re6stnet1", 7).with_tap("re6stnet2", 8).with_tap("re6stnet3")
+    wanted = Wanted().with_tap("re6stnet1", Up(7, 1400)).with_tap("re6stnet2", Up(8)).with_tap("re6stnet3")
     links = {"re6stnet1": KernelLink(9, "re6stnet1", IFF_UP, "tun"), "re6stnet2": KernelLink(8, "re6stnet2", 0, "tun")}
     assert deleted(wanted, Actual(links)) == ["re6stnet1"]
     assert list(missing(wanted, Actual(links))) == [Tap("re6stnet2")]
+
+
+def test_of_a_setting_that_is_fine_with_several_values_none_of_these_is_touched() -> None:
+    filter_of_sources = forwarding(ipv4=True)[-1]
+    assert [filter_of_sources.holds(value) for value in ("", "0", "1", "2")] == [True, True, False, True]
+    advertisements = tap_settings("re6stnet1")[-1]
+    assert [advertisements.holds(value) for value in ("", "0", "1", "2")] == [True, True, False, False]
