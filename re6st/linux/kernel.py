@@ -6,11 +6,10 @@ left behind (wire.md 1.3). Only names and prefixes of our network are touched.
 
 from __future__ import annotations
 
-import asyncio
 import errno
 import logging
 import socket
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from ipaddress import IPv4Address, IPv4Interface, IPv6Network, ip_address
@@ -44,8 +43,6 @@ from re6st.linux.rtnetlink import (
 
 LASTING = frozenset((errno.EPERM, errno.EACCES, errno.ENOENT, errno.ENODEV, errno.EOPNOTSUPP))
 """Refusals that will not end by themselves: no right, no module."""
-NOTICE, NOTICE_STEP = 1.0, 0.01
-"""Seconds that babeld has to see that an interface is down, and between two looks whether it has."""
 
 log = logging.getLogger(__name__)
 
@@ -94,8 +91,8 @@ class Kernel:
         if name in self.state.wanted.taps:
             self.state.wanted = self.state.wanted.with_tap(name, Up(index, mtu))
 
-    async def bounce(self, name: str, is_used: Callable[[], bool]) -> None:
-        """Take an interface down until babeld, which `is_used` asks, has seen it; then bring it up as it was.
+    async def bounce(self, name: str, until_unused: Callable[[], Awaitable[None]]) -> None:
+        """Take an interface down; once babeld has seen it, which `until_unused` waits for, bring it up as it was.
 
         When an interface goes down, babeld 1.12.1 may want to ask one of the neighbours behind it for another way. With
         authentication it needs a link-local address for that, and where there is none it tries again at once until the
@@ -121,10 +118,7 @@ class Kernel:
         with suppress(NetlinkError):
             self._netlink.set_link(index, up=False)
         try:
-            with suppress(TimeoutError):
-                async with asyncio.timeout(NOTICE):
-                    while is_used():  # noqa: ASYNC110
-                        await asyncio.sleep(NOTICE_STEP)
+            await until_unused()
         finally:
             # It goes away meanwhile where the node ends.
             with suppress(NetlinkError):

@@ -6,7 +6,7 @@ A room asks for no more than is here, so a test double has all of it, or fails t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from ipaddress import IPv4Address, IPv6Address
 from typing import Protocol
 
@@ -57,7 +57,7 @@ class TunnelKernel(RouteKernel, Protocol):
     async def set_up(self, name: str, mtu: int | None = None) -> None:
         """Raises KernelError."""
 
-    async def bounce(self, name: str, is_used: Callable[[], bool]) -> None:
+    async def bounce(self, name: str, until_unused: Callable[[], Awaitable[None]]) -> None:
         """Tell babel that nobody is behind an interface any more."""
 
 
@@ -82,7 +82,8 @@ class BabelFilter(Drains, Protocol):
 class Routing(Protocol):
     """Who routes over the interfaces of tunnels: a routing plane."""
 
-    def uses(self, interface: str) -> bool: ...
+    async def until_unused(self, interface: str) -> None:
+        """Until babel does not use an interface any more, which is down, or gone; not long."""
 
     def bounced(self) -> None:
         """Babel was told that an interface is down."""

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Protocol
 
 from re6st.core.prefix import Prefix
 from re6st.core.tunnel_protocols import TunnelProtocol
-from re6st.linux.kernel import NOTICE, NOTICE_STEP, KernelError
+from re6st.linux.kernel import KernelError
 from re6st.tunnel import Listener
 
 log = logging.getLogger(__name__)
@@ -41,18 +39,17 @@ class Taps(Protocol):
         """Raises KernelError."""
 
 
-async def make_anew(interface: str, kernel: Taps, tunnels: TapTunnels, is_used: Callable[[str], bool]) -> None:
-    """Leave the client tunnel on it, or have the server on it started again; `is_used` says whether babel uses it.
+async def make_anew(
+    interface: str, kernel: Taps, tunnels: TapTunnels, until_unused: Callable[[str], Awaitable[None]]
+) -> None:
+    """Leave the client tunnel on it, or have the server on it started again, once babel does not use it any more.
 
     The policy opens another tunnel, and the clients of a server come back.
     """
     for server in tunnels.servers.values():
         if server.interface == interface:
             # It has to see first that there is none: of another one by the same name it may think that it is the old.
-            with suppress(TimeoutError):
-                async with asyncio.timeout(NOTICE):
-                    while is_used(interface):  # noqa: ASYNC110
-                        await asyncio.sleep(NOTICE_STEP)
+            await until_unused(interface)
             try:
                 await kernel.make_tap(interface)
             except KernelError as error:

@@ -65,4 +65,4 @@ class KernelCare:
         return forwarding(ipv4=self._in_force.plan.ipv4 is not None) if self._routing.ready.is_set() else ()
 
     async def _restore(self, interface: str) -> None:
-        await make_anew(interface, self._kernel, self._tunnels, self._routing.uses)
+        await make_anew(interface, self._kernel, self._tunnels, self._routing.until_unused)

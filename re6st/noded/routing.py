@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from contextlib import suppress
 from dataclasses import replace
 from random import Random
 from typing import Protocol
@@ -28,6 +29,8 @@ from re6st.service.tasks import news_or_moment
 SETTLE = 0.1
 """Seconds that changes of the routing table are collected for, at least."""
 ROUTES_PER_SECOND = 20_000
+NOTICE, NOTICE_STEP = 1.0, 0.01
+"""Seconds that babeld has to see that an interface is down, and between two looks whether it has."""
 LOOK = 1.0
 """Seconds between two looks at whether babeld is to be started anew."""
 SPREAD_FIRST, SPREAD_PER_ROUTE, SPREAD_LAST = 5.0, 0.02, 60.0
@@ -137,9 +140,12 @@ class RoutingPlane:
         self._forwards = forwards
         self._news.set()
 
-    def uses(self, interface: str) -> bool:
-        """Whether babel uses an interface."""
-        return self.table.is_up(interface)
+    async def until_unused(self, interface: str) -> None:
+        """Until babel does not use an interface any more, which is down, or gone; not longer than NOTICE."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(NOTICE):
+                while self.table.is_up(interface):  # noqa: ASYNC110
+                    await asyncio.sleep(NOTICE_STEP)
 
     def bounced(self) -> None:
         """Babel was told that an interface is down: see Babel.watch."""

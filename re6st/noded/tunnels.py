@@ -296,7 +296,7 @@ class Tunnels:
     async def bounce(self, interface: str) -> None:
         """Tell babel that nobody is behind an interface any more."""
         try:
-            await self._kernel.bounce(interface, lambda: self._routing.uses(interface))
+            await self._kernel.bounce(interface, lambda: self._routing.until_unused(interface))
         finally:
             self._routing.bounced()
 

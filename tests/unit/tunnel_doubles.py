@@ -45,7 +45,7 @@ class FakeKernel:
 
     async def set_up(self, name: str, mtu: int | None = None) -> None: ...
 
-    async def bounce(self, name: str, is_used: Callable[[], bool]) -> None:
+    async def bounce(self, name: str, until_unused: Callable[[], Awaitable[None]]) -> None:
         self.bounced.append(name)
         await asyncio.sleep(self._seconds)
 
@@ -71,8 +71,7 @@ class FakeFilter:
 class Surroundings:
     """A routing plane that uses nothing, and a door that is open."""
 
-    def uses(self, interface: str) -> bool:
-        return False
+    async def until_unused(self, interface: str) -> None: ...
 
     def bounced(self) -> None: ...
 

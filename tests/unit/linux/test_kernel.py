@@ -34,7 +34,7 @@ def test_an_interface_that_is_not_there_is_named() -> None:
 
 def test_what_is_gone_already_is_no_error() -> None:
     async def work(own: Kernel) -> None:
-        await own.bounce("re6test-none", lambda: True)
+        await own.bounce("re6test-none", at_once)
         own.state.wanted = Wanted().with_tap("re6test-none", Up(7))
         await own.undo()
 
@@ -106,6 +106,15 @@ def test_uplinks_are_the_addresses_in_use(monkeypatch: pytest.MonkeyPatch) -> No
 
     attempt(work)
     assert found == [{ip_address("192.0.2.2"): False, ip_address("192.0.2.3"): True}]
+
+
+async def at_once() -> None:
+    """babeld has seen that an interface is down."""
+
+
+async def never() -> None:
+    """It does not look."""
+    await asyncio.Event().wait()
 
 
 class Played:
@@ -195,8 +204,13 @@ def test_an_interrupted_interface_comes_up_again_as_it_was(monkeypatch: pytest.M
     async def work(own: Kernel) -> None:
         tap = Played(own, monkeypatch)
         own.state.wanted = Wanted().with_tap("re6stnet1", Up(7, 1400))
-        seen = iter((True, True, False))
-        await own.bounce("re6stnet1", lambda: next(seen))
+        seen_up: list[bool] = []
+
+        async def look() -> None:
+            seen_up.append(tap.up)
+
+        await own.bounce("re6stnet1", look)
+        assert seen_up == [False]
         assert (tap.up, len(tap.addresses)) == (True, 1)
         assert own.state.wanted.taps == {"re6stnet1": Up(7, 1400)}
 
@@ -209,7 +223,7 @@ def test_an_interface_whose_tunnel_never_came_up_stays_down(monkeypatch: pytest.
     async def work(own: Kernel) -> None:
         tap = Played(own, monkeypatch)
         tap.set_link(7, up=False)
-        await own.bounce("re6stnet1", lambda: False)
+        await own.bounce("re6stnet1", at_once)
         assert not tap.up
         assert own.state.wanted.taps == {"re6stnet1": None}, "nor is it brought up later"
 
@@ -221,7 +235,7 @@ def test_also_if_whoever_interrupts_it_is_cancelled(monkeypatch: pytest.MonkeyPa
 
     async def work(own: Kernel) -> None:
         tap = Played(own, monkeypatch)
-        task = asyncio.create_task(own.bounce("re6stnet1", lambda: True))
+        task = asyncio.create_task(own.bounce("re6stnet1", never))
         while tap.up:
             await asyncio.sleep(0)
         task.cancel()
@@ -240,7 +254,7 @@ def test_a_kernel_that_does_not_tell_addresses_now_ends_nobody(monkeypatch: pyte
             raise NetlinkError(errno.EINTR, "dump interrupted")
 
         monkeypatch.setattr(own._netlink, "addresses", refuse)
-        await own.bounce("re6stnet1", lambda: False)
+        await own.bounce("re6stnet1", at_once)
         assert tap.up
 
     attempt(work)

@@ -184,6 +184,25 @@ def test_it_is_looked_at_again_when_somebody_asks_for_it(world: World) -> None:
     world.play([world.played(world.route(PEER))], watch)
 
 
+def test_who_takes_an_interface_down_waits_until_babel_has_seen_it_but_not_long(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def watch(plane: RoutingPlane, programs: FakePrograms) -> None:
+        await plane.ready.wait()
+        await plane.until_unused("re6stnet1")
+        plane.table.feed("add interface re6stnet1 up true ipv6 fe80::1")
+        waiting = asyncio.create_task(plane.until_unused("re6stnet1"))
+        await asyncio.sleep(0.03)
+        assert not waiting.done()
+        plane.table.feed("change interface re6stnet1 up false")
+        await waiting
+        plane.table.feed("change interface re6stnet1 up true ipv6 fe80::1")
+        monkeypatch.setattr(routing, "NOTICE", 0.01)
+        await plane.until_unused("re6stnet1")
+
+    world.play([world.played()], watch)
+
+
 def test_what_the_last_babeld_left_is_removed_once_the_next_one_knows_its_way(
     world: World, caplog: pytest.LogCaptureFixture
 ) -> None:
