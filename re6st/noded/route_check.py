@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Collection
 from typing import Protocol
 
+from re6st.core.limits.restarts import Restarts
 from re6st.core.machine.wanted_state import AddressPlan, KernelRoute
 from re6st.core.routing.babel_lines import Table
 from re6st.core.routing.lost_routes import LASTING, LostRoutes, RouteKey, installed
@@ -66,8 +67,7 @@ class RouteCheck:
         self._networks = networks
         self._clock = clock
         self._lost = LostRoutes()
-        self._pause = AGAIN_FIRST
-        self._renewed = float("-inf")
+        self._restarts = Restarts(AGAIN_FIRST, AGAIN_LAST)
         self.missing: frozenset[RouteKey] = frozenset()
         """What is lost, until babeld has put it there again."""
 
@@ -93,15 +93,14 @@ class RouteCheck:
         missing = await self._missing()
         self.missing = self._lost.note(missing, self._clock())
         if not self.missing:
-            if self._clock() - self._renewed > self._pause:
-                self._pause = AGAIN_FIRST
+            self._restarts.rest(self._clock())
             return
         # What it said before is read by then, so that it is not we who are late.
-        if self._clock() - self._renewed < self._pause or not await self._babel.keeps_up():
+        if self._restarts.wait(self._clock()) or not await self._babel.keeps_up():
             return
         self.missing = self._lost.note(missing & await self._missing(), self._clock())
         if self.missing:
-            self._renewed, self._pause = self._clock(), min(2 * self._pause, AGAIN_LAST)
+            self._restarts.note(self._clock())
             log.warning("another program removed %s of babel from the kernel", _routes(len(self.missing)))
             await self._babel.renew("the kernel lost its routes")
 
