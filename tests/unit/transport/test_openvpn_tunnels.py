@@ -11,23 +11,13 @@ from re6st.core.prefix import Prefix
 from re6st.core.tunnel_protocols import TunnelProtocol
 from re6st.core.wire.datagrams import Endpoint
 from re6st.transport import catalogue
-from re6st.transport.openvpn import OpenVpnSettings, client_command
+from re6st.transport.openvpn import client_command
 from re6st.transport.openvpn_tunnels import OpenVpn
 from re6st.tunnel import TunnelFactory
+from tests.unit.openvpn_play import made
 
 RUN = Path("/run/re6stnet")
-SETTINGS = OpenVpnSettings(
-    program="/usr/sbin/openvpn",
-    run=RUN,
-    log=None,
-    ca=Path("ca.crt"),
-    cert=Path("cert.crt"),
-    key=Path("cert.key"),
-    encrypt=True,
-    ping_exit=60,
-    extra=("--verb", "4"),
-    user="re6stnet",
-)
+SETTINGS = replace(made(RUN), user="re6stnet")
 OPENVPN = OpenVpn(SETTINGS, (b"ours", b"ca"), 20, None, both_families=False)
 
 
