@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import secrets
 import socket
@@ -13,6 +14,7 @@ import urllib.request
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from ipaddress import IPv6Network
 from pathlib import Path
 
@@ -24,7 +26,8 @@ from re6st.core.registry.allocator import ROOT
 from re6st.core.wire.params import KEY_LENGTH
 from re6st.linux import disk
 from re6st.registryd.records import Slot
-from re6st.registryd.sqlite.ledger import Ledger
+from re6st.registryd.repository import Changes
+from re6st.registryd.sqlite.store import Store
 
 CHECKOUT = Path(__file__).parents[2]
 OURS = [sys.executable, "-m", "re6st.cli.registry.main"]
@@ -67,30 +70,28 @@ class Service:
     # --- its database ---
 
     def fill(self, total: int, key: rsa.RSAPublicKey, tick: Callable[[int], None]) -> None:
-        """Issue so many certificates, all for this key: without HTTP, and without waiting for the disk."""
-        if not total:
-            return
-        db = sqlite3.connect(self.database, isolation_level=None)
-        db.execute("PRAGMA journal_mode = WAL")
-        db.execute("PRAGMA synchronous = OFF")
-        ledger = Ledger(db, NETWORK)
-        count = 0
+        """Issue so many certificates, all for this key: without HTTP, many at a time."""
+        if total:
+            asyncio.run(self._fill(total, key, tick))
+
+    async def _fill(self, total: int, key: rsa.RSAPublicKey, tick: Callable[[int], None]) -> None:
         now = datetime.now(UTC)
 
         def make(slot: Slot) -> x509.Certificate:
             subject = cert.subject_for(x509.Name([]), slot.number, slot.prefix)
             return self.authority.issue(subject, key, slot.serial, now)
 
-        while count < total:
-            ledger.begin()
-            if ledger.registry_prefix() is None:
-                ledger.set_config("babel_hmac0", secrets.token_bytes(KEY_LENGTH))
-            for _ in range(min(BATCH, total - count)):
-                ledger.issue(ROOT, LENGTH, None, make)
-                count += 1
-            ledger.commit()
-            tick(count)
-        ledger.close()
+        def issue(changes: Changes, count: int) -> None:
+            if changes.registry_prefix() is None:
+                changes.set_config("babel_hmac0", secrets.token_bytes(KEY_LENGTH))
+            for _ in range(count):
+                changes.issue(ROOT, LENGTH, None, make)
+
+        with closing(Store(self.database, NETWORK)) as store:
+            for first in range(0, total, BATCH):
+                count = min(BATCH, total - first)
+                await store.change(partial(issue, count=count))
+                tick(first + count)
 
     def make_foreign(self) -> None:
         """Make the database one that the PyPI release of the deployed software wrote."""
