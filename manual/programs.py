@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from re6st.cli.conf import commands as conf_commands
-from re6st.cli.conf import main as conf
-from re6st.cli.node import main as node
+from re6st.cli.conf import options as conf_options
+from re6st.cli.node import options as node_options
 from re6st.cli.registry import commands as registry_admin
 from re6st.cli.registry import config, init
 from re6st.cli.status import main as status
@@ -62,7 +62,7 @@ def _node() -> Program:
         name="re6stnet",
         section=8,
         summary="node of a re6st network",
-        parser=node.parser(),
+        parser=node_options.parser(),
         description=(
             "re6stnet keeps this machine in a re6st network: it gives it a stable IPv6 subnet, opens OpenVPN tunnels "
             "to peers picked at random, runs babeld over them, and heals what breaks. It needs the certificate that "
@@ -105,7 +105,7 @@ def _conf() -> Program:
         name="re6st-conf",
         section=8,
         summary="enrol this machine in a re6st network",
-        parser=conf.make_parser(),
+        parser=conf_options.make_parser(),
         description=(
             "re6st-conf fetches the certificate of a network's authority, makes a private key that never leaves the "
             "machine, gets a certificate from the registry, and writes a sample configuration for re6stnet(8). "

@@ -17,7 +17,7 @@ from bench.support.chain import Address, Chain, started, wait_reached
 from bench.support.debian import Release, UnavailableError, obtain, version
 from bench.support.nebula import Nebula
 from bench.support.others import Tinc, Yggdrasil
-from re6st.cli.node import main as node_program
+from re6st.cli.node import options as node_options
 from testbed import Host, Network, Node, wait_until
 
 FORMS = 180.0
@@ -150,7 +150,7 @@ def _link_local(host: Host, interface: str) -> str:
 
 def has_wireguard() -> bool:
     """Whether the nodes of this checkout can have WireGuard links: they have an option about it."""
-    parser: argparse.ArgumentParser = node_program.parser()
+    parser: argparse.ArgumentParser = node_options.parser()
     return any("wireguard" in option for option in parser.format_usage().split())
 
 

@@ -33,7 +33,7 @@ from re6st.cli.conf import files
 from re6st.cli.conf.program import ConfError
 from re6st.cli.fingerprint import Fingerprint
 from re6st.cli.node import expression
-from re6st.cli.node import main as node
+from re6st.cli.node import options as of_node
 from re6st.cli.registry import config as registry_config
 from re6st.client import http as http_client
 from re6st.core.machine.wanted_state import KernelRoute
@@ -330,7 +330,7 @@ def _options(parser: Any, data: bytes) -> None:
 
 
 def node_options(data: bytes) -> None:
-    _options(node.parser(), data)
+    _options(of_node.parser(), data)
 
 
 def registry_options(data: bytes) -> None:

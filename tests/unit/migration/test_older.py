@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from re6st.cli import states as program
-from re6st.cli.node import main as node_program
+from re6st.cli.node import options as node_options
 from re6st.cli.options import OptionParser
 from re6st.cli.registry import config
 from re6st.core import older_options
@@ -138,7 +138,7 @@ def parser_options(parser: OptionParser) -> set[str]:
 
 def test_every_option_is_known_as_ours_or_as_the_older_ones() -> None:
     for name, parser, ours in (
-        ("re6stnet", node_program.parser(), older_options.NODE),
+        ("re6stnet", node_options.parser(), older_options.NODE),
         ("re6st-registry", config.make_parser(), older_options.REGISTRY),
     ):
         assert parser_options(parser) - set(OLDER[name].split()) == ours

@@ -12,7 +12,7 @@ from cryptography.x509.oid import NameOID
 
 from re6st import cert
 from re6st.cli.conf import main as conf
-from re6st.cli.node import main as node
+from re6st.cli.node import options as node_options
 from re6st.keys import pki
 from tests.unit.enrolment_place import NETWORK, TOKEN, Registry, RunConf, fields_of, names, save_key
 
@@ -70,11 +70,11 @@ def test_the_sample_is_as_re6stnet_takes_it(
     save_key(here, key)
     run("--anonymous", "--location", "FR,EU")
     sample = here / "re6stnet.conf"
-    values = node.parser().parse([f"@{sample}"])
+    values = node_options.parser().parse([f"@{sample}"])
     assert (values.registry, values.country) == (registry.url, "FR")
     # The options it only suggests are good ones, too; a comment of words has a blank after its #.
     sample.write_text(re.sub(r"^#(?=\S)", "", sample.read_text(), flags=re.MULTILINE))
-    values = node.parser().parse([f"@{sample}"])
+    values = node_options.parser().parse([f"@{sample}"])
     assert (values.verbose, values.ovpnlog, values.interface) == (3, True, ["eth0"])
 
 

@@ -18,7 +18,8 @@ from hypothesis import strategies as st
 from re6st import PROTOCOL, cert
 from re6st.cert import CertError
 from re6st.cli.node import main as node
-from re6st.cli.node.main import configuration, main, parser
+from re6st.cli.node.main import main
+from re6st.cli.node.options import configuration, parser
 from re6st.client.files import Files
 from re6st.core.prefix import Prefix
 from re6st.core.tunnel_protocols import TunnelProtocol

@@ -1,0 +1,182 @@
+"""What the command line of re6st-conf asks for (wire.md 11.4)."""
+
+from __future__ import annotations
+
+import argparse
+import re
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from cryptography import x509
+
+from re6st import cert
+from re6st.cli.conf.program import (
+    PROGRAM,
+    ConfError,
+)
+from re6st.cli.fingerprint import Fingerprint
+from re6st.cli.options import OptionParser
+from re6st.client.registry_client import RegistryError, parse_url
+from re6st.keys.subject_fields import FIELDS
+from re6st.view import pasted
+
+TOKEN_LIMIT = 4096
+"""Characters of a token's file that are read."""
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """The command line's options."""
+
+    registry: str
+    directory: Path
+    fingerprint: Fingerprint | None = None
+    is_needed: bool = False
+    ca_only: bool = False
+    fields: Mapping[x509.ObjectIdentifier, str] = field(default_factory=dict)
+    """Subject fields to set; an empty value removes one."""
+    email: str | None = None
+    token: str | None = None
+    """Empty: anonymous. None: ask for a token by mail."""
+    location: str = ""
+    interactive: bool = True
+    """Questions on the terminal are allowed, if there is one."""
+    force: bool = False
+    """Take another subnet even if this machine has one."""
+
+
+def make_parser() -> OptionParser:
+    """All options of re6st-conf (wire.md 11.4)."""
+    parser = OptionParser(
+        PROGRAM,
+        "Enrol this machine: fetch the CA, make a key, get a certificate, write a sample configuration.",
+        f"example:\n  {PROGRAM} --join 'https://re6st.example.com/#sha256:3f9a...,token=qwertzui'\n\n"
+        f"Later: {PROGRAM} show|renew|rekey, each with --help.",
+        "%(prog)s OPTION ...\n       %(prog)s show|renew|rekey [OPTION ...]",
+    )
+    add = parser.add_argument_group("the network").add_argument
+    add("--join", metavar="URL#ALG:HEX,token=TOKEN", help="the invitation: registry, fingerprint and token in one")
+    add("--registry", metavar="URL", help="URL of the registry")
+    add("--fingerprint", metavar="ALG:HEX", help="expected fingerprint of the CA's certificate, e.g. sha256:3f9a...")
+    add = parser.add_argument_group("permission to join").add_argument
+    add("--token", metavar="TOKEN", help="the token that you received")
+    add("--token-file", metavar="FILE", help="read the token from this file; -: from standard input")
+    add("--email", metavar="EMAIL", help="let the registry mail a token to this address")
+    add("--anonymous", action="store_true", help="use no token; the registry may give a longer prefix then")
+    add("--non-interactive", action="store_true", help="never ask questions, as without a terminal")
+    add("--force", action="store_true", help="get another subnet, if this machine has one already")
+    add = parser.add_argument_group("the certificate").add_argument
+    add(
+        "-d",
+        "--dir",
+        metavar="DIR",
+        type=Path,
+        default=Path(),
+        help="directory of the files (default: current directory)",
+    )
+    add(
+        *("-r", "--req"),
+        nargs=2,
+        metavar=("KEY", "VALUE"),
+        action="append",
+        default=[],
+        help="set a field of the certificate's subject, e.g. O 'Example Corp.'; an empty value removes the field",
+    )
+    add("--location", metavar="CC,CT", default="", help="codes of country and continent, e.g. FR,EU")
+    add = parser.add_argument_group("instead of enrolling").add_argument
+    add(
+        "--is-needed",
+        action="store_true",
+        help="do nothing, and exit with 0 if this machine does not reach the network yet, else with 1",
+    )
+    add("--ca-only", action="store_true", help="only fetch the CA's certificate")
+    return parser
+
+
+def parse(arguments: Sequence[str] | None) -> Options:
+    """Options from the command line. Exits with status 2 if they are wrong."""
+    parser = make_parser()
+    values = parser.parse_args(arguments)
+    try:
+        return _options(values)
+    except ConfError as error:
+        parser.error(str(error))
+
+
+def _options(values: argparse.Namespace) -> Options:
+    """Check and convert. Raises ConfError."""
+    registry, fingerprint, token = values.registry, values.fingerprint, values.token
+    if values.join is not None:
+        if registry or fingerprint is not None or token is not None:
+            raise ConfError("--join contains --registry, --fingerprint and --token: leave these out")
+        registry, fingerprint, token = pasted.invitation(values.join)
+    elif registry:
+        registry = pasted.word(registry)
+    if not registry:
+        raise ConfError("the following arguments are required: --registry")
+    try:
+        parse_url(registry)
+    except RegistryError:
+        option = "--registry" if values.join is None else "--join"
+        raise ConfError(f"{option} {registry}: not of the form http://HOST[:PORT][/PATH]") from None
+    if values.anonymous and (values.email or token is not None or values.token_file):
+        raise ConfError("--anonymous conflicts with --email, --token and --token-file")
+    if values.token_file and token is not None:
+        raise ConfError("--token-file: --token or --join gives a token already: leave one of them out")
+    if values.token_file:
+        token = read_token(values.token_file)
+    if token is not None and not token.strip():
+        raise ConfError("the token is empty: use --anonymous to enrol without one")
+    if values.location and not re.fullmatch(r"[A-Z]{2},[A-Z]{2}", values.location):
+        raise ConfError(f"--location {values.location!r}: give two codes of two capital letters, as in FR,EU")
+    try:
+        expected = None if fingerprint is None else Fingerprint.parse(fingerprint)
+    except ValueError:
+        raise ConfError(f"fingerprint {fingerprint!r}: not of the form ALG:HEX, as in sha256:3f9a...") from None
+    return Options(
+        registry=registry,
+        directory=values.dir,
+        fingerprint=expected,
+        is_needed=values.is_needed,
+        ca_only=values.ca_only,
+        fields=dict(_field(key, value) for key, value in values.req),
+        email=values.email,
+        token="" if values.anonymous else pasted.token(token) if token else None,
+        location=values.location,
+        interactive=not values.non_interactive,
+        force=values.force,
+    )
+
+
+def read_token(name: str) -> str:
+    """The token in a file, or on standard input (`-`). Raises ConfError."""
+    try:
+        if name == "-":
+            data = sys.stdin.buffer.read(TOKEN_LIMIT)
+        else:
+            with open(name, "rb") as file:
+                data = file.read(TOKEN_LIMIT)
+        text = pasted.lines(pasted.text(data))
+    except OSError as error:
+        raise ConfError(f"--token-file {name}: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise ConfError(f"--token-file {name}: not a text file") from None
+    if len(text.split()) != 1:
+        raise ConfError(f"--token-file {name}: it must have one word, the token, and has {len(text.split())}")
+    return text.strip()
+
+
+def _field(key: str, value: str) -> tuple[x509.ObjectIdentifier, str]:
+    oid = FIELDS.get(key)
+    if oid is None:
+        raise ConfError(f"--req {key}: unknown field. Known are {', '.join(sorted(FIELDS))}")
+    if oid in cert.RESERVED_FIELDS:
+        raise ConfError(f"--req {key}: only the registry sets this field")
+    if value:
+        try:
+            x509.NameAttribute(oid, value)
+        except ValueError as error:
+            raise ConfError(f"--req {key} {value!r}: {error}") from None
+    return oid, value
