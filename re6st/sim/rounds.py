@@ -11,10 +11,12 @@ from dataclasses import replace
 from ipaddress import IPv6Address
 from random import Random
 
+from re6st.core import interfaces
 from re6st.core.mesh import policy
 from re6st.core.prefix import Prefix
 from re6st.core.routing.survey import LinkUse, Survey
 from re6st.core.telemetry.event_log import EventLog
+from re6st.core.tunnel_protocols import TunnelProtocol
 from re6st.core.wire.datagrams import Code, Endpoint
 from re6st.noded.mesh_driver import MeshDriver
 from re6st.sim.engine import Engine
@@ -27,7 +29,7 @@ BASE, RTT_MIN, RTT_MAX, PENALTY = 96, 10.0, 500.0, 5000
 """Babel's costs, with the network's default settings."""
 LANDS, LAND_SIZE, OVERSEAS, ACCESS = 3, 30.0, 120.0, 5.0
 """Continents; milliseconds across one, from one to another, and to the next router in the mean."""
-SERVER = "re6stnet-tcp"
+SERVER = interfaces.server(TunnelProtocol.TCP)
 """The interface on which a node meets its clients."""
 
 
