@@ -1,0 +1,236 @@
+"""Which links are dead, by the packets that go over them: in less than half a second where there is traffic.
+
+Packets went out on a link, and nothing has come in since for SILENCE: the neighbour is asked for a sign of life, PROBES
+times. Whatever comes in ends that. If nothing does, the link is dead, until it has been heard again for a while.
+
+Silence is counted from the moment at which we saw that nothing came any more, so it is never longer than it was. Where
+we looked late ourselves, as on a machine that stalls, it is counted anew. A neighbour that never answered a probe, for
+a firewall perhaps, is not judged by its silence. Times are in seconds, of one monotonic clock.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Set
+from dataclasses import dataclass, field
+
+from re6st.core.routing.babel_lines import NextHop
+
+SILENCE = 0.15
+"""After which a neighbour is asked, or a little more than a round trip if that is longer."""
+PROBES, APART = 8, 0.03
+"""So many must get lost: where every fifth packet does, each way, that is one case in four thousand."""
+STALLED = 0.34
+"""A machine may stall for 0.3, so the silence of a dead link is so much longer than its pauses were lately."""
+PAUSE_LIMIT, PAUSE_LASTS = 0.2, 0.9
+"""The longest of those, which a probe ends; and what is left of it with each look at which something had come."""
+STALL = 0.2
+"""A look that comes so long after the one before says nothing of the time in between."""
+ANSWER, ROUND_TRIPS = 0.03, 1.5
+"""The least time for an answer to come, in seconds and in round trips."""
+LEAST, EARLY = 0.01, 0.001
+"""Between two looks; and how much sooner than it is due something may be done."""
+BUSY, IDLE = 0.05, 0.1
+"""Between two looks: while packets go out somewhere, and else."""
+BUSY_FOR = 1.0
+AGAIN, AGAIN_LATER, SOON = 0.1, 1.0, 2.0
+"""Between two probes of a dead link: at first, and after SOON, as long as nothing comes."""
+GAP, BACK = 0.3, 0.4
+"""A dead link is alive when it was heard for BACK, with no pause longer than GAP."""
+GREET, GREETINGS, GREET_LATER, MEASURE = 1.0, 6, 60.0, 30.0
+"""Between two probes at first, to learn whether the neighbour answers and how long a round trip is; after GREETINGS of
+them, of one that does not, and of one that does."""
+RTT_LASTS = 0.6
+"""What is left of the longest round trip with each one that is shorter."""
+RTT_LIMIT = 2.0
+LIMIT = 1000
+"""Links that are watched."""
+PROBES_AT_ONCE = 100
+"""In one look. The rest waits for the next one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Packets:
+    """How many packets came by a link so far, and how many went, those between the two neighbours alone left out."""
+
+    received: int
+    sent: int
+
+
+@dataclass(frozen=True, slots=True)
+class Findings:
+    """What a look has shown."""
+
+    probe: tuple[NextHop, ...] = ()
+    """Who is to be asked for a sign of life."""
+    died: Mapping[NextHop, float] = field(default_factory=dict)
+    """Links that are dead from now on, and how long nothing had come."""
+    revived: tuple[NextHop, ...] = ()
+
+
+@dataclass(slots=True)
+class _Link:
+    packets: Packets
+    since: float
+    """When the silence began: nothing has come since."""
+    owes: bool = False
+    """Something went out that nothing that came answers."""
+    active: float = float("-inf")
+    """When something went out last."""
+    probes: int = 0
+    """How many went out in this silence."""
+    probed: float = float("-inf")
+    answers: bool = False
+    """Whether the neighbour answers probes."""
+    greeted: int = 0
+    gap: float = PAUSE_LIMIT
+    """The longest time without anything, lately."""
+    rtt: float = 0.0
+    died: float | None = None
+    back: float | None = None
+    """Since when a dead one is heard again."""
+    answered: bool = False
+    """Whether it answered a probe since it was dead."""
+
+    def note(self, packets: Packets, now: float) -> None:
+        """Take in what has come and gone."""
+        came, went = packets.received != self.packets.received, packets.sent != self.packets.sent
+        self.packets = packets
+        if went:
+            self.active = now
+            if not self.owes and not came:
+                self.since = now  # the first one after a pause, which is none of the neighbour's
+            self.owes = True
+        elif came:
+            self.owes = False
+        if came:
+            if self.died is not None and (self.back is None or now - self.since > GAP):
+                self.back = now
+            self.gap = max(min(now - self.since, PAUSE_LIMIT), PAUSE_LASTS * self.gap)
+            self.since, self.probes = now, 0
+
+    @property
+    def patience(self) -> float:
+        return max(SILENCE, min(self.rtt, RTT_LIMIT) + SILENCE / 3)
+
+    @property
+    def suspect(self) -> bool:
+        """Whether it is being asked."""
+        return self.died is None and self.probes > 0
+
+    @property
+    def due(self) -> float:
+        """When the next probe is due, or the end, if nothing comes until then."""
+        if self.died is not None:
+            often = self.probed - self.died < SOON or (self.back is not None and self.probed - self.since < AGAIN_LATER)
+            return self.probed + (AGAIN if often else AGAIN_LATER)
+        if not self.answers:
+            return self.probed + (GREET if self.greeted < GREETINGS else GREET_LATER)
+        if self.probes >= PROBES:
+            return max(
+                self.since + self.gap + STALLED, self.probed + max(ANSWER, ROUND_TRIPS * min(self.rtt, RTT_LIMIT))
+            )
+        if self.probes:
+            return self.probed + APART
+        measure = self.probed + (GREET if self.greeted < GREETINGS else MEASURE)
+        return min(measure, self.since + self.patience) if self.owes else measure
+
+    def wants_probe(self, now: float) -> bool:
+        return now >= self.due - EARLY and not (self.suspect and self.probes >= PROBES)
+
+    def is_dying(self, now: float) -> bool:
+        """Whether it has had its time."""
+        return self.suspect and self.probes >= PROBES and now >= self.due - EARLY
+
+    def is_back(self, now: float) -> bool:
+        return self.back is not None and self.since - self.back >= BACK and now - self.since <= GAP
+
+
+class Liveness:
+    """All links of a node."""
+
+    def __init__(self) -> None:
+        self.probes = 0
+        """How many were sent."""
+        self.deaths = 0
+        self._links: dict[NextHop, _Link] = {}
+        self._looked: float | None = None
+
+    @property
+    def dead(self) -> frozenset[NextHop]:
+        return frozenset(hop for hop, link in self._links.items() if link.died is not None)
+
+    @property
+    def doubtful(self) -> frozenset[NextHop]:
+        """Those that are dead, or are being asked."""
+        return frozenset(hop for hop, link in self._links.items() if link.died is not None or link.suspect)
+
+    def pause(self, now: float) -> float:
+        """Seconds until the next look."""
+        links = self._links.values()
+        pace = BUSY if any(now - link.active < BUSY_FOR for link in links) else IDLE
+        return max(min((pace, *(link.due - now for link in links))), LEAST)
+
+    def owing(self) -> Set[NextHop]:
+        """Links from which something is awaited: only for these it matters what has come."""
+        return {hop for hop, link in self._links.items() if link.owes or link.probes or link.died is not None}
+
+    def look(self, packets: Mapping[NextHop, Packets], now: float) -> Findings:
+        """What follows from what has come and gone by now. Links that are not named are forgotten."""
+        late = self._looked is not None and now - self._looked > STALL
+        self._looked = now
+        for hop in [hop for hop in self._links if hop not in packets]:
+            del self._links[hop]
+        for hop, count in packets.items():
+            link = self._links.get(hop)
+            if link is not None:
+                link.note(count, now)
+            elif len(self._links) < LIMIT:
+                self._links[hop] = _Link(count, now)
+        if late:
+            self._begin_anew(now)
+        died = {hop: now - link.since for hop, link in self._links.items() if link.is_dying(now)}
+        for hop in died:
+            self._die(self._links[hop], now)
+        revived = tuple(hop for hop, link in self._links.items() if link.is_back(now))
+        for hop in revived:
+            self._revive(self._links[hop], now)
+        probe = [hop for hop, link in self._links.items() if link.wants_probe(now)][:PROBES_AT_ONCE]
+        self._count_probes(probe, now)
+        return Findings(tuple(probe), died, revived)
+
+    def answered(self, hop: NextHop, seconds: float) -> None:
+        """A probe was answered, after a round trip of so many seconds."""
+        link = self._links.get(hop)
+        if link is not None:
+            link.answers = link.answered = True
+            if link.died is None:  # else it is of a request that TCP has sent again and again
+                link.rtt = max(seconds, link.rtt * RTT_LASTS)
+
+    def _begin_anew(self, now: float) -> None:
+        """We did not look: neither do we know what came when, nor could it be read from the tunnels."""
+        for link in self._links.values():
+            link.probes = 0
+            if link.died is None:
+                link.since = now
+
+    def _count_probes(self, hops: Iterable[NextHop], now: float) -> None:
+        for hop in hops:
+            link = self._links[hop]
+            self.probes += 1
+            link.probed = now
+            if link.died is not None:
+                continue
+            if link.answers and (link.probes or (link.owes and now >= link.since + link.patience - EARLY)):
+                link.probes += 1
+            else:
+                link.greeted += 1
+
+    def _die(self, link: _Link, now: float) -> None:
+        self.deaths += 1
+        link.died, link.back, link.answered, link.probes = now, None, False, 0
+
+    def _revive(self, link: _Link, now: float) -> None:
+        # Who is heard and does not answer is not judged by that again, until it does.
+        link.answers = link.answered
+        link.greeted = 0 if link.answers else GREETINGS
+        link.died, link.back, link.probes, link.owes, link.since = None, None, 0, False, now

@@ -1,0 +1,124 @@
+"""Destinations behind a dead link are led around it, and never in a circle."""
+
+from __future__ import annotations
+
+from ipaddress import IPv4Network, IPv6Address, IPv6Network
+from random import Random
+
+import pytest
+
+from re6st.core.routing.babel_lines import INFINITY, NextHop, Route, Route4, Table
+from re6st.core.routing.detours import ANYWHERE, Detour, Way, detours
+
+A, B, C = (NextHop(IPv6Address(f"fe80::{name}"), f"re6stnet{name}") for name in (1, 2, 3))
+THERE, NEAR = IPv6Network("2001:db8:1::/48"), IPv6Network("2001:db8:2::/48")
+COSTS = {A: 96, B: 96, C: 96}
+
+
+def table(*routes: tuple[IPv6Network | IPv4Network, NextHop, int, bool]) -> Table:
+    """Destination, next hop, refmetric, and whether it is the one in use."""
+    made = Table()
+    for number, (destination, via, refmetric, used) in enumerate(routes):
+        ident, metric = str(number), INFINITY if refmetric >= INFINITY else refmetric + 96
+        if isinstance(destination, IPv6Network):
+            made.routes[ident] = Route(ident, destination, ANYWHERE, used, metric, refmetric, via)
+        else:
+            made.ipv4_routes[ident] = Route4(ident, destination, used, metric, refmetric, via)
+    return made
+
+
+def around(
+    known: Table, dead: set[NextHop], held: dict[Way, Detour] | None = None, doubtful: set[NextHop] | None = None
+) -> dict[Way, Detour]:
+    return detours(known, dead, dead | (doubtful or set()), COSTS, held or {})
+
+
+def test_what_is_behind_a_dead_link_goes_by_a_neighbour_that_is_nearer() -> None:
+    known = table((THERE, A, 96, True), (THERE, B, 96, False), (NEAR, B, 0, True))
+    assert around(known, {A}) == {(THERE, ANYWHERE): Detour(B, A)}
+    assert around(known, set()) == {}
+
+
+def test_a_neighbour_that_is_as_far_as_we_are_is_not_taken() -> None:
+    assert around(table((THERE, A, 96, True), (THERE, B, 192, False)), {A}) == {}
+
+
+def test_the_distance_is_that_of_the_time_before_the_link_died() -> None:
+    known = table((THERE, A, 96, True), (THERE, B, 288, False))
+    known.routes["0"] = Route("0", THERE, ANYWHERE, True, 96 + 768, 96, A)
+    assert around(known, {A}) == {}
+
+
+def test_the_neighbour_itself_is_reached_by_whoever_has_a_way_that_is_not_by_us() -> None:
+    known = table((NEAR, A, 0, True), (NEAR, B, 96, False))
+    assert around(known, {A}) == {(NEAR, ANYWHERE): Detour(B, A, unproved=True)}
+    assert around(table((NEAR, A, 0, True), (NEAR, B, 192, False)), {A}) == {}
+
+
+def test_no_detour_leads_by_a_link_that_is_being_asked_or_is_lost() -> None:
+    known = table((THERE, A, 96, True), (THERE, B, 0, False), (THERE, C, INFINITY, False))
+    assert around(known, {A}, doubtful={B}) == {}
+
+
+def test_a_detour_stays_while_babel_looks_for_another_way_and_ends_when_it_has_one() -> None:
+    held = around(table((THERE, A, 96, True), (THERE, B, 96, False)), {A})
+    assert around(table((THERE, B, 96, False)), {A}, held) == held
+    assert around(table((THERE, B, INFINITY, False)), {A}, held) == {}
+    assert around(table((THERE, B, 96, False)), {A}, held, {B}) == {}
+    assert around(table((THERE, B, 96, True)), {A}, held) == {}
+    assert around(table((THERE, B, 96, False)), {C}, held) == {}
+
+
+def test_payload_of_ipv4_is_led_around_too() -> None:
+    there = IPv4Network("10.1.0.0/24")
+    known = table((there, A, 96, True), (there, B, 96, False))
+    assert around(known, {A}) == {(there, ANYWHERE): Detour(B, A)}
+
+
+def test_neighbours_have_costs_that_are_looked_up() -> None:
+    known = table((THERE, A, 96, True), (THERE, B, 120, False))
+    assert detours(known, {A}, {A}, {A: 20, B: 96}, {}) == {}
+    assert detours(known, {A}, {A}, {A: 30, B: 96}, {}) == {(THERE, ANYWHERE): Detour(B, A)}
+
+
+@pytest.mark.parametrize("seed", range(200))
+def test_detours_of_many_nodes_at_once_are_no_circle(seed: int) -> None:
+    """A mesh by chance, of which several links die at once: each node leads around, by what it knows."""
+    rng = Random(seed)
+    nodes = range(12)
+    cost = {
+        (a, b): rng.choice((96, 96, 110, 150))
+        for a in nodes
+        for b in nodes
+        if a < b and (b == a + 1 or rng.random() < 0.3)
+    }
+    cost |= {(b, a): value for (a, b), value in cost.items()}
+    target = 0
+    distance = dict.fromkeys(nodes, INFINITY) | {target: 0}
+    for _ in nodes:
+        for (a, b), value in cost.items():
+            distance[a] = min(distance[a], distance[b] + value)
+    ways = {a: [b for b in nodes if (a, b) in cost] for a in nodes}
+    best = {a: min(ways[a], key=lambda b: distance[b] + cost[a, b]) for a in nodes if a != target}
+    died = {pair for pair in cost if target not in pair and rng.random() < 0.3}
+    died |= {(b, a) for a, b in died}
+    hop = {a: NextHop(IPv6Address((0xFE80 << 112) + a + 1), f"re6stnet{a}") for a in nodes}
+    goes: dict[int, int] = {}
+    for a in nodes:
+        if a == target:
+            continue
+        known, costs = Table(), {}
+        for b in ways[a]:
+            costs[hop[b]] = cost[a, b]
+            metric = distance[b] + cost[a, b]
+            known.routes[str(b)] = Route(str(b), THERE, ANYWHERE, b == best[a], metric, distance[b], hop[b])
+        gone = {hop[b] for b in ways[a] if (a, b) in died}
+        found = detours(known, gone, gone, costs, {})
+        by = found[THERE, ANYWHERE].by if found else hop[best[a]]
+        goes[a] = next(b for b in nodes if hop[b] == by)
+    for start in goes:
+        at, seen = start, set[int]()
+        while at != target:
+            assert at not in seen
+            seen.add(at)
+            at = goes[at]
