@@ -27,7 +27,7 @@ from re6st.core.machine.wanted_state import (
     left,
     tap_settings,
 )
-from re6st.linux import rtnetlink
+from re6st.linux import detour_routes, rtnetlink
 from re6st.linux.babel_routes import BabelRoutes
 from re6st.linux.hardware import Hardware
 from re6st.linux.kept_state import KeptState
@@ -65,6 +65,7 @@ class Kernel:
         self._netlink = Netlink()
         self.hardware = Hardware(self._netlink)
         self.state = KeptState(self._netlink)
+        self.detours = detour_routes.DetourRoutes(self._netlink)
 
     def close(self) -> None:
         self._netlink.close()
@@ -246,6 +247,7 @@ class Kernel:
         actual = self.state.read(Wanted().with_plans(plans, ""), to_peers=True)
         self.state.wanted, now = left(actual, plans, kept)
         removed = [thing.what for thing in self.state.want(now)]
+        removed += [f"{count} routes around dead links"] if (count := detour_routes.clear(self._netlink)) else []
         by_babel = await BabelRoutes().sweep(plans) if kept is None else ()
         return removed + [route.what for route in by_babel]
 

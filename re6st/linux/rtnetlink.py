@@ -29,6 +29,7 @@ _IFLA_ADDRESS, _IFLA_IFNAME, _IFLA_MTU, _IFLA_LINKINFO, _IFLA_INFO_KIND = 1, 3, 
 _IFA_ADDRESS, _IFA_LOCAL, _IFA_FLAGS = 1, 2, 8
 _NDA_DST, _NDA_LLADDR, _NTF_USE = 1, 2, 0x01
 _RTA_DST, _RTA_SRC, _RTA_OIF, _RTA_GATEWAY, _RTA_PRIORITY, _RTA_PREFSRC, _RTA_TABLE = 1, 2, 4, 5, 6, 7, 15
+_RTA_VIA, _VIA = 18, struct.Struct("=H")
 _LINK = struct.Struct("=BxHiII")  # family, type, index, flags, which of them to change
 _ADDRESS = struct.Struct("=BBBBI")  # family, prefix length, flags, scope, index
 _ROUTE = struct.Struct("=BBBBBBBBI")  # family, lengths of destination and source, tos, table, proto, scope, type, flags
@@ -202,7 +203,10 @@ def _route(route: KernelRoute, scope: int) -> bytes:
     made += pack_attribute(_RTA_TABLE, _U32.pack(route.table))
     if source is not None:
         made += pack_attribute(_RTA_SRC, source.network_address.packed)
-    if route.gateway is not None:
+    if route.gateway is not None and route.gateway.version != destination.version:
+        # A neighbour that has only an address of IPv6 (RFC 9229).
+        made += pack_attribute(_RTA_VIA, _VIA.pack(_family(route.gateway)) + route.gateway.packed)
+    elif route.gateway is not None:
         made += pack_attribute(_RTA_GATEWAY, route.gateway.packed)
     if route.preferred is not None:
         made += pack_attribute(_RTA_PREFSRC, route.preferred.packed)

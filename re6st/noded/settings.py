@@ -282,6 +282,7 @@ class EffectiveConfig:
             multicast=config.multicast,
             # Without routes by source we do not hear of gateways, but packets from outside may pass.
             outside=not self.source_routes,
+            shared=tuple(self.server_interfaces),
             tcp_ports=tuple(port for port, transport in ports if transport is Transport.TCP),
             udp_ports=tuple(port for port, transport in ports if transport is Transport.UDP),
         )

@@ -32,6 +32,12 @@ SOURCES_LIMIT, FORGET = 65535, "5m"
 """Sources that are counted at the same time, and how long a silent source is remembered."""
 SENDERS_LIMIT = 256
 
+LOCAL_SENT, HEARD, SENT, SENT4 = "local_sent", "heard", "sent", "sent4"
+"""Sets whose elements are counted packets on the links of tunnels, so that a dead one is noticed
+(core/routing/liveness.py). By interface: what this machine sends to neighbours and no farther. On interfaces that many
+share: what came, by hardware address, and what went, by next hop."""
+COUNTED_LIMIT, COUNTED_FOR = 4096, "10m"
+
 SEGMENT = 1220
 """Bytes that a packet of a tunnel over TCP carries at most: with its headers, every IPv6 path lets it pass.
 
@@ -52,6 +58,7 @@ COUNTERS = {
 Network = IPv4Network | IPv6Network
 _MULTICAST = IPv6Network("ff00::/8")
 """Forwarded only while a program for it runs."""
+_LOCAL = "ip6 daddr { fe80::/10, ff00::/8 }"
 
 
 class Part(StrEnum):
@@ -63,6 +70,7 @@ class Part(StrEnum):
     NEXT_HOPS = "a way out by a gateway behind a LAN is not told from other ways on that LAN"
     LIMITS = "connections to our servers are not limited"
     SEGMENTS = "tunnels over TCP stop on paths that swallow large packets without a word"
+    TRAFFIC = "a link that died is noticed by babel alone, not by the packets that go over it"
 
 
 ALL: frozenset[Part] = frozenset(Part)
@@ -93,6 +101,8 @@ class Rules:
     """The network has a gateway: packets from outside come through tunnels."""
     exits: frozenset[NextHop] = frozenset()
     """Neighbours on a LAN through which the route to a gateway leads."""
+    shared: tuple[str, ...] = ()
+    """Interfaces of our servers, behind each of which are many neighbours."""
     tcp_ports: tuple[int, ...] = ()
     udp_ports: tuple[int, ...] = ()
     tracked: bool = False
@@ -128,7 +138,12 @@ def ruleset(rules: Rules, elements: Collection[str] = (), parts: Collection[Part
     """The commands that replace any existing table by this one, at once. `elements` are those that mute babel."""
     chains = [*_input(rules, parts), "}", "chain output {", "type filter hook output priority 0; policy accept;"]
     chains += [f"oifname @muted udp dport {PORT} drop"]
+    counted = Part.TRAFFIC in parts and bool(rules.tunnels)
+    if counted:
+        chains.append(f"oifname {{ {_quoted(rules.tunnels)} }} {_LOCAL} update @{LOCAL_SENT} {{ oifname counter }}")
     chains += [*_segments(rules, parts, "sport"), "}"]
+    if counted and rules.shared:
+        chains += _traffic(rules)
     filtered = rules.filtered and Part.SOURCES in parts
     if filtered:
         chains += [*_prerouting(rules), "}", *_from_tunnel(rules, parts), "}", *_forward(rules, parts), "}"]
@@ -138,10 +153,38 @@ def ruleset(rules: Rules, elements: Collection[str] = (), parts: Collection[Part
     sets = ["set muted { type ifname; }", "set unheard { type ifname . ipv6_addr; }"]
     if filtered:
         sets += _sets(rules)
+    if counted:
+        sets += _counting_sets()
     counters = [f"counter {name} {{}}" for name in COUNTERS] if filtered or _limited(rules, parts) else []
     lines = [*removal().splitlines(), f"table inet {TABLE} {{", *counters, *sets, *chains, "}"]
     lines += [f"add element inet {TABLE} {element}" for element in sorted(elements)]
     return "\n".join(lines) + "\n"
+
+
+def _counting_sets() -> Iterator[str]:
+    for name, kind in (
+        (LOCAL_SENT, "ifname"),
+        (HEARD, "ifname . ether_addr"),
+        (SENT, "ifname . ipv6_addr"),
+        (SENT4, "ifname . ipv4_addr"),
+    ):
+        yield f"set {name} {{ type {kind}; flags dynamic,timeout; size {COUNTED_LIMIT}; timeout {COUNTED_FOR}; }}"
+
+
+def _traffic(rules: Rules) -> Iterator[str]:
+    """Count who sent what on the interfaces of our servers, before anything is dropped, and what goes to whom."""
+    shared = f"{{ {_quoted(rules.shared)} }}"
+    yield "chain traffic_in {"
+    yield "type filter hook prerouting priority -310; policy accept;"
+    yield f"iifname {shared} update @{HEARD} {{ iifname . ether saddr counter }}"
+    yield "}"
+    yield "chain traffic_out {"
+    yield "type filter hook postrouting priority 300; policy accept;"
+    yield f"oifname != {shared} accept"
+    yield f"{_LOCAL} accept"
+    yield f"meta nfproto ipv6 update @{SENT} {{ oifname . rt ip6 nexthop counter }}"
+    yield f"meta nfproto ipv4 update @{SENT4} {{ oifname . rt ip nexthop counter }}"
+    yield "}"
 
 
 def _sets(rules: Rules) -> Iterator[str]:
@@ -299,6 +342,10 @@ def _limits() -> Iterator[str]:
 def _set(name: str, kind: str, elements: Iterable[str], flags: str = "") -> str:
     listed = ", ".join(elements)
     return f"set {name} {{ type {kind}; {flags} {f'elements = {{ {listed} }}' if listed else ''} }}"
+
+
+def _quoted(names: Iterable[str]) -> str:
+    return ", ".join(f'"{name}"' for name in names)
 
 
 def _networks(version: int, *networks: Network | None) -> list[str]:

@@ -1,0 +1,80 @@
+"""Echo requests that ask for a sign of life (RFC 4443 section 4), and their answers, by neighbours or by far nodes.
+
+Every node's kernel answers them, whichever software it runs.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import struct
+import time
+from collections.abc import Iterator
+from ipaddress import IPv6Address
+
+_REQUEST, _REPLY = 128, 129
+_ECHO = struct.Struct("!BBHHH8s")  # type, code, checksum (the kernel's), identifier, sequence number, our token
+_ICMP6_FILTER = 1  # linux/icmpv6.h
+_ONLY_REPLIES = b"".join(
+    (0xFFFFFFFF & ~((1 << _REPLY % 32) if word == _REPLY // 32 else 0)).to_bytes(4, "little") for word in range(8)
+)
+_TIMESTAMPS, _MOMENT = 35, struct.Struct("=qq")  # SO_TIMESTAMPNS of 64-bit kernels: seconds, nanoseconds
+WAITING = 2000
+"""Requests whose answers are awaited, at most."""
+READ_AT_ONCE = 256
+SIZE = 256
+
+Target = tuple[IPv6Address, int]
+"""An address and, for a link-local one, the index of its interface; else 0."""
+
+
+class ProbeSocket:
+    """A socket of the network namespace that it is made in. Nothing here waits."""
+
+    def __init__(self) -> None:
+        """Raises OSError."""
+        self._socket = _socket()
+        self._socket.setblocking(False)
+        self._socket.setsockopt(socket.SOL_SOCKET, _TIMESTAMPS, 1)
+        self._waiting: dict[bytes, tuple[Target, float]] = {}
+
+    def close(self) -> None:
+        self._socket.close()
+
+    def ask(self, address: IPv6Address, index: int = 0) -> None:
+        """Send one request. What keeps it from being sent, as a way that is not there, is as good as a loss."""
+        token = os.urandom(8)
+        while len(self._waiting) >= WAITING:
+            del self._waiting[next(iter(self._waiting))]
+        self._waiting[token] = (address, index), time.time()
+        try:
+            self._socket.sendto(_ECHO.pack(_REQUEST, 0, 0, 0, 0, token), (str(address), 0, 0, index))
+        except OSError:
+            pass
+
+    def answers(self) -> Iterator[tuple[Target, float]]:
+        """Who has answered since, and how long after the request the answer was there, whenever it is read."""
+        for _ in range(READ_AT_ONCE):
+            try:
+                data, ancillary, _, (host, _, _, index) = self._socket.recvmsg(SIZE, SIZE)
+            except OSError:
+                return
+            stamps = [_MOMENT.unpack_from(value) for _, kind, value in ancillary if kind == _TIMESTAMPS]
+            came = stamps[0][0] + stamps[0][1] / 1e9 if stamps else time.time()
+            if len(data) != _ECHO.size or data[0] != _REPLY:
+                continue
+            waiting = self._waiting.get(data[-8:])
+            address = IPv6Address(host.partition("%")[0])
+            if waiting is not None and waiting[0] == (address, index if address.is_link_local else 0):
+                del self._waiting[data[-8:]]
+                yield waiting[0], max(0.0, came - waiting[1])
+
+
+def _socket() -> socket.socket:
+    """One that hears only its own answers where we may have it (net.ipv4.ping_group_range), else a raw one."""
+    try:
+        return socket.socket(socket.AF_INET6, socket.SOCK_DGRAM, socket.IPPROTO_ICMPV6)
+    except OSError:
+        own = socket.socket(socket.AF_INET6, socket.SOCK_RAW, socket.IPPROTO_ICMPV6)
+        own.setsockopt(socket.IPPROTO_ICMPV6, _ICMP6_FILTER, _ONLY_REPLIES)
+        return own
