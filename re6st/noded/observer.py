@@ -25,6 +25,7 @@ from re6st.core.telemetry.report import Record
 from re6st.core.wire.datagrams import Endpoint
 from re6st.core.wire.params import version_number
 from re6st.keys import pki
+from re6st.noded.dead_links import DeadLinks
 from re6st.noded.guard import Guard
 from re6st.noded.kernel_care import KernelCare
 from re6st.noded.log_stream import LogStream
@@ -67,6 +68,7 @@ class Watchers:
     guard: Guard
     packet_filter: PacketFilter
     care: KernelCare
+    dead_links: DeadLinks
 
 
 class Observer:
@@ -84,6 +86,7 @@ class Observer:
         self._guard = watchers.guard
         self._filter = watchers.packet_filter
         self._care = watchers.care
+        self._dead_links = watchers.dead_links
         self._log = LogStream(verbosity)
         self._started = time.monotonic()
         self._operations: Mapping[str, Callable[[_Arguments], Record]] = {
@@ -221,6 +224,7 @@ class Observer:
             },
             "claims": self._guard.record(),
             "mesh": {**report.counts(self._mesh), "clients_served": self._chronicle.counts["client-up"]},
+            "links": self._dead_links.record(),
             "packet_filter": {
                 "active": self._filter.active,
                 "missing": sorted(part.value for part in self._filter.missing),

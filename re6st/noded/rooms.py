@@ -22,10 +22,13 @@ from re6st.core.telemetry.event_log import EventLog
 from re6st.core.wire.news import VersionNews
 from re6st.core.wire.requirement import Requirement
 from re6st.linux.kernel import Kernel
+from re6st.linux.link_traffic import LinkTraffic
+from re6st.linux.probes import ProbeSocket
 from re6st.linux.retransmits import LossWatch
-from re6st.noded import multicast
+from re6st.noded import dead_links, multicast
 from re6st.noded.admission import Admission
 from re6st.noded.country import CountryLookup, locator
+from re6st.noded.dead_links import DeadLinks
 from re6st.noded.first_peer import AskRegistry
 from re6st.noded.guard import Guard
 from re6st.noded.hooks import Hooks
@@ -125,6 +128,7 @@ class Rooms:
     known: KnownPeers
     tunnels: Tunnels
     losses: LossWatch
+    dead_links: DeadLinks
     advertiser: AddressAdvertiser
     moves: Moves
     country: CountryLookup
@@ -165,13 +169,14 @@ def build(base: Base, machine: MachineRooms, found: Found, left: babel.Left, tas
         admission,
     )
     guard = Guard(in_force, routing, tunnels, mesh, admission, RequirementWatch(requirement, peers, tunnels), chronicle)
+    dead = _dead_links(base, machine, routing, tunnels, driver, chronicle)
     care = KernelCare(machine.kernel, machine.addresses, machine.advertisements, routing, tunnels, in_force)
     version_news = VersionNews(peers.sessions, known.near, known.is_routed, peers)
     driver.start(tunnels, peers, AskRegistry(base.client, known, driver, base.updates, tasks))
     operations = Observer(
         in_force,
         MeshRooms(mesh, routing, tunnels, own, known.addresses, chronicle),
-        Watchers(base.client, guard, machine.packet_filter, care),
+        Watchers(base.client, guard, machine.packet_filter, care, dead),
         config.verbosity,
     )
     figures = NodeMetrics(in_force, operations, chronicle, peers, base.client, base.updates, own)
@@ -185,6 +190,7 @@ def build(base: Base, machine: MachineRooms, found: Found, left: babel.Left, tas
         known=known,
         tunnels=tunnels,
         losses=LossWatch(tunnels, driver.event),
+        dead_links=dead,
         advertiser=advertiser,
         moves=Moves(tunnels, driver),
         country=country,
@@ -218,6 +224,16 @@ def _whereabouts(
     advertiser = AddressAdvertiser(base.own, machine.kernel, keeper, teller, upnp=config.upnp)
     changed = CountryNews(settings, advertiser).tell
     return advertiser, CountryLookup(base.own, config.country, base.client.get_country, base.cache.own, moved, changed)
+
+
+def _dead_links(
+    base: Base, machine: MachineRooms, routing: RoutingPlane, tunnels: Tunnels, driver: MeshDriver, log: EventLog
+) -> DeadLinks:
+    kernel = machine.kernel
+    means = dead_links.Machine(
+        machine.packet_filter, kernel.hardware, kernel.detours, machine.addresses, LinkTraffic, ProbeSocket
+    )
+    return DeadLinks(base.identity.trust.network, routing, tunnels.ends, means, driver.event, log)
 
 
 def _multicast(base: Base, machine: MachineRooms) -> multicast.Multicast:

@@ -73,6 +73,7 @@ def facts(status: Answer, routes: Answer, now: float, width: int | None) -> list
         f" {plural(mesh['neighbours'], 'neighbour')}, {plural(mesh['peers'], 'other node')}"
     )
     lines += _fact("mesh", counted, width)
+    lines += _links(status.get("links"), width)
     lines += _dropped(status.get("packet_filter"), width)
     hops = [f"{hop['routes']} via {hop['peer'] or hop['address']}" for hop in routes["by_next_hop"]]
     if not hops:
@@ -111,6 +112,14 @@ def _dropped(packets: Answer | None, width: int | None) -> list[Line]:
     if not packets["active"]:
         return _fact("packets", "of tunnels are not filtered: without nft, or no-packet-filter is set", width)
     return fold(f"  {'packets':<12} dropped: ", counted, width) if counted else []
+
+
+def _links(links: Answer | None, width: int | None) -> list[Line]:
+    """What dead links there are and were; nothing while there was none."""
+    if links is None or not links["died"]:
+        return []
+    now = f"; {links['dead']} now, {plural(links['detours'], 'destination')} led around" if links["dead"] else ""
+    return _fact("links", f"{links['died']} found dead, {plural(links['probes'], 'probe')} sent{now}", width)
 
 
 def _reachable(status: Answer, width: int | None) -> list[Line]:
@@ -356,6 +365,8 @@ _HAPPENED = {
     "own-certificate-doubled": "another machine has our certificate, as {peers} saw",
     "link-avoided": "packets get lost on the link with {peers}: other routes are used",
     "link-trusted": "the link with {peers} is used again",
+    "link-died": "the link with {peers} is dead: other ways are used",
+    "link-revived": "the link with {peers} is alive again",
     "tunnel-closed": "closed our tunnel to {peers}: {reason}",
     "tunnel-lost": "lost our tunnel to {peers}",
     "tunnel-failed": "no tunnel to {peers}: it never came up",
@@ -369,7 +380,7 @@ _HAPPENED = {
     "babel-ended": "babeld ended",
 }
 _TROUBLE: Mapping[str, Style] = {
-    **dict.fromkeys(("tunnel-lost", "tunnel-failed", "link-avoided", "peers-lost"), "warning"),
+    **dict.fromkeys(("tunnel-lost", "tunnel-failed", "link-avoided", "link-died", "peers-lost"), "warning"),
     **dict.fromkeys(("disconnected", "babel-ended", "false-claim"), "bad"),
     **dict.fromkeys(("own-subnet-heard", "certificate-doubled", "own-certificate-doubled"), "bad"),
     **dict.fromkeys(("connected", "babel-running", "peers-back"), "good"),

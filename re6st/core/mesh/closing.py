@@ -95,6 +95,13 @@ class Closing:
                 actions.append(self._close(tunnel, f"silent for {patience:g} s", now))
         return actions
 
+    def dead(self, peer: Prefix, now: float) -> list[Action]:
+        """Close our tunnel to a peer that gives no sign of life."""
+        tunnel = self._state.tunnels.get(peer)
+        if tunnel is None or tunnel.phase in (Phase.CLOSING, Phase.OPENING):
+            return []
+        return [self._close(tunnel, "no sign of life", now)]
+
     def _is_avoided(self, tunnel: Tunnel) -> bool:
         """Whether the peer seems to avoid it. Then it reaches us otherwise, as we do it, or would not."""
         survey = self._state.survey

@@ -138,6 +138,13 @@ class TunnelsLossy:
 
 
 @dataclass(frozen=True, slots=True)
+class LinkDead:
+    """Nothing has come by our tunnel to this peer for seconds, though packets went out, and it answers no probe."""
+
+    peer: Prefix
+
+
+@dataclass(frozen=True, slots=True)
 class UplinkUp:
     """A link or an address of this machine came, or came back: what failed may work now."""
 
@@ -156,6 +163,7 @@ Event = (
     | SettingsChanged
     | TunnelsOutdated
     | TunnelsLossy
+    | LinkDead
     | UplinkUp
 )
 

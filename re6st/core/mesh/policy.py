@@ -34,6 +34,7 @@ from re6st.core.mesh.events import (
     DrainTunnel,
     EnsureSession,
     Event,
+    LinkDead,
     OpenTunnel,
     Resumed,
     Settings,
@@ -75,6 +76,7 @@ __all__ = [
     "DrainTunnel",
     "EnsureSession",
     "Event",
+    "LinkDead",
     "Mesh",
     "OpenTunnel",
     "Phase",
@@ -226,6 +228,8 @@ class Mesh:
                 self._closing.outdated(peers, now)
             case TunnelsLossy(peers):
                 state.lossy = peers
+            case LinkDead(peer):
+                return [*self._closing.dead(peer, now), *self.tick(now)]
             case UplinkUp():
                 self._opening.uplink_up(now)
         return self.tick(now)

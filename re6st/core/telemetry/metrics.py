@@ -117,6 +117,11 @@ NODE: Mapping[str, Family] = {
         "counter", "Messages exchanged with other nodes (UDP port 326).", ("direction", "type")
     ),
     "re6st_messages_dropped_total": Family("counter", "Datagrams from other nodes that were dropped."),
+    "re6st_links_watched": Family("gauge", "1 if the node notices dead links by the packets that go over them."),
+    "re6st_link_probes_total": Family("counter", "Echo requests that were sent to silent neighbours."),
+    "re6st_links_died_total": Family("counter", "Links that were found dead."),
+    "re6st_links_dead": Family("gauge", "Links that are dead now, and that babel still uses."),
+    "re6st_detours": Family("gauge", "Destinations that have a detour around a dead link now."),
     "re6st_packet_filter_active": Family("gauge", "1 if nftables filters the packets of tunnels."),
     "re6st_packets_dropped_total": Family("counter", "Packets that the node's nftables table dropped.", ("reason",)),
     "re6st_parameters_version": Family("gauge", "Version of the network parameters in force."),

@@ -54,6 +54,12 @@ def node_page(
     for (direction, kind), count in counts.messages.items():
         page.add("re6st_messages_total", count, direction, kind)
     page.add("re6st_messages_dropped_total", counts.dropped)
+    links = status["links"]
+    page.add("re6st_links_watched", links["active"])
+    page.add("re6st_link_probes_total", links["probes"])
+    page.add("re6st_links_died_total", links["died"])
+    page.add("re6st_links_dead", links["dead"])
+    page.add("re6st_detours", links["detours"])
     page.add("re6st_packet_filter_active", status["packet_filter"]["active"])
     page.add_all("re6st_packets_dropped_total", status["packet_filter"]["dropped"].items())
     page.add("re6st_parameters_version", status["parameters"])

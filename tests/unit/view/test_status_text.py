@@ -31,6 +31,7 @@ STATUS: dict[str, Any] = {
     "servers": [{"protocol": "tcp"}],
     "babel": {"running": True},
     "claims": {"refused": [], "own_subnet_from": [], "doubled": []},
+    "links": {"active": True, "probes": 0, "died": 0, "dead": 0, "detours": 0},
     "packet_filter": {"active": True, "missing": [], "dropped": {"own_source": 0, "foreign_source": 0}},
     "mesh": {"tunnels": 2, "tunnels_opening": 1, "tunnels_wanted": 10, "clients": 1, "neighbours": 3, "peers": 430},
     "health": {
@@ -251,3 +252,15 @@ def test_packets_that_were_dropped_are_told_and_that_none_are_filtered() -> None
         dropped={"own_source": 3, "foreign_source": 7}
     )
     assert "packets      of tunnels are not filtered" in said(active=False)
+
+
+def test_links_that_died_are_told_of_and_what_is_led_around() -> None:
+    def said(**links: Any) -> str:
+        status = {**STATUS, "links": {**STATUS["links"], **links}}
+        return "\n".join(paint(text.facts(status, ROUTES, NOW, 80), width=80))
+
+    assert "links" not in said()
+    assert "links        2 found dead, 31 probes sent" in said(died=2, probes=31)
+    assert "links        1 found dead, 9 probes sent; 1 now, 3 destinations led around" in said(
+        died=1, dead=1, probes=9, detours=3
+    )

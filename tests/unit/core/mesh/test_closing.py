@@ -14,6 +14,7 @@ from re6st.core.mesh.policy import (
     CloseAllowed,
     CloseTunnel,
     DrainTunnel,
+    LinkDead,
     Phase,
     SettingsChanged,
     TunnelsOutdated,
@@ -165,3 +166,13 @@ def test_an_outdated_tunnel_is_not_cut_as_babeld_is_started_anew_while_it_is_dra
     assert node.wait(3 * REMAKE_TIME) == [], "nobody knows what goes through it"
     assert node.phase(P) is Phase.UP
     assert sees(node, p=[P, REGISTRY]) == [DrainTunnel(P)]
+
+
+def test_a_tunnel_that_gives_no_sign_of_life_is_closed_once() -> None:
+    node = Driver(client_count=2)
+    node.up(P, Q)
+    sees(node, p=EVERYBODY, q=[Q])
+    assert node.tell(LinkDead(Q)) == [CloseTunnel(Q, "no sign of life")]
+    assert node.phase(Q) is Phase.CLOSING
+    assert node.tell(LinkDead(Q)) == []
+    assert node.tell(LinkDead(REGISTRY)) == []

@@ -1,0 +1,307 @@
+"""A node leads around links that are dead: counters, probes and routes are played, the decisions are real."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from ipaddress import IPv6Address, IPv6Network
+
+import pytest
+
+from re6st.core.machine.packet_rules import Part
+from re6st.core.machine.wanted_state import AddressPlan
+from re6st.core.mesh import policy
+from re6st.core.prefix import Prefix, address, subnet
+from re6st.core.routing.babel_lines import INFINITY, Neighbour, NextHop, Route, Table
+from re6st.core.routing.detours import ANYWHERE, Detour, Way
+from re6st.core.telemetry.event_log import EventLog
+from re6st.linux.link_traffic import Shared
+from re6st.noded.dead_links import LASTING, PROOF, DeadLinks, Machine
+
+NETWORK = IPv6Network("2001:db8:42::/48")
+A, B = Prefix.from_cn("1/16"), Prefix.from_cn("2/16")
+HOP_A = NextHop(IPv6Address("fe80::a"), "re6stnet1")
+HOP_B = NextHop(IPv6Address("fe80::b"), "re6stnet-tcp")
+OTHER = NextHop(IPv6Address("fe80::c"), "re6stnet-tcp")
+HARDWARE = {HOP_B: "02:00:00:00:00:0b", OTHER: "02:00:00:00:00:0c"}
+WAY_A, WAY_B = (subnet(NETWORK, A), ANYWHERE), (subnet(NETWORK, B), ANYWHERE)
+
+
+@dataclass
+class World:
+    """What the room sees of the machine and of babel; and what it does. The clock is played."""
+
+    now: float = 100.0
+    table: Table = field(default_factory=Table)
+    available: bool = True
+    missing: frozenset[Part] = frozenset()
+    received: dict[str, int] = field(default_factory=dict)
+    sent: dict[str, int] = field(default_factory=dict)
+    local: dict[str, int] = field(default_factory=dict)
+    shared_now: Shared = field(default_factory=Shared)
+    asked: list[tuple[IPv6Address, int]] = field(default_factory=list)
+    heard: list[tuple[tuple[IPv6Address, int], float]] = field(default_factory=list)
+    routes: dict[Way, Detour] = field(default_factory=dict)
+    events: list[policy.Event] = field(default_factory=list)
+    wanted: tuple[AddressPlan, ...] = ()
+    closed: int = 0
+    answers_to: set[IPv6Address] = field(default_factory=set)
+
+    def __post_init__(self) -> None:
+        self.chronicle = EventLog()
+        machine = Machine(self, self, self, self, lambda: self, lambda: self)
+        self.room = DeadLinks(NETWORK, self, self, machine, self.events.append, self.chronicle, lambda: self.now)
+
+    # the ends and their hardware addresses
+
+    def owner_at(self, hop: NextHop) -> Prefix | None:
+        return {HOP_A: A, HOP_B: B}.get(hop)
+
+    def is_shared(self, interface: str) -> bool:
+        return interface == "re6stnet-tcp"
+
+    def __getitem__(self, hop: NextHop) -> str:
+        return HARDWARE.get(hop, "")
+
+    def find(self, hops: Iterable[NextHop]) -> None:
+        self.looked_up = list(hops)
+
+    # counters
+
+    def by_interface(self, names: Iterable[str]) -> dict[str, tuple[int, int]]:
+        return {name: (self.received.get(name, 0), self.sent.get(name, 0)) for name in names}
+
+    def local_sent(self) -> dict[str, int]:
+        return self.local
+
+    def shared(self) -> Shared:
+        return Shared(dict(self.shared_now.received), dict(self.shared_now.sent), self.shared_now.full)
+
+    def close(self) -> None:
+        self.closed += 1
+
+    # echo requests
+
+    def ask(self, address: IPv6Address, index: int = 0) -> None:
+        self.asked.append((address, index))
+        if address in self.answers_to:
+            self.heard.append(((address, index), 0.01))
+
+    def answers(self) -> Iterator[tuple[tuple[IPv6Address, int], float]]:
+        while self.heard:
+            yield self.heard.pop(0)
+
+    # routes
+
+    async def follow(self, wanted: Mapping[Way, Detour], plans: Iterable[AddressPlan]) -> None:
+        self.routes = dict(wanted)
+
+    # what a test does
+
+    def meet(self, *hops: NextHop) -> None:
+        for hop in hops:
+            self.table.neighbours[str(hop)] = Neighbour(str(hop), hop.address, hop.interface, 0xFFFF, 96, 96, 96, None)
+
+    def way(self, way: Way, via: NextHop, refmetric: int, *, used: bool) -> None:
+        ident, destination = f"{way}{via}", way[0]
+        assert isinstance(destination, IPv6Network)
+        self.table.routes[ident] = Route(ident, destination, ANYWHERE, used, refmetric + 96, refmetric, via)
+
+    def flow(self, hop: NextHop, seconds: float, *, back: bool) -> None:
+        """Packets go out to a neighbour, with answers or without, while the room looks when it wants to."""
+        until = self.now + seconds
+        while self.now < until:
+            self.sent[hop.interface] = self.sent.get(hop.interface, 0) + 2
+            if self.is_shared(hop.interface):
+                key = hop.interface, hop.address
+                self.shared_now.sent[key] = self.shared_now.sent.get(key, 0) + 2
+            if back:
+                self.come(hop)
+            self.look()
+
+    def come(self, hop: NextHop) -> None:
+        self.received[hop.interface] = self.received.get(hop.interface, 0) + 1
+        if self.is_shared(hop.interface):
+            key = hop.interface, HARDWARE[hop]
+            self.shared_now.received[key] = self.shared_now.received.get(key, 0) + 1
+
+    def look(self) -> None:
+        self.now += self.room.liveness.pause(self.now)
+        asyncio.run(self.room.look(self, self))
+
+
+@pytest.fixture
+def world(monkeypatch: pytest.MonkeyPatch) -> World:
+    names = ["", "re6stnet1", "re6stnet-tcp"]
+    monkeypatch.setattr("socket.if_nametoindex", names.index)
+    monkeypatch.setattr("socket.if_indextoname", names.__getitem__)
+    made = World()
+    made.meet(HOP_A, HOP_B)
+    made.way(WAY_A, HOP_A, 0, used=True)
+    made.way(WAY_A, HOP_B, 96, used=False)
+    made.way(WAY_B, HOP_B, 0, used=True)
+    made.way(WAY_B, HOP_A, 96, used=False)
+    made.answers_to = {HOP_A.address, HOP_B.address}
+    return made
+
+
+@pytest.mark.parametrize(("hop", "way", "other"), [(HOP_A, WAY_A, HOP_B), (HOP_B, WAY_B, HOP_A)])
+def test_what_a_dead_link_led_to_goes_another_way_within_half_a_second(
+    world: World, caplog: pytest.LogCaptureFixture, hop: NextHop, way: Way, other: NextHop
+) -> None:
+    """Of a tunnel of ours, and of one behind a server, whose interface others use too."""
+    caplog.set_level(logging.INFO)
+    world.flow(hop, 2, back=True)
+    assert world.routes == {}
+    world.answers_to = {other.address}
+    world.flow(hop, 0.5, back=False)
+    assert world.routes == {way: Detour(other, hop, unproved=True)}
+    assert f"the link with {world.owner_at(hop)} on {hop.interface} is dead: nothing has come for" in caplog.text
+    assert "1 destination behind it is led around it" in caplog.text
+    assert world.room.record()["dead"] == world.room.record()["died"] == 1
+    assert [each.kind for each in world.chronicle.happenings] == ["link-died"]
+
+
+def test_it_is_used_again_once_it_is_heard_for_a_while(world: World, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    world.flow(HOP_A, 2, back=True)
+    world.answers_to.clear()
+    world.flow(HOP_A, 0.6, back=False)
+    world.answers_to.add(HOP_A.address)
+    world.flow(HOP_A, 1, back=True)
+    assert world.routes == {}
+    assert "the link with 1/16 on re6stnet1 is alive again" in caplog.text
+    assert world.room.record() == {
+        "active": False,
+        "probes": world.room.liveness.probes,
+        "died": 1,
+        "dead": 0,
+        "detours": 0,
+    }
+
+
+def test_a_neighbour_that_is_not_heard_by_its_detour_either_is_left_to_babel(world: World) -> None:
+    """It is dead itself: packets to it would go round among those that miss it."""
+    world.flow(HOP_A, 2, back=True)
+    world.answers_to.clear()
+    world.flow(HOP_A, 0.5, back=False)
+    assert WAY_A in world.routes
+    assert (address(NETWORK, A), 0) in world.asked
+    world.flow(HOP_A, PROOF + 0.1, back=False)
+    assert world.routes == {}
+
+
+def test_one_that_is_heard_by_its_detour_keeps_it(world: World) -> None:
+    world.flow(HOP_A, 2, back=True)
+    world.answers_to = {address(NETWORK, A)}
+    world.flow(HOP_A, PROOF + 1, back=False)
+    assert WAY_A in world.routes
+
+
+def test_a_tunnel_of_ours_that_stays_dead_is_to_be_closed(world: World) -> None:
+    world.flow(HOP_A, 2, back=True)
+    world.answers_to.clear()
+    world.flow(HOP_A, LASTING, back=False)
+    assert world.events == []
+    world.flow(HOP_A, 1, back=False)
+    assert world.events == [policy.LinkDead(A)]
+
+
+def test_a_client_of_a_server_is_left_to_close_its_tunnel(world: World) -> None:
+    world.flow(HOP_B, 2, back=True)
+    world.answers_to.clear()
+    world.flow(HOP_B, LASTING + 1, back=False)
+    assert world.room.record()["died"] == 1
+    assert world.events == []
+
+
+def test_detours_end_when_babel_has_given_the_link_up(world: World) -> None:
+    world.flow(HOP_A, 2, back=True)
+    world.answers_to.clear()
+    world.flow(HOP_A, 0.5, back=False)
+    del world.table.neighbours[str(HOP_A)]
+    del world.table.routes[f"{WAY_A}{HOP_A}"]
+    world.look()
+    assert world.routes == {}
+    assert world.room.record()["dead"] == 0
+
+
+def test_a_cost_that_grew_as_the_link_died_makes_no_way_good_that_was_not(world: World) -> None:
+    world.way(WAY_A, HOP_B, 192, used=False)
+    world.flow(HOP_A, 2, back=True)
+    world.answers_to.clear()
+    world.flow(HOP_A, 0.3, back=False)
+    world.table.neighbours[str(HOP_A)] = Neighbour("", HOP_A.address, HOP_A.interface, 0xFFF0, 96, 768, 768, None)
+    world.flow(HOP_A, 0.3, back=False)
+    assert world.room.record()["dead"] == 1
+    assert world.routes == {}
+
+
+def test_what_babel_itself_sends_is_no_traffic(world: World) -> None:
+    world.flow(HOP_A, 2, back=True)
+    world.flow(HOP_A, 8, back=True)
+    world.come(HOP_A)
+    world.look()
+    world.answers_to.clear()
+    before = len(world.asked)
+    for _ in range(100):
+        world.sent["re6stnet1"] += 1
+        world.local["re6stnet1"] = world.local.get("re6stnet1", 0) + 1
+        world.look()
+    assert len(world.asked) == before
+    assert world.room.record()["died"] == 0
+
+
+def test_others_behind_the_same_server_are_told_apart(world: World) -> None:
+    world.meet(OTHER)
+    world.flow(HOP_B, 2, back=True)
+    world.answers_to.clear()
+    for _ in range(30):
+        world.come(OTHER)
+        world.flow(HOP_B, 0.02, back=False)
+    assert world.room.liveness.dead == {HOP_B}
+
+
+def test_nobody_is_judged_where_more_is_there_than_can_be_counted(world: World) -> None:
+    world.flow(HOP_B, 2, back=True)
+    world.answers_to.clear()
+    world.shared_now = Shared(full=True)
+    world.flow(HOP_B, 2, back=False)
+    assert world.room.record()["died"] == 0
+
+
+def test_a_neighbour_of_unknown_hardware_address_is_looked_up(world: World) -> None:
+    unknown = NextHop(IPv6Address("fe80::d"), "re6stnet-tcp")
+    world.meet(unknown)
+    world.flow(HOP_B, 1, back=True)
+    assert world.looked_up == [unknown]
+
+
+def test_a_link_that_is_lost_for_babel_is_not_led_by(world: World) -> None:
+    world.flow(HOP_A, 2, back=True)
+    world.way(WAY_A, HOP_B, INFINITY - 96, used=False)
+    world.answers_to.clear()
+    world.flow(HOP_A, 0.6, back=False)
+    assert world.routes == {}
+
+
+def test_nothing_is_watched_where_packets_are_not_counted(world: World) -> None:
+    asyncio.run(_not_counted(world))
+
+
+async def _not_counted(world: World) -> None:
+    world.missing = frozenset((Part.TRAFFIC,))
+    task = asyncio.create_task(world.room.run())
+    await asyncio.sleep(0.05)
+    assert not world.room.record()["active"]
+    assert world.asked == []
+    world.missing = frozenset()
+    while not world.room.record()["active"]:
+        await asyncio.sleep(0.01)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert not world.room.record()["active"]
+    assert world.closed == 2
