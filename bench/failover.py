@@ -16,8 +16,9 @@ import signal
 import statistics
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import combinations, cycle
 from pathlib import Path
 
 from bench.support.debian import UnavailableError
@@ -38,6 +39,12 @@ OTHERS_LOOK = 100.0
 SLOW = 0.3
 """Seconds that an answer may take."""
 LOSS = 30
+DIALLED, SERVED = "cut, seen by who dialled", "cut, seen by the server's node"
+CUT_LOOK, CUT_CALM = 9.0, 6.5
+"""Seconds that are looked at after one of many cuts, and without a loss after which it is over: the tunnel is made anew
+meanwhile, so that the next cut finds a link without a history."""
+CUTS_AT_ONCE = 50
+"""With one network."""
 
 
 class CaseError(Exception):
@@ -221,6 +228,56 @@ def _last_loss(pinger: Pinger) -> float:
     return 0.0 if last is None else times[last]
 
 
+def cuts(count: int, registry_options: Sequence[str]) -> dict[str, list[float]]:
+    """So many silent cuts of the link in use, of one pair of nodes after another: the outages in seconds.
+
+    By who pings: the node that dialled the tunnel, or the one whose server it is on.
+    """
+    found: dict[str, list[float]] = {DIALLED: [], SERVED: []}
+    with Bed() as bed:
+        network = Network(bed, 4, registry_options=registry_options)
+        network.create()
+        network.enrol()
+        for node in network.nodes:
+            node.start()
+        network.wait_connected(FORMS)
+        pairs = cycle(combinations(network.nodes[1:], 2))
+        for number in range(count):
+            a, b = _dialled(network, pairs, bed)
+            source, target = (a, b) if number % 2 else (b, a)
+            with Pinger(source.host, target.address, PACE).running() as pinger:
+                time.sleep(BEFORE)
+                happened = time.monotonic()
+                a.host.lose(b.host)
+                _until_calm(pinger, happened, look=CUT_LOOK, calm=CUT_CALM)
+            a.host.find(b.host)
+            found[DIALLED if number % 2 else SERVED].append(pinger.longest)
+        network.check_alive()
+    return found
+
+
+def _dialled(network: Network, pairs: Iterator[tuple[Node, Node]], bed: Bed) -> tuple[Node, Node]:
+    """The next two nodes that use a tunnel between them, and have another way: who dialled, and whose server it is."""
+
+    def ready(a: Node, b: Node) -> tuple[Node, Node] | None:
+        others = [node for node in network.nodes if node not in (a, b)]
+        if next_hop(network, a, b) is not b or next_hop(network, b, a) is not a:
+            return None
+        if not any(next_hop(network, a, n) is n and next_hop(network, n, b) is b for n in others):
+            return None
+        held = [(t.client, t.server) for t in network.tunnels() if {t.client, t.server} == {a, b}]
+        return held[0] if len(held) == 1 else None
+
+    chosen: list[tuple[Node, Node]] = []
+
+    def choose() -> bool:
+        chosen.extend(filter(None, [ready(*next(pairs))]))
+        return bool(chosen)
+
+    wait_until(choose, FORMS, "two nodes with a tunnel in use", bed.tails)
+    return chosen[0]
+
+
 def other(kind: type[Yggdrasil | Tinc]) -> float:
     """The same cut of the link in use, with another program. Raises UnavailableError."""
     with Bed() as bed:
@@ -249,6 +306,33 @@ def _packets(host: Host) -> int:
     return int(shown[0]["stats64"]["rx"]["packets"])
 
 
+def many_cuts(count: int, registry_options: Sequence[str], file: Path | None) -> int:
+    """The command with --cuts; its exit code."""
+    found: dict[str, list[float]] = {DIALLED: [], SERVED: []}
+    for begin in range(0, count, CUTS_AT_ONCE):
+        for name, outages in cuts(min(CUTS_AT_ONCE, count - begin), registry_options).items():
+            found[name] += outages
+        say(f"{min(begin + CUTS_AT_ONCE, count)} cuts: {spread([each for of in found.values() for each in of])}")
+    for name, outages in found.items():
+        say(f"{name:<32} {spread(outages)}")
+    figures = {
+        name: {"median_s": round(statistics.median(of), 3), "runs_s": sorted(round(each, 3) for each in of)}
+        for name, of in found.items()
+        if of
+    }
+    keep("cuts", {"nodes": 4, "registry_options": registry_options, "cases": figures}, file)
+    return 0
+
+
+def spread(outages: Sequence[float]) -> str:
+    """Median, 99th percentile and worst, in words."""
+    if not outages:
+        return "none"
+    ordered = sorted(outages)
+    late = ordered[min(len(ordered) - 1, int(0.99 * len(ordered)))]
+    return f"median {statistics.median(ordered):.2f} s, 99th percentile {late:.2f} s, worst {ordered[-1]:.2f} s"
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command; its exit code."""
     parser = argparse.ArgumentParser(
@@ -259,7 +343,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--quick", action="store_true", help="1 run")
     parser.add_argument("--json", type=Path, metavar="FILE", help="figures (default: docs/bench/failover.json)")
     parser.add_argument("--registry-option", action="append", default=[], metavar="OPTION", help="e.g. --encrypt")
+    parser.add_argument("--cuts", type=int, default=0, metavar="N", help="N silent cuts of links in use, nothing else")
     options = parser.parse_args(arguments)
+    if options.cuts:
+        return many_cuts(options.cuts, options.registry_option, options.json)
     wanted = [case for case in CASES if not options.case or any(word in case.name for word in options.case)]
     seconds: dict[str, list[float]] = {}
     for run in range(1 if options.quick else options.runs):
