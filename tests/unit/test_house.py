@@ -119,3 +119,19 @@ def test_no_two_tests_have_one_name() -> None:
     """pytest imports them by name, so the second one of a name ends the run."""
     names = [path.name for path in (ROOT / "tests").rglob("test_*.py")]
     assert sorted(names) == sorted(set(names))
+
+
+SAME_NAME = frozenset({"RegistryClient"})
+"""May be twice: SlapOS imports that of client/blocking.py by this name, which the older software gave it."""
+
+
+def test_no_two_classes_have_one_name() -> None:
+    """Of two things with one name, a reader takes the one for the other. What is inside a class or function may be."""
+    found: dict[str, list[str]] = {}
+    for module, tree in TREES.items():
+        for node in tree.body:
+            if isinstance(node, ast.ClassDef):
+                found.setdefault(node.name, []).append(module)
+    twice = {name: modules for name, modules in found.items() if len(modules) > 1}
+    assert {name: modules for name, modules in twice.items() if name not in SAME_NAME} == {}
+    assert set(twice) == SAME_NAME, "what is not twice any more is no exception"
