@@ -21,7 +21,7 @@ from re6st.core.machine.wanted_state import (
     AddressPlan,
     Kept,
     KernelRoute,
-    Up,
+    TapState,
     Wanted,
     host_route,
     left,
@@ -90,7 +90,7 @@ class Kernel:
         with _doing(f"bring {name} up"):
             self._netlink.set_link(index, up=True, mtu=mtu)
         if name in self.state.wanted.taps:
-            self.state.wanted = self.state.wanted.with_tap(name, Up(index, mtu))
+            self.state.wanted = self.state.wanted.with_tap(name, TapState(index, mtu))
 
     async def bounce(self, name: str, until_unused: Callable[[], Awaitable[None]]) -> None:
         """Take an interface down; once babeld has seen it, which `until_unused` waits for, bring it up as it was.
@@ -124,7 +124,7 @@ class Kernel:
             # It goes away meanwhile where the node ends.
             with suppress(NetlinkError):
                 self._netlink.set_link(index, up=True)
-                self.state.wanted = self.state.wanted.with_tap(name, Up(index, None if was is None else was.mtu))
+                self.state.wanted = self.state.wanted.with_tap(name, TapState(index, None if was is None else was.mtu))
                 for each in had:
                     self._netlink.put_address(each.address, each.length, index, IFA_F_NODAD)
 

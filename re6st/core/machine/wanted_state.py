@@ -155,7 +155,7 @@ def host_route(ip: IPv4Address, gateway: IPv4Address) -> KernelRoute:
 
 
 @dataclass(frozen=True, slots=True)
-class Up:
+class TapState:
     """What the interface of a tunnel is while it is up."""
 
     index: int
@@ -172,7 +172,7 @@ class Wanted:
     """Those that the network gives us."""
     routes: tuple[KernelRoute, ...] = ()
     """Unreachable ones, so that nothing leaks, and those to peers."""
-    taps: Mapping[str, Up | None] = field(default_factory=dict)
+    taps: Mapping[str, TapState | None] = field(default_factory=dict)
     """Interfaces of tunnels by name, with what each is that shall be up."""
     on_taps: IPv4Interface | None = None
     """Our address on all of them."""
@@ -206,7 +206,7 @@ class Wanted:
             self, addresses=tuple(Placed(plan.address, plan.length, interface) for plan in plans), routes=routes
         )
 
-    def with_tap(self, name: str, up: Up | None = None) -> Wanted:
+    def with_tap(self, name: str, up: TapState | None = None) -> Wanted:
         """The same with an interface of a tunnel, which shall be up as it is said."""
         return replace(self, taps={**self.taps, name: up})
 

@@ -22,7 +22,7 @@ from re6st.core.machine.wanted_state import (
     Network,
     Placed,
     Setting,
-    Up,
+    TapState,
     Wanted,
     forwarding,
     host_route,
@@ -139,7 +139,7 @@ def test_what_is_removed_is_put_back_once(machine: Machine) -> None:
 
 
 def test_lo_and_tunnels_are_brought_up_again(machine: Machine) -> None:
-    machine.want(taps={"re6stnet1": Up(7, 1500)})
+    machine.want(taps={"re6stnet1": TapState(7, 1500)})
     machine.kernel.up.update(lo=False, re6stnet1=False)
     machine.kernel.there.clear()
     assert machine.said() == ["the interface re6stnet1, which was down", f"our address {ADDRESS} on lo"]
@@ -149,7 +149,7 @@ def test_lo_and_tunnels_are_brought_up_again(machine: Machine) -> None:
 
 def test_a_tunnel_gets_a_link_local_address_again(machine: Machine) -> None:
     """Without one babeld does not use it, and says so again and again; the kernel does not put it back."""
-    machine.want(taps={"re6stnet1": Up(7, 1500)})
+    machine.want(taps={"re6stnet1": TapState(7, 1500)})
     machine.kernel.carrier = False
     machine.kernel.there.remove((LINK_LOCAL, 7))
     assert machine.said() == [f"our address {LINK_LOCAL} on re6stnet1"]
@@ -172,7 +172,7 @@ def test_what_is_no_longer_wanted_is_removed_and_nothing_else(machine: Machine) 
 
 @pytest.mark.parametrize("anew", [True, False], ids=["another of the same name", "gone"])
 def test_a_deleted_interface_of_a_tunnel_is_told(machine: Machine, anew: bool) -> None:
-    machine.want(taps={"re6stnet1": Up(7, 1500)})
+    machine.want(taps={"re6stnet1": TapState(7, 1500)})
     if anew:
         machine.kernel.index["re6stnet1"] = 8
     else:
@@ -198,7 +198,7 @@ def test_an_interface_of_the_users_is_brought_up_when_it_comes_and_left_down_aft
 
 
 def test_ipv6_is_switched_on_where_it_is_needed_and_nowhere_else(machine: Machine) -> None:
-    machine.want(taps={"re6stnet1": Up(7, 1500)})
+    machine.want(taps={"re6stnet1": TapState(7, 1500)})
     for name in ("lo", "br0", "re6stnet1", "all"):
         machine.set(f"ipv6/conf/{name}/disable_ipv6", 1)
     assert machine.said() == [
@@ -210,7 +210,7 @@ def test_ipv6_is_switched_on_where_it_is_needed_and_nowhere_else(machine: Machin
 
 def test_an_interface_of_a_tunnel_has_the_settings_that_it_got_again(machine: Machine) -> None:
     """A router advertisement of a peer would be our default route, where a network manager has it heard."""
-    machine.want(taps={"re6stnet1": Up(7, 1400)})
+    machine.want(taps={"re6stnet1": TapState(7, 1400)})
     machine.set("ipv6/conf/re6stnet1/accept_ra", 2)
     machine.set("ipv6/conf/re6stnet1/accept_dad", 1)
     said = ["the sysctl net.ipv6.conf.re6stnet1.accept_dad=0", "the sysctl net.ipv6.conf.re6stnet1.accept_ra=0"]
@@ -226,7 +226,7 @@ def test_one_that_only_costs_time_is_not_missed_where_nobody_may_set_it(
     def refuse(self: Path, text: str) -> int:
         raise OSError(code, "no")
 
-    machine.want(taps={"re6stnet1": Up(7)})
+    machine.want(taps={"re6stnet1": TapState(7)})
     machine.set("ipv6/conf/re6stnet1/accept_dad", 1)
     monkeypatch.setattr(Path, "write_text", refuse)
     assert bool(machine.said()) is is_missed
@@ -326,7 +326,7 @@ def test_the_status_says_what_is_missing_as_long_as_it_is(machine: Machine, look
 
 
 def test_tunnels_of_a_deleted_interface_are_made_anew_once(machine: Machine, looks: Looks) -> None:
-    machine.want(taps={"re6stnet1": Up(7, 1500)})
+    machine.want(taps={"re6stnet1": TapState(7, 1500)})
     del machine.kernel.up["re6stnet1"]
     looks.look()
     looks.look()

@@ -9,7 +9,7 @@ from ipaddress import IPv4Address, IPv4Interface, IPv6Address, IPv6Network, ip_a
 
 import pytest
 
-from re6st.core.machine.wanted_state import IFF_UP, KernelLink, KernelRoute, Up, Wanted
+from re6st.core.machine.wanted_state import IFF_UP, KernelLink, KernelRoute, TapState, Wanted
 from re6st.linux import kernel, rtnetlink
 from re6st.linux.kernel import Kernel, KernelError
 from re6st.linux.netlink import NetlinkError
@@ -35,7 +35,7 @@ def test_an_interface_that_is_not_there_is_named() -> None:
 def test_what_is_gone_already_is_no_error() -> None:
     async def work(own: Kernel) -> None:
         await own.bounce("re6test-none", at_once)
-        own.state.wanted = Wanted().with_tap("re6test-none", Up(7))
+        own.state.wanted = Wanted().with_tap("re6test-none", TapState(7))
         await own.undo()
 
     attempt(work)
@@ -192,7 +192,7 @@ def test_an_interface_that_is_made_anew_is_not_taken_for_one_that_was_deleted(mo
 
     async def work(own: Kernel) -> None:
         monkeypatch.setattr(rtnetlink, "make_tap", lambda _: None)
-        own.state.wanted = Wanted().with_tap("re6test-none", Up(7))
+        own.state.wanted = Wanted().with_tap("re6test-none", TapState(7))
         await own.make_tap("re6test-none")
         own.state.put_back()
         assert own.state.deleted == set()
@@ -203,7 +203,7 @@ def test_an_interface_that_is_made_anew_is_not_taken_for_one_that_was_deleted(mo
 def test_an_interrupted_interface_comes_up_again_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
     async def work(own: Kernel) -> None:
         tap = Played(own, monkeypatch)
-        own.state.wanted = Wanted().with_tap("re6stnet1", Up(7, 1400))
+        own.state.wanted = Wanted().with_tap("re6stnet1", TapState(7, 1400))
         seen_up: list[bool] = []
 
         async def look() -> None:
@@ -212,7 +212,7 @@ def test_an_interrupted_interface_comes_up_again_as_it_was(monkeypatch: pytest.M
         await own.bounce("re6stnet1", look)
         assert seen_up == [False]
         assert (tap.up, len(tap.addresses)) == (True, 1)
-        assert own.state.wanted.taps == {"re6stnet1": Up(7, 1400)}
+        assert own.state.wanted.taps == {"re6stnet1": TapState(7, 1400)}
 
     attempt(work)
 

@@ -22,8 +22,8 @@ from re6st.core.machine.wanted_state import (
     Property,
     Setting,
     Tap,
+    TapState,
     Thing,
-    Up,
     Wanted,
     deleted,
     forwarding,
@@ -123,7 +123,9 @@ def wanted_states(draw: st.DrawFn) -> Wanted:
     names = draw(st.sets(st.sampled_from(TAPS)))
     return Wanted(
         routes=tuple(host_route(*each) for each in routes.items()),
-        taps={name: draw(st.sampled_from((None, Up(index[name]), Up(index[name], 1400)))) for name in names},
+        taps={
+            name: draw(st.sampled_from((None, TapState(index[name]), TapState(index[name], 1400)))) for name in names
+        },
         on_taps=draw(st.sampled_from((None, IPv4Interface("10.42.3.1/24"), IPv4Interface("10.43.3.1/24")))),
         settings=draw(st.sampled_from(((), forwarding(ipv4=False), forwarding(ipv4=True)))),
     ).with_plans(draw(st.lists(st.sampled_from(PLANS), unique=True)), draw(st.sampled_from(("lo", "eth0", "br0"))))
@@ -214,7 +216,7 @@ def test_a_daemon_that_takes_over_leaves_what_the_traffic_needs(
 
 
 def test_an_interface_that_is_another_one_now_was_deleted() -> None:
-    wanted = Wanted().with_tap("re6stnet1", Up(7, 1400)).with_tap("re6stnet2", Up(8)).with_tap("re6stnet3")
+    wanted = Wanted().with_tap("re6stnet1", TapState(7, 1400)).with_tap("re6stnet2", TapState(8)).with_tap("re6stnet3")
     links = {"re6stnet1": KernelLink(9, "re6stnet1", IFF_UP, "tun"), "re6stnet2": KernelLink(8, "re6stnet2", 0, "tun")}
     assert deleted(wanted, Actual(links)) == ["re6stnet1"]
     assert list(missing(wanted, Actual(links))) == [Tap("re6stnet2")]
