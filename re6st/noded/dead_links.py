@@ -22,7 +22,7 @@ from re6st.core.mesh import policy
 from re6st.core.prefix import Prefix, address, ipv4_address, prefix_of
 from re6st.core.routing.babel_lines import NextHop, Table
 from re6st.core.routing.detours import Detour, Way, detours
-from re6st.core.routing.liveness import Findings, Liveness, Packets
+from re6st.core.routing.liveness import Liveness, LivenessFindings, Packets
 from re6st.core.telemetry.event_log import EventLog
 from re6st.core.telemetry.report import Record
 from re6st.core.words import plural
@@ -39,28 +39,28 @@ AGAIN = 10.0
 log = logging.getLogger(__name__)
 
 
-class Routing(Protocol):
+class TableSource(Protocol):
     """Whose neighbours and routes it is about: a routing plane."""
 
     @property
     def table(self) -> Table: ...
 
 
-class Ends(Protocol):
+class LinkEnds(Protocol):
     """Who is at the other ends of our tunnels."""
 
     def owner_at(self, hop: NextHop) -> Prefix | None: ...
     def is_shared(self, interface: str) -> bool: ...
 
 
-class HardwareAddresses(Protocol):
+class NeighbourMacs(Protocol):
     """The hardware addresses of neighbours."""
 
     def __getitem__(self, hop: NextHop) -> str: ...
     def find(self, hops: Iterable[NextHop]) -> None: ...
 
 
-class Traffic(Protocol):
+class PacketCounters(Protocol):
     """Who counts packets: linux/link_traffic.py. Methods raise OSError."""
 
     def by_interface(self, names: Iterable[str]) -> dict[str, tuple[int, int]]: ...
@@ -90,7 +90,7 @@ class Networks(Protocol):
     def wanted(self) -> Collection[AddressPlan]: ...
 
 
-class Filter(Protocol):
+class CountingFilter(Protocol):
     """Whether the packet filter counts."""
 
     available: bool
@@ -98,14 +98,14 @@ class Filter(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Machine:
+class LinkMachine:
     """What is asked of this machine. `open_traffic` and `open_echo` raise OSError."""
 
-    filter: Filter
-    hardware: HardwareAddresses
+    filter: CountingFilter
+    hardware: NeighbourMacs
     routes: Routes
     networks: Networks
-    open_traffic: Callable[[], Traffic]
+    open_traffic: Callable[[], PacketCounters]
     open_echo: Callable[[], Asker]
 
 
@@ -115,9 +115,9 @@ class DeadLinks:
     def __init__(
         self,
         network: IPv6Network,
-        routing: Routing,
-        ends: Ends,
-        machine: Machine,
+        routing: TableSource,
+        ends: LinkEnds,
+        machine: LinkMachine,
         event: Callable[[policy.Event], None],
         chronicle: EventLog,
         clock: Callable[[], float] = time.monotonic,
@@ -184,7 +184,7 @@ class DeadLinks:
         finally:
             traffic.close()
 
-    async def look(self, traffic: Traffic, echo: Asker) -> None:
+    async def look(self, traffic: PacketCounters, echo: Asker) -> None:
         """Look once, and do what follows. Raises OSError."""
         indexes: dict[str, int] = {}
         for (ip, index), seconds in echo.answers():
@@ -213,7 +213,7 @@ class DeadLinks:
 
     # -- what is counted --
 
-    def _count(self, traffic: Traffic, hops: Collection[NextHop]) -> dict[NextHop, Packets]:
+    def _count(self, traffic: PacketCounters, hops: Collection[NextHop]) -> dict[NextHop, Packets]:
         """What came and went so far, where that can be told."""
         by_interface, local = traffic.by_interface({hop.interface for hop in hops}), traffic.local_sent()
         sent = {name: sent - local.get(name, 0) for name, (_, sent) in by_interface.items()}
@@ -294,7 +294,7 @@ class DeadLinks:
 
     # -- who is told --
 
-    def _tell(self, found: Findings, now: float) -> None:
+    def _tell(self, found: LivenessFindings, now: float) -> None:
         for hop, silent in found.died.items():
             around = sum(detour.instead_of == hop for detour in self._detours.values())
             peer = self._ends.owner_at(hop)

@@ -230,7 +230,7 @@ def _dead_links(
     base: Base, machine: MachineRooms, routing: RoutingPlane, tunnels: Tunnels, driver: MeshDriver, log: EventLog
 ) -> DeadLinks:
     kernel = machine.kernel
-    means = dead_links.Machine(
+    means = dead_links.LinkMachine(
         machine.packet_filter, kernel.hardware, kernel.detours, machine.addresses, LinkTraffic, ProbeSocket
     )
     return DeadLinks(base.identity.trust.network, routing, tunnels.ends, means, driver.event, log)

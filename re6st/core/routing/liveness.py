@@ -57,7 +57,7 @@ class Packets:
 
 
 @dataclass(frozen=True, slots=True)
-class Findings:
+class LivenessFindings:
     """What a look has shown."""
 
     probe: tuple[NextHop, ...] = ()
@@ -68,7 +68,7 @@ class Findings:
 
 
 @dataclass(slots=True)
-class _Link:
+class _WatchedLink:
     packets: Packets
     since: float
     """When the silence began: nothing has come since."""
@@ -152,7 +152,7 @@ class Liveness:
         self.probes = 0
         """How many were sent."""
         self.deaths = 0
-        self._links: dict[NextHop, _Link] = {}
+        self._links: dict[NextHop, _WatchedLink] = {}
         self._looked: float | None = None
 
     @property
@@ -174,7 +174,7 @@ class Liveness:
         """Links from which something is awaited: only for these it matters what has come."""
         return {hop for hop, link in self._links.items() if link.owes or link.probes or link.died is not None}
 
-    def look(self, packets: Mapping[NextHop, Packets], now: float) -> Findings:
+    def look(self, packets: Mapping[NextHop, Packets], now: float) -> LivenessFindings:
         """What follows from what has come and gone by now. Links that are not named are forgotten."""
         late = self._looked is not None and now - self._looked > STALL
         self._looked = now
@@ -185,7 +185,7 @@ class Liveness:
             if link is not None:
                 link.note(count, now)
             elif len(self._links) < LIMIT:
-                self._links[hop] = _Link(count, now)
+                self._links[hop] = _WatchedLink(count, now)
         if late:
             self._begin_anew(now)
         died = {hop: now - link.since for hop, link in self._links.items() if link.is_dying(now)}
@@ -196,7 +196,7 @@ class Liveness:
             self._revive(self._links[hop], now)
         probe = [hop for hop, link in self._links.items() if link.wants_probe(now)][:PROBES_AT_ONCE]
         self._count_probes(probe, now)
-        return Findings(tuple(probe), died, revived)
+        return LivenessFindings(tuple(probe), died, revived)
 
     def answered(self, hop: NextHop, seconds: float) -> None:
         """A probe was answered, after a round trip of so many seconds."""
@@ -225,11 +225,11 @@ class Liveness:
             else:
                 link.greeted += 1
 
-    def _die(self, link: _Link, now: float) -> None:
+    def _die(self, link: _WatchedLink, now: float) -> None:
         self.deaths += 1
         link.died, link.back, link.answered, link.probes = now, None, False, 0
 
-    def _revive(self, link: _Link, now: float) -> None:
+    def _revive(self, link: _WatchedLink, now: float) -> None:
         # Who is heard and does not answer is not judged by that again, until it does.
         link.answers = link.answered
         link.greeted = 0 if link.answers else GREETINGS

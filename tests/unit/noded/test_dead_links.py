@@ -18,7 +18,7 @@ from re6st.core.routing.babel_lines import INFINITY, Neighbour, NextHop, Route, 
 from re6st.core.routing.detours import ANYWHERE, Detour, Way
 from re6st.core.telemetry.event_log import EventLog
 from re6st.linux.link_traffic import Shared
-from re6st.noded.dead_links import LASTING, PROOF, DeadLinks, Machine
+from re6st.noded.dead_links import LASTING, PROOF, DeadLinks, LinkMachine
 
 NETWORK = IPv6Network("2001:db8:42::/48")
 A, B = Prefix.from_cn("1/16"), Prefix.from_cn("2/16")
@@ -51,7 +51,7 @@ class World:
 
     def __post_init__(self) -> None:
         self.chronicle = EventLog()
-        machine = Machine(self, self, self, self, lambda: self, lambda: self)
+        machine = LinkMachine(self, self, self, self, lambda: self, lambda: self)
         self.room = DeadLinks(NETWORK, self, self, machine, self.events.append, self.chronicle, lambda: self.now)
 
     # the ends and their hardware addresses

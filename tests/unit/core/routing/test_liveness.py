@@ -24,8 +24,8 @@ from re6st.core.routing.liveness import (
     PROBES,
     PROBES_AT_ONCE,
     SILENCE,
-    Findings,
     Liveness,
+    LivenessFindings,
     Packets,
 )
 
@@ -54,7 +54,7 @@ class Play:
     received: int = 0
     sent: int = 0
     probes: int = 0
-    findings: list[tuple[float, Findings]] = field(default_factory=list)
+    findings: list[tuple[float, LivenessFindings]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.liveness = Liveness()
@@ -307,7 +307,7 @@ def test_links_that_are_gone_are_forgotten_and_many_are_bounded() -> None:
     hops = {NextHop(IPv6Address(number), "re6stnet-tcp"): Packets(0, 0) for number in range(LIMIT + 50)}
     found = liveness.look(hops, 0.0)
     assert len(found.probe) == PROBES_AT_ONCE
-    assert liveness.look({}, 0.1) == Findings()
+    assert liveness.look({}, 0.1) == LivenessFindings()
     assert liveness.dead == frozenset()
 
 
