@@ -20,13 +20,12 @@ def _emulator() -> None:
         pytest.skip(lack)
 
 
-@pytest.mark.parametrize("file", ["test_emulated_wireguard.py"])
-def test_under_debians_kernel(file: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_links_over_the_wireguard_of_debians_kernel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # It would take longer to import them than to run the tests.
     monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
     monkeypatch.delenv("PYTEST_XDIST_WORKER", raising=False)
     said = tmp_path / "said"
     with open(said, "wb") as output:
-        words = ["-p", "no:cacheprovider", "--color=no", "--durations=5", f"tests/emulated/{file}"]
+        words = ["-p", "no:cacheprovider", "--color=no", "--durations=5", "tests/emulated"]
         status = emulated_kernel.run([sys.executable, "-m", "pytest", *words], TIME, output)
     assert status == os.EX_OK, said.read_text()
