@@ -168,15 +168,16 @@ class Node:
             log.warning("ended process %s, left by an earlier run", pid)
         remove_old(run, found.names)
         await machine.hooks.clear()
-        routes = await machine.kernel.babel_routes(ONLY.table).ways(plan.address_plans) if found.pids else {}
+        routes = await machine.kernel.babel_routes(ONLY.table).ways(plan.address_plans) if found else {}
         if lead_out(routes):
             machine.packet_filter.expect_outside()
         await machine.packet_filter.follow(plan.packet_rules)
-        kept = Kept(found.hosts, self.config.main_interface) if found.pids else None
+        kept = Kept(found.hosts, self.config.main_interface, frozenset(found.links)) if found else None
         for what in await machine.kernel.clear(plan.address_plans, kept):
             log.warning("removed %s, left by an earlier run", what)
-        if found.pids:
-            log.info("taking over %s tunnels and %s servers", len(found.clients), len(found.servers))
+        if found:
+            counts = len(found.clients), len(found.servers), len(found.links)
+            log.info("taking over %s tunnels, %s servers and %s WireGuard links", *counts)
         return found, babel.Left(found.babeld, routes)
 
 
@@ -212,8 +213,9 @@ class Member:
         self._start(rooms.advertiser.run(rooms.moves), "reach")
         self._start(rooms.control.run(), "control socket")
         self._start(rooms.losses.run(), "retransmissions")
+        self._start(rooms.links.run(), "WireGuard links")
         self._start(program_outputs.keep_short(base.config.run), "outputs")
-        if found.pids:
+        if found:
             self._start(self._catch_up(), "what was left running")
         if plan.parameters.registry_prefix == prefix:  # and that registry may be of the older software
             shown = offer(base.config.run / run_names.BINARY_SOCKET, rooms.routing.table, plan.subnet)

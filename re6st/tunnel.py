@@ -60,8 +60,8 @@ class ListenerOwner(Protocol):
     def admits(self, peer: Prefix, serial: int | None) -> bool:
         """Whether a certificate may come in."""
 
-    def room(self) -> int:
-        """How many clients may be there."""
+    def room(self, peer: Prefix) -> int:
+        """How many clients may be there, when a peer wants to be one."""
 
     def joined(self, client: ServerClient) -> None: ...
 

@@ -2,6 +2,7 @@
 
 The interface of a server is named after its protocol, `re6stnet-udp`. Those of client tunnels have numbers,
 `re6stnet1`. The only tunnel of --client has neither.
+That of a WireGuard link that we opened is `re6stnet-wg1`, of one that a peer opened `re6stnet-wgs1`.
 """
 
 from __future__ import annotations
@@ -14,23 +15,28 @@ from re6st.core.tunnel_protocols import SERVED, Role, TunnelProtocol
 PREFIX = "re6stnet"
 """How all names begin, for rules that match names by a pattern."""
 
-_NAME = re.compile(rf"{PREFIX}(?:([0-9]{{0,7}})|-([a-z0-9]+))", re.ASCII)
+LINKS = range(1, 1000)
+"""Numbers of WireGuard links."""
+_LINK = {Role.CLIENT: "wg", Role.SERVER: "wgs"}
+_ROLES = {word: role for role, word in _LINK.items()}
+_NAME = re.compile(rf"{PREFIX}(?:([0-9]{{0,7}})|-(wgs?)([1-9][0-9]{{0,2}})|-([a-z0-9]+))", re.ASCII)
 """The kernel allows 15 characters."""
 
 
 @dataclass(frozen=True, slots=True)
 class Interface:
     """A tunnel interface: that of a server has a `protocol`, that of a client tunnel a `number`, that of --client
-    neither.
+    neither. That of a WireGuard link has a number, and `link` says at which end of it we are.
     """
 
     number: int | None = None
     protocol: TunnelProtocol | None = None
+    link: Role | None = None
 
     @property
     def role(self) -> Role:
         """At which end of its tunnels we are."""
-        return Role.CLIENT if self.protocol is None else Role.SERVER
+        return self.link or (Role.CLIENT if self.protocol is None else Role.SERVER)
 
     @property
     def is_sole(self) -> bool:
@@ -38,6 +44,8 @@ class Interface:
         return self.number is None and self.protocol is None
 
     def __str__(self) -> str:
+        if self.link is not None:
+            return f"{PREFIX}-{_LINK[self.link]}{self.number}"
         return f"{PREFIX}-{self.protocol}" if self.protocol else f"{PREFIX}{'' if self.number is None else self.number}"
 
 
@@ -55,11 +63,18 @@ def client(number: int) -> str:
     return str(Interface(number))
 
 
+def link(role: Role, number: int) -> str:
+    """The interface of a WireGuard link at that end, from 1."""
+    return str(Interface(number, link=role))
+
+
 def parse(name: str) -> Interface | None:
     """The interface that a name stands for; None if the name is not one of ours."""
     if (found := _NAME.fullmatch(name)) is None:
         return None
-    number, protocol = found.groups()
+    number, end, link_number, protocol = found.groups()
+    if end is not None:
+        return Interface(int(link_number), link=_ROLES[end])
     if protocol is None:
         return Interface(int(number) if number else None)
     return Interface(protocol=TunnelProtocol(protocol)) if protocol in SERVED else None
@@ -68,3 +83,9 @@ def parse(name: str) -> Interface | None:
 def is_ours(name: str) -> bool:
     """Whether one of our tunnel interfaces may have this name."""
     return parse(name) is not None
+
+
+def is_link(name: str) -> bool:
+    """Whether it is one of a WireGuard link."""
+    found = parse(name)
+    return found is not None and found.link is not None

@@ -19,6 +19,13 @@ class Transport(StrEnum):
     TCP = "tcp"
 
 
+class TunnelCarrier(StrEnum):
+    """What a tunnel is."""
+
+    OPENVPN = "openvpn"
+    WIREGUARD = "wireguard"
+
+
 class Role(Enum):
     """One of the two ends of a tunnel."""
 

@@ -70,6 +70,11 @@ class Kernel:
     def close(self) -> None:
         self._netlink.close()
 
+    @property
+    def netlink(self) -> Netlink:
+        """For what makes interfaces of other kinds."""
+        return self._netlink
+
     # -- links --
 
     async def make_tap(self, name: str) -> None:
@@ -83,6 +88,24 @@ class Kernel:
         self._put_on_tap(name)
         for fault in self.state.set(tap_settings(name)):
             log.warning("%s", fault)
+
+    def take_link(self, name: str) -> None:
+        """Take a WireGuard interface, which is down, for one of ours. Raises KernelError."""
+        self.state.wanted = self.state.wanted.with_tap(name)
+        self._put_on_tap(name)
+
+    def keep_link_up(self, name: str) -> None:
+        """Such an interface is up, and shall be."""
+        if (index := self._index(name)) is not None:
+            self.state.wanted = self.state.wanted.with_tap(name, TapState(index))
+
+    def leave_link(self, name: str) -> None:
+        """Such an interface is about to go, and is nobody's business any more."""
+        self.state.wanted = self.state.wanted.without_tap(name)
+
+    async def delete_link(self, name: str) -> None:
+        """Delete such an interface; with it a wireguard-go ends."""
+        self.state.want(self.state.wanted.without_tap(name))
 
     async def set_up(self, name: str, mtu: int | None = None) -> None:
         """Bring an interface up, with this MTU in bytes. Raises KernelError."""

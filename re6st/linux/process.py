@@ -339,6 +339,14 @@ def status_text(status: int) -> str:
     return f"signal {-status}"
 
 
+def command_line(pid: int) -> list[str]:
+    """The arguments of a process; none where there is no such one."""
+    try:
+        return [os.fsdecode(word) for word in Path("/proc", str(pid), "cmdline").read_bytes().split(b"\0")[:-1]]
+    except OSError:
+        return []
+
+
 def leftovers(programs: frozenset[str], directory: Path) -> dict[int, list[str]]:
     """Processes of these programs with an argument inside `directory`: those that an earlier run of ours left.
 
@@ -350,10 +358,7 @@ def leftovers(programs: frozenset[str], directory: Path) -> dict[int, list[str]]
     for entry in Path("/proc").iterdir():
         if not entry.name.isdigit() or int(entry.name) == os.getpid():
             continue
-        try:
-            argv = [os.fsdecode(word) for word in (entry / "cmdline").read_bytes().split(b"\0")[:-1]]
-        except OSError:
-            continue
+        argv = command_line(int(entry.name))
         # If the first word is an interpreter, the second one is the program.
         if {os.path.basename(word) for word in argv[:2]} & programs and any(inside in word for word in argv[1:]):
             found[int(entry.name)] = argv

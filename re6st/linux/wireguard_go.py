@@ -14,7 +14,7 @@ from pathlib import Path
 
 from re6st.core.transport import wireguard_uapi
 from re6st.core.transport.wireguard_uapi import LinkConfig, LinkState, UapiError
-from re6st.linux.process import Child, MissingProgram, connect, find_program, status_text
+from re6st.linux.process import Child, MissingProgram, command_line, connect, find_program, status_text
 from re6st.linux.rtnetlink import Netlink
 from re6st.linux.wireguard import NoWireGuard, WireGuardError, need_port
 
@@ -73,7 +73,7 @@ class WireGuardGo:
 
     def found(self, interface: str, process: tuple[int, str] | None) -> WireGuardGoDevice:
         """Go on with one. Raises WireGuardError."""
-        if process is None or not _NAME.fullmatch(process[1]):
+        if process is None or not _NAME.fullmatch(process[1]) or command_line(process[0])[-1:] != [process[1]]:
             raise WireGuardError(None, f"{interface} is not carried by {PROGRAM}")
         try:
             child = Child.adopt(interface, process[0])

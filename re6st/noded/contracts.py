@@ -1,5 +1,5 @@
-"""What rooms need of others: methods of Kernel (linux/kernel.py), of PacketFilter, of the routing plane, of Admission
-and of MeshDriver.
+"""What rooms need of others: methods of Kernel (linux/kernel.py), of PacketFilter, of the routing plane, of Admission,
+of WireGuard (noded/wireguard.py) and of MeshDriver.
 
 A room asks for no more than is here, so a test double has all of it, or fails the type check.
 """
@@ -7,13 +7,17 @@ A room asks for no more than is here, so a test double has all of it, or fails t
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
 from typing import Protocol
 
 from re6st.core.mesh import policy
 from re6st.core.prefix import Prefix
 from re6st.core.routing.babel_lines import NextHop
+from re6st.core.telemetry.report import Link
+from re6st.core.transport.link_records import LinkRecord, PeerIdentity
 from re6st.core.transport.untimely import Untimely
+from re6st.core.tunnel_protocols import TunnelProtocol
 from re6st.noded.packet_filter import Sender
 
 
@@ -103,3 +107,48 @@ class TunnelAdmission(Protocol):
     def told_of_twin(self, peer: Prefix, place: str) -> None: ...
 
     def untimely(self, refused: Untimely) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class LinkEnd:
+    """Who is at the other end of a WireGuard link that is up."""
+
+    peer: Prefix
+    interface: str
+    identity: PeerIdentity
+
+
+class Links(Protocol):
+    """WireGuard links, which take the place of tunnels: noded/wireguard.py."""
+
+    def go_on(self, found: Iterable[LinkRecord]) -> list[LinkRecord]:
+        """Go on with what an earlier daemon left; those that are there, and are our own tunnels."""
+
+    def carries(self, peer: Prefix) -> bool:
+        """Whether one carries our tunnel with a peer."""
+
+    async def outlast(self, peer: Prefix) -> None:
+        """Wait until none carries our tunnel with a peer."""
+
+    def end(self, peer: Prefix) -> None:
+        """Our tunnel with a peer is over: no link is to carry it, nor to be about to."""
+
+    def cut(self, peer: Prefix) -> None:
+        """End any link with a peer, without a word to it."""
+
+    def cut_off(self, crl: frozenset[int]) -> None:
+        """End every link with a peer whose certificate is revoked, or of unknown number."""
+
+    async def leave(self) -> None:
+        """End all, and remove their interfaces."""
+
+    def ends(self) -> Iterable[LinkEnd]: ...
+
+    def reports(self) -> Iterable[Link]:
+        """For the operator."""
+
+    def why_not(self, peer: Prefix) -> str:
+        """Why no link with a peer is opened for a while; empty where that is not so."""
+
+    def served(self, protocol: TunnelProtocol, besides: Prefix) -> int:
+        """How many clients of a server have a link instead of their tunnel to it, a peer left out."""

@@ -61,6 +61,8 @@ def _plain(value: object) -> object:
             return {field.name: str(getattr(value, field.name)) for field in fields(Files)}
         case frozenset():
             return sorted(map(str, value))
+        case range():
+            return f"{value[0]}-{value[-1]}"
         case tuple():
             return [_plain(each) for each in value]
         case Path() | IPv4Address() | IPv6Address() | IPv4Network() | IPv6Network() | Endpoint() | ListenAddress():

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping
 from re6st.core.prefix import Prefix
 from re6st.core.routing.babel_lines import NextHop
 from re6st.core.tunnel_protocols import TunnelProtocol
-from re6st.noded.contracts import HardwareAddresses
+from re6st.noded.contracts import HardwareAddresses, LinkEnd
 from re6st.tunnel import Dialer, Listener
 
 REMEMBERED = 1000
@@ -19,19 +19,21 @@ LATELY, ENDED = 30.0, 1000
 
 
 class OtherEnds:
-    """Answers from the `servers`, by protocol, and from the client tunnels that are `held`."""
+    """Answers from the `servers`, by protocol, from the client tunnels that are `held`, and from WireGuard `links`."""
 
     def __init__(
         self,
         servers: Mapping[TunnelProtocol, Listener],
         held: Callable[[], Iterable[Dialer]],
         hardware: HardwareAddresses,
+        links: Callable[[], Iterable[LinkEnd]] = tuple,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.looked: Callable[[], object] = lambda: None
         """Called after each `look`, when OpenVPN has answered."""
         self._servers = servers
         self._held = held
+        self._links = links
         self._clock = clock
         self._addresses = hardware
         self._hardware: dict[tuple[str, str], Prefix] = {}
@@ -49,6 +51,9 @@ class OtherEnds:
         for client in self._held():
             if client.connected and client.interface == interface:
                 return client.peer
+        for link in self._links():
+            if link.interface == interface:
+                return link.peer
         return next((s.hardware.get(hardware) for s in self._servers.values() if s.interface == interface), None)
 
     def owner_at(self, hop: NextHop) -> Prefix | None:
@@ -59,6 +64,7 @@ class OtherEnds:
         """The node numbers in the certificates by which a peer has tunnels with us; empty where none is known."""
         found = [known.number for s in self._servers.values() for known in s.clients.values() if known.peer == peer]
         found += [client.number for client in self._held() if client.connected and client.peer == peer]
+        found += [link.identity.number for link in self._links() if link.peer == peer]
         return frozenset(number for number in found if number is not None)
 
     def suspects(self, interface: str, hardware: str) -> list[Prefix]:
@@ -70,6 +76,7 @@ class OtherEnds:
             return [known]
         since = self._clock() - LATELY
         found = [client.peer for client in self._held() if client.connected and client.interface == interface]
+        found += [link.peer for link in self._links() if link.interface == interface]
         found += [c.peer for s in self._servers.values() if s.interface == interface for c in s.clients.values()]
         found += [peer for moment, name, peer in self._ended if name == interface and moment >= since]
         return list(dict.fromkeys(peer for peer in found if peer is not None))

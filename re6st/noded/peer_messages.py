@@ -46,6 +46,8 @@ class MessageHandler:
         event: Callable[[mesh.Event], None],
         remember: Callable[[Prefix, tuple[Endpoint, ...]], None],
     ) -> None:
+        self.about_links: Callable[[Prefix, bytes], object] = lambda *_: None
+        """Hears what peers say about WireGuard links."""
         self._mesh = policy
         self._updates = updates
         self._own = own
@@ -86,6 +88,8 @@ class MessageHandler:
             case Code.LOG if self._mesh.settings.own == registry and peer is not None:
                 if self._logged.take(peer, time.monotonic()):
                     log.info("%s says: %s", peer, _printable(payload[:LOG_LIMIT]))
+            case Code.WIREGUARD if peer is not None and not relayed:
+                self.about_links(peer, payload)
         return None
 
     def _tell_inside(self, peer: Prefix) -> bytes | None:

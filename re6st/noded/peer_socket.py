@@ -205,6 +205,8 @@ class Peers:
         """How many were `sent` and `received`, by their type; an answer counts too."""
         self.dropped = 0
         """Datagrams that were not accepted."""
+        self.opened: Callable[[Prefix], object] = lambda _: None
+        """Hears of each new session."""
         self._own = own
         self._subnet = subnet(sessions.network, own)
         self._standing = standing
@@ -304,8 +306,8 @@ class Peers:
             match output:
                 case Datagram(address, port, data):
                     self._send(data, (str(address), port))
-                case SessionOpened():
-                    pass
+                case SessionOpened(peer):
+                    self.opened(peer)
                 case Message() as message:
                     self._carry_out(self.sessions.answer(message, self._act(message), _now()))
 

@@ -8,6 +8,7 @@ other when it starts, or both know a small object of news.py.
 from __future__ import annotations
 
 import asyncio
+import logging
 import random
 import time
 from collections.abc import Mapping
@@ -19,12 +20,16 @@ from re6st.client.counted_client import CountedClient
 from re6st.core.mesh import policy
 from re6st.core.routing.planes import ONLY
 from re6st.core.telemetry.event_log import EventLog
+from re6st.core.wire.extensions import Extension
 from re6st.core.wire.news import VersionNews
 from re6st.core.wire.requirement import Requirement
 from re6st.linux.kernel import Kernel
 from re6st.linux.link_traffic import LinkTraffic
 from re6st.linux.probes import ProbeSocket
 from re6st.linux.retransmits import LossWatch
+from re6st.linux.wireguard import Implementation, NoWireGuard, choose
+from re6st.linux.wireguard_go import WireGuardGo
+from re6st.linux.wireguard_kernel import KernelWireGuard
 from re6st.noded import dead_links, multicast
 from re6st.noded.admission import Admission
 from re6st.noded.country import CountryLookup, locator
@@ -54,10 +59,13 @@ from re6st.noded.settings import Config, EffectiveConfig, InForce
 from re6st.noded.table_changes import TableChanges
 from re6st.noded.takeover import Found
 from re6st.noded.tunnels import Tunnels
+from re6st.noded.wireguard import WireGuard
 from re6st.service import run_names
 from re6st.service.control import ControlServer
 from re6st.service.metrics_http import MetricsServer, listen
 from re6st.service.tasks import Tasks
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,6 +135,7 @@ class Rooms:
     peers: Peers
     known: KnownPeers
     tunnels: Tunnels
+    links: WireGuard
     losses: LossWatch
     dead_links: DeadLinks
     advertiser: AddressAdvertiser
@@ -155,6 +164,19 @@ def build(base: Base, machine: MachineRooms, found: Found, left: babel.Left, tas
     known = KnownPeers(base.identity.prefix, mesh, requirement, base.cache)
     admission = Admission(config.run / run_names.REFUSED, requirement, chronicle, base.client)
     crypto = NodeCrypto(base.identity, base.updates.revoked)
+    links = WireGuard(
+        in_force,
+        mesh,
+        driver.event,
+        machine.kernel,
+        machine.packet_filter,
+        routing,
+        tasks,
+        _implementation(config, machine.kernel),
+        machine.kernel.netlink,
+    )
+    if links.implementation:
+        crypto.abilities = frozenset({Extension.WIREGUARD})
     handler, peers = _peers(base, in_force, mesh, driver, known, crypto)
     advertiser, country = _whereabouts(base, machine, AddressTeller(peers, handler, known), settings_news)
     tunnels = Tunnels(
@@ -167,7 +189,10 @@ def build(base: Base, machine: MachineRooms, found: Found, left: babel.Left, tas
         found,
         routing,
         admission,
+        links,
     )
+    links.start(tunnels, peers)
+    handler.about_links, peers.opened = links.received, links.met_again
     guard = Guard(in_force, routing, tunnels, mesh, admission, RequirementWatch(requirement, peers, tunnels), chronicle)
     dead = _dead_links(base, machine, routing, tunnels, driver, chronicle)
     care = KernelCare(machine.kernel, machine.addresses, machine.advertisements, routing, tunnels, in_force)
@@ -189,6 +214,7 @@ def build(base: Base, machine: MachineRooms, found: Found, left: babel.Left, tas
         peers=peers,
         known=known,
         tunnels=tunnels,
+        links=links,
         losses=LossWatch(tunnels, driver.event),
         dead_links=dead,
         advertiser=advertiser,
@@ -202,6 +228,20 @@ def build(base: Base, machine: MachineRooms, found: Found, left: babel.Left, tas
         metrics=None if config.metrics is None else MetricsServer(listen(config.metrics), figures.render),
         multicast=_multicast(base, machine) if config.multicast else None,
     )
+
+
+def _implementation(config: Config, kernel: Kernel) -> Implementation | None:
+    """What makes WireGuard interfaces here; None where they are not wanted, or nothing does."""
+    if not config.wireguard:
+        return None
+    netlink = kernel.netlink
+    try:
+        found = choose((lambda: KernelWireGuard(netlink), lambda: WireGuardGo(netlink)))
+    except NoWireGuard as error:
+        log.info("tunnels stay those of OpenVPN, without WireGuard: %s", error)
+        return None
+    log.info("tunnels become WireGuard links where the other end has them too; here %s carries them", found.name)
+    return found
 
 
 def _peers(

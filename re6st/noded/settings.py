@@ -29,7 +29,7 @@ from re6st.core.routing import babel_settings
 from re6st.core.routing.babel_keys import key_in_use
 from re6st.core.routing.planes import Plane
 from re6st.core.transport.server_drain import DRAIN_HELLOS
-from re6st.core.tunnel_protocols import SERVED, Transport, TunnelProtocol
+from re6st.core.tunnel_protocols import SERVED, Role, Transport, TunnelProtocol
 from re6st.core.wire.datagrams import Endpoint
 from re6st.core.wire.params import Parameters
 from re6st.service import run_names
@@ -41,6 +41,8 @@ from re6st.tunnel import TunnelFactory
 CLOSE_TIME = 60.0
 """Seconds the exchange before closing a drained tunnel may take, less where hellos are short: it is silent meanwhile,
 and OpenVPN's ping-exit runs on."""
+WIREGUARD_PORTS = range(21194, 21450)
+"""Outside those that the kernel gives to programs which ask for any (ip_local_port_range)."""
 GIVEN_UP = 8
 """How many IPv4 networks that the registry no longer names we keep in mind."""
 
@@ -91,6 +93,10 @@ class Config:
     multicast: bool = False
     remote_gateways: tuple[IPv4Address, ...] = ()
     """Peers are reached by these, in turn."""
+    wireguard: bool = False
+    """Tunnels become WireGuard links where both ends can have them."""
+    wireguard_ports: range = WIREGUARD_PORTS
+    """A link has one of these UDP ports."""
     remotes: tuple[Endpoint, ...] = ()
     """One tunnel to one of these, and no other, nor a server (--client)."""
 
@@ -151,6 +157,24 @@ class EffectiveConfig:
     @property
     def server_interfaces(self) -> list[str]:
         return [interfaces.server(protocol) for _, protocol in self.servers]
+
+    @property
+    def own_links(self) -> list[str]:
+        """Interfaces of WireGuard links in place of our client tunnels, whether they exist or not."""
+        if not self.config.wireguard:
+            return []
+        # One more: that of a link which ended may still be there when the next one begins.
+        count = (1 if self.config.remotes else self.client_count) + 1
+        return [interfaces.link(Role.CLIENT, number) for number in interfaces.LINKS[:count]]
+
+    @property
+    def served_links(self) -> list[str]:
+        """The same of links in place of our servers' clients."""
+        if not self.config.wireguard or not self.servers:
+            return []
+        return [
+            interfaces.link(Role.SERVER, number) for number in interfaces.LINKS[: self.max_clients * len(self.servers)]
+        ]
 
     @cached_property
     def ipv4(self) -> IPv4Network | None:
@@ -239,7 +263,7 @@ class EffectiveConfig:
             network=network,
             subnet=subnet(network, prefix),
             address=address(network, prefix),
-            tunnels=(*self.server_interfaces, *self.client_interfaces),
+            tunnels=(*self.server_interfaces, *self.client_interfaces, *self.own_links, *self.served_links),
             lan=self.config.lan,
             babel_default=parameters.babel_default,
             key_sign=key_in_use(
@@ -269,7 +293,7 @@ class EffectiveConfig:
         ports = [(port, protocol.transport) for port, protocol in self.servers]
         return Rules(
             # Those that are not there now may have been left by an earlier run.
-            tunnels=(interfaces.SOLE, *servers, *self.client_interfaces),
+            tunnels=(interfaces.SOLE, *servers, *self.client_interfaces, *self.own_links, *self.served_links),
             network=network,
             subnet=subnet(network, prefix),
             filtered=config.packet_filter,
@@ -336,7 +360,9 @@ class InForce:
 
     def interfaces(self) -> tuple[str, ...]:
         """Those with peers on them, whether they exist or not: of tunnels, and those of -i."""
-        return (*self.plan.server_interfaces, *self.plan.client_interfaces, *self.plan.config.lan)
+        plan = self.plan
+        links = *plan.own_links, *plan.served_links
+        return (*plan.server_interfaces, *plan.client_interfaces, *links, *plan.config.lan)
 
 
 def _user_name() -> str:

@@ -11,12 +11,16 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeVar
 
 from re6st import babel, tunnel
 from re6st.core import interfaces
+from re6st.core.prefix import Prefix
+from re6st.core.transport import link_records
+from re6st.core.transport.link_records import LinkRecord
 from re6st.core.transport.records import (
     SIZE_LIMIT,
     ClientOfServer,
@@ -27,6 +31,7 @@ from re6st.core.transport.records import (
     decode,
     encode,
 )
+from re6st.core.tunnel_protocols import Role
 from re6st.linux.local_addresses import source_address
 from re6st.linux.process import leftovers
 from re6st.service import run_names, rundir
@@ -34,14 +39,22 @@ from re6st.transport import catalogue
 
 log = logging.getLogger(__name__)
 
+_Read = TypeVar("_Read")
+
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """What an earlier daemon left running, and can be gone on with: OpenVPN processes by interface."""
+    """What an earlier daemon left running, and can be gone on with: OpenVPN processes and links by interface."""
 
     clients: Mapping[str, ClientRecord] = field(default_factory=dict)
     servers: Mapping[str, ServerRecord] = field(default_factory=dict)
     babeld: int | None = None
+    links: Mapping[str, LinkRecord] = field(default_factory=dict)
+    """Of WireGuard: whether their interfaces are there is seen when they are gone on with."""
+
+    def __bool__(self) -> bool:
+        """Whether there is anything."""
+        return bool(self.clients or self.servers or self.links or self.babeld is not None)
 
     @property
     def pids(self) -> frozenset[int]:
@@ -52,12 +65,14 @@ class Found:
     @property
     def names(self) -> frozenset[str]:
         """Interfaces and processes that files in the run directory belong to."""
-        return frozenset((*self.clients, *self.servers, *(record.name for record in self.clients.values())))
+        named = (record.name for record in self.clients.values())
+        return frozenset((*self.clients, *self.servers, *self.links, *named))
 
     @property
     def hosts(self) -> frozenset[str]:
         """The other ends of the client tunnels."""
-        return frozenset(record.endpoint.host for record in self.clients.values())
+        places = (record.place for record in self.links.values() if record.place is not None)
+        return frozenset((*(r.endpoint.host for r in self.clients.values()), *(place.host for place in places)))
 
 
 class Records:
@@ -66,11 +81,11 @@ class Records:
     def __init__(self, run: Path) -> None:
         self._run = run
 
-    def write(self, interface: str, record: Record) -> None:
+    def write(self, interface: str, record: Record | LinkRecord) -> None:
         """Note it. What cannot be noted costs the take-over only."""
         path = self._run / run_names.record(interface)
         try:
-            rundir.write(path, encode(record))
+            rundir.write(path, link_records.encode(record) if isinstance(record, LinkRecord) else encode(record))
         except OSError as error:
             log.warning("cannot write %s: %s. A restart will cut its tunnels", path, error.strerror)
 
@@ -79,14 +94,22 @@ class Records:
             (self._run / run_names.record(interface)).unlink()
 
     def read(self) -> dict[str, Record]:
-        """Every note that is there and can be read."""
-        found: dict[str, Record] = {}
+        """Every note of a process that is there and can be read."""
+        return self._read(decode, links=False)
+
+    def read_links(self) -> dict[str, LinkRecord]:
+        """Every note of a WireGuard link."""
+        found = self._read(link_records.decode, links=True)
+        return {interface: record for interface, record in found.items() if record.link.interface == interface}
+
+    def _read(self, read: Callable[[bytes], _Read], *, links: bool) -> dict[str, _Read]:
+        found: dict[str, _Read] = {}
         for path in sorted(self._run.glob(run_names.record("*"))):
-            if not interfaces.is_ours(path.stem):
+            if not interfaces.is_ours(path.stem) or interfaces.is_link(path.stem) != links:
                 continue
             try:
                 with path.open("rb") as file:
-                    found[path.stem] = decode(file.read(SIZE_LIMIT))
+                    found[path.stem] = read(file.read(SIZE_LIMIT))
             except (OSError, RecordError) as error:
                 log.warning("%s: %s", path, error)
         return found
@@ -97,8 +120,9 @@ def look(run: Path, babeld: Sequence[str]) -> Found:
     processes = leftovers(catalogue.PROGRAMS | {babel.PROGRAM}, run)
     clients: dict[str, ClientRecord] = {}
     servers: dict[str, ServerRecord] = {}
-    peers = set()
-    for interface, record in Records(run).read().items():
+    peers: set[Prefix] = set()
+    records = Records(run)
+    for interface, record in records.read().items():
         name = record.name if isinstance(record, ClientRecord) else interface
         if not catalogue.is_managed(processes.get(record.pid, ()), run, name):
             continue
@@ -108,7 +132,15 @@ def look(run: Path, babeld: Sequence[str]) -> Found:
             clients[interface] = record
             peers.add(record.peer)
     same = [pid for pid, argv in processes.items() if list(argv) == list(babeld)]
-    return Found(clients, servers, same[0] if len(same) == 1 else None)
+    found = records.read_links()
+    # Of a link that was about to take the place of a tunnel, the tunnel counts; and there is one with each peer.
+    links = {link: record for link, record in found.items() if _goes_on(record, peers)}
+    return Found(clients, servers, same[0] if len(same) == 1 else None, links)
+
+
+def _goes_on(record: LinkRecord, peers: Collection[Prefix]) -> bool:
+    """Whether a link is gone on with, where these are the peers of the client tunnels that are."""
+    return record.link.role is Role.SERVER or record.peer not in peers
 
 
 def client_record(client: tunnel.Dialer, connected: tunnel.Connected, config_digest: str) -> ClientRecord | None:

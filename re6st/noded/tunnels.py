@@ -23,7 +23,7 @@ from re6st.core.wire.datagrams import Endpoint
 from re6st.linux.kernel import Address, KernelError
 from re6st.linux.process import Backoff
 from re6st.noded.accused import accuse
-from re6st.noded.contracts import BabelFilter, Routing, TunnelAdmission, TunnelKernel
+from re6st.noded.contracts import BabelFilter, Links, Routing, TunnelAdmission, TunnelKernel
 from re6st.noded.name_lookup import addresses_of
 from re6st.noded.other_ends import OtherEnds
 from re6st.noded.remote_gateway import RemoteGateways
@@ -43,8 +43,11 @@ log = logging.getLogger(__name__)
 class _Client:
     task: asyncio.Task[None]
     tunnel: Dialer | None = None
+    """None also once a WireGuard link carries it."""
     config_digest: str = ""
     """What it was started with; see TunnelFactory.config_digest."""
+    dialling: asyncio.Task[bool] | None = None
+    """What holds it as long as no link does."""
 
 
 class Tunnels:
@@ -64,6 +67,7 @@ class Tunnels:
         found: Found,
         routing: Routing,
         door: TunnelAdmission,
+        links: Links,
         factory: Callable[[EffectiveConfig], TunnelFactory] = EffectiveConfig.tunnel_factory,
     ) -> None:
         self.plan = plan
@@ -88,10 +92,12 @@ class Tunnels:
         self._found = found
         self._routing = routing
         self._door = door
+        self._links = links
         self.ends = OtherEnds(
             self.servers,
             lambda: [c.tunnel for c in self._clients.values() if c.tunnel is not None],
             kernel.hardware,
+            links.ends,
         )
         self.ends.looked = routing.look_again
         drains.told = lambda found: accuse(found, self.ends.suspects)
@@ -106,7 +112,10 @@ class Tunnels:
 
     def links(self) -> Iterator[Link]:
         """All tunnels, for the operator: ours, and those of our servers' clients."""
+        yield from self._links.reports()
         for peer, client in self._clients.items():
+            if self._links.carries(peer):
+                continue
             endpoint = client.tunnel.endpoint if client.tunnel else None
             traffic = client.tunnel.traffic if client.tunnel else None
             yield Link(
@@ -119,6 +128,7 @@ class Tunnels:
                 since=client.tunnel.since if client.tunnel else None,
                 received=traffic.received if traffic else None,
                 sent=traffic.sent if traffic else None,
+                no_link=self._links.why_not(peer),
             )
         for protocol, server in self.servers.items():
             for ident, known in server.clients.items():
@@ -150,8 +160,9 @@ class Tunnels:
         ]
 
     async def leave(self) -> None:
-        """End all client tunnels. The servers end with the task group."""
+        """End all client tunnels, and links. The servers end with the task group."""
         await asyncio.gather(*(end(client.task) for client in tuple(self._clients.values())))
+        await self._links.leave()
 
     # -- servers --
 
@@ -164,10 +175,12 @@ class Tunnels:
 
     def go_on(self) -> None:
         """Take over the tunnels that an earlier daemon left up."""
-        if not self._found.pids:
+        if not self._found:
             return
         records = self._found.clients.items()
-        self._event(policy.Resumed(tuple((record.peer, name) for name, record in records if name != interfaces.SOLE)))
+        links = self._links.go_on(self._found.links.values())
+        held = [(record.peer, name) for name, record in records if name != interfaces.SOLE]
+        self._event(policy.Resumed((*held, *((each.peer, each.link.interface) for each in links))))
         self._gateways.go_on(self._kernel.gateways())
         for interface, record in records:
             if interface != interfaces.SOLE:  # see `follow`
@@ -176,6 +189,9 @@ class Tunnels:
                 self._clients[record.peer] = _Client(
                     self._start(hold, f"tunnel to {record.peer}"), None, record.config_digest
                 )
+        for each in links:
+            hold = self._hold(each.peer, (each.place,) if each.place else (), by_link=True)
+            self._clients[each.peer] = _Client(self._start(hold, f"tunnel to {each.peer}"))
 
     async def renew(self, survey: Callable[[], Survey]) -> None:
         """Go on with `plan`: have as many servers as it wants, all with its settings and our certificate of now.
@@ -225,6 +241,7 @@ class Tunnels:
         """End every tunnel with a peer."""
         for server in self.servers.values():
             server.cut(peer)
+        self._links.cut(peer)
         self.close(peer)
 
     def cut_off(self, crl: frozenset[int]) -> None:
@@ -235,6 +252,7 @@ class Tunnels:
             held = client.tunnel
             if held is not None and held.connected and (held.serial is None or held.serial in crl):
                 client.task.cancel()
+        self._links.cut_off(crl)
 
     def moved(self, lost: Collection[Address]) -> None:
         """Our addresses changed: end at once the client tunnels from those lost, and the tries that had no way out."""
@@ -343,10 +361,12 @@ class Tunnels:
     async def _follow_once(self, backoff: Backoff) -> None:
         this = asyncio.current_task()
         assert this is not None
+        held = _Client(this)
 
         async def up(connected: Connected) -> None:
             backoff.reset()
-            self._clients[connected.peer] = _Client(this, client, self._digest())
+            held.tunnel, held.config_digest = client, self._digest()
+            self._clients[connected.peer] = held
             await self._up(connected)
 
         found, self._found = self._found.clients.get(interfaces.SOLE), Found()
@@ -355,35 +375,88 @@ class Tunnels:
         )
         try:
             await self._make_tap(interfaces.SOLE, found)
-            if not await client.run():
+            if not await self._dial(held, client):
                 log.warning("none of the servers of --client can be reached")
         except KernelError as error:
             log.error("tunnel of --client: %s", error)
         finally:
             self._records.forget(interfaces.SOLE)
+            held.tunnel, held.config_digest = None, ""
             try:
                 await self.bounce(interfaces.SOLE)
+                if client.peer is not None:
+                    await self._links.outlast(client.peer)
             finally:  # also if that is cut short
                 if client.peer is not None:
                     log.info("tunnel to %s ended", client.peer)
+                    self._links.end(client.peer)
                     self._clients.pop(client.peer, None)
                     self._event(policy.TunnelDown(client.peer))
 
     async def _hold(
-        self, peer: Prefix, endpoints: tuple[Endpoint, ...], found: tuple[str, ClientRecord] | None = None
+        self,
+        peer: Prefix,
+        endpoints: tuple[Endpoint, ...],
+        found: tuple[str, ClientRecord] | None = None,
+        *,
+        by_link: bool = False,
     ) -> None:
-        """Hold one client tunnel, from the way to the peer and a free interface to giving them back."""
+        """Hold one client tunnel, from the way to the peer and a free interface to giving them back.
+
+        A WireGuard link that takes its place is held after it; `by_link`: one has done so already.
+        """
         try:
             async with self._gateways.towards(endpoints):
-                if found is None:
-                    await self._hold_towards(peer, endpoints)
-                else:
+                if found is not None:
                     await self._hold_on(peer, endpoints, *found)
+                elif not by_link:
+                    await self._hold_towards(peer, endpoints)
+                await self._links.outlast(peer)
         except KernelError as error:
             log.error("tunnel to %s: %s", peer, error)
         finally:
+            self._links.end(peer)
             del self._clients[peer]
             self._event(policy.TunnelDown(peer))
+
+    async def _dial(self, client: _Client, dialer: Dialer) -> bool:
+        """Hold a tunnel by its dialer until it, or `retire`, ends it; whether it was connected. Raises KernelError."""
+        client.dialling = dialling = asyncio.create_task(dialer.run())
+        try:
+            await asyncio.wait((dialling,))
+            return dialling.cancelled() or dialling.result()
+        finally:
+            dialling.cancel()
+            await asyncio.wait((dialling,))
+            client.dialling = None
+
+    def retire(self, peer: Prefix) -> None:
+        """End a tunnel that a link carries now."""
+        client = self._clients.get(peer)
+        if client is not None and client.dialling is not None:
+            log.info("the tunnel to %s is one of WireGuard now: its OpenVPN is ended", peer)
+            client.dialling.cancel()
+
+    def openvpn_tunnels(self) -> dict[Prefix, Dialer]:
+        """Our own that are up, and are no links yet."""
+        found = {peer: client.tunnel for peer, client in self._clients.items()}
+        return {peer: each for peer, each in found.items() if each is not None and each.since is not None}
+
+    def server_client(self, peer: Prefix) -> tuple[TunnelProtocol, ServerClient] | None:
+        """A client of one of our servers, and of which."""
+        found = ((protocol, each) for protocol, server in self.servers.items() for each in server.clients.values())
+        return next(((protocol, each) for protocol, each in found if each.peer == peer), None)
+
+    def served_by_links(self, protocol: TunnelProtocol, besides: Prefix) -> int:
+        """How many clients of a server have a link instead of their tunnel to it, a peer left out."""
+        return self._links.served(protocol, besides)
+
+    def hold_way(self, address: str | None) -> None:
+        """Packets to a client keep the way that they take; undo it by `let_go`."""
+        self._gateways.hold(address)
+
+    def let_go(self, address: str | None) -> None:
+        self._gateways.let_go(address)
 
     async def _hold_towards(self, peer: Prefix, endpoints: tuple[Endpoint, ...]) -> None:
         if self._door.is_refused(peer):
@@ -410,11 +483,12 @@ class Tunnels:
             found = found_client(record, tap)
             client = self._factory(self.plan).dialer(tap, peer, endpoints, self._up, found)
             self._clients[peer].tunnel = client
-            if await client.run():
+            if await self._dial(self._clients[peer], client):
                 log.info("tunnel to %s ended", peer)
             else:
                 self._gateways.missed(endpoints)
         finally:
+            self._clients[peer].tunnel, self._clients[peer].config_digest = None, ""
             self.ends.ended(tap, peer)
             self._records.forget(tap)
             try:
@@ -462,8 +536,8 @@ class _Owner:
     def admits(self, peer: Prefix, serial: int | None) -> bool:
         return self.tunnels.admits(peer, serial)
 
-    def room(self) -> int:
-        return self.tunnels.plan.max_clients
+    def room(self, peer: Prefix) -> int:
+        return self.tunnels.plan.max_clients - self.tunnels.served_by_links(self.protocol, peer)
 
     def joined(self, client: ServerClient) -> None:
         self.tunnels.joined(client, self.protocol)

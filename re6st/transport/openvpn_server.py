@@ -231,4 +231,4 @@ class OpenVpnServer:
     def _full(self, peer: Prefix) -> bool:
         # Who connects again is not counted twice.
         others = sum(client.peer != peer for client in self.clients.values())
-        return others >= min(self._owner.room(), CLIENT_LIMIT)
+        return others >= min(self._owner.room(peer), CLIENT_LIMIT)

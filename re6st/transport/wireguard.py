@@ -35,11 +35,11 @@ from re6st.core.transport.wireguard_state import (
 from re6st.core.transport.wireguard_uapi import Address, LinkConfig, LinkState
 from re6st.core.tunnel_protocols import Role
 from re6st.core.wire import wireguard
-from re6st.core.wire.wireguard import Reason, Terms
+from re6st.core.wire.wireguard import Met, Reason, Terms
 from re6st.keys.wireguard import new_keys
 from re6st.linux.wireguard import Device, Implementation, WireGuardError, WireGuardKernel, bring_up
 
-LOOK_FIRST, LOOK = 0.05, 10.0
+LOOK_FIRST, LOOK = 0.05, 5.0
 """Seconds between two looks at an interface, until its link is up, and afterwards."""
 KEEPALIVE = 25
 """Seconds between packets of a client that has nothing to say: NATs forget it otherwise."""
@@ -59,8 +59,17 @@ class LinkOwner(Protocol):
     def hosts(self, peer: Prefix) -> Sequence[Address]:
         """Where a peer may be reached, the best first."""
 
+    def made(self, interface: str) -> None:
+        """An interface is there, and is about to be brought up. Raises OSError."""
+
+    async def leaving(self, interface: str) -> None:
+        """It is about to be removed, or is gone: nobody is behind it any more. Raises nothing."""
+
     def up(self, link: WireGuardLink, process: tuple[int, str] | None) -> None:
         """A link is up, or has other keys: the next daemon has to know."""
+
+    def met(self, link: WireGuardLink, moved: bool) -> None:
+        """The peer has met us on a link; see core/wire/wireguard.py."""
 
     def ended(self, ended: Ended) -> None:
         """There is no link any more, or none came up; its interface goes."""
@@ -75,6 +84,8 @@ class _Interface:
     """What it is to have next, and where to dial; None: where the peer was heard last."""
     task: asyncio.Task[None] | None = None
     device: Device | None = None
+    seen: LinkState = field(default_factory=LinkState)
+    """What it was like when it was looked at last."""
     unwanted: bool = False
     """It is to be removed. Otherwise it stays when the task ends, for the next daemon."""
     ends: bool = False
@@ -101,6 +112,11 @@ class WireGuardLinks:
         self._interfaces: dict[str, _Interface] = {}
         self._changed = asyncio.Event()
 
+    @property
+    def interfaces(self) -> frozenset[str]:
+        """Those that are there, or may still be."""
+        return frozenset(self._interfaces)
+
     # -- what the node wants, and hears --
 
     def open(self, peer: Prefix, interface: str) -> bool:
@@ -114,7 +130,22 @@ class WireGuardLinks:
 
     def received(self, peer: Prefix, body: bytes) -> None:
         """Take what a peer says. Raises WireError for what is no message."""
-        self._carry_out(self.agreement.received(peer, wireguard.decode(body), _now()))
+        message = wireguard.decode(body)
+        self._carry_out(self.agreement.received(peer, message, _now()))
+        link = self.agreement.links.get(peer)
+        if isinstance(message, Met) and link is not None and link.number == message.number:
+            self._owner.met(link, message.moved)
+
+    def tell_met(self, peer: Prefix, moved: bool) -> None:
+        """Tell a peer that babel has met it on our link, and ask the same; `moved`: we use no other tunnel with it."""
+        link = self.agreement.links.get(peer)
+        if link is not None:
+            self._owner.say(peer, wireguard.encode(Met(link.number, moved)))
+
+    def seen(self, interface: str) -> LinkState:
+        """What an interface was like some seconds ago."""
+        own = self._interfaces.get(interface)
+        return LinkState() if own is None else own.seen
 
     def met(self, peer: Prefix) -> None:
         """A new session with a peer began."""
@@ -206,33 +237,60 @@ class WireGuardLinks:
             if own.device is None:
                 own.device = device = await self._make(own.link)
                 self._carry_out(self.agreement.made(peer, number, _now()))
-                await self._follow(own, device, LinkState())
+                await self._follow_until_gone(own, device)
             else:
-                await self._follow(own, own.device, await own.device.state())
+                own.seen = await own.device.state()
+                await self._follow_until_gone(own, own.device)
         except OSError as error:
             log.warning("link to %s: %s", peer, error.strerror)
             own.unwanted = own.ends = True
             taken = error.errno == errno.EADDRINUSE
             self._carry_out(self.agreement.failed(peer, own.link.number, _now(), port_taken=taken))
         finally:
-            if own.unwanted and own.device is not None:
-                await own.device.remove()
-            if self._interfaces.get(own.link.interface) is own:
-                del self._interfaces[own.link.interface]
+            try:
+                if own.unwanted and own.device is not None:
+                    await self._remove_device(own.link.interface, own.device)
+            finally:
+                self._forget(own)
+
+    def _forget(self, own: _Interface) -> None:
+        if self._interfaces.get(own.link.interface) is own:
+            del self._interfaces[own.link.interface]
+
+    async def _remove_device(self, interface: str, device: Device) -> None:
+        try:
+            await self._owner.leaving(interface)
+        finally:
+            await device.remove()
 
     async def _make(self, link: WireGuardLink) -> Device:
         """Raises OSError; then there is none."""
         device = await self._implementation.make(link.interface)
         try:
+            self._owner.made(link.interface)
             bring_up(self._kernel, link.interface, link.own.terms.address, link.mtu)
             await device.configure(config_of(link, None))
         except BaseException:
-            await device.remove()
+            await self._remove_device(link.interface, device)
             raise
         return device
 
-    async def _follow(self, own: _Interface, device: Device, seen: LinkState) -> None:
-        """Carry out orders, and look whether something came in. Raises OSError when the interface is gone."""
+    async def _follow_until_gone(self, own: _Interface, device: Device) -> None:
+        """Raises OSError when the interface is gone."""
+        tasks = asyncio.create_task(self._follow(own, device)), asyncio.create_task(device.gone())
+        try:
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            for task in tasks:
+                if task.done():
+                    task.result()
+            raise WireGuardError(None, f"{own.link.interface} is gone: what carried it has ended")
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.wait(tasks)
+
+    async def _follow(self, own: _Interface, device: Device) -> None:
+        """Carry out orders, and look whether something came in. Raises OSError."""
         while True:
             is_up = own.link.peer in self.agreement.links
             try:
@@ -240,13 +298,13 @@ class WireGuardLinks:
                     link, host = await own.orders.get()
             except TimeoutError:
                 state = await device.state()
-                if has_heard(seen, state):
+                heard, own.seen = has_heard(own.seen, state), state
+                if heard:
                     self._carry_out(self.agreement.heard(own.link.peer, _now()))
-                seen = state
                 continue
             at = (await device.state()).endpoint if host is None else (host, link.theirs.port)
             await device.configure(config_of(link, at))
-            seen = LinkState()
+            own.seen = LinkState()
 
 
 def config_of(link: WireGuardLink, endpoint: tuple[Address, int] | None) -> LinkConfig:

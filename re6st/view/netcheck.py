@@ -12,7 +12,7 @@ from typing import Any
 from re6st.core.machine.hosts import is_behind_another
 from re6st.core.registry.clock import skew
 from re6st.core.telemetry.report import REVOKED
-from re6st.core.tunnel_protocols import Family, Transport, named
+from re6st.core.tunnel_protocols import Family, Transport, TunnelCarrier, named
 from re6st.core.words import duration, plural
 from re6st.view.findings import Finding, Level
 from re6st.view.status_text import endpoint
@@ -170,6 +170,7 @@ def tunnels(tunnels: Sequence[Answer], peers: Sequence[Answer]) -> Iterator[Find
     failed = [each["peer"] for each in peers if each["last"] is not None and each["last"]["kind"] == "tunnel-failed"]
     if up:
         yield Finding("ok", "tunnels", f"{plural(up, 'tunnel')} of ours {'is' if up == 1 else 'are'} up")
+    yield from _links(tunnels)
     if not failed:
         return
     text = f"no answer from {plural(len(failed), 'peer')} at the last try: {', '.join(failed[:5])}"
@@ -180,6 +181,21 @@ def tunnels(tunnels: Sequence[Answer], peers: Sequence[Answer]) -> Iterator[Find
         yield Finding("fail", "tunnels", text, remedy)
     elif len(failed) > up:
         yield Finding("warn", "tunnels", text, remedy)
+
+
+def _links(tunnels: Sequence[Answer]) -> Iterator[Finding]:
+    """Which tunnels WireGuard carries, and why not others where that was tried."""
+    if carried := sum(each.get("carrier") == TunnelCarrier.WIREGUARD for each in tunnels):
+        yield Finding("ok", "wireguard", f"WireGuard carries {plural(carried, 'tunnel')}")
+    reasons: dict[str, list[str]] = {}
+    for each in tunnels:
+        if reason := each.get("no_wireguard"):
+            reasons.setdefault(reason, []).append(each["peer"])
+    for reason, peers in reasons.items():
+        text = f"no WireGuard with {', '.join(peers[:5])}{' and others' if peers[5:] else ''}: {reason}"
+        yield Finding(
+            "warn", "wireguard", text, "let UDP pass to their ports of --wireguard-ports; OpenVPN serves meanwhile"
+        )
 
 
 def software(peer: str, answer: str | None) -> Finding:

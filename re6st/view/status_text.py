@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from re6st.core.tunnel_protocols import TunnelCarrier
 from re6st.core.words import away, clock, duration, moment, plural, short, size
 from re6st.view.screen import Column, Line, Span, Style, fold, line, table
 
@@ -164,7 +165,7 @@ def tunnel_table(tunnels: Sequence[Answer], width: int | None) -> list[Line]:
         (
             t["peer"],
             t["direction"],
-            endpoint(t["remote"], t["port"], t["protocol"]) if t["remote"] else "-",
+            endpoint(t["remote"], t["port"], _means(t)) if t["remote"] else "-",
             Span(t["state"], _STATES.get(t["state"], "")),
             milliseconds(t["rtt_ms"]),
             cost(t["cost"]),
@@ -175,7 +176,14 @@ def tunnel_table(tunnels: Sequence[Answer], width: int | None) -> list[Line]:
         )
         for t in sorted(tunnels, key=lambda t: (t["direction"] == "in", *_order(t["peer"])))
     ]
-    return table(_TUNNELS, rows, width)
+    why_not = [f"{t['peer']}: no WireGuard, {reason}" for t in tunnels if (reason := t.get("no_wireguard"))]
+    return [*table(_TUNNELS, rows, width), *((Span(line, "warning"),) for line in why_not)]
+
+
+def _means(tunnel: Answer) -> str:
+    """What a tunnel is carried by; older nodes have OpenVPN only."""
+    carrier: str = tunnel.get("carrier", TunnelCarrier.OPENVPN)
+    return tunnel["protocol"] if carrier == TunnelCarrier.OPENVPN else carrier
 
 
 _NEIGHBOURS = (

@@ -102,6 +102,12 @@ class Machine:
     def hosts(self, peer: Prefix) -> list[Address]:
         return [ip_address(self.machines[peer].host.address)]
 
+    def made(self, interface: str) -> None: ...
+
+    async def leaving(self, interface: str) -> None: ...
+
+    def met(self, link: WireGuardLink, moved: bool) -> None: ...
+
     def up(self, link: WireGuardLink, process: tuple[int, str] | None) -> None:
         self.process = self.process or process
 

@@ -7,15 +7,18 @@ check where a test hands it over.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from ipaddress import IPv4Address, IPv6Address
 
 from re6st.core.prefix import Prefix
+from re6st.core.telemetry.report import Link
+from re6st.core.transport.link_records import LinkRecord
 from re6st.core.transport.untimely import Untimely
-from re6st.core.tunnel_protocols import TunnelProtocol
+from re6st.core.tunnel_protocols import Role, TunnelProtocol
 from re6st.core.wire.datagrams import Endpoint
 from re6st.linux.hardware import Hardware
 from re6st.linux.kernel import Address
+from re6st.noded.contracts import LinkEnd
 from re6st.noded.packet_filter import Sender
 from re6st.noded.settings import EffectiveConfig
 from re6st.tunnel import Connected, Dialer, FoundClient, FoundServer, ListenerOwner, ServerClient, Traffic
@@ -86,6 +89,49 @@ class Surroundings:
     def told_of_twin(self, peer: Prefix, place: str) -> None: ...
 
     def untimely(self, refused: Untimely) -> None: ...
+
+
+class FakeLinks:
+    """No links, unless a test says that some peers have one."""
+
+    def __init__(self) -> None:
+        self.carried: dict[Prefix, asyncio.Event] = {}
+        """By links, until these are set."""
+        self.ended: list[Prefix] = []
+        self.counts: dict[Prefix, TunnelProtocol] = {}
+        """Clients of our servers that have links."""
+
+    def go_on(self, found: Iterable[LinkRecord]) -> list[LinkRecord]:
+        return [record for record in found if record.link.role is Role.CLIENT]
+
+    def carries(self, peer: Prefix) -> bool:
+        return peer in self.carried
+
+    async def outlast(self, peer: Prefix) -> None:
+        if peer in self.carried:
+            await self.carried[peer].wait()
+
+    def end(self, peer: Prefix) -> None:
+        self.ended.append(peer)
+
+    def cut(self, peer: Prefix) -> None:
+        self.ended.append(peer)
+
+    def cut_off(self, crl: frozenset[int]) -> None: ...
+
+    async def leave(self) -> None: ...
+
+    def ends(self) -> list[LinkEnd]:
+        return []
+
+    def reports(self) -> list[Link]:
+        return []
+
+    def why_not(self, peer: Prefix) -> str:
+        return ""
+
+    def served(self, protocol: TunnelProtocol, besides: Prefix) -> int:
+        return sum(each is protocol and peer != besides for peer, each in self.counts.items())
 
 
 class FakeDialer:

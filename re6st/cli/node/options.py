@@ -11,6 +11,7 @@ from itertools import combinations
 from pathlib import Path
 
 from re6st.cli import metrics_place
+from re6st.cli.node import wireguard_ports
 from re6st.cli.options import OptionParser, integer
 from re6st.client.files import Files
 from re6st.client.registry_client import RegistryError, parse_url
@@ -86,7 +87,16 @@ def parser() -> OptionParser:
         help="maximum number of clients of each server; 0: run no server",
     )
 
+    wireguard_ports.add_option(reach)
+
     mesh = p.add_argument_group("mesh")
+    mesh.add_argument(
+        "--wireguard",
+        choices=("auto", "off"),
+        default="off",
+        help="auto: have WireGuard links in place of tunnels where both ends can; off: OpenVPN only (default:"
+        " %(default)s)",
+    )
     mesh.add_argument(
         "--client-count",
         metavar="N",
@@ -251,6 +261,8 @@ def configuration(p: OptionParser, args: argparse.Namespace) -> Config:
         multicast=args.multicast,
         remote_gateways=tuple(_gateway(p, text) for text in args.remote_gateway),
         remotes=remotes,
+        wireguard=args.wireguard == "auto",
+        wireguard_ports=wireguard_ports.ports_of(p, args.wireguard_ports, ports),
     )
 
 

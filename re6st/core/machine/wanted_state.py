@@ -23,6 +23,8 @@ IFF_UP = 0x1
 RTN_UNICAST, RTN_UNREACHABLE = 1, 7
 RTPROT_STATIC = 4
 RT_TABLE_MAIN = 254
+TUNNEL_KINDS = frozenset(("tun", "wireguard"))
+"""Of interfaces of tunnels; that of wireguard-go is a tun, too."""
 RTPROT_RE6ST = 146
 """Marks our routes to peers; a number that nobody registered (/etc/iproute2/rt_protos)."""
 
@@ -210,6 +212,10 @@ class Wanted:
         """The same with an interface of a tunnel, which shall be up as it is said."""
         return replace(self, taps={**self.taps, name: up})
 
+    def without_tap(self, name: str) -> Wanted:
+        """The same without an interface."""
+        return replace(self, taps={each: up for each, up in self.taps.items() if each != name})
+
 
 def tap_settings(name: str) -> tuple[Setting, ...]:
     """Those of the interface of a tunnel (linux/router_settings.py has them for all).
@@ -263,6 +269,12 @@ class Kept:
     """They are reached by a gateway of ours."""
     main_interface: str = "lo"
     """Where our address is not removed, since it comes there again."""
+    links: frozenset[str] = frozenset()
+    """Interfaces of WireGuard that are gone on with; others go."""
+
+    def keeps(self, interface: str) -> bool:
+        """Whether an interface of a tunnel stays."""
+        return interface in self.links or not interfaces.is_link(interface)
 
 
 def surplus(before: Wanted, now: Wanted) -> list[Thing]:
@@ -309,7 +321,8 @@ def left(actual: Actual, plans: Collection[AddressPlan], kept: Kept | None) -> t
     If anything is `kept`, the traffic needs our address and the unreachable routes, which are in neither and stay.
     """
     # A babeld that runs on would not notice that an interface went, if another came at once.
-    taps = dict.fromkeys(name for name, link in actual.links.items() if link.kind == "tun" and interfaces.is_ours(name))
+    ours = (name for name, link in actual.links.items() if link.kind in TUNNEL_KINDS and interfaces.is_ours(name))
+    taps = dict.fromkeys(ours)
     main, hosts = (None, ()) if kept is None else (kept.main_interface, kept.hosts)
     own = {plan.address for plan in plans}
     addresses = (each for each in actual.addresses if each.ip in own and each.interface not in {*taps, main})
@@ -319,7 +332,7 @@ def left(actual: Actual, plans: Collection[AddressPlan], kept: Kept | None) -> t
     routes = tuple(each for each in to_peers if str(each.destination.network_address) in hosts)
     return (
         Wanted(addresses=tuple(addresses), routes=(*nowhere, *to_peers), taps=taps),
-        Wanted() if kept is None else Wanted(routes=routes, taps=taps),
+        Wanted() if kept is None else Wanted(routes=routes, taps=dict.fromkeys(filter(kept.keeps, taps))),
     )
 
 

@@ -60,6 +60,13 @@ class Closing:
         # Others are told the same at the same time.
         self._remade = max(self._remade, now + self._rng.uniform(0, self._state.settings.close_time))
 
+    def moved(self, peer: Prefix, interface: str, now: float) -> None:
+        """Our tunnel goes on over another interface: it is the same one, and what was seen of it was of the other."""
+        tunnel = self._state.tunnels.get(peer)
+        if tunnel is not None and tunnel.phase is not Phase.OPENING:
+            tunnel.interface, tunnel.alive, tunnel.outdated = interface, now, False
+            tunnel.quality, tunnel.degraded = Quality(), None
+
     def may_go(self, peer: Prefix, now: float) -> list[Action]:
         """The peer lets us close our tunnel."""
         tunnel = self._state.tunnels.get(peer)

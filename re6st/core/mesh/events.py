@@ -56,6 +56,14 @@ class TunnelUp:
 
 
 @dataclass(frozen=True, slots=True)
+class TunnelMoved:
+    """Our client tunnel to `peer` goes on over another interface, as something else carries it."""
+
+    peer: Prefix
+    interface: str
+
+
+@dataclass(frozen=True, slots=True)
 class Resumed:
     """We go on where an earlier daemon stopped: with these client tunnels, by interface, and with its babeld."""
 
@@ -151,6 +159,7 @@ class UplinkUp:
 
 Event = (
     TunnelUp
+    | TunnelMoved
     | Resumed
     | TunnelDown
     | ClientUp

@@ -42,6 +42,7 @@ from re6st.core.mesh.events import (
     Surveyed,
     TrustLink,
     TunnelDown,
+    TunnelMoved,
     TunnelsLossy,
     TunnelsOutdated,
     TunnelUp,
@@ -87,6 +88,7 @@ __all__ = [
     "TrustLink",
     "Tunnel",
     "TunnelDown",
+    "TunnelMoved",
     "TunnelUp",
     "TunnelsLossy",
     "TunnelsOutdated",
@@ -189,6 +191,8 @@ class Mesh:
                 if tunnel and tunnel.phase is Phase.OPENING:
                     tunnel.enter(Phase.UP, now)
                     tunnel.interface, tunnel.alive, tunnel.uplink = interface, now, uplink
+            case TunnelMoved(peer, interface):
+                self._closing.moved(peer, interface, now)
             case TunnelDown(peer):
                 tunnel = state.tunnels.pop(peer, None)
                 if tunnel and not tunnel.met and peer not in state.clients:

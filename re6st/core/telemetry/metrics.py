@@ -88,6 +88,7 @@ NODE: Mapping[str, Family] = {
     ),
     "re6st_certificate_renewals_total": Family("counter", "Requests for a new certificate.", ("result",)),
     "re6st_tunnels": Family("gauge", "Tunnels now; in: opened by other nodes.", ("direction", "state")),
+    "re6st_tunnels_up": Family("gauge", "Tunnels that are up, by what carries them.", ("carrier",)),
     "re6st_tunnels_wanted": Family("gauge", "Tunnels that this node wants to open."),
     "re6st_tunnel_opened_total": Family("counter", "Tunnels that came up, or failed to.", ("direction", "result")),
     "re6st_tunnel_closed_total": Family("counter", "Tunnels that ended.", ("direction", "reason")),

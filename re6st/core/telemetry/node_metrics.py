@@ -9,6 +9,7 @@ from typing import Any
 
 from re6st.core.routing.babel_lines import INFINITY, Table
 from re6st.core.telemetry.metrics import NODE, PEERS_LIMIT, Durations, MetricsPage
+from re6st.core.tunnel_protocols import TunnelCarrier
 
 Answer = Mapping[str, Any]
 
@@ -84,6 +85,9 @@ def _tunnels(page: MetricsPage, status: Answer, tunnels: Sequence[Answer], count
     states = Counter((tunnel["direction"], tunnel["state"]) for tunnel in tunnels)
     for direction, state in {*states, *(("out", state) for state in _STATES), ("in", "up")}:
         page.add("re6st_tunnels", states[direction, state], direction, state)
+    up = Counter(tunnel["carrier"] for tunnel in tunnels if tunnel["up_seconds"] is not None)
+    for carrier in TunnelCarrier:
+        page.add("re6st_tunnels_up", up[carrier], carrier)
     page.add("re6st_tunnels_wanted", status["mesh"]["tunnels_wanted"])
     for name, kinds in (("re6st_tunnel_opened_total", _OPENED), ("re6st_tunnel_closed_total", _CLOSED)):
         for kind, labels in kinds.items():

@@ -17,7 +17,7 @@ from re6st.core.routing.route_history import RouteState
 from re6st.core.routing.survey import SurveyLike
 from re6st.core.telemetry.event_log import Happening
 from re6st.core.telemetry.expiry import AUTHORITY, DAY, OURS, expires
-from re6st.core.tunnel_protocols import TunnelProtocol
+from re6st.core.tunnel_protocols import TunnelCarrier, TunnelProtocol
 from re6st.core.wire.datagrams import Endpoint
 
 Record = dict[str, object]
@@ -43,7 +43,7 @@ TRIED = frozenset(("tunnel-up", "tunnel-failed", "tunnel-lost", "tunnel-closed",
 
 @dataclass(frozen=True, slots=True)
 class Link:
-    """A tunnel as its OpenVPN knows it. `since` is when it came up, by the clock that is passed to `tunnels`."""
+    """A tunnel as what carries it knows it. `since` is when it came up, by the clock that is passed to `tunnels`."""
 
     peer: Prefix
     outgoing: bool
@@ -55,6 +55,9 @@ class Link:
     since: float | None = None
     received: int | None = None
     sent: int | None = None
+    carrier: TunnelCarrier = TunnelCarrier.OPENVPN
+    no_link: str = ""
+    """Why WireGuard does not carry it, and is not tried for a while."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,6 +176,8 @@ def tunnels(mesh: Mesh, table: Table, links: Iterable[Link], now: float) -> list
                 "peer": link.peer.cn,
                 "direction": "out" if link.outgoing else "in",
                 "state": state,
+                "carrier": link.carrier,
+                "no_wireguard": link.no_link or None,
                 "protocol": link.protocol or "",
                 "remote": link.remote,
                 "port": link.port,

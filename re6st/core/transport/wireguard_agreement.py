@@ -77,6 +77,7 @@ from re6st.core.wire.wireguard import (
     Done,
     End,
     Message,
+    Met,
     NoLink,
     Propose,
     Reason,
@@ -298,6 +299,8 @@ class Agreement:
                 return self._is_asked(entry, number, (yours, mine), now)
             case Done(number, mine, yours):
                 return self._is_told(entry, number, (yours, mine), now)
+            case Met():
+                return []  # that is for who routes
         assert_never(message)
 
     @staticmethod

@@ -32,6 +32,7 @@ _NUMBER = struct.Struct("!Q")
 _KEYS = struct.Struct(f"!{KEY_LENGTH}s{KEY_LENGTH}s")
 _REFUSAL = struct.Struct("!BQ")  # reason, number
 _REASON = struct.Struct("!B")
+_MET = struct.Struct("!B")
 
 
 class Reason(IntEnum):
@@ -143,7 +144,18 @@ class NoLink:
     number: int
 
 
-Message = Propose | Accept | Refuse | Confirm | Done | End | NoLink
+@dataclass(frozen=True, slots=True)
+class Met:
+    """Routes of yours come to me by this link, in both directions. Do mine to you?
+
+    `moved`: nothing that I send you goes by another tunnel with you.
+    """
+
+    number: int
+    moved: bool
+
+
+Message = Propose | Accept | Refuse | Confirm | Done | End | NoLink | Met
 
 
 def encode(message: Message) -> bytes:
@@ -162,6 +174,8 @@ def encode(message: Message) -> bytes:
             return _HEAD.pack(6, number) + _REASON.pack(reason)
         case NoLink(number):
             return _HEAD.pack(7, number)
+        case Met(number, moved):
+            return _HEAD.pack(8, number) + _MET.pack(moved)
     assert_never(message)
 
 
@@ -199,6 +213,11 @@ def _read(kind: int, number: int, body: bytes) -> Message | None:
             return NoLink(number)
         case 7:
             raise struct.error
+        case 8:
+            (moved,) = _MET.unpack(body)
+            if moved > 1:
+                raise WireError("message about a WireGuard link that is neither yes nor no")
+            return Met(number, bool(moved))
     return None
 
 

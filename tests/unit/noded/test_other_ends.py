@@ -47,7 +47,7 @@ class World:
             {TunnelProtocol.TCP: self.server},
             lambda: self.held,
             Hardware(self.netlink),
-            lambda: self.now,
+            clock=lambda: self.now,
         )
 
     def hold(self, peer: Prefix | None, *, connected: bool = True, number: int | None = None) -> None:

@@ -22,10 +22,10 @@ from re6st.noded import server_rollout
 from re6st.noded.contracts import BabelFilter, TunnelKernel
 from re6st.noded.settings import Config, EffectiveConfig
 from re6st.noded.takeover import Found
-from re6st.noded.tunnels import Tunnels
+from re6st.noded.tunnels import Tunnels, _Owner
 from re6st.service.tasks import Tasks
 from tests.unit.fake_program import until
-from tests.unit.tunnel_doubles import FakeFactory, FakeFilter, FakeKernel, Surroundings
+from tests.unit.tunnel_doubles import FakeFactory, FakeFilter, FakeKernel, FakeLinks, Surroundings
 
 PEER = Prefix(4, 16)
 SOMEWHERE = (Endpoint("192.0.2.1", 1194, TunnelProtocol.UDP),)
@@ -45,6 +45,7 @@ def tunnels_of(
     drains: BabelFilter | None = None,
     event: Callable[[policy.Event], None] = lambda _: None,
     log: list[str] | None = None,
+    links: FakeLinks | None = None,
 ) -> Tunnels:
     """Those of a node that is alone in its tests."""
     around = Surroundings()
@@ -58,6 +59,7 @@ def tunnels_of(
         Found(),
         around,
         around,
+        links or FakeLinks(),
         lambda now: FakeFactory(now, log),
     )
 
@@ -170,6 +172,62 @@ def test_a_server_whose_interface_others_hold_is_tried_again(
             async with asyncio.timeout(5):
                 await tunnels.servers[TunnelProtocol.UDP].listening.wait()
             assert kernel.tries == 3
+            await tasks.end_all()
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize("closed", [False, True], ids=["the link ends", "the tunnel is closed"])
+def test_a_tunnel_that_a_link_carries_is_held_until_that_ends(
+    tmp_path: Path, nodes: dict[str, cert.Identity], closed: bool
+) -> None:
+    plan = made(tmp_path, nodes["1/16"])
+    events: list[policy.Event] = []
+
+    async def run() -> None:
+        async with Tasks() as tasks:
+            kernel, drains, links = FakeKernel(0), FakeFilter(), FakeLinks()
+            tunnels = tunnels_of(plan, tasks, kernel=kernel, drains=drains, event=events.append, links=links)
+            tunnels.open(PEER, SOMEWHERE)
+            await until(lambda: bool(tunnels._taps))
+            (tap,) = tunnels._taps
+            await until(lambda: tunnels._clients[PEER].dialling is not None)
+            links.carried[PEER] = asyncio.Event()
+            tunnels.retire(PEER)
+            await until(lambda: drains.undone == [tap])
+            assert PEER in tunnels
+            assert tunnels._taps == set(), "another tunnel may have its interface"
+            assert tunnels.outdated_clients() == frozenset()
+            assert tunnels.openvpn_tunnels() == {}
+            assert events == []
+            if closed:
+                tunnels.close(PEER)
+            else:
+                links.carried.pop(PEER).set()
+            await until(lambda: PEER not in tunnels)
+        assert links.ended == [PEER]
+        assert events == [policy.TunnelDown(PEER)]
+
+    asyncio.run(run())
+
+
+def test_a_client_with_a_link_takes_its_place_among_those_of_its_server(
+    tmp_path: Path, nodes: dict[str, cert.Identity]
+) -> None:
+    plan = made(tmp_path, nodes["1/16"], (1194, TunnelProtocol.TCP))
+    plan = replace(plan, parameters=replace(plan.parameters, max_clients=2))
+
+    async def run() -> None:
+        async with Tasks() as tasks:
+            links = FakeLinks()
+            tunnels = tunnels_of(plan, tasks, kernel=FakeKernel(0), links=links)
+            links.counts = {PEER: TunnelProtocol.TCP}
+            tcp, udp = (
+                _Owner(tunnels, Surroundings(), protocol) for protocol in (TunnelProtocol.TCP, TunnelProtocol.UDP)
+            )
+            assert tcp.room(Prefix(5, 16)) == 1
+            assert tcp.room(PEER) == 2, "who comes again is not counted twice"
+            assert udp.room(Prefix(5, 16)) == 2
             await tasks.end_all()
 
     asyncio.run(run())

@@ -51,7 +51,7 @@ class Owner:
     def admits(self, peer: Prefix, serial: int | None) -> bool:
         return peer not in self.told.refused
 
-    def room(self) -> int:
+    def room(self, peer: Prefix) -> int:
         return self.told.room
 
     def joined(self, client: ServerClient) -> None:

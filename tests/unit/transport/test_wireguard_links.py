@@ -81,6 +81,8 @@ class Machine:
     taken: set[int] = field(default_factory=set)
     devices: dict[str, PlayDevice] = field(default_factory=dict)
     removed: list[str] = field(default_factory=list)
+    left: list[str] = field(default_factory=list)
+    met_by_other: list[tuple[int, bool]] = field(default_factory=list)
     noted: dict[Prefix, WireGuardLink] = field(default_factory=dict)
     told: list[Ended] = field(default_factory=list)
     said: list[Message] = field(default_factory=list)
@@ -125,6 +127,14 @@ class Machine:
 
     def hosts(self, peer: Prefix) -> Sequence[Address]:
         return self.hosts_of_peer
+
+    def made(self, interface: str) -> None: ...
+
+    async def leaving(self, interface: str) -> None:
+        self.left.append(interface)
+
+    def met(self, link: WireGuardLink, moved: bool) -> None:
+        self.met_by_other.append((link.number, moved))
 
     def up(self, link: WireGuardLink, process: tuple[int, str] | None) -> None:
         self.noted[link.peer] = link

@@ -45,7 +45,7 @@ STATUS: dict[str, Any] = {
     },
 }
 UP = {"direction": "out", "state": "up", "protocol": "udp", "remote": "198.51.100.7", "port": 1194, "rtt_ms": 18.5,
-      "interface": "re6stnet1"}  # fmt: skip
+      "interface": "re6stnet1", "carrier": "openvpn", "no_wireguard": None}  # fmt: skip
 TUNNELS: list[dict[str, Any]] = [
     {**UP, "peer": "77/16", "direction": "in", "state": "draining", "port": None, "remote": "192.0.2.33", "cost": 410,
      "reach": "fff0", "up_seconds": 720, "received_bytes": 40 << 20, "sent_bytes": 3 << 20, "rtt_ms": 95.0},
@@ -264,3 +264,17 @@ def test_links_that_died_are_told_of_and_what_is_led_around() -> None:
     assert "links        1 found dead, 9 probes sent; 1 now, 3 destinations led around" in said(
         died=1, dead=1, probes=9, detours=3
     )
+
+
+def test_of_each_tunnel_it_is_said_what_carries_it_and_why_not_wireguard() -> None:
+    link = {**TUNNELS[1], "carrier": "wireguard", "port": 21194}
+    failed = {**TUNNELS[1], "peer": "5/16", "no_wireguard": "no handshake: does a firewall drop UDP?"}
+    older = {name: value for name, value in TUNNELS[1].items() if name not in ("carrier", "no_wireguard")}
+    lines = [
+        "".join(span.text for span in each)
+        for each in text.tunnel_table([link, failed, {**older, "peer": "6/16"}], None)
+    ]
+    assert "198.51.100.7:21194/wireguard" in lines[1]
+    assert "198.51.100.7:1194/udp" in lines[2]
+    assert "198.51.100.7:1194/udp" in lines[3]
+    assert lines[4:] == ["5/16: no WireGuard, no handshake: does a firewall drop UDP?"]

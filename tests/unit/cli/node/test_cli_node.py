@@ -230,6 +230,14 @@ WRONG: list[tuple[list[str], str]] = [
     (["--run", "/var/lib/x", "--state", "/var/lib/x"], "argument --run: /var/lib/x is also the directory of --state"),
     (["--run", "/var/log/x/", "--log", "/var/log/x"], "argument --run: /var/log/x is also the directory of --log"),
     (["--check=1"], "argument --check: ignored explicit argument '1'"),
+    (["--wireguard", "on"], "argument --wireguard: 'on' is not one of auto, off"),
+    (["--wireguard-ports", "21194"], "argument --wireguard-ports: '21194' is not of the form FIRST-LAST"),
+    (["--wireguard-ports", "3000-2000"], "argument --wireguard-ports: '3000-2000' is not of the form FIRST-LAST"),
+    (["--wireguard-ports", "80-90"], "argument --wireguard-ports: 80-90 has ports outside 1024-65535"),
+    (
+        ["--disable-proto", "none", "--pp", "2000", "udp", "--wireguard-ports", "1999-2005"],
+        "argument --wireguard-ports: 1999-2005 contains port 2000, which is that of the server udp",
+    ),
     (["--log-format", "xml"], "argument --log-format: 'xml' is not one of text, json"),
     (["@/nonexistent.conf"], "option file /nonexistent.conf: No such file or directory"),
 ]

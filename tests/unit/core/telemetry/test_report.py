@@ -74,6 +74,8 @@ def test_a_tunnel_has_what_openvpn_babel_and_the_policy_know(table: Table, polic
         "peer": "2/16",
         "direction": "out",
         "state": "draining",
+        "carrier": "openvpn",
+        "no_wireguard": None,
         "protocol": "tcp",
         "remote": "198.51.100.7",
         "port": 1194,

@@ -27,6 +27,7 @@ from re6st.core.wire.wireguard import (
     Done,
     End,
     Message,
+    Met,
     NoLink,
     Propose,
     Reason,
@@ -59,6 +60,7 @@ messages: st.SearchStrategy[Message] = st.one_of(
     st.builds(Done, numbers, keys, keys),
     st.builds(End, numbers, reasons),
     st.builds(NoLink, numbers),
+    st.builds(Met, numbers, st.booleans()),
 )
 TERMS = Terms(b"k" * 32, 51820, 1420, IPv6Address("fe80::1"))
 

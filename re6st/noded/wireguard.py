@@ -1,0 +1,524 @@
+"""WireGuard links of a node, which take the place of its tunnels with peers that can have them too.
+
+core/transport/upgrades.py decides when, core/transport/wireguard_agreement.py how two nodes agree on a link, and
+transport/wireguard.py has the interfaces. Here is what a link means to the other rooms: to the policy it is the tunnel
+that it was before, on another interface; to a server of ours one of its clients.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from ipaddress import IPv6Address, ip_address
+from typing import Protocol, assert_never
+
+from re6st.core.mesh import policy
+from re6st.core.prefix import Prefix
+from re6st.core.telemetry import report
+from re6st.core.transport.link_records import LinkRecord, PeerIdentity
+from re6st.core.transport.upgrades import (
+    Action,
+    Ask,
+    CloseLink,
+    Held,
+    Move,
+    Mute,
+    OpenLink,
+    Retire,
+    Unmute,
+    Upgrades,
+    has_moved,
+    is_met,
+)
+from re6st.core.transport.wireguard_links import WireGuardLink
+from re6st.core.transport.wireguard_state import Ended, LinkSettings
+from re6st.core.transport.wireguard_uapi import Address
+from re6st.core.tunnel_protocols import Role, TunnelCarrier, TunnelProtocol
+from re6st.core.wire.datagrams import Code, Endpoint, WireError
+from re6st.core.wire.sessions import Sessions
+from re6st.core.wire.wireguard import Reason, is_spoken_with
+from re6st.linux.kernel import KernelError
+from re6st.linux.wireguard import Implementation, WireGuardKernel
+from re6st.noded.contracts import BabelFilter, LinkEnd, Routing
+from re6st.noded.settings import InForce
+from re6st.noded.takeover import Records, monotonic, since_1970
+from re6st.service.tasks import Tasks
+from re6st.transport.link_mtu import InterfaceMtus, LinkMtus
+from re6st.transport.wireguard import WireGuardLinks
+from re6st.tunnel import Dialer, ServerClient
+
+LOOK, LOOK_BUSY = 1.0, 0.1
+"""Seconds between two looks at what is to be done: while no link is on its way, and while one is."""
+MTUS = 1420, 1412, 1380, 1280
+"""Bytes that a link may carry: on Ethernet, on PPPoE, inside another tunnel, and the least of IPv6."""
+GREET_AGAIN = 10.0
+"""Seconds between two greetings of a peer with whom there is a tunnel, and no session by which it would say that it can
+have links."""
+
+log = logging.getLogger(__name__)
+
+
+class LinkNetlink(WireGuardKernel, InterfaceMtus, Protocol):
+    """What makes interfaces carry packets: linux/rtnetlink.py."""
+
+
+class InterfacesKernel(Protocol):
+    """What links need of the kernel, besides their own interfaces. `take_link` raises KernelError."""
+
+    def take_link(self, name: str) -> None: ...
+    def keep_link_up(self, name: str) -> None: ...
+    def leave_link(self, name: str) -> None: ...
+    async def delete_link(self, name: str) -> None: ...
+    async def bounce(self, name: str, until_unused: Callable[[], Awaitable[None]]) -> None: ...
+
+
+class ReplaceableTunnels(Protocol):
+    """The tunnels whose place links take: noded/tunnels.py."""
+
+    def openvpn_tunnels(self) -> Mapping[Prefix, Dialer]: ...
+    def server_client(self, peer: Prefix) -> tuple[TunnelProtocol, ServerClient] | None: ...
+    def admits(self, peer: Prefix, serial: int | None) -> bool: ...
+    def retire(self, peer: Prefix) -> None: ...
+    def hold_way(self, address: str | None) -> None: ...
+    def let_go(self, address: str | None) -> None: ...
+
+
+class LinkSpeaker(Protocol):
+    """Who speaks with peers: noded/peer_socket.py."""
+
+    @property
+    def sessions(self) -> Sessions: ...
+    def send(self, peer: Prefix, code: int, payload: bytes = b"") -> None: ...
+    def ensure(self, peer: Prefix) -> None: ...
+
+
+@dataclass(slots=True)
+class _KnownLink:
+    """What we know of a link that is up, or of who is to have one."""
+
+    identity: PeerIdentity
+    place: Endpoint | None
+    since: float
+    link: WireGuardLink | None = None
+    process: tuple[int, str] | None = None
+
+
+class WireGuard:
+    """The room. It does nothing, and offers nothing, where `implementation` is None. See contracts.Links."""
+
+    def __init__(
+        self,
+        in_force: InForce,
+        mesh: policy.Mesh,
+        event: Callable[[policy.Event], None],
+        kernel: InterfacesKernel,
+        drains: BabelFilter,
+        routing: Routing,
+        tasks: Tasks,
+        implementation: Implementation | None,
+        netlink: LinkNetlink,
+    ) -> None:
+        self._in_force = in_force
+        self._mesh = mesh
+        self._event = event
+        self._kernel = kernel
+        self._drains = drains
+        self._routing = routing
+        self._tasks = tasks
+        self._implementation = implementation
+        self._records = Records(in_force.plan.config.run)
+        self._upgrades = Upgrades()
+        self._ours: dict[Prefix, _KnownLink] = {}
+        """Of peers whom we dialled."""
+        self._served: dict[Prefix, _KnownLink] = {}
+        """Of those who dialled us."""
+        self._waiting: dict[Prefix, asyncio.Event] = {}
+        self._greeted: dict[Prefix, float] = {}
+        self._hands: tuple[ReplaceableTunnels, LinkSpeaker] | None = None
+        self._mtus = LinkMtus(netlink, self._unfit)
+        self._links: WireGuardLinks | None = None
+        if implementation is not None:
+            own = in_force.plan.identity.prefix
+            self._links = WireGuardLinks(own, self._settings(), implementation, netlink, self, tasks.start)
+
+    def start(self, tunnels: ReplaceableTunnels, peers: LinkSpeaker) -> None:
+        """Work with these."""
+        self._hands = tunnels, peers
+
+    @property
+    def implementation(self) -> str:
+        """What carries links, for people; empty where nothing does."""
+        return "" if self._implementation is None else self._implementation.name
+
+    async def run(self) -> None:
+        """Until cancelled. The links stay."""
+        if self._links is None:
+            return
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._links.run(), name="agreement on links")
+            group.create_task(self._look(), name="which tunnels links replace")
+            group.create_task(self._probe(), name="what links carry")
+
+    async def _probe(self) -> None:
+        try:
+            await self._mtus.run()
+        except OSError as error:
+            log.warning("no echo requests: links carry packets of %s bytes only (%s)", MTUS[-1], error.strerror)
+
+    # -- what peers say --
+
+    def received(self, peer: Prefix, body: bytes) -> None:
+        """Take a message about links. What is none, or not from whom we take them, is dropped."""
+        if self._links is None or self._hands is None:
+            return
+        if not is_spoken_with(self._hands[1].sessions, peer, _now()):
+            return
+        self._note_serial(peer)
+        try:
+            self._links.received(peer, body)
+        except WireError as error:
+            log.debug("%s: %s", peer, error)
+
+    def met_again(self, peer: Prefix) -> None:
+        """A new session with a peer began."""
+        self._note_serial(peer)
+        if self._links is not None:
+            self._links.met(peer)
+
+    def _note_serial(self, peer: Prefix) -> None:
+        """The certificate by which a peer speaks now: it may have renewed it since its link came up."""
+        session = None if self._hands is None else self._hands[1].sessions.peer(peer)
+        if session is None or (certificate := session.certificate) is None:
+            return
+        for known_links in (self._ours, self._served):
+            if (mine := known_links.get(peer)) is not None and mine.link is not None:
+                mine.identity = PeerIdentity(certificate.serial, mine.identity.number)
+
+    # -- contracts.Links --
+
+    def go_on(self, found: Iterable[LinkRecord]) -> list[LinkRecord]:
+        """See contracts.Links."""
+        found = list(found)
+        if self._links is None:
+            for record in found:
+                self._tasks.start(self._kernel.delete_link(record.link.interface), "links left over")
+                self._records.forget(record.link.interface)
+            return []
+        for record in found:
+            known = _KnownLink(record.identity, record.place, monotonic(record.since), record.link, record.process)
+            self._table(record.link.role)[record.peer] = known
+        self._links.resume((record.link, record.process) for record in found)
+        there = [record for record in found if self._links.agreement.phase(record.peer) is not None]
+        for record in found:
+            if record not in there:
+                self._table(record.link.role).pop(record.peer, None)
+                self._records.forget(record.link.interface)
+                self._tasks.start(self._kernel.delete_link(record.link.interface), "links left over")
+        for record in there:
+            self._kernel.keep_link_up(record.link.interface)
+            self._watch(record.link)
+            if record.link.role is Role.SERVER:
+                self._hold_way(record.place)
+                self._event(policy.ClientUp(record.peer))
+            else:
+                self._upgrades.resume(record.peer, record.link.interface, _now())
+                self._waiting[record.peer] = asyncio.Event()
+        return [record for record in there if record.link.role is Role.CLIENT]
+
+    def carries(self, peer: Prefix) -> bool:
+        """See contracts.Links."""
+        return self._upgrades.carries(peer)
+
+    async def outlast(self, peer: Prefix) -> None:
+        """See contracts.Links."""
+        if self._upgrades.carries(peer):
+            await self._waiting.setdefault(peer, asyncio.Event()).wait()
+
+    def end(self, peer: Prefix) -> None:
+        """See contracts.Links."""
+        self._upgrades.forget(peer)
+        if peer in self._ours:
+            self._close(peer, Reason.CLOSED)
+        self._ours.pop(peer, None)
+        self._waiting.pop(peer, None)
+
+    def cut(self, peer: Prefix) -> None:
+        """See contracts.Links."""
+        self._close(peer, Reason.CLOSED, tell=False)
+
+    def cut_off(self, crl: frozenset[int]) -> None:
+        """See contracts.Links."""
+        for end in list(self.ends()):
+            if end.identity.serial is None or end.identity.serial in crl:
+                log.info("the link with %s is ended: its certificate is revoked", end.peer)
+                self.cut(end.peer)
+
+    async def leave(self) -> None:
+        """See contracts.Links."""
+        if self._links is not None:
+            await self._links.end()
+
+    def ends(self) -> list[LinkEnd]:
+        """See contracts.Links."""
+        known = [*self._ours.items(), *self._served.items()]
+        return [LinkEnd(peer, each.link.interface, each.identity) for peer, each in known if each.link is not None]
+
+    def reports(self) -> list[report.Link]:
+        """See contracts.Links. Not of those that are about to take the place of a tunnel: that one is told of."""
+        found = [(peer, each) for peer, each in self._ours.items() if self._upgrades.carries(peer)]
+        found += self._served.items()
+        return [self._report(peer, each, each.link) for peer, each in found if each.link is not None]
+
+    def why_not(self, peer: Prefix) -> str:
+        """See contracts.Links."""
+        if self._links is None:
+            return ""
+        reason = self._links.agreement.paused(peer, _now())
+        return self._upgrades.why_not(peer, _now()) if reason is None else reason.words
+
+    def served(self, protocol: TunnelProtocol, besides: Prefix) -> int:
+        """See contracts.Links. Those that still have their tunnel too are counted there."""
+        return sum(
+            peer != besides
+            and each.link is not None
+            and each.place is not None
+            and each.place.protocol is protocol
+            and self._client(peer) is None
+            for peer, each in self._served.items()
+        )
+
+    # -- transport.wireguard.LinkOwner --
+
+    def say(self, peer: Prefix, body: bytes) -> None:
+        """Send a message about links, if the peer takes such messages now; else a session is begun."""
+        if self._hands is None:
+            return
+        peers = self._hands[1]
+        if is_spoken_with(peers.sessions, peer, _now()):
+            peers.send(peer, Code.WIREGUARD, body)
+        else:
+            peers.ensure(peer)
+
+    def admits(self, peer: Prefix) -> bool:
+        """Whether a peer may open a link to us: one that is let in as a client of a server of ours, and is there."""
+        client = self._client(peer)
+        return self._hands is not None and client is not None and self._hands[0].admits(peer, client[1].serial)
+
+    def hosts(self, peer: Prefix) -> Sequence[Address]:
+        """Where a peer was reached by its tunnel."""
+        place = self._ours[peer].place if peer in self._ours else None
+        with suppress(ValueError):
+            return () if place is None else (ip_address(place.host),)
+        return ()
+
+    def made(self, interface: str) -> None:
+        """Take an interface for one of ours. Raises OSError."""
+        try:
+            self._kernel.take_link(interface)
+        except KernelError as error:
+            raise OSError(None, str(error)) from None
+
+    async def leaving(self, interface: str) -> None:
+        """Tell babel that nobody is behind an interface, which is about to go."""
+        self._records.forget(interface)
+        self._mtus.forget(interface)
+        try:
+            await self._kernel.bounce(interface, lambda: self._routing.until_unused(interface))
+        finally:
+            self._kernel.leave_link(interface)
+            self._routing.bounced()
+            await self._drains.unmute(interface)  # it may have been drained, and the next one of its name is not
+
+    def up(self, link: WireGuardLink, process: tuple[int, str] | None) -> None:
+        """A link is up, or has other keys."""
+        table = self._table(link.role)
+        if (known := table.get(link.peer)) is None:
+            if link.role is Role.CLIENT or (client := self._client(link.peer)) is None:
+                self._close(link.peer, Reason.CLOSED)  # its tunnel has ended since
+                return
+            protocol, one = client
+            ports = {each: port for port, each in self._in_force.plan.servers}
+            place = None if one.address is None else Endpoint(one.address, ports.get(protocol, 1), protocol)
+            known = table[link.peer] = _KnownLink(PeerIdentity(one.serial, one.number), place, _now())
+        is_new, known.link, known.process = known.link is None, link, process
+        self._kernel.keep_link_up(link.interface)
+        self._note(known)
+        if not is_new:
+            return
+        known.since = _now()
+        self._watch(link)
+        if link.role is Role.CLIENT:
+            self._upgrades.up(link.peer, link.interface, _now())
+        else:
+            self._hold_way(known.place)
+            log.info("%s has a WireGuard link with us, on %s", link.peer, link.interface)
+            self._event(policy.ClientUp(link.peer))
+
+    def met(self, link: WireGuardLink, moved: bool) -> None:
+        """The peer has met us on a link."""
+        if link.role is Role.CLIENT:
+            self._upgrades.answered(link.peer, moved)
+        elif self._links is not None and is_met(self._mesh.survey, link.peer, link.interface):
+            self._links.tell_met(link.peer, has_moved(self._mesh.survey, link.peer, self._besides(link.interface)))
+
+    def ended(self, ended: Ended) -> None:
+        """There is no link with a peer any more, or none came up."""
+        peer, words = ended.peer, ended.reason.words
+        if ended.role is Role.SERVER:
+            known = self._served.pop(peer, None)
+            if known is not None and known.link is not None:
+                if self._hands is not None and known.place is not None:
+                    self._hands[0].let_go(known.place.host)
+                self._event(policy.ClientDown(peer))
+            return
+        carried = self._upgrades.carries(peer)
+        actions = self._upgrades.ended(peer, words, _now(), was_up=ended.was_up)
+        self._ours.pop(peer, None)
+        if carried and (self._hands is None or peer not in self._hands[0].openvpn_tunnels()):
+            if (waiting := self._waiting.pop(peer, None)) is not None:
+                waiting.set()
+        else:
+            self._carry_out(actions)
+
+    # -- which tunnels links replace --
+
+    async def _look(self) -> None:
+        while True:
+            self.look()
+            await asyncio.sleep(LOOK_BUSY if self._upgrades.busy else LOOK)
+
+    def look(self) -> None:
+        """Look once."""
+        if self._hands is None or self._links is None:
+            return
+        self._links.agreement.settings = self._settings()
+        found = {
+            peer: Held(dialer.interface, dialer.since, self._is_ready(peer))
+            for peer, dialer in self._hands[0].openvpn_tunnels().items()
+            if dialer.since is not None
+        }
+        self._carry_out(self._upgrades.tick(found, self._mesh.survey, self._in_force.plan.babel_hello, _now()))
+
+    def _is_ready(self, peer: Prefix) -> bool:
+        """Whether a link may take the place of our tunnel with a peer, as far as others say."""
+        assert self._hands is not None
+        tunnel, peers = self._mesh.tunnels.get(peer), self._hands[1]
+        if tunnel is None or tunnel.phase is not policy.Phase.UP or not tunnel.met or peer in self._mesh.clients:
+            return False
+        if not self._drains.available or self.why_not(peer):
+            return False
+        if is_spoken_with(peers.sessions, peer, _now()):
+            return True
+        if (
+            not peers.sessions.connected(peer, _now())
+            and _now() - self._greeted.get(peer, float("-inf")) >= GREET_AGAIN
+        ):
+            self._greeted[peer] = _now()
+            peers.ensure(peer)
+        for each in self._greeted.keys() - self._mesh.tunnels.keys():
+            del self._greeted[each]
+        return False
+
+    def _carry_out(self, actions: Iterable[Action]) -> None:
+        assert self._hands is not None
+        assert self._links is not None
+        for action in actions:
+            match action:
+                case OpenLink(peer):
+                    self._open(peer)
+                case CloseLink(peer, reason):
+                    log.info("no WireGuard link with %s: %s", peer, reason or "its tunnel is given up")
+                    self._close(peer, Reason.CLOSED)
+                case Ask(peer, moved):
+                    self._links.tell_met(peer, moved)
+                case Move(peer, interface):
+                    if self._upgrades.carries(peer):
+                        self._waiting.setdefault(peer, asyncio.Event())
+                    self._event(policy.TunnelMoved(peer, interface))
+                case Mute(interface):
+                    self._tasks.start(self._drains.mute(interface), f"drain {interface}")
+                case Unmute(interface):
+                    self._tasks.start(self._drains.unmute(interface), f"undrain {interface}")
+                case Retire(peer):
+                    self._hands[0].retire(peer)
+                case _:
+                    assert_never(action)
+
+    def _open(self, peer: Prefix) -> None:
+        assert self._hands is not None
+        assert self._links is not None
+        dialer = self._hands[0].openvpn_tunnels().get(peer)
+        used = {end.interface for end in self.ends()} | self._links.interfaces
+        free = next((name for name in self._in_force.plan.own_links if name not in used), None)
+        if dialer is None or free is None:
+            self._upgrades.forget(peer)
+            return
+        self._ours[peer] = _KnownLink(PeerIdentity(dialer.serial, dialer.number), dialer.endpoint, _now())
+        if not self._links.open(peer, free):
+            self._upgrades.forget(peer)
+            self._ours.pop(peer, None)
+
+    # -- within --
+
+    def _watch(self, link: WireGuardLink) -> None:
+        """See which size of packets passes on a link."""
+        with suppress(OSError):  # it is gone, which is told
+            self._mtus.watch(link.interface, link.theirs.address, [size for size in MTUS if size <= link.mtu])
+
+    def _unfit(self, interface: str, _address: IPv6Address) -> None:
+        """Not even the smallest size passes."""
+        for end in self.ends():
+            if end.interface == interface:
+                self._close(end.peer, Reason.UNAVAILABLE)
+
+    def _close(self, peer: Prefix, reason: Reason, *, tell: bool = True) -> None:
+        if self._links is not None:
+            self._links.close(peer, reason, tell=tell)
+
+    def _client(self, peer: Prefix) -> tuple[TunnelProtocol, ServerClient] | None:
+        return None if self._hands is None else self._hands[0].server_client(peer)
+
+    def _hold_way(self, place: Endpoint | None) -> None:
+        if self._hands is not None and place is not None:
+            self._hands[0].hold_way(place.host)
+
+    def _table(self, role: Role) -> dict[Prefix, _KnownLink]:
+        return self._ours if role is Role.CLIENT else self._served
+
+    def _besides(self, interface: str) -> frozenset[str]:
+        return frozenset((interface, *self._in_force.plan.config.lan))
+
+    def _settings(self) -> LinkSettings:
+        plan = self._in_force.plan
+        return LinkSettings(plan.config.wireguard_ports, plan.served_links)
+
+    def _note(self, known: _KnownLink) -> None:
+        """What the next daemon has to know of a link."""
+        if known.link is not None:
+            record = LinkRecord(known.link, known.process, known.identity, known.place, since_1970(known.since))
+            self._records.write(known.link.interface, record)
+
+    def _report(self, peer: Prefix, known: _KnownLink, link: WireGuardLink) -> report.Link:
+        assert self._links is not None
+        seen = self._links.seen(link.interface)
+        host, port = seen.endpoint or ("" if known.place is None else known.place.host, None)
+        return report.Link(
+            peer,
+            outgoing=link.role is Role.CLIENT,
+            protocol=TunnelProtocol.UDP6 if ":" in str(host) else TunnelProtocol.UDP,
+            remote=str(host),
+            port=port,
+            interface=link.interface,
+            since=known.since,
+            received=seen.received,
+            sent=seen.sent,
+            carrier=TunnelCarrier.WIREGUARD,
+        )
+
+
+def _now() -> float:
+    return time.monotonic()

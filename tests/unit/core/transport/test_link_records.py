@@ -1,0 +1,54 @@
+"""The note of a WireGuard link is read by the next daemon as it was written, and nothing else is."""
+
+from __future__ import annotations
+
+import json
+from ipaddress import IPv6Address
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from re6st.core.prefix import Prefix
+from re6st.core.transport import link_records
+from re6st.core.transport.link_records import LinkRecord, PeerIdentity
+from re6st.core.transport.records import RecordError
+from re6st.core.transport.wireguard_links import OwnEnd, WireGuardLink
+from re6st.core.tunnel_protocols import Role, TunnelProtocol
+from re6st.core.wire.datagrams import Endpoint
+from re6st.core.wire.wireguard import Terms
+
+OWN = OwnEnd(bytes(31) + b"\7", Terms(b"k" * 32, 21194, 1420, IPv6Address("fe80::1")))
+THEIRS = Terms(b"t" * 32, 21195, 1420, IPv6Address("fe80::2"))
+LINK = WireGuardLink(Prefix(4, 16), 77, Role.SERVER, "re6stnet-wgs3", OWN, THEIRS)
+PLACE = Endpoint("192.0.2.7", 1194, TunnelProtocol.TCP)
+RECORD = LinkRecord(LINK, (4711, "r601234567"), PeerIdentity(12, 3), PLACE, 1e9)
+records = st.builds(
+    LinkRecord,
+    st.just(LINK),
+    st.none() | st.tuples(st.integers(1, 1 << 22), st.just("r601234567")),
+    st.builds(PeerIdentity, st.none() | st.integers(0, 1 << 64), st.none() | st.integers(0, 1 << 32)),
+    st.none() | st.just(PLACE),
+    st.floats(0, 4e9),
+)
+
+
+@given(records)
+def test_it_is_read_as_it_was_written(record: LinkRecord) -> None:
+    found = link_records.decode(link_records.encode(record))
+    assert found == record
+    assert (found.peer, found.protocol) == (LINK.peer, None if record.place is None else TunnelProtocol.TCP)
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [{"link": "{}"}, {"process": [1]}, {"process": [-1, "x"]}, {"serial": True}, {"since": "x"}, {"number": -1}],
+)
+def test_what_is_no_note_is_refused_without_a_word_of_what_it_holds(changed: dict[str, object]) -> None:
+    text = json.loads(link_records.encode(RECORD)) | changed
+    with pytest.raises(RecordError) as refused:
+        link_records.decode(json.dumps(text).encode())
+    assert OWN.secret.hex() not in str(refused.value)
+    for data in (b"", b"[]", b"{", b"\xff", link_records.encode(RECORD)[:-9]):
+        with pytest.raises(RecordError):
+            link_records.decode(data)
