@@ -25,7 +25,7 @@ from bench.support.debian import UnavailableError
 from bench.support.others import KINDS, Tinc, Yggdrasil
 from bench.support.results import keep, say
 from testbed import Bed, Host, Network, Node, wait_until
-from testbed.bed import command
+from testbed.namespace import command
 from testbed.pings import Pinger, wait_answers
 
 FORMS = 120

@@ -23,8 +23,8 @@ from typing import Any
 
 from bench.support.results import keep, say
 from testbed import Bed, Network, Node
-from testbed.bed import command
 from testbed.chaos import Chaos, Report
+from testbed.namespace import command
 from testbed.watch import Watch
 
 FORMS = 600

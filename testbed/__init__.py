@@ -4,7 +4,9 @@
 echo requests between any of them. The demo, the network tests and the benchmarks stand on it. Needs root.
 """
 
-from testbed.bed import Bed, BedError, Host, Router, missing
+from testbed.bed import Bed, missing
+from testbed.host import Host, Router
+from testbed.namespace import BedError
 from testbed.network import Network, Node
 from testbed.pings import Pinger, ping, ping_pairs
 from testbed.wait import wait_until

@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from random import Random
 
-from testbed.bed import Host
+from testbed.host import Host
 from testbed.network import Network, Node
 from testbed.watch import Gap, Watch
 

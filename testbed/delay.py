@@ -18,7 +18,7 @@ from random import Random
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from testbed.bed import Host
+    from testbed.host import Host
 
 TUNSETIFF, IFF_TUN, IFF_NO_PI = 0x400454CA, 0x0001, 0x1000  # linux/if_tun.h
 IFREQ = struct.Struct("16sH22x")  # linux/if.h, struct ifreq

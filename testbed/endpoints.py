@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from testbed.bed import Bed, Host
+from testbed.bed import Bed
+from testbed.host import Host
 
 PORT, PORT6 = "1194", "1195"
 

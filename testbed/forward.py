@@ -8,7 +8,7 @@ import socket
 import threading
 from types import TracebackType
 
-from testbed.bed import Host
+from testbed.host import Host
 
 CHUNK = 1 << 16
 

@@ -12,8 +12,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from testbed.bed import BedError
 from testbed.machine import Machine
+from testbed.namespace import BedError
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
 NAME = "registry.example.com"

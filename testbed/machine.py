@@ -16,7 +16,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from testbed import packages
-from testbed.bed import BedError, Host
+from testbed.host import Host
+from testbed.namespace import BedError
 from testbed.wait import wait_until
 
 TARGET = "bed.target"

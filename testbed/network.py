@@ -23,7 +23,9 @@ from re6st.core.prefix import Prefix, address, subnet
 from re6st.core.routing.babel_lines import INFINITY, LineError, Table, parse_reply
 from re6st.core.tunnel_protocols import Role
 from re6st.service.run_names import BABELD_SOCKET
-from testbed.bed import Bed, BedError, Host
+from testbed.bed import Bed
+from testbed.host import Host
+from testbed.namespace import BedError
 from testbed.pings import ping_pairs
 from testbed.wait import wait_until
 

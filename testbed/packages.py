@@ -14,7 +14,7 @@ import struct
 import time
 from pathlib import Path
 
-from testbed.bed import BedError
+from testbed.namespace import BedError
 
 DIRECTORIES = ("var/lib/dpkg", "var/lib/apt/lists")
 LOCKS = ("var/lib/dpkg/lock-frontend", "var/lib/dpkg/lock", "var/lib/apt/lists/lock")

@@ -18,7 +18,7 @@ from ipaddress import IPv6Address
 from itertools import pairwise
 
 from testbed.background import in_background
-from testbed.bed import Host
+from testbed.host import Host
 
 PACE = 0.1
 """Seconds between two pings of a `Pinger`."""

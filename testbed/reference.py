@@ -16,7 +16,8 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
-from testbed.bed import Bed, Host
+from testbed.bed import Bed
+from testbed.host import Host
 from testbed.network import ROOT, Network, Node
 
 PINS = ("re6stnet==0.642", "pyOpenSSL<24")

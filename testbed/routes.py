@@ -6,7 +6,7 @@ import re
 from itertools import islice
 from pathlib import Path
 
-from testbed.bed import Host
+from testbed.host import Host
 from testbed.network import NETWORK, Node
 
 FIRST = 0x1000

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from ipaddress import IPv6Address
 
-from testbed.bed import Host
+from testbed.host import Host
 
 PACE = 0.01
 """Seconds between two writes."""

@@ -10,7 +10,8 @@ import sys
 from ipaddress import IPv4Network
 from pathlib import Path
 
-from testbed.bed import BedError, Router, command
+from testbed.host import Router
+from testbed.namespace import BedError, command
 from testbed.wait import wait_until
 
 PUBLIC = IPv4Network("44.128.0.0/16")

@@ -8,7 +8,8 @@ from ipaddress import IPv4Address
 
 from bench.support.chain import Chain
 from bench.support.debian import Release, obtain
-from testbed.bed import Host, command
+from testbed.host import Host
+from testbed.namespace import command
 
 PORT = 4242
 

@@ -13,7 +13,8 @@ from ipaddress import IPv6Address
 from pathlib import Path
 
 from bench.support.debian import Release, obtain
-from testbed.bed import Host, command
+from testbed.host import Host
+from testbed.namespace import command
 
 PORT = 9001
 

@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from testbed.bed import Host
+from testbed.host import Host
 
 _TICK = 1 / os.sysconf("SC_CLK_TCK")
 MEASURES = ("iperf3", "ping", "ip")

@@ -23,7 +23,7 @@ from re6st.linux.rtnetlink import Netlink
 from re6st.linux.wireguard_kernel import KernelWireGuard
 from re6st.transport.wireguard import WireGuardLinks
 from testbed import Bed, wait_until
-from testbed.bed import Host
+from testbed.host import Host
 
 SOON = 60
 """Seconds, under emulation."""

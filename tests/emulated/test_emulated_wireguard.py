@@ -16,7 +16,7 @@ from re6st.linux.rtnetlink import Netlink
 from re6st.linux.wireguard import WireGuardError, bring_up
 from re6st.linux.wireguard_kernel import KernelWireGuard
 from testbed import Bed, wait_until
-from testbed.bed import Host
+from testbed.host import Host
 
 SOON = 60
 """Seconds, under emulation."""

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from testbed import Bed, Host, packages, ping, ping_pairs, wait_until
-from testbed.bed import BedError
+from testbed.namespace import BedError
 
 ROOT = Path(__file__).parents[2]
 NAMESPACES = Path("/run/netns")

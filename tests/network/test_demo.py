@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from testbed import wait_until
-from testbed.bed import NAMESPACES, PREFIX, RUN
+from testbed.bed import PREFIX
+from testbed.namespace import NAMESPACES, RUN
 
 ROOT = Path(__file__).parents[2]
 

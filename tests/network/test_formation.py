@@ -11,7 +11,7 @@ from collections.abc import Callable
 import pytest
 
 from testbed import Bed, Network, Node, wait_until
-from testbed.bed import Host
+from testbed.host import Host
 
 FORMS = 90
 """Seconds a network may take to form: far more than it takes."""

@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 from testbed import Bed, wait_until
-from testbed.bed import BedError
 from testbed.guide import Reader
 from testbed.machine import Machine
+from testbed.namespace import BedError
 
 PATIENCE = 60
 """Seconds; usual: 1 to 6."""

@@ -33,8 +33,9 @@ from re6st.core.prefix import Prefix, address
 from re6st.core.wire import params
 from testbed import Bed, Node, wait_until
 from testbed.background import in_background
-from testbed.bed import BedError, Host
+from testbed.host import Host
 from testbed.machine import Machine
+from testbed.namespace import BedError
 from testbed.network import NETWORK
 from testbed.older_package import NAME, build
 from testbed.pings import Pinger, ping

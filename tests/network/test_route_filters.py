@@ -10,7 +10,7 @@ import pytest
 
 from re6st.core.routing.babel_settings import BabelSettings, configuration
 from testbed import Bed, wait_until
-from testbed.bed import Host
+from testbed.host import Host
 
 LAN = "lan"
 COMES = 60

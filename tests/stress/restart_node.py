@@ -25,9 +25,9 @@ from random import Random, randrange
 from re6st import cert
 from re6st.service.run_names import CONTROL_SOCKET
 from testbed import Bed, Network, Pinger, wait_until
-from testbed.bed import BedError, command
 from testbed.control import Refused, ask
 from testbed.endpoints import BlackHole, options
+from testbed.namespace import BedError, command
 from testbed.network import ROOT
 
 FORMS = 120.0

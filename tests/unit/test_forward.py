@@ -7,8 +7,8 @@ from typing import cast
 
 import pytest
 
-from testbed.bed import Host
 from testbed.forward import Forward
+from testbed.host import Host
 
 
 @pytest.mark.filterwarnings("error::pytest.PytestUnhandledThreadExceptionWarning")
