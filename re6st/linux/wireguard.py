@@ -17,7 +17,7 @@ from re6st.linux.rtnetlink import IFA_F_NODAD
 
 ADDRESS_LENGTH = 64
 SYSCTL = Path("/proc/sys/net/ipv6/conf")
-SETTINGS = {"disable_ipv6": "0", "addr_gen_mode": "1", "accept_ra": "0"}
+SETTINGS = {"disable_ipv6": "0", "addr_gen_mode": "1", "accept_ra": "0", "accept_dad": "0", "dad_transmits": "0"}
 """Of each interface: it has IPv6, and the kernel makes no address for it."""
 
 
