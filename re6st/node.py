@@ -209,7 +209,7 @@ class Member:
         self._start(base.updates.run(rooms.mesh), "updates")
         self._start(Latest(self._follow_updates, news).run(), "new parameters")
         self._start(rooms.country.run(), "country")
-        self._start(rooms.pulse.run(), "tick")
+        self._start(rooms.pulse.run(), "pulse")
         self._start(rooms.advertiser.run(rooms.moves), "reach")
         self._start(rooms.control.run(), "control socket")
         self._start(rooms.losses.run(), "retransmissions")
@@ -271,6 +271,7 @@ class Member:
         rooms.settings_news.tell()
         rooms.country.require(bool(plan.parameters.same_country))
         rooms.version_news.start(time.monotonic())
+        rooms.pulse.wake()
         rooms.routing.follow_plan()
         if plan.parameters.crl - before.parameters.crl:
             await asyncio.sleep(LAST_WORD)

@@ -20,6 +20,8 @@ from re6st.noded.admission import Admission
 from re6st.noded.requirement import RequirementWatch
 from re6st.noded.settings import EffectiveConfig, InForce
 
+HEAR_EVERY = 1.0
+"""Seconds between two looks whether somebody is to be heard again."""
 FORMER = 8
 """IPv4 networks of earlier parameters that are remembered."""
 LOOK_SOON, LOOK_AGAIN = 0.2, 2.0
@@ -97,6 +99,7 @@ class Guard:
         self._life = (-1, 0.0)
         self._payload: Payload | None = None
         self._timer: asyncio.TimerHandle | None = None
+        self._ticked = float("-inf")
 
     # -- what it finds --
 
@@ -134,9 +137,15 @@ class Guard:
             self._timer.cancel()
         self._timer = asyncio.get_running_loop().call_later(seconds + 0.01, self._routing.look_again)
 
+    def next_deadline(self, now: float) -> float:
+        """When `tick` is to be called."""
+        due = self._requirement.next_deadline(self._in_force.plan.parameters.require)
+        return min(due, self._ticked + HEAR_EVERY) if self._unheard else due
+
     def tick(self) -> None:
-        """Hear those again whose time is over. To be called every second or so."""
-        self._requirement.tick(self._in_force.plan.parameters.require, time.monotonic())
+        """Hear those again whose time is over."""
+        self._ticked = time.monotonic()
+        self._requirement.tick(self._in_force.plan.parameters.require, self._ticked)
         for hop, peer in list(self._unheard.items()):
             if not self._admission.has_lied(peer):
                 del self._unheard[hop]

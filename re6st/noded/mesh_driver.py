@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import deque
+from collections.abc import Callable
 from ipaddress import IPv6Address
 from typing import Protocol, assert_never
 
@@ -46,13 +47,16 @@ class MeshDriver:
     """The one who talks with the policy of a node, from `start` on: events that come before wait.
 
     What is decided is carried out in the order in which it was decided, also where carrying out one thing is an event
-    by which the policy decides another.
+    by which the policy decides another. `wake` is called when the next deadline may be another one.
     """
 
-    def __init__(self, mesh: policy.Mesh, chronicle: EventLog, clock: Clock) -> None:
+    def __init__(
+        self, mesh: policy.Mesh, chronicle: EventLog, clock: Clock, wake: Callable[[], object] = lambda: None
+    ) -> None:
         self._mesh = mesh
         self._chronicle = chronicle
         self._clock = clock
+        self._wake = wake
         self._hands: tuple[TunnelActions, Speaker, LastResort] | None = None
         self._waiting: list[policy.Event] = []
         self._decided: deque[policy.Action] = deque()
@@ -70,11 +74,6 @@ class MeshDriver:
     def connected(self) -> bool:
         """Whether we reach the registry's node, by what the policy knows."""
         return self._mesh.connected
-
-    @property
-    def draining(self) -> bool:
-        """Whether routes are moving away from a tunnel: then moments count."""
-        return self._mesh.draining
 
     def status(self) -> str:
         """How the node is, in a line."""
@@ -95,6 +94,11 @@ class MeshDriver:
         self._decided += self._mesh.handle(event, self._clock.monotonic())
         self._chronicle.note(event, connected=self._mesh.connected, now=self._clock.time())
         self._carry_out(*self._hands)
+        self._wake()
+
+    def next_deadline(self, now: float) -> float:
+        """When `tick` is to be called, if no event comes before."""
+        return float("inf") if self._hands is None or self._stopped else self._mesh.next_deadline(now)
 
     def tick(self) -> None:
         """Tell the policy that time has passed, and do what it decides."""
@@ -109,7 +113,7 @@ class MeshDriver:
         try:
             while self._decided and not self._stopped:
                 action = self._decided.popleft()
-                if not isinstance(action, policy.EnsureSession):  # that one comes every second
+                if not isinstance(action, policy.EnsureSession):  # that one comes each time
                     log.debug("%s", action)
                 self._chronicle.decided(action, self._clock.time())
                 self._do(action, tunnels, peers, registry)

@@ -107,10 +107,15 @@ class Cache:
         self._db.close()
 
     def tick(self) -> None:
-        """Write what has not been written yet. To be called every second or so."""
-        waits = self._changed or self._unwritten is not None or self._routes != self._kept_routes
-        if waits and time.monotonic() - self._written >= WRITE_EVERY:
+        """Write what has not been written yet, if it is time to."""
+        now = time.monotonic()
+        if self.next_deadline(now) <= now:
             self._write()
+
+    def next_deadline(self, now: float) -> float:
+        """When `tick` is to be called."""
+        waits = self._changed or self._unwritten is not None or self._routes != self._kept_routes
+        return self._written + WRITE_EVERY if waits else float("inf")
 
     # -- addresses --
 

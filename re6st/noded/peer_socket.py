@@ -41,6 +41,13 @@ Handler = Callable[[Prefix | None, int, bytes, bool], bytes | None]
 registry on its machine; returns the answer.
 """
 
+RETRY_EVERY = 1.0
+"""Seconds between two looks at what has not been answered."""
+LIVELY = 30.0
+"""Seconds after something was said or heard in which there may be more to say by the clock: a message waits for a
+session for ten of them, and an offer to seal is made three times in as long."""
+ENSURED = 10.0
+"""Seconds for which a session is tried after somebody asked for it: two heartbeats of the policy, which asks again."""
 LOG_EVERY = 10.0
 """Seconds between two log lines about dropped datagrams."""
 _TYPES = {int(code): code.name.lower() for code in Code}
@@ -190,7 +197,10 @@ def sessions_with(crypto: NodeCrypto, network: IPv6Network, version: bytes, stan
 
 
 class Peers:
-    """The sessions with our peers, on their socket; `links` are the interfaces with peers that are no tunnels."""
+    """The sessions with our peers, on their socket; `links` are the interfaces with peers that are no tunnels.
+
+    `wake` is called when the next deadline may be sooner than it was.
+    """
 
     def __init__(
         self,
@@ -199,6 +209,7 @@ class Peers:
         standing: Standing,
         handle: Handler,
         links: frozenset[str] = frozenset(),
+        wake: Callable[[], object] = lambda: None,
     ) -> None:
         self.sessions = sessions
         self.messages: Counter[tuple[str, str]] = Counter()
@@ -212,6 +223,11 @@ class Peers:
         self._standing = standing
         self._handle = handle
         self._links = links
+        self._wake = wake
+        self._lively = self._ticked = float("-inf")
+        """Until when there may be something to say again, and when we last looked."""
+        self._ensured: dict[Prefix, float] = {}
+        """With whom a session is wanted, and until when."""
         self._transport: DatagramTransport | None = None
         self._relayed = Relay()
         self._owners = PortOwners()
@@ -233,24 +249,47 @@ class Peers:
     def send(self, peer: Prefix, code: int, payload: bytes = b"") -> None:
         """Send a message; without a session it waits a few seconds for one."""
         self._count("sent", code)
-        self._carry_out(self.sessions.send(peer, bytes((code,)) + payload, _now()))
+        now = _now()
+        self._carry_out(self.sessions.send(peer, bytes((code,)) + payload, now))
+        self._stir(now)
 
     def ensure(self, peer: Prefix) -> None:
-        """Open a session if there is none."""
-        self._carry_out(self.sessions.ensure(peer, _now()))
+        """Open a session if there is none; it is tried until it is there, or nobody has asked for it for a while."""
+        now = _now()
+        self._carry_out(self.sessions.ensure(peer, now))
+        if not self.sessions.connected(peer, now):
+            self._ensured[peer] = now + ENSURED
+            self._stir(now)
 
     def begin_anew(self, peer: Prefix) -> None:
         """Replace the session with a peer."""
-        self._carry_out(self.sessions.begin_anew(peer, _now()))
+        now = _now()
+        self._carry_out(self.sessions.begin_anew(peer, now))
+        self._stir(now)
 
     def connected(self, peer: Prefix) -> bool:
         return self.sessions.connected(peer, _now())
 
+    def next_deadline(self, now: float) -> float:
+        """When `tick` is to be called: every second as long as something may wait for an answer."""
+        return self._ticked + RETRY_EVERY if now < self._lively else float("inf")
+
     def tick(self) -> None:
-        """To be called every second or so."""
-        now = _now()
+        """Say again what has not been answered, and give up what waits for too long."""
+        self._ticked = now = _now()
+        for peer, until in list(self._ensured.items()):
+            if now >= until or self.sessions.connected(peer, now):
+                del self._ensured[peer]
+            else:
+                self._carry_out(self.sessions.ensure(peer, now))
         self._carry_out(self.sessions.retry(now))
         self._relayed.expire(now)
+
+    def _stir(self, now: float) -> None:
+        """Something was said, or heard: for a while there may be more to say by the clock."""
+        slept, self._lively = now >= self._lively, now + LIVELY
+        if slept:
+            self._wake()
 
     def arrived(self, data: bytes, source: tuple[str, int], destination: IPv6Address, interface: str) -> None:
         """Take a datagram that came to one of this machine's addresses, by one of its interfaces."""
@@ -269,7 +308,9 @@ class Peers:
             if ip.is_loopback:
                 self._relay(data, source)
             else:
-                self._carry_out(self.sessions.receive((ip, source[1]), data, _now()))
+                now = _now()
+                self._carry_out(self.sessions.receive((ip, source[1]), data, now))
+                self._stir(now)
         except (WireError, AddressValueError) as error:
             self._drop(source[0], error)
 

@@ -43,7 +43,7 @@ class RequirementWatch:
         self._next = 0.0
 
     def tick(self, required: frozenset[str], now: float) -> None:
-        """To be called every second or so with the names that are required now."""
+        """To be called at `next_deadline`, with the names that are required now."""
         if now < self._next:
             return
         self._next = now + EVERY
@@ -56,6 +56,10 @@ class RequirementWatch:
             self._tunnels.cut(peer)
         for peer in found.again:
             self._peers.begin_anew(peer)
+
+    def next_deadline(self, required: frozenset[str]) -> float:
+        """When to look again."""
+        return self._next if required else float("inf")
 
     def problems(self) -> list[str]:
         """What is wrong now, in words."""

@@ -49,7 +49,7 @@ from re6st.noded.packet_filter import PacketFilter
 from re6st.noded.peer_cache import Cache
 from re6st.noded.peer_messages import MessageHandler
 from re6st.noded.peer_socket import NodeCrypto, Peers, sessions_with
-from re6st.noded.pulse import Pulse
+from re6st.noded.pulse import Pulse, VersionTeller
 from re6st.noded.reachability import AddressAdvertiser
 from re6st.noded.registry_updates import Updates
 from re6st.noded.requirement import RequirementWatch
@@ -155,10 +155,11 @@ def build(base: Base, machine: MachineRooms, found: Found, left: babel.Left, tas
     config, own, in_force = base.config, base.own, machine.in_force
     own.ports = own.ports if in_force.plan.servers else ()
     settings = PolicySettings(in_force, machine.packet_filter, own)
+    due = asyncio.Event()
     mesh = policy.Mesh(settings.now, base.cache.addresses, _chance(), locator(config.places))
     routing = RoutingPlane(ONLY, in_force, machine.addresses, machine.kernel, base.cache, _chance(), left)
     chronicle = EventLog(routing.ending)
-    driver = MeshDriver(mesh, chronicle, time)
+    driver = MeshDriver(mesh, chronicle, time, due.set)
     settings_news = SettingsNews(settings, driver)
     requirement = Requirement()
     known = KnownPeers(base.identity.prefix, mesh, requirement, base.cache)
@@ -177,7 +178,7 @@ def build(base: Base, machine: MachineRooms, found: Found, left: babel.Left, tas
     )
     if links.implementation:
         crypto.abilities = frozenset({Extension.WIREGUARD})
-    handler, peers = _peers(base, in_force, mesh, driver, known, crypto)
+    handler, peers = _peers(base, in_force, mesh, driver, known, crypto, due)
     advertiser, country = _whereabouts(base, machine, AddressTeller(peers, handler, known), settings_news)
     tunnels = Tunnels(
         in_force.plan,
@@ -223,7 +224,7 @@ def build(base: Base, machine: MachineRooms, found: Found, left: babel.Left, tas
         settings_news=settings_news,
         version_news=version_news,
         care=care,
-        pulse=Pulse(driver, peers, guard, base.cache, version_news, in_force),
+        pulse=Pulse((driver, peers, guard, base.cache, VersionTeller(version_news, in_force)), due),
         control=ControlServer(operations, config.run, config.console),
         metrics=None if config.metrics is None else MetricsServer(listen(config.metrics), figures.render),
         multicast=_multicast(base, machine) if config.multicast else None,
@@ -245,14 +246,20 @@ def _implementation(config: Config, kernel: Kernel) -> Implementation | None:
 
 
 def _peers(
-    base: Base, in_force: InForce, mesh: policy.Mesh, driver: MeshDriver, known: KnownPeers, crypto: NodeCrypto
+    base: Base,
+    in_force: InForce,
+    mesh: policy.Mesh,
+    driver: MeshDriver,
+    known: KnownPeers,
+    crypto: NodeCrypto,
+    due: asyncio.Event,
 ) -> tuple[MessageHandler, Peers]:
     """What we answer to peers, and the socket by which we speak with them."""
     network, version = base.identity.trust.network, in_force.plan.parameters.version
     sessions = sessions_with(crypto, network, version, known)
     handler = MessageHandler(mesh, base.updates, base.own, sessions, driver.event, known.remember)
     links = frozenset((base.config.main_interface, *base.config.lan))
-    return handler, Peers(sessions, base.identity.prefix, known, handler.answer, links)
+    return handler, Peers(sessions, base.identity.prefix, known, handler.answer, links, due.set)
 
 
 def _whereabouts(

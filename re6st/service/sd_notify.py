@@ -10,6 +10,8 @@ from collections.abc import Callable, MutableMapping, Sequence
 from contextlib import suppress
 
 STATUS_INTERVAL = 5.0
+STUCK = 15.0
+"""Seconds in which a program that is well gets round: three heartbeats of a node (noded/pulse.py)."""
 PATIENCE = 10.0
 """After so many seconds, we report that we are ready, so that nobody, such as `systemctl start`, waits any longer: what
 we wait for may be away for long. re6st-online.target is for those who need the network.
@@ -83,7 +85,7 @@ class Notifier:
         while True:
             await asyncio.sleep(self._interval)
             self.status(status())
-            if time.monotonic() - ticked() < STATUS_INTERVAL:
+            if time.monotonic() - ticked() < STUCK:
                 self.alive()
 
     @property

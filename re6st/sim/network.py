@@ -86,8 +86,29 @@ class Machine:
         self.seen = nothing_seen(self.prefix)
         chronicle = EventLog()
         chronicle.listeners.add(self._happened)
-        self.driver = MeshDriver(mesh, chronicle, network.engine)
+        self.driver = MeshDriver(mesh, chronicle, network.engine, self._look)
+        self.wakes = 0
+        """How often it did something because of the time."""
+        self._alarm = float("inf")
+        """When it will look at the time next."""
         self.driver.start(self, self, self)
+        self._wake()
+
+    def _look(self) -> None:
+        """Wake up at the next deadline, and not at that of before."""
+        now = self._network.now
+        self._alarm = alarm = max(now, self.driver.next_deadline(now))
+        self._network.engine.after(alarm - now, lambda: self._ring(alarm))
+
+    def _ring(self, alarm: float) -> None:
+        if alarm == self._alarm and self._network.runs(self):
+            self._wake()
+
+    def _wake(self) -> None:
+        self.wakes += 1
+        self.driver.tick()
+        self._network.check(self)
+        self._look()
 
     def _happened(self, happening: Happening) -> None:
         if happening.kind == "tunnel-closed":
@@ -194,28 +215,22 @@ class Network:
     def _start(self, settings: policy.Settings, memory: dict[Prefix, tuple[Endpoint, ...]], reachable: bool) -> Machine:
         mesh = policy.Mesh(settings, memory, Random(self.rng.random()))  # noqa: S311
         member = self.members[settings.own] = Machine(self, mesh, memory, reachable)
-        self._tick(member)
         return member
 
     # -- what the machines are told --
 
     def tell(self, member: Machine, event: policy.Event) -> None:
         """Something happened to a machine, if it is still there."""
-        if self._runs(member):
+        if self.runs(member):
             member.driver.event(event)
             self.check(member)
 
     def _telling(self, member: Machine, event: policy.Event) -> Callable[[], None]:
         return lambda: self.tell(member, event)
 
-    def _tick(self, member: Machine) -> None:
-        if self._runs(member):
-            member.driver.tick()
-            self.check(member)
-            self.engine.after(1.0, lambda: self._tick(member))
-
-    def _runs(self, member: Machine) -> bool:
-        return member.up and self.members[member.prefix] is member
+    def runs(self, member: Machine) -> bool:
+        """Whether a machine is still there, and has not started again since."""
+        return member.up and self.members.get(member.prefix) is member
 
     # -- what their drivers want to have done --
 

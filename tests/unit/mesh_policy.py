@@ -50,11 +50,12 @@ class Driver:
         return [a for a in self.mesh.handle(event, self.now) if not isinstance(a, EnsureSession)]
 
     def wait(self, seconds: float) -> list[Any]:
-        """Let time pass, second by second; everything that was to be done meanwhile."""
-        actions = []
-        for _ in range(round(seconds)):
-            self.now += 1
-            actions += self.mesh.tick(self.now)
+        """Let time pass, from one deadline to the next; everything that was to be done meanwhile."""
+        actions, end = list[Any](), self.now + seconds
+        while (due := max(self.now, self.mesh.next_deadline(self.now))) <= end:
+            self.now = due
+            actions += self.mesh.tick(due)
+        self.now = end
         return [a for a in actions if not isinstance(a, EnsureSession)]
 
     def sees(self, *peers: Prefix, **more: Any) -> list[Any]:

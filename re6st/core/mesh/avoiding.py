@@ -6,6 +6,7 @@ ends. The tunnel stays, and is used again at once where somebody has no other wa
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from random import Random
 
@@ -60,11 +61,20 @@ class Avoiding:
         """Those whose links are avoided now."""
         return frozenset(peer for peer, link in self._links.items() if link.avoided)
 
-    def routes_move(self, now: float) -> bool:
-        """Whether routes are leaving a link: then moments count."""
-        return any(
-            link.avoided and now - link.since <= self._state.settings.drain_time for link in self._links.values()
-        )
+    def watch(self, now: float) -> None:
+        """Take note of what the links have been like until now."""
+        for peer, link in self._links.items():
+            if link.avoided and peer in self._state.lossy:
+                link.seen = now
+
+    def deadlines(self) -> Iterator[float]:
+        """When something may be to be done though nothing happens. Moments that have passed may be among them."""
+        for link in self._links.values():
+            yield link.until
+            if link.avoided:
+                yield link.since + SPACING
+                yield link.since + self._state.settings.drain_time
+                yield self._running_since + LEARNS
 
     def advance(self, now: float) -> list[Action]:
         """End what is to end, and begin with one more link if there is one."""
@@ -72,6 +82,7 @@ class Avoiding:
             self._running_since = float("inf")
             return []
         self._running_since = min(self._running_since, now)
+        self.watch(now)
         return self._trust(now) + self._avoid(now)
 
     def _trust(self, now: float) -> list[Action]:
@@ -81,8 +92,6 @@ class Avoiding:
                 if now > link.until + TIME_LAST:
                     del self._links[peer]
                 continue
-            if peer in self._state.lossy:
-                link.seen = now
             if not self._is_held(peer, link.hop):
                 link.broken = True
             elif self._is_needed(peer, link, now) or not self._state.settings.drains:

@@ -9,8 +9,9 @@ if somebody has no better way: nothing is lost then, even if two nodes drain the
 
 from __future__ import annotations
 
-from collections.abc import Set
+from collections.abc import Iterator, Set
 from random import Random
+from typing import assert_never
 
 from re6st.core.mesh.events import Action, AskClose, CloseTunnel, DrainTunnel, UndrainTunnel
 from re6st.core.mesh.phases import Phase
@@ -42,6 +43,8 @@ DEGRADED_COST, DEGRADED_LOSS = 3.0, 1.4
 """How many times worse, beside the others, the cost of a degraded tunnel is, or its loss: a sixth of all packets."""
 DEGRADED_TIME = 30.0
 """Seconds that it must be so."""
+WATCH_EVERY = 1.0
+"""Seconds between two looks at a tunnel that may be degraded."""
 
 
 class Closing:
@@ -76,26 +79,16 @@ class Closing:
         used = self._state.survey.carried_by(tunnel.interface)
         return [self._keep(tunnel, now) if used else self._close(tunnel, "replaced", now)]
 
-    def give_up(self, avoided: Set[Prefix], now: float) -> list[Action]:
+    def give_up(self, now: float) -> list[Action]:
         """Close tunnels that are doubled by the peer's own one, or that babel sees nobody through.
 
-        Not those that are `avoided`, nor soon those that the peer avoids: they wait for better days.
+        Not those that are avoided, nor soon those that the peer avoids: they wait for better days.
         """
         actions: list[Action] = []
         for tunnel in list(self._state.tunnels.values()):
             if tunnel.phase in (Phase.CLOSING, Phase.OPENING):
                 continue
-            if not self._state.survey.running:
-                tunnel.alive = now
-            elif tunnel.interface in self._state.survey.alive:
-                tunnel.alive, tunnel.met = now, True
-            elif tunnel.peer in avoided:
-                tunnel.alive = now
-            patience = DEAD_TIME if tunnel.met else self._state.settings.meeting_time
-            if tunnel.met and self._is_avoided(tunnel):
-                patience = UNHEARD_TIME
-            if tunnel.met and now - tunnel.doubted < DEAD_TIME:
-                patience = MOVED_TIME
+            patience = self._patience(tunnel, now)
             if tunnel.peer in self._state.clients and self._state.settings.own < tunnel.peer:
                 actions.append(self._close(tunnel, "doubled by the peer's own tunnel", now))
             elif tunnel.phase is Phase.UP and now - tunnel.alive > patience:
@@ -108,6 +101,14 @@ class Closing:
         if tunnel is None or tunnel.phase in (Phase.CLOSING, Phase.OPENING):
             return []
         return [self._close(tunnel, "no sign of life", now)]
+
+    def _patience(self, tunnel: Tunnel, now: float) -> float:
+        """Seconds without a babel neighbour after which a tunnel is given up."""
+        if not tunnel.met:
+            return self._state.settings.meeting_time
+        if now - tunnel.doubted < DEAD_TIME:
+            return MOVED_TIME
+        return UNHEARD_TIME if self._is_avoided(tunnel) else DEAD_TIME
 
     def _is_avoided(self, tunnel: Tunnel) -> bool:
         """Whether the peer seems to avoid it. Then it reaches us otherwise, as we do it, or would not."""
@@ -156,10 +157,14 @@ class Closing:
             return state.settings.drains and bool(survey.carried_by(tunnel.interface))
         return now - tunnel.since >= state.settings.drain_time and bool(survey.sole_by(tunnel.interface))
 
-    def watch(self, now: float) -> None:
-        """Take note of what the tunnels are like."""
+    def watch(self, avoided: Set[Prefix], now: float) -> None:
+        """Take note of what the tunnels have been like until now, those with `avoided` peers among them."""
         survey = self._state.survey
         for tunnel in self._state.tunnels.values():
+            if tunnel.phase not in (Phase.CLOSING, Phase.OPENING):
+                tunnel.met = tunnel.met or (survey.running and tunnel.interface in survey.alive)
+                if not self._is_silent(tunnel, avoided):
+                    tunnel.alive = now
             if tunnel.phase is Phase.UP and tunnel.interface in survey.costs and now - tunnel.since > SETTLE_TIME:
                 tunnel.quality.cost.note(survey.costs[tunnel.interface], now)
                 tunnel.quality.loss.note(survey.losses.get(tunnel.interface, 1.0), now)
@@ -167,6 +172,48 @@ class Closing:
                 tunnel.degraded = None
             elif tunnel.degraded is None:
                 tunnel.degraded = now
+
+    def deadlines(self, avoided: Set[Prefix], looked: float) -> Iterator[float]:
+        """When something may be to be done though nothing happens; `looked` is when we did that last.
+
+        Moments that have passed may be among them.
+        """
+        settings = self._state.settings
+        for tunnel in self._state.tunnels.values():
+            match tunnel.phase:
+                case Phase.UP:
+                    yield tunnel.rests
+                    if self._is_silent(tunnel, avoided):
+                        yield tunnel.alive + self._patience(tunnel, looked)
+                    if settings.lan:
+                        yield tunnel.since + LAN_TIME
+                    if tunnel.outdated:
+                        yield self._remade
+                    if tunnel.degraded is not None or self._may_be_worse(tunnel):
+                        yield looked + WATCH_EVERY
+                case Phase.DRAINING:
+                    yield tunnel.since + settings.drain_time
+                    yield tunnel.since + settings.close_time
+                case Phase.ASKED:
+                    yield tunnel.asked + ASK_AGAIN
+                    yield tunnel.since + settings.close_time
+                case Phase.OPENING | Phase.CLOSING:
+                    pass  # they end by an event
+                case _:
+                    assert_never(tunnel.phase)
+
+    def _is_silent(self, tunnel: Tunnel, avoided: Set[Prefix]) -> bool:
+        """Whether babel should see somebody through it, and does not."""
+        survey = self._state.survey
+        return survey.running and tunnel.interface not in survey.alive and tunnel.peer not in avoided
+
+    def _may_be_worse(self, tunnel: Tunnel) -> bool:
+        """Whether its figures, or those of now alone, are such that it has to be looked at by the second."""
+        survey, cost, loss = self._state.survey, tunnel.quality.cost, tunnel.quality.loss
+        return (
+            max(cost.worsened, cost.ratio(survey.costs.get(tunnel.interface))) > DEGRADED_COST
+            or max(loss.worsened, loss.ratio(survey.losses.get(tunnel.interface))) > DEGRADED_LOSS
+        )
 
     def _is_worse(self, tunnel: Tunnel) -> bool:
         """Whether it is much worse than it was, while the others are not: then it is not our own uplink's doing."""

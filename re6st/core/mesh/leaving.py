@@ -6,6 +6,7 @@ have moved too by then, as both ends see what it does. Beside older software, wh
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from re6st.core.mesh.events import Action, AllowClose, DrainClient, Settings, UndrainClient
@@ -35,6 +36,14 @@ class Leavers:
         """A client has left."""
         leaving = self._peers.pop(peer, None)
         return [] if leaving is None else _undrain(peer, leaving)
+
+    def deadlines(self, settings: Settings) -> Iterator[float]:
+        """When something may be to be done though nothing happens."""
+        for leaving in self._peers.values():
+            if leaving.allowed is not None:
+                yield leaving.allowed + settings.close_time
+            else:
+                yield leaving.since + settings.close_time / 2
 
     def advance(self, survey: SurveyLike, settings: Settings, now: float) -> list[Action]:
         """Agree once nothing goes through a client, or at half of its patience; forget one that stays."""

@@ -6,7 +6,7 @@ its memory at the same time. Whoever could not be reached is tried again after l
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Set
+from collections.abc import Iterator, Mapping, Set
 from dataclasses import dataclass, field
 from random import Random
 
@@ -89,6 +89,16 @@ class Opening:
         """Peers whose tunnel ended by itself, and when."""
         self._short: dict[Prefix, float] = {}
         """Peers whose tunnel ended soon, and when."""
+
+    def deadlines(self) -> Iterator[float]:
+        """When something may be to be done though nothing happens. Moments that have passed may be among them."""
+        state = self._state
+        yield from (asked.until for asked in self._asked.values())
+        yield from (since + LOST_AGE for since in self._lost.values())
+        if not state.connected and state.settings.client_count > 0 and not self._bootstrap.pending:
+            yield self._bootstrap.until
+        if self._missing() > 0 or not state.connected or self._lost or state.settings.neighbours:
+            yield from (failures.until for failures in self._failures.values())
 
     def reach_out(self, now: float) -> list[Action]:
         """When we do not reach the registry's node: ask for a first peer, and try those we remember."""

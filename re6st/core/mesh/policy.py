@@ -99,8 +99,15 @@ __all__ = [
 
 RESUME_TIME = 5.0
 """Seconds that a babeld which runs already has to tell its table."""
-ASLEEP = 5.0
-"""Seconds between two ticks after which we did not run meanwhile: the machine slept, or was frozen."""
+HEARTBEAT = 5.0
+"""Seconds between two ticks at most: only who looks at the clock sees that it did not run for a while."""
+ASLEEP = 10.0
+"""Seconds between two ticks after which we did not run meanwhile: the machine slept, or was frozen. Peers give a
+tunnel up after longer than that."""
+AGAIN = 1.0
+"""Seconds until another look, after something was decided or was due: it may have made way for more."""
+MARGIN = 0.001
+"""Seconds by which a deadline has passed when it is looked at."""
 
 
 class Mesh:
@@ -128,6 +135,12 @@ class Mesh:
         """When we went on with an earlier run, while babel's first word is awaited."""
         self._ticked = float("inf")
         """When we were last asked what to do: not for long means that the machine slept."""
+        self._due = float("inf")
+        """The next moment for which there is a reason."""
+        self._again = float("inf")
+        """When to look again after something was decided."""
+        self._decided = float("-inf")
+        """When we last looked what is to be done."""
 
     # -- state, in words --
 
@@ -160,13 +173,6 @@ class Mesh:
         return self._avoiding.peers
 
     @property
-    def draining(self) -> bool:
-        """Whether routes are moving away from a tunnel: then moments count."""
-        return self._avoiding.routes_move(self._ticked) or any(
-            tunnel.phase is Phase.DRAINING for tunnel in self._state.tunnels.values()
-        )
-
-    @property
     def limit(self) -> int:
         """How many client tunnels we want at most."""
         return self._state.limit
@@ -176,6 +182,8 @@ class Mesh:
     def handle(self, event: Event, now: float) -> list[Action]:
         """Take an event in; returns what is to be done."""
         state = self._state
+        self._watch(now)
+        self._again = min(self._again, now + AGAIN)  # for those that return without a tick
         match event:
             case Resumed(tunnels):
                 self._resumed = now
@@ -239,16 +247,48 @@ class Mesh:
         return self.tick(now)
 
     def tick(self, now: float) -> list[Action]:
-        """What is to be done at this moment. To be called every second or so."""
+        """What is to be done at this moment: to be called at `next_deadline`. Another time does no harm."""
+        was_due, phases = now >= self._due, self._phases()
+        self._watch(now)
+        actions = self._decide(now)
+        self._decided = now
+        changed = phases != self._phases() or any(not isinstance(action, EnsureSession) for action in actions)
+        self._again = now + AGAIN if was_due or changed else float("inf")
+        return actions
+
+    def _phases(self) -> list[Phase]:
+        return [tunnel.phase for tunnel in self._state.tunnels.values()]
+
+    def next_deadline(self, now: float) -> float:
+        """When `tick` is to be called, if no event comes before; it changes with each event, and each tick."""
+        avoided, settings = self._avoiding.peers, self._state.settings
+        moments = (
+            self._resumed + RESUME_TIME,
+            self._state.refreshed + settings.tunnel_refresh,
+            *self._opening.deadlines(),
+            *self._closing.deadlines(avoided, self._decided),
+            *self._avoiding.deadlines(),
+            *self._leavers.deadlines(settings),
+        )
+        # What was due before, and could not be done, waits for something else.
+        self._due = min((moment for moment in moments if moment > self._decided), default=float("inf"))
+        return max(now, min(self._due + MARGIN, self._again, self._decided + HEARTBEAT))
+
+    def _watch(self, now: float) -> None:
+        """Take note of how everything was until now, before that changes."""
         if now - self._ticked > ASLEEP:
             self._closing.doubt(now)
         self._ticked = now
+        if now - self._resumed >= RESUME_TIME:
+            self._opening.forgive(now)
+            self._closing.watch(self._avoiding.peers, now)
+            self._avoiding.watch(now)
+
+    def _decide(self, now: float) -> list[Action]:
         if now - self._resumed < RESUME_TIME:
             return []  # babel is about to tell what is there
-        self._opening.forgive(now)
-        self._closing.watch(now)
         actions: list[Action] = []
-        actions += self._closing.give_up(self._avoiding.peers, now)
+        actions += self._closing.give_up(now)
         actions += self._closing.advance(now)
         actions += self._avoiding.advance(now)
         actions += self._leavers.advance(self._state.survey, self._state.settings, now)

@@ -31,6 +31,10 @@ class Average:
         self.value = figure if self.value is None else weight * self.value + (1 - weight) * figure
         self.best = min(self.best, self.value)
 
+    def ratio(self, figure: float | None) -> float:
+        """How many times the best a single figure is, where there are both."""
+        return 1.0 if self.value is None or figure is None else figure / self.best
+
     @property
     def worsened(self) -> float:
         """How many times its best it is now."""

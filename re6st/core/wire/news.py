@@ -20,6 +20,8 @@ The first ones may go the way that has just been lost, until babel sees that, an
 """
 PATIENCE = 600.0
 """Seconds that a peer out of reach is waited for."""
+LOOK_EVERY = 1.0
+"""Seconds between two looks at whom to tell."""
 
 
 class Audience:
@@ -46,6 +48,10 @@ class Audience:
             for peer in [peer for peer in peers if peer not in self._invited][: AUDIENCE_LIMIT - len(self._invited)]:
                 self._invited.add(peer)
                 self._waiting[peer] = 0
+
+    def is_new(self, now: float) -> bool:
+        """Whether there is news that somebody may still have to be told."""
+        return now <= self._until
 
     def next(self, reachable: Callable[[Prefix], bool], heard: Callable[[Prefix], bool], now: float) -> list[Prefix]:
         """Whom to tell now. `heard`: whether a peer has answered what we sent."""
@@ -89,6 +95,7 @@ class VersionNews:
         self._audience = Audience()
         self._seen: frozenset[Prefix] = frozenset()
         """Who was next to us, and in reach, when we looked last."""
+        self._looked = float("-inf")
 
     def start(self, now: float) -> None:
         """There is a new version. Those who do not have it are told now and again: they may restart, and miss it."""
@@ -97,13 +104,18 @@ class VersionNews:
             self._tell(peer)
         self._audience.start(ignorant, now)
 
+    def next_deadline(self, now: float, *, older: bool) -> float:
+        """When `tick` is to be called: while there is something to tell, or `older` nodes, every second."""
+        return self._looked + LOOK_EVERY if older or self._audience.is_new(now) else float("inf")
+
     def tick(self, now: float, *, older: bool) -> None:
-        """To be called every second or so.
+        """Tell whoever is to be told now.
 
         Where there may be `older` nodes, everybody next to us is met, also without news: one that missed a version is
         told it then. Of themselves they open a session only when they have something to ask. Whoever comes back may
         have started anew, and not know any more what it was told.
         """
+        self._looked = now
         if older:
             seen = frozenset(peer for peer in self._near() if self._reached(peer))
             for peer in seen - self._seen:

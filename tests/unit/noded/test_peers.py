@@ -452,3 +452,30 @@ def test_it_listens_until_it_is_closed(place: Place) -> None:
         fresh.close()
 
     asyncio.run(run())
+
+
+def test_who_says_and_hears_nothing_has_nothing_to_do_by_the_clock(place: Place, now: list[float]) -> None:
+    woken = list[float]()
+    node = Peers(place.peers[A].sessions, A, place, lambda *_: None, frozenset(), lambda: woken.append(now[0]))
+    node.tick()
+    assert node.next_deadline(now[0]) == float("inf")
+    node.send(B, Code.VERSION, b"1")
+    assert woken == [1000.0]
+    node.send(B, Code.VERSION, b"1")
+    assert len(woken) == 1, "it is awake"
+    assert node.next_deadline(now[0]) == 1000.0 + peer_socket.RETRY_EVERY
+    now[0] += peer_socket.LIVELY
+    node.tick()
+    assert node.next_deadline(now[0]) == float("inf")
+
+
+def test_a_session_that_is_wanted_is_tried_until_nobody_asks_for_it_any_more(place: Place, now: list[float]) -> None:
+    node = Peers(place.peers[A].sessions, A, place, lambda *_: None)
+    wire = Wire(A, {})
+    node.use(wire)
+    node.ensure(B)
+    assert wire.count == 1
+    for _ in range(60):
+        now[0] += 1
+        node.tick()
+    assert 3 <= wire.count <= 5, "after 1, 2 and 4 seconds"

@@ -178,7 +178,6 @@ def test_who_has_no_better_way_uses_it_as_before(world: World) -> None:
     world.carry(P)
     world.lose(P)
     assert world.wait(1) == [AvoidLink(P, HOPS[P])]
-    assert world.avoiding.routes_move(world.now)
     assert world.wait(OURS.drain_time - 1) == [], "the routes are leaving"
     assert world.wait(1) == [TrustLink(P, HOPS[P])], "before babel takes it for lost"
     assert world.wait(TIME_FIRST - 1) == [], "it is not tried again at once"

@@ -76,11 +76,13 @@ def test_whoever_is_alone_after_a_partition_does_not_wait_for_the_turn_of_a_larg
 def test_after_hours_without_any_network_memory_works_within_a_minute_or_two() -> None:
     node = Driver(memory=tuple(PEERS[:5]))
     for _ in range(7200):
-        for action in node.wait(1):
-            if isinstance(action, OpenTunnel):
-                node.tell(TunnelDown(action.peer))
-            elif isinstance(action, AskBootstrap):
-                node.tell(BootstrapAnswered(None))
+        actions = node.wait(1)
+        while actions:
+            match actions.pop():
+                case OpenTunnel(peer):
+                    actions += node.tell(TunnelDown(peer))
+                case AskBootstrap():
+                    actions += node.tell(BootstrapAnswered(None))
     tried = [peer for action in node.wait(60) if isinstance(action, OpenTunnel) for peer in [action.peer]]
     assert tried
 

@@ -9,7 +9,16 @@ import pytest
 
 from re6st.core.prefix import Prefix
 from re6st.core.wire.datagrams import Code
-from re6st.core.wire.news import AUDIENCE_LIMIT, PATIENCE, TELLINGS, TELLINGS_FIRST, TOLD_AT_ONCE, Audience, VersionNews
+from re6st.core.wire.news import (
+    AUDIENCE_LIMIT,
+    LOOK_EVERY,
+    PATIENCE,
+    TELLINGS,
+    TELLINGS_FIRST,
+    TOLD_AT_ONCE,
+    Audience,
+    VersionNews,
+)
 from re6st.core.wire.peer_table import Peer
 from re6st.core.wire.sessions import Sessions
 
@@ -208,3 +217,16 @@ def test_what_an_older_node_knows_is_doubted_when_it_comes_back(place: Place) ->
     place.tick(4)
     place.tick(5)
     assert place.sessions.doubted == [A]
+
+
+def test_it_is_asked_for_while_there_is_news_or_an_older_node(place: Place) -> None:
+    never = float("inf")
+    place.tick(1)
+    assert place.news.next_deadline(1, older=False) == never
+    assert place.news.next_deadline(1, older=True) == 1 + LOOK_EVERY
+    place.news.start(5)
+    assert place.news.next_deadline(5, older=False) <= 5 + LOOK_EVERY
+    place.tick(6)
+    assert place.news.next_deadline(6, older=False) == 6 + LOOK_EVERY
+    place.tick(6 + PATIENCE)
+    assert place.news.next_deadline(6 + PATIENCE, older=False) == never
