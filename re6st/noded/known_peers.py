@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from re6st.core.mesh import memory
 from re6st.core.mesh.policy import Mesh
 from re6st.core.prefix import Prefix
 from re6st.core.wire.datagrams import Endpoint
 from re6st.core.wire.requirement import Requirement
 from re6st.noded.peer_cache import Cache
-
-KEPT = 10
-"""Peers that are remembered for the next start, at least."""
 
 
 class KnownPeers:
@@ -51,11 +49,8 @@ class KnownPeers:
 
     def worth_keeping(self) -> list[Prefix]:
         """Whom to remember for the next start, those we had tunnels with first."""
-        count = max(self._mesh.settings.client_count, KEPT)
-        return sorted(self._cache.addresses, key=self._is_far)[:count]
+        mesh = self._mesh
+        return memory.worth_keeping(self._cache.addresses, mesh.survey.neighbours, mesh.settings.client_count)
 
     def _has_no_tunnel(self, peer: Prefix) -> bool:
         return peer not in self._mesh.tunnels
-
-    def _is_far(self, peer: Prefix) -> bool:
-        return peer not in self._mesh.survey.neighbours

@@ -14,19 +14,19 @@ import errno
 import json
 import logging
 import os
-import random
 import sqlite3
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from random import Random
 from typing import Any
 
+from re6st.core.mesh import memory
 from re6st.core.prefix import Prefix, PrefixError
 from re6st.core.wire.datagrams import Endpoint, format_addresses, parse_addresses
 from re6st.core.wire.params import Parameters, ParamsError, check
 from re6st.service.sqlite_files import readable_errors
 
-PEER_LIMIT = 200
 WRITE_EVERY = 5.0
 """Seconds between two writings, however often peers tell something else."""
 COMPLAIN_EVERY = 300.0
@@ -81,8 +81,9 @@ def parameters_in(db: sqlite3.Connection) -> Parameters | None:
 class Cache:
     """The memory of one node. `addresses` and `parameters` are the copies in use; methods change them and the file."""
 
-    def __init__(self, path: Path, patience: float = 2.0) -> None:
+    def __init__(self, path: Path, patience: float = 2.0, chance: Random | None = None) -> None:
         """Whoever holds the file is waited for `patience` seconds. Raises OSError for what is no place of a file."""
+        self._chance = chance or Random()  # noqa: S311
         self._path = path
         self._patience = patience
         self._changed: set[str] = set()
@@ -125,20 +126,22 @@ class Cache:
         When the memory is full, a peer for whom `spare` is true makes room, or else anyone.
         """
         known = self.addresses.get(peer, ())
-        ordered = (*(e for e in known if e in endpoints), *(e for e in endpoints if e not in known))
+        ordered = memory.in_order(known, endpoints)
         if ordered == known:
             return
-        if peer not in self.addresses and len(self.addresses) >= PEER_LIMIT:
-            candidates = [p for p in self.addresses if spare(p)] or list(self.addresses)
-            self.forget(random.choice(candidates))  # noqa: S311
+        if peer not in self.addresses:
+            forgotten = memory.makes_room(self.addresses, spare, self._chance)
+            if forgotten is not None:
+                self.forget(forgotten)
         self.addresses[peer] = ordered
         self._change(peer.bits)
 
     def worked(self, peer: Prefix, endpoint: Endpoint) -> None:
         """Put the address that worked in front of the others."""
         known = self.addresses.get(peer, ())
-        if endpoint in known and known[0] != endpoint:
-            self.addresses[peer] = (endpoint, *(e for e in known if e != endpoint))
+        ordered = memory.worked_first(known, endpoint)
+        if ordered != known:
+            self.addresses[peer] = ordered
             self._change(peer.bits)
 
     def forget(self, peer: Prefix) -> None:

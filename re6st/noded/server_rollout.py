@@ -8,14 +8,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import random
 from collections.abc import Callable, Mapping
+from random import Random
 from typing import Protocol
 
 from re6st.core import interfaces
 from re6st.core.prefix import Prefix
 from re6st.core.routing.survey import Survey
-from re6st.core.transport.server_drain import DRAIN_AGAIN, DRAIN_TRIES, Drain, Verdict, is_worth_it, spread
+from re6st.core.transport.server_drain import DRAIN_TRIES, Drain, Verdict, first_pause, is_worth_it, pause_again
 from re6st.core.tunnel_protocols import TunnelProtocol
 from re6st.noded.contracts import Drains
 from re6st.tunnel import Listener
@@ -61,9 +61,10 @@ class Servers(Protocol):
 class ServerRollout:
     """Does it; one at a time."""
 
-    def __init__(self, servers: Servers, drains: Drains) -> None:
+    def __init__(self, servers: Servers, drains: Drains, chance: Random) -> None:
         self._servers = servers
         self._drains = drains
+        self._chance = chance
         self._lock = asyncio.Lock()
 
     async def renew(self, survey: Callable[[], Survey]) -> None:
@@ -107,7 +108,7 @@ class ServerRollout:
     async def _empty(self, interface: str, survey: Callable[[], Survey]) -> None:
         """Have babel move its routes away from a server, as far as there are other ways, before it ends."""
         # Others do the same, and a network should not do it all at one time.
-        await asyncio.sleep(random.uniform(0, spread(self._servers.hello(), len(survey().peers))))  # noqa: S311
+        await asyncio.sleep(first_pause(self._servers.hello(), len(survey().peers), self._chance))
         for _ in range(DRAIN_TRIES):
             if not self._drains.available or not is_worth_it(survey(), interface):
                 return
@@ -117,7 +118,7 @@ class ServerRollout:
                 return
             log.info("keeping %s: a destination has no other route", interface)
             await self._drains.unmute(interface)
-            await asyncio.sleep(random.uniform(1, 2) * DRAIN_AGAIN)  # noqa: S311
+            await asyncio.sleep(pause_again(self._chance))
 
     async def _is_drained(self, interface: str, survey: Callable[[], Survey]) -> bool:
         """Wait until nothing goes through an interface any more; False as soon as somebody has no other way."""

@@ -10,6 +10,7 @@ import logging
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from ipaddress import IPv6Address
+from random import Random
 
 from re6st.core import interfaces
 from re6st.core.mesh import policy
@@ -77,7 +78,7 @@ class Tunnels:
         self._serving: dict[TunnelProtocol, asyncio.Task[None]] = {}
         self._digests: dict[TunnelProtocol, str] = {}
         """What each server was started with."""
-        self._rollout = ServerRollout(self, drains)
+        self._rollout = ServerRollout(self, drains, Random())  # noqa: S311
         self._clients: dict[Prefix, _Client] = {}
         self._taps: set[str] = set()
         """Interfaces of client tunnels in use."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum, auto
+from random import Random
 
 from re6st.core.prefix import Prefix
 from re6st.core.routing.survey import Survey
@@ -24,6 +25,16 @@ SPREAD_PER_PEER, SPREAD_LAST = 12, 600.0
 def spread(hello: float, peers: int) -> float:
     """Seconds over which the nodes of a network restart their servers, so that they do not do it all at one time."""
     return min(SPREAD_PER_PEER * hello * peers, SPREAD_LAST)
+
+
+def first_pause(hello: float, peers: int, chance: Random) -> float:
+    """Seconds until a node begins with a server: others do the same at the same time."""
+    return chance.uniform(0, spread(hello, peers))
+
+
+def pause_again(chance: Random) -> float:
+    """Seconds until a server that was needed is drained again."""
+    return chance.uniform(1, 2) * DRAIN_AGAIN
 
 
 def is_worth_it(survey: Survey, interface: str) -> bool:

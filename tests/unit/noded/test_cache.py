@@ -16,11 +16,12 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
+from re6st.core.mesh.memory import PEER_LIMIT
 from re6st.core.prefix import Prefix
 from re6st.core.tunnel_protocols import TunnelProtocol
 from re6st.core.wire.datagrams import Endpoint, format_addresses
 from re6st.core.wire.params import Parameters
-from re6st.noded.peer_cache import PEER_LIMIT, WRITE_EVERY, Cache
+from re6st.noded.peer_cache import WRITE_EVERY, Cache
 from tests.unit.damaged_database import spoil_a_name
 
 A, B = Prefix(1, 16), Prefix(2, 16)

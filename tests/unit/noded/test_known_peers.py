@@ -9,14 +9,13 @@ from random import Random
 
 import pytest
 
-from re6st.core.mesh import policy
+from re6st.core.mesh import memory, policy
 from re6st.core.prefix import Prefix
 from re6st.core.routing.babel_lines import NextHop
 from re6st.core.routing.survey import LinkUse, Survey
 from re6st.core.tunnel_protocols import TunnelProtocol
 from re6st.core.wire.datagrams import Endpoint
 from re6st.core.wire.requirement import AnnouncedNames, Requirement
-from re6st.noded import peer_cache
 from re6st.noded.known_peers import KnownPeers
 from re6st.noded.peer_cache import Cache
 
@@ -85,7 +84,7 @@ def test_neither_we_ourselves_nor_who_names_no_address_is_remembered(known: Know
 
 
 def test_who_has_a_tunnel_does_not_make_room_for_others(known: KnownPeers, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(peer_cache, "PEER_LIMIT", 2)
+    monkeypatch.setattr(memory, "PEER_LIMIT", 2)
     known.remember(TUNNEL, place(TUNNEL))
     for peer in (FAR, AWAY, CLIENT, NEIGHBOUR):
         known.remember(peer, place(peer))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 from ipaddress import IPv6Address
+from random import Random
 
 import pytest
 
@@ -12,6 +13,7 @@ from re6st.core import interfaces
 from re6st.core.prefix import Prefix
 from re6st.core.routing.babel_lines import NextHop
 from re6st.core.routing.survey import LinkUse, Survey
+from re6st.core.transport import server_drain
 from re6st.core.tunnel_protocols import TunnelProtocol
 from re6st.noded import server_rollout
 from re6st.noded.server_rollout import ServerRollout
@@ -68,7 +70,7 @@ class World:
     def renew(self) -> list[str]:
         async def run() -> None:
             async with asyncio.timeout(20):
-                await ServerRollout(self, self.drains).renew(lambda: self.survey)
+                await ServerRollout(self, self.drains, Random(1)).renew(lambda: self.survey)
 
         asyncio.run(run())
         return self.log
@@ -77,7 +79,7 @@ class World:
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(server_rollout, "POLL", 0.001)
-    monkeypatch.setattr(server_rollout, "DRAIN_AGAIN", 0.001)
+    monkeypatch.setattr(server_drain, "DRAIN_AGAIN", 0.001)
 
 
 def carrying(interface: str) -> Survey:

@@ -3,13 +3,25 @@
 from __future__ import annotations
 
 from ipaddress import IPv6Address
+from random import Random
 
 import pytest
 
 from re6st.core.prefix import Prefix
 from re6st.core.routing.babel_lines import NextHop
 from re6st.core.routing.survey import LinkUse, Survey
-from re6st.core.transport.server_drain import DRAIN, DRAIN_HELLOS, SPREAD_LAST, Drain, Verdict, is_worth_it, spread
+from re6st.core.transport.server_drain import (
+    DRAIN,
+    DRAIN_AGAIN,
+    DRAIN_HELLOS,
+    SPREAD_LAST,
+    Drain,
+    Verdict,
+    first_pause,
+    is_worth_it,
+    pause_again,
+    spread,
+)
 
 SERVER, OTHER = "re6stnet-tcp", "re6stnet1"
 HELLO = 4.0
@@ -50,3 +62,14 @@ def test_a_drain_ends_empty_or_in_time(survey: Survey, hellos: float, verdict: V
 def test_a_larger_network_takes_its_time_but_not_for_ever() -> None:
     assert spread(HELLO, 0) == 0
     assert 0 < spread(HELLO, 2) < spread(HELLO, 5) < SPREAD_LAST == spread(HELLO, 10_000)
+
+
+def test_the_nodes_of_a_network_begin_at_different_times_within_the_spread() -> None:
+    pauses = [first_pause(HELLO, 10, Random(seed)) for seed in range(20)]
+    assert len(set(pauses)) == 20
+    assert 0 <= min(pauses) <= max(pauses) <= spread(HELLO, 10)
+    assert max(pauses) - min(pauses) > spread(HELLO, 10) / 2
+
+
+def test_a_server_that_was_needed_rests_before_it_is_drained_again() -> None:
+    assert all(DRAIN_AGAIN <= pause_again(Random(seed)) <= 2 * DRAIN_AGAIN for seed in range(20))
