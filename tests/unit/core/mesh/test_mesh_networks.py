@@ -1,10 +1,8 @@
-"""Networks in parts, a given tunnel, any events in any order, and whole networks of policies."""
+"""Networks in parts, a given tunnel, and whole networks of policies."""
 
 from __future__ import annotations
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from re6st.core.mesh.closing import DEAD_TIME
 from re6st.core.mesh.opening import ASK_TIME
@@ -13,17 +11,12 @@ from re6st.core.mesh.policy import (
     AskAddress,
     AskBootstrap,
     BootstrapAnswered,
-    ClientDown,
     ClientUp,
     CloseAllowed,
-    CloseAsked,
     CloseTunnel,
     DrainTunnel,
-    Event,
     OpenTunnel,
-    Phase,
     Resumed,
-    Surveyed,
     TunnelDown,
     TunnelsOutdated,
     TunnelUp,
@@ -31,12 +24,9 @@ from re6st.core.mesh.policy import (
 )
 from re6st.core.mesh.state import MODEST
 from re6st.core.prefix import Prefix
-from re6st.core.routing.survey import Survey
-from re6st.core.tunnel_protocols import TunnelProtocol
-from re6st.core.wire.datagrams import Endpoint
 from re6st.sim.names import endpoints, name
 from re6st.sim.network import Network
-from tests.unit.mesh_policy import CLOSE_TIME, OWN, PEERS, REFRESH, REGISTRY, Driver, P, Q, R, asked, near, opened
+from tests.unit.mesh_policy import CLOSE_TIME, PEERS, REFRESH, REGISTRY, Driver, P, Q, R, asked, near, opened
 
 # --- a network in parts ---
 
@@ -137,72 +127,6 @@ def test_a_given_tunnel_is_given_up_when_silent_and_never_replaced() -> None:
     assert not node.tell(TunnelDown(P))
     assert not node.mesh.tunnels
     assert not node.wait(REFRESH), "another one is not the policy's to open"
-
-
-# --- any events in any order ---
-
-SOME = st.sampled_from([OWN, REGISTRY, P, Q, R])
-ENDPOINTS = st.sampled_from(
-    [(), endpoints(P), (Endpoint("h", 1, TunnelProtocol.UDP6), Endpoint("h", 2, TunnelProtocol.UDP))]
-)
-SURVEYS = st.builds(
-    lambda peers, links, running, costs, metrics: Survey(
-        peers=frozenset(peers),
-        **near(*links),
-        running=running,
-        costs={name(peer): cost for peer, cost in costs.items()},
-        metrics=metrics,
-    ),
-    st.sets(SOME),
-    st.sets(SOME),
-    st.booleans(),
-    st.dictionaries(SOME, st.integers(1, 65534)),
-    st.dictionaries(SOME, st.integers(1, 65534)),
-)
-EVENTS = st.one_of(
-    st.builds(TunnelUp, SOME, st.sampled_from([name(P), name(Q), "x"])),
-    st.builds(TunnelDown, SOME),
-    st.builds(ClientUp, SOME),
-    st.builds(ClientDown, SOME),
-    st.builds(Surveyed, SURVEYS),
-    st.builds(AddressLearned, SOME, ENDPOINTS),
-    st.builds(BootstrapAnswered, SOME | st.none(), ENDPOINTS),
-    st.builds(CloseAsked, SOME),
-    st.builds(CloseAllowed, SOME),
-    st.floats(0, 400),
-)
-
-
-@settings(max_examples=150)
-@given(st.lists(EVENTS, max_size=40), st.integers(0, 4), st.sampled_from([OWN, REGISTRY]))
-def test_any_events_in_any_order(events: list[Event | float], client_count: int, own: Prefix) -> None:
-    node = Driver(memory=(P, R), client_count=client_count, own=own, disabled_protocols=frozenset({TunnelProtocol.UDP}))
-    for event in events:
-        before = set(node.mesh.tunnels)
-        if isinstance(event, float):
-            node.now += event
-            actions = list(node.mesh.tick(node.now))
-        else:
-            actions = list(node.mesh.handle(event, node.now))
-        started = opened(actions)
-        assert len(started) == len(set(started))
-        assert not set(started) & before - ({event.peer} if isinstance(event, TunnelDown) else set())
-        assert own not in started
-        assert all(e.protocol != "udp" for a in actions if isinstance(a, OpenTunnel) for e in a.endpoints)
-        assert len(node.mesh.tunnels) <= max(client_count, len(before))
-        assert all(count > 0 for count in node.mesh.clients.values())
-        closed = {a.peer for a in actions if isinstance(a, CloseTunnel | DrainTunnel | UndrainTunnel)}
-        assert closed <= set(node.mesh.tunnels), "the node looks its interface up there"
-        assert len(actions) < 30
-    # Whatever happened: nothing stays half-way.
-    for _ in range(3):
-        node.wait(CLOSE_TIME + 2)
-        for peer, tunnel in list(node.mesh.tunnels.items()):
-            if tunnel.phase in (Phase.CLOSING, Phase.OPENING):
-                node.tell(TunnelDown(peer))
-    node.tell(Surveyed(Survey()))
-    node.wait(1)
-    assert all(t.phase in (Phase.UP, Phase.OPENING) for t in node.mesh.tunnels.values())
 
 
 # --- whole networks ---
