@@ -15,6 +15,7 @@ from re6st.core.mesh.policy import (
     CloseAllowed,
     CloseAsked,
     Event,
+    LinkDead,
     Resumed,
     Settings,
     SettingsChanged,
@@ -98,6 +99,7 @@ EVENTS: st.SearchStrategy[Event] = st.one_of(
     st.builds(SettingsChanged, SETTINGS),
     st.builds(TunnelsOutdated, st.frozensets(PREFIXES)),
     st.builds(TunnelsLossy, st.frozensets(PREFIXES)),
+    st.builds(LinkDead, PREFIXES),
     st.just(Resumed(())),
     st.just(UplinkUp()),
 )
