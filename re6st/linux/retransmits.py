@@ -22,8 +22,8 @@ from re6st.core.tunnel_protocols import Transport
 from re6st.linux.kernel import Address
 from re6st.linux.netlink import NetlinkError, NetlinkSocket, read_attributes
 
-PACE = 0.25
-"""Seconds between two looks."""
+PACE, PACE_CALM = 0.25, 1.0
+"""Seconds between two looks where something was sent again of late, and where nothing was."""
 SEARCH = 2.0
 """Seconds between two searches for the connections of new tunnels: the kernel goes through all connections."""
 AGAIN = 10.0
@@ -132,7 +132,7 @@ class LossWatch:
         clock = asyncio.get_running_loop().time
         searched = clock()
         while True:
-            await asyncio.sleep(PACE)
+            await asyncio.sleep(PACE if self._seen.doubtful else PACE_CALM)
             if clock() >= searched + SEARCH:
                 searched = clock()
                 self.search(diagnosis)

@@ -58,6 +58,11 @@ class Retransmissions:
                 seen.popleft()
 
     @property
+    def doubtful(self) -> bool:
+        """Whether anything was sent again of late, so that moments count."""
+        return any(seen[-1][1].again > seen[0][1].again for seen in self._seen.values())
+
+    @property
     def lossy(self) -> frozenset[Prefix]:
         """The peers to which packets get lost."""
         return frozenset(peer for peer, seen in self._seen.items() if _loses(seen))

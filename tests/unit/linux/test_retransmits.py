@@ -185,6 +185,7 @@ def test_after_an_error_it_is_tried_again_and_nothing_is_believed_meanwhile(monk
     monkeypatch.setattr(played, "sent", fail)
     monkeypatch.setattr(retransmits, "SocketDiagnosis", lambda: played)
     monkeypatch.setattr(retransmits, "PACE", 0.001)
+    monkeypatch.setattr(retransmits, "PACE_CALM", 0.001)
     monkeypatch.setattr(retransmits, "AGAIN", 0.01)
 
     async def main() -> None:

@@ -46,6 +46,27 @@ def test_it_is_seen_after_a_second_where_there_is_traffic() -> None:
     assert seen.lossy == {P}
 
 
+def test_where_something_was_sent_again_of_late_moments_count() -> None:
+    seen = Retransmissions()
+    doubtful = []
+    for step in range(12):
+        seen.note({P: Sent(12 * step, int(step >= 4), 0), Q: Sent(12 * step, 3, 0)}, float(step))
+        doubtful.append(seen.doubtful)
+    assert doubtful == [False] * 4 + [True] * int(LONGEST) + [False] * 5
+
+
+def test_it_is_seen_a_second_later_where_nothing_was_sent_again_before() -> None:
+    """As looks are rare then, until the first segments are sent again."""
+    seen, again, now, looks = Retransmissions(), 0, 0.0, 0
+    while not seen.lossy:
+        now += 0.25 if seen.doubtful else 1.0
+        looks += 1
+        again = int(8 * max(0.0, now - 3.5))
+        seen.note({P: Sent(int(24 * now), again, 0)}, now)
+    assert now <= 3.5 + 2
+    assert looks < 10
+
+
 @pytest.mark.parametrize("seconds", [0.25, 0.5, 1.0, 2.0, 5.0])
 @pytest.mark.parametrize("per_second", [8, 40])
 def test_a_moment_in_which_nothing_got_through_is_no_loss(seconds: float, per_second: int) -> None:
