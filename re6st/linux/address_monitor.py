@@ -21,10 +21,15 @@ SETTLE = 0.2
 
 def open_netlink() -> socket.socket:
     """A socket to which the kernel writes when a link or an address changes. Raises OSError."""
-    sock = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE)
+    return listening(socket.NETLINK_ROUTE, RTMGRP_LINK | RTMGRP_IPV4_IFADDR | RTMGRP_IPV6_IFADDR)
+
+
+def listening(protocol: int, groups: int) -> socket.socket:
+    """A socket for what the kernel tells these groups of a protocol of netlink, each of which is a bit."""
+    sock = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, protocol)
     try:
         sock.setblocking(False)
-        sock.bind((0, RTMGRP_LINK | RTMGRP_IPV4_IFADDR | RTMGRP_IPV6_IFADDR))
+        sock.bind((0, groups))
     except OSError:
         sock.close()
         raise

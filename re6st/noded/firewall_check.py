@@ -5,14 +5,17 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
+from contextlib import aclosing
 
 from re6st.core.interfaces import PREFIX
 from re6st.core.machine.forward_chain import Blocked, blocked
 from re6st.core.machine.packet_rules import TABLE
+from re6st.linux.nft_news import looks
 from re6st.linux.nftables import Nft, NftError
 from re6st.linux.process import MissingProgram
 
 LOOK_EVERY = 2.0
+"""Seconds between two looks whether something changed, where the kernel does not tell."""
 READ_EVERY = 10.0
 """Seconds between two readings of all rules, where somebody changes them all the time."""
 READ_ANYWAY = 60.0
@@ -55,14 +58,13 @@ class FirewallCheck:
         except MissingProgram:
             return
         try:
-            while True:
-                generation = nft.generation()
-                if generation is None or generation != self._generation:
-                    self._generation = generation
-                    await self.look(nft)
-                    await asyncio.sleep(READ_ANYWAY if generation is None else READ_EVERY)
-                else:
-                    await asyncio.sleep(LOOK_EVERY)
+            async with aclosing(looks(asyncio.Event(), lambda: READ_ANYWAY, LOOK_EVERY)) as moments:
+                async for _ in moments:
+                    generation = nft.generation()
+                    if generation is None or generation != self._generation:
+                        self._generation = generation
+                        await self.look(nft)
+                        await asyncio.sleep(READ_ANYWAY if generation is None else READ_EVERY)
         finally:
             nft.close()
 

@@ -1,7 +1,7 @@
 """The owner of our nftables table: what it shall hold is declared here, and put back when others change or remove it.
 
 Debian's `systemctl reload nftables` begins with `flush ruleset`, and firewalls may do the like at any moment: so the
-number that the kernel gives to each change of nftables is looked at every second, and the table read where it moved.
+table is read where the number moved that the kernel gives to each change of nftables; of changes it tells by itself.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
+from contextlib import aclosing
 from dataclasses import dataclass, replace
 from ipaddress import IPv6Address
 from typing import Any
@@ -28,10 +29,12 @@ from re6st.core.machine.packet_rules import (
     ruleset,
 )
 from re6st.core.routing.babel_lines import NextHop
+from re6st.linux.nft_news import looks
 from re6st.linux.nftables import Nft, NftError, Ruleset, connections_tracked
 from re6st.linux.process import MissingProgram
 
 LOOK_EVERY = 1.0
+"""Seconds between two looks, at least; and where the kernel does not tell of changes."""
 READ_EVERY = 5.0
 """Seconds between two readings of the table, where others change theirs all the time."""
 READ_ANYWAY = 60.0
@@ -94,6 +97,10 @@ class PacketFilter:
         self._generation: int | None = None
         self._gateway_seen = 0.0
         self._failures = 0
+        self._news = asyncio.Event()
+        """Something is to be looked at before its time."""
+        self._again_at = float("inf")
+        """When a change is to be looked at that followed another one too soon."""
         self._try_at = self._read_at = self._tell_at = self._probe_at = 0.0
         self._dropped: Counter[str] = Counter()
         """By tables that were replaced."""
@@ -158,9 +165,16 @@ class PacketFilter:
 
     async def run(self) -> None:
         """Keep the table as it shall be, until cancelled."""
-        while True:
-            await asyncio.sleep(LOOK_EVERY)
-            await self.look()
+        async with aclosing(looks(self._news, self.pause, LOOK_EVERY)) as moments:
+            async for _ in moments:
+                await self.look()
+
+    def pause(self) -> float:
+        """Seconds until `look` has something to do, if nobody changes anything."""
+        due = [self._tell_at, self._again_at]
+        if self._unsettled():
+            due.append(self._try_at)
+        return max(LOOK_EVERY, min(due) - self._clock())
 
     async def look(self) -> None:
         """Look once whether anything is to be done."""
@@ -176,7 +190,10 @@ class PacketFilter:
             await self._settle()
         generation = self._nft.generation()
         moved = generation != self._generation if generation is not None else now >= self._read_at + READ_ANYWAY
-        if self._loaded is not None and moved and now >= self._read_at:
+        self._again_at = float("inf")
+        if self._loaded is not None and moved and now < self._read_at:
+            self._again_at = self._read_at
+        elif self._loaded is not None and moved:
             self._read_at = now + READ_EVERY
             await self._settle(read=True)
         if now >= self._tell_at:
@@ -313,6 +330,7 @@ class PacketFilter:
         self._failures += 1
         pause = min(TRY_AGAIN * 2 ** (self._failures - 1), TRY_LAST)
         self._try_at = self._clock() + pause
+        self._news.set()
         level = logging.ERROR if self._failures == 1 else logging.DEBUG
         log.log(level, "nft: %s: what is muted and filtered cannot be changed. It is tried again", error)
         if self._loaded is None:

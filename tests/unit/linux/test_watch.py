@@ -1,15 +1,17 @@
-"""News of the kernel, from a socket that a test writes to."""
+"""News of the kernel, from a socket that a test writes to: of addresses and links, and of nftables."""
 
 from __future__ import annotations
 
 import asyncio
 import errno
 import socket
+import time
+from contextlib import aclosing
 from typing import Any, ClassVar
 
 import pytest
 
-from re6st.linux import address_monitor
+from re6st.linux import address_monitor, nft_news
 
 
 @pytest.fixture(autouse=True)
@@ -87,6 +89,52 @@ def test_another_error_is_raised(monkeypatch: pytest.MonkeyPatch) -> None:
     play(steps)
 
 
-def test_the_kernels_own_socket() -> None:
-    with address_monitor.open_netlink() as sock:
+@pytest.mark.parametrize("make", [address_monitor.open_netlink, nft_news.open_netlink])
+def test_the_kernels_own_socket(make: Any) -> None:
+    try:
+        own = make()
+    except PermissionError:
+        pytest.skip("news of nftables are for root")
+    with own as sock:
         assert not sock.getblocking()
+
+
+# --- nftables ---
+
+
+def look_at(news: asyncio.Event, pause: float, unheard: float, make: Any, times: int) -> float:
+    """Seconds until there were so many looks."""
+
+    async def run() -> float:
+        start, count = time.monotonic(), 0
+        async with asyncio.timeout(10), aclosing(nft_news.looks(news, lambda: pause, unheard, make)) as moments:
+            async for _ in moments:
+                count += 1
+                if count == times:
+                    break
+        return time.monotonic() - start
+
+    return asyncio.run(run())
+
+
+def test_there_is_a_look_at_once_and_after_each_change() -> None:
+    kernel, own = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+    own.setblocking(False)
+    with kernel:
+        kernel.send(b"rule")
+        assert look_at(asyncio.Event(), 60, 60, lambda: own, 3) < 5, "once more when it begins to listen"
+    assert own.fileno() == -1, "closed"
+
+
+def test_where_nothing_changes_there_is_a_look_after_the_pause() -> None:
+    kernel, own = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+    own.setblocking(False)
+    with kernel:
+        assert 0.2 <= look_at(asyncio.Event(), 0.1, 60, lambda: own, 4) < 5
+
+
+def test_where_the_kernel_does_not_tell_there_is_a_look_now_and_then() -> None:
+    def refuse() -> socket.socket:
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    assert 0.2 <= look_at(asyncio.Event(), 60, 0.1, refuse, 4) < 5

@@ -16,7 +16,7 @@ from re6st.core.routing.babel_lines import NextHop
 from re6st.linux.nftables import NftError
 from re6st.linux.process import MissingProgram
 from re6st.noded import packet_filter
-from re6st.noded.packet_filter import FORGET_GATEWAY, PacketFilter, Sender
+from re6st.noded.packet_filter import FORGET_GATEWAY, READ_EVERY, TELL_EVERY, TRY_AGAIN, PacketFilter, Sender
 
 NETWORK, SUBNET = IPv6Network("2001:db8:42::/48"), IPv6Network("2001:db8:42:1::/64")
 RULES = Rules(("re6stnet1", "re6stnet-tcp"), NETWORK, SUBNET, tcp_ports=(1194,), udp_ports=(1194,))
@@ -170,6 +170,28 @@ def test_a_table_that_others_flushed_is_there_again_within_a_second_with_what_wa
 
     play(nft, steps)
     assert "changed or removed by another program" in caplog.text
+
+
+def test_it_looks_again_when_something_is_due_and_not_each_second(nft: Nft, clock: Clock) -> None:
+    """Of changes it hears: what follows another one too soon has to wait, and what failed is tried again."""
+
+    async def steps(made: PacketFilter) -> None:
+        await made.look()
+        assert made.pause() == TELL_EVERY
+        nft.flush()
+        await made.look()
+        nft.flush()
+        clock.now += 1
+        await made.look()
+        assert made.pause() == READ_EVERY - 1
+        clock.now += made.pause()
+        await made.look()
+        assert nft.table is not None
+        nft.refuses = lambda commands: True
+        await made.mute("re6stnet1")
+        assert made.pause() == TRY_AGAIN
+
+    play(nft, steps)
 
 
 def test_a_drain_just_after_a_flush_still_mutes(nft: Nft, clock: Clock) -> None:
