@@ -1,4 +1,4 @@
-"""The pulse of a node: has its rooms do what is due, and sleeps until the next deadline, or until something happens."""
+"""The pulse of a node: keeps the rhythm of its rooms; it sleeps until the next deadline, or until something happens."""
 
 from __future__ import annotations
 
@@ -6,24 +6,13 @@ import asyncio
 import time
 from collections.abc import Sequence
 from contextlib import suppress
-from typing import Protocol
 
-from re6st.core.mesh.policy import HEARTBEAT
 from re6st.core.wire.news import VersionNews
+from re6st.noded.rhythm import Rhythm, Room
 from re6st.noded.settings import InForce
 
 SHORTEST = 0.01
 """Seconds between two looks at what is due, at least."""
-
-
-class Room(Protocol):
-    """What has something to do at certain moments."""
-
-    def next_deadline(self, now: float) -> float:
-        """When `tick` is to be called, by the monotonic clock; infinite where the next heartbeat is soon enough."""
-
-    def tick(self) -> None:
-        """Do what is due. It does no harm where nothing is."""
 
 
 class VersionTeller:
@@ -45,12 +34,11 @@ class VersionTeller:
 
 
 class Pulse:
-    """`happened` is set when a room may have another deadline than before."""
+    """Keeps the rhythm of a node. `happened` is set when a room may have another deadline than before."""
 
     def __init__(self, rooms: Sequence[Room], happened: asyncio.Event) -> None:
-        self._rooms = rooms
+        self._rhythm = Rhythm(rooms)
         self._happened = happened
-        self._beat = float("-inf")
         self._last = 0.0
 
     def last(self) -> float:
@@ -61,21 +49,11 @@ class Pulse:
         """Look at the deadlines again."""
         self._happened.set()
 
-    def step(self, now: float) -> float:
-        """Have the rooms do what is due now, all of them at a heartbeat; returns when to do that again."""
-        is_beat = now >= self._beat
-        if is_beat:
-            self._beat = now + HEARTBEAT
-        for room in self._rooms:
-            if is_beat or room.next_deadline(now) <= now:
-                room.tick()
-        self._last = now
-        return min(self._beat, *(room.next_deadline(now) for room in self._rooms))
-
     async def run(self) -> None:
         """Until cancelled."""
         while True:
-            due = self.step(time.monotonic())
+            self._last = time.monotonic()
+            due = self._rhythm.step(self._last)
             self._happened.clear()
             with suppress(TimeoutError):
                 async with asyncio.timeout(max(SHORTEST, due - time.monotonic())):

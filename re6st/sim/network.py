@@ -10,10 +10,12 @@ from random import Random
 from typing import Any
 
 from re6st.core.mesh import policy
+from re6st.core.mesh.policy import HEARTBEAT
 from re6st.core.prefix import Prefix
 from re6st.core.telemetry.event_log import EventLog, Happening
 from re6st.core.wire.datagrams import Code, Endpoint
 from re6st.noded.mesh_driver import MeshDriver
+from re6st.noded.rhythm import Rhythm
 from re6st.sim.engine import Engine
 from re6st.sim.names import endpoints, name, prefix_of, server_name
 from re6st.sim.router import nothing_seen, surveys
@@ -86,29 +88,31 @@ class Machine:
         self.seen = nothing_seen(self.prefix)
         chronicle = EventLog()
         chronicle.listeners.add(self._happened)
-        self.driver = MeshDriver(mesh, chronicle, network.engine, self._look)
+        self.driver = MeshDriver(mesh, chronicle, network.engine, self._happens)
+        self._rhythm = Rhythm((self.driver,))
         self.wakes = 0
-        """How often it did something because of the time."""
-        self._alarm = float("inf")
-        """When it will look at the time next."""
+        """How often it looked what is due, because of the time or of what happened."""
+        self._alarm = network.now
+        """When it looks next."""
         self.driver.start(self, self, self)
-        self._wake()
+        # Hearts of machines do not beat in step.
+        self._set_alarm(network.now + network.rng.uniform(0, HEARTBEAT))
 
-    def _look(self) -> None:
-        """Wake up at the next deadline, and not at that of before."""
-        now = self._network.now
-        self._alarm = alarm = max(now, self.driver.next_deadline(now))
-        self._network.engine.after(alarm - now, lambda: self._ring(alarm))
+    def _happens(self) -> None:
+        """The next deadline may be another one: look at it once what happens now is over."""
+        self._set_alarm(self._network.now)
 
-    def _ring(self, alarm: float) -> None:
-        if alarm == self._alarm and self._network.runs(self):
-            self._wake()
+    def _set_alarm(self, moment: float) -> None:
+        self._alarm = moment
+        self._network.engine.after(moment - self._network.now, lambda: self._ring(moment))
 
-    def _wake(self) -> None:
-        self.wakes += 1
-        self.driver.tick()
-        self._network.check(self)
-        self._look()
+    def _ring(self, moment: float) -> None:
+        if moment == self._alarm and self._network.runs(self):
+            self.wakes += 1
+            self._alarm = float("inf")
+            due = self._rhythm.step(self._network.now)
+            self._network.check(self)
+            self._set_alarm(due)
 
     def _happened(self, happening: Happening) -> None:
         if happening.kind == "tunnel-closed":

@@ -5,10 +5,9 @@ from __future__ import annotations
 import asyncio
 import time
 
-import pytest
-
 from re6st.core.mesh.policy import HEARTBEAT
 from re6st.noded.pulse import Pulse
+from re6st.noded.rhythm import Rhythm
 
 NEVER = float("inf")
 
@@ -31,48 +30,42 @@ class Room:
             del self.due[0]
 
 
-def live(pulse: Pulse, seconds: float, now: float = 0.0) -> list[float]:
-    """Let time pass; the moments at which the pulse woke."""
+def live(rhythm: Rhythm, seconds: float, now: float = 0.0) -> list[float]:
+    """Let time pass; the moments at which there was a look."""
     wakes, end = list[float](), now + seconds
     while now < end:
         wakes.append(now)
-        later = pulse.step(now)
+        later = rhythm.step(now)
         assert later > now, "it would not sleep"
         now = later
     return wakes
 
 
-@pytest.fixture
-def happened() -> asyncio.Event:
-    return asyncio.Event()
-
-
-def test_where_nothing_is_due_a_node_wakes_by_its_heartbeat_alone(happened: asyncio.Event) -> None:
+def test_where_nothing_is_due_a_node_wakes_by_its_heartbeat_alone() -> None:
     """Twelve times a minute; it was sixty times."""
-    wakes = live(Pulse((Room(), Room(), Room()), happened), 60)
+    wakes = live(Rhythm((Room(), Room(), Room())), 60)
     assert len(wakes) == 60 / HEARTBEAT == 12
 
 
-def test_what_is_due_is_done_when_it_is_due_and_by_who_has_to(happened: asyncio.Event) -> None:
+def test_what_is_due_is_done_when_it_is_due_and_by_who_has_to() -> None:
     busy, idle = Room(7.25, 7.5, 8.0), Room()
-    live(Pulse((busy, idle), happened), 9)
+    live(Rhythm((busy, idle)), 9)
     assert [tick for tick in busy.ticks if tick % HEARTBEAT] == [7.25, 7.5, 8.0]
     assert not [tick for tick in idle.ticks if tick % HEARTBEAT]
 
 
-def test_at_a_heartbeat_every_room_looks(happened: asyncio.Event) -> None:
+def test_at_a_heartbeat_every_room_looks() -> None:
     rooms = Room(), Room(NEVER)
-    live(Pulse(rooms, happened), 2 * HEARTBEAT + 1)
+    live(Rhythm(rooms), 2 * HEARTBEAT + 1)
     assert [len(room.ticks) for room in rooms] == [3, 3]
 
 
-def test_who_was_kept_from_running_does_at_once_what_was_due(happened: asyncio.Event) -> None:
+def test_who_was_kept_from_running_does_at_once_what_was_due() -> None:
     room = Room(3.0)
-    pulse = Pulse((room,), happened)
-    pulse.step(0.0)
-    pulse.step(4.0)
+    rhythm = Rhythm((room,))
+    rhythm.step(0.0)
+    rhythm.step(4.0)
     assert room.due == []
-    assert pulse.last() == 4.0
 
 
 def test_what_happens_ends_the_sleep() -> None:
