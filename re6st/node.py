@@ -114,7 +114,7 @@ class Node:
     def reopen_logs(self) -> None:
         """Have babeld open its log file again."""
         if self._rooms is not None:
-            self._rooms.routing.reopen_log()
+            self._rooms.planes.reopen_logs()
 
     def _worth_keeping(self, cache: Cache) -> list[Prefix]:
         """Peers to remember for the next start."""
@@ -202,7 +202,7 @@ class Member:
         rooms.tunnels.go_on()
         rooms.country.require(bool(plan.parameters.same_country))
         await rooms.country.start()
-        self._start(rooms.routing.run(rooms.table_changes), "routing")
+        self._start(rooms.planes.run(rooms.table_changes), "routing")
         self._start(machine.packet_filter.run(), "packet filter")
         self._start(rooms.settings_news.follow(machine.can_drain), "whether tunnels can be drained")
         self._start(rooms.care.run(), "what others change")
@@ -272,7 +272,7 @@ class Member:
         rooms.country.require(bool(plan.parameters.same_country))
         rooms.version_news.start(time.monotonic())
         rooms.pulse.wake()
-        rooms.routing.follow_plan()
+        rooms.planes.follow_plan()
         if plan.parameters.crl - before.parameters.crl:
             await asyncio.sleep(LAST_WORD)
         self._cut_off(plan.parameters.crl)

@@ -13,7 +13,7 @@ from re6st.noded.interface_check import InterfaceCheck
 from re6st.noded.network_addresses import NetworkAddresses
 from re6st.noded.route_check import RouteCheck
 from re6st.noded.router_advertisements import Advertisements
-from re6st.noded.routing import RoutingPlane
+from re6st.noded.routing import Planes
 from re6st.noded.settings import InForce
 from re6st.noded.tunnels import Tunnels
 
@@ -26,18 +26,18 @@ class KernelCare:
         kernel: Kernel,
         addresses: NetworkAddresses,
         advertisements: Advertisements,
-        routing: RoutingPlane,
+        planes: Planes,
         tunnels: Tunnels,
         in_force: InForce,
     ) -> None:
         self._kernel = kernel
-        self._routing = routing
+        self._routing = routing = planes.main
         self._tunnels = tunnels
         self._in_force = in_force
         self._caretaker = Caretaker(kernel.state, self._settings, self._restore, advertisements)
         self._routes = RouteCheck(kernel.babel_routes(routing.plane.table), routing.babel, addresses)
         self._interfaces = InterfaceCheck(routing.babel)
-        self._firewall = FirewallCheck(routing.forward)
+        self._firewall = FirewallCheck(planes.forward)
 
     @property
     def present(self) -> asyncio.Event:

@@ -54,7 +54,7 @@ from re6st.noded.reachability import AddressAdvertiser
 from re6st.noded.registry_updates import Updates
 from re6st.noded.requirement import RequirementWatch
 from re6st.noded.router_advertisements import Advertisements
-from re6st.noded.routing import RoutingPlane
+from re6st.noded.routing import Planes, RoutingPlane
 from re6st.noded.settings import Config, EffectiveConfig, InForce
 from re6st.noded.table_changes import TableChanges
 from re6st.noded.takeover import Found
@@ -129,7 +129,7 @@ class Rooms:
 
     mesh: policy.Mesh
     driver: MeshDriver
-    routing: RoutingPlane
+    planes: Planes
     table_changes: TableChanges
     crypto: NodeCrypto
     peers: Peers
@@ -149,6 +149,11 @@ class Rooms:
     metrics: MetricsServer | None
     multicast: multicast.Multicast | None
 
+    @property
+    def routing(self) -> RoutingPlane:
+        """The plane by which the policy goes."""
+        return self.planes.main
+
 
 def build(base: Base, machine: MachineRooms, found: Found, left: babel.Left, tasks: Tasks) -> Rooms:
     """All of them; `found` and `left` is what an earlier daemon left running. Raises MetricsError and OSError."""
@@ -158,6 +163,7 @@ def build(base: Base, machine: MachineRooms, found: Found, left: babel.Left, tas
     due = asyncio.Event()
     mesh = policy.Mesh(settings.now, base.cache.addresses, _chance(), locator(config.places))
     routing = RoutingPlane(ONLY, in_force, machine.addresses, machine.kernel, base.cache, _chance(), left)
+    planes = Planes(routing)
     chronicle = EventLog(routing.ending)
     driver = MeshDriver(mesh, chronicle, time, due.set)
     settings_news = SettingsNews(settings, driver)
@@ -196,7 +202,7 @@ def build(base: Base, machine: MachineRooms, found: Found, left: babel.Left, tas
     handler.about_links, peers.opened = links.received, links.met_again
     guard = Guard(in_force, routing, tunnels, mesh, admission, RequirementWatch(requirement, peers, tunnels), chronicle)
     dead = _dead_links(base, machine, routing, tunnels, driver, chronicle)
-    care = KernelCare(machine.kernel, machine.addresses, machine.advertisements, routing, tunnels, in_force)
+    care = KernelCare(machine.kernel, machine.addresses, machine.advertisements, planes, tunnels, in_force)
     version_news = VersionNews(peers.sessions, known.near, known.is_routed, peers)
     driver.start(tunnels, peers, AskRegistry(base.client, known, driver, base.updates, tasks))
     operations = Observer(
@@ -209,7 +215,7 @@ def build(base: Base, machine: MachineRooms, found: Found, left: babel.Left, tas
     return Rooms(
         mesh=mesh,
         driver=driver,
-        routing=routing,
+        planes=planes,
         table_changes=TableChanges(base.identity.trust.network, guard, machine.packet_filter, driver),
         crypto=crypto,
         peers=peers,

@@ -1,4 +1,4 @@
-"""A routing plane: one babeld, with all that keeps its routes right. A node has one plane; there may be several.
+"""A routing plane: one babeld, with all that keeps its routes right; and `Planes`, those that a node has.
 
 A plane owns its babeld and that one's files, port and table (core/routing/planes.py). It decides when babeld is started
 anew and when it gets other settings, removes the routes that the one before left, and remembers since when each way is
@@ -11,7 +11,7 @@ import asyncio
 import logging
 import time
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from random import Random
 from typing import Protocol
 
@@ -56,10 +56,33 @@ class Memory(Protocol):
     def routes(self, count: int) -> None: ...
 
 
+@dataclass(slots=True)
+class ShortMemory:
+    """The memory of a plane beside the main one: it ends with the daemon."""
+
+    routes: int = 0
+
+
 class Follower(Protocol):
     """Who is told of each change of the table."""
 
     async def follow(self, table: Table, seen: Survey) -> None: ...
+
+
+class AnyPlane(Protocol):
+    """What a node does with each of its planes. RoutingPlane is one with a babeld."""
+
+    async def run(self, follower: Follower) -> None:
+        """Until cancelled. It tells the follower of each change of its table."""
+
+    def follow_plan(self) -> None:
+        """Another plan is in force."""
+
+    def forward(self, forwards: bool) -> None:
+        """Whether this machine forwards packets from one tunnel to another."""
+
+    def reopen_log(self) -> None:
+        """Its log file was moved away."""
 
 
 class RoutingPlane:
@@ -202,6 +225,42 @@ class RoutingPlane:
     def _settings(self) -> BabelSettings:
         settings = self._in_force.plan.babel(self.plane, self._memory.routes, time.time())
         return replace(settings, forwards=self._forwards)
+
+
+class Planes:
+    """The planes of a node. The policy of the mesh goes by the `main` one; the others have tables of their own."""
+
+    def __init__(self, main: RoutingPlane, *others: AnyPlane) -> None:
+        self.main = main
+        self._all: tuple[AnyPlane, ...] = (main, *others)
+
+    async def run(self, follower: Follower) -> None:
+        """All of them, until cancelled; the follower is that of the main one."""
+        async with asyncio.TaskGroup() as group:
+            for plane in self._all:
+                group.create_task(plane.run(follower if plane is self.main else Nobody()), name="routing plane")
+
+    def follow_plan(self) -> None:
+        """Another plan is in force."""
+        for plane in self._all:
+            plane.follow_plan()
+
+    def forward(self, forwards: bool) -> None:
+        """Whether this machine forwards packets from one tunnel to another."""
+        for plane in self._all:
+            plane.forward(forwards)
+
+    def reopen_logs(self) -> None:
+        """Their log files were moved away."""
+        for plane in self._all:
+            plane.reopen_log()
+
+
+class Nobody:
+    """The follower of a plane by which nobody goes."""
+
+    async def follow(self, table: Table, seen: Survey) -> None:
+        """Nothing follows from it."""
 
 
 def _now() -> float:

@@ -33,7 +33,7 @@ OLDEST = re.compile(r"lock|revoked|control\.sock|(babeld|re6stnet[0-9a-z-]*)\.[a
 """Names that every earlier version recognised as files of a node."""
 
 _OURS = re.compile(
-    r"lock|revoked|control\.sock|babeld\.(conf|ctl|sock|out|pid|new)|babeld\.conf\.[0-9]+\.tmp"
+    r"lock|revoked|control\.sock|(?:babeld|re6stnet-plane-[a-z0-9]+)\.(conf|ctl|sock|out|pid|new)|babeld\.conf\.[0-9]+\.tmp"
     r"|re6stnet[0-9a-z.-]*\.(sock|out|json|pids|yaml|note|new|tmp)",
     re.ASCII,
 )

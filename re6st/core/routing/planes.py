@@ -12,7 +12,9 @@ class Plane:
     """What distinguishes one plane on a machine from another."""
 
     name: str
-    """How the names of its files begin: NAME.conf, NAME.log and so on."""
+    """How the names of its files begin: NAME.conf, NAME.log and so on. It is `babeld` or
+    `re6stnet-plane-WORD`: each version knows these files as those of a node.
+    """
     port: int = PORT
     """The UDP port; its neighbours have the same one."""
     table: int | None = None

@@ -24,7 +24,7 @@ from re6st.core.routing.survey import Survey
 from re6st.core.wire.params import Parameters
 from re6st.linux.process import Backoff
 from re6st.noded import routing
-from re6st.noded.routing import RoutingPlane
+from re6st.noded.routing import AnyPlane, Follower, Planes, RoutingPlane
 from re6st.noded.settings import Config, EffectiveConfig, InForce
 from tests.unit.fake_program import FakePrograms, Script, all_gone, install, until
 
@@ -104,6 +104,7 @@ class World:
         self.in_force = InForce(EffectiveConfig(config, identity, parameters, {"babeld": "babeld"}))
         self.machine, self.networks, self.memory, self.follower = Machine(), Networks(), Memory(1), Followed()
         self.plane = plane
+        self.beside: tuple[AnyPlane, ...] = ()
         self.priorities: list[int] = []
 
     def route(self, peer: Prefix, number: int = 1) -> str:
@@ -134,7 +135,8 @@ class World:
             plane = RoutingPlane(
                 self.plane, self.in_force, self.networks, self.machine, self.memory, Random(1), left or Left()
             )
-            task = asyncio.create_task(plane.run(self.follower))
+            self.planes = Planes(plane, *self.beside)
+            task = asyncio.create_task(self.planes.run(self.follower))
             try:
                 async with asyncio.timeout(20):
                     await watch(plane, programs)
@@ -294,3 +296,44 @@ def test_a_babeld_that_takes_none_of_the_ways_offered_is_started_anew(
 
     world.play([world.played(refused)], watch)
     assert f"starting babeld again: it uses none of the routes that lead to {PEER}" in caplog.text
+
+
+# --- several of them ---
+
+
+class Beside:
+    """Another plane, of another kind."""
+
+    def __init__(self) -> None:
+        self.told: list[object] = []
+
+    async def run(self, follower: Follower) -> None:
+        await follower.follow(Table(), Survey(peers=frozenset({PEER})))
+        try:
+            await asyncio.Event().wait()
+        finally:
+            self.told.append("end")
+
+    def follow_plan(self) -> None:
+        self.told.append("plan")
+
+    def forward(self, forwards: bool) -> None:
+        self.told.append(forwards)
+
+    def reopen_log(self) -> None:
+        self.told.append("log")
+
+
+def test_a_plane_beside_the_main_one_is_told_all_and_the_policy_goes_by_the_main_one(world: World) -> None:
+    beside = Beside()
+    world.beside = (beside,)
+
+    async def watch(main: RoutingPlane, programs: FakePrograms) -> None:
+        await until(lambda: bool(world.follower.surveys))
+        world.planes.follow_plan()
+        world.planes.forward(False)
+        world.planes.reopen_logs()
+
+    world.play([world.played(world.route(Prefix(3, 16)))], watch)
+    assert beside.told == ["plan", False, "log", "end"]
+    assert all(PEER not in seen.peers for seen in world.follower.surveys), "nobody goes by the other one"
