@@ -115,6 +115,14 @@ class Kernel:
         if name in self.state.wanted.taps:
             self.state.wanted = self.state.wanted.with_tap(name, TapState(index, mtu))
 
+    def set_mtu(self, index: int, mtu: int) -> None:
+        """Give an interface an MTU in bytes; a tunnel's is to have it from now on. Raises NetlinkError."""
+        self._netlink.set_mtu(index, mtu)
+        for name, up in self.state.wanted.taps.items():
+            if up is not None and up.index == index:
+                self.state.wanted = self.state.wanted.with_tap(name, TapState(index, mtu))
+                break
+
     async def bounce(self, name: str, until_unused: Callable[[], Awaitable[None]]) -> None:
         """Take an interface down; once babeld has seen it, which `until_unused` waits for, bring it up as it was.
 

@@ -58,12 +58,14 @@ from re6st.noded.routing import Planes, RoutingPlane
 from re6st.noded.settings import Config, EffectiveConfig, InForce
 from re6st.noded.table_changes import TableChanges
 from re6st.noded.takeover import Found
+from re6st.noded.tunnel_mtus import TunnelMtus
 from re6st.noded.tunnels import Tunnels
 from re6st.noded.wireguard import WireGuard
 from re6st.service import run_names
 from re6st.service.control import ControlServer
 from re6st.service.metrics_http import MetricsServer, listen
 from re6st.service.tasks import Tasks
+from re6st.transport.link_mtu import LinkMtus
 
 log = logging.getLogger(__name__)
 
@@ -138,6 +140,7 @@ class Rooms:
     links: WireGuard
     losses: LossWatch
     dead_links: DeadLinks
+    link_mtus: LinkMtus
     advertiser: AddressAdvertiser
     moves: Moves
     country: CountryLookup
@@ -200,6 +203,7 @@ def build(base: Base, machine: MachineRooms, found: Found, left: babel.Left, tas
     )
     links.start(tunnels, peers)
     handler.about_links, peers.opened = links.received, links.met_again
+    link_mtus = LinkMtus(machine.kernel)
     guard = Guard(in_force, routing, tunnels, mesh, admission, RequirementWatch(requirement, peers, tunnels), chronicle)
     dead = _dead_links(base, machine, routing, tunnels, driver, chronicle)
     care = KernelCare(machine.kernel, machine.addresses, machine.advertisements, planes, tunnels, in_force)
@@ -216,7 +220,13 @@ def build(base: Base, machine: MachineRooms, found: Found, left: babel.Left, tas
         mesh=mesh,
         driver=driver,
         planes=planes,
-        table_changes=TableChanges(base.identity.trust.network, guard, machine.packet_filter, driver),
+        table_changes=TableChanges(
+            base.identity.trust.network,
+            guard,
+            machine.packet_filter,
+            TunnelMtus(tunnels, link_mtus, in_force),
+            driver,
+        ),
         crypto=crypto,
         peers=peers,
         known=known,
@@ -224,6 +234,7 @@ def build(base: Base, machine: MachineRooms, found: Found, left: babel.Left, tas
         links=links,
         losses=LossWatch(tunnels, driver.event),
         dead_links=dead,
+        link_mtus=link_mtus,
         advertiser=advertiser,
         moves=Moves(tunnels, driver),
         country=country,

@@ -285,6 +285,10 @@ class EffectiveConfig:
             table=plane.table,
         )
 
+    def tunnel_mtu(self, protocol: TunnelProtocol) -> int | None:
+        """The size of packets on a tunnel, in bytes, as long as its path allows; None: any."""
+        return openvpn.MTU.get((protocol.served, self.parameters.encrypt))
+
     @property
     def packet_rules(self) -> Rules:
         """For our nftables table."""

@@ -27,6 +27,12 @@ class OutsideFilter(Protocol):
     async def lead_outside(self, exits: frozenset[NextHop]) -> None: ...
 
 
+class SizesOfPackets(Protocol):
+    """Who finds out how large packets may be on tunnels."""
+
+    def follow(self, table: Table) -> None: ...
+
+
 class PolicyDriver(PolicyInput, Protocol):
     """Who also knows whether this node is connected."""
 
@@ -38,17 +44,24 @@ class TableChanges:
     """Follows the routing plane that the policy goes by."""
 
     def __init__(
-        self, network: IPv6Network, guard: AnnouncementGuard, packet_filter: OutsideFilter, driver: PolicyDriver
+        self,
+        network: IPv6Network,
+        guard: AnnouncementGuard,
+        packet_filter: OutsideFilter,
+        mtus: SizesOfPackets,
+        driver: PolicyDriver,
     ) -> None:
         self._network = network
         self._guard = guard
         self._filter = packet_filter
+        self._mtus = mtus
         self._driver = driver
 
     async def follow(self, table: Table, seen: Survey) -> None:
         """The table has changed, and says this of the mesh."""
         was = self._driver.connected
         self._guard.look()
+        self._mtus.follow(table)
         await self._filter.lead_outside(way_out(table, self._network))
         self._driver.event(policy.Surveyed(seen))
         if self._driver.connected != was:

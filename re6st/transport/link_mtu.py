@@ -53,7 +53,7 @@ class LinkMtus:
     def __init__(
         self,
         interfaces: InterfaceMtus,
-        unfit: Callable[[str, IPv6Address], object],
+        unfit: Callable[[str, IPv6Address], object] = lambda interface, address: None,
         clock: Callable[[], float] = time.monotonic,
         index: Callable[[str], int] = socket.if_nametoindex,
     ) -> None:
@@ -75,7 +75,8 @@ class LinkMtus:
     def watch(
         self, interface: str, address: IPv6Address, sizes: Iterable[int], limit: Callable[[], int | None] = lambda: None
     ) -> None:
-        """Ask a neighbour which of these sizes pass; until one is answered, the interface has the least.
+        """Ask a neighbour which of these sizes pass; from the first question on, until one is answered, the interface
+        has the least. Where no echo requests can be sent, it stays as it is.
 
         `limit` says what the system knows of the path under the link, less what the link adds. Raises OSError.
         """
@@ -83,7 +84,6 @@ class LinkMtus:
         if (index, address) not in self._neighbours:
             probe = MtuProbe(sizes, self._clock())
             self._neighbours[index, address] = _Neighbour(interface, index, address, probe, limit)
-            self._set(index)
             self._changed.set()
 
     def forget(self, interface: str, address: IPv6Address | None = None) -> None:
@@ -92,8 +92,7 @@ class LinkMtus:
             if each.interface == interface and address in (None, each.address):
                 del self._neighbours[key]
                 if any(other.index == each.index for other in self._neighbours.values()):
-                    with suppress(OSError):
-                        self._set(each.index)
+                    self._set(each.index)
                 else:
                     self._mtus.pop(each.index, None)
 
@@ -106,8 +105,12 @@ class LinkMtus:
         self._changed.set()
 
     async def run(self) -> None:
-        """Ask, until cancelled. Raises OSError where no echo requests can be sent."""
-        echo = EchoSocket(self.answered)
+        """Ask, until cancelled; where no echo requests can be sent, it ends."""
+        try:
+            echo = EchoSocket(self.answered)
+        except OSError as error:
+            log.warning("it is not found out how large packets may be on tunnels: no echo requests: %s", error.strerror)
+            return
         try:
             self._echo = echo
             while True:
@@ -126,6 +129,7 @@ class LinkMtus:
         now = self._clock()
         for each in list(self._neighbours.values()):
             if now >= each.probe.deadline:
+                self._set(each.index)
                 limit = each.limit()
                 if limit is not None and limit < each.probe.mtu and limit != each.seen_limit:
                     # The system was told that packets were too big.
@@ -148,8 +152,7 @@ class LinkMtus:
                     probes.append(action)
                 case UseMtu(mtu):
                     log.info("packets of %s bytes pass on %s to %s", mtu, each.interface, each.address)
-                    with suppress(OSError):
-                        self._set(each.index)
+                    self._set(each.index)
                 case Unfit():
                     log.warning(
                         "packets of %s bytes do not pass on %s to %s, small ones do: the path under it swallows them",
@@ -176,8 +179,9 @@ class LinkMtus:
                     self._interfaces.set_mtu(each.index, has)
 
     def _set(self, index: int) -> None:
-        """Give an interface what all its neighbours get. Raises OSError."""
+        """Give an interface, if it is still there, what all its neighbours get."""
         mtu = min(each.probe.mtu for each in self._neighbours.values() if each.index == index)
-        if self._mtus.get(index) != mtu:
-            self._interfaces.set_mtu(index, mtu)
-            self._mtus[index] = mtu
+        if self._echo is not None and self._mtus.get(index) != mtu:
+            with suppress(OSError):
+                self._interfaces.set_mtu(index, mtu)
+                self._mtus[index] = mtu

@@ -41,6 +41,21 @@ def test_what_is_gone_already_is_no_error() -> None:
     attempt(work)
 
 
+def test_the_size_that_was_found_for_a_tunnel_is_the_one_that_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Otherwise the care for what others change would put the one of before back."""
+    done: list[tuple[int, int]] = []
+    monkeypatch.setattr(rtnetlink.Netlink, "set_mtu", lambda _, index, mtu: done.append((index, mtu)))
+
+    async def work(own: Kernel) -> None:
+        own.state.wanted = Wanted().with_tap("re6stnet1", TapState(7, 1348)).with_tap("re6stnet2", TapState(8, 1500))
+        own.set_mtu(7, 1280)
+        own.set_mtu(9, 1420)  # nobody's
+        assert own.state.wanted.taps == {"re6stnet1": TapState(7, 1280), "re6stnet2": TapState(8, 1500)}
+
+    attempt(work)
+    assert done == [(7, 1280), (9, 1420)]
+
+
 @pytest.mark.parametrize(
     ("code", "advice", "lasting"),
     [

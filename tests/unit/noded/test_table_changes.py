@@ -28,6 +28,9 @@ class Node:
     def look(self) -> None:
         self.calls.append("look")
 
+    def follow(self, table: Table) -> None:
+        self.calls.append(table)
+
     async def lead_outside(self, exits: frozenset[NextHop]) -> None:
         self.calls.append(exits)
 
@@ -43,7 +46,7 @@ def test_liars_are_looked_for_and_packets_let_through_before_the_policy_decides(
     caplog.set_level(logging.INFO)
     node, table = Node(), Table()
     table.routes["1"] = Route("", IPv6Network("::/0"), NETWORK, True, 96, 0, HOP, "r1")
-    changes = TableChanges(NETWORK, node, node, node)
+    changes = TableChanges(NETWORK, node, node, node, node)
     alone, seen = Survey(), Survey(peers=frozenset((Prefix(2, 16),)))
 
     async def steps() -> None:
@@ -51,5 +54,5 @@ def test_liars_are_looked_for_and_packets_let_through_before_the_policy_decides(
             await changes.follow(table, each)
 
     asyncio.run(steps())
-    assert node.calls == [*("look", frozenset((HOP,)), seen) * 2, "look", frozenset((HOP,)), alone]
+    assert node.calls == [*("look", table, frozenset((HOP,)), seen) * 2, "look", table, frozenset((HOP,)), alone]
     assert caplog.messages == ["connected to the network", "the registry's node cannot be reached"]

@@ -62,6 +62,7 @@ def world() -> World:
 def test_an_interface_begins_with_the_least_and_gets_what_passes(world: World) -> None:
     world.carries[PEER] = 1412
     world.links.watch("re6stnet1", PEER, WIREGUARD)
+    world.links.tick()
     assert world.mtus[5] == LEAST
     world.run()
     assert world.mtus[5] == 1412
@@ -137,6 +138,7 @@ def test_an_interface_that_is_gone_ends_nothing(world: World) -> None:
 
 def test_strangers_answers_are_of_nobody(world: World) -> None:
     world.links.watch("re6stnet1", PEER, WIREGUARD)
+    world.links.tick()
     world.links.answered(5, OTHER, 1)
     world.links.answered(6, PEER, 1)
     assert world.mtus[5] == LEAST
@@ -149,10 +151,17 @@ def test_the_same_neighbour_is_watched_once(world: World) -> None:
     assert world.mtus[5] == 1420
 
 
-def test_who_may_send_no_echo_requests_is_told(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_where_no_echo_can_be_sent_that_is_told_and_interfaces_stay_as_they_are(
+    world: World, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     def refuse(answered: object) -> None:
-        raise PermissionError
+        raise PermissionError(1, "Operation not permitted")
 
     monkeypatch.setattr("re6st.transport.link_mtu.EchoSocket", refuse)
-    with pytest.raises(PermissionError):
-        asyncio.run(world.links.run())
+    world.links._echo = None
+    asyncio.run(world.links.run())
+    assert "no echo requests: Operation not permitted" in caplog.text
+    world.links.watch("re6stnet1", PEER, WIREGUARD)
+    world.links.tick()
+    world.links.moved("re6stnet1")
+    assert world.mtus[5] == 1500
