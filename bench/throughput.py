@@ -19,7 +19,16 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from bench.support import processor_time, throughput_figures
-from bench.support.carriers import FORMS, Bare, BareWireGuard, Carrier, Other, OtherNebula, Ours, implementation
+from bench.support.carriers import (
+    FORMS,
+    Bare,
+    BareWireGuard,
+    Carrier,
+    Implementation,
+    Other,
+    OtherNebula,
+    Ours,
+)
 from bench.support.chain import Address, Chain, wait_reached
 from bench.support.debian import BOOKWORM, TRIXIE, UnavailableError
 from bench.support.others import Tinc, Yggdrasil
@@ -44,10 +53,11 @@ OPENVPN_UDP = Ours(
     "re6st, OpenVPN over UDP",
     node_options=("--disable-proto", "tcp", "--disable-proto", "tcp6"),
 )
-IMPLEMENTATIONS = (BOOKWORM, TRIXIE)
-WIREGUARD = {each: Ours(f"re6st, {implementation(each)}", wireguard=each) for each in IMPLEMENTATIONS}
+RELEASES = (BOOKWORM, TRIXIE)
+IMPLEMENTATIONS = (Implementation(None), *map(Implementation, RELEASES))
+WIREGUARD = {each: Ours(f"re6st, WireGuard, {each.name}", implementation=each) for each in IMPLEMENTATIONS}
 ALONE = {each: BareWireGuard(each) for each in IMPLEMENTATIONS}
-YGGDRASIL = {each: Other(Yggdrasil, each) for each in IMPLEMENTATIONS}
+YGGDRASIL = {each: Other(Yggdrasil, each) for each in RELEASES}
 CARRIERS: tuple[Carrier, ...] = (
     Bare(),
     *ALONE.values(),
@@ -64,10 +74,10 @@ CARRIERS: tuple[Carrier, ...] = (
 def marks() -> list[Mark]:
     """What is wanted, as ratios in one run."""
     found = []
-    for release, ours in WIREGUARD.items():
-        name = ours.name
+    for implementation, ours in WIREGUARD.items():
+        name, release = ours.name, implementation.release or RELEASES[-1]
         found += [
-            Mark("one hop, of WireGuard alone", name, 1, ALONE[release].name, 1, 0.9),
+            Mark("one hop, of WireGuard alone", name, 1, ALONE[implementation].name, 1, 0.9),
             Mark("one hop, of yggdrasil", name, 1, YGGDRASIL[release].name, 1, 1.0),
             Mark("one hop, of OpenVPN", name, 1, OPENVPN.name, 1, 5.0),
             Mark("three hops, of one", name, 3, name, 1, 0.6),

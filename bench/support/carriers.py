@@ -9,7 +9,9 @@ import subprocess
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
+from pathlib import Path
 from typing import Protocol
 
 from bench.support import wireguard
@@ -64,31 +66,55 @@ class Bare:
 
 
 @dataclass(frozen=True)
+class Implementation:
+    """What makes WireGuard interfaces: wireguard-go of a release; None: the kernel."""
+
+    release: Release | None
+
+    @property
+    def name(self) -> str:
+        return f"wireguard-go of {self.release.name}" if self.release else "the kernel's"
+
+    def program(self) -> Path:
+        """Raises UnavailableError."""
+        return obtain("wireguard-go", "wireguard-go", self.release)
+
+    def need(self, host: Host) -> None:
+        """Raises UnavailableError where it cannot be had on this machine."""
+        if self.release is not None:
+            self.program()
+        elif not wireguard.kernel_has_it(host):
+            raise UnavailableError("not on this machine: its kernel has no WireGuard")
+
+    def version(self) -> str:
+        return version([str(self.program()), "--version"]) if self.release else os.uname().release
+
+
+@dataclass(frozen=True)
 class BareWireGuard:
     """A WireGuard link between each two neighbours, with routes that stand."""
 
-    release: Release
+    implementation: Implementation
     most_hops: int = 3
 
     @property
     def name(self) -> str:
-        return f"WireGuard alone, {implementation(self.release)}"
+        return f"WireGuard alone, {self.implementation.name}"
 
     def start(self, chain: Chain) -> Mapping[Host, Address]:
-        program = obtain("wireguard-go", "wireguard-go", self.release)
+        self.implementation.need(chain.hosts[0])
+        if self.implementation.release is None:
+            make = partial(wireguard.by_kernel, obtain("wireguard-tools", "wg"))
+        else:
+            make = partial(wireguard.by_program, self.implementation.program())
         ways: dict[tuple[Host, Host], str] = {}
         for number, (first, second) in enumerate(pairwise(chain.hosts)):
-            here, there = wireguard.link(program, first, second, wireguard.PORT + number)
+            here, there = wireguard.link(make, first, second, wireguard.PORT + number)
             ways |= {(first, second): f"dev {here}", (second, first): f"dev {there}"}
         return wireguard.route(chain, ways)
 
     def version(self) -> str:
-        return version([str(obtain("wireguard-go", "wireguard-go", self.release)), "--version"])
-
-
-def implementation(release: Release) -> str:
-    """What makes WireGuard interfaces, as the table has it."""
-    return f"wireguard-go of {release.name}"
+        return self.implementation.version()
 
 
 @dataclass(frozen=True)
@@ -98,20 +124,25 @@ class Ours:
     name: str
     registry_options: tuple[str, ...] = ("--encrypt",)
     node_options: tuple[str, ...] = ()
-    wireguard: Release | None = None
-    """Whose wireguard-go carries the links; None: OpenVPN does."""
+    implementation: Implementation | None = None
+    """What carries WireGuard links; None: OpenVPN carries the tunnels."""
     most_hops: int = 3
 
     def start(self, chain: Chain) -> Mapping[Host, Address]:
-        network = Network(
-            chain.bed, hosts=chain.hosts, registry_options=self.registry_options, node_options=self.node_options
-        )
-        if self.wireguard is not None:
-            if not has_wireguard():
-                raise UnavailableError("not built: nodes of this checkout have no WireGuard links yet")
-            directory = obtain("wireguard-go", "wireguard-go", self.wireguard).parent
-            for node in network.nodes:
-                node.wrapper = ["env", f"PATH={directory}:{os.environ['PATH']}"]
+        options, path = list(self.node_options), os.environ["PATH"]
+        if has_wireguard():
+            options += ["--wireguard", "off" if self.implementation is None else "auto"]
+        elif self.implementation is not None:
+            raise UnavailableError("not built: nodes of this checkout have no WireGuard links yet")
+        if self.implementation is not None:
+            self.implementation.need(chain.hosts[0])
+            if self.implementation.release is not None:
+                if wireguard.kernel_has_it(chain.hosts[0]):
+                    raise UnavailableError("nodes take the kernel's where there is one, as here")
+                path = f"{self.implementation.program().parent}:{path}"
+        network = Network(chain.bed, hosts=chain.hosts, registry_options=self.registry_options, node_options=options)
+        for node in network.nodes:
+            node.wrapper = ["env", f"PATH={path}"]
         network.create()
         network.enrol()
         for before, node in pairwise(network.nodes):
@@ -134,12 +165,10 @@ class Ours:
         (link,) = json.loads(node.host.ip("-json", "-details", "link", "show", "dev", way["dev"]))
         # A TAP is OpenVPN's; WireGuard has a tun, or an interface of its own kind.
         is_tap: bool = link.get("linkinfo", {}).get("info_data", {}).get("type") == "tap"
-        return is_tap == (self.wireguard is None)
+        return is_tap == (self.implementation is None)
 
     def version(self) -> str:
-        if self.wireguard is not None:
-            return version([str(obtain("wireguard-go", "wireguard-go", self.wireguard)), "--version"])
-        return version(["openvpn", "--version"])
+        return self.implementation.version() if self.implementation else version(["openvpn", "--version"])
 
 
 def _link_local(host: Host, interface: str) -> str:
@@ -149,9 +178,9 @@ def _link_local(host: Host, interface: str) -> str:
 
 
 def has_wireguard() -> bool:
-    """Whether the nodes of this checkout can have WireGuard links: they have an option about it."""
+    """Whether the nodes of this checkout can have WireGuard links: they have the option."""
     parser: argparse.ArgumentParser = node_options.parser()
-    return any("wireguard" in option for option in parser.format_usage().split())
+    return "--wireguard" in parser.format_help()
 
 
 @dataclass(frozen=True)

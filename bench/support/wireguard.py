@@ -1,12 +1,15 @@
-"""WireGuard alone, by wireguard-go: a link between each two neighbours of a chain, and routes from end to end.
+"""WireGuard alone: a link between each two neighbours of a chain, and routes from end to end.
 
-The program is told by its own socket what to do, so that wg(8) is not needed.
+wireguard-go is told by its own socket what to do, the kernel's by wg(8).
 """
 
 from __future__ import annotations
 
+import base64
 import secrets
 import socket
+from collections.abc import Callable
+from dataclasses import dataclass
 from ipaddress import IPv6Address
 from pathlib import Path
 
@@ -34,7 +37,7 @@ def route(chain: Chain, ways: dict[tuple[Host, Host], str]) -> dict[Host, IPv6Ad
     own = addresses(chain)
     for position, host in enumerate(chain.hosts):
         host.namespace.sysctl({"net/ipv6/conf/all/forwarding": 1})
-        lines = [f"address add {own[host]}/128 dev lo"]
+        lines = [f"address add {own[host]}/128 dev lo nodad"]
         for other_position, other in enumerate(chain.hosts):
             if other is not host:
                 step = 1 if other_position > position else -1
@@ -44,29 +47,76 @@ def route(chain: Chain, ways: dict[tuple[Host, Host], str]) -> dict[Host, IPv6Ad
     return own
 
 
-def link(program: Path, first: Host, second: Host, port: int) -> tuple[str, str]:
-    """A link between two hosts: the names of its interfaces. Raises BedError, AssertionError."""
-    keys = X25519PrivateKey.generate(), X25519PrivateKey.generate()
-    names = f"r6b{secrets.token_hex(4)}", f"r6b{secrets.token_hex(4)}"
-    for here, there, name, own, its in ((first, second, names[0], *keys), (second, first, names[1], *keys[::-1])):
-        process = here.start([program, "--foreground", name], "wireguard-go.log")
-        path = SOCKETS / f"{name}.sock"
-        wait_until(
-            lambda: path.exists() or process.poll() is not None,  # noqa: B023
-            STARTS,
-            f"wireguard-go on {here.name}",
-            here.bed.tails,
-        )
-        request = {
-            "private_key": own.private_bytes(Encoding.Raw, PrivateFormat.Raw, NoEncryption()).hex(),
-            "listen_port": port,
-            "public_key": its.public_key().public_bytes(Encoding.Raw, PublicFormat.Raw).hex(),
-            "endpoint": f"{there.address}:{port}",
+@dataclass(frozen=True)
+class End:
+    """One end of a link: its interface and its key, and the other's key and host."""
+
+    host: Host
+    interface: str
+    key: X25519PrivateKey
+    other: Host
+    its_key: X25519PrivateKey
+    port: int
+
+    @property
+    def settings(self) -> dict[str, str]:
+        """As wireguard-go's socket names them."""
+        return {
+            "private_key": self.key.private_bytes(Encoding.Raw, PrivateFormat.Raw, NoEncryption()).hex(),
+            "listen_port": str(self.port),
+            "public_key": self.its_key.public_key().public_bytes(Encoding.Raw, PublicFormat.Raw).hex(),
+            "endpoint": f"{self.other.address}:{self.port}",
             "allowed_ip": "::/0",
         }
-        _ask(path, "set=1\n" + "".join(f"{key}={value}\n" for key, value in request.items()) + "\n")
-        here.namespace.ip(f"link set {name} mtu {MTU} up")
+
+
+def link(make: Callable[[End], None], first: Host, second: Host, port: int) -> tuple[str, str]:
+    """A link between two hosts, whose ends `make` makes: the names of its interfaces.
+
+    Raises BedError, AssertionError.
+    """
+    keys = X25519PrivateKey.generate(), X25519PrivateKey.generate()
+    names = f"r6b{secrets.token_hex(4)}", f"r6b{secrets.token_hex(4)}"
+    for end in (
+        End(first, names[0], keys[0], second, keys[1], port),
+        End(second, names[1], keys[1], first, keys[0], port),
+    ):
+        make(end)
+        end.host.namespace.ip(f"link set {end.interface} mtu {MTU} up")
     return names
+
+
+def by_program(program: Path, end: End) -> None:
+    """An end that wireguard-go makes."""
+    process = end.host.start([program, "--foreground", end.interface], "wireguard-go.log")
+    path = SOCKETS / f"{end.interface}.sock"
+    there = lambda: path.exists() or process.poll() is not None  # noqa: E731
+    wait_until(there, STARTS, f"wireguard-go on {end.host.name}", end.host.bed.tails)
+    _ask(path, "set=1\n" + "".join(f"{key}={value}\n" for key, value in end.settings.items()) + "\n")
+
+
+def by_kernel(tool: Path, end: End) -> None:
+    """An end that the kernel makes; `tool` is wg(8)."""
+    end.host.namespace.ip(f"link add {end.interface} type wireguard")
+    settings = end.settings
+    file = end.host.etc / f"{end.interface}.key"
+    file.write_text(_base64(settings["private_key"]))
+    own: list[str | Path] = ["private-key", file, "listen-port", settings["listen_port"]]
+    peer = ["peer", _base64(settings["public_key"]), "endpoint", settings["endpoint"]]
+    end.host.run([tool, "set", end.interface, *own, *peer, "allowed-ips", settings["allowed_ip"]])
+
+
+def kernel_has_it(host: Host) -> bool:
+    """Whether this kernel makes such interfaces."""
+    try:
+        host.namespace.ip("link add r6btest type wireguard", "link delete r6btest")
+    except BedError:
+        return False
+    return True
+
+
+def _base64(key: str) -> str:
+    return base64.b64encode(bytes.fromhex(key)).decode()
 
 
 def _ask(path: Path, request: str) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from bench.support import processor_time, throughput_report
+from bench.support.carriers import Ours
 from bench.support.processor_time import Reading, Used
 from bench.support.throughput_figures import (
     Mark,
@@ -21,6 +22,7 @@ from bench.support.throughput_figures import (
     read_iperf,
     read_ping,
 )
+from bench.throughput import CARRIERS, marks
 
 TCP = {
     "end": {
@@ -208,3 +210,17 @@ def test_the_tables_show_medians_and_say_what_was_not_measured() -> None:
     assert throughput_report.bars(results)["alone"] == [1000, 700, 400]
     assert figure(measured, "ours", 2, "tcp1_mbit_s") is None
     assert not math.isnan(figure(measured, "ours", 1, "tcp1_mbit_s") or 0)
+
+
+def test_every_mark_is_about_rows_that_there_are() -> None:
+    names = [carrier.name for carrier in CARRIERS]
+    assert len(names) == len(set(names))
+    for mark in marks():
+        assert {mark.row, mark.of_row} <= set(names)
+        assert {mark.hops, mark.of_hops} <= {1, 2, 3}
+
+
+def test_rows_of_ours_are_told_from_others_by_their_name() -> None:
+    """The plot goes by it."""
+    assert {carrier.name.startswith("re6st") for carrier in CARRIERS if isinstance(carrier, Ours)} == {True}
+    assert {carrier.name.startswith("re6st") for carrier in CARRIERS if not isinstance(carrier, Ours)} == {False}
