@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import json
 
-from testbed.bed import Host, Namespace, command
+from testbed.host import Host
+from testbed.namespace import Namespace, command
 
 SILENT = "icmp type destination-unreachable drop; icmpv6 type packet-too-big drop;"
 

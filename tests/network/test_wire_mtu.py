@@ -14,7 +14,7 @@ from re6st.linux.echo import known_path_mtu
 from re6st.linux.rtnetlink import Netlink
 from re6st.transport.link_mtu import LinkMtus
 from testbed import Bed, Host
-from testbed.bed import command
+from testbed.namespace import command
 from testbed.narrow import NarrowWay
 
 WITHIN = 10.0
