@@ -26,7 +26,8 @@ _HEAD = struct.Struct("=BBxx")  # command, version
 _GET, _SET, _VERSION = 0, 1, 1
 _IFINDEX, _PRIVATE_KEY, _FLAGS, _LISTEN_PORT, _PEERS, _REPLACE_PEERS = 1, 3, 5, 6, 8, 1
 _PEER_KEY, _PEER_FLAGS, _PEER_ENDPOINT, _PEER_KEEPALIVE, _PEER_HANDSHAKE = 1, 3, 4, 5, 6
-_PEER_RECEIVED, _PEER_SENT, _PEER_NETWORKS, _PEER_REPLACE_NETWORKS = 7, 8, 9, 2
+_PEER_RECEIVED, _PEER_SENT, _PEER_NETWORKS = 7, 8, 9
+_PEER_REMOVE, _PEER_REPLACE_NETWORKS = 1, 2
 _NETWORK_FAMILY, _NETWORK_ADDRESS, _NETWORK_LENGTH = 1, 2, 3
 _U16, _U32, _U64, _TIME = struct.Struct("=H"), struct.Struct("=I"), struct.Struct("=Q"), struct.Struct("=qq")
 _FAMILY = struct.Struct("=H")
@@ -85,10 +86,11 @@ class KernelDevice:
 
     async def configure(self, config: LinkConfig) -> None:
         """See linux.wireguard.Device."""
-        if (await self.state()).port != config.port:
+        before = await self.state()
+        if before.port != config.port:
             need_port(config.port)
         try:
-            self._socket.request(self._family, encode(self._index, config))
+            self._socket.request(self._family, encode(self._index, config, before.peer))
         except OSError as error:
             raise WireGuardError(error.errno, f"{self.interface}: {error.strerror}") from None
 
@@ -110,8 +112,13 @@ class KernelDevice:
             self._netlink.delete_link(self._index)
 
 
-def encode(index: int, config: LinkConfig) -> bytes:
-    """The request that sets an interface."""
+def encode(index: int, config: LinkConfig, before: bytes = b"") -> bytes:
+    """The request that sets an interface, which has the peer of this key `before`.
+
+    A peer with another key comes first, then the old one goes: an interface without a peer refuses what is sent by it.
+    The same one is made anew.
+    """
+    instead = before not in (b"", config.peer)
     networks = b"".join(
         _nested(0, _network(family, length)) for family, length in ((socket.AF_INET6, 16), (socket.AF_INET, 4))
     )
@@ -120,13 +127,16 @@ def encode(index: int, config: LinkConfig) -> bytes:
     if config.endpoint is not None:
         peer += pack_attribute(_PEER_ENDPOINT, _encode_endpoint(config.endpoint))
     peer += pack_attribute(_PEER_KEEPALIVE, _U16.pack(config.keepalive)) + _nested(_PEER_NETWORKS, networks)
+    peers = _nested(0, peer)
+    if instead:
+        peers += _nested(0, pack_attribute(_PEER_KEY, before) + pack_attribute(_PEER_FLAGS, _U32.pack(_PEER_REMOVE)))
     return (
         _HEAD.pack(_SET, _VERSION)
         + pack_attribute(_IFINDEX, _U32.pack(index))
         + pack_attribute(_PRIVATE_KEY, config.secret)
         + pack_attribute(_LISTEN_PORT, _U16.pack(config.port))
-        + pack_attribute(_FLAGS, _U32.pack(_REPLACE_PEERS))
-        + _nested(_PEERS, _nested(0, peer))
+        + pack_attribute(_FLAGS, _U32.pack(0 if instead else _REPLACE_PEERS))
+        + _nested(_PEERS, peers)
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import socket
+import threading
 from collections.abc import Iterator
 from ipaddress import IPv6Address, ip_address
 
@@ -116,6 +117,32 @@ def test_keys_are_changed_in_place(ends: tuple[End, End]) -> None:
     client.configure(server.public, where(server), 25)
     wait_until(lambda: (server.state().handshake or 0) > (first or 0), SOON, "another handshake")
     assert client.reaches(server)
+
+
+def test_no_packet_is_refused_while_keys_are_changed(ends: tuple[End, End]) -> None:
+    """Programs would be told that nobody can be reached, for want of a key."""
+    client, server = ends
+    connect(client, server)
+    refused = set[int]()
+    done = threading.Event()
+
+    def send() -> None:
+        with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as own:
+            while not done.is_set():
+                try:
+                    own.sendto(b"", (str(server.address), 7000, 0, socket.if_nametoindex(NAME)))
+                except OSError as error:
+                    refused.add(error.errno or 0)
+
+    sending = [threading.Thread(target=lambda: client.host.namespace.call(send)) for _ in range(2)]
+    for each in sending:
+        each.start()
+    for _ in range(30):
+        client.configure(new_keys()[1], where(server), 25)
+    done.set()
+    for each in sending:
+        each.join()
+    assert refused == set()
 
 
 def test_the_same_configuration_again_begins_another_handshake(ends: tuple[End, End]) -> None:

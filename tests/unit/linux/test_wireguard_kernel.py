@@ -45,6 +45,16 @@ def test_what_the_kernel_is_told_has_the_form_of_linux_wireguard_h() -> None:
     ]
 
 
+def test_a_peer_with_another_key_is_there_before_the_old_one_goes() -> None:
+    """In between, programs would be told that nobody can be reached."""
+    device = attributes(encode(7, CONFIG, b"o" * 32)[4:])
+    assert device[5] == struct.pack("=I", 0), "not all peers away first"
+    new, old = (attributes(each) for _, each in read_attributes(device[8]))
+    assert (new[1], new[3]) == (b"p" * 32, struct.pack("=I", 2))
+    assert old == {1: b"o" * 32, 3: struct.pack("=I", 1)}, "WGPEER_F_REMOVE_ME"
+    assert encode(7, CONFIG, CONFIG.peer) == encode(7, CONFIG), "so that another handshake begins"
+
+
 def test_nested_parts_say_that_they_are() -> None:
     """Kernels of today refuse others."""
     kinds = []
