@@ -36,7 +36,6 @@ from re6st.linux.rtnetlink import (
     IFA_F_DADFAILED,
     IFA_F_NODAD,
     IFA_F_TENTATIVE,
-    IFF_RUNNING,
     RT_SCOPE_UNIVERSE,
     Netlink,
 )
@@ -225,7 +224,7 @@ class Kernel:
         One is left out that the kernel does not use yet, or at all: duplicate address detection (RFC 4862 5.4).
         Raises NetlinkError when they changed meanwhile: ask again.
         """
-        up = {link.index: bool(link.flags & IFF_RUNNING) for link in self._netlink.links() if link.up}
+        up = {link.index: link.running for link in self._netlink.links() if link.up}
         found: dict[Address, bool] = {}
         for entry in self._netlink.addresses():
             usable = not entry.flags & (IFA_F_TENTATIVE | IFA_F_DADFAILED)

@@ -14,7 +14,6 @@ from ipaddress import IPv6Address, ip_address, ip_network
 from re6st.core.machine.wanted_state import IFF_UP, Address, KernelLink, KernelRoute, Network
 from re6st.linux.netlink import NetlinkSocket, malformed, pack_attribute, read_attributes, unpack
 
-IFF_RUNNING = 0x40
 IFA_F_NODAD, IFA_F_DADFAILED, IFA_F_TENTATIVE, IFA_F_NOPREFIXROUTE = 0x02, 0x08, 0x40, 0x200
 RT_SCOPE_UNIVERSE, _RT_SCOPE_NOWHERE = 0, 255
 

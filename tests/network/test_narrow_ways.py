@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from itertools import combinations
+from itertools import combinations, pairwise
 
 import pytest
 
@@ -74,6 +74,14 @@ def test_full_size_packets_pass_over_three_hops_of_different_size(bed: Bed) -> N
         NarrowWay(node.host, mtu, tells=tells)
     network.start()
     network.wait_connected(FORMS)
+    # Who is cut off from all that it knows cannot come back by somebody of whom it has never heard.
+    chain = [frozenset(pair) for pair in pairwise(network.nodes)]
+    wait_until(
+        lambda: all(pair in {frozenset((each.client, each.server)) for each in network.tunnels()} for pair in chain),
+        FORMS,
+        "a tunnel from each node to the next one",
+        bed.tails,
+    )
     for (number, one), (other_number, other) in combinations(enumerate(network.nodes), 2):
         if other_number - number > 1:
             one.host.lose(other.host)

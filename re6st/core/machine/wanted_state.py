@@ -19,7 +19,7 @@ Address = IPv4Address | IPv6Address
 Network = IPv4Network | IPv6Network
 
 # linux/if.h, linux/rtnetlink.h
-IFF_UP = 0x1
+IFF_UP, IFF_RUNNING = 0x1, 0x40
 RTN_UNICAST, RTN_UNREACHABLE = 1, 7
 RTPROT_STATIC = 4
 RT_TABLE_MAIN = 254
@@ -55,6 +55,11 @@ class KernelLink:
     @property
     def up(self) -> bool:
         return bool(self.flags & IFF_UP)
+
+    @property
+    def running(self) -> bool:
+        """Whether it is up, and has a carrier that the kernel has dealt with."""
+        return self.up and bool(self.flags & IFF_RUNNING)
 
 
 # Of what is given to the kernel, `what` names it, and the form of a string says what was wrong where it is put back.
@@ -339,9 +344,10 @@ def left(actual: Actual, plans: Collection[AddressPlan], kept: Kept | None) -> t
 def _link_locals(taps: Mapping[str, KernelLink], actual: Actual) -> Iterator[Placed]:
     """Without a link-local address babeld does not use an interface, and complains of it again and again.
 
-    The kernel gives one to each that comes up with a carrier. It does not put back what others remove.
+    The kernel gives one to each that is up once it has noticed the carrier, up to a second after a program attached.
+    It does not put back what others remove.
     """
     have = {each.interface for each in actual.addresses if each.ip.is_link_local and each.ip.version == 6}
     for name, link in taps.items():
-        if link.up and name not in have and len(link.hardware) == 6:
+        if link.running and name not in have and len(link.hardware) == 6:
             yield Placed(link_local(link.hardware), 64, name)

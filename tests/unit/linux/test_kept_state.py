@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from re6st.core.machine.wanted_state import (
+    IFF_RUNNING,
     IFF_UP,
     RTN_UNREACHABLE,
     Address,
@@ -51,9 +52,12 @@ class Netlink:
         self.known: set[tuple[Network, int]] = set()
         self.refuses = 0
         self.carrier = True
+        self.noticed = True
+        """Whether this kernel has dealt with the carrier."""
 
     def links(self) -> list[KernelLink]:
-        flags = {name: IFF_UP if up else 0 for name, up in self.up.items()}
+        running = IFF_UP | (IFF_RUNNING if self.noticed else 0)
+        flags = {name: running if up else 0 for name, up in self.up.items()}
         return [KernelLink(self.index[name], name, flags[name], "", MAC, self.mtu) for name in flags]
 
     def set_link(self, index: int, *, up: bool, mtu: int | None = None) -> None:
@@ -157,6 +161,16 @@ def test_a_tunnel_gets_a_link_local_address_again(machine: Machine) -> None:
     machine.kernel.there.remove((LINK_LOCAL, 7))
     machine.kernel.there.add((IPv6Address("fe80::1"), 7))
     assert machine.said() == [], "another one will do"
+
+
+def test_a_tunnel_that_just_came_up_gets_its_link_local_address_from_the_kernel(machine: Machine) -> None:
+    """The kernel notices a carrier up to a second late: nobody removed the address in between."""
+    machine.want(taps={"re6stnet1": TapState(7, 1500)})
+    machine.kernel.there.remove((LINK_LOCAL, 7))
+    machine.kernel.noticed = False
+    assert machine.said() == []
+    machine.kernel.noticed = True
+    assert machine.said() == [f"our address {LINK_LOCAL} on re6stnet1"]
 
 
 def test_what_is_no_longer_wanted_is_removed_and_nothing_else(machine: Machine) -> None:

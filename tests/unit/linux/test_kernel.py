@@ -9,11 +9,11 @@ from ipaddress import IPv4Address, IPv4Interface, IPv6Address, IPv6Network, ip_a
 
 import pytest
 
-from re6st.core.machine.wanted_state import IFF_UP, KernelLink, KernelRoute, TapState, Wanted
+from re6st.core.machine.wanted_state import IFF_RUNNING, IFF_UP, KernelLink, KernelRoute, TapState, Wanted
 from re6st.linux import kernel, rtnetlink
 from re6st.linux.kernel import Kernel, KernelError
 from re6st.linux.netlink import NetlinkError
-from re6st.linux.rtnetlink import IFA_F_NOPREFIXROUTE, IFF_RUNNING, InterfaceAddress
+from re6st.linux.rtnetlink import IFA_F_NOPREFIXROUTE, InterfaceAddress
 
 
 def attempt(work: Callable[[Kernel], Awaitable[object]]) -> None:

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from re6st.core.machine.wanted_state import (
+    IFF_RUNNING,
     IFF_UP,
     RTN_UNREACHABLE,
     Actual,
@@ -113,7 +114,7 @@ class Machine:
         return faults
 
     def _raise(self, name: str) -> None:
-        self.links[name] = replace(self.links[name], flags=IFF_UP)
+        self.links[name] = replace(self.links[name], flags=IFF_UP | IFF_RUNNING)
 
 
 @st.composite
