@@ -196,7 +196,7 @@ def test_a_new_address_by_dhcp_is_used_and_told(movable: tuple[Network, Node], b
     wait_until(lambda: f"{old},1194,tcp" in known(peer, mover), 60, "its peer knows it", bed.tails)
     began = time.monotonic()
     mover.host.readdress(new)
-    wait_until(lambda: says(mover, f"{new} is new"), 60, "the node notices", bed.tails)
+    wait_until(lambda: says(mover, f"has a new address: {new}"), 60, "the node notices", bed.tails)
     print(f"noticed after {time.monotonic() - began:.1f} s")
     network.wait_connected(FORMS)
     print(f"connected after {time.monotonic() - began:.1f} s")
@@ -210,7 +210,7 @@ def test_a_new_address_by_dhcp_is_used_and_told(movable: tuple[Network, Node], b
 def test_a_link_that_goes_and_comes_back(movable: tuple[Network, Node], bed: Bed) -> None:
     network, mover = movable
     mover.host.namespace.ip("link set eth0 down")
-    wait_until(lambda: says(mover, f"{mover.host.address} is gone"), 60, "the node notices", bed.tails)
+    wait_until(lambda: says(mover, f"no longer has the address {mover.host.address}"), 60, "the node notices", bed.tails)
     # What it tries meanwhile fails, ever less often.
     wait_until(lambda: says(mover, "no first peer"), 60, "it asks the registry in vain", bed.tails)
     began = time.monotonic()
