@@ -210,7 +210,9 @@ def test_a_new_address_by_dhcp_is_used_and_told(movable: tuple[Network, Node], b
 def test_a_link_that_goes_and_comes_back(movable: tuple[Network, Node], bed: Bed) -> None:
     network, mover = movable
     mover.host.namespace.ip("link set eth0 down")
-    wait_until(lambda: says(mover, f"no longer has the address {mover.host.address}"), 60, "the node notices", bed.tails)
+    wait_until(
+        lambda: says(mover, f"no longer has the address {mover.host.address}"), 60, "the node notices", bed.tails
+    )
     # What it tries meanwhile fails, ever less often.
     wait_until(lambda: says(mover, "no first peer"), 60, "it asks the registry in vain", bed.tails)
     began = time.monotonic()
