@@ -97,7 +97,9 @@ def test_a_registry_restored_from_an_older_copy_learns_what_was_revoked_and_issu
 
     def known() -> bool:
         log = (network.registry_host.log / "registry.log").read_text()
-        return "1 revocations were taken" in log and all(f"known again: {node.prefix}" in log for node in later)
+        again = [line for line in log.splitlines() if "is known again: " in line]
+        has_all = all(any(line.endswith(f" of {node.prefix}") for line in again) for node in later)
+        return "1 revocations were taken" in log and has_all
 
     wait_until(known, 60, "revocation and certificates are known again", bed.tails)
     revoked.stop()
