@@ -17,6 +17,7 @@ from collections.abc import Iterable, Iterator
 from ipaddress import IPv6Address
 from itertools import pairwise
 
+from re6st.linux.icmpv6 import ECHO_REQUEST, raw_echo_socket
 from testbed.background import in_background
 from testbed.host import Host
 
@@ -24,14 +25,8 @@ PACE = 0.1
 """Seconds between two pings of a `Pinger`."""
 LATE = 1.0
 """Seconds after which an answer to a `Pinger` comes too late."""
-ECHO_REQUEST, ECHO_REPLY = 128, 129  # RFC 4443 section 4
 HEADER = struct.Struct("!BBHQ")  # type, code, checksum (the kernel's), then identifier and sequence number as our token
 IPV6_HEADER = 40
-_ONLY_REPLIES = b"".join(
-    (0xFFFFFFFF & ~((1 << ECHO_REPLY % 32) if word == ECHO_REPLY // 32 else 0)).to_bytes(4, "little")
-    for word in range(8)
-)
-_ICMP6_FILTER = 1  # linux/icmpv6.h
 
 Pair = tuple[Host, IPv6Address]
 
@@ -181,8 +176,7 @@ def echo_request(token: int, size: int = 64) -> bytes:
 
 def echo_socket() -> socket.socket:
     """A socket that sends echo requests and gets the answers to those of its whole host."""
-    own = socket.socket(socket.AF_INET6, socket.SOCK_RAW, socket.IPPROTO_ICMPV6)
-    own.setsockopt(socket.IPPROTO_ICMPV6, _ICMP6_FILTER, _ONLY_REPLIES)
+    own = raw_echo_socket()
     own.setsockopt(socket.IPPROTO_IPV6, 62, 1)  # IPV6_DONTFRAG (linux/in6.h), which Python does not name
     own.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)
     own.setblocking(False)

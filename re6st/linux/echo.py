@@ -10,18 +10,15 @@ from collections.abc import Callable
 from contextlib import suppress
 from ipaddress import IPv6Address
 
+from re6st.linux.icmpv6 import ECHO_REPLY, ECHO_REQUEST, raw_echo_socket
+
 IPV6_HEADER = 40
 AT_ONCE = 64
 """After so many answers in a row, other tasks have their turn."""
 RECEIVED = 64
 """Bytes of an answer that are looked at."""
 
-_REQUEST, _REPLY = 128, 129
 _HEADER = struct.Struct("!BBHHH8sQ")  # type, code, checksum (the kernel's), identifier, sequence, then secret, number
-_ICMP6_FILTER = 1  # linux/icmpv6.h
-_ONLY_REPLIES = b"".join(
-    (0xFFFFFFFF & ~((1 << _REPLY % 32) if word == _REPLY // 32 else 0)).to_bytes(4, "little") for word in range(8)
-)
 _IPV6_MTU_DISCOVER, _IPV6_DONTFRAG, _PMTUDISC_PROBE = 23, 62, 3  # linux/in6.h, which Python does not name
 
 Answered = Callable[[int, IPv6Address, int], None]
@@ -39,9 +36,9 @@ class EchoSocket:
         self._answered = answered
         self._secret = os.urandom(8)
         self._identifier = int.from_bytes(os.urandom(2))
-        own = socket.socket(socket.AF_INET6, socket.SOCK_RAW | socket.SOCK_NONBLOCK, socket.IPPROTO_ICMPV6)
+        own = raw_echo_socket()
         try:
-            own.setsockopt(socket.IPPROTO_ICMPV6, _ICMP6_FILTER, _ONLY_REPLIES)
+            own.setblocking(False)
             own.setsockopt(socket.IPPROTO_IPV6, _IPV6_DONTFRAG, 1)
             own.setsockopt(socket.IPPROTO_IPV6, _IPV6_MTU_DISCOVER, _PMTUDISC_PROBE)
             self._loop = asyncio.get_running_loop()
@@ -53,7 +50,7 @@ class EchoSocket:
 
     def send(self, index: int, neighbour: IPv6Address, number: int, size: int) -> None:
         """Send a packet of `size` bytes to a link-local address. One that cannot be sent is lost as others are."""
-        body = _HEADER.pack(_REQUEST, 0, 0, self._identifier, number & 0xFFFF, self._secret, number)
+        body = _HEADER.pack(ECHO_REQUEST, 0, 0, self._identifier, number & 0xFFFF, self._secret, number)
         with suppress(OSError):
             self._socket.sendto(body.ljust(size - IPV6_HEADER, b"\0"), (str(neighbour), 0, 0, index))
 
@@ -72,7 +69,7 @@ class EchoSocket:
             if len(data) < _HEADER.size:
                 continue
             kind, _, _, identifier, _, secret, number = _HEADER.unpack_from(data)
-            if kind == _REPLY and identifier == self._identifier and secret == self._secret:
+            if kind == ECHO_REPLY and identifier == self._identifier and secret == self._secret:
                 self._answered(source[3], IPv6Address(source[0].partition("%")[0]), number)
 
 

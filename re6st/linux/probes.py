@@ -12,12 +12,9 @@ import time
 from collections.abc import Iterator
 from ipaddress import IPv6Address
 
-_REQUEST, _REPLY = 128, 129
+from re6st.linux.icmpv6 import ECHO_REPLY, ECHO_REQUEST, echo_socket
+
 _ECHO = struct.Struct("!BBHHH8s")  # type, code, checksum (the kernel's), identifier, sequence number, our token
-_ICMP6_FILTER = 1  # linux/icmpv6.h
-_ONLY_REPLIES = b"".join(
-    (0xFFFFFFFF & ~((1 << _REPLY % 32) if word == _REPLY // 32 else 0)).to_bytes(4, "little") for word in range(8)
-)
 _TIMESTAMPS, _MOMENT = 35, struct.Struct("=qq")  # SO_TIMESTAMPNS of 64-bit kernels: seconds, nanoseconds
 WAITING = 2000
 """Requests whose answers are awaited, at most."""
@@ -33,7 +30,7 @@ class ProbeSocket:
 
     def __init__(self) -> None:
         """Raises OSError."""
-        self._socket = _socket()
+        self._socket = echo_socket()
         self._socket.setblocking(False)
         self._socket.setsockopt(socket.SOL_SOCKET, _TIMESTAMPS, 1)
         self._waiting: dict[bytes, tuple[Target, float]] = {}
@@ -48,7 +45,7 @@ class ProbeSocket:
             del self._waiting[next(iter(self._waiting))]
         self._waiting[token] = (address, index), time.time()
         try:
-            self._socket.sendto(_ECHO.pack(_REQUEST, 0, 0, 0, 0, token), (str(address), 0, 0, index))
+            self._socket.sendto(_ECHO.pack(ECHO_REQUEST, 0, 0, 0, 0, token), (str(address), 0, 0, index))
         except OSError:
             pass
 
@@ -61,20 +58,10 @@ class ProbeSocket:
                 return
             stamps = [_MOMENT.unpack_from(value) for _, kind, value in ancillary if kind == _TIMESTAMPS]
             came = stamps[0][0] + stamps[0][1] / 1e9 if stamps else time.time()
-            if len(data) != _ECHO.size or data[0] != _REPLY:
+            if len(data) != _ECHO.size or data[0] != ECHO_REPLY:
                 continue
             waiting = self._waiting.get(data[-8:])
             address = IPv6Address(host.partition("%")[0])
             if waiting is not None and waiting[0] == (address, index if address.is_link_local else 0):
                 del self._waiting[data[-8:]]
                 yield waiting[0], max(0.0, came - waiting[1])
-
-
-def _socket() -> socket.socket:
-    """One that hears only its own answers where we may have it (net.ipv4.ping_group_range), else a raw one."""
-    try:
-        return socket.socket(socket.AF_INET6, socket.SOCK_DGRAM, socket.IPPROTO_ICMPV6)
-    except OSError:
-        own = socket.socket(socket.AF_INET6, socket.SOCK_RAW, socket.IPPROTO_ICMPV6)
-        own.setsockopt(socket.IPPROTO_ICMPV6, _ICMP6_FILTER, _ONLY_REPLIES)
-        return own

@@ -17,6 +17,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from ipaddress import IPv6Address
 
+from re6st.linux.icmpv6 import ECHO_REPLY, ECHO_REQUEST, echo_socket
+
 FIRST_PORT = 33434
 """As in traceroute(8)."""
 TRIES = 2
@@ -31,13 +33,7 @@ SMALL = IPV6_HEADER + ECHO_LENGTH
 MTU_TRIES = 8
 """Each hop may say once that a packet is too big for the next link."""
 
-_ECHO_REQUEST, _ECHO_REPLY = 128, 129
 _ECHO = struct.Struct("!BBHHH")
-_ICMP6_FILTER = 1  # linux/icmpv6.h
-_ONLY_REPLIES = b"".join(
-    (0xFFFFFFFF & ~((1 << _ECHO_REPLY % 32) if word == _ECHO_REPLY // 32 else 0)).to_bytes(4, "little")
-    for word in range(8)
-)
 _IPV6_MTU_DISCOVER, _IPV6_MTU, _IPV6_RECVERR = 23, 24, 25  # linux/in6.h
 _PMTUDISC_DO = 2
 _ERROR = struct.Struct("=IBBBBII")  # struct sock_extended_err in linux/errqueue.h
@@ -136,14 +132,14 @@ def _echo(own: socket.socket, length: int, timeout: float) -> float | None:
     sequence = token[0] << 8 | token[1]
     data = token.ljust(length - _ECHO.size, b"\0")
     started = time.monotonic()
-    own.send(_ECHO.pack(_ECHO_REQUEST, 0, 0, 0, sequence) + data)
+    own.send(_ECHO.pack(ECHO_REQUEST, 0, 0, 0, sequence) + data)
     while (left := started + timeout - time.monotonic()) > 0:
         own.settimeout(left)
         try:
             answer = own.recv(1 << 16)
         except TimeoutError:
             break
-        if answer[:1] == bytes((_ECHO_REPLY,)) and answer[_ECHO.size :] == data:
+        if answer[:1] == bytes((ECHO_REPLY,)) and answer[_ECHO.size :] == data:
             return time.monotonic() - started
     return None
 
@@ -151,17 +147,11 @@ def _echo(own: socket.socket, length: int, timeout: float) -> float | None:
 def _echo_socket() -> socket.socket:
     """Raises ProbeError."""
     try:
-        return socket.socket(socket.AF_INET6, socket.SOCK_DGRAM, socket.IPPROTO_ICMPV6)
-    except OSError:  # the sysctl net.ipv4.ping_group_range says who may
-        pass
-    try:
-        own = socket.socket(socket.AF_INET6, socket.SOCK_RAW, socket.IPPROTO_ICMPV6)
+        return echo_socket()
     except PermissionError:
         raise ProbeError("no permission to send echo requests. Use sudo.") from None
     except OSError as error:
         raise ProbeError(f"echo requests: {error.strerror}") from None
-    own.setsockopt(socket.IPPROTO_ICMPV6, _ICMP6_FILTER, _ONLY_REPLIES)
-    return own
 
 
 def trace(address: IPv6Address, timeout: float, limit: int = HOPS_LIMIT) -> Iterator[Hop]:
