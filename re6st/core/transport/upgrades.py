@@ -13,12 +13,12 @@ All times are seconds of one monotonic clock.
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Mapping, Set
 from dataclasses import dataclass
 from enum import Enum
 from typing import assert_never
 
+from re6st.core.limits.pauses import Pauses
 from re6st.core.prefix import Prefix
 from re6st.core.routing.survey import SurveyLike
 from re6st.core.transport.server_drain import DRAIN_HELLOS
@@ -152,7 +152,7 @@ class Upgrades:
 
     def __init__(self) -> None:
         self._known: dict[Prefix, _Upgrade] = {}
-        self._pauses: OrderedDict[Prefix, tuple[float, str]] = OrderedDict()
+        self._pauses: Pauses[str] = Pauses(PAUSES_LIMIT)
 
     # -- asking --
 
@@ -172,8 +172,7 @@ class Upgrades:
 
     def why_not(self, peer: Prefix, now: float) -> str:
         """Why there is none for a while; empty where one may be opened."""
-        until, reason = self._pauses.get(peer, (now, ""))
-        return reason if now < until else ""
+        return self._pauses.reason(peer, now) or ""
 
     # -- what happens --
 
@@ -190,7 +189,7 @@ class Upgrades:
         if known is None:
             return []
         if was_up:  # else who agrees on links remembers it
-            self._pause(peer, reason, LOST_PAUSE, now)
+            self._pauses.begin(peer, reason, LOST_PAUSE, now)
         return [Unmute(known.old), Move(peer, known.old)] if known.step is Step.DRAINING else []
 
     def forget(self, peer: Prefix) -> None:
@@ -273,14 +272,8 @@ class Upgrades:
     def _give_up(self, peer: Prefix, reason: str, now: float) -> list[Action]:
         del self._known[peer]
         if reason:
-            self._pause(peer, reason, PAUSE, now)
+            self._pauses.begin(peer, reason, PAUSE, now)
         return [CloseLink(peer, reason)]
-
-    def _pause(self, peer: Prefix, reason: str, seconds: float, now: float) -> None:
-        self._pauses.pop(peer, None)
-        self._pauses[peer] = now + seconds, reason
-        if len(self._pauses) > PAUSES_LIMIT:
-            self._pauses.popitem(last=False)
 
 
 def is_met(survey: SurveyLike, peer: Prefix, interface: str) -> bool:

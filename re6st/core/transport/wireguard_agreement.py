@@ -32,6 +32,7 @@ from dataclasses import replace
 from typing import assert_never
 
 from re6st.core.limits.budget import Buckets
+from re6st.core.limits.pauses import Pauses
 from re6st.core.prefix import Prefix
 from re6st.core.transport.wireguard_links import OwnEnd, WireGuardLink
 from re6st.core.transport.wireguard_state import (
@@ -63,11 +64,11 @@ from re6st.core.transport.wireguard_state import (
     LinkPhase,
     LinkSettings,
     Make,
-    Pauses,
     Ports,
     Remove,
     Send,
     Up,
+    pause_after,
 )
 from re6st.core.tunnel_protocols import Role
 from re6st.core.wire.wireguard import (
@@ -102,7 +103,7 @@ class Agreement:
         self._admits = admits
         self._entries: dict[Prefix, Entry] = {}
         self._endings: OrderedDict[tuple[Prefix, int], Ending] = OrderedDict()
-        self._pauses = Pauses()
+        self._pauses: Pauses[Reason] = Pauses(PEERS_LIMIT)
         self._ports = Ports()
         self._proposals: Buckets[Prefix] = Buckets(*PROPOSALS)
 
@@ -143,7 +144,7 @@ class Agreement:
             return []
         fresh, port = self._fresh(), self._free_port(now)
         if port is None:
-            self._pauses.begin(peer, Reason.UNAVAILABLE, now)
+            self._pauses.begin(peer, Reason.UNAVAILABLE, pause_after(Reason.UNAVAILABLE), now)
             return [Ended(peer, Role.CLIENT, interface, Reason.UNAVAILABLE, was_up=False)]
         terms = replace(fresh.own.terms, port=port, mtu=self.settings.mtu)
         own = OwnEnd(fresh.own.secret, terms)
@@ -510,7 +511,7 @@ class Agreement:
             while len(self._endings) > PEERS_LIMIT:
                 self._endings.popitem(last=False)
         if entry.role is Role.CLIENT and not was_up and reason not in (Reason.YIELDED, Reason.REPLACED, Reason.CLOSED):
-            self._pauses.begin(entry.peer, reason, now)
+            self._pauses.begin(entry.peer, reason, pause_after(reason), now)
         return [*actions, Ended(entry.peer, entry.role, entry.interface, reason, was_up)]
 
     def _number(self, peer: Prefix, clock: int, above: int) -> int:

@@ -246,24 +246,6 @@ class Ports:
             self._taken.popitem(last=False)
 
 
-class Pauses:
-    """Peers to whom no link is opened for a while, and why."""
-
-    def __init__(self) -> None:
-        self._until: OrderedDict[Prefix, tuple[float, Reason]] = OrderedDict()
-
-    def begin(self, peer: Prefix, reason: Reason, now: float) -> None:
-        """No link to it came up."""
-        self._until.pop(peer, None)
-        self._until[peer] = now + PAUSES.get(reason, PAUSE), reason
-        if len(self._until) > PEERS_LIMIT:
-            self._until.popitem(last=False)
-
-    def end(self, peer: Prefix) -> None:
-        """One came up."""
-        self._until.pop(peer, None)
-
-    def reason(self, peer: Prefix, now: float) -> Reason | None:
-        """Why there is none now; None where one may be opened."""
-        until, reason = self._until.get(peer, (now, Reason.OTHER))
-        return reason if now < until else None
+def pause_after(reason: Reason) -> float:
+    """Seconds in which no link to a peer is opened after one did not come up."""
+    return PAUSES.get(reason, PAUSE)
