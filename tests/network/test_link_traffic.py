@@ -25,7 +25,7 @@ from tests.network.test_packets import NETWORK, OTHER, RULES, TUNNEL, World, add
 
 __all__ = ["world"]
 
-COUNTED = replace(RULES, shared=(OTHER,))
+COUNTED = replace(RULES, shared=(OTHER,), counted=True)
 FAR = IPv6Network("2001:db8:42:9::/64")
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import signal
 import time
 from collections.abc import Callable
 from typing import Any
@@ -14,6 +13,7 @@ from testbed import Bed, Network, Node, wait_until
 from testbed.control import ask
 from testbed.network import environment, program
 from testbed.pings import Pinger
+from tests.network.test_successor import after_a_crash, by_a_supervisor, in_place, starts
 
 FORMS = 90
 UPGRADES = 60
@@ -129,25 +129,6 @@ def test_where_a_firewall_lets_only_openvpn_through_that_stays_and_status_says_w
 
 def _links(node: Node) -> list[str]:
     return [name for name in node.host.interfaces() if "-wg" in name]
-
-
-def in_place(node: Node) -> None:
-    assert node.process
-    node.process.send_signal(signal.SIGHUP)
-
-
-def by_a_supervisor(node: Node) -> None:
-    assert node.end(signal.SIGQUIT) == 0
-    node.start()
-
-
-def after_a_crash(node: Node) -> None:
-    node.kill()
-    node.start()
-
-
-def starts(node: Node) -> int:
-    return log_of(node).count("taking over babeld")
 
 
 def test_the_next_daemon_goes_on_with_links_and_traffic_notices_nothing(bed: Bed) -> None:

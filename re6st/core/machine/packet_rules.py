@@ -103,6 +103,8 @@ class Rules:
     """Neighbours on a LAN through which the route to a gateway leads."""
     shared: tuple[str, ...] = ()
     """Interfaces of our servers, behind each of which are many neighbours."""
+    counted: bool = False
+    """Packets are counted for noded/dead_links.py: not where it does not run, since each packet pays for it."""
     tcp_ports: tuple[int, ...] = ()
     udp_ports: tuple[int, ...] = ()
     tracked: bool = False
@@ -138,7 +140,7 @@ def ruleset(rules: Rules, elements: Collection[str] = (), parts: Collection[Part
     """The commands that replace any existing table by this one, at once. `elements` are those that mute babel."""
     chains = [*_input(rules, parts), "}", "chain output {", "type filter hook output priority 0; policy accept;"]
     chains += [f"oifname @muted udp dport {PORT} drop"]
-    counted = Part.TRAFFIC in parts and bool(rules.tunnels)
+    counted = rules.counted and Part.TRAFFIC in parts and bool(rules.tunnels)
     if counted:
         chains.append(f"oifname {{ {_quoted(rules.tunnels)} }} {_LOCAL} update @{LOCAL_SENT} {{ oifname counter }}")
     chains += [*_segments(rules, parts, "sport"), "}"]
