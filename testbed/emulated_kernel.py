@@ -30,6 +30,8 @@ MODULES = ("virtio_pci", "9pnet_virtio", "9p", "overlay")
 """What it needs to see its files. The others it loads from there when something asks for them."""
 MEMORY = 2048
 """MiB. What is not used costs nothing here."""
+LAST_WORDS = 5000
+"""Characters of the kernel's log that are told where it fails: a panic and its trace have more than two thousand."""
 BOOT_TIME = 200.0
 """Seconds; usual: 8, and 45 on a machine that has much else to do."""
 TIME = 600.0
@@ -130,7 +132,7 @@ def run(command: Sequence[str | Path], timeout: float = TIME, output: int | IO[b
                 _wait(machine, exchange / "status", timeout, "the command was not done")
                 return int((exchange / "status").read_text())
         except (EmulatedKernelError, OSError, ValueError) as error:
-            said = log.read_text(errors="replace")[-2000:] if log.exists() else ""
+            said = log.read_text(errors="replace")[-LAST_WORDS:] if log.exists() else ""
             raise EmulatedKernelError(f"emulated kernel: {error}\n{said}".strip()) from None
 
 
