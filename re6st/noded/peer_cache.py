@@ -310,8 +310,13 @@ class Cache:
         return 0
 
     def _peers(self) -> list[tuple[str, str]]:
+        """What is not text in a damaged row costs that row only."""
         try:
-            return [(str(bits), str(text)) for bits, text in self._db.execute("SELECT prefix, address FROM peer")]
+            rows: Iterable[tuple[bytes, bytes]] = self._db.execute(
+                "SELECT CAST(prefix AS BLOB), CAST(address AS BLOB) FROM peer"
+                " WHERE prefix IS NOT NULL AND address IS NOT NULL"
+            )
+            return [(bits.decode("utf-8", "replace"), text.decode("utf-8", "replace")) for bits, text in rows]
         except sqlite3.Error as error:
             log.warning("%s: %s", self._path, error)
             return []

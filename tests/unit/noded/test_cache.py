@@ -319,6 +319,20 @@ def test_a_damaged_file_that_cannot_be_moved_keeps_no_node_down(
     assert "and stays" in caplog.text
 
 
+def test_an_address_that_is_not_text_costs_that_peer_only(path: Path) -> None:
+    """SQLite's check finds nothing wrong with a row of which a byte has changed."""
+    made = Cache(path)
+    made.learn(A, (ONE, TWO), never)
+    made.learn(B, (THREE,), never)
+    made.close([A, B])
+    with sqlite3.connect(path) as db:
+        db.execute("UPDATE peer SET address = CAST(? AS TEXT) WHERE prefix = ?", (b"\x8092.0.2.1,1194,tcp", A.bits))
+    db.close()
+    cache = Cache(path)
+    assert cache.addresses == {B: (THREE,)}
+    cache.close([])
+
+
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.data())
 def test_a_file_cut_anywhere_or_overwritten_anywhere_starts_a_node(
