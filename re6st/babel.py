@@ -21,7 +21,7 @@ from re6st.babeld.talk import Talk
 from re6st.core.prefix import ipv4_address
 from re6st.core.routing.babel_lines import LineError, News, Table
 from re6st.core.routing.babel_settings import PRIORITY, BabelSettings, configuration, left_out, live_commands
-from re6st.linux.process import Child, connect, end_of, keep_running
+from re6st.linux.process import Child, connect, end_of, keep_running, status_text
 from re6st.service import rundir
 
 PROGRAM = "babeld"
@@ -31,8 +31,13 @@ BACKLOG = 4 << 20
 """Bytes of babeld's messages that may wait for us: some 30,000 routes at once."""
 LATE_FIRST, LATE_PER_LINE, LATE_LAST = 1.0, 0.005, 20.0
 """Seconds after which changed metrics are taken in, so that they take at most a five hundredth of a core."""
-CONNECTIONS = 5
-"""Connections to one babeld, which closes that of a slow reader; after so many it is restarted."""
+SLOW_FIRST, SLOW_LAST = 1.0, 30.0
+"""Seconds until we connect again to a babeld that closed our connection, as it does to a slow reader; doubled each
+time. babeld goes on without us. To restart it, or to read all of its routes at once, would only add to the load that
+made us slow.
+"""
+SLOW_CALM = 60.0
+"""After a connection of so many seconds, the first pause is enough again."""
 COMMAND_TIME = 3.0
 NOTHING = ""
 """A command that babeld answers, and that changes nothing."""
@@ -149,6 +154,11 @@ class Babel:
         self._talk: Talk
         self._listening = asyncio.Event()
         """Set while there is a babeld whose lines are read."""
+
+    @property
+    def informed(self) -> bool:
+        """Whether the table has all news: not before it is ready, nor while babeld has closed our connection."""
+        return self.ready.is_set() and self._listening.is_set()
 
     @property
     def ways(self) -> frozenset[RouteKey6]:
@@ -321,12 +331,7 @@ class Babel:
         try:
             if self.settings != settings:  # they came while it started
                 await self.renew("new settings")
-            for _ in range(CONNECTIONS):
-                reason = await self._connect(child)
-                if not child.running:
-                    break
-                log.warning("babeld closed its socket, which this node read too slowly: reading all routes again")
-            return reason
+            return await self._connect_until_end(child)
         finally:
             self.ready.clear()
             await child.stop()
@@ -337,6 +342,27 @@ class Babel:
             self._has_all = False
             self.table.clear()
             self._changed()
+
+    async def _connect_until_end(self, child: Child) -> str:
+        """Follow a babeld as long as it runs, over one connection after the other. Returns why it ended. Raises OSError
+        as _connect does.
+        """
+        clock, pause = asyncio.get_running_loop().time, SLOW_FIRST
+        while True:
+            began = clock()
+            reason = await self._connect(child)
+            if not child.running:
+                return reason
+            if clock() >= began + SLOW_CALM:
+                pause = SLOW_FIRST
+            log.warning(
+                "babeld closed its socket, which this node read too slowly: reading all routes again in %g s", pause
+            )
+            self._changed()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(pause):
+                    return status_text(await child.wait())
+            pause = min(2 * pause, SLOW_LAST)
 
     async def _connect(self, child: Child) -> str:
         """One connection to its socket; returns why it ended. Raises OSError if there is no socket, or no table."""

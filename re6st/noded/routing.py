@@ -35,6 +35,10 @@ LOOK = 1.0
 """Seconds between two looks at whether babeld is to be started anew."""
 SPREAD_FIRST, SPREAD_PER_ROUTE, SPREAD_LAST = 5.0, 0.02, 60.0
 """Seconds that the nodes of a network spread a restart of babeld over."""
+GROWTH_FIRST, GROWTH_LAST = 60.0, 180.0
+"""Seconds after which babeld is started again as the network has grown. It has time: a network that starts grows on all
+its nodes at once, while they have much else to do.
+"""
 NEWS_TIME = 2.0
 """Seconds in which news of the registry get to all nodes."""
 
@@ -103,6 +107,8 @@ class RoutingPlane:
         self._memory = memory
         self._chance = chance
         self._forwards = True
+        self._grown_at: float | None = None
+        """When babel gets the settings of a larger network (Unix time)."""
         self._changed = asyncio.Event()
         self._news = asyncio.Event()
         self._restarts = BabelRestartPolicy(chance)
@@ -188,7 +194,9 @@ class RoutingPlane:
             await asyncio.sleep(max(SETTLE, len(self.table.routes) / ROUTES_PER_SECOND))
             self._changed.clear()
             found = survey(self.table, network, own)
-            self.seen = seen = replace(found, running=self.ready.is_set(), generation=self.priority)
+            informed = self.babel.informed
+            late = self.ready.is_set() and not informed
+            self.seen = seen = replace(found, running=informed, late=late, generation=self.priority)
             self.history.note(self.table, time.time())
             await follower.follow(self.table, seen)
             if start := self._restarts.note(seen, _now()):
@@ -203,17 +211,23 @@ class RoutingPlane:
 
     def _count_routes(self, count: int) -> None:
         """A network that has grown is told of less often; one that shrinks may be a network that is cut."""
+        if self._grown_at is not None:
+            return
         if outgrown(self.babel.settings.update, count) and outgrown(update_interval(self._memory.routes), count):
             log.info("the network has %s nodes now: babel will repeat its routes less often", count)
-            self._memory.routes = count
+            self._grown_at = time.time() + self._chance.uniform(GROWTH_FIRST, GROWTH_LAST)
             self._news.set()
 
     async def _configure(self) -> None:
         """Hand babel its settings when they change, and another key at the time the registry says (wire.md 5.4)."""
         while True:
-            at = self._in_force.plan.parameters.babel_switch_time
-            await news_or_moment(self._news, None if at is None or at <= time.time() else at)
+            key = self._in_force.plan.parameters.babel_switch_time
+            moments = (None if key is None or key <= time.time() else key, self._grown_at)
+            await news_or_moment(self._news, min((each for each in moments if each is not None), default=None))
             self._news.clear()
+            if self._grown_at is not None and time.time() >= self._grown_at:
+                self._grown_at = None
+                self._memory.routes = max(self._memory.routes, len(self.seen.peers))
             spread = min(SPREAD_FIRST + SPREAD_PER_ROUTE * len(self.seen.peers), SPREAD_LAST)
             if not self.babel.can_follow(self._settings()):
                 delay = self._chance.uniform(0, spread)

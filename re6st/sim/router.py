@@ -73,6 +73,7 @@ class IdealSurvey:
     patchy: frozenset[NextHop] = frozenset()
     starved: frozenset[Prefix] = frozenset()
     running = True
+    late = False
 
     def __init__(self, peers: Others, ways: Mapping[Prefix, tuple[Way, ...]]) -> None:
         self.peers: Set[Prefix] = peers

@@ -83,6 +83,10 @@ class SurveyLike(Protocol):
     def running(self) -> bool:
         """Whether there is a routing daemon that tells this."""
 
+    @property
+    def late(self) -> bool:
+        """Whether there is one, but its news are not read."""
+
     def carried(self, peer: Prefix, besides: Set[str] = frozenset()) -> frozenset[Prefix]:
         """Destinations whose traffic goes through this neighbour now, what leaves by some interfaces left out."""
 
@@ -124,7 +128,9 @@ class Survey:
     alone: bool = True
     """Whether babel has no neighbour, not even one that has been silent lately."""
     running: bool = True
-    """False while there is no babeld to tell."""
+    """False while nothing of this is news: there is no babeld, or it is `late`."""
+    late: bool = False
+    """babeld runs, but closed our connection, as we read too slowly."""
     generation: int = 0
     """Which babeld tells this: each one has another number."""
 

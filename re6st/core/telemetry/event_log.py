@@ -77,7 +77,7 @@ class EventLog:
                     self._clients[peer] = times[1:]
                 self._add(now, "client-down", peer, seconds=_elapsed(times[0] if times else None, now))
             case policy.Surveyed(survey):
-                self._babel(survey.running, now)
+                self._babel(survey.running or survey.late, now)
                 if survey.running:
                     self._survey(survey.peers, now)
         self._connection(connected, now)

@@ -93,7 +93,7 @@ class World:
         monkeypatch.setattr("re6st.babel.STEP", 0.01)
         monkeypatch.setattr(routing, "SETTLE", 0.001)
         monkeypatch.setattr(routing, "LOOK", 0.01)
-        for name in ("SPREAD_FIRST", "SPREAD_LAST", "NEWS_TIME"):
+        for name in ("SPREAD_FIRST", "SPREAD_LAST", "NEWS_TIME", "GROWTH_FIRST", "GROWTH_LAST"):
             monkeypatch.setattr(routing, name, 0.0)
         self._monkeypatch = monkeypatch
         self.run = run
@@ -280,6 +280,26 @@ def test_a_network_that_has_grown_is_told_of_less_often(world: World, caplog: py
     world.play([world.played(*many)], watch)
     assert world.memory.routes == 100
     assert "the network has 100 nodes now" in caplog.text
+
+
+def test_a_network_that_grows_at_once_has_other_things_to_do_first(
+    world: World, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    monkeypatch.setattr(routing, "GROWTH_FIRST", 60.0)
+    monkeypatch.setattr(routing, "GROWTH_LAST", 60.0)
+    many = [world.route(Prefix(number, 16), number) for number in range(2, 102)]
+
+    async def watch(plane: RoutingPlane, programs: FakePrograms) -> None:
+        await until(lambda: "babel will repeat" in caplog.text)
+        for _ in range(20):
+            plane.look_again()
+            await asyncio.sleep(0.001)
+        assert len(programs.started) == 1
+
+    world.play([world.played(*many)], watch)
+    assert caplog.text.count("babel will repeat its routes less often") == 1
+    assert world.memory.routes == 1
 
 
 def test_a_babeld_that_takes_none_of_the_ways_offered_is_started_anew(
