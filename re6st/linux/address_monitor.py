@@ -1,4 +1,4 @@
-"""Notices changes of this machine's addresses and links: the kernel reports them as they happen (rtnetlink(7)).
+"""Notices changes of this machine's addresses, links and routes: the kernel reports them as they happen (rtnetlink(7)).
 
 Only the fact that something changed is taken from here. The present state is read again, so that no message can
 mislead.
@@ -13,6 +13,7 @@ import socket
 from collections.abc import AsyncGenerator, Callable, Iterator
 
 RTMGRP_LINK, RTMGRP_IPV4_IFADDR, RTMGRP_IPV6_IFADDR = 0x1, 0x10, 0x100
+RTMGRP_IPV4_ROUTE, RTMGRP_IPV6_ROUTE = 0x40, 0x400
 SIZE = 65536
 SETTLE = 0.2
 """Changes are collected for so many seconds, since they come in groups: an address after its link, a route after both.
@@ -22,6 +23,12 @@ SETTLE = 0.2
 def open_netlink() -> socket.socket:
     """A socket to which the kernel writes when a link or an address changes. Raises OSError."""
     return listening(socket.NETLINK_ROUTE, RTMGRP_LINK | RTMGRP_IPV4_IFADDR | RTMGRP_IPV6_IFADDR)
+
+
+def open_routes() -> socket.socket:
+    """A socket to which the kernel writes when a route changes too. With a link or an address routes go untold."""
+    addresses = RTMGRP_LINK | RTMGRP_IPV4_IFADDR | RTMGRP_IPV6_IFADDR
+    return listening(socket.NETLINK_ROUTE, addresses | RTMGRP_IPV4_ROUTE | RTMGRP_IPV6_ROUTE)
 
 
 def listening(protocol: int, groups: int) -> socket.socket:

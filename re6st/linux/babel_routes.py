@@ -1,6 +1,7 @@
 """The routes in our networks that a babeld gave the kernel.
 
-There may be ten thousands of them, so each question has a socket of its own, and is answered beside the event loop.
+There may be ten thousands of them, so each question has a socket of its own, and is answered beside the event loop; one
+that comes again and again is, where they are few: a thread costs more than the answer.
 """
 
 from __future__ import annotations
@@ -18,6 +19,9 @@ from re6st.linux.netlink import NetlinkError
 from re6st.linux.rtnetlink import Netlink
 
 RTPROT_BABEL = 42
+
+FEW = 200
+"""Routes that are read within the event loop, in a few milliseconds."""
 
 _ANY = IPv6Network("::/0")
 T = TypeVar("T")
@@ -52,8 +56,8 @@ class BabelRoutes:
 
         return await _beside(ask)
 
-    async def installed(self, plans: Collection[AddressPlan], priority: int) -> Installed:
-        """What of a babeld's routes of this priority the kernel has."""
+    async def installed(self, plans: Collection[AddressPlan], priority: int, expected: int) -> Installed:
+        """What of a babeld's routes of this priority the kernel has; about so many are expected."""
 
         def ask(netlink: Netlink) -> Installed:
             ours = [each for each in self._read(netlink, plans) if each[1].priority == priority]
@@ -65,7 +69,7 @@ class BabelRoutes:
             )
             return Installed(frozenset(_way(route) for _, route in ours), tuple(sourceless))
 
-        return await _beside(ask)
+        return _here(ask) if expected < FEW else await _beside(ask)
 
     async def name_source(self, routes: Collection[KernelRoute]) -> None:
         """Give routes that the kernel has our address as source, which it forgets when the address goes away."""
@@ -114,9 +118,10 @@ def _way(route: KernelRoute) -> tuple[Network, Network]:
     return route.destination, route.source or _ANY
 
 
-async def _beside(ask: Callable[[Netlink], T]) -> T:
-    def run() -> T:
-        with closing(Netlink()) as netlink:
-            return ask(netlink)
+def _here(ask: Callable[[Netlink], T]) -> T:
+    with closing(Netlink()) as netlink:
+        return ask(netlink)
 
-    return await asyncio.to_thread(run)
+
+async def _beside(ask: Callable[[Netlink], T]) -> T:
+    return await asyncio.to_thread(_here, ask)

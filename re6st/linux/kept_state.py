@@ -7,9 +7,11 @@ core/machine/wanted_state.py; noded/caretaker.py looks when and how often.
 from __future__ import annotations
 
 import errno
+import os
 import socket
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Protocol, assert_never
 
@@ -36,6 +38,8 @@ from re6st.core.machine.wanted_state import (
 from re6st.linux.rtnetlink import IFA_F_NODAD, IFA_F_NOPREFIXROUTE, InterfaceAddress
 
 SYSCTL = Path("/proc/sys/net")
+VALUE_LIMIT = 64
+"""Bytes of a sysctl that are read; ours are numbers."""
 
 
 class LinkKernel(Protocol):
@@ -63,6 +67,8 @@ class KeptState:
         self._sysctl = sysctl
         self._met: frozenset[str] = frozenset()
         """Interfaces for our addresses that were there once."""
+        self._right: tuple[Wanted, Actual] | None = None
+        """What was wanted and what there was, where the last look has found nothing missing."""
 
     def want(self, wanted: Wanted) -> list[Thing]:
         """Want this from now on. What no longer is wanted is removed, and returned; if it is gone, that is no error."""
@@ -73,14 +79,19 @@ class KeptState:
         """Remove these; those that were there, and could be, are returned."""
         return [thing for thing in things if self._remove(thing)]
 
-    def put_back(self) -> list[Fault]:
-        """Put there what is missing, and say what was. Raises NetlinkError where much changes meanwhile: call again."""
-        actual = self.read(self.wanted)
+    def put_back(self, *, told: bool = True) -> list[Fault]:
+        """Put there what is missing, and say what was. Raises NetlinkError where much changes meanwhile: call again.
+
+        Unless the kernel has `told` of a change of links or addresses, they are taken to be as they were when all was
+        right: to read them costs several times as much as all the rest.
+        """
+        actual = self.read(self.wanted) if told else self._read_rest()
         for name in deleted(self.wanted, actual):
             self.wanted = self.wanted.with_tap(name)
             self.deleted.add(name)
         steps = list(missing(self.wanted, actual, self._met))
         self._met |= {placed.interface for placed in self.wanted.addresses} & actual.links.keys()
+        self._right = None if steps else (self.wanted, actual)
         found = (step if isinstance(step, Fault) else self._try(step, actual) for step in steps)
         return [fault for fault in found if fault is not None]
 
@@ -88,15 +99,11 @@ class KeptState:
         """What there is of what is wanted; of routes `to_peers` also if none is. Raises NetlinkError."""
         links = {link.index: link for link in self._netlink.links()}
         addresses = [each for each in self._netlink.addresses() if each.index in links]
-        families = {family_of(route.destination) for route in wanted.routes if route.type == RTN_UNREACHABLE}
-        routes = [route for family in families for route in self._netlink.routes(family, type=RTN_UNREACHABLE)]
-        if to_peers or any(route.protocol == RTPROT_RE6ST for route in wanted.routes):
-            routes += self._netlink.routes(socket.AF_INET, protocol=RTPROT_RE6ST)
         return Actual(
             {link.name: link for link in links.values()},
             [Placed(each.address, each.length, links[each.index].name) for each in addresses],
-            routes,
-            {setting.name: self._value(setting) for setting in wanted.all_settings},
+            self._routes(wanted, to_peers=to_peers),
+            self._values(wanted),
         )
 
     def set(self, settings: Iterable[Setting]) -> list[Fault]:
@@ -128,6 +135,25 @@ class KeptState:
 
     # -- within --
 
+    def _read_rest(self) -> Actual:
+        """As `read`, with the links and addresses of the last look, if that found all right and the same is wanted."""
+        now = self.wanted
+        if self._right is not None:
+            before, actual = self._right
+            if (before.taps, before.addresses, before.on_taps) == (now.taps, now.addresses, now.on_taps):
+                return replace(actual, routes=self._routes(now), settings=self._values(now))
+        return self.read(now)
+
+    def _routes(self, wanted: Wanted, *, to_peers: bool = False) -> list[KernelRoute]:
+        families = {family_of(route.destination) for route in wanted.routes if route.type == RTN_UNREACHABLE}
+        routes = [route for family in families for route in self._netlink.routes(family, type=RTN_UNREACHABLE)]
+        if to_peers or any(route.protocol == RTPROT_RE6ST for route in wanted.routes):
+            routes += self._netlink.routes(socket.AF_INET, protocol=RTPROT_RE6ST)
+        return routes
+
+    def _values(self, wanted: Wanted) -> dict[str, str]:
+        return {setting.name: self._value(setting) for setting in wanted.all_settings}
+
     def _try(self, thing: Property | Thing, actual: Actual) -> Fault | None:
         """What was wrong, and why it still is where that failed; None for what is nobody's doing."""
         try:
@@ -157,8 +183,13 @@ class KeptState:
         return False
 
     def _value(self, setting: Setting) -> str:
+        # Several of each tunnel, every few seconds: a file object for each would cost five times as much.
         with suppress(OSError):  # no such interface
-            return (self._sysctl / setting.name).read_text().strip()
+            descriptor = os.open(f"{self._sysctl}/{setting.name}", os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                return os.read(descriptor, VALUE_LIMIT).decode("ascii", "replace").strip()
+            finally:
+                os.close(descriptor)
         return ""
 
 

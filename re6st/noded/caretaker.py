@@ -65,20 +65,24 @@ class Caretaker:
                 self._news.set()
 
     async def _look_again(self) -> None:
+        told = True
         while True:
             try:
-                await self.look()
+                await self.look(told=told)
             except NetlinkError as error:  # it changed all the time
                 log.debug("what the kernel was given: %s", error)
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(LOOK_EVERY):
                     await self._news.wait()
+            told = self._news.is_set()
             self._news.clear()
 
-    async def look(self) -> None:
-        """Look once, and put back what is missing. Raises NetlinkError."""
+    async def look(self, *, told: bool = True) -> None:
+        """Look once, and put back what is missing; at links and addresses where the kernel has `told` of a change, or
+        something was wrong. Raises NetlinkError.
+        """
         self._state.wanted = replace(self._state.wanted, settings=self._settings())
-        self._faults = self._state.put_back()
+        self._faults = self._state.put_back(told=told)
         if any(fault.trouble and fault.thing in self._state.wanted.addresses for fault in self._faults):
             self.present.clear()
         else:

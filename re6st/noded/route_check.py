@@ -1,6 +1,7 @@
 """Babel's routes that others removed from the kernel: babeld, which does not look there again, is started anew.
 
-What is left of its routes serves meanwhile, so that only the traffic is concerned that had no way any more.
+What is left of its routes serves meanwhile, so that only the traffic is concerned that had no way any more. The kernel
+tells that routes have changed, not what that means: then all are compared, and while some are missing.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Collection
+from contextlib import aclosing, suppress
 from typing import Protocol
 
 from re6st.core.limits.restarts import Restarts
@@ -16,11 +18,12 @@ from re6st.core.machine.wanted_state import AddressPlan, KernelRoute
 from re6st.core.routing.babel_lines import Table
 from re6st.core.routing.lost_routes import LASTING, LostRoutes, RouteKey, installed
 from re6st.core.words import plural
+from re6st.linux import address_monitor
 from re6st.linux.babel_routes import Installed
 from re6st.linux.netlink import NetlinkError
 
 LOOK_FIRST, LOOK_PER_ROUTE, LOOK_LAST = LASTING / 2, 0.003, 10.0
-"""Seconds between two looks, so that they cost a hundredth of a core, at most."""
+"""Seconds between two looks, so that they cost a hundredth of a core, at most; and where nothing is told."""
 AGAIN_FIRST, AGAIN_LAST = 5.0, 300.0
 """Seconds between two restarts for this reason, where routes are removed all the time: doubled with each."""
 
@@ -30,7 +33,7 @@ log = logging.getLogger(__name__)
 class InstalledRoutes(Protocol):
     """Those that a babeld gave the kernel: linux/babel_routes.py."""
 
-    async def installed(self, plans: Collection[AddressPlan], priority: int) -> Installed: ...
+    async def installed(self, plans: Collection[AddressPlan], priority: int, expected: int) -> Installed: ...
     async def name_source(self, routes: Collection[KernelRoute]) -> None: ...
 
 
@@ -68,6 +71,7 @@ class RouteCheck:
         self._clock = clock
         self._lost = LostRoutes()
         self._restarts = Restarts(AGAIN_FIRST, AGAIN_LAST)
+        self._news = asyncio.Event()
         self.missing: frozenset[RouteKey] = frozenset()
         """What is lost, until babeld has put it there again."""
 
@@ -78,13 +82,30 @@ class RouteCheck:
         return [f"the kernel lacks {_routes(len(self.missing))} of babel that another program removed"]
 
     async def run(self) -> None:
-        """Until cancelled."""
+        """Until cancelled. Raises OSError where the kernel tells nothing."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._listen(), name="news of routes")
+            group.create_task(self._look_again(), name="babel's routes that the kernel lost")
+
+    async def _listen(self) -> None:
+        async with aclosing(address_monitor.changes(address_monitor.open_routes)) as changes:
+            async for _ in changes:
+                self._news.set()
+
+    async def _look_again(self) -> None:
         while True:
+            self._news.clear()
             try:
                 await self.look()
             except NetlinkError as error:  # it changed all the time
                 log.debug("babel's routes: %s", error)
-            await asyncio.sleep(min(max(LOOK_FIRST, LOOK_PER_ROUTE * len(self._babel.table.routes)), LOOK_LAST))
+                self._news.set()
+            pause = min(max(LOOK_FIRST, LOOK_PER_ROUTE * len(self._babel.table.routes)), LOOK_LAST)
+            await asyncio.sleep(pause)
+            if not self._lost.pending:
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(LOOK_LAST - pause):
+                        await self._news.wait()
 
     async def look(self) -> None:
         """Look once. Raises NetlinkError."""
@@ -106,7 +127,8 @@ class RouteCheck:
 
     async def _missing(self) -> frozenset[RouteKey]:
         plans = self._networks.wanted
-        kernel = await self._routes.installed(plans, self._babel.priority)
+        expected = sum(each.usable for each in self._babel.table.routes.values())
+        kernel = await self._routes.installed(plans, self._babel.priority, expected)
         if kernel.sourceless:
             await self._routes.name_source(kernel.sourceless)
         return frozenset(installed(self._babel.table, [each.network for each in plans]) - kernel.ways)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Address, IPv6Network
 
 from re6st.core import interfaces
@@ -222,6 +223,7 @@ class Wanted:
         return replace(self, taps={each: up for each, up in self.taps.items() if each != name})
 
 
+@lru_cache(1024)
 def tap_settings(name: str) -> tuple[Setting, ...]:
     """Those of the interface of a tunnel (linux/router_settings.py has them for all).
 

@@ -37,6 +37,11 @@ class LostRoutes:
     def __init__(self) -> None:
         self._since: dict[RouteKey, float] = {}
 
+    @property
+    def pending(self) -> bool:
+        """Whether some were missing when we looked last."""
+        return bool(self._since)
+
     def note(self, missing: Set[RouteKey], now: float) -> frozenset[RouteKey]:
         """These are missing now; returns those that have been missing for so long that they are lost. Times are in
         seconds.

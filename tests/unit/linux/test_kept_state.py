@@ -142,6 +142,29 @@ def test_what_is_removed_is_put_back_once(machine: Machine) -> None:
     assert machine.said() == []
 
 
+def test_links_and_addresses_are_read_where_the_kernel_told_of_a_change(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To read them takes longer than all else that is looked at every two seconds."""
+    read: list[str] = []
+    links = machine.kernel.links
+    monkeypatch.setattr(machine.kernel, "links", lambda: read.append("links") or links())
+    assert machine.state.put_back(told=False) == []
+    assert read == []
+    machine.kernel.known.clear()
+    machine.set("ipv6/conf/lo/disable_ipv6", 1)
+    faults = machine.state.put_back(told=False)
+    assert len(faults) == 2, "routes and sysctls are looked at each time"
+    assert read == []
+    machine.state.put_back(told=False)
+    assert read == ["links"], "something was wrong the last time"
+    machine.want(taps={"re6stnet1": TapState(7, 1500)})
+    machine.state.put_back(told=False)
+    assert read == ["links"] * 2, "an interface has come that is wanted"
+    machine.kernel.there.clear()
+    assert len(machine.state.put_back(told=True)) == 2
+
+
 def test_lo_and_tunnels_are_brought_up_again(machine: Machine) -> None:
     machine.want(taps={"re6stnet1": TapState(7, 1500)})
     machine.kernel.up.update(lo=False, re6stnet1=False)

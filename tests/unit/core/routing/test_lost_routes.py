@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection
 from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_network
 
 import pytest
@@ -11,8 +11,11 @@ import pytest
 from re6st.core.machine.wanted_state import AddressPlan, KernelRoute
 from re6st.core.routing.babel_lines import Table
 from re6st.core.routing.lost_routes import Network, RouteKey, installed
+from re6st.linux import address_monitor
 from re6st.linux.babel_routes import Installed
+from re6st.noded import route_check
 from re6st.noded.route_check import AGAIN_FIRST, AGAIN_LAST, RouteCheck
+from tests.unit.fake_program import until
 
 NETWORK = IPv6Network("2001:db8:42::/48")
 IPV4 = IPv4Network("10.42.0.0/16")
@@ -65,6 +68,7 @@ class World:
         self.kernel: set[tuple[Network, Network]] = {INSIDE, OUT}
         self.sourceless: tuple[KernelRoute, ...] = ()
         self.named: list[KernelRoute] = []
+        self.asked = 0
         self.ready = asyncio.Event()
         self.ready.set()
         self.priority = 1024
@@ -72,7 +76,8 @@ class World:
         self.current = True
         self.wanted = [AddressPlan(NETWORK, IPv6Address("2001:db8:42:b::1"), 64, ())]
 
-    async def installed(self, plans: Collection[AddressPlan], priority: int) -> Installed:
+    async def installed(self, plans: Collection[AddressPlan], priority: int, expected: int) -> Installed:
+        self.asked += 1
         return Installed(frozenset(self.kernel), self.sourceless)
 
     async def name_source(self, routes: Collection[KernelRoute]) -> None:
@@ -160,3 +165,41 @@ def test_routes_that_lost_our_address_as_their_source_get_it_again() -> None:
     world.play(steps)
     assert world.named == [route]
     assert world.renewed == []
+
+
+def test_the_kernel_is_asked_when_it_tells_of_a_change_and_while_routes_are_missing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Not again and again: in a network where nothing happens that was a tenth of all that a node did."""
+    told = asyncio.Event()
+
+    async def changes(make: object) -> AsyncGenerator[None, None]:
+        assert make is address_monitor.open_routes
+        while True:
+            yield
+            await told.wait()
+            told.clear()
+
+    monkeypatch.setattr(address_monitor, "changes", changes)
+    monkeypatch.setattr(route_check, "LOOK_FIRST", 0.001)
+    world = World()
+
+    async def steps(check: RouteCheck) -> None:
+        running = asyncio.create_task(check.run())
+        await until(lambda: world.asked > 0)
+        await asyncio.sleep(0.05)
+        asked = world.asked
+        assert asked <= 2, "at the start, and for what was told before"
+        world.kernel.clear()
+        told.set()
+        await until(lambda: world.asked >= asked + 10)
+        world.kernel = {INSIDE, OUT}
+        await asyncio.sleep(0.05)
+        asked = world.asked
+        await asyncio.sleep(0.05)
+        assert world.asked == asked, "all is there again"
+        running.cancel()
+        await asyncio.wait([running])
+
+    world.play(steps)
+
