@@ -24,6 +24,7 @@ from re6st.core.routing.babel_lines import INFINITY, LineError, Table, parse_rep
 from re6st.core.tunnel_protocols import Role
 from re6st.service.run_names import BABELD_SOCKET
 from testbed.bed import Bed
+from testbed.bytecode import bytecode
 from testbed.host import Host
 from testbed.namespace import BedError
 from testbed.pings import ping_pairs
@@ -43,8 +44,8 @@ def program(name: str) -> list[str]:
 
 
 def environment() -> dict[str, str]:
-    """The environment of our programs: this checkout's package, whatever else is installed."""
-    return dict(os.environ, PYTHONPATH=str(ROOT), PYTHONUNBUFFERED="1")
+    """The environment of our programs: this checkout's package, compiled, whatever else is installed."""
+    return os.environ | bytecode(ROOT) | {"PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"}
 
 
 class Node:

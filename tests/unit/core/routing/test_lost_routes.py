@@ -202,4 +202,3 @@ def test_the_kernel_is_asked_when_it_tells_of_a_change_and_while_routes_are_miss
         await asyncio.wait([running])
 
     world.play(steps)
-
