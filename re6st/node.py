@@ -15,7 +15,6 @@ from datetime import UTC, datetime
 from typing import Any
 
 from re6st import PROTOCOL, babel, cert
-from re6st.babeld.binary_socket import offer
 from re6st.client.answered_hellos import AnsweredHellos
 from re6st.client.counted_client import CountedClient
 from re6st.core.machine.wanted_state import Kept
@@ -213,12 +212,15 @@ class Member:
         self._start(rooms.advertiser.run(rooms.moves), "reach")
         self._start(rooms.control.run(), "control socket")
         self._start(rooms.losses.run(), "retransmissions")
-        self._start(rooms.links.run(), "WireGuard links")
+        if rooms.links is not None:
+            self._start(rooms.links.run(), "WireGuard links")
         self._start(rooms.link_mtus.run(), "sizes of packets on tunnels")
         self._start(program_outputs.keep_short(base.config.run), "outputs")
         if found:
             self._start(self._catch_up(), "what was left running")
         if plan.parameters.registry_prefix == prefix:  # and that registry may be of the older software
+            from re6st.babeld.binary_socket import offer
+
             shown = offer(base.config.run / run_names.BINARY_SOCKET, rooms.routing.table, plan.subnet)
             self._start(shown, run_names.BINARY_SOCKET)
         if rooms.metrics is not None:

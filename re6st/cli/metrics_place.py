@@ -6,7 +6,7 @@ import argparse
 from ipaddress import ip_address
 
 from re6st.cli.options import integer
-from re6st.service.metrics_http import ListenAddress
+from re6st.service.metrics_place import ListenAddress
 
 METAVAR = "[ADDR]:PORT"
 HELP = "serve metrics for Prometheus there, at /metrics; without an address: on the loopback interface (default: off)"

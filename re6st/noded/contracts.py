@@ -9,16 +9,18 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from re6st.core.mesh import policy
 from re6st.core.prefix import Prefix
 from re6st.core.routing.babel_lines import NextHop
 from re6st.core.telemetry.report import Link
-from re6st.core.transport.link_records import LinkRecord, PeerIdentity
 from re6st.core.transport.untimely import Untimely
 from re6st.core.tunnel_protocols import TunnelProtocol
 from re6st.noded.packet_filter import Sender
+
+if TYPE_CHECKING:
+    from re6st.core.transport.link_records import LinkRecord, PeerIdentity
 
 
 class PolicyInput(Protocol):

@@ -8,7 +8,7 @@ import os
 import time
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from re6st import PROTOCOL, __version__, cert
 from re6st.client.certificate_report import describe
@@ -19,8 +19,6 @@ from re6st.core.mesh.families import nothing_in_common
 from re6st.core.prefix import Prefix, PrefixError, address, subnet
 from re6st.core.telemetry import report
 from re6st.core.telemetry.event_log import EventLog, Happening
-from re6st.core.telemetry.metrics import MetricsPage
-from re6st.core.telemetry.node_metrics import Counts, node_page
 from re6st.core.telemetry.report import Record
 from re6st.core.wire.datagrams import Endpoint
 from re6st.core.wire.params import version_number
@@ -38,6 +36,10 @@ from re6st.noded.tunnels import Tunnels
 from re6st.service.control import ControlError
 from re6st.service.json_lines import Status
 from re6st.service.logs import LEVELS
+
+if TYPE_CHECKING:
+    from re6st.core.telemetry.metrics import MetricsPage
+    from re6st.core.telemetry.node_metrics import Counts
 
 PAGE = 1000
 """Routes, or events, in one answer."""
@@ -155,6 +157,8 @@ class Observer:
 
     def metrics(self, counts: Counts) -> MetricsPage:
         """Everything in figures; `counts` is what others count."""
+        from re6st.core.telemetry.node_metrics import node_page  # few nodes are asked for it
+
         now = asyncio.get_running_loop().time()
         return node_page(
             self._status(_Arguments({})),

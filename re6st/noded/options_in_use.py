@@ -16,7 +16,7 @@ from re6st.core.telemetry.report import Record
 from re6st.core.wire.datagrams import Endpoint
 from re6st.noded.hooks import HIDDEN, program
 from re6st.noded.settings import Config, EffectiveConfig
-from re6st.service.metrics_http import ListenAddress
+from re6st.service.metrics_place import ListenAddress
 
 COMMANDS = ("up", "daemons")
 ARGUMENTS = ("babel_arguments", "openvpn_arguments")

@@ -14,6 +14,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from random import Random
+from typing import TYPE_CHECKING
 
 from re6st import babel, cert
 from re6st.client.counted_client import CountedClient
@@ -27,9 +28,6 @@ from re6st.linux.kernel import Kernel
 from re6st.linux.link_traffic import LinkTraffic
 from re6st.linux.probes import ProbeSocket
 from re6st.linux.retransmits import LossWatch
-from re6st.linux.wireguard import Implementation, NoWireGuard, choose
-from re6st.linux.wireguard_go import WireGuardGo
-from re6st.linux.wireguard_kernel import KernelWireGuard
 from re6st.noded import dead_links, multicast
 from re6st.noded.admission import Admission
 from re6st.noded.country import CountryLookup, locator
@@ -40,9 +38,9 @@ from re6st.noded.hooks import Hooks
 from re6st.noded.kernel_care import KernelCare
 from re6st.noded.known_peers import KnownPeers
 from re6st.noded.mesh_driver import MeshDriver
-from re6st.noded.metrics import NodeMetrics
 from re6st.noded.network_addresses import NetworkAddresses
 from re6st.noded.news import AddressTeller, Arrivals, CountryNews, Moves, PolicySettings, SettingsNews, Whereabouts
+from re6st.noded.no_links import NoLinks
 from re6st.noded.observer import MeshRooms, Observer, Watchers
 from re6st.noded.own_addresses import OwnAddresses
 from re6st.noded.packet_filter import PacketFilter
@@ -60,12 +58,14 @@ from re6st.noded.table_changes import TableChanges
 from re6st.noded.takeover import Found
 from re6st.noded.tunnel_mtus import TunnelMtus
 from re6st.noded.tunnels import Tunnels
-from re6st.noded.wireguard import WireGuard
 from re6st.service import run_names
 from re6st.service.control import ControlServer
-from re6st.service.metrics_http import MetricsServer, listen
 from re6st.service.tasks import Tasks
 from re6st.transport.link_mtu import LinkMtus
+
+if TYPE_CHECKING:
+    from re6st.noded.wireguard import WireGuard
+    from re6st.service.metrics_http import MetricsServer
 
 log = logging.getLogger(__name__)
 
@@ -137,7 +137,7 @@ class Rooms:
     peers: Peers
     known: KnownPeers
     tunnels: Tunnels
-    links: WireGuard
+    links: WireGuard | None
     losses: LossWatch
     dead_links: DeadLinks
     link_mtus: LinkMtus
@@ -174,18 +174,8 @@ def build(base: Base, machine: MachineRooms, found: Found, left: babel.Left, tas
     known = KnownPeers(base.identity.prefix, mesh, requirement, base.cache)
     admission = Admission(config.run / run_names.REFUSED, requirement, chronicle, base.client)
     crypto = NodeCrypto(base.identity, base.updates.revoked)
-    links = WireGuard(
-        in_force,
-        mesh,
-        driver.event,
-        machine.kernel,
-        machine.packet_filter,
-        routing,
-        tasks,
-        _implementation(config, machine.kernel),
-        machine.kernel.netlink,
-    )
-    if links.implementation:
+    links = _links(machine, mesh, driver, routing, tasks) if config.wireguard else None
+    if links is not None:
         crypto.abilities = frozenset({Extension.WIREGUARD})
     handler, peers = _peers(base, in_force, mesh, driver, known, crypto, due)
     advertiser, country = _whereabouts(base, machine, AddressTeller(peers, handler, known), settings_news)
@@ -199,10 +189,11 @@ def build(base: Base, machine: MachineRooms, found: Found, left: babel.Left, tas
         found,
         routing,
         admission,
-        links,
+        links or NoLinks(machine.kernel, config.run, tasks),
     )
-    links.start(tunnels, peers)
-    handler.about_links, peers.opened = links.received, links.met_again
+    if links is not None:
+        links.start(tunnels, peers)
+        handler.about_links, peers.opened = links.received, links.met_again
     link_mtus = LinkMtus(machine.kernel)
     guard = Guard(in_force, routing, tunnels, mesh, admission, RequirementWatch(requirement, peers, tunnels), chronicle)
     dead = _dead_links(base, machine, routing, tunnels, driver, chronicle)
@@ -215,7 +206,6 @@ def build(base: Base, machine: MachineRooms, found: Found, left: babel.Left, tas
         Watchers(base.client, guard, machine.packet_filter, care, dead),
         config.verbosity,
     )
-    figures = NodeMetrics(in_force, operations, chronicle, peers, base.client, base.updates, own)
     return Rooms(
         mesh=mesh,
         driver=driver,
@@ -243,23 +233,43 @@ def build(base: Base, machine: MachineRooms, found: Found, left: babel.Left, tas
         care=care,
         pulse=Pulse((driver, peers, guard, base.cache, VersionTeller(version_news, in_force)), due),
         control=ControlServer(operations, config.run, config.console),
-        metrics=None if config.metrics is None else MetricsServer(listen(config.metrics), figures.render),
+        metrics=_metrics(base, in_force, operations, chronicle, peers),
         multicast=_multicast(base, machine) if config.multicast else None,
     )
 
 
-def _implementation(config: Config, kernel: Kernel) -> Implementation | None:
-    """What makes WireGuard interfaces here; None where they are not wanted, or nothing does."""
-    if not config.wireguard:
-        return None
-    netlink = kernel.netlink
+def _links(
+    machine: MachineRooms, mesh: policy.Mesh, driver: MeshDriver, routing: RoutingPlane, tasks: Tasks
+) -> WireGuard | None:
+    """The room of WireGuard links; None where nothing here carries them."""
+    # Most nodes have none, and need not load what makes them.
+    from re6st.linux.wireguard import NoWireGuard, choose
+    from re6st.linux.wireguard_go import WireGuardGo
+    from re6st.linux.wireguard_kernel import KernelWireGuard
+    from re6st.noded.wireguard import WireGuard
+
+    kernel, netlink = machine.kernel, machine.kernel.netlink
     try:
         found = choose((lambda: KernelWireGuard(netlink), lambda: WireGuardGo(netlink)))
     except NoWireGuard as error:
         log.info("tunnels stay those of OpenVPN, without WireGuard: %s", error)
         return None
     log.info("tunnels become WireGuard links where the other end has them too; here %s carries them", found.name)
-    return found
+    return WireGuard(
+        machine.in_force, mesh, driver.event, kernel, machine.packet_filter, routing, tasks, found, netlink
+    )
+
+
+def _metrics(
+    base: Base, in_force: InForce, operations: Observer, chronicle: EventLog, peers: Peers
+) -> MetricsServer | None:
+    if base.config.metrics is None:
+        return None
+    from re6st.noded.metrics import NodeMetrics
+    from re6st.service.metrics_http import MetricsServer, listen
+
+    figures = NodeMetrics(in_force, operations, chronicle, peers, base.client, base.updates, base.own)
+    return MetricsServer(listen(base.config.metrics), figures.render)
 
 
 def _peers(

@@ -33,7 +33,7 @@ from re6st.core.tunnel_protocols import SERVED, Role, Transport, TunnelProtocol
 from re6st.core.wire.datagrams import Endpoint
 from re6st.core.wire.params import Parameters
 from re6st.service import run_names
-from re6st.service.metrics_http import ListenAddress
+from re6st.service.metrics_place import ListenAddress
 from re6st.transport import openvpn
 from re6st.transport.openvpn_tunnels import OpenVpn
 from re6st.tunnel import TunnelFactory

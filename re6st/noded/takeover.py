@@ -14,13 +14,11 @@ import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from re6st import babel, tunnel
 from re6st.core import interfaces
 from re6st.core.prefix import Prefix
-from re6st.core.transport import link_records
-from re6st.core.transport.link_records import LinkRecord
 from re6st.core.transport.records import (
     SIZE_LIMIT,
     ClientOfServer,
@@ -36,6 +34,9 @@ from re6st.linux.local_addresses import source_address
 from re6st.linux.process import leftovers
 from re6st.service import run_names, rundir
 from re6st.transport import catalogue
+
+if TYPE_CHECKING:
+    from re6st.core.transport.link_records import LinkRecord
 
 log = logging.getLogger(__name__)
 
@@ -81,11 +82,20 @@ class Records:
     def __init__(self, run: Path) -> None:
         self._run = run
 
-    def write(self, interface: str, record: Record | LinkRecord) -> None:
+    def write(self, interface: str, record: Record) -> None:
         """Note it. What cannot be noted costs the take-over only."""
+        self._write(interface, encode(record))
+
+    def write_link(self, interface: str, record: LinkRecord) -> None:
+        """The same of a WireGuard link."""
+        from re6st.core.transport import link_records
+
+        self._write(interface, link_records.encode(record))
+
+    def _write(self, interface: str, note: bytes) -> None:
         path = self._run / run_names.record(interface)
         try:
-            rundir.write(path, link_records.encode(record) if isinstance(record, LinkRecord) else encode(record))
+            rundir.write(path, note)
         except OSError as error:
             log.warning("cannot write %s: %s. A restart will cut its tunnels", path, error.strerror)
 
@@ -99,14 +109,20 @@ class Records:
 
     def read_links(self) -> dict[str, LinkRecord]:
         """Every note of a WireGuard link."""
+        if not any(self._noted(links=True)):
+            return {}
+        from re6st.core.transport import link_records  # most nodes have no use for it
+
         found = self._read(link_records.decode, links=True)
         return {interface: record for interface, record in found.items() if record.link.interface == interface}
 
+    def _noted(self, *, links: bool) -> list[Path]:
+        found = sorted(self._run.glob(run_names.record("*")))
+        return [each for each in found if interfaces.is_ours(each.stem) and interfaces.is_link(each.stem) == links]
+
     def _read(self, read: Callable[[bytes], _Read], *, links: bool) -> dict[str, _Read]:
         found: dict[str, _Read] = {}
-        for path in sorted(self._run.glob(run_names.record("*"))):
-            if not interfaces.is_ours(path.stem) or interfaces.is_link(path.stem) != links:
-                continue
+        for path in self._noted(links=links):
             try:
                 with path.open("rb") as file:
                     found[path.stem] = read(file.read(SIZE_LIMIT))

@@ -500,7 +500,7 @@ class WireGuard:
         """What the next daemon has to know of a link."""
         if known.link is not None:
             record = LinkRecord(known.link, known.process, known.identity, known.place, since_1970(known.since))
-            self._records.write(known.link.interface, record)
+            self._records.write_link(known.link.interface, record)
 
     def _report(self, peer: Prefix, known: _KnownLink, link: WireGuardLink) -> report.Link:
         assert self._links is not None

@@ -11,7 +11,6 @@ import logging
 import socket
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 from http import HTTPStatus
 
 import h11
@@ -19,6 +18,7 @@ import h11
 from re6st.core.registry.origins import is_plain_host
 from re6st.service.connections import Clients
 from re6st.service.exposition import CONTENT_TYPE
+from re6st.service.metrics_place import ListenAddress, MetricsError
 
 PATH = b"/metrics"
 HEAD_LIMIT = 8192
@@ -33,21 +33,6 @@ _IP_FREEBIND = 15  # ip(7); it also holds for IPv6
 _LOOPBACK = ("127.0.0.1", "::1")
 
 log = logging.getLogger(__name__)
-
-
-class MetricsError(Exception):
-    """The metrics cannot be served; the text is for the user."""
-
-
-@dataclass(frozen=True, slots=True)
-class ListenAddress:
-    """Where to serve. Without a host: on the loopback interface, IPv4 and IPv6."""
-
-    host: str
-    port: int
-
-    def __str__(self) -> str:
-        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
 
 def listen(place: ListenAddress) -> list[socket.socket]:

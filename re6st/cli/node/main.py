@@ -30,7 +30,7 @@ from re6st.noded.registry_updates import TooOld
 from re6st.noded.settings import Config
 from re6st.noded.successor import WHETHER_READY, Successor
 from re6st.service.logs import LogHandler, in_journal, setup_logging
-from re6st.service.metrics_http import MetricsError
+from re6st.service.metrics_place import MetricsError
 from re6st.service.rundir import RunDirectoryError
 from re6st.service.sd_notify import Notifier
 from re6st.transport import openvpn

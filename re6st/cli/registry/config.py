@@ -35,7 +35,7 @@ from re6st.registryd.mail import SMTPS_PORT, Mailer, is_address, is_deliverable
 from re6st.registryd.resources import RegistrySettings
 from re6st.service import geoip, states
 from re6st.service.geoip import GeoIp, GeoIpError
-from re6st.service.metrics_http import ListenAddress
+from re6st.service.metrics_place import ListenAddress
 from re6st.view import pasted
 
 PROGRAM = "re6st-registry"

@@ -43,7 +43,8 @@ from re6st.registryd.resources import Resources
 from re6st.registryd.sqlite.store import Store
 from re6st.service import geoip
 from re6st.service.logs import LogHandler, in_journal, setup_logging
-from re6st.service.metrics_http import MetricsError, MetricsServer, listen
+from re6st.service.metrics_http import MetricsServer, listen
+from re6st.service.metrics_place import MetricsError
 from re6st.service.run_names import BABELD_SOCKET, CONTROL_SOCKET
 from re6st.service.sd_notify import Notifier
 

@@ -148,7 +148,12 @@ def test_links_and_addresses_are_read_where_the_kernel_told_of_a_change(
     """To read them takes longer than all else that is looked at every two seconds."""
     read: list[str] = []
     links = machine.kernel.links
-    monkeypatch.setattr(machine.kernel, "links", lambda: read.append("links") or links())
+
+    def read_links() -> list[KernelLink]:
+        read.append("links")
+        return links()
+
+    monkeypatch.setattr(machine.kernel, "links", read_links)
     assert machine.state.put_back(told=False) == []
     assert read == []
     machine.kernel.known.clear()

@@ -14,11 +14,10 @@ from re6st.service.metrics_http import (
     CLIENTS_LIMIT,
     HEAD_LIMIT,
     SHARE,
-    ListenAddress,
-    MetricsError,
     MetricsServer,
     listen,
 )
+from re6st.service.metrics_place import ListenAddress, MetricsError
 
 
 def serving(
