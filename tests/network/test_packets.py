@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
@@ -48,6 +49,11 @@ class World:
         found = self.node.run(["nft", "list", "counters", "table", "inet", "re6stnet"]).stdout.split()
         counts = {name: int(found[at + 3]) for at, name in enumerate(found) if found[at - 1] == "counter"}
         return {name: count for name, count in counts.items() if count}
+
+    def senders(self) -> str:
+        """Who is named for what was dropped, and for how many packets."""
+        listed = self.node.run(["nft", "list", "set", "inet", "re6stnet", "senders"]).stdout
+        return re.sub(r" expires \S+", "", listed)
 
 
 async def _follow(rules: Rules) -> None:
@@ -125,6 +131,11 @@ def test_what_comes_out_of_a_tunnel_has_a_source_inside_the_network(world: World
     for source in ("2001:db8:42:1::1", "2001:db8:42:1::7", "fd00:1::1"):
         assert not passes(member, node, source, own), "our own, and one of our subnet"
     assert world.dropped()["own_source"] == 9
+    # What a routing loop brings back is dropped too, and is nobody's fault.
+    named = world.senders()
+    assert not passes(member, node, "2001:db8:42:1::1", "2001:db8:42:7::9")
+    assert (world.dropped()["own_source"], world.dropped()["came_back"]) == (9, 3)
+    assert world.senders() == named
     # A network with a gateway: they may come from the Internet, but none of ours does.
     world.follow(replace(RULES, outside=True))
     assert passes(member, node, "2001:db8:9::9", own)

@@ -45,7 +45,8 @@ If a path swallows larger packets without telling, the first one would stop the 
 """
 
 COUNTERS = {
-    "own_source": "out of a tunnel, with an address of this machine or of its subnet as source",
+    "own_source": "out of a tunnel and to this machine, with an address of it or of its subnet as source",
+    "came_back": "out of a tunnel, with such a source, and to somewhere else: a routing loop has brought it back",
     "foreign_source": "out of a tunnel, with a source that is not of the network",
     "foreign_destination": "out of a tunnel, to an address of this machine that is not of the network",
     "not_forwarded": "out of a tunnel, to a place behind this machine that is no member's business",
@@ -217,9 +218,18 @@ def _prerouting(rules: Rules) -> Iterator[str]:
 
 
 def _from_tunnel(rules: Rules, parts: Collection[Part]) -> Iterator[str]:
-    yield "chain own {"
+    own4 = "" if rules.ipv4_subnet is None else f", {rules.ipv4_subnet}"
+    yield "chain forged {"
     yield f"update @{SENDERS} {{ iifname . ether saddr counter }}"
     yield "counter name own_source drop"
+    yield "}"
+    yield "chain own {"
+    yield f"ip6 daddr {{ ::1, {rules.subnet} }} goto forged"
+    yield f"ip daddr {{ 127.0.0.0/8{own4} }} goto forged"
+    if Part.OWN_ADDRESSES in parts:
+        yield "fib daddr type local goto forged"
+    # What this machine sends to others comes back by honest ones too, as long as routes lead in a circle.
+    yield "counter name came_back drop"
     yield "}"
     yield "chain from_tunnel {"
     # Babel and neighbour discovery; the kernel never forwards these.
@@ -228,7 +238,6 @@ def _from_tunnel(rules: Rules, parts: Collection[Part]) -> Iterator[str]:
         # The first router of a stream has to see packets that come back, and tells those neighbours to stop.
         yield f"ip6 daddr ff00::/8 ip6 saddr {rules.network} accept"
     yield f"ip6 saddr {{ ::1, {rules.subnet} }} goto own"
-    own4 = "" if rules.ipv4_subnet is None else f", {rules.ipv4_subnet}"
     yield f"ip saddr {{ 127.0.0.0/8{own4} }} goto own"
     if Part.OWN_ADDRESSES in parts:
         yield "fib saddr type local goto own"
