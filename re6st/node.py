@@ -167,7 +167,7 @@ class Node:
             log.warning("ended process %s, left by an earlier run", pid)
         remove_old(run, found.names)
         await machine.hooks.clear()
-        routes = await machine.kernel.babel_routes(ONLY.table).ways(plan.address_plans) if found else {}
+        routes = await machine.kernel.babel_routes(ONLY).ways(plan.address_plans) if found else {}
         if lead_out(routes):
             machine.packet_filter.expect_outside()
         await machine.packet_filter.follow(plan.packet_rules)

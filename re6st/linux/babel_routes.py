@@ -38,10 +38,10 @@ class Installed:
 
 
 class BabelRoutes:
-    """Those of one `table` of the kernel, or of all. Each method raises NetlinkError."""
+    """Those of the tables of the kernel that are `among` some, or of all. Each method raises NetlinkError."""
 
-    def __init__(self, table: int | None = None) -> None:
-        self._table = table
+    def __init__(self, among: Callable[[int], bool] = lambda _: True) -> None:
+        self._among = among
 
     async def ways(self, plans: Collection[AddressPlan]) -> dict[tuple[Network, Network], int]:
         """Where they lead to, for packets from where, and their priority."""
@@ -110,7 +110,7 @@ class BabelRoutes:
                 length = route.destination.prefixlen
                 inside = length >= network.prefixlen and route.destination.network_address in network
                 # A way to the Internet through a gateway is for our sources only (wire.md 9.3).
-                if (inside or route.source == network) and self._table in (None, route.table):
+                if (inside or route.source == network) and self._among(route.table):
                     yield plan, route
 
 

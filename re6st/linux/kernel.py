@@ -27,6 +27,7 @@ from re6st.core.machine.wanted_state import (
     left,
     tap_settings,
 )
+from re6st.core.routing.planes import TABLES, Plane
 from re6st.linux import detour_routes, rtnetlink
 from re6st.linux.babel_routes import BabelRoutes
 from re6st.linux.hardware import Hardware
@@ -278,12 +279,14 @@ class Kernel:
         self.state.wanted, now = left(actual, plans, kept)
         removed = [thing.what for thing in self.state.want(now)]
         removed += [f"{count} routes around dead links"] if (count := detour_routes.clear(self._netlink)) else []
-        by_babel = await BabelRoutes().sweep(plans) if kept is None else ()
+        # Of planes beside the main one nothing is gone on with.
+        of_ended = BabelRoutes() if kept is None else BabelRoutes(lambda table: table in TABLES)
+        by_babel = await of_ended.sweep(plans)
         return removed + [route.what for route in by_babel]
 
-    def babel_routes(self, table: int | None) -> BabelRoutes:
-        """The routes in one table that a babeld gave the kernel."""
-        return BabelRoutes(table)
+    def babel_routes(self, plane: Plane) -> BabelRoutes:
+        """The routes that the babelds of a plane gave the kernel."""
+        return BabelRoutes(plane.has)
 
     def gateways(self) -> dict[IPv4Address, IPv4Address]:
         """The hosts that are reached by a gateway, and by which."""

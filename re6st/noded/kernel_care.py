@@ -31,12 +31,13 @@ class KernelCare:
         in_force: InForce,
     ) -> None:
         self._kernel = kernel
-        self._routing = routing = planes.main
+        self._planes = planes
+        main = planes.main
         self._tunnels = tunnels
         self._in_force = in_force
         self._caretaker = Caretaker(kernel.state, self._settings, self._restore, advertisements)
-        self._routes = RouteCheck(kernel.babel_routes(routing.plane.table), routing.babel, addresses)
-        self._interfaces = InterfaceCheck(routing.babel)
+        self._routes = RouteCheck(kernel.babel_routes(main.plane), main.babel, addresses)
+        self._interfaces = InterfaceCheck(main.babel)
         self._firewall = FirewallCheck(planes.forward)
 
     @property
@@ -62,7 +63,7 @@ class KernelCare:
 
     def _settings(self) -> tuple[Setting, ...]:
         """What babeld sets as it starts."""
-        return forwarding(ipv4=self._in_force.plan.ipv4 is not None) if self._routing.ready.is_set() else ()
+        return forwarding(ipv4=self._in_force.plan.ipv4 is not None) if self._planes.main.ready.is_set() else ()
 
     async def _restore(self, interface: str) -> None:
-        await make_anew(interface, self._kernel, self._tunnels, self._routing.until_unused)
+        await make_anew(interface, self._kernel, self._tunnels, self._planes.main.until_unused)

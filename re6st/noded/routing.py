@@ -48,7 +48,7 @@ log = logging.getLogger(__name__)
 class PlaneKernel(babel.LinkAddresser, Protocol):
     """What a plane needs of the kernel."""
 
-    def babel_routes(self, table: int | None) -> SweptRoutes: ...
+    def babel_routes(self, plane: Plane) -> SweptRoutes: ...
 
 
 class Memory(Protocol):
@@ -112,7 +112,7 @@ class RoutingPlane:
         self._changed = asyncio.Event()
         self._news = asyncio.Event()
         self._restarts = BabelRestartPolicy(chance)
-        self._left = LeftRoutes(machine.babel_routes(plane.table), networks)
+        self._left = LeftRoutes(machine.babel_routes(plane), networks)
         plan = in_force.plan
         self.babel = babel.Babel(
             plan.babel_command(plane), plan.babel_files(plane), self._settings(), self.look_again, machine, found

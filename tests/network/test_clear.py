@@ -7,7 +7,8 @@ from collections.abc import Awaitable, Callable
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from typing import TypeVar
 
-from re6st.core.machine.wanted_state import AddressPlan
+from re6st.core.machine.wanted_state import AddressPlan, Kept
+from re6st.core.routing.planes import TABLES
 from re6st.linux.kernel import Kernel
 from testbed import Bed, Host
 
@@ -79,3 +80,15 @@ def test_trying_routes_by_source_leaves_nothing(bed: Bed) -> None:
     before = state(host)
     assert within(host, Kernel.source_specific), "the kernels that we test on have them"
     assert state(host) == before
+
+
+def test_a_start_that_goes_on_with_tunnels_clears_the_tables_of_other_planes_alone(bed: Bed) -> None:
+    """Their babelds are ended, and the next ones would take a route that is there for their own, wherever it leads."""
+    host, left = bed.host("host"), f"2001:db8:42:2::/64 via fe80::1 dev eth0 proto babel table {TABLES[0]}"
+    kept = ["2001:db8:42:2::/64 via fe80::1 dev eth0 proto babel", "2001:db8:42:2::/64 dev lo proto babel table 77"]
+    host.namespace.ip(*(f"route add {route}" for route in kept))
+    before = host.ip("-6", "route", "show", "table", "all")
+    host.namespace.ip(f"route add {left}")
+    removed = within(host, lambda own: own.clear(OURS, Kept()))
+    assert host.ip("-6", "route", "show", "table", "all") == before
+    assert len(removed) == 1

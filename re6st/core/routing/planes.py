@@ -6,6 +6,11 @@ from dataclasses import dataclass
 
 from re6st.core.routing.babel_settings import PORT
 
+TABLES = range(224, 240)
+"""The kernel's tables for planes beside the main one; other programs are to use others. babeld 1.12 takes only the last
+eight bits of the number of a table: 6697 would be 41, and 510 the main table.
+"""
+
 
 @dataclass(frozen=True, slots=True)
 class Plane:
@@ -18,7 +23,13 @@ class Plane:
     port: int = PORT
     """The UDP port; its neighbours have the same one."""
     table: int | None = None
-    """The kernel's table for its routes, and no others; None: the main table, babeld's default."""
+    """The kernel's table for its routes, and no others: one of TABLES. None for the main plane: babeld's default, the
+    main table, or what the user says (-B).
+    """
+
+    def has(self, table: int) -> bool:
+        """Whether a babeld's routes in this table of the kernel are those of this plane."""
+        return table not in TABLES if self.table is None else table == self.table
 
 
 ONLY = Plane("babeld")

@@ -3,27 +3,68 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from ipaddress import IPv6Address, IPv6Network
 
 import pytest
 
 from re6st.core.machine.wanted_state import RTN_UNREACHABLE, AddressPlan, KernelRoute
+from re6st.core.routing.planes import ONLY, TABLES, Plane
 from re6st.linux import babel_routes
 from re6st.linux.babel_routes import BabelRoutes
 
+ANY = IPv6Network("::/0")
+NETWORK, THERE = IPv6Network("2001:db8:42::/48"), IPv6Network("2001:db8:42:1::/64")
+PLAN = AddressPlan(NETWORK, IPv6Address("2001:db8:42:b::1"), 64, (NETWORK,))
+BESIDE = Plane("re6stnet-plane-spare", 6697, TABLES[0])
 
-def test_a_way_that_babel_lost_says_nothing_of_the_priority_of_its_routes(monkeypatch: pytest.MonkeyPatch) -> None:
-    """babeld holds it as an unreachable route of the last priority there is: no babeld could take the next one."""
-    network = IPv6Network("2001:db8:42::/48")
-    there, lost = IPv6Network("2001:db8:42:1::/64"), IPv6Network("2001:db8:42:2::/64")
 
-    class Netlink:
-        def routes(self, family: int, protocol: int = 0) -> list[KernelRoute]:
-            unreachable = KernelRoute(lost, protocol=protocol, type=RTN_UNREACHABLE, priority=0xFFFFFFFF)
-            return [KernelRoute(there, protocol=protocol, priority=1030), unreachable]
+class Netlink:
+    """A kernel with these routes."""
 
-        def close(self) -> None: ...
+    routes_there: list[KernelRoute]
 
+    def routes(self, family: int, protocol: int = 0) -> list[KernelRoute]:
+        return list(self.routes_there)
+
+    def delete_route(self, route: KernelRoute) -> None:
+        self.routes_there.remove(route)
+
+    def close(self) -> None: ...
+
+
+@pytest.fixture
+def there(monkeypatch: pytest.MonkeyPatch) -> list[KernelRoute]:
+    """The routes that the kernel has."""
+    found: list[KernelRoute] = []
+    monkeypatch.setattr(Netlink, "routes_there", found, raising=False)
     monkeypatch.setattr(babel_routes, "Netlink", Netlink)
-    plan = AddressPlan(network, IPv6Address("2001:db8:42:b::1"), 64, (network,))
-    assert asyncio.run(BabelRoutes().ways([plan])) == {(there, IPv6Network("::/0")): 1030}
+    return found
+
+
+def by_babel(priority: int, table: int | None) -> KernelRoute:
+    """A route of a babeld to one place."""
+    own = KernelRoute(THERE, protocol=babel_routes.RTPROT_BABEL, priority=priority)
+    return own if table is None else replace(own, table=table)
+
+
+def test_a_way_that_babel_lost_says_nothing_of_the_priority_of_its_routes(there: list[KernelRoute]) -> None:
+    """babeld holds it as an unreachable route of the last priority there is: no babeld could take the next one."""
+    lost = IPv6Network("2001:db8:42:2::/64")
+    there += [by_babel(1030, None), KernelRoute(lost, type=RTN_UNREACHABLE, priority=0xFFFFFFFF)]
+    assert asyncio.run(BabelRoutes().ways([PLAN])) == {(THERE, ANY): 1030}
+
+
+def test_what_a_babeld_of_one_plane_left_is_removed_and_those_of_other_planes_stay(there: list[KernelRoute]) -> None:
+    """babeld does not look whether its routes are still there."""
+    left, now, beside = by_babel(1024, None), by_babel(1025, None), by_babel(1024, BESIDE.table)
+    there += [left, now, beside]
+    assert asyncio.run(BabelRoutes(ONLY.has).sweep([PLAN], 1025)) == [left]
+    assert there == [now, beside]
+    assert asyncio.run(BabelRoutes(BESIDE.has).sweep([PLAN], 1025)) == [beside]
+
+
+def test_a_route_that_a_plane_lost_is_missed_though_another_plane_has_it(there: list[KernelRoute]) -> None:
+    there.append(by_babel(1024, BESIDE.table))
+    assert asyncio.run(BabelRoutes(ONLY.has).installed([PLAN], 1024, 1)).ways == frozenset()
+    assert asyncio.run(BabelRoutes(BESIDE.has).installed([PLAN], 1024, 1)).ways == {(THERE, ANY)}

@@ -41,8 +41,8 @@ class Machine:
     async def address_links(self, own: IPv4Interface | None) -> None:
         pass
 
-    def babel_routes(self, table: int | None) -> Routes:
-        return Routes(self, table)
+    def babel_routes(self, plane: Plane) -> Routes:
+        return Routes(self, plane.table)
 
 
 class Routes:
