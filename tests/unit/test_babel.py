@@ -136,11 +136,12 @@ def test_the_registry_sets_costs_only(text: str, taken: str) -> None:
     assert line == " ".join(f"default {taken}".split()) + line[line.index(" hello-interval") :]
 
 
-def test_a_second_plane_talks_on_another_port_and_has_a_table_of_its_own() -> None:
-    second = configuration(replace(PLAIN, port=6697, table=6697)).splitlines()
+def test_a_second_plane_has_a_port_and_a_table_of_its_own_and_leaves_forwarding_to_the_first() -> None:
+    second = configuration(replace(PLAIN, port=6697, table=224)).splitlines()
     assert [line for line in second if line not in configuration(PLAIN).splitlines()] == [
         "protocol-port 6697",
-        "export-table 6697",
+        "export-table 224",
+        "skip-kernel-setup true",
     ]
 
 

@@ -79,7 +79,7 @@ class BabelSettings:
     port: int = PORT
     """The UDP port on which neighbours talk."""
     table: int | None = None
-    """The kernel's table for its routes; None: the main table."""
+    """The kernel's table for its routes, beside a babeld that has the main table; None: the main table."""
 
 
 def update_interval(routes: int) -> float:
@@ -108,7 +108,9 @@ def configuration(settings: BabelSettings, priority: int = PRIORITY) -> str:
     if settings.port != PORT:
         lines.append(f"protocol-port {settings.port}")
     if settings.table is not None:
-        lines.append(f"export-table {settings.table}")
+        # The babeld of the main plane has the kernel forward packets, and puts that back as it was when it ends. If two
+        # did so, one that ends would stop forwarding for the other, or the last one would leave it on.
+        lines += [f"export-table {settings.table}", "skip-kernel-setup true"]
     if settings.key_sign is not None:
         lines.append(_key_statement(settings.key_sign))
     lines.append(" ".join(("default", *_link_words(settings))))
