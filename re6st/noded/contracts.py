@@ -86,7 +86,7 @@ class BabelFilter(Drains, Protocol):
 
 
 class Routing(Protocol):
-    """Who routes over the interfaces of tunnels: a routing plane."""
+    """Who routes over the interfaces of tunnels: the planes of the node."""
 
     async def until_unused(self, interface: str) -> None:
         """Until babel does not use an interface any more, which is down, or gone; not long."""

@@ -66,4 +66,4 @@ class KernelCare:
         return forwarding(ipv4=self._in_force.plan.ipv4 is not None) if self._planes.main.ready.is_set() else ()
 
     async def _restore(self, interface: str) -> None:
-        await make_anew(interface, self._kernel, self._tunnels, self._planes.main.until_unused)
+        await make_anew(interface, self._kernel, self._tunnels, self._planes.until_unused)

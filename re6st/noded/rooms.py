@@ -174,7 +174,7 @@ def build(base: Base, machine: MachineRooms, found: Found, left: babel.Left, tas
     known = KnownPeers(base.identity.prefix, mesh, requirement, base.cache)
     admission = Admission(config.run / run_names.REFUSED, requirement, chronicle, base.client)
     crypto = NodeCrypto(base.identity, base.updates.revoked)
-    links = _links(machine, mesh, driver, routing, tasks) if config.wireguard else None
+    links = _links(machine, mesh, driver, planes, tasks) if config.wireguard else None
     if links is not None:
         crypto.abilities = frozenset({Extension.WIREGUARD})
     handler, peers = _peers(base, in_force, mesh, driver, known, crypto, due)
@@ -187,7 +187,7 @@ def build(base: Base, machine: MachineRooms, found: Found, left: babel.Left, tas
         driver.event,
         Arrivals(known, advertiser).connected,
         found,
-        routing,
+        planes,
         admission,
         links or NoLinks(machine.kernel, config.run, tasks),
     )
@@ -239,7 +239,7 @@ def build(base: Base, machine: MachineRooms, found: Found, left: babel.Left, tas
 
 
 def _links(
-    machine: MachineRooms, mesh: policy.Mesh, driver: MeshDriver, routing: RoutingPlane, tasks: Tasks
+    machine: MachineRooms, mesh: policy.Mesh, driver: MeshDriver, planes: Planes, tasks: Tasks
 ) -> WireGuard | None:
     """The room of WireGuard links; None where nothing here carries them."""
     # Most nodes have none, and need not load what makes them.
@@ -255,9 +255,7 @@ def _links(
         log.info("tunnels stay those of OpenVPN, without WireGuard: %s", error)
         return None
     log.info("tunnels become WireGuard links where the other end has them too; here %s carries them", found.name)
-    return WireGuard(
-        machine.in_force, mesh, driver.event, kernel, machine.packet_filter, routing, tasks, found, netlink
-    )
+    return WireGuard(machine.in_force, mesh, driver.event, kernel, machine.packet_filter, planes, tasks, found, netlink)
 
 
 def _metrics(

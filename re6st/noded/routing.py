@@ -85,6 +85,12 @@ class AnyPlane(Protocol):
     def forward(self, forwards: bool) -> None:
         """Whether this machine forwards packets from one tunnel to another."""
 
+    async def until_unused(self, interface: str) -> None:
+        """Until it does not use an interface any more, which is down, or gone; not long."""
+
+    def bounced(self) -> None:
+        """It was told that an interface is down."""
+
     def reopen_log(self) -> None:
         """Its log file was moved away."""
 
@@ -242,7 +248,10 @@ class RoutingPlane:
 
 
 class Planes:
-    """The planes of a node. The policy of the mesh goes by the `main` one; the others have tables of their own."""
+    """The planes of a node. The policy of the mesh goes by the `main` one; the others have tables of their own.
+
+    For those who make and end tunnels it is one (contracts.Routing): an interface is unused once no plane uses it.
+    """
 
     def __init__(self, main: RoutingPlane, *others: AnyPlane) -> None:
         self.main = main
@@ -263,6 +272,19 @@ class Planes:
         """Whether this machine forwards packets from one tunnel to another."""
         for plane in self._all:
             plane.forward(forwards)
+
+    async def until_unused(self, interface: str) -> None:
+        """Until none of them uses an interface any more, which is down, or gone; not long."""
+        await asyncio.gather(*(plane.until_unused(interface) for plane in self._all))
+
+    def bounced(self) -> None:
+        """They were told that an interface is down."""
+        for plane in self._all:
+            plane.bounced()
+
+    def look_again(self) -> None:
+        """It is known better who is at the other ends of tunnels, which the policy goes by."""
+        self.main.look_again()
 
     def reopen_logs(self) -> None:
         """Their log files were moved away."""

@@ -326,6 +326,7 @@ class Beside:
 
     def __init__(self) -> None:
         self.told: list[object] = []
+        self.unused = asyncio.Event()
 
     async def run(self, follower: Follower) -> None:
         await follower.follow(Table(), Survey(peers=frozenset({PEER})))
@@ -340,6 +341,12 @@ class Beside:
     def forward(self, forwards: bool) -> None:
         self.told.append(forwards)
 
+    async def until_unused(self, interface: str) -> None:
+        await self.unused.wait()
+
+    def bounced(self) -> None:
+        self.told.append("bounced")
+
     def reopen_log(self) -> None:
         self.told.append("log")
 
@@ -352,8 +359,26 @@ def test_a_plane_beside_the_main_one_is_told_all_and_the_policy_goes_by_the_main
         await until(lambda: bool(world.follower.surveys))
         world.planes.follow_plan()
         world.planes.forward(False)
+        world.planes.bounced()
         world.planes.reopen_logs()
 
     world.play([world.played(world.route(Prefix(3, 16)))], watch)
-    assert beside.told == ["plan", False, "log", "end"]
+    assert beside.told == ["plan", False, "bounced", "log", "end"]
     assert all(PEER not in seen.peers for seen in world.follower.surveys), "nobody goes by the other one"
+
+
+def test_an_interface_is_unused_once_no_plane_uses_it(world: World) -> None:
+    beside = Beside()
+    world.beside = (beside,)
+
+    async def watch(main: RoutingPlane, programs: FakePrograms) -> None:
+        await main.ready.wait()
+        waiting = asyncio.create_task(world.planes.until_unused("re6stnet1"))
+        await main.until_unused("re6stnet1")
+        for _ in range(5):
+            await asyncio.sleep(0)
+        assert not waiting.done(), "the main one does not use it, the other one does"
+        beside.unused.set()
+        await waiting
+
+    world.play([world.played(world.route(PEER))], watch)
