@@ -113,7 +113,7 @@ class Babel:
     old routes are preferred until they are removed, one after the other. `followed` is set when a babeld took over from
     another, which knew the routes that are `left`. A babeld that an earlier daemon left running, as `found` says, is
     taken over if it has these settings. `links` is told what has to be on the interfaces, before each start and for a
-    babeld that is taken over.
+    babeld that is taken over. `name` is what log lines call it.
     """
 
     def __init__(
@@ -124,8 +124,10 @@ class Babel:
         changed: Callable[[], None],
         links: LinkAddresser,
         found: Left | None = None,
+        name: str = PROGRAM,
     ) -> None:
         found = found or Left()
+        self.name = name
         self.table = Table()
         self.ready = asyncio.Event()
         """Set while babeld runs and has told its table."""
@@ -204,7 +206,7 @@ class Babel:
 
     async def run(self) -> None:
         """Start it, read its table, and start it again when it ends, until cancelled; then stop it cleanly."""
-        await keep_running(PROGRAM, self._once, self._files.output, self._files.log)
+        await keep_running(self.name, self._once, self._files.output, self._files.log)
 
     def can_follow(self, settings: BabelSettings) -> bool:
         """Whether babeld can use these settings without a restart."""
@@ -232,7 +234,7 @@ class Babel:
                 self._write()
                 return
             except (OSError, ValueError) as error:
-                log.warning("babeld does not accept its new settings: %s", error or type(error).__name__)
+                log.warning("%s does not accept its new settings: %s", self.name, error or type(error).__name__)
         await self.renew("new settings")
 
     async def renew(self, reason: str, *, stale: bool = False) -> None:
@@ -255,7 +257,7 @@ class Babel:
             for command in commands:
                 await self._talk.command(command)
         if any(command.startswith("key ") for command in commands):
-            log.info("babeld signs with the new key now")
+            log.info("%s signs with the new key now", self.name)
 
     def reopen_log(self) -> None:
         """babeld opens its log file again on SIGUSR2."""
@@ -310,7 +312,7 @@ class Babel:
             reason = str(error) or "its socket does not answer"
         if not self._replaced:
             return reason
-        log.info("starting babeld again: %s", self._replaced)
+        log.info("starting %s again: %s", self.name, self._replaced)
         self._replaced = ""
         return None
 
@@ -356,7 +358,9 @@ class Babel:
             if clock() >= began + SLOW_CALM:
                 pause = SLOW_FIRST
             log.warning(
-                "babeld closed its socket, which this node read too slowly: reading all routes again in %g s", pause
+                "%s closed its socket, which this node read too slowly: reading all routes again in %g s",
+                self.name,
+                pause,
             )
             self._changed()
             with contextlib.suppress(TimeoutError):
@@ -399,9 +403,9 @@ class Babel:
         priority = int(number[1]) if number else self.priority
         if text == configuration(self.settings, priority):
             self.priority = priority
-            log.info("taking over babeld, process %s", pid)
+            log.info("taking over %s, process %s", self.name, pid)
             return child
-        log.info("starting babeld again: new settings")
+        log.info("starting %s again: new settings", self.name)
         await child.stop(grace=0)
         self.priority = max(self.priority, priority + 1 if number else 0)
         return None

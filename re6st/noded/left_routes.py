@@ -34,6 +34,7 @@ class FormerNetworks(Protocol):
 class NextBabeld(Protocol):
     """The babeld that takes over."""
 
+    name: str
     followed: asyncio.Event
     ready: asyncio.Event
     priority: int
@@ -59,7 +60,7 @@ class LeftRoutes:
             if babel.ready.is_set() and not babel.followed.is_set():
                 everywhere = {*self._networks.wanted, *self._networks.former}
                 count += len(await self._routes.sweep(everywhere, babel.priority))
-                log.info("the new babeld knows the network: removed %s routes of the previous one", count)
+                log.info("the new %s knows the network: removed %s routes of the previous one", babel.name, count)
 
 
 def lead_out(routes: Iterable[tuple[Network, Network]]) -> bool:

@@ -165,7 +165,7 @@ def build(base: Base, machine: MachineRooms, found: Found, left: babel.Left, tas
     settings = PolicySettings(in_force, machine.packet_filter, own)
     due = asyncio.Event()
     mesh = policy.Mesh(settings.now, base.cache.addresses, _chance(), locator(config.places))
-    routing = RoutingPlane(ONLY, in_force, machine.addresses, machine.kernel, base.cache, _chance(), left)
+    routing = RoutingPlane(ONLY, in_force, machine.addresses, machine.kernel, _chance(), base.cache, left)
     planes = Planes(routing)
     chronicle = EventLog(routing.ending)
     driver = MeshDriver(mesh, chronicle, time, due.set)

@@ -96,7 +96,9 @@ class AnyPlane(Protocol):
 
 
 class RoutingPlane:
-    """`plane` says what is its own; `found` is what an earlier daemon left of it."""
+    """`plane` says what is its own; `memory` outlives the daemon, and `found` is what an earlier daemon left: both are
+    for the main one.
+    """
 
     def __init__(
         self,
@@ -104,13 +106,13 @@ class RoutingPlane:
         in_force: InForce,
         networks: FormerNetworks,
         machine: PlaneKernel,
-        memory: Memory,
         chance: Random,
-        found: babel.Left,
+        memory: Memory | None = None,
+        found: babel.Left | None = None,
     ) -> None:
         self.plane = plane
         self._in_force = in_force
-        self._memory = memory
+        self._memory = ShortMemory() if memory is None else memory
         self._chance = chance
         self._forwards = True
         self._grown_at: float | None = None
@@ -121,7 +123,13 @@ class RoutingPlane:
         self._left = LeftRoutes(machine.babel_routes(plane), networks)
         plan = in_force.plan
         self.babel = babel.Babel(
-            plan.babel_command(plane), plan.babel_files(plane), self._settings(), self.look_again, machine, found
+            plan.babel_command(plane),
+            plan.babel_files(plane),
+            self._settings(),
+            self.look_again,
+            machine,
+            found,
+            plane.babeld,
         )
         self.history = RouteHistory()
         self.seen = Survey()
@@ -220,7 +228,7 @@ class RoutingPlane:
         if self._grown_at is not None:
             return
         if outgrown(self.babel.settings.update, count) and outgrown(update_interval(self._memory.routes), count):
-            log.info("the network has %s nodes now: babel will repeat its routes less often", count)
+            log.info("the network has %s nodes now: %s will repeat its routes less often", count, self.babel.name)
             self._grown_at = time.time() + self._chance.uniform(GROWTH_FIRST, GROWTH_LAST)
             self._news.set()
 

@@ -27,6 +27,11 @@ class Plane:
     main table, or what the user says (-B).
     """
 
+    @property
+    def babeld(self) -> str:
+        """What log lines call its babeld."""
+        return "babeld" if self.table is None else f"babeld ({self.name})"
+
     def has(self, table: int) -> bool:
         """Whether a babeld's routes in this table of the kernel are those of this plane."""
         return table not in TABLES if self.table is None else table == self.table

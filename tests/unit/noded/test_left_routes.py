@@ -26,6 +26,7 @@ class World:
     wanted = (NOW,)
     former = (FORMER,)
     priority = 1025
+    name = "babeld"
 
     def __init__(self) -> None:
         self.followed, self.ready = asyncio.Event(), asyncio.Event()

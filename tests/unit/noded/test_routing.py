@@ -132,9 +132,7 @@ class World:
         programs = install(self._monkeypatch, "-G", *scripts)
 
         async def main() -> None:
-            plane = RoutingPlane(
-                self.plane, self.in_force, self.networks, self.machine, self.memory, Random(1), left or Left()
-            )
+            plane = RoutingPlane(self.plane, self.in_force, self.networks, self.machine, Random(1), self.memory, left)
             self.planes = Planes(plane, *self.beside)
             task = asyncio.create_task(self.planes.run(self.follower))
             try:
@@ -291,14 +289,14 @@ def test_a_network_that_grows_at_once_has_other_things_to_do_first(
     many = [world.route(Prefix(number, 16), number) for number in range(2, 102)]
 
     async def watch(plane: RoutingPlane, programs: FakePrograms) -> None:
-        await until(lambda: "babel will repeat" in caplog.text)
+        await until(lambda: "babeld will repeat" in caplog.text)
         for _ in range(20):
             plane.look_again()
             await asyncio.sleep(0.001)
         assert len(programs.started) == 1
 
     world.play([world.played(*many)], watch)
-    assert caplog.text.count("babel will repeat its routes less often") == 1
+    assert caplog.text.count("babeld will repeat its routes less often") == 1
     assert world.memory.routes == 1
 
 
