@@ -1,6 +1,7 @@
 """A network of forty nodes on one machine: until all reach all, what idle nodes cost, and what chaos does to them.
 
 - form: all nodes are started at once, in a network that does not exist yet; until every pair answers;
+- links: with --wireguard, until WireGuard carries nearly all tunnels whose ends both have it;
 - idle: processor time, traffic and memory of each node while nothing happens;
 - chaos: faults at random, from a seed; every pair that could talk must do so again within 10 seconds.
 
@@ -22,12 +23,22 @@ from pathlib import Path
 from typing import Any
 
 from bench.support.results import keep, say
+from re6st.core.tunnel_protocols import TunnelCarrier
 from testbed import Bed, Network, Node
-from testbed.chaos import Chaos, Report
+from testbed.chaos import FAULTS, WIREGUARD_FAULTS, Chaos, Report
+from testbed.links import WITH_WIREGUARD, missing_wireguard, tunnels
 from testbed.namespace import command
 from testbed.watch import Watch
 
 FORMS = 600
+CLIENT_COUNT = 4
+"""Tunnels that each node opens: with the registry's default of ten, forty nodes overload two processors with hellos for
+many minutes, and never form."""
+LINKS, LOOK = 300.0, 1.0
+"""Seconds that links may take, and between two looks at them."""
+NEARLY = 0.95
+"""The share of them that is enough: tunnels come and go meanwhile."""
+ALL, HALF, NONE = "all", "half", "none"
 SETTLES = 30.0
 """Seconds after all reach all, until what follows is called idle."""
 AGAIN = 10.0
@@ -82,6 +93,25 @@ def form(network: Network) -> Figures:
     return {"seconds": round(seconds, 1), "pairs": len(watch.pairs)}
 
 
+def able(nodes: Sequence[Node], which: str) -> Sequence[Node]:
+    """The nodes that are to have WireGuard."""
+    return {ALL: nodes, HALF: nodes[::2], NONE: ()}[which]
+
+
+def links(nodes: Sequence[Node]) -> Figures:
+    """Wait until WireGuard carries nearly all tunnels between these nodes, for some minutes at most."""
+    names = {node.prefix.cn for node in nodes}
+    began = time.monotonic()
+    while True:
+        listed = [each for node in nodes for each in tunnels(node) if each["state"] == "up" and each["peer"] in names]
+        carried = sum(each["carrier"] == TunnelCarrier.WIREGUARD for each in listed)
+        seconds = time.monotonic() - began
+        if carried >= NEARLY * len(listed) > 0 or seconds > LINKS:
+            say(f"WireGuard carries {carried} of {len(listed)} ends of tunnels after {seconds:.1f} s more")
+            return {"nodes": len(nodes), "seconds": round(seconds, 1), "ends": len(listed), "by_wireguard": carried}
+        time.sleep(LOOK)
+
+
 def idle(network: Network, seconds: float) -> Figures:
     """What the nodes use while nothing happens."""
     say(f"idle: {min(SETTLES, 2 * seconds) + seconds:.0f} s")
@@ -91,9 +121,9 @@ def idle(network: Network, seconds: float) -> Figures:
     time.sleep(seconds)
     took = time.monotonic() - began
     after = [(cost(node), traffic(node)) for node in network.nodes]
-    tunnels = len(network.tunnels())
-    figures: Figures = {"seconds": round(took, 1), "tunnels": tunnels, "load": os.getloadavg()[0]}
-    for name in ("re6stnet", "babeld", "openvpn"):
+    count = len(network.tunnels())
+    figures: Figures = {"seconds": round(took, 1), "tunnels": count, "load": os.getloadavg()[0]}
+    for name in ("re6stnet", "babeld", "openvpn", "wireguard-go"):
         used = [
             (b.get(name, (0, 0))[0] - a.get(name, (0, 0))[0]) / took
             for (a, _), (b, _) in zip(before, after, strict=True)
@@ -107,16 +137,16 @@ def idle(network: Network, seconds: float) -> Figures:
         }
     sent = [(b - a) / took for (_, a), (_, b) in zip(before, after, strict=True)]
     figures["bytes_per_second"] = round(statistics.mean(sent))
-    figures["bytes_per_second_and_tunnel_end"] = round(sum(sent) / (2 * tunnels)) if tunnels else None
+    figures["bytes_per_second_and_tunnel_end"] = round(sum(sent) / (2 * count)) if count else None
     for name, values in figures.items():
         say(f"  {name}: {values}")
     return figures
 
 
-def chaos(network: Network, seed: int, seconds: float, every: float) -> Report:
+def chaos(network: Network, seed: int, seconds: float, every: float, *, wireguard: bool) -> Report:
     """Faults at random for so long."""
     say(f"chaos: {seconds:.0f} s, seed {seed}")
-    run = Chaos(network, seed, every=every)
+    run = Chaos(network, seed, WIREGUARD_FAULTS if wireguard else FAULTS, every=every)
     run.said = say
     watch = Watch(network.nodes)
     with watch.running():
@@ -168,22 +198,53 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--idle", type=float, default=60, metavar="S", help="seconds to look at idle nodes (default: 60)"
     )
     parser.add_argument(
-        "--registry-option", action="append", default=[], metavar="OPTION", help="e.g. --client-count=4"
+        "--client-count",
+        type=int,
+        default=CLIENT_COUNT,
+        metavar="N",
+        help="tunnels that each node opens (default: 4; with the registry's default of ten, forty nodes overload two"
+        " processors with hellos, and never form)",
     )
+    parser.add_argument(
+        "--wireguard",
+        nargs="?",
+        choices=(ALL, HALF),
+        const=ALL,
+        default=NONE,
+        help="have WireGuard links, on all nodes or on every second one (default: none; without a word: all)",
+    )
+    parser.add_argument("--registry-option", action="append", default=[], metavar="OPTION", help="e.g. --encrypt")
     parser.add_argument("--logs", type=Path, metavar="DIR", help="keep the logs of the nodes there")
     parser.add_argument("--quick", action="store_true", help="two minutes of chaos, 10 s idle")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="figures (default: docs/bench/scale.json)")
+    parser.add_argument(
+        "--json", type=Path, metavar="FILE", help="figures (default: docs/bench/scale.json, or scale-wireguard.json)"
+    )
     options = parser.parse_args(arguments)
-    results: Figures = {"nodes": options.nodes, "registry_options": options.registry_option}
+    registry_options = [f"--client-count={options.client_count}", *options.registry_option]
+    results: Figures = {
+        "nodes": options.nodes,
+        "registry_options": registry_options,
+        "wireguard": options.wireguard,
+    }
     with Bed() as bed:
-        network = Network(bed, options.nodes, registry_options=options.registry_option)
+        network = Network(bed, options.nodes, registry_options=registry_options)
+        with_links = able(network.nodes, options.wireguard)
+        if with_links and (lack := missing_wireguard(network.registry_host)):
+            print(f"bench scale: {lack}", file=sys.stderr)
+            return 1
+        for node in with_links:
+            node.options += WITH_WIREGUARD
         try:
             results["form"] = form(network)
+            if with_links:
+                results["links"] = links(with_links)
             if options.idle:
                 results["idle"] = idle(network, 10 if options.quick else options.idle)
             if options.minutes:
                 minutes = min(options.minutes, 2) if options.quick else options.minutes
-                results["chaos"] = told(chaos(network, options.seed, minutes * 60, options.every))
+                results["chaos"] = told(
+                    chaos(network, options.seed, minutes * 60, options.every, wireguard=bool(with_links))
+                )
         finally:
             if options.logs:
                 for node in network.nodes:
@@ -191,7 +252,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                         if (node.host.log / name).exists():
                             options.logs.mkdir(parents=True, exist_ok=True)
                             (options.logs / f"{node.name}-{name}").write_bytes((node.host.log / name).read_bytes())
-    keep("scale", results, options.json)
+    keep("scale-wireguard" if with_links else "scale", results, options.json)
     found = results.get("chaos", {})
     return int(bool(found.get("longer_than_10_s") or found.get("failures")))
 

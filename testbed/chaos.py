@@ -100,9 +100,9 @@ def _all(network: Network, node: Node) -> list[int]:
     return [pid for pid in node.host.processes() if registry is None or pid != registry.pid]
 
 
-def _kill_one(program: str) -> Callable[[Network, Node, Random], Undo | None]:
+def _kill_one(*programs: str) -> Callable[[Network, Node, Random], Undo | None]:
     def start(network: Network, node: Node, chance: Random) -> Undo | None:
-        pids = sorted(node.pids(program))
+        pids = sorted(pid for name in programs for pid in node.pids(name))
         if not pids:
             return None
         _kill([chance.choice(pids)])
@@ -187,6 +187,11 @@ FAULTS = (
     Kind("link cut", _lossy(100), isolates=False, weight=2),
     Kind("link loses 30%", _lossy(30), isolates=False),
 )
+WIREGUARD_FAULTS = (
+    Kind("tunnel's program killed", _kill_one("openvpn", "wireguard-go"), isolates=False, seconds=(0, 0), weight=2),
+    *FAULTS[1:],
+)
+"""The same, of nodes with WireGuard links: OpenVPN carries few of their tunnels."""
 
 
 class Chaos:
