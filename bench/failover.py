@@ -4,6 +4,9 @@ Two nodes, A and B, and two more, all with default settings. Each case breaks on
 needs at that moment; the figure is the longest time in which no ping came through, in seconds. Cases follow each other
 on one network, which is whole again between them; every run has a network of its own. yggdrasil and tinc get the same
 silent cut, in the same run.
+
+Where nodes may have WireGuard, the cases are measured again with links of it, each on a network of its own: a link that
+was lost is not made again for a minute.
 """
 
 from __future__ import annotations
@@ -21,10 +24,13 @@ from dataclasses import dataclass
 from itertools import combinations, cycle
 from pathlib import Path
 
+from bench.support import tunnel_carriers
 from bench.support.debian import UnavailableError
 from bench.support.others import KINDS, Tinc, Yggdrasil
 from bench.support.results import keep, say
+from re6st.core.tunnel_protocols import Role, TunnelCarrier
 from testbed import Bed, Host, Network, Node, wait_until
+from testbed.links import kernel_has_wireguard, link_record, wait_links
 from testbed.namespace import command
 from testbed.pings import Pinger, wait_answers
 
@@ -67,6 +73,8 @@ class Case:
     look: float = 20.0
     until_clean: bool = False
     """The figure is the time until no ping is lost any more."""
+    carriers: Sequence[TunnelCarrier] = tuple(TunnelCarrier)
+    """With which of them there is something to break."""
 
 
 def next_hop(network: Network, source: Node, target: Node) -> Node | None:
@@ -104,6 +112,19 @@ def openvpn(network: Network, *, client: bool) -> list[int]:
             # One process serves the clients of one protocol; it is not known here which, so all of them.
             found += [pid for pid in node.pids("openvpn") if "--client" not in node.host.processes().get(pid, [])]
     return found
+
+
+def kill_link(role: Role) -> Callable[[Network], Repair]:
+    """wireguard-go dies at one end of the link between A and B: the one that opened it (Role.CLIENT), or the other."""
+
+    def event(network: Network) -> Repair:
+        a, b = ends(network)
+        if kernel_has_wireguard(a.host):
+            raise UnavailableError("the kernel carries links here, no process")
+        records = [record for pair in ((a, b), (b, a)) if (record := link_record(*pair, role))]
+        return kill([record.process[0] for record in records if record.process])
+
+    return event
 
 
 def kill(pids: Sequence[int]) -> Repair:
@@ -165,9 +186,12 @@ def lose(percent: int) -> Callable[[Network], Repair]:
     return event
 
 
+ONLY_OPENVPN, ONLY_WIREGUARD = ((carrier,) for carrier in TunnelCarrier)
 CASES = (
-    Case("OpenVPN client killed", lambda network: kill(openvpn(network, client=True))),
-    Case("OpenVPN server killed", lambda network: kill(openvpn(network, client=False))),
+    Case("OpenVPN client killed", lambda network: kill(openvpn(network, client=True)), carriers=ONLY_OPENVPN),
+    Case("OpenVPN server killed", lambda network: kill(openvpn(network, client=False)), carriers=ONLY_OPENVPN),
+    Case("wireguard-go killed where it dialled", kill_link(Role.CLIENT), carriers=ONLY_WIREGUARD),
+    Case("wireguard-go killed at the other end", kill_link(Role.SERVER), carriers=ONLY_WIREGUARD),
     Case("babeld killed", lambda network: kill(ends(network)[0].pids("babeld"))),
     Case("daemon killed, started again", kill_daemon),
     Case("link in use is cut", lose(100)),
@@ -189,12 +213,19 @@ def settled(network: Network, *, relayed: bool) -> bool:
     return hop is b and back is a and bool(spare)
 
 
-def measure(cases: Sequence[Case], registry_options: Sequence[str], calm: float = CALM) -> dict[str, float]:
-    """The cases of one kind in turn, on a bed of their own: the outages in seconds."""
+def measure(
+    cases: Sequence[Case],
+    registry_options: Sequence[str],
+    calm: float = CALM,
+    carrier: TunnelCarrier = TunnelCarrier.OPENVPN,
+) -> dict[str, float]:
+    """The cases of one kind in turn, on a bed of their own: the outages in seconds. Raises UnavailableError."""
     (relayed,) = {case.relayed for case in cases}
     found: dict[str, float] = {}
     with Bed() as bed:
-        network = Network(bed, 4, registry_options=registry_options)
+        options = tunnel_carriers.node_options(carrier)
+        network = Network(bed, 4, registry_options=registry_options, node_options=options)
+        tunnel_carriers.need(carrier, network.registry_host)
         network.create()
         network.enrol()
         a, b = ends(network)
@@ -204,6 +235,8 @@ def measure(cases: Sequence[Case], registry_options: Sequence[str], calm: float 
             node.start()
         network.wait_connected(FORMS)
         for case in cases:
+            if carrier is TunnelCarrier.WIREGUARD:
+                wait_links(network, FORMS)
             wait_until(lambda: settled(network, relayed=relayed), FORMS, f"before {case.name!r}: settled", bed.tails)
             with Pinger(a.host, b.address, PACE).running() as pinger:
                 time.sleep(BEFORE)
@@ -214,6 +247,15 @@ def measure(cases: Sequence[Case], registry_options: Sequence[str], calm: float 
             repair()
         network.check_alive()
     return found
+
+
+def together(cases: Sequence[Case], carrier: TunnelCarrier) -> list[list[Case]]:
+    """The cases that there are with a carrier, in groups that are measured on one network each."""
+    there = [case for case in cases if carrier in case.carriers]
+    if carrier is TunnelCarrier.WIREGUARD:
+        return [[case] for case in there]
+    groups = [[case for case in there if case.relayed is relayed] for relayed in (False, True)]
+    return [group for group in groups if group]
 
 
 def _until_calm(pinger: Pinger, happened: float, look: float, calm: float = CALM) -> None:
@@ -341,6 +383,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--runs", type=int, default=10, metavar="N", help="runs of each case (default: 10)")
     parser.add_argument("--case", action="append", default=[], metavar="WORD", help="only cases named so")
     parser.add_argument("--quick", action="store_true", help="1 run")
+    tunnel_carriers.add_option(parser)
     parser.add_argument("--json", type=Path, metavar="FILE", help="figures (default: docs/bench/failover.json)")
     parser.add_argument("--registry-option", action="append", default=[], metavar="OPTION", help="e.g. --encrypt")
     parser.add_argument("--cuts", type=int, default=0, metavar="N", help="N silent cuts of links in use, nothing else")
@@ -349,12 +392,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return many_cuts(options.cuts, options.registry_option, options.json)
     wanted = [case for case in CASES if not options.case or any(word in case.name for word in options.case)]
     seconds: dict[str, list[float]] = {}
+    groups = [(each, cases) for each in tunnel_carriers.chosen(options) for cases in together(wanted, each)]
     for run in range(1 if options.quick else options.runs):
-        for relayed in (False, True):
-            if cases := [case for case in wanted if case.relayed is relayed]:
-                for name, outage in measure(cases, options.registry_option).items():
-                    seconds.setdefault(name, []).append(round(outage, 2))
-                    say(f"run {run + 1}: {name:<32} {outage:6.2f} s")
+        for carrier, cases in groups:
+            try:
+                outages = measure(cases, options.registry_option, carrier=carrier)
+            except UnavailableError as error:
+                say(f"not {cases[0].name!r} by {carrier}: {error}")
+                continue
+            for name, outage in outages.items():
+                seconds.setdefault(tunnel_carriers.row(name, carrier), []).append(round(outage, 2))
+                say(f"run {run + 1}: {tunnel_carriers.row(name, carrier):<52} {outage:6.2f} s")
         for kind in KINDS if not options.case else ():
             try:
                 outage = other(kind)
@@ -362,10 +410,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 say(f"no {kind.name}: {error}")
                 continue
             seconds.setdefault(f"{kind.name}: link in use is cut", []).append(round(outage, 2))
-            say(f"run {run + 1}: {kind.name:<32} {outage:6.2f} s")
+            say(f"run {run + 1}: {kind.name:<52} {outage:6.2f} s")
     found = {name: {"median_s": round(statistics.median(of), 2), "runs_s": sorted(of)} for name, of in seconds.items()}
     for name, figures in found.items():
-        say(f"{name:<32} median {figures['median_s']:6.2f} s   of {figures['runs_s']}")
+        say(f"{name:<52} median {figures['median_s']:6.2f} s   of {figures['runs_s']}")
     keep("failover", {"nodes": 4, "registry_options": options.registry_option, "cases": found}, options.json)
     return 0
 

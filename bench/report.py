@@ -16,6 +16,7 @@ from typing import Any
 from bench.support import throughput_report
 from bench.support.results import DIRECTORY, ROOT, say
 from bench.support.tables import table
+from bench.support.tunnel_carriers import OVER_WIREGUARD
 
 PAGE = ROOT / "docs" / "performance.md"
 WIDTH = 7.0
@@ -39,14 +40,21 @@ def _of_runs(measures: dict[str, Figures], names: dict[str, str]) -> str:
     for name, found in measures.items():
         runs = found["runs_s"]
         figures = (f"{found['median_s']:.2f}", f"{min(runs):.2f}", f"{max(runs):.2f}", len(runs))
-        rows.append((names.get(name, name), *figures))
+        rows.append((row_name(name, names), *figures))
     return table(("", "median, s", "best", "worst", "runs"), rows)
+
+
+def row_name(name: str, names: dict[str, str]) -> str:
+    """What the page calls a row: that of WireGuard as the same one of OpenVPN."""
+    base = name.removesuffix(OVER_WIREGUARD)
+    return names.get(base, base) + name.removeprefix(base)
 
 
 JOIN = {
     "cold": "three nodes at once, a new network",
     "join": "a node beside two others",
     "cache": "the same from memory, no registry",
+    "links": "a node beside two others, until all its tunnels are WireGuard links",
     "yggdrasil": "yggdrasil, a node beside two others",
     "tinc": "tinc, a node beside two others",
 }
@@ -73,10 +81,14 @@ def planned(results: Figures) -> str:
 def scale(results: Figures) -> str:
     form, rows = results["form"], []
     rows.append((f"until all {form['pairs']:,} pairs answer", f"{form['seconds']} s"))
+    if links := results.get("links"):
+        rows.append(("until WireGuard carries nearly all tunnels of those that have it", f"{links['seconds']} s more"))
+        rows.append(("ends of such tunnels that it carries", f"{links['by_wireguard']} of {links['ends']}"))
     if idle := results.get("idle"):
         rows.append(("tunnels", idle["tunnels"]))
-        for name in ("re6stnet", "babeld", "openvpn"):
-            rows.append((f"{name}: processor, memory", f"{idle[name]['cpu_percent']}%, {idle[name]['memory_mb']} MB"))
+        for name in ("re6stnet", "babeld", "openvpn", "wireguard-go"):
+            if (of := idle.get(name)) and of["memory_mb"]:
+                rows.append((f"{name}: processor, memory", f"{of['cpu_percent']}%, {of['memory_mb']} MB"))
         rows.append(("traffic of an idle node", f"{idle['bytes_per_second'] / 1000:.1f} kB/s"))
         rows.append(("of each end of a tunnel", f"{idle['bytes_per_second_and_tunnel_end'] / 1000:.2f} kB/s"))
     return table((f"{results['nodes']} nodes", "mean of a node"), rows)
@@ -95,12 +107,27 @@ def chaos(results: Figures) -> str:
     return head + table(("the last thing before", "pairs silent", "median, s", "longest, s"), rows)
 
 
+def memory(results: Figures) -> str:
+    rows = []
+    for carrier, found in results["carriers"].items():
+        name = f"{found['tunnels']} tunnels by {found['implementation'] or carrier}"
+        for program, of in found["programs"].items():
+            rows.append((name, f"{of['processes']} {program}", f"{of['rss_mb']:.1f}", f"{of['pss_mb']:.1f}"))
+            name = ""
+        rss, pss = (sum(of[key] for of in found["programs"].values()) for key in ("rss_mb", "pss_mb"))
+        rows.append(("", "**all**", f"**{rss:.1f}**", f"**{pss:.1f}**"))
+    return table(("one node", "processes", "RSS, MB", "Pss, MB"), rows)
+
+
 TABLES: dict[str, tuple[str, Callable[[Figures], str]]] = {
     "join": ("join", join),
     "failover": ("failover", failover),
     "planned": ("planned", planned),
     "scale": ("scale", scale),
     "chaos": ("scale", chaos),
+    "scale_wireguard": ("scale-wireguard", scale),
+    "chaos_wireguard": ("scale-wireguard", chaos),
+    "memory": ("memory", memory),
     "throughput": ("throughput", throughput_report.tcp),
     "datagrams": ("throughput", throughput_report.udp),
     "marks": ("throughput", throughput_report.marks),
@@ -187,7 +214,7 @@ def draw_hops(name: str, rows: dict[str, list[float | None]]) -> Path:
 def plots(results: dict[str, Figures | None]) -> None:
     """Every plot there are figures for."""
     if found := results.get("join"):
-        runs = {JOIN[name]: of["runs_s"] for name, of in found["measures"].items()}
+        runs = {row_name(name, JOIN): of["runs_s"] for name, of in found["measures"].items()}
         draw("join", runs, "seconds from start to first answers; dots: each run", WANTED)
     if found := results.get("failover"):
         runs = {name: of["runs_s"] for name, of in found["cases"].items() if not name.startswith("tinc")}

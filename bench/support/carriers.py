@@ -21,6 +21,7 @@ from bench.support.nebula import Nebula
 from bench.support.others import Tinc, Yggdrasil
 from re6st.cli.node import options as node_options
 from testbed import Host, Network, Node, wait_until
+from testbed.links import kernel_has_wireguard
 
 FORMS = 180.0
 APART = 1.0
@@ -83,7 +84,7 @@ class Implementation:
         """Raises UnavailableError where it cannot be had on this machine."""
         if self.release is not None:
             self.program()
-        elif not wireguard.kernel_has_it(host):
+        elif not kernel_has_wireguard(host):
             raise UnavailableError("not on this machine: its kernel has no WireGuard")
 
     def version(self) -> str:
@@ -137,7 +138,7 @@ class Ours:
         if self.implementation is not None:
             self.implementation.need(chain.hosts[0])
             if self.implementation.release is not None:
-                if wireguard.kernel_has_it(chain.hosts[0]):
+                if kernel_has_wireguard(chain.hosts[0]):
                     raise UnavailableError("nodes take the kernel's where there is one, as here")
                 path = f"{self.implementation.program().parent}:{path}"
         network = Network(chain.bed, hosts=chain.hosts, registry_options=self.registry_options, node_options=options)

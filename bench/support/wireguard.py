@@ -106,15 +106,6 @@ def by_kernel(tool: Path, end: End) -> None:
     end.host.run([tool, "set", end.interface, *own, *peer, "allowed-ips", settings["allowed_ip"]])
 
 
-def kernel_has_it(host: Host) -> bool:
-    """Whether this kernel makes such interfaces."""
-    try:
-        host.namespace.ip("link add r6btest type wireguard", "link delete r6btest")
-    except BedError:
-        return False
-    return True
-
-
 def _base64(key: str) -> str:
     return base64.b64encode(bytes.fromhex(key)).decode()
 

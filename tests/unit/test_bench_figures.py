@@ -7,9 +7,12 @@ from typing import Any, cast
 
 import pytest
 
+from bench.failover import CASES, together
+from bench.join import rows
 from bench.report import TABLES, write_tables
+from re6st.core.tunnel_protocols import TunnelCarrier
 from testbed import Node
-from testbed.chaos import FAULTS, Fault, longest_free
+from testbed.chaos import FAULTS, WIREGUARD_FAULTS, Fault, longest_free
 from testbed.watch import Gap
 
 HOST = cast(Any, type("Nowhere", (), {"name": "node", "directory": Path()}))
@@ -38,6 +41,54 @@ def test_a_gap_counts_only_while_both_ends_are_there(faults: list[Fault], free: 
 
 
 MACHINE = {"date": "2026-01-02", "processors": 2, "processor": "P", "kernel": "6.1", "babeld": "1.12.1"}
+
+
+def test_rows_over_wireguard_stand_beside_those_over_openvpn() -> None:
+    measured = rows(["join", "links", "tinc"], list(TunnelCarrier))
+    assert list(measured) == ["join", "join, over WireGuard", "links", "tinc"]
+    measures = {name: {"median_s": 1.0, "runs_s": [1.0]} for name in measured}
+    lines = TABLES["join"][1]({"measures": measures}).splitlines()[2:]
+    assert [line.split(" | ")[0].removeprefix("| ") for line in lines] == [
+        "a node beside two others",
+        "a node beside two others, over WireGuard",
+        "a node beside two others, until all its tunnels are WireGuard links",
+        "tinc, a node beside two others",
+    ]
+
+
+def test_a_case_of_failover_is_measured_with_what_it_breaks() -> None:
+    names = {
+        carrier: [[case.name for case in group] for group in together(CASES, carrier)] for carrier in TunnelCarrier
+    }
+    first, second = names[TunnelCarrier.OPENVPN]
+    assert "OpenVPN client killed" in first
+    assert "relay dies" in second
+    assert not [name for name in first + second if "wireguard" in name]
+    alone = names[TunnelCarrier.WIREGUARD]
+    assert {len(group) for group in alone} == {1}, "a lost link is not made again for a minute"
+    assert ["link in use is cut"] in alone
+    assert not [name for [name] in alone if "OpenVPN" in name]
+
+
+def test_chaos_with_wireguard_links_is_the_same_but_for_what_carries_tunnels() -> None:
+    assert [(kind.weight, kind.seconds, kind.isolates) for kind in WIREGUARD_FAULTS] == [
+        (kind.weight, kind.seconds, kind.isolates) for kind in FAULTS
+    ]
+    assert WIREGUARD_FAULTS[1:] == FAULTS[1:]
+
+
+def test_memory_is_told_by_program_and_in_all() -> None:
+    programs = {
+        "re6stnet": {"processes": 1, "rss_mb": 43.0, "pss_mb": 30.5},
+        "wireguard-go": {"processes": 10, "rss_mb": 80.5, "pss_mb": 40.0},
+    }
+    carriers = {"wireguard": {"tunnels": 10, "implementation": "wireguard-go", "programs": programs}}
+    lines = TABLES["memory"][1]({"carriers": carriers}).splitlines()
+    assert lines[2:] == [
+        "| 10 tunnels by wireguard-go | 1 re6stnet | 43.0 | 30.5 |",
+        "|  | 10 wireguard-go | 80.5 | 40.0 |",
+        "|  | **all** | **123.5** | **70.5** |",
+    ]
 
 
 def test_only_the_tables_are_written_anew() -> None:
