@@ -17,20 +17,17 @@ from ipaddress import IPv4Interface, IPv4Network, IPv6Network
 from pathlib import Path
 from typing import Protocol
 
+from re6st.babeld.feed import Feed, feed
 from re6st.babeld.talk import Talk
 from re6st.core.prefix import ipv4_address
-from re6st.core.routing.babel_lines import LineError, News, Table
+from re6st.core.routing.babel_lines import Table
 from re6st.core.routing.babel_settings import PRIORITY, BabelSettings, configuration, left_out, live_commands
-from re6st.linux.process import Child, connect, end_of, keep_running, status_text
+from re6st.linux.process import Child, connected, end_of, keep_running, status_text
 from re6st.service import rundir
 
 PROGRAM = "babeld"
 
 START_TIME = 10.0
-BACKLOG = 4 << 20
-"""Bytes of babeld's messages that may wait for us: some 30,000 routes at once."""
-LATE_FIRST, LATE_PER_LINE, LATE_LAST = 1.0, 0.005, 20.0
-"""Seconds after which changed metrics are taken in, so that they take at most a five hundredth of a core."""
 SLOW_FIRST, SLOW_LAST = 1.0, 30.0
 """Seconds until we connect again to a babeld that closed our connection, as it does to a slow reader; doubled each
 time. babeld goes on without us. To restart it, or to read all of its routes at once, would only add to the load that
@@ -370,7 +367,7 @@ class Babel:
 
     async def _connect(self, child: Child) -> str:
         """One connection to its socket; returns why it ended. Raises OSError if there is no socket, or no table."""
-        talk = Talk(*await connect(child, self._files.socket, START_TIME, BACKLOG))
+        talk = await connected(child, START_TIME, lambda: Talk.open(self._files.socket))
         try:
             await self._follow(talk)
         except ConnectionError:
@@ -415,7 +412,7 @@ class Babel:
         await talk.greeting()
         # The old table is kept until all of the new one was read: half a table would say that nodes are gone.
         told = Table()
-        await talk.ask("monitor", lambda line: self._feed(line, told))
+        await talk.ask("monitor", lambda line: feed(told, line))
         self.table.take(told)
         if not self.ready.is_set():
             self.ready.set()
@@ -427,46 +424,8 @@ class Babel:
         self._changed()
         self._talk = talk
         self._listening.set()
-        await self._keep_up(talk)
-
-    async def _keep_up(self, talk: Talk) -> None:
-        """Feed the table with news until the end: urgent lines at once, those that can wait together with others."""
-        clock = asyncio.get_running_loop().time
-        news, late_at = News(self.table), 0.0
-        while True:
-            lines = await talk.read(max(0.0, late_at - clock()) if news else None)
-            if lines is None:
-                return
-            for line in lines:
-                try:
-                    news.add(line)
-                except LineError as error:
-                    _not_understood(error)
-            if lines:
-                await asyncio.sleep(0)  # the next lines are taken in
-            late = clock() >= late_at
-            if late:
-                late_at = clock() + min(max(LATE_FIRST, LATE_PER_LINE * len(news)), LATE_LAST)
-            changes = [self._feed(line, self.table) for line in news.take(late=late)]
-            if late:
-                changes += [self._measure(ident, text) for ident, text in news.metrics().items()]
-            if any(changes):
-                self._changed()
-
-    def _feed(self, line: str, table: Table) -> bool:
+        news = Feed(self.table, self._changed)
         try:
-            return table.feed(line.strip()) is not None
-        except LineError as error:
-            _not_understood(error)
-            return False
-
-    def _measure(self, ident: str, text: str) -> bool:
-        try:
-            return self.table.measure(ident, text)
-        except LineError as error:
-            _not_understood(error)
-            return False
-
-
-def _not_understood(error: LineError) -> None:
-    log.warning("cannot read a line of babeld's socket: %s", error)
+            await talk.listen(news.hear)
+        finally:
+            news.close()

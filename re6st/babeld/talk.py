@@ -10,24 +10,25 @@ import asyncio
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
+from pathlib import Path
 
 from re6st.core.routing.babel_lines import LINE_LIMIT, Reply, parse_reply
 
 SILENCE = 10.0
 """Seconds that babeld may be silent while an answer is due; in a long table, each line begins the time again."""
-CHUNK = 1 << 16
 LINES_IN_A_TURN = 16
 """babeld closes the connection of a reader that leaves some 270 lines unread for a moment: so lines are taken in in
 between.
 """
+WAITING_LIMIT = 100_000
+"""Lines that may wait for us, of an answer; babeld is not read while there are more."""
 
 
-class Talk:
-    """`read` is for one task, the reader; any other task may call `command` meanwhile."""
+class Talk(asyncio.Protocol):
+    """`ask` and `listen` are for one task, the reader; any other task may call `command` while it listens."""
 
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self._reader = reader
-        self._writer = writer
+    def __init__(self) -> None:
+        self._transport: asyncio.Transport
         self._lines: deque[str] = deque()
         self._rest = ""
         self._count = 0
@@ -35,13 +36,57 @@ class Talk:
         """How often lines came."""
         self._turn = asyncio.Lock()
         self._asked: deque[asyncio.Future[Reply]] = deque()
+        self._hear: Callable[[list[str]], object] | None = None
+        self._waiter: asyncio.Future[None] | None = None
+        self._closed = False
+        self._fault: ValueError | None = None
+
+    @classmethod
+    async def open(cls, path: Path) -> Talk:
+        """Connect to this socket. Raises OSError."""
+        _, talk = await asyncio.get_running_loop().create_unix_connection(cls, str(path))
+        return talk
 
     def close(self) -> None:
-        self._writer.close()
+        self._hear = None
+        self._transport.close()
         for future in self._asked:
             if not future.done():
                 future.set_exception(ConnectionResetError("its socket was closed"))
                 future.exception()  # nobody may wait any more
+
+    # -- asyncio.Protocol --
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """It is there."""
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """It is closed, by babeld or by us."""
+        self._closed = True
+        self._wake()
+
+    def data_received(self, data: bytes) -> None:
+        """Lines came, the last of which may be unfinished."""
+        *lines, self._rest = (self._rest + data.decode("ascii", "replace")).split("\n")
+        if len(self._rest) > LINE_LIMIT:
+            self._fault = ValueError("its socket sends a line that is too long")
+            self._transport.abort()
+        self.received += 1
+        if self._hear is not None:
+            self._hear([line for line in lines if not self._is_reply(line)])
+            return
+        self._lines.extend(lines)
+        if len(self._lines) > WAITING_LIMIT:
+            self._transport.pause_reading()
+        self._wake()
+
+    def _wake(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    # -- for the reader --
 
     async def greeting(self) -> None:
         """Read the greeting, before anything else. Raises OSError (also TimeoutError), ValueError."""
@@ -49,22 +94,23 @@ class Talk:
 
     async def ask(self, command: str, take: Callable[[str], object]) -> None:
         """Send a command; pass each line of the answer to `take`. Raises OSError (also TimeoutError), ValueError."""
-        self._writer.write(f"{command}\n".encode("ascii"))
+        self._transport.write(f"{command}\n".encode("ascii"))
         await self._until_reply(take)
 
-    async def read(self, seconds: float | None) -> list[str] | None:
-        """The lines that came, as soon as there are any; none after the given time; None after the connection was
-        closed.
-
-        Raises ValueError for a line that is too long.
+    async def listen(self, hear: Callable[[list[str]], object]) -> None:
+        """Until the connection is closed, pass the lines to `hear` as they come. Raises ValueError for a line that is
+        too long.
         """
-        if not self._lines:
-            with suppress(TimeoutError):
-                async with asyncio.timeout(seconds):
-                    if not await self._receive():
-                        return None
-        found, self._lines = self._lines, deque()
-        return [line for line in found if not self._is_reply(line)]
+        lines, self._lines = self._lines, deque()
+        hear([line for line in lines if not self._is_reply(line)])
+        self._hear = hear
+        try:
+            while await self._receive():
+                pass
+        finally:
+            self._hear = None
+
+    # -- for any task --
 
     async def command(self, command: str) -> None:
         """Carry out a command while another task reads. Raises OSError, also if babeld refuses it.
@@ -74,7 +120,7 @@ class Talk:
         async with self._turn:
             future: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
             self._asked.append(future)
-            self._writer.write(f"{command}\n".encode("ascii"))
+            self._transport.write(f"{command}\n".encode("ascii"))
             reply = await future
         if reply is not Reply.OK:
             raise OSError(f"its socket says {reply.value} to {command.split(' ')[0]}")
@@ -114,11 +160,13 @@ class Talk:
         raise TimeoutError(f"its socket was silent for {SILENCE:g} s")
 
     async def _receive(self) -> bool:
-        """Take in what is there, or comes next; False after the connection was closed."""
-        data = await self._reader.read(CHUNK)
-        *lines, self._rest = (self._rest + data.decode("ascii", "replace")).split("\n")
-        if len(self._rest) > LINE_LIMIT:
-            raise ValueError("its socket sends a line that is too long")
-        self._lines.extend(lines)
-        self.received += bool(data)
-        return bool(data)
+        """Wait until more has come; False after the connection was closed. Raises ValueError as `listen`."""
+        if self._lines:
+            return True
+        if not self._closed:
+            self._transport.resume_reading()
+            self._waiter = asyncio.get_running_loop().create_future()
+            await self._waiter
+        if self._fault is not None:
+            raise self._fault
+        return bool(self._lines) or not self._closed

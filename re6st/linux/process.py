@@ -18,7 +18,7 @@ import signal
 import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import BinaryIO, Protocol
+from typing import BinaryIO, Protocol, TypeVar
 
 STOP_GRACE = 5.0
 """Seconds between SIGTERM and SIGKILL (wire.md 10.9)."""
@@ -37,6 +37,8 @@ _ADVICE = re.compile(r"Use --help|Syntax:|usage:|babeld-[0-9]|\s")
 """OpenVPN and babeld print lines that begin so after an error in their options; they say nothing about the error."""
 
 log = logging.getLogger(__name__)
+
+_Connection = TypeVar("_Connection")
 
 
 class MissingProgram(Exception):
@@ -225,18 +227,19 @@ def _send(kill: Callable[[int, int], None], pid: int, number: int) -> bool:
     return True
 
 
-async def connect(
-    child: Child, socket: Path, patience: float, backlog: int = 1 << 16
-) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+async def connect(child: Child, socket: Path, patience: float) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
     """Connect to a child's unix socket as soon as it listens. Raises OSError if the child ends, or is not ready in
     time.
-
-    Up to `backlog` bytes are buffered before they are read.
     """
+    return await connected(child, patience, lambda: asyncio.open_unix_connection(socket))
+
+
+async def connected(child: Child, patience: float, connect: Callable[[], Awaitable[_Connection]]) -> _Connection:
+    """What `connect` makes to a child's unix socket, as soon as it listens. Raises OSError as above."""
     deadline = asyncio.get_running_loop().time() + patience
     while True:
         with contextlib.suppress(FileNotFoundError, ConnectionRefusedError):
-            return await asyncio.open_unix_connection(socket, limit=backlog)
+            return await connect()
         if not child.running:
             raise OSError(status_text(await child.wait()))
         if asyncio.get_running_loop().time() > deadline:

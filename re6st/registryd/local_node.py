@@ -203,7 +203,7 @@ class LocalNode:
 
     async def _text(self, path: Path) -> list[Prefix]:
         """The prefixes to which a stock babeld has usable routes. Raises OSError, EOFError, ValueError."""
-        talk, table = Talk(*await asyncio.open_unix_connection(str(path))), Table()
+        talk, table = await Talk.open(path), Table()
 
         def take(line: str) -> None:
             try:

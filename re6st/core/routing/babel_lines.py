@@ -321,6 +321,11 @@ class News:
         else:
             self._late[key] = line
 
+    @property
+    def urgent(self) -> bool:
+        """Whether there are lines that cannot wait."""
+        return bool(self._urgent)
+
     def __len__(self) -> int:
         return len(self._urgent) + len(self._late) + len(self._metrics)
 

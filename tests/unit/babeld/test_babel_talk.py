@@ -32,7 +32,7 @@ def talk(directory: Path, player: Player, test: Callable[[Talk], Awaitable[None]
                 writer.close()
 
         async with await asyncio.start_unix_server(serve, directory / "babeld.ctl"), asyncio.timeout(20):
-            own = Talk(*await asyncio.open_unix_connection(directory / "babeld.ctl"))
+            own = await Talk.open(directory / "babeld.ctl")
             try:
                 await own.greeting()
                 await test(own)
@@ -107,11 +107,7 @@ def test_commands_are_answered_between_news_one_after_another(tmp_path: Path) ->
     async def test(own: Talk) -> None:
         news: list[str] = []
 
-        async def listen() -> None:
-            while (lines := await own.read(None)) is not None:
-                news.extend(lines)
-
-        listening = asyncio.create_task(listen())
+        listening = asyncio.create_task(own.listen(news.extend))
         both = await asyncio.gather(own.command("one"), own.command("bad"), own.command("two"), return_exceptions=True)
         assert [type(each) for each in both] == [type(None), OSError, type(None)]
         assert str(both[1]) == "its socket says no to bad"
@@ -131,8 +127,7 @@ def test_who_waits_hears_that_it_was_closed(tmp_path: Path) -> None:
     async def test(own: Talk) -> None:
         waiting = asyncio.create_task(own.command("one"))
         await asyncio.sleep(0)
-        while await own.read(None) is not None:
-            pass
+        await own.listen(print)
         own.close()
         with pytest.raises(ConnectionResetError):
             await waiting
