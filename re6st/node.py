@@ -73,6 +73,7 @@ class Node:
         self.started = False
         """Whether all that a person can have set up wrong has worked."""
         self._notifier = Notifier()  # it takes from the environment what another node would need, if we were none
+        log.debug("this node is %s", self.prefix)
 
     # -- for who runs us --
 
@@ -133,6 +134,7 @@ class Node:
         if parameters is None:
             await remove(self.config.run)
             return
+        log.debug("the network parameters are there, version %s", parameters.version.hex())
         self._machine = machine = await MachineRooms.of(base)
         rooms = None
         try:
@@ -177,6 +179,8 @@ class Node:
         if found:
             counts = len(found.clients), len(found.servers), len(found.links)
             log.info("taking over %s tunnels, %s servers and %s WireGuard links", *counts)
+        else:
+            log.debug("nothing of an earlier run is left")
         return found, babel.Left(found.babeld, routes)
 
 

@@ -150,6 +150,7 @@ class OpenVpnClient:
         argv = client_command(self._settings, self.interface, self._wanted, attempt.endpoint, attempt.name)
         child, management = await openvpn.start(self._settings, attempt.name, argv)
         attempt.pid = child.pid
+        log.debug("tunnel to %s at %s: OpenVPN runs, process %s", self._name, attempt.endpoint, child.pid)
         try:
             await self._follow(attempt, management, CONNECT_TIME if attempt.last else SILENT_TIME)
         finally:
@@ -163,6 +164,8 @@ class OpenVpnClient:
         management.send(*FOLLOW)
         async with asyncio.timeout(patience) as deadline:
             async for event in management.events():
+                if isinstance(event, ProcessState):
+                    log.debug("tunnel to %s at %s: OpenVPN says %s", self._name, attempt.endpoint, event.name)
                 match event:
                     case Hold():
                         management.send("hold release")

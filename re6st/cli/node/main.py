@@ -147,6 +147,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             f"{error.filename}: {error.strerror}. Choose other directories with --log and --state.",
             EXIT_CONFIG,
         )
+    logging.getLogger(PROGRAM).debug("the program is loaded")
     for warning in p.warnings:
         logging.getLogger(PROGRAM).warning("%s", warning)
     for finding in router_settings():
