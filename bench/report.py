@@ -11,6 +11,7 @@ import re
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from bench.support import throughput_report
@@ -62,6 +63,15 @@ JOIN = {
 
 def join(results: Figures) -> str:
     return _of_runs(results["measures"], JOIN)
+
+
+def steps(results: Figures) -> str:
+    found = results.get("steps")
+    if not found:
+        return "Not measured."
+    done, took = found["done_ms"], found["took_ms"]
+    rows = [(name, f"{median(took[name]):.0f}", f"{median(done[name]):.0f}") for name in done]
+    return table(("median of each step", "takes, ms", "done after, ms"), rows)
 
 
 def failover(results: Figures) -> str:
@@ -121,6 +131,7 @@ def memory(results: Figures) -> str:
 
 TABLES: dict[str, tuple[str, Callable[[Figures], str]]] = {
     "join": ("join", join),
+    "steps": ("join", steps),
     "failover": ("failover", failover),
     "planned": ("planned", planned),
     "scale": ("scale", scale),
