@@ -24,6 +24,7 @@ from re6st.core.transport.openvpn_lines import (
     ProcessTraffic,
 )
 from re6st.core.transport.untimely import Untimely
+from re6st.linux.all_nodes import send_to_all_nodes
 from re6st.linux.process import Child, end_of, keep_running
 from re6st.transport import openvpn
 from re6st.transport.openvpn import FOLLOW, Management, OpenVpnSettings
@@ -34,6 +35,8 @@ COMINGS = 0.5, 40, 100, 1000
 """How often one client is let in a second, and at once, and all of them: each time costs us as much as it likes, in the
 policy of the mesh, in babel and in the log, and an honest one comes a few times, over all its addresses and ours."""
 TELL_EVERY = 60.0
+STIR_FIRST, STIR_LAST = 0.005, 0.5
+"""Seconds until OpenVPN is made to look at a client again whom we have let in, doubling."""
 
 log = logging.getLogger(__name__)
 
@@ -70,6 +73,8 @@ class OpenVpnServer:
         self._management: Management | None = None
         self._comings: Buckets[Prefix] = Buckets(*COMINGS)
         self._told_of_haste = float("-inf")
+        self._let_in_now: set[int] = set()
+        """Clients that OpenVPN has not told that they may come in."""
 
     @property
     def pid(self) -> int | None:
@@ -166,6 +171,7 @@ class OpenVpnServer:
             management.close()
             # Before anything that waits, and so could be cut short by a cancellation.
             self.traffic.clear()
+            self._let_in_now.clear()
             self.hardware = {}
             for ident in list(self.clients):
                 self._owner.left(self.clients.pop(ident))
@@ -182,7 +188,10 @@ class OpenVpnServer:
         match event.change:
             case ClientChange.CONNECT | ClientChange.REAUTH:
                 self._let_in(event, management)
+            case ClientChange.ESTABLISHED:
+                self._let_in_now.discard(event.ident)
             case ClientChange.DISCONNECT:
+                self._let_in_now.discard(event.ident)
                 self.traffic.pop(event.ident, None)
                 if client := self.clients.pop(event.ident, None):
                     self._owner.left(client)
@@ -213,6 +222,20 @@ class OpenVpnServer:
         management.send(f"client-auth {ident} {event.key}", *push, "END")
         self.clients[ident] = client
         self._owner.joined(client)
+        self._let_in_now.add(ident)
+        self._stir(ident, STIR_FIRST)
+
+    def _stir(self, ident: int, pause: float) -> None:
+        """Have OpenVPN tell a client at once that it may come in.
+
+        OpenVPN 2.6 looks at a client again when a packet comes from it or is for it, or a second has passed. On a short
+        way the last one of its handshake is there before our word: so one is sent to all of its clients. Whom it has
+        not told does not get it.
+        """
+        if ident in self._let_in_now:
+            send_to_all_nodes(self.interface)
+            if pause <= STIR_LAST:
+                asyncio.get_running_loop().call_later(pause, self._stir, ident, 2 * pause)
 
     def _may_come(self, client: ServerClient, change: ClientChange) -> bool:
         if not self._owner.admits(client.peer, client.serial) or self._full(client.peer):

@@ -124,6 +124,33 @@ def test_a_client_comes_and_goes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     assert told.down == ["re6stnet-tcp"]
 
 
+def test_openvpn_is_made_to_look_at_a_client_that_was_let_in_until_it_has(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Otherwise it lets some in only a second later."""
+    stirred: list[str] = []
+    monkeypatch.setattr(openvpn_server, "send_to_all_nodes", stirred.append)
+
+    async def part(peer: Peer) -> None:
+        peer.say(">STATE:1,CONNECTED,SUCCESS,,,,,")
+        peer.block("CLIENT", "CONNECT,0,1", common_name="1/16", tls_serial_0=12, untrusted_ip="192.0.2.7")
+        await peer.hears("END")
+        await until(lambda: len(stirred) > 2)
+        peer.block("CLIENT", "ESTABLISHED,0", common_name="1/16")
+        peer.block("CLIENT", "CONNECT,1,1", common_name="2/16", tls_serial_0=12, untrusted_ip="192.0.2.8")
+        peer.block("CLIENT", "DISCONNECT,1", common_name="2/16")
+        await peer.closes()
+
+    async def watch(server: OpenVpnServer, told: Told, _programs: FakePrograms) -> None:
+        await until(lambda: told.left)
+        count = len(stirred)
+        await asyncio.sleep(3 * openvpn_server.STIR_FIRST)
+        assert len(stirred) == count, "nobody waits any more"
+        assert set(stirred) == {"re6stnet-tcp"}
+
+    serve(monkeypatch, tmp_path, [part], watch)
+
+
 def test_a_client_whose_certificate_another_machine_has_is_told_where_that_is(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
