@@ -93,7 +93,7 @@ class PacketFilter:
         self._there: set[str] = set()
         """What is."""
         self._content: object = None
-        """The table as nft lists it."""
+        """The table as nft lists it; None: not read yet. That takes longer than to load it, and nobody waits for it."""
         self._generation: int | None = None
         self._gateway_seen = 0.0
         self._failures = 0
@@ -191,7 +191,9 @@ class PacketFilter:
         generation = self._nft.generation()
         moved = generation != self._generation if generation is not None else now >= self._read_at + READ_ANYWAY
         self._again_at = float("inf")
-        if self._loaded is not None and moved and now < self._read_at:
+        if self._loaded is not None and self._content is None:
+            await self._settle(read=True)
+        elif self._loaded is not None and moved and now < self._read_at:
             self._again_at = self._read_at
         elif self._loaded is not None and moved:
             self._read_at = now + READ_EVERY
@@ -277,7 +279,8 @@ class PacketFilter:
             await self._load(nft, rules)
         self._there = set(self._muted)
         self._loaded = rules
-        self._content = await self._read(nft)
+        self._content = None
+        self._news.set()
         # Another change than ours is looked at, even if it came in between.
         self._generation = None if before is None else before + 1
 
@@ -312,10 +315,11 @@ class PacketFilter:
     async def _is_intact(self, nft: Ruleset) -> bool:
         generation = nft.generation()
         try:
-            intact = await self._read(nft) == self._content
+            found = await self._read(nft)
         except NftError:
             return False
-        self._generation = generation
+        intact = self._content in (None, found)
+        self._content, self._generation = found, generation
         return intact
 
     async def _read(self, nft: Ruleset) -> object:

@@ -180,6 +180,7 @@ def test_it_looks_again_when_something_is_due_and_not_each_second(nft: Nft, cloc
         assert made.pause() == TELL_EVERY
         nft.flush()
         await made.look()
+        await made.look()  # it reads what it has loaded
         nft.flush()
         clock.now += 1
         await made.look()
@@ -207,6 +208,8 @@ def test_a_drain_just_after_a_flush_still_mutes(nft: Nft, clock: Clock) -> None:
 def test_changes_of_others_to_our_table_are_undone_and_changes_elsewhere_leave_it_alone(nft: Nft, clock: Clock) -> None:
     async def steps(made: PacketFilter) -> None:
         await made.mute("re6stnet1")
+        assert nft.readings == 0, "nobody waits for that"
+        await made.look()
         loads, readings = len(nft.loads), nft.readings
         await made.look()
         assert nft.readings == readings, "nothing changed: nothing is read"
@@ -223,6 +226,7 @@ def test_changes_of_others_to_our_table_are_undone_and_changes_elsewhere_leave_i
         assert nft.readings == readings, "where others change theirs all the time, ours is read every few seconds"
         nft.elements.clear()
         clock.now += 10
+        await made.look()
         await made.look()
         assert nft.elements == {'muted { "re6stnet1" }'}
         nft.table, nft.number = "chain input { }", nft.number + 1
