@@ -388,6 +388,8 @@ async def end_leftovers(programs: frozenset[str], directory: Path, keep: frozens
         return [pid for pid in leftovers(programs, directory) if pid not in keep]
 
     pids = left()
+    if not pids:
+        return []
     for number, patience in ((signal.SIGTERM, STOP_GRACE), (signal.SIGKILL, 1.0)):
         for pid in left():
             with contextlib.suppress(ProcessLookupError):
