@@ -45,6 +45,8 @@ def text(data: bytes) -> str:
 def lines(pasted: str) -> str:
     """The text with plain blanks and line ends, and without invisible characters. Tabs stay."""
     plain = _LINE_ENDS.sub("\n", pasted)
+    if plain.isascii() and not any(each in plain for each in _NOTHING):
+        return plain
     return "".join(" " if unicodedata.category(each) == "Zs" else each for each in plain if each not in _NOTHING)
 
 

@@ -213,3 +213,17 @@ def test_a_file_planted_beside_does_not_keep_one_from_being_replaced(tmp_path: P
     assert path.read_bytes() == b"two"
     assert sorted(each.name for each in tmp_path.iterdir()) == ["cert.crt", "cert.crt.new"]
     assert planted.is_symlink()
+
+
+@pytest.mark.skipif(not cert._QUICKLY, reason="this library looks at keys itself")
+def test_a_key_whose_parts_do_not_fit_together_is_not_used(key: rsa.RSAPrivateKey) -> None:
+    """A damaged file: others would refuse what it signs."""
+    numbers = key.private_numbers()
+    wrong = rsa.RSAPrivateNumbers(
+        numbers.p, numbers.q, numbers.d ^ 4, numbers.dmp1 ^ 4, numbers.dmq1 ^ 4, numbers.iqmp, numbers.public_numbers
+    )
+    damaged = wrong.private_key(unsafe_skip_rsa_key_validation=True).private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.TraditionalOpenSSL, serialization.NoEncryption()
+    )
+    with pytest.raises(cert.CertError, match=r"^cert\.key: "):
+        cert.load_private_key(damaged, "cert.key")
