@@ -108,7 +108,7 @@ class KeptState:
 
     def set(self, settings: Iterable[Setting]) -> list[Fault]:
         """Set these sysctls; those are returned that cannot be."""
-        wrong = [each for each in settings if not each.holds(self._value(each))]
+        wrong = [each for each in settings if not each.holds(self.value(each))]
         found = (self._try(each, Actual()) for each in wrong)
         return [fault for fault in found if fault is not None and fault.trouble]
 
@@ -152,7 +152,7 @@ class KeptState:
         return routes
 
     def _values(self, wanted: Wanted) -> dict[str, str]:
-        return {setting.name: self._value(setting) for setting in wanted.all_settings}
+        return {setting.name: self.value(setting) for setting in wanted.all_settings}
 
     def _try(self, thing: Property | Thing, actual: Actual) -> Fault | None:
         """What was wrong, and why it still is where that failed; None for what is nobody's doing."""
@@ -182,7 +182,8 @@ class KeptState:
             return True
         return False
 
-    def _value(self, setting: Setting) -> str:
+    def value(self, setting: Setting) -> str:
+        """What a sysctl is; empty where there is none."""
         # Several of each tunnel, every few seconds: a file object for each would cost five times as much.
         with suppress(OSError):  # no such interface
             descriptor = os.open(f"{self._sysctl}/{setting.name}", os.O_RDONLY | os.O_CLOEXEC)

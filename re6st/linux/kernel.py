@@ -21,12 +21,14 @@ from re6st.core.machine.wanted_state import (
     AddressPlan,
     Kept,
     KernelRoute,
+    Setting,
     TapState,
     Wanted,
     host_route,
     left,
     tap_settings,
 )
+from re6st.core.routing.claims import link_local
 from re6st.core.routing.planes import TABLES, Plane
 from re6st.linux import detour_routes, rtnetlink
 from re6st.linux.babel_routes import BabelRoutes
@@ -114,6 +116,18 @@ class Kernel:
             self._netlink.set_link(index, up=True, mtu=mtu)
         if name in self.state.wanted.taps:
             self.state.wanted = self.state.wanted.with_tap(name, TapState(index, mtu))
+            self._put_link_local(index)
+
+    def _put_link_local(self, index: int) -> None:
+        """Give the interface of a tunnel at once the link-local address that the kernel is about to give it.
+
+        The kernel waits until it has noticed the carrier, up to a second after a program attached, and so does babeld.
+        Where the administrator wants other addresses than those made from hardware addresses, that has to be.
+        """
+        with suppress(NetlinkError):
+            link = next((link for link in self._netlink.links() if link.index == index), None)
+            if link is not None and len(link.hardware) == 6 and self.state.value(_made_from(link.name)) == "0":
+                self._netlink.put_address(link_local(link.hardware), 64, index, IFA_F_NODAD)
 
     def set_mtu(self, index: int, mtu: int) -> None:
         """Give an interface an MTU in bytes; a tunnel's is to have it from now on. Raises NetlinkError."""
@@ -306,6 +320,11 @@ class Kernel:
         if index is None:
             raise KernelError(f"there is no interface {name}")
         return index
+
+
+def _made_from(name: str) -> Setting:
+    """From what the link-local address of an interface is made: 0 is its hardware address."""
+    return Setting(f"ipv6/conf/{name}/addr_gen_mode", "", "0", needed=False)
 
 
 @contextmanager

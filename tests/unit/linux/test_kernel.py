@@ -32,6 +32,29 @@ def test_an_interface_that_is_not_there_is_named() -> None:
         attempt(lambda own: own.set_up("re6test-none"))
 
 
+@pytest.mark.parametrize(("mode", "put"), [("0", ["fe80::f8e4:70ff:fe18:96ee"]), ("2", []), ("", [])])
+def test_the_interface_of_a_tunnel_has_its_link_local_address_when_it_comes_up(
+    monkeypatch: pytest.MonkeyPatch, mode: str, put: list[str]
+) -> None:
+    """The kernel may take a second to give it one, and babeld waits for that."""
+    done: list[str] = []
+    link = KernelLink(7, "re6stnet1", IFF_UP, "tun", bytes.fromhex("fae4701896ee"))
+
+    async def work(own: Kernel) -> None:
+        monkeypatch.setattr(own, "_index", lambda _: 7)
+        monkeypatch.setattr(own._netlink, "set_link", lambda *_, **__: None)
+        monkeypatch.setattr(own._netlink, "links", lambda: [link])
+        monkeypatch.setattr(own._netlink, "put_address", lambda ip, *_: done.append(str(ip)))
+        monkeypatch.setattr(own.state, "value", lambda _: mode)
+        await own.set_up("eth7")
+        assert done == [], "only those of tunnels"
+        own.state.wanted = Wanted().with_tap("re6stnet1")
+        await own.set_up("re6stnet1", 1400)
+
+    attempt(work)
+    assert done == put
+
+
 def test_what_is_gone_already_is_no_error() -> None:
     async def work(own: Kernel) -> None:
         await own.bounce("re6test-none", at_once)
