@@ -23,6 +23,7 @@ from re6st.core.routing.planes import ONLY
 from re6st.linux import process
 from re6st.linux.local_addresses import local_addresses
 from re6st.noded import multicast, program_outputs, takeover
+from re6st.noded.first_peer import FirstPeer
 from re6st.noded.left_behind import LEFT, remove
 from re6st.noded.left_routes import lead_out
 from re6st.noded.own_addresses import OwnAddresses
@@ -63,6 +64,7 @@ class Node:
         if config.multicast:
             self._programs[multicast.PROGRAM] = process.find_program(multicast.PROGRAM, multicast.REMEDY)
         self._client = CountedClient(config.registry, identity)
+        self._first_peer = FirstPeer(self._client)
         self._run = RunDirectory(config.run, keep=True)  # for the next one, if we never live
         local = [ip for ip in local_addresses() if ip not in self.network]
         self._own = OwnAddresses(config.offered, config.ip, local, network=self.network)
@@ -127,7 +129,9 @@ class Node:
     ) -> None:
         news = asyncio.Event()
         updates = Updates(self._client, self.config.files, self._identity, cache, news.set)
-        base = Base(self.config, self._identity, self._programs, self._client, self._own, cache, updates)
+        base = Base(
+            self.config, self._identity, self._programs, self._client, self._own, cache, updates, self._first_peer
+        )
         self._notifier.status("waiting for the network parameters from the registry")
         parameters = await unless(stop, updates.start())
         self._run.keep = False
@@ -165,6 +169,8 @@ class Node:
         """Find what an earlier run that was killed, or replaced, left running; remove everything else that it left."""
         plan, run = machine.in_force.plan, self.config.run
         found = takeover.look(run, plan.babel_command(ONLY))
+        if not found and plan.client_count and plan.parameters.registry_prefix != self.prefix:
+            self._first_peer.foresee()  # while we look after this machine
         for pid in await process.end_leftovers(LEFT, run, found.pids):
             log.warning("ended process %s, left by an earlier run", pid)
         remove_old(run, found.names)

@@ -34,6 +34,23 @@ async def first_peer(client: CountedClient) -> tuple[Prefix, tuple[Endpoint, ...
     return None
 
 
+class FirstPeer:
+    """Asks the registry for a first peer, for the first time already before anybody wants one."""
+
+    def __init__(self, client: CountedClient) -> None:
+        self._client = client
+        self._asked: asyncio.Task[tuple[Prefix, tuple[Endpoint, ...]] | None] | None = None
+
+    def foresee(self) -> None:
+        """One will be wanted in a moment."""
+        self._asked = asyncio.create_task(first_peer(self._client), name="bootstrap, ahead of time")
+
+    async def get(self) -> tuple[Prefix, tuple[Endpoint, ...]] | None:
+        """A peer, with its addresses; see `first_peer`."""
+        asked, self._asked = self._asked, None
+        return await (first_peer(self._client) if asked is None else asked)
+
+
 class EndpointMemory(Protocol):
     """Who remembers where peers are."""
 
@@ -50,9 +67,9 @@ class AskRegistry:
     """Asks the registry where the mesh does not help. What it answers comes as an event."""
 
     def __init__(
-        self, client: CountedClient, known: EndpointMemory, driver: PolicyInput, updates: DoubtListener, tasks: Tasks
+        self, first: FirstPeer, known: EndpointMemory, driver: PolicyInput, updates: DoubtListener, tasks: Tasks
     ) -> None:
-        self._client = client
+        self._first = first
         self._known = known
         self._driver = driver
         self._updates = updates
@@ -67,7 +84,7 @@ class AskRegistry:
         self._updates.doubt()
 
     async def _ask(self) -> None:
-        peer, endpoints = await first_peer(self._client) or (None, ())
+        peer, endpoints = await self._first.get() or (None, ())
         if peer is not None:
             self._known.remember(peer, endpoints)
         self._driver.event(policy.BootstrapAnswered(peer, endpoints))

@@ -32,7 +32,7 @@ from re6st.noded import dead_links, multicast
 from re6st.noded.admission import Admission
 from re6st.noded.country import CountryLookup, locator
 from re6st.noded.dead_links import DeadLinks
-from re6st.noded.first_peer import AskRegistry
+from re6st.noded.first_peer import AskRegistry, FirstPeer
 from re6st.noded.guard import Guard
 from re6st.noded.hooks import Hooks
 from re6st.noded.kernel_care import KernelCare
@@ -82,6 +82,7 @@ class Base:
     own: OwnAddresses
     cache: Cache
     updates: Updates
+    first_peer: FirstPeer
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,7 +200,7 @@ def build(base: Base, machine: MachineRooms, found: Found, left: babel.Left, tas
     dead = _dead_links(base, machine, routing, tunnels, driver, chronicle)
     care = KernelCare(machine.kernel, machine.addresses, machine.advertisements, planes, tunnels, in_force)
     version_news = VersionNews(peers.sessions, known.near, known.is_routed, peers)
-    driver.start(tunnels, peers, AskRegistry(base.client, known, driver, base.updates, tasks))
+    driver.start(tunnels, peers, AskRegistry(base.first_peer, known, driver, base.updates, tasks))
     operations = Observer(
         in_force,
         MeshRooms(mesh, routing, tunnels, own, known.addresses, chronicle),

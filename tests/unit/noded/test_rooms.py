@@ -21,6 +21,7 @@ from re6st.core.tunnel_protocols import TunnelProtocol
 from re6st.core.wire.datagrams import Code, Endpoint
 from re6st.core.wire.params import Parameters
 from re6st.linux.kernel import Kernel
+from re6st.noded.first_peer import FirstPeer
 from re6st.noded.hooks import Hooks
 from re6st.noded.network_addresses import NetworkAddresses
 from re6st.noded.own_addresses import OwnAddresses
@@ -59,7 +60,7 @@ def live(
     client, cache = CountedClient(config.registry, identity), Cache(run / "cache.db")
     own = OwnAddresses(config.offered, config.ip, (), network=identity.trust.network)
     updates = Known(client, files, identity, cache, lambda: None)
-    base = Base(config, identity, programs, client, own, cache, updates)
+    base = Base(config, identity, programs, client, own, cache, updates, FirstPeer(client))
 
     async def main() -> None:
         plan = EffectiveConfig(config, identity, updates.parameters, programs)
