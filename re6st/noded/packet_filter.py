@@ -37,6 +37,9 @@ LOOK_EVERY = 1.0
 """Seconds between two looks, at least; and where the kernel does not tell of changes."""
 READ_EVERY = 5.0
 """Seconds between two readings of the table, where others change theirs all the time."""
+READ_AFTER = 1.0
+"""Seconds until the table is read that was just loaded: nft runs four times, and a node that starts has more urgent
+work."""
 READ_ANYWAY = 60.0
 """Where the kernel does not tell that something changed."""
 TRY_AGAIN, TRY_LAST = 1.0, 60.0
@@ -101,7 +104,7 @@ class PacketFilter:
         """Something is to be looked at before its time."""
         self._again_at = float("inf")
         """When a change is to be looked at that followed another one too soon."""
-        self._try_at = self._read_at = self._tell_at = self._probe_at = 0.0
+        self._try_at = self._read_at = self._tell_at = self._probe_at = self._first_read_at = 0.0
         self._dropped: Counter[str] = Counter()
         """By tables that were replaced."""
         self._accused: dict[tuple[str, str], int] = {}
@@ -174,6 +177,8 @@ class PacketFilter:
         due = [self._tell_at, self._again_at]
         if self._unsettled():
             due.append(self._try_at)
+        if self._loaded is not None and self._content is None:
+            due.append(self._first_read_at)
         return max(LOOK_EVERY, min(due) - self._clock())
 
     async def look(self) -> None:
@@ -192,7 +197,8 @@ class PacketFilter:
         moved = generation != self._generation if generation is not None else now >= self._read_at + READ_ANYWAY
         self._again_at = float("inf")
         if self._loaded is not None and self._content is None:
-            await self._settle(read=True)
+            if now >= self._first_read_at:
+                await self._settle(read=True)
         elif self._loaded is not None and moved and now < self._read_at:
             self._again_at = self._read_at
         elif self._loaded is not None and moved:
@@ -280,6 +286,7 @@ class PacketFilter:
         self._there = set(self._muted)
         self._loaded = rules
         self._content = None
+        self._first_read_at = self._clock() + READ_AFTER
         self._news.set()
         # Another change than ours is looked at, even if it came in between.
         self._generation = None if before is None else before + 1

@@ -16,7 +16,15 @@ from re6st.core.routing.babel_lines import NextHop
 from re6st.linux.nftables import NftError
 from re6st.linux.process import MissingProgram
 from re6st.noded import packet_filter
-from re6st.noded.packet_filter import FORGET_GATEWAY, READ_EVERY, TELL_EVERY, TRY_AGAIN, PacketFilter, Sender
+from re6st.noded.packet_filter import (
+    FORGET_GATEWAY,
+    READ_AFTER,
+    READ_EVERY,
+    TELL_EVERY,
+    TRY_AGAIN,
+    PacketFilter,
+    Sender,
+)
 
 NETWORK, SUBNET = IPv6Network("2001:db8:42::/48"), IPv6Network("2001:db8:42:1::/64")
 RULES = Rules(("re6stnet1", "re6stnet-tcp"), NETWORK, SUBNET, tcp_ports=(1194,), udp_ports=(1194,))
@@ -176,15 +184,17 @@ def test_it_looks_again_when_something_is_due_and_not_each_second(nft: Nft, cloc
     """Of changes it hears: what follows another one too soon has to wait, and what failed is tried again."""
 
     async def steps(made: PacketFilter) -> None:
+        assert made.pause() == READ_AFTER, "what it has loaded is read once that is in nobody's way"
+        clock.now += READ_AFTER
         await made.look()
         assert made.pause() == TELL_EVERY
         nft.flush()
         await made.look()
-        await made.look()  # it reads what it has loaded
-        nft.flush()
-        clock.now += 1
+        clock.now += READ_AFTER
         await made.look()
-        assert made.pause() == READ_EVERY - 1
+        nft.flush()
+        await made.look()
+        assert made.pause() == READ_EVERY - READ_AFTER
         clock.now += made.pause()
         await made.look()
         assert nft.table is not None
@@ -208,7 +218,9 @@ def test_a_drain_just_after_a_flush_still_mutes(nft: Nft, clock: Clock) -> None:
 def test_changes_of_others_to_our_table_are_undone_and_changes_elsewhere_leave_it_alone(nft: Nft, clock: Clock) -> None:
     async def steps(made: PacketFilter) -> None:
         await made.mute("re6stnet1")
+        await made.look()
         assert nft.readings == 0, "nobody waits for that"
+        clock.now += READ_AFTER
         await made.look()
         loads, readings = len(nft.loads), nft.readings
         await made.look()
@@ -227,6 +239,7 @@ def test_changes_of_others_to_our_table_are_undone_and_changes_elsewhere_leave_i
         nft.elements.clear()
         clock.now += 10
         await made.look()
+        clock.now += READ_AFTER
         await made.look()
         assert nft.elements == {'muted { "re6stnet1" }'}
         nft.table, nft.number = "chain input { }", nft.number + 1
