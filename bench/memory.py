@@ -32,6 +32,8 @@ from testbed.network import ROOT
 TUNNELS = 10
 FORMS = 180.0
 SETTLES = 30.0
+SPARE = 2
+"""Nodes more than tunnels: one that dialled us is not dialled by us."""
 SLOWER = 10.0
 """So much longer everything may take, and is left alone, under the emulated kernel."""
 
@@ -45,29 +47,33 @@ def measure(count: int, carrier: TunnelCarrier) -> Figures:
         # Others have one tunnel of their own, which keeps them together; the last one has the rest.
         registry_options = ["--client-count", "1", "--max-clients", str(count + 1)]
         options = tunnel_carriers.node_options(carrier)
-        network = Network(bed, count + 1, registry_options=registry_options, node_options=options)
+        network = Network(bed, count + SPARE + 1, registry_options=registry_options, node_options=options)
         tunnel_carriers.need(carrier, network.registry_host)
         network.create()
         network.enrol()
         *others, node = network.nodes
         for each in others:
             each.start()
+        for each in others[:count]:
             node.options += ["--neighbour", each.prefix.cn]
         network.wait_connected(pace * FORMS, others)
         node.options += ["--client-count", str(count)]
         node.start()
 
+        def directions() -> list[str]:
+            return [each["direction"] for each in tunnels(node) if each["state"] == "up"]
+
         def has_all() -> bool:
             network.check_alive()
-            up = [each for each in tunnels(node) if each["state"] == "up" and each["direction"] == "out"]
-            return len(up) == count and (carrier is TunnelCarrier.OPENVPN or has_only_links(node))
+            return directions().count("out") == count and (carrier is TunnelCarrier.OPENVPN or has_only_links(node))
 
         wait_until(has_all, pace * FORMS, f"{count} tunnels by {carrier}", bed.tails)
         time.sleep(pace * SETTLES)
         if not has_all():
             raise AssertionError(f"{node.name} does not have {count} tunnels any more")
         by = "" if carrier is TunnelCarrier.OPENVPN else "kernel" if kernel_has_wireguard(node.host) else "wireguard-go"
-        return {"tunnels": count, "implementation": by, "programs": programs(node)}
+        served = directions().count("in")
+        return {"tunnels": count, "served": served, "implementation": by, "programs": programs(node)}
 
 
 def programs(node: Node) -> Figures:

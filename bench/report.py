@@ -118,6 +118,8 @@ def memory(results: Figures) -> str:
     rows = []
     for carrier, found in results["carriers"].items():
         name = f"{found['tunnels']} tunnels by {found['implementation'] or carrier}"
+        if found["served"]:
+            name += f", and {found['served']} that others opened"
         for program, of in found["programs"].items():
             rows.append((name, f"{of['processes']} {program}", f"{of['rss_mb']:.1f}", f"{of['pss_mb']:.1f}"))
             name = ""

@@ -82,7 +82,7 @@ def test_memory_is_told_by_program_and_in_all() -> None:
         "re6stnet": {"processes": 1, "rss_mb": 43.0, "pss_mb": 30.5},
         "wireguard-go": {"processes": 10, "rss_mb": 80.5, "pss_mb": 40.0},
     }
-    carriers = {"wireguard": {"tunnels": 10, "implementation": "wireguard-go", "programs": programs}}
+    carriers = {"wireguard": {"tunnels": 10, "served": 0, "implementation": "wireguard-go", "programs": programs}}
     lines = TABLES["memory"][1]({"carriers": carriers}).splitlines()
     assert lines[2:] == [
         "| 10 tunnels by wireguard-go | 1 re6stnet | 43.0 | 30.5 |",
