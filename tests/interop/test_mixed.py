@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import shutil
 import sqlite3
 import time
 from collections.abc import Callable, Iterator
@@ -21,6 +22,7 @@ from re6st.core.wire.datagrams import Code, parse_addresses
 from re6st.core.wire.params import version_number
 from re6st.registryd.local_node import LocalNode
 from testbed import Bed, Node, wait_until
+from testbed.links import WITH_WIREGUARD, tunnels
 from testbed.reference import MixedNetwork, ReferenceNode
 
 T = TypeVar("T")
@@ -241,3 +243,48 @@ def says(node: Node, text: str) -> bool:
 
 def cut_off(network: MixedNetwork, node: Node) -> bool:
     return all(rtt is None for pair, rtt in network.pings(timeout=0.3).items() if node in pair)
+
+
+@pytest.mark.skipif(shutil.which("wireguard-go") is None, reason="no wireguard-go")
+def test_nodes_with_wireguard_links_and_older_ones_are_one_network(bed: Bed, reference: Path, clock: Clock) -> None:
+    """Links are for those who have them: with older nodes, and among these, tunnels stay those of OpenVPN."""
+    network = MixedNetwork(bed, reference, 4, {1}, registry_options=OPTIONS)
+    for node in network.new:
+        node.options += WITH_WIREGUARD
+    start(network, clock)
+    [older] = network.old
+
+    def settled() -> bool:
+        found = {
+            (each["peer"] == older.prefix.cn, each["carrier"])
+            for node in network.new
+            for each in tunnels(node)
+            if each["state"] == "up"
+        }
+        return found == {(True, "openvpn"), (False, "wireguard")}
+
+    def carried() -> str:
+        return "\n".join(f"{node}: {tunnels(node)}" for node in network.new)
+
+    with clock("each tunnel is what both its ends can have"):
+        wait(network, settled, "each tunnel is what both its ends can have", carried)
+    silent: list[tuple[Node, Node]] = []
+
+    def large_pass() -> bool:
+        silent[:] = [pair for pair, trip in network.pings(timeout=1, size=1400).items() if trip is None]
+        return not silent
+
+    with clock("packets of 1,400 bytes pass between all"):
+        wait(network, large_pass, "large packets pass", lambda: f"not {silent}\n{carried()}")
+    with clock("everybody known to the registry"):
+        everybody_is_known_to_the_registry(network)
+
+    # One of each kind comes anew. Links are still only with those who have them.
+    for newcomer in (older, network.new[-1]):
+        newcomer.stop()
+        newcomer.start()
+        with clock(f"{newcomer} is back"):
+            network.wait_connected(FORMS)
+    with clock("each tunnel is again what both its ends can have"):
+        wait(network, settled, "each tunnel is again what both its ends can have", carried)
+    network.wait_connected(FORMS)

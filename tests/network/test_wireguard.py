@@ -5,12 +5,11 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Callable
-from typing import Any
 
 import pytest
 
 from testbed import Bed, Network, Node, wait_until
-from testbed.control import ask
+from testbed.links import WITH_WIREGUARD, all_are_links, carriers, tunnels
 from testbed.network import environment, program
 from testbed.pings import Pinger
 from tests.network.test_successor import after_a_crash, by_a_supervisor, in_place, starts
@@ -18,22 +17,8 @@ from tests.network.test_successor import after_a_crash, by_a_supervisor, in_plac
 FORMS = 90
 UPGRADES = 60
 PACE = 0.02
-WITH = ["--wireguard", "auto"]
 
 pytestmark = pytest.mark.skipif(shutil.which("wireguard-go") is None, reason="no wireguard-go")
-
-
-def tunnels(node: Node) -> list[dict[str, Any]]:
-    listed: list[dict[str, Any]] = ask(node.host.run_directory / "control.sock", "tunnels")["tunnels"]
-    return listed
-
-
-def carriers(node: Node) -> list[str]:
-    return sorted(each["carrier"] for each in tunnels(node) if each["state"] == "up")
-
-
-def all_are_links(*nodes: Node) -> bool:
-    return all(set(carriers(node)) == {"wireguard"} for node in nodes)
 
 
 def openvpn_clients(node: Node) -> list[int]:
@@ -53,7 +38,7 @@ def wait_links(network: Network, bed: Bed, *nodes: Node) -> None:
 
 
 def test_two_nodes_move_to_wireguard_and_no_packet_is_lost(bed: Bed) -> None:
-    network = Network(bed, 2, node_options=[*WITH, "-v", "3"])
+    network = Network(bed, 2, node_options=[*WITH_WIREGUARD, "-v", "3"])
     network.start()
     network.wait_connected(FORMS)
     one, two = network.nodes
@@ -80,7 +65,7 @@ def test_with_nodes_that_have_none_tunnels_stay_those_of_openvpn(bed: Bed) -> No
     network = Network(bed, 3, node_options=["-v", "3"])
     *able, without = network.nodes
     for node in able:
-        node.options += WITH
+        node.options += WITH_WIREGUARD
     network.start()
     network.wait_connected(FORMS)
 
@@ -100,7 +85,7 @@ def test_with_nodes_that_have_none_tunnels_stay_those_of_openvpn(bed: Bed) -> No
 
 
 def test_where_a_firewall_lets_only_openvpn_through_that_stays_and_status_says_why(bed: Bed) -> None:
-    network = Network(bed, 2, node_options=[*WITH, "-v", "3"])
+    network = Network(bed, 2, node_options=[*WITH_WIREGUARD, "-v", "3"])
     for node in network.nodes:
         hook = "add chain inet firewall input { type filter hook input priority 0 ; }"
         rule = "add rule inet firewall input udp dport 21194-21449 drop"
@@ -132,7 +117,9 @@ def _links(node: Node) -> list[str]:
 
 
 def test_the_next_daemon_goes_on_with_links_and_traffic_notices_nothing(bed: Bed) -> None:
-    network = Network(bed, 2, registry_options=["--ipv4", "10.42.0.0/16", "8"], node_options=[*WITH, "-v", "3"])
+    network = Network(
+        bed, 2, registry_options=["--ipv4", "10.42.0.0/16", "8"], node_options=[*WITH_WIREGUARD, "-v", "3"]
+    )
     network.start()
     network.wait_connected(FORMS)
     one, two = network.nodes
@@ -162,7 +149,7 @@ def test_the_next_daemon_goes_on_with_links_and_traffic_notices_nothing(bed: Bed
 
 
 def test_traffic_comes_back_when_a_link_dies(bed: Bed) -> None:
-    network = Network(bed, 2, node_options=[*WITH, "-v", "3"])
+    network = Network(bed, 2, node_options=[*WITH_WIREGUARD, "-v", "3"])
     network.start()
     network.wait_connected(FORMS)
     one, two = network.nodes
@@ -179,7 +166,7 @@ def test_traffic_comes_back_when_a_link_dies(bed: Bed) -> None:
 
 
 def test_who_is_revoked_loses_its_links_at_once(bed: Bed) -> None:
-    network = Network(bed, 3, node_options=[*WITH, "-v", "3"])
+    network = Network(bed, 3, node_options=[*WITH_WIREGUARD, "-v", "3"])
     network.start()
     network.wait_connected(FORMS)
     *members, revoked = network.nodes
