@@ -16,7 +16,6 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from typing import Protocol
 
 from re6st.core import interfaces
-from re6st.core.machine.packet_rules import Part
 from re6st.core.machine.wanted_state import AddressPlan
 from re6st.core.mesh import policy
 from re6st.core.prefix import Prefix, address, ipv4_address, prefix_of
@@ -91,10 +90,10 @@ class Networks(Protocol):
 
 
 class CountingFilter(Protocol):
-    """Whether the packet filter counts."""
+    """The packet filter."""
 
-    available: bool
-    missing: frozenset[Part]
+    @property
+    def counts(self) -> bool: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,7 +172,7 @@ class DeadLinks:
             echo = self._machine.open_echo()
             try:
                 while True:
-                    self._active = self._machine.filter.available and Part.TRAFFIC not in self._machine.filter.missing
+                    self._active = self._machine.filter.counts
                     if not self._active:
                         await self._lead_around({})
                     else:

@@ -128,6 +128,12 @@ class PacketFilter:
         return self._loaded is not None and self._loaded.filtered and Part.SOURCES not in self.missing
 
     @property
+    def counts(self) -> bool:
+        """Whether packets of tunnels are counted (`Rules.counted`), also while the table is being replaced."""
+        wanted = self._rules is not None and self._rules.counted
+        return wanted and self.available and Part.TRAFFIC not in self.missing
+
+    @property
     def dropped(self) -> Mapping[str, int]:
         """Packets, by name of the counter (core/machine/packet_rules.py); empty while nothing is counted."""
         if self._nft is None or self._loaded is None or not self._loaded.filtered:

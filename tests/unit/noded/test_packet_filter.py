@@ -329,6 +329,21 @@ def test_what_a_kernel_lacks_is_left_out_and_said(
     assert all(part.value in caplog.text for part in missing)
 
 
+@pytest.mark.parametrize(
+    ("counted", "word", "counts"), [(True, "-", True), (False, "-", False), (True, "heard", False)]
+)
+def test_who_reads_counts_is_told_whether_there_are_any(
+    nft: Nft, clock: Clock, counted: bool, word: str, counts: bool
+) -> None:
+    async def steps(made: PacketFilter) -> None:
+        await made.follow(replace(RULES, shared=("re6stnet-tcp",), counted=counted))
+        assert made.counts == counts
+
+    nft.refuses = lambda commands: f"set {word} " in commands
+    assert not PacketFilter(lambda: nft).counts
+    play(nft, steps)
+
+
 def test_new_rules_take_the_place_of_the_old_at_once_and_keep_what_was_counted(nft: Nft, clock: Clock) -> None:
     async def steps(made: PacketFilter) -> None:
         await made.mute("re6stnet1")
