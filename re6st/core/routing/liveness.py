@@ -3,9 +3,12 @@
 Packets went out on a link, and nothing has come in since for SILENCE: the neighbour is asked for a sign of life, PROBES
 times. Whatever comes in ends that. If nothing does, the link is dead, until it has been heard again for a while.
 
-Silence is counted from the moment at which we saw that nothing came any more, so it is never longer than it was. Where
-we looked late ourselves, as on a machine that stalls, it is counted anew. A neighbour that never answered a probe, for
+Silence is counted from the moment at which we saw that nothing came any more, so it is never longer than it was. The
+time in which we did not look, as on a machine that stalls, is not counted. A neighbour that never answered a probe, for
 a firewall perhaps, is not judged by its silence. Times are in seconds, of one monotonic clock.
+
+Both ends have to find a link dead before answers come again: each has a reason to ask, as a packet of babel's that
+comes after the last one of ours does not answer it (OWED).
 """
 
 from __future__ import annotations
@@ -23,15 +26,21 @@ STALLED = 0.34
 """A machine may stall for 0.3, so the silence of a dead link is so much longer than its pauses were lately."""
 PAUSE_LIMIT, PAUSE_LASTS = 0.2, 0.9
 """The longest of those, which a probe ends; and what is left of it with each look at which something had come."""
-STALL = 0.2
-"""A look that comes so long after the one before says nothing of the time in between."""
+LATE = 0.1
+"""A look that comes so much later than it was due says nothing of the time in between."""
+ASK_ANEW = 4
+"""So many probes go out after it at least, before a link is dead: answers to those before may wait in a tunnel."""
+OWED = 0.5
+"""How long something is awaited for what went out, whatever comes meanwhile."""
+IN_FLIGHT = 64
+"""Packets that may be counted as babel's a moment before they are counted as sent."""
 ANSWER, ROUND_TRIPS = 0.03, 1.5
 """The least time for an answer to come, in seconds and in round trips."""
 LEAST, EARLY = 0.01, 0.001
 """Between two looks; and how much sooner than it is due something may be done."""
-BUSY, IDLE = 0.05, 0.1
-"""Between two looks: while packets go out somewhere, and else."""
-BUSY_FOR = 1.0
+BUSY, IDLE, QUIET = 0.05, 0.1, 0.2
+"""Between two looks: while packets go out somewhere, a moment after that, and else."""
+BUSY_FOR, IDLE_FOR = 1.0, 10.0
 AGAIN, AGAIN_LATER, SOON = 0.1, 1.0, 2.0
 """Between two probes of a dead link: at first, and after SOON, as long as nothing comes."""
 GAP, BACK = 0.3, 0.4
@@ -41,6 +50,9 @@ GREET, GREETINGS, GREET_LATER, MEASURE = 1.0, 6, 60.0, 30.0
 them, of one that does not, and of one that does."""
 RTT_LASTS = 0.6
 """What is left of the longest round trip with each one that is shorter."""
+LONGER, MEASURE_ANEW = 2.0, 4
+"""A round trip so many times as long as those before may be one that a machine stalled in: it is measured so many times
+more, as at first, so that it does not make us wait for minutes."""
 RTT_LIMIT = 2.0
 LIMIT = 1000
 """Links that are watched."""
@@ -93,14 +105,16 @@ class _WatchedLink:
 
     def note(self, packets: Packets, now: float) -> None:
         """Take in what has come and gone."""
-        came, went = packets.received != self.packets.received, packets.sent != self.packets.sent
-        self.packets = packets
+        # Where there are fewer than before, they are counted from 0 again.
+        came, went = packets.received > self.packets.received, packets.sent > self.packets.sent
+        in_flight = 0 < self.packets.sent - packets.sent <= IN_FLIGHT
+        self.packets = Packets(packets.received, self.packets.sent) if in_flight else packets
         if went:
             self.active = now
             if not self.owes and not came:
-                self.since = now  # the first one after a pause, which is none of the neighbour's
+                self.since, self.gap = now, 0.0  # the first one after a pause, which is none of the neighbour's
             self.owes = True
-        elif came:
+        elif came and now - self.active >= OWED:
             self.owes = False
         if came:
             if self.died is not None and (self.back is None or now - self.since > GAP):
@@ -153,7 +167,7 @@ class Liveness:
         """How many were sent."""
         self.deaths = 0
         self._links: dict[NextHop, _WatchedLink] = {}
-        self._looked: float | None = None
+        self._next_look = float("inf")
 
     @property
     def dead(self) -> frozenset[NextHop]:
@@ -167,7 +181,8 @@ class Liveness:
     def pause(self, now: float) -> float:
         """Seconds until the next look."""
         links = self._links.values()
-        pace = BUSY if any(now - link.active < BUSY_FOR for link in links) else IDLE
+        quiet = now - max((link.active for link in links), default=float("-inf"))
+        pace = BUSY if quiet < BUSY_FOR else IDLE if quiet < IDLE_FOR else QUIET
         return max(min((pace, *(link.due - now for link in links))), LEAST)
 
     def owing(self) -> Set[NextHop]:
@@ -176,8 +191,7 @@ class Liveness:
 
     def look(self, packets: Mapping[NextHop, Packets], now: float) -> LivenessFindings:
         """What follows from what has come and gone by now. Links that are not named are forgotten."""
-        late = self._looked is not None and now - self._looked > STALL
-        self._looked = now
+        late = now - self._next_look
         for hop in [hop for hop in self._links if hop not in packets]:
             del self._links[hop]
         for hop, count in packets.items():
@@ -186,8 +200,8 @@ class Liveness:
                 link.note(count, now)
             elif len(self._links) < LIMIT:
                 self._links[hop] = _WatchedLink(count, now)
-        if late:
-            self._begin_anew(now)
+        if late > LATE:
+            self._leave_out(late, now)
         died = {hop: now - link.since for hop, link in self._links.items() if link.is_dying(now)}
         for hop in died:
             self._die(self._links[hop], now)
@@ -196,6 +210,7 @@ class Liveness:
             self._revive(self._links[hop], now)
         probe = [hop for hop, link in self._links.items() if link.wants_probe(now)][:PROBES_AT_ONCE]
         self._count_probes(probe, now)
+        self._next_look = now + self.pause(now)
         return LivenessFindings(tuple(probe), died, revived)
 
     def answered(self, hop: NextHop, seconds: float) -> None:
@@ -204,14 +219,16 @@ class Liveness:
         if link is not None:
             link.answers = link.answered = True
             if link.died is None:  # else it is of a request that TCP has sent again and again
+                if seconds > LONGER * max(link.rtt, ANSWER):
+                    link.greeted = min(link.greeted, GREETINGS - MEASURE_ANEW)
                 link.rtt = max(seconds, link.rtt * RTT_LASTS)
 
-    def _begin_anew(self, now: float) -> None:
+    def _leave_out(self, late: float, now: float) -> None:
         """We did not look: neither do we know what came when, nor could it be read from the tunnels."""
         for link in self._links.values():
-            link.probes = 0
+            link.probes = min(link.probes, PROBES - ASK_ANEW)
             if link.died is None:
-                link.since = now
+                link.since = min(link.since + late, now)
 
     def _count_probes(self, hops: Iterable[NextHop], now: float) -> None:
         for hop in hops:

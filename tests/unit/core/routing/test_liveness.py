@@ -23,6 +23,7 @@ from re6st.core.routing.liveness import (
     MEASURE,
     PROBES,
     PROBES_AT_ONCE,
+    QUIET,
     SILENCE,
     Liveness,
     LivenessFindings,
@@ -287,7 +288,7 @@ def _touch(one: tuple[float, float], other: tuple[float, float]) -> bool:
     return one[0] < other[1] + 0.1 and other[0] < one[1] + 0.1
 
 
-def test_a_late_look_begins_the_wait_anew() -> None:
+def test_time_in_which_nobody_looked_is_left_out() -> None:
     liveness = Liveness()
     liveness.look({HOP: Packets(1, 1)}, 0.0)
     liveness.answered(HOP, 0.01)
@@ -299,7 +300,33 @@ def test_a_late_look_begins_the_wait_anew() -> None:
         now += liveness.pause(now)
         if liveness.look({HOP: Packets(1, 9)}, now).died:
             died = now
-    assert SILENCE + PROBES * APART < died - 5 < 0.7
+    assert SILENCE + PROBES * APART - IDLE < died - 5 < 0.5
+
+
+def test_counters_that_begin_anew_are_no_sign_of_life() -> None:
+    """As where the packet filter's table is made anew in the middle of a silence."""
+    liveness, now, died = Liveness(), 0.0, None
+    liveness.look({HOP: Packets(50, 50)}, now)
+    liveness.answered(HOP, 0.01)
+    while died is None:
+        now += liveness.pause(now)
+        count = Packets(51, 50 + int(now * 50)) if now < 0.3 else Packets(0, int(now * 50))
+        if liveness.look({HOP: count}, now).died:
+            died = now
+    assert died < 0.8, "0.54 after the last sign of life, which was heard of at 0.2"
+
+
+def test_what_babel_sends_is_no_traffic_although_it_is_counted_as_its_own_first() -> None:
+    """The two counters are not read at one moment, and a tunnel's counts what the program at its end has read."""
+    play = Play()
+    play.run(5)
+    before, now = play.probes, play.now
+    for step in range(200):
+        now += play.liveness.pause(now)
+        play.received += step % 3 == 0
+        sent = play.sent - (1 if step % 2 else 0)
+        play.probes += len(play.liveness.look({HOP: Packets(play.received, sent)}, now).probe)
+    assert play.probes - before <= 4, "the greetings and measurements that were due anyway"
 
 
 def test_links_that_are_gone_are_forgotten_and_many_are_bounded() -> None:
@@ -313,10 +340,14 @@ def test_links_that_are_gone_are_forgotten_and_many_are_bounded() -> None:
 
 def test_looks_are_frequent_only_while_something_goes_on() -> None:
     play = Play()
-    play.run(5)
-    assert play.liveness.pause(play.now) == IDLE
-    play.run(6, pace=0.02)
+    play.run(15)
+    assert play.liveness.pause(play.now) == QUIET
+    play.run(16, pace=0.02)
     assert play.liveness.pause(play.now) == BUSY
+    play.run(18)
+    assert play.liveness.pause(play.now) == IDLE
+    play.run(28)
+    assert play.liveness.pause(play.now) == QUIET
 
 
 EVENT = st.tuples(st.floats(0.001, 0.5), st.integers(0, 3), st.integers(0, 3), st.booleans())
@@ -348,4 +379,4 @@ def test_a_death_is_never_told_before_its_time(events: list[tuple[float, int, in
             dead = False
         probes += len(found.probe)
         assert liveness.dead == ({HOP} if dead else set())
-        assert LEAST <= liveness.pause(now) <= IDLE
+        assert LEAST <= liveness.pause(now) <= QUIET
