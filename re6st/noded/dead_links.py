@@ -28,7 +28,9 @@ from re6st.core.words import plural
 from re6st.linux.link_traffic import Shared
 
 LASTING = 5.0
-"""Seconds after which a tunnel of ours that is dead is closed, so that another is opened: TCP may go on."""
+"""Seconds after which a tunnel of ours that is dead is closed, so that another is opened, although babel still has a
+neighbour there. Most often babel has none by then, and the policy, which is told of the doubt at once, waits no longer.
+"""
 PROOF = 1.0
 """Seconds in which the neighbour behind a dead link must be heard by a detour: it may be dead itself."""
 LOOK_UP = 2.0
@@ -308,6 +310,8 @@ class DeadLinks:
                 else "No other way is known",
             )
             self._chronicle.found("link-died", time.time(), *([peer] if peer else []))
+            if peer is not None and not self._ends.is_shared(hop.interface):
+                self._event(policy.LinkDoubted(peer, hop.interface))
         for hop in found.revived:
             peer = self._ends.owner_at(hop)
             log.info("the link with %s on %s is alive again", peer or hop.address, hop.interface)
@@ -317,4 +321,4 @@ class DeadLinks:
                 del self._since[hop]
                 peer = self._ends.owner_at(hop)
                 if peer is not None and not self._ends.is_shared(hop.interface):
-                    self._event(policy.LinkDead(peer))
+                    self._event(policy.LinkDead(peer, hop.interface))

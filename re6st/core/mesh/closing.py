@@ -95,12 +95,22 @@ class Closing:
                 actions.append(self._close(tunnel, f"silent for {patience:g} s", now))
         return actions
 
-    def dead(self, peer: Prefix, now: float) -> list[Action]:
+    def dead(self, peer: Prefix, interface: str, now: float) -> list[Action]:
         """Close our tunnel to a peer that gives no sign of life."""
+        tunnel = self._on(peer, interface)
+        return [] if tunnel is None else [self._close(tunnel, "no sign of life", now)]
+
+    def doubt_one(self, peer: Prefix, interface: str, now: float) -> None:
+        """Our tunnel to a peer seems dead: if babel sees nobody there any more either, it does not come back."""
+        if (tunnel := self._on(peer, interface)) is not None:
+            tunnel.doubted = now
+
+    def _on(self, peer: Prefix, interface: str) -> Tunnel | None:
+        """Our tunnel to a peer, if it is up, and on that interface."""
         tunnel = self._state.tunnels.get(peer)
-        if tunnel is None or tunnel.phase in (Phase.CLOSING, Phase.OPENING):
-            return []
-        return [self._close(tunnel, "no sign of life", now)]
+        if tunnel is None or tunnel.phase in (Phase.CLOSING, Phase.OPENING) or tunnel.interface != interface:
+            return None
+        return tunnel
 
     def _patience(self, tunnel: Tunnel, now: float) -> float:
         """Seconds without a babel neighbour after which a tunnel is given up."""

@@ -146,10 +146,20 @@ class TunnelsLossy:
 
 
 @dataclass(frozen=True, slots=True)
-class LinkDead:
-    """Nothing has come by our tunnel to this peer for seconds, though packets went out, and it answers no probe."""
+class LinkDoubted:
+    """Nothing comes by our tunnel to this peer, though packets go out, and it answers no probe: it seems dead."""
 
     peer: Prefix
+    interface: str
+    """A peer may have another tunnel meanwhile, as one that takes the place of the first."""
+
+
+@dataclass(frozen=True, slots=True)
+class LinkDead:
+    """The same for seconds."""
+
+    peer: Prefix
+    interface: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,6 +182,7 @@ Event = (
     | SettingsChanged
     | TunnelsOutdated
     | TunnelsLossy
+    | LinkDoubted
     | LinkDead
     | UplinkUp
 )

@@ -35,6 +35,7 @@ from re6st.core.mesh.events import (
     EnsureSession,
     Event,
     LinkDead,
+    LinkDoubted,
     OpenTunnel,
     Resumed,
     Settings,
@@ -78,6 +79,7 @@ __all__ = [
     "EnsureSession",
     "Event",
     "LinkDead",
+    "LinkDoubted",
     "Mesh",
     "OpenTunnel",
     "Phase",
@@ -240,8 +242,10 @@ class Mesh:
                 self._closing.outdated(peers, now)
             case TunnelsLossy(peers):
                 state.lossy = peers
-            case LinkDead(peer):
-                return [*self._closing.dead(peer, now), *self.tick(now)]
+            case LinkDoubted(peer, interface):
+                self._closing.doubt_one(peer, interface, now)
+            case LinkDead(peer, interface):
+                return [*self._closing.dead(peer, interface, now), *self.tick(now)]
             case UplinkUp():
                 self._opening.uplink_up(now)
         return self.tick(now)

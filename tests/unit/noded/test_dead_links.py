@@ -203,9 +203,9 @@ def test_a_tunnel_of_ours_that_stays_dead_is_to_be_closed(world: World) -> None:
     world.flow(HOP_A, 2, back=True)
     world.answers_to.clear()
     world.flow(HOP_A, LASTING, back=False)
-    assert world.events == []
+    assert world.events == [policy.LinkDoubted(A, "re6stnet1")], "before babel has forgotten it"
     world.flow(HOP_A, 1, back=False)
-    assert world.events == [policy.LinkDead(A)]
+    assert world.events == [policy.LinkDoubted(A, "re6stnet1"), policy.LinkDead(A, "re6stnet1")]
 
 
 def test_a_client_of_a_server_is_left_to_close_its_tunnel(world: World) -> None:

@@ -16,6 +16,7 @@ from re6st.core.mesh.policy import (
     CloseAsked,
     Event,
     LinkDead,
+    LinkDoubted,
     Resumed,
     Settings,
     SettingsChanged,
@@ -99,7 +100,8 @@ EVENTS: st.SearchStrategy[Event] = st.one_of(
     st.builds(SettingsChanged, SETTINGS),
     st.builds(TunnelsOutdated, st.frozensets(PREFIXES)),
     st.builds(TunnelsLossy, st.frozensets(PREFIXES)),
-    st.builds(LinkDead, PREFIXES),
+    st.builds(LinkDoubted, PREFIXES, INTERFACES),
+    st.builds(LinkDead, PREFIXES, INTERFACES),
     st.just(Resumed(())),
     st.just(UplinkUp()),
 )

@@ -8,13 +8,14 @@ from typing import Any
 
 import pytest
 
-from re6st.core.mesh.closing import REMAKE_TIME, TRIES
+from re6st.core.mesh.closing import MOVED_TIME, REMAKE_TIME, TRIES
 from re6st.core.mesh.policy import (
     AskClose,
     CloseAllowed,
     CloseTunnel,
     DrainTunnel,
     LinkDead,
+    LinkDoubted,
     Phase,
     SettingsChanged,
     TunnelsOutdated,
@@ -171,7 +172,29 @@ def test_a_tunnel_that_gives_no_sign_of_life_is_closed_once() -> None:
     node = Driver(client_count=2)
     node.up(P, Q)
     sees(node, p=EVERYBODY, q=[Q])
-    assert node.tell(LinkDead(Q)) == [CloseTunnel(Q, "no sign of life")]
+    assert node.tell(LinkDead(Q, name(P))) == [], "it has moved to another interface since"
+    assert node.tell(LinkDead(Q, name(Q))) == [CloseTunnel(Q, "no sign of life")]
     assert node.phase(Q) is Phase.CLOSING
-    assert node.tell(LinkDead(Q)) == []
-    assert node.tell(LinkDead(REGISTRY)) == []
+    assert node.tell(LinkDead(Q, name(Q))) == []
+    assert node.tell(LinkDead(REGISTRY, name(REGISTRY))) == []
+
+
+@pytest.mark.parametrize(("interface", "closed"), [(name(Q), True), (name(P), False)])
+def test_a_tunnel_that_seems_dead_is_closed_soon_after_babel_has_lost_the_peer(interface: str, closed: bool) -> None:
+    """Babel takes two and a half seconds for that. A false alarm costs nothing: babel still sees the peer."""
+    node = Driver(client_count=2)
+    node.up(P, Q)
+    sees(node, p=EVERYBODY, q=[Q])
+    assert node.tell(LinkDoubted(Q, interface)) == []
+    assert node.wait(1) == []
+    node.sees(*EVERYBODY, neighbours=near(P)["neighbours"], alive=frozenset({name(P)}))
+    assert [each.peer for each in node.wait(MOVED_TIME + 1) if isinstance(each, CloseTunnel)] == [Q] * closed
+
+
+def test_a_tunnel_that_only_seemed_dead_stays() -> None:
+    node = Driver(client_count=2)
+    node.up(P, Q)
+    sees(node, p=EVERYBODY, q=[Q])
+    assert node.tell(LinkDoubted(Q, name(Q))) == []
+    assert node.wait(MOVED_TIME + 1) == []
+    assert node.phase(Q) is Phase.UP
