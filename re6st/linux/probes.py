@@ -30,30 +30,49 @@ class ProbeSocket:
 
     def __init__(self) -> None:
         """Raises OSError."""
-        self._socket = echo_socket()
-        self._socket.setblocking(False)
-        self._socket.setsockopt(socket.SOL_SOCKET, _TIMESTAMPS, 1)
+        self._socket = _asking_socket()
+        self._from: dict[IPv6Address, socket.socket] = {}
+        """Sockets that ask from an address of ours, as some routes are for packets of certain sources alone."""
         self._waiting: dict[bytes, tuple[Target, float]] = {}
 
     def close(self) -> None:
-        self._socket.close()
+        for each in (self._socket, *self._from.values()):
+            each.close()
 
-    def ask(self, address: IPv6Address, index: int = 0) -> None:
+    def ask(self, address: IPv6Address, index: int = 0, source: IPv6Address | None = None) -> None:
         """Send one request. What keeps it from being sent, as a way that is not there, is as good as a loss."""
         token = os.urandom(8)
         while len(self._waiting) >= WAITING:
             del self._waiting[next(iter(self._waiting))]
         self._waiting[token] = (address, index), time.time()
         try:
-            self._socket.sendto(_ECHO.pack(ECHO_REQUEST, 0, 0, 0, 0, token), (str(address), 0, 0, index))
+            self._asks_from(source).sendto(_ECHO.pack(ECHO_REQUEST, 0, 0, 0, 0, token), (str(address), 0, 0, index))
         except OSError:
             pass
 
     def answers(self) -> Iterator[tuple[Target, float]]:
         """Who has answered since, and how long after the request the answer was there, whenever it is read."""
+        for each in (self._socket, *self._from.values()):
+            yield from self._answers_to(each)
+
+    def _asks_from(self, source: IPv6Address | None) -> socket.socket:
+        """Raises OSError where that is no address of ours."""
+        if source is None:
+            return self._socket
+        if source not in self._from:
+            made = _asking_socket()
+            try:
+                made.bind((str(source), 0))
+            except OSError:
+                made.close()
+                raise
+            self._from[source] = made
+        return self._from[source]
+
+    def _answers_to(self, asks: socket.socket) -> Iterator[tuple[Target, float]]:
         for _ in range(READ_AT_ONCE):
             try:
-                data, ancillary, _, (host, _, _, index) = self._socket.recvmsg(SIZE, SIZE)
+                data, ancillary, _, (host, _, _, index) = asks.recvmsg(SIZE, SIZE)
             except OSError:
                 return
             stamps = [_MOMENT.unpack_from(value) for _, kind, value in ancillary if kind == _TIMESTAMPS]
@@ -65,3 +84,11 @@ class ProbeSocket:
             if waiting is not None and waiting[0] == (address, index if address.is_link_local else 0):
                 del self._waiting[data[-8:]]
                 yield waiting[0], max(0.0, came - waiting[1])
+
+
+def _asking_socket() -> socket.socket:
+    """Raises OSError."""
+    own = echo_socket()
+    own.setblocking(False)
+    own.setsockopt(socket.SOL_SOCKET, _TIMESTAMPS, 1)
+    return own

@@ -1,6 +1,10 @@
 """Notices links that died, by the packets that go over them, and leads around them until babel does (docs/network.md).
 
 core/routing/liveness.py decides which are dead, core/routing/detours.py which way leads around them.
+
+A detour to the neighbour behind a dead link is for packets of our own subnet alone, until the neighbour is heard by it.
+It may be dead itself: what others sent would go round between us and those that miss it too, sixty times each packet.
+With its source, a packet takes such a detour at one node only, and goes on by routes that do not lead back there.
 """
 
 from __future__ import annotations
@@ -12,15 +16,15 @@ import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
+from ipaddress import IPv4Address, IPv6Address, IPv6Network
 from typing import Protocol
 
 from re6st.core import interfaces
 from re6st.core.machine.wanted_state import AddressPlan
 from re6st.core.mesh import policy
-from re6st.core.prefix import Prefix, address, ipv4_address, prefix_of
+from re6st.core.prefix import Prefix, address, ipv4_address, subnet
 from re6st.core.routing.babel_lines import NextHop, Table
-from re6st.core.routing.detours import Detour, Way, detours
+from re6st.core.routing.detours import Detour, LowestCosts, Way, detours
 from re6st.core.routing.liveness import Liveness, LivenessFindings, Packets
 from re6st.core.telemetry.event_log import EventLog
 from re6st.core.telemetry.report import Record
@@ -32,7 +36,12 @@ LASTING = 5.0
 neighbour there. Most often babel has none by then, and the policy, which is told of the doubt at once, waits no longer.
 """
 PROOF = 1.0
-"""Seconds in which the neighbour behind a dead link must be heard by a detour: it may be dead itself."""
+"""Seconds in which the neighbour behind a dead link must be heard by a detour, and again and again."""
+ASK, ASK_LATER, HASTE = 0.05, 0.25, 0.02
+"""Between two questions for that: until it is heard, and then. And between two looks until it is heard."""
+SEARCH, SEARCH_SHARE = 0.2, 5
+"""Seconds between two searches for ways around the same links, and so many times what the last one took: of ten
+thousand destinations, a tenth of a second."""
 LOOK_UP = 2.0
 """Seconds between two questions for the hardware addresses of neighbours that are not known."""
 AGAIN = 10.0
@@ -73,7 +82,7 @@ class PacketCounters(Protocol):
 class Asker(Protocol):
     """Who sends echo requests and hears the answers: linux/probes.py."""
 
-    def ask(self, address: IPv6Address, index: int = 0) -> None: ...
+    def ask(self, address: IPv6Address, index: int = 0, source: IPv6Address | None = None) -> None: ...
     def answers(self) -> Iterator[tuple[tuple[IPv6Address, int], float]]: ...
     def close(self) -> None: ...
 
@@ -110,12 +119,23 @@ class LinkMachine:
     open_echo: Callable[[], Asker]
 
 
+@dataclass(slots=True)
+class _Proof:
+    """Whether the neighbour behind a dead link lives."""
+
+    address: IPv6Address | None
+    until: float
+    heard: bool = False
+    asked: float = float("-inf")
+
+
 class DeadLinks:
     """Watches the links of tunnels with babel's neighbours behind them. `event` tells the policy."""
 
     def __init__(
         self,
         network: IPv6Network,
+        own: Prefix,
         routing: TableSource,
         ends: LinkEnds,
         machine: LinkMachine,
@@ -125,6 +145,7 @@ class DeadLinks:
     ) -> None:
         self.liveness = Liveness()
         self._network = network
+        self._address, self._subnet = address(network, own), subnet(network, own)
         self._routing = routing
         self._ends = ends
         self._machine = machine
@@ -132,13 +153,18 @@ class DeadLinks:
         self._chronicle = chronicle
         self._clock = clock
         self._active = False
+        self._lowest = LowestCosts()
         self._costs: dict[NextHop, int] = {}
-        """Of the links, when they were last known to be alive."""
         self._since: dict[NextHop, float] = {}
         """When each dead link died; it is taken out where the policy was told that it lasts."""
+        self._found: dict[Way, Detour] = {}
+        """All that there might be, and when they were searched for."""
+        self._searched: tuple[frozenset[NextHop], frozenset[NextHop]] = frozenset(), frozenset()
+        self._search_again = float("-inf")
         self._detours: dict[Way, Detour] = {}
-        self._proofs: dict[NextHop, float] = {}
-        """Until when those at the other ends of dead links are to be heard by a detour; infinite once they were."""
+        """Those that there are."""
+        self._proofs: dict[NextHop, _Proof] = {}
+        """Of those at the other ends of dead links."""
         self._shared = Shared()
         self._shared_sent: dict[str, int] = {}
         self._looked_up = float("-inf")
@@ -166,7 +192,8 @@ class DeadLinks:
                 await asyncio.sleep(AGAIN)
         finally:
             self._active = False
-            await self._lead_around({})
+            # Also those of a change that was broken off.
+            await self._machine.routes.follow({}, self._machine.networks.wanted)
 
     async def _watch(self) -> None:
         traffic = self._machine.open_traffic()
@@ -179,11 +206,16 @@ class DeadLinks:
                         await self._lead_around({})
                     else:
                         await self.look(traffic, echo)
-                    await asyncio.sleep(self.liveness.pause(self._clock()))
+                    await asyncio.sleep(self.pause(self._clock()))
             finally:
                 echo.close()
         finally:
             traffic.close()
+
+    def pause(self, now: float) -> float:
+        """Seconds until the next look."""
+        awaited = any(not proof.heard and now < proof.until for proof in self._proofs.values())
+        return min(self.liveness.pause(now), HASTE) if awaited else self.liveness.pause(now)
 
     async def look(self, traffic: PacketCounters, echo: Asker) -> None:
         """Look once, and do what follows. Raises OSError."""
@@ -203,7 +235,7 @@ class DeadLinks:
                 index = indexes.setdefault(hop.interface, socket.if_nametoindex(hop.interface))
                 echo.ask(hop.address, index)
         doubtful = self.liveness.doubtful
-        self._costs = {hop: self._costs.get(hop, cost) if hop in doubtful else cost for hop, cost in neighbours.items()}
+        self._costs = self._lowest.note(neighbours, now)
         dead = self.liveness.dead
         self._since = {hop: since for hop, since in self._since.items() if hop in dead}
         self._proofs = {hop: until for hop, until in self._proofs.items() if hop in dead}
@@ -256,42 +288,52 @@ class DeadLinks:
             with suppress(OSError):
                 self.liveness.answered(NextHop(ip, socket.if_indextoname(index)), seconds)
             return
-        for way, detour in self._detours.items():
-            if detour.unproved and self._address_behind(way) == ip:
-                self._proofs[detour.instead_of] = float("inf")
+        for proof in self._proofs.values():
+            if proof.address == ip and (now := self._clock()) < proof.until:
+                proof.heard, proof.until = True, now + PROOF
 
     # -- ways around --
 
     async def _follow(self, dead: frozenset[NextHop], doubtful: frozenset[NextHop], now: float, echo: Asker) -> None:
-        wanted = detours(self._routing.table, dead, doubtful, self._costs, self._detours)
-        for hop in {detour.instead_of for detour in wanted.values() if detour.unproved}:
-            self._proofs.setdefault(hop, now + PROOF)
-        wanted = {
-            way: detour
-            for way, detour in wanted.items()
-            if not detour.unproved or now < self._proofs[detour.instead_of]
-        }
+        self._search(dead, doubtful, now)
+        wanted = {}
+        for way, detour in self._found.items():
+            if not detour.unproved:
+                wanted[way] = detour
+                continue
+            proof = self._proof(detour.instead_of, now)
+            if now >= proof.until:
+                continue
+            if proof.heard:
+                wanted[way] = detour
+            elif isinstance(way[0], IPv6Network) and self._subnet.subnet_of(way[1]):
+                wanted[way[0], self._subnet] = detour
         await self._lead_around(wanted)
-        asked = set()
-        for way, detour in wanted.items():
-            if detour.unproved and self._proofs[detour.instead_of] != float("inf"):
-                ip = self._address_behind(way)
-                if ip is not None and ip not in asked:
-                    asked.add(ip)
-                    echo.ask(ip)
+        for proof in self._proofs.values():
+            pause = ASK_LATER if proof.heard else 0.0 if proof.asked < 0 else ASK
+            if proof.address is not None and now < proof.until and now - proof.asked >= pause:
+                proof.asked = now
+                echo.ask(proof.address, source=self._address)
+
+    def _search(self, dead: frozenset[NextHop], doubtful: frozenset[NextHop], now: float) -> None:
+        """Find the ways around: at once where there is news of links, else now and then, as babel may have some."""
+        if (dead, doubtful) == self._searched and now < self._search_again:
+            return
+        begun = self._clock()
+        self._found = detours(self._routing.table, dead, doubtful, self._costs, self._found)
+        self._searched, self._search_again = (dead, doubtful), now + max(SEARCH, SEARCH_SHARE * (self._clock() - begun))
+
+    def _proof(self, hop: NextHop, now: float) -> _Proof:
+        """That of who is behind a dead link; it has been asked for from now on, if it is new."""
+        if hop not in self._proofs:
+            peer = self._ends.owner_at(hop)
+            self._proofs[hop] = _Proof(None if peer is None else address(self._network, peer), now + PROOF)
+        return self._proofs[hop]
 
     async def _lead_around(self, wanted: dict[Way, Detour]) -> None:
         if wanted != self._detours:
             self._detours = wanted
             await self._machine.routes.follow(wanted, self._machine.networks.wanted)
-
-    def _address_behind(self, way: Way) -> IPv6Address | None:
-        """That of the node whose subnet a way leads to."""
-        destination = way[0]
-        if isinstance(destination, IPv4Network):
-            return None
-        owner = prefix_of(self._network, destination)
-        return None if owner is None else address(self._network, owner)
 
     # -- who is told --
 

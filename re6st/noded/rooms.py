@@ -306,7 +306,8 @@ def _dead_links(
     means = dead_links.LinkMachine(
         machine.packet_filter, kernel.hardware, kernel.detours, machine.addresses, LinkTraffic, ProbeSocket
     )
-    return DeadLinks(base.identity.trust.network, routing, tunnels.ends, means, driver.event, log)
+    identity = base.identity
+    return DeadLinks(identity.trust.network, identity.prefix, routing, tunnels.ends, means, driver.event, log)
 
 
 def _multicast(base: Base, machine: MachineRooms) -> multicast.Multicast:

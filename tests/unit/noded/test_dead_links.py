@@ -6,26 +6,28 @@ import asyncio
 import logging
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from ipaddress import IPv6Address, IPv6Network
+from ipaddress import IPv4Network, IPv6Address, IPv6Network
+from typing import Any
 
 import pytest
 
 from re6st.core.machine.wanted_state import AddressPlan
 from re6st.core.mesh import policy
 from re6st.core.prefix import Prefix, address, subnet
-from re6st.core.routing.babel_lines import INFINITY, Neighbour, NextHop, Route, Table
-from re6st.core.routing.detours import ANYWHERE, Detour, Way
+from re6st.core.routing.babel_lines import INFINITY, Neighbour, NextHop, Route, Route4, Table
+from re6st.core.routing.detours import ANYWHERE, Detour, Way, detours
 from re6st.core.routing.liveness import OWED
 from re6st.core.telemetry.event_log import EventLog
 from re6st.linux.link_traffic import Shared
 from re6st.noded.dead_links import LASTING, PROOF, DeadLinks, LinkMachine
 
 NETWORK = IPv6Network("2001:db8:42::/48")
-A, B = Prefix.from_cn("1/16"), Prefix.from_cn("2/16")
+OWN, A, B = Prefix.from_cn("9/16"), Prefix.from_cn("1/16"), Prefix.from_cn("2/16")
 HOP_A = NextHop(IPv6Address("fe80::a"), "re6stnet1")
 HOP_B = NextHop(IPv6Address("fe80::b"), "re6stnet-tcp")
 OTHER = NextHop(IPv6Address("fe80::c"), "re6stnet-tcp")
 HARDWARE = {HOP_B: "02:00:00:00:00:0b", OTHER: "02:00:00:00:00:0c"}
+OTHERS, OURS = Prefix.from_cn("3/16"), subnet(NETWORK, OWN)
 WAY_A, WAY_B = (subnet(NETWORK, A), ANYWHERE), (subnet(NETWORK, B), ANYWHERE)
 
 
@@ -47,16 +49,20 @@ class World:
     wanted: tuple[AddressPlan, ...] = ()
     closed: int = 0
     answers_to: set[IPv6Address] = field(default_factory=set)
+    owners: dict[NextHop, Prefix] = field(default_factory=lambda: {HOP_A: A, HOP_B: B})
+    sources: list[IPv6Address] = field(default_factory=list)
+    """From where those were asked that are not to be asked from just anywhere."""
+    followed: int = 0
 
     def __post_init__(self) -> None:
         self.chronicle = EventLog()
         machine = LinkMachine(self, self, self, self, lambda: self, lambda: self)
-        self.room = DeadLinks(NETWORK, self, self, machine, self.events.append, self.chronicle, lambda: self.now)
+        self.room = DeadLinks(NETWORK, OWN, self, self, machine, self.events.append, self.chronicle, lambda: self.now)
 
     # the ends and their hardware addresses
 
     def owner_at(self, hop: NextHop) -> Prefix | None:
-        return {HOP_A: A, HOP_B: B}.get(hop)
+        return self.owners.get(hop)
 
     def is_shared(self, interface: str) -> bool:
         return interface == "re6stnet-tcp"
@@ -83,8 +89,10 @@ class World:
 
     # echo requests
 
-    def ask(self, address: IPv6Address, index: int = 0) -> None:
+    def ask(self, address: IPv6Address, index: int = 0, source: IPv6Address | None = None) -> None:
         self.asked.append((address, index))
+        if source is not None:
+            self.sources.append(source)
         if address in self.answers_to:
             self.heard.append(((address, index), 0.01))
 
@@ -96,6 +104,7 @@ class World:
 
     async def follow(self, wanted: Mapping[Way, Detour], plans: Iterable[AddressPlan]) -> None:
         self.routes = dict(wanted)
+        self.followed += 1
 
     # what a test does
 
@@ -106,7 +115,7 @@ class World:
     def way(self, way: Way, via: NextHop, refmetric: int, *, used: bool) -> None:
         ident, destination = f"{way}{via}", way[0]
         assert isinstance(destination, IPv6Network)
-        self.table.routes[ident] = Route(ident, destination, ANYWHERE, used, refmetric + 96, refmetric, via)
+        self.table.routes[ident] = Route(ident, destination, way[1], used, refmetric + 96, refmetric, via)
 
     def flow(self, hop: NextHop, seconds: float, *, back: bool) -> None:
         """Packets go out to a neighbour, with answers or without, while the room looks when it wants to."""
@@ -127,13 +136,13 @@ class World:
             self.shared_now.received[key] = self.shared_now.received.get(key, 0) + 1
 
     def look(self) -> None:
-        self.now += self.room.liveness.pause(self.now)
+        self.now += self.room.pause(self.now)
         asyncio.run(self.room.look(self, self))
 
 
 @pytest.fixture
 def world(monkeypatch: pytest.MonkeyPatch) -> World:
-    names = ["", "re6stnet1", "re6stnet-tcp"]
+    names = ["", "re6stnet1", "re6stnet-tcp", "re6stnet-wg1", "re6stnet-wgs1"]
     monkeypatch.setattr("socket.if_nametoindex", names.index)
     monkeypatch.setattr("socket.if_indextoname", names.__getitem__)
     made = World()
@@ -156,7 +165,7 @@ def test_what_a_dead_link_led_to_goes_another_way_within_half_a_second(
     assert world.routes == {}
     world.answers_to = {other.address}
     world.flow(hop, 0.5, back=False)
-    assert world.routes == {way: Detour(other, hop, unproved=True)}
+    assert world.routes == {(way[0], OURS): Detour(other, hop, unproved=True)}
     assert f"the link with {world.owner_at(hop)} on {hop.interface} is dead: nothing has come for" in caplog.text
     assert "1 destination behind it is led around it" in caplog.text
     assert world.room.record()["dead"] == world.room.record()["died"] == 1
@@ -182,13 +191,17 @@ def test_it_is_used_again_once_it_is_heard_for_a_while(world: World, caplog: pyt
 
 
 def test_a_neighbour_that_is_not_heard_by_its_detour_either_is_left_to_babel(world: World) -> None:
-    """It is dead itself: packets to it would go round among those that miss it."""
+    """It is dead itself: packets to it would go round among those that miss it. Our own would not: see Mesh."""
     world.flow(HOP_A, 2, back=True)
     world.answers_to.clear()
     world.flow(HOP_A, 0.5, back=False)
-    assert WAY_A in world.routes
-    assert (address(NETWORK, A), 0) in world.asked
+    assert world.routes.keys() == {(WAY_A[0], OURS)}
+    asked = [address(NETWORK, OWN) for _ in range(world.asked.count((address(NETWORK, A), 0)))]
+    assert world.sources == asked, "by the route that is for packets of ours"
+    assert asked
     world.flow(HOP_A, PROOF + 0.1, back=False)
+    assert world.routes == {}
+    world.flow(HOP_A, 1, back=False)
     assert world.routes == {}
 
 
@@ -196,7 +209,83 @@ def test_one_that_is_heard_by_its_detour_keeps_it(world: World) -> None:
     world.flow(HOP_A, 2, back=True)
     world.answers_to = {address(NETWORK, A)}
     world.flow(HOP_A, PROOF + 1, back=False)
-    assert WAY_A in world.routes
+    assert world.routes.keys() == {WAY_A}
+    before = len(world.asked)
+    world.flow(HOP_A, 1, back=False)
+    assert len(world.asked) - before <= 16, "a few a second"
+    world.answers_to.clear()
+    world.flow(HOP_A, PROOF + 0.5, back=False)
+    assert world.routes == {}, "it may have died since"
+
+
+def test_payload_of_ipv4_waits_for_the_proof(world: World) -> None:
+    """Only routes of IPv6 can be for packets of our subnet alone."""
+    there = IPv4Network("10.1.0.0/24")
+    for number, (via, refmetric) in enumerate(((HOP_A, 0), (HOP_B, 96))):
+        ident = f"4{number}"
+        world.table.ipv4_routes[ident] = Route4(ident, there, number == 0, refmetric + 96, refmetric, via)
+    chosen = (IPv6Network("::/0"), NETWORK)
+    world.way(chosen, HOP_A, 0, used=True)
+    world.way(chosen, HOP_B, 96, used=False)
+    world.flow(HOP_A, 2, back=True)
+    world.answers_to.clear()
+    world.flow(HOP_A, 0.5, back=False)
+    assert world.routes.keys() == {(WAY_A[0], OURS), (chosen[0], OURS)}
+    world.answers_to = {address(NETWORK, A)}
+    world.flow(HOP_A, 0.2, back=False)
+    assert world.routes.keys() == {WAY_A, (there, ANYWHERE), chosen}
+
+
+def test_only_its_own_address_proves_that_a_neighbour_lives(world: World) -> None:
+    """It may say that it owns ten thousand destinations: they are not asked, and their answers count for nothing."""
+    for number in range(500):
+        other = subnet(NETWORK, Prefix(number + 100, 16))
+        world.way((other, ANYWHERE), HOP_A, 0, used=True)
+        world.way((other, ANYWHERE), HOP_B, 96, used=False)
+        world.answers_to.add(address(NETWORK, Prefix(number + 100, 16)))
+    world.flow(HOP_A, 2, back=True)
+    world.answers_to -= {HOP_A.address, address(NETWORK, A)}
+    world.flow(HOP_A, 0.5 + PROOF, back=False)
+    assert {ip for ip, index in world.asked if not index} == {address(NETWORK, A)}
+    world.flow(HOP_A, PROOF, back=False)
+    assert world.routes == {}
+
+
+def test_ways_are_not_searched_for_at_each_look(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With ten thousand destinations that takes a tenth of a second: others' links would not be looked at meanwhile."""
+    found: list[float] = []
+
+    def slow(*args: Any) -> dict[Way, Detour]:
+        found.append(world.now)
+        world.now += 0.1
+        return detours(*args)
+
+    monkeypatch.setattr("re6st.noded.dead_links.detours", slow)
+    world.flow(HOP_A, 2, back=True)
+    world.answers_to.clear()
+    world.flow(HOP_A, 2.5, back=False)
+    assert world.room.record()["died"] == 1
+    assert 1 <= len(found) <= 6
+
+
+@pytest.mark.parametrize("interface", ["re6stnet-wg1", "re6stnet-wgs1"])
+def test_wireguard_links_are_watched_at_both_ends(world: World, interface: str) -> None:
+    """Each has an interface of its own, at the end of who served the peer before too."""
+    hop = NextHop(IPv6Address("fe80::e"), interface)
+    world.meet(hop)
+    world.owners[hop] = OTHERS
+    way = (subnet(NETWORK, OTHERS), ANYWHERE)
+    world.way(way, hop, 0, used=True)
+    world.way(way, HOP_A, 96, used=False)
+    world.answers_to.add(hop.address)
+    world.flow(hop, 2, back=True)
+    assert world.routes == {}
+    world.answers_to = {HOP_A.address, address(NETWORK, OTHERS)}
+    world.flow(hop, 0.5, back=False)
+    assert world.room.liveness.dead == {hop}
+    world.flow(hop, 0.2, back=False)
+    assert world.routes.keys() == {way}
+    assert world.events == [policy.LinkDoubted(OTHERS, interface)], "the policy knows on which interface its tunnel is"
 
 
 def test_a_tunnel_of_ours_that_stays_dead_is_to_be_closed(world: World) -> None:
@@ -306,3 +395,4 @@ async def _not_counted(world: World) -> None:
         await task
     assert not world.room.record()["active"]
     assert world.closed == 2
+    assert world.followed == 1, "whatever was there is taken away"

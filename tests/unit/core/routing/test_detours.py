@@ -8,7 +8,7 @@ from random import Random
 import pytest
 
 from re6st.core.routing.babel_lines import INFINITY, NextHop, Route, Route4, Table
-from re6st.core.routing.detours import ANYWHERE, Detour, Way, detours
+from re6st.core.routing.detours import ANYWHERE, LATELY, Detour, LowestCosts, Way, detours
 
 A, B, C = (NextHop(IPv6Address(f"fe80::{name}"), f"re6stnet{name}") for name in (1, 2, 3))
 THERE, NEAR = IPv6Network("2001:db8:1::/48"), IPv6Network("2001:db8:2::/48")
@@ -53,6 +53,72 @@ def test_the_neighbour_itself_is_reached_by_whoever_has_a_way_that_is_not_by_us(
     known = table((NEAR, A, 0, True), (NEAR, B, 96, False))
     assert around(known, {A}) == {(NEAR, ANYWHERE): Detour(B, A, unproved=True)}
     assert around(table((NEAR, A, 0, True), (NEAR, B, 192, False)), {A}) == {}
+
+
+@pytest.mark.parametrize("back", [96, 90, 60])
+def test_a_way_that_leads_back_to_us_is_not_taken_although_it_costs_less_that_way_round(back: int) -> None:
+    """babeld tells us of it, and each end measures the cost of a link by itself."""
+    assert around(table((NEAR, A, 0, True), (NEAR, B, 96 + back, False)), {A}) == {}
+
+
+def test_nor_one_that_leads_back_to_us_by_a_third_node() -> None:
+    """From B to us by C is shorter than the link between B and us."""
+    known = table((NEAR, A, 0, True), (NEAR, B, 96 + 100, False), (THERE, B, 0, False), (THERE, C, 50, True))
+    costs = {A: 96, B: 300, C: 50}
+    assert detours(known, {A}, {A}, costs, {}) == {}
+
+
+def test_the_lowest_cost_of_a_link_counts_for_a_minute() -> None:
+    """What neighbours know of us may be as old."""
+    lowest = LowestCosts()
+    assert lowest.note({A: 100, B: 96}, 0) == {A: 100, B: 96}
+    assert lowest.note({A: 90}, 30) == {A: 90}
+    assert lowest.note({A: 700}, LATELY) == {A: 90}
+    assert lowest.note({A: 600}, LATELY + 29) == {A: 90}
+    assert lowest.note({A: 650}, 2 * LATELY) == {A: 600}
+    assert lowest.note({A: 650}, 3 * LATELY) == {A: 650}
+    assert lowest.note({}, 3 * LATELY + 1) == {}
+    assert lowest.note({A: 700}, 3 * LATELY + 2) == {A: 700}
+
+
+@pytest.mark.parametrize("seed", range(200))
+def test_packets_to_a_node_that_died_do_not_go_round_among_those_that_miss_it(seed: int) -> None:
+    """Each of its neighbours leads its own packets around at once, and nobody else's: none comes to a node twice.
+
+    Costs differ with the direction, and each node's announcements are known to all.
+    """
+    rng = Random(seed)
+    nodes = range(10)
+    cost: dict[tuple[int, int], int] = {}
+    for a in nodes:
+        for b in range(a):
+            if b == a - 1 or rng.random() < 0.6:
+                both = rng.choice((96, 110, 150, 250))
+                cost[a, b], cost[b, a] = (round(both * rng.uniform(0.85, 1.15)) for _ in range(2))
+    target = 0
+    distance = dict.fromkeys(nodes, INFINITY) | {target: 0}
+    for _ in nodes:
+        for (a, b), value in cost.items():
+            distance[a] = min(distance[a], distance[b] + value)
+    ways = {a: [b for b in nodes if (a, b) in cost] for a in nodes}
+    best = {a: min(ways[a], key=lambda b: distance[b] + cost[a, b]) for a in nodes if a != target}
+    hop = {a: NextHop(IPv6Address((0xFE80 << 112) + a + 1), f"re6stnet{a}") for a in nodes}
+    around_it: dict[int, int] = {}
+    for a in ways[target]:
+        known = Table()
+        for b in ways[a]:
+            metric = distance[b] + cost[a, b]
+            known.routes[str(b)] = Route(str(b), THERE, ANYWHERE, b == best[a], metric, distance[b], hop[b])
+        costs = {hop[b]: cost[a, b] for b in ways[a]}
+        found = detours(known, {hop[target]}, {hop[target]}, costs, {})
+        if found:
+            assert found[THERE, ANYWHERE].unproved
+            around_it[a] = next(b for b in nodes if hop[b] == found[THERE, ANYWHERE].by)
+    for source in best:
+        at, seen = source, {source}
+        while (at := around_it.get(at, target) if at == source and best[at] == target else best[at]) != target:
+            assert at not in seen
+            seen.add(at)
 
 
 def test_no_detour_leads_by_a_link_that_is_being_asked_or_is_lost() -> None:
