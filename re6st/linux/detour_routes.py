@@ -16,6 +16,9 @@ RTPROT_DETOUR = 147
 """Marks them; a number that nobody registered (/etc/iproute2/rt_protos)."""
 PRIORITY = 1000
 """Before babel's, of which the first is core/routing/babel_settings.py's."""
+LASTS = 60
+"""Seconds after which the kernel removes one of IPv6 by itself: a node that was killed, and is started again as a
+version that knows nothing of them, would leave them for good. Babel has other ways much sooner."""
 AT_ONCE = 200
 """Routes that are changed before others have their turn: two milliseconds or so."""
 
@@ -30,20 +33,26 @@ class DetourRoutes:
     async def follow(self, wanted: Mapping[Way, Detour], plans: Iterable[AddressPlan]) -> None:
         """Have these and no others. One that the kernel refuses is left out: babel's own route is there."""
         sources = {each.network.version: each.address for each in plans}
-        routes = {}
+        indexes: dict[str, int] = {}
+        for name in {detour.by.interface for detour in wanted.values()}:
+            with suppress(OSError):  # it is not there any more
+                indexes[name] = socket.if_nametoindex(name)
+        routes, count = {}, 0
         for way, detour in wanted.items():
-            with suppress(OSError):  # its interface is not there any more
-                destination, source = way
+            destination, source = way
+            if detour.by.interface in indexes:
                 routes[way] = KernelRoute(
                     destination,
                     None if source == ANYWHERE else source,
                     detour.by.address,
-                    socket.if_nametoindex(detour.by.interface),
+                    indexes[detour.by.interface],
                     RTPROT_DETOUR,
                     priority=PRIORITY,
                     preferred=sources.get(destination.version),
+                    lasts=LASTS if destination.version == 6 else None,
                 )
-        count = 0
+            if (count := count + 1) % AT_ONCE == 0:
+                await asyncio.sleep(0)
         for way in [way for way, route in self._there.items() if routes.get(way) != route]:
             route = self._there.pop(way)
             if way not in routes:

@@ -29,6 +29,7 @@ _IFA_ADDRESS, _IFA_LOCAL, _IFA_FLAGS = 1, 2, 8
 _NDA_DST, _NDA_LLADDR, _NTF_USE = 1, 2, 0x01
 _RTA_DST, _RTA_SRC, _RTA_OIF, _RTA_GATEWAY, _RTA_PRIORITY, _RTA_PREFSRC, _RTA_TABLE = 1, 2, 4, 5, 6, 7, 15
 _RTA_VIA, _VIA = 18, struct.Struct("=H")
+_RTA_EXPIRES = 23
 _LINK = struct.Struct("=BxHiII")  # family, type, index, flags, which of them to change
 _ADDRESS = struct.Struct("=BBBBI")  # family, prefix length, flags, scope, index
 _ROUTE = struct.Struct("=BBBBBBBBI")  # family, lengths of destination and source, tos, table, proto, scope, type, flags
@@ -209,7 +210,8 @@ def _route(route: KernelRoute, scope: int) -> bytes:
         made += pack_attribute(_RTA_GATEWAY, route.gateway.packed)
     if route.preferred is not None:
         made += pack_attribute(_RTA_PREFSRC, route.preferred.packed)
-    for kind, number in ((_RTA_OIF, route.interface), (_RTA_PRIORITY, route.priority)):
+    numbers = (_RTA_OIF, route.interface), (_RTA_PRIORITY, route.priority), (_RTA_EXPIRES, route.lasts)
+    for kind, number in numbers:
         if number is not None:
             made += pack_attribute(kind, _U32.pack(number))
     return made

@@ -140,6 +140,8 @@ class KernelRoute:
     table: int = RT_TABLE_MAIN
     preferred: Address | None = None
     """The address that packets of this machine have by it."""
+    lasts: int | None = None
+    """Seconds after which the kernel removes it; only for IPv6. Routes that are read do not say it."""
 
     @property
     def what(self) -> str:
