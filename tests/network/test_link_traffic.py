@@ -116,6 +116,34 @@ def test_a_neighbour_answers_echo_requests_and_only_for_itself(world: World) -> 
         echo.ask(IPv6Address("2001:db8:42:2::1"))
         wait_until(lambda: any(one == (IPv6Address("2001:db8:42:2::1"), 0) for one, _ in echo.answers()), 5, "far")
         echo.ask(hop, 99)  # no such interface: no error
+        own, there = IPv6Address("2001:db8:42:1::1"), IPv6Address("2001:db8:42:2::1")
+        echo.ask(there, source=IPv6Address("2001:db8:42:77::1"))  # no address of ours: no error
+        node.namespace.call(lambda: echo.ask(there, source=own))
+        wait_until(lambda: any(one == (there, 0) for one, _ in echo.answers()), 5, "an answer to our address")
+
+
+def test_a_detour_may_be_for_packets_of_our_subnet_alone_and_ends_by_itself(world: World) -> None:
+    node, member, other = world.node, world.member, world.other
+    by_member, by_other = (NextHop(link_local(host, name), name) for host, name in ((member, TUNNEL), (other, OTHER)))
+    node.ip("-6", "route", "add", str(FAR), "via", str(by_member.address), "dev", TUNNEL, "metric", "1024")
+    node.namespace.sysctl({"net/ipv6/conf/all/forwarding": 1})
+    plans = [AddressPlan(NETWORK, IPv6Address("2001:db8:42:1::1"), 64, ())]
+    ours = IPv6Network("2001:db8:42:1::/64")
+    with closing(node.namespace.call(Netlink)) as netlink:
+        routes = DetourRoutes(netlink)
+        wanted: dict[Way, Detour] = {(FAR, ours): Detour(by_other, by_member, unproved=True)}
+        node.namespace.call(lambda: asyncio.run(routes.follow(wanted, plans)))
+        far = "2001:db8:42:9::9"
+        assert f"dev {OTHER}" in node.ip("-6", "route", "get", far, "from", "2001:db8:42:1::1")
+        others = node.ip("-6", "route", "get", far, "from", "2001:db8:42:2::1", "iif", OTHER)
+        assert f"dev {TUNNEL}" in others, "those of others go where babel says"
+        (shown,) = node.ip("-6", "route", "show", "proto", "147").splitlines()
+        assert f"from {ours}" in shown
+        assert 0 < int(shown.partition("expires ")[2].partition("sec")[0]) <= detour_routes.LASTS
+        node.namespace.call(lambda: asyncio.run(routes.follow({}, plans)))
+        assert node.ip("-6", "route", "show", "proto", "147") == ""
+        node.namespace.call(lambda: asyncio.run(routes.follow(wanted, plans)))
+        assert detour_routes.clear(netlink) == 1, "what an earlier run left"
 
 
 def test_detours_are_preferred_while_they_are_wanted(world: World) -> None:
