@@ -1,7 +1,9 @@
 """Which links are dead, by the packets that go over them: in less than half a second where there is traffic.
 
-Packets went out on a link, and nothing has come in since for SILENCE: the neighbour is asked for a sign of life, PROBES
-times. Whatever comes in ends that. If nothing does, the link is dead, until it has been heard again for a while.
+Packets went out on a link, and nothing has come in since for SILENCE: the neighbour is asked for a sign of life, again
+and again. Whatever comes in ends that. If nothing does for longer than a machine may stand still (STALLED), the link is
+dead, until it has been heard again for a while. What was silent before the first question may have been lost, so that
+does not count; and where questions were lost lately, the wait is longer (WARY): a loss and a stall may come together.
 
 Silence is counted from the moment at which we saw that nothing came any more, so it is never longer than it was. The
 time in which we did not look, as on a machine that stalls, is not counted. A neighbour that never answered a probe, for
@@ -18,22 +20,27 @@ from dataclasses import dataclass, field
 
 from re6st.core.routing.babel_lines import NextHop
 
-SILENCE = 0.15
-"""After which a neighbour is asked, or a little more than a round trip if that is longer."""
-PROBES, APART = 8, 0.03
-"""So many must get lost: where every fifth packet does, each way, that is one case in four thousand."""
+SILENCE, MORE = 0.06, 0.05
+"""After which a neighbour is asked, or so much more than a round trip if that is longer."""
+PROBES, APART, ON_THE_WAY = 12, 0.028, 8
+"""So many must get lost at least: where every fifth packet does, each way, that is one case in 200,000. There is so
+much time between two, or more where so many would be on their way at once."""
 STALLED = 0.34
-"""A machine may stall for 0.3, so the silence of a dead link is so much longer than its pauses were lately."""
+"""A machine may stall for 0.3: so long we ask, and so much longer than the link's pauses were lately we wait."""
 PAUSE_LIMIT, PAUSE_LASTS = 0.2, 0.9
 """The longest of those, which a probe ends; and what is left of it with each look at which something had come."""
-LATE = 0.1
+WARY, WARY_FOR = 0.1, 150.0
+"""How much longer we wait, and for how long after a probe that was not answered in time, though the link was alive."""
+LATE = 0.03
 """A look that comes so much later than it was due says nothing of the time in between."""
-ASK_ANEW = 4
-"""So many probes go out after it at least, before a link is dead: answers to those before may wait in a tunnel."""
-OWED = 0.5
+STOOD_STILL, ASK_ANEW = 0.1, 6
+"""So many probes go out after one that comes so late, before a link is dead: answers to those before may wait in a
+tunnel, whose program stood still too."""
+OWED = 0.3
 """How long something is awaited for what went out, whatever comes meanwhile."""
-IN_FLIGHT = 64
-"""Packets that may be counted as babel's a moment before they are counted as sent."""
+IN_FLIGHT, FLIGHT = 64, 0.5
+"""Packets that may be counted as babel's before they are counted as sent, and for how many seconds: afterwards they
+were lost in between."""
 ANSWER, ROUND_TRIPS = 0.03, 1.5
 """The least time for an answer to come, in seconds and in round trips."""
 LEAST, EARLY = 0.01, 0.001
@@ -88,14 +95,22 @@ class _WatchedLink:
     """Something went out that nothing that came answers."""
     active: float = float("-inf")
     """When something went out last."""
+    fewer: float | None = None
+    """Since when fewer packets are counted as sent than before."""
+    heard: bool = False
+    """A probe was answered since the last look."""
     probes: int = 0
     """How many went out in this silence."""
+    asked: float = 0.0
+    """When the first of them did."""
     probed: float = float("-inf")
     answers: bool = False
     """Whether the neighbour answers probes."""
     greeted: int = 0
     gap: float = PAUSE_LIMIT
     """The longest time without anything, lately."""
+    lost: float = float("-inf")
+    """When a probe was not answered in time."""
     rtt: float = 0.0
     died: float | None = None
     back: float | None = None
@@ -106,8 +121,11 @@ class _WatchedLink:
     def note(self, packets: Packets, now: float) -> None:
         """Take in what has come and gone."""
         # Where there are fewer than before, they are counted from 0 again.
-        came, went = packets.received > self.packets.received, packets.sent > self.packets.sent
-        in_flight = 0 < self.packets.sent - packets.sent <= IN_FLIGHT
+        came, went = self.heard or packets.received > self.packets.received, packets.sent > self.packets.sent
+        self.heard = False
+        fewer = 0 < self.packets.sent - packets.sent <= IN_FLIGHT
+        self.fewer = (now if self.fewer is None else self.fewer) if fewer else None
+        in_flight = self.fewer is not None and now - self.fewer < FLIGHT
         self.packets = Packets(packets.received, self.packets.sent) if in_flight else packets
         if went:
             self.active = now
@@ -119,12 +137,37 @@ class _WatchedLink:
         if came:
             if self.died is not None and (self.back is None or now - self.since > GAP):
                 self.back = now
+            if self.suspect and now - self.asked > self.answer_time + APART / 2:
+                self.lost = now
             self.gap = max(min(now - self.since, PAUSE_LIMIT), PAUSE_LASTS * self.gap)
             self.since, self.probes = now, 0
 
     @property
     def patience(self) -> float:
-        return max(SILENCE, min(self.rtt, RTT_LIMIT) + SILENCE / 3)
+        return max(SILENCE, self.round_trip + MORE)
+
+    @property
+    def round_trip(self) -> float:
+        return min(self.rtt, RTT_LIMIT)
+
+    @property
+    def answer_time(self) -> float:
+        return max(ANSWER, ROUND_TRIPS * self.round_trip)
+
+    @property
+    def apart(self) -> float:
+        return max(APART, self.round_trip / ON_THE_WAY)
+
+    @property
+    def end(self) -> float:
+        """When it is dead, if nothing comes until then."""
+        wait = STALLED + (WARY if self.asked - self.lost < WARY_FOR else 0.0)
+        return max(self.asked + wait, self.since + self.gap + wait)
+
+    @property
+    def has_asked(self) -> bool:
+        """Whether the last probe that can be answered before the end has gone out."""
+        return self.probes >= PROBES and self.probed + self.apart + self.answer_time > self.end
 
     @property
     def suspect(self) -> bool:
@@ -139,21 +182,19 @@ class _WatchedLink:
             return self.probed + (AGAIN if often else AGAIN_LATER)
         if not self.answers:
             return self.probed + (GREET if self.greeted < GREETINGS else GREET_LATER)
-        if self.probes >= PROBES:
-            return max(
-                self.since + self.gap + STALLED, self.probed + max(ANSWER, ROUND_TRIPS * min(self.rtt, RTT_LIMIT))
-            )
+        if self.has_asked:
+            return max(self.end, self.probed + self.answer_time)
         if self.probes:
-            return self.probed + APART
+            return self.probed + self.apart
         measure = self.probed + (GREET if self.greeted < GREETINGS else MEASURE)
         return min(measure, self.since + self.patience) if self.owes else measure
 
     def wants_probe(self, now: float) -> bool:
-        return now >= self.due - EARLY and not (self.suspect and self.probes >= PROBES)
+        return now >= self.due - EARLY and not (self.suspect and self.has_asked)
 
     def is_dying(self, now: float) -> bool:
         """Whether it has had its time."""
-        return self.suspect and self.probes >= PROBES and now >= self.due - EARLY
+        return self.suspect and self.has_asked and now >= self.due - EARLY
 
     def is_back(self, now: float) -> bool:
         return self.back is not None and self.since - self.back >= BACK and now - self.since <= GAP
@@ -214,10 +255,10 @@ class Liveness:
         return LivenessFindings(tuple(probe), died, revived)
 
     def answered(self, hop: NextHop, seconds: float) -> None:
-        """A probe was answered, after a round trip of so many seconds."""
+        """A probe was answered, after a round trip of so many seconds. That is a sign of life, whatever is counted."""
         link = self._links.get(hop)
         if link is not None:
-            link.answers = link.answered = True
+            link.answers = link.answered = link.heard = True
             if link.died is None:  # else it is of a request that TCP has sent again and again
                 if seconds > LONGER * max(link.rtt, ANSWER):
                     link.greeted = min(link.greeted, GREETINGS - MEASURE_ANEW)
@@ -226,9 +267,10 @@ class Liveness:
     def _leave_out(self, late: float, now: float) -> None:
         """We did not look: neither do we know what came when, nor could it be read from the tunnels."""
         for link in self._links.values():
-            link.probes = min(link.probes, PROBES - ASK_ANEW)
+            if late > STOOD_STILL:
+                link.probes = min(link.probes, PROBES - ASK_ANEW)
             if link.died is None:
-                link.since = min(link.since + late, now)
+                link.since, link.asked = min(link.since + late, now), min(link.asked + late, now)
 
     def _count_probes(self, hops: Iterable[NextHop], now: float) -> None:
         for hop in hops:
@@ -238,6 +280,7 @@ class Liveness:
             if link.died is not None:
                 continue
             if link.answers and (link.probes or (link.owes and now >= link.since + link.patience - EARLY)):
+                link.asked = link.asked if link.probes else now
                 link.probes += 1
             else:
                 link.greeted += 1

@@ -14,10 +14,11 @@ from hypothesis import strategies as st
 
 from re6st.core.routing.babel_lines import NextHop
 from re6st.core.routing.liveness import (
-    APART,
     BUSY,
+    FLIGHT,
     GREETINGS,
     IDLE,
+    IN_FLIGHT,
     LEAST,
     LIMIT,
     MEASURE,
@@ -32,6 +33,8 @@ from re6st.core.routing.liveness import (
 
 HOP = NextHop(IPv6Address("fe80::1"), "re6stnet1")
 HOUR = 3600.0
+ASKING = 0.2
+"""Seconds that PROBES take at least."""
 
 Loss = Callable[[float], float]
 """The share of packets that get lost at a moment, each way."""
@@ -171,7 +174,7 @@ def test_an_idle_link_that_died_is_found_half_a_second_after_traffic_came() -> N
     assert play.deaths == []
     play.run(22, pace=0.02)
     (died,) = play.deaths
-    assert died - 20 < 0.6
+    assert died - 20 < 0.45 + QUIET
 
 
 def test_the_time_is_longer_where_the_round_trip_is() -> None:
@@ -254,7 +257,7 @@ def test_a_round_trip_that_was_long_once_is_forgotten() -> None:
 def test_a_flow_that_nobody_answers_costs_a_few_probes_a_second() -> None:
     play = Play(hello=15)
     play.run(100, pace=0.001, replies=False)
-    assert play.probes / 100 < 6
+    assert play.probes / 100 < 11
 
 
 @pytest.mark.parametrize("flow", ["two ways", "one way", "asked"])
@@ -300,7 +303,7 @@ def test_time_in_which_nobody_looked_is_left_out() -> None:
         now += liveness.pause(now)
         if liveness.look({HOP: Packets(1, 9)}, now).died:
             died = now
-    assert SILENCE + PROBES * APART - IDLE < died - 5 < 0.5
+    assert SILENCE + ASKING - IDLE < died - 5 < 0.5
 
 
 def test_counters_that_begin_anew_are_no_sign_of_life() -> None:
@@ -314,6 +317,28 @@ def test_counters_that_begin_anew_are_no_sign_of_life() -> None:
         if liveness.look({HOP: count}, now).died:
             died = now
     assert died < 0.8, "0.54 after the last sign of life, which was heard of at 0.2"
+
+
+def test_an_answer_is_a_sign_of_life_although_nothing_is_counted() -> None:
+    """As between the moments at which another program removes the packet filter's table, and at which it is back."""
+    liveness, now, found = Liveness(), 0.0, LivenessFindings()
+    liveness.look({HOP: Packets(50, 50)}, now)
+    while now < 5:
+        now += liveness.pause(now)
+        if found.probe:
+            liveness.answered(HOP, 0.01)
+        found = liveness.look({HOP: Packets(0, 50 + int(now * 50))}, now)
+        assert not found.died
+
+
+def test_packets_of_babel_that_were_lost_on_the_way_to_the_tunnel_hide_others_for_a_moment_only() -> None:
+    play = Play(cut_at(5 + FLIGHT + 0.2))
+    play.run(5)
+    play.sent -= IN_FLIGHT
+    play.run(5 + FLIGHT + 0.2)
+    play.run(7, pace=0.1, replies=False)
+    (died,) = play.deaths
+    assert died < 5 + FLIGHT + 0.9
 
 
 def test_what_babel_sends_is_no_traffic_although_it_is_counted_as_its_own_first() -> None:
@@ -343,7 +368,7 @@ def test_looks_are_frequent_only_while_something_goes_on() -> None:
     play.run(15)
     assert play.liveness.pause(play.now) == QUIET
     play.run(16, pace=0.02)
-    assert play.liveness.pause(play.now) == BUSY
+    assert play.liveness.pause(play.now) <= BUSY
     play.run(18)
     assert play.liveness.pause(play.now) == IDLE
     play.run(28)
@@ -370,7 +395,7 @@ def test_a_death_is_never_told_before_its_time(events: list[tuple[float, int, in
         assert set(found.probe) | set(found.died) | set(found.revived) <= {HOP}
         if found.died:
             assert not dead
-            assert now - last >= SILENCE + PROBES * APART
+            assert now - last >= SILENCE + ASKING
             assert found.died[HOP] <= now - last + 1e-9
             assert probes >= PROBES
             dead = True
