@@ -17,6 +17,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address, IPv6Network
+from itertools import islice
 from typing import Protocol
 
 from re6st.core import interfaces
@@ -25,7 +26,7 @@ from re6st.core.mesh import policy
 from re6st.core.prefix import Prefix, address, ipv4_address, subnet
 from re6st.core.routing.babel_lines import NextHop, Table
 from re6st.core.routing.detours import Detour, LowestCosts, Way, detours
-from re6st.core.routing.liveness import Liveness, LivenessFindings, Packets
+from re6st.core.routing.liveness import LIMIT, Liveness, LivenessFindings, Packets
 from re6st.core.telemetry.event_log import EventLog
 from re6st.core.telemetry.report import Record
 from re6st.core.words import plural
@@ -224,7 +225,7 @@ class DeadLinks:
             self._answered(ip, index, seconds)
         neighbours = {
             each.key: each.cost
-            for each in self._routing.table.neighbours.values()
+            for each in islice(self._routing.table.neighbours.values(), LIMIT)
             if interfaces.is_ours(each.interface)
         }
         packets = self._count(traffic, neighbours)
@@ -342,11 +343,10 @@ class DeadLinks:
             around = sum(detour.instead_of == hop for detour in self._detours.values())
             peer = self._ends.owner_at(hop)
             log.warning(
-                "the link with %s on %s is dead: nothing has come for %.2f s, and no answer to %s. %s",
+                "the link with %s on %s is dead: nothing has come for %.2f s, no answer to echo requests either. %s",
                 peer or hop.address,
                 hop.interface,
                 silent,
-                "echo requests",
                 f"{plural(around, 'destination')} behind it {'is' if around == 1 else 'are'} led around it"
                 if around
                 else "No other way is known",
