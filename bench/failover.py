@@ -21,6 +21,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from itertools import combinations, cycle
 from pathlib import Path
 
@@ -28,6 +29,7 @@ from bench.support import tunnel_carriers
 from bench.support.debian import UnavailableError
 from bench.support.others import KINDS, Tinc, Yggdrasil
 from bench.support.results import keep, say
+from re6st.core import interfaces
 from re6st.core.tunnel_protocols import Role, TunnelCarrier
 from testbed import Bed, Host, Network, Node, wait_until
 from testbed.links import kernel_has_wireguard, link_record, wait_links
@@ -51,6 +53,10 @@ CUT_LOOK, CUT_CALM = 9.0, 6.5
 meanwhile, so that the next cut finds a link without a history."""
 CUTS_AT_ONCE = 50
 """With one network."""
+LONG = 0.8
+"""Seconds of an outage after a cut from which on it is printed what the nodes logged."""
+LOGGED = 2.0
+"""Seconds after a cut for which it is."""
 
 
 class CaseError(Exception):
@@ -270,14 +276,15 @@ def _last_loss(pinger: Pinger) -> float:
     return 0.0 if last is None else times[last]
 
 
-def cuts(count: int, registry_options: Sequence[str]) -> dict[str, list[float]]:
+def cuts(count: int, registry_options: Sequence[str], node_options: Sequence[str]) -> dict[str, list[float]]:
     """So many silent cuts of the link in use, of one pair of nodes after another: the outages in seconds.
 
-    By who pings: the node that dialled the tunnel, or the one whose server it is on.
+    By who pings: the node that dialled the tunnel, or the one whose server it is on. Pings come from the node's own
+    address, as from a program that has a connection. What was logged in long outages is printed.
     """
     found: dict[str, list[float]] = {DIALLED: [], SERVED: []}
     with Bed() as bed:
-        network = Network(bed, 4, registry_options=registry_options)
+        network = Network(bed, 4, registry_options=registry_options, node_options=node_options)
         network.create()
         network.enrol()
         for node in network.nodes:
@@ -285,21 +292,27 @@ def cuts(count: int, registry_options: Sequence[str]) -> dict[str, list[float]]:
         network.wait_connected(FORMS)
         pairs = cycle(combinations(network.nodes[1:], 2))
         for number in range(count):
-            a, b = _dialled(network, pairs, bed)
+            a, b = _dialled(network, pairs, bed, linked="--wireguard=auto" in node_options)
             source, target = (a, b) if number % 2 else (b, a)
-            with Pinger(source.host, target.address, PACE).running() as pinger:
+            with Pinger(source.host, target.address, PACE, own=source.address).running() as pinger:
                 time.sleep(BEFORE)
-                happened = time.monotonic()
+                happened, moment = time.monotonic(), datetime.now()  # as in the logs
                 a.host.lose(b.host)
                 _until_calm(pinger, happened, look=CUT_LOOK, calm=CUT_CALM)
             a.host.find(b.host)
             found[DIALLED if number % 2 else SERVED].append(pinger.longest)
+            if pinger.longest >= LONG:
+                say(f"cut {number} of {a.name} and {b.name}: {pinger.longest:.2f} s, pinged by {source.name}")
+                print(*logged(network, moment, moment + timedelta(seconds=LOGGED)), sep="\n", flush=True)
         network.check_alive()
     return found
 
 
-def _dialled(network: Network, pairs: Iterator[tuple[Node, Node]], bed: Bed) -> tuple[Node, Node]:
-    """The next two nodes that use a tunnel between them, and have another way: who dialled, and whose server it is."""
+def _dialled(network: Network, pairs: Iterator[tuple[Node, Node]], bed: Bed, *, linked: bool) -> tuple[Node, Node]:
+    """The next two nodes that use a tunnel between them, and have another way: who dialled, and whose server it is.
+
+    `linked`: the tunnel is to be a WireGuard link.
+    """
 
     def ready(a: Node, b: Node) -> tuple[Node, Node] | None:
         others = [node for node in network.nodes if node not in (a, b)]
@@ -308,7 +321,7 @@ def _dialled(network: Network, pairs: Iterator[tuple[Node, Node]], bed: Bed) -> 
         if not any(next_hop(network, a, n) is n and next_hop(network, n, b) is b for n in others):
             return None
         held = [(t.client, t.server) for t in network.tunnels() if {t.client, t.server} == {a, b}]
-        return held[0] if len(held) == 1 else None
+        return held[0] if len(held) == 1 and (not linked or _is_link(a, b)) else None
 
     chosen: list[tuple[Node, Node]] = []
 
@@ -318,6 +331,26 @@ def _dialled(network: Network, pairs: Iterator[tuple[Node, Node]], bed: Bed) -> 
 
     wait_until(choose, FORMS, "two nodes with a tunnel in use", bed.tails)
     return chosen[0]
+
+
+def _is_link(a: Node, b: Node) -> bool:
+    """Whether packets from one to the other go by a WireGuard link."""
+    (way,) = json.loads(a.host.ip("-json", "-6", "route", "get", str(b.address)))
+    interface = interfaces.parse(way["dev"])
+    return interface is not None and interface.link is not None
+
+
+def logged(network: Network, begin: datetime, end: datetime) -> Iterator[str]:
+    """What the nodes logged between two moments, in the order of time."""
+    first, last = begin.isoformat(" ", "milliseconds"), end.isoformat(" ", "milliseconds")
+    lines = (
+        (line.replace(",", ".", 1), node.name)
+        for node in network.nodes
+        for line in (node.host.log / "re6stnet.log").read_text(errors="replace").splitlines()
+    )
+    for line, name in sorted(lines):
+        if first <= line < last:
+            yield f"  {name}: {line}"
 
 
 def other(kind: type[Yggdrasil | Tinc]) -> float:
@@ -348,11 +381,11 @@ def _packets(host: Host) -> int:
     return int(shown[0]["stats64"]["rx"]["packets"])
 
 
-def many_cuts(count: int, registry_options: Sequence[str], file: Path | None) -> int:
+def many_cuts(count: int, registry_options: Sequence[str], node_options: Sequence[str], file: Path | None) -> int:
     """The command with --cuts; its exit code."""
     found: dict[str, list[float]] = {DIALLED: [], SERVED: []}
     for begin in range(0, count, CUTS_AT_ONCE):
-        for name, outages in cuts(min(CUTS_AT_ONCE, count - begin), registry_options).items():
+        for name, outages in cuts(min(CUTS_AT_ONCE, count - begin), registry_options, node_options).items():
             found[name] += outages
         say(f"{min(begin + CUTS_AT_ONCE, count)} cuts: {spread([each for of in found.values() for each in of])}")
     for name, outages in found.items():
@@ -362,7 +395,8 @@ def many_cuts(count: int, registry_options: Sequence[str], file: Path | None) ->
         for name, of in found.items()
         if of
     }
-    keep("cuts", {"nodes": 4, "registry_options": registry_options, "cases": figures}, file)
+    settings = {"nodes": 4, "registry_options": registry_options, "node_options": node_options}
+    keep("cuts", {**settings, "cases": figures}, file)
     return 0
 
 
@@ -386,10 +420,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     tunnel_carriers.add_option(parser)
     parser.add_argument("--json", type=Path, metavar="FILE", help="figures (default: docs/bench/failover.json)")
     parser.add_argument("--registry-option", action="append", default=[], metavar="OPTION", help="e.g. --encrypt")
+    parser.add_argument(
+        "--node-option", action="append", default=[], metavar="OPTION", help="with --cuts, e.g. --wireguard=auto"
+    )
     parser.add_argument("--cuts", type=int, default=0, metavar="N", help="N silent cuts of links in use, nothing else")
     options = parser.parse_args(arguments)
     if options.cuts:
-        return many_cuts(options.cuts, options.registry_option, options.json)
+        return many_cuts(options.cuts, options.registry_option, options.node_option, options.json)
     wanted = [case for case in CASES if not options.case or any(word in case.name for word in options.case)]
     seconds: dict[str, list[float]] = {}
     groups = [(each, cases) for each in tunnel_carriers.chosen(options) for cases in together(wanted, each)]

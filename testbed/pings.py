@@ -79,10 +79,14 @@ class Pinger:
     """Pings an address from a host every `pace` seconds, and knows the longest time in which nothing came through.
 
     A ping counts as lost if its answer takes longer than LATE seconds. The figures are there once `running` has ended.
+    Pings come from the address `own`, as those of a program that is bound to one, or has a connection; else the kernel
+    chooses one for each.
     """
 
-    def __init__(self, source: Host, target: IPv6Address, pace: float = PACE) -> None:
-        self.source, self.target, self.pace = source, target, pace
+    def __init__(
+        self, source: Host, target: IPv6Address, pace: float = PACE, *, own: IPv6Address | None = None
+    ) -> None:
+        self.source, self.target, self.pace, self.own = source, target, pace, own
         self.times: list[float] = []
         """When each ping was sent, by the monotonic clock."""
         self.trips: dict[int, float] = {}
@@ -121,6 +125,8 @@ class Pinger:
     def _run(self, stop: threading.Event) -> None:
         stream = secrets.randbits(32) << 32
         with self.source.namespace.call(echo_socket) as own, selectors.DefaultSelector() as selector:
+            if self.own is not None:
+                own.bind((str(self.own), 0))
             selector.register(own, selectors.EVENT_READ)
             due = time.monotonic()
             while not stop.is_set():
