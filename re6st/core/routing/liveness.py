@@ -151,6 +151,11 @@ class _WatchedLink:
         return min(self.rtt, RTT_LIMIT)
 
     @property
+    def is_overdue(self) -> bool:
+        """Whether an answer would have come by the last probe."""
+        return self.suspect and self.probed - self.asked > self.answer_time
+
+    @property
     def answer_time(self) -> float:
         return max(ANSWER, ROUND_TRIPS * self.round_trip)
 
@@ -216,8 +221,8 @@ class Liveness:
 
     @property
     def doubtful(self) -> frozenset[NextHop]:
-        """Those that are dead, or are being asked."""
-        return frozenset(hop for hop, link in self._links.items() if link.died is not None or link.suspect)
+        """Those that are dead, or did not answer the first probe in time."""
+        return frozenset(hop for hop, link in self._links.items() if link.died is not None or link.is_overdue)
 
     def pause(self, now: float) -> float:
         """Seconds until the next look."""

@@ -341,6 +341,18 @@ def test_packets_of_babel_that_were_lost_on_the_way_to_the_tunnel_hide_others_fo
     assert died < 5 + FLIGHT + 0.9
 
 
+def test_a_neighbour_is_doubted_only_once_its_answer_is_overdue() -> None:
+    """A flow that nobody answers asks again and again: ways around other links that lead by it must not come and go."""
+    play = Play()
+    for _ in range(100):
+        play.run(play.now + 0.05, pace=0.02, replies=False)
+        assert play.liveness.doubtful == frozenset()
+    play.loss = cut_at(play.now)
+    play.run(play.now + 0.25, pace=0.02, replies=False)
+    assert play.liveness.doubtful == {HOP}
+    assert play.liveness.dead == frozenset()
+
+
 def test_what_babel_sends_is_no_traffic_although_it_is_counted_as_its_own_first() -> None:
     """The two counters are not read at one moment, and a tunnel's counts what the program at its end has read."""
     play = Play()
