@@ -17,12 +17,12 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from itertools import combinations, cycle, permutations
 from pathlib import Path
 
 from bench.costs import ticks
-from bench.failover import logged
+from bench.failover import IN_JSON, logged
 from bench.support.results import keep, say
 from testbed import Bed, Network, Node
 from testbed.background import in_background
@@ -153,7 +153,7 @@ def watch(network: Network, weather: Weather, seconds: float) -> list[Alarm]:
                     alarms.append((now - began, node.name))
                     late = any(abs(now - moment) < 2 * LOOK + STALL for moment in weather.too_long)
                     say(f"{node.name} found a link dead{', after a stall that was too long' if late else ''}")
-                    moment = datetime.now()  # as in the logs
+                    moment = datetime.now(UTC)
                     print(*logged(network, moment - timedelta(seconds=2 * LOOK + 1), moment), sep="\n", flush=True)
         time.sleep(LOOK)
     return alarms
@@ -162,7 +162,7 @@ def watch(network: Network, weather: Weather, seconds: float) -> list[Alarm]:
 def run(minutes: float, seed: int, node_options: Sequence[str]) -> dict[str, object]:
     """One network, so many minutes."""
     with Bed() as bed:
-        network = Network(bed, 4, node_options=node_options)
+        network = Network(bed, 4, node_options=[*node_options, *IN_JSON])
         network.start()
         network.wait_connected(FORMS)
         time.sleep(SETTLES)

@@ -21,7 +21,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from itertools import combinations, cycle
 from pathlib import Path
 
@@ -55,8 +55,10 @@ CUTS_AT_ONCE = 50
 """With one network."""
 LONG = 0.8
 """Seconds of an outage after a cut from which on it is printed what the nodes logged."""
-LOGGED = 2.0
+LOGGED = 2.5
 """Seconds after a cut for which it is."""
+IN_JSON = ("--log-format", "json")
+"""Has times to the millisecond."""
 
 
 class CaseError(Exception):
@@ -284,7 +286,7 @@ def cuts(count: int, registry_options: Sequence[str], node_options: Sequence[str
     """
     found: dict[str, list[float]] = {DIALLED: [], SERVED: []}
     with Bed() as bed:
-        network = Network(bed, 4, registry_options=registry_options, node_options=node_options)
+        network = Network(bed, 4, registry_options=registry_options, node_options=[*node_options, *IN_JSON])
         network.create()
         network.enrol()
         for node in network.nodes:
@@ -296,7 +298,7 @@ def cuts(count: int, registry_options: Sequence[str], node_options: Sequence[str
             source, target = (a, b) if number % 2 else (b, a)
             with Pinger(source.host, target.address, PACE, own=source.address).running() as pinger:
                 time.sleep(BEFORE)
-                happened, moment = time.monotonic(), datetime.now()  # as in the logs
+                happened, moment = time.monotonic(), datetime.now(UTC)
                 a.host.lose(b.host)
                 _until_calm(pinger, happened, look=CUT_LOOK, calm=CUT_CALM)
             a.host.find(b.host)
@@ -341,16 +343,16 @@ def _is_link(a: Node, b: Node) -> bool:
 
 
 def logged(network: Network, begin: datetime, end: datetime) -> Iterator[str]:
-    """What the nodes logged between two moments, in the order of time."""
-    first, last = begin.isoformat(" ", "milliseconds"), end.isoformat(" ", "milliseconds")
-    lines = (
-        (line.replace(",", ".", 1), node.name)
-        for node in network.nodes
-        for line in (node.host.log / "re6stnet.log").read_text(errors="replace").splitlines()
-    )
-    for line, name in sorted(lines):
-        if first <= line < last:
-            yield f"  {name}: {line}"
+    """What the nodes logged between two moments, in the order of time: their options are to have IN_JSON."""
+    found = []
+    for node in network.nodes:
+        for line in (node.host.log / "re6stnet.log").read_text(errors="replace").splitlines():
+            with contextlib.suppress(ValueError):
+                told = json.loads(line)
+                found.append((datetime.fromisoformat(told["time"]), node.name, told["message"]))
+    for moment, name, message in sorted(found):
+        if begin <= moment < end:
+            yield f"  {(moment - begin).total_seconds():7.3f} s {name}: {message}"
 
 
 def other(kind: type[Yggdrasil | Tinc]) -> float:

@@ -25,7 +25,7 @@ from re6st.core.machine.wanted_state import AddressPlan
 from re6st.core.mesh import policy
 from re6st.core.prefix import Prefix, address, ipv4_address, subnet
 from re6st.core.routing.babel_lines import NextHop, Table
-from re6st.core.routing.detours import Detour, LowestCosts, Way, detours
+from re6st.core.routing.detours import Detour, LowestCosts, Way, detours, for_packets_of
 from re6st.core.routing.liveness import LIMIT, Liveness, LivenessFindings, Packets
 from re6st.core.telemetry.event_log import EventLog
 from re6st.core.telemetry.report import Record
@@ -177,7 +177,7 @@ class DeadLinks:
             "probes": self.liveness.probes,
             "died": self.liveness.deaths,
             "dead": len(self.liveness.dead),
-            "detours": len(self._detours),
+            "detours": sum(detour.leads_around for detour in self._detours.values()),
         }
 
     async def run(self) -> None:
@@ -308,7 +308,7 @@ class DeadLinks:
             if proof.heard:
                 wanted[way] = detour
             elif isinstance(way[0], IPv6Network) and self._subnet.subnet_of(way[1]):
-                wanted[way[0], self._subnet] = detour
+                wanted |= for_packets_of(way, self._subnet, detour)
         await self._lead_around(wanted)
         for proof in self._proofs.values():
             pause = ASK_LATER if proof.heard else 0.0 if proof.asked < 0 else ASK
@@ -340,7 +340,7 @@ class DeadLinks:
 
     def _tell(self, found: LivenessFindings, now: float) -> None:
         for hop, silent in found.died.items():
-            around = sum(detour.instead_of == hop for detour in self._detours.values())
+            around = sum(detour.instead_of == hop and detour.leads_around for detour in self._detours.values())
             peer = self._ends.owner_at(hop)
             log.warning(
                 "the link with %s on %s is dead: nothing has come for %.2f s, no answer to echo requests either. %s",

@@ -32,6 +32,8 @@ AWAY = 2
 Way = tuple[IPv4Network | IPv6Network, IPv6Network]
 """Where a route leads to, and for packets from where; of IPv4 from anywhere."""
 ANYWHERE = IPv6Network("::/0")
+HALVES = tuple(ANYWHERE.subnets())
+"""Anywhere, for the kernel: where it has a route for packets of some sources, it does not look at one for all."""
 _Key = tuple[int, int, int, int, int]
 
 
@@ -43,6 +45,19 @@ class Detour:
     instead_of: NextHop
     unproved: bool = False
     """It leads to the neighbour at the other end of the dead link, which may be dead itself."""
+
+    @property
+    def leads_around(self) -> bool:
+        """False: it is the way by the dead link (`for_packets_of`)."""
+        return self.by != self.instead_of
+
+
+def for_packets_of(way: Way, sources: IPv6Network, detour: Detour) -> dict[Way, Detour]:
+    """The routes for a detour that is for packets of these sources alone; all others go as they did."""
+    found = {(way[0], sources): detour}
+    if way[1] == ANYWHERE:
+        found |= {(way[0], half): Detour(detour.instead_of, detour.instead_of) for half in HALVES}
+    return found
 
 
 class LowestCosts:

@@ -15,7 +15,7 @@ from re6st.core.machine.wanted_state import AddressPlan
 from re6st.core.mesh import policy
 from re6st.core.prefix import Prefix, address, subnet
 from re6st.core.routing.babel_lines import INFINITY, Neighbour, NextHop, Route, Route4, Table
-from re6st.core.routing.detours import ANYWHERE, Detour, Way, detours
+from re6st.core.routing.detours import ANYWHERE, HALVES, Detour, Way, detours, for_packets_of
 from re6st.core.routing.liveness import OWED
 from re6st.core.telemetry.event_log import EventLog
 from re6st.linux.link_traffic import Shared
@@ -155,6 +155,11 @@ def world(monkeypatch: pytest.MonkeyPatch) -> World:
     return made
 
 
+def around(world: World) -> list[Way]:
+    """What is led around dead links."""
+    return [way for way, detour in world.routes.items() if detour.leads_around]
+
+
 @pytest.mark.parametrize(("hop", "way", "other"), [(HOP_A, WAY_A, HOP_B), (HOP_B, WAY_B, HOP_A)])
 def test_what_a_dead_link_led_to_goes_another_way_within_half_a_second(
     world: World, caplog: pytest.LogCaptureFixture, hop: NextHop, way: Way, other: NextHop
@@ -165,7 +170,7 @@ def test_what_a_dead_link_led_to_goes_another_way_within_half_a_second(
     assert world.routes == {}
     world.answers_to = {other.address}
     world.flow(hop, 0.5, back=False)
-    assert world.routes == {(way[0], OURS): Detour(other, hop, unproved=True)}
+    assert world.routes == for_packets_of(way, OURS, Detour(other, hop, unproved=True))
     assert f"the link with {world.owner_at(hop)} on {hop.interface} is dead: nothing has come for" in caplog.text
     assert "1 destination behind it is led around it" in caplog.text
     assert world.room.record()["dead"] == world.room.record()["died"] == 1
@@ -195,7 +200,8 @@ def test_a_neighbour_that_is_not_heard_by_its_detour_either_is_left_to_babel(wor
     world.flow(HOP_A, 2, back=True)
     world.answers_to.clear()
     world.flow(HOP_A, 0.5, back=False)
-    assert world.routes.keys() == {(WAY_A[0], OURS)}
+    assert set(around(world)) == {(WAY_A[0], OURS)}
+    assert {world.routes[WAY_A[0], half].by for half in HALVES} == {HOP_A}, "packets of others go as before"
     asked = [address(NETWORK, OWN) for _ in range(world.asked.count((address(NETWORK, A), 0)))]
     assert world.sources == asked, "by the route that is for packets of ours"
     assert asked
@@ -230,7 +236,7 @@ def test_payload_of_ipv4_waits_for_the_proof(world: World) -> None:
     world.flow(HOP_A, 2, back=True)
     world.answers_to.clear()
     world.flow(HOP_A, 0.5, back=False)
-    assert world.routes.keys() == {(WAY_A[0], OURS), (chosen[0], OURS)}
+    assert set(around(world)) == {(WAY_A[0], OURS), (chosen[0], OURS)}
     world.answers_to = {address(NETWORK, A)}
     world.flow(HOP_A, 0.2, back=False)
     assert world.routes.keys() == {WAY_A, (there, ANYWHERE), chosen}
