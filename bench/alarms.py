@@ -16,6 +16,7 @@ import socket
 import sys
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from itertools import combinations, cycle, permutations
@@ -38,6 +39,8 @@ STALL, STALLS = 0.3, (2.0, 8.0)
 TOLERATED = 0.34
 """Seconds of a stall that is still none too long, where this machine itself was late (core/routing/liveness.py)."""
 PACES = (0.02, 0.05, 0.1, 0.2, 0.7)
+MOMENT, LATE = 0.02, 0.03
+"""Seconds that a program sleeps which sees how busy this machine is, and from which on it says so."""
 LOOK = 1.0
 DISCARD = 9
 
@@ -53,8 +56,10 @@ class Weather:
         self._chance = random.Random(seed)
         self.stalls = 0
         self.longest = 0.0
-        self.too_long: list[float] = []
-        """When a stall lasted longer than a machine may stand still, by the monotonic clock."""
+        self.too_long = 0
+        """Stalls that lasted longer than a machine may stand still."""
+        self.lately: deque[tuple[float, str]] = deque(maxlen=20)
+        """When something was done, by the monotonic clock, and what."""
 
     def lose(self, percent: int) -> None:
         """Lose so much between any two machines."""
@@ -63,6 +68,7 @@ class Weather:
 
     def storms(self, stop: threading.Event) -> None:
         while not stop.wait(MINUTE - MUCH_FOR):
+            self.lately.append((time.monotonic(), f"{MUCH}% of all packets get lost"))
             self.lose(MUCH)
             stop.wait(MUCH_FOR)
             self.lose(LOSS)
@@ -78,8 +84,17 @@ class Weather:
             _signal(pids, signal.SIGCONT)
             lasted = time.monotonic() - began
             self.longest = max(self.longest, lasted)
-            if lasted > TOLERATED:
-                self.too_long.append(began)
+            self.too_long += lasted > TOLERATED
+            self.lately.append((began, f"{' and '.join(node.name for node in nodes)} stood still for {lasted:.3f} s"))
+
+    def delays(self, stop: threading.Event) -> None:
+        """Note when this machine has too much to do: this program, which sleeps a moment, is woken late."""
+        due = time.monotonic() + MOMENT
+        while not stop.wait(max(0.0, due - time.monotonic())):
+            now = time.monotonic()
+            if now - due > LATE:
+                self.lately.append((due, f"this machine was late by {now - due:.3f} s"))
+            due = now + MOMENT
 
 
 def _programs(network: Network, node: Node) -> list[int]:
@@ -151,9 +166,13 @@ def watch(network: Network, weather: Weather, seconds: float) -> list[Alarm]:
                 if (count := deaths(node)) > known[node]:
                     known[node] = count
                     alarms.append((now - began, node.name))
-                    late = any(abs(now - moment) < 2 * LOOK + STALL for moment in weather.too_long)
-                    say(f"{node.name} found a link dead{', after a stall that was too long' if late else ''}")
+                    say(f"{node.name} found a link dead")
                     moment = datetime.now(UTC)
+                    begin = time.monotonic() - 2 * LOOK - 1
+                    print(
+                        *(f"  {when - begin:7.3f} s {what}" for when, what in tuple(weather.lately) if when > begin),
+                        sep="\n",
+                    )
                     print(*logged(network, moment - timedelta(seconds=2 * LOOK + 1), moment), sep="\n", flush=True)
         time.sleep(LOOK)
     return alarms
@@ -170,7 +189,7 @@ def run(minutes: float, seed: int, node_options: Sequence[str]) -> dict[str, obj
         weather.lose(LOSS)
         with contextlib.ExitStack() as stack:
             pingers = stack.enter_context(traffic(network))
-            for work in (weather.storms, weather.stand_still):
+            for work in (weather.storms, weather.stand_still, weather.delays):
                 stack.enter_context(in_background(work))
             before = {node.name: _daemon_ticks(node) for node in network.nodes}
             alarms = watch(network, weather, minutes * 60)
@@ -188,7 +207,7 @@ def run(minutes: float, seed: int, node_options: Sequence[str]) -> dict[str, obj
         "alarms": alarms,
         "stalls": weather.stalls,
         "longest_stall_s": round(weather.longest, 3),
-        "too_long": len(weather.too_long),
+        "too_long": weather.too_long,
         "pings": sent,
         "lost": lost,
         "probes": probes,

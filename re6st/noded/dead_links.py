@@ -106,6 +106,8 @@ class CountingFilter(Protocol):
 
     @property
     def counts(self) -> bool: ...
+    @property
+    def active(self) -> bool: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -321,7 +323,8 @@ class DeadLinks:
         if (dead, doubtful) == self._searched and now < self._search_again:
             return
         begun = self._clock()
-        self._found = detours(self._routing.table, dead, doubtful, self._costs, self._found)
+        trying = self._machine.filter.active
+        self._found = detours(self._routing.table, dead, doubtful, self._costs, self._found, trying=trying)
         self._searched, self._search_again = (dead, doubtful), now + max(SEARCH, SEARCH_SHARE * (self._clock() - begun))
 
     def _proof(self, hop: NextHop, now: float) -> _Proof:

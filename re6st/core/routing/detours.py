@@ -8,9 +8,11 @@ of us may be old, as babeld tells of small changes late: our distance counts as 
 
 The neighbour at the other end of the dead link itself is one hop away, and nobody is nearer. The way to it may lead by
 any neighbour whose own way there is not by us: then it is shorter than one by us would be, by half at least of the way
-between us, as costs are not the same both ways. (babeld tells us also of ways that lead through ourselves.) Where not
-the link but the neighbour died, packets would go round among those that miss it: such a detour is for packets of our
-own, until the neighbour is heard by it (`Detour.unproved`, noded/dead_links.py).
+between us, as costs are not the same both ways. (babeld tells us also of ways that lead through ourselves.) Where none
+is sure, as costs differ with the round-trip times, the best one is tried. Where not the link but the neighbour died,
+packets would go round among those that miss it: such a detour is for packets of our own, until the neighbour is heard
+by it (`Detour.unproved`, noded/dead_links.py). Those that came back to us would be dropped, as packets with our
+address that come from outside; where they are not, no way is tried.
 """
 
 from __future__ import annotations
@@ -78,13 +80,19 @@ class LowestCosts:
 
 
 def detours(
-    table: Table, dead: Set[NextHop], doubtful: Set[NextHop], costs: Mapping[NextHop, int], held: Mapping[Way, Detour]
+    table: Table,
+    dead: Set[NextHop],
+    doubtful: Set[NextHop],
+    costs: Mapping[NextHop, int],
+    held: Mapping[Way, Detour],
+    *,
+    trying: bool = False,
 ) -> dict[Way, Detour]:
     """All that there are to be now.
 
     `doubtful` are neighbours that none may lead by. `costs` are babel's of the links, the lowest ones lately: as a link
     dies its cost grows, and with it our distance of all behind. Those `held` stay as long as babel has no other way,
-    and the one that they lead by is there.
+    and the one that they lead by is there. `trying`: also ways to the neighbour itself that are not sure.
     """
     if not dead:
         return {}
@@ -113,10 +121,11 @@ def detours(
         elif now.via in dead and len(found) < LIMIT:
             if before is not None and before.instead_of == now.via and _stands(before, routes, doubtful):
                 found[way] = before
-            elif (
-                detour := _around(now, [each for each in routes if each.via not in doubtful], costs, away)
-            ) is not None:
-                found[way] = detour
+            elif others := [each for each in routes if each.via not in doubtful and each.metric < INFINITY]:
+                sure = _sure(now, others, costs, away)
+                near = now.refmetric == 0
+                if sure or (near and trying):
+                    found[way] = Detour(_best(sure or others), now.via, unproved=near)
     return found
 
 
@@ -149,16 +158,14 @@ def _stands(detour: Detour, routes: list[Route | Route4], doubtful: Set[NextHop]
     return detour.by not in doubtful and any(each.via == detour.by and each.metric < INFINITY for each in routes)
 
 
-def _around(
+def _sure(
     route: Route | Route4, others: list[Route | Route4], costs: Mapping[NextHop, int], away: Mapping[NextHop, int]
-) -> Detour | None:
-    """The best other way, if there is one that is sure to lead there. `away` is how far neighbours are from us."""
+) -> list[Route | Route4]:
+    """Other ways that are sure not to lead back to us. `away` is how far neighbours are from us."""
     distance = route.refmetric + costs.get(route.via, 0)
     near = route.refmetric == 0
-    sure = [
-        other
-        for other in others
-        if other.metric < INFINITY and other.refmetric < distance + (away.get(other.via, 0) / AWAY if near else 0)
-    ]
-    best = min(sure, key=lambda other: (other.metric, other.via.interface, int(other.via.address)), default=None)
-    return None if best is None else Detour(best.via, route.via, unproved=near)
+    return [other for other in others if other.refmetric < distance + (away.get(other.via, 0) / AWAY if near else 0)]
+
+
+def _best(ways: list[Route | Route4]) -> NextHop:
+    return min(ways, key=lambda way: (way.metric, way.via.interface, int(way.via.address))).via

@@ -31,11 +31,16 @@ PAUSE_LIMIT, PAUSE_LASTS = 0.2, 0.9
 """The longest of those, which a probe ends; and what is left of it with each look at which something had come."""
 WARY, WARY_FOR = 0.1, 150.0
 """How much longer we wait, and for how long after a probe that was not answered in time, though the link was alive."""
-LATE = 0.03
+TIMES, LONGEST = 3, 2.0
+"""So many times as long as it took then, at most so many seconds: over TCP, everything waits for a lost packet to be
+sent again, after 0.2 s, and if that is lost too, after 0.4 s more, then 0.8 s."""
+LATE = 0.1
 """A look that comes so much later than it was due says nothing of the time in between."""
-STOOD_STILL, ASK_ANEW = 0.1, 6
-"""So many probes go out after one that comes so late, before a link is dead: answers to those before may wait in a
-tunnel, whose program stood still too."""
+ASK_ANEW = 6
+"""So many probes go out after it at least, before a link is dead: answers to those before may wait in a tunnel, whose
+program stood still too."""
+CATCH_UP = 4
+"""Probes that go out at once at most, where a look comes late."""
 OWED = 0.3
 """How long something is awaited for what went out, whatever comes meanwhile."""
 IN_FLIGHT, FLIGHT = 64, 0.5
@@ -64,7 +69,7 @@ RTT_LIMIT = 2.0
 LIMIT = 1000
 """Links that are watched."""
 PROBES_AT_ONCE = 100
-"""In one look. The rest waits for the next one."""
+"""Neighbours that are asked in one look. The rest waits for the next one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +85,7 @@ class LivenessFindings:
     """What a look has shown."""
 
     probe: tuple[NextHop, ...] = ()
-    """Who is to be asked for a sign of life."""
+    """Who is to be asked for a sign of life, and as often as it is named."""
     died: Mapping[NextHop, float] = field(default_factory=dict)
     """Links that are dead from now on, and how long nothing had come."""
     revived: tuple[NextHop, ...] = ()
@@ -111,6 +116,8 @@ class _WatchedLink:
     """The longest time without anything, lately."""
     lost: float = float("-inf")
     """When a probe was not answered in time."""
+    longest: float = 0.0
+    """The longest time that the answer then took, lately."""
     rtt: float = 0.0
     died: float | None = None
     back: float | None = None
@@ -138,6 +145,8 @@ class _WatchedLink:
             if self.died is not None and (self.back is None or now - self.since > GAP):
                 self.back = now
             if self.suspect and now - self.asked > self.answer_time + APART / 2:
+                took = now - self.asked
+                self.longest = took if now - self.lost >= WARY_FOR else max(took, self.longest)
                 self.lost = now
             self.gap = max(min(now - self.since, PAUSE_LIMIT), PAUSE_LASTS * self.gap)
             self.since, self.probes = now, 0
@@ -166,7 +175,9 @@ class _WatchedLink:
     @property
     def end(self) -> float:
         """When it is dead, if nothing comes until then."""
-        wait = STALLED + (WARY if self.asked - self.lost < WARY_FOR else 0.0)
+        wait = STALLED
+        if self.asked - self.lost < WARY_FOR:
+            wait = max(STALLED + WARY, min(TIMES * self.longest + WARY, LONGEST))
         return max(self.asked + wait, self.since + self.gap + wait)
 
     @property
@@ -196,6 +207,10 @@ class _WatchedLink:
 
     def wants_probe(self, now: float) -> bool:
         return now >= self.due - EARLY and not (self.suspect and self.has_asked)
+
+    def probes_due(self, now: float) -> int:
+        """How many are to go out now, where one is."""
+        return max(1, min(CATCH_UP, int((now - self.probed) / self.apart))) if self.suspect else 1
 
     def is_dying(self, now: float) -> bool:
         """Whether it has had its time."""
@@ -254,10 +269,11 @@ class Liveness:
         revived = tuple(hop for hop, link in self._links.items() if link.is_back(now))
         for hop in revived:
             self._revive(self._links[hop], now)
-        probe = [hop for hop, link in self._links.items() if link.wants_probe(now)][:PROBES_AT_ONCE]
+        due = [hop for hop, link in self._links.items() if link.wants_probe(now)][:PROBES_AT_ONCE]
+        probe = tuple(hop for hop in due for _ in range(self._links[hop].probes_due(now)))
         self._count_probes(probe, now)
         self._next_look = now + self.pause(now)
-        return LivenessFindings(tuple(probe), died, revived)
+        return LivenessFindings(probe, died, revived)
 
     def answered(self, hop: NextHop, seconds: float) -> None:
         """A probe was answered, after a round trip of so many seconds. That is a sign of life, whatever is counted."""
@@ -272,8 +288,7 @@ class Liveness:
     def _leave_out(self, late: float, now: float) -> None:
         """We did not look: neither do we know what came when, nor could it be read from the tunnels."""
         for link in self._links.values():
-            if late > STOOD_STILL:
-                link.probes = min(link.probes, PROBES - ASK_ANEW)
+            link.probes = min(link.probes, PROBES - ASK_ANEW)
             if link.died is None:
                 link.since, link.asked = min(link.since + late, now), min(link.asked + late, now)
 

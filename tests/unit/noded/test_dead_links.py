@@ -38,6 +38,8 @@ class World:
     now: float = 100.0
     table: Table = field(default_factory=Table)
     counts: bool = True
+    active: bool = False
+    """Whether the packet filter drops what comes from outside with our address."""
     received: dict[str, int] = field(default_factory=dict)
     sent: dict[str, int] = field(default_factory=dict)
     local: dict[str, int] = field(default_factory=dict)
@@ -224,6 +226,20 @@ def test_one_that_is_heard_by_its_detour_keeps_it(world: World) -> None:
     assert world.routes == {}, "it may have died since"
 
 
+@pytest.mark.parametrize("dropped", [True, False])
+def test_a_way_that_may_lead_back_to_us_is_tried_where_packets_that_came_back_would_be_dropped(
+    world: World, dropped: bool
+) -> None:
+    world.active = dropped
+    world.way(WAY_A, HOP_B, 300, used=False)
+    world.flow(HOP_A, 2, back=True)
+    world.answers_to.clear()
+    world.flow(HOP_A, 0.5, back=False)
+    assert set(around(world)) == ({(WAY_A[0], OURS)} if dropped else set())
+    world.flow(HOP_A, PROOF, back=False)
+    assert world.routes == {}
+
+
 def test_payload_of_ipv4_waits_for_the_proof(world: World) -> None:
     """Only routes of IPv6 can be for packets of our subnet alone."""
     there = IPv4Network("10.1.0.0/24")
@@ -261,10 +277,10 @@ def test_ways_are_not_searched_for_at_each_look(world: World, monkeypatch: pytes
     """With ten thousand destinations that takes a tenth of a second: others' links would not be looked at meanwhile."""
     found: list[float] = []
 
-    def slow(*args: Any) -> dict[Way, Detour]:
+    def slow(*args: Any, **more: Any) -> dict[Way, Detour]:
         found.append(world.now)
         world.now += 0.1
-        return detours(*args)
+        return detours(*args, **more)
 
     monkeypatch.setattr("re6st.noded.dead_links.detours", slow)
     world.flow(HOP_A, 2, back=True)

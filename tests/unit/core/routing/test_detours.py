@@ -68,6 +68,18 @@ def test_nor_one_that_leads_back_to_us_by_a_third_node() -> None:
     assert detours(known, {A}, {A}, costs, {}) == {}
 
 
+def test_where_no_way_to_the_neighbour_is_sure_the_best_one_is_tried() -> None:
+    """As between three nodes far from each other, of which two are near: the cost grows with the round trip."""
+    known = table((NEAR, A, 0, True), (NEAR, B, 500, False), (NEAR, C, 400, False), (THERE, A, 96, True))
+    known.routes["4"] = Route("4", THERE, ANYWHERE, False, 596, 500, C)
+    assert around(known, {A}) == {}
+    found = detours(known, {A}, {A}, COSTS, {}, trying=True)
+    assert found == {(NEAR, ANYWHERE): Detour(C, A, unproved=True)}, "farther nodes only where it is sure"
+    known.routes["5"] = Route("5", NEAR, ANYWHERE, False, 900, 100, B)
+    assert detours(known, {A}, {A}, COSTS, {}, trying=True)[NEAR, ANYWHERE].by == B, "one that is sure comes first"
+    assert detours(known, {A}, {A, B, C}, COSTS, {}, trying=True) == {}
+
+
 def test_the_lowest_cost_of_a_link_counts_for_a_minute() -> None:
     """What neighbours know of us may be as old."""
     lowest = LowestCosts()
@@ -81,10 +93,12 @@ def test_the_lowest_cost_of_a_link_counts_for_a_minute() -> None:
     assert lowest.note({A: 700}, 3 * LATELY + 2) == {A: 700}
 
 
+@pytest.mark.parametrize("trying", [False, True])
 @pytest.mark.parametrize("seed", range(200))
-def test_packets_to_a_node_that_died_do_not_go_round_among_those_that_miss_it(seed: int) -> None:
+def test_packets_to_a_node_that_died_do_not_go_round_among_those_that_miss_it(seed: int, trying: bool) -> None:
     """Each of its neighbours leads its own packets around at once, and nobody else's: none comes to a node twice.
 
+    `trying`: but to the one that it is from, which drops it.
     Costs differ with the direction, and each node's announcements are known to all.
     """
     rng = Random(seed)
@@ -110,13 +124,15 @@ def test_packets_to_a_node_that_died_do_not_go_round_among_those_that_miss_it(se
             metric = distance[b] + cost[a, b]
             known.routes[str(b)] = Route(str(b), THERE, ANYWHERE, b == best[a], metric, distance[b], hop[b])
         costs = {hop[b]: cost[a, b] for b in ways[a]}
-        found = detours(known, {hop[target]}, {hop[target]}, costs, {})
+        found = detours(known, {hop[target]}, {hop[target]}, costs, {}, trying=trying)
         if found:
             assert found[THERE, ANYWHERE].unproved
             around_it[a] = next(b for b in nodes if hop[b] == found[THERE, ANYWHERE].by)
     for source in best:
         at, seen = source, {source}
         while (at := around_it.get(at, target) if at == source and best[at] == target else best[at]) != target:
+            if trying and at == source:
+                break
             assert at not in seen
             seen.add(at)
 

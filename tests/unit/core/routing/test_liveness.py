@@ -341,6 +341,20 @@ def test_packets_of_babel_that_were_lost_on_the_way_to_the_tunnel_hide_others_fo
     assert died < 5 + FLIGHT + 0.9
 
 
+def test_where_answers_were_late_it_waits_longer_for_the_next_one() -> None:
+    """As over TCP, which sends a lost packet again after 0.2 s, and once more after 0.4 s."""
+    play = Play(stalls=[(3, 3.25), (10, 10.65)])
+    play.run(20, pace=0.02)
+    assert play.deaths == []
+    play.loss = cut_at(play.now)
+    play.run(23, pace=0.02)
+    (died,) = play.deaths
+    assert 1.8 < died - 20 < 2.2
+    unwarned = Play(stalls=[(10, 10.65)])
+    unwarned.run(20, pace=0.02)
+    assert len(unwarned.deaths) == 1
+
+
 def test_a_neighbour_is_doubted_only_once_its_answer_is_overdue() -> None:
     """A flow that nobody answers asks again and again: ways around other links that lead by it must not come and go."""
     play = Play()
