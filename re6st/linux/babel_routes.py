@@ -79,7 +79,7 @@ class BabelRoutes:
                 with suppress(NetlinkError):  # it is another one by now
                     netlink.add_route(route, replace=True, create=False)
 
-        await _beside(ask)
+        _here(ask) if len(routes) < FEW else await _beside(ask)
 
     async def sweep(
         self,
