@@ -114,8 +114,8 @@ class WireGuardLinks:
 
     @property
     def interfaces(self) -> frozenset[str]:
-        """Those that are there, or may still be."""
-        return frozenset(self._interfaces)
+        """Those that are there, or may still be, or for which a link is proposed."""
+        return frozenset(self._interfaces) | self.agreement.interfaces
 
     # -- what the node wants, and hears --
 

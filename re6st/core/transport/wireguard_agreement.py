@@ -110,6 +110,11 @@ class Agreement:
     # -- asking --
 
     @property
+    def interfaces(self) -> frozenset[str]:
+        """Those of all links, however far they are."""
+        return frozenset(entry.interface for entry in self._entries.values())
+
+    @property
     def links(self) -> dict[Prefix, WireGuardLink]:
         """Those that are up."""
         return {peer: entry.link for peer, entry in self._entries.items() if entry.phase is LinkPhase.UP}

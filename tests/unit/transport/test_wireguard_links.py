@@ -238,6 +238,20 @@ def test_a_link_is_made_dialled_and_removed_at_both_ends() -> None:
     play(scene)
 
 
+def test_an_interface_is_taken_as_soon_as_a_link_is_proposed() -> None:
+    """Else two links that are opened at one time get the same one, and one of them fails."""
+
+    async def scene(world: World) -> None:
+        world.a.other = None  # there is no answer yet
+        assert world.a.links is not None
+        assert world.a.links.open(B, "re6stnet1")
+        assert world.a.links.interfaces == {"re6stnet1"}
+        world.a.links.close(B)
+        await until(lambda: world.a.links is not None and not world.a.links.interfaces)
+
+    play(scene)
+
+
 def test_keys_change_on_the_same_interfaces() -> None:
     async def scene(world: World) -> None:
         await world.linked()
