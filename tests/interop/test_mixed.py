@@ -255,13 +255,10 @@ def test_nodes_with_wireguard_links_and_older_ones_are_one_network(bed: Bed, ref
     [older] = network.old
 
     def settled() -> bool:
-        found = {
-            (each["peer"] == older.prefix.cn, each["carrier"])
-            for node in network.new
-            for each in tunnels(node)
-            if each["state"] == "up"
-        }
-        return found == {(True, "openvpn"), (False, "wireguard")}
+        up = [each for node in network.new for each in tunnels(node) if each["state"] == "up"]
+        found = {(each["peer"] == older.prefix.cn, each["carrier"]) for each in up}
+        # Where a link did not come up at once, it is tried again minutes later.
+        return {(True, "openvpn"), (False, "wireguard")} <= found and (True, "wireguard") not in found
 
     def carried() -> str:
         return "\n".join(f"{node}: {tunnels(node)}" for node in network.new)
@@ -271,10 +268,10 @@ def test_nodes_with_wireguard_links_and_older_ones_are_one_network(bed: Bed, ref
     silent: list[tuple[Node, Node]] = []
 
     def large_pass() -> bool:
-        silent[:] = [pair for pair, trip in network.pings(timeout=1, size=1400).items() if trip is None]
+        silent[:] = [pair for pair, trip in network.pings(timeout=1, size=1280).items() if trip is None]
         return not silent
 
-    with clock("packets of 1,400 bytes pass between all"):
+    with clock("the largest packets that pass everywhere do here"):
         wait(network, large_pass, "large packets pass", lambda: f"not {silent}\n{carried()}")
     with clock("everybody known to the registry"):
         everybody_is_known_to_the_registry(network)
