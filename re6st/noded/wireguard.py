@@ -251,11 +251,15 @@ class WireGuard:
         self._close(peer, Reason.CLOSED, tell=False)
 
     def cut_off(self, crl: frozenset[int]) -> None:
-        """See contracts.Links."""
+        """See contracts.Links. Also one that is not up yet: an interface may be there, and wait for a handshake."""
         for end in list(self.ends()):
             if end.identity.serial is None or end.identity.serial in crl:
                 log.info("the link with %s is ended: its certificate is revoked", end.peer)
                 self.cut(end.peer)
+        for peer in () if self._links is None else self._links.agreement.begun:
+            client = self._client(peer)
+            if client is not None and (client[1].serial is None or client[1].serial in crl):
+                self.cut(peer)
 
     async def leave(self) -> None:
         """See contracts.Links."""
@@ -337,8 +341,10 @@ class WireGuard:
         """A link is up, or has other keys."""
         table = self._table(link.role)
         if (known := table.get(link.peer)) is None:
-            if link.role is Role.CLIENT or (client := self._client(link.peer)) is None:
-                self._close(link.peer, Reason.CLOSED)  # its tunnel has ended since
+            client = None if link.role is Role.CLIENT else self._client(link.peer)
+            if client is None or not self.admits(link.peer):
+                # Its tunnel has ended since, or is about to: who is revoked, or refused, was still let in when it asked.
+                self._close(link.peer, Reason.CLOSED, tell=client is None)
                 return
             protocol, one = client
             ports = {each: port for port, each in self._in_force.plan.servers}

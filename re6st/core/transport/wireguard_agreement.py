@@ -119,6 +119,11 @@ class Agreement:
         """Those that are up."""
         return {peer: entry.link for peer, entry in self._entries.items() if entry.phase is LinkPhase.UP}
 
+    @property
+    def begun(self) -> list[Prefix]:
+        """The peers with whom one is agreed on that is not up yet."""
+        return [peer for peer, entry in self._entries.items() if entry.phase is not LinkPhase.UP]
+
     def phase(self, peer: Prefix) -> LinkPhase | None:
         """How far the link with a peer is; None: there is none."""
         entry = self._entries.get(peer)

@@ -418,6 +418,35 @@ def test_who_is_revoked_has_no_link_at_once_and_hears_nothing(play: Play) -> Non
     play(scene)
 
 
+def test_who_is_revoked_while_its_link_waits_for_a_handshake_gets_none(play: Play) -> None:
+    async def scene(world: World) -> None:
+        a, b = world.a, world.b
+        world.air.passes = False
+        a.dial(b)
+        await until(lambda: "re6stnet-wgs1" in b.kernel.links)
+        b.room.cut_off(frozenset({SERIAL}))
+        await until(lambda: not b.kernel.links)
+        assert a.own in b.clients, "OpenVPN takes a moment to end its tunnel"
+
+    play(scene)
+
+
+def test_a_handshake_of_who_was_revoked_a_moment_ago_brings_no_link_up(play: Play) -> None:
+    async def scene(world: World) -> None:
+        a, b = world.a, world.b
+        world.air.passes = False
+        a.dial(b)
+        await until(lambda: "re6stnet-wgs1" in b.kernel.links)
+        b.refused.add(a.own)
+        world.air.passes = True
+        world.air.cable()
+        await until(lambda: not b.kernel.links)
+        assert b.room.ends() == []
+        assert b.client_events() == [policy.ClientUp]
+
+    play(scene)
+
+
 def test_the_next_daemon_goes_on_with_links_at_both_ends(play: Play) -> None:
     async def scene(world: World) -> None:
         await world.moved()
