@@ -343,7 +343,7 @@ class WireGuard:
         if (known := table.get(link.peer)) is None:
             client = None if link.role is Role.CLIENT else self._client(link.peer)
             if client is None or not self.admits(link.peer):
-                # Its tunnel has ended since, or is about to: who is revoked, or refused, was still let in when it asked.
+                # Its tunnel has ended, or is about to: who is revoked, or refused, was still let in when it asked.
                 self._close(link.peer, Reason.CLOSED, tell=client is None)
                 return
             protocol, one = client

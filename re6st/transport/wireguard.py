@@ -14,7 +14,7 @@ import os
 import time
 from collections.abc import Callable, Coroutine, Iterable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, assert_never
 
 from re6st.core.prefix import Prefix
@@ -41,6 +41,8 @@ from re6st.linux.wireguard import Device, Implementation, WireGuardError, WireGu
 
 LOOK_FIRST, LOOK = 0.05, 5.0
 """Seconds between two looks at an interface, until its link is up, and afterwards."""
+SHUT_TIME = 1.0
+"""Seconds in which an interface that is to go has forgotten the keys of its peer."""
 KEEPALIVE = 25
 """Seconds between packets of a client that has nothing to say: NATs forget it otherwise."""
 
@@ -249,6 +251,7 @@ class WireGuardLinks:
         finally:
             try:
                 if own.unwanted and own.device is not None:
+                    await self._shut(own.link, own.device)
                     await self._remove_device(own.link.interface, own.device)
             finally:
                 self._forget(own)
@@ -256,6 +259,13 @@ class WireGuardLinks:
     def _forget(self, own: _Interface) -> None:
         if self._interfaces.get(own.link.interface) is own:
             del self._interfaces[own.link.interface]
+
+    async def _shut(self, link: WireGuardLink, device: Device) -> None:
+        """Let nothing of the peer in any more: it may be revoked, and the interface is up for another moment."""
+        # Not by asyncio.timeout: in a task that was cancelled, that of Python 3.11.2 ends with CancelledError.
+        shutting = asyncio.create_task(_forget_peer(link, device))
+        await asyncio.wait((shutting,), timeout=SHUT_TIME)
+        shutting.cancel()
 
     async def _remove_device(self, interface: str, device: Device) -> None:
         try:
@@ -305,6 +315,13 @@ class WireGuardLinks:
             at = (await device.state()).endpoint if host is None else (host, link.theirs.port)
             await device.configure(config_of(link, at))
             own.seen = LinkState()
+
+
+async def _forget_peer(link: WireGuardLink, device: Device) -> None:
+    """Give an interface the key of nobody instead of its peer's: with none, babeld could not send by it."""
+    with suppress(OSError):
+        nobody = replace(config_of(link, (await device.state()).endpoint), peer=new_keys()[1], keepalive=0)
+        await device.configure(nobody)
 
 
 def config_of(link: WireGuardLink, endpoint: tuple[Address, int] | None) -> LinkConfig:

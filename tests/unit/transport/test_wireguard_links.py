@@ -82,6 +82,7 @@ class Machine:
     devices: dict[str, PlayDevice] = field(default_factory=dict)
     removed: list[str] = field(default_factory=list)
     left: list[str] = field(default_factory=list)
+    peer_when_left: list[bytes] = field(default_factory=list)
     met_by_other: list[tuple[int, bool]] = field(default_factory=list)
     noted: dict[Prefix, WireGuardLink] = field(default_factory=dict)
     told: list[Ended] = field(default_factory=list)
@@ -132,6 +133,9 @@ class Machine:
 
     async def leaving(self, interface: str) -> None:
         self.left.append(interface)
+        device = self.devices.get(interface)
+        if device is not None and device.config is not None:
+            self.peer_when_left.append(device.config.peer)
 
     def met(self, link: WireGuardLink, moved: bool) -> None:
         self.met_by_other.append((link.number, moved))
@@ -291,6 +295,37 @@ def test_what_is_not_closed_stays_when_a_daemon_ends() -> None:
 
     play(scene)
     assert [list(machine.devices) for machine in machines] == [["re6stnet1"], ["re6stnet11"]]
+
+
+def test_nothing_of_a_peer_comes_in_any_more_before_its_interface_goes() -> None:
+    """The interface is up for another moment, for babel; the peer may be revoked."""
+
+    async def scene(world: World) -> None:
+        await world.linked()
+        key = world.a.noted[B].theirs.key
+        assert world.a.links is not None
+        world.a.links.close(B, tell=False)
+        await until(lambda: not world.a.devices)
+        (peer,) = world.a.peer_when_left
+        assert peer not in (b"", key)
+
+    play(scene)
+
+
+def test_an_interface_that_does_not_answer_is_removed_nevertheless(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def scene(world: World) -> None:
+        await world.linked()
+
+        async def hang(_: LinkConfig) -> None:
+            await asyncio.Event().wait()
+
+        monkeypatch.setattr(wireguard, "SHUT_TIME", 0.05)
+        monkeypatch.setattr(world.a.devices["re6stnet1"], "configure", hang)
+        assert world.a.links is not None
+        world.a.links.close(B)
+        await until(lambda: not world.a.devices)
+
+    play(scene)
 
 
 def test_a_node_that_ends_removes_its_interfaces_and_says_so() -> None:
