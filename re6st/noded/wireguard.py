@@ -177,7 +177,6 @@ class WireGuard:
             return
         if not is_spoken_with(self._hands[1].sessions, peer, _now()):
             return
-        self._note_serial(peer)
         try:
             self._links.received(peer, body)
         except WireError as error:
@@ -185,18 +184,8 @@ class WireGuard:
 
     def met_again(self, peer: Prefix) -> None:
         """A new session with a peer began."""
-        self._note_serial(peer)
         if self._links is not None:
             self._links.met(peer)
-
-    def _note_serial(self, peer: Prefix) -> None:
-        """The certificate by which a peer speaks now: it may have renewed it since its link came up."""
-        session = None if self._hands is None else self._hands[1].sessions.peer(peer)
-        if session is None or (certificate := session.certificate) is None:
-            return
-        for known_links in (self._ours, self._served):
-            if (mine := known_links.get(peer)) is not None and mine.link is not None:
-                mine.identity = PeerIdentity(certificate.serial, mine.identity.number)
 
     # -- contracts.Links --
 
@@ -363,6 +352,19 @@ class WireGuard:
             self._hold_way(known.place)
             log.info("%s has a WireGuard link with us, on %s", link.peer, link.interface)
             self._event(policy.ClientUp(link.peer))
+
+    def confirmed(self, link: WireGuardLink) -> None:
+        """The peer has this link: it has the certificate by which it speaks now, which it may have renewed.
+
+        A session alone does not say so: another machine may have it, with another certificate of that peer.
+        """
+        session = None if self._hands is None else self._hands[1].sessions.peer(link.peer)
+        known = self._table(link.role).get(link.peer)
+        if session is None or (certificate := session.certificate) is None or known is None:
+            return
+        if known.link is not None and known.identity.serial != certificate.serial:
+            known.identity = PeerIdentity(certificate.serial, known.identity.number)
+            self._note(known)
 
     def met(self, link: WireGuardLink, moved: bool) -> None:
         """The peer has met us on a link."""

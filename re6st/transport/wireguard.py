@@ -35,7 +35,7 @@ from re6st.core.transport.wireguard_state import (
 from re6st.core.transport.wireguard_uapi import Address, LinkConfig, LinkState
 from re6st.core.tunnel_protocols import Role
 from re6st.core.wire import wireguard
-from re6st.core.wire.wireguard import Met, Reason, Terms
+from re6st.core.wire.wireguard import Confirm, Done, Met, Reason, Terms
 from re6st.keys.wireguard import new_keys
 from re6st.linux.wireguard import Device, Implementation, WireGuardError, WireGuardKernel, bring_up
 
@@ -69,6 +69,9 @@ class LinkOwner(Protocol):
 
     def up(self, link: WireGuardLink, process: tuple[int, str] | None) -> None:
         """A link is up, or has other keys: the next daemon has to know."""
+
+    def confirmed(self, link: WireGuardLink) -> None:
+        """The peer has said, in the session of now, that it has this link with these keys."""
 
     def met(self, link: WireGuardLink, moved: bool) -> None:
         """The peer has met us on a link; see core/wire/wireguard.py."""
@@ -135,8 +138,14 @@ class WireGuardLinks:
         message = wireguard.decode(body)
         self._carry_out(self.agreement.received(peer, message, _now()))
         link = self.agreement.links.get(peer)
-        if isinstance(message, Met) and link is not None and link.number == message.number:
-            self._owner.met(link, message.moved)
+        if link is None or link.number != message.number:
+            return
+        keys = link.own.terms.key, link.theirs.key
+        match message:
+            case Met(_, moved):
+                self._owner.met(link, moved)
+            case Confirm(_, mine, yours) | Done(_, mine, yours) if (yours, mine) == keys:
+                self._owner.confirmed(link)
 
     def tell_met(self, peer: Prefix, moved: bool) -> None:
         """Tell a peer that babel has met it on our link, and ask the same; `moved`: we use no other tunnel with it."""

@@ -19,13 +19,14 @@ from re6st.core.mesh import policy
 from re6st.core.prefix import Prefix
 from re6st.core.routing.babel_lines import NextHop
 from re6st.core.routing.survey import LinkUse, Survey
+from re6st.core.transport.wireguard_links import WireGuardLink
 from re6st.core.transport.wireguard_state import PEERS_LIMIT
 from re6st.core.transport.wireguard_uapi import Address, LinkConfig, LinkState
 from re6st.core.tunnel_protocols import TunnelCarrier, TunnelProtocol
 from re6st.core.wire import wireguard as words
 from re6st.core.wire.datagrams import Code, Endpoint
 from re6st.core.wire.params import Parameters
-from re6st.core.wire.wireguard import Propose, Terms, link_local
+from re6st.core.wire.wireguard import Confirm, Met, Propose, Terms, link_local
 from re6st.keys.wireguard import new_keys
 from re6st.linux.wireguard import WireGuardError
 from re6st.noded import wireguard as room
@@ -236,6 +237,10 @@ class Node:
         seen = Survey(frozenset({other.own}), neighbours={other.own: hops}, alive=frozenset(interfaces))
         self.mesh.handle(policy.Surveyed(seen), 0)
 
+    def served_link(self, other: Node) -> WireGuardLink:
+        assert self.room._links is not None
+        return self.room._links.agreement.links[other.own]
+
     def moved(self) -> list[tuple[Prefix, str]]:
         return [(event.peer, event.interface) for event in self.events if isinstance(event, policy.TunnelMoved)]
 
@@ -443,6 +448,27 @@ def test_a_handshake_of_who_was_revoked_a_moment_ago_brings_no_link_up(play: Pla
         await until(lambda: not b.kernel.links)
         assert b.room.ends() == []
         assert b.client_events() == [policy.ClientUp]
+
+    play(scene)
+
+
+def test_who_has_a_link_is_known_by_the_certificate_by_which_it_says_that_it_has_it(play: Play) -> None:
+    """It may have renewed it. A machine that speaks by another certificate of the same node may have no link: that with
+    the first one has it, and is cut off when that certificate is revoked."""
+
+    async def scene(world: World) -> None:
+        await world.moved()
+        a, b = world.a, world.b
+        b.sessions.peer = lambda _: SimpleNamespace(certificate=SimpleNamespace(serial=SERIAL + 1))
+        a.hears = False
+        b.room.met_again(a.own)
+        b.room.received(a.own, words.encode(Met(b.served_link(a).number, moved=True)))
+        assert [end.identity.serial for end in b.room.ends()] == [SERIAL]
+        link = b.served_link(a)
+        b.room.received(a.own, words.encode(Confirm(link.number, link.theirs.key, link.own.terms.key)))
+        assert [end.identity.serial for end in b.room.ends()] == [SERIAL + 1]
+        (noted,) = Records(b.plan.config.run).read_links().values()
+        assert noted.identity.serial == SERIAL + 1
 
     play(scene)
 

@@ -140,6 +140,8 @@ class Machine:
     def met(self, link: WireGuardLink, moved: bool) -> None:
         self.met_by_other.append((link.number, moved))
 
+    def confirmed(self, link: WireGuardLink) -> None: ...
+
     def up(self, link: WireGuardLink, process: tuple[int, str] | None) -> None:
         self.noted[link.peer] = link
 
