@@ -324,6 +324,7 @@ class WireGuardLinks:
             at = (await device.state()).endpoint if host is None else (host, link.theirs.port)
             await device.configure(config_of(link, at))
             own.seen = LinkState()
+            self._carry_out(self.agreement.changed(link.peer, link.number))
 
 
 async def _forget_peer(link: WireGuardLink, device: Device) -> None:

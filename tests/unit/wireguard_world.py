@@ -56,6 +56,7 @@ class World:
         self.now = 1000.0
         self.passes = True
         self.makes_at_once = True
+        self.changes_at_once = True
         self.flying: list[tuple[Prefix, Prefix, bytes]] = []
         self.lose: Callable[[Prefix, Message], bool] = lambda _to, _message: False
         self.secrets: set[bytes] = set()
@@ -121,6 +122,8 @@ class World:
                     assert (was.peer, was.role, was.mtu) == (link.peer, link.role, link.mtu)
                     assert was.own.terms.key != link.own.terms.key
                     end.interfaces[link.interface] = link
+                    if self.changes_at_once:
+                        self.carry(own, end.agreement.changed(link.peer, link.number))
                 case Remove(link):
                     assert (
                         end.making.pop(link.interface, None) or end.interfaces.pop(link.interface)

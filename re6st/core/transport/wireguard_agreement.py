@@ -17,7 +17,7 @@ Rules, from which the rest follows:
 - A link that is up needs no word as long as something comes in by it, since that proves that both ends have the
   same keys. Where nothing does, each end asks the other whether it has the link, and ends it if that lasts.
 - Keys are changed by the client: a proposal that names the link, an acceptance, and a confirmation, on which the server
-  changes; the client does when it is told that, and dials. Ports, MTU, addresses and interfaces stay.
+  changes; when its interface has them, the client is told, changes too, and dials. All else of the link stays.
 
 So whatever is lost, doubled or late, and whoever starts anew when: after SETTLE_TIME (wireguard_state.py) both have the
 same link, or none.
@@ -43,7 +43,6 @@ from re6st.core.transport.wireguard_state import (
     CHECK_AGAIN,
     CHECK_TIME,
     DEAD_TIME,
-    DIAL_AGAIN,
     DIAL_TIME,
     ENDINGS,
     MAKE_TIME,
@@ -210,6 +209,15 @@ class Agreement:
             return [told, *self._end(entry, Reason.UNAVAILABLE, now, tell=False)]
         return self._end(entry, Reason.UNAVAILABLE, now)
 
+    def changed(self, peer: Prefix, number: int) -> list[Action]:
+        """The interface of a link has the keys that this number stands for. The client may dial only then: WireGuard
+        would drop its first packet, and send another one after 5 s."""
+        entry = self._entries.get(peer)
+        if entry is None or entry.number != number or not entry.changing:
+            return []
+        entry.changing = False
+        return [self._done(entry)] if entry.role is Role.SERVER else []
+
     def heard(self, peer: Prefix, now: float) -> list[Action]:
         """A handshake was made, or a packet came in, with the keys that the link with a peer has now."""
         entry = self._entries.get(peer)
@@ -267,7 +275,7 @@ class Agreement:
                 entry.resend = now + CHECK_AGAIN
                 # While keys change, the other end may have the new ones already: that is asked about then.
                 asks = entry.change is None or entry.change.theirs is None or entry.role is Role.SERVER
-                return [self._confirm(entry)] if asks else []
+                return [self._confirm(entry)] if asks and not entry.changing else []
             case LinkPhase.MAKING | LinkPhase.ACCEPTED | None:
                 raise RuntimeError(f"a link that is {entry.phase} says nothing")
         assert_never(entry.phase)
@@ -277,7 +285,7 @@ class Agreement:
         return [Send(entry.peer, Propose(entry.number, 0, entry.own.terms))]
 
     def _dial(self, entry: Entry, now: float) -> list[Action]:
-        entry.resend, entry.tries = now + DIAL_AGAIN, entry.tries + 1
+        entry.resend, entry.wait, entry.tries = now + entry.wait, 2 * entry.wait, entry.tries + 1
         return [Dial(entry.link, entry.tries - 1)]
 
     def _confirm(self, entry: Entry) -> Send:
@@ -399,14 +407,13 @@ class Agreement:
         if change is not None and number == change.number:
             if change.theirs is None or keys != (change.own.terms.key, change.theirs.key):
                 return []
-            actions = self._switch(entry, change, now)
-            return [*actions, self._done(entry)]
+            return self._switch(entry, change, now)  # and `changed` says that it is done
         if entry.theirs is None or entry.phase in (None, LinkPhase.PROPOSED, LinkPhase.MAKING):
             return []
         if keys != (entry.own.terms.key, entry.theirs.key):
             return [*self._end(entry, Reason.UNKNOWN, now, tell=False), Send(entry.peer, NoLink(number))]
         actions = [] if entry.phase is LinkPhase.UP else self._up(entry, now)
-        return [*actions, self._done(entry)]
+        return actions if entry.changing else [*actions, self._done(entry)]
 
     def _is_told(self, entry: Entry, number: int, keys: tuple[bytes, bytes], now: float) -> list[Action]:
         """The peer has a link with these keys, ours and its own."""
@@ -486,6 +493,7 @@ class Agreement:
         entry.number, entry.own, entry.theirs, entry.change = change.number, change.own, change.theirs, None
         entry.heard, entry.resend = now, now + CHECK_AGAIN
         entry.change_at = self._change_at(entry.role, now)
+        entry.changing = True
         return [Change(entry.link), Up(entry.link)]
 
     def _change_later(self, entry: Entry, now: float) -> list[Action]:

@@ -21,8 +21,10 @@ PROPOSE_TIME = 5.0
 """Seconds that a proposal may stay without an answer."""
 MAKE_TIME = 10.0
 """Seconds in which an interface is made, at most."""
-DIAL_TIME, DIAL_AGAIN = 2.0, 0.5
-"""Seconds until a link without a handshake is given up, and until it is tried again: WireGuard itself waits 5."""
+DIAL_TIME = 5.0
+"""Seconds until a link without a handshake is given up. It is dialled after RESEND_FIRST again, since WireGuard itself
+waits for 5 s; then after twice as long each time, as each begins a new handshake, and the answer to the last one may be
+on a long way."""
 ACCEPTED_TIME = PROPOSE_TIME + MAKE_TIME + DIAL_TIME + 3.0
 """Seconds that a server waits for the client's handshake."""
 CHECK_TIME, CHECK_AGAIN = 30.0, 5.0
@@ -125,7 +127,7 @@ class Dial:
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """Have other keys on an interface; everything else stays. A client dials then."""
+    """Have other keys on an interface, then call `changed`; everything else stays. A client dials then."""
 
     link: WireGuardLink
 
@@ -196,6 +198,8 @@ class Entry:
     change_at: float = float("inf")
     """When the keys are to be changed."""
     change: KeyChange | None = None
+    changing: bool = False
+    """Our interface does not have the keys yet that the link has now."""
 
     @property
     def link(self) -> WireGuardLink:

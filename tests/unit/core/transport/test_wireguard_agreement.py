@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from ipaddress import IPv6Address
+from itertools import pairwise
 from random import Random
 
 import pytest
@@ -134,7 +135,7 @@ def test_a_peer_that_does_not_answer_is_left_alone_for_a_while(world: World) -> 
     assert world.same()
 
 
-def test_a_firewall_costs_two_seconds_and_is_remembered(world: World) -> None:
+def test_a_firewall_costs_five_seconds_and_is_remembered(world: World) -> None:
     world.passes = False
     world.open(A)
     world.run(DIAL_TIME + 0.5)
@@ -144,6 +145,19 @@ def test_a_firewall_costs_two_seconds_and_is_remembered(world: World) -> None:
     assert world.ends[A].agreement.paused(B, world.now) is Reason.NO_HANDSHAKE
     dialled = [action.attempt for action in world.ends[A].done if isinstance(action, Dial)]
     assert dialled == [0, 1, 2, 3], "each time by another address of the peer"
+
+
+def test_each_handshake_gets_twice_the_time_of_the_last_one(world: World) -> None:
+    """Who dials begins a new one: on a way of 600 ms there and back, none would ever be done within half a second."""
+    world.passes = False
+    world.open(A)
+    moments: list[float] = []
+    while world.phase(A) is not None or not moments:
+        world.exchange()
+        dialled = sum(isinstance(action, Dial) for action in world.ends[A].done)
+        moments += [world.now] * (dialled - len(moments))
+        world.step()
+    assert [later - earlier for earlier, later in pairwise(moments)] == [0.5, 1.0, 2.0]
 
 
 def test_a_server_waits_until_its_interface_is_there(world: World) -> None:
@@ -374,6 +388,26 @@ def test_keys_change_also_where_messages_get_lost(kind: type[Message], times: in
     assert world.same()
     assert world.link(A) not in (before, None)
     assert world.ends[A].ended() == world.ends[B].ended() == []
+
+
+def test_a_client_changes_its_keys_only_when_the_interface_of_the_server_has_the_new_ones() -> None:
+    """Else the first packet of its handshake would be dropped, and WireGuard sends the next one after 5 s."""
+    world = linked(replace(SETTINGS, key_life=20.0))
+    before = world.link(A)
+    world.changes_at_once = False
+    world.run(25)
+    link = world.link(B)
+    assert world.link(A) == before
+    assert link is not None
+    assert before is not None
+    assert link.number > before.number
+    world.carry(B, world.ends[B].agreement.changed(A, before.number))
+    world.exchange()
+    assert world.link(A) == before, "of other keys it was not said"
+    world.carry(B, world.ends[B].agreement.changed(A, link.number))
+    world.exchange()
+    assert world.same()
+    assert world.link(A) != before
 
 
 def test_a_link_stays_where_the_peer_does_not_change_keys() -> None:
