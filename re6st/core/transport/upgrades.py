@@ -31,8 +31,9 @@ MEET_TIME, MEET_HELLOS = 30.0, 8
 """Seconds that babel may take to meet the peer, and hellos: routes may be told every 20 s only (babel_settings.py)."""
 ASK_AGAIN = 0.5
 """Seconds between two questions to the peer."""
-EMPTY_HELLOS = 2
-"""Hellos that nothing goes through the old tunnel before it is ended."""
+EMPTY_HELLOS, EMPTY_TIME = 2, 1.0
+"""Hellos, and seconds at least, that neither end sends anything through the old tunnel before it is ended: the last
+packets may still wait in its OpenVPN, or for TCP to repeat them."""
 LATE_HELLOS = 4
 """Hellos by which a drain may last longer than until babel has lost the link."""
 PAUSE, LOST_PAUSE = 300.0, 60.0
@@ -81,7 +82,7 @@ class _Upgrade:
     moved: bool = False
     """The peer sends nothing through the old tunnel."""
     empty: float | None = None
-    """Since when we do not."""
+    """Since when neither end does."""
 
     def go(self, step: Step, now: float) -> None:
         if step not in NEXT[self.step]:
@@ -252,22 +253,25 @@ class Upgrades:
         return self._ask(peer, known, now)
 
     def _drain(self, peer: Prefix, known: _Upgrade, survey: SurveyLike, hello: float, now: float) -> list[Action]:
-        carried = survey.carried_by(known.old)
-        known.empty = None if carried else now if known.empty is None else known.empty
+        carried = bool(survey.carried_by(known.old))
+        if carried or not known.moved:
+            known.empty = None
+        elif known.empty is None:
+            known.empty = now
         lost = known.link not in survey.alive
         late = now - known.since > (DRAIN_HELLOS + LATE_HELLOS) * hello
         if lost or (late and carried):
             return [Unmute(known.old), Move(peer, known.old), *self._give_up(peer, NOT_MOVED, now)]
-        if late or (known.moved and known.empty is not None and now - known.empty >= EMPTY_HELLOS * hello):
+        if late or (known.empty is not None and now - known.empty >= max(EMPTY_HELLOS * hello, EMPTY_TIME)):
             known.go(Step.DONE, now)
             return [Retire(peer)]
-        return self._ask(peer, known, now)
+        return self._ask(peer, known, now, moved=not carried)
 
-    def _ask(self, peer: Prefix, known: _Upgrade, now: float) -> list[Action]:
+    def _ask(self, peer: Prefix, known: _Upgrade, now: float, *, moved: bool = False) -> list[Action]:
         if now - known.asked < ASK_AGAIN:
             return []
         known.asked = now
-        return [Ask(peer, known.empty is not None)]
+        return [Ask(peer, moved)]
 
     def _give_up(self, peer: Prefix, reason: str, now: float) -> list[Action]:
         del self._known[peer]

@@ -13,6 +13,7 @@ from re6st.core.routing.survey import LinkUse, Survey
 from re6st.core.transport.upgrades import (
     ASK_AGAIN,
     AT_ONCE,
+    EMPTY_TIME,
     LOST_PAUSE,
     MEET_TIME,
     NOBODY_MET,
@@ -86,7 +87,7 @@ class Play:
         self.survey = AFTER
         self.upgrades.answered(PEER, moved=True)
         self.after(0.1)
-        assert self.after(2 * HELLO) == [Retire(PEER)]
+        assert self.after(EMPTY_TIME) == [Retire(PEER)]
         del self.held[PEER]
 
 
@@ -133,11 +134,28 @@ def test_the_old_tunnel_ends_when_nothing_goes_through_it_from_either_end(play: 
     assert play.after(ASK_AGAIN) == [Ask(PEER, moved=True)]
     assert play.after(2 * HELLO) == [Ask(PEER, moved=True)], "the peer may still use it"
     play.upgrades.answered(PEER, moved=True)
-    assert play.after(0.1) == [Retire(PEER)]
+    assert Retire(PEER) not in play.after(0.1)
+    assert play.after(EMPTY_TIME) == [Retire(PEER)]
     assert play.upgrades.step(PEER) is Step.DONE
     assert not play.upgrades.busy
     del play.held[PEER]
     assert play.after(1000) == []
+
+
+def test_what_the_peer_sent_last_has_time_to_come_before_the_old_tunnel_ends(play: Play) -> None:
+    """It may wait in the peer's OpenVPN, though the peer sends nothing more through it, and we do not for long."""
+    play.met()
+    play.survey = AFTER
+    for _ in range(3):
+        play.after(0.4)
+    play.upgrades.answered(PEER, moved=True)
+    assert Retire(PEER) not in play.after(0.1)
+    play.upgrades.answered(PEER, moved=False)
+    assert Retire(PEER) not in play.after(0.1), "it uses it again"
+    play.upgrades.answered(PEER, moved=True)
+    assert Retire(PEER) not in play.after(0.1)
+    assert Retire(PEER) not in play.after(EMPTY_TIME - 0.1)
+    assert play.after(0.1) == [Retire(PEER)]
 
 
 def test_where_the_peer_says_no_more_it_ends_when_babel_has_lost_it_anyway(play: Play) -> None:
