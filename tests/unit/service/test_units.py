@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from re6st import __version__
+from re6st.linux.wireguard_go import SOCKETS
 from re6st.service import rundir
 
 DAEMON = Path(__file__).parents[3] / "daemon"
@@ -85,13 +86,29 @@ def test_a_directory_belongs_to_one_service_and_no_other_group_may_write_it() ->
         assert made[f"/var/lib/{unit}"] == ("0700", unit, unit)
         mode, user, group = made[f"/var/log/{unit}"]
         assert (int(mode, 8) & 0o027, user, group) == (0, unit, "adm")
-    for path, (mode, _, group) in made.items():
-        assert not int(mode, 8) & 0o020 or (path, group) == ("/etc/re6stnet", "re6stnet")
+    for path, (mode, user, group) in made.items():
+        if int(mode, 8) & 0o020:
+            assert (path, user, group) in (
+                ("/etc/re6stnet", "root", "re6stnet"),
+                ("/run/wireguard", "root", "re6stnet"),
+            )
+            assert int(mode, 8) & 0o1000, "it may remove only what is its own"
     users = (DAEMON / "sysusers.conf").read_text()
     assert re.findall(r"^m (\S+) +(\S+)$", users, re.M) == [("re6st-registry", "re6stnet-look")]
     assert f"\ng {rundir.GROUP} " in users
     for unit in UNITS:
         assert not {"SupplementaryGroups"} & dict(settings(unit)).keys()
+
+
+def test_a_node_may_start_wireguard_go_which_has_its_sockets_in_a_directory_of_root() -> None:
+    lines = (DAEMON / "tmpfiles.conf").read_text().splitlines()
+    made = {line.split()[1]: line.split()[2:] for line in lines if line.startswith("d ")}
+    place = str(SOCKETS).removeprefix("/var")
+    assert made[place] == ["1770", "root", dict(settings("re6stnet"))["Group"]]
+    writable = [value.split() for name, value in settings("re6stnet") if name == "ReadWritePaths"]
+    assert f"-{place}" in [path for paths in writable for path in paths]
+    devices = [value for name, value in settings("re6stnet") if name == "DeviceAllow"]
+    assert "/dev/net/tun rw" in devices
 
 
 def test_the_debian_package_has_the_version_of_the_program() -> None:
