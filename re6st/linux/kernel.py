@@ -12,7 +12,7 @@ import socket
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
-from ipaddress import IPv4Address, IPv4Interface, IPv6Network, ip_address
+from ipaddress import IPv4Address, IPv4Interface, IPv6Address, IPv6Network, ip_address
 
 from re6st.core import interfaces
 from re6st.core.machine import wanted_state
@@ -96,10 +96,13 @@ class Kernel:
         self.state.wanted = self.state.wanted.with_tap(name)
         self._put_on_tap(name)
 
-    def keep_link_up(self, name: str) -> None:
-        """Such an interface is up, and shall be."""
-        if (index := self._index(name)) is not None:
-            self.state.wanted = self.state.wanted.with_tap(name, TapState(index))
+    def keep_link_up(self, name: str, address: IPv6Address) -> None:
+        """Such an interface is up, with this address, and shall be."""
+        if (index := self._index(name)) is None:
+            return
+        was = self.state.wanted.taps.get(name)
+        mtu = was.mtu if was is not None and was.index == index else None
+        self.state.wanted = self.state.wanted.with_tap(name, TapState(index, mtu, address))
 
     def leave_link(self, name: str) -> None:
         """Such an interface is about to go, and is nobody's business any more."""
@@ -134,7 +137,7 @@ class Kernel:
         self._netlink.set_mtu(index, mtu)
         for name, up in self.state.wanted.taps.items():
             if up is not None and up.index == index:
-                self.state.wanted = self.state.wanted.with_tap(name, TapState(index, mtu))
+                self.state.wanted = self.state.wanted.with_tap(name, replace(up, mtu=mtu))
                 break
 
     async def bounce(self, name: str, until_unused: Callable[[], Awaitable[None]]) -> None:
@@ -169,7 +172,8 @@ class Kernel:
             # It goes away meanwhile where the node ends.
             with suppress(NetlinkError):
                 self._netlink.set_link(index, up=True)
-                self.state.wanted = self.state.wanted.with_tap(name, TapState(index, None if was is None else was.mtu))
+                up = TapState(index) if was is None else replace(was, index=index)
+                self.state.wanted = self.state.wanted.with_tap(name, up)
                 for each in had:
                     self._netlink.put_address(each.address, each.length, index, IFA_F_NODAD)
 

@@ -19,6 +19,7 @@ ADDRESS_LENGTH = 64
 SYSCTL = Path("/proc/sys/net/ipv6/conf")
 SETTINGS = {"disable_ipv6": "0", "addr_gen_mode": "1", "accept_ra": "0", "accept_dad": "0", "dad_transmits": "0"}
 """Of each interface: it has IPv6, and the kernel makes no address for it."""
+NEEDED = "disable_ipv6"
 
 
 class WireGuardError(OSError):
@@ -83,8 +84,13 @@ def bring_up(kernel: WireGuardKernel, interface: str, address: IPv6Address, mtu:
     index = socket.if_nametoindex(interface)
     for setting, value in SETTINGS.items():
         path = SYSCTL / interface / setting
-        if path.read_text().strip() != value:
-            path.write_text(value)
+        try:
+            if path.read_text().strip() != value:
+                path.write_text(value)
+        except OSError as error:
+            # In containers none can be changed: the others are better so, but a link works without.
+            if setting == NEEDED:
+                raise WireGuardError(error.errno, f"{path}: {error.strerror}") from None
     kernel.put_address(address, ADDRESS_LENGTH, index, IFA_F_NODAD)
     kernel.set_link(index, up=True, mtu=mtu)
 

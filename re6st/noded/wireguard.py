@@ -62,15 +62,11 @@ have links."""
 log = logging.getLogger(__name__)
 
 
-class LinkNetlink(WireGuardKernel, InterfaceMtus, Protocol):
-    """What makes interfaces carry packets: linux/rtnetlink.py."""
-
-
-class InterfacesKernel(Protocol):
+class InterfacesKernel(InterfaceMtus, Protocol):
     """What links need of the kernel, besides their own interfaces. `take_link` raises KernelError."""
 
     def take_link(self, name: str) -> None: ...
-    def keep_link_up(self, name: str) -> None: ...
+    def keep_link_up(self, name: str, address: IPv6Address) -> None: ...
     def leave_link(self, name: str) -> None: ...
     async def delete_link(self, name: str) -> None: ...
     async def bounce(self, name: str, until_unused: Callable[[], Awaitable[None]]) -> None: ...
@@ -120,7 +116,7 @@ class WireGuard:
         routing: Routing,
         tasks: Tasks,
         implementation: Implementation | None,
-        netlink: LinkNetlink,
+        netlink: WireGuardKernel,
     ) -> None:
         self._in_force = in_force
         self._mesh = mesh
@@ -139,7 +135,7 @@ class WireGuard:
         self._waiting: dict[Prefix, asyncio.Event] = {}
         self._greeted: dict[Prefix, float] = {}
         self._hands: tuple[ReplaceableTunnels, LinkSpeaker] | None = None
-        self._mtus = LinkMtus(netlink, self._unfit)
+        self._mtus = LinkMtus(kernel, self._unfit)
         self._links: WireGuardLinks | None = None
         if implementation is not None:
             own = in_force.plan.identity.prefix
@@ -208,7 +204,7 @@ class WireGuard:
                 self._records.forget(record.link.interface)
                 self._tasks.start(self._kernel.delete_link(record.link.interface), "links left over")
         for record in there:
-            self._kernel.keep_link_up(record.link.interface)
+            self._kernel.keep_link_up(record.link.interface, record.link.own.terms.address)
             self._watch(record.link)
             if record.link.role is Role.SERVER:
                 self._hold_way(record.place)
@@ -340,7 +336,7 @@ class WireGuard:
             place = None if one.address is None else Endpoint(one.address, ports.get(protocol, 1), protocol)
             known = table[link.peer] = _KnownLink(PeerIdentity(one.serial, one.number), place, _now())
         is_new, known.link, known.process = known.link is None, link, process
-        self._kernel.keep_link_up(link.interface)
+        self._kernel.keep_link_up(link.interface, link.own.terms.address)
         self._note(known)
         if not is_new:
             return

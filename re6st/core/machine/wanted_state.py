@@ -172,6 +172,8 @@ class TapState:
     """So that another one of the same name is not taken for it."""
     mtu: int | None = None
     """In bytes; None for any."""
+    link_local: IPv6Address | None = None
+    """Its address, which a peer was told; None for that which the kernel makes of its hardware address."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -313,7 +315,9 @@ def missing(wanted: Wanted, actual: Actual, met: Collection[str] = ()) -> Iterat
             yield placed
     for name in taps:
         yield from (each for each in wanted.on_tap(name) if (each.ip, name) not in there)
-    yield from _link_locals(taps, actual)
+    told = ((name, up[name].link_local) for name in taps)
+    yield from (Placed(ip, 64, name) for name, ip in told if ip is not None and (ip, name) not in there)
+    yield from _link_locals({name: link for name, link in taps.items() if up[name].link_local is None}, actual)
     routes = {(each.destination, each.type) for each in actual.routes}
     yield from (each for each in wanted.routes if (each.destination, each.type) not in routes)
 

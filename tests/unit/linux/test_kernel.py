@@ -79,6 +79,29 @@ def test_the_size_that_was_found_for_a_tunnel_is_the_one_that_is_kept(monkeypatc
     assert done == [(7, 1280), (9, 1420)]
 
 
+def test_an_interface_of_wireguard_keeps_the_size_that_was_found_and_its_address(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Also when it gets other keys, or is interrupted; one that is made anew has its size to be found."""
+    monkeypatch.setattr(rtnetlink.Netlink, "set_mtu", lambda *_: None)
+    address = IPv6Address("fe80::7")
+
+    async def work(own: Kernel) -> None:
+        Played(own, monkeypatch)
+        own.take_link("re6stnet-wg1")
+        own.keep_link_up("re6stnet-wg1", address)
+        assert own.state.wanted.taps == {"re6stnet-wg1": TapState(7, None, address)}
+        own.set_mtu(7, 1380)
+        own.keep_link_up("re6stnet-wg1", address)
+        await own.bounce("re6stnet-wg1", at_once)
+        assert own.state.wanted.taps == {"re6stnet-wg1": TapState(7, 1380, address)}
+        monkeypatch.setattr(own, "_index", lambda _: 8)
+        own.keep_link_up("re6stnet-wg1", address)
+        assert own.state.wanted.taps == {"re6stnet-wg1": TapState(8, None, address)}
+
+    attempt(work)
+
+
 @pytest.mark.parametrize(
     ("code", "advice", "lasting"),
     [

@@ -111,7 +111,7 @@ class Kernel:
     def take_link(self, name: str) -> None:
         self.links.append(name)
 
-    def keep_link_up(self, name: str) -> None: ...
+    def keep_link_up(self, name: str, address: IPv6Address) -> None: ...
 
     def leave_link(self, name: str) -> None:
         if name in self.links:

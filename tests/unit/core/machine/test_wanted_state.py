@@ -228,3 +228,16 @@ def test_of_a_setting_that_is_fine_with_several_values_none_of_these_is_touched(
     assert [filter_of_sources.holds(value) for value in ("", "0", "1", "2")] == [True, True, False, True]
     advertisements = tap_settings("re6stnet1")[-1]
     assert [advertisements.holds(value) for value in ("", "0", "1", "2")] == [True, True, False, False]
+
+
+def test_a_link_that_others_interrupted_gets_the_address_back_that_its_peer_was_told() -> None:
+    """It has no hardware address, of which the kernel could make one."""
+    name, told = "re6stnet-wg1", IPv6Address("fe80::1234")
+    wanted = Wanted().with_tap(name, TapState(7, 1420, told))
+    settings = {each.name: each.right for each in tap_settings(name)}
+    link = KernelLink(7, name, IFF_UP, "wireguard", mtu=1420)
+    other = Placed(IPv6Address("fe80::1"), 64, name)
+    assert list(missing(wanted, Actual({name: link}, [other], settings=settings))) == [Placed(told, 64, name)]
+    assert list(missing(wanted, Actual({name: link}, [Placed(told, 64, name)], settings=settings))) == []
+    down = Actual({name: replace(link, flags=0)}, settings=settings)
+    assert list(missing(wanted, down)) == [Tap(name), Placed(told, 64, name)]
