@@ -263,11 +263,15 @@ class WireGuardLinks:
                     await self._shut(own.link, own.device)
                     await self._remove_device(own.link.interface, own.device)
             finally:
-                self._forget(own)
+                self._forget(own, before)
 
-    def _forget(self, own: _Interface) -> None:
-        if self._interfaces.get(own.link.interface) is own:
+    def _forget(self, own: _Interface, before: _Interface | None) -> None:
+        if self._interfaces.get(own.link.interface) is not own:
+            return
+        if before is None or before.task is None or before.task.done():
             del self._interfaces[own.link.interface]
+        else:  # this one did not even begin: the next one has to wait for that one, too
+            self._interfaces[own.link.interface] = before
 
     async def _shut(self, link: WireGuardLink, device: Device) -> None:
         """Let nothing of the peer in any more: it may be revoked, and the interface is up for another moment."""

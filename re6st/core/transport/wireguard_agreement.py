@@ -104,6 +104,8 @@ class Agreement:
         self._endings: OrderedDict[tuple[Prefix, int], Ending] = OrderedDict()
         self._pauses: Pauses[Reason] = Pauses(PEERS_LIMIT)
         self._ports = Ports()
+        self._left: dict[str, float] = {}
+        """When interfaces were given back, by name; there are as many as clients that we may have."""
         self._proposals: Buckets[Prefix] = Buckets(*PROPOSALS)
 
     # -- asking --
@@ -520,6 +522,8 @@ class Agreement:
     def _end(self, entry: Entry, reason: Reason, now: float, *, tell: bool = True) -> list[Action]:
         del self._entries[entry.peer]
         self._ports.release(entry.own.terms.port, now)
+        if entry.role is Role.SERVER:
+            self._left[entry.interface] = now
         was_up = entry.phase is LinkPhase.UP
         actions: list[Action] = [] if entry.phase is LinkPhase.PROPOSED else [Remove(entry.link)]
         if tell:
@@ -537,9 +541,11 @@ class Agreement:
         return (max(clock, (above >> 1) + 1) << 1) | (self._own > peer)
 
     def _free_interface(self, replaced: Entry | None) -> str | None:
-        """One for another client; that of the link that it replaces if there is no other."""
+        """One for another client, that which is unused for longest, as the last ones may still be about to go; that of
+        the link that it replaces if there is no other."""
         used = {entry.interface for entry in self._entries.values()}
-        free = next((name for name in self.settings.interfaces if name not in used), None)
+        names = (name for name in self.settings.interfaces if name not in used)
+        free = min(names, key=lambda name: self._left.get(name, float("-inf")), default=None)
         if free is None and replaced is not None and replaced.interface in self.settings.interfaces:
             return replaced.interface
         return free

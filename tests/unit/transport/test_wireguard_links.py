@@ -82,6 +82,7 @@ class Machine:
     devices: dict[str, PlayDevice] = field(default_factory=dict)
     removed: list[str] = field(default_factory=list)
     left: list[str] = field(default_factory=list)
+    may_leave: asyncio.Event = field(default_factory=asyncio.Event)
     peer_when_left: list[bytes] = field(default_factory=list)
     met_by_other: list[tuple[int, bool]] = field(default_factory=list)
     noted: dict[Prefix, WireGuardLink] = field(default_factory=dict)
@@ -133,6 +134,7 @@ class Machine:
 
     async def leaving(self, interface: str) -> None:
         self.left.append(interface)
+        await self.may_leave.wait()
         device = self.devices.get(interface)
         if device is not None and device.config is not None:
             self.peer_when_left.append(device.config.peer)
@@ -181,6 +183,8 @@ class World:
         self.settings = settings
         self.a, self.b = Machine(A), Machine(B)
         self.a.other, self.b.other = self.b, self.a
+        self.a.may_leave.set()
+        self.b.may_leave.set()
         self.a.hosts_of_peer, self.b.hosts_of_peer = (NOWHERE, HOSTS[B]), (HOSTS[A],)
         self.runs: dict[Prefix, list[asyncio.Task[None]]] = {}
         for machine in (self.a, self.b):
@@ -380,6 +384,31 @@ def test_a_peer_that_starts_anew_gets_its_link_on_the_same_interface() -> None:
         assert world.b.noted[A].theirs == world.a.noted[B].own.terms
 
     play(scene, replace(SETTINGS, interfaces=("re6stnet11",)))
+
+
+def test_an_interface_is_made_only_when_the_last_one_of_its_name_is_gone() -> None:
+    """Also where one between them was closed before it could begin."""
+
+    async def scene(world: World) -> None:
+        await world.linked()
+        assert world.a.links is not None
+        world.a.may_leave.clear()
+        world.a.links.close(B)
+        await until(lambda: world.a.left == ["re6stnet1"])
+        await world.both(None)
+        world.a.links.open(B, "re6stnet1")
+        await until(lambda: world.phase(world.a) is LinkPhase.MAKING)
+        world.a.links.close(B)
+        await asyncio.sleep(0.05)
+        assert world.a.links.interfaces == {"re6stnet1"}, "it is still there"
+        world.a.links.open(B, "re6stnet1")
+        await until(lambda: world.phase(world.a) is LinkPhase.MAKING)
+        world.a.may_leave.set()
+        await world.both(LinkPhase.UP)
+        world.a.links.close(B)
+        await until(lambda: not world.a.devices and not world.a.links.interfaces)
+
+    play(scene)
 
 
 def test_what_is_no_message_is_refused() -> None:

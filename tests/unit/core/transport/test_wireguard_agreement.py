@@ -221,6 +221,20 @@ def test_who_has_no_room_says_so(world: World) -> None:
 # --- ends that start anew ---
 
 
+def test_a_client_gets_the_interface_that_is_unused_for_longest(world: World) -> None:
+    """One that was given back a moment ago may still be there, if its client was one that comes and goes."""
+    given = []
+    for _ in range(4):
+        world.open(A)
+        world.run(1)
+        link = world.link(B)
+        assert link is not None
+        given.append(link.interface)
+        world.close(A)
+        world.run(1)
+    assert given == ["re6stnet11", "re6stnet12"] * 2
+
+
 def test_a_server_that_starts_anew_is_found_to_have_no_link(world: World) -> None:
     world = linked()
     world.start(B)
