@@ -21,6 +21,7 @@ _LINK = {Role.CLIENT: "wg", Role.SERVER: "wgs"}
 _ROLES = {word: role for role, word in _LINK.items()}
 _NAME = re.compile(rf"{PREFIX}(?:([0-9]{{0,7}})|-(wgs?)([1-9][0-9]{{0,2}})|-([a-z0-9]+))", re.ASCII)
 """The kernel allows 15 characters."""
+_UNFINISHED = re.compile(r"r6[0-9a-f]{8}", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +84,16 @@ def parse(name: str) -> Interface | None:
 def is_ours(name: str) -> bool:
     """Whether one of our tunnel interfaces may have this name."""
     return parse(name) is not None
+
+
+def unfinished(chance: bytes) -> str:
+    """The name by which wireguard-go makes an interface, which gets its own name then; of four bytes."""
+    return f"r6{chance.hex()}"
+
+
+def is_unfinished(name: str) -> bool:
+    """Whether it is such a name: who was killed in between leaves one."""
+    return _UNFINISHED.fullmatch(name) is not None
 
 
 def is_link(name: str) -> bool:

@@ -9,9 +9,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import re
 from pathlib import Path
 
+from re6st.core import interfaces
 from re6st.core.transport import wireguard_uapi
 from re6st.core.transport.wireguard_uapi import LinkConfig, LinkState, UapiError
 from re6st.linux.process import Child, MissingProgram, command_line, connect, find_program, status_text
@@ -23,8 +23,6 @@ SOCKETS = Path("/var/run/wireguard")
 START_TIME = 5.0
 """Seconds until its socket is there; it takes 50 ms on a quiet machine."""
 ANSWER_TIME = 5.0
-
-_NAME = re.compile(r"r6[0-9a-f]{8}", re.ASCII)
 
 
 class WireGuardGo:
@@ -51,7 +49,7 @@ class WireGuardGo:
 
     async def make(self, interface: str) -> WireGuardGoDevice:
         """Start one. Raises WireGuardError."""
-        name = f"r6{os.urandom(4).hex()}"
+        name = interfaces.unfinished(os.urandom(4))
         try:
             child = await Child.start(interface, (self._program, "--foreground", name))
         except OSError as error:
@@ -73,7 +71,7 @@ class WireGuardGo:
 
     def found(self, interface: str, process: tuple[int, str] | None) -> WireGuardGoDevice:
         """Go on with one. Raises WireGuardError."""
-        if process is None or not _NAME.fullmatch(process[1]) or command_line(process[0])[-1:] != [process[1]]:
+        if process is None or not interfaces.is_unfinished(process[1]) or command_line(process[0])[-1:] != [process[1]]:
             raise WireGuardError(None, f"{interface} is not carried by {PROGRAM}")
         try:
             child = Child.adopt(interface, process[0])

@@ -285,7 +285,8 @@ class Kept:
 
     def keeps(self, interface: str) -> bool:
         """Whether an interface of a tunnel stays."""
-        return interface in self.links or not interfaces.is_link(interface)
+        passing = interfaces.is_link(interface) or interfaces.is_unfinished(interface)
+        return interface in self.links or not passing
 
 
 def surplus(before: Wanted, now: Wanted) -> list[Thing]:
@@ -334,8 +335,8 @@ def left(actual: Actual, plans: Collection[AddressPlan], kept: Kept | None) -> t
     If anything is `kept`, the traffic needs our address and the unreachable routes, which are in neither and stay.
     """
     # A babeld that runs on would not notice that an interface went, if another came at once.
-    ours = (name for name, link in actual.links.items() if link.kind in TUNNEL_KINDS and interfaces.is_ours(name))
-    taps = dict.fromkeys(ours)
+    tunnels = (name for name, link in actual.links.items() if link.kind in TUNNEL_KINDS)
+    taps = dict.fromkeys(name for name in tunnels if interfaces.is_ours(name) or interfaces.is_unfinished(name))
     main, hosts = (None, ()) if kept is None else (kept.main_interface, kept.hosts)
     own = {plan.address for plan in plans}
     addresses = (each for each in actual.addresses if each.ip in own and each.interface not in {*taps, main})

@@ -241,3 +241,14 @@ def test_a_link_that_others_interrupted_gets_the_address_back_that_its_peer_was_
     assert list(missing(wanted, Actual({name: link}, [Placed(told, 64, name)], settings=settings))) == []
     down = Actual({name: replace(link, flags=0)}, settings=settings)
     assert list(missing(wanted, down)) == [Tap(name), Placed(told, 64, name)]
+
+
+def test_what_a_killed_daemon_left_of_wireguard_goes_unless_it_is_gone_on_with() -> None:
+    """Also what wireguard-go had made, and nobody had named yet: with it, its process ends."""
+    kinds = {"re6stnet-wg1": "wireguard", "re6stnet-wgs1": "tun", "re6stnet-wg2": "wireguard", "r60123abcd": "tun"}
+    names = {"re6stnet1": "tun", **kinds, "wg0": "wireguard", "r60123abce": "dummy"}
+    links = {name: KernelLink(number, name, IFF_UP, kind) for number, (name, kind) in enumerate(names.items(), 1)}
+    before, now = left(Actual(links), (), Kept(links=frozenset({"re6stnet-wg2"})))
+    assert {each.interface for each in surplus(before, now) if isinstance(each, Tap)} == kinds.keys() - {"re6stnet-wg2"}
+    before, now = left(Actual(links), (), None)
+    assert {each.interface for each in surplus(before, now) if isinstance(each, Tap)} == {*kinds, "re6stnet1"}
