@@ -53,6 +53,8 @@ from re6st.tunnel import Dialer, ServerClient
 
 LOOK, LOOK_BUSY = 1.0, 0.1
 """Seconds between two looks at what is to be done: while no link is on its way, and while one is."""
+CERTIFICATES = 60.0
+"""Seconds between two looks whether the certificates of peers with links are still good."""
 MTUS = 1420, 1412, 1380, 1280
 """Bytes that a link may carry: on Ethernet, on PPPoE, inside another tunnel, and the least of IPv6."""
 GREET_AGAIN = 10.0
@@ -134,6 +136,7 @@ class WireGuard:
         """Of those who dialled us."""
         self._waiting: dict[Prefix, asyncio.Event] = {}
         self._greeted: dict[Prefix, float] = {}
+        self._certificates_at = float("-inf")
         self._hands: tuple[ReplaceableTunnels, LinkSpeaker] | None = None
         self._mtus = LinkMtus(kernel, self._unfit)
         self._links: WireGuardLinks | None = None
@@ -400,12 +403,26 @@ class WireGuard:
         if self._hands is None or self._links is None:
             return
         self._links.agreement.settings = self._settings()
+        if _now() >= self._certificates_at:
+            self._certificates_at = _now() + CERTIFICATES
+            self._end_expired(self._hands[1].sessions)
         found = {
             peer: Held(dialer.interface, dialer.since, self._is_ready(peer))
             for peer, dialer in self._hands[0].openvpn_tunnels().items()
             if dialer.since is not None
         }
         self._carry_out(self._upgrades.tick(found, self._mesh.survey, self._in_force.plan.babel_hello, _now()))
+
+    def _end_expired(self, sessions: Sessions) -> None:
+        """OpenVPN looks at certificates every hour; WireGuard knows of none."""
+        for end in self.ends():
+            known = sessions.peer(end.peer)
+            certificate = None if known is None else known.certificate
+            if certificate is None or certificate.serial != end.identity.serial:
+                continue
+            if not sessions.crypto.still_good(certificate):
+                log.info("the link with %s is ended: its certificate has expired, or is revoked", end.peer)
+                self.cut(end.peer)
 
     def _is_ready(self, peer: Prefix) -> bool:
         """Whether a link may take the place of our tunnel with a peer, as far as others say."""

@@ -45,6 +45,7 @@ from re6st.core.transport.wireguard_state import (
     DEAD_TIME,
     DIAL_TIME,
     ENDINGS,
+    LIVES,
     MAKE_TIME,
     PEERS_LIMIT,
     PROPOSALS,
@@ -143,7 +144,10 @@ class Agreement:
             yield entry.until, entry.resend
             if entry.phase is LinkPhase.UP:
                 yield (entry.heard + DEAD_TIME,)
-                yield (entry.change_at,) if entry.change is None else (entry.change.until, entry.change.resend)
+                if entry.change is None or entry.role is Role.SERVER:
+                    yield (entry.change_at,)
+                if entry.change is not None:
+                    yield entry.change.until, entry.change.resend
         for ending in self._endings.values():
             yield (ending.again,)
 
@@ -445,6 +449,8 @@ class Agreement:
 
     def _tick_change(self, entry: Entry, now: float) -> list[Action]:
         change = entry.change
+        if now >= entry.change_at and entry.role is Role.SERVER:
+            return self._end(entry, Reason.OLD_KEYS, now)
         if change is None:
             return self._change(entry, now) if now >= entry.change_at else []
         if now >= change.until:
@@ -489,7 +495,8 @@ class Agreement:
         return [Send(peer, Accept(message.number, own.terms))]
 
     def _change_at(self, role: Role, now: float) -> float:
-        return now + self.settings.key_life if role is Role.CLIENT else float("inf")
+        """When the keys of a link are changed, or, at its server, too old."""
+        return now + self.settings.key_life * (1 if role is Role.CLIENT else LIVES)
 
     def _switch(self, entry: Entry, change: KeyChange, now: float) -> list[Action]:
         entry.number, entry.own, entry.theirs, entry.change = change.number, change.own, change.theirs, None

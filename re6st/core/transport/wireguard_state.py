@@ -31,8 +31,9 @@ CHECK_TIME, CHECK_AGAIN = 30.0, 5.0
 """Seconds without anything from a link until its other end is asked whether it has it, and until it is asked again."""
 DEAD_TIME = 90.0
 """Seconds without anything from a link until it is ended. Routes have left it long before (core/mesh/closing.py)."""
-KEY_LIFE = 86400.0
-"""Seconds until the keys of a link are changed."""
+KEY_LIFE, LIVES = 86400.0, 2
+"""Seconds until the client changes the keys of a link. After LIVES times that the server ends it: whose certificate
+expired gets no session, and so no other keys."""
 CHANGE_TIME = 15.0
 """Seconds that a change of keys may take from the acceptance; a server keeps its new key CHANGE_KEPT seconds."""
 CHANGE_KEPT = PROPOSE_TIME + CHANGE_TIME + 5.0

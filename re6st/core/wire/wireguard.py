@@ -51,6 +51,7 @@ class Reason(IntEnum):
     REPLACED = 10
     UNKNOWN = 11
     YIELDED = 12
+    OLD_KEYS = 13
 
     @property
     def words(self) -> str:
@@ -72,6 +73,7 @@ _WORDS = {
     Reason.REPLACED: "the peer began anew",
     Reason.UNKNOWN: "the peer knows nothing of it",
     Reason.YIELDED: "the peer opens one at the same time",
+    Reason.OLD_KEYS: "its keys were not changed for two days: has the client's certificate expired?",
 }
 
 

@@ -473,6 +473,29 @@ def test_who_has_a_link_is_known_by_the_certificate_by_which_it_says_that_it_has
     play(scene)
 
 
+def test_whose_certificate_expires_loses_its_link(play: Play, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also one that never changes the keys; but nobody whose next certificate is not known to be that of the link."""
+    monkeypatch.setattr(room, "CERTIFICATES", 0.0)
+
+    async def scene(world: World) -> None:
+        await world.moved()
+        a, b = world.a, world.b
+        a.hears = False
+        good = True
+        b.sessions.crypto = SimpleNamespace(still_good=lambda certificate: good or certificate.serial != SERIAL)
+        b.sessions.peer = lambda _: SimpleNamespace(certificate=SimpleNamespace(serial=SERIAL + 1))
+        b.room.look()
+        b.sessions.peer = lambda _: SimpleNamespace(certificate=SimpleNamespace(serial=SERIAL))
+        b.room.look()
+        assert len(b.room.ends()) == 1
+        good = False
+        b.room.look()
+        assert b.room.ends() == []
+        await until(lambda: not b.kernel.links)
+
+    play(scene)
+
+
 def test_the_next_daemon_goes_on_with_links_at_both_ends(play: Play) -> None:
     async def scene(world: World) -> None:
         await world.moved()

@@ -425,12 +425,26 @@ def test_a_client_changes_its_keys_only_when_the_interface_of_the_server_has_the
 
 
 def test_a_link_stays_where_the_peer_does_not_change_keys() -> None:
-    world = linked(replace(SETTINGS, key_life=20.0))
+    world = linked(replace(SETTINGS, key_life=40.0))
     before = world.link(A)
     world.lose = lambda to, _message: to == B
     world.run(60)
     assert world.link(A) == before
     assert world.same()
+
+
+def test_a_server_ends_a_link_whose_keys_were_not_changed_for_long() -> None:
+    """Who has no valid certificate any more cannot change them: it has no session."""
+    world = linked(replace(SETTINGS, key_life=100.0))
+    world.lose = lambda _to, _message: True
+    world.run(198)
+    assert world.phase(B) is LinkPhase.UP
+    world.run(2)
+    assert world.phase(B) is None
+    assert [ended.reason for ended in world.ends[B].ended()] == [Reason.OLD_KEYS]
+    world.lose = lambda _to, _message: False
+    world.settle()
+    assert world.phase(A) is None
 
 
 def test_a_link_whose_keys_nobody_knows_is_ended() -> None:
@@ -462,17 +476,17 @@ def test_a_client_that_starts_anew_while_keys_change_gets_a_new_link() -> None:
 def test_a_change_that_the_peer_forgot_leaves_the_link_as_it_is_and_that_is_asked(
     kind: Callable[[int], Message],
 ) -> None:
-    world = linked(replace(SETTINGS, key_life=20.0))
+    world = linked(replace(SETTINGS, key_life=50.0))
     before = world.link(A)
     world.lose = lambda to, _message: to == B
-    world.run(21)
+    world.run(51)
     change = next(message for message in world.ends[A].sent() if isinstance(message, Propose) and message.replaces)
     told(world, kind(change.number))
     world.step()
     assert before is not None
     assert world.ends[A].sent()[-1] == Confirm(before.number, before.own.terms.key, before.theirs.key)
     world.lose = lambda _to, _message: False
-    world.run(60)
+    world.run(40)
     assert world.link(A) == before
     assert world.same()
 
