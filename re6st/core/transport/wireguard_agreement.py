@@ -64,7 +64,7 @@ from re6st.core.transport.wireguard_state import (
     LinkPhase,
     LinkSettings,
     Make,
-    Ports,
+    Pool,
     Remove,
     Send,
     Up,
@@ -104,9 +104,9 @@ class Agreement:
         self._entries: dict[Prefix, Entry] = {}
         self._endings: OrderedDict[tuple[Prefix, int], Ending] = OrderedDict()
         self._pauses: Pauses[Reason] = Pauses(PEERS_LIMIT)
-        self._ports = Ports()
-        self._left: dict[str, float] = {}
-        """When interfaces were given back, by name; there are as many as clients that we may have."""
+        self._ports: Pool[int] = Pool()
+        self._names: Pool[str] = Pool()
+        """Of interfaces."""
         self._proposals: Buckets[Prefix] = Buckets(*PROPOSALS)
 
     # -- asking --
@@ -356,7 +356,7 @@ class Agreement:
 
     def _serve(self, peer: Prefix, entry: Entry | None, message: Propose, now: float) -> list[Action]:
         """Have a new link with a client, instead of what there was with it."""
-        interface, port = self._free_interface(entry), self._free_port(now)
+        interface, port = self._free_interface(entry, now), self._free_port(now)
         if interface is None or port is None:
             return [Send(peer, Refuse(message.number, Reason.FULL))]
         actions: list[Action] = []
@@ -529,8 +529,7 @@ class Agreement:
     def _end(self, entry: Entry, reason: Reason, now: float, *, tell: bool = True) -> list[Action]:
         del self._entries[entry.peer]
         self._ports.release(entry.own.terms.port, now)
-        if entry.role is Role.SERVER:
-            self._left[entry.interface] = now
+        self._names.release(entry.interface, now)
         was_up = entry.phase is LinkPhase.UP
         actions: list[Action] = [] if entry.phase is LinkPhase.PROPOSED else [Remove(entry.link)]
         if tell:
@@ -547,12 +546,10 @@ class Agreement:
         """A number of ours, later than one."""
         return (max(clock, (above >> 1) + 1) << 1) | (self._own > peer)
 
-    def _free_interface(self, replaced: Entry | None) -> str | None:
-        """One for another client, that which is unused for longest, as the last ones may still be about to go; that of
-        the link that it replaces if there is no other."""
+    def _free_interface(self, replaced: Entry | None, now: float) -> str | None:
+        """One for another client; that of the link that it replaces if there is no other."""
         used = {entry.interface for entry in self._entries.values()}
-        names = (name for name in self.settings.interfaces if name not in used)
-        free = min(names, key=lambda name: self._left.get(name, float("-inf")), default=None)
+        free = self._names.free(self.settings.interfaces, used, now)
         if free is None and replaced is not None and replaced.interface in self.settings.interfaces:
             return replaced.interface
         return free

@@ -9,6 +9,7 @@ from collections import OrderedDict
 from collections.abc import Iterable, Sequence, Set
 from dataclasses import dataclass
 from enum import Enum
+from typing import Generic, TypeVar
 
 from re6st.core.prefix import Prefix
 from re6st.core.transport.wireguard_links import OwnEnd, WireGuardLink
@@ -53,6 +54,9 @@ PROPOSALS = 0.5, 6.0, 50.0, 100.0
 """Proposals a second, and at once, that are taken from one peer and from all: each makes a key and an interface."""
 PEERS_LIMIT = 1024
 """Peers of whom we remember that no link came up, and links of which we tell the end."""
+
+
+Item = TypeVar("Item")
 
 
 class LinkPhase(Enum):
@@ -226,27 +230,28 @@ class Ending:
     again: float = 0.0
 
 
-class Ports:
-    """Which of our ports a link gets: the one that is unused for longest, as its last process may still have it."""
+class Pool(Generic[Item]):
+    """Which of our ports, or interfaces, a link gets: the one that is unused for longest, as it may still be about to
+    go where it was last."""
 
     def __init__(self) -> None:
-        self._released: dict[int, float] = {}
-        """When each was used last; there are as many as ports that we may have."""
-        self._taken: OrderedDict[int, float] = OrderedDict()
+        self._released: dict[Item, float] = {}
+        """When each was used last; there are as many as we may have."""
+        self._taken: OrderedDict[Item, float] = OrderedDict()
         """Those that somebody else has, and until when we believe that."""
 
-    def free(self, ports: Iterable[int], used: Set[int], now: float) -> int | None:
+    def free(self, items: Iterable[Item], used: Set[Item], now: float) -> Item | None:
         """One of these that is not used."""
-        free = [port for port in ports if port not in used and now >= self._taken.get(port, now)]
-        return min(free, key=lambda port: self._released.get(port, float("-inf")), default=None)
+        free = [item for item in items if item not in used and now >= self._taken.get(item, now)]
+        return min(free, key=lambda item: self._released.get(item, float("-inf")), default=None)
 
-    def release(self, port: int, now: float) -> None:
+    def release(self, item: Item, now: float) -> None:
         """No link of ours uses it any more."""
-        self._released[port] = now
+        self._released[item] = now
 
-    def is_taken(self, port: int, now: float) -> None:
+    def is_taken(self, item: Item, now: float) -> None:
         """Somebody else has it."""
-        self._taken[port] = now + PORT_PAUSE
+        self._taken[item] = now + PORT_PAUSE
         if len(self._taken) > PEERS_LIMIT:
             self._taken.popitem(last=False)
 
