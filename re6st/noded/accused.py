@@ -20,10 +20,10 @@ def accuse(senders: Iterable[Sender], suspects: Callable[[str, str], Sequence[Pr
         peers = [peer.cn for peer in suspects(sender.interface, sender.hardware_address)]
         who = " or ".join((*peers[:NAMED], *(("another client",) if len(peers) > NAMED else ()))) or "nobody known"
         log.warning(
-            "dropped %s packets with a forged source, which came by %s (%s) from %s: it sent"
+            "dropped %s packets with a forged source, which came by %s%s from %s: it sent"
             " them, or forwarded what another node forged. Revoke the node that forges: re6st-registry revoke",
             sender.packets,
             sender.interface,
-            sender.hardware_address,
+            f" ({sender.hardware_address})" if sender.hardware_address else "",
             who,
         )

@@ -19,6 +19,7 @@ from typing import Any
 from re6st.core.machine.packet_rules import (
     ALL,
     COUNTERS,
+    LINK_SENDERS,
     SENDERS,
     TABLE,
     Part,
@@ -60,6 +61,7 @@ class Sender:
 
     interface: str
     hardware_address: str
+    """Empty on an interface of WireGuard."""
     packets: int
 
 
@@ -368,6 +370,7 @@ class PacketFilter:
             return
         try:
             counted = senders_of(await self._nft.listing("set", "inet", TABLE, SENDERS))
+            counted |= senders_of(await self._nft.listing("set", "inet", TABLE, LINK_SENDERS))
         except NftError as error:
             log.debug("nft: %s", error)
             return
@@ -397,13 +400,16 @@ def lasting(listing: Any) -> Any:
 
 
 def senders_of(listing: Any) -> dict[tuple[str, str], int]:
-    """The elements of that set: interface and hardware address, and the packets from there. Raises NftError."""
+    """The elements of such a set: interface and hardware address, if there is one, and the packets from there. Raises
+    NftError.
+    """
     found: dict[tuple[str, str], int] = {}
     try:
         for each in listing.get("nftables", ()):
             for element in each.get("set", {}).get("elem", ()):
                 inner = element.get("elem", {})
-                words, counter = inner.get("val", {}).get("concat", ()), inner.get("counter", {})
+                value, counter = inner.get("val", {}), inner.get("counter", {})
+                words = (value, "") if isinstance(value, str) else value.get("concat", ())
                 if len(words) == 2:
                     found[str(words[0]), str(words[1])] = int(counter.get("packets", 0))
     except (AttributeError, TypeError, ValueError, OverflowError, KeyError):

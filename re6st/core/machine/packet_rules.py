@@ -16,8 +16,9 @@ from re6st.core.routing.babel_lines import NextHop, Table
 from re6st.core.routing.babel_settings import PORT
 
 TABLE = "re6stnet"
-SENDERS = "senders"
-"""The set that says on which interface, and from which hardware address, dropped packets came."""
+SENDERS, LINK_SENDERS = "senders", "link_senders"
+"""The sets that say on which interface, and from which hardware address, dropped packets came; those of WireGuard have
+no hardware addresses, and one peer each."""
 
 TCP_RATE, TCP_BURST = "60/minute", 150
 """New connections of one source to our TCP servers. Fifty nodes behind one address may all come back three times at
@@ -196,7 +197,13 @@ def _sets(rules: Rules) -> Iterator[str]:
     yield _set("inside4", "ipv4_addr", _networks(4, rules.ipv4, *rules.accepted), "flags interval;")
     exits = sorted(f'"{hop.interface}" . {hop.address}' for hop in rules.exits)
     yield _set("exits", "ifname . ipv6_addr", exits)
-    yield f"set {SENDERS} {{ type ifname . ether_addr; flags dynamic,timeout; size {SENDERS_LIMIT}; timeout 1h; }}"
+    for name, kind in ((SENDERS, "ifname . ether_addr"), (LINK_SENDERS, "ifname")):
+        yield f"set {name} {{ type {kind}; flags dynamic,timeout; size {SENDERS_LIMIT}; timeout 1h; }}"
+
+
+def _note_sender() -> Iterator[str]:
+    yield f"update @{SENDERS} {{ iifname . ether saddr counter }}"  # nft does so on Ethernet only
+    yield f"meta iiftype != ether update @{LINK_SENDERS} {{ iifname counter }}"
 
 
 def _prerouting(rules: Rules) -> Iterator[str]:
@@ -220,7 +227,7 @@ def _prerouting(rules: Rules) -> Iterator[str]:
 def _from_tunnel(rules: Rules, parts: Collection[Part]) -> Iterator[str]:
     own4 = "" if rules.ipv4_subnet is None else f", {rules.ipv4_subnet}"
     yield "chain forged {"
-    yield f"update @{SENDERS} {{ iifname . ether saddr counter }}"
+    yield from _note_sender()
     yield "counter name own_source drop"
     yield "}"
     yield "chain own {"
@@ -248,7 +255,7 @@ def _from_tunnel(rules: Rules, parts: Collection[Part]) -> Iterator[str]:
         yield f"ip6 saddr != {{ ::, ff00::/8 }} ip6 daddr {rules.network} accept"
     # Any program may send this on all interfaces of its machine: it is not worth counting.
     yield "ip daddr { 224.0.0.0/4, 255.255.255.255 } drop"
-    yield f"update @{SENDERS} {{ iifname . ether saddr counter }}"
+    yield from _note_sender()
     yield "counter name foreign_source drop"
 
 

@@ -27,3 +27,10 @@ def test_the_log_says_by_which_tunnel_forged_packets_came(
     assert record.getMessage().startswith("dropped 7 packets with a forged source, which came by")
     assert who in record.getMessage()
     assert "02:00:00:00:00:01" in record.getMessage()
+
+
+def test_a_link_of_wireguard_has_one_peer_and_no_hardware_address(caplog: pytest.LogCaptureFixture) -> None:
+    accuse([Sender("re6stnet-wgs1", "", 7)], lambda name, _: [Prefix(4, 16)] if name == "re6stnet-wgs1" else [])
+    assert caplog.messages[0].startswith(
+        "dropped 7 packets with a forged source, which came by re6stnet-wgs1 from 4/16:"
+    )

@@ -42,6 +42,7 @@ class Nft:
         self.loads: list[str] = []
         self.packets: dict[str, int] = {}
         self.senders: dict[tuple[str, str], int] = {}
+        self.link_senders: dict[str, int] = {}
         self.readings = 0
         self.open = True
 
@@ -66,6 +67,9 @@ class Nft:
         self.readings += 1
         if self.table is None:
             raise NftError("No such file or directory")
+        if words[-1] == "link_senders":
+            elements = [{"elem": {"val": name, "counter": {"packets": n}}} for name, n in self.link_senders.items()]
+            return {"nftables": [{"set": {"name": "link_senders", "elem": elements}}]}
         if words[-1] == "senders":
             found = [
                 {"elem": {"val": {"concat": list(key)}, "counter": {"packets": count, "bytes": 0}}}
@@ -405,6 +409,17 @@ def test_who_sends_what_is_dropped_is_told_with_what_came_since_the_last_time(nf
 
     play(nft, steps, told=told.append)
     assert told == [[Sender("re6stnet1", "02:00:00:00:00:01", count)] for count in (7, 2)]
+
+
+def test_what_came_by_a_link_of_wireguard_is_told_without_a_hardware_address(nft: Nft, clock: Clock) -> None:
+    told: list[list[Sender]] = []
+
+    async def steps(made: PacketFilter) -> None:
+        nft.packets, nft.link_senders = {"own_source": 3}, {"re6stnet-wg1": 3}
+        await made.look()
+
+    play(nft, steps, told=told.append)
+    assert told == [[Sender("re6stnet-wg1", "", 3)]]
 
 
 def test_who_sent_what_was_dropped_just_before_a_restart_is_told_too(nft: Nft, clock: Clock) -> None:
