@@ -40,7 +40,7 @@ from re6st.core.transport.wireguard_uapi import Address
 from re6st.core.tunnel_protocols import Role, TunnelCarrier, TunnelProtocol
 from re6st.core.wire.datagrams import Code, Endpoint, WireError
 from re6st.core.wire.sessions import Sessions
-from re6st.core.wire.wireguard import Reason, is_spoken_with
+from re6st.core.wire.wireguard import Reason, has_none, is_spoken_with
 from re6st.linux.kernel import KernelError
 from re6st.linux.wireguard import Implementation, WireGuardKernel
 from re6st.noded.contracts import BabelFilter, LinkEnd, Routing
@@ -53,8 +53,8 @@ from re6st.tunnel import Dialer, ServerClient
 
 LOOK, LOOK_BUSY = 1.0, 0.1
 """Seconds between two looks at what is to be done: while no link is on its way, and while one is."""
-CERTIFICATES = 60.0
-"""Seconds between two looks whether the certificates of peers with links are still good."""
+PEERS_EVERY = 5.0
+"""Seconds between two looks whether the peers of links may still have them."""
 MTUS = 1420, 1412, 1380, 1280
 """Bytes that a link may carry: on Ethernet, on PPPoE, inside another tunnel, and the least of IPv6."""
 GREET_AGAIN = 10.0
@@ -136,7 +136,7 @@ class WireGuard:
         """Of those who dialled us."""
         self._waiting: dict[Prefix, asyncio.Event] = {}
         self._greeted: dict[Prefix, float] = {}
-        self._certificates_at = float("-inf")
+        self._looked = float("-inf")
         self._hands: tuple[ReplaceableTunnels, LinkSpeaker] | None = None
         self._mtus = LinkMtus(kernel, self._unfit)
         self._links: WireGuardLinks | None = None
@@ -403,9 +403,9 @@ class WireGuard:
         if self._hands is None or self._links is None:
             return
         self._links.agreement.settings = self._settings()
-        if _now() >= self._certificates_at:
-            self._certificates_at = _now() + CERTIFICATES
-            self._end_expired(self._hands[1].sessions)
+        if _now() - self._looked >= PEERS_EVERY:
+            self._looked = _now()
+            self._end_outdated(self._hands[1].sessions)
         found = {
             peer: Held(dialer.interface, dialer.since, self._is_ready(peer))
             for peer, dialer in self._hands[0].openvpn_tunnels().items()
@@ -413,9 +413,13 @@ class WireGuard:
         }
         self._carry_out(self._upgrades.tick(found, self._mesh.survey, self._in_force.plan.babel_hello, _now()))
 
-    def _end_expired(self, sessions: Sessions) -> None:
-        """OpenVPN looks at certificates every hour; WireGuard knows of none."""
+    def _end_outdated(self, sessions: Sessions) -> None:
+        """OpenVPN looks at certificates every hour; WireGuard knows of none, nor of nodes."""
         for end in self.ends():
+            if has_none(sessions, end.peer):
+                log.info("the link with %s is ended: it has no WireGuard any more", end.peer)
+                self._close(end.peer, Reason.UNKNOWN, tell=False)
+                continue
             known = sessions.peer(end.peer)
             certificate = None if known is None else known.certificate
             if certificate is None or certificate.serial != end.identity.serial:

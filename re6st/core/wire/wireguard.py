@@ -262,3 +262,13 @@ def is_spoken_with(sessions: Sessions, peer: Prefix, now: float) -> bool:
     if known is None or known.session is None or known.session.seal is None or not known.connected(now):
         return False
     return known.session.seal.names >= {Extension.WIREGUARD, Extension.SEALED_MESSAGES}
+
+
+def has_none(sessions: Sessions, peer: Prefix) -> bool:
+    """Whether a peer has said, in the session of now, what it can, and that it can have no links: it may have been
+    started anew without, or be of another version, and the links that it had are nobody's."""
+    known = sessions.peer(peer)
+    if known is None or known.session is None or known.session.seal is None:
+        return False
+    names = known.session.seal.announced.names
+    return names is not None and Extension.WIREGUARD not in names

@@ -145,6 +145,8 @@ class Node:
     greeted: list[Prefix] = field(default_factory=list)
     ways: list[str] = field(default_factory=list)
     speaks: bool = True
+    bare: bool = False
+    """It has said that it has no links."""
     hears: bool = True
     refused: set[Prefix] = field(default_factory=set)
     other: Node | None = None
@@ -293,6 +295,7 @@ def play(tmp_path: Path, nodes: dict[str, cert.Identity], monkeypatch: pytest.Mo
     monkeypatch.setattr(room, "LOOK_BUSY", 0.01)
     speakers: list[Node] = []
     monkeypatch.setattr(room, "is_spoken_with", lambda *_: all(node.speaks for node in speakers))
+    monkeypatch.setattr(room, "has_none", lambda _, peer: any(node.bare for node in speakers if node.own == peer))
 
     def plan(cn: str) -> EffectiveConfig:
         files, place = Files(Path("ca.crt"), Path("cert.crt"), Path("cert.key")), tmp_path / cn.partition("/")[0]
@@ -475,7 +478,7 @@ def test_who_has_a_link_is_known_by_the_certificate_by_which_it_says_that_it_has
 
 def test_whose_certificate_expires_loses_its_link(play: Play, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also one that never changes the keys; but nobody whose next certificate is not known to be that of the link."""
-    monkeypatch.setattr(room, "CERTIFICATES", 0.0)
+    monkeypatch.setattr(room, "PEERS_EVERY", 0.0)
 
     async def scene(world: World) -> None:
         await world.moved()
@@ -492,6 +495,22 @@ def test_whose_certificate_expires_loses_its_link(play: Play, monkeypatch: pytes
         b.room.look()
         assert b.room.ends() == []
         await until(lambda: not b.kernel.links)
+
+    play(scene)
+
+
+def test_a_peer_that_was_started_without_wireguard_has_no_link_any_more(
+    play: Play, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its kernel may still answer by the one it had, so that something comes in."""
+    monkeypatch.setattr(room, "PEERS_EVERY", 0.0)
+
+    async def scene(world: World) -> None:
+        await world.moved()
+        waiting = asyncio.create_task(world.a.room.outlast(world.b.own))
+        world.b.bare, world.a.hears, world.b.hears = True, False, False
+        await asyncio.wait_for(waiting, 10)
+        assert world.a.room.ends() == []
 
     play(scene)
 

@@ -35,6 +35,7 @@ from re6st.core.wire.wireguard import (
     Terms,
     decode,
     encode,
+    has_none,
     is_spoken_with,
     link_local,
 )
@@ -171,6 +172,16 @@ def test_nor_is_older_software_whatever_its_protocol_number() -> None:
     world.meet()
     assert world.connected(A, B)
     assert not world.spoken(A, B)
+
+
+def test_only_a_peer_that_says_so_is_known_to_have_no_links() -> None:
+    for can in (True, False):
+        world = Able()
+        world.ours(A, Extension.WIREGUARD)
+        world.ours(B, *((Extension.WIREGUARD,) if can else ()))
+        assert not has_none(world.machines[A], B)
+        world.meet()
+        assert has_none(world.machines[A], B) is not can
 
 
 def test_a_peer_that_answers_no_more_may_be_another_one_by_now_and_is_not_spoken_to() -> None:
