@@ -50,8 +50,9 @@ ENDINGS = 3
 """How often an end is told."""
 RENUMBERINGS = 3
 """How often a proposal gets a greater number, as the peer has a later link."""
-PROPOSALS = 0.5, 6.0, 50.0, 100.0
-"""Proposals a second, and at once, that are taken from one peer and from all: each makes a key and an interface."""
+PROPOSALS = 0.1, 8.0, 50.0, 100.0
+"""Proposals a second, and at once, that are taken from one peer and from all: each makes a key and an interface, has
+babel look, and is told in the log. Who starts anew sends one, or four where they get lost."""
 PEERS_LIMIT = 1024
 """Peers of whom we remember that no link came up, and links of which we tell the end."""
 
