@@ -9,7 +9,8 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from ipaddress import ip_address
 
 from re6st.core.prefix import Prefix, PrefixError
 from re6st.core.transport.openvpn_lines import Environment, Hold, ProcessState, ProcessTraffic, ProcessUp
@@ -196,6 +197,9 @@ class OpenVpnClient:
             if other is not attempt and other.task:
                 other.task.cancel()
         self.serial, self.number = environment.serial, environment.number
+        if environment.trusted_ip and not is_address(attempt.endpoint.host):
+            # A name may have another address the next time; a WireGuard link goes to that of this tunnel.
+            attempt.endpoint = replace(attempt.endpoint, host=environment.trusted_ip)
         self.source = source_address(environment.trusted_ip or attempt.endpoint.host)
         mtu = environment.get("tun_mtu", "")
         await self._told(
@@ -211,6 +215,15 @@ class OpenVpnClient:
                 environment.twin,
             )
         )
+
+
+def is_address(host: str) -> bool:
+    """Whether it is no name."""
+    try:
+        ip_address(host)
+    except ValueError:
+        return False
+    return True
 
 
 @dataclass(slots=True, eq=False)

@@ -61,6 +61,19 @@ def test_a_client_tunnel_lives_and_ends(monkeypatch: pytest.MonkeyPatch, tmp_pat
     assert len(programs.started) == 1, "one that worked is not tried at its other addresses when it ends"
 
 
+def test_where_a_name_led_is_known_by_its_address(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Those of --client are not looked up here; a WireGuard link is dialled at the address of its tunnel."""
+
+    async def comes_up_there(peer: Peer) -> None:
+        peer.say(">STATE:1,CONNECTED,SUCCESS,,,,,")
+        peer.block("UPDOWN", "UP", tls_serial_0=5, trusted_ip="192.0.2.2", tun_mtu=1348)
+
+    for endpoint in (replace(ONE, host="re6st.example.com"), ONE):
+        _, told, _ = connect(monkeypatch, tmp_path, [comes_up_there], [endpoint])
+        there = "192.0.2.2" if endpoint != ONE else ONE.host
+        assert [event.endpoint for event in told] == [replace(endpoint, host=there)]
+
+
 def test_the_next_address_is_tried_when_one_fails(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
