@@ -251,6 +251,9 @@ class WireGuardLinks:
                 await self._follow_until_gone(own, device)
             else:
                 own.seen = await own.device.state()
+                if own.seen.peer != own.link.theirs.key:  # its keys were about to change
+                    await own.device.configure(config_of(own.link, own.seen.endpoint))
+                    own.seen = LinkState()
                 await self._follow_until_gone(own, own.device)
         except OSError as error:
             log.warning("link to %s: %s", peer, error.strerror)

@@ -37,7 +37,7 @@ packets may still wait in its OpenVPN, or for TCP to repeat them."""
 LATE_HELLOS = 4
 """Hellos by which a drain may last longer than until babel has lost the link."""
 PAUSE, LOST_PAUSE = 300.0, 60.0
-"""Seconds until a link is tried again with a peer where it failed, or where one was lost."""
+"""Seconds until a link is tried again with a peer where it failed, or where one was lost that had served."""
 PAUSES_LIMIT = 1024
 
 NOBODY_MET = "babel met nobody on it"
@@ -190,7 +190,8 @@ class Upgrades:
         if known is None:
             return []
         if was_up:  # else who agrees on links remembers it
-            self._pauses.begin(peer, reason, LOST_PAUSE, now)
+            served = known.step in (Step.DRAINING, Step.DONE)
+            self._pauses.begin(peer, reason, LOST_PAUSE if served else PAUSE, now)
         return [Unmute(known.old), Move(peer, known.old)] if known.step is Step.DRAINING else []
 
     def forget(self, peer: Prefix) -> None:

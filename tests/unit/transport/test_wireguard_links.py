@@ -292,6 +292,21 @@ def test_the_next_daemon_goes_on_with_what_is_up() -> None:
     play(scene)
 
 
+def test_the_next_daemon_changes_the_keys_that_the_last_one_was_about_to_change() -> None:
+    async def scene(world: World) -> None:
+        await world.linked()
+        link, device = world.a.noted[B], world.a.devices["re6stnet1"]
+        await world.kill(world.a)
+        assert device.config is not None
+        await device.configure(replace(device.config, peer=b"o" * 32, secret=link.own.secret))
+        device.now = replace(device.now, endpoint=(HOSTS[B], link.theirs.port))
+        world.start(world.a).resume([(link, None)])
+        await until(lambda: device.config is not None and device.config.peer == link.theirs.key)
+        assert device.config.endpoint == (HOSTS[B], link.theirs.port)
+
+    play(scene)
+
+
 def test_what_is_not_closed_stays_when_a_daemon_ends() -> None:
     machines: list[Machine] = []
 

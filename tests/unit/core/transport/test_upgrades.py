@@ -218,6 +218,14 @@ def test_after_a_link_was_lost_the_next_tunnel_rests(play: Play) -> None:
     assert play.after(1) == [OpenLink(PEER)]
 
 
+def test_a_link_that_ends_before_it_served_is_not_tried_again_soon(play: Play) -> None:
+    """Its path may swallow all but small packets, which is found each time when it is up."""
+    play.opened()
+    assert play.upgrades.ended(PEER, "it does not serve", play.now, was_up=True) == []
+    assert play.after(PAUSE - 1) == []
+    assert play.after(1) == [OpenLink(PEER)]
+
+
 def test_nothing_is_decided_while_babel_does_not_run(play: Play) -> None:
     play.met()
     play.survey = seen({}, running=False)
