@@ -27,10 +27,13 @@ class LinkRemover(Protocol):
 
 
 class NoLinks:
-    """See contracts.Links. What an earlier daemon left of links is removed."""
+    """See contracts.Links. What an earlier daemon left of links is removed. `lacking` says why there are none, if they
+    are wanted.
+    """
 
-    def __init__(self, kernel: LinkRemover, run: Path, tasks: Tasks) -> None:
+    def __init__(self, kernel: LinkRemover, run: Path, tasks: Tasks, lacking: str = "") -> None:
         self._kernel = kernel
+        self._lacking = lacking
         self._records = Records(run)
         self._tasks = tasks
 
@@ -69,8 +72,8 @@ class NoLinks:
         return ()
 
     def why_not(self, peer: Prefix) -> str:
-        """Nothing keeps a link away that nobody wants."""
-        return ""
+        """What this machine lacks; nothing keeps a link away that nobody wants."""
+        return self._lacking
 
     def served(self, protocol: TunnelProtocol, besides: Prefix) -> int:
         """None."""

@@ -175,7 +175,7 @@ def build(base: Base, machine: MachineRooms, found: Found, left: babel.Left, tas
     known = KnownPeers(base.identity.prefix, mesh, requirement, base.cache)
     admission = Admission(config.run / run_names.REFUSED, requirement, chronicle, base.client)
     crypto = NodeCrypto(base.identity, base.updates.revoked)
-    links = _links(machine, mesh, driver, planes, tasks) if config.wireguard else None
+    links, lacking = _links(machine, mesh, driver, planes, tasks) if config.wireguard else (None, "")
     if links is not None:
         crypto.abilities = frozenset({Extension.WIREGUARD})
     handler, peers = _peers(base, in_force, mesh, driver, known, crypto, due)
@@ -190,7 +190,7 @@ def build(base: Base, machine: MachineRooms, found: Found, left: babel.Left, tas
         found,
         planes,
         admission,
-        links or NoLinks(machine.kernel, config.run, tasks),
+        links or NoLinks(machine.kernel, config.run, tasks, lacking),
     )
     if links is not None:
         links.start(tunnels, peers)
@@ -241,8 +241,8 @@ def build(base: Base, machine: MachineRooms, found: Found, left: babel.Left, tas
 
 def _links(
     machine: MachineRooms, mesh: policy.Mesh, driver: MeshDriver, planes: Planes, tasks: Tasks
-) -> WireGuard | None:
-    """The room of WireGuard links; None where nothing here carries them."""
+) -> tuple[WireGuard | None, str]:
+    """The room of WireGuard links; None where nothing here carries them, and why."""
     # Most nodes have none, and need not load what makes them.
     from re6st.linux.wireguard import NoWireGuard, choose
     from re6st.linux.wireguard_go import WireGuardGo
@@ -253,10 +253,11 @@ def _links(
     try:
         found = choose((lambda: KernelWireGuard(netlink), lambda: WireGuardGo(netlink)))
     except NoWireGuard as error:
-        log.info("tunnels stay those of OpenVPN, without WireGuard: %s", error)
-        return None
+        log.warning("tunnels stay those of OpenVPN, without WireGuard: %s", error)
+        return None, f"not here: {error}"
     log.info("tunnels become WireGuard links where the other end has them too; here %s carries them", found.name)
-    return WireGuard(machine.in_force, mesh, driver.event, kernel, machine.packet_filter, planes, tasks, found, netlink)
+    parts = machine.in_force, mesh, driver.event, kernel, machine.packet_filter, planes, tasks
+    return WireGuard(*parts, found, netlink), ""
 
 
 def _metrics(

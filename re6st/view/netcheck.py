@@ -13,9 +13,10 @@ from re6st.core.machine.hosts import is_behind_another
 from re6st.core.registry.clock import skew
 from re6st.core.telemetry.report import REVOKED
 from re6st.core.tunnel_protocols import Family, Transport, TunnelCarrier, named
+from re6st.core.wire.wireguard import Reason
 from re6st.core.words import duration, plural
 from re6st.view.findings import Finding, Level
-from re6st.view.status_text import endpoint
+from re6st.view.status_text import endpoint, without_wireguard
 
 Answer = Mapping[str, Any]
 
@@ -187,15 +188,10 @@ def _links(tunnels: Sequence[Answer]) -> Iterator[Finding]:
     """Which tunnels WireGuard carries, and why not others where that was tried."""
     if carried := sum(each.get("carrier") == TunnelCarrier.WIREGUARD for each in tunnels):
         yield Finding("ok", "wireguard", f"WireGuard carries {plural(carried, 'tunnel')}")
-    reasons: dict[str, list[str]] = {}
-    for each in tunnels:
-        if reason := each.get("no_wireguard"):
-            reasons.setdefault(reason, []).append(each["peer"])
-    for reason, peers in reasons.items():
-        text = f"no WireGuard with {', '.join(peers[:5])}{' and others' if peers[5:] else ''}: {reason}"
-        yield Finding(
-            "warn", "wireguard", text, "let UDP pass to their ports of --wireguard-ports; OpenVPN serves meanwhile"
-        )
+    for peers, reason in without_wireguard(tunnels):
+        silent = reason == Reason.NO_HANDSHAKE.words
+        remedy = "let UDP pass to their ports of --wireguard-ports; OpenVPN serves meanwhile" if silent else ""
+        yield Finding("warn", "wireguard", f"no WireGuard with {peers}: {reason}", remedy)
 
 
 def software(peer: str, answer: str | None) -> Finding:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from re6st.core.tunnel_protocols import TunnelCarrier
@@ -176,8 +176,18 @@ def tunnel_table(tunnels: Sequence[Answer], width: int | None) -> list[Line]:
         )
         for t in sorted(tunnels, key=lambda t: (t["direction"] == "in", *_order(t["peer"])))
     ]
-    why_not = [f"{t['peer']}: no WireGuard, {reason}" for t in tunnels if (reason := t.get("no_wireguard"))]
+    why_not = (f"{peers}: no WireGuard, {reason}" for peers, reason in without_wireguard(tunnels))
     return [*table(_TUNNELS, rows, width), *((Span(line, "warning"),) for line in why_not)]
+
+
+def without_wireguard(tunnels: Sequence[Answer]) -> Iterator[tuple[str, str]]:
+    """With whom there are tunnels that WireGuard does not carry, and why, each reason once."""
+    reasons: dict[str, list[str]] = {}
+    for each in tunnels:
+        if reason := each.get("no_wireguard"):
+            reasons.setdefault(reason, []).append(each["peer"])
+    for reason, peers in reasons.items():
+        yield f"{', '.join(peers[:5])}{' and others' if peers[5:] else ''}", reason
 
 
 def _means(tunnel: Answer) -> str:

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from re6st.core.wire.wireguard import Reason
 from re6st.view import netcheck
 from re6st.view.findings import Finding
 from re6st.view.netcheck import RegistryAnswer, Router
@@ -24,6 +25,18 @@ HERE = ["192.168.0.5"]
 
 def told(findings: Any) -> list[tuple[str, str]]:
     return [(finding.level, finding.text) for finding in findings]
+
+
+def test_a_firewall_is_named_only_where_it_may_be_one() -> None:
+    silent, lacking = Reason.NO_HANDSHAKE.words, "not here: the kernel has no module wireguard"
+    told_of = {
+        finding.text: finding.remedy
+        for reason in (silent, lacking)
+        for finding in netcheck.tunnels([{**TUNNELS[1], "peer": "5/16", "no_wireguard": reason}], [])
+        if finding.about == "wireguard"
+    }
+    assert told_of[f"no WireGuard with 5/16: {lacking}"] == ""
+    assert "--wireguard-ports" in told_of[f"no WireGuard with 5/16: {silent}"]
 
 
 def test_what_the_node_complains_of() -> None:

@@ -278,3 +278,9 @@ def test_of_each_tunnel_it_is_said_what_carries_it_and_why_not_wireguard() -> No
     assert "198.51.100.7:1194/udp" in lines[2]
     assert "198.51.100.7:1194/udp" in lines[3]
     assert lines[4:] == ["5/16: no WireGuard, no handshake: does a firewall drop UDP?"]
+
+
+def test_a_reason_why_wireguard_does_not_carry_tunnels_is_told_once() -> None:
+    without = [{**TUNNELS[1], "peer": f"{number}/16", "no_wireguard": "not here: no module"} for number in range(7)]
+    lines = ["".join(span.text for span in each) for each in text.tunnel_table(without, None)]
+    assert lines[8:] == ["0/16, 1/16, 2/16, 3/16, 4/16 and others: no WireGuard, not here: no module"]
