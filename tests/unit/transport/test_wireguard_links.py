@@ -421,7 +421,8 @@ def test_an_interface_is_made_only_when_the_last_one_of_its_name_is_gone() -> No
         world.a.may_leave.set()
         await world.both(LinkPhase.UP)
         world.a.links.close(B)
-        await until(lambda: not world.a.devices and not world.a.links.interfaces)
+        links = world.a.links
+        await until(lambda: not world.a.devices and not links.interfaces)
 
     play(scene)
 
