@@ -16,8 +16,7 @@ Rules, from which the rest follows:
 - Whoever hears of a link that it does not have says so, and who hears that ends it. An end is told three times.
 - A link that is up needs no word as long as something comes in by it, since that proves that both ends have the
   same keys. Where nothing does, each end asks the other whether it has the link, and ends it if that lasts.
-- Keys are changed by the client: a proposal that names the link, an acceptance, and a confirmation, on which the server
-  changes; when its interface has them, the client is told, changes too, and dials. All else of the link stays.
+- Keys are changed by the client (wireguard_rekeying.py), the server first. All else of the link stays.
 
 So whatever is lost, doubled or late, and whoever starts anew when: after SETTLE_TIME (wireguard_state.py) both have the
 same link, or none.
@@ -35,17 +34,14 @@ from re6st.core.limits.budget import Buckets
 from re6st.core.limits.pauses import Pauses
 from re6st.core.prefix import Prefix
 from re6st.core.transport.wireguard_links import OwnEnd, WireGuardLink
+from re6st.core.transport.wireguard_rekeying import Rekeying
 from re6st.core.transport.wireguard_state import (
     ACCEPTED_TIME,
-    CHANGE_AGAIN,
-    CHANGE_KEPT,
-    CHANGE_TIME,
     CHECK_AGAIN,
     CHECK_TIME,
     DEAD_TIME,
     DIAL_TIME,
     ENDINGS,
-    LIVES,
     MAKE_TIME,
     PEERS_LIMIT,
     PROPOSALS,
@@ -54,13 +50,11 @@ from re6st.core.transport.wireguard_state import (
     RESEND_FIRST,
     RESEND_LAST,
     Action,
-    Change,
     Dial,
     Ended,
     Ending,
     Entry,
     Fresh,
-    KeyChange,
     LinkPhase,
     LinkSettings,
     Make,
@@ -68,6 +62,7 @@ from re6st.core.transport.wireguard_state import (
     Remove,
     Send,
     Up,
+    later_number,
     pause_after,
 )
 from re6st.core.tunnel_protocols import Role
@@ -108,6 +103,7 @@ class Agreement:
         self._names: Pool[str] = Pool()
         """Of interfaces."""
         self._proposals: Buckets[Prefix] = Buckets(*PROPOSALS)
+        self._rekeying = Rekeying(own, fresh, lambda: self.settings.key_life, self._is_ours)
 
     # -- asking --
 
@@ -163,7 +159,7 @@ class Agreement:
             return [Ended(peer, Role.CLIENT, interface, Reason.UNAVAILABLE, was_up=False)]
         terms = replace(fresh.own.terms, port=port, mtu=self.settings.mtu)
         own = OwnEnd(fresh.own.secret, terms)
-        entry = Entry(peer, self._number(peer, fresh.clock, 0), Role.CLIENT, interface, own)
+        entry = Entry(peer, later_number(self._own, peer, fresh.clock, 0), Role.CLIENT, interface, own)
         entry.go(LinkPhase.PROPOSED, now + PROPOSE_TIME, now)
         self._entries[peer] = entry
         return self._propose_again(entry, now)
@@ -178,7 +174,8 @@ class Agreement:
         for link in links:
             entry = Entry(link.peer, link.number, link.role, link.interface, link.own, link.theirs)
             entry.go(LinkPhase.UP, float("inf"), now)
-            entry.heard, entry.change_at = now, self._change_at(link.role, now)
+            entry.heard = now
+            self._rekeying.plan(entry, now)
             self._entries[link.peer] = entry
         return self.tick(now)
 
@@ -250,7 +247,8 @@ class Agreement:
                 if now >= entry.resend:
                     actions += self._again(entry, now)
                 if entry.phase is LinkPhase.UP:
-                    actions += self._tick_change(entry, now)
+                    done = self._rekeying.tick(entry, now)
+                    actions += self._end(entry, done, now) if isinstance(done, Reason) else done
         for (peer, number), ending in list(self._endings.items()):
             if now >= ending.again:
                 actions.append(Send(peer, End(number, ending.reason)))
@@ -339,7 +337,7 @@ class Agreement:
             return []
         entry = self._entries.get(peer)
         if message.replaces:
-            return self._change_proposed(peer, entry, message, now)
+            return self._rekeying.proposed(peer, entry, message, now)
         if entry is not None and (entry.number, entry.theirs) == (message.number, message.terms):
             # While the interface is made, the answer is on its way.
             answers = entry.phase in (LinkPhase.ACCEPTED, LinkPhase.UP)
@@ -374,13 +372,7 @@ class Agreement:
     def _accepted(self, entry: Entry, message: Accept, now: float) -> list[Action]:
         change = entry.change
         if change is not None and message.number == change.number:
-            if entry.role is Role.SERVER or change.theirs is not None:
-                return []
-            if replace(message.terms, key=entry.link.theirs.key) != entry.theirs or self._is_ours(message.terms):
-                return self._change_later(entry, now)
-            change.theirs, change.until, change.resend = message.terms, now + CHANGE_TIME, now
-            change.wait = RESEND_FIRST
-            return self._change_again(entry, change, now)
+            return self._rekeying.accepted(entry, change, message.terms, now)
         if entry.role is Role.SERVER:
             return []
         if entry.phase is not LinkPhase.PROPOSED:
@@ -397,11 +389,11 @@ class Agreement:
         if entry is None:
             return []
         if entry.change is not None and message.number == entry.change.number:
-            return self._change_later(entry, now) if entry.role is Role.CLIENT else []
+            return self._rekeying.put_off(entry, now) if entry.role is Role.CLIENT else []
         if entry.number != message.number or entry.phase is not LinkPhase.PROPOSED:
             return []
         if message.reason is Reason.STALE and entry.tries < RENUMBERINGS:
-            number = self._number(entry.peer, 0, max(message.latest, entry.number))
+            number = later_number(self._own, entry.peer, 0, max(message.latest, entry.number))
             if number < NUMBER_LIMIT:
                 entry.number, entry.tries, entry.wait = number, entry.tries + 1, RESEND_FIRST
                 return self._propose_again(entry, now)
@@ -411,9 +403,7 @@ class Agreement:
         """Whether we have a link with these keys, ours and the peer's, which it has."""
         change = entry.change
         if change is not None and number == change.number:
-            if change.theirs is None or keys != (change.own.terms.key, change.theirs.key):
-                return []
-            return self._switch(entry, change, now)  # and `changed` says that it is done
+            return self._rekeying.agreed(entry, change, keys, now)  # and `changed` says that it is done
         if entry.theirs is None or entry.phase in (None, LinkPhase.PROPOSED, LinkPhase.MAKING):
             return []
         if keys != (entry.own.terms.key, entry.theirs.key):
@@ -425,11 +415,7 @@ class Agreement:
         """The peer has a link with these keys, ours and its own."""
         change = entry.change
         if change is not None and number == change.number:
-            if entry.role is Role.SERVER or change.theirs is None:
-                return []
-            if keys != (change.own.terms.key, change.theirs.key):
-                return []
-            return self._switch(entry, change, now)
+            return self._rekeying.agreed(entry, change, keys, now) if entry.role is Role.CLIENT else []
         if entry.phase is LinkPhase.UP and keys != (entry.own.terms.key, entry.link.theirs.key):
             return [*self._end(entry, Reason.UNKNOWN, now, tell=False), Send(entry.peer, NoLink(number))]
         return []
@@ -445,77 +431,11 @@ class Agreement:
             return self._end(entry, Reason.UNKNOWN, now, tell=False)
         return self._forget_change(entry, number, now)
 
-    # -- other keys --
-
-    def _tick_change(self, entry: Entry, now: float) -> list[Action]:
-        change = entry.change
-        if now >= entry.change_at and entry.role is Role.SERVER:
-            return self._end(entry, Reason.OLD_KEYS, now)
-        if change is None:
-            return self._change(entry, now) if now >= entry.change_at else []
-        if now >= change.until:
-            if entry.role is Role.CLIENT and change.theirs is not None:
-                return self._end(entry, Reason.NO_ANSWER, now)  # which keys the peer has now, nobody knows
-            return self._change_later(entry, now)
-        return self._change_again(entry, change, now) if now >= change.resend else []
-
-    def _change(self, entry: Entry, now: float) -> list[Action]:
-        """Begin to change the keys; not of a link by which nothing comes in."""
-        if now - entry.heard >= CHECK_TIME:
-            entry.change_at = now + CHECK_TIME
-            return []
-        fresh = self._fresh()
-        own = OwnEnd(fresh.own.secret, replace(entry.own.terms, key=fresh.own.terms.key))
-        number = self._number(entry.peer, fresh.clock, entry.number)
-        entry.change = KeyChange(number, own, None, now + PROPOSE_TIME, now)
-        return self._change_again(entry, entry.change, now)
-
-    def _change_again(self, entry: Entry, change: KeyChange, now: float) -> list[Action]:
-        change.resend, change.wait = now + change.wait, min(2 * change.wait, RESEND_LAST)
-        if change.theirs is None:
-            return [Send(entry.peer, Propose(change.number, entry.number, change.own.terms))]
-        return [Send(entry.peer, Confirm(change.number, change.own.terms.key, change.theirs.key))]
-
-    def _change_proposed(self, peer: Prefix, entry: Entry | None, message: Propose, now: float) -> list[Action]:
-        if entry is None or entry.number != message.replaces:
-            if entry is not None and entry.number == message.number:
-                return []  # it is done
-            return [Send(peer, NoLink(message.replaces))]
-        if entry.role is Role.CLIENT or entry.phase is not LinkPhase.UP:
-            return []
-        change, terms = entry.change, entry.link.theirs
-        if change is not None and message.number <= change.number:
-            same = message.number == change.number and message.terms == change.theirs
-            return [Send(peer, Accept(change.number, change.own.terms))] if same else []
-        if replace(message.terms, key=terms.key) != terms or message.terms == terms or self._is_ours(message.terms):
-            return [Send(peer, Refuse(message.number, Reason.BAD_VALUES))]
-        fresh = self._fresh()
-        own = OwnEnd(fresh.own.secret, replace(entry.own.terms, key=fresh.own.terms.key))
-        entry.change = KeyChange(message.number, own, message.terms, now + CHANGE_KEPT, float("inf"))
-        return [Send(peer, Accept(message.number, own.terms))]
-
-    def _change_at(self, role: Role, now: float) -> float:
-        """When the keys of a link are changed, or, at its server, too old."""
-        return now + self.settings.key_life * (1 if role is Role.CLIENT else LIVES)
-
-    def _switch(self, entry: Entry, change: KeyChange, now: float) -> list[Action]:
-        entry.number, entry.own, entry.theirs, entry.change = change.number, change.own, change.theirs, None
-        entry.heard, entry.resend = now, now + CHECK_AGAIN
-        entry.change_at = self._change_at(entry.role, now)
-        entry.changing = True
-        return [Change(entry.link), Up(entry.link)]
-
-    def _change_later(self, entry: Entry, now: float) -> list[Action]:
-        entry.change = None
-        if entry.role is Role.CLIENT:
-            entry.change_at = now + CHANGE_AGAIN
-        return []
-
     def _forget_change(self, entry: Entry | None, number: int, now: float) -> list[Action]:
-        """A change that the peer knows nothing of; what it has is asked at once."""
+        """A change of keys that the peer knows nothing of; what it has is asked at once."""
         if entry is None or entry.change is None or entry.change.number != number:
             return []
-        return [*self._change_later(entry, now), *self._again(entry, now)]
+        return [*self._rekeying.put_off(entry, now), *self._again(entry, now)]
 
     # -- within --
 
@@ -523,7 +443,7 @@ class Agreement:
         entry.go(LinkPhase.UP, float("inf"), now + CHECK_TIME)
         entry.heard = now
         self._pauses.end(entry.peer)
-        entry.change_at = self._change_at(entry.role, now)
+        self._rekeying.plan(entry, now)
         return [Up(entry.link), *([self._confirm(entry)] if entry.role is Role.CLIENT else ())]
 
     def _end(self, entry: Entry, reason: Reason, now: float, *, tell: bool = True) -> list[Action]:
@@ -541,10 +461,6 @@ class Agreement:
         if entry.role is Role.CLIENT and not was_up and reason not in (Reason.YIELDED, Reason.REPLACED, Reason.CLOSED):
             self._pauses.begin(entry.peer, reason, pause_after(reason), now)
         return [*actions, Ended(entry.peer, entry.role, entry.interface, reason, was_up)]
-
-    def _number(self, peer: Prefix, clock: int, above: int) -> int:
-        """A number of ours, later than one."""
-        return (max(clock, (above >> 1) + 1) << 1) | (self._own > peer)
 
     def _free_interface(self, replaced: Entry | None, now: float) -> str | None:
         """One for another client; that of the link that it replaces if there is no other."""

@@ -257,6 +257,11 @@ class Pool(Generic[Item]):
             self._taken.popitem(last=False)
 
 
+def later_number(own: Prefix, peer: Prefix, clock: int, above: int) -> int:
+    """A number for a link that `own` proposes to a peer, greater than another one."""
+    return (max(clock, (above >> 1) + 1) << 1) | (own > peer)
+
+
 def pause_after(reason: Reason) -> float:
     """Seconds in which no link to a peer is opened after one did not come up."""
     return PAUSES.get(reason, PAUSE)

@@ -1,0 +1,139 @@
+"""How the keys of a WireGuard link change, with what its two ends say about it: for wireguard_agreement.py.
+
+The client proposes other keys for a link that it names; the server has some made, and accepts; the client confirms, and
+the server changes, and says so once its interface has them; then the client changes, and dials. All else of the link
+stays. What is lost is said again, and whoever gives a change up tries again later with the keys that there are.
+All times are seconds of one monotonic clock.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from re6st.core.prefix import Prefix
+from re6st.core.transport.wireguard_links import OwnEnd
+from re6st.core.transport.wireguard_state import (
+    CHANGE_AGAIN,
+    CHANGE_KEPT,
+    CHANGE_TIME,
+    CHECK_AGAIN,
+    CHECK_TIME,
+    LIVES,
+    PROPOSE_TIME,
+    RESEND_FIRST,
+    RESEND_LAST,
+    Action,
+    Change,
+    Entry,
+    Fresh,
+    KeyChange,
+    LinkPhase,
+    Send,
+    Up,
+    later_number,
+)
+from re6st.core.tunnel_protocols import Role
+from re6st.core.wire.wireguard import Accept, Confirm, NoLink, Propose, Reason, Refuse, Terms
+
+
+class Rekeying:
+    """The changes of one node's links. Each method returns what is to be done, or why the link ends.
+
+    `fresh` makes keys, `life` is the seconds that they last, as things are now, and `is_ours` says whether a peer's
+    terms have a key or an address of our own.
+    """
+
+    def __init__(
+        self, own: Prefix, fresh: Callable[[], Fresh], life: Callable[[], float], is_ours: Callable[[Terms], bool]
+    ) -> None:
+        self._own = own
+        self._fresh = fresh
+        self._life = life
+        self._is_ours = is_ours
+
+    # -- time --
+
+    def plan(self, entry: Entry, now: float) -> None:
+        """The link has new keys: after their life its client changes them; where it does not, its server ends it."""
+        entry.change_at = now + self._life() * (1 if entry.role is Role.CLIENT else LIVES)
+
+    def tick(self, entry: Entry, now: float) -> list[Action] | Reason:
+        """Do what is due for a link that is up."""
+        change = entry.change
+        if now >= entry.change_at and entry.role is Role.SERVER:
+            return Reason.OLD_KEYS
+        if change is None:
+            return self._begin(entry, now) if now >= entry.change_at else []
+        if now >= change.until:
+            if entry.role is Role.CLIENT and change.theirs is not None:
+                return Reason.NO_ANSWER  # which keys the peer has now, nobody knows
+            return self.put_off(entry, now)
+        return self._say_again(entry, change, now) if now >= change.resend else []
+
+    def _begin(self, entry: Entry, now: float) -> list[Action]:
+        """Propose other keys; not of a link by which nothing comes in."""
+        if now - entry.heard >= CHECK_TIME:
+            entry.change_at = now + CHECK_TIME
+            return []
+        own, clock = self._other_keys(entry)
+        number = later_number(self._own, entry.peer, clock, entry.number)
+        entry.change = KeyChange(number, own, None, now + PROPOSE_TIME, now)
+        return self._say_again(entry, entry.change, now)
+
+    def _say_again(self, entry: Entry, change: KeyChange, now: float) -> list[Action]:
+        change.resend, change.wait = now + change.wait, min(2 * change.wait, RESEND_LAST)
+        if change.theirs is None:
+            return [Send(entry.peer, Propose(change.number, entry.number, change.own.terms))]
+        return [Send(entry.peer, Confirm(change.number, change.own.terms.key, change.theirs.key))]
+
+    # -- what the peer says --
+
+    def proposed(self, peer: Prefix, entry: Entry | None, message: Propose, now: float) -> list[Action]:
+        """The client of a link wants other keys."""
+        if entry is None or entry.number != message.replaces:
+            if entry is not None and entry.number == message.number:
+                return []  # it is done
+            return [Send(peer, NoLink(message.replaces))]
+        if entry.role is Role.CLIENT or entry.phase is not LinkPhase.UP:
+            return []
+        change, terms = entry.change, entry.link.theirs
+        if change is not None and message.number <= change.number:
+            same = message.number == change.number and message.terms == change.theirs
+            return [Send(peer, Accept(change.number, change.own.terms))] if same else []
+        if replace(message.terms, key=terms.key) != terms or message.terms == terms or self._is_ours(message.terms):
+            return [Send(peer, Refuse(message.number, Reason.BAD_VALUES))]
+        own, _ = self._other_keys(entry)
+        entry.change = KeyChange(message.number, own, message.terms, now + CHANGE_KEPT, float("inf"))
+        return [Send(peer, Accept(message.number, own.terms))]
+
+    def accepted(self, entry: Entry, change: KeyChange, terms: Terms, now: float) -> list[Action]:
+        """The server has other keys, too: they are confirmed."""
+        if entry.role is Role.SERVER or change.theirs is not None:
+            return []
+        if replace(terms, key=entry.link.theirs.key) != entry.theirs or self._is_ours(terms):
+            return self.put_off(entry, now)
+        change.theirs, change.until, change.wait = terms, now + CHANGE_TIME, RESEND_FIRST
+        return self._say_again(entry, change, now)
+
+    def agreed(self, entry: Entry, change: KeyChange, keys: tuple[bytes, bytes], now: float) -> list[Action]:
+        """The peer has these keys, ours and its own, or is to have them: change, if they are those agreed on."""
+        if change.theirs is None or keys != (change.own.terms.key, change.theirs.key):
+            return []
+        entry.number, entry.own, entry.theirs, entry.change = change.number, change.own, change.theirs, None
+        entry.heard, entry.resend = now, now + CHECK_AGAIN
+        self.plan(entry, now)
+        entry.changing = True
+        return [Change(entry.link), Up(entry.link)]
+
+    def put_off(self, entry: Entry, now: float) -> list[Action]:
+        """Keep the keys that there are, for now."""
+        entry.change = None
+        if entry.role is Role.CLIENT:
+            entry.change_at = now + CHANGE_AGAIN
+        return []
+
+    def _other_keys(self, entry: Entry) -> tuple[OwnEnd, int]:
+        """Our end of a link with a fresh key, and the clock of then."""
+        fresh = self._fresh()
+        return OwnEnd(fresh.own.secret, replace(entry.own.terms, key=fresh.own.terms.key)), fresh.clock
