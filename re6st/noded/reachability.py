@@ -105,6 +105,11 @@ class AddressAdvertiser:
         """What goes with our addresses is different."""
         self._changed()
 
+    def open_for_links(self, ports: frozenset[int]) -> None:
+        """See contracts.PortOpener. Who has no server has no links of others either."""
+        if self._router is not None:
+            self._router.open_for_links(ports)
+
     def _mapped(self, endpoints: tuple[Endpoint, ...]) -> None:
         self._own.mapped = endpoints
         log.info("the router forwards %s to this node", format_addresses(endpoints) or "no port")

@@ -2,6 +2,7 @@
 
 One mapping for each IPv4 port and protocol of ours: made, renewed, made again when the router forgot it, started anew
 or changed its address, removed at exit. No router, or one that refuses: the node carries on, and asks now and then.
+A port where a peer is to come by a WireGuard link is mapped for as long as there is that link.
 """
 
 from __future__ import annotations
@@ -29,6 +30,8 @@ TRIES, TRY_TIME = 15, 1.0
 LEASE = 1000
 """Seconds a mapping lasts at a router that forgets us: twice the time to its renewal."""
 DISCOVER_MS = 1000
+LINK = TunnelProtocol.UDP
+"""What links go by."""
 LEAVE_TIME = 3.0
 """Seconds we wait for the router to remove our mappings; else it does so when LEASE is over."""
 NO_ADDRESS = "; it tells no public address of its own: it may be behind another router, a second NAT"
@@ -71,26 +74,39 @@ class PortMapper:
         self._endpoints: tuple[Endpoint, ...] = ()
         self._trouble = ""
         self._again = asyncio.Event()
+        self._moved = False
+        self._links: frozenset[int] = frozenset()
         # Only the thread uses what follows: the library blocks, and one question is asked after the other.
         self._thread = ThreadPoolExecutor(1, "UPnP")
         self._router: Any = None
         self._mapped: dict[tuple[int, TunnelProtocol], int] = {}
+        self._opened: dict[int, float] = {}
+        """Ports of links, and when each was mapped."""
+        self._refused: set[int] = set()
         self._renewed = 0.0
         self._leaving = False
 
     def ask_again(self) -> None:
         """Our address changed: look for the router at once, which may be another one."""
+        self._moved = True
         self._again.set()
+
+    def open_for_links(self, ports: frozenset[int]) -> None:
+        """Have these UDP ports open, too, each under its own number, since that is what peers are told."""
+        if ports != self._links:
+            self._links = ports
+            if self._endpoints:  # else there is no router that opens any
+                self._again.set()
 
     async def run(self) -> None:
         """Make, check and renew the mappings until cancelled, then remove them."""
         loop = asyncio.get_running_loop()
         try:
             while True:
-                anew = self._again.is_set()
+                anew, self._moved = self._moved, False
                 self._again.clear()
                 try:
-                    endpoints = await loop.run_in_executor(self._thread, self._round, anew)
+                    endpoints = await loop.run_in_executor(self._thread, self._round, anew, self._links)
                     delay = self._intervals.check
                 except PortMapError as error:
                     self._log(error)
@@ -118,7 +134,12 @@ class PortMapper:
 
     # -- in the thread --
 
-    def _round(self, anew: bool) -> tuple[Endpoint, ...]:
+    def _round(self, anew: bool, links: frozenset[int]) -> tuple[Endpoint, ...]:
+        endpoints = self._round_of_servers(anew)
+        self._keep_links(self._router, links)
+        return endpoints
+
+    def _round_of_servers(self, anew: bool) -> tuple[Endpoint, ...]:
         if self._router is not None and not anew:
             try:
                 return self._keep(self._router)
@@ -159,26 +180,67 @@ class PortMapper:
         """The external port for one of ours, the same as before where possible. Raises PortMapError."""
         known = self._mapped.get((port, protocol))
         last: object = "no free port"
-        lease, until = LEASE, time.monotonic() + TRY_TIME
+        until = time.monotonic() + TRY_TIME
         for attempt in range(TRIES):
             if self._leaving or (attempt and time.monotonic() > until):
                 break
             outside = known if known and not attempt else random.randint(*EXTERNAL_PORTS)  # noqa: S311
             name = f"re6stnet openvpn server ({port}/{protocol})"
             try:
-                if router.addportmapping(outside, _kind(protocol), router.lanaddr, port, name, "", lease):
+                if _add(router, outside, protocol, port, name):
                     self._mapped[port, protocol] = outside
                     return outside
             except Exception as error:
                 last = error
-                if "OnlyPermanentLease" in str(error):
-                    lease = 0
         raise PortMapError(f"the router maps no port to {port}/{protocol}: {last}{_likely_cause(host)}")
+
+    def _keep_links(self, router: Any, links: frozenset[int]) -> None:
+        """See to it that the ports of links are mapped, and no longer those of links that are over."""
+        for port in self._opened.keys() - links:
+            del self._opened[port]
+            with contextlib.suppress(Exception):
+                router.deleteportmapping(port, _kind(LINK))
+        self._refused &= links
+        now = time.monotonic()
+        for port in sorted(links):
+            since = self._opened.get(port, float("-inf"))
+            if now - since < self._intervals.renew and _holds(router, port, LINK, port):
+                continue
+            if self._leaving:
+                break
+            self._open_for_link(router, port)
+
+    def _open_for_link(self, router: Any, port: int) -> None:
+        try:
+            trouble = "" if _add(router, port, LINK, port, f"re6stnet WireGuard link ({port}/udp)") else "it refuses"
+        except Exception as error:
+            trouble = str(error)
+        if trouble:
+            level = logging.DEBUG if port in self._refused else logging.INFO
+            log.log(level, "UPnP: the router does not map UDP port %s for a WireGuard link: %s", port, trouble)
+            self._refused.add(port)
+            self._opened.pop(port, None)
+        else:
+            self._refused.discard(port)
+            self._opened[port] = time.monotonic()
 
     def _remove(self) -> None:
         with contextlib.suppress(Exception):  # it may be gone, and then every further question costs seconds
             for (_, protocol), outside in self._mapped.items() if self._router else ():
                 self._router.deleteportmapping(outside, _kind(protocol))
+            for port in self._opened if self._router else ():
+                self._router.deleteportmapping(port, _kind(LINK))
+
+
+def _add(router: Any, outside: int, protocol: TunnelProtocol, port: int, name: str) -> bool:
+    """Have a router send an external port to one of ours. Raises what the library does."""
+    words = outside, _kind(protocol), router.lanaddr, port, name, ""
+    try:
+        return bool(router.addportmapping(*words, LEASE))
+    except Exception as error:
+        if "OnlyPermanentLease" not in str(error):
+            raise
+    return bool(router.addportmapping(*words, 0))
 
 
 def _likely_cause(outside: str) -> str:

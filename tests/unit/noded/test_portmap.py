@@ -70,15 +70,20 @@ SOON = upnp.Intervals(renew=0.02, check=0.02, retry=0.02)
 
 
 def play(
-    steps: Callable[[list[tuple[Endpoint, ...]]], Any], intervals: upnp.Intervals = SOON
+    steps: Callable[[list[tuple[Endpoint, ...]]], Any],
+    intervals: upnp.Intervals = SOON,
+    links: Callable[[upnp.PortMapper], object] = lambda mapper: None,
 ) -> list[tuple[Endpoint, ...]]:
-    """Run a mapper while `steps` (a generator of conditions to wait for) goes on; returns what it told."""
+    """Run a mapper while `steps` (a generator of conditions to wait for) goes on; returns what it told. `links` gets
+    the mapper first.
+    """
     told: list[tuple[Endpoint, ...]] = []
 
     async def run() -> None:
         mapper = upnp.PortMapper(
             [(1194, TunnelProtocol.TCP), (1195, TunnelProtocol.UDP)], told.append, intervals=intervals
         )
+        links(mapper)
         task = asyncio.create_task(mapper.run())
         deadline = time.monotonic() + 10
         for condition in steps(told):
@@ -197,3 +202,44 @@ def test_no_router_is_told_once(router: Router, caplog: pytest.LogCaptureFixture
     router.discover = lambda: asked.append(0) or 0  # type: ignore[method-assign,func-returns-value]
     play(lambda told: iter([lambda: len(asked) > 5]))
     assert caplog.text.count("no router found") == 1
+
+
+def test_the_port_of_a_link_is_open_under_its_own_number_for_as_long_as_there_is_the_link(router: Router) -> None:
+    mappers: list[upnp.PortMapper] = []
+
+    def of_links() -> dict[int, tuple[str, int, str]]:
+        return {port: value for (port, kind), value in router.mappings.items() if "WireGuard" in value[2]}
+
+    def steps(told: list[tuple[Endpoint, ...]]) -> Any:
+        yield lambda: bool(told)
+        mappers[0].open_for_links(frozenset({21194, 21195}))
+        yield (
+            lambda: (
+                of_links()
+                == {port: ("192.168.0.5", port, f"re6stnet WireGuard link ({port}/udp)") for port in (21194, 21195)}
+            )
+        )
+        del router.mappings[21194, "UDP"]
+        mappers[0].open_for_links(frozenset({21194, 21196}))
+        yield lambda: set(of_links()) == {21194, 21196}
+
+    told = play(steps, upnp.Intervals(renew=1000, check=1000, retry=1000), mappers.append)
+    assert len(told) == 1, "where peers find our servers is the same"
+    assert not router.mappings
+
+
+def test_a_port_of_a_link_that_somebody_else_has_at_the_router_is_said_once_and_costs_our_servers_nothing(
+    router: Router, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    tries: list[int] = []
+    router.taken = lambda port: port == 21194 and not tries.append(port)  # type: ignore[func-returns-value]
+
+    def steps(told: list[tuple[Endpoint, ...]]) -> Any:
+        yield lambda: len(tries) > 3
+        router.taken = lambda port: False
+        yield lambda: (21194, "UDP") in router.mappings
+
+    told = play(steps, links=lambda mapper: mapper.open_for_links(frozenset({21194})))
+    assert len(told) == 1
+    assert caplog.text.count("does not map UDP port 21194") == 1
