@@ -1,12 +1,12 @@
 """What rooms need of others: methods of Kernel (linux/kernel.py), of PacketFilter, of the routing plane, of Admission,
-of WireGuard (noded/wireguard.py) and of MeshDriver.
+of WireGuard (noded/wireguard.py), of Tunnels, of Peers, of AddressAdvertiser and of MeshDriver.
 
 A room asks for no more than is here, so a test double has all of it, or fails the type check.
 """
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
 from typing import TYPE_CHECKING, Protocol
@@ -17,7 +17,10 @@ from re6st.core.routing.babel_lines import NextHop
 from re6st.core.telemetry.report import Link
 from re6st.core.transport.untimely import Untimely
 from re6st.core.tunnel_protocols import TunnelProtocol
+from re6st.core.wire.sessions import Sessions
 from re6st.noded.packet_filter import Sender
+from re6st.transport.link_mtu import InterfaceMtus
+from re6st.tunnel import Dialer, ServerClient
 
 if TYPE_CHECKING:
     from re6st.core.transport.link_records import LinkRecord, PeerIdentity
@@ -132,6 +135,9 @@ class Links(Protocol):
     async def outlast(self, peer: Prefix) -> None:
         """Wait until none carries our tunnel with a peer."""
 
+    async def outlast_all(self) -> None:
+        """Wait until none carries any tunnel of ours."""
+
     def end(self, peer: Prefix) -> None:
         """Our tunnel with a peer is over: no link is to carry it, nor to be about to."""
 
@@ -154,3 +160,40 @@ class Links(Protocol):
 
     def served(self, protocol: TunnelProtocol, besides: Prefix) -> int:
         """How many clients of a server have a link instead of their tunnel to it, a peer left out."""
+
+
+class InterfacesKernel(InterfaceMtus, Protocol):
+    """What links need of the kernel, besides their own interfaces. `take_link` raises KernelError."""
+
+    def take_link(self, name: str) -> None: ...
+    def keep_link_up(self, name: str, address: IPv6Address) -> None: ...
+    def leave_link(self, name: str) -> None: ...
+    async def delete_link(self, name: str) -> None: ...
+    async def bounce(self, name: str, until_unused: Callable[[], Awaitable[None]]) -> None: ...
+
+
+class ReplaceableTunnels(Protocol):
+    """The tunnels whose place links take: noded/tunnels.py."""
+
+    def openvpn_tunnels(self) -> Mapping[Prefix, Dialer]: ...
+    def server_client(self, peer: Prefix) -> tuple[TunnelProtocol, ServerClient] | None: ...
+    def admits(self, peer: Prefix, serial: int | None) -> bool: ...
+    def retire(self, peer: Prefix) -> None: ...
+    def hold_way(self, address: str | None) -> None: ...
+    def let_go(self, address: str | None) -> None: ...
+
+
+class LinkSpeaker(Protocol):
+    """Who speaks with peers: noded/peer_socket.py."""
+
+    @property
+    def sessions(self) -> Sessions: ...
+    def send(self, peer: Prefix, code: int, payload: bytes = b"") -> None: ...
+    def ensure(self, peer: Prefix) -> None: ...
+
+
+class PortOpener(Protocol):
+    """Who has ports opened at the router of a machine behind NAT: noded/reachability.py."""
+
+    def open_for_links(self, ports: frozenset[int]) -> None:
+        """Have these UDP ports open, as far as the router does that, and no others that were opened by this."""

@@ -193,7 +193,7 @@ def build(base: Base, machine: MachineRooms, found: Found, left: babel.Left, tas
         links or NoLinks(machine.kernel, config.run, tasks, lacking),
     )
     if links is not None:
-        links.start(tunnels, peers)
+        links.start(tunnels, peers, advertiser)
         handler.about_links, peers.opened = links.received, links.met_again
     link_mtus = LinkMtus(machine.kernel)
     guard = Guard(in_force, routing, tunnels, mesh, admission, RequirementWatch(requirement, peers, tunnels), chronicle)

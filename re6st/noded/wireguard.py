@@ -10,11 +10,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from ipaddress import IPv6Address, ip_address
-from typing import Protocol, assert_never
+from typing import assert_never
 
 from re6st.core.mesh import policy
 from re6st.core.prefix import Prefix
@@ -37,19 +36,27 @@ from re6st.core.transport.upgrades import (
 from re6st.core.transport.wireguard_links import WireGuardLink
 from re6st.core.transport.wireguard_state import Ended, LinkSettings
 from re6st.core.transport.wireguard_uapi import Address
-from re6st.core.tunnel_protocols import Role, TunnelCarrier, TunnelProtocol
+from re6st.core.tunnel_protocols import Role, TunnelProtocol
 from re6st.core.wire.datagrams import Code, Endpoint, WireError
 from re6st.core.wire.sessions import Sessions
-from re6st.core.wire.wireguard import Reason, has_none, is_spoken_with
+from re6st.core.wire.wireguard import Reason, is_spoken_with
 from re6st.linux.kernel import KernelError
 from re6st.linux.wireguard import Implementation, WireGuardKernel
-from re6st.noded.contracts import BabelFilter, LinkEnd, Routing
+from re6st.noded.contracts import (
+    BabelFilter,
+    InterfacesKernel,
+    LinkEnd,
+    LinkSpeaker,
+    PortOpener,
+    ReplaceableTunnels,
+    Routing,
+)
+from re6st.noded.link_table import KnownLink, LinkTable, report_of, why_over
 from re6st.noded.settings import InForce
-from re6st.noded.takeover import Records, monotonic, since_1970
 from re6st.service.tasks import Tasks
-from re6st.transport.link_mtu import InterfaceMtus, LinkMtus
+from re6st.transport.link_mtu import LinkMtus
 from re6st.transport.wireguard import WireGuardLinks
-from re6st.tunnel import Dialer, ServerClient
+from re6st.tunnel import ServerClient
 
 LOOK, LOOK_BUSY = 1.0, 0.1
 """Seconds between two looks at what is to be done: while no link is on its way, and while one is."""
@@ -62,47 +69,6 @@ GREET_AGAIN = 10.0
 have links."""
 
 log = logging.getLogger(__name__)
-
-
-class InterfacesKernel(InterfaceMtus, Protocol):
-    """What links need of the kernel, besides their own interfaces. `take_link` raises KernelError."""
-
-    def take_link(self, name: str) -> None: ...
-    def keep_link_up(self, name: str, address: IPv6Address) -> None: ...
-    def leave_link(self, name: str) -> None: ...
-    async def delete_link(self, name: str) -> None: ...
-    async def bounce(self, name: str, until_unused: Callable[[], Awaitable[None]]) -> None: ...
-
-
-class ReplaceableTunnels(Protocol):
-    """The tunnels whose place links take: noded/tunnels.py."""
-
-    def openvpn_tunnels(self) -> Mapping[Prefix, Dialer]: ...
-    def server_client(self, peer: Prefix) -> tuple[TunnelProtocol, ServerClient] | None: ...
-    def admits(self, peer: Prefix, serial: int | None) -> bool: ...
-    def retire(self, peer: Prefix) -> None: ...
-    def hold_way(self, address: str | None) -> None: ...
-    def let_go(self, address: str | None) -> None: ...
-
-
-class LinkSpeaker(Protocol):
-    """Who speaks with peers: noded/peer_socket.py."""
-
-    @property
-    def sessions(self) -> Sessions: ...
-    def send(self, peer: Prefix, code: int, payload: bytes = b"") -> None: ...
-    def ensure(self, peer: Prefix) -> None: ...
-
-
-@dataclass(slots=True)
-class _KnownLink:
-    """What we know of a link that is up, or of who is to have one."""
-
-    identity: PeerIdentity
-    place: Endpoint | None
-    since: float
-    link: WireGuardLink | None = None
-    process: tuple[int, str] | None = None
 
 
 class WireGuard:
@@ -128,25 +94,24 @@ class WireGuard:
         self._routing = routing
         self._tasks = tasks
         self._implementation = implementation
-        self._records = Records(in_force.plan.config.run)
+        self._table = LinkTable(in_force.plan.config.run)
         self._upgrades = Upgrades()
-        self._ours: dict[Prefix, _KnownLink] = {}
-        """Of peers whom we dialled."""
-        self._served: dict[Prefix, _KnownLink] = {}
-        """Of those who dialled us."""
+        self._why: dict[Prefix, str] = {}
+        """Why a link is being ended by us, for people."""
         self._waiting: dict[Prefix, asyncio.Event] = {}
         self._greeted: dict[Prefix, float] = {}
         self._looked = float("-inf")
         self._hands: tuple[ReplaceableTunnels, LinkSpeaker] | None = None
+        self._ports: PortOpener | None = None
         self._mtus = LinkMtus(kernel, self._unfit)
         self._links: WireGuardLinks | None = None
         if implementation is not None:
             own = in_force.plan.identity.prefix
             self._links = WireGuardLinks(own, self._settings(), implementation, netlink, self, tasks.start)
 
-    def start(self, tunnels: ReplaceableTunnels, peers: LinkSpeaker) -> None:
+    def start(self, tunnels: ReplaceableTunnels, peers: LinkSpeaker, ports: PortOpener) -> None:
         """Work with these."""
-        self._hands = tunnels, peers
+        self._hands, self._ports = (tunnels, peers), ports
 
     @property
     def implementation(self) -> str:
@@ -193,19 +158,15 @@ class WireGuard:
         found = list(found)
         if self._links is None:
             for record in found:
-                self._tasks.start(self._kernel.delete_link(record.link.interface), "links left over")
-                self._records.forget(record.link.interface)
+                self._leave_over(record)
             return []
         for record in found:
-            known = _KnownLink(record.identity, record.place, monotonic(record.since), record.link, record.process)
-            self._table(record.link.role)[record.peer] = known
+            self._table.take(record)
         self._links.resume((record.link, record.process) for record in found)
         there = [record for record in found if self._links.agreement.phase(record.peer) is not None]
         for record in found:
             if record not in there:
-                self._table(record.link.role).pop(record.peer, None)
-                self._records.forget(record.link.interface)
-                self._tasks.start(self._kernel.delete_link(record.link.interface), "links left over")
+                self._leave_over(record)
         for record in there:
             self._kernel.keep_link_up(record.link.interface, record.link.own.terms.address)
             self._watch(record.link)
@@ -215,7 +176,13 @@ class WireGuard:
             else:
                 self._upgrades.resume(record.peer, record.link.interface, _now())
                 self._waiting[record.peer] = asyncio.Event()
+        self._open_ports()
         return [record for record in there if record.link.role is Role.CLIENT]
+
+    def _leave_over(self, record: LinkRecord) -> None:
+        """Do not go on with what an earlier daemon left."""
+        self._table.drop(record)
+        self._tasks.start(self._kernel.delete_link(record.link.interface), "links left over")
 
     def carries(self, peer: Prefix) -> bool:
         """See contracts.Links."""
@@ -226,28 +193,38 @@ class WireGuard:
         if self._upgrades.carries(peer):
             await self._waiting.setdefault(peer, asyncio.Event()).wait()
 
+    async def outlast_all(self) -> None:
+        """See contracts.Links."""
+        for peer in list(self._table.ours):
+            await self.outlast(peer)
+
     def end(self, peer: Prefix) -> None:
         """See contracts.Links."""
         self._upgrades.forget(peer)
-        if peer in self._ours:
-            self._close(peer, Reason.CLOSED)
-        self._ours.pop(peer, None)
+        if peer in self._table.ours:
+            self._close(peer, Reason.CLOSED, "its tunnel is over")
+        self._table.ours.pop(peer, None)
         self._waiting.pop(peer, None)
 
     def cut(self, peer: Prefix) -> None:
         """See contracts.Links."""
-        self._close(peer, Reason.CLOSED, tell=False)
+        self._close(peer, Reason.CLOSED, "it is cut off", tell=False)
 
     def cut_off(self, crl: frozenset[int]) -> None:
         """See contracts.Links. Also one that is not up yet: an interface may be there, and wait for a handshake."""
-        for end in list(self.ends()):
-            if end.identity.serial is None or end.identity.serial in crl:
-                log.info("the link with %s is ended: its certificate is revoked", end.peer)
-                self.cut(end.peer)
-        for peer in () if self._links is None else self._links.agreement.begun:
-            client = self._client(peer)
-            if client is not None and (client[1].serial is None or client[1].serial in crl):
-                self.cut(peer)
+        found = [(end.peer, end.identity.serial) for end in self.ends()]
+        if self._links is not None:
+            found += [(peer, self._serial(peer)) for peer in self._links.agreement.begun]
+        for peer, serial in found:
+            if serial is None or serial in crl:
+                self._close(peer, Reason.CLOSED, "its certificate is revoked", tell=False)
+
+    def _serial(self, peer: Prefix) -> int | None:
+        """Of the certificate of who is to have a link; None where its tunnel is gone meanwhile."""
+        if (known := self._table.ours.get(peer)) is not None:
+            return known.identity.serial
+        client = self._client(peer)
+        return None if client is None else client[1].serial
 
     async def leave(self) -> None:
         """See contracts.Links."""
@@ -256,14 +233,16 @@ class WireGuard:
 
     def ends(self) -> list[LinkEnd]:
         """See contracts.Links."""
-        known = [*self._ours.items(), *self._served.items()]
-        return [LinkEnd(peer, each.link.interface, each.identity) for peer, each in known if each.link is not None]
+        return self._table.ends()
 
     def reports(self) -> list[report.Link]:
         """See contracts.Links. Not of those that are about to take the place of a tunnel: that one is told of."""
-        found = [(peer, each) for peer, each in self._ours.items() if self._upgrades.carries(peer)]
-        found += self._served.items()
-        return [self._report(peer, each, each.link) for peer, each in found if each.link is not None]
+        if self._links is None:
+            return []
+        found = [(peer, each) for peer, each in self._table.ours.items() if self._upgrades.carries(peer)]
+        found += self._table.served.items()
+        links = ((peer, each, each.link) for peer, each in found if each.link is not None)
+        return [report_of(peer, each, link, self._links.seen(link.interface)) for peer, each, link in links]
 
     def why_not(self, peer: Prefix) -> str:
         """See contracts.Links."""
@@ -274,14 +253,8 @@ class WireGuard:
 
     def served(self, protocol: TunnelProtocol, besides: Prefix) -> int:
         """See contracts.Links. Those that still have their tunnel too are counted there."""
-        return sum(
-            peer != besides
-            and each.link is not None
-            and each.place is not None
-            and each.place.protocol is protocol
-            and self._client(peer) is None
-            for peer, each in self._served.items()
-        )
+        both = (peer for peer in self._table.served if self._client(peer) is not None)
+        return self._table.served_by(protocol, (besides, *both))
 
     # -- transport.wireguard.LinkOwner --
 
@@ -302,7 +275,7 @@ class WireGuard:
 
     def hosts(self, peer: Prefix) -> Sequence[Address]:
         """Where a peer was reached by its tunnel."""
-        place = self._ours[peer].place if peer in self._ours else None
+        place = self._table.ours[peer].place if peer in self._table.ours else None
         with suppress(ValueError):
             return () if place is None else (ip_address(place.host),)
         return ()
@@ -313,10 +286,11 @@ class WireGuard:
             self._kernel.take_link(interface)
         except KernelError as error:
             raise OSError(None, str(error)) from None
+        self._open_ports()
 
     async def leaving(self, interface: str) -> None:
         """Tell babel that nobody is behind an interface, which is about to go."""
-        self._records.forget(interface)
+        self._table.forget(interface)
         self._mtus.forget(interface)
         try:
             await self._kernel.bounce(interface, lambda: self._routing.until_unused(interface))
@@ -327,25 +301,27 @@ class WireGuard:
 
     def up(self, link: WireGuardLink, process: tuple[int, str] | None) -> None:
         """A link is up, or has other keys."""
-        table = self._table(link.role)
+        table = self._table.of(link.role)
         if (known := table.get(link.peer)) is None:
             client = None if link.role is Role.CLIENT else self._client(link.peer)
             if client is None or not self.admits(link.peer):
                 # Its tunnel has ended, or is about to: who is revoked, or refused, was still let in when it asked.
-                self._close(link.peer, Reason.CLOSED, tell=client is None)
+                self._close(link.peer, Reason.CLOSED, "it has no tunnel any more", tell=client is None)
                 return
             protocol, one = client
             ports = {each: port for port, each in self._in_force.plan.servers}
             place = None if one.address is None else Endpoint(one.address, ports.get(protocol, 1), protocol)
-            known = table[link.peer] = _KnownLink(PeerIdentity(one.serial, one.number), place, _now())
+            known = table[link.peer] = KnownLink(PeerIdentity(one.serial, one.number), place, _now())
         is_new, known.link, known.process = known.link is None, link, process
         self._kernel.keep_link_up(link.interface, link.own.terms.address)
-        self._note(known)
+        self._table.note(known)
         if not is_new:
+            log.info("the WireGuard link with %s has other keys", link.peer)
             return
         known.since = _now()
         self._watch(link)
         if link.role is Role.CLIENT:
+            log.info("WireGuard link to %s is up, on %s", link.peer, link.interface)
             self._upgrades.up(link.peer, link.interface, _now())
         else:
             self._hold_way(known.place)
@@ -358,12 +334,12 @@ class WireGuard:
         A session alone does not say so: another machine may have it, with another certificate of that peer.
         """
         session = None if self._hands is None else self._hands[1].sessions.peer(link.peer)
-        known = self._table(link.role).get(link.peer)
+        known = self._table.of(link.role).get(link.peer)
         if session is None or (certificate := session.certificate) is None or known is None:
             return
         if known.link is not None and known.identity.serial != certificate.serial:
             known.identity = PeerIdentity(certificate.serial, known.identity.number)
-            self._note(known)
+            self._table.note(known)
 
     def met(self, link: WireGuardLink, moved: bool) -> None:
         """The peer has met us on a link."""
@@ -374,9 +350,12 @@ class WireGuard:
 
     def ended(self, ended: Ended) -> None:
         """There is no link with a peer any more, or none came up."""
-        peer, words = ended.peer, ended.reason.words
+        peer = ended.peer
+        words = self._why.pop(peer, ended.reason.words)
+        log.info("no WireGuard link with %s: %s", peer, words)
         if ended.role is Role.SERVER:
-            known = self._served.pop(peer, None)
+            self._open_ports()
+            known = self._table.served.pop(peer, None)
             if known is not None and known.link is not None:
                 if self._hands is not None and known.place is not None:
                     self._hands[0].let_go(known.place.host)
@@ -384,7 +363,7 @@ class WireGuard:
             return
         carried = self._upgrades.carries(peer)
         actions = self._upgrades.ended(peer, words, _now(), was_up=ended.was_up)
-        self._ours.pop(peer, None)
+        self._table.ours.pop(peer, None)
         if carried and (self._hands is None or peer not in self._hands[0].openvpn_tunnels()):
             if (waiting := self._waiting.pop(peer, None)) is not None:
                 waiting.set()
@@ -403,6 +382,7 @@ class WireGuard:
         if self._hands is None or self._links is None:
             return
         self._links.agreement.settings = self._settings()
+        self._greeted = {peer: at for peer, at in self._greeted.items() if peer in self._mesh.tunnels}
         if _now() - self._looked >= PEERS_EVERY:
             self._looked = _now()
             self._end_outdated(self._hands[1].sessions)
@@ -414,19 +394,9 @@ class WireGuard:
         self._carry_out(self._upgrades.tick(found, self._mesh.survey, self._in_force.plan.babel_hello, _now()))
 
     def _end_outdated(self, sessions: Sessions) -> None:
-        """OpenVPN looks at certificates every hour; WireGuard knows of none, nor of nodes."""
         for end in self.ends():
-            if has_none(sessions, end.peer):
-                log.info("the link with %s is ended: it has no WireGuard any more", end.peer)
-                self._close(end.peer, Reason.UNKNOWN, tell=False)
-                continue
-            known = sessions.peer(end.peer)
-            certificate = None if known is None else known.certificate
-            if certificate is None or certificate.serial != end.identity.serial:
-                continue
-            if not sessions.crypto.still_good(certificate):
-                log.info("the link with %s is ended: its certificate has expired, or is revoked", end.peer)
-                self.cut(end.peer)
+            if why := why_over(sessions, end, _now()):
+                self._close(end.peer, Reason.CLOSED, why, tell=False)
 
     def _is_ready(self, peer: Prefix) -> bool:
         """Whether a link may take the place of our tunnel with a peer, as far as others say."""
@@ -438,15 +408,15 @@ class WireGuard:
             return False
         if is_spoken_with(peers.sessions, peer, _now()):
             return True
-        if (
-            not peers.sessions.connected(peer, _now())
-            and _now() - self._greeted.get(peer, float("-inf")) >= GREET_AGAIN
-        ):
+        if not peers.sessions.connected(peer, _now()):
+            self._greet(peer, peers)
+        return False
+
+    def _greet(self, peer: Prefix, peers: LinkSpeaker) -> None:
+        """Begin a session with a peer, by which it would say that it can have links; not too often."""
+        if _now() - self._greeted.get(peer, float("-inf")) >= GREET_AGAIN:
             self._greeted[peer] = _now()
             peers.ensure(peer)
-        for each in self._greeted.keys() - self._mesh.tunnels.keys():
-            del self._greeted[each]
-        return False
 
     def _carry_out(self, actions: Iterable[Action]) -> None:
         assert self._hands is not None
@@ -456,8 +426,7 @@ class WireGuard:
                 case OpenLink(peer):
                     self._open(peer)
                 case CloseLink(peer, reason):
-                    log.info("no WireGuard link with %s: %s", peer, reason or "its tunnel is given up")
-                    self._close(peer, Reason.CLOSED)
+                    self._close(peer, Reason.CLOSED, reason or "its tunnel is given up")
                 case Ask(peer, moved):
                     self._links.tell_met(peer, moved)
                 case Move(peer, interface):
@@ -482,10 +451,10 @@ class WireGuard:
         if dialer is None or free is None:
             self._upgrades.forget(peer)
             return
-        self._ours[peer] = _KnownLink(PeerIdentity(dialer.serial, dialer.number), dialer.endpoint, _now())
+        self._table.ours[peer] = KnownLink(PeerIdentity(dialer.serial, dialer.number), dialer.endpoint, _now())
         if not self._links.open(peer, free):
             self._upgrades.forget(peer)
-            self._ours.pop(peer, None)
+            self._table.ours.pop(peer, None)
 
     # -- within --
 
@@ -498,11 +467,19 @@ class WireGuard:
         """Not even the smallest size passes."""
         for end in self.ends():
             if end.interface == interface:
-                self._close(end.peer, Reason.UNAVAILABLE)
+                self._close(end.peer, Reason.UNAVAILABLE, f"not even packets of {MTUS[-1]} bytes pass on it")
 
-    def _close(self, peer: Prefix, reason: Reason, *, tell: bool = True) -> None:
+    def _close(self, peer: Prefix, reason: Reason, why: str, *, tell: bool = True) -> None:
+        """End a link, if there is one: `reason` is for the peer, if it is told, and `why` for people."""
         if self._links is not None:
+            self._why[peer] = why
             self._links.close(peer, reason, tell=tell)
+            self._why.pop(peer, None)
+
+    def _open_ports(self) -> None:
+        """Those that clients of ours have links to, or are about to."""
+        if self._ports is not None and self._links is not None:
+            self._ports.open_for_links(self._links.agreement.served_ports)
 
     def _client(self, peer: Prefix) -> tuple[TunnelProtocol, ServerClient] | None:
         return None if self._hands is None else self._hands[0].server_client(peer)
@@ -511,38 +488,12 @@ class WireGuard:
         if self._hands is not None and place is not None:
             self._hands[0].hold_way(place.host)
 
-    def _table(self, role: Role) -> dict[Prefix, _KnownLink]:
-        return self._ours if role is Role.CLIENT else self._served
-
     def _besides(self, interface: str) -> frozenset[str]:
         return frozenset((interface, *self._in_force.plan.config.lan))
 
     def _settings(self) -> LinkSettings:
         plan = self._in_force.plan
         return LinkSettings(plan.config.wireguard_ports, plan.served_links)
-
-    def _note(self, known: _KnownLink) -> None:
-        """What the next daemon has to know of a link."""
-        if known.link is not None:
-            record = LinkRecord(known.link, known.process, known.identity, known.place, since_1970(known.since))
-            self._records.write_link(known.link.interface, record)
-
-    def _report(self, peer: Prefix, known: _KnownLink, link: WireGuardLink) -> report.Link:
-        assert self._links is not None
-        seen = self._links.seen(link.interface)
-        host, port = seen.endpoint or ("" if known.place is None else known.place.host, None)
-        return report.Link(
-            peer,
-            outgoing=link.role is Role.CLIENT,
-            protocol=TunnelProtocol.UDP6 if ":" in str(host) else TunnelProtocol.UDP,
-            remote=str(host),
-            port=port,
-            interface=link.interface,
-            since=known.since,
-            received=seen.received,
-            sent=seen.sent,
-            carrier=TunnelCarrier.WIREGUARD,
-        )
 
 
 def _now() -> float:

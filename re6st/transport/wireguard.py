@@ -210,10 +210,8 @@ class WireGuardLinks:
                     self._remove(link)
                 case Up(link):
                     own = self._interfaces.get(link.interface)
-                    log.info("link to %s is up, on %s", link.peer, link.interface)
                     self._owner.up(link, own.device.process if own and own.device else None)
                 case Ended():
-                    log.info("no link with %s: %s", action.peer, action.reason.words)
                     self._owner.ended(action)
                 case _:
                     assert_never(action)

@@ -111,6 +111,10 @@ class FakeLinks:
         if peer in self.carried:
             await self.carried[peer].wait()
 
+    async def outlast_all(self) -> None:
+        for peer in list(self.carried):
+            await self.outlast(peer)
+
     def end(self, peer: Prefix) -> None:
         self.ended.append(peer)
 

@@ -122,6 +122,11 @@ class Agreement:
         """The peers with whom one is agreed on that is not up yet."""
         return [peer for peer, entry in self._entries.items() if entry.phase is not LinkPhase.UP]
 
+    @property
+    def served_ports(self) -> frozenset[int]:
+        """Where we listen for clients whose links are up, or agreed on."""
+        return frozenset(e.own.terms.port for e in self._entries.values() if e.role is Role.SERVER)
+
     def phase(self, peer: Prefix) -> LinkPhase | None:
         """How far the link with a peer is; None: there is none."""
         entry = self._entries.get(peer)

@@ -16,6 +16,7 @@ from typing import assert_never
 from re6st.core.prefix import Prefix
 from re6st.core.wire.datagrams import WireError
 from re6st.core.wire.extensions import Extension
+from re6st.core.wire.requirement import PATIENCE
 from re6st.core.wire.sessions import Sessions
 
 KEY_LENGTH = 32
@@ -264,11 +265,13 @@ def is_spoken_with(sessions: Sessions, peer: Prefix, now: float) -> bool:
     return known.session.seal.names >= {Extension.WIREGUARD, Extension.SEALED_MESSAGES}
 
 
-def has_none(sessions: Sessions, peer: Prefix) -> bool:
-    """Whether a peer has said, in the session of now, what it can, and that it can have no links: it may have been
-    started anew without, or be of another version, and the links that it had are nobody's."""
+def has_none(sessions: Sessions, peer: Prefix, now: float) -> bool:
+    """Whether a peer can have no links, by what it announced in the session of now, or since it answers there and
+    announces nothing, as older software does: it was started anew without, and the links that it had are nobody's."""
     known = sessions.peer(peer)
     if known is None or known.session is None or known.session.seal is None:
         return False
-    names = known.session.seal.announced.names
-    return names is not None and Extension.WIREGUARD not in names
+    announced = known.session.seal.announced
+    if announced.names is None:
+        return now - announced.since >= PATIENCE and known.connected(now)
+    return Extension.WIREGUARD not in announced.names

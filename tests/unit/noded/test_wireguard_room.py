@@ -20,7 +20,7 @@ from re6st.core.prefix import Prefix
 from re6st.core.routing.babel_lines import NextHop
 from re6st.core.routing.survey import LinkUse, Survey
 from re6st.core.transport.wireguard_links import WireGuardLink
-from re6st.core.transport.wireguard_state import PEERS_LIMIT
+from re6st.core.transport.wireguard_state import DIAL_TIME, PEERS_LIMIT
 from re6st.core.transport.wireguard_uapi import Address, LinkConfig, LinkState
 from re6st.core.tunnel_protocols import TunnelCarrier, TunnelProtocol
 from re6st.core.wire import wireguard as words
@@ -29,6 +29,7 @@ from re6st.core.wire.params import Parameters
 from re6st.core.wire.wireguard import Confirm, Met, Propose, Terms, link_local
 from re6st.keys.wireguard import new_keys
 from re6st.linux.wireguard import WireGuardError
+from re6st.noded import link_table
 from re6st.noded import wireguard as room
 from re6st.noded.settings import Config, EffectiveConfig, InForce
 from re6st.noded.takeover import Records
@@ -144,6 +145,8 @@ class Node:
     retired: list[Prefix] = field(default_factory=list)
     greeted: list[Prefix] = field(default_factory=list)
     ways: list[str] = field(default_factory=list)
+    open: frozenset[int] = frozenset()
+    """Ports of links that the router is to open."""
     speaks: bool = True
     bare: bool = False
     """It has said that it has no links."""
@@ -166,7 +169,7 @@ class Node:
             *(self.in_force, self.mesh, self.event, self.kernel, self.drains, Surroundings(), self.tasks),
             *(self, self.kernel),
         )
-        self.room.start(self, self)
+        self.room.start(self, self, self)
         self.running.append(self.tasks.start(self.room.run(), "links"))
 
     def event(self, event: policy.Event) -> None:
@@ -206,6 +209,11 @@ class Node:
 
     def let_go(self, address: str | None) -> None:
         self.ways.append(f"-{address}")
+
+    # the router
+
+    def open_for_links(self, ports: frozenset[int]) -> None:
+        self.open = ports
 
     # peers
 
@@ -295,7 +303,9 @@ def play(tmp_path: Path, nodes: dict[str, cert.Identity], monkeypatch: pytest.Mo
     monkeypatch.setattr(room, "LOOK_BUSY", 0.01)
     speakers: list[Node] = []
     monkeypatch.setattr(room, "is_spoken_with", lambda *_: all(node.speaks for node in speakers))
-    monkeypatch.setattr(room, "has_none", lambda _, peer: any(node.bare for node in speakers if node.own == peer))
+    monkeypatch.setattr(
+        link_table, "has_none", lambda _, peer, _now: any(node.bare for node in speakers if node.own == peer)
+    )
 
     def plan(cn: str) -> EffectiveConfig:
         files, place = Files(Path("ca.crt"), Path("cert.crt"), Path("cert.key")), tmp_path / cn.partition("/")[0]
@@ -335,6 +345,8 @@ def test_a_tunnel_moves_to_a_link_and_the_client_of_the_other_stays_one(play: Pl
             assert (listed.outgoing, listed.carrier, listed.protocol) == (outgoing, TunnelCarrier.WIREGUARD, "udp")
             (other,) = node.room.ends()
             assert (other.peer, other.identity.serial) == (b.own if node is a else a.own, SERIAL)
+        assert a.open == set(), "only a server needs its port open"
+        assert b.open == {b.served_link(a).own.terms.port}
         assert b.room.served(TunnelProtocol.TCP, b.own) == 1
         assert b.room.served(TunnelProtocol.TCP, a.own) == b.room.served(TunnelProtocol.UDP, b.own) == 0
 
@@ -350,6 +362,7 @@ def test_the_end_of_the_tunnel_ends_the_link_at_both_ends(play: Play) -> None:
         assert world.b.mesh.clients == {}
         assert world.a.kernel.bounced == ["re6stnet-wg1"], "babel is told that nobody is there"
         assert world.b.ways == ["+192.0.2.1", "-192.0.2.1"]
+        assert not world.b.open, "the router sends nothing to it any more"
 
     play(scene)
 
@@ -426,15 +439,25 @@ def test_who_is_revoked_has_no_link_at_once_and_hears_nothing(play: Play) -> Non
     play(scene)
 
 
-def test_who_is_revoked_while_its_link_waits_for_a_handshake_gets_none(play: Play) -> None:
+@pytest.mark.parametrize("case", ["a client", "a client whose tunnel is gone", "a server"])
+def test_who_is_revoked_while_its_link_waits_for_a_handshake_gets_none(play: Play, case: str) -> None:
+    """At once, not when the link would be given up; and though OpenVPN may take a moment to end the tunnel."""
+
     async def scene(world: World) -> None:
         a, b = world.a, world.b
+        node, interface = (a, "re6stnet-wg1") if case == "a server" else (b, "re6stnet-wgs1")
         world.air.passes = False
         a.dial(b)
-        await until(lambda: "re6stnet-wgs1" in b.kernel.links)
-        b.room.cut_off(frozenset({SERIAL}))
-        await until(lambda: not b.kernel.links)
-        assert a.own in b.clients, "OpenVPN takes a moment to end its tunnel"
+        await until(lambda: interface in node.kernel.links)
+        a.hears = b.hears = False
+        if case == "a client whose tunnel is gone":
+            b.clients.clear()
+        node.room.cut_off(frozenset({SERIAL + 1}))
+        if case != "a client whose tunnel is gone":  # nobody knows which certificate that one has
+            assert interface in node.kernel.links
+        node.room.cut_off(frozenset({SERIAL}))
+        await until(lambda: not node.kernel.links, DIAL_TIME / 2)
+        assert node.room.ends() == []
 
     play(scene)
 
@@ -531,7 +554,9 @@ def test_the_next_daemon_goes_on_with_links_at_both_ends(play: Play) -> None:
             assert [record.peer for record in there] == ([world.b.own] if node is world.a else [])
         assert world.a.room.carries(world.b.own)
         assert world.b.mesh.clients == {world.a.own: 1}
+        waiting = asyncio.create_task(world.a.room.outlast_all())
         await asyncio.sleep(0.1)
+        assert waiting.cancel(), "a tunnel of ours is carried by one"
         assert {end.interface for node in (world.a, world.b) for end in node.room.ends()} == {
             "re6stnet-wg1",
             "re6stnet-wgs1",

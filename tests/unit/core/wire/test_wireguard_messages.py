@@ -17,6 +17,7 @@ from re6st.core.prefix import Prefix
 from re6st.core.wire import wireguard
 from re6st.core.wire.datagrams import Code, WireError
 from re6st.core.wire.extensions import KNOWN, OF_THE_MACHINE, Extension
+from re6st.core.wire.requirement import PATIENCE
 from re6st.core.wire.sessions import Datagram, Output, Sessions
 from re6st.core.wire.wireguard import (
     MTUS,
@@ -179,9 +180,25 @@ def test_only_a_peer_that_says_so_is_known_to_have_no_links() -> None:
         world = Able()
         world.ours(A, Extension.WIREGUARD)
         world.ours(B, *((Extension.WIREGUARD,) if can else ()))
-        assert not has_none(world.machines[A], B)
+        assert not has_none(world.machines[A], B, world.now)
         world.meet()
-        assert has_none(world.machines[A], B) is not can
+        assert has_none(world.machines[A], B, world.now) is not can
+
+
+def test_older_software_is_known_to_have_no_links_once_it_has_had_time_to_say_otherwise() -> None:
+    """A node that had links may run it now: its kernel still answers by them, but it takes no message about them."""
+    world = Able()
+    world.ours(A, Extension.WIREGUARD)
+    world.add(B)
+    world.meet()
+    assert not has_none(world.machines[A], B, world.now)
+    world.now += PATIENCE
+    world.meet()
+    assert has_none(world.machines[A], B, world.now)
+    world.lose = lambda _to, _data: True
+    world.meet()
+    world.now += 10
+    assert not has_none(world.machines[A], B, world.now), "who answers no more may be another one by now"
 
 
 def test_a_peer_that_answers_no_more_may_be_another_one_by_now_and_is_not_spoken_to() -> None:

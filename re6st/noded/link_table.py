@@ -1,0 +1,110 @@
+"""Which WireGuard links a node has, and with whom: what the operator, other rooms and the next daemon know of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from re6st.core.prefix import Prefix
+from re6st.core.telemetry import report
+from re6st.core.transport.link_records import LinkRecord, PeerIdentity
+from re6st.core.transport.wireguard_links import WireGuardLink
+from re6st.core.transport.wireguard_uapi import LinkState
+from re6st.core.tunnel_protocols import Role, TunnelCarrier, TunnelProtocol
+from re6st.core.wire.datagrams import Endpoint
+from re6st.core.wire.sessions import Sessions
+from re6st.core.wire.wireguard import has_none
+from re6st.noded.contracts import LinkEnd
+from re6st.noded.takeover import Records, monotonic, since_1970
+
+
+@dataclass(slots=True)
+class KnownLink:
+    """What we know of a link that is up, or of who is to have one: then `link` is None."""
+
+    identity: PeerIdentity
+    place: Endpoint | None
+    """Where the tunnel that it replaces led to, or came from."""
+    since: float
+    link: WireGuardLink | None = None
+    process: tuple[int, str] | None = None
+
+
+class LinkTable:
+    """All of them, by peer. Each that is up is noted for the next daemon, in the run directory."""
+
+    def __init__(self, run: Path) -> None:
+        self._records = Records(run)
+        self.ours: dict[Prefix, KnownLink] = {}
+        """Of peers whom we dialled."""
+        self.served: dict[Prefix, KnownLink] = {}
+        """Of those who dialled us."""
+
+    def of(self, role: Role) -> dict[Prefix, KnownLink]:
+        """Those at whose end we have this role."""
+        return self.ours if role is Role.CLIENT else self.served
+
+    def ends(self) -> list[LinkEnd]:
+        """Who is at the other ends of those that are up."""
+        known = [*self.ours.items(), *self.served.items()]
+        return [LinkEnd(peer, each.link.interface, each.identity) for peer, each in known if each.link is not None]
+
+    def served_by(self, protocol: TunnelProtocol, besides: Iterable[Prefix]) -> int:
+        """How many links took the place of tunnels to a server of ours, some peers left out."""
+        left_out = frozenset(besides)
+        places = [each.place for peer, each in self.served.items() if each.link is not None and peer not in left_out]
+        return sum(place is not None and place.protocol is protocol for place in places)
+
+    # -- for the next daemon --
+
+    def take(self, record: LinkRecord) -> None:
+        """Go on with one that an earlier daemon noted."""
+        known = KnownLink(record.identity, record.place, monotonic(record.since), record.link, record.process)
+        self.of(record.link.role)[record.peer] = known
+
+    def drop(self, record: LinkRecord) -> None:
+        """Do not go on with it."""
+        self.of(record.link.role).pop(record.peer, None)
+        self.forget(record.link.interface)
+
+    def note(self, known: KnownLink) -> None:
+        """What the next daemon has to know of a link."""
+        if known.link is not None:
+            record = LinkRecord(known.link, known.process, known.identity, known.place, since_1970(known.since))
+            self._records.write_link(known.link.interface, record)
+
+    def forget(self, interface: str) -> None:
+        """The next daemon is not to go on with what is on an interface."""
+        self._records.forget(interface)
+
+
+def why_over(sessions: Sessions, end: LinkEnd, now: float) -> str:
+    """Why a peer may not have its link any more, for people; empty where it may, as far as we know.
+
+    OpenVPN looks at certificates every hour; WireGuard knows of none, nor of nodes.
+    """
+    if has_none(sessions, end.peer, now):
+        return "it has no WireGuard any more"
+    known = sessions.peer(end.peer)
+    certificate = None if known is None else known.certificate
+    if certificate is None or certificate.serial != end.identity.serial or sessions.crypto.still_good(certificate):
+        return ""
+    return "its certificate has expired, or is revoked"
+
+
+def report_of(peer: Prefix, known: KnownLink, link: WireGuardLink, seen: LinkState) -> report.Link:
+    """A link for the operator, and what its interface was like when it was `seen` last."""
+    host, port = seen.endpoint or ("" if known.place is None else known.place.host, None)
+    return report.Link(
+        peer,
+        outgoing=link.role is Role.CLIENT,
+        protocol=TunnelProtocol.UDP6 if ":" in str(host) else TunnelProtocol.UDP,
+        remote=str(host),
+        port=port,
+        interface=link.interface,
+        since=known.since,
+        received=seen.received,
+        sent=seen.sent,
+        carrier=TunnelCarrier.WIREGUARD,
+    )
