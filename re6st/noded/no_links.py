@@ -51,6 +51,9 @@ class NoLinks:
     async def outlast(self, peer: Prefix) -> None:
         """At once."""
 
+    async def outlast_all(self) -> None:
+        """At once."""
+
     def end(self, peer: Prefix) -> None:
         """There is none."""
 

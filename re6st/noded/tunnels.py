@@ -350,6 +350,7 @@ class Tunnels:
 
     async def follow(self) -> None:
         """Have one tunnel, with whoever answers at the addresses of --client, again and again, until cancelled."""
+        await self._links.outlast_all()  # that which an earlier daemon left
         backoff = Backoff(AGAIN_FIRST, AGAIN_LAST)
         while True:
             once = self._start(self._follow_once(backoff), "tunnel of --client")

@@ -211,6 +211,26 @@ def test_a_tunnel_that_a_link_carries_is_held_until_that_ends(
     asyncio.run(run())
 
 
+def test_who_has_one_tunnel_dials_none_while_a_link_of_an_earlier_daemon_carries_it(
+    tmp_path: Path, nodes: dict[str, cert.Identity]
+) -> None:
+    plan = made(tmp_path, nodes["1/16"])
+
+    async def run() -> None:
+        async with Tasks() as tasks:
+            kernel, links = BusyKernel(), FakeLinks()
+            links.carried[PEER] = asyncio.Event()
+            tunnels = tunnels_of(plan, tasks, kernel=kernel, links=links)
+            tasks.start(tunnels.follow(), "--client")
+            await asyncio.sleep(0.05)
+            assert kernel.tries == 0
+            links.carried.pop(PEER).set()
+            await until(lambda: kernel.tries > 0)
+            await tasks.end_all()
+
+    asyncio.run(run())
+
+
 def test_a_client_with_a_link_takes_its_place_among_those_of_its_server(
     tmp_path: Path, nodes: dict[str, cert.Identity]
 ) -> None:
