@@ -6,6 +6,7 @@ behind the filter of system calls, on files they cannot write.
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -316,6 +317,52 @@ def test_a_service_binds_to_the_address_at_its_first_try(machines: tuple[Machine
     since = second.run("systemctl", "show", "--property=ActiveEnterTimestampMonotonic", "bound")
     second.run("systemctl", "restart", "re6stnet")  # the address stays, and so do those who use it
     assert second.run("systemctl", "show", "--property=ActiveEnterTimestampMonotonic", "bound") == since
+
+
+def means(machine: Machine) -> set[str]:
+    """What its tunnels are carried by."""
+    listed = json.loads(machine.run("re6st-status", "tunnels", "--json"))["tunnels"]
+    return {each["carrier"] for each in listed if each["state"] == "up"}
+
+
+@pytest.mark.skipif(shutil.which("wireguard-go") is None, reason="no wireguard-go")
+def test_the_services_have_links_of_wireguard_which_a_reload_keeps_and_a_stop_ends(
+    machines: tuple[Machine, Machine],
+) -> None:
+    first, second = machines
+    for machine in machines:
+        options = machine.path("/etc/re6stnet/re6stnet.conf")
+        options.write_text(f"{options.read_text()}\nwireguard auto\n")
+        machine.run("systemctl", "restart", "re6stnet")
+
+    def both(carrier: str) -> bool:
+        return means(first) == means(second) == {carrier}
+
+    def journals() -> str:
+        return first.journal("re6stnet") + second.journal("re6stnet")
+
+    wait_until(lambda: both("wireguard"), JOINED, "their tunnel is a WireGuard link", journals)
+    assert reaches(second, first)
+    for machine in machines:
+        (pid,) = (pid for pid, name in machine.pids("re6stnet").items() if name == "wireguard-go")
+        user = machine.run("id", "-u", "re6stnet").strip()
+        assert set(status(pid)["Uid"].split()) == {user}
+    carried = {pid for pid, name in second.pids("re6stnet").items() if name == "wireguard-go"}
+    taken = second.journal("re6stnet").count("taking over babeld")
+    second.run("systemctl", "reload", "re6stnet")
+    again = "taking over babeld"
+    wait_until(lambda: second.journal("re6stnet").count(again) > taken, TIDY, "a daemon anew", journals)
+    assert carried <= set(second.pids("re6stnet"))
+    assert reaches(second, first)
+    second.run("systemctl", "stop", "re6stnet")
+    wait_until(lambda: not second.pids("re6stnet"), TIDY, "nothing of it runs", journals)
+    assert "re6stnet-wg" not in second.run("ip", "-o", "link")
+    assert second.run("ls", "/run/wireguard") == ""
+    for machine in machines:
+        options = machine.path("/etc/re6stnet/re6stnet.conf")
+        options.write_text(options.read_text().replace("wireguard auto\n", ""))
+        machine.run("systemctl", "restart", "re6stnet")
+    wait_until(lambda: both("openvpn") and reaches(second, first), JOINED, "OpenVPN carries it again", journals)
 
 
 def test_removed_and_purged(machines: tuple[Machine, Machine]) -> None:

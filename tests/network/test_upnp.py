@@ -7,6 +7,7 @@ import json
 import logging
 import shutil
 from collections.abc import Awaitable, Callable
+from typing import Any
 
 import pytest
 
@@ -154,6 +155,32 @@ def test_a_peer_outside_comes_in_by_the_mapped_port(bed: Bed, upnp: Upnp, behind
     assert any(f"at {upnp.address},{port},tcp is up" in log for port in upnp.mappings())
     (place,) = (f"{upnp.address}:{port}/tcp" for port in upnp.mappings())
     assert f"UPnP: the router forwards {place} to this node" in netcheck(node)
+    assert node.stop() == 0
+    assert upnp.mappings() == {}
+    assert node.traces() == []
+
+
+@pytest.mark.skipif(shutil.which("wireguard-go") is None, reason="no wireguard-go")
+def test_a_wireguard_link_comes_in_by_a_port_that_is_open_for_as_long_as_there_is_the_link(
+    bed: Bed, upnp: Upnp, behind: tuple[Network, Node]
+) -> None:
+    network, node = behind
+    for each in network.nodes:
+        each.options += ["--wireguard", "auto", "-v", "3"]
+        each.start()
+    network.wait_connected(FORMS)
+
+    def served() -> list[dict[str, Any]]:
+        listed = ask(node.host.run_directory / "control.sock", "tunnels")["tunnels"]
+        return [each for each in listed if each["direction"] == "in" and each["carrier"] == "wireguard"]
+
+    (link, *_) = wait_until(served, 60, "a link from outside", bed.tails)
+    ports = {port: target for port, target in upnp.mappings().items() if target.startswith("udp ")}
+    assert len(ports) == len(served())
+    assert all(target == f"udp {node.host.address}:{port}" for port, target in ports.items())
+    guest = next(each for each in network.nodes if each.prefix.cn == link["peer"])
+    assert guest.stop() == 0
+    wait_until(lambda: not served() and len(upnp.mappings()) == 1, 60, "its port is closed", bed.tails)
     assert node.stop() == 0
     assert upnp.mappings() == {}
     assert node.traces() == []
