@@ -1,4 +1,7 @@
-"""Tunnels over UDP are asked how large packets may be on them. Those over TCP carry every size, in pieces."""
+"""Tunnels over UDP are asked how large packets may be on them. Those over TCP carry every size, in pieces.
+
+WireGuard links have other sizes, and noded/wireguard.py asks them.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,7 @@ from typing import Protocol
 
 from re6st.core.routing.babel_lines import Table
 from re6st.core.telemetry.report import Link
-from re6st.core.tunnel_protocols import TunnelProtocol
+from re6st.core.tunnel_protocols import TunnelCarrier, TunnelProtocol
 
 
 class SizePlan(Protocol):
@@ -52,7 +55,7 @@ class TunnelMtus:
         """The table has changed."""
         tops: dict[str, int] = {}
         for link in self._tunnels.links():
-            if link.interface and link.protocol is not None:
+            if link.interface and link.protocol is not None and link.carrier is not TunnelCarrier.WIREGUARD:
                 top = self._in_force.plan.tunnel_mtu(link.protocol)
                 if top is not None:
                     tops[link.interface] = top

@@ -19,6 +19,7 @@ from re6st.core.mesh import policy
 from re6st.core.prefix import Prefix
 from re6st.core.telemetry import report
 from re6st.core.transport.link_records import LinkRecord, PeerIdentity
+from re6st.core.transport.mtu_probe import LEAST, WIREGUARD
 from re6st.core.transport.upgrades import (
     Action,
     Ask,
@@ -62,8 +63,6 @@ LOOK, LOOK_BUSY = 1.0, 0.1
 """Seconds between two looks at what is to be done: while no link is on its way, and while one is."""
 PEERS_EVERY = 5.0
 """Seconds between two looks whether the peers of links may still have them."""
-MTUS = 1420, 1412, 1380, 1280
-"""Bytes that a link may carry: on Ethernet, on PPPoE, inside another tunnel, and the least of IPv6."""
 GREET_AGAIN = 10.0
 """Seconds between two greetings of a peer with whom there is a tunnel, and no session by which it would say that it can
 have links."""
@@ -125,13 +124,7 @@ class WireGuard:
         async with asyncio.TaskGroup() as group:
             group.create_task(self._links.run(), name="agreement on links")
             group.create_task(self._look(), name="which tunnels links replace")
-            group.create_task(self._probe(), name="what links carry")
-
-    async def _probe(self) -> None:
-        try:
-            await self._mtus.run()
-        except OSError as error:
-            log.warning("no echo requests: links carry packets of %s bytes only (%s)", MTUS[-1], error.strerror)
+            group.create_task(self._mtus.run(), name="what links carry")
 
     # -- what peers say --
 
@@ -461,13 +454,13 @@ class WireGuard:
     def _watch(self, link: WireGuardLink) -> None:
         """See which size of packets passes on a link."""
         with suppress(OSError):  # it is gone, which is told
-            self._mtus.watch(link.interface, link.theirs.address, [size for size in MTUS if size <= link.mtu])
+            self._mtus.watch(link.interface, link.theirs.address, [size for size in WIREGUARD if size <= link.mtu])
 
     def _unfit(self, interface: str, _address: IPv6Address) -> None:
         """Not even the smallest size passes."""
         for end in self.ends():
             if end.interface == interface:
-                self._close(end.peer, Reason.UNAVAILABLE, f"not even packets of {MTUS[-1]} bytes pass on it")
+                self._close(end.peer, Reason.UNAVAILABLE, f"not even packets of {LEAST} bytes pass on it")
 
     def _close(self, peer: Prefix, reason: Reason, why: str, *, tell: bool = True) -> None:
         """End a link, if there is one: `reason` is for the peer, if it is told, and `why` for people."""

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from ipaddress import IPv6Address
 
 from re6st.core.prefix import Prefix
 from re6st.core.routing.babel_lines import Neighbour, Table
 from re6st.core.telemetry.report import Link
-from re6st.core.tunnel_protocols import TunnelProtocol
+from re6st.core.tunnel_protocols import TunnelCarrier, TunnelProtocol
 from re6st.noded.tunnel_mtus import TunnelMtus
 
 ONE, TWO = IPv6Address("fe80::1"), IPv6Address("fe80::2")
@@ -63,6 +63,13 @@ def test_only_tunnels_whose_packets_have_a_size_are_asked() -> None:
     mtus = TunnelMtus(world, world, world)
     mtus.follow(table(("re6stnet1", ONE), ("re6stnet2", TWO), ("lan", TWO)))
     assert world.asked == {("re6stnet1", ONE): (1348,)}
+
+
+def test_a_wireguard_link_is_asked_by_its_own_room_alone() -> None:
+    """Two who ask for other sizes would each give the interface theirs."""
+    world = World([replace(link("re6stnet-wg1", TunnelProtocol.UDP), carrier=TunnelCarrier.WIREGUARD)])
+    TunnelMtus(world, world, world).follow(table(("re6stnet-wg1", ONE)))
+    assert world.asked == {}
 
 
 def test_all_behind_a_server_are_asked_once_each_and_forgotten_when_they_leave() -> None:
