@@ -40,11 +40,11 @@ from re6st.keys.wireguard import new_keys
 from re6st.linux.wireguard import Device, Implementation, WireGuardError, WireGuardKernel, bring_up
 
 LOOK_FIRST, LOOK = 0.05, 5.0
-"""Seconds between two looks at an interface, until its link is up, and afterwards."""
+"""Seconds between two looks at an interface: while the first packet with its keys is awaited, and afterwards."""
 SHUT_TIME = 1.0
 """Seconds in which an interface that is to go has forgotten the keys of its peer."""
 KEEPALIVE = 25
-"""Seconds between packets of a client that has nothing to say: NATs forget it otherwise."""
+"""Seconds between packets of who has nothing to say: NATs forget it otherwise."""
 
 log = logging.getLogger(__name__)
 
@@ -316,9 +316,8 @@ class WireGuardLinks:
     async def _follow(self, own: _Interface, device: Device) -> None:
         """Carry out orders, and look whether something came in. Raises OSError."""
         while True:
-            is_up = own.link.peer in self.agreement.links
             try:
-                async with asyncio.timeout(LOOK if is_up else LOOK_FIRST):
+                async with asyncio.timeout(LOOK_FIRST if self.agreement.awaits(own.link.peer) else LOOK):
                     link, host = await own.orders.get()
             except TimeoutError:
                 state = await device.state()
@@ -329,7 +328,7 @@ class WireGuardLinks:
             at = (await device.state()).endpoint if host is None else (host, link.theirs.port)
             await device.configure(config_of(link, at))
             own.seen = LinkState()
-            self._carry_out(self.agreement.changed(link.peer, link.number))
+            self._carry_out(self.agreement.changed(link.peer, link.number, _now()))
 
 
 async def _forget_peer(link: WireGuardLink, device: Device) -> None:
@@ -341,7 +340,8 @@ async def _forget_peer(link: WireGuardLink, device: Device) -> None:
 
 def config_of(link: WireGuardLink, endpoint: tuple[Address, int] | None) -> LinkConfig:
     """What an interface of a link has."""
-    keepalive = KEEPALIVE if link.role is Role.CLIENT else 0
+    # A server that knows where its client is dials, too: of two that change their keys, the last one is answered.
+    keepalive = KEEPALIVE if link.role is Role.CLIENT or endpoint is not None else 0
     return LinkConfig(link.own.secret, link.own.terms.port, link.theirs.key, endpoint, keepalive)
 
 

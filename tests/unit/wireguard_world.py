@@ -56,7 +56,8 @@ class World:
         self.now = 1000.0
         self.passes = True
         self.makes_at_once = True
-        self.changes_at_once = True
+        self.in_band = False
+        """What they say goes by the link itself, as between nodes that have no other way to each other."""
         self.flying: list[tuple[Prefix, Prefix, bytes]] = []
         self.lose: Callable[[Prefix, Message], bool] = lambda _to, _message: False
         self.secrets: set[bytes] = set()
@@ -120,10 +121,9 @@ class World:
                 case Change(link):
                     was = end.interfaces[link.interface]
                     assert (was.peer, was.role, was.mtu) == (link.peer, link.role, link.mtu)
-                    assert was.own.terms.key != link.own.terms.key
+                    assert (was.own.terms.key != link.own.terms.key) == (was != link), "all of it changes, or nothing"
                     end.interfaces[link.interface] = link
-                    if self.changes_at_once:
-                        self.carry(own, end.agreement.changed(link.peer, link.number))
+                    self.carry(own, end.agreement.changed(link.peer, link.number, self.now))
                 case Remove(link):
                     assert (
                         end.making.pop(link.interface, None) or end.interfaces.pop(link.interface)
@@ -145,6 +145,8 @@ class World:
     def deliver(self, at: int = 0, *, keep: bool = False) -> None:
         """Have one of the datagrams under way arrive."""
         sender, receiver, data = self.flying[at] if keep else self.flying.pop(at)
+        if self.in_band and not self.is_way():
+            return
         self.carry(receiver, self.ends[receiver].agreement.received(sender, decode(data), self.now))
 
     def exchange(self) -> None:
@@ -157,11 +159,14 @@ class World:
 
     def traffic(self) -> None:
         """Packets go both ways where both ends have the keys of each other."""
-        if self.passes and any(
-            fits(one, two) for one in self.ends[A].interfaces.values() for two in self.ends[B].interfaces.values()
-        ):
+        if self.is_way():
             for own in (A, B):
                 self.carry(own, self.ends[own].agreement.heard(other(own), self.now))
+
+    def is_way(self) -> bool:
+        """Whether packets pass by the link."""
+        ones, others = (self.ends[own].interfaces.values() for own in (A, B))
+        return self.passes and any(fits(one, two) for one in ones for two in others)
 
     def step(self, seconds: float = STEP) -> None:
         """Let time pass; then what is due is done."""

@@ -16,7 +16,7 @@ Rules, from which the rest follows:
 - Whoever hears of a link that it does not have says so, and who hears that ends it. An end is told three times.
 - A link that is up needs no word as long as something comes in by it, since that proves that both ends have the
   same keys. Where nothing does, each end asks the other whether it has the link, and ends it if that lasts.
-- Keys are changed by the client (wireguard_rekeying.py), the server first. All else of the link stays.
+- The client has the keys changed now and then (wireguard_rekeying.py). All else of the link stays.
 
 So whatever is lost, doubled or late, and whoever starts anew when: after SETTLE_TIME (wireguard_state.py) both have the
 same link, or none.
@@ -132,6 +132,11 @@ class Agreement:
         entry = self._entries.get(peer)
         return None if entry is None else entry.phase
 
+    def awaits(self, peer: Prefix) -> bool:
+        """Whether something is to come in soon by the link with a peer: the first with its keys."""
+        entry = self._entries.get(peer)
+        return entry is None or entry.phase is not LinkPhase.UP or entry.awaited
+
     def paused(self, peer: Prefix, now: float) -> Reason | None:
         """Why no link to a peer is opened for a while, if that is so."""
         return self._pauses.reason(peer, now)
@@ -148,7 +153,7 @@ class Agreement:
                 if entry.change is None or entry.role is Role.SERVER:
                     yield (entry.change_at,)
                 if entry.change is not None:
-                    yield entry.change.until, entry.change.resend
+                    yield entry.change.until, entry.change.resend, entry.change.at
         for ending in self._endings.values():
             yield (ending.again,)
 
@@ -217,14 +222,12 @@ class Agreement:
             return [told, *self._end(entry, Reason.UNAVAILABLE, now, tell=False)]
         return self._end(entry, Reason.UNAVAILABLE, now)
 
-    def changed(self, peer: Prefix, number: int) -> list[Action]:
-        """The interface of a link has the keys that this number stands for. The client may dial only then: WireGuard
-        would drop its first packet, and send another one after 5 s."""
+    def changed(self, peer: Prefix, number: int, now: float) -> list[Action]:
+        """The interface of a link has the keys that this number stands for."""
         entry = self._entries.get(peer)
         if entry is None or entry.number != number or not entry.changing:
             return []
-        entry.changing = False
-        return [self._done(entry)] if entry.role is Role.SERVER else []
+        return self._rekeying.changed(entry, now)
 
     def heard(self, peer: Prefix, now: float) -> list[Action]:
         """A handshake was made, or a packet came in, with the keys that the link with a peer has now."""
@@ -233,6 +236,7 @@ class Agreement:
             return []
         if entry.phase is LinkPhase.UP:
             entry.heard, entry.resend = now, now + CHECK_TIME
+            self._rekeying.heard(entry)
             return []
         if entry.phase in (LinkPhase.ACCEPTED, LinkPhase.DIALLED):
             return self._up(entry, now)
@@ -268,9 +272,9 @@ class Agreement:
                 return self._end(entry, Reason.NO_ANSWER, now)
             case LinkPhase.MAKING:
                 return self._end(entry, Reason.UNAVAILABLE, now)
-            case LinkPhase.ACCEPTED | LinkPhase.DIALLED:
+            case LinkPhase.ACCEPTED | LinkPhase.DIALLED | LinkPhase.UP:  # this one, with other keys
                 return self._end(entry, Reason.NO_HANDSHAKE, now)
-            case LinkPhase.UP | None:
+            case None:
                 raise RuntimeError(f"a link that is {entry.phase} is given up")
         assert_never(entry.phase)
 
@@ -280,6 +284,8 @@ class Agreement:
                 return self._propose_again(entry, now)
             case LinkPhase.DIALLED:
                 return self._dial(entry, now)
+            case LinkPhase.UP if entry.awaited:
+                return self._rekeying.dial_again(entry, now)
             case LinkPhase.UP:
                 entry.resend = now + CHECK_AGAIN
                 # While keys change, the other end may have the new ones already: that is asked about then.
@@ -408,7 +414,7 @@ class Agreement:
         """Whether we have a link with these keys, ours and the peer's, which it has."""
         change = entry.change
         if change is not None and number == change.number:
-            return self._rekeying.agreed(entry, change, keys, now)  # and `changed` says that it is done
+            return self._rekeying.confirmed(entry, change, keys, now)
         if entry.theirs is None or entry.phase in (None, LinkPhase.PROPOSED, LinkPhase.MAKING):
             return []
         if keys != (entry.own.terms.key, entry.theirs.key):
@@ -420,7 +426,7 @@ class Agreement:
         """The peer has a link with these keys, ours and its own."""
         change = entry.change
         if change is not None and number == change.number:
-            return self._rekeying.agreed(entry, change, keys, now) if entry.role is Role.CLIENT else []
+            return self._rekeying.done(entry, change, keys, now)
         if entry.phase is LinkPhase.UP and keys != (entry.own.terms.key, entry.link.theirs.key):
             return [*self._end(entry, Reason.UNKNOWN, now, tell=False), Send(entry.peer, NoLink(number))]
         return []

@@ -1,8 +1,15 @@
 """How the keys of a WireGuard link change, with what its two ends say about it: for wireguard_agreement.py.
 
-The client proposes other keys for a link that it names; the server has some made, and accepts; the client confirms, and
-the server changes, and says so once its interface has them; then the client changes, and dials. All else of the link
-stays. What is lost is said again, and whoever gives a change up tries again later with the keys that there are.
+    client                                   server
+      propose (number, link, terms) -------->
+             <------------------------------  accept (terms)
+      confirm ------------------------------>
+             <------------------------------  done, twice
+      CHANGE_DELAY later, both have the new keys on their interfaces; the client dials until something comes in
+
+All of it may go by the link itself, which carries nothing while its ends have different keys. So the server speaks
+before it changes; and where its word does not come, the client changes too, after a while. All else of the link stays.
+Whoever gives a change up tries again later with the keys that there are.
 All times are seconds of one monotonic clock.
 """
 
@@ -15,10 +22,12 @@ from re6st.core.prefix import Prefix
 from re6st.core.transport.wireguard_links import OwnEnd
 from re6st.core.transport.wireguard_state import (
     CHANGE_AGAIN,
+    CHANGE_DELAY,
     CHANGE_KEPT,
     CHANGE_TIME,
     CHECK_AGAIN,
     CHECK_TIME,
+    DIAL_TIME,
     LIVES,
     PROPOSE_TIME,
     RESEND_FIRST,
@@ -34,7 +43,7 @@ from re6st.core.transport.wireguard_state import (
     later_number,
 )
 from re6st.core.tunnel_protocols import Role
-from re6st.core.wire.wireguard import Accept, Confirm, NoLink, Propose, Reason, Refuse, Terms
+from re6st.core.wire.wireguard import Accept, Confirm, Done, NoLink, Propose, Reason, Refuse, Terms
 
 
 class Rekeying:
@@ -65,9 +74,10 @@ class Rekeying:
             return Reason.OLD_KEYS
         if change is None:
             return self._begin(entry, now) if now >= entry.change_at else []
+        confirmed = change.theirs is not None and entry.role is Role.CLIENT
+        if now >= change.at or (now >= change.until and confirmed):
+            return self._switch(entry, change, now)
         if now >= change.until:
-            if entry.role is Role.CLIENT and change.theirs is not None:
-                return Reason.NO_ANSWER  # which keys the peer has now, nobody knows
             return self.put_off(entry, now)
         return self._say_again(entry, change, now) if now >= change.resend else []
 
@@ -85,7 +95,11 @@ class Rekeying:
         change.resend, change.wait = now + change.wait, min(2 * change.wait, RESEND_LAST)
         if change.theirs is None:
             return [Send(entry.peer, Propose(change.number, entry.number, change.own.terms))]
-        return [Send(entry.peer, Confirm(change.number, change.own.terms.key, change.theirs.key))]
+        keys = change.own.terms.key, change.theirs.key
+        if entry.role is Role.CLIENT:
+            return [Send(entry.peer, Confirm(change.number, *keys))]
+        change.resend = float("inf")
+        return [Send(entry.peer, Done(change.number, *keys))]
 
     # -- what the peer says --
 
@@ -116,15 +130,52 @@ class Rekeying:
         change.theirs, change.until, change.wait = terms, now + CHANGE_TIME, RESEND_FIRST
         return self._say_again(entry, change, now)
 
-    def agreed(self, entry: Entry, change: KeyChange, keys: tuple[bytes, bytes], now: float) -> list[Action]:
-        """The peer has these keys, ours and its own, or is to have them: change, if they are those agreed on."""
+    def confirmed(self, entry: Entry, change: KeyChange, keys: tuple[bytes, bytes], now: float) -> list[Action]:
+        """The client knows the keys, ours and its own; or the server, where we are the client, has them by now."""
         if change.theirs is None or keys != (change.own.terms.key, change.theirs.key):
             return []
+        if entry.role is Role.CLIENT:
+            return self._switch(entry, change, now)
+        change.at = min(change.at, now + CHANGE_DELAY)
+        said = self._say_again(entry, change, now)
+        change.resend = now + CHANGE_DELAY / 2
+        return said
+
+    def done(self, entry: Entry, change: KeyChange, keys: tuple[bytes, bytes], now: float) -> list[Action]:
+        """The server is about to have the keys, ours and its own."""
+        if change.theirs is None or keys != (change.own.terms.key, change.theirs.key):
+            return []
+        if entry.role is Role.CLIENT:
+            change.at, change.resend = min(change.at, now + CHANGE_DELAY), float("inf")
+        return []
+
+    def _switch(self, entry: Entry, change: KeyChange, now: float) -> list[Action]:
         entry.number, entry.own, entry.theirs, entry.change = change.number, change.own, change.theirs, None
         entry.heard, entry.resend = now, now + CHECK_AGAIN
         self.plan(entry, now)
         entry.changing = True
         return [Change(entry.link), Up(entry.link)]
+
+    # -- the interface --
+
+    def changed(self, entry: Entry, now: float) -> list[Action]:
+        """It has the new keys. A server says so: there may be another way to a client that has not heard of it."""
+        entry.changing = False
+        if entry.role is Role.SERVER:
+            return [Send(entry.peer, Done(entry.number, entry.own.terms.key, entry.link.theirs.key))]
+        entry.awaited, entry.until = True, now + DIAL_TIME
+        entry.resend, entry.wait = now + RESEND_FIRST, 2 * RESEND_FIRST
+        return []
+
+    def dial_again(self, entry: Entry, now: float) -> list[Action]:
+        """Nothing has come in with the new keys yet."""
+        entry.resend, entry.wait = now + entry.wait, 2 * entry.wait
+        return [Change(entry.link)]
+
+    def heard(self, entry: Entry) -> None:
+        """Something has come in."""
+        if not entry.changing:
+            entry.awaited, entry.until = False, float("inf")
 
     def put_off(self, entry: Entry, now: float) -> list[Action]:
         """Keep the keys that there are, for now."""

@@ -35,8 +35,12 @@ DEAD_TIME = 90.0
 KEY_LIFE, LIVES = 86400.0, 2
 """Seconds until the client changes the keys of a link. After LIVES times that the server ends it: whose certificate
 expired gets no session, and so no other keys."""
-CHANGE_TIME = 15.0
-"""Seconds that a change of keys may take from the acceptance; a server keeps its new key CHANGE_KEPT seconds."""
+CHANGE_DELAY = 0.1
+"""Seconds from the server's word that it changes its keys until both ends do, at one time as far as that can be: what
+is said of it may go by the link itself, and what comes with other keys is dropped."""
+CHANGE_TIME = 5.0
+"""Seconds from the acceptance until a client changes its keys in any case: it has confirmed four times, and the
+server's word may be lost. A server keeps its new key CHANGE_KEPT seconds."""
 CHANGE_KEPT = PROPOSE_TIME + CHANGE_TIME + 5.0
 CHANGE_AGAIN = 600.0
 """Seconds until a change that was refused, or not answered, is tried again."""
@@ -133,7 +137,7 @@ class Dial:
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """Have other keys on an interface, then call `changed`; everything else stays. A client dials then."""
+    """Have these keys on an interface, then call `changed`; everything else stays. Done again, it dials again."""
 
     link: WireGuardLink
 
@@ -179,6 +183,8 @@ class KeyChange:
     until: float
     resend: float
     wait: float = RESEND_FIRST
+    at: float = float("inf")
+    """When they are put on our interface."""
 
 
 @dataclass(slots=True)
@@ -206,6 +212,8 @@ class Entry:
     change: KeyChange | None = None
     changing: bool = False
     """Our interface does not have the keys yet that the link has now."""
+    awaited: bool = False
+    """Nothing has come in with them."""
 
     @property
     def link(self) -> WireGuardLink:

@@ -14,6 +14,7 @@ from re6st.core.prefix import Prefix
 from re6st.core.transport import wireguard_links
 from re6st.core.transport.records import RecordError
 from re6st.core.transport.wireguard_state import (
+    CHANGE_TIME,
     CHECK_AGAIN,
     CHECK_TIME,
     DEAD_TIME,
@@ -25,6 +26,7 @@ from re6st.core.transport.wireguard_state import (
     PEERS_LIMIT,
     PROPOSALS,
     PROPOSE_TIME,
+    Change,
     Dial,
     Entry,
     LinkPhase,
@@ -404,24 +406,54 @@ def test_keys_change_also_where_messages_get_lost(kind: type[Message], times: in
     assert world.ends[A].ended() == world.ends[B].ended() == []
 
 
-def test_a_client_changes_its_keys_only_when_the_interface_of_the_server_has_the_new_ones() -> None:
-    """Else the first packet of its handshake would be dropped, and WireGuard sends the next one after 5 s."""
+def test_keys_change_though_what_is_said_of_it_goes_by_the_link_itself() -> None:
+    """Which carries nothing while one end has the new keys and the other one the old ones."""
     world = linked(replace(SETTINGS, key_life=20.0))
     before = world.link(A)
-    world.changes_at_once = False
-    world.run(25)
-    link = world.link(B)
-    assert world.link(A) == before
-    assert link is not None
-    assert before is not None
-    assert link.number > before.number
-    world.carry(B, world.ends[B].agreement.changed(A, before.number))
-    world.exchange()
-    assert world.link(A) == before, "of other keys it was not said"
-    world.carry(B, world.ends[B].agreement.changed(A, link.number))
-    world.exchange()
+    world.in_band = True
+    world.run(30)
     assert world.same()
-    assert world.link(A) != before
+    assert world.link(A) not in (before, None)
+    assert world.ends[A].ended() == world.ends[B].ended() == []
+
+
+def test_both_ends_change_their_keys_at_one_time() -> None:
+    """What was sent by one with the old keys, and comes to the other when it has the new ones, is dropped."""
+    world = linked(replace(SETTINGS, key_life=20.0))
+    before = world.link(A)
+    apart = 0
+    while world.link(A) == before:
+        world.exchange()
+        world.traffic()
+        world.exchange()
+        world.step(0.01)
+        apart += not world.is_way()
+    assert world.is_way()
+    assert apart <= 1
+    assert world.now < 1000 + 20 + 1
+
+
+def test_a_client_dials_with_the_new_keys_until_the_server_answers() -> None:
+    world = linked(replace(SETTINGS, key_life=20.0))
+    before = world.link(A)
+    while world.link(A) == before:
+        world.traffic()
+        world.exchange()
+        world.step(0.1)
+    world.passes = False
+    at = len(world.ends[A].done)
+    for _ in range(17):
+        world.step()
+    dialled = [action for action in world.ends[A].done[at:] if isinstance(action, Change)]
+    assert len(dialled) == 3
+    assert world.ends[A].agreement.awaits(B)
+    world.passes = True
+    world.run(1)
+    assert not world.ends[A].agreement.awaits(B)
+    at = len(world.ends[A].done)
+    world.run(10)
+    assert not [action for action in world.ends[A].done[at:] if isinstance(action, Change)]
+    assert world.same()
 
 
 def test_a_link_stays_where_the_peer_does_not_change_keys() -> None:
@@ -447,12 +479,23 @@ def test_a_server_ends_a_link_whose_keys_were_not_changed_for_long() -> None:
     assert world.phase(A) is None
 
 
-def test_a_link_whose_keys_nobody_knows_is_ended() -> None:
-    """The server has changed them, and nothing that it says of that ever comes."""
+def test_keys_change_though_nothing_comes_of_what_the_server_says_of_it() -> None:
+    """It has changed its own; so the client does, sooner or later."""
     world = linked(replace(SETTINGS, key_life=20.0))
-    world.lose = lambda to, message: to == A and not isinstance(message, Accept)
-    world.run(45)
+    before = world.link(A)
+    world.in_band = True
+    world.lose = lambda to, message: to == A and isinstance(message, Done)
+    world.run(20 + CHANGE_TIME + 2)
+    assert world.same()
+    assert world.link(A) not in (before, None)
+
+
+def test_a_link_whose_server_was_never_told_to_change_its_keys_is_ended() -> None:
+    world = linked(replace(SETTINGS, key_life=20.0))
+    world.lose = lambda to, message: to == B and isinstance(message, Confirm)
+    world.run(20 + CHANGE_TIME + DIAL_TIME + 2)
     assert world.phase(A) is world.phase(B) is None
+    assert [ended.reason for ended in world.ends[A].ended()] == [Reason.NO_HANDSHAKE]
     assert world.same()
 
 
