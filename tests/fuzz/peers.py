@@ -15,7 +15,7 @@ from re6st.core.routing import babel_lines, claims
 from re6st.core.routing.claims import Claims, Refusals
 from re6st.core.transport.wireguard_agreement import Agreement
 from re6st.core.transport.wireguard_links import OwnEnd
-from re6st.core.transport.wireguard_state import Action, Fresh, LinkSettings, Make, Remove, Send
+from re6st.core.transport.wireguard_state import Action, Change, Fresh, LinkSettings, Make, Remove, Send
 from re6st.core.wire import datagrams, extensions, offers, peer_crypto, sessions, wireguard
 from re6st.core.wire.seals import PURPOSES, Seal
 from re6st.keys import sealing
@@ -85,6 +85,9 @@ def wireguard_agreement(data: bytes) -> None:
                 carry(agreement.made(OTHER, action.link.number, now))
             elif isinstance(action, Remove):
                 interfaces.remove(action.link.interface)
+            elif isinstance(action, Change):
+                assert action.link.interface in interfaces
+                carry(agreement.changed(OTHER, action.link.number, now))
             elif isinstance(action, Send):
                 wireguard.decode(wireguard.encode(action.message))
             assert len(interfaces) <= 1
