@@ -44,7 +44,7 @@ LOOK_FIRST, LOOK = 0.05, 5.0
 SHUT_TIME = 1.0
 """Seconds in which an interface that is to go has forgotten the keys of its peer."""
 KEEPALIVE = 25
-"""Seconds between packets of who has nothing to say: NATs forget it otherwise."""
+"""Seconds between packets of a client that has nothing to say: NATs forget it otherwise."""
 
 log = logging.getLogger(__name__)
 
@@ -250,7 +250,7 @@ class WireGuardLinks:
             else:
                 own.seen = await own.device.state()
                 if own.seen.peer != own.link.theirs.key:  # its keys were about to change
-                    await own.device.configure(config_of(own.link, own.seen.endpoint))
+                    await own.device.configure(config_of(own.link, known_place(own.link, own.seen)))
                     own.seen = LinkState()
                 await self._follow_until_gone(own, own.device)
         except OSError as error:
@@ -325,7 +325,7 @@ class WireGuardLinks:
                 if heard:
                     self._carry_out(self.agreement.heard(own.link.peer, _now()))
                 continue
-            at = (await device.state()).endpoint if host is None else (host, link.theirs.port)
+            at = known_place(link, await device.state()) if host is None else (host, link.theirs.port)
             await device.configure(config_of(link, at))
             own.seen = LinkState()
             self._carry_out(self.agreement.changed(link.peer, link.number, _now()))
@@ -340,14 +340,20 @@ async def _forget_peer(link: WireGuardLink, device: Device) -> None:
 
 def config_of(link: WireGuardLink, endpoint: tuple[Address, int] | None) -> LinkConfig:
     """What an interface of a link has."""
-    # A server that knows where its client is dials, too: of two that change their keys, the last one is answered.
-    keepalive = KEEPALIVE if link.role is Role.CLIENT or endpoint is not None else 0
+    keepalive = KEEPALIVE if link.role is Role.CLIENT else 0
     return LinkConfig(link.own.secret, link.own.terms.port, link.theirs.key, endpoint, keepalive)
 
 
+def known_place(link: WireGuardLink, seen: LinkState) -> tuple[Address, int] | None:
+    """Where an interface with other keys has its peer. A server waits for its client's handshake: two that cross each
+    other end both, and WireGuard begins the next ones 5 s later."""
+    return seen.endpoint if link.role is Role.CLIENT else None
+
+
 def has_heard(before: LinkState, now: LinkState) -> bool:
-    """Whether something came in since a look before: a packet, or a handshake."""
-    return now.received > before.received or (now.handshake is not None and now.handshake != before.handshake)
+    """Whether something came in since a look before: a packet, or a handshake, which comes first. What is counted
+    before that is only an attempt at one."""
+    return now.handshake is not None and (now.received > before.received or now.handshake != before.handshake)
 
 
 def new_end() -> Fresh:

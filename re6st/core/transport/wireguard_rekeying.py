@@ -5,7 +5,7 @@
              <------------------------------  accept (terms)
       confirm ------------------------------>
              <------------------------------  done, twice
-      CHANGE_DELAY later, both have the new keys on their interfaces; the client dials until something comes in
+      CHANGE_DELAY later, both have the new keys on their interfaces; the client dials until there is a handshake
 
 All of it may go by the link itself, which carries nothing while its ends have different keys. So the server speaks
 before it changes; and where its word does not come, the client changes too, after a while. All else of the link stays.
@@ -23,7 +23,9 @@ from re6st.core.transport.wireguard_links import OwnEnd
 from re6st.core.transport.wireguard_state import (
     CHANGE_AGAIN,
     CHANGE_DELAY,
+    CHANGE_DIAL,
     CHANGE_KEPT,
+    CHANGE_MARGIN,
     CHANGE_TIME,
     CHECK_AGAIN,
     CHECK_TIME,
@@ -146,7 +148,7 @@ class Rekeying:
         if change.theirs is None or keys != (change.own.terms.key, change.theirs.key):
             return []
         if entry.role is Role.CLIENT:
-            change.at, change.resend = min(change.at, now + CHANGE_DELAY), float("inf")
+            change.at, change.resend = min(change.at, now + CHANGE_DELAY + CHANGE_MARGIN), float("inf")
         return []
 
     def _switch(self, entry: Entry, change: KeyChange, now: float) -> list[Action]:
@@ -164,7 +166,7 @@ class Rekeying:
         if entry.role is Role.SERVER:
             return [Send(entry.peer, Done(entry.number, entry.own.terms.key, entry.link.theirs.key))]
         entry.awaited, entry.until = True, now + DIAL_TIME
-        entry.resend, entry.wait = now + RESEND_FIRST, 2 * RESEND_FIRST
+        entry.resend, entry.wait = now + CHANGE_DIAL, 2 * CHANGE_DIAL
         return []
 
     def dial_again(self, entry: Entry, now: float) -> list[Action]:

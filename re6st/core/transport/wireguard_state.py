@@ -35,9 +35,11 @@ DEAD_TIME = 90.0
 KEY_LIFE, LIVES = 86400.0, 2
 """Seconds until the client changes the keys of a link. After LIVES times that the server ends it: whose certificate
 expired gets no session, and so no other keys."""
-CHANGE_DELAY = 0.1
-"""Seconds from the server's word that it changes its keys until both ends do, at one time as far as that can be: what
-is said of it may go by the link itself, and what comes with other keys is dropped."""
+CHANGE_DELAY, CHANGE_MARGIN = 0.1, 0.03
+"""Seconds from the server's word that it changes its keys until it does: what is said of it may go by the link itself.
+The client changes as much later as the server may be late, and no more: what comes with other keys is dropped."""
+CHANGE_DIAL = 0.1
+"""Seconds until a client that changed its keys dials again, doubled each time: the server was later still."""
 CHANGE_TIME = 5.0
 """Seconds from the acceptance until a client changes its keys in any case: it has confirmed four times, and the
 server's word may be lost. A server keeps its new key CHANGE_KEPT seconds."""

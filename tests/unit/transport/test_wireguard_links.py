@@ -443,6 +443,7 @@ def test_something_came_in_if_there_are_more_bytes_or_another_handshake() -> Non
     assert has_heard(before, replace(before, received=6))
     assert has_heard(before, replace(before, handshake=8.0))
     assert not has_heard(LinkState(), LinkState())
+    assert not has_heard(LinkState(), LinkState(received=148)), "a first packet that no handshake came of"
 
 
 def test_each_link_has_an_address_and_keys_of_its_own() -> None:
