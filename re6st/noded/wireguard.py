@@ -197,7 +197,8 @@ class WireGuard:
         if peer in self._table.ours:
             self._close(peer, Reason.CLOSED, "its tunnel is over")
         self._table.ours.pop(peer, None)
-        self._waiting.pop(peer, None)
+        if (waiting := self._waiting.pop(peer, None)) is not None:
+            waiting.set()
 
     def cut(self, peer: Prefix) -> None:
         """See contracts.Links."""
