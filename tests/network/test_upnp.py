@@ -20,6 +20,8 @@ from testbed.network import environment, program
 from testbed.upnp import PACKAGE, PROGRAM, Upnp
 
 FORMS = 90
+CLOSES = 130
+"""Seconds until a link is ended whose peer is gone: what that says of it at its end may not come."""
 PORTS = [(1194, TunnelProtocol.TCP), (1195, TunnelProtocol.UDP)]
 
 pytestmark = pytest.mark.skipif(not shutil.which(PROGRAM), reason=f"not installed: {PACKAGE}")
@@ -180,7 +182,7 @@ def test_a_wireguard_link_comes_in_by_a_port_that_is_open_for_as_long_as_there_i
     assert all(target == f"udp {node.host.address}:{port}" for port, target in ports.items())
     guest = next(each for each in network.nodes if each.prefix.cn == link["peer"])
     assert guest.stop() == 0
-    wait_until(lambda: not served() and len(upnp.mappings()) == 1, 60, "its port is closed", bed.tails)
+    wait_until(lambda: not served() and len(upnp.mappings()) == 1, CLOSES, "its port is closed", bed.tails)
     assert node.stop() == 0
     assert upnp.mappings() == {}
     assert node.traces() == []

@@ -12,10 +12,11 @@ import pytest
 from re6st.core.prefix import Prefix
 from re6st.linux.wireguard_go import WireGuardGo
 from testbed import Bed, Network, Node, wait_until
+from testbed.links import WITH_WIREGUARD, all_are_links
 from testbed.network import ROOT
 from testbed.pings import Pinger
 from tests.link_machine import LinkMachine
-from tests.network.test_wireguard import FORMS, WITH, all_are_links, log_of, openvpn_clients, wait_links
+from tests.network.test_wireguard import FORMS, log_of, openvpn_clients, wait_links
 
 SOON = 20
 KEY_LIFE = 2.5
@@ -80,7 +81,7 @@ GAP = 0.5
 def test_two_nodes_with_no_other_way_to_each_other_change_the_keys_of_their_link(bed: Bed, tmp_path: Path) -> None:
     """What they say of it goes by the link itself."""
     (tmp_path / "sitecustomize.py").write_text(SHORT_LIFE)
-    network = Network(bed, 2, node_options=[*WITH, "-v", "3"])
+    network = Network(bed, 2, node_options=[*WITH_WIREGUARD, "-v", "3"])
     for node in network.nodes:
         node.wrapper = ["env", f"PYTHONPATH={tmp_path}:{ROOT}"]
     network.start()

@@ -10,15 +10,16 @@ from collections.abc import Callable
 import pytest
 
 from testbed import Bed, Network, Node, wait_until
+from testbed.links import WITH_WIREGUARD, all_are_links, tunnels
 from testbed.pings import Pinger
 from tests.network.test_remote_gateway import by_gateway
 from tests.network.test_successor import after_a_crash, by_a_supervisor, in_place, starts
-from tests.network.test_wireguard import FORMS, PACE, WITH, all_are_links, openvpn_clients, tunnels, wait_links
+from tests.network.test_wireguard import FORMS, PACE, openvpn_clients, wait_links
 
 HEALS = 90
 LASTS = 5.0
 """Seconds that something must stay as it is."""
-OPTIONS = [*WITH, "-v", "3"]
+OPTIONS = [*WITH_WIREGUARD, "-v", "3"]
 
 pytestmark = pytest.mark.skipif(shutil.which("wireguard-go") is None, reason="no wireguard-go")
 
