@@ -141,7 +141,7 @@ FAULTS: list[tuple[str, int, float, str, Arguments]] = [
         lambda turn: (326, turn, "2001:db8:42:7::1", "not signed"),
     ),
     ("noded/upnp.py", logging.WARNING, 30, "UPnP: %s", lambda _: ("the router refuses",)),
-    ("babel.py", logging.WARNING, 1, "cannot read a line of babeld's socket: %s", lambda _: ("'add nonsense'",)),
+    ("babeld/feed.py", logging.WARNING, 1, "cannot read a line of babeld's socket: %s", lambda _: ("'add nonsense'",)),
     (
         "noded/packet_filter.py",
         logging.ERROR,
