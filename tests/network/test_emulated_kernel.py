@@ -27,7 +27,7 @@ def test_a_command_sees_the_files_of_this_machine_and_leaves_nothing(place: Path
     written = place / "written"
     script = f"cat README.md; uname -v >{written} && cat {written}; exit 7"
     command = [sys.executable, "-m", "testbed.emulated_kernel", "sh", "-c", script]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=900)
     assert done.returncode == 7, done.stderr
     own, _, kernel = done.stdout.rstrip("\n").rpartition("\n")
     assert own == (ROOT / "README.md").read_text().rstrip("\n")
