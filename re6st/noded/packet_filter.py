@@ -204,13 +204,13 @@ class PacketFilter:
         generation = self._nft.generation()
         moved = generation != self._generation if generation is not None else now >= self._read_at + READ_ANYWAY
         self._again_at = float("inf")
-        if self._loaded is not None and self._content is None:
-            if now >= self._first_read_at:
-                await self._settle(read=True)
-        elif self._loaded is not None and moved and now < self._read_at:
+        if self._loaded is not None and moved and now < self._read_at:
             self._again_at = self._read_at
         elif self._loaded is not None and moved:
             self._read_at = now + READ_EVERY
+            await self._settle(read=True)
+        elif self._loaded is not None and self._content is None and now >= self._first_read_at:
+            self._first_read_at = now + READ_EVERY
             await self._settle(read=True)
         if now >= self._tell_at:
             self._tell_at = now + TELL_EVERY
@@ -328,11 +328,18 @@ class PacketFilter:
         return frozenset(missing)
 
     async def _is_intact(self, nft: Ruleset) -> bool:
+        """Whether our table is as we loaded it. Raises NftError where it cannot be read, though nobody changed it."""
         generation = nft.generation()
+        moved = generation != self._generation
         try:
             found = await self._read(nft)
         except NftError:
+            if self._content is None and not moved:
+                raise
             return False
+        if self._content is None and moved:
+            self._loaded = None  # what is there may be somebody else's already
+            return True
         intact = self._content in (None, found)
         self._content, self._generation = found, generation
         return intact

@@ -255,6 +255,41 @@ def test_changes_of_others_to_our_table_are_undone_and_changes_elsewhere_leave_i
     play(nft, steps)
 
 
+def test_what_others_change_before_ours_was_read_does_not_count_as_ours(nft: Nft, clock: Clock) -> None:
+    async def steps(made: PacketFilter) -> None:
+        right = nft.table
+        for read in (False, True):
+            await made.mute(f"re6stnet{read + 1}")
+            nft.table, nft.number = "chain input { }", nft.number + 1
+            clock.now += READ_EVERY
+            await made.look()
+            assert nft.table == right
+            loads = len(nft.loads)
+            for _ in range(3):
+                clock.now += READ_EVERY
+                await made.look()
+            assert len(nft.loads) == loads, "once is enough"
+
+    play(nft, steps)
+
+
+def test_one_that_cannot_be_read_is_not_said_to_have_been_changed(
+    nft: Nft, clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def steps(made: PacketFilter) -> None:
+        loads = len(nft.loads)
+        table, nft.table = nft.table, None  # as far as reading goes
+        for _ in range(5):
+            clock.now += READ_AFTER
+            await made.look()
+        assert nft.readings < 3
+        assert len(nft.loads) == loads
+        nft.table = table
+
+    play(nft, steps)
+    assert "changed or removed" not in caplog.text
+
+
 def test_what_could_not_be_unmuted_is_tried_again_until_it_is(
     nft: Nft, clock: Clock, caplog: pytest.LogCaptureFixture
 ) -> None:
