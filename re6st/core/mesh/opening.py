@@ -105,7 +105,7 @@ class Opening:
         settings, peers = self._state.settings, self._state.survey.peers
         if self._state.connected:
             if self._partitioned is not None or self._bootstrap.next > BOOTSTRAP_FIRST:
-                self._partitioned, self._bootstrap = None, _Wait()
+                self._partitioned, self._bootstrap = None, _Wait(pending=self._bootstrap.pending)
             return [] if settings.registry == settings.own else [EnsureSession(settings.registry)]
         if settings.client_count == 0:
             return []
@@ -113,7 +113,7 @@ class Opening:
         wanted = 0
         if not peers:
             if self._partitioned is not None:
-                self._partitioned, self._bootstrap = None, _Wait()
+                self._partitioned, self._bootstrap = None, _Wait(pending=self._bootstrap.pending)
             wanted = FIRST_TUNNELS - sum(t.phase is not Phase.CLOSING for t in self._state.tunnels.values())
         elif self._partitioned is None:
             # Others reach us, so the network is split: the larger our part, the less each of us needs to ask.
