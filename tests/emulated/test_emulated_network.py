@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from testbed import Bed, Network, Node, network, wait, wait_until
+from testbed import Bed, Network, Node, emulated_kernel, network, wait, wait_until
 from testbed.links import WITH_WIREGUARD, wait_links
 
 PRELOADED = Path(__file__).with_name("preloaded.py")
@@ -28,6 +28,7 @@ def loaded() -> None:
     Whenever babeld looks for an interface that is not there yet, the kernel runs modprobe, twice: half a second here,
     for each of them.
     """
+    assert emulated_kernel.inside(), "this would keep the machine from loading modules"
     directory = Path("/lib/modules", os.uname().release, "kernel/net/netfilter")
     filters = [path.name.partition(".")[0] for path in directory.glob("nft_*")]
     with clock("the modules are loaded"):
