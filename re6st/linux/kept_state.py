@@ -85,6 +85,8 @@ class KeptState:
         Unless the kernel has `told` of a change of links or addresses, they are taken to be as they were when all was
         right: to read them costs several times as much as all the rest.
         """
+        if told:
+            self._right = None  # also where it cannot be read now
         actual = self.read(self.wanted) if told else self._read_rest()
         for name in deleted(self.wanted, actual):
             self.wanted = self.wanted.with_tap(name)

@@ -170,6 +170,23 @@ def test_links_and_addresses_are_read_where_the_kernel_told_of_a_change(
     assert len(machine.state.put_back(told=True)) == 2
 
 
+def test_what_the_kernel_told_of_is_read_later_where_it_cannot_be_read_at_once(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert machine.state.put_back(told=False) == []
+
+    def refuse() -> list[KernelLink]:
+        raise NetlinkError(errno.ENOBUFS, "No buffer space available")
+
+    machine.kernel.there.clear()
+    with monkeypatch.context() as patched:
+        patched.setattr(machine.kernel, "links", refuse)
+        with pytest.raises(NetlinkError):
+            machine.state.put_back(told=True)
+    assert machine.state.put_back(told=False) != []
+    assert (ADDRESS, 1) in machine.kernel.there
+
+
 def test_lo_and_tunnels_are_brought_up_again(machine: Machine) -> None:
     machine.want(taps={"re6stnet1": TapState(7, 1500)})
     machine.kernel.up.update(lo=False, re6stnet1=False)
