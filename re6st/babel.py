@@ -33,6 +33,8 @@ SLOW_FIRST, SLOW_LAST = 1.0, 30.0
 time. babeld goes on without us. To restart it, or to read all of its routes at once, would only add to the load that
 made us slow.
 """
+LATE_TIME = SLOW_LAST + 10.0
+"""Seconds that a command waits for the next connection."""
 SLOW_CALM = 60.0
 """After a connection of so many seconds, the first pause is enough again."""
 COMMAND_TIME = 3.0
@@ -156,8 +158,13 @@ class Babel:
 
     @property
     def informed(self) -> bool:
-        """Whether the table has all news: not before it is ready, nor while babeld has closed our connection."""
+        """Whether the table has all news: not before it is ready, nor while it is `late`."""
         return self.ready.is_set() and self._listening.is_set()
+
+    @property
+    def late(self) -> bool:
+        """Whether babeld runs, but has closed our connection, so that the table says what was."""
+        return self.ready.is_set() and not self._listening.is_set()
 
     @property
     def ways(self) -> frozenset[RouteKey6]:
@@ -193,6 +200,8 @@ class Babel:
             if self.followed.is_set():
                 return
             now = clock()
+            if self.late:
+                continue
             since = {way: since.get(way, now) for way in self.ways}
             if taken := {way for way, began in since.items() if now - began >= SETTLED} - told:
                 told |= taken
@@ -249,8 +258,9 @@ class Babel:
 
     async def _tell(self, commands: list[str]) -> None:
         """Send commands to babeld. Raises OSError (also TimeoutError)."""
-        async with asyncio.timeout(COMMAND_TIME):
+        async with asyncio.timeout(LATE_TIME if self.late else COMMAND_TIME):
             await self._listening.wait()
+        async with asyncio.timeout(COMMAND_TIME):
             for command in commands:
                 await self._talk.command(command)
         if any(command.startswith("key ") for command in commands):
@@ -272,6 +282,9 @@ class Babel:
             child = self._child
             if child is None or not self.ready.is_set():
                 continue
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(LATE_TIME):
+                    await self._listening.wait()
             # Before its neighbours take it for lost. It may be that only we did not run.
             if await self._is_deaf() and await self._is_deaf() and self._child is child:
                 await self.renew("it hears nothing")

@@ -41,9 +41,10 @@ class Babeld(Protocol):
     """What is known of a babeld, and what can be done with it."""
 
     table: Table
-    ready: asyncio.Event
     priority: int
 
+    @property
+    def informed(self) -> bool: ...
     async def keeps_up(self) -> bool: ...
     async def renew(self, reason: str) -> None: ...
 
@@ -71,6 +72,8 @@ class RouteCheck:
         self._clock = clock
         self._lost = LostRoutes()
         self._restarts = Restarts(AGAIN_FIRST, AGAIN_LAST)
+        self._most = 0
+        """The most routes that babeld has used."""
         self._news = asyncio.Event()
         self.missing: frozenset[RouteKey] = frozenset()
         """What is lost, until babeld has put it there again."""
@@ -109,7 +112,7 @@ class RouteCheck:
 
     async def look(self) -> None:
         """Look once. Raises NetlinkError."""
-        if not self._babel.ready.is_set():
+        if not self._babel.informed:
             return
         missing = await self._missing()
         self.missing = self._lost.note(missing, self._clock())
@@ -127,8 +130,9 @@ class RouteCheck:
 
     async def _missing(self) -> frozenset[RouteKey]:
         plans = self._networks.wanted
-        expected = sum(each.usable for each in self._babel.table.routes.values())
-        kernel = await self._routes.installed(plans, self._babel.priority, expected)
+        # A babeld that has just been started knows few, but the kernel still has those of the one before.
+        self._most = max(self._most, sum(each.usable for each in self._babel.table.routes.values()))
+        kernel = await self._routes.installed(plans, self._babel.priority, self._most)
         if kernel.sourceless:
             await self._routes.name_source(kernel.sourceless)
         return frozenset(installed(self._babel.table, [each.network for each in plans]) - kernel.ways)

@@ -208,9 +208,8 @@ class RoutingPlane:
             await asyncio.sleep(max(SETTLE, len(self.table.routes) / ROUTES_PER_SECOND))
             self._changed.clear()
             found = survey(self.table, network, own)
-            informed = self.babel.informed
-            late = self.ready.is_set() and not informed
-            self.seen = seen = replace(found, running=informed, late=late, generation=self.priority)
+            running, late = self.babel.informed, self.babel.late
+            self.seen = seen = replace(found, running=running, late=late, generation=self.priority)
             self.history.note(self.table, time.time())
             await follower.follow(self.table, seen)
             if start := self._restarts.note(seen, _now()):
@@ -225,7 +224,7 @@ class RoutingPlane:
 
     def _count_routes(self, count: int) -> None:
         """A network that has grown is told of less often; one that shrinks may be a network that is cut."""
-        if self._grown_at is not None:
+        if self._grown_at is not None and self._grown_at <= time.time() + GROWTH_LAST:  # else the clock was set back
             return
         if outgrown(self.babel.settings.update, count) and outgrown(update_interval(self._memory.routes), count):
             log.info("the network has %s nodes now: %s will repeat its routes less often", count, self.babel.name)

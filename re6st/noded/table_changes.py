@@ -60,7 +60,8 @@ class TableChanges:
     async def follow(self, table: Table, seen: Survey) -> None:
         """The table has changed, and says this of the mesh."""
         was = self._driver.connected
-        self._guard.look()
+        if not seen.late:  # else an interface may have another peer by now than the table says
+            self._guard.look()
         self._mtus.follow(table)
         await self._filter.lead_outside(way_out(table, self._network))
         self._driver.event(policy.Surveyed(seen))

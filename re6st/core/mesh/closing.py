@@ -76,7 +76,7 @@ class Closing:
         if tunnel is None or tunnel.phase is not Phase.ASKED:
             return []
         # It may have been taken into use again since.
-        used = self._state.survey.carried_by(tunnel.interface)
+        used = self._state.survey.late or self._state.survey.carried_by(tunnel.interface)
         return [self._keep(tunnel, now) if used else self._close(tunnel, "replaced", now)]
 
     def give_up(self, now: float) -> list[Action]:
@@ -159,9 +159,9 @@ class Closing:
         return actions
 
     def _is_needed(self, tunnel: Tunnel, now: float) -> bool:
-        """Whether somebody has no other way than this tunnel, which is drained, or has been."""
+        """Whether somebody has no other way than this tunnel, which is or was drained, or whether that is unknown."""
         state, survey = self._state, self._state.survey
-        if tunnel.carried - survey.peers:
+        if survey.late or tunnel.carried - survey.peers:
             return True
         if tunnel.phase is Phase.ASKED:
             return state.settings.drains and bool(survey.carried_by(tunnel.interface))
@@ -175,7 +175,8 @@ class Closing:
                 tunnel.met = tunnel.met or (survey.running and tunnel.interface in survey.alive)
                 if not self._is_silent(tunnel, avoided):
                     tunnel.alive = now
-            if tunnel.phase is Phase.UP and tunnel.interface in survey.costs and now - tunnel.since > SETTLE_TIME:
+            news = survey.running and tunnel.phase is Phase.UP and tunnel.interface in survey.costs
+            if news and now - tunnel.since > SETTLE_TIME:
                 tunnel.quality.cost.note(survey.costs[tunnel.interface], now)
                 tunnel.quality.loss.note(survey.losses.get(tunnel.interface, 1.0), now)
             if not self._is_worse(tunnel):

@@ -95,10 +95,12 @@ class BabelRestartPolicy:
         """Whether to restart babeld now. `hello` is its interval in seconds."""
         self._follow(seen)
         slept, self._looked = now - self._looked, now
-        if not seen.running:
+        if not (seen.running or seen.late):
             return None
         if slept > max(ASLEEP, ASLEEP_HELLOS * hello):
             self._slept = slept
+            return None
+        if seen.late:
             return None
         slept, self._slept = self._slept, 0.0
         # If only we did not run, babel still has the neighbours that it had.
@@ -112,7 +114,7 @@ class BabelRestartPolicy:
         return self._starving(seen, now, hello)
 
     def _follow(self, seen: Survey) -> None:
-        if not seen.running or seen.generation != self._generation:
+        if not (seen.running or seen.late) or seen.generation != self._generation:
             self._generation = seen.generation
             self._forget()
 

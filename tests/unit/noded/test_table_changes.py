@@ -56,3 +56,13 @@ def test_liars_are_looked_for_and_packets_let_through_before_the_policy_decides(
     asyncio.run(steps())
     assert node.calls == [*("look", table, frozenset((HOP,)), seen) * 2, "look", table, frozenset((HOP,)), alone]
     assert caplog.messages == ["connected to the network", "the registry's node cannot be reached"]
+
+
+def test_nobody_is_called_a_liar_for_what_the_table_said_before() -> None:
+    """While babeld's news are not read, an interface may have got another peer."""
+    node, table = Node(), Table()
+    changes = TableChanges(NETWORK, node, node, node, node)
+    asyncio.run(changes.follow(table, Survey(running=False, late=True)))
+    assert "look" not in node.calls
+    asyncio.run(changes.follow(table, Survey()))
+    assert node.calls.count("look") == 1

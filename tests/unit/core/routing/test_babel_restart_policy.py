@@ -189,6 +189,19 @@ def test_a_machine_that_slept_has_been_given_up_by_its_neighbours() -> None:
     assert not times(renewal, MET, 133, 200)
 
 
+def test_while_its_news_are_not_read_nothing_is_decided_and_nothing_forgotten() -> None:
+    """A machine that wakes up reads slowly: babeld closes its connection."""
+    late = replace(MET, running=False, late=True)
+    renewal = BabelRestartPolicy(Random(1))
+    assert not times(renewal, MET, 100, 110)
+    assert not times(renewal, replace(late, alone=True), 110, 115)
+    assert renewal.due(ALONE, 116, HELLO) == Start("all its neighbours are gone")
+    renewal = BabelRestartPolicy(Random(1))
+    assert not times(renewal, MET, 100, 110)
+    assert not times(renewal, late, 150, 155)
+    assert renewal.due(MET, 156, HELLO) == Start("this machine slept for 41 s", stale=True)
+
+
 def test_if_we_alone_did_not_run_babeld_has_the_neighbours_that_it_had() -> None:
     renewal, steady = BabelRestartPolicy(Random(1)), replace(MET, steady=True)
     assert not times(renewal, steady, 100, 110)
