@@ -17,6 +17,7 @@ from re6st.core.transport.wireguard_state import Ended, LinkSettings
 from re6st.core.transport.wireguard_uapi import Address
 from re6st.linux.rtnetlink import Netlink
 from re6st.linux.wireguard import Implementation
+from re6st.linux.wireguard_kernel import KernelWireGuard
 from re6st.transport.wireguard import WireGuardLinks
 from testbed.host import Host
 
@@ -61,10 +62,11 @@ class LinkMachine:
         self.loop = asyncio.get_running_loop()
         self._ended = asyncio.Event()
         netlink = Netlink()
+        implementation = self._implementation(netlink)
         self.links = WireGuardLinks(
             self.own,
             self._settings,
-            self._implementation(netlink),
+            implementation,
             netlink,
             self,
             lambda live, name: asyncio.create_task(live, name=name),
@@ -74,6 +76,8 @@ class LinkMachine:
         await self._ended.wait()
         await self.links.end()
         running.cancel()
+        if isinstance(implementation, KernelWireGuard):
+            implementation.close()
         netlink.close()
 
     def open(self, peer: LinkMachine) -> None:
