@@ -36,7 +36,9 @@ COMINGS = 0.5, 40, 100, 1000
 policy of the mesh, in babel and in the log, and an honest one comes a few times, over all its addresses and ours."""
 TELL_EVERY = 60.0
 STIR_FIRST, STIR_LAST = 0.005, 0.5
-"""Seconds until OpenVPN is made to look at a client again whom we have let in, doubling."""
+"""Seconds until OpenVPN is made to look again at the clients that we have let in, doubling; and the least between two
+times, however many come: each time costs a packet for every client.
+"""
 
 log = logging.getLogger(__name__)
 
@@ -75,6 +77,8 @@ class OpenVpnServer:
         self._told_of_haste = float("-inf")
         self._let_in_now: set[int] = set()
         """Clients that OpenVPN has not told that they may come in."""
+        self._stirred, self._stir_pause = float("-inf"), STIR_FIRST
+        self._stir_timer: asyncio.TimerHandle | None = None
 
     @property
     def pid(self) -> int | None:
@@ -223,19 +227,29 @@ class OpenVpnServer:
         self.clients[ident] = client
         self._owner.joined(client)
         self._let_in_now.add(ident)
-        self._stir(ident, STIR_FIRST)
+        self._stir_pause = STIR_FIRST
+        self._stir()
 
-    def _stir(self, ident: int, pause: float) -> None:
-        """Have OpenVPN tell a client at once that it may come in.
+    def _stir(self) -> None:
+        """Have OpenVPN tell clients at once that they may come in: all that wait, by one packet.
 
         OpenVPN 2.6 looks at a client again when a packet comes from it or is for it, or a second has passed. On a short
         way the last one of its handshake is there before our word: so one is sent to all of its clients. Whom it has
         not told does not get it.
         """
-        if ident in self._let_in_now:
+        if self._stir_timer is not None:
+            self._stir_timer.cancel()
+            self._stir_timer = None
+        if not self._let_in_now:
+            return
+        loop = asyncio.get_running_loop()
+        wait = self._stirred + STIR_FIRST - loop.time()
+        if wait <= 0:
             send_to_all_nodes(self.interface)
-            if pause <= STIR_LAST:
-                asyncio.get_running_loop().call_later(pause, self._stir, ident, 2 * pause)
+            self._stirred = loop.time()
+            wait, self._stir_pause = self._stir_pause, 2 * self._stir_pause
+        if wait <= STIR_LAST:
+            self._stir_timer = loop.call_later(wait, self._stir)
 
     def _may_come(self, client: ServerClient, change: ClientChange) -> bool:
         if not self._owner.admits(client.peer, client.serial) or self._full(client.peer):

@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -149,6 +150,33 @@ def test_openvpn_is_made_to_look_at_a_client_that_was_let_in_until_it_has(
         assert set(stirred) == {"re6stnet-tcp"}
 
     serve(monkeypatch, tmp_path, [part], watch)
+
+
+def test_many_clients_that_are_let_in_at_once_are_served_by_few_packets(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """OpenVPN sends each to every client."""
+    many, stirred = 50, list[float]()
+    monkeypatch.setattr(openvpn_server, "STIR_LAST", 4 * openvpn_server.STIR_FIRST)
+    monkeypatch.setattr(
+        openvpn_server, "send_to_all_nodes", lambda _: stirred.append(asyncio.get_running_loop().time())
+    )
+
+    async def part(peer: Peer) -> None:
+        peer.say(">STATE:1,CONNECTED,SUCCESS,,,,,")
+        for ident in range(many):
+            name = f"{ident}/16"
+            peer.block("CLIENT", f"CONNECT,{ident},1", common_name=name, tls_serial_0=12, untrusted_ip="192.0.2.7")
+        await peer.closes()
+
+    async def watch(server: OpenVpnServer, told: Told, _programs: FakePrograms) -> None:
+        told.room = many
+        await until(lambda: len(told.joined) == many)
+        last = told.joined[-1].since
+        await until(lambda: len([moment for moment in stirred if moment >= last]) > 3)
+
+    serve(monkeypatch, tmp_path, [part], watch)
+    assert all(after - before >= 0.99 * openvpn_server.STIR_FIRST for before, after in pairwise(stirred))
 
 
 def test_a_client_whose_certificate_another_machine_has_is_told_where_that_is(
