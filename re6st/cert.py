@@ -14,7 +14,7 @@ from pathlib import Path
 
 import cryptography
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.exceptions import InternalError, InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import padding, rsa
 from cryptography.x509.oid import NameOID
@@ -39,6 +39,10 @@ _QUICKLY = {"unsafe_skip_rsa_key_validation": True} if int(cryptography.__versio
 
 class CertError(Exception):
     """A certificate, request or key is damaged, not trusted, or not ours."""
+
+
+class DamagedKey(CertError):
+    """The parts of a private key do not fit together."""
 
 
 class NotYetValid(CertError):
@@ -85,14 +89,22 @@ def load_private_key(data: bytes, what: str = "key") -> rsa.RSAPrivateKey:
 
 def _try_out(key: rsa.RSAPrivateKey, what: str) -> None:
     """Whether a key fits together: it takes a twentieth of what the library does, which looks whether its primes are
-    primes. Raises CertError.
+    primes. Raises DamagedKey.
     """
     try:
         key.public_key().verify(
             key.sign(b"", padding.PKCS1v15(), hashes.SHA256()), b"", padding.PKCS1v15(), hashes.SHA256()
         )
-    except (InvalidSignature, ValueError):
-        raise CertError(f"{what}: the key is damaged: restore it from its backup, or enrol again") from None
+    except (InvalidSignature, ValueError, InternalError):  # the last one from versions before 42
+        raise DamagedKey(f"{what}: the key is damaged: restore it from its backup") from None
+
+
+def load_node_key(path: Path) -> rsa.RSAPrivateKey:
+    """The key of a node, which can get another one. Raises CertError, which names the file."""
+    try:
+        return load_private_key(read_file(path), str(path))
+    except DamagedKey as error:
+        raise DamagedKey(f"{error}, or enrol again") from None
 
 
 def load_request(data: bytes) -> x509.CertificateSigningRequest:
@@ -373,7 +385,7 @@ class Identity:
         """
         trust = Trust(load_pem(read_file(ca), str(ca)))
         own = load_pem(read_file(cert), str(cert))
-        private = load_private_key(read_file(key), str(key))
+        private = load_node_key(key)
         if not pki.same_key(own.public_key(), private.public_key()):
             own = _finish_key_change(cert, key, private)
         try:

@@ -8,10 +8,11 @@ from collections.abc import Callable
 from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from cryptography import x509
+from cryptography.exceptions import InternalError
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import NameOID
@@ -216,8 +217,8 @@ def test_a_file_planted_beside_does_not_keep_one_from_being_replaced(tmp_path: P
 
 
 @pytest.mark.skipif(not cert._QUICKLY, reason="this library looks at keys itself")
-def test_a_key_whose_parts_do_not_fit_together_is_not_used(key: rsa.RSAPrivateKey) -> None:
-    """A damaged file: others would refuse what it signs."""
+def test_a_key_whose_parts_do_not_fit_together_is_not_used(key: rsa.RSAPrivateKey, tmp_path: Path) -> None:
+    """A damaged file: others would refuse what it signs. A node can enrol again; the registry cannot."""
     numbers = key.private_numbers()
     wrong = rsa.RSAPrivateNumbers(
         numbers.p, numbers.q, numbers.d ^ 4, numbers.dmp1 ^ 4, numbers.dmq1 ^ 4, numbers.iqmp, numbers.public_numbers
@@ -225,5 +226,23 @@ def test_a_key_whose_parts_do_not_fit_together_is_not_used(key: rsa.RSAPrivateKe
     damaged = wrong.private_key(unsafe_skip_rsa_key_validation=True).private_bytes(
         serialization.Encoding.PEM, serialization.PrivateFormat.TraditionalOpenSSL, serialization.NoEncryption()
     )
-    with pytest.raises(cert.CertError, match=r"^cert\.key: "):
-        cert.load_private_key(damaged, "cert.key")
+    with pytest.raises(cert.CertError, match=r"^ca\.key: the key is damaged: restore it from its backup$"):
+        cert.load_private_key(damaged, "ca.key")
+    path = tmp_path / "cert.key"
+    path.write_bytes(damaged)
+    with pytest.raises(cert.CertError, match=r"cert\.key: .* restore it from its backup, or enrol again$"):
+        cert.load_node_key(path)
+
+
+def test_a_key_that_the_library_fails_to_use_is_damaged(key: rsa.RSAPrivateKey) -> None:
+    """Some versions of it do so instead of refusing it."""
+
+    class Broken:
+        def public_key(self) -> rsa.RSAPublicKey:
+            return key.public_key()
+
+        def sign(self, *_: object) -> bytes:
+            raise InternalError("unknown OpenSSL error", [])
+
+    with pytest.raises(cert.DamagedKey):
+        cert._try_out(cast(Any, Broken()), "cert.key")

@@ -75,7 +75,7 @@ def look(place: NodeFiles, now: datetime) -> FoundFiles:
 
     ca = found.ca = read(lambda: cert.load_pem(cert.read_file(files.ca), str(files.ca)))
     own = found.own = read(lambda: cert.load_pem(cert.read_file(files.cert), str(files.cert)))
-    found.key = read(lambda: cert.load_private_key(cert.read_file(files.key), str(files.key)))
+    found.key = read(lambda: cert.load_node_key(files.key))
     if ca is not None:
         found.problems += _dates(str(files.ca), ca, now)
     if own is not None:
