@@ -16,6 +16,10 @@ from re6st.service.tasks import Tasks
 
 PATIENCE = 10.0
 """Seconds for the registry."""
+FORESEEN = 1.0
+"""Seconds to wait for what was asked ahead of time, when it is wanted. Routes of an earlier run, which were not removed
+yet, may have led that question astray.
+"""
 
 log = logging.getLogger(__name__)
 
@@ -46,9 +50,16 @@ class FirstPeer:
         self._asked = asyncio.create_task(first_peer(self._client), name="bootstrap, ahead of time")
 
     async def get(self) -> tuple[Prefix, tuple[Endpoint, ...]] | None:
-        """A peer, with its addresses; see `first_peer`."""
+        """A peer, with its addresses; see `first_peer`. If what was asked ahead of time gave none, ask once more."""
         asked, self._asked = self._asked, None
-        return await (first_peer(self._client) if asked is None else asked)
+        if asked is not None:
+            try:
+                await asyncio.wait([asked], timeout=FORESEEN)
+                if asked.done() and (found := asked.result()):
+                    return found
+            finally:
+                asked.cancel()
+        return await first_peer(self._client)
 
 
 class EndpointMemory(Protocol):
