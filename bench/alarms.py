@@ -17,10 +17,11 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from itertools import combinations, cycle, permutations
 from pathlib import Path
+from typing import Any
 
 from bench.costs import ticks
 from bench.failover import IN_JSON, logged
@@ -149,9 +150,23 @@ def traffic(network: Network) -> Iterator[list[Pinger]]:
         yield pingers
 
 
+def links(node: Node) -> Any:
+    """What a node says of the links that it watches."""
+    return ask(node.host.run_directory / "control.sock", "status")["links"]
+
+
 def deaths(node: Node) -> int:
-    found: int = ask(node.host.run_directory / "control.sock", "status")["links"]["died"]
+    found: int = links(node)["died"]
     return found
+
+
+def check_watched(told: Mapping[str, Any]) -> None:
+    """Whether each node watches its links, by what it says of them: else it could raise no alarm. Raises
+    AssertionError.
+    """
+    blind = [name for name, said in told.items() if not said["active"]]
+    if blind:
+        raise AssertionError(f"these nodes do not watch their links: {', '.join(blind)}. Read their logs")
 
 
 def watch(network: Network, weather: Weather, seconds: float) -> list[Alarm]:
@@ -185,6 +200,7 @@ def run(minutes: float, seed: int, node_options: Sequence[str]) -> dict[str, obj
         network.start()
         network.wait_connected(FORMS)
         time.sleep(SETTLES)
+        check_watched({node.name: links(node) for node in network.nodes})
         weather = Weather(network, seed)
         weather.lose(LOSS)
         with contextlib.ExitStack() as stack:
@@ -194,10 +210,7 @@ def run(minutes: float, seed: int, node_options: Sequence[str]) -> dict[str, obj
             before = {node.name: _daemon_ticks(node) for node in network.nodes}
             alarms = watch(network, weather, minutes * 60)
             used = {node.name: _daemon_ticks(node) - before[node.name] for node in network.nodes}
-        probes = {
-            node.name: ask(node.host.run_directory / "control.sock", "status")["links"]["probes"]
-            for node in network.nodes
-        }
+        probes = {node.name: links(node)["probes"] for node in network.nodes}
     lost, sent = sum(pinger.lost for pinger in pingers), sum(pinger.sent for pinger in pingers)
     say(f"{weather.stalls} stalls, the longest {weather.longest:.2f} s; {lost} of {sent} pings lost; probes: {probes}")
     return {
@@ -223,7 +236,7 @@ def _daemon_ticks(node: Node) -> int:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command; its exit code: 1 if there was an alarm."""
+    """The command; its exit code: 1 if there was an alarm, or could be none."""
     parser = argparse.ArgumentParser(
         prog="./run bench alarms", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -232,7 +245,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--node-option", action="append", default=[], metavar="OPTION", help="e.g. --wireguard=auto")
     parser.add_argument("--json", type=Path, metavar="FILE", help="figures (default: docs/bench/alarms.json)")
     options = parser.parse_args(arguments)
-    found = run(options.minutes, options.seed, options.node_option)
+    try:
+        found = run(options.minutes, options.seed, options.node_option)
+    except AssertionError as error:
+        print(f"bench alarms: {error}", file=sys.stderr)
+        return 1
     alarms = found["alarms"]
     say(f"{options.minutes:g} minutes: {'no false alarm' if not alarms else f'false alarms: {alarms}'}")
     keep("alarms", {"nodes": 4, **found}, options.json)

@@ -7,6 +7,7 @@ from typing import Any, cast
 
 import pytest
 
+from bench import alarms
 from bench.failover import CASES, together
 from bench.join import rows
 from bench.report import TABLES, write_tables
@@ -68,6 +69,12 @@ def test_a_case_of_failover_is_measured_with_what_it_breaks() -> None:
     assert {len(group) for group in alone} == {1}, "a lost link is not made again for a minute"
     assert ["link in use is cut"] in alone
     assert not [name for [name] in alone if "OpenVPN" in name]
+
+
+def test_nodes_that_watch_no_links_cannot_show_that_there_is_no_false_alarm() -> None:
+    alarms.check_watched({"a": {"active": True}, "b": {"active": True}})
+    with pytest.raises(AssertionError, match=r"do not watch their links: b\."):
+        alarms.check_watched({"a": {"active": True}, "b": {"active": False}})
 
 
 def test_chaos_with_wireguard_links_is_the_same_but_for_what_carries_tunnels() -> None:
