@@ -15,7 +15,7 @@ PARTS = {"join": join.main, "failover": failover.main, "planned": planned.main, 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command; its exit code: that of the first part that failed, or 0. The others are measured all the same."""
     parser = argparse.ArgumentParser(prog="./run bench all", description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="fewer and shorter runs: about a quarter of an hour")
+    parser.add_argument("--quick", action="store_true", help="fewer and shorter runs: less than an hour")
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS), help="only these")
     options = parser.parse_args(arguments)
     statuses = []

@@ -89,7 +89,8 @@ def scale(results: Figures) -> str:
     form, rows = results["form"], []
     rows.append((f"until all {form['pairs']:,} pairs answer", f"{form['seconds']} s"))
     if links := results.get("links"):
-        rows.append(("until WireGuard carries nearly all tunnels of those that have it", f"{links['seconds']} s more"))
+        took = f"{links['seconds']} s more" if links["reached"] else f"not within {int(links['seconds'])} s"
+        rows.append(("until WireGuard carries nearly all tunnels of those that have it", took))
         rows.append(("ends of such tunnels that it carries", f"{links['by_wireguard']} of {links['ends']}"))
     if idle := results.get("idle"):
         rows.append(("tunnels", idle["tunnels"]))

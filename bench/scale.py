@@ -106,9 +106,16 @@ def links(nodes: Sequence[Node]) -> Figures:
         listed = [each for node in nodes for each in tunnels(node) if each["state"] == "up" and each["peer"] in names]
         carried = sum(each["carrier"] == TunnelCarrier.WIREGUARD for each in listed)
         seconds = time.monotonic() - began
-        if carried >= NEARLY * len(listed) > 0 or seconds > LINKS:
+        reached = carried >= NEARLY * len(listed) > 0
+        if reached or seconds > LINKS:
             say(f"WireGuard carries {carried} of {len(listed)} ends of tunnels after {seconds:.1f} s more")
-            return {"nodes": len(nodes), "seconds": round(seconds, 1), "ends": len(listed), "by_wireguard": carried}
+            return {
+                "nodes": len(nodes),
+                "reached": reached,
+                "seconds": round(seconds, 1),
+                "ends": len(listed),
+                "by_wireguard": carried,
+            }
         time.sleep(LOOK)
 
 

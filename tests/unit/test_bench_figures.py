@@ -84,6 +84,16 @@ def test_chaos_with_wireguard_links_is_the_same_but_for_what_carries_tunnels() -
     assert WIREGUARD_FAULTS[1:] == FAULTS[1:]
 
 
+@pytest.mark.parametrize(
+    ("reached", "seconds", "told"), [(True, 41.5, "41.5 s more"), (False, 300.6, "not within 300 s")]
+)
+def test_links_that_do_not_come_are_not_told_as_if_they_had(reached: bool, seconds: float, told: str) -> None:
+    form = {"pairs": 12, "seconds": 9.5}
+    links = {"nodes": 4, "reached": reached, "seconds": seconds, "ends": 20, "by_wireguard": 19 if reached else 3}
+    lines = TABLES["scale"][1]({"nodes": 4, "form": form, "links": links}).splitlines()
+    assert lines[3] == f"| until WireGuard carries nearly all tunnels of those that have it | {told} |"
+
+
 def test_memory_is_told_by_program_and_in_all() -> None:
     programs = {
         "re6stnet": {"processes": 1, "rss_mb": 43.0, "pss_mb": 30.5},
