@@ -11,7 +11,7 @@ from itertools import combinations
 from pathlib import Path
 
 from re6st.cli import metrics_place
-from re6st.cli.node import wireguard_ports
+from re6st.cli.node import babel_arguments, wireguard_ports
 from re6st.cli.options import OptionParser, integer
 from re6st.client.files import Files
 from re6st.client.registry_client import RegistryError, parse_url
@@ -179,9 +179,7 @@ def parser() -> OptionParser:
     p.add_verbosity(2, files)
 
     more = p.add_argument_group("other programs, and checks")
-    more.add_argument(
-        "-B", dest="babel_arguments", metavar="ARG", action="append", default=[], help="argument for babeld"
-    )
+    babel_arguments.add_option(more)
     more.add_argument(
         "-O", dest="openvpn_arguments", metavar="ARG", action="append", default=[], help="argument for OpenVPN"
     )
@@ -242,7 +240,7 @@ def configuration(p: OptionParser, args: argparse.Namespace) -> Config:
         client_count=args.client_count,
         max_clients=args.max_clients,
         neighbours=frozenset(_prefix(p, text) for text in args.neighbour),
-        babel_arguments=tuple(args.babel_arguments),
+        babel_arguments=babel_arguments.arguments_of(p, args.babel_arguments),
         openvpn_arguments=tuple(args.openvpn_arguments),
         openvpn_log=args.ovpnlog,
         babel_log=args.verbose > 0,

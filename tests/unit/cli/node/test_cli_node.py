@@ -149,6 +149,22 @@ def test_without_log_babeld_has_none_either() -> None:
     assert config("-v", "1").babel_log is True
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("-C", "export-table 223"),
+        ("-C", "import-table 224"),
+        ("-C", "export-table"),
+        ("-C", "export-table many"),
+        ("-t240",),
+        ("-d", "224"),
+        ("-?", "-t224"),
+    ],
+)
+def test_babeld_gets_all_other_arguments_as_they_are(words: tuple[str, ...]) -> None:
+    assert config(*(f"-B{word}" for word in words)).babel_arguments == words
+
+
 WRONG: list[tuple[list[str], str]] = [
     (["--no-packet-filter=yes"], "ignored explicit argument"),
     (["--nonsense"], "unrecognized arguments: --nonsense"),
@@ -206,6 +222,12 @@ WRONG: list[tuple[list[str], str]] = [
     (["--client", "h,1,tcp", "--max-clients", "0"], "argument --client: cannot be combined with --max-clients"),
     (["--client", "h,1,tcp", "--client-count", "3"], "argument --client: cannot be combined with --client-count"),
     (["--client", "h,1,tcp", "--neighbour", "0/8"], "argument --client: cannot be combined with --neighbour"),
+    (["-B-C", "-B", "export-table 224"], "argument -B: babeld's export table 224 is one of 224-239"),
+    (["-B-Cexport-table 0xef"], "argument -B: babeld's export table 0xef is one of 224-239"),
+    (["-B-C", "-Bexport-table 0340"], "argument -B: babeld's export table 0340 is one of 224-239"),
+    (["-B-t", "-B", "239"], "argument -B: babeld's export table 239 is one of 224-239"),
+    (["-Beth0", "-B-C", "-Bexport-table 225"], "argument -B: babeld's export table 225 is one of 224-239"),
+    (["-B-st486"], "argument -B: babeld's export table 486, which babeld takes for 230, is one of"),
     (["--registry", "no url"], "registry 'no url': not of the form http://HOST"),
     (["--registry", "ftp://x/"], "registry 'ftp://x/': not of the form http://HOST"),
     (["-i", "re6stnet-tcp"], "argument -i/--interface: 're6stnet-tcp' is the name of one of our tunnels"),
