@@ -71,7 +71,7 @@ log = logging.getLogger(__name__)
 
 
 class WireGuard:
-    """The room. It does nothing, and offers nothing, where `implementation` is None. See contracts.Links."""
+    """The room of a node that can have links; no_links.py is that of all others. See contracts.Links."""
 
     def __init__(
         self,
@@ -82,7 +82,7 @@ class WireGuard:
         drains: BabelFilter,
         routing: Routing,
         tasks: Tasks,
-        implementation: Implementation | None,
+        implementation: Implementation,
         netlink: WireGuardKernel,
     ) -> None:
         self._in_force = in_force
@@ -92,7 +92,6 @@ class WireGuard:
         self._drains = drains
         self._routing = routing
         self._tasks = tasks
-        self._implementation = implementation
         self._table = LinkTable(in_force.plan.config.run)
         self._upgrades = Upgrades()
         self._why: dict[Prefix, str] = {}
@@ -103,24 +102,15 @@ class WireGuard:
         self._hands: tuple[ReplaceableTunnels, LinkSpeaker] | None = None
         self._ports: PortOpener | None = None
         self._mtus = LinkMtus(kernel, self._unfit)
-        self._links: WireGuardLinks | None = None
-        if implementation is not None:
-            own = in_force.plan.identity.prefix
-            self._links = WireGuardLinks(own, self._settings(), implementation, netlink, self, tasks.start)
+        own = in_force.plan.identity.prefix
+        self._links = WireGuardLinks(own, self._settings(), implementation, netlink, self, tasks.start)
 
     def start(self, tunnels: ReplaceableTunnels, peers: LinkSpeaker, ports: PortOpener) -> None:
         """Work with these."""
         self._hands, self._ports = (tunnels, peers), ports
 
-    @property
-    def implementation(self) -> str:
-        """What carries links, for people; empty where nothing does."""
-        return "" if self._implementation is None else self._implementation.name
-
     async def run(self) -> None:
         """Until cancelled. The links stay."""
-        if self._links is None:
-            return
         async with asyncio.TaskGroup() as group:
             group.create_task(self._links.run(), name="agreement on links")
             group.create_task(self._look(), name="which tunnels links replace")
@@ -130,7 +120,7 @@ class WireGuard:
 
     def received(self, peer: Prefix, body: bytes) -> None:
         """Take a message about links. What is none, or not from whom we take them, is dropped."""
-        if self._links is None or self._hands is None:
+        if self._hands is None:
             return
         if not is_spoken_with(self._hands[1].sessions, peer, _now()):
             return
@@ -141,18 +131,13 @@ class WireGuard:
 
     def met_again(self, peer: Prefix) -> None:
         """A new session with a peer began."""
-        if self._links is not None:
-            self._links.met(peer)
+        self._links.met(peer)
 
     # -- contracts.Links --
 
     def go_on(self, found: Iterable[LinkRecord]) -> list[LinkRecord]:
         """See contracts.Links."""
         found = list(found)
-        if self._links is None:
-            for record in found:
-                self._leave_over(record)
-            return []
         for record in found:
             self._table.take(record)
         self._links.resume((record.link, record.process) for record in found)
@@ -207,8 +192,7 @@ class WireGuard:
     def cut_off(self, crl: frozenset[int]) -> None:
         """See contracts.Links. Also one that is not up yet: an interface may be there, and wait for a handshake."""
         found = [(end.peer, end.identity.serial) for end in self.ends()]
-        if self._links is not None:
-            found += [(peer, self._serial(peer)) for peer in self._links.agreement.begun]
+        found += [(peer, self._serial(peer)) for peer in self._links.agreement.begun]
         for peer, serial in found:
             if serial is None or serial in crl:
                 self._close(peer, Reason.CLOSED, "its certificate is revoked", tell=False)
@@ -222,8 +206,7 @@ class WireGuard:
 
     async def leave(self) -> None:
         """See contracts.Links."""
-        if self._links is not None:
-            await self._links.end()
+        await self._links.end()
 
     def ends(self) -> list[LinkEnd]:
         """See contracts.Links."""
@@ -231,8 +214,6 @@ class WireGuard:
 
     def reports(self) -> list[report.Link]:
         """See contracts.Links. Not of those that are about to take the place of a tunnel: that one is told of."""
-        if self._links is None:
-            return []
         found = [(peer, each) for peer, each in self._table.ours.items() if self._upgrades.carries(peer)]
         found += self._table.served.items()
         links = ((peer, each, each.link) for peer, each in found if each.link is not None)
@@ -240,8 +221,6 @@ class WireGuard:
 
     def why_not(self, peer: Prefix) -> str:
         """See contracts.Links."""
-        if self._links is None:
-            return ""
         reason = self._links.agreement.paused(peer, _now())
         return self._upgrades.why_not(peer, _now()) if reason is None else reason.words
 
@@ -339,7 +318,7 @@ class WireGuard:
         """The peer has met us on a link."""
         if link.role is Role.CLIENT:
             self._upgrades.answered(link.peer, moved)
-        elif self._links is not None and is_met(self._mesh.survey, link.peer, link.interface):
+        elif is_met(self._mesh.survey, link.peer, link.interface):
             self._links.tell_met(link.peer, has_moved(self._mesh.survey, link.peer, self._besides(link.interface)))
 
     def ended(self, ended: Ended) -> None:
@@ -373,7 +352,7 @@ class WireGuard:
 
     def look(self) -> None:
         """Look once."""
-        if self._hands is None or self._links is None:
+        if self._hands is None:
             return
         self._links.agreement.settings = self._settings()
         self._greeted = {peer: at for peer, at in self._greeted.items() if peer in self._mesh.tunnels}
@@ -414,7 +393,6 @@ class WireGuard:
 
     def _carry_out(self, actions: Iterable[Action]) -> None:
         assert self._hands is not None
-        assert self._links is not None
         for action in actions:
             match action:
                 case OpenLink(peer):
@@ -438,7 +416,6 @@ class WireGuard:
 
     def _open(self, peer: Prefix) -> None:
         assert self._hands is not None
-        assert self._links is not None
         dialer = self._hands[0].openvpn_tunnels().get(peer)
         used = {end.interface for end in self.ends()} | self._links.interfaces
         free = next((name for name in self._in_force.plan.own_links if name not in used), None)
@@ -465,14 +442,13 @@ class WireGuard:
 
     def _close(self, peer: Prefix, reason: Reason, why: str, *, tell: bool = True) -> None:
         """End a link, if there is one: `reason` is for the peer, if it is told, and `why` for people."""
-        if self._links is not None:
-            self._why[peer] = why
-            self._links.close(peer, reason, tell=tell)
-            self._why.pop(peer, None)
+        self._why[peer] = why
+        self._links.close(peer, reason, tell=tell)
+        self._why.pop(peer, None)
 
     def _open_ports(self) -> None:
         """Those that clients of ours have links to, or are about to."""
-        if self._ports is not None and self._links is not None:
+        if self._ports is not None:
             self._ports.open_for_links(self._links.agreement.served_ports)
 
     def _client(self, peer: Prefix) -> tuple[TunnelProtocol, ServerClient] | None:
