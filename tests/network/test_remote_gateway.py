@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Sequence
 
 import pytest
 
-from testbed import Bed, Host, Network, Node, wait_until
+from testbed import Bed, Host, Network, Node, Router, wait_until
 
 FORMS = HEALS = 90
 MARK = "146"
@@ -26,15 +27,15 @@ def carriers(node: Node) -> Counter[str]:
     return Counter(line.split()[2].rpartition(":")[0] for line in lines)
 
 
-@pytest.mark.parametrize("loss", ["silent", "told"])
-def test_tunnels_go_over_both_uplinks_and_move_when_one_dies(bed: Bed, loss: str) -> None:
+def start_with_two_uplinks(bed: Bed, options: Sequence[str] = ()) -> tuple[Network, Router, Router, str]:
+    """Three nodes, and a last one behind two routers, all connected; the routers, and its routes before it started."""
     members: list[Host] = [bed.host(f"node{number}") for number in range(1, 4)]
     first, second = bed.router("first"), bed.router("second")
     host = first.host("double")
     second.uplink(host, "eth1")
-    network = Network(bed, hosts=[*members, host], registry_options=["--hello", "2"])
+    network = Network(bed, hosts=[*members, host], registry_options=["--hello", "2"], node_options=options)
     double = network.nodes[-1]
-    double.options = ["--ip", "any", "--remote-gateway", first.inside, "--remote-gateway", second.inside]
+    double.options = [*options, "--ip", "any", "--remote-gateway", first.inside, "--remote-gateway", second.inside]
     before = host.ip("-4", "route")
     network.create()
     network.enrol()
@@ -44,6 +45,14 @@ def test_tunnels_go_over_both_uplinks_and_move_when_one_dies(bed: Bed, loss: str
     network.wait_connected(FORMS, network.nodes[:-1])
     double.start()
     network.wait_connected(FORMS)
+    return network, first, second, before
+
+
+@pytest.mark.parametrize("loss", ["silent", "told"])
+def test_tunnels_go_over_both_uplinks_and_move_when_one_dies(bed: Bed, loss: str) -> None:
+    network, first, second, before = start_with_two_uplinks(bed)
+    double = network.nodes[-1]
+    host = double.host
     gateways = {first.inside, second.inside}
     wait_until(lambda: by_gateway(double).keys() == gateways, FORMS, "both gateways are used", bed.tails)
     wait_until(lambda: len(carriers(double)) == 2, FORMS, "tunnels run from both addresses", bed.tails)

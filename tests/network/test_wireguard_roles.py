@@ -12,7 +12,7 @@ import pytest
 from testbed import Bed, Network, Node, wait_until
 from testbed.links import WITH_WIREGUARD, all_are_links, tunnels
 from testbed.pings import Pinger
-from tests.network.test_remote_gateway import by_gateway
+from tests.network.test_remote_gateway import by_gateway, start_with_two_uplinks
 from tests.network.test_successor import after_a_crash, by_a_supervisor, in_place, starts
 from tests.network.test_wireguard import FORMS, PACE, openvpn_clients, wait_links
 
@@ -66,22 +66,9 @@ def test_the_only_tunnel_of_client_is_a_link_and_the_next_daemon_goes_on_with_it
 
 
 def test_links_go_over_both_uplinks_and_move_when_one_dies(bed: Bed) -> None:
-    members = [bed.host(f"node{number}") for number in range(1, 4)]
-    first, second = bed.router("first"), bed.router("second")
-    host = first.host("double")
-    second.uplink(host, "eth1")
-    network = Network(bed, hosts=[*members, host], registry_options=["--hello", "2"], node_options=OPTIONS)
+    network, first, second, before = start_with_two_uplinks(bed, OPTIONS)
     double = network.nodes[-1]
-    double.options = [*OPTIONS, "--ip", "any", "--remote-gateway", first.inside, "--remote-gateway", second.inside]
-    before = host.ip("-4", "route")
-    network.create()
-    network.enrol()
-    for node in network.nodes[:-1]:
-        node.start()
-    # A peer that is not there yet would be held against the gateway by which it was not reached.
-    network.wait_connected(FORMS, network.nodes[:-1])
-    double.start()
-    network.wait_connected(FORMS)
+    host = double.host
     wait_for_links_alone(network, bed, double)
     gateways = {first.inside, second.inside}
     wait_until(lambda: by_gateway(double).keys() == gateways, FORMS, "both gateways are used", bed.tails)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from ipaddress import IPv4Network, IPv6Address, IPv6Network
 from random import Random
 
@@ -31,6 +32,19 @@ def around(
     known: Table, dead: set[NextHop], held: dict[Way, Detour] | None = None, doubtful: set[NextHop] | None = None
 ) -> dict[Way, Detour]:
     return detours(known, dead, dead | (doubtful or set()), COSTS, held or {})
+
+
+def shortest(
+    cost: Mapping[tuple[int, int], int], nodes: Iterable[int], target: int
+) -> tuple[dict[int, int], dict[int, list[int]], dict[int, int]]:
+    """Each node's distance to the target, its neighbours, and the one by which babel leads there."""
+    distance = dict.fromkeys(nodes, INFINITY) | {target: 0}
+    for _ in nodes:
+        for (a, b), value in cost.items():
+            distance[a] = min(distance[a], distance[b] + value)
+    ways = {a: [b for b in nodes if (a, b) in cost] for a in nodes}
+    best = {a: min(ways[a], key=lambda b: distance[b] + cost[a, b]) for a in nodes if a != target}
+    return distance, ways, best
 
 
 def test_what_is_behind_a_dead_link_goes_by_a_neighbour_that_is_nearer() -> None:
@@ -110,12 +124,7 @@ def test_packets_to_a_node_that_died_do_not_go_round_among_those_that_miss_it(se
                 both = rng.choice((96, 110, 150, 250))
                 cost[a, b], cost[b, a] = (round(both * rng.uniform(0.85, 1.15)) for _ in range(2))
     target = 0
-    distance = dict.fromkeys(nodes, INFINITY) | {target: 0}
-    for _ in nodes:
-        for (a, b), value in cost.items():
-            distance[a] = min(distance[a], distance[b] + value)
-    ways = {a: [b for b in nodes if (a, b) in cost] for a in nodes}
-    best = {a: min(ways[a], key=lambda b: distance[b] + cost[a, b]) for a in nodes if a != target}
+    distance, ways, best = shortest(cost, nodes, target)
     hop = {a: NextHop(IPv6Address((0xFE80 << 112) + a + 1), f"re6stnet{a}") for a in nodes}
     around_it: dict[int, int] = {}
     for a in ways[target]:
@@ -176,12 +185,7 @@ def test_detours_of_many_nodes_at_once_are_no_circle(seed: int) -> None:
     }
     cost |= {(b, a): value for (a, b), value in cost.items()}
     target = 0
-    distance = dict.fromkeys(nodes, INFINITY) | {target: 0}
-    for _ in nodes:
-        for (a, b), value in cost.items():
-            distance[a] = min(distance[a], distance[b] + value)
-    ways = {a: [b for b in nodes if (a, b) in cost] for a in nodes}
-    best = {a: min(ways[a], key=lambda b: distance[b] + cost[a, b]) for a in nodes if a != target}
+    distance, ways, best = shortest(cost, nodes, target)
     died = {pair for pair in cost if target not in pair and rng.random() < 0.3}
     died |= {(b, a) for a, b in died}
     hop = {a: NextHop(IPv6Address((0xFE80 << 112) + a + 1), f"re6stnet{a}") for a in nodes}
