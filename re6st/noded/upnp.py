@@ -13,7 +13,6 @@ import logging
 import random
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from ipaddress import IPv4Address, ip_address
 from typing import Any
@@ -23,6 +22,7 @@ import miniupnpc
 from re6st.core.machine.hosts import is_behind_another, is_usable
 from re6st.core.tunnel_protocols import TunnelProtocol
 from re6st.core.wire.datagrams import Endpoint
+from re6st.service.threads import threads
 
 EXTERNAL_PORTS = (32768, 49151)
 TRIES, TRY_TIME = 15, 1.0
@@ -77,7 +77,7 @@ class PortMapper:
         self._moved = False
         self._links: frozenset[int] = frozenset()
         # Only the thread uses what follows: the library blocks, and one question is asked after the other.
-        self._thread = ThreadPoolExecutor(1, "UPnP")
+        self._thread = threads(1, "UPnP")
         self._router: Any = None
         self._mapped: dict[tuple[int, TunnelProtocol], int] = {}
         self._opened: dict[int, float] = {}

@@ -33,6 +33,7 @@ from re6st.service.logs import LogHandler, in_journal, setup_logging
 from re6st.service.metrics_place import MetricsError
 from re6st.service.rundir import RunDirectoryError
 from re6st.service.sd_notify import Notifier
+from re6st.service.threads import threads
 from re6st.transport import openvpn
 
 EXIT_FAILED, EXIT_TOO_OLD, EXIT_PERMISSION, EXIT_CONFIG = 1, 76, 77, 78
@@ -40,6 +41,9 @@ EXIT_RESTART = 255
 
 
 LOG_FILE = "re6stnet.log"
+
+THREADS = 4
+"""For names that are looked up, and routes that are read."""
 
 
 class NodeFailed(Exception):
@@ -62,6 +66,7 @@ _STATUS: Sequence[tuple[tuple[type[Exception], ...], int]] = (
 async def _run(config: Config, handler: LogHandler | None) -> int:
     """Run until a signal ends it (wire.md 10.9); returns the exit status."""
     loop = asyncio.get_running_loop()
+    loop.set_default_executor(threads(THREADS, "blocking"))
     stop = asyncio.Event()
     status = 0
     is_awaited = False

@@ -75,6 +75,7 @@ if "NEXT" in os.environ:
     sys.exit()
 
 from re6st.noded.successor import Successor
+from re6st.service.threads import threads
 
 NUMBER = signal.Signals[sys.argv[2]]
 mask = signal.pthread_sigmask
@@ -90,6 +91,9 @@ class Node:
         return {"NEXT": "1"}
 
 async def main():
+    # What blocked, as the lookup of a name: its thread stays, and waits for more.
+    asyncio.get_running_loop().set_default_executor(threads(1, "blocking"))
+    await asyncio.to_thread(int)
     stop = asyncio.Event()
     successor = Successor(Node(), stop)
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
