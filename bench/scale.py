@@ -17,6 +17,7 @@ import re
 import statistics
 import sys
 import time
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -43,6 +44,8 @@ SETTLES = 30.0
 """Seconds after all reach all, until what follows is called idle."""
 AGAIN = 10.0
 """Seconds within which a pair that could talk must do so again."""
+TOLD = 5
+"""Nodes that are named of those that were out for longer."""
 TICKS = os.sysconf("SC_CLK_TCK")
 
 Figures = dict[str, Any]
@@ -181,13 +184,17 @@ def told(report: Report) -> Figures:
         figures = f"{found['outages']:5}, median {found['median_s']:6.2f} s, longest {found['longest_s']:6.2f} s"
         say(f"  {reason:<28} {figures}")
     say(f"{len(slow)} outages longer than {AGAIN:g} s; {len(report.failures)} nodes ended by themselves")
+    ends = Counter(end for outage in slow for end in (outage["source"], outage["target"])).most_common(TOLD)
+    if ends:
+        say(f"  most of them from or to {', '.join(f'{name} ({count})' for name, count in ends)}")
     return {
         "seed": report.seed,
         "seconds": report.seconds,
         "faults": report.faults,
         "failures": report.failures,
         "watch_pause_s": report.watch_pause,
-        "longer_than_10_s": slow[:100],
+        "longer_than_10_s": sorted(slow, key=lambda outage: -outage["seconds"])[:100],
+        "their_ends": dict(ends),
         "kinds": kinds,
     }
 
