@@ -37,10 +37,10 @@ class Admission:
     Whom it refuses is kept in the file `note`, for the daemon after this one.
     """
 
-    def __init__(self, note: Path, requirement: Requirement, chronicle: EventLog, clock: ClockComparison) -> None:
+    def __init__(self, note: Path, requirement: Requirement, event_log: EventLog, clock: ClockComparison) -> None:
         self._note = note
         self._requirement = requirement
-        self._chronicle = chronicle
+        self._event_log = event_log
         self._clock = clock
         self._refusals = Refusals()
         self._untimely = RefusedCertificates()
@@ -86,7 +86,7 @@ class Admission:
             " Ask its owner, or revoke it: re6st-registry revoke %s",
             *(lie.peer, lie, seconds / 60, lie.peer),
         )
-        self._chronicle.found("false-claim", time.time(), lie.peer, reason=str(lie))
+        self._event_log.found("false-claim", time.time(), lie.peer, reason=str(lie))
         try:
             rundir.write(self._note, self._refusals.note())
         except OSError as error:
@@ -103,7 +103,7 @@ class Admission:
         twin = self._twins.came(peer, address, now)
         if twin is not None:
             log.warning("%s: %s", twin, ADVICE)
-            self._chronicle.found("certificate-doubled", time.time(), peer, reason=f"from {', '.join(twin.addresses)}")
+            self._event_log.found("certificate-doubled", time.time(), peer, reason=f"from {', '.join(twin.addresses)}")
         return self._twins.other(peer, address, now) or (ELSEWHERE if peer in self.doubled else "")
 
     def told_of_twin(self, peer: Prefix, place: str) -> None:
@@ -111,7 +111,7 @@ class Admission:
         now = time.monotonic()
         if self._own_twin.told(peer, place, now):
             log.warning("%s: %s", self._own_twin.words(now), ADVICE)
-            self._chronicle.found("own-certificate-doubled", time.time(), peer, reason=f"seen {place}")
+            self._event_log.found("own-certificate-doubled", time.time(), peer, reason=f"seen {place}")
 
     def untimely(self, refused: Untimely) -> None:
         """A server of ours has refused a certificate for the time."""

@@ -143,7 +143,7 @@ class DeadLinks:
         ends: LinkEnds,
         machine: LinkMachine,
         event: Callable[[policy.Event], None],
-        chronicle: EventLog,
+        event_log: EventLog,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.liveness = Liveness()
@@ -153,7 +153,7 @@ class DeadLinks:
         self._ends = ends
         self._machine = machine
         self._event = event
-        self._chronicle = chronicle
+        self._event_log = event_log
         self._clock = clock
         self._active = False
         self._lowest = LowestCosts()
@@ -354,13 +354,13 @@ class DeadLinks:
                 if around
                 else "No other way is known",
             )
-            self._chronicle.found("link-died", time.time(), *([peer] if peer else []))
+            self._event_log.found("link-died", time.time(), *([peer] if peer else []))
             if peer is not None and not self._ends.is_shared(hop.interface):
                 self._event(policy.LinkDoubted(peer, hop.interface))
         for hop in found.revived:
             peer = self._ends.owner_at(hop)
             log.info("the link with %s on %s is alive again", peer or hop.address, hop.interface)
-            self._chronicle.found("link-revived", time.time(), *([peer] if peer else []))
+            self._event_log.found("link-revived", time.time(), *([peer] if peer else []))
         for hop, since in list(self._since.items()):
             if now - since >= LASTING:
                 del self._since[hop]

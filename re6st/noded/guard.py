@@ -78,7 +78,7 @@ class Guard:
         mesh: PolicyView,
         admission: Admission,
         requirement: RequirementWatch,
-        chronicle: EventLog,
+        event_log: EventLog,
     ) -> None:
         self._in_force = in_force
         self._routing = routing
@@ -86,7 +86,7 @@ class Guard:
         self._mesh = mesh
         self._admission = admission
         self._requirement = requirement
-        self._chronicle = chronicle
+        self._event_log = event_log
         plan = in_force.plan
         identity = plan.identity
         self._subnet = plan.subnet
@@ -125,7 +125,7 @@ class Guard:
                 " Enrol one of them anew, or change its key (re6st-conf rekey)",
                 peer,
             )
-            self._chronicle.found("certificate-doubled", time.time(), peer)
+            self._event_log.found("certificate-doubled", time.time(), peer)
         unknown = frozenset(hop for hop in self._found.unknown if self._tunnels.ends.is_shared(hop.interface))
         again = self._found.again
         if again is not None or unknown:
@@ -171,7 +171,7 @@ class Guard:
             " of them anew",
             *(", ".join(map(str, heard.subnets[:5])), ", ".join(names)),
         )
-        self._chronicle.found("own-subnet-heard", time.time(), reason=f"by {', '.join(names)}")
+        self._event_log.found("own-subnet-heard", time.time(), reason=f"by {', '.join(names)}")
 
     def _names(self, heard: Heard) -> list[str]:
         known = {link.hop: peer for peer, links in self._mesh.survey.neighbours.items() for link in links}

@@ -51,10 +51,10 @@ class MeshDriver:
     """
 
     def __init__(
-        self, mesh: policy.Mesh, chronicle: EventLog, clock: Clock, wake: Callable[[], object] = lambda: None
+        self, mesh: policy.Mesh, event_log: EventLog, clock: Clock, wake: Callable[[], object] = lambda: None
     ) -> None:
         self._mesh = mesh
-        self._chronicle = chronicle
+        self._event_log = event_log
         self._clock = clock
         self._wake = wake
         self._hands: tuple[TunnelActions, Speaker, LastResort] | None = None
@@ -92,7 +92,7 @@ class MeshDriver:
             self._waiting.append(event)
             return
         self._decided += self._mesh.handle(event, self._clock.monotonic())
-        self._chronicle.note(event, connected=self._mesh.connected, now=self._clock.time())
+        self._event_log.note(event, connected=self._mesh.connected, now=self._clock.time())
         self._carry_out(*self._hands)
         self._wake()
 
@@ -115,7 +115,7 @@ class MeshDriver:
                 action = self._decided.popleft()
                 if not isinstance(action, policy.EnsureSession):  # that one comes each time
                     log.debug("%s", action)
-                self._chronicle.decided(action, self._clock.time())
+                self._event_log.decided(action, self._clock.time())
                 self._do(action, tunnels, peers, registry)
         finally:
             self._at_work = False

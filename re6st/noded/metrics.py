@@ -22,7 +22,7 @@ class NodeMetrics:
         self,
         in_force: InForce,
         observer: Observer,
-        chronicle: EventLog,
+        event_log: EventLog,
         peers: Peers,
         client: CountedClient,
         updates: Updates,
@@ -30,7 +30,7 @@ class NodeMetrics:
     ) -> None:
         self._in_force = in_force
         self._observer = observer
-        self._chronicle = chronicle
+        self._event_log = event_log
         self._peers = peers
         self._client = client
         self._updates = updates
@@ -40,7 +40,7 @@ class NodeMetrics:
     async def render(self) -> bytes:
         """The page."""
         counts = Counts(
-            happened=self._chronicle.counts,
+            happened=self._event_log.counts,
             messages=self._peers.messages,
             dropped=self._peers.dropped,
             calls=self._client.durations,

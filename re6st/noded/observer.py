@@ -59,7 +59,7 @@ class MeshRooms:
     tunnels: Tunnels
     own: OwnAddresses
     addresses: Mapping[Prefix, Sequence[Endpoint]]
-    chronicle: EventLog
+    event_log: EventLog
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +83,7 @@ class Observer:
         self._tunnels = mesh.tunnels
         self._own = mesh.own
         self._addresses = mesh.addresses
-        self._chronicle = mesh.chronicle
+        self._event_log = mesh.event_log
         self._registry = watchers.registry
         self._guard = watchers.guard
         self._filter = watchers.packet_filter
@@ -131,7 +131,7 @@ class Observer:
                 now=now,
                 connected=self._mesh.connected,
                 babel_running=self._routing.ready.is_set(),
-                babel_ended=self._chronicle.babel_ended(now),
+                babel_ended=self._event_log.babel_ended(now),
                 tunnels=up,
                 clients=sum(self._mesh.clients.values()),
                 reachable=len(self._mesh.survey.peers),
@@ -223,11 +223,11 @@ class Observer:
             ],
             "babel": {
                 "running": self._routing.ready.is_set(),
-                "ended_last_hour": self._chronicle.babel_ended(time.time()),
+                "ended_last_hour": self._event_log.babel_ended(time.time()),
                 "routes_known": len(self._routing.table.routes),
             },
             "claims": self._guard.record(),
-            "mesh": {**report.counts(self._mesh), "clients_served": self._chronicle.counts["client-up"]},
+            "mesh": {**report.counts(self._mesh), "clients_served": self._event_log.counts["client-up"]},
             "links": self._dead_links.record(),
             "packet_filter": {
                 "active": self._filter.active,
@@ -303,12 +303,12 @@ class Observer:
     def _events(self, given: _Arguments) -> Record:
         after, limit = given.integer("after", 0, 1 << 60, 0), given.integer("limit", 1, PAGE, PAGE)
         given.end()
-        found = [h for h in self._chronicle.happenings if h.number > after]
+        found = [h for h in self._event_log.happenings if h.number > after]
         return {"events": [report.event(happening) for happening in found[-limit:]]}
 
     def _peers(self, given: _Arguments) -> Record:
         given.end()
-        return {"peers": report.peers(self._mesh, self._addresses, self._chronicle.happenings)}
+        return {"peers": report.peers(self._mesh, self._addresses, self._event_log.happenings)}
 
     def _certificate(self, given: _Arguments) -> Record:
         given.end()
@@ -341,13 +341,13 @@ class Observer:
             elif not waiting.full():
                 waiting.put_nowait(None)
 
-        self._chronicle.listeners.add(hear)
+        self._event_log.listeners.add(hear)
         try:
             yield {"watching": True}
             while happening := await waiting.get():
                 yield report.event(happening)
         finally:
-            self._chronicle.listeners.discard(hear)
+            self._event_log.listeners.discard(hear)
 
 
 class _Arguments:

@@ -168,12 +168,12 @@ def build(base: Base, machine: MachineRooms, found: Found, left: babel.Left, tas
     mesh = policy.Mesh(settings.now, base.cache.addresses, _chance(), locator(config.places))
     routing = RoutingPlane(ONLY, in_force, machine.addresses, machine.kernel, _chance(), base.cache, left)
     planes = Planes(routing)
-    chronicle = EventLog(routing.ending)
-    driver = MeshDriver(mesh, chronicle, time, due.set)
+    event_log = EventLog(routing.ending)
+    driver = MeshDriver(mesh, event_log, time, due.set)
     settings_news = SettingsNews(settings, driver)
     requirement = Requirement()
     known = KnownPeers(base.identity.prefix, mesh, requirement, base.cache)
-    admission = Admission(config.run / run_names.REFUSED, requirement, chronicle, base.client)
+    admission = Admission(config.run / run_names.REFUSED, requirement, event_log, base.client)
     crypto = NodeCrypto(base.identity, base.updates.revoked)
     links, lacking = _links(machine, mesh, driver, planes, tasks) if config.wireguard else (None, "")
     if links is not None:
@@ -196,14 +196,14 @@ def build(base: Base, machine: MachineRooms, found: Found, left: babel.Left, tas
         links.start(tunnels, peers, advertiser)
         handler.about_links, peers.opened = links.received, links.met_again
     link_mtus = LinkMtus(machine.kernel)
-    guard = Guard(in_force, routing, tunnels, mesh, admission, RequirementWatch(requirement, peers, tunnels), chronicle)
-    dead = _dead_links(base, machine, routing, tunnels, driver, chronicle)
+    guard = Guard(in_force, routing, tunnels, mesh, admission, RequirementWatch(requirement, peers, tunnels), event_log)
+    dead = _dead_links(base, machine, routing, tunnels, driver, event_log)
     care = KernelCare(machine.kernel, machine.addresses, machine.advertisements, planes, tunnels, in_force)
     version_news = VersionNews(peers.sessions, known.near, known.is_routed, peers)
     driver.start(tunnels, peers, AskRegistry(base.first_peer, known, driver, base.updates, tasks))
     operations = Observer(
         in_force,
-        MeshRooms(mesh, routing, tunnels, own, known.addresses, chronicle),
+        MeshRooms(mesh, routing, tunnels, own, known.addresses, event_log),
         Watchers(base.client, guard, machine.packet_filter, care, dead),
         config.verbosity,
     )
@@ -234,7 +234,7 @@ def build(base: Base, machine: MachineRooms, found: Found, left: babel.Left, tas
         care=care,
         pulse=Pulse((driver, peers, guard, base.cache, VersionTeller(version_news, in_force)), due),
         control=ControlServer(operations, config.run, config.console),
-        metrics=_metrics(base, in_force, operations, chronicle, peers),
+        metrics=_metrics(base, in_force, operations, event_log, peers),
         multicast=_multicast(base, machine) if config.multicast else None,
     )
 
@@ -261,14 +261,14 @@ def _links(
 
 
 def _metrics(
-    base: Base, in_force: InForce, operations: Observer, chronicle: EventLog, peers: Peers
+    base: Base, in_force: InForce, operations: Observer, event_log: EventLog, peers: Peers
 ) -> MetricsServer | None:
     if base.config.metrics is None:
         return None
     from re6st.noded.metrics import NodeMetrics
     from re6st.service.metrics_http import MetricsServer, listen
 
-    figures = NodeMetrics(in_force, operations, chronicle, peers, base.client, base.updates, base.own)
+    figures = NodeMetrics(in_force, operations, event_log, peers, base.client, base.updates, base.own)
     return MetricsServer(listen(base.config.metrics), figures.render)
 
 

@@ -1,6 +1,6 @@
 """Many nodes in one process, on simulated time: the policy of the mesh as the daemon has it, over an ideal network.
 
-What is real: `core/mesh` (which tunnels each node opens, drains and closes), its chronicle, and
+What is real: `core/mesh` (which tunnels each node opens, drains and closes), its event log, and
 `noded/mesh_driver.py`, by which the daemon carries out what the policy decides. The same seed gives the same run.
 
 What is modelled, in two grains:

@@ -86,9 +86,9 @@ class Machine:
         self.opened: list[float] = []
         """When it began to open a tunnel."""
         self.seen = nothing_seen(self.prefix)
-        chronicle = EventLog()
-        chronicle.listeners.add(self._happened)
-        self.driver = MeshDriver(mesh, chronicle, network.engine, self._happens)
+        event_log = EventLog()
+        event_log.listeners.add(self._happened)
+        self.driver = MeshDriver(mesh, event_log, network.engine, self._happens)
         self._rhythm = Rhythm((self.driver,))
         self.wakes = 0
         """How often it looked what is due, because of the time or of what happened."""

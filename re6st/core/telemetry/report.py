@@ -332,7 +332,7 @@ def _route(route: Route, network: IPv6Network, owners: Mapping[NextHop, Prefix])
 
 
 def event(happening: Happening) -> Record:
-    """An event of the chronicle as a record."""
+    """One event as a record."""
     return {**asdict(happening), "peers": [peer.cn for peer in happening.peers]}
 
 

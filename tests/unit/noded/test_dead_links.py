@@ -57,9 +57,9 @@ class World:
     followed: int = 0
 
     def __post_init__(self) -> None:
-        self.chronicle = EventLog()
+        self.event_log = EventLog()
         machine = LinkMachine(self, self, self, self, lambda: self, lambda: self)
-        self.room = DeadLinks(NETWORK, OWN, self, self, machine, self.events.append, self.chronicle, lambda: self.now)
+        self.room = DeadLinks(NETWORK, OWN, self, self, machine, self.events.append, self.event_log, lambda: self.now)
 
     # the ends and their hardware addresses
 
@@ -176,7 +176,7 @@ def test_what_a_dead_link_led_to_goes_another_way_within_half_a_second(
     assert f"the link with {world.owner_at(hop)} on {hop.interface} is dead: nothing has come for" in caplog.text
     assert "1 destination behind it is led around it" in caplog.text
     assert world.room.record()["dead"] == world.room.record()["died"] == 1
-    assert [each.kind for each in world.chronicle.happenings] == ["link-died"]
+    assert [each.kind for each in world.event_log.happenings] == ["link-died"]
 
 
 def test_it_is_used_again_once_it_is_heard_for_a_while(world: World, caplog: pytest.LogCaptureFixture) -> None:

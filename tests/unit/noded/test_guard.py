@@ -94,7 +94,7 @@ class World:
     """A node with a server, and what its babel knows."""
 
     def __init__(self, run: Path) -> None:
-        self.tunnels, self.table, self.chronicle = FakeTunnels(), Table(), EventLog()
+        self.tunnels, self.table, self.event_log = FakeTunnels(), Table(), EventLog()
         self.problem: str | None = None
         plan = SimpleNamespace(
             identity=SimpleNamespace(trust=SimpleNamespace(network=NETWORK), prefix=OWN),
@@ -108,10 +108,10 @@ class World:
         self.tunnels.looked = self.look
         self.survey = Survey()
         requirement = Requirement()
-        self.admission = Admission(run / REFUSED, requirement, self.chronicle, self)
+        self.admission = Admission(run / REFUSED, requirement, self.event_log, self)
         watch = RequirementWatch(requirement, Silent(), self.tunnels)
         in_force = InForce(cast(Any, plan))
-        self.guard = Guard(in_force, self, self.tunnels, self, self.admission, watch, self.chronicle)
+        self.guard = Guard(in_force, self, self.tunnels, self, self.admission, watch, self.event_log)
 
     def clock_problem(self) -> str | None:
         return self.problem

@@ -1,4 +1,4 @@
-"""What the chronicle makes of a node's life."""
+"""What the event log makes of a node's life."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from re6st.core.telemetry.event_log import KEPT, LOST_LIMIT, NAMED, EventLog, Ha
 A, B, C = (Prefix(n, 16) for n in (1, 2, 3))
 
 
-def told(chronicle: EventLog) -> list[tuple[str, str, float | None]]:
-    return [(h.kind, " ".join(p.cn for p in h.peers), h.seconds) for h in chronicle.happenings]
+def told(event_log: EventLog) -> list[tuple[str, str, float | None]]:
+    return [(h.kind, " ".join(p.cn for p in h.peers), h.seconds) for h in event_log.happenings]
 
 
 def seen(*peers: Prefix, running: bool = True) -> policy.Surveyed:
@@ -22,23 +22,23 @@ def seen(*peers: Prefix, running: bool = True) -> policy.Surveyed:
 
 
 def test_a_link_that_loses_packets_for_a_while() -> None:
-    chronicle, hop = EventLog(), NextHop(IPv6Address("fe80::1"), "re6stnet1")
-    chronicle.decided(policy.AvoidLink(A, hop), 10)
-    chronicle.decided(policy.TrustLink(A, hop), 90)
-    assert told(chronicle) == [("link-avoided", "1/16", None), ("link-trusted", "1/16", None)]
+    event_log, hop = EventLog(), NextHop(IPv6Address("fe80::1"), "re6stnet1")
+    event_log.decided(policy.AvoidLink(A, hop), 10)
+    event_log.decided(policy.TrustLink(A, hop), 90)
+    assert told(event_log) == [("link-avoided", "1/16", None), ("link-trusted", "1/16", None)]
 
 
 def test_tunnels_come_and_go() -> None:
-    chronicle = EventLog()
+    event_log = EventLog()
 
     def note(event: policy.Event, now: float) -> None:
-        chronicle.note(event, connected=True, now=now)
+        event_log.note(event, connected=True, now=now)
 
     note(policy.TunnelUp(A, "re6stnet1"), 10)
     note(policy.TunnelDown(A), 15)
     note(policy.TunnelUp(A, "re6stnet1"), 20)
-    chronicle.decided(policy.DrainTunnel(A), 21)
-    chronicle.decided(policy.CloseTunnel(A, "replaced"), 29)
+    event_log.decided(policy.DrainTunnel(A), 21)
+    event_log.decided(policy.CloseTunnel(A, "replaced"), 29)
     note(policy.TunnelDown(A), 30)
     note(policy.TunnelDown(B), 31)
     note(policy.ClientUp(C), 40)
@@ -46,7 +46,7 @@ def test_tunnels_come_and_go() -> None:
     note(policy.ClientDown(C), 45)
     note(policy.ClientDown(C), 46)
     note(policy.ClientDown(C), 47)
-    assert told(chronicle) == [
+    assert told(event_log) == [
         ("tunnel-up", "1/16", None),
         ("tunnel-lost", "1/16", 5),
         ("tunnel-up", "1/16", None),
@@ -59,11 +59,11 @@ def test_tunnels_come_and_go() -> None:
         ("client-down", "3/16", 5),
         ("client-down", "3/16", None),
     ]
-    assert [h.reason for h in chronicle.happenings if h.reason] == ["replaced"]
+    assert [h.reason for h in event_log.happenings if h.reason] == ["replaced"]
 
 
 def test_what_is_lost_and_healed_in_how_long() -> None:
-    chronicle = EventLog()
+    event_log = EventLog()
     for event, connected, now in (
         (seen(running=False), False, 0),
         (seen(A, B), True, 3),
@@ -73,8 +73,8 @@ def test_what_is_lost_and_healed_in_how_long() -> None:
         (seen(B), True, 21),
         (seen(A, B), True, 22),
     ):
-        chronicle.note(event, connected=connected, now=now)
-    assert told(chronicle) == [
+        event_log.note(event, connected=connected, now=now)
+    assert told(event_log) == [
         ("babel-running", "", 3),
         ("connected", "", 3),
         ("peers-lost", "2/16", None),
@@ -86,33 +86,33 @@ def test_what_is_lost_and_healed_in_how_long() -> None:
         ("connected", "", 1),
         ("peers-back", "1/16", 1),
     ]
-    assert chronicle.babel_ended(30) == 1
-    assert chronicle.babel_ended(4000) == 0
+    assert event_log.babel_ended(30) == 1
+    assert event_log.babel_ended(4000) == 0
 
 
 def test_a_babeld_that_we_end_ourselves_is_no_reason_to_worry() -> None:
     reason = ["new settings"]
-    chronicle = EventLog(lambda: reason[0])
-    chronicle.note(seen(A), connected=True, now=0)
-    chronicle.note(seen(running=False), connected=False, now=1)
-    assert [h.reason for h in chronicle.happenings if h.kind == "babel-ended"] == ["new settings"]
-    assert chronicle.babel_ended(2) == 0
+    event_log = EventLog(lambda: reason[0])
+    event_log.note(seen(A), connected=True, now=0)
+    event_log.note(seen(running=False), connected=False, now=1)
+    assert [h.reason for h in event_log.happenings if h.kind == "babel-ended"] == ["new settings"]
+    assert event_log.babel_ended(2) == 0
     reason[0] = ""
-    chronicle.note(seen(A), connected=True, now=3)
-    chronicle.note(seen(running=False), connected=False, now=4)
-    assert chronicle.babel_ended(5) == 1
+    event_log.note(seen(A), connected=True, now=3)
+    event_log.note(seen(running=False), connected=False, now=4)
+    assert event_log.babel_ended(5) == 1
 
 
 def test_a_large_network_that_flaps_is_told_in_bounds() -> None:
-    chronicle = EventLog()
+    event_log = EventLog()
     heard: list[Happening] = []
-    chronicle.listeners.add(heard.append)
+    event_log.listeners.add(heard.append)
     crowd = [Prefix(n, 16) for n in range(3 * LOST_LIMIT)]
     for turn in range(KEPT):
-        chronicle.note(seen(*crowd), connected=True, now=2 * turn)
-        chronicle.note(seen(), connected=True, now=2 * turn + 1)
-    assert len(chronicle.happenings) == KEPT
-    assert max(len(h.peers) for h in chronicle.happenings) == NAMED
-    assert {h.count for h in chronicle.happenings} == {LOST_LIMIT, 3 * LOST_LIMIT}
-    assert len(chronicle._lost) <= LOST_LIMIT
+        event_log.note(seen(*crowd), connected=True, now=2 * turn)
+        event_log.note(seen(), connected=True, now=2 * turn + 1)
+    assert len(event_log.happenings) == KEPT
+    assert max(len(h.peers) for h in event_log.happenings) == NAMED
+    assert {h.count for h in event_log.happenings} == {LOST_LIMIT, 3 * LOST_LIMIT}
+    assert len(event_log._lost) <= LOST_LIMIT
     assert [h.number for h in heard] == list(range(1, len(heard) + 1))
