@@ -44,6 +44,8 @@ SETTLES = 30.0
 """Seconds after all reach all, until what follows is called idle."""
 AGAIN = 10.0
 """Seconds within which a pair that could talk must do so again."""
+SATURATED = 90
+"""From this percentage on, packets wait for processors for seconds, and answers that came are too late."""
 TOLD = 5
 """Nodes that are named of those that were out for longer."""
 TICKS = os.sysconf("SC_CLK_TCK")
@@ -68,6 +70,26 @@ def cost(node: Node) -> dict[str, tuple[float, float]]:
         cpu, memory = found.get(name, (0.0, 0.0))
         found[name] = cpu + (int(times[11]) + int(times[12])) / TICKS, memory + int(pss[1] if pss else 0) / 1024
     return found
+
+
+def processors() -> tuple[float, float]:
+    """Seconds that all processors of this machine together were busy, and were there, since it started (proc(5)).
+
+    Those of programs of a lower priority (`nice`) are free: who needs them gets them.
+    """
+    words = Path("/proc/stat").read_text().partition("\n")[0].split()[1:9]
+    user, low, system, idle, waiting, *rest = (int(word) / TICKS for word in words)
+    used = user + system + sum(rest)
+    return used, used + low + idle + waiting
+
+
+def busy(before: tuple[float, float]) -> int:
+    """The percentage of all its time that this machine was busy since then; says so where it was the limit."""
+    used, there = (now - then for now, then in zip(processors(), before, strict=True))
+    percent = round(100 * used / there)
+    if percent >= SATURATED:
+        say(f"the processors were busy {percent}% of the time: this is a figure of the machine, not of the network")
+    return percent
 
 
 def traffic(node: Node) -> int:
@@ -127,12 +149,13 @@ def idle(network: Network, seconds: float) -> Figures:
     say(f"idle: {min(SETTLES, 2 * seconds) + seconds:.0f} s")
     time.sleep(min(SETTLES, 2 * seconds))
     before = [(cost(node), traffic(node)) for node in network.nodes]
-    began = time.monotonic()
+    began, busy_before = time.monotonic(), processors()
     time.sleep(seconds)
     took = time.monotonic() - began
+    share = busy(busy_before)
     after = [(cost(node), traffic(node)) for node in network.nodes]
     count = len(network.tunnels())
-    figures: Figures = {"seconds": round(took, 1), "tunnels": count, "load": os.getloadavg()[0]}
+    figures: Figures = {"seconds": round(took, 1), "tunnels": count, "busy_percent": share}
     for name in ("re6stnet", "babeld", "openvpn", "wireguard-go"):
         used = [
             (b.get(name, (0, 0))[0] - a.get(name, (0, 0))[0]) / took
@@ -256,9 +279,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 results["idle"] = idle(network, 10 if options.quick else options.idle)
             if options.minutes:
                 minutes = min(options.minutes, 2) if options.quick else options.minutes
-                results["chaos"] = told(
-                    chaos(network, options.seed, minutes * 60, options.every, wireguard=bool(with_links))
-                )
+                before = processors()
+                report = chaos(network, options.seed, minutes * 60, options.every, wireguard=bool(with_links))
+                results["chaos"] = {"busy_percent": busy(before), **told(report)}
         finally:
             if options.logs:
                 for node in network.nodes:

@@ -82,8 +82,9 @@ class Watch:
                     pair = self.pairs[self.sent % len(self.pairs)]
                     self.sent += 1
                     self._send(sockets[pair[0].host], pair)
-                self._forget(time.monotonic() - LATE)
+                # An answer that has come is not too late because this thread is.
                 self._listen(selector, now + step)
+                self._forget(time.monotonic() - LATE)
             self._listen(selector, time.monotonic() + min(LATE, 2 * self.pace))
         end = time.monotonic()
         for pair in self.pairs:
