@@ -62,6 +62,7 @@ class LinkEnds(Protocol):
 
     def owner_at(self, hop: NextHop) -> Prefix | None: ...
     def is_shared(self, interface: str) -> bool: ...
+    def is_over_tcp(self, interface: str) -> bool: ...
 
 
 class NeighbourMacs(Protocol):
@@ -232,7 +233,8 @@ class DeadLinks:
         }
         packets = self._count(traffic, neighbours)
         now = self._clock()
-        found = self.liveness.look(packets, now)
+        over_tcp = {hop for hop in packets if self._ends.is_over_tcp(hop.interface)}
+        found = self.liveness.look(packets, now, over_tcp)
         for hop in found.probe:
             with suppress(OSError):
                 index = indexes.setdefault(hop.interface, socket.if_nametoindex(hop.interface))

@@ -6,9 +6,10 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 
+from re6st.core import interfaces
 from re6st.core.prefix import Prefix
 from re6st.core.routing.babel_lines import NextHop
-from re6st.core.tunnel_protocols import TunnelProtocol
+from re6st.core.tunnel_protocols import Transport, TunnelProtocol
 from re6st.noded.contracts import HardwareAddresses, LinkEnd
 from re6st.tunnel import Dialer, Listener
 
@@ -42,6 +43,15 @@ class OtherEnds:
     def is_shared(self, interface: str) -> bool:
         """Whether it is that of a server, behind which many clients are."""
         return any(server.interface == interface for server in self._servers.values())
+
+    def is_over_tcp(self, interface: str) -> bool:
+        """Whether all packets of a tunnel wait where one is lost, until it is sent again. In doubt, they do."""
+        if interfaces.is_link(interface):
+            return False
+        found = [protocol for protocol, server in self._servers.items() if server.interface == interface]
+        clients = (client for client in self._held() if client.interface == interface)
+        found += [client.endpoint.protocol for client in clients if client.endpoint is not None]
+        return not found or any(protocol.transport is Transport.TCP for protocol in found)
 
     def owner(self, interface: str, hardware: str) -> Prefix | None:
         """Who is at the other end of a tunnel; behind a server, who has that hardware address.

@@ -15,25 +15,31 @@ comes after the last one of ours does not answer it (OWED).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Set
+from collections.abc import Container, Iterable, Mapping, Set
 from dataclasses import dataclass, field
 
 from re6st.core.routing.babel_lines import NextHop
 
 SILENCE, MORE = 0.06, 0.05
 """After which a neighbour is asked, or so much more than a round trip if that is longer."""
-PROBES, APART, ON_THE_WAY = 12, 0.028, 8
+PROBES, APART, ON_THE_WAY = 12, 0.026, 8
 """So many must get lost at least: where every fifth packet does, each way, that is one case in 200,000. There is so
 much time between two, or more where so many would be on their way at once."""
-STALLED = 0.34
+STALLED = 0.32
 """A machine may stall for 0.3: so long we ask, and so much longer than the link's pauses were lately we wait."""
 PAUSE_LIMIT, PAUSE_LASTS = 0.2, 0.9
 """The longest of those, which a probe ends; and what is left of it with each look at which something had come."""
 WARY, WARY_FOR = 0.1, 150.0
-"""How much longer we wait, and for how long after a probe that was not answered in time, though the link was alive."""
-TIMES, LONGEST = 3, 2.0
-"""So many times as long as it took then, at most so many seconds: over TCP, everything waits for a lost packet to be
-sent again, after 0.2 s, and if that is lost too, after 0.4 s more, then 0.8 s."""
+"""How much longer we wait, and for how long after a probe that was not answered in time, though the link was alive;
+longer than it took then in any case."""
+HELD_UP, RESENT = 0.15, 2.0
+"""An answer that took so long in a tunnel over TCP waited for a lost packet to be sent again: after 0.2 s, and if that
+is lost too, after 0.4 s more, then 0.8 s. From then on we wait for so long. No wait is longer."""
+TOO_LONG = STALLED + WARY
+"""The same, whatever carries the link: a machine that takes so long has too much to do."""
+LAG_FOR = 10.0
+"""Where we looked later than a machine may stall, it has too much to do, and so has what carries the links: for so long
+after that we wait for that time too."""
 LATE = 0.1
 """A look that comes so much later than it was due says nothing of the time in between."""
 ASK_ANEW = 6
@@ -50,7 +56,7 @@ ANSWER, ROUND_TRIPS = 0.03, 1.5
 """The least time for an answer to come, in seconds and in round trips."""
 LEAST, EARLY = 0.01, 0.001
 """Between two looks; and how much sooner than it is due something may be done."""
-BUSY, IDLE, QUIET = 0.05, 0.1, 0.2
+BUSY, IDLE, QUIET = 0.04, 0.1, 0.2
 """Between two looks: while packets go out somewhere, a moment after that, and else."""
 BUSY_FOR, IDLE_FOR = 1.0, 10.0
 AGAIN, AGAIN_LATER, SOON = 0.1, 1.0, 2.0
@@ -124,6 +130,11 @@ class _WatchedLink:
     """Since when a dead one is heard again."""
     answered: bool = False
     """Whether it answered a probe since it was dead."""
+    over_tcp: bool = False
+    lag: float = 0.0
+    """By how much we looked too late, lately."""
+    lagged: float = float("-inf")
+    """When that was."""
 
     def note(self, packets: Packets, now: float) -> None:
         """Take in what has come and gone."""
@@ -142,12 +153,12 @@ class _WatchedLink:
         elif came and now - self.active >= OWED:
             self.owes = False
         if came:
-            if self.died is not None and (self.back is None or now - self.since > GAP):
-                self.back = now
-            if self.suspect and now - self.asked > self.answer_time + APART / 2:
-                took = now - self.asked
+            took = now - self.asked
+            if (self.suspect and took > self.answer_time + APART / 2) or (self.is_first_sign and took <= RESENT):
                 self.longest = took if now - self.lost >= WARY_FOR else max(took, self.longest)
                 self.lost = now
+            if self.died is not None and (self.back is None or now - self.since > GAP):
+                self.back = now
             self.gap = max(min(now - self.since, PAUSE_LIMIT), PAUSE_LASTS * self.gap)
             self.since, self.probes = now, 0
 
@@ -173,17 +184,28 @@ class _WatchedLink:
         return max(APART, self.round_trip / ON_THE_WAY)
 
     @property
-    def end(self) -> float:
-        """When it is dead, if nothing comes until then."""
+    def wait(self) -> float:
+        """How long nothing may come once it is asked."""
         wait = STALLED
         if self.asked - self.lost < WARY_FOR:
-            wait = max(STALLED + WARY, min(TIMES * self.longest + WARY, LONGEST))
-        return max(self.asked + wait, self.since + self.gap + wait)
+            held_up = self.longest >= (HELD_UP if self.over_tcp else TOO_LONG)
+            wait = RESENT if held_up else max(STALLED, self.longest) + WARY
+        return min(wait + self.lag, RESENT) if self.asked - self.lagged < LAG_FOR else wait
+
+    @property
+    def end(self) -> float:
+        """When it is dead, if nothing comes until then."""
+        return max(self.asked, self.since + self.gap) + self.wait
 
     @property
     def has_asked(self) -> bool:
         """Whether the last probe that can be answered before the end has gone out."""
         return self.probes >= PROBES and self.probed + self.apart + self.answer_time > self.end
+
+    @property
+    def is_first_sign(self) -> bool:
+        """Whether what comes now is the first since it was found dead: if that is soon, it was not."""
+        return self.died is not None and self.back is None
 
     @property
     def suspect(self) -> bool:
@@ -250,8 +272,16 @@ class Liveness:
         """Links from which something is awaited: only for these it matters what has come."""
         return {hop for hop, link in self._links.items() if link.owes or link.probes or link.died is not None}
 
-    def look(self, packets: Mapping[NextHop, Packets], now: float) -> LivenessFindings:
-        """What follows from what has come and gone by now. Links that are not named are forgotten."""
+    def silence(self, hop: NextHop, now: float) -> float:
+        """For how long nothing has come by a link that is watched."""
+        return now - self._links[hop].since
+
+    def look(
+        self, packets: Mapping[NextHop, Packets], now: float, over_tcp: Container[NextHop] = ()
+    ) -> LivenessFindings:
+        """What follows from what has come and gone by now. Links that are not named are forgotten. `over_tcp`: those
+        in which everything waits for a lost packet.
+        """
         late = now - self._next_look
         for hop in [hop for hop in self._links if hop not in packets]:
             del self._links[hop]
@@ -261,6 +291,8 @@ class Liveness:
                 link.note(count, now)
             elif len(self._links) < LIMIT:
                 self._links[hop] = _WatchedLink(count, now)
+        for hop, link in self._links.items():
+            link.over_tcp = hop in over_tcp
         if late > LATE:
             self._leave_out(late, now)
         died = {hop: now - link.since for hop, link in self._links.items() if link.is_dying(now)}
@@ -289,6 +321,8 @@ class Liveness:
         """We did not look: neither do we know what came when, nor could it be read from the tunnels."""
         for link in self._links.values():
             link.probes = min(link.probes, PROBES - ASK_ANEW)
+            if late > STALLED:
+                link.lag, link.lagged = late if now - link.lagged >= LAG_FOR else max(late, link.lag), now
             if link.died is None:
                 link.since, link.asked = min(link.since + late, now), min(link.asked + late, now)
 

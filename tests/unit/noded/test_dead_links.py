@@ -16,7 +16,7 @@ from re6st.core.mesh import policy
 from re6st.core.prefix import Prefix, address, subnet
 from re6st.core.routing.babel_lines import INFINITY, Neighbour, NextHop, Route, Route4, Table
 from re6st.core.routing.detours import ANYWHERE, HALVES, Detour, Way, detours, for_packets_of
-from re6st.core.routing.liveness import OWED
+from re6st.core.routing.liveness import OWED, RESENT
 from re6st.core.telemetry.event_log import EventLog
 from re6st.linux.link_traffic import Shared
 from re6st.noded.dead_links import LASTING, PROOF, DeadLinks, LinkMachine
@@ -55,6 +55,7 @@ class World:
     sources: list[IPv6Address] = field(default_factory=list)
     """From where those were asked that are not to be asked from just anywhere."""
     followed: int = 0
+    over_tcp: frozenset[str] = frozenset()
 
     def __post_init__(self) -> None:
         self.event_log = EventLog()
@@ -68,6 +69,9 @@ class World:
 
     def is_shared(self, interface: str) -> bool:
         return interface == "re6stnet-tcp"
+
+    def is_over_tcp(self, interface: str) -> bool:
+        return interface in self.over_tcp
 
     def __getitem__(self, hop: NextHop) -> str:
         return HARDWARE.get(hop, "")
@@ -317,6 +321,18 @@ def test_a_tunnel_of_ours_that_stays_dead_is_to_be_closed(world: World) -> None:
     assert world.events == [policy.LinkDoubted(A, "re6stnet1")], "before babel has forgotten it"
     world.flow(HOP_A, 1, back=False)
     assert world.events == [policy.LinkDoubted(A, "re6stnet1"), policy.LinkDead(A, "re6stnet1")]
+
+
+def test_over_tcp_a_link_that_lost_a_packet_has_longer(world: World) -> None:
+    world.over_tcp = frozenset({HOP_A.interface})
+    world.flow(HOP_A, 2, back=True)
+    world.answers_to.clear()
+    world.flow(HOP_A, 0.3, back=False)
+    world.flow(HOP_A, 0.1, back=True)
+    world.flow(HOP_A, RESENT - 0.2, back=False)
+    assert world.room.record()["died"] == 0
+    world.flow(HOP_A, 0.5, back=False)
+    assert world.room.record()["died"] == 1
 
 
 def test_a_client_of_a_server_is_left_to_close_its_tunnel(world: World) -> None:

@@ -9,6 +9,7 @@ import pytest
 from re6st.core.prefix import Prefix
 from re6st.core.routing.babel_lines import NextHop
 from re6st.core.tunnel_protocols import TunnelProtocol
+from re6st.core.wire.datagrams import Endpoint
 from re6st.linux import hardware
 from re6st.linux.hardware import Hardware
 from re6st.noded.other_ends import LATELY, REMEMBERED, OtherEnds
@@ -44,7 +45,7 @@ class World:
         self.held: list[Dialer] = []
         self.netlink = FakeNetlink()
         self.ends = OtherEnds(
-            {TunnelProtocol.TCP: self.server},
+            {TunnelProtocol.TCP: self.server, TunnelProtocol.UDP: FakeListener("re6stnet-udp")},
             lambda: self.held,
             Hardware(self.netlink),
             clock=lambda: self.now,
@@ -93,6 +94,27 @@ def test_an_interface_that_leads_to_another_peer_now_does_not_make_that_one_guil
     assert (world.ends.owner(TAP, MAC), world.ends.suspects(TAP, MAC)) == (None, [LIAR])
     world.hold(OTHER)
     assert world.ends.suspects(TAP, MAC) == [OTHER, LIAR]
+
+
+@pytest.mark.parametrize(
+    ("interface", "protocol", "waits"),
+    [
+        (TAP, TunnelProtocol.TCP6, True),
+        (TAP, TunnelProtocol.UDP4, False),
+        (SERVER, None, True),
+        ("re6stnet-udp", None, False),
+        ("re6stnet-wg1", None, False),
+        ("re6stnet-wgs1", None, False),
+        ("re6stnet2", None, True),
+    ],
+)
+def test_over_tcp_are_the_tunnels_of_such_servers_and_such_clients_and_those_of_which_it_is_not_known(
+    world: World, interface: str, protocol: TunnelProtocol | None, waits: bool
+) -> None:
+    tunnel = FakeDialer(TAP, OTHER, connected=True)
+    tunnel.endpoint = Endpoint("192.0.2.1", 1194, protocol) if protocol else None
+    world.held = [tunnel]
+    assert world.ends.is_over_tcp(interface) is waits
 
 
 def test_numbers_are_those_of_all_tunnels_with_a_peer(world: World) -> None:
