@@ -34,7 +34,8 @@ from re6st.linux.link_traffic import Shared
 
 LASTING = 5.0
 """Seconds after which a tunnel of ours that is dead is closed, so that another is opened, although babel still has a
-neighbour there. Most often babel has none by then, and the policy, which is told of the doubt at once, waits no longer.
+neighbour there; nothing at all may have come by it meanwhile: it may be a machine that has too much to do. Most often
+babel has none by then, and the policy, which is told of the doubt at once, waits no longer.
 """
 PROOF = 1.0
 """Seconds in which the neighbour behind a dead link must be heard by a detour, and again and again."""
@@ -363,8 +364,10 @@ class DeadLinks:
             peer = self._ends.owner_at(hop)
             log.info("the link with %s on %s is alive again", peer or hop.address, hop.interface)
             self._event_log.found("link-revived", time.time(), *([peer] if peer else []))
+            if peer is not None and not self._ends.is_shared(hop.interface):
+                self._event(policy.LinkRevived(peer, hop.interface))
         for hop, since in list(self._since.items()):
-            if now - since >= LASTING:
+            if min(now - since, self.liveness.silence(hop, now)) >= LASTING:
                 del self._since[hop]
                 peer = self._ends.owner_at(hop)
                 if peer is not None and not self._ends.is_shared(hop.interface):

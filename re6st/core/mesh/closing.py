@@ -105,6 +105,11 @@ class Closing:
         if (tunnel := self._on(peer, interface)) is not None:
             tunnel.doubted = now
 
+    def trust(self, peer: Prefix, interface: str) -> None:
+        """Our tunnel to a peer was doubted, and it is not dead."""
+        if (tunnel := self._on(peer, interface)) is not None:
+            tunnel.doubted = float("-inf")
+
     def _on(self, peer: Prefix, interface: str) -> Tunnel | None:
         """Our tunnel to a peer, if it is up, and on that interface."""
         tunnel = self._state.tunnels.get(peer)

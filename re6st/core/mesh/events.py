@@ -155,8 +155,16 @@ class LinkDoubted:
 
 
 @dataclass(frozen=True, slots=True)
+class LinkRevived:
+    """Something has come by it again, for a while."""
+
+    peer: Prefix
+    interface: str
+
+
+@dataclass(frozen=True, slots=True)
 class LinkDead:
-    """The same for seconds."""
+    """Nothing has come by it for seconds."""
 
     peer: Prefix
     interface: str
@@ -183,6 +191,7 @@ Event = (
     | TunnelsOutdated
     | TunnelsLossy
     | LinkDoubted
+    | LinkRevived
     | LinkDead
     | UplinkUp
 )

@@ -36,6 +36,7 @@ from re6st.core.mesh.events import (
     Event,
     LinkDead,
     LinkDoubted,
+    LinkRevived,
     OpenTunnel,
     Resumed,
     Settings,
@@ -80,6 +81,7 @@ __all__ = [
     "Event",
     "LinkDead",
     "LinkDoubted",
+    "LinkRevived",
     "Mesh",
     "OpenTunnel",
     "Phase",
@@ -244,6 +246,8 @@ class Mesh:
                 state.lossy = peers
             case LinkDoubted(peer, interface):
                 self._closing.doubt_one(peer, interface, now)
+            case LinkRevived(peer, interface):
+                self._closing.trust(peer, interface)
             case LinkDead(peer, interface):
                 return [*self._closing.dead(peer, interface, now), *self.tick(now)]
             case UplinkUp():

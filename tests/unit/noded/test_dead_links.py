@@ -323,6 +323,20 @@ def test_a_tunnel_of_ours_that_stays_dead_is_to_be_closed(world: World) -> None:
     assert world.events == [policy.LinkDoubted(A, "re6stnet1"), policy.LinkDead(A, "re6stnet1")]
 
 
+def test_a_tunnel_by_which_something_comes_now_and_then_is_not_closed(world: World) -> None:
+    """As on a machine that has too much to do: a tunnel that is made anew would be more to do."""
+    world.flow(HOP_A, 2, back=True)
+    world.answers_to.clear()
+    for _ in range(2 * int(LASTING)):
+        world.flow(HOP_A, 1, back=False)
+        world.come(HOP_A)
+    assert world.room.record()["dead"] == 1
+    assert world.events == [policy.LinkDoubted(A, "re6stnet1")]
+    world.answers_to.add(HOP_A.address)
+    world.flow(HOP_A, 1, back=True)
+    assert world.events == [policy.LinkDoubted(A, "re6stnet1"), policy.LinkRevived(A, "re6stnet1")]
+
+
 def test_over_tcp_a_link_that_lost_a_packet_has_longer(world: World) -> None:
     world.over_tcp = frozenset({HOP_A.interface})
     world.flow(HOP_A, 2, back=True)

@@ -16,6 +16,7 @@ from re6st.core.mesh.policy import (
     DrainTunnel,
     LinkDead,
     LinkDoubted,
+    LinkRevived,
     Phase,
     SettingsChanged,
     TunnelsOutdated,
@@ -202,6 +203,16 @@ def test_a_tunnel_that_seems_dead_is_closed_soon_after_babel_has_lost_the_peer(i
     assert node.wait(1) == []
     node.sees(*EVERYBODY, neighbours=near(P)["neighbours"], alive=frozenset({name(P)}))
     assert [each.peer for each in node.wait(MOVED_TIME + 1) if isinstance(each, CloseTunnel)] == [Q] * closed
+
+
+def test_a_tunnel_that_seemed_dead_and_was_not_is_given_up_no_sooner_than_others() -> None:
+    node = Driver(client_count=2)
+    node.up(P, Q)
+    sees(node, p=EVERYBODY, q=[Q])
+    assert node.tell(LinkDoubted(Q, name(Q))) == []
+    assert node.tell(LinkRevived(Q, name(Q))) == []
+    node.sees(*EVERYBODY, neighbours=near(P)["neighbours"], alive=frozenset({name(P)}))
+    assert [each for each in node.wait(MOVED_TIME + 1) if isinstance(each, CloseTunnel)] == []
 
 
 def test_a_tunnel_that_only_seemed_dead_stays() -> None:
