@@ -158,6 +158,8 @@ class DeadLinks:
         self._event_log = event_log
         self._clock = clock
         self._active = False
+        self._trouble = ""
+        """Why links are not watched, as it was told."""
         self._lowest = LowestCosts()
         self._costs: dict[NextHop, int] = {}
         self._since: dict[NextHop, float] = {}
@@ -191,7 +193,9 @@ class DeadLinks:
                 try:
                     await self._watch()
                 except OSError as error:
-                    log.warning("links are not watched for packets: %s. It is tried again", error.strerror)
+                    if self._trouble != (trouble := str(error.strerror)):
+                        self._trouble = trouble
+                        log.warning("links are not watched for packets: %s. It is tried again", trouble)
                 self._active = False
                 await self._lead_around({})
                 await asyncio.sleep(AGAIN)
@@ -211,6 +215,7 @@ class DeadLinks:
                         await self._lead_around({})
                     else:
                         await self.look(traffic, echo)
+                        self._trouble = ""
                     await asyncio.sleep(self.pause(self._clock()))
             finally:
                 echo.close()
@@ -230,11 +235,12 @@ class DeadLinks:
         neighbours = {
             each.key: each.cost
             for each in islice(self._routing.table.neighbours.values(), LIMIT)
-            if interfaces.is_ours(each.interface)
+            if interfaces.is_ours(each.interface) and self._has_end(each.key)
         }
         packets = self._count(traffic, neighbours)
         now = self._clock()
-        over_tcp = {hop for hop in packets if self._ends.is_over_tcp(hop.interface)}
+        slow = {name for name in {hop.interface for hop in packets} if self._ends.is_over_tcp(name)}
+        over_tcp = {hop for hop in packets if hop.interface in slow}
         found = self.liveness.look(packets, now, over_tcp)
         for hop in found.probe:
             with suppress(OSError):
@@ -249,6 +255,10 @@ class DeadLinks:
             self._since |= dict.fromkeys(found.died, now)
             await self._follow(dead, doubtful, now, echo)
         self._tell(found, now)
+
+    def _has_end(self, hop: NextHop) -> bool:
+        """Whether there is a tunnel: where we have ended ours, babel may still have a neighbour for a moment."""
+        return self._ends.is_shared(hop.interface) or self._ends.owner_at(hop) is not None
 
     # -- what is counted --
 

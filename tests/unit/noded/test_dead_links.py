@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -349,6 +350,16 @@ def test_over_tcp_a_link_that_lost_a_packet_has_longer(world: World) -> None:
     assert world.room.record()["died"] == 1
 
 
+def test_a_tunnel_that_we_have_ended_is_not_found_dead_though_babel_has_a_neighbour_there(world: World) -> None:
+    """As for a moment after a WireGuard link has taken its place."""
+    world.flow(HOP_A, 2, back=True)
+    world.answers_to.clear()
+    del world.owners[HOP_A]
+    world.flow(HOP_A, 2, back=False)
+    assert world.room.record()["died"] == 0
+    assert world.routes == {}
+
+
 def test_a_client_of_a_server_is_left_to_close_its_tunnel(world: World) -> None:
     world.flow(HOP_B, 2, back=True)
     world.answers_to.clear()
@@ -448,3 +459,27 @@ async def _not_counted(world: World) -> None:
     assert not world.room.record()["active"]
     assert world.closed == 2
     assert world.followed == 1, "whatever was there is taken away"
+
+
+def test_what_keeps_links_from_being_watched_is_told_once(
+    world: World, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("re6st.noded.dead_links.AGAIN", 0.001)
+    tried: list[int] = []
+
+    def fail() -> dict[str, int]:
+        tried.append(1)
+        raise OSError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(world, "local_sent", fail)
+    asyncio.run(_until_tried(world, tried))
+    assert caplog.text.count("links are not watched for packets: Operation not permitted") == 1
+
+
+async def _until_tried(world: World, tried: list[int]) -> None:
+    task = asyncio.create_task(world.room.run())
+    while len(tried) < 3:
+        await asyncio.sleep(0.001)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
