@@ -104,10 +104,16 @@ def run(
         raise BedError(f"{argv[0]}: {error.strerror}") from None
     except subprocess.TimeoutExpired:
         raise BedError(f"{' '.join(argv)}: not done after {timeout:g} s") from None
-    if check and done.returncode:
-        parts = (f"{' '.join(argv)}: status {done.returncode}", text or "", done.stdout, done.stderr)
-        raise BedError("\n".join(part.strip() for part in parts if part.strip()))
+    if check:
+        must_succeed(done, text or "")
     return done
+
+
+def must_succeed(done: subprocess.CompletedProcess[str], text: str = "") -> None:
+    """Raises BedError, with what the command was given and printed, if it failed."""
+    if done.returncode:
+        parts = (f"{' '.join(done.args)}: status {done.returncode}", text, done.stdout, done.stderr)
+        raise BedError("\n".join(part.strip() for part in parts if part.strip()))
 
 
 def processes(namespaces: Iterable[Path]) -> Iterator[tuple[int, list[str]]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import http.client
 import json
@@ -14,6 +15,7 @@ import sys
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cache
 from ipaddress import IPv6Address, IPv6Network
 from pathlib import Path
 
@@ -25,8 +27,9 @@ from re6st.core.tunnel_protocols import Role
 from re6st.service.run_names import BABELD_SOCKET
 from testbed.bed import Bed
 from testbed.bytecode import bytecode
+from testbed.forked import Forked
 from testbed.host import Host
-from testbed.namespace import BedError
+from testbed.namespace import BedError, must_succeed
 from testbed.pings import ping_pairs
 from testbed.wait import wait_until
 
@@ -46,6 +49,26 @@ def program(name: str) -> list[str]:
 def environment() -> dict[str, str]:
     """The environment of our programs: this checkout's package, compiled, whatever else is installed."""
     return os.environ | bytecode(ROOT) | {"PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"}
+
+
+@cache
+def _forked() -> Forked:
+    forked = Forked(environment())
+    atexit.register(forked.close)
+    return forked
+
+
+def run_command(host: Host, words: Sequence[str], directory: Path | None = None) -> subprocess.CompletedProcess[str]:
+    """Run one of our programs that end by themselves on a host: conf, or a command of registry (testbed/forked.py).
+
+    Raises BedError with what it printed if it failed.
+    """
+    try:
+        done = _forked().run(host.namespace.path, words, directory or host.directory, environment(), STARTS)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise BedError(f"{' '.join(words)}: {error}") from None
+    must_succeed(done)
+    return done
 
 
 class Node:
@@ -82,7 +105,7 @@ class Node:
     def enrol(self, registry: str, fingerprint: str, *options: str) -> None:
         """Get a certificate with re6st-conf; anonymously, if no options say otherwise. Raises BedError."""
         base = ["--registry", registry, "--fingerprint", fingerprint, "-d", str(self.host.etc)]
-        self.host.run([*program("conf"), *base, *(options or ["--anonymous"])], env=environment())
+        run_command(self.host, ["conf", *base, *(options or ["--anonymous"])])
         own = cert.load_pem((self.host.etc / "cert.crt").read_bytes())
         self.prefix = cert.prefix_of_cert(own)
         self.network = cert.network_of_ca(cert.load_pem((self.host.etc / "ca.crt").read_bytes()))
@@ -210,8 +233,7 @@ class Network:
         """Make the CA, as an operator would, and start the registry."""
         directory = self.registry_directory
         directory.mkdir()
-        init = [*program("registry"), "init", "--network", str(self.network), "--dir", "."]
-        self.registry_host.run(init, env=environment(), cwd=directory)
+        run_command(self.registry_host, ["registry", "init", "--network", str(self.network), "--dir", "."], directory)
         ca = cert.load_pem((directory / "ca.crt").read_bytes())
         self.fingerprint = f"sha256:{cert.fingerprint(ca, 'sha256').hex()}"
         self.start_registry()
@@ -244,8 +266,8 @@ class Network:
     def invite(self, prefix_length: int) -> str:
         """A token for a node with a prefix of so many bits, as the operator makes it."""
         words = ["invite", "node@example.org", "--prefix-length", str(prefix_length), "--db", "registry.db", "--json"]
-        argv = [*program("registry"), *words, "--config", "re6st-registry.conf"]
-        done = self.registry_host.run(argv, env=environment(), cwd=self.registry_directory)
+        argv = ["registry", *words, "--config", "re6st-registry.conf"]
+        done = run_command(self.registry_host, argv, self.registry_directory)
         token: str = json.loads(done.stdout)["token"]
         return token
 

@@ -7,13 +7,13 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
-from testbed import Bed, Network, Node, emulated_kernel, network, wait, wait_until
+from testbed import Bed, Host, Network, Node, emulated_kernel, network, wait, wait_until
 from testbed.links import WITH_WIREGUARD, wait_links
 
 PRELOADED = Path(__file__).with_name("preloaded.py")
@@ -44,11 +44,16 @@ def preloaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]
     monkeypatch.setattr(wait, "PAUSE", 1.0)  # each look costs, and others need the time
     words = [sys.executable, "-S", "-E", str(PRELOADED), "run", str(path)]
     monkeypatch.setattr(network, "program", lambda name: [*words, name])
+    monkeypatch.setattr(network, "run_command", run_command)  # which imports them once more
     with clock("the programs are imported"):
         wait_until(path.exists, SOON, "the programs are imported")
     yield
     server.kill()
     server.wait()
+
+
+def run_command(host: Host, words: Sequence[str], directory: Path | None = None) -> subprocess.CompletedProcess[str]:
+    return host.run([*network.program(words[0]), *words[1:]], env=network.environment(), cwd=directory)
 
 
 @pytest.fixture

@@ -12,8 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from testbed import Bed, Host, packages, ping, ping_pairs, wait_until
+from testbed import Bed, Host, Network, packages, ping, ping_pairs, wait_until
 from testbed.namespace import BedError
+from testbed.network import run_command
 
 ROOT = Path(__file__).parents[2]
 NAMESPACES = Path("/run/netns")
@@ -102,6 +103,24 @@ def test_nothing_appears_in_the_machine_s_own_namespace(bed: Bed) -> None:
 def test_a_program_that_fails_tells_what_it_printed(bed: Bed) -> None:
     with pytest.raises(Exception, match="status 3\nout of cheese"):
         bed.host("a").run(["sh", "-c", "echo out of cheese >&2; exit 3"])
+
+
+def test_a_command_of_ours_that_fails_tells_what_it_printed(bed: Bed) -> None:
+    with pytest.raises(BedError, match="status 2\nre6st-conf: unrecognized arguments: --cheese"):
+        run_command(bed.host("a"), ["conf", "--cheese"])
+
+
+def test_commands_of_ours_run_each_on_its_host(bed: Bed) -> None:
+    """They ask a registry that only the first one reaches."""
+    network = Network(bed, 1)
+    network.create()
+    other = bed.host("other")
+    words = ["conf", "--registry", "http://127.0.0.1/", "--fingerprint", network.fingerprint, "--ca-only"]
+    run_command(network.registry_host, words)
+    assert (network.registry_host.directory / "ca.crt").exists()
+    with pytest.raises(BedError, match="cannot connect: Connection refused"):
+        run_command(other, words)
+    assert not (other.directory / "ca.crt").exists()
 
 
 OWNER = """
