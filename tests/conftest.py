@@ -21,10 +21,18 @@ TOGETHER = {
     "tests/network/test_package.py": "package",
     "tests/network/test_package_swap.py": "package",
     "tests/network/test_guide.py": "package",
+    "tests/network/test_containers.py": "package",
+    "tests/network/test_hostile_member.py": "hostile member",
+    "tests/network/test_others_change.py": "others change",
     "tests/network/test_demo.py": "demo",
     "tests/network/test_web.py": "web",
 }
 """Files that share what takes long to make, or a place on this machine."""
+
+WAITING = ("tests/network/", "tests/interop/", "tests/stress/")
+"""Where tests wait for others more than they compute..."""
+COMPUTING = ("tests/network/test_emulated_kernel.py", "tests/network/test_kernel_wireguard.py")
+"""...but for these."""
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -43,12 +51,34 @@ def signals_of_a_terminal() -> Iterator[None]:
 
 
 class Scheduling(LoadScopeScheduling):  # type: ignore[misc]  # it has no types
-    """Which tests go to one process: those of tests/interop, of the files above, of one file of the fast ones."""
+    """Which tests go to which process, and when.
+
+    To one process go those of the files above, and those of one file of the fast ones. The first process takes tests
+    that compute, as long as there are any, and the others those that wait: so there is always something to compute, and
+    never more than networks can stand.
+    """
 
     def _split_scope(self, nodeid: str) -> str:
         path = nodeid.partition("::")[0]
-        folder = path.split("/")[1]
-        return "interop" if folder == "interop" else TOGETHER.get(path, nodeid if folder == "network" else path)
+        alone = path.startswith(("tests/network/", "tests/interop/"))
+        return TOGETHER.get(path, nodeid if alone else path)
+
+    def _assign_work_unit(self, node: Any) -> None:
+        computes = len(self.nodes) > 1 and node is self.nodes[0]
+        for scope, tests in self.workqueue.items():
+            if _is_computing(next(iter(tests))) is computes:
+                self.workqueue.move_to_end(scope, last=False)
+                break
+        super()._assign_work_unit(node)
+
+    def _reschedule(self, node: Any) -> None:
+        # One test ahead, not two: at the end a process would wait for another one that has three to run.
+        if not self.workqueue or self._pending_of(self.assigned_work[node]) < 2:
+            super()._reschedule(node)
+
+
+def _is_computing(nodeid: str) -> bool:
+    return not nodeid.startswith(WAITING) or nodeid.startswith(COMPUTING)
 
 
 @pytest.hookimpl(optionalhook=True)
