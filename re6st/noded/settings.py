@@ -311,6 +311,7 @@ class EffectiveConfig:
             # Without routes by source we do not hear of gateways, but packets from outside may pass.
             outside=not self.source_routes,
             shared=tuple(self.server_interfaces),
+            counted=True,  # noded/dead_links.py runs in every node
             tcp_ports=tuple(port for port, transport in ports if transport is Transport.TCP),
             udp_ports=tuple(port for port, transport in ports if transport is Transport.UDP),
         )

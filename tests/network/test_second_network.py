@@ -17,13 +17,13 @@ OTHER = IPv6Network("2001:db8:43::/48")
 
 
 def kernel(host: Host) -> list[str]:
-    """Links, addresses, routes, nftables and programs of a host."""
+    """Links, addresses, routes, nftables (not what it counts) and programs of a host."""
     commands = (
         ["ip", "-brief", "link"],
         ["ip", "-brief", "address"],
         ["ip", "-6", "route", "show", "table", "all"],
         ["ip", "-4", "route", "show", "table", "all"],
-        ["nft", "list", "ruleset"],
+        ["nft", "--stateless", "list", "ruleset"],
     )
     return [*(host.run(words).stdout for words in commands), str(sorted(host.processes().items()))]
 

@@ -6,6 +6,8 @@ from dataclasses import replace
 from ipaddress import IPv4Network
 from pathlib import Path
 
+import pytest
+
 from re6st import cert
 from re6st.client.files import Files
 from re6st.core.prefix import Prefix
@@ -52,3 +54,15 @@ def test_ipv4_networks_that_were_given_up_are_refused(nodes: dict[str, cert.Iden
     assert refused("10.0.0.0/8") == [], "they are in it"
     for number in range(20):
         assert len(refused(f"192.168.{number}.0/24")) <= GIVEN_UP
+
+
+@pytest.mark.parametrize("filtered", [True, False])
+def test_packets_of_tunnels_are_counted_as_dead_links_are_found_by_that(
+    nodes: dict[str, cert.Identity], filtered: bool
+) -> None:
+    """Without it a hello would be taken for traffic that wants an answer."""
+    here = Path(".")
+    config = Config("", Files(here, here, here), here, here, here, packet_filter=filtered)
+    plan = EffectiveConfig(config, nodes["1/16"], Parameters(Prefix(0, 16)), {})
+    assert plan.packet_rules.counted
+    assert set(plan.packet_rules.shared) == set(plan.server_interfaces)
