@@ -31,7 +31,7 @@ from re6st.core.wire.extensions import Extension
 from re6st.core.wire.offers import Aead
 from re6st.core.wire.peer_crypto import PeerCertificate
 from re6st.core.wire.relay import RELAYED_CODES, Relay
-from re6st.core.wire.sessions import Datagram, Message, Output, SessionOpened, Sessions
+from re6st.core.wire.sessions import AbilitiesTold, Datagram, Message, Output, Sessions
 from re6st.keys import pki, sealing
 from re6st.linux.datagrams import DatagramSocket, tell_destinations
 from re6st.linux.local_programs import PortOwners
@@ -216,8 +216,8 @@ class Peers:
         """How many were `sent` and `received`, by their type; an answer counts too."""
         self.dropped = 0
         """Datagrams that were not accepted."""
-        self.opened: Callable[[Prefix], object] = lambda _: None
-        """Hears of each new session."""
+        self.told_abilities: Callable[[Prefix], object] = lambda _: None
+        """Hears of each new session with a peer of this software, once that has said in it what it can do."""
         self._own = own
         self._subnet = subnet(sessions.network, own)
         self._standing = standing
@@ -347,8 +347,8 @@ class Peers:
             match output:
                 case Datagram(address, port, data):
                     self._send(data, (str(address), port))
-                case SessionOpened(peer):
-                    self.opened(peer)
+                case AbilitiesTold(peer):
+                    self.told_abilities(peer)
                 case Message() as message:
                     self._carry_out(self.sessions.answer(message, self._act(message), _now()))
 

@@ -194,7 +194,7 @@ def build(base: Base, machine: MachineRooms, found: Found, left: babel.Left, tas
     )
     if links is not None:
         links.start(tunnels, peers, advertiser)
-        handler.about_links, peers.opened = links.received, links.met_again
+        handler.about_links, peers.told_abilities = links.received, links.met_again
     link_mtus = LinkMtus(machine.kernel)
     guard = Guard(in_force, routing, tunnels, mesh, admission, RequirementWatch(requirement, peers, tunnels), event_log)
     dead = _dead_links(base, machine, routing, tunnels, driver, event_log)

@@ -31,6 +31,8 @@ class PeerSession:
     """A secret that we share with a peer, and what was sent and heard with it."""
 
     secret: bytes
+    certificate: PeerCertificate | None = None
+    """The peer's, by which it was made: that of the peer may be a later one, which anybody can show who has seen it."""
     seal: Seal | None = None
     rx: int = 2
     tx: int = 2
@@ -83,6 +85,17 @@ class Peer:
         if self.session.seal is not None and self.session.seal.old(now):
             return False
         return self.unanswered_since is None or self.unanswered_since + MESSAGE_TIMEOUT > now
+
+    @property
+    def proved(self) -> PeerCertificate | None:
+        """The certificate whose key the peer has, as the session of now shows."""
+        return None if self.session is None else self.session.certificate
+
+    @property
+    def serials(self) -> frozenset[int]:
+        """Of the certificates that it showed, and of those by which its sessions were made."""
+        sessions = (each.certificate for each in (self.session, self.offered) if each is not None)
+        return frozenset(each.serial for each in (self.certificate, *sessions) if each is not None)
 
     def awaited(self, now: float) -> bool:
         """Whether we greeted it, and it has not answered yet."""
@@ -146,8 +159,8 @@ class PeerTable:
         return peer
 
     def forget(self, revoked: frozenset[int]) -> list[Prefix]:
-        """Drop the peers whose certificate is revoked."""
-        gone = [p.prefix for p in self._known.values() if p.certificate and p.certificate.serial in revoked]
+        """Drop the peers whose certificate is revoked, or that by which their session was made."""
+        gone = [peer.prefix for peer in self._known.values() if peer.serials & revoked]
         for prefix in gone:
             del self._known[prefix]
         return gone

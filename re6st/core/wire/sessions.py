@@ -98,7 +98,14 @@ class SessionOpened:
     protocol: int
 
 
-Output = Datagram | Message | SessionOpened
+@dataclass(frozen=True, slots=True)
+class AbilitiesTold:
+    """A peer has said, in the session that is in use, what it can do: from now on it is sent what others do not know."""
+
+    peer: Prefix
+
+
+Output = Datagram | Message | SessionOpened | AbilitiesTold
 
 
 class Sessions:
@@ -159,7 +166,7 @@ class Sessions:
         return peer is not None and peer.session is not None and not peer.queue and peer.unanswered_since is None
 
     def forget(self, revoked: frozenset[int]) -> list[Prefix]:
-        """Drop the peers whose certificate is revoked (wire.md 5.3 point 6)."""
+        """Drop the peers whose certificate is revoked, or that by which their session was made (wire.md 5.3 point 6)."""
         return self._table.forget(revoked)
 
     # -- sending --
@@ -343,7 +350,10 @@ class Sessions:
             raise WireError("too many messages")
         code = payload[0]
         if code == Code.OFFER and peer.session is not None and peer.session.seal is not None:
-            return [*outputs, self._data(peer, self._answer_offer(peer.session.seal, payload[1:]), source, now)]
+            knew = peer.session.seal.announced.names is not None
+            answer = self._data(peer, self._answer_offer(peer.session.seal, payload[1:]), source, now)
+            learned = not knew and peer.session.seal.announced.names is not None
+            return [*outputs, answer, *([AbilitiesTold(peer.prefix)] if learned else ())]
         return [*outputs, Message(peer.prefix, code & ~RELAYED, bool(code & RELAYED), payload[1:], source)]
 
     def _answer_offer(self, seal: Seal, body: bytes) -> bytes:
@@ -371,8 +381,9 @@ class Sessions:
 
     def _session(self, secret: bytes, peer: Peer, *, asks: bool, now: float) -> PeerSession:
         if self._sealer is None or peer.certificate is None:
-            return PeerSession(secret)
-        return PeerSession(secret, Seal(self._sealer, self.crypto.der, peer.certificate.der, asks=asks, now=now))
+            return PeerSession(secret, peer.certificate)
+        seal = Seal(self._sealer, self.crypto.der, peer.certificate.der, asks=asks, now=now)
+        return PeerSession(secret, peer.certificate, seal)
 
     def _opened(self, peer: Peer, source: tuple[IPv6Address, int], now: float, outputs: list[Output]) -> list[Output]:
         peer.unanswered_since = None

@@ -13,12 +13,22 @@ from hypothesis import strategies as st
 from re6st import cert
 from re6st.core.prefix import Prefix
 from re6st.core.wire import extensions, seals
-from re6st.core.wire.datagrams import MAC_LENGTH, SEALED, Code, Sealed, WireError, decode, encode_data
+from re6st.core.wire.datagrams import (
+    MAC_LENGTH,
+    SEALED,
+    Code,
+    Hello0,
+    Sealed,
+    WireError,
+    decode,
+    encode_data,
+    encode_hello0,
+)
 from re6st.core.wire.extensions import KNOWN, Extension
 from re6st.core.wire.offers import Aead
 from re6st.core.wire.peer_table import MESSAGE_TIMEOUT
 from re6st.core.wire.seals import LIFE, Seal
-from re6st.core.wire.sessions import Datagram, Message, Sessions
+from re6st.core.wire.sessions import AbilitiesTold, Datagram, Message, Sessions
 from re6st.keys import sealing
 from tests.unit.session_world import NETWORK, A, B, PlayCertificate, PlayCrypto, World, source
 
@@ -343,3 +353,56 @@ def test_with_the_real_keys_of_certificates(
     assert one.open(back) == b""
     assert one.names == other.names == KNOWN
     assert extensions.text(one.names).split() == sorted(KNOWN)
+
+
+def renewed(world: SealedWorld, prefix: Prefix, serial: int) -> None:
+    """A machine goes on with another certificate; others see that in its next session."""
+    certificate, machine = PlayCertificate(prefix, serial), world.machines[prefix]
+    machine.crypto, machine._sealer = PlayCrypto(certificate), PlaySealer(certificate)
+
+
+def test_it_is_told_once_in_each_session_that_a_peer_has_said_what_it_can_do(world: SealedWorld) -> None:
+    def told(prefix: Prefix) -> int:
+        return sum(output == AbilitiesTold(other) for output in world.told[prefix] for other in (A, B))
+
+    world.send(A, B, log("one"))
+    for prefix in (A, B):
+        assert told(prefix) == 1
+        known = world.machines[prefix].peer(B if prefix == A else A)
+        assert known is not None
+        assert world.seal(prefix, known.prefix).names == KNOWN
+    world.tick(30)
+    world.send(B, A, log("two"))
+    assert told(A) == told(B) == 1
+    world.carry(A, world.machines[A].begin_anew(B, world.now))
+    world.tick(5)
+    assert told(A) == told(B) == 2
+
+
+@pytest.mark.parametrize("revoked", [2, 77])
+def test_who_shows_a_certificate_does_not_hide_the_one_by_which_its_session_was_made(
+    world: SealedWorld, revoked: int
+) -> None:
+    """Anybody may show one that was seen on the wire: the session shows which key a peer has."""
+    world.send(B, A, log("one"))
+    machine = world.machines[A]
+    certificate = PlayCertificate(B, 77)
+    machine.receive(source(B), encode_hello0(Hello0(certificate.der)), world.now)
+    known = machine.peer(B)
+    assert known is not None
+    assert known.certificate == certificate
+    assert known.proved == PlayCertificate(B, 2)
+    assert machine.forget(frozenset({revoked})) == [B]
+    assert machine.peer(B) is None
+
+
+def test_a_peer_that_renewed_its_certificate_has_proved_it_by_the_next_session(world: SealedWorld) -> None:
+    world.send(B, A, log("one"))
+    renewed(world, B, 77)
+    world.carry(B, world.machines[B].begin_anew(A, world.now))
+    world.tick(5)
+    known = world.machines[A].peer(B)
+    assert known is not None
+    assert known.proved == PlayCertificate(B, 77)
+    assert world.machines[A].forget(frozenset({2})) == []
+    assert world.machines[A].forget(frozenset({77})) == [B]
