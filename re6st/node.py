@@ -299,6 +299,8 @@ class Member:
         """End every session and tunnel with a peer whose certificate is revoked."""
         for peer in self._rooms.peers.sessions.forget(crl):
             log.warning("%s is revoked", peer)
+            if self._rooms.links is not None:
+                self._rooms.links.cut(peer)  # it may have agreed on one by an earlier certificate
         self._rooms.tunnels.cut_off(crl)
 
     def _note_revoked(self, crl: frozenset[int]) -> bool:

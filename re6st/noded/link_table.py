@@ -87,7 +87,7 @@ def why_over(sessions: Sessions, end: LinkEnd, now: float) -> str:
     if has_none(sessions, end.peer, now):
         return "it has no WireGuard any more"
     known = sessions.peer(end.peer)
-    certificate = None if known is None else known.certificate
+    certificate = None if known is None else known.proved
     if certificate is None or certificate.serial != end.identity.serial or sessions.crypto.still_good(certificate):
         return ""
     return "its certificate has expired, or is revoked"

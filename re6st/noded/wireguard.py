@@ -130,7 +130,7 @@ class WireGuard:
             log.debug("%s: %s", peer, error)
 
     def met_again(self, peer: Prefix) -> None:
-        """A new session with a peer began."""
+        """A peer has said in a new session what it can do."""
         self._links.met(peer)
 
     # -- contracts.Links --
@@ -308,7 +308,7 @@ class WireGuard:
         """
         session = None if self._hands is None else self._hands[1].sessions.peer(link.peer)
         known = self._table.of(link.role).get(link.peer)
-        if session is None or (certificate := session.certificate) is None or known is None:
+        if session is None or (certificate := session.proved) is None or known is None:
             return
         if known.link is not None and known.identity.serial != certificate.serial:
             known.identity = PeerIdentity(certificate.serial, known.identity.number)

@@ -71,7 +71,7 @@ class LinkOwner(Protocol):
         """A link is up, or has other keys: the next daemon has to know."""
 
     def confirmed(self, link: WireGuardLink) -> None:
-        """The peer has said, in the session of now, that it has this link with these keys."""
+        """The peer has said, in the session of now, that it has this link, by its keys or those that come next."""
 
     def met(self, link: WireGuardLink, moved: bool) -> None:
         """The peer has met us on a link; see core/wire/wireguard.py."""
@@ -138,13 +138,12 @@ class WireGuardLinks:
         message = wireguard.decode(body)
         self._carry_out(self.agreement.received(peer, message, _now()))
         link = self.agreement.links.get(peer)
-        if link is None or link.number != message.number:
+        if link is None:
             return
-        keys = link.own.terms.key, link.theirs.key
         match message:
-            case Met(_, moved):
+            case Met(number, moved) if number == link.number:
                 self._owner.met(link, moved)
-            case Confirm(_, mine, yours) | Done(_, mine, yours) if (yours, mine) == keys:
+            case Confirm() | Done() if self.agreement.is_proved(peer, message):
                 self._owner.confirmed(link)
 
     def tell_met(self, peer: Prefix, moved: bool) -> None:
@@ -159,7 +158,7 @@ class WireGuardLinks:
         return LinkState() if own is None else own.seen
 
     def met(self, peer: Prefix) -> None:
-        """A new session with a peer began."""
+        """A peer has said in a new session that it has links."""
         self._carry_out(self.agreement.met(peer, _now()))
 
     def resume(self, found: Iterable[tuple[WireGuardLink, tuple[int, str] | None]]) -> None:

@@ -6,6 +6,8 @@ import asyncio
 import socket
 from collections.abc import Awaitable, Callable
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -136,3 +138,19 @@ def test_who_hands_over_while_it_looks_at_what_is_left_leaves_that_alone(
         assert world.remembered == {PEER}
 
     world.play(steps)
+
+
+@pytest.mark.parametrize("has_links", [True, False])
+def test_whose_session_ends_by_a_revocation_has_no_link_either(has_links: bool) -> None:
+    """The link may be known by an earlier certificate, which is not revoked."""
+    done: list[object] = []
+    sessions = SimpleNamespace(forget=lambda crl: [PEER] if crl == {7} else [])
+    rooms: Any = SimpleNamespace(
+        peers=SimpleNamespace(sessions=sessions),
+        links=SimpleNamespace(cut=done.append) if has_links else None,
+        tunnels=SimpleNamespace(cut_off=done.append),
+    )
+    nothing: Any = None
+    member = node.Member(nothing, nothing, rooms, nothing)
+    member._cut_off(frozenset({7}))
+    assert done == [*([PEER] if has_links else []), {7}]

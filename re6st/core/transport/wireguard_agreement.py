@@ -196,6 +196,20 @@ class Agreement:
             return []
         return self._again(entry, now)
 
+    def is_proved(self, peer: Prefix, message: Message) -> bool:
+        """Whether a message says that the peer has the link that is up, by its keys, or those that it is about to have.
+
+        Who agreed on keys speaks by the certificate of the session of now. To be asked after `received`.
+        """
+        entry = self._entries.get(peer)
+        if entry is None or entry.phase is not LinkPhase.UP or not isinstance(message, Confirm | Done):
+            return False
+        known = [(entry.number, entry.own, entry.theirs)]
+        if entry.change is not None:
+            known.append((entry.change.number, entry.change.own, entry.change.theirs))
+        said = message.number, message.yours, message.mine
+        return any(theirs and said == (number, own.terms.key, theirs.key) for number, own, theirs in known)
+
     # -- what happens to interfaces --
 
     def made(self, peer: Prefix, number: int, now: float) -> list[Action]:

@@ -100,7 +100,7 @@ class SessionOpened:
 
 @dataclass(frozen=True, slots=True)
 class AbilitiesTold:
-    """A peer has said, in the session that is in use, what it can do: from now on it is sent what others do not know."""
+    """A peer has said, in the session that is in use, what it can do: from now on it may be sent more."""
 
     peer: Prefix
 
@@ -166,7 +166,7 @@ class Sessions:
         return peer is not None and peer.session is not None and not peer.queue and peer.unanswered_since is None
 
     def forget(self, revoked: frozenset[int]) -> list[Prefix]:
-        """Drop the peers whose certificate is revoked, or that by which their session was made (wire.md 5.3 point 6)."""
+        """Drop the peers whose certificate is revoked, or one by which their session was made (wire.md 5.3)."""
         return self._table.forget(revoked)
 
     # -- sending --

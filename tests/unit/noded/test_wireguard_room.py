@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field, replace
 from ipaddress import IPv6Address
@@ -20,12 +21,14 @@ from re6st.core.prefix import Prefix
 from re6st.core.routing.babel_lines import NextHop
 from re6st.core.routing.survey import LinkUse, Survey
 from re6st.core.transport.wireguard_links import WireGuardLink
-from re6st.core.transport.wireguard_state import DIAL_TIME, PEERS_LIMIT
+from re6st.core.transport.wireguard_state import CHECK_AGAIN, DIAL_TIME, PEERS_LIMIT
 from re6st.core.transport.wireguard_uapi import Address, LinkConfig, LinkState
 from re6st.core.tunnel_protocols import TunnelCarrier, TunnelProtocol
 from re6st.core.wire import wireguard as words
 from re6st.core.wire.datagrams import Code, Endpoint
+from re6st.core.wire.extensions import Extension
 from re6st.core.wire.params import Parameters
+from re6st.core.wire.sessions import AbilitiesTold, Datagram, Message, Output, Sessions
 from re6st.core.wire.wireguard import Confirm, Met, Propose, Terms, link_local
 from re6st.keys.wireguard import new_keys
 from re6st.linux.wireguard import WireGuardError
@@ -37,7 +40,9 @@ from re6st.noded.wireguard import WireGuard
 from re6st.service.tasks import Tasks, end
 from re6st.transport import wireguard as links
 from re6st.tunnel import Dialer, ServerClient
+from tests.unit.core.wire.test_seals import PlaySealer, SealedWorld
 from tests.unit.fake_program import until
+from tests.unit.session_world import NETWORK, PlayCertificate, PlayCrypto, source
 from tests.unit.tunnel_doubles import FakeDialer, FakeFilter, Surroundings
 
 A, B = "1/16", "0/16"
@@ -154,6 +159,8 @@ class Node:
     refused: set[Prefix] = field(default_factory=set)
     other: Node | None = None
     running: list[asyncio.Task[None]] = field(default_factory=list)
+    carry: Callable[[Prefix, Prefix, bytes], None] | None = None
+    """Takes what it says, instead of `other`."""
 
     def __post_init__(self) -> None:
         self.kernel, self.drains = Kernel(), FakeFilter()
@@ -219,7 +226,9 @@ class Node:
 
     def send(self, peer: Prefix, code: int, payload: bytes = b"") -> None:
         assert code == Code.WIREGUARD
-        if self.other is not None and self.other.hears:
+        if self.carry is not None:
+            asyncio.get_running_loop().call_soon(self.carry, self.own, peer, bytes([code]) + payload)
+        elif self.other is not None and self.other.hears:
             asyncio.get_running_loop().call_soon(self.other.room.received, self.own, payload)
 
     def ensure(self, peer: Prefix) -> None:
@@ -485,7 +494,7 @@ def test_who_has_a_link_is_known_by_the_certificate_by_which_it_says_that_it_has
     async def scene(world: World) -> None:
         await world.moved()
         a, b = world.a, world.b
-        b.sessions.peer = lambda _: SimpleNamespace(certificate=SimpleNamespace(serial=SERIAL + 1))
+        b.sessions.peer = lambda _: SimpleNamespace(proved=SimpleNamespace(serial=SERIAL + 1))
         a.hears = False
         b.room.met_again(a.own)
         b.room.received(a.own, words.encode(Met(b.served_link(a).number, moved=True)))
@@ -495,6 +504,86 @@ def test_who_has_a_link_is_known_by_the_certificate_by_which_it_says_that_it_has
         assert [end.identity.serial for end in b.room.ends()] == [SERIAL + 1]
         (noted,) = Records(b.plan.config.run).read_links().values()
         assert noted.identity.serial == SERIAL + 1
+
+    play(scene)
+
+
+class Speech(SealedWorld):
+    """The real sessions of two nodes, over which they speak of links."""
+
+    def __init__(self, *nodes: Node) -> None:
+        super().__init__()
+        self.nodes = {node.own: node for node in nodes}
+        for node in nodes:
+            self.machines[node.own] = node.sessions = self.made(node.own, SERIAL)
+            node.carry = self.say
+
+    def made(self, own: Prefix, serial: int) -> Sessions:
+        certificate = PlayCertificate(own, serial)
+        sealer = PlaySealer(certificate)
+        sealer.abilities = frozenset({Extension.WIREGUARD})
+        return Sessions(NETWORK, PlayCrypto(certificate), 10, b"\0", lambda: next(self.secrets), sealer=sealer)
+
+    def say(self, own: Prefix, other: Prefix, payload: bytes) -> None:
+        self.now = time.monotonic()
+        self.send(own, other, payload)
+
+    def carry(self, sender: Prefix, outputs: list[Output]) -> int:
+        """Each node acts at once on what it is told, as it does on what its socket brings."""
+        flying = [(sender, data) for data in self.act(sender, outputs)]
+        for count in range(100):
+            if not flying:
+                return count
+            sender, data = flying.pop(0)
+            (receiver,) = self.nodes.keys() - {sender}
+            outputs = self.machines[receiver].receive(source(sender), data, self.now)
+            flying += [(receiver, answer) for answer in self.act(receiver, outputs)]
+        raise AssertionError("an endless exchange")
+
+    def act(self, own: Prefix, outputs: list[Output]) -> list[bytes]:
+        """What a node sends."""
+        sent: list[bytes] = []
+        for output in outputs:
+            match output:
+                case Datagram(_, _, data):
+                    sent.append(data)
+                case AbilitiesTold(peer):
+                    self.nodes[own].room.met_again(peer)
+                case Message() as message:
+                    if message.code == Code.WIREGUARD:
+                        self.nodes[own].room.received(message.peer, message.payload)
+                    sent += self.act(own, self.machines[own].answer(message, None, self.now))
+        return sent
+
+    def renew(self, own: Prefix, serial: int) -> None:
+        """One goes on with another certificate, and begins a session by it."""
+        fresh, machine, (other,) = self.made(own, serial), self.machines[own], self.nodes.keys() - {own}
+        machine.crypto, machine._sealer = fresh.crypto, fresh._sealer
+        self.now = time.monotonic()
+        self.carry(own, machine.begin_anew(other, self.now))
+
+
+def test_a_link_ends_with_the_certificate_that_its_peer_renewed_and_not_with_the_earlier_one(
+    play: Play, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who has a link is asked in each new session whether it has it, and answers by the certificate of that session."""
+    monkeypatch.setattr(room, "is_spoken_with", words.is_spoken_with)
+    monkeypatch.setattr(link_table, "has_none", words.has_none)
+
+    async def scene(world: World) -> None:
+        a, b = world.a, world.b
+        speech = Speech(a, b)
+        speech.say(a.own, b.own, b"\0")
+        await world.moved()
+        assert [end.identity.serial for end in (*a.room.ends(), *b.room.ends())] == [SERIAL, SERIAL]
+        speech.renew(a.own, SERIAL + 1)
+        await until(lambda: [end.identity.serial for end in b.room.ends()] == [SERIAL + 1], CHECK_AGAIN / 2)
+        (noted,) = Records(b.plan.config.run).read_links().values()
+        assert noted.identity.serial == SERIAL + 1
+        b.room.cut_off(frozenset({SERIAL}))
+        assert len(b.room.ends()) == 1, "the first one was replaced, and revoked for that"
+        b.room.cut_off(frozenset({SERIAL + 1}))
+        assert b.room.ends() == []
 
     play(scene)
 
@@ -509,9 +598,9 @@ def test_whose_certificate_expires_loses_its_link(play: Play, monkeypatch: pytes
         a.hears = False
         good = True
         b.sessions.crypto = SimpleNamespace(still_good=lambda certificate: good or certificate.serial != SERIAL)
-        b.sessions.peer = lambda _: SimpleNamespace(certificate=SimpleNamespace(serial=SERIAL + 1))
+        b.sessions.peer = lambda _: SimpleNamespace(proved=SimpleNamespace(serial=SERIAL + 1))
         b.room.look()
-        b.sessions.peer = lambda _: SimpleNamespace(certificate=SimpleNamespace(serial=SERIAL))
+        b.sessions.peer = lambda _: SimpleNamespace(proved=SimpleNamespace(serial=SERIAL))
         b.room.look()
         assert len(b.room.ends()) == 1
         good = False

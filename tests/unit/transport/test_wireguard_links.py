@@ -86,6 +86,8 @@ class Machine:
     peer_when_left: list[bytes] = field(default_factory=list)
     met_by_other: list[tuple[int, bool]] = field(default_factory=list)
     noted: dict[Prefix, WireGuardLink] = field(default_factory=dict)
+    confirmations: list[int] = field(default_factory=list)
+    """The numbers of links that the peer said that it has."""
     told: list[Ended] = field(default_factory=list)
     said: list[Message] = field(default_factory=list)
 
@@ -142,7 +144,8 @@ class Machine:
     def met(self, link: WireGuardLink, moved: bool) -> None:
         self.met_by_other.append((link.number, moved))
 
-    def confirmed(self, link: WireGuardLink) -> None: ...
+    def confirmed(self, link: WireGuardLink) -> None:
+        self.confirmations.append(link.number)
 
     def up(self, link: WireGuardLink, process: tuple[int, str] | None) -> None:
         self.noted[link.peer] = link
@@ -272,6 +275,21 @@ def test_keys_change_on_the_same_interfaces() -> None:
         assert one.config is not None
         assert one.config.secret == world.a.noted[B].own.secret
         assert world.a.removed == world.b.removed == []
+
+    play(scene, replace(SETTINGS, key_life=0.3))
+
+
+def test_a_change_of_keys_says_at_both_ends_that_the_peer_has_the_link() -> None:
+    """Who agrees on keys speaks by the certificate of the session of now, which it may have renewed since."""
+
+    async def scene(world: World) -> None:
+        await world.linked()
+        for machine in (world.a, world.b):
+            await until(machine.confirmations.copy)
+            machine.confirmations.clear()
+        before = world.a.noted[B]
+        await until(lambda: world.a.noted[B] != before and world.a.noted[B].number == world.b.noted[A].number)
+        await until(lambda: bool(world.a.confirmations and world.b.confirmations))
 
     play(scene, replace(SETTINGS, key_life=0.3))
 
