@@ -127,7 +127,8 @@ class Links(Protocol):
     """WireGuard links, which take the place of tunnels: noded/wireguard.py."""
 
     def go_on(self, found: Iterable[LinkRecord]) -> list[LinkRecord]:
-        """Go on with what an earlier daemon left; those that are there, and are our own tunnels."""
+        """Go on with what an earlier daemon left, but with nobody who is revoked; those that are there, and are our own
+        tunnels."""
 
     def carries(self, peer: Prefix) -> bool:
         """Whether one carries our tunnel with a peer."""

@@ -138,10 +138,12 @@ class WireGuard:
     def go_on(self, found: Iterable[LinkRecord]) -> list[LinkRecord]:
         """See contracts.Links."""
         found = list(found)
-        for record in found:
+        crl = self._in_force.plan.parameters.crl
+        good = [record for record in found if record.identity.serial is not None and record.identity.serial not in crl]
+        for record in good:
             self._table.take(record)
-        self._links.resume((record.link, record.process) for record in found)
-        there = [record for record in found if self._links.agreement.phase(record.peer) is not None]
+        self._links.resume((record.link, record.process) for record in good)
+        there = [record for record in good if self._links.agreement.phase(record.peer) is not None]
         for record in found:
             if record not in there:
                 self._leave_over(record)
@@ -324,6 +326,7 @@ class WireGuard:
     def ended(self, ended: Ended) -> None:
         """There is no link with a peer any more, or none came up."""
         peer = ended.peer
+        self._table.forget(ended.interface)  # at once: it may have been revoked, and the next daemon may start any time
         words = self._why.pop(peer, ended.reason.words)
         log.info("no WireGuard link with %s: %s", peer, words)
         if ended.role is Role.SERVER:

@@ -20,6 +20,7 @@ from re6st.core.mesh import policy
 from re6st.core.prefix import Prefix
 from re6st.core.routing.babel_lines import NextHop
 from re6st.core.routing.survey import LinkUse, Survey
+from re6st.core.transport.link_records import LinkRecord
 from re6st.core.transport.wireguard_links import WireGuardLink
 from re6st.core.transport.wireguard_state import CHECK_AGAIN, DIAL_TIME, PEERS_LIMIT
 from re6st.core.transport.wireguard_uapi import Address, LinkConfig, LinkState
@@ -631,14 +632,7 @@ def test_the_next_daemon_goes_on_with_links_at_both_ends(play: Play) -> None:
     async def scene(world: World) -> None:
         await world.moved()
         for node in (world.a, world.b):
-            for task in node.running:
-                await end(task)
-            for task in [each for each in asyncio.all_tasks() if each.get_name().startswith("WireGuard interface")]:
-                await end(task)
-            node.mesh = policy.Mesh(node.plan.mesh(can_drain=True), {}, random.Random(1))
-            node.events.clear()
-            found = Records(node.plan.config.run).read_links()
-            node.start()
+            found = await killed(node)
             there = node.room.go_on(found.values())
             assert [record.peer for record in there] == ([world.b.own] if node is world.a else [])
         assert world.a.room.carries(world.b.own)
@@ -652,6 +646,50 @@ def test_the_next_daemon_goes_on_with_links_at_both_ends(play: Play) -> None:
         }
         world.a.room.end(world.b.own)
         await asyncio.wait_for(waiting, 10)
+
+    play(scene)
+
+
+async def killed(node: Node) -> dict[str, LinkRecord]:
+    """Its daemon ends, and leaves everything as it is; what the next one, which starts, finds of links."""
+    for task in node.running:
+        await end(task)
+    for task in [each for each in asyncio.all_tasks() if each.get_name().startswith("WireGuard interface")]:
+        await end(task)
+    node.mesh = policy.Mesh(node.plan.mesh(can_drain=True), {}, random.Random(1))
+    node.events.clear()
+    found = Records(node.plan.config.run).read_links()
+    node.start()
+    return found
+
+
+@pytest.mark.parametrize("revoked", [True, False])
+def test_the_next_daemon_does_not_go_on_with_the_link_of_who_was_revoked_meanwhile(play: Play, revoked: bool) -> None:
+    async def scene(world: World) -> None:
+        await world.moved()
+        b = world.b
+        found = await killed(b)
+        crl = frozenset({SERIAL if revoked else SERIAL + 1})
+        b.in_force.plan = replace(b.plan, parameters=replace(b.plan.parameters, crl=crl))
+        b.room.go_on(found.values())
+        assert [end.peer for end in b.room.ends()] == ([] if revoked else [world.a.own])
+        assert b.mesh.clients == ({} if revoked else {world.a.own: 1})
+        await until(lambda: b.kernel.deleted == (["re6stnet-wgs1"] if revoked else []))
+        assert (Records(b.plan.config.run).read_links() == {}) is revoked
+
+    play(scene)
+
+
+def test_a_link_that_was_ended_is_not_gone_on_with_by_the_next_daemon(play: Play) -> None:
+    """Though this one is killed while the interface is about to go."""
+
+    async def scene(world: World) -> None:
+        await world.moved()
+        b = world.b
+        assert Records(b.plan.config.run).read_links()
+        b.room.cut_off(frozenset({SERIAL}))
+        assert "re6stnet-wgs1" in b.kernel.links, "it is still there"
+        assert Records(b.plan.config.run).read_links() == {}
 
     play(scene)
 
