@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +29,8 @@ class KnownLink:
     place: Endpoint | None
     """Where the tunnel that it replaces led to, or came from."""
     since: float
+    keyed: float
+    """When the keys that the link has were made."""
     link: WireGuardLink | None = None
     process: tuple[int, str] | None = None
 
@@ -60,7 +64,8 @@ class LinkTable:
 
     def take(self, record: LinkRecord) -> None:
         """Go on with one that an earlier daemon noted."""
-        known = KnownLink(record.identity, record.place, monotonic(record.since), record.link, record.process)
+        keyed = asyncio.get_running_loop().time() if record.keyed is None else monotonic(record.keyed)
+        known = KnownLink(record.identity, record.place, monotonic(record.since), keyed, record.link, record.process)
         self.of(record.link.role)[record.peer] = known
 
     def drop(self, record: LinkRecord) -> None:
@@ -71,7 +76,8 @@ class LinkTable:
     def note(self, known: KnownLink) -> None:
         """What the next daemon has to know of a link."""
         if known.link is not None:
-            record = LinkRecord(known.link, known.process, known.identity, known.place, since_1970(known.since))
+            since, keyed = since_1970(known.since), since_1970(known.keyed)
+            record = LinkRecord(known.link, known.process, known.identity, known.place, since, keyed)
             self._records.write_link(known.link.interface, record)
 
     def forget(self, interface: str) -> None:
@@ -86,6 +92,8 @@ def why_over(sessions: Sessions, end: LinkEnd, now: float) -> str:
     """
     if has_none(sessions, end.peer, now):
         return "it has no WireGuard any more"
+    if end.identity.until is not None and time.time() > end.identity.until:
+        return "its certificate has expired"
     known = sessions.peer(end.peer)
     certificate = None if known is None else known.proved
     if certificate is None or certificate.serial != end.identity.serial or sessions.crypto.still_good(certificate):

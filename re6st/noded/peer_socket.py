@@ -70,6 +70,10 @@ class ReadCertificate:
     fingerprint: bytes
     certificate: x509.Certificate = field(repr=False)
 
+    @property
+    def until(self) -> float:
+        return pki.end_of(self.certificate).timestamp()
+
 
 class NodeCrypto:
     """Our keys and the CA, for core/wire/sessions.py. `revoked` gives the serial numbers that are out."""

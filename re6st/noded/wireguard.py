@@ -142,7 +142,8 @@ class WireGuard:
         good = [record for record in found if record.identity.serial is not None and record.identity.serial not in crl]
         for record in good:
             self._table.take(record)
-        self._links.resume((record.link, record.process) for record in good)
+        keyed = {record.link.interface: self._table.of(record.link.role)[record.peer].keyed for record in good}
+        self._links.resume((record.link, record.process, keyed[record.link.interface]) for record in good)
         there = [record for record in good if self._links.agreement.phase(record.peer) is not None]
         for record in found:
             if record not in there:
@@ -286,8 +287,8 @@ class WireGuard:
             protocol, one = client
             ports = {each: port for port, each in self._in_force.plan.servers}
             place = None if one.address is None else Endpoint(one.address, ports.get(protocol, 1), protocol)
-            known = table[link.peer] = KnownLink(PeerIdentity(one.serial, one.number), place, _now())
-        is_new, known.link, known.process = known.link is None, link, process
+            known = table[link.peer] = KnownLink(PeerIdentity(one.serial, one.number), place, _now(), _now())
+        is_new, known.link, known.process, known.keyed = known.link is None, link, process, _now()
         self._kernel.keep_link_up(link.interface, link.own.terms.address)
         self._table.note(known)
         if not is_new:
@@ -312,8 +313,9 @@ class WireGuard:
         known = self._table.of(link.role).get(link.peer)
         if session is None or (certificate := session.proved) is None or known is None:
             return
-        if known.link is not None and known.identity.serial != certificate.serial:
-            known.identity = PeerIdentity(certificate.serial, known.identity.number)
+        identity = PeerIdentity(certificate.serial, known.identity.number, certificate.until)
+        if known.link is not None and known.identity != identity:
+            known.identity = identity
             self._table.note(known)
 
     def met(self, link: WireGuardLink, moved: bool) -> None:
@@ -425,7 +427,7 @@ class WireGuard:
         if dialer is None or free is None:
             self._upgrades.forget(peer)
             return
-        self._table.ours[peer] = KnownLink(PeerIdentity(dialer.serial, dialer.number), dialer.endpoint, _now())
+        self._table.ours[peer] = KnownLink(PeerIdentity(dialer.serial, dialer.number), dialer.endpoint, _now(), _now())
         if not self._links.open(peer, free):
             self._upgrades.forget(peer)
             self._table.ours.pop(peer, None)

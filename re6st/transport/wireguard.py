@@ -161,16 +161,19 @@ class WireGuardLinks:
         """A peer has said in a new session that it has links."""
         self._carry_out(self.agreement.met(peer, _now()))
 
-    def resume(self, found: Iterable[tuple[WireGuardLink, tuple[int, str] | None]]) -> None:
-        """Go on with links, and the processes that carry them, that an earlier daemon left up."""
+    def resume(self, found: Iterable[tuple[WireGuardLink, tuple[int, str] | None, float]]) -> None:
+        """Go on with links that an earlier daemon left up, with the processes that carry them.
+
+        The last of each is when its keys were made.
+        """
         there = []
-        for link, process in found:
+        for link, process, made in found:
             try:
                 device = self._implementation.found(link.interface, process)
             except WireGuardError as error:
                 log.warning("link to %s, of an earlier run: %s", link.peer, error.strerror)
                 continue
-            there.append(link)
+            there.append((link, made))
             self._run(_Interface(link, device=device))
         self._carry_out(self.agreement.resume(there, _now()))
 

@@ -14,6 +14,7 @@ class Certificate:
     serial: int
     der: bytes
     fingerprint: bytes
+    until: float = 4e9
 
 
 class Crypto:

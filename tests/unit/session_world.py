@@ -35,6 +35,7 @@ def source(prefix: Prefix) -> tuple[IPv6Address, int]:
 class PlayCertificate:
     prefix: Prefix
     serial: int
+    until: float = 4e9
 
     @property
     def der(self) -> bytes:

@@ -64,6 +64,8 @@ class World:
         self.clock = 1_700_000_000_000
         self.settings = settings or LinkSettings(range(51820, 51830), ("re6stnet11", "re6stnet12"))
         self._rng = Random(seed)
+        self.keyed: dict[Prefix, float] = {}
+        """When each noted the keys of now."""
         self.ends: dict[Prefix, End] = {}
         for own in (A, B):
             self.start(own)
@@ -87,7 +89,7 @@ class World:
         end.notes = notes
         end.interfaces = {link.interface: link for link in links if link.interface in interfaces}
         assert set(end.interfaces) == {link.interface for link in links}
-        self.carry(own, end.agreement.resume(links, self.now))
+        self.carry(own, end.agreement.resume([(link, self.keyed[own]) for link in links], self.now))
 
     # -- what nodes want --
 
@@ -130,6 +132,7 @@ class World:
                     ).peer == link.peer
                 case Up(link):
                     end.notes[link.peer] = wireguard_links.encode(link)
+                    self.keyed[own] = self.now
                 case Ended(peer, _, _, _, was_up):
                     assert (end.notes.pop(peer, None) is not None) == was_up
                 case _:

@@ -6,6 +6,7 @@ It holds the secret key of our end: a file of it is for its owner only.
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import dataclass
 
 from re6st.core.prefix import Prefix
@@ -22,11 +23,13 @@ class PeerIdentity:
 
     serial: int | None
     number: int | None
+    until: float | None = None
+    """When the certificate ends, in seconds since 1970, where that is known."""
 
 
 @dataclass(frozen=True, slots=True)
 class LinkRecord:
-    """A link that is up. `since` is in seconds since 1970.
+    """A link that is up. `since`, and `keyed`, when its keys were made, are in seconds since 1970.
 
     `place` is where the tunnel was dialled whose place it took: that of the peer's server, or, where the peer dialled,
     its own address, with the protocol of our server.
@@ -38,6 +41,8 @@ class LinkRecord:
     identity: PeerIdentity
     place: Endpoint | None
     since: float
+    keyed: float | None = None
+    """None where that is not known: the first version with links did not note it."""
 
     @property
     def peer(self) -> Prefix:
@@ -59,6 +64,8 @@ def encode(record: LinkRecord) -> bytes:
             "number": record.identity.number,
             "place": "" if record.place is None else format_addresses([record.place]),
             "since": record.since,
+            "keyed": record.keyed,
+            "until": record.identity.until,
         }
     ).encode()
 
@@ -71,9 +78,10 @@ def decode(data: bytes) -> LinkRecord:
         return LinkRecord(
             wireguard_links.decode(str(fields["link"]).encode()),
             None if process is None else (_integer(process[0]), str(process[1])),
-            PeerIdentity(_optional(fields["serial"]), _optional(fields["number"])),
+            PeerIdentity(_optional(fields["serial"]), _optional(fields["number"]), _moment(fields.get("until"))),
             place[0] if place else None,
             float(fields["since"]),
+            _moment(fields.get("keyed")),
         )
     except (ValueError, TypeError, KeyError, IndexError, AttributeError, OverflowError, RecursionError) as error:
         # Without its text, which may hold what was read.
@@ -82,6 +90,15 @@ def decode(data: bytes) -> LinkRecord:
 
 def _optional(value: object) -> int | None:
     return None if value is None else _integer(value)
+
+
+def _moment(value: object) -> float | None:
+    """Seconds since 1970, where there are any."""
+    if value is None:
+        return None
+    if not isinstance(value, int | float) or isinstance(value, bool) or not math.isfinite(value):
+        raise RecordError("a time that is none")
+    return float(value)
 
 
 def _integer(value: object) -> int:

@@ -149,8 +149,8 @@ class Agreement:
         for entry in self._entries.values():
             yield entry.until, entry.resend
             if entry.phase is LinkPhase.UP:
-                yield (entry.heard + DEAD_TIME,)
-                if entry.change is None or entry.role is Role.SERVER:
+                yield entry.heard + DEAD_TIME, entry.over_at
+                if entry.change is None:
                     yield (entry.change_at,)
                 if entry.change is not None:
                     yield entry.change.until, entry.change.resend, entry.change.at
@@ -179,13 +179,15 @@ class Agreement:
         entry = self._entries.get(peer)
         return [] if entry is None else self._end(entry, reason, now, tell=tell)
 
-    def resume(self, links: Iterable[WireGuardLink], now: float) -> list[Action]:
-        """Go on with links that an earlier daemon left up; their interfaces are there. Both ends are soon the same."""
-        for link in links:
+    def resume(self, links: Iterable[tuple[WireGuardLink, float]], now: float) -> list[Action]:
+        """Go on with links that an earlier daemon left up, and when their keys were made; their interfaces are there.
+        Both ends are soon the same.
+        """
+        for link, made in links:
             entry = Entry(link.peer, link.number, link.role, link.interface, link.own, link.theirs)
             entry.go(LinkPhase.UP, float("inf"), now)
             entry.heard = now
-            self._rekeying.plan(entry, now)
+            self._rekeying.plan(entry, min(made, now))
             self._entries[link.peer] = entry
         return self.tick(now)
 

@@ -65,14 +65,15 @@ class Rekeying:
 
     # -- time --
 
-    def plan(self, entry: Entry, now: float) -> None:
-        """The link has new keys: after their life its client changes them; where it does not, its server ends it."""
-        entry.change_at = now + self._life() * (1 if entry.role is Role.CLIENT else LIVES)
+    def plan(self, entry: Entry, made: float) -> None:
+        """The link has keys of that time: after their life its client changes them, else the link ends at both ends."""
+        entry.change_at = made + self._life() if entry.role is Role.CLIENT else float("inf")
+        entry.over_at = made + LIVES * self._life()
 
     def tick(self, entry: Entry, now: float) -> list[Action] | Reason:
         """Do what is due for a link that is up."""
         change = entry.change
-        if now >= entry.change_at and entry.role is Role.SERVER:
+        if now >= entry.over_at:
             return Reason.OLD_KEYS
         if change is None:
             return self._begin(entry, now) if now >= entry.change_at else []

@@ -33,7 +33,7 @@ CHECK_TIME, CHECK_AGAIN = 30.0, 5.0
 DEAD_TIME = 90.0
 """Seconds without anything from a link until it is ended. Routes have left it long before (core/mesh/closing.py)."""
 KEY_LIFE, LIVES = 86400.0, 2
-"""Seconds until the client changes the keys of a link. After LIVES times that the server ends it: whose certificate
+"""Seconds until the client changes the keys of a link. After LIVES times that either end ends it: whose certificate
 expired gets no session, and so no other keys."""
 CHANGE_DELAY, CHANGE_MARGIN = 0.1, 0.03
 """Seconds from the server's word that it changes its keys until it does: what is said of it may go by the link itself.
@@ -210,7 +210,9 @@ class Entry:
     heard: float = 0.0
     """When something came in by it last."""
     change_at: float = float("inf")
-    """When the keys are to be changed."""
+    """When the client is to change the keys."""
+    over_at: float = float("inf")
+    """When the link is ended, with keys that were not changed."""
     change: KeyChange | None = None
     changing: bool = False
     """Our interface does not have the keys yet that the link has now."""

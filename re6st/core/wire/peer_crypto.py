@@ -18,6 +18,9 @@ class PeerCertificate(Protocol):
     def der(self) -> bytes: ...
     @property
     def fingerprint(self) -> bytes: ...
+    @property
+    def until(self) -> float:
+        """When it ends, in seconds since 1970."""
 
 
 class Crypto(Protocol):

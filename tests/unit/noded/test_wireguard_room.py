@@ -22,7 +22,7 @@ from re6st.core.routing.babel_lines import NextHop
 from re6st.core.routing.survey import LinkUse, Survey
 from re6st.core.transport.link_records import LinkRecord
 from re6st.core.transport.wireguard_links import WireGuardLink
-from re6st.core.transport.wireguard_state import CHECK_AGAIN, DIAL_TIME, PEERS_LIMIT
+from re6st.core.transport.wireguard_state import CHECK_AGAIN, DIAL_TIME, KEY_LIFE, LIVES, PEERS_LIMIT
 from re6st.core.transport.wireguard_uapi import Address, LinkConfig, LinkState
 from re6st.core.tunnel_protocols import TunnelCarrier, TunnelProtocol
 from re6st.core.wire import wireguard as words
@@ -495,7 +495,7 @@ def test_who_has_a_link_is_known_by_the_certificate_by_which_it_says_that_it_has
     async def scene(world: World) -> None:
         await world.moved()
         a, b = world.a, world.b
-        b.sessions.peer = lambda _: SimpleNamespace(proved=SimpleNamespace(serial=SERIAL + 1))
+        b.sessions.peer = lambda _: SimpleNamespace(proved=SimpleNamespace(serial=SERIAL + 1, until=4e9))
         a.hears = False
         b.room.met_again(a.own)
         b.room.received(a.own, words.encode(Met(b.served_link(a).number, moved=True)))
@@ -608,6 +608,44 @@ def test_whose_certificate_expires_loses_its_link(play: Play, monkeypatch: pytes
         b.room.look()
         assert b.room.ends() == []
         await until(lambda: not b.kernel.links)
+
+    play(scene)
+
+
+def test_that_is_known_of_a_peer_that_has_no_session_any_more(play: Play, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nor does the next daemon forget when the certificate ends, and how old the keys are."""
+    monkeypatch.setattr(room, "PEERS_EVERY", 0.0)
+
+    async def scene(world: World) -> None:
+        await world.moved()
+        a, b = world.a, world.b
+        ends = time.time() + 1000
+        b.sessions.peer = lambda _: SimpleNamespace(proved=SimpleNamespace(serial=SERIAL, until=ends))
+        a.hears = False
+        link = b.served_link(a)
+        b.room.received(a.own, words.encode(Confirm(link.number, link.theirs.key, link.own.terms.key)))
+        b.sessions.peer = lambda _: None
+        (noted,) = Records(b.plan.config.run).read_links().values()
+        assert noted.identity.until == ends
+        assert noted.keyed == pytest.approx(time.time(), abs=30)
+        found = await killed(b)
+        b.room.go_on(found.values())
+        b.room.look()
+        assert len(b.room.ends()) == 1
+        monkeypatch.setattr(link_table, "time", SimpleNamespace(time=lambda: ends + 1))
+        b.room.look()
+        assert b.room.ends() == []
+
+    play(scene)
+
+
+def test_the_next_daemon_ends_a_link_whose_keys_were_not_changed_for_long(play: Play) -> None:
+    async def scene(world: World) -> None:
+        await world.moved()
+        (found,) = (await killed(world.b)).values()
+        old = replace(found, keyed=time.time() - LIVES * KEY_LIFE - 1)
+        world.b.room.go_on([old])
+        assert world.b.room.ends() == []
 
     play(scene)
 

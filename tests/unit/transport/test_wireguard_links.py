@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import time
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass, field, replace
 from ipaddress import IPv4Address, IPv6Address
@@ -301,7 +302,8 @@ def test_the_next_daemon_goes_on_with_what_is_up() -> None:
         world.b.said.clear()
         await world.kill(world.a)
         links = world.start(world.a)
-        links.resume([(link, None), (replace(link, peer=Prefix(3, 16), interface="re6stnet2"), None)])
+        gone = replace(link, peer=Prefix(3, 16), interface="re6stnet2")
+        links.resume([(link, None, time.monotonic()), (gone, None, time.monotonic())])
         await until(lambda: world.b.said and isinstance(world.b.said[-1], Done))
         assert links.agreement.links == {B: link}
         assert world.a.devices == {"re6stnet1": device}
@@ -318,7 +320,7 @@ def test_the_next_daemon_changes_the_keys_that_the_last_one_was_about_to_change(
         assert device.config is not None
         await device.configure(replace(device.config, peer=b"o" * 32, secret=link.own.secret))
         device.now = replace(device.now, endpoint=(HOSTS[B], link.theirs.port))
-        world.start(world.a).resume([(link, None)])
+        world.start(world.a).resume([(link, None, time.monotonic())])
         await until(lambda: device.config is not None and device.config.peer == link.theirs.key)
         assert device.config.endpoint == (HOSTS[B], link.theirs.port)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from ipaddress import IPv6Address
 
 import pytest
@@ -22,14 +23,18 @@ OWN = OwnEnd(bytes(31) + b"\7", Terms(b"k" * 32, 21194, 1420, IPv6Address("fe80:
 THEIRS = Terms(b"t" * 32, 21195, 1420, IPv6Address("fe80::2"))
 LINK = WireGuardLink(Prefix(4, 16), 77, Role.SERVER, "re6stnet-wgs3", OWN, THEIRS)
 PLACE = Endpoint("192.0.2.7", 1194, TunnelProtocol.TCP)
-RECORD = LinkRecord(LINK, (4711, "r601234567"), PeerIdentity(12, 3), PLACE, 1e9)
+RECORD = LinkRecord(LINK, (4711, "r601234567"), PeerIdentity(12, 3, 2e9), PLACE, 1e9, 1.5e9)
+times = st.floats(0, 4e9)
 records = st.builds(
     LinkRecord,
     st.just(LINK),
     st.none() | st.tuples(st.integers(1, 1 << 22), st.just("r601234567")),
-    st.builds(PeerIdentity, st.none() | st.integers(0, 1 << 64), st.none() | st.integers(0, 1 << 32)),
+    st.builds(
+        PeerIdentity, st.none() | st.integers(0, 1 << 64), st.none() | st.integers(0, 1 << 32), st.none() | times
+    ),
     st.none() | st.just(PLACE),
-    st.floats(0, 4e9),
+    times,
+    st.none() | times,
 )
 
 
@@ -40,9 +45,24 @@ def test_it_is_read_as_it_was_written(record: LinkRecord) -> None:
     assert (found.peer, found.protocol) == (LINK.peer, None if record.place is None else TunnelProtocol.TCP)
 
 
+def test_a_note_of_the_first_version_with_links_is_read() -> None:
+    fields = json.loads(link_records.encode(RECORD))
+    del fields["keyed"], fields["until"]
+    expected = replace(RECORD, keyed=None, identity=PeerIdentity(12, 3))
+    assert link_records.decode(json.dumps(fields).encode()) == expected
+
+
 @pytest.mark.parametrize(
     "changed",
-    [{"link": "{}"}, {"process": [1]}, {"process": [-1, "x"]}, {"serial": True}, {"since": "x"}, {"number": -1}],
+    [
+        {"link": "{}"},
+        {"process": [1]},
+        {"process": [-1, "x"]},
+        {"serial": True},
+        {"since": "x"},
+        {"number": -1},
+        *({name: value} for name in ("keyed", "until") for value in ("1", float("nan"))),
+    ],
 )
 def test_what_is_no_note_is_refused_without_a_word_of_what_it_holds(changed: dict[str, object]) -> None:
     text = json.loads(link_records.encode(RECORD)) | changed

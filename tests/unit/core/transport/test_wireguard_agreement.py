@@ -480,6 +480,32 @@ def test_a_server_ends_a_link_whose_keys_were_not_changed_for_long() -> None:
     assert world.phase(A) is None
 
 
+@pytest.mark.parametrize("own", [A, B])
+def test_either_end_ends_a_link_with_old_keys_whatever_the_other_one_does(own: Prefix) -> None:
+    """Also the client: its server may have no valid certificate any more, and so no session."""
+    world = linked(replace(SETTINGS, key_life=100.0))
+    world.ends[other(own)].agreement.settings = replace(SETTINGS, key_life=1e9)
+    world.lose = lambda _to, _message: True
+    world.run(198)
+    assert world.phase(own) is LinkPhase.UP
+    world.run(3)
+    assert world.phase(own) is None
+    assert [ended.reason for ended in world.ends[own].ended()] == [Reason.OLD_KEYS]
+
+
+@pytest.mark.parametrize("own", [A, B])
+def test_the_keys_are_as_old_for_the_next_daemon_as_they_are(own: Prefix) -> None:
+    world = linked(replace(SETTINGS, key_life=100.0))
+    world.lose = lambda _to, _message: True
+    for _ in range(4):
+        world.run(45)
+        world.take_over(own)
+    assert world.phase(own) is LinkPhase.UP
+    world.run(30)
+    assert world.phase(own) is None
+    assert Reason.OLD_KEYS in [ended.reason for ended in world.ends[own].ended()]
+
+
 def test_keys_change_though_nothing_comes_of_what_the_server_says_of_it() -> None:
     """It has changed its own; so the client does, sooner or later."""
     world = linked(replace(SETTINGS, key_life=20.0))

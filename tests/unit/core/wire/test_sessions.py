@@ -30,6 +30,7 @@ class RealCertificate:
     der: bytes
     fingerprint: bytes
     x509: x509.Certificate
+    until: float = 4e9
 
 
 class RealCrypto:
