@@ -85,6 +85,8 @@ class _Interface:
     """An interface with its task."""
 
     link: WireGuardLink
+    before: _Interface | None = None
+    """The last one of its name, which may still be there, or may itself wait for one."""
     orders: asyncio.Queue[tuple[WireGuardLink, Address | None]] = field(default_factory=asyncio.Queue)
     """What it is to have next, and where to dial; None: where the peer was heard last."""
     task: asyncio.Task[None] | None = None
@@ -220,9 +222,9 @@ class WireGuardLinks:
         self._changed.set()
 
     def _run(self, own: _Interface) -> None:
-        before = self._interfaces.get(own.link.interface)
+        own.before = self._interfaces.get(own.link.interface)
         self._interfaces[own.link.interface] = own
-        own.task = self._start(self._live(own, before), f"WireGuard interface {own.link.interface}")
+        own.task = self._start(self._live(own), f"WireGuard interface {own.link.interface}")
 
     def _order(self, link: WireGuardLink, host: Address | None) -> None:
         own = self._interfaces.get(link.interface)
@@ -240,11 +242,13 @@ class WireGuardLinks:
 
     # -- the life of an interface --
 
-    async def _live(self, own: _Interface, before: _Interface | None) -> None:
+    async def _live(self, own: _Interface) -> None:
         peer, number = own.link.peer, own.link.number
         try:
-            if before is not None and before.task is not None:
-                await asyncio.wait([before.task])
+            while own.before is not None:
+                if own.before.task is not None:
+                    await asyncio.wait([own.before.task])
+                own.before = own.before.before
             if own.device is None:
                 own.device = device = await self._make(own.link)
                 self._carry_out(self.agreement.made(peer, number, _now()))
@@ -266,12 +270,15 @@ class WireGuardLinks:
                     await self._shut(own.link, own.device)
                     await self._remove_device(own.link.interface, own.device)
             finally:
-                self._forget(own, before)
+                self._forget(own)
 
-    def _forget(self, own: _Interface, before: _Interface | None) -> None:
+    def _forget(self, own: _Interface) -> None:
         if self._interfaces.get(own.link.interface) is not own:
             return
-        if before is None or before.task is None or before.task.done():
+        before = own.before
+        while before is not None and (before.task is None or before.task.done()):
+            before = before.before
+        if before is None:
             del self._interfaces[own.link.interface]
         else:  # this one did not even begin: the next one has to wait for that one, too
             self._interfaces[own.link.interface] = before

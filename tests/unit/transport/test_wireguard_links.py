@@ -447,6 +447,32 @@ def test_an_interface_is_made_only_when_the_last_one_of_its_name_is_gone() -> No
     play(scene)
 
 
+def test_it_waits_for_all_those_before_it_that_are_not_gone() -> None:
+    """Also where the one right before it is waiting too, and is closed at the same moment."""
+
+    async def scene(world: World) -> None:
+        await world.linked()
+        links = world.a.links
+        assert links is not None
+        world.b.may_leave.clear()
+        links.close(B)
+        await until(lambda: world.b.left == ["re6stnet11"])
+        await world.both(None)
+        links.open(B, "re6stnet1")
+        await until(lambda: world.phase(world.b) is LinkPhase.MAKING)
+        await asyncio.sleep(0.01)  # it waits
+        links.close(B)
+        links.open(B, "re6stnet1")
+        await asyncio.sleep(0.05)
+        assert world.phase(world.b) is LinkPhase.MAKING, "the first one is still there"
+        world.b.may_leave.set()
+        await world.both(LinkPhase.UP)
+        links.close(B)
+        await until(lambda: world.b.links is not None and not world.b.devices and not world.b.links.interfaces)
+
+    play(scene, replace(SETTINGS, interfaces=("re6stnet11",)))
+
+
 def test_what_is_no_message_is_refused() -> None:
     async def scene(world: World) -> None:
         assert world.a.links is not None
