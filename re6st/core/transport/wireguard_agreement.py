@@ -382,6 +382,9 @@ class Agreement:
     def _serve(self, peer: Prefix, entry: Entry | None, message: Propose, now: float) -> list[Action]:
         """Have a new link with a client, instead of what there was with it."""
         interface, port = self._free_interface(entry, now), self._free_port(now)
+        if port is None and entry is not None and entry.interface == interface:
+            # Its port is free before the new interface is made, which waits for the old one.
+            port = next((each for each in self.settings.ports if each == entry.own.terms.port), None)
         if interface is None or port is None:
             return [Send(peer, Refuse(message.number, Reason.FULL))]
         actions: list[Action] = []

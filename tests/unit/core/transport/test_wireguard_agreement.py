@@ -270,6 +270,16 @@ def test_a_new_session_with_a_peer_that_ran_on_changes_nothing() -> None:
     assert world.same()
 
 
+def test_also_where_the_server_has_one_port_and_one_interface() -> None:
+    """Those of the link that is replaced are free once it is gone, and the new one is made only then."""
+    world = linked(replace(SETTINGS, ports=(51820,), interfaces=("re6stnet11",)))
+    world.start(A)
+    world.open(A)
+    world.run(1)
+    assert world.phase(A) is world.phase(B) is LinkPhase.UP
+    assert world.same()
+
+
 def test_a_client_that_starts_anew_gets_a_new_link_at_once() -> None:
     world = linked()
     world.start(A)
