@@ -225,11 +225,15 @@ class PortMapper:
             self._opened[port] = time.monotonic()
 
     def _remove(self) -> None:
-        with contextlib.suppress(Exception):  # it may be gone, and then every further question costs seconds
-            for (_, protocol), outside in self._mapped.items() if self._router else ():
-                self._router.deleteportmapping(outside, _kind(protocol))
-            for port in self._opened if self._router else ():
-                self._router.deleteportmapping(port, _kind(LINK))
+        if self._router is None:
+            return
+        ours = [(outside, _kind(protocol)) for (_, protocol), outside in self._mapped.items()]
+        for port, kind in (*ours, *((port, _kind(LINK)) for port in self._opened)):
+            try:
+                self._router.deleteportmapping(port, kind)
+            except Exception as error:
+                if "NoSuchEntry" not in str(error):  # the router may be gone: every further question would cost seconds
+                    return
 
 
 def _add(router: Any, outside: int, protocol: TunnelProtocol, port: int, name: str) -> bool:

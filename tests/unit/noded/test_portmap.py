@@ -27,6 +27,7 @@ class Router:
         self.taken: Callable[[int], bool] = lambda port: False
         self.permanent = False
         self.asked: list[str] = []
+        self.deleted: list[int] = []
         self.slow = 0.0
         self.mappings: dict[tuple[int, str], tuple[str, int, str]] = {}
 
@@ -56,7 +57,13 @@ class Router:
         return (*found, True, 900) if found else None
 
     def deleteportmapping(self, outside: int, kind: str) -> bool:
-        return self.mappings.pop((outside, kind), None) is not None
+        self.deleted.append(outside)
+        if not self.present:
+            raise Exception("Miniupnpc HTTP error")
+        if (outside, kind) not in self.mappings:
+            raise Exception("NoSuchEntryInArray")
+        del self.mappings[outside, kind]
+        return True
 
 
 @pytest.fixture
@@ -113,6 +120,31 @@ def test_made_and_removed(router: Router) -> None:
     ]
     assert all(32768 <= e.port <= 49151 for e in told[0])
     assert not router.mappings
+
+
+def test_all_are_removed_though_the_router_forgot_one(router: Router) -> None:
+    mappers: list[upnp.PortMapper] = []
+
+    def steps(told: list[tuple[Endpoint, ...]]) -> Any:
+        yield lambda: bool(told)
+        mappers[0].open_for_links(frozenset({21194, 21195}))
+        yield lambda: len(router.mappings) == 4
+        for gone in [each for each in router.mappings if each[1] == "TCP"] + [(21194, "UDP")]:
+            del router.mappings[gone]
+
+    play(steps, upnp.Intervals(renew=1000, check=1000, retry=1000), mappers.append)
+    assert not router.mappings
+
+
+def test_a_router_that_is_gone_is_asked_to_remove_no_more_than_one(router: Router) -> None:
+    """Each further question would cost seconds."""
+
+    def steps(told: list[tuple[Endpoint, ...]]) -> Any:
+        yield lambda: bool(told)
+        router.present = False
+
+    play(steps, upnp.Intervals(renew=1000, check=1000, retry=1000))
+    assert len(router.deleted) == 1
 
 
 def test_made_again_when_the_router_forgot_or_moved(router: Router) -> None:
