@@ -62,11 +62,12 @@ class LinkTable:
 
     # -- for the next daemon --
 
-    def take(self, record: LinkRecord) -> None:
+    def take(self, record: LinkRecord) -> KnownLink:
         """Go on with one that an earlier daemon noted."""
         keyed = asyncio.get_running_loop().time() if record.keyed is None else monotonic(record.keyed)
         known = KnownLink(record.identity, record.place, monotonic(record.since), keyed, record.link, record.process)
         self.of(record.link.role)[record.peer] = known
+        return known
 
     def drop(self, record: LinkRecord) -> None:
         """Do not go on with it."""

@@ -140,10 +140,7 @@ class WireGuard:
         found = list(found)
         crl = self._in_force.plan.parameters.crl
         good = [record for record in found if record.identity.serial is not None and record.identity.serial not in crl]
-        for record in good:
-            self._table.take(record)
-        keyed = {record.link.interface: self._table.of(record.link.role)[record.peer].keyed for record in good}
-        self._links.resume((record.link, record.process, keyed[record.link.interface]) for record in good)
+        self._links.resume((record.link, record.process, self._table.take(record).keyed) for record in good)
         there = [record for record in good if self._links.agreement.phase(record.peer) is not None]
         for record in found:
             if record not in there:

@@ -177,7 +177,8 @@ class WireGuardLinks:
                 continue
             there.append((link, made))
             self._run(_Interface(link, device=device))
-        self._carry_out(self.agreement.resume(there, _now()))
+        self.agreement.resume(there, _now())
+        self._changed.set()  # who goes on with them takes them for its own before anything becomes of them
 
     async def run(self) -> None:
         """Do what is due, until cancelled. The interfaces stay."""

@@ -89,7 +89,8 @@ class World:
         end.notes = notes
         end.interfaces = {link.interface: link for link in links if link.interface in interfaces}
         assert set(end.interfaces) == {link.interface for link in links}
-        self.carry(own, end.agreement.resume([(link, self.keyed[own]) for link in links], self.now))
+        end.agreement.resume([(link, self.keyed[own]) for link in links], self.now)
+        self.carry(own, end.agreement.tick(self.now))
 
     # -- what nodes want --
 

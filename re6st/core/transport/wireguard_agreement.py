@@ -179,9 +179,9 @@ class Agreement:
         entry = self._entries.get(peer)
         return [] if entry is None else self._end(entry, reason, now, tell=tell)
 
-    def resume(self, links: Iterable[tuple[WireGuardLink, float]], now: float) -> list[Action]:
+    def resume(self, links: Iterable[tuple[WireGuardLink, float]], now: float) -> None:
         """Go on with links that an earlier daemon left up, and when their keys were made; their interfaces are there.
-        Both ends are soon the same.
+        By what `tick` does at once, both ends are soon the same.
         """
         for link, made in links:
             entry = Entry(link.peer, link.number, link.role, link.interface, link.own, link.theirs)
@@ -189,7 +189,6 @@ class Agreement:
             entry.heard = now
             self._rekeying.plan(entry, min(made, now))
             self._entries[link.peer] = entry
-        return self.tick(now)
 
     def met(self, peer: Prefix, now: float) -> list[Action]:
         """A new session with a peer began: it may have started anew, and is asked at once whether it has the link."""

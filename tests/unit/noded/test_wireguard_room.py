@@ -642,10 +642,14 @@ def test_that_is_known_of_a_peer_that_has_no_session_any_more(play: Play, monkey
 def test_the_next_daemon_ends_a_link_whose_keys_were_not_changed_for_long(play: Play) -> None:
     async def scene(world: World) -> None:
         await world.moved()
-        (found,) = (await killed(world.b)).values()
-        old = replace(found, keyed=time.time() - LIVES * KEY_LIFE - 1)
-        world.b.room.go_on([old])
-        assert world.b.room.ends() == []
+        b = world.b
+        (found,) = (await killed(b)).values()
+        b.ways.clear()
+        b.room.go_on([replace(found, keyed=time.time() - LIVES * KEY_LIFE - 1)])
+        await until(lambda: b.room.ends() == [])
+        assert b.client_events() == [policy.ClientUp, policy.ClientDown], "as every other one that ends"
+        assert b.ways == ["+192.0.2.1", "-192.0.2.1"]
+        await until(lambda: not b.air.devices or all(each.interface != "re6stnet-wgs1" for each in b.air.devices))
 
     play(scene)
 
