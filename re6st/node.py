@@ -278,7 +278,7 @@ class Member:
         updates, machine, rooms, in_force = self._base.updates, self._machine, self._rooms, self._machine.in_force
         before = in_force.plan
         in_force.plan = rooms.tunnels.plan = plan = before.follow(updates.parameters, updates.identity)
-        rooms.crypto.use(plan.identity)
+        self._use_identity(before.identity, plan.identity)
         self._tasks.start(machine.packet_filter.follow(plan.packet_rules), "packet filter's rules")
         done = await machine.addresses.follow(plan.address_plans)
         rooms.peers.sessions.version = plan.parameters.version
@@ -294,6 +294,12 @@ class Member:
         # It may take minutes, and has the newest plan at each step.
         self._tasks.start(rooms.tunnels.renew(rooms.routing.survey), "servers with new settings")
         return done
+
+    def _use_identity(self, before: cert.Identity, now: cert.Identity) -> None:
+        """Go on with our certificate of now; if it is another one, the peers of links learn it at once."""
+        self._rooms.crypto.use(now)
+        if self._rooms.links is not None and now.der != before.der:
+            self._rooms.links.renewed()
 
     def _cut_off(self, crl: frozenset[int]) -> None:
         """End every session and tunnel with a peer whose certificate is revoked."""

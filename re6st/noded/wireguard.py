@@ -133,6 +133,17 @@ class WireGuard:
         """A peer has said in a new session what it can do."""
         self._links.met(peer)
 
+    def renewed(self) -> None:
+        """Our certificate is another one: by a new session each peer learns that the link is of that one.
+
+        Else the peer would end it when the earlier one ends, or is revoked.
+        """
+        if self._hands is None:
+            return
+        for end in self.ends():
+            self._hands[1].begin_anew(end.peer)
+            self._hands[1].ensure(end.peer)  # it is tried again
+
     # -- contracts.Links --
 
     def go_on(self, found: Iterable[LinkRecord]) -> list[LinkRecord]:

@@ -154,3 +154,19 @@ def test_whose_session_ends_by_a_revocation_has_no_link_either(has_links: bool) 
     member = node.Member(nothing, nothing, rooms, nothing)
     member._cut_off(frozenset({7}))
     assert done == [*([PEER] if has_links else []), {7}]
+
+
+@pytest.mark.parametrize("has_links", [True, False])
+@pytest.mark.parametrize("der", [b"one", b"another one"])
+def test_the_peers_of_links_are_told_of_another_certificate_of_ours(has_links: bool, der: bytes) -> None:
+    """Else they would end links with us when the first one ends, or is revoked."""
+    done: list[object] = []
+    rooms: Any = SimpleNamespace(
+        crypto=SimpleNamespace(use=done.append),
+        links=SimpleNamespace(renewed=lambda: done.append("told")) if has_links else None,
+    )
+    nothing: Any = None
+    before: Any = SimpleNamespace(der=b"one")
+    now: Any = SimpleNamespace(der=der)
+    node.Member(nothing, nothing, rooms, nothing)._use_identity(before, now)
+    assert done == [now, *(["told"] if has_links and der != b"one" else [])]

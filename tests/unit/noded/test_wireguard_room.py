@@ -162,6 +162,8 @@ class Node:
     running: list[asyncio.Task[None]] = field(default_factory=list)
     carry: Callable[[Prefix, Prefix, bytes], None] | None = None
     """Takes what it says, instead of `other`."""
+    begin: Callable[[Prefix, Prefix], None] = lambda _own, _peer: None
+    """Begins a session anew."""
 
     def __post_init__(self) -> None:
         self.kernel, self.drains = Kernel(), FakeFilter()
@@ -234,6 +236,9 @@ class Node:
 
     def ensure(self, peer: Prefix) -> None:
         self.greeted.append(peer)
+
+    def begin_anew(self, peer: Prefix) -> None:
+        self.begin(self.own, peer)
 
     # what happens
 
@@ -517,7 +522,7 @@ class Speech(SealedWorld):
         self.nodes = {node.own: node for node in nodes}
         for node in nodes:
             self.machines[node.own] = node.sessions = self.made(node.own, SERIAL)
-            node.carry = self.say
+            node.carry, node.begin = self.say, self.begin
 
     def made(self, own: Prefix, serial: int) -> Sessions:
         certificate = PlayCertificate(own, serial)
@@ -556,18 +561,21 @@ class Speech(SealedWorld):
                     sent += self.act(own, self.machines[own].answer(message, None, self.now))
         return sent
 
-    def renew(self, own: Prefix, serial: int) -> None:
-        """One goes on with another certificate, and begins a session by it."""
-        fresh, machine, (other,) = self.made(own, serial), self.machines[own], self.nodes.keys() - {own}
-        machine.crypto, machine._sealer = fresh.crypto, fresh._sealer
+    def begin(self, own: Prefix, other: Prefix) -> None:
         self.now = time.monotonic()
-        self.carry(own, machine.begin_anew(other, self.now))
+        self.carry(own, self.machines[own].begin_anew(other, self.now))
+
+    def renew(self, own: Prefix, serial: int) -> None:
+        """One goes on with another certificate."""
+        fresh, machine = self.made(own, serial), self.machines[own]
+        machine.crypto, machine._sealer = fresh.crypto, fresh._sealer
+        self.nodes[own].room.renewed()
 
 
 def test_a_link_ends_with_the_certificate_that_its_peer_renewed_and_not_with_the_earlier_one(
     play: Play, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Who has a link is asked in each new session whether it has it, and answers by the certificate of that session."""
+    """Who renews it begins new sessions: in each it is asked whether it has the link, and answers by the new one."""
     monkeypatch.setattr(room, "is_spoken_with", words.is_spoken_with)
     monkeypatch.setattr(link_table, "has_none", words.has_none)
 
