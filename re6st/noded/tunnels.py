@@ -187,9 +187,8 @@ class Tunnels:
             if interface != interfaces.SOLE:  # see `follow`
                 self._taps.add(interface)
                 hold = self._hold(record.peer, (record.endpoint,), (interface, record))
-                self._clients[record.peer] = _Client(
-                    self._start(hold, f"tunnel to {record.peer}"), None, record.config_digest
-                )
+                task = self._start(hold, f"tunnel to {record.peer}")
+                self._clients[record.peer] = _Client(task, None, record.config_digest)
         for each in links:
             hold = self._hold(each.peer, (each.place,) if each.place else (), by_link=True)
             self._clients[each.peer] = _Client(self._start(hold, f"tunnel to {each.peer}"))
@@ -260,11 +259,8 @@ class Tunnels:
         for peer, client in self._clients.items():
             tunnel = client.tunnel
             if tunnel and (tunnel.source in lost or (tunnel.source is None and not tunnel.connected)):
-                log.info(
-                    "closing the tunnel to %s: this machine no longer has its source address, %s",
-                    peer,
-                    tunnel.source or "no address of ours",
-                )
+                lacks = tunnel.source or "no address of ours"
+                log.info("closing the tunnel to %s: this machine no longer has its source address, %s", peer, lacks)
                 client.task.cancel()
 
     def start_server(self, port: int, protocol: TunnelProtocol, record: ServerRecord | None = None) -> None:
@@ -506,6 +502,10 @@ class Tunnels:
             self._fresh.add(name)
 
     async def _up(self, connected: Connected) -> None:
+        if connected.serial is None or connected.serial in self.plan.parameters.crl:  # since an earlier daemon, too
+            log.warning("closing the tunnel to %s: its certificate %s is revoked", connected.peer, connected.serial)
+            self.close(connected.peer)
+            return
         log.info("tunnel to %s at %s is up, on %s", connected.peer, connected.endpoint, connected.interface)
         if connected.interface in self._fresh:
             self._fresh.remove(connected.interface)

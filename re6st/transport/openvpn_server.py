@@ -132,8 +132,9 @@ class OpenVpnServer:
             management.send(*FOLLOW, *self.settings.follow_refusals)
             if found is not None:
                 for ident, client in found.clients.items():
-                    self.clients[ident] = client
-                    self._owner.joined(client)
+                    if self._may_stay(client):
+                        self.clients[ident] = client
+                        self._owner.joined(client)
                 management.send("status 3")
                 await self._serving()
             async for event in management.events():
@@ -142,11 +143,10 @@ class OpenVpnServer:
                         behind[hardware] = name
                     case Listed(ident, name) if taking_over:
                         known = self.clients.get(ident)
-                        # Without a serial number it could not be cut off when it is revoked.
-                        if known is not None and known.peer.cn == name and known.serial is not None:
+                        if known is not None and known.peer.cn == name:
                             listed.add(ident)
                         else:
-                            # It came while nobody could say whether it may; it will come again.
+                            # It may not stay, or came while nobody could say whether it may; then it will come again.
                             management.send(f"client-kill {ident}")
                     case EndOfList():
                         for ident in self.clients.keys() - listed if taking_over else ():
@@ -250,6 +250,17 @@ class OpenVpnServer:
             wait, self._stir_pause = self._stir_pause, 2 * self._stir_pause
         if wait <= STIR_LAST:
             self._stir_timer = loop.call_later(wait, self._stir)
+
+    def _may_stay(self, client: ServerClient) -> bool:
+        """Whether one that an earlier daemon let in is still let in."""
+        # Without a serial number it could not be cut off when it is revoked.
+        if client.serial is not None and self._owner.admits(client.peer, client.serial):
+            return True
+        log.warning(
+            "cutting off %s, whom an earlier daemon let in: its certificate %s is not accepted any more",
+            *(client.peer, client.serial),
+        )
+        return False
 
     def _may_come(self, client: ServerClient, change: ClientChange) -> bool:
         if not self._owner.admits(client.peer, client.serial) or self._full(client.peer):

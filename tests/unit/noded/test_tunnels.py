@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from re6st import cert
 from re6st.client.files import Files
+from re6st.core import interfaces
 from re6st.core.mesh import policy
 from re6st.core.prefix import Prefix
 from re6st.core.routing.survey import Survey
+from re6st.core.transport.records import ClientRecord
 from re6st.core.tunnel_protocols import TunnelProtocol
 from re6st.core.wire.datagrams import Endpoint
 from re6st.core.wire.params import Parameters
@@ -24,8 +27,9 @@ from re6st.noded.settings import Config, EffectiveConfig
 from re6st.noded.takeover import Found
 from re6st.noded.tunnels import Tunnels, _Owner
 from re6st.service.tasks import Tasks
+from re6st.tunnel import Connected, Dialer, FoundClient
 from tests.unit.fake_program import until
-from tests.unit.tunnel_doubles import FakeFactory, FakeFilter, FakeKernel, FakeLinks, Surroundings
+from tests.unit.tunnel_doubles import FakeDialer, FakeFactory, FakeFilter, FakeKernel, FakeLinks, Surroundings
 
 PEER = Prefix(4, 16)
 SOMEWHERE = (Endpoint("192.0.2.1", 1194, TunnelProtocol.UDP),)
@@ -46,6 +50,8 @@ def tunnels_of(
     event: Callable[[policy.Event], None] = lambda _: None,
     log: list[str] | None = None,
     links: FakeLinks | None = None,
+    found: Found | None = None,
+    factory: type[FakeFactory] = FakeFactory,
 ) -> Tunnels:
     """Those of a node that is alone in its tests."""
     around = Surroundings()
@@ -56,11 +62,11 @@ def tunnels_of(
         tasks,
         event,
         lambda _: None,
-        Found(),
+        found or Found(),
         around,
         around,
         links or FakeLinks(),
-        lambda now: FakeFactory(now, log),
+        lambda now: factory(now, log),
     )
 
 
@@ -248,6 +254,61 @@ def test_a_client_with_a_link_takes_its_place_among_those_of_its_server(
             assert tcp.room(Prefix(5, 16)) == 1
             assert tcp.room(PEER) == 2, "who comes again is not counted twice"
             assert udp.room(Prefix(5, 16)) == 2
+            await tasks.end_all()
+
+    asyncio.run(run())
+
+
+class GoingOn(FakeDialer):
+    """A tunnel that an earlier daemon left up."""
+
+    def __init__(self, found: FoundClient, told: Callable[[Connected], Awaitable[None]]) -> None:
+        super().__init__(found.connected.interface, found.connected.peer, connected=True)
+        self._found = found
+        self._told = told
+        self.ended = False
+
+    async def run(self) -> bool:
+        await self._told(self._found.connected)
+        try:
+            await asyncio.sleep(60)
+        finally:
+            self.ended = True
+        return True
+
+
+@pytest.mark.parametrize("interface", ["re6stnet1", interfaces.SOLE])
+@pytest.mark.parametrize(("serial", "stays"), [(12, True), (77, False), (None, False)])
+def test_a_tunnel_to_who_was_revoked_while_the_daemon_was_replaced_is_ended_at_once(
+    tmp_path: Path, nodes: dict[str, cert.Identity], interface: str, serial: int | None, stays: bool
+) -> None:
+    """OpenVPN itself looks again only when the keys of the tunnel change, an hour later at worst."""
+    plan = made(tmp_path, nodes["1/16"])
+    config = replace(plan.config, remotes=SOMEWHERE if interface == interfaces.SOLE else ())
+    plan = replace(plan, config=config, parameters=replace(plan.parameters, crl=frozenset({77})))
+    record = ClientRecord(4711, "as now", "openvpn", PEER, SOMEWHERE[0], serial, None, 1500, 1e9)
+    events: list[policy.Event] = []
+    dialers: list[GoingOn] = []
+
+    class Factory(FakeFactory):
+        def dialer(self, *words: Any) -> Dialer:
+            if words[-1] is None:
+                return FakeDialer(words[0], words[1])
+            dialers.append(GoingOn(words[-1], words[-2]))
+            return dialers[-1]
+
+    async def run() -> None:
+        async with Tasks() as tasks:
+            found = Found(clients={interface: record})
+            tunnels = tunnels_of(plan, tasks, kernel=FakeKernel(0), event=events.append, found=found, factory=Factory)
+            tunnels.go_on()
+            if interface == interfaces.SOLE:
+                tasks.start(tunnels.follow(), "--client")
+            await until(lambda: dialers and any(isinstance(e, policy.TunnelUp | policy.TunnelDown) for e in events))
+            assert dialers[0].ended is not stays
+            assert (PEER in tunnels) is stays
+            ups = [event for event in events if isinstance(event, policy.TunnelUp)]
+            assert bool(ups) is stays
             await tasks.end_all()
 
     asyncio.run(run())

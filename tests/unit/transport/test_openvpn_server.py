@@ -32,6 +32,7 @@ class Told:
     up: list[tuple[str, int]] = field(default_factory=list)
     down: list[str] = field(default_factory=list)
     refused: set[Prefix] = field(default_factory=set)
+    revoked: set[int] = field(default_factory=set)
     room: int = 20
     down_for: float = 0.0
 
@@ -50,7 +51,7 @@ class Owner:
     told: Told
 
     def admits(self, peer: Prefix, serial: int | None) -> bool:
-        return peer not in self.told.refused
+        return peer not in self.told.refused and serial not in self.told.revoked
 
     def room(self, peer: Prefix) -> int:
         return self.told.room
@@ -418,7 +419,7 @@ def test_a_server_is_gone_on_with_and_keeps_the_clients_that_are_known(
         servers.append(server)
         task = asyncio.create_task(server.run())
         try:
-            await until(lambda: len(told.left) == 4)
+            await until(lambda: len(told.left) == 3)
             assert server.pid == child.pid
             assert server.listening.is_set()
         finally:
@@ -427,5 +428,41 @@ def test_a_server_is_gone_on_with_and_keeps_the_clients_that_are_known(
         await all_gone(programs)
 
     asyncio.run(run())
-    assert told.joined[:3] == [ServerClient(A, 12, "192.0.2.7"), ServerClient(A, 1, None), ServerClient(B, 2, None)]
+    assert told.joined == [ServerClient(A, 12, "192.0.2.7"), ServerClient(A, 1, None), ServerClient(B, 2, None)]
     assert told.up == [("re6stnet-tcp", 1500)]
+
+
+def test_a_client_that_was_revoked_while_the_daemon_was_replaced_is_cut_off_at_once(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """OpenVPN itself looks again only when the keys of the tunnel change, an hour later at worst."""
+    monkeypatch.setattr("re6st.linux.process.Backoff", QuickBackoff)
+    programs = install(monkeypatch, "--management", 1)
+    told = Told(revoked={77})
+    cut: list[int] = []
+
+    async def part(peer: Peer) -> None:
+        await peer.hears("status 3")
+        for ident, name in ((3, "1/16"), (4, "2/16")):
+            peer.say("\t".join(["CLIENT_LIST", name, *[""] * 8, str(ident), "0", ""]))
+        peer.say("END")
+        await peer.hears("client-kill 4")
+        assert "client-kill 3" not in peer.heard
+        cut.append(4)
+        await peer.closes()
+
+    async def run() -> None:
+        programs.found[7] = child = FakeChild([])
+        await child.listen(str(tmp_path / "re6stnet-tcp.sock"), resumed(part))
+        known = {3: ServerClient(A, 12, None), 4: ServerClient(B, 77, None)}
+        task = asyncio.create_task(told.server(made(tmp_path), FoundServer(7, known)).run())
+        try:
+            await until(lambda: cut)
+        finally:
+            task.cancel()
+            await asyncio.wait([task])
+        await all_gone(programs)
+
+    asyncio.run(run())
+    assert told.joined == told.left == [ServerClient(A, 12, None)]
+    assert f"cutting off {B}, whom an earlier daemon let in" in caplog.text
