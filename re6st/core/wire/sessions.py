@@ -91,21 +91,13 @@ class Message:
 
 
 @dataclass(frozen=True, slots=True)
-class SessionOpened:
-    """A new session with this peer is in use; `protocol` is the peer's."""
-
-    peer: Prefix
-    protocol: int
-
-
-@dataclass(frozen=True, slots=True)
 class AbilitiesTold:
     """A peer has said, in the session that is in use, what it can do: from now on it may be sent more."""
 
     peer: Prefix
 
 
-Output = Datagram | Message | SessionOpened | AbilitiesTold
+Output = Datagram | Message | AbilitiesTold
 
 
 class Sessions:
@@ -389,7 +381,7 @@ class Sessions:
         peer.unanswered_since = None
         peer.hello_wait, peer.hello_after = HELLO_FIRST_WAIT, 0.0
         peer.offer_wait = HELLO_FIRST_WAIT
-        return [SessionOpened(peer.prefix, peer.protocol), *outputs, *self._waiting(peer, source, now)]
+        return [*outputs, *self._waiting(peer, source, now)]
 
     def _waiting(self, peer: Peer, to: tuple[IPv6Address, int], now: float) -> list[Output]:
         """What waited for a session."""

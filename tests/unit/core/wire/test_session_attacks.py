@@ -22,7 +22,7 @@ from re6st.core.wire.datagrams import (
     encode_hello0,
 )
 from re6st.core.wire.peer_table import HELLO_WAIT, MESSAGE_TIMEOUT, PEER_LIMIT, STRANGER_LIMIT
-from re6st.core.wire.sessions import Datagram, Message, SessionOpened
+from re6st.core.wire.sessions import Datagram, Message
 from tests.unit.session_world import NETWORK, A, B, C, PlayCertificate, PlayCrypto, World, established, source
 
 
@@ -156,7 +156,11 @@ def test_hello_must_be_signed_for_us_and_newer(world: World) -> None:
     with pytest.raises(WireError, match="do not have"):
         b.receive(source(C), hello(new), world.now)
     assert world.connected(A, B)
-    assert isinstance(b.receive(source(A), hello(new), world.now)[0], SessionOpened)
+    b.receive(source(A), hello(new), world.now)
+    known = b.peer(A)
+    assert known is not None
+    assert known.session is not None
+    assert known.session.secret == new
 
 
 def test_data_from_strangers(world: World) -> None:
@@ -302,9 +306,10 @@ def test_older_protocols_are_answered_in_their_form(world: World) -> None:
     hello = decode(answer.data, numbered=False)
     assert isinstance(hello, Hello)
     secret = cast(PlayCrypto, world.machines[A].crypto).decrypt(hello.ciphertext)
-    opened, message = b.receive(source(A), encode_data(3, b"\0\0", secret), world.now)
-    assert opened == SessionOpened(A, 0)
+    (message,) = b.receive(source(A), encode_data(3, b"\0\0", secret), world.now)
     assert isinstance(message, Message)
+    assert b.connected(A, world.now)
+    assert b.peer(A).protocol == 0  # type: ignore[union-attr]
 
 
 def test_who_acknowledges_a_version_has_it(world: World) -> None:

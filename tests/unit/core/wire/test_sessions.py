@@ -17,7 +17,7 @@ from re6st.core.wire.datagrams import (
 )
 from re6st.core.wire.peer_crypto import PeerCertificate
 from re6st.core.wire.peer_table import HELLO_WAIT, MESSAGE_TIMEOUT, QUEUE_LIMIT
-from re6st.core.wire.sessions import QUEUE_TIME, Datagram, Message, SessionOpened, Sessions
+from re6st.core.wire.sessions import QUEUE_TIME, Datagram, Message, Sessions
 from tests.unit.session_world import NETWORK, A, B, World, source
 
 # --- the recorded handshake, with real keys ---
@@ -81,12 +81,9 @@ def test_the_recorded_handshake(vector: Callable[[str], Any], nodes: dict[str, c
     assert not a.connected(B, 0)
     for offer in (steps[2], hello.data):
         b.peer(A).session = None  # type: ignore[union-attr]  # so that both are new
-        opened, greeting = b.receive(source(A), offer, 0)
-        assert opened == SessionOpened(A, 10)
-        assert greeting == Datagram(*source(A), steps[3])
-    opened, message = a.receive(source(B), steps[3], 0)
-    assert opened == SessionOpened(B, 10)
-    assert message == Message(B, Code.VERSION, False, version, source(B))
+        assert b.receive(source(A), offer, 0) == [Datagram(*source(A), steps[3])]
+    assert a.receive(source(B), steps[3], 0) == [Message(B, Code.VERSION, False, version, source(B))]
+    assert [machine.peer(other).protocol for machine, other in ((a, B), (b, A))] == [10, 10]  # type: ignore[union-attr]
     assert a.send(B, bytes([Code.ADDRESS]), 0) == [Datagram(control_address(NETWORK, B), PORT, steps[4])]
     (request,) = b.receive(source(A), steps[4], 0)
     assert request == Message(A, Code.ADDRESS, False, b"", source(A))
