@@ -25,7 +25,6 @@ All times are seconds of one monotonic clock.
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from typing import assert_never
@@ -33,6 +32,7 @@ from typing import assert_never
 from re6st.core.limits.budget import Buckets
 from re6st.core.limits.pauses import Pauses
 from re6st.core.prefix import Prefix
+from re6st.core.transport.wireguard_endings import Endings
 from re6st.core.transport.wireguard_links import OwnEnd, WireGuardLink
 from re6st.core.transport.wireguard_rekeying import Rekeying
 from re6st.core.transport.wireguard_state import (
@@ -41,7 +41,6 @@ from re6st.core.transport.wireguard_state import (
     CHECK_TIME,
     DEAD_TIME,
     DIAL_TIME,
-    ENDINGS,
     MAKE_TIME,
     PEERS_LIMIT,
     PROPOSALS,
@@ -52,7 +51,6 @@ from re6st.core.transport.wireguard_state import (
     Action,
     Dial,
     Ended,
-    Ending,
     Entry,
     Fresh,
     LinkPhase,
@@ -97,7 +95,7 @@ class Agreement:
         self._fresh = fresh
         self._admits = admits
         self._entries: dict[Prefix, Entry] = {}
-        self._endings: OrderedDict[tuple[Prefix, int], Ending] = OrderedDict()
+        self._endings = Endings()
         self._pauses: Pauses[Reason] = Pauses(PEERS_LIMIT)
         self._ports: Pool[int] = Pool()
         self._names: Pool[str] = Pool()
@@ -154,8 +152,7 @@ class Agreement:
                     yield (entry.change_at,)
                 if entry.change is not None:
                     yield entry.change.until, entry.change.resend, entry.change.at
-        for ending in self._endings.values():
-            yield (ending.again,)
+        yield tuple(self._endings.deadlines())
 
     # -- what we want --
 
@@ -273,13 +270,7 @@ class Agreement:
                 if entry.phase is LinkPhase.UP:
                     done = self._rekeying.tick(entry, now)
                     actions += self._end(entry, done, now) if isinstance(done, Reason) else done
-        for (peer, number), ending in list(self._endings.items()):
-            if now >= ending.again:
-                actions.append(Send(peer, End(number, ending.reason)))
-                ending.told, ending.again = ending.told + 1, now + RESEND_FIRST * 2**ending.told
-                if ending.told >= ENDINGS:
-                    del self._endings[peer, number]
-        return actions
+        return [*actions, *self._endings.tick(now)]
 
     def _give_up(self, entry: Entry, now: float) -> list[Action]:
         match entry.phase:
@@ -330,10 +321,10 @@ class Agreement:
             case Propose():
                 return self._proposed(peer, message, now)
             case NoLink(number):
-                self._endings.pop((peer, number), None)
+                self._endings.is_known(peer, number)
                 return self._unknown(entry, number, now)
             case End(number, reason):
-                self._endings.pop((peer, number), None)
+                self._endings.is_known(peer, number)
                 if entry is not None and entry.number == number:
                     return [*self._end(entry, reason, now, tell=False), Send(peer, NoLink(number))]
                 return [Send(peer, NoLink(number)), *self._forget_change(entry, number, now)]
@@ -482,11 +473,8 @@ class Agreement:
         was_up = entry.phase is LinkPhase.UP
         actions: list[Action] = [] if entry.phase is LinkPhase.PROPOSED else [Remove(entry.link)]
         if tell:
-            for number in sorted({entry.number, entry.latest}):
-                actions.append(Send(entry.peer, End(number, reason)))
-                self._endings[entry.peer, number] = Ending(reason, again=now + RESEND_FIRST)
-            while len(self._endings) > PEERS_LIMIT:
-                self._endings.popitem(last=False)
+            numbers = sorted({entry.number, entry.latest})
+            actions += [self._endings.tell(entry.peer, number, reason, now) for number in numbers]
         if entry.role is Role.CLIENT and not was_up and reason not in (Reason.YIELDED, Reason.REPLACED, Reason.CLOSED):
             self._pauses.begin(entry.peer, reason, pause_after(reason), now)
         return [*actions, Ended(entry.peer, entry.role, entry.interface, reason, was_up)]

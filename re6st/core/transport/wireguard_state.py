@@ -52,15 +52,13 @@ PAUSE = 300.0
 """Seconds in which no link to a peer is opened after one did not come up, for that reason or another one."""
 PORT_PAUSE = 60.0
 """Seconds in which a port is not used that somebody else had."""
-ENDINGS = 3
-"""How often an end is told."""
 RENUMBERINGS = 3
 """How often a proposal gets a greater number, as the peer has a later link."""
 PROPOSALS = 0.1, 8.0, 50.0, 100.0
 """Proposals a second, and at once, that are taken from one peer and from all: each makes a key and an interface, has
 babel look, and is told in the log. Who starts anew sends one, or four where they get lost."""
 PEERS_LIMIT = 1024
-"""Peers of whom we remember that no link came up, and links of which we tell the end."""
+"""Peers of whom we remember that no link came up; also links of which we tell the end (wireguard_endings.py)."""
 
 
 Item = TypeVar("Item")
@@ -234,13 +232,6 @@ class Entry:
         if phase not in NEXT[self.phase]:
             raise RuntimeError(f"a link that is {self.phase} cannot be {phase}")
         self.phase, self.until, self.resend, self.wait = phase, until, resend, RESEND_FIRST
-
-
-@dataclass(slots=True)
-class Ending:
-    reason: Reason
-    told: int = 1
-    again: float = 0.0
 
 
 class Pool(Generic[Item]):

@@ -13,6 +13,7 @@ import pytest
 from re6st.core.prefix import Prefix
 from re6st.core.transport import wireguard_links
 from re6st.core.transport.records import RecordError
+from re6st.core.transport.wireguard_endings import ENDINGS
 from re6st.core.transport.wireguard_state import (
     CHANGE_MARGIN,
     CHANGE_TIME,
@@ -20,7 +21,6 @@ from re6st.core.transport.wireguard_state import (
     CHECK_TIME,
     DEAD_TIME,
     DIAL_TIME,
-    ENDINGS,
     KEY_LIFE,
     MAKE_TIME,
     NEXT,
