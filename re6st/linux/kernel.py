@@ -28,9 +28,10 @@ from re6st.core.machine.wanted_state import (
     left,
     tap_settings,
 )
+from re6st.core.routing import babel_settings
 from re6st.core.routing.claims import link_local
 from re6st.core.routing.planes import TABLES, Plane
-from re6st.linux import detour_routes, rtnetlink
+from re6st.linux import detour_routes, multicast_groups, rtnetlink
 from re6st.linux.babel_routes import BabelRoutes
 from re6st.linux.hardware import Hardware
 from re6st.linux.kept_state import KeptState
@@ -305,6 +306,10 @@ class Kernel:
     def babel_routes(self, plane: Plane) -> BabelRoutes:
         """The routes that the babelds of a plane gave the kernel."""
         return BabelRoutes(plane.has)
+
+    def has_babel(self, interface: str) -> bool:
+        """Whether a babeld uses an interface, which may be down. Raises OSError where there is none."""
+        return multicast_groups.joined(interface, babel_settings.GROUP)
 
     def gateways(self) -> dict[IPv4Address, IPv4Address]:
         """The hosts that are reached by a gateway, and by which."""

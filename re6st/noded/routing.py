@@ -50,6 +50,9 @@ class PlaneKernel(babel.LinkAddresser, Protocol):
 
     def babel_routes(self, plane: Plane) -> SweptRoutes: ...
 
+    def has_babel(self, interface: str) -> bool:
+        """Whether a babeld uses an interface, which may be down. Raises OSError where there is none."""
+
 
 class Memory(Protocol):
     """What outlives a daemon: how many routes the network had when we last looked."""
@@ -114,6 +117,7 @@ class RoutingPlane:
         self._in_force = in_force
         self._memory = ShortMemory() if memory is None else memory
         self._chance = chance
+        self._machine = machine
         self._forwards = True
         self._grown_at: float | None = None
         """When babel gets the settings of a larger network (Unix time)."""
@@ -187,8 +191,21 @@ class RoutingPlane:
         """Until babel does not use an interface any more, which is down, or gone; not longer than NOTICE."""
         with suppress(TimeoutError):
             async with asyncio.timeout(NOTICE):
-                while self.table.is_up(interface):  # noqa: ASYNC110
+                while self._uses(interface):  # noqa: ASYNC110
                     await asyncio.sleep(NOTICE_STEP)
+
+    def _uses(self, interface: str) -> bool:
+        """Whether babeld uses it still: as it says itself, or as the kernel does, who hears of it at once.
+
+        babeld's own word comes late where the machine is busy, and not at all while it does not speak with us. What the
+        kernel knew of an interface that is gone says nothing.
+        """
+        if self.babel.informed and not self.table.is_up(interface):
+            return False
+        try:
+            return self._machine.has_babel(interface)
+        except OSError:
+            return True
 
     def bounced(self) -> None:
         """Babel was told that an interface is down: see Babel.watch."""

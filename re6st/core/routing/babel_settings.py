@@ -30,6 +30,8 @@ meant for rare ones. With 2, a jitter of 10 ms changes routes six times as often
 RTPROT_BOOT = 3
 PORT = 6696
 """UDP port of babel (RFC 8966 section 4)."""
+GROUP = IPv6Address("ff02::1:6")
+"""Its multicast group on each link."""
 UNREACHABLE = 65534
 """A filter adds this to a metric to make it infinite; one more would refuse the route."""
 PRIORITY = 1024

@@ -37,12 +37,20 @@ class Machine:
 
     def __init__(self) -> None:
         self.swept: list[tuple[int | None, int | None]] = []
+        self.babel = {"re6stnet1": True}
+        """The interfaces that there are, with whether a babeld uses each."""
 
     async def address_links(self, own: IPv4Interface | None) -> None:
         pass
 
     def babel_routes(self, plane: Plane) -> Routes:
         return Routes(self, plane.table)
+
+    def has_babel(self, interface: str) -> bool:
+        try:
+            return self.babel[interface]
+        except KeyError:
+            raise OSError from None
 
 
 class Routes:
@@ -199,6 +207,55 @@ def test_who_takes_an_interface_down_waits_until_babel_has_seen_it_but_not_long(
         plane.table.feed("change interface re6stnet1 up true ipv6 fe80::1")
         monkeypatch.setattr(routing, "NOTICE", 0.01)
         await plane.until_unused("re6stnet1")
+
+    world.play([world.played()], watch)
+
+
+def test_the_kernel_knows_first_whether_babel_has_seen_it(world: World) -> None:
+    async def watch(plane: RoutingPlane, programs: FakePrograms) -> None:
+        await plane.ready.wait()
+        plane.table.feed("add interface re6stnet1 up true ipv6 fe80::1")
+        waiting = asyncio.create_task(plane.until_unused("re6stnet1"))
+        await asyncio.sleep(0.03)
+        assert not waiting.done()
+        world.machine.babel["re6stnet1"] = False
+        async with asyncio.timeout(routing.NOTICE / 2):
+            await waiting
+
+    world.play([world.played()], watch)
+
+
+def test_the_kernel_also_knows_while_babel_does_not_speak_with_us(world: World) -> None:
+    async def closes(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"BABEL 1.0\nok\n")
+        await reader.readline()
+        writer.write(b"add interface re6stnet1 up false\nok\n")
+        writer.close()
+        await asyncio.Event().wait()
+
+    async def watch(plane: RoutingPlane, programs: FakePrograms) -> None:
+        await until(lambda: plane.babel.late)
+        waiting = asyncio.create_task(plane.until_unused("re6stnet1"))
+        await asyncio.sleep(0.03)
+        assert not waiting.done(), "it was not up when babel spoke last"
+        world.machine.babel["re6stnet1"] = False
+        async with asyncio.timeout(routing.NOTICE / 2):
+            await waiting
+
+    world.play([closes], watch)
+
+
+def test_of_an_interface_that_is_gone_babel_has_to_say_so(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def watch(plane: RoutingPlane, programs: FakePrograms) -> None:
+        await plane.ready.wait()
+        del world.machine.babel["re6stnet1"]
+        plane.table.feed("add interface re6stnet1 up true ipv6 fe80::1")
+        waiting = asyncio.create_task(plane.until_unused("re6stnet1"))
+        await asyncio.sleep(0.03)
+        assert not waiting.done()
+        plane.table.feed("change interface re6stnet1 up false")
+        async with asyncio.timeout(routing.NOTICE / 2):
+            await waiting
 
     world.play([world.played()], watch)
 
