@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import os
 import re
 import signal
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
@@ -17,6 +16,7 @@ from ipaddress import IPv4Interface, IPv4Network, IPv6Network
 from pathlib import Path
 from typing import Protocol
 
+from re6st.babeld import endless_tries
 from re6st.babeld.feed import Feed, feed
 from re6st.babeld.talk import Talk
 from re6st.core.prefix import ipv4_address
@@ -40,9 +40,9 @@ SLOW_CALM = 60.0
 COMMAND_TIME = 3.0
 NOTHING = ""
 """A command that babeld answers, and that changes nothing."""
-DEAF_TIME, DEAF_PAUSE = 0.5, 10.0
-"""Seconds to wait for an answer, twice, and until the next check: neighbours take babeld for lost after ten missed
-hellos.
+LOOK, SURE = 0.5, 0.2
+"""Seconds between two looks at whether babeld tries without end to send something, and until one more that makes sure:
+neighbours give it up after a few missed hellos.
 """
 TAKE_OVER = 5.0
 """Seconds, and three update intervals, that a new babeld has at most to learn all routes."""
@@ -65,7 +65,7 @@ does not.
 
 @dataclass(frozen=True, slots=True)
 class BabeldFiles:
-    """The files of one babeld. `output` is for what it prints, `log` for its log, if it is to have one."""
+    """The files of one babeld. `output` is for what it prints, and for its log unless that has a file of its own."""
 
     configuration: Path
     socket: Path
@@ -97,7 +97,7 @@ def command_line(program: str, files: BabeldFiles, extra: Sequence[str]) -> list
         *("-c", str(files.configuration)),
         *("-G", str(files.socket)),
         *("-S", str(files.state)),
-        *("-L", str(files.log or os.devnull)),
+        *(() if files.log is None else ("-L", str(files.log))),
         *("-I", ""),
         "-s",
         *extra,
@@ -130,8 +130,6 @@ class Babel:
         self.table = Table()
         self.ready = asyncio.Event()
         """Set while babeld runs and has told its table."""
-        self.doubted = asyncio.Event()
-        """Set this when babeld may hear nothing any more."""
         self.followed = asyncio.Event()
         self.left = frozenset(
             (destination, source)
@@ -272,23 +270,19 @@ class Babel:
             self._child.signal(signal.SIGUSR2)
 
     async def watch(self) -> None:
-        """Check whether babeld hears anything, whenever this is in doubt, until cancelled.
+        """Start it anew when it tries without end to send what it cannot send, and reads nothing, until cancelled.
 
-        While babeld 1.12.1 cannot send, it does nothing but try, and reads nothing: see Kernel.bounce.
+        What it wrote about that is taken out of its log.
         """
+        tries = endless_tries.EndlessTries(self._files.log or self._files.output)
         while True:
-            await self.doubted.wait()
-            self.doubted.clear()
+            await asyncio.sleep(LOOK)
             child = self._child
-            if child is None or not self.ready.is_set():
-                continue
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(LATE_TIME):
-                    await self._listening.wait()
-            # Before its neighbours take it for lost. It may be that only we did not run.
-            if await self._is_deaf() and await self._is_deaf() and self._child is child:
-                await self.renew("it hears nothing")
-                await asyncio.sleep(DEAF_PAUSE)
+            if tries.began() and child is not None:
+                await asyncio.sleep(SURE)
+                if tries.goes_on() and self._child is child:
+                    await self.renew(endless_tries.REASON)
+                tries.cut()
 
     async def keeps_up(self) -> bool:
         """Wait until everything that it has told is in the table; False if it does not answer."""
@@ -298,21 +292,6 @@ class Babel:
             return False
         await asyncio.sleep(SETTLE)  # for the lines before its answer
         return self.ready.is_set()
-
-    async def _is_deaf(self) -> bool:
-        """Whether it says nothing for a while, neither news nor that it got a command."""
-        received = None
-        while self._listening.is_set() and received != self._talk.received:
-            received = self._talk.received
-            try:
-                async with asyncio.timeout(DEAF_TIME):
-                    await self._tell([NOTHING])
-                return False
-            except TimeoutError:
-                pass  # its answer may come after many lines that it wrote before
-            except OSError:
-                return False  # it has ended
-        return received is not None
 
     async def _once(self) -> str | None:
         """One run; None if it ended because we replace it."""

@@ -37,8 +37,6 @@ class Talk(asyncio.BufferedProtocol):
         self._lines: deque[str] = deque()
         self._rest = ""
         self._count = 0
-        self.received = 0
-        """How often lines came."""
         self._turn = asyncio.Lock()
         self._asked: deque[asyncio.Future[Reply]] = deque()
         self._hear: Callable[[list[str]], object] | None = None
@@ -82,7 +80,6 @@ class Talk(asyncio.BufferedProtocol):
         if len(self._rest) > LINE_LIMIT:
             self._fault = ValueError("its socket sends a line that is too long")
             self._transport.abort()
-        self.received += 1
         if self._hear is not None:
             self._hear([line for line in lines if not self._is_reply(line)])
             return

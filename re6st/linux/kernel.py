@@ -146,9 +146,8 @@ class Kernel:
 
         When an interface goes down, babeld 1.12.1 may want to ask one of the neighbours behind it for another way. With
         authentication it needs a link-local address for that, and where there is none it tries again at once until the
-        neighbour is forgotten: so for seconds, or minutes, it writes a million lines a second into its log.
-        Where it begins with that before it has read that the interface is up again, it reads nothing any more (see
-        Babel.watch).
+        neighbour is forgotten (see babeld/endless_tries.py). It begins with that some ten milliseconds to seconds after
+        the interface went down.
 
         One that is down, since its tunnel never came up, stays so. The kernel gives a link-local address to an
         interface with a carrier only, and babeld says of each that is up without one, again and again, that it has

@@ -94,9 +94,6 @@ class Routing(Protocol):
     async def until_unused(self, interface: str) -> None:
         """Until babel does not use an interface any more, which is down, or gone; not long."""
 
-    def bounced(self) -> None:
-        """Babel was told that an interface is down."""
-
     def look_again(self) -> None:
         """It is known better who is at the other ends of tunnels."""
 

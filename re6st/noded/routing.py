@@ -91,9 +91,6 @@ class AnyPlane(Protocol):
     async def until_unused(self, interface: str) -> None:
         """Until it does not use an interface any more, which is down, or gone; not long."""
 
-    def bounced(self) -> None:
-        """It was told that an interface is down."""
-
     def reopen_log(self) -> None:
         """Its log file was moved away."""
 
@@ -166,7 +163,7 @@ class RoutingPlane:
         """Until cancelled, which ends babeld in good order, so that it retracts our routes (wire.md 10.9)."""
         async with asyncio.TaskGroup() as group:
             group.create_task(self.babel.run(), name="babeld")
-            group.create_task(self.babel.watch(), name="babeld's hearing")
+            group.create_task(self.babel.watch(), name="whether babeld does anything")
             group.create_task(self._watch(follower), name="routes")
             group.create_task(self._look(), name="whether babeld starts anew")
             group.create_task(self._configure(), name="babel's settings")
@@ -206,10 +203,6 @@ class RoutingPlane:
             return self._machine.has_babel(interface)
         except OSError:
             return True
-
-    def bounced(self) -> None:
-        """Babel was told that an interface is down: see Babel.watch."""
-        self.babel.doubted.set()
 
     def reopen_log(self) -> None:
         self.babel.reopen_log()
@@ -300,11 +293,6 @@ class Planes:
     async def until_unused(self, interface: str) -> None:
         """Until none of them uses an interface any more, which is down, or gone; not long."""
         await asyncio.gather(*(plane.until_unused(interface) for plane in self._all))
-
-    def bounced(self) -> None:
-        """They were told that an interface is down."""
-        for plane in self._all:
-            plane.bounced()
 
     def look_again(self) -> None:
         """It is known better who is at the other ends of tunnels, which the policy goes by."""

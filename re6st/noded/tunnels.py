@@ -310,10 +310,7 @@ class Tunnels:
 
     async def bounce(self, interface: str) -> None:
         """Tell babel that nobody is behind an interface any more."""
-        try:
-            await self._kernel.bounce(interface, lambda: self._routing.until_unused(interface))
-        finally:
-            self._routing.bounced()
+        await self._kernel.bounce(interface, lambda: self._routing.until_unused(interface))
 
     async def serving(self, interface: str, mtu: int, protocol: TunnelProtocol) -> None:
         """A server of ours listens. Raises OSError."""

@@ -280,7 +280,6 @@ class WireGuard:
             await self._kernel.bounce(interface, lambda: self._routing.until_unused(interface))
         finally:
             self._kernel.leave_link(interface)
-            self._routing.bounced()
             await self._drains.unmute(interface)  # it may have been drained, and the next one of its name is not
 
     def up(self, link: WireGuardLink, process: tuple[int, str] | None) -> None:

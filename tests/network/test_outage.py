@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import signal
+import time
+from pathlib import Path
 
 import pytest
 
@@ -84,6 +87,53 @@ def test_babeld_stays_calm_when_all_tunnels_of_a_node_die(bed: Bed) -> None:
         kill_tunnels()
     network.wait_connected(HEALS)
     assert file.stat().st_size < 1 << 20
+
+
+def processor_time(pid: int) -> float:
+    """Seconds that a process has used."""
+    ticks = Path("/proc", str(pid), "stat").read_text().rpartition(")")[2].split()[11:13]
+    return sum(map(int, ticks)) / os.sysconf("SC_CLK_TCK")
+
+
+def test_a_babeld_that_tries_without_end_to_send_does_not_go_on(bed: Bed) -> None:
+    """Anybody may take interfaces of tunnels down: here while the daemon is frozen, so that it surely comes too late.
+
+    All neighbours are next to each other, so no other way to one of them is shorter, and babeld has to ask for it.
+    """
+    network = Network(bed, 4, registry_options=["--client-count", "3"])
+    network.start()
+    network.wait_connected(FORMS)
+    node = network.nodes[0]
+    file = node.host.log / "babeld.log"
+    assert node.process is not None
+    daemon = node.process.pid
+
+    def has_ways() -> bool:
+        return len([each for each in node.babel().neighbours.values() if each.cost < INFINITY]) >= 3
+
+    def tries_without_end() -> bool:
+        tunnels = [name for name in node.host.interfaces() if name.startswith("re6stnet")]
+        wait_until(has_ways, HEALS, "three neighbours", bed.tails)
+        node.host.namespace.ip(*(f"link set {name} down" for name in tunnels))
+        end = time.monotonic() + 5
+        while time.monotonic() < end and file.stat().st_size < 1 << 18:
+            time.sleep(0.1)
+        if file.stat().st_size >= 1 << 18:
+            return True
+        node.host.namespace.ip(*(f"link set {name} up" for name in tunnels))
+        return False
+
+    wait_until(has_ways, HEALS, "three neighbours", bed.tails)
+    os.kill(daemon, signal.SIGSTOP)
+    try:
+        wait_until(tries_without_end, HEALS, "babeld tries without end", bed.tails)
+    finally:
+        os.kill(daemon, signal.SIGCONT)
+    wait_until(lambda: file.stat().st_size < 1 << 16, 20, "what it wrote was taken out", bed.tails)
+    network.wait_connected(HEALS)
+    assert file.stat().st_size < 1 << 16
+    (babeld,) = node.pids("babeld")
+    assert processor_time(babeld) < 2, "another one"
 
 
 def test_who_was_away_is_reached_at_once_by_who_was_closer_before(network: Network, bed: Bed) -> None:

@@ -13,7 +13,7 @@ import pytest
 
 from re6st.babel import Babel, Left, Network, command_line
 from re6st.core.routing.babel_settings import configuration
-from tests.unit.babel_play import PLAIN, ROUTE, PlayedLinks, Quick, files_in, live, played
+from tests.unit.babel_play import PLAIN, ROUTE, PlayedLinks, Quick, at_once, files_in, live, played
 from tests.unit.fake_program import FakeChild, FakePrograms, all_gone, install, until
 
 
@@ -178,47 +178,46 @@ def test_one_whose_routes_lead_nowhere_any_more_ends_in_good_order(
     assert stopped[0] > 0
 
 
-def test_one_that_became_deaf_is_started_anew_and_one_that_hears_is_not(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
+TRY = b"send_pc: no space left to accumulate pc.\nadd_hmac: no link-local address.\nCouldn't add HMAC.\n"
+
+
+@pytest.mark.parametrize("late", [False, True], ids=["speaks with us", "does not speak with us"])
+def test_one_that_tries_without_end_to_send_is_started_anew(
+    late: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
-    monkeypatch.setattr("re6st.babel.DEAF_TIME", 0.2)
-    deaf = [0]
-    connections = 0
-
-    async def script(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        nonlocal connections
-        connections += 1
-        writer.write(b"BABEL 1.0\nok\n")
-        while line := await reader.readline():
-            if deaf[0] and line != b"monitor\n":
-                deaf[0] -= 1
-                if not deaf[0]:
-                    writer.write(b"ok\nok\n")
-            else:
-                writer.write(f"{ROUTE}\nok\n".encode() if line == b"monitor\n" else b"ok\n")
+    monkeypatch.setattr("re6st.babel.LOOK", 0.05)
+    monkeypatch.setattr("re6st.babel.SURE", 0.05)
+    output = files_in(tmp_path).output
+    assert output is not None
 
     async def watch(kept: Babel, programs: FakePrograms) -> None:
-        task = asyncio.create_task(kept.watch())
-        kept.doubted.set()
-        await kept.ready.wait()
-        kept.doubted.set()
-        await asyncio.sleep(0.4)
-        assert len(programs.started) == 1
-        deaf[0] = 1
-        kept.doubted.set()
-        await until(lambda: not deaf[0])
-        await asyncio.sleep(0.4)
-        assert len(programs.started) == 1, "once may be ourselves"
-        deaf[0] = 9
-        kept.doubted.set()
-        await until(lambda: len(programs.started) == 2 and kept.ready.is_set())
-        task.cancel()
-        await asyncio.wait([task])
-        assert connections == 2, "of four that babeld serves, one is ours"
+        async def tries() -> None:
+            with output.open("ab") as file:
+                while programs.started[0].running:
+                    file.write(100 * TRY)
+                    file.flush()
+                    await asyncio.sleep(0.001)
 
-    live(monkeypatch, tmp_path, [script, script], watch)
-    assert caplog.text.count("starting babeld again: it hears nothing") == 1
+        await until(lambda: kept.late) if late else await kept.ready.wait()
+        output.write_bytes(b"before\n")
+        watching = asyncio.create_task(kept.watch())
+        await asyncio.sleep(0.2)
+        assert len(programs.started) == 1
+        trying = asyncio.create_task(tries())
+        await until(lambda: len(programs.started) == 2 and kept.ready.is_set())
+        await trying
+        watching.cancel()
+        await asyncio.wait([watching])
+
+    async def script(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await played(then=at_once)(reader, writer)
+        if late:
+            writer.close()
+        await asyncio.Event().wait()
+
+    live(monkeypatch, tmp_path, [script, played()], watch)
+    assert caplog.text.count("starting babeld again: it tries without end") == 1
 
 
 LEFT: dict[tuple[Network, Network], int] = {

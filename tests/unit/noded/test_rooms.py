@@ -9,8 +9,6 @@ from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 from re6st import cert
 from re6st.babel import Left
 from re6st.client.counted_client import CountedClient
@@ -152,16 +150,3 @@ def test_only_what_the_options_want_is_there(tmp_path: Path, nodes: dict[str, ce
 
     live(tmp_path, nodes["1/16"], none)
     live(tmp_path, nodes["1/16"], routed, multicast=True)
-
-
-def test_who_takes_an_interface_down_tells_every_plane(
-    tmp_path: Path, nodes: dict[str, cert.Identity], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    told: list[str] = []
-
-    async def steps(rooms: Rooms, base: Base) -> None:
-        monkeypatch.setattr(rooms.planes, "bounced", lambda: told.append("all"))
-        await rooms.tunnels.bounce("re6test-none")
-
-    live(tmp_path, nodes["1/16"], steps)
-    assert told == ["all"]
