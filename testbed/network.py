@@ -52,10 +52,11 @@ def environment() -> dict[str, str]:
 
 
 @cache
-def _forked() -> Forked:
-    forked = Forked(environment())
-    atexit.register(forked.close)
-    return forked
+def forked() -> Forked:
+    """What our programs that end by themselves are forked from."""
+    made = Forked(environment())
+    atexit.register(made.close)
+    return made
 
 
 def run_command(host: Host, words: Sequence[str], directory: Path | None = None) -> subprocess.CompletedProcess[str]:
@@ -64,7 +65,7 @@ def run_command(host: Host, words: Sequence[str], directory: Path | None = None)
     Raises BedError with what it printed if it failed.
     """
     try:
-        done = _forked().run(host.namespace.path, words, directory or host.directory, environment(), STARTS)
+        done = forked().run(host.namespace.path, words, directory or host.directory, environment(), STARTS)
     except (OSError, subprocess.TimeoutExpired) as error:
         raise BedError(f"{' '.join(words)}: {error}") from None
     must_succeed(done)

@@ -17,6 +17,9 @@ from re6st import cert
 from re6st.client.registry_client import RegistryRefused
 from re6st.core.wire import params
 from re6st.keys import pki
+from testbed.forked import OWN_NAMESPACE
+from testbed.network import environment, forked
+from tests.interop.conftest import DEADLINE
 from tests.interop.test_enrolment import add_token, call, is_token, node, parameters
 from tests.stress.checker import Checker
 
@@ -50,22 +53,24 @@ class Network:
 
 
 class Enrolment:
-    def __init__(self, conf: Any, folder: Path) -> None:
-        self._conf = conf
+    def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._count = 0
 
     def __call__(self, registry: Any, token: str = "") -> cert.Identity:
         self._count += 1
         folder = self._folder / f"node{self._count}"
-        done = self._conf(registry.url, folder, *(("--token", token) if token else ("--anonymous",)))
+        folder.mkdir()
+        words = ["conf", "--registry", registry.url, "--dir", "."]
+        words += ["--token", token] if token else ["--anonymous"]
+        done = forked().run(OWN_NAMESPACE, words, folder, environment(), DEADLINE)
         assert done.returncode == 0, done.stderr
         return node(folder)
 
 
 @pytest.fixture
-def enrol(our_conf: Any, tmp_path: Path) -> Enrolment:
-    return Enrolment(our_conf, tmp_path)
+def enrol(tmp_path: Path) -> Enrolment:
+    return Enrolment(tmp_path)
 
 
 COMMUNITIES = ("# by location\n000 *\n001 FR @EU\n", "000 FR @EU\n001 *\n")
