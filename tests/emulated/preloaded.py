@@ -12,6 +12,11 @@ import signal
 import socket
 import sys
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:  # these imports too would take time
+    from collections.abc import Iterator
+    from types import ModuleType
+
 CLONE_NEWNS, CLONE_NEWNET = 0x00020000, 0x40000000
 NAMESPACES = {"mnt": CLONE_NEWNS, "net": CLONE_NEWNET}
 PATIENCE = 60.0
@@ -68,21 +73,26 @@ def serve(path: str) -> None:
 
 def be_patient() -> None:
     """Seconds are short here: what the programs expect of others soon may take longer."""
+    for module, name in expectations():
+        setattr(module, name, PATIENCE)
+
+
+def expectations() -> Iterator[tuple[ModuleType, str]]:
+    """Where the programs say how long they wait for others: modules, and names in them."""
     from re6st import babel
     from re6st.babeld import talk
-    from re6st.core.transport import wireguard_agreement
+    from re6st.core.transport import wireguard_agreement, wireguard_rekeying
     from re6st.transport import openvpn, openvpn_client
 
     for module, names in (
-        (babel, ("START_TIME", "COMMAND_TIME", "DEAF_TIME")),
+        (babel, ("START_TIME", "COMMAND_TIME")),
         (talk, ("SILENCE",)),
         (openvpn, ("START_TIME",)),
         (openvpn_client, ("CONNECT_TIME", "SILENT_TIME")),
         (wireguard_agreement, ("DIAL_TIME",)),
+        (wireguard_rekeying, ("DIAL_TIME",)),
     ):
-        for name in names:
-            assert isinstance(getattr(module, name), float), name
-            setattr(module, name, PATIENCE)
+        yield from ((module, name) for name in names)
 
 
 def become(asked: socket.socket) -> list[str]:

@@ -8,7 +8,7 @@ from itertools import combinations, permutations
 import pytest
 
 from re6st.core.prefix import Prefix
-from re6st.core.transport import wireguard_agreement
+from re6st.core.transport import wireguard_agreement, wireguard_rekeying
 from re6st.linux.wireguard_kernel import KernelWireGuard
 from testbed import Bed, wait_until
 from tests.link_machine import LinkMachine
@@ -20,7 +20,8 @@ KEY_LIFE = 5.0
 
 @pytest.fixture
 def machines(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[LinkMachine]]:
-    monkeypatch.setattr(wireguard_agreement, "DIAL_TIME", 30.0)  # seconds are short here
+    for module in (wireguard_agreement, wireguard_rekeying):
+        monkeypatch.setattr(module, "DIAL_TIME", 30.0)  # seconds are short here
     by_prefix: dict[Prefix, LinkMachine] = {}
     with Bed() as bed:
         three = [
