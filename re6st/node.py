@@ -205,6 +205,7 @@ class Member:
         base, machine, rooms, plan = self._base, self._machine, self._rooms, self._machine.in_force.plan
         prefix, network = base.identity.prefix, base.identity.trust.network
         log.info("%s (%s), subnet %s, protocol %s", address(network, prefix), prefix.cn, plan.subnet, PROTOCOL)
+        machine.sysctls.keep()
         machine.advertisements.keep()
         await machine.addresses.enter(plan.address_plans)
         await rooms.tunnels.serve()

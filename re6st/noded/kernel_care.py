@@ -62,8 +62,10 @@ class KernelCare:
             group.create_task(self._firewall.run(), name="the rules of others")
 
     def _settings(self) -> tuple[Setting, ...]:
-        """What babeld sets as it starts."""
-        return forwarding(ipv4=self._in_force.plan.ipv4 is not None) if self._planes.main.ready.is_set() else ()
+        """What babeld sets as it starts, and puts back as it ends."""
+        main = self._planes.main
+        runs = main.ready.is_set() and not main.ending()
+        return forwarding(ipv4=self._in_force.plan.ipv4 is not None) if runs else ()
 
     async def _restore(self, interface: str) -> None:
         await make_anew(interface, self._kernel, self._tunnels, self._planes.until_unused)

@@ -19,6 +19,7 @@ from re6st.core.machine.wanted_state import AddressPlan
 from re6st.linux import process
 from re6st.linux.kernel import Kernel
 from re6st.noded import multicast
+from re6st.noded.babeld_sysctls import BabeldSysctls
 from re6st.noded.hooks import Hooks
 from re6st.noded.packet_filter import PacketFilter
 from re6st.noded.router_advertisements import Advertisements
@@ -78,6 +79,9 @@ async def remove(run: Path, plans: Sequence[AddressPlan] = ()) -> list[str]:
     await PacketFilter().close()
     with closing(Kernel()) as kernel:
         removed += await kernel.clear({*noted(run), *plans})
+    sysctls = BabeldSysctls(run / run_names.BABELD_SYSCTLS)
+    sysctls.recall()
+    sysctls.undo()
     advertisements = Advertisements(run / run_names.ROUTER_ADVERTISEMENTS)
     advertisements.recall()
     advertisements.undo()

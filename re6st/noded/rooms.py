@@ -30,6 +30,7 @@ from re6st.linux.probes import ProbeSocket
 from re6st.linux.retransmits import LossWatch
 from re6st.noded import dead_links, multicast
 from re6st.noded.admission import Admission
+from re6st.noded.babeld_sysctls import BabeldSysctls
 from re6st.noded.country import CountryLookup, locator
 from re6st.noded.dead_links import DeadLinks
 from re6st.noded.first_peer import AskRegistry, FirstPeer
@@ -91,6 +92,7 @@ class MachineRooms:
 
     kernel: Kernel
     addresses: NetworkAddresses
+    sysctls: BabeldSysctls
     advertisements: Advertisements
     packet_filter: PacketFilter
     can_drain: asyncio.Event
@@ -106,6 +108,7 @@ class MachineRooms:
         return cls(
             kernel=kernel,
             addresses=NetworkAddresses(kernel, config.main_interface, config.run),
+            sysctls=BabeldSysctls(config.run / run_names.BABELD_SYSCTLS, config.lan),
             advertisements=Advertisements(config.run / run_names.ROUTER_ADVERTISEMENTS),
             packet_filter=PacketFilter(changed=can_drain.set),
             can_drain=can_drain,
@@ -118,6 +121,7 @@ class MachineRooms:
         await self.hooks.stop()
         await self.packet_filter.close()
         await self.kernel.undo()
+        self.sysctls.undo()
         self.advertisements.undo()
 
     async def hand_over(self) -> None:

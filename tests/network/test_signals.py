@@ -32,8 +32,16 @@ def ready(node: Node) -> bool:
     return bool(node.babel().routes)
 
 
+FORWARDING = "/proc/sys/net/ipv6/conf/all/forwarding"
+
+
+def sysctl(node: Node, path: str) -> str:
+    return node.host.run(["cat", path]).stdout.strip()
+
+
 def nothing_is_left(node: Node) -> None:
     assert node.traces() == []
+    assert sysctl(node, FORWARDING) == "0", "it was so before"
     for file in node.host.log.iterdir():
         assert "Traceback" not in file.read_text(errors="replace"), file
 
@@ -75,6 +83,35 @@ def test_a_second_signal_while_it_leaves_changes_nothing(network: Network, bed: 
         node.process.send_signal(number)
     assert node.stop() == 0
     nothing_is_left(node)
+
+
+def test_what_babeld_sets_in_the_kernel_is_put_back_though_babeld_or_the_node_was_killed(
+    network: Network, bed: Bed
+) -> None:
+    """The babeld of the next one takes what it finds for what the user set."""
+    node = network.nodes[1]
+    before = {"net/ipv4/conf/all/forwarding": 0, "net/ipv4/conf/all/rp_filter": 2, "net/ipv6/conf/all/forwarding": 0}
+    node.host.namespace.sysctl(before)
+
+    def starts_babeld_anew(number: signal.Signals) -> None:
+        (pid,) = node.pids("babeld")
+        os.kill(pid, number)
+        wait_until(lambda: pid not in node.pids("babeld") and ready(node), FORMS, "routes again", bed.tails)
+
+    for what in ("babeld", "node"):
+        node.start()
+        wait_until(partial(ready, node), FORMS, "routes", bed.tails)
+        assert sysctl(node, FORWARDING) == "1"
+        if what == "babeld":
+            starts_babeld_anew(signal.SIGKILL)
+        else:
+            node.end(signal.SIGKILL)
+            node.start()
+            wait_until(partial(ready, node), FORMS, "routes", bed.tails)
+            starts_babeld_anew(signal.SIGKILL)
+        assert node.stop() == 0
+        nothing_is_left(node)
+        assert {name: int(sysctl(node, f"/proc/sys/{name}")) for name in before} == before, what
 
 
 def test_sigterm_while_it_waits_for_the_registry(network: Network, bed: Bed) -> None:

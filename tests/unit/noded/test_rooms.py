@@ -19,6 +19,7 @@ from re6st.core.tunnel_protocols import TunnelProtocol
 from re6st.core.wire.datagrams import Code, Endpoint
 from re6st.core.wire.params import Parameters
 from re6st.linux.kernel import Kernel
+from re6st.noded.babeld_sysctls import BabeldSysctls
 from re6st.noded.first_peer import FirstPeer
 from re6st.noded.hooks import Hooks
 from re6st.noded.network_addresses import NetworkAddresses
@@ -66,6 +67,7 @@ def live(
             machine = MachineRooms(
                 kernel,
                 NetworkAddresses(kernel, "lo", run),
+                BabeldSysctls(run / "sysctls", (), run),
                 Advertisements(run / "note", run),
                 PacketFilter(),
                 asyncio.Event(),
