@@ -131,6 +131,7 @@ class Observer:
                 now=now,
                 connected=self._mesh.connected,
                 babel_running=self._routing.ready.is_set(),
+                babel_late=self._routing.babel.late,
                 babel_ended=self._event_log.babel_ended(now),
                 tunnels=up,
                 clients=sum(self._mesh.clients.values()),
@@ -223,6 +224,7 @@ class Observer:
             ],
             "babel": {
                 "running": self._routing.ready.is_set(),
+                "late": self._routing.babel.late,
                 "ended_last_hour": self._event_log.babel_ended(time.time()),
                 "routes_known": len(self._routing.table.routes),
             },
@@ -263,7 +265,12 @@ class Observer:
         """For the registry beside us, which would take one of babeld's few connections else."""
         given.end()
         peers = sorted(peer.cn for peer in self._mesh.survey.peers)
-        return {"running": self._routing.ready.is_set(), "reachable": peers, "claims": self._guard.record()}
+        return {
+            "running": self._routing.ready.is_set(),
+            "late": self._routing.babel.late,
+            "reachable": peers,
+            "claims": self._guard.record(),
+        }
 
     def _why(self, given: _Arguments) -> Record:
         text = given.text("peer")

@@ -64,6 +64,8 @@ class LocalNode:
         self._address = address
         self.claims = ToldClaims()
         """What the node told about who claims what, when it was last asked for its routes."""
+        self.late = False
+        """Whether it said then that these routes are old: it reads its babeld too slowly."""
         self._socket: socket.socket | None = None
         self._listeners: dict[tuple[Prefix, int], list[Listener]] = {}
 
@@ -177,7 +179,7 @@ class LocalNode:
         release, or the older software, whose babeld does not speak the text protocol (wire.md 9.6).
         """
         reasons = []
-        self.claims = ToldClaims()
+        self.claims, self.late = ToldClaims(), False
         for name, read in ((CONTROL_SOCKET, self._told), (BABELD_SOCKET, self._text), (BINARY_SOCKET, self._binary)):
             path = self._control.with_name(name)
             try:
@@ -198,8 +200,9 @@ class LocalNode:
             writer.close()
         if not line.endswith(b"\n"):
             raise EOFError("the node hung up")
-        routes, self.claims = read_routes(line)
-        return routes
+        told = read_routes(line)
+        self.claims, self.late = told.claims, told.late
+        return told.reachable
 
     async def _text(self, path: Path) -> list[Prefix]:
         """The prefixes to which a stock babeld has usable routes. Raises OSError, EOFError, ValueError."""
@@ -294,8 +297,17 @@ def _unquoted(answer: bytes) -> bytes:
     return answer[2:-1] if is_quoted else answer
 
 
-def read_routes(line: bytes) -> tuple[list[Prefix], ToldClaims]:
-    """The reachable nodes in the answer of a node of ours, and who claims what. Raises ValueError."""
+@dataclass(frozen=True, slots=True)
+class ToldRoutes:
+    """What a node of ours says of its routes: who can be reached, who claims what, and whether this is old."""
+
+    reachable: list[Prefix]
+    claims: ToldClaims
+    late: bool
+
+
+def read_routes(line: bytes) -> ToldRoutes:
+    """The answer of a node of ours. Raises ValueError."""
     try:
         answer = json.loads(line)
         result = answer.get("result")
@@ -303,6 +315,7 @@ def read_routes(line: bytes) -> tuple[list[Prefix], ToldClaims]:
             raise ValueError(answer["error"]["message"])
         if result["running"] is not True:
             raise ValueError("babeld is not running")
-        return [Prefix.from_cn(cn) for cn in result["reachable"]], read_claims(result.get("claims"))
+        reachable = [Prefix.from_cn(cn) for cn in result["reachable"]]
+        return ToldRoutes(reachable, read_claims(result.get("claims")), result.get("late") is True)
     except (KeyError, TypeError, AttributeError, RecursionError):
         raise ValueError("not an answer of a node") from None

@@ -146,6 +146,11 @@ class Views:
                 "Who is online is unknown: no babeld answers beside the registry. Start the registry's node, and check"
                 " that --run is its run directory."
             )
+        if self.watch.picture.late:
+            found.append(
+                "Who is online is as it was a while ago: the registry's node reads its babeld too slowly. Find with top"
+                " what uses the processor there, and stop it."
+            )
         if record["expired"]:
             found.append(f"{record['expired']} certificates have expired; their nodes are out until they renew.")
         if record["prefix_length"] and free_share < FREE_SHARE:

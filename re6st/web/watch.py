@@ -50,6 +50,8 @@ class Picture:
     """The registry's own node."""
     online: frozenset[Prefix] | None = None
     """The nodes that have a route; None: unknown, since no babeld answers on this host."""
+    late: bool = False
+    """Whether that is old: the registry's own node reads its babeld too slowly."""
     looked: float | None = None
     claims: ToldClaims = field(default_factory=ToldClaims)
     """Who claims what, as far as the registry's own node sees it."""
@@ -140,7 +142,10 @@ class Watch:
         if claims != before.claims:
             self._note_claims(before.claims, claims)
             self._bump()
-        self.picture = replace(self.picture, own=own, online=online, claims=claims, looked=self._clock())
+        late = online is not None and self._registry.node.late
+        if late != before.late:
+            self._bump()
+        self.picture = replace(self.picture, own=own, online=online, late=late, claims=claims, looked=self._clock())
         self._fresh.set()
 
     def _note(self, kind: EventKind, prefixes: frozenset[Prefix]) -> None:

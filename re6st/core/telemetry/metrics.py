@@ -105,6 +105,9 @@ NODE: Mapping[str, Family] = {
     "re6st_neighbour_cost": Family("gauge", "Babel's cost of the best link.", ("peer",)),
     "re6st_nodes_reachable": Family("gauge", "Other nodes to which there is a route."),
     "re6st_routes": Family("gauge", "Routes that babel knows.", ("state",)),
+    "re6st_routes_late": Family(
+        "gauge", "1 if babeld runs, but the node reads it too slowly, so that its figures of routes are old."
+    ),
     "re6st_child_up": Family("gauge", "1 if the program, which the node runs, is alive and answers.", ("program",)),
     "re6st_child_restarts_total": Family(
         "counter", "Times that the program ended and was started again.", ("program",)

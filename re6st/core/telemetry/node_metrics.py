@@ -120,6 +120,7 @@ def _babel(page: MetricsPage, status: Answer, neighbours: Sequence[Answer], tabl
     for route in table.routes.values():
         states["unreachable" if route.metric >= INFINITY else "installed" if route.installed else "feasible"] += 1
     page.add_all("re6st_routes", states.items())
+    page.add("re6st_routes_late", status["babel"]["late"])
     page.add("re6st_child_up", status["babel"]["running"], "babeld")
     for server in status["servers"]:
         page.add("re6st_child_up", server["listening"], f"openvpn-{server['protocol']}")

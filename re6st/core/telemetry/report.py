@@ -27,6 +27,10 @@ CERTIFICATE_WARNING = 14 * DAY
 CA_WARNING = 90 * DAY
 BABEL_WARNING = 2
 """If babeld ends so often in an hour, the verdict mentions it."""
+LATE = (
+    "babeld runs, but this node reads it too slowly, so what it says of routes is old:"
+    " find with top what uses the processor, and stop it"
+)
 REVOKED = (
     "the registry does not know our certificate: this node was revoked. Ask the operator of the network; with another"
     " invitation, re6st-conf --join makes it a member again, with another subnet"
@@ -80,6 +84,8 @@ class Vitals:
     now: float
     connected: bool
     babel_running: bool
+    babel_late: bool
+    """babeld runs, but this node reads it too slowly."""
     babel_ended: int
     """Times that babeld ended in the last hour."""
     tunnels: int
@@ -123,6 +129,8 @@ def health(vitals: Vitals) -> Record:
     elif not vitals.tunnels and not vitals.clients and vitals.reachable:
         warnings.append("no tunnels: only what is on the LAN is reached directly")
     failed += vitals.broken
+    if vitals.babel_late:
+        warnings.append(LATE)
     if vitals.babel_ended >= BABEL_WARNING:
         warnings.append(f"babeld ended {vitals.babel_ended} times in the last hour: see its log")
     warnings += [

@@ -18,7 +18,7 @@ from re6st.core.prefix import Prefix
 from re6st.core.routing.babel_binary import BinaryRoute, Dump
 from re6st.core.routing.told_claims import ToldClaims, read_claims
 from re6st.core.wire.datagrams import Code
-from re6st.registryd.local_node import LocalNode
+from re6st.registryd.local_node import LocalNode, read_routes
 
 NETWORK = IPv6Network("2001:db8:42::/48")
 A, B, C = (Prefix(n, 16) for n in range(3))
@@ -317,6 +317,12 @@ def test_the_node_says_who_claims_what_is_not_his(tmp_path: Path, claims: str, e
             assert node.claims == (told if expected else ToldClaims())
 
     asyncio.run(run())
+
+
+@pytest.mark.parametrize(("words", "late"), [('"late": true, ', True), ('"late": false, ', False), ("", False)])
+def test_the_node_says_whether_its_routes_are_old(words: str, late: bool) -> None:
+    told = read_routes(f'{{"result": {{"running": true, {words}"reachable": ["1/16"]}}}}'.encode())
+    assert (told.reachable, told.late) == ([B], late)
 
 
 @pytest.mark.parametrize(

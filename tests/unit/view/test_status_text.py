@@ -29,7 +29,7 @@ STATUS: dict[str, Any] = {
         {"host": "2001:db8:ffff::9", "port": 1194, "protocol": "tcp6", "origin": "given"},
     ],
     "servers": [{"protocol": "tcp"}],
-    "babel": {"running": True},
+    "babel": {"running": True, "late": False},
     "claims": {"refused": [], "own_subnet_from": [], "doubled": []},
     "links": {"active": True, "probes": 0, "died": 0, "dead": 0, "detours": 0},
     "packet_filter": {"active": True, "missing": [], "dropped": {"own_source": 0, "foreign_source": 0}},

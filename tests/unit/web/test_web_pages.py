@@ -321,6 +321,21 @@ def test_the_overview_and_the_page_of_a_node_say_who_announced_what_is_not_his(t
     run(tmp_path, test)
 
 
+def test_the_overview_says_if_who_is_online_is_old(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def test(browser: Browser) -> None:
+        node, made = FakeNode(), browser.simulation
+        watch = Watch(made.registry)
+        monkeypatch.setattr(made.registry, "node", node)
+        for late in (True, False):
+            node.late, before = late, watch.picture.revision
+            await watch._look_at_routes()
+            assert watch.picture.revision > before, "pages are told"
+            problems = "\n".join((await views_of(browser, watch.picture).overview())["problems"])
+            assert ("Who is online is as it was a while ago" in problems) == late
+
+    run(tmp_path, test)
+
+
 def test_who_announced_what_is_not_his_is_an_event_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async def test(browser: Browser) -> None:
         node = FakeNode()
@@ -343,6 +358,7 @@ class FakeNode:
 
     def __init__(self) -> None:
         self.claims = ToldClaims(refused=(Prefix(1, 16),))
+        self.late = False
 
     async def routes(self) -> list[Prefix]:
         return [Prefix(1, 16)]
