@@ -57,7 +57,11 @@ class WantedNetworks(Protocol):
 
 
 class RouteCheck:
-    """Compares what a babeld says with what the kernel has in our networks."""
+    """Compares what a babeld says with what the kernel has in our networks.
+
+    A node does this for its main plane. The others are detours by choice: a packet for which the table of one has no
+    route goes on to the main table, so what is removed there costs the better way, and cuts nobody off.
+    """
 
     def __init__(
         self,
