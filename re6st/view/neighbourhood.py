@@ -12,7 +12,7 @@ from typing import Any
 from re6st.core.words import plural
 from re6st.view.dot import Attributes, digraph
 from re6st.view.screen import Line, Span, fold, line
-from re6st.view.status_text import cost, milliseconds
+from re6st.view.status_tables import cost, milliseconds
 
 Answer = Mapping[str, Any]
 Record = dict[str, Any]

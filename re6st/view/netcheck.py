@@ -16,7 +16,7 @@ from re6st.core.tunnel_protocols import Family, Transport, TunnelCarrier, named
 from re6st.core.wire.wireguard import Reason
 from re6st.core.words import duration, plural
 from re6st.view.findings import Finding, Level
-from re6st.view.status_text import endpoint, without_wireguard
+from re6st.view.status_tables import endpoint, without_wireguard
 
 Answer = Mapping[str, Any]
 

@@ -116,6 +116,18 @@ def fold(head: str, words: Iterable[str], width: int | None) -> list[Line]:
     return [*lines, line(current)]
 
 
+def wrap(head: str, text: str, width: int | None) -> list[str]:
+    """Text after a head; further lines begin below the first one."""
+    lines, current = [], head
+    for number, word in enumerate(text.split()):
+        if width is not None and number and len(current) + 1 + len(word) > width:
+            lines.append(current)
+            current = " " * len(head) + word
+        else:
+            current += f" {word}" if number else word
+    return [*lines, current]
+
+
 def paint(lines: Iterable[Line], *, colour: bool = False, width: int | None = None) -> list[str]:
     """The lines as text; lines that are longer than `width` are cut."""
     return [_paint(each, colour, width) for each in lines]

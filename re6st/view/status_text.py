@@ -1,13 +1,17 @@
-"""Makes the output of re6st-status from the answers of a node's control socket (docs/control.md)."""
+"""Makes the output of re6st-status from the answers of a node's control socket (docs/control.md).
+
+Its tables are in view/status_tables.py, events in view/event_text.py.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from re6st.core.tunnel_protocols import TunnelCarrier
-from re6st.core.words import away, clock, duration, moment, plural, short, size
-from re6st.view.screen import Column, Line, Span, Style, fold, line, table
+from re6st.core.words import away, clock, duration, moment, plural
+from re6st.view.event_text import event_lines
+from re6st.view.screen import Column, Line, Span, Style, fold, line, table, wrap
+from re6st.view.status_tables import cost, endpoint, milliseconds, tunnel_table
 
 Answer = Mapping[str, Any]
 """A result of the control socket, from JSON."""
@@ -15,11 +19,6 @@ Answer = Mapping[str, Any]
 EVENTS_READ, EVENTS_SHOWN = 30, 5
 HOPS_SHOWN = 6
 VERDICTS: Mapping[str, Style] = {"ok": "good", "warning": "warning", "failed": "bad"}
-_STATES: Mapping[str, Style] = {
-    "up": "good",
-    "opening": "dim",
-    **dict.fromkeys(("draining", "asked", "lossy", "silent"), "warning"),
-}
 _ORIGINS = {"given": "--ip", "upnp": "UPnP", "seen": "seen by peers", "local": "of this machine", "private": "private"}
 
 
@@ -143,141 +142,6 @@ def _and(name: str, value: object) -> str:
     return f", {name}{value}" if value else ""
 
 
-# --- tables ---
-
-_TUNNELS = (
-    Column("PEER"),
-    Column("DIR", drop=1),
-    Column("VIA", least=16),
-    Column("STATE"),
-    Column("RTT", right=True),
-    Column("COST", right=True, drop=2),
-    Column("REACH", drop=5),
-    Column("UP", right=True),
-    Column("RX", right=True, drop=3),
-    Column("TX", right=True, drop=4),
-)
-
-
-def tunnel_table(tunnels: Sequence[Answer], width: int | None) -> list[Line]:
-    """One line for each tunnel, ours first; if babel hears less than before (`reach`), this is marked."""
-    rows = [
-        (
-            t["peer"],
-            t["direction"],
-            endpoint(t["remote"], t["port"], _means(t)) if t["remote"] else "-",
-            Span(t["state"], _STATES.get(t["state"], "")),
-            milliseconds(t["rtt_ms"]),
-            cost(t["cost"]),
-            t["reach"] or "-",
-            short(t["up_seconds"]),
-            size(t["received_bytes"]),
-            size(t["sent_bytes"]),
-        )
-        for t in sorted(tunnels, key=lambda t: (t["direction"] == "in", *_order(t["peer"])))
-    ]
-    why_not = (f"{peers}: no WireGuard, {reason}" for peers, reason in without_wireguard(tunnels))
-    return [*table(_TUNNELS, rows, width), *((Span(line, "warning"),) for line in why_not)]
-
-
-def without_wireguard(tunnels: Sequence[Answer]) -> Iterator[tuple[str, str]]:
-    """With whom there are tunnels that WireGuard does not carry, and why, each reason once."""
-    reasons: dict[str, list[str]] = {}
-    for each in tunnels:
-        if reason := each.get("no_wireguard"):
-            reasons.setdefault(reason, []).append(each["peer"])
-    for reason, peers in reasons.items():
-        yield f"{', '.join(peers[:5])}{' and others' if peers[5:] else ''}", reason
-
-
-def _means(tunnel: Answer) -> str:
-    """What a tunnel is carried by; older nodes have OpenVPN only."""
-    carrier: str = tunnel.get("carrier", TunnelCarrier.OPENVPN)
-    return tunnel["protocol"] if carrier == TunnelCarrier.OPENVPN else carrier
-
-
-_NEIGHBOURS = (
-    Column("PEER"),
-    Column("INTERFACE"),
-    Column("ADDRESS", least=14),
-    Column("RTT", right=True),
-    Column("COST", right=True),
-    Column("REACH", drop=1),
-    Column("ROUTES", right=True),
-)
-
-
-def neighbour_table(neighbours: Sequence[Answer], width: int | None) -> list[Line]:
-    rows = [
-        (
-            *(n["peer"] or "?", n["interface"], n["address"], milliseconds(n["rtt_ms"]), cost(n["cost"])),
-            *(n["reach"], str(n["routes"])),
-        )
-        for n in sorted(neighbours, key=lambda n: _order(n["peer"] or "0/0"))
-    ]
-    return table(_NEIGHBOURS, rows, width)
-
-
-_ROUTES = (
-    Column("DESTINATION", least=18),
-    Column("NODE"),
-    Column("VIA"),
-    Column("INTERFACE"),
-    Column("METRIC", right=True),
-    Column("ADDRESS", drop=1),
-)
-
-
-def route_table(routes: Sequence[Answer], width: int | None) -> list[Line]:
-    rows = [
-        (
-            r["destination"] + (f" from {r['source']}" if r["source"] else ""),
-            *(r["peer"] or "-", r["via"] or "?", r["interface"], cost(r["metric"]), r["address"]),
-        )
-        for r in routes
-    ]
-    return table(_ROUTES, rows, width)
-
-
-_PEERS = (
-    Column("PEER"),
-    Column("ADDRESSES", least=21),
-    Column("TUNNEL"),
-    Column("METRIC", right=True),
-    Column("LAST", least=16),
-)
-_CAME = {
-    "tunnel-up": "tunnel up",
-    "tunnel-failed": "no answer",
-    "tunnel-lost": "tunnel lost",
-    "tunnel-closed": "tunnel closed",
-    "client-up": "its tunnel up",
-    "client-down": "its tunnel ended",
-}
-
-
-def peer_table(peers: Sequence[Answer], now: float, width: int | None) -> list[Line]:
-    """The nodes that this one knows: addresses, whether there is a route, and how the last tunnel went."""
-    rows = [
-        (
-            p["peer"],
-            ", ".join(endpoint(e["host"], e["port"], e["protocol"]) for e in p["addresses"]) or "-",
-            p["tunnel"] or "-",
-            cost(p["metric"]) if p["reached"] or p["tunnel"] else Span("away", "warning"),
-            _came(p["last"], now),
-        )
-        for p in sorted(peers, key=lambda p: _order(p["peer"]))
-    ]
-    return table(_PEERS, rows, width)
-
-
-def _came(last: Answer | None, now: float) -> Span:
-    if last is None:
-        return Span("-", "dim")
-    style: Style = "warning" if last["kind"] in ("tunnel-failed", "tunnel-lost") else ""
-    return Span(f"{_CAME.get(last['kind'], last['kind'])} {away(last['time'], now)}", style)
-
-
 def certificate_lines(certificate: Answer, now: float, width: int | None) -> list[Line]:
     """Our certificate, and that of its CA."""
     ca = certificate["ca"]
@@ -371,78 +235,6 @@ def _hop(hop: Answer) -> str:
     return f"{hop['peer'] or hop['address']} on {hop['interface']}"
 
 
-# --- events ---
-
-_HAPPENED = {
-    "tunnel-up": "our tunnel to {peers} is up",
-    "tunnel-draining": "draining our tunnel to {peers}",
-    "tunnel-kept": "our tunnel to {peers} is kept",
-    "false-claim": "{peers} announced a subnet that is not its own: {reason}",
-    "own-subnet-heard": "another machine announces our subnet: {reason}",
-    "certificate-doubled": "two machines have the certificate of {peers}",
-    "own-certificate-doubled": "another machine has our certificate, as {peers} saw",
-    "link-avoided": "packets get lost on the link with {peers}: other routes are used",
-    "link-trusted": "the link with {peers} is used again",
-    "link-died": "the link with {peers} is dead: other ways are used",
-    "link-revived": "the link with {peers} is alive again",
-    "tunnel-closed": "closed our tunnel to {peers}: {reason}",
-    "tunnel-lost": "lost our tunnel to {peers}",
-    "tunnel-failed": "no tunnel to {peers}: it never came up",
-    "client-up": "{peers} opened a tunnel to us",
-    "client-down": "the tunnel from {peers} ended",
-    "peers-lost": "lost {count}: {peers}",
-    "peers-back": "{count} back: {peers}",
-    "connected": "connected to the registry's node",
-    "disconnected": "the registry's node cannot be reached",
-    "babel-running": "babeld runs again",
-    "babel-ended": "babeld ended",
-}
-_TROUBLE: Mapping[str, Style] = {
-    **dict.fromkeys(("tunnel-lost", "tunnel-failed", "link-avoided", "link-died", "peers-lost"), "warning"),
-    **dict.fromkeys(("disconnected", "babel-ended", "false-claim"), "bad"),
-    **dict.fromkeys(("own-subnet-heard", "certificate-doubled", "own-certificate-doubled"), "bad"),
-    **dict.fromkeys(("connected", "babel-running", "peers-back"), "good"),
-}
-_AFTER = {"peers-back": "healed in", "connected": "after", "babel-running": "after"}
-
-
-def event_lines(events: Sequence[Answer], now: float) -> list[Line]:
-    """The events, the newest last. An event that happens again and again is one line, with the time of the last one."""
-    kept: list[tuple[Answer, int]] = []
-    for event in events:
-        times = 0
-        if kept and _same(kept[-1][0], event):
-            times = kept.pop()[1]
-        kept.append((event, times + 1))
-    ages = [away(event["time"], now) for event, _ in kept]
-    width = max(map(len, ages), default=0)
-    return [
-        line(
-            *("  ", Span(age.rjust(width), "dim"), "  ", Span(event_words(event), _TROUBLE.get(event["kind"], ""))),
-            Span(f" ({times} times)" if times > 1 else "", "dim"),
-        )
-        for age, (event, times) in zip(ages, kept, strict=True)
-    ]
-
-
-def _same(one: Answer, other: Answer) -> bool:
-    return all(one[key] == other[key] for key in ("kind", "peers", "count", "reason"))
-
-
-def event_words(event: Answer) -> str:
-    """An event as a sentence."""
-    more = event["count"] - len(event["peers"])
-    peers = ", ".join(event["peers"]) + (f" and {more} more" if more > 0 else "")
-    text = _HAPPENED.get(event["kind"], f"{event['kind']} {{peers}}")
-    if event["kind"] == "babel-ended" and event["reason"]:
-        text = "babeld is started again: {reason}"
-    words = text.format(peers=peers, count=plural(event["count"], "node"), reason=event["reason"])
-    if event["seconds"] is None:
-        return words
-    lasted = _AFTER.get(event["kind"], "it was up" if "tunnel" in text else "after")
-    return f"{words}, {lasted} {duration(event['seconds'])}"
-
-
 # --- ping and trace ---
 
 
@@ -465,41 +257,3 @@ def ping_summary(times: Sequence[float | None]) -> Line:
         f"; {milliseconds(min(known))} at least, {milliseconds(middle)} on average, {milliseconds(max(known))} at most"
     )
     return line(Span(text, "good" if len(known) == len(times) else "warning"))
-
-
-# --- pieces ---
-
-
-def endpoint(host: str, port: int | None, protocol: str) -> str:
-    """`198.51.100.7:1194/udp`; the port of our clients does not matter."""
-    if port is None:
-        return f"{host}/{protocol}"
-    return f"[{host}]:{port}/{protocol}" if ":" in host else f"{host}:{port}/{protocol}"
-
-
-def milliseconds(value: float | None) -> str:
-    if value is None:
-        return "-"
-    return f"{value:.0f} ms" if value >= 9.95 else f"{value:.1f} ms"
-
-
-def cost(value: int | None) -> str:
-    """A metric of babel; 65535 means unreachable."""
-    return "-" if value is None else "inf" if value >= 65535 else str(value)
-
-
-def wrap(head: str, text: str, width: int | None) -> list[str]:
-    """Text after a head; further lines begin below the first one."""
-    lines, current = [], head
-    for number, word in enumerate(text.split()):
-        if width is not None and number and len(current) + 1 + len(word) > width:
-            lines.append(current)
-            current = " " * len(head) + word
-        else:
-            current += f" {word}" if number else word
-    return [*lines, current]
-
-
-def _order(cn: str) -> tuple[int, int]:
-    value, _, length = cn.partition("/")
-    return int(length), int(value)

@@ -25,7 +25,7 @@ from re6st.cli.status.output import HEALTHY, NOT_RUNNING, SCHEMA, health_of, pic
 from re6st.cli.terminal import has_colour
 from re6st.service.control_client import Trouble, connect
 from re6st.view import status_text as text
-from re6st.view.screen import Line, Span, line, paint
+from re6st.view.screen import Line, Span, line, paint, wrap
 
 _ENTER, _LEAVE = "\x1b[?1049h\x1b[?25l", "\x1b[?25h\x1b[?1049l"
 LEAVE = (b"q", b"Q", b"\x03", b"\x1b")
@@ -99,7 +99,7 @@ def _look(control: Path, columns: int) -> tuple[list[Line], int]:
         with connect(control) as connection:
             found = picture(connection)
     except Trouble as error:
-        return [line(Span(each, "bad")) for each in text.wrap("", str(error), columns)], NOT_RUNNING
+        return [line(Span(each, "bad")) for each in wrap("", str(error), columns)], NOT_RUNNING
     return text.overview(**found, now=time.time(), width=columns), health_of(found["status"])
 
 

@@ -46,7 +46,9 @@ from re6st.service.control_client import (
     connect,
     in_group,
 )
+from re6st.view import status_tables as tables
 from re6st.view import status_text as text
+from re6st.view.event_text import event_lines, event_words
 from re6st.view.screen import Line, Span, line
 
 POLL = 0.3
@@ -233,17 +235,17 @@ def _overview(connection: NodeConnection, options: argparse.Namespace) -> int:
 
 def _tunnels(connection: NodeConnection, options: argparse.Namespace) -> int:
     answer = connection.ask("tunnels")
-    return _list(answer, options, lambda: text.tunnel_table(answer["tunnels"], width()))
+    return _list(answer, options, lambda: tables.tunnel_table(answer["tunnels"], width()))
 
 
 def _neighbours(connection: NodeConnection, options: argparse.Namespace) -> int:
     answer = connection.ask("neighbours")
-    return _list(answer, options, lambda: text.neighbour_table(answer["neighbours"], width()))
+    return _list(answer, options, lambda: tables.neighbour_table(answer["neighbours"], width()))
 
 
 def _routes(connection: NodeConnection, options: argparse.Namespace) -> int:
     answer = connection.routes()
-    return _list(answer, options, lambda: text.route_table(answer["routes"], width()))
+    return _list(answer, options, lambda: tables.route_table(answer["routes"], width()))
 
 
 def _list(answer: Mapping[str, Any], options: argparse.Namespace, lines: Callable[[], list[Line]]) -> int:
@@ -257,7 +259,7 @@ def _list(answer: Mapping[str, Any], options: argparse.Namespace, lines: Callabl
 def _events(connection: NodeConnection, options: argparse.Namespace) -> int:
     answer = connection.ask("events", limit=options.n)
     if not options.follow:
-        return _list(answer, options, lambda: text.event_lines(answer["events"], time.time()))
+        return _list(answer, options, lambda: event_lines(answer["events"], time.time()))
     last = 0
     with connect(options.control, timeout=None) as live:
         live.ask("watch")
@@ -275,7 +277,7 @@ def _show_event(event: Mapping[str, Any], options: argparse.Namespace) -> None:
     if options.json:
         print(json.dumps({"schema": SCHEMA, **event}), flush=True)
     else:
-        show([line(Span(clock(event["time"]), "dim"), "  ", text.event_words(event))])
+        show([line(Span(clock(event["time"]), "dim"), "  ", event_words(event))])
 
 
 def _why(connection: NodeConnection, options: argparse.Namespace) -> int:
@@ -286,7 +288,7 @@ def _why(connection: NodeConnection, options: argparse.Namespace) -> int:
 
 def _peers(connection: NodeConnection, options: argparse.Namespace) -> int:
     answer = connection.ask("peers")
-    return _list(answer, options, lambda: text.peer_table(answer["peers"], time.time(), width()))
+    return _list(answer, options, lambda: tables.peer_table(answer["peers"], time.time(), width()))
 
 
 def _graph(connection: NodeConnection, options: argparse.Namespace) -> int:

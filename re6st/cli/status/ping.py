@@ -14,6 +14,7 @@ from re6st.cli.terminal import show
 from re6st.service.control_client import NodeConnection, RequestRefused
 from re6st.view import status_text as text
 from re6st.view.screen import Span, line
+from re6st.view.status_tables import milliseconds
 
 SILENT_LIMIT = 4
 """After so many hops in a row without an answer, no farther one answers either."""
@@ -52,7 +53,7 @@ def ping(connection: NodeConnection, options: argparse.Namespace) -> int:
             seconds = icmp.ping(IPv6Address(node["address"]), options.timeout)
             times.append(None if seconds is None else round(seconds * 1000, 3))
             if not options.json:
-                answer = text.milliseconds(times[-1]) if seconds is not None else f"no answer in {options.timeout} s"
+                answer = milliseconds(times[-1]) if seconds is not None else f"no answer in {options.timeout} s"
                 show([line(f"{number + 1:>3}  ", Span(answer, "" if seconds is not None else "warning"))])
             if number + 1 < options.count:
                 time.sleep(max(0.0, min(1.0, options.timeout) - (time.monotonic() - started)))

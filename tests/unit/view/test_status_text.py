@@ -159,16 +159,6 @@ def test_why() -> None:
     assert "is our neighbour on re6stnet1" in paint(text.why_lines(answer, NOW, 80))[0]
 
 
-def test_every_kind_of_event_has_words() -> None:
-    for kind in text._HAPPENED:
-        words = text.event_words(event(kind, 1, "4/16", seconds=3, reason="r"))
-        assert "{" not in words
-        assert "-" not in words, "the name of the kind itself is none"
-    many = {**event("peers-lost", 1, "4/16"), "count": 21}
-    assert text.event_words(many) == "lost 21 nodes: 4/16 and 20 more"
-    assert text.event_words(event("of-tomorrow", 1, "4/16")) == "of-tomorrow 4/16", "one that a newer node has"
-
-
 def test_hops_and_pings() -> None:
     hop = {"hop": 1, "peer": "4/16", "address": "2001:db8:42:4::1", "ms": 1.23}
     assert paint([text.hop_line(hop)]) == ["  1  4/16       2001:db8:42:4::1          1.2 ms"]
@@ -221,21 +211,6 @@ def test_a_certificate_with_whole_fingerprints() -> None:
     assert "  valid        2027-01-17 to 2027-12-12: starts in 2 d" in later
 
 
-def test_peers_and_what_came_of_them() -> None:
-    there = {"host": "198.51.100.7", "port": 1194, "protocol": "udp", "country": ""}
-    peers = [
-        {"peer": "9/16", "addresses": [], "reached": False, "metric": None, "tunnel": None,
-         "last": event("tunnel-failed", 90, "9/16")},
-        {"peer": "4/16", "addresses": [there, {**there, "host": "2001:db8:ffff::4", "protocol": "udp6"}],
-         "reached": True, "metric": 96, "tunnel": "out", "last": None},
-    ]  # fmt: skip
-    assert paint(text.peer_table(peers, NOW, 60), width=60) == [
-        "PEER ADDRESSES              TUNNEL METRIC LAST",
-        "4/16 198.51.100.7:1194/udp… out        96 -",
-        "9/16 -                      -        away no answer 90 s ago",
-    ]
-
-
 def test_a_line_of_the_log() -> None:
     record = {"time": NOW, "level": "WARNING", "name": "re6st.node", "text": "one\ntwo", "left_out": 2}
     head = "2027-01-15 08:00:00Z WARNING re6st.node: "
@@ -264,23 +239,3 @@ def test_links_that_died_are_told_of_and_what_is_led_around() -> None:
     assert "links        1 found dead, 9 probes sent; 1 now, 3 destinations led around" in said(
         died=1, dead=1, probes=9, detours=3
     )
-
-
-def test_of_each_tunnel_it_is_said_what_carries_it_and_why_not_wireguard() -> None:
-    link = {**TUNNELS[1], "carrier": "wireguard", "port": 21194}
-    failed = {**TUNNELS[1], "peer": "5/16", "no_wireguard": "no handshake: does a firewall drop UDP?"}
-    older = {name: value for name, value in TUNNELS[1].items() if name not in ("carrier", "no_wireguard")}
-    lines = [
-        "".join(span.text for span in each)
-        for each in text.tunnel_table([link, failed, {**older, "peer": "6/16"}], None)
-    ]
-    assert "198.51.100.7:21194/wireguard" in lines[1]
-    assert "198.51.100.7:1194/udp" in lines[2]
-    assert "198.51.100.7:1194/udp" in lines[3]
-    assert lines[4:] == ["5/16: no WireGuard, no handshake: does a firewall drop UDP?"]
-
-
-def test_a_reason_why_wireguard_does_not_carry_tunnels_is_told_once() -> None:
-    without = [{**TUNNELS[1], "peer": f"{number}/16", "no_wireguard": "not here: no module"} for number in range(7)]
-    lines = ["".join(span.text for span in each) for each in text.tunnel_table(without, None)]
-    assert lines[8:] == ["0/16, 1/16, 2/16, 3/16, 4/16 and others: no WireGuard, not here: no module"]
