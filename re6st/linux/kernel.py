@@ -9,7 +9,7 @@ from __future__ import annotations
 import errno
 import logging
 import socket
-from collections.abc import Awaitable, Callable, Iterable, Iterator
+from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from ipaddress import IPv4Address, IPv4Interface, IPv6Address, IPv6Network, ip_address
@@ -282,9 +282,16 @@ class Kernel:
                 return not interfaces.is_ours(socket.if_indextoname(route.interface))
         return False
 
-    async def undo(self) -> None:
-        """Remove what was added, the last first; what is gone already is no error."""
+    async def undo(self, plans: Collection[AddressPlan] = ()) -> None:
+        """Remove what was added, the last first; what is gone already is no error.
+
+        Also the routes in our networks that a babeld left which was killed, as the next one may not have replaced them.
+        """
         self.state.want(Wanted())
+        try:
+            await BabelRoutes().sweep(plans)
+        except NetlinkError as error:
+            log.warning("cannot remove babel's routes: %s", error)
 
     async def clear(self, plans: Iterable[AddressPlan], kept: Kept | None = None) -> list[str]:
         """Remove what an earlier run left: TAPs, babel's and unreachable routes in our networks, our address in each.

@@ -120,7 +120,7 @@ class MachineRooms:
         """End the user's commands, and take away what was added."""
         await self.hooks.stop()
         await self.packet_filter.close()
-        await self.kernel.undo()
+        await self.kernel.undo({*self.addresses.wanted, *self.addresses.former})
         self.sysctls.undo()
         self.advertisements.undo()
 

@@ -39,6 +39,10 @@ def sysctl(node: Node, path: str) -> str:
     return node.host.run(["cat", path]).stdout.strip()
 
 
+def log_text(node: Node) -> str:
+    return (node.host.log / "re6stnet.log").read_text()
+
+
 def nothing_is_left(node: Node) -> None:
     assert node.traces() == []
     assert sysctl(node, FORWARDING) == "0", "it was so before"
@@ -106,8 +110,12 @@ def test_what_babeld_sets_in_the_kernel_is_put_back_though_babeld_or_the_node_wa
             starts_babeld_anew(signal.SIGKILL)
         else:
             node.end(signal.SIGKILL)
+            starts = log_text(node).count("taking over babeld")
             node.start()
-            wait_until(partial(ready, node), FORMS, "routes", bed.tails)
+            wait_until(
+                lambda: log_text(node).count("taking over babeld") > starts,  # noqa: B023
+                *(FORMS, "it goes on with the babeld that was left", bed.tails),
+            )
             starts_babeld_anew(signal.SIGKILL)
         assert node.stop() == 0
         nothing_is_left(node)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+from contextlib import closing
 from dataclasses import replace
 from ipaddress import IPv6Address, IPv6Network
 
@@ -12,6 +14,8 @@ from re6st.core.machine.wanted_state import RTN_UNREACHABLE, AddressPlan, Kernel
 from re6st.core.routing.planes import ONLY, TABLES, Plane
 from re6st.linux import babel_routes
 from re6st.linux.babel_routes import BabelRoutes
+from re6st.linux.kernel import Kernel
+from re6st.linux.netlink import NetlinkError
 
 ANY = IPv6Network("::/0")
 NETWORK, THERE = IPv6Network("2001:db8:42::/48"), IPv6Network("2001:db8:42:1::/64")
@@ -53,6 +57,32 @@ def test_a_way_that_babel_lost_says_nothing_of_the_priority_of_its_routes(there:
     lost = IPv6Network("2001:db8:42:2::/64")
     there += [by_babel(1030, None), KernelRoute(lost, type=RTN_UNREACHABLE, priority=0xFFFFFFFF)]
     assert asyncio.run(BabelRoutes().ways([PLAN])) == {(THERE, ANY): 1030}
+
+
+def test_a_node_that_leaves_removes_what_a_killed_babeld_left_in_its_networks(there: list[KernelRoute]) -> None:
+    """Also where the next babeld has not replaced it yet: ways that were lost are on no interface that goes away."""
+    nowhere = replace(by_babel(0xFFFFFFFF, None), type=RTN_UNREACHABLE)
+    foreign = replace(nowhere, destination=IPv6Network("2001:db8:43:1::/64"))
+    there += [nowhere, by_babel(1030, None), foreign, by_babel(1024, BESIDE.table)]
+
+    async def leave() -> None:
+        with closing(Kernel()) as own:
+            await own.undo([PLAN])
+
+    asyncio.run(leave())
+    assert there == [foreign]
+
+
+def test_a_node_leaves_in_order_though_the_routes_change_all_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def sweep(*_: object) -> list[KernelRoute]:
+        raise NetlinkError(errno.EINTR, "dump interrupted")
+
+    async def leave() -> None:
+        with closing(Kernel()) as own:
+            await own.undo([PLAN])
+
+    monkeypatch.setattr(BabelRoutes, "sweep", sweep)
+    asyncio.run(leave())
 
 
 def test_what_a_babeld_of_one_plane_left_is_removed_and_those_of_other_planes_stay(there: list[KernelRoute]) -> None:
