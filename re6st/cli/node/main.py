@@ -165,6 +165,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         return asyncio.run(_run(config, handler))
     except Exception as error:
         return _failed(error, config, handler)
+    finally:
+        if sys.version_info < (3, 12):
+            asyncio.set_child_watcher(None)  # type: ignore[arg-type]  # the default: ours is of no use without this loop
 
 
 def _test(p: OptionParser, args: argparse.Namespace) -> int:

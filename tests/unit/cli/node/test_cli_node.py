@@ -6,6 +6,7 @@ import asyncio
 import logging
 import re
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from ipaddress import IPv6Network, ip_address, ip_network
 from pathlib import Path
@@ -347,6 +348,14 @@ def run(tmp_path: Path, *options: str) -> int:
         status = stopped.code
     assert isinstance(status, int)
     return status
+
+
+@pytest.mark.usefixtures("quiet")
+def test_who_called_it_starts_programs_as_before(tmp_path: Path) -> None:
+    """What tells its event loop of the end of programs goes with that: those of other threads have their own."""
+    assert run(tmp_path, f"--ca={tmp_path}/ca.crt") == 78
+    with ThreadPoolExecutor(1) as pool:
+        assert pool.submit(asyncio.run, process.output_of(["true"], 10)).result()[0] == 0
 
 
 @pytest.mark.usefixtures("quiet")
