@@ -29,11 +29,6 @@ TOGETHER = {
 }
 """Files that share what takes long to make, or a place on this machine."""
 
-WAITING = ("tests/network/", "tests/interop/", "tests/stress/")
-"""Where tests wait for others more than they compute..."""
-COMPUTING = ("tests/network/test_emulated_kernel.py", "tests/network/test_kernel_wireguard.py")
-"""...but for these."""
-
 
 @pytest.fixture(scope="session", autouse=True)
 def signals_of_a_terminal() -> Iterator[None]:
@@ -51,11 +46,10 @@ def signals_of_a_terminal() -> Iterator[None]:
 
 
 class Scheduling(LoadScopeScheduling):  # type: ignore[misc]  # it has no types
-    """Which tests go to which process, and when.
+    """Which tests go to which process.
 
-    To one process go those of the files above, and those of one file of the fast ones. The first process takes tests
-    that compute, as long as there are any, and the others those that wait: so there is always something to compute, and
-    never more than networks can stand.
+    To one process go those of the files above, and those of one file of the fast ones. Networks come first, by their
+    names: three of them at once leave the processors enough, and no unit test has changed anything in their process.
     """
 
     def _split_scope(self, nodeid: str) -> str:
@@ -63,22 +57,10 @@ class Scheduling(LoadScopeScheduling):  # type: ignore[misc]  # it has no types
         alone = path.startswith(("tests/network/", "tests/interop/"))
         return TOGETHER.get(path, nodeid if alone else path)
 
-    def _assign_work_unit(self, node: Any) -> None:
-        computes = len(self.nodes) > 1 and node is self.nodes[0]
-        for scope, tests in self.workqueue.items():
-            if _is_computing(next(iter(tests))) is computes:
-                self.workqueue.move_to_end(scope, last=False)
-                break
-        super()._assign_work_unit(node)
-
     def _reschedule(self, node: Any) -> None:
         # One test ahead, not two: at the end a process would wait for another one that has three to run.
         if not self.workqueue or self._pending_of(self.assigned_work[node]) < 2:
             super()._reschedule(node)
-
-
-def _is_computing(nodeid: str) -> bool:
-    return not nodeid.startswith(WAITING) or nodeid.startswith(COMPUTING)
 
 
 @pytest.hookimpl(optionalhook=True)
