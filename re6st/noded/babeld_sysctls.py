@@ -14,6 +14,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from re6st.linux.kept_state import SYSCTL
+from re6st.noded import changed_sysctls
 from re6st.service import rundir
 
 BY_BABELD = {"forwarding": "1", "accept_redirects": "0", "rp_filter": "0"}
@@ -70,19 +71,12 @@ class BabeldSysctls:
 
     def _left(self) -> dict[str, str]:
         """What an earlier run noted."""
-        try:
-            with self._note.open("rb") as file:
-                noted = json.loads(file.read(NOTE_LIMIT))
-        except (OSError, ValueError, RecursionError):
-            return {}
-        told = noted.items() if isinstance(noted, dict) else ()
+        found = changed_sysctls.noted(self._note, NOTE_LIMIT)
+        told = found.items() if isinstance(found, dict) else ()
         return {name: value for name, value in told if _NAME.fullmatch(name) and value in ("0", "1", "2")}
 
     def _value(self, name: str) -> str:
-        try:
-            return (self._sysctl / name).read_text().strip()
-        except OSError:  # no such interface
-            return ""
+        return changed_sysctls.value(self._sysctl / name)
 
 
 def _wanted(name: str) -> str:

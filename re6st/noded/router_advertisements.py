@@ -11,6 +11,7 @@ import json
 import logging
 from pathlib import Path
 
+from re6st.noded.changed_sysctls import noted, value
 from re6st.service import rundir
 
 AS_HOST, ALWAYS = "1", "2"
@@ -39,9 +40,9 @@ class Advertisements:
             name = setting.parent.name
             if name in ("all", "lo"):
                 continue
-            if _read(setting) == ALWAYS and name in left:
+            if value(setting) == ALWAYS and name in left:
                 self._changed.append(setting)
-            elif _read(setting) == AS_HOST and not self._forwards(name):
+            elif value(setting) == AS_HOST and not self._forwards(name):
                 found.append(setting)
         self._changed += found
         self._remember()  # first: a daemon that is killed in between has changed nothing that is not noted
@@ -54,7 +55,7 @@ class Advertisements:
 
     def again(self) -> list[str]:
         """Listen again where others put back what was there, while the host forwards: interfaces, for the log."""
-        reset = [each for each in self._changed if _read(each) == AS_HOST and self._forwards(each.parent.name)]
+        reset = [each for each in self._changed if value(each) == AS_HOST and self._forwards(each.parent.name)]
         for setting in reset:
             self._write(setting, ALWAYS)
         return [setting.parent.name for setting in reset]
@@ -62,7 +63,7 @@ class Advertisements:
     def undo(self) -> None:
         """Put back what was there; not where forwarding stayed on (babeld was killed), as that would take the route."""
         for setting in self._changed:
-            if _read(setting) == ALWAYS and not self._forwards(setting.parent.name):
+            if value(setting) == ALWAYS and not self._forwards(setting.parent.name):
                 self._write(setting, AS_HOST)
         self._changed.clear()
         with contextlib.suppress(OSError):
@@ -70,11 +71,7 @@ class Advertisements:
 
     def _left(self) -> frozenset[str]:
         """The interfaces that an earlier run changed and did not put back."""
-        try:
-            with self._note.open("rb") as file:
-                names = json.loads(file.read(NOTE_LIMIT))
-        except (OSError, ValueError, RecursionError):
-            return frozenset()
+        names = noted(self._note, NOTE_LIMIT)
         return frozenset(name for name in names if isinstance(name, str)) if isinstance(names, list) else frozenset()
 
     def _remember(self) -> None:
@@ -85,17 +82,10 @@ class Advertisements:
             log.warning("%s: %s: after a crash accept_ra stays 2", self._note, error.strerror)
 
     def _forwards(self, name: str) -> bool:
-        return _read(self._interfaces / name / "forwarding") != "0"
+        return value(self._interfaces / name / "forwarding") != "0"
 
-    def _write(self, setting: Path, value: str) -> None:
+    def _write(self, setting: Path, new: str) -> None:
         try:
-            setting.write_text(value)
+            setting.write_text(new)
         except OSError as error:
             log.warning("%s: %s", setting, error.strerror)
-
-
-def _read(setting: Path) -> str:
-    try:
-        return setting.read_text().strip()
-    except OSError:  # an interface that went away
-        return ""
