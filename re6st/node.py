@@ -208,7 +208,7 @@ class Member:
         machine.sysctls.keep()
         machine.advertisements.keep()
         await machine.addresses.enter(plan.address_plans)
-        await rooms.tunnels.serve()
+        await rooms.tunnels.servers.serve(found.servers)
         rooms.tunnels.go_on()
         rooms.country.require(bool(plan.parameters.same_country))
         await rooms.country.start()
@@ -278,7 +278,7 @@ class Member:
         """
         updates, machine, rooms, in_force = self._base.updates, self._machine, self._rooms, self._machine.in_force
         before = in_force.plan
-        in_force.plan = rooms.tunnels.plan = plan = before.follow(updates.parameters, updates.identity)
+        in_force.plan = plan = before.follow(updates.parameters, updates.identity)
         self._use_identity(before.identity, plan.identity)
         self._tasks.start(machine.packet_filter.follow(plan.packet_rules), "packet filter's rules")
         done = await machine.addresses.follow(plan.address_plans)

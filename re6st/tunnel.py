@@ -1,8 +1,9 @@
 """What a tunnel is, whatever carries it (wire.md section 8). The kinds of tunnels are in transport/.
 
 A `Listener` is a server of ours that peers connect to: one for each protocol, on an interface that all its clients
-share. A `Dialer` is one tunnel that we open, on an interface of its own. noded/tunnels.py makes the interface, a TAP,
-before it calls `run`, and brings it up when it is told that there is somebody (`ListenerOwner.up`, `connected`).
+share. A `Dialer` is one tunnel that we open, on an interface of its own. noded/servers.py and noded/tunnels.py make the
+interface, a TAP, before they call `run`, and bring it up when they are told that there is somebody (`ListenerOwner.up`,
+`connected`).
 
 Where a program carries a tunnel, that runs on when the daemon is replaced: the next daemon goes on with what it has
 `found`, and makes it anew later if the `config_digest` of then is not that of now. A tunnel without a `pid` or

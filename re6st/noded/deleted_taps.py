@@ -20,11 +20,18 @@ class Owners(Protocol):
     def owner(self, interface: str, hardware: str) -> Prefix | None: ...
 
 
+class TapServers(Protocol):
+    """Our servers: noded/servers.py."""
+
+    @property
+    def running(self) -> Mapping[TunnelProtocol, Listener]: ...
+
+
 class TapTunnels(Protocol):
     """The tunnels of a node: noded/tunnels.py."""
 
     @property
-    def servers(self) -> Mapping[TunnelProtocol, Listener]: ...
+    def servers(self) -> TapServers: ...
 
     @property
     def ends(self) -> Owners: ...
@@ -46,7 +53,7 @@ async def make_anew(
 
     The policy opens another tunnel, and the clients of a server come back.
     """
-    for server in tunnels.servers.values():
+    for server in tunnels.servers.running.values():
         if server.interface == interface:
             # It has to see first that there is none: of another one by the same name it may think that it is the old.
             await until_unused(interface)

@@ -19,26 +19,43 @@ LATELY, ENDED = 30.0, 1000
 """Seconds for which a tunnel that ended may be what news are about, and how many are remembered."""
 
 
+class EndedTunnels:
+    """Which tunnels ended lately."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._ended: deque[tuple[float, str, Prefix]] = deque(maxlen=ENDED)
+
+    def note(self, interface: str, peer: Prefix) -> None:
+        """A tunnel with a peer ended."""
+        self._ended.append((self._clock(), interface, peer))
+
+    def lately(self, interface: str) -> list[Prefix]:
+        """The peers of those on an interface."""
+        since = self._clock() - LATELY
+        return [peer for moment, name, peer in self._ended if name == interface and moment >= since]
+
+
 class OtherEnds:
-    """Answers from the `servers`, by protocol, from the client tunnels that are `held`, and from WireGuard `links`."""
+    """Answers from the `servers`, by protocol, from the client tunnels that are `held`, from WireGuard `links`, and
+    from the tunnels that `ended`."""
 
     def __init__(
         self,
         servers: Mapping[TunnelProtocol, Listener],
         held: Callable[[], Iterable[Dialer]],
         hardware: HardwareAddresses,
-        links: Callable[[], Iterable[LinkEnd]] = tuple,
-        clock: Callable[[], float] = time.monotonic,
+        links: Callable[[], Iterable[LinkEnd]],
+        ended: EndedTunnels,
     ) -> None:
         self.looked: Callable[[], object] = lambda: None
         """Called after each `look`, when OpenVPN has answered."""
         self._servers = servers
         self._held = held
         self._links = links
-        self._clock = clock
+        self._ended = ended
         self._addresses = hardware
         self._hardware: dict[tuple[str, str], Prefix] = {}
-        self._ended: deque[tuple[float, str, Prefix]] = deque(maxlen=ENDED)
 
     def is_shared(self, interface: str) -> bool:
         """Whether it is that of a server, behind which many clients are."""
@@ -84,16 +101,11 @@ class OtherEnds:
         """
         if (known := self._hardware.get((interface, hardware))) is not None:
             return [known]
-        since = self._clock() - LATELY
         found = [client.peer for client in self._held() if client.connected and client.interface == interface]
         found += [link.peer for link in self._links() if link.interface == interface]
         found += [c.peer for s in self._servers.values() if s.interface == interface for c in s.clients.values()]
-        found += [peer for moment, name, peer in self._ended if name == interface and moment >= since]
+        found += self._ended.lately(interface)
         return list(dict.fromkeys(peer for peer in found if peer is not None))
-
-    def ended(self, interface: str, peer: Prefix) -> None:
-        """A tunnel with a peer ended."""
-        self._ended.append((self._clock(), interface, peer))
 
     def look(self, unknown: Iterable[NextHop] = ()) -> None:
         """Find out who is behind our servers, see `owner`, and what hardware addresses `unknown` neighbours have."""

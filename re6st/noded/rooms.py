@@ -51,6 +51,7 @@ from re6st.noded.peer_socket import NodeCrypto, Peers, sessions_with
 from re6st.noded.pulse import Pulse, VersionTeller
 from re6st.noded.reachability import AddressAdvertiser
 from re6st.noded.registry_updates import Updates
+from re6st.noded.remote_gateway import RemoteGateways
 from re6st.noded.requirement import RequirementWatch
 from re6st.noded.router_advertisements import Advertisements
 from re6st.noded.routing import Planes, RoutingPlane
@@ -58,6 +59,7 @@ from re6st.noded.settings import Config, EffectiveConfig, InForce
 from re6st.noded.table_changes import TableChanges
 from re6st.noded.takeover import Found
 from re6st.noded.tunnel_mtus import TunnelMtus
+from re6st.noded.tunnel_parts import TunnelParts
 from re6st.noded.tunnels import Tunnels
 from re6st.service import run_names
 from re6st.service.control import ControlServer
@@ -184,18 +186,17 @@ def build(base: Base, machine: MachineRooms, found: Found, left: babel.Left, tas
         crypto.abilities = frozenset({Extension.WIREGUARD})
     handler, peers = _peers(base, in_force, mesh, driver, known, crypto, due)
     advertiser, country = _whereabouts(base, machine, AddressTeller(peers, handler, known), settings_news)
-    tunnels = Tunnels(
-        in_force.plan,
-        machine.kernel,
-        machine.packet_filter,
-        tasks,
-        driver.event,
-        Arrivals(known, advertiser).connected,
-        found,
-        planes,
-        admission,
-        links or NoLinks(machine.kernel, config.run, tasks, lacking),
+    parts = TunnelParts(
+        in_force=in_force,
+        kernel=machine.kernel,
+        gateways=RemoteGateways(machine.kernel, config.remote_gateways),
+        tasks=tasks,
+        event=driver.event,
+        routing=planes,
+        door=admission,
+        links=links or NoLinks(machine.kernel, config.run, tasks, lacking),
     )
+    tunnels = Tunnels(parts, machine.packet_filter, Arrivals(known, advertiser).connected, found)
     if links is not None:
         links.start(tunnels, peers, advertiser)
         handler.about_links, peers.told_abilities = links.received, links.met_again

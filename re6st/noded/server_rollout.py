@@ -29,11 +29,11 @@ CHANGE_OVER, CHANGE_LAST, CHANGE_POLL = 10.0, 120.0, 1.0
 log = logging.getLogger(__name__)
 
 
-class Servers(Protocol):
-    """The servers that are rolled over, and the client tunnels that go before them."""
+class RolledServers(Protocol):
+    """Our servers: noded/servers.py."""
 
     @property
-    def servers(self) -> Mapping[TunnelProtocol, Listener]: ...
+    def running(self) -> Mapping[TunnelProtocol, Listener]: ...
 
     def wanted(self) -> Mapping[TunnelProtocol, int]:
         """The port of each server that we are to have."""
@@ -47,22 +47,27 @@ class Servers(Protocol):
     def encryption_begins(self) -> bool:
         """Whether a server is in clear that is to be encrypted."""
 
+    def start(self, port: int, protocol: TunnelProtocol) -> None: ...
+
+    async def end(self, protocol: TunnelProtocol) -> None: ...
+
+
+class ClientTunnels(Protocol):
+    """Our client tunnels, of which some are made anew before the servers: noded/tunnels.py."""
+
     def outdated_clients(self) -> frozenset[Prefix]:
-        """The peers of our client tunnels with other settings than those of now."""
+        """The peers of those with other settings than those of now."""
 
     def tell_outdated(self) -> None:
         """Tell the policy of those, if there are any."""
-
-    def start_server(self, port: int, protocol: TunnelProtocol) -> None: ...
-
-    async def end_server(self, protocol: TunnelProtocol) -> None: ...
 
 
 class ServerRollout:
     """Does it; one at a time."""
 
-    def __init__(self, servers: Servers, drains: Drains, chance: Random) -> None:
+    def __init__(self, servers: RolledServers, clients: ClientTunnels, drains: Drains, chance: Random) -> None:
         self._servers = servers
+        self._clients = clients
         self._drains = drains
         self._chance = chance
         self._lock = asyncio.Lock()
@@ -71,37 +76,37 @@ class ServerRollout:
         """Have as many servers as are wanted, all with the settings of now. `survey` is the mesh as we see it."""
         async with self._lock:
             await self._renew(survey)
-        self._servers.tell_outdated()
+        self._clients.tell_outdated()
 
     async def _renew(self, survey: Callable[[], Survey]) -> None:
         ours, wanted = self._servers, self._servers.wanted()
         if ours.encryption_begins():
             await self._change_clients()
-        for protocol in ours.servers.keys() - wanted.keys():
+        for protocol in ours.running.keys() - wanted.keys():
             await self._empty(interfaces.server(protocol), survey)
-            await ours.end_server(protocol)
+            await ours.end(protocol)
         for protocol, port in wanted.items():
             interface = interfaces.server(protocol)
-            if protocol not in ours.servers:
-                ours.start_server(port, protocol)
+            if protocol not in ours.running:
+                ours.start(port, protocol)
             elif ours.is_outdated(protocol):
                 await self._empty(interface, survey)
                 log.info("server %s is restarted with new settings", interface)
-                await ours.end_server(protocol)
-                ours.start_server(port, protocol)
+                await ours.end(protocol)
+                ours.start(port, protocol)
             else:
                 continue
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(LISTEN_TIME):
-                    await ours.servers[protocol].listening.wait()
+                    await ours.running[protocol].listening.wait()
             await self._drains.unmute(interface)
 
     async def _change_clients(self) -> None:
         """Have client tunnels encrypted first: a server in clear takes those as well, but not the other way round."""
-        self._servers.tell_outdated()
+        self._clients.tell_outdated()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(CHANGE_LAST):
-                while self._servers.outdated_clients():  # noqa: ASYNC110
+                while self._clients.outdated_clients():  # noqa: ASYNC110
                     await asyncio.sleep(CHANGE_POLL)
         await asyncio.sleep(CHANGE_OVER)
 

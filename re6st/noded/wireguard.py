@@ -255,7 +255,7 @@ class WireGuard:
     def admits(self, peer: Prefix) -> bool:
         """Whether a peer may open a link to us: one that is let in as a client of a server of ours, and is there."""
         client = self._client(peer)
-        return self._hands is not None and client is not None and self._hands[0].admits(peer, client[1].serial)
+        return self._hands is not None and client is not None and self._hands[0].servers.admits(peer, client[1].serial)
 
     def hosts(self, peer: Prefix) -> Sequence[Address]:
         """Where a peer was reached by its tunnel."""
@@ -464,7 +464,7 @@ class WireGuard:
             self._ports.open_for_links(self._links.agreement.served_ports)
 
     def _client(self, peer: Prefix) -> tuple[TunnelProtocol, ServerClient] | None:
-        return None if self._hands is None else self._hands[0].server_client(peer)
+        return None if self._hands is None else self._hands[0].servers.client(peer)
 
     def _hold_way(self, place: Endpoint | None) -> None:
         if self._hands is not None and place is not None:

@@ -9,19 +9,36 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from ipaddress import IPv4Address, IPv6Address
+from pathlib import Path
 
+from re6st import cert
+from re6st.client.files import Files
+from re6st.core.mesh import policy
 from re6st.core.prefix import Prefix
 from re6st.core.telemetry.report import Link
 from re6st.core.transport.link_records import LinkRecord
 from re6st.core.transport.untimely import Untimely
 from re6st.core.tunnel_protocols import Role, TunnelProtocol
 from re6st.core.wire.datagrams import Endpoint
+from re6st.core.wire.params import Parameters
 from re6st.linux.hardware import Hardware
-from re6st.linux.kernel import Address
-from re6st.noded.contracts import LinkEnd
+from re6st.linux.kernel import Address, KernelError
+from re6st.noded.contracts import LinkEnd, TunnelKernel
 from re6st.noded.packet_filter import Sender
-from re6st.noded.settings import EffectiveConfig
-from re6st.tunnel import Connected, Dialer, FoundClient, FoundServer, ListenerOwner, ServerClient, Traffic
+from re6st.noded.remote_gateway import RemoteGateways
+from re6st.noded.settings import Config, EffectiveConfig, InForce
+from re6st.noded.tunnel_parts import TunnelParts
+from re6st.service.tasks import Tasks
+from re6st.tunnel import (
+    Connected,
+    Dialer,
+    FoundClient,
+    FoundServer,
+    ListenerOwner,
+    ServerClient,
+    Traffic,
+    TunnelFactory,
+)
 
 
 class FakeKernel:
@@ -51,6 +68,19 @@ class FakeKernel:
     async def bounce(self, name: str, until_unused: Callable[[], Awaitable[None]]) -> None:
         self.bounced.append(name)
         await asyncio.sleep(self._seconds)
+
+
+class BusyKernel(FakeKernel):
+    """An interface that somebody else holds at first."""
+
+    def __init__(self) -> None:
+        super().__init__(0)
+        self.tries = 0
+
+    async def make_tap(self, name: str) -> None:
+        self.tries += 1
+        if self.tries < 3:
+            raise KernelError("cannot make the interface re6stnet-udp: Device or resource busy.")
 
 
 class FakeFilter:
@@ -218,3 +248,25 @@ class FakeFactory:
         found: FoundClient | None,
     ) -> Dialer:
         return FakeDialer(interface, peer)
+
+
+def effective_config(tmp_path: Path, identity: cert.Identity, *ports: tuple[int, TunnelProtocol]) -> EffectiveConfig:
+    """Of a node that this identity has, with servers on these ports."""
+    files = Files(Path("ca.crt"), Path("cert.crt"), Path("cert.key"))
+    config = Config("http://re6st.example.com/", files, tmp_path, tmp_path, tmp_path, ports=ports)
+    return EffectiveConfig(config, identity, Parameters(Prefix(0, 16)), {"openvpn": "/usr/sbin/openvpn"})
+
+
+def parts_of(
+    plan: EffectiveConfig,
+    tasks: Tasks,
+    kernel: TunnelKernel | None = None,
+    *,
+    event: Callable[[policy.Event], None] = lambda _: None,
+    links: FakeLinks | None = None,
+    factory: Callable[[EffectiveConfig], TunnelFactory] = FakeFactory,
+) -> TunnelParts:
+    """What the tunnels of a node that is alone in its tests need."""
+    around, kernel = Surroundings(), kernel or FakeKernel(0)
+    gateways = RemoteGateways(kernel, plan.config.remote_gateways)
+    return TunnelParts(InForce(plan), kernel, gateways, tasks, event, around, around, links or FakeLinks(), factory)

@@ -21,8 +21,8 @@ class World:
     def __init__(self) -> None:
         self.done: list[str] = []
         self.refused = False
-        self.servers = {TunnelProtocol.TCP: FakeListener("re6stnet-tcp", self.done)}
-        self.ends = self
+        self.running = {TunnelProtocol.TCP: FakeListener("re6stnet-tcp", self.done)}
+        self.servers = self.ends = self
 
     def owner(self, interface: str, hardware: str) -> Prefix | None:
         return PEER if interface == "re6stnet1" else None

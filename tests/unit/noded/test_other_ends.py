@@ -12,7 +12,7 @@ from re6st.core.tunnel_protocols import TunnelProtocol
 from re6st.core.wire.datagrams import Endpoint
 from re6st.linux import hardware
 from re6st.linux.hardware import Hardware
-from re6st.noded.other_ends import LATELY, REMEMBERED, OtherEnds
+from re6st.noded.other_ends import LATELY, REMEMBERED, EndedTunnels, OtherEnds
 from re6st.tunnel import Dialer, ServerClient
 from tests.unit.tunnel_doubles import FakeDialer, FakeListener
 
@@ -44,11 +44,13 @@ class World:
             self.server.clients[number] = ServerClient(peer, None, None, number=node)
         self.held: list[Dialer] = []
         self.netlink = FakeNetlink()
+        self.ended = EndedTunnels(clock=lambda: self.now)
         self.ends = OtherEnds(
             {TunnelProtocol.TCP: self.server, TunnelProtocol.UDP: FakeListener("re6stnet-udp")},
             lambda: self.held,
             Hardware(self.netlink),
-            clock=lambda: self.now,
+            tuple,
+            self.ended,
         )
 
     def hold(self, peer: Prefix | None, *, connected: bool = True, number: int | None = None) -> None:
@@ -59,7 +61,7 @@ class World:
     def cut(self, peer: Prefix) -> None:
         self.server.clients = {k: c for k, c in self.server.clients.items() if c.peer != peer}
         self.server.hardware = {}
-        self.ends.ended(SERVER, peer)
+        self.ended.note(SERVER, peer)
 
 
 @pytest.fixture
@@ -89,7 +91,7 @@ def test_where_it_is_not_known_those_that_left_lately_are_suspects_too(world: Wo
 def test_an_interface_that_leads_to_another_peer_now_does_not_make_that_one_guilty_alone(world: World) -> None:
     world.hold(LIAR)
     assert (world.ends.owner(TAP, MAC), world.ends.suspects(TAP, MAC)) == (LIAR, [LIAR])
-    world.ends.ended(TAP, LIAR)
+    world.ended.note(TAP, LIAR)
     world.hold(OTHER, connected=False)
     assert (world.ends.owner(TAP, MAC), world.ends.suspects(TAP, MAC)) == (None, [LIAR])
     world.hold(OTHER)

@@ -31,13 +31,13 @@ class World:
         self.log: list[str] = []
         self.drains = FakeFilter()
         self.made = {TunnelProtocol(name): made for name, made in servers.items()}
-        self.running = {protocol: FakeListener(interfaces.server(protocol)) for protocol in self.made}
+        self._running = {protocol: FakeListener(interfaces.server(protocol)) for protocol in self.made}
         self.ports: dict[TunnelProtocol, int] = {UDP: 1194, TCP: 1194}
         self.survey = Survey()
 
     @property
-    def servers(self) -> Mapping[TunnelProtocol, Listener]:
-        return self.running
+    def running(self) -> Mapping[TunnelProtocol, Listener]:
+        return self._running
 
     def wanted(self) -> Mapping[TunnelProtocol, int]:
         return self.ports
@@ -57,20 +57,20 @@ class World:
     def tell_outdated(self) -> None:
         self.log.append("clients")
 
-    def start_server(self, port: int, protocol: TunnelProtocol) -> None:
+    def start(self, port: int, protocol: TunnelProtocol) -> None:
         self.log.append(f"start {protocol}")
         self.made[protocol] = "now"
-        self.running[protocol] = FakeListener(interfaces.server(protocol))
-        self.running[protocol].listening.set()
+        self._running[protocol] = FakeListener(interfaces.server(protocol))
+        self._running[protocol].listening.set()
 
-    async def end_server(self, protocol: TunnelProtocol) -> None:
+    async def end(self, protocol: TunnelProtocol) -> None:
         self.log.append(f"end {protocol}")
-        del self.running[protocol], self.made[protocol]
+        del self._running[protocol], self.made[protocol]
 
     def renew(self) -> list[str]:
         async def run() -> None:
             async with asyncio.timeout(20):
-                await ServerRollout(self, self.drains, Random(1)).renew(lambda: self.survey)
+                await ServerRollout(self, self, self.drains, Random(1)).renew(lambda: self.survey)
 
         asyncio.run(run())
         return self.log

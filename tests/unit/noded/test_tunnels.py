@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 
 from re6st import cert
-from re6st.client.files import Files
 from re6st.core import interfaces
 from re6st.core.mesh import policy
 from re6st.core.prefix import Prefix
@@ -19,55 +18,32 @@ from re6st.core.routing.survey import Survey
 from re6st.core.transport.records import ClientRecord
 from re6st.core.tunnel_protocols import TunnelProtocol
 from re6st.core.wire.datagrams import Endpoint
-from re6st.core.wire.params import Parameters
-from re6st.linux.kernel import KernelError
 from re6st.noded import server_rollout
-from re6st.noded.contracts import BabelFilter, TunnelKernel
-from re6st.noded.settings import Config, EffectiveConfig
+from re6st.noded.contracts import BabelFilter
 from re6st.noded.takeover import Found
-from re6st.noded.tunnels import Tunnels, _Owner
+from re6st.noded.tunnel_parts import TunnelParts
+from re6st.noded.tunnels import Tunnels
 from re6st.service.tasks import Tasks
 from re6st.tunnel import Connected, Dialer, FoundClient
 from tests.unit.fake_program import until
-from tests.unit.tunnel_doubles import FakeDialer, FakeFactory, FakeFilter, FakeKernel, FakeLinks, Surroundings
+from tests.unit.tunnel_doubles import (
+    BusyKernel,
+    FakeDialer,
+    FakeFactory,
+    FakeFilter,
+    FakeKernel,
+    FakeLinks,
+    effective_config,
+    parts_of,
+)
 
 PEER = Prefix(4, 16)
 SOMEWHERE = (Endpoint("192.0.2.1", 1194, TunnelProtocol.UDP),)
 
 
-def made(tmp_path: Path, identity: cert.Identity, *ports: tuple[int, TunnelProtocol]) -> EffectiveConfig:
-    files = Files(Path("ca.crt"), Path("cert.crt"), Path("cert.key"))
-    config = Config("http://re6st.example.com/", files, tmp_path, tmp_path, tmp_path, ports=ports)
-    return EffectiveConfig(config, identity, Parameters(Prefix(0, 16)), {"openvpn": "/usr/sbin/openvpn"})
-
-
-def tunnels_of(
-    plan: EffectiveConfig,
-    tasks: Tasks,
-    *,
-    kernel: TunnelKernel,
-    drains: BabelFilter | None = None,
-    event: Callable[[policy.Event], None] = lambda _: None,
-    log: list[str] | None = None,
-    links: FakeLinks | None = None,
-    found: Found | None = None,
-    factory: type[FakeFactory] = FakeFactory,
-) -> Tunnels:
+def tunnels_of(parts: TunnelParts, *, drains: BabelFilter | None = None, found: Found | None = None) -> Tunnels:
     """Those of a node that is alone in its tests."""
-    around = Surroundings()
-    return Tunnels(
-        plan,
-        kernel,
-        drains or FakeFilter(),
-        tasks,
-        event,
-        lambda _: None,
-        found or Found(),
-        around,
-        around,
-        links or FakeLinks(),
-        lambda now: factory(now, log),
-    )
+    return Tunnels(parts, drains or FakeFilter(), lambda _: None, found or Found())
 
 
 @pytest.mark.parametrize("encrypt", [True, False])
@@ -75,7 +51,7 @@ def test_where_encryption_begins_servers_wait_for_the_clients(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, nodes: dict[str, cert.Identity], encrypt: bool
 ) -> None:
     """A server in clear takes clients that encrypt; one that encrypts and a client in clear do not understand."""
-    plan = made(tmp_path, nodes["1/16"], (1194, TunnelProtocol.TCP))
+    plan = effective_config(tmp_path, nodes["1/16"], (1194, TunnelProtocol.TCP))
     later = plan.follow(replace(plan.parameters, encrypt=True), nodes["1/16"])
     log: list[str] = []
     monkeypatch.setattr(server_rollout, "CHANGE_OVER", 0.05)
@@ -94,11 +70,12 @@ def test_where_encryption_begins_servers_wait_for_the_clients(
                 log.append("the client is made anew")
                 tunnels._clients[PEER].config_digest = FakeFactory(after).config_digest()
 
-            tunnels = tunnels_of(before, tasks, kernel=FakeKernel(0), event=event, log=log)
-            await tunnels.serve()
+            parts = parts_of(before, tasks, event=event, factory=lambda now: FakeFactory(now, log))
+            tunnels = tunnels_of(parts)
+            await tunnels.servers.serve({})
             tunnels.open(PEER, SOMEWHERE)
             await until(lambda: tunnels._clients[PEER].config_digest)
-            tunnels.plan = after
+            parts.in_force.plan = after
             await tunnels.renew(Survey)
             await until(lambda: "the client is made anew" in log)
             await tasks.end_all()
@@ -113,13 +90,13 @@ def test_where_encryption_begins_servers_wait_for_the_clients(
 
 def test_a_tunnel_that_is_cut_twice_gives_its_interface_back(tmp_path: Path, nodes: dict[str, cert.Identity]) -> None:
     """Its address is lost while it ends, or its certificate is revoked."""
-    plan = made(tmp_path, nodes["1/16"])
+    plan = effective_config(tmp_path, nodes["1/16"])
     kernel, drains = FakeKernel(), FakeFilter()
     events: list[policy.Event] = []
 
     async def run() -> None:
         async with Tasks() as tasks:
-            tunnels = tunnels_of(plan, tasks, kernel=kernel, drains=drains, event=events.append)
+            tunnels = tunnels_of(parts_of(plan, tasks, kernel, event=events.append), drains=drains)
             tunnels.open(PEER, SOMEWHERE)
             await until(lambda: tunnels._taps)
             (tap,) = tunnels._taps
@@ -137,12 +114,12 @@ def test_a_tunnel_that_is_closed_in_the_moment_it_is_opened_is_told_as_down(
     tmp_path: Path, nodes: dict[str, cert.Identity]
 ) -> None:
     """A task that is cancelled before its first step would tell nobody, and the policy would wait for ever."""
-    plan = made(tmp_path, nodes["1/16"])
+    plan = effective_config(tmp_path, nodes["1/16"])
     events: list[policy.Event] = []
 
     async def run() -> None:
         async with Tasks() as tasks:
-            tunnels = tunnels_of(plan, tasks, kernel=FakeKernel(0), event=events.append)
+            tunnels = tunnels_of(parts_of(plan, tasks, event=events.append))
             tunnels.open(PEER, SOMEWHERE)
             tunnels.close(PEER)
             await until(lambda: PEER not in tunnels)
@@ -151,49 +128,17 @@ def test_a_tunnel_that_is_closed_in_the_moment_it_is_opened_is_told_as_down(
     asyncio.run(run())
 
 
-class BusyKernel(FakeKernel):
-    """An interface that somebody else holds at first."""
-
-    def __init__(self) -> None:
-        super().__init__(0)
-        self.tries = 0
-
-    async def make_tap(self, name: str) -> None:
-        self.tries += 1
-        if self.tries < 3:
-            raise KernelError("cannot make the interface re6stnet-udp: Device or resource busy.")
-
-
-def test_a_server_whose_interface_others_hold_is_tried_again(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, nodes: dict[str, cert.Identity]
-) -> None:
-    monkeypatch.setattr("re6st.noded.tunnels.Backoff.next", lambda self: 0.001)
-    plan = made(tmp_path, nodes["1/16"])
-
-    async def run() -> None:
-        async with Tasks() as tasks:
-            kernel = BusyKernel()
-            tunnels = tunnels_of(plan, tasks, kernel=kernel)
-            tunnels.start_server(1194, TunnelProtocol.UDP)
-            async with asyncio.timeout(5):
-                await tunnels.servers[TunnelProtocol.UDP].listening.wait()
-            assert kernel.tries == 3
-            await tasks.end_all()
-
-    asyncio.run(run())
-
-
 @pytest.mark.parametrize("closed", [False, True], ids=["the link ends", "the tunnel is closed"])
 def test_a_tunnel_that_a_link_carries_is_held_until_that_ends(
     tmp_path: Path, nodes: dict[str, cert.Identity], closed: bool
 ) -> None:
-    plan = made(tmp_path, nodes["1/16"])
+    plan = effective_config(tmp_path, nodes["1/16"])
     events: list[policy.Event] = []
 
     async def run() -> None:
         async with Tasks() as tasks:
-            kernel, drains, links = FakeKernel(0), FakeFilter(), FakeLinks()
-            tunnels = tunnels_of(plan, tasks, kernel=kernel, drains=drains, event=events.append, links=links)
+            drains, links = FakeFilter(), FakeLinks()
+            tunnels = tunnels_of(parts_of(plan, tasks, event=events.append, links=links), drains=drains)
             tunnels.open(PEER, SOMEWHERE)
             await until(lambda: bool(tunnels._taps))
             (tap,) = tunnels._taps
@@ -220,40 +165,18 @@ def test_a_tunnel_that_a_link_carries_is_held_until_that_ends(
 def test_who_has_one_tunnel_dials_none_while_a_link_of_an_earlier_daemon_carries_it(
     tmp_path: Path, nodes: dict[str, cert.Identity]
 ) -> None:
-    plan = made(tmp_path, nodes["1/16"])
+    plan = effective_config(tmp_path, nodes["1/16"])
 
     async def run() -> None:
         async with Tasks() as tasks:
             kernel, links = BusyKernel(), FakeLinks()
             links.carried[PEER] = asyncio.Event()
-            tunnels = tunnels_of(plan, tasks, kernel=kernel, links=links)
+            tunnels = tunnels_of(parts_of(plan, tasks, kernel, links=links))
             tasks.start(tunnels.follow(), "--client")
             await asyncio.sleep(0.05)
             assert kernel.tries == 0
             links.carried.pop(PEER).set()
             await until(lambda: kernel.tries > 0)
-            await tasks.end_all()
-
-    asyncio.run(run())
-
-
-def test_a_client_with_a_link_takes_its_place_among_those_of_its_server(
-    tmp_path: Path, nodes: dict[str, cert.Identity]
-) -> None:
-    plan = made(tmp_path, nodes["1/16"], (1194, TunnelProtocol.TCP))
-    plan = replace(plan, parameters=replace(plan.parameters, max_clients=2))
-
-    async def run() -> None:
-        async with Tasks() as tasks:
-            links = FakeLinks()
-            tunnels = tunnels_of(plan, tasks, kernel=FakeKernel(0), links=links)
-            links.counts = {PEER: TunnelProtocol.TCP}
-            tcp, udp = (
-                _Owner(tunnels, Surroundings(), protocol) for protocol in (TunnelProtocol.TCP, TunnelProtocol.UDP)
-            )
-            assert tcp.room(Prefix(5, 16)) == 1
-            assert tcp.room(PEER) == 2, "who comes again is not counted twice"
-            assert udp.room(Prefix(5, 16)) == 2
             await tasks.end_all()
 
     asyncio.run(run())
@@ -283,7 +206,7 @@ def test_a_tunnel_to_who_was_revoked_while_the_daemon_was_replaced_is_ended_at_o
     tmp_path: Path, nodes: dict[str, cert.Identity], interface: str, serial: int | None, stays: bool
 ) -> None:
     """OpenVPN itself looks again only when the keys of the tunnel change, an hour later at worst."""
-    plan = made(tmp_path, nodes["1/16"])
+    plan = effective_config(tmp_path, nodes["1/16"])
     config = replace(plan.config, remotes=SOMEWHERE if interface == interfaces.SOLE else ())
     plan = replace(plan, config=config, parameters=replace(plan.parameters, crl=frozenset({77})))
     record = ClientRecord(4711, "as now", "openvpn", PEER, SOMEWHERE[0], serial, None, 1500, 1e9)
@@ -300,7 +223,7 @@ def test_a_tunnel_to_who_was_revoked_while_the_daemon_was_replaced_is_ended_at_o
     async def run() -> None:
         async with Tasks() as tasks:
             found = Found(clients={interface: record})
-            tunnels = tunnels_of(plan, tasks, kernel=FakeKernel(0), event=events.append, found=found, factory=Factory)
+            tunnels = tunnels_of(parts_of(plan, tasks, event=events.append, factory=Factory), found=found)
             tunnels.go_on()
             if interface == interfaces.SOLE:
                 tasks.start(tunnels.follow(), "--client")

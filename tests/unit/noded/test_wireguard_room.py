@@ -201,10 +201,14 @@ class Node:
 
     # tunnels
 
+    @property
+    def servers(self) -> Node:
+        return self
+
     def openvpn_tunnels(self) -> dict[Prefix, Dialer]:
         return self.held
 
-    def server_client(self, peer: Prefix) -> tuple[TunnelProtocol, ServerClient] | None:
+    def client(self, peer: Prefix) -> tuple[TunnelProtocol, ServerClient] | None:
         return (TunnelProtocol.TCP, self.clients[peer]) if peer in self.clients else None
 
     def admits(self, peer: Prefix, serial: int | None) -> bool:
