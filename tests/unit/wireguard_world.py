@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from random import Random
-from typing import assert_never
+from typing import Any, assert_never
 
 from re6st.core.prefix import Prefix
 from re6st.core.transport import wireguard_links
@@ -25,10 +25,11 @@ from re6st.core.transport.wireguard_state import (
     Send,
     Up,
 )
-from re6st.core.wire.wireguard import KEY_LENGTH, Message, Terms, decode, encode, link_local
+from re6st.core.wire.wireguard import KEY_LENGTH, Message, Reason, Terms, decode, encode, link_local
 
 A, B = Prefix(1, 16), Prefix(2, 16)
 STEP = 0.25
+SETTINGS = LinkSettings(range(51820, 51830), ("re6stnet11", "re6stnet12"))
 
 
 @dataclass
@@ -52,7 +53,7 @@ class End:
 class World:
     """`passes` says whether packets of WireGuard do; `makes_at_once` whether interfaces are there when asked for."""
 
-    def __init__(self, seed: int = 0, settings: LinkSettings | None = None) -> None:
+    def __init__(self, seed: int = 0, settings: LinkSettings = SETTINGS) -> None:
         self.now = 1000.0
         self.passes = True
         self.makes_at_once = True
@@ -62,7 +63,7 @@ class World:
         self.lose: Callable[[Prefix, Message], bool] = lambda _to, _message: False
         self.secrets: set[bytes] = set()
         self.clock = 1_700_000_000_000
-        self.settings = settings or LinkSettings(range(51820, 51830), ("re6stnet11", "re6stnet12"))
+        self.settings = settings
         self._rng = Random(seed)
         self.keyed: dict[Prefix, float] = {}
         """When each noted the keys of now."""
@@ -101,6 +102,11 @@ class World:
         self.carry(own, self.ends[own].agreement.close(other(own), self.now))
 
     # -- what happens --
+
+    def lose_next(self, kind: type[Message], times: int) -> None:
+        """The next messages of a kind do not arrive."""
+        lost = iter([True] * times)
+        self.lose = lambda _to, message: isinstance(message, kind) and next(lost, False)
 
     def carry(self, own: Prefix, actions: list[Action]) -> None:
         """Do what a node wants done, as far as it can be done there."""
@@ -189,6 +195,11 @@ class World:
             self.step()
         self.exchange()
 
+    def attempt(self, own: Prefix, seconds: float) -> None:
+        """A node opens a link, and some time passes."""
+        self.open(own)
+        self.run(seconds)
+
     def settle(self) -> None:
         self.makes_at_once = True
         for own, end in self.ends.items():
@@ -208,8 +219,22 @@ class World:
     def link(self, own: Prefix) -> WireGuardLink | None:
         return self.ends[own].agreement.links.get(other(own))
 
+    def held(self, own: Prefix) -> WireGuardLink:
+        """The link that a node has."""
+        link = self.link(own)
+        assert link is not None
+        return link
+
+    def reasons(self, own: Prefix) -> list[Reason]:
+        """Of the ends of a node's links."""
+        return [ended.reason for ended in self.ends[own].ended()]
+
     def phase(self, own: Prefix) -> LinkPhase | None:
         return self.ends[own].agreement.phase(other(own))
+
+    def is_linked(self) -> bool:
+        """Whether their link is up at both ends, and the same."""
+        return self.phase(A) is self.phase(B) is LinkPhase.UP and self.same()
 
     def check(self) -> None:
         """What is always so."""
@@ -236,3 +261,17 @@ def other(own: Prefix) -> Prefix:
 def fits(one: WireGuardLink, two: WireGuardLink) -> bool:
     """Whether each has what the other has of itself."""
     return one.own.terms == two.theirs and two.own.terms == one.theirs
+
+
+def linked(**changes: Any) -> World:
+    """Two nodes that have a link, opened by A; `changes` are those of their settings."""
+    world = World(settings=replace(SETTINGS, **changes))
+    world.attempt(A, 1)
+    assert world.is_linked()
+    return world
+
+
+def told(world: World, message: Message) -> None:
+    """A is told this by B, and B does not hear what A says."""
+    world.carry(A, world.ends[A].agreement.received(B, message, world.now))
+    world.flying.clear()

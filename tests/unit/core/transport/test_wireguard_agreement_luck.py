@@ -93,10 +93,8 @@ class BadLuck(RuleBasedStateMachine):
         # And they can have a link again: nothing of the past is in the way, but a pause.
         if world.link(A) is None:
             world.step(PAUSE)
-            world.open(A)
-            world.run(3.0)
-            assert world.phase(A) is world.phase(B) is LinkPhase.UP
-            assert world.same()
+            world.attempt(A, 3.0)
+            assert world.is_linked()
         assert all(world.ends[own].agreement.phase(other(own)) is LinkPhase.UP for own in (A, B))
 
 
