@@ -21,6 +21,7 @@ from re6st.core.wire.seals import PURPOSES, Seal
 from re6st.keys import sealing
 from re6st.registryd import hello
 from tests.fuzz.keys import Crypto
+from tests.fuzz.target import Target, vector
 
 NETWORK = IPv6Network("2001:db8:42::/48")
 ONE, OTHER = Prefix(1, 16), Prefix(2, 16)
@@ -331,3 +332,89 @@ def request_origin(data: bytes) -> None:
     origins.is_careless_relay(forwarded, headers, (1, 1))
     origins.foreign_page(headers)
     origins.stray_browser(headers, frozenset({"registry.example"}))
+
+
+# --- what they take ---
+
+
+def _talk() -> tuple[bytes, ...]:
+    """What a peer says when it opens a link, changes its keys and ends it, and when it is asked for one."""
+    terms = [wireguard.Terms(bytes([key]) * 32, 51820, 1420, wireguard.link_local(7)) for key in (8, 9)]
+    keys = [[number.to_bytes(32), bytes([key]) * 32] for number, key in ((1, 8), (2, 9))]
+    said: list[tuple[int, wireguard.Message]] = [
+        (0, wireguard.Propose(11, 0, terms[0])),
+        (16, wireguard.Confirm(11, keys[0][1], keys[0][0])),
+        (1, wireguard.Propose(13, 11, terms[1])),
+        (1, wireguard.Confirm(13, keys[1][1], keys[1][0])),
+        (6, wireguard.End(13, wireguard.Reason.CLOSED)),
+    ]
+    asked: list[tuple[int, wireguard.Message]] = [
+        (8, wireguard.Accept(2, terms[0])),
+        (16, wireguard.Done(2, keys[0][1], keys[0][0])),
+        (23, wireguard.NoLink(7)),
+        (23, wireguard.Accept(4, terms[1])),
+        (1, wireguard.Done(4, keys[1][1], keys[1][0])),
+        (7, wireguard.Propose(15, 0, terms[0])),
+    ]
+    return tuple(
+        b"".join(bytes([first, len(body := wireguard.encode(message))]) + body for first, message in talk)
+        for talk in (said, asked)
+    )
+
+
+def _targets() -> dict[str, Target]:
+    offer = Seal(Sealer(), b"one", b"other", asks=True, now=0.0).offer()
+    key = offer[:32]
+    route = (
+        b"add route %x prefix 2001:db8:42:%x::/64 from ::/0 installed yes id 02:00:00:00:00:00:00:0%d"
+        b" metric 96 refmetric 0 via fe80::%d if re6stnet%d\n"
+    )
+    route4 = (
+        b"add route %x prefix 10.42.%d.0/24 from 0.0.0.0/0 installed yes id 02:00:00:00:00:00:00:01"
+        b" metric 96 refmetric 0 via fe80::%d if re6stnet1\n"
+    )
+    return {
+        "extension-names": Target(
+            extension_names, (b"babel-hello rekey sealed-calls", b"", b"short 1700000000 1700000000", b"long 0 0")
+        ),
+        "offer-header": Target(offer_header, (base64.b64encode(offer), offer)),
+        "seal": Target(seal, (b"o" + offer, b"s" + key + b"rekey sealed-messages", b"m\0\0\0\1" + bytes(20))),
+        "sealed-sessions": Target(
+            sealed_sessions,
+            (bytes([0, 3, 2, 3, 2, 3, 2, 1, 2, 3, 15, 2, 3]), bytes([0, 1, 9, 3, 11, 2, 12, 0x7E, 5, 13])),
+        ),
+        "session-inputs": Target(
+            session_inputs,
+            (
+                b"\x20\1\1" + b"\x28\6\0\0\0\0\0\2" + b"\x28\x1b\0\0\0\1\x0a" + b"\0\1" * 10 + b"\0\2",
+                b"\x24\0" * 4 + b"\x2b\0",
+            ),
+        ),
+        "wireguard-message": Target(
+            wireguard_message,
+            tuple(bytes.fromhex(case["hex"]) for case in vector("wireguard_messages")["messages"]),
+        ),
+        "wireguard-agreement": Target(wireguard_agreement, _talk()),
+        "told-routes": Target(
+            told_routes,
+            (
+                route % (0x55AB, 2, 2, 2, 1) + route % (0x55AC, 7, 2, 2, 1) + route % (0x55AD, 1, 3, 3, 2),
+                route % (0x55AB, 2, 2, 2, 1) + route % (0x55AC, 2, 3, 3, 1) + b"flush route 55ab\n",
+                route4 % (0x55AB, 2, 2)
+                + route4 % (0x55AC, 3, 2)
+                + route4 % (0x55AD, 1, 2)
+                + route % (0x55AE, 2, 2, 2, 1),
+            ),
+        ),
+        "request-origin": Target(
+            request_origin,
+            (
+                b"127.0.0.1\nHost: localhost:8080\nUser-Agent: Mozilla/5.0\nSec-Fetch-Site: none",
+                b"192.0.2.1\nX-Forwarded-For: 198.51.100.7, 192.0.2.1\nHost: registry.example",
+                b"::1\nOrigin: http://[::1]:80\nHost: [::1]:80\nReferer: http://evil.example/",
+            ),
+        ),
+    }
+
+
+TARGETS = _targets()
