@@ -160,27 +160,27 @@ class Node:
             # Also after a task died: what is left is little, and must not stay.
             await machine.clear_up()
             if not self.started:  # with all that an earlier daemon left to us
-                await remove(self.config.run, machine.in_force.plan.address_plans)
+                await remove(self.config.run, machine.in_force.effective.address_plans)
             machine.kernel.close()
             if rooms is not None:
                 rooms.peers.close()
 
     async def _clear(self, machine: MachineRooms) -> tuple[Found, babel.Left]:
         """Find what an earlier run that was killed, or replaced, left running; remove everything else that it left."""
-        plan, run = machine.in_force.plan, self.config.run
-        found = takeover.look(run, plan.babel_command(ONLY))
-        if not found and plan.client_count and plan.parameters.registry_prefix != self.prefix:
+        effective, run = machine.in_force.effective, self.config.run
+        found = takeover.look(run, effective.babel_command(ONLY))
+        if not found and effective.client_count and effective.parameters.registry_prefix != self.prefix:
             self._first_peer.foresee()  # while we look after this machine
         for pid in await process.end_leftovers(LEFT, run, found.pids):
             log.warning("ended process %s, left by an earlier run", pid)
         remove_old(run, found.names)
         await machine.hooks.clear()
-        routes = await machine.kernel.babel_routes(ONLY).ways(plan.address_plans) if found else {}
+        routes = await machine.kernel.babel_routes(ONLY).ways(effective.address_plans) if found else {}
         if lead_out(routes):
             machine.packet_filter.expect_outside()
-        await machine.packet_filter.follow(plan.packet_rules)
+        await machine.packet_filter.follow(effective.packet_rules)
         kept = Kept(found.hosts, self.config.main_interface, frozenset(found.links)) if found else None
-        for what in await machine.kernel.clear(plan.address_plans, kept):
+        for what in await machine.kernel.clear(effective.address_plans, kept):
             log.warning("removed %s, left by an earlier run", what)
         if found:
             counts = len(found.clients), len(found.servers), len(found.links)
@@ -202,15 +202,15 @@ class Member:
 
     async def enter(self, found: Found, news: asyncio.Event) -> None:
         """Put our address on the machine and start everything; go on with what an earlier daemon left."""
-        base, machine, rooms, plan = self._base, self._machine, self._rooms, self._machine.in_force.plan
+        base, machine, rooms, effective = self._base, self._machine, self._rooms, self._machine.in_force.effective
         prefix, network = base.identity.prefix, base.identity.trust.network
-        log.info("%s (%s), subnet %s, protocol %s", address(network, prefix), prefix.cn, plan.subnet, PROTOCOL)
+        log.info("%s (%s), subnet %s, protocol %s", address(network, prefix), prefix.cn, effective.subnet, PROTOCOL)
         machine.sysctls.keep()
         machine.advertisements.keep()
-        await machine.addresses.enter(plan.address_plans)
+        await machine.addresses.enter(effective.address_plans)
         await rooms.tunnels.servers.serve(found.servers)
         rooms.tunnels.go_on()
-        rooms.country.require(bool(plan.parameters.same_country))
+        rooms.country.require(bool(effective.parameters.same_country))
         await rooms.country.start()
         self._start(rooms.planes.run(rooms.table_changes), "routing")
         self._start(machine.packet_filter.run(), "packet filter")
@@ -230,10 +230,10 @@ class Member:
         self._start(program_outputs.keep_short(base.config.run), "outputs")
         if found:
             self._start(self._catch_up(), "what was left running")
-        if plan.parameters.registry_prefix == prefix:  # and that registry may be of the older software
+        if effective.parameters.registry_prefix == prefix:  # and that registry may be of the older software
             from re6st.babeld.binary_socket import offer
 
-            shown = offer(base.config.run / run_names.BINARY_SOCKET, rooms.routing.table, plan.subnet)
+            shown = offer(base.config.run / run_names.BINARY_SOCKET, rooms.routing.table, effective.subnet)
             self._start(shown, run_names.BINARY_SOCKET)
         if rooms.metrics is not None:
             self._start(rooms.metrics.run(), "metrics")
@@ -277,22 +277,22 @@ class Member:
         One at a time: of two that follow each other at once, the newer one has the last word.
         """
         updates, machine, rooms, in_force = self._base.updates, self._machine, self._rooms, self._machine.in_force
-        before = in_force.plan
-        in_force.plan = plan = before.follow(updates.parameters, updates.identity)
-        self._use_identity(before.identity, plan.identity)
-        self._tasks.start(machine.packet_filter.follow(plan.packet_rules), "packet filter's rules")
-        done = await machine.addresses.follow(plan.address_plans)
-        rooms.peers.sessions.version = plan.parameters.version
+        before = in_force.effective
+        in_force.effective = effective = before.follow(updates.parameters, updates.identity)
+        self._use_identity(before.identity, effective.identity)
+        self._tasks.start(machine.packet_filter.follow(effective.packet_rules), "packet filter's rules")
+        done = await machine.addresses.follow(effective.address_plans)
+        rooms.peers.sessions.version = effective.parameters.version
         rooms.settings_news.tell()
-        rooms.country.require(bool(plan.parameters.same_country))
+        rooms.country.require(bool(effective.parameters.same_country))
         rooms.version_news.start(time.monotonic())
         rooms.pulse.wake()
-        rooms.planes.follow_plan()
-        if plan.parameters.crl - before.parameters.crl:
+        rooms.planes.follow_settings()
+        if effective.parameters.crl - before.parameters.crl:
             await asyncio.sleep(LAST_WORD)
-        self._cut_off(plan.parameters.crl)
-        done = self._note_revoked(plan.parameters.crl) and done
-        # It may take minutes, and has the newest plan at each step.
+        self._cut_off(effective.parameters.crl)
+        done = self._note_revoked(effective.parameters.crl) and done
+        # It may take minutes, and has the newest settings at each step.
         self._tasks.start(rooms.tunnels.renew(rooms.routing.survey), "servers with new settings")
         return done
 

@@ -87,10 +87,10 @@ class Guard:
         self._admission = admission
         self._requirement = requirement
         self._event_log = event_log
-        plan = in_force.plan
-        identity = plan.identity
-        self._subnet = plan.subnet
-        self._claims = Claims(identity.trust.network, identity.prefix, plan.config.accept_route)
+        effective = in_force.effective
+        identity = effective.identity
+        self._subnet = effective.subnet
+        self._claims = Claims(identity.trust.network, identity.prefix, effective.config.accept_route)
         self._unheard: dict[NextHop, Prefix] = {}
         """Neighbours of our servers whose babel is not heard, and why."""
         self._found = Findings()
@@ -108,7 +108,7 @@ class Guard:
         now = time.monotonic()
         if self._life[0] != self._routing.priority:
             self._life = self._routing.priority, now
-        before, self._payload = self._found, payload_of(self._in_force.plan, self._payload)
+        before, self._payload = self._found, payload_of(self._in_force.effective, self._payload)
         self._found = self._claims.look(
             self._routing.table, self._owner, now, self._life[1], self._payload, self._tunnels.ends.numbers
         )
@@ -139,13 +139,13 @@ class Guard:
 
     def next_deadline(self, now: float) -> float:
         """When `tick` is to be called."""
-        due = self._requirement.next_deadline(self._in_force.plan.parameters.require)
+        due = self._requirement.next_deadline(self._in_force.effective.parameters.require)
         return min(due, self._ticked + HEAR_EVERY) if self._unheard else due
 
     def tick(self) -> None:
         """Hear those again whose time is over."""
         self._ticked = time.monotonic()
-        self._requirement.tick(self._in_force.plan.parameters.require, self._ticked)
+        self._requirement.tick(self._in_force.effective.parameters.require, self._ticked)
         for hop, peer in list(self._unheard.items()):
             if not self._admission.has_lied(peer):
                 del self._unheard[hop]
@@ -215,11 +215,11 @@ class Guard:
         }
 
 
-def payload_of(plan: EffectiveConfig, before: Payload | None) -> Payload | None:
+def payload_of(effective: EffectiveConfig, before: Payload | None) -> Payload | None:
     """The IPv4 of a network as its parameters have it, with what was `before`, which others may have still."""
-    parameters = plan.parameters
+    parameters = effective.parameters
     if parameters.ipv4 is None:
         return before and replace(before, own=None)
     former = () if before is None else (*before.former, (before.network, before.extra_bits))
     new = parameters.ipv4, parameters.ipv4_sublen
-    return Payload(*new, plan.ipv4, tuple(dict.fromkeys(each for each in former if each != new))[-FORMER:])
+    return Payload(*new, effective.ipv4, tuple(dict.fromkeys(each for each in former if each != new))[-FORMER:])

@@ -65,7 +65,7 @@ class KernelCare:
         """What babeld sets as it starts, and puts back as it ends."""
         main = self._planes.main
         runs = main.ready.is_set() and not main.ending()
-        return forwarding(ipv4=self._in_force.plan.ipv4 is not None) if runs else ()
+        return forwarding(ipv4=self._in_force.effective.ipv4 is not None) if runs else ()
 
     async def _restore(self, interface: str) -> None:
         await make_anew(interface, self._kernel, self._tunnels, self._planes.until_unused)

@@ -52,7 +52,7 @@ class NodeMetrics:
 
     def _mapped(self) -> Mapping[str, bool]:
         """The ports that we ask the router for, by protocol."""
-        if not self._in_force.plan.config.upnp:
+        if not self._in_force.effective.config.upnp:
             return {}
         there = {endpoint.protocol for endpoint in self._own.mapped}
         return {protocol: protocol in there for _, protocol in self._own.ports if protocol.family == 4}

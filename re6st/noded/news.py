@@ -26,7 +26,7 @@ class Filter(Protocol):
 
 
 class PolicySettings:
-    """What the policy is told of the plan, of our country and of what this machine can do."""
+    """What the policy is told of the settings in force, of our country and of what this machine can do."""
 
     def __init__(self, in_force: InForce, packet_filter: Filter, own: OwnAddresses) -> None:
         self._in_force = in_force
@@ -35,7 +35,7 @@ class PolicySettings:
 
     @property
     def now(self) -> policy.Settings:
-        return replace(self._in_force.plan.mesh(can_drain=self._filter.available), country=self._own.country)
+        return replace(self._in_force.effective.mesh(can_drain=self._filter.available), country=self._own.country)
 
 
 class SettingsNews:
@@ -90,9 +90,9 @@ class Whereabouts:
 
     def is_ours(self, ip: Address) -> bool:
         """Whether an address is one inside re6st."""
-        plan = self._in_force.plan
-        ipv4 = plan.parameters.ipv4
-        return ip in plan.identity.trust.network or (ipv4 is not None and ip in ipv4)
+        effective = self._in_force.effective
+        ipv4 = effective.parameters.ipv4
+        return ip in effective.identity.trust.network or (ipv4 is not None and ip in ipv4)
 
     def keep(self, endpoints: tuple[Endpoint, ...]) -> None:
         """Our endpoints are these now."""

@@ -123,7 +123,7 @@ class Observer:
 
     def health(self) -> Record:
         """The verdict, with reasons in words."""
-        plan, now = self._in_force.plan, time.time()
+        effective, now = self._in_force.effective, time.time()
         count = report.counts(self._mesh)
         up = sum(link.outgoing and link.since is not None for link in self._tunnels.links())
         return report.health(
@@ -136,10 +136,10 @@ class Observer:
                 tunnels=up,
                 clients=sum(self._mesh.clients.values()),
                 reachable=len(self._mesh.survey.peers),
-                alone=plan.parameters.registry_prefix == plan.identity.prefix and not count["peers"],
+                alone=effective.parameters.registry_prefix == effective.identity.prefix and not count["peers"],
                 servers=self._tunnels.listeners(),
-                certificate_until=pki.end_of(plan.identity.cert).timestamp(),
-                ca_until=pki.end_of(plan.identity.trust.ca).timestamp(),
+                certificate_until=pki.end_of(effective.identity.cert).timestamp(),
+                ca_until=pki.end_of(effective.identity.trust.ca).timestamp(),
                 refused=self._registry.refused,
                 likely_refused=self._registry.likely_refused,
                 others=[
@@ -174,8 +174,8 @@ class Observer:
 
     def _status(self, given: _Arguments) -> Record:
         given.end()
-        plan = self._in_force.plan
-        identity, parameters = plan.identity, plan.parameters
+        effective = self._in_force.effective
+        identity, parameters = effective.identity, effective.parameters
         network, until = identity.trust.network, pki.end_of(identity.cert)
         return {
             "program": "re6stnet",
@@ -189,7 +189,7 @@ class Observer:
             "address": str(address(network, identity.prefix)),
             "subnet": str(subnet(network, identity.prefix)),
             "network": str(network),
-            "ipv4": str(plan.ipv4_address) if plan.ipv4_address else None,
+            "ipv4": str(effective.ipv4_address) if effective.ipv4_address else None,
             "certificate": {
                 "serial": identity.cert.serial_number,
                 "until": int(until.timestamp()),
@@ -197,7 +197,7 @@ class Observer:
                 "ca_until": int(pki.end_of(identity.trust.ca).timestamp()),
             },
             "registry": {
-                "url": str(parse_url(plan.config.registry)),
+                "url": str(parse_url(effective.config.registry)),
                 "cn": parameters.registry_prefix.cn,
                 "connected": self._mesh.connected,
                 "answered": self._registry.answered,
@@ -242,7 +242,7 @@ class Observer:
     def _parameters(self, given: _Arguments) -> Record:
         """What a registry may have forgotten whose database was restored (registryd/restored.py)."""
         given.end()
-        parameters = self._in_force.plan.parameters
+        parameters = self._in_force.effective.parameters
         version = base64.b64encode(parameters.version).decode("ascii")
         return {"version": version, "revoked": sorted(parameters.crl)}
 
@@ -258,7 +258,7 @@ class Observer:
     def _routes(self, given: _Arguments) -> Record:
         offset, limit = given.integer("offset", 0, 1 << 30, 0), given.integer("limit", 0, PAGE, PAGE)
         given.end()
-        network = self._in_force.plan.identity.trust.network
+        network = self._in_force.effective.identity.trust.network
         return report.routes(self._mesh.survey, self._routing.table, network, offset, limit)
 
     def _reachable(self, given: _Arguments) -> Record:
@@ -275,8 +275,8 @@ class Observer:
     def _why(self, given: _Arguments) -> Record:
         text = given.text("peer")
         given.end()
-        plan = self._in_force.plan
-        network, own = plan.identity.trust.network, plan.identity.prefix
+        effective = self._in_force.effective
+        network, own = effective.identity.trust.network, effective.identity.prefix
         peer = self._find(text)
         if peer == own:
             raise ControlError(Status.USAGE, f"{peer} is this node itself")
@@ -289,12 +289,12 @@ class Observer:
     def _names(self, given: _Arguments) -> Record:
         texts = given.texts("peers")
         given.end()
-        network = self._in_force.plan.identity.trust.network
+        network = self._in_force.effective.identity.trust.network
         found = {text: self._find(text) for text in texts}
         return {"names": {text: report.name(network, peer) if peer else None for text, peer in found.items()}}
 
     def _find(self, text: str) -> Prefix | None:
-        identity = self._in_force.plan.identity
+        identity = self._in_force.effective.identity
         try:
             return report.find(self._is_known, identity.trust.network, text)
         except PrefixError as error:
@@ -302,7 +302,7 @@ class Observer:
             raise ControlError(Status.USAGE, message) from None
 
     def _is_known(self, prefix: Prefix) -> bool:
-        identity, survey = self._in_force.plan.identity, self._mesh.survey
+        identity, survey = self._in_force.effective.identity, self._mesh.survey
         if prefix in (identity.prefix, *survey.neighbours) or prefix in survey.peers or prefix in survey.starved:
             return True
         return self._routing.history[subnet(identity.trust.network, prefix)] is not None
@@ -319,12 +319,12 @@ class Observer:
 
     def _certificate(self, given: _Arguments) -> Record:
         given.end()
-        identity = self._in_force.plan.identity
+        identity = self._in_force.effective.identity
         return describe(identity.trust.ca, identity.cert)
 
     def _options(self, given: _Arguments) -> Record:
         given.end()
-        return options_in_use(self._in_force.plan)
+        return options_in_use(self._in_force.effective)
 
     def _level(self, operation: str, given: _Arguments, trusted: bool) -> Record | AsyncGenerator[Record, None]:
         """The log: another level for it, or what is logged from now on."""

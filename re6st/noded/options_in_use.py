@@ -25,16 +25,18 @@ _NAMES = {"lan": "interface", "ports": "pp", "daemons": "daemon", "babel_argumen
 """Options whose field has another name."""
 
 
-def options_in_use(plan: EffectiveConfig) -> Record:
+def options_in_use(effective: EffectiveConfig) -> Record:
     """`options` as the user set them (null: the network decides), and the network's `parameters`."""
-    parameters = plan.parameters.public()
+    parameters = effective.parameters.public()
     parameters["crl"] = len(parameters["crl"])
-    parameters["registry_prefix"] = plan.parameters.registry_prefix.cn
-    signed = plan.parameters.babel_hmac_sign is not None
+    parameters["registry_prefix"] = effective.parameters.registry_prefix.cn
+    signed = effective.parameters.babel_hmac_sign is not None
     return {
-        "options": {_NAMES.get(field.name, field.name): _told(plan.config, field.name) for field in fields(Config)},
+        "options": {
+            _NAMES.get(field.name, field.name): _told(effective.config, field.name) for field in fields(Config)
+        },
         "parameters": {**parameters, "babel_hmac": signed},
-        "source_routes": plan.source_routes,
+        "source_routes": effective.source_routes,
     }
 
 

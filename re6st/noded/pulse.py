@@ -30,7 +30,7 @@ class VersionTeller:
 
     def _has_older(self) -> bool:
         """Whether there may be nodes of the older software in the network."""
-        return self._in_force.plan.parameters.babel_hello is None
+        return self._in_force.effective.parameters.babel_hello is None
 
 
 class Pulse:

@@ -79,7 +79,7 @@ class Base:
 
     config: Config
     identity: cert.Identity
-    """As it was at the start; the plan has the one of now."""
+    """As it was at the start; the effective configuration has the one of now."""
     programs: Mapping[str, str]
     client: CountedClient
     own: OwnAddresses
@@ -106,7 +106,7 @@ class MachineRooms:
         """Nothing is changed yet."""
         config, kernel, can_drain = base.config, Kernel(), asyncio.Event()
         source_routes = await kernel.source_specific()
-        plan = EffectiveConfig(config, base.identity, base.updates.parameters, dict(base.programs), source_routes)
+        effective = EffectiveConfig(config, base.identity, base.updates.parameters, dict(base.programs), source_routes)
         return cls(
             kernel=kernel,
             addresses=NetworkAddresses(kernel, config.main_interface, config.run),
@@ -114,8 +114,8 @@ class MachineRooms:
             advertisements=Advertisements(config.run / run_names.ROUTER_ADVERTISEMENTS),
             packet_filter=PacketFilter(changed=can_drain.set),
             can_drain=can_drain,
-            hooks=Hooks(config.up, config.daemons, plan.environment, config.run),
-            in_force=InForce(plan),
+            hooks=Hooks(config.up, config.daemons, effective.environment, config.run),
+            in_force=InForce(effective),
         )
 
     async def clear_up(self) -> None:
@@ -168,7 +168,7 @@ class Rooms:
 def build(base: Base, machine: MachineRooms, found: Found, left: babel.Left, tasks: Tasks) -> Rooms:
     """All of them; `found` and `left` is what an earlier daemon left running. Raises MetricsError and OSError."""
     config, own, in_force = base.config, base.own, machine.in_force
-    own.ports = own.ports if in_force.plan.servers else ()
+    own.ports = own.ports if in_force.effective.servers else ()
     settings = PolicySettings(in_force, machine.packet_filter, own)
     due = asyncio.Event()
     mesh = policy.Mesh(settings.now, base.cache.addresses, _chance(), locator(config.places))
@@ -287,7 +287,7 @@ def _peers(
     due: asyncio.Event,
 ) -> tuple[MessageHandler, Peers]:
     """What we answer to peers, and the socket by which we speak with them."""
-    network, version = base.identity.trust.network, in_force.plan.parameters.version
+    network, version = base.identity.trust.network, in_force.effective.parameters.version
     sessions = sessions_with(crypto, network, version, known)
     handler = MessageHandler(mesh, base.updates, base.own, sessions, driver.event, known.remember)
     links = frozenset((base.config.main_interface, *base.config.lan))

@@ -82,8 +82,8 @@ class AnyPlane(Protocol):
     async def run(self, follower: Follower) -> None:
         """Until cancelled. It tells the follower of each change of its table."""
 
-    def follow_plan(self) -> None:
-        """Another plan is in force."""
+    def follow_settings(self) -> None:
+        """Other settings are in force."""
 
     def forward(self, forwards: bool) -> None:
         """Whether this machine forwards packets from one tunnel to another."""
@@ -122,10 +122,10 @@ class RoutingPlane:
         self._news = asyncio.Event()
         self._restarts = BabelRestartPolicy(chance)
         self._left = LeftRoutes(machine.babel_routes(plane), networks)
-        plan = in_force.plan
+        effective = in_force.effective
         self.babel = babel.Babel(
-            plan.babel_command(plane),
-            plan.babel_files(plane),
+            effective.babel_command(plane),
+            effective.babel_files(plane),
             self._settings(),
             self.look_again,
             machine,
@@ -175,8 +175,8 @@ class RoutingPlane:
         """The table has changed, or what is made of it would be something else now."""
         self._changed.set()
 
-    def follow_plan(self) -> None:
-        """Another plan is in force."""
+    def follow_settings(self) -> None:
+        """Other settings are in force."""
         self._news.set()
 
     def forward(self, forwards: bool) -> None:
@@ -210,7 +210,7 @@ class RoutingPlane:
     # -- loops --
 
     async def _watch(self, follower: Follower) -> None:
-        identity = self._in_force.plan.identity
+        identity = self._in_force.effective.identity
         network, own = identity.trust.network, identity.prefix
         while True:
             await self._changed.wait()
@@ -228,7 +228,7 @@ class RoutingPlane:
 
     async def _look(self) -> None:
         while True:
-            if start := self._restarts.due(self.seen, _now(), self._in_force.plan.babel_hello):
+            if start := self._restarts.due(self.seen, _now(), self._in_force.effective.babel_hello):
                 await self.babel.renew(start.reason, stale=start.stale)
             await asyncio.sleep(LOOK)
 
@@ -244,7 +244,7 @@ class RoutingPlane:
     async def _configure(self) -> None:
         """Hand babel its settings when they change, and another key at the time the registry says (wire.md 5.4)."""
         while True:
-            key = self._in_force.plan.parameters.babel_switch_time
+            key = self._in_force.effective.parameters.babel_switch_time
             moments = (None if key is None or key <= time.time() else key, self._grown_at)
             await news_or_moment(self._news, min((each for each in moments if each is not None), default=None))
             self._news.clear()
@@ -260,7 +260,7 @@ class RoutingPlane:
             await self.babel.reconfigure(self._settings(), spread)
 
     def _settings(self) -> BabelSettings:
-        settings = self._in_force.plan.babel(self.plane, self._memory.routes, time.time())
+        settings = self._in_force.effective.babel(self.plane, self._memory.routes, time.time())
         return replace(settings, forwards=self._forwards)
 
 
@@ -280,10 +280,10 @@ class Planes:
             for plane in self._all:
                 group.create_task(plane.run(follower if plane is self.main else Nobody()), name="routing plane")
 
-    def follow_plan(self) -> None:
-        """Another plan is in force."""
+    def follow_settings(self) -> None:
+        """Other settings are in force."""
         for plane in self._all:
-            plane.follow_plan()
+            plane.follow_settings()
 
     def forward(self, forwards: bool) -> None:
         """Whether this machine forwards packets from one tunnel to another."""

@@ -37,11 +37,11 @@ class Servers:
         self._digests: dict[TunnelProtocol, str] = {}
         """What each was started with; see TunnelFactory.config_digest."""
         self._parts = parts
-        self._records = Records(parts.in_force.plan.config.run)
+        self._records = Records(parts.in_force.effective.config.run)
 
     async def serve(self, found: Mapping[str, ServerRecord]) -> None:
         """Start all, or go on with those that an earlier daemon left, by interface. Raises KernelError."""
-        for port, protocol in self._parts.in_force.plan.servers:
+        for port, protocol in self._parts.in_force.effective.servers:
             interface = interfaces.server(protocol)
             await self._parts.kernel.make_tap(interface)  # who may not, is told at once
             self.start(port, protocol, found.get(interface))
@@ -111,11 +111,11 @@ class Servers:
 
     def wanted(self) -> Mapping[TunnelProtocol, int]:
         """The port of each server that the settings of now have."""
-        return {protocol: port for port, protocol in self._parts.in_force.plan.servers}
+        return {protocol: port for port, protocol in self._parts.in_force.effective.servers}
 
     def hello(self) -> float:
         """Seconds between two hellos of babel."""
-        return self._parts.in_force.plan.babel_hello
+        return self._parts.in_force.effective.babel_hello
 
     def is_outdated(self, protocol: TunnelProtocol) -> bool:
         """Whether one has other settings than those of now."""
@@ -123,7 +123,7 @@ class Servers:
 
     def encryption_begins(self) -> bool:
         """Whether one is in clear that is to be encrypted."""
-        if not self._parts.in_force.plan.parameters.encrypt:
+        if not self._parts.in_force.effective.parameters.encrypt:
             return False
         return self._parts.factory().config_digest(encrypt=False) in self._digests.values()
 
@@ -136,9 +136,11 @@ class Servers:
 
     def admits(self, peer: Prefix, serial: int | None) -> bool:
         """Whether a peer may have a tunnel with our servers."""
-        plan = self._parts.in_force.plan
+        effective = self._parts.in_force.effective
         return (
-            not self._parts.door.is_refused(peer) and serial not in plan.parameters.crl and peer != plan.identity.prefix
+            not self._parts.door.is_refused(peer)
+            and serial not in effective.parameters.crl
+            and peer != effective.identity.prefix
         )
 
     def cut(self, peer: Prefix) -> None:
@@ -191,7 +193,7 @@ class _Owner:
 
     def room(self, peer: Prefix) -> int:
         # Those whose link took the place of their tunnel to this server still count.
-        return self.parts.in_force.plan.max_clients - self.parts.links.served(self.protocol, peer)
+        return self.parts.in_force.effective.max_clients - self.parts.links.served(self.protocol, peer)
 
     def joined(self, client: ServerClient) -> None:
         self.servers.joined(client, self.protocol)

@@ -122,7 +122,7 @@ class EffectiveConfig:
     """IPv4 networks of earlier parameters."""
 
     def follow(self, parameters: Parameters, identity: cert.Identity) -> EffectiveConfig:
-        """The plan with other parameters and another certificate."""
+        """The same with other parameters and another certificate."""
         new, known = parameters.ipv4, dict.fromkeys((*self.given_up, self.parameters.ipv4))
         given_up = tuple(each for each in known if each and not (new and each.overlaps(new)))[-GIVEN_UP:]
         return replace(self, parameters=parameters, identity=identity, given_up=given_up)
@@ -358,16 +358,16 @@ class EffectiveConfig:
 
 
 class InForce:
-    """The plan of now, which one room replaces and all others read."""
+    """The effective configuration of now, which one room replaces and all others read."""
 
-    def __init__(self, plan: EffectiveConfig) -> None:
-        self.plan = plan
+    def __init__(self, effective: EffectiveConfig) -> None:
+        self.effective = effective
 
     def interfaces(self) -> tuple[str, ...]:
         """Those with peers on them, whether they exist or not: of tunnels, and those of -i."""
-        plan = self.plan
-        links = *plan.own_links, *plan.served_links
-        return (*plan.server_interfaces, *plan.client_interfaces, *links, *plan.config.lan)
+        effective = self.effective
+        links = *effective.own_links, *effective.served_links
+        return (*effective.server_interfaces, *effective.client_interfaces, *links, *effective.config.lan)
 
 
 def _user_name() -> str:

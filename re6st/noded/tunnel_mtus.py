@@ -15,17 +15,17 @@ from re6st.core.telemetry.report import Link
 from re6st.core.tunnel_protocols import TunnelCarrier, TunnelProtocol
 
 
-class SizePlan(Protocol):
-    """What the node is to be like."""
+class SizeLimits(Protocol):
+    """How large packets on tunnels may be: noded/settings.py."""
 
     def tunnel_mtu(self, protocol: TunnelProtocol) -> int | None: ...
 
 
 class SizesInForce(Protocol):
-    """Who has the plan of now."""
+    """Who has the settings of now."""
 
     @property
-    def plan(self) -> SizePlan: ...
+    def effective(self) -> SizeLimits: ...
 
 
 class TunnelList(Protocol):
@@ -56,7 +56,7 @@ class TunnelMtus:
         tops: dict[str, int] = {}
         for link in self._tunnels.links():
             if link.interface and link.protocol is not None and link.carrier is not TunnelCarrier.WIREGUARD:
-                top = self._in_force.plan.tunnel_mtu(link.protocol)
+                top = self._in_force.effective.tunnel_mtu(link.protocol)
                 if top is not None:
                     tops[link.interface] = top
         found = {(each.interface, each.address) for each in table.neighbours.values() if each.interface in tops}

@@ -32,7 +32,7 @@ class TunnelParts:
 
     def factory(self) -> TunnelFactory:
         """What makes tunnels with the settings of now."""
-        return self.make_factory(self.in_force.plan)
+        return self.make_factory(self.in_force.effective)
 
     async def bounce(self, interface: str) -> None:
         """Tell babel that nobody is behind an interface any more."""

@@ -81,7 +81,7 @@ class Tunnels:
         self.ends = OtherEnds(self.servers.running, self._held, parts.kernel.hardware, parts.links.ends, parts.ended)
         self.ends.looked = parts.routing.look_again
         drains.told = partial(accuse, suspects=self.ends.suspects)
-        self._records = Records(parts.in_force.plan.config.run)
+        self._records = Records(parts.in_force.effective.config.run)
 
     def __contains__(self, peer: Prefix) -> bool:
         return peer in self._clients
@@ -222,7 +222,7 @@ class Tunnels:
 
         found, self._found = self._found.clients.get(interfaces.SOLE), Found()
         client = self._parts.factory().dialer(
-            interfaces.SOLE, None, self._in_force.plan.config.remotes, up, found_client(found, interfaces.SOLE)
+            interfaces.SOLE, None, self._in_force.effective.config.remotes, up, found_client(found, interfaces.SOLE)
         )
         try:
             await self._make_tap(interfaces.SOLE, found)
@@ -311,7 +311,7 @@ class Tunnels:
         if not endpoints:
             log.info("no route to %s except through the network itself", peer)
             return
-        tap = next((name for name in self._in_force.plan.client_interfaces if name not in self._taps), None)
+        tap = next((name for name in self._in_force.effective.client_interfaces if name not in self._taps), None)
         if tap is None:
             log.warning("no interface left for a tunnel to %s", peer)
             return
@@ -350,7 +350,7 @@ class Tunnels:
 
     async def _up(self, connected: Connected) -> None:
         # Also one that an earlier daemon left.
-        if connected.serial is None or connected.serial in self._in_force.plan.parameters.crl:
+        if connected.serial is None or connected.serial in self._in_force.effective.parameters.crl:
             log.warning("closing the tunnel to %s: its certificate %s is revoked", connected.peer, connected.serial)
             self.close(connected.peer)
             return

@@ -92,7 +92,7 @@ class WireGuard:
         self._drains = drains
         self._routing = routing
         self._tasks = tasks
-        self._table = LinkTable(in_force.plan.config.run)
+        self._table = LinkTable(in_force.effective.config.run)
         self._upgrades = Upgrades()
         self._why: dict[Prefix, str] = {}
         """Why a link is being ended by us, for people."""
@@ -102,7 +102,7 @@ class WireGuard:
         self._hands: tuple[ReplaceableTunnels, LinkSpeaker] | None = None
         self._ports: PortOpener | None = None
         self._mtus = LinkMtus(kernel, self._unfit)
-        own = in_force.plan.identity.prefix
+        own = in_force.effective.identity.prefix
         self._links = WireGuardLinks(own, self._settings(), implementation, netlink, self, tasks.start)
 
     def start(self, tunnels: ReplaceableTunnels, peers: LinkSpeaker, ports: PortOpener) -> None:
@@ -149,7 +149,7 @@ class WireGuard:
     def go_on(self, found: Iterable[LinkRecord]) -> list[LinkRecord]:
         """See contracts.Links."""
         found = list(found)
-        crl = self._in_force.plan.parameters.crl
+        crl = self._in_force.effective.parameters.crl
         good = [record for record in found if record.identity.serial is not None and record.identity.serial not in crl]
         self._links.resume((record.link, record.process, self._table.take(record).keyed) for record in good)
         there = [record for record in good if self._links.agreement.phase(record.peer) is not None]
@@ -292,7 +292,7 @@ class WireGuard:
                 self._close(link.peer, Reason.CLOSED, "it has no tunnel any more", tell=client is None)
                 return
             protocol, one = client
-            ports = {each: port for port, each in self._in_force.plan.servers}
+            ports = {each: port for port, each in self._in_force.effective.servers}
             place = None if one.address is None else Endpoint(one.address, ports.get(protocol, 1), protocol)
             known = table[link.peer] = KnownLink(PeerIdentity(one.serial, one.number), place, _now(), _now())
         is_new, known.link, known.process, known.keyed = known.link is None, link, process, _now()
@@ -376,7 +376,7 @@ class WireGuard:
             for peer, dialer in self._hands[0].openvpn_tunnels().items()
             if dialer.since is not None
         }
-        self._carry_out(self._upgrades.tick(found, self._mesh.survey, self._in_force.plan.babel_hello, _now()))
+        self._carry_out(self._upgrades.tick(found, self._mesh.survey, self._in_force.effective.babel_hello, _now()))
 
     def _end_outdated(self, sessions: Sessions) -> None:
         for end in self.ends():
@@ -430,7 +430,7 @@ class WireGuard:
         assert self._hands is not None
         dialer = self._hands[0].openvpn_tunnels().get(peer)
         used = {end.interface for end in self.ends()} | self._links.interfaces
-        free = next((name for name in self._in_force.plan.own_links if name not in used), None)
+        free = next((name for name in self._in_force.effective.own_links if name not in used), None)
         if dialer is None or free is None:
             self._upgrades.forget(peer)
             return
@@ -471,11 +471,11 @@ class WireGuard:
             self._hands[0].hold_way(place.host)
 
     def _besides(self, interface: str) -> frozenset[str]:
-        return frozenset((interface, *self._in_force.plan.config.lan))
+        return frozenset((interface, *self._in_force.effective.config.lan))
 
     def _settings(self) -> LinkSettings:
-        plan = self._in_force.plan
-        return LinkSettings(plan.config.wireguard_ports, plan.served_links)
+        effective = self._in_force.effective
+        return LinkSettings(effective.config.wireguard_ports, effective.served_links)
 
 
 def _now() -> float:

@@ -226,18 +226,18 @@ class FakeListener:
 class FakeFactory:
     """Makes those. A tunnel is made anew where encryption, or the certificate, is another one."""
 
-    def __init__(self, plan: EffectiveConfig, log: list[str] | None = None) -> None:
-        self._plan = plan
+    def __init__(self, effective: EffectiveConfig, log: list[str] | None = None) -> None:
+        self._effective = effective
         self._log = log
 
     def config_digest(self, *, encrypt: bool | None = None) -> str:
-        encrypted = self._plan.parameters.encrypt if encrypt is None else encrypt
-        return f"{self._plan.identity.prefix}, {'encrypted' if encrypted else 'clear'}"
+        encrypted = self._effective.parameters.encrypt if encrypt is None else encrypt
+        return f"{self._effective.identity.prefix}, {'encrypted' if encrypted else 'clear'}"
 
     def listener(
         self, interface: str, port: int, protocol: TunnelProtocol, owner: ListenerOwner, found: FoundServer | None
     ) -> FakeListener:
-        return FakeListener(interface, self._log, "encrypted" if self._plan.parameters.encrypt else "clear")
+        return FakeListener(interface, self._log, "encrypted" if self._effective.parameters.encrypt else "clear")
 
     def dialer(
         self,
@@ -258,7 +258,7 @@ def effective_config(tmp_path: Path, identity: cert.Identity, *ports: tuple[int,
 
 
 def parts_of(
-    plan: EffectiveConfig,
+    effective: EffectiveConfig,
     tasks: Tasks,
     kernel: TunnelKernel | None = None,
     *,
@@ -268,5 +268,7 @@ def parts_of(
 ) -> TunnelParts:
     """What the tunnels of a node that is alone in its tests need."""
     around, kernel = Surroundings(), kernel or FakeKernel(0)
-    gateways = RemoteGateways(kernel, plan.config.remote_gateways)
-    return TunnelParts(InForce(plan), kernel, gateways, tasks, event, around, around, links or FakeLinks(), factory)
+    gateways = RemoteGateways(kernel, effective.config.remote_gateways)
+    return TunnelParts(
+        InForce(effective), kernel, gateways, tasks, event, around, around, links or FakeLinks(), factory
+    )

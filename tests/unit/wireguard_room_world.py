@@ -126,7 +126,7 @@ class Kernel:
 class Node:
     """One with its room, and what that sees of the others. `other` hears what it says."""
 
-    plan: EffectiveConfig
+    effective: EffectiveConfig
     air: Air
     tasks: Tasks
     name: str = "a play"
@@ -152,9 +152,9 @@ class Node:
 
     def __post_init__(self) -> None:
         self.kernel, self.drains = Kernel(), FakeFilter()
-        self.own = self.plan.identity.prefix
-        self.in_force = InForce(self.plan)
-        self.mesh = policy.Mesh(self.plan.mesh(can_drain=True), {}, random.Random(1))
+        self.own = self.effective.identity.prefix
+        self.in_force = InForce(self.effective)
+        self.mesh = policy.Mesh(self.effective.mesh(can_drain=True), {}, random.Random(1))
         self.sessions: Any = SimpleNamespace(peer=lambda _: None, connected=lambda *_: True)
         self.start()
 
@@ -197,7 +197,7 @@ class Node:
         return (TunnelProtocol.TCP, self.clients[peer]) if peer in self.clients else None
 
     def admits(self, peer: Prefix, serial: int | None) -> bool:
-        return peer not in self.refused and serial not in self.plan.parameters.crl
+        return peer not in self.refused and serial not in self.effective.parameters.crl
 
     def retire(self, peer: Prefix) -> None:
         self.retired.append(peer)
@@ -272,7 +272,7 @@ class Node:
 
     def noted(self) -> dict[str, LinkRecord]:
         """What the next daemon would find of links."""
-        return Records(self.plan.config.run).read_links()
+        return Records(self.effective.config.run).read_links()
 
     def serials(self) -> list[int | None]:
         """Of the certificates with which the peers have their links."""
@@ -330,7 +330,7 @@ async def killed(node: Node) -> dict[str, LinkRecord]:
         await end(task)
     for task in [each for each in asyncio.all_tasks() if each.get_name().startswith("WireGuard interface")]:
         await end(task)
-    node.mesh = policy.Mesh(node.plan.mesh(can_drain=True), {}, random.Random(1))
+    node.mesh = policy.Mesh(node.effective.mesh(can_drain=True), {}, random.Random(1))
     node.events.clear()
     found = node.noted()
     node.start()

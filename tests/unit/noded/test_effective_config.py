@@ -20,13 +20,13 @@ def test_parts_of_a_subnet_are_refused_as_far_as_the_registry_tells_the_longest_
     nodes: dict[str, cert.Identity],
 ) -> None:
     here, identity = Path("."), nodes["1/16"]
-    plan = EffectiveConfig(
+    effective = EffectiveConfig(
         Config("", Files(here, here, here), here, here, here), identity, Parameters(Prefix(0, 16)), {}
     )
     network = identity.trust.network.prefixlen
 
     def longest(told: int | None) -> int:
-        return plan.follow(replace(plan.parameters, longest_prefix=told), identity).babel(ONLY, 0, 0).longest
+        return effective.follow(replace(effective.parameters, longest_prefix=told), identity).babel(ONLY, 0, 0).longest
 
     assert longest(None) == 128, "an older registry does not tell"
     assert longest(24) == network + 24
@@ -36,15 +36,15 @@ def test_parts_of_a_subnet_are_refused_as_far_as_the_registry_tells_the_longest_
 
 def test_ipv4_networks_that_were_given_up_are_refused(nodes: dict[str, cert.Identity]) -> None:
     here, identity = Path("."), nodes["1/16"]
-    plan = EffectiveConfig(
+    effective = EffectiveConfig(
         Config("", Files(here, here, here), here, here, here), identity, Parameters(Prefix(0, 16)), {}
     )
 
     def refused(ipv4: str | None) -> list[str]:
-        nonlocal plan
-        parameters = replace(plan.parameters, ipv4=IPv4Network(ipv4) if ipv4 else None)
-        plan = plan.follow(parameters, identity)
-        return list(map(str, plan.babel(ONLY, 0, 0).refused))
+        nonlocal effective
+        parameters = replace(effective.parameters, ipv4=IPv4Network(ipv4) if ipv4 else None)
+        effective = effective.follow(parameters, identity)
+        return list(map(str, effective.babel(ONLY, 0, 0).refused))
 
     assert refused(None) == []
     assert refused("10.42.0.0/16") == []
@@ -63,6 +63,6 @@ def test_packets_of_tunnels_are_counted_as_dead_links_are_found_by_that(
     """Without it a hello would be taken for traffic that wants an answer."""
     here = Path(".")
     config = Config("", Files(here, here, here), here, here, here, packet_filter=filtered)
-    plan = EffectiveConfig(config, nodes["1/16"], Parameters(Prefix(0, 16)), {})
-    assert plan.packet_rules.counted
-    assert set(plan.packet_rules.shared) == set(plan.server_interfaces)
+    effective = EffectiveConfig(config, nodes["1/16"], Parameters(Prefix(0, 16)), {})
+    assert effective.packet_rules.counted
+    assert set(effective.packet_rules.shared) == set(effective.server_interfaces)

@@ -96,21 +96,21 @@ class World:
     def __init__(self, run: Path) -> None:
         self.tunnels, self.table, self.event_log = FakeTunnels(), Table(), EventLog()
         self.problem: str | None = None
-        plan = SimpleNamespace(
+        effective = SimpleNamespace(
             identity=SimpleNamespace(trust=SimpleNamespace(network=NETWORK), prefix=OWN),
             subnet=subnet(NETWORK, OWN),
             config=SimpleNamespace(accept_route=(), run=run),
             parameters=SimpleNamespace(ipv4=None, ipv4_sublen=0, require=frozenset()),
             ipv4=None,
         )
-        self.plan = plan
+        self.effective = effective
         self.priority = 1024
         self.tunnels.looked = self.look
         self.survey = Survey()
         requirement = Requirement()
         self.admission = Admission(run / REFUSED, requirement, self.event_log, self)
         watch = RequirementWatch(requirement, Silent(), self.tunnels)
-        in_force = InForce(cast(Any, plan))
+        in_force = InForce(cast(Any, effective))
         self.guard = Guard(in_force, self, self.tunnels, self, self.admission, watch, self.event_log)
 
     def clock_problem(self) -> str | None:
@@ -210,11 +210,11 @@ def test_an_ipv4_subnet_is_held_against_the_number_in_the_certificate_also_while
         world = World(tmp_path)
         world.tunnels.behind[HARDWARE] = LIAR
         world.claim(LIAR)
-        world.plan.parameters = SimpleNamespace(ipv4=IPv4Network("10.42.0.0/16"), ipv4_sublen=8)
+        world.effective.parameters = SimpleNamespace(ipv4=IPv4Network("10.42.0.0/16"), ipv4_sublen=8)
         world.claim4("10.42.2.0/24")
         world.look()
         await until(lambda: world.tunnels.owner_at(HOP))
-        world.plan.parameters = SimpleNamespace(ipv4=IPv4Network("10.0.0.0/8"), ipv4_sublen=16)
+        world.effective.parameters = SimpleNamespace(ipv4=IPv4Network("10.0.0.0/8"), ipv4_sublen=16)
         world.look()
         await asyncio.sleep(2 * HOLD)
         world.look()

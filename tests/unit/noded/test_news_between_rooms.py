@@ -58,7 +58,7 @@ def test_tunnels_are_left_before_others_are_opened_by_a_new_address(news: bool) 
 
 def test_an_address_of_the_network_is_ours_in_both_families(in_force: InForce) -> None:
     where = Whereabouts(in_force, Node(), asyncio.Event())
-    network = in_force.plan.identity.trust.network
+    network = in_force.effective.identity.trust.network
     assert where.is_ours(network[1])
     assert where.is_ours(ip_address("10.42.7.7"))
     assert not where.is_ours(HERE)

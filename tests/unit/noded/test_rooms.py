@@ -62,7 +62,7 @@ def live(
     base = Base(config, identity, programs, client, own, cache, updates, FirstPeer(client))
 
     async def main() -> None:
-        plan = EffectiveConfig(config, identity, updates.parameters, programs)
+        effective = EffectiveConfig(config, identity, updates.parameters, programs)
         with closing(Kernel()) as kernel:
             machine = MachineRooms(
                 kernel,
@@ -72,7 +72,7 @@ def live(
                 PacketFilter(),
                 asyncio.Event(),
                 Hooks((), (), {}, run),
-                InForce(plan),
+                InForce(effective),
             )
             async with Tasks() as tasks:
                 await steps(build(base, machine, Found(), Left(), tasks), base)

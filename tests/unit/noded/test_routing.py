@@ -313,11 +313,11 @@ def test_a_machine_that_may_not_forward_tells_nobody_of_ways_through_it(world: W
 def test_another_plan_is_followed_and_the_same_one_changes_nothing(world: World) -> None:
     async def watch(plane: RoutingPlane, programs: FakePrograms) -> None:
         await plane.ready.wait()
-        plane.follow_plan()
+        plane.follow_settings()
         await asyncio.sleep(0)
-        plan = world.in_force.plan
-        world.in_force.plan = replace(plan, parameters=replace(plan.parameters, hello=7))
-        plane.follow_plan()
+        effective = world.in_force.effective
+        world.in_force.effective = replace(effective, parameters=replace(effective.parameters, hello=7))
+        plane.follow_settings()
         await until(lambda: len(programs.started) == 2 and plane.ready.is_set())
         assert "hello-interval 7" in (world.run / "babeld.conf").read_text()
 
@@ -390,8 +390,8 @@ class Beside:
         finally:
             self.told.append("end")
 
-    def follow_plan(self) -> None:
-        self.told.append("plan")
+    def follow_settings(self) -> None:
+        self.told.append("settings")
 
     def forward(self, forwards: bool) -> None:
         self.told.append(forwards)
@@ -409,12 +409,12 @@ def test_a_plane_beside_the_main_one_is_told_all_and_the_policy_goes_by_the_main
 
     async def watch(main: RoutingPlane, programs: FakePrograms) -> None:
         await until(lambda: bool(world.follower.surveys))
-        world.planes.follow_plan()
+        world.planes.follow_settings()
         world.planes.forward(False)
         world.planes.reopen_logs()
 
     world.play([world.played(world.route(Prefix(3, 16)))], watch)
-    assert beside.told == ["plan", False, "log", "end"]
+    assert beside.told == ["settings", False, "log", "end"]
     assert all(PEER not in seen.peers for seen in world.follower.surveys), "nobody goes by the other one"
 
 

@@ -22,12 +22,12 @@ def test_a_server_whose_interface_others_hold_is_tried_again(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, nodes: dict[str, cert.Identity]
 ) -> None:
     monkeypatch.setattr("re6st.noded.servers.Backoff.next", lambda self: 0.001)
-    plan = effective_config(tmp_path, nodes["1/16"])
+    effective = effective_config(tmp_path, nodes["1/16"])
 
     async def run() -> None:
         async with Tasks() as tasks:
             kernel = BusyKernel()
-            servers = Servers(parts_of(plan, tasks, kernel))
+            servers = Servers(parts_of(effective, tasks, kernel))
             servers.start(1194, TunnelProtocol.UDP)
             async with asyncio.timeout(5):
                 await servers.running[TunnelProtocol.UDP].listening.wait()
@@ -40,13 +40,13 @@ def test_a_server_whose_interface_others_hold_is_tried_again(
 def test_a_client_with_a_link_takes_its_place_among_those_of_its_server(
     tmp_path: Path, nodes: dict[str, cert.Identity]
 ) -> None:
-    plan = effective_config(tmp_path, nodes["1/16"], (1194, TunnelProtocol.TCP))
-    plan = replace(plan, parameters=replace(plan.parameters, max_clients=2))
+    effective = effective_config(tmp_path, nodes["1/16"], (1194, TunnelProtocol.TCP))
+    effective = replace(effective, parameters=replace(effective.parameters, max_clients=2))
 
     async def run() -> None:
         async with Tasks() as tasks:
             links = FakeLinks()
-            parts = parts_of(plan, tasks, links=links)
+            parts = parts_of(effective, tasks, links=links)
             links.counts = {PEER: TunnelProtocol.TCP}
             servers = Servers(parts)
             tcp, udp = (_Owner(servers, parts, protocol) for protocol in (TunnelProtocol.TCP, TunnelProtocol.UDP))

@@ -18,14 +18,14 @@ PEER = Prefix(1, 16)
 
 @dataclass
 class World:
-    """Tunnels, a plan, and who is asked."""
+    """Tunnels, how large their packets may be, and who is asked."""
 
     tunnels: list[Link] = field(default_factory=list)
     asked: dict[tuple[str, IPv6Address], tuple[int, ...]] = field(default_factory=dict)
     gone: bool = False
 
     @property
-    def plan(self) -> World:
+    def effective(self) -> World:
         return self
 
     def tunnel_mtu(self, protocol: TunnelProtocol) -> int | None:

@@ -51,12 +51,12 @@ def test_where_encryption_begins_servers_wait_for_the_clients(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, nodes: dict[str, cert.Identity], encrypt: bool
 ) -> None:
     """A server in clear takes clients that encrypt; one that encrypts and a client in clear do not understand."""
-    plan = effective_config(tmp_path, nodes["1/16"], (1194, TunnelProtocol.TCP))
-    later = plan.follow(replace(plan.parameters, encrypt=True), nodes["1/16"])
+    effective = effective_config(tmp_path, nodes["1/16"], (1194, TunnelProtocol.TCP))
+    later = effective.follow(replace(effective.parameters, encrypt=True), nodes["1/16"])
     log: list[str] = []
     monkeypatch.setattr(server_rollout, "CHANGE_OVER", 0.05)
     monkeypatch.setattr(server_rollout, "CHANGE_POLL", 0.01)
-    before, after = (plan, later) if encrypt else (later, plan)
+    before, after = (effective, later) if encrypt else (later, effective)
 
     async def run() -> None:
         async with Tasks() as tasks:
@@ -75,7 +75,7 @@ def test_where_encryption_begins_servers_wait_for_the_clients(
             await tunnels.servers.serve({})
             tunnels.open(PEER, SOMEWHERE)
             await until(lambda: tunnels._clients[PEER].config_digest)
-            parts.in_force.plan = after
+            parts.in_force.effective = after
             await tunnels.renew(Survey)
             await until(lambda: "the client is made anew" in log)
             await tasks.end_all()
@@ -90,13 +90,13 @@ def test_where_encryption_begins_servers_wait_for_the_clients(
 
 def test_a_tunnel_that_is_cut_twice_gives_its_interface_back(tmp_path: Path, nodes: dict[str, cert.Identity]) -> None:
     """Its address is lost while it ends, or its certificate is revoked."""
-    plan = effective_config(tmp_path, nodes["1/16"])
+    effective = effective_config(tmp_path, nodes["1/16"])
     kernel, drains = FakeKernel(), FakeFilter()
     events: list[policy.Event] = []
 
     async def run() -> None:
         async with Tasks() as tasks:
-            tunnels = tunnels_of(parts_of(plan, tasks, kernel, event=events.append), drains=drains)
+            tunnels = tunnels_of(parts_of(effective, tasks, kernel, event=events.append), drains=drains)
             tunnels.open(PEER, SOMEWHERE)
             await until(lambda: tunnels._taps)
             (tap,) = tunnels._taps
@@ -114,12 +114,12 @@ def test_a_tunnel_that_is_closed_in_the_moment_it_is_opened_is_told_as_down(
     tmp_path: Path, nodes: dict[str, cert.Identity]
 ) -> None:
     """A task that is cancelled before its first step would tell nobody, and the policy would wait for ever."""
-    plan = effective_config(tmp_path, nodes["1/16"])
+    effective = effective_config(tmp_path, nodes["1/16"])
     events: list[policy.Event] = []
 
     async def run() -> None:
         async with Tasks() as tasks:
-            tunnels = tunnels_of(parts_of(plan, tasks, event=events.append))
+            tunnels = tunnels_of(parts_of(effective, tasks, event=events.append))
             tunnels.open(PEER, SOMEWHERE)
             tunnels.close(PEER)
             await until(lambda: PEER not in tunnels)
@@ -132,13 +132,13 @@ def test_a_tunnel_that_is_closed_in_the_moment_it_is_opened_is_told_as_down(
 def test_a_tunnel_that_a_link_carries_is_held_until_that_ends(
     tmp_path: Path, nodes: dict[str, cert.Identity], closed: bool
 ) -> None:
-    plan = effective_config(tmp_path, nodes["1/16"])
+    effective = effective_config(tmp_path, nodes["1/16"])
     events: list[policy.Event] = []
 
     async def run() -> None:
         async with Tasks() as tasks:
             drains, links = FakeFilter(), FakeLinks()
-            tunnels = tunnels_of(parts_of(plan, tasks, event=events.append, links=links), drains=drains)
+            tunnels = tunnels_of(parts_of(effective, tasks, event=events.append, links=links), drains=drains)
             tunnels.open(PEER, SOMEWHERE)
             await until(lambda: bool(tunnels._taps))
             (tap,) = tunnels._taps
@@ -165,13 +165,13 @@ def test_a_tunnel_that_a_link_carries_is_held_until_that_ends(
 def test_who_has_one_tunnel_dials_none_while_a_link_of_an_earlier_daemon_carries_it(
     tmp_path: Path, nodes: dict[str, cert.Identity]
 ) -> None:
-    plan = effective_config(tmp_path, nodes["1/16"])
+    effective = effective_config(tmp_path, nodes["1/16"])
 
     async def run() -> None:
         async with Tasks() as tasks:
             kernel, links = BusyKernel(), FakeLinks()
             links.carried[PEER] = asyncio.Event()
-            tunnels = tunnels_of(parts_of(plan, tasks, kernel, links=links))
+            tunnels = tunnels_of(parts_of(effective, tasks, kernel, links=links))
             tasks.start(tunnels.follow(), "--client")
             await asyncio.sleep(0.05)
             assert kernel.tries == 0
@@ -206,9 +206,9 @@ def test_a_tunnel_to_who_was_revoked_while_the_daemon_was_replaced_is_ended_at_o
     tmp_path: Path, nodes: dict[str, cert.Identity], interface: str, serial: int | None, stays: bool
 ) -> None:
     """OpenVPN itself looks again only when the keys of the tunnel change, an hour later at worst."""
-    plan = effective_config(tmp_path, nodes["1/16"])
-    config = replace(plan.config, remotes=SOMEWHERE if interface == interfaces.SOLE else ())
-    plan = replace(plan, config=config, parameters=replace(plan.parameters, crl=frozenset({77})))
+    effective = effective_config(tmp_path, nodes["1/16"])
+    config = replace(effective.config, remotes=SOMEWHERE if interface == interfaces.SOLE else ())
+    effective = replace(effective, config=config, parameters=replace(effective.parameters, crl=frozenset({77})))
     record = ClientRecord(4711, "as now", "openvpn", PEER, SOMEWHERE[0], serial, None, 1500, 1e9)
     events: list[policy.Event] = []
     dialers: list[GoingOn] = []
@@ -223,7 +223,7 @@ def test_a_tunnel_to_who_was_revoked_while_the_daemon_was_replaced_is_ended_at_o
     async def run() -> None:
         async with Tasks() as tasks:
             found = Found(clients={interface: record})
-            tunnels = tunnels_of(parts_of(plan, tasks, event=events.append, factory=Factory), found=found)
+            tunnels = tunnels_of(parts_of(effective, tasks, event=events.append, factory=Factory), found=found)
             tunnels.go_on()
             if interface == interfaces.SOLE:
                 tasks.start(tunnels.follow(), "--client")

@@ -42,7 +42,7 @@ def play(tmp_path: Path, nodes: dict[str, cert.Identity], monkeypatch: pytest.Mo
         link_table, "has_none", lambda _, peer, _now: any(node.bare for node in speakers if node.own == peer)
     )
 
-    def plan(cn: str) -> EffectiveConfig:
+    def effective(cn: str) -> EffectiveConfig:
         files, place = Files(Path("ca.crt"), Path("cert.crt"), Path("cert.key")), tmp_path / cn.partition("/")[0]
         place.mkdir()
         ports = ((1194, TunnelProtocol.TCP),)
@@ -55,7 +55,7 @@ def play(tmp_path: Path, nodes: dict[str, cert.Identity], monkeypatch: pytest.Mo
             async with asyncio.timeout(30), Tasks() as tasks:
                 try:
                     air = Air()
-                    one, two = (Node(plan(cn), air, tasks) for cn in (A, B))
+                    one, two = (Node(effective(cn), air, tasks) for cn in (A, B))
                     one.other, two.other = two, one
                     speakers[:] = [one, two]
                     await scene(World(one, two, air))

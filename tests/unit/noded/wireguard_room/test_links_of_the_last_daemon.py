@@ -56,7 +56,7 @@ async def test_the_next_daemon_does_not_go_on_with_the_link_of_who_was_revoked_m
     b = world.b
     found = await killed(b)
     crl = frozenset({SERIAL if revoked else SERIAL + 1})
-    b.in_force.plan = replace(b.plan, parameters=replace(b.plan.parameters, crl=crl))
+    b.in_force.effective = replace(b.effective, parameters=replace(b.effective.parameters, crl=crl))
     b.room.go_on(found.values())
     assert [end.peer for end in b.room.ends()] == ([] if revoked else [world.a.own])
     assert b.mesh.clients == ({} if revoked else {world.a.own: 1})
