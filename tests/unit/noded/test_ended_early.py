@@ -107,18 +107,26 @@ asyncio.run(main())
 """
 
 
-def test_nothing_is_left_of_the_look_and_no_traceback_is_printed(tmp_path: Path) -> None:
-    (tmp_path / "program").write_text(PROGRAM)
-    # Faults of objects that are thrown away while the interpreter ends are printed, not raised.
-    done = subprocess.run(
-        [sys.executable, "-X", "dev", "program"],
-        cwd=tmp_path,
+def run(
+    directory: Path, program: str, *arguments: str, flags: tuple[str, ...] = ()
+) -> subprocess.CompletedProcess[str]:
+    """Have Python run a program in a directory, to its end."""
+    (directory / "program").write_text(program)
+    return subprocess.run(
+        [sys.executable, *flags, "program", *arguments],
+        cwd=directory,
         env=dict(os.environ, PYTHONPATH=str(ROOT)),
         capture_output=True,
         text=True,
         timeout=60,
-        check=True,
+        check=False,
     )
+
+
+def test_nothing_is_left_of_the_look_and_no_traceback_is_printed(tmp_path: Path) -> None:
+    # Faults of objects that are thrown away while the interpreter ends are printed, not raised.
+    done = run(tmp_path, PROGRAM, flags=("-X", "dev"))
+    assert done.returncode == 0, done.stderr
     pid = int((tmp_path / "checker").read_text())
     try:
         assert done.stderr == ""
@@ -134,17 +142,8 @@ def test_nothing_is_left_of_the_look_and_no_traceback_is_printed(tmp_path: Path)
 @pytest.mark.parametrize("check", ["time.sleep(60)", "sys.exit(1)"], ids=["slow", "failed"])
 def test_who_is_told_to_end_while_it_looks_ends_at_once_whatever_it_finds(tmp_path: Path, check: str) -> None:
     """As by `systemctl restart` right behind a reload, on a busy machine, or with a certificate that has just ended."""
-    (tmp_path / "program").write_text(ENDED.format(check=check))
     began = time.monotonic()
-    done = subprocess.run(
-        [sys.executable, "program"],
-        cwd=tmp_path,
-        env=dict(os.environ, PYTHONPATH=str(ROOT)),
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    done = run(tmp_path, ENDED.format(check=check))
     assert (done.returncode, done.stdout) == (0, "handed over\n"), done.stderr
     assert time.monotonic() - began < CHECK_TIME
 
@@ -155,15 +154,6 @@ def test_who_is_told_to_end_while_it_hands_over_ends_or_tells_the_next_one(
     tmp_path: Path, moment: str, number: str
 ) -> None:
     """As by `systemctl stop` right behind a reload: a signal is not lost while what is remembered is written."""
-    (tmp_path / "program").write_text(LATE)
-    done = subprocess.run(
-        [sys.executable, "program", moment, number],
-        cwd=tmp_path,
-        env=dict(os.environ, PYTHONPATH=str(ROOT)),
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    done = run(tmp_path, LATE, moment, number)
     ended = (0, "") if (moment, number) == ("before", "SIGQUIT") else (0, f"the next one is told {number}\n")
     assert (done.returncode, done.stdout) == ended, done.stderr
