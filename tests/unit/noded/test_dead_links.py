@@ -136,6 +136,12 @@ class World:
                 self.come(hop)
             self.look()
 
+    def die(self, hop: NextHop, seconds: float) -> None:
+        """After packets went both ways nobody answers any more, and some time passes."""
+        self.flow(hop, 2, back=True)
+        self.answers_to.clear()
+        self.flow(hop, seconds, back=False)
+
     def come(self, hop: NextHop) -> None:
         self.received[hop.interface] = self.received.get(hop.interface, 0) + 1
         if self.is_shared(hop.interface):
@@ -186,9 +192,7 @@ def test_what_a_dead_link_led_to_goes_another_way_within_half_a_second(
 
 def test_it_is_used_again_once_it_is_heard_for_a_while(world: World, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
-    world.flow(HOP_A, 2, back=True)
-    world.answers_to.clear()
-    world.flow(HOP_A, 0.6, back=False)
+    world.die(HOP_A, 0.6)
     world.answers_to.add(HOP_A.address)
     world.flow(HOP_A, 1, back=True)
     assert world.routes == {}
@@ -204,9 +208,7 @@ def test_it_is_used_again_once_it_is_heard_for_a_while(world: World, caplog: pyt
 
 def test_a_neighbour_that_is_not_heard_by_its_detour_either_is_left_to_babel(world: World) -> None:
     """It is dead itself: packets to it would go round among those that miss it. Our own would not: see Mesh."""
-    world.flow(HOP_A, 2, back=True)
-    world.answers_to.clear()
-    world.flow(HOP_A, 0.5, back=False)
+    world.die(HOP_A, 0.5)
     assert set(around(world)) == {(WAY_A[0], OURS)}
     assert {world.routes[WAY_A[0], half].by for half in HALVES} == {HOP_A}, "packets of others go as before"
     asked = [address(NETWORK, OWN) for _ in range(world.asked.count((address(NETWORK, A), 0)))]
@@ -237,9 +239,7 @@ def test_a_way_that_may_lead_back_to_us_is_tried_where_packets_that_came_back_wo
 ) -> None:
     world.active = dropped
     world.way(WAY_A, HOP_B, 300, used=False)
-    world.flow(HOP_A, 2, back=True)
-    world.answers_to.clear()
-    world.flow(HOP_A, 0.5, back=False)
+    world.die(HOP_A, 0.5)
     assert set(around(world)) == ({(WAY_A[0], OURS)} if dropped else set())
     world.flow(HOP_A, PROOF, back=False)
     assert world.routes == {}
@@ -254,9 +254,7 @@ def test_payload_of_ipv4_waits_for_the_proof(world: World) -> None:
     chosen = (IPv6Network("::/0"), NETWORK)
     world.way(chosen, HOP_A, 0, used=True)
     world.way(chosen, HOP_B, 96, used=False)
-    world.flow(HOP_A, 2, back=True)
-    world.answers_to.clear()
-    world.flow(HOP_A, 0.5, back=False)
+    world.die(HOP_A, 0.5)
     assert set(around(world)) == {(WAY_A[0], OURS), (chosen[0], OURS)}
     world.answers_to = {address(NETWORK, A)}
     world.flow(HOP_A, 0.2, back=False)
@@ -288,9 +286,7 @@ def test_ways_are_not_searched_for_at_each_look(world: World, monkeypatch: pytes
         return detours(*args, **more)
 
     monkeypatch.setattr("re6st.noded.dead_links.detours", slow)
-    world.flow(HOP_A, 2, back=True)
-    world.answers_to.clear()
-    world.flow(HOP_A, 2.5, back=False)
+    world.die(HOP_A, 2.5)
     assert world.room.record()["died"] == 1
     assert 1 <= len(found) <= 6
 
@@ -316,9 +312,7 @@ def test_wireguard_links_are_watched_at_both_ends(world: World, interface: str) 
 
 
 def test_a_tunnel_of_ours_that_stays_dead_is_to_be_closed(world: World) -> None:
-    world.flow(HOP_A, 2, back=True)
-    world.answers_to.clear()
-    world.flow(HOP_A, LASTING, back=False)
+    world.die(HOP_A, LASTING)
     assert world.events == [policy.LinkDoubted(A, "re6stnet1")], "before babel has forgotten it"
     world.flow(HOP_A, 1, back=False)
     assert world.events == [policy.LinkDoubted(A, "re6stnet1"), policy.LinkDead(A, "re6stnet1")]
@@ -340,9 +334,7 @@ def test_a_tunnel_by_which_something_comes_now_and_then_is_not_closed(world: Wor
 
 def test_over_tcp_a_link_that_lost_a_packet_has_longer(world: World) -> None:
     world.over_tcp = frozenset({HOP_A.interface})
-    world.flow(HOP_A, 2, back=True)
-    world.answers_to.clear()
-    world.flow(HOP_A, 0.3, back=False)
+    world.die(HOP_A, 0.3)
     world.flow(HOP_A, 0.1, back=True)
     world.flow(HOP_A, RESENT - 0.2, back=False)
     assert world.room.record()["died"] == 0
@@ -361,17 +353,13 @@ def test_a_tunnel_that_we_have_ended_is_not_found_dead_though_babel_has_a_neighb
 
 
 def test_a_client_of_a_server_is_left_to_close_its_tunnel(world: World) -> None:
-    world.flow(HOP_B, 2, back=True)
-    world.answers_to.clear()
-    world.flow(HOP_B, LASTING + 1, back=False)
+    world.die(HOP_B, LASTING + 1)
     assert world.room.record()["died"] == 1
     assert world.events == []
 
 
 def test_detours_end_when_babel_has_given_the_link_up(world: World) -> None:
-    world.flow(HOP_A, 2, back=True)
-    world.answers_to.clear()
-    world.flow(HOP_A, 0.5, back=False)
+    world.die(HOP_A, 0.5)
     del world.table.neighbours[str(HOP_A)]
     del world.table.routes[f"{WAY_A}{HOP_A}"]
     world.look()
@@ -381,9 +369,7 @@ def test_detours_end_when_babel_has_given_the_link_up(world: World) -> None:
 
 def test_a_cost_that_grew_as_the_link_died_makes_no_way_good_that_was_not(world: World) -> None:
     world.way(WAY_A, HOP_B, 192, used=False)
-    world.flow(HOP_A, 2, back=True)
-    world.answers_to.clear()
-    world.flow(HOP_A, 0.3, back=False)
+    world.die(HOP_A, 0.3)
     world.table.neighbours[str(HOP_A)] = Neighbour("", HOP_A.address, HOP_A.interface, 0xFFF0, 96, 768, 768, None)
     world.flow(HOP_A, 0.3, back=False)
     assert world.room.record()["dead"] == 1
