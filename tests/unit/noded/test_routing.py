@@ -155,6 +155,14 @@ class World:
         asyncio.run(main())
 
 
+async def still_waiting(plane: RoutingPlane) -> asyncio.Task[None]:
+    """Who waits until re6stnet1 is unused, and waits still after a moment."""
+    waiting = asyncio.create_task(plane.until_unused("re6stnet1"))
+    await asyncio.sleep(0.03)
+    assert not waiting.done()
+    return waiting
+
+
 @pytest.fixture
 def world(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, nodes: dict[str, cert.Identity]) -> World:
     return World(monkeypatch, tmp_path, nodes["1/16"], ONLY)
@@ -199,9 +207,7 @@ def test_who_takes_an_interface_down_waits_until_babel_has_seen_it_but_not_long(
         await plane.ready.wait()
         await plane.until_unused("re6stnet1")
         plane.table.feed("add interface re6stnet1 up true ipv6 fe80::1")
-        waiting = asyncio.create_task(plane.until_unused("re6stnet1"))
-        await asyncio.sleep(0.03)
-        assert not waiting.done()
+        waiting = await still_waiting(plane)
         plane.table.feed("change interface re6stnet1 up false")
         await waiting
         plane.table.feed("change interface re6stnet1 up true ipv6 fe80::1")
@@ -215,9 +221,7 @@ def test_the_kernel_knows_first_whether_babel_has_seen_it(world: World) -> None:
     async def watch(plane: RoutingPlane, programs: FakePrograms) -> None:
         await plane.ready.wait()
         plane.table.feed("add interface re6stnet1 up true ipv6 fe80::1")
-        waiting = asyncio.create_task(plane.until_unused("re6stnet1"))
-        await asyncio.sleep(0.03)
-        assert not waiting.done()
+        waiting = await still_waiting(plane)
         world.machine.babel["re6stnet1"] = False
         async with asyncio.timeout(routing.NOTICE / 2):
             await waiting
@@ -235,9 +239,7 @@ def test_the_kernel_also_knows_while_babel_does_not_speak_with_us(world: World) 
 
     async def watch(plane: RoutingPlane, programs: FakePrograms) -> None:
         await until(lambda: plane.babel.late)
-        waiting = asyncio.create_task(plane.until_unused("re6stnet1"))
-        await asyncio.sleep(0.03)
-        assert not waiting.done(), "it was not up when babel spoke last"
+        waiting = await still_waiting(plane)  # it was not up when babel spoke last
         world.machine.babel["re6stnet1"] = False
         async with asyncio.timeout(routing.NOTICE / 2):
             await waiting
@@ -250,9 +252,7 @@ def test_of_an_interface_that_is_gone_babel_has_to_say_so(world: World, monkeypa
         await plane.ready.wait()
         del world.machine.babel["re6stnet1"]
         plane.table.feed("add interface re6stnet1 up true ipv6 fe80::1")
-        waiting = asyncio.create_task(plane.until_unused("re6stnet1"))
-        await asyncio.sleep(0.03)
-        assert not waiting.done()
+        waiting = await still_waiting(plane)
         plane.table.feed("change interface re6stnet1 up false")
         async with asyncio.timeout(routing.NOTICE / 2):
             await waiting
