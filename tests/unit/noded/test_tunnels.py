@@ -20,6 +20,7 @@ from re6st.core.tunnel_protocols import TunnelProtocol
 from re6st.core.wire.datagrams import Endpoint
 from re6st.noded import server_rollout
 from re6st.noded.contracts import BabelFilter
+from re6st.noded.settings import EffectiveConfig
 from re6st.noded.takeover import Found
 from re6st.noded.tunnel_parts import TunnelParts
 from re6st.noded.tunnels import Tunnels
@@ -44,6 +45,11 @@ SOMEWHERE = (Endpoint("192.0.2.1", 1194, TunnelProtocol.UDP),)
 def tunnels_of(parts: TunnelParts, *, drains: BabelFilter | None = None, found: Found | None = None) -> Tunnels:
     """Those of a node that is alone in its tests."""
     return Tunnels(parts, drains or FakeFilter(), lambda _: None, found or Found())
+
+
+@pytest.fixture
+def effective(tmp_path: Path, nodes: dict[str, cert.Identity]) -> EffectiveConfig:
+    return effective_config(tmp_path, nodes["1/16"])
 
 
 @pytest.mark.parametrize("encrypt", [True, False])
@@ -88,9 +94,8 @@ def test_where_encryption_begins_servers_wait_for_the_clients(
         assert log[:5] == ["a server starts, encrypted", server[0], server[1] + "clear", *client]
 
 
-def test_a_tunnel_that_is_cut_twice_gives_its_interface_back(tmp_path: Path, nodes: dict[str, cert.Identity]) -> None:
+def test_a_tunnel_that_is_cut_twice_gives_its_interface_back(effective: EffectiveConfig) -> None:
     """Its address is lost while it ends, or its certificate is revoked."""
-    effective = effective_config(tmp_path, nodes["1/16"])
     kernel, drains = FakeKernel(), FakeFilter()
     events: list[policy.Event] = []
 
@@ -110,11 +115,8 @@ def test_a_tunnel_that_is_cut_twice_gives_its_interface_back(tmp_path: Path, nod
     asyncio.run(run())
 
 
-def test_a_tunnel_that_is_closed_in_the_moment_it_is_opened_is_told_as_down(
-    tmp_path: Path, nodes: dict[str, cert.Identity]
-) -> None:
+def test_a_tunnel_that_is_closed_in_the_moment_it_is_opened_is_told_as_down(effective: EffectiveConfig) -> None:
     """A task that is cancelled before its first step would tell nobody, and the policy would wait for ever."""
-    effective = effective_config(tmp_path, nodes["1/16"])
     events: list[policy.Event] = []
 
     async def run() -> None:
@@ -129,10 +131,7 @@ def test_a_tunnel_that_is_closed_in_the_moment_it_is_opened_is_told_as_down(
 
 
 @pytest.mark.parametrize("closed", [False, True], ids=["the link ends", "the tunnel is closed"])
-def test_a_tunnel_that_a_link_carries_is_held_until_that_ends(
-    tmp_path: Path, nodes: dict[str, cert.Identity], closed: bool
-) -> None:
-    effective = effective_config(tmp_path, nodes["1/16"])
+def test_a_tunnel_that_a_link_carries_is_held_until_that_ends(effective: EffectiveConfig, closed: bool) -> None:
     events: list[policy.Event] = []
 
     async def run() -> None:
@@ -162,11 +161,7 @@ def test_a_tunnel_that_a_link_carries_is_held_until_that_ends(
     asyncio.run(run())
 
 
-def test_who_has_one_tunnel_dials_none_while_a_link_of_an_earlier_daemon_carries_it(
-    tmp_path: Path, nodes: dict[str, cert.Identity]
-) -> None:
-    effective = effective_config(tmp_path, nodes["1/16"])
-
+def test_who_has_one_tunnel_dials_none_while_a_link_of_an_earlier_daemon_carries_it(effective: EffectiveConfig) -> None:
     async def run() -> None:
         async with Tasks() as tasks:
             kernel, links = BusyKernel(), FakeLinks()
@@ -203,10 +198,9 @@ class GoingOn(FakeDialer):
 @pytest.mark.parametrize("interface", ["re6stnet1", interfaces.SOLE])
 @pytest.mark.parametrize(("serial", "stays"), [(12, True), (77, False), (None, False)])
 def test_a_tunnel_to_who_was_revoked_while_the_daemon_was_replaced_is_ended_at_once(
-    tmp_path: Path, nodes: dict[str, cert.Identity], interface: str, serial: int | None, stays: bool
+    effective: EffectiveConfig, interface: str, serial: int | None, stays: bool
 ) -> None:
     """OpenVPN itself looks again only when the keys of the tunnel change, an hour later at worst."""
-    effective = effective_config(tmp_path, nodes["1/16"])
     config = replace(effective.config, remotes=SOMEWHERE if interface == interfaces.SOLE else ())
     effective = replace(effective, config=config, parameters=replace(effective.parameters, crl=frozenset({77})))
     record = ClientRecord(4711, "as now", "openvpn", PEER, SOMEWHERE[0], serial, None, 1500, 1e9)
