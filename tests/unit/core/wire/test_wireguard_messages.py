@@ -130,7 +130,12 @@ def test_reasons_of_later_versions_are_read() -> None:
 
 
 class Able(World):
-    """Machines of ours, some of which can have WireGuard links."""
+    """Machines of ours. Those that are named first can have WireGuard links."""
+
+    def __init__(self, *able: Prefix) -> None:
+        super().__init__()
+        for prefix in able:
+            self.ours(prefix, Extension.WIREGUARD)
 
     def ours(self, prefix: Prefix, *abilities: Extension) -> None:
         certificate = PlayCertificate(prefix, prefix.value + 1)
@@ -148,9 +153,7 @@ class Able(World):
 
 
 def test_two_nodes_that_can_speak_of_links_from_the_beginning_of_a_session() -> None:
-    world = Able()
-    world.ours(A, Extension.WIREGUARD)
-    world.ours(B, Extension.WIREGUARD)
+    world = Able(A, B)
     assert not world.spoken(A, B)
     world.meet()
     assert world.spoken(A, B)
@@ -158,8 +161,7 @@ def test_two_nodes_that_can_speak_of_links_from_the_beginning_of_a_session() -> 
 
 
 def test_a_node_that_cannot_is_not_spoken_to_of_links() -> None:
-    world = Able()
-    world.ours(A, Extension.WIREGUARD)
+    world = Able(A)
     world.ours(B)
     world.meet()
     assert not world.spoken(A, B), "B has not said that it can"
@@ -167,8 +169,7 @@ def test_a_node_that_cannot_is_not_spoken_to_of_links() -> None:
 
 
 def test_nor_is_older_software_whatever_its_protocol_number() -> None:
-    world = Able()
-    world.ours(A, Extension.WIREGUARD)
+    world = Able(A)
     world.add(B)
     world.meet()
     assert world.connected(A, B)
@@ -177,8 +178,7 @@ def test_nor_is_older_software_whatever_its_protocol_number() -> None:
 
 def test_only_a_peer_that_says_so_is_known_to_have_no_links() -> None:
     for can in (True, False):
-        world = Able()
-        world.ours(A, Extension.WIREGUARD)
+        world = Able(A)
         world.ours(B, *((Extension.WIREGUARD,) if can else ()))
         assert not has_none(world.machines[A], B, world.now)
         world.meet()
@@ -187,8 +187,7 @@ def test_only_a_peer_that_says_so_is_known_to_have_no_links() -> None:
 
 def test_older_software_is_known_to_have_no_links_once_it_has_had_time_to_say_otherwise() -> None:
     """A node that had links may run it now: its kernel still answers by them, but it takes no message about them."""
-    world = Able()
-    world.ours(A, Extension.WIREGUARD)
+    world = Able(A)
     world.add(B)
     world.meet()
     assert not has_none(world.machines[A], B, world.now)
@@ -202,9 +201,7 @@ def test_older_software_is_known_to_have_no_links_once_it_has_had_time_to_say_ot
 
 
 def test_a_peer_that_answers_no_more_may_be_another_one_by_now_and_is_not_spoken_to() -> None:
-    world = Able()
-    world.ours(A, Extension.WIREGUARD)
-    world.ours(B, Extension.WIREGUARD)
+    world = Able(A, B)
     world.meet()
     world.lose = lambda _to, _data: True
     world.meet()
@@ -218,9 +215,7 @@ def test_what_every_machine_can_do_is_announced_to_the_registry_and_nothing_else
 
 
 def test_messages_about_links_are_sealed() -> None:
-    world = Able()
-    world.ours(A, Extension.WIREGUARD)
-    world.ours(B, Extension.WIREGUARD)
+    world = Able(A, B)
     world.meet()
     world.meet()
     body = encode(End(7, Reason.CLOSED))
