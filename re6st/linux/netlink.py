@@ -71,12 +71,13 @@ class NetlinkSocket:
     def _answers(self) -> Iterator[tuple[int, int, bytes]]:
         """Type, flags and content of the answers to our last request, up to the last one. Raises NetlinkError."""
         while True:
-            data = memoryview(self._socket.recv(BUFFER))
-            while len(data) >= _HEADER.size:
-                length, kind, flags, sequence, _ = _HEADER.unpack_from(data)
-                if not _HEADER.size <= length <= len(data):
+            data, offset = self._socket.recv(BUFFER), 0
+            while len(data) - offset >= _HEADER.size:
+                length, kind, flags, sequence, _ = _HEADER.unpack_from(data, offset)
+                if not _HEADER.size <= length <= len(data) - offset:
                     raise malformed()
-                body, data = bytes(data[_HEADER.size : length]), data[_aligned(length) :]
+                body = data[offset + _HEADER.size : offset + length]
+                offset += _aligned(length)
                 if sequence != self._sequence:
                     continue  # an answer to an earlier request whose answers were not all read
                 if kind in (_ERROR, _DONE):
@@ -107,12 +108,36 @@ def pack_attribute(kind: int, value: bytes) -> bytes:
 
 def read_attributes(data: bytes) -> Iterator[tuple[int, bytes]]:
     """Type and value of the attributes in a part of a message, up to the first one that is cut off."""
-    while len(data) >= _ATTRIBUTE.size:
-        length, kind = _ATTRIBUTE.unpack_from(data)
-        if not _ATTRIBUTE.size <= length <= len(data):
+    offset, end = 0, len(data)
+    while end - offset >= _ATTRIBUTE.size:
+        length, kind = _ATTRIBUTE.unpack_from(data, offset)
+        if not _ATTRIBUTE.size <= length <= end - offset:
             return
-        yield kind & _NESTED, data[_ATTRIBUTE.size : length]
-        data = data[_aligned(length) :]
+        yield kind & _NESTED, data[offset + _ATTRIBUTE.size : offset + length]
+        offset += _aligned(length)
+
+
+def read_attribute(data: bytes, *kinds: int) -> bytes | None:
+    """The value of the first attribute of a type; of several types, each in the value of the one before."""
+    span = find_attribute(data, *kinds)
+    return None if span is None else data[span]
+
+
+def find_attribute(data: bytes, *kinds: int) -> slice | None:
+    """Where that value is."""
+    start, end = 0, len(data)
+    for kind in kinds:
+        while True:
+            if end - start < _ATTRIBUTE.size:
+                return None
+            length, found = _ATTRIBUTE.unpack_from(data, start)
+            if not _ATTRIBUTE.size <= length <= end - start:
+                return None
+            if found & _NESTED == kind:
+                start, end = start + _ATTRIBUTE.size, start + length
+                break
+            start += _aligned(length)
+    return slice(start, end)
 
 
 def _aligned(length: int) -> int:

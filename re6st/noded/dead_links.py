@@ -16,21 +16,19 @@ import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv6Address, IPv6Network
-from itertools import islice
+from ipaddress import IPv6Address, IPv6Network
 from typing import Protocol
 
-from re6st.core import interfaces
 from re6st.core.machine.wanted_state import AddressPlan
 from re6st.core.mesh import policy
-from re6st.core.prefix import Prefix, address, ipv4_address, subnet
-from re6st.core.routing.babel_lines import NextHop, Table
+from re6st.core.prefix import Prefix, address, subnet
+from re6st.core.routing.babel_lines import NextHop
 from re6st.core.routing.detours import Detour, LowestCosts, Way, detours, for_packets_of
-from re6st.core.routing.liveness import LIMIT, Liveness, LivenessFindings, Packets
+from re6st.core.routing.liveness import Liveness, LivenessFindings
 from re6st.core.telemetry.event_log import EventLog
 from re6st.core.telemetry.report import Record
 from re6st.core.words import plural
-from re6st.linux.link_traffic import Shared
+from re6st.noded.link_counts import LinkCounts, LinkEnds, NeighbourMacs, PacketCounters, TableSource
 
 LASTING = 5.0
 """Seconds after which a tunnel of ours that is dead is closed, so that another is opened, although babel still has a
@@ -44,42 +42,9 @@ ASK, ASK_LATER, HASTE = 0.05, 0.25, 0.02
 SEARCH, SEARCH_SHARE = 0.2, 5
 """Seconds between two searches for ways around the same links, and so many times what the last one took: of ten
 thousand destinations, a tenth of a second."""
-LOOK_UP = 2.0
-"""Seconds between two questions for the hardware addresses of neighbours that are not known."""
 AGAIN = 10.0
 
 log = logging.getLogger(__name__)
-
-
-class TableSource(Protocol):
-    """Whose neighbours and routes it is about: a routing plane."""
-
-    @property
-    def table(self) -> Table: ...
-
-
-class LinkEnds(Protocol):
-    """Who is at the other ends of our tunnels."""
-
-    def owner_at(self, hop: NextHop) -> Prefix | None: ...
-    def is_shared(self, interface: str) -> bool: ...
-    def is_over_tcp(self, interface: str) -> bool: ...
-
-
-class NeighbourMacs(Protocol):
-    """The hardware addresses of neighbours."""
-
-    def __getitem__(self, hop: NextHop) -> str: ...
-    def find(self, hops: Iterable[NextHop]) -> None: ...
-
-
-class PacketCounters(Protocol):
-    """Who counts packets: linux/link_traffic.py. Methods raise OSError."""
-
-    def by_interface(self, names: Iterable[str]) -> dict[str, tuple[int, int]]: ...
-    def local_sent(self) -> dict[str, int]: ...
-    def shared(self) -> Shared: ...
-    def close(self) -> None: ...
 
 
 class Asker(Protocol):
@@ -152,6 +117,7 @@ class DeadLinks:
         self._network = network
         self._address, self._subnet = address(network, own), subnet(network, own)
         self._routing = routing
+        self._counts = LinkCounts(routing, ends, machine.hardware)
         self._ends = ends
         self._machine = machine
         self._event = event
@@ -172,9 +138,6 @@ class DeadLinks:
         """Those that there are."""
         self._proofs: dict[NextHop, _Proof] = {}
         """Of those at the other ends of dead links."""
-        self._shared = Shared()
-        self._shared_sent: dict[str, int] = {}
-        self._looked_up = float("-inf")
 
     def record(self) -> Record:
         """For the operator."""
@@ -224,80 +187,32 @@ class DeadLinks:
 
     def pause(self, now: float) -> float:
         """Seconds until the next look."""
+        pause = self.liveness.pause(now)
         awaited = any(not proof.heard and now < proof.until for proof in self._proofs.values())
-        return min(self.liveness.pause(now), HASTE) if awaited else self.liveness.pause(now)
+        return min(pause, HASTE) if awaited else pause
 
     async def look(self, traffic: PacketCounters, echo: Asker) -> None:
         """Look once, and do what follows. Raises OSError."""
         indexes: dict[str, int] = {}
         for (ip, index), seconds in echo.answers():
             self._answered(ip, index, seconds)
-        neighbours = {
-            each.key: each.cost
-            for each in islice(self._routing.table.neighbours.values(), LIMIT)
-            if interfaces.is_ours(each.interface) and self._has_end(each.key)
-        }
-        packets = self._count(traffic, neighbours)
         now = self._clock()
-        slow = {name for name in {hop.interface for hop in packets} if self._ends.is_over_tcp(name)}
-        over_tcp = {hop for hop in packets if hop.interface in slow}
-        found = self.liveness.look(packets, now, over_tcp)
+        if self._counts.follow(now, at_once=bool(self._detours)):
+            self._costs = self._lowest.note(self._counts.costs, now)
+        packets = self._counts.count(traffic, self.liveness)
+        now = self._clock()
+        found = self.liveness.look(packets, now, self._counts.over_tcp)
         for hop in found.probe:
             with suppress(OSError):
                 index = indexes.setdefault(hop.interface, socket.if_nametoindex(hop.interface))
                 echo.ask(hop.address, index)
-        doubtful = self.liveness.doubtful
-        self._costs = self._lowest.note(neighbours, now)
         dead = self.liveness.dead
         self._since = {hop: since for hop, since in self._since.items() if hop in dead}
         self._proofs = {hop: until for hop, until in self._proofs.items() if hop in dead}
         if dead or self._detours:
             self._since |= dict.fromkeys(found.died, now)
-            await self._follow(dead, doubtful, now, echo)
+            await self._follow(dead, self.liveness.doubtful, now, echo)
         self._tell(found, now)
-
-    def _has_end(self, hop: NextHop) -> bool:
-        """Whether there is a tunnel: where we have ended ours, babel may still have a neighbour for a moment."""
-        return self._ends.is_shared(hop.interface) or self._ends.owner_at(hop) is not None
-
-    # -- what is counted --
-
-    def _count(self, traffic: PacketCounters, hops: Collection[NextHop]) -> dict[NextHop, Packets]:
-        """What came and went so far, where that can be told."""
-        by_interface, local = traffic.by_interface({hop.interface for hop in hops}), traffic.local_sent()
-        sent = {name: sent - local.get(name, 0) for name, (_, sent) in by_interface.items()}
-        shared = [hop for hop in hops if self._ends.is_shared(hop.interface)]
-        behind = {hop.interface for hop in shared}
-        going = {name: count for name, count in sent.items() if name in behind}
-        if shared and (going != self._shared_sent or not self.liveness.owing().isdisjoint(shared)):
-            self._shared, self._shared_sent = traffic.shared(), going
-        found = {
-            hop: Packets(by_interface[hop.interface][0], sent[hop.interface])
-            for hop in hops
-            if hop.interface in by_interface and hop.interface not in behind
-        }
-        return found | (self._count_shared(shared) if shared and not self._shared.full else {})
-
-    def _count_shared(self, hops: Collection[NextHop]) -> dict[NextHop, Packets]:
-        found, unknown = {}, []
-        payload = self._payload_addresses()
-        for hop in hops:
-            if hardware := self._machine.hardware[hop]:
-                sent = self._shared.sent.get((hop.interface, hop.address), 0)
-                if ipv4 := payload.get(hop):
-                    sent += self._shared.sent.get((hop.interface, ipv4), 0)
-                found[hop] = Packets(self._shared.received.get((hop.interface, hardware), 0), sent)
-            else:
-                unknown.append(hop)
-        if unknown and self._clock() - self._looked_up >= LOOK_UP:
-            self._looked_up = self._clock()
-            self._machine.hardware.find(unknown)
-        return found
-
-    def _payload_addresses(self) -> dict[NextHop, IPv4Address]:
-        """By which IPv4 address each neighbour is a next hop: that of its own subnet."""
-        routes = self._routing.table.ipv4_routes.values()
-        return {route.via: ipv4_address(route.destination) for route in routes if route.refmetric == 0}
 
     def _answered(self, ip: IPv6Address, index: int, seconds: float) -> None:
         if index:

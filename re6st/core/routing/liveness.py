@@ -15,7 +15,7 @@ comes after the last one of ours does not answer it (OWED).
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable, Mapping, Set
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from re6st.core.routing.babel_lines import NextHop
@@ -263,14 +263,12 @@ class Liveness:
 
     def pause(self, now: float) -> float:
         """Seconds until the next look."""
-        links = self._links.values()
-        quiet = now - max((link.active for link in links), default=float("-inf"))
-        pace = BUSY if quiet < BUSY_FOR else IDLE if quiet < IDLE_FOR else QUIET
-        return max(min((pace, *(link.due - now for link in links))), LEAST)
+        return max(min(self._next_look - now, QUIET), LEAST)
 
-    def owing(self) -> Set[NextHop]:
-        """Links from which something is awaited: only for these it matters what has come."""
-        return {hop for hop, link in self._links.items() if link.owes or link.probes or link.died is not None}
+    def is_owing(self, hops: Iterable[NextHop]) -> bool:
+        """Whether something is awaited from one of these: only then it matters what has come."""
+        links = (self._links.get(hop) for hop in hops)
+        return any(link is not None and (link.owes or link.probes > 0 or link.died is not None) for link in links)
 
     def silence(self, hop: NextHop, now: float) -> float:
         """For how long nothing has come by a link that is watched."""
@@ -283,29 +281,52 @@ class Liveness:
         in which everything waits for a lost packet.
         """
         late = now - self._next_look
-        for hop in [hop for hop in self._links if hop not in packets]:
-            del self._links[hop]
-        for hop, count in packets.items():
-            link = self._links.get(hop)
-            if link is not None:
-                link.note(count, now)
-            elif len(self._links) < LIMIT:
-                self._links[hop] = _WatchedLink(count, now)
-        for hop, link in self._links.items():
-            link.over_tcp = hop in over_tcp
+        self._note(packets, now)
         if late > LATE:
             self._leave_out(late, now)
-        died = {hop: now - link.since for hop, link in self._links.items() if link.is_dying(now)}
-        for hop in died:
-            self._die(self._links[hop], now)
-        revived = tuple(hop for hop, link in self._links.items() if link.is_back(now))
-        for hop in revived:
-            self._revive(self._links[hop], now)
-        due = [hop for hop, link in self._links.items() if link.wants_probe(now)][:PROBES_AT_ONCE]
-        probe = tuple(hop for hop in due for _ in range(self._links[hop].probes_due(now)))
+        died: dict[NextHop, float] = {}
+        revived: list[NextHop] = []
+        asked: list[NextHop] = []
+        soonest = float("inf")
+        for hop, link in self._links.items():
+            if link.probes:
+                link.over_tcp = hop in over_tcp
+            if link.is_dying(now):
+                died[hop] = now - link.since
+                self._die(link, now)
+            elif link.is_back(now):
+                revived.append(hop)
+                self._revive(link, now)
+            if not link.wants_probe(now):
+                soonest = min(soonest, link.due)
+            elif len(asked) < PROBES_AT_ONCE:
+                asked.append(hop)
+            else:
+                soonest = now
+        probe = tuple(hop for hop in asked for _ in range(self._links[hop].probes_due(now)))
         self._count_probes(probe, now)
-        self._next_look = now + self.pause(now)
-        return LivenessFindings(probe, died, revived)
+        for hop in asked:
+            soonest = min(soonest, self._links[hop].due)
+        self._next_look = now + max(min(self._pace(now), soonest - now), LEAST)
+        return LivenessFindings(probe, died, tuple(revived))
+
+    def _note(self, packets: Mapping[NextHop, Packets], now: float) -> None:
+        new = []
+        for hop, count in packets.items():
+            if (link := self._links.get(hop)) is not None:
+                link.note(count, now)
+            else:
+                new.append(hop)
+        if len(packets) - len(new) < len(self._links):
+            for hop in [hop for hop in self._links if hop not in packets]:
+                del self._links[hop]
+        for hop in new[: LIMIT - len(self._links)]:
+            self._links[hop] = _WatchedLink(packets[hop], now)
+
+    def _pace(self, now: float) -> float:
+        """Seconds until the next look, as far as it is not for one link."""
+        quiet = now - max((link.active for link in self._links.values()), default=float("-inf"))
+        return BUSY if quiet < BUSY_FOR else IDLE if quiet < IDLE_FOR else QUIET
 
     def answered(self, hop: NextHop, seconds: float) -> None:
         """A probe was answered, after a round trip of so many seconds. That is a sign of life, whatever is counted."""
