@@ -21,7 +21,7 @@ from typing import Protocol
 
 from re6st.core.machine.wanted_state import AddressPlan
 from re6st.core.mesh import policy
-from re6st.core.prefix import Prefix, address, subnet
+from re6st.core.prefix import Prefix, address, prefix_of, subnet
 from re6st.core.routing.babel_lines import NextHop
 from re6st.core.routing.detours import Detour, LowestCosts, Way, detours, for_packets_of
 from re6st.core.routing.liveness import Liveness, LivenessFindings
@@ -37,6 +37,8 @@ babel has none by then, and the policy, which is told of the doubt at once, wait
 """
 PROOF = 1.0
 """Seconds in which the neighbour behind a dead link must be heard by a detour, and again and again."""
+PROOFS = 20
+"""Of those behind dead links who are asked for: neighbours, but one who lies may announce any number of subnets."""
 ASK, ASK_LATER, HASTE = 0.05, 0.25, 0.02
 """Between two questions for that: until it is heard, and then. And between two looks until it is heard."""
 SEARCH, SEARCH_SHARE = 0.2, 5
@@ -91,7 +93,7 @@ class LinkMachine:
 
 @dataclass(slots=True)
 class _Proof:
-    """Whether the neighbour behind a dead link lives."""
+    """Whether the owner of what is behind a dead link lives."""
 
     address: IPv6Address | None
     until: float
@@ -136,8 +138,8 @@ class DeadLinks:
         self._search_again = float("-inf")
         self._detours: dict[Way, Detour] = {}
         """Those that there are."""
-        self._proofs: dict[NextHop, _Proof] = {}
-        """Of those at the other ends of dead links."""
+        self._proofs: dict[tuple[NextHop, Prefix | None], _Proof] = {}
+        """By dead link, and who is asked for."""
 
     def record(self) -> Record:
         """For the operator."""
@@ -201,14 +203,14 @@ class DeadLinks:
             self._costs = self._lowest.note(self._counts.costs, now)
         packets = self._counts.count(traffic, self.liveness)
         now = self._clock()
-        found = self.liveness.look(packets, now, self._counts.over_tcp)
+        found = self.liveness.look(packets, now, self._counts.over_tcp, self._counts.ended)
         for hop in found.probe:
             with suppress(OSError):
                 index = indexes.setdefault(hop.interface, socket.if_nametoindex(hop.interface))
                 echo.ask(hop.address, index)
         dead = self.liveness.dead
         self._since = {hop: since for hop, since in self._since.items() if hop in dead}
-        self._proofs = {hop: until for hop, until in self._proofs.items() if hop in dead}
+        self._proofs = {key: proof for key, proof in self._proofs.items() if key[0] in dead}
         if dead or self._detours:
             self._since |= dict.fromkeys(found.died, now)
             await self._follow(dead, self.liveness.doubtful, now, echo)
@@ -232,7 +234,7 @@ class DeadLinks:
             if not detour.unproved:
                 wanted[way] = detour
                 continue
-            proof = self._proof(detour.instead_of, now)
+            proof = self._proof(way, detour.instead_of, now)
             if now >= proof.until:
                 continue
             if proof.heard:
@@ -255,12 +257,18 @@ class DeadLinks:
         self._found = detours(self._routing.table, dead, doubtful, self._costs, self._found, trying=trying)
         self._searched, self._search_again = (dead, doubtful), now + max(SEARCH, SEARCH_SHARE * (self._clock() - begun))
 
-    def _proof(self, hop: NextHop, now: float) -> _Proof:
-        """That of who is behind a dead link; it has been asked for from now on, if it is new."""
-        if hop not in self._proofs:
+    def _proof(self, way: Way, hop: NextHop, now: float) -> _Proof:
+        """That of whose subnet this is, if babel has it from the neighbour behind a dead link: that neighbour's, unless
+        it lied. The owner has been asked for from now on, if it is new. Of other ways it is the neighbour's.
+        """
+        destination, peer = way[0], None
+        if isinstance(destination, IPv6Network):
+            peer = prefix_of(self._network, destination)
+        if peer is None or ((hop, peer) not in self._proofs and len(self._proofs) >= PROOFS):
             peer = self._ends.owner_at(hop)
-            self._proofs[hop] = _Proof(None if peer is None else address(self._network, peer), now + PROOF)
-        return self._proofs[hop]
+        if (hop, peer) not in self._proofs:
+            self._proofs[hop, peer] = _Proof(None if peer is None else address(self._network, peer), now + PROOF)
+        return self._proofs[hop, peer]
 
     async def _lead_around(self, wanted: dict[Way, Detour]) -> None:
         if wanted != self._detours:
@@ -274,10 +282,12 @@ class DeadLinks:
             around = sum(detour.instead_of == hop and detour.leads_around for detour in self._detours.values())
             peer = self._ends.owner_at(hop)
             log.warning(
-                "the link with %s on %s is dead: nothing has come for %.2f s, no answer to echo requests either. %s",
+                "the link with %s on %s is dead: %s. %s",
                 peer or hop.address,
                 hop.interface,
-                silent,
+                "its tunnel has ended"
+                if hop in self._counts.ended
+                else f"nothing has come for {silent:.2f} s, no answer to echo requests either",
                 f"{plural(around, 'destination')} behind it {'is' if around == 1 else 'are'} led around it"
                 if around
                 else "No other way is known",

@@ -36,6 +36,7 @@ class LinkEnds(Protocol):
     def owner_at(self, hop: NextHop) -> Prefix | None: ...
     def is_shared(self, interface: str) -> bool: ...
     def is_over_tcp(self, interface: str) -> bool: ...
+    def has_left(self, hop: NextHop) -> bool: ...
 
 
 class NeighbourMacs(Protocol):
@@ -73,6 +74,8 @@ class LinkCounts:
         """What babel says that each link costs."""
         self.over_tcp: frozenset[NextHop] = frozenset()
         """Links on which everything waits for a lost packet."""
+        self.ended: frozenset[NextHop] = frozenset()
+        """Links whose tunnel has ended, although babel has a neighbour there for a moment still."""
         self._routing = routing
         self._ends = ends
         self._hardware = hardware
@@ -101,7 +104,9 @@ class LinkCounts:
         self._alone = [hop for hop in self.costs if hop.interface not in self._servers]
         slow = {name for name in names if self._ends.is_over_tcp(name)}
         self.over_tcp = frozenset(hop for hop in self.costs if hop.interface in slow)
-        self._follow_shared([hop for hop in self.costs if hop.interface in self._servers], now)
+        shared = [hop for hop in self.costs if hop.interface in self._servers]
+        self.ended = frozenset(hop for hop in shared if self._ends.has_left(hop))
+        self._follow_shared(shared, now)
         return True
 
     def count(self, traffic: PacketCounters, liveness: Liveness) -> dict[NextHop, Packets]:

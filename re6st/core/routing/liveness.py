@@ -275,10 +275,15 @@ class Liveness:
         return now - self._links[hop].since
 
     def look(
-        self, packets: Mapping[NextHop, Packets], now: float, over_tcp: Container[NextHop] = ()
+        self,
+        packets: Mapping[NextHop, Packets],
+        now: float,
+        over_tcp: Container[NextHop] = (),
+        ended: Container[NextHop] = (),
     ) -> LivenessFindings:
         """What follows from what has come and gone by now. Links that are not named are forgotten. `over_tcp`: those
-        in which everything waits for a lost packet.
+        in which everything waits for a lost packet. `ended`: those whose tunnel has ended, as is known for sure; those
+        that nothing went over lately were left before that.
         """
         late = now - self._next_look
         self._note(packets, now)
@@ -291,7 +296,7 @@ class Liveness:
         for hop, link in self._links.items():
             if link.probes:
                 link.over_tcp = hop in over_tcp
-            if link.is_dying(now):
+            if link.is_dying(now) or (hop in ended and link.died is None and now - link.active < BUSY_FOR):
                 died[hop] = now - link.since
                 self._die(link, now)
             elif link.is_back(now):

@@ -81,6 +81,17 @@ def test_behind_a_server_it_is_who_has_the_hardware_address_also_after_it_was_cu
     assert world.ends.suspects(SERVER, MAC) == [LIAR]
 
 
+def test_who_has_no_tunnel_with_the_server_any_more_has_left(world: World) -> None:
+    """A link-local address that is made of a hardware address tells it."""
+    hop = NextHop(IPv6Address("fe80::ff:fe00:2"), SERVER)
+    assert not world.ends.has_left(hop), "nobody knows who it is"
+    world.server.hardware = {MAC: LIAR}
+    assert not world.ends.has_left(hop)
+    world.server.clients = {0: ServerClient(HONEST, None, None)}
+    assert world.ends.has_left(hop)
+    assert not world.ends.has_left(NextHop(hop.address, TAP))
+
+
 def test_where_it_is_not_known_those_that_left_lately_are_suspects_too(world: World) -> None:
     world.cut(LIAR)
     assert world.ends.suspects(SERVER, MAC) == [HONEST, LIAR]
