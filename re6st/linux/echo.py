@@ -10,7 +10,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from ipaddress import IPv6Address
 
-from re6st.linux.icmpv6 import ECHO_REPLY, ECHO_REQUEST, raw_echo_socket
+from re6st.linux.icmpv6 import ECHO_REPLY, ECHO_REQUEST, hear_only, raw_echo_socket
 
 IPV6_HEADER = 40
 AT_ONCE = 64
@@ -39,6 +39,7 @@ class EchoSocket:
         own = raw_echo_socket()
         try:
             own.setblocking(False)
+            hear_only(own, self._identifier)
             own.setsockopt(socket.IPPROTO_IPV6, _IPV6_DONTFRAG, 1)
             own.setsockopt(socket.IPPROTO_IPV6, _IPV6_MTU_DISCOVER, _PMTUDISC_PROBE)
             self._loop = asyncio.get_running_loop()

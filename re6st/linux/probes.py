@@ -6,13 +6,14 @@ Every node's kernel answers them, whichever software it runs.
 from __future__ import annotations
 
 import os
+import secrets
 import socket
 import struct
 import time
 from collections.abc import Iterator
 from ipaddress import IPv6Address
 
-from re6st.linux.icmpv6 import ECHO_REPLY, ECHO_REQUEST, echo_socket
+from re6st.linux.icmpv6 import ECHO_REPLY, ECHO_REQUEST, echo_socket, hear_only
 
 _ECHO = struct.Struct("!BBHHH8s")  # type, code, checksum (the kernel's), identifier, sequence number, our token
 _TIMESTAMPS, _MOMENT = 35, struct.Struct("=qq")  # SO_TIMESTAMPNS of 64-bit kernels: seconds, nanoseconds
@@ -30,7 +31,9 @@ class ProbeSocket:
 
     def __init__(self) -> None:
         """Raises OSError."""
-        self._socket = _asking_socket()
+        self._identifier = 1 + secrets.randbelow(0xFFFF)
+        """Of requests of raw sockets: those of others, or where the kernel chooses it, have another."""
+        self._socket = self._open()
         self._from: dict[IPv6Address, socket.socket] = {}
         """Sockets that ask from an address of ours, as some routes are for packets of certain sources alone."""
         self._waiting: dict[bytes, tuple[Target, float]] = {}
@@ -45,8 +48,9 @@ class ProbeSocket:
         while len(self._waiting) >= WAITING:
             del self._waiting[next(iter(self._waiting))]
         self._waiting[token] = (address, index), time.time()
+        request = _ECHO.pack(ECHO_REQUEST, 0, 0, self._identifier, 0, token)
         try:
-            self._asks_from(source).sendto(_ECHO.pack(ECHO_REQUEST, 0, 0, 0, 0, token), (str(address), 0, 0, index))
+            self._asks_from(source).sendto(request, (str(address), 0, 0, index))
         except OSError:
             pass
 
@@ -60,7 +64,7 @@ class ProbeSocket:
         if source is None:
             return self._socket
         if source not in self._from:
-            made = _asking_socket()
+            made = self._open()
             try:
                 made.bind((str(source), 0))
             except OSError:
@@ -85,10 +89,15 @@ class ProbeSocket:
                 del self._waiting[data[-8:]]
                 yield waiting[0], max(0.0, came - waiting[1])
 
-
-def _asking_socket() -> socket.socket:
-    """Raises OSError."""
-    own = echo_socket()
-    own.setblocking(False)
-    own.setsockopt(socket.SOL_SOCKET, _TIMESTAMPS, 1)
-    return own
+    def _open(self) -> socket.socket:
+        """Raises OSError."""
+        own = echo_socket()
+        try:
+            own.setblocking(False)
+            own.setsockopt(socket.SOL_SOCKET, _TIMESTAMPS, 1)
+            if own.type == socket.SOCK_RAW:
+                hear_only(own, self._identifier)
+        except BaseException:
+            own.close()
+            raise
+        return own

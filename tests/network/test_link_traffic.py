@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import select
+import struct
 import time
 from contextlib import closing
 from dataclasses import replace
@@ -16,6 +18,7 @@ from re6st.core.routing.babel_lines import NextHop
 from re6st.core.routing.detours import ANYWHERE, Detour, Way, for_packets_of
 from re6st.linux import detour_routes
 from re6st.linux.detour_routes import DetourRoutes
+from re6st.linux.icmpv6 import ECHO_REQUEST, hear_only, raw_echo_socket
 from re6st.linux.link_traffic import LinkTraffic
 from re6st.linux.probes import ProbeSocket
 from re6st.linux.rtnetlink import Netlink
@@ -120,6 +123,25 @@ def test_a_neighbour_answers_echo_requests_and_only_for_itself(world: World) -> 
         echo.ask(there, source=IPv6Address("2001:db8:42:77::1"))  # no address of ours: no error
         node.namespace.call(lambda: echo.ask(there, source=own))
         wait_until(lambda: any(one == (there, 0) for one, _ in echo.answers()), 5, "an answer to our address")
+
+
+def test_a_raw_socket_may_be_woken_by_answers_to_its_own_requests_alone(world: World) -> None:
+    node, there = world.node, ("2001:db8:42:2::1", 0)
+
+    def request(identifier: int) -> bytes:
+        return struct.pack("!BBHHH", ECHO_REQUEST, 0, 0, identifier, 1)
+
+    make = raw_echo_socket
+    with closing(node.namespace.call(make)) as ours, closing(node.namespace.call(make)) as all_of_them:
+        hear_only(ours, 0xABCD)
+        for identifier in (0xABCC, 0xABCD):
+            ours.sendto(request(identifier), there)
+        for identifier in (0xABCC, 0xABCD):
+            all_of_them.settimeout(5)
+            assert int.from_bytes(all_of_them.recv(100)[4:6]) == identifier
+        ours.settimeout(5)
+        assert int.from_bytes(ours.recv(100)[4:6]) == 0xABCD
+        assert not select.select([ours], [], [], 0)[0]
 
 
 def test_a_detour_may_be_for_packets_of_our_subnet_alone_and_ends_by_itself(world: World) -> None:

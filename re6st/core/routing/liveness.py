@@ -56,7 +56,7 @@ ANSWER, ROUND_TRIPS = 0.03, 1.5
 """The least time for an answer to come, in seconds and in round trips."""
 LEAST, EARLY = 0.01, 0.001
 """Between two looks; and how much sooner than it is due something may be done."""
-BUSY, IDLE, QUIET = 0.04, 0.1, 0.2
+BUSY, IDLE, QUIET = 0.06, 0.1, 0.2
 """Between two looks: while packets go out somewhere, a moment after that, and else."""
 BUSY_FOR, IDLE_FOR = 1.0, 10.0
 AGAIN, AGAIN_LATER, SOON = 0.1, 1.0, 2.0
