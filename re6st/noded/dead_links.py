@@ -24,7 +24,7 @@ from re6st.core.mesh import policy
 from re6st.core.prefix import Prefix, address, prefix_of, subnet
 from re6st.core.routing.babel_lines import NextHop
 from re6st.core.routing.detours import Detour, LowestCosts, Way, detours, for_packets_of
-from re6st.core.routing.liveness import Liveness, LivenessFindings
+from re6st.core.routing.liveness import QUIET, Liveness, LivenessFindings
 from re6st.core.telemetry.event_log import EventLog
 from re6st.core.telemetry.report import Record
 from re6st.core.words import plural
@@ -38,7 +38,7 @@ babel has none by then, and the policy, which is told of the doubt at once, wait
 PROOF = 1.0
 """Seconds in which the neighbour behind a dead link must be heard by a detour, and again and again."""
 PROOFS = 20
-"""Of those behind dead links who are asked for: neighbours, but one who lies may announce any number of subnets."""
+"""Owners of subnets that neighbours claimed who are asked for: one who lies may claim any number."""
 ASK, ASK_LATER, HASTE = 0.05, 0.25, 0.02
 """Between two questions for that: until it is heard, and then. And between two looks until it is heard."""
 SEARCH, SEARCH_SHARE = 0.2, 5
@@ -140,6 +140,9 @@ class DeadLinks:
         """Those that there are."""
         self._proofs: dict[tuple[NextHop, Prefix | None], _Proof] = {}
         """By dead link, and who is asked for."""
+        self._owners: dict[NextHop, Prefix | None] = {}
+        """Who was at the other end of each dead link."""
+        self._asked_for: dict[Way, tuple[NextHop, Prefix | None]] = {}
 
     def record(self) -> Record:
         """For the operator."""
@@ -181,7 +184,7 @@ class DeadLinks:
                     else:
                         await self.look(traffic, echo)
                         self._trouble = ""
-                    await asyncio.sleep(self.pause(self._clock()))
+                    await asyncio.sleep(self.pause(self._clock()) if self._active else QUIET)
             finally:
                 echo.close()
         finally:
@@ -210,6 +213,7 @@ class DeadLinks:
                 echo.ask(hop.address, index)
         dead = self.liveness.dead
         self._since = {hop: since for hop, since in self._since.items() if hop in dead}
+        self._owners = {hop: owner for hop, owner in self._owners.items() if hop in dead}
         self._proofs = {key: proof for key, proof in self._proofs.items() if key[0] in dead}
         if dead or self._detours:
             self._since |= dict.fromkeys(found.died, now)
@@ -234,7 +238,9 @@ class DeadLinks:
             if not detour.unproved:
                 wanted[way] = detour
                 continue
-            proof = self._proof(way, detour.instead_of, now)
+            if way not in self._asked_for:
+                continue
+            proof = self._proof(self._asked_for[way], now)
             if now >= proof.until:
                 continue
             if proof.heard:
@@ -255,20 +261,34 @@ class DeadLinks:
         begun = self._clock()
         trying = self._machine.filter.active
         self._found = detours(self._routing.table, dead, doubtful, self._costs, self._found, trying=trying)
+        self._ask_for()
         self._searched, self._search_again = (dead, doubtful), now + max(SEARCH, SEARCH_SHARE * (self._clock() - begun))
 
-    def _proof(self, way: Way, hop: NextHop, now: float) -> _Proof:
-        """That of whose subnet this is, if babel has it from the neighbour behind a dead link: that neighbour's, unless
-        it lied. The owner has been asked for from now on, if it is new. Of other ways it is the neighbour's.
+    def _ask_for(self) -> None:
+        """Whom to ask for each way that is to be proved: the neighbour behind the dead link, or who owns a subnet that
+        it claimed; of many such subnets the first ones, and the others are left to babel.
         """
-        destination, peer = way[0], None
-        if isinstance(destination, IPv6Network):
-            peer = prefix_of(self._network, destination)
-        if peer is None or ((hop, peer) not in self._proofs and len(self._proofs) >= PROOFS):
-            peer = self._ends.owner_at(hop)
-        if (hop, peer) not in self._proofs:
-            self._proofs[hop, peer] = _Proof(None if peer is None else address(self._network, peer), now + PROOF)
-        return self._proofs[hop, peer]
+        self._asked_for = {}
+        claimed = {key for key in self._proofs if key[1] != self._owners.get(key[0])}
+        for way, detour in self._found.items():
+            if not detour.unproved:
+                continue
+            hop = detour.instead_of
+            if hop not in self._owners:
+                self._owners[hop] = self._ends.owner_at(hop)
+            owner, destination = self._owners[hop], way[0]
+            peer = prefix_of(self._network, destination) if isinstance(destination, IPv6Network) else None
+            if peer is None or (owner is not None and owner.contains(peer)):
+                self._asked_for[way] = hop, owner
+            elif (hop, peer) in claimed or len(claimed) < PROOFS:
+                claimed.add((hop, peer))
+                self._asked_for[way] = hop, peer
+
+    def _proof(self, key: tuple[NextHop, Prefix | None], now: float) -> _Proof:
+        """It has been asked for from now on, if it is new."""
+        if key not in self._proofs:
+            self._proofs[key] = _Proof(None if key[1] is None else address(self._network, key[1]), now + PROOF)
+        return self._proofs[key]
 
     async def _lead_around(self, wanted: dict[Way, Detour]) -> None:
         if wanted != self._detours:

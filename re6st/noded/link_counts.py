@@ -36,7 +36,7 @@ class LinkEnds(Protocol):
     def owner_at(self, hop: NextHop) -> Prefix | None: ...
     def is_shared(self, interface: str) -> bool: ...
     def is_over_tcp(self, interface: str) -> bool: ...
-    def has_left(self, hop: NextHop) -> bool: ...
+    def left(self, hops: Iterable[NextHop]) -> frozenset[NextHop]: ...
 
 
 class NeighbourMacs(Protocol):
@@ -87,7 +87,7 @@ class LinkCounts:
         self._payload: dict[NextHop, IPv4Address] = {}
         self._shared = Shared()
         self._shared_sent: dict[str, int] = {}
-        self._followed = self._looked_up = float("-inf")
+        self._followed = self._looked_up = self._looked_at_routes = float("-inf")
 
     def follow(self, now: float, *, at_once: bool = False) -> bool:
         """Look who the neighbours are, if it is time. Returns whether it was."""
@@ -105,7 +105,7 @@ class LinkCounts:
         slow = {name for name in names if self._ends.is_over_tcp(name)}
         self.over_tcp = frozenset(hop for hop in self.costs if hop.interface in slow)
         shared = [hop for hop in self.costs if hop.interface in self._servers]
-        self.ended = frozenset(hop for hop in shared if self._ends.has_left(hop))
+        self.ended = self._ends.left(shared)
         self._follow_shared(shared, now)
         return True
 
@@ -136,9 +136,8 @@ class LinkCounts:
         return self._ends.is_shared(hop.interface) or self._ends.owner_at(hop) is not None
 
     def _follow_shared(self, hops: Collection[NextHop], now: float) -> None:
-        look_up = bool(hops) and now - self._looked_up >= LOOK_UP
-        if look_up:
-            self._looked_up = now
+        if hops and now - self._looked_at_routes >= LOOK_UP:
+            self._looked_at_routes = now
             self._payload = self._payload_addresses()
         self._behind = []
         unknown = []
@@ -151,7 +150,8 @@ class LinkCounts:
                 self._behind.append(_Behind(hop, (hop.interface, hardware), sent_to))
             else:
                 unknown.append(hop)
-        if unknown and look_up:
+        if unknown and now - self._looked_up >= LOOK_UP:
+            self._looked_up = now
             self._hardware.find(unknown)
 
     def _payload_addresses(self) -> dict[NextHop, IPv4Address]:

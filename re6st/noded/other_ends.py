@@ -70,11 +70,16 @@ class OtherEnds:
         found += [client.endpoint.protocol for client in clients if client.endpoint is not None]
         return not found or any(protocol.transport is Transport.TCP for protocol in found)
 
-    def has_left(self, hop: NextHop) -> bool:
-        """Whether a neighbour was behind a server by a tunnel that has ended."""
-        server = next((each for each in self._servers.values() if each.interface == hop.interface), None)
-        peer = server.hardware.get(self._addresses[hop]) if server else None
-        return server is not None and peer is not None and all(c.peer != peer for c in server.clients.values())
+    def left(self, hops: Iterable[NextHop]) -> frozenset[NextHop]:
+        """Which of these neighbours were behind a server by a tunnel that has ended."""
+        servers = {server.interface: server for server in self._servers.values()}
+        there = {name: {client.peer for client in server.clients.values()} for name, server in servers.items()}
+        found = set()
+        for hop in hops:
+            peer = servers[hop.interface].hardware.get(self._addresses[hop]) if hop.interface in servers else None
+            if peer is not None and peer not in there[hop.interface]:
+                found.add(hop)
+        return frozenset(found)
 
     def owner(self, interface: str, hardware: str) -> Prefix | None:
         """Who is at the other end of a tunnel; behind a server, who has that hardware address.

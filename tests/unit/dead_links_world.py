@@ -55,7 +55,7 @@ class World:
     """From where those were asked that are not to be asked from just anywhere."""
     followed: int = 0
     over_tcp: frozenset[str] = frozenset()
-    left: set[NextHop] = field(default_factory=set)
+    gone: set[NextHop] = field(default_factory=set)
     """Whose tunnels have ended."""
 
     def __post_init__(self) -> None:
@@ -71,8 +71,8 @@ class World:
     def is_shared(self, interface: str) -> bool:
         return interface == "re6stnet-tcp"
 
-    def has_left(self, hop: NextHop) -> bool:
-        return hop in self.left
+    def left(self, hops: Iterable[NextHop]) -> frozenset[NextHop]:
+        return frozenset(hop for hop in hops if hop in self.gone)
 
     def is_over_tcp(self, interface: str) -> bool:
         return interface in self.over_tcp

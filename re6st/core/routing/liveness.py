@@ -131,6 +131,8 @@ class _WatchedLink:
     answered: bool = False
     """Whether it answered a probe since it was dead."""
     over_tcp: bool = False
+    ended: float | None = None
+    """When it was first seen that its tunnel has ended."""
     lag: float = 0.0
     """By how much we looked too late, lately."""
     lagged: float = float("-inf")
@@ -238,6 +240,12 @@ class _WatchedLink:
         """Whether it has had its time."""
         return self.suspect and self.has_asked and now >= self.due - EARLY
 
+    def is_used_although_ended(self, now: float) -> bool:
+        """Whether something went out since it was first seen that its tunnel has ended."""
+        if self.ended is None:
+            self.ended = now
+        return self.died is None and self.active > self.ended
+
     def is_back(self, now: float) -> bool:
         return self.back is not None and self.since - self.back >= BACK and now - self.since <= GAP
 
@@ -282,8 +290,8 @@ class Liveness:
         ended: Container[NextHop] = (),
     ) -> LivenessFindings:
         """What follows from what has come and gone by now. Links that are not named are forgotten. `over_tcp`: those
-        in which everything waits for a lost packet. `ended`: those whose tunnel has ended, as is known for sure; those
-        that nothing went over lately were left before that.
+        in which everything waits for a lost packet. `ended`: those whose tunnel has ended, for sure: they are dead once
+        something goes over them again; others were left before that.
         """
         late = now - self._next_look
         self._note(packets, now)
@@ -296,7 +304,9 @@ class Liveness:
         for hop, link in self._links.items():
             if link.probes:
                 link.over_tcp = hop in over_tcp
-            if link.is_dying(now) or (hop in ended and link.died is None and now - link.active < BUSY_FOR):
+            if hop not in ended:
+                link.ended = None
+            if link.is_dying(now) or (hop in ended and link.is_used_although_ended(now)):
                 died[hop] = now - link.since
                 self._die(link, now)
             elif link.is_back(now):

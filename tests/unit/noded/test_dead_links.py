@@ -29,6 +29,7 @@ from tests.unit.dead_links_world import (
     WAY_A,
     WAY_B,
     A,
+    B,
     World,
     around,
     make_world,
@@ -144,25 +145,49 @@ def test_a_neighbour_that_claims_many_subnets_has_a_few_owners_asked_for(world: 
     world.flow(HOP_A, 2, back=True)
     world.answers_to -= {HOP_A.address, address(NETWORK, A)}
     world.flow(HOP_A, 0.5 + PROOF, back=False)
-    assert len({ip for ip, index in world.asked if not index}) <= PROOFS + 1
+    assert len({ip for ip, index in world.asked if not index}) == PROOFS + 1
+    world.answers_to.add(address(NETWORK, A))
     world.flow(HOP_A, PROOF, back=False)
-    assert 0 < len(world.routes) <= PROOFS, "those that have answered"
+    assert 0 < len(world.routes) <= PROOFS, "those whose owners have answered: what the liar says proves nothing"
+
+
+def test_longer_subnets_of_the_neighbour_itself_are_proved_by_its_answer(world: World) -> None:
+    part = next(iter(subnet(NETWORK, A).subnets(4))), ANYWHERE
+    world.way(part, HOP_A, 0, used=True)
+    world.way(part, HOP_B, 96, used=False)
+    world.flow(HOP_A, 2, back=True)
+    world.answers_to = {address(NETWORK, A)}
+    world.flow(HOP_A, 0.5 + PROOF, back=False)
+    assert world.routes.keys() == {WAY_A, part}
+
+
+def test_who_was_behind_a_link_is_remembered_while_it_is_dead(world: World) -> None:
+    """A server forgets who had a hardware address when the tunnel has ended."""
+    there = IPv4Network("10.2.0.0/24")
+    for number, (via, refmetric) in enumerate(((HOP_B, 0), (HOP_A, 96))):
+        world.table.ipv4_routes[f"4{number}"] = Route4(f"4{number}", there, number == 0, refmetric + 96, refmetric, via)
+    world.flow(HOP_B, 2, back=True)
+    world.answers_to = {address(NETWORK, B)}
+    world.flow(HOP_B, 0.6, back=False)
+    assert world.routes.keys() == {WAY_B, (there, ANYWHERE)}
+    del world.owners[HOP_B]
+    world.flow(HOP_B, PROOF + 0.5, back=False)
+    assert world.routes.keys() == {WAY_B, (there, ANYWHERE)}
 
 
 def test_a_link_whose_tunnel_has_ended_is_led_around_at_once(world: World, caplog: pytest.LogCaptureFixture) -> None:
     world.flow(HOP_B, 2, back=True)
-    world.left, before = {HOP_B}, world.now
+    world.gone, before = {HOP_B}, world.now
     while not world.room.liveness.dead:
         world.flow(HOP_B, 0.01, back=False)
-    assert world.now - before <= FOLLOW + BUSY
+    assert world.now - before <= FOLLOW + 2 * BUSY
     assert "the link with 2/16 on re6stnet-tcp is dead: its tunnel has ended" in caplog.text
 
 
 def test_one_that_nothing_went_over_any_more_may_end(world: World, caplog: pytest.LogCaptureFixture) -> None:
     """As a tunnel that was drained."""
     world.flow(HOP_B, 2, back=True)
-    world.flow(HOP_A, 2, back=True)
-    world.left = {HOP_B}
+    world.gone = {HOP_B}
     world.flow(HOP_A, 2, back=True)
     assert not world.room.liveness.dead
     assert not caplog.records

@@ -84,12 +84,12 @@ def test_behind_a_server_it_is_who_has_the_hardware_address_also_after_it_was_cu
 def test_who_has_no_tunnel_with_the_server_any_more_has_left(world: World) -> None:
     """A link-local address that is made of a hardware address tells it."""
     hop = NextHop(IPv6Address("fe80::ff:fe00:2"), SERVER)
-    assert not world.ends.has_left(hop), "nobody knows who it is"
+    assert not world.ends.left([hop]), "nobody knows who it is"
     world.server.hardware = {MAC: LIAR}
-    assert not world.ends.has_left(hop)
+    assert not world.ends.left([hop])
     world.server.clients = {0: ServerClient(HONEST, None, None)}
-    assert world.ends.has_left(hop)
-    assert not world.ends.has_left(NextHop(hop.address, TAP))
+    assert world.ends.left([hop]) == {hop}
+    assert not world.ends.left([NextHop(hop.address, TAP)])
 
 
 def test_where_it_is_not_known_those_that_left_lately_are_suspects_too(world: World) -> None:
