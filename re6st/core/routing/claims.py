@@ -16,11 +16,15 @@ from dataclasses import dataclass
 from ipaddress import IPv4Network, IPv6Address, IPv6Network
 from typing import TypeVar
 
+from re6st.core import interfaces
 from re6st.core.prefix import Prefix, ipv4_subnet, prefix_of
 from re6st.core.routing.babel_lines import INFINITY, NextHop, Route, Route4, Table
 
 HOLD = 0.3
 """A claim must last so many seconds: for a moment, babel may still know an interface by its previous peer."""
+STALE = 10.0
+"""So many seconds after the tunnel on an interface is another peer's, what babel knows by the same neighbour is still
+said to be the former peer's: on a machine that has too much to do, babel forgets it later than after HOLD."""
 HELD_OWN = 10.0
 """Our own subnet must be announced by others, or a certificate be used twice, for so many seconds before it counts."""
 GRACE = 60.0
@@ -98,6 +102,9 @@ class Claims:
         self._accepted = [found for each in accepted if isinstance(each, IPv6Network) for found in self._inside(each)]
         self._accepted4 = [each for each in accepted if isinstance(each, IPv4Network)]
         self._since: dict[object, float] = {}
+        self._owners: dict[NextHop, tuple[Prefix, float]] = {}
+        """Who was at the other end when a neighbour on an interface of its own was seen first, and since when it is
+        somebody else."""
 
     def look(
         self,
@@ -115,6 +122,8 @@ class Claims:
         routers: defaultdict[Prefix, set[str]] = defaultdict(set)
         ours: set[tuple[NextHop, Network]] = set()
         unknown: set[NextHop] = set()
+        owners = {hop: self._owner(hop, owner(hop), now) for hop in self._neighbours(table, payload is not None)}
+        self._owners = {hop: known for hop, known in self._owners.items() if hop in owners}
         for route in _claims(table.routes.values()):
             claimed = prefix_of(self._network, route.destination)
             if claimed is None:
@@ -123,7 +132,7 @@ class Claims:
                 ours.add((route.via, route.destination))
             if route.refmetric:
                 continue
-            peer = owner(route.via)
+            peer = owners[route.via]
             if peer is None:
                 unknown.add(route.via)
             elif peer.contains(claimed):
@@ -139,7 +148,7 @@ class Claims:
                 ours.add((route4.via, route4.destination))
             if route4.refmetric:
                 continue
-            peer = owner(route4.via)
+            peer = owners[route4.via]
             if peer is None:
                 unknown.add(route4.via)
             elif (found := numbers(peer)) and not any(
@@ -150,6 +159,7 @@ class Claims:
         keys: list[object] = [*false, *(("doubled", peer) for peer in doubled), *([Heard] if ours else [])]
         self._since = {key: self._since.get(key, now) for key in keys}
         left = [HOLD - self._lasts(peer, now) for peer in false]
+        left += [STALE - (now - changed) for _, changed in self._owners.values()]
         left += [HELD_OWN - self._lasts(("doubled", peer), now) for peer in doubled]
         until_own = max(HELD_OWN - self._lasts(Heard, now), babel_since + GRACE - now)
         if ours:
@@ -161,6 +171,24 @@ class Claims:
             frozenset(unknown),
             min((each for each in left if each > 0), default=None),
         )
+
+    def _neighbours(self, table: Table, ipv4: bool) -> set[NextHop]:
+        """Those that announce something as their own."""
+        found = {route.via for route in table.routes.values() if not route.refmetric}
+        return found | ({route.via for route in table.ipv4_routes.values() if not route.refmetric} if ipv4 else set())
+
+    def _owner(self, hop: NextHop, peer: Prefix | None, now: float) -> Prefix | None:
+        """Who is to be named for what a neighbour says. A neighbour is an address of one machine: if the tunnel on its
+        interface is another peer's now, babel has not forgotten it yet, and neither of the two is.
+        """
+        name = interfaces.parse(hop.interface)
+        if peer is None or name is None or name.protocol is not None:
+            return peer
+        known, changed = self._owners.setdefault(hop, (peer, float("-inf")))
+        if known != peer:
+            changed = now
+            self._owners[hop] = peer, changed
+        return peer if now - changed >= STALE else None
 
     def _lasts(self, key: object, now: float) -> float:
         return now - self._since.get(key, now)

@@ -19,6 +19,7 @@ from re6st.core.routing.claims import (
     REFUSED_FIRST,
     REFUSED_LAST,
     REMEMBERED,
+    STALE,
     Claims,
     Findings,
     Heard,
@@ -66,6 +67,31 @@ def test_a_claim_must_last_a_moment() -> None:
     assert found.lies == ()
     assert found.again is not None
     assert 0 < found.again <= HOLD / 2
+
+
+def test_what_babel_still_knows_by_a_former_peer_is_nobodys_lie() -> None:
+    """A tunnel ends, and the next one is on its interface; on a slow machine, babel forgets the neighbour later."""
+    claims, table = Claims(NETWORK, OWN), Table()
+    table.routes = {"1": route(OTHER)}
+    assert not claims.look(table, {HOP: OTHER}.get, 0.0, -1000.0).lies
+    assert not claims.look(table, lambda _: None, 1.0, -1000.0).lies
+    for now in (2.0, 2.0 + HOLD, 2.0 + STALE - 0.1):
+        found = claims.look(table, {HOP: VICTIM}.get, now, -1000.0)
+        assert not found.lies, now
+    assert found.again is not None
+    assert 0 < found.again <= 0.1 + 1e-6
+    claims.look(table, {HOP: VICTIM}.get, 2.0 + STALE, -1000.0)
+    assert claims.look(table, {HOP: VICTIM}.get, 2.0 + STALE + HOLD, -1000.0).lies, "it is its own, then"
+
+
+def test_a_new_neighbour_on_an_interface_is_judged_at_once() -> None:
+    claims, table = Claims(NETWORK, OWN), Table()
+    table.routes = {"1": route(OTHER)}
+    claims.look(table, {HOP: OTHER}.get, 0.0, -1000.0)
+    new = NextHop(IPv6Address("fe80::1"), HOP.interface)
+    table.routes = {"2": route(OTHER, new)}
+    claims.look(table, {HOP: LIAR, new: LIAR}.get, 1.0, -1000.0)
+    assert [lie.peer for lie in claims.look(table, {new: LIAR}.get, 1.0 + HOLD, -1000.0).lies] == [LIAR]
 
 
 def test_a_part_of_a_subnet_is_as_much_a_lie_and_so_is_one_of_nobody() -> None:
