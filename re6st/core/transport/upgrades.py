@@ -34,10 +34,13 @@ ASK_AGAIN = 0.5
 EMPTY_HELLOS, EMPTY_TIME = 2, 1.0
 """Hellos, and seconds at least, that neither end sends anything through the old tunnel before it is ended: the last
 packets may still wait in its OpenVPN, or for TCP to repeat them."""
-LATE_HELLOS = 4
-"""Hellos by which a drain may last longer than until babel has lost the link."""
+LATE_HELLOS, LATE = 4, 10.0
+"""Hellos by which a drain may last longer than until babel has lost the link, and seconds that it may last in any case:
+on a machine that has too much to do, babel loses it later."""
 PAUSE, LOST_PAUSE = 300.0, 60.0
 """Seconds until a link is tried again with a peer where it failed, or where one was lost that had served."""
+SLOW_PAUSE = 20.0
+"""The same where routes did not move to it, as on a machine that had too much to do at that moment."""
 PAUSES_LIMIT = 1024
 
 NOBODY_MET = "babel met nobody on it"
@@ -260,9 +263,9 @@ class Upgrades:
         elif known.empty is None:
             known.empty = now
         lost = known.link not in survey.alive
-        late = now - known.since > (DRAIN_HELLOS + LATE_HELLOS) * hello
+        late = now - known.since > max((DRAIN_HELLOS + LATE_HELLOS) * hello, LATE)
         if lost or (late and carried):
-            return [Unmute(known.old), Move(peer, known.old), *self._give_up(peer, NOT_MOVED, now)]
+            return [Unmute(known.old), Move(peer, known.old), *self._give_up(peer, NOT_MOVED, now, SLOW_PAUSE)]
         if late or (known.empty is not None and now - known.empty >= max(EMPTY_HELLOS * hello, EMPTY_TIME)):
             known.go(Step.DONE, now)
             return [Retire(peer)]
@@ -274,10 +277,10 @@ class Upgrades:
         known.asked = now
         return [Ask(peer, moved)]
 
-    def _give_up(self, peer: Prefix, reason: str, now: float) -> list[Action]:
+    def _give_up(self, peer: Prefix, reason: str, now: float, pause: float = PAUSE) -> list[Action]:
         del self._known[peer]
         if reason:
-            self._pauses.begin(peer, reason, PAUSE, now)
+            self._pauses.begin(peer, reason, pause, now)
         return [CloseLink(peer, reason)]
 
 

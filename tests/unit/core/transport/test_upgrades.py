@@ -14,6 +14,7 @@ from re6st.core.transport.upgrades import (
     ASK_AGAIN,
     AT_ONCE,
     EMPTY_TIME,
+    LATE,
     LOST_PAUSE,
     MEET_TIME,
     NOBODY_MET,
@@ -21,6 +22,7 @@ from re6st.core.transport.upgrades import (
     PAUSE,
     PAUSES_LIMIT,
     SETTLED,
+    SLOW_PAUSE,
     Action,
     Ask,
     CloseLink,
@@ -161,7 +163,7 @@ def test_what_the_peer_sent_last_has_time_to_come_before_the_old_tunnel_ends(pla
 def test_where_the_peer_says_no_more_it_ends_when_babel_has_lost_it_anyway(play: Play) -> None:
     play.met()
     play.survey = AFTER
-    actions = [action for _ in range(20) for action in play.after(HELLO)]
+    actions = [action for _ in range(int((LATE + 1) / HELLO)) for action in play.after(HELLO)]
     assert Retire(PEER) in actions
 
 
@@ -170,13 +172,25 @@ def test_back_to_the_old_tunnel_it_goes_where_the_link_does_not_serve(play: Play
     play.met()
     if lost:
         play.survey = BEFORE
-    actions = [action for _ in range(20) for action in play.after(HELLO) if not isinstance(action, Ask)]
+    looks = int((SLOW_PAUSE - 1) / HELLO)
+    actions = [action for _ in range(looks) for action in play.after(HELLO) if not isinstance(action, Ask)]
     assert actions == [Unmute(OLD), Move(PEER, OLD), CloseLink(PEER, NOT_MOVED)]
     assert not play.upgrades.carries(PEER)
     assert play.upgrades.why_not(PEER, play.now) == NOT_MOVED
     play.survey = BEFORE
-    assert play.after(PAUSE - 20 * HELLO) == []
-    assert play.after(20 * HELLO) == [OpenLink(PEER)]
+    assert play.after(SLOW_PAUSE) == [OpenLink(PEER)]
+
+
+def test_routes_may_take_longer_to_move_on_a_slow_machine(play: Play) -> None:
+    play.met()
+    for _ in range(int((LATE - 1) / HELLO)):
+        play.upgrades.answered(PEER, moved=False)
+        assert all(isinstance(action, Ask) for action in play.after(HELLO))
+    play.survey = AFTER
+    play.after(HELLO)
+    play.upgrades.answered(PEER, moved=True)
+    play.after(HELLO)
+    assert play.after(EMPTY_TIME) == [Retire(PEER)]
 
 
 def test_a_link_that_babel_meets_nobody_on_is_closed_and_not_tried_again_for_a_while(play: Play) -> None:
