@@ -15,7 +15,7 @@ import pytest
 
 from re6st.core.machine.packet_rules import TCP_BURST, UDP_BURST, Rules
 from re6st.noded.packet_filter import PacketFilter, Sender
-from testbed import Bed, Host, wait_until
+from testbed import Bed, Host, Pinger, wait_until
 
 NETWORK, SUBNET = IPv6Network("2001:db8:42::/48"), IPv6Network("2001:db8:42:1::/64")
 TUNNEL, OTHER, LAN = "re6stnet1", "re6stnet-tcp", "lan"
@@ -115,6 +115,20 @@ def passes(source: Host, target: Host, sender: str, receiver: str) -> bool:
                 continue
             return True
     return False
+
+
+def test_no_packet_is_lost_while_another_table_takes_its_place(world: World) -> None:
+    """For us, and passed on: the kernel looks into the sets of the old table for a moment, and finds nothing there."""
+    member = world.member
+    world.follow(RULES)
+    ends = [IPv6Address("2001:db8:42:1::1"), IPv6Address("2001:db8:42:3::1")]
+    with ExitStack() as running:
+        pingers = [running.enter_context(Pinger(member, end, 0.001).running()) for end in ends]
+        for tick in range(60):
+            assert world.dropped() == {}
+            world.follow(replace(RULES, tcp_ports=(1194 + tick,)))
+    assert [pinger.lost for pinger in pingers] == [0, 0]
+    assert all(len(pinger.times) > 500 for pinger in pingers)
 
 
 def test_what_comes_out_of_a_tunnel_has_a_source_inside_the_network(world: World) -> None:

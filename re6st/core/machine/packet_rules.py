@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from ipaddress import IPv4Network, IPv6Address, IPv6Network, collapse_addresses
 
+from re6st.core import interfaces
 from re6st.core.routing.babel_lines import NextHop, Table
 from re6st.core.routing.babel_settings import PORT
 
@@ -193,8 +194,6 @@ def _traffic(rules: Rules) -> Iterator[str]:
 
 def _sets(rules: Rules) -> Iterator[str]:
     yield _set("tunnels", "ifname", (f'"{name}"' for name in rules.tunnels))
-    yield _set("inside6", "ipv6_addr", _networks(6, rules.network, *rules.accepted), "flags interval;")
-    yield _set("inside4", "ipv4_addr", _networks(4, rules.ipv4, *rules.accepted), "flags interval;")
     exits = sorted(f'"{hop.interface}" . {hop.address}' for hop in rules.exits)
     yield _set("exits", "ifname . ipv6_addr", exits)
     for name, kind in ((SENDERS, "ifname . ether_addr"), (LINK_SENDERS, "ifname")):
@@ -214,13 +213,12 @@ def _prerouting(rules: Rules) -> Iterator[str]:
     yield "type filter hook prerouting priority -300; policy accept;"
     yield "iifname @tunnels goto from_tunnel"
     # Others would take it for a packet of a member, and our node would forward it to them.
-    near = ", ".join(f'"{name}"' for name in dict.fromkeys(("lo", rules.main_interface, *rules.lan)))
+    near = " ".join(f'iifname != "{name}"' for name in dict.fromkeys(("lo", rules.main_interface, *rules.lan)))
     for protocol, network, own in (("ip6", rules.network, rules.subnet), ("ip", rules.ipv4, rules.ipv4_subnet)):
         if network is not None:
             ours = "" if own is None else f"{protocol} saddr != {own} "
             yield (
-                f"iifname != {{ {near} }} {protocol} saddr {network} {ours}{protocol} daddr {network}"
-                " counter name outside_tunnels drop"
+                f"{near} {protocol} saddr {network} {ours}{protocol} daddr {network} counter name outside_tunnels drop"
             )
 
 
@@ -248,8 +246,7 @@ def _from_tunnel(rules: Rules, parts: Collection[Part]) -> Iterator[str]:
     yield f"ip saddr {{ 127.0.0.0/8{own4} }} goto own"
     if Part.OWN_ADDRESSES in parts:
         yield "fib saddr type local goto own"
-    yield "ip6 saddr @inside6 accept"
-    yield "ip saddr @inside4 accept"
+    yield from _accept_inside(rules, "saddr")
     yield "ip6 saddr :: ip6 daddr ff00::/8 accept"  # a machine without an address (RFC 4862 5.4.2, RFC 3810 5.2.13)
     if rules.outside or rules.gateway:
         yield f"ip6 saddr != {{ ::, ff00::/8 }} ip6 daddr {rules.network} accept"
@@ -262,8 +259,7 @@ def _from_tunnel(rules: Rules, parts: Collection[Part]) -> Iterator[str]:
 def _to_us(rules: Rules, parts: Collection[Part]) -> Iterator[str]:
     yield "chain to_us {"
     yield "ip6 daddr { fe80::/10, ff00::/8 } accept"
-    yield "ip6 daddr @inside6 accept"
-    yield "ip daddr @inside4 accept"
+    yield from _accept_inside(rules, "daddr")
     yield "ip daddr 224.0.0.0/4 accept"
     if rules.outside or rules.gateway:
         # Machines that reach the Internet through a gateway see a public address of this machine as part of the
@@ -278,11 +274,8 @@ def _forward(rules: Rules, parts: Collection[Part]) -> Iterator[str]:
     yield "type filter hook forward priority 0; policy accept;"
     yield "iifname != @tunnels accept"
     yield "oifname @tunnels accept"
-    behind6 = _networks(6, rules.subnet, *rules.accepted, _MULTICAST)
-    behind4 = _networks(4, rules.ipv4_subnet, *rules.accepted)
-    yield f"ip6 daddr {{ {', '.join(behind6)} }} accept"
-    if behind4:
-        yield f"ip daddr {{ {', '.join(behind4)} }} accept"
+    yield from _accept("ip6 daddr", _networks(6, rules.subnet, *rules.accepted, _MULTICAST))
+    yield from _accept("ip daddr", _networks(4, rules.ipv4_subnet, *rules.accepted))
     if rules.lan:
         names = ", ".join(f'"{name}"' for name in rules.lan)
         yield f"oifname {{ {names} }} ip6 daddr {rules.network} accept"
@@ -291,9 +284,9 @@ def _forward(rules: Rules, parts: Collection[Part]) -> Iterator[str]:
     if rules.exits and Part.NEXT_HOPS in parts:
         yield "oifname . rt ip6 nexthop @exits accept"
     if rules.gateway:
-        yield "ip6 saddr @inside6 accept"
+        yield from _accept("ip6 saddr", _networks(6, rules.network, *rules.accepted))
     yield from _tracked(rules, parts)
-    yield "counter name not_forwarded drop"
+    yield f'oifname != "{interfaces.PREFIX}*" counter name not_forwarded drop'
 
 
 def _tracked(rules: Rules, parts: Collection[Part]) -> Iterator[str]:
@@ -364,6 +357,19 @@ def _set(name: str, kind: str, elements: Iterable[str], flags: str = "") -> str:
 
 def _quoted(names: Iterable[str]) -> str:
     return ", ".join(f'"{name}"' for name in names)
+
+
+def _accept_inside(rules: Rules, end: str) -> Iterator[str]:
+    yield from _accept(f"ip6 {end}", _networks(6, rules.network, *rules.accepted))
+    yield from _accept(f"ip {end}", _networks(4, rules.ipv4, *rules.accepted))
+
+
+def _accept(field: str, networks: Iterable[str]) -> Iterator[str]:
+    """A rule for each, rather than a set: a packet that is on its way through the old table while a new one takes its
+    place finds its sets empty (Linux 6.18), and would be dropped for that.
+    """
+    for network in networks:
+        yield f"{field} {network} accept"
 
 
 def _networks(version: int, *networks: Network | None) -> list[str]:

@@ -401,7 +401,7 @@ def test_new_rules_take_the_place_of_the_old_at_once_and_keep_what_was_counted(n
 def test_packets_from_outside_come_in_while_the_network_has_a_gateway_and_a_while_longer(
     nft: Nft, clock: Clock
 ) -> None:
-    rule = f"ip6 daddr {NETWORK} accept"
+    rule = f"ip6 saddr != {{ ::, ff00::/8 }} ip6 daddr {NETWORK} accept"
 
     async def steps(made: PacketFilter) -> None:
         assert rule not in str(nft.table)
