@@ -110,7 +110,13 @@ class Guard:
             self._life = self._routing.priority, now
         before, self._payload = self._found, payload_of(self._in_force.effective, self._payload)
         self._found = self._claims.look(
-            self._routing.table, self._owner, now, self._life[1], self._payload, self._tunnels.ends.numbers
+            self._routing.table,
+            self._owner,
+            now,
+            self._life[1],
+            self._payload,
+            self._tunnels.ends.numbers,
+            self._tunnels.ends.is_shared,
         )
         self._admission.doubled = self._found.doubled
         for lie in self._found.lies:

@@ -16,7 +16,6 @@ from dataclasses import dataclass
 from ipaddress import IPv4Network, IPv6Address, IPv6Network
 from typing import TypeVar
 
-from re6st.core import interfaces
 from re6st.core.prefix import Prefix, ipv4_subnet, prefix_of
 from re6st.core.routing.babel_lines import INFINITY, NextHop, Route, Route4, Table
 
@@ -114,15 +113,18 @@ class Claims:
         babel_since: float,
         payload: Payload | None = None,
         numbers: Callable[[Prefix], Collection[int]] = lambda _: (),
+        is_shared: Callable[[str], bool] = lambda _: False,
     ) -> Findings:
         """`owner` says whose certificate the other end has; None if that is not known. `numbers` returns the node
-        numbers in the certificates of a peer; if they are not known, we believe its IPv4 subnet.
+        numbers in the certificates of a peer; if they are not known, we believe its IPv4 subnet. `is_shared`: whether
+        neighbours share an interface, as behind a server.
         """
         false: defaultdict[Prefix, set[tuple[NextHop, Network]]] = defaultdict(set)
         routers: defaultdict[Prefix, set[str]] = defaultdict(set)
         ours: set[tuple[NextHop, Network]] = set()
         unknown: set[NextHop] = set()
-        owners = {hop: self._owner(hop, owner(hop), now) for hop in self._neighbours(table, payload is not None)}
+        owners = {hop: owner(hop) for hop in self._neighbours(table, payload is not None)}
+        owners |= {hop: self._owner(hop, owners[hop], now) for hop in owners if not is_shared(hop.interface)}
         self._owners = {hop: known for hop, known in self._owners.items() if hop in owners}
         for route in _claims(table.routes.values()):
             claimed = prefix_of(self._network, route.destination)
@@ -181,9 +183,8 @@ class Claims:
         """Who is to be named for what a neighbour says. A neighbour is an address of one machine: if the tunnel on its
         interface is another peer's now, babel has not forgotten it yet, and neither of the two is.
         """
-        name = interfaces.parse(hop.interface)
-        if peer is None or name is None or name.protocol is not None:
-            return peer
+        if peer is None:
+            return None
         known, changed = self._owners.setdefault(hop, (peer, float("-inf")))
         if known != peer:
             changed = now
