@@ -123,9 +123,14 @@ class Claims:
         routers: defaultdict[Prefix, set[str]] = defaultdict(set)
         ours: set[tuple[NextHop, Network]] = set()
         unknown: set[NextHop] = set()
-        owners = {hop: owner(hop) for hop in self._neighbours(table, payload is not None)}
-        owners |= {hop: self._owner(hop, owners[hop], now) for hop in owners if not is_shared(hop.interface)}
-        self._owners = {hop: known for hop, known in self._owners.items() if hop in owners}
+        owners: dict[NextHop, Prefix | None] = {}
+
+        def named(hop: NextHop) -> Prefix | None:
+            if hop not in owners:
+                peer = owner(hop)
+                owners[hop] = peer if is_shared(hop.interface) else self._owner(hop, peer, now)
+            return owners[hop]
+
         for route in _claims(table.routes.values()):
             claimed = prefix_of(self._network, route.destination)
             if claimed is None:
@@ -134,7 +139,7 @@ class Claims:
                 ours.add((route.via, route.destination))
             if route.refmetric:
                 continue
-            peer = owners[route.via]
+            peer = named(route.via)
             if peer is None:
                 unknown.add(route.via)
             elif peer.contains(claimed):
@@ -150,13 +155,14 @@ class Claims:
                 ours.add((route4.via, route4.destination))
             if route4.refmetric:
                 continue
-            peer = owners[route4.via]
+            peer = named(route4.via)
             if peer is None:
                 unknown.add(route4.via)
             elif (found := numbers(peer)) and not any(
                 route4.destination.subnet_of(each) for each in (*payload.subnets(found), *self._accepted4)
             ):
                 false[peer].add((route4.via, route4.destination))
+        self._owners = {hop: known for hop, known in self._owners.items() if hop in owners}
         doubled = [peer for peer, idents in routers.items() if len(idents) > 1]
         keys: list[object] = [*false, *(("doubled", peer) for peer in doubled), *([Heard] if ours else [])]
         self._since = {key: self._since.get(key, now) for key in keys}
@@ -173,11 +179,6 @@ class Claims:
             frozenset(unknown),
             min((each for each in left if each > 0), default=None),
         )
-
-    def _neighbours(self, table: Table, ipv4: bool) -> set[NextHop]:
-        """Those that announce something as their own."""
-        found = {route.via for route in table.routes.values() if not route.refmetric}
-        return found | ({route.via for route in table.ipv4_routes.values() if not route.refmetric} if ipv4 else set())
 
     def _owner(self, hop: NextHop, peer: Prefix | None, now: float) -> Prefix | None:
         """Who is to be named for what a neighbour says. A neighbour is an address of one machine: if the tunnel on its

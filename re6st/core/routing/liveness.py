@@ -240,11 +240,14 @@ class _WatchedLink:
         """Whether it has had its time."""
         return self.suspect and self.has_asked and now >= self.due - EARLY
 
-    def is_used_although_ended(self, now: float) -> bool:
+    def note_end(self, ended: bool, now: float) -> None:
+        """Whether its tunnel has ended."""
+        self.ended = (now if self.ended is None else self.ended) if ended else None
+
+    @property
+    def is_used_although_ended(self) -> bool:
         """Whether something went out since it was first seen that its tunnel has ended."""
-        if self.ended is None:
-            self.ended = now
-        return self.died is None and self.active > self.ended
+        return self.died is None and self.ended is not None and self.active > self.ended
 
     def is_back(self, now: float) -> bool:
         return self.back is not None and self.since - self.back >= BACK and now - self.since <= GAP
@@ -304,9 +307,8 @@ class Liveness:
         for hop, link in self._links.items():
             if link.probes:
                 link.over_tcp = hop in over_tcp
-            if hop not in ended:
-                link.ended = None
-            if link.is_dying(now) or (hop in ended and link.is_used_although_ended(now)):
+            link.note_end(hop in ended, now)
+            if link.is_dying(now) or link.is_used_although_ended:
                 died[hop] = now - link.since
                 self._die(link, now)
             elif link.is_back(now):
