@@ -44,6 +44,8 @@ SETTLES = 30.0
 """Seconds after all reach all, until what follows is called idle."""
 AGAIN = 10.0
 """Seconds within which a pair that could talk must do so again."""
+PINGS = 800
+"""A second, of all pairs, in chaos: more of them, through two or three tunnels each, are a load of their own."""
 SATURATED = 90
 """From this percentage on, packets wait for processors for seconds, and answers that came are too late."""
 TOLD = 5
@@ -107,15 +109,11 @@ def form(network: Network) -> Figures:
     began = time.monotonic()
     for node in network.nodes:
         node.start()
-    with Watch(network.nodes).running() as watch:
-        while silent := len([pair for pair in watch.pairs if watch.through.get(pair, 0.0) <= watch.began]):
-            network.check_alive()
-            if time.monotonic() > began + FORMS:
-                raise AssertionError(f"{silent} pairs of {len(watch.pairs)} do not answer after {FORMS} s")
-            time.sleep(0.1)
-        seconds = time.monotonic() - began
-    say(f"all {len(watch.pairs)} pairs answered after {seconds:.1f} s")
-    return {"seconds": round(seconds, 1), "pairs": len(watch.pairs)}
+    network.wait_connected(FORMS)
+    seconds = time.monotonic() - began
+    pairs = len(network.nodes) * (len(network.nodes) - 1)
+    say(f"all {pairs} pairs answered after {seconds:.1f} s")
+    return {"seconds": round(seconds, 1), "pairs": pairs}
 
 
 def able(nodes: Sequence[Node], which: str) -> Sequence[Node]:
@@ -181,7 +179,8 @@ def chaos(network: Network, seed: int, seconds: float, every: float, *, wireguar
     say(f"chaos: {seconds:.0f} s, seed {seed}")
     run = Chaos(network, seed, WIREGUARD_FAULTS if wireguard else FAULTS, every=every)
     run.said = say
-    watch = Watch(network.nodes)
+    pairs = len(network.nodes) * (len(network.nodes) - 1)
+    watch = Watch(network.nodes, pace=max(1.0, pairs / PINGS))
     with watch.running():
         time.sleep(2 * watch.pace)
         return run.run(watch, seconds, AGAIN + 5)
