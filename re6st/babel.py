@@ -172,7 +172,7 @@ class Babel:
     async def settle(self) -> None:
         """Wait until it has had a route for a while, or for long enough."""
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(TAKE_OVER + 3 * self.settings.update):
+            async with asyncio.timeout(TAKE_OVER + 3 * self.settings.longest_update):
                 settled = 0.0
                 while settled < SETTLED:
                     await asyncio.sleep(SETTLE)
@@ -192,7 +192,7 @@ class Babel:
         since: dict[RouteKey6, float] = {}
         told: set[RouteKey6] = set()
         soonest = clock() + SETTLED
-        latest = soonest + TAKE_OVER + 3 * self.settings.update
+        latest = soonest + TAKE_OVER + 3 * self.settings.longest_update
         while True:
             await asyncio.sleep(STEP)
             if self.followed.is_set():
@@ -252,7 +252,8 @@ class Babel:
 
     def _more(self, settings: BabelSettings) -> BabelSettings:
         """With the interfaces that it knows already: an interface that no longer exists does no harm."""
-        return replace(settings, tunnels=tuple(dict.fromkeys((*self.settings.tunnels, *settings.tunnels))))
+        tunnels = tuple(dict.fromkeys((*self.settings.tunnels, *settings.tunnels)))
+        return replace(settings, tunnels=tunnels, links=self.settings.links | settings.links)
 
     async def _tell(self, commands: list[str]) -> None:
         """Send commands to babeld. Raises OSError (also TimeoutError)."""

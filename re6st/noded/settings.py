@@ -245,6 +245,7 @@ class EffectiveConfig:
             client_count=self.client_count,
             tunnel_refresh=parameters.tunnel_refresh if can_drain and not self.config.remotes else float("inf"),
             drain_time=DRAIN_HELLOS * self.babel_hello,
+            link_drain_time=DRAIN_HELLOS * babel_settings.link_hello(self.babel_hello),
             drains=drains,
             close_time=min(CLOSE_TIME, 3 * parameters.hello) if drains else 8 * parameters.hello,
             meeting_time=(4 if drains else 6) * parameters.hello,
@@ -264,6 +265,7 @@ class EffectiveConfig:
             subnet=subnet(network, prefix),
             address=address(network, prefix),
             tunnels=(*self.server_interfaces, *self.client_interfaces, *self.own_links, *self.served_links),
+            links=frozenset((*self.own_links, *self.served_links)),
             lan=self.config.lan,
             babel_default=parameters.babel_default,
             key_sign=key_in_use(

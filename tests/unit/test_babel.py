@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from re6st.babel import Babel, BabeldFiles, command_line
-from re6st.core.routing.babel_settings import configuration, left_out, outgrown, update_interval
+from re6st.core.routing.babel_settings import configuration, left_out, live_commands, outgrown, update_interval
 from tests.unit.babel_play import PLAIN, ROUTE, at_once, live, played
 from tests.unit.fake_program import FakePrograms, Script, until
 
@@ -63,7 +63,7 @@ def test_the_fullest_configuration() -> None:
         "redistribute ip 2001:db8:42:b::/64 eq 64\n"
         "key id sign type blake2s128 value 000102030405060708090a0b0c0d0e0f\n"
         "default max-rtt-penalty 5000 rtt-max 500 rtt-decay 75 hello-interval 4 update-interval 12.5 "
-        "link-quality true split-horizon false key sign accept-bad-signatures true\n"
+        "link-quality true split-horizon false\n"
         "redistribute ip 10.42.3.0/24 eq 24\n"
         "redistribute ip ::/0 eq 0 src-prefix 2001:db8:42::/48\n"
         "redistribute ip ::/0 eq 0 proto 3 src-prefix 2001:db8:42::/48\n"
@@ -82,10 +82,45 @@ def test_the_fullest_configuration() -> None:
         "redistribute deny\n"
         "install pref-src 2001:db8:42:b::1\n"
         "install pref-src 10.42.3.1\n"
-        "interface re6stnet-tcp type tunnel\n"
-        "interface re6stnet1 type tunnel\n"
-        "interface eth0\n"
+        "interface re6stnet-tcp type tunnel key sign accept-bad-signatures true\n"
+        "interface re6stnet1 type tunnel key sign accept-bad-signatures true\n"
+        "interface eth0 key sign accept-bad-signatures true\n"
     )
+
+
+def test_a_wireguard_link_has_rare_hellos_and_no_key() -> None:
+    settings = replace(
+        PLAIN,
+        tunnels=("re6stnet1", "re6stnet-wg1"),
+        links=frozenset(["re6stnet-wg1"]),
+        babel_default="rtt-decay 125",
+        key_sign=bytes(16),
+        hello=0.25,
+    )
+    default, tunnel, link = (
+        line for line in configuration(settings).splitlines() if line.startswith(("default", "interface"))
+    )
+    assert default == "default rtt-decay 5 hello-interval 0.25 update-interval 1 link-quality true split-horizon false"
+    assert tunnel == "interface re6stnet1 type tunnel key sign"
+    assert link == (
+        "interface re6stnet-wg1 type tunnel rtt-decay 21 hello-interval 1 update-interval 10 link-quality true"
+        " split-horizon false"
+    )
+
+
+@pytest.mark.parametrize("links", [["new"], []])
+def test_an_interface_that_is_added_later_is_told_all(links: list[str]) -> None:
+    old = replace(PLAIN, key_sign=bytes(16), hello=20, update=15)
+    (command,) = live_commands(old, replace(old, tunnels=(*old.tunnels, "new"), links=frozenset(links)))
+    assert command.startswith("interface new type tunnel hello-interval 20 update-interval 15 ")
+    assert command.endswith(" key sign") is (not links)
+
+
+@pytest.mark.parametrize(("links", "update", "longest"), [([], 2, 2), (["wg1"], 2, 10), (["wg1"], 15, 15)])
+def test_all_routes_are_known_when_the_slowest_interface_has_told_them(
+    links: list[str], update: float, longest: float
+) -> None:
+    assert replace(PLAIN, links=frozenset(links), update=update).longest_update == longest
 
 
 def test_a_kernel_without_routes_by_source_takes_no_default_route_and_hands_none_on() -> None:

@@ -73,7 +73,7 @@ class Avoiding:
             yield link.until
             if link.avoided:
                 yield link.since + SPACING
-                yield link.since + self._state.settings.drain_time
+                yield link.since + self._state.settings.drain_time_of(link.hop.interface)
                 yield self._running_since + LEARNS
 
     def advance(self, now: float) -> list[Action]:
@@ -118,7 +118,7 @@ class Avoiding:
 
         Who is reached by other ways brings all along whom the link leads to.
         """
-        if now - link.since < self._state.settings.drain_time:
+        if now - link.since < self._state.settings.drain_time_of(link.hop.interface):
             return False
         survey = self._state.survey
         unreached = peer not in survey.peers and now - self._running_since > LEARNS

@@ -152,7 +152,11 @@ class Closing:
             tunnel.carried |= carried
             if self._is_needed(tunnel, now):
                 actions.append(self._return(tunnel, now))
-            elif draining and not carried and (now - tunnel.since >= settings.drain_time or not settings.drains):
+            elif (
+                draining
+                and not carried
+                and (now - tunnel.since >= settings.drain_time_of(tunnel.interface) or not settings.drains)
+            ):
                 tunnel.enter(Phase.ASKED, now)
                 tunnel.asked = now
                 actions.append(AskClose(tunnel.peer))
@@ -170,7 +174,9 @@ class Closing:
             return True
         if tunnel.phase is Phase.ASKED:
             return state.settings.drains and bool(survey.carried_by(tunnel.interface))
-        return now - tunnel.since >= state.settings.drain_time and bool(survey.sole_by(tunnel.interface))
+        return now - tunnel.since >= state.settings.drain_time_of(tunnel.interface) and bool(
+            survey.sole_by(tunnel.interface)
+        )
 
     def watch(self, avoided: Set[Prefix], now: float) -> None:
         """Take note of what the tunnels have been like until now, those with `avoided` peers among them."""
@@ -208,7 +214,7 @@ class Closing:
                     if tunnel.degraded is not None or self._may_be_worse(tunnel):
                         yield looked + WATCH_EVERY
                 case Phase.DRAINING:
-                    yield tunnel.since + settings.drain_time
+                    yield tunnel.since + settings.drain_time_of(tunnel.interface)
                     yield tunnel.since + settings.close_time
                 case Phase.ASKED:
                     yield tunnel.asked + ASK_AGAIN

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from re6st.core.interfaces import is_link
 from re6st.core.prefix import Prefix
 from re6st.core.routing.babel_lines import NextHop
 from re6st.core.routing.survey import SurveyLike
@@ -27,6 +28,8 @@ class Settings:
     """How long the exchange before closing a tunnel may take: 2T of wire.md 10.7."""
     drain_time: float = 2.0
     """How long a tunnel can be drained until babel is about to lose the link altogether."""
+    link_drain_time: float = 8.0
+    """The same where a WireGuard link carries it, on which hellos are rarer."""
     drains: bool = True
     """Whether routes can be moved away from a tunnel without a loss. If not, only a tunnel without any is given up."""
     meeting_time: float = 60.0
@@ -41,6 +44,10 @@ class Settings:
     """Countries whose border no tunnel crosses."""
     static_tunnel: bool = False
     """Tunnels come up that the policy did not ask for: the one of --client."""
+
+    def drain_time_of(self, interface: str) -> float:
+        """How long a tunnel on that interface can be drained."""
+        return self.link_drain_time if is_link(interface) else self.drain_time
 
 
 # --- events ---

@@ -17,6 +17,11 @@ UPDATE_GROWTH = 0.4
 """Seconds for the square root of the number of routes, each of about 25 bytes: 400 bytes a second with 40 routes, 2 kB
 with 1,000.
 """
+LINK_HELLO, LINK_UPDATE = 1.0, 10.0
+"""Seconds between hellos, and between two times that all routes are told, on a WireGuard link, unless the others' are
+longer. It takes the place of a tunnel that works, so that babel has time to meet the peer on it; and that it died is
+seen by the packets that go over it (docs/decisions.md).
+"""
 OUTGROWN = 2.0
 SMOOTHING = 0
 """Half-life in seconds of the metrics by which babel chooses routes: none. With 1 s, babel leaves a dead link a second
@@ -53,6 +58,8 @@ class BabelSettings:
     address: IPv6Address
     tunnels: tuple[str, ...]
     """Interfaces of tunnels, existing or not."""
+    links: frozenset[str] = frozenset()
+    """Those of them that are WireGuard links."""
     lan: tuple[str, ...] = ()
     """Interfaces on which we look for neighbours without a tunnel."""
     babel_default: str = ""
@@ -83,10 +90,20 @@ class BabelSettings:
     table: int | None = None
     """The kernel's table for its routes, beside a babeld that has the main table; None: the main table."""
 
+    @property
+    def longest_update(self) -> float:
+        """Seconds until each neighbour has told all its routes."""
+        return max(self.update, LINK_UPDATE) if self.links else self.update
+
 
 def update_interval(routes: int) -> float:
     """How often to repeat all routes: often while there are few, since a new neighbour waits for it (design.md 3)."""
     return max(UPDATE_FIRST, min(UPDATE_GROWTH * math.sqrt(routes), UPDATE_LAST))
+
+
+def link_hello(hello: float) -> float:
+    """Seconds between two hellos on a WireGuard link, where it is `hello` on other tunnels."""
+    return max(hello, LINK_HELLO)
 
 
 def outgrown(update: float, routes: int) -> bool:
@@ -115,7 +132,7 @@ def configuration(settings: BabelSettings, priority: int = PRIORITY) -> str:
         lines += [f"export-table {settings.table}", "skip-kernel-setup true"]
     if settings.key_sign is not None:
         lines.append(_key_statement(settings.key_sign))
-    lines.append(" ".join(("default", *_link_words(settings))))
+    lines.append(" ".join(["default", *_words(settings.babel_default, settings.hello, settings.update)]))
     if settings.ipv4 is not None:
         lines.append(f"redistribute ip {settings.ipv4} eq {settings.ipv4.prefixlen}")
     if settings.gateway:
@@ -126,8 +143,8 @@ def configuration(settings: BabelSettings, priority: int = PRIORITY) -> str:
     lines += ["redistribute deny", f"install pref-src {settings.address}"]
     if settings.ipv4 is not None:
         lines.append(f"install pref-src {ipv4_address(settings.ipv4)}")
-    lines += [f"interface {name} type tunnel" for name in settings.tunnels]
-    lines += [f"interface {name}" for name in settings.lan]
+    lines += [_interface(settings, name) for name in settings.tunnels]
+    lines += [" ".join(["interface", name, *_key_words(settings)]) for name in settings.lan]
     return "\n".join(lines) + "\n"
 
 
@@ -160,17 +177,14 @@ def _filters(settings: BabelSettings) -> list[str]:
 
 def live_commands(old: BabelSettings, new: BabelSettings) -> list[str]:
     """The commands that give a running babeld new settings; none if that is impossible (wire.md 9.4, 9.5)."""
-    if replace(new, tunnels=old.tunnels, key_sign=old.key_sign) != old:
+    if replace(new, tunnels=old.tunnels, links=old.links, key_sign=old.key_sign) != old:
         return []
     if (old.key_sign is None) != (new.key_sign is None) or not set(old.tunnels) <= set(new.tunnels):
         return []
     commands = []
     if new.key_sign is not None and new.key_sign != old.key_sign:
         commands.append(_key_statement(new.key_sign))
-    # An interface that is added while babeld runs gets none of the defaults.
-    words = " ".join(_link_words(new))
-    added = (name for name in new.tunnels if name not in old.tunnels)
-    return commands + [f"interface {name} type tunnel {words}" for name in added]
+    return commands + [_interface(new, name, live=True) for name in new.tunnels if name not in old.tunnels]
 
 
 def left_out(babel_default: str) -> list[str]:
@@ -178,21 +192,36 @@ def left_out(babel_default: str) -> list[str]:
     return [name for name in babel_default.split()[::2] if name not in _DEFAULT_WORDS]
 
 
-def _link_words(settings: BabelSettings) -> list[str]:
-    """The statements for every interface."""
-    words = [
-        *_default_words(settings.babel_default, settings.hello),
-        f"hello-interval {settings.hello:g}",
-        f"update-interval {settings.update:g}",
+def _interface(settings: BabelSettings, name: str, *, live: bool = False) -> str:
+    """The statement for a tunnel's interface; `live`: to a running babeld, whose defaults do not count any more.
+
+    A WireGuard link has no key: only the peer has the keys of the link, so nobody else can send anything on it. With
+    babel's own challenges, a link with rare hellos never came up beside tunnels with frequent ones (decisions.md).
+    """
+    words = ["interface", name, "type tunnel"]
+    if name in settings.links:
+        return " ".join(words + _words(settings.babel_default, link_hello(settings.hello), settings.longest_update))
+    if live:
+        words += _words(settings.babel_default, settings.hello, settings.update)
+    return " ".join(words + _key_words(settings))
+
+
+def _words(babel_default: str, hello: float, update: float) -> list[str]:
+    """The statements for interfaces with these intervals."""
+    return [
+        *_default_words(babel_default, hello),
+        f"hello-interval {hello:g}",
+        f"update-interval {update:g}",
         # Missed hellos raise the cost at once, on both sides: this is how a tunnel is drained.
         "link-quality true",
         "split-horizon false",
     ]
-    if settings.key_sign is not None:
-        words.append("key sign")
-        if settings.accept_unsigned:
-            words.append("accept-bad-signatures true")
-    return words
+
+
+def _key_words(settings: BabelSettings) -> list[str]:
+    if settings.key_sign is None:
+        return []
+    return ["key sign", *(["accept-bad-signatures true"] if settings.accept_unsigned else [])]
 
 
 def _key_statement(key: bytes) -> str:

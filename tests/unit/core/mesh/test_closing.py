@@ -19,6 +19,7 @@ from re6st.core.mesh.policy import (
     LinkRevived,
     Phase,
     SettingsChanged,
+    TunnelMoved,
     TunnelsOutdated,
     UndrainTunnel,
 )
@@ -64,6 +65,23 @@ def test_before_the_link_is_lost_it_is_taken_back_if_somebody_has_no_other_way(n
     assert sees(node, p=[P], q=[Q], sole=(Q,)) == [], "the cost rises still"
     assert node.wait(MUTED) == [UndrainTunnel(Q)]
     assert node.phase(Q) is Phase.UP
+
+
+def test_a_wireguard_link_takes_longer_to_be_lost_as_its_hellos_are_rarer() -> None:
+    node = Driver(client_count=2, drain_time=MUTED, link_drain_time=4 * MUTED)
+    node.up(P, Q)
+    node.tell(TunnelMoved(Q, "re6stnet-wg1"))
+    alive = frozenset((name(P), "re6stnet-wg1"))
+
+    def sees_link(*sole: Prefix) -> list[Any]:
+        link = LinkUse(NextHop(IPv6Address("fe80::1"), "re6stnet-wg1"), frozenset([Q]), frozenset(sole))
+        return node.sees(*EVERYBODY, neighbours={**near(P, carried=5)["neighbours"], Q: (link,)}, alive=alive)
+
+    sees_link()
+    assert node.wait(REFRESH + 1) == [DrainTunnel(Q, "the least useful one")]
+    assert sees_link(Q) == []
+    assert node.wait(4 * MUTED - 1.5) == []
+    assert node.wait(1.5) == [UndrainTunnel(Q)]
 
 
 def test_what_has_another_way_is_waited_for(node: Driver) -> None:
