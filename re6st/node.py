@@ -208,8 +208,8 @@ class Member:
         machine.sysctls.keep()
         machine.advertisements.keep()
         await machine.addresses.enter(effective.address_plans)
+        rooms.tunnels.go_on()  # before the servers tell of clients: what we have is to be known by then
         await rooms.tunnels.servers.serve(found.servers)
-        rooms.tunnels.go_on()
         rooms.country.require(bool(effective.parameters.same_country))
         await rooms.country.start()
         self._start(rooms.planes.run(rooms.table_changes), "routing")

@@ -123,9 +123,9 @@ class LinkEnd:
 class Links(Protocol):
     """WireGuard links, which take the place of tunnels: noded/wireguard.py."""
 
-    def go_on(self, found: Iterable[LinkRecord]) -> list[LinkRecord]:
-        """Go on with what an earlier daemon left, but with nobody who is revoked; those that are there, and are our own
-        tunnels."""
+    def go_on(self, found: Iterable[LinkRecord], resumed: Callable[[list[LinkRecord]], None]) -> None:
+        """Go on with what an earlier daemon left, but with nobody who is revoked. `resumed` is told of those that are
+        there and are our own tunnels, before the policy is of any client."""
 
     def carries(self, peer: Prefix) -> bool:
         """Whether one carries our tunnel with a peer."""

@@ -5,7 +5,7 @@ So a node without WireGuard needs none of the modules that know how two nodes ag
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -37,12 +37,12 @@ class NoLinks:
         self._records = Records(run)
         self._tasks = tasks
 
-    def go_on(self, found: Iterable[LinkRecord]) -> list[LinkRecord]:
+    def go_on(self, found: Iterable[LinkRecord], resumed: Callable[[list[LinkRecord]], None]) -> None:
         """With none."""
         for record in found:
             self._tasks.start(self._kernel.delete_link(record.link.interface), "links left over")
             self._records.forget(record.link.interface)
-        return []
+        resumed([])
 
     def carries(self, peer: Prefix) -> bool:
         """None does."""

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from functools import partial
 from ipaddress import IPv6Address
 from random import Random
+from typing import TYPE_CHECKING
 
 from re6st.core import interfaces
 from re6st.core.mesh import policy
@@ -33,6 +34,9 @@ from re6st.noded.takeover import Found, Records, client_record, found_client
 from re6st.noded.tunnel_parts import TunnelParts
 from re6st.service.tasks import end
 from re6st.tunnel import Connected, Dialer
+
+if TYPE_CHECKING:
+    from re6st.core.transport.link_records import LinkRecord
 
 AGAIN_FIRST, AGAIN_LAST = 0.5, 8.0
 """Seconds between two tries of the servers of --client."""
@@ -123,10 +127,12 @@ class Tunnels:
 
     def go_on(self) -> None:
         """Take over the tunnels that an earlier daemon left up."""
-        if not self._found:
-            return
+        if self._found:
+            self._links.go_on(self._found.links.values(), self._resume)
+
+    def _resume(self, links: list[LinkRecord]) -> None:
+        """Take over client tunnels, and those that links carry; the policy is told first, or it would open others."""
         records = self._found.clients.items()
-        links = self._links.go_on(self._found.links.values())
         held = [(record.peer, name) for name, record in records if name != interfaces.SOLE]
         self._event(policy.Resumed((*held, *((each.peer, each.link.interface) for each in links))))
         self._gateways.go_on(self._kernel.gateways())

@@ -146,7 +146,7 @@ class WireGuard:
 
     # -- contracts.Links --
 
-    def go_on(self, found: Iterable[LinkRecord]) -> list[LinkRecord]:
+    def go_on(self, found: Iterable[LinkRecord], resumed: Callable[[list[LinkRecord]], None]) -> None:
         """See contracts.Links."""
         found = list(found)
         crl = self._in_force.effective.parameters.crl
@@ -156,17 +156,18 @@ class WireGuard:
         for record in found:
             if record not in there:
                 self._leave_over(record)
+        own, served = ([each for each in there if each.link.role is role] for role in (Role.CLIENT, Role.SERVER))
         for record in there:
             self._kernel.keep_link_up(record.link.interface, record.link.own.terms.address)
             self._watch(record.link)
-            if record.link.role is Role.SERVER:
-                self._hold_way(record.place)
-                self._event(policy.ClientUp(record.peer))
-            else:
-                self._upgrades.resume(record.peer, record.link.interface, _now())
-                self._waiting[record.peer] = asyncio.Event()
+        for record in own:
+            self._upgrades.resume(record.peer, record.link.interface, _now())
+            self._waiting[record.peer] = asyncio.Event()
+        resumed(own)
+        for record in served:
+            self._hold_way(record.place)
+            self._event(policy.ClientUp(record.peer))
         self._open_ports()
-        return [record for record in there if record.link.role is Role.CLIENT]
 
     def _leave_over(self, record: LinkRecord) -> None:
         """Do not go on with what an earlier daemon left."""

@@ -129,8 +129,8 @@ class FakeLinks:
         self.counts: dict[Prefix, TunnelProtocol] = {}
         """Clients of our servers that have links."""
 
-    def go_on(self, found: Iterable[LinkRecord]) -> list[LinkRecord]:
-        return [record for record in found if record.link.role is Role.CLIENT]
+    def go_on(self, found: Iterable[LinkRecord], resumed: Callable[[list[LinkRecord]], None]) -> None:
+        resumed([record for record in found if record.link.role is Role.CLIENT])
 
     def carries(self, peer: Prefix) -> bool:
         return peer in self.carried

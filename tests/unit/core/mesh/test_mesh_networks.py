@@ -236,6 +236,12 @@ def test_whoever_goes_on_with_an_earlier_daemons_tunnels_replaces_none_at_once()
     assert len(moments) > 5, "nor all of them at one time later"
 
 
+def test_a_client_that_an_earlier_daemon_had_is_no_reason_to_open_what_we_hold_already() -> None:
+    node = Driver(memory=(P, Q))
+    node.tell(Resumed(((P, name(P)),)))
+    assert node.tell(ClientUp(R)) == []
+
+
 def test_a_chain_is_never_cut_by_a_refresh() -> None:
     """Nodes with room for one tunnel only: every tunnel is the only way, though each node hears of others."""
     network = Network(6, client_count=1, refresh=30)

@@ -216,7 +216,7 @@ async def test_that_is_known_of_a_peer_that_has_no_session_any_more(
     assert noted.identity.until == ends
     assert noted.keyed == pytest.approx(time.time(), abs=30)
     found = await killed(b)
-    b.room.go_on(found.values())
+    b.room.go_on(found.values(), lambda _: None)
     b.room.look()
     assert len(b.room.ends()) == 1
     monkeypatch.setattr(link_table, "time", SimpleNamespace(time=lambda: ends + 1))

@@ -9,6 +9,7 @@ from dataclasses import replace
 import pytest
 
 from re6st.core.mesh import policy
+from re6st.core.transport.link_records import LinkRecord
 from re6st.core.transport.wireguard_state import KEY_LIFE, LIVES
 from tests.unit.fake_program import until
 from tests.unit.wireguard_room_world import SERIAL, World, killed, scene
@@ -20,7 +21,7 @@ async def test_the_next_daemon_ends_a_link_whose_keys_were_not_changed_for_long(
     b = world.b
     (found,) = (await killed(b)).values()
     b.ways.clear()
-    b.room.go_on([replace(found, keyed=time.time() - LIVES * KEY_LIFE - 1)])
+    b.room.go_on([replace(found, keyed=time.time() - LIVES * KEY_LIFE - 1)], lambda _: None)
     await until(lambda: b.room.ends() == [])
     assert b.client_events() == [policy.ClientUp, policy.ClientDown], "as every other one that ends"
     assert b.ways == ["+192.0.2.1", "-192.0.2.1"]
@@ -32,7 +33,8 @@ async def test_the_next_daemon_goes_on_with_links_at_both_ends(world: World) -> 
     await world.moved()
     for node in (world.a, world.b):
         found = await killed(node)
-        there = node.room.go_on(found.values())
+        there = list[LinkRecord]()
+        node.room.go_on(found.values(), there.extend)
         assert [record.peer for record in there] == ([world.b.own] if node is world.a else [])
     assert world.a.room.carries(world.b.own)
     assert world.b.mesh.clients == {world.a.own: 1}
@@ -47,6 +49,17 @@ async def test_the_next_daemon_goes_on_with_links_at_both_ends(world: World) -> 
     await asyncio.wait_for(waiting, 10)
 
 
+@scene
+async def test_the_policy_hears_of_tunnels_of_ours_before_it_hears_of_clients(world: World) -> None:
+    """With each event it opens what is missing: there would be two tunnels with those that it does not know yet."""
+    await world.moved()
+    found = await killed(world.b)
+    seen = list[int]()
+    world.b.room.go_on(found.values(), lambda _: seen.append(len(world.b.mesh.clients)))
+    assert seen == [0]
+    assert world.b.mesh.clients == {world.a.own: 1}
+
+
 @pytest.mark.parametrize("revoked", [True, False])
 @scene
 async def test_the_next_daemon_does_not_go_on_with_the_link_of_who_was_revoked_meanwhile(
@@ -57,7 +70,7 @@ async def test_the_next_daemon_does_not_go_on_with_the_link_of_who_was_revoked_m
     found = await killed(b)
     crl = frozenset({SERIAL if revoked else SERIAL + 1})
     b.in_force.effective = replace(b.effective, parameters=replace(b.effective.parameters, crl=crl))
-    b.room.go_on(found.values())
+    b.room.go_on(found.values(), lambda _: None)
     assert [end.peer for end in b.room.ends()] == ([] if revoked else [world.a.own])
     assert b.mesh.clients == ({} if revoked else {world.a.own: 1})
     await until(lambda: b.kernel.deleted == (["re6stnet-wgs1"] if revoked else []))
