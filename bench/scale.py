@@ -27,7 +27,7 @@ from bench.support.results import keep, say
 from re6st.core.tunnel_protocols import TunnelCarrier
 from testbed import Bed, Network, Node
 from testbed.chaos import FAULTS, WIREGUARD_FAULTS, Chaos, Report
-from testbed.links import WITH_WIREGUARD, missing_wireguard, tunnels
+from testbed.links import WITH_WIREGUARD, missing_wireguard, room_for_links, tunnels
 from testbed.namespace import command
 from testbed.watch import Watch
 
@@ -262,7 +262,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "registry_options": registry_options,
         "wireguard": options.wireguard,
     }
-    with Bed() as bed:
+    ends = options.nodes * options.client_count * 4 if options.wireguard != NONE else 0  # they come and go
+    with Bed() as bed, room_for_links(ends):
         network = Network(bed, options.nodes, registry_options=registry_options)
         with_links = able(network.nodes, options.wireguard)
         if with_links and (lack := missing_wireguard(network.registry_host)):

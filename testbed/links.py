@@ -4,19 +4,36 @@ from __future__ import annotations
 
 import contextlib
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from re6st.core.transport.link_records import LinkRecord, decode
 from re6st.core.tunnel_protocols import Role, TunnelCarrier
+from re6st.linux.wireguard_go import INOTIFY
 from testbed.control import ask
 from testbed.host import Host
 from testbed.namespace import BedError
 from testbed.network import Network, Node
 from testbed.wait import wait_until
 
+OTHERS = 128
+"""Inotify instances that are left for other programs."""
 WITH_WIREGUARD = ("--wireguard", "auto")
 """Options of a node that has links where it can."""
+
+
+@contextlib.contextmanager
+def room_for_links(count: int) -> Iterator[None]:
+    """Meanwhile this machine takes so many links of wireguard-go, each of which needs an inotify instance of its user.
+
+    It is one figure of the whole machine, so that two networks that need it cannot be there at one time.
+    """
+    before = INOTIFY.read_text()
+    try:
+        INOTIFY.write_text(str(max(int(before), count + OTHERS)))
+        yield
+    finally:
+        INOTIFY.write_text(before)
 
 
 def missing_wireguard(host: Host) -> str:

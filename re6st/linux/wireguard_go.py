@@ -23,6 +23,16 @@ SOCKETS = Path("/var/run/wireguard")
 START_TIME = 5.0
 """Seconds until its socket is there; it takes 50 ms on a quiet machine."""
 ANSWER_TIME = 5.0
+INOTIFY = Path("/proc/sys/fs/inotify/max_user_instances")
+
+
+def _limit(instances: Path = INOTIFY) -> str:
+    """What to look at where it ended at once. It says why on its standard error, which nobody keeps."""
+    try:
+        limit = instances.read_text().strip()
+    except OSError:
+        return ""
+    return f". Each link needs an inotify instance, a user has {limit} (sysctl fs.inotify.max_user_instances)"
 
 
 class WireGuardGo:
@@ -63,10 +73,12 @@ class WireGuardGo:
                 raise WireGuardError(None, f"{PROGRAM} made no interface {name}")
             self._netlink.rename_link(index, interface)
         except BaseException as error:
+            ended = not child.running
             await device.remove()
-            if isinstance(error, OSError) and not isinstance(error, WireGuardError):
-                raise WireGuardError(error.errno, f"{PROGRAM}: {error.strerror or error}") from None
-            raise
+            if isinstance(error, WireGuardError) or not isinstance(error, OSError):
+                raise
+            hint = _limit() if ended else ""
+            raise WireGuardError(error.errno, f"{PROGRAM}: {error.strerror or error}{hint}") from None
         return device
 
     def found(self, interface: str, process: tuple[int, str] | None) -> WireGuardGoDevice:
