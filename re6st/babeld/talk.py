@@ -81,7 +81,8 @@ class Talk(asyncio.BufferedProtocol):
             self._fault = ValueError("its socket sends a line that is too long")
             self._transport.abort()
         if self._hear is not None:
-            self._hear([line for line in lines if not self._is_reply(line)])
+            # Most lines are news, some thousand a second, of which this is known by their first letter.
+            self._hear([line for line in lines if line[:1] not in "onb" or not self._is_reply(line)])
             return
         self._lines.extend(lines)
         if len(self._lines) > WAITING_LIMIT:

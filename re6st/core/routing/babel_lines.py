@@ -7,7 +7,7 @@ changed. A line that cannot be read raises `LineError` and changes nothing.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from functools import lru_cache
 from ipaddress import AddressValueError, IPv4Network, IPv6Address, IPv6Network, NetmaskValueError
@@ -61,7 +61,7 @@ class BabelInterface:
 @dataclass(frozen=True, slots=True)
 class Neighbour:
     """A router at the other end of a link. `reach` is its history of hellos as bits, the newest on the left; `rtt` is
-    in ms.
+    in ms, and another with each hello: two that differ in nothing else are equal, as nothing follows from it.
     """
 
     ident: str
@@ -71,11 +71,12 @@ class Neighbour:
     rxcost: int
     txcost: int
     cost: int
-    rtt: float | None
+    rtt: float | None = field(compare=False)
+    key: NextHop = field(init=False, compare=False, repr=False)
+    """As routes name it."""
 
-    @property
-    def key(self) -> NextHop:
-        return NextHop(self.address, self.interface)
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "key", _next_hop(self.address, self.interface))
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +85,14 @@ class NextHop:
 
     address: IPv6Address
     interface: str
+    _hash: int = field(init=False, compare=False, repr=False)
+    """It is the key of most that is kept for a link, and the hash of an address takes long to work out."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_hash", hash((self.address, self.interface)))
+
+    def __hash__(self) -> int:
+        return self._hash
 
 
 @dataclass(frozen=True, slots=True)
@@ -284,8 +293,9 @@ class News:
     """Lines that wait to be fed to a table: the last line of each entry.
 
     With each round-trip time that it measures, babeld reports every route through that neighbour again, because of its
-    metric: thousands of lines a second if there are a thousand routes. These lines can wait. What cannot wait is a
-    route that appears, disappears, is used, lost or about to be lost.
+    metric: thousands of lines a second if there are a thousand routes. Nearly all of them say what the line before said
+    of the same route, and are left out. The others can wait. What cannot wait is a route that appears, disappears, is
+    used, lost or about to be lost.
     """
 
     def __init__(self, table: Table) -> None:
@@ -293,15 +303,21 @@ class News:
         self._urgent: dict[tuple[str, str], str] = {}
         self._late: dict[tuple[str, str], str] = {}
         self._metrics: dict[str, str] = {}
-        # Identifies the route of a line that has nothing new before its metric. 64 bits of the hash are enough.
+        # Of lines that only told a metric, 64 bits of a hash: they are enough. The first identify the route of a line
+        # that has nothing new before its metric; the others are the last line of each route.
         self._same: dict[int, str] = {}
+        self._last: dict[str, int] = {}
+        self._known: set[int] = set()
 
     def add(self, line: str) -> None:
         """Raises LineError for a line that is not about an entry."""
+        whole = hash(line)
+        if whole in self._known:
+            return
         head, _, metrics = line.partition(" metric ")
         ident = self._same.get(hash(head))
         if ident is not None and not metrics[4:5].isdigit():  # five digits: the route may be about to be lost
-            self._metrics[ident] = metrics
+            self._note_metrics(ident, metrics, whole)
             return
         words = line.split(" ", 9)
         if len(words) < 3:
@@ -310,16 +326,27 @@ class News:
         if key in self._urgent or not self._only_metric(line, words):
             if words[1] == "route":
                 self._metrics.pop(words[2], None)
-                self._same.clear()  # each route is looked at again before it may wait again
+                self._forget()  # each route is looked at again before it may wait again
             self._late.pop(key, None)
             self._urgent[key] = line
         elif words[1] == "route" and metrics and not metrics.startswith(_LOST):
             if len(self._same) > len(self._table.routes) + len(self._table.ipv4_routes):
-                self._same.clear()
+                self._forget()
             self._same[hash(head)] = words[2]
-            self._metrics[words[2]] = metrics
+            self._note_metrics(words[2], metrics, whole)
         else:
             self._late[key] = line
+
+    def _note_metrics(self, ident: str, metrics: str, whole: int) -> None:
+        self._metrics[ident] = metrics
+        self._known.discard(self._last.get(ident, whole))
+        self._known.add(whole)
+        self._last[ident] = whole
+
+    def _forget(self) -> None:
+        self._same.clear()
+        self._last.clear()
+        self._known.clear()
 
     @property
     def urgent(self) -> bool:
@@ -367,12 +394,11 @@ def _distress(metric: int) -> int:
 def _update(table: dict[str, T], verb: Verb, ident: str, entry: T) -> bool:
     if verb is Verb.FLUSH:
         return table.pop(ident, None) is not None
-    if table.get(ident) == entry:
-        return False
-    if ident not in table and len(table) >= ENTRY_LIMIT:
+    before = table.get(ident)
+    if before is None and len(table) >= ENTRY_LIMIT:
         raise LineError(f"more than {ENTRY_LIMIT} entries")
-    table[ident] = entry
-    return True
+    table[ident] = entry  # its round-trip time may be another one
+    return before != entry
 
 
 def _metric(text: str) -> int:
@@ -394,11 +420,16 @@ def _milliseconds(text: str) -> float:
     return float(text)
 
 
-# The same next hops, and the same subnets by every neighbour, come again and again: each is parsed and stored only
-# once.
+# The same neighbours and next hops, and the same subnets by every neighbour, come again and again: each is parsed and
+# stored only once.
 @lru_cache(CACHE_SIZE)
 def _hop(address: str, interface: str) -> NextHop:
-    return NextHop(_address(address), interface)
+    return _next_hop(_address(address), interface)
+
+
+@lru_cache(CACHE_SIZE)
+def _next_hop(address: IPv6Address, interface: str) -> NextHop:
+    return NextHop(address, interface)
 
 
 @lru_cache(CACHE_SIZE)
@@ -406,6 +437,7 @@ def _router(ident: str) -> str:
     return ident
 
 
+@lru_cache(CACHE_SIZE)
 def _address(text: str) -> IPv6Address:
     try:
         return IPv6Address(text)

@@ -200,6 +200,18 @@ def test_it_is_looked_at_again_when_somebody_asks_for_it(world: World) -> None:
     world.play([world.played(world.route(PEER))], watch)
 
 
+def test_who_follows_it_is_told_now_and_then_though_nothing_changes(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(routing, "ANYWAY", 0.01)
+
+    async def watch(plane: RoutingPlane, programs: FakePrograms) -> None:
+        await until(lambda: len(world.follower.surveys) > 3)
+
+    world.play([world.played(world.route(PEER))], watch)
+    assert {PEER} == world.follower.surveys[-1].peers
+
+
 def test_who_takes_an_interface_down_waits_until_babel_has_seen_it_but_not_long(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:

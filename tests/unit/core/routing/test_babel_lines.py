@@ -284,6 +284,14 @@ def neighbour_line(verb: str, cost: int = 96, ident: str = "f1") -> str:
     )
 
 
+def test_another_round_trip_time_is_kept_and_changes_nothing() -> None:
+    """Each hello brings one, and those who follow the table have much to look at."""
+    table = Table()
+    assert table.feed(f"add {NEIGHBOUR.partition(' ')[2]}")
+    assert table.feed(f"change {NEIGHBOUR.partition(' ')[2]}".replace("rtt 0.200", "rtt 0.300")) is None
+    assert [each.rtt for each in table.neighbours.values()] == [0.3]
+
+
 @pytest.mark.parametrize(
     ("line", "urgent"),
     [
@@ -343,6 +351,21 @@ def test_of_each_entry_the_last_news_count() -> None:
     for line in ("", "change", "change route"):
         with pytest.raises(LineError):
             news.add(line)
+
+
+def test_a_line_that_says_again_what_is_known_is_no_news() -> None:
+    table = Table()
+    table.feed(route_line("add"))
+    news = News(table)
+    for metric, told in ((97, "97"), (97, ""), (96, "96"), (97, "97"), (97, "")):
+        news.add(route_line("change", metric=metric))
+        assert [text.partition(" ")[0] for text in news.metrics().values()] == ([told] if told else [])
+    for line in (route_line("flush"), route_line("add", metric=96)):
+        news.add(line)
+        assert news.take(late=False) == [line]
+        table.feed(line)
+    news.add(route_line("change", metric=97))
+    assert list(news.metrics()) == ["a1"], "the last line of a route that has gone says nothing of the one that came"
 
 
 def test_a_way_that_is_about_to_be_lost_is_known_at_once_however_often_its_metric_was_told() -> None:
