@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 
 from re6st.core.tunnel_protocols import SERVED, Role, TunnelProtocol
 
@@ -21,6 +22,8 @@ _LINK = {Role.CLIENT: "wg", Role.SERVER: "wgs"}
 _ROLES = {word: role for role, word in _LINK.items()}
 _NAME = re.compile(rf"{PREFIX}(?:([0-9]{{0,7}})|-(wgs?)([1-9][0-9]{{0,2}})|-([a-z0-9]+))", re.ASCII)
 """The kernel allows 15 characters."""
+KEPT = 2000
+"""Names that are read once: the same few are asked for many times a second."""
 _UNFINISHED = re.compile(r"r6[0-9a-f]{8}", re.ASCII)
 
 
@@ -69,6 +72,7 @@ def link(role: Role, number: int) -> str:
     return str(Interface(number, link=role))
 
 
+@lru_cache(KEPT)
 def parse(name: str) -> Interface | None:
     """The interface that a name stands for; None if the name is not one of ours."""
     if (found := _NAME.fullmatch(name)) is None:

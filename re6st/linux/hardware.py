@@ -9,6 +9,7 @@ from __future__ import annotations
 import socket
 from collections.abc import Collection, Iterable
 from contextlib import suppress
+from functools import lru_cache
 from ipaddress import IPv6Address
 from typing import Protocol
 
@@ -19,6 +20,12 @@ from re6st.linux.netlink import NetlinkError
 REMEMBERED = 1000
 ASKED = 20
 """Neighbours that are looked for at one time: each costs a packet to all clients of a server."""
+
+
+@lru_cache(REMEMBERED)
+def _by_address(hop: NextHop) -> str:
+    """What its address is made from; empty where that is nothing. It is asked for many times a second."""
+    return hardware_address(hop.address) or ""
 
 
 class Neighbours(Protocol):
@@ -40,7 +47,7 @@ class Hardware:
 
     def __getitem__(self, hop: NextHop) -> str:
         """Empty if it is not known yet."""
-        return hardware_address(hop.address) or self._found.get(hop, "")
+        return _by_address(hop) or self._found.get(hop, "")
 
     def find(self, hops: Iterable[NextHop]) -> None:
         """Look for those that cannot be told from their address. Others may be found next time."""
