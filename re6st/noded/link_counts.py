@@ -17,8 +17,8 @@ from re6st.core.routing.babel_lines import NextHop, Table
 from re6st.core.routing.liveness import LIMIT, Liveness, Packets
 from re6st.linux.link_traffic import Shared
 
-FOLLOW = 0.2
-"""Seconds between two looks at who the neighbours are."""
+FOLLOW, FOLLOW_QUIET = 0.2, 1.0
+"""Seconds between two looks at who the neighbours are; and while nothing goes anywhere."""
 LOOK_UP = 2.0
 """Seconds between two questions for what tells neighbours behind a server apart: hardware addresses, IPv4 addresses."""
 
@@ -89,9 +89,9 @@ class LinkCounts:
         self._shared_sent: dict[str, int] = {}
         self._followed = self._looked_up = self._looked_at_routes = float("-inf")
 
-    def follow(self, now: float, *, at_once: bool = False) -> bool:
+    def follow(self, now: float, *, at_once: bool = False, quiet: bool = False) -> bool:
         """Look who the neighbours are, if it is time. Returns whether it was."""
-        if not at_once and 0 <= now - self._followed < FOLLOW:
+        if not at_once and 0 <= now - self._followed < (FOLLOW_QUIET if quiet else FOLLOW):
             return False
         self._followed = now
         self.costs = {

@@ -260,6 +260,8 @@ class Liveness:
         self.probes = 0
         """How many were sent."""
         self.deaths = 0
+        self.quiet = False
+        """Whether there are links, and nothing has gone anywhere for a while."""
         self._links: dict[NextHop, _WatchedLink] = {}
         self._next_look = float("inf")
 
@@ -324,7 +326,9 @@ class Liveness:
         self._count_probes(probe, now)
         for hop in asked:
             soonest = min(soonest, self._links[hop].due)
-        self._next_look = now + max(min(self._pace(now), soonest - now), LEAST)
+        pace = self._pace(now)
+        self.quiet = bool(self._links) and pace == QUIET
+        self._next_look = now + max(min(pace, soonest - now), LEAST)
         return LivenessFindings(probe, died, tuple(revived))
 
     def _note(self, packets: Mapping[NextHop, Packets], now: float) -> None:

@@ -14,10 +14,10 @@ from re6st.core.mesh import policy
 from re6st.core.prefix import Prefix, address, subnet
 from re6st.core.routing.babel_lines import INFINITY, Neighbour, NextHop, Route4
 from re6st.core.routing.detours import ANYWHERE, HALVES, Detour, Way, detours, for_packets_of
-from re6st.core.routing.liveness import BUSY, OWED, RESENT
+from re6st.core.routing.liveness import BUSY, IDLE_FOR, OWED, QUIET, RESENT
 from re6st.linux.link_traffic import Shared
 from re6st.noded.dead_links import LASTING, PROOF, PROOFS
-from re6st.noded.link_counts import FOLLOW
+from re6st.noded.link_counts import FOLLOW, FOLLOW_QUIET
 from tests.unit.dead_links_world import (
     HOP_A,
     HOP_B,
@@ -182,6 +182,31 @@ def test_a_link_whose_tunnel_has_ended_is_led_around_at_once(world: World, caplo
         world.flow(HOP_B, 0.01, back=False)
     assert world.now - before <= FOLLOW + 2 * BUSY
     assert "the link with 2/16 on re6stnet-tcp is dead: its tunnel has ended" in caplog.text
+
+
+def test_while_nothing_goes_it_is_seldom_asked_who_is_there_and_soon_again_once_something_does(world: World) -> None:
+    world.flow(HOP_A, 2, back=True)
+    calm = world.now + OWED + IDLE_FOR + QUIET
+    while world.now < calm:
+        world.come(HOP_A)
+        world.look()
+    owned = world.owner_at
+    asked: list[float] = []
+
+    def owner_at(hop: NextHop) -> Prefix | None:
+        asked.append(world.now)
+        return owned(hop)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(world, "owner_at", owner_at)
+        before = world.now
+        while world.now < before + 10 * FOLLOW_QUIET:
+            world.look()
+    assert len(set(asked)) in range(9, 12)
+    world.gone, before = {HOP_B}, world.now
+    while not world.room.liveness.dead:
+        world.flow(HOP_B, 0.01, back=False)
+    assert world.now - before <= QUIET + FOLLOW + 2 * BUSY
 
 
 def test_one_that_nothing_went_over_any_more_may_end(world: World, caplog: pytest.LogCaptureFixture) -> None:
