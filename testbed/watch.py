@@ -102,8 +102,11 @@ class Watch:
             self._waiting.pop(self._order.popleft()[1], None)
 
     def _listen(self, selector: selectors.BaseSelector, until: float) -> None:
-        while (left := until - time.monotonic()) > 0:
-            for key, _ in selector.select(left):
+        """Read answers until then, but once in any case: on a busy machine sending alone may take longer than that."""
+        left = 1.0
+        while left > 0:
+            left = until - time.monotonic()
+            for key, _ in selector.select(max(left, 0.0)):
                 assert isinstance(key.fileobj, socket.socket)
                 with contextlib.suppress(OSError):
                     for _ in range(READ_AT_ONCE):
