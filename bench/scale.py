@@ -156,7 +156,7 @@ def idle(network: Network, seconds: float) -> Figures:
     figures: Figures = {"seconds": round(took, 1), "tunnels": count, "busy_percent": share}
     for name in ("re6stnet", "babeld", "openvpn", "wireguard-go"):
         used = [
-            (b.get(name, (0, 0))[0] - a.get(name, (0, 0))[0]) / took
+            max(b.get(name, (0, 0))[0] - a.get(name, (0, 0))[0], 0) / took  # some may have ended meanwhile
             for (a, _), (b, _) in zip(before, after, strict=True)
         ]
         memory = [b.get(name, (0, 0))[1] for b, _ in after]
