@@ -32,7 +32,7 @@ def _limit(instances: Path = INOTIFY) -> str:
         limit = instances.read_text().strip()
     except OSError:
         return ""
-    return f". Each link needs an inotify instance, a user has {limit} (sysctl fs.inotify.max_user_instances)"
+    return f". It may be that each link needs an inotify instance: a user has {limit} (fs.inotify.max_user_instances)"
 
 
 class WireGuardGo:

@@ -202,7 +202,7 @@ class DeadLinks:
         for (ip, index), seconds in echo.answers():
             self._answered(ip, index, seconds)
         now = self._clock()
-        if self._counts.follow(now, at_once=bool(self._detours), quiet=self.liveness.quiet):
+        if self._counts.follow(now, at_once=bool(self._detours), quiet=self.liveness.quiet and not self._counts.ended):
             self._costs = self._lowest.note(self._counts.costs, now)
         packets = self._counts.count(traffic, self.liveness)
         now = self._clock()

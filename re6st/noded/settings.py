@@ -25,7 +25,7 @@ from re6st.core.machine.packet_rules import Rules
 from re6st.core.machine.wanted_state import AddressPlan
 from re6st.core.mesh import policy as mesh
 from re6st.core.prefix import MAX_LENGTH, Prefix, address, ipv4_address, ipv4_subnet, subnet
-from re6st.core.routing import babel_settings
+from re6st.core.routing import babel_settings, babel_words
 from re6st.core.routing.babel_keys import key_in_use
 from re6st.core.routing.planes import Plane
 from re6st.core.transport.server_drain import DRAIN_HELLOS
@@ -41,6 +41,8 @@ from re6st.tunnel import TunnelFactory
 CLOSE_TIME = 60.0
 """Seconds the exchange before closing a drained tunnel may take, less where hellos are short: it is silent meanwhile,
 and OpenVPN's ping-exit runs on."""
+LAST_QUESTION = 3.0
+"""Seconds of it at least that are left for the peer's answer when the tunnel has been drained."""
 WIREGUARD_PORTS = range(21194, 21450)
 """Outside those that the kernel gives to programs which ask for any (ip_local_port_range)."""
 GIVEN_UP = 8
@@ -239,15 +241,18 @@ class EffectiveConfig:
         parameters = self.parameters
         # With rare hellos it takes long until a link is seen to have got worse, and some see it too late.
         drains = can_drain and parameters.babel_hello is not None
+        link_drain = DRAIN_HELLOS * babel_settings.link_hello(self.babel_hello)
         return mesh.Settings(
             own=self.identity.prefix,
             registry=parameters.registry_prefix,
             client_count=self.client_count,
             tunnel_refresh=parameters.tunnel_refresh if can_drain and not self.config.remotes else float("inf"),
             drain_time=DRAIN_HELLOS * self.babel_hello,
-            link_drain_time=DRAIN_HELLOS * babel_settings.link_hello(self.babel_hello),
+            link_drain_time=link_drain,
             drains=drains,
-            close_time=min(CLOSE_TIME, 3 * parameters.hello) if drains else 8 * parameters.hello,
+            close_time=max(min(CLOSE_TIME, 3 * parameters.hello), link_drain + LAST_QUESTION)
+            if drains
+            else 8 * parameters.hello,
             meeting_time=(4 if drains else 6) * parameters.hello,
             neighbours=self.config.neighbours,
             disabled_protocols=self.config.disabled_protocols,
@@ -266,7 +271,7 @@ class EffectiveConfig:
             address=address(network, prefix),
             tunnels=(*self.server_interfaces, *self.client_interfaces, *self.own_links, *self.served_links),
             links=frozenset((*self.own_links, *self.served_links)),
-            lan=self.config.lan,
+            lan=tuple(dict.fromkeys((*self.config.lan, *babel_words.interfaces(self.config.babel_arguments)))),
             babel_default=parameters.babel_default,
             key_sign=key_in_use(
                 parameters.babel_hmac_sign, parameters.babel_hmac_accept, parameters.babel_switch_time, now
@@ -300,6 +305,8 @@ class EffectiveConfig:
         return Rules(
             # Those that are not there now may have been left by an earlier run.
             tunnels=(interfaces.SOLE, *servers, *self.client_interfaces, *self.own_links, *self.served_links),
+            links=(*self.own_links, *self.served_links),
+            user=os.geteuid(),
             network=network,
             subnet=subnet(network, prefix),
             filtered=config.packet_filter,

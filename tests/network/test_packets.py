@@ -131,6 +131,22 @@ def test_no_packet_is_lost_while_another_table_takes_its_place(world: World) -> 
     assert all(len(pinger.times) > 500 for pinger in pingers)
 
 
+def test_only_babeld_speaks_babel_on_a_link(world: World) -> None:
+    """Babel's packets have no key there: another user's would be this node's."""
+    world.follow(replace(RULES, links=(TUNNEL,), user=0))
+
+    def sends(user: int, interface: str, port: int = 6696) -> bool:
+        words = f"echo x > /dev/udp/ff02::1:6%{interface}/{port}"
+        found = world.node.run(["setpriv", f"--reuid={user}", "--clear-groups", "bash", "-c", words], check=False)
+        return found.returncode == 0
+
+    nobody = 65534
+    assert sends(0, TUNNEL)
+    assert not sends(nobody, TUNNEL)
+    assert sends(nobody, TUNNEL, 6697), "other programs may say what they like to each other"
+    assert sends(nobody, OTHER), "that one has a key"
+
+
 def test_what_comes_out_of_a_tunnel_has_a_source_inside_the_network(world: World) -> None:
     node, member, own = world.node, world.member, "2001:db8:42:1::1"
     for source in ("fd00:1::7", "2001:db8:9::9", "2001:db8:42:1::7"):

@@ -103,7 +103,7 @@ def test_a_wireguard_link_has_rare_hellos_and_no_key() -> None:
     assert default == "default rtt-decay 5 hello-interval 0.25 update-interval 1 link-quality true split-horizon false"
     assert tunnel == "interface re6stnet1 type tunnel key sign"
     assert link == (
-        "interface re6stnet-wg1 type tunnel rtt-decay 21 hello-interval 1 update-interval 10 link-quality true"
+        "interface re6stnet-wg1 type tunnel rtt-decay 21 hello-interval 1 update-interval 2.5 link-quality true"
         " split-horizon false"
     )
 
@@ -116,7 +116,7 @@ def test_an_interface_that_is_added_later_is_told_all(links: list[str]) -> None:
     assert command.endswith(" key sign") is (not links)
 
 
-@pytest.mark.parametrize(("links", "update", "longest"), [([], 2, 2), (["wg1"], 2, 10), (["wg1"], 15, 15)])
+@pytest.mark.parametrize(("links", "update", "longest"), [([], 2, 2), (["wg1"], 2, 2.5), (["wg1"], 15, 15)])
 def test_all_routes_are_known_when_the_slowest_interface_has_told_them(
     links: list[str], update: float, longest: float
 ) -> None:

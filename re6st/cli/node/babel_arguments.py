@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import getopt
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 from re6st.cli.options import OptionParser
+from re6st.core.routing import babel_words
 from re6st.core.routing.planes import TABLES
 
 _RANGE = f"{TABLES[0]}-{TABLES[-1]}"
-_SHORT_OPTIONS = "m:p:h:H:i:k:A:srS:d:g:G:lwz:M:t:T:c:C:DL:I:V"
-"""Those of babeld 1.12, for getopt(3)."""
 _TAKEN_BITS = 0xFF
 """Of the number of a table, by babeld 1.12."""
 
@@ -33,7 +31,7 @@ def arguments_of(p: OptionParser, words: Sequence[str]) -> tuple[str, ...]:
     """They must not send babeld's routes to a table that is for other planes: this node would miss them in the kernel,
     and start babeld again and again.
     """
-    for text in _export_tables(words):
+    for text in babel_words.export_tables(words):
         number = _number(text)
         if number is not None and number & _TAKEN_BITS in TABLES:
             used = "" if number in TABLES else f", which babeld takes for {number & _TAKEN_BITS},"
@@ -42,17 +40,6 @@ def arguments_of(p: OptionParser, words: Sequence[str]) -> tuple[str, ...]:
                 " choose another table"
             )
     return tuple(words)
-
-
-def _export_tables(words: Sequence[str]) -> Iterator[str]:
-    try:
-        found, _ = getopt.gnu_getopt(list(words), _SHORT_OPTIONS)
-    except getopt.GetoptError:  # babeld itself says so
-        return
-    for option, value in found:
-        match option, value.split():
-            case ("-t", [table]) | ("-C", ["export-table", table]):
-                yield table
 
 
 def _number(text: str) -> int | None:

@@ -114,6 +114,11 @@ class Rules:
     """Other programs' rules use connection tracking on this machine. If nobody uses it, we do not start it: it costs
     time for each packet, and a full connection table drops packets.
     """
+    links: tuple[str, ...] = ()
+    """Those of the tunnels that are WireGuard links. Babel has no key there: no other user of this machine may speak
+    it."""
+    user: int = 0
+    """The number of the user that babeld runs as."""
 
 
 def muted(interface: str, neighbour: IPv6Address | None = None) -> str:
@@ -143,6 +148,8 @@ def ruleset(rules: Rules, elements: Collection[str] = (), parts: Collection[Part
     """The commands that replace any existing table by this one, at once. `elements` are those that mute babel."""
     chains = [*_input(rules, parts), "}", "chain output {", "type filter hook output priority 0; policy accept;"]
     chains += [f"oifname @muted udp dport {PORT} drop"]
+    if rules.links:
+        chains.append(f"oifname {{ {_quoted(rules.links)} }} udp dport {PORT} meta skuid != {rules.user} drop")
     counted = rules.counted and Part.TRAFFIC in parts and bool(rules.tunnels)
     if counted:
         chains.append(f"oifname {{ {_quoted(rules.tunnels)} }} {_LOCAL} update @{LOCAL_SENT} {{ oifname counter }}")

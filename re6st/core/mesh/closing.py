@@ -13,6 +13,7 @@ from collections.abc import Iterator, Set
 from random import Random
 from typing import assert_never
 
+from re6st.core.interfaces import is_link
 from re6st.core.mesh.events import Action, AskClose, CloseTunnel, DrainTunnel, UndrainTunnel
 from re6st.core.mesh.phases import Phase
 from re6st.core.mesh.quality import Quality
@@ -31,8 +32,9 @@ DEAD_TIME = 12.0
 """Seconds without a babel neighbour after which a tunnel that had one is given up."""
 UNHEARD_TIME = 600.0
 """The same where the peer is heard, reached otherwise, and does not hear us."""
-MOVED_TIME = 2.0
-"""The same where the peer has just told us another address, or we slept."""
+MOVED_TIME, LINK_MOVED_TIME = 2.0, 6.0
+"""The same where the peer has just told us another address, or we slept; and on a WireGuard link, whose hellos are
+rarer."""
 LAN_TIME = 10.0
 """Seconds after which a tunnel is given up whose peer is also met on the LAN."""
 SETTLE_TIME = 10.0
@@ -122,7 +124,7 @@ class Closing:
         if not tunnel.met:
             return self._state.settings.meeting_time
         if now - tunnel.doubted < DEAD_TIME:
-            return MOVED_TIME
+            return LINK_MOVED_TIME if is_link(tunnel.interface) else MOVED_TIME
         return UNHEARD_TIME if self._is_avoided(tunnel) else DEAD_TIME
 
     def _is_avoided(self, tunnel: Tunnel) -> bool:

@@ -159,7 +159,7 @@ def test_one_that_dies_is_noticed(world: World) -> None:
 @pytest.mark.parametrize(
     ("program", "reason"),
     [
-        ("#!/bin/false\n", r"exit status 1\. Each link needs an inotify instance, a user has \d+"),
+        ("#!/bin/false\n", r"exit status 1\. It may be that each link needs an inotify"),
         ("#!/nowhere\n", ""),
     ],
 )

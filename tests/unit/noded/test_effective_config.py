@@ -13,7 +13,7 @@ from re6st.client.files import Files
 from re6st.core.prefix import Prefix
 from re6st.core.routing.planes import ONLY
 from re6st.core.wire.params import Parameters
-from re6st.noded.settings import GIVEN_UP, Config, EffectiveConfig
+from re6st.noded.settings import GIVEN_UP, LAST_QUESTION, Config, EffectiveConfig
 
 
 def test_parts_of_a_subnet_are_refused_as_far_as_the_registry_tells_the_longest_one(
@@ -66,3 +66,32 @@ def test_packets_of_tunnels_are_counted_as_dead_links_are_found_by_that(
     effective = EffectiveConfig(config, nodes["1/16"], Parameters(Prefix(0, 16)), {})
     assert effective.packet_rules.counted
     assert set(effective.packet_rules.shared) == set(effective.server_interfaces)
+
+
+@pytest.mark.parametrize(
+    ("words", "names"),
+    [
+        ((), ("lan",)),
+        (("-d", "1", "eth1", "lan"), ("lan", "eth1")),
+        (("-C", "interface eth3 hello-interval 4", "eth1"), ("lan", "eth1", "eth3")),
+        (("-C", "redistribute local deny"), ("lan",)),
+        (("-?", "eth1"), ("lan",)),
+    ],
+)
+def test_babels_key_is_used_on_interfaces_that_are_named_for_babeld_alone(
+    nodes: dict[str, cert.Identity], words: tuple[str, ...], names: tuple[str, ...]
+) -> None:
+    """Or anybody there could say what he likes."""
+    here = Path(".")
+    config = Config("", Files(here, here, here), here, here, here, lan=("lan",), babel_arguments=words)
+    effective = EffectiveConfig(config, nodes["1/16"], Parameters(Prefix(0, 16)), {})
+    assert effective.babel(ONLY, 0, 0).lan == names
+
+
+@pytest.mark.parametrize("hello", [1, 2, 3, 15, 3600])
+def test_there_is_time_to_close_a_tunnel_that_was_drained(nodes: dict[str, cert.Identity], hello: int) -> None:
+    here = Path(".")
+    parameters = Parameters(Prefix(0, 16), hello=hello, babel_hello=0.25)
+    config = Config("", Files(here, here, here), here, here, here)
+    mesh = EffectiveConfig(config, nodes["1/16"], parameters, {}).mesh(can_drain=True)
+    assert mesh.close_time >= max(mesh.drain_time, mesh.link_drain_time) + LAST_QUESTION
