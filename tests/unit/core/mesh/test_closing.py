@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from re6st.core.mesh.closing import MOVED_TIME, REMAKE_TIME, TRIES
+from re6st.core.mesh.closing import LINK_MOVED_TIME, MOVED_TIME, REMAKE_TIME, TRIES
 from re6st.core.mesh.policy import (
     AskClose,
     CloseAllowed,
@@ -231,6 +231,19 @@ def test_a_tunnel_that_seemed_dead_and_was_not_is_given_up_no_sooner_than_others
     assert node.tell(LinkRevived(Q, name(Q))) == []
     node.sees(*EVERYBODY, neighbours=near(P)["neighbours"], alive=frozenset({name(P)}))
     assert [each for each in node.wait(MOVED_TIME + 1) if isinstance(each, CloseTunnel)] == []
+
+
+def test_a_link_that_is_doubted_has_more_time_as_its_hellos_are_rarer() -> None:
+    node, link = Driver(client_count=2), "re6stnet-wg1"
+    node.up(P, Q)
+    node.tell(TunnelMoved(Q, link))
+    q = LinkUse(NextHop(IPv6Address("fe80::1"), link), frozenset([Q]), frozenset())
+    both = {**near(P, carried=5)["neighbours"], Q: (q,)}
+    node.sees(*EVERYBODY, neighbours=both, alive=frozenset({name(P), link}))
+    node.tell(LinkDoubted(Q, link))
+    node.sees(*EVERYBODY, neighbours=near(P)["neighbours"], alive=frozenset({name(P)}))
+    assert [each for each in node.wait(MOVED_TIME + 1) if isinstance(each, CloseTunnel)] == []
+    assert [each.peer for each in node.wait(LINK_MOVED_TIME) if isinstance(each, CloseTunnel)] == [Q]
 
 
 def test_a_tunnel_that_only_seemed_dead_stays() -> None:
