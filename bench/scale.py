@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import re
 import statistics
@@ -111,7 +112,7 @@ def form(network: Network) -> Figures:
         node.start()
     network.wait_connected(FORMS)
     seconds = time.monotonic() - began
-    pairs = len(network.nodes) * (len(network.nodes) - 1)
+    pairs = math.perm(len(network.nodes), 2)
     say(f"all {pairs} pairs answered after {seconds:.1f} s")
     return {"seconds": round(seconds, 1), "pairs": pairs}
 
@@ -179,7 +180,7 @@ def chaos(network: Network, seed: int, seconds: float, every: float, *, wireguar
     say(f"chaos: {seconds:.0f} s, seed {seed}")
     run = Chaos(network, seed, WIREGUARD_FAULTS if wireguard else FAULTS, every=every)
     run.said = say
-    pairs = len(network.nodes) * (len(network.nodes) - 1)
+    pairs = math.perm(len(network.nodes), 2)
     watch = Watch(network.nodes, pace=max(1.0, pairs / PINGS))
     with watch.running():
         time.sleep(2 * watch.pace)

@@ -17,6 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache
 from ipaddress import IPv6Address, IPv6Network
+from itertools import permutations
 from pathlib import Path
 
 from re6st import cert
@@ -314,7 +315,7 @@ class Network:
     ) -> dict[tuple[Node, Node], float | None]:
         """Round trips in seconds between all pairs of nodes, by their re6st addresses; None where none came back."""
         nodes = self.nodes if nodes is None else nodes
-        return self.ping([(a, b) for a in nodes for b in nodes if a is not b], timeout, size)
+        return self.ping(list(permutations(nodes, 2)), timeout, size)
 
     def ping(
         self, pairs: Sequence[tuple[Node, Node]], timeout: float = 2.0, size: int = 64
@@ -331,7 +332,7 @@ class Network:
         Raises AssertionError when it takes too long, BedError when a node ends meanwhile.
         """
         nodes = self.nodes if nodes is None else nodes
-        pairs = [(a, b) for a in nodes for b in nodes if a is not b]
+        pairs = list(permutations(nodes, 2))
         silent = list(pairs)
 
         def still_silent(asked: Sequence[tuple[Node, Node]]) -> list[tuple[Node, Node]]:

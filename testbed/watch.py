@@ -51,7 +51,6 @@ class Watch:
         self.sent = 0
         self.longest_pause = 0.0
         """The longest time in which this thread itself did not run, in seconds: gaps may be that much too long."""
-        self.began = 0.0
         self._waiting: dict[int, tuple[Pair, float]] = {}
         self._order: deque[tuple[float, int]] = deque()
 
@@ -68,7 +67,7 @@ class Watch:
     def _run(self, stop: threading.Event) -> None:
         hosts = {node.host for pair in self.pairs for node in pair}
         sockets = {host: host.shared_socket("watch", echo_socket) for host in hosts}
-        self.began = begun = last = time.monotonic()
+        begun = last = time.monotonic()
         self.through = dict.fromkeys(self.pairs, begun)
         with selectors.DefaultSelector() as selector:
             for own in sockets.values():

@@ -161,6 +161,11 @@ class EffectiveConfig:
         return [interfaces.server(protocol) for _, protocol in self.servers]
 
     @property
+    def links(self) -> tuple[str, ...]:
+        """All interfaces of WireGuard links."""
+        return *self.own_links, *self.served_links
+
+    @property
     def own_links(self) -> list[str]:
         """Interfaces of WireGuard links in place of our client tunnels, whether they exist or not."""
         if not self.config.wireguard:
@@ -269,8 +274,8 @@ class EffectiveConfig:
             network=network,
             subnet=subnet(network, prefix),
             address=address(network, prefix),
-            tunnels=(*self.server_interfaces, *self.client_interfaces, *self.own_links, *self.served_links),
-            links=frozenset((*self.own_links, *self.served_links)),
+            tunnels=(*self.server_interfaces, *self.client_interfaces, *self.links),
+            links=frozenset(self.links),
             lan=tuple(dict.fromkeys((*self.config.lan, *babel_words.interfaces(self.config.babel_arguments)))),
             babel_default=parameters.babel_default,
             key_sign=key_in_use(
@@ -304,8 +309,8 @@ class EffectiveConfig:
         ports = [(port, protocol.transport) for port, protocol in self.servers]
         return Rules(
             # Those that are not there now may have been left by an earlier run.
-            tunnels=(interfaces.SOLE, *servers, *self.client_interfaces, *self.own_links, *self.served_links),
-            links=(*self.own_links, *self.served_links),
+            tunnels=(interfaces.SOLE, *servers, *self.client_interfaces, *self.links),
+            links=self.links,
             user=os.geteuid(),
             network=network,
             subnet=subnet(network, prefix),
@@ -375,8 +380,8 @@ class InForce:
     def interfaces(self) -> tuple[str, ...]:
         """Those with peers on them, whether they exist or not: of tunnels, and those of -i."""
         effective = self.effective
-        links = *effective.own_links, *effective.served_links
-        return (*effective.server_interfaces, *effective.client_interfaces, *links, *effective.config.lan)
+        tunnels = *effective.server_interfaces, *effective.client_interfaces, *effective.links
+        return *tunnels, *effective.config.lan
 
 
 def _user_name() -> str:
