@@ -12,7 +12,8 @@ from typing import Any
 
 from re6st.api.operations import AdminError, Operations
 from re6st.registryd.listings import Record
-from re6st.service.json_lines import LineServer, Status, Stream, bind, message_line
+from re6st.service.json_lines import LineServer, Status, Stream, message_line
+from re6st.service.unix_socket import listening_socket
 
 REQUEST_LIMIT = 64 * 1024
 """Bytes of a request line."""
@@ -48,8 +49,7 @@ class AdminServer:
 
     def _listen(self) -> socket.socket:
         """The process that has locked the database may replace an old socket. Raises OSError."""
-        self._path.unlink(missing_ok=True)
-        return bind(self._path)
+        return listening_socket(self._path, backlog=CLIENTS_LIMIT)
 
     async def _call(self, operation: str, arguments: Mapping[str, Any], trusted: bool) -> Record | Stream:
         return await self._operations.call(operation, arguments)

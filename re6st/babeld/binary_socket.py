@@ -32,7 +32,7 @@ from re6st.core.routing.babel_binary import (
 )
 from re6st.core.routing.babel_lines import Table
 from re6st.service.run_names import BINARY_SOCKET
-from re6st.service.rundir import give_to_group
+from re6st.service.unix_socket import listening_socket
 
 CLIENT_LIMIT = 8
 READ_TIME = 5.0
@@ -98,11 +98,9 @@ async def serve(
         clients.add(task)
         task.add_done_callback(clients.discard)
 
-    path.unlink(missing_ok=True)
-    server = await asyncio.start_unix_server(connected, str(path))
-    path.chmod(0o600)
-    with suppress(KeyError, PermissionError):
-        give_to_group(path, 0o660)  # for a registry that runs as another user
+    # The group, as the registry may run as another user.
+    listening = listening_socket(path, backlog=CLIENT_LIMIT, group_mode=0o660)
+    server = await asyncio.start_unix_server(connected, sock=listening)
     try:
         yield
     finally:

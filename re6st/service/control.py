@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from re6st.core.telemetry.report import Record
-from re6st.service.json_lines import IDLE_TIME, LineServer, OperationError, Stream, bind
+from re6st.service.json_lines import IDLE_TIME, LineServer, OperationError, Stream
 from re6st.service.run_names import CONTROL_SOCKET
 from re6st.service.rundir import give_to_group
+from re6st.service.unix_socket import listening_socket
 
 REQUEST_LIMIT = 4096
 CLIENT_LIMIT = 16
@@ -58,18 +59,11 @@ class ControlServer:
     def _listen(self, path: Path) -> socket.socket:
         """A socket for its owner and our group. Raises OSError."""
         _make_room(path)
-        own = bind(path)
-        try:
+        if path.parent == self._run:
             with contextlib.suppress(KeyError, PermissionError):
-                give_to_group(path, 0o660)
-                if path.parent == self._run:
-                    # The group may pass through the directory to the socket, and sees nothing else.
-                    give_to_group(self._run, 0o710)
-            own.listen(CLIENT_LIMIT)
-        except OSError:
-            own.close()
-            raise
-        return own
+                # The group may pass through the directory to the socket, and sees nothing else.
+                give_to_group(self._run, 0o710)
+        return listening_socket(path, backlog=CLIENT_LIMIT, group_mode=0o660)
 
 
 def _make_room(path: Path) -> None:

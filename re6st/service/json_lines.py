@@ -62,18 +62,6 @@ def message_line(message: Mapping[str, Any]) -> bytes:
     return json.dumps({"protocol": PROTOCOL, **message}).encode() + b"\n"
 
 
-def bind(path: Path) -> socket.socket:
-    """A socket that only its owner can use; nobody can connect before it listens. Raises OSError."""
-    own = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
-    try:
-        own.bind(str(path))
-        os.chmod(path, 0o600)
-    except OSError:
-        own.close()
-        raise
-    return own
-
-
 class LineServer:
     """Answers requests that come in lines.
 

@@ -17,6 +17,7 @@ from typing import Any
 from re6st.api.admin import Admin
 from re6st.core.registry.origins import Origins
 from re6st.registry import Registry
+from re6st.service.unix_socket import listening_socket
 from re6st.web.bounds import BOUNDS, PageBounds
 
 logger = logging.getLogger("web")
@@ -125,20 +126,12 @@ def listen(config: WebConfig) -> socket.socket:
 
 
 def _bound(wanted: Listen) -> socket.socket:
-    if wanted.path is None:
-        family = socket.AF_INET6 if wanted.address.version == 6 else socket.AF_INET
-        bound = socket.socket(family, socket.SOCK_STREAM)
-    else:
-        bound = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    if wanted.path is not None:
+        return listening_socket(wanted.path, backlog=BACKLOG, mode=SOCKET_MODE)
+    bound = socket.socket(socket.AF_INET6 if wanted.address.version == 6 else socket.AF_INET, socket.SOCK_STREAM)
     try:
-        if wanted.path is None:
-            bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            bound.bind((str(wanted.address), wanted.port))
-        else:
-            if wanted.path.is_socket():  # left by a registry that was killed
-                wanted.path.unlink()
-            bound.bind(str(wanted.path))
-            os.chmod(wanted.path, SOCKET_MODE)
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        bound.bind((str(wanted.address), wanted.port))
         bound.listen(BACKLOG)
     except OSError:
         bound.close()

@@ -61,7 +61,8 @@ def with_server(tmp_path: Path, work: Callable[[Clients], Awaitable[None]]) -> l
 
     async def run() -> None:
         path = tmp_path / "babeld.sock"
-        path.touch()  # left by a run that was killed
+        with socket.socket(socket.AF_UNIX) as left:  # by a run that was killed
+            left.bind(str(path))
         async with asyncio.timeout(20), serve(path, lambda: DUMP, multiply):
             assert path.stat().st_mode & 0o777 == 0o600
             clients = Clients(path)

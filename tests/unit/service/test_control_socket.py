@@ -80,11 +80,7 @@ def serving(
 
 
 async def connect(path: Path) -> Streams:
-    while True:
-        try:
-            return await asyncio.open_unix_connection(str(path))
-        except ConnectionRefusedError:  # bound, and not listening yet
-            await asyncio.sleep(0.01)
+    return await asyncio.open_unix_connection(str(path))
 
 
 async def say(streams: Streams, line: bytes) -> Any:
