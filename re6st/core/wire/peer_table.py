@@ -159,8 +159,15 @@ class PeerTable:
         return peer
 
     def forget(self, revoked: frozenset[int]) -> list[Prefix]:
-        """Drop the peers whose certificate is revoked, or that by which their session was made."""
-        gone = [peer.prefix for peer in self._known.values() if peer.serials & revoked]
+        """Drop the peers whose certificate is revoked, that is the one by which their session was made.
+
+        Where another one is revoked, which was only shown, the session stays: anybody can show one that was seen on
+        the wire.
+        """
+        touched = [peer for peer in self._known.values() if peer.serials & revoked]
+        gone = [peer.prefix for peer in touched if peer.proved is None or peer.proved.serial in revoked]
+        for peer in touched:
+            peer.certificate, peer.offered, peer.offer_until = peer.proved, None, 0.0
         for prefix in gone:
             del self._known[prefix]
         return gone

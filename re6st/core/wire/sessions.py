@@ -158,7 +158,7 @@ class Sessions:
         return peer is not None and peer.session is not None and not peer.queue and peer.unanswered_since is None
 
     def forget(self, revoked: frozenset[int]) -> list[Prefix]:
-        """Drop the peers whose certificate is revoked, or one by which their session was made (wire.md 5.3)."""
+        """Drop the peers whose certificate is revoked (wire.md 5.3), but not for one that was only shown."""
         return self._table.forget(revoked)
 
     # -- sending --

@@ -26,7 +26,7 @@ from re6st.core.wire.datagrams import (
 )
 from re6st.core.wire.extensions import KNOWN, Extension
 from re6st.core.wire.offers import Aead
-from re6st.core.wire.peer_table import MESSAGE_TIMEOUT
+from re6st.core.wire.peer_table import MESSAGE_TIMEOUT, Peer
 from re6st.core.wire.seals import LIFE, Seal
 from re6st.core.wire.sessions import AbilitiesTold, Datagram, Message, Sessions
 from re6st.keys import sealing
@@ -379,21 +379,41 @@ def test_it_is_told_once_in_each_session_that_a_peer_has_said_what_it_can_do(wor
     assert told(A) == told(B) == 2
 
 
-@pytest.mark.parametrize("revoked", [2, 77])
-def test_who_shows_a_certificate_does_not_hide_the_one_by_which_its_session_was_made(
-    world: SealedWorld, revoked: int
-) -> None:
-    """Anybody may show one that was seen on the wire: the session shows which key a peer has."""
+def shown(world: SealedWorld) -> Peer:
+    """B as A sees it, which has a session by one certificate (2), and to which another one (77) was shown."""
     world.send(B, A, log("one"))
-    machine = world.machines[A]
     certificate = PlayCertificate(B, 77)
-    machine.receive(source(B), encode_hello0(Hello0(certificate.der)), world.now)
-    known = machine.peer(B)
+    world.machines[A].receive(source(B), encode_hello0(Hello0(certificate.der)), world.now)
+    known = world.machines[A].peer(B)
     assert known is not None
     assert known.certificate == certificate
     assert known.proved == PlayCertificate(B, 2)
-    assert machine.forget(frozenset({revoked})) == [B]
-    assert machine.peer(B) is None
+    return known
+
+
+@pytest.mark.parametrize("revoked", [{2}, {2, 77}])
+def test_who_shows_a_certificate_does_not_hide_the_one_by_which_its_session_was_made(
+    world: SealedWorld, revoked: set[int]
+) -> None:
+    """Anybody may show one that was seen on the wire: the session shows which key a peer has."""
+    shown(world)
+    assert world.machines[A].forget(frozenset(revoked)) == [B]
+    assert world.machines[A].peer(B) is None
+
+
+def test_a_certificate_that_was_only_shown_ends_no_session_when_it_is_revoked(world: SealedWorld) -> None:
+    known = shown(world)
+    assert world.machines[A].forget(frozenset({77})) == []
+    assert known.certificate == known.proved == PlayCertificate(B, 2)
+    world.send(B, A, log("two"))
+    world.send(A, B, log("three"))
+    assert [len(world.messages(prefix, Code.LOG)) for prefix in (A, B)] == [2, 1]
+
+
+def test_a_peer_without_a_session_is_forgotten_with_what_it_showed(world: SealedWorld) -> None:
+    world.machines[A].receive(source(B), encode_hello0(Hello0(PlayCertificate(B, 77).der)), world.now)
+    assert world.machines[A].forget(frozenset({77})) == [B]
+    assert world.machines[A].peer(B) is None
 
 
 def test_a_peer_that_renewed_its_certificate_has_proved_it_by_the_next_session(world: SealedWorld) -> None:
