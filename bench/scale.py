@@ -41,8 +41,9 @@ LINKS, LOOK = 300.0, 1.0
 NEARLY = 0.95
 """The share of them that is enough: tunnels come and go meanwhile."""
 ALL, HALF, NONE = "all", "half", "none"
-SETTLES = 30.0
-"""Seconds after all reach all, until what follows is called idle."""
+SETTLES = 200.0, 20.0
+"""Seconds after all reach all, until what follows is called idle; and in a quick run. Nodes start babeld again one to
+three minutes after the network has grown, as it has longer intervals in a larger one."""
 AGAIN = 10.0
 """Seconds within which a pair that could talk must do so again."""
 PINGS = 800
@@ -143,10 +144,10 @@ def links(nodes: Sequence[Node]) -> Figures:
         time.sleep(LOOK)
 
 
-def idle(network: Network, seconds: float) -> Figures:
+def idle(network: Network, settles: float, seconds: float) -> Figures:
     """What the nodes use while nothing happens."""
-    say(f"idle: {min(SETTLES, 2 * seconds) + seconds:.0f} s")
-    time.sleep(min(SETTLES, 2 * seconds))
+    say(f"idle: {settles + seconds:.0f} s")
+    time.sleep(settles)
     before = [(cost(node), traffic(node)) for node in network.nodes]
     began, busy_before = time.monotonic(), processors()
     time.sleep(seconds)
@@ -277,7 +278,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             if with_links:
                 results["links"] = links(with_links)
             if options.idle:
-                results["idle"] = idle(network, 10 if options.quick else options.idle)
+                results["idle"] = idle(network, SETTLES[options.quick], 10 if options.quick else options.idle)
             if options.minutes:
                 minutes = min(options.minutes, 2) if options.quick else options.minutes
                 before = processors()
