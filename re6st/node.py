@@ -19,7 +19,7 @@ from re6st.client.answered_hellos import AnsweredHellos
 from re6st.client.counted_client import CountedClient
 from re6st.core.machine.wanted_state import Kept
 from re6st.core.prefix import Prefix, address, subnet
-from re6st.core.routing.planes import ONLY
+from re6st.core.routing.planes import MAIN
 from re6st.linux import process
 from re6st.linux.local_addresses import local_addresses
 from re6st.noded import multicast, program_outputs, takeover
@@ -168,14 +168,14 @@ class Node:
     async def _clear(self, machine: MachineRooms) -> tuple[Found, babel.Left]:
         """Find what an earlier run that was killed, or replaced, left running; remove everything else that it left."""
         effective, run = machine.in_force.effective, self.config.run
-        found = takeover.look(run, effective.babel_command(ONLY))
+        found = takeover.look(run, effective.babel_command(MAIN))
         if not found and effective.client_count and effective.parameters.registry_prefix != self.prefix:
             self._first_peer.foresee()  # while we look after this machine
         for pid in await process.end_leftovers(LEFT, run, found.pids):
             log.warning("ended process %s, left by an earlier run", pid)
         remove_old(run, found.names)
         await machine.hooks.clear()
-        routes = await machine.kernel.babel_routes(ONLY).ways(effective.address_plans) if found else {}
+        routes = await machine.kernel.babel_routes(MAIN).ways(effective.address_plans) if found else {}
         if lead_out(routes):
             machine.packet_filter.expect_outside()
         await machine.packet_filter.follow(effective.packet_rules)

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 from re6st import babel, cert
 from re6st.client.counted_client import CountedClient
 from re6st.core.mesh import policy
-from re6st.core.routing.planes import ONLY
+from re6st.core.routing.planes import MAIN
 from re6st.core.telemetry.event_log import EventLog
 from re6st.core.wire.extensions import Extension
 from re6st.core.wire.news import VersionNews
@@ -172,7 +172,7 @@ def build(base: Base, machine: MachineRooms, found: Found, left: babel.Left, tas
     settings = PolicySettings(in_force, machine.packet_filter, own)
     due = asyncio.Event()
     mesh = policy.Mesh(settings.now, base.cache.addresses, _chance(), locator(config.places))
-    routing = RoutingPlane(ONLY, in_force, machine.addresses, machine.kernel, _chance(), base.cache, left)
+    routing = RoutingPlane(MAIN, in_force, machine.addresses, machine.kernel, _chance(), base.cache, left)
     planes = Planes(routing)
     event_log = EventLog(routing.ending)
     driver = MeshDriver(mesh, event_log, time, due.set)

@@ -19,6 +19,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from ipaddress import IPv6Network, ip_address
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +42,8 @@ SECTION_LIMIT = 96 << 10
 PATIENCE = 10.0
 """Seconds for journalctl."""
 LOG_DIRECTORY = Path("/var/log/re6stnet")
-LOGS = ("re6stnet.log", "babeld.log")
+LOGS = "re6stnet.log", "babeld.log", "re6stnet-plane-*.log"
+LOGS_LIMIT = 6
 
 _ASKED: Mapping[str, Mapping[str, int]] = {
     **{operation: {} for operation in ("status", "options", "certificate", "tunnels", "neighbours", "peers")},
@@ -168,10 +170,10 @@ def _logs(told: Mapping[str, Any]) -> Iterator[Section]:
             done = subprocess.run([*argv, "--no-hostname"], capture_output=True, timeout=PATIENCE, check=False)
             yield "journal", _end(done.stdout or done.stderr)
     directory = Path(told["options"]["options"]["log"]) if "options" in told else LOG_DIRECTORY
-    for name in LOGS:
-        text = tail(directory / name)
+    for path in islice((path for pattern in LOGS for path in sorted(directory.glob(pattern))), LOGS_LIMIT):
+        text = tail(path)
         if text is not None:
-            yield str(directory / name), text
+            yield str(path), text
 
 
 def tail(path: Path) -> str | None:

@@ -37,5 +37,5 @@ class Plane:
         return table not in TABLES if self.table is None else table == self.table
 
 
-ONLY = Plane("babeld")
-"""The plane of a node that has only one."""
+MAIN = Plane("babeld")
+"""The plane that each node has, and by which the policy of the mesh goes."""

@@ -11,7 +11,7 @@ from ipaddress import IPv6Address, IPv6Network
 import pytest
 
 from re6st.core.machine.wanted_state import RTN_UNREACHABLE, AddressPlan, KernelRoute
-from re6st.core.routing.planes import ONLY, TABLES, Plane
+from re6st.core.routing.planes import MAIN, TABLES, Plane
 from re6st.linux import babel_routes
 from re6st.linux.babel_routes import BabelRoutes
 from re6st.linux.kernel import Kernel
@@ -89,12 +89,12 @@ def test_what_a_babeld_of_one_plane_left_is_removed_and_those_of_other_planes_st
     """babeld does not look whether its routes are still there."""
     left, now, beside = by_babel(1024, None), by_babel(1025, None), by_babel(1024, BESIDE.table)
     there += [left, now, beside]
-    assert asyncio.run(BabelRoutes(ONLY.has).sweep([PLAN], 1025)) == [left]
+    assert asyncio.run(BabelRoutes(MAIN.has).sweep([PLAN], 1025)) == [left]
     assert there == [now, beside]
     assert asyncio.run(BabelRoutes(BESIDE.has).sweep([PLAN], 1025)) == [beside]
 
 
 def test_a_route_that_a_plane_lost_is_missed_though_another_plane_has_it(there: list[KernelRoute]) -> None:
     there.append(by_babel(1024, BESIDE.table))
-    assert asyncio.run(BabelRoutes(ONLY.has).installed([PLAN], 1024, 1)).ways == frozenset()
+    assert asyncio.run(BabelRoutes(MAIN.has).installed([PLAN], 1024, 1)).ways == frozenset()
     assert asyncio.run(BabelRoutes(BESIDE.has).installed([PLAN], 1024, 1)).ways == {(THERE, ANY)}

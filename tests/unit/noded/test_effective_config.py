@@ -11,7 +11,7 @@ import pytest
 from re6st import cert
 from re6st.client.files import Files
 from re6st.core.prefix import Prefix
-from re6st.core.routing.planes import ONLY
+from re6st.core.routing.planes import MAIN
 from re6st.core.wire.params import Parameters
 from re6st.noded.settings import GIVEN_UP, LAST_QUESTION, Config, EffectiveConfig
 
@@ -26,7 +26,7 @@ def test_parts_of_a_subnet_are_refused_as_far_as_the_registry_tells_the_longest_
     network = identity.trust.network.prefixlen
 
     def longest(told: int | None) -> int:
-        return effective.follow(replace(effective.parameters, longest_prefix=told), identity).babel(ONLY, 0, 0).longest
+        return effective.follow(replace(effective.parameters, longest_prefix=told), identity).babel(MAIN, 0, 0).longest
 
     assert longest(None) == 128, "an older registry does not tell"
     assert longest(24) == network + 24
@@ -44,7 +44,7 @@ def test_ipv4_networks_that_were_given_up_are_refused(nodes: dict[str, cert.Iden
         nonlocal effective
         parameters = replace(effective.parameters, ipv4=IPv4Network(ipv4) if ipv4 else None)
         effective = effective.follow(parameters, identity)
-        return list(map(str, effective.babel(ONLY, 0, 0).refused))
+        return list(map(str, effective.babel(MAIN, 0, 0).refused))
 
     assert refused(None) == []
     assert refused("10.42.0.0/16") == []
@@ -85,7 +85,7 @@ def test_babels_key_is_used_on_interfaces_that_are_named_for_babeld_alone(
     here = Path(".")
     config = Config("", Files(here, here, here), here, here, here, lan=("lan",), babel_arguments=words)
     effective = EffectiveConfig(config, nodes["1/16"], Parameters(Prefix(0, 16)), {})
-    assert effective.babel(ONLY, 0, 0).lan == names
+    assert effective.babel(MAIN, 0, 0).lan == names
 
 
 @pytest.mark.parametrize("hello", [1, 2, 3, 15, 3600])

@@ -19,7 +19,7 @@ from re6st.core.machine.wanted_state import AddressPlan
 from re6st.core.prefix import Prefix, subnet
 from re6st.core.routing.babel_lines import Table
 from re6st.core.routing.babel_settings import update_interval
-from re6st.core.routing.planes import ONLY, Plane
+from re6st.core.routing.planes import MAIN, Plane
 from re6st.core.routing.survey import Survey
 from re6st.core.wire.params import Parameters
 from re6st.linux.process import Backoff
@@ -165,7 +165,7 @@ async def still_waiting(plane: RoutingPlane) -> asyncio.Task[None]:
 
 @pytest.fixture
 def world(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, nodes: dict[str, cert.Identity]) -> World:
-    return World(monkeypatch, tmp_path, nodes["1/16"], ONLY)
+    return World(monkeypatch, tmp_path, nodes["1/16"], MAIN)
 
 
 def test_who_follows_it_sees_the_mesh_and_whether_babeld_runs(world: World) -> None:

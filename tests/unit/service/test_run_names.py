@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from re6st.core import interfaces
 from re6st.core.prefix import Prefix
-from re6st.core.routing.planes import ONLY
+from re6st.core.routing.planes import MAIN
 from re6st.core.transport.records import ClientRecord, Record, ServerRecord
 from re6st.core.tunnel_protocols import SERVED, TunnelProtocol
 from re6st.core.wire.datagrams import Endpoint
@@ -138,7 +138,7 @@ def test_no_part_of_a_node_makes_up_a_name() -> None:
 
 
 @pytest.mark.parametrize("kind", ["conf", "ctl", "out"])
-@pytest.mark.parametrize("plane", [ONLY.name, "re6stnet-plane-spare"])
+@pytest.mark.parametrize("plane", [MAIN.name, "re6stnet-plane-spare"])
 def test_the_files_of_every_routing_plane_are_those_of_a_node(plane: str, kind: str) -> None:
     name = run_names.babeld(plane, kind)
     assert run_names.is_ours(name)

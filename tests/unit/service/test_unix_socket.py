@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from re6st.service import unix_socket
 from re6st.service.unix_socket import listening_socket
 
 
@@ -38,7 +37,7 @@ def connects(path: Path) -> bool:
 
 def test_it_is_not_seen_before_it_listens(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     Observed.path, Observed.seen = tmp_path / "control.sock", []
-    monkeypatch.setattr(unix_socket.socket, "socket", Observed)
+    monkeypatch.setattr(socket, "socket", Observed)
     with listening_socket(Observed.path, backlog=4):
         assert Observed.seen == [False, False]
         assert connects(Observed.path)

@@ -120,6 +120,15 @@ def test_without_a_node_it_has_what_there_is(run: Run, tmp_path: Path, vector: C
     assert "re6st.example.com" not in shown
 
 
+def test_it_has_the_logs_of_all_babelds(run: Run, tmp_path: Path) -> None:
+    for name in ("babeld.log", "re6stnet-plane-spare.log", "re6stnet-tcp.log"):
+        (tmp_path / name).write_text(f"said by {name}\n")
+    text = run()
+    assert "said by babeld.log" in text
+    assert "said by re6stnet-plane-spare.log" in text
+    assert "said by re6stnet-tcp.log" not in text
+
+
 def test_it_is_bounded(run: Run, tmp_path: Path) -> None:
     (tmp_path / "re6stnet.log").write_text("".join(f"line {number} {'ä' * 50}\n" for number in range(20_000)))
     (tmp_path / "babeld.log").mkdir()
