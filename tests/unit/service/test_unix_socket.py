@@ -17,7 +17,7 @@ class Observed(socket.socket):
     path: Path
     seen: list[bool]
 
-    def bind(self, address: object) -> None:
+    def bind(self, address: str, /) -> None:  # type: ignore[override]
         super().bind(address)
         self.seen.append(self.path.exists())
 
