@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import os
 import socket
+import time
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import replace
@@ -35,9 +36,12 @@ from re6st.core.machine.wanted_state import (
     missing,
     surplus,
 )
-from re6st.linux.rtnetlink import IFA_F_NODAD, IFA_F_NOPREFIXROUTE, InterfaceAddress
+from re6st.linux.rtnetlink import IFA_F_NODAD, IFA_F_NOPREFIXROUTE, IFA_F_TENTATIVE, InterfaceAddress
 
 SYSCTL = Path("/proc/sys/net")
+LOOPBACK = "lo"
+USABLE_TIME, USABLE_LOOK = 1.0, 0.001
+"""Seconds that the kernel may take for a new address, and between two looks at it."""
 VALUE_LIMIT = 64
 """Bytes of a sysctl that are read; ours are numbers."""
 
@@ -126,16 +130,33 @@ class KeptState:
             case Placed():
                 if thing.routed:
                     self._netlink.set_link(index, up=True)
-                # Our certificate says that it is ours alone; no route can have it as source before it is found to be.
-                flags = IFA_F_NODAD if thing.ip.version == 6 else 0
-                flags |= 0 if thing.routed else IFA_F_NOPREFIXROUTE
+                flags = 0 if thing.routed else IFA_F_NOPREFIXROUTE
+                if thing.ip.version == 6 and thing.interface != LOOPBACK:
+                    # Our certificate says that it is ours alone; no route can have it as source before it is found to
+                    # be.
+                    flags |= IFA_F_NODAD
                 self._netlink.put_address(thing.ip, thing.length, index, flags)
+                if thing.interface == LOOPBACK:
+                    self._wait_usable(thing.ip)
             case KernelRoute():
                 self._netlink.add_route(thing, replace=thing.type == RTN_UNREACHABLE)
             case _:
                 assert_never(thing)
 
     # -- within --
+
+    def _wait_usable(self, address: Address) -> None:
+        """Wait until the kernel is done with a new address of the loopback interface, mostly for less than 1 ms.
+
+        There it looks for no duplicate, and need not be told so. Where it is told (IFA_F_NODAD), the address can be
+        used before the kernel is done with it; and if forwarding is switched on in between, as babeld does, it counts
+        one user too many of the anycast address of the subnet, which stays when ours is removed (seen on Linux 6.18).
+        """
+        deadline = time.monotonic() + USABLE_TIME
+        while time.monotonic() < deadline:
+            if not any(each.address == address and each.flags & IFA_F_TENTATIVE for each in self._netlink.addresses()):
+                return
+            time.sleep(USABLE_LOOK)
 
     def _read_rest(self) -> Actual:
         """As `read`, with the links and addresses of the last look, if that found all right and the same is wanted."""

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import Awaitable, Callable
-from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
+from pathlib import Path
 from typing import TypeVar
 
-from re6st.core.machine.wanted_state import AddressPlan, Kept
+from re6st.core.machine.wanted_state import AddressPlan, Kept, Placed
 from re6st.core.routing.planes import TABLES
+from re6st.linux.kept_state import SYSCTL, KeptState
 from re6st.linux.kernel import Kernel
+from re6st.linux.rtnetlink import Netlink
 from testbed import Bed, Host
 
 T = TypeVar("T")
@@ -60,6 +64,25 @@ def within(host: Host, work: Callable[[Kernel], Awaitable[T]]) -> T:
             own.close()
 
     return host.namespace.call(lambda: asyncio.run(run()))
+
+
+def test_nothing_is_left_of_an_address_that_comes_as_babeld_has_the_machine_forward(bed: Bed) -> None:
+    """The kernel joins an anycast group for each subnet then, and leaves it with the address."""
+    host, addresses = bed.host("host"), [ip_address(f"2001:db8:42:{number:x}::1") for number in range(100)]
+
+    def come_and_go() -> str:
+        netlink = Netlink()
+        state, forwarding = KeptState(netlink), SYSCTL / "ipv6/conf/all/forwarding"
+        index = socket.if_nametoindex("lo")
+        for address in addresses:
+            forwarding.write_text("0")
+            state.put(Placed(address, 64, "lo"), index)
+            forwarding.write_text("1")
+            netlink.delete_address(address, 64, index)
+        netlink.close()
+        return Path("/proc/thread-self/net/anycast6").read_text()
+
+    assert "20010db80042" not in host.namespace.call(come_and_go)
 
 
 def test_a_start_clears_what_is_ours_alone(bed: Bed) -> None:
