@@ -242,7 +242,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--minutes", type=float, default=60, metavar="N", help="how long (default: 60)")
     parser.add_argument("--seed", type=int, default=1, metavar="N", help="of when machines stand still (default: 1)")
-    parser.add_argument("--node-option", action="append", default=[], metavar="OPTION", help="e.g. --wireguard=auto")
+    parser.add_argument("--node-option", action="append", default=[], metavar="OPTION", help="e.g. --wireguard=any")
     parser.add_argument("--json", type=Path, metavar="FILE", help="figures (default: docs/bench/alarms.json)")
     options = parser.parse_args(arguments)
     try:

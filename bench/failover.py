@@ -294,7 +294,7 @@ def cuts(count: int, registry_options: Sequence[str], node_options: Sequence[str
         network.wait_connected(FORMS)
         pairs = cycle(combinations(network.nodes[1:], 2))
         for number in range(count):
-            a, b = _dialled(network, pairs, bed, linked="--wireguard=auto" in node_options)
+            a, b = _dialled(network, pairs, bed, linked="--wireguard=any" in node_options)
             source, target = (a, b) if number % 2 else (b, a)
             with Pinger(source.host, target.address, PACE, own=source.address).running() as pinger:
                 time.sleep(BEFORE)
@@ -423,7 +423,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--json", type=Path, metavar="FILE", help="figures (default: docs/bench/failover.json)")
     parser.add_argument("--registry-option", action="append", default=[], metavar="OPTION", help="e.g. --encrypt")
     parser.add_argument(
-        "--node-option", action="append", default=[], metavar="OPTION", help="with --cuts, e.g. --wireguard=auto"
+        "--node-option", action="append", default=[], metavar="OPTION", help="with --cuts, e.g. --wireguard=any"
     )
     parser.add_argument("--cuts", type=int, default=0, metavar="N", help="N silent cuts of links in use, nothing else")
     options = parser.parse_args(arguments)

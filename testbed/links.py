@@ -18,8 +18,8 @@ from testbed.wait import wait_until
 
 OTHERS = 128
 """Inotify instances that are left for other programs."""
-WITH_WIREGUARD = ("--wireguard", "auto")
-"""Options of a node that has links where it can."""
+WITH_WIREGUARD = ("--wireguard", "any")
+"""Options of a node that has links where it can, by wireguard-go too."""
 
 
 @contextlib.contextmanager

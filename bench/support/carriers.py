@@ -132,7 +132,7 @@ class Ours:
     def start(self, chain: Chain) -> Mapping[Host, Address]:
         options, path = list(self.node_options), os.environ["PATH"]
         if has_wireguard():
-            options += ["--wireguard", "off" if self.implementation is None else "auto"]
+            options += ["--wireguard", "off" if self.implementation is None else "any"]
         elif self.implementation is not None:
             raise UnavailableError("not built: nodes of this checkout have no WireGuard links yet")
         if self.implementation is not None:

@@ -13,6 +13,7 @@ import random
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from random import Random
 from typing import TYPE_CHECKING
 
@@ -181,7 +182,7 @@ def build(base: Base, machine: MachineRooms, found: Found, left: babel.Left, tas
     known = KnownPeers(base.identity.prefix, mesh, requirement, base.cache)
     admission = Admission(config.run / run_names.REFUSED, requirement, event_log, base.client)
     crypto = NodeCrypto(base.identity, base.updates.revoked)
-    links, lacking = _links(machine, mesh, driver, planes, tasks) if config.wireguard else (None, "")
+    links, lacking = _links(config, machine, mesh, driver, planes, tasks) if config.wireguard else (None, "")
     if links is not None:
         crypto.abilities = frozenset({Extension.WIREGUARD})
     handler, peers = _peers(base, in_force, mesh, driver, known, crypto, due)
@@ -245,7 +246,7 @@ def build(base: Base, machine: MachineRooms, found: Found, left: babel.Left, tas
 
 
 def _links(
-    machine: MachineRooms, mesh: policy.Mesh, driver: MeshDriver, planes: Planes, tasks: Tasks
+    config: Config, machine: MachineRooms, mesh: policy.Mesh, driver: MeshDriver, planes: Planes, tasks: Tasks
 ) -> tuple[WireGuard | None, str]:
     """The room of WireGuard links; None where nothing here carries them, and why."""
     # Most nodes have none, and need not load what makes them.
@@ -255,8 +256,9 @@ def _links(
     from re6st.noded.wireguard import WireGuard
 
     kernel, netlink = machine.kernel, machine.kernel.netlink
+    kinds = (KernelWireGuard, WireGuardGo) if config.wireguard_go else (KernelWireGuard,)
     try:
-        found = choose((lambda: KernelWireGuard(netlink), lambda: WireGuardGo(netlink)))
+        found = choose([partial(kind, netlink) for kind in kinds])
     except NoWireGuard as error:
         log.warning("tunnels stay those of OpenVPN, without WireGuard: %s", error)
         return None, f"not here: {error}"

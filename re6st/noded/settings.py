@@ -97,6 +97,8 @@ class Config:
     """Peers are reached by these, in turn."""
     wireguard: bool = False
     """Tunnels become WireGuard links where both ends can have them."""
+    wireguard_go: bool = False
+    """The program wireguard-go makes these links where the kernel has no WireGuard."""
     wireguard_ports: range = WIREGUARD_PORTS
     """A link has one of these UDP ports."""
     remotes: tuple[Endpoint, ...] = ()

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from testbed import Bed, Host, Network, Node, emulated_kernel, network, wait, wait_until
-from testbed.links import WITH_WIREGUARD, wait_links
+from testbed.links import wait_links
 
 PRELOADED = Path(__file__).with_name("preloaded.py")
 SOON = 200
@@ -82,7 +82,7 @@ def said(node: Node) -> str:
 
 def test_three_nodes_form_a_network_over_the_wireguard_of_the_kernel(bed: Bed) -> None:
     # One server each, few interfaces and rare hellos, as each one costs.
-    options = ["--disable-proto", "none", "--pp", "1194", "udp", *WITH_WIREGUARD]
+    options = ["--disable-proto", "none", "--pp", "1194", "udp", "--wireguard", "auto"]
     three = Network(bed, registry_options=["--client-count", "2", "--hello", "4"], node_options=options)
     with clock("they have certificates"):
         three.create()

@@ -332,7 +332,7 @@ def test_the_services_have_links_of_wireguard_which_a_reload_keeps_and_a_stop_en
     first, second = machines
     for machine in machines:
         options = machine.path("/etc/re6stnet/re6stnet.conf")
-        options.write_text(f"{options.read_text()}\nwireguard auto\n")
+        options.write_text(f"{options.read_text()}\nwireguard any\n")
         machine.run("systemctl", "restart", "re6stnet")
 
     def both(carrier: str) -> bool:
@@ -360,7 +360,7 @@ def test_the_services_have_links_of_wireguard_which_a_reload_keeps_and_a_stop_en
     assert second.run("ls", "/run/wireguard") == ""
     for machine in machines:
         options = machine.path("/etc/re6stnet/re6stnet.conf")
-        options.write_text(options.read_text().replace("wireguard auto\n", ""))
+        options.write_text(options.read_text().replace("wireguard any\n", ""))
         machine.run("systemctl", "restart", "re6stnet")
     wait_until(lambda: both("openvpn") and reaches(second, first), JOINED, "OpenVPN carries it again", journals)
 

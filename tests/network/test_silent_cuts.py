@@ -82,7 +82,7 @@ def test_answers_come_again_soon_after_a_silent_cut(
 
 @pytest.mark.skipif(shutil.which("wireguard-go") is None, reason="no wireguard-go")
 def test_a_wireguard_link_is_watched_at_both_ends(bed: Bed) -> None:
-    network = formed(bed, 4, "--wireguard", "auto")
+    network = formed(bed, 4, "--wireguard", "any")
 
     def are_links() -> bool:
         listed = [ask(node.host.run_directory / "control.sock", "tunnels")["tunnels"] for node in network.nodes]

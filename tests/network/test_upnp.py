@@ -168,7 +168,7 @@ def test_a_wireguard_link_comes_in_by_a_port_that_is_open_for_as_long_as_there_i
 ) -> None:
     network, node = behind
     for each in network.nodes:
-        each.options += ["--wireguard", "auto", "-v", "3"]
+        each.options += ["--wireguard", "any", "-v", "3"]
         each.start()
     network.wait_connected(FORMS)
 

@@ -92,9 +92,10 @@ def parser() -> OptionParser:
     mesh = p.add_argument_group("mesh")
     mesh.add_argument(
         "--wireguard",
-        choices=("auto", "off"),
+        choices=("auto", "any", "off"),
         default="off",
-        help="auto: have WireGuard links in place of tunnels where both ends can; off: OpenVPN only (default:"
+        help="auto: have WireGuard links in place of tunnels where both ends can, and the kernel has WireGuard; any:"
+        " also by wireguard-go, which is slower than OpenVPN for small packets; off: OpenVPN only (default:"
         " %(default)s)",
     )
     mesh.add_argument(
@@ -259,7 +260,8 @@ def configuration(p: OptionParser, args: argparse.Namespace) -> Config:
         multicast=args.multicast,
         remote_gateways=tuple(_gateway(p, text) for text in args.remote_gateway),
         remotes=remotes,
-        wireguard=args.wireguard == "auto",
+        wireguard=args.wireguard != "off",
+        wireguard_go=args.wireguard == "any",
         wireguard_ports=wireguard_ports.ports_of(p, args.wireguard_ports, ports),
     )
 

@@ -9,6 +9,8 @@ from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from re6st import cert
 from re6st.babel import Left
 from re6st.client.counted_client import CountedClient
@@ -19,6 +21,8 @@ from re6st.core.tunnel_protocols import TunnelProtocol
 from re6st.core.wire.datagrams import Code, Endpoint
 from re6st.core.wire.params import Parameters
 from re6st.linux.kernel import Kernel
+from re6st.linux.rtnetlink import Netlink
+from re6st.linux.wireguard import NoWireGuard
 from re6st.noded.babeld_sysctls import BabeldSysctls
 from re6st.noded.first_peer import FirstPeer
 from re6st.noded.hooks import Hooks
@@ -152,3 +156,30 @@ def test_only_what_the_options_want_is_there(tmp_path: Path, nodes: dict[str, ce
 
     live(tmp_path, nodes["1/16"], none)
     live(tmp_path, nodes["1/16"], routed, multicast=True)
+
+
+@pytest.mark.parametrize(
+    ("program", "reasons"), [(False, "the kernel has none"), (True, "the kernel has none; there is no program")]
+)
+def test_wireguard_go_is_asked_for_links_only_where_the_user_says_so(
+    tmp_path: Path,
+    nodes: dict[str, cert.Identity],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    program: bool,
+    reasons: str,
+) -> None:
+    def absent(why: str) -> Callable[[Netlink], None]:
+        def make(netlink: Netlink) -> None:
+            raise NoWireGuard(why)
+
+        return make
+
+    monkeypatch.setattr("re6st.linux.wireguard_kernel.KernelWireGuard", absent("the kernel has none"))
+    monkeypatch.setattr("re6st.linux.wireguard_go.WireGuardGo", absent("there is no program"))
+
+    async def steps(rooms: Rooms, base: Base) -> None:
+        assert rooms.links is None
+        assert caplog.messages[-1] == f"tunnels stay those of OpenVPN, without WireGuard: {reasons}"
+
+    live(tmp_path, nodes["1/16"], steps, wireguard=True, wireguard_go=program)

@@ -253,7 +253,7 @@ WRONG: list[tuple[list[str], str]] = [
     (["--run", "/var/lib/x", "--state", "/var/lib/x"], "argument --run: /var/lib/x is also the directory of --state"),
     (["--run", "/var/log/x/", "--log", "/var/log/x"], "argument --run: /var/log/x is also the directory of --log"),
     (["--check=1"], "argument --check: ignored explicit argument '1'"),
-    (["--wireguard", "on"], "argument --wireguard: 'on' is not one of auto, off"),
+    (["--wireguard", "on"], "argument --wireguard: 'on' is not one of auto, any, off"),
     (["--wireguard-ports", "21194"], "argument --wireguard-ports: '21194' is not of the form FIRST-LAST"),
     (["--wireguard-ports", "3000-2000"], "argument --wireguard-ports: '3000-2000' is not of the form FIRST-LAST"),
     (["--wireguard-ports", "80-90"], "argument --wireguard-ports: 80-90 has ports outside 1024-65535"),
