@@ -16,7 +16,7 @@ NODE = frozenset(("accept-route", "check", "log-format", "metrics", "no-packet-f
 """Options of re6stnet that the older software does not have."""
 REGISTRY = frozenset(
     (
-        *("check-config", "log-format", "mail-from", "metrics", "metrics-per-node", "operator-port"),
+        *("check-config", "log-format", "mail-from", "metrics", "metrics-per-node", "operator-port", "planes"),
         *("require", "require-anyway", "trust-clock", "url", "web", "web-login"),
     )
 )

@@ -30,7 +30,7 @@ from re6st.core.registry.allocator import (
     parse_communities,
 )
 from re6st.core.wire.extensions import KNOWN
-from re6st.core.wire.params import Parameters, ParamsError, check
+from re6st.core.wire.params import PLANES, Parameters, ParamsError, check
 from re6st.registryd.mail import SMTPS_PORT, Mailer, is_address, is_deliverable
 from re6st.registryd.resources import RegistrySettings
 from re6st.service import geoip, states
@@ -188,6 +188,14 @@ def make_parser() -> OptionParser:
         type=integer(1, 1 << 30),
         default=300,
         help="seconds after which a node replaces one of its tunnels",
+    )
+    add(
+        "--planes",
+        metavar="N",
+        type=integer(1, PLANES),
+        default=1,
+        help="2: nodes have a second routing plane, which leads bulk traffic (class CS1 or LE) by capacity instead of"
+        " latency (default: %(default)s)",
     )
     add(
         "--same-country",
@@ -379,6 +387,7 @@ def _parameters(options: argparse.Namespace) -> Parameters:
         max_clients=max_clients,
         encrypt=options.encrypt,
         hello=options.hello,
+        planes=options.planes,
         tunnel_refresh=options.tunnel_refresh,
         ipv4=network,
         ipv4_sublen=extra,

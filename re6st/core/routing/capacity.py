@@ -5,8 +5,8 @@ each interface: there it is NEUTRAL. With `link-quality`, babel multiplies the c
 by 256, so that the cost of such a link is what its opener says, both ways.
 
 What a link carries is known by measuring it (a short train of packets), or by what has passed, which is the least that
-it carries. A measured capacity varies, and each change of a cost moves routes: so the class of a link changes only where
-the capacity is clearly in another one, and not again for some minutes.
+it carries. A measured capacity varies, and each change of a cost moves routes: so the class of a link changes only
+where the capacity is clearly in another one, and not again for some minutes.
 """
 
 from __future__ import annotations
@@ -106,9 +106,8 @@ class Capacities(Generic[Link]):
             capacity = known.capacity(now)
             if capacity is None:
                 continue
-            if known.current is None:
-                known.current, known.changed = class_of(capacity), now
-            elif abs(place(capacity) - known.current) >= CLEARLY and now - known.changed >= HOLD:
+            moved = known.current is None or abs(place(capacity) - known.current) >= CLEARLY
+            if moved and now - known.changed >= HOLD:
                 known.current, known.changed = class_of(capacity), now
         return {link: known.current for link, known in self._links.items() if known.current is not None}
 

@@ -31,6 +31,8 @@ class Extension(StrEnum):
     """babel's key changes at the time that the parameter `babel_switch_time` says."""
     LONGEST_PREFIX = "longest-prefix"
     """The parameter `longest_prefix` says how long the prefixes of members may be."""
+    PLANES = "planes"
+    """The parameter `planes` says how many routing planes a network has."""
     REKEY = "rekey"
     """The calls rekeyCertificate and revokeSuperseded."""
     PRESENT_CERTIFICATE = "present-certificate"

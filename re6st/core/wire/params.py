@@ -37,6 +37,9 @@ TIME_LIMIT = 1e12
 BABEL_HELLO = 0.25
 """Seconds between the hellos of a network without older nodes."""
 
+PLANES = 2
+"""Routing planes that a network has at most."""
+
 BABEL_DEFAULT = "max-rtt-penalty 5000 rtt-max 500 rtt-decay 125"
 
 _BABEL_TEXT = re.compile(r"[A-Za-z0-9 ._-]{0,500}", re.ASCII)
@@ -73,6 +76,8 @@ class Parameters:
     """
     longest_prefix: int | None = None
     """The length of the longest prefix of a node, so that others can refuse to route parts of one. Ours only."""
+    planes: int = 1
+    """Routing planes: 2 where bulk traffic has ways of its own, by capacity (core/routing/planes.py). Ours only."""
     tunnel_refresh: int = 300
     ipv4: IPv4Network | None = None
     ipv4_sublen: int = 0
@@ -108,6 +113,8 @@ class Parameters:
             values["babel_hello"] = self.babel_hello
         if self.longest_prefix is not None:
             values["longest_prefix"] = self.longest_prefix
+        if self.planes != 1:
+            values["planes"] = self.planes
         if self.ipv4 is not None:
             values["ipv4"] = str(self.ipv4)
             values["ipv4_sublen"] = self.ipv4_sublen
@@ -207,6 +214,7 @@ def check(values: dict[str, Any]) -> Parameters:
     # What has the name of ours may be something else at a registry that does not say that it is ours.
     names, hello = reader.names("extensions"), reader.seconds("babel_hello", 0.1, 3600)
     switch, required = reader.time("babel_switch_time"), reader.names("require")
+    planes = reader.integer("planes", 1, 1, PLANES)
     longest = None if values.get("longest_prefix") is None else reader.integer("longest_prefix", 0, 1, 128)
     return Parameters(
         registry_prefix=registry_prefix,
@@ -223,6 +231,7 @@ def check(values: dict[str, Any]) -> Parameters:
         hello=reader.integer("hello", 15, 1, 3600),
         babel_hello=hello if Extension.BABEL_HELLO in names else None,
         longest_prefix=longest if Extension.LONGEST_PREFIX in names else None,
+        planes=planes if Extension.PLANES in names else 1,
         tunnel_refresh=reader.integer("tunnel_refresh", 300, 1, 1 << 30),
         ipv4=ipv4,
         ipv4_sublen=reader.integer("ipv4_sublen", 0, 0, 32),

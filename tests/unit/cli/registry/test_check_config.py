@@ -255,6 +255,7 @@ def test_every_option_of_the_network_becomes_a_parameter(here: Path) -> None:
     parameters = read(
         *("--ipv4", "10.42.0.0/16", "8", "--min-protocol", "7", "--hello", "9", "--client-count", "5"),
         *("--tunnel-refresh", "100", "--same-country", "fr", "--same-country", "JP", "--encrypt"),
+        *("--planes", "2"),
         places=str(database),
     ).settings.parameters
     assert parameters.public() | {"babel_default": "", "protocol": 0, "extensions": []} == {
@@ -268,6 +269,7 @@ def test_every_option_of_the_network_becomes_a_parameter(here: Path) -> None:
         "ipv4_sublen": 8,
         "max_clients": 10,
         "min_protocol": 7,
+        "planes": 2,
         "protocol": 0,
         "registry_prefix": "",
         "same_country": ["FR", "JP"],

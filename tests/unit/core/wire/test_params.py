@@ -20,6 +20,7 @@ from re6st.core.wire.integers import LIMIT, pack_integer
 from re6st.core.wire.params import (
     BLOB_LIMIT,
     JSON_LIMIT,
+    PLANES,
     Encoder,
     Parameters,
     ParamsError,
@@ -40,6 +41,7 @@ def of_one_registry(parameters: Parameters) -> Parameters:
         parameters,
         babel_hello=parameters.babel_hello if Extension.BABEL_HELLO in names else None,
         longest_prefix=parameters.longest_prefix if Extension.LONGEST_PREFIX in names else None,
+        planes=parameters.planes if Extension.PLANES in names else 1,
         require=parameters.require if Extension.REQUIRE in names else frozenset(),
         babel_switch_time=parameters.babel_switch_time if Extension.BABEL_SWITCH_TIME in names else None,
     )
@@ -61,6 +63,7 @@ PARAMETERS = st.builds(
     require=st.frozensets(st.sampled_from([*KNOWN, "of-a-later-version"])),
     babel_hello=st.none() | st.floats(0.1, 3600),
     longest_prefix=st.none() | st.integers(1, 128),
+    planes=st.integers(1, PLANES),
     tunnel_refresh=st.integers(1, 10**6),
     same_country=st.none() | st.lists(st.text("ABC", min_size=2, max_size=2), min_size=1).map(tuple),
     babel_hmac_sign=st.none() | KEYS,
@@ -170,11 +173,14 @@ def test_unknown_names_are_ignored_and_known_ones_have_defaults() -> None:
 def test_what_has_the_name_of_ours_counts_only_from_a_registry_of_ours() -> None:
     """A later protocol of the deployed software may use the same words for something else."""
     said = {"registry_prefix": "01", "version": "AQ==", "protocol": 11, "babel_hello": 3.5, "babel_switch_time": 9.0}
+    said["planes"] = 2
     for extensions in ([], ["babel", "hello"]):
         parameters = decode(blob(said | {"extensions": extensions}), plain)
+        assert parameters.planes == 1
         assert (parameters.protocol, parameters.babel_hello, parameters.babel_switch_time) == (11, None, None)
     parameters = decode(blob(said | {"extensions": ["babel-hello", "babel-switch-time"]}), plain)
     assert (parameters.babel_hello, parameters.babel_switch_time) == (3.5, 9.0)
+    assert decode(blob(said | {"extensions": ["planes"]}), plain).planes == 2
 
 
 GOOD = {"registry_prefix": "0000", "version": "AQ=="}
@@ -185,6 +191,7 @@ BAD: dict[str, list[Any]] = {
     "version": [None, 1, "", "x", [], "AQ=", "AAAA" * 400],
     "hello": [None, "15", 0, -1, 1.5, True, [], 1e400],
     "longest_prefix": [0, 129, "16", 1.5, True],
+    "planes": [None, 0, 3, "2", 1.5, True],
     "babel_hello": ["1", 0, -1, 3601, True, [1], float("nan"), float("inf")],
     "extensions": [None, "rekey", [1], [[]], ["re key"], ["Rekey"], ["-"], ["a" * 33], ["é"], ["a"] * 65, {"a": 1}],
     "require": [None, "rekey", [1], ["re key"], ["a"] * 65],
