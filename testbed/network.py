@@ -154,6 +154,11 @@ class Node:
                 os.kill(pid, number)
         return pids
 
+    def rules(self) -> list[str]:
+        """The kernel's rules that lead packets by other tables than the main one."""
+        lines = self.host.ip("-6", "rule", "show").splitlines()
+        return [line for line in lines if not line.startswith(("0:", "32766:"))]
+
     def traces(self) -> list[str]:
         """What is on the host that was not there before the node: empty after a clean end."""
         host = self.host
@@ -163,6 +168,7 @@ class Node:
         lines = host.ip("-6", "address", "show") + host.ip("-6", "route", "show", "table", "all")
         net = str(self.network.network_address).rstrip(":")
         found += [line.strip() for line in lines.splitlines() if net in line]
+        found += [f"rule {line}" for line in self.rules()]
         rules = host.run(["nft", "list", "ruleset"]).stdout
         return found + [f"nftables {line}" for line in rules.splitlines()]
 

@@ -24,6 +24,7 @@ from re6st.core.machine.wanted_state import (
     Fault,
     KernelLink,
     KernelRoute,
+    KernelRule,
     Mtu,
     Network,
     Placed,
@@ -58,6 +59,9 @@ class LinkKernel(Protocol):
     def routes(self, family: int, protocol: int = 0, type: int = 0) -> Iterator[KernelRoute]: ...
     def add_route(self, route: KernelRoute, *, replace: bool = False) -> None: ...
     def delete_route(self, route: KernelRoute) -> None: ...
+    def rules(self) -> list[KernelRule]: ...
+    def add_rule(self, rule: KernelRule) -> None: ...
+    def delete_rule(self, rule: KernelRule) -> None: ...
 
 
 class KeptState:
@@ -102,7 +106,10 @@ class KeptState:
         return [fault for fault in found if fault is not None]
 
     def read(self, wanted: Wanted, *, to_peers: bool = False) -> Actual:
-        """What there is of what is wanted; of routes `to_peers` also if none is. Raises NetlinkError."""
+        """What there is of what is wanted; of rules, and routes `to_peers`, also if none is.
+
+        Raises NetlinkError.
+        """
         links = {link.index: link for link in self._netlink.links()}
         addresses = [each for each in self._netlink.addresses() if each.index in links]
         return Actual(
@@ -110,6 +117,7 @@ class KeptState:
             [Placed(each.address, each.length, links[each.index].name) for each in addresses],
             self._routes(wanted, to_peers=to_peers),
             self._values(wanted),
+            self._netlink.rules() if wanted.rules or to_peers else (),
         )
 
     def set(self, settings: Iterable[Setting]) -> list[Fault]:
@@ -140,8 +148,14 @@ class KeptState:
                     self._wait_usable(thing.ip)
             case KernelRoute():
                 self._netlink.add_route(thing, replace=thing.type == RTN_UNREACHABLE)
+            case KernelRule():
+                self._netlink.add_rule(thing)
             case _:
                 assert_never(thing)
+
+    def try_to_put(self, rule: KernelRule) -> Fault | None:
+        """Put a rule there; what kept it away, if anything did."""
+        return self._try(rule, Actual())
 
     # -- within --
 
@@ -164,7 +178,8 @@ class KeptState:
         if self._right is not None:
             before, actual = self._right
             if (before.taps, before.addresses, before.on_taps) == (now.taps, now.addresses, now.on_taps):
-                return replace(actual, routes=self._routes(now), settings=self._values(now))
+                rules = self._netlink.rules() if now.rules else ()
+                return replace(actual, routes=self._routes(now), settings=self._values(now), rules=rules)
         return self.read(now)
 
     def _routes(self, wanted: Wanted, *, to_peers: bool = False) -> list[KernelRoute]:
@@ -200,6 +215,8 @@ class KeptState:
                     self._netlink.delete_address(thing.ip, thing.length, socket.if_nametoindex(thing.interface))
                 case KernelRoute():
                     self._netlink.delete_route(thing)
+                case KernelRule():
+                    self._netlink.delete_rule(thing)
                 case _:
                     assert_never(thing)
             return True

@@ -19,8 +19,10 @@ from re6st.core.machine import wanted_state
 from re6st.core.machine.wanted_state import (
     RTN_UNREACHABLE,
     AddressPlan,
+    Fault,
     Kept,
     KernelRoute,
+    KernelRule,
     Setting,
     TapState,
     Wanted,
@@ -31,7 +33,7 @@ from re6st.core.machine.wanted_state import (
 from re6st.core.routing import babel_settings
 from re6st.core.routing.claims import link_local
 from re6st.core.routing.planes import TABLES, Plane
-from re6st.linux import detour_routes, multicast_groups, rtnetlink
+from re6st.linux import detour_routes, multicast_groups, rtnetlink, throw_routes
 from re6st.linux.babel_routes import BabelRoutes
 from re6st.linux.hardware import Hardware
 from re6st.linux.kept_state import KeptState
@@ -44,6 +46,8 @@ from re6st.linux.rtnetlink import (
     Netlink,
 )
 
+ECN = 0x03
+"""The bits of a traffic class that are no part of the class (RFC 3168)."""
 LASTING = frozenset((errno.EPERM, errno.EACCES, errno.ENOENT, errno.ENODEV, errno.EOPNOTSUPP))
 """Refusals that will not end by themselves: no right, no module."""
 
@@ -69,6 +73,7 @@ class Kernel:
         self.hardware = Hardware(self._netlink)
         self.state = KeptState(self._netlink)
         self.detours = detour_routes.DetourRoutes(self._netlink)
+        self.throws = throw_routes.ThrowRoutes(self._netlink, TABLES[0])
 
     def close(self) -> None:
         self._netlink.close()
@@ -232,6 +237,23 @@ class Kernel:
         wanted, route = self.state.wanted, host_route(ip, gateway)
         others = (each for each in wanted.routes if (each.destination, each.gateway) != (route.destination, gateway))
         self.state.want(replace(wanted, routes=tuple(others)))
+
+    async def lead(self, rules: tuple[KernelRule, ...]) -> list[Fault]:
+        """Have these rules, and no others of ours; what keeps one away is returned."""
+        self.state.want(replace(self.state.wanted, rules=rules))
+        there = self._netlink.rules()
+        found = (self.state.try_to_put(rule) for rule in rules if rule not in there)
+        return [fault for fault in found if fault is not None and fault.trouble]
+
+    async def leads_by_class(self) -> bool:
+        """Whether rules look at the class of a packet alone (Linux 5.18): older ones compare the bits of ECN too."""
+        rule = KernelRule(0xFFFF, IPv6Network("::/128"), ECN, mark=ECN)
+        try:
+            self._netlink.add_rule(rule)
+        except NetlinkError as error:
+            return error.errno == errno.EINVAL
+        self._netlink.delete_rule(rule)
+        return False
 
     async def links_up(self) -> set[str]:
         """The names of the interfaces that are up. Raises NetlinkError when they changed meanwhile: ask again."""

@@ -1,4 +1,4 @@
-"""Links, addresses and routes by rtnetlink(7): the few requests that kernel.py makes, and TAP interfaces."""
+"""Links, addresses, routes and rules by rtnetlink(7): the few requests that kernel.py makes, and TAP interfaces."""
 
 from __future__ import annotations
 
@@ -9,9 +9,17 @@ import struct
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
-from ipaddress import IPv6Address, ip_address, ip_network
+from ipaddress import IPv6Address, IPv6Network, ip_address, ip_network
 
-from re6st.core.machine.wanted_state import IFF_UP, Address, KernelLink, KernelRoute, Network
+from re6st.core.machine.wanted_state import (
+    IFF_UP,
+    RTPROT_RE6ST,
+    Address,
+    KernelLink,
+    KernelRoute,
+    KernelRule,
+    Network,
+)
 from re6st.linux.netlink import NetlinkSocket, malformed, pack_attribute, read_attributes, unpack
 
 IFA_F_NODAD, IFA_F_DADFAILED, IFA_F_TENTATIVE, IFA_F_NOPREFIXROUTE = 0x02, 0x08, 0x40, 0x200
@@ -24,6 +32,7 @@ _NEWLINK, _DELLINK, _GETLINK = 16, 17, 18
 _NEWADDR, _DELADDR, _GETADDR = 20, 21, 22
 _NEWROUTE, _DELROUTE, _GETROUTE = 24, 25, 26
 _NEWNEIGH, _GETNEIGH = 28, 30
+_NEWRULE, _DELRULE, _GETRULE = 32, 33, 34
 _IFLA_ADDRESS, _IFLA_IFNAME, _IFLA_MTU, _IFLA_LINKINFO, _IFLA_INFO_KIND = 1, 3, 4, 18, 1
 _IFA_ADDRESS, _IFA_LOCAL, _IFA_FLAGS = 1, 2, 8
 _NDA_DST, _NDA_LLADDR, _NTF_USE = 1, 2, 0x01
@@ -35,6 +44,10 @@ _ADDRESS = struct.Struct("=BBBBI")  # family, prefix length, flags, scope, index
 _ROUTE = struct.Struct("=BBBBBBBBI")  # family, lengths of destination and source, tos, table, proto, scope, type, flags
 _NEIGHBOUR = struct.Struct("=BxxxiHBB")  # family, index, state, flags, type (linux/neighbour.h)
 _U32 = struct.Struct("=I")
+# linux/fib_rules.h: family, lengths of destination and source, traffic class, table, action, flags
+_RULE = struct.Struct("=BBBBBxxBI")
+_FRA_DST, _FRA_PRIORITY, _FRA_FWMARK, _FRA_TABLE, _FRA_FWMASK, _FRA_PROTOCOL = 1, 6, 10, 15, 16, 21
+_FR_ACT_TO_TBL, _FR_ACT_UNREACHABLE = 1, 7
 
 # linux/if_tun.h
 _TUNSETIFF, _TUNSETPERSIST = 0x400454CA, 0x400454CB
@@ -163,6 +176,20 @@ class Netlink(NetlinkSocket):
     def delete_route(self, route: KernelRoute) -> None:
         self.request(_DELROUTE, _route(route, _RT_SCOPE_NOWHERE))
 
+    # -- rules --
+
+    def rules(self) -> list[KernelRule]:
+        """Those of IPv6 that are ours."""
+        found = (_read_rule(body) for body in self.dump(_GETRULE, _RULE.pack(socket.AF_INET6, 0, 0, 0, 0, 0, 0)))
+        return [rule for rule in found if rule is not None]
+
+    def add_rule(self, rule: KernelRule) -> None:
+        """Raises NetlinkError: EEXIST for one that there is."""
+        self.request(_NEWRULE, _rule(rule), _CREATE | _EXCLUSIVE)
+
+    def delete_rule(self, rule: KernelRule) -> None:
+        self.request(_DELRULE, _rule(rule))
+
 
 def make_tap(name: str) -> None:
     """Make a persistent TAP interface, down; one of that name is taken over. Raises OSError."""
@@ -215,6 +242,39 @@ def _route(route: KernelRoute, scope: int) -> bytes:
         if number is not None:
             made += pack_attribute(kind, _U32.pack(number))
     return made
+
+
+def _rule(rule: KernelRule) -> bytes:
+    action = _FR_ACT_UNREACHABLE if rule.table is None else _FR_ACT_TO_TBL
+    length, table = rule.destination.prefixlen, rule.table or 0
+    made = _RULE.pack(socket.AF_INET6, length, 0, rule.traffic_class, table if table < 256 else 0, action, 0)
+    made += pack_attribute(_FRA_DST, rule.destination.network_address.packed)
+    made += pack_attribute(_FRA_PRIORITY, _U32.pack(rule.priority))
+    made += pack_attribute(_FRA_PROTOCOL, bytes([RTPROT_RE6ST]))
+    if rule.table is not None:
+        made += pack_attribute(_FRA_TABLE, _U32.pack(rule.table))
+    if rule.mark:
+        made += pack_attribute(_FRA_FWMARK, _U32.pack(rule.mark)) + pack_attribute(_FRA_FWMASK, _U32.pack(rule.mark))
+    return made
+
+
+def _read_rule(body: bytes) -> KernelRule | None:
+    """None for one of others. Raises NetlinkError."""
+    family, length, _, traffic_class, table, action, _ = unpack(_RULE, body)
+    attributes = dict(read_attributes(body[_RULE.size :]))
+    destination = attributes.get(_FRA_DST, b"")
+    if family != socket.AF_INET6 or attributes.get(_FRA_PROTOCOL) != bytes([RTPROT_RE6ST]) or len(destination) != 16:
+        return None
+    try:
+        return KernelRule(
+            _number(attributes, _FRA_PRIORITY) or 0,
+            IPv6Network((destination, length)),
+            traffic_class,
+            (_number(attributes, _FRA_TABLE) or table) if action == _FR_ACT_TO_TBL else None,
+            _number(attributes, _FRA_FWMARK) or 0,
+        )
+    except ValueError:
+        raise malformed() from None
 
 
 def _read_route(body: bytes) -> KernelRoute | None:

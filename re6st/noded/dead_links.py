@@ -70,6 +70,13 @@ class Networks(Protocol):
     def wanted(self) -> Collection[AddressPlan]: ...
 
 
+class OtherPlane(Protocol):
+    """A plane beside the main one: noded/throughput.py."""
+
+    async def avoid(self, dead: frozenset[NextHop]) -> None:
+        """These links are dead, and no others."""
+
+
 class CountingFilter(Protocol):
     """The packet filter."""
 
@@ -89,6 +96,7 @@ class LinkMachine:
     networks: Networks
     open_traffic: Callable[[], PacketCounters]
     open_echo: Callable[[], Asker]
+    other_planes: tuple[OtherPlane, ...] = ()
 
 
 @dataclass(slots=True)
@@ -166,6 +174,7 @@ class DeadLinks:
                         log.warning("links are not watched for packets: %s. It is tried again", trouble)
                 self._active = False
                 await self._lead_around({})
+                await self._tell_planes(frozenset())
                 await asyncio.sleep(AGAIN)
         finally:
             self._active = False
@@ -181,6 +190,7 @@ class DeadLinks:
                     self._active = self._machine.filter.counts
                     if not self._active:
                         await self._lead_around({})
+                        await self._tell_planes(frozenset())
                     else:
                         await self.look(traffic, echo)
                         self._trouble = ""
@@ -215,6 +225,7 @@ class DeadLinks:
         self._since = {hop: since for hop, since in self._since.items() if hop in dead}
         self._owners = {hop: owner for hop, owner in self._owners.items() if hop in dead}
         self._proofs = {key: proof for key, proof in self._proofs.items() if key[0] in dead}
+        await self._tell_planes(dead)
         if dead or self._detours:
             self._since |= dict.fromkeys(found.died, now)
             await self._follow(dead, self.liveness.doubtful, now, echo)
@@ -296,6 +307,10 @@ class DeadLinks:
             await self._machine.routes.follow(wanted, self._machine.networks.wanted)
 
     # -- who is told --
+
+    async def _tell_planes(self, dead: frozenset[NextHop]) -> None:
+        for plane in self._machine.other_planes:
+            await plane.avoid(dead)
 
     def _tell(self, found: LivenessFindings, now: float) -> None:
         for hop, silent in found.died.items():

@@ -136,6 +136,12 @@ class PacketFilter:
         return wanted and self.available and Part.TRAFFIC not in self.missing
 
     @property
+    def leads(self) -> bool:
+        """Whether packets that leave the throughput plane lose their class: else it must not be there."""
+        wanted = self._rules is not None and self._rules.planes
+        return wanted and self.available and Part.PLANES not in self.missing
+
+    @property
     def dropped(self) -> Mapping[str, int]:
         """Packets, by name of the counter (core/machine/packet_rules.py); empty while nothing is counted."""
         if self._nft is None or self._loaded is None or not self._loaded.filtered:

@@ -20,7 +20,8 @@ from typing import TYPE_CHECKING
 from re6st import babel, cert
 from re6st.client.counted_client import CountedClient
 from re6st.core.mesh import policy
-from re6st.core.routing.planes import MAIN
+from re6st.core.routing import capacity
+from re6st.core.routing.planes import MAIN, THROUGHPUT
 from re6st.core.telemetry.event_log import EventLog
 from re6st.core.wire.extensions import Extension
 from re6st.core.wire.news import VersionNews
@@ -59,6 +60,7 @@ from re6st.noded.routing import Planes, RoutingPlane
 from re6st.noded.settings import Config, EffectiveConfig, InForce
 from re6st.noded.table_changes import TableChanges
 from re6st.noded.takeover import Found
+from re6st.noded.throughput import BesideKernel, Throughput
 from re6st.noded.tunnel_mtus import TunnelMtus
 from re6st.noded.tunnel_parts import TunnelParts
 from re6st.noded.tunnels import Tunnels
@@ -140,6 +142,7 @@ class Rooms:
     mesh: policy.Mesh
     driver: MeshDriver
     planes: Planes
+    throughput: Throughput
     table_changes: TableChanges
     crypto: NodeCrypto
     peers: Peers
@@ -174,7 +177,8 @@ def build(base: Base, machine: MachineRooms, found: Found, left: babel.Left, tas
     due = asyncio.Event()
     mesh = policy.Mesh(settings.now, base.cache.addresses, _chance(), locator(config.places))
     routing = RoutingPlane(MAIN, in_force, machine.addresses, machine.kernel, _chance(), base.cache, left)
-    planes = Planes(routing)
+    throughput = _throughput(machine)
+    planes = Planes(routing, throughput)
     event_log = EventLog(routing.ending)
     driver = MeshDriver(mesh, event_log, time, due.set)
     settings_news = SettingsNews(settings, driver)
@@ -203,7 +207,7 @@ def build(base: Base, machine: MachineRooms, found: Found, left: babel.Left, tas
         handler.about_links, peers.told_abilities = links.received, links.met_again
     link_mtus = LinkMtus(machine.kernel)
     guard = Guard(in_force, routing, tunnels, mesh, admission, RequirementWatch(requirement, peers, tunnels), event_log)
-    dead = _dead_links(base, machine, routing, tunnels, driver, event_log)
+    dead = _dead_links(base, machine, routing, throughput, tunnels, driver, event_log)
     care = KernelCare(machine.kernel, machine.addresses, machine.advertisements, planes, tunnels, in_force)
     version_news = VersionNews(peers.sessions, known.near, known.is_routed, peers)
     driver.start(tunnels, peers, AskRegistry(base.first_peer, known, driver, base.updates, tasks))
@@ -217,6 +221,7 @@ def build(base: Base, machine: MachineRooms, found: Found, left: babel.Left, tas
         mesh=mesh,
         driver=driver,
         planes=planes,
+        throughput=throughput,
         table_changes=TableChanges(
             base.identity.trust.network,
             guard,
@@ -307,12 +312,36 @@ def _whereabouts(
     return advertiser, CountryLookup(base.own, config.country, base.client.get_country, base.cache.own, moved, changed)
 
 
+def _throughput(machine: MachineRooms) -> Throughput:
+    kernel, in_force = machine.kernel, machine.in_force
+
+    def make() -> RoutingPlane:
+        plane = RoutingPlane(THROUGHPUT, in_force, machine.addresses, BesideKernel(kernel), _chance())
+        effective = in_force.effective
+        plane.price(dict(capacity.costs({}, (*effective.client_interfaces, *effective.own_links))))
+        return plane
+
+    return Throughput(make, in_force, machine.packet_filter, kernel, kernel.throws)
+
+
 def _dead_links(
-    base: Base, machine: MachineRooms, routing: RoutingPlane, tunnels: Tunnels, driver: MeshDriver, log: EventLog
+    base: Base,
+    machine: MachineRooms,
+    routing: RoutingPlane,
+    throughput: Throughput,
+    tunnels: Tunnels,
+    driver: MeshDriver,
+    log: EventLog,
 ) -> DeadLinks:
     kernel = machine.kernel
     means = dead_links.LinkMachine(
-        machine.packet_filter, kernel.hardware, kernel.detours, machine.addresses, LinkTraffic, ProbeSocket
+        machine.packet_filter,
+        kernel.hardware,
+        kernel.detours,
+        machine.addresses,
+        LinkTraffic,
+        ProbeSocket,
+        (throughput,),
     )
     identity = base.identity
     return DeadLinks(identity.trust.network, identity.prefix, routing, tunnels.ends, means, driver.event, log)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from random import Random
@@ -120,6 +121,7 @@ class RoutingPlane:
         self._chance = chance
         self._machine = machine
         self._forwards = True
+        self._costs: dict[str, int] = {}
         self._grown_at: float | None = None
         """When babel gets the settings of a larger network (Unix time)."""
         self._changed = asyncio.Event()
@@ -136,7 +138,7 @@ class RoutingPlane:
             found,
             plane.babeld,
         )
-        self.history = RouteHistory()
+        self._history = RouteHistory()
         self.seen = Survey()
         """What the table said of the mesh when it last changed."""
 
@@ -144,6 +146,11 @@ class RoutingPlane:
     def table(self) -> Table:
         """What babeld knows now."""
         return self.babel.table
+
+    @property
+    def history(self) -> RouteHistory:
+        """Since when each way is what it is."""
+        return self._history
 
     @property
     def ready(self) -> asyncio.Event:
@@ -188,6 +195,11 @@ class RoutingPlane:
         self._forwards = forwards
         self._news.set()
 
+    def price(self, costs: Mapping[str, int]) -> None:
+        """Use these interfaces too, at these costs. For another cost of one that is used babeld has to start anew."""
+        self._costs |= costs
+        self._news.set()
+
     async def until_unused(self, interface: str) -> None:
         """Until babel does not use an interface any more, which is down, or gone; not longer than NOTICE."""
         with suppress(TimeoutError):
@@ -227,7 +239,7 @@ class RoutingPlane:
             found = survey(self.table, network, own)
             running, late = self.babel.informed, self.babel.late
             self.seen = seen = replace(found, running=running, late=late, generation=self.priority)
-            self.history.note(self.table, time.time())
+            self._history.note(self.table, time.time())
             await follower.follow(self.table, seen)
             if start := self._restarts.note(seen, _now()):
                 await self.babel.renew(start.reason)
@@ -268,7 +280,8 @@ class RoutingPlane:
 
     def _settings(self) -> BabelSettings:
         settings = self._in_force.effective.babel(self.plane, self._memory.routes, time.time())
-        return replace(settings, forwards=self._forwards)
+        tunnels = tuple(dict.fromkeys((*settings.tunnels, *self._costs)))
+        return replace(settings, forwards=self._forwards, tunnels=tunnels, costs=tuple(sorted(self._costs.items())))
 
 
 class Planes:

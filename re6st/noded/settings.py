@@ -20,6 +20,7 @@ from re6st import babel, cert
 from re6st.babel import BabeldFiles
 from re6st.client.files import Files
 from re6st.core import interfaces
+from re6st.core.machine.bulk_rules import Bulk
 from re6st.core.machine.hosts import Ip
 from re6st.core.machine.packet_rules import Rules
 from re6st.core.machine.wanted_state import AddressPlan
@@ -27,7 +28,7 @@ from re6st.core.mesh import policy as mesh
 from re6st.core.prefix import MAX_LENGTH, Prefix, address, ipv4_address, ipv4_subnet, subnet
 from re6st.core.routing import babel_settings, babel_words
 from re6st.core.routing.babel_keys import key_in_use
-from re6st.core.routing.planes import Plane
+from re6st.core.routing.planes import MAIN, THROUGHPUT, Plane
 from re6st.core.transport.server_drain import DRAIN_HELLOS
 from re6st.core.tunnel_protocols import SERVED, Role, Transport, TunnelProtocol
 from re6st.core.wire.datagrams import Endpoint
@@ -101,6 +102,10 @@ class Config:
     """The program wireguard-go makes these links where the kernel has no WireGuard."""
     wireguard_ports: range = WIREGUARD_PORTS
     """A link has one of these UDP ports."""
+    bulk: tuple[Bulk, ...] = ()
+    """What goes by capacity, although it sets no class itself (--bulk)."""
+    probe: bool = True
+    """Find out what links carry by sending packets (--no-probe)."""
     remotes: tuple[Endpoint, ...] = ()
     """One tunnel to one of these, and no other, nor a server (--client)."""
 
@@ -268,9 +273,25 @@ class EffectiveConfig:
             static_tunnel=bool(self.config.remotes),
         )
 
+    @property
+    def planes(self) -> int:
+        """How many routing planes this node is to have."""
+        return self.parameters.planes
+
     def babel(self, plane: Plane, routes: int, now: float) -> babel_settings.BabelSettings:
         """For the babeld of a plane at the Unix time `now`; `routes` is how many routes the network had when we last
         looked."""
+        settings = self._babel(plane, routes, now)
+        if plane != THROUGHPUT:
+            return settings
+        # Only what is inside the network goes by it. The interfaces of the tunnels that we open come once it is known
+        # what they carry.
+        tunnels = (*self.server_interfaces, *self.served_links)
+        return replace(
+            settings, by_capacity=True, tunnels=tunnels, gateway=False, accepted=(), ipv4=None, ipv4_network=None
+        )
+
+    def _babel(self, plane: Plane, routes: int, now: float) -> babel_settings.BabelSettings:
         network, prefix, parameters = self.identity.trust.network, self.identity.prefix, self.parameters
         return babel_settings.BabelSettings(
             network=network,
@@ -328,6 +349,8 @@ class EffectiveConfig:
             outside=not self.source_routes,
             shared=tuple(self.server_interfaces),
             counted=True,  # noded/dead_links.py runs in every node
+            planes=self.planes > 1,
+            bulk=config.bulk,
             tcp_ports=tuple(port for port, transport in ports if transport is Transport.TCP),
             udp_ports=tuple(port for port, transport in ports if transport is Transport.UDP),
         )
@@ -345,7 +368,7 @@ class EffectiveConfig:
 
     def babel_command(self, plane: Plane) -> list[str]:
         """How it is started."""
-        arguments = self.config.babel_arguments
+        arguments = self.config.babel_arguments if plane == MAIN else ()
         return babel.command_line(self.programs[babel.PROGRAM], self.babel_files(plane), arguments)
 
     def openvpn(self) -> openvpn.OpenVpnSettings:

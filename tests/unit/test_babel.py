@@ -180,6 +180,21 @@ def test_a_second_plane_has_a_port_and_a_table_of_its_own_and_leaves_forwarding_
     ]
 
 
+def test_links_cost_what_is_said_where_routes_go_by_capacity() -> None:
+    """Whatever the round-trip time, which the registry's words are about."""
+    settings = replace(PLAIN, by_capacity=True, costs=(("re6stnet1", 2048),), babel_default="max-rtt-penalty 5000")
+    lines = configuration(settings).splitlines()
+    assert lines[-2:] == [
+        "interface re6stnet-tcp type wired rxcost 256",
+        "interface re6stnet1 type wired rxcost 2048",
+    ]
+    assert not [line for line in lines if "rtt" in line]
+    more = replace(settings, tunnels=(*settings.tunnels, "re6stnet2"), costs=(*settings.costs, ("re6stnet2", 512)))
+    (command,) = live_commands(settings, more)
+    assert command.startswith("interface re6stnet2 type wired rxcost 512 hello-interval 15 ")
+    assert live_commands(settings, replace(settings, costs=(("re6stnet1", 512),))) == []
+
+
 def test_the_command_line() -> None:
     run, state = Path("/run/re6stnet"), Path("/var/lib/re6stnet")
     files = BabeldFiles(

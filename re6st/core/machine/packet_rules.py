@@ -1,8 +1,9 @@
 """The text of our nftables table: which packets are dropped, and why (nft(8); docs/security.md).
 
-The table only drops packets: others' rules may still refuse what it lets pass. It has three parts. Babel is muted on an
+The table drops packets: others' rules may still refuse what it lets pass. It has three parts. Babel is muted on an
 interface, which drains a tunnel. Packets from tunnels are dropped if they cannot be legitimate. Connections to our
-servers are limited for each source. Those over TCP also learn to keep their packets small.
+servers are limited for each source. Those over TCP also learn to keep their packets small. And where the node has the
+throughput plane, the table changes the class of packets (bulk_rules.py).
 """
 
 from __future__ import annotations
@@ -13,8 +14,11 @@ from enum import StrEnum
 from ipaddress import IPv4Network, IPv6Address, IPv6Network, collapse_addresses
 
 from re6st.core import interfaces
+from re6st.core.machine import bulk_rules
+from re6st.core.machine.bulk_rules import Bulk
 from re6st.core.routing.babel_lines import NextHop, Table
 from re6st.core.routing.babel_settings import PORT
+from re6st.core.routing.planes import THROUGHPUT
 
 TABLE = "re6stnet"
 SENDERS, LINK_SENDERS = "senders", "link_senders"
@@ -73,6 +77,8 @@ class Part(StrEnum):
     NEXT_HOPS = "a way out by a gateway behind a LAN is not told from other ways on that LAN"
     LIMITS = "connections to our servers are not limited"
     SEGMENTS = "tunnels over TCP stop on paths that swallow large packets without a word"
+    PLANES = "bulk traffic goes by latency, as all else"
+    BULK = "what --bulk names keeps its class"
     TRAFFIC = "a link that died is noticed by babel alone, not by the packets that go over it"
 
 
@@ -108,6 +114,10 @@ class Rules:
     """Interfaces of our servers, behind each of which are many neighbours."""
     counted: bool = False
     """Packets are counted for noded/dead_links.py: not where it does not run, since each packet pays for it."""
+    planes: bool = False
+    """This node has the throughput plane."""
+    bulk: tuple[Bulk, ...] = ()
+    """What goes by that, although it sets no class itself."""
     tcp_ports: tuple[int, ...] = ()
     udp_ports: tuple[int, ...] = ()
     tracked: bool = False
@@ -147,7 +157,7 @@ def way_out(table: Table, network: IPv6Network) -> frozenset[NextHop]:
 def ruleset(rules: Rules, elements: Collection[str] = (), parts: Collection[Part] = ALL) -> str:
     """The commands that replace any existing table by this one, at once. `elements` are those that mute babel."""
     chains = [*_input(rules, parts), "}", "chain output {", "type filter hook output priority 0; policy accept;"]
-    chains += [f"oifname @muted udp dport {PORT} drop"]
+    chains += [f"oifname @muted udp dport {_babel_ports(rules)} drop"]
     if rules.links:
         chains.append(f"oifname {{ {_quoted(rules.links)} }} udp dport {PORT} meta skuid != {rules.user} drop")
     counted = rules.counted and Part.TRAFFIC in parts and bool(rules.tunnels)
@@ -156,6 +166,10 @@ def ruleset(rules: Rules, elements: Collection[str] = (), parts: Collection[Part
     chains += [*_segments(rules, parts, "sport"), "}"]
     if counted and rules.shared:
         chains += _traffic(rules)
+    if rules.planes and Part.PLANES in parts:
+        chains += bulk_rules.leaving(rules.network, rules.subnet)
+    if rules.planes and rules.bulk and Part.BULK in parts:
+        chains += bulk_rules.marking(rules.network, rules.subnet, rules.bulk)
     filtered = rules.filtered and Part.SOURCES in parts
     if filtered:
         chains += [*_prerouting(rules), "}", *_from_tunnel(rules, parts), "}", *_forward(rules, parts), "}"]
@@ -306,8 +320,8 @@ def _tracked(rules: Rules, parts: Collection[Part]) -> Iterator[str]:
 def _input(rules: Rules, parts: Collection[Part]) -> Iterator[str]:
     yield "chain input {"
     yield "type filter hook input priority 0; policy accept;"
-    yield f"iifname @muted udp dport {PORT} drop"
-    yield f"iifname . ip6 saddr @unheard udp dport {PORT} drop"
+    yield f"iifname @muted udp dport {_babel_ports(rules)} drop"
+    yield f"iifname . ip6 saddr @unheard udp dport {_babel_ports(rules)} drop"
     if _limited(rules, parts):
         if rules.tcp_ports:
             yield f"tcp dport {{ {_ports(rules.tcp_ports)} }} tcp flags & (fin|syn|rst|ack) == syn jump new_tcp"
@@ -317,6 +331,10 @@ def _input(rules: Rules, parts: Collection[Part]) -> Iterator[str]:
     yield from _segments(rules, parts, "dport")
     if rules.filtered and Part.SOURCES in parts:
         yield "iifname @tunnels goto to_us"
+
+
+def _babel_ports(rules: Rules) -> str:
+    return f"{PORT}-{THROUGHPUT.port}" if rules.planes else f"{PORT}"
 
 
 def _segments(rules: Rules, parts: Collection[Part], port: str) -> Iterator[str]:

@@ -14,6 +14,7 @@ from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Address, IPv6Network
 
 from re6st.core import interfaces
+from re6st.core.routing import planes
 from re6st.core.routing.claims import link_local
 
 Address = IPv4Address | IPv6Address
@@ -27,7 +28,7 @@ RT_TABLE_MAIN = 254
 TUNNEL_KINDS = frozenset(("tun", "wireguard"))
 """Of interfaces of tunnels; that of wireguard-go is a tun, too."""
 RTPROT_RE6ST = 146
-"""Marks our routes to peers; a number that nobody registered (/etc/iproute2/rt_protos)."""
+"""Marks our routes to peers, and our rules; a number that nobody registered (/etc/iproute2/rt_protos)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,7 +154,29 @@ class KernelRoute:
         return f"the route to {self.destination.network_address} by {self.gateway}"
 
 
-Thing = Tap | Placed | KernelRoute
+@dataclass(frozen=True, slots=True)
+class KernelRule:
+    """A rule of policy routing, of IPv6: which table leads packets. They are marked by our protocol number."""
+
+    priority: int
+    """The kernel asks the lowest first; the main table has 32766."""
+    destination: IPv6Network
+    traffic_class: int
+    """With two zeros for the bits of ECN, which do not count."""
+    table: int | None = None
+    """None: those that come to this rule are unreachable."""
+    mark: int = 0
+    """Only for packets with this bit in their mark; 0: for all."""
+
+    @property
+    def what(self) -> str:
+        return f"rule {self.priority}"
+
+    def __str__(self) -> str:
+        return f"the rule {self.priority} for packets of class {self.traffic_class:#04x}"
+
+
+Thing = Tap | Placed | KernelRoute | KernelRule
 """What can be removed."""
 Property = Setting | Mtu
 """What goes with an interface, or stays as it is."""
@@ -189,11 +212,13 @@ class Wanted:
     on_taps: IPv4Interface | None = None
     """Our address on all of them."""
     settings: tuple[Setting, ...] = ()
+    rules: tuple[KernelRule, ...] = ()
+    """Which packets go by another table than the main one."""
 
     @property
     def things(self) -> tuple[Thing, ...]:
         # An interface takes its addresses along.
-        return (*map(Tap, self.taps), *self.addresses, *self.routes)
+        return (*map(Tap, self.taps), *self.addresses, *self.routes, *self.rules)
 
     @property
     def all_settings(self) -> tuple[Setting, ...]:
@@ -248,6 +273,21 @@ def forwarding(*, ipv4: bool) -> tuple[Setting, ...]:
     return tuple(found)
 
 
+def bulk_rules(network: IPv6Network) -> tuple[KernelRule, ...]:
+    """Those that lead bulk traffic inside a network by the throughput plane, where that has a route.
+
+    For each class a second one is for questions: a packet with the mark gets no other route than that plane's.
+    """
+    found = []
+    for number, each in enumerate(planes.BULK):
+        priority, traffic_class = planes.PRIORITY + 2 * number, each << planes.ECN_BITS
+        found += [
+            KernelRule(priority, network, traffic_class, planes.THROUGHPUT.table),
+            KernelRule(priority + 1, network, traffic_class, mark=planes.MARK),
+        ]
+    return tuple(found)
+
+
 @dataclass(frozen=True, slots=True)
 class Actual:
     """What the kernel has, whoever made it."""
@@ -257,6 +297,8 @@ class Actual:
     routes: Collection[KernelRoute] = ()
     """Unreachable ones, and those with our protocol number."""
     settings: Mapping[str, str] = field(default_factory=dict)
+    rules: Collection[KernelRule] = ()
+    """Those with our protocol number."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -321,6 +363,7 @@ def missing(wanted: Wanted, actual: Actual, met: Collection[str] = ()) -> Iterat
     yield from _link_locals({name: link for name, link in taps.items() if up[name].link_local is None}, actual)
     routes = {(each.destination, each.type) for each in actual.routes}
     yield from (each for each in wanted.routes if (each.destination, each.type) not in routes)
+    yield from (each for each in wanted.rules if each not in actual.rules)
 
 
 def deleted(wanted: Wanted, actual: Actual) -> list[str]:
@@ -333,6 +376,7 @@ def left(actual: Actual, plans: Collection[AddressPlan], kept: Kept | None) -> t
     """What an earlier run gave to the kernel, and what of it is still wanted.
 
     If anything is `kept`, the traffic needs our address and the unreachable routes, which are in neither and stay.
+    Rules stay too: without them packets that neighbours send by the throughput plane could come back to these.
     """
     # A babeld that runs on would not notice that an interface went, if another came at once.
     tunnels = (name for name, link in actual.links.items() if link.kind in TUNNEL_KINDS)
@@ -344,9 +388,10 @@ def left(actual: Actual, plans: Collection[AddressPlan], kept: Kept | None) -> t
     networks = () if kept is not None else {network for plan in plans for network in plan.unreachable}
     nowhere = (each for each in actual.routes if each.type == RTN_UNREACHABLE and each.destination in networks)
     routes = tuple(each for each in to_peers if str(each.destination.network_address) in hosts)
+    rules = tuple(actual.rules)
     return (
-        Wanted(addresses=tuple(addresses), routes=(*nowhere, *to_peers), taps=taps),
-        Wanted() if kept is None else Wanted(routes=routes, taps=dict.fromkeys(filter(kept.keeps, taps))),
+        Wanted(addresses=tuple(addresses), routes=(*nowhere, *to_peers), taps=taps, rules=rules),
+        Wanted() if kept is None else Wanted(routes=routes, taps=dict.fromkeys(filter(kept.keeps, taps)), rules=rules),
     )
 
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from ipaddress import IPv4Network, IPv6Address, IPv6Network
 
 from re6st.core.prefix import ipv4_address
+from re6st.core.routing.capacity import NEUTRAL
 
 UPDATE_FIRST, UPDATE_LAST = 1.0, 20.0
 UPDATE_GROWTH = 0.4
@@ -90,6 +91,10 @@ class BabelSettings:
     """The UDP port on which neighbours talk."""
     table: int | None = None
     """The kernel's table for its routes, beside a babeld that has the main table; None: the main table."""
+    by_capacity: bool = False
+    """Links cost what is said of them, whatever the round-trip time (core/routing/capacity.py)."""
+    costs: tuple[tuple[str, int], ...] = ()
+    """Where they do: what the interfaces of some tunnels cost; others are neutral."""
 
     @property
     def longest_update(self) -> float:
@@ -133,7 +138,7 @@ def configuration(settings: BabelSettings, priority: int = PRIORITY) -> str:
         lines += [f"export-table {settings.table}", "skip-kernel-setup true"]
     if settings.key_sign is not None:
         lines.append(_key_statement(settings.key_sign))
-    lines.append(" ".join(["default", *_words(settings.babel_default, settings.hello, settings.update)]))
+    lines.append(" ".join(["default", *_words(settings, settings.hello, settings.update)]))
     if settings.ipv4 is not None:
         lines.append(f"redistribute ip {settings.ipv4} eq {settings.ipv4.prefixlen}")
     if settings.gateway:
@@ -177,8 +182,15 @@ def _filters(settings: BabelSettings) -> list[str]:
 
 
 def live_commands(old: BabelSettings, new: BabelSettings) -> list[str]:
-    """The commands that give a running babeld new settings; none if that is impossible (wire.md 9.4, 9.5)."""
-    if replace(new, tunnels=old.tunnels, links=old.links, key_sign=old.key_sign) != old:
+    """The commands that give a running babeld new settings; none if that is impossible (wire.md 9.4, 9.5).
+
+    One that has an interface ignores another cost of it. It can let one go (`flush interface`), but then goes on with
+    a neighbour on what it has freed.
+    """
+    if replace(new, tunnels=old.tunnels, links=old.links, key_sign=old.key_sign, costs=old.costs) != old:
+        return []
+    costs = dict(new.costs)
+    if any(costs.get(name) != cost for name, cost in old.costs):
         return []
     if (old.key_sign is None) != (new.key_sign is None) or not set(old.tunnels) <= set(new.tunnels):
         return []
@@ -200,17 +212,20 @@ def _interface(settings: BabelSettings, name: str, *, live: bool = False) -> str
     babel's own challenges, a link with rare hellos never came up beside tunnels with frequent ones (decisions.md).
     """
     words = ["interface", name, "type tunnel"]
+    if settings.by_capacity:
+        # babel takes the round-trip time of a tunnel into account.
+        words = ["interface", name, f"type wired rxcost {dict(settings.costs).get(name, NEUTRAL)}"]
     if name in settings.links:
-        return " ".join(words + _words(settings.babel_default, link_hello(settings.hello), settings.longest_update))
+        return " ".join(words + _words(settings, link_hello(settings.hello), settings.longest_update))
     if live:
-        words += _words(settings.babel_default, settings.hello, settings.update)
+        words += _words(settings, settings.hello, settings.update)
     return " ".join(words + _key_words(settings))
 
 
-def _words(babel_default: str, hello: float, update: float) -> list[str]:
+def _words(settings: BabelSettings, hello: float, update: float) -> list[str]:
     """The statements for interfaces with these intervals."""
     return [
-        *_default_words(babel_default, hello),
+        *([] if settings.by_capacity else _default_words(settings.babel_default, hello)),
         f"hello-interval {hello:g}",
         f"update-interval {update:g}",
         # Missed hellos raise the cost at once, on both sides: this is how a tunnel is drained.

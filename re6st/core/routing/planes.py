@@ -1,4 +1,11 @@
-"""Routing planes: each has its own babeld, with its own port, table and files."""
+"""Routing planes: each has its own babeld, with its own port, table and files.
+
+The class of a packet says by which plane a node leads it on. This makes no circle, although there may be nodes without
+the throughput plane, and each plane changes its routes for itself: a packet that leaves the throughput plane, as a node
+has no route there for it, loses its class (core/machine/packet_rules.py), and never comes back into it. So it goes by
+latency to the first node that has the throughput plane, by throughput from there to where that ends, and by latency
+again: three ways at most, on each of which babel makes no circle (docs/decisions.md).
+"""
 
 from __future__ import annotations
 
@@ -38,4 +45,18 @@ class Plane:
 
 
 MAIN = Plane("babeld")
-"""The plane that each node has, and by which the policy of the mesh goes."""
+"""The plane that each node has, and by which the policy of the mesh goes: it leads by latency."""
+THROUGHPUT = Plane("re6stnet-plane-throughput", PORT + 1, TABLES[0])
+"""The plane that leads bulk traffic, by capacity: of nodes whose network has two (noded/throughput.py)."""
+
+
+CS1, LE = 8, 1
+"""Classes of packets that may wait, as numbers of six bits (DSCP): RFC 3662, which OpenSSH follows, and RFC 8622."""
+BULK = (CS1, LE)
+"""Those that go by the throughput plane."""
+ECN_BITS = 2
+"""What comes after the class in the byte of the header."""
+MARK = 0x2000
+"""The bit of a packet's mark by which our nftables table asks for the route of the throughput plane."""
+PRIORITY = 24000
+"""Of the first of our rules: before the main table's."""

@@ -20,6 +20,7 @@ from re6st.core.machine.wanted_state import (
     Fault,
     KernelLink,
     KernelRoute,
+    KernelRule,
     Network,
     Placed,
     Setting,
@@ -50,6 +51,7 @@ class Netlink:
         self.index = {"lo": 1, "re6stnet1": 7, "br0": 9}
         self.there: set[tuple[Address, int]] = {(LINK_LOCAL, 7)}
         self.known: set[tuple[Network, int]] = set()
+        self.ours: list[KernelRule] = []
         self.refuses = 0
         self.carrier = True
         self.noticed = True
@@ -93,6 +95,17 @@ class Netlink:
     def delete_route(self, route: KernelRoute) -> None:
         self._may()
         self.known.remove((route.destination, route.type))
+
+    def rules(self) -> list[KernelRule]:
+        return list(self.ours)
+
+    def add_rule(self, rule: KernelRule) -> None:
+        self._may()
+        self.ours.append(rule)
+
+    def delete_rule(self, rule: KernelRule) -> None:
+        self._may()
+        self.ours.remove(rule)
 
     def _may(self) -> None:
         if self.refuses:

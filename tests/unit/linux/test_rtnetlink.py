@@ -10,7 +10,7 @@ from ipaddress import IPv4Network, IPv6Network, ip_address
 
 import pytest
 
-from re6st.core.machine.wanted_state import RTN_UNREACHABLE, KernelRoute
+from re6st.core.machine.wanted_state import RTN_UNREACHABLE, RTPROT_RE6ST, KernelRoute, bulk_rules
 from re6st.linux import rtnetlink
 from re6st.linux.netlink import ATTEMPTS, NetlinkError, read_attributes
 from re6st.linux.rtnetlink import Netlink
@@ -126,3 +126,11 @@ def test_a_route_of_something_else_is_none() -> None:
     assert rtnetlink._read_route(rtnetlink._ROUTE.pack(128, 20, 0, 0, 254, 4, 0, 1, 0)) is None
     default = rtnetlink._read_route(rtnetlink._ROUTE.pack(socket.AF_INET6, 0, 0, 0, 254, 4, 0, 1, 0))
     assert default == KernelRoute(IPv6Network("::/0"))
+
+
+def test_a_rule_is_read_as_it_is_written() -> None:
+    """And those of others are left out."""
+    for rule in bulk_rules(IPv6Network("2001:db8::/32")):
+        body = rtnetlink._rule(rule)
+        assert rtnetlink._read_rule(body) == rule
+        assert rtnetlink._read_rule(body.replace(bytes([RTPROT_RE6ST]), b"\3")) is None

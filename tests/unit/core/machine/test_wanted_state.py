@@ -18,6 +18,7 @@ from re6st.core.machine.wanted_state import (
     Kept,
     KernelLink,
     KernelRoute,
+    KernelRule,
     Mtu,
     Placed,
     Property,
@@ -26,6 +27,7 @@ from re6st.core.machine.wanted_state import (
     TapState,
     Thing,
     Wanted,
+    bulk_rules,
     deleted,
     forwarding,
     host_route,
@@ -63,7 +65,7 @@ class Machine:
         self.index = {name: number for number, name in enumerate(names, 1)}
         self.links = {name: KernelLink(self.index[name], name, IFF_UP, "") for name in ("lo", "eth0")}
         self.add_tap("re6stnet-backup")
-        self.things: set[Placed | KernelRoute] = set()
+        self.things: set[Placed | KernelRoute | KernelRule] = set()
         self.settings: dict[str, str] = {}
 
     def add_tap(self, name: str) -> None:
@@ -73,7 +75,8 @@ class Machine:
         placed = [each for each in self.things if isinstance(each, Placed)]
         routes = [each for each in self.things if isinstance(each, KernelRoute)]
         kernels = [each for each in routes if each.type == RTN_UNREACHABLE or each.protocol == 146]
-        return Actual(dict(self.links), placed, kernels, dict(self.settings))
+        rules = [each for each in self.things if isinstance(each, KernelRule)]
+        return Actual(dict(self.links), placed, kernels, dict(self.settings), rules)
 
     def put(self, thing: Property | Thing) -> None:
         match thing:
@@ -88,7 +91,7 @@ class Machine:
                     self._raise(thing.interface)
                 assert thing.interface in self.links
                 self.things.add(thing)
-            case KernelRoute():
+            case KernelRoute() | KernelRule():
                 self.things.add(thing)
 
     def remove(self, thing: Thing) -> None:
@@ -129,6 +132,7 @@ def wanted_states(draw: st.DrawFn) -> Wanted:
         },
         on_taps=draw(st.sampled_from((None, IPv4Interface("10.42.3.1/24"), IPv4Interface("10.43.3.1/24")))),
         settings=draw(st.sampled_from(((), forwarding(ipv4=False), forwarding(ipv4=True)))),
+        rules=draw(st.sampled_from(((), bulk_rules(NET6)))),
     ).with_plans(draw(st.lists(st.sampled_from(PLANS), unique=True)), draw(st.sampled_from(("lo", "eth0", "br0"))))
 
 

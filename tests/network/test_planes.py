@@ -1,0 +1,98 @@
+"""Two routing planes: bulk traffic has ways of its own, on real babelds, and nothing of them stays."""
+
+from __future__ import annotations
+
+import re
+
+from re6st.core.routing.planes import CS1, ECN_BITS, LE, THROUGHPUT
+from testbed import Bed, Network, Node, wait_until
+
+FORMS = 90
+BULK = [f"{each << ECN_BITS:#x}" for each in (CS1, LE)]
+
+
+def by_throughput(node: Node) -> str:
+    """The kernel's routes for bulk traffic; empty without any."""
+    asked = ["ip", "-6", "route", "show", "table", str(THROUGHPUT.table)]
+    return node.host.run(asked, check=False).stdout
+
+
+def has_ways(node: Node, others: list[Node]) -> bool:
+    routes = by_throughput(node)
+    return all(f"{other.subnet} via " in routes for other in others if other is not node)
+
+
+def route(source: Node, target: Node, *words: str) -> str:
+    return source.host.ip("-6", "route", "get", str(target.address), *words)
+
+
+def form(bed: Bed, nodes: int, planes: int = 2) -> Network:
+    network = Network(bed, nodes, registry_options=["--planes", str(planes)])
+    network.start()
+    network.wait_connected(FORMS)
+    return network
+
+
+def wait_ways(network: Network, nodes: list[Node]) -> None:
+    def context() -> str:
+        return "\n".join([*(f"{node.name}: {by_throughput(node)}" for node in nodes), network.bed.tails()])
+
+    wait_until(lambda: all(has_ways(each, nodes) for each in nodes), FORMS, "routes of the throughput plane", context)
+
+
+def test_bulk_traffic_has_a_plane_that_ends_without_a_trace(bed: Bed) -> None:
+    network = form(bed, 3)
+    wait_ways(network, network.nodes)
+    a, b, _ = network.nodes
+    assert len(a.rules()) == 2 * len(BULK)
+    for each in BULK:
+        assert f" table {THROUGHPUT.table} " in route(a, b, "tos", each)
+    assert f" table {THROUGHPUT.table} " not in route(a, b)
+    before = set(b.pids("babeld"))
+    b.kill()
+    b.start()
+
+    def lives_again() -> bool:
+        return len(set(b.pids("babeld")) - before) == 1 and has_ways(b, network.nodes)
+
+    wait_until(lives_again, FORMS, "another babeld of that plane, and its routes", bed.tails)
+    for node in network.nodes:
+        assert node.stop() == 0
+    network.stop_registry()
+    for node in network.nodes:
+        assert node.traces() == []
+
+
+def test_what_leaves_the_plane_loses_its_class_and_arrives(bed: Bed) -> None:
+    network = form(bed, 2)
+    wait_ways(network, network.nodes)
+    a, b = network.nodes
+    count = f"ip6 saddr {a.address} icmpv6 type echo-request ip6 dscp"
+    counts = "".join(f"{count} {name} counter name {name}; " for name in ("cs0", "cs1"))
+    chain = f"counter cs0 {{}}; counter cs1 {{}}; chain in {{ type filter hook input priority -400; {counts}}}"
+    b.host.run(["nft", f"table inet seen {{ {chain}; }}"])
+
+    def seen() -> list[int]:
+        listed = b.host.run(["nft", "list", "counters", "table", "inet", "seen"]).stdout
+        return [int(number) for number in re.findall(r"packets (\d+)", listed)]
+
+    def send() -> None:
+        a.host.run(["ping", "-6", "-c", "3", "-i", "0.1", "-W", "2", "-Q", BULK[0], str(b.address)])
+
+    send()
+    assert seen() == [0, 3]
+    # As babeld leaves it where a way is lost.
+    lost = ("table", str(THROUGHPUT.table), "proto", "babel")
+    (line,) = [line for line in by_throughput(a).splitlines() if "proto babel" in line]
+    a.host.ip("-6", "route", "del", *line.split(" onlink")[0].split(), "table", str(THROUGHPUT.table))
+    a.host.ip("-6", "route", "add", "unreachable", str(b.subnet), *lost, "metric", str(0xFFFFFFFF))
+    send()
+    assert seen() == [3, 3]
+
+
+def test_a_network_of_one_plane_has_no_rules(bed: Bed) -> None:
+    network = form(bed, 2, 1)
+    for node in network.nodes:
+        assert node.rules() == []
+        assert by_throughput(node) == ""
+        assert len(node.pids("babeld")) == 1
