@@ -12,7 +12,12 @@ from collections.abc import Set
 MARK = "#re6stnet-1.0 "
 """Marks a line that was turned into a comment."""
 
-NODE = frozenset(("accept-route", "check", "log-format", "metrics", "no-packet-filter", "wireguard", "wireguard-ports"))
+NODE = frozenset(
+    (
+        *("accept-route", "bulk", "check", "log-format", "metrics", "no-packet-filter", "no-probe"),
+        *("wireguard", "wireguard-ports"),
+    )
+)
 """Options of re6stnet that the older software does not have."""
 REGISTRY = frozenset(
     (

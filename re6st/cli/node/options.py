@@ -11,7 +11,7 @@ from itertools import combinations
 from pathlib import Path
 
 from re6st.cli import metrics_place
-from re6st.cli.node import babel_arguments, wireguard_ports
+from re6st.cli.node import babel_arguments, bulk_options, wireguard_ports
 from re6st.cli.options import OptionParser, integer
 from re6st.client.files import Files
 from re6st.client.registry_client import RegistryError, parse_url
@@ -154,6 +154,8 @@ def parser() -> OptionParser:
         help="announce a default route, and forward the network's packets to the Internet",
     )
 
+    bulk_options.add_options(mesh)
+
     files = p.add_argument_group("files and logs")
     files.add_argument(
         "-l",
@@ -259,6 +261,8 @@ def configuration(p: OptionParser, args: argparse.Namespace) -> Config:
         metrics=args.metrics,
         multicast=args.multicast,
         remote_gateways=tuple(_gateway(p, text) for text in args.remote_gateway),
+        bulk=bulk_options.bulk_of(p, args.bulk),
+        probe=not args.no_probe,
         remotes=remotes,
         wireguard=args.wireguard != "off",
         wireguard_go=args.wireguard == "any",

@@ -55,7 +55,7 @@ def mbits(capacity_class: int) -> float:
 
 
 @dataclass(slots=True)
-class _Link:
+class _KnownLink:
     measured: float | None = None
     """Mbit/s, by the last train."""
     passed: float = 0.0
@@ -77,11 +77,11 @@ class Capacities(Generic[Link]):
     """Those of the links of one node. Times are seconds of one clock."""
 
     def __init__(self) -> None:
-        self._links: dict[Link, _Link] = {}
+        self._links: dict[Link, _KnownLink] = {}
 
     def follow(self, links: Iterable[Link]) -> None:
         """These are the links that there are. Others are forgotten."""
-        self._links = {link: self._links.get(link) or _Link() for link in links}
+        self._links = {link: self._links.get(link) or _KnownLink() for link in links}
 
     def measured(self, link: Link, mbits: float) -> None:
         """A train of packets has shown the capacity of a link, in Mbit/s."""

@@ -22,6 +22,7 @@ from re6st.cli.node import main as node
 from re6st.cli.node.main import main
 from re6st.cli.node.options import configuration, parser
 from re6st.client.files import Files
+from re6st.core.machine.bulk_rules import Bulk, BulkKind
 from re6st.core.prefix import Prefix
 from re6st.core.tunnel_protocols import TunnelProtocol
 from re6st.core.wire.datagrams import Endpoint
@@ -253,6 +254,13 @@ WRONG: list[tuple[list[str], str]] = [
     (["--run", "/var/lib/x", "--state", "/var/lib/x"], "argument --run: /var/lib/x is also the directory of --state"),
     (["--run", "/var/log/x/", "--log", "/var/log/x"], "argument --run: /var/log/x is also the directory of --log"),
     (["--check=1"], "argument --check: ignored explicit argument '1'"),
+    (["--no-probe=x"], "argument --no-probe: ignored explicit argument"),
+    (["--bulk", "tcp", "0"], "argument --bulk: "),
+    (["--bulk", "user", "nobody-here"], "argument --bulk: there is no user 'nobody-here'"),
+    (["--bulk", "sctp", "1"], "argument --bulk: 'sctp' is none of tcp, udp, user, cgroup"),
+    (["--bulk", "cgroup", 'a"b'], "argument --bulk: 'a\"b' is not the path of a control group"),
+    (["--bulk", "cgroup", "/"], "argument --bulk: '/' is not the path of a control group"),
+    (["--bulk", "tcp", "1"] * 65, "argument --bulk: given 65 times: 64 is the most"),
     (["--wireguard", "on"], "argument --wireguard: 'on' is not one of auto, any, off"),
     (["--wireguard-ports", "21194"], "argument --wireguard-ports: '21194' is not of the form FIRST-LAST"),
     (["--wireguard-ports", "3000-2000"], "argument --wireguard-ports: '3000-2000' is not of the form FIRST-LAST"),
@@ -483,3 +491,15 @@ def test_what_breaks_a_node_that_ran_does_not_keep_systemd_from_starting_it_agai
     monkeypatch.setattr("re6st.cli.node.main.Node", lambda config: FailingNode(error, started))
     monkeypatch.setattr("re6st.cli.node.main.Successor.listen", lambda self: None)
     assert run(tmp_path) == status
+
+
+def test_what_is_bulk_is_named_by_port_user_or_control_group() -> None:
+    words = ("--bulk", "tcp", "873", "--bulk", "user", "root", "--bulk", "cgroup", "/a.slice/b@1.service", "--no-probe")
+    found = config(*words, "--bulk", "tcp", "873")
+    assert found.bulk == (
+        Bulk(BulkKind.TCP, "873"),
+        Bulk(BulkKind.USER, "0"),
+        Bulk(BulkKind.CGROUP, "a.slice/b@1.service"),
+    )
+    assert not found.probe
+    assert config().probe

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import re
+import sys
 
 from re6st.core.routing.planes import CS1, ECN_BITS, LE, THROUGHPUT
 from testbed import Bed, Network, Node, wait_until
 
 FORMS = 90
+PORT = 4000
+SEEN = ((0, "cs1"), (1, "cs0"), (2, "cs1"))
+"""By which class packets to PORT and the ports after it are to come."""
 BULK = [f"{each << ECN_BITS:#x}" for each in (CS1, LE)]
 
 
@@ -88,6 +92,27 @@ def test_what_leaves_the_plane_loses_its_class_and_arrives(bed: Bed) -> None:
     a.host.ip("-6", "route", "add", "unreachable", str(b.subnet), *lost, "metric", str(0xFFFFFFFF))
     send()
     assert seen() == [3, 3]
+
+
+def test_what_the_operator_names_goes_by_capacity(bed: Bed) -> None:
+    """By port, by user and by control group, if its program has set no class."""
+    network = Network(bed, 2, registry_options=["--planes", "2"])
+    a, b = network.nodes
+    a.options += ["--bulk", "udp", str(PORT), "--bulk", "user", "nobody"]
+    network.start()
+    network.wait_connected(FORMS)
+    wait_ways(network, network.nodes)
+    count = "".join(f"udp dport {PORT + n} ip6 dscp {name} counter name {name}{n}; " for n, name in SEEN)
+    counters = " ".join(f"counter {name}{n} {{}};" for n, name in SEEN)
+    b.host.run(
+        ["nft", f"table inet seen {{ {counters} chain in {{ type filter hook input priority -400; {count}}}; }}"]
+    )
+    send = f"import socket; s = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM); s.sendto(b'', ('{b.address}', %d))"
+    a.host.run([sys.executable, "-c", send % PORT])
+    a.host.run([sys.executable, "-c", send % (PORT + 1)])
+    a.host.run(["setpriv", "--reuid", "nobody", "--clear-groups", sys.executable, "-c", send % (PORT + 2)])
+    listed = b.host.run(["nft", "list", "counters", "table", "inet", "seen"]).stdout
+    assert dict(re.findall(r"counter (\w+) {\s+packets (\d+)", listed)) == {"cs10": "1", "cs01": "1", "cs12": "1"}
 
 
 def test_a_network_of_one_plane_has_no_rules(bed: Bed) -> None:
