@@ -227,6 +227,7 @@ class Member:
             self._start(rooms.links.run(), "WireGuard links")
         self._start(rooms.link_mtus.run(), "sizes of packets on tunnels")
         self._start(rooms.dead_links.run(), "dead links")
+        self._start(rooms.capacities.run(), "what tunnels carry")
         self._start(program_outputs.keep_short(base.config.run), "outputs")
         if found:
             self._start(self._catch_up(), "what was left running")

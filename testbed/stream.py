@@ -20,10 +20,14 @@ STEP = 0.2
 
 
 class Stream:
-    """10 Mbit/s from a host to another one. `stall` is the longest time in which no byte arrived, less the pace."""
+    """10 Mbit/s from a host to another one. `stall` is the longest time in which no byte arrived, less the pace.
 
-    def __init__(self, source: Host, target: Host, address: IPv6Address) -> None:
+    Its packets have that traffic class, the byte of the header.
+    """
+
+    def __init__(self, source: Host, target: Host, address: IPv6Address, traffic_class: int = 0) -> None:
         self.source, self.target, self.address = source, target, address
+        self._class = traffic_class
         self.received = 0
         self.stall = 0.0
         self.broken = ""
@@ -59,7 +63,12 @@ class Stream:
         return socket.create_server((str(self.address), 0), family=socket.AF_INET6)
 
     def _connect(self, port: int) -> Callable[[], socket.socket]:
-        return lambda: socket.create_connection((str(self.address), port), 10)
+        def connect() -> socket.socket:
+            own = socket.create_connection((str(self.address), port), 10)
+            own.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_TCLASS, self._class)
+            return own
+
+        return connect
 
     def _guard(self, work: Callable[[socket.socket], None], own: socket.socket) -> None:
         try:

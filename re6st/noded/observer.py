@@ -8,6 +8,7 @@ import os
 import time
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from dataclasses import dataclass
+from ipaddress import IPv6Network
 from typing import TYPE_CHECKING, Any
 
 from re6st import PROTOCOL, __version__, cert
@@ -26,12 +27,14 @@ from re6st.keys import pki
 from re6st.noded.dead_links import DeadLinks
 from re6st.noded.guard import Guard
 from re6st.noded.kernel_care import KernelCare
+from re6st.noded.link_capacities import LinkCapacities
 from re6st.noded.log_stream import LogStream
 from re6st.noded.options_in_use import options_in_use
 from re6st.noded.own_addresses import OwnAddresses
 from re6st.noded.packet_filter import PacketFilter
 from re6st.noded.routing import RoutingPlane
 from re6st.noded.settings import InForce
+from re6st.noded.throughput import Throughput
 from re6st.noded.tunnels import Tunnels
 from re6st.service.control import ControlError
 from re6st.service.json_lines import Status
@@ -71,6 +74,27 @@ class Watchers:
     packet_filter: PacketFilter
     care: KernelCare
     dead_links: DeadLinks
+    bulk: BulkRooms
+
+
+@dataclass(frozen=True, slots=True)
+class BulkRooms:
+    """The rooms of the throughput plane."""
+
+    throughput: Throughput
+    capacities: LinkCapacities
+
+    def record(self, planes: int) -> Record:
+        """For the operator; `planes` is how many the network has."""
+        plane = self.throughput.plane
+        return {
+            "planes": planes,
+            "active": plane is not None,
+            "trouble": self.throughput.trouble,
+            "routes": 0 if plane is None else sum(route.usable for route in plane.table.routes.values()),
+            "trains": self.capacities.measured,
+            "links": self.capacities.record() if plane is not None else {},
+        }
 
 
 class Observer:
@@ -89,6 +113,7 @@ class Observer:
         self._filter = watchers.packet_filter
         self._care = watchers.care
         self._dead_links = watchers.dead_links
+        self._bulk = watchers.bulk
         self._log = LogStream(verbosity)
         self._started = time.monotonic()
         self._operations: Mapping[str, Callable[[_Arguments], Record]] = {
@@ -231,6 +256,7 @@ class Observer:
             "claims": self._guard.record(),
             "mesh": {**report.counts(self._mesh), "clients_served": self._event_log.counts["client-up"]},
             "links": self._dead_links.record(),
+            "bulk": self._bulk.record(effective.planes),
             "packet_filter": {
                 "active": self._filter.active,
                 "missing": sorted(part.value for part in self._filter.missing),
@@ -284,7 +310,15 @@ class Observer:
         if peer is None or not ways:
             raise ControlError(Status.NOT_FOUND, f"no route to {peer or text} is known")
         since = report.since(self._mesh.survey, self._routing.history[subnet(network, peer)])
-        return {**report.name(network, peer), "since": since, "routes": ways}
+        return {**report.name(network, peer), "since": since, "routes": ways, "bulk": self._why_bulk(network, peer)}
+
+    def _why_bulk(self, network: IPv6Network, peer: Prefix) -> Record | None:
+        """The same of bulk traffic; None where there is no plane for it."""
+        plane = self._bulk.throughput.plane
+        if plane is None:
+            return None
+        since = report.since(self._mesh.survey, plane.history[subnet(network, peer)])
+        return {"since": since, "routes": report.why(self._mesh.survey, plane.table, network, peer)}
 
     def _names(self, given: _Arguments) -> Record:
         texts = given.texts("peers")

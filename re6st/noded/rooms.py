@@ -20,7 +20,6 @@ from typing import TYPE_CHECKING
 from re6st import babel, cert
 from re6st.client.counted_client import CountedClient
 from re6st.core.mesh import policy
-from re6st.core.routing import capacity
 from re6st.core.routing.planes import MAIN, THROUGHPUT
 from re6st.core.telemetry.event_log import EventLog
 from re6st.core.wire.extensions import Extension
@@ -30,6 +29,7 @@ from re6st.linux.kernel import Kernel
 from re6st.linux.link_traffic import LinkTraffic
 from re6st.linux.probes import ProbeSocket
 from re6st.linux.retransmits import LossWatch
+from re6st.linux.train import measure
 from re6st.noded import dead_links, multicast
 from re6st.noded.admission import Admission
 from re6st.noded.babeld_sysctls import BabeldSysctls
@@ -40,11 +40,12 @@ from re6st.noded.guard import Guard
 from re6st.noded.hooks import Hooks
 from re6st.noded.kernel_care import KernelCare
 from re6st.noded.known_peers import KnownPeers
+from re6st.noded.link_capacities import LinkCapacities
 from re6st.noded.mesh_driver import MeshDriver
 from re6st.noded.network_addresses import NetworkAddresses
 from re6st.noded.news import AddressTeller, Arrivals, CountryNews, Moves, PolicySettings, SettingsNews, Whereabouts
 from re6st.noded.no_links import NoLinks
-from re6st.noded.observer import MeshRooms, Observer, Watchers
+from re6st.noded.observer import BulkRooms, MeshRooms, Observer, Watchers
 from re6st.noded.own_addresses import OwnAddresses
 from re6st.noded.packet_filter import PacketFilter
 from re6st.noded.peer_cache import Cache
@@ -143,6 +144,7 @@ class Rooms:
     driver: MeshDriver
     planes: Planes
     throughput: Throughput
+    capacities: LinkCapacities
     table_changes: TableChanges
     crypto: NodeCrypto
     peers: Peers
@@ -177,7 +179,7 @@ def build(base: Base, machine: MachineRooms, found: Found, left: babel.Left, tas
     due = asyncio.Event()
     mesh = policy.Mesh(settings.now, base.cache.addresses, _chance(), locator(config.places))
     routing = RoutingPlane(MAIN, in_force, machine.addresses, machine.kernel, _chance(), base.cache, left)
-    throughput = _throughput(machine)
+    throughput = _throughput(machine, routing)
     planes = Planes(routing, throughput)
     event_log = EventLog(routing.ending)
     driver = MeshDriver(mesh, event_log, time, due.set)
@@ -207,6 +209,8 @@ def build(base: Base, machine: MachineRooms, found: Found, left: babel.Left, tas
         handler.about_links, peers.told_abilities = links.received, links.met_again
     link_mtus = LinkMtus(machine.kernel)
     guard = Guard(in_force, routing, tunnels, mesh, admission, RequirementWatch(requirement, peers, tunnels), event_log)
+    capacities = LinkCapacities(routing, tunnels.ends, machine.in_force.own, measure if config.probe else None)
+    throughput.changed = capacities.follow
     dead = _dead_links(base, machine, routing, throughput, tunnels, driver, event_log)
     care = KernelCare(machine.kernel, machine.addresses, machine.advertisements, planes, tunnels, in_force)
     version_news = VersionNews(peers.sessions, known.near, known.is_routed, peers)
@@ -214,7 +218,7 @@ def build(base: Base, machine: MachineRooms, found: Found, left: babel.Left, tas
     operations = Observer(
         in_force,
         MeshRooms(mesh, routing, tunnels, own, known.addresses, event_log),
-        Watchers(base.client, guard, machine.packet_filter, care, dead),
+        Watchers(base.client, guard, machine.packet_filter, care, dead, BulkRooms(throughput, capacities)),
         config.verbosity,
     )
     return Rooms(
@@ -222,6 +226,7 @@ def build(base: Base, machine: MachineRooms, found: Found, left: babel.Left, tas
         driver=driver,
         planes=planes,
         throughput=throughput,
+        capacities=capacities,
         table_changes=TableChanges(
             base.identity.trust.network,
             guard,
@@ -312,16 +317,13 @@ def _whereabouts(
     return advertiser, CountryLookup(base.own, config.country, base.client.get_country, base.cache.own, moved, changed)
 
 
-def _throughput(machine: MachineRooms) -> Throughput:
+def _throughput(machine: MachineRooms, main: RoutingPlane) -> Throughput:
     kernel, in_force = machine.kernel, machine.in_force
 
     def make() -> RoutingPlane:
-        plane = RoutingPlane(THROUGHPUT, in_force, machine.addresses, BesideKernel(kernel), _chance())
-        effective = in_force.effective
-        plane.price(dict(capacity.costs({}, (*effective.client_interfaces, *effective.own_links))))
-        return plane
+        return RoutingPlane(THROUGHPUT, in_force, machine.addresses, BesideKernel(kernel), _chance())
 
-    return Throughput(make, in_force, machine.packet_filter, kernel, kernel.throws)
+    return Throughput(make, in_force, machine.packet_filter, kernel, kernel.throws, lambda: main.table)
 
 
 def _dead_links(

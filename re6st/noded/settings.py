@@ -408,6 +408,10 @@ class InForce:
         tunnels = *effective.server_interfaces, *effective.client_interfaces, *effective.links
         return *tunnels, *effective.config.lan
 
+    def own(self) -> tuple[str, ...]:
+        """Those of the tunnels that we open, whether they exist or not."""
+        return (*self.effective.client_interfaces, *self.effective.own_links)
+
 
 def _user_name() -> str:
     """Who we are; empty for a number without a name, as containers have them."""

@@ -83,7 +83,7 @@ class BesideKernel:
 
 
 class Throughput:
-    """One of the planes of a node, if it has it. `make` makes it anew each time."""
+    """One of the planes of a node, if it has it. `make` makes it anew each time; `main` is what the main one knows."""
 
     def __init__(
         self,
@@ -92,6 +92,7 @@ class Throughput:
         packet_filter: LeadingFilter,
         kernel: RuleKernel,
         throws: Throws,
+        main: Callable[[], Table] = Table,
     ) -> None:
         self.trouble = ""
         """What keeps it away, where the network has two planes."""
@@ -102,6 +103,7 @@ class Throughput:
         self._filter = packet_filter
         self._kernel = kernel
         self._throws = throws
+        self._main = main
         self._plane: TablePlane | None = None
         self._forwards = True
         self._by_class: bool | None = None
@@ -163,6 +165,10 @@ class Throughput:
     # -- within --
 
     @property
+    def _network(self) -> IPv6Network:
+        return self._in_force.effective.identity.trust.network
+
+    @property
     def _is_wanted(self) -> bool:
         return self._in_force.effective.planes > 1
 
@@ -181,7 +187,7 @@ class Throughput:
             if not self._by_class:
                 self._tell("this kernel compares more than the class of packets (it needs Linux 5.18)")
                 return False
-            faults = await self._kernel.lead(bulk_rules(self._in_force.effective.identity.trust.network))
+            faults = await self._kernel.lead(bulk_rules(self._network))
         except OSError as error:
             self._tell(f"the kernel has no rules for routes: {error.strerror}")
             return False
@@ -218,7 +224,9 @@ class Throughput:
         async with self._lock:
             if self._plane is None:
                 return
-            wanted: dict[IPv6Network, bool] = {}
+            # Those of the main plane too: one that is new here may be lost before we hear of it.
+            known = (each for each in self._main().routes.values() if each.source == ANYWHERE)
+            wanted = {each.destination: False for each in known if each.destination.subnet_of(self._network)}
             for route in self._plane.table.routes.values():
                 if route.source == ANYWHERE:
                     dead = route.usable and route.via in self._dead

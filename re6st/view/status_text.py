@@ -202,9 +202,19 @@ _WAYS = (
 
 def why_lines(answer: Answer, now: float, width: int | None) -> list[Line]:
     """The route in use to a node, since when it is used, and the other routes that babel could use."""
+    lines = _ways_lines(f"{answer['peer']} ({answer['subnet']}) is ", answer, now, width)
+    lines.append(line(Span("REST is the metric from the next hop on; 0: the next hop is the node itself.", "dim")))
+    if (bulk := answer.get("bulk")) is not None:
+        if any(way["in_use"] for way in bulk["routes"]):
+            lines += [(), *_ways_lines("For bulk traffic (class CS1 or LE) it is ", bulk, now, width)]
+        else:
+            lines += [(), line("Bulk traffic (class CS1 or LE) takes the same way: none by capacity is known.")]
+    return lines
+
+
+def _ways_lines(head: str, answer: Answer, now: float, width: int | None) -> list[Line]:
     ways, since = answer["routes"], answer["since"]
     used = next((way for way in ways if way["in_use"]), None)
-    head = f"{answer['peer']} ({answer['subnet']}) is "
     if used is None:
         head += "out of reach: no route to it is in use"
     elif used["behind"] == 0:
@@ -226,9 +236,7 @@ def why_lines(answer: Answer, now: float, width: int | None) -> list[Line]:
         )
         for way in ways
     ]
-    lines += [(), *table(_WAYS, rows, width)]
-    lines.append(line(Span("REST is the metric from the next hop on; 0: the next hop is the node itself.", "dim")))
-    return lines
+    return [*lines, (), *table(_WAYS, rows, width)]
 
 
 def _hop(hop: Answer) -> str:

@@ -154,9 +154,13 @@ def _echo_socket() -> socket.socket:
         raise ProbeError(f"echo requests: {error.strerror}") from None
 
 
-def trace(address: IPv6Address, timeout: float, limit: int = HOPS_LIMIT) -> Iterator[Hop]:
-    """Hops on the path to an address, as they answer; the last one has `reached` or `refusal`. Raises ProbeError."""
+def trace(address: IPv6Address, timeout: float, limit: int = HOPS_LIMIT, traffic_class: int = 0) -> Iterator[Hop]:
+    """Hops on the path to an address, as they answer; the last one has `reached` or `refusal`. Raises ProbeError.
+
+    `traffic_class` is the byte of the header by which nodes may lead packets elsewhere.
+    """
     with _watched_socket() as own:
+        own.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_TCLASS, traffic_class)
         for number in range(1, limit + 1):
             hop = Hop(number)
             for _ in range(TRIES):

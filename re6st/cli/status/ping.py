@@ -11,6 +11,7 @@ from typing import Any
 from re6st.cli.status import icmp
 from re6st.cli.status.output import HEALTHY, PROGRAM, UNHEALTHY, end, print_json
 from re6st.cli.terminal import show
+from re6st.core.routing.planes import CS1, ECN_BITS
 from re6st.service.control_client import NodeConnection, RequestRefused
 from re6st.view import status_text as text
 from re6st.view.screen import Span, line
@@ -70,14 +71,29 @@ def ping(connection: NodeConnection, options: argparse.Namespace) -> int:
 
 
 def trace(connection: NodeConnection, options: argparse.Namespace) -> int:
-    """The nodes along the route. Raises RequestRefused, Trouble."""
+    """The nodes along the route, and along that of bulk traffic. Raises RequestRefused, Trouble."""
     node = _find(connection, options.peer)
-    hops: list[dict[str, Any]] = []
-    reached, refusal = False, ""
     if not options.json:
         show([line(f"the route to {node['peer']} at {node['address']}")])
+    found = _trace(connection, node, options, 0)
+    bulk = None
+    if connection.ask("status").get("bulk", {}).get("active"):
+        if not options.json:
+            show([(), line("the route of bulk traffic (class CS1)")])
+        bulk = _trace(connection, node, options, CS1 << ECN_BITS)
+    if options.json:
+        print_json({**node, **found, "bulk": bulk})
+    return HEALTHY if found["reached"] else UNHEALTHY
+
+
+def _trace(
+    connection: NodeConnection, node: Mapping[str, Any], options: argparse.Namespace, traffic_class: int
+) -> dict[str, Any]:
+    """The hops, which are shown as they answer unless as JSON, and whether the last one is the node."""
+    hops: list[dict[str, Any]] = []
+    reached, refusal = False, ""
     try:
-        for hop in icmp.trace(IPv6Address(node["address"]), options.timeout):
+        for hop in icmp.trace(IPv6Address(node["address"]), options.timeout, traffic_class=traffic_class):
             reached, refusal = hop.reached, hop.refusal
             hops.append(
                 {
@@ -94,12 +110,12 @@ def trace(connection: NodeConnection, options: argparse.Namespace) -> int:
     except icmp.ProbeError as error:
         end(options, f"{error}. {_known_way(connection, node)}", UNHEALTHY)
     if options.json:
-        print_json({**node, "hops": hops, "reached": reached, "refusal": refusal})
-    elif reached:
+        return {"hops": hops, "reached": reached, "refusal": refusal}
+    if reached:
         show([line(Span(f"reached in {len(hops)} hop{'s' if len(hops) > 1 else ''}", "good"))])
     else:
         show([line(Span(f"not reached{f': {refusal}' if refusal else ''}", "bad")), line(_known_way(connection, node))])
-    return HEALTHY if reached else UNHEALTHY
+    return {"hops": hops, "reached": reached, "refusal": refusal}
 
 
 def _find(connection: NodeConnection, target: str) -> Mapping[str, Any]:

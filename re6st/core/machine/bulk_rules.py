@@ -15,7 +15,7 @@ from enum import StrEnum
 from ipaddress import IPv6Network
 
 from re6st.core import interfaces
-from re6st.core.routing.planes import BULK, CS1, MARK
+from re6st.core.routing.planes import BULK, CS1, MARK, OURS
 
 
 class BulkKind(StrEnum):
@@ -62,11 +62,15 @@ def leaving(network: IPv6Network, subnet: IPv6Network) -> Iterator[str]:
     yield "fib daddr . mark type != unicast ip6 dscp set cs0"
     yield f"meta mark set meta mark & {MARK ^ 0xFFFFFFFF:#010x}"
     yield "}"
+    # No sets: those of a table whose place a new one takes are empty for a packet that is on its way.
+    classes = [f"ip6 dscp {each:#04x} ip6 daddr {network} ip6 daddr != {subnet}" for each in BULK]
     yield "chain planes {"
     yield "type filter hook postrouting priority 290; policy accept;"
-    for each in BULK:
-        # No set: those of a table whose place a new one takes are empty for a packet that is on its way.
-        yield f"ip6 dscp {each:#04x} ip6 daddr {network} ip6 daddr != {subnet} goto leaves_plane"
+    yield from (f"{each} goto leaves_plane" for each in classes)
+    yield "}"
+    yield "chain of_ours {"
+    yield "type route hook output priority -140; policy accept;"  # the kernel looks for a route again after it
+    yield from (f"{each} meta mark set meta mark | {OURS:#010x}" for each in classes)
     yield "}"
 
 
@@ -84,7 +88,7 @@ def marking(network: IPv6Network, subnet: IPv6Network, bulk: tuple[Bulk, ...]) -
     yield "goto bulk_ports"
     yield "}"
     yield "chain bulk_output {"
-    yield "type route hook output priority -150; policy accept;"  # the kernel looks for a route again after it
+    yield "type filter hook output priority -150; policy accept;"
     yield f"{unset} goto bulk_here"
     yield "}"
     yield "chain bulk_from_subnet {"

@@ -162,7 +162,7 @@ class KernelRule:
     """The kernel asks the lowest first; the main table has 32766."""
     destination: IPv6Network
     traffic_class: int
-    """With two zeros for the bits of ECN, which do not count."""
+    """With two zeros for the bits of ECN, which do not count; 0: of any class."""
     table: int | None = None
     """None: those that come to this rule are unreachable."""
     mark: int = 0
@@ -278,9 +278,9 @@ def bulk_rules(network: IPv6Network) -> tuple[KernelRule, ...]:
 
     For each class a second one is for questions: a packet with the mark gets no other route than that plane's.
     """
-    found = []
+    found = [KernelRule(planes.PRIORITY, network, 0, planes.THROUGHPUT.table, planes.OURS)]
     for number, each in enumerate(planes.BULK):
-        priority, traffic_class = planes.PRIORITY + 2 * number, each << planes.ECN_BITS
+        priority, traffic_class = planes.PRIORITY + 1 + 2 * number, each << planes.ECN_BITS
         found += [
             KernelRule(priority, network, traffic_class, planes.THROUGHPUT.table),
             KernelRule(priority + 1, network, traffic_class, mark=planes.MARK),

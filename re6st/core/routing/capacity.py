@@ -110,8 +110,3 @@ class Capacities(Generic[Link]):
             if moved and now - known.changed >= HOLD:
                 known.current, known.changed = class_of(capacity), now
         return {link: known.current for link, known in self._links.items() if known.current is not None}
-
-
-def costs(classes: Mapping[str, int], own: Iterable[str]) -> tuple[tuple[str, int], ...]:
-    """What the interfaces of the tunnels that we open cost; others are NEUTRAL."""
-    return tuple((name, cost(classes.get(name, UNKNOWN))) for name in own)

@@ -58,5 +58,8 @@ ECN_BITS = 2
 """What comes after the class in the byte of the header."""
 MARK = 0x2000
 """The bit of a packet's mark by which our nftables table asks for the route of the throughput plane."""
+OURS = 0x1000
+"""The bit by which our table has what this machine sends go by the throughput plane: a connection keeps its route when
+a program changes its class, as OpenSSH does once it knows what it is for."""
 PRIORITY = 24000
 """Of the first of our rules: before the main table's."""

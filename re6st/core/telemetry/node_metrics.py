@@ -61,6 +61,10 @@ def node_page(
     page.add("re6st_links_died_total", links["died"])
     page.add("re6st_links_dead", links["dead"])
     page.add("re6st_detours", links["detours"])
+    bulk = status["bulk"]
+    page.add("re6st_throughput_plane_active", bulk["active"])
+    page.add("re6st_throughput_plane_routes", bulk["routes"])
+    page.add("re6st_capacity_trains_total", bulk["trains"])
     page.add("re6st_packet_filter_active", status["packet_filter"]["active"])
     page.add_all("re6st_packets_dropped_total", status["packet_filter"]["dropped"].items())
     page.add("re6st_parameters_version", status["parameters"])

@@ -12,11 +12,9 @@ from re6st.core.routing.capacity import (
     HOLD,
     NEUTRAL,
     PASSED_FOR,
-    UNKNOWN,
     Capacities,
     class_of,
     cost,
-    costs,
     mbits,
 )
 
@@ -108,7 +106,3 @@ def test_a_link_that_comes_back_is_another_one() -> None:
     links.measured("gone", 1000)
     links.passed("gone", 1000, 0)
     assert links.of("gone", 0) is None
-
-
-def test_our_tunnels_cost_what_is_known_and_others_a_middle() -> None:
-    assert costs({"a": 0, "x": 1}, ("a", "b")) == (("a", 256), ("b", cost(UNKNOWN)))

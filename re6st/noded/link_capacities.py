@@ -1,0 +1,171 @@
+"""What the tunnels that we open carry, for the throughput plane: by what passes, and by a train of packets, seldom.
+
+A tunnel is used by that plane once it is known what it carries, or after a while in any case. A change of what is known
+has babeld start anew for another cost of its link: so changes are collected for some minutes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+import time
+from collections.abc import Callable, Collection, Mapping
+from ipaddress import IPv6Address
+from pathlib import Path
+from typing import Protocol
+
+from re6st.core.prefix import Prefix
+from re6st.core.routing.babel_lines import NextHop
+from re6st.core.routing.capacity import UNKNOWN, Capacities, cost
+from re6st.core.routing.packet_train import TrainSchedule
+from re6st.core.telemetry.report import Record
+from re6st.noded.link_counts import TableSource
+
+LOOK = 1.0
+"""Seconds between two looks at what has passed, and at who the neighbours are."""
+PATIENCE = 20.0
+"""Seconds after which a tunnel is used, though it is not known what it carries."""
+COLLECT = 300.0
+"""Seconds between two changes of the costs of tunnels that are used."""
+STATISTICS = Path("/sys/class/net")
+
+log = logging.getLogger(__name__)
+
+
+class Priced(Protocol):
+    """The throughput plane."""
+
+    def price(self, costs: Mapping[str, int]) -> None: ...
+
+
+class OwnerLookup(Protocol):
+    """Who is at the other ends of our tunnels."""
+
+    def owner_at(self, hop: NextHop) -> Prefix | None: ...
+
+
+Measure = Callable[[IPv6Address, int], float | None]
+"""What a link to a neighbour carries, in Mbit/s; it takes its time, and raises OSError."""
+
+
+class LinkCapacities:
+    """Those of the tunnels on `own()` interfaces, whose neighbours `routing` knows. `measure` is None where no packets
+    are to be sent for it.
+    """
+
+    def __init__(
+        self,
+        routing: TableSource,
+        ends: OwnerLookup,
+        own: Callable[[], Collection[str]],
+        measure: Measure | None,
+        clock: Callable[[], float] = time.monotonic,
+        statistics: Path = STATISTICS,
+    ) -> None:
+        self.measured = 0
+        """How many times."""
+        self._routing = routing
+        self._ends = ends
+        self._own = own
+        self._measure = measure
+        self._clock = clock
+        self._statistics = statistics
+        self._capacities: Capacities[NextHop] = Capacities()
+        self._schedule: TrainSchedule[Prefix] = TrainSchedule()
+        self._since: dict[NextHop, float] = {}
+        """Since when each neighbour is there."""
+        self._passed: dict[str, tuple[float, int, int]] = {}
+        """When we looked, and the bytes that had come and gone by an interface then."""
+        self._plane: Priced | None = None
+        self._prices: dict[str, int] = {}
+        """What the plane was told."""
+        self._changed = float("-inf")
+
+    def follow(self, plane: Priced | None) -> None:
+        """The throughput plane is there, or gone."""
+        self._plane, self._prices = plane, {}
+        if plane is not None:
+            self._price(self._clock())
+
+    def record(self) -> dict[str, Record]:
+        """For the operator: what is known of each interface."""
+        now = self._clock()
+        return {
+            hop.interface: {"mbits": self._capacities.of(hop, now), "cost": self._prices.get(hop.interface)}
+            for hop in self._since
+        }
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        while True:
+            if self._plane is not None:
+                await self.look()
+            await asyncio.sleep(LOOK)
+
+    async def look(self) -> None:
+        """Look once, and measure a link if it is time."""
+        now = self._clock()
+        self._follow_neighbours(now)
+        self._note_passed(now)
+        self._price(now)
+        if self._measure is None:
+            return
+        by_peer = {peer: hop for hop in self._since if (peer := self._ends.owner_at(hop)) is not None}
+        while (peer := self._schedule.due(list(by_peer), self._clock())) is not None:
+            await self._send_train(self._measure, peer, by_peer[peer])
+            self._price(self._clock())
+
+    async def _send_train(self, measure: Measure, peer: Prefix, hop: NextHop) -> None:
+        try:
+            index = socket.if_nametoindex(hop.interface)
+            mbits = await asyncio.to_thread(measure, hop.address, index)
+        except OSError as error:
+            log.debug("what the link with %s carries is not known: %s", peer, error)
+            mbits = None
+        self.measured += 1
+        self._schedule.note(peer, mbits, self._clock())
+        if mbits is not None:
+            log.debug("the link with %s on %s carries %.0f Mbit/s", peer, hop.interface, mbits)
+            self._capacities.measured(hop, mbits)
+
+    def _follow_neighbours(self, now: float) -> None:
+        own = self._own()
+        hops = {each.key for each in self._routing.table.neighbours.values() if each.interface in own}
+        self._capacities.follow(hops)
+        for hop in hops - self._since.keys():
+            peer = self._ends.owner_at(hop)
+            if peer is not None and (mbits := self._schedule.known(peer, now)) is not None:
+                self._capacities.measured(hop, mbits)
+        self._since = {hop: self._since.get(hop, now) for hop in hops}
+
+    def _note_passed(self, now: float) -> None:
+        passed, self._passed = self._passed, {}
+        for hop in self._since:
+            directory = self._statistics / hop.interface / "statistics"
+            try:
+                counts = (int((directory / name).read_bytes()) for name in ("rx_bytes", "tx_bytes"))
+                self._passed[hop.interface] = (now, *counts)  # type: ignore[assignment]
+            except (OSError, ValueError):
+                continue
+            at, *before = passed.get(hop.interface, (now, 0, 0))
+            if now - at >= LOOK / 2:
+                most = max(b - a for a, b in zip(before, self._passed[hop.interface][1:], strict=True))
+                self._capacities.passed(hop, 8 * most / (now - at) / 1e6, now)
+
+    def _price(self, now: float) -> None:
+        """Tell the plane of costs: of tunnels that it does not use yet at once, of others now and then."""
+        if self._plane is None:
+            return
+        classes = self._capacities.classes(now)
+        wanted = {hop.interface: cost(each) for hop, each in classes.items()}
+        late = (hop for hop, since in self._since.items() if self._measure is None or now - since >= PATIENCE)
+        wanted |= {hop.interface: cost(UNKNOWN) for hop in late if hop not in classes}
+        new = {name: each for name, each in wanted.items() if name not in self._prices}
+        other = {name: each for name, each in wanted.items() if self._prices.get(name, each) != each}
+        if other and now - self._changed >= COLLECT:
+            self._changed = now
+            new |= other
+        if new:
+            self._prices |= new
+            self._plane.price(new)

@@ -1,0 +1,142 @@
+"""What tunnels carry is found out and told to the throughput plane, which is not troubled for nothing."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from ipaddress import IPv6Address
+from pathlib import Path
+
+import pytest
+
+from re6st.core.prefix import Prefix
+from re6st.core.routing.babel_lines import Neighbour, NextHop, Table
+from re6st.core.routing.capacity import UNKNOWN, cost
+from re6st.noded.link_capacities import COLLECT, PATIENCE, LinkCapacities
+
+A, B = (NextHop(IPv6Address(f"fe80::{number}"), f"re6stnet{number}") for number in (1, 2))
+SERVED = NextHop(IPv6Address("fe80::3"), "re6stnet-tcp")
+PEERS = {A: Prefix(1, 16), B: Prefix(2, 16), SERVED: Prefix(3, 16)}
+
+
+class World:
+    """The plane, babel's neighbours and the links, played."""
+
+    def __init__(self, statistics: Path, *, probe: bool = True) -> None:
+        self.now = 1000.0
+        self.table = Table()
+        self.carries: dict[IPv6Address, float | None] = {A.address: 500.0, B.address: 10.0}
+        self.measured: list[IPv6Address] = []
+        self.told: list[Mapping[str, int]] = []
+        self.statistics = statistics
+        measure = self.measure if probe else None
+        own = ("re6stnet1", "re6stnet2")
+        self.room = LinkCapacities(self, self, lambda: own, measure, lambda: self.now, statistics)
+        self.room.follow(self)
+
+    def owner_at(self, hop: NextHop) -> Prefix | None:
+        return PEERS.get(hop)
+
+    def measure(self, address: IPv6Address, index: int) -> float | None:
+        self.measured.append(address)
+        return self.carries[address]
+
+    def price(self, costs: Mapping[str, int]) -> None:
+        self.told.append(dict(costs))
+
+    def neighbours(self, *hops: NextHop) -> None:
+        self.table.neighbours.clear()
+        for number, hop in enumerate(hops):
+            self.table.neighbours[str(number)] = Neighbour(
+                str(number), hop.address, hop.interface, 0xFFFF, 96, 96, 96, None
+            )
+
+    def has_passed(self, hop: NextHop, received: int, sent: int) -> None:
+        directory = self.statistics / hop.interface / "statistics"
+        directory.mkdir(parents=True, exist_ok=True)
+        (directory / "rx_bytes").write_text(f"{received}\n")
+        (directory / "tx_bytes").write_text(f"{sent}\n")
+
+    def look(self, after: float = 1.0) -> None:
+        self.now += after
+        asyncio.run(self.room.look())
+
+
+@pytest.fixture(autouse=True)
+def interfaces(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("socket.if_nametoindex", lambda name: 7)
+
+
+def test_a_tunnel_of_ours_is_used_once_it_was_measured(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    world.neighbours(A, B, SERVED)
+    world.look()
+    assert world.measured == [A.address, B.address]
+    assert world.told == [{"re6stnet1": 512}, {"re6stnet2": 16384}]
+    world.look()
+    assert len(world.told) == len(world.measured) == 2
+    assert world.room.record() == {
+        "re6stnet1": {"mbits": 500.0, "cost": 512},
+        "re6stnet2": {"mbits": 10.0, "cost": 16384},
+    }
+
+
+def test_one_that_cannot_be_measured_is_used_after_a_while(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    world.carries[A.address] = None
+    world.neighbours(A)
+    world.look()
+    assert world.told == []
+    world.look(PATIENCE)
+    assert world.told == [{"re6stnet1": cost(UNKNOWN)}]
+
+
+def test_without_probing_it_is_used_at_once_and_known_by_what_passes(tmp_path: Path) -> None:
+    world = World(tmp_path, probe=False)
+    world.neighbours(A)
+    world.has_passed(A, 0, 0)
+    world.look()
+    assert world.told == [{"re6stnet1": cost(UNKNOWN)}]
+    world.has_passed(A, 1000, 100_000_000)
+    world.look(1.0)
+    assert world.told[1:] == [{"re6stnet1": 256}], "800 Mbit/s have passed"
+    assert world.measured == []
+
+
+def test_changes_of_costs_are_collected(tmp_path: Path) -> None:
+    world = World(tmp_path, probe=False)
+    world.neighbours(A, B)
+    for hop in (A, B):
+        world.has_passed(hop, 0, 0)
+    world.look()
+    world.told.clear()
+    world.has_passed(A, 60_000_000, 0)
+    world.look()
+    world.has_passed(A, 60_000_000, 0)
+    world.has_passed(B, 60_000_000, 0)
+    world.look()
+    assert world.told == [{"re6stnet1": 512}]
+    world.look(COLLECT)
+    assert world.told == [{"re6stnet1": 512}, {"re6stnet2": 512}]
+
+
+def test_a_plane_that_begins_anew_is_told_all_at_once(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    world.neighbours(A, B)
+    world.look()
+    world.room.follow(None)
+    world.told.clear()
+    world.room.follow(world)
+    assert world.told == [{"re6stnet1": 512, "re6stnet2": 16384}]
+
+
+def test_a_peer_that_comes_back_is_not_measured_again(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    world.neighbours(A)
+    world.look()
+    world.neighbours()
+    world.look()
+    world.neighbours(A)
+    world.look()
+    assert world.measured == [A.address]
+    assert world.room.record()["re6stnet1"]["mbits"] == 500.0
