@@ -169,6 +169,7 @@ class Observer:
                 likely_refused=self._registry.likely_refused,
                 others=[
                     *self._guard.problems(),
+                    *(f"bulk traffic goes by latency: {each}" for each in [self._bulk.throughput.trouble] if each),
                     *filter(None, [self._registry.clock_problem(), None if up else self._families()]),
                     *self._care.doubts(),
                 ],

@@ -74,6 +74,7 @@ def facts(status: Answer, routes: Answer, now: float, width: int | None) -> list
     )
     lines += _fact("mesh", counted, width)
     lines += _links(status.get("links"), width)
+    lines += _bulk(status.get("bulk"), width)
     lines += _dropped(status.get("packet_filter"), width)
     hops = [f"{hop['routes']} via {hop['peer'] or hop['address']}" for hop in routes["by_next_hop"]]
     if not hops:
@@ -120,6 +121,16 @@ def _links(links: Answer | None, width: int | None) -> list[Line]:
         return []
     now = f"; {links['dead']} now, {plural(links['detours'], 'destination')} led around" if links["dead"] else ""
     return _fact("links", f"{links['died']} found dead, {plural(links['probes'], 'probe')} sent{now}", width)
+
+
+def _bulk(bulk: Answer | None, width: int | None) -> list[Line]:
+    """By which plane bulk traffic goes, where the network has two."""
+    if bulk is None or bulk["planes"] < 2:
+        return []
+    if not bulk["active"]:
+        why = f": {bulk['trouble']}" if bulk["trouble"] else ""
+        return _fact("bulk", f"by latency, as all else{why}", width)
+    return _fact("bulk", f"by capacity, {plural(bulk['routes'], 'route')}", width)
 
 
 def _reachable(status: Answer, width: int | None) -> list[Line]:

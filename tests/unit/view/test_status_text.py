@@ -32,6 +32,7 @@ STATUS: dict[str, Any] = {
     "babel": {"running": True, "late": False},
     "claims": {"refused": [], "own_subnet_from": [], "doubled": []},
     "links": {"active": True, "probes": 0, "died": 0, "dead": 0, "detours": 0},
+    "bulk": {"planes": 1, "active": False, "trouble": "", "routes": 0, "trains": 0, "links": {}},
     "packet_filter": {"active": True, "missing": [], "dropped": {"own_source": 0, "foreign_source": 0}},
     "mesh": {"tunnels": 2, "tunnels_opening": 1, "tunnels_wanted": 10, "clients": 1, "neighbours": 3, "peers": 430},
     "health": {
@@ -244,3 +245,14 @@ def test_links_that_died_are_told_of_and_what_is_led_around() -> None:
     assert "links        1 found dead, 9 probes sent; 1 now, 3 destinations led around" in said(
         died=1, dead=1, probes=9, detours=3
     )
+
+
+def test_by_which_plane_bulk_traffic_goes() -> None:
+    def shown(**bulk: object) -> str:
+        status = {**STATUS, "bulk": {**STATUS["bulk"], **bulk}}
+        return "\n".join(paint(text.overview(status, TUNNELS, ROUTES, EVENTS, NOW, 80)))
+
+    assert "bulk" not in shown()
+    assert "bulk         by capacity, 7 routes" in shown(planes=2, active=True, routes=7)
+    assert "bulk         by latency, as all else: no nftables" in shown(planes=2, trouble="no nftables")
+    assert "bulk         by latency, as all else\n" in shown(planes=2)

@@ -297,8 +297,13 @@ def test_ping_and_trace(
     answer = json.loads(capsys.readouterr().out)
     assert answer["reached"]
     assert [(hop["hop"], hop["peer"], hop["address"]) for hop in answer["hops"]] == [(1, "9/16", "::1")]
+    assert answer["bulk"] is None
+    node.status["bulk"] = {**node.status["bulk"], "active": True}
+    assert run(tmp_path, "trace", "9/16") == 0
+    assert "the route of bulk traffic (class CS1)" in capsys.readouterr().out
+    node.status["bulk"] = {**node.status["bulk"], "active": False}
     silent = iter([icmp.Hop(n) for n in range(1, 31)])
-    monkeypatch.setattr(icmp, "trace", lambda address, timeout: silent)
+    monkeypatch.setattr(icmp, "trace", lambda address, timeout, traffic_class: silent)
     assert run(tmp_path, "trace", "9/16") == 1
     assert "not reached" in capsys.readouterr().out
     assert next(silent).number == 5, "after four that are silent it gives up"
