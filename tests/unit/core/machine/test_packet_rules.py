@@ -46,6 +46,8 @@ def test_a_class_is_taken_from_what_leaves_the_throughput_plane_where_there_is_o
         f"ip6 dscp {each} ip6 daddr 2001:db8::/32 ip6 daddr != 2001:db8:1::/48 goto leaves_plane"
         for each in ("0x08", "0x01")
     ]
+    marking = [line for line in chain(text, "of_ours") if "meta mark" in line]
+    assert len(marking) == 2, "what this machine sends gets another route when its class changes"
     assert "fib daddr . mark type != unicast ip6 dscp set cs0" in chain(text, "leaves_plane")
     assert "dscp" not in ruleset(replace(RULES, planes=True), parts=ALL - {Part.PLANES})
 
