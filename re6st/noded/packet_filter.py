@@ -68,7 +68,7 @@ class Sender:
 class PacketFilter:
     """Our table, from the first `follow` to `close`; `run` keeps it as it shall be.
 
-    Babel can be muted, which drains a tunnel without losing a packet: its packets (UDP 6696) are dropped in and out,
+    Babel can be muted, which drains a tunnel without losing a packet: its packets are dropped in and out,
     every hello that is missed raises the cost of the link on both sides, so the routes move away while it still
     forwards. `available` says whether that can be done now; `changed` hears when it can no longer, or again. `told`
     hears who sent what was dropped.

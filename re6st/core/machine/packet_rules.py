@@ -66,6 +66,8 @@ Network = IPv4Network | IPv6Network
 _MULTICAST = IPv6Network("ff00::/8")
 """Forwarded only while a program for it runs."""
 _LOCAL = "ip6 daddr { fe80::/10, ff00::/8 }"
+_BOTH = f"{PORT}-{THROUGHPUT.port}"
+"""The ports of the babelds of both planes."""
 
 
 class Part(StrEnum):
@@ -159,7 +161,8 @@ def ruleset(rules: Rules, elements: Collection[str] = (), parts: Collection[Part
     chains = [*_input(rules, parts), "}", "chain output {", "type filter hook output priority 0; policy accept;"]
     chains += [f"oifname @muted udp dport {_babel_ports(rules)} drop"]
     if rules.links:
-        chains.append(f"oifname {{ {_quoted(rules.links)} }} udp dport {PORT} meta skuid != {rules.user} drop")
+        # Of both planes: the peer may have the second one before we do, or without us.
+        chains.append(f"oifname {{ {_quoted(rules.links)} }} udp dport {_BOTH} meta skuid != {rules.user} drop")
     counted = rules.counted and Part.TRAFFIC in parts and bool(rules.tunnels)
     if counted:
         chains.append(f"oifname {{ {_quoted(rules.tunnels)} }} {_LOCAL} update @{LOCAL_SENT} {{ oifname counter }}")
@@ -334,7 +337,7 @@ def _input(rules: Rules, parts: Collection[Part]) -> Iterator[str]:
 
 
 def _babel_ports(rules: Rules) -> str:
-    return f"{PORT}-{THROUGHPUT.port}" if rules.planes else f"{PORT}"
+    return _BOTH if rules.planes else f"{PORT}"
 
 
 def _segments(rules: Rules, parts: Collection[Part], port: str) -> Iterator[str]:

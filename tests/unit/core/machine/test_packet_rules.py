@@ -60,6 +60,12 @@ def test_babel_is_muted_in_both_planes() -> None:
     assert all("udp dport 6696-6697 drop" in line for line in lines)
 
 
+@pytest.mark.parametrize("planes", [False, True])
+def test_on_a_link_nobody_but_babeld_speaks_babel_in_either_plane(planes: bool) -> None:
+    lines = ruleset(replace(RULES, links=(CLIENT,), user=7, planes=planes)).splitlines()
+    assert f'oifname {{ "{CLIENT}" }} udp dport 6696-6697 meta skuid != 7 drop' in lines
+
+
 def test_what_the_operator_names_as_bulk_gets_a_class() -> None:
     rules = replace(RULES, planes=True, bulk=BULK)
     text = ruleset(rules)
