@@ -56,10 +56,12 @@ BULK = (CS1, LE)
 """Those that go by the throughput plane."""
 ECN_BITS = 2
 """What comes after the class in the byte of the header."""
-MARK = 0x2000
+MARK = 0x0400
 """The bit of a packet's mark by which our nftables table asks for the route of the throughput plane."""
 OURS = 0x1000
 """The bit by which our table has what this machine sends go by the throughput plane: a connection keeps its route when
-a program changes its class, as OpenSSH does once it knows what it is for."""
-PRIORITY = 24000
-"""Of the first of our rules: before the main table's."""
+a program changes its class, as OpenSSH does once it knows what it is for. Neither bit is one of Kubernetes (0xc000), of
+published ports of containers (0x2000), of Tailscale (0xff0000) or of wg-quick (0xca6c)."""
+PRIORITY = 14500
+"""Of the first of our rules: before the main table's, and before others that lead what this machine sends. The question
+must not be answered by their tables: packets that leave the plane would keep their class."""
