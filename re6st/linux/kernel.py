@@ -239,19 +239,24 @@ class Kernel:
         self.state.want(replace(wanted, routes=tuple(others)))
 
     async def lead(self, rules: tuple[KernelRule, ...]) -> list[Fault]:
-        """Have these rules, and no others of ours; what keeps one away is returned."""
+        """Have these rules, and no others of ours; what keeps one away is returned. Raises NetlinkError."""
         self.state.want(replace(self.state.wanted, rules=rules))
-        there = self._netlink.rules()
+        there = self._netlink.rules() if rules else ()
         found = (self.state.try_to_put(rule) for rule in rules if rule not in there)
         return [fault for fault in found if fault is not None and fault.trouble]
 
     async def leads_by_class(self) -> bool:
-        """Whether rules look at the class of a packet alone (Linux 5.18): older ones compare the bits of ECN too."""
+        """Whether rules look at the class of a packet alone (Linux 5.18): older ones compare the bits of ECN too.
+
+        Raises NetlinkError where there are no rules, or we have not the right.
+        """
         rule = KernelRule(0xFFFF, IPv6Network("::/128"), ECN, mark=ECN)
         try:
             self._netlink.add_rule(rule)
         except NetlinkError as error:
-            return error.errno == errno.EINVAL
+            if error.errno == errno.EINVAL:
+                return True
+            raise
         self._netlink.delete_rule(rule)
         return False
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import socket
@@ -20,7 +21,7 @@ from re6st.core.machine.wanted_state import (
     KernelRule,
     Network,
 )
-from re6st.linux.netlink import NetlinkSocket, malformed, pack_attribute, read_attributes, unpack
+from re6st.linux.netlink import NetlinkError, NetlinkSocket, malformed, pack_attribute, read_attributes, unpack
 
 IFA_F_NODAD, IFA_F_DADFAILED, IFA_F_TENTATIVE, IFA_F_NOPREFIXROUTE = 0x02, 0x08, 0x40, 0x200
 RT_SCOPE_UNIVERSE, _RT_SCOPE_NOWHERE = 0, 255
@@ -179,8 +180,13 @@ class Netlink(NetlinkSocket):
     # -- rules --
 
     def rules(self) -> list[KernelRule]:
-        """Those of IPv6 that are ours."""
-        found = (_read_rule(body) for body in self.dump(_GETRULE, _RULE.pack(socket.AF_INET6, 0, 0, 0, 0, 0, 0)))
+        """Those of IPv6 that are ours; none where the kernel has no rules at all (CONFIG_IPV6_MULTIPLE_TABLES)."""
+        try:
+            found = map(_read_rule, self.dump(_GETRULE, _RULE.pack(socket.AF_INET6, 0, 0, 0, 0, 0, 0)))
+        except NetlinkError as error:
+            if error.errno in (errno.EOPNOTSUPP, errno.EAFNOSUPPORT):
+                return []
+            raise
         return [rule for rule in found if rule is not None]
 
     def add_rule(self, rule: KernelRule) -> None:

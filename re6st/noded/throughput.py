@@ -25,7 +25,7 @@ from re6st.noded.routing import AnyPlane, Follower, PlaneKernel
 from re6st.noded.settings import InForce
 
 LOOK = 1.0
-"""Seconds between two looks at whether the plane can be there."""
+"""Seconds between two looks at whether nftables does its part."""
 AGAIN = 60.0
 """Seconds until the kernel is asked again for what it refused."""
 
@@ -53,7 +53,9 @@ class LeadingFilter(Protocol):
 class RuleKernel(Protocol):
     """Who has the kernel lead packets by their class."""
 
-    async def lead(self, rules: tuple[KernelRule, ...]) -> list[Fault]: ...
+    async def lead(self, rules: tuple[KernelRule, ...]) -> list[Fault]:
+        """Raises NetlinkError where there are to be any."""
+
     async def leads_by_class(self) -> bool:
         """Raises NetlinkError."""
 
@@ -121,7 +123,7 @@ class Throughput:
         while True:
             if await self._may():
                 await self._live()
-            pause = AGAIN if self._is_wanted and self._filter.leads else LOOK
+            pause = LOOK if self._is_wanted and not self._filter.leads else AGAIN
             with suppress(TimeoutError):
                 async with asyncio.timeout(pause):
                     await self._news.wait()
@@ -189,7 +191,7 @@ class Throughput:
                 return False
             faults = await self._kernel.lead(bulk_rules(self._network))
         except OSError as error:
-            self._tell(f"the kernel has no rules for routes: {error.strerror}")
+            self._tell(f"the kernel takes no rules for routes: {error.strerror}")
             return False
         self._tell("; ".join(map(str, faults)))
         return not faults

@@ -9,7 +9,16 @@ from ipaddress import IPv4Address, IPv4Interface, IPv6Address, IPv6Network, ip_a
 
 import pytest
 
-from re6st.core.machine.wanted_state import IFF_RUNNING, IFF_UP, KernelLink, KernelRoute, TapState, Wanted
+from re6st.core.machine.wanted_state import (
+    IFF_RUNNING,
+    IFF_UP,
+    KernelLink,
+    KernelRoute,
+    KernelRule,
+    TapState,
+    Wanted,
+    bulk_rules,
+)
 from re6st.linux import kernel, rtnetlink
 from re6st.linux.kernel import Kernel, KernelError
 from re6st.linux.netlink import NetlinkError
@@ -136,6 +145,56 @@ def test_a_kernel_without_routes_by_source(
 
     attempt(work)
     assert ("IPV6_SUBTREES" in caplog.text) is not has_them
+
+
+@pytest.mark.parametrize("code", [0, errno.EINVAL, errno.EPERM, errno.EAFNOSUPPORT])
+def test_whether_rules_look_at_the_class_alone(monkeypatch: pytest.MonkeyPatch, code: int) -> None:
+    """A kernel that takes bits of ECN for a class compares them; what it refuses for another reason is told."""
+    rules: list[KernelRule] = []
+
+    def add(rule: KernelRule) -> None:
+        if code:
+            raise NetlinkError(code, "no")
+        rules.append(rule)
+
+    async def work(own: Kernel) -> None:
+        monkeypatch.setattr(own._netlink, "add_rule", add)
+        monkeypatch.setattr(own._netlink, "delete_rule", rules.remove)
+        if code not in (0, errno.EINVAL):
+            with pytest.raises(NetlinkError):
+                await own.leads_by_class()
+        else:
+            assert await own.leads_by_class() is bool(code)
+
+    attempt(work)
+    assert rules == []
+
+
+def test_rules_come_and_go_and_what_keeps_one_away_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    rules: list[KernelRule] = []
+    wanted = bulk_rules(IPv6Network("2001:db8::/32"))
+
+    def add(rule: KernelRule) -> None:
+        if rule == wanted[-1]:
+            raise NetlinkError(errno.EPERM, "no")
+        rules.append(rule)
+
+    def delete(rule: KernelRule) -> None:
+        if rule not in rules:
+            raise NetlinkError(errno.ENOENT, "no")
+        rules.remove(rule)
+
+    async def work(own: Kernel) -> None:
+        monkeypatch.setattr(own._netlink, "rules", lambda: rules)
+        monkeypatch.setattr(own._netlink, "add_rule", add)
+        monkeypatch.setattr(own._netlink, "delete_rule", delete)
+        for _ in range(2):
+            assert [fault.thing for fault in await own.lead(wanted)] == [wanted[-1]]
+            assert rules == list(wanted[:-1])
+        assert await own.lead(()) == []
+        assert rules == []
+
+    attempt(work)
 
 
 def test_advice_for_any_error() -> None:

@@ -6,6 +6,7 @@ import errno
 import socket
 import struct
 from collections.abc import Iterator
+from contextlib import nullcontext
 from ipaddress import IPv4Network, IPv6Network, ip_address
 
 import pytest
@@ -126,6 +127,16 @@ def test_a_route_of_something_else_is_none() -> None:
     assert rtnetlink._read_route(rtnetlink._ROUTE.pack(128, 20, 0, 0, 254, 4, 0, 1, 0)) is None
     default = rtnetlink._read_route(rtnetlink._ROUTE.pack(socket.AF_INET6, 0, 0, 0, 254, 4, 0, 1, 0))
     assert default == KernelRoute(IPv6Network("::/0"))
+
+
+@pytest.mark.parametrize(("code", "raised"), [(errno.EAFNOSUPPORT, False), (errno.EOPNOTSUPP, False), (errno.EPERM, True)])
+def test_a_kernel_without_rules_has_none(
+    monkeypatch: pytest.MonkeyPatch, netlink: Netlink, code: int, raised: bool
+) -> None:
+    """A node starts on it all the same."""
+    talk(monkeypatch, netlink, message(2, struct.pack("=i", -code)))
+    with pytest.raises(NetlinkError) if raised else nullcontext():
+        assert netlink.rules() == []
 
 
 def test_a_rule_is_read_as_it_is_written() -> None:
