@@ -5,6 +5,8 @@ from __future__ import annotations
 import ctypes
 import socket
 import struct
+import time
+from collections.abc import Iterable
 
 ECHO_REQUEST, ECHO_REPLY = 128, 129
 
@@ -19,6 +21,8 @@ _ONLY_REPLIES = b"".join(
 _ATTACH_FILTER, _STEP, _PROGRAM = 26, struct.Struct("=HBBI"), struct.Struct("HP")
 _LOAD_HALF, _IS_EQUAL, _RETURN = 0x28, 0x15, 0x06
 _IDENTIFIER_AT = 4
+
+_TIMESTAMPS, _MOMENT = 35, struct.Struct("=qq")  # SO_TIMESTAMPNS of 64-bit kernels: seconds, nanoseconds
 
 
 def echo_socket() -> socket.socket:
@@ -54,3 +58,17 @@ def hear_only(own: socket.socket, identifier: int) -> None:
     )
     code = ctypes.create_string_buffer(b"".join(_STEP.pack(*step) for step in steps))
     own.setsockopt(socket.SOL_SOCKET, _ATTACH_FILTER, _PROGRAM.pack(len(steps), ctypes.addressof(code)))
+
+
+def note_arrivals(own: socket.socket) -> None:
+    """Have the kernel note when each packet comes, whenever we read it. Raises OSError."""
+    own.setsockopt(socket.SOL_SOCKET, _TIMESTAMPS, 1)
+
+
+def arrival(ancillary: Iterable[tuple[int, int, bytes]]) -> float:
+    """When a packet came (Unix time), by what was read beside it: now, where the kernel has not noted it."""
+    for _, kind, value in ancillary:
+        if kind == _TIMESTAMPS and len(value) == _MOMENT.size:  # else that of a 32-bit kernel
+            seconds, nanoseconds = _MOMENT.unpack(value)
+            return float(seconds + nanoseconds / 1e9)
+    return time.time()

@@ -13,10 +13,9 @@ import time
 from collections.abc import Iterator
 from ipaddress import IPv6Address
 
-from re6st.linux.icmpv6 import ECHO_REPLY, ECHO_REQUEST, echo_socket, hear_only
+from re6st.linux.icmpv6 import ECHO_REPLY, ECHO_REQUEST, arrival, echo_socket, hear_only, note_arrivals
 
 _ECHO = struct.Struct("!BBHHH8s")  # type, code, checksum (the kernel's), identifier, sequence number, our token
-_TIMESTAMPS, _MOMENT = 35, struct.Struct("=qq")  # SO_TIMESTAMPNS of 64-bit kernels: seconds, nanoseconds
 WAITING = 2000
 """Requests whose answers are awaited, at most."""
 READ_AT_ONCE = 256
@@ -79,8 +78,7 @@ class ProbeSocket:
                 data, ancillary, _, (host, _, _, index) = asks.recvmsg(SIZE, SIZE)
             except OSError:
                 return
-            stamps = [_MOMENT.unpack_from(value) for _, kind, value in ancillary if kind == _TIMESTAMPS]
-            came = stamps[0][0] + stamps[0][1] / 1e9 if stamps else time.time()
+            came = arrival(ancillary)
             if len(data) != _ECHO.size or data[0] != ECHO_REPLY:
                 continue
             waiting = self._waiting.get(data[-8:])
@@ -94,7 +92,7 @@ class ProbeSocket:
         own = echo_socket()
         try:
             own.setblocking(False)
-            own.setsockopt(socket.SOL_SOCKET, _TIMESTAMPS, 1)
+            note_arrivals(own)
             if own.type == socket.SOCK_RAW:
                 hear_only(own, self._identifier)
         except BaseException:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import secrets
 import socket
@@ -12,12 +13,14 @@ from contextlib import closing
 from ipaddress import IPv6Address
 
 from re6st.core.routing.packet_train import FEW, MANY, SIZE, SLOW, pace_of_few, pace_of_train
-from re6st.linux.icmpv6 import ECHO_REPLY, ECHO_REQUEST, echo_socket, hear_only
+from re6st.linux.icmpv6 import ECHO_REPLY, ECHO_REQUEST, arrival, echo_socket, hear_only, note_arrivals
 
 SILENCE = 1.0
 """Seconds without an answer after which no more come."""
+LONGEST = 3.0
+"""Seconds that a train has in all: a peer that answers now and then would keep a thread busy, and a node from ending.
+"""
 _ECHO = struct.Struct("!BBHHH8s")
-_TIMESTAMPS, _MOMENT = 35, struct.Struct("=qq")  # SO_TIMESTAMPNS of 64-bit kernels: seconds, nanoseconds
 _BUFFER = 1 << 20
 """Bytes of answers that wait for us: more than a train has, as the kernel counts them."""
 
@@ -51,8 +54,7 @@ class Train:
         self._identifier = 1 + secrets.randbelow(0xFFFF)
         self._socket = echo_socket()
         try:
-            self._socket.settimeout(SILENCE)
-            self._socket.setsockopt(socket.SOL_SOCKET, _TIMESTAMPS, 1)
+            note_arrivals(self._socket)
             for option in (socket.SO_SNDBUF, socket.SO_RCVBUF):
                 self._socket.setsockopt(socket.SOL_SOCKET, option, _BUFFER)
             if self._socket.type == socket.SOCK_RAW:
@@ -66,19 +68,26 @@ class Train:
 
     def send(self, count: int) -> list[float]:
         """Send so many packets at once; returns when the answers came. Raises OSError."""
-        token, rest = os.urandom(8), bytes(SIZE - 8)
+        token, rest, until = os.urandom(8), bytes(SIZE - 8), time.monotonic() + LONGEST
         for number in range(count):
             request = _ECHO.pack(ECHO_REQUEST, 0, 0, self._identifier, number, token) + rest
+            self._wait_until(until)
             self._socket.sendto(request, self._to)
         came: dict[int, float] = {}
         while len(came) < count:
             try:
+                self._wait_until(until)
                 data, ancillary, _, _ = self._socket.recvmsg(_ECHO.size, 256)
             except TimeoutError:
                 break
             if len(data) < _ECHO.size or data[0] != ECHO_REPLY or data[-8:] != token:
                 continue
-            stamps = [_MOMENT.unpack_from(value) for _, kind, value in ancillary if kind == _TIMESTAMPS]
-            moment = stamps[0][0] + stamps[0][1] / 1e9 if stamps else time.time()
-            came.setdefault(_ECHO.unpack(data)[4], moment)
+            came.setdefault(_ECHO.unpack(data)[4], arrival(ancillary))
         return list(came.values())
+
+    def _wait_until(self, until: float) -> None:
+        """Have the next call wait no longer than that, nor than SILENCE. Raises TimeoutError where it is over."""
+        left = until - time.monotonic()
+        if left <= 0:
+            raise TimeoutError(errno.ETIMEDOUT, os.strerror(errno.ETIMEDOUT))
+        self._socket.settimeout(min(left, SILENCE))

@@ -1,4 +1,4 @@
-"""What the tunnels that we open carry, for the throughput plane: by what passes, and by a train of packets, seldom.
+"""What the tunnels that we open carry, for the throughput plane: by what comes, and by a train of packets, seldom.
 
 A tunnel is used by that plane once it is known what it carries, or after a while in any case. A change of what is known
 has babeld start anew for another cost of its link: so changes are collected for some minutes.
@@ -75,8 +75,8 @@ class LinkCapacities:
         self._schedule: TrainSchedule[Prefix] = TrainSchedule()
         self._since: dict[NextHop, float] = {}
         """Since when each neighbour is there."""
-        self._passed: dict[str, tuple[float, int, int]] = {}
-        """When we looked, and the bytes that had come and gone by an interface then."""
+        self._passed: dict[str, tuple[float, int]] = {}
+        """When we looked, and the bytes that had come by an interface then."""
         self._plane: Priced | None = None
         self._prices: dict[str, int] = {}
         """What the plane was told."""
@@ -140,18 +140,17 @@ class LinkCapacities:
         self._since = {hop: self._since.get(hop, now) for hop in hops}
 
     def _note_passed(self, now: float) -> None:
+        """What has come has passed the link. Of what was sent nobody knows whether it arrived."""
         passed, self._passed = self._passed, {}
         for hop in self._since:
-            directory = self._statistics / hop.interface / "statistics"
             try:
-                counts = (int((directory / name).read_bytes()) for name in ("rx_bytes", "tx_bytes"))
-                self._passed[hop.interface] = (now, *counts)  # type: ignore[assignment]
+                count = int((self._statistics / hop.interface / "statistics/rx_bytes").read_bytes())
             except (OSError, ValueError):
                 continue
-            at, *before = passed.get(hop.interface, (now, 0, 0))
+            self._passed[hop.interface] = now, count
+            at, before = passed.get(hop.interface, (now, 0))
             if now - at >= LOOK / 2:
-                most = max(b - a for a, b in zip(before, self._passed[hop.interface][1:], strict=True))
-                self._capacities.passed(hop, 8 * most / (now - at) / 1e6, now)
+                self._capacities.passed(hop, 8 * max(0, count - before) / (now - at) / 1e6, now)
 
     def _price(self, now: float) -> None:
         """Tell the plane of costs: of tunnels that it does not use yet at once, of others now and then."""

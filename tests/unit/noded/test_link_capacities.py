@@ -51,7 +51,7 @@ class World:
                 str(number), hop.address, hop.interface, 0xFFFF, 96, 96, 96, None
             )
 
-    def has_passed(self, hop: NextHop, received: int, sent: int) -> None:
+    def has_received(self, hop: NextHop, received: int, sent: int = 0) -> None:
         directory = self.statistics / hop.interface / "statistics"
         directory.mkdir(parents=True, exist_ok=True)
         (directory / "rx_bytes").write_text(f"{received}\n")
@@ -94,10 +94,13 @@ def test_one_that_cannot_be_measured_is_used_after_a_while(tmp_path: Path) -> No
 def test_without_probing_it_is_used_at_once_and_known_by_what_passes(tmp_path: Path) -> None:
     world = World(tmp_path, probe=False)
     world.neighbours(A)
-    world.has_passed(A, 0, 0)
+    world.has_received(A, 0)
     world.look()
     assert world.told == [{"re6stnet1": cost(UNKNOWN)}]
-    world.has_passed(A, 1000, 100_000_000)
+    world.has_received(A, 1000, sent=100_000_000)
+    world.look(1.0)
+    assert world.told[1:] == [], "what was sent may have been lost on the way"
+    world.has_received(A, 100_000_000)
     world.look(1.0)
     assert world.told[1:] == [{"re6stnet1": 256}], "800 Mbit/s have passed"
     assert world.measured == []
@@ -107,13 +110,13 @@ def test_changes_of_costs_are_collected(tmp_path: Path) -> None:
     world = World(tmp_path, probe=False)
     world.neighbours(A, B)
     for hop in (A, B):
-        world.has_passed(hop, 0, 0)
+        world.has_received(hop, 0)
     world.look()
     world.told.clear()
-    world.has_passed(A, 60_000_000, 0)
+    world.has_received(A, 60_000_000)
     world.look()
-    world.has_passed(A, 60_000_000, 0)
-    world.has_passed(B, 60_000_000, 0)
+    world.has_received(A, 60_000_000)
+    world.has_received(B, 60_000_000)
     world.look()
     assert world.told == [{"re6stnet1": 512}]
     world.look(COLLECT)
