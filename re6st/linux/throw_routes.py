@@ -30,23 +30,27 @@ class ThrowRoutes:
     def __init__(self, netlink: Netlink, table: int) -> None:
         self._netlink = netlink
         self._table = table
-        self._there: set[KernelRoute] = set()
+        self._there: set[tuple[IPv6Network, int]] = set()
+        """The destination and the priority of each."""
 
     async def follow(self, wanted: Mapping[IPv6Network, bool]) -> None:
-        """Have one for each of these destinations and no others: and where it says so, one before babeld's route."""
-        routes = {self._route(destination, AFTER_BABEL) for destination in wanted}
-        routes |= {self._route(destination, BEFORE_BABEL) for destination, before in wanted.items() if before}
+        """Have one for each of these destinations and no others: and where it says so, one before babeld's route.
+
+        One that the kernel refuses is tried again the next time.
+        """
+        routes = {(destination, AFTER_BABEL) for destination in wanted}
+        routes |= {(destination, BEFORE_BABEL) for destination, before in wanted.items() if before}
         count = 0
-        for route in self._there - routes:
+        for each in self._there - routes:
+            self._there.discard(each)
             with suppress(NetlinkError):
-                self._netlink.delete_route(route)
-            self._there.discard(route)
+                self._netlink.delete_route(self._route(*each))
             if (count := count + 1) % AT_ONCE == 0:
                 await asyncio.sleep(0)
-        for route in routes - self._there:
+        for each in routes - self._there:
             with suppress(NetlinkError):
-                self._netlink.add_route(route, replace=True)
-                self._there.add(route)
+                self._netlink.add_route(self._route(*each), replace=True)
+                self._there.add(each)
             if (count := count + 1) % AT_ONCE == 0:
                 await asyncio.sleep(0)
 
