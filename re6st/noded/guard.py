@@ -7,6 +7,7 @@ import logging
 import time
 from collections.abc import Iterable
 from dataclasses import replace
+from functools import partial
 from ipaddress import IPv6Address
 from typing import Protocol
 
@@ -67,8 +68,40 @@ class PolicyView(Protocol):
     def survey(self) -> SurveyLike: ...
 
 
+class _Watch:
+    """What is known of one plane's table."""
+
+    def __init__(self, routing: WatchedRouting, claims: Claims) -> None:
+        self.routing = routing
+        self.found = Findings()
+        self._claims = claims
+        self._life = (-1, 0.0)
+        self._timer: asyncio.TimerHandle | None = None
+
+    def look(self, ends: Ends, payload: Payload | None, now: float) -> None:
+        """See who claims what in it now."""
+        if self._life[0] != self.routing.priority:
+            self._life = self.routing.priority, now
+        self.found = self._claims.look(
+            self.routing.table, ends.owner_at, now, self._life[1], payload, ends.numbers, ends.is_shared
+        )
+
+    def look_again(self, seconds: float) -> None:
+        """Have its plane looked at after so many seconds, if it does not change before."""
+        self.close()
+        self._timer = asyncio.get_running_loop().call_later(seconds + 0.01, self.routing.look_again)
+
+    def close(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+
+
 class Guard:
-    """Looks at babel's table after each change, and has it looked at again when that is due without one."""
+    """Looks at babel's table after each change, and has it looked at again when that is due without one.
+
+    Also at that of a plane beside the main one, while there is one: who lies there alone takes the bulk traffic of
+    others. Two machines with one certificate are in both, so the main one is enough for these.
+    """
 
     def __init__(
         self,
@@ -81,7 +114,6 @@ class Guard:
         event_log: EventLog,
     ) -> None:
         self._in_force = in_force
-        self._routing = routing
         self._tunnels = tunnels
         self._mesh = mesh
         self._admission = admission
@@ -90,58 +122,68 @@ class Guard:
         effective = in_force.effective
         identity = effective.identity
         self._subnet = effective.subnet
-        self._claims = Claims(identity.trust.network, identity.prefix, effective.config.accept_route)
+        self._new_claims = partial(Claims, identity.trust.network, identity.prefix, effective.config.accept_route)
+        self._main = _Watch(routing, self._new_claims())
+        self._beside: _Watch | None = None
         self._unheard: dict[NextHop, Prefix] = {}
         """Neighbours of our servers whose babel is not heard, and why."""
-        self._found = Findings()
         self._asked = float("-inf")
         self._asked_about: frozenset[NextHop] = frozenset()
-        self._life = (-1, 0.0)
         self._payload: Payload | None = None
-        self._timer: asyncio.TimerHandle | None = None
         self._ticked = float("-inf")
 
     # -- what it finds --
 
     def look(self) -> None:
         """See who claims what, and act at once."""
-        now = time.monotonic()
-        if self._life[0] != self._routing.priority:
-            self._life = self._routing.priority, now
-        before, self._payload = self._found, payload_of(self._in_force.effective, self._payload)
-        self._found = self._claims.look(
-            self._routing.table,
-            self._owner,
-            now,
-            self._life[1],
-            self._payload,
-            self._tunnels.ends.numbers,
-            self._tunnels.ends.is_shared,
-        )
-        self._admission.doubled = self._found.doubled
-        for lie in self._found.lies:
-            self._expose(lie)
-        if self._found.heard and not before.heard:
-            self._tell_heard(self._found.heard)
-        if before.heard and not self._found.heard:
-            log.info("nobody else announces our subnet any more")
-        for peer in self._found.doubled - before.doubled:
+        before, self._payload = self._main.found.doubled, payload_of(self._in_force.effective, self._payload)
+        self._look(self._main, self._payload)
+        self._admission.doubled = doubled = self._main.found.doubled
+        for peer in doubled - before:
             log.warning(
                 "two machines have the certificate of %s at one time: a disk that was copied, or a stolen key."
                 " Enrol one of them anew, or change its key (re6st-conf rekey)",
                 peer,
             )
             self._event_log.found("certificate-doubled", time.time(), peer)
-        unknown = frozenset(hop for hop in self._found.unknown if self._tunnels.ends.is_shared(hop.interface))
-        again = self._found.again
+
+    def look_beside(self, routing: WatchedRouting | None) -> None:
+        """The same in a plane beside the main one, which has no IPv4; None: there is none any more."""
+        if self._beside is not None and self._beside.routing is not routing:
+            self._beside.close()
+            self._beside = None
+        if routing is not None:
+            self._beside = self._beside or _Watch(routing, self._new_claims())
+            self._look(self._beside, None)
+
+    def _look(self, watch: _Watch, payload: Payload | None) -> None:
+        now, before = time.monotonic(), self._heard
+        watch.look(self._tunnels.ends, payload, now)
+        for lie in watch.found.lies:
+            self._expose(lie)
+        heard = self._heard
+        if heard and not before:
+            self._tell_heard(heard)
+        if before and not heard:
+            log.info("nobody else announces our subnet any more")
+        unknown = frozenset(hop for hop in self._unknown if self._tunnels.ends.is_shared(hop.interface))
+        again = watch.found.again
         if again is not None or unknown:
             due = self._ask(unknown, now)
-            self._look_again(due if again is None else min(again, due))
+            watch.look_again(due if again is None else min(again, due))
 
-    def _look_again(self, seconds: float) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-        self._timer = asyncio.get_running_loop().call_later(seconds + 0.01, self._routing.look_again)
+    @property
+    def _watches(self) -> tuple[_Watch, ...]:
+        return (self._main,) if self._beside is None else (self._main, self._beside)
+
+    @property
+    def _heard(self) -> Heard | None:
+        """By whom others announce our subnet, in any plane."""
+        return next((watch.found.heard for watch in self._watches if watch.found.heard), None)
+
+    @property
+    def _unknown(self) -> frozenset[NextHop]:
+        return frozenset().union(*(watch.found.unknown for watch in self._watches))
 
     def next_deadline(self, now: float) -> float:
         """When `tick` is to be called."""
@@ -158,8 +200,8 @@ class Guard:
                 self._tunnels.undrain(hop.interface, hop.address)
 
     def close(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
+        for watch in self._watches:
+            watch.close()
 
     def _expose(self, lie: Lie) -> None:
         self._admission.refuse(lie)
@@ -205,19 +247,19 @@ class Guard:
         """What is wrong now, in words."""
         found = [f"{peer} announced a subnet that is not its own: it is refused" for peer in self._admission.refused()]
         found += self._requirement.problems()
-        if self._found.heard:
+        if heard := self._heard:
             found.append(
                 f"our subnet {self._subnet} is announced by another machine too, by way of"
-                f" {', '.join(self._names(self._found.heard))}: a lie, or a copied disk (see the log)"
+                f" {', '.join(self._names(heard))}: a lie, or a copied disk (see the log)"
             )
         return found + self._admission.problems()
 
     def record(self) -> Record:
-        heard, twins = self._found.heard, self._admission.twins()
+        heard, twins = self._heard, self._admission.twins()
         return {
             "refused": [peer.cn for peer in self._admission.refused()],
             "own_subnet_from": self._names(heard) if heard else [],
-            "doubled": sorted({peer.cn for peer in (*self._found.doubled, *(twin.peer for twin in twins))}),
+            "doubled": sorted({peer.cn for peer in (*self._main.found.doubled, *(twin.peer for twin in twins))}),
         }
 
 

@@ -210,7 +210,7 @@ def build(base: Base, machine: MachineRooms, found: Found, left: babel.Left, tas
     link_mtus = LinkMtus(machine.kernel)
     guard = Guard(in_force, routing, tunnels, mesh, admission, RequirementWatch(requirement, peers, tunnels), event_log)
     capacities = LinkCapacities(routing, tunnels.ends, machine.in_force.own, measure if config.probe else None)
-    throughput.changed = capacities.follow
+    throughput.changed, throughput.watch = capacities.follow, guard.look_beside
     dead = _dead_links(base, machine, routing, throughput, tunnels, driver, event_log)
     care = KernelCare(machine.kernel, machine.addresses, machine.advertisements, planes, tunnels, in_force)
     version_news = VersionNews(peers.sessions, known.near, known.is_routed, peers)

@@ -39,6 +39,9 @@ class TablePlane(AnyPlane, Protocol):
     def table(self) -> Table: ...
     @property
     def history(self) -> RouteHistory: ...
+    @property
+    def priority(self) -> int: ...
+    def look_again(self) -> None: ...
     def price(self, costs: Mapping[str, int]) -> None:
         """Use these interfaces too, at these costs."""
 
@@ -100,6 +103,8 @@ class Throughput:
         """What keeps it away, where the network has two planes."""
         self.changed: Callable[[TablePlane | None], None] = lambda _: None
         """Hears when it begins, and when it ends."""
+        self.watch: Callable[[TablePlane | None], None] = lambda _: None
+        """Sees after each change of its table who claims what; and that there is none any more."""
         self._make = make
         self._in_force = in_force
         self._filter = packet_filter
@@ -155,6 +160,8 @@ class Throughput:
 
     async def follow(self, table: Table, seen: Survey) -> None:
         """Its babeld's table has changed."""
+        if self._plane is not None and not seen.late:  # else an interface may have another peer by now
+            self.watch(self._plane)
         if seen.running:  # else the routes of the babeld that ended stay until the next one knows its way
             await self._throw()
 
@@ -217,6 +224,7 @@ class Throughput:
         finally:
             self._plane = None
             self.changed(None)
+            self.watch(None)
             async with self._lock:
                 await self._throws.follow({})
         log.info("bulk traffic goes by latency again, as all else")

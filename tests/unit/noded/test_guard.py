@@ -14,7 +14,7 @@ import pytest
 
 from re6st.core.prefix import Prefix, subnet
 from re6st.core.routing.babel_lines import NextHop, Route, Route4, Table
-from re6st.core.routing.claims import HOLD, hardware_address
+from re6st.core.routing.claims import GRACE, HOLD, hardware_address
 from re6st.core.routing.survey import Survey
 from re6st.core.telemetry.event_log import EventLog
 from re6st.core.transport.untimely import Untimely
@@ -160,6 +160,75 @@ def test_a_client_that_came_after_openvpn_was_asked_is_found_out_at_once(
 
     asyncio.run(run())
     assert f"{LIAR} announces {subnet(NETWORK, VICTIM)}, which is not its subnet" in caplog.text
+
+
+class Beside:
+    """A second plane: its own table of the same neighbours."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self.table, self.priority = Table(), 1024
+
+    def look_again(self) -> None:
+        self.world.guard.look_beside(self)
+
+    def claim(self, peer: Prefix, router: str = "r2") -> None:
+        found = subnet(NETWORK, peer)
+        self.table.routes[f"{peer}"] = Route("", found, IPv6Network("::/0"), True, 256, 0, HOP, router)
+
+
+@pytest.mark.usefixtures("quick")
+def test_who_lies_in_the_second_plane_alone_is_found_out_too(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def run() -> None:
+        world = World(tmp_path)
+        beside = Beside(world)
+        world.tunnels.behind[HARDWARE] = LIAR
+        world.claim(LIAR)
+        beside.claim(LIAR)
+        beside.claim(VICTIM)
+        world.look()
+        beside.look_again()
+        await until(lambda: world.tunnels.cuts)
+        world.guard.close()
+        assert set(world.tunnels.cuts) == {LIAR}
+        assert world.tunnels.drained == [(SERVER, HOP.address)], "it is heard in neither plane"
+        assert world.admission.refused() == [LIAR]
+
+    asyncio.run(run())
+    assert f"{LIAR} announces {subnet(NETWORK, VICTIM)}, which is not its subnet" in caplog.text
+    assert "two machines have the certificate" not in caplog.text, "each machine has a router of each plane"
+
+
+def test_our_subnet_is_said_once_to_be_announced_by_another_machine_as_long_as_it_is_in_any_plane(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """And no more once the plane has ended."""
+    caplog.set_level("INFO")
+    clock = [1000.0]
+    monkeypatch.setattr(guard_room, "time", SimpleNamespace(monotonic=lambda: clock[0], time=time.time))
+
+    async def run() -> None:
+        world = World(tmp_path)
+        beside = Beside(world)
+        beside.claim(OWN)
+        world.claim(OWN)
+        for _ in range(2):
+            beside.look_again()
+            world.look()
+            clock[0] += GRACE + 1
+        assert world.guard.record()["own_subnet_from"] == [f"{HOP.address}%{SERVER}"]
+        world.table.routes.clear()
+        world.look()
+        assert "nobody else announces our subnet" not in caplog.text
+        assert len(world.guard.problems()) == 1
+        world.guard.look_beside(None)
+        assert world.guard.problems() == []
+        world.guard.close()
+
+    asyncio.run(run())
+    assert caplog.text.count("is ours, and announced by another machine too") == 1
 
 
 @pytest.mark.usefixtures("quick")

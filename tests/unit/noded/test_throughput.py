@@ -23,7 +23,7 @@ from re6st.linux.netlink import NetlinkError
 from re6st.noded import throughput
 from re6st.noded.routing import Follower, Nobody
 from re6st.noded.settings import Config, EffectiveConfig, InForce
-from re6st.noded.throughput import Throughput
+from re6st.noded.throughput import TablePlane, Throughput
 from tests.unit.fake_program import until
 
 HOP, OTHER = (NextHop(IPv6Address(f"fe80::{number}"), f"re6stnet{number}") for number in (1, 2))
@@ -36,6 +36,7 @@ class PlayedPlane:
     def __init__(self) -> None:
         self.table = Table()
         self.history = RouteHistory()
+        self.priority = 1024
         self.running = False
         self.said: list[object] = []
         self.follower: Follower | None = None
@@ -58,6 +59,9 @@ class PlayedPlane:
 
     def reopen_log(self) -> None:
         self.said.append("log")
+
+    def look_again(self) -> None:
+        self.said.append("look")
 
     def price(self, costs: Mapping[str, int]) -> None:
         self.said.append(costs)
@@ -202,6 +206,24 @@ def test_what_comes_to_a_lost_way_or_a_dead_link_goes_on_by_latency(world: World
 def route(destination: IPv6Network, via: NextHop, *, installed: bool) -> Route:
     anywhere = IPv6Network("::/0")
     return Route("aa", destination, anywhere, installed, 256, 0, via)
+
+
+def test_each_change_of_its_table_is_looked_at_for_who_claims_what_unless_it_is_old(world: World) -> None:
+    looked: list[TablePlane | None] = []
+
+    async def steps() -> None:
+        world.room.watch = looked.append
+        await until(lambda: world.running)
+        plane = world.planes[-1]
+        await world.room.follow(plane.table, Survey(running=True))
+        await world.room.follow(plane.table, Survey(running=False))
+        await world.room.follow(plane.table, Survey(late=True))
+        assert looked == [plane, plane]
+        world.planes_of_network(1)
+        await until(lambda: not world.running)
+
+    asyncio.run(world.in_life(steps))
+    assert looked[2:] == [None], "and that there is none any more"
 
 
 def test_others_are_told_what_it_is_told(world: World) -> None:
