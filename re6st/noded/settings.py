@@ -284,11 +284,17 @@ class EffectiveConfig:
         settings = self._babel(plane, routes, now)
         if plane != THROUGHPUT:
             return settings
-        # Only what is inside the network goes by it. The interfaces of the tunnels that we open come once it is known
-        # what they carry.
-        tunnels = (*self.server_interfaces, *self.served_links)
+        # Only what is inside the network goes by it, so nobody may tell a default route there. The interfaces of the
+        # tunnels that we open come once it is known what they carry.
         return replace(
-            settings, by_capacity=True, tunnels=tunnels, gateway=False, accepted=(), ipv4=None, ipv4_network=None
+            settings,
+            by_capacity=True,
+            tunnels=(*self.server_interfaces, *self.served_links),
+            gateway=False,
+            source_routes=False,
+            accepted=(),
+            ipv4=None,
+            ipv4_network=None,
         )
 
     def _babel(self, plane: Plane, routes: int, now: float) -> babel_settings.BabelSettings:

@@ -11,7 +11,8 @@ import pytest
 from re6st import cert
 from re6st.client.files import Files
 from re6st.core.prefix import Prefix
-from re6st.core.routing.planes import MAIN
+from re6st.core.routing.babel_settings import configuration
+from re6st.core.routing.planes import MAIN, THROUGHPUT
 from re6st.core.wire.params import Parameters
 from re6st.noded.settings import GIVEN_UP, LAST_QUESTION, Config, EffectiveConfig
 
@@ -95,3 +96,24 @@ def test_there_is_time_to_close_a_tunnel_that_was_drained(nodes: dict[str, cert.
     config = Config("", Files(here, here, here), here, here, here)
     mesh = EffectiveConfig(config, nodes["1/16"], parameters, {}).mesh(can_drain=True)
     assert mesh.close_time >= max(mesh.drain_time, mesh.link_drain_time) + LAST_QUESTION
+
+
+def test_in_the_second_plane_are_the_subnets_of_the_network_alone_by_the_tunnels_of_others_at_first(
+    nodes: dict[str, cert.Identity],
+) -> None:
+    """Those that we open come when it is known what they carry. What is not inside goes by the main plane."""
+    here, identity = Path("."), nodes["1/16"]
+    accepted = IPv4Network("192.168.7.0/24")
+    config = Config("", Files(here, here, here), here, here, here, wireguard=True, gateway=True, accept_route=(accepted,))
+    parameters = Parameters(Prefix(0, 16), planes=2, ipv4=IPv4Network("10.42.0.0/16"), ipv4_sublen=8)
+    effective = EffectiveConfig(config, identity, parameters, {})
+    settings = effective.babel(THROUGHPUT, 0, 0)
+    assert set(settings.tunnels) == {*effective.server_interfaces, *effective.served_links}
+    assert settings.links == frozenset(effective.links), "links have no key here either"
+    text = configuration(settings)
+    let_in = [line for line in text.splitlines() if line.startswith("in ") and line.endswith(" allow")]
+    assert len(let_in) == 1
+    assert f"in ip {identity.trust.network} ge " in let_in[0]
+    assert "in ip ::/0 eq 0 deny" in text.splitlines(), "and no default route is"
+    assert not [line for line in text.splitlines() if line.startswith("redistribute") and "10.42" in line]
+    assert [line for line in configuration(effective.babel(MAIN, 0, 0)).splitlines() if "192.168.7.0/24" in line]
