@@ -15,7 +15,7 @@ from ipaddress import IPv4Network, IPv6Address, IPv6Network, collapse_addresses
 
 from re6st.core import interfaces
 from re6st.core.machine import bulk_rules
-from re6st.core.machine.bulk_rules import Bulk
+from re6st.core.machine.bulk_rules import Bulk, BulkKind
 from re6st.core.routing.babel_lines import NextHop, Table
 from re6st.core.routing.babel_settings import PORT
 from re6st.core.routing.planes import THROUGHPUT
@@ -81,6 +81,7 @@ class Part(StrEnum):
     SEGMENTS = "tunnels over TCP stop on paths that swallow large packets without a word"
     PLANES = "bulk traffic goes by latency, as all else"
     BULK = "what --bulk names keeps its class"
+    CGROUPS = "what --bulk names by control group keeps its class, as long as one of these groups is not there"
     TRAFFIC = "a link that died is noticed by babel alone, not by the packets that go over it"
 
 
@@ -171,8 +172,8 @@ def ruleset(rules: Rules, elements: Collection[str] = (), parts: Collection[Part
         chains += _traffic(rules)
     if rules.planes and Part.PLANES in parts:
         chains += bulk_rules.leaving(rules.network, rules.subnet)
-    if rules.planes and rules.bulk and Part.BULK in parts:
-        chains += bulk_rules.marking(rules.network, rules.subnet, rules.bulk)
+    if rules.planes and (bulk := _bulk(rules, parts)):
+        chains += bulk_rules.marking(rules.network, rules.subnet, bulk)
     filtered = rules.filtered and Part.SOURCES in parts
     if filtered:
         chains += [*_prerouting(rules), "}", *_from_tunnel(rules, parts), "}", *_forward(rules, parts), "}"]
@@ -188,6 +189,12 @@ def ruleset(rules: Rules, elements: Collection[str] = (), parts: Collection[Part
     lines = [*removal().splitlines(), f"table inet {TABLE} {{", *counters, *sets, *chains, "}"]
     lines += [f"add element inet {TABLE} {element}" for element in sorted(elements)]
     return "\n".join(lines) + "\n"
+
+
+def _bulk(rules: Rules, parts: Collection[Part]) -> tuple[Bulk, ...]:
+    """What of --bulk can be told. nft(8) refuses a control group that does not exist, and with it the whole table."""
+    needed = {kind: Part.CGROUPS if kind is BulkKind.CGROUP else Part.BULK for kind in BulkKind}
+    return tuple(each for each in rules.bulk if needed[each.kind] in parts)
 
 
 def _counting_sets() -> Iterator[str]:

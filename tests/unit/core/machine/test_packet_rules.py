@@ -75,5 +75,10 @@ def test_what_the_operator_names_as_bulk_gets_a_class() -> None:
         'socket cgroupv2 level 2 "backup.slice/a.service" ip6 dscp set 0x08',
         "goto bulk_ports",
     ]
-    assert "bulk" not in ruleset(rules, parts=ALL - {Part.BULK})
+    without_groups = ruleset(rules, parts=ALL - {Part.CGROUPS})
+    assert chain(without_groups, "bulk_here") == ["meta skuid 42 ip6 dscp set 0x08", "goto bulk_ports"]
+    only_groups = ruleset(rules, parts=ALL - {Part.BULK})
+    assert "cgroupv2" in only_groups
+    assert "dport 873" not in only_groups
+    assert "bulk" not in ruleset(rules, parts=ALL - {Part.BULK, Part.CGROUPS})
     assert "bulk" not in ruleset(replace(rules, planes=False))
