@@ -96,6 +96,11 @@ class BulkRooms:
             "links": self.capacities.record() if plane is not None else {},
         }
 
+    def reached(self) -> list[str] | None:
+        """The nodes that bulk traffic gets to by capacity; None where all of it goes by latency."""
+        plane = self.throughput.plane
+        return None if plane is None else sorted(peer.cn for peer in plane.survey().peers)
+
 
 class Observer:
     """Answers for one node, out of its rooms; `verbosity` is its -v."""
@@ -296,6 +301,7 @@ class Observer:
             "running": self._routing.ready.is_set(),
             "late": self._routing.babel.late,
             "reachable": peers,
+            "by_capacity": self._bulk.reached(),
             "claims": self._guard.record(),
         }
 

@@ -66,6 +66,9 @@ class LocalNode:
         """What the node told about who claims what, when it was last asked for its routes."""
         self.late = False
         """Whether it said then that these routes are old: it reads its babeld too slowly."""
+        self.by_capacity: frozenset[Prefix] | None = None
+        """The nodes that its bulk traffic gets to by capacity, as it said then; None where all of it goes by latency.
+        """
         self._socket: socket.socket | None = None
         self._listeners: dict[tuple[Prefix, int], list[Listener]] = {}
 
@@ -179,7 +182,7 @@ class LocalNode:
         release, or the older software, whose babeld does not speak the text protocol (wire.md 9.6).
         """
         reasons = []
-        self.claims, self.late = ToldClaims(), False
+        self.claims, self.late, self.by_capacity = ToldClaims(), False, None
         for name, read in ((CONTROL_SOCKET, self._told), (BABELD_SOCKET, self._text), (BINARY_SOCKET, self._binary)):
             path = self._control.with_name(name)
             try:
@@ -201,7 +204,7 @@ class LocalNode:
         if not line.endswith(b"\n"):
             raise EOFError("the node hung up")
         told = read_routes(line)
-        self.claims, self.late = told.claims, told.late
+        self.claims, self.late, self.by_capacity = told.claims, told.late, told.by_capacity
         return told.reachable
 
     async def _text(self, path: Path) -> list[Prefix]:
@@ -299,11 +302,13 @@ def _unquoted(answer: bytes) -> bytes:
 
 @dataclass(frozen=True, slots=True)
 class ToldRoutes:
-    """What a node of ours says of its routes: who can be reached, who claims what, and whether this is old."""
+    """What a node of ours says of its routes: who can be reached, who claims what, and whether this is old; and where
+    it has two routing planes, whom bulk traffic gets to by capacity."""
 
     reachable: list[Prefix]
     claims: ToldClaims
     late: bool
+    by_capacity: frozenset[Prefix] | None = None
 
 
 def read_routes(line: bytes) -> ToldRoutes:
@@ -316,6 +321,8 @@ def read_routes(line: bytes) -> ToldRoutes:
         if result["running"] is not True:
             raise ValueError("babeld is not running")
         reachable = [Prefix.from_cn(cn) for cn in result["reachable"]]
-        return ToldRoutes(reachable, read_claims(result.get("claims")), result.get("late") is True)
+        bulk = result.get("by_capacity")
+        by_capacity = None if bulk is None else frozenset(Prefix.from_cn(cn) for cn in bulk)
+        return ToldRoutes(reachable, read_claims(result.get("claims")), result.get("late") is True, by_capacity)
     except (KeyError, TypeError, AttributeError, RecursionError):
         raise ValueError("not an answer of a node") from None

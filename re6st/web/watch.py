@@ -55,6 +55,8 @@ class Picture:
     looked: float | None = None
     claims: ToldClaims = field(default_factory=ToldClaims)
     """Who claims what, as far as the registry's own node sees it."""
+    by_capacity: frozenset[Prefix] | None = None
+    """The nodes that its bulk traffic gets to by capacity; None where all of it goes by latency."""
     tunnels: frozenset[tuple[Prefix, Prefix]] = frozenset()
     """Who opened tunnels, and to whom."""
     answered: frozenset[Prefix] = frozenset()
@@ -62,6 +64,11 @@ class Picture:
 
     def is_online(self, prefix: Prefix) -> bool | None:
         return None if self.online is None else prefix in self.online
+
+    def is_by_capacity(self, prefix: Prefix) -> bool | None:
+        """Whether bulk traffic gets there by capacity; None where there is no such plane, or no way."""
+        known = self.by_capacity is not None and prefix != self.own and self.is_online(prefix)
+        return prefix in (self.by_capacity or ()) if known else None
 
 
 class Watch:
@@ -143,9 +150,18 @@ class Watch:
             self._note_claims(before.claims, claims)
             self._bump()
         late = online is not None and self._registry.node.late
-        if late != before.late:
+        by_capacity = None if online is None else self._registry.node.by_capacity
+        if (late, by_capacity) != (before.late, before.by_capacity):
             self._bump()
-        self.picture = replace(self.picture, own=own, online=online, late=late, claims=claims, looked=self._clock())
+        self.picture = replace(
+            self.picture,
+            own=own,
+            online=online,
+            late=late,
+            claims=claims,
+            by_capacity=by_capacity,
+            looked=self._clock(),
+        )
         self._fresh.set()
 
     def _note(self, kind: EventKind, prefixes: frozenset[Prefix]) -> None:

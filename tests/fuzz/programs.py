@@ -266,7 +266,7 @@ TARGETS = {
     "node-answer": Target(
         node_answer,
         (
-            b'{"result": {"running": true, "reachable": ["2/16"], "claims": {"refused": ["3/16"]}}}\n',
+            b'{"result": {"running": true, "reachable": ["2/16"], "by_capacity": ["2/16"], "claims": {"refused": ["3/16"]}}}\n',
             b'{"error": {"message": "no"}}',
         ),
     ),

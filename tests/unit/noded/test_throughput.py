@@ -60,6 +60,9 @@ class PlayedPlane:
     def reopen_log(self) -> None:
         self.said.append("log")
 
+    def survey(self) -> Survey:
+        return Survey()
+
     def look_again(self) -> None:
         self.said.append("look")
 

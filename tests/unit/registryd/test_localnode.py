@@ -325,6 +325,16 @@ def test_the_node_says_whether_its_routes_are_old(words: str, late: bool) -> Non
     assert (told.reachable, told.late) == ([B], late)
 
 
+@pytest.mark.parametrize(("words", "nodes"), [("[]", set()), ('["1/16"]', {B}), ("null", None)])
+def test_the_node_says_whom_bulk_traffic_gets_to_by_capacity(words: str, nodes: set[Prefix] | None) -> None:
+    said = '{"result": {"running": true, "reachable": ["1/16"]%s}}'
+    assert read_routes((said % f', "by_capacity": {words}').encode()).by_capacity == nodes
+    assert read_routes((said % "").encode()).by_capacity is None, "one of before"
+    for wrong in ("7", '["x"]', "[7]"):
+        with pytest.raises(ValueError, match=r"not an answer|CN|x"):
+            read_routes((said % f', "by_capacity": {wrong}').encode())
+
+
 @pytest.mark.parametrize(
     "claims", [7, [], {"refused": 7}, {"refused": ["x"]}, {"own_subnet_from": ["\x1b[2J"]}, {"doubled": [1]}]
 )

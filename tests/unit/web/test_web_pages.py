@@ -336,6 +336,25 @@ def test_the_overview_says_if_who_is_online_is_old(tmp_path: Path, monkeypatch: 
     run(tmp_path, test)
 
 
+def test_where_the_network_has_two_planes_pages_say_by_which_one_bulk_traffic_goes(tmp_path: Path) -> None:
+    async def test(browser: Browser) -> None:
+        assert "Bulk traffic" not in (await browser.get("/")).text + (await browser.get("/nodes/1/16")).text
+        online = frozenset(Prefix(number, 16) for number in range(3))
+        picture = Picture(own=Prefix(0, 16), online=online, by_capacity=frozenset({Prefix(1, 16)}))
+        views = views_of(browser, picture)
+        assert (await views.overview())["by_capacity"] == 1
+        found = [(await views.node(f"{number}/16", ask=False))["by_capacity"] for number in range(4)]
+        assert found == [None, True, False, None], "to itself, and to who is offline, nothing goes"
+        browser.simulation.node.by_capacity = frozenset({Prefix(1, 16)})
+        browser.simulation.node.away -= {Prefix(1, 16), Prefix(2, 16)}
+        while "goes by capacity from here to 1 of" not in (await browser.get("/")).text:
+            await asyncio.sleep(0.05)
+        assert "from the registry's node by capacity" in (await browser.get("/nodes/1/16")).text
+        assert "from the registry's node by latency, as all else" in (await browser.get("/nodes/2/16")).text
+
+    run(tmp_path, test)
+
+
 def test_who_announced_what_is_not_his_is_an_event_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async def test(browser: Browser) -> None:
         node = FakeNode()
@@ -359,6 +378,7 @@ class FakeNode:
     def __init__(self) -> None:
         self.claims = ToldClaims(refused=(Prefix(1, 16),))
         self.late = False
+        self.by_capacity: frozenset[Prefix] | None = None
 
     async def routes(self) -> list[Prefix]:
         return [Prefix(1, 16)]
