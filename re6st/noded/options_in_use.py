@@ -12,6 +12,7 @@ from pathlib import Path
 
 from re6st.client.files import Files
 from re6st.client.registry_client import parse_url
+from re6st.core.machine.bulk_rules import Bulk
 from re6st.core.telemetry.report import Record
 from re6st.core.wire.datagrams import Endpoint
 from re6st.noded.hooks import HIDDEN, program
@@ -68,5 +69,7 @@ def _plain(value: object) -> object:
         case tuple():
             return [_plain(each) for each in value]
         case Path() | IPv4Address() | IPv6Address() | IPv4Network() | IPv6Network() | Endpoint() | ListenAddress():
+            return str(value)
+        case Bulk():
             return str(value)
     return value

@@ -266,7 +266,8 @@ TARGETS = {
     "node-answer": Target(
         node_answer,
         (
-            b'{"result": {"running": true, "reachable": ["2/16"], "by_capacity": ["2/16"], "claims": {"refused": ["3/16"]}}}\n',
+            b'{"result": {"running": true, "reachable": ["2/16"], "by_capacity": ["2/16"],'
+            b' "claims": {"refused": ["3/16"]}}}\n',
             b'{"error": {"message": "no"}}',
         ),
     ),

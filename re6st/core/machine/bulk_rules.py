@@ -40,6 +40,9 @@ class Bulk:
     def is_port(self) -> bool:
         return self.kind in (BulkKind.TCP, BulkKind.UDP)
 
+    def __str__(self) -> str:
+        return f"{self.kind} {self.value}"
+
     def matches(self) -> Iterator[str]:
         """Each way to tell it by."""
         match self.kind:

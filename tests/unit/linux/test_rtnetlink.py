@@ -129,7 +129,9 @@ def test_a_route_of_something_else_is_none() -> None:
     assert default == KernelRoute(IPv6Network("::/0"))
 
 
-@pytest.mark.parametrize(("code", "raised"), [(errno.EAFNOSUPPORT, False), (errno.EOPNOTSUPP, False), (errno.EPERM, True)])
+@pytest.mark.parametrize(
+    ("code", "raised"), [(errno.EAFNOSUPPORT, False), (errno.EOPNOTSUPP, False), (errno.EPERM, True)]
+)
 def test_a_kernel_without_rules_has_none(
     monkeypatch: pytest.MonkeyPatch, netlink: Netlink, code: int, raised: bool
 ) -> None:

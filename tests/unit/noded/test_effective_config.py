@@ -104,7 +104,9 @@ def test_in_the_second_plane_are_the_subnets_of_the_network_alone_by_the_tunnels
     """Those that we open come when it is known what they carry. What is not inside goes by the main plane."""
     here, identity = Path("."), nodes["1/16"]
     accepted = IPv4Network("192.168.7.0/24")
-    config = Config("", Files(here, here, here), here, here, here, wireguard=True, gateway=True, accept_route=(accepted,))
+    config = Config(
+        "", Files(here, here, here), here, here, here, wireguard=True, gateway=True, accept_route=(accepted,)
+    )
     parameters = Parameters(Prefix(0, 16), planes=2, ipv4=IPv4Network("10.42.0.0/16"), ipv4_sublen=8)
     effective = EffectiveConfig(config, identity, parameters, {})
     settings = effective.babel(THROUGHPUT, 0, 0)

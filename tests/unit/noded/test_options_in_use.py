@@ -8,6 +8,7 @@ from pathlib import Path
 
 from re6st import cert
 from re6st.client.files import Files
+from re6st.core.machine.bulk_rules import Bulk, BulkKind
 from re6st.core.prefix import Prefix
 from re6st.core.tunnel_protocols import TunnelProtocol
 from re6st.core.wire.datagrams import Endpoint
@@ -36,6 +37,7 @@ def test_options_are_told_without_secrets(nodes: dict[str, cert.Identity]) -> No
         openvpn_arguments=("--http-proxy-user-pass", "SECRET"),
         up=("TOKEN=SECRET /usr/local/bin/up", "/usr/local/bin/register --password SECRET", "/bin/true"),
         remotes=(Endpoint("192.0.2.1", 1194, TunnelProtocol.UDP),),
+        bulk=(Bulk(BulkKind.TCP, "873"), Bulk(BulkKind.CGROUP, "backup.slice")),
     )
     parameters = Parameters(Prefix(0, 16), babel_hmac_sign=b"SECRET", crl=frozenset((7, 8)))
     told = options_in_use(EffectiveConfig(config, nodes["1/16"], parameters, {}))
@@ -46,6 +48,7 @@ def test_options_are_told_without_secrets(nodes: dict[str, cert.Identity]) -> No
     assert options["registry"] == "http://re6st.example.com"
     assert (options["ip"], options["pp"]) == (["203.0.113.9"], [[1194, "udp"], [1194, "tcp"]])
     assert (options["neighbours"], options["remotes"]) == (["4/16"], ["192.0.2.1,1194,udp"])
+    assert options["bulk"] == ["tcp 873", "cgroup backup.slice"]
     assert options["accept_route"] == ["192.168.7.0/24"]
     assert options["B"] == ["-C", "...", "-C...", "-d", "--debug"]
     assert options["O"] == ["--http-proxy-user-pass", "..."]
