@@ -15,6 +15,7 @@ from ipaddress import IPv6Address
 from pathlib import Path
 from typing import Protocol
 
+from re6st.core.interfaces import is_link
 from re6st.core.prefix import Prefix
 from re6st.core.routing.babel_lines import NextHop
 from re6st.core.routing.capacity import UNKNOWN, Capacities, cost
@@ -24,7 +25,10 @@ from re6st.noded.link_counts import TableSource
 
 LOOK = 1.0
 """Seconds between two looks at what has passed, and at who the neighbours are."""
-PATIENCE = 20.0
+SETTLED = 8.0
+"""Seconds after which a tunnel is measured: one that becomes a WireGuard link is none any more by then, and a machine
+that has just begun has had time for it."""
+PATIENCE = 25.0
 """Seconds after which a tunnel is used, though it is not known what it carries."""
 COLLECT = 300.0
 """Seconds between two changes of the costs of tunnels that are used."""
@@ -45,6 +49,8 @@ class OwnerLookup(Protocol):
     def owner_at(self, hop: NextHop) -> Prefix | None: ...
 
 
+Carried = tuple[Prefix, bool]
+"""What a measurement holds for: a peer, by a WireGuard link or not."""
 Measure = Callable[[IPv6Address, int], float | None]
 """What a link to a neighbour carries, in Mbit/s; it takes its time, and raises OSError."""
 
@@ -72,7 +78,7 @@ class LinkCapacities:
         self._clock = clock
         self._statistics = statistics
         self._capacities: Capacities[NextHop] = Capacities()
-        self._schedule: TrainSchedule[Prefix] = TrainSchedule()
+        self._schedule: TrainSchedule[Carried] = TrainSchedule()
         self._since: dict[NextHop, float] = {}
         """Since when each neighbour is there."""
         self._passed: dict[str, tuple[float, int]] = {}
@@ -111,12 +117,18 @@ class LinkCapacities:
         self._price(now)
         if self._measure is None:
             return
-        by_peer = {peer: hop for hop in self._since if (peer := self._ends.owner_at(hop)) is not None}
-        while (peer := self._schedule.due(list(by_peer), self._clock())) is not None:
-            await self._send_train(self._measure, peer, by_peer[peer])
+        settled = (hop for hop, since in self._since.items() if now - since >= SETTLED)
+        found = {carried: hop for hop in settled if (carried := self._carried(hop)) is not None}
+        while (carried := self._schedule.due(list(found), self._clock())) is not None:
+            await self._send_train(self._measure, carried, found[carried])
             self._price(self._clock())
 
-    async def _send_train(self, measure: Measure, peer: Prefix, hop: NextHop) -> None:
+    def _carried(self, hop: NextHop) -> Carried | None:
+        peer = self._ends.owner_at(hop)
+        return None if peer is None else (peer, is_link(hop.interface))
+
+    async def _send_train(self, measure: Measure, carried: Carried, hop: NextHop) -> None:
+        peer = carried[0]
         try:
             index = socket.if_nametoindex(hop.interface)
             mbits = await asyncio.to_thread(measure, hop.address, index)
@@ -124,7 +136,7 @@ class LinkCapacities:
             log.debug("what the link with %s carries is not known: %s", peer, error)
             mbits = None
         self.measured += 1
-        self._schedule.note(peer, mbits, self._clock())
+        self._schedule.note(carried, mbits, self._clock())
         if mbits is not None:
             log.debug("the link with %s on %s carries %.0f Mbit/s", peer, hop.interface, mbits)
             self._capacities.measured(hop, mbits)
@@ -134,8 +146,8 @@ class LinkCapacities:
         hops = {each.key for each in self._routing.table.neighbours.values() if each.interface in own}
         self._capacities.follow(hops)
         for hop in hops - self._since.keys():
-            peer = self._ends.owner_at(hop)
-            if peer is not None and (mbits := self._schedule.known(peer, now)) is not None:
+            carried = self._carried(hop)
+            if carried is not None and (mbits := self._schedule.known(carried, now)) is not None:
                 self._capacities.measured(hop, mbits)
         self._since = {hop: self._since.get(hop, now) for hop in hops}
 

@@ -33,7 +33,7 @@ AT_ONCE, EVERY = 12.0, 1800.0
 """Measurements that a node may make at once, and seconds after which it may make one more: 60 in the first day, and 48
 in others, of 343 kB each way."""
 LASTS = 6 * 3600.0
-"""Seconds until a link is measured again; the same of a peer that comes back."""
+"""Seconds until a link is measured again; also that of a peer that comes back."""
 AGAIN = 600.0
 """Seconds until it is tried again where too little came back."""
 KEPT = 1000

@@ -9,14 +9,18 @@ from pathlib import Path
 
 import pytest
 
+from re6st.core.interfaces import link
 from re6st.core.prefix import Prefix
 from re6st.core.routing.babel_lines import Neighbour, NextHop, Table
 from re6st.core.routing.capacity import UNKNOWN, cost
-from re6st.noded.link_capacities import COLLECT, PATIENCE, LinkCapacities
+from re6st.core.tunnel_protocols import Role
+from re6st.noded.link_capacities import COLLECT, PATIENCE, SETTLED, LinkCapacities
 
 A, B = (NextHop(IPv6Address(f"fe80::{number}"), f"re6stnet{number}") for number in (1, 2))
 SERVED = NextHop(IPv6Address("fe80::3"), "re6stnet-tcp")
-PEERS = {A: Prefix(1, 16), B: Prefix(2, 16), SERVED: Prefix(3, 16)}
+LINK = NextHop(IPv6Address("fe80::4"), link(Role.CLIENT, 1))
+"""In the place of the tunnel A."""
+PEERS = {A: Prefix(1, 16), B: Prefix(2, 16), SERVED: Prefix(3, 16), LINK: Prefix(1, 16)}
 
 
 class World:
@@ -30,7 +34,7 @@ class World:
         self.told: list[Mapping[str, int]] = []
         self.statistics = statistics
         measure = self.measure if probe else None
-        own = ("re6stnet1", "re6stnet2")
+        own = ("re6stnet1", "re6stnet2", LINK.interface)
         self.room = LinkCapacities(self, self, lambda: own, measure, lambda: self.now, statistics)
         self.room.follow(self)
 
@@ -71,6 +75,8 @@ def test_a_tunnel_of_ours_is_used_once_it_was_measured(tmp_path: Path) -> None:
     world = World(tmp_path)
     world.neighbours(A, B, SERVED)
     world.look()
+    assert world.measured == [], "it may be about to become a link"
+    world.look(SETTLED)
     assert world.measured == [A.address, B.address]
     assert world.told == [{"re6stnet1": 512}, {"re6stnet2": 16384}]
     world.look()
@@ -86,6 +92,7 @@ def test_one_that_cannot_be_measured_is_used_after_a_while(tmp_path: Path) -> No
     world.carries[A.address] = None
     world.neighbours(A)
     world.look()
+    world.look(SETTLED)
     assert world.told == []
     world.look(PATIENCE)
     assert world.told == [{"re6stnet1": cost(UNKNOWN)}]
@@ -127,6 +134,7 @@ def test_a_plane_that_begins_anew_is_told_all_at_once(tmp_path: Path) -> None:
     world = World(tmp_path)
     world.neighbours(A, B)
     world.look()
+    world.look(SETTLED)
     world.room.follow(None)
     world.told.clear()
     world.room.follow(world)
@@ -137,9 +145,24 @@ def test_a_peer_that_comes_back_is_not_measured_again(tmp_path: Path) -> None:
     world = World(tmp_path)
     world.neighbours(A)
     world.look()
+    world.look(SETTLED)
     world.neighbours()
     world.look()
     world.neighbours(A)
     world.look()
+    world.look(SETTLED)
     assert world.measured == [A.address]
     assert world.room.record()["re6stnet1"]["mbits"] == 500.0
+
+
+def test_a_tunnel_that_became_a_link_is_measured_anew(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    world.neighbours(A)
+    world.look()
+    world.look(SETTLED)
+    world.carries[LINK.address] = 900.0
+    world.neighbours(LINK)
+    world.look()
+    world.look(SETTLED)
+    assert world.measured == [A.address, LINK.address]
+    assert world.told == [{"re6stnet1": 512}, {LINK.interface: 256}]
