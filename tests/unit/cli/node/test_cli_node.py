@@ -22,7 +22,6 @@ from re6st.cli.node import main as node
 from re6st.cli.node.main import main
 from re6st.cli.node.options import configuration, parser
 from re6st.client.files import Files
-from re6st.core.machine.bulk_rules import Bulk, BulkKind
 from re6st.core.prefix import Prefix
 from re6st.core.tunnel_protocols import TunnelProtocol
 from re6st.core.wire.datagrams import Endpoint
@@ -491,15 +490,3 @@ def test_what_breaks_a_node_that_ran_does_not_keep_systemd_from_starting_it_agai
     monkeypatch.setattr("re6st.cli.node.main.Node", lambda config: FailingNode(error, started))
     monkeypatch.setattr("re6st.cli.node.main.Successor.listen", lambda self: None)
     assert run(tmp_path) == status
-
-
-def test_what_is_bulk_is_named_by_port_user_or_control_group() -> None:
-    words = ("--bulk", "tcp", "873", "--bulk", "user", "root", "--bulk", "cgroup", "/a.slice/b@1.service", "--no-probe")
-    found = config(*words, "--bulk", "tcp", "873")
-    assert found.bulk == (
-        Bulk(BulkKind.TCP, "873"),
-        Bulk(BulkKind.USER, "0"),
-        Bulk(BulkKind.CGROUP, "a.slice/b@1.service"),
-    )
-    assert not found.probe
-    assert config().probe
