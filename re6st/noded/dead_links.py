@@ -225,10 +225,10 @@ class DeadLinks:
         self._since = {hop: since for hop, since in self._since.items() if hop in dead}
         self._owners = {hop: owner for hop, owner in self._owners.items() if hop in dead}
         self._proofs = {key: proof for key, proof in self._proofs.items() if key[0] in dead}
-        await self._tell_planes(dead)
         if dead or self._detours:
             self._since |= dict.fromkeys(found.died, now)
             await self._follow(dead, self.liveness.doubtful, now, echo)
+        await self._tell_planes(dead)  # what may wait goes by them
         self._tell(found, now)
 
     def _answered(self, ip: IPv6Address, index: int, seconds: float) -> None:

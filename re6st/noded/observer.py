@@ -96,6 +96,11 @@ class BulkRooms:
             "links": self.capacities.record() if plane is not None else {},
         }
 
+    def problem(self) -> str | None:
+        """What keeps the plane away, in words."""
+        trouble = self.throughput.trouble
+        return f"bulk traffic goes by latency: {trouble}" if trouble else None
+
     def reached(self) -> list[str] | None:
         """The nodes that bulk traffic gets to by capacity; None where all of it goes by latency."""
         plane = self.throughput.plane
@@ -174,8 +179,10 @@ class Observer:
                 likely_refused=self._registry.likely_refused,
                 others=[
                     *self._guard.problems(),
-                    *(f"bulk traffic goes by latency: {each}" for each in [self._bulk.throughput.trouble] if each),
-                    *filter(None, [self._registry.clock_problem(), None if up else self._families()]),
+                    *filter(
+                        None,
+                        [self._bulk.problem(), self._registry.clock_problem(), None if up else self._families()],
+                    ),
                     *self._care.doubts(),
                 ],
                 broken=self._care.broken(),

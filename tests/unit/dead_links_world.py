@@ -57,10 +57,12 @@ class World:
     over_tcp: frozenset[str] = frozenset()
     gone: set[NextHop] = field(default_factory=set)
     """Whose tunnels have ended."""
+    avoided: frozenset[NextHop] = frozenset()
+    """The dead links of which the second plane was told."""
 
     def __post_init__(self) -> None:
         self.event_log = EventLog()
-        machine = LinkMachine(self, self, self, self, lambda: self, lambda: self)
+        machine = LinkMachine(self, self, self, self, lambda: self, lambda: self, (self,))
         self.room = DeadLinks(NETWORK, OWN, self, self, machine, self.events.append, self.event_log, lambda: self.now)
 
     # the ends and their hardware addresses
@@ -115,6 +117,11 @@ class World:
     async def follow(self, wanted: Mapping[Way, Detour], plans: Iterable[AddressPlan]) -> None:
         self.routes = dict(wanted)
         self.followed += 1
+
+    # the second plane
+
+    async def avoid(self, dead: frozenset[NextHop]) -> None:
+        self.avoided = dead
 
     # what a test does
 

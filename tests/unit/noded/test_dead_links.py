@@ -71,6 +71,14 @@ def test_it_is_used_again_once_it_is_heard_for_a_while(world: World, caplog: pyt
     }
 
 
+def test_another_plane_is_told_of_links_that_are_dead_and_when_they_are_not_any_more(world: World) -> None:
+    world.die(HOP_A, 0.6)
+    assert world.avoided == {HOP_A}
+    world.answers_to.add(HOP_A.address)
+    world.flow(HOP_A, 1, back=True)
+    assert world.avoided == frozenset()
+
+
 def test_a_neighbour_that_is_not_heard_by_its_detour_either_is_left_to_babel(world: World) -> None:
     """It is dead itself: packets to it would go round among those that miss it. Our own would not: see Mesh."""
     world.die(HOP_A, 0.5)
