@@ -143,9 +143,9 @@ class LinkCapacities:
 
     def _follow_neighbours(self, now: float) -> None:
         own = self._own()
-        hops = {each.key for each in self._routing.table.neighbours.values() if each.interface in own}
+        hops = dict.fromkeys(each.key for each in self._routing.table.neighbours.values() if each.interface in own)
         self._capacities.follow(hops)
-        for hop in hops - self._since.keys():
+        for hop in hops.keys() - self._since.keys():
             carried = self._carried(hop)
             if carried is not None and (mbits := self._schedule.known(carried, now)) is not None:
                 self._capacities.measured(hop, mbits)

@@ -178,9 +178,7 @@ class Beside:
 
 
 @pytest.mark.usefixtures("quick")
-def test_who_lies_in_the_second_plane_alone_is_found_out_too(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_who_lies_in_the_second_plane_alone_is_found_out_too(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     async def run() -> None:
         world = World(tmp_path)
         beside = Beside(world)

@@ -1,4 +1,4 @@
-"""The options about the second plane: what goes by capacity, and that nothing is sent to find out what tunnels carry."""
+"""The options about the second plane: what goes by capacity, and that nothing is sent to measure tunnels."""
 
 from __future__ import annotations
 
