@@ -216,11 +216,12 @@ class Babel:
         """Whether babeld can use these settings without a restart."""
         return settings == self.settings or bool(live_commands(self.settings, self._more(settings)))
 
-    async def reconfigure(self, settings: BabelSettings, spread: float = 0) -> None:
+    async def reconfigure(self, settings: BabelSettings, spread: float = 0, *, stale: bool = False) -> None:
         """Use other settings: another key and more tunnels at once; for anything else babeld is restarted.
 
         Its filters and flags cannot change while it runs (wire.md 9.5), but the value of a key can (9.4), and
-        interfaces can be added. `spread`: seconds within which other nodes restart their babeld, too.
+        interfaces can be added. `spread`: seconds within which other nodes restart their babeld, too; `stale`: see
+        `renew`.
         """
         old = self.settings
         settings = self._more(settings)
@@ -239,7 +240,7 @@ class Babel:
                 return
             except (OSError, ValueError) as error:
                 log.warning("%s does not accept its new settings: %s", self.name, error or type(error).__name__)
-        await self.renew("new settings")
+        await self.renew("new settings", stale=stale)
 
     async def renew(self, reason: str, *, stale: bool = False) -> None:
         """Restart it, so that it forgets everything (core/routing/babel_restart.py). Routes that are not `stale` are

@@ -121,6 +121,9 @@ class RoutingPlane:
         self._chance = chance
         self._machine = machine
         self._forwards = True
+        self._clean = plane.table is not None
+        """A babeld that we end takes its routes along: packets take the main table, until the next one knows its way.
+        Those of the main plane stay, as its packets have no other."""
         self._costs: dict[str, int] = {}
         self._grown_at: float | None = None
         """When babel gets the settings of a larger network (Unix time)."""
@@ -242,13 +245,13 @@ class RoutingPlane:
             self._history.note(self.table, time.time())
             await follower.follow(self.table, seen)
             if start := self._restarts.note(seen, _now()):
-                await self.babel.renew(start.reason)
+                await self.babel.renew(start.reason, stale=self._clean)
             self._count_routes(len(seen.peers))
 
     async def _look(self) -> None:
         while True:
             if start := self._restarts.due(self.seen, _now(), self._in_force.effective.babel_hello):
-                await self.babel.renew(start.reason, stale=start.stale)
+                await self.babel.renew(start.reason, stale=start.stale or self._clean)
             await asyncio.sleep(LOOK)
 
     def _count_routes(self, count: int) -> None:
@@ -276,7 +279,7 @@ class RoutingPlane:
                 await asyncio.sleep(delay)
                 spread += NEWS_TIME - delay
                 self._memory.routes = max(self._memory.routes, len(self.seen.peers))  # meanwhile
-            await self.babel.reconfigure(self._settings(), spread)
+            await self.babel.reconfigure(self._settings(), spread, stale=self._clean)
 
     def _settings(self) -> BabelSettings:
         settings = self._in_force.effective.babel(self.plane, self._memory.routes, time.time())

@@ -19,7 +19,7 @@ from re6st.core.machine.wanted_state import AddressPlan
 from re6st.core.prefix import Prefix, subnet
 from re6st.core.routing.babel_lines import Table
 from re6st.core.routing.babel_settings import update_interval
-from re6st.core.routing.planes import MAIN, Plane
+from re6st.core.routing.planes import MAIN, THROUGHPUT, Plane
 from re6st.core.routing.survey import Survey
 from re6st.core.wire.params import Parameters
 from re6st.linux.process import Backoff
@@ -306,6 +306,38 @@ def test_a_plane_with_a_table_of_its_own_leaves_the_routes_of_others_alone(
     routes: dict[tuple[Network, Network], int] = {(subnet(world.network, PEER), ANY): 1024}
     world.play([world.played(world.route(PEER))], watch, Left(routes=routes))
     assert {table for _, table in world.machine.swept} == {77}
+
+
+@pytest.mark.parametrize(("plane", "goes"), [(MAIN, False), (THROUGHPUT, True)], ids=["main", "throughput"])
+def test_beside_the_main_plane_a_babeld_that_gets_other_settings_takes_its_routes_along(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, nodes: dict[str, cert.Identity], plane: Plane, goes: bool
+) -> None:
+    """What the next one says of us could lead in a circle with routes that stay; packets have the main table."""
+    world = World(monkeypatch, tmp_path, nodes["1/16"], plane)
+    graces: list[float] = []
+
+    def configured() -> str:
+        return (tmp_path / f"{plane.name}.conf").read_text()
+
+    async def watch(room: RoutingPlane, programs: FakePrograms) -> None:
+        await room.ready.wait()
+        child = programs.started[0]
+        stop = child.stop
+
+        async def noted(grace: float = 5.0) -> None:
+            graces.append(grace)
+            await stop(grace)
+
+        monkeypatch.setattr(child, "stop", noted)
+        room.price({"re6stnet-new": 256})
+        await until(lambda: "re6stnet-new" in configured())
+        assert len(programs.started) == 1, "one more interface is told to the babeld that runs"
+        room.price({"re6stnet-new": 512})
+        await until(lambda: len(programs.started) == 2 and room.ready.is_set())
+        assert "rxcost 512" in configured() or plane == MAIN
+
+    world.play([world.played(world.route(PEER))], watch)
+    assert (graces[0] > 0) is goes
 
 
 def test_a_machine_that_may_not_forward_tells_nobody_of_ways_through_it(world: World) -> None:
