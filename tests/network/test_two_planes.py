@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 
 from re6st.core.routing.planes import CS1, ECN_BITS, LE, THROUGHPUT
+from re6st.service.run_names import CONTROL_SOCKET
 from testbed import Bed, Network, Node, wait_until
+from testbed.control import ask
 
 FORMS = 90
+TOLD = 20
 PORT = 4000
 SEEN = ((0, "cs1"), (1, "cs0"), (2, "cs1"))
 """By which class packets to PORT and the ports after it are to come."""
+BABELD = """#!/bin/sh
+# As babeld, but that of the second plane also announces what is in its kernel by `proto static`.
+case "$*" in *re6stnet-plane-*) exec /usr/sbin/babeld "$@" -C "redistribute ip ::/0 proto 4" ;; esac
+exec /usr/sbin/babeld "$@"
+"""
 BULK = [f"{each << ECN_BITS:#x}" for each in (CS1, LE)]
 
 
@@ -113,6 +122,33 @@ def test_what_the_operator_names_goes_by_capacity(bed: Bed) -> None:
     a.host.run(["setpriv", "--reuid", "nobody", "--clear-groups", sys.executable, "-c", send % (PORT + 2)])
     listed = b.host.run(["nft", "list", "counters", "table", "inet", "seen"]).stdout
     assert dict(re.findall(r"counter (\w+) {\s+packets (\d+)", listed)) == {"cs10": "1", "cs01": "1", "cs12": "1"}
+
+
+def refused(node: Node) -> list[str]:
+    """Whom it refuses, since they announced a subnet that is not theirs."""
+    found: list[str] = ask(node.host.run_directory / CONTROL_SOCKET, "status")["claims"]["refused"]
+    return found
+
+
+def test_who_lies_in_the_second_plane_alone_is_cut_off_by_all_its_neighbours(bed: Bed) -> None:
+    network = Network(bed, 3, registry_options=["--planes", "2"])
+    *others, liar = network.nodes
+    victim = others[-1]
+    program = liar.host.directory / "bin/babeld"
+    program.parent.mkdir()
+    program.write_text(BABELD)
+    program.chmod(0o755)
+    liar.wrapper = ["env", f"PATH={program.parent}:{os.environ['PATH']}"]
+    network.start()
+    network.wait_connected(FORMS)
+    wait_ways(network, network.nodes)
+    assert [refused(node) for node in others] == [[], []]
+    liar.host.namespace.ip(f"route add unreachable {victim.subnet} proto static metric 5000")
+    wait_until(lambda: all(refused(node) == [liar.prefix.cn] for node in others), TOLD, "it is refused", bed.tails)
+    for node in others:
+        log = (node.host.log / "re6stnet.log").read_text()
+        assert f"{liar.prefix} announces {victim.subnet}, which is not its subnet" in log
+    assert refused(liar) == [], "nobody else is accused"
 
 
 def test_a_network_of_one_plane_has_no_rules(bed: Bed) -> None:
