@@ -25,7 +25,8 @@ FASTER = 0.7
 SLOW = 5.0
 """Mbit/s: of a link that carries less no more is asked. It is in the last class."""
 LEAST = 0.5
-"""So many of the packets must come back at least."""
+"""So many of the few packets must come back at least. Of a train it is enough that one stretch does: a slow line drops
+what does not fit into its queue, and those that come are as far apart as it is slow."""
 BYTES = (FEW + 2 * MANY) * ON_THE_LINK
 """Of one measurement, each way."""
 
@@ -59,7 +60,7 @@ def pace_of_few(arrivals: Sequence[float]) -> float | None:
 
 def pace_of_train(arrivals: Sequence[float]) -> float | None:
     """The same of a whole train."""
-    return pace(arrivals, STRETCH) if len(arrivals) >= LEAST * MANY else None
+    return pace(arrivals, STRETCH)
 
 
 @dataclass(slots=True)

@@ -34,6 +34,11 @@ def test_where_nothing_comes_back_nothing_is_known() -> None:
     assert measured(lambda _: []) is None
 
 
+def test_where_only_the_few_come_back_they_count() -> None:
+    """Else a line that swallows all that is sent at once would pass for a good one."""
+    assert measured(lambda count: arriving(20, [count]) if count == FEW else []) == pytest.approx(20)
+
+
 class Trickle:
     """A peer whose answers never end, and are none to our requests."""
 

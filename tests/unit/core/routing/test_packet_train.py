@@ -17,6 +17,7 @@ from re6st.core.routing.packet_train import (
     MANY,
     ON_THE_LINK,
     SLOW,
+    STRETCH,
     TrainSchedule,
     pace,
     pace_of_few,
@@ -56,9 +57,14 @@ def test_a_few_packets_that_came_all_at_once_do_not_count() -> None:
 
 
 def test_where_too_little_came_back_nothing_is_known() -> None:
-    assert pace_of_train(train(100)[: MANY // 2 - 1]) is None
+    assert pace_of_train(train(100)[:STRETCH]) is None
     assert pace_of_few(train(100, FEW)[: FEW // 2 - 1]) is None
     assert pace([], 8) is None
+
+
+def test_a_slow_line_that_drops_what_its_queue_does_not_hold_is_known_all_the_same() -> None:
+    """Of 128 packets at once, a line of 4 Mbit/s with room for 60 kB lets 48 pass."""
+    assert pace_of_train(train(4)[: STRETCH * 2]) == pytest.approx(4)
 
 
 @given(st.lists(st.floats(0, 10), max_size=200))
