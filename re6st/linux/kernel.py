@@ -330,7 +330,8 @@ class Kernel:
         actual = self.state.read(Wanted().with_plans(plans, ""), to_peers=True)
         self.state.wanted, now = left(actual, plans, kept)
         removed = [thing.what for thing in self.state.want(now)]
-        removed += [f"{count} routes around dead links"] if (count := detour_routes.clear(self._netlink)) else []
+        if count := detour_routes.clear(self._netlink):
+            removed.append(f"{count} routes around dead links, or out of the second plane's table")
         # Of planes beside the main one nothing is gone on with.
         of_ended = BabelRoutes() if kept is None else BabelRoutes(lambda table: table in TABLES)
         by_babel = await of_ended.sweep(plans)

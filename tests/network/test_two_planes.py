@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import sys
+
+import pytest
 
 from re6st.core.routing.planes import CS1, ECN_BITS, LE, THROUGHPUT
 from re6st.service.run_names import CONTROL_SOCKET
@@ -122,6 +125,26 @@ def test_what_the_operator_names_goes_by_capacity(bed: Bed) -> None:
     a.host.run(["setpriv", "--reuid", "nobody", "--clear-groups", sys.executable, "-c", send % (PORT + 2)])
     listed = b.host.run(["nft", "list", "counters", "table", "inet", "seen"]).stdout
     assert dict(re.findall(r"counter (\w+) {\s+packets (\d+)", listed)) == {"cs10": "1", "cs01": "1", "cs12": "1"}
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_no_bulk_packet_is_lost_when_a_second_babeld_ends(bed: Bed, number: signal.Signals) -> None:
+    """In good order, as for another cost of a link, or killed: at the node that sends, and at the one that receives."""
+    network = form(bed, 3)
+    wait_ways(network, network.nodes)
+    a, b, _ = network.nodes
+    for node in (a, b):
+        asked = ["ping", "-6", "-n", "-q", "-c", "250", "-i", "0.02", "-W", "2", "-Q", BULK[0], str(b.address)]
+        ping = a.host.start(asked, f"ping-{node.name}.log")
+        (pid,) = (pid for pid, words in node.host.processes().items() if is_second_babeld(words))
+        os.kill(pid, number)
+        wait_until(lambda: ping.poll() is not None, FORMS, "the last packet", bed.tails)  # noqa: B023
+        assert " 0% packet loss" in (a.host.log / f"ping-{node.name}.log").read_text()
+        wait_ways(network, network.nodes)
+
+
+def is_second_babeld(words: list[str]) -> bool:
+    return bool(words) and words[0].endswith("babeld") and any(THROUGHPUT.name in word for word in words)
 
 
 def refused(node: Node) -> list[str]:
