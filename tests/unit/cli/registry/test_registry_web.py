@@ -60,7 +60,7 @@ def test_a_socket_that_was_left_is_replaced_and_nothing_else_is(tmp_path: Path) 
         bound.close()
     path.unlink()
     path.write_text("precious")
-    with pytest.raises(WebError, match="in use"):
+    with pytest.raises(WebError, match="there is a file that is not a socket"):
         listen(config)
     assert path.read_text() == "precious"
 
