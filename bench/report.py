@@ -213,8 +213,8 @@ def draw_hops(name: str, rows: dict[str, list[float | None]]) -> Path:
                 axes.annotate(f"{rate:,.0f}", (rate, place), (3, -2), textcoords="offset points", fontsize=6)
     axes.set_yticks(range(len(rows)), list(rows))
     axes.invert_yaxis()
-    axes.set_xlim(left=0)
-    axes.set_xlabel("Mbit/s of one TCP connection over one, two and three hops (from above)")
+    axes.set_xlim(0, 1.1 * max(rate for rates in rows.values() for rate in rates if rate is not None))
+    axes.set_xlabel("Mbit/s of one TCP connection;\nfrom above: one, two and three hops")
     path = DIRECTORY / f"{name}.svg"
     figure.savefig(path, metadata={"Date": None})
     plt.close(figure)
