@@ -31,6 +31,9 @@ REFUSED = "re6stnet-refused.note"
 MULTICAST_CONFIGURATION = "re6stnet-multicast.yaml"
 MULTICAST_OUTPUT = "re6stnet-multicast.out"
 
+UNREADY_SOCKET = "re6stnet-socket.new"
+"""A socket of a daemon until it listens."""
+
 OLDEST = re.compile(r"lock|revoked|control\.sock|(babeld|re6stnet[0-9a-z-]*)\.[a-z]+", re.ASCII)
 """Names that every earlier version recognised as files of a node."""
 

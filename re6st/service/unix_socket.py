@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import os
 import socket
 from pathlib import Path
 
+from re6st.service import run_names
 from re6st.service.rundir import give_to_group
 
 
@@ -19,7 +19,7 @@ def listening_socket(path: Path, *, backlog: int, mode: int = 0o600, group_mode:
     """
     if path.exists() and not path.is_socket():
         raise FileExistsError(errno.EEXIST, "there is a file that is not a socket", str(path))
-    unready = path.with_name(f".{os.getpid()}")
+    unready = path.with_name(run_names.UNREADY_SOCKET)
     unready.unlink(missing_ok=True)  # of a process that was killed meanwhile
     own = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
     try:

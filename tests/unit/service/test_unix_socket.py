@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from re6st.service import run_names
 from re6st.service.unix_socket import listening_socket
 
 
@@ -42,6 +43,15 @@ def test_it_is_not_seen_before_it_listens(tmp_path: Path, monkeypatch: pytest.Mo
         assert Observed.seen == [False, False]
         assert connects(Observed.path)
         assert [path.name for path in tmp_path.iterdir()] == ["control.sock"]
+
+
+def test_what_a_killed_process_left_of_one_is_in_nobodys_way(tmp_path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as left:
+        left.bind(str(tmp_path / run_names.UNREADY_SOCKET))
+    with listening_socket(tmp_path / "control.sock", backlog=4):
+        assert [path.name for path in tmp_path.iterdir()] == ["control.sock"]
+    assert run_names.OLDEST.fullmatch(run_names.UNREADY_SOCKET), "the older software removes it with its directory"
+    assert run_names.is_unfinished(run_names.UNREADY_SOCKET)
 
 
 def test_its_users_are_those_that_were_told(tmp_path: Path) -> None:
