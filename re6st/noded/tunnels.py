@@ -231,24 +231,27 @@ class Tunnels:
             interfaces.SOLE, None, self._in_force.effective.config.remotes, up, found_client(found, interfaces.SOLE)
         )
         try:
-            await self._make_tap(interfaces.SOLE, found)
-            if not await self._dial(held, client):
-                log.warning("none of the servers of --client can be reached")
-        except KernelError as error:
-            log.error("tunnel of --client: %s", error)
-        finally:
-            self._records.forget(interfaces.SOLE)
-            held.tunnel, held.config_digest = None, ""
             try:
-                await self._parts.bounce(interfaces.SOLE)
-                if client.peer is not None:
-                    await self._links.outlast(client.peer)
-            finally:  # also if that is cut short
-                if client.peer is not None:
-                    log.info("tunnel to %s ended", client.peer)
-                    self._links.end(client.peer)
-                    self._clients.pop(client.peer, None)
-                    self._event(policy.TunnelDown(client.peer))
+                await self._make_tap(interfaces.SOLE, found)
+                if not await self._dial(held, client):
+                    log.warning("none of the servers of --client can be reached")
+            except KernelError as error:
+                log.error("tunnel of --client: %s", error)
+            finally:
+                self._records.forget(interfaces.SOLE)
+                held.tunnel, held.config_digest = None, ""
+                try:
+                    await self._parts.bounce(interfaces.SOLE)
+                finally:  # muted, so that routes moved to the link: the next tunnel on it is not
+                    await self._drains.unmute(interfaces.SOLE)
+            if client.peer is not None:
+                await self._links.outlast(client.peer)
+        finally:  # also if that is cut short
+            if client.peer is not None:
+                log.info("tunnel to %s ended", client.peer)
+                self._links.end(client.peer)
+                self._clients.pop(client.peer, None)
+                self._event(policy.TunnelDown(client.peer))
 
     async def _hold(
         self,

@@ -24,7 +24,7 @@ from re6st.noded.settings import EffectiveConfig
 from re6st.noded.takeover import Found
 from re6st.noded.tunnel_parts import TunnelParts
 from re6st.noded.tunnels import Tunnels
-from re6st.service.tasks import Tasks
+from re6st.service.tasks import Tasks, end
 from re6st.tunnel import Connected, Dialer, FoundClient
 from tests.unit.fake_program import until
 from tests.unit.tunnel_doubles import (
@@ -227,5 +227,39 @@ def test_a_tunnel_to_who_was_revoked_while_the_daemon_was_replaced_is_ended_at_o
             ups = [event for event in events if isinstance(event, policy.TunnelUp)]
             assert bool(ups) is stays
             await tasks.end_all()
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize("retired", [True, False], ids=["for a link", "by a stop meanwhile"])
+def test_the_only_tunnel_leaves_its_interface_unmuted_and_a_stop_does_not_wait_for_its_link(
+    effective: EffectiveConfig, retired: bool
+) -> None:
+    """It was muted so that routes moved to the link. The next tunnel on it comes when the link has died."""
+    effective = replace(effective, config=replace(effective.config, remotes=SOMEWHERE))
+    record = ClientRecord(4711, "as now", "openvpn", PEER, SOMEWHERE[0], 12, None, 1500, 1e9)
+
+    class Factory(FakeFactory):
+        def dialer(self, *words: Any) -> Dialer:
+            return GoingOn(words[-1], words[-2])
+
+    async def run() -> None:
+        async with Tasks() as tasks:
+            drains, links = FakeFilter(), FakeLinks()
+            parts = parts_of(effective, tasks, factory=Factory, links=links)
+            tunnels = tunnels_of(parts, found=Found(clients={interfaces.SOLE: record}), drains=drains)
+            tunnels.go_on()
+            follows = tasks.start(tunnels.follow(), "--client")
+            await until(lambda: PEER in tunnels)
+            links.carried[PEER] = asyncio.Event()
+            if retired:
+                tunnels.retire(PEER)
+                await until(lambda: drains.undone == [interfaces.SOLE])
+                assert PEER in tunnels
+            async with asyncio.timeout(5):
+                await end(follows)
+            assert drains.undone == [interfaces.SOLE]
+            assert links.ended == [PEER]
+            assert PEER not in tunnels
 
     asyncio.run(run())
