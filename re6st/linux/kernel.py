@@ -32,7 +32,7 @@ from re6st.core.machine.wanted_state import (
 )
 from re6st.core.routing import babel_settings
 from re6st.core.routing.claims import link_local
-from re6st.core.routing.planes import TABLES, Plane
+from re6st.core.routing.planes import ECN_BITS, TABLES, THROUGHPUT_TABLE, Plane
 from re6st.linux import detour_routes, multicast_groups, rtnetlink, throw_routes
 from re6st.linux.babel_routes import BabelRoutes
 from re6st.linux.hardware import Hardware
@@ -46,7 +46,7 @@ from re6st.linux.rtnetlink import (
     Netlink,
 )
 
-ECN = 0x03
+ECN = (1 << ECN_BITS) - 1
 """The bits of a traffic class that are no part of the class (RFC 3168)."""
 LASTING = frozenset((errno.EPERM, errno.EACCES, errno.ENOENT, errno.ENODEV, errno.EOPNOTSUPP))
 """Refusals that will not end by themselves: no right, no module."""
@@ -73,7 +73,7 @@ class Kernel:
         self.hardware = Hardware(self._netlink)
         self.state = KeptState(self._netlink)
         self.detours = detour_routes.DetourRoutes(self._netlink)
-        self.throws = throw_routes.ThrowRoutes(self._netlink, TABLES[0])
+        self.throws = throw_routes.ThrowRoutes(self._netlink, THROUGHPUT_TABLE)
 
     def close(self) -> None:
         self._netlink.close()

@@ -68,8 +68,8 @@ def _plain(value: object) -> object:
             return f"{value[0]}-{value[-1]}"
         case tuple():
             return [_plain(each) for each in value]
-        case Path() | IPv4Address() | IPv6Address() | IPv4Network() | IPv6Network() | Endpoint() | ListenAddress():
+        case Path() | IPv4Address() | IPv6Address() | IPv4Network() | IPv6Network():
             return str(value)
-        case Bulk():
+        case Endpoint() | ListenAddress() | Bulk():
             return str(value)
     return value

@@ -143,7 +143,6 @@ class Rooms:
     mesh: policy.Mesh
     driver: MeshDriver
     planes: Planes
-    throughput: Throughput
     capacities: LinkCapacities
     table_changes: TableChanges
     crypto: NodeCrypto
@@ -225,7 +224,6 @@ def build(base: Base, machine: MachineRooms, found: Found, left: babel.Left, tas
         mesh=mesh,
         driver=driver,
         planes=planes,
-        throughput=throughput,
         capacities=capacities,
         table_changes=TableChanges(
             base.identity.trust.network,

@@ -141,7 +141,8 @@ class RoutingPlane:
             found,
             plane.babeld,
         )
-        self._history = RouteHistory()
+        self.history = RouteHistory()
+        """Since when each way is what it is."""
         self.seen = Survey()
         """What the table said of the mesh when it last changed."""
 
@@ -149,11 +150,6 @@ class RoutingPlane:
     def table(self) -> Table:
         """What babeld knows now."""
         return self.babel.table
-
-    @property
-    def history(self) -> RouteHistory:
-        """Since when each way is what it is."""
-        return self._history
 
     @property
     def ready(self) -> asyncio.Event:
@@ -242,7 +238,7 @@ class RoutingPlane:
             found = survey(self.table, network, own)
             running, late = self.babel.informed, self.babel.late
             self.seen = seen = replace(found, running=running, late=late, generation=self.priority)
-            self._history.note(self.table, time.time())
+            self.history.note(self.table, time.time())
             await follower.follow(self.table, seen)
             if start := self._restarts.note(seen, _now()):
                 await self.babel.renew(start.reason, stale=self._clean)

@@ -12,6 +12,7 @@ import pytest
 from bench.failover import next_hop
 from testbed import Bed, Network, Node, wait_until
 from testbed.control import ask
+from testbed.links import WITH_WIREGUARD
 from testbed.pings import Pinger
 
 FORMS = 90
@@ -82,7 +83,7 @@ def test_answers_come_again_soon_after_a_silent_cut(
 
 @pytest.mark.skipif(shutil.which("wireguard-go") is None, reason="no wireguard-go")
 def test_a_wireguard_link_is_watched_at_both_ends(bed: Bed) -> None:
-    network = formed(bed, 4, "--wireguard", "any")
+    network = formed(bed, 4, *WITH_WIREGUARD)
 
     def are_links() -> bool:
         listed = [ask(node.host.run_directory / "control.sock", "tunnels")["tunnels"] for node in network.nodes]

@@ -16,6 +16,7 @@ from re6st.core.wire.datagrams import Endpoint
 from re6st.noded.upnp import EXTERNAL_PORTS, Intervals, PortMapper
 from testbed import Bed, Host, Network, Node, wait_until
 from testbed.control import ask
+from testbed.links import WITH_WIREGUARD
 from testbed.network import environment, program
 from testbed.upnp import PACKAGE, PROGRAM, Upnp
 
@@ -168,7 +169,7 @@ def test_a_wireguard_link_comes_in_by_a_port_that_is_open_for_as_long_as_there_i
 ) -> None:
     network, node = behind
     for each in network.nodes:
-        each.options += ["--wireguard", "any", "-v", "3"]
+        each.options += [*WITH_WIREGUARD, "-v", "3"]
         each.start()
     network.wait_connected(FORMS)
 

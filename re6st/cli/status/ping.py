@@ -109,13 +109,14 @@ def _trace(
                 break
     except icmp.ProbeError as error:
         end(options, f"{error}. {_known_way(connection, node)}", UNHEALTHY)
+    found = {"hops": hops, "reached": reached, "refusal": refusal}
     if options.json:
-        return {"hops": hops, "reached": reached, "refusal": refusal}
+        return found
     if reached:
         show([line(Span(f"reached in {len(hops)} hop{'s' if len(hops) > 1 else ''}", "good"))])
     else:
         show([line(Span(f"not reached{f': {refusal}' if refusal else ''}", "bad")), line(_known_way(connection, node))])
-    return {"hops": hops, "reached": reached, "refusal": refusal}
+    return found
 
 
 def _find(connection: NodeConnection, target: str) -> Mapping[str, Any]:

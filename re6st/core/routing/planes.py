@@ -46,7 +46,8 @@ class Plane:
 
 MAIN = Plane("babeld")
 """The plane that each node has, and by which the policy of the mesh goes: it leads by latency."""
-THROUGHPUT = Plane("re6stnet-plane-throughput", PORT + 1, TABLES[0])
+THROUGHPUT_TABLE = TABLES[0]
+THROUGHPUT = Plane("re6stnet-plane-throughput", PORT + 1, THROUGHPUT_TABLE)
 """The plane that leads bulk traffic, by capacity: of nodes whose network has two (noded/throughput.py)."""
 
 
