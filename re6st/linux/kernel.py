@@ -146,6 +146,10 @@ class Kernel:
                 self.state.wanted = self.state.wanted.with_tap(name, replace(up, mtu=mtu))
                 break
 
+    def bytes_sent(self, index: int) -> int | None:
+        """Bytes that an interface has sent; None where the kernel does not say."""
+        return self._netlink.bytes_sent(index)
+
     async def bounce(self, name: str, until_unused: Callable[[], Awaitable[None]]) -> None:
         """Take an interface down; once babeld has seen it, which `until_unused` waits for, bring it up as it was.
 

@@ -34,7 +34,8 @@ _NEWADDR, _DELADDR, _GETADDR = 20, 21, 22
 _NEWROUTE, _DELROUTE, _GETROUTE = 24, 25, 26
 _NEWNEIGH, _GETNEIGH = 28, 30
 _NEWRULE, _DELRULE, _GETRULE = 32, 33, 34
-_IFLA_ADDRESS, _IFLA_IFNAME, _IFLA_MTU, _IFLA_LINKINFO, _IFLA_INFO_KIND = 1, 3, 4, 18, 1
+_IFLA_ADDRESS, _IFLA_IFNAME, _IFLA_MTU, _IFLA_LINKINFO, _IFLA_INFO_KIND, _IFLA_STATS64 = 1, 3, 4, 18, 1, 23
+_SENT = struct.Struct("=24xQ")  # struct rtnl_link_stats64: packets in and out, bytes in, bytes out
 _IFA_ADDRESS, _IFA_LOCAL, _IFA_FLAGS = 1, 2, 8
 _NDA_DST, _NDA_LLADDR, _NTF_USE = 1, 2, 0x01
 _RTA_DST, _RTA_SRC, _RTA_OIF, _RTA_GATEWAY, _RTA_PRIORITY, _RTA_PREFSRC, _RTA_TABLE = 1, 2, 4, 5, 6, 7, 15
@@ -97,6 +98,15 @@ class Netlink(NetlinkSocket):
     def set_mtu(self, index: int, mtu: int) -> None:
         """Give an interface an MTU in bytes."""
         self.request(_NEWLINK, _LINK.pack(0, 0, index, 0, 0) + pack_attribute(_IFLA_MTU, _U32.pack(mtu)))
+
+    def bytes_sent(self, index: int) -> int | None:
+        """Bytes that an interface has sent; None where the kernel does not say."""
+        with suppress(NetlinkError):
+            for _, body in self.request(_GETLINK, _LINK.pack(0, 0, index, 0, 0)):
+                counters = dict(read_attributes(body[_LINK.size :])).get(_IFLA_STATS64, b"")
+                if len(counters) >= _SENT.size:
+                    return int(_SENT.unpack_from(counters)[0])
+        return None
 
     def make_link(self, name: str, kind: str) -> None:
         """Make an interface of a kind, as "wireguard", which is down."""

@@ -23,10 +23,13 @@ log = logging.getLogger(__name__)
 
 
 class InterfaceMtus(Protocol):
-    """What sets the MTU of interfaces (linux/rtnetlink.py)."""
+    """What sets the MTU of interfaces, and what they have sent (linux/rtnetlink.py)."""
 
     def set_mtu(self, index: int, mtu: int) -> None:
         """Raises OSError."""
+
+    def bytes_sent(self, index: int) -> int | None:
+        """Bytes that an interface has sent; None where the kernel does not say."""
 
 
 class Echo(Protocol):
@@ -135,7 +138,7 @@ class LinkMtus:
                     # The system was told that packets were too big.
                     self._do(each, each.probe.search(now, limit))
                 else:
-                    self._do(each, each.probe.tick(now))
+                    self._do(each, each.probe.tick(now, self._interfaces.bytes_sent(each.index)))
                 each.seen_limit = limit
 
     def answered(self, index: int, address: IPv6Address, number: int) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 from collections.abc import Callable
 from ipaddress import IPv6Address
 
@@ -56,6 +57,27 @@ def watch(host: Host, other: IPv6Address, until: Callable[[list[tuple[str, IPv6A
             netlink.close()
 
     host.namespace.call(lambda: asyncio.run(run()))
+
+
+def test_what_an_interface_has_sent_is_counted_in_bytes(bed: Bed) -> None:
+    one, other = bed.host("one"), bed.host("other")
+    bed.segment(WIRE, one, other)
+    peer = link_local(other)
+
+    def count() -> tuple[int | None, int | None]:
+        netlink = Netlink()
+        try:
+            return netlink.bytes_sent(socket.if_nametoindex(WIRE)), netlink.bytes_sent(9999)
+        finally:
+            netlink.close()
+
+    before, nothing = one.namespace.call(count)
+    one.run(["ping", "-6", "-c", "3", "-i", "0.2", "-s", "1000", f"{peer}%{WIRE}"])
+    after, _ = one.namespace.call(count)
+    assert nothing is None
+    assert before is not None
+    assert after is not None
+    assert 3000 <= after - before < 6000
 
 
 @pytest.mark.parametrize(("carries", "mtu"), [(1500, 1420), (1400, 1380), (1300, LEAST)])

@@ -121,6 +121,8 @@ class Kernel:
 
     def set_mtu(self, index: int, mtu: int) -> None: ...
 
+    def bytes_sent(self, index: int) -> int | None: ...
+
 
 @dataclass
 class Node:

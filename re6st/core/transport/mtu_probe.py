@@ -26,6 +26,10 @@ ANSWER = 1.0
 """Seconds that a round waits; what is answered later in a search still counts."""
 CONFIRM = 30.0
 """Seconds between two looks whether the size in use still passes."""
+SPARING, CONFIRM_IDLE = 60_000, 300.0
+"""The looks of both ends are 6 kB, as much as all else that an idle link carries in 15 s. So one looks only where its
+end has sent so many bytes since its last look, or after so many seconds.
+"""
 RAISE = 600.0
 """Seconds after which larger ones are tried again (RFC 8899: PMTU_RAISE_TIMER)."""
 
@@ -79,19 +83,30 @@ class MtuProbe:
         self._answered: set[int] = set()
         self._tries = 0
         self._raise_at = now + RAISE
+        self._looked = now
+        """When the size in use was last found or confirmed."""
+        self._carried: int | None = None
+        self._carried_then: int | None = None
+        """Bytes that the link has carried, now and at the last look; None: that is not known."""
         self.mtu = LEAST
         self.state = ProbeState.SEARCHING
         self.unfit = False
         self.deadline = now
 
-    def tick(self, now: float) -> list[Action]:
-        """What is to be done now, when the deadline has passed."""
+    def tick(self, now: float, carried: int | None = None) -> list[Action]:
+        """What is to be done now, when the deadline has passed. `carried`: the bytes that the
+        link has carried so far, if known.
+        """
         if now < self.deadline:
             return []
+        self._carried = carried
         match self.state:
             case ProbeState.CONFIRMED:
                 if now >= self._raise_at:
                     return self.search(now)
+                if self._is_idle(now):
+                    self._rest(now)
+                    return []
                 return self.doubt(now)
             case ProbeState.CONFIRMING:
                 if self._tries < TRIES:
@@ -144,6 +159,12 @@ class MtuProbe:
         self._begin(ProbeState.CONFIRMING)
         return self._round(now)
 
+    def _is_idle(self, now: float) -> bool:
+        """Whether the link has carried so little since the last look that it is not worth another."""
+        if self._carried is None or self._carried_then is None or now - self._looked >= CONFIRM_IDLE:
+            return False
+        return 0 <= self._carried - self._carried_then < SPARING
+
     def _candidates(self) -> list[int]:
         """Sizes to ask for, the largest first."""
         top = min(self._limit, self._sizes[0])
@@ -186,5 +207,9 @@ class MtuProbe:
 
     def _settle(self, now: float) -> list[Action]:
         self._begin(ProbeState.CONFIRMED)
-        self.deadline = min(now + CONFIRM, max(now, self._raise_at))
+        self._looked, self._carried_then = now, self._carried
+        self._rest(now)
         return []
+
+    def _rest(self, now: float) -> None:
+        self.deadline = min(now + CONFIRM, max(now, self._raise_at))

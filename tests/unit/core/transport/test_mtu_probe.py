@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from random import Random
 
 import pytest
@@ -11,9 +12,11 @@ from hypothesis import strategies as st
 from re6st.core.transport.mtu_probe import (
     ANSWER,
     CONFIRM,
+    CONFIRM_IDLE,
     LEAST,
     RAISE,
     SMALL,
+    SPARING,
     TRIES,
     WIREGUARD,
     Action,
@@ -39,6 +42,7 @@ class Link:
         """The sizes that were told."""
         self.unfit = 0
         self.sent: list[Probe] = []
+        self.carried: Callable[[float], int | None] = lambda now: None
         self._random = Random(seed)
         self._answers: list[tuple[float, int]] = []
         self.probe = MtuProbe(sizes, self.now)
@@ -67,7 +71,7 @@ class Link:
             if self._answers and self._answers[0][0] <= self.now:
                 self.do(self.probe.answered(self._answers.pop(0)[1], self.now))
             else:
-                self.do(self.probe.tick(self.now))
+                self.do(self.probe.tick(self.now, self.carried(self.now)))
 
 
 @pytest.mark.parametrize(
@@ -189,6 +193,33 @@ def test_little_is_sent_on_a_link_that_stays_as_it_is() -> None:
     link.sent.clear()
     link.run(RAISE)
     assert sum(each.size for each in link.sent) / RAISE < 75
+
+
+@pytest.mark.parametrize(("rate", "within"), [(2 * SPARING / CONFIRM, CONFIRM), (SPARING / CONFIRM / 20, CONFIRM_IDLE)])
+def test_a_link_that_carries_much_is_looked_at_often_and_an_idle_one_seldom(rate: float, within: float) -> None:
+    link = Link(1500)
+    link.carried = lambda now: int(rate * now)
+    link.run(50)
+    asked = len(link.sent)
+    link.run(5 * CONFIRM)
+    assert (len(link.sent) > asked) is (within == CONFIRM)
+    link.carries = 1390
+    link.run(within + (2 * TRIES + 1) * ANSWER)
+    assert link.probe.mtu == 1380, "neither swallows large packets for long"
+
+
+def test_an_idle_link_is_looked_at_once_it_carries_something_or_is_counted_anew() -> None:
+    link = Link(1500)
+    carried = 10**6
+    link.carried = lambda now: carried
+    link.run(2 * CONFIRM)
+    asked = len(link.sent)
+    carried += SPARING
+    link.run(CONFIRM + ANSWER)
+    assert len(link.sent) == asked + 2
+    carried = 5
+    link.run(CONFIRM + ANSWER)
+    assert len(link.sent) == asked + 4
 
 
 @given(
