@@ -61,7 +61,7 @@ from re6st.noded.routing import Planes, RoutingPlane
 from re6st.noded.settings import Config, EffectiveConfig, InForce
 from re6st.noded.table_changes import TableChanges
 from re6st.noded.takeover import Found
-from re6st.noded.throughput import BesideKernel, Throughput
+from re6st.noded.throughput import BesideKernel, TablePlane, Throughput
 from re6st.noded.tunnel_mtus import TunnelMtus
 from re6st.noded.tunnel_parts import TunnelParts
 from re6st.noded.tunnels import Tunnels
@@ -209,7 +209,12 @@ def build(base: Base, machine: MachineRooms, found: Found, left: babel.Left, tas
     link_mtus = LinkMtus(machine.kernel)
     guard = Guard(in_force, routing, tunnels, mesh, admission, RequirementWatch(requirement, peers, tunnels), event_log)
     capacities = LinkCapacities(routing, tunnels.ends, machine.in_force.own, measure if config.probe else None)
-    throughput.changed, throughput.watch = capacities.follow, guard.look_beside
+
+    def look_beside(plane: TablePlane | None) -> None:
+        guard.look_beside(plane)
+        driver.event(policy.BulkSurveyed(None if plane is None else plane.survey()))
+
+    throughput.changed, throughput.watch = capacities.follow, look_beside
     dead = _dead_links(base, machine, routing, throughput, tunnels, driver, event_log)
     care = KernelCare(machine.kernel, machine.addresses, machine.advertisements, planes, tunnels, in_force)
     version_news = VersionNews(peers.sessions, known.near, known.is_routed, peers)

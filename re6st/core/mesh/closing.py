@@ -78,7 +78,7 @@ class Closing:
         if tunnel is None or tunnel.phase is not Phase.ASKED:
             return []
         # It may have been taken into use again since.
-        used = self._state.survey.late or self._state.survey.carried_by(tunnel.interface)
+        used = self._state.survey.late or self._state.carried_by(tunnel.interface)
         return [self._keep(tunnel, now) if used else self._close(tunnel, "replaced", now)]
 
     def give_up(self, now: float) -> list[Action]:
@@ -150,7 +150,7 @@ class Closing:
             draining = tunnel.phase is Phase.DRAINING
             if not draining and tunnel.phase is not Phase.ASKED:
                 continue
-            carried = self._state.survey.carried_by(tunnel.interface)
+            carried = self._state.carried_by(tunnel.interface)
             tunnel.carried |= carried
             if self._is_needed(tunnel, now):
                 actions.append(self._return(tunnel, now))
@@ -175,7 +175,7 @@ class Closing:
         if survey.late or tunnel.carried - survey.peers:
             return True
         if tunnel.phase is Phase.ASKED:
-            return state.settings.drains and bool(survey.carried_by(tunnel.interface))
+            return state.settings.drains and bool(state.carried_by(tunnel.interface))
         return now - tunnel.since >= state.settings.drain_time_of(tunnel.interface) and bool(
             survey.sole_by(tunnel.interface)
         )
@@ -280,7 +280,7 @@ class Closing:
         """Those over the uplink that most go over come first, so that the others keep theirs; of equals the slower."""
         state = self._state
         alike = sum(other.uplink == tunnel.uplink for other in state.tunnels.values())
-        carried = len(state.survey.carried_by(tunnel.interface))
+        carried = len(state.carried_by(tunnel.interface))
         return -alike, tunnel.peer in state.survey.neighbours, carried, -(tunnel.quality.cost.value or 0.0)
 
     def _candidates(self, now: float) -> list[Tunnel]:
@@ -363,12 +363,12 @@ class Closing:
     def _may_drain(self, tunnel: Tunnel, now: float) -> bool:
         if now < tunnel.rests:
             return False
-        return self._state.settings.drains or not self._state.survey.carried_by(tunnel.interface)
+        return self._state.settings.drains or not self._state.carried_by(tunnel.interface)
 
     def _drain(self, tunnel: Tunnel, reason: str, now: float) -> list[Action]:
         survey = self._state.survey
         tunnel.enter(Phase.DRAINING, now)
-        tunnel.carried = survey.carried_by(tunnel.interface) | {tunnel.peer} & survey.peers
+        tunnel.carried = self._state.carried_by(tunnel.interface) | {tunnel.peer} & survey.peers
         return [DrainTunnel(tunnel.peer, reason)] if self._state.settings.drains else []
 
 

@@ -104,6 +104,13 @@ class Surveyed:
 
 
 @dataclass(frozen=True, slots=True)
+class BulkSurveyed:
+    """The routing table of the throughput plane changed, or there is none any more."""
+
+    survey: SurveyLike | None
+
+
+@dataclass(frozen=True, slots=True)
 class AddressLearned:
     """A peer told us where its servers are; nothing if it has none."""
 
@@ -190,6 +197,7 @@ Event = (
     | ClientUp
     | ClientDown
     | Surveyed
+    | BulkSurveyed
     | AddressLearned
     | BootstrapAnswered
     | CloseAsked

@@ -25,6 +25,7 @@ from re6st.core.mesh.events import (
     AskClose,
     AvoidLink,
     BootstrapAnswered,
+    BulkSurveyed,
     ClientDown,
     ClientUp,
     CloseAllowed,
@@ -70,6 +71,7 @@ __all__ = [
     "AskClose",
     "AvoidLink",
     "BootstrapAnswered",
+    "BulkSurveyed",
     "ClientDown",
     "ClientUp",
     "CloseAllowed",
@@ -224,6 +226,8 @@ class Mesh:
                 state.survey = survey
                 if survey.running:
                     self._resumed = float("-inf")
+            case BulkSurveyed(survey):
+                state.bulk = survey
             case AddressLearned(peer, endpoints):
                 if (opened := self._opening.address_learned(peer, endpoints, now)) is not None:
                     return opened

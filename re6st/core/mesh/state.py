@@ -68,6 +68,8 @@ class State:
     settings: Settings
     locate: Callable[[str], str]
     survey: SurveyLike = field(default_factory=Survey)
+    bulk: SurveyLike | None = None
+    """The same of the throughput plane, on a node that has it."""
     tunnels: dict[Prefix, Tunnel] = field(default_factory=dict)
     clients: dict[Prefix, int] = field(default_factory=dict)
     """Peers connected to our servers, with the number of their tunnels."""
@@ -94,6 +96,11 @@ class State:
     def near_part(self) -> int:
         """How many of our tunnels lead to peers that are near. The rest are random."""
         return self.limit // NEAR_PART
+
+    def carried_by(self, interface: str) -> frozenset[Prefix]:
+        """Destinations whose traffic leaves by this interface now, in any plane."""
+        carried = self.survey.carried_by(interface)
+        return carried if self.bulk is None else carried | self.bulk.carried_by(interface)
 
     def permits(self, endpoint: Endpoint) -> bool:
         """Whether a tunnel to there crosses no border that the network closes."""

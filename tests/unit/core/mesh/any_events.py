@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from re6st.core.mesh.policy import (
     AddressLearned,
     BootstrapAnswered,
+    BulkSurveyed,
     ClientDown,
     ClientUp,
     CloseAllowed,
@@ -94,6 +95,7 @@ EVENTS: st.SearchStrategy[Event] = st.one_of(
     st.builds(ClientUp, PREFIXES),
     st.builds(ClientDown, PREFIXES),
     st.builds(Surveyed, SURVEYS),
+    st.builds(BulkSurveyed, st.none() | SURVEYS),
     st.builds(AddressLearned, PREFIXES, PLACES),
     st.builds(BootstrapAnswered, PREFIXES | st.none(), PLACES),
     st.builds(CloseAsked, PREFIXES),

@@ -11,6 +11,7 @@ import pytest
 from re6st.core.mesh.closing import LINK_MOVED_TIME, MOVED_TIME, REMAKE_TIME, TRIES
 from re6st.core.mesh.policy import (
     AskClose,
+    BulkSurveyed,
     CloseAllowed,
     CloseTunnel,
     DrainTunnel,
@@ -25,7 +26,7 @@ from re6st.core.mesh.policy import (
 )
 from re6st.core.prefix import Prefix
 from re6st.core.routing.babel_lines import NextHop
-from re6st.core.routing.survey import LinkUse
+from re6st.core.routing.survey import LinkUse, Survey
 from re6st.sim.names import name
 from tests.unit.mesh_policy import CLOSE_TIME, PEERS, REFRESH, REGISTRY, Driver, near
 
@@ -88,6 +89,38 @@ def test_what_has_another_way_is_waited_for(node: Driver) -> None:
     assert sees(node, p=[P], q=[Q]) == []
     assert node.wait(MUTED + 2) == []
     assert sees(node, p=[P, Q]) == [AskClose(Q)]
+
+
+def bulk(**carried: Any) -> BulkSurveyed:
+    """What the throughput plane carries over the tunnels to `p` and `q`."""
+    links = {
+        peer: (LinkUse(NextHop(IPv6Address("fe80::1"), name(peer)), frozenset(carried.get(word, ())), frozenset()),)
+        for peer, word in ((P, "p"), (Q, "q"))
+    }
+    return BulkSurveyed(Survey(neighbours=links))
+
+
+def test_bulk_traffic_is_waited_for_too(node: Driver) -> None:
+    node.tell(bulk(q=[P, Q]))
+    assert sees(node, p=[P, Q]) == []
+    assert node.wait(MUTED + 2) == [], "the throughput plane still uses it"
+    assert node.tell(bulk(p=[P, Q])) == [AskClose(Q)]
+
+
+def test_a_throughput_plane_that_ends_keeps_no_tunnel(node: Driver) -> None:
+    node.tell(bulk(q=[P, Q]))
+    sees(node, p=[P, Q])
+    node.wait(MUTED + 2)
+    assert node.tell(BulkSurveyed(None)) == [AskClose(Q)]
+
+
+def test_the_tunnel_that_bulk_traffic_goes_over_is_not_the_least_useful_one() -> None:
+    """The way of most capacity may be a slow one, by which little goes else."""
+    node = Driver(client_count=2, drain_time=MUTED)
+    node.up(P, Q)
+    sees(node, p=[P, REGISTRY], q=[Q])
+    node.tell(bulk(q=EVERYBODY))
+    assert node.wait(REFRESH + 1) == [DrainTunnel(P)]
 
 
 def test_what_came_to_the_tunnel_while_it_was_drained_counts_too(node: Driver) -> None:
