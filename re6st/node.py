@@ -208,6 +208,7 @@ class Member:
         machine.sysctls.keep()
         machine.advertisements.keep()
         await machine.addresses.enter(effective.address_plans)
+        await rooms.uplinks.look()  # before any tunnel is opened, or gone on with
         rooms.tunnels.go_on()  # before the servers tell of clients: what we have is to be known by then
         await rooms.tunnels.servers.serve(found.servers)
         rooms.country.require(bool(effective.parameters.same_country))
@@ -219,6 +220,7 @@ class Member:
         self._start(base.updates.run(rooms.mesh), "updates")
         self._start(Latest(self._follow_updates, news).run(), "new parameters")
         self._start(rooms.country.run(), "country")
+        self._start(rooms.uplinks.run(), "uplinks")
         self._start(rooms.pulse.run(), "pulse")
         self._start(rooms.advertiser.run(rooms.moves), "reach")
         self._start(rooms.control.run(), "control socket")

@@ -179,6 +179,10 @@ class Dialer(Protocol):
         """Our own address under the tunnel; None where it is not known, or there is no way to the peer."""
 
     @property
+    def mark(self) -> int:
+        """What its packets are marked with, by which they leave by one uplink; 0: with nothing."""
+
+    @property
     def since(self) -> float | None:
         """When it came up, by the event loop's clock."""
 
@@ -221,8 +225,10 @@ class TunnelFactory(Protocol):
         endpoints: Sequence[Endpoint],
         connected: Callable[[Connected], Awaitable[None]],
         found: FoundClient | None,
+        mark: int = 0,
     ) -> Dialer:
-        """A tunnel to a peer, or to whoever is there (None); one that was `found` up is gone on with.
+        """A tunnel to a peer, or to whoever is there (None), whose packets have this mark; one that was `found` up is
+        gone on with.
 
         `connected` is awaited once it is up, and the identity of the peer is proved.
         """

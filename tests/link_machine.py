@@ -117,6 +117,9 @@ class LinkMachine:
     def hosts(self, peer: Prefix) -> list[Address]:
         return [ip_address(self.machines[peer].host.address)]
 
+    def mark(self, peer: Prefix) -> int:
+        return 0
+
     def made(self, interface: str) -> None: ...
 
     async def leaving(self, interface: str) -> None: ...

@@ -10,10 +10,15 @@ import asyncio
 import contextlib
 import errno
 import socket
-from collections.abc import AsyncGenerator, Callable, Iterator
+import sys
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
+
+from re6st.core.machine.wanted_state import RTPROT_BABEL, RTPROT_RE6ST
+from re6st.linux.socket_filter import ALL, IS_EQUAL, LOAD_BYTE, NOTHING, attach
 
 RTMGRP_LINK, RTMGRP_IPV4_IFADDR, RTMGRP_IPV6_IFADDR = 0x1, 0x10, 0x100
 RTMGRP_IPV4_ROUTE, RTMGRP_IPV6_ROUTE = 0x40, 0x400
+RTM_NEWROUTE, RTM_DELROUTE, NLMSG_HDRLEN = 24, 25, 16
 SIZE = 65536
 SETTLE = 0.2
 """Changes are collected for so many seconds, since they come in groups: an address after its link, a route after both.
@@ -29,6 +34,37 @@ def open_routes() -> socket.socket:
     """A socket to which the kernel writes when a route changes too. With a link or an address routes go untold."""
     addresses = RTMGRP_LINK | RTMGRP_IPV4_IFADDR | RTMGRP_IPV6_IFADDR
     return listening(socket.NETLINK_ROUTE, addresses | RTMGRP_IPV4_ROUTE | RTMGRP_IPV6_ROUTE)
+
+
+def open_default_routes() -> socket.socket:
+    """A socket to which the kernel writes when a link, an address or a default route changes, but those of ours.
+
+    Of all routes it would tell of each that babel changes. Raises OSError.
+    """
+    sock = open_routes()
+    try:
+        attach(sock, _default_routes())
+    except OSError:
+        sock.close()
+        raise
+    return sock
+
+
+def _default_routes() -> Sequence[tuple[int, int, int, int]]:
+    """By the type of a message, and by the length and the protocol of the route in it (linux/rtnetlink.h)."""
+    low_byte_of_type = 4 if sys.byteorder == "little" else 5
+    return (
+        (LOAD_BYTE, 0, 0, low_byte_of_type),
+        (IS_EQUAL, 1, 0, RTM_NEWROUTE),
+        (IS_EQUAL, 0, 5, RTM_DELROUTE),
+        (LOAD_BYTE, 0, 0, NLMSG_HDRLEN + 1),
+        (IS_EQUAL, 0, 4, 0),
+        (LOAD_BYTE, 0, 0, NLMSG_HDRLEN + 5),
+        (IS_EQUAL, 2, 0, RTPROT_RE6ST),
+        (IS_EQUAL, 1, 0, RTPROT_BABEL),
+        ALL,
+        NOTHING,
+    )
 
 
 def listening(protocol: int, groups: int) -> socket.socket:

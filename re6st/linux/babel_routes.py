@@ -13,12 +13,10 @@ from dataclasses import dataclass, replace
 from ipaddress import IPv6Network
 from typing import TypeVar
 
-from re6st.core.machine.wanted_state import RTN_UNICAST, AddressPlan, KernelRoute, Network
+from re6st.core.machine.wanted_state import RTN_UNICAST, RTPROT_BABEL, AddressPlan, KernelRoute, Network
 from re6st.linux.kept_state import family_of
 from re6st.linux.netlink import NetlinkError
 from re6st.linux.rtnetlink import Netlink
-
-RTPROT_BABEL = 42
 
 FEW = 200
 """Routes that are read within the event loop, in a few milliseconds."""

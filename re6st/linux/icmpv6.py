@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import ctypes
 import socket
 import struct
 import time
 from collections.abc import Iterable
+
+from re6st.linux.socket_filter import ALL, IS_EQUAL, LOAD_HALF, NOTHING, attach
 
 ECHO_REQUEST, ECHO_REPLY = 128, 129
 
@@ -15,11 +16,6 @@ _ONLY_REPLIES = b"".join(
     (0xFFFFFFFF & ~((1 << ECHO_REPLY % 32) if word == ECHO_REPLY // 32 else 0)).to_bytes(4, "little")
     for word in range(8)
 )
-
-
-# linux/filter.h: struct sock_filter (code, where to go on if it holds or not, operand), struct sock_fprog
-_ATTACH_FILTER, _STEP, _PROGRAM = 26, struct.Struct("=HBBI"), struct.Struct("HP")
-_LOAD_HALF, _IS_EQUAL, _RETURN = 0x28, 0x15, 0x06
 _IDENTIFIER_AT = 4
 
 _TIMESTAMPS, _MOMENT = 35, struct.Struct("=qq")  # SO_TIMESTAMPNS of 64-bit kernels: seconds, nanoseconds
@@ -50,14 +46,7 @@ def hear_only(own: socket.socket, identifier: int) -> None:
     """Have a raw socket hear only answers to requests with this identifier; those of others do not wake us. Raises
     OSError.
     """
-    steps = (
-        (_LOAD_HALF, 0, 0, _IDENTIFIER_AT),
-        (_IS_EQUAL, 0, 1, identifier),
-        (_RETURN, 0, 0, 0xFFFFFFFF),
-        (_RETURN, 0, 0, 0),
-    )
-    code = ctypes.create_string_buffer(b"".join(_STEP.pack(*step) for step in steps))
-    own.setsockopt(socket.SOL_SOCKET, _ATTACH_FILTER, _PROGRAM.pack(len(steps), ctypes.addressof(code)))
+    attach(own, ((LOAD_HALF, 0, 0, _IDENTIFIER_AT), (IS_EQUAL, 0, 1, identifier), ALL, NOTHING))
 
 
 def note_arrivals(own: socket.socket) -> None:

@@ -117,7 +117,7 @@ class KeptState:
             [Placed(each.address, each.length, links[each.index].name) for each in addresses],
             self._routes(wanted, to_peers=to_peers),
             self._values(wanted),
-            self._netlink.rules() if wanted.rules or to_peers else (),
+            self._netlink.rules() if wanted.rules or wanted.uplinks or to_peers else (),
         )
 
     def set(self, settings: Iterable[Setting]) -> list[Fault]:
@@ -147,15 +147,16 @@ class KeptState:
                 if thing.interface == LOOPBACK:
                     self._wait_usable(thing.ip)
             case KernelRoute():
-                self._netlink.add_route(thing, replace=thing.type == RTN_UNREACHABLE)
+                nowhere = thing.type == RTN_UNREACHABLE and thing.protocol != RTPROT_RE6ST
+                self._netlink.add_route(thing, replace=nowhere)
             case KernelRule():
                 self._netlink.add_rule(thing)
             case _:
                 assert_never(thing)
 
-    def try_to_put(self, rule: KernelRule) -> Fault | None:
-        """Put a rule there; what kept it away, if anything did."""
-        return self._try(rule, Actual())
+    def try_to_put(self, thing: KernelRoute | KernelRule) -> Fault | None:
+        """Put it there; what kept it away, if anything did."""
+        return self._try(thing, Actual())
 
     # -- within --
 
@@ -178,15 +179,17 @@ class KeptState:
         if self._right is not None:
             before, actual = self._right
             if (before.taps, before.addresses, before.on_taps) == (now.taps, now.addresses, now.on_taps):
-                rules = self._netlink.rules() if now.rules else ()
+                rules = self._netlink.rules() if now.rules or now.uplinks else ()
                 return replace(actual, routes=self._routes(now), settings=self._values(now), rules=rules)
         return self.read(now)
 
     def _routes(self, wanted: Wanted, *, to_peers: bool = False) -> list[KernelRoute]:
         families = {family_of(route.destination) for route in wanted.routes if route.type == RTN_UNREACHABLE}
         routes = [route for family in families for route in self._netlink.routes(family, type=RTN_UNREACHABLE)]
-        if to_peers or any(route.protocol == RTPROT_RE6ST for route in wanted.routes):
+        if to_peers or wanted.uplinks or any(route.protocol == RTPROT_RE6ST for route in wanted.routes):
             routes += self._netlink.routes(socket.AF_INET, protocol=RTPROT_RE6ST)
+        if to_peers or wanted.uplinks:
+            routes += self._netlink.routes(socket.AF_INET6, protocol=RTPROT_RE6ST)
         return routes
 
     def _values(self, wanted: Wanted) -> dict[str, str]:

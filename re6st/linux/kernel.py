@@ -16,6 +16,7 @@ from ipaddress import IPv4Address, IPv4Interface, IPv6Address, IPv6Network, ip_a
 
 from re6st.core import interfaces
 from re6st.core.machine import wanted_state
+from re6st.core.machine.uplinks import Seen
 from re6st.core.machine.wanted_state import (
     RTN_UNREACHABLE,
     AddressPlan,
@@ -23,6 +24,7 @@ from re6st.core.machine.wanted_state import (
     Kept,
     KernelRoute,
     KernelRule,
+    Placed,
     Setting,
     TapState,
     Wanted,
@@ -43,6 +45,7 @@ from re6st.linux.rtnetlink import (
     IFA_F_NODAD,
     IFA_F_TENTATIVE,
     RT_SCOPE_UNIVERSE,
+    InterfaceAddress,
     Netlink,
 )
 
@@ -249,6 +252,17 @@ class Kernel:
         found = (self.state.try_to_put(rule) for rule in rules if rule not in there)
         return [fault for fault in found if fault is not None and fault.trouble]
 
+    async def lead_out(self, things: tuple[KernelRoute | KernelRule, ...]) -> list[Fault]:
+        """Have these routes and rules of uplinks, and no others; what the kernel refuses is returned."""
+        before = self.state.wanted.uplinks
+        self.state.want(replace(self.state.wanted, uplinks=things))
+        found = (self.state.try_to_put(each) for each in things if each not in before)
+        return [fault for fault in found if fault is not None and fault.trouble]
+
+    def uplinks_left(self) -> list[KernelRoute]:
+        """The routes of uplinks that an earlier daemon left, as long as no others are wanted."""
+        return [each for each in self.state.wanted.uplinks if isinstance(each, KernelRoute)]
+
     async def leads_by_class(self) -> bool:
         """Whether rules look at the class of a packet alone (Linux 5.18): older ones compare the bits of ECN too.
 
@@ -277,8 +291,7 @@ class Kernel:
         up = {link.index: link.running for link in self._netlink.links() if link.up}
         found: dict[Address, bool] = {}
         for entry in self._netlink.addresses():
-            usable = not entry.flags & (IFA_F_TENTATIVE | IFA_F_DADFAILED)
-            if entry.index in up and usable and entry.scope == RT_SCOPE_UNIVERSE:
+            if entry.index in up and _is_usable(entry):
                 found[entry.address] = found.get(entry.address, False) or up[entry.index]
         return found
 
@@ -297,8 +310,15 @@ class Kernel:
                 return False
         return True
 
-    async def leads_outside(self, host: str) -> bool:
-        """Whether packets for an address take a way of this machine's own, not one inside re6st.
+    async def see_uplinks(self) -> Seen:
+        """What uplinks are made of. Raises NetlinkError when it changed meanwhile: ask again."""
+        links = {link.index: link for link in self._netlink.links()}
+        found = [each for each in self._netlink.addresses() if each.index in links and _is_usable(each)]
+        placed = [Placed(each.address, each.length, links[each.index].name) for each in found]
+        return Seen(links, placed, self._netlink.default_routes())
+
+    async def leads_outside(self, host: str, mark: int = 0) -> bool:
+        """Whether packets for an address take a way of this machine's own, not one inside re6st, if they have a mark.
 
         A default route that is for our sources only (wire.md 9.3) is not looked at as long as no source is named; but a
         program that names none would get it. A name is not looked up.
@@ -308,7 +328,7 @@ class Kernel:
         except ValueError:
             return True
         with suppress(OSError):  # there is no way
-            route = self._netlink.route_to(ip)
+            route = self._netlink.route_to(ip, mark)
             if route is not None and route.interface is not None:
                 return not interfaces.is_ours(socket.if_indextoname(route.interface))
         return False
@@ -332,8 +352,12 @@ class Kernel:
         """
         plans = tuple(plans)
         actual = self.state.read(Wanted().with_plans(plans, ""), to_peers=True)
-        self.state.wanted, now = left(actual, plans, kept)
-        removed = [thing.what for thing in self.state.want(now)]
+        before, now = left(actual, plans, kept)
+        self.state.wanted = before
+        gone = self.state.want(now)
+        removed = [thing.what for thing in gone if thing not in before.uplinks]
+        if of_uplinks := len(gone) - len(removed):
+            removed.append(f"{of_uplinks} routes and rules of uplinks")
         if count := detour_routes.clear(self._netlink):
             removed.append(f"{count} routes around dead links, or out of the second plane's table")
         # Of planes beside the main one nothing is gone on with.
@@ -367,6 +391,11 @@ class Kernel:
         if index is None:
             raise KernelError(f"there is no interface {name}")
         return index
+
+
+def _is_usable(entry: InterfaceAddress) -> bool:
+    """Whether it is a global address that the kernel uses: duplicate address detection may keep it from that."""
+    return entry.scope == RT_SCOPE_UNIVERSE and not entry.flags & (IFA_F_TENTATIVE | IFA_F_DADFAILED)
 
 
 def _made_from(name: str) -> Setting:

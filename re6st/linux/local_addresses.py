@@ -25,11 +25,15 @@ def local_addresses() -> list[IPv4Address | IPv6Address]:
     return found
 
 
-def source_address(remote: str) -> Address | None:
-    """Our address from which the kernel sends to `remote`; None if it is not an address, or has no route."""
+def source_address(remote: str, mark: int = 0) -> Address | None:
+    """Our address from which the kernel sends to `remote` what has this mark; None if it is not an address, or has no
+    route.
+    """
     try:
         ip = ip_address(remote)
         with socket.socket(socket.AF_INET6 if ip.version == 6 else socket.AF_INET, socket.SOCK_DGRAM) as own:
+            if mark:
+                own.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, mark)
             own.connect((remote, 9))  # sends nothing (RFC 863's port)
             return ip_address(own.getsockname()[0].partition("%")[0])
     except (OSError, ValueError):

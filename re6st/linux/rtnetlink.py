@@ -9,11 +9,12 @@ import socket
 import struct
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass
-from ipaddress import IPv6Address, IPv6Network, ip_address, ip_network
+from dataclasses import dataclass, replace
+from ipaddress import IPv6Address, ip_address, ip_network
 
 from re6st.core.machine.wanted_state import (
     IFF_UP,
+    RTN_UNREACHABLE,
     RTPROT_RE6ST,
     Address,
     KernelLink,
@@ -41,6 +42,8 @@ _NDA_DST, _NDA_LLADDR, _NTF_USE = 1, 2, 0x01
 _RTA_DST, _RTA_SRC, _RTA_OIF, _RTA_GATEWAY, _RTA_PRIORITY, _RTA_PREFSRC, _RTA_TABLE = 1, 2, 4, 5, 6, 7, 15
 _RTA_VIA, _VIA = 18, struct.Struct("=H")
 _RTA_EXPIRES = 23
+_RTA_MULTIPATH, _RTA_MARK, _ONLINK = 9, 16, 4
+_HOP = struct.Struct("=HBBi")  # length, flags, weight - 1, index: linux/rtnetlink.h, struct rtnexthop
 _LINK = struct.Struct("=BxHiII")  # family, type, index, flags, which of them to change
 _ADDRESS = struct.Struct("=BBBBI")  # family, prefix length, flags, scope, index
 _ROUTE = struct.Struct("=BBBBBBBBI")  # family, lengths of destination and source, tos, table, proto, scope, type, flags
@@ -48,7 +51,8 @@ _NEIGHBOUR = struct.Struct("=BxxxiHBB")  # family, index, state, flags, type (li
 _U32 = struct.Struct("=I")
 # linux/fib_rules.h: family, lengths of destination and source, traffic class, table, action, flags
 _RULE = struct.Struct("=BBBBBxxBI")
-_FRA_DST, _FRA_PRIORITY, _FRA_FWMARK, _FRA_TABLE, _FRA_FWMASK, _FRA_PROTOCOL = 1, 6, 10, 15, 16, 21
+_FRA_DST, _FRA_SRC, _FRA_PRIORITY, _FRA_FWMARK, _FRA_SUPPRESS_LENGTH = 1, 2, 6, 10, 14
+_FRA_TABLE, _FRA_FWMASK, _FRA_PROTOCOL = 15, 16, 21
 _FR_ACT_TO_TBL, _FR_ACT_UNREACHABLE = 1, 7
 
 # linux/if_tun.h
@@ -170,11 +174,23 @@ class Netlink(NetlinkSocket):
             if route and protocol in (0, route.protocol) and type in (0, route.type):
                 yield route
 
-    def route_to(self, ip: Address) -> KernelRoute | None:
-        """The route that a packet to this address takes."""
+    def default_routes(self) -> list[KernelRoute]:
+        """Those of all tables, one for each of their gateways."""
+        found: list[KernelRoute] = []
+        for family in (socket.AF_INET, socket.AF_INET6):
+            for body in self.dump(_GETROUTE, _ROUTE.pack(family, 0, 0, 0, 0, 0, 0, 0, 0)):
+                # Of what may be very many routes no other one is read.
+                if not unpack(_ROUTE, body)[1] and (route := _read_route(body)) is not None:
+                    found += _hops(route, body)
+        return found
+
+    def route_to(self, ip: Address, mark: int = 0) -> KernelRoute | None:
+        """The route that a packet to this address takes, if it has this mark."""
         family, length = _family(ip), ip.max_prefixlen
-        head = _ROUTE.pack(family, length, 0, 0, 0, 0, 0, 0, 0)
-        for kind, body in self.request(_GETROUTE, head + pack_attribute(_RTA_DST, ip.packed)):
+        request = _ROUTE.pack(family, length, 0, 0, 0, 0, 0, 0, 0) + pack_attribute(_RTA_DST, ip.packed)
+        if mark:
+            request += pack_attribute(_RTA_MARK, _U32.pack(mark))
+        for kind, body in self.request(_GETROUTE, request):
             if kind == _NEWROUTE:
                 return _read_route(body)
         return None
@@ -190,13 +206,14 @@ class Netlink(NetlinkSocket):
     # -- rules --
 
     def rules(self) -> list[KernelRule]:
-        """Those of IPv6 that are ours; none where the kernel has no rules at all (CONFIG_IPV6_MULTIPLE_TABLES)."""
-        try:
-            found = map(_read_rule, self.dump(_GETRULE, _RULE.pack(socket.AF_INET6, 0, 0, 0, 0, 0, 0)))
-        except NetlinkError as error:
-            if error.errno in (errno.EOPNOTSUPP, errno.EAFNOSUPPORT):
-                return []
-            raise
+        """Those that are ours; none of a family of which the kernel has no rules (CONFIG_IP_MULTIPLE_TABLES)."""
+        found: list[KernelRule | None] = []
+        for family in (socket.AF_INET, socket.AF_INET6):
+            try:
+                found += map(_read_rule, self.dump(_GETRULE, _RULE.pack(family, 0, 0, 0, 0, 0, 0)))
+            except NetlinkError as error:
+                if error.errno not in (errno.EOPNOTSUPP, errno.EAFNOSUPPORT):
+                    raise
         return [rule for rule in found if rule is not None]
 
     def add_rule(self, rule: KernelRule) -> None:
@@ -241,7 +258,8 @@ def _route(route: KernelRoute, scope: int) -> bytes:
     # The table of the header has a byte; the attribute is what counts.
     table = route.table if route.table < 256 else 0
     lengths = destination.prefixlen, source.prefixlen if source else 0
-    made = _ROUTE.pack(_family(destination), *lengths, 0, table, route.protocol, scope, route.type, 0)
+    flags = _ONLINK if route.onlink else 0
+    made = _ROUTE.pack(_family(destination), *lengths, 0, table, route.protocol, scope, route.type, flags)
     made += pack_attribute(_RTA_DST, destination.network_address.packed)
     made += pack_attribute(_RTA_TABLE, _U32.pack(route.table))
     if source is not None:
@@ -262,40 +280,70 @@ def _route(route: KernelRoute, scope: int) -> bytes:
 
 def _rule(rule: KernelRule) -> bytes:
     action = _FR_ACT_UNREACHABLE if rule.table is None else _FR_ACT_TO_TBL
-    length, table = rule.destination.prefixlen, rule.table or 0
-    made = _RULE.pack(socket.AF_INET6, length, 0, rule.traffic_class, table if table < 256 else 0, action, 0)
-    made += pack_attribute(_FRA_DST, rule.destination.network_address.packed)
+    family, table, source = _family(rule.destination), rule.table or 0, rule.source
+    lengths = rule.destination.prefixlen, source.prefixlen if source else 0
+    made = _RULE.pack(family, *lengths, rule.traffic_class, table if table < 256 else 0, action, 0)
     made += pack_attribute(_FRA_PRIORITY, _U32.pack(rule.priority))
     made += pack_attribute(_FRA_PROTOCOL, bytes([RTPROT_RE6ST]))
+    if rule.destination.prefixlen:
+        made += pack_attribute(_FRA_DST, rule.destination.network_address.packed)
+    if source is not None:
+        made += pack_attribute(_FRA_SRC, source.network_address.packed)
     if rule.table is not None:
         made += pack_attribute(_FRA_TABLE, _U32.pack(rule.table))
     if rule.mark:
-        made += pack_attribute(_FRA_FWMARK, _U32.pack(rule.mark)) + pack_attribute(_FRA_FWMASK, _U32.pack(rule.mark))
+        made += pack_attribute(_FRA_FWMARK, _U32.pack(rule.mark))
+        made += pack_attribute(_FRA_FWMASK, _U32.pack(rule.mask or rule.mark))
+    if rule.specific:
+        made += pack_attribute(_FRA_SUPPRESS_LENGTH, _U32.pack(0))
     return made
 
 
 def _read_rule(body: bytes) -> KernelRule | None:
     """None for one of others. Raises NetlinkError."""
-    family, length, _, traffic_class, table, action, _ = unpack(_RULE, body)
+    family, length, source_length, traffic_class, table, action, _ = unpack(_RULE, body)
     attributes = dict(read_attributes(body[_RULE.size :]))
-    destination = attributes.get(_FRA_DST, b"")
-    if family != socket.AF_INET6 or attributes.get(_FRA_PROTOCOL) != bytes([RTPROT_RE6ST]) or len(destination) != 16:
+    if family not in (socket.AF_INET, socket.AF_INET6) or attributes.get(_FRA_PROTOCOL) != bytes([RTPROT_RE6ST]):
         return None
+    zero = bytes(16 if family == socket.AF_INET6 else 4)
+    mark, mask = _number(attributes, _FRA_FWMARK) or 0, _number(attributes, _FRA_FWMASK) or 0
     try:
+        source = ip_network((attributes.get(_FRA_SRC, zero), source_length)) if source_length else None
         return KernelRule(
             _number(attributes, _FRA_PRIORITY) or 0,
-            IPv6Network((destination, length)),
+            ip_network((attributes.get(_FRA_DST, zero), length)),
             traffic_class,
             (_number(attributes, _FRA_TABLE) or table) if action == _FR_ACT_TO_TBL else None,
-            _number(attributes, _FRA_FWMARK) or 0,
+            mark,
+            0 if mask == mark else mask,
+            source,
+            _number(attributes, _FRA_SUPPRESS_LENGTH) == 0,
         )
     except ValueError:
         raise malformed() from None
 
 
+def _hops(route: KernelRoute, body: bytes) -> Iterator[KernelRoute]:
+    """A route for each of the gateways of one that has several. Raises NetlinkError."""
+    hops = dict(read_attributes(body[_ROUTE.size :])).get(_RTA_MULTIPATH)
+    if hops is None:
+        yield route
+        return
+    while hops:
+        length, _, _, index = unpack(_HOP, hops)
+        if not _HOP.size <= length <= len(hops):
+            raise malformed()
+        gateway = dict(read_attributes(hops[_HOP.size : length])).get(_RTA_GATEWAY)
+        try:
+            yield replace(route, interface=index, gateway=ip_address(gateway) if gateway else None)
+        except ValueError:
+            raise malformed() from None
+        hops = hops[length:]
+
+
 def _read_route(body: bytes) -> KernelRoute | None:
     """None for a route that is neither of IPv4 nor of IPv6. Raises NetlinkError."""
-    family, length, source_length, _, table, protocol, _, kind, _ = unpack(_ROUTE, body)
+    family, length, source_length, _, table, protocol, _, kind, flags = unpack(_ROUTE, body)
     if family not in (socket.AF_INET, socket.AF_INET6):
         return None
     attributes = dict(read_attributes(body[_ROUTE.size :]))
@@ -308,12 +356,14 @@ def _read_route(body: bytes) -> KernelRoute | None:
             destination,
             source,
             ip_address(gateway) if gateway else None,
-            _number(attributes, _RTA_OIF),
+            # That the kernel names one for what leads nowhere is its own business.
+            None if kind == RTN_UNREACHABLE else _number(attributes, _RTA_OIF),
             protocol,
             kind,
             _number(attributes, _RTA_PRIORITY),
             _number(attributes, _RTA_TABLE) or table,
             ip_address(preferred) if preferred else None,
+            onlink=bool(flags & _ONLINK),
         )
     except ValueError:
         raise malformed() from None

@@ -24,7 +24,7 @@ _GETFAMILY, _FAMILY_ID, _FAMILY_NAME = 3, 1, 2
 _HEAD = struct.Struct("=BBxx")  # command, version
 # linux/wireguard.h
 _GET, _SET, _VERSION = 0, 1, 1
-_IFINDEX, _PRIVATE_KEY, _FLAGS, _LISTEN_PORT, _PEERS, _REPLACE_PEERS = 1, 3, 5, 6, 8, 1
+_IFINDEX, _PRIVATE_KEY, _FLAGS, _LISTEN_PORT, _MARK, _PEERS, _REPLACE_PEERS = 1, 3, 5, 6, 7, 8, 1
 _PEER_KEY, _PEER_FLAGS, _PEER_ENDPOINT, _PEER_KEEPALIVE, _PEER_HANDSHAKE = 1, 3, 4, 5, 6
 _PEER_RECEIVED, _PEER_SENT, _PEER_NETWORKS = 7, 8, 9
 _PEER_REMOVE, _PEER_REPLACE_NETWORKS = 1, 2
@@ -135,6 +135,7 @@ def encode(index: int, config: LinkConfig, before: bytes = b"") -> bytes:
         + pack_attribute(_IFINDEX, _U32.pack(index))
         + pack_attribute(_PRIVATE_KEY, config.secret)
         + pack_attribute(_LISTEN_PORT, _U16.pack(config.port))
+        + (b"" if config.mark is None else pack_attribute(_MARK, _U32.pack(config.mark)))
         + pack_attribute(_FLAGS, _U32.pack(0 if instead else _REPLACE_PEERS))
         + _nested(_PEERS, peers)
     )

@@ -57,8 +57,8 @@ class TunnelKernel(RouteKernel, Protocol):
     @property
     def hardware(self) -> HardwareAddresses: ...
 
-    async def leads_outside(self, host: str) -> bool:
-        """Whether packets for an address take a way of this machine's own, not one inside re6st."""
+    async def leads_outside(self, host: str, mark: int = 0) -> bool:
+        """Whether packets for an address, with this mark, take a way of this machine's own, not one inside re6st."""
 
     async def make_tap(self, name: str) -> None:
         """Raises KernelError."""

@@ -33,6 +33,8 @@ class KnownLink:
     """When the keys that the link has were made."""
     link: WireGuardLink | None = None
     process: tuple[int, str] | None = None
+    mark: int = 0
+    """What the packets of the tunnel that it replaces are marked with, and its own."""
 
 
 class LinkTable:
@@ -66,6 +68,7 @@ class LinkTable:
         """Go on with one that an earlier daemon noted."""
         keyed = asyncio.get_running_loop().time() if record.keyed is None else monotonic(record.keyed)
         known = KnownLink(record.identity, record.place, monotonic(record.since), keyed, record.link, record.process)
+        known.mark = record.mark
         self.of(record.link.role)[record.peer] = known
         return known
 
@@ -78,7 +81,7 @@ class LinkTable:
         """What the next daemon has to know of a link."""
         if known.link is not None:
             since, keyed = since_1970(known.since), since_1970(known.keyed)
-            record = LinkRecord(known.link, known.process, known.identity, known.place, since, keyed)
+            record = LinkRecord(known.link, known.process, known.identity, known.place, since, keyed, known.mark)
             self._records.write_link(known.link.interface, record)
 
     def forget(self, interface: str) -> None:

@@ -36,6 +36,7 @@ from re6st.noded.routing import RoutingPlane
 from re6st.noded.settings import InForce
 from re6st.noded.throughput import Throughput
 from re6st.noded.tunnels import Tunnels
+from re6st.noded.uplinks import Uplinks
 from re6st.service.control import ControlError
 from re6st.service.json_lines import Status
 from re6st.service.logs import LEVELS
@@ -75,6 +76,7 @@ class Watchers:
     care: KernelCare
     dead_links: DeadLinks
     bulk: BulkRooms
+    uplinks: Uplinks
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,11 +126,13 @@ class Observer:
         self._care = watchers.care
         self._dead_links = watchers.dead_links
         self._bulk = watchers.bulk
+        self._uplinks = watchers.uplinks
         self._log = LogStream(verbosity)
         self._started = time.monotonic()
         self._operations: Mapping[str, Callable[[_Arguments], Record]] = {
             "status": self._status,
             "tunnels": self._list_tunnels,
+            "uplinks": self._list_uplinks,
             "neighbours": self._neighbours,
             "routes": self._routes,
             "reachable": self._reachable,
@@ -179,6 +183,7 @@ class Observer:
                 likely_refused=self._registry.likely_refused,
                 others=[
                     *self._guard.problems(),
+                    *self._uplinks.problems(),
                     *filter(
                         None,
                         [self._bulk.problem(), self._registry.clock_problem(), None if up else self._families()],
@@ -270,6 +275,7 @@ class Observer:
             "mesh": {**report.counts(self._mesh), "clients_served": self._event_log.counts["client-up"]},
             "links": self._dead_links.record(),
             "bulk": self._bulk.record(effective.planes),
+            "uplinks": self._uplinks.record(),
             "packet_filter": {
                 "active": self._filter.active,
                 "missing": sorted(part.value for part in self._filter.missing),
@@ -289,6 +295,10 @@ class Observer:
         given.end()
         now = asyncio.get_running_loop().time()
         return {"tunnels": report.tunnels(self._mesh, self._routing.table, self._tunnels.links(), now)}
+
+    def _list_uplinks(self, given: _Arguments) -> Record:
+        given.end()
+        return self._uplinks.record()
 
     def _neighbours(self, given: _Arguments) -> Record:
         given.end()

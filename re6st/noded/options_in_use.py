@@ -13,6 +13,7 @@ from pathlib import Path
 from re6st.client.files import Files
 from re6st.client.registry_client import parse_url
 from re6st.core.machine.bulk_rules import Bulk
+from re6st.core.machine.uplinks import UplinkOption
 from re6st.core.telemetry.report import Record
 from re6st.core.wire.datagrams import Endpoint
 from re6st.noded.hooks import HIDDEN, program
@@ -70,6 +71,6 @@ def _plain(value: object) -> object:
             return [_plain(each) for each in value]
         case Path() | IPv4Address() | IPv6Address() | IPv4Network() | IPv6Network():
             return str(value)
-        case Endpoint() | ListenAddress() | Bulk():
+        case Endpoint() | ListenAddress() | Bulk() | UplinkOption():
             return str(value)
     return value

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 from re6st import babel, cert
 from re6st.client.counted_client import CountedClient
 from re6st.core.mesh import policy
+from re6st.core.mesh.uplink_choice import UplinkChoice
 from re6st.core.routing.planes import MAIN, THROUGHPUT
 from re6st.core.telemetry.event_log import EventLog
 from re6st.core.wire.extensions import Extension
@@ -65,6 +66,7 @@ from re6st.noded.throughput import BesideKernel, TablePlane, Throughput
 from re6st.noded.tunnel_mtus import TunnelMtus
 from re6st.noded.tunnel_parts import TunnelParts
 from re6st.noded.tunnels import Tunnels
+from re6st.noded.uplinks import Uplinks
 from re6st.service import run_names
 from re6st.service.control import ControlServer
 from re6st.service.tasks import Tasks
@@ -149,6 +151,7 @@ class Rooms:
     peers: Peers
     known: KnownPeers
     tunnels: Tunnels
+    uplinks: Uplinks
     links: WireGuard | None
     losses: LossWatch
     dead_links: DeadLinks
@@ -192,6 +195,8 @@ def build(base: Base, machine: MachineRooms, found: Found, left: babel.Left, tas
         crypto.abilities = frozenset({Extension.WIREGUARD})
     handler, peers = _peers(base, in_force, mesh, driver, known, crypto, due)
     advertiser, country = _whereabouts(base, machine, AddressTeller(peers, handler, known), settings_news)
+    choice = UplinkChoice()
+    uplinks = Uplinks(config.uplinks, machine.kernel, choice, watched=not config.remote_gateways)
     parts = TunnelParts(
         in_force=in_force,
         kernel=machine.kernel,
@@ -201,6 +206,7 @@ def build(base: Base, machine: MachineRooms, found: Found, left: babel.Left, tas
         routing=planes,
         door=admission,
         links=links or NoLinks(machine.kernel, config.run, tasks, lacking),
+        uplinks=choice,
     )
     tunnels = Tunnels(parts, machine.packet_filter, Arrivals(known, advertiser).connected, found)
     if links is not None:
@@ -222,7 +228,7 @@ def build(base: Base, machine: MachineRooms, found: Found, left: babel.Left, tas
     operations = Observer(
         in_force,
         MeshRooms(mesh, routing, tunnels, own, known.addresses, event_log),
-        Watchers(base.client, guard, machine.packet_filter, care, dead, BulkRooms(throughput, capacities)),
+        Watchers(base.client, guard, machine.packet_filter, care, dead, BulkRooms(throughput, capacities), uplinks),
         config.verbosity,
     )
     return Rooms(
@@ -241,6 +247,7 @@ def build(base: Base, machine: MachineRooms, found: Found, left: babel.Left, tas
         peers=peers,
         known=known,
         tunnels=tunnels,
+        uplinks=uplinks,
         links=links,
         losses=LossWatch(tunnels, driver.event),
         dead_links=dead,

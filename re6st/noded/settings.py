@@ -23,6 +23,7 @@ from re6st.core import interfaces
 from re6st.core.machine.bulk_rules import Bulk
 from re6st.core.machine.hosts import Ip
 from re6st.core.machine.packet_rules import Rules
+from re6st.core.machine.uplinks import UplinkOption
 from re6st.core.machine.wanted_state import AddressPlan
 from re6st.core.mesh import policy as mesh
 from re6st.core.prefix import MAX_LENGTH, Prefix, address, ipv4_address, ipv4_subnet, subnet
@@ -96,6 +97,8 @@ class Config:
     multicast: bool = False
     remote_gateways: tuple[IPv4Address, ...] = ()
     """Peers are reached by these, in turn."""
+    uplinks: tuple[UplinkOption, ...] = ()
+    """The lines to the Internet (--uplink); none: those that have a default route."""
     wireguard: bool = False
     """Tunnels become WireGuard links where both ends can have them."""
     wireguard_go: bool = False

@@ -175,6 +175,7 @@ def client_record(client: tunnel.Dialer, connected: tunnel.Connected, config_dig
         connected.mtu,
         since_1970(client.since),
         connected.number,
+        client.mark,
     )
 
 
@@ -200,7 +201,7 @@ def found_client(record: ClientRecord | None, interface: str) -> tunnel.FoundCli
         record.serial,
         record.external_ip,
         record.mtu,
-        source_address(record.endpoint.host),
+        source_address(record.endpoint.host, record.mark),
         record.number,
     )
     return tunnel.FoundClient(record.pid, record.name, monotonic(record.since), connected)

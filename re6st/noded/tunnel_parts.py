@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from functools import partial
 
 from re6st.core.mesh import policy
+from re6st.core.mesh.uplink_choice import UplinkChoice
 from re6st.noded.contracts import Links, Routing, TunnelAdmission, TunnelKernel
 from re6st.noded.other_ends import EndedTunnels
 from re6st.noded.remote_gateway import RemoteGateways
@@ -29,6 +30,8 @@ class TunnelParts:
     links: Links
     make_factory: Callable[[EffectiveConfig], TunnelFactory] = EffectiveConfig.tunnel_factory
     ended: EndedTunnels = field(default_factory=EndedTunnels)
+    uplinks: UplinkChoice = field(default_factory=UplinkChoice)
+    """Over which uplinks the tunnels go."""
 
     def factory(self) -> TunnelFactory:
         """What makes tunnels with the settings of now."""

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable, Collection, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from ipaddress import IPv6Address
 from random import Random
@@ -17,6 +18,7 @@ from typing import TYPE_CHECKING
 
 from re6st.core import interfaces
 from re6st.core.mesh import policy
+from re6st.core.mesh.uplink_choice import carried
 from re6st.core.prefix import Prefix
 from re6st.core.routing.survey import Survey
 from re6st.core.telemetry.report import Link, Server
@@ -73,6 +75,7 @@ class Tunnels:
         self._parts = parts
         self._kernel = parts.kernel
         self._gateways = parts.gateways
+        self._uplinks = parts.uplinks
         self._drains = drains
         self._start = parts.tasks.start
         self._event = parts.event
@@ -96,7 +99,8 @@ class Tunnels:
 
     def links(self) -> Iterator[Link]:
         """All tunnels, for the operator: ours, and those of our servers' clients."""
-        yield from self._links.reports()
+        for link in self._links.reports():
+            yield replace(link, uplink=self._uplinks.used(link.peer)) if link.outgoing else link
         for peer, client in self._clients.items():
             if self._links.carries(peer):
                 continue
@@ -113,6 +117,7 @@ class Tunnels:
                 received=traffic.received if traffic else None,
                 sent=traffic.sent if traffic else None,
                 no_link=self._links.why_not(peer),
+                uplink=self._uplinks.used(peer),
             )
         yield from self.servers.links()
 
@@ -139,10 +144,12 @@ class Tunnels:
         for interface, record in records:
             if interface != interfaces.SOLE:  # see `follow`
                 self._taps.add(interface)
+                self._uplinks.resume(record.peer, record.mark)
                 hold = self._hold(record.peer, (record.endpoint,), (interface, record))
                 task = self._start(hold, f"tunnel to {record.peer}")
                 self._clients[record.peer] = _Client(task, None, record.config_digest)
         for each in links:
+            self._uplinks.resume(each.peer, each.mark)
             hold = self._hold(each.peer, (each.place,) if each.place else (), by_link=True)
             self._clients[each.peer] = _Client(self._start(hold, f"tunnel to {each.peer}"))
 
@@ -227,13 +234,15 @@ class Tunnels:
             await self._up(connected)
 
         found, self._found = self._found.clients.get(interfaces.SOLE), Found()
+        remotes, mark = self._bind(None, self._in_force.effective.config.remotes, found)
         client = self._parts.factory().dialer(
-            interfaces.SOLE, None, self._in_force.effective.config.remotes, up, found_client(found, interfaces.SOLE)
+            interfaces.SOLE, None, remotes, up, found_client(found, interfaces.SOLE), mark
         )
         try:
             try:
                 await self._make_tap(interfaces.SOLE, found)
                 if not await self._dial(held, client):
+                    self._uplinks.missed(None, time.monotonic())
                     log.warning("none of the servers of --client can be reached")
             except KernelError as error:
                 log.error("tunnel of --client: %s", error)
@@ -247,7 +256,9 @@ class Tunnels:
             if client.peer is not None:
                 await self._links.outlast(client.peer)
         finally:  # also if that is cut short
+            self._uplinks.release(None)
             if client.peer is not None:
+                self._uplinks.release(client.peer)
                 log.info("tunnel to %s ended", client.peer)
                 self._links.end(client.peer)
                 self._clients.pop(client.peer, None)
@@ -277,6 +288,7 @@ class Tunnels:
         finally:
             self._links.end(peer)
             del self._clients[peer]
+            self._uplinks.release(peer)
             self._event(policy.TunnelDown(peer))
 
     async def _dial(self, client: _Client, dialer: Dialer) -> bool:
@@ -315,8 +327,8 @@ class Tunnels:
     async def _hold_towards(self, peer: Prefix, endpoints: tuple[Endpoint, ...]) -> None:
         if self._door.is_refused(peer):
             return
-        found = await addresses_of(endpoints)
-        endpoints = tuple([each for each in found if await self._kernel.leads_outside(each.host)])
+        found, mark = self._bind(peer, await addresses_of(endpoints))
+        endpoints = tuple([each for each in found if await self._kernel.leads_outside(each.host, mark)])
         if not endpoints:
             log.info("no route to %s except through the network itself", peer)
             return
@@ -326,21 +338,42 @@ class Tunnels:
             return
         self._taps.add(tap)
         self._clients[peer].config_digest = self._parts.factory().config_digest()
-        await self._hold_on(peer, endpoints, tap)
+        await self._hold_on(peer, endpoints, tap, mark=mark)
+
+    def _bind(
+        self, peer: Prefix | None, endpoints: tuple[Endpoint, ...], found: ClientRecord | None = None
+    ) -> tuple[tuple[Endpoint, ...], int]:
+        """The uplink for a tunnel: where it can lead to by that one, and the mark of its packets; that of one that was
+        `found` is known.
+        """
+        if found is not None:
+            self._uplinks.resume(peer, found.mark)
+            return endpoints, found.mark
+        uplink = self._uplinks.choose(peer, endpoints, time.monotonic())
+        if uplink is None:
+            return endpoints, 0
+        log.debug("the tunnel to %s goes over the uplink %s", peer or "a server", uplink.name)
+        return carried(uplink, endpoints), self._uplinks.mark(uplink.name)
 
     async def _hold_on(
-        self, peer: Prefix, endpoints: tuple[Endpoint, ...], tap: str, record: ClientRecord | None = None
+        self,
+        peer: Prefix,
+        endpoints: tuple[Endpoint, ...],
+        tap: str,
+        record: ClientRecord | None = None,
+        mark: int = 0,
     ) -> None:
         """Hold one on an interface that was taken for it."""
         try:
             await self._make_tap(tap, record)
-            found = found_client(record, tap)
-            client = self._parts.factory().dialer(tap, peer, endpoints, self._up, found)
+            found, mark = found_client(record, tap), mark if record is None else record.mark
+            client = self._parts.factory().dialer(tap, peer, endpoints, self._up, found, mark)
             self._clients[peer].tunnel = client
             if await self._dial(self._clients[peer], client):
                 log.info("tunnel to %s ended", peer)
             else:
                 self._gateways.missed(endpoints)
+                self._uplinks.missed(peer, time.monotonic())
         finally:
             self._clients[peer].tunnel, self._clients[peer].config_digest = None, ""
             self._parts.ended.note(tap, peer)
@@ -374,8 +407,16 @@ class Tunnels:
         self._connected(connected)
         if connected.twin:
             self._door.told_of_twin(connected.peer, connected.twin)
-        uplink = self._gateways.uplink(connected.endpoint.host) or connected.source
+        uplink = self._reached_over(connected) or self._gateways.uplink(connected.endpoint.host) or connected.source
         self._event(policy.TunnelUp(connected.peer, connected.interface, str(uplink or "")))
+
+    def _reached_over(self, connected: Connected) -> str:
+        """The uplink of a tunnel that is up; empty where it is bound to none."""
+        if connected.interface == interfaces.SOLE:
+            self._uplinks.turned_out(connected.peer)
+        self._uplinks.settle(connected.peer, connected.source)
+        self._uplinks.reached(connected.peer)
+        return self._uplinks.used(connected.peer)
 
     def _note_client(self, connected: Connected) -> None:
         """What the next daemon has to know of a client tunnel."""

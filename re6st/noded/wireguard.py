@@ -265,6 +265,10 @@ class WireGuard:
             return () if place is None else (ip_address(place.host),)
         return ()
 
+    def mark(self, peer: Prefix) -> int:
+        """That of the tunnel which the link is to replace: it goes by the same uplink."""
+        return self._table.ours[peer].mark if peer in self._table.ours else 0
+
     def made(self, interface: str) -> None:
         """Take an interface for one of ours. Raises OSError."""
         try:
@@ -435,7 +439,8 @@ class WireGuard:
         if dialer is None or free is None:
             self._upgrades.forget(peer)
             return
-        self._table.ours[peer] = KnownLink(PeerIdentity(dialer.serial, dialer.number), dialer.endpoint, _now(), _now())
+        identity = PeerIdentity(dialer.serial, dialer.number)
+        self._table.ours[peer] = KnownLink(identity, dialer.endpoint, _now(), _now(), mark=dialer.mark)
         if not self._links.open(peer, free):
             self._upgrades.forget(peer)
             self._table.ours.pop(peer, None)

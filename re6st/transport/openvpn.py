@@ -186,7 +186,12 @@ def server_command(
 
 
 def client_command(
-    settings: OpenVpnSettings, interface: str, peer: Prefix | None, endpoint: Endpoint, name: str | None = None
+    settings: OpenVpnSettings,
+    interface: str,
+    peer: Prefix | None,
+    endpoint: Endpoint,
+    name: str | None = None,
+    mark: int = 0,
 ) -> list[str]:
     """One client tunnel, to one address of a peer; or of whoever of the network is there (--client)."""
     return [
@@ -194,6 +199,7 @@ def client_command(
         *common_arguments(settings, interface, endpoint.protocol, name or interface),
         *(MAY_FRAGMENT if endpoint.protocol.transport is Transport.UDP else ()),
         *("--nobind", "--client"),
+        *(("--mark", str(mark)) if mark else ()),
         *("--remote", endpoint.host, str(endpoint.port), proto(endpoint.protocol, Role.CLIENT)),
         *(("--verify-x509-name", peer.cn, "name") if peer else ()),
         *("--resolv-retry", "0", "--connect-retry", "1", "--connect-retry-max", "3", "--connect-timeout", "5"),

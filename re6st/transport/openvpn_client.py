@@ -42,7 +42,7 @@ class OpenVpnClient:
     STAGGER seconds (RFC 8305): the first that connects ends the others. All share one interface, which OpenVPN opens
     only when it is let in. `source` is our own address under the tunnel (None: not known, or no way to the peer),
     `serial` and `number` those of the peer's certificate and of the node in it. `peer` may be anybody (None) until the
-    tunnel is up. One that was `found` up is gone on with, and no address is tried.
+    tunnel is up. Its packets have the `mark`. One that was `found` up is gone on with, and no address is tried.
     """
 
     def __init__(
@@ -53,8 +53,10 @@ class OpenVpnClient:
         endpoints: Sequence[Endpoint],
         connected: Callable[[Connected], Awaitable[None]],
         found: FoundClient | None = None,
+        mark: int = 0,
     ) -> None:
         self.interface = interface
+        self.mark = mark
         self.peer = peer
         self.serial: int | None = None
         self.number: int | None = None
@@ -147,8 +149,8 @@ class OpenVpnClient:
 
     async def _run_process(self, attempt: _Attempt) -> None:
         if self._winner is None:
-            self.source = source_address(attempt.endpoint.host)
-        argv = client_command(self._settings, self.interface, self._wanted, attempt.endpoint, attempt.name)
+            self.source = source_address(attempt.endpoint.host, self.mark)
+        argv = client_command(self._settings, self.interface, self._wanted, attempt.endpoint, attempt.name, self.mark)
         child, management = await openvpn.start(self._settings, attempt.name, argv)
         attempt.pid = child.pid
         log.debug("tunnel to %s at %s: OpenVPN runs, process %s", self._name, attempt.endpoint, child.pid)
@@ -200,7 +202,7 @@ class OpenVpnClient:
         if environment.trusted_ip and not is_address(attempt.endpoint.host):
             # A name may have another address the next time; a WireGuard link goes to that of this tunnel.
             attempt.endpoint = replace(attempt.endpoint, host=environment.trusted_ip)
-        self.source = source_address(environment.trusted_ip or attempt.endpoint.host)
+        self.source = source_address(environment.trusted_ip or attempt.endpoint.host, self.mark)
         mtu = environment.get("tun_mtu", "")
         await self._told(
             Connected(

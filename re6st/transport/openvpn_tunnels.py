@@ -58,8 +58,9 @@ class OpenVpn:
         endpoints: Sequence[Endpoint],
         connected: Callable[[Connected], Awaitable[None]],
         found: FoundClient | None,
+        mark: int = 0,
     ) -> OpenVpnClient:
-        return OpenVpnClient(self.settings, interface, peer, endpoints, connected, found)
+        return OpenVpnClient(self.settings, interface, peer, endpoints, connected, found, mark)
 
 
 def is_managed(argv: Sequence[str], run: Path, name: str) -> bool:

@@ -61,6 +61,9 @@ class LinkOwner(Protocol):
     def hosts(self, peer: Prefix) -> Sequence[Address]:
         """Where a peer may be reached, the best first."""
 
+    def mark(self, peer: Prefix) -> int:
+        """What packets to a peer that we dial are to be marked with; 0: with nothing."""
+
     def made(self, interface: str) -> None:
         """An interface is there, and is about to be brought up. Raises OSError."""
 
@@ -303,7 +306,8 @@ class WireGuardLinks:
         try:
             self._owner.made(link.interface)
             bring_up(self._kernel, link.interface, link.own.terms.address, link.mtu)
-            await device.configure(config_of(link, None))
+            mark = self._owner.mark(link.peer) if link.role is Role.CLIENT else 0
+            await device.configure(replace(config_of(link, None), mark=mark or None))
         except BaseException:
             await self._remove_device(link.interface, device)
             raise

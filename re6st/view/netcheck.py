@@ -17,6 +17,7 @@ from re6st.core.wire.wireguard import Reason
 from re6st.core.words import duration, plural
 from re6st.view.findings import Finding, Level
 from re6st.view.status_tables import endpoint, without_wireguard
+from re6st.view.uplink_table import summary
 
 Answer = Mapping[str, Any]
 
@@ -139,6 +140,13 @@ def uplink(unreachable: Sequence[str], asked: int) -> Iterator[Finding]:
             f"this machine has no route to any of {plural(asked, 'peer address', 'peer addresses')}: its uplink is down"
         )
         yield Finding("fail", "uplink", text, "see to the connection of this machine: ip route, ip -6 route")
+
+
+def uplinks(status: Answer) -> Iterator[Finding]:
+    """The lines to the Internet, where tunnels are bound to them; what is wrong with one is a problem of the node."""
+    known = status.get("uplinks")
+    if known is not None and known["active"]:
+        yield Finding("ok", "uplinks", summary(known))
 
 
 def servers(status: Answer) -> Iterator[Finding]:

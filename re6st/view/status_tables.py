@@ -21,6 +21,7 @@ _TUNNELS = (
     Column("PEER"),
     Column("DIR", drop=1),
     Column("VIA", least=16),
+    Column("UPLINK"),
     Column("STATE"),
     Column("RTT", right=True),
     Column("COST", right=True, drop=2),
@@ -32,12 +33,17 @@ _TUNNELS = (
 
 
 def tunnel_table(tunnels: Sequence[Answer], width: int | None) -> list[Line]:
-    """One line for each tunnel, ours first; if babel hears less than before (`reach`), this is marked."""
+    """One line for each tunnel, ours first; if babel hears less than before (`reach`), this is marked.
+
+    The uplinks are a column where tunnels are bound to any.
+    """
+    bound = any(t.get("uplink") for t in tunnels)
     rows = [
         (
             t["peer"],
             t["direction"],
             endpoint(t["remote"], t["port"], _means(t)) if t["remote"] else "-",
+            *([t.get("uplink") or "-"] if bound else []),
             Span(t["state"], _STATES.get(t["state"], "")),
             milliseconds(t["rtt_ms"]),
             cost(t["cost"]),
@@ -49,7 +55,8 @@ def tunnel_table(tunnels: Sequence[Answer], width: int | None) -> list[Line]:
         for t in sorted(tunnels, key=lambda t: (t["direction"] == "in", *_order(t["peer"])))
     ]
     why_not = (f"{peers}: no WireGuard, {reason}" for peers, reason in without_wireguard(tunnels))
-    return [*table(_TUNNELS, rows, width), *((Span(line, "warning"),) for line in why_not)]
+    columns = [each for each in _TUNNELS if bound or each.name != "UPLINK"]
+    return [*table(columns, rows, width), *((Span(line, "warning"),) for line in why_not)]
 
 
 def without_wireguard(tunnels: Sequence[Answer]) -> Iterator[tuple[str, str]]:

@@ -12,6 +12,7 @@ from re6st.core.words import away, clock, duration, moment, plural
 from re6st.view.event_text import event_lines
 from re6st.view.screen import Column, Line, Span, Style, fold, line, table, wrap
 from re6st.view.status_tables import cost, endpoint, milliseconds, tunnel_table
+from re6st.view.uplink_table import summary
 
 Answer = Mapping[str, Any]
 """A result of the control socket, from JSON."""
@@ -73,6 +74,7 @@ def facts(status: Answer, routes: Answer, now: float, width: int | None) -> list
         f" {plural(mesh['neighbours'], 'neighbour')}, {plural(mesh['peers'], 'other node')}"
     )
     lines += _fact("mesh", counted, width)
+    lines += _uplinks(status.get("uplinks"), width)
     lines += _links(status.get("links"), width)
     lines += _bulk(status.get("bulk"), width)
     lines += _dropped(status.get("packet_filter"), width)
@@ -121,6 +123,13 @@ def _links(links: Answer | None, width: int | None) -> list[Line]:
         return []
     now = f"; {links['dead']} now, {plural(links['detours'], 'destination')} led around" if links["dead"] else ""
     return _fact("links", f"{links['died']} found dead, {plural(links['probes'], 'probe')} sent{now}", width)
+
+
+def _uplinks(uplinks: Answer | None, width: int | None) -> list[Line]:
+    """The lines to the Internet, where there are several, or one is named."""
+    if uplinks is None or not (uplinks["active"] or uplinks["trouble"]):
+        return []
+    return _fact("uplinks", uplinks["trouble"] or summary(uplinks), width)
 
 
 def _bulk(bulk: Answer | None, width: int | None) -> list[Line]:

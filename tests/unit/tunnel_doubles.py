@@ -58,7 +58,7 @@ class FakeKernel:
     async def delete_route(self, ip: IPv4Address, gateway: IPv4Address) -> None:
         raise AssertionError(f"a route to {ip} by {gateway}")
 
-    async def leads_outside(self, host: str) -> bool:
+    async def leads_outside(self, host: str, mark: int = 0) -> bool:
         return True
 
     async def make_tap(self, name: str) -> None: ...
@@ -176,6 +176,7 @@ class FakeDialer:
         self.number: int | None = None
         self.serial: int | None = None
         self.source: Address | None = None
+        self.mark = 0
         self.since: float | None = None
         self.traffic: Traffic | None = None
         self.process: tuple[int, str] | None = None
@@ -246,6 +247,7 @@ class FakeFactory:
         endpoints: Sequence[Endpoint],
         connected: Callable[[Connected], Awaitable[None]],
         found: FoundClient | None,
+        mark: int = 0,
     ) -> Dialer:
         return FakeDialer(interface, peer)
 

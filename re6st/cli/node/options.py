@@ -11,12 +11,13 @@ from itertools import combinations
 from pathlib import Path
 
 from re6st.cli import metrics_place
-from re6st.cli.node import babel_arguments, bulk_options, wireguard_ports
+from re6st.cli.node import babel_arguments, bulk_options, uplink_option, wireguard_ports
 from re6st.cli.options import OptionParser, integer
 from re6st.client.files import Files
 from re6st.client.registry_client import RegistryError, parse_url
 from re6st.core import interfaces
 from re6st.core.machine.hosts import Ip, is_usable
+from re6st.core.machine.uplinks import UplinkOption
 from re6st.core.prefix import Prefix, PrefixError
 from re6st.core.tunnel_protocols import SERVED, TunnelProtocol, named
 from re6st.core.wire.datagrams import ADDRESSES_LIMIT, Endpoint, parse_addresses
@@ -121,6 +122,7 @@ def parser() -> OptionParser:
         default=[],
         help="IPv4 router of one of this machine's uplinks; tunnels use these routers in turn",
     )
+    uplink_option.add_option(mesh)
     mesh.add_argument(
         "--client",
         metavar="HOST,PORT,PROTO;...",
@@ -261,6 +263,7 @@ def configuration(p: OptionParser, args: argparse.Namespace) -> Config:
         metrics=args.metrics,
         multicast=args.multicast,
         remote_gateways=tuple(_gateway(p, text) for text in args.remote_gateway),
+        uplinks=_uplinks(p, args),
         bulk=bulk_options.bulk_of(p, args.bulk),
         probe=not args.no_probe,
         remotes=remotes,
@@ -333,6 +336,12 @@ def _gateway(p: OptionParser, text: str) -> IPv4Address:
     if ip.is_unspecified or ip.is_multicast or ip.is_loopback or ip == IPv4Address("255.255.255.255"):
         p.error(f"argument --remote-gateway: {text!r} cannot be the address of a router")
     return ip
+
+
+def _uplinks(p: OptionParser, args: argparse.Namespace) -> tuple[UplinkOption, ...]:
+    if args.uplink and args.remote_gateway:
+        p.error("argument --uplink: cannot be combined with --remote-gateway: give the routers with gateway=IP")
+    return uplink_option.uplinks_of(p, args.uplink)
 
 
 def _route(p: OptionParser, text: str) -> IPv4Network | IPv6Network:

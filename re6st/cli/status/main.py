@@ -50,6 +50,7 @@ from re6st.view import status_tables as tables
 from re6st.view import status_text as text
 from re6st.view.event_text import event_lines, event_words
 from re6st.view.screen import Line, Span, line
+from re6st.view.uplink_table import uplink_lines
 
 POLL = 0.3
 """Seconds between two looks of `wait`."""
@@ -91,6 +92,7 @@ def parser() -> OptionParser:
         return word
 
     add("tunnels", "show the tunnels that this node and its peers opened")
+    add("uplinks", "show the lines of this machine to the Internet, and how tunnels use them")
     add("neighbours", "show the neighbours with which babel exchanges routes")
     add("routes", "show the routes in use")
     add("peers", "show the nodes that this one remembers: addresses, and how the last tunnel went")
@@ -236,6 +238,11 @@ def _overview(connection: NodeConnection, options: argparse.Namespace) -> int:
 def _tunnels(connection: NodeConnection, options: argparse.Namespace) -> int:
     answer = connection.ask("tunnels")
     return _list(answer, options, lambda: tables.tunnel_table(answer["tunnels"], width()))
+
+
+def _uplinks(connection: NodeConnection, options: argparse.Namespace) -> int:
+    answer = connection.ask("uplinks")
+    return _list(answer, options, lambda: uplink_lines(answer, time.time(), width()))
 
 
 def _neighbours(connection: NodeConnection, options: argparse.Namespace) -> int:
@@ -411,6 +418,7 @@ def _bugreport(options: argparse.Namespace) -> int:
 _WORDS: Mapping[str | None, Callable[[NodeConnection, argparse.Namespace], int]] = {
     None: _overview,
     "tunnels": _tunnels,
+    "uplinks": _uplinks,
     "neighbours": _neighbours,
     "routes": _routes,
     "peers": _peers,

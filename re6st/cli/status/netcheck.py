@@ -178,6 +178,7 @@ def _outside(node: RunningNode) -> Iterator[Finding]:
     if cut_off:
         yield from cut_off
         return
+    yield from netcheck.uplinks(node.status)
     yield from netcheck.servers(node.status)
     yield from netcheck.tunnels(node.tunnels, node.peers)
 

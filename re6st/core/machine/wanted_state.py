@@ -14,6 +14,7 @@ from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Address, IPv6Network
 
 from re6st.core import interfaces
+from re6st.core.machine import uplink_numbers
 from re6st.core.routing import planes
 from re6st.core.routing.claims import link_local
 
@@ -21,9 +22,9 @@ Address = IPv4Address | IPv6Address
 Network = IPv4Network | IPv6Network
 
 # linux/if.h, linux/rtnetlink.h
-IFF_UP, IFF_RUNNING = 0x1, 0x40
+IFF_UP, IFF_POINTOPOINT, IFF_RUNNING = 0x1, 0x10, 0x40
 RTN_UNICAST, RTN_UNREACHABLE = 1, 7
-RTPROT_STATIC = 4
+RTPROT_STATIC, RTPROT_BABEL = 4, 42
 RT_TABLE_MAIN = 254
 TUNNEL_KINDS = frozenset(("tun", "wireguard"))
 """Of interfaces of tunnels; that of wireguard-go is a tun, too."""
@@ -143,12 +144,16 @@ class KernelRoute:
     """The address that packets of this machine have by it."""
     lasts: int | None = None
     """Seconds after which the kernel removes it; only for IPv6. Routes that are read do not say it."""
+    onlink: bool = False
+    """The gateway is on the link, whatever other routes say."""
 
     @property
     def what(self) -> str:
         return f"route {self.destination}"
 
     def __str__(self) -> str:
+        if self.table in uplink_numbers.TABLES:
+            return f"a default route of the table {self.table}"
         if self.type == RTN_UNREACHABLE:
             return f"the route unreachable {self.destination}"
         return f"the route to {self.destination.network_address} by {self.gateway}"
@@ -156,23 +161,32 @@ class KernelRoute:
 
 @dataclass(frozen=True, slots=True)
 class KernelRule:
-    """A rule of policy routing, of IPv6: which table leads packets. They are marked by our protocol number."""
+    """A rule of policy routing: which table leads packets. Ours are marked by our protocol number."""
 
     priority: int
     """The kernel asks the lowest first; the main table has 32766."""
-    destination: IPv6Network
-    traffic_class: int
+    destination: Network
+    """Of length 0 for packets to anywhere: it says for which family the rule is."""
+    traffic_class: int = 0
     """With two zeros for the bits of ECN, which do not count; 0: of any class."""
     table: int | None = None
     """None: those that come to this rule are unreachable."""
     mark: int = 0
-    """Only for packets with this bit in their mark; 0: for all."""
+    """Only for packets with this in the bits of their mark that count; 0: for all."""
+    mask: int = 0
+    """The bits that count; 0: those of `mark`."""
+    source: Network | None = None
+    """Only for packets from there."""
+    specific: bool = False
+    """No default route of the table counts."""
 
     @property
     def what(self) -> str:
         return f"rule {self.priority}"
 
     def __str__(self) -> str:
+        if self.priority in uplink_numbers.PRIORITIES:
+            return f"the rule {self.priority} for {f'mark {self.mark:#x}' if self.mark else self.source}"
         return f"the rule {self.priority} for packets of class {self.traffic_class:#04x}"
 
 
@@ -213,12 +227,14 @@ class Wanted:
     """Our address on all of them."""
     settings: tuple[Setting, ...] = ()
     rules: tuple[KernelRule, ...] = ()
-    """Which packets go by another table than the main one."""
+    """Which packets go by the table of the throughput plane."""
+    uplinks: tuple[KernelRoute | KernelRule, ...] = ()
+    """What leads packets out by one uplink or the other; see uplinks.py."""
 
     @property
     def things(self) -> tuple[Thing, ...]:
         # An interface takes its addresses along.
-        return (*map(Tap, self.taps), *self.addresses, *self.routes, *self.rules)
+        return (*map(Tap, self.taps), *self.addresses, *self.routes, *self.rules, *self.uplinks)
 
     @property
     def all_settings(self) -> tuple[Setting, ...]:
@@ -295,7 +311,7 @@ class Actual:
     links: Mapping[str, KernelLink] = field(default_factory=dict)
     addresses: Collection[Placed] = ()
     routes: Collection[KernelRoute] = ()
-    """Unreachable ones, and those with our protocol number."""
+    """Unreachable ones, and those with our protocol number; one may be there twice."""
     settings: Mapping[str, str] = field(default_factory=dict)
     rules: Collection[KernelRule] = ()
     """Those with our protocol number."""
@@ -364,6 +380,8 @@ def missing(wanted: Wanted, actual: Actual, met: Collection[str] = ()) -> Iterat
     routes = {(each.destination, each.type) for each in actual.routes}
     yield from (each for each in wanted.routes if (each.destination, each.type) not in routes)
     yield from (each for each in wanted.rules if each not in actual.rules)
+    of_uplinks = {*actual.routes, *actual.rules} if wanted.uplinks else frozenset[Thing]()
+    yield from (each for each in wanted.uplinks if each not in of_uplinks)
 
 
 def deleted(wanted: Wanted, actual: Actual) -> list[str]:
@@ -376,7 +394,8 @@ def left(actual: Actual, plans: Collection[AddressPlan], kept: Kept | None) -> t
     """What an earlier run gave to the kernel, and what of it is still wanted.
 
     If anything is `kept`, the traffic needs our address and the unreachable routes, which are in neither and stay.
-    Rules stay too: without them packets that neighbours send by the throughput plane could come back to these.
+    Rules stay too: without them packets that neighbours send by the throughput plane could come back to these, and
+    tunnels that are bound to an uplink would leave it.
     """
     # A babeld that runs on would not notice that an interface went, if another came at once.
     tunnels = (name for name, link in actual.links.items() if link.kind in TUNNEL_KINDS)
@@ -384,15 +403,20 @@ def left(actual: Actual, plans: Collection[AddressPlan], kept: Kept | None) -> t
     main, hosts = (None, ()) if kept is None else (kept.main_interface, kept.hosts)
     own = {plan.address for plan in plans}
     addresses = (each for each in actual.addresses if each.ip in own and each.interface not in {*taps, main})
-    to_peers = tuple(each for each in actual.routes if each.protocol == RTPROT_RE6ST)
+    ours = dict.fromkeys(each for each in actual.routes if each.protocol == RTPROT_RE6ST)
+    to_peers = tuple(each for each in ours if each.table not in uplink_numbers.TABLES)
+    out = tuple(each for each in ours if each.table in uplink_numbers.TABLES)
     networks = () if kept is not None else {network for plan in plans for network in plan.unreachable}
     nowhere = (each for each in actual.routes if each.type == RTN_UNREACHABLE and each.destination in networks)
     routes = tuple(each for each in to_peers if str(each.destination.network_address) in hosts)
-    rules = tuple(actual.rules)
-    return (
-        Wanted(addresses=tuple(addresses), routes=(*nowhere, *to_peers), taps=taps, rules=rules),
-        Wanted() if kept is None else Wanted(routes=routes, taps=dict.fromkeys(filter(kept.keeps, taps)), rules=rules),
-    )
+    rules = tuple(each for each in actual.rules if each.priority not in uplink_numbers.PRIORITIES)
+    leading = tuple(each for each in actual.rules if each.priority in uplink_numbers.PRIORITIES)
+    uplinks: tuple[KernelRoute | KernelRule, ...] = (*out, *leading)
+    found = Wanted(addresses=tuple(addresses), routes=(*nowhere, *to_peers), taps=taps, rules=rules, uplinks=uplinks)
+    if kept is None:
+        return found, Wanted()
+    taps = dict.fromkeys(filter(kept.keeps, taps))
+    return found, Wanted(routes=routes, taps=taps, rules=rules, uplinks=uplinks)
 
 
 def _link_locals(taps: Mapping[str, KernelLink], actual: Actual) -> Iterator[Placed]:

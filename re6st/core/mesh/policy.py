@@ -201,10 +201,11 @@ class Mesh:
             case TunnelUp(peer, interface, uplink):
                 if state.settings.static_tunnel:
                     state.tunnels.setdefault(peer, Tunnel(peer, Phase.OPENING, now))
-                tunnel = state.tunnels.get(peer)
+                if tunnel := state.tunnels.get(peer):
+                    tunnel.uplink = uplink
                 if tunnel and tunnel.phase is Phase.OPENING:
                     tunnel.enter(Phase.UP, now)
-                    tunnel.interface, tunnel.alive, tunnel.uplink = interface, now, uplink
+                    tunnel.interface, tunnel.alive = interface, now
             case TunnelMoved(peer, interface):
                 self._closing.moved(peer, interface, now)
             case TunnelDown(peer):

@@ -129,6 +129,12 @@ NODE: Mapping[str, Family] = {
     "re6st_throughput_plane_active": Family("gauge", "1 if bulk traffic has a routing plane of its own here."),
     "re6st_throughput_plane_routes": Family("gauge", "Destinations that bulk traffic is led to by capacity."),
     "re6st_capacity_trains_total": Family("counter", "Times that it was measured what a tunnel carries."),
+    "re6st_uplink_up": Family(
+        "gauge", "1 if the line to the Internet works, and peers are reached over it.", ("uplink",)
+    ),
+    "re6st_uplink_tunnels": Family("gauge", "Tunnels of this node that are bound to the line.", ("uplink",)),
+    "re6st_uplink_received_bytes_total": Family("counter", "Bytes received by the line's interface.", ("uplink",)),
+    "re6st_uplink_sent_bytes_total": Family("counter", "Bytes sent by the line's interface.", ("uplink",)),
     "re6st_packet_filter_active": Family("gauge", "1 if nftables filters the packets of tunnels."),
     "re6st_packets_dropped_total": Family("counter", "Packets that the node's nftables table dropped.", ("reason",)),
     "re6st_parameters_version": Family("gauge", "Version of the network parameters in force."),

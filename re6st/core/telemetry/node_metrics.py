@@ -65,6 +65,11 @@ def node_page(
     page.add("re6st_throughput_plane_active", bulk["active"])
     page.add("re6st_throughput_plane_routes", bulk["routes"])
     page.add("re6st_capacity_trains_total", bulk["trains"])
+    for uplink in status["uplinks"]["lines"] if status["uplinks"]["active"] else ():
+        page.add("re6st_uplink_up", uplink["state"] == "up", uplink["name"])
+        page.add("re6st_uplink_tunnels", uplink["tunnels"], uplink["name"])
+        page.add("re6st_uplink_received_bytes_total", uplink["received_bytes"], uplink["name"])
+        page.add("re6st_uplink_sent_bytes_total", uplink["sent_bytes"], uplink["name"])
     page.add("re6st_packet_filter_active", status["packet_filter"]["active"])
     page.add_all("re6st_packets_dropped_total", status["packet_filter"]["dropped"].items())
     page.add("re6st_parameters_version", status["parameters"])

@@ -62,6 +62,8 @@ class Link:
     carrier: TunnelCarrier = TunnelCarrier.OPENVPN
     no_link: str = ""
     """Why WireGuard does not carry it, and is not tried for a while."""
+    uplink: str = ""
+    """The uplink that it is bound to; empty for none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,6 +192,7 @@ def tunnels(mesh: Mesh, table: Table, links: Iterable[Link], now: float) -> list
                 "remote": link.remote,
                 "port": link.port,
                 "interface": link.interface,
+                "uplink": link.uplink or None,
                 "up_seconds": None if link.since is None else round(now - link.since, 1),
                 "cost": neighbour.cost if neighbour else None,
                 "rtt_ms": neighbour.rtt if neighbour else None,

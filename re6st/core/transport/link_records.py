@@ -43,6 +43,8 @@ class LinkRecord:
     since: float
     keyed: float | None = None
     """None where that is not known: the first version with links did not note it."""
+    mark: int = 0
+    """What its packets are marked with."""
 
     @property
     def peer(self) -> Prefix:
@@ -66,6 +68,7 @@ def encode(record: LinkRecord) -> bytes:
             "since": record.since,
             "keyed": record.keyed,
             "until": record.identity.until,
+            "mark": record.mark,
         }
     ).encode()
 
@@ -82,6 +85,7 @@ def decode(data: bytes) -> LinkRecord:
             place[0] if place else None,
             float(fields["since"]),
             _moment(fields.get("keyed")),
+            _integer(fields.get("mark", 0)),
         )
     except (ValueError, TypeError, KeyError, IndexError, AttributeError, OverflowError, RecursionError) as error:
         # Without its text, which may hold what was read.

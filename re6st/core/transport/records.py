@@ -58,6 +58,8 @@ class ClientRecord:
     since: float
     number: int | None = None
     """As for a client of a server."""
+    mark: int = 0
+    """What its packets are marked with."""
 
 
 Record = ServerRecord | ClientRecord
@@ -89,6 +91,7 @@ def encode(record: Record) -> bytes:
             "mtu": record.mtu,
             "since": record.since,
             "number": record.number,
+            "mark": record.mark,
         }
     ).encode()
 
@@ -113,7 +116,8 @@ def decode(data: bytes) -> Record:
             _optional_text(fields["external_ip"]),
             _integer(fields["mtu"]),
             float(fields["since"]),
-            _optional_integer(fields.get("number")),  # older versions do not write it
+            _optional_integer(fields.get("number")),  # older versions do not write it, nor the next one
+            _integer(fields.get("mark", 0)),
         )
     except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError) as error:
         raise RecordError(f"not a record: {error!r}") from None

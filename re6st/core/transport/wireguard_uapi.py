@@ -36,6 +36,8 @@ class LinkConfig:
     endpoint: tuple[Address, int] | None = None
     keepalive: int = 0
     """Seconds between packets for a NAT; 0: none."""
+    mark: int | None = None
+    """What packets to the peer are marked with; None: with what they were before."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +58,7 @@ def request(config: LinkConfig) -> bytes:
         "set=1",
         f"private_key={config.secret.hex()}",
         f"listen_port={config.port}",
+        *([] if config.mark is None else [f"fwmark={config.mark}"]),
         "replace_peers=true",
         f"public_key={config.peer.hex()}",
     ]

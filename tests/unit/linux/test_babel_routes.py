@@ -10,7 +10,7 @@ from ipaddress import IPv6Address, IPv6Network
 
 import pytest
 
-from re6st.core.machine.wanted_state import RTN_UNREACHABLE, AddressPlan, KernelRoute
+from re6st.core.machine.wanted_state import RTN_UNREACHABLE, RTPROT_BABEL, AddressPlan, KernelRoute
 from re6st.core.routing.planes import MAIN, TABLES, Plane
 from re6st.linux import babel_routes
 from re6st.linux.babel_routes import BabelRoutes
@@ -48,7 +48,7 @@ def there(monkeypatch: pytest.MonkeyPatch) -> list[KernelRoute]:
 
 def by_babel(priority: int, table: int | None) -> KernelRoute:
     """A route of a babeld to one place."""
-    own = KernelRoute(THERE, protocol=babel_routes.RTPROT_BABEL, priority=priority)
+    own = KernelRoute(THERE, protocol=RTPROT_BABEL, priority=priority)
     return own if table is None else replace(own, table=table)
 
 

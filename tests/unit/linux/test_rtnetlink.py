@@ -11,9 +11,10 @@ from ipaddress import IPv4Network, IPv6Network, ip_address
 
 import pytest
 
-from re6st.core.machine.wanted_state import RTN_UNREACHABLE, RTPROT_RE6ST, KernelRoute, bulk_rules
+from re6st.core.machine.uplinks import Uplink, WayOut, things
+from re6st.core.machine.wanted_state import RTN_UNREACHABLE, RTPROT_RE6ST, KernelRoute, KernelRule, bulk_rules
 from re6st.linux import rtnetlink
-from re6st.linux.netlink import ATTEMPTS, NetlinkError, read_attributes
+from re6st.linux.netlink import ATTEMPTS, NetlinkError, pack_attribute, read_attributes
 from re6st.linux.rtnetlink import Netlink
 
 
@@ -136,14 +137,49 @@ def test_a_kernel_without_rules_has_none(
     monkeypatch: pytest.MonkeyPatch, netlink: Netlink, code: int, raised: bool
 ) -> None:
     """A node starts on it all the same."""
-    talk(monkeypatch, netlink, message(2, struct.pack("=i", -code)))
+    talk(monkeypatch, netlink, *(message(2, struct.pack("=i", -code), sequence) for sequence in (1, 2)))
     with pytest.raises(NetlinkError) if raised else nullcontext():
         assert netlink.rules() == []
 
 
 def test_a_rule_is_read_as_it_is_written() -> None:
     """And those of others are left out."""
-    for rule in bulk_rules(IPv6Network("2001:db8::/32")):
+    line = Uplink(
+        "a", "eth0", 3, (ip_address("192.0.2.7"), ip_address("2001:db8::7")), {4: WayOut(None), 6: WayOut(None)}
+    )
+    of_uplink = [each for each in things({2: line}) if isinstance(each, KernelRule)]
+    assert len(of_uplink) == 8
+    for rule in (*bulk_rules(IPv6Network("2001:db8::/32")), *of_uplink):
         body = rtnetlink._rule(rule)
         assert rtnetlink._read_rule(body) == rule
         assert rtnetlink._read_rule(body.replace(bytes([RTPROT_RE6ST]), b"\3")) is None
+
+
+def test_a_default_route_with_several_gateways_is_one_for_each(
+    monkeypatch: pytest.MonkeyPatch, netlink: Netlink
+) -> None:
+    """And a route that is none is not even read."""
+
+    def hop(index: int, gateway: str) -> bytes:
+        attribute = pack_attribute(5, ip_address(gateway).packed)
+        return struct.pack("=HBBi", 8 + len(attribute), 0, 0, index) + attribute
+
+    head = rtnetlink._ROUTE.pack(socket.AF_INET, 0, 0, 0, 254, 4, 0, 1, 0)
+    several = head + pack_attribute(9, hop(2, "192.0.2.1") + hop(3, "198.51.100.1"))
+    other = rtnetlink._ROUTE.pack(socket.AF_INET, 24, 0, 0, 254, 4, 0, 1, 0) + pack_attribute(1, b"bad")
+    talk(monkeypatch, netlink, message(24, several) + message(24, other) + message(3, DONE), message(3, DONE, 2))
+    found = netlink.default_routes()
+    assert [(each.interface, str(each.gateway)) for each in found] == [(2, "192.0.2.1"), (3, "198.51.100.1")]
+
+
+def test_a_default_route_whose_gateways_are_cut_off_is_an_error(
+    monkeypatch: pytest.MonkeyPatch, netlink: Netlink
+) -> None:
+    head = rtnetlink._ROUTE.pack(socket.AF_INET, 0, 0, 0, 254, 4, 0, 1, 0)
+    talk(
+        monkeypatch,
+        netlink,
+        message(24, head + pack_attribute(9, struct.pack("=HBBi", 99, 0, 0, 2))) + message(3, DONE),
+    )
+    with pytest.raises(NetlinkError):
+        netlink.default_routes()

@@ -7,6 +7,7 @@ import errno
 import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from ipaddress import ip_address
 from typing import Any
 
@@ -43,6 +44,10 @@ def test_what_the_kernel_is_told_has_the_form_of_linux_wireguard_h() -> None:
         (struct.pack("=H", 10), bytes(16), b"\0"),
         (struct.pack("=H", 2), bytes(4), b"\0"),
     ]
+
+
+def test_packets_are_marked_where_that_is_said_and_else_as_they_were() -> None:
+    assert attributes(encode(7, replace(CONFIG, mark=0x20))[4:])[7] == struct.pack("=I", 0x20)
 
 
 def test_a_peer_with_another_key_is_there_before_the_old_one_goes() -> None:

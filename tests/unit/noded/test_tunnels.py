@@ -209,9 +209,9 @@ def test_a_tunnel_to_who_was_revoked_while_the_daemon_was_replaced_is_ended_at_o
 
     class Factory(FakeFactory):
         def dialer(self, *words: Any) -> Dialer:
-            if words[-1] is None:
+            if words[4] is None:
                 return FakeDialer(words[0], words[1])
-            dialers.append(GoingOn(words[-1], words[-2]))
+            dialers.append(GoingOn(words[4], words[3]))
             return dialers[-1]
 
     async def run() -> None:
@@ -241,7 +241,7 @@ def test_the_only_tunnel_leaves_its_interface_unmuted_and_a_stop_does_not_wait_f
 
     class Factory(FakeFactory):
         def dialer(self, *words: Any) -> Dialer:
-            return GoingOn(words[-1], words[-2])
+            return GoingOn(words[4], words[3])
 
     async def run() -> None:
         async with Tasks() as tasks:

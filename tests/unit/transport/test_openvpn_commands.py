@@ -60,6 +60,14 @@ def test_the_command_line_of_a_client() -> None:
     ]
 
 
+def test_packets_of_a_client_are_marked_for_its_uplink() -> None:
+    """In decimal: OpenVPN reads no other numbers."""
+    settings = made(Path("/run/x"))
+    marked = client_command(settings, "re6stnet3", A, ONE, mark=0x20)
+    assert marked[marked.index("--mark") + 1] == "32"
+    assert "--mark" not in client_command(settings, "re6stnet3", A, ONE)
+
+
 def obeyed(pushed: str, extra: tuple[str, ...] = ()) -> bool:
     """Whether a client takes an option from its server: the first filter that matches says so (openvpn(8))."""
     command = client_command(replace(made(Path("/run/x")), extra=extra), "re6stnet3", A, ONE)

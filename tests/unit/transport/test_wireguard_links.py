@@ -133,6 +133,9 @@ class Machine:
     def hosts(self, peer: Prefix) -> Sequence[Address]:
         return self.hosts_of_peer
 
+    def mark(self, peer: Prefix) -> int:
+        return 0
+
     def made(self, interface: str) -> None: ...
 
     async def leaving(self, interface: str) -> None:

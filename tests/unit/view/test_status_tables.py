@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from re6st.view.screen import paint
 from re6st.view.status_tables import peer_table, tunnel_table
-from tests.unit.view.test_status_text import NOW, TUNNELS, event
+from re6st.view.uplink_table import uplink_lines
+from tests.unit.view.test_status_text import LINE, NOW, TUNNELS, UPLINKS, event
 
 
 def test_peers_and_what_came_of_them() -> None:
@@ -39,3 +40,28 @@ def test_a_reason_why_wireguard_does_not_carry_tunnels_is_told_once() -> None:
     without = [{**TUNNELS[1], "peer": f"{number}/16", "no_wireguard": "not here: no module"} for number in range(7)]
     lines = ["".join(span.text for span in each) for each in tunnel_table(without, None)]
     assert lines[8:] == ["0/16, 1/16, 2/16, 3/16, 4/16 and others: no WireGuard, not here: no module"]
+
+
+def test_the_uplinks_are_a_column_where_tunnels_are_bound_to_them() -> None:
+    bound = [{**TUNNELS[1], "uplink": "fibre"}, {**TUNNELS[0], "uplink": None}]
+    shown = ["".join(span.text for span in each) for each in tunnel_table(bound, None)]
+    assert shown[0].split()[:5] == ["PEER", "DIR", "VIA", "UPLINK", "STATE"]
+    assert (shown[1].split()[3], shown[2].split()[3]) == ("fibre", "-")
+    assert "UPLINK" not in "".join(span.text for span in tunnel_table(TUNNELS, None)[0])
+
+
+def test_each_line_to_the_internet_and_what_is_wrong_with_it() -> None:
+    shown = paint(uplink_lines(UPLINKS, NOW, None))
+    assert [" ".join(each.split()) for each in shown[:3]] == [
+        "UPLINK STATE SINCE INTERFACE ROUTER ADDRESS MBIT/S TUNNELS RX TX",
+        "fibre up 12m eth0 192.0.2.1 192.0.2.7 100 down, 20 up 3 40 MiB 3.0 MiB",
+        "lte down 12m wwan0 - - metered 0 - -",
+    ]
+    assert shown[3] == "lte: there is no interface wwan0"
+    assert shown[4] == "Tunnels that this node opens are spread over them, each bound to its own."
+    alone = {"active": False, "trouble": "", "lines": [LINE]}
+    assert paint(uplink_lines(alone, NOW, None))[-1] == "With fewer than two, tunnels go as the machine's routes say."
+    assert paint(uplink_lines({**alone, "lines": []}, NOW, None))[0] == "no line to the Internet is known"
+    assert paint(uplink_lines({**alone, "trouble": "no rules"}, NOW, None))[-1].endswith(
+        "not bound to uplinks: no rules"
+    )

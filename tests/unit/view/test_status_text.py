@@ -33,6 +33,7 @@ STATUS: dict[str, Any] = {
     "claims": {"refused": [], "own_subnet_from": [], "doubled": []},
     "links": {"active": True, "probes": 0, "died": 0, "dead": 0, "detours": 0},
     "bulk": {"planes": 1, "active": False, "trouble": "", "routes": 0, "trains": 0, "links": {}},
+    "uplinks": {"active": False, "trouble": "", "lines": []},
     "packet_filter": {"active": True, "missing": [], "dropped": {"own_source": 0, "foreign_source": 0}},
     "mesh": {"tunnels": 2, "tunnels_opening": 1, "tunnels_wanted": 10, "clients": 1, "neighbours": 3, "peers": 430},
     "health": {
@@ -47,6 +48,13 @@ STATUS: dict[str, Any] = {
 }
 UP = {"direction": "out", "state": "up", "protocol": "udp", "remote": "198.51.100.7", "port": 1194, "rtt_ms": 18.5,
       "interface": "re6stnet1", "carrier": "openvpn", "no_wireguard": None}  # fmt: skip
+LINE = {"name": "fibre", "device": "eth0", "gateways": ["192.0.2.1"], "addresses": ["192.0.2.7"], "state": "up",
+        "since": NOW - 720, "problem": "", "down_mbits": 100.0, "up_mbits": 20.0, "metered": False, "mark": 16,
+        "table": 14601, "tunnels": 3, "received_bytes": 40 << 20, "sent_bytes": 3 << 20}  # fmt: skip
+LTE = {**LINE, "name": "lte", "device": "wwan0", "gateways": [], "addresses": [], "state": "down", "metered": True,
+       "problem": "there is no interface wwan0", "down_mbits": None, "up_mbits": None, "tunnels": 0,
+       "received_bytes": None, "sent_bytes": None}  # fmt: skip
+UPLINKS: dict[str, Any] = {"active": True, "trouble": "", "lines": [LINE, LTE]}
 TUNNELS: list[dict[str, Any]] = [
     {**UP, "peer": "77/16", "direction": "in", "state": "draining", "port": None, "remote": "192.0.2.33", "cost": 410,
      "reach": "fff0", "up_seconds": 720, "received_bytes": 40 << 20, "sent_bytes": 3 << 20, "rtt_ms": 95.0},
@@ -245,6 +253,18 @@ def test_links_that_died_are_told_of_and_what_is_led_around() -> None:
     assert "links        1 found dead, 9 probes sent; 1 now, 3 destinations led around" in said(
         died=1, dead=1, probes=9, detours=3
     )
+
+
+def test_lines_to_the_internet_are_told_of_where_tunnels_are_bound_to_them() -> None:
+    def shown(**uplinks: object) -> str:
+        status = {**STATUS, "uplinks": {**UPLINKS, **uplinks}}
+        return "\n".join(paint(text.overview(status, TUNNELS, ROUTES, EVENTS, NOW, 80)))
+
+    assert "uplinks      1 of 2 lines up: fibre, lte (down)" in shown()
+    assert "uplinks" not in shown(active=False)
+    assert "uplinks      the kernel has no rules" in shown(active=False, trouble="the kernel has no rules")
+    older = {name: value for name, value in STATUS.items() if name != "uplinks"}
+    assert "uplinks" not in "\n".join(paint(text.overview(older, TUNNELS, ROUTES, EVENTS, NOW, 80)))
 
 
 def test_by_which_plane_bulk_traffic_goes() -> None:

@@ -8,6 +8,7 @@ from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Address, IPv6
 from hypothesis import given
 from hypothesis import strategies as st
 
+from re6st.core.machine.uplinks import Uplink, WayOut, things
 from re6st.core.machine.wanted_state import (
     IFF_RUNNING,
     IFF_UP,
@@ -47,7 +48,12 @@ PLANS = (
 GATEWAYS = (IPv4Address("10.0.0.1"), IPv4Address("10.0.0.2"))
 HOSTS = tuple(IPv4Address(f"192.0.2.{number}") for number in range(3))
 TAPS = ("re6stnet1", "re6stnet2", "re6stnet-tcp")
+LINES = {
+    number: Uplink(f"line{number}", "eth0", 2, (IPv4Address(f"192.168.{number}.5"),), {4: WayOut(gateway)})
+    for number, gateway in enumerate(GATEWAYS, 1)
+}
 OTHERS = (
+    KernelRoute(IPv4Network("0.0.0.0/0"), gateway=GATEWAYS[0], interface=2, table=177),
     Placed(IPv6Address("2001:db8:42:1::5"), 128, "lo"),
     Placed(IPv4Address("10.42.3.5"), 32, "lo"),
     Placed(IPv4Address("192.168.0.2"), 24, "eth0"),
@@ -133,6 +139,7 @@ def wanted_states(draw: st.DrawFn) -> Wanted:
         on_taps=draw(st.sampled_from((None, IPv4Interface("10.42.3.1/24"), IPv4Interface("10.43.3.1/24")))),
         settings=draw(st.sampled_from(((), forwarding(ipv4=False), forwarding(ipv4=True)))),
         rules=draw(st.sampled_from(((), bulk_rules(NET6)))),
+        uplinks=draw(st.sampled_from(((), things(LINES), things({1: LINES[1]}), things({2: LINES[1], 1: LINES[2]})))),
     ).with_plans(draw(st.lists(st.sampled_from(PLANS), unique=True)), draw(st.sampled_from(("lo", "eth0", "br0"))))
 
 
@@ -174,7 +181,7 @@ def test_it_has_what_is_wanted_and_what_others_made_whatever_was_wanted_before(
         on = {(each.ip, each.interface) for each in machine.things if isinstance(each, Placed)}
         for placed in now.addresses:
             assert (placed in absent) != ((placed.ip, placed.interface) in on)
-        assert set(now.routes) <= machine.things
+        assert {*now.routes, *now.uplinks} <= machine.things
         for name, up in now.taps.items():
             link = machine.links[name]
             assert up is None or (link.up and up.mtu in (None, link.mtu))
@@ -215,6 +222,7 @@ def test_a_daemon_that_takes_over_leaves_what_the_traffic_needs(
     # It wants the same addresses as the one before, so that nothing of that is touched.
     before = set(machine.things)
     again = replace(now, addresses=wanted.addresses, routes=wanted.routes, on_taps=wanted.on_taps)
+    assert set(now.uplinks) == set(wanted.uplinks), "what is bound to a line keeps to it"
     assert {thing for thing in surplus(now, again) if isinstance(thing, Placed)} == set()
     machine.follow(now, again)
     assert before <= machine.things

@@ -18,7 +18,7 @@ from re6st.core.telemetry.metrics import BUCKETS, NODE, PEERS_LIMIT, REGISTRY, D
 from re6st.core.telemetry.node_metrics import Counts, node_page
 from re6st.service.exposition import exposition
 from tests.unit.core.telemetry.test_report import LINES
-from tests.unit.view.test_status_text import NOW, STATUS, TUNNELS
+from tests.unit.view.test_status_text import NOW, STATUS, TUNNELS, UPLINKS
 
 ROOT = Path(__file__).parents[4]
 ALL = {**NODE, **REGISTRY}
@@ -104,6 +104,16 @@ def test_a_node_in_figures() -> None:
     assert value(values, "re6st_messages_dropped_total") == 7
     assert value(values, "re6st_parameters_updated_timestamp_seconds") == NOW - 5
     assert value(values, "re6st_port_mapping_up", method="upnp", proto="tcp") == 1
+
+
+def test_lines_to_the_internet_in_figures() -> None:
+    values = page({**STATUS, "uplinks": UPLINKS})
+    assert value(values, "re6st_uplink_up", uplink="fibre") == 1
+    assert value(values, "re6st_uplink_up", uplink="lte") == 0
+    assert value(values, "re6st_uplink_tunnels", uplink="fibre") == 3
+    assert value(values, "re6st_uplink_received_bytes_total", uplink="fibre") == 40 << 20
+    assert ("re6st_uplink_sent_bytes_total", (("uplink", "lte"),)) not in values
+    assert not [name for name, _ in page() if name.startswith("re6st_uplink")], "with one line there is nothing to say"
 
 
 def test_what_is_not_known_is_left_out() -> None:

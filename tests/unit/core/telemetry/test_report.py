@@ -66,7 +66,18 @@ def policy(table: Table) -> mesh.Mesh:
 
 def test_a_tunnel_has_what_openvpn_babel_and_the_policy_know(table: Table, policy: mesh.Mesh) -> None:
     links = [
-        Link(NEAR, True, TunnelProtocol.TCP, "198.51.100.7", 1194, "re6stnet1", since=90.0, received=1000, sent=20),
+        Link(
+            NEAR,
+            True,
+            TunnelProtocol.TCP,
+            "198.51.100.7",
+            1194,
+            "re6stnet1",
+            since=90.0,
+            received=1000,
+            sent=20,
+            uplink="fibre",
+        ),
         Link(FAR, False, TunnelProtocol.TCP, "192.0.2.33", None, "re6stnet-tcp", since=99.0),
         Link(Prefix(9, 16), True),
     ]
@@ -81,6 +92,7 @@ def test_a_tunnel_has_what_openvpn_babel_and_the_policy_know(table: Table, polic
         "remote": "198.51.100.7",
         "port": 1194,
         "interface": "re6stnet1",
+        "uplink": "fibre",
         "up_seconds": 10.0,
         "cost": 130,
         "rtt_ms": 18.5,

@@ -30,6 +30,7 @@ RECORDS = st.builds(ServerRecord, PIDS, st.text(), st.dictionaries(st.integers(0
     st.integers(0, 9000),
     TIMES,
     SERIALS,
+    st.integers(0, 0x70),
 )
 
 

@@ -39,6 +39,11 @@ def test_an_interface_gets_its_keys_its_port_and_one_peer_for_everything() -> No
     assert text.endswith("\n\n")
 
 
+def test_packets_are_marked_where_that_is_said_and_else_as_they_were() -> None:
+    assert b"fwmark" not in request(LinkConfig(b"s" * 32, 51820, b"p" * 32))
+    assert b"\nfwmark=32\n" in request(LinkConfig(b"s" * 32, 51820, b"p" * 32, mark=32))
+
+
 def test_where_the_peer_is_may_be_unknown_or_of_ipv6() -> None:
     assert b"endpoint" not in request(LinkConfig(b"s" * 32, 51820, b"p" * 32))
     assert b"endpoint=[2001:db8::1]:7" in request(LinkConfig(b"s" * 32, 1, b"p" * 32, (ip_address("2001:db8::1"), 7)))

@@ -1,0 +1,247 @@
+"""The uplinks of this machine: found, watched, given to the kernel, and shown (core/machine/uplinks.py).
+
+The kernel has tables and rules for them if there are two or more, or the operator has named one; else nothing is
+touched. The policy of which tunnel goes over which is core/mesh/uplink_choice.py.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from re6st.core.limits.rate import RateLimit
+from re6st.core.limits.said import Said
+from re6st.core.machine import uplink_numbers as numbers
+from re6st.core.machine.uplinks import Seen, Uplink, UplinkOption, find, slot_of, things
+from re6st.core.machine.wanted_state import Fault, KernelRoute, KernelRule
+from re6st.core.mesh.uplink_choice import UplinkChoice
+from re6st.core.telemetry.report import Record
+from re6st.linux import address_monitor
+from re6st.linux.netlink import NetlinkError
+
+READ_AGAIN = 0.5
+PAUSE = 0.3
+"""Seconds between two looks at least: somebody's DHCP server may change our addresses all the time."""
+LOOK_EVERY = 5.0
+"""Seconds between two looks at what became of the tunnels."""
+SAID_AT_ONCE, SAID_EVERY = 6, 20.0
+"""Log lines about one uplink: so many at once, then one in so many seconds."""
+STATISTICS = Path("/sys/class/net")
+
+log = logging.getLogger(__name__)
+
+
+class UplinksKernel(Protocol):
+    """Who has links, addresses and routes, and leads packets out: linux/kernel.py."""
+
+    async def see_uplinks(self) -> Seen:
+        """Raises NetlinkError when it changed meanwhile: ask again."""
+
+    async def lead_out(self, things: tuple[KernelRoute | KernelRule, ...]) -> list[Fault]: ...
+
+    def uplinks_left(self) -> list[KernelRoute]:
+        """What an earlier daemon left, until something is wanted."""
+
+
+@dataclass(slots=True)
+class _State:
+    """What an uplink is, in a word, and since when (Unix time)."""
+
+    word: str
+    since: float
+
+
+class Uplinks:
+    """For one node. `options` are what the operator says; if they are not to be `watched`, there are none."""
+
+    def __init__(
+        self,
+        options: Sequence[UplinkOption],
+        kernel: UplinksKernel,
+        choice: UplinkChoice,
+        *,
+        watched: bool = True,
+        wall: Callable[[], float] = time.time,
+        clock: Callable[[], float] = time.monotonic,
+        statistics: Path = STATISTICS,
+    ) -> None:
+        self.trouble = ""
+        """What keeps tunnels from being bound to uplinks, where there are several."""
+        self._options = options
+        self._kernel = kernel
+        self._choice = choice
+        self._watched = watched
+        self._wall = wall
+        self._clock = clock
+        self._statistics = statistics
+        self._slots: dict[str, int] = {}
+        self._uplinks: dict[str, Uplink] = {}
+        self._active = False
+        self._given: tuple[KernelRoute | KernelRule, ...] | None = None
+        """What the kernel was given last; None before that."""
+        self._states: dict[str, _State] = {}
+        self._told: dict[str, str] = {}
+        """What was logged last of each."""
+        self._limit = RateLimit(1 / SAID_EVERY, SAID_AT_ONCE)
+        self._said = Said()
+
+    async def run(self) -> None:
+        """Until cancelled. Raises OSError where the kernel tells nothing."""
+        if not self._watched:
+            return
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._watch(), name="news of uplinks")
+            group.create_task(self._look_at_tunnels(), name="tunnels over uplinks")
+
+    async def look(self) -> None:
+        """Find them, and have the kernel know them."""
+        found = find(self._options, await self._read(), self._uplinks) if self._watched else []
+        if len(found) > numbers.LIMIT:
+            self._say(f"this machine has {len(found)} lines to the Internet: the first {numbers.LIMIT} are used")
+        before, self._uplinks = self._uplinks, {each.name: each for each in found[: numbers.LIMIT]}
+        self._active = bool(self._options) or len(self._uplinks) > 1
+        slots = self._assign() if self._active else {}
+        given = things(slots)
+        if given != self._given:
+            self._given = given
+            self.trouble = "; ".join(map(str, await self._kernel.lead_out(given)))
+            if self.trouble:
+                self._say(f"tunnels are not bound to uplinks: {self.trouble}")
+        for name, uplink in self._uplinks.items():
+            if name in before and uplink.ways != before[name].ways:
+                self._choice.came_back(name)
+        self._choice.follow({} if self.trouble else slots)
+        self._note()
+
+    # -- for the operator --
+
+    def record(self) -> Record:
+        """What there is."""
+        counts = self._choice.counts()
+        return {
+            "active": self._active and not self.trouble,
+            "trouble": self.trouble,
+            "lines": [self._line(uplink, counts[name]) for name, uplink in self._uplinks.items()],
+        }
+
+    def problems(self) -> list[str]:
+        """What is wrong with those that the operator has named."""
+        found = [f"tunnels are not bound to uplinks: {self.trouble}"] if self.trouble else []
+        for name, uplink in self._uplinks.items():
+            if not uplink.given:
+                continue
+            if uplink.problem:
+                found.append(f"uplink {name}{'' if uplink.is_up else ' is down'}: {uplink.problem}")
+            elif self._word(uplink) == "silent":
+                found.append(f"uplink {name}: nobody was reached over it at the last tries")
+        return found
+
+    # -- within --
+
+    async def _watch(self) -> None:
+        async with aclosing(address_monitor.changes(address_monitor.open_default_routes)) as changes:
+            async for _ in changes:
+                await self.look()
+                await asyncio.sleep(PAUSE)
+
+    async def _look_at_tunnels(self) -> None:
+        while True:
+            await asyncio.sleep(LOOK_EVERY)
+            self._note()
+
+    async def _read(self) -> Seen:
+        while True:
+            try:
+                return await self._kernel.see_uplinks()
+            except NetlinkError as error:
+                log.debug("the uplinks of this machine: %s", error)
+                await asyncio.sleep(READ_AGAIN)
+
+    def _assign(self) -> dict[int, Uplink]:
+        """A slot for each: the same one as long as it is there, also that which an earlier daemon gave it."""
+        left = self._kernel.uplinks_left() if self._given is None else []
+        slots = {name: slot for name, slot in self._slots.items() if name in self._uplinks}
+        for name, uplink in self._uplinks.items():
+            known = slot_of(uplink, left)
+            if name not in slots and known is not None and known not in slots.values():
+                slots[name] = known
+        for name in self._uplinks:
+            if name not in slots:
+                slots[name] = next(slot for slot in numbers.SLOTS if slot not in slots.values())
+        self._slots = slots
+        return {slots[name]: uplink for name, uplink in self._uplinks.items()}
+
+    def _note(self) -> None:
+        """Take note of what they are by now, and log what is new."""
+        now = self._clock()
+        for name, uplink in self._uplinks.items():
+            word = self._word(uplink)
+            if name not in self._states or self._states[name].word != word:
+                self._states[name] = _State(word, self._wall())
+            text = _words(uplink, word)
+            if self._told.get(name) == text:
+                continue
+            if not self._active:
+                log.debug("%s", text)
+            elif not self._limit.allow(name, now):
+                continue
+            else:
+                log.log(logging.INFO if word == "up" and not uplink.problem else logging.WARNING, "%s", text)
+            self._told[name] = text
+        self._states = {name: state for name, state in self._states.items() if name in self._uplinks}
+        for name in self._told.keys() - self._uplinks.keys():
+            del self._told[name]
+            log.info("uplink %s is gone: there is no interface %s any more", name, name)
+
+    def _word(self, uplink: Uplink) -> str:
+        return "down" if not uplink.is_up else "silent" if self._choice.is_silent(uplink.name) else "up"
+
+    def _say(self, text: str) -> None:
+        for each in self._said.news([text], self._clock()):
+            log.warning("%s", each)
+
+    def _line(self, uplink: Uplink, tunnels: int) -> Record:
+        state, slot = self._states.get(uplink.name), self._slots.get(uplink.name) if self._active else None
+        counted = self._counted(uplink.device)
+        return {
+            "name": uplink.name,
+            "device": uplink.device,
+            "gateways": [str(each) for each in uplink.gateways],
+            "addresses": [str(each) for each in uplink.addresses],
+            "state": self._word(uplink),
+            "since": None if state is None else state.since,
+            "problem": uplink.problem,
+            "down_mbits": uplink.down,
+            "up_mbits": uplink.up,
+            "metered": uplink.metered,
+            "mark": None if slot is None else numbers.mark(slot),
+            "table": None if slot is None else numbers.table(slot),
+            "tunnels": tunnels,
+            "received_bytes": counted.get("rx_bytes"),
+            "sent_bytes": counted.get("tx_bytes"),
+        }
+
+    def _counted(self, device: str) -> Mapping[str, int]:
+        found = {}
+        for name in ("rx_bytes", "tx_bytes") if device else ():
+            try:
+                found[name] = int((self._statistics / device / "statistics" / name).read_bytes())
+            except (OSError, ValueError):
+                continue
+        return found
+
+
+def _words(uplink: Uplink, word: str) -> str:
+    if word == "down":
+        return f"uplink {uplink.name} is down: {uplink.problem}"
+    if word == "silent":
+        return f"uplink {uplink.name}: nobody was reached over it at the last tries, others are used"
+    by = ", ".join(map(str, uplink.gateways)) or "the other end of the line"
+    text = f"uplink {uplink.name} is up: {uplink.device}, by {by}, from {', '.join(map(str, uplink.addresses))}"
+    return f"{text}, but {uplink.problem}" if uplink.problem else text
