@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import signal
 from collections import Counter
 from collections.abc import Sequence
@@ -9,6 +10,7 @@ from collections.abc import Sequence
 import pytest
 
 from testbed import Bed, Host, Network, Node, Router, wait_until
+from testbed.links import WITH_WIREGUARD, wait_links
 from tests.network.test_remote_gateway import carriers
 from tests.network.test_status import answer, status
 
@@ -200,3 +202,30 @@ def test_when_a_line_dies_its_tunnels_are_opened_over_the_other(bed: Bed, loss: 
         wait_until(lambda: lines(node)["two"]["state"] == "down", 10, "the line is down", bed.tails)
     wait_until(lambda: used(node).keys() == {"one"}, HEALS, "all tunnels go over the line left", bed.tails)
     home.network.wait_connected(HEALS)
+
+
+@pytest.mark.skipif(shutil.which("wireguard-go") is None, reason="no wireguard-go")
+def test_wireguard_links_are_bound_to_the_lines_of_the_tunnels_that_they_replace(bed: Bed) -> None:
+    home = Home(bed)
+    node = home.form(*given(home), others=WITH_WIREGUARD)
+    wait_links(home.network, FORMS, [node])
+    wait_until(lambda: used(node).keys() == {"one", "two"}, FORMS, "links over both", bed.tails)
+
+    def places() -> Counter[str]:
+        """Where peers have the other ends of their links: at which router."""
+        outside = {home.first.outside.address: "one", home.second.outside.address: "two"}
+        found = (each for peer in home.network.nodes[:-1] for each in answer(peer, "tunnels")["tunnels"])
+        return Counter(outside[each["remote"]] for each in found if each["remote"] in outside)
+
+    wait_until(lambda: places() == used(node), FORMS, "peers see each link at the router of its line", bed.tails)
+
+    held = used(node)
+    node.end(signal.SIGQUIT)
+    node.start()
+    wait_until(lambda: used(node) == held, FORMS, "the next daemon knows over which line each goes", bed.tails)
+    wait_links(home.network, FORMS, [node])
+    home.host.cut("eth1")
+    wait_until(lambda: used(node).keys() == {"one"}, HEALS, "all go over the line left", bed.tails)
+    home.network.wait_connected(HEALS)
+    assert node.stop() == 0
+    assert node.traces() == []

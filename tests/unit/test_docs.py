@@ -206,7 +206,7 @@ def test_options_named_in_the_guide_exist() -> None:
             assert option in known | OF_OTHERS, f"{page.name}: {option}"
 
 
-OF_OTHERS = {"--management", "--tun-mtu", "--link-mtu", "--ping-exit", "--crl-verify"}
+OF_OTHERS = {"--management", "--tun-mtu", "--link-mtu", "--ping-exit", "--crl-verify", "--mark"}
 
 
 def parsers() -> Iterator[argparse.ArgumentParser]:

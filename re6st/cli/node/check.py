@@ -9,10 +9,12 @@ after one line for each problem. Anything with which the node can work is not a 
 from __future__ import annotations
 
 import argparse
+import asyncio
 import os
 import sqlite3
 import sys
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -22,6 +24,7 @@ from re6st.cli.checks import cannot_write, tell
 from re6st.cli.options import OptionParser
 from re6st.cli.terminal import show, width
 from re6st.client.registry_client import parse_url
+from re6st.core.machine.uplinks import find
 from re6st.core.prefix import address, subnet
 from re6st.core.telemetry.expiry import AUTHORITY, OURS, expires
 from re6st.core.telemetry.report import CA_WARNING, CERTIFICATE_WARNING
@@ -29,6 +32,7 @@ from re6st.core.wire import extensions
 from re6st.core.wire.params import Parameters, ParamsError, check_version, version_number
 from re6st.core.words import moment
 from re6st.keys import pki
+from re6st.linux.kernel import Kernel
 from re6st.linux.process import MissingProgram, find_program
 from re6st.linux.router_settings import router_settings
 from re6st.noded import multicast, pem_files
@@ -261,10 +265,26 @@ def _machine(config: Config) -> Check:
             find_program(multicast.PROGRAM, multicast.REMEDY)
         except MissingProgram as error:
             yield Finding("fail", "program", str(error).rstrip("."))
+    yield from _uplinks(config)
     yield from kernel_findings.interface(config.main_interface, INTERFACES)
     for name in config.lan:  # they may appear later
         if not (INTERFACES / name).exists():
             yield Finding("warn", "interface", f"--interface {name}: not there", "no neighbours are found on it")
+
+
+def _uplinks(config: Config) -> Check:
+    """The lines that are named: one that is not there may come later."""
+    if not config.uplinks:
+        return
+    try:
+        with closing(Kernel()) as kernel:
+            seen = asyncio.run(kernel.see_uplinks())
+    except OSError as error:
+        yield Finding("warn", "uplink", f"--uplink: the kernel does not tell its routes: {error.strerror}")
+        return
+    for uplink in find(config.uplinks, seen):
+        if uplink.problem:
+            yield Finding("warn", "uplink", f"--uplink {uplink.name}: {uplink.problem}", "it is used when it is there")
 
 
 def _opened(path: Path) -> Check:

@@ -286,3 +286,15 @@ def test_who_asks_before_it_hands_over_is_told_what_would_keep_the_next_one_from
     options += ["--main-interface", "nothing0"]
     (world.directory / "cert.key").chmod(0o644)
     assert main(options) == (78 if fault else 0)
+
+
+def test_a_line_to_the_internet_that_is_not_there_is_a_warning(world: World, check: Check) -> None:
+    world.remember()
+    status, out, said = check("--uplink", "lte,dev=nowhere0,metered", "--uplink", "dsl,gateway=203.0.113.77")
+    assert status == 0
+    assert said == [
+        "warning: --uplink lte: there is no interface nowhere0 -> it is used when it is there",
+        "warning: --uplink dsl: no interface is in the network of its router 203.0.113.77"
+        " -> it is used when it is there",
+    ]
+    assert row(out, "uplink")[0] == "lte,dev=nowhere0,metered, dsl,gateway=203.0.113.77"
