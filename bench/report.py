@@ -14,7 +14,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from bench.support import throughput_report
+from bench.support import throughput_report, uplink_figures
 from bench.support.results import DIRECTORY, ROOT, say
 from bench.support.tables import table
 from bench.support.tunnel_carriers import OVER_WIREGUARD
@@ -142,6 +142,8 @@ TABLES: dict[str, tuple[str, Callable[[Figures], str]]] = {
     "throughput": ("throughput", throughput_report.tcp),
     "datagrams": ("throughput", throughput_report.udp),
     "marks": ("throughput", throughput_report.marks),
+    "uplinks": ("uplinks", uplink_figures.shares),
+    "uplink_deaths": ("uplinks", uplink_figures.deaths),
 }
 """Name of each table: its figures, how they are told."""
 

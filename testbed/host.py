@@ -202,12 +202,19 @@ class Router:
             f"address add {self._network}.1/24 dev lan",
         )
         namespace.sysctl({"net/ipv4/ip_forward": 1})
+        # To the switch, at once or by a slow way (delay.py).
         rules = """
             table ip nat {
-                chain out { type nat hook postrouting priority srcnat; oifname "eth0" masquerade; }
+                chain out {
+                    type nat hook postrouting priority srcnat;
+                    oifname "eth0" masquerade;
+                    oifname "slow-*" masquerade;
+                }
+                chain from_outside { ct state new ct status & dnat == 0 drop; }
                 chain in {
                     type filter hook forward priority filter;
-                    iifname "eth0" ct state new ct status & dnat == 0 drop;
+                    iifname "eth0" jump from_outside;
+                    iifname "slow-*" jump from_outside;
                 }
             }
         """
