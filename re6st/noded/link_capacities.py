@@ -1,4 +1,5 @@
 """What the tunnels that we open carry, for the throughput plane: by what comes, and by a train of packets, seldom.
+Where the operator says what an uplink carries (--uplink), that counts; and none is sent there, nor over a metered one.
 
 A tunnel is used by that plane once it is known what it carries, or after a while in any case. A change of what is known
 has babeld start anew for another cost of its link: so changes are collected for some minutes.
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import Protocol
 
 from re6st.core.interfaces import is_link
+from re6st.core.machine.uplinks import Uplink
 from re6st.core.prefix import Prefix
 from re6st.core.routing.babel_lines import NextHop
 from re6st.core.routing.capacity import UNKNOWN, Capacities, cost
@@ -57,7 +59,7 @@ Measure = Callable[[IPv6Address, int], float | None]
 
 class LinkCapacities:
     """Those of the tunnels on `own()` interfaces, whose neighbours `routing` knows. `measure` is None where no packets
-    are to be sent for it.
+    are to be sent for it; `uplink` is the line over which the tunnel to a peer goes, where it is bound to one.
     """
 
     def __init__(
@@ -66,6 +68,7 @@ class LinkCapacities:
         ends: OwnerLookup,
         own: Callable[[], Collection[str]],
         measure: Measure | None,
+        uplink: Callable[[Prefix], Uplink | None],
         clock: Callable[[], float] = time.monotonic,
         statistics: Path = STATISTICS,
     ) -> None:
@@ -75,6 +78,7 @@ class LinkCapacities:
         self._ends = ends
         self._own = own
         self._measure = measure
+        self._uplink = uplink
         self._clock = clock
         self._statistics = statistics
         self._capacities: Capacities[NextHop] = Capacities()
@@ -117,7 +121,7 @@ class LinkCapacities:
         self._price(now)
         if self._measure is None:
             return
-        settled = (hop for hop, since in self._since.items() if now - since >= SETTLED)
+        settled = (hop for hop, since in self._since.items() if now - since >= SETTLED and not self._is_spared(hop))
         found = {carried: hop for hop in settled if (carried := self._carried(hop)) is not None}
         while (carried := self._schedule.due(list(found), self._clock())) is not None:
             await self._send_train(self._measure, carried, found[carried])
@@ -126,6 +130,15 @@ class LinkCapacities:
     def _carried(self, hop: NextHop) -> Carried | None:
         peer = self._ends.owner_at(hop)
         return None if peer is None else (peer, is_link(hop.interface))
+
+    def _line(self, hop: NextHop) -> Uplink | None:
+        peer = self._ends.owner_at(hop)
+        return None if peer is None else self._uplink(peer)
+
+    def _is_spared(self, hop: NextHop) -> bool:
+        """Whether no train is to be sent by a link: what its line carries is said, or it is paid by volume."""
+        line = self._line(hop)
+        return line is not None and (line.metered or line.slower is not None)
 
     async def _send_train(self, measure: Measure, carried: Carried, hop: NextHop) -> None:
         peer = carried[0]
@@ -150,6 +163,9 @@ class LinkCapacities:
             if carried is not None and (mbits := self._schedule.known(carried, now)) is not None:
                 self._capacities.measured(hop, mbits)
         self._since = {hop: self._since.get(hop, now) for hop in hops}
+        for hop in hops:
+            line = self._line(hop)
+            self._capacities.said(hop, None if line is None else line.slower)
 
     def _note_passed(self, now: float) -> None:
         """What has come has passed the link. Of what was sent nobody knows whether it arrived."""
@@ -170,7 +186,8 @@ class LinkCapacities:
             return
         classes = self._capacities.classes(now)
         wanted = {hop.interface: cost(each) for hop, each in classes.items()}
-        late = (hop for hop, since in self._since.items() if self._measure is None or now - since >= PATIENCE)
+        unmeasured = (hop for hop in self._since if self._measure is None or self._is_spared(hop))
+        late = (*unmeasured, *(hop for hop, since in self._since.items() if now - since >= PATIENCE))
         wanted |= {hop.interface: cost(UNKNOWN) for hop in late if hop not in classes}
         new = {name: each for name, each in wanted.items() if name not in self._prices}
         other = {name: each for name, each in wanted.items() if self._prices.get(name, each) != each}

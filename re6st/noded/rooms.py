@@ -214,7 +214,8 @@ def build(base: Base, machine: MachineRooms, found: Found, left: babel.Left, tas
         handler.about_links, peers.told_abilities = links.received, links.met_again
     link_mtus = LinkMtus(machine.kernel)
     guard = Guard(in_force, routing, tunnels, mesh, admission, RequirementWatch(requirement, peers, tunnels), event_log)
-    capacities = LinkCapacities(routing, tunnels.ends, machine.in_force.own, measure if config.probe else None)
+    trains = measure if config.probe else None
+    capacities = LinkCapacities(routing, tunnels.ends, machine.in_force.own, trains, choice.uplink)
 
     def look_beside(plane: TablePlane | None) -> None:
         guard.look_beside(plane)

@@ -26,11 +26,11 @@ class Home:
         self.host: Host = self.first.host("double")
         self.second.uplink(self.host, "eth1")
 
-    def form(self, *options: str, others: Sequence[str] = ()) -> Node:
+    def form(self, *options: str, others: Sequence[str] = (), registry: Sequence[str] = ()) -> Node:
         """The network is there, and last the machine with these options joins it."""
         members = [self.bed.host(f"node{number}") for number in range(1, 4)]
         self.network = Network(
-            self.bed, hosts=[*members, self.host], registry_options=["--hello", "2"], node_options=others
+            self.bed, hosts=[*members, self.host], registry_options=["--hello", "2", *registry], node_options=others
         )
         self.node = self.network.nodes[-1]
         self.node.options = [*others, "--ip", "any", *options]
@@ -225,3 +225,20 @@ def test_wireguard_links_are_bound_to_the_lines_of_the_tunnels_that_they_replace
     home.network.wait_connected(HEALS)
     assert node.stop() == 0
     assert node.traces() == []
+
+
+def test_in_the_second_plane_tunnels_cost_what_is_said_of_their_line_and_are_not_measured(bed: Bed) -> None:
+    home = Home(bed)
+    words = ["--uplink", f"one,gateway={home.first.inside},up=500,down=600"]
+    words += ["--uplink", f"two,gateway={home.second.inside},up=60,down=70"]
+    node = home.form(*words, registry=["--planes", "2"])
+
+    def costs() -> set[tuple[str, int | None, float | None]]:
+        known = answer(node)["bulk"]["links"]
+        found = [each for each in answer(node, "tunnels")["tunnels"] if each["uplink"] and each["state"] == "up"]
+        bulk = [(each["uplink"], known.get(each["interface"])) for each in found]
+        return {(name, each["cost"], each["mbits"]) if each else (name, None, None) for name, each in bulk}
+
+    right = {("one", 512, 500.0), ("two", 4096, 60.0)}
+    wait_until(lambda: costs() == right, FORMS, "each costs what its line carries", bed.tails)
+    assert answer(node)["bulk"]["trains"] == 0

@@ -120,6 +120,11 @@ class Uplink:
         known = [each for each in (self.down, self.up) if each is not None]
         return sum(known) / len(known) if known else None
 
+    @property
+    def slower(self) -> float | None:
+        """Mbit/s of its slower direction, as far as they are known: what a tunnel carries both ways."""
+        return min((each for each in (self.down, self.up) if each is not None), default=None)
+
     def carries(self, host: Address) -> bool:
         """Whether it has a way to hosts of that family."""
         mapped = isinstance(host, IPv6Address) and host.ipv4_mapped is not None

@@ -100,6 +100,10 @@ class UplinkChoice:
         name = self._used.get(peer, "")
         return name if name in self._uplinks else ""
 
+    def uplink(self, peer: Peer) -> Uplink | None:
+        """The same as it is now."""
+        return self._uplinks.get(self.used(peer))
+
     def mark(self, name: str) -> int:
         """That of what goes over a line; 0 for none."""
         return numbers.mark(self._slots[name]) if name in self._slots else 0

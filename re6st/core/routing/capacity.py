@@ -4,9 +4,10 @@ The end that opened a tunnel says its cost. The interface of a server has many p
 each interface: there it is NEUTRAL. With `link-quality`, babel multiplies the costs that the two ends say and divides
 by 256, so that the cost of such a link is what its opener says, both ways.
 
-What a link carries is known by measuring it (a short train of packets), or by what has passed, which is the least that
-it carries. A measured capacity varies, and each change of a cost moves routes: so the class of a link changes only
-where the capacity is clearly in another one, and not again for some minutes.
+What a link carries is known by what the operator says of the line that it goes over, else by measuring it (a short
+train of packets), or by what has passed, which is the least that it carries. A measured capacity varies, and each
+change of a cost moves routes: so the class of a link changes only where the capacity is clearly in another one, and
+not again for some minutes.
 """
 
 from __future__ import annotations
@@ -56,6 +57,8 @@ def mbits(capacity_class: int) -> float:
 
 @dataclass(slots=True)
 class _KnownLink:
+    said: float | None = None
+    """Mbit/s, by the operator."""
     measured: float | None = None
     """Mbit/s, by the last train."""
     passed: float = 0.0
@@ -66,6 +69,8 @@ class _KnownLink:
 
     def capacity(self, now: float) -> float | None:
         """The best guess in Mbit/s; None where nothing is known."""
+        if self.said is not None:
+            return self.said
         passed = self.passed if now - self.passed_at < PASSED_FOR else 0.0
         if self.measured is not None:
             return max(self.measured, passed)
@@ -82,6 +87,11 @@ class Capacities(Generic[Link]):
     def follow(self, links: Iterable[Link]) -> None:
         """These are the links that there are. Others are forgotten."""
         self._links = {link: self._links.get(link) or _KnownLink() for link in links}
+
+    def said(self, link: Link, mbits: float | None) -> None:
+        """The operator says what the line of a link carries, in Mbit/s; None: nothing."""
+        if link in self._links:
+            self._links[link].said = mbits
 
     def measured(self, link: Link, mbits: float) -> None:
         """A train of packets has shown the capacity of a link, in Mbit/s."""

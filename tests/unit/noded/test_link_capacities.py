@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 
 from re6st.core.interfaces import link
+from re6st.core.machine.uplinks import Uplink
 from re6st.core.prefix import Prefix
 from re6st.core.routing.babel_lines import Neighbour, NextHop, Table
-from re6st.core.routing.capacity import UNKNOWN, cost
+from re6st.core.routing.capacity import UNKNOWN, class_of, cost
 from re6st.core.tunnel_protocols import Role
 from re6st.noded.link_capacities import COLLECT, PATIENCE, SETTLED, LinkCapacities
 
@@ -34,8 +35,9 @@ class World:
         self.told: list[Mapping[str, int]] = []
         self.statistics = statistics
         measure = self.measure if probe else None
+        self.lines: dict[Prefix, Uplink] = {}
         own = ("re6stnet1", "re6stnet2", LINK.interface)
-        self.room = LinkCapacities(self, self, lambda: own, measure, lambda: self.now, statistics)
+        self.room = LinkCapacities(self, self, lambda: own, measure, self.lines.get, lambda: self.now, statistics)
         self.room.follow(self)
 
     def owner_at(self, hop: NextHop) -> Prefix | None:
@@ -85,6 +87,36 @@ def test_a_tunnel_of_ours_is_used_once_it_was_measured(tmp_path: Path) -> None:
         "re6stnet1": {"mbits": 500.0, "cost": 512},
         "re6stnet2": {"mbits": 10.0, "cost": 16384},
     }
+
+
+def test_what_is_said_of_a_line_counts_at_once_and_is_not_measured(tmp_path: Path) -> None:
+    """Its slower direction: the end that opened a tunnel says the cost of both."""
+    world = World(tmp_path)
+    world.lines[PEERS[A]] = Uplink("fibre", "eth0", down=300.0, up=60.0)
+    world.neighbours(A, B)
+    world.has_received(A, 0)
+    world.look()
+    assert world.told == [{"re6stnet1": cost(class_of(60.0))}]
+    world.look(SETTLED)
+    assert world.measured == [B.address]
+    world.has_received(A, 1_000_000_000)
+    world.look()
+    assert world.room.record()["re6stnet1"]["mbits"] == 60.0, "what passes makes it no faster"
+
+
+def test_no_train_goes_over_a_line_that_is_paid_by_volume(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    world.lines[PEERS[A]] = Uplink("lte", "wwan0", metered=True)
+    world.neighbours(A, B)
+    world.has_received(A, 0)
+    world.look()
+    assert world.told == [{"re6stnet1": cost(UNKNOWN)}], "it is used at once all the same"
+    world.look(PATIENCE)
+    assert world.measured == [B.address]
+    world.has_received(A, 1_000_000_000)
+    world.look()
+    world.look(COLLECT)
+    assert world.told[-1] == {"re6stnet1": cost(0)}, "what comes by it is known"
 
 
 def test_one_that_cannot_be_measured_is_used_after_a_while(tmp_path: Path) -> None:

@@ -106,3 +106,16 @@ def test_a_link_that_comes_back_is_another_one() -> None:
     links.measured("gone", 1000)
     links.passed("gone", 1000, 0)
     assert links.of("gone", 0) is None
+
+
+def test_what_is_said_of_a_link_counts_and_what_is_known_besides_is_kept() -> None:
+    capacities: Capacities[str] = Capacities()
+    capacities.follow(["a"])
+    capacities.measured("a", 500.0)
+    capacities.passed("a", 900.0, 0.0)
+    capacities.said("a", 20.0)
+    assert capacities.of("a", 1.0) == 20.0
+    capacities.said("a", None)
+    assert capacities.of("a", 1.0) == 900.0
+    capacities.said("b", 20.0)
+    assert capacities.of("b", 1.0) is None, "a link that is not there"
