@@ -10,9 +10,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import aclosing
-from ipaddress import ip_address
+from ipaddress import IPv4Address, ip_address
 from typing import Protocol
 
 from re6st.core.machine.absence import Absences
@@ -25,7 +25,7 @@ from re6st.linux.kernel import Address
 from re6st.linux.local_addresses import source_address
 from re6st.linux.netlink import NetlinkError
 from re6st.noded.own_addresses import OwnAddresses
-from re6st.noded.upnp import PortMapper
+from re6st.noded.port_mappers import PortMappers
 from re6st.tunnel import Connected
 
 TELL_EVERY = 1.0
@@ -64,6 +64,16 @@ class Teller(Protocol):
     def tell(self, peer: Prefix) -> None: ...
 
 
+class Lines(Protocol):
+    """Who knows the lines to the Internet, where there are several: noded/uplinks.py."""
+
+    def outer(self) -> tuple[Address, ...]:
+        """Our addresses on them, which lead outside."""
+
+    def inner(self) -> Mapping[str, IPv4Address]:
+        """One of IPv4 on each, by its name."""
+
+
 class MoveFollower(Protocol):
     """Who hears which addresses are gone for good, and whether there are others that were not there before."""
 
@@ -82,15 +92,20 @@ class AddressAdvertiser:
         self._absences = Absences()
         self._told = own.endpoints()
         ports = [(port, protocol) for port, protocol in own.ports if protocol.family == 4]
-        self._router = PortMapper(ports, self._mapped) if upnp and ports else None
+        self._routers = PortMappers(ports, self._mapped) if upnp and ports else None
+        self._mapped_by: dict[str, tuple[Endpoint, ...]] = {}
+        """By line: what its router sends on to us."""
+        self._lines: Lines | None = None
+        self._look_again = asyncio.Event()
 
     async def run(self, follower: MoveFollower) -> None:
         """Until cancelled, which also closes the ports at the router. Raises OSError when the kernel tells nothing."""
         async with asyncio.TaskGroup() as group:
             group.create_task(self._watch(follower), name="addresses")
             group.create_task(self._tick(follower), name="telling addresses")
-            if self._router is not None:
-                group.create_task(self._router.run(), name="UPnP")
+            group.create_task(self._follow_lines(), name="addresses of lines")
+            if self._routers is not None:
+                group.create_task(self._routers.run(), name="UPnP")
 
     def learn(self, connected: Connected, theirs: Iterable[Endpoint]) -> None:
         """A server, which has the endpoints `theirs`, saw us from outside."""
@@ -107,12 +122,23 @@ class AddressAdvertiser:
 
     def open_for_links(self, ports: frozenset[int]) -> None:
         """See contracts.PortOpener. Who has no server has no links of others either."""
-        if self._router is not None:
-            self._router.open_for_links(ports)
+        if self._routers is not None:
+            self._routers.open_for_links(ports)
 
-    def _mapped(self, endpoints: tuple[Endpoint, ...]) -> None:
-        self._own.mapped = endpoints
-        log.info("the router forwards %s to this node", format_addresses(endpoints) or "no port")
+    def follow(self, lines: Lines) -> None:
+        """The lines of this machine to the Internet changed, or this is who knows them."""
+        self._lines = lines
+        if self._routers is not None:
+            self._routers.follow(lines.inner())
+        self._look_again.set()
+
+    def _mapped(self, line: str, endpoints: tuple[Endpoint, ...]) -> None:
+        if endpoints == self._mapped_by.get(line, ()):
+            return
+        self._mapped_by[line] = endpoints
+        self._own.mapped = tuple(dict.fromkeys(each for found in self._mapped_by.values() for each in found))
+        what = f"the router of {line}" if line else "the router"
+        log.info("%s forwards %s to this node", what, format_addresses(endpoints) or "no port")
         if endpoints and is_behind_another(endpoints[0].host):
             log.warning(
                 "the router itself has %s: it is behind a second NAT, where it cannot open ports", endpoints[0].host
@@ -127,9 +153,17 @@ class AddressAdvertiser:
                 if before is not None and now != before:
                     self._compare(before, now, follower)
                 elif before is None:
-                    self._own.moved(tuple(now), _leading_out(now))
+                    self._own.moved(tuple(now), self._leading_out(now))
                     self._changed()
                 before = now
+
+    async def _follow_lines(self) -> None:
+        while True:
+            await self._look_again.wait()
+            self._look_again.clear()
+            now = await self._read()
+            self._own.moved(tuple(now), self._leading_out(now))
+            self._changed()
 
     async def _read(self) -> dict[Address, bool]:
         while True:
@@ -148,12 +182,17 @@ class AddressAdvertiser:
             log.info("this machine no longer has the address %s", ip)
         for ip in sorted(now.keys() - before.keys(), key=str):
             log.info("this machine has a new address: %s", ip)
-        leading_out = _leading_out(now)
+        leading_out = self._leading_out(now)
         self._own.moved(tuple(now), leading_out)
         self._changed()
-        if self._router is not None:
-            self._router.ask_again()
+        if self._routers is not None:
+            self._routers.ask_again()
         follower.moved(self._absences.note(lost, now.keys(), leading_out, time.monotonic()), news=news)
+
+    def _leading_out(self, addresses: dict[Address, bool]) -> tuple[Address, ...]:
+        """Those of the lines to the Internet; where there is one, or none is known, see below."""
+        by_lines = () if self._lines is None else self._lines.outer()
+        return tuple(ip for ip in by_lines if ip in addresses) or _leading_out(addresses)
 
     def _changed(self) -> None:
         endpoints = self._own.endpoints()

@@ -214,6 +214,7 @@ def build(base: Base, machine: MachineRooms, found: Found, left: babel.Left, tas
         handler.about_links, peers.told_abilities = links.received, links.met_again
     link_mtus = LinkMtus(machine.kernel)
     guard = Guard(in_force, routing, tunnels, mesh, admission, RequirementWatch(requirement, peers, tunnels), event_log)
+    uplinks.changed = lambda: advertiser.follow(uplinks)
     trains = measure if config.probe else None
     capacities = LinkCapacities(routing, tunnels.ends, machine.in_force.own, trains, choice.uplink)
 

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
+from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Protocol
 
@@ -19,7 +20,7 @@ from re6st.core.limits.rate import RateLimit
 from re6st.core.limits.said import Said
 from re6st.core.machine import uplink_numbers as numbers
 from re6st.core.machine.uplinks import Seen, Uplink, UplinkOption, find, slot_of, things
-from re6st.core.machine.wanted_state import Fault, KernelRoute, KernelRule
+from re6st.core.machine.wanted_state import Address, Fault, KernelRoute, KernelRule
 from re6st.core.mesh.uplink_choice import UplinkChoice
 from re6st.core.telemetry.report import Record
 from re6st.linux import address_monitor
@@ -73,6 +74,8 @@ class Uplinks:
     ) -> None:
         self.trouble = ""
         """What keeps tunnels from being bound to uplinks, where there are several."""
+        self.changed: Callable[[], object] = lambda: None
+        """Called when they are others, or have other addresses."""
         self._options = options
         self._kernel = kernel
         self._choice = choice
@@ -118,6 +121,20 @@ class Uplinks:
                 self._choice.came_back(name)
         self._choice.follow({} if self.trouble else slots)
         self._note()
+        if self._uplinks != before:
+            self.changed()
+
+    # -- for who tells others where we are --
+
+    def outer(self) -> tuple[Address, ...]:
+        """Our addresses on them, which lead outside; none where there is nothing to choose."""
+        found = [ip for each in self._in_use() for ip in each.addresses if ip.version in each.ways]
+        return tuple(dict.fromkeys(found))
+
+    def inner(self) -> dict[str, IPv4Address]:
+        """One of IPv4 on each, by its name."""
+        own = ((each.name, ip) for each in self._in_use() for ip in reversed(each.addresses) if 4 in each.ways)
+        return {name: ip for name, ip in own if isinstance(ip, IPv4Address)}
 
     # -- for the operator --
 
@@ -143,6 +160,9 @@ class Uplinks:
         return found
 
     # -- within --
+
+    def _in_use(self) -> list[Uplink]:
+        return list(self._uplinks.values()) if self._active and not self.trouble else []
 
     async def _watch(self) -> None:
         async with aclosing(address_monitor.changes(address_monitor.open_default_routes)) as changes:

@@ -59,7 +59,8 @@ class Intervals:
 class PortMapper:
     """Keeps our ports open. `changed` is told the endpoints under which they can be reached; none while they cannot.
 
-    The host of an endpoint is empty where the router does not tell its address.
+    The host of an endpoint is empty where the router does not tell its address. The router is looked for on the network
+    of our address `at`, that of a `line` of several; if it is empty, where the machine's default route leads.
     """
 
     def __init__(
@@ -67,8 +68,12 @@ class PortMapper:
         ports: Sequence[tuple[int, TunnelProtocol]],
         changed: Callable[[tuple[Endpoint, ...]], None],
         intervals: Intervals | None = None,
+        line: str = "",
+        at: str = "",
     ) -> None:
         self._ports = ports
+        self._called = f"UPnP of {line}" if line else "UPnP"
+        self._at = at
         self._changed = changed
         self._intervals = intervals or Intervals()
         self._endpoints: tuple[Endpoint, ...] = ()
@@ -90,6 +95,12 @@ class PortMapper:
         """Our address changed: look for the router at once, which may be another one."""
         self._moved = True
         self._again.set()
+
+    def move(self, at: str) -> None:
+        """Our address on its line is this one."""
+        if at != self._at:
+            self._at = at
+            self.ask_again()
 
     def open_for_links(self, ports: frozenset[int]) -> None:
         """Have these UDP ports open, too, each under its own number, since that is what peers are told."""
@@ -130,7 +141,7 @@ class PortMapper:
         """A machine without such a router says so once, not every minute."""
         known, self._trouble = self._trouble, str(error)
         level = logging.WARNING if self._endpoints else logging.DEBUG if known == self._trouble else logging.INFO
-        log.log(level, "UPnP: %s", error)
+        log.log(level, "%s: %s", self._called, error)
 
     # -- in the thread --
 
@@ -144,21 +155,21 @@ class PortMapper:
             try:
                 return self._keep(self._router)
             except PortMapError as error:
-                log.info("UPnP: %s: looking for the router again", error)
+                log.info("%s: %s: looking for the router again", self._called, error)
         # What an earlier address of ours had mapped ends with its lease: a careful router lets nobody else remove it.
         self._renewed, self._router = 0.0, None
         self._router = self._discover()
         return self._keep(self._router)
 
     def _discover(self) -> Any:
-        router = miniupnpc.UPnP()
+        router = miniupnpc.UPnP(multicastif=self._at) if self._at else miniupnpc.UPnP()
         router.discoverdelay = DISCOVER_MS
         try:
             router.discover()
             router.selectigd()
         except Exception as error:  # the library raises bare ones
             raise PortMapError(f"no router found ({error})") from None
-        log.info("UPnP: found a router, our address there is %s", router.lanaddr)
+        log.info("%s: found a router, our address there is %s", self._called, router.lanaddr)
         return router
 
     def _keep(self, router: Any) -> tuple[Endpoint, ...]:
@@ -217,7 +228,8 @@ class PortMapper:
             trouble = str(error)
         if trouble:
             level = logging.DEBUG if port in self._refused else logging.INFO
-            log.log(level, "UPnP: the router does not map UDP port %s for a WireGuard link: %s", port, trouble)
+            words = "%s: the router does not map UDP port %s for a WireGuard link: %s"
+            log.log(level, words, self._called, port, trouble)
             self._refused.add(port)
             self._opened.pop(port, None)
         else:

@@ -6,6 +6,7 @@ import asyncio
 import json
 import logging
 import shutil
+import socket
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -18,7 +19,7 @@ from testbed import Bed, Host, Network, Node, wait_until
 from testbed.control import ask
 from testbed.links import WITH_WIREGUARD
 from testbed.network import environment, program
-from testbed.upnp import PACKAGE, PROGRAM, Upnp
+from testbed.upnp import PACKAGE, PROGRAM, PUBLIC, Upnp
 
 FORMS = 90
 CLOSES = 130
@@ -186,6 +187,39 @@ def test_a_wireguard_link_comes_in_by_a_port_that_is_open_for_as_long_as_there_i
     wait_until(lambda: not served() and len(upnp.mappings()) == 1, CLOSES, "its port is closed", bed.tails)
     assert node.stop() == 0
     assert upnp.mappings() == {}
+    assert node.traces() == []
+
+
+def test_with_two_lines_ports_are_opened_at_both_routers_and_answers_leave_by_the_same_one(bed: Bed) -> None:
+    first, second = bed.router("first"), bed.router("second")
+    host = first.host("double")
+    second.uplink(host, "eth1")
+    network = Network(bed, 2)
+    node = Node(host, ["--uplink", f"one,gateway={first.inside}", "--uplink", f"two,gateway={second.inside}"])
+    network.nodes.append(node)
+    routers = {"one": Upnp(first), "two": Upnp(second, move=False)}
+    routers["two"].move(str(PUBLIC[2]))
+    for each in routers.values():
+        each.start()
+    network.start()
+    network.wait_connected(FORMS)
+    control = host.run_directory / "control.sock"
+
+    def advertised() -> dict[str, int]:
+        return {each["host"]: each["port"] for each in ask(control, "status")["advertised"] if each["origin"] == "upnp"}
+
+    there = {each.address for each in routers.values()}
+    wait_until(lambda: advertised().keys() == there, 60, "ports are opened at both", bed.tails)
+    places = advertised()
+    for upnp in routers.values():
+        (target,) = upnp.mappings().values()
+        assert target.partition(":")[2] == "1194"
+    outside = network.nodes[0].host
+    for place in places.items():
+        with outside.namespace.call(lambda place=place: socket.create_connection(place, 10)):  # type: ignore[misc]
+            pass
+    assert node.stop() == 0
+    assert [upnp.mappings() for upnp in routers.values()] == [{}, {}]
     assert node.traces() == []
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable
-from ipaddress import ip_address
+from ipaddress import IPv4Address, ip_address
 
 import pytest
 
@@ -102,6 +102,19 @@ class World:
         return self
 
 
+class TwoLines:
+    """Who knows the lines of this machine."""
+
+    def __init__(self, **lines: Address) -> None:
+        self.lines = lines
+
+    def outer(self) -> tuple[Address, ...]:
+        return tuple(self.lines.values())
+
+    def inner(self) -> dict[str, IPv4Address]:
+        return {name: ip for name, ip in self.lines.items() if isinstance(ip, IPv4Address)}
+
+
 @pytest.fixture
 def world(monkeypatch: pytest.MonkeyPatch) -> World:
     return World(monkeypatch)
@@ -137,6 +150,23 @@ def test_private_addresses_lead_out_by_the_default_route_or_else_by_every_link_t
 
     world.play(steps)
     assert world.kept == [f"{A},1194,tcp", f"{A},1194,tcp;{spare},1194,tcp", f"{spare},1194,tcp"]
+
+
+def test_the_addresses_of_all_lines_lead_out(world: World) -> None:
+    """And of no other interface, though one line alone has the default route that counts."""
+    world.default = A
+
+    async def steps(world: World, room: AddressAdvertiser) -> None:
+        bridge = ip_address("172.17.0.1")
+        world.becomes({A: True, bridge: True, B: True})
+        await until(lambda: len(world.moves) == 1)
+        room.follow(TwoLines(fibre=A, dsl=B))
+        await until(lambda: world.own.uplinks == (A, B))
+        room.follow(TwoLines())
+        await until(lambda: world.own.uplinks == (A,))
+
+    world.play(steps)
+    assert world.kept[-2:] == [f"{A},1194,tcp;{B},1194,tcp", f"{A},1194,tcp"]
 
 
 def test_a_carrier_that_comes_back_is_news_and_one_that_goes_is_no_loss(world: World) -> None:
